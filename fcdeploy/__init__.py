@@ -1,0 +1,19 @@
+"""Trained dense and convolutional networks to small, fast, proven int8 ONNX models for CPUs.
+
+The functions here are the commands' names: `fcdeploy.calibrate(...)` is `fcdeploy calibrate`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["bench", "calibrate", "export", "inspect", "quantize", "validate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a station when it is first used: `import fcdeploy` alone loads neither onnxruntime nor torch."""
+    if name not in __all__:
+        raise AttributeError(f"module 'fcdeploy' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"fcdeploy.stations.{name}"), name)

@@ -1,0 +1,172 @@
+"""Reading and writing ONNX files: everything that comes from outside is checked here, once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+
+STANDARD_DOMAINS = {"", "ai.onnx", "com.microsoft"}
+QUANTIZED_OPS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A graph input or output: its name, NumPy dtype and shape, None for an axis of any length."""
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype}[{', '.join('?' if n is None else str(n) for n in self.shape)}]"
+
+
+def read_model(path: Path | str) -> ir.Model:
+    """Read an ONNX file. Every node gets a name; weights kept outside the file must lie in its own folder.
+
+    Raises FcdeployError when the path is not a readable ONNX model.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FcdeployError(f"model {str(path)!r} does not exist", "give the path of an .onnx file")
+    if path.is_dir():
+        raise FcdeployError(f"model {str(path)!r} is a folder, expected an .onnx file", f"ls {path}")
+    hint = "fcdeploy export FILE.py:FUNCTION -o model.onnx writes one from a PyTorch module"
+    try:
+        model = ir.load(path)
+    except Exception as error:  # protobuf and onnx-ir raise unrelated types for bytes that are no model
+        raise FcdeployError(f"{str(path)!r} is not an ONNX model, or is damaged", hint) from error
+    if not len(model.graph) or not model.graph.outputs:
+        raise FcdeployError(f"{str(path)!r} holds no network: its graph has no nodes or no outputs", hint)
+    _check_external_data(model, path)
+    name_everything(model.graph)
+    return model
+
+
+def write_model(model: ir.Model, path: Path | str, *, force: bool = False) -> int:
+    """Write the model aside, then rename it into place; return its size in bytes."""
+    path = Path(path)
+    with replacing(path, force=force) as aside:
+        ir.save(model, aside, format="protobuf")
+    return path.stat().st_size
+
+
+@contextmanager
+def replacing(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside `path`; move it into place when the block ends well, delete it when it does not."""
+    check_output(path, force=force)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        aside.chmod(0o666 & ~_umask())
+        aside.replace(path)
+    except OSError as error:
+        raise FcdeployError(f"cannot write {str(path)!r}: {error.strerror}", "give a folder with room, -o OUT") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def check_output(path: Path, *, force: bool = False, inputs: tuple[Path, ...] = ()) -> None:
+    """Refuse an output that exists, is one of the inputs, or lies in no folder. Called before any long work."""
+    if path.is_dir():
+        raise FcdeployError(f"output {str(path)!r} is a folder, expected a file name", f"-o {path / 'model.onnx'}")
+    if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
+        raise FcdeployError(f"output {str(path)!r} is also an input", "give another name with -o")
+    if not path.parent.is_dir():
+        raise FcdeployError(f"folder {str(path.parent)!r} of the output does not exist", f"mkdir -p {path.parent}")
+    if path.exists() and not force:
+        raise FcdeployError(f"output {str(path)!r} exists", "add --force to replace it, or give another name with -o")
+
+
+def file_hash(path: Path | str) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_unsupported(model: ir.Model, name: str) -> None:
+    """Raise when the model is quantized already or uses operators that no table row describes."""
+    for node in model.graph.all_nodes():
+        where = f"model {name!r}: node {node.name!r}"
+        if node.op_type in QUANTIZED_OPS or node.op_type.startswith("QLinear"):
+            raise FcdeployError(
+                f"{where} is a {node.op_type}: the model is quantized already, expected a float model",
+                "give the float model it was made from",
+            )
+        if node.domain not in STANDARD_DOMAINS:
+            raise FcdeployError(
+                f"{where} is a {node.op_type} of the unknown domain {node.domain!r}, expected a standard operator",
+                "export the model again with standard ONNX operators",
+            )
+
+
+def specs(values: ir.Value | list[ir.Value]) -> list[TensorSpec]:
+    """Name, dtype and shape of graph inputs or outputs."""
+    result = []
+    for value in [values] if isinstance(values, ir.Value) else values:
+        shape = tuple(n if isinstance(n, int) and n >= 0 else None for n in value.shape) if value.shape else ()
+        dtype = value.dtype.numpy() if value.dtype else np.dtype(np.float32)
+        result.append(TensorSpec(value.name or "", dtype, shape))
+    return result
+
+
+def input_specs(model: ir.Model) -> list[TensorSpec]:
+    """The inputs a caller must feed: initializers listed as inputs (IR version 3) are weights, not inputs."""
+    return specs([value for value in model.graph.inputs if value.name not in model.graph.initializers])
+
+
+def output_specs(model: ir.Model) -> list[TensorSpec]:
+    return specs(list(model.graph.outputs))
+
+
+def name_everything(graph: ir.Graph) -> None:
+    """Give every node without a name, or with a name that is taken, one made from what it computes."""
+    taken: set[str] = set()
+    for node in graph.all_nodes():
+        first = next((value.name for value in node.outputs if value.name), "")
+        name = node.name or f"{node.op_type}:{first}"
+        if name in taken:
+            name = f"{name}:{first}"
+        while name in taken:
+            name += "'"
+        taken.add(name)
+        node.name = name
+
+
+def _check_external_data(model: ir.Model, path: Path) -> None:
+    """Weights outside the file: relative, inside the model's folder, there, and long enough."""
+    folder = path.parent.resolve()
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if not isinstance(tensor, ir.ExternalTensor):
+            continue
+        target = (folder / tensor.location).resolve()
+        if Path(tensor.location).is_absolute() or not target.is_relative_to(folder):
+            raise FcdeployError(
+                f"model {str(path)!r}: weight {value.name!r} points to {str(tensor.location)!r}, outside the model's folder",
+                "keep weight files beside the model",
+            )
+        needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+        if not target.is_file() or target.stat().st_size < needed:
+            raise FcdeployError(
+                f"model {str(path)!r}: weight {value.name!r} wants {needed} bytes of {target.name!r}, which has fewer",
+                "copy the weight file beside the model, whole",
+            )
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,47 @@
+"""What a station found, as a value: numbers for machines, tables and lines for people."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled grid; cells are text, ready to be shown."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of one command.
+
+    `values` is the JSON object that other programs rely on; `tables` and then `lines` are the same for a reader,
+    the last line being the one that matters.  `passed` is False when the command ran and the answer is no.
+    """
+
+    command: str
+    values: dict[str, Any]
+    tables: tuple[Table, ...] = ()
+    lines: tuple[str, ...] = ()
+    passed: bool = True
+    warnings: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """One JSON object; its first key is the schema. Infinities and NaN become null, which JSON can say."""
+        cleaned = {key: _plain(value) for key, value in self.values.items()}
+        return {"schema": f"fcdeploy.{self.command}/1", **cleaned, "warnings": list(self.warnings)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
