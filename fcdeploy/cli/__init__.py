@@ -1,0 +1,114 @@
+"""The command line: which commands there are, and what becomes of a mistake.
+
+A command's module is imported when the command runs, so that `fcdeploy --help` answers at once.
+Exit codes: 0 good, 1 the command ran and the answer is no, 2 it could not run, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from fcdeploy import __version__, console
+from fcdeploy.errors import FcdeployError
+
+COMMANDS = {
+    "export": "PyTorch module to checked float ONNX model",
+    "inspect": "layers, parameters and multiplications of a model; which kernel each node gets",
+    "doctor": "this CPU, the runtime and the extras, and what follows for int8",
+    "calibrate": "run a model on samples once and record the range of every tensor",
+    "quantize": "float ONNX model to int8 ONNX model",
+    "validate": "compare an int8 model with the float model it was made from",
+    "bench": "time a model, or two against each other",
+}
+"""Command -> its line in `fcdeploy --help`. Module `fcdeploy.cli.<command>` defines the click command `command`."""
+
+
+class Commands(click.Group):
+    """A group that imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"{__name__}.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=Commands,
+    epilog="fcdeploy COMMAND --help tells all about one command.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "--version", message="%(prog)s %(version)s")
+def fcdeploy() -> None:
+    """A trained network goes in; an int8 ONNX model comes out, small, fast, and proven against the float one."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    try:
+        code = fcdeploy.main(arguments, prog_name="fcdeploy", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as shown:
+        print(shown.format_message(), file=sys.stderr)  # noqa: T201
+        return 2
+    except click.ClickException as mistake:
+        return _failed(_usage(mistake))
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        console.quiet_stdout()
+        return 0
+    except FcdeployError as mistake:
+        return _failed(mistake)
+    except Exception as defect:
+        return _failed(_internal(defect))
+    return code if isinstance(code, int) else 0
+
+
+def _failed(problem: FcdeployError) -> int:
+    if os.environ.get("FCDEPLOY_DEBUG", "") not in ("", "0"):
+        traceback.print_exc()
+    console.error(problem)
+    return 2
+
+
+def _internal(defect: Exception) -> FcdeployError:
+    """Something that is no user's mistake, or that we failed to foresee as one."""
+    text = f"internal {type(defect).__name__}: {defect}"
+    return FcdeployError(text, "FCDEPLOY_DEBUG=1 shows the traceback; please report it with the command")
+
+
+def _usage(mistake: click.ClickException) -> FcdeployError:
+    """What click finds wrong with the command line, in the words and form of all other errors."""
+    context = mistake.ctx if isinstance(mistake, click.UsageError) else None
+    path = context.command_path if context else "fcdeploy"
+    see = f"{path} --help"
+    if isinstance(mistake, click.NoSuchOption):
+        return FcdeployError(
+            f"{path}: unknown option {mistake.option_name!r}", _did_you_mean(mistake.possibilities, see)
+        )
+    if isinstance(mistake, click.exceptions.NoSuchCommand):
+        known = importlib.import_module("difflib").get_close_matches(mistake.command_name, COMMANDS, 1)
+        return FcdeployError(
+            f"unknown command {mistake.command_name!r}, expected one of {', '.join(COMMANDS)}",
+            _did_you_mean(known, see),
+        )
+    text = mistake.format_message().strip().removesuffix(".")
+    return FcdeployError(f"{path}: {text[:1].lower()}{text[1:]}", see)
+
+
+def _did_you_mean(close: list[str] | None, see: str) -> str:
+    return f"did you mean {close[0]!r}? {see} lists all" if close else f"{see} lists all"

@@ -1,1 +1,67 @@
-"""Where data come from: every source yields one sample at a time, checked against the model's inputs."""
+"""Where data come from: every source yields one sample at a time, checked against the model's inputs.
+
+| DATA | samples |
+|---|---|
+| `FILE.npz` | input name -> array with a leading sample axis; `label` or `label.<output>` |
+| `FILE.npy`, a folder of `.npy` | one file per input, or one file per sample |
+| a folder of images | one file per sample; class sub-folders, sorted, are labels 0, 1, ... |
+| `FILE.csv` | one line per sample, a header row; column `label` |
+| `FILE.py:FUNCTION` | a function that yields dicts |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import TensorSpec
+from fcdeploy.samples import checks
+from fcdeploy.samples.source import Batch, Sample, Source, batch_size, batches, fixed_batch
+
+__all__ = ["Batch", "Sample", "Source", "batch_size", "batches", "open_source"]
+
+KINDS = "DATA is an .npz, a folder of .npy files, a folder of images, a .csv, or FILE.py:FUNCTION"
+
+
+def open_source(
+    data: str | Path, inputs: Sequence[TensorSpec], *, limit: int | None = None, preprocess: Path | None = None
+) -> Source:
+    """Open a source of samples for a model with these inputs.
+
+    `limit` takes the first so many samples; `preprocess` is a TOML file and belongs to a folder of images.  Everything
+    that can be checked without reading the samples is checked here.  Raises FcdeployError.
+    """
+    if limit is not None and limit < 1:
+        raise FcdeployError(f"number of samples {limit} is not positive, expected 1 or more", "--samples 512")
+    source = _open(data, inputs, preprocess)
+    if limit is not None:
+        source = replace(source, limit=limit, count=None if source.count is None else min(source.count, limit))
+    batch = fixed_batch(inputs)
+    if batch and source.count is not None and source.count % batch:
+        raise checks.ragged(batch, source.count, source.count % batch, source.name)
+    return source
+
+
+def _open(data: str | Path, inputs: Sequence[TensorSpec], preprocess: Path | None) -> Source:
+    from fcdeploy.samples import csv, generator, images, npy, npz
+
+    path = Path(data)
+    if path.is_dir() and not any(path.glob("*.npy")):
+        return images.open_images(path, inputs, preprocess)
+    if preprocess is not None:
+        raise FcdeployError(
+            f"--preprocess {str(preprocess)!r} is for a folder of images, and {str(data)!r} is none",
+            "leave --preprocess out",
+        )
+    if generator.FORM.match(str(data)):
+        return generator.open_generator(str(data), inputs)
+    if not path.exists():
+        raise FcdeployError(f"data {str(data)!r} does not exist", KINDS)
+    if path.is_dir():
+        return npy.open_npy(path, inputs)
+    openers = {".npz": npz.open_npz, ".npy": npy.open_npy, ".csv": csv.open_csv}
+    if path.suffix.lower() not in openers:
+        raise FcdeployError(f"data {str(data)!r} is of no kind that can be read", KINDS)
+    return openers[path.suffix.lower()](path, inputs)

@@ -1,0 +1,91 @@
+"""Recording arrays so that the result does not depend on how they were cut up: histograms and moments that add.
+
+A histogram's bins are the upper 16 bits of the float32 pattern; a channel's moments are summed within a sample in
+float64 in a fixed order, rounded once to a 2^-52 grid, and from there on added as integers.  Float sums are not
+associative; these are, so any batch size, order or split gives the same bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcdeploy.records.calibration import Histogram, Moments
+
+BINS = 1 << 16
+FRACTION_BITS = 52
+LARGEST_MOMENT = 2.0**40  # leaves room for 2^22 samples of it in the whole part
+
+
+def histogram(x: NDArray[np.float32]) -> Histogram:
+    """The histogram of every element of `x`, with exact finite ends (0, 0 when nothing is finite)."""
+    flat = np.ascontiguousarray(x, dtype=np.float32).reshape(-1)
+    upper = flat.view(np.uint16)[1 if np.little_endian else 0 :: 2]
+    dense = np.bincount(upper, minlength=BINS)
+    low, high = (float(flat.min()), float(flat.max())) if flat.size else (0.0, 0.0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        finite = flat[np.isfinite(flat)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    codes = np.flatnonzero(dense)
+    return Histogram(codes.astype(np.uint16), dense[codes], low, high)
+
+
+def merge_histograms(a: Histogram, b: Histogram) -> Histogram:
+    """The histogram of both sets of elements: associative and commutative, exactly."""
+    finite = [h for h in (a, b) if h.total > h.nonfinite]
+    dense = np.zeros(BINS, np.int64)
+    dense[a.codes] += a.counts
+    dense[b.codes] += b.counts
+    codes = np.flatnonzero(dense)
+    low = min((h.low for h in finite), default=0.0)
+    high = max((h.high for h in finite), default=0.0)
+    return Histogram(codes.astype(np.uint16), dense[codes], low, high)
+
+
+def bin_edges(h: Histogram) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Lower edges, upper edges and counts of the finite bins, ascending in value and cut at the exact ends."""
+    finite = (h.codes & 0x7F80) != 0x7F80
+    codes, counts = h.codes[finite], h.counts[finite]
+    near = (codes.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    far = ((codes.astype(np.uint32) + 1) << 16).view(np.float32).astype(np.float64)
+    far = np.where(np.isfinite(far), far, np.copysign(float(np.finfo(np.float32).max), near))
+    negative = codes >= 0x8000
+    lower, upper = np.where(negative, far, near), np.where(negative, near, far)
+    order = np.lexsort((upper, lower))
+    return np.clip(lower[order], h.low, h.high), np.clip(upper[order], h.low, h.high), counts[order]
+
+
+def moments(x: NDArray[np.float32], axis: int) -> Moments:
+    """Mean and mean square per channel of each sample of `x` (samples first), summed over the samples.
+
+    A mean beyond 2^40 is cut there: such a tensor is not one that bytes can carry, and its ends say so exactly.
+    """
+    samples, channels = x.shape[0], x.shape[axis]
+    rows = np.moveaxis(x, axis, 1).reshape(samples * channels, -1)
+    values = np.zeros((len(rows), 2))
+    step = max(1, (1 << 16) // max(rows.shape[1], 1))  # rows widened at once, so that they stay in the cache
+    for at in range(0, len(rows), step):
+        block = rows[at : at + step].astype(np.float64)
+        values[at : at + step, 0] = block.sum(axis=1)
+        values[at : at + step, 1] = np.einsum("rp,rp->r", block, block)
+    values /= max(rows.shape[1], 1)
+    values = np.clip(np.nan_to_num(values, nan=0.0), -LARGEST_MOMENT, LARGEST_MOMENT)
+    whole = np.floor(values)
+    fraction = np.rint((values - whole) * 2.0**FRACTION_BITS)
+    limbs = np.stack([whole, fraction], axis=-1).astype(np.int64).reshape(samples, channels, 2, 2)
+    return Moments(_carried(limbs), samples)
+
+
+def merge_moments(a: Moments, b: Moments) -> Moments:
+    """The moments of both sets of samples: associative and commutative, exactly."""
+    return Moments(_carried(np.stack([a.limbs, b.limbs])), a.samples + b.samples)
+
+
+def _carried(limbs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sum over the first axis, with what exceeds a fraction moved to the whole part, 2^10 rows at a time."""
+    total = np.zeros(limbs.shape[1:], np.int64)
+    for at in range(0, len(limbs), 1 << 10):  # 2^10 fractions below 2^52, and one carried, stay below 2^63
+        total += limbs[at : at + (1 << 10)].sum(axis=0)
+        total[..., 0] += total[..., 1] >> FRACTION_BITS
+        total[..., 1] &= (1 << FRACTION_BITS) - 1
+    return total

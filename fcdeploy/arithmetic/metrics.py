@@ -1,0 +1,158 @@
+"""How well one array stands in for another, and how well either fits its labels.
+
+Everything is accumulated in float64.  What can be summed over batches is a value that adds: `Fidelity`, `Spread` and
+confusion matrices of two halves of the data, added, are those of the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Running sums over a reference f and its approximation q; two of them add."""
+
+    reference: float = 0.0  # sum f^2
+    approximation: float = 0.0  # sum q^2
+    product: float = 0.0  # sum f q
+    noise: float = 0.0  # sum (f - q)^2
+    largest: float = 0.0  # max |f - q|
+    count: int = 0
+
+    def __add__(self, other: Fidelity) -> Fidelity:
+        return Fidelity(
+            self.reference + other.reference,
+            self.approximation + other.approximation,
+            self.product + other.product,
+            self.noise + other.noise,
+            max(self.largest, other.largest),
+            self.count + other.count,
+        )
+
+    @property
+    def sqnr_db(self) -> float:
+        """10 log10(sum f^2 / sum (f-q)^2) in dB: inf where nothing differs, -inf where a zero signal is not kept."""
+        if self.noise == 0:
+            return math.inf
+        return 10 * math.log10(self.reference / self.noise) if self.reference > 0 else -math.inf
+
+    @property
+    def cosine(self) -> float:
+        """sum f q / sqrt(sum f^2 sum q^2), between -1 and 1: 1 where nothing differs, 0 where only one is all zero."""
+        if self.noise == 0:
+            return 1.0
+        norm = math.sqrt(self.reference) * math.sqrt(self.approximation)
+        return max(-1.0, min(1.0, self.product / norm)) if norm > 0 else 0.0
+
+
+def fidelity(reference: Array, approximation: Array) -> Fidelity:
+    """The sums over two arrays of one shape."""
+    assert reference.shape == approximation.shape
+    f = np.asarray(reference, np.float64).ravel()
+    q = np.asarray(approximation, np.float64).ravel()
+    e = f - q
+    largest = float(np.abs(e).max()) if e.size else 0.0
+    return Fidelity(float(f @ f), float(q @ q), float(f @ q), float(e @ e), largest, f.size)
+
+
+def top_k(scores: Array, labels: Array, k: int) -> NDArray[np.bool_]:
+    """Is the label (n,) among the k highest scores (n, classes)? Equal scores rank by index, as arg max has it."""
+    rows = np.arange(len(scores))
+    own = scores[rows, labels][:, None]
+    earlier = np.arange(scores.shape[1])[None, :] < labels[:, None]
+    rank = (scores > own).sum(axis=1) + ((scores == own) & earlier).sum(axis=1)
+    return np.asarray(rank < k)
+
+
+def agreement(one: Array, other: Array) -> NDArray[np.float64]:
+    """Per sample (n, 2): equal decisions, and decisions, of two arrays (n, ...)."""
+    assert one.shape == other.shape
+    equal = (one == other).reshape(len(one), -1)
+    return np.stack([equal.sum(axis=1), np.full(len(equal), equal.shape[1])], axis=1).astype(np.float64)
+
+
+def confusion(labels: Array, predicted: Array, classes: int) -> NDArray[np.int64]:
+    """Counts (classes, classes): row = label, column = prediction. Matrices of two halves add."""
+    pairs = labels.astype(np.int64) * classes + predicted.astype(np.int64)
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+
+
+def token_hits(predicted: Array, labels: Array, ignore: int) -> NDArray[np.float64]:
+    """Per sample (n, 2): positions predicted right, and positions that count (their label is not `ignore`)."""
+    n = len(labels)
+    counts = (labels != ignore).reshape(n, -1)
+    right = (predicted == labels).reshape(n, -1) & counts
+    return np.stack([right.sum(axis=1), counts.sum(axis=1)], axis=1).astype(np.float64)
+
+
+def errors(predicted: Array, labels: Array) -> NDArray[np.float64]:
+    """Per sample (n, 3): sum of squared errors, sum of absolute errors, number of elements."""
+    n = len(labels)
+    e = np.asarray(predicted, np.float64).reshape(n, -1) - np.asarray(labels, np.float64).reshape(n, -1)
+    return np.stack([(e * e).sum(axis=1), np.abs(e).sum(axis=1), np.full(n, float(e.shape[1]))], axis=1)
+
+
+def rmse(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Root mean square error, in the labels' unit, of sums or means (..., 3) of what `errors` returns."""
+    return np.asarray(np.sqrt(sums[..., 0] / sums[..., 2]))
+
+
+def mae(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean absolute error, in the labels' unit, of sums or means (..., 3) of what `errors` returns."""
+    return np.asarray(sums[..., 1] / sums[..., 2])
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Count, means and summed squared deviations of labels, one per output column; two of them add.
+
+    Deviations from the mean are merged (Chan, Golub and LeVeque, 1979), since sum y^2 - (sum y)^2 / n loses
+    every digit where the mean is large.
+    """
+
+    count: int
+    mean: NDArray[np.float64]
+    deviations: NDArray[np.float64]
+
+    def __add__(self, other: Spread) -> Spread:
+        count = self.count + other.count
+        step = other.mean - self.mean
+        return Spread(
+            count,
+            self.mean + step * (other.count / count),
+            self.deviations + other.deviations + step**2 * (self.count * other.count / count),
+        )
+
+
+def spread(labels: Array) -> Spread:
+    """The spread of labels (n, ...), each position of a sample being a column."""
+    y = np.asarray(labels, np.float64).reshape(len(labels), -1)
+    mean = y.mean(axis=0)
+    return Spread(len(y), mean, ((y - mean) ** 2).sum(axis=0))
+
+
+def r2(squared_error: float, labels: Spread) -> float:
+    """1 - SSE / SST over all columns (scikit-learn's `variance_weighted`); NaN where the labels never vary."""
+    total = float(labels.deviations.sum())
+    return 1 - squared_error / total if total > 0 else math.nan
+
+
+def box_iou(one: Array, other: Array) -> NDArray[np.float64]:
+    """Intersection over union of corresponding boxes (..., 4) = (x1, y1, x2, y2), x1 <= x2 and y1 <= y2.
+
+    A box whose corners are swapped, or without area, overlaps nothing: 0.
+    """
+    a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=-1)
+    areas = sum(np.clip(box[..., 2:] - box[..., :2], 0, None).prod(axis=-1) for box in (a, b))
+    union = np.asarray(areas) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)

@@ -1,0 +1,58 @@
+"""The arithmetic of affine quantization: real = scale * (integer - zero_point), exactly as ONNX defines it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcdeploy.records.plan import QParams, Range
+
+LIMITS = {"uint8": (0, 255), "int8": (-128, 127), "int32": (-(2**31), 2**31 - 1)}
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+
+
+def activation_qparams(r: Range, dtype: str, why: str = "") -> QParams:
+    """Scale and zero point whose integers cover `r` (which is widened to hold 0, so that padding is exact).
+
+    A range that starts at 0 gets the lowest zero point: then the clip at 0 of a Relu is what saturation does anyway.
+    """
+    lowest, highest = LIMITS[dtype]
+    low, high = min(r.low, 0.0), max(r.high, 0.0)
+    if high - low < SMALLEST_SCALE * (highest - lowest):
+        return QParams(dtype, (1.0,), lowest, why=why or "always zero")
+    scale = float(np.float32((high - low) / (highest - lowest)))
+    zero_point = int(np.clip(np.rint(lowest - low / scale), lowest, highest))
+    return QParams(dtype, (scale,), zero_point, why=why)
+
+
+def representable(q: QParams) -> Range:
+    """Both ends of what an activation's integers can say."""
+    lowest, highest = LIMITS[q.dtype]
+    return Range(q.scale[0] * (lowest - q.zero_point), q.scale[0] * (highest - q.zero_point))
+
+
+def along(scale: NDArray[np.floating] | tuple[float, ...], axis: int | None, ndim: int) -> NDArray[np.float64]:
+    """A scale per index of `axis`, shaped so that it broadcasts over an array of `ndim` axes."""
+    values = np.asarray(scale, dtype=np.float64)
+    return values if axis is None else values.reshape([-1 if i == axis else 1 for i in range(ndim)])
+
+
+def quantize(x: NDArray[np.floating], q: QParams) -> NDArray[np.integer]:
+    """round(x / scale) + zero_point, halves to even, saturated."""
+    lowest, highest = LIMITS[q.dtype]
+    scale = along(np.asarray(q.scale, np.float32), q.axis, x.ndim)
+    # float32, as the runtime divides: float64 would round some halves the other way
+    integers = np.rint(x.astype(np.float32) / scale.astype(np.float32)).astype(np.float64) + q.zero_point
+    return np.clip(integers, lowest, highest).astype(q.dtype)
+
+
+def dequantize(integers: NDArray[np.integer], q: QParams) -> NDArray[np.float32]:
+    """scale * (integer - zero_point) in float32."""
+    scale = along(np.asarray(q.scale, np.float32), q.axis, integers.ndim).astype(np.float32)
+    return (integers.astype(np.int64) - q.zero_point).astype(np.float32) * scale
+
+
+def bias_qparams(input_scale: float, weight_scale: tuple[float, ...]) -> QParams:
+    """A bias joins the int32 sums of products, so its scale is the float32 product of theirs, or it does not fuse."""
+    product = np.float32(input_scale) * np.asarray(weight_scale, np.float32)
+    return QParams("int32", tuple(float(s) for s in product), 0, axis=0, why="scale of input x scale of weight")

@@ -1,0 +1,37 @@
+"""Weights as rows, one per output channel, in the order in which the integer kernels walk the reduction axis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def to_rows(weight: NDArray[Any], axis: int) -> NDArray[Any]:
+    """(out, in / groups, *kernel) or a dense (in, out) or (out, in) -> (out, K).
+
+    For a convolution the kernel position is the slow part of K and the input channel the fast one: the runtime lays
+    images out channels last.
+    """
+    if weight.ndim == 2:
+        return weight if axis == 0 else weight.T
+    return np.moveaxis(weight, 1, -1).reshape(len(weight), -1)
+
+
+def from_rows(rows: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray[Any]:
+    """The inverse of `to_rows` for a weight of `shape`."""
+    if len(shape) == 2:
+        return np.ascontiguousarray(rows if axis == 0 else rows.T)
+    channels_last = rows.reshape(shape[0], *shape[2:], shape[1])
+    return np.ascontiguousarray(np.moveaxis(channels_last, -1, 1))
+
+
+def importance_rows(mean_square: NDArray[np.float64], shape: tuple[int, ...], groups: int) -> NDArray[np.float64]:
+    """E[x^2] per input channel, laid out as `to_rows` lays out the weights: (K,) or, with groups, (out, K)."""
+    if len(shape) == 2:
+        return mean_square
+    positions = int(np.prod(shape[2:]))
+    of_group = mean_square.reshape(groups, shape[1])  # (groups, in / groups)
+    rows = np.tile(of_group, (1, positions))  # (groups, K), channel fastest
+    return rows[0] if groups == 1 else np.repeat(rows, shape[0] // groups, axis=0)

@@ -1,0 +1,49 @@
+"""Keeping neighbouring weights small enough that the sum of their products stays in 16 bits.
+
+The fast byte kernel of x86 CPUs without VNNI (`vpmaddubsw`) multiplies an unsigned activation byte a with a signed weight
+byte w, and adds two neighbouring products in 16 bits with saturation.  For any a1, a2 in [0, 255] the sum stays inside
+when |w1| + |w2| <= 128 for weights of one sign; weights of opposite sign cannot overflow.  Neighbours are positions
+2k and 2k + 1 of the reduction axis as the kernel walks it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def excess(integers: NDArray[np.floating] | NDArray[np.integer], limit: int) -> NDArray[np.float64]:
+    """By how much |w1| + |w2| of each pair of one sign exceeds `limit`: (rows, K) -> (rows, ceil(K / 2))."""
+    first, second = _pairs(integers.astype(np.float64))
+    return np.where(first * second > 0, np.maximum(np.abs(first) + np.abs(second) - limit, 0), 0)
+
+
+def repair(
+    integers: NDArray[np.float64], exact: NDArray[np.float64], importance: NDArray[np.float64], limit: int
+) -> NDArray[np.float64]:
+    """The nearest integers, in the sense of importance * error^2, whose pairs keep the limit.
+
+    `integers` (rows, K) are the rounded `exact` ones; `importance` is (K,) or (rows, K).  In an offending pair the two
+    weights are moved to the best point of the line |w1| + |w2| = limit: with errors d1 and d2 and weights h1 and h2,
+    h1 d1^2 + h2 d2^2 is least where h1 d1 = h2 d2.
+    """
+    over = excess(integers, limit) > 0
+    if not over.any():
+        return integers
+    first, second = _pairs(integers)
+    x1, x2 = (np.abs(x) for x in _pairs(exact))
+    h1, h2 = _pairs(np.broadcast_to(importance, integers.shape))
+    share = np.divide(h2, h1 + h2, out=np.full_like(h1, 0.5), where=(h1 + h2) > 0)
+    best = np.clip(np.rint(x1 - (x1 + x2 - limit) * share), 0, limit)
+    best = np.minimum(np.maximum(best, limit - 127), 127)
+    repaired = np.empty((*first.shape, 2))
+    repaired[..., 0] = np.where(over, np.sign(first) * best, first)
+    repaired[..., 1] = np.where(over, np.sign(second) * (limit - best), second)
+    return repaired.reshape(len(integers), -1)[:, : integers.shape[1]]
+
+
+def _pairs(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Even and odd positions, the last one paired with zero where the length is odd."""
+    if rows.shape[1] % 2:
+        rows = np.concatenate([rows, np.zeros((len(rows), 1))], axis=1)
+    return rows[:, 0::2], rows[:, 1::2]

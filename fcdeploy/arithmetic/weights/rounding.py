@@ -1,0 +1,60 @@
+"""A scale per output channel and the integers that go with it, by the error they cause in the layer's output.
+
+With inputs taken as uncorrelated, the output error of a channel is sum_k E[x_k^2] (w_k - s q_k)^2: the diagonal of the
+Gram matrix in Elias Frantar et al., "GPTQ", arXiv:2210.17323, section 2.  Searching the scale for the least error
+follows Markus Nagel et al., arXiv:2106.08295, section 3.1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcdeploy.arithmetic.quantization import SMALLEST_SCALE
+from fcdeploy.arithmetic.weights.pairs import repair
+
+LARGEST = 127  # symmetric: -128 is left out, so that a weight and its negative are both exact
+SHRINK = np.linspace(1.0, 0.6, 17)  # of max |w| / 127
+GROW = np.linspace(1.0, 127 / 64, 33)[1:]  # at 127 / 64 every weight fits 7 bits and no pair can exceed 128
+
+
+def round_rows(
+    weight: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    importance: NDArray[np.float64],
+    pair_limit: int | None,
+) -> NDArray[np.float64]:
+    """Integers for `weight` (rows, K) at `scale` (rows,), nearest rounding, pairs within `pair_limit`."""
+    exact = weight / scale[:, None]
+    integers = np.clip(np.rint(exact), -LARGEST, LARGEST)
+    return integers if pair_limit is None else repair(integers, exact, importance, pair_limit)
+
+
+def search_scales(
+    weight: NDArray[np.float64],
+    importance: NDArray[np.float64],
+    pair_limit: int | None,
+    least: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """The scale of each row of `weight` (rows, K) with the least output error, as float32 values.
+
+    `importance` is E[x^2] of the inputs, (K,) or (rows, K).  `least` (rows,) bounds the scales from below, for a bias
+    that must fit 32 bits.
+    """
+    top = np.abs(weight).max(axis=1)
+    full = _float32(np.where(top > 0, top / LARGEST, 0.0))
+    full = np.where(full > 0, full, max(float(full.max()), SMALLEST_SCALE))
+    factors = SHRINK if pair_limit is None else np.concatenate([SHRINK, GROW])
+    best, least_error = full.copy(), np.full(len(weight), np.inf)
+    for factor in factors:
+        scale = _float32(full * factor)
+        integers = round_rows(weight, scale, importance, pair_limit)
+        error = (importance * (weight - integers * scale[:, None]) ** 2).sum(axis=1)
+        better = error < least_error
+        best[better], least_error[better] = scale[better], error[better]
+    return best if least is None else _float32(np.maximum(best, least))
+
+
+def _float32(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rounded to what the file will hold."""
+    return x.astype(np.float32).astype(np.float64)

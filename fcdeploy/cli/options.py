@@ -1,0 +1,63 @@
+"""Options that several commands share, so that the same word means the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+FILE = click.Path(path_type=Path)
+"""A path as it was given; whether it can be read is for the function that reads it to say."""
+
+COUNT = click.IntRange(min=1)
+
+model_argument = click.argument("model", type=FILE)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on stdout.")
+
+force_option = click.option("--force", is_flag=True, help="Replace the output when it exists.")
+
+threads_option = click.option(
+    "--threads", type=COUNT, metavar="N", help="Threads for the runtime; all cores of this process by default."
+)
+
+samples_option = click.option("--samples", type=COUNT, metavar="N", help="Take the first N samples; all by default.")
+
+preprocess_option = click.option(
+    "--preprocess", type=FILE, metavar="TOML", help="How images become arrays: size, layout, colour, scale, mean, std."
+)
+
+
+def output_option(help_text: str, *, required: bool = False) -> Callable[[Function], Function]:
+    """`-o OUT`, `--output OUT`."""
+    return click.option("-o", "--output", type=FILE, metavar="OUT", required=required, help=help_text)
+
+
+def batch_option(default: int) -> Callable[[Function], Function]:
+    """`--batch N`; a model whose batch is fixed has the last word."""
+    return click.option(
+        "--batch", type=COUNT, metavar="N", default=default, show_default=True, help="Samples per run of the model."
+    )
+
+
+def data_option(*, required: bool) -> Callable[[Function], Function]:
+    """`--data DATA`."""
+    return click.option(
+        "--data",
+        metavar="DATA",
+        required=required,
+        help="Samples: .npz, folder of .npy, folder of images, .csv, or FILE.py:FUNCTION yielding dicts.",
+    )
+
+
+def data_options(*, required: bool = True) -> Callable[[Function], Function]:
+    """`--data DATA --samples N --preprocess TOML`, given to the function as data, samples, preprocess."""
+
+    def decorate(function: Function) -> Function:
+        return data_option(required=required)(samples_option(preprocess_option(function)))
+
+    return decorate

@@ -1,0 +1,187 @@
+"""The face: reports on stdout, talk on stderr. stdout carries data and nothing else, so it can be piped.
+
+Text is plain wherever it does not go to a terminal, or where NO_COLOR is set.  rich is imported only when a table or
+a bar is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any
+
+import click
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.records.report import Report, Table
+
+OnStep = Callable[[str, int, int | None], None]
+
+PATIENCE = 1.0  # seconds of work before a bar appears; a bar that flashes by tells nobody anything
+ENDLESS = 100_000  # columns of something that is no terminal: cells are never wrapped or cut there
+NUMBER = re.compile(r"[-+−±~<>≤≥]?\s?\d[\d,._ ]*(e[-+]?\d+)?\s?(%|x|\w{0,3}(/\w{1,3})?)")
+NO_NUMBER = {"", "-", "–", "?", "nan", "inf", "-inf"}
+
+
+def show(report: Report, *, as_json: bool) -> None:
+    """Print a report: tables and then lines, or exactly one JSON object. Warnings go to stderr.
+
+    Ends the command with exit code 1 when the report says that the answer is no: a command calls this last.
+    """
+    for warning in report.warnings:
+        _talk("warning", warning, "yellow")
+    try:
+        if as_json:
+            print(json.dumps(report.to_json(), indent=2, ensure_ascii=False, allow_nan=False, default=_number))
+        else:
+            _show_text(report)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough; the exit code still counts
+        quiet_stdout()
+    if not report.passed:
+        raise click.exceptions.Exit(1)
+
+
+def error(problem: FcdeployError) -> None:
+    """One `error:` line with what is wrong, one `hint:` line with what to do."""
+    _talk("error", problem.message, "red")
+    if problem.hint:
+        _talk("hint", problem.hint, "cyan")
+
+
+@contextmanager
+def progress() -> Iterator[OnStep]:
+    """Give a callback `(label, done, total)` that draws a bar on stderr, once the work has taken a second.
+
+    A `total` of None draws a count without an end.  Where stderr is no terminal nothing is drawn.
+    """
+    if not _is_terminal(sys.stderr):
+        yield lambda *_: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[rest]}"))
+    bar = Progress(*columns, console=_console(sys.stderr), transient=True)
+    begun = time.monotonic()
+    first: dict[str, tuple[float, int]] = {}
+    tasks: dict[str, Any] = {}
+
+    def on_step(label: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        start, already = first.setdefault(label, (now, done))
+        if now - begun < PATIENCE:
+            return
+        rest = _rest(done, total, (done - already) / (now - start) if now > start else 0.0)
+        if label not in tasks:
+            for finished in tasks.values():
+                bar.update(finished, visible=False)
+            bar.start()
+            tasks[label] = bar.add_task(label, total=total, completed=done, rest=rest)
+        bar.update(tasks[label], completed=done, total=total, visible=True, rest=rest)
+
+    try:
+        yield on_step
+    finally:
+        bar.stop()
+
+
+def quiet_stdout() -> None:
+    """Nobody reads stdout any more: let what is left in its buffer go nowhere instead of raising at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _rest(done: int, total: int | None, rate: float) -> str:
+    """'96/512  230/s  2 s left'."""
+    parts = [str(done) if total is None else f"{done}/{total}"]
+    if rate > 0:
+        parts.append(f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
+        if total is not None and total > done:
+            parts.append(f"{_duration((total - done) / rate)} left")
+    return "  ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def _show_text(report: Report) -> None:
+    blocks = [table for table in report.tables if table.rows]
+    for index, table in enumerate(blocks):
+        if index:
+            print()
+        _show_table(table)
+    if blocks and report.lines:
+        print()
+    for line in report.lines:
+        print(line)
+
+
+def _show_table(table: Table) -> None:
+    """Title, column names, cells; no lines. On a narrow terminal cells are folded, never cut."""
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    styled = _is_styled(sys.stdout)
+    grid = Grid(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim" if styled else "")
+    for index, name in enumerate(table.columns):
+        right = _is_numeric([row[index] for row in table.rows])
+        grid.add_column(Text(name), justify="right" if right else "left", overflow="fold")
+    for row in table.rows:
+        grid.add_row(*map(Text, row))
+    console = _console(sys.stdout)
+    if table.title:
+        console.print(Text(table.title, style="bold" if styled else ""), soft_wrap=True)
+    with console.capture() as captured:
+        console.print(grid)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
+
+
+def _console(file: IO[str]) -> Any:
+    from rich.console import Console
+
+    terminal = _is_terminal(file)
+    return Console(
+        file=file,
+        force_terminal=terminal,
+        no_color=not _is_styled(file),
+        width=None if terminal else ENDLESS,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+def _is_numeric(cells: list[str]) -> bool:
+    """Right-align a column of numbers, with or without a unit; cells that say there is none do not matter."""
+    numbers = [cell for cell in cells if cell.strip().lower() not in NO_NUMBER]
+    return bool(numbers) and all(NUMBER.fullmatch(cell.strip()) for cell in numbers)
+
+
+def _talk(kind: str, text: str, colour: str) -> None:
+    """One line on stderr; what comes from elsewhere may hold line breaks, and stays one line."""
+    head = click.style(f"{kind}:", fg=colour, bold=True) if _is_styled(sys.stderr) else f"{kind}:"
+    with suppress(BrokenPipeError):
+        print(head, " ".join(text.split()), file=sys.stderr, flush=True)
+
+
+def _is_terminal(file: IO[str]) -> bool:
+    return file.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _is_styled(file: IO[str]) -> bool:
+    return _is_terminal(file) and not os.environ.get("NO_COLOR")
+
+
+def _number(value: Any) -> Any:
+    """NumPy's numbers and arrays, which json does not know."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)

@@ -1,0 +1,37 @@
+"""Which row of the targets table this machine is."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.tables.targets import TARGETS, Target
+
+
+def cpu_flags() -> frozenset[str]:
+    """The instruction sets of this CPU, as Linux names them; what the platform name implies elsewhere."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if sys.platform == "linux" and cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("flags", "Features"):
+                return frozenset(value.split())
+    return frozenset({"neon", "asimd"} if platform.machine().lower() in ("arm64", "aarch64") else {"avx2"})
+
+
+def detect() -> Target:
+    """The row of this CPU: the first whose flags it has. The portable row where none fits."""
+    flags = cpu_flags()
+    fitting = [target for target in TARGETS.values() if flags & set(target.cpu)]
+    return fitting[0] if fitting else TARGETS["portable"]
+
+
+def target_named(name: str) -> Target:
+    """The row for `--target NAME`; `host` is the row of this CPU."""
+    if name == "host":
+        return detect()
+    if name not in TARGETS:
+        raise FcdeployError(f"--target {name!r} is unknown, expected host, {', '.join(TARGETS)}", "fcdeploy doctor")
+    return TARGETS[name]

@@ -1,0 +1,203 @@
+"""The int8 model beside the float one, tensor by tensor: which integers stand for which float tensor.
+
+Looking must not change what runs.  An integer kernel writes the output of its QuantizeLinear, so that is what is made a
+graph output; a float tensor in between would break the pattern that becomes the kernel.  The integers are dequantized
+here.  A QuantizeLinear keeps the float tensor's name at its input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.arithmetic.metrics import Fidelity
+from fcdeploy.arithmetic.quantization import along
+
+Array = np.ndarray[Any, Any]
+CLIPS = ("Relu", "Clip")
+INTEGERS = {ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16}
+EIGHT_BITS_DB = 49.9  # a full-scale sine in 8 bits: 6.02 * 8 + 1.76; an input better than that counts as this
+
+
+@dataclass(frozen=True)
+class Tap:
+    """The integers that one QuantizeLinear writes.
+
+    `names` are what the float model may call the tensor, the likeliest first.  `node` and `op` are what computes it;
+    `sources` the integer tensors (other taps) that it is computed from.
+    """
+
+    integers: str
+    names: tuple[str, ...]
+    node: str
+    op: str
+    sources: tuple[str, ...]
+    scale: Array
+    zero_point: Array
+    axis: int | None
+
+    def dequantize(self, integers: Array) -> Array:
+        """scale * (integer - zero point), in float64."""
+        zero_point = self.zero_point.astype(np.float64)
+        return along(self.scale, self.axis, integers.ndim) * (
+            integers.astype(np.float64) - along(zero_point, self.axis, integers.ndim)
+        )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One tensor's SQNR, and by how many dB that is less than the worst tensor it is computed from (None: from none)."""
+
+    tensor: str
+    node: str
+    op: str
+    sqnr_db: float
+    fall_db: float | None
+    source_db: float | None
+
+
+def taps(model: ir.Model) -> list[Tap]:
+    """A row per QuantizeLinear of an activation in the main graph, in the graph's order."""
+    result = []
+    for node in model.graph:
+        if node.op_type != "QuantizeLinear" or _constant(node.inputs[0]) is not None:
+            continue
+        source, written = node.inputs[0], node.outputs[0]
+        scale = _constant(node.inputs[1])
+        zero_point = _constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        dtype = written.dtype or (ir.DataType.from_numpy(zero_point.dtype) if zero_point is not None else None)
+        dtype = dtype or ir.DataType.UINT8  # what ONNX says of a QuantizeLinear without a zero point
+        if source is None or scale is None or dtype not in INTEGERS or "block_size" in node.attributes:
+            continue
+        maker = _maker(source)
+        axis = node.attributes.get_int("axis", 1) if scale.size > 1 else None
+        result.append(
+            Tap(
+                integers=written.name or "",
+                names=_names(source, written),
+                node=maker.name or "" if maker else "",
+                op=maker.op_type if maker else "input",
+                sources=_sources(source),
+                scale=scale if axis is not None else scale.reshape(()),
+                zero_point=_fitting(zero_point, axis),
+                axis=None if axis is None else axis % len(source.shape) if source.shape else axis,
+            )
+        )
+    return result
+
+
+def match(found: Sequence[Tap], int8: ir.Model, floats: Sequence[ir.Model]) -> dict[str, tuple[int, str]]:
+    """For each tap (by its integers) the float model, an index into `floats`, and the tensor that holds its values.
+
+    A Relu or Clip that the int8 model left to the saturation of its bytes is put back: the tensor after it is taken.
+    """
+    here = {value.name for value in _values(int8)}
+    tensors = [{value.name: value for value in _values(model)} for model in floats]
+    result = {}
+    for tap in found:
+        for name in tap.names:
+            which = next((index for index, known in enumerate(tensors) if name in known), None)
+            if which is not None:
+                result[tap.integers] = (which, _after_clip(tensors[which][name], here))
+                break
+    return result
+
+
+def expose(model: ir.Model, names: Iterable[str]) -> None:
+    """Make these tensors graph outputs as well, in place."""
+    known = {value.name: value for value in _values(model)}
+    present = {value.name for value in model.graph.outputs} | {value.name for value in model.graph.inputs}
+    for name in dict.fromkeys(names):
+        if name in present:
+            continue
+        value = known[name]
+        producer = value.producer()
+        if value.type is None and producer is not None and producer.op_type == "QuantizeLinear":
+            zero_point = producer.inputs[2] if len(producer.inputs) > 2 else None
+            value.type = ir.TensorType(zero_point.dtype if zero_point and zero_point.dtype else ir.DataType.UINT8)
+        model.graph.outputs.append(value)
+
+
+def layers(found: Sequence[Tap], tensors: Mapping[str, str], sums: Mapping[str, Fidelity]) -> list[Layer]:
+    """SQNR per tensor, worst first; `tensors` and `sums` by the taps' integers."""
+    rows = []
+    for tap in found:
+        if tap.integers not in sums:
+            continue
+        own = sums[tap.integers].sqnr_db
+        before = [min(sums[name].sqnr_db, EIGHT_BITS_DB) for name in tap.sources if name in sums]
+        source = min(before) if before else None
+        fall = None if source is None else source - min(own, EIGHT_BITS_DB)
+        rows.append(Layer(tensors[tap.integers], tap.node, tap.op, own, fall, source))
+    return sorted(rows, key=lambda row: row.sqnr_db)
+
+
+def culprit(rows: Sequence[Layer]) -> Layer | None:
+    """The row whose SQNR falls most from its inputs to its output; None where nothing falls."""
+    falls = [row for row in rows if row.fall_db is not None and row.fall_db > 0]
+    return max(falls, key=lambda row: row.fall_db or -math.inf, default=None)
+
+
+def _values(model: ir.Model) -> list[ir.Value]:
+    return [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
+
+
+def _constant(value: ir.Value | None) -> Array | None:
+    """The value of an initializer or of a Constant node."""
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    return None if tensor is None else tensor.numpy()
+
+
+def _fitting(zero_point: Array | None, axis: int | None) -> Array:
+    if zero_point is None:
+        return np.zeros((), np.int64)
+    return zero_point if axis is not None else zero_point.reshape(())
+
+
+def _names(source: ir.Value, written: ir.Value) -> tuple[str, ...]:
+    """The name at the QuantizeLinear's input, then those its DequantizeLinears write (there, a graph output's own)."""
+    readers = [node.outputs[0].name for node in written.consumers() if node.op_type == "DequantizeLinear"]
+    return tuple(name for name in (source.name, *readers) if name)
+
+
+def _maker(value: ir.Value) -> ir.Node | None:
+    """The node that computes a tensor; a clip behind another node is part of it."""
+    node = value.producer()
+    while node is not None and node.op_type in CLIPS and node.inputs[0] is not None:
+        before = node.inputs[0].producer()
+        if before is None or before.op_type == "DequantizeLinear":
+            break
+        node = before
+    return node
+
+
+def _sources(value: ir.Value) -> tuple[str, ...]:
+    """The integer tensors that a float tensor is computed from: back to the nearest QuantizeLinears."""
+    found: dict[str, None] = {}
+    seen: set[ir.Node] = set()
+    waiting = [value.producer()]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.op_type == "QuantizeLinear":
+            found[node.outputs[0].name or ""] = None
+        else:
+            waiting += [item.producer() for item in node.inputs if item is not None]
+    return tuple(found)
+
+
+def _after_clip(value: ir.Value, here: set[str | None]) -> str:
+    """The tensor's name, or that of the clip behind it when the int8 model has no such clip any more."""
+    readers = list(value.consumers())
+    if len(readers) == 1 and readers[0].op_type in CLIPS and not value.is_graph_output():
+        clipped = readers[0].outputs[0].name
+        if clipped and clipped not in here:
+            return clipped
+    return value.name or ""

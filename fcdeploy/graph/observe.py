@@ -1,0 +1,172 @@
+"""One streaming pass of a float model over the data: what every tensor looked like, recorded so that records add."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.arithmetic.histogram import histogram, merge_histograms, merge_moments, moments
+from fcdeploy.graph.cpu import detect
+from fcdeploy.graph.model import input_specs
+from fcdeploy.graph.planning.layers import is_constant, vanishes
+from fcdeploy.graph.runtime import Session, versions
+from fcdeploy.records.calibration import Calibration, TensorRecord
+from fcdeploy.samples import Source, batch_size, batches
+from fcdeploy.tables.operators import operator
+
+OnStep = Callable[[str, int, int | None], None]
+BATCH_BYTES = 48 << 20  # of observed activations held at once: large enough for the kernels, small enough for any box
+KEPT_BYTES, KEPT_LEAST, KEPT_MOST = 8 << 20, 16, 256
+
+
+def observe(
+    model: ir.Model,
+    source: Source,
+    *,
+    model_hash: str,
+    batch: int | None = None,
+    everything: bool = False,
+    keep_samples: bool = True,
+    on_step: OnStep | None = None,
+) -> Calibration:
+    """Record every float tensor of a prepared model over every sample of `source`.
+
+    `everything` adds the tensors that an integer kernel never writes because its clip is part of it.  `batch` is a
+    matter of speed and memory only: the record is the same bit for bit.
+    """
+    values = {value.name or "": value for value in observed(model.graph, everything=everything)}
+    results = [name for name, value in values.items() if value.producer() is not None]
+    session = Session(_exposing(model, list(values.values())))
+    size = batch or max(1, min(64, BATCH_BYTES // max(_bytes_a_sample(list(values.values())), 1)))
+    records: dict[str, TensorRecord] = {}
+    smallest, hashes = Smallest(), []
+    for part in batches(source, batch_size(input_specs(model), size)):
+        arrays = {**part.inputs, **dict(zip(results, session.run(part.inputs, results), strict=True))}
+        for name, value in values.items():
+            if arrays[name].dtype == np.float32:
+                record = _record(value, arrays[name])
+                records[name] = merge_records(records[name], record) if name in records else record
+        for i in range(len(part)):
+            inputs = {name: value[i] for name, value in part.inputs.items()}
+            hashes.append(sample_hash(inputs))
+            if keep_samples:
+                smallest.offer(hashes[-1], inputs)
+        if on_step:
+            on_step("calibrating", len(hashes), source.count)
+    tensors = {record.name: record for record in (*_constants(model.graph), *records.values())}
+    made_by = {"cpu": detect().name, "onnxruntime": versions()["onnxruntime"]}
+    return Calibration(model_hash, tensors, np.sort(np.array(hashes, np.uint64)), smallest.arrays(), made_by)
+
+
+def observed(graph: ir.Graph, *, everything: bool = False) -> list[ir.Value]:
+    """The float tensors that a plan can use: inputs and results of nodes, but not what a fused clip hides."""
+    results = [value for node in graph for value in node.outputs if value.name]
+    if not everything:
+        results = [value for value in results if not vanishes(value)]
+    inputs = [value for value in graph.inputs if value.name not in graph.initializers]
+    return [value for value in (*inputs, *results) if value.dtype in (None, ir.DataType.FLOAT)]
+
+
+def channel_axis(value: ir.Value, rank: int) -> int | None:
+    """The axis that counts channels: the second of an image or sequence, the last of what a MatMul reads or writes."""
+    if rank < 2:
+        return None
+    producer = value.producer()
+    dense = (producer is not None and producer.op_type == "MatMul") or any(
+        user.op_type == "MatMul" and user.inputs[0] is value for user in value.consumers()
+    )
+    return rank - 1 if dense else 1
+
+
+def _exposing(model: ir.Model, values: list[ir.Value]) -> ir.Model:
+    """A copy of the model whose outputs are all results among `values`."""
+    copy = model.clone()
+    by_name = {value.name: value for node in copy.graph for value in node.outputs}
+    copy.graph.outputs.clear()
+    copy.graph.outputs.extend(by_name[value.name] for value in values if value.name in by_name)
+    return copy
+
+
+def _record(value: ir.Value, x: NDArray[np.float32]) -> TensorRecord:
+    producer = value.producer()
+    axis = channel_axis(value, x.ndim)
+    return TensorRecord(
+        value.name or "",
+        "activation" if producer else "input",
+        (producer.name or "") if producer else "",
+        producer.op_type if producer else "",
+        (None, *x.shape[1:]),
+        histogram(x),
+        None if axis is None or not x.size else moments(x, axis),
+    )
+
+
+def merge_records(a: TensorRecord, b: TensorRecord) -> TensorRecord:
+    """One tensor's record over both sets of samples. Axes and channels that differ are no fixed ones."""
+    same_rank = len(a.shape) == len(b.shape)
+    shape = tuple(m if m == n else None for m, n in zip(a.shape, b.shape, strict=True)) if same_rank else ()
+    fits = a.moments is not None and b.moments is not None and a.moments.limbs.shape == b.moments.limbs.shape
+    joined = merge_moments(a.moments, b.moments) if fits and a.moments and b.moments else None
+    return replace(a, shape=shape, histogram=merge_histograms(a.histogram, b.histogram), moments=joined)
+
+
+def _constants(graph: ir.Graph) -> list[TensorRecord]:
+    """Weights and biases of the layers that multiply."""
+    found = []
+    for node in graph:
+        row = operator(node.op_type, node.domain)
+        for index, kind in ((row.weight, "weight"), (row.bias, "bias")):
+            value = node.inputs[index] if index is not None and index < len(node.inputs) else None
+            if value is not None and is_constant(value) and value.dtype == ir.DataType.FLOAT:
+                array = value.const_value.numpy()  # type: ignore[union-attr]
+                name, layer = value.name or "", node.name or ""
+                found.append(TensorRecord(name, kind, layer, node.op_type, array.shape, histogram(array)))
+    return found
+
+
+def _bytes_a_sample(values: list[ir.Value]) -> int:
+    """Bytes of all observed tensors for one sample, free axes counted as 1."""
+    shapes = [value.shape for value in values if value.shape is not None]
+    return sum(4 * math.prod(n for n in list(shape)[1:] if isinstance(n, int)) for shape in shapes)
+
+
+def sample_hash(inputs: Mapping[str, NDArray[Any]]) -> int:
+    """64 bits of a sample's content: names, dtypes, shapes and bytes of its inputs."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(inputs):
+        digest.update(f"{name} {inputs[name].dtype} {inputs[name].shape}".encode())
+        digest.update(np.ascontiguousarray(inputs[name]).tobytes())
+    return int.from_bytes(digest.digest(), "big")
+
+
+@dataclass
+class Smallest:
+    """The samples with the smallest hashes: a choice that depends on neither order nor batch."""
+
+    heap: list[tuple[int, int, dict[str, NDArray[Any]]]] = field(default_factory=list)
+
+    def offer(self, number: int, inputs: dict[str, NDArray[Any]]) -> None:
+        """Keep the sample if its hash is among the smallest so far, as many as a few megabytes hold."""
+        size = sum(value.nbytes for value in inputs.values())
+        room = max(KEPT_LEAST, min(KEPT_MOST, KEPT_BYTES // max(size, 1)))
+        # heapq keeps its smallest first, so numbers are negated; the count breaks ties between equal samples
+        heapq.heappush(self.heap, (-number, len(self.heap), {name: value.copy() for name, value in inputs.items()}))
+        while len(self.heap) > room:
+            heapq.heappop(self.heap)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Input name -> (samples, ...), by ascending hash; of samples of several shapes, those like the first."""
+        ordered = [inputs for *_, inputs in sorted(self.heap, key=lambda entry: -entry[0])]
+        if not ordered:
+            return {}
+        shapes = {name: value.shape for name, value in ordered[0].items()}
+        alike = [inputs for inputs in ordered if {name: value.shape for name, value in inputs.items()} == shapes]
+        return {name: np.stack([inputs[name] for inputs in alike]) for name in shapes}

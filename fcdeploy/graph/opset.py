@@ -1,0 +1,143 @@
+"""The lowest opset that can say a graph, from 18 down to 13.
+
+Devices run older runtimes than the machine a network was trained on.  torch writes opset 18 at least, though nearly
+every network can be said in 13, the first with per-channel QuantizeLinear.  What changed between the two, operator by
+operator, is in the tables here: mostly types and attributes were added, and a node that does not use them is the same
+node in the older set.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+LOWEST = 13  # per-channel QuantizeLinear and DequantizeLinear, which the int8 form needs
+TOP = 18  # where the tables start
+
+ADDED = {  # (operator, attribute): (opset that added it, the value that means what the older operator does)
+    ("Reshape", "allowzero"): (14, 0),
+    ("LSTM", "layout"): (14, 0),
+    ("GRU", "layout"): (14, 0),
+    ("RNN", "layout"): (14, 0),
+    ("BatchNormalization", "training_mode"): (14, 0),
+    ("Shape", "start"): (15, 0),
+    ("Shape", "end"): (15, None),
+    ("ScatterND", "reduction"): (16, "none"),
+    ("ScatterElements", "reduction"): (16, "none"),
+    ("Resize", "antialias"): (18, 0),
+    ("Resize", "axes"): (18, None),
+    ("Resize", "keep_aspect_ratio_policy"): (18, "stretch"),
+    ("LpPool", "ceil_mode"): (18, 0),
+    ("LpPool", "dilations"): (18, None),
+    ("Split", "num_outputs"): (18, None),
+}
+
+REDUCTIONS = {  # opset 18 made `axes` an input
+    f"Reduce{name}" for name in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
+}
+
+WIDENED = {  # operators that only gained types, which float and index tensors do not need
+    *("Add", "Sub", "Mul", "Div", "Relu", "CumSum", "Identity", "Pow", "Where", "LeakyRelu", "PRelu"),
+    *("GreaterOrEqual", "LessOrEqual", "If", "Loop", "Scan", "Pad"),
+}
+
+NARROW = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE}
+ARITHMETIC = {*NARROW, ir.DataType.INT32, ir.DataType.INT64}
+
+
+def lowest_opset(model: ir.Model) -> tuple[int, str]:
+    """The lowest opset the model can be lowered to, 13 or above, and which node asks for it ("" for 13)."""
+    if model.opset_imports[""] > TOP or model.functions:
+        return model.opset_imports[""], "a function of its own" if model.functions else f"opset above {TOP}"
+    lowest, why = LOWEST, ""
+    for node in model.graph.all_nodes():
+        needed = _needed(node)
+        if needed > lowest:
+            lowest, why = needed, f"{node.op_type} {node.name!r}"
+    return lowest, why
+
+
+def lower_opset(model: ir.Model, opset: int) -> None:
+    """Say the model in an opset between `lowest_opset(model)` and its own, in place."""
+    for node in model.graph.all_nodes():
+        if node.domain:
+            continue
+        for key in list(node.attributes):
+            added, _ = ADDED.get((node.op_type, key), (0, None))
+            if added > opset:
+                del node.attributes[key]
+        if node.op_type in REDUCTIONS and opset < 18:
+            _axes_to_attribute(node)
+        node.version = None
+    model.opset_imports[""] = opset
+
+
+def lowest_ir_version(model: ir.Model) -> int:
+    """The IR version that came with the newest of the model's operator sets; 4 at least (weights are no inputs)."""
+    sets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
+    return max(4, onnx.helper.find_min_ir_version_for(sets, ignore_unknown=True))
+
+
+def _needed(node: ir.Node) -> int:
+    """The lowest opset, 13 or above, in which this node means what it means in opset 18."""
+    if node.domain:
+        return LOWEST
+    op = node.op_type
+    since: int = onnx.defs.get_schema(op, TOP).since_version
+    if since <= LOWEST:
+        return LOWEST
+    if op in REDUCTIONS:
+        return LOWEST if _axes(node) is not None else 18
+    if op == "Reshape" and _shape_without_zero(node):
+        return LOWEST
+    if op in WIDENED:
+        return _needed_by_type(node)
+    told = [row for (name, key), row in ADDED.items() if name == op and _value(node, key) not in (None, row[1])]
+    if not any(name == op for name, _ in ADDED):
+        return since  # new, or changed in a way that nobody has looked into
+    if op.startswith("Scatter") and _value(node, "reduction") in ("max", "min"):
+        return 18
+    return max((added for added, _ in told), default=LOWEST)
+
+
+def _needed_by_type(node: ir.Node) -> int:
+    if node.op_type == "Pad" and len(node.inputs) > 3 and node.inputs[3] is not None:
+        return 18  # axes
+    dtypes = {value.dtype for value in node.inputs if value is not None}
+    if node.op_type in ("Add", "Sub", "Mul", "Div") and not dtypes <= ARITHMETIC:
+        return 14
+    if node.op_type == "Relu" and not dtypes <= NARROW:
+        return 14
+    return LOWEST
+
+
+def _axes(node: ir.Node) -> list[int] | None:
+    """The axes of a reduction as the older operator has them ([] is all), None when they cannot be said there."""
+    if len(node.inputs) < 2 or node.inputs[1] is None:
+        return None if _value(node, "noop_with_empty_axes") else []
+    constant = ir.convenience.get_const_tensor(node.inputs[1])
+    if constant is None or (constant.size == 0 and _value(node, "noop_with_empty_axes")):
+        return None
+    return [int(axis) for axis in constant.numpy().ravel()]
+
+
+def _axes_to_attribute(node: ir.Node) -> None:
+    axes = _axes(node)
+    assert axes is not None
+    node.attributes.pop("noop_with_empty_axes", None)
+    node.resize_inputs(1)
+    if axes:
+        node.attributes.add(ir.AttrInt64s("axes", axes))
+
+
+def _shape_without_zero(node: ir.Node) -> bool:
+    """With a constant shape that holds no 0, `allowzero` decides nothing."""
+    constant = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1] is not None else None
+    return constant is not None and bool((constant.numpy() != 0).all())
+
+
+def _value(node: ir.Node, key: str) -> Any:
+    attribute = node.attributes.get(key)
+    return None if attribute is None else attribute.value

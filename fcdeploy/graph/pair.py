@@ -1,0 +1,62 @@
+"""Two files of one network, the float model and what it became: do they still speak of the same things?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import TensorSpec, input_specs, output_specs
+
+MOVES = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast"}
+UP_TO_ONE = {"Sigmoid", "HardSigmoid"}
+
+
+def check_same_ends(one: ir.Model, other: ir.Model, name: str, other_name: str, *, dtypes: bool = True) -> None:
+    """Raise unless both models have the same inputs and outputs: names, order, shapes, and dtypes where asked."""
+    ends = ("input", input_specs(one), input_specs(other)), ("output", output_specs(one), output_specs(other))
+    for kind, mine, theirs in ends:
+        hint = f"give the float model that {name!r} was made from; fcdeploy inspect shows both models' {kind}s"
+        if [spec.name for spec in mine] != [spec.name for spec in theirs]:
+            raise FcdeployError(
+                f"the models differ in their {kind}s: {name!r} has {_listed(mine)}, {other_name!r} has {_listed(theirs)}",
+                hint,
+            )
+        for a, b in zip(mine, theirs, strict=True):
+            if not _fit(a, b, dtypes=dtypes):
+                raise FcdeployError(
+                    f"the models differ in {kind} {a.name!r}: {name!r} has {a}, {other_name!r} has {b}", hint
+                )
+
+
+def is_probability(model: ir.Model, output: str) -> bool:
+    """Is the output a sigmoid's, moved about at most? Then one half decides, and zero does where it is not."""
+    value = next(value for value in model.graph.outputs if value.name == output)
+    node = value.producer()
+    while node is not None and node.op_type in MOVES and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    while node is not None and node.op_type in ("DequantizeLinear", "QuantizeLinear") and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node is not None and node.op_type in UP_TO_ONE
+
+
+def size_on_disk(model: ir.Model, path: Path) -> int:
+    """Bytes of the file and of the weight files beside it."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    beside = {path.parent / tensor.location for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
+    return path.stat().st_size + sum(file.stat().st_size for file in beside)
+
+
+def _fit(a: TensorSpec, b: TensorSpec, *, dtypes: bool) -> bool:
+    if dtypes and a.dtype != b.dtype:
+        return False
+    if not a.shape or not b.shape:  # unknown, or a scalar
+        return True
+    lengths = zip(a.shape, b.shape, strict=False)
+    return len(a.shape) == len(b.shape) and all(m is None or n is None or m == n for m, n in lengths)
+
+
+def _listed(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(repr(spec.name) for spec in specs) or "none"

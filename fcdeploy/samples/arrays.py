@@ -1,0 +1,109 @@
+"""NumPy's array format, read one row at a time from any binary file. Nothing is unpickled.
+
+The header is a claim: the number of bytes it declares is compared with the bytes that are there before anything is
+allocated, and rows are read in pieces, so that memory follows the data and not the claim.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import IO, Any
+
+import numpy as np
+
+from fcdeploy.errors import FcdeployError
+
+PIECE = 1 << 20
+SAVE_AGAIN = "write the file again with numpy.save, numpy.savez or numpy.savez_compressed"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an array's header declares, and at which byte its data start."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    column_major: bool
+    offset: int
+
+
+def read_header(file: IO[bytes], held: int, what: str) -> Header:
+    """Parse the header at the start of a file of `held` bytes; `what` names the array in errors."""
+    try:
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            shape, column_major, dtype = np.lib.format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, column_major, dtype = np.lib.format.read_array_header_2_0(file)
+        else:
+            raise ValueError(f"format version {version[0]}.{version[1]} is for records, expected 1.0 or 2.0")
+    except FcdeployError:
+        raise
+    except Exception as error:  # the header is a Python literal: a damaged one raises anything that parsing can
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FcdeployError(f"{what} is not a NumPy array, or is damaged: {first}", SAVE_AGAIN) from error
+    if dtype.hasobject:
+        raise FcdeployError(
+            f"{what} holds Python objects (dtype object), which are never unpickled, expected numbers",
+            "make every sample the same shape, or use a generator: --data FILE.py:FUNCTION",
+        )
+    if any(not isinstance(n, int) or n < 0 for n in shape):
+        raise FcdeployError(f"{what} declares the shape {shape}, expected lengths of 0 or more", SAVE_AGAIN)
+    offset = file.tell()
+    declared = prod(shape) * dtype.itemsize
+    if declared > held - offset:
+        raise FcdeployError(
+            f"{what} declares {shape} {dtype}, which is {declared} bytes, but holds {max(held - offset, 0)}", SAVE_AGAIN
+        )
+    return Header(shape, dtype, column_major, offset)
+
+
+def read_rows(file: IO[bytes], header: Header, what: str) -> Iterator[np.ndarray[Any, Any]]:
+    """Rows along the first axis, one at a time. The file stands at the first byte of the data."""
+    if header.column_major and len(header.shape) > 1:
+        yield from _column_major_rows(file, header, what)
+        return
+    row = header.shape[1:]
+    size = prod(row) * header.dtype.itemsize
+    for _ in range(header.shape[0]):
+        yield np.frombuffer(_exactly(file, size, what), header.dtype).reshape(row)
+
+
+def read_whole(file: IO[bytes], header: Header, what: str) -> np.ndarray[Any, Any]:
+    """The whole array."""
+    data = _exactly(file, prod(header.shape) * header.dtype.itemsize, what)
+    return np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if header.column_major else "C")
+
+
+def _column_major_rows(file: IO[bytes], header: Header, what: str) -> Iterator[np.ndarray[Any, Any]]:
+    """A row of a column-major array lies scattered over all of it: unpack it to disk once, then map it."""
+    if not prod(header.shape):
+        yield from np.zeros(header.shape, header.dtype)
+        return
+    with tempfile.TemporaryFile() as aside:
+        shutil.copyfileobj(file, aside, PIECE)
+        aside.flush()
+        if aside.tell() < prod(header.shape) * header.dtype.itemsize:
+            raise truncated(what)
+        mapped: np.ndarray[Any, Any] = np.memmap(aside, header.dtype, "r", shape=header.shape, order="F")
+        for row in mapped:
+            yield np.array(row)
+
+
+def _exactly(file: IO[bytes], size: int, what: str) -> bytes:
+    pieces = []
+    while size:
+        piece = file.read(min(size, PIECE))
+        if not piece:
+            raise truncated(what)
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+def truncated(what: str) -> FcdeployError:
+    return FcdeployError(f"{what} ends before the samples it declares", SAVE_AGAIN)

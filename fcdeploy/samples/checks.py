@@ -1,0 +1,191 @@
+"""Does a sample fit the model? Each way it may not is one function here and one sentence for the user.
+
+Every message names the input, the sample, the value and what the model wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import TensorSpec
+
+Array = np.ndarray[Any, Any]
+SEE_INPUTS = "fcdeploy inspect MODEL shows the inputs the model declares"
+
+
+def is_label(name: str) -> bool:
+    """`label`, or `label.<output>` where a model has several outputs."""
+    return name == "label" or name.startswith("label.")
+
+
+def fit(
+    arrays: Mapping[str, Any], specs: Sequence[TensorSpec], place: str, source: str
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The inputs in the model's order and dtypes, and the labels, of one sample. Raises FcdeployError."""
+    check_names(arrays, specs, source)
+    inputs = {}
+    for spec in specs:
+        value = as_array(spec.name, arrays[spec.name], place, source)
+        check_shape(spec, value.shape, place, source)
+        inputs[spec.name] = cast(value, spec, place, source)
+    labels = {name: label(name, value, place, source) for name, value in arrays.items() if is_label(name)}
+    return inputs, labels
+
+
+def as_array(name: str, value: Any, place: str, source: str) -> Array:
+    """What a generator yields: an array, or what NumPy makes one of."""
+    try:
+        return np.asarray(value)
+    except Exception as error:  # lists of unequal lengths, foreign arrays on another device, ...
+        raise FcdeployError(
+            f"{source}: {name!r} of {place} is no array, but a {type(value).__name__}", "yield NumPy arrays of numbers"
+        ) from error
+
+
+def check_names(names: Iterable[str], specs: Sequence[TensorSpec], source: str) -> None:
+    """Every input of the model is there, and nothing else but labels."""
+    given = list(names)
+    expected = [spec.name for spec in specs]
+    wants = "the model wants " + listed(expected)
+    for name in expected:
+        if name not in given:
+            has = "it has " + listed(given) if given else "it has none"
+            raise FcdeployError(f"{source}: input {name!r} is missing, {has}", f"{wants}, and optionally 'label'")
+    for name in given:
+        if name not in expected and not is_label(name):
+            raise FcdeployError(
+                f"{source}: array {name!r} is no input of the model, {wants}, and optionally 'label'",
+                f"rename or remove {name!r}",
+            )
+
+
+def check_shape(spec: TensorSpec, shape: tuple[int, ...], place: str, source: str) -> None:
+    """The shape of one sample against the input's without its leading axis. An input without a shape takes any."""
+    wanted = spec.shape[1:]
+    where = f"input {spec.name!r}: {place} has shape {shown(shape)}"
+    if spec.shape and not (
+        len(shape) == len(wanted) and all(w in (None, n) for n, w in zip(shape, wanted, strict=True))
+    ):
+        raise FcdeployError(f"{where}, the model wants {shown(wanted)}", f"correct {source}; {SEE_INPUTS}")
+    if 0 in shape:
+        raise FcdeployError(f"{where}, expected at least one element", f"leave the sample out of {source}")
+
+
+def check_dtype(spec: TensorSpec, dtype: np.dtype[Any], place: str, source: str) -> None:
+    """Numbers only, and no cast that changes their kind: float to int or to bool, complex to float."""
+    if is_number(dtype) and is_number(spec.dtype) and _same_kind(dtype, spec.dtype):
+        return
+    raise FcdeployError(
+        f"input {spec.name!r}: {place} is {dtype}, the model wants {spec.dtype}", f"convert {source}; {SEE_INPUTS}"
+    )
+
+
+def cast(value: Array, spec: TensorSpec, place: str, source: str) -> Array:
+    """The sample in the model's dtype, finite; integers that the dtype cannot hold exactly are an error."""
+    check_dtype(spec, value.dtype, place, source)
+    _check_finite(value, f"input {spec.name!r}: {place}", source)
+    with np.errstate(over="ignore"):
+        result = np.ascontiguousarray(value, dtype=spec.dtype)
+    exact = value.dtype.kind not in "iu" or bool(np.all(result.astype(value.dtype) == value))
+    if not exact or not _finite(result):
+        worst = value.flat[int(np.argmax(np.abs(value.astype(np.float64))))]
+        raise FcdeployError(
+            f"input {spec.name!r}: {place} is {value.dtype} up to {worst}, which {spec.dtype} cannot hold",
+            f"scale or convert {source}",
+        )
+    return result.reshape(value.shape)
+
+
+def label(name: str, value: Any, place: str, source: str) -> Array:
+    """A label: any array of finite numbers."""
+    array = as_array(name, value, place, source)
+    if not is_number(array.dtype):
+        raise FcdeployError(
+            f"{name!r} of {place} is {array.dtype}, expected numbers",
+            f"write class indices, counted from 0, in {source}",
+        )
+    _check_finite(array, f"{name!r}: {place}", source)
+    return array
+
+
+def same_labels(expected: set[str], labels: Mapping[str, Array], place: str, source: str) -> None:
+    """All samples carry the labels that the first one has."""
+    if set(labels) != expected:
+        has, first = listed(sorted(labels)) or "none", listed(sorted(expected)) or "none"
+        raise FcdeployError(
+            f"{source}: {place} has labels: {has}; the first sample has: {first}",
+            f"label all samples of {source}, or none",
+        )
+
+
+def check_counts(counts: Mapping[str, int], source: str) -> int:
+    """The number of samples that all arrays agree on, at least one."""
+    (first, count), *others = counts.items()
+    for name, other in others:
+        if other != count:
+            raise FcdeployError(
+                f"{source}: {first!r} has {count} samples and {name!r} has {other}, expected the same number",
+                "write as many rows along the first axis of every array",
+            )
+    if count == 0:
+        raise no_samples(source)
+    return count
+
+
+def no_samples(source: str) -> FcdeployError:
+    return FcdeployError(f"{source} holds no samples, expected at least one", "give data with --data")
+
+
+def ragged(batch: int, seen: int, left: int, source: str) -> FcdeployError:
+    even = seen - left
+    return FcdeployError(
+        f"the model runs batches of exactly {batch}; after {even} of {seen} samples of {source}, {left} are left over",
+        f"--samples {even} takes the first {even}" if even else f"give at least {batch} samples of equal shapes",
+    )
+
+
+def listed(names: Iterable[str]) -> str:
+    """'a', 'b', 'c', and where there are many, how many more."""
+    all_names = [repr(name) for name in names]
+    more = [f"{len(all_names) - 8} more"] if len(all_names) > 8 else []
+    return ", ".join(all_names[:8] + more)
+
+
+def shown(shape: Sequence[int | None]) -> str:
+    """A shape as NumPy writes it, with ? for an axis of any length."""
+    axes = ["?" if n is None else str(n) for n in shape]
+    return f"({axes[0]},)" if len(axes) == 1 else f"({', '.join(axes)})"
+
+
+def is_number(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "biuf" or _is_small_float(dtype)
+
+
+def _is_small_float(dtype: np.dtype[Any]) -> bool:
+    """bfloat16 and the 8-bit floats, which NumPy knows as kind V: the name tells them from raw bytes."""
+    return dtype.kind == "V" and hasattr(ml_dtypes, dtype.name)
+
+
+def _same_kind(have: np.dtype[Any], want: np.dtype[Any]) -> bool:
+    rank = {"b": 0, "u": 1, "i": 1}
+    return rank.get(have.kind, 2) <= rank.get(want.kind, 2)
+
+
+def _finite(value: Array) -> bool:
+    return value.dtype.kind in "biu" or bool(np.isfinite(value).all())
+
+
+def _check_finite(value: Array, where: str, source: str) -> None:
+    if _finite(value):
+        return
+    bad = ~np.isfinite(value)
+    at = tuple(int(i) for i in np.argwhere(bad)[0])
+    raise FcdeployError(
+        f"{where} has {value[at]} at {shown(at)}, and {int(bad.sum())} such values in all, expected finite numbers",
+        f"repair or remove the sample in {source}",
+    )

@@ -1,0 +1,55 @@
+"""`FILE.py:FUNCTION`: a Python function without arguments that yields one dict per sample, name -> array.
+
+Arrays have no sample axis; `label` or `label.<output>` are labels.  The function is called again for every pass.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import TensorSpec
+from fcdeploy.graph.python_file import load_function, user_code
+from fcdeploy.samples import checks
+from fcdeploy.samples.source import Arrays, Source
+
+FORM = re.compile(r"(?P<file>.+\.py):(?P<function>[^\W\d]\w*)$")
+END = object()
+
+
+def open_generator(data: str, inputs: Sequence[TensorSpec]) -> Source:
+    """Load the function and look at its first sample."""
+    match = FORM.match(data)
+    assert match is not None
+    name = f"{Path(match['file']).name}:{match['function']}"
+    function, _ = load_function(data)
+
+    def read() -> Iterator[tuple[str, Arrays]]:
+        for index, sample in enumerate(_yielded(function, name)):
+            if not isinstance(sample, dict):
+                raise FcdeployError(
+                    f"{name}: sample {index} is a {type(sample).__name__}, expected a dict of input name -> array",
+                    f"yield {{{', '.join(repr(spec.name) + ': array' for spec in inputs)}}}",
+                )
+            yield f"sample {index}", {str(key): value for key, value in sample.items()}
+
+    first = [arrays for _, arrays in islice(read(), 1)]
+    if not first:
+        raise checks.no_samples(name)
+    return Source(name, tuple(inputs), read, None, any(map(checks.is_label, first[0])))
+
+
+def _yielded(function: Callable[[], Iterable[Any]], name: str) -> Iterator[Any]:
+    """What the function yields; only its own code runs under the guard, not that of whoever asks for the next one."""
+    with user_code(f"{name} fails"):
+        stream = iter(function())
+    while True:
+        with user_code(f"{name} fails"):
+            sample = next(stream, END)
+        if sample is END:
+            return
+        yield sample

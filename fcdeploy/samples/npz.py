@@ -1,0 +1,110 @@
+"""An .npz: input name -> array with a leading sample axis, streamed sample by sample out of the zip file.
+
+`numpy.load` would unpack a whole array to give its first row; here members are decompressed as they are read, several
+inputs in step, so a data set of any size takes the memory of one sample.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import TensorSpec
+from fcdeploy.samples import arrays, checks
+from fcdeploy.samples.source import Arrays, Source
+
+MAX_DEFLATE = 1032  # zlib's documented limit of how much one byte can expand to
+
+
+def open_npz(path: Path, inputs: Sequence[TensorSpec]) -> Source:
+    """Check names, counts, shapes and dtypes from the headers alone; reading starts with iteration."""
+    headers = {}
+    with _archive(path) as archive:
+        members = {_array_name(info.filename): info for info in archive.infolist() if not info.is_dir()}
+        checks.check_names(members, inputs, path.name)
+        for name, info in members.items():
+            what = f"{path.name}: array {name!r}"
+            _check_claimed_size(info, path, what)
+            with archive.open(info) as file:
+                headers[name] = arrays.read_header(file, info.file_size, what)
+    count = check_headers(headers, inputs, path.name)
+
+    def read() -> Iterator[tuple[str, Arrays]]:
+        with ExitStack() as stack:
+            archive = stack.enter_context(_archive(path))
+            files: dict[str, IO[bytes]] = {n: stack.enter_context(archive.open(i)) for n, i in members.items()}
+            yield from rows_in_step(files, headers, count, path.name)
+
+    return Source(path.name, tuple(inputs), read, count, any(map(checks.is_label, headers)))
+
+
+def check_headers(headers: dict[str, arrays.Header], inputs: Sequence[TensorSpec], source: str) -> int:
+    """The number of samples; every array has a sample axis, and every input the shape and dtype the model wants."""
+    specs = {spec.name: spec for spec in inputs}
+    for name, header in headers.items():
+        spec = specs.get(name)
+        wanted = spec.shape[1:] if spec else ()
+        if not header.shape or (spec and spec.shape and len(header.shape) == len(wanted)):
+            raise FcdeployError(
+                f"{source}: array {name!r} has shape {checks.shown(header.shape)}, "
+                f"expected (samples, {checks.shown(wanted)[1:]}: a sample axis first",
+                f"numpy.stack the samples of {name!r} along axis 0",
+            )
+    count = checks.check_counts({name: header.shape[0] for name, header in headers.items()}, source)
+    for name, spec in specs.items():
+        checks.check_shape(spec, headers[name].shape[1:], "sample 0", source)
+        checks.check_dtype(spec, headers[name].dtype, "sample 0", source)
+    return count
+
+
+def rows_in_step(
+    files: dict[str, IO[bytes]], headers: dict[str, arrays.Header], count: int, source: str
+) -> Iterator[tuple[str, Arrays]]:
+    """Row i of every array, for each i. The files are open and stand at their beginning."""
+    streams = {}
+    for name, file in files.items():
+        file.read(headers[name].offset)
+        streams[name] = arrays.read_rows(file, headers[name], f"{source}: array {name!r}")
+    for index in range(count):
+        with damage_named(source, f"sample {index}"):
+            row = {name: next(stream) for name, stream in streams.items()}
+        yield f"sample {index}", row
+
+
+@contextmanager
+def damage_named(source: str, place: str) -> Iterator[None]:
+    """What a broken zip or disk raises while it is read, as one error that names the place."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        raise FcdeployError(f"{source} is damaged at {place}: {error}", arrays.SAVE_AGAIN) from error
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        raise FcdeployError(f"{str(path)!r} is not an .npz, or is damaged: {error}", arrays.SAVE_AGAIN) from error
+    with archive:
+        yield archive
+
+
+def _array_name(member: str) -> str:
+    return member.removesuffix(".npy")
+
+
+def _check_claimed_size(info: zipfile.ZipInfo, path: Path, what: str) -> None:
+    """The zip directory, too, only claims a size: no more than deflate can make of the bytes that are in the file."""
+    if info.flag_bits & 1:
+        raise FcdeployError(f"{what} is encrypted, expected plain data", arrays.SAVE_AGAIN)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise FcdeployError(f"{what} is compressed by method {info.compress_type}, expected deflate", arrays.SAVE_AGAIN)
+    room = min(info.compress_size, path.stat().st_size)
+    if info.file_size > room * (MAX_DEFLATE if info.compress_type == zipfile.ZIP_DEFLATED else 1):
+        raise FcdeployError(f"{what} claims {info.file_size} bytes in {room}, more than it can hold", arrays.SAVE_AGAIN)

@@ -1,0 +1,49 @@
+"""What the integer kernels of a CPU family do: one row each. Facts about onnxruntime's CPU provider, no logic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Target:
+    """A CPU family as onnxruntime's byte kernels see it.
+
+    `activations` is the type that becomes integer kernels there.  `pair_limit` bounds |w1| + |w2| for two weights of
+    one sign that the kernel multiplies as neighbours: `vpmaddubsw` adds the two products in 16 bits, and
+    255 * 128 = 32,640 is the last multiple of 255 below 32,767.  None: products are added in 32 bits.
+    `cpu` lists the flags (as Linux prints them) of which one is needed.
+    """
+
+    name: str
+    activations: Literal["uint8", "int8"]
+    pair_limit: int | None
+    cpu: tuple[str, ...]
+    why: str
+    verified: bool
+
+
+PAIR_LIMIT = 128
+
+TARGETS = {
+    row.name: row
+    for row in (
+        Target(
+            "portable", "uint8", PAIR_LIMIT, (),
+            "uint8 activations fuse on every CPU, and no pair of products leaves 16 bits: the same integers everywhere", True,
+        ),
+        Target(
+            "x86-vnni", "uint8", None, ("avx512_vnni", "avx_vnni"),
+            "VNNI adds byte products in 32 bits: weights may use all 8 bits; on a CPU without VNNI the file saturates", True,
+        ),
+        Target(
+            "x86-avx2", "uint8", PAIR_LIMIT, ("avx2",),
+            "vpmaddubsw adds two byte products in 16 bits and saturates: neighbouring weights are kept small enough", True,
+        ),
+        Target(
+            "arm64", "int8", None, ("asimd", "neon"),
+            "int8 activations are the fast pair and products are added in 32 bits (from source, not run)", False,
+        ),
+    )
+}  # fmt: skip
