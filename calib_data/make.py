@@ -1,7 +1,8 @@
-"""Make the calibration and evaluation sets of handwritten digits from scikit-learn's copy: `python -m calib_data.make`.
+"""Make the calibration and evaluation sets of handwritten digits: `python -m calib_data.make`.
 
-The split is one permutation with a fixed seed: 997 images to train on, 800 held out for evaluation.  The calibration set
-is the first 300 training images, so that no evaluation image is ever seen before evaluation.
+The images are scikit-learn's copy of the UCI digits.  The split is one permutation with a fixed seed: 997 images to
+train on, 800 held out for evaluation.  The calibration set is the first 300 training images, so that no evaluation
+image is ever seen before evaluation.
 """
 
 from __future__ import annotations

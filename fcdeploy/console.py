@@ -24,7 +24,7 @@ OnStep = Callable[[str, int, int | None], None]
 
 PATIENCE = 1.0  # seconds of work before a bar appears; a bar that flashes by tells nobody anything
 ENDLESS = 100_000  # columns of something that is no terminal: cells are never wrapped or cut there
-NUMBER = re.compile(r"[-+−±~<>≤≥]?\s?\d[\d,._ ]*(e[-+]?\d+)?\s?(%|x|\w{0,3}(/\w{1,3})?)")
+NUMBER = re.compile(r"[-+−±~<>≤≥]?\s?\d[\d,]*(\.\d+)?(e[-+]?\d+)?\s?(%|x|\w{0,3}(/\w{1,3})?)")
 NO_NUMBER = {"", "-", "–", "?", "nan", "inf", "-inf"}
 
 
@@ -130,15 +130,16 @@ def _show_table(table: Table) -> None:
 
     styled = _is_styled(sys.stdout)
     grid = Grid(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim" if styled else "")
+    grid.show_header = any(table.columns)
     for index, name in enumerate(table.columns):
         right = _is_numeric([row[index] for row in table.rows])
         grid.add_column(Text(name), justify="right" if right else "left", overflow="fold")
     for row in table.rows:
         grid.add_row(*map(Text, row))
     console = _console(sys.stdout)
-    if table.title:
-        console.print(Text(table.title, style="bold" if styled else ""), soft_wrap=True)
-    with console.capture() as captured:
+    with console.capture() as captured:  # so that it is print that meets a closed pipe: rich would exit by itself
+        if table.title:
+            console.print(Text(table.title, style="bold" if styled else ""), soft_wrap=True)
         console.print(grid)
     for line in captured.get().splitlines():
         print(line.rstrip())

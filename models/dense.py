@@ -1,8 +1,8 @@
 """A dense network: handwritten digits, 64 pixels -> 10 classes, 17,610 parameters.
 
-Two hidden layers of 128 and 64 units, each followed by batch normalization (S. Ioffe, C. Szegedy, arXiv:1502.03167), ReLU
-and dropout (N. Srivastava et al., JMLR 15, 2014).  The sizes are this project's own; the task is the classic one of the
-data set (E. Alpaydin, C. Kaynak, "Cascading Classifiers", Kybernetika 34(4), 1998).
+Two hidden layers of 128 and 64 units, each followed by batch normalization (S. Ioffe, C. Szegedy, arXiv:1502.03167),
+ReLU and dropout (N. Srivastava et al., JMLR 15, 2014).  The sizes are this project's own; the task is the classic one
+of the data set (E. Alpaydin, C. Kaynak, "Cascading Classifiers", Kybernetika 34(4), 1998).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """LeNet-5: handwritten digits, 1x32x32 -> 10 classes, 61,706 parameters.
 
-Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document Recognition", Proceedings
-of the IEEE 86(11), 1998.  Layer sizes are the paper's (6, 16, 120, 84, 10).  Three things are today's usual choice instead:
-ReLU for tanh, max pooling for trainable subsampling, and every feature map of the second convolution sees all six before it.
+Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document Recognition",
+Proceedings of the IEEE 86(11), 1998.  Layer sizes are the paper's (6, 16, 120, 84, 10).  Three things are today's usual
+choice instead: ReLU for tanh, max pooling for trainable subsampling, and every feature map of the second convolution
+sees all six before it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """ResNet-14: handwritten digits, 1x32x32 -> 10 classes, 174,970 parameters.
 
-Source: K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", arXiv:1512.03385, section 4.2 (the
-CIFAR networks): three stages of 16, 32 and 64 channels, n = 2 blocks each, 6n + 2 = 14 weighted layers, global average
-pooling.  Where the shape changes, the shortcut is a projection (1x1 convolution, the paper's option B), and the first layer
-takes one grey channel.
+Source: K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", arXiv:1512.03385, section 4.2
+(the CIFAR networks): three stages of 16, 32 and 64 channels, n = 2 blocks each, 6n + 2 = 14 weighted layers, global
+average pooling.  Where the shape changes, the shortcut is a projection (1x1 convolution, the paper's option B), and the
+first layer takes one grey channel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Block(nn.Module):
         self.norm2 = nn.BatchNorm2d(wider)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels != wider:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels, wider, 1, stride=stride, bias=False), nn.BatchNorm2d(wider))
+            project = nn.Conv2d(channels, wider, 1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(project, nn.BatchNorm2d(wider))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = torch.relu(self.norm1(self.conv1(x)))

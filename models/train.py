@@ -1,7 +1,7 @@
 """Train the reference networks on handwritten digits: `python -m models.train [NETWORK ...]`, or `scripts/train`.
 
-Writes models/NETWORK.safetensors and the network's row in models/README.md.  One thread and fixed seeds: the same CPU and
-torch give the same weights again.
+Writes models/NETWORK.safetensors and the network's row in models/README.md.  One thread and fixed seeds: the same CPU
+and torch give the same weights again.
 """
 
 from __future__ import annotations
@@ -89,8 +89,7 @@ def augment(images: torch.Tensor) -> torch.Tensor:
     """Each image turned by up to 9 degrees, scaled by up to 10 % and shifted by up to 5 % of its side."""
     count = len(images)
     angle, size, dx, dy = (
-        (torch.rand(count) * 2 - 1) * most + middle
-        for middle, most in ((0, np.pi / 20), (1, 0.1), (0, 0.1), (0, 0.1))
+        (torch.rand(count) * 2 - 1) * most + middle for middle, most in ((0, np.pi / 20), (1, 0.1), (0, 0.1), (0, 0.1))
     )
     rows = (size * angle.cos(), -size * angle.sin(), dx, size * angle.sin(), size * angle.cos(), dy)
     grid = functional.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(images.shape), align_corners=False)
@@ -98,22 +97,22 @@ def augment(images: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def accuracy(recipe: Recipe, network: nn.Module, digits: Digits) -> float:
-    """Share of digits classified right, 0 to 1."""
+def count_right(recipe: Recipe, network: nn.Module, digits: Digits) -> int:
+    """How many digits are classified right."""
     images = as_images(recipe, digits)
     answer = network(images.flatten(1) if recipe.flat else images).argmax(1)
-    return float((answer == torch.from_numpy(digits.label)).float().mean())
+    return int((answer == torch.from_numpy(digits.label)).sum())
 
 
-def write_row(recipe: Recipe, network: nn.Module, share: float) -> None:
+def write_row(recipe: Recipe, network: nn.Module, right: int, count: int) -> None:
     """Replace the network's row in the README's table."""
     name = recipe.name
     shape = str(recipe.size**2) if recipe.flat else f"1x{recipe.size}x{recipe.size}"
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    row = f"| {name} | [{name}.py]({name}.py) | {parameters:,} | {shape} | {recipe.task} | {100 * share:.2f} % |"
+    row = f"| {name} | [{name}.py]({name}.py) | {parameters:,} | {shape} | {recipe.task} | {right} ({right / count:.1%}) |"
     readme = FOLDER / "README.md"
     text = readme.read_text()
-    readme.write_text(re.sub(rf"^\| {name} \|.*$", row, text, flags=re.MULTILINE))
+    readme.write_text(re.sub(rf"^\| {name} \|.*$", row, text, count=1, flags=re.MULTILINE))
 
 
 def main(names: list[str]) -> None:
@@ -122,11 +121,13 @@ def main(names: list[str]) -> None:
     for name in names or RECIPES:
         recipe = RECIPES[name]
         network = train(recipe, training)
-        share = accuracy(recipe, network, evaluation)
+        right = count_right(recipe, network, evaluation)
         state = {key: value.contiguous() for key, value in network.state_dict().items()}
-        save_file(state, FOLDER / f"{name}.safetensors", metadata={"network": f"models/{name}.py:{name}"})
-        write_row(recipe, network, share)
-        print(f"{name}: {100 * share:.2f} % of {len(evaluation.label)} held-out digits")
+        path = FOLDER / f"{name}.safetensors"
+        save_file(state, path, metadata={"network": f"models/{name}.py:{name}", "torch": torch.__version__})
+        path.chmod(0o644)
+        write_row(recipe, network, right, len(evaluation.label))
+        print(f"{name}: {right} of {len(evaluation.label)} held-out digits right, {path}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import Sample, batch_size, batches, open_source
 
@@ -166,6 +167,24 @@ def test_npz_damaged_member(tmp_path: Path, member: bytes, message: str) -> None
         samples(zipped(tmp_path / "data.npz", {"x.npy": member}))
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_no_damage_raises_anything_else(tmp_path: Path, compressed: bool) -> None:
+    """Any byte may be wrong: either the samples still fit, or it is one error with one line."""
+    whole = npz(tmp_path, compressed, x=np.ones((9, 3, 4), np.float32), label=np.arange(9)).read_bytes()
+    rng = np.random.default_rng(7)
+    refused = 0
+    for _ in range(400):
+        data = bytearray(whole)
+        for at in rng.integers(0, len(data), 3):
+            data[at] = rng.integers(256)
+        (tmp_path / "data.npz").write_bytes(data)
+        try:
+            samples(tmp_path / "data.npz")
+        except FcdeployError as error:
+            refused += error.message.count("\n") == 0
+    assert refused > 300
+
+
 def test_npz_of_another_compression(tmp_path: Path) -> None:
     path = zipped(tmp_path / "data.npz", {"x.npy": header((1, 3, 4)) + b"\0" * 48}, zipfile.ZIP_BZIP2)
     with fails("is compressed by method 12, expected deflate"):
@@ -184,6 +203,11 @@ def test_npz_of_another_compression(tmp_path: Path) -> None:
         ({"x": np.zeros((2, 3, 5))}, "input 'x': sample 0 has shape (3, 5), the model wants (3, 4)"),
         ({"x": np.zeros((3, 4))}, "array 'x' has shape (3, 4), expected (samples, 3, 4): a sample axis first"),
         ({"x": np.zeros(())}, "array 'x' has shape (), expected (samples, 3, 4)"),
+        (
+            {"x": np.zeros((2, 3, 4)), "label": np.array(1)},
+            "array 'label' has shape (), expected (samples, ...): a sample axis first",
+        ),
+        ({"x": np.full((2, 3, 4), 2**63 - 1)}, "up to 9223372036854775807, which float32 cannot hold"),
         ({"x": np.zeros((2, 3, 4, 1))}, "input 'x': sample 0 has shape (3, 4, 1), the model wants (3, 4)"),
         ({"x": np.zeros((0, 3, 4))}, "data.npz holds no samples, expected at least one"),
         ({"x": np.zeros((2, 3, 4)), "label": np.zeros(3)}, "'x' has 2 samples and 'label' has 3, expected the same"),
@@ -485,9 +509,10 @@ def test_csv_of_integers(tmp_path: Path) -> None:
     path.write_text("a,b\n1,9007199254740993\n")
     (sample,) = samples(path, spec("tokens", None, 2, dtype=np.int64))
     assert sample.inputs["tokens"].tolist() == [1, 9007199254740993]
-    path.write_text("a,b\n1,2.5\n")
-    with fails("data.csv, sample 0, column 'b' is '2.5', expected a whole number"):
-        samples(path, spec("tokens", None, 2, dtype=np.int64))
+    for cell in ("2.5", "9" * 20):
+        path.write_text(f"a,b\n1,{cell}\n")
+        with fails(f"data.csv, sample 0, column 'b' is '{cell}', expected a whole number of 64 bits"):
+            samples(path, spec("tokens", None, 2, dtype=np.int64))
 
 
 @pytest.mark.parametrize(

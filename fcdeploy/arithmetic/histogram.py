@@ -7,6 +7,8 @@ associative; these are, so any batch size, order or split gives the same bits.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,17 +19,39 @@ FRACTION_BITS = 52
 LARGEST_MOMENT = 2.0**40  # leaves room for 2^22 samples of it in the whole part
 
 
+@dataclass
+class Tally:
+    """A histogram under way. Every bin is there, empty or not, so that adding a batch costs little more than counting it."""
+
+    dense: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    low: float = np.inf
+    high: float = -np.inf
+
+    def add(self, x: NDArray[np.float32]) -> None:
+        """Count every element of `x`."""
+        flat = np.ascontiguousarray(x, dtype=np.float32).reshape(-1)
+        if not flat.size:
+            return
+        counts = np.bincount(flat.view(np.uint16)[1 if np.little_endian else 0 :: 2])
+        self.dense[: len(counts)] += counts
+        low, high = float(flat.min()), float(flat.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            finite = flat[np.isfinite(flat)]
+            low, high = (float(finite.min()), float(finite.max())) if finite.size else (np.inf, -np.inf)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+
+    def histogram(self) -> Histogram:
+        """What was counted so far; ends are 0 where nothing finite was."""
+        codes = np.flatnonzero(self.dense)
+        low, high = (self.low, self.high) if self.low <= self.high else (0.0, 0.0)
+        return Histogram(codes.astype(np.uint16), self.dense[codes], low, high)
+
+
 def histogram(x: NDArray[np.float32]) -> Histogram:
-    """The histogram of every element of `x`, with exact finite ends (0, 0 when nothing is finite)."""
-    flat = np.ascontiguousarray(x, dtype=np.float32).reshape(-1)
-    upper = flat.view(np.uint16)[1 if np.little_endian else 0 :: 2]
-    dense = np.bincount(upper, minlength=BINS)
-    low, high = (float(flat.min()), float(flat.max())) if flat.size else (0.0, 0.0)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        finite = flat[np.isfinite(flat)]
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    codes = np.flatnonzero(dense)
-    return Histogram(codes.astype(np.uint16), dense[codes], low, high)
+    """The histogram of every element of `x`, with exact finite ends."""
+    tally = Tally()
+    tally.add(x)
+    return tally.histogram()
 
 
 def merge_histograms(a: Histogram, b: Histogram) -> Histogram:

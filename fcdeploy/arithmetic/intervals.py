@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 
 Z = 1.959963984540054  # the 97.5 % point of the normal distribution
 RESAMPLES = 4999  # so that (hits + 1) / (RESAMPLES + 1) is a round number, and p is known to about 0.003 at 0.05
-MOST_ROWS = 20_000
+MOST_ROWS = 5_000  # half a second
 SEED = 0
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Means of the columns (..., k) to a figure (...)."""
 
 
 def mcnemar(b: int, c: int) -> float:
-    """Exact two-sided p-value of McNemar's test (1947) for b and c discordant pairs: 2 P(X <= min(b, c)), X ~ B(b+c, 1/2).
+    """Exact two-sided p-value of McNemar's test (1947) for b and c discordant pairs.
 
+    2 P(X <= min(b, c)), X ~ Binomial(b + c, 1/2), and at most 1.
     The tail is summed in integers: it is exact however many pairs there are.
     """
     n, k = b + c, min(b, c)
@@ -31,7 +32,7 @@ def mcnemar(b: int, c: int) -> float:
     for i in range(k, 0, -1):
         term = term * i // (n - i + 1)  # C(n, i-1) from C(n, i)
         tail += term
-    return min(1.0, 2 * tail / 2**n)
+    return float(min(1.0, 2 * tail / 2**n))
 
 
 def paired_interval(b: int, c: int, n: int) -> tuple[float, float]:
@@ -79,7 +80,7 @@ def exchange(one: NDArray[np.float64], other: NDArray[np.float64], statistic: St
 
 
 def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """An interval of at least 95 % for the median, between two order statistics (sign test inverted; no model of noise).
+    """An interval of at least 95 % for the median: between two order statistics, the sign test inverted.
 
     Fewer than 6 values cannot carry 95 %: then it is simply their range.
     """
@@ -107,4 +108,4 @@ def _grouped(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     if size == 1:
         return rows
     whole = len(rows) // size * size
-    return rows[:whole].reshape(-1, size, rows.shape[1]).mean(axis=1)
+    return np.asarray(rows[:whole].reshape(-1, size, rows.shape[1]).mean(axis=1))

@@ -155,4 +155,4 @@ def box_iou(one: Array, other: Array) -> NDArray[np.float64]:
     shared = np.clip(high - low, 0, None).prod(axis=-1)
     areas = sum(np.clip(box[..., 2:] - box[..., :2], 0, None).prod(axis=-1) for box in (a, b))
     union = np.asarray(areas) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))

@@ -22,7 +22,7 @@ from fcdeploy.cli import options
     multiple=True,
     metavar="[NAME:]SHAPE[:DTYPE]",
     help="Shape of an input, as in 1,3,32,32 or tokens:1,16:int64; once for each. The first axis is the batch, and "
-    "free. An axis of any length is LETTERS=LENGTH, as in 1,time=50,8. Without it, example_inputs() of FILE.py is called.",
+    "free. An axis of any length is LETTERS=LENGTH: 1,time=50,8. Without it, example_inputs() of FILE.py is called.",
 )
 @options.data_option(required=False)
 @click.option(

@@ -21,10 +21,6 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 force_option = click.option("--force", is_flag=True, help="Replace the output when it exists.")
 
-threads_option = click.option(
-    "--threads", type=COUNT, metavar="N", help="Threads for the runtime; all cores of this process by default."
-)
-
 samples_option = click.option("--samples", type=COUNT, metavar="N", help="Take the first N samples; all by default.")
 
 preprocess_option = click.option(
@@ -35,13 +31,6 @@ preprocess_option = click.option(
 def output_option(help_text: str, *, required: bool = False) -> Callable[[Function], Function]:
     """`-o OUT`, `--output OUT`."""
     return click.option("-o", "--output", type=FILE, metavar="OUT", required=required, help=help_text)
-
-
-def batch_option(default: int) -> Callable[[Function], Function]:
-    """`--batch N`; a model whose batch is fixed has the last word."""
-    return click.option(
-        "--batch", type=COUNT, metavar="N", default=default, show_default=True, help="Samples per run of the model."
-    )
 
 
 def data_option(*, required: bool) -> Callable[[Function], Function]:

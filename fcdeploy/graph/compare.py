@@ -101,7 +101,10 @@ class LayerSums:
 def by_layer(
     int8: Path, floats: Sequence[ir.Model], data: Iterable[Batch], on_step: OnStep, total: int | None
 ) -> LayerSums:
-    """Compare every integer tensor of the int8 file with its float tensor, which the first of `floats` to know it gives."""
+    """Compare every integer tensor of the int8 file with its float tensor, taken from the first of `floats` to know it.
+
+    `floats` are changed in place.
+    """
     model = read_model(int8)
     taps = layers.taps(model)
     where = layers.match(taps, model, floats)
@@ -149,6 +152,7 @@ def _add(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
         answers.int8_figures.append(equal)
         answers.float_figures.append(np.repeat(equal[:, 1:], 2, axis=1))
         return
+    assert metric.figures is not None
     answers.float_figures.append(metric.figures(f, batch.labels, batch.names))
     answers.int8_figures.append(metric.figures(q, batch.labels, batch.names))
     if metric.name in ("top1", "top5") and metric.label and one is not None and other is not None:
@@ -200,4 +204,3 @@ def _session(model: ir.Model) -> Session:
         path = Path(folder) / "model.onnx"
         ir.save(model, path, external_data="model.data")
         return Session(path)
-

@@ -19,6 +19,7 @@ from fcdeploy.arithmetic.metrics import Fidelity
 from fcdeploy.arithmetic.quantization import along
 
 Array = np.ndarray[Any, Any]
+MATTERS_DB = 10.0
 CLIPS = ("Relu", "Clip")
 INTEGERS = {ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16}
 EIGHT_BITS_DB = 49.9  # a full-scale sine in 8 bits: 6.02 * 8 + 1.76; an input better than that counts as this
@@ -51,7 +52,7 @@ class Tap:
 
 @dataclass(frozen=True)
 class Layer:
-    """One tensor's SQNR, and by how many dB that is less than the worst tensor it is computed from (None: from none)."""
+    """One tensor's SQNR, that of the worst tensor it is computed from (None: from no integers), and the fall."""
 
     tensor: str
     node: str
@@ -138,8 +139,13 @@ def layers(found: Sequence[Tap], tensors: Mapping[str, str], sums: Mapping[str, 
 
 
 def culprit(rows: Sequence[Layer]) -> Layer | None:
-    """The row whose SQNR falls most from its inputs to its output; None where nothing falls."""
-    falls = [row for row in rows if row.fall_db is not None and row.fall_db > 0]
+    """The row whose SQNR falls most from its inputs to its output; None where nothing falls.
+
+    Only rows that can explain the worst tensor: one 10 dB above it accounts for a tenth of its noise.  Without that,
+    the first layer of a sound network would be named, since its input is nearly exact.
+    """
+    limit = min((row.sqnr_db for row in rows), default=math.inf) + MATTERS_DB
+    falls = [row for row in rows if row.fall_db is not None and row.fall_db > 0 and row.sqnr_db <= limit]
     return max(falls, key=lambda row: row.fall_db or -math.inf, default=None)
 
 

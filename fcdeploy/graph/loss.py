@@ -14,7 +14,6 @@ from fcdeploy.graph import scores
 from fcdeploy.graph.compare import Answers
 from fcdeploy.graph.scores import Metric
 
-
 LISTED_CLASSES = 100  # a larger confusion matrix is for nobody to read
 
 
@@ -59,7 +58,7 @@ def _answers_loss(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Loss:
 
 
 def _figures_loss(metric: Metric, one: NDArray[np.float64], other: NDArray[np.float64]) -> Loss:
-    """Anything else: bootstrap interval and randomization test over samples, since a sample's parts depend on each other."""
+    """Anything else: bootstrap and randomization test over samples, since the parts of one depend on each other."""
     summary, k = metric.summary, one.shape[1]
     sign = (-1 if metric.unit == scores.ERROR else 1) * (100 if metric.unit == scores.SHARE else 1)
     values = [float(summary(figures.mean(axis=0))) for figures in (one, other)]

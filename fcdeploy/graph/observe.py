@@ -5,25 +5,25 @@ from __future__ import annotations
 import hashlib
 import heapq
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.histogram import histogram, merge_histograms, merge_moments, moments
+from fcdeploy.arithmetic.histogram import Tally, histogram, merge_moments, moments
 from fcdeploy.graph.cpu import detect
 from fcdeploy.graph.model import input_specs
 from fcdeploy.graph.planning.layers import is_constant, vanishes
 from fcdeploy.graph.runtime import Session, versions
-from fcdeploy.records.calibration import Calibration, TensorRecord
+from fcdeploy.records.calibration import Calibration, Moments, TensorRecord
 from fcdeploy.samples import Source, batch_size, batches
 from fcdeploy.tables.operators import operator
 
 OnStep = Callable[[str, int, int | None], None]
-BATCH_BYTES = 48 << 20  # of observed activations held at once: large enough for the kernels, small enough for any box
+BATCH_BYTES = 32 << 20  # of observed activations held at once: large enough for the kernels, small enough for any box
 KEPT_BYTES, KEPT_LEAST, KEPT_MOST = 8 << 20, 16, 256
 
 
@@ -46,14 +46,13 @@ def observe(
     results = [name for name, value in values.items() if value.producer() is not None]
     session = Session(_exposing(model, list(values.values())))
     size = batch or max(1, min(64, BATCH_BYTES // max(_bytes_a_sample(list(values.values())), 1)))
-    records: dict[str, TensorRecord] = {}
+    watched: dict[str, Watched] = {}
     smallest, hashes = Smallest(), []
     for part in batches(source, batch_size(input_specs(model), size)):
         arrays = {**part.inputs, **dict(zip(results, session.run(part.inputs, results), strict=True))}
         for name, value in values.items():
             if arrays[name].dtype == np.float32:
-                record = _record(value, arrays[name])
-                records[name] = merge_records(records[name], record) if name in records else record
+                watched.setdefault(name, Watched(value)).add(arrays[name])
         for i in range(len(part)):
             inputs = {name: value[i] for name, value in part.inputs.items()}
             hashes.append(sample_hash(inputs))
@@ -61,7 +60,7 @@ def observe(
                 smallest.offer(hashes[-1], inputs)
         if on_step:
             on_step("calibrating", len(hashes), source.count)
-    tensors = {record.name: record for record in (*_constants(model.graph), *records.values())}
+    tensors = {record.name: record for record in _in_order(model.graph, {name: w.record() for name, w in watched.items()})}
     made_by = {"cpu": detect().name, "onnxruntime": versions()["onnxruntime"]}
     return Calibration(model_hash, tensors, np.sort(np.array(hashes, np.uint64)), smallest.arrays(), made_by)
 
@@ -95,32 +94,43 @@ def _exposing(model: ir.Model, values: list[ir.Value]) -> ir.Model:
     return copy
 
 
-def _record(value: ir.Value, x: NDArray[np.float32]) -> TensorRecord:
-    producer = value.producer()
-    axis = channel_axis(value, x.ndim)
-    return TensorRecord(
-        value.name or "",
-        "activation" if producer else "input",
-        (producer.name or "") if producer else "",
-        producer.op_type if producer else "",
-        (None, *x.shape[1:]),
-        histogram(x),
-        None if axis is None or not x.size else moments(x, axis),
-    )
+@dataclass
+class Watched:
+    """A tensor's record under way."""
+
+    value: ir.Value
+    tally: Tally = field(default_factory=Tally)
+    moments: Moments | None = None
+    shapes: set[tuple[int, ...]] = field(default_factory=set)
+
+    def add(self, x: NDArray[np.float32]) -> None:
+        """Count a batch. A tensor whose channels vary in number has no moments."""
+        first = not self.shapes
+        self.shapes.add(x.shape[1:])
+        self.tally.add(x)
+        axis = channel_axis(self.value, x.ndim)
+        if axis is None or not x.size or len({shape[axis - 1] for shape in self.shapes}) > 1:
+            self.moments = None
+        elif first or self.moments is not None:
+            part = moments(x, axis)
+            self.moments = part if self.moments is None else merge_moments(self.moments, part)
+
+    def record(self) -> TensorRecord:
+        """What was seen; an axis whose length varied is None."""
+        producer = self.value.producer()
+        same_rank = len({len(shape) for shape in self.shapes}) == 1
+        lengths = zip(*self.shapes, strict=True) if same_rank else ()
+        shape = (None, *(n[0] if len(set(n)) == 1 else None for n in lengths))
+        name, op = (producer.name or "", producer.op_type) if producer else ("", "")
+        kind = "activation" if producer else "input"
+        return TensorRecord(self.value.name or "", kind, name, op, shape, self.tally.histogram(), self.moments)
 
 
-def merge_records(a: TensorRecord, b: TensorRecord) -> TensorRecord:
-    """One tensor's record over both sets of samples. Axes and channels that differ are no fixed ones."""
-    same_rank = len(a.shape) == len(b.shape)
-    shape = tuple(m if m == n else None for m, n in zip(a.shape, b.shape, strict=True)) if same_rank else ()
-    fits = a.moments is not None and b.moments is not None and a.moments.limbs.shape == b.moments.limbs.shape
-    joined = merge_moments(a.moments, b.moments) if fits and a.moments and b.moments else None
-    return replace(a, shape=shape, histogram=merge_histograms(a.histogram, b.histogram), moments=joined)
-
-
-def _constants(graph: ir.Graph) -> list[TensorRecord]:
-    """Weights and biases of the layers that multiply."""
-    found = []
+def _in_order(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iterator[TensorRecord]:
+    """Inputs, then layer by layer weight, bias and results."""
+    for value in graph.inputs:
+        if value.name in records:
+            yield records[value.name]
     for node in graph:
         row = operator(node.op_type, node.domain)
         for index, kind in ((row.weight, "weight"), (row.bias, "bias")):
@@ -128,8 +138,8 @@ def _constants(graph: ir.Graph) -> list[TensorRecord]:
             if value is not None and is_constant(value) and value.dtype == ir.DataType.FLOAT:
                 array = value.const_value.numpy()  # type: ignore[union-attr]
                 name, layer = value.name or "", node.name or ""
-                found.append(TensorRecord(name, kind, layer, node.op_type, array.shape, histogram(array)))
-    return found
+                yield TensorRecord(name, kind, layer, node.op_type, array.shape, histogram(array))
+        yield from (records[value.name] for value in node.outputs if value.name in records)
 
 
 def _bytes_a_sample(values: list[ir.Value]) -> int:
@@ -170,3 +180,11 @@ class Smallest:
         shapes = {name: value.shape for name, value in ordered[0].items()}
         alike = [inputs for inputs in ordered if {name: value.shape for name, value in inputs.items()} == shapes]
         return {name: np.stack([inputs[name] for inputs in alike]) for name in shapes}
+
+
+def keep_smallest(source: Source) -> dict[str, NDArray[Any]]:
+    """The samples of a source that a calibration would have kept."""
+    smallest = Smallest()
+    for sample in source:
+        smallest.offer(sample_hash(sample.inputs), sample.inputs)
+    return smallest.arrays()

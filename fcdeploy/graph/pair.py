@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import TensorSpec, input_specs, output_specs
+from fcdeploy.graph.model import QUANTIZED_OPS, TensorSpec, input_specs, output_specs
 
 MOVES = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast"}
 UP_TO_ONE = {"Sigmoid", "HardSigmoid"}
@@ -20,10 +20,8 @@ def check_same_ends(one: ir.Model, other: ir.Model, name: str, other_name: str, 
     for kind, mine, theirs in ends:
         hint = f"give the float model that {name!r} was made from; fcdeploy inspect shows both models' {kind}s"
         if [spec.name for spec in mine] != [spec.name for spec in theirs]:
-            raise FcdeployError(
-                f"the models differ in their {kind}s: {name!r} has {_listed(mine)}, {other_name!r} has {_listed(theirs)}",
-                hint,
-            )
+            both = f"{name!r} has {_listed(mine)}, {other_name!r} has {_listed(theirs)}"
+            raise FcdeployError(f"the models differ in their {kind}s: {both}", hint)
         for a, b in zip(mine, theirs, strict=True):
             if not _fit(a, b, dtypes=dtypes):
                 raise FcdeployError(
@@ -40,6 +38,11 @@ def is_probability(model: ir.Model, output: str) -> bool:
     while node is not None and node.op_type in ("DequantizeLinear", "QuantizeLinear") and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     return node is not None and node.op_type in UP_TO_ONE
+
+
+def is_quantized(model: ir.Model) -> bool:
+    """Does any node work on integers that stand for real numbers?"""
+    return any(node.op_type in QUANTIZED_OPS or node.op_type.startswith("QLinear") for node in model.graph.all_nodes())
 
 
 def size_on_disk(model: ir.Model, path: Path) -> int:

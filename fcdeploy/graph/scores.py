@@ -1,11 +1,12 @@
 """What counts as a right answer: from a model's outputs and the labels to one row of figures per sample.
 
-| metric | labels | output | a sample's figures | summary |
+| metric | labels | output | figures of a sample | summary |
 |---|---|---|---|---|
-| `top1`, `top5` | class index (n,) | scores (n, classes), one score (n,), or the class itself | right or wrong | share |
-| `tokens` | class indices (n, ...), -100 not counted | scores with a class axis more, or the classes | right, counted | share |
-| `regression` | numbers | numbers of the same shape | squared, absolute errors | RMSE |
-| `iou` | boxes (n, ..., 4) | boxes, x1, y1, x2, y2 | summed overlap, boxes | mean |
+| `top1`, `top5` | class index (n,) | scores (n, classes), one score, or the class | right or wrong | share |
+| `tokens` | class indices (n, ...), -100 not counted | an axis of scores more, or classes | right, counted | share |
+| `regression` | numbers | numbers of the same shape | squared and absolute errors | RMSE |
+| `iou` | boxes (n, ..., 4) | boxes x1, y1, x2, y2 | summed overlap, boxes | mean |
+| `agreement` | none | whatever decides | decisions equal to the float model's, decisions | share |
 | `FILE.py:FUNCTION` | whatever it reads | all of them | its score | mean |
 """
 
@@ -40,7 +41,7 @@ class Decision:
 
     def __call__(self, output: Array) -> Array:
         if self.axis is not None:
-            return output.argmax(axis=self.axis)
+            return np.asarray(output.argmax(axis=self.axis))
         return output if self.threshold is None else (output > self.threshold).astype(np.int64)
 
     def __str__(self) -> str:
@@ -51,13 +52,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class Metric:
-    """One way to score: `figures(outputs, labels, names)` gives (n, k) per sample, `summary` takes means (..., k)."""
+    """One way to score: `figures(outputs, labels, names)` gives (n, k) per sample, `summary` takes means (..., k).
+
+    Agreement has no figures of its own: it is between two models.
+    """
 
     name: str
     output: str
     why: str
     unit: str
-    figures: Callable[[Arrays, Arrays, tuple[str, ...]], NDArray[np.float64]]
+    figures: Callable[[Arrays, Arrays, tuple[str, ...]], NDArray[np.float64]] | None
     summary: Callable[[NDArray[np.float64]], NDArray[np.float64]]
     decision: Decision | None = None
     label: str | None = None
@@ -151,11 +155,7 @@ def _agreement(name: str | None, outputs: Arrays, is_probability: Callable[[str]
             "give labels for --metric regression, or --metric FILE.py:FUNCTION",
         )
     why = f"{'as asked for' if name else 'the data have no labels'}, {decision} of output {output!r}"
-    return Metric("agreement", output, why, SHARE, _none, ratio, decision)
-
-
-def _none(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> NDArray[np.float64]:
-    raise AssertionError("agreement is between two models")
+    return Metric("agreement", output, why, SHARE, None, ratio, decision)
 
 
 def _classes(name: str, why: str, output: str, label: str, first: Array, probability: bool) -> Metric:
@@ -191,7 +191,8 @@ def _tokens(why: str, output: str, label: str, first: Array, values: Array) -> M
     if first.dtype.kind in "biu" and first.shape == shape:
         decision = Decision(None, None)
     elif axes:
-        axis = 1 if first.ndim > 3 and 1 in axes else axes[0]  # images are (n, classes, h, w), sequences (n, t, classes)
+        # images are (n, classes, height, width), sequences (n, length, classes)
+        axis = 1 if first.ndim > 3 and 1 in axes else axes[0]
         decision = Decision(axis, first.shape[axis])
     else:
         raise _misfit(label, values, output, first, "the output's shape without its class axis")
@@ -270,7 +271,8 @@ def _own(name: str, outputs: Arrays) -> Metric:
             )
         if not np.isfinite(scores).all():
             bad = int(np.argmin(np.isfinite(scores)))
-            raise FcdeployError(f"metric {name} returned {scores[bad]} for {names[bad]}, expected finite numbers", "score such a sample 0")
+            text = f"metric {name} returned {scores[bad]} for {names[bad]}, expected finite numbers"
+            raise FcdeployError(text, "score such a sample 0")
         return scores[:, None]
 
     return Metric(name, next(iter(outputs)), "as asked for, higher is better", SCORE, figures, mean)

@@ -26,6 +26,7 @@ from torch import nn
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph import opset as sets
+from fcdeploy.graph.recurrent import simplify_recurrent
 from fcdeploy.graph.runtime import first_line
 from fcdeploy.graph.torch_module import Input, arguments
 
@@ -54,8 +55,10 @@ def to_onnx(module: nn.Module, inputs: Sequence[Input], outputs: Sequence[str], 
             f"the module {len(inputs)} and {len(outputs)}",
             "return each tensor once, and no constants",
         )
-    _lower(model, opset)
+    simplify_recurrent(model.graph)
+    passes.RemoveUnusedNodesPass()(model)
     _rename(model, [item.name for item in inputs], outputs, set(module.state_dict()))
+    _lower(model, opset)
     _strip(model)
     return model
 
@@ -197,12 +200,11 @@ def _unused(name: str, taken: set[str]) -> str:
 
 def _strip(model: ir.Model) -> None:
     """Nothing but the network: no notes, no unused weights, no shapes of intermediate tensors."""
-    passes.RemoveUnusedNodesPass()(model)
+    passes.RemoveUnusedNodesPass()(model)  # axes that became attributes
     passes.ClearMetadataAndDocStringPass()(model)
     model.producer_name, model.producer_version = "fcdeploy", None
-    ends = {*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()}
-    for node in model.graph.all_nodes():
-        for value in node.outputs:
-            if value not in ends:
-                value.shape, value.type = None, None
+    inner = [value for node in model.graph.all_nodes() for value in node.outputs if not value.is_graph_output()]
+    for value in (*inner, *model.graph.initializers.values()):
+        value.shape, value.type = None, None
+        value.metadata_props.clear()
     model.graph.name = "network"

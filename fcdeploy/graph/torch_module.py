@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.python_file import DEBUG, load_function, user_code
-from fcdeploy.graph.runtime import first_line
+from fcdeploy.graph.python_file import load_function, user_code
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 INPUT_HINT = "--input 1,3,32,32 or --input NAME:1,16:int64; an axis of any length is LETTERS=LENGTH, as in 1,time=50,8"
@@ -64,7 +63,7 @@ def load_state(module: nn.Module, path: Path) -> None:
     for key, value in state.items():
         if value.shape != own[key].shape:
             raise FcdeployError(
-                f"weights {str(path)!r}: {key!r} has shape {list(value.shape)}, the module wants {list(own[key].shape)}",
+                f"weights {str(path)!r}: {key!r} has shape {list(value.shape)}, expected {list(own[key].shape)}",
                 "train and export the same network",
             )
     module.load_state_dict(state, strict=False)

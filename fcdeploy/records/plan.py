@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
+
+from fcdeploy.errors import FcdeployError
 
 Kind = Literal["int8", "moves", "absorbed", "float"]
 """int8: an integer kernel. moves: bytes are moved unchanged. absorbed: the clip of an integer kernel. float: as before."""
@@ -47,3 +49,69 @@ class Plan:
     target: str
     nodes: tuple[Decision, ...]
     tensors: dict[str, QParams]
+
+
+SCHEMA = "fcdeploy.plan/1"
+KINDS = get_args(Kind)
+DTYPES = ("uint8", "int8", "int32")
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON can say it; `from_json` reads it back, edited or not."""
+    return {
+        "schema": SCHEMA,
+        "target": plan.target,
+        "nodes": [asdict(decision) for decision in plan.nodes],
+        "tensors": {name: asdict(q) for name, q in plan.tensors.items()},
+    }
+
+
+def from_json(data: Any, source: str) -> Plan:
+    """Read a plan; `source` is what to call it in an error.
+
+    Raises FcdeployError that names the row and what was expected there.
+    """
+    if isinstance(data, dict) and "plan" in data:  # what `quantize --dry-run --json` prints
+        data = data["plan"]
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise FcdeployError(f"{source} is no plan: its schema is not {SCHEMA!r}", HINT)
+    _only(data, {"schema", "target", "nodes", "tensors"}, source)
+    nodes = tuple(_decision(row, f"{source}, node {number}") for number, row in enumerate(data["nodes"]))
+    tensors = {name: _qparams(row, f"{source}, tensor {name!r}") for name, row in data["tensors"].items()}
+    return Plan(str(data["target"]), nodes, tensors)
+
+
+HINT = "fcdeploy quantize MODEL --int8 --data DATA --dry-run --json > plan.json writes one to edit"
+
+
+def _only(row: Any, keys: set[str], where: str) -> None:
+    if not isinstance(row, dict):
+        raise FcdeployError(f"{where} is {row!r}, expected an object", HINT)
+    if unknown := sorted(set(row) - keys):
+        raise FcdeployError(f"{where} has the unknown key {unknown[0]!r}, expected {', '.join(sorted(keys))}", HINT)
+    if missing := sorted(keys - set(row) - {"why"}):
+        raise FcdeployError(f"{where} has no {missing[0]!r}", HINT)
+
+
+def _decision(row: Any, where: str) -> Decision:
+    _only(row, {"node", "op", "kind", "why"}, where)
+    if row["kind"] not in KINDS:
+        raise FcdeployError(f"{where} has kind {row['kind']!r}, expected {', '.join(KINDS)}", HINT)
+    return Decision(str(row["node"]), str(row["op"]), row["kind"], str(row.get("why", "")))
+
+
+def _qparams(row: Any, where: str) -> QParams:
+    _only(row, {"dtype", "scale", "zero_point", "axis", "why"}, where)
+    dtype, scale, zero_point, axis = row["dtype"], row["scale"], row["zero_point"], row["axis"]
+    if dtype not in DTYPES:
+        raise FcdeployError(f"{where} has dtype {dtype!r}, expected {', '.join(DTYPES)}", HINT)
+    numbers = isinstance(scale, list) and scale and all(type(s) in (int, float) for s in scale)
+    if not numbers or not all(np.isfinite(s) and np.float32(s) > 0 for s in scale):
+        raise FcdeployError(f"{where} has scale {str(scale)[:40]}, expected a list of positive numbers", HINT)
+    if type(zero_point) is not int or not np.iinfo(dtype).min <= zero_point <= np.iinfo(dtype).max:
+        raise FcdeployError(f"{where} has zero_point {zero_point!r}, expected an integer that {dtype} holds", HINT)
+    if axis is not None and type(axis) is not int:
+        raise FcdeployError(f"{where} has axis {axis!r}, expected an integer or null", HINT)
+    if axis is None and len(scale) != 1:
+        raise FcdeployError(f"{where} has {len(scale)} scales and no axis, expected one scale", HINT)
+    return QParams(dtype, tuple(float(np.float32(s)) for s in scale), zero_point, axis, str(row.get("why", "")))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
-from fcdeploy.samples import checks
+from fcdeploy.samples import checks, csv, generator, images, npy, npz
 from fcdeploy.samples.source import Batch, Sample, Source, batch_size, batches, fixed_batch
 
 __all__ = ["Batch", "Sample", "Source", "batch_size", "batches", "open_source"]
@@ -45,8 +45,6 @@ def open_source(
 
 
 def _open(data: str | Path, inputs: Sequence[TensorSpec], preprocess: Path | None) -> Source:
-    from fcdeploy.samples import csv, generator, images, npy, npz
-
     path = Path(data)
     if path.is_dir() and not any(path.glob("*.npy")):
         return images.open_images(path, inputs, preprocess)

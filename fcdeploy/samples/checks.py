@@ -89,9 +89,9 @@ def cast(value: Array, spec: TensorSpec, place: str, source: str) -> Array:
     """The sample in the model's dtype, finite; integers that the dtype cannot hold exactly are an error."""
     check_dtype(spec, value.dtype, place, source)
     _check_finite(value, f"input {spec.name!r}: {place}", source)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is found by looking at the result
         result = np.ascontiguousarray(value, dtype=spec.dtype)
-    exact = value.dtype.kind not in "iu" or bool(np.all(result.astype(value.dtype) == value))
+        exact = value.dtype.kind not in "iu" or bool(np.all(result.astype(value.dtype) == value))
     if not exact or not _finite(result):
         worst = value.flat[int(np.argmax(np.abs(value.astype(np.float64))))]
         raise FcdeployError(

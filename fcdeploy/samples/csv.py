@@ -85,9 +85,12 @@ def _arrays(
 
 def _number(cell: str, column: str, parse: Callable[[str], Any], where: str) -> Any:
     try:
-        return parse(cell)
-    except ValueError:
-        kind = "a whole number" if parse is int else "a number"
+        number = parse(cell)
+        if parse is int:
+            np.int64(number)
+        return number
+    except (ValueError, OverflowError):
+        kind = "a whole number of 64 bits" if parse is int else "a number"
         raise FcdeployError(
             f"{where}, column {column!r} is {cell!r}, expected {kind}", "correct the cell, or remove the line"
         ) from None

@@ -30,14 +30,15 @@ def open_npz(path: Path, inputs: Sequence[TensorSpec]) -> Source:
         for name, info in members.items():
             what = f"{path.name}: array {name!r}"
             _check_claimed_size(info, path, what)
-            with archive.open(info) as file:
+            with damage_named(path.name, f"array {name!r}"), archive.open(info) as file:
                 headers[name] = arrays.read_header(file, info.file_size, what)
     count = check_headers(headers, inputs, path.name)
 
     def read() -> Iterator[tuple[str, Arrays]]:
         with ExitStack() as stack:
             archive = stack.enter_context(_archive(path))
-            files: dict[str, IO[bytes]] = {n: stack.enter_context(archive.open(i)) for n, i in members.items()}
+            with damage_named(path.name, "its directory"):
+                files: dict[str, IO[bytes]] = {n: stack.enter_context(archive.open(i)) for n, i in members.items()}
             yield from rows_in_step(files, headers, count, path.name)
 
     return Source(path.name, tuple(inputs), read, count, any(map(checks.is_label, headers)))
@@ -52,7 +53,7 @@ def check_headers(headers: dict[str, arrays.Header], inputs: Sequence[TensorSpec
         if not header.shape or (spec and spec.shape and len(header.shape) == len(wanted)):
             raise FcdeployError(
                 f"{source}: array {name!r} has shape {checks.shown(header.shape)}, "
-                f"expected (samples, {checks.shown(wanted)[1:]}: a sample axis first",
+                f"expected {_with_samples(wanted)}: a sample axis first",
                 f"numpy.stack the samples of {name!r} along axis 0",
             )
     count = checks.check_counts({name: header.shape[0] for name, header in headers.items()}, source)
@@ -60,6 +61,10 @@ def check_headers(headers: dict[str, arrays.Header], inputs: Sequence[TensorSpec
         checks.check_shape(spec, headers[name].shape[1:], "sample 0", source)
         checks.check_dtype(spec, headers[name].dtype, "sample 0", source)
     return count
+
+
+def _with_samples(shape: Sequence[int | None]) -> str:
+    return "(samples, " + (checks.shown(shape).removeprefix("(").removesuffix(",)").removesuffix(")") or "...") + ")"
 
 
 def rows_in_step(
@@ -82,7 +87,8 @@ def damage_named(source: str, place: str) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-        raise FcdeployError(f"{source} is damaged at {place}: {error}", arrays.SAVE_AGAIN) from error
+        why = " ".join(str(error).split())
+        raise FcdeployError(f"{source} is damaged at {place}: {why}", arrays.SAVE_AGAIN) from error
 
 
 @contextmanager

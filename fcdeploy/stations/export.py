@@ -97,7 +97,7 @@ def export(
         "ir_version": written.ir_version,
         "bytes": size,
         "parameters": sum(parameter.numel() for parameter in built.parameters()),
-        "free_batch": not fixed,
+        "free_batch": all(spec.shape[0] is None for spec in input_specs(written)),
         "inputs": [_described(spec) for spec in input_specs(written)],
         "outputs": [
             {**_described(spec), "max_abs": differences[spec.name].absolute, "max_rel": differences[spec.name].relative}
@@ -150,21 +150,29 @@ def _write(
     tolerance: float,
     step: OnStep,
 ) -> tuple[dict[str, Difference], str]:
-    """Write and prove the model with free axes; where that fails, with the lengths of the examples, and say why."""
+    """Write and prove the model with its free axes, else with a free batch only, else with none, and say why."""
 
-    def attempt(tried: tuple[Input, ...]) -> dict[str, Difference]:
+    def attempt(candidate: tuple[Input, ...]) -> dict[str, Difference]:
         step("export to ONNX", 1, 3)
-        lengths = _write_model(module, tried, aside, opset)
+        lengths = _write_model(module, candidate, aside, opset)
         step("compare with torch", 2, 3)
-        return _compare(module, tried, lengths, aside, data, tolerance)
+        return _compare(module, candidate, lengths, aside, data, tolerance)
 
-    try:
-        return attempt(inputs), ""
-    except FcdeployError as error:
-        reason = error.message
+    only_batch = tuple(replace(item, free={0: item.free[0]}) for item in inputs)
     fixed = tuple(replace(item, free={}) for item in inputs)
-    shapes = ", ".join(f"{item.name} {list(item.example.shape)}" for item in inputs)
-    return attempt(fixed), f"the exported model takes only {shapes}, no other batch: {reason}"
+    ladder = {"": inputs, "takes no other length than the example's": only_batch, "takes no other batch": fixed}
+    tried: list[list[dict[int, str]]] = []
+    reason = ""
+    for loss, candidate in ladder.items():
+        if [item.free for item in candidate] in tried:
+            continue
+        tried.append([item.free for item in candidate])
+        try:
+            return attempt(candidate), loss and f"the exported model {loss}: {reason}"
+        except FcdeployError as error:
+            reason = reason or error.message
+            last = error
+    raise last
 
 
 def _write_model(

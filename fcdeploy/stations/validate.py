@@ -18,7 +18,7 @@ from fcdeploy.graph.compare import Answers, Arrays, LayerSums, OnStep, by_layer,
 from fcdeploy.graph.layers import Layer
 from fcdeploy.graph.loss import Loss, agreement, confusion, loss_of, regression
 from fcdeploy.graph.model import TensorSpec, input_specs, read_model
-from fcdeploy.graph.pair import check_same_ends, is_probability
+from fcdeploy.graph.pair import check_same_ends, is_probability, is_quantized
 from fcdeploy.graph.prepare import prepare
 from fcdeploy.graph.runtime import Session
 from fcdeploy.graph.scores import Decision, Metric
@@ -83,8 +83,13 @@ def validate(
         raise FcdeployError(f"largest drop {max_drop} is not 0 or more", "--max-drop 1")
     step: OnStep = on_step or (lambda *_: None)
     int8, against = Path(int8), Path(against)
-    float_model = read_model(against)
-    check_same_ends(read_model(int8), float_model, int8.name, against.name)
+    float_model, int8_model = read_model(against), read_model(int8)
+    check_same_ends(int8_model, float_model, int8.name, against.name)
+    if is_quantized(float_model) and not is_quantized(int8_model):
+        raise FcdeployError(
+            f"{against.name!r} is quantized and {int8.name!r} is not, expected it the other way round",
+            f"fcdeploy validate {against} --against {int8} --data DATA",
+        )
     samples = _data(data, input_specs(float_model), limit, Path(preprocess) if preprocess else None)
 
     def choose(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, Decision | None]:
@@ -211,7 +216,7 @@ def _lines(metric: Metric | None, loss: Loss | None, values: dict[str, Any], wor
             f"fcdeploy quantize ... --keep-float {shlex.quote(worst.node)} tries it in float"
         )
     if metric is None or loss is None:
-        yield f"SQNR {decibels(values['sqnr_db'])} on the worst output"
+        yield f"SQNR {_decibels(values['sqnr_db'])} on the worst output"
         return
     drop = _amount(loss.drop, metric.unit)
     if values["max_drop"] is not None:
@@ -225,9 +230,7 @@ def _lines(metric: Metric | None, loss: Loss | None, values: dict[str, Any], wor
         yield f"drop {drop}: {'a real loss' if loss.drop > 0 else 'int8 is better'} (p {loss.p_value:.2g})"
 
 
-def _warnings(
-    answers: Answers, loss: Loss | None, values: dict[str, Any], found: LayerSums | None
-) -> Iterator[str]:
+def _warnings(answers: Answers, loss: Loss | None, values: dict[str, Any], found: LayerSums | None) -> Iterator[str]:
     metric, kernel_db, max_drop = answers.metric, values["kernel_sqnr_db"], values["max_drop"]
     if kernel_db is not None and kernel_db < CLEAN_KERNELS_DB:
         yield (
@@ -241,9 +244,8 @@ def _warnings(
                 f"the drop may be as large as {_amount(loss.high, metric.unit)}, allowed {max_drop:g}"
             )
         elif metric.unit == scores.SHARE and loss.high - loss.low > WIDE_POINTS:
-            yield (
-                f"{answers.samples} samples tell the drop only to within {(loss.high - loss.low) / 2:.1f} points either way"
-            )
+            half = (loss.high - loss.low) / 2
+            yield f"{answers.samples} samples tell the drop only to within {half:.1f} points either way"
     classes = answers.decision.classes if answers.decision else None
     if metric and loss and metric.name == "top1" and classes and loss.float_value <= 1 / classes:
         yield (
@@ -255,7 +257,7 @@ def _warnings(
     if found and found.unmatched:
         yield f"the float model has no tensor named {listed(found.unmatched)}: not compared by layer"
     if found and not found.undisturbed:
-        yield "exposing the integer tensors changed the int8 outputs on this runtime: the figures by layer are approximate"
+        yield "looking at the integer tensors changed the int8 outputs on this runtime: by layer is approximate"
 
 
 def _value(value: float, unit: str) -> str:

@@ -14,10 +14,13 @@ from fcdeploy.records.calibration import Histogram
 from fcdeploy.records.plan import Range
 
 CANDIDATES = 96  # per end: 1.0 to 0.05 of the exact end, evenly
+# Rounding errors are independent and average out over the products of the next layer; clipping errors have one sign and
+# fall on the strongest features. 3 to 10 measured best on residual networks and a detector (0.2 to 2 dB above 1).
+CLIPPING = 6.0
 
 
 def mse(h: Histogram, levels: int = 256) -> Range:
-    """The pair of ends, among 96 x 96 shrunken ones, with the least expected squared error.
+    """The pair of ends, among 96 x 96 shrunken ones, with the least expected squared error, clipping counted 6 times.
 
     For a step s: an element inside the range and beyond s / 2 of zero errs by s^2 / 12 on average, one within s / 2 of
     zero becomes zero and errs by itself, and one outside errs by its distance to the end.  All three are sums over
@@ -46,8 +49,9 @@ def mse(h: Histogram, levels: int = 256) -> Range:
     n, first, second = totals[:, -1:] - below(highs)
     clipped_high = second - 2 * highs * first + highs**2 * n
     step = (highs[None, :] - lows[:, None]) / (levels - 1)
-    inside = (below(highs)[0][None, :] - below(lows)[0][:, None])
+    inside = below(highs)[0][None, :] - below(lows)[0][:, None]
     dead = below(step / 2) - below(-step / 2)
-    error = clipped_low[:, None] + clipped_high[None, :] + (inside - dead[0]) * step**2 / 12 + dead[2]
+    rounding = (inside - dead[0]) * step**2 / 12 + dead[2]
+    error = CLIPPING * (clipped_low[:, None] + clipped_high[None, :]) + rounding
     i, j = np.unravel_index(int(np.argmin(error)), error.shape)
     return Range(float(lows[i]), float(highs[j]))

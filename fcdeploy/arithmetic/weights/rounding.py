@@ -14,8 +14,9 @@ from fcdeploy.arithmetic.quantization import SMALLEST_SCALE
 from fcdeploy.arithmetic.weights.pairs import repair
 
 LARGEST = 127  # symmetric: -128 is left out, so that a weight and its negative are both exact
-SHRINK = np.linspace(1.0, 0.6, 17)  # of max |w| / 127
-GROW = np.linspace(1.0, 127 / 64, 33)[1:]  # at 127 / 64 every weight fits 7 bits and no pair can exceed 128
+FACTORS = np.linspace(0.6, 1.0, 9)  # of max |w| / 127
+GROWN = np.linspace(1.0, 127 / 64, 13)[1:]  # at 127 / 64 every weight fits 7 bits and no pair can exceed 128
+FINER = np.linspace(0.95, 1.05, 7)  # of the best of those
 
 
 def round_rows(
@@ -44,14 +45,16 @@ def search_scales(
     top = np.abs(weight).max(axis=1)
     full = _float32(np.where(top > 0, top / LARGEST, 0.0))
     full = np.where(full > 0, full, max(float(full.max()), SMALLEST_SCALE))
-    factors = SHRINK if pair_limit is None else np.concatenate([SHRINK, GROW])
     best, least_error = full.copy(), np.full(len(weight), np.inf)
-    for factor in factors:
-        scale = _float32(full * factor)
-        integers = round_rows(weight, scale, importance, pair_limit)
-        error = (importance * (weight - integers * scale[:, None]) ** 2).sum(axis=1)
-        better = error < least_error
-        best[better], least_error[better] = scale[better], error[better]
+    coarse = FACTORS if pair_limit is None else np.concatenate([FACTORS, GROWN])
+    for start, factors in ((full, coarse), (None, FINER)):
+        base = best.copy() if start is None else start
+        for factor in factors:
+            scale = _float32(base * factor)
+            integers = round_rows(weight, scale, importance, pair_limit)
+            error = (importance * (weight - integers * scale[:, None]) ** 2).sum(axis=1)
+            better = error < least_error
+            best[better], least_error[better] = scale[better], error[better]
     return best if least is None else _float32(np.maximum(best, least))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import activation_qparams
+from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.graph.planning.decide import writes_bytes
 from fcdeploy.graph.planning.layers import data_inputs, is_constant
 from fcdeploy.records.calibration import Calibration, Histogram
@@ -28,7 +29,11 @@ def activation_scales(
 ) -> dict[str, QParams]:
     """QParams of every tensor that is read or written as bytes, by name, in the graph's order."""
     sources = dict(_sources(graph, decisions, wants))
-    covers = {value: _range(value, source, calibration, method) for value, source in sources.items()}
+    covers = {
+        # results that no layer reads are answers: clipping the largest would cost more than coarser steps
+        value: _range(value, calibration, method if value in wants else METHODS["minmax"])
+        for value in sources
+    }
     groups = Groups(covers)
     for node in graph:
         decision = decisions[node.name or ""]
@@ -73,9 +78,7 @@ def final_value(node: ir.Node, decisions: Mapping[str, Decision]) -> ir.Value:
         value = after[0].outputs[0]
 
 
-def _range(
-    value: ir.Value, source: str, calibration: Calibration, method: Callable[[Histogram], Range]
-) -> Range:
+def _range(value: ir.Value, calibration: Calibration, method: Callable[[Histogram], Range]) -> Range:
     if is_constant(value):
         array = value.const_value.numpy()  # type: ignore[union-attr]
         return Range(float(min(np.min(array), 0.0)), float(max(np.max(array), 0.0)))

@@ -46,9 +46,12 @@ def weight_scales(model: ir.Model, plan: Plan, calibration: Calibration, pair_li
 
 
 def round_layers(
-    model: ir.Model, plan: Plan, calibration: Calibration, pair_limit: int | None
+    model: ir.Model, plan: Plan, calibration: Calibration, pair_limit: int | None, *, correctable: bool = False
 ) -> dict[str, Layer]:
-    """Integers of every int8 layer at the plan's scales, by node name."""
+    """Integers of every int8 layer at the plan's scales, by node name.
+
+    `correctable` gives a layer without a bias one of zeros, for bias correction to fill.
+    """
     layers = {}
     for node, weight in int8_layers(model.graph, plan):
         axis = output_axis(node)
@@ -57,6 +60,8 @@ def round_layers(
         limit = None if is_depthwise(node) else pair_limit
         rows = round_rows(to_rows(array.astype(np.float64), axis), scale, _importance(node, calibration), limit)
         bias = bias_array(node)
+        if bias is None and correctable and operator(node.op_type).bias is not None:
+            bias = np.zeros(len(rows))
         integers = None if bias is None else round_bias(bias, plan.tensors[bias_name(node)])
         layers[node.name or ""] = Layer(from_rows(rows, array.shape, axis).astype(np.int8), integers)
     return layers

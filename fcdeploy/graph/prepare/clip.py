@@ -49,23 +49,24 @@ def clip(model: ir.Model) -> Changes:
             continue
         if value is None or value.dtype != ir.DataType.FLOAT:
             continue
-        source, first = _behind(edits, value, node)
-        if first is not None:
-            value, bounds = source, _compose(first, bounds)
-        _write(edits, node, value, bounds, merged=first is not None)
+        before = _clip_before(edits, value, node)
+        if before is not None:
+            value, first = before.inputs[0], _read(before)[1]
+            assert value is not None
+            assert isinstance(first, Bounds)
+            bounds = _compose(first, bounds)
+        _write(edits, node, value, bounds, merged=before is not None)
+        if before is not None and not before.outputs[0].uses():
+            edits.graph.remove(before, safe=True)
     return edits.changes()
 
 
-def _behind(edits: Edits, value: ir.Value, node: ir.Node) -> tuple[ir.Value, Bounds | None]:
-    """The input and bounds of a clip that computes `value` for this node alone."""
+def _clip_before(edits: Edits, value: ir.Value, node: ir.Node) -> ir.Node | None:
+    """The Relu, or Clip by constants, that computes `value` for this node alone."""
     producer = value.producer()
-    if not is_op(producer, "Relu", "Clip") or edits.only_reader(value) is not node:
-        return value, None
-    assert producer is not None
-    source, bounds = _read(producer)
-    if source is None or isinstance(bounds, str) or producer.graph is not edits.graph:
-        return value, None
-    return source, bounds
+    if producer is None or not is_op(producer, "Relu", "Clip") or edits.only_reader(value) is not node:
+        return None
+    return None if isinstance(_read(producer)[1], str) else producer
 
 
 def _compose(first: Bounds, second: Bounds) -> Bounds:

@@ -13,6 +13,8 @@ activation (HardSwish, GELU) that is worth more when it is recognised whole.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -33,26 +35,28 @@ def fold_scale_shift(model: ir.Model) -> Changes:
     """Fold the Mul, Div, Add and Sub by constants that stand next to a layer; the rest is ordinary arithmetic."""
     edits = Edits(model, "fold_scale_shift")
     for node in edits.nodes(*ARITHMETIC):
-        side = _constant_side(node)
-        if side is None:
-            continue
-        value = node.inputs[1 - side]
-        assert value is not None
-        producer = value.producer()
-        if is_layer(producer):
-            assert producer is not None
-            reason = _fold_back(edits, node, side, producer)
-        elif _is_input(value) and any(is_layer(user) for user in node.outputs[0].consumers()):
-            reason = _fold_ahead(edits, node, side, value)
-        else:
-            continue
-        if reason is not None:
-            edits.decline(node, f"keeps: {reason}")
+        _attempt(edits, node, _fold_back)
+    for node in reversed(list(edits.nodes(*ARITHMETIC))):  # the last step first: only then is the one before it next
+        _attempt(edits, node, _fold_ahead)
     return edits.changes()
 
 
-def _fold_back(edits: Edits, node: ir.Node, side: int, producer: ir.Node) -> str | None:
-    """Fold the node into the layer before it, or return why not."""
+def _attempt(edits: Edits, node: ir.Node, fold: Callable[[Edits, ir.Node, int, ir.Value], str | None]) -> None:
+    """Fold a node that has one constant operand; a reason to keep it goes on record."""
+    side = _constant_side(node)
+    value = None if side is None else node.inputs[1 - side]
+    if side is None or value is None:
+        return
+    reason = fold(edits, node, side, value)
+    if reason is not None:
+        edits.decline(node, f"keeps: {reason}")
+
+
+def _fold_back(edits: Edits, node: ir.Node, side: int, value: ir.Value) -> str | None:
+    """Fold the node into the layer before it, if there is one, or return why not."""
+    producer = value.producer()
+    if producer is None or not is_layer(producer):
+        return None
     layer = read_layer(producer)
     if isinstance(layer, str):
         return layer
@@ -65,7 +69,9 @@ def _fold_back(edits: Edits, node: ir.Node, side: int, producer: ir.Node) -> str
 
 
 def _fold_ahead(edits: Edits, node: ir.Node, side: int, value: ir.Value) -> str | None:
-    """Fold the node into the layers after it, or return why not."""
+    """Fold arithmetic on the graph's input into the layers after it, if there are any, or return why not."""
+    if not _is_input(value) or not any(is_layer(user) for user in node.outputs[0].consumers()):
+        return None
     rank, channels = rank_of(value), channels_of(value)
     if rank is None or channels is None:
         return f"the number of channels of {value.name!r} is not known before it runs"

@@ -65,6 +65,7 @@ def _merge_with_next(edits: Edits, node: ir.Node) -> None:
     if axes != list(range(2, rank)):
         return
     _set_axes(edits, reader, value, axes)
+    edits.graph.remove(node, safe=True)
     edits.count += 1
 
 

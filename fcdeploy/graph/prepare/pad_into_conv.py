@@ -1,7 +1,7 @@
-"""A Pad of zeros around the spatial axes becomes the padding of the convolutions or average pools that read it.
+"""A Pad of zeros around the spatial axes becomes the padding of the convolutions or pools that read it.
 
 An AveragePool counts the added zeros (count_include_pad=1), as it did when they were part of its input.  A MaxPool pads
-with minus infinity, so zeros cannot move into it.
+with minus infinity, which is the same only where its input is never negative and every window holds a part of it.
 """
 
 from __future__ import annotations
@@ -71,29 +71,53 @@ def _unable_reader(edits: Edits, node: ir.Node, pads: list[int]) -> str | None:
         return f"its output {output.name!r} is an output of the graph"
     for reader in output.consumers():
         name = describe(reader)
-        if not is_op(reader, "Conv", "AveragePool") or reader.graph is not edits.graph:
-            return f"its output {output.name!r} is read by {name}, which has no zero padding of its own"
+        if not is_op(reader, "Conv", *POOLS) or reader.graph is not edits.graph:
+            return f"its output {output.name!r} is read by {name}, which has no padding of its own"
         if reader.inputs[0] is not output or sum(value is output for value in reader.inputs) != 1:
             return f"its output {output.name!r} is a parameter of {name}"
         if attribute(reader, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
             return f"{name} computes its padding itself (auto_pad)"
-        if is_op(reader, "AveragePool"):
-            reason = _unable_pool(reader, pads)
-            if reason is not None:
-                return f"{name} {reason}"
+        reason = POOLS[reader.op_type](reader, node, pads) if is_op(reader, *POOLS) else None
+        if reason is not None:
+            return f"{name} {reason}"
     return None
 
 
-def _unable_pool(pool: ir.Node, pads: list[int]) -> str | None:
+def _unable_average(pool: ir.Node, _pad: ir.Node, pads: list[int]) -> str | None:
     own = attribute(pool, "pads", (0,) * len(pads))
     if any(own) and not attribute(pool, "count_include_pad", 0):
         return "leaves its own padding out of the mean, but not these zeros"
+    return _unable_window(pool, pads)
+
+
+def _unable_max(pool: ir.Node, pad: ir.Node, pads: list[int]) -> str | None:
+    source = pad.inputs[0]
+    assert source is not None
+    if not _never_negative(source.producer()):
+        return f"pads with minus infinity, and {source.name!r} may be negative"
+    if len(pool.outputs) > 1 or any(step != 1 for step in attribute(pool, "dilations", ())):
+        return "is dilated or returns indices"
+    return _unable_window(pool, pads)
+
+
+def _unable_window(pool: ir.Node, pads: list[int]) -> str | None:
+    own = attribute(pool, "pads", (0,) * len(pads))
     if attribute(pool, "ceil_mode", 0):
         return "rounds its output size up, which counts padding differently"
     kernel = attribute(pool, "kernel_shape", ())
     if any(a + b >= k for a, b, k in zip(pads, own, [*kernel, *kernel], strict=True)):
         return f"has kernel {list(kernel)}, which must be larger than the padding"
     return None
+
+
+def _never_negative(node: ir.Node | None) -> bool:
+    if node is None or not is_op(node, "Clip"):
+        return is_op(node, "Relu", "Sigmoid", "HardSigmoid", "Softmax")
+    low = array_of(input_of(node, 1))
+    return float(attribute(node, "min", -1.0) if low is None else low.reshape(-1)[0]) >= 0
+
+
+POOLS = {"AveragePool": _unable_average, "MaxPool": _unable_max}
 
 
 def _widen(reader: ir.Node, pads: list[int]) -> None:

@@ -1,0 +1,71 @@
+"""`fcdeploy bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fcdeploy import console
+from fcdeploy.cli import options
+from fcdeploy.errors import FcdeployError
+
+
+def parse_shapes(given: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """`NAME:1,3,224,224` each; a name may hold colons."""
+    shapes = {}
+    for text in given:
+        name, _, lengths = text.rpartition(":")
+        parts = lengths.split(",")
+        if not name or not all(part.strip().isdecimal() for part in parts):
+            raise FcdeployError(f"shape {text!r} is not of the form NAME:1,3,224,224", "--shape input:1,3,224,224")
+        shapes[name] = tuple(int(part) for part in parts)
+    return shapes
+
+
+@click.command("bench")
+@options.model_argument
+@click.option("--against", type=options.FILE, metavar="FLOAT", help="A model to time in turn, the float original.")
+@click.option("--threads", type=options.COUNT, metavar="N", default=1, show_default=True, help="Threads for a run.")
+@click.option(
+    "--batch", type=options.COUNT, metavar="N", help="Samples per run; 1, or what the model insists on, by default."
+)
+@click.option(
+    "--shape", "shapes", multiple=True, metavar="NAME:1,3,..", help="Shape of an input whose axes are free; repeatable."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S", default=5.0, show_default=True,
+    help="Time to spend on timing.",
+)  # fmt: skip
+@click.option(
+    "--max-ratio", type=float, metavar="R", help="Exit with 1 when the model takes more than R times FLOAT's time."
+)
+@options.json_option
+def command(
+    model: Path,
+    against: Path | None,
+    threads: int,
+    batch: int | None,
+    shapes: tuple[str, ...],
+    seconds: float,
+    max_ratio: float | None,
+    as_json: bool,
+) -> None:
+    """Time a model in onnxruntime: latency, throughput, memory, loading time, size.
+
+    With --against both models run in turn, and the ratio of their times comes with a 95 % interval.
+    """
+    from fcdeploy.stations.bench import bench
+
+    with console.progress() as on_step:
+        report = bench(
+            model,
+            against=against,
+            threads=threads,
+            batch=batch,
+            seconds=seconds,
+            shapes=parse_shapes(shapes),
+            max_ratio=max_ratio,
+            on_step=on_step,
+        )
+    console.show(report, as_json=as_json)

@@ -1,0 +1,50 @@
+"""`fcdeploy calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fcdeploy import console
+from fcdeploy.cli import options
+
+
+@click.command("calibrate")
+@options.model_argument
+@options.data_options()
+@options.output_option("Calibration file; MODEL.calib unless given.")
+@click.option("--csv", "csv_file", type=options.FILE, metavar="FILE", help="Also write the table of ranges as CSV.")
+@click.option("--batch", type=options.COUNT, metavar="N", help="Samples per run; chosen from the model unless given.")
+@click.option(
+    "--all-tensors", "everything", is_flag=True, help="Also tensors that no int8 model has: what a fused clip hides."
+)
+@click.option("--keep-samples/--no-keep-samples", default=True, help="Keep a few samples for tools that run the model.")
+@options.force_option
+@options.json_option
+def command(
+    model: Path,
+    data: str,
+    output: Path | None,
+    csv_file: Path | None,
+    samples: int | None,
+    batch: int | None,
+    preprocess: Path | None,
+    everything: bool,
+    keep_samples: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Run MODEL on samples once and record the dynamic range of every weight, bias and activation.
+
+    The file holds exact ends, histograms and per-channel moments, so any range method can be chosen later, without
+    running the model again.
+    """
+    from fcdeploy.stations.calibrate import calibrate
+
+    with console.progress() as on_step:
+        report = calibrate(
+            model, data=data, output=output, csv_file=csv_file, samples=samples, batch=batch, preprocess=preprocess,
+            everything=everything, keep_samples=keep_samples, force=force, on_step=on_step,
+        )  # fmt: skip
+    console.show(report, as_json=as_json)

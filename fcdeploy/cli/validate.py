@@ -1,0 +1,65 @@
+"""`fcdeploy validate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fcdeploy import console
+from fcdeploy.cli import options
+
+
+@click.command("validate")
+@click.argument("int8", type=options.FILE)
+@click.option("--against", type=options.FILE, metavar="FLOAT", required=True, help="The float model it was made from.")
+@options.data_option(required=True)
+@click.option(
+    "--metric",
+    metavar="M",
+    help="top1, top5, regression, iou (boxes x1, y1, x2, y2), tokens, agreement, or FILE.py:FUNCTION, a function of "
+    "two dicts of arrays, outputs and labels, to one score a sample, higher is better. Default: what fits the labels.",
+)
+@click.option(
+    "--max-drop",
+    type=float,
+    metavar="PP",
+    help="Exit with 1 when int8 is worse by more, in percentage points; for regression: when the RMSE rises by more, "
+    "in the labels' unit; for a function that does not score 0 or 1: in its unit.",
+)
+@click.option("--layers", is_flag=True, help="Also the SQNR of every integer tensor, worst first, and the culprit.")
+@click.option("--limit", "--samples", "limit", type=options.COUNT, metavar="N", help="Take the first N samples.")
+@options.preprocess_option
+@options.json_option
+def command(
+    int8: Path,
+    against: Path,
+    data: str,
+    metric: str | None,
+    max_drop: float | None,
+    layers: bool,
+    limit: int | None,
+    preprocess: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare an int8 model with the float model it was made from, on the same samples.
+
+    Labelled samples (an array `label`) give accuracy, its drop with a 95 % interval and a paired p-value; without
+    labels it is the share of unchanged decisions. SQNR compares the outputs; kernel SQNR compares the int8 model with
+    itself, computed without the runtime's shortcuts.
+    """
+    from fcdeploy.stations.validate import validate
+
+    with console.progress() as on_step:
+        report = validate(
+            int8,
+            against=against,
+            data=data,
+            metric=metric,
+            max_drop=max_drop,
+            layers=layers,
+            limit=limit,
+            preprocess=preprocess,
+            on_step=on_step,
+        )
+    console.show(report, as_json=as_json)

@@ -1,0 +1,73 @@
+"""Bias correction on samples: what rounding adds to a layer's mean output is taken off its bias.
+
+Markus Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv:1906.04721, section 4.2,
+in its empirical form: layer after layer, each on inputs that come from the corrected layers before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.graph.planning.weigh import bias_array, bias_name, int8_layers, round_bias
+from fcdeploy.graph.runtime import Session
+from fcdeploy.graph.walk import Arrays, Walk
+from fcdeploy.records.plan import Plan
+from fcdeploy.tables.operators import operator
+
+OnStep = Callable[[str, int, int | None], None]
+
+
+def correct_biases(
+    model: ir.Model, int8: ir.Model, plan: Plan, samples: Arrays, *, on_step: OnStep | None = None
+) -> int:
+    """Correct the integer biases of `int8` in place; return how many layers were.
+
+    `model` is the prepared float model, `int8` what `rewrite` made of it, `samples` input name -> (samples, ...).
+    """
+    layers = [node for node, _ in int8_layers(model.graph, plan) if operator(node.op_type).bias is not None]
+    by_name = {node.name: node for node in int8.graph}
+    walk = Walk(int8, samples)
+    truth = float_means(model, layers, samples, walk.chunk)
+    for done, node in enumerate(layers, start=1):
+        layer = by_name[node.name]
+        error = channel_mean(walk.read(layer.outputs[0])) - truth[node.name or ""]
+        before = bias_array(node)
+        q = plan.tensors[bias_name(node)]
+        _store(layer, round_bias(-error if before is None else before - error, q))
+        if on_step:
+            on_step("correcting biases", done, len(layers))
+    return len(layers)
+
+
+def float_means(model: ir.Model, layers: list[ir.Node], samples: Arrays, chunk: int) -> dict[str, NDArray[np.float64]]:
+    """Mean of each layer's output per channel in the float model, by node name."""
+    copy = model.clone()
+    nodes = {node.name: node for node in copy.graph}
+    copy.graph.outputs.clear()
+    copy.graph.outputs.extend(nodes[layer.name].outputs[0] for layer in layers)
+    session = Session(copy)
+    count = len(next(iter(samples.values())))
+    sums = [np.zeros(0)] * len(layers)
+    for at in range(0, count, chunk):
+        results = session.run({name: array[at : at + chunk] for name, array in samples.items()})
+        means = [channel_mean(y) * len(y) / count for y in results]
+        sums = means if at == 0 else [total + mean for total, mean in zip(sums, means, strict=True)]
+    return {layer.name or "": total for layer, total in zip(layers, sums, strict=True)}
+
+
+def channel_mean(y: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean per channel (axis 1) in float64."""
+    return y.mean(axis=tuple(i for i in range(y.ndim) if i != 1), dtype=np.float64)
+
+
+def _store(layer: ir.Node, integers: NDArray[np.int32]) -> None:
+    """Replace the integers behind the DequantizeLinear that the layer's bias comes from."""
+    bias = layer.inputs[2]
+    assert bias is not None
+    dequantize = bias.producer()
+    assert dequantize is not None and dequantize.inputs[0] is not None
+    dequantize.inputs[0].const_value = ir.tensor(integers, name=dequantize.inputs[0].name)

@@ -1,0 +1,71 @@
+"""Inputs made up for a model whose data are not at hand: the right names, dtypes and shapes, drawn with a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import TensorSpec
+
+SEED = 0
+
+
+def fixed(
+    specs: Sequence[TensorSpec], batch: int | None, shapes: Mapping[str, Sequence[int]] | None = None
+) -> list[TensorSpec]:
+    """The inputs with every axis given a length: `shapes` by input name, else `batch` for a free leading axis.
+
+    A `batch` of None is 1, or whatever the model insists on.  Raises FcdeployError for a free axis that nothing fixes,
+    and for shapes and batches that the model does not take.
+    """
+    shapes = shapes or {}
+    known = [spec.name for spec in specs]
+    for name in shapes:
+        if name not in known:
+            raise FcdeployError(
+                f"shape for {name!r}, which is no input of the model; it has {', '.join(map(repr, known))}",
+                f"--shape {known[0] if known else 'NAME'}:1,3,224,224",
+            )
+    return [_fixed(spec, batch, shapes.get(spec.name)) for spec in specs]
+
+
+def draw(specs: Sequence[TensorSpec]) -> dict[str, np.ndarray[Any, Any]]:
+    """Normal numbers; bytes of any value; 0 and 1 for other integers, which any table that they index has."""
+    random = np.random.default_rng(SEED)
+    feeds: dict[str, np.ndarray[Any, Any]] = {}
+    for spec in specs:
+        shape = tuple(n or 0 for n in spec.shape)
+        if spec.dtype.kind in "OSU":
+            raise FcdeployError(
+                f"input {spec.name!r} is text, which cannot be made up", "take the text out of the model"
+            )
+        if spec.dtype.kind in "biu":
+            feeds[spec.name] = random.integers(0, 256 if spec.dtype == np.uint8 else 2, shape).astype(spec.dtype)
+        else:
+            feeds[spec.name] = random.standard_normal(shape).astype(spec.dtype)
+    return feeds
+
+
+def _fixed(spec: TensorSpec, batch: int | None, given: Sequence[int] | None) -> TensorSpec:
+    hint = f"--shape {spec.name}:{','.join(str(n or (batch or 1)) for n in spec.shape) or '1,3,224,224'}"
+    if given is not None:
+        shape = tuple(given)
+        fits = not spec.shape or len(shape) == len(spec.shape)
+        if not fits or any(n is not None and n != m for n, m in zip(spec.shape, shape, strict=False)):
+            raise FcdeployError(f"shape {','.join(map(str, shape))} for input {spec}, which does not take it", hint)
+        if any(n < 1 for n in shape):
+            raise FcdeployError(f"shape {','.join(map(str, shape))} for input {spec} holds nothing", hint)
+        return replace(spec, shape=shape)
+    if spec.shape and spec.shape[0] is not None and batch not in (None, spec.shape[0]):
+        raise FcdeployError(
+            f"input {spec}: the model runs batches of exactly {spec.shape[0]}, not {batch}",
+            "leave --batch out, or export the model with a free leading axis",
+        )
+    shape = tuple(n or (batch or 1) if axis == 0 else n or 0 for axis, n in enumerate(spec.shape))
+    if 0 in shape:
+        raise FcdeployError(f"input {spec}: which length do the free axes marked ? have?", hint)
+    return replace(spec, shape=shape)

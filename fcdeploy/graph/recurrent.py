@@ -1,0 +1,63 @@
+"""What torch writes around an LSTM or GRU, said plainly.
+
+Two things in the exporter's graph are computed at run time from the shape of the input, and one of them is wrong when
+the length is free (a Reshape to the length of the example).  Both have a form without any shape in it:
+
+1. An initial state of zeros is what the operator takes when it is given none.
+2. Y (length, directions, batch, size), transposed to (length, batch, directions, size), joins its last two axes.
+   That is Reshape to (0, 0, -1), where 0 keeps an axis.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+RECURRENT = {"LSTM", "GRU", "RNN"}
+STATES = (5, 6)  # initial_h, initial_c
+PASSES_ZEROS = {"Slice", "Expand", "Identity", "Squeeze", "Unsqueeze"}
+
+
+def simplify_recurrent(graph: ir.Graph) -> int:
+    """Rewrite both forms in place; return the number of rewrites."""
+    found = [node for node in graph.all_nodes() if node.op_type in RECURRENT and not node.domain]
+    return sum(_drop_zero_states(node) + _join_directions(graph, node) for node in found)
+
+
+def _drop_zero_states(node: ir.Node) -> int:
+    zero = [index for index in STATES if index < len(node.inputs) and _is_zero(node.inputs[index])]
+    for index in zero:
+        node.replace_input_with(index, None)
+    while node.inputs[-1] is None:
+        node.resize_inputs(len(node.inputs) - 1)
+    return len(zero)
+
+
+def _is_zero(value: ir.Value | None) -> bool:
+    """Whether a value is zero everywhere, whatever its shape turns out to be."""
+    while value is not None:
+        constant = ir.convenience.get_const_tensor(value)
+        if constant is not None:
+            return bool(np.all(constant.numpy() == 0))
+        producer = value.producer()
+        if producer is None or producer.op_type not in PASSES_ZEROS:
+            return False
+        value = producer.inputs[0]
+    return False
+
+
+def _join_directions(graph: ir.Graph, node: ir.Node) -> int:
+    rewritten = 0
+    for transpose in node.outputs[0].consumers():
+        if transpose.op_type != "Transpose" or transpose.attributes["perm"].value != (0, 2, 1, 3):
+            continue
+        for reshape in transpose.outputs[0].consumers():
+            shape = reshape.outputs[0].shape
+            if reshape.op_type == "Reshape" and shape is not None and len(shape) == 3:
+                keep = ir.Value(name=f"{reshape.outputs[0].name}.shape")
+                keep.const_value = ir.tensor(np.array([0, 0, -1], np.int64), name=keep.name)
+                graph.register_initializer(keep)
+                reshape.replace_input_with(1, keep)
+                reshape.attributes.pop("allowzero", None)
+                rewritten += 1
+    return rewritten

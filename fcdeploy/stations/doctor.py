@@ -1,0 +1,189 @@
+"""What this machine is, what is installed, and what follows for int8 models."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fcdeploy.graph.cpu import cpu_flags, detect, target_named
+from fcdeploy.records.report import Report, Table
+from fcdeploy.tables.targets import Target
+
+INSTRUCTIONS = {
+    "AVX2": ("avx2",),
+    "AVX512": ("avx512f",),
+    "AVX-VNNI": ("avx_vnni",),
+    "AVX512-VNNI": ("avx512_vnni",),
+    "AMX": ("amx_int8",),
+    "NEON": ("asimd", "neon"),
+    "dotprod": ("asimddp",),
+    "i8mm": ("i8mm",),
+}
+"""Instruction set -> how Linux names it; those that byte kernels are made of."""
+
+ARM = ("NEON", "dotprod", "i8mm")
+PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "onnxscript", "numpy")
+REQUIREMENT = re.compile(r"(?P<package>[\w.-]+)(?P<version>[^;]*);.*extra\s*==\s*['\"](?P<extra>[\w.-]+)['\"]")
+
+
+def doctor() -> Report:
+    """The CPU and the target row that follows from it, cores and memory, versions and extras.
+
+    The report's answer is no when onnxruntime cannot be loaded: then no command that runs a model works.
+    """
+    flags, target, host = cpu_flags(), detect(), target_named("host")
+    found = {name: bool(flags & set(spelled)) for name, spelled in INSTRUCTIONS.items()}
+    problem = _runtime_problem()
+    cores, memory = _cores(), _memory_bytes()
+    versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+    extras = _extras()
+    values: dict[str, Any] = {
+        "cpu": _cpu_name(),
+        "machine": platform.machine(),
+        "instructions": found,
+        "target": {
+            "name": target.name,
+            "activations": target.activations,
+            "saturates": target.pair_limit is not None,
+            "why": target.why,
+            "verified": target.verified,
+        },
+        "host": host.name,
+        "cores": cores,
+        "memory_bytes": memory,
+        "versions": versions,
+        "extras": extras,
+        "runtime": problem or "loads",
+    }
+    tables = (
+        _machine_table(values),
+        Table(
+            "Versions",
+            ("package", "version"),
+            tuple((name, version or "missing") for name, version in versions.items()),
+        ),
+        Table("Extras", ("extra", "needs", "installed", "to install"), tuple(_extra_rows(extras))),
+    )
+    return Report(
+        "doctor", values, tables, tuple(_sentences(target, host, found, cores, problem)), passed=problem is None
+    )
+
+
+def _sentences(target: Target, host: Target, found: dict[str, bool], cores: int, problem: str | None) -> list[str]:
+    """What follows, the most important last."""
+    if problem:
+        return [f"onnxruntime does not load: {problem}", "No model can run here until it does: pip install onnxruntime"]
+    lines = [f"A model runs on {cores} thread{'s' * (cores > 1)} unless --threads says otherwise."]
+    if not any(found.values()):
+        lines.append(
+            "None of the instruction sets for byte kernels was found: int8 may not be faster here, so bench it."
+        )
+    lines.append(f"This CPU is {target.name}: {target.why}.")
+    if host != target:
+        lines.append(
+            f"A file for it alone: fcdeploy quantize --target {target.name}. "
+            f"--target host takes the {host.name} row instead, whose files stay right on other x86 CPUs."
+        )
+    lines.append("For a file that gives the same answers on every CPU: fcdeploy quantize --target portable.")
+    lines.append(f"fcdeploy quantize makes files for {host.name} here, with {host.activations} activations.")
+    return lines
+
+
+def _machine_table(values: dict[str, Any]) -> Table:
+    shown = [name for name in INSTRUCTIONS if (name in ARM) == (values["machine"].lower() in ("arm64", "aarch64"))]
+    has = [name for name in shown if values["instructions"][name]]
+    lacks = [name for name in shown if name not in has]
+    memory = values["memory_bytes"]
+    rows = [
+        ("CPU", f"{values['cpu']}, {values['machine']}"),
+        ("has", ", ".join(has) or "-"),
+        ("lacks", ", ".join(lacks) or "-"),
+        ("cores", f"{values['cores']} for this process"),
+        ("memory", f"{memory / 2**30:.1f} GiB" if memory else "unknown"),
+        ("target", values["target"]["name"]),
+    ]
+    return Table("This machine", ("", ""), tuple(rows))
+
+
+def _extra_rows(extras: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            name,
+            ", ".join(extra["needs"]),
+            "yes" if extra["installed"] else "no: " + ", ".join(extra["missing"]),
+            "" if extra["installed"] else extra["install"],
+        )
+        for name, extra in extras.items()
+    ]
+
+
+def _extras() -> dict[str, Any]:
+    """Extra -> what it needs, what of that is missing, and the command; as the installed package declares them."""
+    try:
+        declared = metadata.requires("fcdeploy") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    needs: dict[str, dict[str, str]] = {}
+    for requirement in declared:
+        match = REQUIREMENT.match(requirement)
+        if match:
+            needs.setdefault(match["extra"], {})[match["package"]] = match["version"].strip()
+    return {
+        extra: {
+            "needs": [f"{package}{version}" for package, version in packages.items()],
+            "missing": (missing := [package for package in packages if _version(package) is None]),
+            "installed": not missing,
+            "install": f"pip install 'fcdeploy[{extra}]'",
+        }
+        for extra, packages in needs.items()
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _runtime_problem() -> str | None:
+    """Why onnxruntime cannot be used, None when it can; a wheel for another system is installed but does not load."""
+    try:
+        importlib.import_module("onnxruntime")
+    except Exception as error:  # a missing or foreign shared library raises what it likes
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return None
+
+
+def _cpu_name() -> str:
+    for line in _lines("/proc/cpuinfo"):
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model", "Hardware"):
+            return value.strip()
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory_bytes() -> int | None:
+    """What this process may use: the machine's memory, or less where a container limits it."""
+    limit = [int(line) for line in _lines("/sys/fs/cgroup/memory.max") if line.strip().isdigit()]
+    names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
+    if sys.platform != "win32" and all(name in os.sysconf_names for name in names):
+        limit.append(os.sysconf(names[0]) * os.sysconf(names[1]))
+    return min(limit, default=None)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(errors="replace").splitlines()
+    except OSError:
+        return []

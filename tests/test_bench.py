@@ -1,0 +1,203 @@
+"""Bench: what it reports and refuses. Speeds are the machine's, so none is asserted."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import fails
+from onnx import helper
+from small_models import dense, quantized, residual, samples, save
+
+from fcdeploy.cli.bench import command, parse_shapes
+from fcdeploy.graph import feeds
+from fcdeploy.graph.footprint import footprint
+from fcdeploy.graph.model import TensorSpec
+from fcdeploy.stations import bench as station
+from fcdeploy.stations.bench import bench
+
+QUICK = 0.1
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bench")
+    model = residual(folder / "float.onnx")
+    return {"float": model, "int8": quantized(model, samples(32, 3, 8, 8), folder / "int8.onnx")}
+
+
+def test_two_models(nets: dict[str, Path]) -> None:
+    report = bench(nets["int8"], against=nets["float"], seconds=QUICK)
+    found = report.values
+    assert 0 < found["ratio_low"] <= found["ratio"] <= found["ratio_high"]
+    for which in ("float", "int8"):
+        assert 0 < found[f"{which}_ms"] <= found[f"{which}_p99_ms"]
+        assert found[f"{which}_per_second"] == pytest.approx(1e3 / found[f"{which}_ms"])
+        assert found[f"{which}_load_ms"] > 0
+        assert found[f"bytes_{which}"] == nets[which].stat().st_size
+    assert found["rss_mb"] > found["model_mb"] >= 0
+    assert found["rounds"] >= 6
+    assert found["runs"] % found["rounds"] == 0
+    assert report.passed
+    plain = json.loads(json.dumps(report.to_json()))
+    assert next(iter(plain)) == "schema"
+    assert plain["schema"] == "fcdeploy.bench/1"
+    assert "of the float time, 95 % interval" in report.lines[-1]
+    assert [row[0] for row in report.tables[0].rows] == ["int8.onnx", "float.onnx"]
+
+
+def test_the_gate(nets: dict[str, Path]) -> None:
+    within = bench(nets["int8"], against=nets["float"], seconds=QUICK, max_ratio=1e6)
+    beyond = bench(nets["int8"], against=nets["float"], seconds=QUICK, max_ratio=1e-6)
+    assert within.passed
+    assert within.lines[-1].startswith("passed:")
+    assert not beyond.passed
+    assert beyond.values["passed"] is False
+    assert beyond.lines[-1].startswith("failed:")
+
+
+def test_one_model_has_no_ratio(nets: dict[str, Path]) -> None:
+    report = bench(nets["int8"], seconds=QUICK)
+    assert report.values["ratio"] is None
+    assert report.values["float_ms"] is None
+    assert report.lines[-1].endswith("ms a run")
+    with fails("a largest ratio needs a model to compare with", "--against"):
+        bench(nets["int8"], max_ratio=1)
+
+
+class Clock:
+    """Stands for a session and for the clock: a run takes what the schedule says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def loaded(self, cost: float, drift: float = 0.0) -> station.Loaded:
+        clock = self
+
+        class Session:
+            def run(self, _: object) -> None:
+                clock.now += cost * (1 + drift * clock.now)
+
+        return station.Loaded(Path("m"), Session(), {}, [], 0.0, 0)  # type: ignore[arg-type]
+
+
+def test_ratios_are_of_neighbours_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that becomes ten times slower while it runs, the paired ratio stays what it is."""
+    clock = Clock(monkeypatch)
+    one, other = station.measure([clock.loaded(0.002, 2), clock.loaded(0.004, 2)], 5.0, lambda *_: None)
+    ratios = one.turns / other.turns
+    assert np.median(ratios) == pytest.approx(0.5, rel=0.02)
+    assert one.runs.max() > 5 * one.runs.min()
+    assert len(one.turns) == len(other.turns) >= 6
+
+
+def test_time_is_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    steps: list[tuple[str, int, int | None]] = []
+    (quick,) = station.measure([clock.loaded(0.001)], 3.0, lambda *step: steps.append(step))
+    assert clock.now == pytest.approx(3.0, abs=0.1)
+    assert len(quick.turns) == pytest.approx(station.ROUNDS, abs=2)
+    assert steps[-1][0] == "timing"
+    assert steps[-1][1] == steps[-1][2]
+    begun = clock.now
+    (slow,) = station.measure([clock.loaded(10.0)], 3.0, lambda *_: None)
+    assert len(slow.turns) == station.FEWEST_ROUNDS
+    assert clock.now - begun == pytest.approx(10.0 * (station.WARM_UP + station.FEWEST_ROUNDS))
+
+
+def test_what_is_said_of_an_interval() -> None:
+    def values(ratio: float, low: float, high: float, limit: float | None = None) -> dict[str, object]:
+        passed = limit is None or ratio <= limit
+        return {"ratio": ratio, "ratio_low": low, "ratio_high": high, "max_ratio": limit, "passed": passed}
+
+    assert next(station._lines(values(0.6, 0.59, 0.61))).endswith("faster")
+    assert next(station._lines(values(1.6, 1.5, 1.7))).endswith("slower")
+    assert "no difference" in next(station._lines(values(1.01, 0.98, 1.04)))
+    assert list(station._warnings(values(0.6, 0.59, 0.61))) == []
+    assert "the interval is wide" in next(station._warnings(values(0.6, 0.5, 0.7)))
+    assert "another run may answer otherwise" in next(station._warnings(values(0.6, 0.59, 0.61, 0.605)))
+
+
+def test_batch_and_threads(nets: dict[str, Path], tmp_path: Path) -> None:
+    report = bench(nets["int8"], batch=3, threads=2, seconds=QUICK)
+    assert report.values["inputs"] == {"x": [3, 3, 8, 8]}
+    assert (report.values["batch"], report.values["threads"]) == (3, 2)
+    assert report.values["int8_per_second"] == pytest.approx(3e3 / report.values["int8_ms"])
+    fixed = residual(tmp_path / "fixed.onnx", batch=4)
+    assert bench(fixed, seconds=QUICK).values["batch"] == 4
+    with fails("input x float32[4, 3, 8, 8]: the model runs batches of exactly 4, not 2", "--batch"):
+        bench(fixed, batch=2)
+
+
+def test_free_axes_need_a_shape(tmp_path: Path) -> None:
+    node = helper.make_node("Relu", ["x"], ["y"])
+    model = save(tmp_path / "free.onnx", [node], {"x": ["n", 3, "h", "w"]}, {"y": ["n", 3, "h", "w"]}, {})
+    with fails("input x float32[?, 3, ?, ?]: which length do the free axes marked ? have?", "--shape x:1,3,1,1"):
+        bench(model, seconds=QUICK)
+    report = bench(model, shapes={"x": (2, 3, 4, 5)}, seconds=QUICK)
+    assert report.values["inputs"] == {"x": [2, 3, 4, 5]}
+    assert report.values["batch"] == 2
+    with fails("shape 1,4,2,2 for input x float32[?, 3, ?, ?], which does not take it"):
+        bench(model, shapes={"x": (1, 4, 2, 2)})
+    with fails("shape 1,3,2 for input x"):
+        bench(model, shapes={"x": (1, 3, 2)})
+    with fails("shape 0,3,2,2 for input x float32[?, 3, ?, ?] holds nothing"):
+        bench(model, shapes={"x": (0, 3, 2, 2)})
+    with fails("shape for 'z', which is no input of the model; it has 'x'"):
+        bench(model, shapes={"z": (1, 3, 2, 2)})
+
+
+def test_bad_options(nets: dict[str, Path], tmp_path: Path) -> None:
+    with fails("seconds 0 is not positive", "--seconds"):
+        bench(nets["int8"], seconds=0)
+    with fails("model 'none.onnx' does not exist"):
+        bench("none.onnx")
+    with fails("the models differ in input 'x'"):
+        bench(nets["int8"], against=dense(tmp_path / "other.onnx", 6, name="logits"))
+
+
+def test_drawn_inputs() -> None:
+    kinds = {"f": np.float32, "h": np.float16, "u": np.uint8, "i": np.int64, "b": np.bool_}
+    specs = [TensorSpec(name, np.dtype(kind), (2, 500)) for name, kind in kinds.items()]
+    drawn = feeds.draw(specs)
+    assert {name: value.dtype.type for name, value in drawn.items()} == kinds
+    assert {value.shape for value in drawn.values()} == {(2, 500)}
+    assert set(drawn["i"].ravel()) == {0, 1}
+    assert drawn["u"].max() > 200
+    assert drawn["f"].std() == pytest.approx(1, abs=0.1)
+    assert all(np.array_equal(value, drawn[name]) for name, value in feeds.draw(specs).items())
+    with fails("input 't' is text"):
+        feeds.draw([TensorSpec("t", np.dtype(object), (1,))])
+
+
+def test_memory_grows_with_the_weights(tmp_path: Path) -> None:
+    """64 MB of weights are resident while the model runs."""
+    weight = np.ones((4096, 4096), np.float32)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    model = save(tmp_path / "large.onnx", [node], {"x": [1, 4096]}, {"y": [1, 4096]}, {"w": weight})
+    used = footprint(model, [TensorSpec("x", np.dtype(np.float32), (1, 4096))], threads=1)
+    assert used is not None
+    assert used.peak_mb - used.before_mb > 60
+
+
+def test_shapes_on_the_command_line() -> None:
+    assert parse_shapes(("x:1,3,224,224", "a:b:2")) == {"x": (1, 3, 224, 224), "a:b": (2,)}
+    for text in ("x", "x:", "x:1,a", ":1", "x:-1"):
+        with fails(f"shape {text!r} is not of the form NAME:1,3,224,224"):
+            parse_shapes((text,))
+
+
+def test_command(nets: dict[str, Path]) -> None:
+    arguments = [str(nets["int8"]), "--against", str(nets["float"]), "--seconds", "0.1"]
+    shown = CliRunner().invoke(command, arguments)
+    assert shown.exit_code == 0, shown.output
+    for text in ("int8.onnx", "float.onnx", "median", "p99", "1 thread", "of the float time"):
+        assert text in shown.stdout
+    as_json = CliRunner().invoke(command, [*arguments, "--json", "--max-ratio", "0.000001"])
+    assert as_json.exit_code == 1
+    assert json.loads(as_json.stdout)["passed"] is False

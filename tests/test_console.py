@@ -1,0 +1,174 @@
+"""What goes to stdout and what to stderr, on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+
+import click
+import numpy as np
+import pytest
+
+from fcdeploy import console
+from fcdeploy.errors import FcdeployError
+from fcdeploy.records.report import Report, Table
+
+SHOW_CURSOR = "\x1b[?25h"
+LONG = "a_layer_with_a_name_" * 12
+TABLE = Table(
+    "Layers",
+    ("layer", "output", "MACs", "share"),
+    (("conv [1]", "1 x 16 x 8 x 8", "1,234,567", "12.5 %"), (LONG, "?", "8", "0.1 %"), ("last", "1 x 10", "-", "nan")),
+)
+REPORT = Report("inspect", {"macs": np.int64(7), "worst": float("-inf")}, (TABLE,), ("first line", "the last line"))
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> tuple[Terminal, Terminal]:
+    """stdout and stderr as terminals of 60 columns; called in the test itself, since pytest sets both before it."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    out, err = Terminal(), Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    return out, err
+
+
+def test_piped_tables_are_plain_whole_and_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show(REPORT, as_json=False)
+    text, talk = capsys.readouterr()
+    title, header, first, second, third, blank, *lines = text.splitlines()
+    assert (title, blank, lines) == ("Layers", "", ["first line", "the last line"])
+    assert second.split() == [LONG, "?", "8", "0.1", "%"]
+    assert "\x1b" not in text
+    assert talk == ""
+    # names to the left, numbers to the right, also where a cell says that there is none
+    assert first.startswith("conv [1]  ")
+    assert len({re.search(end, row).end() for end, row in (("MACs", header), ("567", first), (" 8", second))}) == 1  # type: ignore[union-attr]
+    assert third.rstrip().endswith("nan")
+    assert len(third) == len(first) == len(second)
+    assert all(row == row.rstrip() for row in text.splitlines())
+
+
+def test_a_narrow_terminal_folds_and_never_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, _ = on_terminal(monkeypatch)
+    console.show(REPORT, as_json=False)
+    text = re.sub(r"\x1b\[[\d;]*m", "", out.getvalue())
+    assert "\x1b[" in out.getvalue()
+    assert max(map(len, text.splitlines())) <= 60
+    assert "…" not in text
+    assert "".join(line.split(" ")[0] for line in text.splitlines()[3:-4]).count("a_layer_with_a_name_") == 12
+
+
+def test_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, err = on_terminal(monkeypatch)
+    monkeypatch.setenv("NO_COLOR", "1")
+    console.show(REPORT, as_json=False)
+    console.error(FcdeployError("bad", "do this"))
+    assert "\x1b" not in out.getvalue() + err.getvalue()
+
+
+def test_errors_are_coloured_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, err = on_terminal(monkeypatch)
+    console.error(FcdeployError("bad", "do this"))
+    assert err.getvalue() == "\x1b[31m\x1b[1merror:\x1b[0m bad\n\x1b[36m\x1b[1mhint:\x1b[0m do this\n"
+
+
+def test_errors_are_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    console.error(FcdeployError("bad\n  thing", "do\nthis"))
+    assert capsys.readouterr() == ("", "error: bad thing\nhint: do this\n")
+
+
+def test_json_is_exactly_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report("bench", {"ratio": np.float32(0.5), "db": float("inf"), "é": [np.arange(2)]}, warnings=("careful",))
+    console.show(report, as_json=True)
+    text, talk = capsys.readouterr()
+    assert json.loads(text) == {
+        "schema": "fcdeploy.bench/1",
+        "ratio": 0.5,
+        "db": None,
+        "é": [[0, 1]],
+        "warnings": ["careful"],
+    }
+    assert text.lstrip().startswith('{\n  "schema"')
+    assert talk == "warning: careful\n"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_no_is_exit_code_1_after_the_report(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+    with pytest.raises(click.exceptions.Exit) as ended:
+        console.show(Report("validate", {"passed": False}, lines=("no",), passed=False), as_json=as_json)
+    assert ended.value.exit_code == 1
+    assert capsys.readouterr().out
+
+
+def test_empty_tables_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show(
+        Report("x", {}, (Table("None", ("a",), ()), Table("", ("", ""), (("k", "v"),))), ("end",)), as_json=False
+    )
+    assert capsys.readouterr().out == "k   v\n\nend\n"
+
+
+def work(steps: int, total: int | None = 8) -> None:
+    with console.progress() as on_step:
+        for done in range(1, steps + 1):
+            on_step("calibrate", done, total)
+
+
+def test_progress_draws_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, err = on_terminal(monkeypatch)
+    ticks = iter(np.arange(0, 100, 0.5))
+    monkeypatch.setattr(console.time, "monotonic", lambda: float(next(ticks)))
+    work(6)
+    text = err.getvalue()
+    assert out.getvalue() == ""
+    assert "calibrate" in text
+    assert re.search(r"[2-6]/8  2\.0/s  \d s left", text)
+    assert "1/8" not in text  # the first second goes by in silence
+
+
+def test_progress_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, err = on_terminal(monkeypatch)
+    monkeypatch.setattr(console, "PATIENCE", 0.0)
+    work(5, None)
+    assert re.search(r"calibrate.*5 ", err.getvalue())
+
+
+def test_short_work_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, err = on_terminal(monkeypatch)
+    work(8)
+    assert err.getvalue() == ""
+
+
+def test_progress_is_silent_in_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "PATIENCE", 0.0)
+    work(8)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_ends_when_the_work_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, err = on_terminal(monkeypatch)
+    monkeypatch.setattr(console, "PATIENCE", 0.0)
+
+    def fail() -> None:
+        with console.progress() as on_step:
+            on_step("load", 1, 2)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert SHOW_CURSOR in err.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min 01 s"), (7321, "122 min 01 s")])
+def test_durations(seconds: float, text: str) -> None:
+    assert console._duration(seconds) == text

@@ -1,0 +1,135 @@
+"""What a machine is told about itself; other machines are played by their flags."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from importlib import metadata
+from typing import Any
+
+import pytest
+
+from fcdeploy import cli
+from fcdeploy.graph import cpu
+from fcdeploy.stations import doctor as station
+from fcdeploy.stations.doctor import doctor
+
+
+def played(monkeypatch: pytest.MonkeyPatch, machine: str, *flags: str) -> Any:
+    """The report of a machine with these flags."""
+    monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(station, "cpu_flags", cpu.cpu_flags)
+    monkeypatch.setattr(station.platform, "machine", lambda: machine)
+    return doctor()
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "has", "target", "activations", "saturates"),
+    [
+        ("x86_64", ("avx2",), {"AVX2"}, "x86-avx2", "uint8", True),
+        ("x86_64", ("avx2", "avx512f"), {"AVX2", "AVX512"}, "x86-avx2", "uint8", True),
+        ("x86_64", ("avx2", "avx_vnni"), {"AVX2", "AVX-VNNI"}, "x86-vnni", "uint8", False),
+        (
+            "x86_64",
+            ("avx2", "avx512f", "avx512_vnni", "amx_int8"),
+            {"AVX2", "AVX512", "AVX512-VNNI", "AMX"},
+            "x86-vnni",
+            "uint8",
+            False,
+        ),
+        ("aarch64", ("asimd", "asimddp", "i8mm"), {"NEON", "dotprod", "i8mm"}, "arm64", "int8", False),
+        ("riscv64", (), set(), "portable", "uint8", True),
+    ],
+)
+def test_machines(
+    monkeypatch: pytest.MonkeyPatch,
+    machine: str,
+    flags: tuple[str, ...],
+    has: set[str],
+    target: str,
+    activations: str,
+    saturates: bool,
+) -> None:
+    report = played(monkeypatch, machine, *flags)
+    values = report.values
+    assert {name for name, found in values["instructions"].items() if found} == has
+    assert values["target"]["name"] == target
+    assert (values["target"]["activations"], values["target"]["saturates"]) == (activations, saturates)
+    assert any(line.startswith(f"This CPU is {target}: ") for line in report.lines)
+    host = values["host"]
+    assert host == cpu.target_named("host").name
+    assert report.lines[-1] == f"fcdeploy quantize makes files for {host} here, with {activations} activations."
+    assert any(f"--target host takes the {host} row instead" in line for line in report.lines) == (host != target)
+    shown = dict(report.tables[0].rows)
+    assert set(shown["has"].split(", ")) == (has or {"-"})
+    assert ("NEON" in shown["lacks"] or "NEON" in shown["has"]) == (machine == "aarch64")
+    assert any("bench it" in line for line in report.lines) == (not has)
+    assert report.passed
+
+
+def test_versions_and_cores_are_this_machine_s() -> None:
+    values = doctor().values
+    assert values["versions"]["onnxruntime"] == importlib.import_module("onnxruntime").__version__
+    assert values["versions"]["numpy"] == importlib.import_module("numpy").__version__
+    assert 1 <= values["cores"] <= (os.cpu_count() or 1)
+    assert values["memory_bytes"] > 2**28
+    assert values["cpu"]
+
+
+def test_extras_that_are_missing_come_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = [
+        "numpy>=2.2",
+        'torch==2.13.0; extra == "export"',
+        'uvloop>=0.21; extra == "serve"',
+        "httptools>=0.6 ; sys_platform != 'win32' and extra == 'serve'",
+    ]
+    installed = {"torch": "2.13.0", "httptools": "0.7"}
+
+    def version(package: str) -> str:
+        if package not in installed:
+            raise metadata.PackageNotFoundError(package)
+        return installed[package]
+
+    monkeypatch.setattr(station.metadata, "requires", lambda _: declared)
+    monkeypatch.setattr(station.metadata, "version", version)
+    report = doctor()
+    assert report.values["extras"] == {
+        "export": {
+            "needs": ["torch==2.13.0"],
+            "missing": [],
+            "installed": True,
+            "install": "pip install 'fcdeploy[export]'",
+        },
+        "serve": {
+            "needs": ["uvloop>=0.21", "httptools>=0.6"],
+            "missing": ["uvloop"],
+            "installed": False,
+            "install": "pip install 'fcdeploy[serve]'",
+        },
+    }
+    rows = {row[0]: row[2:] for row in report.tables[2].rows}
+    assert rows == {"export": ("yes", ""), "serve": ("no: uvloop", "pip install 'fcdeploy[serve]'")}
+    assert report.values["versions"]["onnx"] is None
+
+
+def test_a_runtime_that_does_not_load_is_the_answer_no(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def foreign(name: str) -> Any:
+        raise ImportError(f"{name}.so:\n wrong ELF class")
+
+    monkeypatch.setattr(station, "importlib", type("Broken", (), {"import_module": staticmethod(foreign)}))
+    assert not doctor().passed
+    assert cli.main(["doctor"]) == 1
+    assert "onnxruntime does not load: ImportError: onnxruntime.so: wrong ELF class" in capsys.readouterr().out
+
+
+def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert next(iter(values.items())) == ("schema", "fcdeploy.doctor/1")
+    assert cli.main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert values["cpu"] in text
+    assert values["host"] in text.splitlines()[-1]

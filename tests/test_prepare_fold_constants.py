@@ -1,0 +1,89 @@
+"""Nodes that read only constants."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx.reference import ReferenceEvaluator
+from prepare_graphs import apply, graph, normal, op, ops
+
+from fcdeploy.graph.prepare.fold_constants import fold_constants
+
+
+@pytest.mark.parametrize("opset", [13, 17, 18, 21])
+def test_a_chain_of_constants_is_one_constant(opset: int) -> None:
+    nodes = [
+        op("Transpose", "w", "t"),
+        op("Mul", "t two", "m"),
+        op("Split", "m sizes", "a b", axis=0),
+        op("Sub", "a b", "s"),
+        op("MatMul", "x s", "y"),
+    ]
+    constants = {"w": normal(5, 8), "two": np.float32(2), "sizes": np.asarray([4, 4])}
+    model = graph(nodes, {"x": ["n", 4]}, ["y"], constants, opset=opset)
+    expected = ReferenceEvaluator(ir.to_proto(model))
+    x = normal(3, 4)
+    (before,) = expected.run(None, {"x": x})
+    assert apply(fold_constants, model, feeds={"x": x}).count == 4
+    assert ops(model) == ["MatMul"]
+    np.testing.assert_allclose(ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})[0], before, atol=1e-5)
+
+
+def test_two_runs_give_the_same_bytes() -> None:
+    def folded() -> bytes:
+        nodes = [op("Transpose", "w", "t"), op("Exp", "t", "e"), op("MatMul", "x e", "y")]
+        model = graph(nodes, {"x": ["n", 8]}, ["y"], {"w": np.arange(40, dtype=np.float32).reshape(5, 8) / 40})
+        fold_constants(model)
+        return ir.to_proto(model).SerializeToString(deterministic=True)
+
+    assert folded() == folded()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "why"),
+    [
+        (
+            [op("Expand", "one large", "c")],
+            "Expand 'n_c' stays: its result takes 80000 bytes, more than the 20 it would free",
+        ),
+        (
+            [op("NonZero", "vector", "z"), op("Cast", "z", "c", to=1)],
+            "the size of its output 'z' is not known before it runs",
+        ),
+        ([op("Bernoulli", "vector", "c", seed=1.0)], "Bernoulli 'n_c' stays: its result is random"),
+    ],
+)
+def test_declines(nodes: list[onnx.NodeProto], why: str) -> None:
+    constants = {"one": np.float32([1]), "large": np.asarray([100, 200]), "vector": np.float32([0.5, 0.5])}
+    model = graph(
+        [*nodes, op("ReduceSum", "c", "r", keepdims=0), op("Add", "x r", "y")], {"x": ["n", 2]}, ["y"], constants
+    )
+    changes = fold_constants(model)
+    assert changes.count == 0
+    assert why in changes.declined[0]
+
+
+def test_a_weight_that_others_read_is_not_stored_twice() -> None:
+    nodes = [op("Transpose", "w", "t"), op("MatMul", "x t", "m"), op("MatMul", "m w", "y")]
+    model = graph(nodes, {"x": ["n", 20]}, ["y"], {"w": normal(30, 20)})
+    changes = apply(fold_constants, model)
+    assert changes.declined == ("Transpose 'n_t' stays: its result takes 2400 bytes, more than the 0 it would free",)
+
+
+def test_an_output_of_the_graph_is_computed_as_before() -> None:
+    model = graph([op("Exp", "w", "c"), op("Relu", "x", "y")], {"x": ["n", 2]}, ["c", "y"], {"w": normal(3)})
+    assert apply(fold_constants, model).declined == ("Exp 'n_c' stays: its output 'c' is an output of the graph",)
+
+
+def test_an_operator_that_the_runtime_lacks_is_left_to_it() -> None:
+    model = graph(
+        [op("Transpose", "w", "t"), op("Relu", "t", "r"), op("Add", "x r", "y")],
+        {"x": ["n", 2]},
+        ["y"],
+        {"w": normal(2)},
+    )
+    model.graph[0].domain = "no.such.domain"
+    (reason, *_) = fold_constants(model).declined
+    assert "Transpose 'n_t' stays: onnxruntime cannot compute it apart" in reason

@@ -1,0 +1,220 @@
+"""Every metric through validate: figures once more from plain onnxruntime and scikit-learn; labels that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from conftest import fails
+from onnx import helper
+from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+from small_models import CLASSES, family, outputs, samples
+
+from fcdeploy.records.report import Report
+from fcdeploy.stations.validate import validate
+
+Array = np.ndarray[Any, Any]
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return family(tmp_path_factory.mktemp("nets"))
+
+
+@pytest.fixture
+def save_npz(tmp_path: Path) -> Callable[..., Path]:
+    def write(**arrays: Array) -> Path:
+        np.savez(tmp_path / "eval.npz", **arrays)
+        return tmp_path / "eval.npz"
+
+    return write
+
+
+def test_regression(nets: dict[str, Path], save_npz: Callable[..., Path]) -> None:
+    x = samples(120, 5, seed=3)
+    f, q = outputs(nets["dense"], x), outputs(nets["dense8"], x)
+    label = f + 0.05 * np.random.default_rng(0).normal(size=f.shape)
+    report = validate(nets["dense8"], against=nets["dense"], data=save_npz(x=x, label=label))
+    found = report.values
+    assert found["metric"] == "regression"
+    for which, y in (("float", f), ("int8", q)):
+        assert found["rmse"][which] == pytest.approx(root_mean_squared_error(label.ravel(), y.ravel()), rel=1e-5)
+        assert found["mae"][which] == pytest.approx(mean_absolute_error(label, y), rel=1e-5)
+        assert found["r2"][which] == pytest.approx(r2_score(label, y, multioutput="variance_weighted"), abs=1e-6)
+        assert found[which] == found["rmse"][which]
+    assert found["drop"] == pytest.approx(found["rmse"]["int8"] - found["rmse"]["float"])
+    assert found["drop_low"] < found["drop"] < found["drop_high"]
+    assert found["p_value"] < 0.05
+    assert found["agreement"] is None
+    assert found["drop_unit"] == "unit of the labels"
+
+
+def test_boxes(nets: dict[str, Path], save_npz: Callable[..., Path]) -> None:
+    x = samples(60, 5, seed=4)
+    f = outputs(nets["boxes"], x)
+    label = np.concatenate([np.minimum(f[:, :2], f[:, 2:]), np.maximum(f[:, :2], f[:, 2:]) + 0.1], axis=1)
+    report = validate(nets["boxes8"], against=nets["boxes"], data=save_npz(x=x, label=label), metric="iou")
+
+    def iou(a: Array, b: Array) -> float:
+        shared = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+        areas = [max(0, c[2] - c[0]) * max(0, c[3] - c[1]) for c in (a, b)]
+        return shared / (sum(areas) - shared)
+
+    found = report.values
+    expected = [np.mean([iou(a, b) for a, b in zip(y, label, strict=True)]) for y in (f, outputs(nets["boxes8"], x))]
+    assert (found["float"], found["int8"]) == pytest.approx(tuple(expected), abs=1e-6)
+    assert found["drop"] == pytest.approx(100 * (expected[0] - expected[1]), abs=1e-4)
+    data = save_npz(x=x, label=label[:, [2, 1, 0, 3]])
+    with fails("eval.npz, sample 0: 'label' has a box that ends before it begins", "corners"):
+        validate(nets["boxes8"], against=nets["boxes"], data=data, metric="iou")
+
+
+def test_tokens_of_samples_of_any_length(nets: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "data.py").write_text(
+        "import numpy as np\n"
+        "def samples():\n"
+        "    random = np.random.default_rng(0)\n"
+        "    for i in range(40):\n"
+        "        t = 3 + i % 3\n"
+        "        label = random.integers(0, 6, t)\n"
+        "        label[0] = -100\n"
+        "        yield {'x': random.normal(size=(4, t)).astype(np.float32), 'label': label}\n"
+    )
+    report = validate(nets["tagger8"], against=nets["tagger"], data=f"{tmp_path / 'data.py'}:samples")
+    namespace: dict[str, Any] = {}
+    exec((tmp_path / "data.py").read_text(), namespace)
+    right, equal, count, positions = [0, 0], 0, 0, 0
+    for sample in namespace["samples"]():
+        one, other = (outputs(nets[name], sample["x"][None])[0].argmax(-1) for name in ("tagger", "tagger8"))
+        counted = sample["label"] != -100
+        right[0] += int(((one == sample["label"]) & counted).sum())
+        right[1] += int(((other == sample["label"]) & counted).sum())
+        equal, count, positions = equal + int((one == other).sum()), count + int(counted.sum()), positions + len(one)
+    found = report.values
+    assert found["metric"] == "tokens"
+    assert (found["float"], found["int8"]) == pytest.approx((right[0] / count, right[1] / count))
+    assert found["agreement"] == pytest.approx(equal / positions)
+    assert 0 < found["p_value"] <= 1
+
+
+def test_one_probability_decides_at_one_half(nets: dict[str, Path], save_npz: Callable[..., Path]) -> None:
+    x = samples(100, 5, seed=6)
+    label = np.random.default_rng(0).integers(0, 2, (100, 1))
+    report = validate(nets["binary8"], against=nets["binary"], data=save_npz(x=x, label=label))
+    expected = ((outputs(nets["binary"], x) > 0.5) == label).mean()
+    assert report.values["metric"] == "top1"
+    assert report.values["float"] == pytest.approx(expected)
+    assert "above 0.5" in report.values["why"]
+    logits = validate(nets["one8"], against=nets["one"], data=save_npz(x=x, label=label))
+    assert logits.values["float"] == pytest.approx(((outputs(nets["one"], x) > 0) == label).mean())
+    assert "above 0" in logits.values["why"]
+
+
+def test_one_number_without_labels_has_only_sqnr(nets: dict[str, Path], save_npz: Callable[..., Path]) -> None:
+    data = save_npz(x=samples(20, 5))
+    report = validate(nets["one8"], against=nets["one"], data=data)
+    assert report.values["metric"] is None
+    assert report.values["drop"] is None
+    assert report.values["sqnr_db"] > 10
+    assert report.lines[-1].startswith("SQNR")
+    with fails("a largest drop needs a metric", "label"):
+        validate(nets["one8"], against=nets["one"], data=data, max_drop=1)
+    with fails("metric 'agreement' compares decisions", "regression"):
+        validate(nets["one8"], against=nets["one"], data=data, metric="agreement")
+
+
+def test_own_metric(nets: dict[str, Path], save_npz: Callable[..., Path], tmp_path: Path) -> None:
+    x = samples(50, 5, seed=7)
+    f, q = outputs(nets["dense"], x), outputs(nets["dense8"], x)
+    data = save_npz(x=x, label=f)
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "import numpy as np\n"
+        "def closeness(outputs, labels):\n"
+        "    print('talk')\n"
+        "    return -abs(outputs['y'] - labels['label']).mean(axis=1)\n"
+        "def sure(outputs, labels): return outputs['y'].max(axis=1) > 1\n"
+        "def total(outputs, labels): return outputs['y'].sum()\n"
+        "def nan(outputs, labels): return outputs['y'][:, 0] * np.nan\n"
+        "def broken(outputs, labels): return outputs['z']\n"
+    )
+    found = validate(nets["dense8"], against=nets["dense"], data=data, metric=f"{mine}:closeness").values
+    assert found["float"] == 0
+    assert found["drop"] == pytest.approx(np.abs(f - q).mean(), rel=1e-5)
+    assert found["drop_unit"] == "unit of the score"
+    share = validate(nets["dense8"], against=nets["dense"], data=data, metric=f"{mine}:sure").values
+    assert share["float"] == pytest.approx((f.max(1) > 1).mean())
+    assert share["drop"] == pytest.approx(100 * ((f.max(1) > 1).mean() - (q.max(1) > 1).mean()))
+    for name, message in (
+        ("total", "mine.py:total returned shape (), expected (32,): one score a sample"),
+        ("nan", "mine.py:nan returned nan for eval.npz, sample 0"),
+        ("broken", "mine.py:broken fails: KeyError: 'z'"),
+    ):
+        with fails(message):
+            validate(nets["dense8"], against=nets["dense"], data=data, metric=f"{mine}:{name}")
+    with fails("has no function 'other'"):
+        validate(nets["dense8"], against=nets["dense"], data=data, metric=f"{mine}:other")
+
+
+def test_labels_that_do_not_fit(nets: dict[str, Path], save_npz: Callable[..., Path]) -> None:
+    x = samples(4, 3, 8, 8)
+
+    def check(label: Any, name: str = "label", **options: Any) -> Report:
+        data = save_npz(x=x, **{name: np.asarray(label)})
+        return validate(nets["residual8"], against=nets["residual"], data=data, **options)
+
+    with fails("eval.npz, sample 2: 'label' is 6, expected 0 to 5 for output 'logits'"):
+        check([0, 1, 6, 2])
+    with fails("sample 1: 'label' is -1, expected 0 to 5"):
+        check([0, -1, 0, 0])
+    with fails("'x' has 4 samples and 'label' has 3"):
+        check([0, 1, 2])
+    with fails("'label' is float64, expected class indices", "astype"):
+        check([0.0, 1, 2, 3], metric="top1")
+    with fails("'label' is float64 of shape (n,), which does not fit output 'logits' of shape (n, 6)"):
+        check([0.5, 1, 2, 3])
+    with fails("'label' is int64 of shape (n, 3), which does not fit output 'logits' of shape (n, 6)"):
+        check(np.zeros((4, 3), int))
+    with fails("label 'label.scores' belongs to no output of the model, which has 'logits'", "label.logits"):
+        check([0, 1, 2, 3], name="label.scores")
+    assert check([0, 1, 2, 3], name="label.logits").values["metric"] == "top1"
+    with fails("metric 'top1' needs labels", "agreement"):
+        validate(nets["residual8"], against=nets["residual"], data=save_npz(x=x), metric="top1")
+    with fails("metric 'accuracy' is unknown, expected one of top1, top5", "--metric"):
+        check([0, 1, 2, 3], metric="accuracy")
+    with fails("largest drop -1 is not 0 or more"):
+        check([0, 1, 2, 3], max_drop=-1)
+
+
+def test_top5_needs_more_classes(nets: dict[str, Path], save_npz: Callable[..., Path]) -> None:
+    x = samples(50, 3, 8, 8)
+    label = np.arange(50) % CLASSES
+    data = save_npz(x=x, label=label)
+    found = validate(nets["residual8"], against=nets["residual"], data=data, metric="top5").values
+    ranked = np.argsort(-outputs(nets["residual"], x), axis=1)[:, :5]
+    assert found["float"] == pytest.approx((ranked == label[:, None]).any(axis=1).mean())
+    data = save_npz(x=samples(6, 5), label=np.arange(6) % 3)
+    with fails("metric 'top5': output 'y' has shape (n, 3), expected more than 5 classes"):
+        validate(nets["dense8"], against=nets["dense"], data=data, metric="top5")
+
+
+def test_integer_outputs_are_the_classes(nets: dict[str, Path], save_npz: Callable[..., Path], tmp_path: Path) -> None:
+    both = {}
+    for name in ("residual", "residual8"):
+        model = onnx.load(nets[name])
+        model.graph.node.append(helper.make_node("ArgMax", ["logits"], ["class"], "argmax", axis=1, keepdims=0))
+        del model.graph.output[:]
+        model.graph.output.append(helper.make_tensor_value_info("class", onnx.TensorProto.INT64, ["n"]))
+        onnx.save(model, tmp_path / f"{name}.onnx")
+        both[name] = tmp_path / f"{name}.onnx"
+    x = samples(100, 3, 8, 8, seed=9)
+    label = outputs(both["residual"], x)
+    report = validate(both["residual8"], against=both["residual"], data=save_npz(x=x, label=label))
+    expected = (outputs(both["residual8"], x) == label).mean()
+    assert (report.values["float"], report.values["int8"]) == pytest.approx((1, expected))
+    assert report.values["sqnr_db"] is None
+    assert report.values["kernel_sqnr_db"] is None

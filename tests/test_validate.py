@@ -1,0 +1,272 @@
+"""Validate, on models quantized by onnxruntime's own tool; every figure once more from plain onnxruntime and NumPy."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import fails
+from onnx import helper
+from scipy import stats
+from sklearn.metrics import confusion_matrix
+from small_models import CLASSES, dense, family, outputs, residual, samples, save
+
+from fcdeploy.arithmetic.metrics import Fidelity
+from fcdeploy.cli.validate import command
+from fcdeploy.stations.validate import validate
+
+Array = np.ndarray[Any, Any]
+
+
+def decibels(f: Array, q: Array) -> float:
+    noise = ((f.astype(float) - q) ** 2).sum()
+    return math.inf if noise == 0 else 10 * math.log10((f.astype(float) ** 2).sum() / noise)
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return family(tmp_path_factory.mktemp("nets"))
+
+
+@pytest.fixture
+def save_npz(tmp_path: Path) -> Callable[..., Path]:
+    def write(**arrays: Array) -> Path:
+        np.savez(tmp_path / "eval.npz", **arrays)
+        return tmp_path / "eval.npz"
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def labelled(nets: dict[str, Path]) -> tuple[Array, Array]:
+    """300 pictures; the float model's own answers, a third of them replaced."""
+    x = samples(300, 3, 8, 8, seed=1)
+    random = np.random.default_rng(5)
+    label = np.where(
+        random.random(300) < 0.33, random.integers(0, CLASSES, 300), outputs(nets["residual"], x).argmax(1)
+    )
+    return x, label
+
+
+def test_classification(nets: dict[str, Path], labelled: tuple[Array, Array], save_npz: Callable[..., Path]) -> None:
+    x, label = labelled
+    report = validate(nets["residual8"], against=nets["residual"], data=save_npz(x=x, label=label))
+    f, q = outputs(nets["residual"], x), outputs(nets["residual8"], x)
+    one, other = f.argmax(1) == label, q.argmax(1) == label
+    found = report.values
+    assert found["metric"] == "top1"
+    assert "labels are int64" in found["why"]
+    assert found["samples"] == 300
+    assert found["float"] == pytest.approx(one.mean())
+    assert found["int8"] == pytest.approx(other.mean())
+    assert found["drop"] == pytest.approx(100 * (one.mean() - other.mean()))
+    b, c = int((one & ~other).sum()), int((~one & other).sum())
+    assert b + c > 0
+    assert found["p_value"] == pytest.approx(stats.binomtest(b, b + c).pvalue)
+    assert found["drop_low"] < found["drop"] < found["drop_high"]
+    assert found["agreement"] == pytest.approx((f.argmax(1) == q.argmax(1)).mean())
+    assert found["agreement"] < 1
+    assert found["sqnr_db"] == pytest.approx(decibels(f, q), abs=1e-3)
+    assert found["outputs"][0]["name"] == "logits"
+    cosine = (f.ravel() @ q.ravel()) / np.linalg.norm(f) / np.linalg.norm(q)
+    assert found["outputs"][0]["cosine"] == pytest.approx(cosine, abs=1e-6)
+    assert found["confusion"]["float"] == confusion_matrix(label, f.argmax(1), labels=range(CLASSES)).tolist()
+    assert found["confusion"]["int8"] == confusion_matrix(label, q.argmax(1), labels=range(CLASSES)).tolist()
+    few, usual = x[:192], q[:192]
+    kernels = (decibels(outputs(nets["residual8"], few, **{how: True}), usual) for how in ("plain", "precise"))
+    assert found["kernel_sqnr_db"] == pytest.approx(min(kernels), abs=1e-2)
+    assert report.passed
+    assert found["passed"]
+
+
+def test_json_has_the_keys_that_others_rely_on(
+    nets: dict[str, Path], labelled: tuple[Array, Array], save_npz: Callable[..., Path]
+) -> None:
+    data = save_npz(x=labelled[0], label=labelled[1])
+    report = validate(nets["residual8"], against=nets["residual"], data=data, max_drop=50)
+    plain = json.loads(json.dumps(report.to_json()))
+    assert next(iter(plain)) == "schema"
+    assert plain["schema"] == "fcdeploy.validate/1"
+    assert {
+        "float", "int8", "drop", "p_value", "agreement", "sqnr_db", "outputs", "kernel_sqnr_db", "passed", "metric",
+        "samples", "drop_low", "drop_high", "confusion",
+    } <= set(plain)  # fmt: skip
+
+
+def test_a_model_against_itself_loses_nothing(
+    nets: dict[str, Path], labelled: tuple[Array, Array], save_npz: Callable[..., Path]
+) -> None:
+    data = save_npz(x=labelled[0], label=labelled[1])
+    report = validate(nets["residual"], against=nets["residual"], data=data, max_drop=0, layers=True)
+    found = report.values
+    assert (found["drop"], found["agreement"], found["p_value"]) == (0, 1, 1)
+    assert found["sqnr_db"] == math.inf
+    assert report.to_json()["sqnr_db"] is None
+    assert found["outputs"][0]["cosine"] == 1
+    assert found["layers"] == []
+    assert found["culprit"] is None
+    assert report.passed
+
+
+def test_the_gate(nets: dict[str, Path], labelled: tuple[Array, Array], save_npz: Callable[..., Path]) -> None:
+    x, _ = labelled
+    data = save_npz(x=x, label=outputs(nets["residual"], x).argmax(1))  # the float model is always right
+    drop = validate(nets["residual8"], against=nets["residual"], data=data).values["drop"]
+    assert drop > 0
+    within = validate(nets["residual8"], against=nets["residual"], data=data, max_drop=drop)
+    beyond = validate(nets["residual8"], against=nets["residual"], data=data, max_drop=drop - 0.1)
+    assert within.passed
+    assert not beyond.passed
+    assert beyond.values["passed"] is False
+    assert within.lines[-1].startswith("passed: drop")
+    assert beyond.lines[-1].startswith("failed: drop")
+    assert any("too few to be sure" in warning for warning in within.warnings)
+
+
+def test_without_labels_it_is_agreement(nets: dict[str, Path], save_npz: Callable[..., Path]) -> None:
+    x = samples(200, 3, 8, 8, seed=2)
+    report = validate(nets["residual8"], against=nets["residual"], data=save_npz(x=x), max_drop=0)
+    same = (outputs(nets["residual"], x).argmax(1) == outputs(nets["residual8"], x).argmax(1)).mean()
+    found = report.values
+    assert found["metric"] == "agreement"
+    assert (found["float"], found["int8"], found["agreement"]) == pytest.approx((1, same, same))
+    assert found["drop"] == pytest.approx(100 * (1 - same))
+    assert found["p_value"] is None
+    assert found["confusion"] is None
+    assert report.passed is bool(same == 1)
+    assert 0 <= found["drop_low"] <= found["drop"] <= found["drop_high"]
+
+
+def test_batches_do_not_matter(
+    nets: dict[str, Path], labelled: tuple[Array, Array], save_npz: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = save_npz(x=labelled[0], label=labelled[1])
+    wide = validate(nets["residual8"], against=nets["residual"], data=data).values
+    monkeypatch.setattr("fcdeploy.stations.validate.BATCH_BYTES", 7 * 3 * 8 * 8 * 4)
+    narrow = validate(nets["residual8"], against=nets["residual"], data=data).values
+    for key in ("float", "int8", "drop_low", "p_value", "agreement", "confusion"):
+        assert narrow[key] == wide[key]
+    assert narrow["sqnr_db"] == pytest.approx(wide["sqnr_db"], abs=1e-6)
+
+
+def test_models_that_do_not_belong_together(
+    nets: dict[str, Path], tmp_path: Path, save_npz: Callable[..., Path]
+) -> None:
+    data = save_npz(x=samples(4, 5))
+    with fails(
+        "the models differ in input 'x': 'residual8.onnx' has x float32[?, 3, 8, 8], 'dense.onnx' has x float32"
+    ):
+        validate(nets["residual8"], against=nets["dense"], data=data)
+    other = dense(tmp_path / "other.onnx", 3, name="z")
+    with fails("the models differ in their outputs: 'dense8.onnx' has 'y', 'other.onnx' has 'z'"):
+        validate(nets["dense8"], against=other, data=data)
+    with fails("the models differ in output 'y'"):
+        validate(nets["dense8"], against=nets["boxes"], data=data)
+
+
+def test_infinite_outputs_are_named(tmp_path: Path, save_npz: Callable[..., Path]) -> None:
+    model = save(tmp_path / "log.onnx", [helper.make_node("Log", ["x"], ["y"])], {"x": ["n", 3]}, {"y": ["n", 3]}, {})
+    data = save_npz(x=np.array([[1, 2, 3], [1, 0, 3]], np.float32))
+    with fails("output 'y' of the float model holds NaN or infinity for eval.npz, sample 1"):
+        validate(model, against=model, data=data)
+
+
+def test_saturating_kernels_are_a_warning(save_npz: Callable[..., Path], tmp_path: Path) -> None:
+    """Weights of the full range beside pixels of the full range: pairs of products leave 16 bits on x86 without VNNI.
+
+    Where the machine computes exactly there is nothing to warn of; the warning follows the figure either way.
+    """
+    x = np.abs(samples(40, 32, seed=8))
+    weight = np.full((8, 32), 1.0, np.float32) + np.arange(8, dtype=np.float32)[:, None] / 100
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], "dense", transB=1)
+    model = save(tmp_path / "m.onnx", [node], {"x": ["n", 32]}, {"y": ["n", 8]}, {"w": weight})
+    int8 = tmp_path / "m8.onnx"
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        rows = iter(x)
+
+        def get_next(self) -> dict[str, Array] | None:
+            row = next(self.rows, None)
+            return None if row is None else {"x": row[None]}
+
+    quantize_static(model, int8, Reader(), activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+    report = validate(int8, against=model, data=save_npz(x=x))
+    usual = outputs(int8, x)
+    expected = min(decibels(outputs(int8, x, plain=True), usual), decibels(outputs(int8, x, precise=True), usual))
+    assert report.values["kernel_sqnr_db"] == pytest.approx(expected, abs=1e-3)
+    assert any("byte products saturate" in text for text in report.warnings) is (expected < 38)
+
+
+def test_kernels_that_change_the_outputs_are_a_warning(
+    nets: dict[str, Path], save_npz: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kernels(*_: Any) -> dict[str, Fidelity]:
+        return {"logits": Fidelity(reference=1000.0, noise=1.0)}
+
+    data = save_npz(x=samples(20, 3, 8, 8))
+    clean = validate(nets["residual"], against=nets["residual"], data=data)
+    assert not [text for text in clean.warnings if "byte products" in text]
+    monkeypatch.setattr("fcdeploy.stations.validate.kernels", kernels)
+    report = validate(nets["residual8"], against=nets["residual"], data=data)
+    assert report.values["kernel_sqnr_db"] == pytest.approx(30.0)
+    assert any("30.0 dB against exact arithmetic, clean is above 38: byte products" in text for text in report.warnings)
+
+
+def test_models_the_wrong_way_round(nets: dict[str, Path], save_npz: Callable[..., Path]) -> None:
+    data = save_npz(x=samples(4, 3, 8, 8))
+    with fails("'residual8.onnx' is quantized and 'residual.onnx' is not", "--against"):
+        validate(nets["residual"], against=nets["residual8"], data=data)
+    assert validate(nets["residual8"], against=nets["residual8"], data=data).values["agreement"] == 1
+
+
+def test_few_samples_and_hopeless_labels_are_warnings(nets: dict[str, Path], save_npz: Callable[..., Path]) -> None:
+    x = samples(30, 3, 8, 8)
+    wrong = (outputs(nets["residual"], x).argmax(1) + 1) % CLASSES
+    report = validate(nets["residual8"], against=nets["residual"], data=save_npz(x=x, label=wrong))
+    assert any("30 samples tell the drop only to within" in warning for warning in report.warnings)
+    assert any("no more than chance" in warning for warning in report.warnings)
+
+
+def test_limit_and_progress(nets: dict[str, Path], save_npz: Callable[..., Path]) -> None:
+    steps: list[tuple[str, int, int | None]] = []
+    report = validate(
+        nets["residual8"],
+        against=nets["residual"],
+        data=save_npz(x=samples(80, 3, 8, 8)),
+        limit=40,
+        layers=True,
+        on_step=lambda *step: steps.append(step),
+    )
+    assert report.values["samples"] == 40
+    for label in ("comparing", "kernels", "layers"):
+        assert [step for step in steps if step[0] == label][-1] == (label, 40, 40)
+
+
+def test_a_model_with_a_fixed_batch(tmp_path: Path, save_npz: Callable[..., Path]) -> None:
+    model = residual(tmp_path / "fixed.onnx", batch=4)
+    x = samples(12, 3, 8, 8)
+    report = validate(model, against=model, data=save_npz(x=x), layers=True)
+    assert report.values["samples"] == 12
+    assert report.values["agreement"] == 1
+
+
+def test_command(nets: dict[str, Path], labelled: tuple[Array, Array], save_npz: Callable[..., Path]) -> None:
+    data = str(save_npz(x=labelled[0], label=labelled[1]))
+    arguments = [str(nets["residual8"]), "--against", str(nets["residual"]), "--data", data]
+    shown = CliRunner().invoke(command, [*arguments, "--layers", "--max-drop", "30"])
+    assert shown.exit_code == 0, shown.output
+    for text in ("top1", "agreement", "SQNR of logits", "kernel SQNR", "passed: drop", "culprit:", "fall, dB"):
+        assert text in shown.stdout
+    assert shown.stdout.strip().splitlines()[-1].startswith("passed")
+    as_json = CliRunner().invoke(command, [*arguments, "--json", "--limit", "50"])
+    assert json.loads(as_json.stdout)["samples"] == 50
+    x = labelled[0]
+    data = str(save_npz(x=x, label=outputs(nets["residual"], x).argmax(1)))
+    assert CliRunner().invoke(command, [*arguments, "--max-drop", "0"]).exit_code == 1
