@@ -109,7 +109,8 @@ def write_row(recipe: Recipe, network: nn.Module, right: int, count: int) -> Non
     name = recipe.name
     shape = str(recipe.size**2) if recipe.flat else f"1x{recipe.size}x{recipe.size}"
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    row = f"| {name} | [{name}.py]({name}.py) | {parameters:,} | {shape} | {recipe.task} | {right} ({right / count:.1%}) |"
+    said = f"{right} ({right / count:.1%})"
+    row = f"| {name} | [{name}.py]({name}.py) | {parameters:,} | {shape} | {recipe.task} | {said} |"
     readme = FOLDER / "README.md"
     text = readme.read_text()
     readme.write_text(re.sub(rf"^\| {name} \|.*$", row, text, count=1, flags=re.MULTILINE))

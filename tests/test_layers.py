@@ -154,6 +154,25 @@ def test_signed_integers_and_axes_dequantize_as_the_runtime_does(tmp_path: Path)
     assert tap.dequantize(q) == pytest.approx(y.astype(float), abs=1e-6)
 
 
+def test_a_last_layer_that_writes_floating_point_is_a_row_too(
+    float_model: Path, int8_model: Path, data: Path, tmp_path: Path
+) -> None:
+    """Without the last QuantizeLinear: the runtime's integer kernel writes the logits themselves."""
+    model = onnx.load(int8_model)
+    (last,) = (node for node in model.graph.node if "logits" in node.output)
+    (quantize,) = (node for node in model.graph.node if last.input[0] in node.output)
+    (dense,) = (node for node in model.graph.node if quantize.input[0] in node.output)
+    dense.output[:] = ["logits"]
+    model.graph.node.remove(last)
+    model.graph.node.remove(quantize)
+    onnx.save(model, tmp_path / "ends.onnx")
+    found = validate(tmp_path / "ends.onnx", against=float_model, data=data, layers=True).values
+    (row,) = (row for row in found["layers"] if row["tensor"] == "logits")
+    assert (row["node"], row["op"]) == ("dense", "Gemm")
+    assert row["sqnr_db"] == pytest.approx(found["sqnr_db"], abs=1e-6)  # 96 samples: both are about all of them
+    assert row["source_db"] is not None
+
+
 def test_weights_are_no_layers(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("QuantizeLinear", ["w", "s", "z"], ["wq"], "weight"),

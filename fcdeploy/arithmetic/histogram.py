@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from fcdeploy.records.calibration import Histogram, Moments
 
 BINS = 1 << 16
+UPPER = 1 if np.little_endian else 0  # which half of a float32 holds sign, exponent and 7 bits of mantissa
+# Elements of a sample that are counted at least. A bin's share p is then known to sqrt(p (1 - p) / (4096 samples)):
+# at 100 samples 0.08 points for a bin that holds half of all, 0.005 points for one that holds a thousandth.
+POSITIONS = 4096
 FRACTION_BITS = 52
 LARGEST_MOMENT = 2.0**40  # leaves room for 2^22 samples of it in the whole part
 
@@ -28,17 +32,33 @@ class Tally:
     high: float = -np.inf
 
     def add(self, x: NDArray[np.float32]) -> None:
-        """Count every element of `x`."""
-        flat = np.ascontiguousarray(x, dtype=np.float32).reshape(-1)
-        if not flat.size:
+        """Count a batch, samples first: exact ends of all elements, bins of every k-th element of each sample.
+
+        k is odd and leaves at least POSITIONS elements of a sample; smaller samples are counted whole, and so is one
+        that holds a NaN or an infinity.  It depends on the position inside a sample alone, never on the batch.
+        """
+        if not x.size:
             return
-        counts = np.bincount(flat.view(np.uint16)[1 if np.little_endian else 0 :: 2])
-        self.dense[: len(counts)] += counts
-        low, high = float(flat.min()), float(flat.max())
+        rows = np.ascontiguousarray(x, dtype=np.float32).reshape(len(x), -1)
+        low, high = float(rows.min()), float(rows.max())
         if not (np.isfinite(low) and np.isfinite(high)):
-            finite = flat[np.isfinite(flat)]
-            low, high = (float(finite.min()), float(finite.max())) if finite.size else (np.inf, -np.inf)
+            low, high, rows = self._add_broken(rows)
+        stride = max(1, rows.shape[1] // POSITIONS)
+        self._count(rows, stride - (stride % 2 == 0))
         self.low, self.high = min(self.low, low), max(self.high, high)
+
+    def _add_broken(self, rows: NDArray[np.float32]) -> tuple[float, float, NDArray[np.float32]]:
+        """Count whole the samples that are not all finite; return the finite ends of all, and the other samples."""
+        finite = np.isfinite(rows)
+        whole = finite.all(axis=1)
+        self._count(rows[~whole], 1)
+        some = rows[finite]
+        return (float(some.min()), float(some.max()), rows[whole]) if some.size else (np.inf, -np.inf, rows[whole])
+
+    def _count(self, rows: NDArray[np.float32], stride: int) -> None:
+        upper = rows.view(np.uint16)[:, UPPER::2]
+        counts = np.bincount(upper[:, ::stride].reshape(-1))
+        self.dense[: len(counts)] += counts
 
     def histogram(self) -> Histogram:
         """What was counted so far; ends are 0 where nothing finite was."""
@@ -50,7 +70,7 @@ class Tally:
 def histogram(x: NDArray[np.float32]) -> Histogram:
     """The histogram of every element of `x`, with exact finite ends."""
     tally = Tally()
-    tally.add(x)
+    tally.add(x.reshape(-1, 1))
     return tally.histogram()
 
 

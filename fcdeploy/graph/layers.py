@@ -21,13 +21,14 @@ from fcdeploy.arithmetic.quantization import along
 Array = np.ndarray[Any, Any]
 MATTERS_DB = 10.0
 CLIPS = ("Relu", "Clip")
+FUSED_INTO = {"QuantizeLinear", "Relu", "Clip", "Add", "Mul"}  # may become one kernel with what is before
 INTEGERS = {ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16}
 EIGHT_BITS_DB = 49.9  # a full-scale sine in 8 bits: 6.02 * 8 + 1.76; an input better than that counts as this
 
 
 @dataclass(frozen=True)
 class Tap:
-    """The integers that one QuantizeLinear writes.
+    """The integers that one QuantizeLinear writes; or, with scale 1, what a kernel writes as floating point.
 
     `names` are what the float model may call the tensor, the likeliest first.  `node` and `op` are what computes it;
     `sources` the integer tensors (other taps) that it is computed from.
@@ -63,7 +64,7 @@ class Layer:
 
 
 def taps(model: ir.Model) -> list[Tap]:
-    """A row per QuantizeLinear of an activation in the main graph, in the graph's order."""
+    """A row per QuantizeLinear of an activation in the main graph, then the floating-point ends of integer regions."""
     result = []
     for node in model.graph:
         if node.op_type != "QuantizeLinear" or _constant(node.inputs[0]) is not None:
@@ -89,7 +90,7 @@ def taps(model: ir.Model) -> list[Tap]:
                 axis=None if axis is None else axis % len(source.shape) if source.shape else axis,
             )
         )
-    return result
+    return result + _float_ends(model, {tap.integers for tap in result})
 
 
 def match(found: Sequence[Tap], int8: ir.Model, floats: Sequence[ir.Model]) -> dict[str, tuple[int, str]]:
@@ -147,6 +148,23 @@ def culprit(rows: Sequence[Layer]) -> Layer | None:
     limit = min((row.sqnr_db for row in rows), default=math.inf) + MATTERS_DB
     falls = [row for row in rows if row.fall_db is not None and row.fall_db > 0 and row.sqnr_db <= limit]
     return max(falls, key=lambda row: row.fall_db or -math.inf, default=None)
+
+
+def _float_ends(model: ir.Model, integers: set[str]) -> list[Tap]:
+    """What nodes between DequantizeLinears and floating-point ones write, where looking at it keeps patterns whole."""
+    result = []
+    for node in model.graph:
+        readers = {reader.op_type for output in node.outputs for reader in output.consumers()}
+        before = [value.producer() for value in node.inputs if value is not None]
+        reads = any(maker is not None and maker.op_type == "DequantizeLinear" for maker in before)
+        if not reads or len(node.outputs) != 1 or node.op_type == "QuantizeLinear" or readers & FUSED_INTO:
+            continue
+        value = node.outputs[0]
+        sources = tuple(name for name in _sources(value) if name in integers)
+        if sources and value.name:
+            one, zero = np.ones((), np.float32), np.zeros((), np.int64)
+            result.append(Tap(value.name, (value.name,), node.name or "", node.op_type, sources, one, zero, None))
+    return result
 
 
 def _values(model: ir.Model) -> list[ir.Value]:

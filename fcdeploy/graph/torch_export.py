@@ -28,7 +28,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph import opset as sets
 from fcdeploy.graph.recurrent import simplify_recurrent
 from fcdeploy.graph.runtime import first_line
-from fcdeploy.graph.torch_module import Input, arguments
+from fcdeploy.graph.torch_module import FinalError, Input, arguments
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note on which modules a node was called through
 PACKED = "an LSTM or GRU takes the padded tensor itself: leave pack_padded_sequence out, and mask its output"
@@ -46,7 +46,7 @@ def to_onnx(module: nn.Module, inputs: Sequence[Input], outputs: Sequence[str], 
     model: ir.Model = program.model
     written = model.opset_imports[""]
     if written != asked:
-        raise FcdeployError(
+        raise FinalError(
             f"opset {asked} was asked for and torch {torch.__version__} wrote {written}", "leave --opset out"
         )
     if len(model.graph.inputs) != len(inputs) or len(model.graph.outputs) != len(outputs):
@@ -127,7 +127,7 @@ def _lower(model: ir.Model, asked: int | None) -> None:
     """To the opset asked for, or the lowest; the IR version follows."""
     lowest, why = sets.lowest_opset(model)
     if asked is not None and asked < lowest:
-        raise FcdeployError(
+        raise FinalError(
             f"opset {asked} cannot say this network: {why} needs {lowest}", f"--opset {lowest}, or leave it out"
         )
     if model.opset_imports[""] <= sets.TOP and not model.functions:
@@ -143,9 +143,9 @@ def _rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], weig
     values = _distinct(model, inputs, outputs)
     for node in model.graph.all_nodes():
         node.name = _unused(_node_name(node, weights), taken_nodes)
-        for index, value in enumerate(node.outputs):
-            if not value.is_graph_output():
-                value.name = _unused(f"{node.name}.{index}" if index else node.name, values)
+        for index, made in enumerate(node.outputs):
+            if not made.is_graph_output():
+                made.name = _unused(f"{node.name}.{index}" if index else node.name, values)
     named = set(weights)
     for node in model.graph.all_nodes():
         for index, value in enumerate(node.inputs):

@@ -21,6 +21,10 @@ INPUT_HINT = "--input 1,3,32,32 or --input NAME:1,16:int64; an axis of any lengt
 SAVE_STATE = "torch.save(module.state_dict(), 'weights.pt') writes one that does"
 
 
+class FinalError(FcdeployError):
+    """An error that stays when the module is exported with fixed shapes instead of free ones."""
+
+
 @dataclass(frozen=True)
 class Input:
     """One input: its ONNX name, the parameter of `forward` it is for (None: by position), an example, its free axes."""

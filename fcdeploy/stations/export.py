@@ -8,7 +8,7 @@ the largest |torch|.  A model that differs by more than the tolerance is not wri
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +46,15 @@ class Difference:
 
     absolute: float
     relative: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Inputs to compare on, and what to call them in an error; `as_exported` when they have the sizes torch traced."""
+
+    name: str
+    tensors: list[torch.Tensor]
+    as_exported: bool = False
 
 
 def export(
@@ -151,34 +160,36 @@ def _write(
     step: OnStep,
 ) -> tuple[dict[str, Difference], str]:
     """Write and prove the model with its free axes, else with a free batch only, else with none, and say why."""
-
-    def attempt(candidate: tuple[Input, ...]) -> dict[str, Difference]:
-        step("export to ONNX", 1, 3)
-        lengths = _write_model(module, candidate, aside, opset)
-        step("compare with torch", 2, 3)
-        return _compare(module, candidate, lengths, aside, data, tolerance)
+    from fcdeploy.graph.torch_module import FinalError
 
     only_batch = tuple(replace(item, free={0: item.free[0]}) for item in inputs)
     fixed = tuple(replace(item, free={}) for item in inputs)
-    ladder = {"": inputs, "takes no other length than the example's": only_batch, "takes no other batch": fixed}
-    tried: list[list[dict[int, str]]] = []
+    ladder = [("", inputs)]
+    if any(len(item.free) > 1 for item in inputs):
+        ladder.append(("takes no other length than the example's", only_batch))
+    ladder.append(("takes no other batch", fixed))
     reason = ""
-    for loss, candidate in ladder.items():
-        if [item.free for item in candidate] in tried:
-            continue
-        tried.append([item.free for item in candidate])
+    for loss, candidate in ladder:
         try:
-            return attempt(candidate), loss and f"the exported model {loss}: {reason}"
+            step("export to ONNX", 1, 3)
+            sizes = _write_model(module, candidate, aside, opset)
+            step("compare with torch", 2, 3)
+            found = _compare(module, candidate, aside, _trials(candidate, sizes), tolerance, {})
+            warning = loss and f"the exported model {loss}: {reason}"
+            break
+        except FinalError:
+            raise
         except FcdeployError as error:
             reason = reason or error.message
-            last = error
-    raise last
+            if candidate is fixed:
+                raise
+    if data is not None:
+        found = _compare(module, candidate, aside, _samples(candidate, aside, data), tolerance, found)
+    return found, warning
 
 
-def _write_model(
-    module: nn.Module, inputs: tuple[Input, ...], aside: Path, opset: int | None
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Write the model; return the lengths of the free axes at batch 1 and at a larger batch."""
+def _write_model(module: nn.Module, inputs: tuple[Input, ...], aside: Path, opset: int | None) -> list[dict[str, int]]:
+    """Write the model; return lengths of the free axes: as exported, at batch 1, and at a larger batch."""
     from fcdeploy.graph import torch_export, torch_module
 
     given = torch_module.lengths_of(inputs)
@@ -203,7 +214,7 @@ def _write_model(
     if sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value) > LARGEST:
         raise FcdeployError("the weights take more than the 2 GB an ONNX file can hold", "export the network in parts")
     ir.save(model, aside, format="protobuf")
-    return small, large
+    return [traced, small, large]
 
 
 def _output_names(paths: list[str]) -> list[str]:
@@ -225,54 +236,61 @@ def _symbolic(
 def _compare(
     module: nn.Module,
     inputs: tuple[Input, ...],
-    lengths: tuple[dict[str, int], dict[str, int]],
     aside: Path,
-    data: str | Path | None,
+    trials: Iterable[Trial],
     tolerance: float,
+    found: dict[str, Difference],
 ) -> dict[str, Difference]:
-    """The largest difference of every output over the example, random inputs and the data."""
+    """The largest difference of every output over the trials and what was found before."""
     session = Session(aside)
-    found = dict.fromkeys(session.outputs, Difference(0.0, 0.0))
-    for what, tensors in _trials(inputs, lengths, aside, data):
-        expected = _torch_outputs(module, inputs, tensors)
-        actual = session.run({item.name: tensor.numpy() for item, tensor in zip(inputs, tensors, strict=True)})
+    worst = dict(found)
+    for trial in trials:
+        expected = _torch_outputs(module, inputs, trial.tensors)
+        actual = session.run({item.name: tensor.numpy() for item, tensor in zip(inputs, trial.tensors, strict=True)})
         for name, a, b in zip(session.outputs, expected, actual, strict=True):
-            now = _difference(a, b, name, what)
+            now = _difference(a, b, name, trial.name)
             if not now.relative <= tolerance:
-                again = _torch_outputs(module, inputs, tensors)
+                again = _torch_outputs(module, inputs, trial.tensors)
                 same = all(np.array_equal(x, y, equal_nan=True) for x, y in zip(expected, again, strict=True))
-                raise FcdeployError(
-                    f"output {name!r} differs from torch's by {now.absolute:.2g}, {now.relative:.2g} of its largest "
-                    f"value, on {what}; expected at most {tolerance:g}",
-                    "the module behaves otherwise when traced: look for branches on values, shapes or the exporter"
-                    if same
-                    else "the module answers the same input differently each time: take random numbers out of forward",
-                )
-            found[name] = Difference(max(found[name].absolute, now.absolute), max(found[name].relative, now.relative))
-    return found
+                raise _differs(name, now, trial, tolerance, same)
+            before = worst.get(name, now)
+            worst[name] = Difference(max(before.absolute, now.absolute), max(before.relative, now.relative))
+    return worst
 
 
-def _trials(
-    inputs: tuple[Input, ...],
-    lengths: tuple[dict[str, int], dict[str, int]],
-    aside: Path,
-    data: str | Path | None,
-) -> Iterator[tuple[str, list[torch.Tensor]]]:
-    """Inputs to compare on, and what to call them in an error."""
+def _differs(name: str, found: Difference, trial: Trial, tolerance: float, repeatable: bool) -> FcdeployError:
+    from fcdeploy.graph.torch_module import FinalError
+
+    kind = FinalError if trial.as_exported else FcdeployError
+    return kind(
+        f"output {name!r} differs from torch's by {found.absolute:.2g}, {found.relative:.2g} of its largest value, "
+        f"on {trial.name}; expected at most {tolerance:g}",
+        "the module behaves otherwise when traced: look for branches on values, shapes or the exporter"
+        if repeatable
+        else "the module answers the same input differently each time: take random numbers out of forward",
+    )
+
+
+def _trials(inputs: tuple[Input, ...], sizes: list[dict[str, int]]) -> Iterator[Trial]:
+    """Random inputs of every size, the exported one first, and the example."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    for index, size in enumerate(sizes):
+        where = ", ".join(f"{name} {length}" for name, length in size.items())
+        tensors = [_random_like(item.resized(size), generator) for item in inputs]
+        yield Trial(f"random inputs{where and ' of ' + where}", tensors, as_exported=index == 0)
+    yield Trial("the example inputs", [item.example for item in inputs])
+
+
+def _samples(inputs: tuple[Input, ...], aside: Path, data: str | Path) -> Iterator[Trial]:
     import torch
 
     from fcdeploy.samples import batch_size, batches, open_source
 
-    yield "the example inputs", [item.example for item in inputs]
-    generator = torch.Generator().manual_seed(1)
-    for size in lengths:
-        where = ", ".join(f"{name} {length}" for name, length in size.items())
-        tensors = [_random_like(item.resized(size), generator) for item in inputs]
-        yield f"random inputs{where and ' at ' + where}", tensors
-    if data is not None:
-        specs = input_specs(read_model(aside))
-        for batch in batches(open_source(data, specs, limit=SAMPLES), batch_size(specs, 32)):
-            yield f"{batch.names[0]} and on", [torch.from_numpy(batch.inputs[item.name]) for item in inputs]
+    specs = input_specs(read_model(aside))
+    for batch in batches(open_source(data, specs, limit=SAMPLES), batch_size(specs, 32)):
+        yield Trial(batch.names[0], [torch.from_numpy(batch.inputs[item.name]) for item in inputs])
 
 
 def _random_like(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
