@@ -58,7 +58,7 @@ def test_the_same_numbers_at_the_length_of_the_example_and_any_other_length_work
     (after,) = session.run({"x": longer})
     assert after.shape == (10, 2, directions * SIZE)
     np.testing.assert_allclose(after[:5, :, :SIZE], before[:, :, :SIZE], atol=1e-6)  # forwards knows no future
-    assert simplify_recurrent(model.graph) == 1  # the Reshape again, to the same
+    assert simplify_recurrent(model.graph) == 0
 
 
 def test_a_state_that_is_not_zero_is_kept() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 
 STANDARD_DOMAINS = {"", "ai.onnx", "com.microsoft"}
+logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # what it would say of a damaged file is said here, once
+
 QUANTIZED_OPS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
 
 
@@ -48,6 +51,7 @@ def read_model(path: Path | str) -> ir.Model:
         raise FcdeployError(f"{str(path)!r} is not an ONNX model, or is damaged", hint) from error
     if not len(model.graph) or not model.graph.outputs:
         raise FcdeployError(f"{str(path)!r} holds no network: its graph has no nodes or no outputs", hint)
+    _check_whole(model, str(path))
     _check_external_data(model, path)
     name_everything(model.graph)
     return model
@@ -164,6 +168,28 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
                 f"model {str(path)!r}: weight {value.name!r} wants {needed} bytes of {target.name!r}, which has fewer",
                 "copy the weight file beside the model, whole",
             )
+
+
+def _check_whole(model: ir.Model, name: str) -> None:
+    """Raise FcdeployError where an end of the graph is connected to nothing: damaged files can still be protobuf."""
+    outputs = [(value, "an output of the graph") for value in model.graph.outputs]
+    inputs = [(v, f"an input of node {n.name!r}") for n in model.graph.all_nodes() for v in n.inputs if v is not None]
+    found = [
+        f"{value.name!r}, {what}, comes from nowhere"
+        for value, what in inputs + outputs
+        if value.producer() is None and not value.is_graph_input() and not value.is_initializer()
+    ]
+    found += [f"node {node.name!r} has no output" for node in model.graph.all_nodes() if not node.outputs]
+    found += [
+        f"weight {key!r} has no data type"
+        for graph in (model.graph, *model.graph.subgraphs())
+        for key, value in graph.initializers.items()
+        if value.const_value is not None and value.const_value.dtype == ir.DataType.UNDEFINED
+    ]
+    if found:
+        raise FcdeployError(
+            f"model {name!r} is broken: {found[0]}", "write it again: fcdeploy export FILE.py:FUNCTION -o model.onnx"
+        )
 
 
 def _umask() -> int:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 RECURRENT = {"LSTM", "GRU", "RNN"}
 STATES = (5, 6)  # initial_h, initial_c
+KEEP_KEEP_JOIN = [0, 0, -1]
 PASSES_ZEROS = {"Slice", "Expand", "Identity", "Squeeze", "Unsqueeze"}
 
 
@@ -47,17 +48,21 @@ def _is_zero(value: ir.Value | None) -> bool:
 
 
 def _join_directions(graph: ir.Graph, node: ir.Node) -> int:
-    rewritten = 0
-    for transpose in node.outputs[0].consumers():
-        if transpose.op_type != "Transpose" or transpose.attributes["perm"].value != (0, 2, 1, 3):
-            continue
-        for reshape in transpose.outputs[0].consumers():
-            shape = reshape.outputs[0].shape
-            if reshape.op_type == "Reshape" and shape is not None and len(shape) == 3:
-                keep = ir.Value(name=f"{reshape.outputs[0].name}.shape")
-                keep.const_value = ir.tensor(np.array([0, 0, -1], np.int64), name=keep.name)
-                graph.register_initializer(keep)
-                reshape.replace_input_with(1, keep)
-                reshape.attributes.pop("allowzero", None)
-                rewritten += 1
-    return rewritten
+    users = [user for user in node.outputs[0].consumers() if user.op_type == "Transpose"]
+    swapped = [user for user in users if user.attributes["perm"].value == (0, 2, 1, 3)]
+    reshapes = [after for user in swapped for after in user.outputs[0].consumers() if _joins(after)]
+    for reshape in reshapes:
+        keep = ir.Value(name=f"{reshape.outputs[0].name}.shape")
+        keep.const_value = ir.tensor(np.array(KEEP_KEEP_JOIN, np.int64), name=keep.name)
+        graph.register_initializer(keep)
+        reshape.replace_input_with(1, keep)
+        reshape.attributes.pop("allowzero", None)
+    return len(reshapes)
+
+
+def _joins(node: ir.Node) -> bool:
+    """Whether it is a Reshape to three axes that is not yet in the plain form."""
+    if node.op_type != "Reshape" or node.outputs[0].shape is None or len(node.outputs[0].shape) != 3:
+        return False
+    told = node.inputs[1] and ir.convenience.get_const_tensor(node.inputs[1])
+    return not told or told.numpy().tolist() != KEEP_KEEP_JOIN or "allowzero" in node.attributes

@@ -66,28 +66,6 @@ class Layer:
     activation_bytes: int | None
 
 
-def check_whole(model: ir.Model, name: str) -> None:
-    """Raise FcdeployError where an end of the graph is connected to nothing: damaged files can still be protobuf."""
-    outputs = [(value, "an output of the graph") for value in model.graph.outputs]
-    inputs = [(v, f"an input of node {n.name!r}") for n in model.graph.all_nodes() for v in n.inputs if v is not None]
-    found = [
-        f"{value.name!r}, {what}, comes from nowhere"
-        for value, what in inputs + outputs
-        if value.producer() is None and not value.is_graph_input() and not value.is_initializer()
-    ]
-    found += [f"node {node.name!r} has no output" for node in model.graph.all_nodes() if not node.outputs]
-    found += [
-        f"weight {key!r} has no data type"
-        for graph in _graphs(model)
-        for key, value in graph.initializers.items()
-        if value.const_value is not None and value.const_value.dtype == ir.DataType.UNDEFINED
-    ]
-    if found:
-        raise FcdeployError(
-            f"model {name!r} is broken: {found[0]}", "write it again: fcdeploy export FILE.py:FUNCTION -o model.onnx"
-        )
-
-
 def fix_leading_axis(model: ir.Model) -> None:
     """Give every input a batch of one where its leading axis is free, and infer all shapes from that, in place."""
     for value in model.graph.inputs:

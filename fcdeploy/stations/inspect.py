@@ -24,7 +24,6 @@ def inspect(model: Path | str, *, kernels: bool = False) -> Report:
     """
     path = Path(model)
     network = read_model(path)
-    work.check_whole(network, str(path))
     inputs, outputs = input_specs(network), output_specs(network)
     stored = path.stat().st_size + _external_bytes(network, path.parent)
     weights = work.weight_bytes(network)

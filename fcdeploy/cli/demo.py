@@ -1,0 +1,96 @@
+"""`fcdeploy demo`: the whole line on the project's own networks and data."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fcdeploy import console
+from fcdeploy.cli import options
+from fcdeploy.errors import FcdeployError
+from fcdeploy.records.report import Report, Table
+
+NETWORKS = (("lenet5", "digits"), ("dense", "digits64"), ("resnet", "digits"))
+COLUMNS = ("network", "float", "int8", "drop (95 %)", "agree", "SQNR", "file", "time", "verdict")
+
+
+@click.command("demo")
+@click.option("-o", "--output", type=options.FILE, metavar="FOLDER", help="Keep the models here; forgotten unless given.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=3.0, help="Time for each benchmark.")
+@options.json_option
+def command(output: Path | None, seconds: float, as_json: bool) -> None:
+    """Export three networks trained on handwritten digits, quantize, prove and time them.
+
+    Run it in the project's root, where models/ and calib_data/ are.
+    """
+    root = Path.cwd()
+    if not (root / "models" / "lenet5.py").is_file() or not (root / "calib_data").is_dir():
+        raise FcdeployError(
+            f"folder {str(root)!r} has no models/lenet5.py and calib_data/", "run it in a checkout of the project: scripts/demo"
+        )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = output or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        results = {name: _whole_line(name, data, folder, seconds) for name, data in NETWORKS}
+    rows = tuple(_row(name, values) for name, values in results.items())
+    where = f"{output}/resnet" if output else "resnet"
+    lines = (
+        "time is int8 / float on this CPU, one thread, batch 1, the two taken in turn, with its 95 % interval",
+        f"next: fcdeploy inspect {where}.int8.onnx --kernels",
+        f"      fcdeploy validate {where}.int8.onnx --against {where}.onnx --data calib_data/digits.eval.npz --layers",
+    )
+    if not output:
+        lines = (*lines, "      fcdeploy demo -o out keeps the models these commands read")
+    console.show(Report("demo", {"networks": results}, (Table("handwritten digits", COLUMNS, rows),), lines), as_json=as_json)
+
+
+def _whole_line(name: str, data: str, folder: Path, seconds: float) -> dict[str, Any]:
+    """Export, calibrate, quantize, validate and bench one network; the numbers of the last three."""
+    from fcdeploy.stations.bench import bench
+    from fcdeploy.stations.calibrate import calibrate
+    from fcdeploy.stations.export import export
+    from fcdeploy.stations.quantize import quantize
+    from fcdeploy.stations.validate import validate
+
+    model, calib, int8 = folder / f"{name}.onnx", folder / f"{name}.calib", folder / f"{name}.int8.onnx"
+    state, source = f"models/{name}.safetensors", f"models/{name}.py:{name}"
+    train, held_out = f"calib_data/{data}.calib.npz", f"calib_data/{data}.eval.npz"
+    with console.progress() as on_step:
+        _say(f"export {source} --state {state} -o {model}")
+        export(source, state=state, output=model, force=True, on_step=on_step)
+        _say(f"calibrate {model} --data {train} -o {calib}")
+        calibrate(model, data=train, output=calib, force=True, on_step=on_step)
+        _say(f"quantize {model} --int8 --calibration {calib} -o {int8}")
+        quantized = quantize(model, calibration=calib, output=int8, force=True, on_step=on_step).values
+        _say(f"validate {int8} --against {model} --data {held_out}")
+        proof = validate(int8, against=model, data=held_out, on_step=on_step).values
+        _say(f"bench {int8} --against {model}")
+        time = bench(int8, against=model, seconds=seconds, on_step=on_step).values
+    return {"quantize": quantized, "validate": proof, "bench": time}
+
+
+def _row(name: str, values: dict[str, Any]) -> tuple[str, ...]:
+    quantized, proof, time = values["quantize"], values["validate"], values["bench"]
+    ratio = time["ratio"]
+    if time["ratio_high"] < 1:
+        verdict = f"{1 / ratio:.1f} times faster"
+    else:
+        verdict = "slower: keep it float for speed" if time["ratio_low"] > 1 else "as fast"
+    return (
+        name,
+        f"{100 * proof['float']:.2f} %",
+        f"{100 * proof['int8']:.2f} %",
+        f"{proof['drop']:.2f} ({proof['drop_low']:.2f} .. {proof['drop_high']:.2f})",
+        f"{100 * proof['agreement']:.1f} %",
+        f"{proof['sqnr_db']:.1f} dB" if proof["sqnr_db"] is not None else "exact",
+        f"{quantized['bytes_int8'] / quantized['bytes_float']:.2f}",
+        f"{ratio:.2f} ({time['ratio_low']:.2f} .. {time['ratio_high']:.2f})",
+        verdict,
+    )
+
+
+def _say(command: str) -> None:
+    click.echo(f"$ fcdeploy {command}", err=True)
