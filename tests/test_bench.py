@@ -13,14 +13,15 @@ from conftest import fails
 from onnx import helper
 from small_models import dense, quantized, residual, samples, save
 
-from fcdeploy.cli.bench import command, parse_shapes
-from fcdeploy.graph import feeds
+from fcdeploy.cli.bench import command, parse_batches, parse_shapes
+from fcdeploy.graph import feeds, turns
 from fcdeploy.graph.footprint import footprint
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.stations import bench as station
 from fcdeploy.stations.bench import bench
 
 QUICK = 0.1
+ANY = 1e6  # an interval that any machine reaches
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,14 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"float": model, "int8": quantized(model, samples(32, 3, 8, 8), folder / "int8.onnx")}
 
 
+@pytest.fixture
+def no_footprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of its own for every model takes most of a test's time."""
+    monkeypatch.setattr(station, "footprint", lambda *_: None)
+
+
 def test_two_models(nets: dict[str, Path]) -> None:
-    report = bench(nets["int8"], against=nets["float"], seconds=QUICK)
+    report = bench(nets["int8"], against=nets["float"], seconds=QUICK, interval=ANY)
     found = report.values
     assert 0 < found["ratio_low"] <= found["ratio"] <= found["ratio_high"]
     for which in ("float", "int8"):
@@ -50,9 +57,10 @@ def test_two_models(nets: dict[str, Path]) -> None:
     assert [row[0] for row in report.tables[0].rows] == ["int8.onnx", "float.onnx"]
 
 
+@pytest.mark.usefixtures("no_footprint")
 def test_the_gate(nets: dict[str, Path]) -> None:
-    within = bench(nets["int8"], against=nets["float"], seconds=QUICK, max_ratio=1e6)
-    beyond = bench(nets["int8"], against=nets["float"], seconds=QUICK, max_ratio=1e-6)
+    within = bench(nets["int8"], against=nets["float"], seconds=QUICK, max_ratio=1e6, interval=ANY)
+    beyond = bench(nets["int8"], against=nets["float"], seconds=QUICK, max_ratio=1e-6, interval=ANY)
     assert within.passed
     assert within.lines[-1].startswith("passed:")
     assert not beyond.passed
@@ -60,6 +68,7 @@ def test_the_gate(nets: dict[str, Path]) -> None:
     assert beyond.lines[-1].startswith("failed:")
 
 
+@pytest.mark.usefixtures("no_footprint")
 def test_one_model_has_no_ratio(nets: dict[str, Path]) -> None:
     report = bench(nets["int8"], seconds=QUICK)
     assert report.values["ratio"] is None
@@ -76,20 +85,30 @@ class Clock:
         self.now = 0.0
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
-    def loaded(self, cost: float, drift: float = 0.0) -> station.Loaded:
+    def loaded(self, cost: float, drift: float = 0.0) -> turns.Loaded:
         clock = self
 
         class Session:
             def run(self, _: object) -> None:
                 clock.now += cost * (1 + drift * clock.now)
 
-        return station.Loaded(Path("m"), Session(), {}, [], 0.0, 0)  # type: ignore[arg-type]
+        return turns.Loaded(Path("m"), Session(), {}, [], 0.0, 0)  # type: ignore[arg-type]
+
+    def noisy(self, cost: float, random: np.random.Generator) -> turns.Loaded:
+        """Another speed every 20 ms, up to twenty times slower."""
+        clock, slower = self, random.uniform(1, 20, 10**4)
+
+        class Session:
+            def run(self, _: object) -> None:
+                clock.now += cost * slower[int(clock.now * 50)]
+
+        return turns.Loaded(Path("m"), Session(), {}, [], 0.0, 0)  # type: ignore[arg-type]
 
 
 def test_ratios_are_of_neighbours_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that becomes ten times slower while it runs, the paired ratio stays what it is."""
     clock = Clock(monkeypatch)
-    one, other = station.measure([clock.loaded(0.002, 2), clock.loaded(0.004, 2)], 5.0, lambda *_: None)
+    one, other = turns.measure([clock.loaded(0.002, 2), clock.loaded(0.004, 2)], 5.0, lambda *_: None)
     ratios = one.turns / other.turns
     assert np.median(ratios) == pytest.approx(0.5, rel=0.02)
     assert one.runs.max() > 5 * one.runs.min()
@@ -99,30 +118,62 @@ def test_ratios_are_of_neighbours_in_time(monkeypatch: pytest.MonkeyPatch) -> No
 def test_time_is_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     steps: list[tuple[str, int, int | None]] = []
-    (quick,) = station.measure([clock.loaded(0.001)], 3.0, lambda *step: steps.append(step))
+    (quick,) = turns.measure([clock.loaded(0.001)], 3.0, lambda *step: steps.append(step))
     assert clock.now == pytest.approx(3.0, abs=0.1)
-    assert len(quick.turns) == pytest.approx(station.ROUNDS, abs=2)
+    assert len(quick.turns) == pytest.approx(turns.ROUNDS, abs=2)
     assert steps[-1][0] == "timing"
     assert steps[-1][1] == steps[-1][2]
     begun = clock.now
-    (slow,) = station.measure([clock.loaded(10.0)], 3.0, lambda *_: None)
-    assert len(slow.turns) == station.FEWEST_ROUNDS
-    assert clock.now - begun == pytest.approx(10.0 * (station.WARM_UP + station.FEWEST_ROUNDS))
+    (slow,) = turns.measure([clock.loaded(10.0)], 3.0, lambda *_: None)
+    assert len(slow.turns) == turns.FEWEST_ROUNDS
+    assert clock.now - begun == pytest.approx(10.0 * (turns.WARM_UP + turns.FEWEST_ROUNDS))
 
 
 def test_what_is_said_of_an_interval() -> None:
-    def values(ratio: float, low: float, high: float, limit: float | None = None) -> dict[str, object]:
-        passed = limit is None or ratio <= limit
-        return {"ratio": ratio, "ratio_low": low, "ratio_high": high, "max_ratio": limit, "passed": passed}
+    def said(ratio: float, low: float, high: float, limit: float | None = None, asked: float = 10) -> tuple[str, list[str]]:
+        conclusive = high - low <= asked / 100 * ratio
+        values = {"ratio": ratio, "ratio_low": low, "ratio_high": high, "conclusive": conclusive}
+        values["passed"] = limit is None or (ratio <= limit and conclusive)
+        return next(station._lines(values, limit, asked, 20)), list(station._warnings(values, limit))
 
-    assert next(station._lines(values(0.6, 0.59, 0.61))).endswith("faster")
-    assert next(station._lines(values(1.6, 1.5, 1.7))).endswith("slower")
-    assert "no difference" in next(station._lines(values(1.01, 0.98, 1.04)))
-    assert list(station._warnings(values(0.6, 0.59, 0.61))) == []
-    assert "the interval is wide" in next(station._warnings(values(0.6, 0.5, 0.7)))
-    assert "another run may answer otherwise" in next(station._warnings(values(0.6, 0.59, 0.61, 0.605)))
+    assert said(0.6, 0.59, 0.61)[0].endswith("faster")
+    assert said(1.6, 1.55, 1.65)[0].endswith("slower")
+    assert "no difference" in said(1.01, 0.98, 1.04)[0]
+    assert said(0.6, 0.59, 0.61)[1] == []
+    assert "another run may answer otherwise" in said(0.6, 0.59, 0.61, 0.605)[1][0]
+    assert said(0.6, 0.5, 0.7)[0].startswith("the machine is too noisy to tell: 0.600 of the float time, 95 % interval")
+    assert "33.3 % wide and not 10 % as asked, after 20 s" in said(0.6, 0.5, 0.7)[0]
+    assert said(0.6, 0.5, 0.7, limit=1)[0].startswith("failed: the machine is too noisy to tell")
+    assert said(0.6, 0.5, 0.7, limit=1, asked=40)[0].startswith("passed: 0.600")
 
 
+def test_more_rounds_until_the_interval_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clean machine takes the time asked for, a noisy one up to four times as long."""
+    clock = Clock(monkeypatch)
+    turns.measure([clock.loaded(0.001), clock.loaded(0.002)], 3.0, lambda *_: None, 0.1)
+    assert clock.now == pytest.approx(3.0, abs=0.2)
+    begun = clock.now
+    random = np.random.default_rng(0)
+    pair = turns.measure([clock.noisy(0.001, random), clock.loaded(0.002)], 3.0, lambda *_: None, 0.1)
+    assert clock.now - begun == pytest.approx(12.0, abs=0.4)
+    assert turns.ratio_of(*pair).width > 0.1
+    begun = clock.now
+    turns.measure([clock.noisy(0.001, random)], 3.0, lambda *_: None, 0.1)
+    assert clock.now - begun == pytest.approx(3.0, abs=0.4)
+
+
+@pytest.mark.usefixtures("no_footprint")
+def test_a_noisy_machine_is_no_answer(nets: dict[str, Path]) -> None:
+    report = bench(nets["int8"], against=nets["float"], seconds=QUICK, interval=1e-9, max_ratio=1e6)
+    assert not report.passed
+    assert (report.values["conclusive"], report.values["interval"]) == (False, 1e-9)
+    assert report.lines[-1].startswith("failed: the machine is too noisy to tell")
+    ungated = bench(nets["int8"], against=nets["float"], seconds=QUICK, interval=1e-9)
+    assert ungated.passed
+    assert ungated.lines[-1].startswith("the machine is too noisy to tell")
+
+
+@pytest.mark.usefixtures("no_footprint")
 def test_batch_and_threads(nets: dict[str, Path], tmp_path: Path) -> None:
     report = bench(nets["int8"], batch=3, threads=2, seconds=QUICK)
     assert report.values["inputs"] == {"x": [3, 3, 8, 8]}
@@ -132,6 +183,47 @@ def test_batch_and_threads(nets: dict[str, Path], tmp_path: Path) -> None:
     assert bench(fixed, seconds=QUICK).values["batch"] == 4
     with fails("input x float32[4, 3, 8, 8]: the model runs batches of exactly 4, not 2", "--batch"):
         bench(fixed, batch=2)
+
+
+@pytest.mark.usefixtures("no_footprint")
+def test_several_batch_sizes(nets: dict[str, Path]) -> None:
+    report = bench(nets["int8"], against=nets["float"], batch=(2, 5), seconds=QUICK, interval=ANY, max_ratio=1e6)
+    found = report.values
+    assert [each["batch"] for each in found["batches"]] == [2, 5]
+    assert all(found[key] == value for key, value in found["batches"][0].items())
+    assert found["batches"][1]["inputs"] == {"x": [5, 3, 8, 8]}
+    assert [table.title[:9] for table in report.tables] == ["x 2,3,8,8", "x 5,3,8,8"]
+    assert report.lines[0].startswith("batch 2: passed")
+    assert report.lines[-1] == "passed: all 2 batch sizes"
+    beyond = bench(nets["int8"], against=nets["float"], batch=(2, 5), seconds=QUICK, interval=ANY, max_ratio=1e-6)
+    assert beyond.lines[-1] == "failed: batch 2, 5"
+    assert len(bench(nets["int8"], seconds=QUICK).values["batches"]) == 1
+    with fails("batches 2 and 3 give the model the same inputs, x float32[2, 3, 8, 8]", "--batch 2"):
+        bench(nets["int8"], batch=(2, 3), shapes={"x": (2, 3, 8, 8)})
+    with fails("batch 1, 0 is not positive"):
+        bench(nets["int8"], batch=(1, 0))
+
+
+@pytest.mark.usefixtures("no_footprint")
+def test_time_of_each_node(nets: dict[str, Path]) -> None:
+    report = bench(nets["int8"], against=nets["float"], seconds=QUICK, per_node=True)
+    found = report.values["per_node"]
+    layers = {row["node"]: row for row in found["matched"]}
+    assert {"conv1", "conv2", "conv3", "dense"} <= set(layers)
+    for row in layers.values():
+        assert row["ratio"] is None or row["ratio"] == pytest.approx(row["int8_us"] / row["float_us"])
+    kernels = {row["kernel"] for row in found["int8_only"]}
+    assert {"QuantizeLinear", "Transpose"} <= kernels
+    assert all(row["inserted"] for row in found["float_only"] if row["kernel"] == "ReorderInput")
+    together = sum(row["int8_us"] for row in layers.values()) + sum(row["us"] for row in found["int8_only"])
+    assert together <= found["int8_us"] * 1.001
+    titles = [table.title for table in report.tables]
+    assert titles[1:] == ["Nodes that both models have", "Nodes that one of them has"]
+    assert report.tables[1].rows[-1][0] == "together"
+    alone = bench(nets["int8"], seconds=QUICK, per_node=True)
+    assert alone.values["per_node"]["matched"] == []
+    assert alone.values["per_node"]["float_us"] is None
+    assert {"conv1", "conv2", "conv3"} <= {row[0] for row in alone.tables[1].rows}
 
 
 def test_free_axes_need_a_shape(tmp_path: Path) -> None:
@@ -192,8 +284,16 @@ def test_shapes_on_the_command_line() -> None:
             parse_shapes((text,))
 
 
+def test_batches_on_the_command_line() -> None:
+    assert parse_batches(None) is None
+    assert parse_batches("1, 8,32") == (1, 8, 32)
+    for text in ("x", "1,,2", "0", "-1"):
+        with fails(f"batch {text!r} is not one or more numbers of samples", "--batch 1,8,32"):
+            parse_batches(text)
+
+
 def test_command(nets: dict[str, Path]) -> None:
-    arguments = [str(nets["int8"]), "--against", str(nets["float"]), "--seconds", "0.1"]
+    arguments = [str(nets["int8"]), "--against", str(nets["float"]), "--seconds", "0.1", "--interval", "1e6"]
     shown = CliRunner().invoke(command, arguments)
     assert shown.exit_code == 0, shown.output
     for text in ("int8.onnx", "float.onnx", "median", "p99", "1 thread", "of the float time"):

@@ -7,6 +7,7 @@ associative; these are, so any batch size, order or split gives the same bits.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +26,10 @@ LARGEST_MOMENT = 2.0**40  # leaves room for 2^22 samples of it in the whole part
 
 @dataclass
 class Tally:
-    """A histogram under way. Every bin is there, empty or not, so that adding a batch costs little more than counting it."""
+    """A histogram under way.
+
+    Every bin is there, empty or not, so that adding a batch costs little more than counting it.
+    """
 
     dense: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     low: float = np.inf
@@ -63,7 +67,8 @@ class Tally:
     def histogram(self) -> Histogram:
         """What was counted so far; ends are 0 where nothing finite was."""
         codes = np.flatnonzero(self.dense)
-        low, high = (self.low, self.high) if self.low <= self.high else (0.0, 0.0)
+        # which of -0 and 0 is the smaller depends on their order: adding 0 makes both of them 0
+        low, high = (self.low + 0.0, self.high + 0.0) if self.low <= self.high else (0.0, 0.0)
         return Histogram(codes.astype(np.uint16), self.dense[codes], low, high)
 
 
@@ -105,14 +110,18 @@ def moments(x: NDArray[np.float32], axis: int) -> Moments:
     A mean beyond 2^40 is cut there: such a tensor is not one that bytes can carry, and its ends say so exactly.
     """
     samples, channels = x.shape[0], x.shape[axis]
-    rows = np.moveaxis(x, axis, 1).reshape(samples * channels, -1)
+    positions = math.prod(x.shape[1:]) // max(channels, 1)
+    rows = np.moveaxis(x, axis, 1).reshape(samples * channels, positions)
     values = np.zeros((len(rows), 2))
-    step = max(1, (1 << 16) // max(rows.shape[1], 1))  # rows widened at once, so that they stay in the cache
+    step = max(1, (1 << 16) // max(positions, 1))  # rows widened at once, so that they stay in the cache
     for at in range(0, len(rows), step):
-        block = rows[at : at + step].astype(np.float64)
-        values[at : at + step, 0] = block.sum(axis=1)
-        values[at : at + step, 1] = np.einsum("rp,rp->r", block, block)
-    values /= max(rows.shape[1], 1)
+        # order C: of a single sample whose channels come last `rows` is a view, and along its strides the sum
+        # would be taken in another order than in a larger batch
+        block = rows[at : at + step].astype(np.float64, order="C")
+        with np.errstate(invalid="ignore"):  # of infinities of both signs
+            values[at : at + step, 0] = block.sum(axis=1)
+            values[at : at + step, 1] = np.einsum("rp,rp->r", block, block)
+    values /= max(positions, 1)
     values = np.clip(np.nan_to_num(values, nan=0.0), -LARGEST_MOMENT, LARGEST_MOMENT)
     whole = np.floor(values)
     fraction = np.rint((values - whole) * 2.0**FRACTION_BITS)

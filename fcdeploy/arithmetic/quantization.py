@@ -42,7 +42,9 @@ def quantize(x: NDArray[np.floating], q: QParams) -> NDArray[np.integer]:
     lowest, highest = LIMITS[q.dtype]
     scale = along(np.asarray(q.scale, np.float32), q.axis, x.ndim)
     # float32, as the runtime divides: float64 would round some halves the other way
-    integers = np.rint(x.astype(np.float32) / scale.astype(np.float32)).astype(np.float64) + q.zero_point
+    with np.errstate(over="ignore"):  # what becomes infinite saturates
+        quotient = x.astype(np.float32) / scale.astype(np.float32)
+    integers = np.rint(quotient).astype(np.float64) + q.zero_point
     return np.clip(integers, lowest, highest).astype(q.dtype)
 
 

@@ -23,37 +23,55 @@ def parse_shapes(given: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def parse_batches(given: str | None) -> tuple[int, ...] | None:
+    """`1,8,32`."""
+    if given is None:
+        return None
+    parts = given.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise FcdeployError(f"batch {given!r} is not one or more numbers of samples", "--batch 1,8,32")
+    return tuple(int(part) for part in parts)
+
+
 @click.command("bench")
 @options.model_argument
 @click.option("--against", type=options.FILE, metavar="FLOAT", help="A model to time in turn, the float original.")
 @click.option("--threads", type=options.COUNT, metavar="N", default=1, show_default=True, help="Threads for a run.")
 @click.option(
-    "--batch", type=options.COUNT, metavar="N", help="Samples per run; 1, or what the model insists on, by default."
+    "--batch", metavar="N[,N..]", help="Samples per run, or several; 1, or what the model insists on, by default."
 )
 @click.option(
     "--shape", "shapes", multiple=True, metavar="NAME:1,3,..", help="Shape of an input whose axes are free; repeatable."
 )
 @click.option(
     "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S", default=5.0, show_default=True,
-    help="Time to spend on timing.",
+    help="Time to spend on timing, for each batch size.",
 )  # fmt: skip
 @click.option(
     "--max-ratio", type=float, metavar="R", help="Exit with 1 when the model takes more than R times FLOAT's time."
 )
+@click.option(
+    "--interval", type=click.FloatRange(min=0, min_open=True), metavar="PCT", default=10.0, show_default=True,
+    help="Conclude only from a 95 % interval of the ratio narrower than this; takes up to 4 times as long for it.",
+)  # fmt: skip
+@click.option("--per-node", is_flag=True, help="Add the time of each node, side by side with FLOAT's.")
 @options.json_option
 def command(
     model: Path,
     against: Path | None,
     threads: int,
-    batch: int | None,
+    batch: str | None,
     shapes: tuple[str, ...],
     seconds: float,
     max_ratio: float | None,
+    interval: float,
+    per_node: bool,
     as_json: bool,
 ) -> None:
     """Time a model in onnxruntime: latency, throughput, memory, loading time, size.
 
-    With --against both models run in turn, and the ratio of their times comes with a 95 % interval.
+    With --against both models run in turn, and the ratio of their times comes with a 95 % interval.  A machine that is
+    too noisy for it is said to be, and then --max-ratio is missed.
     """
     from fcdeploy.stations.bench import bench
 
@@ -62,10 +80,12 @@ def command(
             model,
             against=against,
             threads=threads,
-            batch=batch,
+            batch=parse_batches(batch),
             seconds=seconds,
             shapes=parse_shapes(shapes),
             max_ratio=max_ratio,
+            interval=interval,
+            per_node=per_node,
             on_step=on_step,
         )
     console.show(report, as_json=as_json)

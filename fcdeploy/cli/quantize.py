@@ -29,6 +29,12 @@ from fcdeploy.cli import options
 @click.option("--effort", default="balanced", show_default=True, metavar="E", help="fast, or balanced: corrects biases.")
 @click.option("--keep-float", multiple=True, metavar="NODE", help="Leave a node in float: its name, a glob, or op:TYPE.")
 @click.option("--plan", type=options.FILE, metavar="FILE", help="Take this plan, as --dry-run --json printed it, edited or not.")
+@click.option(
+    "--costs",
+    metavar="C",
+    help="What nodes cost, to leave slow ones in float: a file (measured and written if new), table (never measure), "
+    "or none (take every integer kernel). Measured by default, but for --effort fast and other CPUs.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @options.force_option
 @options.json_option

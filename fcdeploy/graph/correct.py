@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fcdeploy.graph.planning.weigh import bias_array, bias_name, int8_layers, round_bias
 from fcdeploy.graph.runtime import Session
-from fcdeploy.graph.walk import Arrays, Walk
+from fcdeploy.graph.walk import Arrays, Walk, chunks
 from fcdeploy.records.plan import Plan
 from fcdeploy.tables.operators import operator
 
@@ -31,37 +31,48 @@ def correct_biases(
     layers = [node for node, _ in int8_layers(model.graph, plan) if operator(node.op_type).bias is not None]
     by_name = {node.name: node for node in int8.graph}
     walk = Walk(int8, samples)
-    truth = float_means(model, layers, samples, walk.chunk)
+    if not layers or not walk.known:
+        return 0
+    truth = float_means(model, layers, samples)
     for done, node in enumerate(layers, start=1):
         layer = by_name[node.name]
-        error = channel_mean(walk.read(layer.outputs[0])) - truth[node.name or ""]
-        before = bias_array(node)
-        q = plan.tensors[bias_name(node)]
-        _store(layer, round_bias(-error if before is None else before - error, q))
+        error = mean_of_chunks(walk.read(layer.outputs[0])) - truth[node.name or ""]
+        bias, q = bias_array(node), plan.tensors[bias_name(node)]
+        # the error holds that of rounding the bias, so it is taken off the rounded one
+        rounded = 0.0 if bias is None else round_bias(bias, q) * np.asarray(q.scale)
+        _store(layer, round_bias(rounded - error, q))
         if on_step:
             on_step("correcting biases", done, len(layers))
     return len(layers)
 
 
-def float_means(model: ir.Model, layers: list[ir.Node], samples: Arrays, chunk: int) -> dict[str, NDArray[np.float64]]:
+def float_means(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict[str, NDArray[np.float64]]:
     """Mean of each layer's output per channel in the float model, by node name."""
     copy = model.clone()
     nodes = {node.name: node for node in copy.graph}
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(nodes[layer.name].outputs[0] for layer in layers)
     session = Session(copy)
-    count = len(next(iter(samples.values())))
-    sums = [np.zeros(0)] * len(layers)
-    for at in range(0, count, chunk):
-        results = session.run({name: array[at : at + chunk] for name, array in samples.items()})
-        means = [channel_mean(y) * len(y) / count for y in results]
-        sums = means if at == 0 else [total + mean for total, mean in zip(sums, means, strict=True)]
-    return {layer.name or "": total for layer, total in zip(layers, sums, strict=True)}
+    sums: list[list[tuple[NDArray[np.float64], int]]] = [[] for _ in layers]
+    for part in chunks(model, samples):
+        for parts, y in zip(sums, session.run(part), strict=True):
+            parts.append(channel_sum(y))
+    return {layer.name or "": _mean(parts) for layer, parts in zip(layers, sums, strict=True)}
 
 
-def channel_mean(y: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean per channel (axis 1) in float64."""
-    return y.mean(axis=tuple(i for i in range(y.ndim) if i != 1), dtype=np.float64)
+def mean_of_chunks(parts: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """Mean per channel (axis 1) of all chunks together."""
+    return _mean([channel_sum(y) for y in parts])
+
+
+def channel_sum(y: NDArray[np.float32]) -> tuple[NDArray[np.float64], int]:
+    """Sum per channel (axis 1) in float64, and of how many elements."""
+    return y.sum(axis=tuple(i for i in range(y.ndim) if i != 1), dtype=np.float64), y.size // max(y.shape[1], 1)
+
+
+def _mean(parts: list[tuple[NDArray[np.float64], int]]) -> NDArray[np.float64]:
+    total = np.sum([values for values, _ in parts], axis=0)
+    return np.asarray(total / max(sum(count for _, count in parts), 1))
 
 
 def _store(layer: ir.Node, integers: NDArray[np.int32]) -> None:

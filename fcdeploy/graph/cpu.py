@@ -40,3 +40,14 @@ def target_named(name: str) -> Target:
     if name not in TARGETS:
         raise FcdeployError(f"--target {name!r} is unknown, expected host, {', '.join(TARGETS)}", "fcdeploy doctor")
     return TARGETS[name]
+
+
+def cpu_name() -> str:
+    """What the CPU calls itself."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model", "Hardware"):
+                return value.strip()
+    return platform.processor() or platform.machine() or "unknown"

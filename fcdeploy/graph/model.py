@@ -77,7 +77,9 @@ def replacing(path: Path, *, force: bool = False) -> Iterator[Path]:
         aside.chmod(0o666 & ~_umask())
         aside.replace(path)
     except OSError as error:
-        raise FcdeployError(f"cannot write {str(path)!r}: {error.strerror}", "give a folder with room, -o OUT") from error
+        raise FcdeployError(
+            f"cannot write {str(path)!r}: {error.strerror}", "give a folder with room, -o OUT"
+        ) from error
     finally:
         aside.unlink(missing_ok=True)
 

@@ -49,7 +49,8 @@ def observe(
     watched: dict[str, Watched] = {}
     smallest, hashes = Smallest(), []
     for part in batches(source, batch_size(input_specs(model), size)):
-        arrays = {**part.inputs, **dict(zip(results, session.run(part.inputs, results), strict=True))}
+        computed = session.run(part.inputs, results) if results else []
+        arrays = {**part.inputs, **dict(zip(results, computed, strict=True))}
         for name, value in values.items():
             if arrays[name].dtype == np.float32:
                 watched.setdefault(name, Watched(value)).add(arrays[name])
@@ -60,7 +61,9 @@ def observe(
                 smallest.offer(hashes[-1], inputs)
         if on_step:
             on_step("calibrating", len(hashes), source.count)
-    tensors = {record.name: record for record in _in_order(model.graph, {name: w.record() for name, w in watched.items()})}
+    tensors = {
+        record.name: record for record in _in_order(model.graph, {name: w.record() for name, w in watched.items()})
+    }
     made_by = {"cpu": detect().name, "onnxruntime": versions()["onnxruntime"]}
     return Calibration(model_hash, tensors, np.sort(np.array(hashes, np.uint64)), smallest.arrays(), made_by)
 
@@ -105,6 +108,7 @@ class Watched:
 
     def add(self, x: NDArray[np.float32]) -> None:
         """Count a batch. A tensor whose channels vary in number has no moments."""
+        x = x.reshape(1) if x.ndim == 0 else x
         first = not self.shapes
         self.shapes.add(x.shape[1:])
         self.tally.add(x)
@@ -161,16 +165,28 @@ def sample_hash(inputs: Mapping[str, NDArray[Any]]) -> int:
 class Smallest:
     """The samples with the smallest hashes: a choice that depends on neither order nor batch."""
 
-    heap: list[tuple[int, int, dict[str, NDArray[Any]]]] = field(default_factory=list)
+    heap: list[tuple[int, dict[str, NDArray[Any]]]] = field(default_factory=list)
+    numbers: set[int] = field(default_factory=set)
+    size: int = 0
+    limit: int = 1 << 64  # no number from here on can be among the smallest any more
 
     def offer(self, number: int, inputs: dict[str, NDArray[Any]]) -> None:
-        """Keep the sample if its hash is among the smallest so far, as many as a few megabytes hold."""
-        size = sum(value.nbytes for value in inputs.values())
-        room = max(KEPT_LEAST, min(KEPT_MOST, KEPT_BYTES // max(size, 1)))
-        # heapq keeps its smallest first, so numbers are negated; the count breaks ties between equal samples
-        heapq.heappush(self.heap, (-number, len(self.heap), {name: value.copy() for name, value in inputs.items()}))
-        while len(self.heap) > room:
-            heapq.heappop(self.heap)
+        """Keep the sample if its hash is among the smallest so far, as many as a few megabytes hold.
+
+        A sample that is there already is not kept twice.  What is kept is always the longest row of smallest hashes that
+        fits, so that no order of samples can change it.
+        """
+        if number in self.numbers or number >= self.limit:
+            return
+        # heapq keeps its smallest first, so numbers are negated
+        heapq.heappush(self.heap, (-number, {name: value.copy() for name, value in inputs.items()}))
+        self.numbers.add(number)
+        self.size += _bytes_of(inputs)
+        while len(self.heap) > KEPT_MOST or (len(self.heap) > KEPT_LEAST and self.size > KEPT_BYTES):
+            largest, dropped = heapq.heappop(self.heap)
+            self.limit = -largest
+            self.numbers.discard(-largest)
+            self.size -= _bytes_of(dropped)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Input name -> (samples, ...), by ascending hash; of samples of several shapes, those like the first."""
@@ -180,6 +196,10 @@ class Smallest:
         shapes = {name: value.shape for name, value in ordered[0].items()}
         alike = [inputs for inputs in ordered if {name: value.shape for name, value in inputs.items()} == shapes]
         return {name: np.stack([inputs[name] for inputs in alike]) for name in shapes}
+
+
+def _bytes_of(inputs: Mapping[str, NDArray[Any]]) -> int:
+    return sum(value.nbytes for value in inputs.values())
 
 
 def keep_smallest(source: Source) -> dict[str, NDArray[Any]]:

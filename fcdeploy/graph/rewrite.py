@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.quantization import quantize
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.planning.layers import data_inputs, is_constant, weight_of
+from fcdeploy.graph.planning.layers import data_inputs, is_constant, stored_weights, weight_of
 from fcdeploy.graph.planning.weigh import Layer, bias_name
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.tables.operators import operator
@@ -39,8 +39,13 @@ def rewrite(model: ir.Model, plan: Plan, layers: Mapping[str, Layer]) -> None:
         elif kind == "moves":
             writer.move(node)
         else:
+            if kind == "stored":
+                writer.store(node)
             writer.leave(node)
     writer.outputs()
+    for node in list(model.graph):
+        if _would_be_rounded(node):
+            _hold(model.graph, node)
     for name in [name for name, value in model.graph.initializers.items() if not value.uses()]:
         del model.graph.initializers[name]
 
@@ -79,6 +84,9 @@ class Writer:
             if value in data and value is not weight:
                 node.replace_input_with(index, self.dequantized(value, node))
         if weight is not None and layer is not None:
+            more = layer.weight.shape[1] - weight.shape[1] if node.op_type == "Conv" and weight.shape else 0
+            if more:
+                node.replace_input_with(0, self._with_channels(data[0], int(more), node))
             self._constants(node, weight, layer)
         output = node.outputs[0]
         if self.names[output] in self.tensors:
@@ -111,6 +119,23 @@ class Writer:
                 for index, value in enumerate(inner.inputs):
                     if value in self.behind:
                         inner.replace_input_with(index, self.dequantized(value, node))
+
+    def store(self, node: ir.Node) -> None:
+        """Weights of a float node as bytes that the runtime turns back into floats once, when it loads the model.
+
+        A DequantizeLinear would be run at every inference, and keep the weight from being laid out for the fast kernels.
+        """
+        for index, value, axis in stored_weights(node):
+            q = self.tensors[value.name or ""]
+            array = value.const_value.numpy()  # type: ignore[union-attr]
+            integers = self._initializer(quantize(array, q), f"{value.name}/q")
+            shape = [-1 if i == axis else 1 for i in range(array.ndim)]
+            scale = self._initializer(np.asarray(q.scale, np.float32).reshape(shape), f"{value.name}/s")
+            cast = ir.node("Cast", [integers], {"to": ir.DataType.FLOAT}, name=f"{value.name}/c")
+            real = ir.node("Mul", [cast.outputs[0], scale], name=f"{value.name}/r")
+            cast.outputs[0].name, real.outputs[0].name = f"{value.name}/c", f"{value.name}/r"
+            self.graph.insert_before(node, [cast, real])
+            node.replace_input_with(index, real.outputs[0])
 
     def outputs(self) -> None:
         """Graph outputs keep their names and stay float."""
@@ -188,6 +213,17 @@ class Writer:
         ir.Node("", "DequantizeLinear", inputs, axis, outputs=[real], name=name)
         return real
 
+    def _with_channels(self, value: ir.Value, more: int, node: ir.Node) -> ir.Value:
+        """The image that a convolution reads with `more` channels of zeros behind its own."""
+        q, integers = self.qparams(value), self.quantized(value, node)
+        name = f"{self.names.get(value, value.name)}/{node.name}"
+        pads = self._initializer(np.array([0, 0, 0, 0, 0, more, 0, 0]), f"{name}/p")
+        wider = ir.Value(name=f"{name}/w", type=_tensor_type(q))
+        pad = ir.Node("", "Pad", [integers, pads, self._zero_point(q)], outputs=[wider], name=f"{name}/w")
+        real = self._dequantize_linear(wider, q, f"{name}/dq")
+        self.graph.insert_before(node, [pad, _producer(real)])
+        return real
+
     def _constants(self, node: ir.Node, weight: ir.Value, layer: Layer) -> None:
         """Weight and bias of a layer as integers behind DequantizeLinear."""
         named = [(weight.name or "", layer.weight, operator(node.op_type).weight)]
@@ -224,6 +260,34 @@ class Writer:
         value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.register_initializer(value)
         return value
+
+
+def _would_be_rounded(node: ir.Node) -> bool:
+    """Whether onnxruntime would take a float convolution for an integer one whose weights nobody has quantized yet.
+
+    It does between a DequantizeLinear and a QuantizeLinear, quantizing them with one scale for all channels.  A clip in
+    front of the QuantizeLinear does not keep it from that: it is removed first.
+    """
+    if node.op_type not in ("Conv", "ConvTranspose"):
+        return False
+    source, weight = (value.producer() if value is not None else None for value in node.inputs[:2])
+    if weight is not None and weight.op_type == "DequantizeLinear":
+        return False
+    readers = node.outputs[0].consumers()
+    while len(readers) == 1 and readers[0].op_type in ("Relu", "Clip"):
+        readers = readers[0].outputs[0].consumers()
+    written = len(readers) == 1 and readers[0].op_type == "QuantizeLinear"
+    return source is not None and source.op_type == "DequantizeLinear" and written
+
+
+def _hold(graph: ir.Graph, node: ir.Node) -> None:
+    """Put a LeakyRelu of slope 1, which changes nothing, behind a node; it fuses into a float convolution."""
+    value = node.outputs[0]
+    result = ir.Value(name=value.name, shape=value.shape, type=value.type)
+    value.replace_all_uses_with(result)
+    value.name = f"{result.name}/held"
+    slope = {"alpha": ir.AttrFloat32("alpha", 1.0)}
+    graph.insert_after(node, ir.Node("", "LeakyRelu", [value], slope, outputs=[result], name=f"{node.name}/held"))
 
 
 def _byte_constants(node: ir.Node, q: QParams, initializer: Any) -> None:

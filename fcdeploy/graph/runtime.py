@@ -13,6 +13,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.session_options import options_of
 
 ERRORS_ONLY = 3  # onnxruntime's log severity; its warnings speak of its own rewrites, not of the user's model
 FATAL_ONLY = 4
@@ -26,7 +27,8 @@ def cores() -> int:
 class Session:
     """A model ready to run on the CPU.
 
-    `model` is a path, serialized bytes, or an onnx-ir model.  `threads` defaults to the CPUs of this process.
+    `model` is a path, serialized bytes, or an onnx-ir model; session options that its metadata carry are obeyed
+    (`fcdeploy.graph.session_options`), unless `obey` is False.  `threads` defaults to the CPUs of this process.
     `optimize=False` turns graph optimization off; `precise=True` asks for 32-bit accumulation of byte products on x86;
     `dump` writes the graph as onnxruntime optimized it.
     """
@@ -40,23 +42,28 @@ class Session:
         precise: bool = False,
         dump: Path | None = None,
         profile: Path | None = None,
+        obey: bool = True,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = FATAL_ONLY
         options.intra_op_num_threads = threads or cores()
         options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        entries = {"session.intra_op.allow_spinning": "0", **(options_of(model) if obey else {})}
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if precise:
-            options.add_session_config_entry("session.x64quantprecision", "1")
+            entries["session.x64quantprecision"] = "1"
         if dump:
             options.optimized_model_filepath = str(dump)
         if profile:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
         if isinstance(model, ir.Model):
+            if folder := _weights_folder(model):
+                entries["session.model_external_initializers_file_folder_path"] = folder
             model = ir.to_proto(model).SerializeToString()
+        for key, value in entries.items():
+            options.add_session_config_entry(key, value)
         try:
             self._session = ort.InferenceSession(
                 str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
@@ -83,6 +90,12 @@ class Session:
     def end_profiling(self) -> Path:
         """Stop profiling and return the file that holds the trace."""
         return Path(self._session.end_profiling())
+
+
+def _weights_folder(model: ir.Model) -> str | None:
+    """Where the weights lie that are kept outside the file, which onnxruntime cannot know from the graph alone."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return next((str(tensor.base_dir) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)), None)
 
 
 def first_line(error: BaseException) -> str:

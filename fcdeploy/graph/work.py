@@ -21,7 +21,6 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import input_specs
 from fcdeploy.graph.prepare.shapes import infer_shapes
 from fcdeploy.graph.runtime import Session

@@ -5,8 +5,9 @@ The file is a safetensors file (no pickle; every header field is checked by that
 
     codes     uint16 (bins,)      bin = upper 16 bits of the float32 pattern, ascending, only bins that are not empty
     counts    int64  (bins,)      how many elements fell in it
-    ends      float32 (tensors, 2)  exact minimum and maximum
-    moments   int64  (channels, 2, 2)  per channel: mean and mean square, each as (whole, fraction * 2^52), summed over samples
+    ends      float32 (tensors, 2)  exact minimum and maximum of the finite elements, 0 where there are none
+    moments   int64  (channels, 2, 2)  per channel: mean and mean square, each as (whole, fraction * 2^52), summed over
+                                  samples
     seen      uint64 (samples,)   sorted 64-bit content hashes of the samples
     kept.X    the samples with the smallest hashes, input by input
 """
@@ -117,7 +118,7 @@ def to_bytes(calibration: Calibration) -> bytes:
         "schema": SCHEMA,
         "model": calibration.model,
         "data": calibration.data,
-        "made_by": calibration.made_by,
+        "made_by": dict(sorted(calibration.made_by.items())),
         "tensors": [
             {
                 "name": r.name, "kind": r.kind, "layer": r.layer, "op": r.op, "shape": r.shape,
@@ -136,7 +137,7 @@ def to_bytes(calibration: Calibration) -> bytes:
         "seen": calibration.seen,
         **{f"kept.{name}": np.ascontiguousarray(value) for name, value in calibration.kept.items()},
     }
-    return save(arrays, metadata={"fcdeploy": json.dumps(header, separators=(",", ":"))})
+    return bytes(save(arrays, metadata={"fcdeploy": json.dumps(header, separators=(",", ":"))}))
 
 
 def read(path: Path) -> Calibration:
@@ -153,36 +154,100 @@ def read(path: Path) -> Calibration:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("fcdeploy", "{}"))
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+    # the last three: element types that NumPy does not have, and JSON nested without end
+    except (SafetensorError, ValueError, OSError, TypeError, AttributeError, RecursionError) as error:
         raise FcdeployError(f"{str(path)!r} is not a calibration file, or is damaged", hint) from error
-    if header.get("schema") != SCHEMA:
-        raise FcdeployError(f"{str(path)!r} has format {header.get('schema')!r}, expected {SCHEMA!r}", hint)
+    schema = header.get("schema") if isinstance(header, dict) else header
+    if schema != SCHEMA:
+        raise FcdeployError(f"{str(path)!r} has format {str(schema)[:40]!r}, expected {SCHEMA!r}", hint)
     try:
         return _assembled(header, arrays)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except KeyError as error:
+        raise FcdeployError(f"calibration {str(path)!r} is damaged: it has no {error}", hint) from error
+    except (TypeError, ValueError) as error:
         raise FcdeployError(f"calibration {str(path)!r} is damaged: {error}", hint) from error
 
 
+ARRAYS: dict[str, tuple[type, tuple[int | None, ...]]] = {
+    "codes": (np.uint16, (None,)),
+    "counts": (np.int64, (None,)),
+    "ends": (np.float32, (None, 2)),
+    "moments": (np.int64, (None, 2, 2)),
+    "seen": (np.uint64, (None,)),
+}
+KINDS = ("input", "activation", "weight", "bias")
+
+
 def _assembled(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Calibration:
-    tensors = {}
+    """The calibration that a file says; KeyError, TypeError or ValueError where it contradicts itself."""
+    for key, (dtype, shape) in ARRAYS.items():
+        _check_array(key, arrays[key], dtype, shape)
+    _check_sums(header, arrays)
+    tensors: dict[str, TensorRecord] = {}
     bin_at = channel_at = 0
-    codes, counts, ends, moments = (arrays[key] for key in ("codes", "counts", "ends", "moments"))
-    for row, (low, high) in zip(header["tensors"], ends, strict=True):
-        bins, channels = int(row["bins"]), int(row["channels"])
-        histogram = Histogram(codes[bin_at : bin_at + bins], counts[bin_at : bin_at + bins], float(low), float(high))
-        limbs = moments[channel_at : channel_at + channels]
-        if len(histogram.codes) != bins or len(limbs) != channels:
-            raise ValueError(f"tensor {row['name']!r} is cut short")
-        tensors[row["name"]] = TensorRecord(
-            row["name"], row["kind"], row["layer"], row["op"], tuple(row["shape"]), histogram,
-            Moments(limbs, int(row["samples"])) if channels else None,
+    for row, ends in zip(header["tensors"], arrays["ends"].tolist(), strict=True):
+        bins, channels = slice(bin_at, bin_at + row["bins"]), slice(channel_at, channel_at + row["channels"])
+        histogram = Histogram(arrays["codes"][bins], arrays["counts"][bins], *ends)
+        moments = Moments(arrays["moments"][channels], row["samples"]) if row["channels"] else None
+        record = TensorRecord(
+            row["name"], row["kind"], row["layer"], row["op"], tuple(row["shape"]), histogram, moments
         )  # fmt: skip
-        bin_at, channel_at = bin_at + bins, channel_at + channels
+        _check_record(record)
+        if record.name in tensors:
+            raise ValueError(f"tensor {record.name!r} is there twice")
+        tensors[record.name] = record
+        bin_at, channel_at = bins.stop, channels.stop
     kept = {key.removeprefix("kept."): value for key, value in arrays.items() if key.startswith("kept.")}
-    result = Calibration(header["model"], tensors, arrays["seen"], kept, dict(header["made_by"]))
+    if len({value.shape[:1] for value in kept.values()}) > 1 or any(value.ndim == 0 for value in kept.values()):
+        raise ValueError("its kept samples differ in number from input to input")
+    result = Calibration(header["model"], tensors, arrays["seen"], kept, header["made_by"])
     if result.data != header["data"]:
         raise ValueError("the hash of its samples does not fit")
     return result
+
+
+def _check_array(key: str, array: NDArray[Any], dtype: type, shape: tuple[int | None, ...]) -> None:
+    fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
+    if array.dtype != dtype or not fits:
+        wanted = f"{np.dtype(dtype)} ({', '.join('n' if n is None else str(n) for n in shape)})"
+        raise ValueError(f"array {key!r} is {array.dtype} {array.shape}, expected {wanted}")
+
+
+def _check_sums(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """The header has fields of the right types, and they add up to what the arrays hold."""
+    rows, made_by = header["tensors"], header["made_by"]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("its tensors are no list of objects")
+    if type(header["model"]) is not str or not isinstance(made_by, dict):
+        raise ValueError("it does not say which model it was made from, and by what")
+    for row in rows:
+        if any(type(row[key]) is not int or row[key] < 0 for key in ("bins", "channels", "samples")):
+            raise ValueError(f"tensor {row['name']!r} has a size that is no count")
+    for key, field in (("codes", "bins"), ("counts", "bins"), ("moments", "channels")):
+        if (said := sum(row[field] for row in rows)) != len(arrays[key]):
+            raise ValueError(f"its tensors have {said} {field}, but array {key!r} has {len(arrays[key])}")
+    if len(rows) != len(arrays["ends"]):
+        raise ValueError(f"it lists {len(rows)} tensors, but array 'ends' has {len(arrays['ends'])}")
+    if (arrays["seen"][1:] < arrays["seen"][:-1]).any():
+        raise ValueError("array 'seen' is not sorted")
+
+
+def _check_record(record: TensorRecord) -> None:
+    h, moments = record.histogram, record.moments
+    if any(type(text) is not str for text in (record.name, record.layer, record.op)) or record.kind not in KINDS:
+        raise ValueError(f"tensor {record.name!r} is a {record.kind!r} of {record.layer!r}, which is none")
+    if any(n is not None and (type(n) is not int or n < 0) for n in record.shape):
+        raise ValueError(f"tensor {record.name!r} has shape {record.shape}")
+    if (h.codes[1:] <= h.codes[:-1]).any():
+        raise ValueError(f"the bins of tensor {record.name!r} are not ascending")
+    if (h.counts <= 0).any() or h.counts.sum(dtype=np.float64) >= 2.0**62:
+        raise ValueError(f"tensor {record.name!r} has a bin whose count is no count")
+    if not (np.isfinite(h.low) and np.isfinite(h.high) and h.low <= h.high):
+        raise ValueError(f"tensor {record.name!r} has ends {h.low:g} and {h.high:g}")
+    if moments is not None:
+        fraction, square = moments.limbs[..., 1], moments.limbs[:, 1, 0]
+        if moments.samples == 0 or (fraction < 0).any() or (fraction >= 1 << 52).any() or (square < 0).any():
+            raise ValueError(f"the moments of tensor {record.name!r} are none")
 
 
 def _joined(parts: list[NDArray[Any]], dtype: type) -> NDArray[Any]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from fcdeploy.errors import FcdeployError
 
-Kind = Literal["int8", "moves", "absorbed", "float"]
-"""int8: an integer kernel. moves: bytes are moved unchanged. absorbed: the clip of an integer kernel. float: as before."""
+Kind = Literal["int8", "moves", "absorbed", "stored", "float"]
+"""int8: an integer kernel. moves: bytes are moved unchanged. absorbed: an integer kernel's clip. float: as before."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,21 @@ class Decision:
 
 @dataclass(frozen=True)
 class Plan:
-    """One row per node and per quantized tensor, activations and weights alike."""
+    """One row per node and per quantized tensor, activations and weights alike.
+
+    `costs` is the hash of the times by which nodes were left in float, empty where time was not weighed.
+    """
 
     target: str
     nodes: tuple[Decision, ...]
     tensors: dict[str, QParams]
+    costs: str = ""
 
 
 SCHEMA = "fcdeploy.plan/1"
 KINDS = get_args(Kind)
 DTYPES = ("uint8", "int8", "int32")
+LARGEST_SCALE = float(np.finfo(np.float32).max)
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -61,8 +66,9 @@ def to_json(plan: Plan) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "target": plan.target,
+        "costs": plan.costs,
         "nodes": [asdict(decision) for decision in plan.nodes],
-        "tensors": {name: asdict(q) for name, q in plan.tensors.items()},
+        "tensors": {name: asdict(q) | {"scale": list(q.scale)} for name, q in plan.tensors.items()},
     }
 
 
@@ -75,10 +81,14 @@ def from_json(data: Any, source: str) -> Plan:
         data = data["plan"]
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise FcdeployError(f"{source} is no plan: its schema is not {SCHEMA!r}", HINT)
-    _only(data, {"schema", "target", "nodes", "tensors"}, source)
+    _only(data, {"schema", "target", "costs", "nodes", "tensors"}, source)
+    if not isinstance(data["nodes"], list):
+        raise FcdeployError(f"{source} has nodes {str(data['nodes'])[:40]!r}, expected a list", HINT)
+    if not isinstance(data["tensors"], dict):
+        raise FcdeployError(f"{source} has tensors {str(data['tensors'])[:40]!r}, expected an object", HINT)
     nodes = tuple(_decision(row, f"{source}, node {number}") for number, row in enumerate(data["nodes"]))
     tensors = {name: _qparams(row, f"{source}, tensor {name!r}") for name, row in data["tensors"].items()}
-    return Plan(str(data["target"]), nodes, tensors)
+    return Plan(str(data["target"]), nodes, tensors, str(data["costs"]))
 
 
 HINT = "fcdeploy quantize MODEL --int8 --data DATA --dry-run --json > plan.json writes one to edit"
@@ -106,8 +116,8 @@ def _qparams(row: Any, where: str) -> QParams:
     if dtype not in DTYPES:
         raise FcdeployError(f"{where} has dtype {dtype!r}, expected {', '.join(DTYPES)}", HINT)
     numbers = isinstance(scale, list) and scale and all(type(s) in (int, float) for s in scale)
-    if not numbers or not all(np.isfinite(s) and np.float32(s) > 0 for s in scale):
-        raise FcdeployError(f"{where} has scale {str(scale)[:40]}, expected a list of positive numbers", HINT)
+    if not numbers or not all(0 < s <= LARGEST_SCALE and np.float32(s) > 0 for s in scale):
+        raise FcdeployError(f"{where} has scale {str(scale)[:40]!r}, expected a list of positive float32 numbers", HINT)
     if type(zero_point) is not int or not np.iinfo(dtype).min <= zero_point <= np.iinfo(dtype).max:
         raise FcdeployError(f"{where} has zero_point {zero_point!r}, expected an integer that {dtype} holds", HINT)
     if axis is not None and type(axis) is not int:

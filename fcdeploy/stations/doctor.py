@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fcdeploy.graph.cpu import cpu_flags, detect, target_named
+from fcdeploy.graph.cpu import cpu_flags, cpu_name, detect, target_named
 from fcdeploy.records.report import Report, Table
 from fcdeploy.tables.targets import Target
 
@@ -28,7 +28,7 @@ INSTRUCTIONS = {
 """Instruction set -> how Linux names it; those that byte kernels are made of."""
 
 ARM = ("NEON", "dotprod", "i8mm")
-PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "onnxscript", "numpy")
+PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "numpy")
 REQUIREMENT = re.compile(r"(?P<package>[\w.-]+)(?P<version>[^;]*);.*extra\s*==\s*['\"](?P<extra>[\w.-]+)['\"]")
 
 
@@ -44,7 +44,7 @@ def doctor() -> Report:
     versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
     extras = _extras()
     values: dict[str, Any] = {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "machine": platform.machine(),
         "instructions": found,
         "target": {
@@ -159,14 +159,6 @@ def _runtime_problem() -> str | None:
     except Exception as error:  # a missing or foreign shared library raises what it likes
         return " ".join(f"{type(error).__name__}: {error}".split())
     return None
-
-
-def _cpu_name() -> str:
-    for line in _lines("/proc/cpuinfo"):
-        key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Model", "Hardware"):
-            return value.strip()
-    return platform.processor() or platform.machine() or "unknown"
 
 
 def _cores() -> int:

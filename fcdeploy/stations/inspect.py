@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
+from fcdeploy.errors import FcdeployError
 from fcdeploy.graph import work
 from fcdeploy.graph.model import TensorSpec, input_specs, output_specs, read_model
+from fcdeploy.graph.saturation import SATURATES, Proof, prove, quantized
 from fcdeploy.graph.work import Layer
 from fcdeploy.records.report import Report, Table
 
 TYPICALLY_INTEGER = ("Conv", "Gemm", "MatMul", "Add")  # what the last line counts, where the model has it
 
 
-def inspect(model: Path | str, *, kernels: bool = False) -> Report:
+def inspect(model: Path | str, *, kernels: bool = False, saturation: bool = False) -> Report:
     """Parameters, multiply-accumulates and memory of every layer at batch 1; with `kernels`, the kernel of every node.
 
+    With `saturation`, which layers of a quantized model can overflow on CPUs that add pairs of products in 16 bits.
+
     Works on float and on int8 models; the model runs only where the shape of a tensor cannot be inferred otherwise.
-    Raises FcdeployError when the file is not a model, or with `kernels` when onnxruntime cannot load it.
+    Raises FcdeployError when the file is not a model, with `kernels` when onnxruntime cannot load it, with
+    `saturation` when it is not quantized.
     """
     path = Path(model)
     network = read_model(path)
     inputs, outputs = input_specs(network), output_specs(network)
     stored = path.stat().st_size + _external_bytes(network, path.parent)
     weights = work.weight_bytes(network)
+    proofs = _proofs(network, path) if saturation else None
     work.fix_leading_axis(network)
     rows = work.layers(network)
     macs = _total([row.macs for row in rows])
@@ -58,6 +65,10 @@ def inspect(model: Path | str, *, kernels: bool = False) -> Report:
         tables.append(_kernel_table(found))
         lines += _kernel_lines(found)
     lines.append(f"{values['parameters']:,} parameters, {count(macs)} multiply-accumulates at batch 1")
+    if proofs is not None:
+        values |= {"saturation": [_proof(row) for row in proofs], "safe": all(row.safe for row in proofs)}
+        tables.append(_saturation_table(proofs))
+        lines.append(_saturation_verdict(proofs))
     return Report("inspect", values, tuple(tables), tuple(lines), warnings=tuple(_warnings(inputs, network, rows)))
 
 
@@ -155,6 +166,64 @@ def _kernel_lines(found: list[dict[str, Any]]) -> list[str]:
     total, integer = Counter(row["op"] for row in found), Counter(row["op"] for row in found if row["integer"])
     ops = [op for op in total if op in TYPICALLY_INTEGER or integer[op]]
     return [", ".join(f"{integer[op]} of {total[op]} {op}" for op in ops) + " in integer kernels"] if ops else []
+
+
+def _proofs(network: ir.Model, path: Path) -> list[Proof]:
+    """The worst layer first; those that add in 32 bits last."""
+    if not quantized(network):
+        raise FcdeployError(
+            f"model {str(path)!r} is not quantized: --saturation is about sums of byte products, and it has none",
+            f"fcdeploy quantize {path} --int8 --data DATA -o OUT, then inspect OUT",
+        )
+    return sorted(prove(network), key=lambda row: math.inf if row.margin is None else row.margin)
+
+
+def _proof(row: Proof) -> dict[str, Any]:
+    return {
+        "node": row.node,
+        "op": row.op,
+        "worst": row.worst,
+        "limit": row.limit,
+        "margin": row.margin,
+        "channels": row.channels,
+        "pairs": row.pairs,
+        "safe": row.safe,
+        "why": row.why,
+        "verdict": row.verdict,
+    }
+
+
+def _saturation_table(proofs: list[Proof]) -> Table:
+    cells = tuple(
+        (
+            row.node,
+            row.op,
+            "-" if row.worst is None else f"{row.worst:,}",
+            "-" if row.limit is None else f"{row.limit:,}",
+            "-" if row.margin is None else f"{row.margin:.1f} %",
+            str(row.channels or "-"),
+            str(row.pairs or "-"),
+            "exact" if row.safe else "saturates",
+            row.why,
+        )
+        for row in proofs
+    )
+    columns = ("layer", "op", "worst pair", "limit", "margin", "channels over", "pairs over", "verdict", "why")
+    return Table("Pairs of products in 16 bits", columns, cells)
+
+
+def _saturation_verdict(proofs: list[Proof]) -> str:
+    if not proofs:
+        return "no layer multiplies bytes: exact everywhere"
+    over = [row for row in proofs if not row.safe]
+    layers = f"{len(proofs)} layers" if len(proofs) != 1 else "1 layer"
+    if over:
+        worst = f"worst {over[0].node!r} with {over[0].worst:,} against {over[0].limit:,}"
+        return f"{len(over)} of {layers} can overflow, {worst}: {SATURATES}"
+    pairs = [row for row in proofs if row.margin is not None]
+    if not pairs:
+        return f"no kernel adds pairs of products in 16 bits in {layers} of bytes: exact everywhere"
+    return f"no pair of products can leave 16 bits in {layers}, least margin {pairs[0].margin:.1f} %: exact everywhere"
 
 
 def _warnings(inputs: list[TensorSpec], network: ir.Model, rows: list[Layer]) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,31 @@ from fcdeploy import __version__
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.correct import correct_biases
-from fcdeploy.graph.cpu import target_named
+from fcdeploy.graph.cpu import cpu_name, detect, target_named
+from fcdeploy.graph.fastest import best_trial, measured, slow_by
 from fcdeploy.graph.kernels import Kernel, kernels_of
-from fcdeploy.graph.model import check_output, file_hash, input_specs, read_model, refuse_unsupported, write_model
+from fcdeploy.graph.model import (
+    check_output,
+    file_hash,
+    input_specs,
+    read_model,
+    refuse_unsupported,
+    replacing,
+    write_model,
+)
 from fcdeploy.graph.observe import keep_smallest, observe
 from fcdeploy.graph.planning import plan_graph
 from fcdeploy.graph.planning.check import check_plan
+from fcdeploy.graph.planning.table import costs_from_table
 from fcdeploy.graph.planning.weigh import round_layers
 from fcdeploy.graph.prepare import prepare
 from fcdeploy.graph.rewrite import rewrite
+from fcdeploy.graph.runtime import versions
 from fcdeploy.records import calibration as calibrations
+from fcdeploy.records import costs as costing
 from fcdeploy.records import plan as plans
 from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.costs import Costs
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.report import Report, Table
 from fcdeploy.samples import open_source
@@ -33,6 +47,7 @@ from fcdeploy.tables.targets import Target
 
 OnStep = Callable[[str, int, int | None], None]
 EFFORTS = ("fast", "balanced")
+MEASURE = "measure"
 COUNTED = ("Conv", "Gemm", "MatMul", "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat", "ConvTranspose")
 
 
@@ -47,6 +62,7 @@ def quantize(
     effort: str = "balanced",
     keep_float: Sequence[str] = (),
     plan: str | Path | None = None,
+    costs: str | Path | None = None,
     dry_run: bool = False,
     samples: int | None = None,
     preprocess: Path | None = None,
@@ -56,8 +72,10 @@ def quantize(
     """Write the int8 form of a float ONNX model and read back which kernels run it.
 
     Statistics come from `calibration`, or, with `data` alone, from calibrating first.  Bias correction (effort
-    `balanced`) runs on samples of `data`, else on those the calibration carries.  `dry_run` only plans.
-    Raises FcdeployError.
+    `balanced`) runs on samples of `data`, else on those the calibration carries.  Nodes that would be slower as
+    integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table", or "none" to
+    take every integer kernel there is; measured unless given, but for effort `fast` and targets that are not this CPU.
+    `dry_run` only plans.  Raises FcdeployError.
     """
     begin = time.perf_counter()
     path = Path(model)
@@ -66,27 +84,64 @@ def quantize(
     refuse_unsupported(graph, str(path))
     _check_arguments(output, data, calibration, ranges, effort, dry_run)
     if output and not dry_run:
-        given = [path, *(Path(file) for file in (data, calibration, plan) if file)]
-        check_output(Path(output), force=force, inputs=tuple(given))
+        files = [path, *(Path(file) for file in (data, calibration, plan, costs) if file)]
+        check_output(Path(output), force=force, inputs=tuple(files))
     prepare(graph)
     recorded, kept = _statistics(graph, path, data, calibration, samples, preprocess, on_step)
-    decided = _plan(graph, recorded, row, ranges, keep_float, plan)
+    start = Given(graph, recorded, kept, row, ranges, tuple(keep_float))
+    decided, spent = _plan(start, plan, _costs_asked(costs, effort, target, row), on_step)
     if dry_run:
-        return _dry_run(decided, time.perf_counter() - begin)
-    warnings = []
-    correcting = effort != "fast" and bool(kept)
-    if effort != "fast" and not kept:
-        warnings.append("bias correction left out: the calibration carries no samples, and there is no --data")
-    layers = round_layers(graph, decided, recorded, row.pair_limit, correctable=correcting)
-    int8 = graph.clone()
-    rewrite(int8, decided, layers)
-    if correcting:
-        correct_biases(graph, int8, decided, kept, on_step=on_step)
-    _sign(int8, recorded, decided, effort)
+        return _dry_run(decided, spent, time.perf_counter() - begin)
+    int8, warnings = _int8(start, decided, effort, on_step)
     out = Path(output or "")
     size = write_model(int8, out, force=force)
-    kernels = kernels_of(out)
-    return _report(path, out, size, decided, kernels, time.perf_counter() - begin, warnings)
+    return _report(path, out, size, decided, spent, kernels_of(out), time.perf_counter() - begin, warnings)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What planning starts from: the prepared model, its statistics, and what the user asked for."""
+
+    graph: ir.Model
+    recorded: Calibration
+    samples: dict[str, Any]
+    row: Target
+    ranges: str
+    keep_float: tuple[str, ...]
+
+    def plan(self, slow: Mapping[str, str]) -> Plan:
+        """The plan that leaves the nodes of `slow` in float."""
+        return plan_graph(
+            self.graph, self.recorded, self.row, ranges=self.ranges, keep_float=self.keep_float, slow=slow
+        )
+
+    def build(self, plan: Plan, *, correctable: bool = False) -> ir.Model:
+        """The int8 model of a plan, biases not corrected."""
+        layers = round_layers(self.graph, plan, self.recorded, self.row.pair_limit, correctable=correctable)
+        int8 = self.graph.clone()
+        rewrite(int8, plan, layers)
+        return int8
+
+
+def _int8(given: Given, decided: Plan, effort: str, on_step: OnStep | None) -> tuple[ir.Model, list[str]]:
+    """The finished int8 model, and warnings."""
+    warnings = []
+    correcting = effort != "fast" and bool(given.samples)
+    if effort != "fast" and not given.samples:
+        warnings.append("bias correction left out: the calibration carries no samples, and there is no --data")
+    int8 = given.build(decided, correctable=correcting)
+    if correcting:
+        correct_biases(given.graph, int8, decided, given.samples, on_step=on_step)
+    _sign(int8, given.recorded, decided, effort)
+    return int8, warnings
+
+
+def _costs_asked(costs: str | Path | None, effort: str, target: str, row: Target) -> str | Path:
+    """Where costs come from: what was asked, else measured where the target is this CPU, else the table."""
+    if costs is not None:
+        return costs
+    here = target in ("host", "portable") or row.name == detect().name
+    return MEASURE if effort != "fast" and here else "table"
 
 
 def _check_arguments(
@@ -101,7 +156,9 @@ def _check_arguments(
         raise FcdeployError("there is no output: -o was not given", "-o int8.onnx, or --dry-run to see the plan")
     for option, value, known in (("--ranges", ranges, METHODS), ("--effort", effort, EFFORTS)):
         if value not in known:
-            raise FcdeployError(f"{option} {value!r} is unknown, expected {', '.join(known)}", f"{option} {next(iter(known))}")
+            raise FcdeployError(
+                f"{option} {value!r} is unknown, expected {', '.join(known)}", f"{option} {next(iter(known))}"
+            )
 
 
 def _statistics(
@@ -129,28 +186,61 @@ def _statistics(
 
 
 def _plan(
-    graph: ir.Model,
-    recorded: Calibration,
-    row: Target,
-    ranges: str,
-    keep_float: Sequence[str],
-    file: str | Path | None,
-) -> Plan:
-    """The plan as made, or as it stands in a file."""
+    given: Given, file: str | Path | None, costs: str | Path, on_step: OnStep | None
+) -> tuple[Plan, Costs | None]:
+    """The plan as made, with the costs it rests on, or as it stands in a file."""
     if file is None:
-        return plan_graph(graph, recorded, row, ranges=ranges, keep_float=keep_float)
+        everything = given.plan({})
+        spent = _costs(given, everything, costs, on_step)
+        if spent is None:
+            return everything, None
+        return replace(given.plan(slow_by(given.graph, everything, given.recorded, spent)), costs=spent.hash), spent
     source = f"plan {str(file)!r}"
-    if keep_float:
+    if given.keep_float:
         raise FcdeployError("--keep-float and --plan were both given", 'change "kind" to "float" in the plan instead')
     try:
         data = json.loads(Path(file).read_text())
     except (OSError, ValueError) as error:
         raise FcdeployError(f"{source} cannot be read as JSON: {error}", plans.HINT) from error
     decided = plans.from_json(data, source)
-    if decided.target != row.name:
-        raise FcdeployError(f"{source} is for target {decided.target!r}, not {row.name!r}", f"--target {decided.target}")
-    check_plan(graph.graph, decided, source)
-    return decided
+    if decided.target != given.row.name:
+        raise FcdeployError(
+            f"{source} is for target {decided.target!r}, not {given.row.name!r}", f"--target {decided.target}"
+        )
+    check_plan(given.graph.graph, decided, source)
+    return decided, None
+
+
+def _costs(given: Given, plan: Plan, asked: str | Path, on_step: OnStep | None) -> Costs | None:
+    """The costs asked for; a file that does not exist is measured and written."""
+    model = given.recorded.model
+    if asked == "none":
+        return None
+    if asked == "table":
+        return costs_from_table(given.graph, model)
+    file = Path(asked)
+    if asked != MEASURE and file.exists():
+        found = costing.from_text(file.read_text(errors="replace"), f"costs {str(file)!r}")
+        if found.model != model:
+            raise FcdeployError(f"costs {str(file)!r} are those of another model", "give a new file name to measure")
+        return found
+    if not given.samples:
+        return costs_from_table(given.graph, model)
+    feeds = {name: array[:1] for name, array in given.samples.items()}
+    source = f"{cpu_name()}, onnxruntime {versions()['onnxruntime']}"
+    found = measured(
+        given.graph,
+        plan,
+        given.recorded,
+        lambda slow: given.build(given.plan(slow)),
+        feeds,
+        source=source,
+        on_step=on_step,
+    )
+    if asked != MEASURE:
+        with replacing(file) as aside:
+            aside.write_text(costing.to_text(found))
+    return found
 
 
 def _sign(int8: ir.Model, recorded: Calibration, decided: Plan, effort: str) -> None:
@@ -163,7 +253,7 @@ def _sign(int8: ir.Model, recorded: Calibration, decided: Plan, effort: str) -> 
         node.doc_string = None
 
 
-def _dry_run(decided: Plan, seconds: float) -> Report:
+def _dry_run(decided: Plan, spent: Costs | None, seconds: float) -> Report:
     """The plan itself."""
     nodes = tuple((d.node, d.op, d.kind, d.why) for d in decided.nodes)
     tensors = tuple(
@@ -178,18 +268,25 @@ def _dry_run(decided: Plan, seconds: float) -> Report:
     integer = sum(d.kind != "float" for d in decided.nodes)
     line = f"{integer} of {len(nodes)} nodes on integers for target {decided.target}; nothing was written"
     values = {"plan": plans.to_json(decided), "seconds": round(seconds, 3), "output": None}
-    return Report("quantize", values, tables, (line,))
+    return Report("quantize", values, tables, (*_time_lines(spent), line))
 
 
 def _report(
-    path: Path, out: Path, size: int, decided: Plan, kernels: tuple[Kernel, ...], seconds: float, warnings: list[str]
+    path: Path,
+    out: Path,
+    size: int,
+    decided: Plan,
+    spent: Costs | None,
+    kernels: tuple[Kernel, ...],
+    seconds: float,
+    warnings: list[str],
 ) -> Report:
     """What was written, and which kernel runs each node."""
     planned = {d.node: d for d in decided.nodes}
     float_nodes = [
-        {"node": k.node, "op": k.op, "why": planned[k.node].why if k.node in planned else k.note or "not in the plan"}
+        {"node": k.node, "op": k.op, "why": planned[k.node].why}
         for k in kernels
-        if not k.integer and k.note == ""
+        if not k.integer and k.kernel != "-" and k.node in planned
     ]
     for k in kernels:
         if not k.integer and k.node in planned and planned[k.node].kind == "int8":
@@ -198,11 +295,14 @@ def _report(
     int8_nodes = [{"node": k.node, "op": k.op, "kernel": k.kernel} for k in kernels if k.integer]
     counts = []
     for op in COUNTED:
-        all_of = [k for k in kernels if k.op == op]
+        all_of = [k for k in kernels if k.op == op and k.kernel != "-"]
         if all_of:
             counts.append(f"{sum(k.integer for k in all_of)} of {len(all_of)} {op}")
-    table = Table("left in float", ("node", "operator", "why"), tuple((n["node"], n["op"], n["why"]) for n in float_nodes))
+    table = Table(
+        "left in float", ("node", "operator", "why"), tuple((n["node"], n["op"], n["why"]) for n in float_nodes)
+    )
     lines = (
+        *_time_lines(spent),
         f"{', '.join(counts) or 'no layer'} in integer kernels",
         f"{bytes_float:,} bytes -> {size:,} bytes ({size / bytes_float:.2f} of float), target {decided.target}, {seconds:.1f} s",
         f"next: fcdeploy validate {out} --against {path} --data EVALUATION",
@@ -210,5 +310,24 @@ def _report(
     values = {
         "nodes_int8": int8_nodes, "nodes_float": float_nodes, "bytes_float": bytes_float, "bytes_int8": size,
         "seconds": round(seconds, 3), "output": str(out), "target": decided.target,
+        "costs": None if spent is None else {"source": spent.source, "hash": spent.hash},
+        "ratio": best_trial(spent.trials).ratio if spent and spent.trials else None,
     }  # fmt: skip
     return Report("quantize", values, (table,) if float_nodes else (), lines, warnings=tuple(warnings))
+
+
+def _time_lines(spent: Costs | None) -> tuple[str, ...]:
+    """What was found about time, and whether integers are worth having."""
+    if spent is None or not spent.trials:
+        return () if spent is None else ("times are estimates from a table: measure on the CPU itself to be sure",)
+    everywhere = min(spent.trials, key=lambda trial: len(trial.slow))
+    nowhere = max(spent.trials, key=lambda trial: len(trial.slow))
+    chosen = best_trial(spent.trials)
+    text = f"{chosen.ratio:.2f} of the float time ({chosen.low:.2f} to {chosen.high:.2f})"
+    if chosen is nowhere and chosen is not everywhere:
+        return (
+            f"float is fastest here: integers everywhere take {everywhere.ratio:.2f} of its time; only weights are bytes",
+        )
+    if chosen is everywhere:
+        return (f"{text} with every integer kernel there is",)
+    return (f"{text}; integers everywhere would take {everywhere.ratio:.2f}, so {len(chosen.slow)} layers stay float",)

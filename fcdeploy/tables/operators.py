@@ -7,6 +7,8 @@ Roles:
   clips      a clip: the saturation of the byte before it does the same, or it runs on the bytes themselves
   shape      reads only the shape: indifferent to the type
   float      no integer kernel: bytes around it would cost time and rounding and buy nothing
+
+A layer that computes in float can still keep its weights as bytes in the file: `stored` are the inputs for which it may.
 """
 
 from __future__ import annotations
@@ -36,19 +38,20 @@ class Operator:
     output: Range | None = None
     reduces: bool = False
     ranks: tuple[int, ...] | None = None
+    stored: tuple[int, ...] = ()
 
 
-def _float(why: str) -> Operator:
-    return Operator("float", why)
+def _float(why: str, stored: tuple[int, ...] = ()) -> Operator:
+    return Operator("float", why, stored=stored)
 
 
 NO_KERNEL = "onnxruntime has no integer kernel for it on CPUs"
 
 OPERATORS: dict[str, Operator] = {
     # weights against activations
-    "Conv": Operator("multiply", "QLinearConv", weight=1, bias=2, ranks=(3, 4, 5)),
-    "Gemm": Operator("multiply", "QGemm", weight=1, bias=2, ranks=(2,)),
-    "MatMul": Operator("multiply", "QLinearMatMul", data=(0, 1), weight=1),
+    "Conv": Operator("multiply", "QLinearConv", weight=1, bias=2, ranks=(3, 4, 5), stored=(1,)),
+    "Gemm": Operator("multiply", "QGemm", weight=1, bias=2, ranks=(2,), stored=(1,)),
+    "MatMul": Operator("multiply", "QLinearMatMul", data=(0, 1), weight=1, stored=(1,)),
     # integer kernels between them
     "Add": Operator("integer", "QLinearAdd", data=None),
     "Mul": Operator("integer", "QLinearMul", data=None),
@@ -73,10 +76,10 @@ OPERATORS: dict[str, Operator] = {
     "Shape": Operator("shape", "reads only the shape"),
     "Size": Operator("shape", "reads only the shape"),
     # float, each with its reason
-    "ConvTranspose": _float(NO_KERNEL),
-    "LSTM": _float("its only integer kernel quantizes activations batch by batch, so answers would depend on the batch"),
-    "GRU": _float(NO_KERNEL),
-    "RNN": _float(NO_KERNEL),
+    "ConvTranspose": _float(NO_KERNEL, stored=(1,)),
+    "LSTM": _float("its only integer kernel quantizes activations batch by batch, so answers would depend on the batch", (1, 2)),
+    "GRU": _float(NO_KERNEL, (1, 2)),
+    "RNN": _float(NO_KERNEL, (1, 2)),
     "LayerNormalization": _float("its mean and variance need more than 8 bits"),
     "InstanceNormalization": _float("its mean and variance need more than 8 bits"),
     "GroupNormalization": _float("its mean and variance need more than 8 bits"),

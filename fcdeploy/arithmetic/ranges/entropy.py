@@ -1,8 +1,8 @@
 """The range whose quantized distribution tells least apart from the float one.
 
-Szymon Migacz, "8-bit Inference with TensorRT", GTC 2017, slides 27 to 38.  Two changes: clipping is bounded by a coverage
-floor, without which smooth tensors are clipped absurdly, and zero is left out, because after a Relu it is most of
-the distribution and is always represented exactly.
+Szymon Migacz, "8-bit Inference with TensorRT", GTC 2017, slides 27 to 38.  Two changes: clipping is bounded by a
+coverage floor, without which smooth tensors are clipped absurdly, and zero is left out, because after a Relu it is most
+of the distribution and is always represented exactly.
 """
 
 from __future__ import annotations
@@ -36,11 +36,14 @@ def entropy(h: Histogram, levels: int = 128, coverage: float = 0.999) -> Range:
     return Range(max(min(h.low, 0.0), -threshold), min(max(h.high, 0.0), threshold))
 
 
-def _linear(lower: NDArray[np.float64], upper: NDArray[np.float64], counts: NDArray[np.int64], top: float) -> NDArray[np.float64]:
+def _linear(
+    lower: NDArray[np.float64], upper: NDArray[np.float64], counts: NDArray[np.int64], top: float
+) -> NDArray[np.float64]:
     """The elements above zero on BINS equal bins of [0, top], each spread evenly over the bin it was recorded in."""
     some = (upper > lower) & (upper > 0)
-    points = np.concatenate([lower[some][:1], upper[some]]) if some.any() else np.array([0.0, top])
-    heights = np.concatenate([[0.0], np.cumsum(counts[some])]) if some.any() else np.zeros(2)
+    below = np.cumsum(counts[some])
+    points = np.stack([lower[some], upper[some]], axis=1).reshape(-1) if some.any() else np.array([0.0, top])
+    heights = np.stack([below - counts[some], below], axis=1).reshape(-1) if some.any() else np.zeros(2)
     linear = np.diff(np.interp(np.linspace(0.0, top, BINS + 1), points, heights))
     exact = ~some & (lower > 0)  # a recorded bin cut to a point at the exact end
     np.add.at(linear, np.minimum((lower[exact] / top * BINS).astype(int), BINS - 1), counts[exact])

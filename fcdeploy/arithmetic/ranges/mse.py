@@ -45,13 +45,16 @@ def mse(h: Histogram, levels: int = 256) -> Range:
         return totals[:, np.searchsorted(middle, x)]
 
     n, first, second = below(lows)
-    clipped_low = second - 2 * lows * first + lows**2 * n
+    clipped_low, lost_low = second - 2 * lows * first + lows**2 * n, second
     n, first, second = totals[:, -1:] - below(highs)
-    clipped_high = second - 2 * highs * first + highs**2 * n
-    step = (highs[None, :] - lows[:, None]) / (levels - 1)
+    clipped_high, lost_high = second - 2 * highs * first + highs**2 * n, second
+    low, high = lows[:, None], highs[None, :]
+    step = (high - low) / (levels - 1)
+    # an end within s / 2 of zero is itself rounded to zero: what lies beyond errs by all of itself
+    clipped = np.where(-low < step / 2, lost_low[:, None], clipped_low[:, None])
+    clipped += np.where(high < step / 2, lost_high, clipped_high)
     inside = below(highs)[0][None, :] - below(lows)[0][:, None]
-    dead = below(step / 2) - below(-step / 2)
-    rounding = (inside - dead[0]) * step**2 / 12 + dead[2]
-    error = CLIPPING * (clipped_low[:, None] + clipped_high[None, :]) + rounding
+    dead = below(np.minimum(step / 2, high)) - below(np.maximum(-step / 2, low))  # what is clipped counts only once
+    error = CLIPPING * clipped + (inside - dead[0]) * step**2 / 12 + dead[2]
     i, j = np.unravel_index(int(np.argmin(error)), error.shape)
     return Range(float(lows[i]), float(highs[j]))

@@ -1,9 +1,9 @@
 """Keeping neighbouring weights small enough that the sum of their products stays in 16 bits.
 
-The fast byte kernel of x86 CPUs without VNNI (`vpmaddubsw`) multiplies an unsigned activation byte a with a signed weight
-byte w, and adds two neighbouring products in 16 bits with saturation.  For any a1, a2 in [0, 255] the sum stays inside
-when |w1| + |w2| <= 128 for weights of one sign; weights of opposite sign cannot overflow.  Neighbours are positions
-2k and 2k + 1 of the reduction axis as the kernel walks it.
+The fast byte kernel of x86 CPUs without VNNI (`vpmaddubsw`) multiplies an unsigned activation byte a with a signed
+weight byte w, and adds two neighbouring products in 16 bits with saturation.  For any a1, a2 in [0, 255] the sum stays
+inside when |w1| + |w2| <= 128 for weights of one sign; weights of opposite sign cannot overflow.  Neighbours are
+positions 2k and 2k + 1 of the reduction axis as the kernel walks it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def excess(integers: NDArray[np.floating] | NDArray[np.integer], limit: int) -> 
 def repair(
     integers: NDArray[np.float64], exact: NDArray[np.float64], importance: NDArray[np.float64], limit: int
 ) -> NDArray[np.float64]:
-    """The nearest integers, in the sense of importance * error^2, whose pairs keep the limit.
+    """The nearest integers, in the sense of importance * error^2, whose pairs keep the limit, which is at least 127.
 
     `integers` (rows, K) are the rounded `exact` ones; `importance` is (K,) or (rows, K).  In an offending pair the two
     weights are moved to the best point of the line |w1| + |w2| = limit: with errors d1 and d2 and weights h1 and h2,

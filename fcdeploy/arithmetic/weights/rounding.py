@@ -16,6 +16,7 @@ from fcdeploy.arithmetic.weights.pairs import repair
 LARGEST = 127  # symmetric: -128 is left out, so that a weight and its negative are both exact
 FACTORS = np.linspace(0.6, 1.0, 9)  # of max |w| / 127
 GROWN = np.linspace(1.0, 127 / 64, 13)[1:]  # at 127 / 64 every weight fits 7 bits and no pair can exceed 128
+EMPTY = 2.0**-20  # scale of a weight that is all zeros: any would do, but a bias must be fine and fit in 32 bits of it
 FINER = np.linspace(0.95, 1.05, 7)  # of the best of those
 
 
@@ -43,21 +44,28 @@ def search_scales(
     that must fit 32 bits.
     """
     top = np.abs(weight).max(axis=1)
-    full = _float32(np.where(top > 0, top / LARGEST, 0.0))
-    full = np.where(full > 0, full, max(float(full.max()), SMALLEST_SCALE))
+    full = _float32(top / LARGEST)
+    full = np.where(top > 0, full, float(full.max()) or EMPTY)
+    lowest = np.maximum(SMALLEST_SCALE, 0.0 if least is None else _float32_above(least))
     best, least_error = full.copy(), np.full(len(weight), np.inf)
     coarse = FACTORS if pair_limit is None else np.concatenate([FACTORS, GROWN])
     for start, factors in ((full, coarse), (None, FINER)):
         base = best.copy() if start is None else start
         for factor in factors:
-            scale = _float32(base * factor)
+            scale = np.maximum(_float32(base * factor), lowest)
             integers = round_rows(weight, scale, importance, pair_limit)
             error = (importance * (weight - integers * scale[:, None]) ** 2).sum(axis=1)
             better = error < least_error
             best[better], least_error[better] = scale[better], error[better]
-    return best if least is None else _float32(np.maximum(best, least))
+    return best
 
 
 def _float32(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rounded to what the file will hold."""
     return x.astype(np.float32).astype(np.float64)
+
+
+def _float32_above(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The smallest float32 values that are not below `x`."""
+    near = x.astype(np.float32)
+    return np.where(near < x, np.nextafter(near, np.float32(np.inf)), near).astype(np.float64)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.ranges import METHODS
+from fcdeploy.graph.planning.clips import clips_on_bytes
 from fcdeploy.graph.planning.decide import decide, wanted
 from fcdeploy.graph.planning.declines import kept_float
 from fcdeploy.graph.planning.scales import activation_scales
@@ -23,11 +24,17 @@ def plan_graph(
     *,
     ranges: str,
     keep_float: Sequence[str] = (),
+    slow: Mapping[str, str] | None = None,
 ) -> Plan:
-    """The plan for a prepared model: a decision for every node, QParams for every tensor that becomes integers."""
-    kept = kept_float(model.graph, keep_float)
+    """The plan for a prepared model: a decision for every node, QParams for every tensor that becomes integers.
+
+    `keep_float` are the user's names and globs; `slow` are nodes that lose time as integers, with the reason.
+    """
+    exact = kept_float(model.graph, keep_float)
+    kept = {**(slow or {}), **exact}
     wants = wanted(model.graph, kept)
-    decisions = decide(model.graph, wants, kept, calibration)
+    decisions = decide(model.graph, wants, kept, calibration, exact)
     tensors = activation_scales(model.graph, decisions, wants, calibration, target, METHODS[ranges])
+    decisions, tensors = clips_on_bytes(model.graph, decisions, tensors)
     plan = Plan(target.name, tuple(decisions.values()), tensors)
     return weight_scales(model, plan, calibration, target.pair_limit)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
-from fcdeploy.graph.planning.declines import declined
-from fcdeploy.graph.planning.layers import data_inputs, is_constant, vanishes
+from fcdeploy.graph.planning.declines import declined, far_fill
+from fcdeploy.graph.planning.layers import data_inputs, is_constant, stored_weights, vanishes
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Decision
 from fcdeploy.tables.operators import Operator, operator
@@ -27,14 +27,23 @@ def wanted(graph: ir.Graph, kept: Mapping[str, str]) -> set[ir.Value]:
 
 
 def decide(
-    graph: ir.Graph, wants: set[ir.Value], kept: Mapping[str, str], calibration: Calibration
+    graph: ir.Graph,
+    wants: set[ir.Value],
+    kept: Mapping[str, str],
+    calibration: Calibration,
+    exact: Collection[str] = (),
 ) -> dict[str, Decision]:
-    """One decision a node, in the graph's order."""
+    """One decision a node, in the graph's order.
+
+    `kept` are the nodes that stay float, with the reason; of those, the ones in `exact` keep their weights float too.
+    """
     decisions: dict[str, Decision] = {}
     as_bytes: set[ir.Value] = set()  # tensors that exist as bytes
     for node in graph:
         row = operator(node.op_type, node.domain)
         kind, why = _decision(node, row, wants, as_bytes, kept, calibration)
+        if kind == "float" and node.name not in exact and stored_weights(node):
+            kind, why = "stored", f"{why}; its weights are kept as bytes in the file"
         decisions[node.name or ""] = Decision(node.name or "", node.op_type, kind, why)  # type: ignore[arg-type]
         if (kind == "int8" and writes_bytes(node, wants)) or kind in ("moves", "absorbed"):
             as_bytes.update(node.outputs)
@@ -64,12 +73,17 @@ def _decision(
     seen = [*inputs, *node.outputs] if row.role != "shape" else []
     if unseen := [value.name for value in seen if not vanishes(value) and not _usable(value, calibration)]:
         return "float", f"tensor {unseen[0]!r} is not a float tensor with finite values in calibration"
+    if row.role in ("multiply", "integer") and vanishes(node.outputs[0]):
+        clip = node.outputs[0].consumers()[0]
+        if reason := kept.get(clip.name or "") or declined(clip, operator(clip.op_type, clip.domain)):
+            return "float", f"its clip {clip.name!r} stays float, and bytes would clip already: {reason}"
+    if node.op_type == "Pad" and inputs:
+        seen_of = calibration.tensors[inputs[0].name or ""].histogram
+        if reason := far_fill(node, seen_of.low, seen_of.high):
+            return "float", reason
     if row.role == "multiply":
         if not inputs:
             return "float", "all its inputs are constant"
-        if clip := next((user.name for user in node.outputs[0].consumers() if user.name in kept), None):
-            if vanishes(node.outputs[0]):
-                return "float", f"its clip {clip!r} is kept in float, and bytes would clip already"
         return "int8", row.why if writes_bytes(node, wants) else f"{row.why}, written as float"
     from_bytes = [value for value in inputs if value in as_bytes]
     leads_on = any(value in wants for value in node.outputs)

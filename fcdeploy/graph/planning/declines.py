@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Sequence
 
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.planning.layers import is_constant, number, output_axis
+from fcdeploy.graph.planning.layers import fill_value, is_constant, number, output_axis
 from fcdeploy.tables.operators import Operator
+
+FILL_WITHIN = 2.0  # a fill value may cost its tensor one bit
 
 
 def declined(node: ir.Node, row: Operator) -> str:
@@ -57,12 +60,17 @@ def _check_matmul(node: ir.Node) -> str:
 def _check_resize(node: ir.Node) -> str:
     attribute = node.attributes.get("mode")
     mode = attribute.as_string() if attribute else "nearest"
-    return "" if mode == "nearest" else f"{mode} interpolation computes new values"
+    if mode != "nearest":
+        return f"{mode} interpolation computes new values"
+    where = node.attributes.get("coordinate_transformation_mode")
+    return "what it writes outside its input is no byte" if where and where.as_string() == "tf_crop_and_resize" else ""
 
 
 def _check_pad(node: ir.Node) -> str:
     value = node.inputs[2] if len(node.inputs) > 2 else None
-    return "" if value is None or is_constant(value) else f"its fill value {value.name!r} is computed at run time"
+    if value is not None and not is_constant(value):
+        return f"its fill value {value.name!r} is computed at run time"
+    return "" if math.isfinite(fill_value(node)) else f"its fill value {fill_value(node)} is no byte"
 
 
 def _check_clip(node: ir.Node) -> str:
@@ -80,6 +88,15 @@ CHECKS = {
 }
 
 
+def far_fill(node: ir.Node, low: float, high: float) -> str:
+    """Why a Pad of values in [low, high] cannot write its fill value as a byte of theirs. Empty when it can."""
+    fill = fill_value(node)
+    low, high = min(low, 0.0), max(high, 0.0)
+    if max(high, fill) - min(low, fill) <= FILL_WITHIN * (high - low):
+        return ""
+    return f"its fill value {fill:g} lies far outside its input's range, {low:.4g} to {high:.4g}"
+
+
 def kept_float(graph: ir.Graph, patterns: Sequence[str]) -> dict[str, str]:
     """Node name -> reason, for the nodes that the user wants in float. A pattern that names nothing is a mistake."""
     kept = {}
@@ -88,7 +105,11 @@ def kept_float(graph: ir.Graph, patterns: Sequence[str]) -> dict[str, str]:
         names = [
             node.name or ""
             for node in graph
-            if (fnmatch.fnmatchcase(node.op_type, by_op) if by_op != pattern else fnmatch.fnmatchcase(node.name or "", pattern))
+            if (
+                fnmatch.fnmatchcase(node.op_type, by_op)
+                if by_op != pattern
+                else fnmatch.fnmatchcase(node.name or "", pattern)
+            )
         ]
         if not names:
             raise FcdeployError(

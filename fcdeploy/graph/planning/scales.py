@@ -10,7 +10,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.quantization import activation_qparams
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.graph.planning.decide import writes_bytes
-from fcdeploy.graph.planning.layers import data_inputs, is_constant
+from fcdeploy.graph.planning.layers import data_inputs, fill_value, is_constant
 from fcdeploy.records.calibration import Calibration, Histogram
 from fcdeploy.records.plan import Decision, QParams, Range
 from fcdeploy.tables.operators import operator
@@ -40,6 +40,7 @@ def activation_scales(
         if decision.kind == "moves":
             for output in node.outputs:
                 groups.join([output, *data_inputs(node, operator(node.op_type, node.domain))])
+            groups.widen(node.outputs[0], fill_value(node))
         elif decision.kind == "int8" and node.op_type == "Concat":
             groups.join_if_close([node.outputs[0], *(v for v in node.inputs if v is not None and not is_constant(v))])
     tensors: dict[str, QParams] = {}
@@ -62,8 +63,11 @@ def _sources(
                 producer = value.producer()
                 if is_constant(value):
                     yield value, "constant"
-                elif producer is None or decisions[producer.name or ""].kind == "float":
-                    yield value, "input" if value.is_graph_input() else f"float from {producer.name if producer else ''!r}"
+                elif producer is None or decisions[producer.name or ""].kind in ("float", "stored"):
+                    yield (
+                        value,
+                        "input" if value.is_graph_input() else f"float from {producer.name if producer else ''!r}",
+                    )
         if decision.kind == "int8" and writes_bytes(node, wants):
             yield final_value(node, decisions), f"output of {node.name!r}"
 
@@ -72,7 +76,11 @@ def final_value(node: ir.Node, decisions: Mapping[str, Decision]) -> ir.Value:
     """The tensor that an integer kernel writes: behind the clip that its saturation does, if there is one."""
     value = node.outputs[0]
     while True:
-        after = [user for user in value.consumers() if decisions[user.name or ""].kind == "absorbed"]
+        after = [
+            user
+            for user in value.consumers()
+            if user.graph is node.graph and decisions[user.name or ""].kind == "absorbed"
+        ]
         if not after:
             return value
         value = after[0].outputs[0]
@@ -118,6 +126,12 @@ class Groups:
         if known:
             self._cover[first] = _union([self._cover[root] for root in known])
             self._narrowest[first] = min(self._narrowest[root] for root in known)
+
+    def widen(self, value: ir.Value, reach: float) -> None:
+        """Let the group of `value` cover `reach` as well."""
+        root = self.source(value)
+        if self._cover.get(root) is not None:
+            self._cover[root] = _union([self._cover[root], Range(min(reach, 0.0), max(reach, 0.0))])
 
     def join_if_close(self, values: list[ir.Value]) -> None:
         """Join, unless a member would lose more than SHARE_WITHIN of its resolution to the widest."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic.quantization import LIMITS, bias_qparams
 from fcdeploy.arithmetic.weights.layout import from_rows, importance_rows, to_rows
 from fcdeploy.arithmetic.weights.rounding import round_rows, search_scales
-from fcdeploy.graph.planning.layers import is_depthwise, output_axis, weight_of
+from fcdeploy.graph.planning.layers import is_depthwise, missing_channels, output_axis, stored_weights, weight_of
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.tables.operators import operator
@@ -20,7 +19,10 @@ from fcdeploy.tables.operators import operator
 
 @dataclass(frozen=True)
 class Layer:
-    """The constants of one integer layer. Shapes as in the float model; `bias` is (out,) or None."""
+    """The constants of one integer layer. `bias` is (out,) or None.
+
+    The weight has the float model's shape, or more input channels, whose weights are zero.
+    """
 
     weight: NDArray[np.int8]
     bias: NDArray[np.int32] | None
@@ -31,7 +33,7 @@ def weight_scales(model: ir.Model, plan: Plan, calibration: Calibration, pair_li
     tensors = dict(plan.tensors)
     for node, weight in int8_layers(model.graph, plan):
         axis = output_axis(node)
-        rows = to_rows(weight.const_value.numpy().astype(np.float64), axis)  # type: ignore[union-attr]
+        rows = to_rows(kernel_weight(node, weight), axis)
         bias = bias_array(node)
         input_scale = tensors[node.inputs[0].name or ""].scale[0]  # type: ignore[union-attr]
         least = None if bias is None else np.abs(bias) / (input_scale * (LIMITS["int32"][1] - 1.0))
@@ -42,7 +44,23 @@ def weight_scales(model: ir.Model, plan: Plan, calibration: Calibration, pair_li
         tensors[name] = QParams("int8", tuple(float(s) for s in scale), 0, axis, why)
         if operator(node.op_type).bias is not None:
             tensors[bias_name(node)] = bias_qparams(input_scale, tensors[name].scale)
+    for node, _, weight, axis in stored_layers(model.graph, plan):
+        rows = _rows(weight, axis)
+        scale = search_scales(rows, np.ones(rows.shape[1]), None)
+        why = "bytes in the file, read back when the model is loaded"
+        tensors[weight.name or ""] = QParams("int8", tuple(float(s) for s in scale), 0, axis, why)
     return replace(plan, tensors=tensors)
+
+
+def stored_layers(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, int, ir.Value, int]]:
+    """Node, input index, weight and channel axis of what float nodes keep as bytes, in the graph's order."""
+    chosen = {decision.node for decision in plan.nodes if decision.kind == "stored"}
+    return [(node, *found) for node in graph if node.name in chosen for found in stored_weights(node)]
+
+
+def _rows(weight: ir.Value, axis: int) -> NDArray[np.float64]:
+    array = weight.const_value.numpy().astype(np.float64)  # type: ignore[union-attr]
+    return np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
 
 
 def round_layers(
@@ -55,10 +73,10 @@ def round_layers(
     layers = {}
     for node, weight in int8_layers(model.graph, plan):
         axis = output_axis(node)
-        array = weight.const_value.numpy()  # type: ignore[union-attr]
+        array = kernel_weight(node, weight)
         scale = np.asarray(plan.tensors[weight.name or ""].scale)
         limit = None if is_depthwise(node) else pair_limit
-        rows = round_rows(to_rows(array.astype(np.float64), axis), scale, _importance(node, calibration), limit)
+        rows = round_rows(to_rows(array, axis), scale, _importance(node, calibration), limit)
         bias = bias_array(node)
         if bias is None and correctable and operator(node.op_type).bias is not None:
             bias = np.zeros(len(rows))
@@ -72,6 +90,13 @@ def int8_layers(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, ir.Value]]:
     chosen = {decision.node for decision in plan.nodes if decision.kind == "int8"}
     pairs = [(node, weight_of(node)) for node in graph if node.name in chosen]
     return [(node, weight) for node, weight in pairs if weight is not None]
+
+
+def kernel_weight(node: ir.Node, weight: ir.Value) -> NDArray[np.float64]:
+    """The weight as the integer kernel is given it: with the channels of zeros that make it faster."""
+    array = weight.const_value.numpy().astype(np.float64)  # type: ignore[union-attr]
+    more = missing_channels(node)
+    return np.pad(array, [(0, more if axis == 1 else 0) for axis in range(array.ndim)]) if more else array
 
 
 def round_bias(bias: NDArray[np.float64], q: QParams) -> NDArray[np.int32]:
@@ -98,12 +123,14 @@ def _importance(node: ir.Node, calibration: Calibration) -> NDArray[np.float64]:
     """E[x^2] of the layer's inputs in the weight's row layout; all equal where the channels were not recorded."""
     weight = weight_of(node)
     assert weight is not None and weight.shape is not None
-    shape = tuple(int(n) for n in weight.shape)  # type: ignore[arg-type]
+    more = missing_channels(node)
+    shape = tuple(int(n) + (more if axis == 1 else 0) for axis, n in enumerate(weight.shape))  # type: ignore[arg-type]
     attribute = node.attributes.get("group")
     groups = attribute.as_int() if attribute is not None else 1
     inputs = shape[1 - output_axis(node)] if len(shape) == 2 else shape[1] * groups
     record = calibration.tensors.get(node.inputs[0].name or "")  # type: ignore[union-attr]
     mean_square = record.moments.mean_square() if record and record.moments else np.ones(inputs)
+    mean_square = np.pad(mean_square, (0, more))
     if len(mean_square) != inputs:
         mean_square = np.ones(inputs)
     # a channel that was always zero in calibration still counts a little: it may not be zero tomorrow

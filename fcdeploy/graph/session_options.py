@@ -1,0 +1,113 @@
+"""Session options that travel with a model, in its metadata under `fcdeploy.session`: a JSON object of config entries.
+
+Some models are right only under an option of onnxruntime's, which a file of its own could not say.  Only entries that
+change how accurate or how large a session is may travel; paths, libraries and providers may not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+
+KEY = "fcdeploy.session"
+ALLOWED = {
+    "session.qdq_matmulnbits_accuracy_level": {"0", "1", "2", "3", "4"},
+    "session.x64quantprecision": {"0", "1"},
+    "session.disable_prepacking": {"0", "1"},
+}
+"""Config entry -> the values it may have."""
+
+METADATA_PROPS = 14  # field number in onnx.proto's ModelProto
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf wire types
+
+
+def options_of(model: str | Path | bytes | ir.Model) -> dict[str, str]:
+    """The config entries that the model asks for. Raises FcdeployError for one that may not travel."""
+    return parse(_metadata(model).get(KEY))
+
+
+def parse(text: str | None) -> dict[str, str]:
+    """Entries from the metadata's JSON, checked; {} from None."""
+    if text is None:
+        return {}
+    hint = f"entries that may travel: {', '.join(ALLOWED)}"
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise FcdeployError(f"metadata {KEY!r} is not JSON: {text[:60]!r}", hint) from error
+    if not isinstance(found, dict):
+        raise FcdeployError(f"metadata {KEY!r} is {text[:60]!r}, expected a JSON object of config entries", hint)
+    for name, value in found.items():
+        if name not in ALLOWED:
+            raise FcdeployError(f"metadata {KEY!r} sets {name!r}, which a model may not set", hint)
+        if value not in ALLOWED[name]:
+            raise FcdeployError(
+                f"metadata {KEY!r} sets {name!r} to {value!r}, expected {_either(ALLOWED[name])}",
+                f'"{name}": "{min(ALLOWED[name])}"',
+            )
+    return dict(found)
+
+
+def write(model: ir.Model, entries: Mapping[str, str]) -> None:
+    """Let the model carry these entries besides those it has already."""
+    model.metadata_props[KEY] = json.dumps(options_of(model) | parse(json.dumps(dict(entries))), sort_keys=True)
+
+
+def _either(values: set[str]) -> str:
+    return " or ".join(f'"{value}"' for value in sorted(values))
+
+
+def _metadata(model: str | Path | bytes | ir.Model) -> dict[str, str]:
+    if isinstance(model, ir.Model):
+        return dict(model.metadata_props)
+    if isinstance(model, bytes):
+        return {entry.key: entry.value for entry in onnx.ModelProto.FromString(model).metadata_props}
+    if not Path(model).is_file():
+        return {}
+    with Path(model).open("rb") as file:
+        parts = (onnx.StringStringEntryProto.FromString(part) for part in _fields(file, METADATA_PROPS))
+        try:
+            return {entry.key: entry.value for entry in parts}
+        except Exception:  # no protobuf: whoever loads it says so
+            return {}
+
+
+def _fields(file: BinaryIO, wanted: int) -> Iterator[bytes]:
+    """The bytes fields of that number at a message's top level; the others are stepped over without being read.
+
+    A model of gigabytes is not touched for a line of metadata.
+    """
+    while (tag := _varint(file)) is not None:
+        number, wire = tag >> 3, tag & 7
+        if wire == BYTES:
+            length = _varint(file) or 0
+            if number == wanted:
+                yield file.read(length)
+            else:
+                file.seek(length, 1)
+        elif wire == VARINT:
+            _varint(file)
+        elif wire in (FIXED64, FIXED32):
+            file.seek(8 if wire == FIXED64 else 4, 1)
+        else:
+            return
+
+
+def _varint(file: BinaryIO) -> int | None:
+    """Protobuf's variable-length integer; None at the end of the file."""
+    result = shift = 0
+    while byte := file.read(1):
+        result |= (byte[0] & 0x7F) << shift
+        shift += 7
+        if byte[0] < 0x80:
+            return result
+        if shift > 63:
+            return None
+    return None

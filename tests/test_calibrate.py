@@ -1,0 +1,186 @@
+"""`fcdeploy calibrate` as a command: what it prints and writes, and every way it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from networks import Net, random_data
+
+from fcdeploy.cli import main
+from fcdeploy.records.calibration import read
+
+
+def small(net: Net) -> Net:
+    x = net.op("Relu", net.conv(net.input("x", 3, 6, 6), 3, 4, name="conv"), name="relu")
+    return net.output(net.dense(net.op("Flatten", net.op("GlobalAveragePool", x)), 4, 3, name="dense"))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with model.onnx and data.npz, the current one."""
+    monkeypatch.chdir(tmp_path)
+    small(Net(0)).save(Path("model.onnx"))
+    np.savez("data.npz", **random_data(0, 20, x=(3, 6, 6)))
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(list(arguments))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def calibrated(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    code, out, err = run(capsys, "calibrate", "model.onnx", "--data", "data.npz", "--json", *arguments)
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+@pytest.mark.usefixtures("here")
+def test_json_is_one_object_that_says_what_was_seen(capsys: pytest.CaptureFixture[str]) -> None:
+    found = calibrated(capsys)
+    assert next(iter(found.items())) == ("schema", "fcdeploy.calibrate/1")
+    assert found["samples"] == 20
+    assert found["output"] == "model.calib"
+    assert Path("model.calib").is_file()
+    rows = {row["tensor"]: row for row in found["tensors"]}
+    data = np.load("data.npz")["x"]
+    assert (rows["x"]["kind"], rows["x"]["min"], rows["x"]["max"]) == ("input", data.min(), data.max())
+    assert rows["relu_out"]["min"] == 0
+    assert {"weight", "bias", "activation"} <= {row["kind"] for row in found["tensors"]}
+    assert {row["layer"] for row in found["tensors"] if row["kind"] == "weight"} == {"conv", "dense"}
+    assert "conv_out" not in rows
+
+
+@pytest.mark.usefixtures("here")
+def test_the_table_is_for_people_and_as_csv_for_spreadsheets(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "calibrate", "model.onnx", "--data", "data.npz", "--csv", "ranges.csv", "--all-tensors")
+    assert code == 0
+    assert "dynamic ranges" in out
+    assert out.strip().splitlines()[-1] == "next: fcdeploy quantize MODEL --int8 --calibration model.calib -o int8.onnx"
+    with Path("ranges.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["layer", "tensor", "kind", "min", "max", "needs"]
+    assert "conv_out" in {row[1] for row in rows}
+    assert len(rows) == len(read(Path("model.calib")).tensors)
+
+
+@pytest.mark.usefixtures("here")
+def test_the_file_is_the_same_for_any_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    files = set()
+    for batch in ("1", "7", "20"):
+        calibrated(capsys, "--batch", batch, "-o", f"{batch}.calib")
+        files.add(Path(f"{batch}.calib").read_bytes())
+    assert len(files) == 1
+
+
+@pytest.mark.usefixtures("here")
+def test_fewer_samples_and_none_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    assert calibrated(capsys, "--samples", "5", "--no-keep-samples")["samples"] == 5
+    recorded = read(Path("model.calib"))
+    assert (recorded.samples, recorded.kept) == (5, {})
+
+
+@pytest.mark.usefixtures("here")
+def test_a_tensor_that_is_always_the_same_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez("data.npz", x=np.zeros((4, 3, 6, 6), np.float32))
+    net = Net(0)
+    net.output(net.op("Relu", net.conv(net.input("x", 3, 6, 6), 3, 4, bias=False), name="dead")).save(Path("model.onnx"))
+    assert calibrated(capsys)["warnings"] == ["tensor 'dead_out' was the same value in every sample"]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_tensor_that_becomes_nan_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    net = Net(0)
+    net.output(net.conv(net.op("Sqrt", net.input("x", 3, 6, 6), name="root"), 3, 4, name="last")).save(Path("model.onnx"))
+    warnings = calibrated(capsys)["warnings"]
+    assert "tensor 'root_out' became NaN or infinite: its layers will stay float" in warnings
+
+
+def broken(name: str) -> list[str]:
+    """Prepare a mistake in the current folder; the arguments that make it."""
+    model, data, more = "model.onnx", "data.npz", ["-o", "out.calib"]
+    x = np.load("data.npz")["x"]
+    if name == "no model":
+        model = "nothing.onnx"
+    elif name == "folder":
+        model = "."
+    elif name == "text":
+        Path("model.onnx").write_text("not a model")
+    elif name == "truncated":
+        Path("model.onnx").write_bytes(Path("model.onnx").read_bytes()[:300])
+    elif name == "domain":
+        proto = onnx.load("model.onnx")
+        proto.graph.node[0].domain = "my.own"
+        proto.opset_import.append(onnx.helper.make_opsetid("my.own", 1))
+        onnx.save(proto, "model.onnx")
+    elif name == "quantized":
+        assert main(["quantize", "model.onnx", "--int8", "--data", "data.npz", "-o", "int8.onnx"]) == 0
+        model = "int8.onnx"
+    elif name == "no data":
+        data = "nothing.npz"
+    elif name == "shape":
+        np.savez("data.npz", x=x[:, :, :5])
+    elif name == "missing":
+        np.savez("data.npz", y=x)
+    elif name == "nan":
+        x[7, 1, 2, 3] = np.nan
+        np.savez("data.npz", x=x)
+    elif name == "empty":
+        np.savez("data.npz", x=x[:0])
+    elif name == "exists":
+        Path("out.calib").write_text("mine")
+    elif name == "input":
+        more = ["-o", "model.onnx", "--force"]
+    elif name == "data is output":
+        more = ["-o", "data.npz", "--force"]
+    elif name == "no folder":
+        more = ["-o", "no/where.calib"]
+    elif name == "batch":
+        more += ["--batch", "0"]
+    return ["calibrate", model, "--data", data, *more]
+
+
+MISTAKES = {
+    "no model": ("model 'nothing.onnx' does not exist", "give the path"),
+    "folder": ("model '.' is a folder, expected an .onnx file", "ls ."),
+    "text": ("'model.onnx' is not an ONNX model, or is damaged", "fcdeploy export"),
+    "truncated": ("'model.onnx' is not an ONNX model, or is damaged", "fcdeploy export"),
+    "domain": ("is a Conv of the unknown domain 'my.own', expected a standard operator", "export"),
+    "quantized": ("the model is quantized already, expected a float model", "give the float model"),
+    "no data": ("data 'nothing.npz' does not exist", "DATA is an .npz"),
+    "shape": ("has shape (3, 5, 6), the model wants (3, 6, 6)", "fcdeploy inspect"),
+    "missing": ("data.npz: input 'x' is missing, it has 'y'", "the model wants 'x'"),
+    "nan": ("sample 7 has nan at (1, 2, 3), and 1 such values in all, expected finite numbers", "repair or remove"),
+    "empty": ("data.npz holds no samples, expected at least one", "--data"),
+    "exists": ("output 'out.calib' exists", "--force"),
+    "input": ("output 'model.onnx' is also an input", "-o"),
+    "data is output": ("output 'data.npz' is also an input", "-o"),
+    "no folder": ("folder 'no' of the output does not exist", "mkdir -p no"),
+    "batch": ("0 is not in the range", "fcdeploy calibrate --help"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message, hint = MISTAKES[name]
+    arguments = broken(name)
+    capsys.readouterr()
+    before = {file.name: file.read_bytes() for file in here.iterdir()}
+    code, out, err = run(capsys, *arguments)
+    lines = err.strip().splitlines()
+    text = " ".join(lines)
+    assert (code, out) == (2, "")
+    assert text.startswith("error: ")
+    assert message in text, err
+    assert "hint: " in text
+    assert hint in text.split("hint: ")[1]
+    assert "Traceback" not in err
+    assert {file.name: file.read_bytes() for file in here.iterdir()} == before

@@ -1,0 +1,180 @@
+"""The same record whatever the batch, order or number of threads; odd tensors named, not tripped over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from networks import Arrays, Net, in_memory, random_data
+from onnx import TensorProto
+
+from fcdeploy.graph import observe as module
+from fcdeploy.graph.model import input_specs, name_everything
+from fcdeploy.graph.observe import Smallest, keep_smallest, observe, sample_hash
+from fcdeploy.graph.prepare import prepare
+from fcdeploy.records.calibration import Calibration, to_bytes
+from fcdeploy.samples import Source
+
+
+def model_of(net: Net, *, prepared: bool = True) -> ir.Model:
+    model = ir.from_proto(net.model())
+    name_everything(model.graph)
+    if prepared:
+        prepare(model)
+    return model
+
+
+def record(model: ir.Model, data: Arrays, **options: Any) -> Calibration:
+    return observe(model, in_memory(data, model), model_hash="hash", **options)
+
+
+def images(net: Net) -> Net:
+    a, b = net.input("a", 4, 8, 8), net.input("b", 4, 8, 8)
+    x = net.op("Relu", net.op("Add", net.conv(a, 4, 8), net.conv(b, 4, 8)), name="sum_relu")
+    x = net.op("Flatten", net.op("GlobalAveragePool", net.op("Relu", net.conv(x, 8, 16))))
+    return net.output(net.op("Softmax", net.dense(x, 16, 5)))
+
+
+def tokens(net: Net) -> Net:
+    index = net.input("index", 6, dtype=TensorProto.INT64)
+    x = net.op("Gather", net.constant(net.normal(9, 8)), index)
+    return net.output(net.op("Relu", net.op("MatMul", x, net.constant(net.normal(8, 5)))))
+
+
+def free_size(net: Net) -> Net:
+    """Images of any height and width."""
+    x = net.op("Relu", net.conv(net.input("x", 3, "h", "w"), 3, 6))
+    return net.output(net.conv(net.op("MaxPool", x, kernel_shape=[2, 2]), 6, 2))
+
+
+DATA = random_data(0, 45, a=(4, 8, 8), b=(4, 8, 8))
+INDEX = {"index": np.random.default_rng(0).integers(0, 9, (45, 6))}
+
+
+@pytest.mark.parametrize(("build", "data"), [(images, DATA), (tokens, INDEX)])
+def test_the_same_bytes_for_any_batch_order_and_number_of_threads(
+    build: Any, data: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(build(Net(0)))
+    expected = to_bytes(record(model, data, batch=1))
+    for batch in (7, 32, None):
+        assert to_bytes(record(model, data, batch=batch)) == expected
+    order = np.random.default_rng(1).permutation(45)
+    assert to_bytes(record(model, {name: array[order] for name, array in data.items()}, batch=16)) == expected
+    monkeypatch.setattr("fcdeploy.graph.runtime.cores", lambda: 1)
+    assert to_bytes(record(model, data, batch=7)) == expected
+
+
+def test_other_samples_give_other_bytes() -> None:
+    model = model_of(images(Net(0)))
+    other = {name: array.copy() for name, array in DATA.items()}
+    other["a"][3, 0, 0, 0] += 1
+    assert to_bytes(record(model, DATA)) != to_bytes(record(model, other))
+
+
+def test_ends_and_moments_are_those_of_the_float_model() -> None:
+    """Against onnxruntime run on everything at once."""
+    net = images(Net(0))
+    model = model_of(net)
+    calibration = record(model, DATA, batch=7)
+    assert calibration.samples == 45
+    for record_, array in ((calibration.tensors["a"], DATA["a"]), (calibration.tensors["b"], DATA["b"])):
+        assert (record_.histogram.low, record_.histogram.high) == (array.min(), array.max())
+        assert record_.moments is not None
+        wide = array.astype(np.float64)
+        np.testing.assert_allclose(record_.moments.mean(), wide.mean((0, 2, 3)), atol=1e-12)
+        np.testing.assert_allclose(record_.moments.mean_square(), (wide**2).mean((0, 2, 3)), rtol=1e-12)
+        assert record_.kind == "input"
+    kinds = {r.kind for r in calibration.tensors.values()}
+    assert kinds == {"input", "activation", "weight", "bias"}
+    for value in model.graph.initializers.values():
+        if value.name in calibration.tensors:
+            array = value.const_value.numpy()  # type: ignore[union-attr]
+            found = calibration.tensors[value.name].histogram
+            assert (found.low, found.high, found.total) == (array.min(), array.max(), array.size)
+
+
+def test_what_a_fused_clip_hides_is_recorded_on_request() -> None:
+    model = model_of(images(Net(0)))
+    some, every = record(model, DATA), record(model, DATA, everything=True)
+    hidden = set(every.tensors) - set(some.tensors)
+    assert hidden == {"add4_out", "conv7_out"} or len(hidden) == 2
+    assert all(every.tensors[name].histogram.low < 0 for name in hidden)
+    assert all(every.tensors[name].histogram.total == r.histogram.total for name, r in some.tensors.items())
+
+
+def any_shapes(model: ir.Model, samples: list[Arrays]) -> Source:
+    return Source("mixed", tuple(input_specs(model)), lambda: ((f"{i}", s) for i, s in enumerate(samples)), None, False)
+
+
+def test_spatial_sizes_may_vary() -> None:
+    model = model_of(free_size(Net(0)))
+    random = np.random.default_rng(0)
+    sizes = [(6, 6), (6, 6), (9, 5), (6, 6), (4, 12)]
+    samples = [{"x": random.normal(size=(3, h, w)).astype(np.float32)} for h, w in sizes]
+    found = observe(model, any_shapes(model, samples), model_hash="hash", batch=2)
+    assert found.tensors["x"].shape == (None, 3, None, None)
+    assert found.tensors["x"].histogram.total == sum(3 * h * w for h, w in sizes)
+    assert found.tensors["x"].moments is not None
+    reordered = observe(model, any_shapes(model, samples[::-1]), model_hash="hash", batch=3)
+    assert to_bytes(reordered) == to_bytes(found)
+    (kept,) = found.kept.values()
+    assert kept.shape[1:] in {(3, h, w) for h, w in sizes}
+
+
+@pytest.mark.parametrize("what", ["nan", "inf"])
+def test_a_tensor_that_becomes_nan_or_infinite_is_in_the_record(what: str) -> None:
+    net = Net(0)
+    x = net.conv(net.input("x", 4, 8, 8), 4, 8)
+    y = net.op("Mul", x, net.constant(net.normal(1, 8, 8, 8) * 1e3))
+    y = net.op("Log" if what == "nan" else "Exp", y, name="odd")
+    model = model_of(net.output(y))
+    found = record(model, random_data(0, 9, x=(4, 8, 8)), batch=4).tensors["odd_out"].histogram
+    assert 0 < found.nonfinite < found.total
+    assert np.isfinite([found.low, found.high]).all()
+
+
+def test_a_scalar_and_a_model_without_float_results() -> None:
+    net = Net(0)
+    x = net.input("x", 4)
+    model = model_of(net.output(net.op("ReduceMax", x, keepdims=0, name="top"), net.op("Sigmoid", x)))
+    assert record(model, random_data(0, 9, x=(4,)), batch=9).tensors["top_out"].histogram.total == 1
+    net = Net(0)
+    model = model_of(net.output(net.op("ArgMax", net.input("x", 4), axis=1)))
+    assert set(record(model, random_data(0, 9, x=(4,))).tensors) == {"x"}
+
+
+def test_a_ragged_last_batch_counts_like_the_others() -> None:
+    model = model_of(images(Net(0)))
+    seven = {name: array[:7] for name, array in DATA.items()}
+    assert record(model, seven, batch=4).tensors["a"].histogram.total == 7 * 4 * 8 * 8
+
+
+def offered(samples: list[Arrays]) -> Arrays:
+    smallest = Smallest()
+    for sample in samples:
+        smallest.offer(sample_hash(sample), sample)
+    return smallest.arrays()
+
+
+def test_kept_samples_depend_on_neither_order_nor_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_BYTES", 4096)
+    monkeypatch.setattr(module, "KEPT_LEAST", 3)
+    monkeypatch.setattr(module, "KEPT_MOST", 12)
+    random = np.random.default_rng(0)
+    samples = [{"x": random.normal(size=(int(n),)).astype(np.float32)} for n in random.choice([8, 16, 512], 60)]
+    expected = offered(samples)
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(60)
+        found = offered([samples[i] for i in [*order, *order]])
+        np.testing.assert_array_equal(found["x"], expected["x"])
+
+
+def test_few_samples_are_all_kept_and_none_on_request() -> None:
+    model = model_of(tokens(Net(0)))
+    kept = record(model, INDEX).kept["index"]
+    assert sorted(kept.tolist()) == sorted(np.unique(INDEX["index"], axis=0).tolist())
+    np.testing.assert_array_equal(keep_smallest(in_memory(INDEX, model))["index"], kept)
+    assert record(model, INDEX, keep_samples=False).kept == {}

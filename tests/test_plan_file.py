@@ -1,0 +1,181 @@
+"""A plan as JSON: back and forth, and what is said about an edit that cannot be meant."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import fails
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.records.plan import DTYPES, KINDS, Decision, Plan, QParams, from_json, to_json
+from fcdeploy.records.plan import HINT as FULL_HINT
+
+HINT = "--dry-run --json > plan.json"
+GOOD: dict[str, Any] = {
+    "schema": "fcdeploy.plan/1",
+    "target": "portable",
+    "costs": "c0ffee",
+    "nodes": [
+        {"node": "conv1", "op": "Conv", "kind": "int8", "why": "QLinearConv"},
+        {"node": "tanh", "op": "Tanh", "kind": "float", "why": "no kernel"},
+    ],
+    "tensors": {
+        "x": {"dtype": "uint8", "scale": [0.5], "zero_point": 3, "axis": None, "why": "input"},
+        "w": {"dtype": "int8", "scale": [0.25, 0.125], "zero_point": 0, "axis": 0, "why": "per channel"},
+    },
+}
+
+
+def edited(*path: Any, to: Any = None, drop: bool = False) -> dict[str, Any]:
+    """The good plan with one entry replaced or dropped."""
+    plan = copy.deepcopy(GOOD)
+    *parents, last = path
+    place: Any = plan
+    for key in parents:
+        place = place[key]
+    if drop:
+        del place[last]
+    else:
+        place[last] = to
+    return plan
+
+
+def test_the_format_is_this() -> None:
+    plan = Plan(
+        "portable",
+        (Decision("conv1", "Conv", "int8", "QLinearConv"), Decision("tanh", "Tanh", "float", "no kernel")),
+        {
+            "x": QParams("uint8", (0.5,), 3, None, "input"),
+            "w": QParams("int8", (0.25, 0.125), 0, 0, "per channel"),
+        },
+        "c0ffee",
+    )
+    assert to_json(plan) == GOOD
+    assert from_json(GOOD, "p") == plan
+    assert from_json({"schema": "fcdeploy.quantize/1", "plan": GOOD}, "p") == plan  # what --dry-run --json prints
+
+
+names = st.text(min_size=1, max_size=8)
+scale = st.floats(2.0**-149, 2.0**127, width=32, allow_subnormal=True)
+
+
+@st.composite
+def qparams(draw: st.DrawFn) -> QParams:
+    dtype = draw(st.sampled_from(DTYPES))
+    limits = np.iinfo(dtype)
+    axis = draw(st.none() | st.integers(0, 4))
+    scales = draw(st.lists(scale, min_size=1, max_size=1 if axis is None else 4))
+    return QParams(dtype, tuple(scales), draw(st.integers(int(limits.min), int(limits.max))), axis, draw(names))
+
+
+plans = st.builds(
+    Plan,
+    names,
+    st.lists(st.builds(Decision, names, names, st.sampled_from(KINDS), names), max_size=4).map(tuple),
+    st.dictionaries(names, qparams(), max_size=4),
+)
+
+
+@given(plans)
+def test_a_plan_comes_back_from_its_json(plan) -> None:
+    assert from_json(to_json(plan), "p") == plan
+    back = from_json(json.loads(json.dumps(to_json(plan), allow_nan=False)), "p")
+    assert back == plan
+    assert list(back.tensors) == list(plan.tensors)
+
+
+def test_scales_become_what_a_file_holds() -> None:
+    assert from_json(edited("tensors", "x", "scale", to=[0.1]), "p").tensors["x"].scale == (float(np.float32(0.1)),)
+    assert from_json(edited("tensors", "x", "scale", to=[2]), "p").tensors["x"].scale == (2.0,)
+
+
+def test_reasons_may_be_left_out() -> None:
+    assert from_json(edited("nodes", 0, "why", drop=True), "p").nodes[0].why == ""
+    assert from_json(edited("tensors", "x", "why", drop=True), "p").tensors["x"].why == ""
+
+
+@pytest.mark.parametrize(
+    "data", [None, 3, [], "plan", {}, {"schema": "fcdeploy.plan/2"}, {"plan": 3}, {"plan": [GOOD]}]
+)
+def test_what_is_no_plan(data) -> None:
+    with fails("plan.json is no plan: its schema is not 'fcdeploy.plan/1'", HINT):
+        from_json(data, "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (edited("extra", to=1), "p has the unknown key 'extra', expected costs, nodes, schema, target, tensors"),
+        (edited("target", drop=True), "p has no 'target'"),
+        (edited("nodes", drop=True), "p has no 'nodes'"),
+        (edited("tensors", drop=True), "p has no 'tensors'"),
+        (edited("nodes", to=None), "p has nodes 'None', expected a list"),
+        (edited("nodes", to={"conv1": {}}), "p has nodes \"{'conv1': {}}\", expected a list"),
+        (edited("nodes", to="conv1"), "p has nodes 'conv1', expected a list"),
+        (edited("tensors", to=[]), "p has tensors '[]', expected an object"),
+        (edited("tensors", to=7), "p has tensors '7', expected an object"),
+        (edited("nodes", 1, to="tanh"), "p, node 1 is 'tanh', expected an object"),
+        (edited("nodes", 1, "kin", to="int8"), "p, node 1 has the unknown key 'kin', expected kind, node, op, why"),
+        (edited("nodes", 0, "op", drop=True), "p, node 0 has no 'op'"),
+        (edited("nodes", 0, "kind", to="int4"), "p, node 0 has kind 'int4', expected int8, moves, absorbed, "),
+        (edited("nodes", 0, "kind", to=["int8"]), "p, node 0 has kind ['int8'], expected int8"),
+        (edited("tensors", "x", to=None), "p, tensor 'x' is None, expected an object"),
+        (
+            edited("tensors", "x", "zeropoint", to=0),
+            "p, tensor 'x' has the unknown key 'zeropoint', expected axis, dtype, scale, why, zero_point",
+        ),
+        (edited("tensors", "x", "axis", drop=True), "p, tensor 'x' has no 'axis'"),
+        (edited("tensors", "x", "dtype", to="int4"), "p, tensor 'x' has dtype 'int4', expected uint8, int8, int32"),
+        (edited("tensors", "x", "zero_point", to=256), "has zero_point 256, expected an integer that uint8 holds"),
+        (edited("tensors", "x", "zero_point", to=-1), "has zero_point -1, expected an integer that uint8 holds"),
+        (edited("tensors", "w", "zero_point", to=128), "has zero_point 128, expected an integer that int8 holds"),
+        (edited("tensors", "x", "zero_point", to=1.5), "has zero_point 1.5, expected an integer"),
+        (edited("tensors", "x", "zero_point", to=True), "has zero_point True, expected an integer"),
+        (edited("tensors", "w", "axis", to="0"), "p, tensor 'w' has axis '0', expected an integer or null"),
+        (edited("tensors", "w", "axis", to=None), "p, tensor 'w' has 2 scales and no axis, expected one scale"),
+    ],
+)
+def test_edits_that_cannot_be_meant(plan, message) -> None:
+    with fails(message, HINT):
+        from_json(plan, "p")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        0.5, [], "0.5", None, [None], ["0.5"], [True], [0], [-1.0], [0.5, 0.0], [float("nan")], [float("inf")],
+        [1e-60], [1e39], [10**400], {"0": 1.0},
+    ],
+)  # fmt: skip
+def test_scales_that_are_none(value) -> None:
+    with fails(f"p, tensor 'w' has scale {str(value)[:40]!r}, expected a list of positive float32 numbers", HINT):
+        from_json(edited("tensors", "w", "scale", to=value), "p")
+
+
+def outcome(plan: Any) -> Plan | FcdeployError:
+    try:
+        return from_json(plan, "p")
+    except FcdeployError as error:
+        return error
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2), max_leaves=4,
+), st.data())  # fmt: skip
+def test_anything_anywhere_is_a_plan_or_an_error(value, data) -> None:
+    paths = [("target",), ("nodes",), ("tensors",), ("nodes", 0), ("tensors", "w")]
+    paths += [("nodes", 0, key) for key in GOOD["nodes"][0]] + [("tensors", "w", key) for key in GOOD["tensors"]["w"]]
+    plan = edited(*data.draw(st.sampled_from(paths)), to=value)
+    found = outcome(plan)
+    if isinstance(found, FcdeployError):
+        assert "\n" not in found.message
+        assert found.hint == FULL_HINT
+    else:
+        assert outcome(to_json(found)) == found

@@ -1,0 +1,321 @@
+"""`fcdeploy quantize` as a command: plan round trip, same bytes, what it prints, and every way it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from networks import Net, random_data
+
+from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.cli import main
+from fcdeploy.graph.runtime import Session
+
+DATA = random_data(0, 20, x=(3, 8, 8))
+
+
+def small(net: Net) -> Net:
+    x = net.op("Relu", net.conv(net.input("x", 3, 8, 8), 3, 8, name="first"), name="relu")
+    x = net.op("Add", net.conv(x, 8, 8, name="second"), x, name="add")
+    x = net.op("Tanh", x, name="tanh")
+    x = net.op("Flatten", net.op("GlobalAveragePool", net.conv(x, 8, 8, name="third"), name="mean"), name="flat")
+    return net.output(net.dense(x, 8, 3, name="dense"))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with model.onnx and data.npz, the current one."""
+    monkeypatch.chdir(tmp_path)
+    small(Net(0)).save(Path("model.onnx"))
+    np.savez("data.npz", **DATA)
+    return tmp_path
+
+
+class Command:
+    """Runs `fcdeploy quantize model.onnx --int8 ...` in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def text(self, *arguments: str, command: str = "quantize") -> tuple[int, str, str]:
+        self.capsys.readouterr()
+        fixed = ["quantize", "model.onnx", "--int8"] if command == "quantize" else [command, "model.onnx"]
+        code = main([*fixed, *arguments])
+        out, err = self.capsys.readouterr()
+        return code, out, err
+
+    def json(self, *arguments: str, data: bool = True) -> dict[str, Any]:
+        code, out, err = self.text("--json", *(["--data", "data.npz"] if data else []), *arguments)
+        assert code == 0, err
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+    def plan(self, *arguments: str) -> dict[str, Any]:
+        plan: dict[str, Any] = self.json("--dry-run", *arguments)["plan"]
+        return plan
+
+    def file(self, name: str, *arguments: str, data: bool = True) -> bytes:
+        self.json("-o", name, *arguments, data=data)
+        return Path(name).read_bytes()
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(capsys)
+
+
+def kinds(plan: dict[str, Any]) -> dict[str, str]:
+    return {row["node"]: row["kind"] for row in plan["nodes"]}
+
+
+def test_json_says_which_nodes_are_int8_and_why_others_are_not(command: Command) -> None:
+    found = command.json("-o", "int8.onnx")
+    assert next(iter(found.items())) == ("schema", "fcdeploy.quantize/1")
+    integer = {row["node"]: row["kernel"] for row in found["nodes_int8"]}
+    assert {"first", "second", "third", "add", "mean", "dense"} <= set(integer)
+    assert integer["first"] == "QLinearConv"
+    assert integer["dense"] == "QGemm"
+    (tanh,) = found["nodes_float"]
+    assert tanh == {"node": "tanh", "op": "Tanh", "why": "onnxruntime has no integer kernel for it on CPUs"}
+    assert found["bytes_int8"] == Path("int8.onnx").stat().st_size
+    assert found["bytes_float"] == Path("model.onnx").stat().st_size
+    assert found["output"] == "int8.onnx"
+    assert found["warnings"] == []
+    f, q = (Session(Path(name), threads=1).run(DATA)[0] for name in ("model.onnx", "int8.onnx"))
+    assert fidelity(f, q).sqnr_db > 28
+
+
+def test_people_see_counts_and_reasons(command: Command) -> None:
+    code, out, _ = command.text("--data", "data.npz", "-o", "int8.onnx")
+    assert code == 0
+    assert "3 of 3 Conv, 1 of 1 Gemm, 1 of 1 Add" in out
+    assert "onnxruntime has no integer kernel" in " ".join(out.split())
+    assert out.strip().splitlines()[-1].startswith("next: fcdeploy validate int8.onnx --against model.onnx")
+
+
+def test_a_dry_run_writes_nothing(command: Command, here: Path) -> None:
+    before = sorted(file.name for file in here.iterdir())
+    code, out, _ = command.text("--data", "data.npz", "--dry-run", "-o", "int8.onnx")
+    assert code == 0
+    assert "nothing was written" in out
+    assert command.plan()["schema"] == "fcdeploy.plan/1"
+    assert sorted(file.name for file in here.iterdir()) == before
+
+
+def test_a_plan_goes_round(command: Command) -> None:
+    """What --dry-run --json prints, given back with --plan, makes the same bytes; so does the plan alone."""
+    expected = command.file("a.onnx", "--ranges", "minmax")
+    printed = command.json("--dry-run", "--ranges", "minmax")
+    Path("printed.json").write_text(json.dumps(printed))
+    Path("plan.json").write_text(json.dumps(printed["plan"]))
+    assert command.file("b.onnx", "--plan", "printed.json") == expected
+    assert command.file("c.onnx", "--plan", "plan.json") == expected
+    assert command.file("d.onnx") != expected
+
+
+def test_an_edited_plan_is_followed(command: Command) -> None:
+    plan = command.plan()
+    next(row for row in plan["nodes"] if row["node"] == "third")["kind"] = "float"
+    Path("plan.json").write_text(json.dumps(plan))
+    found = command.json("--plan", "plan.json", "-o", "int8.onnx")
+    assert "third" in {row["node"] for row in found["nodes_float"]}
+
+
+def test_the_same_bytes_from_data_and_from_a_calibration_file(command: Command) -> None:
+    expected = command.file("a.onnx")
+    assert command.text("--data", "data.npz", "--batch", "3", command="calibrate")[0] == 0
+    assert command.file("b.onnx", "--calibration", "model.calib", data=False) == expected
+    assert command.file("c.onnx", "--calibration", "model.calib") == expected
+
+
+def test_the_same_bytes_for_any_number_of_threads(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = command.file("a.onnx")
+    for threads in (1, 3):
+        monkeypatch.setattr("fcdeploy.graph.runtime.cores", lambda threads=threads: threads)
+        assert command.file(f"{threads}.onnx") == expected
+
+
+def test_keep_float_by_name_glob_and_operator(command: Command) -> None:
+    plan = command.plan("--keep-float", "f*", "--keep-float", "op:Add", "--keep-float", "dense")
+    found = kinds(plan)
+    assert {found[name] for name in ("first", "flat", "add", "dense")} == {"float"}
+    assert found["third"] == "int8"
+    reasons = {row["node"]: row["why"] for row in plan["nodes"]}
+    assert reasons["dense"] == "kept in float by --keep-float dense"
+
+
+def test_targets_choose_the_type_of_activations(command: Command) -> None:
+    for target, dtype in (("portable", "uint8"), ("arm64", "int8")):
+        plan = command.plan("--target", target)
+        assert plan["target"] == target
+        assert plan["tensors"]["x"]["dtype"] == dtype
+
+
+def test_effort_and_samples(command: Command) -> None:
+    assert command.file("fast.onnx", "--effort", "fast") != command.file("balanced.onnx")
+    assert command.text("--data", "data.npz", "--no-keep-samples", command="calibrate")[0] == 0
+    found = command.json("--calibration", "model.calib", "-o", "c.onnx", data=False)
+    assert found["warnings"] == [
+        "bias correction left out: the calibration carries no samples, and there is no --data"
+    ]
+    assert Path("c.onnx").read_bytes().count(b"fast") <= 1
+    assert command.file("fewer.onnx", "--samples", "6") != command.file("all.onnx")
+
+
+def test_the_file_says_what_it_was_made_from(command: Command) -> None:
+    command.file("int8.onnx")
+    (entry,) = onnx.load("int8.onnx").metadata_props
+    made = json.loads(entry.value)
+    assert entry.key == "fcdeploy"
+    assert set(made) >= {"float", "data", "target", "effort"}
+
+
+@pytest.mark.parametrize("opset", [9, 11, 12])
+def test_old_operator_sets(opset: int, command: Command) -> None:
+    """Per-channel scales need opset 13: an older model is brought there, or refused in words."""
+    net = Net(0, 13)
+    small(net)
+    proto = net.model()
+    proto.opset_import[0].version = opset
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, "model.onnx")
+    f = Session(Path("model.onnx"), threads=1).run(DATA)[0]
+    command.file("int8.onnx")
+    assert fidelity(f, Session(Path("int8.onnx"), threads=1).run(DATA)[0]).sqnr_db > 28
+
+
+def edited(**changes: Any) -> None:
+    data = json.loads(Path("plan.json").read_text())
+    for key, value in changes.items():
+        place, name, field = key.split("__")
+        row = data["tensors"][name] if place == "tensors" else next(r for r in data["nodes"] if r["node"] == name)
+        row[field] = value
+    Path("plan.json").write_text(json.dumps(data))
+
+
+def broken(name: str, command: Command) -> list[str]:
+    """Prepare a mistake in the current folder; the arguments that make it."""
+    out, data = ["-o", "out.onnx"], ["--data", "data.npz"]
+    x = DATA["x"].copy()
+    if name.startswith("plan"):
+        Path("plan.json").write_text(json.dumps(command.plan()))
+        data += ["--plan", "plan.json"]
+    if name == "calibration of another model":
+        assert command.text(*data, command="calibrate")[0] == 0
+        small(Net(1)).save(Path("model.onnx"))
+        return ["--calibration", "model.calib", *out]
+    if name == "calibration that is none":
+        return ["--calibration", "data.npz", *out]
+    if name == "calibration damaged":
+        assert command.text(*data, command="calibrate")[0] == 0
+        Path("model.calib").write_bytes(Path("model.calib").read_bytes()[:-40])
+        return ["--calibration", "model.calib", *out]
+    if name == "neither":
+        return out
+    if name == "no output":
+        return data
+    if name == "exists":
+        Path("out.onnx").write_text("mine")
+    if name == "output is input":
+        out = ["-o", "model.onnx", "--force"]
+    if name == "output is data":
+        out = ["-o", "data.npz", "--force"]
+    if name == "shape":
+        np.savez("data.npz", x=x[..., :7])
+    if name == "nan":
+        x[2, 0, 0, 1] = np.inf
+        np.savez("data.npz", x=x)
+    if name == "missing":
+        np.savez("data.npz", y=x)
+    if name == "truncated":
+        Path("model.onnx").write_bytes(Path("model.onnx").read_bytes()[:-200])
+    if name == "quantized":
+        command.file("int8.onnx")
+        Path("int8.onnx").replace("model.onnx")
+    if name == "domain":
+        proto = onnx.load("model.onnx")
+        proto.graph.node[0].domain = "my.own"
+        proto.opset_import.append(onnx.helper.make_opsetid("my.own", 1))
+        onnx.save(proto, "model.onnx")
+    options = {
+        "ranges": ["--ranges", "best"], "effort": ["--effort", "most"], "target": ["--target", "z80"],
+        "keep": ["--keep-float", "nobody"], "unknown option": ["--ranks", "mse"],
+        "plan and keep": ["--keep-float", "first"], "plan of another target": ["--target", "arm64"],
+    }  # fmt: skip
+    if name == "plan kind":
+        edited(nodes__first__kind="int3")
+    if name == "plan key":
+        edited(nodes__first__bits=8)
+    if name == "plan scale":
+        edited(tensors__x__scale=[-1.0])
+    if name == "plan moves":
+        edited(tensors__flat_out__scale=[0.75])
+    if name == "plan text":
+        Path("plan.json").write_text("{")
+    if name == "plan list":
+        Path("plan.json").write_text("[1]")
+    if name == "plan rows":
+        data_ = json.loads(Path("plan.json").read_text())
+        Path("plan.json").write_text(json.dumps(data_ | {"nodes": 3}))
+    if name == "plan tensors":
+        data_ = json.loads(Path("plan.json").read_text())
+        Path("plan.json").write_text(json.dumps(data_ | {"tensors": []}))
+    if name == "plan is output":
+        out = ["-o", "plan.json", "--force"]
+    if name == "plan missing":
+        Path("plan.json").unlink()
+    return [*data, *out, *options.get(name, [])]
+
+
+MISTAKES = {
+    "calibration of another model": ("calibration 'model.calib' was made from another model", "fcdeploy calibrate model.onnx"),
+    "calibration that is none": ("'data.npz' is not a calibration file, or is damaged", "fcdeploy calibrate"),
+    "calibration damaged": ("'model.calib' is not a calibration file, or is damaged", "fcdeploy calibrate"),
+    "neither": ("neither --data nor --calibration was given", "fcdeploy quantize MODEL"),
+    "no output": ("there is no output: -o was not given", "--dry-run"),
+    "exists": ("output 'out.onnx' exists", "--force"),
+    "output is input": ("output 'model.onnx' is also an input", "-o"),
+    "output is data": ("output 'data.npz' is also an input", "-o"),
+    "shape": ("has shape (3, 8, 7), the model wants (3, 8, 8)", "fcdeploy inspect"),
+    "nan": ("sample 2 has inf at (0, 0, 1)", "repair or remove"),
+    "missing": ("input 'x' is missing, it has 'y'", "the model wants 'x'"),
+    "truncated": ("'model.onnx' is not an ONNX model, or is damaged", "fcdeploy export"),
+    "quantized": ("the model is quantized already, expected a float model", "give the float model"),
+    "domain": ("of the unknown domain 'my.own'", "export"),
+    "ranges": ("--ranges 'best' is unknown, expected mse, minmax, percentile, entropy", "--ranges mse"),
+    "effort": ("--effort 'most' is unknown, expected fast, balanced", "--effort fast"),
+    "target": ("--target 'z80' is unknown, expected host, portable", "fcdeploy doctor"),
+    "keep": ("--keep-float 'nobody' fits no node of the model", "fcdeploy inspect"),
+    "unknown option": ("unknown option '--ranks'", "did you mean"),
+    "plan and keep": ("--keep-float and --plan were both given", '"kind" to "float"'),
+    "plan of another target": ("is for target 'x86-avx2', not 'arm64'", "--target x86-avx2"),
+    "plan kind": ("node 0 has kind 'int3', expected int8", "--dry-run"),
+    "plan key": ("node 0 has the unknown key 'bits', expected", "--dry-run"),
+    "plan scale": ("tensor 'x' has scale [-1.0], expected a list of positive numbers", "--dry-run"),
+    "plan moves": ("moves bytes between tensors of different scales", "--dry-run"),
+    "plan text": ("plan 'plan.json' cannot be read as JSON", "--dry-run"),
+    "plan list": ("plan 'plan.json' is no plan: its schema is not", "--dry-run"),
+    "plan rows": ("plan 'plan.json'", "--dry-run"),
+    "plan tensors": ("plan 'plan.json'", "--dry-run"),
+    "plan is output": ("output 'plan.json' is also an input", "-o"),
+    "plan missing": ("plan 'plan.json' cannot be read", "--dry-run"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes(name: str, here: Path, command: Command) -> None:
+    message, hint = MISTAKES[name]
+    arguments = broken(name, command)
+    before = {file.name: file.read_bytes() for file in here.iterdir()}
+    code, out, err = command.text(*arguments)
+    text = " ".join(err.split())
+    assert (code, out) == (2, "")
+    assert text.startswith("error: ")
+    assert message in text, err
+    assert "internal" not in text
+    assert hint in text.split("hint: ")[1]
+    assert {file.name: file.read_bytes() for file in here.iterdir()} == before
