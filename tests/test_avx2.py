@@ -202,6 +202,20 @@ def test_dense_layer_is_the_real_kernel(op: str, case: dict[str, Any]) -> None:
     np.testing.assert_array_equal(run(node, inputs, weights, out, case["threads"]), expected)
 
 
+@pytest.mark.parametrize("x_scale", [0.013, 0.1, 0.37, 1.7])
+@pytest.mark.parametrize("y_scale", [0.011, 0.3, 2.9])
+def test_scales_are_multiplied_as_the_runtime_does(x_scale: float, y_scale: float) -> None:
+    """Every output lies on a tie but for the rounding of the scales' product, which then decides."""
+    half = np.arange(255) + 0.5
+    sums = np.full((1, 255), 200 * 111, np.int64)
+    x, y = np.float32(x_scale), np.float32(y_scale)
+    w = (half * y_scale / (x_scale * 200 * 111)).astype(np.float32)
+    constants = {"xs": x, "z": np.uint8(0), "w": np.full((1, 255), 111, np.int8), "ws": w, "ys": y}
+    node = oh.make_node("QLinearMatMul", ["a", "xs", "z", "w", "ws", "wz", "ys", "z"], ["y"])
+    real = run(node, {"a": np.array([[200]], np.uint8)}, {**constants, "wz": np.zeros(255, np.int8)}, Tp.UINT8)
+    np.testing.assert_array_equal(avx2.requantize(sums, (x, w, y), 0), real)
+
+
 def test_requantize_rounds_halves_to_even_and_clips() -> None:
     sums = np.array([[-3, -1, 1, 3, 5, 2000, -2000]])
     one = np.float32(1)

@@ -187,6 +187,13 @@ def test_bounds_come_from_the_graph(before: tuple[onnx.NodeProto, ...], zero: in
     assert proof.safe == (255 not in bounds)
 
 
+def test_borders_are_zero_points_even_where_no_activation_is() -> None:
+    """Activations are 30 to 60 above it: of 127 and -127, the second meets a border."""
+    w = np.array([[[[127]], [[-127]]]], np.int8)
+    proof = only(qdq("Conv", w, before=(node("Clip", "x three six", "b"),)))
+    assert (proof.worst, proof.limit) == (127 * 60, 32767)
+
+
 def test_bounds_hold_for_every_activation_the_runtime_computes() -> None:
     """A second pair of Q and DQ with coarser steps, behind a clip."""
     from fcdeploy.graph.runtime import Session
@@ -304,7 +311,7 @@ def test_inspect_names_the_worst_layer(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_inspect_of_another_tools_models(tmp_path: Path) -> None:
-    """onnxruntime's reduced range halves every weight: safe. Its full range is not, as the weights' peaks say."""
+    """onnxruntime's reduced range halves every weight, so that none can overflow."""
     float_model = small_models.residual(tmp_path / "r.onnx")
     reduced = inspect(
         small_models.quantized(float_model, small_models.samples(16, 3, 8, 8), tmp_path / "r8.onnx"), saturation=True

@@ -37,7 +37,7 @@ def command(output: Path | None, seconds: float, as_json: bool) -> None:
         results = {name: _whole_line(name, data, folder, seconds) for name, data in NETWORKS}
     rows = tuple(_row(name, values) for name, values in results.items())
     where = f"{output}/resnet" if output else "resnet"
-    lines = (
+    lines: tuple[str, ...] = (
         "time is int8 / float on this CPU, one thread, batch 1, the two taken in turn, with its 95 % interval",
         f"next: fcdeploy inspect {where}.int8.onnx --kernels",
         f"      fcdeploy validate {where}.int8.onnx --against {where}.onnx --data calib_data/digits.eval.npz --layers",

@@ -132,18 +132,16 @@ class Watched:
 
 def _in_order(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iterator[TensorRecord]:
     """Inputs, then layer by layer weight, bias and results."""
-    for value in graph.inputs:
-        if value.name in records:
-            yield records[value.name]
+    yield from (records[value.name or ""] for value in graph.inputs if value.name in records)
     for node in graph:
         row = operator(node.op_type, node.domain)
         for index, kind in ((row.weight, "weight"), (row.bias, "bias")):
-            value = node.inputs[index] if index is not None and index < len(node.inputs) else None
-            if value is not None and is_constant(value) and value.dtype == ir.DataType.FLOAT:
-                array = value.const_value.numpy()  # type: ignore[union-attr]
-                name, layer = value.name or "", node.name or ""
+            constant = node.inputs[index] if index is not None and index < len(node.inputs) else None
+            if constant is not None and is_constant(constant) and constant.dtype == ir.DataType.FLOAT:
+                array = constant.const_value.numpy()  # type: ignore[union-attr]
+                name, layer = constant.name or "", node.name or ""
                 yield TensorRecord(name, kind, layer, node.op_type, array.shape, histogram(array))
-        yield from (records[value.name] for value in node.outputs if value.name in records)
+        yield from (records[result.name or ""] for result in node.outputs if result.name in records)
 
 
 def _bytes_a_sample(values: list[ir.Value]) -> int:

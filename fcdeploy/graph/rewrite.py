@@ -226,7 +226,7 @@ class Writer:
 
     def _constants(self, node: ir.Node, weight: ir.Value, layer: Layer) -> None:
         """Weight and bias of a layer as integers behind DequantizeLinear."""
-        named = [(weight.name or "", layer.weight, operator(node.op_type).weight)]
+        named: list[tuple[str, NDArray[Any], int | None]] = [(weight.name or "", layer.weight, operator(node.op_type).weight)]
         if layer.bias is not None:
             named.append((bias_name(node), layer.bias, operator(node.op_type).bias))
         for name, integers, index in named:
@@ -257,7 +257,7 @@ class Writer:
         while name in self.graph.initializers:
             name += "'"
         tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.register_initializer(value)
         return value
 

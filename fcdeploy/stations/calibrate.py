@@ -55,9 +55,8 @@ def calibrate(
         aside.write_bytes(to_bytes(calibration))
     rows = list(ranges_table(calibration))
     if table_file:
-        with replacing(table_file, force=force) as aside, aside.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerows([COLUMNS, *rows])
+        with replacing(table_file, force=force) as beside, beside.open("w", newline="") as table:
+            csv.writer(table).writerows([COLUMNS, *rows])
     return _report(calibration, rows, seconds, target)
 
 

@@ -33,7 +33,7 @@ def saturates_alike(node: ir.Node, q: QParams) -> bool:
     b = bounds(node)
     with np.errstate(over="ignore"):
         ends = quantize(np.array([b.low, b.high], np.float32), q)
-    return ends.tolist() == list(LIMITS[q.dtype])
+    return bool(tuple(ends.tolist()) == LIMITS[q.dtype])
 
 
 def clips_on_bytes(

@@ -44,7 +44,7 @@ def weight_scales(model: ir.Model, plan: Plan, calibration: Calibration, pair_li
         tensors[name] = QParams("int8", tuple(float(s) for s in scale), 0, axis, why)
         if operator(node.op_type).bias is not None:
             tensors[bias_name(node)] = bias_qparams(input_scale, tensors[name].scale)
-    for node, _, weight, axis in stored_layers(model.graph, plan):
+    for _, _, weight, axis in stored_layers(model.graph, plan):
         rows = _rows(weight, axis)
         scale = search_scales(rows, np.ones(rows.shape[1]), None)
         why = "bytes in the file, read back when the model is loaded"
@@ -96,13 +96,14 @@ def kernel_weight(node: ir.Node, weight: ir.Value) -> NDArray[np.float64]:
     """The weight as the integer kernel is given it: with the channels of zeros that make it faster."""
     array = weight.const_value.numpy().astype(np.float64)  # type: ignore[union-attr]
     more = missing_channels(node)
-    return np.pad(array, [(0, more if axis == 1 else 0) for axis in range(array.ndim)]) if more else array
+    return np.pad(array, [(0, more if axis == 1 else 0) for axis in range(array.ndim)])
 
 
 def round_bias(bias: NDArray[np.float64], q: QParams) -> NDArray[np.int32]:
     """round(bias / scale), saturated to 32 bits."""
     low, high = LIMITS["int32"]
-    return np.clip(np.rint(bias / np.asarray(q.scale)), low, high).astype(np.int32)
+    integers: NDArray[np.int32] = np.clip(np.rint(bias / np.asarray(q.scale)), low, high).astype(np.int32)
+    return integers
 
 
 def bias_array(node: ir.Node) -> NDArray[np.float64] | None:

@@ -21,6 +21,7 @@ from fcdeploy.graph.prepare.fold_shapes import fold_shapes
 from fcdeploy.graph.prepare.global_average_pool import global_average_pool
 from fcdeploy.graph.prepare.lift_constants import lift_constants
 from fcdeploy.graph.prepare.pad_into_conv import pad_into_conv
+from fcdeploy.graph.prepare.raise_opset import raise_opset
 from fcdeploy.graph.prepare.remove_unused import remove_unused
 from fcdeploy.graph.prepare.separate_shared_weights import separate_shared_weights
 from fcdeploy.graph.prepare.shapes import infer_shapes
@@ -52,6 +53,7 @@ def prepare(model: ir.Model) -> tuple[Changes, ...]:
     """
     counts: dict[str, int] = {}
     name_everything(model.graph)
+    raise_opset(model)
     for _ in range(ROUNDS):
         infer_shapes(model)
         declined: dict[str, tuple[str, ...]] = {}

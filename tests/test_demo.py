@@ -1,0 +1,41 @@
+"""fcdeploy demo: the whole line in a checkout, an error anywhere else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fcdeploy import cli
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_in_a_checkout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT)
+    assert cli.main(["demo", "--seconds", "0.2", "--json", "-o", str(tmp_path)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["schema"] == "fcdeploy.demo/1"
+    assert list(printed["networks"]) == ["lenet5", "dense", "resnet"]
+    for name, values in printed["networks"].items():
+        proof, written = values["validate"], values["quantize"]
+        assert proof["float"] > 0.99
+        assert abs(proof["drop"]) < 0.5  # percentage points, of 800 images
+        assert proof["sqnr_db"] > 30
+        assert proof["kernel_sqnr_db"] is None or proof["kernel_sqnr_db"] > 38
+        assert values["bench"]["ratio"] > 0
+        # what the numbers speak of is what lies in the folder
+        assert written["bytes_int8"] == (tmp_path / f"{name}.int8.onnx").stat().st_size
+        assert written["bytes_int8"] < 0.4 * (tmp_path / f"{name}.onnx").stat().st_size
+
+
+def test_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["demo", "--seconds", "0.2", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, second = err.splitlines()
+    assert first.endswith("has no models/lenet5.py and calib_data/")
+    assert second == "hint: run it in a checkout of the project: scripts/demo"
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,197 @@
+"""The docs are true: their commands run, their options and keys exist, their links lead somewhere.
+
+The commands of a page run one after the other in one folder that holds models/ and calib_data/, as a reader would run
+them.  What a page shows of an error is compared word by word; other output holds times, and is not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from fcdeploy import cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+GUIDE = ROOT / "docs" / "guide.md"
+COMMAND = re.compile(r"^(?:\$ )?((?:fcdeploy|scripts/\w+)(?: .*)?)$")
+LONG = ("fcdeploy demo", "scripts/")  # parsed, not run here
+MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|work|Users|mnt|usr|opt)\b")
+METRIC = re.compile(r"```python\n(def margin.*?)```", re.DOTALL)
+
+
+def fenced(page: Path) -> Iterator[str]:
+    """The lines of a page that stand between fences."""
+    inside = False
+    for line in page.read_text().splitlines():
+        if line.startswith("```"):
+            inside = not inside
+        elif inside:
+            yield line
+
+
+def shown(page: Path) -> list[tuple[str, list[str]]]:
+    """Each command of a page with the error lines shown below it."""
+    found: list[tuple[str, list[str]]] = []
+    for line in fenced(page):
+        if match := COMMAND.match(line):
+            found.append((match[1].split("#")[0].strip(), []))
+        elif line.startswith(("error: ", "hint: ")):
+            found[-1][1].append(line)
+    return found
+
+
+def commands() -> dict[str, click.Command]:
+    context = click.Context(cli.fcdeploy)
+    return {name: cli.fcdeploy.get_command(context, name) for name in cli.COMMANDS}  # type: ignore[misc]
+
+
+def quicker(words: list[str]) -> list[str]:
+    """The same command with less measuring; of an option given twice, the last counts."""
+    if words[0] == "bench":
+        return [*words, "--seconds", "0.1", "--interval", "1000"]
+    free = not {"--costs", "--plan"} & set(words)
+    return [*words, "--costs", "none"] if words[0] == "quantize" and free else words
+
+
+def run(command: str, done: set[str]) -> int:
+    """The exit code of a command; one that succeeded in this folder before is not run again."""
+    if command in done:
+        return 0
+    code = cli.main(quicker(shlex.split(command)[1:]))
+    if code == 0:
+        done.add(command)
+    return code
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
+    """The folder to be in, like a checkout, and the commands that were run there."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("models", "calib_data"):
+        (folder / name).symlink_to(ROOT / name)
+    found = METRIC.search(GUIDE.read_text())
+    assert found
+    (folder / "metrics.py").write_text(found[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield set()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if shown(page)], ids=lambda page: page.name)
+def test_every_command_runs(page: Path, done: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for command, errors in shown(page):
+        if command.startswith(LONG):
+            continue
+        line, _, redirect = command.partition(" > ")
+        code = run(line, done)
+        out, err = capsys.readouterr()
+        # a limit on speed may be missed on this machine, and that is no mistake of the page
+        assert code == (2 if errors else 0) or (code == 1 and "--max-ratio" in line), f"{command}\n{err}"
+        assert not errors or err.splitlines() == errors, command
+        if redirect:
+            Path(redirect).write_text(out)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_long_commands_exist_with_their_options(page: Path) -> None:
+    for command, _ in shown(page):
+        program, *words = shlex.split(command)
+        if program != "fcdeploy":
+            assert os.access(ROOT / program, os.X_OK), command
+        elif command.startswith(LONG):
+            commands()[words[0]].make_context(words[0], words[1:])
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_guide_has_every_option_of(name: str) -> None:
+    text = GUIDE.read_text()
+    assert f"\n## fcdeploy {name}\n" in text
+    section = text.split(f"\n## fcdeploy {name}\n")[1].split("\n## ")[0]
+    options = [param for param in commands()[name].params if isinstance(param, click.Option)]
+    words = {word for option in options for word in (*option.opts, *option.secondary_opts)}
+    missing = {word for word in words if not re.search(rf"`{re.escape(word)}[ `\[]", section)}
+    assert not missing
+    table = set(
+        re.findall(r"(?:^\| |, )`(--[\w-]+)", "\n".join(re.findall(r"^\| `-.*?\|", section, re.MULTILINE)), re.M)
+    )
+    assert table <= words | {"--keep-samples"}, "the guide has an option that the command has not"
+
+
+def test_the_guide_s_json_keys_are_printed(done: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The keys of the table, from a run of each command on the dense network."""
+    made = "export models/dense.py:dense --state models/dense.safetensors -o d.onnx"
+    runs = {
+        "export": made,
+        "inspect": "inspect d.onnx --kernels",
+        "doctor": "doctor",
+        "calibrate": "calibrate d.onnx --data calib_data/digits64.calib.npz",
+        "quantize": "quantize d.onnx --int8 --calibration d.calib -o d8.onnx",
+        "validate": "validate d8.onnx --against d.onnx --data calib_data/digits64.eval.npz --samples 64",
+        "bench": "bench d8.onnx --against d.onnx",
+    }
+    rows = dict(re.findall(r"^\| (\w+) \| (`.*) \|$", GUIDE.read_text().split("| command | keys |")[1], re.MULTILINE))
+    assert set(rows) == set(runs)
+    for name, line in runs.items():
+        assert run(f"fcdeploy {line} --json", done) == 0
+        printed = json.loads(capsys.readouterr().out)
+        keys = re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", rows[name]))
+        assert next(iter(printed)) == "schema"
+        assert list(printed)[-1] == "warnings"
+        assert not set(keys) - set(printed), name
+
+
+def test_the_module_map_names_every_folder() -> None:
+    text = (ROOT / "README.md").read_text()
+    named = {
+        word.rstrip("/")
+        for line in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+        for word in re.findall(r"`(.*?)`", line)
+    }
+    packages = {str(path.parent.relative_to(ROOT)) for path in (ROOT / "fcdeploy").rglob("*.py")} - {"fcdeploy"}
+    assert named == packages | {"models", "calib_data", "scripts", "tests", "docs"}
+
+
+def test_the_design_names_every_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    text = (ROOT / "docs" / "design.md").read_text()
+    for requirement in project["dependencies"]:
+        assert f"| `{re.split('[>=<]', requirement)[0]}` |" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        assert there.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}, target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_machine_paths(page: Path) -> None:
+    assert not MACHINE_PATH.search(page.read_text())
+
+
+def test_the_calibration_file_s_example_runs(done: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    made = "fcdeploy export models/dense.py:dense --state models/dense.safetensors -o dense.onnx"
+    assert run(made, done) == 0
+    assert run("fcdeploy calibrate dense.onnx --data calib_data/digits64.calib.npz --csv dense.csv", done) == 0
+    capsys.readouterr()
+    example = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "calibration-file.md").read_text(), re.DOTALL)
+    assert example
+    exec(compile(example[1], "calibration-file.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "pixels 0.0 1.0 0.0"  # most pixels of a digit are paper
