@@ -21,7 +21,7 @@ OnStep = Callable[[str, int, int | None], None]
 Arrays = dict[str, NDArray[Any]]
 NODE_US = 1.0  # of a node that runs, whatever it does
 PROFILED_RUNS = 40
-SECONDS = 1.0  # for each split that is run
+SECONDS = 0.7  # for each split that is run
 SHAPE = (1, 32, 64, 64)  # what the rates of conversions are measured on: an image of the middle of a network
 CONVERSIONS = (
     1.0,

@@ -13,6 +13,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph import work
 from fcdeploy.graph.model import TensorSpec, input_specs, output_specs, read_model
 from fcdeploy.graph.saturation import SATURATES, Proof, prove, quantized
+from fcdeploy.graph.trust import refuse_untrusted
 from fcdeploy.graph.work import Layer
 from fcdeploy.records.report import Report, Table
 
@@ -30,6 +31,7 @@ def inspect(model: Path | str, *, kernels: bool = False, saturation: bool = Fals
     """
     path = Path(model)
     network = read_model(path)
+    untrusted = refuse_untrusted(network, str(path))
     inputs, outputs = input_specs(network), output_specs(network)
     stored = path.stat().st_size + _external_bytes(network, path.parent)
     weights = work.weight_bytes(network)
@@ -69,7 +71,7 @@ def inspect(model: Path | str, *, kernels: bool = False, saturation: bool = Fals
         values |= {"saturation": [_proof(row) for row in proofs], "safe": all(row.safe for row in proofs)}
         tables.append(_saturation_table(proofs))
         lines.append(_saturation_verdict(proofs))
-    return Report("inspect", values, tuple(tables), tuple(lines), warnings=tuple(_warnings(inputs, network, rows)))
+    return Report("inspect", values, tuple(tables), tuple(lines), warnings=(*untrusted, *_warnings(inputs, network, rows)))
 
 
 def size(number: int) -> str:

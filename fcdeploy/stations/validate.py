@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from fcdeploy.graph.pair import check_same_ends, is_probability, is_quantized
 from fcdeploy.graph.prepare import prepare
 from fcdeploy.graph.runtime import Session
 from fcdeploy.graph.scores import Decision, Metric
+from fcdeploy.graph.trust import refuse_untrusted
 from fcdeploy.records.report import Report, Table
 from fcdeploy.samples import Batch, batch_size, batches, open_source
 from fcdeploy.samples.checks import listed
@@ -84,6 +85,7 @@ def validate(
     step: OnStep = on_step or (lambda *_: None)
     int8, against = Path(int8), Path(against)
     float_model, int8_model = read_model(against), read_model(int8)
+    untrusted = refuse_untrusted(int8_model, str(int8)) + refuse_untrusted(float_model, str(against))
     check_same_ends(int8_model, float_model, int8.name, against.name)
     if is_quantized(float_model) and not is_quantized(int8_model):
         raise FcdeployError(
@@ -105,7 +107,8 @@ def validate(
     kernel = kernels(int8, samples.read(FEW), step, samples.total(FEW))
     kernel_db = min((one.sqnr_db for one in kernel.values()), default=None)
     found = _layers(int8, against, samples, step) if layers else None
-    return _report(answers, loss, kernel_db, found, max_drop)
+    report = _report(answers, loss, kernel_db, found, max_drop)
+    return replace(report, warnings=(*untrusted, *report.warnings))
 
 
 def _data(data: Path | str, inputs: list[TensorSpec], limit: int | None, preprocess: Path | None) -> Data:

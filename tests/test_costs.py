@@ -1,0 +1,215 @@
+"""Leaving in float what integers would slow down: the split by costs, the choice among trials, and the stored weights."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from conftest import fails
+from networks import Net, in_memory, random_data
+
+from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.cli import main
+from fcdeploy.graph.fastest import best_trial
+from fcdeploy.graph.kernels import kernels_of
+from fcdeploy.graph.observe import observe
+from fcdeploy.graph.planning import plan_graph
+from fcdeploy.graph.planning.split import slow_nodes, total
+from fcdeploy.graph.planning.table import costs_from_table, rate_of
+from fcdeploy.graph.prepare import prepare
+from fcdeploy.graph.runtime import Session
+from fcdeploy.graph.trial import conversion_rates
+from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.costs import Costs, Rates, Trial, from_text, to_text
+from fcdeploy.records.plan import Plan
+from fcdeploy.tables import rates
+from fcdeploy.tables.targets import TARGETS
+
+FREE = Rates(0.0, 0.0, 0.0, 0.0)
+DATA = random_data(0, 8, x=(8, 6, 6))
+
+
+def chain() -> Net:
+    """Four convolutions in a row, a Relu behind the second."""
+    net = Net(1)
+    x = net.input("x", 8, 6, 6)
+    for name in ("a", "b", "c", "d"):
+        x = net.conv(x, 8, 8, name=name)
+        x = net.op("Relu", x, name="relu") if name == "b" else x
+    return net.output(x)
+
+
+def planned(net: Net) -> tuple[ir.Model, Calibration, Plan]:
+    model = ir.from_proto(net.model())
+    prepare(model)
+    recorded = observe(model, in_memory(DATA, model), model_hash="m")
+    return model, recorded, plan_graph(model, recorded, TARGETS["portable"], ranges="mse")
+
+
+def test_nothing_is_slow_where_integers_win_everywhere() -> None:
+    model, recorded, plan = planned(chain())
+    costs = Costs("m", "test", FREE, dict.fromkeys("abcd", (10.0, 5.0)))
+    assert slow_nodes(model.graph, plan, recorded, costs) == {}
+
+
+def test_a_slow_node_stays_float_where_converting_is_free_and_not_where_it_costs_more_than_it_saves() -> None:
+    model, recorded, plan = planned(chain())
+    nodes = dict.fromkeys("abcd", (10.0, 5.0)) | {"c": (10.0, 14.0)}
+    free = slow_nodes(model.graph, plan, recorded, Costs("m", "test", FREE, nodes))
+    assert list(free) == ["c"]
+    assert free["c"] == "slower as integers: 14 us as integers, 10 us in float"
+    dear = Costs("m", "test", Rates(0.0, 0.0, 0.0, node_us=3.0), nodes)
+    assert slow_nodes(model.graph, plan, recorded, dear) == {}
+
+
+def test_the_split_is_the_cheapest_of_all() -> None:
+    """Against every set of float nodes, each tensor that crosses counted once by hand."""
+    model, recorded, plan = planned(chain())
+    random = np.random.default_rng(3)
+    for _ in range(20):
+        nodes = {name: (float(a), float(b)) for name, (a, b) in zip("abcd", random.integers(1, 9, (4, 2)), strict=True)}
+        step = float(random.integers(0, 4))
+        costs = Costs("m", "test", Rates(0.0, 0.0, 0.0, node_us=step), nodes)
+
+        def cost(floats: frozenset[str], nodes: dict[str, tuple[float, float]] = nodes, step: float = step) -> float:
+            sides = [True, *(name in floats for name in "abcd"), True]  # the input and the output are float
+            crossings = sum(a != b for a, b in itertools.pairwise(sides))
+            return sum(nodes[name][0 if name in floats else 1] for name in "abcd") + step * crossings
+
+        every = [frozenset(s) for n in range(5) for s in itertools.combinations("abcd", n)]
+        found = frozenset(slow_nodes(model.graph, plan, recorded, costs))
+        assert cost(found) == pytest.approx(min(map(cost, every)))
+
+
+def test_totals_take_each_node_from_its_side() -> None:
+    _, _, plan = planned(chain())
+    costs = Costs("m", "test", FREE, {"a": (1.0, 10.0), "b": (2.0, 20.0), "c": (3.0, 30.0), "d": (4.0, 40.0)})
+    assert total(costs, plan, {}) == 100
+    assert total(costs, plan, {"a": "", "d": ""}) == 1 + 20 + 30 + 4
+
+
+@pytest.mark.parametrize(
+    ("trials", "chosen"),
+    [
+        ([((), 0.60, 0.58, 0.62), (("a",), 0.57, 0.55, 0.59)], 0),  # a gain inside the noise
+        ([((), 0.60, 0.50, 0.70), (("a",), 0.50, 0.45, 0.55)], 0),  # a larger one, but the intervals meet
+        ([((), 0.60, 0.58, 0.62), (("a",), 0.50, 0.48, 0.52)], 1),
+        ([((), 1.30, 1.2, 1.4), (("a",), 0.90, 0.8, 1.0), (("a", "b"), 0.89, 0.8, 1.0)], 1),  # alike: more integers
+        ([((), 1.30, 1.2, 1.4), (("a",), 1.10, 1.0, 1.2), (("a", "b"), 1.03, 0.9, 1.1)], 2),  # float is best
+        ([((), 1.01, 0.9, 1.1), (("a",), 1.00, 0.9, 1.1)], 0),
+    ],
+)
+def test_the_choice_among_trials(trials: list[tuple[tuple[str, ...], float, float, float]], chosen: int) -> None:
+    made = tuple(Trial(*trial) for trial in trials)
+    assert best_trial(made) is made[chosen]
+
+
+def test_the_table_knows_kinds_of_layers() -> None:
+    net = Net(0)
+    x = net.conv(net.input("x", 3, 8, 8), 3, 16, name="few")
+    x = net.conv(x, 16, 16, group=16, name="depthwise")
+    x = net.conv(net.conv(x, 16, 8, name="narrow"), 8, 32, name="also narrow")
+    x = net.conv(x, 32, 32, name="plain")
+    net.output(net.dense(net.op("Flatten", net.op("GlobalAveragePool", x)), 32, 4, name="dense"))
+    model = ir.from_proto(net.model())
+    prepare(model)
+    kinds = {node.name: rate_of(node) for node in model.graph if rate_of(node)}
+    assert kinds == {
+        "few": rates.FEW_INPUTS, "depthwise": rates.DEPTHWISE, "narrow": rates.FEW_CHANNELS,
+        "also narrow": rates.FEW_CHANNELS, "plain": rates.CONVOLUTION, "dense": rates.DENSE,
+    }  # fmt: skip
+    costs = costs_from_table(model, "m")
+    macs = 32 * 32 * 9 * 8 * 8
+    plain = macs * rates.CONVOLUTION.float_ns / 1e3 + rates.OVERHEAD_US
+    assert costs.nodes["plain"][0] == pytest.approx(plain)
+
+
+def test_conversions_cost_something_here() -> None:
+    found = conversion_rates()
+    assert 0 < found.quantize < 100
+    assert 0 <= found.dequantize < 100
+    assert 0 <= found.transpose < 100
+
+
+def test_costs_come_back_from_their_file() -> None:
+    costs = Costs("m", "cpu", Rates(0.1, 0.2, 0.3, 1.0), {"a": (1.5, 2.5)}, (Trial(("a",), 0.5, 0.4, 0.6),))
+    assert from_text(to_text(costs), "x") == costs
+    assert costs.hash == from_text(to_text(costs), "x").hash
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "fcdeploy.costs/1"}', '{"schema": "fcdeploy.costs/9"}'])
+def test_what_is_no_file_of_costs_is_named(text: str) -> None:
+    with fails("costs 'c.json'", "measures and writes them"):
+        from_text(text, "costs 'c.json'")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    chain().save(Path("model.onnx"))
+    np.savez("data.npz", **DATA)
+    return tmp_path
+
+
+def quantize(*arguments: str) -> int:
+    return main(["quantize", "model.onnx", "--int8", "--data", "data.npz", *arguments])
+
+
+def test_measured_costs_are_written_and_repeat_the_plan(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quantize("--costs", "costs.json", "-o", "one.onnx") == 0
+    costs = from_text((folder / "costs.json").read_text(), "costs")
+    assert set("abcd") <= set(costs.nodes)
+    assert any(trial.slow == () for trial in costs.trials)
+    assert any(set(trial.slow) == set("abcd") for trial in costs.trials)
+    assert quantize("--costs", "costs.json", "-o", "two.onnx") == 0
+    assert (folder / "one.onnx").read_bytes() == (folder / "two.onnx").read_bytes()
+    capsys.readouterr()
+    assert quantize("--costs", "costs.json", "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["costs"] == costs.hash
+
+
+def test_costs_of_another_model_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "costs.json").write_text(to_text(Costs("other", "cpu", FREE, {})))
+    assert quantize("--costs", "costs.json", "-o", "one.onnx") == 2
+    assert "error: costs 'costs.json' are those of another model" in capsys.readouterr().err
+    assert not (folder / "one.onnx").exists()
+
+
+def test_a_slow_layer_computes_in_float_from_stored_bytes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ir.load(folder / "model.onnx")
+    trial = Trial(("b",), 0.5, 0.5, 0.5)
+    from fcdeploy.graph.model import file_hash
+
+    costs = Costs(file_hash(folder / "model.onnx"), "by hand", FREE, {"b": (1.0, 9.0)}, (trial,))
+    (folder / "costs.json").write_text(to_text(costs))
+    assert quantize("--costs", "costs.json", "-o", "one.onnx", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [node["node"] for node in said["nodes_float"]][:1] == ["b"]
+    assert "slower as integers: 9 us as integers, 1 us in float" in said["nodes_float"][0]["why"]
+    kernels = {kernel.node: kernel for kernel in kernels_of(folder / "one.onnx")}
+    assert not kernels["b"].integer
+    assert all(kernels[name].integer for name in "acd")
+    initializers = {t.name: t for t in onnx.load(folder / "one.onnx").graph.initializer}
+    weight = next(node for node in model.graph if node.name == "b").inputs[1]
+    assert weight is not None
+    assert initializers[f"{weight.name}/q"].data_type == onnx.TensorProto.INT8
+    x = DATA["x"]
+    exact, found = (Session(folder / name).run({"x": x})[0] for name in ("model.onnx", "one.onnx"))
+    assert fidelity(exact, found).sqnr_db > 25
+
+
+def test_all_weights_stored_is_float_within_the_rounding_of_weights(folder: Path) -> None:
+    from fcdeploy.graph.model import file_hash
+
+    costs = Costs(file_hash(folder / "model.onnx"), "by hand", FREE, {}, (Trial(tuple("abcd"), 0.5, 0.5, 0.5),))
+    (folder / "costs.json").write_text(to_text(costs))
+    assert quantize("--costs", "costs.json", "-o", "one.onnx") == 0
+    exact, found = (Session(folder / name).run({"x": DATA["x"]})[0] for name in ("model.onnx", "one.onnx"))
+    assert fidelity(exact, found).sqnr_db > 35
+    assert (folder / "one.onnx").stat().st_size < 0.5 * (folder / "model.onnx").stat().st_size
+    assert not any(kernel.integer for kernel in kernels_of(folder / "one.onnx"))

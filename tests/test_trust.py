@@ -1,0 +1,304 @@
+"""What onnxruntime computes otherwise than written: each trap is shown to be real, then refused; its harmless twin is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from conftest import fails
+from onnx import TensorProto, helper, numpy_helper
+from small_models import family
+
+from fcdeploy.graph import session_options
+from fcdeploy.graph.kernels import optimized_graph
+from fcdeploy.graph.model import name_everything, read_model
+from fcdeploy.graph.runtime import Session
+from fcdeploy.graph.session_options import KEY, options_of
+from fcdeploy.graph.trust import LEVEL, refuse_untrusted
+from fcdeploy.stations.inspect import inspect
+from fcdeploy.stations.validate import validate
+
+Array = np.ndarray[Any, Any]
+N = 16
+X_SCALE = np.float32(0.05)
+RANDOM = np.random.default_rng(1)
+SCALES = (np.exp(RANDOM.normal(size=N)) * 0.01).astype(np.float32)
+SQUARE = RANDOM.integers(-60, 60, (N, N)).astype(np.int8)
+CONV = RANDOM.integers(-60, 60, (8, 8, 3, 3)).astype(np.int8)
+BIAS = RANDOM.integers(-5000, 5000, N).astype(np.int32)
+ROWS = (RANDOM.normal(size=(4, N)) * 2).astype(np.float32)
+IMAGE = (RANDOM.normal(size=(1, 8, 6, 6)) * 2).astype(np.float32)
+NONSENSE, ROUNDING = 25.0, 120.0  # dB: a fusion gone wrong, a fusion that is right
+
+
+def layer(
+    op: str,
+    x: Array,
+    weight: Array,
+    scale: Any,
+    axis: int = 1,
+    *,
+    zero: Array | None = None,
+    bias: tuple[Array, Array, Array] | None = None,
+    quantized_input: bool = True,
+    quantized_output: bool = True,
+    entries: dict[str, str] | None = None,
+    dequantize: dict[str, Any] | None = None,
+    add: bool = False,
+    **attributes: Any,
+) -> ir.Model:
+    """x -> Q -> DQ -> one layer -> Q -> DQ -> y; the layer is called 'layer', its weight 'w', its bias 'b'."""
+    arrays = {"xs": X_SCALE, "xz": np.uint8(128), "w": weight, "ws": np.asarray(scale, np.float32)}
+    arrays |= {"ys": np.float32(0.5), "yz": np.uint8(128)} | ({} if zero is None else {"wz": zero})
+    node = helper.make_node
+    nodes = [node("QuantizeLinear", ["x", "xs", "xz"], ["xq"]), node("DequantizeLinear", ["xq", "xs", "xz"], ["xd"])]
+    nodes = nodes if quantized_input else []
+    weights = ["w", "ws"] + (["wz"] if zero is not None else [])
+    nodes.append(node("DequantizeLinear", weights, ["wd"], "weight", axis=axis, **(dequantize or {})))
+    inputs = ["xd" if quantized_input else "x", "wd"]
+    if bias is not None:
+        arrays |= dict(zip(("b", "bs", "bz"), bias, strict=True))
+        nodes.append(node("DequantizeLinear", ["b", "bs", "bz"], ["bd"], "bias", axis=0))
+        inputs.append("bd")
+    if add:
+        nodes += [node(op, inputs[:2], ["m"], "layer", **attributes), node("Add", ["m", "bd"], ["r"], "add")]
+    else:
+        nodes.append(node(op, inputs, ["r"], "layer", **attributes))
+    if quantized_output:
+        nodes += [node("QuantizeLinear", ["r", "ys", "yz"], ["q"]), node("DequantizeLinear", ["q", "ys", "yz"], ["y"])]
+    else:
+        nodes.append(node("Identity", ["r"], ["y"]))
+    graph = helper.make_graph(
+        nodes, "trap",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in arrays.items()],
+    )  # fmt: skip
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
+    name_everything(model.graph)
+    if entries:
+        session_options.write(model, entries)
+    return model
+
+
+def biased(factor: float, product: Array, *, zero: int = 0) -> tuple[Array, Array, Array]:
+    """Bias, scale, zero point; the scale is so many times the product of input scale and weight scale."""
+    count = len(product)
+    return BIAS[:count], (factor * product).astype(np.float32), np.full(count, zero, np.int32)
+
+
+def sqnr(model: ir.Model, x: Array) -> float:
+    """Of the model as onnxruntime optimizes it against the same file as it is written, in dB."""
+    y, written = (Session(model, threads=1, optimize=on).run({"x": x})[0].astype(np.float64) for on in (True, False))
+    noise = np.sum((y - written) ** 2)
+    return float("inf") if noise == 0 else float(10 * np.log10(np.sum(written**2) / noise))
+
+
+def fused(model: ir.Model) -> set[str]:
+    plain = {"QuantizeLinear", "DequantizeLinear", "Transpose", "Identity"}
+    return {node.op_type for node in optimized_graph(model)} - plain
+
+
+PRODUCT = X_SCALE * SCALES
+ZEROS = np.zeros(N, np.int8)
+AXIS = "the scales of weight 'w' are along axis {}, not its outputs' axis {}"
+BIAS_SCALE = "the scale of bias 'b' is not input scale x weight scale"
+WRONG = {
+    "matmul": (layer("MatMul", ROWS, SQUARE, SCALES, 0), ROWS, AXIS.format(0, 1)),
+    "matmul, float output": (layer("MatMul", ROWS, SQUARE, SCALES, 0, quantized_output=False), ROWS, AXIS.format(0, 1)),
+    "matmul, negative axis": (layer("MatMul", ROWS, SQUARE, SCALES, -2), ROWS, AXIS.format(0, 1)),
+    "gemm": (layer("Gemm", ROWS, SQUARE, SCALES, 0, zero=ZEROS), ROWS, AXIS.format(0, 1)),
+    "gemm transposed": (layer("Gemm", ROWS, SQUARE, SCALES, 1, zero=ZEROS, transB=1), ROWS, AXIS.format(1, 0)),
+    "conv": (layer("Conv", IMAGE, CONV, SCALES[:8], 1), IMAGE, AXIS.format(1, 0)),
+    "conv, kernel axis": (layer("Conv", IMAGE, CONV[:3], SCALES[:3], 2), IMAGE, AXIS.format(2, 0)),
+    "gemm bias": (layer("Gemm", ROWS, SQUARE, SCALES, 1, zero=ZEROS, bias=biased(1.5, PRODUCT)), ROWS, BIAS_SCALE),
+    "matmul and add": (
+        layer("MatMul", ROWS, SQUARE, SCALES, 1, zero=ZEROS, bias=biased(1.5, PRODUCT), add=True), ROWS, BIAS_SCALE,
+    ),
+    "gemm bias zero point": (
+        layer("Gemm", ROWS, SQUARE, SCALES, 1, zero=ZEROS, bias=biased(1, PRODUCT, zero=1000)), ROWS,
+        "the zero point of bias 'b' is not 0",
+    ),
+    "conv bias, tiny scales": (
+        layer("Conv", IMAGE, CONV, SCALES[:8] * 1e-4, 0,
+              bias=(BIAS[:8] * 20_000, 2e-4 * PRODUCT[:8], np.zeros(8, np.int32))),
+        IMAGE, BIAS_SCALE,
+    ),
+}  # fmt: skip
+RIGHT = {
+    "matmul": (layer("MatMul", ROWS, SQUARE, SCALES, 1), ROWS),
+    "matmul, equal scales": (layer("MatMul", ROWS, SQUARE, np.full(N, 0.01), 0), ROWS),
+    "gemm": (layer("Gemm", ROWS, SQUARE, SCALES, 1, zero=ZEROS, bias=biased(1, PRODUCT)), ROWS),
+    "gemm transposed": (layer("Gemm", ROWS, SQUARE, SCALES, 0, zero=ZEROS, transB=1), ROWS),
+    "gemm left in float": (layer("Gemm", ROWS, SQUARE, SCALES, 0), ROWS),
+    "gemm bias left in float": (layer("Gemm", ROWS, SQUARE, SCALES, 1, bias=biased(1, PRODUCT)), ROWS),
+    "gemm of no square, left in float": (
+        layer("Gemm", ROWS, SQUARE[:, :8].copy(), SCALES, 0, zero=ZEROS), ROWS,
+    ),
+    "conv": (layer("Conv", IMAGE, CONV, SCALES[:8], 0, bias=biased(1, PRODUCT[:8])), IMAGE),
+    "conv, bias scale rounded": (layer("Conv", IMAGE, CONV, SCALES[:8], 0, bias=biased(1.0000001, PRODUCT[:8])), IMAGE),
+    "conv, bias of zeros": (
+        layer("Conv", IMAGE, CONV, SCALES[:8], 0, bias=(BIAS[:8] * 0, np.ones(8, np.float32), np.zeros(8, np.int32))),
+        IMAGE,
+    ),
+    "depthwise": (layer("Conv", IMAGE, CONV[:, :1].copy(), SCALES[:8], 0, group=8), IMAGE),
+    "per tensor": (layer("MatMul", ROWS, SQUARE, 0.01), ROWS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_fuses_wrongly_is_refused(name: str) -> None:
+    model, x, why = WRONG[name]
+    assert sqnr(model, x) < NONSENSE
+    with fails("model 'trap.onnx': node 'layer', a ", "fcdeploy quantize"):
+        refuse_untrusted(model, "trap.onnx")
+    with fails(why):
+        refuse_untrusted(model, "trap.onnx")
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_right_is_not(name: str) -> None:
+    model, x = RIGHT[name]
+    assert sqnr(model, x) > ROUNDING
+    assert refuse_untrusted(model, "fine.onnx") == ()
+
+
+def test_what_fails_at_its_first_run_is_refused_before() -> None:
+    model = layer("MatMul", ROWS, SQUARE[:, :8].copy(), SCALES, 0)
+    with fails("onnxruntime cannot run the model"):
+        Session(model, threads=1).run({"x": ROWS})
+    with fails("node 'layer', a MatMul: the scales of weight 'w' are along axis 0"):
+        refuse_untrusted(model, "trap.onnx")
+
+
+def test_a_bias_that_keeps_a_convolution_in_float_is_a_warning() -> None:
+    model = layer("Conv", IMAGE, CONV, SCALES[:8], 0, bias=biased(1.5, PRODUCT[:8]))
+    assert sqnr(model, IMAGE) > ROUNDING
+    assert fused(model) == {"Conv"}
+    (warning,) = refuse_untrusted(model, "slow.onnx")
+    assert warning == f"node 'layer', a Conv: {BIAS_SCALE}, so that no integer kernel runs it"
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_weights_alone_are_a_warning(kind: str) -> None:
+    """Ordinary activations lose what int8 activations lose; one that dwarfs its neighbours swallows them."""
+    weight, extra = SQUARE, {}
+    if kind == "int4":
+        weight = (SQUARE // 8).astype(ml_dtypes.int4)
+    options: dict[str, Any] = {"quantized_input": False, "quantized_output": False, "dequantize": extra}
+    model = layer("MatMul", ROWS, weight, SCALES, 1, **options)
+    assert fused(model) == {"MatMulNBits"}
+    assert 30 < sqnr(model, ROWS) < 60
+    dwarf = ROWS.copy()
+    dwarf[:, 0] = 1e4
+    hollow = layer("MatMul", ROWS, np.where(np.arange(N)[:, None] == 0, 0, weight).astype(weight.dtype), SCALES, **options)
+    assert sqnr(hollow, dwarf) < 1
+    (warning,) = refuse_untrusted(model, "small.onnx")
+    assert warning.startswith("only the weights of 'layer' are quantized, but onnxruntime rounds the activations")
+    exact = layer("MatMul", ROWS, weight, SCALES, 1, entries={LEVEL: "1"}, **options)
+    assert sqnr(exact, ROWS) > ROUNDING
+    assert refuse_untrusted(exact, "exact.onnx") == ()
+    accepted = layer("MatMul", ROWS, weight, SCALES, 1, entries={LEVEL: "4"}, **options)
+    assert sqnr(accepted, ROWS) < 60
+    assert refuse_untrusted(accepted, "accepted.onnx") == ()
+
+
+def test_weights_alone_that_do_not_fuse_are_right() -> None:
+    model = layer("Gemm", ROWS, SQUARE, SCALES, 0, transB=1, quantized_input=False, quantized_output=False)
+    assert sqnr(model, ROWS) > ROUNDING
+    assert refuse_untrusted(model, "fine.onnx") == ()
+
+
+def test_zero_points_of_the_wrong_type_or_shape() -> None:
+    wrong = layer("MatMul", ROWS, SQUARE, SCALES, 1, zero=np.zeros(N, np.uint8))
+    with fails("onnxruntime"):
+        Session(wrong, threads=1)
+    with fails("node 'weight', a DequantizeLinear: its zero point is UINT8, its integers are INT8"):
+        refuse_untrusted(wrong, "trap.onnx")
+    single = layer("MatMul", ROWS, SQUARE, SCALES, 1, zero=np.int8(0))
+    with fails("node 'weight', a DequantizeLinear: 1 zero point of shape [] for scales of shape [16]"):
+        refuse_untrusted(single, "trap.onnx")
+
+
+def test_stations_refuse(tmp_path: Path) -> None:
+    path, sound = tmp_path / "trap.onnx", tmp_path / "sound.onnx"
+    ir.save(WRONG["matmul"][0], path)
+    ir.save(RIGHT["matmul"][0], sound)
+    np.savez(tmp_path / "data.npz", x=ROWS[:, None])
+    with fails("node 'layer', a MatMul: the scales of weight 'w' are along axis 0"):
+        inspect(path)
+    with fails("node 'layer', a MatMul: the scales of weight 'w' are along axis 0"):
+        validate(path, against=sound, data=tmp_path / "data.npz")
+    assert inspect(sound).warnings == ()
+    only = tmp_path / "only.onnx"
+    ir.save(layer("MatMul", ROWS, SQUARE, SCALES, quantized_input=False, quantized_output=False), only)
+    assert any("only the weights of 'layer' are quantized" in warning for warning in inspect(only).warnings)
+
+
+def test_honest_models_pass(tmp_path: Path) -> None:
+    """What onnxruntime's own tool makes, and the float models it makes it from."""
+    for path in family(tmp_path).values():
+        assert refuse_untrusted(read_model(path), path.name) == ()
+
+
+def test_options_travel_with_the_model(tmp_path: Path) -> None:
+    """A path, bytes and a graph obey them alike: exact where the default rounds activations."""
+    options: dict[str, Any] = {"quantized_input": False, "quantized_output": False}
+    plain = layer("MatMul", ROWS, SQUARE, SCALES, **options)
+    model = layer("MatMul", ROWS, SQUARE, SCALES, entries={LEVEL: "1"}, **options)
+    path = tmp_path / "m.onnx"
+    ir.save(model, path)
+    forms: list[Any] = [path, str(path), path.read_bytes(), model]
+    written = Session(plain, threads=1, optimize=False).run({"x": ROWS})[0]
+    rounded = Session(plain, threads=1).run({"x": ROWS})[0]
+    assert np.abs(rounded - written).max() > 1e-3
+    for form in forms:
+        assert options_of(form) == {LEVEL: "1"}
+        np.testing.assert_allclose(Session(form, threads=1).run({"x": ROWS})[0], written, rtol=1e-5, atol=1e-5)
+        again = Session(form, threads=1, obey=False).run({"x": ROWS})[0]
+        np.testing.assert_array_equal(again, rounded)
+    session_options.write(model, {"session.disable_prepacking": "1"})
+    assert options_of(model) == {LEVEL: "1", "session.disable_prepacking": "1"}
+
+
+def test_options_that_may_not_travel(tmp_path: Path) -> None:
+    model = layer("MatMul", ROWS, SQUARE, SCALES)
+
+    def says(text: str) -> Path:
+        model.metadata_props[KEY] = text
+        ir.save(model, tmp_path / "m.onnx")
+        return tmp_path / "m.onnx"
+
+    with fails("sets 'session.custom_library', which a model may not set", "session.x64quantprecision"):
+        Session(says(json.dumps({"session.custom_library": "/tmp/evil.so"})))
+    with fails("sets 'session.x64quantprecision' to '2', expected \"0\" or \"1\""):
+        Session(says(json.dumps({"session.x64quantprecision": "2"})))
+    with fails("sets 'session.x64quantprecision' to 1"):
+        Session(says(json.dumps({"session.x64quantprecision": 1})))
+    with fails("is not JSON: '{'"):
+        Session(says("{"))
+    with fails("is '[]', expected a JSON object"):
+        inspect(says("[]"))
+    with fails("sets 'session.custom_library'"):
+        inspect(says(json.dumps({"session.custom_library": "x"})))
+
+
+def test_metadata_is_found_without_reading_the_weights(tmp_path: Path) -> None:
+    """Against protobuf's own parser, on a file with fields of every kind; and nothing is found in what is no model."""
+    model = layer("MatMul", ROWS, SQUARE, SCALES, entries={"session.x64quantprecision": "1"})
+    model.model_version, model.doc_string, model.domain = 7, "a" * 300, "d"
+    model.metadata_props["other"] = "x" * 200
+    path = tmp_path / "m.onnx"
+    ir.save(model, path)
+    assert session_options._metadata(path) == {p.key: p.value for p in onnx.load(path).metadata_props}
+    (tmp_path / "none.onnx").write_bytes(b"")
+    noise = np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8).tobytes()
+    (tmp_path / "noise.onnx").write_bytes(noise)
+    for name in ("none.onnx", "noise.onnx", "missing.onnx"):
+        assert options_of(tmp_path / name) == {}
