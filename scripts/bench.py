@@ -135,11 +135,9 @@ def _in_child(command: list[str]) -> tuple[float, float]:
 def _head(seconds: float) -> list[str]:
     """What was run, on what, and what the columns mean."""
     machine = doctor().values
-    has = ", ".join(name for name, found in machine["instructions"].items() if found)
-    cpu = f"{machine['cpu']} ({has}; {machine['cores']} cores)"
+    cpu = f"{machine['cpu']} ({', '.join(k for k, found in machine['instructions'].items() if found)})"
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    command = f"scripts/bench recipes --seconds {seconds:g}"
-    made = f"Written by `{command}` on {cpu}, with {versions}, fcdeploy {fcdeploy.__version__}."
+    made = f"Written by `scripts/bench recipes --seconds {seconds:g}` on {cpu}, with {versions}, fcdeploy {fcdeploy.__version__}."
     return ["# Benchmarks", "", textwrap.fill(made, 120, break_on_hyphens=False), MEANING]
 
 

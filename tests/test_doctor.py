@@ -14,6 +14,7 @@ from fcdeploy import cli
 from fcdeploy.graph import cpu
 from fcdeploy.stations import doctor as station
 from fcdeploy.stations.doctor import doctor
+from fcdeploy.tables.targets import TARGETS
 
 
 def played(monkeypatch: pytest.MonkeyPatch, machine: str, *flags: str) -> Any:
@@ -65,7 +66,22 @@ def test_machines(
     assert set(shown["has"].split(", ")) == (has or {"-"})
     assert ("NEON" in shown["lacks"] or "NEON" in shown["has"]) == (machine == "aarch64")
     assert any("bench it" in line for line in report.lines) == (not has)
+    assert any(line.endswith("(from source, not run).") for line in report.lines) == (target == "arm64")
     assert report.passed
+
+
+def test_every_target_says_its_kernels_and_whether_it_was_run() -> None:
+    report = doctor()
+    rows = {row[0]: row for row in report.tables[-1].rows}
+    assert set(rows) == set(TARGETS) == {row["name"] for row in report.values["targets"]}
+    instruction = {"x86-avx2": "vpmaddubsw + vpmaddwd", "x86-vnni": "vpdpbusd", "arm64": "udot", "portable": "whatever"}
+    for name, row in rows.items():
+        assert instruction[name] in row[4]
+        assert row[1] == (" or ".join(TARGETS[name].cpu) or "any")
+        assert row[5] == ("run" if TARGETS[name].verified else "from source, not run")
+    assert [name for name, row in rows.items() if row[5] != "run"] == ["arm64"]
+    assert {row["name"] for row in report.values["targets"] if row["saturates"]} == {"portable", "x86-avx2"}
+    assert report.values["target"] in report.values["targets"]
 
 
 def test_versions_and_cores_are_this_machine_s() -> None:

@@ -7,7 +7,7 @@ Measured with onnxruntime 1.31.1 against the same file without optimization (tes
   Gemm, bias zero point not 0                 fuses, the zero point is dropped, 14 dB               refused
   Conv, bias scale not the product            left in float beyond 1 %, but where the product is    a warning; refused where
                                               tiny it fuses, 2-22 dB                                it fuses
-  zero point of another type or shape         does not load                                         refused, by name
+  zero points of another type or number       do not load                                          refused, by name
   weight-only MatMul or Gemm                  fuses; activations are rounded to bytes in blocks:    a warning
                                               37-41 dB as a rule, the cost of int8 activations,
                                               but anything where one activation dwarfs its block;
@@ -95,10 +95,8 @@ def _check_types(model: ir.Model, name: str) -> None:
         if wanted is not None and found is not None and wanted != found:
             raise FcdeployError(f"{where}: its zero point is {found}, its integers are {wanted}", AGAIN)
         scales, zeros = _constant(scale), _constant(zero)
-        if scales is not None and zeros is not None and scales.shape != zeros.shape:
-            raise FcdeployError(
-                f"{where}: {_count(zeros)} of shape {list(zeros.shape)} for scales of shape {list(scales.shape)}", AGAIN
-            )
+        if scales is not None and zeros is not None and scales.size != zeros.size:
+            raise FcdeployError(f"{where}: zero points {zeros.size}, scales {scales.size}, expected as many", AGAIN)
 
 
 def _integers(node: ir.Node) -> ir.DataType | None:
@@ -112,10 +110,6 @@ def _integers(node: ir.Node) -> ir.DataType | None:
         zero = before.inputs[2]
         return zero.dtype if zero is not None else None
     return value.dtype if value is not None else None
-
-
-def _count(zeros: Array) -> str:
-    return f"{zeros.size} zero point{'s' if zeros.size != 1 else ''}"
 
 
 def _suspects(node: ir.Node) -> Iterator[Suspect]:

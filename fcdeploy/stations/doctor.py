@@ -13,7 +13,7 @@ from typing import Any
 
 from fcdeploy.graph.cpu import cpu_flags, cpu_name, detect, target_named
 from fcdeploy.records.report import Report, Table
-from fcdeploy.tables.targets import Target
+from fcdeploy.tables.targets import TARGETS, Target
 
 INSTRUCTIONS = {
     "AVX2": ("avx2",),
@@ -29,6 +29,7 @@ INSTRUCTIONS = {
 
 ARM = ("NEON", "dotprod", "i8mm")
 PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "numpy")
+UNVERIFIED = "from source, not run"
 REQUIREMENT = re.compile(r"(?P<package>[\w.-]+)(?P<version>[^;]*);.*extra\s*==\s*['\"](?P<extra>[\w.-]+)['\"]")
 
 
@@ -47,13 +48,8 @@ def doctor() -> Report:
         "cpu": cpu_name(),
         "machine": platform.machine(),
         "instructions": found,
-        "target": {
-            "name": target.name,
-            "activations": target.activations,
-            "saturates": target.pair_limit is not None,
-            "why": target.why,
-            "verified": target.verified,
-        },
+        "target": _target(target),
+        "targets": [_target(row) for row in TARGETS.values()],
         "host": host.name,
         "cores": cores,
         "memory_bytes": memory,
@@ -69,6 +65,7 @@ def doctor() -> Report:
             tuple((name, version or "missing") for name, version in versions.items()),
         ),
         Table("Extras", ("extra", "needs", "installed", "to install"), tuple(_extra_rows(extras))),
+        _target_table(),
     )
     return Report(
         "doctor", values, tables, tuple(_sentences(target, host, found, cores, problem)), passed=problem is None
@@ -84,7 +81,7 @@ def _sentences(target: Target, host: Target, found: dict[str, bool], cores: int,
         lines.append(
             "None of the instruction sets for byte kernels was found: int8 may not be faster here, so bench it."
         )
-    lines.append(f"This CPU is {target.name}: {target.why}.")
+    lines.append(f"This CPU is {target.name}: {target.why}{'' if target.verified else f' ({UNVERIFIED})'}.")
     if host != target:
         lines.append(
             f"A file for it alone: fcdeploy quantize --target {target.name}. "
@@ -109,6 +106,33 @@ def _machine_table(values: dict[str, Any]) -> Table:
         ("target", values["target"]["name"]),
     ]
     return Table("This machine", ("", ""), tuple(rows))
+
+
+def _target(row: Target) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "activations": row.activations,
+        "saturates": row.pair_limit is not None,
+        "why": row.why,
+        "kernels": row.kernels,
+        "verified": row.verified,
+    }
+
+
+def _target_table() -> Table:
+    """Every row that --target takes; those that were never run say so."""
+    rows = tuple(
+        (
+            row.name,
+            " or ".join(row.cpu) or "any",
+            row.activations,
+            "no pair above 16 bits" if row.pair_limit is not None else "all 8 bits",
+            row.kernels,
+            "run" if row.verified else UNVERIFIED,
+        )
+        for row in TARGETS.values()
+    )
+    return Table("Targets", ("--target", "CPU with", "activations", "weights", "kernels", "known"), rows)
 
 
 def _extra_rows(extras: dict[str, Any]) -> list[tuple[str, ...]]:

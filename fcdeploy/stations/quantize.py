@@ -194,7 +194,8 @@ def _plan(
         spent = _costs(given, everything, costs, on_step)
         if spent is None:
             return everything, None
-        return replace(given.plan(slow_by(given.graph, everything, given.recorded, spent)), costs=spent.hash), spent
+        slow = slow_by(given.graph, everything, given.recorded, spent)
+        return replace(given.plan(slow) if slow else everything, costs=spent.hash), spent
     source = f"plan {str(file)!r}"
     if given.keep_float:
         raise FcdeployError("--keep-float and --plan were both given", 'change "kind" to "float" in the plan instead')

@@ -13,7 +13,8 @@ class Target:
     `activations` is the type that becomes integer kernels there.  `pair_limit` bounds |w1| + |w2| for two weights of
     one sign that the kernel multiplies as neighbours: `vpmaddubsw` adds the two products in 16 bits, and
     255 * 128 = 32,640 is the last multiple of 255 below 32,767.  None: products are added in 32 bits.
-    `cpu` lists the flags (as Linux prints them) of which one is needed.
+    `cpu` lists the flags (as Linux prints them) of which one is needed.  `kernels` are those that exist, and the
+    instructions they are made of.  `verified`: the row was run, and is not only read in onnxruntime's source.
     """
 
     name: str
@@ -21,29 +22,35 @@ class Target:
     pair_limit: int | None
     cpu: tuple[str, ...]
     why: str
+    kernels: str
     verified: bool
 
 
 PAIR_LIMIT = 128
+LAYERS = "QLinearConv, QGemm, QLinearMatMul"
 
 TARGETS = {
     row.name: row
     for row in (
         Target(
             "portable", "uint8", PAIR_LIMIT, (),
-            "uint8 activations fuse on every CPU, and no pair of products leaves 16 bits: the same integers everywhere", True,
+            "uint8 activations fuse on every CPU, and no pair of products leaves 16 bits: the same integers everywhere",
+            f"{LAYERS}: whatever the CPU has", True,
         ),
         Target(
             "x86-vnni", "uint8", None, ("avx512_vnni", "avx_vnni"),
-            "VNNI adds byte products in 32 bits: weights may use all 8 bits; on a CPU without VNNI the file saturates", True,
+            "VNNI adds byte products in 32 bits: weights may use all 8 bits; on a CPU without VNNI the file saturates",
+            f"{LAYERS}: vpdpbusd; with AMX tdpbusd (from source)", True,
         ),
         Target(
             "x86-avx2", "uint8", PAIR_LIMIT, ("avx2",),
-            "vpmaddubsw adds two byte products in 16 bits and saturates: neighbouring weights are kept small enough", True,
+            "vpmaddubsw adds two byte products in 16 bits and saturates: neighbouring weights are kept small enough",
+            f"{LAYERS}: vpmaddubsw + vpmaddwd; depthwise: products in 32 bits", True,
         ),
         Target(
             "arm64", "int8", None, ("asimd", "neon"),
-            "int8 activations are the fast pair and products are added in 32 bits (from source, not run)", False,
+            "int8 activations are the fast pair and products are added in 32 bits",
+            f"{LAYERS}: sdot, udot; with i8mm smmla, ummla", False,
         ),
     )
 }  # fmt: skip

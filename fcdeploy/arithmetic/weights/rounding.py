@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.quantization import SMALLEST_SCALE
-from fcdeploy.arithmetic.weights.pairs import repair
+from fcdeploy.arithmetic.weights.pairs import excess, repair
 
 LARGEST = 127  # symmetric: -128 is left out, so that a weight and its negative are both exact
 FACTORS = np.linspace(0.6, 1.0, 9)  # of max |w| / 127
@@ -48,15 +48,22 @@ def search_scales(
     full = np.where(top > 0, full, float(full.max()) or EMPTY)
     lowest = np.maximum(SMALLEST_SCALE, 0.0 if least is None else _float32_above(least))
     best, least_error = full.copy(), np.full(len(weight), np.inf)
-    coarse = FACTORS if pair_limit is None else np.concatenate([FACTORS, GROWN])
-    for start, factors in ((full, coarse), (None, FINER)):
-        base = best.copy() if start is None else start
+    importance = np.broadcast_to(importance, weight.shape)
+
+    def search(rows: NDArray[np.intp], base: NDArray[np.float64], factors: NDArray[np.float64]) -> None:
+        w, h, floor = weight[rows], importance[rows], np.broadcast_to(lowest, len(weight))[rows]
         for factor in factors:
-            scale = np.maximum(_float32(base * factor), lowest)
-            integers = round_rows(weight, scale, importance, pair_limit)
-            error = (importance * (weight - integers * scale[:, None]) ** 2).sum(axis=1)
-            better = error < least_error
-            best[better], least_error[better] = scale[better], error[better]
+            scale = np.maximum(_float32(base[rows] * factor), floor)
+            error = (h * (w - round_rows(w, scale, h, pair_limit) * scale[:, None]) ** 2).sum(axis=1)
+            better = error < least_error[rows]
+            best[rows[better]], least_error[rows[better]] = scale[better], error[better]
+
+    every = np.arange(len(weight))
+    search(every, full, FACTORS)
+    if pair_limit is not None:  # a larger scale helps only where the limit is in the way
+        offending = excess(np.clip(np.rint(weight / full[:, None]), -LARGEST, LARGEST), pair_limit).any(axis=1)
+        search(every[offending], full, GROWN)
+    search(every, best.copy(), FINER)
     return best
 
 
