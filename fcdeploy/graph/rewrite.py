@@ -263,12 +263,12 @@ class Writer:
 
 
 def _would_be_rounded(node: ir.Node) -> bool:
-    """Whether onnxruntime would take a float convolution for an integer one whose weights nobody has quantized yet.
+    """Whether onnxruntime would take a float layer for an integer one whose weights nobody has quantized yet.
 
     It does between a DequantizeLinear and a QuantizeLinear, quantizing them with one scale for all channels.  A clip in
     front of the QuantizeLinear does not keep it from that: it is removed first.
     """
-    if node.op_type not in ("Conv", "ConvTranspose"):
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return False
     source, weight = (value.producer() if value is not None else None for value in node.inputs[:2])
     if weight is not None and weight.op_type == "DequantizeLinear":
@@ -281,7 +281,7 @@ def _would_be_rounded(node: ir.Node) -> bool:
 
 
 def _hold(graph: ir.Graph, node: ir.Node) -> None:
-    """Put a LeakyRelu of slope 1, which changes nothing, behind a node; it fuses into a float convolution."""
+    """Put a LeakyRelu of slope 1, which changes nothing, behind a node; it fuses into the float kernel."""
     value = node.outputs[0]
     result = ir.Value(name=value.name, shape=value.shape, type=value.type)
     value.replace_all_uses_with(result)

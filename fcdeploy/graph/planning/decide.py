@@ -12,6 +12,9 @@ from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Decision
 from fcdeploy.tables.operators import Operator, operator
 
+FUSED_WITH_GEMM = {
+    "Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Elu", "Selu", "Softplus", "Softsign", "ThresholdedRelu",
+}  # fmt: skip
 FLOAT_OUTPUT = {"Gemm", "MatMul"}  # their integer kernels can write float: a last layer is not rounded again
 
 
@@ -52,7 +55,17 @@ def decide(
 
 def writes_bytes(node: ir.Node, wants: set[ir.Value]) -> bool:
     """Whether an integer kernel's result is rounded to bytes: always, but for dense layers that nothing reads as bytes."""
-    return node.op_type not in FLOAT_OUTPUT or node.outputs[0] in wants
+    return node.op_type not in FLOAT_OUTPUT or node.outputs[0] in wants or _fused_as_float(node)
+
+
+def _fused_as_float(node: ir.Node) -> bool:
+    """Whether onnxruntime would fuse a Gemm without a QuantizeLinear into one float node with the activation behind it.
+
+    It does so before it looks for integer kernels, unless the activation writes a graph output.
+    """
+    readers = node.outputs[0].consumers()
+    alone = node.op_type == "Gemm" and len(readers) == 1 and readers[0].op_type in FUSED_WITH_GEMM
+    return alone and not node.outputs[0].is_graph_output() and not readers[0].outputs[0].is_graph_output()
 
 
 def _decision(
