@@ -14,3 +14,9 @@ class FcdeployError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, without onnxruntime's code prefix."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return text.removeprefix("[ONNXRuntimeError] : ").strip()

@@ -13,17 +13,17 @@ import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
 from fcdeploy.arithmetic.metrics import fidelity
-from fcdeploy.graph.correct import correct_biases
 from fcdeploy.graph.model import input_specs, name_everything
-from fcdeploy.graph.observe import observe
-from fcdeploy.graph.planning import plan_graph
-from fcdeploy.graph.planning.check import check_plan
-from fcdeploy.graph.planning.weigh import Layer, round_layers
-from fcdeploy.graph.prepare import prepare
-from fcdeploy.graph.rewrite import rewrite
-from fcdeploy.graph.runtime import Session
+from fcdeploy.int8.correct import correct_biases
+from fcdeploy.int8.observe import observe
+from fcdeploy.int8.planning import plan_graph
+from fcdeploy.int8.planning.check import check_plan
+from fcdeploy.int8.planning.weigh import Layer, round_layers
+from fcdeploy.int8.rewrite import rewrite
+from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
+from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Source
 from fcdeploy.tables.targets import TARGETS
 

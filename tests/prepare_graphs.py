@@ -12,9 +12,9 @@ import onnx_ir as ir
 from onnx import helper, numpy_helper
 
 from fcdeploy.graph.model import name_everything
-from fcdeploy.graph.prepare.changes import Changes
-from fcdeploy.graph.prepare.shapes import infer_shapes
-from fcdeploy.graph.runtime import Session
+from fcdeploy.prepare.changes import Changes
+from fcdeploy.prepare.shapes import infer_shapes
+from fcdeploy.runtime.session import Session
 
 Array = np.ndarray[Any, Any]
 Shape = Sequence[int | str | None]

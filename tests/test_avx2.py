@@ -18,7 +18,7 @@ from onnx import helper as oh
 from onnx import numpy_helper as nh
 
 from fcdeploy.arithmetic import avx2
-from fcdeploy.graph.runtime import Session
+from fcdeploy.runtime.session import Session
 
 Array = np.ndarray[Any, Any]
 TYPES = {np.dtype(np.uint8): Tp.UINT8, np.dtype(np.int8): Tp.INT8, np.dtype(np.int32): Tp.INT32}

@@ -14,9 +14,9 @@ from onnx import helper
 from small_models import dense, quantized, residual, samples, save
 
 from fcdeploy.cli.bench import command, parse_batches, parse_shapes
-from fcdeploy.graph import feeds, turns
-from fcdeploy.graph.footprint import footprint
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.runtime import feeds, turns
+from fcdeploy.runtime.footprint import footprint
 from fcdeploy.stations import bench as station
 from fcdeploy.stations.bench import bench
 
@@ -79,36 +79,34 @@ def test_one_model_has_no_ratio(nets: dict[str, Path]) -> None:
 
 
 class Clock:
-    """Stands for a session and for the clock: a run takes what the schedule says."""
+    """Stands for what is timed and for the clock: a run takes what the schedule says."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
-    def loaded(self, cost: float, drift: float = 0.0) -> turns.Loaded:
+    def run(self, cost: float, drift: float = 0.0) -> turns.Run:
         clock = self
 
-        class Session:
-            def run(self, _: object) -> None:
-                clock.now += cost * (1 + drift * clock.now)
+        def run() -> None:
+            clock.now += cost * (1 + drift * clock.now)
 
-        return turns.Loaded(Path("m"), Session(), {}, [], 0.0, 0)  # type: ignore[arg-type]
+        return run
 
-    def noisy(self, cost: float, random: np.random.Generator) -> turns.Loaded:
+    def noisy(self, cost: float, random: np.random.Generator) -> turns.Run:
         """Another speed every 20 ms, up to twenty times slower."""
         clock, slower = self, random.uniform(1, 20, 10**4)
 
-        class Session:
-            def run(self, _: object) -> None:
-                clock.now += cost * slower[int(clock.now * 50)]
+        def run() -> None:
+            clock.now += cost * slower[int(clock.now * 50)]
 
-        return turns.Loaded(Path("m"), Session(), {}, [], 0.0, 0)  # type: ignore[arg-type]
+        return run
 
 
 def test_ratios_are_of_neighbours_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that becomes ten times slower while it runs, the paired ratio stays what it is."""
     clock = Clock(monkeypatch)
-    one, other = turns.measure([clock.loaded(0.002, 2), clock.loaded(0.004, 2)], 5.0, lambda *_: None)
+    one, other = turns.measure([clock.run(0.002, 2), clock.run(0.004, 2)], 5.0, lambda *_: None)
     ratios = one.turns / other.turns
     assert np.median(ratios) == pytest.approx(0.5, rel=0.02)
     assert one.runs.max() > 5 * one.runs.min()
@@ -118,19 +116,21 @@ def test_ratios_are_of_neighbours_in_time(monkeypatch: pytest.MonkeyPatch) -> No
 def test_time_is_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     steps: list[tuple[str, int, int | None]] = []
-    (quick,) = turns.measure([clock.loaded(0.001)], 3.0, lambda *step: steps.append(step))
+    (quick,) = turns.measure([clock.run(0.001)], 3.0, lambda *step: steps.append(step))
     assert clock.now == pytest.approx(3.0, abs=0.1)
     assert len(quick.turns) == pytest.approx(turns.ROUNDS, abs=2)
     assert steps[-1][0] == "timing"
     assert steps[-1][1] == steps[-1][2]
     begun = clock.now
-    (slow,) = turns.measure([clock.loaded(10.0)], 3.0, lambda *_: None)
+    (slow,) = turns.measure([clock.run(10.0)], 3.0, lambda *_: None)
     assert len(slow.turns) == turns.FEWEST_ROUNDS
     assert clock.now - begun == pytest.approx(10.0 * (turns.WARM_UP + turns.FEWEST_ROUNDS))
 
 
 def test_what_is_said_of_an_interval() -> None:
-    def said(ratio: float, low: float, high: float, limit: float | None = None, asked: float = 10) -> tuple[str, list[str]]:
+    def said(
+        ratio: float, low: float, high: float, limit: float | None = None, asked: float = 10
+    ) -> tuple[str, list[str]]:
         conclusive = high - low <= asked / 100 * ratio
         values = {"ratio": ratio, "ratio_low": low, "ratio_high": high, "conclusive": conclusive}
         values["passed"] = limit is None or (ratio <= limit and conclusive)
@@ -150,11 +150,11 @@ def test_what_is_said_of_an_interval() -> None:
 def test_more_rounds_until_the_interval_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clean machine takes the time asked for, a noisy one up to four times as long."""
     clock = Clock(monkeypatch)
-    turns.measure([clock.loaded(0.001), clock.loaded(0.002)], 3.0, lambda *_: None, 0.1)
+    turns.measure([clock.run(0.001), clock.run(0.002)], 3.0, lambda *_: None, 0.1)
     assert clock.now == pytest.approx(3.0, abs=0.2)
     begun = clock.now
     random = np.random.default_rng(0)
-    pair = turns.measure([clock.noisy(0.001, random), clock.loaded(0.002)], 3.0, lambda *_: None, 0.1)
+    pair = turns.measure([clock.noisy(0.001, random), clock.run(0.002)], 3.0, lambda *_: None, 0.1)
     assert clock.now - begun == pytest.approx(12.0, abs=0.4)
     assert turns.ratio_of(*pair).width > 0.1
     begun = clock.now

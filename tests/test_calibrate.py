@@ -92,14 +92,18 @@ def test_fewer_samples_and_none_kept(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_tensor_that_is_always_the_same_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     np.savez("data.npz", x=np.zeros((4, 3, 6, 6), np.float32))
     net = Net(0)
-    net.output(net.op("Relu", net.conv(net.input("x", 3, 6, 6), 3, 4, bias=False), name="dead")).save(Path("model.onnx"))
+    net.output(net.op("Relu", net.conv(net.input("x", 3, 6, 6), 3, 4, bias=False), name="dead")).save(
+        Path("model.onnx")
+    )
     assert calibrated(capsys)["warnings"] == ["tensor 'dead_out' was the same value in every sample"]
 
 
 @pytest.mark.usefixtures("here")
 def test_a_tensor_that_becomes_nan_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     net = Net(0)
-    net.output(net.conv(net.op("Sqrt", net.input("x", 3, 6, 6), name="root"), 3, 4, name="last")).save(Path("model.onnx"))
+    net.output(net.conv(net.op("Sqrt", net.input("x", 3, 6, 6), name="root"), 3, 4, name="last")).save(
+        Path("model.onnx")
+    )
     warnings = calibrated(capsys)["warnings"]
     assert "tensor 'root_out' became NaN or infinite: its layers will stay float" in warnings
 
@@ -122,7 +126,9 @@ def broken(name: str) -> list[str]:
         proto.opset_import.append(onnx.helper.make_opsetid("my.own", 1))
         onnx.save(proto, "model.onnx")
     elif name == "quantized":
-        assert main(["quantize", "model.onnx", "--int8", "--costs", "none", "--data", "data.npz", "-o", "int8.onnx"]) == 0
+        assert (
+            main(["quantize", "model.onnx", "--int8", "--costs", "none", "--data", "data.npz", "-o", "int8.onnx"]) == 0
+        )
         model = "int8.onnx"
     elif name == "no data":
         data = "nothing.npz"

@@ -10,10 +10,10 @@ import pytest
 from networks import Array, Line, Net, quantize_net, random_data
 from onnx import TensorProto, helper
 
-from fcdeploy.graph.correct import correct_biases
-from fcdeploy.graph.planning.weigh import int8_layers
-from fcdeploy.graph.runtime import Session
-from fcdeploy.graph.walk import Walk
+from fcdeploy.int8.correct import correct_biases
+from fcdeploy.int8.planning.weigh import int8_layers
+from fcdeploy.int8.walk import Walk
+from fcdeploy.runtime.session import Session
 from fcdeploy.tables.operators import operator
 
 

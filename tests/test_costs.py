@@ -15,18 +15,18 @@ from networks import Net, in_memory, random_data
 
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.cli import main
-from fcdeploy.graph.fastest import best_trial
-from fcdeploy.graph.kernels import kernels_of
-from fcdeploy.graph.observe import observe
-from fcdeploy.graph.planning import plan_graph
-from fcdeploy.graph.planning.split import slow_nodes, total
-from fcdeploy.graph.planning.table import costs_from_table, rate_of
-from fcdeploy.graph.prepare import prepare
-from fcdeploy.graph.runtime import Session
-from fcdeploy.graph.trial import conversion_rates
+from fcdeploy.int8.fastest import best_trial
+from fcdeploy.int8.observe import observe
+from fcdeploy.int8.planning import plan_graph
+from fcdeploy.int8.planning.split import slow_nodes, total
+from fcdeploy.int8.planning.table import costs_from_table, rate_of
+from fcdeploy.int8.trial import conversion_rates
+from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Costs, Rates, Trial, from_text, to_text
 from fcdeploy.records.plan import Plan
+from fcdeploy.runtime.kernels import kernels_of
+from fcdeploy.runtime.session import Session
 from fcdeploy.tables import rates
 from fcdeploy.tables.targets import TARGETS
 

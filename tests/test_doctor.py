@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fcdeploy import cli
-from fcdeploy.graph import cpu
+from fcdeploy.runtime import cpu
 from fcdeploy.stations import doctor as station
 from fcdeploy.stations.doctor import doctor
 from fcdeploy.tables.targets import TARGETS

@@ -16,8 +16,8 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from fcdeploy.errors import FcdeployError  # noqa: E402
-from fcdeploy.graph.runtime import Session  # noqa: E402
-from fcdeploy.graph.torch_module import parse_input  # noqa: E402
+from fcdeploy.pytorch.module import parse_input  # noqa: E402
+from fcdeploy.runtime.session import Session  # noqa: E402
 from fcdeploy.stations.export import TORCH, export  # noqa: E402
 
 if TYPE_CHECKING:

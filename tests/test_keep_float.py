@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from networks import Net, quantize_net, random_data
 
-from fcdeploy.graph.kernels import kernels_of
 from fcdeploy.graph.model import write_model
+from fcdeploy.runtime.kernels import kernels_of
 
 LAYERS = ("one", "two", "three")
 

@@ -15,10 +15,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_models import quantized, residual, samples, save
 
-from fcdeploy.graph import layers
 from fcdeploy.graph.model import read_model
-from fcdeploy.graph.pair import size_on_disk
-from fcdeploy.graph.runtime import Session
+from fcdeploy.proof import layers
+from fcdeploy.proof.pair import size_on_disk
+from fcdeploy.runtime.session import Session
 from fcdeploy.stations.validate import validate
 
 Array = np.ndarray[Any, Any]

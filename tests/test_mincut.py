@@ -14,7 +14,9 @@ from fcdeploy.arithmetic.mincut import cheapest_split
 COST = st.integers(0, 20).map(float)
 
 
-def cost_of(sides: tuple[bool, ...], left: list[float], right: list[float], arcs: list[tuple[int, int, float]]) -> float:
+def cost_of(
+    sides: tuple[bool, ...], left: list[float], right: list[float], arcs: list[tuple[int, int, float]]
+) -> float:
     nodes = sum(a if is_left else b for is_left, a, b in zip(sides, left, right, strict=True))
     return nodes + sum(c for i, j, c in arcs if sides[i] and not sides[j])
 

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from fcdeploy.graph.runtime import Session  # noqa: E402
+from fcdeploy.runtime.session import Session  # noqa: E402
 from fcdeploy.stations.export import export  # noqa: E402
 
 ROOT = Path(__file__).parent.parent

@@ -10,10 +10,10 @@ import pytest
 from networks import Arrays, Net, in_memory, random_data
 from onnx import TensorProto
 
-from fcdeploy.graph import observe as module
 from fcdeploy.graph.model import input_specs, name_everything
-from fcdeploy.graph.observe import Smallest, keep_smallest, observe, sample_hash
-from fcdeploy.graph.prepare import prepare
+from fcdeploy.int8 import observe as module
+from fcdeploy.int8.observe import Smallest, keep_smallest, observe, sample_hash
+from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration, to_bytes
 from fcdeploy.samples import Source
 
@@ -63,7 +63,7 @@ def test_the_same_bytes_for_any_batch_order_and_number_of_threads(
         assert to_bytes(record(model, data, batch=batch)) == expected
     order = np.random.default_rng(1).permutation(45)
     assert to_bytes(record(model, {name: array[order] for name, array in data.items()}, batch=16)) == expected
-    monkeypatch.setattr("fcdeploy.graph.runtime.cores", lambda: 1)
+    monkeypatch.setattr("fcdeploy.runtime.session.cores", lambda: 1)
     assert to_bytes(record(model, data, batch=7)) == expected
 
 

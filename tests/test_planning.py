@@ -19,8 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.arithmetic.quantization import dequantize, quantize
-from fcdeploy.graph.kernels import kernels_of
-from fcdeploy.graph.runtime import Session
+from fcdeploy.runtime.kernels import kernels_of
+from fcdeploy.runtime.session import Session
 from fcdeploy.tables.operators import OPERATORS
 
 IMAGE = {"x": (8, 6, 6)}
@@ -80,8 +80,6 @@ def silu(net: Net, x: str) -> str:
 
 def ints(*values: int) -> Array:
     return np.array(values, np.int64)
-
-
 
 
 def matmul(net: Net) -> object:
@@ -508,7 +506,9 @@ def test_keep_float_takes_names_globs_and_operators() -> None:
 def test_a_layer_with_a_weight_made_at_run_time_stays_float() -> None:
     net = Net(5)
     x = net.input("x", 8, 6, 6)
-    weight = net.op("ReduceMean", net.op("Reshape", x, net.constant(ints(-1, 4, 8, 3, 3), np.int64)), axes=[0], keepdims=0)
+    weight = net.op(
+        "ReduceMean", net.op("Reshape", x, net.constant(ints(-1, 4, 8, 3, 3), np.int64)), axes=[0], keepdims=0
+    )
     net.output(net.conv(net.op("Conv", net.conv(x, 8, 8), weight, name="dynamic"), 4, 3))
     line = quantize_net(net, random_data(5, 8, **IMAGE))
     dynamic = next(d for d in line.plan.nodes if d.node == "dynamic")

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepare_graphs import apply, graph, op, ops
 
-from fcdeploy.graph.prepare.clip import clip
-from fcdeploy.graph.prepare.shapes import infer_shapes
-from fcdeploy.graph.runtime import Session
+from fcdeploy.prepare.clip import clip
+from fcdeploy.prepare.shapes import infer_shapes
+from fcdeploy.runtime.session import Session
 
 
 def chain(steps: list[tuple[str, float, float]], opset: int = 18) -> ir.Model:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from prepare_graphs import apply, graph, normal, op, ops
 
-from fcdeploy.graph.prepare import prepare
-from fcdeploy.graph.prepare.changes import Changes
-from fcdeploy.graph.prepare.dense import dense
-from fcdeploy.graph.runtime import Session
+from fcdeploy.prepare import prepare
+from fcdeploy.prepare.changes import Changes
+from fcdeploy.prepare.dense import dense
+from fcdeploy.runtime.session import Session
 
 
 def prepared(model: ir.Model) -> Changes:

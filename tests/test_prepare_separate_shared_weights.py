@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from prepare_graphs import apply, graph, normal, op
 
-from fcdeploy.graph.prepare.separate_shared_weights import separate_shared_weights
-from fcdeploy.graph.runtime import Session
+from fcdeploy.prepare.separate_shared_weights import separate_shared_weights
+from fcdeploy.runtime.session import Session
 
 
 def weights(model: ir.Model) -> list[str | None]:

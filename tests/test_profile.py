@@ -12,10 +12,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_models import family, samples, save, weight
 
-from fcdeploy.graph import feeds
-from fcdeploy.graph.kernels import kernels_of, optimized_graph, origins, unmarked, with_names
 from fcdeploy.graph.model import input_specs, read_model
-from fcdeploy.graph.profile import NodeTime, _excess, durations, matched, node_times, profile, profiles
+from fcdeploy.runtime import feeds
+from fcdeploy.runtime.kernels import kernels_of, optimized_graph, origins, unmarked, with_names
+from fcdeploy.runtime.profile import NodeTime, _excess, durations, matched, node_times, profile, profiles
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 RUNS = 15
@@ -53,7 +53,11 @@ def shortcut(path: Path) -> Path:
         helper.make_node("Relu", ["s"], ["r"], "relu"),
         helper.make_node("Conv", ["r", "wc"], ["y"], "c"),
     ]
-    weights = {"wa": weight(random, 16, 16, 3, 3), "wb": weight(random, 16, 16, 1, 1), "wc": weight(random, 8, 16, 1, 1)}
+    weights = {
+        "wa": weight(random, 16, 16, 3, 3),
+        "wb": weight(random, 16, 16, 1, 1),
+        "wc": weight(random, 8, 16, 1, 1),
+    }
     return save(path, nodes, {"x": [1, 16, 9, 9]}, {"y": [1, 8, 9, 9]}, weights)
 
 
@@ -62,7 +66,10 @@ def inputs(path: Path) -> dict[str, Any]:
     return feeds.draw(feeds.fixed(input_specs(read_model(path)), None, shapes))
 
 
-NAMES = [f"{name}{end}" for name in ("residual", "dense", "binary", "tagger") for end in ("", "8")] + ["chain", "shortcut"]
+NAMES = [f"{name}{end}" for name in ("residual", "dense", "binary", "tagger") for end in ("", "8")] + [
+    "chain",
+    "shortcut",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -113,7 +120,9 @@ def test_float_convolutions_have_their_blocked_kernel(models: dict[str, Path]) -
         assert {(row.kernel, row.note, row.integer) for row in rows} == {("Conv", "blocked layout", False)}
         assert all(row.node for row in rows)
     as_bytes = {row.node: row for row in kernels_of(models["residual8"])}
-    assert all(as_bytes[name].kernel == "QLinearConv" and as_bytes[name].integer for name in ("conv1", "conv2", "conv3"))
+    assert all(
+        as_bytes[name].kernel == "QLinearConv" and as_bytes[name].integer for name in ("conv1", "conv2", "conv3")
+    )
 
 
 def test_nodes_of_the_runtime_have_their_own_names(models: dict[str, Path]) -> None:
@@ -164,7 +173,10 @@ def test_layers_of_two_models_are_matched(models: dict[str, Path]) -> None:
     one, other = models["residual"], models["residual8"]
     float_found, int8_found = profiles([(one, inputs(one)), (other, inputs(other))], runs=3, threads=1)
     pairs = {a.node: (a.op, b.op) for a, b in matched(float_found.nodes, int8_found.nodes)}
-    assert {name: pairs[name] for name in ("conv1", "dense")} == {"conv1": ("Conv", "QLinearConv"), "dense": ("Gemm", "QGemm")}
+    assert {name: pairs[name] for name in ("conv1", "dense")} == {
+        "conv1": ("Conv", "QLinearConv"),
+        "dense": ("Gemm", "QGemm"),
+    }
 
     def nodes(*rows: tuple[str, str, tuple[str, ...]]) -> dict[str, NodeTime]:
         return {name: NodeTime(name, op, 1.0, False, outputs) for name, op, outputs in rows}

@@ -13,7 +13,7 @@ from networks import Net, random_data
 
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.cli import main
-from fcdeploy.graph.runtime import Session
+from fcdeploy.runtime.session import Session
 
 DATA = random_data(0, 20, x=(3, 8, 8))
 
@@ -43,7 +43,11 @@ class Command:
 
     def text(self, *arguments: str, command: str = "quantize") -> tuple[int, str, str]:
         self.capsys.readouterr()
-        fixed = ["quantize", "model.onnx", "--int8", "--costs", "none"] if command == "quantize" else [command, "model.onnx"]
+        fixed = (
+            ["quantize", "model.onnx", "--int8", "--costs", "none"]
+            if command == "quantize"
+            else [command, "model.onnx"]
+        )
         code = main([*fixed, *arguments])
         out, err = self.capsys.readouterr()
         return code, out, err
@@ -135,7 +139,7 @@ def test_the_same_bytes_from_data_and_from_a_calibration_file(command: Command) 
 def test_the_same_bytes_for_any_number_of_threads(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = command.file("a.onnx")
     for threads in (1, 3):
-        monkeypatch.setattr("fcdeploy.graph.runtime.cores", lambda threads=threads: threads)
+        monkeypatch.setattr("fcdeploy.runtime.session.cores", lambda threads=threads: threads)
         assert command.file(f"{threads}.onnx") == expected
 
 
@@ -159,9 +163,7 @@ def test_effort_and_samples(command: Command) -> None:
     assert command.file("fast.onnx", "--effort", "fast") != command.file("balanced.onnx")
     assert command.text("--data", "data.npz", "--no-keep-samples", command="calibrate")[0] == 0
     found = command.json("--calibration", "model.calib", "-o", "c.onnx", data=False)
-    assert found["warnings"] == [
-        "bias correction left out: the calibration carries no samples, and there is no --data"
-    ]
+    assert found["warnings"] == ["bias correction left out: the calibration carries no samples, and there is no --data"]
     assert command.file("fewer.onnx", "--samples", "6") != command.file("all.onnx")
 
 
@@ -271,7 +273,10 @@ def broken(name: str, command: Command) -> list[str]:
 
 
 MISTAKES = {
-    "calibration of another model": ("calibration 'model.calib' was made from another model", "fcdeploy calibrate model.onnx"),
+    "calibration of another model": (
+        "calibration 'model.calib' was made from another model",
+        "fcdeploy calibrate model.onnx",
+    ),
     "calibration that is none": ("'data.npz' is not a calibration file, or is damaged", "fcdeploy calibrate"),
     "calibration damaged": ("'model.calib' is not a calibration file, or is damaged", "fcdeploy calibrate"),
     "neither": ("neither --data nor --calibration was given", "fcdeploy quantize MODEL"),

@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fcdeploy.graph.recurrent import simplify_recurrent
-from fcdeploy.graph.runtime import Session
+from fcdeploy.pytorch.recurrent import simplify_recurrent
+from fcdeploy.runtime.session import Session
 
 SIZE, WIDTH = 3, 4
 

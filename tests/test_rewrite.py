@@ -14,8 +14,8 @@ from conftest import fails
 from networks import Array, Line, Net, quantize_net, random_data
 from onnx import numpy_helper
 
-from fcdeploy.graph.runtime import Session
 from fcdeploy.records.plan import Plan, QParams
+from fcdeploy.runtime.session import Session
 
 
 def resnet(net: Net) -> Net:
@@ -219,7 +219,8 @@ def without(name: str) -> Callable[[Plan], Plan]:
 
 def kind(node: str, value: str) -> Callable[[Plan], Plan]:
     return lambda plan: replace(
-        plan, nodes=tuple(replace(d, kind=value) if d.node == node else d for d in plan.nodes)  # type: ignore[arg-type]
+        plan,
+        nodes=tuple(replace(d, kind=value) if d.node == node else d for d in plan.nodes),  # type: ignore[arg-type]
     )
 
 

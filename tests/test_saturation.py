@@ -21,8 +21,8 @@ from onnx import numpy_helper as nh
 
 from fcdeploy import cli
 from fcdeploy.arithmetic import avx2
-from fcdeploy.graph.byte_bounds import byte_bounds
-from fcdeploy.graph.saturation import EXACT, SATURATES, Proof, prove, reach
+from fcdeploy.proof.byte_bounds import byte_bounds
+from fcdeploy.proof.saturation import EXACT, SATURATES, Proof, prove, reach
 from fcdeploy.stations.inspect import inspect
 
 Array = np.ndarray[Any, Any]
@@ -196,7 +196,7 @@ def test_borders_are_zero_points_even_where_no_activation_is() -> None:
 
 def test_bounds_hold_for_every_activation_the_runtime_computes() -> None:
     """A second pair of Q and DQ with coarser steps, behind a clip."""
-    from fcdeploy.graph.runtime import Session
+    from fcdeploy.runtime.session import Session
 
     weights = {
         "s": np.float32(0.037),

@@ -15,12 +15,12 @@ from conftest import fails
 from onnx import TensorProto, helper, numpy_helper
 from small_models import family
 
-from fcdeploy.graph import session_options
-from fcdeploy.graph.kernels import optimized_graph
 from fcdeploy.graph.model import name_everything, read_model
-from fcdeploy.graph.runtime import Session
-from fcdeploy.graph.session_options import KEY, options_of
-from fcdeploy.graph.trust import LEVEL, refuse_untrusted
+from fcdeploy.runtime import options as session_options
+from fcdeploy.runtime.kernels import optimized_graph
+from fcdeploy.runtime.options import KEY, options_of
+from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.trust import LEVEL, refuse_untrusted
 from fcdeploy.stations.inspect import inspect
 from fcdeploy.stations.validate import validate
 
@@ -197,7 +197,9 @@ def test_weights_alone_are_a_warning(kind: str) -> None:
     assert 30 < sqnr(model, ROWS) < 60
     dwarf = ROWS.copy()
     dwarf[:, 0] = 1e4
-    hollow = layer("MatMul", ROWS, np.where(np.arange(N)[:, None] == 0, 0, weight).astype(weight.dtype), SCALES, **options)
+    hollow = layer(
+        "MatMul", ROWS, np.where(np.arange(N)[:, None] == 0, 0, weight).astype(weight.dtype), SCALES, **options
+    )
     assert sqnr(hollow, dwarf) < 1
     (warning,) = refuse_untrusted(model, "small.onnx")
     assert warning.startswith("only the weights of 'layer' are quantized, but onnxruntime rounds the activations")

@@ -18,7 +18,9 @@ COLUMNS = ("network", "float", "int8", "drop (95 %)", "agree", "SQNR", "file", "
 
 
 @click.command("demo")
-@click.option("-o", "--output", type=options.FILE, metavar="FOLDER", help="Keep the models here; forgotten unless given.")
+@click.option(
+    "-o", "--output", type=options.FILE, metavar="FOLDER", help="Keep the models here; forgotten unless given."
+)
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=3.0, help="Time for each benchmark.")
 @options.json_option
 def command(output: Path | None, seconds: float, as_json: bool) -> None:
@@ -29,7 +31,8 @@ def command(output: Path | None, seconds: float, as_json: bool) -> None:
     root = Path.cwd()
     if not (root / "models" / "lenet5.py").is_file() or not (root / "calib_data").is_dir():
         raise FcdeployError(
-            f"folder {str(root)!r} has no models/lenet5.py and calib_data/", "run it in a checkout of the project: scripts/demo"
+            f"folder {str(root)!r} has no models/lenet5.py and calib_data/",
+            "run it in a checkout of the project: scripts/demo",
         )
     with tempfile.TemporaryDirectory() as temporary:
         folder = output or Path(temporary)
@@ -44,7 +47,9 @@ def command(output: Path | None, seconds: float, as_json: bool) -> None:
     )
     if not output:
         lines = (*lines, "      fcdeploy demo -o out keeps the models these commands read")
-    console.show(Report("demo", {"networks": results}, (Table("handwritten digits", COLUMNS, rows),), lines), as_json=as_json)
+    console.show(
+        Report("demo", {"networks": results}, (Table("handwritten digits", COLUMNS, rows),), lines), as_json=as_json
+    )
 
 
 def _whole_line(name: str, data: str, folder: Path, seconds: float) -> dict[str, Any]:

@@ -24,11 +24,21 @@ from fcdeploy.cli import options
     help="host, portable, x86-avx2, x86-vnni or arm64: which CPUs the integers are for.",
 )
 @click.option(
-    "--ranges", default="mse", show_default=True, metavar="R", help="mse, minmax, percentile or entropy, from histograms."
+    "--ranges",
+    default="mse",
+    show_default=True,
+    metavar="R",
+    help="mse, minmax, percentile or entropy, from histograms.",
 )
-@click.option("--effort", default="balanced", show_default=True, metavar="E", help="fast, or balanced: corrects biases.")
-@click.option("--keep-float", multiple=True, metavar="NODE", help="Leave a node in float: its name, a glob, or op:TYPE.")
-@click.option("--plan", type=options.FILE, metavar="FILE", help="Take this plan, as --dry-run --json printed it, edited or not.")
+@click.option(
+    "--effort", default="balanced", show_default=True, metavar="E", help="fast, or balanced: corrects biases."
+)
+@click.option(
+    "--keep-float", multiple=True, metavar="NODE", help="Leave a node in float: its name, a glob, or op:TYPE."
+)
+@click.option(
+    "--plan", type=options.FILE, metavar="FILE", help="Take this plan, as --dry-run --json printed it, edited or not."
+)
 @click.option(
     "--costs",
     metavar="C",

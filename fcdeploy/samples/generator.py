@@ -13,9 +13,9 @@ from typing import Any
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
-from fcdeploy.graph.python_file import load_function, user_code
 from fcdeploy.samples import checks
 from fcdeploy.samples.source import Arrays, Source
+from fcdeploy.user_code import load_function, user_code
 
 FORM = re.compile(r"(?P<file>.+\.py):(?P<function>[^\W\d]\w*)$")
 END = object()

@@ -12,18 +12,34 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph import feeds
-from fcdeploy.graph.footprint import Footprint, footprint
 from fcdeploy.graph.model import TensorSpec, input_specs, read_model
-from fcdeploy.graph.pair import check_same_ends, size_on_disk
-from fcdeploy.graph.profile import NodeTime, Profile, matched, profiles
-from fcdeploy.graph.runtime import Session
-from fcdeploy.graph.turns import PATIENCE, Loaded, OnStep, Ratio, Timed, measure, ratio_of
+from fcdeploy.proof.pair import check_same_ends, size_on_disk
 from fcdeploy.records.report import Report, Table
+from fcdeploy.runtime import feeds
+from fcdeploy.runtime.footprint import Footprint, footprint
+from fcdeploy.runtime.profile import NodeTime, Profile, matched, profiles
+from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.turns import PATIENCE, OnStep, Ratio, Timed, measure, ratio_of
 
 NAMES = ("int8", "float")  # the model, and what it is compared with
 MEBI = 1 << 20
 PROFILED = range(20, 201)  # runs for the time of each node
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to be timed."""
+
+    path: Path
+    session: Session
+    inputs: dict[str, np.ndarray[Any, Any]]
+    specs: list[TensorSpec]
+    load_ms: float
+    bytes: int
+
+    def run(self) -> object:
+        """One run on its inputs."""
+        return self.session.run(self.inputs)
 
 
 @dataclass(frozen=True)
@@ -85,7 +101,7 @@ def bench(
             Loaded(path, session, feeds.draw(spec), spec, load_ms, size)
             for path, (session, load_ms), spec, size in zip(paths, sessions, each, sizes, strict=True)
         ]
-        timed = measure(loaded, seconds, step, interval / 100)
+        timed = measure([one.run for one in loaded], seconds, step, interval / 100)
         rows.append(Row(loaded, timed, [_footprint(one, threads, step) for one in loaded]))
     nodes = _profiles(rows[0], threads, seconds, step) if per_node else None
     return _report(rows, nodes, threads, max_ratio, interval, seconds)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from fcdeploy.arithmetic.needs import needs
 from fcdeploy.graph.model import check_output, file_hash, input_specs, read_model, refuse_unsupported, replacing
-from fcdeploy.graph.observe import observe
-from fcdeploy.graph.prepare import prepare
+from fcdeploy.int8.observe import observe
+from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration, to_bytes
 from fcdeploy.records.report import Report, Table
 from fcdeploy.samples import open_source

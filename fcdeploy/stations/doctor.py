@@ -11,8 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fcdeploy.graph.cpu import cpu_flags, cpu_name, detect, target_named
 from fcdeploy.records.report import Report, Table
+from fcdeploy.runtime.cpu import cpu_flags, cpu_name, detect, target_named
 from fcdeploy.tables.targets import TARGETS, Target
 
 INSTRUCTIONS = {

@@ -20,14 +20,14 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph import opset as sets
 from fcdeploy.graph.model import TensorSpec, check_output, input_specs, output_specs, read_model, replacing
-from fcdeploy.graph.runtime import Session
 from fcdeploy.records.report import Report, Table
+from fcdeploy.runtime.session import Session
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from fcdeploy.graph.torch_module import Input
+    from fcdeploy.pytorch.module import Input
 
 TORCH = "2.13.0"  # the exporter changes with every release; this one is tested
 BATCH = "batch"
@@ -87,7 +87,7 @@ def export(
     check_output(path, force=force, inputs=tuple(sources + ([Path(state)] if state else [])))
     _check_opset(opset)
     warning = _need_torch()
-    from fcdeploy.graph import torch_module
+    from fcdeploy.pytorch import module as torch_module
 
     step("load the module", 0, 3)
     built, namespace = torch_module.build_module(module) if isinstance(module, str) else (module, None)
@@ -160,7 +160,7 @@ def _write(
     step: OnStep,
 ) -> tuple[dict[str, Difference], str]:
     """Write and prove the model with its free axes, else with a free batch only, else with none, and say why."""
-    from fcdeploy.graph.torch_module import FinalError
+    from fcdeploy.pytorch.module import FinalError
 
     only_batch = tuple(replace(item, free={0: item.free[0]}) for item in inputs)
     fixed = tuple(replace(item, free={}) for item in inputs)
@@ -190,7 +190,8 @@ def _write(
 
 def _write_model(module: nn.Module, inputs: tuple[Input, ...], aside: Path, opset: int | None) -> list[dict[str, int]]:
     """Write the model; return lengths of the free axes: as exported, at batch 1, and at a larger batch."""
-    from fcdeploy.graph import torch_export, torch_module
+    from fcdeploy.pytorch import export as torch_export
+    from fcdeploy.pytorch import module as torch_module
 
     given = torch_module.lengths_of(inputs)
     small = {name: 1 if name == BATCH else length for name, length in given.items()}
@@ -259,7 +260,7 @@ def _compare(
 
 
 def _differs(name: str, found: Difference, trial: Trial, tolerance: float, repeatable: bool) -> FcdeployError:
-    from fcdeploy.graph.torch_module import FinalError
+    from fcdeploy.pytorch.module import FinalError
 
     kind = FinalError if trial.as_exported else FcdeployError
     return kind(
@@ -306,7 +307,7 @@ def _random_like(example: torch.Tensor, generator: torch.Generator) -> torch.Ten
 
 
 def _torch_outputs(module: nn.Module, inputs: tuple[Input, ...], tensors: list[torch.Tensor]) -> list[Array]:
-    from fcdeploy.graph import torch_module
+    from fcdeploy.pytorch import module as torch_module
 
     found = torch_module.flatten(torch_module.call(module, inputs, tensors))
     return [tensor.numpy(force=True) for _, tensor in found]

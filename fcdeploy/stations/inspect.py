@@ -10,12 +10,12 @@ from typing import Any
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph import work
 from fcdeploy.graph.model import TensorSpec, input_specs, output_specs, read_model
-from fcdeploy.graph.saturation import SATURATES, Proof, prove, quantized
-from fcdeploy.graph.trust import refuse_untrusted
-from fcdeploy.graph.work import Layer
+from fcdeploy.prepare import work
+from fcdeploy.prepare.work import Layer
+from fcdeploy.proof.saturation import SATURATES, Proof, prove, quantized
 from fcdeploy.records.report import Report, Table
+from fcdeploy.runtime.trust import refuse_untrusted
 
 TYPICALLY_INTEGER = ("Conv", "Gemm", "MatMul", "Add")  # what the last line counts, where the model has it
 
@@ -71,7 +71,9 @@ def inspect(model: Path | str, *, kernels: bool = False, saturation: bool = Fals
         values |= {"saturation": [_proof(row) for row in proofs], "safe": all(row.safe for row in proofs)}
         tables.append(_saturation_table(proofs))
         lines.append(_saturation_verdict(proofs))
-    return Report("inspect", values, tuple(tables), tuple(lines), warnings=(*untrusted, *_warnings(inputs, network, rows)))
+    return Report(
+        "inspect", values, tuple(tables), tuple(lines), warnings=(*untrusted, *_warnings(inputs, network, rows))
+    )
 
 
 def size(number: int) -> str:
@@ -148,7 +150,7 @@ def _shape(shape: tuple[int | None, ...]) -> str:
 
 
 def _kernels(path: Path) -> list[dict[str, Any]]:
-    from fcdeploy.graph.kernels import kernels_of
+    from fcdeploy.runtime.kernels import kernels_of
 
     return [
         {"node": row.node, "op": row.op, "kernel": row.kernel, "integer": row.integer, "note": row.note}

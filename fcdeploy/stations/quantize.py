@@ -14,10 +14,6 @@ import onnx_ir as ir
 from fcdeploy import __version__
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.correct import correct_biases
-from fcdeploy.graph.cpu import cpu_name, detect, target_named
-from fcdeploy.graph.fastest import best_trial, measured, slow_by
-from fcdeploy.graph.kernels import Kernel, kernels_of
 from fcdeploy.graph.model import (
     check_output,
     file_hash,
@@ -27,14 +23,15 @@ from fcdeploy.graph.model import (
     replacing,
     write_model,
 )
-from fcdeploy.graph.observe import keep_smallest, observe
-from fcdeploy.graph.planning import plan_graph
-from fcdeploy.graph.planning.check import check_plan
-from fcdeploy.graph.planning.table import costs_from_table
-from fcdeploy.graph.planning.weigh import round_layers
-from fcdeploy.graph.prepare import prepare
-from fcdeploy.graph.rewrite import rewrite
-from fcdeploy.graph.runtime import versions
+from fcdeploy.int8.correct import correct_biases
+from fcdeploy.int8.fastest import best_trial, measured, slow_by
+from fcdeploy.int8.observe import keep_smallest, observe
+from fcdeploy.int8.planning import plan_graph
+from fcdeploy.int8.planning.check import check_plan
+from fcdeploy.int8.planning.table import costs_from_table
+from fcdeploy.int8.planning.weigh import round_layers
+from fcdeploy.int8.rewrite import rewrite
+from fcdeploy.prepare import prepare
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import costs as costing
 from fcdeploy.records import plan as plans
@@ -42,6 +39,9 @@ from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Costs
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.report import Report, Table
+from fcdeploy.runtime.cpu import cpu_name, detect, target_named
+from fcdeploy.runtime.kernels import Kernel, kernels_of
+from fcdeploy.runtime.session import versions
 from fcdeploy.samples import open_source
 from fcdeploy.tables.targets import Target
 

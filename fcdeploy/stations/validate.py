@@ -12,18 +12,18 @@ from typing import Any
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph import layers as tensors
-from fcdeploy.graph import scores
-from fcdeploy.graph.compare import Answers, Arrays, LayerSums, OnStep, by_layer, compare, kernels
-from fcdeploy.graph.layers import Layer
-from fcdeploy.graph.loss import Loss, agreement, confusion, loss_of, regression
 from fcdeploy.graph.model import TensorSpec, input_specs, read_model
-from fcdeploy.graph.pair import check_same_ends, is_probability, is_quantized
-from fcdeploy.graph.prepare import prepare
-from fcdeploy.graph.runtime import Session
-from fcdeploy.graph.scores import Decision, Metric
-from fcdeploy.graph.trust import refuse_untrusted
+from fcdeploy.prepare import prepare
+from fcdeploy.proof import layers as tensors
+from fcdeploy.proof import scores
+from fcdeploy.proof.compare import Answers, Arrays, LayerSums, OnStep, by_layer, compare, kernels
+from fcdeploy.proof.layers import Layer
+from fcdeploy.proof.loss import Loss, agreement, confusion, loss_of, regression
+from fcdeploy.proof.pair import check_same_ends, is_probability, is_quantized
+from fcdeploy.proof.scores import Decision, Metric
 from fcdeploy.records.report import Report, Table
+from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples import Batch, batch_size, batches, open_source
 from fcdeploy.samples.checks import listed
 

@@ -1,0 +1,40 @@
+"""Graph, calibration and target to a plan: what every node becomes, with which scales, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from fcdeploy.arithmetic.ranges import METHODS
+from fcdeploy.int8.planning.clips import clips_on_bytes
+from fcdeploy.int8.planning.decide import decide, wanted
+from fcdeploy.int8.planning.declines import kept_float
+from fcdeploy.int8.planning.scales import activation_scales
+from fcdeploy.int8.planning.weigh import weight_scales
+from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.plan import Plan
+from fcdeploy.tables.targets import Target
+
+
+def plan_graph(
+    model: ir.Model,
+    calibration: Calibration,
+    target: Target,
+    *,
+    ranges: str,
+    keep_float: Sequence[str] = (),
+    slow: Mapping[str, str] | None = None,
+) -> Plan:
+    """The plan for a prepared model: a decision for every node, QParams for every tensor that becomes integers.
+
+    `keep_float` are the user's names and globs; `slow` are nodes that lose time as integers, with the reason.
+    """
+    exact = kept_float(model.graph, keep_float)
+    kept = {**(slow or {}), **exact}
+    wants = wanted(model.graph, kept)
+    decisions = decide(model.graph, wants, kept, calibration, exact)
+    tensors = activation_scales(model.graph, decisions, wants, calibration, target, METHODS[ranges])
+    decisions, tensors = clips_on_bytes(model.graph, decisions, tensors)
+    plan = Plan(target.name, tuple(decisions.values()), tensors)
+    return weight_scales(model, plan, calibration, target.pair_limit)

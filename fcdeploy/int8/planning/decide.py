@@ -1,0 +1,133 @@
+"""Which nodes become integer kernels: one walk back (what would be read as bytes?), one walk forward (who can write it?)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import onnx_ir as ir
+
+from fcdeploy.int8.planning.declines import declined, far_fill
+from fcdeploy.int8.planning.layers import data_inputs, is_constant, stored_weights, vanishes
+from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.plan import Decision
+from fcdeploy.tables.operators import Operator, operator
+
+FUSED_WITH_GEMM = {
+    "Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Elu", "Selu", "Softplus", "Softsign", "ThresholdedRelu",
+}  # fmt: skip
+FLOAT_OUTPUT = {"Gemm", "MatMul"}  # their integer kernels can write float: a last layer is not rounded again
+
+
+def wanted(graph: ir.Graph, kept: Mapping[str, str]) -> set[ir.Value]:
+    """The tensors that some layer would read as bytes, directly or through nodes that keep bytes bytes."""
+    wants: set[ir.Value] = set()
+    for node in reversed(graph):
+        row = operator(node.op_type, node.domain)
+        passes_on = row.role in ("integer", "moves", "clips") and any(value in wants for value in node.outputs)
+        if node.name not in kept and not declined(node, row) and (row.role == "multiply" or passes_on):
+            wants.update(value for value in data_inputs(node, row) if not is_constant(value))
+    return wants
+
+
+def decide(
+    graph: ir.Graph,
+    wants: set[ir.Value],
+    kept: Mapping[str, str],
+    calibration: Calibration,
+    exact: Collection[str] = (),
+) -> dict[str, Decision]:
+    """One decision a node, in the graph's order.
+
+    `kept` are the nodes that stay float, with the reason; of those, the ones in `exact` keep their weights float too.
+    """
+    decisions: dict[str, Decision] = {}
+    as_bytes: set[ir.Value] = set()  # tensors that exist as bytes
+    for node in graph:
+        row = operator(node.op_type, node.domain)
+        kind, why = _decision(node, row, wants, as_bytes, kept, calibration)
+        if kind == "float" and node.name not in exact and stored_weights(node):
+            kind, why = "stored", f"{why}; its weights are kept as bytes in the file"
+        decisions[node.name or ""] = Decision(node.name or "", node.op_type, kind, why)  # type: ignore[arg-type]
+        if (kind == "int8" and writes_bytes(node, wants)) or kind in ("moves", "absorbed"):
+            as_bytes.update(node.outputs)
+    return decisions
+
+
+def writes_bytes(node: ir.Node, wants: set[ir.Value]) -> bool:
+    """Whether an integer kernel's result is rounded to bytes: always, but for dense layers that nothing reads as bytes."""
+    return node.op_type not in FLOAT_OUTPUT or node.outputs[0] in wants or _fused_as_float(node)
+
+
+def _fused_as_float(node: ir.Node) -> bool:
+    """Whether onnxruntime would fuse a Gemm without a QuantizeLinear into one float node with the activation behind it.
+
+    It does so before it looks for integer kernels, unless the activation writes a graph output.
+    """
+    readers = node.outputs[0].consumers()
+    alone = node.op_type == "Gemm" and len(readers) == 1 and readers[0].op_type in FUSED_WITH_GEMM
+    return alone and not node.outputs[0].is_graph_output() and not readers[0].outputs[0].is_graph_output()
+
+
+def _decision(
+    node: ir.Node,
+    row: Operator,
+    wants: set[ir.Value],
+    as_bytes: set[ir.Value],
+    kept: Mapping[str, str],
+    calibration: Calibration,
+) -> tuple[str, str]:
+    """The kind and the reason of one node."""
+    name = node.name or ""
+    if name in kept:
+        return "float", kept[name]
+    if reason := declined(node, row):
+        return "float", reason
+    inputs = [value for value in data_inputs(node, row) if not is_constant(value)]
+    seen = [*inputs, *node.outputs] if row.role != "shape" else []
+    if unseen := [value.name for value in seen if not vanishes(value) and not _usable(value, calibration)]:
+        return "float", f"tensor {unseen[0]!r} is not a float tensor with finite values in calibration"
+    if row.role in ("multiply", "integer") and vanishes(node.outputs[0]):
+        clip = node.outputs[0].consumers()[0]
+        if reason := kept.get(clip.name or "") or declined(clip, operator(clip.op_type, clip.domain)):
+            return "float", f"its clip {clip.name!r} stays float, and bytes would clip already: {reason}"
+    if node.op_type == "Pad" and inputs:
+        seen_of = calibration.tensors[inputs[0].name or ""].histogram
+        if reason := far_fill(node, seen_of.low, seen_of.high):
+            return "float", reason
+    if row.role == "multiply":
+        if not inputs:
+            return "float", "all its inputs are constant"
+        return "int8", row.why if writes_bytes(node, wants) else f"{row.why}, written as float"
+    from_bytes = [value for value in inputs if value in as_bytes]
+    leads_on = any(value in wants for value in node.outputs)
+    if row.role == "integer":
+        if from_bytes and (row.reduces or leads_on):
+            return "int8", row.why
+        what = "its results go only to float nodes and outputs" if from_bytes else "its inputs are float already"
+        return "float", f"{what}: an integer kernel here would round once more and save nothing"
+    if row.role == "clips" and from_bytes:
+        return _clip(node)
+    if row.role in ("moves", "clips") and not from_bytes and inputs and leads_on and _all_wanted(node, wants):
+        return ("moves", f"{row.why} that the next layer reads") if row.role == "moves" else ("float", "clips floats")
+    if row.role in ("moves", "shape") and from_bytes:
+        return ("moves", row.why) if row.role == "moves" else ("float", row.why)
+    return "float", "its input is float already" if row.role != "shape" else row.why
+
+
+def _all_wanted(node: ir.Node, wants: set[ir.Value]) -> bool:
+    return all(value in wants and not value.is_graph_output() for value in node.outputs)
+
+
+def _clip(node: ir.Node) -> tuple[str, str]:
+    """A clip of bytes: absorbed by the node before it, or, where others read that tensor too, done on the bytes."""
+    before = node.inputs[0]
+    assert before is not None
+    producer = before.producer()
+    if producer is not None and vanishes(before):
+        return "absorbed", f"the saturation of {producer.name!r} does it"
+    return "moves", "clips bytes"
+
+
+def _usable(value: ir.Value, calibration: Calibration) -> bool:
+    record = calibration.tensors.get(value.name or "")
+    return record is not None and record.histogram.total > record.histogram.nonfinite == 0

@@ -1,0 +1,119 @@
+"""Why one node has no integer kernel though its operator may have one: each check answers with a sentence, or nothing."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.int8.planning.layers import fill_value, is_constant, number, output_axis
+from fcdeploy.tables.operators import Operator
+
+FILL_WITHIN = 2.0  # a fill value may cost its tensor one bit
+
+
+def declined(node: ir.Node, row: Operator) -> str:
+    """Why this very node has no integer kernel, though its operator may have one. Empty when it has."""
+    if row.role == "float":
+        return row.why
+    if row.role == "shape":
+        return ""
+    shape = node.inputs[0].shape if node.inputs and node.inputs[0] is not None else None
+    if row.ranks and shape is not None and len(shape) not in row.ranks:
+        return f"its input has {len(shape)} axes, integer kernels exist for {', '.join(map(str, row.ranks))}"
+    check = CHECKS.get(node.op_type)
+    return check(node) if check else ""
+
+
+def _check_layer(node: ir.Node) -> str:
+    weight = node.inputs[1]
+    if not is_constant(weight):
+        return f"weight {weight.name if weight else None!r} is computed at run time"
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None and not is_constant(bias):
+        return f"bias {bias.name!r} is computed at run time"
+    if node.op_type == "Gemm":
+        plain = all(number(node, key, 1.0) == 1.0 for key in ("alpha", "beta")) and not number(node, "transA", 0)
+        if not plain:
+            return "its alpha, beta or transA is not the plain one"
+        if bias is not None and bias.shape is not None and weight is not None and weight.shape is not None:
+            channels = weight.shape[output_axis(node)]
+            if tuple(bias.shape) not in ((channels,), (1, channels)):
+                return f"bias {bias.name!r} has shape {list(bias.shape)}, expected one value an output"
+    return ""
+
+
+def _check_matmul(node: ir.Node) -> str:
+    weight = node.inputs[1]
+    if weight is not None and weight.shape is not None and len(weight.shape) < 2:
+        return f"{weight.name!r} is a vector"
+    if is_constant(weight) and weight is not None and weight.shape is not None and len(weight.shape) != 2:
+        return f"weight {weight.name!r} has {len(weight.shape)} axes, integer kernels take 2"
+    if is_constant(node.inputs[0]):
+        return f"its first input {node.inputs[0].name!r} is the constant"  # type: ignore[union-attr]
+    return ""
+
+
+def _check_resize(node: ir.Node) -> str:
+    attribute = node.attributes.get("mode")
+    mode = attribute.as_string() if attribute else "nearest"
+    if mode != "nearest":
+        return f"{mode} interpolation computes new values"
+    where = node.attributes.get("coordinate_transformation_mode")
+    return "what it writes outside its input is no byte" if where and where.as_string() == "tf_crop_and_resize" else ""
+
+
+def _check_pad(node: ir.Node) -> str:
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    if value is not None and not is_constant(value):
+        return f"its fill value {value.name!r} is computed at run time"
+    return "" if math.isfinite(fill_value(node)) else f"its fill value {fill_value(node)} is no byte"
+
+
+def _check_clip(node: ir.Node) -> str:
+    computed = [v.name for v in node.inputs[1:] if v is not None and not is_constant(v)]
+    return f"its bound {computed[0]!r} is computed at run time" if computed else ""
+
+
+CHECKS = {
+    "Conv": _check_layer,
+    "Gemm": _check_layer,
+    "MatMul": _check_matmul,
+    "Resize": _check_resize,
+    "Pad": _check_pad,
+    "Clip": _check_clip,
+}
+
+
+def far_fill(node: ir.Node, low: float, high: float) -> str:
+    """Why a Pad of values in [low, high] cannot write its fill value as a byte of theirs. Empty when it can."""
+    fill = fill_value(node)
+    low, high = min(low, 0.0), max(high, 0.0)
+    if max(high, fill) - min(low, fill) <= FILL_WITHIN * (high - low):
+        return ""
+    return f"its fill value {fill:g} lies far outside its input's range, {low:.4g} to {high:.4g}"
+
+
+def kept_float(graph: ir.Graph, patterns: Sequence[str]) -> dict[str, str]:
+    """Node name -> reason, for the nodes that the user wants in float. A pattern that names nothing is a mistake."""
+    kept = {}
+    for pattern in patterns:
+        by_op = pattern.removeprefix("op:")
+        names = [
+            node.name or ""
+            for node in graph
+            if (
+                fnmatch.fnmatchcase(node.op_type, by_op)
+                if by_op != pattern
+                else fnmatch.fnmatchcase(node.name or "", pattern)
+            )
+        ]
+        if not names:
+            raise FcdeployError(
+                f"--keep-float {pattern!r} fits no node of the model", "fcdeploy inspect MODEL lists the nodes' names"
+            )
+        kept.update(dict.fromkeys(names, f"kept in float by --keep-float {pattern}"))
+    return kept

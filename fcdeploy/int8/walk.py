@@ -1,0 +1,77 @@
+"""Running an int8 model layer by layer on a few samples, each stretch from the integers that were computed last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.graph.model import input_specs
+from fcdeploy.runtime.session import Session
+from fcdeploy.samples.source import fixed_batch
+
+Arrays = dict[str, NDArray[Any]]
+CHUNK = 32  # samples in one run
+
+
+class Walk:
+    """A walk through a Q/DQ graph in its order; every integer tensor that was passed is remembered.
+
+    Samples go through in chunks that stay apart, because inside a network the leading axis need not count samples.
+    Constants of the graph may be changed ahead of the walk, never behind it.
+    """
+
+    def __init__(self, model: ir.Model, samples: Arrays) -> None:
+        self.model = model
+        self.known: list[Arrays] = list(chunks(model, samples))
+
+    def read(self, target: ir.Value) -> list[NDArray[np.float32]]:
+        """The values of a float tensor, chunk by chunk, computed in float from the integers before it."""
+        nodes, sources = self._stretch(target)
+        passed = [v for node in nodes for v in node.outputs if node.op_type == "QuantizeLinear" and v is not target]
+        outputs = [target, *passed]
+        names = [v.name or "" for v in sources]
+        part = ir.convenience.extract(self.model.graph, names, [v.name or "" for v in outputs])
+        session = Session(ir.Model(part, ir_version=self.model.ir_version))
+        found = []
+        for known in self.known:
+            first, *rest = session.run({name: known[name] for name in names})
+            known.update({v.name or "": array for v, array in zip(passed, rest, strict=True)})
+            found.append(first)
+        return found
+
+    def _stretch(self, target: ir.Value) -> tuple[list[ir.Node], list[ir.Value]]:
+        """The nodes between what is known and `target`, in the graph's order, and the known tensors they start from."""
+        nodes: set[ir.Node] = set()
+        sources: dict[str, ir.Value] = {}
+        open_ends = [target]
+        while open_ends:
+            value = open_ends.pop()
+            producer = value.producer()
+            if value.name in self.known[0]:
+                sources[value.name or ""] = value
+            elif producer is not None and producer not in nodes:
+                nodes.add(producer)
+                open_ends.extend(_read_by(producer))
+        return [node for node in self.model.graph if node in nodes], list(sources.values())
+
+
+def chunks(model: ir.Model, samples: Arrays) -> Iterator[Arrays]:
+    """The samples in pieces that the model takes; a remainder that a fixed batch cannot take is left out."""
+    fixed = fixed_batch(input_specs(model))
+    count = len(next(iter(samples.values())))
+    for at in range(0, count - (count % fixed if fixed else 0), fixed or CHUNK):
+        yield {name: array[at : at + (fixed or CHUNK)] for name, array in samples.items()}
+
+
+def _read_by(node: ir.Node) -> list[ir.Value]:
+    """What a node reads, and what the graphs inside it read from outside."""
+    values = [value for value in node.inputs if value is not None]
+    for attribute in node.attributes.values():
+        if attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+            bodies = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else attribute.as_graphs()
+            values += [v for body in bodies for inner in body.all_nodes() for v in inner.inputs if v is not None]
+    return values

@@ -1,0 +1,69 @@
+"""Bring a float model into the few forms that the rest of fcdeploy knows, without changing what it computes.
+
+One pass a file, each a plain function `pass(model) -> Changes` that works in place; PASSES is their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from fcdeploy.graph.model import name_everything
+from fcdeploy.prepare.changes import Changes
+from fcdeploy.prepare.clip import clip
+from fcdeploy.prepare.dense import dense
+from fcdeploy.prepare.drop_identities import drop_identities
+from fcdeploy.prepare.fold_batchnorm import fold_batchnorm
+from fcdeploy.prepare.fold_constants import fold_constants
+from fcdeploy.prepare.fold_scale_shift import fold_scale_shift
+from fcdeploy.prepare.fold_shapes import fold_shapes
+from fcdeploy.prepare.global_average_pool import global_average_pool
+from fcdeploy.prepare.lift_constants import lift_constants
+from fcdeploy.prepare.pad_into_conv import pad_into_conv
+from fcdeploy.prepare.raise_opset import raise_opset
+from fcdeploy.prepare.remove_unused import remove_unused
+from fcdeploy.prepare.separate_shared_weights import separate_shared_weights
+from fcdeploy.prepare.shapes import infer_shapes
+from fcdeploy.prepare.widen_half import widen_half
+
+PASSES: tuple[Callable[[ir.Model], Changes], ...] = (
+    widen_half,
+    lift_constants,
+    fold_shapes,
+    remove_unused,  # before constants are computed that only shape arithmetic wanted
+    fold_constants,
+    drop_identities,
+    global_average_pool,
+    pad_into_conv,
+    dense,
+    fold_batchnorm,
+    fold_scale_shift,
+    clip,
+    separate_shared_weights,
+    remove_unused,
+)
+ROUNDS = 30  # a safety net: each round that changes anything removes nodes or constants, models need two or three
+
+
+def prepare(model: ir.Model) -> tuple[Changes, ...]:
+    """Run all passes, in place, until none changes anything; one Changes per pass, with the last round's declines.
+
+    The graph's inputs and outputs keep names, order and types.  A second call changes nothing.
+    """
+    counts: dict[str, int] = {}
+    name_everything(model.graph)
+    raise_opset(model)
+    for _ in range(ROUNDS):
+        infer_shapes(model)
+        declined: dict[str, tuple[str, ...]] = {}
+        changed = 0
+        for run in PASSES:
+            changes = run(model)
+            counts[changes.name] = counts.get(changes.name, 0) + changes.count
+            declined[changes.name] = changes.declined
+            changed += changes.count
+        if not changed:
+            break
+    name_everything(model.graph)
+    return tuple(Changes(name, count, declined[name]) for name, count in counts.items())

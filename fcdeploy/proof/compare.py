@@ -1,0 +1,206 @@
+"""Two models, the same samples: what is kept of the outputs, one batch at a time.
+
+Memory holds one batch, running sums, and a few figures per sample.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.arithmetic import metrics
+from fcdeploy.arithmetic.metrics import Fidelity, Spread, fidelity
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import read_model
+from fcdeploy.proof import layers, scores
+from fcdeploy.proof.scores import Decision, Metric
+from fcdeploy.runtime.session import Session
+from fcdeploy.samples import Batch
+
+Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
+OnStep = Callable[[str, int, int | None], None]
+Choose = Callable[[Arrays, Arrays], tuple[Metric | None, Decision | None]]
+"""From the float outputs and the labels of the first batch to the metric, and to how decisions are compared."""
+
+
+@dataclass
+class Answers:
+    """What two models answered: sums per output, figures per sample. `float_figures` and `int8_figures` are paired."""
+
+    metric: Metric | None
+    decision: Decision | None
+    fidelity: dict[str, Fidelity] = field(default_factory=dict)
+    samples: int = 0
+    float_figures: list[NDArray[np.float64]] = field(default_factory=list)
+    int8_figures: list[NDArray[np.float64]] = field(default_factory=list)
+    equal: list[NDArray[np.float64]] = field(default_factory=list)  # (n, 2): equal decisions, decisions
+    classes: list[NDArray[np.int64]] = field(default_factory=list)  # (n, 3): label, float's answer, int8's answer
+    spread: Spread | None = None
+    other_labels: tuple[str, ...] = ()
+
+
+def compare(
+    reference: Session, other: Session, data: Iterable[Batch], choose: Choose, on_step: OnStep, total: int | None
+) -> Answers:
+    """Run both models over the data. Outputs must be finite and of equal shapes, or FcdeployError names the sample."""
+    answers: Answers | None = None
+    for batch in data:
+        f, q = _run(reference, batch, "float"), _run(other, batch, "int8")
+        _check_shapes(f, q)
+        if answers is None:
+            answers = Answers(*choose(f, batch.labels))
+            read = answers.metric.label if answers.metric else None
+            answers.other_labels = tuple(name for name in batch.labels if read and name != read)
+        _add(answers, f, q, batch)
+        on_step("comparing", answers.samples, total)
+    assert answers is not None  # a source without samples is an error of its own
+    return answers
+
+
+def kernels(int8: Path, data: Iterable[Batch], on_step: OnStep, total: int | None) -> dict[str, Fidelity]:
+    """What the runtime's integer kernels change: the same file without optimization, and with exact byte products,
+    against its defaults.  The worse of both per output; outputs that are not floating point are left out.
+    """
+    usual, others = Session(int8), (Session(int8, optimize=False), Session(int8, precise=True))
+    sums: list[dict[str, Fidelity]] = [{}, {}]
+    done = 0
+    for batch in data:
+        q = _run(usual, batch, "int8")
+        for index, session in enumerate(others):
+            f = _run(session, batch, "int8")
+            for name in f:
+                if f[name].dtype.kind == "f":
+                    sums[index][name] = sums[index].get(name, Fidelity()) + fidelity(f[name], q[name])
+        done += len(batch)
+        on_step("kernels", done, total)
+    return {name: min(sums[0][name], sums[1][name], key=lambda one: one.sqnr_db) for name in sums[0]}
+
+
+@dataclass(frozen=True)
+class LayerSums:
+    """Rows for `layers.layers`: taps, the float tensor each stands for, sums; and what could not be compared.
+
+    `undisturbed`: the int8 model's outputs were the same with its integer tensors exposed as without.
+    """
+
+    taps: list[layers.Tap]
+    tensors: dict[str, str]
+    sums: dict[str, Fidelity]
+    unmatched: list[str]
+    undisturbed: bool
+
+
+def by_layer(
+    int8: Path, floats: Sequence[ir.Model], data: Iterable[Batch], on_step: OnStep, total: int | None
+) -> LayerSums:
+    """Compare every integer tensor of the int8 file with its float tensor, taken from the first of `floats` to know it.
+
+    `floats` are changed in place.
+    """
+    model = read_model(int8)
+    taps = layers.taps(model)
+    where = layers.match(taps, model, floats)
+    tensors = {integers: name for integers, (_, name) in where.items()}
+    layers.expose(model, where)
+    sessions: dict[int, Session] = {}
+    for index in sorted({index for index, _ in where.values()}):
+        layers.expose(floats[index], [name for which, name in where.values() if which == index])
+        sessions[index] = _session(floats[index])
+    usual, exposed = Session(int8), _session(model)
+    sums: dict[str, Fidelity] = {}
+    undisturbed, done = True, 0
+    for batch in data:
+        f = {index: {**batch.inputs, **_all(session, batch)} for index, session in sessions.items()}
+        q = _all(exposed, batch)
+        if done == 0:
+            before = _all(usual, batch)
+            undisturbed = all(np.array_equal(before[name], q[name]) for name in before)
+        for tap in taps:
+            if tap.integers in where:
+                index, name = where[tap.integers]
+                found = fidelity(f[index][name], tap.dequantize(q[tap.integers]))
+                sums[tap.integers] = sums.get(tap.integers, Fidelity()) + found
+        done += len(batch)
+        on_step("layers", done, total)
+    unmatched = [tap.names[0] for tap in taps if tap.integers not in where]
+    return LayerSums(taps, tensors, sums, unmatched, undisturbed)
+
+
+def _add(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
+    for name in f:
+        if f[name].dtype.kind == "f":
+            answers.fidelity[name] = answers.fidelity.get(name, Fidelity()) + fidelity(f[name], q[name])
+    answers.samples += len(batch)
+    metric, decision, n = answers.metric, answers.decision, len(batch)
+    one = other = None
+    if decision is not None:
+        output = metric.output if metric else next(iter(f))
+        one, other = scores.decide(decision, f[output]), scores.decide(decision, q[output])
+        answers.equal.append(metrics.agreement(one, other))
+    if metric is None:
+        return
+    if metric.name == "agreement":
+        equal = answers.equal[-1]
+        answers.int8_figures.append(equal)
+        answers.float_figures.append(np.repeat(equal[:, 1:], 2, axis=1))
+        return
+    assert metric.figures is not None
+    answers.float_figures.append(metric.figures(f, batch.labels, batch.names))
+    answers.int8_figures.append(metric.figures(q, batch.labels, batch.names))
+    if metric.name in ("top1", "top5") and metric.label and one is not None and other is not None:
+        label = batch.labels[metric.label].reshape(n)
+        answers.classes.append(np.stack([label, one, other], axis=1).astype(np.int64))
+    if metric.name == "regression" and metric.label:
+        answers.spread = _spread(answers.spread, batch.labels[metric.label])
+
+
+def _spread(sofar: Spread | None, labels: Array) -> Spread | None:
+    """Labels of varying shape have no columns, and so no spread around the columns' means: NaN from there on."""
+    new = metrics.spread(labels)
+    if sofar is None:
+        return new
+    return sofar + new if sofar.mean.shape == new.mean.shape else Spread(1, np.full(1, np.nan), np.full(1, np.nan))
+
+
+def _run(session: Session, batch: Batch, which: str) -> Arrays:
+    outputs = _all(session, batch)
+    for name, value in outputs.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            per_sample = np.isfinite(value).reshape(len(value), -1).all(axis=1)
+            first = batch.names[int(per_sample.argmin()) % len(batch)]
+            raise FcdeployError(
+                f"output {name!r} of the {which} model holds NaN or infinity for {first}, expected finite numbers",
+                "look at the sample, or at the layer that overflows: fcdeploy inspect MODEL",
+            )
+    return outputs
+
+
+def _all(session: Session, batch: Batch) -> Arrays:
+    return dict(zip(session.outputs, map(np.asarray, session.run(batch.inputs)), strict=True))
+
+
+def _check_shapes(f: Arrays, q: Arrays) -> None:
+    for name, value in f.items():
+        if value.shape != q[name].shape:
+            raise FcdeployError(
+                f"output {name!r} has shape {value.shape} in the float model and {q[name].shape} in the int8 model",
+                "give the float model that the int8 model was made from",
+            )
+
+
+def _session(model: ir.Model) -> Session:
+    """A session for a model in memory; weights kept outside its file are written beside a copy, which may be large."""
+    if not any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
+        return Session(model)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        ir.save(model, path, external_data="model.data")
+        return Session(path)

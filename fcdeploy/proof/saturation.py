@@ -1,0 +1,274 @@
+"""The proof that no 16-bit pair sum of a quantized model can overflow, layer by layer, or where it can and by how much.
+
+Facts about onnxruntime's CPU kernels (MLAS): unsigned activations times signed weights is the pair that x86 without
+VNNI adds in 16 bits.  Exact on every CPU are: unsigned weights; depthwise convolutions; signed activations in an
+integer operator of the file; and ConvInteger, whose operands are both unsigned.  Signed activations between
+QuantizeLinear and DequantizeLinear are rewritten by the runtime to unsigned ones, 128 higher, so they count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.arithmetic.avx2 import HIGHEST, LOWEST, pair_range
+from fcdeploy.arithmetic.quantization import LIMITS, along
+from fcdeploy.arithmetic.weights.layout import to_rows
+from fcdeploy.proof.byte_bounds import CHOOSES, byte_bounds, byte_type, constant
+
+Array = NDArray[Any]
+
+EXACT = "exact everywhere"
+SATURATES = "saturates on x86 without VNNI, e.g. AVX2; exact with VNNI and on ARM"
+FULL = (0, 255)
+INTEGER_OPS: dict[str, tuple[int | None, tuple[int, ...], int | None]] = {
+    # operator: input that holds activations (None: quantized inside), inputs that hold weights, activation zero point
+    "QLinearConv": (0, (3,), 2),
+    "QLinearMatMul": (0, (3,), 2),
+    "QGemm": (0, (3,), 2),
+    "MatMulInteger": (0, (1,), 2),
+    "MatMulIntegerToFloat": (0, (1,), 4),
+    "ConvInteger": (0, (1,), 2),
+    "DynamicQuantizeMatMul": (None, (1,), None),
+    "QAttention": (0, (1,), 6),
+    "DynamicQuantizeLSTM": (None, (1, 2), None),
+}
+FLOAT_OPS = {"Conv", "Gemm", "MatMul"}  # between DequantizeLinear and QuantizeLinear
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the pairs of one layer can reach.
+
+    `worst` is the pair sum closest to, or farthest beyond, its `limit` (32767, or -32768 where it is negative);
+    `margin` the distance to it in percent of the limit, negative when it is passed.  `channels` and `pairs` count what
+    can overflow.  A kernel that adds in 32 bits has neither, and `why` says so.
+    """
+
+    node: str
+    op: str
+    adds_pairs: bool
+    worst: int | None
+    limit: int | None
+    margin: float | None
+    channels: int
+    pairs: int
+    why: str
+
+    @property
+    def safe(self) -> bool:
+        return self.margin is None or self.margin >= 0
+
+    @property
+    def verdict(self) -> str:
+        return EXACT if self.safe else SATURATES
+
+
+@dataclass(frozen=True)
+class Product:
+    """The operands of a layer as its kernel gets them: types, weights as rows (out, K) per matrix, activation bounds.
+
+    `rows` is None where weights are computed at run time, then `outputs` says nothing either.
+    """
+
+    node: ir.Node
+    activation: str
+    weight: str
+    rows: tuple[Array, ...] | None
+    bounds: tuple[int, int]
+    exact: str = ""
+
+
+def prove(model: ir.Model) -> tuple[Proof, ...]:
+    """One proof for each layer that multiplies bytes, in the graph's order; layers that compute in float have none."""
+    return tuple(_proof(product) for product in products(model))
+
+
+def products(model: ir.Model) -> Iterator[Product]:
+    """Every multiplication of bytes in the graph and its subgraphs."""
+    for node in model.graph.all_nodes():
+        found = None
+        if node.op_type in INTEGER_OPS:
+            found = _integer_operator(node)
+        elif node.op_type in FLOAT_OPS:
+            found = _between_q_and_dq(node)
+        if found is not None:
+            yield found
+
+
+def quantized(model: ir.Model) -> bool:
+    """Whether anything in the model is quantized at all."""
+    ops = {node.op_type for node in model.graph.all_nodes()}
+    marks = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", *INTEGER_OPS}
+    return bool(ops & marks) or any(op.startswith("QLinear") for op in ops)
+
+
+def reach(rows: Array, bounds: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Worst pair sum, its limit, how many channels and pairs can overflow: weights (out, K), activations in bounds."""
+    low, high = pair_range(rows, *bounds)
+    over = (low < LOWEST) | (high > HIGHEST)
+    least, greatest = int(low.min(initial=0)), int(high.max(initial=0))
+    worst, limit = (greatest, HIGHEST) if greatest / HIGHEST >= least / LOWEST else (least, LOWEST)
+    return worst, limit, int(over.any(axis=1).sum()), int(over.sum())
+
+
+def _proof(product: Product) -> Proof:
+    name, op = product.node.name or "", product.node.op_type
+    if product.exact:
+        return Proof(name, op, False, None, None, None, 0, 0, product.exact)
+    low, high = product.bounds
+    if product.rows is None:
+        worst, limit, channels, pairs = *reach(np.full((1, 2), LIMITS["int8"][0]), product.bounds)[:2], 0, 0
+        why = f"weights are computed at run time: any byte, activations in {low} .. {high}"
+    else:
+        found = [reach(rows, product.bounds) for rows in product.rows]
+        worst, limit = max(((f[0], f[1]) for f in found), key=lambda pair: pair[0] / pair[1])
+        channels, pairs = sum(f[2] for f in found), sum(f[3] for f in found)
+        why = f"activations in {low} .. {high}"
+    if product.activation == "int8":
+        why += ", made unsigned by the runtime"
+    return Proof(name, op, True, worst, limit, 100 * (1 - worst / limit), channels, pairs, why)
+
+
+def _integer_operator(node: ir.Node) -> Product | None:
+    """QLinearConv and its kind: the file itself says what is multiplied."""
+    data, weights, zero = INTEGER_OPS[node.op_type]
+    inputs = list(node.inputs)
+    activation = "uint8" if data is None else byte_type(inputs[data]) or "uint8"
+    held = [_weight(inputs[index]) for index in weights if index < len(inputs)]
+    types = [byte_type(inputs[index]) or (a.dtype.name if a is not None else "int8")
+             for index, a in zip(weights, held, strict=True)]  # fmt: skip
+    kind = "int8" if "int8" in types else "uint8"
+    exact = ""
+    if node.op_type == "ConvInteger":
+        exact = "ConvInteger multiplies unsigned bytes, in 32 bits"
+    elif kind == "uint8":
+        exact = "unsigned weights are multiplied in 32 bits"
+    elif activation == "int8":
+        exact = "signed activations are multiplied in 32 bits"
+    elif node.op_type == "QLinearConv" and _depthwise(node, held[0]):
+        exact = "depthwise: one input channel per output, added in 32 bits"
+    bounds = FULL
+    source = None if data is None else inputs[data]
+    if source is not None and activation == "uint8":
+        point = constant(inputs[zero]) if zero is not None and len(inputs) > zero else None
+        bounds = _with_padding(byte_bounds(source, "uint8"), 0 if point is None else int(point.reshape(-1)[0]))
+    return Product(node, activation, kind, _rows(node, held), bounds, exact)
+
+
+def _between_q_and_dq(node: ir.Node) -> Product | None:
+    """Conv, Gemm or MatMul whose operands are dequantized bytes: the runtime makes an integer kernel of it.
+
+    A Conv needs a QuantizeLinear behind it for that; Gemm and MatMul may write floats.
+    """
+    data, weight = (_dequantizer(node.inputs[i]) if len(node.inputs) > i else None for i in (0, 1))
+    if data is None or weight is None or (node.op_type == "Conv" and not _requantized(node.outputs[0])):
+        return None
+    activation, kind = byte_type(data.inputs[0]), byte_type(weight.inputs[0])
+    if activation is None or kind is None or data.inputs[0] is None or weight.inputs[0] is None:
+        return None
+    held = _weight(node.inputs[1])
+    exact = ""
+    if kind == "uint8":
+        exact = "unsigned weights are multiplied in 32 bits"
+    elif node.op_type == "Conv" and _depthwise(node, held):
+        exact = "depthwise: one input channel per output, added in 32 bits"
+    elif held is None and _rewritten(weight.inputs[0]):
+        exact = "both operands are made unsigned by the runtime and multiplied in 32 bits"
+    raised = 128 if activation == "int8" else 0
+    point = constant(data.inputs[2]) if len(data.inputs) > 2 else None
+    low, high = _with_padding(
+        byte_bounds(data.inputs[0], activation), 0 if point is None else int(point.reshape(-1)[0])
+    )
+    return Product(node, activation, kind, _rows(node, [held]), (low + raised, high + raised), exact)
+
+
+def _with_padding(bounds: tuple[int, int], zero_point: int) -> tuple[int, int]:
+    """A convolution also reads zero points, at its borders."""
+    return min(bounds[0], zero_point), max(bounds[1], zero_point)
+
+
+def _dequantizer(value: ir.Value | None) -> ir.Node | None:
+    """The DequantizeLinear a float tensor comes from; what only moves elements is exchanged with it by the runtime."""
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in CHOOSES:
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    return node if node is not None and node.op_type == "DequantizeLinear" else None
+
+
+def _requantized(value: ir.Value) -> bool:
+    """Whether a QuantizeLinear follows, at once or behind a clip or what moves elements."""
+    readers = list(value.consumers())
+    return any(
+        reader.op_type == "QuantizeLinear"
+        or (reader.op_type in CHOOSES | {"Relu", "Clip"} and any(_requantized(out) for out in reader.outputs))
+        for reader in readers
+    )
+
+
+def _rewritten(value: ir.Value) -> bool:
+    """Signed bytes that the runtime makes unsigned: written by a QuantizeLinear with one reader."""
+    node = value.producer()
+    return node is not None and node.op_type == "QuantizeLinear" and len(list(value.consumers())) == 1
+
+
+def _weight(value: ir.Value | None) -> Array | None:
+    """The integers of a weight: stored ones, stored floats behind a QuantizeLinear, either of them transposed."""
+    held = constant(value)
+    if held is not None:
+        return held if held.dtype in (np.int8, np.uint8) else None
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type not in ("DequantizeLinear", "QuantizeLinear", "Identity", "Transpose", "Reshape"):
+        return None
+    if node.op_type == "QuantizeLinear":
+        return _quantized_constant(node)
+    inner = _weight(node.inputs[0])
+    if inner is None or node.op_type in ("DequantizeLinear", "Identity"):
+        return inner
+    if node.op_type == "Transpose":
+        order = node.attributes.get_ints("perm", tuple(reversed(range(inner.ndim))))
+        return inner.transpose(order)
+    shape = constant(node.inputs[1])
+    return None if shape is None or 0 in shape else inner.reshape(shape)
+
+
+def _quantized_constant(node: ir.Node) -> Array | None:
+    """A float weight that the runtime quantizes once, when it loads the model."""
+    weight, scale = constant(node.inputs[0]), constant(node.inputs[1])
+    kind = byte_type(node.outputs[0])
+    point = constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros((), np.int8)
+    if weight is None or scale is None or point is None or kind is None or weight.dtype != np.float32:
+        return None
+    axis = node.attributes.get_int("axis", 1) % max(weight.ndim, 1) if scale.size > 1 else None
+    if axis is not None and (scale.ndim != 1 or len(scale) != weight.shape[axis]):
+        return None  # in blocks: no integer kernel multiplies those
+    step, zero = (
+        along(each.astype(np.float64), axis if each.size > 1 else None, weight.ndim) for each in (scale, point)
+    )
+    return np.asarray(np.clip(np.rint(weight / step.astype(np.float32)) + zero, *LIMITS[kind]).astype(kind))
+
+
+def _depthwise(node: ir.Node, weight: Array | None) -> bool:
+    return weight is not None and weight.shape[1] == 1 and weight.shape[0] == node.attributes.get_int("group", 1)
+
+
+def _rows(node: ir.Node, weights: list[Array | None]) -> tuple[Array, ...] | None:
+    """Weights as (out, K) in the order of the kernel; a stack of matrices (..., K, out) as the rows of all."""
+    rows = []
+    for weight in weights:
+        if weight is None:
+            return None
+        if "Conv" in node.op_type:
+            rows.append(to_rows(weight, 0))
+        elif node.op_type in ("Gemm", "QGemm") and node.attributes.get_int("transB", 0) == 1:
+            rows.append(weight)
+        elif weight.ndim == 1:
+            rows.append(weight[None])
+        else:
+            rows.append(np.moveaxis(weight, -2, -1).reshape(-1, weight.shape[-2]))
+    return tuple(rows)

@@ -1,0 +1,298 @@
+"""What counts as a right answer: from a model's outputs and the labels to one row of figures per sample.
+
+| metric | labels | output | figures of a sample | summary |
+|---|---|---|---|---|
+| `top1`, `top5` | class index (n,) | scores (n, classes), one score, or the class | right or wrong | share |
+| `tokens` | class indices (n, ...), -100 not counted | an axis of scores more, or classes | right, counted | share |
+| `regression` | numbers | numbers of the same shape | squared and absolute errors | RMSE |
+| `iou` | boxes (n, ..., 4) | boxes x1, y1, x2, y2 | summed overlap, boxes | mean |
+| `agreement` | none | whatever decides | decisions equal to the float model's, decisions | share |
+| `FILE.py:FUNCTION` | whatever it reads | all of them | its score | mean |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcdeploy.arithmetic import metrics
+from fcdeploy.errors import FcdeployError
+from fcdeploy.samples.checks import listed
+from fcdeploy.user_code import load_function, user_code
+
+Array = np.ndarray[Any, Any]
+Arrays = Mapping[str, Array]
+NAMES = ("top1", "top5", "regression", "iou", "tokens", "agreement")
+IGNORED = -100  # PyTorch's ignore_index: a padded position
+SHARE, ERROR, SCORE = "points", "unit of the labels", "unit of the score"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How an output becomes classes: `axis` holds the scores; None: one score a class 1 above `threshold`."""
+
+    axis: int | None
+    classes: int | None
+    threshold: float | None = None
+
+    def __call__(self, output: Array) -> Array:
+        if self.axis is not None:
+            return np.asarray(output.argmax(axis=self.axis))
+        return output if self.threshold is None else (output > self.threshold).astype(np.int64)
+
+    def __str__(self) -> str:
+        if self.axis is not None:
+            return f"arg max over axis {self.axis}"
+        return "its own integers" if self.threshold is None else f"above {self.threshold:g}"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One way to score: `figures(outputs, labels, names)` gives (n, k) per sample, `summary` takes means (..., k).
+
+    Agreement has no figures of its own: it is between two models.
+    """
+
+    name: str
+    output: str
+    why: str
+    unit: str
+    figures: Callable[[Arrays, Arrays, tuple[str, ...]], NDArray[np.float64]] | None
+    summary: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    decision: Decision | None = None
+    label: str | None = None
+
+
+def mean(figures: NDArray[np.float64]) -> NDArray[np.float64]:
+    return figures[..., 0]
+
+
+def ratio(figures: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(figures[..., 0] / figures[..., 1])
+
+
+def choose(name: str | None, outputs: Arrays, labels: Arrays, is_probability: Callable[[str], bool]) -> Metric | None:
+    """The metric of that name, or the one that fits the labels, given the first batch of the float model.
+
+    Without labels it is the agreement of decisions, or None where no output makes decisions.
+    """
+    if name is not None and ".py:" in name:
+        return _own(name, outputs)
+    if name is not None and name not in NAMES:
+        raise FcdeployError(
+            f"metric {name!r} is unknown, expected one of {', '.join(NAMES)} or FILE.py:FUNCTION", "--metric top1"
+        )
+    if name == "agreement" or (name is None and not labels):
+        return _agreement(name, outputs, is_probability)
+    if not labels:
+        raise FcdeployError(
+            f"metric {name!r} needs labels, and the data have none",
+            "add an array 'label' to the data, or use --metric agreement",
+        )
+    label, output = labelled_output(labels, outputs)
+    first, values = _squeezed(outputs[output]), np.asarray(labels[label])
+    chosen, why = (name, "as asked for") if name else _default(values)
+    why = f"{why}, on output {output!r}"
+    if chosen in ("top1", "top5"):
+        return _classes(chosen, why, output, label, first, is_probability(output))
+    if chosen == "tokens":
+        return _tokens(why, output, label, outputs[output], values)
+    if chosen == "iou":
+        return Metric("iou", output, why, SHARE, _boxes(output, label), ratio, label=label)
+    return Metric("regression", output, why, ERROR, _regression(output, label), metrics.rmse, label=label)
+
+
+def labelled_output(labels: Arrays, outputs: Arrays) -> tuple[str, str]:
+    """The label array that is read, and the output it belongs to: the first output that has one."""
+    for name in labels:
+        if name != "label" and name.removeprefix("label.") not in outputs:
+            raise FcdeployError(
+                f"label {name!r} belongs to no output of the model, which has {listed(outputs)}",
+                f"rename it to 'label.{next(iter(outputs))}'",
+            )
+    if "label" in labels:
+        return "label", next(iter(outputs))
+    return next((f"label.{output}", output) for output in outputs if f"label.{output}" in labels)
+
+
+def decision_of(output: Array, probability: bool, labelled: bool) -> Decision | None:
+    """How an output decides when nothing else tells: an axis of scores, integers, one probability, or not at all."""
+    output = _squeezed(output)
+    if output.dtype.kind in "biu":
+        return Decision(None, None)
+    if output.ndim == 1:
+        return Decision(None, 2, 0.5 if probability else 0.0) if probability or labelled else None
+    axis = 1 if output.ndim != 3 else 2
+    return Decision(axis, output.shape[axis]) if output.shape[axis] > 1 else None
+
+
+def decide(decision: Decision, output: Array) -> Array:
+    """The decisions (n, ...) that an output makes."""
+    return np.asarray(decision(_squeezed(output)))
+
+
+def _default(labels: Array) -> tuple[str, str]:
+    if labels.dtype.kind not in "biu":
+        return "regression", f"labels are {labels.dtype}"
+    if _squeezed(labels).ndim == 1:
+        return "top1", f"labels are {labels.dtype}, one a sample"
+    return "tokens", f"labels are {labels.dtype}, several a sample"
+
+
+def _agreement(name: str | None, outputs: Arrays, is_probability: Callable[[str], bool]) -> Metric | None:
+    output = next(iter(outputs))
+    decision = decision_of(outputs[output], is_probability(output), labelled=False)
+    if decision is None and name is None:
+        return None
+    if decision is None:
+        raise FcdeployError(
+            f"metric 'agreement' compares decisions, and output {output!r} has shape "
+            f"{_free(outputs[output])}: one number a sample",
+            "give labels for --metric regression, or --metric FILE.py:FUNCTION",
+        )
+    why = f"{'as asked for' if name else 'the data have no labels'}, {decision} of output {output!r}"
+    return Metric("agreement", output, why, SHARE, None, ratio, decision)
+
+
+def _classes(name: str, why: str, output: str, label: str, first: Array, probability: bool) -> Metric:
+    decision = decision_of(first, probability, labelled=True) if first.ndim <= 2 else None
+    if decision is None:
+        raise FcdeployError(
+            f"metric {name!r}: output {output!r} has shape {_free(first)}, expected (n, classes)",
+            "--metric tokens takes labels with several positions a sample, --metric FILE.py:FUNCTION any",
+        )
+    k = int(name[3:])
+    if k > 1 and (decision.axis is None or first.shape[1] <= k):
+        raise FcdeployError(
+            f"metric {name!r}: output {output!r} has shape {_free(first)}, expected more than {k} classes",
+            "--metric top1",
+        )
+
+    def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> NDArray[np.float64]:
+        y, scores = _class_labels(labels[label], label, output, decision, names), _squeezed(outputs[output])
+        if y.ndim != 1:
+            raise _misfit(label, labels[label], output, first, "one class index a sample, shape (n,)")
+        hits = metrics.top_k(scores, y, k) if decision.axis is not None else decision(scores) == y
+        return hits[:, None].astype(np.float64)
+
+    return Metric(name, output, f"{why}, {decision}", SHARE, figures, mean, decision, label)
+
+
+def _tokens(why: str, output: str, label: str, first: Array, values: Array) -> Metric:
+    shape = values.shape
+    axes = [
+        i for i in range(first.ndim - 1, 0, -1)
+        if first.shape[i] > 1 and first.shape[:i] + first.shape[i + 1 :] == shape
+    ]  # fmt: skip
+    if first.dtype.kind in "biu" and first.shape == shape:
+        decision = Decision(None, None)
+    elif axes:
+        # images are (n, classes, height, width), sequences (n, length, classes)
+        axis = 1 if first.ndim > 3 and 1 in axes else axes[0]
+        decision = Decision(axis, first.shape[axis])
+    else:
+        raise _misfit(label, values, output, first, "the output's shape without its class axis")
+
+    def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> NDArray[np.float64]:
+        y = _class_labels(labels[label], label, output, decision, names, ignore=IGNORED, squeeze=False)
+        predicted = decision(outputs[output])
+        if predicted.shape != y.shape:
+            raise _misfit(label, y, output, outputs[output], "the output's shape without its class axis")
+        return metrics.token_hits(predicted, y, IGNORED)
+
+    return Metric("tokens", output, f"{why}, {decision}", SHARE, figures, ratio, decision, label)
+
+
+def _class_labels(
+    labels: Array, label: str, output: str, decision: Decision, names: tuple[str, ...],
+    *, ignore: int | None = None, squeeze: bool = True,
+) -> Array:  # fmt: skip
+    """Integers from 0 to classes - 1, or an error that names the sample."""
+    if labels.dtype.kind not in "biu":
+        raise FcdeployError(
+            f"{label!r} is {labels.dtype}, expected class indices: integers from 0",
+            "convert it: labels.astype('int64'); numbers to be predicted go with --metric regression",
+        )
+    y = (_squeezed(labels) if squeeze else labels).astype(np.int64)
+    wrong = y < 0 if decision.classes is None else (y < 0) | (y >= decision.classes)
+    if ignore is not None:
+        wrong &= y != ignore
+    if wrong.any():
+        at = np.argwhere(wrong)[0]
+        expected = "0 or more" if decision.classes is None else f"0 to {decision.classes - 1}"
+        raise FcdeployError(
+            f"{names[int(at[0])]}: {label!r} is {int(y[tuple(at)])}, expected {expected} for output {output!r}",
+            "class indices count from 0, in the order of the model's outputs",
+        )
+    return y
+
+
+def _regression(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, ...]], NDArray[np.float64]]:
+    def figures(outputs: Arrays, labels: Arrays, _: tuple[str, ...]) -> NDArray[np.float64]:
+        if _squeezed(outputs[output]).shape != _squeezed(labels[label]).shape:
+            raise _misfit(label, labels[label], output, outputs[output], "numbers of the output's shape")
+        return metrics.errors(outputs[output], labels[label])
+
+    return figures
+
+
+def _boxes(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, ...]], NDArray[np.float64]]:
+    def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> NDArray[np.float64]:
+        y, boxes = labels[label], outputs[output]
+        if boxes.shape != y.shape or boxes.ndim < 2 or boxes.shape[-1] != 4:
+            raise _misfit(label, y, output, boxes, "boxes (x1, y1, x2, y2) in both, shape (n, ..., 4)")
+        swapped = (y[..., :2] > y[..., 2:]).reshape(len(y), -1).any(axis=1)
+        if swapped.any():
+            raise FcdeployError(
+                f"{names[int(swapped.argmax())]}: {label!r} has a box that ends before it begins, "
+                "expected (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2",
+                "convert (x, y, width, height) to corners",
+            )
+        overlap = metrics.box_iou(boxes, y).reshape(len(y), -1)
+        return np.stack([overlap.sum(axis=1), np.full(len(y), float(overlap.shape[1]))], axis=1)
+
+    return figures
+
+
+def _own(name: str, outputs: Arrays) -> Metric:
+    function, _ = load_function(name)
+
+    def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> NDArray[np.float64]:
+        with user_code(f"metric {name} fails"):
+            scores = np.asarray(function(dict(outputs), dict(labels)), dtype=np.float64)
+        if scores.shape != (len(names),):
+            raise FcdeployError(
+                f"metric {name} returned shape {scores.shape}, expected ({len(names)},): one score a sample",
+                "return a NumPy array with one number a sample, higher is better",
+            )
+        if not np.isfinite(scores).all():
+            bad = int(np.argmin(np.isfinite(scores)))
+            text = f"metric {name} returned {scores[bad]} for {names[bad]}, expected finite numbers"
+            raise FcdeployError(text, "score such a sample 0")
+        return scores[:, None]
+
+    return Metric(name, next(iter(outputs)), "as asked for, higher is better", SCORE, figures, mean)
+
+
+def _misfit(label: str, labels: Array, output: str, values: Array, expected: str) -> FcdeployError:
+    return FcdeployError(
+        f"{label!r} is {labels.dtype} of shape {_free(labels)}, which does not fit output {output!r} of shape "
+        f"{_free(values)}: expected {expected}",
+        f"correct the labels, name the output they belong to: 'label.{output}', or choose another --metric",
+    )
+
+
+def _squeezed(array: Array) -> Array:
+    """Without axes of length 1 at the end, but for the samples' own: (n, 10, 1, 1) and (n, 1) as (n, 10) and (n,)."""
+    while array.ndim > 1 and array.shape[-1] == 1:
+        array = array[..., 0]
+    return array
+
+
+def _free(array: Array) -> str:
+    inner = "".join(f", {length}" for length in array.shape[1:])
+    return f"(n{inner or ','})"

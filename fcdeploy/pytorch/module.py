@@ -1,0 +1,255 @@
+"""A PyTorch module as it comes from a user: built by a function, with weights from a file and inputs to try it on."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.user_code import load_function, user_code
+
+DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
+INPUT_HINT = "--input 1,3,32,32 or --input NAME:1,16:int64; an axis of any length is LETTERS=LENGTH, as in 1,time=50,8"
+SAVE_STATE = "torch.save(module.state_dict(), 'weights.pt') writes one that does"
+
+
+class FinalError(FcdeployError):
+    """An error that stays when the module is exported with fixed shapes instead of free ones."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input: its ONNX name, the parameter of `forward` it is for (None: by position), an example, its free axes."""
+
+    name: str
+    parameter: str | None
+    example: torch.Tensor
+    free: dict[int, str]  # axis -> what its length is called
+
+    def resized(self, lengths: Mapping[str, int]) -> torch.Tensor:
+        """The example with its free axes at these lengths, repeated or cut."""
+        tensor = self.example
+        for axis, name in self.free.items():
+            if name in lengths and lengths[name] != tensor.shape[axis]:
+                tensor = tensor.index_select(axis, torch.arange(lengths[name]) % tensor.shape[axis])
+        return tensor.contiguous()
+
+
+def build_module(reference: str) -> tuple[nn.Module, ModuleType]:
+    """What FILE.py:FUNCTION returns, and the file as a module."""
+    function, namespace = load_function(reference)
+    with user_code(f"{reference} fails"):
+        module = function()
+    if not isinstance(module, nn.Module):
+        hint = f"let {reference.rpartition(':')[2]} return the network itself, as an object"
+        raise FcdeployError(f"{reference} returns a {type(module).__name__}, expected a torch.nn.Module", hint)
+    return module, namespace
+
+
+def load_state(module: nn.Module, path: Path) -> None:
+    """Put the weights of a state dict file (.safetensors, or torch.save) into the module. Nothing is unpickled."""
+    state = _read_state(path)
+    own = module.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    if missing or unexpected:
+        parts = [f"misses {_listed(missing)}"] if missing else []
+        parts += [f"has {_listed(unexpected)} that the module has not"] if unexpected else []
+        raise FcdeployError(f"weights {str(path)!r}: {', and '.join(parts)}", "train and export the same network")
+    for key, value in state.items():
+        if value.shape != own[key].shape:
+            raise FcdeployError(
+                f"weights {str(path)!r}: {key!r} has shape {list(value.shape)}, expected {list(own[key].shape)}",
+                "train and export the same network",
+            )
+    module.load_state_dict(state, strict=False)
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise FcdeployError(f"weights {str(path)!r} do not exist", "--state takes a .safetensors or a torch.save file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and safetensors errors have no base in common
+        raise FcdeployError(
+            f"weights {str(path)!r} cannot be loaded safely: the file is damaged or holds more than tensors", SAVE_STATE
+        ) from error
+    for key in ("state_dict", "model_state_dict"):  # checkpoints keep the weights beside the optimizer's state
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise FcdeployError(f"weights {str(path)!r} hold no state dict, expected name -> tensor", SAVE_STATE)
+    if state and all(key.startswith("module.") for key in state):  # saved from DataParallel
+        return {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def read_inputs(
+    module: nn.Module, given: Sequence[str | Sequence[int] | torch.Tensor], namespace: ModuleType | None
+) -> tuple[Input, ...]:
+    """The module's inputs from shapes or tensors, or from `example_inputs()` of its file, in `forward`'s order."""
+    if given:
+        drafts = [_draft(item) for item in given]
+    else:
+        drafts = _from_example(getattr(namespace, "example_inputs", None), namespace)
+    for draft in drafts:
+        if draft.example.ndim == 0:
+            raise FcdeployError(f"input {draft.name or 0!r} has no axes, expected a leading batch axis", INPUT_HINT)
+    inputs = _bind(module, drafts)
+    lengths_of(inputs)
+    return inputs
+
+
+def lengths_of(inputs: Sequence[Input]) -> dict[str, int]:
+    """The lengths of the free axes in the examples; one name is one length."""
+    found: dict[str, tuple[int, str]] = {}
+    for item in inputs:
+        for axis, name in item.free.items():
+            length = item.example.shape[axis]
+            other, first = found.setdefault(name, (length, item.name))
+            if other != length:
+                raise FcdeployError(
+                    f"inputs {first!r} and {item.name!r} differ in the length of {name}: {other} and {length}",
+                    "the first axis of every input is the batch; give all the same length",
+                )
+    return {name: length for name, (length, _) in found.items()}
+
+
+def parse_input(text: str) -> Input:
+    """`[NAME:]SHAPE[:DTYPE]`: SHAPE is lengths with commas; `time=50` is an axis of any length, tried with 50."""
+    parts = text.split(":")
+    name = parts.pop(0) if len(parts) > 1 and re.fullmatch(r"[^\W\d][\w.]*", parts[0]) else ""
+    dtype = parts.pop() if len(parts) > 1 else "float32"
+    if len(parts) != 1:
+        raise FcdeployError(f"input {text!r} is not of the form [NAME:]SHAPE[:DTYPE]", INPUT_HINT)
+    if dtype not in DTYPES:
+        raise FcdeployError(
+            f"input {text!r}: dtype {dtype!r} is unknown, expected one of {', '.join(DTYPES)}", INPUT_HINT
+        )
+    free, shape = {0: "batch"}, []
+    for axis, token in enumerate(parts[0].split(",")):
+        match = re.fullmatch(r"\s*(?:(?P<name>[^\W\d]\w*)=)?0*(?P<length>[1-9]\d*)\s*", token)
+        if match is None:
+            raise FcdeployError(
+                f"input {text!r}: {token!r} is no length of axis {axis}, expected a number from 1 up", INPUT_HINT
+            )
+        if match["name"]:
+            free[axis] = match["name"]
+        shape.append(int(match["length"]))
+    return Input(name, None, _random(shape, getattr(torch, dtype)), free)
+
+
+def call(module: nn.Module, inputs: Sequence[Input], tensors: Sequence[torch.Tensor]) -> Any:
+    """forward(...) without gradients; whatever it raises becomes one error that shows the inputs."""
+    args, kwargs = arguments(inputs, tensors)
+    shapes = ", ".join(
+        f"{item.name} {str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+        for item, tensor in zip(inputs, tensors, strict=True)
+    )
+    failure = f"{type(module).__name__} raises on {shapes}"
+    with torch.no_grad(), user_code(failure, f"give the shapes it wants: {INPUT_HINT}"):
+        return module(*args, **kwargs)
+
+
+def arguments(inputs: Sequence[Input], values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Values, one per input, as the positional and keyword arguments of `forward`."""
+    pairs = list(zip(inputs, values, strict=True))
+    args = tuple(value for item, value in pairs if item.parameter is None)
+    return args, {item.parameter: value for item, value in pairs if item.parameter is not None}
+
+
+def flatten(value: Any, path: str = "") -> list[tuple[str, torch.Tensor]]:
+    """The tensors in what `forward` returned, in order, each with where it was: "" alone, "0", "boxes", "state.1"."""
+    if isinstance(value, torch.Tensor):
+        return [(path, value)]
+    if value is None:
+        return []
+    if isinstance(value, Mapping):
+        items = [(str(key), item) for key, item in value.items()]
+    elif isinstance(value, tuple | list):
+        items = list(zip(getattr(value, "_fields", map(str, range(len(value)))), value, strict=True))
+    else:
+        raise FcdeployError(
+            f"the module's output {path or 'output'!r} is a {type(value).__name__}, expected tensors",
+            "return a tensor, or a tuple or dict of tensors",
+        )
+    return [found for key, item in items for found in flatten(item, f"{path}.{key}" if path else key)]
+
+
+def _draft(item: str | Sequence[int] | torch.Tensor) -> Input:
+    if isinstance(item, str):
+        return parse_input(item)
+    if isinstance(item, torch.Tensor):
+        return Input("", None, item, {0: "batch"})
+    return parse_input(",".join(str(length) for length in item))
+
+
+def _from_example(function: Callable[[], Any] | None, namespace: ModuleType | None) -> list[Input]:
+    """Inputs from what `example_inputs()` returns."""
+    if function is None:
+        where = "no input shapes are given" + (", and the file has no example_inputs()" if namespace else "")
+        raise FcdeployError(where, INPUT_HINT)
+    with user_code("example_inputs() fails"):
+        value = function()
+    pairs = list(value.items()) if isinstance(value, Mapping) else []
+    if not pairs:
+        pairs = [("", item) for item in (value if isinstance(value, tuple | list) else [value])]
+    for key, item in pairs:
+        if not isinstance(item, torch.Tensor):
+            which = f"input {key!r}" if key else "an input"
+            raise FcdeployError(
+                f"example_inputs(): {which} is a {type(item).__name__}, expected a tensor",
+                "return a tensor, a tuple of tensors, or a dict of name -> tensor",
+            )
+    return [Input(str(key), None, item, {0: "batch"}) for key, item in pairs]
+
+
+def _bind(module: nn.Module, drafts: list[Input]) -> tuple[Input, ...]:
+    """Give each input a parameter of `forward`: the one of its own name, else the next that is free."""
+    parameters = inspect.signature(module.forward).parameters
+    kinds = {kind: [key for key, p in parameters.items() if p.kind is kind] for kind in inspect._ParameterKind}
+    named = kinds[inspect.Parameter.POSITIONAL_OR_KEYWORD] + kinds[inspect.Parameter.KEYWORD_ONLY]
+    takes = ", ".join(parameters) or "nothing"
+    if kinds[inspect.Parameter.POSITIONAL_ONLY] or kinds[inspect.Parameter.VAR_POSITIONAL]:
+        return tuple(replace(item, name=item.name or f"input_{i}") for i, item in enumerate(drafts))
+    unclaimed = [key for key in named if key not in {item.name for item in drafts}]
+    bound = []
+    for item in drafts:
+        parameter = item.name if item.name in named else next(iter(unclaimed), None)
+        if parameter is None:
+            raise FcdeployError(f"{len(drafts)} inputs are given, forward takes {takes}", "give one --input for each")
+        if parameter in unclaimed:
+            unclaimed.remove(parameter)
+        bound.append(replace(item, name=item.name or parameter, parameter=parameter))
+    needed = [key for key in unclaimed if parameters[key].default is inspect.Parameter.empty]
+    if needed:
+        raise FcdeployError(
+            f"{len(drafts)} inputs are given, forward also needs {', '.join(needed)}", "give one --input for each"
+        )
+    return tuple(sorted(bound, key=lambda item: named.index(item.parameter or "")))
+
+
+def _random(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """Standard normal numbers; 0 and 1 for integers, which index every table and are in range for every type."""
+    generator = torch.Generator().manual_seed(0)
+    if dtype.is_floating_point:
+        return torch.randn(*shape, generator=generator).to(dtype)
+    return torch.randint(0, 2, tuple(shape), generator=generator).to(dtype)
+
+
+def _listed(keys: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(repr(key) for key in keys[:most]) + more

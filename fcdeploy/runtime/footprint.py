@@ -1,0 +1,67 @@
+"""Memory that a model takes: that of a process of its own, which loads it, runs it twice and ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_dtypes  # noqa: F401  (teaches NumPy the names of small floats)
+import numpy as np
+
+from fcdeploy.graph.model import TensorSpec
+from fcdeploy.runtime.feeds import draw
+from fcdeploy.runtime.session import Session
+
+MEBI = 1 << 20
+CHILD = "from fcdeploy.runtime.footprint import child; child()"
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Resident megabytes (2^20 bytes): before the model is loaded (Python and onnxruntime), and the peak with it."""
+
+    before_mb: float
+    peak_mb: float
+
+
+def footprint(model: Path, specs: Sequence[TensorSpec], threads: int) -> Footprint | None:
+    """Measure in a fresh process; None where the system does not tell."""
+    inputs = [[spec.name, spec.dtype.name, spec.shape] for spec in specs]
+    request = json.dumps({"model": str(model), "inputs": inputs, "threads": threads})
+    done = subprocess.run([sys.executable, "-c", CHILD], input=request, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return None
+    before, peak = json.loads(done.stdout)
+    return Footprint(before / MEBI, peak / MEBI)
+
+
+def child() -> None:
+    """The process: a request on stdin, two numbers of bytes on stdout."""
+    request = json.load(sys.stdin)
+    specs = [TensorSpec(name, np.dtype(dtype), tuple(shape)) for name, dtype, shape in request["inputs"]]
+    feeds = draw(specs)
+    before = peak_resident()
+    session = Session(request["model"], threads=request["threads"])
+    for _ in range(2):
+        session.run(feeds)
+    json.dump([before, peak_resident()], sys.stdout)
+
+
+def peak_resident() -> int:
+    """Bytes this process has had resident at most.
+
+    Linux's own counter is of this program alone; getrusage's starts at what the parent had.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,157 @@
+"""What onnxruntime made of a model: which kernel runs each node, read from the graph as it optimized it."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from fcdeploy.graph.model import name_everything, read_model
+from fcdeploy.runtime.session import Session
+
+INTEGER_KERNELS = {
+    "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm",
+    "QAttention", "DynamicQuantizeLSTM",
+}  # fmt: skip
+CONVERSIONS = {"QuantizeLinear", "DequantizeLinear"}
+BLOCKED = "com.microsoft.nchwc"  # the domain of float kernels on channels in blocks of 8 or 16
+CONV = {"Conv", "FusedConv", "NhwcFusedConv", "QLinearConv", "ConvInteger"}
+DENSE = {
+    "Gemm", "MatMul", "FusedGemm", "FusedMatMul", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
+    "MatMulNBits", "DynamicQuantizeMatMul", "TransposeMatMul",
+}  # fmt: skip
+INSERTED = CONVERSIONS | {"Transpose", "ReorderInput", "ReorderOutput", "Cast"}
+"""Kernels that the runtime puts in by itself: such a node does not run another operator of the file."""
+
+FUSED_INTO_OTHERS = {
+    "Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "BatchNormalization", "Add", "Mul",
+    "Sum", "Identity", *CONVERSIONS,
+}  # fmt: skip
+SUFFIX = re.compile(r"(_token_\d+|_token|_nchwc|_nhwc_?\d*|/[A-Za-z]*Fusion)$")
+"""What the runtime appends to a name when it fuses nodes or lays their tensors out anew."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A node of the file and the kernel that runs it; `integer` when it computes with bytes."""
+
+    node: str
+    op: str
+    kernel: str
+    integer: bool
+    note: str = ""
+
+
+def kernels_of(model: Path | str) -> tuple[Kernel, ...]:
+    """The kernel of every node of a model file but its Q/DQ pairs, in the file's order.
+
+    A node is found again by its name or by the tensors it writes; the runtime changes both.
+    """
+    source = read_model(model)
+    return tuple(match_kernels(source.graph, optimized_graph(with_names(Path(model)))))
+
+
+def optimized_graph(model: Path | bytes | ir.Model) -> ir.Graph:
+    """The graph that onnxruntime runs on this CPU after its own rewrites."""
+    with tempfile.TemporaryDirectory() as folder:
+        dump = Path(folder) / "optimized.onnx"
+        Session(model, threads=1, dump=dump)
+        return ir.load(dump).graph
+
+
+def with_names(model: Path | bytes) -> Path | ir.Model:
+    """The model with a name for every node: the path itself where it has them all.
+
+    Without a name nothing could be found again in what the runtime made of it.
+    """
+    loaded = ir.from_proto(onnx.ModelProto.FromString(model)) if isinstance(model, bytes) else ir.load(model)
+    before = [node.name for node in loaded.graph.all_nodes()]
+    name_everything(loaded.graph)
+    if isinstance(model, Path) and before == [node.name for node in loaded.graph.all_nodes()]:
+        return model
+    return loaded
+
+
+def match_kernels(source: ir.Graph, optimized: ir.Graph) -> list[Kernel]:
+    """Pair the nodes of the file with the nodes that run."""
+    runs = {origin: node for node, origin in origins(source, optimized).items() if origin is not None}
+    found = []
+    for node in source:
+        if node.op_type in CONVERSIONS or node.op_type == "Constant":
+            continue
+        kernel = runs.get(node)
+        if kernel is None:
+            found.append(Kernel(node.name or "", node.op_type, "-", False, "folded into another node"))
+            continue
+        on_bytes = any(v.dtype in (ir.DataType.UINT8, ir.DataType.INT8) for v in (*node.outputs, *kernel.outputs))
+        integer = kernel.op_type.startswith("QLinear") or kernel.op_type in INTEGER_KERNELS or on_bytes
+        note = "blocked layout" if kernel.domain == BLOCKED else ""
+        found.append(Kernel(node.name or "", node.op_type, kernel.op_type, integer, note))
+    return found
+
+
+def origins(source: ir.Graph, optimized: ir.Graph) -> dict[ir.Node, ir.Node | None]:
+    """Running node -> the node of the file that it runs, None for one that the runtime put in.
+
+    A node that was not touched keeps its name and its outputs.  A fused one has the name of the node it was made from,
+    or of a tensor, with marks around it, or it writes what the last of its nodes wrote: then the node is looked for
+    upstream.  Every node of the file is run by one node at most.
+    """
+    by_name = {node.name: node for node in source}
+    by_tensor = {value.name: node for node in source for value in node.outputs if value.name}
+    result: dict[ir.Node, ir.Node | None] = {}
+    taken: set[ir.Node] = set()
+
+    def claim(node: ir.Node, candidates: Iterator[ir.Node]) -> None:
+        for found in candidates:
+            if found not in taken and (node.op_type not in INSERTED or node.op_type == found.op_type):
+                taken.add(found)
+                result[node] = found
+                return
+
+    running = list(optimized)
+    for node in running:
+        claim(node, iter([by_name[node.name]] if node.name in by_name else []))
+    for node in running:
+        if node not in result:
+            names = unmarked(node.name or "")
+            claim(node, (by_name[name] for name in names if name in by_name))
+    for node in running:
+        if node not in result:
+            tensors = [*unmarked(node.name or ""), *(value.name for value in node.outputs)]
+            claim(node, _upstream(node, [by_tensor[name] for name in tensors if name in by_tensor]))
+    return {node: result.get(node) for node in running}
+
+
+def unmarked(name: str) -> list[str]:
+    """The name, and what it may have been before the runtime marked it: without each mark in turn."""
+    names = [name]
+    name = name.removeprefix("fused ")
+    while (shorter := SUFFIX.sub("", name)) != name:
+        names.append(name)
+        name = shorter
+    return [*dict.fromkeys([*names, name])]
+
+
+def _upstream(running: ir.Node, ends: Sequence[ir.Node]) -> Iterator[ir.Node]:
+    """Nodes of the file that `running` may run, the kin of its operator before the last node of the chain."""
+    open_ends, seen = list(ends), set(ends)
+    while open_ends:
+        node = open_ends.pop(0)
+        if kin(running.op_type, node.op_type):
+            yield node
+        elif node.op_type in FUSED_INTO_OTHERS:
+            above = [p for v in node.inputs if v is not None and (p := v.producer()) is not None and p not in seen]
+            open_ends += above
+            seen.update(above)
+    yield from ends
+
+
+def kin(kernel: str, op: str) -> bool:
+    """May a kernel of this type run an operator of that type?"""
+    return kernel == op or kernel == f"QLinear{op}" or any(kernel in kin and op in kin for kin in (CONV, DENSE))

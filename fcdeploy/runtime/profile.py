@@ -1,0 +1,167 @@
+"""Where the time of a run goes, node by node, from onnxruntime's profiler."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, median_grouped
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.runtime.kernels import kin, origins, with_names
+from fcdeploy.runtime.session import Session
+
+Feeds = Mapping[str, np.ndarray[Any, Any]]
+WARM_UP = 3  # runs that are not counted; the first ones allocate
+KERNEL = "_kernel_time"  # what a node's event has behind the node's name
+CONTROL_FLOW = {"If", "Loop", "Scan"}  # the nodes inside them have events of their own, within theirs
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """The median time of a node that runs: microseconds in one run of the model.
+
+    `node` is the node of the file that it runs, or the runtime's own name for one that it put in (`inserted`: layout
+    changes, conversions); `op` is the kernel's operator.  `outputs` are the tensors it writes in the file.
+    """
+
+    node: str
+    op: str
+    us: float
+    inserted: bool
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The nodes of a model in the order they ran, and the median latency without the profiler, in microseconds."""
+
+    latency_us: float
+    nodes: dict[str, NodeTime]
+
+
+def node_times(model: Path | bytes, feeds: Feeds, *, runs: int, threads: int) -> dict[str, NodeTime]:
+    """Node -> its time, over so many runs; nodes that were fused away have none. Raises FcdeployError."""
+    return profile(model, feeds, runs=runs, threads=threads).nodes
+
+
+def profile(model: Path | bytes, feeds: Feeds, *, runs: int, threads: int) -> Profile:
+    """As `profiles`, of one model."""
+    return profiles([(model, feeds)], runs=runs, threads=threads)[0]
+
+
+def profiles(models: Sequence[tuple[Path | bytes, Feeds]], *, runs: int, threads: int) -> list[Profile]:
+    """Run models `runs` times with the profiler and as often without, all in turn, since a machine's speed drifts.
+
+    The profiler's own work is inside the times it tells: some microseconds a node, as much as a small node takes.  So
+    the excess of their sum over the latency without the profiler is taken off again, the same from every node.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        watched = [_watch(model, feeds, threads, Path(folder) / str(n)) for n, (model, feeds) in enumerate(models)]
+        for _ in range(WARM_UP + runs):
+            for one in watched:
+                one.traced.run(one.feeds)
+                begin = time.perf_counter()
+                one.plain.run(one.feeds)
+                one.spent.append(1e6 * (time.perf_counter() - begin))
+        return [_read(one) for one in watched]
+
+
+def matched(float_nodes: Mapping[str, NodeTime], int8_nodes: Mapping[str, NodeTime]) -> list[tuple[NodeTime, NodeTime]]:
+    """The layers that both models have: by the name of the node, or else by a tensor that both write."""
+    by_output = {output: node for node in int8_nodes.values() for output in node.outputs}
+    pairs, taken = [], set()
+    for node in float_nodes.values():
+        candidates = [int8_nodes.get(node.node), *(by_output.get(output) for output in node.outputs)]
+        for other in candidates:
+            if other and not (node.inserted or other.inserted) and kin(other.op, node.op) and other.node not in taken:
+                pairs.append((node, other))
+                taken.add(other.node)
+                break
+    return pairs
+
+
+@dataclass
+class _Watched:
+    """A model in two sessions, one of them with the profiler, and the microseconds of each run of the other."""
+
+    source: ir.Graph
+    feeds: Feeds
+    dump: Path
+    traced: Session
+    plain: Session
+    spent: list[float]
+
+
+def _watch(model: Path | bytes, feeds: Feeds, threads: int, folder: Path) -> _Watched:
+    folder.mkdir()
+    named, dump = with_names(model), folder / "optimized.onnx"
+    source = (named if isinstance(named, ir.Model) else ir.load(named)).graph
+    traced = Session(named, threads=threads, dump=dump, profile=folder / "profile")
+    return _Watched(source, feeds, dump, traced, Session(named, threads=threads), [])
+
+
+def _read(one: _Watched) -> Profile:
+    times = durations(json.loads(one.traced.end_profiling().read_text()))
+    latency = median(one.spent[WARM_UP:])
+    excess = _excess(list(times.values()), latency)
+    optimized = ir.load(one.dump).graph
+    found = origins(one.source, optimized)
+    running: dict[str, list[ir.Node]] = {}
+    for node in optimized:
+        running.setdefault(node.name or "", []).append(node)
+    nodes: dict[str, NodeTime] = {}
+    for (name, op), us in times.items():
+        same = [node for node in running.get(name, []) if node.op_type == op]
+        origin = found[same[0]] if same else None
+        outputs = tuple(value.name or "" for value in origin.outputs) if origin else ()
+        key = _free(origin.name if origin and origin.name else name, nodes)
+        nodes[key] = NodeTime(key, op, max(0.0, us - excess), origin is None, outputs)
+    return Profile(latency, nodes)
+
+
+def durations(events: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
+    """(Name, operator) of each node that ran -> median microseconds, from the profiler's events, warm-up left out.
+
+    The profiler cuts durations to whole microseconds: the median is that of grouped data, half a microsecond later.
+    A node of a loop's body is left out, its time being the loop's.
+    """
+    found: dict[tuple[str, str, str], list[int]] = {}
+    inside_until = -1
+    for event in sorted((e for e in events if e.get("cat") == "Node"), key=lambda e: (e["ts"], -e["dur"])):
+        name, end, detail = str(event["name"]), event["ts"] + event["dur"], event["args"]
+        if not name.endswith(KERNEL) or (event["ts"] <= inside_until and end <= inside_until):
+            continue
+        if detail["op_name"] in CONTROL_FLOW:
+            inside_until = end
+        key = (name.removesuffix(KERNEL), detail["op_name"], str(detail.get("node_index")))
+        found.setdefault(key, []).append(event["dur"])
+    result: dict[tuple[str, str], float] = {}
+    for (name, op, _), spent in found.items():
+        while (name, op) in result:
+            name += "'"
+        result[name, op] = median_grouped(spent[WARM_UP:] or spent) + 0.5
+    return result
+
+
+def _excess(times: list[float], latency: float) -> float:
+    """What to take off every time, none of which goes below zero, so that their sum is at most the latency."""
+    low, high = 0.0, max(times, default=0.0)
+    if sum(times) <= latency:
+        return 0.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(max(0.0, us - middle) for us in times) > latency else (low, middle)
+    return high
+
+
+def _free(name: str, taken: Mapping[str, object]) -> str:
+    while name in taken:
+        name += "'"
+    return name

@@ -1,0 +1,103 @@
+"""The only place that makes an onnxruntime session, so that every command runs a model the same way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from fcdeploy.errors import FcdeployError, first_line
+from fcdeploy.runtime.options import options_of
+
+ERRORS_ONLY = 3  # onnxruntime's log severity; its warnings speak of its own rewrites, not of the user's model
+FATAL_ONLY = 4
+
+
+def cores() -> int:
+    """CPUs this process may use, which in a container is fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Session:
+    """A model ready to run on the CPU.
+
+    `model` is a path, serialized bytes, or an onnx-ir model; session options that its metadata carry are obeyed
+    (`fcdeploy.runtime.options`), unless `obey` is False.  `threads` defaults to the CPUs of this process.
+    `optimize=False` turns graph optimization off; `precise=True` asks for 32-bit accumulation of byte products on x86;
+    `dump` writes the graph as onnxruntime optimized it.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | bytes | ir.Model,
+        *,
+        threads: int | None = None,
+        optimize: bool = True,
+        precise: bool = False,
+        dump: Path | None = None,
+        profile: Path | None = None,
+        obey: bool = True,
+    ) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = FATAL_ONLY
+        options.intra_op_num_threads = threads or cores()
+        options.inter_op_num_threads = 1
+        entries = {"session.intra_op.allow_spinning": "0", **(options_of(model) if obey else {})}
+        if not optimize:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if precise:
+            entries["session.x64quantprecision"] = "1"
+        if dump:
+            options.optimized_model_filepath = str(dump)
+        if profile:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile)
+        if isinstance(model, ir.Model):
+            if folder := _weights_folder(model):
+                entries["session.model_external_initializers_file_folder_path"] = folder
+            model = ir.to_proto(model).SerializeToString()
+        for key, value in entries.items():
+            options.add_session_config_entry(key, value)
+        try:
+            self._session = ort.InferenceSession(
+                str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the binding raises a dozen types, none with a common base of its own
+            raise FcdeployError(
+                f"onnxruntime {ort.__version__} cannot load the model: {first_line(error)}",
+                "fcdeploy inspect MODEL shows its operators, opset and IR version",
+            ) from error
+        self.outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, feeds: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str] | None = None) -> list[Any]:
+        """The named outputs (all by default), in order."""
+        try:
+            result: list[Any] = self._session.run(outputs, dict(feeds))
+        except Exception as error:
+            shapes = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in feeds.items())
+            raise FcdeployError(
+                f"onnxruntime cannot run the model on {shapes}: {first_line(error)}",
+                "fcdeploy inspect MODEL shows the inputs the model declares",
+            ) from error
+        return result
+
+    def end_profiling(self) -> Path:
+        """Stop profiling and return the file that holds the trace."""
+        return Path(self._session.end_profiling())
+
+
+def _weights_folder(model: ir.Model) -> str | None:
+    """Where the weights lie that are kept outside the file, which onnxruntime cannot know from the graph alone."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return next((str(tensor.base_dir) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)), None)
+
+
+def versions() -> dict[str, str]:
+    """Versions that the integers of a result can depend on."""
+    return {"onnxruntime": ort.__version__, "onnx": onnx.__version__, "numpy": np.__version__}

@@ -1,0 +1,203 @@
+"""Models that onnxruntime would run, but not as the file says: its fusions do not check everything they rely on.
+
+Measured with onnxruntime 1.31.1 against the same file without optimization (tests/test_trust.py pins every line):
+
+  scales along the wrong axis of a weight     fuses, SQNR -2 to 6 dB, or fails at the first run     refused
+  Gemm, bias scale not input x weight scale   fuses, the bias is read in the wrong unit, 12-16 dB   refused
+  Gemm, bias zero point not 0                 fuses, the zero point is dropped, 14 dB               refused
+  Conv, bias scale not the product            left in float beyond 1 %, but where the product is    a warning; refused where
+                                              tiny it fuses, 2-22 dB                                it fuses
+  zero points of another type or number       do not load                                          refused, by name
+  weight-only MatMul or Gemm                  fuses; activations are rounded to bytes in blocks:    a warning
+                                              37-41 dB as a rule, the cost of int8 activations,
+                                              but anything where one activation dwarfs its block;
+                                              exact (level 1) takes 40 times the float time
+
+A suspect is only refused when the graph that onnxruntime made of the model shows that it did fuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.runtime.kernels import INTEGER_KERNELS, optimized_graph, origins
+from fcdeploy.runtime.options import options_of
+
+Array = NDArray[Any]
+LAYERS = {"Conv", "Gemm", "MatMul"}
+BYTES = {ir.DataType.INT8, ir.DataType.UINT8}
+SMALL = BYTES | {ir.DataType.INT4, ir.DataType.UINT4}
+LEVEL = "session.qdq_matmulnbits_accuracy_level"
+NEAR = 0.01  # relative; onnxruntime itself takes a bias scale for the product up to here
+AGAIN = "make it again from the float model: fcdeploy quantize FLOAT --int8 --data DATA -o OUT"
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A node that is computed otherwise than written if it fuses; `otherwise` is what to say where it does not."""
+
+    node: ir.Node
+    why: str
+    otherwise: str = ""
+
+
+def refuse_untrusted(model: ir.Model, name: str) -> tuple[str, ...]:
+    """Raise FcdeployError with the node's name where onnxruntime would compute nonsense; return warnings.
+
+    The model is as it was read, with a name for every node.  onnxruntime loads it only where something is suspect.
+    """
+    level = options_of(model).get(LEVEL)
+    _check_types(model, name)
+    suspects = [found for node in model.graph for found in _suspects(node)]
+    alone = [node for node in model.graph if level is None and _weight_only(node)]
+    if not suspects and not alone:
+        return ()
+    try:
+        running = {origin: node for node, origin in origins(model.graph, optimized_graph(model)).items() if origin}
+    except FcdeployError:
+        return ()  # it does not load at all, which whoever needs it loaded says
+    warnings = []
+    for suspect in suspects:
+        kernel = running.get(suspect.node)
+        if kernel is not None and (kernel.op_type.startswith("QLinear") or kernel.op_type in INTEGER_KERNELS):
+            where = f"model {name!r}: node {suspect.node.name!r}, a {suspect.node.op_type}"
+            raise FcdeployError(f"{where}: {suspect.why}, which onnxruntime's {kernel.op_type} does not compute", AGAIN)
+        if suspect.otherwise:
+            warnings.append(f"node {suspect.node.name!r}, a {suspect.node.op_type}: {suspect.otherwise}")
+    rounding = [repr(node.name) for node in alone if node in running and running[node].op_type == "MatMulNBits"]
+    if rounding:
+        warnings.append(_rounds(rounding))
+    return tuple(warnings)
+
+
+def _rounds(nodes: list[str]) -> str:
+    listed = ", ".join(nodes[:5]) + (f" and {len(nodes) - 5} more" if len(nodes) > 5 else "")
+    return (
+        f"only the weights of {listed} are quantized, but onnxruntime rounds the activations to bytes as well "
+        f'(MatMulNBits); metadata fcdeploy.session = {{"{LEVEL}": "1"}} makes it exact and slow, "4" accepts it'
+    )
+
+
+def _check_types(model: ir.Model, name: str) -> None:
+    for node in model.graph.all_nodes():
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.inputs) < 3:
+            continue
+        scale, zero = node.inputs[1], node.inputs[2]
+        where = f"model {name!r}: node {node.name!r}, a {node.op_type}"
+        wanted, found = _integers(node), zero.dtype if zero is not None else None
+        if wanted is not None and found is not None and wanted != found:
+            raise FcdeployError(f"{where}: its zero point is {found}, its integers are {wanted}", AGAIN)
+        scales, zeros = _constant(scale), _constant(zero)
+        if scales is not None and zeros is not None and scales.size != zeros.size:
+            raise FcdeployError(f"{where}: zero points {zeros.size}, scales {scales.size}, expected as many", AGAIN)
+
+
+def _integers(node: ir.Node) -> ir.DataType | None:
+    """The type on the integer side of a Q or DQ node, where something other than its own zero point tells."""
+    if node.op_type == "QuantizeLinear":
+        attribute = node.attributes.get("output_dtype")
+        return ir.DataType(attribute.as_int()) if attribute is not None and attribute.as_int() else None
+    value = node.inputs[0]
+    before = value.producer() if value is not None else None
+    if before is not None and before.op_type == "QuantizeLinear" and len(before.inputs) > 2:
+        zero = before.inputs[2]
+        return zero.dtype if zero is not None else None
+    return value.dtype if value is not None else None
+
+
+def _suspects(node: ir.Node) -> Iterator[Suspect]:
+    if node.op_type not in LAYERS or len(node.inputs) < 2:
+        return
+    x, weight = _dequantized(node.inputs[0]), _dequantized(node.inputs[1])
+    if x is None or weight is None:
+        return
+    integers, scales = _constant(weight.inputs[0]), _constant(weight.inputs[1])
+    if integers is None or scales is None or weight.inputs[0] is None or weight.inputs[0].dtype not in BYTES:
+        return
+    axis, right = _axis(weight, integers.ndim), _output_axis(node, integers.ndim)
+    if scales.size > 1 and "block_size" not in weight.attributes and axis != right:
+        zeros = _constant(weight.inputs[2]) if len(weight.inputs) > 2 else None
+        same = np.all(scales == scales.flat[0]) and (zeros is None or np.all(zeros == zeros.flat[0]))
+        if not same or scales.size != integers.shape[right]:
+            yield Suspect(
+                node, f"the scales of weight {_name(weight)} are along axis {axis}, not its outputs' axis {right}"
+            )
+        return
+    bias = _bias(node)
+    x_scale = _constant(x.inputs[1])
+    if bias is not None and x_scale is not None and x_scale.size == 1:
+        yield from _bias_suspects(node, bias, x_scale.ravel() * scales.ravel())
+
+
+def _bias_suspects(node: ir.Node, bias: ir.Node, product: Array) -> Iterator[Suspect]:
+    """`product` is input scale x weight scale, one or as many as outputs: the unit an integer kernel reads a bias in."""
+    integers, scale = _constant(bias.inputs[0]), _constant(bias.inputs[1])
+    if integers is None or scale is None or integers.dtype != np.int32:
+        return
+    sizes = {integers.size, scale.size, product.size} - {1}
+    if len(sizes) > 1:
+        return  # they do not fit each other, which whoever runs it says
+    off = np.where(integers.ravel() == 0, 0.0, np.abs(scale.ravel().astype(np.float64) / product - 1))
+    if np.max(off, initial=0.0) > NEAR:
+        what = f"the scale of bias {_name(bias)} is not input scale x weight scale"
+        yield Suspect(node, what, f"{what}, so that no integer kernel runs it")
+    zeros = _constant(bias.inputs[2]) if len(bias.inputs) > 2 else None
+    if zeros is not None and np.any(zeros):
+        what = f"the zero point of bias {_name(bias)} is not 0"
+        yield Suspect(node, what, f"{what}, so that no integer kernel runs it")
+
+
+def _bias(node: ir.Node) -> ir.Node | None:
+    """The DequantizeLinear of a layer's bias; for a MatMul that of the Add behind it, which becomes a Gemm with it."""
+    if node.op_type != "MatMul":
+        return _dequantized(node.inputs[2]) if len(node.inputs) > 2 else None
+    consumers = list(node.outputs[0].consumers())
+    if len(consumers) != 1 or consumers[0].op_type != "Add":
+        return None
+    other = [value for value in consumers[0].inputs if value is not node.outputs[0]]
+    return _dequantized(other[0]) if len(other) == 1 else None
+
+
+def _weight_only(node: ir.Node) -> bool:
+    """A dense layer on float activations whose weight is stored in few bits."""
+    if node.op_type not in ("MatMul", "Gemm") or _dequantized(node.inputs[0]) is not None:
+        return False
+    weight = _dequantized(node.inputs[1])
+    stored = weight.inputs[0] if weight is not None else None
+    return stored is not None and stored.dtype in SMALL and _constant(stored) is not None
+
+
+def _axis(dequantize: ir.Node, rank: int) -> int:
+    attribute = dequantize.attributes.get("axis")
+    return (attribute.as_int() if attribute is not None else 1) % rank
+
+
+def _output_axis(node: ir.Node, rank: int) -> int:
+    """The axis of the layer's weight that its outputs lie along."""
+    if node.op_type == "Conv":
+        return 0
+    transposed = node.attributes.get("transB")
+    return 0 if transposed is not None and transposed.as_int() else rank - 1
+
+
+def _dequantized(value: ir.Value | None) -> ir.Node | None:
+    """The DequantizeLinear that writes the value."""
+    node = value.producer() if value is not None else None
+    return node if node is not None and node.op_type == "DequantizeLinear" else None
+
+
+def _constant(value: ir.Value | None) -> Array | None:
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    return tensor.numpy() if tensor is not None else None
+
+
+def _name(dequantize: ir.Node) -> str:
+    value = dequantize.inputs[0]
+    return repr(value.name if value is not None else "")

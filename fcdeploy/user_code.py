@@ -1,0 +1,69 @@
+"""FILE.py:FUNCTION: a function of the user's own Python file, found or refused with a reason."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fcdeploy.errors import FcdeployError, first_line
+
+DEBUG = "FCDEPLOY_DEBUG=1 shows the traceback"
+
+
+def load_function(reference: str) -> tuple[Callable[..., Any], ModuleType]:
+    """The function that `FILE.py:FUNCTION` names, and the module it lives in.
+
+    Raises FcdeployError when the reference, the file or the function is not there, or when the file fails to load.
+    """
+    file, colon, name = reference.rpartition(":")
+    path = Path(file)
+    if not colon or path.suffix != ".py" or not name.isidentifier():
+        raise FcdeployError(f"{reference!r} is not of the form FILE.py:FUNCTION", "models/lenet5.py:lenet5 is one")
+    if not path.is_file():
+        raise FcdeployError(f"Python file {file!r} does not exist", "give FILE.py:FUNCTION")
+    module = load_file(path)
+    function = getattr(module, name, None)
+    if callable(function):
+        return function, module
+    own = [key for key, value in vars(module).items() if callable(value) and _defined_in(value, module)]
+    raise FcdeployError(
+        f"{file!r} has no function {name!r}, it has {', '.join(own) or 'none'}",
+        f"{file}:{own[-1]}" if own else f"write one: def {name}(): ...",
+    )
+
+
+def load_file(path: Path) -> ModuleType:
+    """Run a Python file as a module; its own folder is importable, as it is for `python FILE.py`."""
+    name = f"fcdeploy_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    sys.modules[name] = module  # dataclasses and pickles look their module up there
+    with user_code(f"{str(path)!r} fails on import"):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def user_code(failure: str, hint: str = DEBUG) -> Iterator[None]:
+    """Run code that is not ours: what it prints goes to stderr, whatever it raises becomes one error."""
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except FcdeployError:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        raise FcdeployError(f"{failure}: {type(error).__name__}: {first_line(error)}", hint) from error
+
+
+def _defined_in(value: Any, module: ModuleType) -> bool:
+    return getattr(value, "__module__", None) == module.__name__
