@@ -1,10 +1,13 @@
 """Random weights that behave like trained ones, for networks whose size and shape matter here and whose answers do not.
 
 Weights are drawn as in K. He et al., "Delving Deep into Rectifiers", arXiv:1502.01852: normal, variance 2 / fan-in, so
-that activations keep their size through layers with ReLU.  Batch normalizations get scales around 1 and small shifts;
-their running means and variances are those of a few forward passes over smooth random images, so that folding them
-gives weights of realistic, unequal size from channel to channel.  Everything comes from generators with fixed seeds:
-the same torch gives the same weights again, and torch's global generator is left alone.
+that activations keep their size through layers with ReLU.  Batch normalizations get scales around 1; their running means
+and variances are those of a few forward passes over smooth random images, so that folding them gives weights of
+realistic, unequal size from channel to channel.  Their shifts are around 1 as well, which leaves most units on: with
+shifts around 0 a random network is chaotic, any rounding error growing in variance by pi / (pi - 1), 1.47, from layer to
+layer (G. Yang et al., "A Mean Field Theory of Batch Normalization", arXiv:1902.08129), and no trained network is.
+Everything comes from generators with fixed seeds: the same torch gives the same weights again, and torch's global
+generator is left alone.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ def randomize(network: nn.Module, batches: Sequence[torch.Tensor] = (), *, seed:
                 module.bias.normal_(0, 0.05, generator=draw)
         elif isinstance(module, NORMS):
             module.weight.normal_(1, 0.2, generator=draw).clamp_(min=LEAST_SCALE)
-            module.bias.normal_(0, 0.1, generator=draw)
+            module.bias.normal_(1, 0.5, generator=draw)
             module.momentum = None  # the plain mean over all batches
             norms.append(module.train())  # and nothing else: dropout stays off
     if norms:

@@ -64,7 +64,10 @@ def test_the_table_is_for_people_and_as_csv_for_spreadsheets(capsys: pytest.Capt
     code, out, _ = run(capsys, "calibrate", "model.onnx", "--data", "data.npz", "--csv", "ranges.csv", "--all-tensors")
     assert code == 0
     assert "dynamic ranges" in out
-    assert out.strip().splitlines()[-1] == "next: fcdeploy quantize MODEL --int8 --calibration model.calib -o int8.onnx"
+    assert (
+        out.strip().splitlines()[-1]
+        == "next: fcdeploy quantize model.onnx --int8 --calibration model.calib -o int8.onnx"
+    )
     with Path("ranges.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["layer", "tensor", "kind", "min", "max", "needs"]

@@ -190,7 +190,7 @@ def test_a_slow_layer_computes_in_float_from_stored_bytes(folder: Path, capsys: 
     assert quantize("--costs", "costs.json", "-o", "one.onnx", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert [node["node"] for node in said["nodes_float"]][:1] == ["b"]
-    assert "slower as integers: 9 us as integers, 1 us in float" in said["nodes_float"][0]["why"]
+    assert "slower as integers: 9.0 us as integers, 1.0 us in float" in said["nodes_float"][0]["why"]
     kernels = {kernel.node: kernel for kernel in kernels_of(folder / "one.onnx")}
     assert not kernels["b"].integer
     assert all(kernels[name].integer for name in "acd")

@@ -21,7 +21,13 @@ COLUMNS = ("network", "float", "int8", "drop (95 %)", "agree", "SQNR", "file", "
 @click.option(
     "-o", "--output", type=options.FILE, metavar="FOLDER", help="Keep the models here; forgotten unless given."
 )
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=3.0, help="Time for each benchmark.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Time for each benchmark.",
+)
 @options.json_option
 def command(output: Path | None, seconds: float, as_json: bool) -> None:
     """Export three networks trained on handwritten digits, quantize, prove and time them.
@@ -39,14 +45,18 @@ def command(output: Path | None, seconds: float, as_json: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         results = {name: _whole_line(name, data, folder, seconds) for name, data in NETWORKS}
     rows = tuple(_row(name, values) for name, values in results.items())
-    where = f"{output}/resnet" if output else "resnet"
     lines: tuple[str, ...] = (
         "time is int8 / float on this CPU, one thread, batch 1, the two taken in turn, with its 95 % interval",
-        f"next: fcdeploy inspect {where}.int8.onnx --kernels",
-        f"      fcdeploy validate {where}.int8.onnx --against {where}.onnx --data calib_data/digits.eval.npz --layers",
     )
-    if not output:
-        lines = (*lines, "      fcdeploy demo -o out keeps the models these commands read")
+    if output:
+        resnet = f"{output}/resnet"
+        lines += (
+            f"next: fcdeploy inspect {resnet}.int8.onnx --kernels",
+            f"      fcdeploy inspect {resnet}.int8.onnx --saturation",
+            f"      fcdeploy validate {resnet}.int8.onnx --against {resnet}.onnx --data calib_data/digits.eval.npz --layers",
+        )
+    else:
+        lines += ("next: fcdeploy demo -o out keeps the models, to look into with inspect and validate",)
     console.show(
         Report("demo", {"networks": results}, (Table("handwritten digits", COLUMNS, rows),), lines), as_json=as_json
     )

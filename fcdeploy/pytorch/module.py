@@ -101,10 +101,8 @@ def read_inputs(
     module: nn.Module, given: Sequence[str | Sequence[int] | torch.Tensor], namespace: ModuleType | None
 ) -> tuple[Input, ...]:
     """The module's inputs from shapes or tensors, or from `example_inputs()` of its file, in `forward`'s order."""
-    if given:
-        drafts = [_draft(item) for item in given]
-    else:
-        drafts = _from_example(getattr(namespace, "example_inputs", None), namespace)
+    example = getattr(namespace, "example_inputs", None)
+    drafts = [_draft(item) for item in given] if given else _from_example(example, namespace)
     for draft in drafts:
         if draft.example.ndim == 0:
             raise FcdeployError(f"input {draft.name or 0!r} has no axes, expected a leading batch axis", INPUT_HINT)

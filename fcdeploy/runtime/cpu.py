@@ -32,7 +32,7 @@ def target_named(name: str) -> Target:
     """The row for `--target NAME`.
 
     `host` is the row of this CPU, but for VNNI: there the row of x86 CPUs without it is taken, because a file that uses
-    all 8 bits of every weight gains a few tenths of a decibel here and collapses on the next machine it is copied to.
+    all 8 bits of every weight gains a decibel at most here and collapses on the next machine it is copied to.
     """
     if name == "host":
         found = detect()

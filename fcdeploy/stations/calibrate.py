@@ -57,7 +57,7 @@ def calibrate(
     if table_file:
         with replacing(table_file, force=force) as beside, beside.open("w", newline="") as table:
             csv.writer(table).writerows([COLUMNS, *rows])
-    return _report(calibration, rows, seconds, target)
+    return _report(path, calibration, rows, seconds, target)
 
 
 def ranges_table(calibration: Calibration) -> Iterator[tuple[str, ...]]:
@@ -67,7 +67,7 @@ def ranges_table(calibration: Calibration) -> Iterator[tuple[str, ...]]:
         yield record.layer or "-", record.name, record.kind, f"{h.low:.6g}", f"{h.high:.6g}", needs(h.low, h.high)
 
 
-def _report(calibration: Calibration, rows: list[tuple[str, ...]], seconds: float, output: Path) -> Report:
+def _report(model: Path, calibration: Calibration, rows: list[tuple[str, ...]], seconds: float, output: Path) -> Report:
     broken = [record.name for record in calibration.tensors.values() if record.histogram.nonfinite]
     constant = [
         record.name
@@ -85,7 +85,7 @@ def _report(calibration: Calibration, rows: list[tuple[str, ...]], seconds: floa
     }  # fmt: skip
     lines = (
         f"{calibration.samples} samples, {len(rows)} tensors, {seconds:.1f} s -> {output}",
-        f"next: fcdeploy quantize MODEL --int8 --calibration {output} -o int8.onnx",
+        f"next: fcdeploy quantize {model} --int8 --calibration {output} -o int8.onnx",
     )
     return Report("calibrate", values, (Table("dynamic ranges", COLUMNS, tuple(rows)),), lines, warnings=warnings)
 

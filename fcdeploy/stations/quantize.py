@@ -43,7 +43,7 @@ from fcdeploy.runtime.cpu import cpu_name, detect, target_named
 from fcdeploy.runtime.kernels import Kernel, kernels_of
 from fcdeploy.runtime.session import versions
 from fcdeploy.samples import open_source
-from fcdeploy.tables.targets import Target
+from fcdeploy.tables.targets import TARGETS, Target
 
 OnStep = Callable[[str, int, int | None], None]
 EFFORTS = ("fast", "balanced")
@@ -289,9 +289,13 @@ def _report(
         for k in kernels
         if not k.integer and k.kernel != "-" and k.node in planned
     ]
-    for k in kernels:
-        if not k.integer and k.node in planned and planned[k.node].kind == "int8":
-            warnings.append(f"{k.op} {k.node!r} was planned as int8, but onnxruntime runs it as {k.kernel}")
+    missed = [k for k in kernels if not k.integer and k.node in planned and planned[k.node].kind == "int8"]
+    if missed and TARGETS[decided.target].activations != detect().activations:
+        warnings.append(
+            f"kernels were read back on this CPU, which runs {detect().activations}; {decided.target} differs"
+        )
+    else:
+        warnings += [f"{k.op} {k.node!r} was planned as int8, but onnxruntime runs it as {k.kernel}" for k in missed]
     bytes_float = path.stat().st_size
     int8_nodes = [{"node": k.node, "op": k.op, "kernel": k.kernel} for k in kernels if k.integer]
     counts = []

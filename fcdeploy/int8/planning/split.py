@@ -94,12 +94,16 @@ def _conversions(value: ir.Value, calibration: Calibration, rates: Rates, factor
 def reason(costs: Costs, name: str) -> str:
     """Why a node is left in float, in figures."""
     in_float, as_integers = costs.nodes.get(name, (0.0, 0.0))
-    figures = f"{as_integers:.0f} us as integers, {in_float:.0f} us in float"
+    figures = f"{_us(as_integers)} as integers, {_us(in_float)} in float"
     return (
         f"slower as integers: {figures}"
         if as_integers > in_float
         else f"converting costs more than it gains: {figures}"
     )
+
+
+def _us(microseconds: float) -> str:
+    return f"{microseconds:.0f} us" if microseconds >= 10 else f"{microseconds:.1f} us"
 
 
 def total(costs: Costs, plan: Plan, slow: Mapping[str, str]) -> float:
