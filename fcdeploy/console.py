@@ -11,16 +11,15 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import click
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
-
-OnStep = Callable[[str, int, int | None], None]
 
 PATIENCE = 1.0  # seconds of work before a bar appears; a bar that flashes by tells nobody anything
 ENDLESS = 100_000  # columns of something that is no terminal: cells are never wrapped or cut there

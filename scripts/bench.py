@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 import numpy as np
+from bench_kernels import kernels
 
 import fcdeploy
 from fcdeploy.stations.doctor import doctor
@@ -144,6 +145,8 @@ def _head(seconds: float) -> list[str]:
 def _decibels(value: float) -> str:
     return "identical" if value == math.inf else f"{value:.1f} dB"
 
+
+cli.add_command(kernels)
 
 if __name__ == "__main__":
     cli()

@@ -18,7 +18,8 @@ from fcdeploy.cli import options
     "--metric",
     metavar="M",
     help="top1, top5, regression, iou (boxes x1, y1, x2, y2), tokens, agreement, or FILE.py:FUNCTION, a function of "
-    "two dicts of arrays (samples first), outputs and labels, to one score a sample, higher is better. Default: what fits the labels.",
+    "two dicts of arrays (samples first), outputs and labels, to one score a sample, higher is better. "
+    "Default: what fits the labels.",
 )
 @click.option(
     "--max-drop",

@@ -6,8 +6,6 @@ in its empirical form: layer after layer, each on inputs that come from the corr
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -15,10 +13,9 @@ from numpy.typing import NDArray
 from fcdeploy.int8.planning.weigh import bias_array, bias_name, int8_layers, round_bias
 from fcdeploy.int8.walk import Arrays, Walk, chunks
 from fcdeploy.records.plan import Plan
+from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables.operators import operator
-
-OnStep = Callable[[str, int, int | None], None]
 
 
 def correct_biases(

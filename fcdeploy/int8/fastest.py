@@ -14,8 +14,8 @@ from fcdeploy.int8.trial import CONVERSIONS, measure_costs, try_splits
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Costs, Trial
 from fcdeploy.records.plan import Plan
+from fcdeploy.records.progress import OnStep
 
-OnStep = Callable[[str, int, int | None], None]
 Arrays = dict[str, NDArray[Any]]
 CLEAR = (
     0.1  # integers everywhere stay unless a split saves a tenth of their time, intervals apart: less is noise or whim

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +17,12 @@ from fcdeploy.arithmetic.histogram import Tally, histogram, merge_moments, momen
 from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.planning.layers import is_constant, vanishes
 from fcdeploy.records.calibration import Calibration, Moments, TensorRecord
+from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect
 from fcdeploy.runtime.session import Session, versions
 from fcdeploy.samples import Source, batch_size, batches
 from fcdeploy.tables.operators import operator
 
-OnStep = Callable[[str, int, int | None], None]
 BATCH_BYTES = 32 << 20  # of observed activations held at once: large enough for the kernels, small enough for any box
 KEPT_BYTES, KEPT_LEAST, KEPT_MOST = 8 << 20, 16, 256
 

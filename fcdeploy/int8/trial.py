@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from fcdeploy.int8.planning.layers import vanishes
 from fcdeploy.records.costs import Costs, Rates, Trial
+from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.profile import node_times
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.turns import measure, ratio_of
 
-OnStep = Callable[[str, int, int | None], None]
 Arrays = dict[str, NDArray[Any]]
 NODE_US = 1.0  # of a node that runs, whatever it does
 PROFILED_RUNS = 40

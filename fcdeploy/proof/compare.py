@@ -21,12 +21,12 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import read_model
 from fcdeploy.proof import layers, scores
 from fcdeploy.proof.scores import Decision, Metric
+from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Batch
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
-OnStep = Callable[[str, int, int | None], None]
 Choose = Callable[[Arrays, Arrays], tuple[Metric | None, Decision | None]]
 """From the float outputs and the labels of the first batch to the metric, and to how decisions are compared."""
 

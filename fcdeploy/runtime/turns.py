@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.intervals import median_interval
+from fcdeploy.records.progress import OnStep
 
-OnStep = Callable[[str, int, int | None], None]
 Run = Callable[[], object]
 WARM_UP = 5  # runs; the first ones allocate
 ROUNDS = 60  # wanted: enough for a narrow interval, and each turn is still long against the clock's own noise

@@ -14,12 +14,13 @@ import numpy as np
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec, input_specs, read_model
 from fcdeploy.proof.pair import check_same_ends, size_on_disk
+from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime import feeds
 from fcdeploy.runtime.footprint import Footprint, footprint
 from fcdeploy.runtime.profile import NodeTime, Profile, matched, profiles
 from fcdeploy.runtime.session import Session
-from fcdeploy.runtime.turns import PATIENCE, OnStep, Ratio, Timed, measure, ratio_of
+from fcdeploy.runtime.turns import PATIENCE, Ratio, Timed, measure, ratio_of
 
 NAMES = ("int8", "float")  # the model, and what it is compared with
 MEBI = 1 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from fcdeploy.arithmetic.needs import needs
@@ -12,6 +12,7 @@ from fcdeploy.graph.model import check_output, file_hash, input_specs, read_mode
 from fcdeploy.int8.observe import observe
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration, to_bytes
+from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.samples import open_source
 
@@ -30,7 +31,7 @@ def calibrate(
     everything: bool = False,
     keep_samples: bool = True,
     force: bool = False,
-    on_step: Callable[[str, int, int | None], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> Report:
     """Record minimum, maximum, histogram and per-channel moments of every weight, bias and activation.
 

@@ -8,7 +8,7 @@ the largest |torch|.  A model that differs by more than the tolerance is not wri
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph import opset as sets
 from fcdeploy.graph.model import TensorSpec, check_output, input_specs, output_specs, read_model, replacing
+from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.session import Session
 
@@ -36,7 +37,6 @@ SAMPLES = 256
 RUNTIMES = {13: "1.6", 14: "1.8", 15: "1.9", 16: "1.11", 17: "1.12", 18: "1.14", 19: "1.15", 20: "1.17", 21: "1.18"}
 LARGEST = 2**31 - 2**20  # bytes; protobuf ends at 2 GiB, and the graph takes some
 
-OnStep = Callable[[str, int, int | None], None]
 Array = np.ndarray[Any, Any]
 
 

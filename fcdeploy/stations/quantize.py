@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from fcdeploy.records import plan as plans
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Costs
 from fcdeploy.records.plan import Plan
+from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.cpu import cpu_name, detect, target_named
 from fcdeploy.runtime.kernels import Kernel, kernels_of
@@ -45,7 +46,6 @@ from fcdeploy.runtime.session import versions
 from fcdeploy.samples import open_source
 from fcdeploy.tables.targets import TARGETS, Target
 
-OnStep = Callable[[str, int, int | None], None]
 EFFORTS = ("fast", "balanced")
 MEASURE = "measure"
 COUNTED = ("Conv", "Gemm", "MatMul", "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat", "ConvTranspose")

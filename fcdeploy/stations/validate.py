@@ -16,11 +16,12 @@ from fcdeploy.graph.model import TensorSpec, input_specs, read_model
 from fcdeploy.prepare import prepare
 from fcdeploy.proof import layers as tensors
 from fcdeploy.proof import scores
-from fcdeploy.proof.compare import Answers, Arrays, LayerSums, OnStep, by_layer, compare, kernels
+from fcdeploy.proof.compare import Answers, Arrays, LayerSums, by_layer, compare, kernels
 from fcdeploy.proof.layers import Layer
 from fcdeploy.proof.loss import Loss, agreement, confusion, loss_of, regression
 from fcdeploy.proof.pair import check_same_ends, is_probability, is_quantized
 from fcdeploy.proof.scores import Decision, Metric
+from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import refuse_untrusted

@@ -1,0 +1,8 @@
+"""How long work tells what it has done: libraries call it, the face draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+OnStep = Callable[[str, int, int | None], None]
+"""Called with what is being done, how many steps are done, and how many there are (None: unknown)."""
