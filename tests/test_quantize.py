@@ -106,6 +106,7 @@ def test_a_dry_run_writes_nothing(command: Command, here: Path) -> None:
     code, out, _ = command.text("--data", "data.npz", "--dry-run", "-o", "int8.onnx")
     assert code == 0
     assert "nothing was written" in out
+    assert "separate_shared_weights" not in out  # a pass that had nothing to do
     assert command.plan()["schema"] == "fcdeploy.plan/1"
     assert sorted(file.name for file in here.iterdir()) == before
 

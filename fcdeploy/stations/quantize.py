@@ -32,6 +32,7 @@ from fcdeploy.int8.planning.table import costs_from_table
 from fcdeploy.int8.planning.weigh import round_layers
 from fcdeploy.int8.rewrite import rewrite
 from fcdeploy.prepare import prepare
+from fcdeploy.prepare.changes import Changes
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import costs as costing
 from fcdeploy.records import plan as plans
@@ -86,12 +87,12 @@ def quantize(
     if output and not dry_run:
         files = [path, *(Path(file) for file in (data, calibration, plan, costs) if file)]
         check_output(Path(output), force=force, inputs=tuple(files))
-    prepare(graph)
+    changes = prepare(graph)
     recorded, kept = _statistics(graph, path, data, calibration, samples, preprocess, on_step)
     start = Given(graph, recorded, kept, row, ranges, tuple(keep_float))
     decided, spent = _plan(start, plan, _costs_asked(costs, effort, target, row), on_step)
     if dry_run:
-        return _dry_run(decided, spent, time.perf_counter() - begin)
+        return _dry_run(changes, decided, spent, time.perf_counter() - begin)
     int8, warnings = _int8(start, decided, effort, on_step)
     out = Path(output or "")
     size = write_model(int8, out, force=force)
@@ -254,8 +255,9 @@ def _sign(int8: ir.Model, recorded: Calibration, decided: Plan, effort: str) -> 
         node.doc_string = None
 
 
-def _dry_run(decided: Plan, spent: Costs | None, seconds: float) -> Report:
-    """The plan itself."""
+def _dry_run(changes: Sequence[Changes], decided: Plan, spent: Costs | None, seconds: float) -> Report:
+    """What preparing did and declined, and the plan itself."""
+    passes = [change for change in changes if change.count or change.declined]
     nodes = tuple((d.node, d.op, d.kind, d.why) for d in decided.nodes)
     tensors = tuple(
         (name, q.dtype, f"{min(q.scale):.4g}" + (f" .. {max(q.scale):.4g}" if q.axis is not None else ""),
@@ -263,12 +265,18 @@ def _dry_run(decided: Plan, spent: Costs | None, seconds: float) -> Report:
         for name, q in decided.tensors.items()
     )  # fmt: skip
     tables = (
+        Table(
+            "prepared",
+            ("pass", "changes", "declined"),
+            tuple((change.name, str(change.count), "; ".join(change.declined)) for change in passes),
+        ),
         Table("nodes", ("node", "operator", "becomes", "why"), nodes),
         Table("tensors", ("tensor", "type", "scale", "zero point", "why"), tensors),
     )
     integer = sum(d.kind != "float" for d in decided.nodes)
     line = f"{integer} of {len(nodes)} nodes on integers for target {decided.target}; nothing was written"
-    values = {"plan": plans.to_json(decided), "seconds": round(seconds, 3), "output": None}
+    prepared = [{"pass": c.name, "changes": c.count, "declined": list(c.declined)} for c in passes]
+    values = {"plan": plans.to_json(decided), "prepared": prepared, "seconds": round(seconds, 3), "output": None}
     return Report("quantize", values, tables, (*_time_lines(spent), line))
 
 
