@@ -20,9 +20,9 @@ UPPER = 1 if np.little_endian else 0  # which half of a float32 holds sign, expo
 # Elements of a sample that are counted at least. A bin's share p is then known to sqrt(p (1 - p) / (4096 samples)):
 # at 100 samples 0.08 points for a bin that holds half of all, 0.005 points for one that holds a thousandth.
 POSITIONS = 4096
-# Positions of a channel in a sample that its moments are taken over at least: the mean is then known to a sixteenth of
-# the channel's spread for one sample, to a hundredth for 40.
-CHANNEL_POSITIONS = 256
+# Positions of a channel in a sample that its moments are taken over at least: the mean is then known to an eighth of
+# the channel's spread for one sample, to an eightieth for 100.
+CHANNEL_POSITIONS = 64
 FRACTION_BITS = 52
 LARGEST_MOMENT = 2.0**40  # leaves room for 2^22 samples of it in the whole part
 
