@@ -6,8 +6,7 @@ and variances are those of a few forward passes over smooth random images, so th
 realistic, unequal size from channel to channel.  Their shifts are around 1 as well, which leaves most units on: with
 shifts around 0 a random network is chaotic, any rounding error growing in variance by pi / (pi - 1), 1.47, from layer to
 layer (G. Yang et al., "A Mean Field Theory of Batch Normalization", arXiv:1902.08129), and no trained network is.
-Everything comes from generators with fixed seeds: the same torch gives the same weights again, and torch's global
-generator is left alone.
+Everything comes from generators with fixed seeds: the same torch gives the same weights again.
 """
 
 from __future__ import annotations

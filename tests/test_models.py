@@ -18,6 +18,9 @@ from safetensors.torch import load_file  # noqa: E402
 
 from fcdeploy.runtime.session import Session  # noqa: E402
 from fcdeploy.stations.export import export  # noqa: E402
+from fcdeploy.stations.quantize import quantize  # noqa: E402
+from fcdeploy.stations.validate import validate  # noqa: E402
+from fcdeploy.user_code import load_file as load_module  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 MODELS, DATA = ROOT / "models", ROOT / "calib_data"
@@ -35,6 +38,18 @@ PARAMETERS = {
     "dense": (64 + 1) * 128 + 2 * 128 + (128 + 1) * 64 + 2 * 64 + (64 + 1) * 10,
     "resnet": 16 * 9 + 32 + 2 * BLOCKS[16, 16] + sum(BLOCKS[key] for key in list(BLOCKS)[1:]) + (64 + 1) * 10,
 }
+# Of the networks with random weights, as published: torchvision's, or what MLPerf Tiny's Keras models count.
+PUBLISHED = {
+    "mobilenet_v1_025": ("mobilenet_v1_025.py", "MobileNetV1", 221_794),
+    "ds_cnn": ("ds_cnn.py", "DsCnn", 24_908),
+    "autoencoder": ("autoencoder.py", "Autoencoder", 269_992),
+    "mlp": ("mlp.py", "Mlp", 785 * 4096 + 2 * 4097 * 4096 + 4097 * 10),
+    "dense4096": ("mlp.py", "Dense", 4097 * 4096),
+    "mobilenet_v2": ("mobilenet_v2.py", "MobileNetV2", 3_504_872),
+    "resnet50": ("resnet50.py", "ResNet50", 25_557_032),
+    "vgg16": ("vgg16.py", "Vgg16", 138_357_544),
+}
+SMALL = ("mobilenet_v1_025", "ds_cnn", "autoencoder")
 SETS = {"lenet5": "digits", "dense": "digits64", "resnet": "digits"}
 
 
@@ -51,7 +66,7 @@ def load(name: str) -> tuple[Any, Any]:
 
 
 def row(name: str) -> list[str]:
-    """The network's row of the README's table."""
+    """The network's row of the README's tables."""
     (found,) = re.findall(rf"^\| {name} \| \[.*$", (MODELS / "README.md").read_text(), re.MULTILINE)
     return [cell.strip() for cell in found.strip("|").split("|")]
 
@@ -135,3 +150,82 @@ def test_the_data_can_be_made_again(tmp_path: Path) -> None:
             for key in shipped.files:
                 np.testing.assert_array_equal(shipped[key], made[key])
     assert sum(path.stat().st_size for path in DATA.glob("*.npz")) < 2_500_000
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_networks_at_scale_have_the_published_number_of_parameters(name: str) -> None:
+    file, architecture, published = PUBLISHED[name]
+    module = load_module(MODELS / file)
+    with torch.device("meta"):  # shapes without numbers: half a gigabyte of VGG-16 is not needed for counting
+        network = getattr(module, architecture)()
+    learned = sum(parameter.numel() for parameter in network.parameters())
+    running = sum(buffer.numel() for key, buffer in network.named_buffers() if "running" in key)
+    assert learned + (running if name in SMALL else 0) == published  # Keras counts running means and variances
+    assert row(name)[2] == f"{learned:,}"
+    assert f"{learned:,} parameters" in module.__doc__
+    if name in SMALL:
+        assert f"{published:,} parameters" in module.__doc__
+    options = " --input 1,4096" if name == "dense4096" else ""
+    assert row(name)[5] == f"`fcdeploy export models/{file}:{name}{options} -o {name}.onnx`"
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_random_weights_are_the_same_every_time(name: str) -> None:
+    module = load_module(MODELS / f"{name}.py")
+    first, second = (getattr(module, name)().state_dict() for _ in range(2))
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    x, again, other = (next(iter(module.samples(4, seed).values())) for seed in (7, 7, 8))
+    assert torch.equal(x, again)
+    assert not torch.equal(x, other)
+
+
+def test_batch_statistics_are_those_of_the_inputs() -> None:
+    module = load_module(MODELS / "autoencoder.py")
+    network = module.autoencoder()
+    layer, norm = network.hidden[0], network.hidden[1]
+    batches = [layer(module.samples(64, seed)["frames"]).detach() for seed in range(1, 5)]
+    mean = sum(batch.mean(0) for batch in batches) / 4
+    variance = sum(batch.var(0) for batch in batches) / 4
+    torch.testing.assert_close(norm.running_mean, mean)
+    torch.testing.assert_close(norm.running_var, variance)
+    assert norm.running_var.max() > 2 * norm.running_var.min()  # channels differ, as those of trained networks do
+    assert not network.training and not norm.training
+
+
+def test_weights_have_he_s_variance() -> None:
+    weight = load_module(MODELS / "mlp.py").dense4096().layer.weight
+    assert weight.var().item() == pytest.approx(2 / 4096, rel=0.01)
+    assert weight.mean().abs().item() < 1e-4
+
+
+def test_images_are_smooth() -> None:
+    images = load_module(MODELS / "random_weights.py").smooth_images(8, 3, 64, 64, seed=0)
+    assert images.shape == (8, 3, 64, 64)
+    neighbours = torch.corrcoef(torch.stack([images[..., 1:].flatten(), images[..., :-1].flatten()]))[0, 1]
+    colours = torch.corrcoef(torch.stack([images[:, 0].flatten(), images[:, 1].flatten()]))[0, 1]
+    assert neighbours > 0.9
+    assert 0.3 < colours < 0.98
+    assert images.mean().abs() < 0.5
+    assert 0.5 < images.std() < 1.5
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_networks_at_scale_export(name: str, tmp_path: Path) -> None:
+    report = export(f"{MODELS / name}.py:{name}", output=tmp_path / "model.onnx")
+    assert (report.values["opset"], report.values["free_batch"]) == (13, True)
+    assert report.values["parameters"] == int(row(name)[2].replace(",", ""))
+
+
+def test_a_depthwise_network_goes_to_integer_kernels(tmp_path: Path) -> None:
+    model, int8 = tmp_path / "ds_cnn.onnx", tmp_path / "ds_cnn.int8.onnx"
+    export(f"{MODELS / 'ds_cnn.py'}:ds_cnn", output=model)
+    draw = load_module(MODELS / "ds_cnn.py").samples
+    for kind, seed in (("calib", 1000), ("eval", 2000)):
+        np.savez(tmp_path / f"{kind}.npz", **{key: value.numpy() for key, value in draw(64, seed).items()})
+    made = quantize(model, data=tmp_path / "calib.npz", output=int8, costs="none").values
+    ops = [node["op"] for node in made["nodes_int8"]]
+    assert (ops.count("Conv"), ops.count("Gemm"), ops.count("AveragePool")) == (9, 1, 1)
+    assert not made["nodes_float"]
+    proof = validate(int8, against=model, data=tmp_path / "eval.npz").values
+    assert 38 < proof["sqnr_db"] < 60  # 8 bits; far above them nothing would have been quantized
+    assert proof["kernel_sqnr_db"] > 40

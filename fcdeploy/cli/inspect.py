@@ -18,8 +18,17 @@ from fcdeploy.cli import options
 @click.option(
     "--saturation", is_flag=True, help="Prove which layers of a quantized model are exact on CPUs that add in 16 bits."
 )
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="Run an int8 model on --data and compare what each kernel writes with exact arithmetic; exit with 1 when they "
+    "differ by more than rounding ties.",
+)
+@options.data_option(required=False)
+@click.option("--samples", type=options.COUNT, metavar="N", help="Take the first N samples; 4 by default.")
+@options.preprocess_option
 @options.json_option
-def command(model: Path, kernels: bool, saturation: bool, as_json: bool) -> None:
+def command(model: Path, as_json: bool, **arguments: object) -> None:
     """Show the layers of an ONNX model, float or int8, with their parameters, multiplications and memory.
 
     Everything is counted for one sample; MACs are multiply-accumulates.
@@ -28,7 +37,10 @@ def command(model: Path, kernels: bool, saturation: bool, as_json: bool) -> None
     fcdeploy inspect model.onnx
     fcdeploy inspect model.int8.onnx --kernels
     fcdeploy inspect model.int8.onnx --saturation
+    fcdeploy inspect model.int8.onnx --exact --data samples.npz
     """
     from fcdeploy.stations.inspect import inspect
 
-    console.show(inspect(model, kernels=kernels, saturation=saturation), as_json=as_json)
+    with console.progress() as on_step:
+        report = inspect(model, on_step=on_step, **arguments)  # type: ignore[arg-type]
+    console.show(report, as_json=as_json)

@@ -16,6 +16,9 @@ import onnx_ir as ir
 LOWEST = 13  # per-channel QuantizeLinear and DequantizeLinear, which the int8 form needs
 TOP = 18  # where the tables start
 
+RUNTIMES = {13: "1.6", 14: "1.8", 15: "1.9", 16: "1.11", 17: "1.12", 18: "1.14", 19: "1.15", 20: "1.17", 21: "1.18"}
+"""Opset -> the first onnxruntime that knows it."""
+
 ADDED = {  # (operator, attribute): (opset that added it, the value that means what the older operator does)
     ("Reshape", "allowzero"): (14, 0),
     ("LSTM", "layout"): (14, 0),
@@ -78,6 +81,12 @@ def lowest_ir_version(model: ir.Model) -> int:
     """The IR version that came with the newest of the model's operator sets; 4 at least (weights are no inputs)."""
     sets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
     return max(4, onnx.helper.find_min_ir_version_for(sets, ignore_unknown=True))
+
+
+def described(opset: int, ir_version: int) -> str:
+    """What a device must know to load the model, in words."""
+    oldest = RUNTIMES.get(opset)
+    return f"opset {opset}, IR version {ir_version}" + (f", onnxruntime >= {oldest}" if oldest else "")
 
 
 def _needed(node: ir.Node) -> int:

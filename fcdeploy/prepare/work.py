@@ -108,6 +108,13 @@ def layers(model: ir.Model) -> list[Layer]:
     return rows
 
 
+def multiplications_of(model: ir.Model) -> dict[str, int]:
+    """Multiply-accumulates of each node that has any, for a batch of one; the model is left as it is."""
+    copy = model.clone()
+    fix_leading_axis(copy)
+    return {layer.node: layer.macs for layer in layers(copy) if layer.macs}
+
+
 def multiplications(node: ir.Node) -> int | None:
     """Multiply-accumulates of one node, by the table on top; 0 for other operators, None where a shape is unknown."""
     if _packed(node):

@@ -34,7 +34,6 @@ TORCH = "2.13.0"  # the exporter changes with every release; this one is tested
 BATCH = "batch"
 LARGER_BATCH = 3  # neither 1 nor the 2 that a free axis is exported with
 SAMPLES = 256
-RUNTIMES = {13: "1.6", 14: "1.8", 15: "1.9", 16: "1.11", 17: "1.12", 18: "1.14", 19: "1.15", 20: "1.17", 21: "1.18"}
 LARGEST = 2**31 - 2**20  # bytes; protobuf ends at 2 GiB, and the graph takes some
 
 Array = np.ndarray[Any, Any]
@@ -339,11 +338,9 @@ def _report(values: dict[str, Any], warnings: tuple[str, ...]) -> Report:
         gaps = (f"{spec['max_abs']:.1e}", f"{spec['max_rel']:.1e}")
         rows.append(("output", spec["name"], spec["dtype"], shape, *gaps))
     table = Table("", ("", "name", "dtype", "shape", "differs from torch by", "relative"), tuple(rows))
-    oldest = RUNTIMES.get(values["opset"])
     worst = max(spec["max_rel"] for spec in values["outputs"])
     lines = (
-        f"opset {values['opset']}, IR version {values['ir_version']}"
-        + (f", onnxruntime >= {oldest}" if oldest else ""),
+        sets.described(values["opset"], values["ir_version"]),
         f"{values['output']}: {values['parameters']:,} parameters, {values['bytes'] / 1000:,.0f} kB, "
         f"the same as torch within {worst:.1e}",
     )

@@ -13,32 +13,77 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec, input_specs, output_specs, read_model
 from fcdeploy.prepare import work
 from fcdeploy.prepare.work import Layer
+from fcdeploy.proof.exact import Exact, Exactness, exact_layers, verdict
 from fcdeploy.proof.saturation import SATURATES, Proof, prove, quantized
+from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.trust import refuse_untrusted
+from fcdeploy.samples import batch_size, batches, open_source
 
+FEW = 4  # samples that --exact looks at, and the most it runs at once: all their activations are held
 TYPICALLY_INTEGER = ("Conv", "Gemm", "MatMul", "Add")  # what the last line counts, where the model has it
 
 
-def inspect(model: Path | str, *, kernels: bool = False, saturation: bool = False) -> Report:
+def inspect(
+    model: Path | str,
+    *,
+    kernels: bool = False,
+    saturation: bool = False,
+    exact: bool = False,
+    data: Path | str | None = None,
+    samples: int | None = None,
+    preprocess: Path | None = None,
+    on_step: OnStep | None = None,
+) -> Report:
     """Parameters, multiply-accumulates and memory of every layer at batch 1; with `kernels`, the kernel of every node.
 
     With `saturation`, which layers of a quantized model can overflow on CPUs that add pairs of products in 16 bits.
+    With `exact`, whether its kernels compute on this CPU what exact arithmetic does, on the first `samples` (4 unless
+    given, or the model's batch) of `data`; the report passes when they do.
 
     Works on float and on int8 models; the model runs only where the shape of a tensor cannot be inferred otherwise.
     Raises FcdeployError when the file is not a model, with `kernels` when onnxruntime cannot load it, with
-    `saturation` when it is not quantized.
+    `saturation` and `exact` when it is not quantized.
     """
     path = Path(model)
+    if exact != (data is not None):
+        raise FcdeployError(
+            "--exact runs the model on samples, and there is no --data" if exact else "--data is for --exact alone",
+            f"fcdeploy inspect {path} --exact --data DATA",
+        )
     network = read_model(path)
     untrusted = refuse_untrusted(network, str(path))
-    inputs, outputs = input_specs(network), output_specs(network)
+    inputs = input_specs(network)
+    proofs = _proofs(network, path) if saturation else None
+    compared = _exact(network, path, data, samples, preprocess, on_step) if data is not None else None
+    values, tables, lines, unclear = _contents(network, path, inputs)
+    if kernels:
+        found = _kernels(path)
+        values["kernels"] = found
+        tables.append(_kernel_table(found))
+        lines += _kernel_lines(found)
+    lines.append(f"{values['parameters']:,} parameters, {count(values['macs'])} multiply-accumulates at batch 1")
+    if proofs is not None:
+        values |= {"saturation": [_proof(row) for row in proofs], "safe": all(row.safe for row in proofs)}
+        tables.append(_saturation_table(proofs))
+        lines.append(_saturation_verdict(proofs))
+    if compared is not None:
+        values |= {"exact": [_exactness(row) for row in compared.rows], "exact_passed": compared.passed}
+        tables += _exact_tables(compared)
+        lines.append(verdict(compared))
+    passed = compared is None or compared.passed
+    return Report("inspect", values, tuple(tables), tuple(lines), passed=passed, warnings=(*untrusted, *unclear))
+
+
+def _contents(
+    network: ir.Model, path: Path, inputs: list[TensorSpec]
+) -> tuple[dict[str, Any], list[Table], list[str], list[str]]:
+    """What the file holds: values, tables, lines, warnings. The leading axis of `network` is fixed to 1 on the way."""
+    outputs = output_specs(network)
     stored = path.stat().st_size + _external_bytes(network, path.parent)
     weights = work.weight_bytes(network)
-    proofs = _proofs(network, path) if saturation else None
     work.fix_leading_axis(network)
     rows = work.layers(network)
-    macs = _total([row.macs for row in rows])
     peak = work.peak_activation_bytes(network)
     values: dict[str, Any] = {
         "model": str(path),
@@ -50,30 +95,17 @@ def inspect(model: Path | str, *, kernels: bool = False, saturation: bool = Fals
         "bytes": stored,
         "weight_bytes": weights,
         "parameters": sum(row.parameters for row in rows),
-        "macs": macs,
+        "macs": _total([row.macs for row in rows]),
         "peak_activation_bytes": peak,
         "layers": [_layer(row) for row in rows],
     }
-    tables = [_ends(inputs, outputs), _layer_table(rows)]
     lines = [
         f"opset {values['opset']}, IR version {values['ir_version']}"
         + (f", written by {values['producer']}" if values["producer"] else ""),
         f"{size(stored)} on disk, {size(weights)} of it constants; "
         f"at most {size(peak) if peak is not None else '?'} of activations alive at batch 1",
     ]
-    if kernels:
-        found = _kernels(path)
-        values["kernels"] = found
-        tables.append(_kernel_table(found))
-        lines += _kernel_lines(found)
-    lines.append(f"{values['parameters']:,} parameters, {count(macs)} multiply-accumulates at batch 1")
-    if proofs is not None:
-        values |= {"saturation": [_proof(row) for row in proofs], "safe": all(row.safe for row in proofs)}
-        tables.append(_saturation_table(proofs))
-        lines.append(_saturation_verdict(proofs))
-    return Report(
-        "inspect", values, tuple(tables), tuple(lines), warnings=(*untrusted, *_warnings(inputs, network, rows))
-    )
+    return values, [_ends(inputs, outputs), _layer_table(rows)], lines, _warnings(inputs, network, rows)
 
 
 def size(number: int) -> str:
@@ -174,12 +206,16 @@ def _kernel_lines(found: list[dict[str, Any]]) -> list[str]:
 
 def _proofs(network: ir.Model, path: Path) -> list[Proof]:
     """The worst layer first; those that add in 32 bits last."""
+    _check_quantized(network, path, "--saturation")
+    return sorted(prove(network), key=lambda row: math.inf if row.margin is None else row.margin)
+
+
+def _check_quantized(network: ir.Model, path: Path, option: str) -> None:
     if not quantized(network):
         raise FcdeployError(
-            f"model {str(path)!r} is not quantized: --saturation is about sums of byte products, and it has none",
+            f"model {str(path)!r} is not quantized: {option} is about sums of byte products, and it has none",
             f"fcdeploy quantize {path} --int8 --data DATA -o OUT, then inspect OUT",
         )
-    return sorted(prove(network), key=lambda row: math.inf if row.margin is None else row.margin)
 
 
 def _proof(row: Proof) -> dict[str, Any]:
@@ -228,6 +264,55 @@ def _saturation_verdict(proofs: list[Proof]) -> str:
     if not pairs:
         return f"no kernel adds pairs of products in 16 bits in {layers} of bytes: exact everywhere"
     return f"no pair of products can leave 16 bits in {layers}, least margin {pairs[0].margin:.1f} %: exact everywhere"
+
+
+def _exact(
+    network: ir.Model,
+    path: Path,
+    data: Path | str,
+    samples: int | None,
+    preprocess: Path | None,
+    on_step: OnStep | None,
+) -> Exact:
+    _check_quantized(network, path, "--exact")
+    inputs = input_specs(network)
+    limit = samples or batch_size(inputs, FEW)
+    source = open_source(data, inputs, limit=limit, preprocess=preprocess)
+    parts = batches(source, batch_size(inputs, min(limit, FEW)))
+    return exact_layers(network, (part.inputs for part in parts), on_step=on_step)
+
+
+def _exactness(row: Exactness) -> dict[str, Any]:
+    return {
+        "node": row.node,
+        "op": row.op,
+        "elements": row.elements,
+        "of": row.of,
+        "differ": row.differ,
+        "share": row.share,
+        "levels": row.levels,
+    }
+
+
+def _exact_tables(found: Exact) -> list[Table]:
+    cells = tuple(
+        (
+            row.node,
+            row.op,
+            f"{row.elements:,}" if row.elements == row.of else f"{row.elements:,} of {row.of:,}, drawn",
+            f"{row.differ:,}",
+            f"{100 * row.share:.3g} %",
+            f"{row.levels:.3g}",
+            "exact" if not row.differ else "ties" if row.passed else "not exact",
+        )
+        for row in found.rows
+    )
+    columns = ("layer", "op", "compared", "differ", "share", "levels", "")
+    tables = [Table("What the kernels write here, against exact arithmetic", columns, cells)]
+    if found.skipped:
+        why = tuple((row.node, row.op, row.why) for row in found.skipped)
+        tables.append(Table("Not compared", ("layer", "op", "why"), why))
+    return tables
 
 
 def _warnings(inputs: list[TensorSpec], network: ir.Model, rows: list[Layer]) -> list[str]:

@@ -23,6 +23,7 @@ from fcdeploy.graph.model import (
     replacing,
     write_model,
 )
+from fcdeploy.graph.opset import described, lower_opset, lowest_ir_version, lowest_opset
 from fcdeploy.int8.correct import correct_biases
 from fcdeploy.int8.fastest import best_trial, measured, slow_by
 from fcdeploy.int8.observe import keep_smallest, observe
@@ -33,6 +34,8 @@ from fcdeploy.int8.planning.weigh import round_layers
 from fcdeploy.int8.rewrite import rewrite
 from fcdeploy.prepare import prepare
 from fcdeploy.prepare.changes import Changes
+from fcdeploy.prepare.work import multiplications_of
+from fcdeploy.proof.exact import with_ties
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import costs as costing
 from fcdeploy.records import plan as plans
@@ -91,12 +94,14 @@ def quantize(
     recorded, kept = _statistics(graph, path, data, calibration, samples, preprocess, on_step)
     start = Given(graph, recorded, kept, row, ranges, tuple(keep_float))
     decided, spent = _plan(start, plan, _costs_asked(costs, effort, target, row), on_step)
+    macs = multiplications_of(graph)
     if dry_run:
         return _dry_run(changes, decided, spent, time.perf_counter() - begin)
     int8, warnings = _int8(start, decided, effort, on_step)
     out = Path(output or "")
-    size = write_model(int8, out, force=force)
-    return _report(path, out, size, decided, spent, kernels_of(out), time.perf_counter() - begin, warnings)
+    write_model(int8, out, force=force)
+    report = _report(path, out, int8, Outcome(decided, spent, kernels_of(out), macs), begin, warnings)
+    return with_ties(report, out, kept) if row.name == "portable" else report
 
 
 @dataclass(frozen=True)
@@ -246,7 +251,10 @@ def _costs(given: Given, plan: Plan, asked: str | Path, on_step: OnStep | None) 
 
 
 def _sign(int8: ir.Model, recorded: Calibration, decided: Plan, effort: str) -> None:
-    """Say in the file what it was made from."""
+    """Say in the file what it was made from, in the lowest opset and IR version that can say it."""
+    opset, _ = lowest_opset(int8)
+    lower_opset(int8, opset)
+    int8.ir_version = lowest_ir_version(int8)
     int8.producer_name, int8.producer_version = "fcdeploy", __version__
     made = {"float": recorded.model, "data": recorded.data, "target": decided.target, "effort": effort}
     int8.metadata_props["fcdeploy"] = json.dumps(made, separators=(",", ":"))
@@ -280,17 +288,25 @@ def _dry_run(changes: Sequence[Changes], decided: Plan, spent: Costs | None, sec
     return Report("quantize", values, tables, (*_time_lines(spent), line))
 
 
-def _report(
-    path: Path,
-    out: Path,
-    size: int,
-    decided: Plan,
-    spent: Costs | None,
-    kernels: tuple[Kernel, ...],
-    seconds: float,
-    warnings: list[str],
-) -> Report:
+@dataclass(frozen=True)
+class Outcome:
+    """What was decided, by which costs, the kernels it led to, and the multiplications of each node."""
+
+    plan: Plan
+    costs: Costs | None
+    kernels: tuple[Kernel, ...]
+    macs: Mapping[str, int]
+
+    @property
+    def share(self) -> float:
+        """Of the multiplications, how many are done by integer kernels."""
+        integer = sum(self.macs.get(kernel.node, 0) for kernel in self.kernels if kernel.integer)
+        return integer / max(sum(self.macs.values()), 1)
+
+
+def _report(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: float, warnings: list[str]) -> Report:
     """What was written, and which kernel runs each node."""
+    decided, spent, kernels = outcome.plan, outcome.costs, outcome.kernels
     planned = {d.node: d for d in decided.nodes}
     float_nodes = [
         {"node": k.node, "op": k.op, "why": planned[k.node].why}
@@ -304,7 +320,8 @@ def _report(
         )
     else:
         warnings += [f"{k.op} {k.node!r} was planned as int8, but onnxruntime runs it as {k.kernel}" for k in missed]
-    bytes_float = path.stat().st_size
+    bytes_float, size = path.stat().st_size, out.stat().st_size
+    seconds = time.perf_counter() - begin
     int8_nodes = [{"node": k.node, "op": k.op, "kernel": k.kernel} for k in kernels if k.integer]
     counts = []
     for op in COUNTED:
@@ -316,14 +333,16 @@ def _report(
     )
     lines = (
         *_time_lines(spent),
-        f"{', '.join(counts) or 'no layer'} in integer kernels",
+        f"{', '.join(counts) or 'no layer'} in integer kernels, {100 * outcome.share:.0f} % of the multiplications",
         f"{bytes_float:,} bytes -> {size:,} bytes ({size / bytes_float:.2f} of float), target {decided.target}, {seconds:.1f} s",
+        described(int8.opset_imports[""], int8.ir_version),
         f"next: fcdeploy validate {out} --against {path} --data EVALUATION",
     )
     values = {
         "nodes_int8": int8_nodes, "nodes_float": float_nodes, "bytes_float": bytes_float, "bytes_int8": size,
         "seconds": round(seconds, 3), "output": str(out), "target": decided.target,
         "costs": None if spent is None else {"source": spent.source, "hash": spent.hash},
+        "integer_share": outcome.share, "opset": int8.opset_imports[""], "ir_version": int8.ir_version,
         "ratio": best_trial(spent.trials).ratio if spent and spent.trials else None,
     }  # fmt: skip
     return Report("quantize", values, (table,) if float_nodes else (), lines, warnings=tuple(warnings))

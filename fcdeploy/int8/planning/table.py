@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from fcdeploy.int8.planning.layers import is_depthwise, weight_of
-from fcdeploy.prepare import work
+from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.records.costs import Costs
 from fcdeploy.tables import rates
 from fcdeploy.tables.rates import Rate
@@ -13,9 +13,7 @@ from fcdeploy.tables.rates import Rate
 
 def costs_from_table(model: ir.Model, model_hash: str) -> Costs:
     """Microseconds of the layers that multiply, in float and as integers; other nodes cost the same either way."""
-    copy = model.clone()
-    work.fix_leading_axis(copy)
-    macs = {layer.node: layer.macs or 0 for layer in work.layers(copy)}
+    macs = multiplications_of(model)
     nodes = {}
     for node in model.graph:
         rate = rate_of(node)

@@ -1,0 +1,81 @@
+"""What integer operators without weights are to compute: dequantize, the operator in float32, quantize (ONNX).
+
+Where a kernel of onnxruntime rounds in another order, and that would show, its order is taken; it is the same on every
+CPU.  Every function takes integers, their scale and zero point as `Coded`, and returns float32 for `encode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcdeploy.arithmetic.avx2 import im2col
+from fcdeploy.arithmetic.quantization import LIMITS
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Bytes that stand for scale * (byte - zero point)."""
+
+    integers: Array
+    scale: np.float32
+    zero_point: int
+
+    @property
+    def real(self) -> Floats:
+        return (self.integers.astype(np.int32) - self.zero_point).astype(np.float32) * self.scale
+
+
+def encode(real: Floats, scale: np.float32, zero_point: int, dtype: str) -> Array:
+    """round(real / scale) + zero point, halves to even, saturated."""
+    lowest, highest = LIMITS[dtype]
+    integers = np.rint(real / scale).astype(np.float64) + zero_point
+    return np.asarray(np.clip(integers, lowest, highest), dtype=dtype)
+
+
+def add(a: Coded, b: Coded) -> Floats:
+    return a.real + b.real
+
+
+def multiply(a: Coded, b: Coded) -> Floats:
+    return a.real * b.real
+
+
+def sigmoid(x: Coded) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-x.real.astype(np.float64))), dtype=np.float32)
+
+
+def leaky_relu(x: Coded, alpha: float) -> Floats:
+    return np.where(x.real >= 0, x.real, x.real * np.float32(alpha))
+
+
+def global_average(x: Coded, scale: np.float32) -> Floats:
+    """The mean over all axes behind the second; `scale` is that of the output.
+
+    The sum is exact and the division part of the scale, as in the kernel: with 36 positions and equal scales every 36th
+    mean lies on a tie, and either order decides many of them otherwise.
+    """
+    space = tuple(range(2, x.integers.ndim))
+    size = int(np.prod(x.integers.shape[2:]))
+    total = x.integers.astype(np.int64).sum(axis=space, keepdims=True) - size * x.zero_point
+    factor = np.float32(x.scale / np.float32(scale * np.float32(size)))
+    return np.asarray(np.rint(total.astype(np.float32) * factor) * scale, dtype=np.float32)
+
+
+def average(
+    x: Coded, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int], *, count_padding: bool = False
+) -> Floats:
+    """The mean of each window: (B, C, *space) -> (B, C, *space'); padding counts only with `count_padding`."""
+    seen = im2col(x.real, kernel, 0, strides, pads)  # (B, *space', positions, C)
+    inside = im2col(np.ones_like(x.real[:1, :1]), kernel, int(count_padding), strides, pads).sum(axis=-2)
+    total = np.zeros_like(seen[..., 0, :])
+    for position in range(seen.shape[-2]):
+        total += seen[..., position, :]
+    return np.moveaxis(total / inside, -1, 1)

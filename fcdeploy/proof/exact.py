@@ -1,0 +1,309 @@
+"""Are the integers that run here those of exact arithmetic?  Layer by layer, on the integers each kernel really reads.
+
+A kernel that adds products in 16 bits saturates in silence; elsewhere the same file is right.  So every byte tensor is
+exposed (`proof/layers.py`: looking at what a QuantizeLinear writes leaves its pattern whole), and each layer is computed
+again from what its kernel read, with every product added in 32 bits.  What is left are ties: the last bit of a float32
+decides them, one level apart.
+
+A layer of more multiply-accumulates than the budget is compared at output positions drawn with a fixed seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.arithmetic import avx2, reference
+from fcdeploy.arithmetic.reference import Coded
+from fcdeploy.arithmetic.weights.layout import to_rows
+from fcdeploy.graph.model import input_specs, read_model
+from fcdeploy.proof.layers import expose
+from fcdeploy.proof.operands import LAYERS, Skipped, Task, tasks
+from fcdeploy.records.progress import OnStep
+from fcdeploy.records.report import Report
+from fcdeploy.runtime.session import Session
+from fcdeploy.samples.source import fixed_batch
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+FEW = 2  # samples on which a fresh model is looked at
+BUDGET = 50_000_000  # multiply-accumulates of a layer in one run: a tenth of a second in NumPy
+SEED = 0
+TIES = 0.001  # share of elements that may differ by one level
+CLOSE = 1e-5  # of the largest value: what floats may differ by
+LEVELS = 255
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """One layer: elements compared, of `of` there were, how many differ, and by how much at most.
+
+    A level is one integer; of floats, 1/255 of what the layer's output spans, and those within 1e-5 do not differ.
+    """
+
+    node: str
+    op: str
+    elements: int
+    of: int
+    differ: int
+    levels: float
+    floats: bool
+
+    @property
+    def share(self) -> float:
+        return self.differ / self.elements if self.elements else 0.0
+
+    @property
+    def passed(self) -> bool:
+        """At most ties: one level on one element in a thousand, but one element in any case. Floats have none."""
+        return self.differ <= (0 if self.floats else max(1.0, TIES * self.elements)) and self.levels <= 1
+
+    def __add__(self, other: Exactness) -> Exactness:
+        return Exactness(
+            self.node, self.op, self.elements + other.elements, self.of + other.of, self.differ + other.differ,
+            max(self.levels, other.levels), self.floats,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Rows, worst first; nodes on bytes that were not compared; and whether looking left the outputs as they were."""
+
+    rows: tuple[Exactness, ...]
+    skipped: tuple[Skipped, ...]
+    undisturbed: bool
+
+    @property
+    def passed(self) -> bool:
+        return self.undisturbed and all(row.passed for row in self.rows) and not (self.skipped and not self.rows)
+
+    @property
+    def total(self) -> dict[str, int | float]:
+        """All layers in one: elements, how many differ, the largest difference."""
+        levels = max((row.levels for row in self.rows), default=0)
+        return {
+            "elements": sum(row.elements for row in self.rows),
+            "differ": sum(row.differ for row in self.rows),
+            "levels": levels,
+        }
+
+
+def exact_layers(
+    model: ir.Model, batches: Iterable[Mapping[str, Array]], *, budget: int = BUDGET, on_step: OnStep | None = None
+) -> Exact:
+    """Compare what the kernels of a Q/DQ model write on this CPU with exact arithmetic. The model is left as it is."""
+    found = list(tasks(model))
+    work = [task for task in found if isinstance(task, Task)]
+    exposed = _exposing(model, work)
+    usual, watched = Session(model), Session(exposed)
+    rows: dict[ir.Node, Exactness] = {}
+    undisturbed = True
+    for batch in batches:
+        feeds = dict(batch)
+        computed = feeds | dict(zip(watched.outputs, map(np.asarray, watched.run(feeds)), strict=True))
+        before = zip(usual.outputs, usual.run(feeds), strict=True)
+        undisturbed &= all(np.array_equal(value, computed[name], equal_nan=True) for name, value in before)
+        for done, task in enumerate(work, 1):
+            row = _row(task, *_compared(task, computed, budget), of=computed[task.written.name].size)
+            rows[task.node] = rows[task.node] + row if task.node in rows else row
+            if on_step:
+                on_step("exact arithmetic", done, len(work))
+    worst = sorted(rows.values(), key=lambda row: (row.passed, -row.levels, -row.share))
+    return Exact(tuple(worst), tuple(task for task in found if isinstance(task, Skipped)), undisturbed)
+
+
+def with_ties(report: Report, path: Path, samples: Mapping[str, Array]) -> Report:
+    """The report on a file with what differs from exact arithmetic, counted on two of the samples, or on one batch."""
+    model = read_model(path)
+    count = fixed_batch(input_specs(model)) or FEW
+    if not samples or (count != FEW and len(next(iter(samples.values()))) < count):
+        return replace(report, values={**report.values, "ties": None})
+    found = exact_layers(model, [{name: array[:count] for name, array in samples.items()}])
+    said = verdict(found)
+    return replace(
+        report,
+        values={**report.values, "ties": found.total},
+        lines=(*report.lines[:-1], said, *report.lines[-1:]),  # the last one says what to do next
+        warnings=report.warnings if found.passed else (*report.warnings, said),
+    )
+
+
+def verdict(found: Exact) -> str:
+    """The answer in words."""
+    total, bad = found.total, [row for row in found.rows if not row.passed]
+    elements, layers = f"{total['elements']:,} elements", _count(len(found.rows), "layer")
+    if not found.undisturbed:
+        return "not proven: looking at the integers changed the model's outputs on this runtime"
+    if bad:
+        worst = bad[0]
+        by = f"{worst.levels:.3g} levels on {100 * worst.share:.3g} % of its elements"
+        return f"not exact: {len(bad)} of {layers} differ from 32-bit sums, {worst.op} {worst.node!r} by up to {by}"
+    if not found.rows:
+        return f"not proven: none of {_count(len(found.skipped), 'node')} on bytes was compared" if found.skipped else (
+            "no layer computes on bytes"
+        )  # fmt: skip
+    if not total["differ"]:
+        return f"exact: all {elements} of {layers} are those of exact arithmetic"
+    return f"exact: {total['differ']:,} of {elements} of {layers} differ, by one level at most: rounding ties"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _exposing(model: ir.Model, work: Sequence[Task]) -> ir.Model:
+    """A copy whose outputs are also all that the tasks read and write."""
+    copy = model.clone()
+    types = {task.written.name: task.written.dtype for task in work}
+    types |= {each.name: each.dtype for task in work for each in task.inputs if each.held is None}
+    for node in copy.graph:
+        for value in node.outputs:
+            if value.name in types and value.type is None:
+                value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(types[value.name])))
+    expose(copy, types)
+    return copy
+
+
+def _compared(task: Task, computed: Arrays, budget: int) -> tuple[Array, Array]:
+    """What the kernel wrote and what exact arithmetic gives, of one shape."""
+    real = computed[task.written.name]
+    if task.node.op_type in LAYERS:
+        return _layer(task, computed, real, budget)
+    operands = [
+        Coded(each.integers(computed), np.float32(each.scale.reshape(())), int(each.zero_point.reshape(())))
+        for each in task.inputs
+    ]
+    to = task.written
+    assert to.scale is not None
+    value = OPERATORS[task.node.op_type](task.node, operands, to.scale)
+    clipped = np.clip(value, np.float32(to.low), np.float32(to.high))
+    return real, reference.encode(clipped, to.scale, to.zero_point, to.dtype)
+
+
+def _row(task: Task, real: Array, expected: Array, *, of: int) -> Exactness:
+    assert real.shape == expected.shape, f"{task.node.name}: {real.shape} and {expected.shape}"
+    name, op = task.node.name or "", task.node.op_type
+    if task.written.scale is not None:
+        apart = np.abs(real.astype(np.int64) - expected.astype(np.int64))
+        levels = int(apart.max(initial=0))
+        return Exactness(name, op, real.size, of, int(np.count_nonzero(apart)), levels, False)
+    away = np.abs(real.astype(np.float64) - expected)
+    differ = int(np.count_nonzero(~(away <= CLOSE * np.abs(expected).max(initial=0.0))))
+    step = float(np.ptp(expected)) / LEVELS if expected.size else 0.0
+    return Exactness(name, op, real.size, of, differ, float(away.max()) / (step or 1.0) if differ else 0, True)
+
+
+def _layer(task: Task, computed: Arrays, real: Array, budget: int) -> tuple[Array, Array]:
+    """Outputs as (positions, channels), all of them or as many as the budget allows."""
+    x, weight = task.inputs[:2]
+    assert weight.held is not None
+    conv = task.node.op_type == "Conv"
+    transposed = conv or bool(task.node.attributes.get_int("transB", 0))
+    rows = to_rows(weight.held, 0 if transposed else 1)  # (out, K)
+    table = (np.moveaxis(real, 1, -1) if conv else real).reshape(-1, len(rows))
+    positions, channels = _chosen(len(table), len(rows), rows.shape[1], budget)
+    integers, zero = x.integers(computed), int(x.zero_point.reshape(()))
+    zeros = np.broadcast_to(weight.zero_point, len(rows)) if weight.zero_point.size > 1 else weight.zero_point
+    if conv:
+        channels = np.arange(len(rows))
+        sums = _convolution(task.node, integers, zero, weight.held, zeros, positions)
+    else:
+        own = zeros[channels] if zeros.size > 1 else zeros.reshape(())
+        seen = integers.reshape(-1, integers.shape[-1])[positions]
+        sums = avx2.dense(seen, rows[channels], zero_point=zero, weight_zero_point=own, exact=True)
+    scale = weight.scale.reshape(-1)
+    scale = scale[channels] if scale.size > 1 else scale
+    bias = _bias(task, x.scale.reshape(-1) * weight.scale.reshape(-1), len(rows))
+    expected = _finish(task, sums, (float(x.scale.reshape(())), scale), None if bias is None else bias[channels])
+    return table[np.ix_(positions, channels)], expected
+
+
+def _chosen(positions: int, outs: int, reduced: int, budget: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions, and where one alone is above the budget channels, so that their product with K is within it."""
+    random = np.random.default_rng(SEED)
+    most = max(1, budget // max(1, outs * reduced))
+    some = np.arange(positions) if most >= positions else np.sort(random.choice(positions, most, replace=False))
+    wide = max(1, budget // max(1, reduced))
+    channels = np.arange(outs) if wide >= outs else np.sort(random.choice(outs, wide, replace=False))
+    return some, channels
+
+
+def _convolution(node: ir.Node, x: Array, zero: int, weight: Array, zeros: Array, chosen: Array) -> NDArray[np.int64]:
+    """Sums at the chosen of all output positions, sample by sample: (B, C, *space) -> (chosen, out)."""
+    kernel, groups = weight.shape[2:], node.attributes.get_int("group", 1)
+    rows, each, outs = to_rows(weight, 0), weight.shape[1], len(weight) // groups
+    strides, dilations, pads = _geometry(node, x.shape[2:], kernel)
+    size = len(avx2.im2col(x[:1, :1], kernel, zero, strides, pads, dilations).reshape(-1, int(np.prod(kernel))))
+    parts = []
+    for sample in np.unique(chosen // size):
+        patches = avx2.im2col(x[sample : sample + 1], kernel, zero, strides, pads, dilations)
+        seen = patches.reshape(size, *patches.shape[-2:])[chosen[chosen // size == sample] % size]
+        sums = []
+        for group in range(groups):
+            own = seen[..., group * each : (group + 1) * each].reshape(len(seen), -1)
+            part = slice(group * outs, (group + 1) * outs)
+            point = zeros[part] if zeros.size > 1 else zeros.reshape(())
+            sums.append(avx2.dense(own, rows[part], zero_point=zero, weight_zero_point=point, exact=True))
+        parts.append(np.concatenate(sums, axis=1))
+    return np.concatenate(parts)
+
+
+def _geometry(
+    node: ir.Node, space: Sequence[int], kernel: Sequence[int]
+) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+    """Strides, dilations and pads of a convolution or pool."""
+    rank = len(kernel)
+    strides = node.attributes.get_ints("strides", [1] * rank)
+    dilations = node.attributes.get_ints("dilations", [1] * rank)
+    auto = node.attributes.get_string("auto_pad", "NOTSET")
+    if auto == "NOTSET":
+        return strides, dilations, node.attributes.get_ints("pads", [0] * (2 * rank))
+    if auto == "VALID":
+        return strides, dilations, [0] * (2 * rank)
+    lengths = zip(space, kernel, strides, dilations, strict=True)
+    total = [max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n) for n, k, s, d in lengths]
+    less, more = [n // 2 for n in total], [n - n // 2 for n in total]
+    return strides, dilations, [*less, *more] if auto == "SAME_UPPER" else [*more, *less]
+
+
+def _bias(task: Task, scale: Array, outs: int) -> Array | None:
+    """The bias in units of input scale x weight scale, one integer per output; a float one as the runtime rounds it."""
+    if task.float_bias is not None:
+        return np.broadcast_to(np.rint(task.float_bias.reshape(-1) / scale).astype(np.int64), outs)
+    held = task.inputs[2].held if len(task.inputs) > 2 else None
+    return None if held is None else np.broadcast_to(held.reshape(-1), outs)
+
+
+def _finish(task: Task, sums: NDArray[np.int64], scales: tuple[float, Array], bias: Array | None) -> Array:
+    to = task.written
+    if to.scale is None:
+        return avx2.dequantize(sums, scales, bias=bias)
+    integers = avx2.requantize(sums, (*scales, float(to.scale)), to.zero_point, bias=bias, dtype=to.dtype)
+    ends = np.array([to.low, to.high], np.float32)
+    low, high = reference.encode(ends, to.scale, to.zero_point, to.dtype)
+    return np.clip(integers, low, high)
+
+
+def _average(node: ir.Node, operands: list[Coded], _: np.float32) -> reference.Floats:
+    (x,) = operands
+    kernel = node.attributes.get_ints("kernel_shape")
+    strides, _dilations, pads = _geometry(node, x.integers.shape[2:], kernel)
+    padding = bool(node.attributes.get_int("count_include_pad", 0))
+    return reference.average(x, kernel, strides, pads, count_padding=padding)
+
+
+OPERATORS: dict[str, Callable[[ir.Node, list[Coded], np.float32], reference.Floats]] = {
+    "Add": lambda _, x, __: reference.add(x[0], x[1]),
+    "Mul": lambda _, x, __: reference.multiply(x[0], x[1]),
+    "Concat": lambda node, x, _: np.concatenate([each.real for each in x], axis=node.attributes.get_int("axis")),
+    "Sigmoid": lambda _, x, __: reference.sigmoid(x[0]),
+    "LeakyRelu": lambda node, x, _: reference.leaky_relu(x[0], node.attributes.get_float("alpha", 0.01)),
+    "GlobalAveragePool": lambda _, x, scale: reference.global_average(x[0], scale),
+    "AveragePool": _average,
+}

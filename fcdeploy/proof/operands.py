@@ -1,0 +1,204 @@
+"""Which nodes of a Q/DQ model compute on bytes, and what each reads and writes: the rows that can be recomputed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.proof.byte_bounds import constant
+from fcdeploy.proof.layers import FUSED_INTO
+from fcdeploy.runtime.kernels import INTEGER_KERNELS
+from fcdeploy.tables.operators import operator
+
+Array = NDArray[Any]
+LAYERS = ("Conv", "Gemm", "MatMul")
+KNOWN = (*LAYERS, "Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "LeakyRelu", "Sigmoid")
+BYTES = ("uint8", "int8")
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Integers behind a DequantizeLinear: `held` where they are constant, else what the graph computes as `name`."""
+
+    name: str
+    held: Array | None
+    scale: Array
+    zero_point: Array
+    dtype: str
+
+    def integers(self, computed: dict[str, Array]) -> Array:
+        return computed[self.name] if self.held is None else self.held
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a node writes: bytes, clipped before to [low, high], or, without a scale, floats."""
+
+    name: str
+    scale: np.float32 | None = None
+    zero_point: int = 0
+    dtype: str = "float32"
+    low: float = -math.inf
+    high: float = math.inf
+
+
+@dataclass(frozen=True)
+class Task:
+    """A node that can be recomputed; `inputs` in its order, a bias that is stored as float as an array."""
+
+    node: ir.Node
+    inputs: tuple[Operand, ...]
+    written: Written
+    float_bias: Array | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A node on bytes that is not recomputed, and why."""
+
+    node: str
+    op: str
+    why: str
+
+
+def tasks(model: ir.Model) -> Iterator[Task | Skipped]:
+    """Every node of the main graph that an integer kernel may run, in its order."""
+    for node in model.graph:
+        name, op = node.name or "", node.op_type
+        if op.startswith("QLinear") or op in INTEGER_KERNELS:
+            yield Skipped(name, op, "an integer operator of the file itself")
+            continue
+        row = operator(op, node.domain)
+        if row.role not in ("multiply", "integer"):
+            continue
+        which = tuple(range(len(node.inputs))) if row.data is None else row.data
+        if op == "MatMul":
+            which = (0,)  # its weight is data in the table, because it may be computed
+        data = [operand(node.inputs[i]) if i < len(node.inputs) else None for i in which]
+        if any(each is None or each.dtype not in BYTES for each in data):
+            continue
+        found = _layer(node) if op in LAYERS else _between(node)
+        if isinstance(found, str):
+            yield Skipped(name, op, found)
+        elif found is not None:
+            yield found
+
+
+def operand(value: ir.Value | None) -> Operand | None:
+    """The integers that a DequantizeLinear reads; None for what is not dequantized, or in blocks, or by what is computed."""
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "DequantizeLinear" or "block_size" in node.attributes:
+        return None
+    source, scale = node.inputs[0], constant(node.inputs[1])
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    zero = constant(given) if given is not None else np.zeros((), np.int64)
+    if source is None or scale is None or zero is None or scale.dtype != np.float32:
+        return None
+    held = constant(source)
+    kind = held.dtype.name if held is not None else _type(source, None if given is None else zero)
+    return Operand(source.name or "", held, scale, zero.astype(np.int64), kind)
+
+
+def written(node: ir.Node) -> Written | None:
+    """The bytes of the one QuantizeLinear behind a node, clips between them included; None where there is none."""
+    value, low, high = node.outputs[0], -math.inf, math.inf
+    while not value.is_graph_output():
+        readers = list(value.consumers())
+        if len(readers) != 1:
+            return None
+        reader = readers[0]
+        if reader.op_type == "QuantizeLinear":
+            return _quantized(reader, low, high)
+        if reader.op_type not in ("Relu", "Clip"):
+            return None
+        ends = (0.0, math.inf) if reader.op_type == "Relu" else _bounds(reader)
+        if ends is None:
+            return None
+        low, high = (min(max(end, ends[0]), ends[1]) for end in (low, high))
+        value = reader.outputs[0]
+    return None
+
+
+def _layer(node: ir.Node) -> Task | Skipped | str | None:
+    """A convolution or dense layer on dequantized constants; a sentence where it is one that is not recomputed."""
+    x, weight = (operand(value) for value in node.inputs[:2])
+    if x is None or weight is None:
+        return None  # its weights are floats, so it computes in float
+    to = written(node)
+    if to is None and node.op_type == "Conv":
+        return None
+    if weight.held is None:
+        return "its weights are computed at run time"
+    if weight.dtype not in BYTES or x.scale.size != 1:
+        return None
+    if node.op_type == "MatMul" and weight.held.ndim != 2:
+        return f"its weight has {weight.held.ndim} axes"
+    plain = all(node.attributes.get_float(key, 1.0) == 1.0 for key in ("alpha", "beta"))
+    if not plain or node.attributes.get_int("transA", 0) != 0:
+        return "its alpha, beta or transA is not the plain one"
+    if to is None:
+        value = node.outputs[0]
+        if not value.is_graph_output() and {reader.op_type for reader in value.consumers()} & FUSED_INTO:
+            return "its float output may be part of a larger kernel"
+        to = Written(value.name or "")
+    inputs, real = [x, weight], None
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        bias, real = operand(node.inputs[2]), constant(node.inputs[2])
+        if bias is not None and bias.held is not None:
+            inputs.append(bias)
+        elif real is None:
+            return "its bias is computed at run time"
+    return Task(node, tuple(inputs), to, real)
+
+
+def _between(node: ir.Node) -> Task | str | None:
+    """An operator without weights between DequantizeLinears and a QuantizeLinear."""
+    to = written(node)
+    if to is None:
+        return None
+    if node.op_type not in KNOWN:
+        return "no reference for this operator"
+    inputs = [operand(value) for value in node.inputs]
+    found = tuple(each for each in inputs if each is not None)
+    if len(found) < len(inputs) or any(each.scale.size != 1 for each in found):
+        return None
+    if node.op_type == "AveragePool" and (
+        node.attributes.get_int("ceil_mode", 0) != 0 or any(d != 1 for d in node.attributes.get_ints("dilations", ()))
+    ):
+        return "its windows are dilated or reach beyond the padding (ceil_mode)"
+    return Task(node, found, to)
+
+
+def _quantized(node: ir.Node, low: float, high: float) -> Written | None:
+    scale = constant(node.inputs[1])
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    zero = constant(given) if given is not None else np.zeros((), np.uint8)
+    if scale is None or zero is None or scale.size != 1 or zero.dtype.name not in BYTES:
+        return None
+    point = int(zero.reshape(()))
+    return Written(node.outputs[0].name or "", np.float32(scale.reshape(())), point, zero.dtype.name, low, high)
+
+
+def _type(source: ir.Value, zero: Array | None) -> str:
+    """Of computed integers: as declared, as their zero point has it, else what a QuantizeLinear writes by default."""
+    if source.dtype is not None:
+        return source.dtype.name.lower()
+    return "uint8" if zero is None else zero.dtype.name
+
+
+def _bounds(clip: ir.Node) -> tuple[float, float] | None:
+    ends = []
+    for index, missing in ((1, -math.inf), (2, math.inf)):
+        value = clip.inputs[index] if len(clip.inputs) > index else None
+        held = constant(value)
+        if value is not None and held is None:
+            return None
+        name = ("min", "max")[index - 1]
+        ends.append(clip.attributes.get_float(name, missing) if held is None else float(held.reshape(())))
+    return ends[0], ends[1]
