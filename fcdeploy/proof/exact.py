@@ -34,6 +34,7 @@ Array = NDArray[Any]
 Arrays = dict[str, Array]
 FEW = 2  # samples on which a fresh model is looked at
 BUDGET = 50_000_000  # multiply-accumulates of a layer in one run: a tenth of a second in NumPy
+WEIGHTS = 8_000_000  # of a dense layer at once: 64 MB in float64
 SEED = 0
 TIES = 0.001  # share of elements that may differ by one level
 CLOSE = 1e-5  # of the largest value: what floats may differ by
@@ -137,7 +138,8 @@ def with_ties(report: Report, path: Path, samples: Mapping[str, Array]) -> Repor
 def verdict(found: Exact) -> str:
     """The answer in words."""
     total, bad = found.total, [row for row in found.rows if not row.passed]
-    elements, layers = f"{total['elements']:,} elements", _count(len(found.rows), "layer")
+    of, layers = sum(row.of for row in found.rows), _count(len(found.rows), "layer")
+    elements = f"{total['elements']:,} elements" + ("" if total["elements"] == of else f", drawn from {of:,},")
     if not found.undisturbed:
         return "not proven: looking at the integers changed the model's outputs on this runtime"
     if bad:
@@ -149,8 +151,8 @@ def verdict(found: Exact) -> str:
             "no layer computes on bytes"
         )  # fmt: skip
     if not total["differ"]:
-        return f"exact: all {elements} of {layers} are those of exact arithmetic"
-    return f"exact: {total['differ']:,} of {elements} of {layers} differ, by one level at most: rounding ties"
+        return f"exact: all {elements} in {layers} are those of exact arithmetic"
+    return f"exact: {total['differ']:,} of {elements} in {layers} differ, by one level at most: rounding ties"
 
 
 def _count(number: int, noun: str) -> str:
@@ -225,11 +227,11 @@ def _layer(task: Task, computed: Arrays, real: Array, budget: int) -> tuple[Arra
 
 
 def _chosen(positions: int, outs: int, reduced: int, budget: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions, and where one alone is above the budget channels, so that their product with K is within it."""
+    """Positions, and of a very large dense layer channels, so that their product with K is within the budget."""
     random = np.random.default_rng(SEED)
     most = max(1, budget // max(1, outs * reduced))
     some = np.arange(positions) if most >= positions else np.sort(random.choice(positions, most, replace=False))
-    wide = max(1, budget // max(1, reduced))
+    wide = max(1, min(budget, WEIGHTS) // max(1, reduced))
     channels = np.arange(outs) if wide >= outs else np.sort(random.choice(outs, wide, replace=False))
     return some, channels
 
