@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +24,13 @@ from bench_page import decibels, interval, made_by, table, write_section
 import fcdeploy
 from fcdeploy.arithmetic.intervals import median_interval
 from fcdeploy.runtime.session import Session
-from fcdeploy.runtime.turns import Ratio, Timed, measure, ratio_of
+from fcdeploy.runtime.turns import Ratio
 from fcdeploy.user_code import load_function
 
+Array = np.ndarray[Any, Any]
 FOLDER = Path("out/bench")
 CALIBRATION_SEED, EVALUATION_SEED = 1000, 2000
+ROUNDS = 7  # in each load
 LOADS = 9  # where its weights come to lie makes a small model up to 10 % faster or slower, for as long as it is loaded
 FLOAT = "float"
 OURS, EVERY, STORED = "fcdeploy", "fcdeploy, every integer kernel", "fcdeploy, float stored in bytes"
@@ -42,9 +45,9 @@ BUSY = 0.7  # load average of a machine that does something else
 COLUMNS = ("network", "recipe", "time", "integer MACs", "size", "SQNR")
 VERDICTS = ("network", "verdict", "float, ms", "of float", "of float stored in bytes", "of the fastest onnxruntime")
 MEANING = """
-Time is that of one thread at batch 1 relative to the float model. All models of a network run in turn and are loaded nine
-times; the figure is the median of the nine ratios, with an interval of at least 95 % for it. Integer MACs is the share of
-multiply-accumulates that integer kernels do. Size is that of the file relative to float, SQNR is 10 log10 of signal over
+Time is that of one thread at batch 1 relative to the float model, with warm caches. All models of a network run in turn and
+are loaded nine times; the figure is the median of the nine ratios, with an interval of at least 95 % for it. Integer MACs
+is the share of multiply-accumulates that integer kernels do. Size is that of the file relative to float, SQNR is 10 log10 of signal over
 error at the output. The rows of fcdeploy are its default, which measures and leaves in float what is slower as integers;
 every integer kernel there is (`--costs none`); and every layer in float with weights kept as bytes in the file, which is
 what the others must beat. lenet5, dense and resnet are trained; the other networks have random weights
@@ -107,31 +110,37 @@ class Measured:
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NETWORK]...")
 @click.option("--seconds", type=float, default=12.0, show_default=True, help="Time to measure each network for.")
+@click.option("--again", is_flag=True, help="Measure what the last run wrote, and quantize only what is missing.")
 @click.option("--output", type=Path, help="The page to write; docs/benchmarks.md unless networks are named.")
-def kernels(names: tuple[str, ...], seconds: float, output: Path | None) -> None:
+def kernels(names: tuple[str, ...], seconds: float, again: bool, output: Path | None) -> None:
     """Time the networks of models/ in every form against float, and write a table."""
     if unknown := [name for name in names if name not in NETWORKS]:
         raise click.UsageError(f"unknown network {unknown[0]!r}, expected {', '.join(NETWORKS)}")
     FOLDER.mkdir(parents=True, exist_ok=True)
     load = os.getloadavg()[0]
-    measured = [_network(NETWORKS[name], seconds) for name in names or NETWORKS]
-    text = _section(measured, " ".join(["scripts/bench kernels", *names, f"--seconds {seconds:g}"]), load)
+    measured = [_network(NETWORKS[name], seconds, again) for name in names or NETWORKS]
+    text = _section(
+        measured,
+        " ".join(["scripts/bench kernels", *names, f"--seconds {seconds:g}", *(["--again"] if again else [])]),
+        load,
+    )
     click.echo(text)
     page = output or (None if names else Path("docs/benchmarks.md"))
     if page:
         write_section(page, "kernels", text)
 
 
-def _network(network: Network, seconds: float) -> Measured:
+def _network(network: Network, seconds: float, again: bool) -> Measured:
     """Build, quantize in every way, measure."""
-    model, calib, held_out = _float_model(network)
+    model, calib, held_out = _float_model(network, again)
     files, results = {FLOAT: model}, []
-    for recipe, make in _recipes(network, model, calib):
+    for number, (recipe, make) in enumerate(_recipes(network, model, calib), start=1):
         click.echo(f"{network.name}: {recipe}", err=True)
-        out = FOLDER / f"{network.name}.{len(files)}.int8.onnx"
-        out.unlink(missing_ok=True)
-        failure = make(out)
-        if failure:
+        out = FOLDER / f"{network.name}.{number}.int8.onnx"
+        kept = again and out.exists()
+        if not kept:
+            out.unlink(missing_ok=True)
+        if failure := "" if kept else make(out):
             results.append(Result(recipe, failure=failure))
             continue
         files[recipe] = out
@@ -140,18 +149,16 @@ def _network(network: Network, seconds: float) -> Measured:
     timed = _timed(files, held_out, seconds)
     against = {name: _ratio(timed, OURS, name) for name in files} if OURS in files else {}
     rows = [r if r.failure else replace(r, ratio=_ratio(timed, r.recipe, FLOAT)) for r in results]
-    return Measured(network.name, float(np.median([np.median(load[FLOAT].runs) for load in timed])), rows, against)
+    return Measured(network.name, 1e3 * float(np.median([load[FLOAT] for load in timed])), rows, against)
 
 
-def _float_model(network: Network) -> tuple[Path, Path, Path]:
+def _float_model(network: Network, again: bool) -> tuple[Path, Path, Path]:
     """The float model, calibration data and evaluation data, made where they are not shipped."""
     file = f"models/{network.file or network.name}.py"
     model = FOLDER / f"{network.name}.onnx"
     weights = ["--state", f"models/{network.name}.safetensors"] if network.data else []
-    failure = _run(
-        [_program(), "export", f"{file}:{network.name}", *network.inputs, *weights, "-o", str(model), "--force"]
-    )
-    if failure:
+    export = [_program(), "export", f"{file}:{network.name}", *network.inputs, *weights, "-o", str(model), "--force"]
+    if failure := "" if again and model.exists() else _run(export):
         raise click.ClickException(f"{network.name} does not export: {failure}")
     if network.data:
         return model, *(Path(f"calib_data/{network.data}.{kind}.npz") for kind in ("calib", "eval"))
@@ -166,7 +173,10 @@ def _float_model(network: Network) -> tuple[Path, Path, Path]:
 def _recipes(network: Network, model: Path, calib: Path) -> Iterator[tuple[str, Callable[[Path], str]]]:
     """Every recipe as a function that writes a file and answers with what went wrong."""
     costs, stored = (FOLDER / f"{network.name}.{kind}.json" for kind in ("costs", "stored"))
-    costs.unlink(missing_ok=True)
+
+    def measured(out: Path) -> str:
+        costs.unlink(missing_ok=True)
+        return quantize(out, costs)
 
     def quantize(out: Path, taken: Path | str) -> str:
         start = [_program(), "quantize", str(model), "--int8", "--data", str(calib)]
@@ -179,7 +189,7 @@ def _recipes(network: Network, model: Path, calib: Path) -> Iterator[tuple[str, 
         stored.write_text(json.dumps(found | {"trials": [max(found["trials"], key=lambda trial: len(trial["slow"]))]}))
         return quantize(out, stored)
 
-    yield OURS, lambda out: quantize(out, costs)
+    yield OURS, measured
     yield EVERY, lambda out: quantize(out, "none")
     yield STORED, store
     peer = [sys.executable, str(Path(__file__).with_name("bench.py")), "peer"]
@@ -203,22 +213,42 @@ def _integer_macs(int8: Path) -> float:
     return sum(count for node, count in macs.items() if node in integer) / (sum(macs.values()) or 1)
 
 
-def _timed(files: dict[str, Path], held_out: Path, seconds: float) -> list[dict[str, Timed]]:
-    """All models in turn, one thread, on one sample; again for every time that they are loaded, in another order."""
+def _timed(files: dict[str, Path], held_out: Path, seconds: float) -> list[dict[str, Array]]:
+    """Seconds of a call in each round, one thread, one sample; again for every time the models are loaded."""
     with np.load(held_out) as arrays:
         feeds = {name: arrays[name][:1] for name in arrays.files if name != "label"}
     found = []
     for load in range(LOADS):
         names = [*files][load % len(files) :] + [*files][: load % len(files)]
-        sessions = [Session(files[name], threads=1) for name in names]
-        runs = [lambda session=session: session.run(feeds) for session in sessions]  # type: ignore[misc]
-        found.append(dict(zip(names, measure(runs, seconds / LOADS), strict=True)))
+        sessions = {name: Session(files[name], threads=1) for name in names}
+        found.append(_in_turn(sessions, feeds, seconds / LOADS))
     return found
 
 
-def _ratio(timed: list[dict[str, Timed]], one: str, other: str) -> Ratio:
+def _in_turn(sessions: dict[str, Session], feeds: dict[str, Array], seconds: float) -> dict[str, Array]:
+    """Rounds of turns; the first calls of a turn do not count, for they find the caches full of another model."""
+
+    def turn(session: Session, calls: int) -> float:
+        for _ in range(max(1, calls // 4)):
+            session.run(feeds)
+        begin = time.perf_counter()
+        for _ in range(calls):
+            session.run(feeds)
+        return (time.perf_counter() - begin) / calls
+
+    once = {name: turn(session, 2) for name, session in sessions.items()}
+    share = seconds / ROUNDS / len(sessions)  # seconds of a turn, the same for fast models and slow ones
+    calls = {name: max(1, round(0.8 * share / spent)) for name, spent in once.items()}
+    spent: dict[str, list[float]] = {name: [] for name in sessions}
+    for number in range(ROUNDS):
+        for name in sessions if number % 2 == 0 else reversed(sessions):
+            spent[name].append(turn(sessions[name], calls[name]))
+    return {name: np.asarray(each) for name, each in spent.items()}
+
+
+def _ratio(timed: list[dict[str, Array]], one: str, other: str) -> Ratio:
     """The median over all loads of one's time relative to the other's, and its interval."""
-    ratios = np.array([ratio_of(load[one], load[other]).median for load in timed])
+    ratios = np.array([np.median(load[one] / load[other]) for load in timed])
     return Ratio(float(np.median(ratios)), *median_interval(ratios))
 
 
