@@ -45,13 +45,13 @@ BUSY = 0.7  # load average of a machine that does something else
 COLUMNS = ("network", "recipe", "time", "integer MACs", "size", "SQNR")
 VERDICTS = ("network", "verdict", "float, ms", "of float", "of float stored in bytes", "of the fastest onnxruntime")
 MEANING = """
-Time is that of one thread at batch 1 relative to the float model, with warm caches. All models of a network run in turn and
-are loaded nine times; the figure is the median of the nine ratios, with an interval of at least 95 % for it. Integer MACs
-is the share of multiply-accumulates that integer kernels do. Size is that of the file relative to float, SQNR is 10 log10 of signal over
-error at the output. The rows of fcdeploy are its default, which measures and leaves in float what is slower as integers;
-every integer kernel there is (`--costs none`); and every layer in float with weights kept as bytes in the file, which is
-what the others must beat. lenet5, dense and resnet are trained; the other networks have random weights
-(models/random_weights.py) and calibrate and are measured on smooth random inputs.
+Time is that of one thread at batch 1 relative to the float model, with warm caches. All models of a network run in turn
+and are loaded nine times; the figure is the median of the nine ratios, with an interval of at least 95 % for it.
+Integer MACs is the share of multiply-accumulates that integer kernels do. Size is that of the file relative to float,
+SQNR is 10 log10 of signal over error at the output. The rows of fcdeploy are its default, which measures and leaves in
+float what is slower as integers; every integer kernel there is (`--costs none`); and every layer in float with weights
+kept as bytes in the file, which is what the others must beat. lenet5, dense and resnet are trained; the other networks
+have random weights (models/random_weights.py) and calibrate and are measured on smooth random inputs.
 """
 
 

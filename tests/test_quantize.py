@@ -111,6 +111,21 @@ def test_a_dry_run_writes_nothing(command: Command, here: Path) -> None:
     assert sorted(file.name for file in here.iterdir()) == before
 
 
+def test_an_edited_plan_is_followed_and_says_so(command: Command) -> None:
+    """A node turned to float has a new reason; the scale of a tensor may change, and the biases that depend on it follow."""
+    plan = command.plan()
+    for row in plan["nodes"]:
+        if row["node"] == "third":
+            row["kind"] = "float"
+    relu = plan["tensors"]["relu_out"]
+    relu["scale"] = [2 * relu["scale"][0]]
+    Path("plan.json").write_text(json.dumps(plan))
+    said = command.json("--plan", "plan.json", "-o", "int8.onnx")
+    assert {"node": "third", "op": "Conv", "why": "float by the plan"} in said["nodes_float"]
+    exact, found = (Session(Path(name)).run(DATA)[0] for name in ("model.onnx", "int8.onnx"))
+    assert fidelity(exact, found).sqnr_db > 15
+
+
 def test_a_plan_goes_round(command: Command) -> None:
     """What --dry-run --json prints, given back with --plan, makes the same bytes; so does the plan alone."""
     expected = command.file("a.onnx", "--ranges", "minmax")
@@ -307,7 +322,7 @@ MISTAKES = {
     "plan rows": ("plan 'plan.json'", "--dry-run"),
     "plan tensors": ("plan 'plan.json'", "--dry-run"),
     "plan is output": ("output 'plan.json' is also an input", "-o"),
-    "plan missing": ("plan 'plan.json' cannot be read", "--dry-run"),
+    "plan missing": ("plan 'plan.json' does not exist", "--dry-run"),
 }
 
 

@@ -108,8 +108,10 @@ def origins(source: ir.Graph, optimized: ir.Graph) -> dict[ir.Node, ir.Node | No
     taken: set[ir.Node] = set()
 
     def claim(node: ir.Node, candidates: Iterator[ir.Node]) -> None:
+        layer = node.op_type in CONV or node.op_type in DENSE  # may bear the name of the clip that was fused into it
         for found in candidates:
-            if found not in taken and (node.op_type not in INSERTED or node.op_type == found.op_type):
+            fits = kin(node.op_type, found.op_type) if layer or node.op_type in INSERTED else True
+            if found not in taken and fits:
                 taken.add(found)
                 result[node] = found
                 return

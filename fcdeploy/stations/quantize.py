@@ -30,7 +30,7 @@ from fcdeploy.int8.observe import keep_smallest, observe
 from fcdeploy.int8.planning import plan_graph
 from fcdeploy.int8.planning.check import check_plan
 from fcdeploy.int8.planning.table import costs_from_table
-from fcdeploy.int8.planning.weigh import round_layers
+from fcdeploy.int8.planning.weigh import round_layers, with_bias_scales
 from fcdeploy.int8.rewrite import rewrite
 from fcdeploy.prepare import prepare
 from fcdeploy.prepare.changes import Changes
@@ -52,6 +52,7 @@ from fcdeploy.tables.targets import TARGETS, Target
 
 EFFORTS = ("fast", "balanced")
 MEASURE = "measure"
+LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 COUNTED = ("Conv", "Gemm", "MatMul", "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat", "ConvTranspose")
 
 
@@ -205,17 +206,29 @@ def _plan(
     source = f"plan {str(file)!r}"
     if given.keep_float:
         raise FcdeployError("--keep-float and --plan were both given", 'change "kind" to "float" in the plan instead')
+    if not Path(file).is_file():
+        raise FcdeployError(f"{source} does not exist", plans.HINT)
     try:
         data = json.loads(Path(file).read_text())
     except (OSError, ValueError) as error:
         raise FcdeployError(f"{source} cannot be read as JSON: {error}", plans.HINT) from error
-    decided = plans.from_json(data, source)
+    decided = with_bias_scales(given.graph, plans.from_json(data, source))
     if decided.target != given.row.name:
         raise FcdeployError(
             f"{source} is for target {decided.target!r}, not {given.row.name!r}", f"--target {decided.target}"
         )
     check_plan(given.graph.graph, decided, source)
-    return decided, None
+    return _with_reasons(decided, given.plan({})), None
+
+
+def _with_reasons(edited: Plan, made: Plan) -> Plan:
+    """The edited plan, in which a node that became something else no longer gives the old reason."""
+    before = {decision.node: decision for decision in made.nodes}
+    nodes = [
+        replace(d, why=f"{d.kind} by the plan") if d.kind != before[d.node].kind and d.why == before[d.node].why else d
+        for d in edited.nodes
+    ]
+    return replace(edited, nodes=tuple(nodes))
 
 
 def _costs(given: Given, plan: Plan, asked: str | Path, on_step: OnStep | None) -> Costs | None:
@@ -311,7 +324,7 @@ def _report(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: floa
     float_nodes = [
         {"node": k.node, "op": k.op, "why": planned[k.node].why}
         for k in kernels
-        if not k.integer and k.kernel != "-" and k.node in planned
+        if not k.integer and k.node in planned and (k.kernel != "-" or planned[k.node].op in LAYERS)
     ]
     missed = [k for k in kernels if not k.integer and k.node in planned and planned[k.node].kind == "int8"]
     if missed and TARGETS[decided.target].activations != detect().activations:
@@ -325,7 +338,7 @@ def _report(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: floa
     int8_nodes = [{"node": k.node, "op": k.op, "kernel": k.kernel} for k in kernels if k.integer]
     counts = []
     for op in COUNTED:
-        all_of = [k for k in kernels if k.op == op and k.kernel != "-"]
+        all_of = [k for k in kernels if k.op == op and (k.kernel != "-" or op in LAYERS)]
         if all_of:
             counts.append(f"{sum(k.integer for k in all_of)} of {len(all_of)} {op}")
     table = Table(

@@ -52,6 +52,16 @@ def weight_scales(model: ir.Model, plan: Plan, calibration: Calibration, pair_li
     return replace(plan, tensors=tensors)
 
 
+def with_bias_scales(model: ir.Model, plan: Plan) -> Plan:
+    """An edited plan whose bias scales follow those of inputs and weights, which is what they have to be."""
+    tensors = dict(plan.tensors)
+    for node, weight in int8_layers(model.graph, plan):
+        read, scaled = tensors.get(node.inputs[0].name or ""), tensors.get(weight.name or "")  # type: ignore[union-attr]
+        if read is not None and scaled is not None and bias_name(node) in tensors:
+            tensors[bias_name(node)] = bias_qparams(read.scale[0], scaled.scale)
+    return replace(plan, tensors=tensors)
+
+
 def stored_layers(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, int, ir.Value, int]]:
     """Node, input index, weight and channel axis of what float nodes keep as bytes, in the graph's order."""
     chosen = {decision.node for decision in plan.nodes if decision.kind == "stored"}
