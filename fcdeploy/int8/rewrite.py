@@ -134,6 +134,8 @@ class Writer:
             cast = ir.node("Cast", [integers], {"to": ir.DataType.FLOAT}, name=f"{value.name}/c")
             real = ir.node("Mul", [cast.outputs[0], scale], name=f"{value.name}/r")
             cast.outputs[0].name, real.outputs[0].name = f"{value.name}/c", f"{value.name}/r"
+            for result in (cast.outputs[0], real.outputs[0]):
+                result.type = ir.TensorType(ir.DataType.FLOAT)
             self.graph.insert_before(node, [cast, real])
             node.replace_input_with(index, real.outputs[0])
 
