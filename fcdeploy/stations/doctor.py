@@ -77,7 +77,9 @@ def _sentences(target: Target, host: Target, found: dict[str, bool], cores: int,
     if problem:
         return [f"onnxruntime does not load: {problem}", "No model can run here until it does: pip install onnxruntime"]
     threads = f"{cores} thread{'s' * (cores > 1)}"
-    lines = [f"calibrate, quantize and validate run a model on {threads}; bench times 1 unless --threads says otherwise."]
+    lines = [
+        f"calibrate, quantize and validate run a model on {threads}; bench times 1 unless --threads says otherwise."
+    ]
     if not any(found.values()):
         lines.append(
             "None of the instruction sets for byte kernels was found: int8 may not be faster here, so bench it."

@@ -27,19 +27,21 @@ def repair(
     weights are moved to the best point of the line |w1| + |w2| = limit: with errors d1 and d2 and weights h1 and h2,
     h1 d1^2 + h2 d2^2 is least where h1 d1 = h2 d2.
     """
-    over = excess(integers, limit) > 0
-    if not over.any():
+    even = integers.shape[1] // 2 * 2
+    sums = integers[:, 0:even:2] + integers[:, 1:even:2]  # of opposite signs, no sum exceeds 127 and so the limit
+    row, pair = np.nonzero(np.abs(sums) > limit)
+    if not len(row):
         return integers
-    first, second = _pairs(integers)
-    x1, x2 = (np.abs(x) for x in _pairs(exact))
-    h1, h2 = _pairs(np.broadcast_to(importance, integers.shape))
+    at, beside = (row, 2 * pair), (row, 2 * pair + 1)
+    h = np.broadcast_to(importance, integers.shape)
+    x1, x2, h1, h2 = np.abs(exact[at]), np.abs(exact[beside]), h[at], h[beside]
     share = np.divide(h2, h1 + h2, out=np.full_like(h1, 0.5), where=(h1 + h2) > 0)
     best = np.clip(np.rint(x1 - (x1 + x2 - limit) * share), 0, limit)
     best = np.minimum(np.maximum(best, limit - 127), 127)
-    repaired = np.empty((*first.shape, 2))
-    repaired[..., 0] = np.where(over, np.sign(first) * best, first)
-    repaired[..., 1] = np.where(over, np.sign(second) * (limit - best), second)
-    return repaired.reshape(len(integers), -1)[:, : integers.shape[1]]
+    repaired = integers.copy()
+    repaired[at] = np.sign(integers[at]) * best
+    repaired[beside] = np.sign(integers[beside]) * (limit - best)
+    return repaired
 
 
 def _pairs(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic.quantization import SMALLEST_SCALE
 from fcdeploy.arithmetic.weights.pairs import excess, repair
 
+BLOCK = 64  # rows worked on at once, so that they stay in the cache
+SEARCHED = 1024  # weights of a row that a scale is searched on: the error of more of them is hardly another
 LARGEST = 127  # symmetric: -128 is left out, so that a weight and its negative are both exact
 FACTORS = np.linspace(0.6, 1.0, 9)  # of max |w| / 127
 GROWN = np.linspace(1.0, 127 / 64, 13)[1:]  # at 127 / 64 every weight fits 7 bits and no pair can exceed 128
@@ -27,9 +29,14 @@ def round_rows(
     pair_limit: int | None,
 ) -> NDArray[np.float64]:
     """Integers for `weight` (rows, K) at `scale` (rows,), nearest rounding, pairs within `pair_limit`."""
-    exact = weight / scale[:, None]
-    integers = np.clip(np.rint(exact), -LARGEST, LARGEST)
-    return integers if pair_limit is None else repair(integers, exact, importance, pair_limit)
+    integers = np.empty_like(weight)
+    for at in range(0, len(weight), BLOCK):
+        rows = slice(at, at + BLOCK)
+        exact = weight[rows] / scale[rows, None]
+        rounded = np.clip(np.rint(exact), -LARGEST, LARGEST)
+        h = importance if importance.ndim == 1 else importance[rows]
+        integers[rows] = rounded if pair_limit is None else repair(rounded, exact, h, pair_limit)
+    return integers
 
 
 def search_scales(
@@ -41,19 +48,38 @@ def search_scales(
     """The scale of each row of `weight` (rows, K) with the least output error, as float32 values.
 
     `importance` is E[x^2] of the inputs, (K,) or (rows, K).  `least` (rows,) bounds the scales from below, for a bias
-    that must fit 32 bits.
+    that must fit 32 bits.  Of rows longer than SEARCHED, pairs of neighbours evenly spaced stand for all.
     """
     top = np.abs(weight).max(axis=1)
     full = _float32(top / LARGEST)
     full = np.where(top > 0, full, float(full.max()) or EMPTY)
-    lowest = np.maximum(SMALLEST_SCALE, 0.0 if least is None else _float32_above(least))
-    best, least_error = full.copy(), np.full(len(weight), np.inf)
+    lowest = np.maximum(SMALLEST_SCALE, np.zeros(len(weight)) if least is None else _float32_above(least))
     importance = np.broadcast_to(importance, weight.shape)
+    if weight.shape[1] > SEARCHED:
+        pairs = 2 * np.linspace(0, weight.shape[1] // 2 - 1, SEARCHED // 2).astype(np.intp)
+        columns = np.stack([pairs, pairs + 1], axis=1).reshape(-1)
+        weight, importance = weight[:, columns], importance[:, columns]
+    found = np.empty_like(full)
+    for at in range(0, len(weight), BLOCK):
+        rows = slice(at, at + BLOCK)
+        found[rows] = _search(weight[rows], importance[rows], pair_limit, full[rows], lowest[rows])
+    return found
+
+
+def _search(
+    weight: NDArray[np.float64],
+    importance: NDArray[np.float64],
+    pair_limit: int | None,
+    full: NDArray[np.float64],
+    lowest: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The best multiples of `full`, not below `lowest`: coarse first, then finer around the best."""
+    best, least_error = full.copy(), np.full(len(weight), np.inf)
 
     def search(rows: NDArray[np.intp], base: NDArray[np.float64], factors: NDArray[np.float64]) -> None:
-        w, h, floor = weight[rows], importance[rows], np.broadcast_to(lowest, len(weight))[rows]
+        w, h = weight[rows], importance[rows]
         for factor in factors:
-            scale = np.maximum(_float32(base[rows] * factor), floor)
+            scale = np.maximum(_float32(base[rows] * factor), lowest[rows])
             error = (h * (w - round_rows(w, scale, h, pair_limit) * scale[:, None]) ** 2).sum(axis=1)
             better = error < least_error[rows]
             best[rows[better]], least_error[rows[better]] = scale[better], error[better]
