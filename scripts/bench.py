@@ -7,11 +7,9 @@ then measured by the same two stations, validate and bench, whoever wrote it.
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
 import tempfile
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,9 @@ from typing import Any
 import click
 import numpy as np
 from bench_kernels import kernels
+from bench_page import decibels, made_by, write_section
 
 import fcdeploy
-from fcdeploy.stations.doctor import doctor
 
 NETWORKS = (("lenet5", "digits"), ("dense", "digits64"), ("resnet", "digits"))
 U8S8 = {"activation_type": "QUInt8", "per_channel": True}
@@ -61,7 +59,8 @@ def recipes(seconds: float, output: Path) -> None:
     """Quantize the shipped networks with every recipe, and write a table of what came out."""
     with tempfile.TemporaryDirectory() as folder:
         sections = [_network(name, data, Path(folder), seconds) for name, data in NETWORKS]
-    output.write_text("\n".join([*_head(seconds), *sections]))
+    head = ["## Recipes", "", made_by(f"scripts/bench recipes --seconds {seconds:g}"), MEANING]
+    write_section(output, "recipes", "\n".join([*head, *sections]))
     click.echo(output.read_text())
 
 
@@ -104,12 +103,12 @@ def _network(name: str, data: str, folder: Path, seconds: float) -> str:
         time = fcdeploy.bench(int8, against=model, seconds=seconds).values
         rows.append((
             recipe, f"{spent:.1f}", f"{peak:.0f}", f"{proof['drop']:.2f}", f"{100 * proof['agreement']:.1f} %",
-            _decibels(proof["sqnr_db"]), _decibels(proof["kernel_sqnr_db"]),
+            decibels(proof["sqnr_db"]), decibels(proof["kernel_sqnr_db"]),
             f"{time['ratio']:.2f} ({time['ratio_low']:.2f} .. {time['ratio_high']:.2f})",
             f"{int8.stat().st_size / model.stat().st_size:.2f}",
         ))  # fmt: skip
     table = (COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *rows)
-    return "\n".join([f"## {name}", "", *(f"| {' | '.join(row)} |" for row in table), ""])
+    return "\n".join([f"### {name}", "", *(f"| {' | '.join(row)} |" for row in table), ""])
 
 
 def _commands(model: Path, calib: str, int8: Path) -> Iterator[tuple[str, list[str]]]:
@@ -131,19 +130,6 @@ def _in_child(command: list[str]) -> tuple[float, float]:
     )
     seconds, kilobytes = map(float, done.stdout.split())
     return seconds, kilobytes / 1024
-
-
-def _head(seconds: float) -> list[str]:
-    """What was run, on what, and what the columns mean."""
-    machine = doctor().values
-    cpu = f"{machine['cpu']} ({', '.join(k for k, found in machine['instructions'].items() if found)})"
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    made = f"Written by `scripts/bench recipes --seconds {seconds:g}` on {cpu}, with {versions}, fcdeploy {fcdeploy.__version__}."
-    return ["# Benchmarks", "", textwrap.fill(made, 120, break_on_hyphens=False), MEANING]
-
-
-def _decibels(value: float) -> str:
-    return "identical" if value == math.inf else f"{value:.1f} dB"
 
 
 cli.add_command(kernels)
