@@ -61,7 +61,7 @@ def user_code(failure: str, hint: str = DEBUG) -> Iterator[None]:
             yield
     except FcdeployError:
         raise
-    except Exception as error:  # a user's code may raise anything
+    except (Exception, SystemExit) as error:  # a user's code may raise anything, and even leave
         raise FcdeployError(f"{failure}: {type(error).__name__}: {first_line(error)}", hint) from error
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from conftest import fails
 from networks import Array, Line, Net, quantize_net, random_data
 from onnx import numpy_helper
 
+from fcdeploy.graph.model import write_model
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.runtime.session import Session
 
@@ -269,3 +272,19 @@ def test_a_clip_that_others_read_around_cannot_be_absorbed() -> None:
     net.output(net.conv(net.op("Add", net.op("Relu", x, name="clip"), x), 8, 4))
     with fails("node 'clip' is absorbed, but others read 'conv0_out' too"):
         quantize_net(net, DATA, edit=kind("clip", "absorbed"))
+
+
+@pytest.mark.parametrize("name", ["y", "last/q", "s0", "x/q", "x/dq", "conv_out/q"])
+def test_names_that_are_taken_are_not_given_again(name: str, tmp_path: Path) -> None:
+    """The last layer is called like the output it writes, or like something the rewrite would have made."""
+    net = Net(9)
+    x = net.conv(net.input("x", 4, 6, 6), 4, 8, name="conv")
+    x = net.op("Relu", x, name="relu" if name == "y" else name)
+    model = net.output(net.conv(x, 8, 4, name="last")).model()
+    model.graph.output[0].name = model.graph.node[-1].output[0] = "y"
+    model.graph.node[-1].name = "y" if name == "y" else "last"
+    line = quantize_net(model, random_data(4, 6, x=(4, 6, 6)))
+    write_model(line.int8, tmp_path / "int8.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "int8.onnx", providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == ["y"]
+    assert line.sqnr() > 20

@@ -51,6 +51,8 @@ def read_model(path: Path | str) -> ir.Model:
         raise FcdeployError(f"{str(path)!r} is not an ONNX model, or is damaged", hint) from error
     if not len(model.graph) or not model.graph.outputs:
         raise FcdeployError(f"{str(path)!r} holds no network: its graph has no nodes or no outputs", hint)
+    if "ai.onnx" in model.opset_imports:  # the long name of the standard domain
+        model.opset_imports[""] = model.opset_imports.pop("ai.onnx")
     _check_whole(model, str(path))
     _check_external_data(model, path)
     name_everything(model.graph)
@@ -69,10 +71,11 @@ def write_model(model: ir.Model, path: Path | str, *, force: bool = False) -> in
 def replacing(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`; move it into place when the block ends well, delete it when it does not."""
     check_output(path, force=force)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    aside = Path(name)
+    aside = None
     try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+        os.close(handle)
+        aside = Path(name)
         yield aside
         aside.chmod(0o666 & ~_umask())
         aside.replace(path)
@@ -81,7 +84,8 @@ def replacing(path: Path, *, force: bool = False) -> Iterator[Path]:
             f"cannot write {str(path)!r}: {error.strerror}", "give a folder with room, -o OUT"
         ) from error
     finally:
-        aside.unlink(missing_ok=True)
+        if aside is not None:
+            aside.unlink(missing_ok=True)
 
 
 def check_output(path: Path, *, force: bool = False, inputs: tuple[Path, ...] = ()) -> None:
@@ -151,23 +155,34 @@ def name_everything(graph: ir.Graph) -> None:
         node.name = name
 
 
+def _tensors(model: ir.Model) -> Iterator[tuple[str, object]]:
+    """Every tensor the file holds or points to: weights of all graphs, and constants inside nodes."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        yield from ((str(name), value.const_value) for name, value in graph.initializers.items())
+    for node in model.graph.all_nodes():
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.TENSOR:
+                yield node.name or node.op_type, attribute.value
+            elif attribute.type == ir.AttributeType.TENSORS:
+                yield from ((node.name or node.op_type, tensor) for tensor in attribute.value)
+
+
 def _check_external_data(model: ir.Model, path: Path) -> None:
     """Weights outside the file: relative, inside the model's folder, there, and long enough."""
     folder = path.parent.resolve()
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
+    for name, tensor in _tensors(model):
         if not isinstance(tensor, ir.ExternalTensor):
             continue
         target = (folder / tensor.location).resolve()
         if Path(tensor.location).is_absolute() or not target.is_relative_to(folder):
             raise FcdeployError(
-                f"model {str(path)!r}: weight {value.name!r} points to {str(tensor.location)!r}, outside the model's folder",
+                f"model {str(path)!r}: weight {name!r} points to {str(tensor.location)!r}, outside the model's folder",
                 "keep weight files beside the model",
             )
         needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
         if not target.is_file() or target.stat().st_size < needed:
             raise FcdeployError(
-                f"model {str(path)!r}: weight {value.name!r} wants {needed} bytes of {target.name!r}, which has fewer",
+                f"model {str(path)!r}: weight {name!r} wants {needed} bytes of {target.name!r}, which has fewer",
                 "copy the weight file beside the model, whole",
             )
 

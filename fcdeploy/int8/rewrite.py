@@ -46,7 +46,7 @@ def rewrite(model: ir.Model, plan: Plan, layers: Mapping[str, Layer]) -> None:
     for node in list(model.graph):
         if _would_be_rounded(node):
             _hold(model.graph, node)
-    for name in [name for name, value in model.graph.initializers.items() if not value.uses()]:
+    for name in [n for n, v in model.graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
         del model.graph.initializers[name]
 
 
@@ -68,6 +68,8 @@ class Writer:
         self.graph = graph
         self.tensors = tensors
         self.names = {value: value.name or "" for node in graph for value in node.outputs}
+        self.taken = {value.name for node in graph for value in node.outputs} | {node.name for node in graph}
+        self.taken |= {*graph.initializers, *(value.name for value in graph.inputs)}
         self.integers: dict[ir.Value, ir.Value] = {}
         self.read_back: dict[ir.Value, ir.Value] = {}
         self.behind: set[ir.Value] = set()  # tensors whose only truth is their integers
@@ -102,7 +104,7 @@ class Writer:
                 node.replace_input_with(index, self.quantized(value, node))
         _byte_constants(node, q, self._initializer)
         for output in node.outputs:
-            output.name = f"{output.name}/q"
+            output.name = self._free(f"{output.name}/q")
             output.type = _tensor_type(q)
             self.integers[output] = output
             self.behind.add(output)
@@ -131,9 +133,10 @@ class Writer:
             integers = self._initializer(quantize(array, q), f"{value.name}/q")
             shape = [-1 if i == axis else 1 for i in range(array.ndim)]
             scale = self._initializer(np.asarray(q.scale, np.float32).reshape(shape), f"{value.name}/s")
-            cast = ir.node("Cast", [integers], {"to": ir.DataType.FLOAT}, name=f"{value.name}/c")
-            real = ir.node("Mul", [cast.outputs[0], scale], name=f"{value.name}/r")
-            cast.outputs[0].name, real.outputs[0].name = f"{value.name}/c", f"{value.name}/r"
+            names = self._free(f"{value.name}/c"), self._free(f"{value.name}/r")
+            cast = ir.node("Cast", [integers], {"to": ir.DataType.FLOAT}, name=names[0])
+            real = ir.node("Mul", [cast.outputs[0], scale], name=names[1])
+            cast.outputs[0].name, real.outputs[0].name = names
             for result in (cast.outputs[0], real.outputs[0]):
                 result.type = ir.TensorType(ir.DataType.FLOAT)
             self.graph.insert_before(node, [cast, real])
@@ -146,7 +149,7 @@ class Writer:
                 continue
             name = self.names[value]
             if value.name == name:
-                value.name = f"{name}/f"
+                value.name = self._free(f"{name}/f")
             if value in self.read_back:
                 real = self.read_back[value]
             else:
@@ -191,7 +194,7 @@ class Writer:
     ) -> ir.Value:
         q = self.qparams(value)
         scale, zero_point = self._scale(q), self._zero_point(q)
-        name = f"{self.names.get(value, value.name)}/q"
+        name = self._free(f"{self.names.get(value, value.name)}/q")
         result = ir.Value(name=name, shape=value.shape, type=_tensor_type(q))
         node = ir.Node("", "QuantizeLinear", [value, scale, zero_point], outputs=[result], name=name)
         if after is not None:
@@ -202,6 +205,7 @@ class Writer:
 
     def _dequantize_linear(self, integers: ir.Value, q: QParams, name: str) -> ir.Value:
         """A DequantizeLinear that is not in the graph yet."""
+        name = self._free(name)
         real = ir.Value(name=name, shape=integers.shape, type=ir.TensorType(ir.DataType.FLOAT))
         inputs, axis = [integers, self._scale(q)], {}
         if q.axis is None:
@@ -220,8 +224,9 @@ class Writer:
         q, integers = self.qparams(value), self.quantized(value, node)
         name = f"{self.names.get(value, value.name)}/{node.name}"
         pads = self._initializer(np.array([0, 0, 0, 0, 0, more, 0, 0]), f"{name}/p")
-        wider = ir.Value(name=f"{name}/w", type=_tensor_type(q))
-        pad = ir.Node("", "Pad", [integers, pads, self._zero_point(q)], outputs=[wider], name=f"{name}/w")
+        wide = self._free(f"{name}/w")
+        wider = ir.Value(name=wide, type=_tensor_type(q))
+        pad = ir.Node("", "Pad", [integers, pads, self._zero_point(q)], outputs=[wider], name=wide)
         real = self._dequantize_linear(wider, q, f"{name}/dq")
         self.graph.insert_before(node, [pad, _producer(real)])
         return real
@@ -242,6 +247,13 @@ class Writer:
                 node.resize_inputs(index + 1)
             node.replace_input_with(index, real)
 
+    def _free(self, name: str) -> str:
+        """The name, or one like it that no node or tensor of the graph has: both kinds must be unique to load."""
+        while name in self.taken:
+            name += "'"
+        self.taken.add(name)
+        return name
+
     def _scale(self, q: QParams) -> ir.Value:
         values = np.asarray(q.scale, np.float32)
         return self._shared(values[0] if q.axis is None else values, "s")
@@ -258,8 +270,7 @@ class Writer:
         return self.shared[key]
 
     def _initializer(self, array: NDArray[Any], name: str) -> ir.Value:
-        while name in self.graph.initializers:
-            name += "'"
+        name = self._free(name)
         tensor = ir.tensor(array, name=name)
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.register_initializer(value)
@@ -288,7 +299,7 @@ def _hold(graph: ir.Graph, node: ir.Node) -> None:
     """Put a LeakyRelu of slope 1, which changes nothing, behind a node; it fuses into the float kernel."""
     value = node.outputs[0]
     result = ir.Value(name=value.name, shape=value.shape, type=value.type)
-    value.replace_all_uses_with(result)
+    value.replace_all_uses_with(result, replace_graph_outputs=True)
     value.name = f"{result.name}/held"
     slope = {"alpha": ir.AttrFloat32("alpha", 1.0)}
     graph.insert_after(node, ir.Node("", "LeakyRelu", [value], slope, outputs=[result], name=f"{node.name}/held"))

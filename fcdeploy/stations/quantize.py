@@ -46,7 +46,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.cpu import cpu_name, detect, target_named
 from fcdeploy.runtime.kernels import Kernel, kernels_of
-from fcdeploy.runtime.session import versions
+from fcdeploy.runtime.session import Session, versions
 from fcdeploy.samples import open_source
 from fcdeploy.tables.targets import TARGETS, Target
 
@@ -100,8 +100,11 @@ def quantize(
         return _dry_run(changes, decided, spent, time.perf_counter() - begin)
     int8, warnings = _int8(start, decided, effort, on_step)
     out = Path(output or "")
-    write_model(int8, out, force=force)
-    report = _report(path, out, int8, Outcome(decided, spent, kernels_of(out), macs), begin, warnings)
+    with replacing(out, force=force) as aside:  # a file that the runtime would not load is never put in place
+        write_model(int8, aside, force=True)
+        Session(aside, threads=1)
+        kernels = kernels_of(aside)
+    report = _report(path, out, int8, Outcome(decided, spent, kernels, macs), begin, warnings)
     return with_ties(report, out, kept) if row.name == "portable" else report
 
 
@@ -147,7 +150,7 @@ def _costs_asked(costs: str | Path | None, effort: str, target: str, row: Target
     """Where costs come from: what was asked, else measured where the target is this CPU, else the table."""
     if costs is not None:
         return costs
-    here = target in ("host", "portable") or row.name == detect().name
+    here = target in ("host", "portable") or row.name in (detect().name, target_named("host").name)
     return MEASURE if effort != "fast" and here else "table"
 
 
