@@ -135,7 +135,8 @@ def _in_order(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iterator[
     yield from (records[value.name or ""] for value in graph.inputs if value.name in records)
     for node in graph:
         row = operator(node.op_type, node.domain)
-        for index, kind in ((row.weight, "weight"), (row.bias, "bias")):
+        others = [(index, "weight") for index in row.stored if index != row.weight]
+        for index, kind in ((row.weight, "weight"), (row.bias, "bias"), *others):
             constant = node.inputs[index] if index is not None and index < len(node.inputs) else None
             if constant is not None and is_constant(constant) and constant.dtype == ir.DataType.FLOAT:
                 array = constant.const_value.numpy()  # type: ignore[union-attr]

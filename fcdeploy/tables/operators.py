@@ -100,7 +100,7 @@ OPERATORS: dict[str, Operator] = {
             "Erf", "Abs", "Neg", "Sin", "Cos", "Floor", "Ceil", "Round", "Sign", "LogSoftmax", "Hardmax", "GlobalMaxPool",
             "GlobalLpPool", "LpPool", "ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare",
             "ReduceLogSumExp", "CumSum", "GridSample", "RoiAlign", "MaxUnpool", "GatherElements", "GatherND",
-            "ScatterElements", "ScatterND", "Cast", "Attention", "Dropout", "Einsum",
+            "ScatterElements", "ScatterND", "Cast", "Attention", "Dropout",
         )
     },
 }  # fmt: skip
