@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,37 +22,27 @@ from fcdeploy.graph.model import (
     replacing,
     write_model,
 )
-from fcdeploy.graph.opset import described, lower_opset, lowest_ir_version, lowest_opset
+from fcdeploy.graph.opset import lower_opset, lowest_ir_version, lowest_opset
 from fcdeploy.int8.correct import correct_biases
-from fcdeploy.int8.fastest import best_trial, measured, slow_by
+from fcdeploy.int8.edited import plan_from_file
+from fcdeploy.int8.given import Given
 from fcdeploy.int8.observe import keep_smallest, observe
-from fcdeploy.int8.planning import plan_graph
-from fcdeploy.int8.planning.check import check_plan
-from fcdeploy.int8.planning.table import costs_from_table
-from fcdeploy.int8.planning.weigh import round_layers, with_bias_scales
-from fcdeploy.int8.rewrite import rewrite
+from fcdeploy.int8.outcome import Outcome, dry_run_report, report_of
+from fcdeploy.int8.times import costs_asked, fastest_plan
 from fcdeploy.prepare import prepare
-from fcdeploy.prepare.changes import Changes
 from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.proof.exact import with_ties
 from fcdeploy.records import calibration as calibrations
-from fcdeploy.records import costs as costing
-from fcdeploy.records import plan as plans
 from fcdeploy.records.calibration import Calibration
-from fcdeploy.records.costs import Costs
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
-from fcdeploy.records.report import Report, Table
-from fcdeploy.runtime.cpu import cpu_name, detect, target_named
-from fcdeploy.runtime.kernels import Kernel, kernels_of
-from fcdeploy.runtime.session import Session, versions
+from fcdeploy.records.report import Report
+from fcdeploy.runtime.cpu import target_named
+from fcdeploy.runtime.kernels import kernels_of
+from fcdeploy.runtime.session import Session
 from fcdeploy.samples import open_source
-from fcdeploy.tables.targets import TARGETS, Target
 
 EFFORTS = ("fast", "balanced")
-MEASURE = "measure"
-LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
-COUNTED = ("Conv", "Gemm", "MatMul", "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat", "ConvTranspose")
 
 
 def quantize(
@@ -94,43 +83,21 @@ def quantize(
     changes = prepare(graph)
     recorded, kept = _statistics(graph, path, data, calibration, samples, preprocess, on_step)
     start = Given(graph, recorded, kept, row, ranges, tuple(keep_float))
-    decided, spent = _plan(start, plan, _costs_asked(costs, effort, target, row), on_step)
+    if plan is not None:
+        decided, spent = plan_from_file(start, plan), None
+    else:
+        decided, spent = fastest_plan(start, costs_asked(costs, effort, target, row), on_step)
     macs = multiplications_of(graph)
     if dry_run:
-        return _dry_run(changes, decided, spent, time.perf_counter() - begin)
+        return dry_run_report(changes, decided, spent, time.perf_counter() - begin)
     int8, warnings = _int8(start, decided, effort, on_step)
     out = Path(output or "")
     with replacing(out, force=force) as aside:  # a file that the runtime would not load is never put in place
         write_model(int8, aside, force=True)
         Session(aside, threads=1)
         kernels = kernels_of(aside)
-    report = _report(path, out, int8, Outcome(decided, spent, kernels, macs), begin, warnings)
+    report = report_of(path, out, int8, Outcome(decided, spent, kernels, macs), begin, warnings)
     return with_ties(report, out, kept) if row.name == "portable" else report
-
-
-@dataclass(frozen=True)
-class Given:
-    """What planning starts from: the prepared model, its statistics, and what the user asked for."""
-
-    graph: ir.Model
-    recorded: Calibration
-    samples: dict[str, Any]
-    row: Target
-    ranges: str
-    keep_float: tuple[str, ...]
-
-    def plan(self, slow: Mapping[str, str]) -> Plan:
-        """The plan that leaves the nodes of `slow` in float."""
-        return plan_graph(
-            self.graph, self.recorded, self.row, ranges=self.ranges, keep_float=self.keep_float, slow=slow
-        )
-
-    def build(self, plan: Plan, *, correctable: bool = False) -> ir.Model:
-        """The int8 model of a plan, biases not corrected."""
-        layers = round_layers(self.graph, plan, self.recorded, self.row.pair_limit, correctable=correctable)
-        int8 = self.graph.clone()
-        rewrite(int8, plan, layers)
-        return int8
 
 
 def _int8(given: Given, decided: Plan, effort: str, on_step: OnStep | None) -> tuple[ir.Model, list[str]]:
@@ -144,14 +111,6 @@ def _int8(given: Given, decided: Plan, effort: str, on_step: OnStep | None) -> t
         correct_biases(given.graph, int8, decided, given.samples, on_step=on_step)
     _sign(int8, given.recorded, decided, effort)
     return int8, warnings
-
-
-def _costs_asked(costs: str | Path | None, effort: str, target: str, row: Target) -> str | Path:
-    """Where costs come from: what was asked, else measured where the target is this CPU, else the table."""
-    if costs is not None:
-        return costs
-    here = target in ("host", "portable") or row.name in (detect().name, target_named("host").name)
-    return MEASURE if effort != "fast" and here else "table"
 
 
 def _check_arguments(
@@ -195,77 +154,6 @@ def _statistics(
     return recorded, recorded.kept if source is None else keep_smallest(source)
 
 
-def _plan(
-    given: Given, file: str | Path | None, costs: str | Path, on_step: OnStep | None
-) -> tuple[Plan, Costs | None]:
-    """The plan as made, with the costs it rests on, or as it stands in a file."""
-    if file is None:
-        everything = given.plan({})
-        spent = _costs(given, everything, costs, on_step)
-        if spent is None:
-            return everything, None
-        slow = slow_by(given.graph, everything, given.recorded, spent)
-        return replace(given.plan(slow) if slow else everything, costs=spent.hash), spent
-    source = f"plan {str(file)!r}"
-    if given.keep_float:
-        raise FcdeployError("--keep-float and --plan were both given", 'change "kind" to "float" in the plan instead')
-    if not Path(file).is_file():
-        raise FcdeployError(f"{source} does not exist", plans.HINT)
-    try:
-        data = json.loads(Path(file).read_text())
-    except (OSError, ValueError) as error:
-        raise FcdeployError(f"{source} cannot be read as JSON: {error}", plans.HINT) from error
-    decided = with_bias_scales(given.graph, plans.from_json(data, source))
-    if decided.target != given.row.name:
-        raise FcdeployError(
-            f"{source} is for target {decided.target!r}, not {given.row.name!r}", f"--target {decided.target}"
-        )
-    check_plan(given.graph.graph, decided, source)
-    return _with_reasons(decided, given.plan({})), None
-
-
-def _with_reasons(edited: Plan, made: Plan) -> Plan:
-    """The edited plan, in which a node that became something else no longer gives the old reason."""
-    before = {decision.node: decision for decision in made.nodes}
-    nodes = [
-        replace(d, why=f"{d.kind} by the plan") if d.kind != before[d.node].kind and d.why == before[d.node].why else d
-        for d in edited.nodes
-    ]
-    return replace(edited, nodes=tuple(nodes))
-
-
-def _costs(given: Given, plan: Plan, asked: str | Path, on_step: OnStep | None) -> Costs | None:
-    """The costs asked for; a file that does not exist is measured and written."""
-    model = given.recorded.model
-    if asked == "none":
-        return None
-    if asked == "table":
-        return costs_from_table(given.graph, model)
-    file = Path(asked)
-    if asked != MEASURE and file.exists():
-        found = costing.from_text(file.read_text(errors="replace"), f"costs {str(file)!r}")
-        if found.model != model:
-            raise FcdeployError(f"costs {str(file)!r} are those of another model", "give a new file name to measure")
-        return found
-    if not given.samples:
-        return costs_from_table(given.graph, model)
-    feeds = {name: array[:1] for name, array in given.samples.items()}
-    source = f"{cpu_name()}, onnxruntime {versions()['onnxruntime']}"
-    found = measured(
-        given.graph,
-        plan,
-        given.recorded,
-        lambda slow: given.build(given.plan(slow)),
-        feeds,
-        source=source,
-        on_step=on_step,
-    )
-    if asked != MEASURE:
-        with replacing(file) as aside:
-            aside.write_text(costing.to_text(found))
-    return found
-
-
 def _sign(int8: ir.Model, recorded: Calibration, decided: Plan, effort: str) -> None:
     """Say in the file what it was made from, in the lowest opset and IR version that can say it."""
     opset, _ = lowest_opset(int8)
@@ -277,105 +165,3 @@ def _sign(int8: ir.Model, recorded: Calibration, decided: Plan, effort: str) -> 
     for node in int8.graph:
         node.metadata_props.clear()
         node.doc_string = None
-
-
-def _dry_run(changes: Sequence[Changes], decided: Plan, spent: Costs | None, seconds: float) -> Report:
-    """What preparing did and declined, and the plan itself."""
-    passes = [change for change in changes if change.count or change.declined]
-    nodes = tuple((d.node, d.op, d.kind, d.why) for d in decided.nodes)
-    tensors = tuple(
-        (name, q.dtype, f"{min(q.scale):.4g}" + (f" .. {max(q.scale):.4g}" if q.axis is not None else ""),
-         str(q.zero_point), q.why)
-        for name, q in decided.tensors.items()
-    )  # fmt: skip
-    tables = (
-        Table(
-            "prepared",
-            ("pass", "changes", "declined"),
-            tuple((change.name, str(change.count), "; ".join(change.declined)) for change in passes),
-        ),
-        Table("nodes", ("node", "operator", "becomes", "why"), nodes),
-        Table("tensors", ("tensor", "type", "scale", "zero point", "why"), tensors),
-    )
-    integer = sum(d.kind != "float" for d in decided.nodes)
-    line = f"{integer} of {len(nodes)} nodes on integers for target {decided.target}; nothing was written"
-    prepared = [{"pass": c.name, "changes": c.count, "declined": list(c.declined)} for c in passes]
-    values = {"plan": plans.to_json(decided), "prepared": prepared, "seconds": round(seconds, 3), "output": None}
-    return Report("quantize", values, tables, (*_time_lines(spent), line))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What was decided, by which costs, the kernels it led to, and the multiplications of each node."""
-
-    plan: Plan
-    costs: Costs | None
-    kernels: tuple[Kernel, ...]
-    macs: Mapping[str, int]
-
-    @property
-    def share(self) -> float:
-        """Of the multiplications, how many are done by integer kernels."""
-        integer = sum(self.macs.get(kernel.node, 0) for kernel in self.kernels if kernel.integer)
-        return integer / max(sum(self.macs.values()), 1)
-
-
-def _report(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: float, warnings: list[str]) -> Report:
-    """What was written, and which kernel runs each node."""
-    decided, spent, kernels = outcome.plan, outcome.costs, outcome.kernels
-    planned = {d.node: d for d in decided.nodes}
-    float_nodes = [
-        {"node": k.node, "op": k.op, "why": planned[k.node].why}
-        for k in kernels
-        if not k.integer and k.node in planned and (k.kernel != "-" or planned[k.node].op in LAYERS)
-    ]
-    missed = [k for k in kernels if not k.integer and k.node in planned and planned[k.node].kind == "int8"]
-    if missed and TARGETS[decided.target].activations != detect().activations:
-        warnings.append(
-            f"kernels were read back on this CPU, which runs {detect().activations}; {decided.target} differs"
-        )
-    else:
-        warnings += [f"{k.op} {k.node!r} was planned as int8, but onnxruntime runs it as {k.kernel}" for k in missed]
-    bytes_float, size = path.stat().st_size, out.stat().st_size
-    seconds = time.perf_counter() - begin
-    int8_nodes = [{"node": k.node, "op": k.op, "kernel": k.kernel} for k in kernels if k.integer]
-    counts = []
-    for op in COUNTED:
-        all_of = [k for k in kernels if k.op == op and (k.kernel != "-" or op in LAYERS)]
-        if all_of:
-            counts.append(f"{sum(k.integer for k in all_of)} of {len(all_of)} {op}")
-    table = Table(
-        "left in float", ("node", "operator", "why"), tuple((n["node"], n["op"], n["why"]) for n in float_nodes)
-    )
-    lines = (
-        *_time_lines(spent),
-        f"{', '.join(counts) or 'no layer'} in integer kernels, {100 * outcome.share:.0f} % of the multiplications",
-        f"{bytes_float:,} bytes -> {size:,} bytes ({size / bytes_float:.2f} of float), target {decided.target}, {seconds:.1f} s",
-        described(int8.opset_imports[""], int8.ir_version),
-        f"next: fcdeploy validate {out} --against {path} --data EVALUATION",
-    )
-    values = {
-        "nodes_int8": int8_nodes, "nodes_float": float_nodes, "bytes_float": bytes_float, "bytes_int8": size,
-        "seconds": round(seconds, 3), "output": str(out), "target": decided.target,
-        "costs": None if spent is None else {"source": spent.source, "hash": spent.hash},
-        "integer_share": outcome.share, "opset": int8.opset_imports[""], "ir_version": int8.ir_version,
-        "ratio": best_trial(spent.trials).ratio if spent and spent.trials else None,
-    }  # fmt: skip
-    return Report("quantize", values, (table,) if float_nodes else (), lines, warnings=tuple(warnings))
-
-
-def _time_lines(spent: Costs | None) -> tuple[str, ...]:
-    """What was found about time, and whether integers are worth having."""
-    if spent is None or not spent.trials:
-        return () if spent is None else ("times are estimates from a table: measure on the CPU itself to be sure",)
-    everywhere = min(spent.trials, key=lambda trial: len(trial.slow))
-    nowhere = max(spent.trials, key=lambda trial: len(trial.slow))
-    chosen = best_trial(spent.trials)
-    text = f"{chosen.ratio:.2f} of the float time ({chosen.low:.2f} to {chosen.high:.2f})"
-    if chosen is nowhere and chosen is not everywhere:
-        return (
-            f"float is fastest here: integers everywhere take {everywhere.ratio:.2f} of its time; only weights are bytes",
-        )
-    if chosen is everywhere:
-        return (f"{text} with every integer kernel there is",)
-    return (f"{text}; integers everywhere would take {everywhere.ratio:.2f}, so {len(chosen.slow)} layers stay float",)

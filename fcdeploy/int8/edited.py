@@ -1,0 +1,44 @@
+"""A plan that was written to a file, edited or not, and fits the model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.int8.given import Given
+from fcdeploy.int8.planning.check import check_plan
+from fcdeploy.int8.planning.weigh import with_bias_scales
+from fcdeploy.records import plan as plans
+from fcdeploy.records.plan import Plan
+
+
+def plan_from_file(given: Given, file: str | Path) -> Plan:
+    """The plan as it stands in a file; bias scales follow the others. Raises FcdeployError where it does not fit."""
+    source = f"plan {str(file)!r}"
+    if given.keep_float:
+        raise FcdeployError("--keep-float and --plan were both given", 'change "kind" to "float" in the plan instead')
+    if not Path(file).is_file():
+        raise FcdeployError(f"{source} does not exist", plans.HINT)
+    try:
+        data = json.loads(Path(file).read_text())
+    except (OSError, ValueError) as error:
+        raise FcdeployError(f"{source} cannot be read as JSON: {error}", plans.HINT) from error
+    decided = with_bias_scales(given.graph, plans.from_json(data, source))
+    if decided.target != given.row.name:
+        raise FcdeployError(
+            f"{source} is for target {decided.target!r}, not {given.row.name!r}", f"--target {decided.target}"
+        )
+    check_plan(given.graph.graph, decided, source)
+    return _with_reasons(decided, given.plan({}))
+
+
+def _with_reasons(edited: Plan, made: Plan) -> Plan:
+    """The edited plan, in which a node that became something else no longer gives the old reason."""
+    before = {decision.node: decision for decision in made.nodes}
+    nodes = [
+        replace(d, why=f"{d.kind} by the plan") if d.kind != before[d.node].kind and d.why == before[d.node].why else d
+        for d in edited.nodes
+    ]
+    return replace(edited, nodes=tuple(nodes))

@@ -1,0 +1,110 @@
+"""What quantizing came to, for programs and for readers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from fcdeploy.graph.opset import described
+from fcdeploy.int8.fastest import best_trial
+from fcdeploy.int8.times import time_lines
+from fcdeploy.prepare.changes import Changes
+from fcdeploy.records import plan as plans
+from fcdeploy.records.costs import Costs
+from fcdeploy.records.plan import Plan
+from fcdeploy.records.report import Report, Table
+from fcdeploy.runtime.cpu import detect
+from fcdeploy.runtime.kernels import Kernel
+from fcdeploy.tables.targets import TARGETS
+
+LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
+COUNTED = ("Conv", "Gemm", "MatMul", "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat", "ConvTranspose")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was decided, by which costs, the kernels it led to, and the multiplications of each node."""
+
+    plan: Plan
+    costs: Costs | None
+    kernels: tuple[Kernel, ...]
+    macs: Mapping[str, int]
+
+    @property
+    def share(self) -> float:
+        """Of the multiplications, how many are done by integer kernels."""
+        integer = sum(self.macs.get(kernel.node, 0) for kernel in self.kernels if kernel.integer)
+        return integer / max(sum(self.macs.values()), 1)
+
+
+def report_of(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: float, warnings: list[str]) -> Report:
+    """What was written, and which kernel runs each node."""
+    decided, spent, kernels = outcome.plan, outcome.costs, outcome.kernels
+    planned = {d.node: d for d in decided.nodes}
+    float_nodes = [
+        {"node": k.node, "op": k.op, "why": planned[k.node].why}
+        for k in kernels
+        if not k.integer and k.node in planned and (k.kernel != "-" or planned[k.node].op in LAYERS)
+    ]
+    missed = [k for k in kernels if not k.integer and k.node in planned and planned[k.node].kind == "int8"]
+    if missed and TARGETS[decided.target].activations != detect().activations:
+        warnings.append(
+            f"kernels were read back on this CPU, which runs {detect().activations}; {decided.target} differs"
+        )
+    else:
+        warnings += [f"{k.op} {k.node!r} was planned as int8, but onnxruntime runs it as {k.kernel}" for k in missed]
+    bytes_float, size = path.stat().st_size, out.stat().st_size
+    seconds = time.perf_counter() - begin
+    int8_nodes = [{"node": k.node, "op": k.op, "kernel": k.kernel} for k in kernels if k.integer]
+    counts = []
+    for op in COUNTED:
+        all_of = [k for k in kernels if k.op == op and (k.kernel != "-" or op in LAYERS)]
+        if all_of:
+            counts.append(f"{sum(k.integer for k in all_of)} of {len(all_of)} {op}")
+    table = Table(
+        "left in float", ("node", "operator", "why"), tuple((n["node"], n["op"], n["why"]) for n in float_nodes)
+    )
+    lines = (
+        *time_lines(spent),
+        f"{', '.join(counts) or 'no layer'} in integer kernels, {100 * outcome.share:.0f} % of the multiplications",
+        f"{bytes_float:,} bytes -> {size:,} bytes ({size / bytes_float:.2f} of float), target {decided.target}, {seconds:.1f} s",
+        described(int8.opset_imports[""], int8.ir_version),
+        f"next: fcdeploy validate {out} --against {path} --data EVALUATION",
+    )
+    values = {
+        "nodes_int8": int8_nodes, "nodes_float": float_nodes, "bytes_float": bytes_float, "bytes_int8": size,
+        "seconds": round(seconds, 3), "output": str(out), "target": decided.target,
+        "costs": None if spent is None else {"source": spent.source, "hash": spent.hash},
+        "integer_share": outcome.share, "opset": int8.opset_imports[""], "ir_version": int8.ir_version,
+        "ratio": best_trial(spent.trials).ratio if spent and spent.trials else None,
+    }  # fmt: skip
+    return Report("quantize", values, (table,) if float_nodes else (), lines, warnings=tuple(warnings))
+
+
+def dry_run_report(changes: Sequence[Changes], decided: Plan, spent: Costs | None, seconds: float) -> Report:
+    """What preparing did and declined, and the plan itself."""
+    passes = [change for change in changes if change.count or change.declined]
+    nodes = tuple((d.node, d.op, d.kind, d.why) for d in decided.nodes)
+    tensors = tuple(
+        (name, q.dtype, f"{min(q.scale):.4g}" + (f" .. {max(q.scale):.4g}" if q.axis is not None else ""),
+         str(q.zero_point), q.why)
+        for name, q in decided.tensors.items()
+    )  # fmt: skip
+    tables = (
+        Table(
+            "prepared",
+            ("pass", "changes", "declined"),
+            tuple((change.name, str(change.count), "; ".join(change.declined)) for change in passes),
+        ),
+        Table("nodes", ("node", "operator", "becomes", "why"), nodes),
+        Table("tensors", ("tensor", "type", "scale", "zero point", "why"), tensors),
+    )
+    integer = sum(d.kind != "float" for d in decided.nodes)
+    line = f"{integer} of {len(nodes)} nodes on integers for target {decided.target}; nothing was written"
+    prepared = [{"pass": c.name, "changes": c.count, "declined": list(c.declined)} for c in passes]
+    values = {"plan": plans.to_json(decided), "prepared": prepared, "seconds": round(seconds, 3), "output": None}
+    return Report("quantize", values, tables, (*time_lines(spent), line))
