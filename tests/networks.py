@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def in_memory(data: Mapping[str, Array], model: ir.Model) -> Source:
 
     def read() -> Any:
         for i in range(count):
-            yield f"sample {i}", {name: array[i] for name, array in data.items()}
+            yield f"sample {i}", partial(dict, {name: array[i] for name, array in data.items()})
 
     return Source("data", tuple(input_specs(model)), read, count, False)
 

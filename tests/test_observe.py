@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,8 @@ def test_what_a_fused_clip_hides_is_recorded_on_request() -> None:
 
 
 def any_shapes(model: ir.Model, samples: list[Arrays]) -> Source:
-    return Source("mixed", tuple(input_specs(model)), lambda: ((f"{i}", s) for i, s in enumerate(samples)), None, False)
+    inputs = tuple(input_specs(model))
+    return Source("mixed", inputs, lambda: ((f"{i}", partial(dict, s)) for i, s in enumerate(samples)), None, False)
 
 
 def test_spatial_sizes_may_vary() -> None:

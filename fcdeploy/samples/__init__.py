@@ -12,32 +12,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
-from fcdeploy.samples import checks, csv, generator, images, npy, npz
-from fcdeploy.samples.source import Batch, Sample, Source, batch_size, batches, fixed_batch
+from fcdeploy.samples import checks, csv, generator, images, listing, npy, npz
+from fcdeploy.samples.source import Bad, Batch, Sample, Source, batch_size, batches, fixed_batch
 
-__all__ = ["Batch", "Sample", "Source", "batch_size", "batches", "open_source"]
+__all__ = ["Bad", "Batch", "Sample", "Source", "batch_size", "batches", "open_source"]
 
 KINDS = "DATA is an .npz, a folder of .npy files, a folder of images, a .csv, or FILE.py:FUNCTION"
 
 
 def open_source(
-    data: str | Path, inputs: Sequence[TensorSpec], *, limit: int | None = None, preprocess: Path | None = None
+    data: str | Path,
+    inputs: Sequence[TensorSpec],
+    *,
+    limit: int | None = None,
+    seed: int | None = None,
+    preprocess: Path | None = None,
 ) -> Source:
     """Open a source of samples for a model with these inputs.
 
-    `limit` takes the first so many samples; `preprocess` is a TOML file and belongs to a folder of images.  Everything
-    that can be checked without reading the samples is checked here.  Raises FcdeployError.
+    `limit` takes the first so many samples, or with `seed` so many drawn from all; `preprocess` is a TOML file and
+    belongs to pictures.  Everything that can be checked without reading the samples is checked here.  Raises
+    FcdeployError.
     """
     if limit is not None and limit < 1:
         raise FcdeployError(f"number of samples {limit} is not positive, expected 1 or more", "--samples 512")
+    if seed is not None and limit is None:
+        raise FcdeployError(f"seed {seed} draws samples, but not how many", f"--samples 512 --seed {seed}")
     source = _open(data, inputs, preprocess)
     if limit is not None:
-        source = replace(source, limit=limit, count=None if source.count is None else min(source.count, limit))
+        source = source.first(limit) if seed is None else source.drawn(limit, seed)
     batch = fixed_batch(inputs)
     if batch and source.count is not None and source.count % batch:
         raise checks.ragged(batch, source.count, source.count % batch, source.name)
@@ -46,7 +53,7 @@ def open_source(
 
 def _open(data: str | Path, inputs: Sequence[TensorSpec], preprocess: Path | None) -> Source:
     path = Path(data)
-    if path.is_dir() and not any(path.glob("*.npy")):
+    if path.is_dir() and not listing.holds(path, {".npy"}):
         return images.open_images(path, inputs, preprocess)
     if preprocess is not None:
         raise FcdeployError(

@@ -73,6 +73,14 @@ def read_rows(file: IO[bytes], header: Header, what: str) -> Iterator[np.ndarray
         yield np.frombuffer(_exactly(file, size, what), header.dtype).reshape(row)
 
 
+def read_row(file: IO[bytes], header: Header, index: int, what: str) -> np.ndarray[Any, Any]:
+    """One row along the first axis, of a file that can be read anywhere and an array that is not column-major."""
+    row = header.shape[1:]
+    size = prod(row) * header.dtype.itemsize
+    file.seek(header.offset + index * size)
+    return np.frombuffer(_exactly(file, size, what), header.dtype).reshape(row)
+
+
 def read_whole(file: IO[bytes], header: Header, what: str) -> np.ndarray[Any, Any]:
     """The whole array."""
     data = _exactly(file, prod(header.shape) * header.dtype.itemsize, what)

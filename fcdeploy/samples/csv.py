@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import checks
-from fcdeploy.samples.source import Arrays, Source
+from fcdeploy.samples.source import Arrays, Load, Source
 
 
 def open_csv(path: Path, inputs: Sequence[TensorSpec]) -> Source:
@@ -35,11 +36,12 @@ def open_csv(path: Path, inputs: Sequence[TensorSpec]) -> Source:
     shape = _sample_shape(spec, len(features), path.name)
     parse = int if spec.dtype.kind in "iub" else float
 
-    def read() -> Iterator[tuple[str, Arrays]]:
+    def read() -> Iterator[tuple[str, Load]]:
         with _lines(path) as lines:
             next(lines)
             for index, cells in enumerate(row for row in lines if row):
-                yield f"sample {index}", _arrays(cells, columns, spec, shape, parse, f"{path.name}, sample {index}")
+                where = f"{path.name}, sample {index}"
+                yield f"sample {index}", partial(_arrays, cells, columns, spec, shape, parse, where)
 
     return Source(path.name, (spec,), read, None, len(features) < len(columns))
 

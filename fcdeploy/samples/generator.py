@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import checks
-from fcdeploy.samples.source import Arrays, Source
+from fcdeploy.samples.source import Arrays, Load, Source
 from fcdeploy.user_code import load_function, user_code
 
 FORM = re.compile(r"(?P<file>.+\.py):(?P<function>[^\W\d]\w*)$")
@@ -28,19 +30,26 @@ def open_generator(data: str, inputs: Sequence[TensorSpec]) -> Source:
     name = f"{Path(match['file']).name}:{match['function']}"
     function, _ = load_function(data)
 
-    def read() -> Iterator[tuple[str, Arrays]]:
+    def read() -> Iterator[tuple[str, Load]]:
         for index, sample in enumerate(_yielded(function, name)):
-            if not isinstance(sample, dict):
-                raise FcdeployError(
-                    f"{name}: sample {index} is a {type(sample).__name__}, expected a dict of input name -> array",
-                    f"yield {{{', '.join(repr(spec.name) + ': array' for spec in inputs)}}}",
-                )
-            yield f"sample {index}", {str(key): value for key, value in sample.items()}
+            yield f"sample {index}", partial(_arrays, sample, index, inputs, name)
 
-    first = [arrays for _, arrays in islice(read(), 1)]
+    first = [load for _, load in islice(read(), 1)]
     if not first:
         raise checks.no_samples(name)
-    return Source(name, tuple(inputs), read, None, any(map(checks.is_label, first[0])))
+    labelled = False
+    with suppress(FcdeployError):  # whether a sample can be used is said when it is read
+        labelled = any(map(checks.is_label, first[0]()))
+    return Source(name, tuple(inputs), read, None, labelled)
+
+
+def _arrays(sample: Any, index: int, inputs: Sequence[TensorSpec], name: str) -> Arrays:
+    if not isinstance(sample, dict):
+        raise FcdeployError(
+            f"{name}: sample {index} is a {type(sample).__name__}, expected a dict of input name -> array",
+            f"yield {{{', '.join(repr(spec.name) + ': array' for spec in inputs)}}}",
+        )
+    return {str(key): value for key, value in sample.items()}
 
 
 def _yielded(function: Callable[[], Iterable[Any]], name: str) -> Iterator[Any]:

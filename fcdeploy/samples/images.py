@@ -22,6 +22,7 @@ import tomllib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ import numpy as np
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
-from fcdeploy.samples import checks
-from fcdeploy.samples.source import Arrays, Source
+from fcdeploy.samples import checks, listing
+from fcdeploy.samples.source import Arrays, Load, Source
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 DEEP = ("I", "F")  # first letters of Pillow's modes with more than 8 bits, which it would clip without a word
@@ -53,7 +54,7 @@ class Preprocess:
 
 def open_images(folder: Path, inputs: Sequence[TensorSpec], preprocess: Path | None) -> Source:
     """List the images and read the preprocessing; pictures are decoded one at a time."""
-    files, classes = _listed(folder)
+    classes = _classes(folder)
     if len(inputs) != 1:
         raise FcdeployError(
             f"{str(folder)!r}: images feed one input, the model has {len(inputs)}: "
@@ -64,13 +65,27 @@ def open_images(folder: Path, inputs: Sequence[TensorSpec], preprocess: Path | N
     _pillow()
     how = _preprocess(_toml(preprocess), spec, str(preprocess or "preprocess.toml"))
 
-    def read() -> Iterator[tuple[str, Arrays]]:
-        for index, file in enumerate(files):
-            array = _unchannelled(to_array(file, how, spec.dtype), spec)
-            labels = {"label": np.asarray(classes.index(file.parent.name))} if classes else {}
-            yield f"sample {index} ({file.relative_to(folder)})", {spec.name: array, **labels}
+    def read() -> Iterator[tuple[str, Load]]:
+        index = -1
+        for label, (name, count) in enumerate(classes):
+            files = listing.names(folder / name, SUFFIXES)
+            if len(files) != count:
+                raise FcdeployError(
+                    f"{str(folder / name)!r} held {count} images and now holds {len(files)}", "run the command again"
+                )
+            for index, file in enumerate(listing.paths(folder / name, files), index + 1):  # noqa: B020 - counts on
+                yield (
+                    f"sample {index} ({file.relative_to(folder)})",
+                    partial(_arrays, file, label if name else None, how, spec),
+                )
 
-    return Source(folder.name, (spec,), read, len(files), bool(classes))
+    total = sum(count for _, count in classes)
+    return Source(folder.name, (spec,), read, total, classes[0][0] != "")
+
+
+def _arrays(file: Path, label: int | None, how: Preprocess, spec: TensorSpec) -> Arrays:
+    array = _unchannelled(to_array(file, how, spec.dtype), spec)
+    return {spec.name: array} if label is None else {spec.name: array, "label": np.asarray(label)}
 
 
 def to_array(file: Path, how: Preprocess, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
@@ -112,32 +127,26 @@ def _fitted(picture: Any, how: Preprocess, method: Any) -> Any:
     return picture.resize((scaled_width, scaled_height), method).crop((left, top, left + width, top + height))
 
 
-def _listed(folder: Path) -> tuple[list[Path], list[str]]:
-    """Image files in order, and the class names, none when the images lie in the folder itself."""
-    flat = _images(folder)
-    folders = sorted(sub for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith("."))
-    by_class = {sub.name: _images(sub) for sub in folders}
-    classes = [name for name, files in by_class.items() if files]
+def _classes(folder: Path) -> list[tuple[str, int]]:
+    """Class folders, sorted, and how many images each holds; `("", count)` when they lie in the folder itself."""
+    flat = listing.count(folder, SUFFIXES)
+    counts = [(name, listing.count(folder / name, SUFFIXES)) for name in listing.folders(folder)]
+    classes = [name for name, count in counts if count]
     if flat and classes:
         raise FcdeployError(
             f"{str(folder)!r} holds images and also sub-folders of images: {checks.listed(classes)}",
             "move every image into the sub-folder of its class",
         )
-    empty = [name for name, files in by_class.items() if not files]
+    empty = [name for name, count in counts if not count]
     if classes and empty:  # leaving it out would shift the labels of all classes after it
         raise FcdeployError(
             f"class folder {empty[0]!r} in {str(folder)!r} holds no image", f"rmdir {folder / empty[0]}"
         )
-    files = flat or [file for name in classes for file in by_class[name]]
-    if not files:
+    if not flat and not classes:
         raise FcdeployError(
             f"{str(folder)!r} holds neither .npy files nor images, expected one of the two", f"ls {folder}"
         )
-    return files, classes
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file() and f.name[0] != ".")
+    return [("", flat)] if flat else counts
 
 
 def _toml(path: Path | None) -> dict[str, Any]:

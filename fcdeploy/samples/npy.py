@@ -12,16 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
-from fcdeploy.samples import arrays, checks
+from fcdeploy.samples import arrays, checks, listing
 from fcdeploy.samples.npz import check_headers, damage_named, rows_in_step
-from fcdeploy.samples.source import Arrays, Source
+from fcdeploy.samples.source import Arrays, Load, Source
 
 
 def open_npy(path: Path, inputs: Sequence[TensorSpec]) -> Source:
@@ -34,50 +36,64 @@ def open_npy(path: Path, inputs: Sequence[TensorSpec]) -> Source:
                 "give an .npz or a folder with one .npy per input",
             )
         return _per_input({inputs[0].name: path}, path.name, inputs)
-    files = {file.stem: file for file in sorted(path.glob("*.npy"))}
+    files = listing.names(path, {".npy"})
+    if len(inputs) == 1 and not (path / f"{_file_stem(inputs[0].name)}.npy").exists():
+        return _per_sample(path, files, inputs[0])
     names = {_file_stem(spec.name): spec.name for spec in inputs}
-    if len(inputs) == 1 and not names.keys() & files.keys():
-        return _per_sample(files, path.name, inputs[0])
-    return _per_input({names.get(stem, stem): file for stem, file in files.items()}, path.name, inputs)
+    return _per_input({names.get(f.stem, f.stem): f for f in listing.paths(path, files)}, path.name, inputs)
 
 
 def _per_input(files: dict[str, Path], source: str, inputs: Sequence[TensorSpec]) -> Source:
     checks.check_names(files, inputs, source)
     headers = {name: _header(file, source) for name, file in files.items()}
     count = check_headers(headers, inputs, source)
+    anywhere = not any(header.column_major and len(header.shape) > 1 for header in headers.values())
 
-    def read() -> Iterator[tuple[str, Arrays]]:
+    def read() -> Iterator[tuple[str, Load]]:
         with ExitStack() as stack:
-            handles: dict[str, Any] = {name: stack.enter_context(file.open("rb")) for name, file in files.items()}
-            yield from rows_in_step(handles, headers, count, source)
+            handles: dict[str, IO[bytes]] = {name: stack.enter_context(file.open("rb")) for name, file in files.items()}
+            if not anywhere:
+                yield from rows_in_step(handles, headers, count, source)
+                return
+            for index in range(count):
+                yield f"sample {index}", partial(_rows, handles, headers, index, source)
 
     return Source(source, tuple(inputs), read, count, any(map(checks.is_label, files)))
 
 
-def _per_sample(files: dict[str, Path], source: str, spec: TensorSpec) -> Source:
-    label_files = {name: file for name, file in files.items() if checks.is_label(name)}
-    sample_files = [file for name, file in files.items() if name not in label_files]
-    headers = {name: _header(file, source) for name, file in label_files.items()}
-    count = check_headers({spec.name: _counted(sample_files, spec, source), **headers}, [spec], source)
+def _rows(files: dict[str, IO[bytes]], headers: dict[str, arrays.Header], index: int, source: str) -> Arrays:
+    with damage_named(source, f"sample {index}"):
+        return {
+            name: arrays.read_row(file, headers[name], index, f"{source}: array {name!r}")
+            for name, file in files.items()
+        }
 
-    def read() -> Iterator[tuple[str, Arrays]]:
+
+def _per_sample(folder: Path, files: NDArray[np.bytes_], spec: TensorSpec) -> Source:
+    source = folder.name
+    labels = np.char.startswith(files, b"label.")  # label.npy, or label.OUTPUT.npy
+    label_files = {file.stem: file for file in listing.paths(folder, files[labels])}
+    sample_files = files[~labels]
+    headers = {name: _header(file, source) for name, file in label_files.items()}
+    count = len(sample_files)
+    if not count:
+        raise checks.no_samples(source)
+    if headers:
+        checks.check_counts({spec.name: count, next(iter(headers)): check_headers(headers, [], source)}, source)
+
+    def read() -> Iterator[tuple[str, Load]]:
         with ExitStack() as stack:
-            handles: dict[str, Any] = {name: stack.enter_context(f.open("rb")) for name, f in label_files.items()}
-            labels = rows_in_step(handles, headers, count, source)
-            for index, (file, (_, row)) in enumerate(zip(sample_files, labels, strict=True)):
+            handles: dict[str, IO[bytes]] = {name: stack.enter_context(f.open("rb")) for name, f in label_files.items()}
+            label_rows = rows_in_step(handles, headers, count, source)
+            for index, (file, (_, row)) in enumerate(zip(listing.paths(folder, sample_files), label_rows, strict=True)):
                 place = f"sample {index} ({file.name})"
-                yield place, {spec.name: _load(file, source, place), **row}
+                yield place, partial(_with_label, file, row, spec, source, place)
 
     return Source(source, (spec,), read, count, bool(label_files))
 
 
-def _counted(files: list[Path], spec: TensorSpec, source: str) -> arrays.Header:
-    """The header that the files would have as one array, from the first of them."""
-    if not files:
-        raise checks.no_samples(source)
-    first = _header(files[0], source)
-    checks.check_shape(spec, first.shape, f"sample 0 ({files[0].name})", source)
-    return arrays.Header((len(files), *first.shape), first.dtype, False, first.offset)
+def _with_label(file: Path, label: Load, spec: TensorSpec, source: str, place: str) -> Arrays:
+    return {spec.name: _load(file, source, place), **label()}
 
 
 def _header(file: Path, source: str) -> arrays.Header:

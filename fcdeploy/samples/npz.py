@@ -10,13 +10,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import arrays, checks
-from fcdeploy.samples.source import Arrays, Source
+from fcdeploy.samples.source import Load, Source
 
 MAX_DEFLATE = 1032  # zlib's documented limit of how much one byte can expand to
 
@@ -34,7 +35,7 @@ def open_npz(path: Path, inputs: Sequence[TensorSpec]) -> Source:
                 headers[name] = arrays.read_header(file, info.file_size, what)
     count = check_headers(headers, inputs, path.name)
 
-    def read() -> Iterator[tuple[str, Arrays]]:
+    def read() -> Iterator[tuple[str, Load]]:
         with ExitStack() as stack:
             archive = stack.enter_context(_archive(path))
             with damage_named(path.name, "its directory"):
@@ -69,8 +70,11 @@ def _with_samples(shape: Sequence[int | None]) -> str:
 
 def rows_in_step(
     files: dict[str, IO[bytes]], headers: dict[str, arrays.Header], count: int, source: str
-) -> Iterator[tuple[str, Arrays]]:
-    """Row i of every array, for each i. The files are open and stand at their beginning."""
+) -> Iterator[tuple[str, Load]]:
+    """Row i of every array, for each i. The files are open, stand at their beginning, and are read to the end.
+
+    Rows that nobody asks for are read all the same: a compressed stream has no other way, and a checksum no meaning.
+    """
     streams = {}
     for name, file in files.items():
         file.read(headers[name].offset)
@@ -78,7 +82,7 @@ def rows_in_step(
     for index in range(count):
         with damage_named(source, f"sample {index}"):
             row = {name: next(stream) for name, stream in streams.items()}
-        yield f"sample {index}", row
+        yield f"sample {index}", partial(dict, row)
 
 
 @contextmanager

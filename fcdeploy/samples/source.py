@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count as counting
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import checks
 
 Arrays = dict[str, np.ndarray[Any, Any]]
-Reader = Callable[[], Iterator[tuple[str, Arrays]]]
-"""Starts reading from the beginning: yields what to call a sample ("sample 3") and its arrays, unchecked."""
+Load = Callable[[], Arrays]
+Reader = Callable[[], Iterator[tuple[str, Load]]]
+"""Starts reading from the beginning: yields what to call a sample ("sample 3") and a function that loads its arrays,
+unchecked, to be called before the next one is asked for, or never.
+
+What `Load` raises is the fault of that one sample, and the next can still be had; what the iterator itself raises is
+the end of the source.
+"""
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,15 @@ class Sample:
     name: str
     inputs: Arrays
     labels: Arrays
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A sample that cannot be used: its position in the whole source, counted from 0, what it is called, and why."""
+
+    position: int
+    name: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -43,7 +60,10 @@ class Source:
     """Samples that can be read again and again, one at a time, each checked against the model's inputs.
 
     `count` is None where only reading to the end would tell.  Iterating raises FcdeployError at the first sample that
-    does not fit, and when there is none at all.
+    does not fit, and when there is none at all; with `on_bad` it tells that of the sample and goes on.
+
+    Which samples: of the whole source the first `limit`, or those at the positions `chosen` (ascending); of these the
+    shard `part` = (index, of how many).
     """
 
     name: str
@@ -52,20 +72,96 @@ class Source:
     count: int | None
     labelled: bool
     limit: int | None = None
+    chosen: NDArray[np.int64] | None = None
+    part: tuple[int, int] = (0, 1)
+    on_bad: Callable[[Bad], None] | None = None
 
     def __iter__(self) -> Iterator[Sample]:
         label_names: set[str] | None = None
-        index = -1
-        for index, (place, arrays) in enumerate(self.read()):
-            inputs, labels = checks.fit(arrays, self.inputs, place, self.name)
-            if label_names is None:
-                label_names = set(labels)
-            checks.same_labels(label_names, labels, place, self.name)
+        first_bad: FcdeployError | None = None
+        for position, place, load in self._taken():
+            try:
+                inputs, labels = checks.fit(load(), self.inputs, place, self.name)
+                checks.same_labels(set(labels) if label_names is None else label_names, labels, place, self.name)
+            except FcdeployError as error:
+                if self.on_bad is None:
+                    raise
+                self.on_bad(Bad(position, f"{self.name}, {place}", error.message))
+                first_bad = first_bad or error
+                continue
+            label_names = set(labels)
             yield Sample(f"{self.name}, {place}", inputs, labels)
-            if index + 1 == self.limit:
-                return
-        if index < 0:
+        if first_bad and label_names is None and self.part == (0, 1):
+            raise FcdeployError(f"no sample of {self.name} can be used, the first: {first_bad.message}", first_bad.hint)
+
+    def shard(self, index: int, of: int) -> Source:
+        """The `index`-th of `of` parts, which together hold every sample once: samples index, index + of, ...
+
+        A model that insists on its batch gets whole batches: every `of`-th batch.  What other shards take is not
+        decoded here.  A shard may be empty, and a shard can be cut again.
+        """
+        assert 0 <= index < of
+        first, step = self.part
+        part = replace(self, part=(first + step * index, step * of))
+        if self.count is None:
+            return part
+        size = fixed_batch(self.inputs) or 1
+        whole, rest = divmod(self.count, size)
+        mine = len(range(index, whole, of))
+        return replace(part, count=mine * size + (rest if whole % of == index else 0))
+
+    def first(self, limit: int) -> Source:
+        """The first so many samples."""
+        assert self.part == (0, 1)
+        return replace(self, limit=limit, count=None if self.count is None else min(self.count, limit))
+
+    def drawn(self, limit: int, seed: int) -> Source:
+        """So many samples, drawn from the whole by `seed`, in their order: the same ones on every machine.
+
+        A source that does not know its number of samples is run through once to count them.
+        """
+        assert self.part == (0, 1)
+        total = sum(1 for _ in self.read()) if self.count is None else self.count
+        chosen = draw(total, limit, seed)
+        return replace(self, chosen=chosen, limit=None, count=len(chosen))
+
+    def _taken(self) -> Iterator[tuple[int, str, Load]]:
+        """Position in the whole, name and load of every sample that is this source's to give."""
+        size = fixed_batch(self.inputs) or 1
+        index, of = self.part
+        wanted = iter(counting() if self.chosen is None else self.chosen.tolist())
+        at, rank = next(wanted, -1), 0
+        position = -1
+        for position, (place, load) in enumerate(self.read()):
+            if position != at:
+                continue
+            if rank // size % of == index:
+                yield position, place, load
+            at, rank = next(wanted, -1), rank + 1
+            if at < 0 or rank == self.limit:
+                break
+        if position < 0:
             raise checks.no_samples(self.name)
+
+
+def draw(total: int, limit: int, seed: int) -> NDArray[np.int64]:
+    """`limit` of the positions 0 to `total` - 1, ascending: those whose hash with the seed is smallest.
+
+    The hash is splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figure
+    17): a bijection of 64 bits, so no two positions tie, and no library's generator decides.
+    """
+    if limit >= total:
+        return np.arange(total)
+    state = np.arange(1, total + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    hashes = _mixed(state + _mixed(np.array([seed % 2**64], np.uint64)))
+    return np.sort(np.argpartition(hashes, limit)[:limit])
+
+
+def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finalizer of splitmix64."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
 def fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
@@ -104,11 +200,12 @@ def batches(source: Source, size: int) -> Iterator[Batch]:
         group.append(sample)
         seen += 1
     _check_full(group, fixed, seen, source.name)
-    yield _stack(group)
+    if group:
+        yield _stack(group)
 
 
 def _check_full(group: list[Sample], fixed: int | None, seen: int, name: str) -> None:
-    if fixed and len(group) != fixed:
+    if fixed and len(group) % fixed:
         raise checks.ragged(fixed, seen, len(group), name)
 
 

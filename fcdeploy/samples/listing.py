@@ -1,0 +1,65 @@
+"""The files of a folder in the order of their names. It may hold a million: only their names are kept, packed.
+
+The order must be the same everywhere, and a folder lists its files in none, so the names have to be together in memory
+once to be sorted: as one NumPy array of bytes, as wide as the longest of them.  A class folder's are gone before the
+next one's are read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcdeploy.errors import FcdeployError
+
+
+def folders(folder: Path) -> list[str]:
+    """The names of its sub-folders, sorted; hidden ones are passed over."""
+    with _entries(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+
+
+def holds(folder: Path, suffixes: Collection[str]) -> bool:
+    """Is there any file with one of these suffixes?"""
+    return next(_names(folder, suffixes), None) is not None
+
+
+def count(folder: Path, suffixes: Collection[str]) -> int:
+    """The number of its files with these suffixes, in no more memory than one name takes."""
+    return sum(1 for _ in _names(folder, suffixes))
+
+
+def names(folder: Path, suffixes: Collection[str]) -> NDArray[np.bytes_]:
+    """The names of its files with these suffixes, sorted by their bytes; hidden ones are passed over."""
+    longest = max((len(name) for name in _names(folder, suffixes)), default=1)
+    packed = np.fromiter(_names(folder, suffixes), f"S{longest}")
+    packed.sort()
+    return packed
+
+
+def paths(folder: Path, packed: NDArray[np.bytes_]) -> Iterator[Path]:
+    """The path of each of these names, made as it is asked for."""
+    for name in packed:
+        yield folder / os.fsdecode(bytes(name))
+
+
+def _names(folder: Path, suffixes: Collection[str]) -> Iterator[bytes]:
+    with _entries(folder) as entries:
+        for entry in entries:
+            _, dot, suffix = entry.name.rpartition(".")
+            if entry.name[0] != "." and (dot + suffix).lower() in suffixes and entry.is_file():
+                yield os.fsencode(entry.name)
+
+
+@contextmanager
+def _entries(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield entries
+    except OSError as error:
+        raise FcdeployError(f"folder {str(folder)!r} cannot be read: {error.strerror}", f"ls {folder}") from error
