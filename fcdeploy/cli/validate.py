@@ -29,6 +29,7 @@ from fcdeploy.cli import options
     "in the labels' unit; for a function that does not score 0 or 1: in its unit.",
 )
 @click.option("--layers", is_flag=True, help="Also the SQNR of every integer tensor, worst first, and the culprit.")
+@click.option("--same-data", is_flag=True, help="Take samples that the int8 model was calibrated on, too.")
 @click.option("--limit", "--samples", "limit", type=options.COUNT, metavar="N", help="Take the first N samples.")
 @options.preprocess_option
 @options.json_option
@@ -39,6 +40,7 @@ def command(
     metric: str | None,
     max_drop: float | None,
     layers: bool,
+    same_data: bool,
     limit: int | None,
     preprocess: Path | None,
     as_json: bool,
@@ -59,6 +61,7 @@ def command(
             metric=metric,
             max_drop=max_drop,
             layers=layers,
+            same_data=same_data,
             limit=limit,
             preprocess=preprocess,
             on_step=on_step,

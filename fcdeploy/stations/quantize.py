@@ -33,6 +33,7 @@ from fcdeploy.prepare import prepare
 from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.proof.exact import with_ties
 from fcdeploy.records import calibration as calibrations
+from fcdeploy.records import sketch
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
@@ -162,6 +163,8 @@ def _sign(int8: ir.Model, recorded: Calibration, decided: Plan, effort: str) -> 
     int8.producer_name, int8.producer_version = "fcdeploy", __version__
     made = {"float": recorded.model, "data": recorded.data, "target": decided.target, "effort": effort}
     int8.metadata_props["fcdeploy"] = json.dumps(made, separators=(",", ":"))
+    weights = sum(value.const_value.nbytes for value in int8.graph.initializers.values() if value.const_value)
+    int8.metadata_props[sketch.KEY] = sketch.to_text(recorded.seen, weights)
     for node in int8.graph:
         node.metadata_props.clear()
         node.doc_string = None

@@ -20,6 +20,7 @@ from fcdeploy.proof.compare import Answers, Arrays, LayerSums, by_layer, compare
 from fcdeploy.proof.layers import Layer
 from fcdeploy.proof.loss import Loss, agreement, confusion, loss_of, regression
 from fcdeploy.proof.pair import check_same_ends, is_probability, is_quantized
+from fcdeploy.proof.same_data import same_data as watched
 from fcdeploy.proof.scores import Decision, Metric
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
@@ -69,6 +70,7 @@ def validate(
     metric: str | None = None,
     max_drop: float | None = None,
     layers: bool = False,
+    same_data: bool = False,
     limit: int | None = None,
     preprocess: Path | str | None = None,
     on_step: OnStep | None = None,
@@ -79,7 +81,8 @@ def validate(
     outputs and labels, both dicts of arrays, to one score a sample, higher is better); by default what fits the labels.
     `max_drop` is the largest drop that passes, in percentage points; for `regression` the rise of the RMSE, in the
     labels' unit; for a function that scores other than 0 and 1, in its unit.  `layers` adds the SQNR of every integer
-    tensor, on the first 192 samples.  Raises FcdeployError where models, data or labels do not fit each other.
+    tensor, on the first 192 samples.  Samples that the int8 model was calibrated on are refused, but for `same_data`.
+    Raises FcdeployError where models, data or labels do not fit each other.
     """
     if max_drop is not None and not max_drop >= 0:
         raise FcdeployError(f"largest drop {max_drop} is not 0 or more", "--max-drop 1")
@@ -98,7 +101,8 @@ def validate(
     def choose(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, Decision | None]:
         return _choose(metric, outputs, labels, lambda name: is_probability(float_model, name))
 
-    answers = compare(Session(against), Session(int8), samples.read(), choose, step, samples.count)
+    seen = watched(int8_model, int8.name, allowed=same_data)
+    answers = compare(Session(against), Session(int8), seen.watch(samples.read()), choose, step, samples.count)
     if max_drop is not None and answers.metric is None:
         raise FcdeployError(
             "a largest drop needs a metric, and without labels one number a sample has none",
@@ -109,7 +113,9 @@ def validate(
     kernel_db = min((one.sqnr_db for one in kernel.values()), default=None)
     found = _layers(int8, against, samples, step) if layers else None
     report = _report(answers, loss, kernel_db, found, max_drop)
-    return replace(report, warnings=(*untrusted, *report.warnings))
+    values = {**report.values, "calibration_samples": None if seen.known is None else seen.shared}
+    flattered = (seen.warning,) if seen.warning else ()
+    return replace(report, values=values, warnings=(*untrusted, *flattered, *report.warnings))
 
 
 def _data(data: Path | str, inputs: list[TensorSpec], limit: int | None, preprocess: Path | None) -> Data:
