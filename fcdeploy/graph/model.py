@@ -8,30 +8,18 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.records.signature import TensorSpec as TensorSpec
 
 STANDARD_DOMAINS = {"", "ai.onnx", "com.microsoft"}
 logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # what it would say of a damaged file is said here, once
 
 QUANTIZED_OPS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """A graph input or output: its name, NumPy dtype and shape, None for an axis of any length."""
-
-    name: str
-    dtype: np.dtype[np.generic]
-    shape: tuple[int | None, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.dtype}[{', '.join('?' if n is None else str(n) for n in self.shape)}]"
 
 
 def read_model(path: Path | str) -> ir.Model:

@@ -1,4 +1,4 @@
-"""Inputs made up for a model whose data are not at hand: the right names, dtypes and shapes, drawn with a seed."""
+"""Inputs of a model: checked against what it declares, or, where data are not at hand, drawn with a seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import TensorSpec
+from fcdeploy.records.signature import TensorSpec
 
 SEED = 0
 
@@ -48,6 +48,44 @@ def draw(specs: Sequence[TensorSpec]) -> dict[str, np.ndarray[Any, Any]]:
         else:
             feeds[spec.name] = random.standard_normal(shape).astype(spec.dtype)
     return feeds
+
+
+def check(feeds: Mapping[str, Any], specs: Sequence[TensorSpec]) -> None:
+    """Raise FcdeployError, naming the input, what came and what the model wants, unless these arrays fit it."""
+    known = {spec.name: spec for spec in specs}
+    wants = f"the model wants {', '.join(map(str, specs)) or 'none'}"
+    for name in feeds:
+        if name not in known:
+            raise FcdeployError(f"input {name!r} is unknown: {wants}", f"leave {name!r} out")
+    for name, spec in known.items():
+        if name not in feeds:
+            raise FcdeployError(f"input {name!r} is missing: {wants}", f"give {spec}")
+        array = feeds[name]
+        if not isinstance(array, np.ndarray):
+            raise FcdeployError(
+                f"input {name!r} is of type {type(array).__name__}, expected an array: {spec}",
+                f"numpy.asarray(..., {str(spec.dtype)!r})",
+            )
+        if array.dtype != spec.dtype:
+            raise FcdeployError(
+                f"input {name!r} is {array.dtype}, the model wants {spec.dtype}", f"array.astype({str(spec.dtype)!r})"
+            )
+        if spec.shape and not _takes(spec.shape, array.shape):
+            raise FcdeployError(
+                f"input {name!r} has shape {shown(array.shape)}, the model wants {shown(spec.shape)}",
+                "array[None] is a batch of one"
+                if _takes(spec.shape[1:], array.shape)
+                else "the first axis counts samples",
+            )
+
+
+def _takes(shape: Sequence[int | None], given: Sequence[int]) -> bool:
+    return len(shape) == len(given) and all(n in (None, m) for n, m in zip(shape, given, strict=True))
+
+
+def shown(shape: Sequence[int | None]) -> str:
+    """`[?, 3, 32, 32]`."""
+    return f"[{', '.join('?' if n is None else str(n) for n in shape)}]"
 
 
 def _fixed(spec: TensorSpec, batch: int | None, given: Sequence[int] | None) -> TensorSpec:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from io import SEEK_END, BytesIO
 from pathlib import Path
-from typing import BinaryIO
-
-import onnx
-import onnx_ir as ir
+from typing import TYPE_CHECKING, BinaryIO
 
 from fcdeploy.errors import FcdeployError
+
+if TYPE_CHECKING:  # serving reads models without onnx, which takes 30 MB and half a second
+    import onnx_ir as ir
 
 KEY = "fcdeploy.session"
 ALLOWED = {
@@ -65,29 +66,38 @@ def _either(values: set[str]) -> str:
 
 
 def _metadata(model: str | Path | bytes | ir.Model) -> dict[str, str]:
-    if isinstance(model, ir.Model):
+    if not isinstance(model, str | Path | bytes):
         return dict(model.metadata_props)
     if isinstance(model, bytes):
-        return {entry.key: entry.value for entry in onnx.ModelProto.FromString(model).metadata_props}
+        return _entries(BytesIO(model))
     if not Path(model).is_file():
         return {}
     with Path(model).open("rb") as file:
-        parts = (onnx.StringStringEntryProto.FromString(part) for part in _fields(file, METADATA_PROPS))
-        try:
-            return {entry.key: entry.value for entry in parts}
-        except Exception:  # no protobuf: whoever loads it says so
-            return {}
+        return _entries(file)
+
+
+def _entries(file: BinaryIO) -> dict[str, str]:
+    """The metadata of a serialized model; {} where it is no protobuf: whoever loads it says so."""
+    found = {}
+    for part in _fields(file, METADATA_PROPS):
+        key, value = (next(_fields(BytesIO(part), number), b"") for number in (1, 2))  # StringStringEntryProto
+        found[key.decode(errors="replace")] = value.decode(errors="replace")
+    return found
 
 
 def _fields(file: BinaryIO, wanted: int) -> Iterator[bytes]:
     """The bytes fields of that number at a message's top level; the others are stepped over without being read.
 
-    A model of gigabytes is not touched for a line of metadata.
+    A model of gigabytes is not touched for a line of metadata; a length beyond the file's end ends the search.
     """
+    end = file.seek(0, SEEK_END)
+    file.seek(0)
     while (tag := _varint(file)) is not None:
         number, wire = tag >> 3, tag & 7
         if wire == BYTES:
             length = _varint(file) or 0
+            if length > end - file.tell():
+                return
             if number == wanted:
                 yield file.read(length)
             else:

@@ -5,18 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 import onnxruntime as ort
 
 from fcdeploy.errors import FcdeployError, first_line
+from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.options import options_of
+
+if TYPE_CHECKING:  # a bundle is run with numpy and onnxruntime alone
+    import onnx_ir as ir
 
 ERRORS_ONLY = 3  # onnxruntime's log severity; its warnings speak of its own rewrites, not of the user's model
 FATAL_ONLY = 4
+DTYPES = {
+    "float": "float32",
+    "double": "float64",
+    "string": "object",
+    **{name: name for name in ("float16", "bool", "int8", "uint8", "int16", "uint16")},
+    **{name: name for name in ("int32", "uint32", "int64", "uint64")},
+}
+"""Element type as onnxruntime writes it -> NumPy dtype."""
 
 
 def cores() -> int:
@@ -29,8 +39,9 @@ class Session:
 
     `model` is a path, serialized bytes, or an onnx-ir model; session options that its metadata carry are obeyed
     (`fcdeploy.runtime.options`), unless `obey` is False.  `threads` defaults to the CPUs of this process.
-    `optimize=False` turns graph optimization off; `precise=True` asks for 32-bit accumulation of byte products on x86;
-    `dump` writes the graph as onnxruntime optimized it.
+    `weights` holds the files of weights outside a model given as bytes, by the names the model has for them; then no
+    other file is read.  `optimize=False` turns graph optimization off; `precise=True` asks for 32-bit accumulation of
+    byte products on x86; `dump` writes the graph as onnxruntime optimized it.
     """
 
     def __init__(
@@ -43,6 +54,7 @@ class Session:
         dump: Path | None = None,
         profile: Path | None = None,
         obey: bool = True,
+        weights: Mapping[str, bytes] | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = FATAL_ONLY
@@ -58,10 +70,12 @@ class Session:
         if profile:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
-        if isinstance(model, ir.Model):
+        if weights is not None:
+            _give_weights(options, weights)
+        if not isinstance(model, str | Path | bytes):
             if folder := _weights_folder(model):
                 entries["session.model_external_initializers_file_folder_path"] = folder
-            model = ir.to_proto(model).SerializeToString()
+            model = _serialized(model)
         for key, value in entries.items():
             options.add_session_config_entry(key, value)
         try:
@@ -74,6 +88,16 @@ class Session:
                 "fcdeploy inspect MODEL shows its operators, opset and IR version",
             ) from error
         self.outputs = [output.name for output in self._session.get_outputs()]
+
+    @property
+    def input_specs(self) -> tuple[TensorSpec, ...]:
+        """The inputs to feed, as onnxruntime sees them. Raises FcdeployError for one that no array can hold."""
+        return tuple(map(_spec, self._session.get_inputs()))
+
+    @property
+    def output_specs(self) -> tuple[TensorSpec, ...]:
+        """The outputs, in the order of `outputs`."""
+        return tuple(map(_spec, self._session.get_outputs()))
 
     def run(self, feeds: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str] | None = None) -> list[Any]:
         """The named outputs (all by default), in order."""
@@ -92,12 +116,43 @@ class Session:
         return Path(self._session.end_profiling())
 
 
+def _spec(end: ort.NodeArg) -> TensorSpec:
+    """Name, dtype and shape of a graph input or output; names of axes are axes of any length."""
+    element = str(end.type).removeprefix("tensor(").removesuffix(")")
+    if element not in DTYPES:
+        raise FcdeployError(
+            f"the model's {end.name!r} is {end.type}, which NumPy cannot hold", "export it with float32 ends"
+        )
+    return TensorSpec(end.name, np.dtype(DTYPES[element]), tuple(n if isinstance(n, int) else None for n in end.shape))
+
+
+def _give_weights(options: ort.SessionOptions, weights: Mapping[str, bytes]) -> None:
+    """Let onnxruntime take these for the files beside the model, and read no other.
+
+    With an empty table it would look in the working directory, so there is always one entry.
+    """
+    table = dict(weights) or {"-": b"-"}
+    options.add_external_initializers_from_files_in_memory(
+        list(table), list(table.values()), [len(content) for content in table.values()]
+    )
+
+
+def _serialized(model: ir.Model) -> bytes:
+    import onnx_ir as ir
+
+    return bytes(ir.to_proto(model).SerializeToString())
+
+
 def _weights_folder(model: ir.Model) -> str | None:
     """Where the weights lie that are kept outside the file, which onnxruntime cannot know from the graph alone."""
+    import onnx_ir as ir
+
     tensors = (value.const_value for value in model.graph.initializers.values())
     return next((str(tensor.base_dir) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)), None)
 
 
 def versions() -> dict[str, str]:
     """Versions that the integers of a result can depend on."""
+    import onnx
+
     return {"onnxruntime": ort.__version__, "onnx": onnx.__version__, "numpy": np.__version__}

@@ -1,0 +1,114 @@
+"""Sessions: what they need to be imported, the ends they report, weights from memory, and arrays checked against them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import fails
+from onnx import TensorProto, helper, numpy_helper
+
+from fcdeploy.records.signature import TensorSpec
+from fcdeploy.runtime import options
+from fcdeploy.runtime.feeds import check
+from fcdeploy.runtime.session import Session
+
+SPECS = (TensorSpec("x", np.dtype(np.float32), (None, 3)), TensorSpec("ids", np.dtype(np.int64), (None,)))
+GOOD = {"x": np.zeros((2, 3), np.float32), "ids": np.zeros(2, np.int64)}
+HEAVY = {"onnx", "onnx_ir", "onnxscript", "torch", "click", "rich", "safetensors", "google", "ml_dtypes"}
+
+
+def imported(code: str) -> set[str]:
+    """Packages that a fresh interpreter has loaded after this code."""
+    code += "\nimport sys; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def product(location: str, weight: bytes | None = None) -> bytes:
+    """y = x @ w; w lies in another file, or where it is given, in the model itself."""
+    tensor = numpy_helper.from_array(np.frombuffer(weight or bytes(64), np.float32).reshape(4, 4), "w")
+    if weight is None:
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", "0"), ("length", "64")):
+            entry = tensor.external_data.add()
+            entry.key, entry.value = key, value
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [tensor])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    return bytes(made.SerializeToString())
+
+
+def test_running_a_model_imports_numpy_and_onnxruntime_only() -> None:
+    found = imported("import fcdeploy.runtime.session, fcdeploy.runtime.feeds")
+    assert {"numpy", "onnxruntime"} <= found
+    assert not found & HEAVY
+
+
+def test_a_session_knows_its_ends() -> None:
+    session = Session(product("", bytes(64)))
+    assert session.input_specs == (TensorSpec("x", np.dtype(np.float32), (None, 4)),)
+    assert [spec.name for spec in session.output_specs] == session.outputs == ["y"]
+
+
+def test_weights_from_memory() -> None:
+    weight = np.arange(16, dtype=np.float32)
+    session = Session(product("w.bin"), weights={"w.bin": weight.tobytes()})
+    np.testing.assert_array_equal(session.run({"x": np.eye(4, dtype=np.float32)})[0], weight.reshape(4, 4))
+
+
+@pytest.mark.parametrize("location", ["w.bin", "../w.bin", "{folder}/w.bin"])
+def test_with_weights_from_memory_no_file_is_read(
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inside").mkdir()
+    for folder in (tmp_path, tmp_path / "inside"):
+        (folder / "w.bin").write_bytes(bytes(64))
+    monkeypatch.chdir(tmp_path / "inside")
+    with fails("cannot load the model"):
+        Session(product(location.format(folder=tmp_path)), weights={})
+
+
+def test_options_are_read_from_a_model_s_bytes_and_file(tmp_path: Path) -> None:
+    model = onnx.load_from_string(product("", bytes(64)))
+    for key, value in (("author", "ä"), (options.KEY, '{"session.disable_prepacking": "1"}')):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.save(model, tmp_path / "m.onnx")
+    expected = {"session.disable_prepacking": "1"}
+    assert options.options_of(model.SerializeToString()) == options.options_of(tmp_path / "m.onnx") == expected
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"", b"\x72", b"\x72\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x72\x05ab", b"\x3a\xff\xff\x7f", b"\xff" * 20]
+)
+def test_damaged_bytes_have_no_options(damaged: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(damaged)
+    assert options.options_of(damaged) == options.options_of(tmp_path / "m.onnx") == {}
+
+
+def test_arrays_that_fit() -> None:
+    check(GOOD, SPECS)
+    check({"any": np.zeros((1, 2, 3), np.int8)}, [TensorSpec("any", np.dtype(np.int8), ())])
+
+
+@pytest.mark.parametrize(
+    ("feeds", "message", "hint"),
+    [
+        ({"x": GOOD["x"]}, "input 'ids' is missing: the model wants x float32[?, 3], ids int64[?]", "ids int64[?]"),
+        ({**GOOD, "z": GOOD["x"]}, "input 'z' is unknown: the model wants x float32[?, 3], ids int64[?]", "leave 'z'"),
+        ({**GOOD, "x": [[0.0, 0.0, 0.0]]}, "input 'x' is of type list, expected an array", "numpy.asarray"),
+        ({**GOOD, "x": np.zeros((2, 3))}, "input 'x' is float64, the model wants float32", "astype('float32')"),
+        ({**GOOD, "x": np.zeros((2, 4), np.float32)}, "has shape [2, 4], the model wants [?, 3]", "first axis"),
+        ({**GOOD, "x": np.zeros(3, np.float32)}, "has shape [3], the model wants [?, 3]", "array[None]"),
+    ],
+)
+def test_arrays_that_do_not_fit(feeds: dict[str, np.ndarray], message: str, hint: str) -> None:
+    with fails(message, hint):
+        check(feeds, SPECS)
