@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 from fcdeploy.records.plan import QParams, Range
 
-LIMITS = {"uint8": (0, 255), "int8": (-128, 127), "int32": (-(2**31), 2**31 - 1)}
+LIMITS = {
+    "uint8": (0, 255), "int4": (-8, 7), "int8": (-128, 127), "int16": (-(2**15), 2**15 - 1), "int32": (-(2**31), 2**31 - 1),
+}  # fmt: skip
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
