@@ -21,7 +21,7 @@ from onnx import numpy_helper as nh
 
 from fcdeploy import cli
 from fcdeploy.arithmetic import avx2
-from fcdeploy.proof.byte_bounds import byte_bounds
+from fcdeploy.proof.byte_bounds import Bounds
 from fcdeploy.proof.saturation import EXACT, SATURATES, Proof, prove, reach
 from fcdeploy.stations.inspect import inspect
 
@@ -110,7 +110,7 @@ def extreme(random: np.random.Generator, shape: tuple[int, ...], peak: int = 127
 def test_reach_is_the_worst_over_all_activations(k: int, n: int, one: int, other: int, seed: int) -> None:
     rows = np.random.default_rng(seed).integers(-128, 128, (n, k)).astype(np.int8)
     low, high = min(one, other), max(one, other)
-    found = reach(rows, (low, high))
+    found = reach(rows, low, high)
     expected = brute(rows, low, high)
     assert found[2:] == expected[2:]
     assert found[0] == expected[0] or found[0] * expected[1] == expected[0] * found[1] or found[0] == expected[0] == 0
@@ -211,7 +211,10 @@ def test_bounds_hold_for_every_activation_the_runtime_computes() -> None:
     ]  # fmt: skip
     network = model(nodes, weights)
     last = next(n for n in network.graph if n.name == "QuantizeLinear_p")
-    low, high = byte_bounds(last.outputs[0], "uint8")
+    known = Bounds()
+    for each in network.graph:
+        known.add(each)
+    low, high = known.of(last.outputs[0]).ends()
     reached = Session(network).run({"x": np.linspace(-20, 20, 4001, dtype=np.float32)})[0] / np.float32(0.09) + 7
     assert (low, high) == (round(reached.min()), round(reached.max()))
     assert (low, high) != (0, 255)

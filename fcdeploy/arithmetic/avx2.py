@@ -54,13 +54,14 @@ def products(activation: Array, weight: Array, *, exact: bool = False) -> NDArra
     return total
 
 
-def pair_range(rows: Array, lowest: int, highest: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def pair_range(rows: Array, lowest: Array | int, highest: Array | int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The least and the greatest sum of each pair over activations in [lowest, highest]: (N, K) -> two (N, K / 2).
 
-    Each product is extreme at an end of the interval, whatever its neighbour does.
+    The ends are one number, or one each: (K,) or (N, K).  Each product is extreme at an end of its interval, whatever
+    its neighbour does.
     """
-    w = _even(rows.astype(np.int64))
-    ends = np.stack([w * lowest, w * highest])
+    w = rows.astype(np.int64)
+    ends = np.stack([_even(w * lowest), _even(w * highest)])
     least, greatest = ends.min(axis=0), ends.max(axis=0)
     return least[:, 0::2] + least[:, 1::2], greatest[:, 0::2] + greatest[:, 1::2]
 

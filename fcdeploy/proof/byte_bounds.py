@@ -1,4 +1,8 @@
-"""Which bytes a quantized tensor can hold, as far as the graph proves it."""
+"""Which bytes each channel of a quantized tensor can hold, as far as the graph proves it for every input there is.
+
+One walk over the graph with interval arithmetic (`arithmetic/enclosure.py`).  What was seen in calibration proves
+nothing: another sample may reach further.  What saturates may write anything.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,62 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.quantization import LIMITS
+from fcdeploy.arithmetic.enclosure import ANY, ROUNDING, Interval, interval, minus, plus, row_sums, sloped, times
+from fcdeploy.arithmetic.quantization import LIMITS, along
+from fcdeploy.arithmetic.weights.layout import importance_rows, to_rows
 
-Bounds = tuple[float, float]
 Array = NDArray[Any]
 
-ANY: Bounds = (-math.inf, math.inf)
 CHOOSES = {
     "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Expand", "Tile", "Split",
     "DepthToSpace", "SpaceToDepth", "Identity", "ReduceMax", "ReduceMin",
 }  # fmt: skip
 """Every element of the output is one of the input's."""
-FIXED = {"Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Tanh": (-1.0, 1.0)}
+FIXED = {"Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0), "Tanh": (-1.0, 1.0)}
+LONGEST = 65_000  # terms of a sum of byte products that cannot leave 32 bits; beyond, it may wrap around
+SPREAD = 1 << 18  # numbers that an interval may have: beyond, its ends stand for all
+BETWEEN = {"Add": plus, "Sub": minus, "Mul": times}
+DOMAINS = {"", "ai.onnx"}
+
+
+class Bounds:
+    """The intervals of every tensor so far, bytes as integers and floats as numbers; nodes are added in their order."""
+
+    def __init__(self) -> None:
+        self.found: dict[ir.Value, Interval] = {}
+
+    def of(self, value: ir.Value | None) -> Interval:
+        """The interval of any tensor; what nothing bounds is bounded by its type alone."""
+        if value is None:
+            return ANY
+        if value not in self.found:
+            held, kind = constant(value), byte_type(value)
+            if held is not None and held.size and held.dtype.kind in "fiu":
+                real = held.astype(np.float64) if held.size <= SPREAD else None
+                low, high = float(held.min()), float(held.max())
+                self.found[value] = interval(low, high) if real is None else Interval(real, real)
+            else:
+                self.found[value] = interval(*LIMITS[kind]) if kind else ANY
+        return self.found[value]
+
+    def add(self, node: ir.Node, *, exact: bool = True) -> None:
+        """Bound what a node writes; not where its kernel may saturate."""
+        if not exact or len(node.inputs) == 0 or node.inputs[0] is None:
+            return
+        if node.domain not in DOMAINS and node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            return
+        try:
+            with np.errstate(all="ignore"):
+                found = _written(node, self)
+        except (ValueError, IndexError):  # its shapes contradict each other: it does not run
+            return
+        if found is None or np.isnan(found.low).any() or np.isnan(found.high).any():
+            return
+        for output in node.outputs if node.op_type == "Split" else node.outputs[:1]:
+            kind = byte_type(output)
+            fits = found.low.ndim in (0, len(output.shape) if output.shape is not None else found.low.ndim)
+            kept = found if fits and found.low.size <= SPREAD else found.whole()
+            self.found[output] = kept.clip(*LIMITS[kind]) if kind else kept
 
 
 def constant(value: ir.Value | None) -> Array | None:
@@ -31,90 +79,219 @@ def constant(value: ir.Value | None) -> Array | None:
 
 def byte_type(value: ir.Value | None) -> str | None:
     """'uint8' or 'int8' where the tensor holds bytes, from its declared type or the zero point it is written with."""
-    if value is None:
+    while value is not None:
+        node = value.producer()
+        dtype: str | None = None
+        held = constant(value)
+        if held is not None:
+            dtype = held.dtype.name
+        elif node is not None and node.op_type == "QuantizeLinear":
+            zero = node.inputs[2] if len(node.inputs) > 2 else None
+            kind = node.attributes.get_int("output_dtype", 0)
+            found = zero.dtype if zero is not None and zero.dtype else ir.DataType(kind) if kind else ir.DataType.UINT8
+            dtype = found.name.lower()
+        elif node is not None and node.op_type == "DynamicQuantizeLinear":
+            dtype = "uint8"
+        elif value.dtype is not None:
+            dtype = value.dtype.name.lower()
+        elif node is not None and node.op_type in CHOOSES:
+            value = node.inputs[0]
+            continue
+        return dtype if dtype in ("uint8", "int8") else None
+    return None
+
+
+def _written(node: ir.Node, known: Bounds) -> Interval | None:
+    """What the node writes, in the units of its outputs; None where nothing is known of it."""
+    op, x = node.op_type, known.of(node.inputs[0])
+    if op == "QuantizeLinear":
+        return _quantized(node, x)
+    if op == "DequantizeLinear":
+        return _dequantized(node, x)
+    if op in ("Conv", "Gemm", "MatMul"):
+        return _layer(node, known)
+    if op in CHOOSES or (op == "Resize" and node.attributes.get_string("mode", "nearest") == "nearest"):
+        return _moved(node, x)
+    if op == "Relu":
+        return x.clip(0.0, math.inf)
+    if op == "Clip":
+        return x.clip(*_limits(node))
+    if op == "LeakyRelu":
+        return sloped(x, node.attributes.get_float("alpha", 0.01))
+    if op in BETWEEN:
+        return BETWEEN[op](x, known.of(node.inputs[1]))
+    if op in ("AveragePool", "GlobalAveragePool"):
+        return _average(node, x)
+    if op == "Concat":
+        return _joined(node, [known.of(value) for value in node.inputs])
+    if op == "Where":
+        one, other = (known.of(value).ends() for value in node.inputs[1:3])
+        return interval(min(one[0], other[0]), max(one[1], other[1]))
+    if op == "Pad":
+        return x.whole() if node.attributes.get_string("mode", "constant") != "constant" else _padded(node, x)
+    return interval(*FIXED[op]) if op in FIXED else None
+
+
+def _padded(node: ir.Node, x: Interval) -> Interval:
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    held = constant(given)
+    if given is not None and held is None:
+        return ANY
+    fill = node.attributes.get_float("value", 0.0) if held is None else float(held.reshape(()))
+    return x.hull(fill).whole()
+
+
+def _average(node: ir.Node, x: Interval) -> Interval | None:
+    """A mean of n float32 numbers errs by at most n 2^-24 of the largest; twice that with the division."""
+    positions = node.attributes.get_ints("kernel_shape", ())
+    if node.op_type == "GlobalAveragePool":
+        positions = _lengths(node.inputs[0])[1:]
+    if not positions:
         return None
-    node = value.producer()
-    dtype: str | None = None
+    pooled = x.places().hull(0.0) if node.attributes.get_int("count_include_pad", 0) else x.places()
+    return pooled.wider(pooled.largest * (math.prod(positions) + 2) * 2.0**-23)
+
+
+def _quantized(node: ir.Node, x: Interval) -> Interval | None:
+    scale, zero = scalars(node)
+    if scale is None or zero is None:
+        return None
+    ends = [np.asarray(e, np.float64) / float(scale) for e in (x.low, x.high)]
+    slack = [np.where(np.isfinite(e), np.abs(e) * ROUNDING, 0.0) for e in ends]
+    return Interval(np.rint(ends[0] - slack[0]) + zero, np.rint(ends[1] + slack[1]) + zero)
+
+
+def _dequantized(node: ir.Node, x: Interval) -> Interval | None:
+    scale, zero = constant(node.inputs[1]), _zero_point(node)
+    if scale is None or zero is None or "block_size" in node.attributes or (scale <= 0).any():
+        return None
+    if max(scale.size, zero.size) > 1:
+        if x.low.ndim == 0:
+            return None
+        axis = node.attributes.get_int("axis", 1) % x.low.ndim
+        scale, zero = (
+            along(each.astype(np.float64), axis if each.size > 1 else None, x.low.ndim) for each in (scale, zero)
+        )
+    return Interval(*((scale.astype(np.float64) * (end - zero)).astype(np.float32).astype(np.float64)
+                      for end in (x.low, x.high)))  # fmt: skip
+
+
+def _layer(node: ir.Node, known: Bounds) -> Interval | None:
+    """A convolution or dense layer whose weights are constant, in float or behind a DequantizeLinear."""
+    weight, unit = _real_weight(node.inputs[1])
+    if weight is None or unit is None or any(node.attributes.get_float(k, 1.0) != 1.0 for k in ("alpha", "beta")):
+        return None
+    is_conv, transposed = node.op_type == "Conv", node.attributes.get_int("transB", 0) == 1
+    if node.attributes.get_int("transA", 0) or (not is_conv and weight.ndim != 2):
+        return None
+    axis = 0 if is_conv or transposed else 1
+    x = known.of(node.inputs[0])
+    groups = node.attributes.get_int("group", 1)
+    inputs = weight.shape[1] * groups if is_conv else weight.shape[1 - axis]
+    rows = to_rows(weight, axis)
+    if rows.shape[1] > LONGEST:
+        return None
+    if is_conv:  # the border is zero
+        x = x.hull(0.0)
+    seen = x.channels(1 if is_conv else -1)
+    ends = [np.broadcast_to(end, (inputs,)) for end in (seen.low, seen.high)]
+    if is_conv:
+        ends = [importance_rows(np.ascontiguousarray(end), weight.shape, groups) for end in ends]
+    sums = row_sums(rows, unit, ends[0], ends[1])
+    bias = known.of(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else interval(0, 0)
+    found = plus(sums, bias.channels(-1))
+    shape = (1, -1, *[1] * (weight.ndim - 2)) if is_conv else (1, -1)
+    rank = node.outputs[0].shape
+    if not is_conv and node.op_type == "MatMul" and (rank is None or len(rank) != 2):
+        return found.whole()
+    return Interval(found.low.reshape(shape), found.high.reshape(shape))
+
+
+def _real_weight(value: ir.Value | None) -> tuple[Array | None, Array | None]:
+    """A constant weight and the unit of its rows, (1,) or (N,): floats, or integers behind a DequantizeLinear."""
     held = constant(value)
     if held is not None:
-        dtype = held.dtype.name
-    elif node is not None and node.op_type == "QuantizeLinear":
-        zero = node.inputs[2] if len(node.inputs) > 2 else None
-        kind = node.attributes.get_int("output_dtype", 0)
-        found = zero.dtype if zero is not None and zero.dtype else ir.DataType(kind) if kind else ir.DataType.UINT8
-        dtype = found.name.lower()
-    elif node is not None and node.op_type == "DynamicQuantizeLinear":
-        dtype = "uint8"
-    elif value.dtype is not None:
-        dtype = value.dtype.name.lower()
-    elif node is not None and node.op_type in CHOOSES:
-        return byte_type(node.inputs[0])
-    return dtype if dtype in ("uint8", "int8") else None
+        return (held, np.ones(1)) if held.dtype == np.float32 else (None, None)
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "DequantizeLinear" or "block_size" in node.attributes:
+        return None, None
+    integers, scale = constant(node.inputs[0]), constant(node.inputs[1])
+    zero = _zero_point(node)
+    if integers is None or scale is None or zero is None or scale.dtype != np.float32 or (scale <= 0).any():
+        return None, None
+    if zero.any():
+        axis = node.attributes.get_int("axis", 1) if zero.size > 1 else None
+        integers = integers.astype(np.int16) - along(zero.astype(np.float64), axis, integers.ndim).astype(np.int16)
+    return integers, scale.astype(np.float64).reshape(-1)
 
 
-def byte_bounds(value: ir.Value, dtype: str) -> tuple[int, int]:
-    """The lowest and highest integer that a byte tensor can hold."""
-    lowest, highest = LIMITS[dtype]
-    node = value.producer()
-    if node is not None and node.op_type in CHOOSES and node.inputs[0] is not None:
-        return byte_bounds(node.inputs[0], dtype)
-    if node is None or node.op_type != "QuantizeLinear" or node.inputs[0] is None:
-        return lowest, highest
-    scale, zero = _scalars(node)
-    if scale is None or zero is None:
-        return lowest, highest
-    ends = np.asarray(float_bounds(node.inputs[0]), dtype=np.float32)
-    with np.errstate(over="ignore"):
-        low, high = np.clip(np.rint(ends / scale).astype(np.float64) + zero, lowest, highest)
-    return int(low), int(high)
+def _moved(node: ir.Node, x: Interval) -> Interval:
+    """What is chosen from an interval: the channels are followed where they only change place."""
+    if x.low.ndim == 0 or node.op_type == "Identity":
+        return x
+    if node.op_type == "MaxPool":
+        return x.places()
+    if node.op_type == "Transpose":
+        order = node.attributes.get_ints("perm", tuple(reversed(range(x.low.ndim))))
+        return Interval(x.low.transpose(order), x.high.transpose(order))
+    before, after = (_lengths(value) for value in (node.inputs[0], node.outputs[0]))
+    if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze") and before and after:
+        inner = x.low.shape[0] == 1 and math.prod(before) == math.prod(after) <= SPREAD
+        if inner and len(before) + 1 == x.low.ndim:
+            low, high = (np.broadcast_to(e, (1, *before)).reshape(1, *after) for e in (x.low, x.high))
+            return Interval(low, high)
+    return x.whole()
 
 
-def float_bounds(value: ir.Value) -> Bounds:
-    """The least and the greatest number that a float tensor can hold; infinite where nothing bounds it."""
-    node = value.producer()
-    first = node.inputs[0] if node is not None and node.inputs else None
-    if node is None or first is None:
-        return ANY
-    if node.op_type == "DequantizeLinear":
-        return _dequantized(node, first)
-    if node.op_type in CHOOSES:
-        return float_bounds(first)
-    if node.op_type == "Relu":
-        low, high = float_bounds(first)
-        return max(low, 0.0), max(high, 0.0)
-    if node.op_type == "Clip":
-        return _clipped(node, float_bounds(first))
-    if node.op_type == "Concat":
-        ends = [float_bounds(each) for each in node.inputs if each is not None]
-        return min(low for low, _ in ends), max(high for _, high in ends)
-    return FIXED.get(node.op_type, ANY)
+def _lengths(value: ir.Value | None) -> tuple[int, ...]:
+    """The lengths of all axes but the first, () where one is not known."""
+    shape = tuple(value.shape)[1:] if value is not None and value.shape is not None else ()
+    return tuple(n for n in shape if isinstance(n, int)) if all(isinstance(n, int) for n in shape) else ()
 
 
-def _dequantized(node: ir.Node, source: ir.Value) -> Bounds:
-    dtype = byte_type(source)
-    scale, zero = _scalars(node)
-    if dtype is None or scale is None or zero is None:
-        return ANY
-    low, high = (float(np.float32(end - zero) * scale) for end in byte_bounds(source, dtype))
-    return low, high
+def _joined(node: ir.Node, parts: list[Interval]) -> Interval:
+    """Side by side along the axis, where every length is known; else one pair for all."""
+    axis = node.attributes.get_int("axis", 0)
+    rank = max(part.low.ndim for part in parts)
+    low, high = min(part.ends()[0] for part in parts), max(part.ends()[1] for part in parts)
+    lengths = [_lengths(value) for value in node.inputs]
+    axis = axis + rank if axis < 0 else axis
+    if rank < 2 or axis == 0 or any(len(each) + 1 != rank for each in lengths):
+        return interval(low, high)
+    spread = []
+    for part, each in zip(parts, lengths, strict=True):
+        spaceless = part if axis != 1 else part.places()
+        if spaceless.low.ndim not in (0, rank) or each[axis - 1] > SPREAD:
+            return interval(low, high)
+        own = spaceless.low.shape if spaceless.low.ndim else (1,) * rank
+        shape = (*own[:axis], each[axis - 1], *own[axis + 1 :])
+        spread.append([np.broadcast_to(e, shape) for e in (spaceless.low, spaceless.high)])
+    try:
+        return Interval(*(np.concatenate([ends[i] for ends in spread], axis=axis) for i in (0, 1)))
+    except ValueError:  # lengths beside the axis differ, 1 here and the tensor's there
+        return interval(low, high)
 
 
-def _clipped(node: ir.Node, inside: Bounds) -> Bounds:
+def _limits(node: ir.Node) -> tuple[float, float]:
     """Limits are inputs since opset 11 and were attributes before; one that is computed bounds nothing."""
     ends = []
     for index, name, missing in ((1, "min", -math.inf), (2, "max", math.inf)):
         given = node.inputs[index] if len(node.inputs) > index else None
         held = constant(given)
         ends.append(float(held.reshape(())) if held is not None else node.attributes.get_float(name, missing))
-    low, high = ends
-    return min(max(inside[0], low), high), min(max(inside[1], low), high)
+    return ends[0], ends[1]
 
 
-def _scalars(node: ir.Node) -> tuple[np.float32 | None, int | None]:
+def scalars(node: ir.Node) -> tuple[np.float32 | None, int | None]:
     """Scale and zero point of a Q or DQ with one of each; None where they are computed, or one per channel."""
     scale = constant(node.inputs[1])
-    given = node.inputs[2] if len(node.inputs) > 2 else None
-    zero = constant(given) if given is not None else np.zeros((), np.int64)
+    zero = _zero_point(node)
     if scale is None or zero is None or scale.size != 1 or zero.size != 1:
         return None, None
     return np.float32(scale.reshape(())), int(zero.reshape(()))
+
+
+def _zero_point(node: ir.Node) -> Array | None:
+    """Of a Q or DQ: 0 where it is not given, None where it is computed."""
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    return constant(given) if given is not None else np.zeros((), np.int64)

@@ -8,7 +8,6 @@ QuantizeLinear and DequantizeLinear are rewritten by the runtime to unsigned one
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +16,17 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.avx2 import HIGHEST, LOWEST, pair_range
+from fcdeploy.arithmetic.enclosure import Interval, interval
 from fcdeploy.arithmetic.quantization import LIMITS, along
-from fcdeploy.arithmetic.weights.layout import to_rows
-from fcdeploy.proof.byte_bounds import CHOOSES, byte_bounds, byte_type, constant
+from fcdeploy.arithmetic.weights.layout import importance_rows, to_rows
+from fcdeploy.proof.byte_bounds import CHOOSES, Bounds, byte_type, constant, scalars
 
 Array = NDArray[Any]
 
 EXACT = "exact everywhere"
 SATURATES = "saturates on x86 without VNNI, e.g. AVX2; exact with VNNI and on ARM"
-FULL = (0, 255)
+FULL = interval(0, 255)
+BLOCK = 1 << 20  # weights looked at together
 INTEGER_OPS: dict[str, tuple[int | None, tuple[int, ...], int | None]] = {
     # operator: input that holds activations (None: quantized inside), inputs that hold weights, activation zero point
     "QLinearConv": (0, (3,), 2),
@@ -73,32 +74,41 @@ class Proof:
 class Product:
     """The operands of a layer as its kernel gets them: types, weights as rows (out, K) per matrix, activation bounds.
 
-    `rows` is None where weights are computed at run time, then `outputs` says nothing either.
+    `rows` is None where weights are computed at run time.  `bounds` has one pair for all, or one a channel.
     """
 
     node: ir.Node
     activation: str
     weight: str
     rows: tuple[Array, ...] | None
-    bounds: tuple[int, int]
+    bounds: Interval
     exact: str = ""
+
+    @property
+    def groups(self) -> int:
+        return self.node.attributes.get_int("group", 1)
 
 
 def prove(model: ir.Model) -> tuple[Proof, ...]:
-    """One proof for each layer that multiplies bytes, in the graph's order; layers that compute in float have none."""
-    return tuple(_proof(product) for product in products(model))
+    """One proof for each layer that multiplies bytes, in the graph's order; layers that compute in float have none.
 
-
-def products(model: ir.Model) -> Iterator[Product]:
-    """Every multiplication of bytes in the graph and its subgraphs."""
+    What a layer writes bounds the next one's activations, but only where it is proven itself.
+    """
+    proofs, known = [], Bounds()
     for node in model.graph.all_nodes():
-        found = None
-        if node.op_type in INTEGER_OPS:
-            found = _integer_operator(node)
-        elif node.op_type in FLOAT_OPS:
-            found = _between_q_and_dq(node)
-        if found is not None:
-            yield found
+        product = product_of(node, known)
+        proof = None if product is None else _proof(product)
+        if proof is not None:
+            proofs.append(proof)
+        known.add(node, exact=proof is None or proof.safe)
+    return tuple(proofs)
+
+
+def product_of(node: ir.Node, known: Bounds) -> Product | None:
+    """The multiplication of bytes that a node is, None for any other node."""
+    if node.op_type in INTEGER_OPS:
+        return _integer_operator(node, known)
+    return _between_q_and_dq(node, known) if node.op_type in FLOAT_OPS else None
 
 
 def quantized(model: ir.Model) -> bool:
@@ -108,34 +118,59 @@ def quantized(model: ir.Model) -> bool:
     return bool(ops & marks) or any(op.startswith("QLinear") for op in ops)
 
 
-def reach(rows: Array, bounds: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Worst pair sum, its limit, how many channels and pairs can overflow: weights (out, K), activations in bounds."""
-    low, high = pair_range(rows, *bounds)
-    over = (low < LOWEST) | (high > HIGHEST)
-    least, greatest = int(low.min(initial=0)), int(high.max(initial=0))
-    worst, limit = (greatest, HIGHEST) if greatest / HIGHEST >= least / LOWEST else (least, LOWEST)
-    return worst, limit, int(over.any(axis=1).sum()), int(over.sum())
+def reach(rows: Array, low: Array | int, high: Array | int) -> tuple[int, int, int, int]:
+    """Worst pair sum, its limit, how many channels and pairs can overflow.
+
+    Weights (out, K), activations from `low` to `high`: one number each, (K,) or (out, K).
+    """
+    worst, limit, channels, pairs = 0, HIGHEST, 0, 0
+    size = max(1, BLOCK // max(1, rows.shape[1]))
+    for at in range(0, len(rows), size):
+        ends = (end[at : at + size] if np.ndim(end) == 2 else end for end in (np.asarray(low), np.asarray(high)))
+        least, greatest = pair_range(rows[at : at + size], *ends)
+        over = (least < LOWEST) | (greatest > HIGHEST)
+        channels, pairs = channels + int(over.any(axis=1).sum()), pairs + int(over.sum())
+        found = (int(greatest.max(initial=0)), HIGHEST), (int(least.min(initial=0)), LOWEST)
+        worst, limit = max((worst, limit), *found, key=lambda each: each[0] / each[1])
+    return worst, limit, channels, pairs
 
 
 def _proof(product: Product) -> Proof:
     name, op = product.node.name or "", product.node.op_type
     if product.exact:
         return Proof(name, op, False, None, None, None, 0, 0, product.exact)
-    low, high = product.bounds
+    low, high = (int(end) for end in product.bounds.ends())
     if product.rows is None:
-        worst, limit, channels, pairs = *reach(np.full((1, 2), LIMITS["int8"][0]), product.bounds)[:2], 0, 0
+        worst, limit, channels, pairs = *reach(np.full((1, 2), LIMITS["int8"][0]), low, high)[:2], 0, 0
         why = f"weights are computed at run time: any byte, activations in {low} .. {high}"
     else:
-        found = [reach(rows, product.bounds) for rows in product.rows]
+        found = [reach(rows, *ends) for rows, ends in zip(product.rows, _row_bounds(product), strict=True)]
         worst, limit = max(((f[0], f[1]) for f in found), key=lambda pair: pair[0] / pair[1])
         channels, pairs = sum(f[2] for f in found), sum(f[3] for f in found)
+        narrow = int((product.bounds.high < high).sum())
         why = f"activations in {low} .. {high}"
+        why += f", lower in {narrow} of {product.bounds.high.size} channels" if narrow else ""
     if product.activation == "int8":
         why += ", made unsigned by the runtime"
     return Proof(name, op, True, worst, limit, 100 * (1 - worst / limit), channels, pairs, why)
 
 
-def _integer_operator(node: ir.Node) -> Product | None:
+def _row_bounds(product: Product) -> list[tuple[Array | int, Array | int]]:
+    """The bounds of a layer's activations laid out as its rows: (K,), (out, K) with groups, or one number for all."""
+    found: list[tuple[Array | int, Array | int]] = []
+    for rows in product.rows or ():
+        ends: list[Array] = [product.bounds.low, product.bounds.high]
+        if ends[0].ndim and "Conv" in product.node.op_type:
+            shape = (len(rows), len(ends[0]) // product.groups, rows.shape[1] * product.groups // len(ends[0]))
+            ends = [importance_rows(end, shape, product.groups) for end in ends]
+        if ends[0].ndim and ends[0].shape[-1] != rows.shape[1]:
+            ends = [ends[0].min(), ends[1].max()]
+        ends = [end.astype(np.int64) for end in ends]
+        found.append((ends[0], ends[1]))
+    return found
+
+
+def _integer_operator(node: ir.Node, known: Bounds) -> Product | None:
     """QLinearConv and its kind: the file itself says what is multiplied."""
     data, weights, zero = INTEGER_OPS[node.op_type]
     inputs = list(node.inputs)
@@ -157,11 +192,12 @@ def _integer_operator(node: ir.Node) -> Product | None:
     source = None if data is None else inputs[data]
     if source is not None and activation == "uint8":
         point = constant(inputs[zero]) if zero is not None and len(inputs) > zero else None
-        bounds = _with_padding(byte_bounds(source, "uint8"), 0 if point is None else int(point.reshape(-1)[0]))
+        axis = 1 if "Conv" in node.op_type else -1
+        bounds = known.of(source).channels(axis).hull(0 if point is None else int(point.reshape(-1)[0]))
     return Product(node, activation, kind, _rows(node, held), bounds, exact)
 
 
-def _between_q_and_dq(node: ir.Node) -> Product | None:
+def _between_q_and_dq(node: ir.Node, known: Bounds) -> Product | None:
     """Conv, Gemm or MatMul whose operands are dequantized bytes: the runtime makes an integer kernel of it.
 
     A Conv needs a QuantizeLinear behind it for that; Gemm and MatMul may write floats.
@@ -181,16 +217,19 @@ def _between_q_and_dq(node: ir.Node) -> Product | None:
     elif held is None and _rewritten(weight.inputs[0]):
         exact = "both operands are made unsigned by the runtime and multiplied in 32 bits"
     raised = 128 if activation == "int8" else 0
-    point = constant(data.inputs[2]) if len(data.inputs) > 2 else None
-    low, high = _with_padding(
-        byte_bounds(data.inputs[0], activation), 0 if point is None else int(point.reshape(-1)[0])
-    )
-    return Product(node, activation, kind, _rows(node, [held]), (low + raised, high + raised), exact)
+    seen = _bytes_read(node, data, activation, known)
+    bounds = Interval(seen.low + raised, seen.high + raised)
+    return Product(node, activation, kind, _rows(node, [held]), bounds, exact)
 
 
-def _with_padding(bounds: tuple[int, int], zero_point: int) -> tuple[int, int]:
-    """A convolution also reads zero points, at its borders."""
-    return min(bounds[0], zero_point), max(bounds[1], zero_point)
+def _bytes_read(node: ir.Node, data: ir.Node, kind: str, known: Bounds) -> Interval:
+    """The integers that a layer reads, by channel; a convolution also reads zero points, at its borders."""
+    scale, zero = scalars(data)
+    if scale is None or zero is None:
+        return interval(*LIMITS[kind])
+    x = known.of(node.inputs[0]).channels(1 if node.op_type == "Conv" else -1).hull(0.0)
+    low, high = (np.clip(np.rint(end / float(scale)) + zero, *LIMITS[kind]) for end in (x.low, x.high))
+    return Interval(low, high)
 
 
 def _dequantizer(value: ir.Value | None) -> ir.Node | None:
