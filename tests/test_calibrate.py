@@ -164,7 +164,7 @@ MISTAKES = {
     "truncated": ("'model.onnx' is not an ONNX model, or is damaged", "fcdeploy export"),
     "domain": ("is a Conv of the unknown domain 'my.own', expected a standard operator", "export"),
     "quantized": ("the model is quantized already, expected a float model", "give the float model"),
-    "no data": ("data 'nothing.npz' does not exist", "DATA is an .npz"),
+    "no data": ("data 'nothing.npz' does not exist", "DATA is one of"),
     "shape": ("has shape (3, 5, 6), the model wants (3, 6, 6)", "fcdeploy inspect"),
     "missing": ("data.npz: input 'x' is missing, it has 'y'", "the model wants 'x'"),
     "nan": ("sample 7 has nan at (1, 2, 3), and 1 such values in all, expected finite numbers", "repair or remove"),

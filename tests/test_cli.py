@@ -184,11 +184,12 @@ def test_shared_options_give_what_they_say() -> None:
     def command(**given: Any) -> dict[str, Any]:
         return given
 
-    line = "m.onnx --data d.npz --samples 3 --preprocess p.toml -o out --force --json"
+    line = "m.onnx --data d.npz --samples 3 --seed 4 --preprocess p.toml -o out --force --json"
     assert command.main(line.split(), standalone_mode=False) == {
         "model": Path("m.onnx"),
         "data": "d.npz",
         "samples": 3,
+        "seed": 4,
         "preprocess": Path("p.toml"),
         "output": Path("out"),
         "force": True,

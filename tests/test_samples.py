@@ -469,7 +469,9 @@ def test_images_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_images_of_no_clear_class(tmp_path: Path) -> None:
-    with fails("holds neither .npy files nor images"):
+    with fails(
+        f"folder '{tmp_path}' is no data of a kind that can be read", "MNIST idx files, CIFAR-10 binary batches"
+    ):
         samples(tmp_path)
     picture(tmp_path / "a" / "a.png")
     (tmp_path / "b").mkdir()
@@ -538,7 +540,7 @@ def test_csv_mistakes(tmp_path: Path, text: str, message: str) -> None:
 def test_csv_feeds_one_input(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text("a\n1\n")
-    with fails("a CSV feeds one input, the model has 2: 'x', 'y'"):
+    with fails("data.csv: the columns of a CSV feed one input, the model has 2: 'x', 'y'"):
         open_source(path, [X, spec("y", None, 1)])
 
 
@@ -597,10 +599,12 @@ def test_data_of_no_kind(tmp_path: Path) -> None:
     with fails("Python file 'nowhere.py' does not exist"):
         open_source("nowhere.py:f", [X])
     (tmp_path / "data.bin").write_bytes(b"")
-    with fails("data.bin' is of no kind that can be read", "folder of images"):
+    with fails("data.bin' is no data of a kind that can be read", "a folder of images"):
         open_source(tmp_path / "data.bin", [X])
     path = npz(tmp_path, x=np.zeros((1, 3, 4)))
-    with fails("--preprocess 'p.toml' is for a folder of images"):
+    with fails(
+        "--preprocess 'p.toml' is for pictures (MNIST idx files, CIFAR-10 binary batches, a folder of images), and"
+    ):
         open_source(path, [X], preprocess=Path("p.toml"))
     with fails("number of samples 0 is not positive"):
         open_source(path, [X], limit=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,8 +16,12 @@ import pytest
 from conftest import fails
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import Net
 
+from fcdeploy.cli import main
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.int8.observe import sample_hash
+from fcdeploy.records.calibration import read
 from fcdeploy.samples import Bad, Source, batches, listing, open_source
 from fcdeploy.samples.source import Load, draw
 
@@ -281,3 +286,37 @@ def test_a_folder_that_changes_while_it_is_read(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
     with fails(f"folder '{tmp_path / 'none'}' cannot be read: No such file or directory", "ls "):
         listing.count(tmp_path / "none", {".png"})
+
+
+# --- the commands
+
+
+@pytest.mark.parametrize("command", ["calibrate", "quantize", "validate"])
+def test_commands_draw(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """The samples that a command reads are those that open_source draws."""
+    monkeypatch.chdir(tmp_path)
+    net = Net(0)
+    net.output(net.dense(net.input("x", 4), 4, 3)).save(Path("net.onnx"))
+    random = np.random.default_rng(0)
+    np.savez("d.npz", x=random.normal(size=(30, 4)).astype(np.float32), label=np.arange(30) % 3)
+    inputs = [TensorSpec("x", X.dtype, (None, 4))]
+    wanted = sorted(sample_hash(s.inputs) for s in open_source("d.npz", inputs, limit=7, seed=5))
+    drawing = ["--data", "d.npz", "--samples", "7", "--seed", "5"]
+    if command == "calibrate":
+        assert main(["calibrate", "net.onnx", *drawing, "-o", "c.calib"]) == 0
+        assert read(Path("c.calib")).seen.tolist() == wanted
+    elif command == "quantize":
+        assert main(["quantize", "net.onnx", "--int8", *drawing, "-o", "q.onnx", "--costs", "none", "--json"]) == 0
+        assert main(["calibrate", "net.onnx", *drawing]) == 0
+        capsys.readouterr()
+        again = ["quantize", "net.onnx", "--int8", "--calibration", "net.calib", "--costs", "none"]
+        assert main([*again, "-o", "again.onnx"]) == 0
+        assert Path("q.onnx").read_bytes() == Path("again.onnx").read_bytes()
+    else:
+        assert main(["quantize", "net.onnx", "--int8", "--data", "d.npz", "-o", "q.onnx", "--costs", "none"]) == 0
+        capsys.readouterr()
+        assert main(["validate", "q.onnx", "--against", "net.onnx", *drawing, "--same-data", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["samples"] == 7
+    assert main([command, *(["q.onnx", "--against"] if command == "validate" else []), "net.onnx", "--data", "d.npz",
+                 "--seed", "5", *(["--int8", "-o", "r.onnx"] if command == "quantize" else [])]) == 2  # fmt: skip
+    assert "error: seed 5 draws samples, but not how many" in capsys.readouterr().err

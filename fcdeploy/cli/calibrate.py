@@ -28,6 +28,7 @@ def command(
     output: Path | None,
     csv_file: Path | None,
     samples: int | None,
+    seed: int | None,
     batch: int | None,
     preprocess: Path | None,
     everything: bool,
@@ -44,7 +45,7 @@ def command(
 
     with console.progress() as on_step:
         report = calibrate(
-            model, data=data, output=output, csv_file=csv_file, samples=samples, batch=batch, preprocess=preprocess,
+            model, data=data, output=output, csv_file=csv_file, samples=samples, seed=seed, batch=batch, preprocess=preprocess,
             everything=everything, keep_samples=keep_samples, force=force, on_step=on_step,
         )  # fmt: skip
     console.show(report, as_json=as_json)

@@ -23,6 +23,10 @@ force_option = click.option("--force", is_flag=True, help="Replace the output wh
 
 samples_option = click.option("--samples", type=COUNT, metavar="N", help="Take the first N samples; all by default.")
 
+seed_option = click.option(
+    "--seed", type=int, metavar="S", help="With --samples N: N drawn from all of them by seed S."
+)
+
 preprocess_option = click.option(
     "--preprocess", type=FILE, metavar="TOML", help="How images become arrays: size, layout, colour, scale, mean, std."
 )
@@ -39,14 +43,14 @@ def data_option(*, required: bool) -> Callable[[Function], Function]:
         "--data",
         metavar="DATA",
         required=required,
-        help="Samples: .npz, folder of .npy, folder of images, .csv, or FILE.py:FUNCTION yielding dicts.",
+        help="Samples: .npz, folder of .npy, folder of images, .csv, MNIST or CIFAR-10 files, or FILE.py:FUNCTION.",
     )
 
 
 def data_options(*, required: bool = True) -> Callable[[Function], Function]:
-    """`--data DATA --samples N --preprocess TOML`, given to the function as data, samples, preprocess."""
+    """`--data DATA --samples N --seed S --preprocess TOML`, given to the function as data, samples, seed, preprocess."""
 
     def decorate(function: Function) -> Function:
-        return data_option(required=required)(samples_option(preprocess_option(function)))
+        return data_option(required=required)(samples_option(seed_option(preprocess_option(function))))
 
     return decorate

@@ -31,6 +31,7 @@ from fcdeploy.cli import options
 @click.option("--layers", is_flag=True, help="Also the SQNR of every integer tensor, worst first, and the culprit.")
 @click.option("--same-data", is_flag=True, help="Take samples that the int8 model was calibrated on, too.")
 @click.option("--limit", "--samples", "limit", type=options.COUNT, metavar="N", help="Take the first N samples.")
+@options.seed_option
 @options.preprocess_option
 @options.json_option
 def command(
@@ -42,6 +43,7 @@ def command(
     layers: bool,
     same_data: bool,
     limit: int | None,
+    seed: int | None,
     preprocess: Path | None,
     as_json: bool,
 ) -> None:
@@ -63,6 +65,7 @@ def command(
             layers=layers,
             same_data=same_data,
             limit=limit,
+            seed=seed,
             preprocess=preprocess,
             on_step=on_step,
         )

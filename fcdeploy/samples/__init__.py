@@ -1,27 +1,47 @@
 """Where data come from: every source yields one sample at a time, checked against the model's inputs.
 
-| DATA | samples |
-|---|---|
-| `FILE.npz` | input name -> array with a leading sample axis; `label` or `label.<output>` |
-| `FILE.npy`, a folder of `.npy` | one file per input, or one file per sample |
-| a folder of images | one file per sample; class sub-folders, sorted, are labels 0, 1, ... |
-| `FILE.csv` | one line per sample, a header row; column `label` |
-| `FILE.py:FUNCTION` | a function that yields dicts |
+`KINDS` is the one place that says how each kind of DATA is recognised; the module in its row says what its samples are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
-from fcdeploy.samples import checks, csv, generator, images, listing, npy, npz
+from fcdeploy.samples import checks, cifar, csv, generator, idx, images, listing, npy, npz
 from fcdeploy.samples.source import Bad, Batch, Sample, Source, batch_size, batches, fixed_batch
 
 __all__ = ["Bad", "Batch", "Sample", "Source", "batch_size", "batches", "open_source"]
 
-KINDS = "DATA is an .npz, a folder of .npy files, a folder of images, a .csv, or FILE.py:FUNCTION"
+
+class Kind(NamedTuple):
+    """One kind of DATA: what it is called, how it is recognised, and who opens it."""
+
+    name: str
+    fits: Callable[[Path], bool]
+    open: Callable[..., Source]  # (path, inputs), and for pictures (path, inputs, preprocess)
+    pictures: bool = False
+
+
+def _file(suffix: str) -> Callable[[Path], bool]:
+    return lambda path: path.is_file() and path.suffix.lower() == suffix
+
+
+KINDS = (  # the first that fits
+    Kind("FILE.py:FUNCTION", lambda path: bool(generator.FORM.match(str(path))), generator.open_generator),
+    Kind("an .npz", _file(".npz"), npz.open_npz),
+    Kind("an .npy", _file(".npy"), npy.open_npy),
+    Kind("a .csv", _file(".csv"), csv.open_csv),
+    Kind("a folder of .npy files", lambda path: path.is_dir() and listing.holds(path, {".npy"}), npy.open_npy),
+    Kind("MNIST idx files", idx.is_idx, idx.open_idx, pictures=True),
+    Kind("CIFAR-10 binary batches", cifar.is_cifar, cifar.open_cifar, pictures=True),
+    Kind(
+        "a folder of images", lambda path: path.is_dir() and images.is_images(path), images.open_images, pictures=True
+    ),
+)
 
 
 def open_source(
@@ -53,20 +73,22 @@ def open_source(
 
 def _open(data: str | Path, inputs: Sequence[TensorSpec], preprocess: Path | None) -> Source:
     path = Path(data)
-    if path.is_dir() and not listing.holds(path, {".npy"}):
-        return images.open_images(path, inputs, preprocess)
+    known = ", ".join(kind.name for kind in KINDS)
+    if not path.exists() and not generator.FORM.match(str(path)):
+        raise FcdeployError(f"data {str(data)!r} does not exist", f"DATA is one of: {known}")
+    try:
+        kind = next((kind for kind in KINDS if kind.fits(path)), None)
+    except OSError as error:
+        raise FcdeployError(f"data {str(data)!r} cannot be read: {error.strerror}", f"ls -l {data}") from error
+    if kind is None:
+        what = "folder" if path.is_dir() else "file"
+        raise FcdeployError(f"{what} {str(data)!r} is no data of a kind that can be read", f"DATA is one of: {known}")
+    if kind.pictures:
+        return kind.open(path, inputs, preprocess)
     if preprocess is not None:
+        pictures = ", ".join(kind.name for kind in KINDS if kind.pictures)
         raise FcdeployError(
-            f"--preprocess {str(preprocess)!r} is for a folder of images, and {str(data)!r} is none",
+            f"--preprocess {str(preprocess)!r} is for pictures ({pictures}), and {str(data)!r} is {kind.name}",
             "leave --preprocess out",
         )
-    if generator.FORM.match(str(data)):
-        return generator.open_generator(str(data), inputs)
-    if not path.exists():
-        raise FcdeployError(f"data {str(data)!r} does not exist", KINDS)
-    if path.is_dir():
-        return npy.open_npy(path, inputs)
-    openers = {".npz": npz.open_npz, ".npy": npy.open_npy, ".csv": csv.open_csv}
-    if path.suffix.lower() not in openers:
-        raise FcdeployError(f"data {str(data)!r} is of no kind that can be read", KINDS)
-    return openers[path.suffix.lower()](path, inputs)
+    return kind.open(path, inputs)

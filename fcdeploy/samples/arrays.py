@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import IO, Any
@@ -18,7 +21,8 @@ import numpy as np
 from fcdeploy.errors import FcdeployError
 
 PIECE = 1 << 20
-SAVE_AGAIN = "write the file again with numpy.save, numpy.savez or numpy.savez_compressed"
+MAX_DEFLATE = 1032  # zlib's documented limit of how much one byte can expand to
+SAVE_AGAIN = "copy the file again, or write it again: numpy.save, numpy.savez and numpy.savez_compressed do"
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,16 @@ def read_whole(file: IO[bytes], header: Header, what: str) -> np.ndarray[Any, An
     """The whole array."""
     data = _exactly(file, prod(header.shape) * header.dtype.itemsize, what)
     return np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if header.column_major else "C")
+
+
+@contextmanager
+def damage_named(source: str, place: str) -> Iterator[None]:
+    """What a broken archive or disk raises while it is read, as one error that names the place."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        why = " ".join(str(error).split())
+        raise FcdeployError(f"{source} is damaged at {place}: {why}", SAVE_AGAIN) from error
 
 
 def _column_major_rows(file: IO[bytes], header: Header, what: str) -> Iterator[np.ndarray[Any, Any]]:

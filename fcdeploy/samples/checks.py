@@ -64,6 +64,16 @@ def check_names(names: Iterable[str], specs: Sequence[TensorSpec], source: str) 
             )
 
 
+def one_input(inputs: Sequence[TensorSpec], what: str) -> TensorSpec:
+    """The model's one input; `what` can feed no more than that."""
+    if len(inputs) != 1:
+        raise FcdeployError(
+            f"{what} feed one input, the model has {len(inputs)}: {listed(spec.name for spec in inputs)}",
+            "give an .npz with one array per input",
+        )
+    return inputs[0]
+
+
 def check_shape(spec: TensorSpec, shape: tuple[int, ...], place: str, source: str) -> None:
     """The shape of one sample against the input's without its leading axis. An input without a shape takes any."""
     wanted = spec.shape[1:]

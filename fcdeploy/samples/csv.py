@@ -24,12 +24,7 @@ from fcdeploy.samples.source import Arrays, Load, Source
 
 def open_csv(path: Path, inputs: Sequence[TensorSpec]) -> Source:
     """Check the header row against the model's input."""
-    if len(inputs) != 1:
-        raise FcdeployError(
-            f"{path.name}: a CSV feeds one input, the model has {len(inputs)}: {checks.listed(s.name for s in inputs)}",
-            "give an .npz with one array per input",
-        )
-    spec = inputs[0]
+    spec = checks.one_input(inputs, f"{path.name}: the columns of a CSV")
     with _lines(path) as lines:
         columns = next(lines, [])
     features = [column for column in columns if not checks.is_label(column)]

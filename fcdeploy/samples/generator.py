@@ -1,14 +1,19 @@
-"""`FILE.py:FUNCTION`: a Python function without arguments that yields one dict per sample, name -> array.
+"""`FILE.py:NAME`: a Python function without arguments that yields one dict per sample, name -> array.
 
 Arrays have no sample axis; `label` or `label.<output>` are labels.  The function is called again for every pass.
+
+A function that returns, or a class that makes, a `CalibrationDataReader` of onnxruntime, anything with `get_next()`,
+will do as well: what that gives are batches, with a leading sample axis, and they are split.  Where a call gives the
+same reader again it is rewound.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import count as counting
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,16 +28,17 @@ FORM = re.compile(r"(?P<file>.+\.py):(?P<function>[^\W\d]\w*)$")
 END = object()
 
 
-def open_generator(data: str, inputs: Sequence[TensorSpec]) -> Source:
+def open_generator(data: Path, inputs: Sequence[TensorSpec]) -> Source:
     """Load the function and look at its first sample."""
-    match = FORM.match(data)
+    match = FORM.match(str(data))
     assert match is not None
     name = f"{Path(match['file']).name}:{match['function']}"
-    function, _ = load_function(data)
+    function, _ = load_function(str(data))
+    earlier: list[Any] = []
 
     def read() -> Iterator[tuple[str, Load]]:
-        for index, sample in enumerate(_yielded(function, name)):
-            yield f"sample {index}", partial(_arrays, sample, index, inputs, name)
+        for place, sample in _yielded(function, name, earlier):
+            yield place, partial(_arrays, sample, place, inputs, name)
 
     first = [load for _, load in islice(read(), 1)]
     if not first:
@@ -43,22 +49,65 @@ def open_generator(data: str, inputs: Sequence[TensorSpec]) -> Source:
     return Source(name, tuple(inputs), read, None, labelled)
 
 
-def _arrays(sample: Any, index: int, inputs: Sequence[TensorSpec], name: str) -> Arrays:
+def _arrays(sample: Any, place: str, inputs: Sequence[TensorSpec], name: str) -> Arrays:
     if not isinstance(sample, dict):
         raise FcdeployError(
-            f"{name}: sample {index} is a {type(sample).__name__}, expected a dict of input name -> array",
+            f"{name}: {place} is a {type(sample).__name__}, expected a dict of input name -> array",
             f"yield {{{', '.join(repr(spec.name) + ': array' for spec in inputs)}}}",
         )
     return {str(key): value for key, value in sample.items()}
 
 
-def _yielded(function: Callable[[], Iterable[Any]], name: str) -> Iterator[Any]:
-    """What the function yields; only its own code runs under the guard, not that of whoever asks for the next one."""
+def _yielded(function: Callable[[], Any], name: str, earlier: list[Any]) -> Iterator[tuple[str, Any]]:
+    """What the function yields, with the place of each.
+
+    Only its own code runs under the guard, not that of whoever asks for the next one.
+    """
     with user_code(f"{name} fails"):
-        stream = iter(function())
-    while True:
+        made = function()
+        is_reader = callable(getattr(made, "get_next", None))
+        stream = _batches(made, name, earlier) if is_reader else iter(made)
+    index = 0
+    for number in counting():
         with user_code(f"{name} fails"):
-            sample = next(stream, END)
-        if sample is END:
+            value = next(stream, END)
+        if value is END:
             return
-        yield sample
+        for place, sample in _split(value, number, index, name) if is_reader else ((f"sample {index}", value),):
+            yield place, sample
+            index += 1
+
+
+def _batches(reader: Any, name: str, earlier: list[Any]) -> Iterator[Any]:
+    """What a reader gives until it gives None. `earlier` holds the reader of the last pass."""
+    if earlier and earlier[0] is reader:
+        if not callable(getattr(reader, "rewind", None)):
+            raise FcdeployError(
+                f"{name} gives the same reader twice, which is used up and has no rewind()",
+                "make a new reader in every call, or give it a method rewind",
+            )
+        reader.rewind()
+    earlier[:] = [reader]
+    while (batch := reader.get_next()) is not None:
+        yield batch
+
+
+def _split(batch: Any, number: int, index: int, name: str) -> Iterator[tuple[str, Arrays]]:
+    """The samples of a batch, which is input name -> array with a leading sample axis."""
+    if not isinstance(batch, dict) or not batch:
+        raise FcdeployError(
+            f"{name}: get_next() gives a {type(batch).__name__}, expected a dict of input name -> array",
+            "return {'input': array} from get_next, and None at the end",
+        )
+    place = f"batch {number}"
+    whole = {str(key): checks.as_array(str(key), value, place, name) for key, value in batch.items()}
+    sizes = {key: array.shape[0] if array.ndim else None for key, array in whole.items()}
+    size = next(iter(sizes.values()))
+    if size is None or len(set(sizes.values())) > 1:
+        shapes = ", ".join(f"{key!r} {checks.shown(array.shape)}" for key, array in whole.items())
+        raise FcdeployError(
+            f"{name}: the arrays of {place} differ along their leading axis: {shapes}",
+            "return arrays with one leading axis of samples from get_next",
+        )
+    for row in range(size):
+        yield f"sample {index + row} (row {row} of {place})", {key: array[row] for key, array in whole.items()}

@@ -1,69 +1,40 @@
 """A folder of images: one sample a file, in the order of their names; class sub-folders, sorted, are labels 0, 1, ...
 
-How pixels become numbers is a small TOML file, every key optional (`--preprocess FILE`):
-
-    size = [224, 224]          # height and width, or one number; by default what the model's input declares
-    resize = "crop"            # "stretch" (default), or "crop": scale the shorter side, then cut the centre out
-    shorter_side = 256         # with "crop": what the shorter side is scaled to; by default just enough for the cut
-    interpolation = "bilinear" # or "nearest", "bicubic"
-    colour = "RGB"             # or "BGR", "gray"; by default RGB for three channels, gray for one
-    layout = "NCHW"            # or "NHWC"; by default what the model's input declares
-    scale = 0.00392156862745   # value = (pixel * scale - mean) / std; by default 1/255, and 1 for integer inputs
-    mean = [0.485, 0.456, 0.406]
-    std = [0.229, 0.224, 0.225]
-
-Pixels are as stored: no rotation by EXIF, transparency dropped.
+Pixels are as stored: no rotation by EXIF, transparency dropped.  How they become numbers is for `preprocess` to say.
 """
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import checks, listing
+from fcdeploy.samples.preprocess import Pixels, Preprocess, from_picture, pillow, read_preprocess, to_numbers
 from fcdeploy.samples.source import Arrays, Load, Source
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 DEEP = ("I", "F")  # first letters of Pillow's modes with more than 8 bits, which it would clip without a word
 
 
-@dataclass(frozen=True)
-class Preprocess:
-    """How a picture becomes an array; `mean` and `std` hold one number, or one for each channel."""
-
-    size: tuple[int, int]
-    resize: str
-    shorter_side: int | None
-    interpolation: str
-    colour: str
-    layout: str
-    scale: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+def is_images(folder: Path) -> bool:
+    """Does the folder, or a folder in it, hold an image?"""
+    return listing.holds(folder, SUFFIXES) or any(
+        listing.holds(folder / name, SUFFIXES) for name in listing.folders(folder)
+    )
 
 
 def open_images(folder: Path, inputs: Sequence[TensorSpec], preprocess: Path | None) -> Source:
     """List the images and read the preprocessing; pictures are decoded one at a time."""
     classes = _classes(folder)
-    if len(inputs) != 1:
-        raise FcdeployError(
-            f"{str(folder)!r}: images feed one input, the model has {len(inputs)}: "
-            + checks.listed(spec.name for spec in inputs),
-            "give an .npz with one array per input",
-        )
-    spec = inputs[0]
-    _pillow()
-    how = _preprocess(_toml(preprocess), spec, str(preprocess or "preprocess.toml"))
+    spec = checks.one_input(inputs, f"{str(folder)!r}: images")
+    pillow()
+    how = read_preprocess(preprocess, spec)
 
     def read() -> Iterator[tuple[str, Load]]:
         index = -1
@@ -84,14 +55,13 @@ def open_images(folder: Path, inputs: Sequence[TensorSpec], preprocess: Path | N
 
 
 def _arrays(file: Path, label: int | None, how: Preprocess, spec: TensorSpec) -> Arrays:
-    array = _unchannelled(to_array(file, how, spec.dtype), spec)
+    array = to_numbers(decoded(file, how), how, spec)
     return {spec.name: array} if label is None else {spec.name: array, "label": np.asarray(label)}
 
 
-def to_array(file: Path, how: Preprocess, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """Decode, resize, scale: (channels, height, width) or (height, width, channels). Raises with the file's name."""
-    image_module = _pillow()
-    method = image_module.Resampling[how.interpolation.upper()]
+def decoded(file: Path, how: Preprocess) -> Pixels:
+    """Decode and resize. Raises with the file's name."""
+    image_module = pillow()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large pictures and odd metadata; that it decodes is what counts
@@ -100,31 +70,9 @@ def to_array(file: Path, how: Preprocess, dtype: np.dtype[Any]) -> np.ndarray[An
                     raise ValueError(f"has {picture.mode} pixels, expected 8 bits a channel")
                 # by way of RGBA, which takes a palette with transparency without objection
                 plain = picture.convert("RGBA").convert("RGB") if picture.mode == "P" else picture
-                pixels = np.asarray(_fitted(plain.convert("L" if how.colour == "gray" else "RGB"), how, method))
+                return from_picture(plain, how)
     except Exception as error:  # a damaged picture raises whatever its decoder likes
         raise FcdeployError(f"image {str(file)!r} cannot be read: {error}", "repair it, or remove it") from error
-    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    if how.colour == "BGR":
-        pixels = pixels[:, :, ::-1]
-    if dtype.kind not in "iu":
-        mean, std = np.asarray(how.mean, np.float32), np.asarray(how.std, np.float32)
-        pixels = (pixels * np.float32(how.scale) - mean) / std
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1) if how.layout == "NCHW" else pixels)
-
-
-def _fitted(picture: Any, how: Preprocess, method: Any) -> Any:
-    """Stretch to the size, or scale the shorter side and cut the centre out."""
-    height, width = how.size
-    if how.resize == "stretch":
-        return picture.resize((width, height), method)
-    factor = max(height / picture.height, width / picture.width)
-    if how.shorter_side:
-        factor = how.shorter_side / min(picture.height, picture.width)
-    scaled_width, scaled_height = (max(round(side * factor), 1) for side in picture.size)
-    if scaled_width < width or scaled_height < height:
-        raise ValueError(f"is {scaled_height} x {scaled_width} after scaling, too small to cut {height} x {width} out")
-    left, top = (scaled_width - width) // 2, (scaled_height - height) // 2
-    return picture.resize((scaled_width, scaled_height), method).crop((left, top, left + width, top + height))
 
 
 def _classes(folder: Path) -> list[tuple[str, int]]:
@@ -142,130 +90,4 @@ def _classes(folder: Path) -> list[tuple[str, int]]:
         raise FcdeployError(
             f"class folder {empty[0]!r} in {str(folder)!r} holds no image", f"rmdir {folder / empty[0]}"
         )
-    if not flat and not classes:
-        raise FcdeployError(
-            f"{str(folder)!r} holds neither .npy files nor images, expected one of the two", f"ls {folder}"
-        )
     return [("", flat)] if flat else counts
-
-
-def _toml(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FcdeployError(f"--preprocess {str(path)!r} cannot be read: {error}", "give a TOML file") from error
-
-
-def _preprocess(given: dict[str, Any], spec: TensorSpec, name: str) -> Preprocess:
-    """Fill what the file leaves open from the model's input, and check every value."""
-    for key in given:
-        if key not in Preprocess.__annotations__:
-            close = difflib.get_close_matches(key, Preprocess.__annotations__, 1)
-            raise FcdeployError(
-                f"{name}: unknown key {key!r}, expected one of {', '.join(Preprocess.__annotations__)}",
-                f"did you mean {close[0]!r}?" if close else f"remove {key!r}",
-            )
-    layout = _choice(given, "layout", ("NCHW", "NHWC"), _layout(spec.shape), name) if len(spec.shape) != 3 else "NCHW"
-    channels, size = _declared(spec, layout, name)
-    colour = _choice(given, "colour", ("RGB", "BGR", "gray"), "gray" if channels == 1 else "RGB", name)
-    depth = 1 if colour == "gray" else 3
-    if channels not in (None, depth):
-        raise FcdeployError(
-            f"{name}: 'colour' is {colour!r}, {depth} channels, and input {spec.name!r} wants {channels}",
-            f'colour = "{"gray" if channels == 1 else "RGB"}"' if channels in (1, 3) else "give an .npz",
-        )
-    integer = spec.dtype.kind in "iu"
-    changed = [key for key in ("scale", "mean", "std") if key in given]
-    if integer and changed:
-        raise FcdeployError(
-            f"{name}: {changed[0]!r} makes fractions, and input {spec.name!r} wants {spec.dtype}",
-            f"remove {changed[0]!r}",
-        )
-    how = Preprocess(
-        size=_size(given.get("size", size), spec, name),
-        resize=_choice(given, "resize", ("stretch", "crop"), "stretch", name),
-        shorter_side=given.get("shorter_side"),
-        interpolation=_choice(given, "interpolation", ("bilinear", "nearest", "bicubic"), "bilinear", name),
-        colour=colour,
-        layout=layout,
-        scale=_numbers(given.get("scale", 1 / 255), "scale", 1, name)[0],
-        mean=_numbers(given.get("mean", 0.0), "mean", depth, name),
-        std=_numbers(given.get("std", 1.0), "std", depth, name),
-    )
-    if 0 in how.std:
-        raise FcdeployError(f"{name}: 'std' is 0, expected a positive number", "std = 1.0 leaves values as they are")
-    if how.shorter_side is not None and (how.resize != "crop" or not _positive(how.shorter_side)):
-        raise FcdeployError(
-            f"{name}: 'shorter_side' is {how.shorter_side!r} with resize = {how.resize!r}, expected pixels with 'crop'",
-            'resize = "crop"',
-        )
-    return how
-
-
-def _layout(shape: tuple[int | None, ...]) -> str:
-    """Channels last only when the last axis looks like channels and the second does not."""
-    return "NHWC" if len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3) else "NCHW"
-
-
-def _declared(spec: TensorSpec, layout: str, name: str) -> tuple[int | None, tuple[int | None, int | None]]:
-    """Channels, and height and width, as the model's input declares them."""
-    shape = spec.shape
-    if len(shape) == 3:  # no axis for channels: gray
-        return 1, (shape[1], shape[2])
-    if len(shape) != 4:
-        raise FcdeployError(
-            f"input {spec.name!r} has shape {checks.shown(shape)}, expected four axes to feed images",
-            f"give other data than images ({name} cannot change the number of axes)",
-        )
-    return (shape[1], (shape[2], shape[3])) if layout == "NCHW" else (shape[3], (shape[1], shape[2]))
-
-
-def _size(value: Any, spec: TensorSpec, name: str) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list | tuple) else ()
-    if None in pair:
-        raise FcdeployError(
-            f"input {spec.name!r} takes images of any size ({checks.shown(spec.shape)}), and {name} does not say which",
-            "--preprocess FILE with the line: size = [224, 224]",
-        )
-    if len(pair) != 2 or not all(map(_positive, pair)):
-        raise FcdeployError(f"{name}: 'size' is {value!r}, expected height and width in pixels", "size = [224, 224]")
-    return pair
-
-
-def _choice(given: dict[str, Any], key: str, allowed: tuple[str, ...], default: str, name: str) -> str:
-    value = given.get(key, default)
-    if value not in allowed:
-        raise FcdeployError(
-            f"{name}: {key!r} is {value!r}, expected one of {', '.join(allowed)}", f'{key} = "{default}"'
-        )
-    return str(value)
-
-
-def _numbers(value: Any, key: str, depth: int, name: str) -> tuple[float, ...]:
-    values = value if isinstance(value, list) else [value]
-    if len(values) not in (1, depth) or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
-        wanted = "a number" if depth == 1 else f"a number or {depth} of them"
-        raise FcdeployError(f"{name}: {key!r} is {value!r}, expected {wanted}", f"{key} = 1.0")
-    return tuple(float(v) for v in values)
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _unchannelled(array: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndarray[Any, Any]:
-    """Without the axis of the one channel, where the input has no axis for it."""
-    return array[0] if len(spec.shape) == 3 else array
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise FcdeployError(
-            "reading images needs Pillow, which is not installed", "pip install 'fcdeploy[images]'"
-        ) from error
-    return Image

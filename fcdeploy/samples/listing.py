@@ -18,10 +18,20 @@ from numpy.typing import NDArray
 from fcdeploy.errors import FcdeployError
 
 
+@contextmanager
+def entries(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """What the folder holds, in no order, one at a time. Raises FcdeployError where it cannot be read."""
+    try:
+        with os.scandir(folder) as found:
+            yield found
+    except OSError as error:
+        raise FcdeployError(f"folder {str(folder)!r} cannot be read: {error.strerror}", f"ls {folder}") from error
+
+
 def folders(folder: Path) -> list[str]:
     """The names of its sub-folders, sorted; hidden ones are passed over."""
-    with _entries(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+    with entries(folder) as found:
+        return sorted(entry.name for entry in found if entry.name[0] != "." and entry.is_dir())
 
 
 def holds(folder: Path, suffixes: Collection[str]) -> bool:
@@ -49,17 +59,8 @@ def paths(folder: Path, packed: NDArray[np.bytes_]) -> Iterator[Path]:
 
 
 def _names(folder: Path, suffixes: Collection[str]) -> Iterator[bytes]:
-    with _entries(folder) as entries:
-        for entry in entries:
+    with entries(folder) as found:
+        for entry in found:
             _, dot, suffix = entry.name.rpartition(".")
             if entry.name[0] != "." and (dot + suffix).lower() in suffixes and entry.is_file():
                 yield os.fsencode(entry.name)
-
-
-@contextmanager
-def _entries(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
-    try:
-        with os.scandir(folder) as entries:
-            yield entries
-    except OSError as error:
-        raise FcdeployError(f"folder {str(folder)!r} cannot be read: {error.strerror}", f"ls {folder}") from error

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import arrays, checks, listing
-from fcdeploy.samples.npz import check_headers, damage_named, rows_in_step
+from fcdeploy.samples.npz import check_headers, rows_in_step
 from fcdeploy.samples.source import Arrays, Load, Source
 
 
@@ -62,7 +62,7 @@ def _per_input(files: dict[str, Path], source: str, inputs: Sequence[TensorSpec]
 
 
 def _rows(files: dict[str, IO[bytes]], headers: dict[str, arrays.Header], index: int, source: str) -> Arrays:
-    with damage_named(source, f"sample {index}"):
+    with arrays.damage_named(source, f"sample {index}"):
         return {
             name: arrays.read_row(file, headers[name], index, f"{source}: array {name!r}")
             for name, file in files.items()
@@ -97,13 +97,13 @@ def _with_label(file: Path, label: Load, spec: TensorSpec, source: str, place: s
 
 
 def _header(file: Path, source: str) -> arrays.Header:
-    with damage_named(source, repr(file.name)), file.open("rb") as handle:
+    with arrays.damage_named(source, repr(file.name)), file.open("rb") as handle:
         return arrays.read_header(handle, file.stat().st_size, f"{source}: {file.name!r}")
 
 
 def _load(file: Path, source: str, place: str) -> np.ndarray[Any, Any]:
     what = f"{source}: {file.name!r}"
-    with damage_named(source, place), file.open("rb") as handle:
+    with arrays.damage_named(source, place), file.open("rb") as handle:
         return arrays.read_whole(handle, arrays.read_header(handle, file.stat().st_size, what), what)
 
 

@@ -7,7 +7,6 @@ inputs in step, so a data set of any size takes the memory of one sample.
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -19,8 +18,6 @@ from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import arrays, checks
 from fcdeploy.samples.source import Load, Source
 
-MAX_DEFLATE = 1032  # zlib's documented limit of how much one byte can expand to
-
 
 def open_npz(path: Path, inputs: Sequence[TensorSpec]) -> Source:
     """Check names, counts, shapes and dtypes from the headers alone; reading starts with iteration."""
@@ -31,14 +28,14 @@ def open_npz(path: Path, inputs: Sequence[TensorSpec]) -> Source:
         for name, info in members.items():
             what = f"{path.name}: array {name!r}"
             _check_claimed_size(info, path, what)
-            with damage_named(path.name, f"array {name!r}"), archive.open(info) as file:
+            with arrays.damage_named(path.name, f"array {name!r}"), archive.open(info) as file:
                 headers[name] = arrays.read_header(file, info.file_size, what)
     count = check_headers(headers, inputs, path.name)
 
     def read() -> Iterator[tuple[str, Load]]:
         with ExitStack() as stack:
             archive = stack.enter_context(_archive(path))
-            with damage_named(path.name, "its directory"):
+            with arrays.damage_named(path.name, "its directory"):
                 files: dict[str, IO[bytes]] = {n: stack.enter_context(archive.open(i)) for n, i in members.items()}
             yield from rows_in_step(files, headers, count, path.name)
 
@@ -80,19 +77,9 @@ def rows_in_step(
         file.read(headers[name].offset)
         streams[name] = arrays.read_rows(file, headers[name], f"{source}: array {name!r}")
     for index in range(count):
-        with damage_named(source, f"sample {index}"):
+        with arrays.damage_named(source, f"sample {index}"):
             row = {name: next(stream) for name, stream in streams.items()}
         yield f"sample {index}", partial(dict, row)
-
-
-@contextmanager
-def damage_named(source: str, place: str) -> Iterator[None]:
-    """What a broken zip or disk raises while it is read, as one error that names the place."""
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-        why = " ".join(str(error).split())
-        raise FcdeployError(f"{source} is damaged at {place}: {why}", arrays.SAVE_AGAIN) from error
 
 
 @contextmanager
@@ -116,5 +103,5 @@ def _check_claimed_size(info: zipfile.ZipInfo, path: Path, what: str) -> None:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise FcdeployError(f"{what} is compressed by method {info.compress_type}, expected deflate", arrays.SAVE_AGAIN)
     room = min(info.compress_size, path.stat().st_size)
-    if info.file_size > room * (MAX_DEFLATE if info.compress_type == zipfile.ZIP_DEFLATED else 1):
+    if info.file_size > room * (arrays.MAX_DEFLATE if info.compress_type == zipfile.ZIP_DEFLATED else 1):
         raise FcdeployError(f"{what} claims {info.file_size} bytes in {room}, more than it can hold", arrays.SAVE_AGAIN)

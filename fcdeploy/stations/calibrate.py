@@ -26,6 +26,7 @@ def calibrate(
     output: str | Path | None = None,
     csv_file: str | Path | None = None,
     samples: int | None = None,
+    seed: int | None = None,
     batch: int | None = None,
     preprocess: Path | None = None,
     everything: bool = False,
@@ -46,7 +47,7 @@ def calibrate(
         check_output(file, force=force, inputs=(path, Path(data)))
     begin = time.perf_counter()
     prepare(graph)
-    source = open_source(data, input_specs(graph), limit=samples, preprocess=preprocess)
+    source = open_source(data, input_specs(graph), limit=samples, seed=seed, preprocess=preprocess)
     calibration = observe(
         graph, source, model_hash=file_hash(path), batch=batch, everything=everything, keep_samples=keep_samples,
         on_step=on_step,

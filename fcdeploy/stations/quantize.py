@@ -41,7 +41,7 @@ from fcdeploy.records.report import Report
 from fcdeploy.runtime.cpu import target_named
 from fcdeploy.runtime.kernels import kernels_of
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import open_source
+from fcdeploy.samples import Source, open_source
 
 EFFORTS = ("fast", "balanced")
 
@@ -60,6 +60,7 @@ def quantize(
     costs: str | Path | None = None,
     dry_run: bool = False,
     samples: int | None = None,
+    seed: int | None = None,
     preprocess: Path | None = None,
     force: bool = False,
     on_step: OnStep | None = None,
@@ -82,7 +83,10 @@ def quantize(
         files = [path, *(Path(file) for file in (data, calibration, plan, costs) if file)]
         check_output(Path(output), force=force, inputs=tuple(files))
     changes = prepare(graph)
-    recorded, kept = _statistics(graph, path, data, calibration, samples, preprocess, on_step)
+    source = None
+    if data is not None:
+        source = open_source(data, input_specs(graph), limit=samples, seed=seed, preprocess=preprocess)
+    recorded, kept = _statistics(graph, path, source, calibration, on_step)
     start = Given(graph, recorded, kept, row, ranges, tuple(keep_float))
     if plan is not None:
         decided, spent = plan_from_file(start, plan), None
@@ -134,14 +138,11 @@ def _check_arguments(
 def _statistics(
     graph: ir.Model,
     path: Path,
-    data: str | Path | None,
+    source: Source | None,
     file: str | Path | None,
-    samples: int | None,
-    preprocess: Path | None,
     on_step: OnStep | None,
 ) -> tuple[Calibration, dict[str, Any]]:
     """The calibration, and the samples on which tools may run the model."""
-    source = None if data is None else open_source(data, input_specs(graph), limit=samples, preprocess=preprocess)
     if file is None:
         assert source is not None
         recorded = observe(graph, source, model_hash=file_hash(path), on_step=on_step)

@@ -46,6 +46,7 @@ class Data:
     data: str | Path
     inputs: Sequence[TensorSpec]
     limit: int | None
+    seed: int | None
     preprocess: Path | None
     sample_bytes: int
     count: int | None
@@ -55,7 +56,8 @@ class Data:
         size = batch_size(self.inputs, max(1, min(size, budget // max(1, self.sample_bytes))))
         fixed = batch_size(self.inputs, 1)
         wanted = [n for n in (most and max(fixed, most - most % fixed), self.limit) if n is not None]
-        source = open_source(self.data, self.inputs, limit=min(wanted, default=None), preprocess=self.preprocess)
+        most = min(wanted, default=None)
+        source = open_source(self.data, self.inputs, limit=most, seed=self.seed, preprocess=self.preprocess)
         return batches(source, size)
 
     def total(self, most: int) -> int | None:
@@ -72,6 +74,7 @@ def validate(
     layers: bool = False,
     same_data: bool = False,
     limit: int | None = None,
+    seed: int | None = None,
     preprocess: Path | str | None = None,
     on_step: OnStep | None = None,
 ) -> Report:
@@ -96,7 +99,7 @@ def validate(
             f"{against.name!r} is quantized and {int8.name!r} is not, expected it the other way round",
             f"fcdeploy validate {against} --against {int8} --data DATA",
         )
-    samples = _data(data, input_specs(float_model), limit, Path(preprocess) if preprocess else None)
+    samples = _data(data, input_specs(float_model), limit, seed, Path(preprocess) if preprocess else None)
 
     def choose(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, Decision | None]:
         return _choose(metric, outputs, labels, lambda name: is_probability(float_model, name))
@@ -118,11 +121,13 @@ def validate(
     return replace(report, values=values, warnings=(*untrusted, *flattered, *report.warnings))
 
 
-def _data(data: Path | str, inputs: list[TensorSpec], limit: int | None, preprocess: Path | None) -> Data:
-    source = open_source(data, inputs, limit=limit, preprocess=preprocess)
+def _data(
+    data: Path | str, inputs: list[TensorSpec], limit: int | None, seed: int | None, preprocess: Path | None
+) -> Data:
+    source = open_source(data, inputs, limit=limit, seed=seed, preprocess=preprocess)
     first = next(iter(source))
     size = sum(value.nbytes for value in first.inputs.values())
-    return Data(data, inputs, limit, preprocess, size, source.count)
+    return Data(data, inputs, limit, seed, preprocess, size, source.count)
 
 
 def _choose(

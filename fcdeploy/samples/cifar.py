@@ -1,0 +1,91 @@
+"""CIFAR-10's binary batches: records of one label byte and 3 x 32 x 32 bytes of pixels, nothing else in the file.
+
+The format is that of https://www.cs.toronto.edu/~kriz/cifar.html.  A folder stands for its `data_batch_*.bin`, in the
+order of their names: the training samples; `test_batch.bin` is taken when there is nothing else, or by its own name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import TensorSpec
+from fcdeploy.samples import arrays, checks, listing
+from fcdeploy.samples.preprocess import Preprocess, from_pixels, read_preprocess
+from fcdeploy.samples.source import Arrays, Load, Source
+
+RECORD = np.dtype([("label", "u1"), ("pixels", "u1", (3, 32, 32))])
+CLASSES = 10
+TRAINING, TEST = re.compile(r"data_batch_\d+\.bin$"), "test_batch.bin"
+
+
+def is_cifar(path: Path) -> bool:
+    """A file of whole records of which the first has a class, or a file or folder with CIFAR-10's names."""
+    if not path.is_file():
+        return path.is_dir() and bool(_batches(path))
+    if TRAINING.match(path.name) or path.name == TEST:
+        return True
+    if path.suffix != ".bin" or path.stat().st_size % RECORD.itemsize:
+        return False
+    with path.open("rb") as file:
+        first = file.read(1)
+    return first != b"" and first[0] < CLASSES
+
+
+def open_cifar(path: Path, inputs: Sequence[TensorSpec], preprocess: Path | None) -> Source:
+    """Check that the files hold whole records; pictures are read one at a time."""
+    files = _batches(path) if path.is_dir() else [path]
+    spec = checks.one_input(inputs, f"{path.name}: pictures")
+    counts = [_records(file) for file in files]
+    how = read_preprocess(preprocess, spec, stored=(32, 32, 3))
+
+    def read() -> Iterator[tuple[str, Load]]:
+        index = -1
+        for file, count in zip(files, counts, strict=True):
+            with ExitStack() as stack:
+                with arrays.damage_named(path.name, repr(file.name)):
+                    handle = stack.enter_context(file.open("rb"))
+                for record, index in enumerate(range(index + 1, index + 1 + count)):  # noqa: B020 - counts on
+                    place = f"sample {index} ({file.name})" if path.is_dir() else f"sample {index}"
+                    yield place, partial(_arrays, handle, record, place, how, spec, path.name)
+
+    return Source(path.name, (spec,), read, sum(counts), labelled=True)
+
+
+def _arrays(file: IO[bytes], record: int, place: str, how: Preprocess, spec: TensorSpec, source: str) -> Arrays:
+    with arrays.damage_named(source, place):
+        file.seek(record * RECORD.itemsize)
+        data = file.read(RECORD.itemsize)
+        if len(data) < RECORD.itemsize:
+            raise arrays.truncated(f"{source}, {place},")
+    label, pixels = np.frombuffer(data, RECORD)[0]
+    if label >= CLASSES:
+        raise FcdeployError(
+            f"{source}: {place} has label {label}, expected 0 to {CLASSES - 1}", "copy or download the file again"
+        )
+    return {spec.name: from_pixels(pixels.transpose(1, 2, 0), how, spec), "label": np.asarray(label, np.int64)}
+
+
+def _records(file: Path) -> int:
+    size = file.stat().st_size
+    if not size or size % RECORD.itemsize:
+        raise FcdeployError(
+            f"{file.name!r} has {size} bytes, expected whole records of {RECORD.itemsize}: a label and 3 x 32 x 32 pixels",
+            "copy or download the file again, whole",
+        )
+    return size // RECORD.itemsize
+
+
+def _batches(folder: Path) -> list[Path]:
+    """The training batches of a folder, else its test batch."""
+    with listing.entries(folder) as entries:
+        names = [entry.name for entry in entries if entry.name.endswith(".bin") and entry.is_file()]
+    training = [name for name in names if TRAINING.match(name)]
+    return [folder / name for name in sorted(training or [name for name in names if name == TEST])]

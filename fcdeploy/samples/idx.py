@@ -1,0 +1,146 @@
+"""MNIST's idx files, plain or gzipped: `train-images-idx3-ubyte` and the labels beside it, `train-labels-idx1-ubyte`.
+
+The format, as Yann LeCun's MNIST page gave it: two zero bytes, one for the type (8: unsigned bytes), one for the number
+of axes, then each length as a big-endian 32-bit integer, then the elements, last axis fastest.  A header is a claim:
+it is compared with the bytes that are there before anything is allocated.
+
+Of a folder that holds training and test pictures the training ones are taken; the others by the name of their file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import TensorSpec
+from fcdeploy.samples import arrays, checks, listing
+from fcdeploy.samples.preprocess import Preprocess, from_pixels, read_preprocess
+from fcdeploy.samples.source import Arrays, Load, Source
+
+PICTURES = re.compile(r"(.*)images([-.])idx3-ubyte(\.gz)?$")
+UNSIGNED_BYTES = 8
+
+Row = Callable[[], np.ndarray[Any, Any]]
+
+
+def is_idx(path: Path) -> bool:
+    """Does the file begin as an idx file does, or is there a file of pictures in the folder by MNIST's names?"""
+    if not path.is_file():
+        return path.is_dir() and bool(_pictures(path))
+    try:
+        with _opened(path) as file:
+            zeros, kind, axes = struct.unpack(">HBB", file.read(4))
+    except (OSError, EOFError, struct.error):
+        return False
+    return bool(zeros == 0 and 8 <= kind <= 14 and 1 <= axes <= 4)
+
+
+def open_idx(path: Path, inputs: Sequence[TensorSpec], preprocess: Path | None) -> Source:
+    """Check both files' headers against their sizes; pictures are read one at a time."""
+    pictures = _chosen(path) if path.is_dir() else path
+    spec = checks.one_input(inputs, f"{pictures.name}: pictures")
+    header = _header(pictures, 3, "pictures")
+    beside = _labels_beside(pictures)
+    labels = None if beside is None else (beside, _header(beside, 1, "labels"))
+    counts = {pictures.name: header.shape[0], **({labels[0].name: labels[1].shape[0]} if labels else {})}
+    count = checks.check_counts(counts, path.name)
+    how = read_preprocess(preprocess, spec, stored=(header.shape[1], header.shape[2], 1))
+
+    def read() -> Iterator[tuple[str, Load]]:
+        with ExitStack() as stack:
+            rows = _rows(stack.enter_context(_opened(pictures)), header, pictures)
+            marks = _rows(stack.enter_context(_opened(labels[0])), labels[1], labels[0]) if labels else None
+            for index in range(count):
+                with arrays.damage_named(pictures.name, f"sample {index}"):
+                    row, mark = next(rows), next(marks) if marks else None
+                yield f"sample {index}", partial(_arrays, row, mark, how, spec)
+
+    return Source(pictures.name, (spec,), read, count, labels is not None)
+
+
+def _arrays(row: Row, label: Row | None, how: Preprocess, spec: TensorSpec) -> Arrays:
+    picture = {spec.name: from_pixels(row()[:, :, None], how, spec)}
+    return picture if label is None else {**picture, "label": label().astype(np.int64)}
+
+
+def _rows(file: IO[bytes], header: arrays.Header, path: Path) -> Iterator[Row]:
+    """Every row as a function that reads it; a compressed file has only one way, from the beginning to the end."""
+    if not _is_gzip(path):
+        yield from (partial(arrays.read_row, file, header, i, repr(path.name)) for i in range(header.shape[0]))
+        return
+    file.read(header.offset)
+    for row in arrays.read_rows(file, header, repr(path.name)):
+        yield partial(np.asarray, row)
+
+
+def _header(path: Path, axes: int, what: str) -> arrays.Header:
+    """The header of a file of unsigned bytes with so many axes, and as many bytes in the file as it declares."""
+    name = f"{path.name!r}"
+    with arrays.damage_named(path.name, "its header"), _opened(path) as file:
+        start = file.read(4 + 4 * axes)
+    if start[:4] != bytes((0, 0, UNSIGNED_BYTES, axes)):
+        raise FcdeployError(
+            f"{name} begins with {start[:4].hex(' ') or 'nothing'}, expected 00 00 08 {axes:02x}: "
+            f"{what} as unsigned bytes with {axes} {'axis' if axes == 1 else 'axes'}",
+            "give the file of pictures, train-images-idx3-ubyte; labels are found beside it",
+        )
+    if len(start) < 4 + 4 * axes:
+        raise FcdeployError(f"{name} ends within its header", "copy or download the file again, whole")
+    shape = struct.unpack(f">{axes}I", start[4:])
+    declared, held = 4 + 4 * axes + prod(shape), path.stat().st_size
+    room = held * arrays.MAX_DEFLATE if _is_gzip(path) else held
+    if declared > room or (declared != room and not _is_gzip(path)):
+        raise FcdeployError(
+            f"{name} declares {' x '.join(map(str, shape))} bytes after its header, {declared} in all, but has {held}",
+            "copy or download the file again, whole",
+        )
+    return arrays.Header(shape, np.dtype(np.uint8), False, len(start))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Files of pictures by MNIST's names, sorted."""
+    with listing.entries(folder) as entries:
+        return sorted(folder / entry.name for entry in entries if PICTURES.match(entry.name) and entry.is_file())
+
+
+def _chosen(folder: Path) -> Path:
+    """The file of pictures of a folder: the only one, or the only one of training samples."""
+    found = _pictures(folder)
+    training = [path for path in found if "train" in path.name]
+    for files in (found, training):
+        if len(files) == 1:
+            return files[0]
+    raise FcdeployError(
+        f"folder {str(folder)!r} holds {len(found)} files of pictures: {checks.listed(path.name for path in found)}",
+        f"give one of them: --data {found[0]}",
+    )
+
+
+def _labels_beside(pictures: Path) -> Path | None:
+    """The file of labels that belongs to a file of pictures, compressed or not."""
+    match = PICTURES.match(pictures.name)
+    if match is None:
+        return None
+    name = f"{match[1]}labels{match[2]}idx1-ubyte"
+    endings = ("", ".gz") if match[3] is None else (".gz", "")
+    return next((path for end in endings if (path := pictures.with_name(name + end)).is_file()), None)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return gzip.open(path) if _is_gzip(path) else path.open("rb")  # type: ignore[return-value]
+
+
+def _is_gzip(path: Path) -> bool:
+    """By its first bytes, whatever it is called."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
