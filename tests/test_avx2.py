@@ -1,6 +1,7 @@
 """The emulator of the byte kernels against the real ones, and against a loop that saturates one pair at a time.
 
-On a CPU that adds pairs in 16 bits the real kernels are compared with the saturating variant, elsewhere with the exact.
+On a CPU that adds pairs in 16 bits the real kernels are compared with the saturating variant, elsewhere with the exact;
+what such kernels computed is also in a file, so that the saturating variant is checked everywhere.
 """
 
 from __future__ import annotations
@@ -8,45 +9,19 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
+import avx2_cases
 import numpy as np
-import onnx
 import pytest
+from avx2_cases import run, saturates_here
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto as Tp
 from onnx import helper as oh
-from onnx import numpy_helper as nh
 
 from fcdeploy.arithmetic import avx2
-from fcdeploy.runtime.session import Session
 
 Array = np.ndarray[Any, Any]
-TYPES = {np.dtype(np.uint8): Tp.UINT8, np.dtype(np.int8): Tp.INT8, np.dtype(np.int32): Tp.INT32}
-X_SCALE, Y_ZERO = np.float32(0.02), 100
 many = settings(max_examples=60, deadline=None, derandomize=True)
-
-
-def run(node: onnx.NodeProto, inputs: dict[str, Array], weights: dict[str, Any], out: int, threads: int = 1) -> Array:
-    """The output y of a model of one node."""
-    graph = oh.make_graph(
-        [node],
-        "one",
-        [oh.make_tensor_value_info(name, TYPES[array.dtype], array.shape) for name, array in inputs.items()],
-        [oh.make_tensor_value_info("y", out, None)],
-        [nh.from_array(np.asarray(array), name) for name, array in weights.items()],
-    )
-    opsets = [oh.make_opsetid("", 13), oh.make_opsetid("com.microsoft", 1)]
-    model = oh.make_model(graph, opset_imports=opsets, ir_version=8)
-    result: Array = Session(model.SerializeToString(), threads=threads).run(inputs)[0]
-    return result
-
-
-def saturates_here() -> bool:
-    """One pair, 255 * 127 twice: 64,770, or 32,767 where it is added in 16 bits."""
-    node = oh.make_node("MatMulInteger", ["a", "w"], ["y"])
-    answer = run(node, {"a": np.full((1, 2), 255, np.uint8)}, {"w": np.full((2, 1), 127, np.int8)}, Tp.INT32)
-    assert answer in (64770, 32767)
-    return bool(answer == 32767)
 
 
 EXACT = not saturates_here()
@@ -62,27 +37,11 @@ def loop(a: Array, w: Array) -> Array:
     return total
 
 
-def bytes_like(random: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Half of them at an end of the range, so that pairs overflow."""
-    info = np.iinfo(dtype)
-    array = random.integers(info.min, info.max + 1, shape).astype(dtype)
-    extreme = random.random(shape)
-    array[extreme < 0.4] = info.max
-    array[extreme > 0.9] = info.min
-    return array
-
-
-def scales(random: np.random.Generator, channels: int, reduced: int) -> tuple[Array, np.float32]:
-    """Per channel, and of an output that neither vanishes nor always clips."""
-    w = random.uniform(0.001, 0.01, channels).astype(np.float32)
-    return w, np.float32(X_SCALE * w.mean() * 255 * np.sqrt(reduced) / 2)
-
-
 @many
 @given(st.integers(1, 4), st.integers(1, 19), st.integers(1, 5), st.integers(0, 255), st.integers(-9, 9), st.integers())
 def test_dense_sums_are_those_of_a_loop(m: int, k: int, n: int, zero: int, weight_zero: int, seed: int) -> None:
-    random = np.random.default_rng(abs(seed))
-    a, w = bytes_like(random, (m, k), np.uint8), bytes_like(random, (n, k), np.int8)
+    random = avx2_cases.draw(abs(seed) % 2**32)
+    a, w = avx2_cases.bytes_like(random, (m, k), np.uint8), avx2_cases.bytes_like(random, (n, k), np.int8)
     correction = zero * w.sum(axis=1, dtype=np.int64) + weight_zero * a.sum(axis=1, dtype=np.int64)[:, None]
     found = avx2.dense(a, w, zero_point=zero, weight_zero_point=weight_zero)
     np.testing.assert_array_equal(found, loop(a, w) - correction + k * zero * weight_zero)
@@ -139,25 +98,8 @@ def convolutions(draw: st.DrawFn) -> dict[str, Any]:
 @settings(many, max_examples=150)
 @given(convolutions())
 def test_convolution_is_the_real_kernel(case: dict[str, Any]) -> None:
-    random = np.random.default_rng(case["seed"])
-    kind, weight_kind = case["types"]
-    zero = case["zero"] - (128 if kind is np.int8 else 0)
-    y_zero = Y_ZERO - (128 if kind is np.int8 else 0)
-    x = bytes_like(random, (case["batch"], case["channels"], *case["space"]), kind)
-    w = bytes_like(random, (case["outs"], case["channels"] // case["groups"], *case["kernel"]), weight_kind)
-    w_scale, y_scale = scales(random, case["outs"], w[0].size)
-    bias = random.integers(-5000, 5000, case["outs"]).astype(np.int32)
-    geometry = {key: case[key] for key in ("strides", "pads", "dilations")}
-    names = ["x", "xs", "xz", "w", "ws", "wz", "ys", "yz", "b"]
-    constants = {"xs": X_SCALE, "xz": kind(zero), "w": w, "ws": w_scale, "ys": y_scale, "yz": kind(y_zero), "b": bias}
-    constants["wz"] = np.full(case["outs"], case["weight_zero"], weight_kind)
-    node = oh.make_node("QLinearConv", names, ["y"], group=case["groups"], **geometry)
-    real = run(node, {"x": x}, constants, TYPES[np.dtype(kind)], case["threads"])
-    emulated = avx2.convolution(
-        x, w, zero_point=zero, weight_zero_point=case["weight_zero"], groups=case["groups"], exact=EXACT, **geometry
-    )
-    y = avx2.requantize(emulated, (X_SCALE, w_scale, y_scale), y_zero, bias=bias, axis=1, dtype=np.dtype(kind).name)
-    np.testing.assert_array_equal(y, real)
+    layer = avx2_cases.convolution(case)
+    np.testing.assert_array_equal(layer.exact if EXACT else layer.saturating, layer.run(case["threads"]))
 
 
 @st.composite
@@ -171,35 +113,32 @@ def dense_layers(draw: st.DrawFn) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("op", ["QLinearMatMul", "QGemm", "QGemm to float", "MatMulIntegerToFloat", "MatMulInteger"])
+@pytest.mark.parametrize("op", avx2_cases.DENSE_OPS)
 @settings(many, max_examples=40)
 @given(dense_layers())
 def test_dense_layer_is_the_real_kernel(op: str, case: dict[str, Any]) -> None:
-    random = np.random.default_rng(case["seed"])
-    a = bytes_like(random, (case["m"], case["k"]), np.uint8)
-    w = bytes_like(random, (case["k"], case["n"]), case["kind"])
-    w_scale, y_scale = scales(random, case["n"], case["k"])
-    bias = random.integers(-5000, 5000, case["n"]).astype(np.int32)
-    float_bias = random.normal(size=case["n"]).astype(np.float32)
-    sums = avx2.dense(a, w.T, zero_point=case["zero"], weight_zero_point=case["weight_zero"], exact=EXACT)
-    three, two = (X_SCALE, w_scale, y_scale), (X_SCALE, w_scale)
-    names, expected, out = {
-        "QLinearMatMul": ("a xs xz w ws wz ys yz", avx2.requantize(sums, three, Y_ZERO), Tp.UINT8),
-        "QGemm": ("a xs xz w ws wz b ys yz", avx2.requantize(sums, three, Y_ZERO, bias=bias, alpha=1.5), Tp.UINT8),
-        "QGemm to float": ("a xs xz w ws wz b", avx2.dequantize(sums, two, bias=bias, alpha=1.5), Tp.FLOAT),
-        "MatMulIntegerToFloat": ("a w xs ws xz wz fb", avx2.dequantize(sums, two, float_bias=float_bias), Tp.FLOAT),
-        "MatMulInteger": ("a w xz wz", sums, Tp.INT32),
-    }[op]
-    constants = {
-        "xs": X_SCALE, "xz": np.uint8(case["zero"]), "ws": w_scale, "ys": y_scale, "yz": np.uint8(Y_ZERO), "b": bias,
-        "wz": np.full(case["n"], case["weight_zero"], case["kind"]), "fb": float_bias, "w": w,
-    }  # fmt: skip
-    inputs = {"a": a} if case["stored"] else {"a": a, "w": w}
-    kernel = op.split()[0]
-    domain = "com.microsoft" if kernel in ("QGemm", "MatMulIntegerToFloat") else ""
-    node = oh.make_node(kernel, names.split(), ["y"], domain=domain, **({"alpha": 1.5} if kernel == "QGemm" else {}))
-    weights = {name: constants[name] for name in names.split() if name not in inputs}
-    np.testing.assert_array_equal(run(node, inputs, weights, out, case["threads"]), expected)
+    layer = avx2_cases.dense(op, case)
+    np.testing.assert_array_equal(layer.exact if EXACT else layer.saturating, layer.run(case["threads"]))
+
+
+def test_saturating_emulator_is_what_avx2_kernels_computed() -> None:
+    """On every CPU: against integers that were recorded where the kernels saturate, `avx2_cases.py` says how."""
+    with np.load(avx2_cases.FILE) as file:
+        real = dict(file)
+    layers = dict(avx2_cases.recorded())
+    assert list(layers) == list(real)
+    for name, layer in layers.items():
+        np.testing.assert_array_equal(layer.saturating, real[name], err_msg=name)
+    differs = sum((layer.saturating != layer.exact).any() for layer in layers.values())
+    assert differs > len(layers) / 2
+
+
+@pytest.mark.skipif(EXACT, reason="the kernels of this CPU add in 32 bits")
+@pytest.mark.parametrize("threads", avx2_cases.THREADS)
+def test_kernels_here_compute_what_was_recorded(threads: int) -> None:
+    with np.load(avx2_cases.FILE) as file:
+        for name, layer in avx2_cases.recorded():
+            np.testing.assert_array_equal(layer.run(threads), file[name], err_msg=name)
 
 
 @pytest.mark.parametrize("x_scale", [0.013, 0.1, 0.37, 1.7])
