@@ -51,6 +51,11 @@ class Histogram:
         """Elements that are NaN or infinite: their exponent bits are all ones."""
         return int(self.counts[(self.codes & 0x7F80) == 0x7F80].sum())
 
+    @property
+    def ends_only(self) -> bool:
+        """A range that was measured elsewhere: its ends are known, and nothing between them."""
+        return not len(self.codes) and self.low < self.high
+
 
 @dataclass(frozen=True)
 class Moments:

@@ -130,4 +130,6 @@ def _clip(node: ir.Node) -> tuple[str, str]:
 
 def _usable(value: ir.Value, calibration: Calibration) -> bool:
     record = calibration.tensors.get(value.name or "")
-    return record is not None and record.histogram.total > record.histogram.nonfinite == 0
+    if record is None:
+        return False
+    return record.histogram.ends_only or record.histogram.total > record.histogram.nonfinite == 0

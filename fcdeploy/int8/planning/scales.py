@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import activation_qparams
 from fcdeploy.arithmetic.ranges import METHODS
+from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.planning.decide import writes_bytes
 from fcdeploy.int8.planning.layers import data_inputs, fill_value, is_constant
 from fcdeploy.records.calibration import Calibration, Histogram
@@ -92,7 +93,14 @@ def _range(value: ir.Value, calibration: Calibration, method: Callable[[Histogra
         return Range(float(min(np.min(array), 0.0)), float(max(np.max(array), 0.0)))
     producer = value.producer()
     fixed = operator(producer.op_type, producer.domain).output if producer else None
-    return fixed or method(calibration.tensors[value.name or ""].histogram)
+    seen = calibration.tensors[value.name or ""].histogram
+    if seen.ends_only and not fixed and method is not METHODS["minmax"]:
+        raise FcdeployError(
+            f"tensor {value.name!r}: its range, {seen.low:.4g} to {seen.high:.4g}, was measured elsewhere and has no "
+            "histogram, which every range method but minmax needs",
+            "--ranges minmax, or a calibration of your own: fcdeploy calibrate MODEL --data DATA",
+        )
+    return fixed or method(seen)
 
 
 class Groups:
