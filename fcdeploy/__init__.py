@@ -9,11 +9,12 @@ import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["bench", "calibrate", "export", "inspect", "quantize", "validate"]
+__all__ = ["bench", "bundle", "calibrate", "export", "inspect", "load_bundle", "quantize", "validate", "verify"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a station when it is first used: `import fcdeploy` alone loads neither onnxruntime nor torch."""
+    """Import a function when it is first used: `import fcdeploy` alone loads neither onnxruntime nor torch."""
     if name not in __all__:
         raise AttributeError(f"module 'fcdeploy' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"fcdeploy.stations.{name}"), name)
+    module = "bundles.load" if name == "load_bundle" else f"stations.{name}"
+    return getattr(importlib.import_module(f"fcdeploy.{module}"), name)

@@ -137,6 +137,8 @@ def test_the_guide_s_json_keys_are_printed(done: set[str], capsys: pytest.Captur
         "quantize": "quantize d.onnx --int8 --calibration d.calib -o d8.onnx",
         "validate": "validate d8.onnx --against d.onnx --data calib_data/digits64.eval.npz --samples 64",
         "bench": "bench d8.onnx --against d.onnx",
+        "bundle": "bundle d8.onnx -o d.fcd",
+        "verify": "verify d.fcd",
     }
     rows = dict(re.findall(r"^\| (\w+) \| (`.*) \|$", GUIDE.read_text().split("| command | keys |")[1], re.MULTILINE))
     assert set(rows) == set(runs)

@@ -19,7 +19,7 @@ FLOORS = {
     "tables": 2,
     "graph": 3,
     "runtime": 4,
-    "prepare": 5, "samples": 5,
+    "bundles": 5, "prepare": 5, "samples": 5,
     "int8": 6, "proof": 6, "pytorch": 6,
     "stations": 7,
     "cli": 8, "console": 8,

@@ -25,6 +25,8 @@ COMMANDS = {
     "quantize": "float ONNX model to int8 ONNX model",
     "validate": "compare an int8 model with the float model it was made from",
     "bench": "time a model, or two against each other",
+    "bundle": "model, manifest, reports and golden samples in one folder or zip to deploy",
+    "verify": "check a bundle's hashes and its golden samples on this CPU",
     "demo": "the whole line on the networks of a project checkout",
 }
 """Command -> its line in `fcdeploy --help`. Module `fcdeploy.cli.<command>` defines the click command `command`."""

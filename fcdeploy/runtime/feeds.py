@@ -33,9 +33,9 @@ def fixed(
     return [_fixed(spec, batch, shapes.get(spec.name)) for spec in specs]
 
 
-def draw(specs: Sequence[TensorSpec]) -> dict[str, np.ndarray[Any, Any]]:
+def draw(specs: Sequence[TensorSpec], *, seed: int = SEED) -> dict[str, np.ndarray[Any, Any]]:
     """Normal numbers; bytes of any value; 0 and 1 for other integers, which any table that they index has."""
-    random = np.random.default_rng(SEED)
+    random = np.random.default_rng(seed)
     feeds: dict[str, np.ndarray[Any, Any]] = {}
     for spec in specs:
         shape = tuple(n or 0 for n in spec.shape)

@@ -43,14 +43,20 @@ def parse(text: str | None) -> dict[str, str]:
         found = json.loads(text)
     except ValueError as error:
         raise FcdeployError(f"metadata {KEY!r} is not JSON: {text[:60]!r}", hint) from error
+    return checked(found, f"metadata {KEY!r}")
+
+
+def checked(found: object, source: str) -> dict[str, str]:
+    """The entries, when all of them may travel; `source` is what to call them in the error that is raised otherwise."""
+    hint = f"entries that may travel: {', '.join(ALLOWED)}"
     if not isinstance(found, dict):
-        raise FcdeployError(f"metadata {KEY!r} is {text[:60]!r}, expected a JSON object of config entries", hint)
+        raise FcdeployError(f"{source} is {str(found)[:60]!r}, expected a JSON object of config entries", hint)
     for name, value in found.items():
         if name not in ALLOWED:
-            raise FcdeployError(f"metadata {KEY!r} sets {name!r}, which a model may not set", hint)
-        if value not in ALLOWED[name]:
+            raise FcdeployError(f"{source} sets {name!r}, which a model may not set", hint)
+        if not isinstance(value, str) or value not in ALLOWED[name]:
             raise FcdeployError(
-                f"metadata {KEY!r} sets {name!r} to {value!r}, expected {_either(ALLOWED[name])}",
+                f"{source} sets {name!r} to {value!r}, expected {_either(ALLOWED[name])}",
                 f'"{name}": "{min(ALLOWED[name])}"',
             )
     return dict(found)

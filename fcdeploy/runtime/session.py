@@ -38,10 +38,10 @@ class Session:
     """A model ready to run on the CPU.
 
     `model` is a path, serialized bytes, or an onnx-ir model; session options that its metadata carry are obeyed
-    (`fcdeploy.runtime.options`), unless `obey` is False.  `threads` defaults to the CPUs of this process.
-    `weights` holds the files of weights outside a model given as bytes, by the names the model has for them; then no
-    other file is read.  `optimize=False` turns graph optimization off; `precise=True` asks for 32-bit accumulation of
-    byte products on x86; `dump` writes the graph as onnxruntime optimized it.
+    (`fcdeploy.runtime.options`), unless `obey` is False, and `entries` besides.  `threads` defaults to the CPUs of this
+    process.  `weights` holds the files of weights outside a model given as bytes, by the names the model has for them;
+    then no other file is read.  `optimize=False` turns graph optimization off; `precise=True` asks for 32-bit
+    accumulation of byte products on x86; `dump` writes the graph as onnxruntime optimized it.
     """
 
     def __init__(
@@ -55,12 +55,14 @@ class Session:
         profile: Path | None = None,
         obey: bool = True,
         weights: Mapping[str, bytes] | None = None,
+        entries: Mapping[str, str] | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = FATAL_ONLY
         options.intra_op_num_threads = threads or cores()
         options.inter_op_num_threads = 1
-        entries = {"session.intra_op.allow_spinning": "0", **(options_of(model) if obey else {})}
+        carried = options_of(model) if obey else {}
+        entries = {"session.intra_op.allow_spinning": "0", **carried, **(entries or {})}
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if precise:

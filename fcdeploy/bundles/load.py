@@ -1,0 +1,83 @@
+"""A bundle to predict with; it needs NumPy and onnxruntime, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcdeploy.bundles import golden
+from fcdeploy.bundles.read import Stored, altered, open_bundle
+from fcdeploy.errors import FcdeployError
+from fcdeploy.records.manifest import AGAIN, Manifest
+from fcdeploy.runtime.feeds import check
+from fcdeploy.runtime.options import checked
+from fcdeploy.runtime.session import Session
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A loaded bundle. `manifest` says what is in it, `session` runs it."""
+
+    manifest: Manifest
+    session: Session
+    stored: Stored
+
+    def predict(self, **arrays: Array) -> dict[str, Array]:
+        """All outputs by name, from one array for each input, in the manifest's dtypes and shapes.
+
+        Preprocessing is not applied: arrays are what the model reads.  A name that is no Python word goes in as
+        `predict(**{"input.1": array})`.  Raises FcdeployError when an array does not fit.
+        """
+        check(arrays, self.manifest.inputs)
+        return dict(zip(self.session.outputs, self.session.run(arrays), strict=True))
+
+    def golden_runs(self) -> list[golden.Run]:
+        """The golden runs: what was fed and what came out. Raises FcdeployError when they are damaged."""
+        name = self.manifest.golden
+        if name is None:
+            return []
+        inputs, outputs = ([spec.name for spec in specs] for specs in (self.manifest.inputs, self.manifest.outputs))
+        return golden.from_bytes(self.stored.read(name), inputs, outputs, f"bundle {str(self.stored.path)!r}")
+
+    def compare(self) -> list[golden.Difference]:
+        """What this CPU answers on the golden samples, compared with what they say, output by output."""
+        return golden.compare(self.golden_runs(), lambda feeds: self.predict(**feeds))
+
+
+def load_bundle(path: str | Path, *, threads: int | None = None) -> Bundle:
+    """Load a bundle, a folder or a zip, with the session options of its manifest.
+
+    `threads` defaults to the CPUs of this process.  Every hash is checked first.  Raises FcdeployError when the bundle
+    is damaged, when its model does not load, or when the model is not what the manifest says.
+    """
+    return load_stored(open_bundle(path), threads=threads)
+
+
+def load_stored(stored: Stored, *, threads: int | None = None) -> Bundle:
+    """The same from a bundle that is open."""
+    manifest = stored.manifest
+    source = f"bundle {str(stored.path)!r}"
+    entries = checked(manifest.session, f"{source}: the manifest's session")
+    for name in stored.altered():
+        raise altered(stored.path, name)
+    if stored.zipped:
+        weights = {name: stored.read(name) for name in manifest.weights}
+        session = Session(stored.read(manifest.model), threads=threads, weights=weights, entries=entries)
+    else:
+        session = Session(stored.path / manifest.model, threads=threads, entries=entries)
+    for side, said, found in (
+        ("inputs", manifest.inputs, session.input_specs),
+        ("outputs", manifest.outputs, session.output_specs),
+    ):
+        if said != found:
+            raise FcdeployError(
+                f"{source}: the manifest's {side} are {', '.join(map(str, said))}, "
+                f"the model's {', '.join(map(str, found))}",
+                AGAIN,
+            )
+    return Bundle(manifest, session, stored)

@@ -1,0 +1,105 @@
+"""Writing a bundle: a folder, or a zip when the name ends in .zip, put in place whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fcdeploy.bundles.golden import stored
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import check_output, file_hash, replacing
+from fcdeploy.records.manifest import MANIFEST, File, Manifest, to_json
+
+Content = bytes | Path
+"""A file of the bundle: its bytes, or where they lie."""
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON for people and for diffs; equal values give equal bytes."""
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def check_bundle_output(output: Path, *, force: bool, inputs: tuple[Path, ...] = ()) -> None:
+    """Refuse an output before any work; with `force` a folder is replaced only when it is a bundle."""
+    if not output.is_dir():
+        check_output(output, force=force, inputs=inputs)
+        return
+    if not (output / MANIFEST).is_file():
+        raise FcdeployError(f"output {str(output)!r} is a folder that is no bundle", "-o model.fcd")
+    if not force:
+        raise FcdeployError(f"output {str(output)!r} exists", "add --force to replace it, or give another name with -o")
+    if inside := next((path for path in inputs if path.resolve().is_relative_to(output.resolve())), None):
+        raise FcdeployError(
+            f"output {str(output)!r} would replace the input {str(inside)!r}", "give another name with -o"
+        )
+
+
+def write_bundle(output: Path, manifest: Manifest, contents: Mapping[str, Content], *, force: bool) -> Manifest:
+    """Write the files and the manifest that names them; return it. Equal contents give equal bytes."""
+    files = {name: _described(content) for name, content in sorted(contents.items())}
+    manifest = replace(manifest, files=files)
+    everything: dict[str, Content] = {MANIFEST: json_bytes(to_json(manifest)), **dict(sorted(contents.items()))}
+    if output.suffix == ".zip":
+        with replacing(output, force=force) as aside:
+            _zip(aside, everything)
+    else:
+        with _replacing_folder(output, force=force) as folder:
+            for name, content in everything.items():
+                _put(folder / name, content)
+    return manifest
+
+
+def _described(content: Content) -> File:
+    if isinstance(content, bytes):
+        return File(len(content), hashlib.sha256(content).hexdigest())
+    return File(content.stat().st_size, file_hash(content))
+
+
+def _zip(path: Path, contents: Mapping[str, Content]) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, strict_timestamps=True) as archive:
+        for name, content in contents.items():
+            info = stored(name)
+            if isinstance(content, bytes):
+                archive.writestr(info, content)
+                continue
+            info.file_size = content.stat().st_size  # a file beyond 2 GB needs the long form, and this says so
+            with content.open("rb") as source, archive.open(info, "w") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+
+
+def _put(path: Path, content: Content) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        shutil.copyfile(content, path)
+
+
+@contextmanager
+def _replacing_folder(output: Path, *, force: bool) -> Iterator[Path]:
+    """A folder beside `output` that takes its place when the block ends well, and is deleted when it does not."""
+    check_bundle_output(output, force=force)
+    aside = None
+    try:
+        aside = Path(tempfile.mkdtemp(prefix=f".{output.name[:100]}.", dir=output.parent))
+        new, old = aside / "new", aside / "old"
+        new.mkdir()
+        yield new
+        if output.exists():
+            output.rename(old)
+        new.rename(output)
+    except OSError as error:
+        raise FcdeployError(
+            f"cannot write {str(output)!r}: {error.strerror}", "give a folder with room, -o OUT"
+        ) from error
+    finally:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,35 @@
+"""`fcdeploy bundle`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fcdeploy import console
+from fcdeploy.cli import options
+
+
+@click.command("bundle")
+@click.argument("int8", type=options.FILE)
+@options.output_option("The bundle: a folder, or a zip when the name ends in .zip.", required=True)
+@click.option("--name", metavar="NAME", help="What it is served as; the file's name up to its first dot by default.")
+@click.option("--version", default="1", show_default=True, metavar="N", help="The version it is served as.")
+@click.option("--calibration", type=options.FILE, metavar="C", help="Put in what was recorded of every tensor.")
+@click.option(
+    "--plan", type=options.FILE, metavar="FILE", help="Put in the plan, as quantize --dry-run --json printed it."
+)
+@click.option("--validation", type=options.FILE, metavar="FILE", help="Put in the report of validate --json.")
+@click.option("--samples", type=options.COUNT, metavar="N", help="How many golden samples; 4 by default.")
+@options.data_option(required=False)
+@options.preprocess_option
+@options.force_option
+@options.json_option
+def command(int8: Path, output: Path, as_json: bool, **arguments: object) -> None:
+    """Put a model and all that is known of it into one folder or zip that is deployed whole.
+
+    Golden samples, with the outputs of this CPU, are taken from DATA, else from the calibration, else made up.
+    """
+    from fcdeploy.stations.bundle import bundle
+
+    console.show(bundle(int8, output=output, **arguments), as_json=as_json)  # type: ignore[arg-type]

@@ -1,0 +1,237 @@
+"""An int8 model and all that is known of it, as one folder or zip that is deployed whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy import __version__
+from fcdeploy.bundles import golden
+from fcdeploy.bundles.write import Content, check_bundle_output, json_bytes, write_bundle
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import input_specs, read_model, weight_files
+from fcdeploy.graph.opset import RUNTIMES
+from fcdeploy.records import calibration as calibrations
+from fcdeploy.records import plan as plans
+from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.manifest import NAME, VERSION, Manifest, plain
+from fcdeploy.records.report import Report
+from fcdeploy.records.signature import TensorSpec
+from fcdeploy.runtime.cpu import cpu_name, detect
+from fcdeploy.runtime.feeds import draw, fixed
+from fcdeploy.runtime.options import options_of
+from fcdeploy.runtime.session import Session, versions
+from fcdeploy.runtime.trust import refuse_untrusted
+from fcdeploy.samples import batch_size, batches, open_source
+from fcdeploy.samples.preprocess import read_preprocess
+
+MODEL, GOLDEN = "model.onnx", "golden.npz"
+RUNS = 4  # golden samples unless --samples says otherwise
+REMAKE = "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx"
+
+
+def bundle(
+    int8: str | Path,
+    *,
+    output: str | Path,
+    name: str | None = None,
+    version: str = "1",
+    calibration: str | Path | None = None,
+    plan: str | Path | None = None,
+    validation: str | Path | None = None,
+    data: str | Path | None = None,
+    samples: int | None = None,
+    preprocess: Path | None = None,
+    force: bool = False,
+) -> Report:
+    """Write the model, what it was made from and how it answers as a bundle, `docs/bundle.md`.
+
+    Golden samples are the first `samples` (4) of `data`, else some that the calibration carries, else drawn with a seed;
+    their outputs are those of this CPU.  `calibration`, `plan` and `validation` are the files of `fcdeploy calibrate`,
+    `quantize --dry-run --json` and `validate --json`.  Raises FcdeployError when they are not this model's.
+    """
+    path, out = Path(int8), Path(output)
+    given = [Path(file) for file in (path, calibration, plan, validation, data, preprocess) if file]
+    check_bundle_output(out, force=force, inputs=tuple(given))
+    model = read_model(path)
+    warnings = list(refuse_untrusted(model, str(path)))
+    made = _made_from(model, str(path))
+    contents: dict[str, Content] = {MODEL: path, **_weights(model, path)}
+    recorded = _calibration(calibration, made)
+    reports = {
+        "plan": _plan(plan, made),
+        "calibration": None if recorded is None else _summary(recorded),
+        "validation": _validation(validation),
+    }
+    if reports["validation"] and not reports["validation"].get("passed"):
+        warnings.append(f"validation report {str(validation)!r} says that the model did not pass")
+    contents |= {f"{key}.json": json_bytes(value) for key, value in reports.items() if value is not None}
+    session = Session(path, threads=1)
+    _check_ends(session, str(path))
+    source, runs = _golden(session, model, recorded, data, samples or RUNS, preprocess)
+    contents[GOLDEN] = golden.to_bytes(runs)
+    opset, ir_version = model.opset_imports.get("", 1), model.ir_version
+    manifest = Manifest(
+        name=_checked("name", name or path.name.split(".")[0], NAME, "letters, digits, '.', '_' and '-'"),
+        version=_checked("version", version, VERSION, "a positive number"),
+        model=MODEL,
+        inputs=session.input_specs,
+        outputs=session.output_specs,
+        files={},
+        made_from=made,
+        made_by={
+            "fcdeploy": __version__,
+            "onnxruntime": versions()["onnxruntime"],
+            "cpu": cpu_name(),
+            "family": detect().name,
+        },
+        needs={"opset": str(opset), "ir_version": str(ir_version), "onnxruntime": RUNTIMES.get(opset, "")},
+        session=options_of(path),
+        golden=GOLDEN,
+        golden_from=source,
+        preprocess=None if preprocess is None else asdict(read_preprocess(preprocess, input_specs(model)[0])),
+        reports=tuple(key for key, value in reports.items() if value is not None),
+    )
+    manifest = write_bundle(out, manifest, contents, force=force)
+    return _report(out, manifest, len(runs), warnings)
+
+
+def _made_from(model: ir.Model, name: str) -> dict[str, str]:
+    """What `quantize` wrote into the model about its origin; {} for a model of another tool."""
+    text = model.metadata_props.get("fcdeploy", "{}")
+    try:
+        found = json.loads(text)
+        return {str(key): str(value) for key, value in found.items()}
+    except (ValueError, AttributeError) as error:
+        raise FcdeployError(f"model {name!r}: its metadata 'fcdeploy' is {text[:60]!r}", REMAKE) from error
+
+
+def _weights(model: ir.Model, path: Path) -> dict[str, Path]:
+    """Files of weights beside the model, under the names that the model has for them."""
+    taken = {MODEL, GOLDEN, "plan.json", "calibration.json", "validation.json"}
+    found = {}
+    for name in weight_files(model):
+        if not plain(name) or name in taken:
+            raise FcdeployError(
+                f"model {str(path)!r} has weights in {name!r}, a name that a bundle cannot hold",
+                "write the model again with weights in 'model.data'",
+            )
+        found[name] = path.parent / name
+    return found
+
+
+def _calibration(file: str | Path | None, made: Mapping[str, str]) -> Calibration | None:
+    if file is None:
+        return None
+    recorded = calibrations.read(Path(file))
+    if made and (made.get("float"), made.get("data")) != (recorded.model, recorded.data):
+        raise FcdeployError(f"calibration {str(file)!r} is not the one that the model was made with", REMAKE)
+    return recorded
+
+
+def _summary(recorded: Calibration) -> dict[str, Any]:
+    """What was recorded of each tensor, in numbers; no samples."""
+    rows = [
+        {"name": r.name, "kind": r.kind, "layer": r.layer, "op": r.op, "shape": list(r.shape),
+         "min": r.histogram.low, "max": r.histogram.high, "elements": r.histogram.total}
+        for r in recorded.tensors.values()
+    ]  # fmt: skip
+    about = {"model": recorded.model, "data": recorded.data, "samples": recorded.samples}
+    return {"schema": "fcdeploy.calibration-summary/1", **about, "made_by": recorded.made_by, "tensors": rows}
+
+
+def _plan(file: str | Path | None, made: Mapping[str, str]) -> dict[str, Any] | None:
+    if file is None:
+        return None
+    decided = plans.from_json(_json(file, "plan", plans.HINT), f"plan {str(file)!r}")
+    if made and decided.target != made.get("target"):
+        raise FcdeployError(
+            f"plan {str(file)!r} is for target {decided.target!r}, the model for {made.get('target')!r}", plans.HINT
+        )
+    return plans.to_json(decided)
+
+
+def _validation(file: str | Path | None) -> dict[str, Any] | None:
+    if file is None:
+        return None
+    hint = "fcdeploy validate INT8 --against FLOAT --data DATA --json > report.json writes one"
+    report = _json(file, "validation report", hint)
+    schema = report.get("schema") if isinstance(report, dict) else None
+    if schema != "fcdeploy.validate/1":
+        raise FcdeployError(f"{str(file)!r} has format {str(schema)[:40]!r}, expected 'fcdeploy.validate/1'", hint)
+    return dict(report)
+
+
+def _json(file: str | Path, what: str, hint: str) -> Any:
+    try:
+        return json.loads(Path(file).read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise FcdeployError(f"{what} {str(file)!r} cannot be read as JSON: {error}", hint) from error
+
+
+def _checked(option: str, value: str, pattern: Any, wanted: str) -> str:
+    if not pattern.fullmatch(value):
+        raise FcdeployError(f"--{option} {value!r} cannot stand in an address, expected {wanted}", f"--{option} 1")
+    return value
+
+
+def _check_ends(session: Session, name: str) -> None:
+    for spec in (*session.input_specs, *session.output_specs):
+        if spec.dtype.kind == "O":
+            raise FcdeployError(
+                f"model {name!r}: {spec.name!r} is text, expected numbers", "take the text out of the model"
+            )
+
+
+def _golden(
+    session: Session, model: ir.Model, recorded: Calibration | None, data: Any, samples: int, preprocess: Path | None
+) -> tuple[str, list[golden.Run]]:
+    """Where the golden samples come from, and what the model answers, one sample a run."""
+    inputs = input_specs(model)
+    size = batch_size(inputs, 1)
+    feeds: list[dict[str, Any]]
+    if data is not None:
+        source = "data"
+        read = batches(open_source(data, inputs, limit=samples * size, preprocess=preprocess), size)
+        feeds = [batch.inputs for batch in read]
+    elif recorded is not None and recorded.kept:
+        source = "calibration"
+        count = min(len(next(iter(recorded.kept.values()))) // size, samples)
+        feeds = [{n: a[i * size : (i + 1) * size] for n, a in recorded.kept.items()} for i in range(count)]
+    else:
+        source = "random"
+        feeds = [draw(_one(inputs), seed=i) for i in range(samples)]
+    return source, [(fed, dict(zip(session.outputs, map(np.asarray, session.run(fed)), strict=True))) for fed in feeds]
+
+
+def _one(inputs: list[TensorSpec]) -> list[TensorSpec]:
+    try:
+        return fixed(inputs, None)
+    except FcdeployError as error:
+        raise FcdeployError(error.message, "--data DATA gives golden samples") from error
+
+
+def _report(out: Path, manifest: Manifest, runs: int, warnings: list[str]) -> Report:
+    size = sum(file.size for file in manifest.files.values())
+    missing = [word for word in ("plan", "calibration", "validation") if word not in manifest.reports]
+    lines = [f"{manifest.name} version {manifest.version}: {len(manifest.files)} files, {size:,} bytes"]
+    if missing:
+        lines.append(f"without {', '.join(missing)}: --plan, --calibration and --validation put them in")
+    lines += [
+        f"{runs} golden samples from {SOURCES[manifest.golden_from or 'random']}",
+        f"next: fcdeploy verify {out}, on the CPU it is for",
+    ]
+    values = {
+        "output": str(out), "name": manifest.name, "version": manifest.version, "bytes": size,
+        "files": list(manifest.files), "golden": runs, "golden_from": manifest.golden_from, "target": manifest.target,
+    }  # fmt: skip
+    return Report("bundle", values, (), tuple(lines), warnings=tuple(warnings))
+
+
+SOURCES = {"data": "--data", "calibration": "the calibration", "random": "a seed: --data DATA takes real ones"}

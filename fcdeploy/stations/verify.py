@@ -1,0 +1,92 @@
+"""Is this bundle the one that was made, and does this CPU answer as the one it was made on?"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from fcdeploy.bundles.golden import DIFFERENT, EQUAL, TIES, Difference
+from fcdeploy.bundles.load import load_stored
+from fcdeploy.bundles.read import open_bundle
+from fcdeploy.records.manifest import Manifest
+from fcdeploy.records.report import Report, Table
+from fcdeploy.runtime.cpu import cpu_name, detect
+
+
+def verify(bundle: str | Path) -> Report:
+    """Check every hash and run the golden samples on this CPU.
+
+    The answer is no when a file is not the one that was bundled, or when an output differs by more than rounding ties.
+    Raises FcdeployError when the bundle cannot be read, or its model does not load.
+    """
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    wrong = opened.altered()
+    found = [] if wrong else load_stored(opened).compare()
+    order = (EQUAL, TIES, DIFFERENT)
+    worst = max((one.kind for one in found), key=order.index, default=None)
+    values: dict[str, Any] = {
+        "bundle": str(bundle),
+        "name": manifest.name,
+        "version": manifest.version,
+        "files": [{"file": name, "altered": name in wrong} for name in manifest.files],
+        "golden": worst,
+        "outputs": [
+            {"name": one.output, "golden": one.kind, "elements": one.elements, "differ": one.differ,
+             "largest": one.largest, "levels": one.levels, "sqnr_db": one.sqnr_db}
+            for one in found
+        ],
+        "made_on": manifest.made_by,
+        "cpu": cpu_name(),
+        "family": detect().name,
+    }  # fmt: skip
+    passed = not wrong and worst != DIFFERENT
+    values["passed"] = passed
+    rows = tuple(
+        (one.output, one.kind, f"{one.differ:,} of {one.elements:,}", f"{one.levels:.3g}", _decibels(one))
+        for one in found
+    )
+    table = Table("golden samples on this CPU", ("output", "", "differ", "levels", "SQNR"), rows)
+    warnings = () if manifest.golden else ("the bundle holds no golden samples: only its hashes were checked",)
+    lines = (f"{len(manifest.files)} files, {sum(file.size for file in manifest.files.values()):,} bytes",)
+    return Report(
+        "verify", values, (table,) if rows else (), (*lines, _verdict(manifest, wrong, found)), passed, warnings
+    )
+
+
+def _verdict(manifest: Manifest, wrong: list[str], found: list[Difference]) -> str:
+    if wrong:
+        return f"failed: {wrong[0]!r} is not the file that was bundled: its sha256 differs"
+    if not found:
+        return "passed: every file is the one that was bundled"
+    different = [one for one in found if one.kind == DIFFERENT]
+    ties = sum(one.differ for one in found)
+    elements = sum(one.elements for one in found)
+    if different:
+        return f"failed: {_difference(different[0])}; {_where(manifest)}"
+    if ties:
+        return f"passed: within rounding ties, {ties:,} of {elements:,} elements differ; {_where(manifest)}"
+    return f"passed: bit-equal, all {elements:,} elements of {len(found)} outputs"
+
+
+def _difference(one: Difference) -> str:
+    if one.why:
+        return f"output {one.output!r} is {one.why}"
+    return (
+        f"output {one.output!r} differs on {one.differ:,} of {one.elements:,} elements, "
+        f"by {one.largest:.4g} at most ({one.levels:.3g} levels of 255)"
+        + (f", {_decibels(one)}" if one.sqnr_db is not None else "")
+    )
+
+
+def _where(manifest: Manifest) -> str:
+    """Both CPU families, and both runtimes."""
+    made, here = manifest.made_by, detect().name
+    return f"this CPU is {here}, the bundle was made on {made.get('family', 'another')} ({made.get('cpu', 'unknown')})"
+
+
+def _decibels(one: Difference) -> str:
+    if one.sqnr_db is None or one.sqnr_db == math.inf:
+        return ""
+    return f"{one.sqnr_db:.1f} dB"

@@ -1,0 +1,529 @@
+"""Bundles: what is written, that it runs on NumPy and onnxruntime alone, and every way in which one can be wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from bundles import int8_model
+from conftest import fails
+from hypothesis import given
+from hypothesis import strategies as st
+from networks import Net
+from numpy.lib import format as npy
+from test_session import HEAVY, product
+
+import fcdeploy
+from fcdeploy import cli
+from fcdeploy.bundles import golden
+from fcdeploy.bundles.load import load_bundle
+from fcdeploy.bundles.read import open_bundle
+from fcdeploy.bundles.write import write_bundle
+from fcdeploy.errors import FcdeployError
+from fcdeploy.records import manifest as manifests
+from fcdeploy.records.manifest import Manifest
+from fcdeploy.stations.bundle import bundle
+from fcdeploy.stations.calibrate import calibrate
+from fcdeploy.stations.quantize import quantize
+from fcdeploy.stations.validate import validate
+from fcdeploy.stations.verify import verify
+
+Edit = Callable[[Path], object]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return int8_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def made(model: Path) -> Path:
+    """A folder bundle that nobody changes."""
+    out = model.parent / "net.fcd"
+    bundle(model, output=out, data=model.parent / "data.npz")
+    return out
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "copy.fcd"))
+
+
+def x(n: int = 5, seed: int = 9) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, 8)).astype(np.float32)
+
+
+def zipped(folder: Path, out: Path, compression: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder))
+    return out
+
+
+def edited(folder: Path, change: Callable[[Any], Any]) -> None:
+    """The manifest as `change` leaves it, in place or given back."""
+    file = folder / "manifest.json"
+    data = json.loads(file.read_text())
+    file.write_text(json.dumps(change(data) or data))
+
+
+def test_a_bundle_holds_the_model_and_says_its_hashes(made: Path, model: Path) -> None:
+    said = json.loads((made / "manifest.json").read_text())
+    assert (made / "model.onnx").read_bytes() == model.read_bytes()
+    for name, file in said["files"].items():
+        content = (made / name).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (file["bytes"], file["sha256"])
+    assert {path.name for path in made.iterdir()} == {*said["files"], "manifest.json"}
+    assert said["inputs"] == [{"name": "x", "dtype": "float32", "shape": [None, 8]}]
+    assert said["name"] == "net"
+    assert said["made_from"]["float"] == hashlib.sha256((model.parent / "net.onnx").read_bytes()).hexdigest()
+    assert said["needs"] == {"opset": "13", "ir_version": "7", "onnxruntime": "1.6"}
+
+
+def test_predict_is_onnxruntime_on_the_model(made: Path, model: Path) -> None:
+    expected = ort.InferenceSession(model).run(None, {"x": x()})
+    predicted = load_bundle(made, threads=1).predict(x=x())
+    for answer, wanted in zip(predicted.values(), expected, strict=True):
+        np.testing.assert_array_equal(answer, wanted)
+
+
+def test_a_zip_is_the_same_and_is_read_where_it_lies(made: Path, model: Path, tmp_path: Path) -> None:
+    bundle(model, output=tmp_path / "net.zip", data=model.parent / "data.npz")
+    with zipfile.ZipFile(tmp_path / "net.zip") as archive:
+        held = {name: archive.read(name) for name in archive.namelist()}
+    assert held == {path.name: path.read_bytes() for path in made.iterdir()}
+    one, other = (load_bundle(path).predict(x=x()) for path in (made, tmp_path / "net.zip"))
+    np.testing.assert_array_equal(one["second_out"], other["second_out"])
+    assert list(tmp_path.iterdir()) == [tmp_path / "net.zip"]
+
+
+def test_the_same_bundle_has_the_same_bytes(model: Path, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    bundle(model, output=tmp_path / "a.zip")
+    os.umask(before)
+    time.sleep(2.1 - time.time() % 2)  # a zip counts time in steps of two seconds
+    bundle(model, output=tmp_path / "b.zip")
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_reports_lie_beside_the_model(model: Path, tmp_path: Path) -> None:
+    folder = model.parent
+    data = folder / "data.npz"
+    calibrate(folder / "net.onnx", data=data, output=tmp_path / "c.calib")
+    plan = quantize(folder / "net.onnx", data=data, dry_run=True, costs="none")
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_json()))
+    np.savez(tmp_path / "other.npz", x=x(20))
+    report = validate(model, against=folder / "net.onnx", data=tmp_path / "other.npz")
+    (tmp_path / "report.json").write_text(json.dumps(report.to_json()))
+    found = bundle(
+        model, output=tmp_path / "b.fcd", calibration=tmp_path / "c.calib", plan=tmp_path / "plan.json",
+        validation=tmp_path / "report.json", name="digits", version="7",
+    )  # fmt: skip
+    assert found.values["golden_from"] == "calibration"
+    stored = open_bundle(tmp_path / "b.fcd")
+    assert (stored.manifest.name, stored.manifest.version) == ("digits", "7")
+    assert stored.manifest.reports == ("plan", "calibration", "validation")
+    assert stored.manifest.weights == ()
+    assert json.loads(stored.read("plan.json")) == plan.values["plan"]
+    assert json.loads(stored.read("validation.json")) == report.to_json()
+    rows = {row["name"]: row for row in json.loads(stored.read("calibration.json"))["tensors"]}
+    seen = np.load(data)["x"]
+    assert (rows["x"]["min"], rows["x"]["max"]) == (float(seen.min()), float(seen.max()))
+
+
+def test_reports_of_other_models_are_refused(model: Path, tmp_path: Path) -> None:
+    folder = model.parent
+    np.savez(tmp_path / "other.npz", x=x(20))
+    calibrate(folder / "net.onnx", data=tmp_path / "other.npz", output=tmp_path / "c.calib")
+    out = tmp_path / "b.fcd"
+    with fails("c.calib' is not the one that the model was made with", "fcdeploy quantize"):
+        bundle(model, output=out, calibration=tmp_path / "c.calib")
+    plan = quantize(folder / "net.onnx", data=folder / "data.npz", dry_run=True, target="x86-vnni").to_json()
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    with fails("is for target 'x86-vnni', the model for ", "--dry-run --json"):
+        bundle(model, output=out, plan=tmp_path / "plan.json")
+    with fails("has format 'fcdeploy.quantize/1', expected 'fcdeploy.validate/1'", "fcdeploy validate"):
+        bundle(model, output=out, validation=tmp_path / "plan.json")
+    (tmp_path / "no.json").write_text('{"schema": "fcdeploy.validate/1", "passed": false}')
+    assert "did not pass" in bundle(model, output=out, validation=tmp_path / "no.json").warnings[0]
+
+
+def test_golden_samples_open_with_numpy(made: Path, model: Path) -> None:
+    data = np.load(model.parent / "data.npz")["x"]
+    session = ort.InferenceSession(model)
+    with np.load(made / "golden.npz") as found:
+        assert len(found) == 4 * 3
+        for i in range(4):
+            np.testing.assert_array_equal(found[f"{i}/input/x"], data[i : i + 1])
+            wanted = session.run(["second_out"], {"x": data[i : i + 1]})[0]
+            np.testing.assert_array_equal(found[f"{i}/output/second_out"], wanted)
+
+
+def test_how_images_became_inputs_is_recorded(tmp_path: Path) -> None:
+    net = Net()
+    path = net.output(net.conv(net.input("image", 3, 8, 8), 3, 4)).save(tmp_path / "conv.onnx")
+    (tmp_path / "p.toml").write_text('colour = "BGR"\nmean = [0.5, 0.4, 0.3]')
+    bundle(path, output=tmp_path / "c.fcd", preprocess=tmp_path / "p.toml")
+    found = open_bundle(tmp_path / "c.fcd").manifest.preprocess
+    assert found
+    assert (found["colour"], found["mean"], found["size"]) == ("BGR", [0.5, 0.4, 0.3], [8, 8])
+
+
+NEEDS_NOTHING = """
+import sys
+for name in {heavy!r}:
+    sys.modules[name] = None  # importing it fails
+import numpy, fcdeploy
+loaded = fcdeploy.load_bundle({path!r})
+print(loaded.predict(x=numpy.ones((1, 8), numpy.float32))["class_out"][0], [one.kind for one in loaded.compare()])
+"""
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_load_bundle_needs_only_numpy_and_onnxruntime(form: str, made: Path, tmp_path: Path) -> None:
+    path = made if form == "folder" else zipped(made, tmp_path / "net.zip")
+    code = NEEDS_NOTHING.format(heavy=sorted(HEAVY | {"fcdeploy.graph"}), path=str(path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[1:] == ["['equal',", "'equal']"]
+
+
+def test_predict_checks_its_arrays(made: Path) -> None:
+    loaded = load_bundle(made)
+    with fails("input 'x' is missing: the model wants x float32[?, 8]"):
+        loaded.predict()
+    with fails("input 'x' is float64, the model wants float32", "astype"):
+        loaded.predict(x=np.zeros((1, 8)))
+    with fails("input 'x' has shape [8], the model wants [?, 8]", "array[None]"):
+        loaded.predict(x=np.zeros(8, np.float32))
+
+
+def test_verify_says_bit_equal(made: Path) -> None:
+    report = verify(made)
+    assert report.passed
+    assert report.lines[-1] == "passed: bit-equal, all 16 elements of 2 outputs"
+    assert report.values["golden"] == "equal"
+
+
+def rewritten(made: Path, out: Path, change: Callable[[str, np.ndarray], np.ndarray]) -> Path:
+    """The same bundle with other golden outputs, as another CPU might have given them."""
+    loaded = load_bundle(made)
+    runs = [(fed, {name: change(name, array) for name, array in got.items()}) for fed, got in loaded.golden_runs()]
+    contents = {name: loaded.stored.read(name) for name in loaded.manifest.files}
+    said = replace(loaded.manifest, made_by={**loaded.manifest.made_by, "family": "arm64", "cpu": "Another"})
+    write_bundle(out, said, {**contents, "golden.npz": golden.to_bytes(runs)}, force=False)
+    return out
+
+
+def test_verify_within_ties(made: Path, tmp_path: Path) -> None:
+    """One element off by 1e-4 of what the output spans."""
+
+    def nudged(name: str, array: np.ndarray) -> np.ndarray:
+        return array + (np.arange(array.size) == 0) * np.float32(1e-4) if name == "second_out" else array
+
+    report = verify(rewritten(made, tmp_path / "b.fcd", nudged))
+    assert report.passed
+    assert report.values["golden"] == "ties"
+    assert "passed: within rounding ties, 4 of 16 elements differ; this CPU is " in report.lines[-1]
+    assert report.lines[-1].endswith("the bundle was made on arm64 (Another)")
+
+
+@pytest.mark.parametrize(
+    ("output", "change", "said"),
+    [
+        ("second_out", lambda a: a + 1, "failed: output 'second_out' differs on 12 of 12 elements, by 1 at most"),
+        ("class_out", lambda a: a + 1, "failed: output 'class_out' differs on 4 of 4 elements, by 1 at most"),
+        ("class_out", lambda a: a[None], "failed: output 'class_out' is int64[1] instead of int64[1, 1]"),
+        ("second_out", lambda a: a * np.nan, "failed: output 'second_out' is not a number where one was"),
+    ],
+)
+def test_verify_names_the_difference(made: Path, tmp_path: Path, output: str, change: Any, said: str) -> None:
+    out = rewritten(made, tmp_path / "b.fcd", lambda name, array: change(array) if name == output else array)
+    report = verify(out)
+    assert not report.passed
+    assert said in report.lines[-1]
+    assert "the bundle was made on arm64" in report.lines[-1]
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_verify_names_an_altered_file(
+    copy: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = bytearray((copy / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / "model.onnx").write_bytes(content)
+    path = copy if form == "folder" else zipped(copy, tmp_path / "net.zip")
+    assert cli.main(["verify", str(path), "--json"]) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert [row["file"] for row in printed["files"] if row["altered"]] == ["model.onnx"]
+    assert verify(path).lines[-1] == "failed: 'model.onnx' is not the file that was bundled: its sha256 differs"
+    with fails("file 'model.onnx' is not the one that was bundled", "copy the bundle again"):
+        load_bundle(path)
+
+
+def test_the_command_line(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "net.fcd"
+    assert cli.main(["bundle", str(model), "-o", str(out), "--samples", "2"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert "2 golden samples from a seed: --data DATA takes real ones" in shown
+    assert shown[-1] == f"next: fcdeploy verify {out}, on the CPU it is for"
+    assert cli.main(["verify", str(out)]) == 0
+    assert "passed: bit-equal" in capsys.readouterr().out
+    assert cli.main(["verify", str(tmp_path)]) == 2
+    assert "has no manifest.json" in capsys.readouterr().err
+
+
+def test_outputs_are_guarded(model: Path, made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.fcd"
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    with fails("is a folder that is no bundle", "-o model.fcd"):
+        bundle(model, output=out, force=True)
+    assert (out / "mine.txt").read_text() == "mine"
+    with fails("net.fcd' exists", "--force"):
+        bundle(model, output=made)
+    with fails("would replace the input", "another name"):
+        bundle(made / "model.onnx", output=made, force=True)
+    with fails("exists", "--force"):
+        bundle(model, output=zipped(made, tmp_path / "a.zip"))
+    copied = Path(shutil.copytree(made, tmp_path / "b.fcd"))
+    bundle(model, output=copied, version="2", force=True)
+    assert open_bundle(copied).manifest.version == "2"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "b.fcd", "out.fcd"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("name", "a/b"), ("name", ""), ("version", "v1"), ("version", "0")])
+def test_names_can_stand_in_an_address(model: Path, tmp_path: Path, option: str, value: str) -> None:
+    if not value:
+        model = Path(shutil.copy(model, tmp_path / "-x.onnx"))
+        value = "-x"
+    with fails(f"--{option} {value!r} cannot stand in an address"):
+        bundle(model, output=tmp_path / "b.fcd", **{option: value})
+
+
+def outside(folder: Path, location: str) -> Path:
+    """A float model whose weight lies in another file."""
+    (folder / "m.onnx").write_bytes(product(location))
+    (folder / location).write_bytes(np.eye(4, dtype=np.float32).tobytes())
+    return folder / "m.onnx"
+
+
+@pytest.mark.parametrize("suffix", ["fcd", "zip"])
+def test_weights_outside_the_model_travel(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = outside(tmp_path, "w.bin")
+    bundle(path, output=tmp_path / f"b.{suffix}")
+    (tmp_path / "w.bin").write_bytes(np.zeros((4, 4), np.float32).tobytes())  # the bundle has its own
+    monkeypatch.chdir(tmp_path)
+    loaded = load_bundle(tmp_path / f"b.{suffix}")
+    assert loaded.manifest.weights == ("w.bin",)
+    np.testing.assert_array_equal(loaded.predict(x=x()[:, :4])["y"], x()[:, :4])
+
+
+def test_weights_with_the_name_of_another_file(tmp_path: Path) -> None:
+    with fails("has weights in 'golden.npz', a name that a bundle cannot hold", "model.data"):
+        bundle(outside(tmp_path, "golden.npz"), output=tmp_path / "b.fcd")
+
+
+def test_session_options_travel_and_are_checked(tmp_path: Path, model: Path) -> None:
+    proto = onnx.load(model)
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = "fcdeploy.session", '{"session.x64quantprecision": "1"}'
+    onnx.save(proto, tmp_path / "m.onnx")
+    bundle(tmp_path / "m.onnx", output=tmp_path / "b.fcd")
+    assert load_bundle(tmp_path / "b.fcd").manifest.session == {"session.x64quantprecision": "1"}
+    edited(tmp_path / "b.fcd", lambda said: said["session"].update({"ep.context_file_path": "/x"}))
+    with fails("the manifest's session sets 'ep.context_file_path', which a model may not set", "may travel"):
+        load_bundle(tmp_path / "b.fcd")
+
+
+def key(name: str, value: Any) -> Edit:
+    return lambda folder: edited(folder, lambda said: said.update({name: value}))
+
+
+WRONG: dict[str, tuple[Edit, str]] = {
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), "has no manifest.json"),
+    "huge manifest": (lambda f: os.truncate(f / "manifest.json", 17 << 20), "manifest.json has 17825792 bytes"),
+    "no JSON": (lambda f: (f / "manifest.json").write_text("{"), "manifest.json is not JSON"),
+    "nested": (lambda f: (f / "manifest.json").write_text("[" * 100_000), "manifest.json is not JSON"),
+    "no object": (lambda f: edited(f, lambda _: [1]), "has format '[1]', expected 'fcdeploy.bundle/1'"),
+    "other format": (key("schema", "fcdeploy.bundle/9"), "has format 'fcdeploy.bundle/9'"),
+    "unknown key": (key("extra", 1), "has the unknown key 'extra'"),
+    "missing key": (lambda f: edited(f, lambda said: said.pop("needs") and None), "has no 'needs'"),
+    "name": (key("name", "../up"), "'name' is '../up', expected letters, digits"),
+    "version": (key("version", 3), "'version' is '3', expected a positive number in a string"),
+    "reports": (key("reports", ["diary"]), "'reports' is \"['diary']\", expected some of"),
+    "model not listed": (key("model", "other.onnx"), "'other.onnx' is not among its files"),
+    "golden not listed": (key("golden", "other.npz"), "'other.npz' is not among its files"),
+    "report not listed": (key("reports", ["plan"]), "'plan.json' is not among its files"),
+    "outputs": (key("outputs", []), "'outputs' is '[]', expected a list that is not empty"),
+    "dtype": (key("inputs", [{"name": "x", "dtype": "object", "shape": []}]), "'x' has dtype 'object'"),
+    "shape": (key("inputs", [{"name": "x", "dtype": "int8", "shape": [-1]}]), "'x' has shape '[-1]'"),
+    "a name": (key("inputs", [{"name": "", "dtype": "int8", "shape": []}]), "a name is ''"),
+    "no row": (key("inputs", ["x"]), "inputs is 'x', expected an object"),
+    "path": (key("files", {"../x": {"bytes": 1, "sha256": "0" * 64}}), "file '../x' is no plain relative path"),
+    "no hash": (key("files", {"model.onnx": {"bytes": 1, "sha256": "0"}}), "'model.onnx' has no size and sha256"),
+    "missing": (lambda f: (f / "model.onnx").unlink(), "file 'model.onnx' is missing"),
+    "longer": (lambda f: os.truncate(f / "model.onnx", 10**6), "file 'model.onnx' has 1000000 bytes, the manifest"),
+    "more": (lambda f: (f / "new.txt").write_text("x"), "file 'new.txt' is not in the manifest"),
+    "link": (lambda f: (f / "link").symlink_to("/etc/hostname"), "'link' is a link that leads out of the folder"),
+    "other ends": (key("inputs", [{"name": "x", "dtype": "float32", "shape": [None, 9]}]),
+                   "the manifest's inputs are x float32[?, 9], the model's x float32[?, 8]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_folder_is_refused(copy: Path, name: str) -> None:
+    damage, message = WRONG[name]
+    damage(copy)
+    with fails(message):
+        load_bundle(copy)
+
+
+def test_hidden_files_and_links_inside_are_no_part_of_it(copy: Path) -> None:
+    """As Kubernetes mounts a volume: every file is a link to one in a hidden folder."""
+    (copy / "..data").mkdir()
+    for file in list(copy.glob("*.*")):
+        if file.is_file():
+            file.rename(copy / "..data" / file.name)
+            file.symlink_to(Path("..data") / file.name)
+    assert verify(copy).passed
+
+
+def test_no_bundle_at_all(tmp_path: Path) -> None:
+    with fails("does not exist", "fcdeploy bundle"):
+        load_bundle(tmp_path / "x.fcd")
+    (tmp_path / "x.zip").write_bytes(b"PK nonsense")
+    with fails("is neither a folder nor a zip, or is damaged"):
+        load_bundle(tmp_path / "x.zip")
+
+
+def test_wrong_zips_are_refused(made: Path, tmp_path: Path) -> None:
+    with fails("is compressed or encrypted, expected stored bytes", "zip -0 -r"):
+        load_bundle(zipped(made, tmp_path / "deflated.zip", zipfile.ZIP_DEFLATED))
+    for number, (name, message) in enumerate(
+        {
+            "../up": "'../up' is no plain relative path",
+            "/abs": "'/abs' is no plain relative path",
+            "a\\b": "'a\\\\b' is no plain relative path",
+            "C:x": "'C:x' is no plain relative path",
+            "manifest.json/": "is not in the manifest",
+        }.items()
+    ):
+        path = zipped(made, tmp_path / f"{number}.zip")
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(zipfile.ZipInfo(name) if not name.endswith("/") else "x.txt", b"1")
+        with fails(message):
+            load_bundle(path)
+    path = zipped(made, tmp_path / "twice.zip")
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("model.onnx", b"1")
+    with fails("'model.onnx' is there twice"):
+        load_bundle(path)
+
+
+def test_a_zip_that_claims_more_than_it_has(made: Path, tmp_path: Path) -> None:
+    path = zipped(made, tmp_path / "net.zip")
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02")  # the last row of the directory; both sizes stand at 20
+    content[entry + 20 : entry + 28] = (2**31).to_bytes(4, "little") * 2
+    path.write_bytes(content)
+    with fails("claims more bytes than the file has"):
+        load_bundle(path)
+
+
+def test_wrong_golden_samples(made: Path, tmp_path: Path) -> None:
+    """With hashes that are right: somebody made it so."""
+    loaded = load_bundle(made)
+    contents = {name: loaded.stored.read(name) for name in loaded.manifest.files}
+    runs = loaded.golden_runs()
+    good = golden.to_bytes(runs)
+    header = good.index(b"'shape': (1, 8)")
+    for number, (bad, message) in enumerate(
+        [
+            (b"nonsense", "the golden samples are damaged: File is not a zip file"),
+            (golden.to_bytes([(runs[0][0], {})]), "golden run 0 has , expected 'second_out', 'class_out'"),
+            (good[:header] + b"'shape': (9, 8)" + good[header + 15 :], "the golden samples are damaged: Bad CRC-32"),
+        ]
+    ):
+        out = tmp_path / f"{number}.fcd"
+        write_bundle(out, loaded.manifest, {**contents, "golden.npz": bad}, force=False)
+        with fails(message, "make it again"):
+            verify(out)
+
+
+def test_headers_of_arrays_are_not_believed() -> None:
+    for shape, text in (((2**40,), "in 4 bytes"), ((-1,), "in 4 bytes")):
+        header, file = io.BytesIO(), io.BytesIO()
+        npy.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("0/input/x.npy", header.getvalue() + bytes(4))
+        with fails(text):
+            golden.from_bytes(file.getvalue(), ["x"], [], "here")
+    pickled, file = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        np.save(pickled, np.array([{}], object), allow_pickle=True)
+        archive.writestr("0/input/x.npy", pickled.getvalue())
+    with fails("an array of objects"):
+        golden.from_bytes(file.getvalue(), ["x"], [], "here")
+
+
+def test_damaged_zips_never_crash(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A byte changed anywhere, or the end cut off: an error, a no, or (in unused fields of the zip) a yes."""
+    whole = zipped(made, tmp_path / "net.zip").read_bytes()
+    random = np.random.default_rng(0)
+    path = tmp_path / "damaged.zip"
+    answers = set()
+    for number in range(300):
+        content = bytearray(whole)
+        if number % 3:
+            content[random.integers(len(content))] ^= 1 << random.integers(8)
+        else:
+            del content[random.integers(len(content)) :]
+        path.write_bytes(content)
+        answers.add(cli.main(["verify", str(path)]))
+        assert "internal" not in capsys.readouterr().err
+    assert {1, 2} <= answers <= {0, 1, 2}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.floats(allow_nan=False),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=9), children, max_size=3),
+    max_leaves=9,
+)
+GOOD = manifests.to_json(Manifest("n", "1", "m", (), (), {}, {}, {}, {}, {}))
+
+
+@given(st.sampled_from(sorted(GOOD)), JSON)
+def test_any_manifest_is_read_or_refused(name: str, value: Any) -> None:
+    with pytest.raises(FcdeployError):
+        raise_or_read({**GOOD, name: value})
+
+
+def raise_or_read(data: Any) -> None:
+    manifests.from_json(data, "here")
+    raise FcdeployError("read", "it")
+
+
+def test_a_manifest_reads_back(made: Path) -> None:
+    said = open_bundle(made).manifest
+    assert manifests.from_json(json.loads(json.dumps(manifests.to_json(said))), "here") == said
+
+
+def test_the_package_names_it() -> None:
+    assert fcdeploy.load_bundle is load_bundle
+    assert fcdeploy.bundle is bundle
