@@ -81,8 +81,11 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     assert cli.main([name, "--help"]) == 0
     out, err = capsys.readouterr()
     assert f"Usage: fcdeploy {name}" in out
-    assert "--json" in out
     assert err == ""
+    command = cli.fcdeploy.get_command(click.Context(cli.fcdeploy), name)
+    inner = list(command.commands.values()) if isinstance(command, click.Group) else [command]
+    for one in inner:
+        assert "--json" in {word for parameter in one.params for word in parameter.opts}
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,9 @@ def test_the_guide_has_every_option_of(name: str) -> None:
     text = GUIDE.read_text()
     assert f"\n## fcdeploy {name}\n" in text
     section = text.split(f"\n## fcdeploy {name}\n")[1].split("\n## ")[0]
-    options = [param for param in commands()[name].params if isinstance(param, click.Option)]
+    command = commands()[name]
+    inner = command.commands.values() if isinstance(command, click.Group) else [command]
+    options = [param for one in inner for param in one.params if isinstance(param, click.Option)]
     words = {word for option in options for word in (*option.opts, *option.secondary_opts)}
     missing = {word for word in words if not re.search(rf"`{re.escape(word)}[ `\[]", section)}
     assert not missing

@@ -124,7 +124,7 @@ def test_which_elements_count_depends_on_their_position_in_the_sample(size) -> N
     counted = [single(row).total for row in x]
     assert set(counted) == {counted[0]}
     assert min(size, POSITIONS) <= counted[0] <= size
-    stride = next(k for k in range(1, size + 1, 2) if len(range(0, size, k)) == counted[0])
+    stride = next(k for k in range(1, size + 1) if len(range(0, size, k)) == counted[0])
     expected = histogram(x[:, ::stride])
     whole = Tally()
     whole.add(x.reshape(5, 1, size, 1))

@@ -17,9 +17,10 @@ from fcdeploy.records.calibration import Histogram, Moments
 
 BINS = 1 << 16
 UPPER = 1 if np.little_endian else 0  # which half of a float32 holds sign, exponent and 7 bits of mantissa
-# Elements of a sample that are counted at least. A bin's share p is then known to sqrt(p (1 - p) / (4096 samples)):
-# at 100 samples 0.08 points for a bin that holds half of all, 0.005 points for one that holds a thousandth.
-POSITIONS = 4096
+# Of a large sample one element in about STEP is counted, but POSITIONS at least. A bin's share p is then known to
+# sqrt(p (1 - p) / (1024 samples)) or better: at 100 samples 0.16 points for a bin that holds half of all, 0.01 points
+# for one that holds a thousandth.
+POSITIONS, STEP = 1024, 15
 # Positions of a channel in a sample that its moments are taken over at least: the mean is then known to an eighth of
 # the channel's spread for one sample, to an eightieth for 100.
 CHANNEL_POSITIONS = 64
@@ -41,8 +42,8 @@ class Tally:
     def add(self, x: NDArray[np.float32]) -> None:
         """Count a batch, samples first: exact ends of all elements, bins of every k-th element of each sample.
 
-        k is odd and leaves at least POSITIONS elements of a sample; smaller samples are counted whole, and so is one
-        that holds a NaN or an infinity.  It depends on the position inside a sample alone, never on the batch.
+        k is at most STEP and leaves at least POSITIONS elements of a sample; smaller samples are counted whole, and so
+        is one that holds a NaN or an infinity.  It depends on the size of a sample alone, never on the batch.
         """
         if not x.size:
             return
@@ -50,7 +51,7 @@ class Tally:
         low, high = float(rows.min()), float(rows.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             low, high, rows = self._add_broken(rows)
-        self._count(rows, _stride(rows.shape[1], POSITIONS))
+        self._count(rows, _stride(rows.shape[1], POSITIONS, STEP))
         self.low, self.high = min(self.low, low), max(self.high, high)
 
     def _add_broken(self, rows: NDArray[np.float32]) -> tuple[float, float, NDArray[np.float32]]:
@@ -63,7 +64,8 @@ class Tally:
 
     def _count(self, rows: NDArray[np.float32], stride: int) -> None:
         upper = rows.view(np.uint16)[:, UPPER::2]
-        counts = np.bincount(upper[:, ::stride].reshape(-1))
+        # bincount wants the machine's integers and would make them of 16 bits itself, with one more pass to check
+        counts = np.bincount(upper[:, ::stride].reshape(-1).astype(np.intp))
         self.dense[: len(counts)] += counts
 
     def histogram(self) -> Histogram:
@@ -123,8 +125,8 @@ def moments(x: NDArray[np.float32], axis: int) -> Moments:
         # would be taken in another order than in a larger batch
         block = rows[at : at + step].astype(np.float64, order="C")
         with np.errstate(invalid="ignore"):  # of infinities of both signs
-            values[at : at + step, 0] = block.sum(axis=1)
-            values[at : at + step, 1] = np.einsum("rp,rp->r", block, block)
+            np.einsum("rp->r", block, out=values[at : at + step, 0])
+            np.einsum("rp,rp->r", block, block, out=values[at : at + step, 1])
     values /= max(positions, 1)
     values = np.clip(np.nan_to_num(values, nan=0.0), -LARGEST_MOMENT, LARGEST_MOMENT)
     whole = np.floor(values)
@@ -133,10 +135,13 @@ def moments(x: NDArray[np.float32], axis: int) -> Moments:
     return Moments(_carried(limbs), samples)
 
 
-def _stride(positions: int, wanted: int) -> int:
-    """The largest odd step that leaves `wanted` positions; odd, so that it visits every column of an even image."""
-    step = max(1, positions // wanted)
-    return step - (step % 2 == 0)
+def _stride(positions: int, wanted: int, most: int | None = None) -> int:
+    """The largest step, `most` at most, that leaves `wanted` positions and has no factor in common with their number.
+
+    Without a common factor it goes through every column of an image, and every channel where channels come last.
+    """
+    step = min(positions // wanted, most or positions)
+    return next((k for k in range(step, 1, -1) if math.gcd(k, positions) == 1), 1)
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +12,7 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.histogram import Tally, histogram, merge_moments, moments
 from fcdeploy.graph.model import input_specs
+from fcdeploy.int8.kept import Smallest, sample_hash
 from fcdeploy.int8.planning.layers import is_constant, vanishes
 from fcdeploy.records.calibration import Calibration, Moments, TensorRecord
 from fcdeploy.records.progress import OnStep
@@ -24,7 +22,6 @@ from fcdeploy.samples import Source, batch_size, batches
 from fcdeploy.tables.operators import operator
 
 BATCH_BYTES = 32 << 20  # of observed activations held at once: large enough for the kernels, small enough for any box
-KEPT_BYTES, KEPT_LEAST, KEPT_MOST = 8 << 20, 16, 256
 
 
 def observe(
@@ -65,7 +62,8 @@ def observe(
         record.name: record for record in _in_order(model.graph, {name: w.record() for name, w in watched.items()})
     }
     made_by = {"cpu": detect().name, "onnxruntime": versions()["onnxruntime"]}
-    return Calibration(model_hash, tensors, np.sort(np.array(hashes, np.uint64)), smallest.arrays(), made_by)
+    kept, *more = smallest.groups() or ({},)
+    return Calibration(model_hash, tensors, np.sort(np.array(hashes, np.uint64)), kept, made_by, tuple(more))
 
 
 def observed(graph: ir.Graph, *, everything: bool = False) -> list[ir.Value]:
@@ -149,61 +147,3 @@ def _bytes_a_sample(values: list[ir.Value]) -> int:
     """Bytes of all observed tensors for one sample, free axes counted as 1."""
     shapes = [value.shape for value in values if value.shape is not None]
     return sum(4 * math.prod(n for n in list(shape)[1:] if isinstance(n, int)) for shape in shapes)
-
-
-def sample_hash(inputs: Mapping[str, NDArray[Any]]) -> int:
-    """64 bits of a sample's content: names, dtypes, shapes and bytes of its inputs."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name in sorted(inputs):
-        digest.update(f"{name} {inputs[name].dtype} {inputs[name].shape}".encode())
-        digest.update(np.ascontiguousarray(inputs[name]).tobytes())
-    return int.from_bytes(digest.digest(), "big")
-
-
-@dataclass
-class Smallest:
-    """The samples with the smallest hashes: a choice that depends on neither order nor batch."""
-
-    heap: list[tuple[int, dict[str, NDArray[Any]]]] = field(default_factory=list)
-    numbers: set[int] = field(default_factory=set)
-    size: int = 0
-    limit: int = 1 << 64  # no number from here on can be among the smallest any more
-
-    def offer(self, number: int, inputs: dict[str, NDArray[Any]]) -> None:
-        """Keep the sample if its hash is among the smallest so far, as many as a few megabytes hold.
-
-        A sample that is there already is not kept twice.  What is kept is always the longest row of smallest hashes that
-        fits, so that no order of samples can change it.
-        """
-        if number in self.numbers or number >= self.limit:
-            return
-        # heapq keeps its smallest first, so numbers are negated
-        heapq.heappush(self.heap, (-number, {name: value.copy() for name, value in inputs.items()}))
-        self.numbers.add(number)
-        self.size += _bytes_of(inputs)
-        while len(self.heap) > KEPT_MOST or (len(self.heap) > KEPT_LEAST and self.size > KEPT_BYTES):
-            largest, dropped = heapq.heappop(self.heap)
-            self.limit = -largest
-            self.numbers.discard(-largest)
-            self.size -= _bytes_of(dropped)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Input name -> (samples, ...), by ascending hash; of samples of several shapes, those like the first."""
-        ordered = [inputs for *_, inputs in sorted(self.heap, key=lambda entry: -entry[0])]
-        if not ordered:
-            return {}
-        shapes = {name: value.shape for name, value in ordered[0].items()}
-        alike = [inputs for inputs in ordered if {name: value.shape for name, value in inputs.items()} == shapes]
-        return {name: np.stack([inputs[name] for inputs in alike]) for name in shapes}
-
-
-def _bytes_of(inputs: Mapping[str, NDArray[Any]]) -> int:
-    return sum(value.nbytes for value in inputs.values())
-
-
-def keep_smallest(source: Source) -> dict[str, NDArray[Any]]:
-    """The samples of a source that a calibration would have kept."""
-    smallest = Smallest()
-    for sample in source:
-        smallest.offer(sample_hash(sample.inputs), sample.inputs)
-    return smallest.arrays()

@@ -9,7 +9,8 @@ The file is a safetensors file (no pickle; every header field is checked by that
     moments   int64  (channels, 2, 2)  per channel: mean and mean square, each as (whole, fraction * 2^52), summed over
                                   samples
     seen      uint64 (samples,)   sorted 64-bit content hashes of the samples
-    kept.X    the samples with the smallest hashes, input by input
+    kept.X    the samples with the smallest hashes, input by input, as far as they have the shapes of the first;
+              kept1.X, kept2.X, ... those of other shapes
 """
 
 from __future__ import annotations
@@ -103,10 +104,16 @@ class Calibration:
     seen: NDArray[np.uint64]  # sorted content hashes, one a sample
     kept: dict[str, NDArray[Any]]  # a few samples, input name -> (samples, ...)
     made_by: dict[str, str]  # CPU family and versions that the floats depend on
+    kept_more: tuple[dict[str, NDArray[Any]], ...] = ()  # those of other shapes than the first, which merging needs
 
     @property
     def samples(self) -> int:
         return len(self.seen)
+
+    @property
+    def groups(self) -> tuple[dict[str, NDArray[Any]], ...]:
+        """All samples that are kept, those of equal shapes stacked."""
+        return (self.kept, *self.kept_more) if self.kept else ()
 
     @property
     def data(self) -> str:
@@ -140,7 +147,11 @@ def to_bytes(calibration: Calibration) -> bytes:
         "ends": np.array([[r.histogram.low, r.histogram.high] for r in records], np.float32).reshape(-1, 2),
         "moments": np.concatenate([*limbs, np.zeros((0, 2, 2), np.int64)]),
         "seen": calibration.seen,
-        **{f"kept.{name}": np.ascontiguousarray(value) for name, value in calibration.kept.items()},
+        **{
+            f"kept{index or ''}.{name}": np.ascontiguousarray(value)
+            for index, group in enumerate(calibration.groups)
+            for name, value in group.items()
+        },
     }
     return bytes(save(arrays, metadata={"fcdeploy": json.dumps(header, separators=(",", ":"))}))
 
@@ -202,13 +213,26 @@ def _assembled(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) ->
             raise ValueError(f"tensor {record.name!r} is there twice")
         tensors[record.name] = record
         bin_at, channel_at = bins.stop, channels.stop
-    kept = {key.removeprefix("kept."): value for key, value in arrays.items() if key.startswith("kept.")}
-    if len({value.shape[:1] for value in kept.values()}) > 1 or any(value.ndim == 0 for value in kept.values()):
-        raise ValueError("its kept samples differ in number from input to input")
-    result = Calibration(header["model"], tensors, arrays["seen"], kept, header["made_by"])
+    kept, *more = _kept(arrays) or [{}]
+    result = Calibration(header["model"], tensors, arrays["seen"], kept, header["made_by"], tuple(more))
     if result.data != header["data"]:
         raise ValueError("the hash of its samples does not fit")
     return result
+
+
+def _kept(arrays: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
+    """The groups of kept samples, in order."""
+    groups: dict[int, dict[str, NDArray[Any]]] = {}
+    for key, value in arrays.items():
+        if key.startswith("kept"):
+            number, _, name = key.removeprefix("kept").partition(".")
+            groups.setdefault(int(number or 0), {})[name] = value
+    if sorted(groups) != list(range(len(groups))) or len({frozenset(group) for group in groups.values()}) > 1:
+        raise ValueError("its groups of kept samples are not alike")
+    for group in groups.values():
+        if any(value.ndim == 0 for value in group.values()) or len({len(value) for value in group.values()}) > 1:
+            raise ValueError("its kept samples differ in number from input to input")
+    return [groups[index] for index in range(len(groups))]
 
 
 def _check_array(key: str, array: NDArray[Any], dtype: type, shape: tuple[int | None, ...]) -> None:

@@ -26,7 +26,8 @@ from fcdeploy.graph.opset import lower_opset, lowest_ir_version, lowest_opset
 from fcdeploy.int8.correct import correct_biases
 from fcdeploy.int8.edited import plan_from_file
 from fcdeploy.int8.given import Given
-from fcdeploy.int8.observe import keep_smallest, observe
+from fcdeploy.int8.kept import keep_smallest
+from fcdeploy.int8.observe import observe
 from fcdeploy.int8.outcome import Outcome, dry_run_report, report_of
 from fcdeploy.int8.times import costs_asked, fastest_plan
 from fcdeploy.prepare import prepare

@@ -1,0 +1,93 @@
+"""The few samples a calibration carries for tools that run the model: a choice that no order, batch or split changes."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcdeploy.samples import Source
+
+Arrays = dict[str, NDArray[Any]]
+KEPT_BYTES, KEPT_LEAST, KEPT_MOST = 8 << 20, 16, 256
+
+
+def sample_hash(inputs: Mapping[str, NDArray[Any]]) -> int:
+    """64 bits of a sample's content: names, dtypes, shapes and bytes of its inputs."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(inputs):
+        digest.update(f"{name} {inputs[name].dtype} {inputs[name].shape}".encode())
+        digest.update(np.ascontiguousarray(inputs[name]).reshape(-1).view(np.uint8).data)
+    return int.from_bytes(digest.digest(), "big")
+
+
+@dataclass
+class Smallest:
+    """The samples with the smallest hashes, in ascending order until they fill KEPT_BYTES, at most KEPT_MOST of them.
+
+    The sample that reaches the limit is the last one.  So a row that is full says by itself that nothing above its
+    last hash can belong to it, and the row of two data sets follows from their rows alone.
+    """
+
+    heap: list[tuple[int, Arrays]] = field(default_factory=list)
+    numbers: set[int] = field(default_factory=set)
+    size: int = 0
+    limit: int = 1 << 64  # no number from here on can be among the smallest any more
+
+    def offer(self, number: int, inputs: Arrays) -> None:
+        """Keep the sample if its hash is among the smallest so far. One that is there already is not kept twice."""
+        if number in self.numbers or number >= self.limit:
+            return
+        # heapq keeps its smallest first, so numbers are negated
+        heapq.heappush(self.heap, (-number, {name: value.copy() for name, value in inputs.items()}))
+        self.numbers.add(number)
+        self.size += _bytes_of(inputs)
+        while len(self.heap) > KEPT_MOST or (
+            len(self.heap) > KEPT_LEAST and self.size - _bytes_of(self.heap[0][1]) >= KEPT_BYTES
+        ):
+            largest, dropped = heapq.heappop(self.heap)
+            self.limit = -largest
+            self.numbers.discard(-largest)
+            self.size -= _bytes_of(dropped)
+
+    def groups(self) -> tuple[Arrays, ...]:
+        """Samples of equal shapes stacked, input name -> (samples, ...): by ascending hash, groups by their first."""
+        groups: dict[tuple[tuple[str, tuple[int, ...]], ...], list[Arrays]] = {}
+        for _, inputs in sorted(self.heap, key=lambda entry: -entry[0]):
+            groups.setdefault(tuple((name, value.shape) for name, value in sorted(inputs.items())), []).append(inputs)
+        return tuple({name: np.stack([s[name] for s in alike]) for name in alike[0]} for alike in groups.values())
+
+    def arrays(self) -> Arrays:
+        """The first group: the sample with the smallest hash, and those of its shapes. {} where nothing was offered."""
+        return next(iter(self.groups()), {})
+
+
+def merge_kept(groups: Iterable[Arrays]) -> tuple[Arrays, ...]:
+    """The groups of all samples of these groups."""
+    smallest = Smallest()
+    for sample in _samples(groups):
+        smallest.offer(sample_hash(sample), sample)
+    return smallest.groups()
+
+
+def keep_smallest(source: Source) -> Arrays:
+    """The samples of a source that a calibration would have kept."""
+    smallest = Smallest()
+    for sample in source:
+        smallest.offer(sample_hash(sample.inputs), sample.inputs)
+    return smallest.arrays()
+
+
+def _samples(groups: Iterable[Arrays]) -> Iterator[Arrays]:
+    for group in groups:
+        for i in range(len(next(iter(group.values())))):
+            yield {name: stacked[i] for name, stacked in group.items()}
+
+
+def _bytes_of(inputs: Mapping[str, NDArray[Any]]) -> int:
+    return sum(value.nbytes for value in inputs.values())
