@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,16 +22,13 @@ import numpy as np
 from bench_page import decibels, interval, made_by, table, write_section
 
 import fcdeploy
-from fcdeploy.arithmetic.intervals import median_interval
+from fcdeploy.records.costs import from_text, to_text
 from fcdeploy.runtime.session import Session
-from fcdeploy.runtime.turns import Ratio
+from fcdeploy.runtime.turns import Load, Ratio, Run, Timed, ratio_of, reloaded
 from fcdeploy.user_code import load_function
 
-Array = np.ndarray[Any, Any]
 FOLDER = Path("out/bench")
 CALIBRATION_SEED, EVALUATION_SEED = 1000, 2000
-ROUNDS = 7  # in each load
-LOADS = 9  # where its weights come to lie makes a small model up to 10 % faster or slower, for as long as it is loaded
 FLOAT = "float"
 OURS, EVERY, STORED = "fcdeploy", "fcdeploy, every integer kernel", "fcdeploy, float stored in bytes"
 PEERS: dict[str, dict[str, Any]] = {  # recipe -> arguments of onnxruntime's quantize_static
@@ -46,7 +43,8 @@ COLUMNS = ("network", "recipe", "time", "integer MACs", "size", "SQNR")
 VERDICTS = ("network", "verdict", "float, ms", "of float", "of float stored in bytes", "of the fastest onnxruntime")
 MEANING = """
 Time is that of one thread at batch 1 relative to the float model, with warm caches. All models of a network run in turn
-and are loaded nine times; the figure is the median of the nine ratios, with an interval of at least 95 % for it.
+and are loaded nine times, or once where loading takes long; the figure is the median of the loads' ratios, or of the
+rounds', with an interval of at least 95 % for it.
 Integer MACs is the share of multiply-accumulates that integer kernels do. Size is that of the file relative to float,
 SQNR is 10 log10 of signal over error at the output. The rows of fcdeploy are its default, which measures and leaves in
 float what is slower as integers; every integer kernel there is (`--costs none`); and every layer in float with weights
@@ -117,6 +115,9 @@ def kernels(names: tuple[str, ...], seconds: float, again: bool, output: Path | 
     if unknown := [name for name in names if name not in NETWORKS]:
         raise click.UsageError(f"unknown network {unknown[0]!r}, expected {', '.join(NETWORKS)}")
     FOLDER.mkdir(parents=True, exist_ok=True)
+    os.environ["FCDEPLOY_CACHE"] = str(FOLDER / "cache")  # costs are measured for this page
+    if not again:
+        shutil.rmtree(FOLDER / "cache", ignore_errors=True)
     load = os.getloadavg()[0]
     measured = [_network(NETWORKS[name], seconds, again) for name in names or NETWORKS]
     text = _section(
@@ -147,9 +148,9 @@ def _network(network: Network, seconds: float, again: bool) -> Measured:
         results.append(_proved(recipe, out, model, held_out))
     click.echo(f"{network.name}: timing", err=True)
     timed = _timed(files, held_out, seconds)
-    against = {name: _ratio(timed, OURS, name) for name in files} if OURS in files else {}
-    rows = [r if r.failure else replace(r, ratio=_ratio(timed, r.recipe, FLOAT)) for r in results]
-    return Measured(network.name, 1e3 * float(np.median([load[FLOAT] for load in timed])), rows, against)
+    against = {name: ratio_of(timed[OURS], timed[name]) for name in files} if OURS in files else {}
+    rows = [r if r.failure else replace(r, ratio=ratio_of(timed[r.recipe], timed[FLOAT])) for r in results]
+    return Measured(network.name, float(np.median(timed[FLOAT].turns)), rows, against)
 
 
 def _float_model(network: Network, again: bool) -> tuple[Path, Path, Path]:
@@ -185,8 +186,9 @@ def _recipes(network: Network, model: Path, calib: Path) -> Iterator[tuple[str, 
     def store(out: Path) -> str:
         if not costs.exists():
             return "no costs were measured"
-        found = json.loads(costs.read_text())
-        stored.write_text(json.dumps(found | {"trials": [max(found["trials"], key=lambda trial: len(trial["slow"]))]}))
+        found = from_text(costs.read_text(), str(costs))
+        nowhere = max(found.trials, key=lambda trial: len(trial.choice.slow))
+        stored.write_text(to_text(replace(found, trials=(nowhere,), confirmed=())))
         return quantize(out, stored)
 
     yield OURS, measured
@@ -213,43 +215,19 @@ def _integer_macs(int8: Path) -> float:
     return sum(count for node, count in macs.items() if node in integer) / (sum(macs.values()) or 1)
 
 
-def _timed(files: dict[str, Path], held_out: Path, seconds: float) -> list[dict[str, Array]]:
-    """Seconds of a call in each round, one thread, one sample; again for every time the models are loaded."""
+def _timed(files: dict[str, Path], held_out: Path, seconds: float) -> dict[str, Timed]:
+    """Every model on one sample, one thread."""
     with np.load(held_out) as arrays:
         feeds = {name: arrays[name][:1] for name in arrays.files if name != "label"}
-    found = []
-    for load in range(LOADS):
-        names = [*files][load % len(files) :] + [*files][: load % len(files)]
-        sessions = {name: Session(files[name], threads=1) for name in names}
-        found.append(_in_turn(sessions, feeds, seconds / LOADS))
-    return found
 
+    def loader(file: Path) -> Load:
+        def load() -> Run:
+            session = Session(file, threads=1)
+            return lambda: session.run(feeds)
 
-def _in_turn(sessions: dict[str, Session], feeds: dict[str, Array], seconds: float) -> dict[str, Array]:
-    """Rounds of turns; the first calls of a turn do not count, for they find the caches full of another model."""
+        return load
 
-    def turn(session: Session, calls: int) -> float:
-        for _ in range(max(1, calls // 4)):
-            session.run(feeds)
-        begin = time.perf_counter()
-        for _ in range(calls):
-            session.run(feeds)
-        return (time.perf_counter() - begin) / calls
-
-    once = {name: turn(session, 2) for name, session in sessions.items()}
-    share = seconds / ROUNDS / len(sessions)  # seconds of a turn, the same for fast models and slow ones
-    calls = {name: max(1, round(0.8 * share / spent)) for name, spent in once.items()}
-    spent: dict[str, list[float]] = {name: [] for name in sessions}
-    for number in range(ROUNDS):
-        for name in sessions if number % 2 == 0 else reversed(sessions):
-            spent[name].append(turn(sessions[name], calls[name]))
-    return {name: np.asarray(each) for name, each in spent.items()}
-
-
-def _ratio(timed: list[dict[str, Array]], one: str, other: str) -> Ratio:
-    """The median over all loads of one's time relative to the other's, and its interval."""
-    ratios = np.array([np.median(load[one] / load[other]) for load in timed])
-    return Ratio(float(np.median(ratios)), *median_interval(ratios))
+    return dict(zip(files, reloaded([loader(file) for file in files.values()], seconds), strict=True))
 
 
 def _section(measured: list[Measured], command: str, load: float) -> str:

@@ -11,6 +11,21 @@ import pytest
 from fcdeploy.errors import FcdeployError
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FCDEPLOY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choices of kernels are timed as long as it takes to time them at all."""
+    monkeypatch.setattr("fcdeploy.int8.trial.SECONDS", 0.02)
+    monkeypatch.setattr("fcdeploy.int8.trial.CONFIRMED_SECONDS", 0.04)
+
+
 @contextmanager
 def fails(message: str, hint: str = "") -> Iterator[None]:
     """The block raises an FcdeployError with this in its message, one line long, and this in its hint."""

@@ -23,13 +23,14 @@ from fcdeploy.int8.planning.table import costs_from_table, rate_of
 from fcdeploy.int8.trial import conversion_rates
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration
-from fcdeploy.records.costs import Costs, Rates, Trial, from_text, to_text
+from fcdeploy.records.costs import Choice, Costs, Rates, Trial, from_text, to_text
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.kernels import kernels_of
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables import rates
 from fcdeploy.tables.targets import TARGETS
 
+TRIALS = (Trial(Choice(("a",)), 0.5, 0.4, 0.6),), (Trial(Choice((), ("a",)), 0.5, 0.4, 0.6, 29.75),)
 FREE = Rates(0.0, 0.0, 0.0, 0.0)
 DATA = random_data(0, 8, x=(8, 6, 6))
 
@@ -105,7 +106,7 @@ def test_totals_take_each_node_from_its_side() -> None:
     ],
 )
 def test_the_choice_among_trials(trials: list[tuple[tuple[str, ...], float, float, float]], chosen: int) -> None:
-    made = tuple(Trial(*trial) for trial in trials)
+    made = tuple(Trial(Choice(slow), *times) for slow, *times in trials)
     assert best_trial(made) is made[chosen]
 
 
@@ -137,19 +138,19 @@ def test_conversions_cost_something_here() -> None:
 
 
 def test_costs_come_back_from_their_file() -> None:
-    costs = Costs("m", "cpu", Rates(0.1, 0.2, 0.3, 1.0), {"a": (1.5, 2.5)}, (Trial(("a",), 0.5, 0.4, 0.6),))
+    costs = Costs("m", "cpu", Rates(0.1, 0.2, 0.3, 1.0), {"a": (1.5, 2.5)}, *TRIALS, 30.5)
     assert from_text(to_text(costs), "x") == costs
     assert costs.hash == from_text(to_text(costs), "x").hash
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "fcdeploy.costs/1"}', '{"schema": "fcdeploy.costs/9"}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "fcdeploy.costs/2"}', '{"schema": "fcdeploy.costs/9"}'])
 def test_what_is_no_file_of_costs_is_named(text: str) -> None:
     with fails("costs 'c.json'", "measures and writes them"):
         from_text(text, "costs 'c.json'")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hasty: None) -> Path:  # noqa: ARG001
     monkeypatch.chdir(tmp_path)
     chain().save(Path("model.onnx"))
     np.savez("data.npz", **DATA)
@@ -164,8 +165,9 @@ def test_measured_costs_are_written_and_repeat_the_plan(folder: Path, capsys: py
     assert quantize("--costs", "costs.json", "-o", "one.onnx") == 0
     costs = from_text((folder / "costs.json").read_text(), "costs")
     assert set("abcd") <= set(costs.nodes)
-    assert any(trial.slow == () for trial in costs.trials)
-    assert any(set(trial.slow) == set("abcd") for trial in costs.trials)
+    assert any(trial.choice == Choice() for trial in costs.trials)
+    assert any(set(trial.choice.slow) == set("abcd") for trial in costs.trials)
+    assert costs.confirmed
     assert quantize("--costs", "costs.json", "-o", "two.onnx") == 0
     assert (folder / "one.onnx").read_bytes() == (folder / "two.onnx").read_bytes()
     capsys.readouterr()
@@ -182,7 +184,7 @@ def test_costs_of_another_model_are_refused(folder: Path, capsys: pytest.Capture
 
 def test_a_slow_layer_computes_in_float_from_stored_bytes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = ir.load(folder / "model.onnx")
-    trial = Trial(("b",), 0.5, 0.5, 0.5)
+    trial = Trial(Choice(("b",)), 0.5, 0.5, 0.5)
     from fcdeploy.graph.model import file_hash
 
     costs = Costs(file_hash(folder / "model.onnx"), "by hand", FREE, {"b": (1.0, 9.0)}, (trial,))
@@ -206,10 +208,50 @@ def test_a_slow_layer_computes_in_float_from_stored_bytes(folder: Path, capsys: 
 def test_all_weights_stored_is_float_within_the_rounding_of_weights(folder: Path) -> None:
     from fcdeploy.graph.model import file_hash
 
-    costs = Costs(file_hash(folder / "model.onnx"), "by hand", FREE, {}, (Trial(tuple("abcd"), 0.5, 0.5, 0.5),))
+    costs = Costs(file_hash(folder / "model.onnx"), "by hand", FREE, {}, (Trial(Choice(tuple("abcd")), 0.5, 0.5, 0.5),))
     (folder / "costs.json").write_text(to_text(costs))
     assert quantize("--costs", "costs.json", "-o", "one.onnx") == 0
     exact, found = (Session(folder / name).run({"x": DATA["x"]})[0] for name in ("model.onnx", "one.onnx"))
     assert fidelity(exact, found).sqnr_db > 35
     assert (folder / "one.onnx").stat().st_size < 0.5 * (folder / "model.onnx").stat().st_size
     assert not any(kernel.integer for kernel in kernels_of(folder / "one.onnx"))
+
+
+def test_what_looked_fastest_and_is_not_falls_back_to_float(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a run that was lucky once would leave it: the last that was confirmed stands, and the report says why."""
+    from fcdeploy.graph.model import file_hash
+
+    everywhere, nowhere = Choice(), Choice(tuple("abcd"))
+    trials = (Trial(everywhere, 0.95, 0.9, 1.0), Trial(nowhere, 1.0, 0.99, 1.01))
+    lost, stands = Trial(everywhere, 1.06, 1.04, 1.08), Trial(nowhere, 1.0, 0.99, 1.01)
+    model = file_hash(folder / "model.onnx")
+    (folder / "costs.json").write_text(to_text(Costs(model, "cpu", FREE, {}, trials, (lost, stands))))
+    assert quantize("--costs", "costs.json", "-o", "one.onnx") == 0
+    said = capsys.readouterr().out
+    assert "what looked fastest took 1.06 (1.04 to 1.08) of the float time when it was run again" in said
+    assert "float is fastest here: integers everywhere take 0.95 of its time; only weights are bytes" in said
+    assert not any(kernel.integer for kernel in kernels_of(folder / "one.onnx"))
+    slow = Trial(nowhere, 1.05, 1.03, 1.07)
+    (folder / "costs.json").write_text(to_text(Costs(model, "cpu", FREE, {}, trials, (lost, slow))))
+    assert quantize("--costs", "costs.json", "-o", "two.onnx") == 0
+    assert "keep the float model for speed" in capsys.readouterr().out
+    assert quantize("--costs", "costs.json", "-o", "three.onnx", "--json") == 0
+    said_too = json.loads(capsys.readouterr().out)
+    assert (said_too["ratio"], said_too["ratio_low"], said_too["ratio_high"]) == (1.05, 1.03, 1.07)
+
+
+@pytest.mark.parametrize(
+    ("trials", "one_scale"),
+    [
+        ([((), (), 0.60, 0.58, 0.62), ((), ("a",), 0.50, 0.48, 0.52)], True),
+        ([((), (), 0.60, 0.58, 0.62), ((), ("a",), 0.59, 0.58, 0.60)], False),  # a gain inside the noise
+        ([((), (), 0.60, 0.50, 0.70), ((), ("a",), 0.50, 0.48, 0.52)], False),
+        ([((), (), 1.20, 1.1, 1.3), ((), ("a",), 1.10, 1.0, 1.2), (("a",), (), 1.0, 0.9, 1.1)], False),
+        ([((), (), 1.20, 1.1, 1.3), ((), ("a",), 0.80, 0.7, 0.85), (("a",), (), 1.0, 0.9, 1.1)], True),
+    ],
+)
+def test_one_scale_for_all_channels_is_taken_where_it_is_clearly_faster(
+    trials: list[tuple[tuple[str, ...], tuple[str, ...], float, float, float]], one_scale: bool
+) -> None:
+    made = tuple(Trial(Choice(slow, ones), *times) for slow, ones, *times in trials)
+    assert bool(best_trial(made).choice.one_scale) is one_scale

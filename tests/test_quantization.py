@@ -160,7 +160,7 @@ positive = st.floats(2.0**-60, 2.0**60, width=32, exclude_min=True)
 
 @given(positive, st.lists(positive, min_size=1, max_size=5))
 def test_bias_scales_are_the_float32_products(input_scale, weight_scale) -> None:
-    q = bias_qparams(input_scale, tuple(weight_scale))
+    q = bias_qparams(input_scale, QParams("int8", tuple(weight_scale), axis=0))
     assert (q.dtype, q.zero_point, q.axis) == ("int32", 0, 0)
     for found, w in zip(q.scale, weight_scale, strict=True):
         exact = Fraction(input_scale) * Fraction(w)  # 48 bits: a float64 holds it, and rounds to float32 once

@@ -56,7 +56,8 @@ def dequantize(integers: NDArray[np.integer], q: QParams) -> NDArray[np.float32]
     return (integers.astype(np.int64) - q.zero_point).astype(np.float32) * scale
 
 
-def bias_qparams(input_scale: float, weight_scale: tuple[float, ...]) -> QParams:
+def bias_qparams(input_scale: float, weight: QParams) -> QParams:
     """A bias joins the int32 sums of products, so its scale is the float32 product of theirs, or it does not fuse."""
-    product = np.float32(input_scale) * np.asarray(weight_scale, np.float32)
-    return QParams("int32", tuple(float(s) for s in product), 0, axis=0, why="scale of input x scale of weight")
+    product = np.float32(input_scale) * np.asarray(weight.scale, np.float32)
+    axis = None if weight.axis is None else 0
+    return QParams("int32", tuple(float(s) for s in product), 0, axis, why="scale of input x scale of weight")

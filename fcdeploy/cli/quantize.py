@@ -43,7 +43,8 @@ from fcdeploy.cli import options
     "--costs",
     metavar="C",
     help="What nodes cost, to leave slow ones in float: a file (measured and written if new), table (never measure), "
-    "or none (take every integer kernel). Measured by default, but for --effort fast and other CPUs.",
+    "measure (anew), or none (take every integer kernel). By default measured once and kept, but for --effort fast "
+    "and other CPUs.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @options.force_option

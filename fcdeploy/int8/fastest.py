@@ -1,68 +1,146 @@
-"""Choosing which nodes stay in float because integers would be slower: from costs, and from splits that were run."""
+"""Choosing kernels by time: which nodes stay in float because integers would be slower, and which weights have one scale.
+
+What nodes cost suggests choices, whole models of them are run, and the best is run once more, against float alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from fcdeploy.int8.given import Given
+from fcdeploy.int8.planning.one_scale import one_scale_layers
 from fcdeploy.int8.planning.split import reason, slow_nodes, total
 from fcdeploy.int8.planning.weigh import int8_layers
-from fcdeploy.int8.trial import CONVERSIONS, measure_costs, try_splits
+from fcdeploy.int8.trial import confirm, decibels, measure_costs, runnable, try_choices
 from fcdeploy.records.calibration import Calibration
-from fcdeploy.records.costs import Costs, Trial
+from fcdeploy.records.costs import Choice, Costs, Trial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 
 Arrays = dict[str, NDArray[Any]]
+CONVERSIONS = (1.0, 2.0, 0.5)  # of the estimate of converting: it is the coarsest, so choices for these are run
 CLEAR = (
-    0.1  # integers everywhere stay unless a split saves a tenth of their time, intervals apart: less is noise or whim
+    0.1  # integers everywhere stay unless a choice saves a tenth of their time, intervals apart: less is noise or whim
 )
-ALIKE = 0.03  # of splits this close, the one with most integer nodes is taken
+CLEAR_ONE = 0.03  # what one scale for all channels must save
+WORTH_ONE = 0.01  # of the time of all integer layers, by estimate, or it is not tried
+ALIKE = 0.03  # of choices this close, the one with most integer nodes is taken
 SLOWER = 1.02  # of the float time: beyond it integers are not worth having for speed
+MOST_LOSS_DB = 1.0  # of signal over error of the network, that one scale for all channels may cost it
+PERFECT_DB = 200.0  # where nothing differs: a file of costs holds numbers
 
 
-def measured(
-    model: ir.Model,
-    plan: Plan,
-    recorded: Calibration,
-    build: Callable[[Mapping[str, str]], ir.Model],
-    feeds: Arrays,
-    *,
-    source: str,
-    on_step: OnStep | None = None,
-) -> Costs:
-    """Time every node both ways, split the graph by that, and run the splits, all-integer and all-float among them.
+def measured(given: Given, everything: Plan, *, source: str, on_step: OnStep | None = None) -> Costs:
+    """Time every node both ways, run the choices that suggests, and confirm the best; `everything` is all integer."""
+    feeds = {name: array[:1] for name, array in given.samples.items()}
+    step: OnStep = on_step or (lambda *_: None)
+    step("timing nodes", 0, None)
+    costs = measure_costs(given.graph, given.build(everything), feeds, model_hash=given.recorded.model, source=source)
+    saved = _worth_one_scale(given, everything, costs)
+    choices = _choices(given.graph, everything, given.recorded, costs, saved)
 
-    `plan` has every integer kernel there is; `build` makes the int8 model that leaves the given nodes in float.
-    """
-    costs = measure_costs(model, build({}), feeds, model_hash=recorded.model, source=source)
-    everything = {node.name or "": "" for node, _ in int8_layers(model.graph, plan)}
-    splits = [slow_nodes(model.graph, plan, recorded, costs, conversions=factor) for factor in CONVERSIONS]
-    return try_splits(model, costs, [{}, everything, *splits], build, feeds, on_step=on_step)
+    def build(choice: Choice) -> ir.Model:
+        return given.build(planned(given, everything, costs, choice))
+
+    accurate, every_db = _accurate(given, choices, build)
+    reference = runnable(given.file, given.graph, feeds)
+    trials = try_choices(reference, list(accurate), build, feeds, on_step=step)
+    trials = tuple(replace(trial, sqnr_db=accurate[trial.choice]) for trial in trials)
+    costs = replace(costs, trials=trials, sqnr_db=every_db)
+    last = _nowhere(costs.trials).choice
+    for choice in dict.fromkeys((best_trial(costs.trials).choice, last)):
+        found = replace(confirm(reference, build(choice), choice, feeds, on_step=step), sqnr_db=accurate[choice])
+        costs = replace(costs, confirmed=(*costs.confirmed, found))
+        if found.low <= SLOWER:
+            break
+    return costs
 
 
-def slow_by(model: ir.Model, plan: Plan, recorded: Calibration, costs: Costs) -> dict[str, str]:
-    """The nodes to leave in float, with reasons: the best trial where splits were run, else the cheapest split."""
+def planned(given: Given, everything: Plan, costs: Costs, choice: Choice) -> Plan:
+    """The plan of a choice, each node it leaves in float with the reason."""
+    if choice == Choice():
+        return everything
+    return given.plan({name: reason(costs, name) for name in choice.slow}, choice.one_scale)
+
+
+def chosen(model: ir.Model, plan: Plan, recorded: Calibration, costs: Costs) -> Choice:
+    """What to take: what was confirmed last, else the best trial, else the cheapest split if it is clearly so."""
+    if costs.confirmed:
+        return costs.confirmed[-1].choice
     if costs.trials:
-        chosen = best_trial(costs.trials)
-        return {name: reason(costs, name) for name in chosen.slow}
+        return best_trial(costs.trials).choice
     split = slow_nodes(model.graph, plan, recorded, costs)
     whole, saved = total(costs, plan, {}), total(costs, plan, split)
-    return split if saved < (1 - CLEAR) * whole else {}
+    return Choice(tuple(split)) if saved < (1 - CLEAR) * whole else Choice()
 
 
 def best_trial(trials: tuple[Trial, ...]) -> Trial:
-    """The trial to take: integers everywhere unless another is clearly faster, float where integers are slower."""
-    everywhere = min(trials, key=lambda trial: len(trial.slow))
-    nowhere = max(trials, key=lambda trial: len(trial.slow))
+    """The trial to take: one scale for all channels only where that is clearly faster, see `_best_split`."""
+    each = _best_split(tuple(trial for trial in trials if not trial.choice.one_scale))
+    ones = tuple(trial for trial in trials if trial.choice.one_scale)
+    if not ones:
+        return each
+    one = _best_split((*ones, _nowhere(trials)))
+    return one if one.ratio < (1 - CLEAR_ONE) * each.ratio and one.high < each.low else each
+
+
+def _best_split(trials: tuple[Trial, ...]) -> Trial:
+    """Integers everywhere unless another is clearly faster, float where integers are slower."""
+    everywhere = min(trials, key=lambda trial: len(trial.choice.slow))
     fastest = min(trials, key=lambda trial: trial.ratio)
     clearly = fastest.ratio < (1 - CLEAR) * everywhere.ratio and fastest.high < everywhere.low
     if everywhere.ratio <= SLOWER and not clearly:
         return everywhere
     if fastest.ratio > SLOWER:
-        return nowhere
+        return _nowhere(trials)
     close = [trial for trial in trials if trial.ratio <= fastest.ratio * (1 + ALIKE)]
-    return min(close, key=lambda trial: len(trial.slow))
+    return min(close, key=lambda trial: len(trial.choice.slow))
+
+
+def _nowhere(trials: tuple[Trial, ...]) -> Trial:
+    """Float everywhere."""
+    return max(trials, key=lambda trial: len(trial.choice.slow))
+
+
+def _choices(
+    model: ir.Model, plan: Plan, recorded: Calibration, costs: Costs, saved: Mapping[str, float]
+) -> list[Choice]:
+    """Integers everywhere, float everywhere, and the cheapest splits; those with integers with one scale as well.
+
+    `saved` are microseconds that one scale saves, by layer: it is tried for all of them, and for those that gain most.
+    """
+    found = [Choice(), Choice(tuple(sorted(node.name or "" for node, _ in int8_layers(model.graph, plan))))]
+    most = {name: us for name, us in saved.items() if us >= max(saved.values()) / 2}
+    for ones in ({}, saved, most) if saved else ({},):
+        cheaper = {name: (f, max(i - ones.get(name, 0.0), 0.0)) for name, (f, i) in costs.nodes.items()}
+        weighed = replace(costs, nodes=cheaper)
+        splits = [slow_nodes(model.graph, plan, recorded, weighed, conversions=factor) for factor in CONVERSIONS]
+        found += [Choice(tuple(sorted(split)), tuple(sorted(set(ones) - set(split)))) for split in ({}, *splits)]
+    return list(dict.fromkeys(found))
+
+
+def _worth_one_scale(given: Given, everything: Plan, costs: Costs) -> dict[str, float]:
+    """Layers that may have one scale, with what it saves; none where that is little of the whole."""
+    layers = one_scale_layers(given.graph.graph, everything, given.recorded, given.row.pair_limit)
+    return layers if sum(layers.values()) >= WORTH_ONE * total(costs, everything, {}) else {}
+
+
+def _accurate(
+    given: Given, choices: list[Choice], build: Callable[[Choice], ir.Model]
+) -> tuple[dict[Choice, float | None], float | None]:
+    """The choices whose single scales cost the network little, with their SQNR, and that of integers everywhere."""
+    if not any(choice.one_scale for choice in choices):
+        return dict.fromkeys(choices), None
+
+    def judged(choice: Choice) -> float:
+        db = decibels(given.graph, build(choice), given.samples)
+        return round(max(-PERFECT_DB, min(db, PERFECT_DB)), 2)
+
+    least = judged(Choice())
+    found = {choice: judged(choice) if choice.one_scale else None for choice in choices}
+    return {choice: db for choice, db in found.items() if db is None or db >= least - MOST_LOSS_DB}, least

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -18,8 +19,9 @@ from fcdeploy.tables.targets import Target
 
 @dataclass(frozen=True)
 class Given:
-    """What planning starts from: the prepared model, its statistics, and what the user asked for."""
+    """What planning starts from: the model's file, prepared, its statistics, and what the user asked for."""
 
+    file: Path
     graph: ir.Model
     recorded: Calibration
     samples: dict[str, Any]
@@ -27,10 +29,16 @@ class Given:
     ranges: str
     keep_float: tuple[str, ...]
 
-    def plan(self, slow: Mapping[str, str]) -> Plan:
-        """The plan that leaves the nodes of `slow` in float."""
+    def plan(self, slow: Mapping[str, str], one_scale: Sequence[str] = ()) -> Plan:
+        """The plan that leaves the nodes of `slow` in float; the weights of `one_scale` have one for all channels."""
         return plan_graph(
-            self.graph, self.recorded, self.row, ranges=self.ranges, keep_float=self.keep_float, slow=slow
+            self.graph,
+            self.recorded,
+            self.row,
+            ranges=self.ranges,
+            keep_float=self.keep_float,
+            slow=slow,
+            one_scale=one_scale,
         )
 
     def build(self, plan: Plan, *, correctable: bool = False) -> ir.Model:

@@ -10,11 +10,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fcdeploy.graph.opset import described
-from fcdeploy.int8.fastest import best_trial
-from fcdeploy.int8.times import time_lines
+from fcdeploy.int8.times import Spent, time_lines
 from fcdeploy.prepare.changes import Changes
 from fcdeploy.records import plan as plans
-from fcdeploy.records.costs import Costs
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.cpu import detect
@@ -30,7 +28,7 @@ class Outcome:
     """What was decided, by which costs, the kernels it led to, and the multiplications of each node."""
 
     plan: Plan
-    costs: Costs | None
+    spent: Spent
     kernels: tuple[Kernel, ...]
     macs: Mapping[str, int]
 
@@ -43,7 +41,9 @@ class Outcome:
 
 def report_of(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: float, warnings: list[str]) -> Report:
     """What was written, and which kernel runs each node."""
-    decided, spent, kernels = outcome.plan, outcome.costs, outcome.kernels
+    decided, spent, kernels = outcome.plan, outcome.spent, outcome.kernels
+    costs = spent.costs
+    final = costs.confirmed[-1] if costs and costs.confirmed else None
     planned = {d.node: d for d in decided.nodes}
     float_nodes = [
         {"node": k.node, "op": k.op, "why": planned[k.node].why}
@@ -78,14 +78,14 @@ def report_of(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: fl
     values = {
         "nodes_int8": int8_nodes, "nodes_float": float_nodes, "bytes_float": bytes_float, "bytes_int8": size,
         "seconds": round(seconds, 3), "output": str(out), "target": decided.target,
-        "costs": None if spent is None else {"source": spent.source, "hash": spent.hash},
+        "costs": None if costs is None else {"source": costs.source, "hash": costs.hash, "measured_before": spent.before},
         "integer_share": outcome.share, "opset": int8.opset_imports[""], "ir_version": int8.ir_version,
-        "ratio": best_trial(spent.trials).ratio if spent and spent.trials else None,
+        "ratio": final and final.ratio, "ratio_low": final and final.low, "ratio_high": final and final.high,
     }  # fmt: skip
     return Report("quantize", values, (table,) if float_nodes else (), lines, warnings=tuple(warnings))
 
 
-def dry_run_report(changes: Sequence[Changes], decided: Plan, spent: Costs | None, seconds: float) -> Report:
+def dry_run_report(changes: Sequence[Changes], decided: Plan, spent: Spent, seconds: float) -> Report:
     """What preparing did and declined, and the plan itself."""
     passes = [change for change in changes if change.count or change.declined]
     nodes = tuple((d.node, d.op, d.kind, d.why) for d in decided.nodes)

@@ -203,19 +203,20 @@ class Writer:
             self.graph.insert_before(before, node)
         return result
 
-    def _dequantize_linear(self, integers: ir.Value, q: QParams, name: str) -> ir.Value:
+    def _dequantize_linear(self, integers: ir.Value, q: QParams, name: str, *, constant: bool = False) -> ir.Value:
         """A DequantizeLinear that is not in the graph yet."""
         name = self._free(name)
         real = ir.Value(name=name, shape=integers.shape, type=ir.TensorType(ir.DataType.FLOAT))
         inputs, axis = [integers, self._scale(q)], {}
-        if q.axis is None:
-            inputs.append(self._zero_point(q))
-        else:
+        if q.axis is not None:
             axis = {"axis": ir.AttrInt64("axis", q.axis)}
-            if q.dtype == "int8":
-                # all zero, and yet one of its own for each weight: QGemm fuses only where it is given, and a shared one
-                # keeps onnxruntime from loading the model under session.x64quantprecision
-                inputs.append(self._initializer(np.zeros(len(q.scale), np.int8), f"{integers.name}z"))
+        if not constant:
+            inputs.append(self._zero_point(q))
+        elif q.dtype == "int8":
+            # all zero, and yet one of its own for each weight: QGemm fuses only where it is given, and a shared one
+            # keeps onnxruntime from loading the model under session.x64quantprecision
+            zeros = np.zeros(() if q.axis is None else len(q.scale), np.int8)
+            inputs.append(self._initializer(zeros, f"{integers.name}z"))
         ir.Node("", "DequantizeLinear", inputs, axis, outputs=[real], name=name)
         return real
 
@@ -241,7 +242,7 @@ class Writer:
         for name, integers, index in named:
             assert index is not None
             stored = self._initializer(integers, f"{name}/q")
-            real = self._dequantize_linear(stored, self.tensors[name], f"{name}/dq")
+            real = self._dequantize_linear(stored, self.tensors[name], f"{name}/dq", constant=True)
             self.graph.insert_before(node, _producer(real))
             if index >= len(node.inputs):
                 node.resize_inputs(index + 1)

@@ -1,38 +1,43 @@
-"""Timing on this CPU: what each node costs in float and as integers, and which split of the graph is fastest when run."""
+"""Timing on this CPU: what each node costs in float and as integers, and how fast choices of kernels are when run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.planning.layers import vanishes
-from fcdeploy.records.costs import Costs, Rates, Trial
+from fcdeploy.int8.walk import chunks
+from fcdeploy.records.costs import Choice, Costs, Rates, Trial
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.profile import node_times
 from fcdeploy.runtime.session import Session
-from fcdeploy.runtime.turns import measure, ratio_of
+from fcdeploy.runtime.turns import Load, measure, ratio_of, reloaded
 
 Arrays = dict[str, NDArray[Any]]
+Model = Path | bytes | ir.Model
 NODE_US = 1.0  # of a node that runs, whatever it does
-PROFILED_RUNS = 40
-SECONDS = 0.7  # for each split that is run
+PROFILED_RUNS = range(5, 41)
+PROFILED_SECONDS = 2.0  # of a model's runs for the profile, in which each is run four times
+SECONDS = 0.5  # for each choice that is run
+CONFIRMED_SECONDS = 2.0
 SHAPE = (1, 32, 64, 64)  # what the rates of conversions are measured on: an image of the middle of a network
-CONVERSIONS = (
-    1.0,
-    2.0,
-    0.5,
-)  # the estimate of converting is the coarsest, so splits for half and twice of it are run too
+JUDGED = 16  # samples on which two forms of a network are compared
 
 
 def measure_costs(model: ir.Model, int8: ir.Model, feeds: Arrays, *, model_hash: str, source: str) -> Costs:
     """Microseconds of every node of the prepared float model, and of the same node in its int8 form."""
-    in_float = node_times(_bytes(model), feeds, runs=PROFILED_RUNS, threads=1)
-    as_integers = node_times(_bytes(int8), feeds, runs=PROFILED_RUNS, threads=1)
+    float_bytes = _bytes(model)
+    runs = _profiled_runs(Session(float_bytes, threads=1), feeds)
+    in_float = node_times(float_bytes, feeds, runs=runs, threads=1)
+    as_integers = node_times(_bytes(int8), feeds, runs=runs, threads=1)
     nodes: dict[str, tuple[float, float]] = {}
     for node in model.graph:
         names = [node.name or ""]
@@ -53,40 +58,81 @@ def conversion_rates() -> Rates:
         ("QuantizeLinear", {"x": x}), ("DequantizeLinear", {"x": q}), ("Transpose", {"x": q}),
         ("QuantizeLinear", {"x": small}), ("Transpose", {"x": little}),
     ]  # fmt: skip
-    sessions = [(Session(_one_node(op, feeds["x"].dtype), threads=1), feeds) for op, feeds in timed]
-    timed_ms = [float(np.median(timed.turns)) for timed in measure([_runner(*each) for each in sessions], 0.2)]
+    runs = [_loader(_one_node(op, feeds["x"].dtype), feeds)() for op, feeds in timed]
+    timed_ms = [float(np.median(timed.turns)) for timed in measure(runs, 0.2)]
     call = min(timed_ms[3:])  # what calling the runtime costs
     q_ns, dq_ns, t_ns = (round(max(ms - call, 0.0) * 1e6 / x.size, 3) for ms in timed_ms[:3])
     return Rates(q_ns, dq_ns, t_ns, NODE_US)
 
 
-def try_splits(
-    model: ir.Model,
-    costs: Costs,
-    splits: Sequence[Mapping[str, str]],
-    build: Callable[[Mapping[str, str]], ir.Model],
+def try_choices(
+    reference: Model,
+    choices: Sequence[Choice],
+    build: Callable[[Choice], ir.Model],
     feeds: Arrays,
     *,
     on_step: OnStep | None = None,
-) -> Costs:
-    """Run each split against the float model in turn; the costs with the trials, fastest first.
-
-    A split is the nodes left in float, `build` makes its int8 model.
-    """
-    unique = {tuple(sorted(split)): split for split in splits}
-    runs = [_runner(Session(_bytes(model), threads=1), feeds)]
-    for done, split in enumerate(unique.values(), start=1):
-        runs.append(_runner(Session(_bytes(build(split)), threads=1), feeds))
+) -> tuple[Trial, ...]:
+    """Run int8 models against the float one, all in turn and loaded several times; fastest first."""
+    loads = [_loader(reference, feeds)]
+    for done, choice in enumerate(choices, start=1):
+        loads.append(_loader(_bytes(build(choice)), feeds))
         if on_step:
-            on_step("building splits", done, len(unique))
-    in_float, *timed = measure(runs, SECONDS * len(unique))
-    ratios = [(slow, ratio_of(one, in_float)) for slow, one in zip(unique, timed, strict=True)]
-    trials = [Trial(slow, round(r.median, 4), round(r.low, 4), round(r.high, 4)) for slow, r in ratios]
-    return replace(costs, trials=tuple(sorted(trials, key=lambda trial: trial.ratio)))
+            on_step("building choices of kernels", done, len(choices))
+    in_float, *timed = reloaded(loads, SECONDS * len(loads), on_step, label="timing choices of kernels")
+    trials = [_trial(choice, ratio_of(one, in_float)) for choice, one in zip(choices, timed, strict=True)]
+    return tuple(sorted(trials, key=lambda trial: trial.ratio))
 
 
-def _runner(session: Session, feeds: Arrays) -> Callable[[], object]:
-    return lambda: session.run(feeds)
+def confirm(reference: Model, int8: ir.Model, choice: Choice, feeds: Arrays, *, on_step: OnStep | None = None) -> Trial:
+    """One choice against float alone, on new loads of both.
+
+    The fastest of several that were tried looks faster than it is: the luck of its run is part of why it was taken.
+    """
+    loads = [_loader(reference, feeds), _loader(_bytes(int8), feeds)]
+    in_float, timed = reloaded(loads, CONFIRMED_SECONDS, on_step, label="confirming the choice")
+    return _trial(choice, ratio_of(timed, in_float))
+
+
+def decibels(model: ir.Model, int8: ir.Model, samples: Arrays) -> float:
+    """SQNR of the worst floating-point output on the first samples."""
+    few = {name: array[:JUDGED] for name, array in samples.items()}
+    exact, rounded = Session(_bytes(model)), Session(_bytes(int8))
+    found = []
+    for part in chunks(model, few):
+        pairs = zip(exact.run(part), rounded.run(part), strict=True)
+        found.append([fidelity(f, q) for f, q in pairs if np.asarray(f).dtype.kind == "f"])
+    outputs = list(zip(*found, strict=True))
+    return min((sum(rest, first).sqnr_db for first, *rest in outputs), default=float("inf"))
+
+
+def runnable(file: Path, prepared: ir.Model, feeds: Arrays) -> Model:
+    """The float model to compare with: the file as it is, or as prepared where onnxruntime cannot run that on a CPU."""
+    try:
+        Session(file, threads=1).run(feeds)
+    except FcdeployError:
+        return _bytes(prepared)
+    return file
+
+
+def _trial(choice: Choice, ratio: Any) -> Trial:
+    return Trial(choice, round(ratio.median, 4), round(ratio.low, 4), round(ratio.high, 4))
+
+
+def _loader(model: Model, feeds: Arrays) -> Load:
+    def load() -> Callable[[], object]:
+        session = Session(model, threads=1)
+        return lambda: session.run(feeds)
+
+    return load
+
+
+def _profiled_runs(session: Session, feeds: Arrays) -> int:
+    session.run(feeds)
+    begin = time.perf_counter()
+    session.run(feeds)
+    once = time.perf_counter() - begin
+    return min(max(int(PROFILED_SECONDS / 4 / once), PROFILED_RUNS[0]), PROFILED_RUNS[-1])
 
 
 def _bytes(model: ir.Model) -> bytes:

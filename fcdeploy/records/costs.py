@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fcdeploy.errors import FcdeployError
 
-SCHEMA = "fcdeploy.costs/1"
+SCHEMA = "fcdeploy.costs/2"
 
 
 @dataclass(frozen=True)
@@ -23,24 +24,43 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A split that was run: the nodes left in float, and its time relative to the float model with its 95 % interval."""
+class Choice:
+    """A choice of kernels: the nodes left in float, and the layers whose weights have one scale for all channels."""
 
-    slow: tuple[str, ...]
+    slow: tuple[str, ...] = ()
+    one_scale: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A choice that was run: its time relative to the float model with its 95 % interval.
+
+    `sqnr_db` is its signal over error, where weights have one scale for all channels and it was therefore looked at.
+    """
+
+    choice: Choice
     ratio: float
     low: float
     high: float
+    sqnr_db: float | None = None
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Node name -> (microseconds in float, microseconds as integers); trials, best first, when splits were run."""
+    """Node name -> (microseconds in float, microseconds as integers).
+
+    `trials` are the choices that were run against each other, fastest first, if any were.  `confirmed` are those that
+    were then taken and run once more, against float alone: the last one stands.  `sqnr_db` is the signal over error
+    of all integer kernels with a scale for each channel, where trials were held against it.
+    """
 
     model: str  # sha256 of the float model's file
     source: str  # the CPU and runtime it was measured on, or the table it was taken from
     rates: Rates
     nodes: dict[str, tuple[float, float]]
-    trials: tuple[Trial, ...] = field(default=())
+    trials: tuple[Trial, ...] = ()
+    confirmed: tuple[Trial, ...] = ()
+    sqnr_db: float | None = None
 
     @property
     def hash(self) -> str:
@@ -59,11 +79,27 @@ def from_text(text: str, source: str) -> Costs:
         data: dict[str, Any] = json.loads(text)
         if data.get("schema") != SCHEMA:
             raise FcdeployError(f"{source} has schema {data.get('schema')!r}, expected {SCHEMA!r}", hint)
-        nodes = {str(name): (float(a), float(b)) for name, (a, b) in data["nodes"].items()}
-        trials = tuple(
-            Trial(tuple(map(str, t["slow"])), float(t["ratio"]), float(t["low"]), float(t["high"]))
-            for t in data["trials"]
+        nodes = {str(name): (_time(a), _time(b)) for name, (a, b) in data["nodes"].items()}
+        rates = Rates(**{name: _time(rate) for name, rate in data["rates"].items()})
+        trials, confirmed = (tuple(map(_trial, data[key])) for key in ("trials", "confirmed"))
+        return Costs(
+            str(data["model"]), str(data["source"]), rates, nodes, trials, confirmed, _decibels(data["sqnr_db"])
         )
-        return Costs(str(data["model"]), str(data["source"]), Rates(**data["rates"]), nodes, trials)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FcdeployError(f"{source} is not a file of costs: {error}", hint) from error
+
+
+def _trial(row: dict[str, Any]) -> Trial:
+    names = {key: tuple(map(str, row["choice"][key])) for key in ("slow", "one_scale")}
+    return Trial(Choice(**names), _time(row["ratio"]), _time(row["low"]), _time(row["high"]), _decibels(row["sqnr_db"]))
+
+
+def _decibels(value: object) -> float | None:
+    return None if value is None else float(value)  # type: ignore[arg-type]
+
+
+def _time(value: object) -> float:
+    number = float(value)  # type: ignore[arg-type]
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{value!r} is no time")
+    return number

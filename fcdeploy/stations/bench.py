@@ -20,7 +20,7 @@ from fcdeploy.runtime import feeds
 from fcdeploy.runtime.footprint import Footprint, footprint
 from fcdeploy.runtime.profile import NodeTime, Profile, matched, profiles
 from fcdeploy.runtime.session import Session
-from fcdeploy.runtime.turns import PATIENCE, Ratio, Timed, measure, ratio_of
+from fcdeploy.runtime.turns import PATIENCE, Ratio, Run, Timed, ratio_of, reloaded
 
 NAMES = ("int8", "float")  # the model, and what it is compared with
 MEBI = 1 << 20
@@ -32,15 +32,16 @@ class Loaded:
     """A model ready to be timed."""
 
     path: Path
-    session: Session
+    threads: int
     inputs: dict[str, np.ndarray[Any, Any]]
     specs: list[TensorSpec]
     load_ms: float
     bytes: int
 
-    def run(self) -> object:
-        """One run on its inputs."""
-        return self.session.run(self.inputs)
+    def load(self) -> Run:
+        """Load it anew; the call that runs it on its inputs."""
+        session = Session(self.path, threads=self.threads)
+        return lambda: session.run(self.inputs)
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,14 @@ def bench(
     specs = [[feeds.fixed(input_specs(graph), one, shapes) for graph in models] for one in wanted]
     _check_batches(wanted, specs)
     sizes = [size_on_disk(graph, path) for graph, path in zip(models, paths, strict=True)]
-    sessions = [_load(path, threads) for path in paths]
+    loading = [_load_ms(path, threads) for path in paths]
     rows = []
     for each in specs:
         loaded = [
-            Loaded(path, session, feeds.draw(spec), spec, load_ms, size)
-            for path, (session, load_ms), spec, size in zip(paths, sessions, each, sizes, strict=True)
+            Loaded(path, threads, feeds.draw(spec), spec, load_ms, size)
+            for path, load_ms, spec, size in zip(paths, loading, each, sizes, strict=True)
         ]
-        timed = measure([one.run for one in loaded], seconds, step, interval / 100)
+        timed = reloaded([one.load for one in loaded], seconds, step, interval / 100)
         rows.append(Row(loaded, timed, [_footprint(one, threads, step) for one in loaded]))
     nodes = _profiles(rows[0], threads, seconds, step) if per_node else None
     return _report(rows, nodes, threads, max_ratio, interval, seconds)
@@ -128,10 +129,10 @@ def _check_batches(wanted: Sequence[int | None], specs: Sequence[Sequence[Sequen
             )
 
 
-def _load(path: Path, threads: int) -> tuple[Session, float]:
+def _load_ms(path: Path, threads: int) -> float:
     begin = time.perf_counter()
-    session = Session(path, threads=threads)
-    return session, 1e3 * (time.perf_counter() - begin)
+    Session(path, threads=threads)
+    return 1e3 * (time.perf_counter() - begin)
 
 
 def _footprint(one: Loaded, threads: int, on_step: OnStep) -> Footprint | None:

@@ -29,7 +29,7 @@ from fcdeploy.int8.given import Given
 from fcdeploy.int8.kept import keep_smallest
 from fcdeploy.int8.observe import observe
 from fcdeploy.int8.outcome import Outcome, dry_run_report, report_of
-from fcdeploy.int8.times import costs_asked, fastest_plan
+from fcdeploy.int8.times import Spent, costs_asked, fastest_plan
 from fcdeploy.prepare import prepare
 from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.proof.exact import with_ties
@@ -70,8 +70,9 @@ def quantize(
 
     Statistics come from `calibration`, or, with `data` alone, from calibrating first.  Bias correction (effort
     `balanced`) runs on samples of `data`, else on those the calibration carries.  Nodes that would be slower as
-    integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table", or "none" to
-    take every integer kernel there is; measured unless given, but for effort `fast` and targets that are not this CPU.
+    integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table", "measure", or
+    "none" to take every integer kernel there is; unless given they are measured once and kept in the cache folder, but
+    for effort `fast` and targets that are not this CPU.
     `dry_run` only plans.  Raises FcdeployError.
     """
     begin = time.perf_counter()
@@ -88,15 +89,16 @@ def quantize(
     if data is not None:
         source = open_source(data, input_specs(graph), limit=samples, seed=seed, preprocess=preprocess)
     recorded, kept = _statistics(graph, path, source, calibration, on_step)
-    start = Given(graph, recorded, kept, row, ranges, tuple(keep_float))
+    start = Given(path, graph, recorded, kept, row, ranges, tuple(keep_float))
     if plan is not None:
-        decided, spent = plan_from_file(start, plan), None
+        decided, spent = plan_from_file(start, plan), Spent()
     else:
         decided, spent = fastest_plan(start, costs_asked(costs, effort, target, row), on_step)
     macs = multiplications_of(graph)
     if dry_run:
         return dry_run_report(changes, decided, spent, time.perf_counter() - begin)
     int8, warnings = _int8(start, decided, effort, on_step)
+    warnings += spent.warnings
     out = Path(output or "")
     with replacing(out, force=force) as aside:  # a file that the runtime would not load is never put in place
         write_model(int8, aside, force=True)
@@ -163,7 +165,13 @@ def _sign(int8: ir.Model, recorded: Calibration, decided: Plan, effort: str) -> 
     lower_opset(int8, opset)
     int8.ir_version = lowest_ir_version(int8)
     int8.producer_name, int8.producer_version = "fcdeploy", __version__
-    made = {"float": recorded.model, "data": recorded.data, "target": decided.target, "effort": effort}
+    made = {
+        "float": recorded.model,
+        "data": recorded.data,
+        "target": decided.target,
+        "effort": effort,
+        "costs": decided.costs,
+    }
     int8.metadata_props["fcdeploy"] = json.dumps(made, separators=(",", ":"))
     weights = sum(value.const_value.nbytes for value in int8.graph.initializers.values() if value.const_value)
     int8.metadata_props[sketch.KEY] = sketch.to_text(recorded.seen, weights)

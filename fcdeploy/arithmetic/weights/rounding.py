@@ -44,19 +44,21 @@ def search_scales(
     importance: NDArray[np.float64],
     pair_limit: int | None,
     least: NDArray[np.float64] | None = None,
+    *,
+    searched: int = SEARCHED,
 ) -> NDArray[np.float64]:
     """The scale of each row of `weight` (rows, K) with the least output error, as float32 values.
 
     `importance` is E[x^2] of the inputs, (K,) or (rows, K).  `least` (rows,) bounds the scales from below, for a bias
-    that must fit 32 bits.  Of rows longer than SEARCHED, pairs of neighbours evenly spaced stand for all.
+    that must fit 32 bits.  Of rows longer than `searched`, pairs of neighbours evenly spaced stand for all.
     """
     top = np.abs(weight).max(axis=1)
     full = _float32(top / LARGEST)
     full = np.where(top > 0, full, float(full.max()) or EMPTY)
     lowest = np.maximum(SMALLEST_SCALE, np.zeros(len(weight)) if least is None else _float32_above(least))
     importance = np.broadcast_to(importance, weight.shape)
-    if weight.shape[1] > SEARCHED:
-        pairs = 2 * np.linspace(0, weight.shape[1] // 2 - 1, SEARCHED // 2).astype(np.intp)
+    if weight.shape[1] > searched:
+        pairs = 2 * np.linspace(0, weight.shape[1] // 2 - 1, searched // 2).astype(np.intp)
         columns = np.stack([pairs, pairs + 1], axis=1).reshape(-1)
         weight, importance = weight[:, columns], importance[:, columns]
     found = np.empty_like(full)
@@ -64,6 +66,20 @@ def search_scales(
         rows = slice(at, at + BLOCK)
         found[rows] = _search(weight[rows], importance[rows], pair_limit, full[rows], lowest[rows])
     return found
+
+
+def search_scale(
+    weight: NDArray[np.float64],
+    importance: NDArray[np.float64],
+    pair_limit: int | None,
+    least: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """As `search_scales`, of the best single scale for all rows, (1,): a row that holds them all, one after the other."""
+    whole = np.broadcast_to(importance, weight.shape)
+    if weight.shape[1] % 2:  # so that no pair has a neighbour from another row
+        weight, whole = (np.pad(array, ((0, 0), (0, 1))) for array in (weight, whole))
+    most = None if least is None else np.max(least, keepdims=True)
+    return search_scales(weight.reshape(1, -1), whole.reshape(1, -1), pair_limit, most, searched=BLOCK * SEARCHED)
 
 
 def _search(

@@ -25,10 +25,12 @@ def plan_graph(
     ranges: str,
     keep_float: Sequence[str] = (),
     slow: Mapping[str, str] | None = None,
+    one_scale: Sequence[str] = (),
 ) -> Plan:
     """The plan for a prepared model: a decision for every node, QParams for every tensor that becomes integers.
 
-    `keep_float` are the user's names and globs; `slow` are nodes that lose time as integers, with the reason.
+    `keep_float` are the user's names and globs; `slow` are nodes that lose time as integers, with the reason;
+    `one_scale` layers whose weights have one scale for all channels.
     """
     exact = kept_float(model.graph, keep_float)
     kept = {**(slow or {}), **exact}
@@ -37,4 +39,4 @@ def plan_graph(
     tensors = activation_scales(model.graph, decisions, wants, calibration, target, METHODS[ranges])
     decisions, tensors = clips_on_bytes(model.graph, decisions, tensors)
     plan = Plan(target.name, tuple(decisions.values()), tensors)
-    return weight_scales(model, plan, calibration, target.pair_limit)
+    return weight_scales(model, plan, calibration, target.pair_limit, one_scale)

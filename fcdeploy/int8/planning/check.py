@@ -96,14 +96,20 @@ def _check_weight(node: ir.Node, tensors: dict[str, QParams], where: str) -> Non
     axis = output_axis(node)
     q = tensors.get(weight.name or "")
     channels = int(weight.shape[axis])  # type: ignore[arg-type]
-    if q is None or (q.dtype, q.axis, q.zero_point, len(q.scale)) != ("int8", axis, 0, channels):
+    if (
+        q is None
+        or (q.dtype, q.zero_point) != ("int8", 0)
+        or (q.axis, len(q.scale)) not in ((axis, channels), (None, 1))
+    ):
         raise FcdeployError(
-            f"{where}: weight {weight.name!r} needs int8, axis {axis}, zero_point 0 and {channels} scales", HINT
+            f"{where}: weight {weight.name!r} needs int8, zero_point 0 and axis {axis} with {channels} scales, "
+            "or axis null with one",
+            HINT,
         )
     bias = tensors.get(bias_name(node))
     if operator(node.op_type).bias is None:
         return
-    product = bias_qparams(tensors[node.inputs[0].name or ""].scale[0], q.scale)  # type: ignore[union-attr]
+    product = bias_qparams(tensors[node.inputs[0].name or ""].scale[0], q)  # type: ignore[union-attr]
     if bias is None or (bias.dtype, bias.scale) != ("int32", product.scale):
         raise FcdeployError(
             f"{where}: the scale of bias {bias_name(node)!r} is not input scale x weight scale",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.quantization import LIMITS, bias_qparams
 from fcdeploy.arithmetic.weights.layout import from_rows, importance_rows, to_rows
-from fcdeploy.arithmetic.weights.rounding import round_rows, search_scales
+from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale, search_scales
 from fcdeploy.int8.planning.layers import is_depthwise, missing_channels, output_axis, stored_weights, weight_of
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan, QParams
@@ -28,8 +29,13 @@ class Layer:
     bias: NDArray[np.int32] | None
 
 
-def weight_scales(model: ir.Model, plan: Plan, calibration: Calibration, pair_limit: int | None) -> Plan:
-    """The plan with a scale per output channel for each weight that it makes int8, and the bias scales that follow."""
+def weight_scales(
+    model: ir.Model, plan: Plan, calibration: Calibration, pair_limit: int | None, one_scale: Collection[str] = ()
+) -> Plan:
+    """The plan with a scale per output channel for each weight that it makes int8, and the bias scales that follow.
+
+    The weights of the layers in `one_scale` get a single one.
+    """
     tensors = dict(plan.tensors)
     for node, weight in int8_layers(model.graph, plan):
         axis = output_axis(node)
@@ -38,12 +44,14 @@ def weight_scales(model: ir.Model, plan: Plan, calibration: Calibration, pair_li
         input_scale = tensors[node.inputs[0].name or ""].scale[0]  # type: ignore[union-attr]
         least = None if bias is None else np.abs(bias) / (input_scale * (LIMITS["int32"][1] - 1.0))
         limit = None if is_depthwise(node) else pair_limit
-        scale = search_scales(rows, _importance(node, calibration), limit, least)
+        one = node.name in one_scale
+        scale = (search_scale if one else search_scales)(rows, importance_of(node, calibration), limit, least)
         name = weight.name or ""
         why = "one scale per output channel" if limit is None else f"pairs of neighbours kept within {limit}"
-        tensors[name] = QParams("int8", tuple(float(s) for s in scale), 0, axis, why)
+        why = f"one scale for all channels: faster, and hardly less accurate; {why}" if one else why
+        tensors[name] = QParams("int8", tuple(float(s) for s in scale), 0, None if one else axis, why)
         if operator(node.op_type).bias is not None:
-            tensors[bias_name(node)] = bias_qparams(input_scale, tensors[name].scale)
+            tensors[bias_name(node)] = bias_qparams(input_scale, tensors[name])
     for _, _, weight, axis in stored_layers(model.graph, plan):
         rows = _rows(weight, axis)
         scale = search_scales(rows, np.ones(rows.shape[1]), None)
@@ -58,7 +66,7 @@ def with_bias_scales(model: ir.Model, plan: Plan) -> Plan:
     for node, weight in int8_layers(model.graph, plan):
         read, scaled = tensors.get(node.inputs[0].name or ""), tensors.get(weight.name or "")  # type: ignore[union-attr]
         if read is not None and scaled is not None and bias_name(node) in tensors:
-            tensors[bias_name(node)] = bias_qparams(read.scale[0], scaled.scale)
+            tensors[bias_name(node)] = bias_qparams(read.scale[0], scaled)
     return replace(plan, tensors=tensors)
 
 
@@ -84,9 +92,9 @@ def round_layers(
     for node, weight in int8_layers(model.graph, plan):
         axis = output_axis(node)
         array = kernel_weight(node, weight)
-        scale = np.asarray(plan.tensors[weight.name or ""].scale)
+        scale = np.broadcast_to(plan.tensors[weight.name or ""].scale, array.shape[axis])
         limit = None if is_depthwise(node) else pair_limit
-        rows = round_rows(to_rows(array, axis), scale, _importance(node, calibration), limit)
+        rows = round_rows(to_rows(array, axis), scale, importance_of(node, calibration), limit)
         bias = bias_array(node)
         if bias is None and correctable and operator(node.op_type).bias is not None:
             bias = np.zeros(len(rows))
@@ -130,7 +138,7 @@ def bias_name(node: ir.Node) -> str:
     return (value.name or "") if value is not None else f"{node.name}.bias"
 
 
-def _importance(node: ir.Node, calibration: Calibration) -> NDArray[np.float64]:
+def importance_of(node: ir.Node, calibration: Calibration) -> NDArray[np.float64]:
     """E[x^2] of the layer's inputs in the weight's row layout; all equal where the channels were not recorded."""
     weight = weight_of(node)
     assert weight is not None and weight.shape is not None
