@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import platform
 import sys
+from functools import cache
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.tables.targets import TARGETS, Target
 
 
+@cache
 def cpu_flags() -> frozenset[str]:
     """The instruction sets of this CPU, as Linux names them; what the platform name implies elsewhere."""
     cpuinfo = Path("/proc/cpuinfo")

@@ -12,7 +12,8 @@ import onnxruntime as ort
 
 from fcdeploy.errors import FcdeployError, first_line
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.runtime.options import options_of
+from fcdeploy.runtime.cpu import cpu_flags
+from fcdeploy.runtime.options import needed_here, options_of
 
 if TYPE_CHECKING:  # a bundle is run with numpy and onnxruntime alone
     import onnx_ir as ir
@@ -38,7 +39,7 @@ class Session:
     """A model ready to run on the CPU.
 
     `model` is a path, serialized bytes, or an onnx-ir model; session options that its metadata carry are obeyed
-    (`fcdeploy.runtime.options`), unless `obey` is False, and `entries` besides.  `threads` defaults to the CPUs of this
+    (`fcdeploy.runtime.options`), and `entries` besides, where this CPU needs them.  `threads` defaults to the CPUs of this
     process.  `weights` holds the files of weights outside a model given as bytes, by the names the model has for them;
     then no other file is read.  `optimize=False` turns graph optimization off; `precise=True` asks for 32-bit
     accumulation of byte products on x86; `dump` writes the graph as onnxruntime optimized it.
@@ -53,7 +54,6 @@ class Session:
         precise: bool = False,
         dump: Path | None = None,
         profile: Path | None = None,
-        obey: bool = True,
         weights: Mapping[str, bytes] | None = None,
         entries: Mapping[str, str] | None = None,
     ) -> None:
@@ -61,8 +61,8 @@ class Session:
         options.log_severity_level = FATAL_ONLY
         options.intra_op_num_threads = threads or cores()
         options.inter_op_num_threads = 1
-        carried = options_of(model) if obey else {}
-        entries = {"session.intra_op.allow_spinning": "0", **carried, **(entries or {})}
+        asked = needed_here({**options_of(model), **(entries or {})}, cpu_flags())
+        entries = {"session.intra_op.allow_spinning": "0", **asked}
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if precise:

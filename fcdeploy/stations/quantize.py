@@ -33,16 +33,19 @@ from fcdeploy.int8.times import Spent, costs_asked, fastest_plan
 from fcdeploy.prepare import prepare
 from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.proof.exact import with_ties
+from fcdeploy.proof.saturation import prove
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import sketch
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
+from fcdeploy.runtime import options
 from fcdeploy.runtime.cpu import target_named
 from fcdeploy.runtime.kernels import kernels_of
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Source, open_source
+from fcdeploy.tables.targets import TARGETS
 
 EFFORTS = ("fast", "balanced")
 
@@ -175,6 +178,8 @@ def _sign(int8: ir.Model, recorded: Calibration, decided: Plan, effort: str) -> 
     int8.metadata_props["fcdeploy"] = json.dumps(made, separators=(",", ":"))
     weights = sum(value.const_value.nbytes for value in int8.graph.initializers.values() if value.const_value)
     int8.metadata_props[sketch.KEY] = sketch.to_text(recorded.seen, weights)
+    if TARGETS[decided.target].pair_limit is None and not all(proof.safe for proof in prove(int8)):
+        options.write(int8, {options.PRECISION: "1"})
     for node in int8.graph:
         node.metadata_props.clear()
         node.doc_string = None
