@@ -15,9 +15,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_models import quantized, residual, samples, save
 
-from fcdeploy.graph.model import read_model
+from fcdeploy.graph.model import files_of, read_model, size_on_disk
 from fcdeploy.proof import layers
-from fcdeploy.proof.pair import size_on_disk
 from fcdeploy.runtime.session import Session
 from fcdeploy.stations.validate import validate
 
@@ -134,7 +133,7 @@ def test_weights_beside_the_file(float_model: Path, int8_model: Path, data: Path
         ir.save(ir.load(path), tmp_path / path.name, external_data=f"{path.stem}.data")
     kept = validate(tmp_path / "int8.onnx", against=tmp_path / "float.onnx", data=data, layers=True).values
     assert kept == validate(int8_model, against=float_model, data=data, layers=True).values
-    size = size_on_disk(read_model(tmp_path / "float.onnx"), tmp_path / "float.onnx")
+    size = size_on_disk(files_of(read_model(tmp_path / "float.onnx"), tmp_path / "float.onnx"))
     assert size == sum((tmp_path / name).stat().st_size for name in ("float.onnx", "float.data"))
 
 

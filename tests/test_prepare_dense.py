@@ -56,14 +56,23 @@ def test_gemm_in_one_form(alpha: float, beta: float, transposed: bool, bias: tup
     assert not node.attributes  # type: ignore[attr-defined]
 
 
-def test_a_large_transposed_weight_is_made_when_it_is_read() -> None:
+def test_a_large_weight_stays_transposed() -> None:
     weight = normal(2048, 2049)
-    model = graph([op("Gemm", "x w", "y", transB=1)], {"x": ["n", 2049]}, ["y"], {"w": weight})
+    model = graph([op("Gemm", "x w b", "y", transB=1)], {"x": ["n", 2049]}, ["y"], {"w": weight, "b": normal(1, 2048)})
     apply(dense, model, tolerance=1e-4)
-    tensor = model.graph.initializers["w.transposed"].const_value
+    (node,) = model.graph
+    assert node.attributes["transB"].as_int() == 1
+    assert node.inputs[1].name == "w"
+    assert node.inputs[2].const_value.shape == [2048]
+
+
+def test_a_large_weight_with_a_factor_is_made_when_it_is_read() -> None:
+    weight = normal(2048, 2049)
+    model = graph([op("Gemm", "x w", "y", transB=1, alpha=0.5)], {"x": ["n", 2049]}, ["y"], {"w": weight})
+    apply(dense, model, tolerance=1e-4)
+    tensor = model.graph.initializers["w.alpha"].const_value
     assert isinstance(tensor, ir.LazyTensor)
-    np.testing.assert_array_equal(tensor.numpy(), weight.T)
-    assert tensor.tobytes() == np.ascontiguousarray(weight.T).tobytes()
+    np.testing.assert_array_equal(tensor.numpy(), weight * np.float32(0.5))
 
 
 @pytest.mark.parametrize(

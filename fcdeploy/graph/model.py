@@ -14,11 +14,14 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph import outside
+from fcdeploy.graph.weights import initializer_bytes
 from fcdeploy.records.signature import TensorSpec as TensorSpec
 
 STANDARD_DOMAINS = {"", "ai.onnx", "com.microsoft"}
 logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # what it would say of a damaged file is said here, once
 
+ONE_FILE = 1 << 28  # bytes of weights; of more, one message would have to be in memory as a whole, twice
 QUANTIZED_OPS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
 
 
@@ -47,12 +50,39 @@ def read_model(path: Path | str) -> ir.Model:
     return model
 
 
-def write_model(model: ir.Model, path: Path | str, *, force: bool = False) -> int:
-    """Write the model aside, then rename it into place; return its size in bytes."""
-    path = Path(path)
-    with replacing(path, force=force) as aside:
-        ir.save(model, aside, format="protobuf")
-    return path.stat().st_size
+def write_model(model: ir.Model, path: Path | str, *, force: bool = False, largest: int | None = None) -> int:
+    """Write the model aside, then rename it into place; return its size in bytes.
+
+    More than `largest` bytes of weights (ONE_FILE unless given) go into a file beside it, PATH.data, one by one.
+    """
+    largest = ONE_FILE if largest is None else largest
+    with replacing_model(Path(path), force=force) as aside:
+        outside.save(model, aside, outside=initializer_bytes(model) > largest)
+        return sum(file.stat().st_size for file in aside.parent.iterdir())
+
+
+@contextmanager
+def replacing_model(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """As `replacing`, for a model that may have a file of weights beside it.
+
+    Both lie in a temporary folder under their final names, so that the model can be loaded from there.
+    """
+    check_output(path, force=force)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name[:100]}.", dir=path.parent) as folder:
+            aside = Path(folder) / path.name
+            yield aside
+            for file, target in (
+                (outside.beside(aside), outside.beside(path)),
+                (aside, path),
+            ):  # weights are there first
+                if file.exists():
+                    check_output(target, force=force)
+                    file.chmod(0o666 & ~_umask())
+                    file.replace(target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FcdeployError(f"cannot write {str(path)!r}: {reason}", "give a folder with room, -o OUT") from error
 
 
 @contextmanager
@@ -92,6 +122,25 @@ def file_hash(path: Path | str) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_of(model: ir.Model, path: Path) -> tuple[Path, ...]:
+    """The file of a model as it was read, and the files of its weights."""
+    found = {tensor.location for _, tensor in _tensors(model) if isinstance(tensor, ir.ExternalTensor)}
+    return (path, *(path.parent / location for location in sorted(map(str, found))))
+
+
+def model_hash(files: tuple[Path, ...]) -> str:
+    """sha256 of a model's content, by `files_of`: that of its file, or of a list of the hashes of several."""
+    if len(files) == 1:
+        return file_hash(files[0])
+    hashes = [file_hash(files[0]), *(f"{file_hash(file)} {file.relative_to(files[0].parent)}" for file in files[1:])]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def size_on_disk(files: tuple[Path, ...]) -> int:
+    """Bytes of all files of a model, by `files_of`."""
+    return sum(file.stat().st_size for file in files)
 
 
 def refuse_unsupported(model: ir.Model, name: str) -> None:
@@ -172,11 +221,23 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
                 f"model {str(path)!r}: weight {name!r} points to {str(tensor.location)!r}, outside the model's folder",
                 "keep weight files beside the model",
             )
-        needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+        offset, length, shape = tensor.offset or 0, tensor.length, tensor.shape.numpy()
+        if offset < 0 or length not in (None, tensor.nbytes) or min(shape, default=0) < 0:
+            where = f"bytes {offset} to {offset + (length or tensor.nbytes)} of {target.name!r}"
+            raise FcdeployError(
+                f"model {str(path)!r}: weight {name!r} is said to be {where}, its shape {list(shape)} is not",
+                "write the model again where it came from",
+            )
+        needed = offset + tensor.nbytes
         if not target.is_file() or target.stat().st_size < needed:
             raise FcdeployError(
                 f"model {str(path)!r}: weight {name!r} wants {needed} bytes of {target.name!r}, which has fewer",
                 "copy the weight file beside the model, whole",
+            )
+        if target.stat().st_nlink > 1:  # onnx-ir refuses it: a link could smuggle another user's file in
+            raise FcdeployError(
+                f"model {str(path)!r}: weight file {target.name!r} has another name elsewhere, a hard link",
+                f"cp {target} {target}.copy && mv {target}.copy {target}",
             )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from fcdeploy.graph.weights import initializer_bytes, is_large
 from fcdeploy.int8.planning import plan_graph
 from fcdeploy.int8.planning.weigh import round_layers
 from fcdeploy.int8.rewrite import rewrite
@@ -19,7 +20,10 @@ from fcdeploy.tables.targets import Target
 
 @dataclass(frozen=True)
 class Given:
-    """What planning starts from: the model's file, prepared, its statistics, and what the user asked for."""
+    """What planning starts from: the model's file, prepared, its statistics, and what the user asked for.
+
+    `samples` are those on which tools may run the model: none where it is too large for that.
+    """
 
     file: Path
     graph: ir.Model
@@ -28,6 +32,18 @@ class Given:
     row: Target
     ranges: str
     keep_float: tuple[str, ...]
+
+    @property
+    def large(self) -> bool:
+        """Whether its weights should be in memory block by block only."""
+        return is_large(self.graph)
+
+    @property
+    def why_not_run(self) -> str:
+        """Why there are no samples to run the model on."""
+        if self.large:
+            return f"the weights take {initializer_bytes(self.graph) / 1e9:.1f} GB, and running the model takes more"
+        return "the calibration carries no samples, and there is no --data"
 
     def plan(self, slow: Mapping[str, str], one_scale: Sequence[str] = ()) -> Plan:
         """The plan that leaves the nodes of `slow` in float; the weights of `one_scale` have one for all channels."""

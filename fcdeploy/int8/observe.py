@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.histogram import Tally, histogram, merge_moments, moments
+from fcdeploy.arithmetic.histogram import Tally, merge_moments, moments
 from fcdeploy.graph.model import input_specs
+from fcdeploy.graph.weights import blocks, is_large
 from fcdeploy.int8.kept import Smallest, sample_hash
 from fcdeploy.int8.planning.layers import is_constant, vanishes
 from fcdeploy.records.calibration import Calibration, Moments, TensorRecord
@@ -41,7 +42,8 @@ def observe(
     """
     values = {value.name or "": value for value in observed(model.graph, everything=everything)}
     results = [name for name, value in values.items() if value.producer() is not None]
-    session = Session(_exposing(model, list(values.values())))
+    # laid out for its kernels a large model would be in memory twice for a while
+    session = Session(_exposing(model, list(values.values())), prepack=not is_large(model))
     size = batch or max(1, min(64, BATCH_BYTES // max(_bytes_a_sample(list(values.values())), 1)))
     watched: dict[str, Watched] = {}
     smallest, hashes = Smallest(), []
@@ -137,9 +139,13 @@ def _in_order(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iterator[
         for index, kind in ((row.weight, "weight"), (row.bias, "bias"), *others):
             constant = node.inputs[index] if index is not None and index < len(node.inputs) else None
             if constant is not None and is_constant(constant) and constant.dtype == ir.DataType.FLOAT:
-                array = constant.const_value.numpy()  # type: ignore[union-attr]
-                name, layer = constant.name or "", node.name or ""
-                yield TensorRecord(name, kind, layer, node.op_type, array.shape, histogram(array))
+                tensor = constant.const_value
+                assert tensor is not None
+                name, layer, tally = constant.name or "", node.name or "", Tally()
+                for _, part in blocks(tensor):
+                    tally.add(part.reshape(-1, 1))
+                shape = tuple(int(n) for n in tensor.shape.numpy())
+                yield TensorRecord(name, kind, layer, node.op_type, shape, tally.histogram())
         yield from (records[result.name or ""] for result in node.outputs if result.name in records)
 
 

@@ -25,12 +25,14 @@ COUNTED = ("Conv", "Gemm", "MatMul", "Add", "Mul", "AveragePool", "GlobalAverage
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was decided, by which costs, the kernels it led to, and the multiplications of each node."""
+    """What was decided, by which costs, the kernels it led to, the multiplications of each node, and bytes on disk."""
 
     plan: Plan
     spent: Spent
     kernels: tuple[Kernel, ...]
     macs: Mapping[str, int]
+    bytes_float: int
+    bytes_int8: int
 
     @property
     def share(self) -> float:
@@ -57,7 +59,7 @@ def report_of(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: fl
         )
     else:
         warnings += [f"{k.op} {k.node!r} was planned as int8, but onnxruntime runs it as {k.kernel}" for k in missed]
-    bytes_float, size = path.stat().st_size, out.stat().st_size
+    bytes_float, size = outcome.bytes_float, outcome.bytes_int8
     seconds = time.perf_counter() - begin
     int8_nodes = [{"node": k.node, "op": k.op, "kernel": k.kernel} for k in kernels if k.integer]
     counts = []

@@ -8,6 +8,7 @@ pattern first, and the answer is the same with graph optimization off.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,13 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.quantization import quantize
 from fcdeploy.errors import FcdeployError
-from fcdeploy.int8.planning.layers import data_inputs, is_constant, stored_weights, weight_of
+from fcdeploy.graph.weights import blocks
+from fcdeploy.int8.planning.layers import data_inputs, is_constant, missing_channels, stored_weights, weight_of
 from fcdeploy.int8.planning.weigh import Layer, bias_name
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.tables.operators import operator
+
+LAZY_FROM = 1 << 26  # bytes of a weight
 
 
 def rewrite(model: ir.Model, plan: Plan, layers: Mapping[str, Layer]) -> None:
@@ -86,9 +90,8 @@ class Writer:
             if value in data and value is not weight:
                 node.replace_input_with(index, self.dequantized(value, node))
         if weight is not None and layer is not None:
-            more = layer.weight.shape[1] - weight.shape[1] if node.op_type == "Conv" and weight.shape else 0
-            if more:
-                node.replace_input_with(0, self._with_channels(data[0], int(more), node))
+            if more := missing_channels(node):
+                node.replace_input_with(0, self._with_channels(data[0], more, node))
             self._constants(node, weight, layer)
         output = node.outputs[0]
         if self.names[output] in self.tensors:
@@ -129,9 +132,10 @@ class Writer:
         """
         for index, value, axis in stored_weights(node):
             q = self.tensors[value.name or ""]
-            array = value.const_value.numpy()  # type: ignore[union-attr]
-            integers = self._initializer(quantize(array, q), f"{value.name}/q")
-            shape = [-1 if i == axis else 1 for i in range(array.ndim)]
+            tensor = value.const_value
+            assert tensor is not None
+            integers = self._initializer(_stored(tensor, q, axis), f"{value.name}/q")
+            shape = [-1 if i == axis else 1 for i in range(len(tensor.shape))]
             scale = self._initializer(np.asarray(q.scale, np.float32).reshape(shape), f"{value.name}/s")
             names = self._free(f"{value.name}/c"), self._free(f"{value.name}/r")
             cast = ir.node("Cast", [integers], {"to": ir.DataType.FLOAT}, name=names[0])
@@ -234,7 +238,7 @@ class Writer:
 
     def _constants(self, node: ir.Node, weight: ir.Value, layer: Layer) -> None:
         """Weight and bias of a layer as integers behind DequantizeLinear."""
-        named: list[tuple[str, NDArray[Any], int | None]] = [
+        named: list[tuple[str, NDArray[Any] | ir.LazyTensor, int | None]] = [
             (weight.name or "", layer.weight, operator(node.op_type).weight)
         ]
         if layer.bias is not None:
@@ -270,12 +274,27 @@ class Writer:
             self.shared[key] = self._initializer(array, f"{prefix}{len(self.shared)}")
         return self.shared[key]
 
-    def _initializer(self, array: NDArray[Any], name: str) -> ir.Value:
+    def _initializer(self, made: NDArray[Any] | ir.LazyTensor, name: str) -> ir.Value:
         name = self._free(name)
-        tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        tensor = made if isinstance(made, ir.LazyTensor) else ir.tensor(made)
+        tensor.name = name
+        shape = ir.Shape(tensor.shape.numpy())
+        value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.register_initializer(value)
         return value
+
+
+def _stored(tensor: ir.TensorProtocol, q: QParams, axis: int) -> NDArray[Any] | ir.LazyTensor:
+    """The integers of a weight, some channels at a time; those of a large one are made when they are written."""
+
+    def make() -> NDArray[Any]:
+        result = np.empty(tensor.shape.numpy(), q.dtype)
+        for part, array in blocks(tensor, axis):
+            result[(slice(None),) * axis + (part,)] = quantize(array, replace(q, scale=q.scale[part]))
+        return result
+
+    lazy = ir.LazyTensor(lambda: ir.Tensor(make()), ir.DataType.INT8, ir.Shape(tensor.shape.numpy()))
+    return lazy if tensor.nbytes >= LAZY_FROM else make()
 
 
 def _would_be_rounded(node: ir.Node) -> bool:

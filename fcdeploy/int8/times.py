@@ -63,7 +63,7 @@ def _spent(given: Given, everything: Plan, asked: str | Path, on_step: OnStep | 
     if named and file.exists():
         return Spent(_from_file(file, model))
     if not given.samples:
-        why = "times were not measured: the calibration carries no samples, and there is no --data"
+        why = f"times were not measured: {given.why_not_run}"
         return Spent(costs_from_table(given.graph, model), warnings=(why,))
     spent = _measured(given, everything, anew=asked == MEASURE, on_step=on_step)
     if named and spent.costs:

@@ -1,12 +1,13 @@
 """Dense layers in one form: Gemm(x, W, b) with W (in, out), alpha = beta = 1 and nothing transposed.
 
  1. MatMul(x, W)        ->  Gemm(x, W)          x of rank 2, W constant
- 2. Gemm(..., transB=1) ->  Gemm(x, W^T)        the orientation in which a MatMul already stores its weight
+ 2. Gemm(..., transB=1) ->  Gemm(x, W^T)        the orientation in which a MatMul already stores its weight; a large
+                                                 weight stays as it is, since a transposed copy would have to be kept
  3. Gemm(alpha, beta)   ->  Gemm(x, alpha W, beta b)
  4. Gemm(x, W) + b      ->  Gemm(x, W, b)       by the pass that folds scales and shifts into layers
 
 Both orientations become an integer Gemm with one scale per output channel, equally fast; (in, out) is chosen because a
-MatMul then needs no copy, and the output channel is the last axis of every dense weight.
+MatMul then needs no copy.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fcdeploy.prepare.changes import (
     shape_of,
 )
 
-LAZY_FROM = 1 << 22  # elements; a transposed copy of 16 MB or more is made when it is written, not before
+LARGE_FROM = 1 << 22  # elements; a weight of 16 MB or more is not transposed, and scaled when it is written, not before
 
 
 def dense(model: ir.Model) -> Changes:
@@ -65,27 +66,32 @@ def _normalise(edits: Edits, node: ir.Node) -> str | None:
     trans_b = bool(attribute(node, "transB", 0))
     if attribute(node, "transA", 0):
         return "its input is transposed (transA)"
-    if alpha == beta == 1.0 and not trans_b:
-        _drop_defaults(node)
-        return _give_row(edits, node)
     weight, bias = node.inputs[1], input_of(node, 2)
+    turned = trans_b and not _stays_large(weight)
+    if alpha == beta == 1.0 and not turned:
+        _drop_defaults(node, keep=trans_b)
+        return _give_row(edits, node)
     if not is_constant(weight):
         return f"its weight {weight.name!r} is computed at run time"  # type: ignore[union-attr]
     if bias is not None and beta != 1.0 and not is_constant(bias):
         return f"its bias {bias.name!r} is computed at run time and has factor beta = {beta}"
     assert weight is not None
-    node.replace_input_with(1, _weight(edits, weight, alpha, trans_b))
+    if turned or alpha != 1.0:
+        node.replace_input_with(1, _weight(edits, weight, alpha, turned))
     if bias is not None and beta != 1.0:
         node.replace_input_with(2, edits.constant(f"{bias.name}.beta", _times(array_of(bias), beta)))
-    for name in ("alpha", "beta", "transB"):
-        node.attributes.pop(name, None)
+    _drop_defaults(node, keep=trans_b and not turned)
     edits.count += 1
     return _give_row(edits, node)
 
 
-def _drop_defaults(node: ir.Node) -> None:
-    """Attributes that say what is so anyway."""
-    for name in ("alpha", "beta", "transA", "transB"):
+def _stays_large(weight: ir.Value | None) -> bool:
+    return weight is not None and weight.const_value is not None and weight.const_value.size >= LARGE_FROM
+
+
+def _drop_defaults(node: ir.Node, *, keep: bool) -> None:
+    """Attributes that say what is so anyway; `keep` leaves the weight transposed."""
+    for name in ("alpha", "beta", "transA", *(() if keep else ("transB",))):
         node.attributes.pop(name, None)
 
 
@@ -98,9 +104,9 @@ def _give_row(edits: Edits, node: ir.Node) -> str | None:
     if array is None:
         return f"its bias {bias.name!r} is computed at run time"
     assert weight is not None
-    if weight.shape is None or not isinstance(weight.shape[-1], int):
+    outputs = None if weight.shape is None else weight.shape[0 if attribute(node, "transB", 0) else -1]
+    if not isinstance(outputs, int):
         return f"its weight {weight.name!r} is computed at run time"
-    outputs = weight.shape[-1]
     if array.ndim == 1 and array.size == outputs:
         return None
     if array.size not in (1, outputs) or (array.ndim == 2 and array.shape[0] != 1):
@@ -120,7 +126,7 @@ def _weight(edits: Edits, value: ir.Value, alpha: float, transposed: bool) -> ir
         return _times(array.T if transposed else array, alpha)
 
     name = edits.fresh(f"{value.name}.{'transposed' if transposed else 'alpha'}")
-    if tensor.size < LAZY_FROM:
+    if tensor.size < LARGE_FROM:
         return edits.tensor(ir.Tensor(np.ascontiguousarray(make()), name=name))
     shape = ir.Shape(list(shape_of(tensor))[::-1]) if transposed else shape_of(tensor)
     return edits.tensor(ir.LazyTensor(lambda: ir.Tensor(make()), dtype=tensor.dtype, shape=shape, name=name))

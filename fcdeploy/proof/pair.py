@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import onnx_ir as ir
 
@@ -43,13 +42,6 @@ def is_probability(model: ir.Model, output: str) -> bool:
 def is_quantized(model: ir.Model) -> bool:
     """Does any node work on integers that stand for real numbers?"""
     return any(node.op_type in QUANTIZED_OPS or node.op_type.startswith("QLinear") for node in model.graph.all_nodes())
-
-
-def size_on_disk(model: ir.Model, path: Path) -> int:
-    """Bytes of the file and of the weight files beside it."""
-    tensors = (value.const_value for value in model.graph.initializers.values())
-    beside = {path.parent / tensor.location for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
-    return path.stat().st_size + sum(file.stat().st_size for file in beside)
 
 
 def _fit(a: TensorSpec, b: TensorSpec, *, dtypes: bool) -> bool:

@@ -60,7 +60,7 @@ def optimized_graph(model: Path | bytes | ir.Model) -> ir.Graph:
     """The graph that onnxruntime runs on this CPU after its own rewrites."""
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / "optimized.onnx"
-        Session(model, threads=1, dump=dump)
+        Session(model, threads=1, dump=dump, prepack=False)
         return ir.load(dump).graph
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,9 @@ class Session:
     (`fcdeploy.runtime.options`), and `entries` besides, where this CPU needs them.  `threads` defaults to the CPUs of this
     process.  `weights` holds the files of weights outside a model given as bytes, by the names the model has for them;
     then no other file is read.  `optimize=False` turns graph optimization off; `precise=True` asks for 32-bit
-    accumulation of byte products on x86; `dump` writes the graph as onnxruntime optimized it.
+    accumulation of byte products on x86; `dump` writes the graph as onnxruntime optimized it.  `prepack=False` leaves
+    weights as they lie in their files instead of a copy laid out for the kernels: for a model too large for both, or
+    one that is not run.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Session:
         threads: int | None = None,
         optimize: bool = True,
         precise: bool = False,
+        prepack: bool = True,
         dump: Path | None = None,
         profile: Path | None = None,
         weights: Mapping[str, bytes] | None = None,
@@ -67,6 +71,8 @@ class Session:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if precise:
             entries["session.x64quantprecision"] = "1"
+        if not prepack:
+            entries["session.disable_prepacking"] = "1"
         if dump:
             options.optimized_model_filepath = str(dump)
         if profile:
@@ -74,21 +80,18 @@ class Session:
             options.profile_file_prefix = str(profile)
         if weights is not None:
             _give_weights(options, weights)
-        if not isinstance(model, str | Path | bytes):
-            if folder := _weights_folder(model):
+        with _loadable(model) as (source, folder):
+            if folder is not None:
                 entries["session.model_external_initializers_file_folder_path"] = folder
-            model = _serialized(model)
-        for key, value in entries.items():
-            options.add_session_config_entry(key, value)
-        try:
-            self._session = ort.InferenceSession(
-                str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # the binding raises a dozen types, none with a common base of its own
-            raise FcdeployError(
-                f"onnxruntime {ort.__version__} cannot load the model: {first_line(error)}",
-                "fcdeploy inspect MODEL shows its operators, opset and IR version",
-            ) from error
+            for key, value in entries.items():
+                options.add_session_config_entry(key, value)
+            try:
+                self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            except Exception as error:  # the binding raises a dozen types, none with a common base of its own
+                raise FcdeployError(
+                    f"onnxruntime {ort.__version__} cannot load the model: {first_line(error)}",
+                    "fcdeploy inspect MODEL shows its operators, opset and IR version",
+                ) from error
         self.outputs = [output.name for output in self._session.get_outputs()]
 
     @property
@@ -139,18 +142,18 @@ def _give_weights(options: ort.SessionOptions, weights: Mapping[str, bytes]) -> 
     )
 
 
-def _serialized(model: ir.Model) -> bytes:
-    import onnx_ir as ir
+@contextmanager
+def _loadable(model: str | Path | bytes | ir.Model) -> Iterator[tuple[str | bytes, str | None]]:
+    """What onnxruntime loads, and where weights lie outside it, which it cannot know from a message alone."""
+    if isinstance(model, str | Path):
+        yield str(model), None
+    elif isinstance(model, bytes):
+        yield model, None
+    else:
+        from fcdeploy.graph.outside import serialized
 
-    return bytes(ir.to_proto(model).SerializeToString())
-
-
-def _weights_folder(model: ir.Model) -> str | None:
-    """Where the weights lie that are kept outside the file, which onnxruntime cannot know from the graph alone."""
-    import onnx_ir as ir
-
-    tensors = (value.const_value for value in model.graph.initializers.values())
-    return next((str(tensor.base_dir) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)), None)
+        with serialized(model) as found:
+            yield found
 
 
 def versions() -> dict[str, str]:

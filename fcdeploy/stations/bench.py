@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import TensorSpec, input_specs, read_model
-from fcdeploy.proof.pair import check_same_ends, size_on_disk
+from fcdeploy.graph.model import TensorSpec, files_of, input_specs, read_model, size_on_disk
+from fcdeploy.proof.pair import check_same_ends
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime import feeds
@@ -95,7 +95,7 @@ def bench(
         check_same_ends(models[0], models[1], paths[0].name, paths[1].name, dtypes=False)
     specs = [[feeds.fixed(input_specs(graph), one, shapes) for graph in models] for one in wanted]
     _check_batches(wanted, specs)
-    sizes = [size_on_disk(graph, path) for graph, path in zip(models, paths, strict=True)]
+    sizes = [size_on_disk(files_of(graph, path)) for graph, path in zip(models, paths, strict=True)]
     loading = [_load_ms(path, threads) for path in paths]
     rows = []
     for each in specs:

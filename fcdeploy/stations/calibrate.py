@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fcdeploy.arithmetic.needs import needs
-from fcdeploy.graph.model import check_output, file_hash, input_specs, read_model, refuse_unsupported, replacing
+from fcdeploy.graph.model import (
+    check_output,
+    files_of,
+    input_specs,
+    model_hash,
+    read_model,
+    refuse_unsupported,
+    replacing,
+)
 from fcdeploy.int8.observe import observe
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration, to_bytes
@@ -43,13 +51,14 @@ def calibrate(
     table_file = Path(csv_file) if csv_file else None
     graph = read_model(path)
     refuse_unsupported(graph, str(path))
+    files = files_of(graph, path)
     for file in filter(None, (target, table_file)):
-        check_output(file, force=force, inputs=(path, Path(data)))
+        check_output(file, force=force, inputs=(*files, Path(data)))
     begin = time.perf_counter()
     prepare(graph)
     source = open_source(data, input_specs(graph), limit=samples, seed=seed, preprocess=preprocess)
     calibration = observe(
-        graph, source, model_hash=file_hash(path), batch=batch, everything=everything, keep_samples=keep_samples,
+        graph, source, model_hash=model_hash(files), batch=batch, everything=everything, keep_samples=keep_samples,
         on_step=on_step,
     )  # fmt: skip
     seconds = time.perf_counter() - begin

@@ -15,11 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph import opset as sets
-from fcdeploy.graph.model import TensorSpec, check_output, input_specs, output_specs, read_model, replacing
+from fcdeploy.graph.model import (
+    TensorSpec,
+    check_output,
+    files_of,
+    input_specs,
+    output_specs,
+    read_model,
+    replacing_model,
+    size_on_disk,
+    write_model,
+)
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.session import Session
@@ -92,11 +101,11 @@ def export(
     built, namespace = torch_module.build_module(module) if isinstance(module, str) else (module, None)
     if state is not None:
         torch_module.load_state(built, Path(state))
-    with _inference(built), replacing(path, force=force) as aside:
+    with _inference(built), replacing_model(path, force=force) as aside:
         found = torch_module.read_inputs(built, inputs, namespace)
         differences, fixed = _write(built, found, aside, data, opset, tolerance, step)
         written = read_model(aside)
-        size = aside.stat().st_size
+        size = size_on_disk(files_of(written, aside))
     step("done", 3, 3)
     warnings = tuple(text for text in (warning, fixed) if text)
     values = {
@@ -211,9 +220,7 @@ def _write_model(module: nn.Module, inputs: tuple[Input, ...], aside: Path, opse
         model.graph.outputs,
         [_symbolic(a.shape, b.shape, small, large) for (_, a), (_, b) in zip(*ends, strict=True)],
     )
-    if sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value) > LARGEST:
-        raise FcdeployError("the weights take more than the 2 GB an ONNX file can hold", "export the network in parts")
-    ir.save(model, aside, format="protobuf")
+    write_model(model, aside, force=True, largest=LARGEST)
     return [traced, small, large]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import TensorSpec, input_specs, output_specs, read_model
+from fcdeploy.graph.model import TensorSpec, files_of, input_specs, output_specs, read_model, size_on_disk
 from fcdeploy.prepare import work
 from fcdeploy.prepare.work import Layer
 from fcdeploy.proof.exact import Exact, Exactness, exact_layers, verdict
@@ -80,7 +80,7 @@ def _contents(
 ) -> tuple[dict[str, Any], list[Table], list[str], list[str]]:
     """What the file holds: values, tables, lines, warnings. The leading axis of `network` is fixed to 1 on the way."""
     outputs = output_specs(network)
-    stored = path.stat().st_size + _external_bytes(network, path.parent)
+    stored = size_on_disk(files_of(network, path))
     weights = work.weight_bytes(network)
     work.fix_leading_axis(network)
     rows = work.layers(network)
@@ -128,13 +128,6 @@ def count(number: int | None) -> str:
 
 def _total(parts: list[int | None]) -> int | None:
     return None if None in parts else sum(part for part in parts if part is not None)
-
-
-def _external_bytes(network: ir.Model, folder: Path) -> int:
-    """Bytes of the weight files beside the model."""
-    tensors = [value.const_value for value in network.graph.initializers.values()]
-    files = {folder / tensor.location for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
-    return sum(file.stat().st_size for file in files)
 
 
 def _spec(spec: TensorSpec) -> dict[str, Any]:

@@ -15,14 +15,18 @@ from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import (
     check_output,
-    file_hash,
+    files_of,
     input_specs,
+    model_hash,
     read_model,
     refuse_unsupported,
-    replacing,
+    replacing_model,
+    size_on_disk,
     write_model,
 )
 from fcdeploy.graph.opset import lower_opset, lowest_ir_version, lowest_opset
+from fcdeploy.graph.outside import beside
+from fcdeploy.graph.weights import is_large
 from fcdeploy.int8.correct import correct_biases
 from fcdeploy.int8.edited import plan_from_file
 from fcdeploy.int8.given import Given
@@ -84,15 +88,17 @@ def quantize(
     graph = read_model(path)
     refuse_unsupported(graph, str(path))
     _check_arguments(output, data, calibration, ranges, effort, dry_run)
+    own = files_of(graph, path)
     if output and not dry_run:
-        files = [path, *(Path(file) for file in (data, calibration, plan, costs) if file)]
-        check_output(Path(output), force=force, inputs=tuple(files))
+        files = (*own, *(Path(file) for file in (data, calibration, plan, costs) if file))
+        for written in (Path(output), *([beside(Path(output))] if is_large(graph) else [])):
+            check_output(written, force=force, inputs=files)
     changes = prepare(graph)
     source = None
     if data is not None:
         source = open_source(data, input_specs(graph), limit=samples, seed=seed, preprocess=preprocess)
-    recorded, kept = _statistics(graph, path, source, calibration, on_step)
-    start = Given(path, graph, recorded, kept, row, ranges, tuple(keep_float))
+    recorded, kept = _statistics(graph, own, source, calibration, on_step)
+    start = Given(path, graph, recorded, {} if is_large(graph) else kept, row, ranges, tuple(keep_float))
     if plan is not None:
         decided, spent = plan_from_file(start, plan), Spent()
     else:
@@ -100,28 +106,35 @@ def quantize(
     macs = multiplications_of(graph)
     if dry_run:
         return dry_run_report(changes, decided, spent, time.perf_counter() - begin)
-    int8, warnings = _int8(start, decided, effort, on_step)
-    warnings += spent.warnings
+    int8 = _int8(start, decided, effort, on_step)
+    warnings = [*_left_out(start, effort), *spent.warnings]
     out = Path(output or "")
-    with replacing(out, force=force) as aside:  # a file that the runtime would not load is never put in place
-        write_model(int8, aside, force=True)
-        Session(aside, threads=1)
+    with replacing_model(out, force=force) as aside:  # a file that the runtime would not load is never put in place
+        size = write_model(int8, aside)
+        Session(aside, threads=1, prepack=not start.large)
         kernels = kernels_of(aside)
-    report = report_of(path, out, int8, Outcome(decided, spent, kernels, macs), begin, warnings)
-    return with_ties(report, out, kept) if row.name == "portable" else report
+    outcome = Outcome(decided, spent, kernels, macs, size_on_disk(own), size)
+    report = report_of(path, out, int8, outcome, begin, warnings)
+    return with_ties(report, out, start.samples) if row.name == "portable" else report
 
 
-def _int8(given: Given, decided: Plan, effort: str, on_step: OnStep | None) -> tuple[ir.Model, list[str]]:
-    """The finished int8 model, and warnings."""
-    warnings = []
+def _int8(given: Given, decided: Plan, effort: str, on_step: OnStep | None) -> ir.Model:
+    """The finished int8 model."""
     correcting = effort != "fast" and bool(given.samples)
-    if effort != "fast" and not given.samples:
-        warnings.append("bias correction left out: the calibration carries no samples, and there is no --data")
     int8 = given.build(decided, correctable=correcting)
     if correcting:
         correct_biases(given.graph, int8, decided, given.samples, on_step=on_step)
     _sign(int8, given.recorded, decided, effort)
-    return int8, warnings
+    return int8
+
+
+def _left_out(given: Given, effort: str) -> list[str]:
+    """Warnings of the tools that had nothing to run the model on."""
+    if given.samples:
+        return []
+    looks = ["exactness was not looked at"] if given.row.name == "portable" and given.large else []
+    tools = [*(["bias correction left out"] if effort != "fast" else []), *looks]
+    return [f"{tool}: {given.why_not_run}" for tool in tools]
 
 
 def _check_arguments(
@@ -143,18 +156,19 @@ def _check_arguments(
 
 def _statistics(
     graph: ir.Model,
-    path: Path,
+    files: tuple[Path, ...],
     source: Source | None,
     file: str | Path | None,
     on_step: OnStep | None,
 ) -> tuple[Calibration, dict[str, Any]]:
     """The calibration, and the samples on which tools may run the model."""
+    path, content = files[0], model_hash(files)
     if file is None:
         assert source is not None
-        recorded = observe(graph, source, model_hash=file_hash(path), on_step=on_step)
+        recorded = observe(graph, source, model_hash=content, on_step=on_step)
         return recorded, recorded.kept
     recorded = calibrations.read(Path(file))
-    if recorded.model != file_hash(path):
+    if recorded.model != content:
         raise FcdeployError(
             f"calibration {str(file)!r} was made from another model than {str(path)!r}",
             f"fcdeploy calibrate {path} --data DATA -o {file} --force",

@@ -7,6 +7,8 @@ follows Markus Nagel et al., arXiv:2106.08295, section 3.1.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,32 +41,41 @@ def round_rows(
     return integers
 
 
+def some_of(rows: NDArray[Any], most: int = SEARCHED) -> NDArray[Any]:
+    """Of each row (..., K) the part that its scale is searched on: where K > `most`, pairs of neighbours evenly spaced."""
+    length = rows.shape[-1]
+    if length <= most:
+        return rows
+    pairs = 2 * np.linspace(0, length // 2 - 1, most // 2).astype(np.intp)
+    return rows[..., np.stack([pairs, pairs + 1], axis=1).reshape(-1)]
+
+
 def search_scales(
-    weight: NDArray[np.float64],
+    weight: NDArray[np.floating],
     importance: NDArray[np.float64],
     pair_limit: int | None,
     least: NDArray[np.float64] | None = None,
     *,
     searched: int = SEARCHED,
+    top: NDArray[np.floating] | None = None,
 ) -> NDArray[np.float64]:
     """The scale of each row of `weight` (rows, K) with the least output error, as float32 values.
 
     `importance` is E[x^2] of the inputs, (K,) or (rows, K).  `least` (rows,) bounds the scales from below, for a bias
-    that must fit 32 bits.  Of rows longer than `searched`, pairs of neighbours evenly spaced stand for all.
+    that must fit 32 bits.  Of rows longer than `searched`, pairs of neighbours evenly spaced stand for all.  `top` (rows,)
+    is max |w| of each row, for a `weight` that is such a part already.
     """
-    top = np.abs(weight).max(axis=1)
+    top = np.abs(weight).max(axis=1) if top is None else top
+    top = top.astype(np.float64)
     full = _float32(top / LARGEST)
     full = np.where(top > 0, full, float(full.max()) or EMPTY)
     lowest = np.maximum(SMALLEST_SCALE, np.zeros(len(weight)) if least is None else _float32_above(least))
+    weight, importance = some_of(weight, searched), some_of(importance, searched)
     importance = np.broadcast_to(importance, weight.shape)
-    if weight.shape[1] > searched:
-        pairs = 2 * np.linspace(0, weight.shape[1] // 2 - 1, searched // 2).astype(np.intp)
-        columns = np.stack([pairs, pairs + 1], axis=1).reshape(-1)
-        weight, importance = weight[:, columns], importance[:, columns]
     found = np.empty_like(full)
     for at in range(0, len(weight), BLOCK):
         rows = slice(at, at + BLOCK)
-        found[rows] = _search(weight[rows], importance[rows], pair_limit, full[rows], lowest[rows])
+        found[rows] = _search(weight[rows].astype(np.float64), importance[rows], pair_limit, full[rows], lowest[rows])
     return found
 
 

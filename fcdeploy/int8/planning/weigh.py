@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.quantization import LIMITS, bias_qparams
 from fcdeploy.arithmetic.weights.layout import from_rows, importance_rows, to_rows
-from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale, search_scales
+from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale, search_scales, some_of
+from fcdeploy.graph.weights import blocks, is_large
 from fcdeploy.int8.planning.layers import is_depthwise, missing_channels, output_axis, stored_weights, weight_of
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan, QParams
@@ -25,7 +27,7 @@ class Layer:
     The weight has the float model's shape, or more input channels, whose weights are zero.
     """
 
-    weight: NDArray[np.int8]
+    weight: NDArray[np.int8] | ir.LazyTensor
     bias: NDArray[np.int32] | None
 
 
@@ -39,13 +41,17 @@ def weight_scales(
     tensors = dict(plan.tensors)
     for node, weight in int8_layers(model.graph, plan):
         axis = output_axis(node)
-        rows = to_rows(kernel_weight(node, weight), axis)
         bias = bias_array(node)
         input_scale = tensors[node.inputs[0].name or ""].scale[0]  # type: ignore[union-attr]
         least = None if bias is None else np.abs(bias) / (input_scale * (LIMITS["int32"][1] - 1.0))
         limit = None if is_depthwise(node) else pair_limit
-        one = node.name in one_scale
-        scale = (search_scale if one else search_scales)(rows, importance_of(node, calibration), limit, least)
+        importance, one = importance_of(node, calibration), node.name in one_scale
+        if one:
+            whole = np.concatenate([rows for _, rows in kernel_rows(node, weight)]).astype(np.float64)
+            scale = search_scale(whole, importance, limit, least)
+        else:
+            top, part = _searched(rows for _, rows in kernel_rows(node, weight))
+            scale = search_scales(part, some_of(importance), limit, least, top=top)
         name = weight.name or ""
         why = "one scale per output channel" if limit is None else f"pairs of neighbours kept within {limit}"
         why = f"one scale for all channels: faster, and hardly less accurate; {why}" if one else why
@@ -53,8 +59,8 @@ def weight_scales(
         if operator(node.op_type).bias is not None:
             tensors[bias_name(node)] = bias_qparams(input_scale, tensors[name])
     for _, _, weight, axis in stored_layers(model.graph, plan):
-        rows = _rows(weight, axis)
-        scale = search_scales(rows, np.ones(rows.shape[1]), None)
+        top, part = _searched(_stored_rows(weight, axis))
+        scale = search_scales(part, np.ones(part.shape[1]), None, top=top)
         why = "bytes in the file, read back when the model is loaded"
         tensors[weight.name or ""] = QParams("int8", tuple(float(s) for s in scale), 0, axis, why)
     return replace(plan, tensors=tensors)
@@ -76,31 +82,61 @@ def stored_layers(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, int, ir.Va
     return [(node, *found) for node in graph if node.name in chosen for found in stored_weights(node)]
 
 
-def _rows(weight: ir.Value, axis: int) -> NDArray[np.float64]:
-    array = weight.const_value.numpy().astype(np.float64)  # type: ignore[union-attr]
-    return np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+def _stored_rows(weight: ir.Value, axis: int) -> Iterator[NDArray[np.float32]]:
+    """A weight that is stored as bytes, some channels at a time: (rows, K)."""
+    for _, array in blocks(_tensor(weight), axis):
+        yield np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+
+
+def _searched(parts: Iterable[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Of rows that come in blocks: the largest |w| of each, and the part of each that its scale is searched on."""
+    found = [(np.abs(rows).max(axis=1, initial=0), some_of(rows)) for rows in parts]
+    return np.concatenate([top for top, _ in found]), np.concatenate([part for _, part in found])
 
 
 def round_layers(
     model: ir.Model, plan: Plan, calibration: Calibration, pair_limit: int | None, *, correctable: bool = False
 ) -> dict[str, Layer]:
-    """Integers of every int8 layer at the plan's scales, by node name.
+    """Integers of every int8 layer at the plan's scales, by node name; of a large model they are made when written.
 
     `correctable` gives a layer without a bias one of zeros, for bias correction to fill.
     """
+    large = is_large(model)
     layers = {}
     for node, weight in int8_layers(model.graph, plan):
-        axis = output_axis(node)
-        array = kernel_weight(node, weight)
-        scale = np.broadcast_to(plan.tensors[weight.name or ""].scale, array.shape[axis])
+        shape = kernel_shape(node, weight)
+        scale = np.broadcast_to(plan.tensors[weight.name or ""].scale, shape[output_axis(node)])
         limit = None if is_depthwise(node) else pair_limit
-        rows = round_rows(to_rows(array, axis), scale, importance_of(node, calibration), limit)
+        make = partial(_integers, node, weight, scale, importance_of(node, calibration), limit)
+        integers = _lazy(make, shape) if large else make()
         bias = bias_array(node)
         if bias is None and correctable and operator(node.op_type).bias is not None:
-            bias = np.zeros(len(rows))
-        integers = None if bias is None else round_bias(bias, plan.tensors[bias_name(node)])
-        layers[node.name or ""] = Layer(from_rows(rows, array.shape, axis).astype(np.int8), integers)
+            bias = np.zeros(len(scale))
+        rounded = None if bias is None else round_bias(bias, plan.tensors[bias_name(node)])
+        layers[node.name or ""] = Layer(integers, rounded)
     return layers
+
+
+def _lazy(make: Callable[[], NDArray[np.int8]], shape: tuple[int, ...]) -> ir.LazyTensor:
+    return ir.LazyTensor(lambda: ir.Tensor(make()), ir.DataType.INT8, ir.Shape(shape))
+
+
+def _integers(
+    node: ir.Node,
+    weight: ir.Value,
+    scale: NDArray[np.float64],
+    importance: NDArray[np.float64],
+    limit: int | None,
+) -> NDArray[np.int8]:
+    """The weight rounded at `scale`, some output channels at a time."""
+    axis, shape = output_axis(node), kernel_shape(node, weight)
+    result = np.empty(shape, np.int8)
+    for part, rows in kernel_rows(node, weight):
+        h = importance if importance.ndim == 1 else importance[part]
+        rounded = round_rows(rows.astype(np.float64), scale[part], h, limit)
+        some = tuple(part.stop - part.start if i == axis else n for i, n in enumerate(shape))
+        result[(slice(None),) * axis + (part,)] = from_rows(rounded, some, axis)
+    return result
 
 
 def int8_layers(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, ir.Value]]:
@@ -110,11 +146,23 @@ def int8_layers(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, ir.Value]]:
     return [(node, weight) for node, weight in pairs if weight is not None]
 
 
-def kernel_weight(node: ir.Node, weight: ir.Value) -> NDArray[np.float64]:
-    """The weight as the integer kernel is given it: with the channels of zeros that make it faster."""
-    array = weight.const_value.numpy().astype(np.float64)  # type: ignore[union-attr]
+def kernel_shape(node: ir.Node, weight: ir.Value) -> tuple[int, ...]:
+    """The shape of the weight as the integer kernel is given it: with the channels of zeros that make it faster."""
     more = missing_channels(node)
-    return np.pad(array, [(0, more if axis == 1 else 0) for axis in range(array.ndim)])
+    return tuple(int(n) + (more if i == 1 else 0) for i, n in enumerate(_tensor(weight).shape.numpy()))
+
+
+def kernel_rows(node: ir.Node, weight: ir.Value) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """The weight as the integer kernel is given it, some output channels at a time: which, and their rows (out, K)."""
+    axis, more = output_axis(node), missing_channels(node)
+    for part, array in blocks(_tensor(weight), axis):
+        wide = np.pad(array, [(0, more if i == 1 else 0) for i in range(array.ndim)]) if more else array
+        yield part, to_rows(wide, axis)
+
+
+def _tensor(weight: ir.Value) -> ir.TensorProtocol:
+    assert weight.const_value is not None
+    return weight.const_value
 
 
 def round_bias(bias: NDArray[np.float64], q: QParams) -> NDArray[np.int32]:
@@ -141,9 +189,8 @@ def bias_name(node: ir.Node) -> str:
 def importance_of(node: ir.Node, calibration: Calibration) -> NDArray[np.float64]:
     """E[x^2] of the layer's inputs in the weight's row layout; all equal where the channels were not recorded."""
     weight = weight_of(node)
-    assert weight is not None and weight.shape is not None
-    more = missing_channels(node)
-    shape = tuple(int(n) + (more if axis == 1 else 0) for axis, n in enumerate(weight.shape))  # type: ignore[arg-type]
+    assert weight is not None
+    more, shape = missing_channels(node), kernel_shape(node, weight)
     attribute = node.attributes.get("group")
     groups = attribute.as_int() if attribute is not None else 1
     inputs = shape[1 - output_axis(node)] if len(shape) == 2 else shape[1] * groups

@@ -1,0 +1,102 @@
+"""Weights outside the model file: written beside it tensor by tensor, or referred to where they lie."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+
+OUTSIDE_FROM = 1 << 12  # bytes of a tensor; a smaller one stays in the model file
+PAGE = 4096  # weights begin at a multiple of it, so that they can be mapped
+MESSAGE = 1 << 27  # bytes of weights that go into one message; of more there would be four copies until it is read
+
+
+def beside(path: Path) -> Path:
+    """The file of a model's weights when they are too large for the model file."""
+    return path.with_name(f"{path.name}.data")
+
+
+def save(model: ir.Model, path: Path, *, outside: bool) -> None:
+    """Write the model to `path`, and with `outside` its weights to the file beside it; weights are read one by one."""
+    if not outside:
+        ir.save(_placed(model, _inline), path, format="protobuf")
+        return
+    data = beside(path)
+    with data.open("wb") as file:
+        small = _placed(model, lambda tensor: _append(tensor, file, data.name))
+    ir.save(small, path, format="protobuf")
+
+
+@contextmanager
+def serialized(model: ir.Model) -> Iterator[tuple[bytes, str | None]]:
+    """The model as one message, and the folder that the locations in it are relative to, None for a model without any.
+
+    Weights in files are referred to; more than MESSAGE bytes of others lie in a temporary file until the block ends.
+    """
+    tensors = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+    files = [tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
+    if sum(tensor.nbytes for tensor in tensors) - sum(tensor.nbytes for tensor in files) < MESSAGE:
+        yield bytes(ir.to_proto(model).SerializeToString()), str(files[0].base_dir or ".") if files else None
+        return
+    with tempfile.TemporaryDirectory(prefix="fcdeploy-") as folder:
+        data = Path(folder).resolve() / "weights"
+        try:
+            with data.open("wb") as file:
+                # onnxruntime knows one folder of weights and nothing outside it: that is the root, then
+                small = _placed(model, lambda tensor: _refer(tensor) or _append(tensor, file, _from_root(data)))
+        except OSError as error:
+            raise FcdeployError(
+                f"cannot write weights to the temporary folder {folder!r}: {error.strerror}",
+                "TMPDIR=FOLDER, one with room",
+            ) from error
+        yield bytes(ir.to_proto(small).SerializeToString()), data.anchor
+
+
+def _placed(model: ir.Model, place: Callable[[ir.TensorProtocol], ir.TensorProtocol | None]) -> ir.Model:
+    """A copy of the model with each initializer where `place` puts it; None leaves it as it is."""
+    copy = model.clone()
+    for graph in (copy.graph, *copy.graph.subgraphs()):
+        for name, value in graph.initializers.items():
+            placed = None if value.const_value is None else place(value.const_value)
+            if placed is not None:
+                placed.name = name
+                value.const_value = placed
+    return copy
+
+
+def _inline(tensor: ir.TensorProtocol) -> ir.TensorProtocol | None:
+    """Into the model file, out of the files of the model that it comes from."""
+    return ir.Tensor(np.array(tensor.numpy()), dtype=tensor.dtype) if isinstance(tensor, ir.ExternalTensor) else None
+
+
+def _append(tensor: ir.TensorProtocol, file: BinaryIO, location: str) -> ir.TensorProtocol | None:
+    """At the end of `file`, unless it is small."""
+    if tensor.nbytes < OUTSIDE_FROM or tensor.dtype == ir.DataType.STRING:
+        return _inline(tensor)
+    file.write(bytes(-file.tell() % PAGE))
+    begin = file.tell()
+    tensor.tofile(file)  # type: ignore[attr-defined]  # the protocol is behind: every tensor has it
+    return ir.ExternalTensor(
+        location, begin, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name or ""
+    )
+
+
+def _refer(tensor: ir.TensorProtocol) -> ir.TensorProtocol | None:
+    """Where it lies, from the root."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return None
+    place = _from_root(Path(tensor.path).resolve())
+    return ir.ExternalTensor(
+        place, tensor.offset, tensor.length, tensor.dtype, shape=tensor.shape, name=tensor.name or ""
+    )
+
+
+def _from_root(path: Path) -> str:
+    return path.relative_to(path.anchor).as_posix()

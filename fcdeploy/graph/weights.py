@@ -1,0 +1,80 @@
+"""Weights a block at a time: a model may be larger than memory, a block of its weights never is."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.errors import FcdeployError
+
+Array = NDArray[Any]
+BLOCK_BYTES = 8 << 20  # of weights held at once: a few times the cache, so that a block costs little to begin
+LARGE = 1 << 30  # bytes of weights from which on a model is neither copied nor run for the sake of its int8 form
+
+
+def initializer_bytes(model: ir.Model) -> int:
+    """Bytes of all initializers, those of subgraphs too, wherever they are kept. Reads none of them."""
+    graphs = (model.graph, *model.graph.subgraphs())
+    tensors = (value.const_value for graph in graphs for value in graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def is_large(model: ir.Model) -> bool:
+    """Whether the model's weights should exist in memory block by block only."""
+    return initializer_bytes(model) >= LARGE
+
+
+def blocks(tensor: ir.TensorProtocol, axis: int = 0) -> Iterator[tuple[slice, Array]]:
+    """Slices along `axis`, in order, each of about BLOCK_BYTES at most, and what is there: `array[..., part, ...]`.
+
+    Bytes outside the model are read from their file rather than mapped: pages of a map count as memory of this process
+    once they were touched.  Raises FcdeployError when the file is shorter than the model says.
+    """
+    shape = [int(n) for n in tensor.shape.numpy()]
+    if not shape:
+        yield slice(0, 1), tensor.numpy().reshape(1)
+        return
+    count = max(1, BLOCK_BYTES * shape[axis] // max(tensor.nbytes, 1))
+    whole = None if _readable(tensor) else tensor.numpy()
+    for at in range(0, shape[axis], count):
+        part = slice(at, min(at + count, shape[axis]))
+        if whole is not None:
+            yield part, whole[(slice(None),) * axis + (part,)]
+        else:
+            assert isinstance(tensor, ir.ExternalTensor)
+            yield part, _read(tensor, shape, axis, part)
+
+
+def _readable(tensor: ir.TensorProtocol) -> bool:
+    """Whether the elements lie in a file as NumPy would lay them out: whole bytes each, little end first."""
+    return isinstance(tensor, ir.ExternalTensor) and tensor.dtype.bitwidth >= 8
+
+
+def _read(tensor: ir.ExternalTensor, shape: list[int], axis: int, part: slice) -> Array:
+    """A slice along an axis: one stretch of the file for each index of the axes before it."""
+    before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+    dtype = tensor.dtype.numpy().newbyteorder("<")
+    found = np.empty((before, (part.stop - part.start) * after), dtype)
+    step, start = shape[axis] * after * dtype.itemsize, (tensor.offset or 0) + part.start * after * dtype.itemsize
+    with Path(tensor.path).open("rb", buffering=0) as file:
+        for index, row in enumerate(found.view(np.uint8)):
+            _fill(file.fileno(), memoryview(row), start + index * step, tensor.path)
+    return found.reshape(*shape[:axis], part.stop - part.start, *shape[axis + 1 :])
+
+
+def _fill(file: int, into: memoryview, offset: int, path: str) -> None:
+    while into:
+        count = os.preadv(file, [into], offset)
+        if not count:
+            raise FcdeployError(
+                f"weight file {path!r} ends at byte {offset}, before its weights do",
+                "copy the weight file beside the model, whole",
+            )
+        into, offset = into[count:], offset + count
