@@ -22,7 +22,7 @@ COMMANDS = {
     "inspect": "layers, parameters and multiplications of a model; which kernel each node gets",
     "doctor": "this CPU, the runtime and the extras, and what follows for int8",
     "calibrate": "run a model on samples once and record the range of every tensor",
-    "calibration": "calibration files: add them up, look into them",
+    "calibration": "calibration files: add them up, look into them, take them to other tools and back",
     "quantize": "float ONNX model to int8 ONNX model",
     "validate": "compare an int8 model with the float model it was made from",
     "bench": "time a model, or two against each other",

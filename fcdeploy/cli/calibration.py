@@ -1,4 +1,4 @@
-"""`fcdeploy calibration`: merge and show."""
+"""`fcdeploy calibration`: merge, show and convert."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fcdeploy.cli import options
 
 @click.group("calibration")
 def command() -> None:
-    """Calibration files: add them up, look into them."""
+    """Calibration files: add them up, look into them, take them to other tools and back."""
 
 
 @command.command("merge")
@@ -44,3 +44,21 @@ def show(calibration: Path, tensor: str | None, as_json: bool) -> None:
     from fcdeploy.stations.calibration import show_calibration
 
     console.show(show_calibration(calibration, tensor=tensor), as_json=as_json)
+
+
+@command.command("convert")
+@click.argument("calibration", type=options.FILE, metavar="FILE")
+@options.output_option("NAME.calib, NAME.json (onnxruntime) or NAME.cache (TensorRT).", required=True)
+@click.option("--model", type=options.FILE, metavar="MODEL", help="The float model that the ranges are of.")
+@click.option("--header", metavar="TEXT", default="TRT-8601-EntropyCalibration2", help="First line of a NAME.cache.")
+@options.force_option
+@options.json_option
+def convert(calibration: Path, output: Path, model: Path | None, header: str, force: bool, as_json: bool) -> None:
+    """Ranges from one tool's file to another's.
+
+    Reads calibrations of fcdeploy, onnxruntime (JSON, cache, flatbuffers) and TensorRT (cache), each known by its
+    content.
+    """
+    from fcdeploy.stations.convert import convert as run
+
+    console.show(run(calibration, output=output, model=model, header=header, force=force), as_json=as_json)

@@ -55,7 +55,7 @@ class Histogram:
     @property
     def ends_only(self) -> bool:
         """A range that was measured elsewhere: its ends are known, and nothing between them."""
-        return not len(self.codes) and self.low < self.high
+        return not len(self.codes) and (self.low, self.high) != (0.0, 0.0)
 
 
 @dataclass(frozen=True)
