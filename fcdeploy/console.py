@@ -53,6 +53,11 @@ def error(problem: FcdeployError) -> None:
         _talk("hint", problem.hint, "cyan")
 
 
+def say(line: str) -> None:
+    """A line of talk from a command that goes on."""
+    print(line, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress() -> Iterator[OnStep]:
     """Give a callback `(label, done, total)` that draws a bar on stderr, once the work has taken a second.

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 GUIDE = ROOT / "docs" / "guide.md"
 COMMAND = re.compile(r"^(?:\$ )?((?:fcdeploy|scripts/\w+)(?: .*)?)$")
-LONG = ("fcdeploy demo", "scripts/")  # parsed, not run here
+LONG = ("fcdeploy demo", "fcdeploy serve", "scripts/")  # parsed, not run here
 MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|work|Users|mnt|usr|opt)\b")
 METRIC = re.compile(r"```python\n(def margin.*?)```", re.DOTALL)
 

@@ -22,7 +22,8 @@ FLOORS = {
     "bundles": 5, "prepare": 5, "samples": 5,
     "int8": 6, "proof": 6, "pytorch": 6,
     "stations": 7,
-    "cli": 8, "console": 8,
+    "serve": 8,
+    "cli": 9, "console": 9,
 }  # fmt: skip
 FACE = {"click", "rich"}
 NEEDS_TORCH = {"fcdeploy.pytorch.export", "fcdeploy.pytorch.module"}  # cannot be imported without it

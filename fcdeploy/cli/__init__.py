@@ -28,6 +28,7 @@ COMMANDS = {
     "bench": "time a model, or two against each other",
     "bundle": "model, manifest, reports and golden samples in one folder or zip to deploy",
     "verify": "check a bundle's hashes and its golden samples on this CPU",
+    "serve": "answer requests over HTTP: Open Inference Protocol v2",
     "demo": "the whole line on the networks of a project checkout",
 }
 """Command -> its line in `fcdeploy --help`. Module `fcdeploy.cli.<command>` defines the click command `command`."""

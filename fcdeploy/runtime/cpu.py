@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import platform
 import sys
 from functools import cache
@@ -53,3 +55,21 @@ def cpu_name() -> str:
             if key.strip() in ("model name", "Model", "Hardware"):
                 return value.strip()
     return platform.processor() or platform.machine() or "unknown"
+
+
+def usable_cores(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """CPUs this process may keep busy: those it may run on, or fewer where a container's quota (cgroup 1, 2) is less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _words(groups / "cpu.max") or [
+        *_words(groups / "cpu/cpu.cfs_quota_us"), *_words(groups / "cpu/cpu.cfs_period_us"),
+    ]  # fmt: skip
+    if len(quota) == 2 and all(word.isdigit() for word in quota) and int(quota[1]):
+        cores = min(cores, math.ceil(int(quota[0]) / int(quota[1])))
+    return max(1, cores)
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []

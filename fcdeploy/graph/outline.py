@@ -1,0 +1,268 @@
+"""An ONNX file read without onnx: its nodes, shapes and small integer constants; weights are stepped over.
+
+A server must know what a model computes and cannot afford the 30 MB and half a second that importing onnx takes.  Field
+numbers are those of onnx.proto (ModelProto, GraphProto, NodeProto, AttributeProto, TensorProto, ValueInfoProto).  The
+file is mapped, so weights of gigabytes are never touched.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fcdeploy.errors import FcdeployError
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf wire types
+INT32, INT64 = 6, 7  # TensorProto.DataType
+SMALL = 64  # elements of an integer constant that is read: shapes, axes, pads
+Dims = tuple[int | str | None, ...]
+"""An axis is a number, a name, or None where the file says nothing."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A tensor in the file: its shape, its values where it is a short list of integers, its file where it lies outside."""
+
+    dims: tuple[int, ...]
+    values: tuple[int, ...] | None = None
+    location: str = ""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator. Attributes that are numbers, lists of integers, text or one tensor; `subgraphs` counts the rest."""
+
+    op: str
+    domain: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, int | float | str | tuple[int, ...] | Constant] = field(default_factory=dict)
+    subgraphs: int = 0
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What the file says of its main graph. `inputs` are those that a caller feeds."""
+
+    nodes: tuple[Node, ...]
+    inputs: dict[str, Dims]
+    outputs: dict[str, Dims]
+    constants: dict[str, Constant]
+    opset: int
+
+
+def read_outline(path: Path | str) -> Outline:
+    """Raises FcdeployError when the file is no ONNX model, or is damaged."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            return _model(mapped)
+    except (OSError, ValueError, IndexError, struct.error, RecursionError) as error:
+        raise FcdeployError(f"{str(path)!r} is not an ONNX model, or is damaged", f"fcdeploy inspect {path}") from error
+
+
+Span = tuple[int, int]
+Value = int | Span
+"""What a field holds: a number as it is written, or where its bytes begin and end."""
+
+
+def _model(data: mmap.mmap) -> Outline:
+    graph: Span | None = None
+    opset = 1
+    for number, value in _fields(data, (0, len(data))):
+        if number == 7 and isinstance(value, tuple):
+            graph = value
+        elif number == 8 and isinstance(value, tuple):
+            domain, version = "", 1
+            for part, content in _fields(data, value):
+                if part == 1:
+                    domain = _text(data, content)
+                elif part == 2 and isinstance(content, int):
+                    version = content
+            if domain in ("", "ai.onnx"):
+                opset = version
+    if graph is None:
+        raise ValueError("no graph")
+    nodes: list[Node] = []
+    inputs: dict[str, Dims] = {}
+    outputs: dict[str, Dims] = {}
+    constants: dict[str, Constant] = {}
+    for number, value in _fields(data, graph):
+        if number == 1:
+            nodes.append(_node(data, _span(value)))
+        elif number == 5:
+            name, constant = _tensor(data, _span(value))
+            constants[name] = constant
+        elif number in (11, 12):
+            name, dims = _value_info(data, _span(value))
+            (inputs if number == 11 else outputs)[name] = dims
+    fed = {name: dims for name, dims in inputs.items() if name not in constants}
+    return Outline(tuple(nodes), fed, outputs, constants, opset)
+
+
+def _node(data: mmap.mmap, span: Span) -> Node:
+    inputs, outputs, attributes, texts, subgraphs = [], [], {}, {3: "", 4: "", 7: ""}, 0
+    for number, value in _fields(data, span):
+        if number == 1:
+            inputs.append(_text(data, value))
+        elif number == 2:
+            outputs.append(_text(data, value))
+        elif number in texts:
+            texts[number] = _text(data, value)
+        elif number == 5:
+            name, attribute = _attribute(data, _span(value))
+            if attribute is None:
+                subgraphs += 1
+            else:
+                attributes[name] = attribute
+    return Node(texts[4], texts[7], texts[3], tuple(inputs), tuple(outputs), attributes, subgraphs)
+
+
+def _attribute(data: mmap.mmap, span: Span) -> tuple[str, int | float | str | tuple[int, ...] | Constant | None]:
+    """Its name, and its value; None for graphs and for lists of anything but integers."""
+    name, found = "", None
+    integers: list[int] = []
+    listed = False
+    for number, value in _fields(data, span):
+        if number == 1:
+            name = _text(data, value)
+        elif number == 2 and isinstance(value, int):
+            found = struct.unpack("<f", value.to_bytes(4, "little"))[0]
+        elif number == 3 and isinstance(value, int):
+            found = _signed(value)
+        elif number == 4:
+            found = _text(data, value)
+        elif number == 5:
+            found = _tensor(data, _span(value))[1]
+        elif number == 8:
+            listed = True
+            integers += _integers(data, value)
+        elif number == 20:  # the type; an empty list of integers has nothing else
+            listed = listed or value == 7
+    return name, tuple(integers) if listed else found
+
+
+def _tensor(data: mmap.mmap, span: Span) -> tuple[str, Constant]:
+    name, location, dims, kind, raw = "", "", [], 0, None
+    integers: list[int] = []
+    for number, value in _fields(data, span):
+        if number == 1:
+            dims += _integers(data, value)
+        elif number == 2 and isinstance(value, int):
+            kind = value
+        elif number in (5, 7) and (isinstance(value, int) or value[1] - value[0] <= 10 * SMALL):
+            integers += _integers(data, value)
+        elif number == 8:
+            name = _text(data, value)
+        elif number == 9:
+            raw = _span(value)
+        elif number == 13:
+            pair = {part: _text(data, content) for part, content in _fields(data, _span(value))}
+            if pair.get(1) == "location":
+                location = pair.get(2, "")
+    values = None
+    if kind in (INT32, INT64):
+        width = 4 if kind == INT32 else 8
+        if raw is not None and raw[1] - raw[0] <= width * SMALL:
+            count = (raw[1] - raw[0]) // width
+            values = struct.unpack(f"<{count}{'i' if width == 4 else 'q'}", data[raw[0] : raw[1]])
+        elif raw is None and len(integers) <= SMALL:
+            values = tuple(integers)
+    return name, Constant(tuple(dims), values, location)
+
+
+def _value_info(data: mmap.mmap, span: Span) -> tuple[str, Dims]:
+    """ValueInfoProto.type.tensor_type.shape.dim; () where there is no shape."""
+    name, dims = "", []
+    for number, value in _fields(data, span):
+        if number == 1:
+            name = _text(data, value)
+        elif number == 2:
+            for shape in _inside(data, _span(value), 1, 2):
+                dims = [_axis(data, dim) for dim in _inside(data, shape, 1)]
+    return name, tuple(dims)
+
+
+def _axis(data: mmap.mmap, span: Span) -> int | str | None:
+    for number, value in _fields(data, span):
+        if number == 1 and isinstance(value, int):
+            return _signed(value)
+        if number == 2:
+            return _text(data, value) or None
+    return None
+
+
+def _inside(data: mmap.mmap, span: Span, *path: int) -> Iterator[Span]:
+    """The messages at this path of field numbers below a message."""
+    for number, value in _fields(data, span):
+        if number == path[0] and isinstance(value, tuple):
+            if len(path) == 1:
+                yield value
+            else:
+                yield from _inside(data, value, *path[1:])
+
+
+def _fields(data: mmap.mmap, span: Span) -> Iterator[tuple[int, Value]]:
+    """Number and value of each field of the message that lies there."""
+    at, end = span
+    while at < end:
+        tag, at = _varint(data, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == VARINT:
+            value, at = _varint(data, at)
+            yield number, value
+            continue
+        if wire == BYTES:
+            length, at = _varint(data, at)
+        elif wire in (FIXED64, FIXED32):
+            length = 8 if wire == FIXED64 else 4
+        else:
+            raise ValueError(f"wire type {wire}")
+        if length > end - at:
+            raise ValueError("a field is longer than what holds it")
+        yield number, (at, at + length) if wire == BYTES else int.from_bytes(data[at : at + length], "little")
+        at += length
+
+
+def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
+    result = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
+
+
+def _integers(data: mmap.mmap, value: Value) -> list[int]:
+    """A repeated integer field: one number, or many packed."""
+    if isinstance(value, int):
+        return [_signed(value)]
+    at, end = value
+    found = []
+    while at < end:
+        number, at = _varint(data, at)
+        found.append(_signed(number))
+    return found
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _span(value: Value) -> Span:
+    if isinstance(value, int):
+        raise ValueError("a number where a message belongs")
+    return value
+
+
+def _text(data: mmap.mmap, value: Value) -> str:
+    start, end = _span(value)
+    return data[start:end].decode(errors="replace")

@@ -1,0 +1,173 @@
+"""Natural batching: all requests that arrived in one turn of the loop become one run. No timer, so nobody waits.
+
+While a run takes its time, more requests arrive, and they are the next batch: the busier the server, the larger its
+batches.  Runs under 2 ms are done on the loop itself, longer ones in threads, as many at a time as there are cores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.serve.models import INLINE_SECONDS, Model
+from fcdeploy.serve.refusal import RefusedError
+
+Array = np.ndarray[Any, Any]
+
+
+class Request:
+    """Inputs on their way to a model. `done` is called once, on the loop, with all outputs or with why there are none.
+
+    `rows` is the number of samples; inputs that do not agree on it run `alone`.
+    """
+
+    __slots__ = (
+        "alone", "arrived", "batch", "bytes", "compute_seconds", "deadline", "done", "feeds", "queue_seconds", "rows",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        feeds: Mapping[str, Array],
+        done: Callable[[Request, list[Array] | RefusedError], None],
+        *,
+        deadline: float = float("inf"),
+    ) -> None:
+        lengths = {array.shape[0] if array.ndim else 0 for array in feeds.values()}
+        self.feeds = feeds
+        self.alone = len(lengths) != 1
+        self.rows = max(lengths, default=1) or 1
+        self.done: Callable[[Request, list[Array] | RefusedError], None] | None = done
+        self.deadline = deadline
+        self.bytes = sum(array.nbytes for array in feeds.values())
+        self.arrived = time.perf_counter()
+        self.queue_seconds = self.compute_seconds = 0.0
+        self.batch = 0
+
+    def finish(self, result: list[Array] | RefusedError) -> None:
+        if self.done is not None:
+            done, self.done = self.done, None
+            done(self, result)
+
+
+class Queue:
+    """The requests that wait for one model. Lives on the loop; only `_compute` runs elsewhere."""
+
+    def __init__(
+        self,
+        model: Model,
+        loop: asyncio.AbstractEventLoop,
+        threads: Executor,
+        *,
+        slots: int = 1,
+        delay: float = 0.0,
+        on_run: Callable[[Model, int, int, float], None] = lambda *_: None,
+    ) -> None:
+        self.model = model
+        self._loop = loop
+        self._threads = threads
+        self._slots = slots
+        self._delay = delay
+        self._on_run = on_run
+        self._waiting: deque[Request] = deque()
+        self._running = 0
+        self._planned = False
+
+    def put(self, request: Request) -> None:
+        self._waiting.append(request)
+        if not self._planned and self._running < self._slots:
+            self._plan()
+
+    def _plan(self) -> None:
+        """Run when this turn of the loop is over, or `delay` seconds later where a batch is not full by then."""
+        self._planned = True
+        if self._delay and len(self._waiting) < self.model.largest:
+            self._loop.call_later(self._delay, self._turn)
+        else:
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """One run; what still waits is left for the next turn, so that answers leave in between."""
+        self._planned = False
+        if self._running >= self._slots:
+            return
+        batch = self._take()
+        if batch:
+            rows = sum(request.rows for request in batch)
+            if 0 < rows * self.model.sample_seconds <= INLINE_SECONDS:
+                self._finish(batch, *_compute(self.model, batch))
+            else:
+                self._running += 1
+                future = self._loop.run_in_executor(self._threads, _compute, self.model, batch)
+                future.add_done_callback(lambda done: self._came_back(batch, done))
+        if self._waiting and not self._planned and self._running < self._slots:
+            self._plan()
+
+    def _take(self) -> list[Request]:
+        """The next requests that fit in a run, in their order; those too late are told so, those given up are dropped."""
+        batch: list[Request] = []
+        rows, now = 0, time.perf_counter()
+        while self._waiting:
+            request = self._waiting[0]
+            if request.done is None:
+                self._waiting.popleft()
+                continue
+            if now > request.deadline:
+                self._waiting.popleft()
+                waited = f"waited {now - request.arrived:.3f} s for its turn, longer than it had"
+                request.finish(RefusedError(504, f"model {self.model.name!r}: the request {waited}"))
+                continue
+            if batch and (request.alone or batch[0].alone or rows + request.rows > self.model.largest):
+                break
+            self._waiting.popleft()
+            request.queue_seconds = now - request.arrived
+            batch.append(request)
+            rows += request.rows
+        return batch
+
+    def _came_back(self, batch: list[Request], done: asyncio.Future[tuple[list[Any], float]]) -> None:
+        self._running -= 1
+        if not done.cancelled():
+            self._finish(batch, *done.result())
+        if self._waiting and not self._planned:
+            self._plan()
+
+    def _finish(self, batch: list[Request], results: list[list[Array] | RefusedError], seconds: float) -> None:
+        rows = sum(request.rows for request in batch)
+        self._on_run(self.model, len(batch), rows, seconds)
+        for request, result in zip(batch, results, strict=True):
+            request.compute_seconds = seconds
+            request.batch = rows
+            request.finish(result)
+
+
+def _compute(model: Model, batch: list[Request]) -> tuple[list[list[Array] | RefusedError], float]:
+    """Each request's outputs, and the seconds it took. A run that fails is repeated request by request."""
+    begun = time.perf_counter()
+    if len(batch) == 1:
+        results = [_alone(model, batch[0])]
+    else:
+        try:
+            together = model.run({name: np.concatenate([r.feeds[name] for r in batch]) for name in model.inputs})
+            results, start = [], 0
+            for request in batch:
+                stop = start + request.rows
+                results.append([output[start:stop] for output in together])
+                start = stop
+        except FcdeployError:
+            results = [_alone(model, request) for request in batch]
+    return results, time.perf_counter() - begun
+
+
+def _alone(model: Model, request: Request) -> list[Array] | RefusedError:
+    try:
+        return model.run(request.feeds)
+    except FcdeployError as error:  # shapes were checked before: what is left are values, and lengths of free axes
+        full = "alloc" in error.message.lower()
+        return RefusedError(503 if full else 400, f"model {model.name!r}: {error.message}", retry_after=int(full))

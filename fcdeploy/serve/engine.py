@@ -1,0 +1,265 @@
+"""The engine: models by name and version, and answers to requests. It knows no protocol; it lives on one event loop.
+
+engine = Engine(Path("models"))
+await engine.start()
+outputs = await engine.infer("mlp", {"x": array})      # {"y": array}, or RefusedError with a status
+await engine.stop()
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.runtime.cpu import usable_cores
+from fcdeploy.runtime.feeds import check
+from fcdeploy.serve.batching import Queue, Request
+from fcdeploy.serve.models import Model, load
+from fcdeploy.serve.refusal import RefusedError
+from fcdeploy.serve.repository import Place, Stamp, content, find, stamp
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A model with the queue in front of it, and what its files looked like when it was loaded."""
+
+    place: Place
+    model: Model
+    queue: Queue
+    stamp: Stamp
+    content: str
+
+
+class Engine:
+    """Serves what lies at `source`.
+
+    `threads` is for each run; `max_batch` and `max_delay` (seconds) are for `fcdeploy.serve.batching`; at most
+    `max_requests` and `max_bytes` of inputs wait or run at a time.  `say` gets a line about every load and reload,
+    `observer` the figures (`fcdeploy.serve.metrics`).
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        *,
+        threads: int = 1,
+        max_batch: int | None = None,
+        max_delay: float = 0.0,
+        max_requests: int = 1024,
+        max_bytes: int = 1 << 28,
+        queue_seconds: float = 30.0,
+        say: Callable[[str], None] = lambda _: None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.source = source
+        self.threads = threads
+        self.at_once = max(1, usable_cores() // threads)
+        self.ready = False
+        self._max_batch, self._max_delay = max_batch, max_delay
+        self._max_requests, self._max_bytes = max_requests, max_bytes
+        self._queue_seconds = queue_seconds
+        self._say = say
+        self._observer = observer or Observer()
+        self._served: dict[tuple[str, str], Served] = {}
+        self._newest: dict[str, str] = {}
+        self._failed: dict[Place, Stamp] = {}
+        self._pending: dict[Place, Stamp] = {}
+        self.requests = self.bytes = 0
+
+    async def start(self) -> None:
+        """Load, warm up and try everything. Raises FcdeployError when any of it cannot be served."""
+        self._loop = asyncio.get_running_loop()
+        self._pool = ThreadPoolExecutor(self.at_once, thread_name_prefix="run")
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        for place in find(self.source):
+            self._put(await self._loop.run_in_executor(self._loader, self._load, place))
+        self.ready = True
+
+    async def stop(self) -> None:
+        """Wait for every request that was accepted."""
+        self.ready = False
+        while self.requests:
+            await asyncio.sleep(0.005)
+        self._pool.shutdown()
+        self._loader.shutdown()
+
+    def find(self, name: str, version: str = "") -> Served:
+        """The newest version unless one is given. Raises RefusedError 404."""
+        served = self._served.get((name, version or self._newest.get(name, "")))
+        if served is None:
+            if name not in self._newest:
+                known = ", ".join(sorted(self._newest)) or "none"
+                raise RefusedError(404, f"model {name[:100]!r} is unknown, expected one of: {known}")
+            raise RefusedError(
+                404,
+                f"model {name!r} has no version {version[:100]!r}, expected one of: {', '.join(self.versions(name))}",
+            )
+        return served
+
+    def versions(self, name: str) -> list[str]:
+        """Oldest first."""
+        return sorted((version for known, version in self._served if known == name), key=int)
+
+    def models(self) -> list[Model]:
+        """All versions, sorted by name and number."""
+        keys = sorted(self._served, key=lambda key: (key[0], int(key[1])))
+        return [self._served[key].model for key in keys]
+
+    async def infer(
+        self,
+        name: str,
+        feeds: Mapping[str, Array],
+        *,
+        version: str = "",
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Array]:
+        """The outputs named, all by default. `timeout` is in seconds. Raises RefusedError."""
+        served = self.find(name, version)
+        model = served.model
+        try:
+            check(feeds, list(model.inputs.values()))
+        except FcdeployError as error:
+            raise RefusedError(400, f"model {name!r}: {error.message}") from error
+        wanted = list(model.outputs) if outputs is None else list(outputs)
+        for output in wanted:
+            if output not in model.outputs:
+                raise RefusedError(400, unknown_output(model, output))
+        future: asyncio.Future[list[Array]] = self._loop.create_future()
+
+        def done(_: Request, result: list[Array] | RefusedError) -> None:
+            if future.cancelled():
+                return
+            if isinstance(result, RefusedError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        self.submit(served, {name: np.ascontiguousarray(array) for name, array in feeds.items()}, done, timeout=timeout)
+        computed = dict(zip(model.outputs, await future, strict=True))
+        return {name: computed[name] for name in wanted}
+
+    def submit(
+        self,
+        served: Served,
+        feeds: Mapping[str, Array],
+        done: Callable[[Request, list[Array] | RefusedError], None],
+        *,
+        timeout: float | None = None,
+    ) -> Request:
+        """Queue inputs that were checked. `done` is called later, on the loop. Raises RefusedError 503 when it is full."""
+        request = Request(feeds, done)
+        if self.requests >= self._max_requests or self.bytes + request.bytes > max(self._max_bytes, request.bytes):
+            self._observer.rejected(served.model)
+            what = f"{self.requests} requests with {self.bytes} bytes wait already"
+            raise RefusedError(503, f"model {served.model.name!r} is busy: {what}", retry_after=1)
+        self.requests += 1
+        self.bytes += request.bytes
+        timer: asyncio.TimerHandle | None = None
+
+        def finished(request: Request, result: list[Array] | RefusedError) -> None:
+            self.requests -= 1
+            self.bytes -= request.bytes
+            if timer is not None:
+                timer.cancel()
+            self._observer.answered(served.model, request)
+            done(request, result)
+
+        request.done = finished
+        request.deadline = request.arrived + (self._queue_seconds if timeout is None else timeout)
+        if timeout is not None:
+            late = RefusedError(504, f"model {served.model.name!r}: no answer within the {timeout:g} s given")
+            timer = self._loop.call_later(timeout, request.finish, late)
+        served.queue.put(request)
+        return request
+
+    async def refresh(self) -> None:
+        """Look at the files: load what changed beside what runs, swap it in when it works, keep the old when it fails.
+
+        A file is loaded when two looks in a row see the same, so that it is whole.
+        """
+        try:
+            places = await self._loop.run_in_executor(self._loader, find, self.source)
+        except (FcdeployError, OSError) as error:
+            self._say(f"keeping what is loaded: {error}")
+            return
+        for place in places:
+            await self._refresh(place)
+        here = {(place.name, place.version) for place in places}
+        for key in [key for key in self._served if key not in here]:
+            self._say(f"model {key[0]!r} version {key[1]} is gone")
+            del self._served[key]
+        self._count()
+
+    async def _refresh(self, place: Place) -> None:
+        now = stamp(place)
+        old = self._served.get((place.name, place.version))
+        if (old and old.stamp == now) or self._failed.get(place) == now:
+            return
+        if self._pending.get(place) != now:
+            self._pending[place] = now
+            return
+        try:
+            if old and await self._loop.run_in_executor(self._loader, content, place) == old.content:
+                self._served[place.name, place.version] = Served(place, old.model, old.queue, now, old.content)
+                return
+            self._put(await self._loop.run_in_executor(self._loader, self._load, place))
+        except (FcdeployError, OSError) as error:
+            self._failed[place] = now
+            self._observer.failed_load(place.name, place.version)
+            kept = "keeping the one that runs" if old else "not served"
+            self._say(f"model {place.name!r} version {place.version}: {kept}: {error}")
+
+    def _load(self, place: Place) -> Served:
+        before = stamp(place)
+        hashed = content(place)
+        model = load(
+            place.path, name=place.name, version=place.version, threads=self.threads, max_batch=self._max_batch
+        )
+        if stamp(place) != before:
+            raise FcdeployError(f"model {str(place.path)!r} changed while it was loaded", "replace files by renaming")
+        queue = Queue(
+            model, self._loop, self._pool, slots=self.at_once, delay=self._max_delay, on_run=self._observer.ran
+        )
+        return Served(place, model, queue, before, hashed)
+
+    def _put(self, served: Served) -> None:
+        model = served.model
+        again = (model.name, model.version) in self._served
+        self._served[model.name, model.version] = served
+        self._failed.pop(served.place, None)
+        self._pending.pop(served.place, None)
+        self._count()
+        self._observer.loaded(model)
+        share = f"up to {model.largest} samples a run" if model.largest > 1 else f"one request a run: {model.alone}"
+        verb = "loaded again" if again else "loaded"
+        self._say(
+            f"model {model.name!r} version {model.version} {verb} in {model.load_seconds:.2f} s, "
+            f"{1000 * model.sample_seconds:.3f} ms a sample, {share}"
+        )
+
+    def _count(self) -> None:
+        self._newest = {name: self.versions(name)[-1] for name, _ in self._served}
+
+
+class Observer:
+    """What the engine tells of itself; by default nobody listens."""
+
+    def ran(self, model: Model, requests: int, rows: int, seconds: float) -> None: ...
+    def answered(self, model: Model, request: Request) -> None: ...
+    def rejected(self, model: Model) -> None: ...
+    def loaded(self, model: Model) -> None: ...
+    def failed_load(self, name: str, version: str) -> None: ...
+
+
+def unknown_output(model: Model, name: object) -> str:
+    return f"output {str(name)[:100]!r} is unknown, expected {', '.join(map(repr, model.outputs))}"

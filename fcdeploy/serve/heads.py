@@ -1,0 +1,237 @@
+"""The head of an HTTP request: parsed by llhttp (httptools), then remembered, because a client sends the same one again."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+
+from fcdeploy.serve.refusal import RefusedError
+
+END = b"\r\n\r\n"
+MEMO = 512  # heads that are remembered, each of at most
+MEMO_BYTES = 1024
+CODINGS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate", "identity": "", "": ""}
+
+
+@dataclass(frozen=True)
+class Route:
+    """What is asked for: a row of the table below, and the model that the address names."""
+
+    what: str
+    name: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Head:
+    """All that a request says before its body. `header_length` is of the JSON in front of binary tensors."""
+
+    method: str
+    path: str
+    route: Route
+    length: int
+    chunked: bool
+    keep_alive: bool
+    old: bool
+    header_length: int | None
+    coding: str
+    accepts: str
+    expects: bool
+
+
+FIXED = {
+    ("v2",): ("GET", "server"),
+    ("v2", "health", "live"): ("GET", "live"),
+    ("v2", "health", "ready"): ("GET", "ready"),
+    ("v2", "models"): ("GET", "models"),
+    ("v2", "repository", "index"): ("POST", "index"),
+    ("metrics",): ("GET", "metrics"),
+}
+OF_MODEL = {
+    (): ("GET", "model"),
+    ("ready",): ("GET", "model ready"),
+    ("config",): ("GET", "config"),
+    ("infer",): ("POST", "infer"),
+}
+"""Address -> method and what it is; those below v2/models/NAME or v2/models/NAME/versions/VERSION."""
+
+OPEN = {"live", "ready"}  # answered without a token: whoever starts and stops servers has none
+
+
+def route(method: str, target: str) -> Route:
+    """Raises RefusedError 404, or 405 with what the address takes."""
+    path = target.split("?", 1)[0]
+    words = tuple(unquote(word) for word in path.strip("/").split("/"))
+    name = version = ""
+    row = FIXED.get(words)
+    if row is None and words[:2] == ("v2", "models") and len(words) > 2:
+        name, words = words[2], words[3:]
+        if words[:1] == ("versions",) and len(words) > 1:
+            version, words = words[1], words[2:]
+            if not version:
+                raise RefusedError(404, f"{path[:200]!r} names no version")
+        row = OF_MODEL.get(words)
+    if row is None:
+        raise RefusedError(404, f"nothing is at {path[:200]!r}, expected v2/models/NAME/infer or v2/models/NAME")
+    if method not in (row[0], "HEAD" if row[0] == "GET" else ""):
+        raise RefusedError(405, f"{method} {path[:200]}: expected {row[0]}")
+    return Route(row[1], name, version)
+
+
+class Heads:
+    """Parses heads. With a token, all but health wants `Authorization: Bearer TOKEN`."""
+
+    def __init__(self, token: bytes | None = None) -> None:
+        self._token = token
+        self._known: dict[bytes, Head] = {}
+
+    def read(self, text: bytes) -> Head:
+        """Raises RefusedError for anything that is no request for what is served here."""
+        head = self._known.get(text)
+        if head is None:
+            head = self._parse(text)
+            if len(text) <= MEMO_BYTES:
+                if len(self._known) >= MEMO:
+                    self._known.clear()
+                self._known[text] = head
+        return head
+
+    def _parse(self, text: bytes) -> Head:
+        seen = _Seen()
+        parser = seen.parser = httptools.HttpRequestParser(seen)
+        try:
+            parser.feed_data(text)
+        except httptools.HttpParserUpgrade:  # not offered, so the request is answered as it stands
+            pass
+        except httptools.HttpParserError as error:
+            raise RefusedError(400, f"not an HTTP request: {str(error)[:100]}") from None
+        method, fields = parser.get_method().decode(), seen.fields
+        target = seen.target.decode("latin-1")
+        chunked = b"transfer-encoding" in fields
+        asked = route(method, target)
+        if self._token is not None and asked.what not in OPEN and not self._authorized(fields):
+            raise RefusedError(401, "this server wants a token, expected the header 'Authorization: Bearer TOKEN'")
+        header_length = fields.get(b"inference-header-content-length")
+        if header_length is not None and not (header_length.isdigit() and len(header_length) < 19):
+            raise RefusedError(
+                400, f"Inference-Header-Content-Length is {_shown(header_length)}, expected a number of bytes"
+            )
+        coding = fields.get(b"content-encoding", b"").decode("latin-1").strip().lower()
+        if coding not in CODINGS:
+            raise RefusedError(415, f"Content-Encoding is {_shown(coding.encode())}, expected gzip or deflate")
+        length = fields.get(b"content-length", b"0")
+        return Head(
+            method, target, asked, int(length), chunked, seen.keep_alive,
+            parser.get_http_version() == "1.0", None if header_length is None else int(header_length),
+            CODINGS[coding], _accepted(fields.get(b"accept-encoding", b"")),
+            fields.get(b"expect", b"").lower() == b"100-continue",
+        )  # fmt: skip
+
+    def _authorized(self, fields: dict[bytes, bytes]) -> bool:
+        scheme, _, given = fields.get(b"authorization", b"").partition(b" ")
+        assert self._token is not None
+        return hmac.compare_digest(given.strip(), self._token) and scheme.lower() == b"bearer"
+
+
+class _Seen:
+    """What the parser calls."""
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.fields: dict[bytes, bytes] = {}
+        self.keep_alive = False
+        self.parser: Any = None
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        self.keep_alive = self.parser.should_keep_alive()
+
+
+def _accepted(value: bytes) -> str:
+    """gzip or deflate where the client takes it, in its order; codings with q=0 are refused ones."""
+    for word in value.decode("latin-1").lower().split(","):
+        coding, _, quality = word.partition(";")
+        if coding.strip() in ("gzip", "deflate") and quality.replace(" ", "") not in (
+            "q=0",
+            "q=0.0",
+            "q=0.00",
+            "q=0.000",
+        ):
+            return coding.strip()
+    return ""
+
+
+def _shown(value: bytes) -> str:
+    return repr(value[:40].decode("latin-1"))
+
+
+class Chunks:
+    """A chunked body as it comes in (RFC 9112, section 7.1). Extensions and trailers are read over."""
+
+    LINE = 4096  # bytes of a chunk's line, or of all trailers
+
+    def __init__(self) -> None:
+        self.body = bytearray()
+        self._rest = b""
+        self._missing = 0
+        self._read: Callable[[], bool] = self._size
+
+    def feed(self, data: bytes) -> bytes | None:
+        """What follows the body once it is complete, None before. Raises RefusedError 400."""
+        self._rest += data
+        while self._read():
+            if self._read == self._end:
+                return self._rest
+        return None
+
+    def _line(self) -> bytes | None:
+        end = self._rest.find(b"\r\n")
+        if end < 0:
+            if len(self._rest) > self.LINE:
+                raise RefusedError(400, "a line of the chunked body does not end, expected the length of a chunk")
+            return None
+        line, self._rest = self._rest[:end], self._rest[end + 2 :]
+        return line
+
+    def _size(self) -> bool:
+        line = self._line()
+        if line is None:
+            return False
+        digits = line.split(b";", 1)[0].strip(b" \t")
+        if not digits or len(digits) > 15 or not all(byte in b"0123456789abcdefABCDEF" for byte in digits):
+            raise RefusedError(400, f"the chunked body has {_shown(line)} where the length of a chunk is expected")
+        self._missing = int(digits, 16)
+        self._read = self._content if self._missing else self._trailer
+        return True
+
+    def _content(self) -> bool:
+        part = self._rest[: self._missing]
+        self.body += part
+        self._missing -= len(part)
+        self._rest = self._rest[len(part) :]
+        if self._missing or len(self._rest) < 2:
+            return False
+        if self._rest[:2] != b"\r\n":
+            raise RefusedError(400, "a chunk of the body is longer than it says, expected a line's end behind it")
+        self._rest = self._rest[2:]
+        self._read = self._size
+        return True
+
+    def _trailer(self) -> bool:
+        line = self._line()
+        if line == b"":
+            self._read = self._end
+        return line is not None
+
+    def _end(self) -> bool:
+        return False

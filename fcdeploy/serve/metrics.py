@@ -1,0 +1,184 @@
+"""Figures for Prometheus, in its text format 0.0.4: seconds and bytes, counters end in _total.
+
+Labels are names of
+loaded models and status codes, never anything that a client made up.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fcdeploy.serve.batching import Request
+from fcdeploy.serve.engine import Observer
+from fcdeploy.serve.models import Model
+
+SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SAMPLES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+HELP = {
+    "fcdeploy_requests_total": ("counter", "Requests answered, by status code; no model where the address named none."),
+    "fcdeploy_rejected_total": ("counter", "Requests turned away because the queue was full."),
+    "fcdeploy_runs_total": ("counter", "Runs of the model."),
+    "fcdeploy_load_failures_total": ("counter", "Times that a changed model could not be loaded."),
+    "fcdeploy_loads_total": ("counter", "Times that a model was loaded."),
+    "fcdeploy_load_seconds": ("gauge", "Time that the last load took, warm-up included."),
+    "fcdeploy_queue_seconds": ("histogram", "Time that a request waited for its run."),
+    "fcdeploy_compute_seconds": ("histogram", "Time of a run."),
+    "fcdeploy_batch_size": ("histogram", "Samples in a run."),
+    "fcdeploy_waiting_requests": ("gauge", "Requests that wait or run."),
+    "fcdeploy_ready": ("gauge", "1 when requests are taken."),
+    "process_cpu_seconds_total": ("counter", "CPU time, user and system."),
+    "process_resident_memory_bytes": ("gauge", "Resident memory."),
+    "process_open_fds": ("gauge", "Open files and sockets."),
+    "process_start_time_seconds": ("gauge", "Start, in seconds since 1970."),
+}
+Key = tuple[str, str, str, str]
+"""Metric, model, version, code; '' where a label does not apply."""
+
+
+class Histogram:
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float, times: int = 1) -> None:
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
+
+class Metrics(Observer):
+    """Counts. With `share`, a folder, several processes publish theirs there, and each answers for all."""
+
+    def __init__(self, share: Path | None = None, worker: int = 0) -> None:
+        self._numbers: dict[Key, float] = {}
+        self._histograms: dict[Key, Histogram] = {}
+        self._share = share
+        self._worker = worker
+        self._started = time.time()
+
+    def count(self, name: str, version: str, code: int) -> None:
+        key = ("fcdeploy_requests_total", name, version, str(code))
+        self._numbers[key] = self._numbers.get(key, 0) + 1
+
+    def ran(self, model: Model, requests: int, rows: int, seconds: float) -> None:  # noqa: ARG002
+        self._add("fcdeploy_runs_total", model.name, model.version)
+        self._histogram("fcdeploy_compute_seconds", model, SECONDS).add(seconds)
+        self._histogram("fcdeploy_batch_size", model, SAMPLES).add(rows)
+
+    def answered(self, model: Model, request: Request) -> None:
+        self._histogram("fcdeploy_queue_seconds", model, SECONDS).add(request.queue_seconds)
+
+    def rejected(self, model: Model) -> None:
+        self._add("fcdeploy_rejected_total", model.name, model.version)
+
+    def loaded(self, model: Model) -> None:
+        self._add("fcdeploy_loads_total", model.name, model.version)
+        self._numbers["fcdeploy_load_seconds", model.name, model.version, ""] = model.load_seconds
+
+    def failed_load(self, name: str, version: str) -> None:
+        self._add("fcdeploy_load_failures_total", name, version)
+
+    def _add(self, metric: str, name: str, version: str) -> None:
+        key = (metric, name, version, "")
+        self._numbers[key] = self._numbers.get(key, 0) + 1
+
+    def _histogram(self, metric: str, model: Model, bounds: tuple[float, ...]) -> Histogram:
+        key = (metric, model.name, model.version, "")
+        found = self._histograms.get(key)
+        if found is None:
+            found = self._histograms[key] = Histogram(bounds)
+        return found
+
+    def text(self, *, waiting: int, ready: bool) -> bytes:
+        """The page, of all processes that share."""
+        own = self._snapshot(waiting, ready)
+        return _page(_merged([own, *self._others()])).encode()
+
+    def publish(self, *, waiting: int, ready: bool) -> None:
+        """Write this process's figures where the others find them."""
+        if self._share is not None:
+            aside = self._share / f".{self._worker}"
+            aside.write_text(json.dumps(self._snapshot(waiting, ready)))
+            aside.replace(self._share / f"{self._worker}.json")
+
+    def _others(self) -> Iterable[dict[str, Any]]:
+        for path in sorted(self._share.glob("*.json")) if self._share is not None else ():
+            if path.stem != str(self._worker):
+                with suppress(OSError, ValueError):
+                    yield json.loads(path.read_text())
+
+    def _snapshot(self, waiting: int, ready: bool) -> dict[str, Any]:
+        numbers = self._numbers | {
+            ("fcdeploy_waiting_requests", "", "", ""): waiting,
+            ("fcdeploy_ready", "", "", ""): int(ready),
+            ("process_start_time_seconds", "", "", ""): self._started,
+            ("process_cpu_seconds_total", "", "", ""): sum(os.times()[:2]),
+            **{(name, "", "", ""): value for name, value in _process().items()},
+        }
+        histograms = [[*key, h.bounds, h.counts, h.total] for key, h in self._histograms.items()]
+        return {"numbers": [[*key, value] for key, value in numbers.items()], "histograms": histograms}
+
+
+def _process() -> dict[str, float]:
+    with suppress(OSError, ValueError, IndexError):
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return {"process_resident_memory_bytes": resident, "process_open_fds": len(os.listdir("/proc/self/fd"))}  # noqa: PTH208
+    return {}
+
+
+def _merged(snapshots: Iterable[dict[str, Any]]) -> dict[Key, Any]:
+    """Sums; of load times the longest, of starts the first, ready only when all are."""
+    found: dict[Key, Any] = {}
+    choose: dict[str, Callable[[float, float], float]] = {
+        "fcdeploy_load_seconds": max,
+        "process_start_time_seconds": min,
+        "fcdeploy_ready": min,
+    }
+    for snapshot in snapshots:
+        for *labels, value in snapshot["numbers"]:
+            key: Key = tuple(labels)
+            both: Callable[[float, float], float] = choose.get(key[0], operator.add)
+            found[key] = both(found[key], value) if key in found else value
+        for *labels, bounds, counts, total in snapshot["histograms"]:
+            key = tuple(labels)
+            _, before, sums = found.get(key, (bounds, [0] * len(counts), 0.0))
+            found[key] = (bounds, [a + b for a, b in zip(before, counts, strict=True)], sums + total)
+    return found
+
+
+def _page(found: dict[Key, Any]) -> str:
+    lines: list[str] = []
+    for metric, (kind, meaning) in HELP.items():
+        rows = sorted((key, value) for key, value in found.items() if key[0] == metric)
+        if not rows:
+            continue
+        lines += [f"# HELP {metric} {meaning}", f"# TYPE {metric} {kind}"]
+        for (_, name, version, code), value in rows:
+            labels = [f'{k}="{v}"' for k, v in (("model", name), ("version", version), ("code", code)) if v]
+            if kind != "histogram":
+                lines.append(f"{metric}{_labels(labels)} {_number(value)}")
+                continue
+            bounds, counts, total = value
+            so_far = 0
+            for bound, count in zip([*map(_number, bounds), "+Inf"], counts, strict=True):
+                so_far += count
+                le = f'le="{bound}"'
+                lines.append(f"{metric}_bucket{_labels([*labels, le])} {so_far}")
+            lines += [f"{metric}_sum{_labels(labels)} {_number(total)}", f"{metric}_count{_labels(labels)} {so_far}"]
+    return "\n".join(lines) + "\n"
+
+
+def _labels(labels: list[str]) -> str:
+    return f"{{{','.join(labels)}}}" if labels else ""
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)

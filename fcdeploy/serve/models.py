@@ -1,0 +1,165 @@
+"""One loaded model: its session, what it reads and writes, and how many samples may share a run.
+
+Requests share a run only where the graph proves that samples do not touch each other (`fcdeploy.proof.batch_axis`) and
+where the kernels showed it: every batch size that will be used is run once when the model is loaded, and each sample's
+answer must be that of a run of its own, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.outline import read_outline
+from fcdeploy.proof.batch_axis import why_not
+from fcdeploy.records.signature import TensorSpec
+from fcdeploy.runtime.feeds import draw
+from fcdeploy.runtime.session import Session
+
+Array = np.ndarray[Any, Any]
+INLINE_SECONDS = 0.002  # a run up to here costs less on the loop than handing it to a thread and back
+LARGEST = 32  # samples in one run; beyond it a sample of a small network hardly gets cheaper
+PATIENCE = 1.0  # seconds that trying batch sizes may take
+FREE_LENGTHS = (16, 64, 1)  # of free axes behind the first, for made-up inputs
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A version of a model that is ready.
+
+    `largest` is how many samples may share a run, `alone` why requests may not; `sample_seconds` is what one sample
+    takes, 0 where no inputs could be made up to try it.
+    """
+
+    name: str
+    version: str
+    session: Session
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+    largest: int
+    alone: str
+    sample_seconds: float
+    load_seconds: float
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """All outputs, in the order of `outputs`."""
+        return self.session.run(feeds)
+
+
+def load(path: Path, *, name: str, version: str, threads: int = 1, max_batch: int | None = None) -> Model:
+    """Load, warm up, and find out how many samples may share a run: at most `max_batch`, else what runs in 2 ms.
+
+    Raises FcdeployError when the file is no model, or one whose inputs and outputs cannot be served.
+    """
+    begun = time.perf_counter()
+    outline = read_outline(path)
+    for constant in outline.constants.values():
+        if constant.location:
+            _beside(path, constant.location)
+    session = Session(path, threads=threads)
+    inputs, outputs = session.input_specs, session.output_specs
+    for spec in (*inputs, *outputs):
+        if spec.dtype.kind == "O":
+            raise FcdeployError(
+                f"model {name!r}: {spec.name!r} is text, which is not served", "take it out of the model"
+            )
+    alone = "--max-batch 1" if max_batch == 1 else why_not(outline) or _free_axis(inputs)
+    samples = _made_up(session, inputs, 1 if alone else max_batch or LARGEST)
+    largest, seconds = 1, 0.0
+    if samples is None:
+        alone = alone or "no inputs could be made up to try it"
+    else:
+        rows = max((array.shape[0] for array in samples.values() if array.ndim), default=1) if alone else 1
+        seconds = _seconds(session, samples, rows) / rows
+        if not alone:
+            largest, alone = _try_batches(session, samples, seconds, max_batch)
+    return Model(
+        name, version, session, {spec.name: spec for spec in inputs}, {spec.name: spec for spec in outputs},
+        largest, alone, seconds, time.perf_counter() - begun,
+    )  # fmt: skip
+
+
+def _beside(path: Path, location: str) -> None:
+    """Weights outside the file must lie in its folder."""
+    folder = path.parent.resolve()
+    if Path(location).is_absolute() or not (folder / location).resolve().is_relative_to(folder):
+        raise FcdeployError(
+            f"model {str(path)!r}: weights lie in {location!r}, outside the model's folder",
+            "keep them beside the model",
+        )
+
+
+def _free_axis(inputs: Sequence[TensorSpec]) -> str:
+    """Batches are tried at one shape, so there must be only one."""
+    free = [spec.name for spec in inputs if None in spec.shape[1:]]
+    return f"input {free[0]!r} has free axes behind the first" if free else ""
+
+
+def _made_up(session: Session, inputs: Sequence[TensorSpec], count: int) -> dict[str, Array] | None:
+    """Inputs of `count` samples, one of which the model runs on; None where none are found."""
+    for length in FREE_LENGTHS:
+        one = [
+            replace(spec, shape=tuple(n or (length if i else 1) for i, n in enumerate(spec.shape))) for spec in inputs
+        ]
+        try:
+            session.run(draw(one))
+        except FcdeployError:
+            continue
+        return draw([replace(spec, shape=(count, *spec.shape[1:])) for spec in one] if count > 1 else one)
+    return None
+
+
+def _part(samples: Mapping[str, Array], start: int, stop: int) -> dict[str, Array]:
+    return {name: array[start:stop] if array.ndim else array for name, array in samples.items()}
+
+
+def _seconds(session: Session, samples: Mapping[str, Array], size: int) -> float:
+    """Of a warm run of the first `size` samples: the shortest of three."""
+    feeds = _part(samples, 0, size)
+    taken = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        session.run(feeds)
+        taken.append(time.perf_counter() - begun)
+        if taken[-1] > 0.1:
+            break
+    return min(taken)
+
+
+def _try_batches(
+    session: Session, samples: Mapping[str, Array], single: float, max_batch: int | None
+) -> tuple[int, str]:
+    """The largest batch such that it and all smaller ones answer as single runs do, and why not more than one."""
+    begun = time.perf_counter()
+    alone: list[list[Array]] = []
+    for size in range(1, (max_batch or LARGEST) + 1):
+        if max_batch is None and single * size > 2 * INLINE_SECONDS:
+            return size - 1, f"a single run takes {1000 * single:.1f} ms" if size == 2 else ""
+        alone.append(session.run(_part(samples, size - 1, size)))
+        started = time.perf_counter()
+        together = session.run(_part(samples, 0, size))
+        now = time.perf_counter()
+        if any(not output.ndim or len(output) != size for output in together):
+            return 1, "an output has another leading axis than the inputs"
+        if not _equal(together, alone):
+            return size - 1, f"samples in a batch of {size} are answered otherwise than alone" if size == 2 else ""
+        if max_batch is None and now - started > INLINE_SECONDS and _seconds(session, samples, size) > INLINE_SECONDS:
+            return size, "" if size > 1 else f"a single run takes {1000 * single:.1f} ms"
+        if now - begun > PATIENCE:
+            return size, "" if size > 1 else "a single run takes too long to try more"
+    return size, ""
+
+
+def _equal(together: Sequence[Array], alone: Sequence[Sequence[Array]]) -> bool:
+    """Bit for bit, also where a result is NaN."""
+    return all(
+        part.tobytes() == whole[i : i + 1].tobytes()
+        for i, single in enumerate(alone)
+        for whole, part in zip(together, single, strict=True)
+    )

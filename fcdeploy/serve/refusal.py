@@ -1,0 +1,13 @@
+"""Why a request gets no answer: an HTTP status, which other protocols translate, and one line for the client."""
+
+from __future__ import annotations
+
+
+class RefusedError(Exception):
+    """`status` is 4xx for the client's mistakes, 503 when there is no room (then with seconds to wait), 504 too late."""
+
+    def __init__(self, status: int, message: str, *, retry_after: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = " ".join(message.split())
+        self.retry_after = retry_after

@@ -1,0 +1,119 @@
+"""`fcdeploy serve`, put together: what the options say becomes an engine, a socket and a loop."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.records.report import Report
+from fcdeploy.runtime.cpu import usable_cores
+from fcdeploy.serve.engine import Engine
+from fcdeploy.serve.metrics import Metrics
+from fcdeploy.serve.protocol import Limits
+from fcdeploy.serve.server import listen, read_token, run, serve, tls, write_log
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of the command, checked; seconds and bytes."""
+
+    source: Path
+    limits: Limits
+    host: str = "127.0.0.1"
+    port: int = 8000
+    threads: int = 1
+    max_batch: int | None = None
+    max_delay: float = 0.0
+    max_queue: int = 1024
+    max_queue_bytes: int = 1 << 28
+    queue_seconds: float = 30.0
+    token_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    access_log: bool = False
+    poll: float = 1.0
+    drain: float = 30.0
+
+
+def serve_forever(
+    settings: Settings, *, say: Callable[[str], None], on_ready: Callable[[Report], None] = lambda _: None
+) -> None:
+    """Serve until SIGTERM or SIGINT; `on_ready` gets what is served, and where. Raises FcdeployError when it cannot begin."""
+    metrics = Metrics()
+    engine = Engine(
+        settings.source,
+        threads=settings.threads,
+        max_batch=settings.max_batch,
+        max_delay=settings.max_delay,
+        max_requests=settings.max_queue,
+        max_bytes=settings.max_queue_bytes,
+        queue_seconds=settings.queue_seconds,
+        say=say,
+        observer=metrics,
+    )
+    token = read_token(settings.token_file) if settings.token_file else None
+    context = certificate(settings)
+    sock = listen(settings.host, settings.port)
+    host, port = sock.getsockname()[:2]
+    if host not in ("127.0.0.1", "::1") and token is None:
+        say(f"warning: {host} can be reached from other machines, and no --token-file was given")
+    say(plan(settings.threads, engine.at_once))
+    address = f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def ready() -> None:
+        say(f"serving on {address}")
+        on_ready(Report("serve", described(engine, address)))
+
+    run(
+        serve(
+            engine, sock, metrics=metrics, limits=settings.limits, token=token, context=context,
+            max_held=settings.max_queue_bytes, poll=settings.poll, drain=settings.drain,
+            log=write_log if settings.access_log else None,
+            on_ready=ready,
+        )
+    )  # fmt: skip
+    say("stopped")
+
+
+def described(engine: Engine, address: str) -> dict[str, Any]:
+    """What `--json` prints."""
+    return {
+        "address": address,
+        "cores": usable_cores(),
+        "threads": engine.threads,
+        "runs_at_once": engine.at_once,
+        "models": [
+            {
+                "name": model.name,
+                "version": model.version,
+                "max_batch": model.largest,
+                "why_alone": model.alone,
+                "sample_seconds": model.sample_seconds,
+                "load_seconds": model.load_seconds,
+            }
+            for model in engine.models()
+        ],
+    }
+
+
+def certificate(settings: Settings) -> ssl.SSLContext | None:
+    """None without TLS; the two files come together."""
+    if settings.tls_cert and settings.tls_key:
+        return tls(settings.tls_cert, settings.tls_key)
+    if settings.tls_cert or settings.tls_key:
+        given, missing = ("--tls-cert", "--tls-key") if settings.tls_cert else ("--tls-key", "--tls-cert")
+        raise FcdeployError(f"{given} is given without {missing}, expected both", f"{missing} FILE.pem")
+    return None
+
+
+def plan(threads: int, at_once: int) -> str:
+    """The thread plan, in a sentence."""
+    each = "1 thread" if threads == 1 else f"{threads} threads"
+    return (
+        f"{usable_cores()} core{'s' * (usable_cores() > 1)}: runs up to 2 ms on the loop, longer ones {at_once} at a time "
+        f"beside it, {each} a run, no spinning"
+    )

@@ -1,0 +1,165 @@
+"""One process that serves: sockets, signals, the clockwork. `fcdeploy.serve.workers` starts several."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.serve.engine import Engine
+from fcdeploy.serve.heads import Heads
+from fcdeploy.serve.metrics import Metrics
+from fcdeploy.serve.protocol import Connection, Limits
+from fcdeploy.serve.routes import Site
+
+TICK = 0.25  # seconds between looks at slow clients
+BACKLOG = 1024
+
+
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket that waits for clients; `shared` lets several processes have the same address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind((host, port))
+    except OSError as error:
+        made.close()
+        raise FcdeployError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}", "give another one: --host, --port"
+        ) from error
+    made.setblocking(False)
+    return made
+
+
+def read_token(path: Path) -> bytes:
+    """The first line of a file that only its owner should read."""
+    try:
+        token = path.read_bytes().split(b"\n", 1)[0].strip()
+    except OSError as error:
+        raise FcdeployError(f"cannot read the token {str(path)!r}: {error.strerror}", "--token-file FILE") from error
+    if not token or not token.isascii():
+        raise FcdeployError(f"{str(path)!r} holds no token, expected a line of text", f"openssl rand -hex 32 > {path}")
+    return token
+
+
+def tls(cert: Path, key: Path) -> ssl.SSLContext:
+    """TLS 1.2 or later with this certificate chain and key, both PEM."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise FcdeployError(
+            f"cannot use the certificate {str(cert)!r} with the key {str(key)!r}: {error.strerror or error}",
+            "give PEM files that belong together: --tls-cert, --tls-key",
+        ) from error
+    return context
+
+
+async def serve(
+    engine: Engine,
+    sock: socket.socket,
+    *,
+    metrics: Metrics,
+    limits: Limits,
+    token: bytes | None = None,
+    context: ssl.SSLContext | None = None,
+    max_held: int = 1 << 28,
+    poll: float = 1.0,
+    drain: float = 30.0,
+    log: Callable[[dict[str, Any]], None] | None = None,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Answer until SIGTERM or SIGINT, then finish what is under way, for `drain` seconds at most.
+
+    Looks for changed models every `poll` seconds, never with 0.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await engine.start()
+    site = Site(engine, metrics, limits.body, max_held, log)
+    heads, connections = Heads(token), set[Connection]()
+
+    def accept() -> Connection:
+        return Connection(site, heads, limits, connections)
+
+    server = await loop.create_server(accept, sock=sock, backlog=BACKLOG, ssl=context)
+    tasks = [asyncio.create_task(_sweep(site, connections))]
+    if poll:
+        tasks.append(asyncio.create_task(_watch(engine, poll)))
+    on_ready()
+    await stop.wait()
+    site.draining = True
+    end = loop.time() + drain
+    await _accept_waiting(loop, sock, accept, context)
+    server.close()
+    while connections and loop.time() < end:
+        await asyncio.sleep(0.01)
+    for connection in list(connections):
+        connection.end()
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(engine.stop(), max(0.1, end - loop.time()))
+
+
+async def _accept_waiting(
+    loop: asyncio.AbstractEventLoop,
+    sock: socket.socket,
+    accept: Callable[[], Connection],
+    context: ssl.SSLContext | None,
+) -> None:
+    """Take those who have connected and wait in the backlog: closing the socket would reset them."""
+    own = sock.dup()
+    with own:
+        while True:
+            try:
+                waiting, _ = own.accept()
+            except OSError:
+                return
+            waiting.setblocking(False)
+            await loop.connect_accepted_socket(accept, waiting, ssl=context)
+
+
+async def _sweep(site: Site, connections: set[Connection]) -> None:
+    ticks = 0
+    while True:
+        await asyncio.sleep(TICK)
+        now = time.perf_counter()
+        for connection in list(connections):
+            connection.sweep(now, draining=site.draining)
+        ticks += 1
+        if ticks % 4 == 0:
+            site.metrics.publish(waiting=site.engine.requests, ready=site.engine.ready and not site.draining)
+
+
+async def _watch(engine: Engine, poll: float) -> None:
+    while True:
+        await asyncio.sleep(poll)
+        await engine.refresh()
+
+
+def write_log(line: dict[str, Any]) -> None:
+    """A line of the access log on stdout."""
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def run(main: Any) -> None:
+    """On uvloop: half the cost per request of asyncio's own loop."""
+    import uvloop
+
+    uvloop.run(main)

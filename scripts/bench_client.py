@@ -1,0 +1,71 @@
+"""A client that costs little: raw sockets in one epoll loop, each sends its request again when the answer is whole.
+
+usage: bench_client.py HOST PORT CONNECTIONS SECONDS REQUEST_FILE, the request as it goes over the wire.  Prints a JSON
+object: answers, answers other than 200, seconds, and the latencies' median and 99th percentile in ms.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import sys
+import time
+from pathlib import Path
+
+
+def whole(data: bytes) -> int:
+    """The length of the answer that begins these bytes, 0 while its head is not whole."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return 0
+    at = data.lower().find(b"content-length:", 0, end)
+    return end + 4 + int(data[at + 15 : data.find(b"\r\n", at)])
+
+
+def main(host: str, port: int, connections: int, seconds: float, request: bytes) -> dict[str, float]:
+    poller = select.epoll()
+    clients: dict[int, socket.socket] = {}
+    for _ in range(connections):
+        client = socket.create_connection((host, port))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        clients[client.fileno()] = client
+        poller.register(client, select.EPOLLIN)
+    received = dict.fromkeys(clients, b"")
+    sent_at = {}
+    latencies: list[float] = []
+    failed = 0
+    begun = time.perf_counter()
+    for number, client in clients.items():
+        sent_at[number] = time.perf_counter()
+        client.sendall(request)
+    end = begun + seconds
+    while time.perf_counter() < end:
+        for number, _ in poller.poll(1):
+            data = received[number] + clients[number].recv(1 << 20)
+            if not data:
+                raise SystemExit("the server hung up")
+            length = whole(data)
+            if not length or len(data) < length:
+                received[number] = data
+                continue
+            received[number] = data[length:]
+            failed += data[9:12] != b"200"
+            now = time.perf_counter()
+            latencies.append(now - sent_at[number])
+            sent_at[number] = now
+            clients[number].sendall(request)
+    taken = time.perf_counter() - begun
+    latencies.sort()
+    return {
+        "answers": len(latencies),
+        "failed": failed,
+        "seconds": taken,
+        "median_ms": 1000 * latencies[len(latencies) // 2],
+        "p99_ms": 1000 * latencies[int(0.99 * (len(latencies) - 1))],
+    }
+
+
+if __name__ == "__main__":
+    host, port, connections, seconds, file = sys.argv[1:]
+    print(json.dumps(main(host, int(port), int(connections), float(seconds), Path(file).read_bytes())))  # noqa: T201
