@@ -207,20 +207,18 @@ class Writer:
             self.graph.insert_before(before, node)
         return result
 
-    def _dequantize_linear(self, integers: ir.Value, q: QParams, name: str, *, constant: bool = False) -> ir.Value:
-        """A DequantizeLinear that is not in the graph yet."""
+    def _dequantize_linear(self, integers: ir.Value, q: QParams, name: str, zeros: str = "shared") -> ir.Value:
+        """A DequantizeLinear that is not in the graph yet; its zero point is "shared", its "own", or "none", being 0."""
         name = self._free(name)
         real = ir.Value(name=name, shape=integers.shape, type=ir.TensorType(ir.DataType.FLOAT))
         inputs, axis = [integers, self._scale(q)], {}
         if q.axis is not None:
             axis = {"axis": ir.AttrInt64("axis", q.axis)}
-        if not constant:
+        if zeros == "shared":
             inputs.append(self._zero_point(q))
-        elif q.dtype == "int8":
-            # all zero, and yet one of its own for each weight: QGemm fuses only where it is given, and a shared one
-            # keeps onnxruntime from loading the model under session.x64quantprecision
-            zeros = np.zeros(() if q.axis is None else len(q.scale), np.int8)
-            inputs.append(self._initializer(zeros, f"{integers.name}z"))
+        elif zeros == "own":
+            every = np.zeros(() if q.axis is None else len(q.scale), q.dtype)
+            inputs.append(self._initializer(every, f"{integers.name}z"))
         ir.Node("", "DequantizeLinear", inputs, axis, outputs=[real], name=name)
         return real
 
@@ -246,7 +244,10 @@ class Writer:
         for name, integers, index in named:
             assert index is not None
             stored = self._initializer(integers, f"{name}/q")
-            real = self._dequantize_linear(stored, self.tensors[name], f"{name}/dq", constant=True)
+            # QGemm fuses only where a weight's zero points are given, and shared ones keep onnxruntime from loading the
+            # model under session.x64quantprecision; QLinearConv does without
+            zeros = "own" if integers.dtype == np.int8 and node.op_type != "Conv" else "none"
+            real = self._dequantize_linear(stored, self.tensors[name], f"{name}/dq", zeros)
             self.graph.insert_before(node, _producer(real))
             if index >= len(node.inputs):
                 node.resize_inputs(index + 1)

@@ -31,6 +31,7 @@ from fcdeploy.int8.correct import correct_biases
 from fcdeploy.int8.edited import plan_from_file
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.kept import keep_smallest
+from fcdeploy.int8.lean import slim
 from fcdeploy.int8.observe import observe
 from fcdeploy.int8.outcome import Outcome, dry_run_report, report_of
 from fcdeploy.int8.times import Spent, costs_asked, fastest_plan
@@ -194,6 +195,4 @@ def _sign(int8: ir.Model, recorded: Calibration, decided: Plan, effort: str) -> 
     int8.metadata_props[sketch.KEY] = sketch.to_text(recorded.seen, weights)
     if TARGETS[decided.target].pair_limit is None and not all(proof.safe for proof in prove(int8)):
         options.write(int8, {options.PRECISION: "1"})
-    for node in int8.graph:
-        node.metadata_props.clear()
-        node.doc_string = None
+    slim(int8)
