@@ -24,7 +24,7 @@ def slim(model: ir.Model) -> None:
             if attribute is not None and not set(_numbers(attribute)) - {1}:
                 del node.attributes[key]
         if node.op_type == "DequantizeLinear":
-            node.name = None
+            node.name = ""
         for value in node.outputs:
             readers = value.consumers()
             rounded = bool(readers) and all(reader.op_type == "QuantizeLinear" for reader in readers)

@@ -246,7 +246,7 @@ class Writer:
             stored = self._initializer(integers, f"{name}/q")
             # QGemm fuses only where a weight's zero points are given, and shared ones keep onnxruntime from loading the
             # model under session.x64quantprecision; QLinearConv does without
-            zeros = "own" if integers.dtype == np.int8 and node.op_type != "Conv" else "none"
+            zeros = "own" if name == weight.name and node.op_type != "Conv" else "none"
             real = self._dequantize_linear(stored, self.tensors[name], f"{name}/dq", zeros)
             self.graph.insert_before(node, _producer(real))
             if index >= len(node.inputs):
