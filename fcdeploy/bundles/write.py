@@ -51,9 +51,10 @@ def write_bundle(output: Path, manifest: Manifest, contents: Mapping[str, Conten
         with replacing(output, force=force) as aside:
             _zip(aside, everything)
     else:
-        with _replacing_folder(output, force=force) as folder:
+        check_bundle_output(output, force=force)
+        with replacing_folder(output) as folder:
             for name, content in everything.items():
-                _put(folder / name, content)
+                put(folder / name, content)
     return manifest
 
 
@@ -75,7 +76,8 @@ def _zip(path: Path, contents: Mapping[str, Content]) -> None:
                 shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _put(path: Path, content: Content) -> None:
+def put(path: Path, content: Content) -> None:
+    """One file, in a folder that is made when it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -84,9 +86,8 @@ def _put(path: Path, content: Content) -> None:
 
 
 @contextmanager
-def _replacing_folder(output: Path, *, force: bool) -> Iterator[Path]:
+def replacing_folder(output: Path) -> Iterator[Path]:
     """A folder beside `output` that takes its place when the block ends well, and is deleted when it does not."""
-    check_bundle_output(output, force=force)
     aside = None
     try:
         aside = Path(tempfile.mkdtemp(prefix=f".{output.name[:100]}.", dir=output.parent))

@@ -12,7 +12,8 @@ from fcdeploy.cli import options
 
 @click.command("bundle")
 @click.argument("int8", type=options.FILE)
-@options.output_option("The bundle: a folder, or a zip when the name ends in .zip.", required=True)
+@options.output_option("The bundle: a folder, or a zip when the name ends in .zip.")
+@click.option("--triton", type=options.FILE, metavar="DIR", help="Put the model into a Triton model repository.")
 @click.option("--name", metavar="NAME", help="What it is served as; the file's name up to its first dot by default.")
 @click.option("--version", default="1", show_default=True, metavar="N", help="The version it is served as.")
 @click.option("--calibration", type=options.FILE, metavar="C", help="Put in what was recorded of every tensor.")
@@ -25,11 +26,11 @@ from fcdeploy.cli import options
 @options.preprocess_option
 @options.force_option
 @options.json_option
-def command(int8: Path, output: Path, as_json: bool, **arguments: object) -> None:
+def command(int8: Path, as_json: bool, **arguments: object) -> None:
     """Put a model and all that is known of it into one folder or zip that is deployed whole.
 
     Golden samples, with the outputs of this CPU, are taken from DATA, else from the calibration, else made up.
     """
     from fcdeploy.stations.bundle import bundle
 
-    console.show(bundle(int8, output=output, **arguments), as_json=as_json)  # type: ignore[arg-type]
+    console.show(bundle(int8, **arguments), as_json=as_json)  # type: ignore[arg-type]

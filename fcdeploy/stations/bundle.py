@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ import onnx_ir as ir
 
 from fcdeploy import __version__
 from fcdeploy.bundles import golden
+from fcdeploy.bundles import triton as repository
 from fcdeploy.bundles.write import Content, check_bundle_output, json_bytes, write_bundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import input_specs, read_model, weight_files
 from fcdeploy.graph.opset import RUNTIMES
+from fcdeploy.graph.outline import read_outline
+from fcdeploy.proof.batch_axis import why_not
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import plan as plans
 from fcdeploy.records.calibration import Calibration
@@ -39,7 +42,8 @@ REMAKE = "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx"
 def bundle(
     int8: str | Path,
     *,
-    output: str | Path,
+    output: str | Path | None = None,
+    triton: str | Path | None = None,
     name: str | None = None,
     version: str = "1",
     calibration: str | Path | None = None,
@@ -50,56 +54,81 @@ def bundle(
     preprocess: Path | None = None,
     force: bool = False,
 ) -> Report:
-    """Write the model, what it was made from and how it answers as a bundle, `docs/bundle.md`.
+    """Write the model, what it was made from and how it answers as a bundle, `docs/bundle.md`, at `output`.
 
+    `triton` is the folder of a Triton model repository that gets the model as NAME/VERSION, with its configuration.
     Golden samples are the first `samples` (4) of `data`, else some that the calibration carries, else drawn with a seed;
     their outputs are those of this CPU.  `calibration`, `plan` and `validation` are the files of `fcdeploy calibrate`,
     `quantize --dry-run --json` and `validate --json`.  Raises FcdeployError when they are not this model's.
     """
-    path, out = Path(int8), Path(output)
+    path = Path(int8)
     given = [Path(file) for file in (path, calibration, plan, validation, data, preprocess) if file]
-    check_bundle_output(out, force=force, inputs=tuple(given))
+    if output is None and triton is None:
+        raise FcdeployError("there is no output: neither -o nor --triton was given", "-o model.fcd")
+    if output is not None:
+        check_bundle_output(Path(output), force=force, inputs=tuple(given))
     model = read_model(path)
     warnings = list(refuse_untrusted(model, str(path)))
-    made = _made_from(model, str(path))
-    contents: dict[str, Content] = {MODEL: path, **_weights(model, path)}
-    recorded = _calibration(calibration, made)
+    session = Session(path, threads=1)
+    manifest = _manifest(path, model, session, name=name, version=version, preprocess=preprocess)
+    served: dict[str, Content] = {MODEL: path, **_weights(model, path)}
+    if triton is not None:
+        why_alone = why_not(read_outline(path))
+        text = repository.config(manifest, why_alone=why_alone)
+        repository.check_repository(Path(triton), manifest, text, force=force)
+        warnings += _lost(manifest)
+    recorded = _calibration(calibration, manifest.made_from)
     reports = {
-        "plan": _plan(plan, made),
+        "plan": _plan(plan, manifest.made_from),
         "calibration": None if recorded is None else _summary(recorded),
         "validation": _validation(validation),
     }
     if reports["validation"] and not reports["validation"].get("passed"):
         warnings.append(f"validation report {str(validation)!r} says that the model did not pass")
-    contents |= {f"{key}.json": json_bytes(value) for key, value in reports.items() if value is not None}
-    session = Session(path, threads=1)
-    _check_ends(session, str(path))
+    known = {key: value for key, value in reports.items() if value is not None}
     source, runs = _golden(session, model, recorded, data, samples or RUNS, preprocess)
+    manifest = replace(manifest, golden_from=source, reports=tuple(known))
+    contents = served | {f"{key}.json": json_bytes(value) for key, value in known.items()}
     contents[GOLDEN] = golden.to_bytes(runs)
-    opset, ir_version = model.opset_imports.get("", 1), model.ir_version
-    manifest = Manifest(
+    if output is not None:
+        manifest = write_bundle(Path(output), manifest, contents, force=force)
+    if triton is not None:
+        repository.write_repository(Path(triton), manifest, served, text)
+    return _report(manifest, contents, len(runs), output, triton, warnings)
+
+
+def _manifest(
+    path: Path, model: ir.Model, session: Session, *, name: str | None, version: str, preprocess: Path | None
+) -> Manifest:
+    """All that is known before anything is run; the files are for `write_bundle` to fill in."""
+    _check_ends(session, str(path))
+    opset = model.opset_imports.get("", 1)
+    return Manifest(
         name=_checked("name", name or path.name.split(".")[0], NAME, "letters, digits, '.', '_' and '-'"),
         version=_checked("version", version, VERSION, "a positive number"),
         model=MODEL,
         inputs=session.input_specs,
         outputs=session.output_specs,
         files={},
-        made_from=made,
+        made_from=_made_from(model, str(path)),
         made_by={
             "fcdeploy": __version__,
             "onnxruntime": versions()["onnxruntime"],
             "cpu": cpu_name(),
             "family": detect().name,
         },
-        needs={"opset": str(opset), "ir_version": str(ir_version), "onnxruntime": RUNTIMES.get(opset, "")},
+        needs={"opset": str(opset), "ir_version": str(model.ir_version), "onnxruntime": RUNTIMES.get(opset, "")},
         session=options_of(path),
         golden=GOLDEN,
-        golden_from=source,
         preprocess=None if preprocess is None else asdict(read_preprocess(preprocess, input_specs(model)[0])),
-        reports=tuple(key for key, value in reports.items() if value is not None),
     )
-    manifest = write_bundle(out, manifest, contents, force=force)
-    return _report(out, manifest, len(runs), warnings)
+
+
+def _lost(manifest: Manifest) -> list[str]:
+    """What the model wants of onnxruntime and Triton's configuration cannot say."""
+    return [
+        f"Triton cannot set {name!r}, which the model asks for: answers may differ there" for name in manifest.session
+    ]
 
 
 def _made_from(model: ir.Model, name: str) -> dict[str, str]:
@@ -217,19 +246,32 @@ def _one(inputs: list[TensorSpec]) -> list[TensorSpec]:
         raise FcdeployError(error.message, "--data DATA gives golden samples") from error
 
 
-def _report(out: Path, manifest: Manifest, runs: int, warnings: list[str]) -> Report:
-    size = sum(file.size for file in manifest.files.values())
-    missing = [word for word in ("plan", "calibration", "validation") if word not in manifest.reports]
-    lines = [f"{manifest.name} version {manifest.version}: {len(manifest.files)} files, {size:,} bytes"]
-    if missing:
-        lines.append(f"without {', '.join(missing)}: --plan, --calibration and --validation put them in")
-    lines += [
-        f"{runs} golden samples from {SOURCES[manifest.golden_from or 'random']}",
-        f"next: fcdeploy verify {out}, on the CPU it is for",
-    ]
+def _report(
+    manifest: Manifest,
+    contents: Mapping[str, Content],
+    runs: int,
+    output: str | Path | None,
+    triton: str | Path | None,
+    warnings: list[str],
+) -> Report:
+    size = sum(len(content) if isinstance(content, bytes) else content.stat().st_size for content in contents.values())
+    lines = []
+    if output is not None:
+        missing = [word for word in ("plan", "calibration", "validation") if word not in manifest.reports]
+        lines.append(f"{manifest.name} version {manifest.version}: {len(contents)} files, {size:,} bytes")
+        if missing:
+            lines.append(f"without {', '.join(missing)}: --plan, --calibration and --validation put them in")
+        lines.append(f"{runs} golden samples from {SOURCES[manifest.golden_from or 'random']}")
+    if triton is not None:
+        lines.append(
+            f"Triton model repository {str(triton)!r}: {manifest.name}/{manifest.version}/{MODEL}, config.pbtxt"
+        )
+    if output is not None:
+        lines.append(f"next: fcdeploy verify {output}, on the CPU it is for")
     values = {
-        "output": str(out), "name": manifest.name, "version": manifest.version, "bytes": size,
-        "files": list(manifest.files), "golden": runs, "golden_from": manifest.golden_from, "target": manifest.target,
+        "output": None if output is None else str(output), "triton": None if triton is None else str(triton),
+        "name": manifest.name, "version": manifest.version, "bytes": size, "files": sorted(contents),
+        "golden": runs, "golden_from": manifest.golden_from, "target": manifest.target,
     }  # fmt: skip
     return Report("bundle", values, (), tuple(lines), warnings=tuple(warnings))
 
