@@ -20,6 +20,7 @@ from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.tensors import decode, describe, encode
 
 SMALL = 1024  # bytes of an answer that compressing would not make faster
+EXTENSIONS = ("binary_tensor_data", "model_repository")
 WINDOW = {"gzip": 31, "deflate": 15}  # zlib's name for the two
 
 
@@ -159,8 +160,7 @@ def _simple(site: Site, head: Head) -> Answer:
         page = site.metrics.text(waiting=engine.requests, ready=ready)
         return Answer(200, [page], "text/plain; version=0.0.4; charset=utf-8")
     if what == "server":
-        extensions = ["binary_tensor_data", "model_repository"]
-        return _json({"name": "fcdeploy", "version": __version__, "extensions": extensions})
+        return _json({"name": "fcdeploy", "version": __version__, "extensions": EXTENSIONS})
     if what == "models":
         return _json({"models": sorted({model.name for model in engine.models()})})
     if what == "index":

@@ -14,7 +14,8 @@ from fcdeploy.runtime.cpu import usable_cores
 from fcdeploy.serve.engine import Engine
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.protocol import Limits
-from fcdeploy.serve.server import listen, read_token, run, serve, tls, write_log
+from fcdeploy.serve.routes import Site
+from fcdeploy.serve.server import Stop, listen, read_token, run, serve, tls, write_log
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Settings:
     limits: Limits
     host: str = "127.0.0.1"
     port: int = 8000
+    grpc_port: int | None = None
     threads: int = 1
     max_batch: int | None = None
     max_delay: float = 0.0
@@ -64,16 +66,27 @@ def serve_forever(
     say(plan(settings.threads, engine.at_once))
     address = f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
+    rpc_address: list[str] = []
+
+    async def rpc(site: Site) -> Stop:
+        from fcdeploy.serve.rpc import start_rpc
+
+        pem = (settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
+        server, bound = await start_rpc(site, settings.host, settings.grpc_port or 0, token=token, tls=pem)
+        rpc_address.append(f"{f'[{host}]' if ':' in host else host}:{bound}")
+        say(f"serving gRPC on {rpc_address[0]}")
+        return server.stop  # type: ignore[no-any-return]
+
     def ready() -> None:
         say(f"serving on {address}")
-        on_ready(Report("serve", described(engine, address)))
+        on_ready(Report("serve", {**described(engine, address), "grpc": rpc_address[0] if rpc_address else None}))
 
     run(
         serve(
             engine, sock, metrics=metrics, limits=settings.limits, token=token, context=context,
             max_held=settings.max_queue_bytes, poll=settings.poll, drain=settings.drain,
             log=write_log if settings.access_log else None,
-            on_ready=ready,
+            on_ready=ready, also=None if settings.grpc_port is None else rpc,
         )
     )  # fmt: skip
     say("stopped")

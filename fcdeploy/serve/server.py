@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from fcdeploy.serve.heads import Heads
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.protocol import Connection, Limits
 from fcdeploy.serve.routes import Site
+
+Stop = Callable[[float], Coroutine[Any, Any, None]]
+"""Take no more calls, and finish those under way, for so many seconds at most."""
 
 TICK = 0.25  # seconds between looks at slow clients
 BACKLOG = 1024
@@ -80,10 +83,11 @@ async def serve(
     drain: float = 30.0,
     log: Callable[[dict[str, Any]], None] | None = None,
     on_ready: Callable[[], None] = lambda: None,
+    also: Callable[[Site], Awaitable[Stop]] | None = None,
 ) -> None:
     """Answer until SIGTERM or SIGINT, then finish what is under way, for `drain` seconds at most.
 
-    Looks for changed models every `poll` seconds, never with 0.
+    Looks for changed models every `poll` seconds, never with 0.  `also` starts another protocol on the same engine.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -100,9 +104,11 @@ async def serve(
     tasks = [asyncio.create_task(_sweep(site, connections))]
     if poll:
         tasks.append(asyncio.create_task(_watch(engine, poll)))
+    stop_other = None if also is None else await also(site)
     on_ready()
     await stop.wait()
     site.draining = True
+    stopping = None if stop_other is None else asyncio.create_task(stop_other(drain))
     end = loop.time() + drain
     await _accept_waiting(loop, sock, accept, context)
     server.close()
@@ -112,6 +118,8 @@ async def serve(
         connection.end()
     for task in tasks:
         task.cancel()
+    if stopping is not None:
+        await stopping
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(engine.stop(), max(0.1, end - loop.time()))
 
