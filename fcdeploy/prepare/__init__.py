@@ -14,6 +14,7 @@ from fcdeploy.prepare.changes import Changes
 from fcdeploy.prepare.clip import clip
 from fcdeploy.prepare.dense import dense
 from fcdeploy.prepare.drop_identities import drop_identities
+from fcdeploy.prepare.equalize import equalize
 from fcdeploy.prepare.fold_batchnorm import fold_batchnorm
 from fcdeploy.prepare.fold_constants import fold_constants
 from fcdeploy.prepare.fold_scale_shift import fold_scale_shift
@@ -41,6 +42,7 @@ PASSES: tuple[Callable[[ir.Model], Changes], ...] = (
     fold_scale_shift,
     clip,
     separate_shared_weights,
+    equalize,  # every weight is one layer's own now
     remove_unused,
 )
 ROUNDS = 30  # a safety net: each round that changes anything removes nodes or constants, models need two or three
