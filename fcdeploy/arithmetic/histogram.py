@@ -20,10 +20,12 @@ UPPER = 1 if np.little_endian else 0  # which half of a float32 holds sign, expo
 # Of a large sample one element in about STEP is counted, but POSITIONS at least. A bin's share p is then known to
 # sqrt(p (1 - p) / (1024 samples)) or better: at 100 samples 0.16 points for a bin that holds half of all, 0.01 points
 # for one that holds a thousandth.
-POSITIONS, STEP = 1024, 15
+POSITIONS, STEP = 1024, 31
 # Positions of a channel in a sample that its moments are taken over at least: the mean is then known to an eighth of
 # the channel's spread for one sample, to an eightieth for 100.
-CHANNEL_POSITIONS = 64
+CHANNEL_POSITIONS = 32
+WAITING = 1 << 15  # elements of a tensor that wait to be counted together
+PIECE = 1 << 18  # elements counted at once: eight times their bytes are needed
 FRACTION_BITS = 52
 LARGEST_MOMENT = 2.0**40  # leaves room for 2^22 samples of it in the whole part
 
@@ -38,6 +40,8 @@ class Tally:
     dense: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     low: float = np.inf
     high: float = -np.inf
+    waiting: list[NDArray[np.uint16]] = field(default_factory=list)
+    waiting_size: int = 0
 
     def add(self, x: NDArray[np.float32]) -> None:
         """Count a batch, samples first: exact ends of all elements, bins of every k-th element of each sample.
@@ -64,12 +68,23 @@ class Tally:
 
     def _count(self, rows: NDArray[np.float32], stride: int) -> None:
         upper = rows.view(np.uint16)[:, UPPER::2]
-        # bincount wants the machine's integers and would make them of 16 bits itself, with one more pass to check
-        counts = np.bincount(upper[:, ::stride].reshape(-1).astype(np.intp))
-        self.dense[: len(counts)] += counts
+        self.waiting.append(upper[:, ::stride].flatten())  # never a view, which would keep the whole batch alive
+        self.waiting_size += self.waiting[-1].size
+        if self.waiting_size > WAITING:
+            self._add_waiting()
+
+    def _add_waiting(self) -> None:
+        """Count what waits; adding up all the bins costs as much as counting some ten thousand elements."""
+        codes = np.concatenate(self.waiting) if self.waiting else np.zeros(0, np.uint16)
+        for begin in range(0, codes.size, PIECE):
+            # bincount wants the machine's integers and would make them of 16 bits itself, with a pass to check them
+            counts = np.bincount(codes[begin : begin + PIECE].astype(np.intp))
+            self.dense[: len(counts)] += counts
+        self.waiting, self.waiting_size = [], 0
 
     def histogram(self) -> Histogram:
         """What was counted so far; ends are 0 where nothing finite was."""
+        self._add_waiting()
         codes = np.flatnonzero(self.dense)
         # which of -0 and 0 is the smaller depends on their order: adding 0 makes both of them 0
         low, high = (self.low + 0.0, self.high + 0.0) if self.low <= self.high else (0.0, 0.0)
@@ -79,7 +94,9 @@ class Tally:
 def histogram(x: NDArray[np.float32]) -> Histogram:
     """The histogram of every element of `x`, with exact finite ends."""
     tally = Tally()
-    tally.add(x.reshape(-1, 1))
+    flat = x.reshape(-1, 1)
+    for at in range(0, max(len(flat), 1), PIECE):
+        tally.add(flat[at : at + PIECE])
     return tally.histogram()
 
 
@@ -109,10 +126,14 @@ def bin_edges(h: Histogram) -> tuple[NDArray[np.float64], NDArray[np.float64], N
 
 
 def moments(x: NDArray[np.float32], axis: int) -> Moments:
-    """Mean and mean square per channel of each sample of `x` (samples first), summed over the samples.
+    """Mean and mean square per channel of each sample of `x` (samples first), summed over the samples."""
+    return sum_moments(sample_moments(x, axis))
+
+
+def sample_moments(x: NDArray[np.float32], axis: int) -> NDArray[np.float64]:
+    """Mean and mean square per sample and channel of `x` (samples first): (samples, channels, 2).
 
     Of a channel with many positions every k-th is taken, at least CHANNEL_POSITIONS of a sample, by position alone.
-    A mean beyond 2^40 is cut there: such a tensor is not one that bytes can carry, and its ends say so exactly.
     """
     samples, channels = x.shape[0], x.shape[axis]
     rows = np.moveaxis(x, axis, 1).reshape(samples * channels, math.prod(x.shape[1:]) // max(channels, 1))
@@ -128,11 +149,18 @@ def moments(x: NDArray[np.float32], axis: int) -> Moments:
             np.einsum("rp->r", block, out=values[at : at + step, 0])
             np.einsum("rp,rp->r", block, block, out=values[at : at + step, 1])
     values /= max(positions, 1)
+    return values.reshape(samples, channels, 2)
+
+
+def sum_moments(values: NDArray[np.float64]) -> Moments:
+    """Sum what `sample_moments` gave, each number rounded to the grid first.
+
+    A mean beyond 2^40 is cut there: such a tensor is not one that bytes can carry, and its ends say so exactly.
+    """
     values = np.clip(np.nan_to_num(values, nan=0.0), -LARGEST_MOMENT, LARGEST_MOMENT)
     whole = np.floor(values)
     fraction = np.rint((values - whole) * 2.0**FRACTION_BITS)
-    limbs = np.stack([whole, fraction], axis=-1).astype(np.int64).reshape(samples, channels, 2, 2)
-    return Moments(_carried(limbs), samples)
+    return Moments(_carried(np.stack([whole, fraction], axis=-1).astype(np.int64)), len(values))
 
 
 def _stride(positions: int, wanted: int, most: int | None = None) -> int:

@@ -20,6 +20,12 @@ from fcdeploy.cli import options
     "--all-tensors", "everything", is_flag=True, help="Also tensors that no int8 model has: what a fused clip hides."
 )
 @click.option("--keep-samples/--no-keep-samples", default=True, help="Keep a few samples for tools that run the model.")
+@options.max_memory_option
+@options.workers_option
+@options.cluster_option
+@click.option(
+    "--skip-bad", is_flag=True, help="Leave out samples that cannot be used, and name them, instead of stopping."
+)
 @options.force_option
 @options.json_option
 def command(
@@ -33,19 +39,24 @@ def command(
     preprocess: Path | None,
     everything: bool,
     keep_samples: bool,
+    max_memory: int | None,
+    workers: int | None,
+    cluster: str | None,
+    skip_bad: bool,
     force: bool,
     as_json: bool,
 ) -> None:
     """Run MODEL on samples once and record the dynamic range of every weight, bias and activation.
 
     The file holds exact ends, histograms and per-channel moments, so any range method can be chosen later, without
-    running the model again.
+    running the model again.  Stopped or crashed, the same command goes on where it was.
     """
     from fcdeploy.stations.calibrate import calibrate
 
     with console.progress() as on_step:
         report = calibrate(
             model, data=data, output=output, csv_file=csv_file, samples=samples, seed=seed, batch=batch, preprocess=preprocess,
-            everything=everything, keep_samples=keep_samples, force=force, on_step=on_step,
+            everything=everything, keep_samples=keep_samples, max_memory=max_memory, workers=workers, cluster=cluster,
+            skip_bad=skip_bad, force=force, on_step=on_step,
         )  # fmt: skip
     console.show(report, as_json=as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,30 @@ seed_option = click.option(
 
 preprocess_option = click.option(
     "--preprocess", type=FILE, metavar="TOML", help="How images become arrays: size, layout, colour, scale, mean, std."
+)
+
+
+class Size(click.ParamType[int]):
+    """500MB, 2GB, 1.5G, 800000: a number of bytes, of which an M is a million times 1.048576."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes; usage error for what is none."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", str(value).strip(), re.IGNORECASE)
+        if not match or not float(match[1]):
+            self.fail(f"{value!r} is no amount of memory, expected one such as 500MB or 2GB", param, ctx)
+        return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+
+
+max_memory_option = click.option(
+    "--max-memory", type=Size(), metavar="M", help="Memory of each process, such as 500MB: several passes if need be."
+)
+
+workers_option = click.option("--workers", type=COUNT, metavar="N", help="Share the work among N processes.")
+
+cluster_option = click.option(
+    "--cluster", metavar="ray[:ADDRESS]", help="Share the work on Ray, started here or running at ADDRESS."
 )
 
 

@@ -1,28 +1,43 @@
-"""One streaming pass of a float model over the data: what every tensor looked like, recorded so that records add."""
+"""Running a float model over samples: what every tensor looked like, recorded so that records add."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.histogram import Tally, merge_moments, moments
-from fcdeploy.graph.model import input_specs
+from fcdeploy.arithmetic.histogram import Tally, merge_moments, sample_moments, sum_moments
+from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.weights import blocks, is_large
 from fcdeploy.int8.kept import Smallest, sample_hash
+from fcdeploy.int8.merge import merge
+from fcdeploy.int8.passes import Passes, plan_passes, samples_first
 from fcdeploy.int8.planning.layers import is_constant, vanishes
 from fcdeploy.records.calibration import Calibration, Moments, TensorRecord
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect
 from fcdeploy.runtime.session import Session, versions
-from fcdeploy.samples import Source, batch_size, batches
+from fcdeploy.samples import Bad, Batch, Source, batches
 from fcdeploy.tables.operators import operator
 
-BATCH_BYTES = 32 << 20  # of observed activations held at once: large enough for the kernels, small enough for any box
+WAITING = 1 << 13  # moments of a tensor that wait
+PART_SECONDS = 3.0  # of work in a part: what a crash costs at most
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was seen since the part before: the tensors of one pass, without weights; and how many samples were taken.
+
+    `taken` counts those that could not be used, `bad`, too.
+    """
+
+    calibration: Calibration
+    taken: int
+    bad: tuple[Bad, ...]
 
 
 def observe(
@@ -33,39 +48,100 @@ def observe(
     batch: int | None = None,
     everything: bool = False,
     keep_samples: bool = True,
+    max_memory: int | None = None,
     on_step: OnStep | None = None,
 ) -> Calibration:
-    """Record every float tensor of a prepared model over every sample of `source`.
+    """Record every float tensor of a prepared model over every sample of `source`, in this process.
 
-    `everything` adds the tensors that an integer kernel never writes because its clip is part of it.  `batch` is a
-    matter of speed and memory only: the record is the same bit for bit.
+    `everything` adds the tensors that an integer kernel never writes because its clip is part of it.  `batch` and
+    `max_memory` are a matter of speed and memory only: the record is the same bit for bit.
     """
-    values = {value.name or "": value for value in observed(model.graph, everything=everything)}
+    values = observed(model.graph, everything=everything)
+    passes = plan_passes(model, values, source, batch=batch, max_memory=max_memory)
+    found = []
+    for index in range(len(passes.groups)):
+        done, total = 0, None
+        for step in observing(model, source, passes, index, model_hash=model_hash, keep_samples=keep_samples):
+            if isinstance(step, Part):
+                total = step.calibration if total is None else merge(total, step.calibration)
+            else:
+                done += step
+                if on_step:
+                    on_step(label(index, passes), done, source.count)
+        assert total is not None
+        found.append(total)
+    return assemble(model, found)
+
+
+def label(index: int, passes: Passes) -> str:
+    """What to call a pass while it runs."""
+    return "calibrating" if len(passes.groups) == 1 else f"calibrating, pass {index + 1} of {len(passes.groups)}"
+
+
+def observing(
+    model: ir.Model,
+    source: Source,
+    passes: Passes,
+    index: int,
+    *,
+    model_hash: str,
+    keep_samples: bool = True,
+    threads: int | None = None,
+) -> Iterator[int | Part]:
+    """One pass over the samples: yields how many it took in a run, and now and then, and at the end, what it saw.
+
+    With `source.on_bad` set, samples that cannot be used are left out and told in the parts.
+    """
+    wanted = set(passes.groups[index])
+    values = {value.name or "": value for value in observed(model.graph, everything=True) if value.name in wanted}
     results = [name for name, value in values.items() if value.producer() is not None]
     # laid out for its kernels a large model would be in memory twice for a while
-    session = Session(_exposing(model, list(values.values())), prepack=not is_large(model))
-    size = batch or max(1, min(64, BATCH_BYTES // max(_bytes_a_sample(list(values.values())), 1)))
-    watched: dict[str, Watched] = {}
-    smallest, hashes = Smallest(), []
-    for part in batches(source, batch_size(input_specs(model), size)):
-        computed = session.run(part.inputs, results) if results else []
-        arrays = {**part.inputs, **dict(zip(results, computed, strict=True))}
-        for name, value in values.items():
-            if arrays[name].dtype == np.float32:
-                watched.setdefault(name, Watched(value)).add(arrays[name])
-        for i in range(len(part)):
-            inputs = {name: value[i] for name, value in part.inputs.items()}
-            hashes.append(sample_hash(inputs))
-            if keep_samples:
-                smallest.offer(hashes[-1], inputs)
-        if on_step:
-            on_step("calibrating", len(hashes), source.count)
-    tensors = {
-        record.name: record for record in _in_order(model.graph, {name: w.record() for name, w in watched.items()})
-    }
+    session = Session(_exposing(model, list(values.values())), threads=threads, prepack=not is_large(model))
     made_by = {"cpu": detect().name, "onnxruntime": versions()["onnxruntime"]}
-    kept, *more = smallest.groups() or ({},)
-    return Calibration(model_hash, tensors, np.sort(np.array(hashes, np.uint64)), kept, made_by, tuple(more))
+    bad: list[Bad] = []
+    if source.on_bad is not None:
+        source = replace(source, on_bad=bad.append)
+    watched = {name: Watched(value, passes.axes[name]) for name, value in values.items()}
+    smallest, hashes, told = Smallest(), [], 0  # type: ignore[var-annotated]
+    begun = time.monotonic()
+
+    def part() -> Part:
+        tensors = {name: one.record() for name, one in watched.items() if one.shapes}
+        kept, *more = smallest.groups() or ({},)
+        seen = np.sort(np.array(hashes, np.uint64))
+        return Part(Calibration(model_hash, tensors, seen, kept, made_by, tuple(more)), len(hashes) + len(bad), (*bad,))
+
+    for batch in batches(source, passes.batch):
+        _watch(batch, session.run(batch.inputs, results) if results else [], results, watched)
+        for i in range(len(batch)):
+            inputs = {name: value[i] for name, value in batch.inputs.items()}
+            hashes.append(sample_hash(inputs))
+            if keep_samples and index == 0:
+                smallest.offer(hashes[-1], inputs)
+        yield len(hashes) + len(bad) - told
+        told = len(hashes) + len(bad)
+        if time.monotonic() - begun > PART_SECONDS:
+            yield part()
+            watched = {name: Watched(value, passes.axes[name]) for name, value in values.items()}
+            smallest, hashes, told = Smallest(), [], 0
+            bad.clear()
+            begun = time.monotonic()
+    yield part()
+
+
+def assemble(model: ir.Model, found: Sequence[Calibration]) -> Calibration:
+    """The calibration from what the passes saw: all tensors in the order of the graph, and the weights.
+
+    Raises FcdeployError when the passes did not see the same samples.
+    """
+    first = found[0]
+    if any(len(other.seen) != len(first.seen) or (other.seen != first.seen).any() for other in found[1:]):
+        raise FcdeployError(
+            "the data gave other samples when they were read again, and this model needs several passes",
+            "let the data be the same each time, or give room for one pass with --max-memory",
+        )
+    records = {name: record for one in found for name, record in one.tensors.items()}
+    return replace(first, tensors={record.name: record for record in _in_order(model.graph, records)})
 
 
 def observed(graph: ir.Graph, *, everything: bool = False) -> list[ir.Value]:
@@ -97,30 +173,48 @@ def _exposing(model: ir.Model, values: list[ir.Value]) -> ir.Model:
     return copy
 
 
+def _watch(
+    batch: Batch, computed: Sequence[NDArray[np.float32]], results: Sequence[str], watched: Mapping[str, Watched]
+) -> None:
+    arrays = {**batch.inputs, **dict(zip(results, computed, strict=True))}
+    for name, one in watched.items():
+        if arrays[name].dtype == np.float32:
+            one.add(arrays[name], len(batch))
+
+
 @dataclass
 class Watched:
     """A tensor's record under way."""
 
     value: ir.Value
+    axis: int | None = 0
     tally: Tally = field(default_factory=Tally)
     moments: Moments | None = None
+    waiting: list[NDArray[np.float64]] = field(default_factory=list)  # moments of samples, to be summed together
     shapes: set[tuple[int, ...]] = field(default_factory=set)
 
-    def add(self, x: NDArray[np.float32]) -> None:
-        """Count a batch. A tensor whose channels vary in number has no moments."""
-        x = x.reshape(1) if x.ndim == 0 else x
+    def add(self, x: NDArray[np.float32], count: int) -> None:
+        """Count a batch of so many samples. A tensor whose channels vary in number has no moments."""
+        x, axis = samples_first(x, count, self.axis, channel_axis(self.value, x.ndim))
         first = not self.shapes
         self.shapes.add(x.shape[1:])
         self.tally.add(x)
-        axis = channel_axis(self.value, x.ndim)
         if axis is None or not x.size or len({shape[axis - 1] for shape in self.shapes}) > 1:
-            self.moments = None
-        elif first or self.moments is not None:
-            part = moments(x, axis)
+            self.moments, self.waiting = None, []
+        elif first or self.moments is not None or self.waiting:
+            self.waiting.append(sample_moments(x, axis))
+            if sum(values.size for values in self.waiting) > WAITING:
+                self._add_waiting()
+
+    def _add_waiting(self) -> None:
+        if self.waiting:
+            part = sum_moments(np.concatenate(self.waiting))
             self.moments = part if self.moments is None else merge_moments(self.moments, part)
+            self.waiting = []
 
     def record(self) -> TensorRecord:
         """What was seen; an axis whose length varied is None."""
+        self._add_waiting()
         producer = self.value.producer()
         same_rank = len({len(shape) for shape in self.shapes}) == 1
         lengths = zip(*self.shapes, strict=True) if same_rank else ()
@@ -147,9 +241,3 @@ def _in_order(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iterator[
                 shape = tuple(int(n) for n in tensor.shape.numpy())
                 yield TensorRecord(name, kind, layer, node.op_type, shape, tally.histogram())
         yield from (records[result.name or ""] for result in node.outputs if result.name in records)
-
-
-def _bytes_a_sample(values: list[ir.Value]) -> int:
-    """Bytes of all observed tensors for one sample, free axes counted as 1."""
-    shapes = [value.shape for value in values if value.shape is not None]
-    return sum(4 * math.prod(n for n in list(shape)[1:] if isinstance(n, int)) for shape in shapes)

@@ -173,15 +173,34 @@ def read(path: Path) -> Calibration:
     # the last three: element types that NumPy does not have, and JSON nested without end
     except (SafetensorError, ValueError, OSError, TypeError, AttributeError, RecursionError) as error:
         raise FcdeployError(f"{str(path)!r} is not a calibration file, or is damaged", hint) from error
+    return _checked(header, arrays, str(path), hint)
+
+
+def from_bytes(content: bytes, name: str) -> Calibration:
+    """What `to_bytes` gave. Raises FcdeployError with this name as `read` does."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    hint = "fcdeploy calibrate MODEL --data DATA writes one"
+    try:
+        arrays = load(content)
+        size = int.from_bytes(content[:8], "little")  # of the JSON that comes next, which `load` has checked
+        header = json.loads(json.loads(content[8 : 8 + size]).get("__metadata__", {}).get("fcdeploy", "{}"))
+    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise FcdeployError(f"{name!r} is not a calibration file, or is damaged", hint) from error
+    return _checked(header, arrays, name, hint)
+
+
+def _checked(header: Any, arrays: Mapping[str, NDArray[Any]], name: str, hint: str) -> Calibration:
     schema = header.get("schema") if isinstance(header, dict) else header
     if schema != SCHEMA:
-        raise FcdeployError(f"{str(path)!r} has format {str(schema)[:40]!r}, expected {SCHEMA!r}", hint)
+        raise FcdeployError(f"{name!r} has format {str(schema)[:40]!r}, expected {SCHEMA!r}", hint)
     try:
         return _assembled(header, arrays)
     except KeyError as error:
-        raise FcdeployError(f"calibration {str(path)!r} is damaged: it has no {error}", hint) from error
+        raise FcdeployError(f"calibration {name!r} is damaged: it has no {error}", hint) from error
     except (TypeError, ValueError) as error:
-        raise FcdeployError(f"calibration {str(path)!r} is damaged: {error}", hint) from error
+        raise FcdeployError(f"calibration {name!r} is damaged: {error}", hint) from error
 
 
 ARRAYS: dict[str, tuple[type, tuple[int | None, ...]]] = {

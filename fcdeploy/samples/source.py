@@ -63,7 +63,7 @@ class Source:
     does not fit, and when there is none at all; with `on_bad` it tells that of the sample and goes on.
 
     Which samples: of the whole source the first `limit`, or those at the positions `chosen` (ascending); of these the
-    shard `part` = (index, of how many).
+    shard `part` = (index, of how many); of these not the first `passed`.
     """
 
     name: str
@@ -75,6 +75,7 @@ class Source:
     chosen: NDArray[np.int64] | None = None
     part: tuple[int, int] = (0, 1)
     on_bad: Callable[[Bad], None] | None = None
+    passed: int = 0
 
     def __iter__(self) -> Iterator[Sample]:
         label_names: set[str] | None = None
@@ -91,7 +92,7 @@ class Source:
                 continue
             label_names = set(labels)
             yield Sample(f"{self.name}, {place}", inputs, labels)
-        if first_bad and label_names is None and self.part == (0, 1):
+        if first_bad and label_names is None and self.part == (0, 1) and not self.passed:
             raise FcdeployError(f"no sample of {self.name} can be used, the first: {first_bad.message}", first_bad.hint)
 
     def shard(self, index: int, of: int) -> Source:
@@ -109,6 +110,10 @@ class Source:
         whole, rest = divmod(self.count, size)
         mine = len(range(index, whole, of))
         return replace(part, count=mine * size + (rest if whole % of == index else 0))
+
+    def after(self, passed: int) -> Source:
+        """Without its first `passed` samples, which are not loaded; `count` stays that of all."""
+        return replace(self, passed=self.passed + passed)
 
     def first(self, limit: int) -> Source:
         """The first so many samples."""
@@ -131,12 +136,14 @@ class Source:
         index, of = self.part
         wanted = iter(counting() if self.chosen is None else self.chosen.tolist())
         at, rank = next(wanted, -1), 0
-        position = -1
+        position, left = -1, self.passed
         for position, (place, load) in enumerate(self.read()):
             if position != at:
                 continue
             if rank // size % of == index:
-                yield position, place, load
+                if not left:
+                    yield position, place, load
+                left = max(left - 1, 0)
             at, rank = next(wanted, -1), rank + 1
             if at < 0 or rank == self.limit:
                 break

@@ -1,0 +1,218 @@
+"""The same work on many shards: in this process, in processes of this machine, or on Ray.
+
+Work is a module-level function of one shard (both can be pickled) that yields what it found so far, as often as it
+likes.  What the shards yield comes in as it is made, each with the number of its shard; in which order shards come is
+left open, so whatever is gathered must add in any order.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import IO, Any
+
+from fcdeploy.errors import FcdeployError, first_line
+from fcdeploy.runtime.session import cores
+
+Work = Callable[[Any], Iterator[Any]]
+Found = Iterator[tuple[int, Any]]
+CHILD = "from fcdeploy.runtime.cluster import child; child()"
+KINDS = "ray, or ray:ADDRESS for a cluster that runs already"
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who works: how many shards are worked on at a time, with how many threads each, and how to let them."""
+
+    size: int
+    threads: int | None
+    run: Callable[[Work, Sequence[Any]], Found]
+
+
+@contextmanager
+def crew(workers: int | None = None, cluster: str | None = None) -> Iterator[Crew]:
+    """`workers` processes, 1 being this one; or with `cluster` "ray" or "ray:ADDRESS" as many tasks, by default one a CPU.
+
+    The processes, and a Ray that was started here, are gone when the block ends.  Raises FcdeployError for a cluster
+    of another kind, and when Ray is not installed or cannot be reached.
+    """
+    if cluster is not None:
+        kind, _, address = cluster.partition(":")
+        if kind != "ray":
+            raise FcdeployError(f"--cluster {cluster!r} is of no kind that is known, expected {KINDS}", "--cluster ray")
+        with _ray(address or None, workers) as (ray, cpus):
+            yield Crew(workers or cpus, 1, lambda work, shards: _on_ray(ray, work, shards))
+    elif (workers or 1) == 1:
+        yield Crew(1, None, _here)
+    else:
+        assert workers is not None
+        yield Crew(workers, max(1, cores() // workers), _in_processes)
+
+
+def _here(work: Work, shards: Sequence[Any]) -> Found:
+    for index, shard in enumerate(shards):
+        for found in work(shard):
+            yield index, found
+
+
+def _in_processes(work: Work, shards: Sequence[Any]) -> Found:
+    """A process for each shard, all at once."""
+    queue: SimpleQueue[tuple[int, str, Any]] = SimpleQueue()
+    children: list[subprocess.Popen[bytes]] = []
+    try:
+        for index, shard in enumerate(shards):
+            children.append(_started())
+            threading.Thread(target=_listen, args=(index, children[-1], queue), daemon=True).start()
+            _send(children[-1], (work, shard))
+        left = len(children)
+        while left:
+            index, kind, value = queue.get()
+            if kind == "found":
+                yield index, value
+            elif kind == "failed":
+                raise FcdeployError(*value)
+            elif kind == "lost":
+                raise _lost(f"worker {index + 1} of {len(shards)}", _end(children[index].wait()))
+            else:
+                left -= 1
+    finally:
+        for process in children:
+            process.kill()
+        for process in children:
+            process.wait()
+
+
+def _started() -> subprocess.Popen[bytes]:
+    """A fresh interpreter: nothing of this process is run again in it, whatever its main module looks like.
+
+    It has a session of its own, so that Ctrl-C reaches this process alone, which then ends all of them.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def _send(process: subprocess.Popen[bytes], job: tuple[Work, Any]) -> None:
+    assert process.stdin is not None
+    try:
+        pickle.dump(job, process.stdin)
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # it died at once, which whoever listens to it notices
+
+
+def _listen(index: int, process: subprocess.Popen[bytes], queue: SimpleQueue[tuple[int, str, Any]]) -> None:
+    """Pass on what a process says until it is done or gone."""
+    assert process.stdout is not None
+    kind = ""
+    with process.stdout as pipe:
+        while kind not in ("done", "failed", "lost"):
+            try:
+                kind, value = pickle.load(pipe)
+            except (EOFError, pickle.UnpicklingError):
+                kind, value = "lost", None
+            queue.put((index, kind, value))
+
+
+def child() -> None:
+    """A worker process: a job on stdin, what it finds on stdout; whatever else is printed goes to stderr.
+
+    It ends when nobody reads any more, for then the process that started it is gone.
+    """
+    out: IO[bytes] = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    work, shard = pickle.load(sys.stdin.buffer)
+    try:
+        for message in _guarded(work, shard):
+            pickle.dump(message, out)
+            out.flush()
+        pickle.dump(("done", None), out)
+        out.close()
+    except BrokenPipeError:
+        os._exit(1)
+
+
+def _guarded(work: Work, shard: Any) -> Iterator[tuple[str, Any]]:
+    """What the work yields, and in the end what stopped it; errors are passed on as text, which any process can read."""
+    try:
+        for found in work(shard):
+            yield "found", found
+    except FcdeployError as error:
+        yield "failed", (error.message, error.hint)
+    except Exception as error:
+        text = f"a worker failed: {type(error).__name__}: {first_line(error)}"
+        yield "failed", (text, "run without --workers and --cluster, with FCDEPLOY_DEBUG=1, to see where")
+
+
+def _end(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name
+    return f"was killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+
+
+def _lost(who: str, how: str) -> FcdeployError:
+    return FcdeployError(f"{who} {how}", "run the command again, with fewer workers if memory is short")
+
+
+@contextmanager
+def _ray(address: str | None, workers: int | None) -> Iterator[tuple[Any, int]]:
+    """Ray, started here or reached at `address`, and its number of CPUs. One that runs in this process is used."""
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError as error:
+        raise FcdeployError("--cluster ray needs Ray, which is not installed", "pip install 'fcdeploy[ray]'") from error
+    if ray.is_initialized():
+        yield ray, int(ray.cluster_resources().get("CPU", 1))
+        return
+    where: dict[str, Any] = {"address": address} if address else {"address": "local", "num_cpus": workers or cores()}
+    try:
+        ray.init(
+            **where, include_dashboard=None if address else False, log_to_driver=False, logging_level=logging.ERROR
+        )
+    except Exception as error:  # anything that a network, a version or a full disk can do
+        raise FcdeployError(
+            f"no Ray at {address or 'this machine'}: {first_line(error)}", "ray status; ray:ADDRESS is HOST:PORT"
+        ) from error
+    try:
+        yield ray, int(ray.cluster_resources().get("CPU", 1))
+    finally:
+        ray.shutdown()
+
+
+def _on_ray(ray: Any, work: Work, shards: Sequence[Any]) -> Found:
+    """A task for each shard, of one CPU, which streams what it finds."""
+    task = ray.remote(_guarded).options(num_returns="streaming", num_cpus=1, max_retries=0)
+    streams = {task.remote(work, shard): index for index, shard in enumerate(shards)}
+    try:
+        while streams:
+            (stream, *_), _ = ray.wait(list(streams), num_returns=1)
+            index = streams[stream]
+            try:
+                kind, value = ray.get(next(stream))
+            except StopIteration:
+                del streams[stream]
+                continue
+            except ray.exceptions.RayError as error:
+                raise _lost(f"Ray task {index + 1} of {len(shards)}", f"was lost: {first_line(error)}") from error
+            if kind == "failed":
+                raise FcdeployError(*value)
+            yield index, value
+    finally:
+        for stream in streams:
+            ray.cancel(stream, force=True)

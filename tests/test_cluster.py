@@ -1,0 +1,123 @@
+"""Work on shards: here, in processes and on a real Ray the same is found; whatever goes wrong in a worker is named."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import fails
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.runtime.cluster import crew
+
+ROOT = Path(__file__).parent.parent
+
+
+def counting(shard: int) -> Iterator[tuple[int, int]]:
+    """Yield (shard, 0), (shard, 1), ... ; some shards go wrong on the way."""
+    for i in range(3):
+        yield shard, i
+    if shard == 13:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if shard == 14:
+        raise FcdeployError("sample 3 has nan", "repair it")
+    if shard == 15:
+        raise ValueError("no such thing")
+    if shard == 16:
+        sys.stdout.write("user code prints what it likes\n")
+    yield shard, os.getpid() != shard
+
+
+def found(**who: object) -> list[tuple[int, tuple[int, int]]]:
+    with crew(**who) as team:  # type: ignore[arg-type]
+        return sorted(team.run(counting, [5, 6]))
+
+
+EXPECTED = sorted((index, (shard, i)) for index, shard in enumerate((5, 6)) for i in (0, 1, 2, True))
+
+
+def test_here_and_in_processes_the_same_is_found() -> None:
+    assert found() == found(workers=1) == EXPECTED
+    assert found(workers=2) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("shard", "message", "hint"),
+    [
+        (13, "worker 2 of 2 was killed by SIGKILL, perhaps for want of memory", "with fewer workers"),
+        (14, "sample 3 has nan", "repair it"),
+        (15, "a worker failed: ValueError: no such thing", "FCDEPLOY_DEBUG=1"),
+    ],
+)
+def test_what_goes_wrong_in_a_process_is_named(shard: int, message: str, hint: str) -> None:
+    with crew(2) as team, fails(message, hint):
+        list(team.run(counting, [5, shard]))
+
+
+def test_what_a_worker_prints_does_not_get_between(capfd: pytest.CaptureFixture[str]) -> None:
+    with crew(2) as team:
+        assert len(list(team.run(counting, [16, 5]))) == 8
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "user code prints what it likes" in err
+
+
+def test_another_kind_of_cluster_is_refused() -> None:
+    with fails("--cluster 'spark' is of no kind that is known, expected ray", "--cluster ray"), crew(cluster="spark"):
+        pass
+
+
+FOREVER = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from fcdeploy.cli import main
+from fcdeploy.runtime import cluster
+import test_cluster
+def run():
+    with cluster.crew(2) as team:
+        for _, pid in team.run(test_cluster.forever, [0, 1]):
+            print(pid, flush=True)
+try:
+    run()
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def forever(_: int) -> Iterator[int]:
+    while True:
+        yield os.getpid()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_the_command(how: signal.Signals) -> None:
+    code = FOREVER.format(tests=str(ROOT / "tests"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout
+    pids: set[int] = set()
+    while len(pids) < 2:
+        pids.add(int(process.stdout.readline()))
+    process.send_signal(how)
+    assert process.wait(20) == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    process.stdout.close()
+    until = time.monotonic() + 20
+    while any(alive(pid) for pid in pids) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in pids)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that ended and nobody waited for does not."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
