@@ -44,18 +44,17 @@ def open_images(folder: Path, inputs: Sequence[TensorSpec], preprocess: Path | N
                 raise FcdeployError(
                     f"{str(folder / name)!r} held {count} images and now holds {len(files)}", "run the command again"
                 )
-            for index, file in enumerate(listing.paths(folder / name, files), index + 1):  # noqa: B020 - counts on
-                yield (
-                    f"sample {index} ({file.relative_to(folder)})",
-                    partial(_arrays, file, label if name else None, how, spec),
-                )
+            inside = f"{name}/" if name else ""
+            for index, file in enumerate(listing.texts(files), index + 1):  # noqa: B020 - counts on
+                load = partial(_arrays, folder, inside + file, label if name else None, how, spec)
+                yield f"sample {index} ({inside}{file})", load
 
     total = sum(count for _, count in classes)
     return Source(folder.name, (spec,), read, total, classes[0][0] != "")
 
 
-def _arrays(file: Path, label: int | None, how: Preprocess, spec: TensorSpec) -> Arrays:
-    array = to_numbers(decoded(file, how), how, spec)
+def _arrays(folder: Path, file: str, label: int | None, how: Preprocess, spec: TensorSpec) -> Arrays:
+    array = to_numbers(decoded(folder / file, how), how, spec)
     return {spec.name: array} if label is None else {spec.name: array, "label": np.asarray(label)}
 
 

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from fcdeploy.errors import FcdeployError
 
+UNPACKED = 4096  # names at once
+
 
 @contextmanager
 def entries(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
@@ -52,10 +54,10 @@ def names(folder: Path, suffixes: Collection[str]) -> NDArray[np.bytes_]:
     return packed
 
 
-def paths(folder: Path, packed: NDArray[np.bytes_]) -> Iterator[Path]:
-    """The path of each of these names, made as it is asked for."""
-    for name in packed:
-        yield folder / os.fsdecode(bytes(name))
+def texts(packed: NDArray[np.bytes_]) -> Iterator[str]:
+    """Each of these names, unpacked as it is asked for."""
+    for at in range(0, len(packed), UNPACKED):
+        yield from map(os.fsdecode, packed[at : at + UNPACKED].tolist())
 
 
 def _names(folder: Path, suffixes: Collection[str]) -> Iterator[bytes]:

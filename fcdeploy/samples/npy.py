@@ -40,7 +40,9 @@ def open_npy(path: Path, inputs: Sequence[TensorSpec]) -> Source:
     if len(inputs) == 1 and not (path / f"{_file_stem(inputs[0].name)}.npy").exists():
         return _per_sample(path, files, inputs[0])
     names = {_file_stem(spec.name): spec.name for spec in inputs}
-    return _per_input({names.get(f.stem, f.stem): f for f in listing.paths(path, files)}, path.name, inputs)
+    return _per_input(
+        {names.get(f.stem, f.stem): f for f in map(path.joinpath, listing.texts(files))}, path.name, inputs
+    )
 
 
 def _per_input(files: dict[str, Path], source: str, inputs: Sequence[TensorSpec]) -> Source:
@@ -72,7 +74,7 @@ def _rows(files: dict[str, IO[bytes]], headers: dict[str, arrays.Header], index:
 def _per_sample(folder: Path, files: NDArray[np.bytes_], spec: TensorSpec) -> Source:
     source = folder.name
     labels = np.char.startswith(files, b"label.")  # label.npy, or label.OUTPUT.npy
-    label_files = {file.stem: file for file in listing.paths(folder, files[labels])}
+    label_files = {file.stem: file for file in map(folder.joinpath, listing.texts(files[labels]))}
     sample_files = files[~labels]
     headers = {name: _header(file, source) for name, file in label_files.items()}
     count = len(sample_files)
@@ -85,15 +87,15 @@ def _per_sample(folder: Path, files: NDArray[np.bytes_], spec: TensorSpec) -> So
         with ExitStack() as stack:
             handles: dict[str, IO[bytes]] = {name: stack.enter_context(f.open("rb")) for name, f in label_files.items()}
             label_rows = rows_in_step(handles, headers, count, source)
-            for index, (file, (_, row)) in enumerate(zip(listing.paths(folder, sample_files), label_rows, strict=True)):
-                place = f"sample {index} ({file.name})"
-                yield place, partial(_with_label, file, row, spec, source, place)
+            for index, (file, (_, row)) in enumerate(zip(listing.texts(sample_files), label_rows, strict=True)):
+                place = f"sample {index} ({file})"
+                yield place, partial(_with_label, folder, file, row, spec, source, place)
 
     return Source(source, (spec,), read, count, bool(label_files))
 
 
-def _with_label(file: Path, label: Load, spec: TensorSpec, source: str, place: str) -> Arrays:
-    return {spec.name: _load(file, source, place), **label()}
+def _with_label(folder: Path, file: str, label: Load, spec: TensorSpec, source: str, place: str) -> Arrays:
+    return {spec.name: _load(folder / file, source, place), **label()}
 
 
 def _header(file: Path, source: str) -> arrays.Header:
