@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from conftest import fails
 from onnx import TensorProto as Tp
@@ -15,6 +17,7 @@ from onnx import helper as oh
 from onnx import numpy_helper as nh
 
 from fcdeploy import cli
+from fcdeploy.prepare import work
 from fcdeploy.stations.inspect import count, inspect, size
 
 Dims = tuple[Any, ...]
@@ -76,6 +79,71 @@ def test_convolution(tmp_path: Path) -> None:
 def test_dense(tmp_path: Path) -> None:
     path = save(tmp_path, [node("Gemm", "x w b", "y", transB=1)], weights(w=(4096, 4096), b=(4096,)), (None, 4096))
     assert counted(path) == [("Gemm", [1, 4096], 16_781_312, 16_777_216)]
+
+
+Convolution = tuple[int, int, int, int, int, int, str]  # out, in per group, kernel, stride, pad, groups, pool after
+VGG16: list[Convolution] = [
+    (out, read, 3, 1, 1, 1, "2 2" if last else "")
+    for stage, before in (((64, 64), 3), ((128, 128), 64), ((256,) * 3, 128), ((512,) * 3, 256), ((512,) * 3, 512))
+    for out, read, last in zip(stage, (before, *stage), [*[False] * (len(stage) - 1), True], strict=False)
+]
+ALEXNET: list[Convolution] = [
+    (96, 3, 11, 4, 0, 1, "3 2"), (256, 48, 5, 1, 2, 2, "3 2"), (384, 256, 3, 1, 1, 1, ""), (384, 192, 3, 1, 1, 2, ""),
+    (256, 192, 3, 1, 1, 2, "3 2"),
+]  # fmt: skip
+
+
+def of_shapes(convolutions: list[Convolution], dense: list[int], size: int) -> ir.Model:
+    """A classifier whose weights have a shape and no memory."""
+    nodes, shapes, x = [], {}, "x"
+    for i, (out, read, k, stride, pad, groups, pool) in enumerate(convolutions):
+        shapes |= {f"w{i}": (out, read, k, k), f"b{i}": (out,)}
+        padding = {"strides": [stride] * 2, "pads": [pad] * 4}
+        nodes += [node("Conv", f"{x} w{i} b{i}", f"c{i}", group=groups, **padding), node("Relu", f"c{i}", f"r{i}")]
+        x = f"r{i}"
+        if pool:
+            length, step = map(int, pool.split())
+            nodes.append(node("MaxPool", x, f"p{i}", kernel_shape=[length] * 2, strides=[step] * 2))
+            x = f"p{i}"
+    nodes.append(node("Flatten", x, "flat"))
+    x = "flat"
+    for i, (read, out) in enumerate(itertools.pairwise(dense)):
+        shapes |= {f"dw{i}": (out, read), f"db{i}": (out,)}
+        nodes += [node("Gemm", f"{x} dw{i} db{i}", f"d{i}", transB=1), node("Relu", f"d{i}", f"dr{i}")]
+        x = f"dr{i}"
+    inputs = {"x": (None, 3, size, size), **shapes}
+    graph = oh.make_graph(
+        nodes, "g", [oh.make_tensor_value_info(*item) for item in ((n, Tp.FLOAT, s) for n, s in inputs.items())],
+        [oh.make_tensor_value_info(x, Tp.FLOAT, None)],
+    )  # fmt: skip
+    model = ir.from_proto(oh.make_model(graph, opset_imports=[oh.make_opsetid("", 17)], ir_version=8))
+    for value in [value for value in model.graph.inputs if value.name in shapes]:
+        model.graph.inputs.remove(value)
+        value.const_value = ir.tensor(np.broadcast_to(np.float32(0), shapes[value.name]), name=value.name)
+        model.graph.initializers[value.name] = value
+    return model
+
+
+@pytest.mark.parametrize(
+    ("convolutions", "dense", "size", "parameters", "macs", "peak"),
+    [
+        # Krizhevsky et al. 2012 with its two groups: the first convolution's result and its Relu's, 96 x 55 x 55 each
+        (ALEXNET, [9216, 4096, 4096, 1000], 227, 60_965_224, 724_406_816, 2 * 4 * 96 * 55 * 55),
+        # Simonyan and Zisserman 2014, D: what the second convolution reads and writes, 64 x 224 x 224 each
+        (VGG16, [25088, 4096, 4096, 1000], 224, 138_357_544, 15_470_264_320, 2 * 4 * 64 * 224 * 224),
+    ],
+    ids=["alexnet", "vgg16"],
+)
+def test_whole_networks_as_published(
+    convolutions: list[Convolution], dense: list[int], size: int, parameters: int, macs: int, peak: int
+) -> None:
+    model = of_shapes(convolutions, dense, size)
+    work.fix_leading_axis(model)
+    rows = work.layers(model)
+    assert sum(row.parameters for row in rows) == parameters
+    assert sum(row.macs or 0 for row in rows) == macs
+    assert work.weight_bytes(model) == 4 * parameters
+    assert work.peak_activation_bytes(model) == peak
 
 
 def test_the_convolutions_of_alexnet(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ PUBLISHED = {
     "dense4096": ("mlp.py", "Dense", 4097 * 4096),
     "mobilenet_v2": ("mobilenet_v2.py", "MobileNetV2", 3_504_872),
     "resnet50": ("resnet50.py", "ResNet50", 25_557_032),
+    "alexnet": ("alexnet.py", "AlexNet", 60_965_224),
     "vgg16": ("vgg16.py", "Vgg16", 138_357_544),
 }
 SMALL = ("mobilenet_v1_025", "ds_cnn", "autoencoder")
