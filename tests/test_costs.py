@@ -15,11 +15,12 @@ from networks import Net, in_memory, random_data
 
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.cli import main
+from fcdeploy.int8 import times
 from fcdeploy.int8.fastest import best_trial
 from fcdeploy.int8.observe import observe
 from fcdeploy.int8.planning import plan_graph
-from fcdeploy.int8.planning.split import slow_nodes, total
-from fcdeploy.int8.planning.table import costs_from_table, rate_of
+from fcdeploy.int8.planning.split import cost_of, slow_nodes, total
+from fcdeploy.int8.planning.table import costs_from_table, kind_of
 from fcdeploy.int8.trial import conversion_rates
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration
@@ -119,15 +120,70 @@ def test_the_table_knows_kinds_of_layers() -> None:
     net.output(net.dense(net.op("Flatten", net.op("GlobalAveragePool", x)), 32, 4, name="dense"))
     model = ir.from_proto(net.model())
     prepare(model)
-    kinds = {node.name: rate_of(node) for node in model.graph if rate_of(node)}
+    kinds = {node.name: kind_of(node) for node in model.graph if kind_of(node)}
     assert kinds == {
         "few": rates.FEW_INPUTS, "depthwise": rates.DEPTHWISE, "narrow": rates.FEW_CHANNELS,
         "also narrow": rates.FEW_CHANNELS, "plain": rates.CONVOLUTION, "dense": rates.DENSE,
     }  # fmt: skip
-    costs = costs_from_table(model, "m")
     macs = 32 * 32 * 9 * 8 * 8
-    plain = macs * rates.CONVOLUTION.float_ns / 1e3 + rates.OVERHEAD_US
-    assert costs.nodes["plain"][0] == pytest.approx(plain)
+    for target, table in rates.BY_TARGET.items():
+        assert set(table.rates) == set(kinds.values()) | {rates.LARGE_DENSE}
+        costs, row = costs_from_table(model, "m", target), table.rates[rates.CONVOLUTION]
+        in_float, as_integers = costs.nodes["plain"]
+        assert in_float == pytest.approx(row.float_us + macs * row.float_ns / 1e3, abs=1e-3)
+        gathered = macs / 32 * row.gather_ns
+        assert as_integers == pytest.approx(row.int8_us + (macs * row.int8_ns + gathered) / 1e3, abs=1e-3)
+        assert costs.source.startswith(f"table of rates for {target}, ")
+        assert ("not run" in costs.source) == (target == "arm64")
+    assert set(rates.BY_TARGET) == set(TARGETS)
+
+
+def test_a_large_dense_layer_is_another_kind() -> None:
+    net = Net(0)
+    net.output(net.dense(net.input("x", 1024), 1024, 1024, name="large"))
+    (kind,) = (kind_of(node) for node in ir.from_proto(net.model()).graph)
+    assert kind == rates.LARGE_DENSE
+
+
+def test_costs_of_a_split_are_those_of_its_sides_and_conversions() -> None:
+    model, recorded, plan = planned(chain())
+    nodes = {"a": (1.0, 10.0), "b": (2.0, 20.0), "c": (3.0, 30.0), "d": (4.0, 40.0)}
+    costs = Costs("m", "test", Rates(0.0, 0.0, 0.0, node_us=1.0), nodes)
+
+    def cost(*slow: str) -> float:
+        return cost_of(model.graph, plan, recorded, costs, slow)
+
+    assert cost() == pytest.approx(100 + 2)
+    assert cost(*"abcd") == pytest.approx(10)
+    assert cost("b", "c") == pytest.approx(10 + 5 + 40 + 4)
+    cheapest = tuple(slow_nodes(model.graph, plan, recorded, costs))
+    assert cost(*cheapest) == min(cost(*s) for n in range(5) for s in itertools.combinations("abcd", n))
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("x86-vnni", "times are estimates from the table of rates for x86-vnni, not measured: "),
+        ("arm64", "times are estimates from the table of rates for arm64, from onnxruntime's source, not run: "),
+    ],
+)
+def test_times_of_another_cpu_are_the_table_s(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, target: str, said: str
+) -> None:
+    monkeypatch.setattr(times, "detect", lambda: TARGETS["x86-avx2"])
+    assert folder.exists()
+    assert quantize("--target", target, "-o", "one.onnx") == 0
+    assert said in capsys.readouterr().out
+
+
+def test_a_network_that_integers_would_slow_down_stays_float_by_the_table(folder: Path) -> None:
+    """Small convolutions of few channels, with which every integer kernel is slower."""
+    net = Net(3)
+    x = net.op("Relu", net.conv(net.input("x", 8, 6, 6), 8, 6, name="one"))
+    x = net.conv(x, 6, 6, group=6, name="two")
+    net.output(net.dense(net.op("Flatten", x), 6 * 36, 8, name="three")).save(folder / "model.onnx")
+    assert quantize("--effort", "fast", "-o", "one.onnx") == 0
+    assert not any(kernel.integer for kernel in kernels_of(folder / "one.onnx"))
 
 
 def test_conversions_cost_something_here() -> None:

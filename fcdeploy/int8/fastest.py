@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.planning.one_scale import one_scale_layers
-from fcdeploy.int8.planning.split import reason, slow_nodes, total
+from fcdeploy.int8.planning.split import cost_of, reason, slow_nodes, total
 from fcdeploy.int8.planning.weigh import int8_layers
 from fcdeploy.int8.trial import confirm, decibels, measure_costs, runnable, try_choices
 from fcdeploy.records.calibration import Calibration
@@ -69,14 +69,20 @@ def planned(given: Given, everything: Plan, costs: Costs, choice: Choice) -> Pla
 
 
 def chosen(model: ir.Model, plan: Plan, recorded: Calibration, costs: Costs) -> Choice:
-    """What to take: what was confirmed last, else the best trial, else the cheapest split if it is clearly so."""
+    """What to take: what was confirmed last, else the best trial, else by estimate.
+
+    Estimates are rough: only a split that saves a tenth of the time is taken, be it against integers or float everywhere.
+    """
     if costs.confirmed:
         return costs.confirmed[-1].choice
     if costs.trials:
         return best_trial(costs.trials).choice
-    split = slow_nodes(model.graph, plan, recorded, costs)
-    whole, saved = total(costs, plan, {}), total(costs, plan, split)
-    return Choice(tuple(split)) if saved < (1 - CLEAR) * whole else Choice()
+    layers = tuple(node.name or "" for node, _ in int8_layers(model.graph, plan))
+    splits = ((), tuple(slow_nodes(model.graph, plan, recorded, costs)), layers)
+    whole, split, in_float = (cost_of(model.graph, plan, recorded, costs, slow) for slow in splits)
+    if split < (1 - CLEAR) * whole or whole > in_float:
+        return Choice(splits[1] if split < (1 - CLEAR) * in_float else layers)
+    return Choice()
 
 
 def best_trial(trials: tuple[Trial, ...]) -> Trial:

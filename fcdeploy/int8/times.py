@@ -57,14 +57,14 @@ def _spent(given: Given, everything: Plan, asked: str | Path, on_step: OnStep | 
     if asked == NONE:
         return Spent()
     if asked == TABLE:
-        return Spent(costs_from_table(given.graph, model))
+        return Spent(costs_from_table(given.graph, model, given.row.name))
     file = Path(asked)
     named = asked not in (CACHED, MEASURE)
     if named and file.exists():
         return Spent(_from_file(file, model))
     if not given.samples:
         why = f"times were not measured: {given.why_not_run}"
-        return Spent(costs_from_table(given.graph, model), warnings=(why,))
+        return Spent(costs_from_table(given.graph, model, given.row.name), warnings=(why,))
     spent = _measured(given, everything, anew=asked == MEASURE, on_step=on_step)
     if named and spent.costs:
         with replacing(file) as aside:
@@ -98,7 +98,7 @@ def time_lines(spent: Spent) -> Iterator[str]:
     if costs is None:
         return
     if not costs.trials:
-        yield f"times are estimates, {costs.source}: measure on the CPU itself to be sure"
+        yield f"times are estimates from the {costs.source}: measure on the CPU itself to be sure"
         return
     everywhere = min(costs.trials, key=lambda trial: (bool(trial.choice.one_scale), len(trial.choice.slow)))
     nowhere = max(costs.trials, key=lambda trial: len(trial.choice.slow))

@@ -7,12 +7,13 @@ and, for images, the change of layout.  The least sum is a minimum cut (arithmet
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.mincut import cheapest_split
 from fcdeploy.int8.planning.decide import FLOAT_OUTPUT
+from fcdeploy.int8.planning.weigh import int8_layers
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Costs, Rates
 from fcdeploy.records.plan import Plan
@@ -28,13 +29,29 @@ def slow_nodes(
     `conversions` scales what converting costs: larger values give fewer, larger regions.
     """
     kinds = {decision.node: decision.kind for decision in plan.nodes}
+    sides, _ = _split(graph, plan, calibration, costs, conversions, {})
+    return {name: reason(costs, name) for name, integer in sides.items() if not integer and kinds[name] == "int8"}
+
+
+def cost_of(graph: ir.Graph, plan: Plan, calibration: Calibration, costs: Costs, slow: Collection[str]) -> float:
+    """Microseconds, conversions included, when of the layers with weights those of `slow` are float, and no others."""
+    fixed = {node.name or "": node.name not in slow for node, _ in int8_layers(graph, plan)}
+    return _split(graph, plan, calibration, costs, 1.0, fixed)[1]
+
+
+def _split(
+    graph: ir.Graph, plan: Plan, calibration: Calibration, costs: Costs, conversions: float, fixed: Mapping[str, bool]
+) -> tuple[dict[str, bool], float]:
+    """Node -> whether it is integer in the cheapest split in which those of `fixed` are as they are there; its cost."""
+    kinds = {decision.node: decision.kind for decision in plan.nodes}
     nodes = list(graph)
     number = {node: i for i, node in enumerate(nodes)}
     left, right = [], []
     for node in nodes:
-        in_float, as_integers = costs.nodes.get(node.name or "", (0.0, 0.0))
-        left.append(as_integers if kinds[node.name or ""] in INTEGER else math.inf)
-        right.append(in_float)
+        name = node.name or ""
+        in_float, as_integers = costs.nodes.get(name, (0.0, 0.0))
+        left.append(as_integers if kinds[name] in INTEGER and fixed.get(name, True) else math.inf)
+        right.append(math.inf if fixed.get(name, False) else in_float)
     arcs: list[tuple[int, int, float]] = []
     outside = len(left)  # graph inputs and outputs are float
     left.append(math.inf)
@@ -51,12 +68,8 @@ def slow_nodes(
         if value.consumers() and kinds.get(value.consumers()[0].name or "") == "absorbed":
             to_bytes = to_float = math.inf  # the clip is part of the kernel: both or neither
         _convert_once(arcs, left, right, maker, readers, to_bytes, to_float)
-    sides, _ = cheapest_split(left, right, arcs)
-    return {
-        node.name or "": reason(costs, node.name or "")
-        for node, integer in zip(nodes, sides, strict=False)
-        if not integer and kinds[node.name or ""] == "int8"
-    }
+    sides, cost = cheapest_split(left, right, arcs)
+    return {node.name or "": integer for node, integer in zip(nodes, sides, strict=False)}, cost
 
 
 def _convert_once(
