@@ -19,6 +19,7 @@ from fcdeploy.int8.correct import correct_biases
 from fcdeploy.int8.observe import observe
 from fcdeploy.int8.planning import plan_graph
 from fcdeploy.int8.planning.check import check_plan
+from fcdeploy.int8.planning.types import round_types
 from fcdeploy.int8.planning.weigh import Layer, round_layers
 from fcdeploy.int8.rewrite import rewrite
 from fcdeploy.prepare import prepare
@@ -27,6 +28,7 @@ from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Source
 from fcdeploy.tables.targets import TARGETS
+from fcdeploy.tables.types import INT8, Types
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
@@ -164,6 +166,7 @@ def quantize_net(
     keep_float: Sequence[str] = (),
     correct: bool = False,
     edit: Any = None,
+    types: Types = INT8,
 ) -> Line:
     """The real line on a network: prepare, observe, plan, weights, rewrite."""
     proto = net if isinstance(net, onnx.ModelProto) else net.model()
@@ -171,13 +174,14 @@ def quantize_net(
     name_everything(prepared.graph)
     prepare(prepared)
     calibration = observe(prepared, in_memory(data, prepared), model_hash="test")
-    plan = plan_graph(prepared, calibration, TARGETS[target], ranges=ranges, keep_float=keep_float)
+    plan = plan_graph(prepared, calibration, TARGETS[target], ranges=ranges, keep_float=keep_float, types=types)
     if edit is not None:
         plan = edit(plan)
     check_plan(prepared.graph, plan, "the plan")
     layers = round_layers(prepared, plan, calibration, TARGETS[target].pair_limit, correctable=correct)
+    others = round_types(prepared, plan, calibration, TARGETS[target].pair_limit)
     int8 = prepared.clone()
-    rewrite(int8, plan, layers)
+    rewrite(int8, plan, {**layers, **others})
     if correct:
         correct_biases(prepared, int8, plan, calibration.kept)
     onnx.checker.check_model(ir.to_proto(int8), full_check=True)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.records.plan import DTYPES, KINDS, Decision, Plan, QParams, from_json, to_json
+from fcdeploy.records.plan import DTYPES, KINDS, LIMITS, Decision, Plan, QParams, from_json, to_json
 from fcdeploy.records.plan import HINT as FULL_HINT
 
 HINT = "--dry-run --json > plan.json"
@@ -21,6 +21,8 @@ GOOD: dict[str, Any] = {
     "schema": "fcdeploy.plan/1",
     "target": "portable",
     "costs": "c0ffee",
+    "weights": "int8",
+    "activations": "int8",
     "nodes": [
         {"node": "conv1", "op": "Conv", "kind": "int8", "why": "QLinearConv"},
         {"node": "tanh", "op": "Tanh", "kind": "float", "why": "no kernel"},
@@ -68,10 +70,12 @@ scale = st.floats(2.0**-149, 2.0**127, width=32, allow_subnormal=True)
 @st.composite
 def qparams(draw: st.DrawFn) -> QParams:
     dtype = draw(st.sampled_from(DTYPES))
-    limits = np.iinfo(dtype)
+    low, high = LIMITS[dtype]
     axis = draw(st.none() | st.integers(0, 4))
+    if block := draw(st.sampled_from([0, 0, 0, 16, 64, 256])):
+        return QParams(dtype, (), 0, axis, draw(names), block)
     scales = draw(st.lists(scale, min_size=1, max_size=1 if axis is None else 4))
-    return QParams(dtype, tuple(scales), draw(st.integers(int(limits.min), int(limits.max))), axis, draw(names))
+    return QParams(dtype, tuple(scales), draw(st.integers(low, high)), axis, draw(names))
 
 
 plans = st.builds(
@@ -111,7 +115,8 @@ def test_what_is_no_plan(data) -> None:
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        (edited("extra", to=1), "p has the unknown key 'extra', expected costs, nodes, schema, target, tensors"),
+        (edited("extra", to=1), "p has the unknown key 'extra', expected activations, costs, nodes, "),
+        (edited("weights", drop=True), "p has no 'weights'"),
         (edited("target", drop=True), "p has no 'target'"),
         (edited("nodes", drop=True), "p has no 'nodes'"),
         (edited("tensors", drop=True), "p has no 'tensors'"),
@@ -123,15 +128,21 @@ def test_what_is_no_plan(data) -> None:
         (edited("nodes", 1, to="tanh"), "p, node 1 is 'tanh', expected an object"),
         (edited("nodes", 1, "kin", to="int8"), "p, node 1 has the unknown key 'kin', expected kind, node, op, why"),
         (edited("nodes", 0, "op", drop=True), "p, node 0 has no 'op'"),
-        (edited("nodes", 0, "kind", to="int4"), "p, node 0 has kind 'int4', expected int8, moves, absorbed, "),
+        (edited("nodes", 0, "kind", to="int4"), "p, node 0 has kind 'int4', expected int8, int16, moves, absorbed, "),
         (edited("nodes", 0, "kind", to=["int8"]), "p, node 0 has kind ['int8'], expected int8"),
         (edited("tensors", "x", to=None), "p, tensor 'x' is None, expected an object"),
         (
             edited("tensors", "x", "zeropoint", to=0),
-            "p, tensor 'x' has the unknown key 'zeropoint', expected axis, dtype, scale, why, zero_point",
+            "p, tensor 'x' has the unknown key 'zeropoint', expected axis, block, dtype, scale, why, zero_point",
         ),
         (edited("tensors", "x", "axis", drop=True), "p, tensor 'x' has no 'axis'"),
-        (edited("tensors", "x", "dtype", to="int4"), "p, tensor 'x' has dtype 'int4', expected uint8, int8, int32"),
+        (
+            edited("tensors", "x", "dtype", to="int2"),
+            "p, tensor 'x' has dtype 'int2', expected uint8, int4, int8, int16",
+        ),
+        (edited("tensors", "w", "block", to=48), "p, tensor 'w' has block 48, expected 0 or 16, 32, 64, 128, 256"),
+        (edited("tensors", "w", "block", to=64.0), "p, tensor 'w' has block 64.0, expected 0 or 16"),
+        (edited("tensors", "w", "block", to=64), "p, tensor 'w' has blocks, whose scales are found later"),
         (edited("tensors", "x", "zero_point", to=256), "has zero_point 256, expected an integer that uint8 holds"),
         (edited("tensors", "x", "zero_point", to=-1), "has zero_point -1, expected an integer that uint8 holds"),
         (edited("tensors", "w", "zero_point", to=128), "has zero_point 128, expected an integer that int8 holds"),

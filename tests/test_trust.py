@@ -251,6 +251,78 @@ def test_honest_models_pass(tmp_path: Path) -> None:
         assert refuse_untrusted(read_model(path), path.name) == ()
 
 
+@pytest.mark.parametrize("op", ["Conv", "Gemm"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_bias_that_overflows_is_refused(op: str, wide: bool) -> None:
+    """onnxruntime rounds a float bias to int32 by itself, whether 8 bits or 16, and the overflow is silent."""
+
+    def built(bias: Array) -> ir.Model:
+        kinds = (np.int16, np.int16) if wide else (np.uint8, np.int8)
+        domain = "com.microsoft" if wide else ""
+        shape = (2, 3, 2, 2) if op == "Conv" else (2, 3)
+        arrays = {
+            "w": np.arange(-6, 6).reshape((4, 3, 1, 1) if op == "Conv" else (3, 4)).astype(kinds[1]),
+            "ws": np.full(4, 1e-9, np.float32), "wz": np.zeros(4, kinds[1]), "b": bias.astype(np.float32),
+            "xs": np.float32(1e-2), "z": np.array(0, kinds[0]), "ys": np.float32(0.1),
+        }  # fmt: skip
+        node = helper.make_node
+        nodes = [
+            node("QuantizeLinear", ["x", "xs", "z"], ["xq"], domain=domain),
+            node("DequantizeLinear", ["xq", "xs", "z"], ["xd"], domain=domain),
+            node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=0 if op == "Conv" else 1, domain=domain),
+            node(op, ["xd", "wd", "b"], ["r"], "layer"),
+            node("QuantizeLinear", ["r", "ys", "z"], ["q"], domain=domain),
+            node("DequantizeLinear", ["q", "ys", "z"], ["y"], domain=domain),
+        ]
+        graph = helper.make_graph(
+            nodes, "trap",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(np.asarray(value), name) for name, value in arrays.items()],
+        )  # fmt: skip
+        sets = [helper.make_opsetid("", 13), helper.make_opsetid("com.microsoft", 1)]
+        model = ir.from_proto(helper.make_model(graph, opset_imports=sets, ir_version=8))
+        name_everything(model.graph)
+        return model
+
+    x = np.ones((2, 3, 2, 2) if op == "Conv" else (2, 3), np.float32)
+    large, small = built(np.full(4, 5.0)), built(np.full(4, 0.015))
+    assert sqnr(large, x) < 1
+    assert sqnr(small, x) > 20
+    with fails("node 'layer', a " + op + ": its bias does not fit 32 bits of input scale x weight scale"):
+        refuse_untrusted(large, "m.onnx")
+    assert refuse_untrusted(small, "m.onnx") == ()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"K": 65}, "'q' has 160 elements, expected 320"),
+        ({"N": 4}, "'q' has 160 elements, expected 128"),
+        ({"bits": 8}, "'q' has 160 elements, expected 320"),
+        ({"block_size": 32}, "'s' has 5 elements, expected 10"),
+        ({"block_size": 48}, "K 64, N 5, bits 4 and block_size 48 are none"),
+        ({"bits": 3}, "K 64, N 5, bits 3 and block_size 64 are none"),
+        ({"K": 0}, "K 0, N 5, bits 4 and block_size 64 are none"),
+    ],
+)
+def test_packed_weights_of_another_size_are_refused(attributes: dict[str, int], message: str) -> None:
+    said = {"K": 64, "N": 5, "bits": 4, "block_size": 64}
+    node = helper.make_node(
+        "MatMulNBits", ["x", "q", "s"], ["y"], "packed", domain="com.microsoft", **said | attributes
+    )
+    arrays = {"q": np.zeros((5, 1, 32), np.uint8), "s": np.ones((5, 1), np.float32)}
+    graph = helper.make_graph(
+        [node], "packed",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])],
+        [numpy_helper.from_array(value, name) for name, value in arrays.items()],
+    )  # fmt: skip
+    sets = [helper.make_opsetid("", 13), helper.make_opsetid("com.microsoft", 1)]
+    with fails(f"node 'packed', a MatMulNBits: {message}"):
+        refuse_untrusted(ir.from_proto(helper.make_model(graph, opset_imports=sets, ir_version=8)), "m.onnx")
+
+
 def test_options_travel_with_the_model(tmp_path: Path) -> None:
     """A path, bytes and a graph obey them alike: exact where the default rounds activations."""
     options: dict[str, Any] = {"quantized_input": False, "quantized_output": False}

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fcdeploy.records.plan import LIMITS as LIMITS
 from fcdeploy.records.plan import QParams, Range
 
-LIMITS = {
-    "uint8": (0, 255), "int4": (-8, 7), "int8": (-128, 127), "int16": (-(2**15), 2**15 - 1), "int32": (-(2**31), 2**31 - 1),
-}  # fmt: skip
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
@@ -25,6 +23,18 @@ def activation_qparams(r: Range, dtype: str, why: str = "") -> QParams:
     scale = float(np.float32((high - low) / (highest - lowest)))
     zero_point = int(np.clip(np.rint(lowest - low / scale), lowest, highest))
     return QParams(dtype, (scale,), zero_point, why=why)
+
+
+def symmetric_qparams(r: Range, dtype: str, why: str = "") -> QParams:
+    """Scale of signed integers that cover `r` with zero point 0, the lowest integer left out.
+
+    The form that DSP libraries want of 16-bit activations.
+    """
+    highest = LIMITS[dtype][1]
+    end = max(abs(r.low), abs(r.high))
+    if end < SMALLEST_SCALE * highest:
+        return QParams(dtype, (1.0,), 0, why=why or "always zero")
+    return QParams(dtype, (float(np.float32(end / highest)),), 0, why=why)
 
 
 def representable(q: QParams) -> Range:

@@ -8,11 +8,18 @@ import click
 
 from fcdeploy import console
 from fcdeploy.cli import options
+from fcdeploy.errors import FcdeployError
 
 
 @click.command("quantize")
 @options.model_argument
-@click.option("--int8", is_flag=True, required=True, help="8-bit weights and activations.")
+@click.option("--int8", is_flag=True, help="Short for --weights int8 --activations int8.")
+@click.option("--weights", metavar="W", help="int8, int16, or int4: in blocks, for dense layers.")
+@click.option(
+    "--activations",
+    metavar="A",
+    help="int8 (unless given), int16, none: stay float, or dynamic: scaled in every run, for dense and LSTM layers.",
+)
 @click.option("--calibration", type=options.FILE, metavar="C", help="A file of fcdeploy calibrate, in place of --data.")
 @options.data_options(required=False)
 @options.output_option("The int8 model.")
@@ -49,13 +56,27 @@ from fcdeploy.cli import options
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @options.force_option
 @options.json_option
-def command(int8: bool, model: Path, as_json: bool, **arguments: object) -> None:  # noqa: ARG001 - int8 is the only kind
-    """Write the int8 form of a float ONNX MODEL, and say which kernel runs each node.
+def command(
+    int8: bool, weights: str | None, activations: str | None, model: Path, as_json: bool, **arguments: object
+) -> None:
+    """Write the quantized form of a float ONNX MODEL, and say which kernel runs each node.
 
     Ranges come from a calibration, or from samples in the same run.
     """
+    types = _types(int8, weights, activations)
     from fcdeploy.stations.quantize import quantize
 
     with console.progress() as on_step:
-        report = quantize(model, on_step=on_step, **arguments)  # type: ignore[arg-type]
+        report = quantize(model, on_step=on_step, **types, **arguments)  # type: ignore[arg-type]
     console.show(report, as_json=as_json)
+
+
+def _types(int8: bool, weights: str | None, activations: str | None) -> dict[str, str]:
+    """What the three options ask for: `--int8`, or `--weights` with or without `--activations`."""
+    given = [f"--{name} {value}" for name, value in (("weights", weights), ("activations", activations)) if value]
+    if int8 and given:
+        raise FcdeployError(f"--int8 is --weights int8 --activations int8, and {given[0]} is there too", given[0])
+    if not int8 and not weights:
+        what = f"{given[0]} says nothing of the weights" if given else "neither --int8 nor --weights was given"
+        raise FcdeployError(what, " ".join(["--weights int8", *given]) if given else "--int8")
+    return {"weights": weights or "int8", "activations": activations or "int8"}

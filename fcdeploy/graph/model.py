@@ -22,7 +22,10 @@ STANDARD_DOMAINS = {"", "ai.onnx", "com.microsoft"}
 logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # what it would say of a damaged file is said here, once
 
 ONE_FILE = 1 << 28  # bytes of weights; of more, one message would have to be in memory as a whole, twice
-QUANTIZED_OPS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
+QUANTIZED_OPS = {
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat",
+    "QGemm", "MatMulNBits", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM",
+}  # fmt: skip
 
 
 def read_model(path: Path | str) -> ir.Model:

@@ -19,6 +19,10 @@ TOP = 18  # where the tables start
 RUNTIMES = {13: "1.6", 14: "1.8", 15: "1.9", 16: "1.11", 17: "1.12", 18: "1.14", 19: "1.15", 20: "1.17", 21: "1.18"}
 """Opset -> the first onnxruntime that knows it."""
 
+OWN = {"QuantizeLinear": "1.17", "DequantizeLinear": "1.17", "MatMulNBits": "1.22"}
+"""Operators of onnxruntime's own domain -> the first onnxruntime that runs them as they are written here; from its pull
+requests and release labels, not run.  There QuantizeLinear is that of 16 bits."""
+
 ADDED = {  # (operator, attribute): (opset that added it, the value that means what the older operator does)
     ("Reshape", "allowzero"): (14, 0),
     ("LSTM", "layout"): (14, 0),
@@ -83,10 +87,20 @@ def lowest_ir_version(model: ir.Model) -> int:
     return max(4, onnx.helper.find_min_ir_version_for(sets, ignore_unknown=True))
 
 
-def described(opset: int, ir_version: int) -> str:
-    """What a device must know to load the model, in words."""
-    oldest = RUNTIMES.get(opset)
+def described(opset: int, ir_version: int, own: str = "") -> str:
+    """What a device must know to load the model, in words; `own` is what `oldest_of_own` says."""
+    oldest = max(RUNTIMES.get(opset, ""), own, key=_release)
     return f"opset {opset}, IR version {ir_version}" + (f", onnxruntime >= {oldest}" if oldest else "")
+
+
+def oldest_of_own(model: ir.Model) -> str:
+    """The first onnxruntime that has all operators of its own that the model uses; empty where it uses none."""
+    used = {OWN.get(node.op_type, "") for node in model.graph.all_nodes() if node.domain == "com.microsoft"}
+    return max(used, key=_release, default="")
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part)
 
 
 def _needed(node: ir.Node) -> int:

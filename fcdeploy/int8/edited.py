@@ -30,6 +30,13 @@ def plan_from_file(given: Given, file: str | Path) -> Plan:
         raise FcdeployError(
             f"{source} is for target {decided.target!r}, not {given.row.name!r}", f"--target {decided.target}"
         )
+    asked = (given.types.weights, given.types.activations)
+    if (decided.weights, decided.activations) != asked:
+        raise FcdeployError(
+            f"{source} is for weights {decided.weights!r} and activations {decided.activations!r}, not "
+            f"{asked[0]!r} and {asked[1]!r}",
+            f"--weights {decided.weights} --activations {decided.activations}",
+        )
     check_plan(given.graph.graph, decided, source)
     return _with_reasons(decided, given.plan({}))
 

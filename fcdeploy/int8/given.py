@@ -11,11 +11,13 @@ import onnx_ir as ir
 
 from fcdeploy.graph.weights import initializer_bytes, is_large
 from fcdeploy.int8.planning import plan_graph
+from fcdeploy.int8.planning.types import round_types
 from fcdeploy.int8.planning.weigh import round_layers
 from fcdeploy.int8.rewrite import rewrite
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
 from fcdeploy.tables.targets import Target
+from fcdeploy.tables.types import INT8, Types
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Given:
     row: Target
     ranges: str
     keep_float: tuple[str, ...]
+    types: Types = INT8
 
     @property
     def large(self) -> bool:
@@ -55,11 +58,13 @@ class Given:
             keep_float=self.keep_float,
             slow=slow,
             one_scale=one_scale,
+            types=self.types,
         )
 
     def build(self, plan: Plan, *, correctable: bool = False) -> ir.Model:
         """The int8 model of a plan, biases not corrected."""
         layers = round_layers(self.graph, plan, self.recorded, self.row.pair_limit, correctable=correctable)
+        others = round_types(self.graph, plan, self.recorded, self.row.pair_limit)
         int8 = self.graph.clone()
-        rewrite(int8, plan, layers)
+        rewrite(int8, plan, {**layers, **others})
         return int8

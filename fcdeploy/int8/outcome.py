@@ -9,17 +9,19 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from fcdeploy.graph.opset import described
+from fcdeploy.graph.opset import described, oldest_of_own
 from fcdeploy.int8.times import Spent, time_lines
 from fcdeploy.prepare.changes import Changes
 from fcdeploy.records import plan as plans
-from fcdeploy.records.plan import Plan
+from fcdeploy.records.plan import Decision, Plan, QParams
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.cpu import detect
 from fcdeploy.runtime.kernels import Kernel
+from fcdeploy.runtime.remarks import remarks
 from fcdeploy.tables.targets import TARGETS
+from fcdeploy.tables.types import TYPES
 
-LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
+LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose", "LSTM")
 COUNTED = ("Conv", "Gemm", "MatMul", "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat", "ConvTranspose")
 
 
@@ -47,10 +49,13 @@ def report_of(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: fl
     costs = spent.costs
     final = costs.confirmed[-1] if costs and costs.confirmed else None
     planned = {d.node: d for d in decided.nodes}
+    between = TYPES[decided.weights, decided.activations].between
     float_nodes = [
-        {"node": k.node, "op": k.op, "why": planned[k.node].why}
+        {"node": k.node, "op": planned[k.node].op, "why": planned[k.node].why}
         for k in kernels
-        if not k.integer and k.node in planned and (k.kernel != "-" or planned[k.node].op in LAYERS)
+        if not k.integer
+        and k.node in planned
+        and (planned[k.node].op in LAYERS or (between and k.kernel != "-"))  # all others stay float by request
     ]
     missed = [k for k in kernels if not k.integer and k.node in planned and planned[k.node].kind == "int8"]
     if missed and TARGETS[decided.target].activations != detect().activations:
@@ -64,7 +69,7 @@ def report_of(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: fl
     int8_nodes = [{"node": k.node, "op": k.op, "kernel": k.kernel} for k in kernels if k.integer]
     counts = []
     for op in COUNTED:
-        all_of = [k for k in kernels if k.op == op and (k.kernel != "-" or op in LAYERS)]
+        all_of = [k for k in kernels if _planned_op(k, planned) == op and (k.kernel != "-" or op in LAYERS)]
         if all_of:
             counts.append(f"{sum(k.integer for k in all_of)} of {len(all_of)} {op}")
     table = Table(
@@ -73,13 +78,15 @@ def report_of(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: fl
     lines = (
         *time_lines(spent),
         f"{', '.join(counts) or 'no layer'} in integer kernels, {100 * outcome.share:.0f} % of the multiplications",
+        *remarks(int8),
         f"{bytes_float:,} bytes -> {size:,} bytes ({size / bytes_float:.2f} of float), target {decided.target}, {seconds:.1f} s",
-        described(int8.opset_imports[""], int8.ir_version),
+        described(int8.opset_imports[""], int8.ir_version, oldest_of_own(int8)),
         f"next: fcdeploy validate {out} --against {path} --data EVALUATION",
     )
     values = {
         "nodes_int8": int8_nodes, "nodes_float": float_nodes, "bytes_float": bytes_float, "bytes_int8": size,
         "seconds": round(seconds, 3), "output": str(out), "target": decided.target,
+        "weights": decided.weights, "activations": decided.activations,
         "costs": None if costs is None else {"source": costs.source, "hash": costs.hash, "measured_before": spent.before},
         "integer_share": outcome.share, "opset": int8.opset_imports[""], "ir_version": int8.ir_version,
         "ratio": final and final.ratio, "ratio_low": final and final.low, "ratio_high": final and final.high,
@@ -87,15 +94,22 @@ def report_of(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: fl
     return Report("quantize", values, (table,) if float_nodes else (), lines, warnings=tuple(warnings))
 
 
+def _scales(q: QParams) -> str:
+    if q.block:
+        return f"in blocks of {q.block}"
+    return f"{min(q.scale):.4g}" + (f" .. {max(q.scale):.4g}" if q.axis is not None else "")
+
+
+def _planned_op(kernel: Kernel, planned: Mapping[str, Decision]) -> str:
+    """The operator of the float model that a node stands for."""
+    return planned[kernel.node].op if kernel.node in planned else kernel.op
+
+
 def dry_run_report(changes: Sequence[Changes], decided: Plan, spent: Spent, seconds: float) -> Report:
     """What preparing did and declined, and the plan itself."""
     passes = [change for change in changes if change.count or change.declined]
     nodes = tuple((d.node, d.op, d.kind, d.why) for d in decided.nodes)
-    tensors = tuple(
-        (name, q.dtype, f"{min(q.scale):.4g}" + (f" .. {max(q.scale):.4g}" if q.axis is not None else ""),
-         str(q.zero_point), q.why)
-        for name, q in decided.tensors.items()
-    )  # fmt: skip
+    tensors = tuple((name, q.dtype, _scales(q), str(q.zero_point), q.why) for name, q in decided.tensors.items())
     tables = (
         Table(
             "prepared",

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic.quantization import quantize
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.weights import blocks
+from fcdeploy.int8.pack import DOMAIN, pack
 from fcdeploy.int8.planning.layers import data_inputs, is_constant, missing_channels, stored_weights, weight_of
+from fcdeploy.int8.planning.types import Packed
 from fcdeploy.int8.planning.weigh import Layer, bias_name
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.tables.operators import operator
@@ -26,7 +28,7 @@ from fcdeploy.tables.operators import operator
 LAZY_FROM = 1 << 26  # bytes of a weight
 
 
-def rewrite(model: ir.Model, plan: Plan, layers: Mapping[str, Layer]) -> None:
+def rewrite(model: ir.Model, plan: Plan, layers: Mapping[str, Layer | Packed]) -> None:
     """Rewrite a prepared model in place.
 
     Raises FcdeployError when the plan asks for integers of a tensor for which it has no scale.
@@ -37,21 +39,26 @@ def rewrite(model: ir.Model, plan: Plan, layers: Mapping[str, Layer]) -> None:
             _absorb(model.graph, node)
     writer = Writer(model.graph, plan.tensors)
     for node in list(model.graph):
-        kind = kinds[node.name or ""]
-        if kind == "int8":
-            writer.integer(node, layers.get(node.name or ""))
+        kind, layer = kinds[node.name or ""], layers.get(node.name or "")
+        if kind in ("int8", "int16"):
+            assert not isinstance(layer, Packed)
+            writer.integer(node, layer)
         elif kind == "moves":
             writer.move(node)
         else:
             if kind == "stored":
                 writer.store(node)
             writer.leave(node)
+            if isinstance(layer, Packed):
+                writer.pack(node, layer)
     writer.outputs()
     for node in list(model.graph):
         if _would_be_rounded(node):
             _hold(model.graph, node)
     for name in [n for n, v in model.graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
         del model.graph.initializers[name]
+    if any(node.domain == DOMAIN for node in model.graph):
+        model.opset_imports[DOMAIN] = 1
 
 
 def _absorb(graph: ir.Graph, clip: ir.Node) -> None:
@@ -85,23 +92,31 @@ class Writer:
         if node.op_type == "Concat" and len({_key(self.qparams(v)) for v in (*data, *node.outputs)}) == 1:
             self.move(node)
             return
+        self.between(node, layer)
+
+    def between(self, node: ir.Node, layer: Layer | None) -> None:
+        """A node that reads through DequantizeLinear, and QuantizeLinear reads it."""
+        data = data_inputs(node, operator(node.op_type, node.domain))
         weight = weight_of(node)
         for index, value in enumerate(node.inputs):
             if value in data and value is not weight:
                 node.replace_input_with(index, self.dequantized(value, node))
         if weight is not None and layer is not None:
-            if more := missing_channels(node):
-                node.replace_input_with(0, self._with_channels(data[0], more, node))
+            if layer.padded:
+                node.replace_input_with(0, self._with_channels(data[0], missing_channels(node), node))
             self._constants(node, weight, layer)
-        output = node.outputs[0]
-        if self.names[output] in self.tensors:
-            self.integers[output] = self._quantize_linear(output, after=node)
-            self.behind.add(output)
+        for output in node.outputs:
+            if self.names[output] in self.tensors:
+                self.integers[output] = self._quantize_linear(output, after=node)
+                self.behind.add(output)
 
     def move(self, node: ir.Node) -> None:
         """A node that moves bytes: the same node, on the integers."""
         data = data_inputs(node, operator(node.op_type, node.domain))
         q = self.qparams(data[0])
+        if q.dtype == "int16":  # few kernels move 16 bits
+            self.between(node, None)
+            return
         for index, value in enumerate(node.inputs):
             if value in data:
                 node.replace_input_with(index, self.quantized(value, node))
@@ -145,6 +160,10 @@ class Writer:
                 result.type = ir.TensorType(ir.DataType.FLOAT)
             self.graph.insert_before(node, [cast, real])
             node.replace_input_with(index, real.outputs[0])
+
+    def pack(self, node: ir.Node, layer: Packed) -> None:
+        """A layer on float activations, as the operator of onnxruntime's own that it becomes."""
+        pack(node, layer, self.tensors[weight.name or ""] if (weight := node.inputs[1]) else None, self._initializer)
 
     def outputs(self) -> None:
         """Graph outputs keep their names and stay float."""
@@ -200,7 +219,7 @@ class Writer:
         scale, zero_point = self._scale(q), self._zero_point(q)
         name = self._free(f"{self.names.get(value, value.name)}/q")
         result = ir.Value(name=name, shape=value.shape, type=_tensor_type(q))
-        node = ir.Node("", "QuantizeLinear", [value, scale, zero_point], outputs=[result], name=name)
+        node = ir.Node(_domain(q), "QuantizeLinear", [value, scale, zero_point], outputs=[result], name=name)
         if after is not None:
             self.graph.insert_after(after, node)
         elif before is not None:
@@ -219,7 +238,7 @@ class Writer:
         elif zeros == "own":
             every = np.zeros(() if q.axis is None else len(q.scale), q.dtype)
             inputs.append(self._initializer(every, f"{integers.name}z"))
-        ir.Node("", "DequantizeLinear", inputs, axis, outputs=[real], name=name)
+        ir.Node(_domain(q), "DequantizeLinear", inputs, axis, outputs=[real], name=name)
         return real
 
     def _with_channels(self, value: ir.Value, more: int, node: ir.Node) -> ir.Value:
@@ -245,8 +264,10 @@ class Writer:
             assert index is not None
             stored = self._initializer(integers, f"{name}/q")
             # QGemm fuses only where a weight's zero points are given, and shared ones keep onnxruntime from loading the
-            # model under session.x64quantprecision; QLinearConv does without
-            zeros = "own" if name == weight.name and node.op_type != "Conv" else "none"
+            # model under session.x64quantprecision, which gives 8-bit weights that fuse with nothing one of its own, for
+            # all channels, and then cannot run; QLinearConv does without
+            given = name == weight.name and (node.op_type != "Conv" or not layer.fuses)
+            zeros = "own" if given and self.tensors[name].dtype == "int8" else "none"
             real = self._dequantize_linear(stored, self.tensors[name], f"{name}/dq", zeros)
             self.graph.insert_before(node, _producer(real))
             if index >= len(node.inputs):
@@ -294,7 +315,7 @@ def _stored(tensor: ir.TensorProtocol, q: QParams, axis: int) -> NDArray[Any] | 
             result[(slice(None),) * axis + (part,)] = quantize(array, replace(q, scale=q.scale[part]))
         return result
 
-    lazy = ir.LazyTensor(lambda: ir.Tensor(make()), ir.DataType.INT8, ir.Shape(tensor.shape.numpy()))
+    lazy = ir.LazyTensor(lambda: ir.Tensor(make()), ir.DataType[q.dtype.upper()], ir.Shape(tensor.shape.numpy()))
     return lazy if tensor.nbytes >= LAZY_FROM else make()
 
 
@@ -364,6 +385,11 @@ def _producer(value: ir.Value) -> ir.Node:
 
 def _tensor_type(q: QParams) -> ir.TensorType:
     return ir.TensorType(ir.DataType[q.dtype.upper()])
+
+
+def _domain(q: QParams) -> str:
+    """Whose Q/DQ it is: ONNX's own takes 16 bits from opset 21 on only, onnxruntime's in any."""
+    return DOMAIN if q.dtype == "int16" else ""
 
 
 def _key(q: QParams) -> tuple[str, tuple[float, ...], int]:

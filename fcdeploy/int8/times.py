@@ -20,6 +20,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import cpu_name, detect
 from fcdeploy.runtime.session import versions
 from fcdeploy.tables.targets import Target
+from fcdeploy.tables.types import Types
 
 CACHED, MEASURE, TABLE, NONE = "cached", "measure", "table", "none"
 
@@ -33,8 +34,16 @@ class Spent:
     warnings: tuple[str, ...] = ()
 
 
-def costs_asked(costs: str | Path | None, effort: str, target: str, row: Target) -> str | Path:
+def costs_asked(costs: str | Path | None, effort: str, target: str, row: Target, types: Types) -> str | Path:
     """Where costs come from: what was asked, else measured where the target is this CPU, else the table."""
+    if types.other != "int8":
+        if costs not in (None, NONE):
+            raise FcdeployError(
+                f"--costs weighs integer kernels, and there are none with --weights {types.weights} "
+                f"--activations {types.activations}",
+                "leave out --costs",
+            )
+        return NONE
     if costs is not None:
         return costs
     here = target in ("host", "portable") or row.name == detect().name
@@ -54,7 +63,7 @@ def fastest_plan(given: Given, asked: str | Path, on_step: OnStep | None) -> tup
 def _spent(given: Given, everything: Plan, asked: str | Path, on_step: OnStep | None) -> Spent:
     """The costs asked for; a file that does not exist is measured and written."""
     model = given.recorded.model
-    if asked == NONE:
+    if asked == NONE or not any(decision.kind == "int8" for decision in everything.nodes):
         return Spent()
     if asked == TABLE:
         return Spent(costs_from_table(given.graph, model, given.row.name))

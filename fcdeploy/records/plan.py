@@ -9,8 +9,16 @@ import numpy as np
 
 from fcdeploy.errors import FcdeployError
 
-Kind = Literal["int8", "moves", "absorbed", "stored", "float"]
-"""int8: an integer kernel. moves: bytes are moved unchanged. absorbed: an integer kernel's clip. float: as before."""
+Kind = Literal["int8", "int16", "moves", "absorbed", "blocks", "dynamic", "stored", "float"]
+"""int8: an integer kernel. int16: between Q/DQ of 16 bits, which runs in float. moves: integers are moved unchanged.
+absorbed: an integer kernel's clip. blocks: a dense layer whose weights have a scale a block, on float activations.
+dynamic: an integer kernel that finds the scale of its activations in every run. stored: float, but for its weights in
+the file. float: as before."""
+
+LIMITS = {
+    "uint8": (0, 255), "int4": (-8, 7), "int8": (-128, 127), "int16": (-(2**15), 2**15 - 1), "int32": (-(2**31), 2**31 - 1),
+}  # fmt: skip
+"""The lowest and the highest integer of each type."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +31,18 @@ class Range:
 
 @dataclass(frozen=True)
 class QParams:
-    """real = scale * (integer - zero_point). One scale for a tensor, or one for each index of `axis`."""
+    """real = scale * (integer - zero_point). One scale for a tensor, or one for each index of `axis`.
+
+    With `block`, so many neighbours along a dense layer's inputs share a scale, output by output; those scales are found
+    while the weights are rounded, and `scale` is empty.
+    """
 
     dtype: str
     scale: tuple[float, ...]
     zero_point: int = 0
     axis: int | None = None
     why: str = ""
+    block: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,18 +59,22 @@ class Decision:
 class Plan:
     """One row per node and per quantized tensor, activations and weights alike.
 
-    `costs` is the hash of the times by which nodes were left in float, empty where time was not weighed.
+    `costs` is the hash of the times by which nodes were left in float, empty where time was not weighed.  `weights` and
+    `activations` are the types that were asked for, a row of tables/types.py.
     """
 
     target: str
     nodes: tuple[Decision, ...]
     tensors: dict[str, QParams]
     costs: str = ""
+    weights: str = "int8"
+    activations: str = "int8"
 
 
 SCHEMA = "fcdeploy.plan/1"
 KINDS = get_args(Kind)
-DTYPES = ("uint8", "int8", "int32")
+DTYPES = tuple(LIMITS)
+BLOCKS = (16, 32, 64, 128, 256)
 LARGEST_SCALE = float(np.finfo(np.float32).max)
 
 
@@ -67,9 +84,18 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "schema": SCHEMA,
         "target": plan.target,
         "costs": plan.costs,
+        "weights": plan.weights,
+        "activations": plan.activations,
         "nodes": [asdict(decision) for decision in plan.nodes],
-        "tensors": {name: asdict(q) | {"scale": list(q.scale)} for name, q in plan.tensors.items()},
+        "tensors": {name: _row(q) for name, q in plan.tensors.items()},
     }
+
+
+def _row(q: QParams) -> dict[str, Any]:
+    row = asdict(q) | {"scale": list(q.scale)}
+    if not q.block:
+        del row["block"]
+    return row
 
 
 def from_json(data: Any, source: str) -> Plan:
@@ -81,14 +107,15 @@ def from_json(data: Any, source: str) -> Plan:
         data = data["plan"]
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise FcdeployError(f"{source} is no plan: its schema is not {SCHEMA!r}", HINT)
-    _only(data, {"schema", "target", "costs", "nodes", "tensors"}, source)
+    _only(data, {"schema", "target", "costs", "weights", "activations", "nodes", "tensors"}, source)
     if not isinstance(data["nodes"], list):
         raise FcdeployError(f"{source} has nodes {str(data['nodes'])[:40]!r}, expected a list", HINT)
     if not isinstance(data["tensors"], dict):
         raise FcdeployError(f"{source} has tensors {str(data['tensors'])[:40]!r}, expected an object", HINT)
     nodes = tuple(_decision(row, f"{source}, node {number}") for number, row in enumerate(data["nodes"]))
     tensors = {name: _qparams(row, f"{source}, tensor {name!r}") for name, row in data["tensors"].items()}
-    return Plan(str(data["target"]), nodes, tensors, str(data["costs"]))
+    types = str(data["weights"]), str(data["activations"])
+    return Plan(str(data["target"]), nodes, tensors, str(data["costs"]), *types)
 
 
 HINT = "fcdeploy quantize MODEL --int8 --data DATA --dry-run --json > plan.json writes one to edit"
@@ -99,7 +126,7 @@ def _only(row: Any, keys: set[str], where: str) -> None:
         raise FcdeployError(f"{where} is {row!r}, expected an object", HINT)
     if unknown := sorted(set(row) - keys):
         raise FcdeployError(f"{where} has the unknown key {unknown[0]!r}, expected {', '.join(sorted(keys))}", HINT)
-    if missing := sorted(keys - set(row) - {"why"}):
+    if missing := sorted(keys - set(row) - {"why", "block"}):
         raise FcdeployError(f"{where} has no {missing[0]!r}", HINT)
 
 
@@ -111,14 +138,23 @@ def _decision(row: Any, where: str) -> Decision:
 
 
 def _qparams(row: Any, where: str) -> QParams:
-    _only(row, {"dtype", "scale", "zero_point", "axis", "why"}, where)
+    _only(row, {"dtype", "scale", "zero_point", "axis", "why", "block"}, where)
     dtype, scale, zero_point, axis = row["dtype"], row["scale"], row["zero_point"], row["axis"]
+    block = row.get("block", 0)
     if dtype not in DTYPES:
         raise FcdeployError(f"{where} has dtype {dtype!r}, expected {', '.join(DTYPES)}", HINT)
+    if type(block) is not int or block not in (0, *BLOCKS):
+        raise FcdeployError(f"{where} has block {block!r}, expected 0 or {', '.join(map(str, BLOCKS))}", HINT)
+    if block and (scale != [] or zero_point != 0):
+        raise FcdeployError(
+            f"{where} has blocks, whose scales are found later: expected scale [] and zero_point 0", HINT
+        )
+    if block:
+        return QParams(dtype, (), 0, axis, str(row.get("why", "")), block)
     numbers = isinstance(scale, list) and scale and all(type(s) in (int, float) for s in scale)
     if not numbers or not all(0 < s <= LARGEST_SCALE and np.float32(s) > 0 for s in scale):
         raise FcdeployError(f"{where} has scale {str(scale)[:40]!r}, expected a list of positive float32 numbers", HINT)
-    if type(zero_point) is not int or not np.iinfo(dtype).min <= zero_point <= np.iinfo(dtype).max:
+    if type(zero_point) is not int or not LIMITS[dtype][0] <= zero_point <= LIMITS[dtype][1]:
         raise FcdeployError(f"{where} has zero_point {zero_point!r}, expected an integer that {dtype} holds", HINT)
     if axis is not None and type(axis) is not int:
         raise FcdeployError(f"{where} has axis {axis!r}, expected an integer or null", HINT)

@@ -7,7 +7,11 @@ Measured with onnxruntime 1.31.1 against the same file without optimization (tes
   Gemm, bias zero point not 0                 fuses, the zero point is dropped, 14 dB               refused
   Conv, bias scale not the product            left in float beyond 1 %, but where the product is    a warning; refused where
                                               tiny it fuses, 2-22 dB                                it fuses
+  a float bias beyond 32 bits of input scale  rounded to int32 all the same, and overflows, for 8   refused
+  x weight scale, result quantized            and 16 bits: the bias is lost
   zero points of another type or number       do not load                                          refused, by name
+  MatMulNBits, weights of another size than   fails at the first run                                refused, by name
+  its attributes say
   weight-only MatMul or Gemm                  fuses; activations are rounded to bytes in blocks:    a warning
                                               37-41 dB as a rule, the cost of int8 activations,
                                               but anything where one activation dwarfs its block;
@@ -55,14 +59,23 @@ def refuse_untrusted(model: ir.Model, name: str) -> tuple[str, ...]:
     """
     level = options_of(model).get(LEVEL)
     _check_types(model, name)
+    _check_packed(model, name)
+    large = [node for node in model.graph if _bias_overflows(node)]
     suspects = [found for node in model.graph for found in _suspects(node)]
     alone = [node for node in model.graph if level is None and _weight_only(node)]
-    if not suspects and not alone:
+    if not suspects and not alone and not large:
         return ()
     try:
         running = {origin: node for node, origin in origins(model.graph, optimized_graph(model)).items() if origin}
     except FcdeployError:
         return ()  # it does not load at all, which whoever needs it loaded says
+    for node in large:
+        if node in running and _rounds_bias(running[node]):
+            raise FcdeployError(
+                f"model {name!r}: node {node.name!r}, a {node.op_type}: its bias does not fit 32 bits of input scale x "
+                f"weight scale, to which onnxruntime rounds it",
+                AGAIN,
+            )
     warnings = []
     for suspect in suspects:
         kernel = running.get(suspect.node)
@@ -163,6 +176,43 @@ def _bias(node: ir.Node) -> ir.Node | None:
         return None
     other = [value for value in consumers[0].inputs if value is not node.outputs[0]]
     return _dequantized(other[0]) if len(other) == 1 else None
+
+
+def _bias_overflows(node: ir.Node) -> bool:
+    """A layer on integers whose bias is stored as floats, too large for the integers it would be rounded to."""
+    if node.op_type not in ("Conv", "Gemm") or len(node.inputs) < 3:
+        return False
+    x, weight, bias = _dequantized(node.inputs[0]), _dequantized(node.inputs[1]), _constant(node.inputs[2])
+    scales = [_constant(found.inputs[1]) if found is not None else None for found in (x, weight)]
+    if bias is None or scales[0] is None or scales[1] is None or scales[0].size != 1:
+        return False
+    step = scales[0].ravel().astype(np.float64) * scales[1].ravel()
+    return step.size in (1, bias.size) and bool(np.any(np.abs(bias.ravel()) >= step * 2.0**31))
+
+
+def _rounds_bias(kernel: ir.Node) -> bool:
+    """Whether the node that runs reads its bias as integers."""
+    integer = kernel.op_type.startswith("QLinear") or kernel.op_type in INTEGER_KERNELS
+    return integer or (len(kernel.inputs) > 2 and _dequantized(kernel.inputs[2]) is not None)
+
+
+def _check_packed(model: ir.Model, name: str) -> None:
+    """The weights and scales of a MatMulNBits are as many as its attributes say."""
+    for node in model.graph.all_nodes():
+        if node.op_type != "MatMulNBits" or len(node.inputs) < 3:
+            continue
+        inputs, outputs, bits, block = (node.attributes.get_int(key, 0) for key in ("K", "N", "bits", "block_size"))
+        where = f"model {name!r}: node {node.name!r}, a MatMulNBits"
+        if min(inputs, outputs) < 1 or bits not in (2, 4, 8) or block < 16 or block & (block - 1):
+            raise FcdeployError(f"{where}: K {inputs}, N {outputs}, bits {bits} and block_size {block} are none", AGAIN)
+        blocks = -(-inputs // block)
+        for value, wanted in (
+            (node.inputs[1], outputs * blocks * block * bits // 8),
+            (node.inputs[2], outputs * blocks),
+        ):
+            held = ir.convenience.get_const_tensor(value) if value is not None else None
+            if held is not None and held.size != wanted:
+                raise FcdeployError(f"{where}: {held.name!r} has {held.size} elements, expected {wanted}", AGAIN)
 
 
 def _weight_only(node: ir.Node) -> bool:

@@ -17,6 +17,7 @@ from fcdeploy.proof.exact import Exact, Exactness, exact_layers, verdict
 from fcdeploy.proof.saturation import SATURATES, Proof, prove, quantized
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
+from fcdeploy.runtime.remarks import remarks
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples import batch_size, batches, open_source
 
@@ -62,6 +63,7 @@ def inspect(
         values["kernels"] = found
         tables.append(_kernel_table(found))
         lines += _kernel_lines(found)
+    lines += remarks(network)
     lines.append(f"{values['parameters']:,} parameters, {count(values['macs'])} multiply-accumulates at batch 1")
     if proofs is not None:
         values |= {"saturation": [_proof(row) for row in proofs], "safe": all(row.safe for row in proofs)}

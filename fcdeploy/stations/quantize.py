@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from fcdeploy import __version__
@@ -27,6 +28,7 @@ from fcdeploy.graph.model import (
 from fcdeploy.graph.opset import lower_opset, lowest_ir_version, lowest_opset
 from fcdeploy.graph.outside import beside
 from fcdeploy.graph.weights import is_large
+from fcdeploy.int8.compensate import compensate_blocks
 from fcdeploy.int8.correct import correct_biases
 from fcdeploy.int8.edited import plan_from_file
 from fcdeploy.int8.given import Given
@@ -34,6 +36,7 @@ from fcdeploy.int8.kept import keep_smallest
 from fcdeploy.int8.lean import slim
 from fcdeploy.int8.observe import observe
 from fcdeploy.int8.outcome import Outcome, dry_run_report, report_of
+from fcdeploy.int8.planning.types import types_named
 from fcdeploy.int8.times import Spent, costs_asked, fastest_plan
 from fcdeploy.prepare import prepare
 from fcdeploy.prepare.work import multiplications_of
@@ -51,6 +54,7 @@ from fcdeploy.runtime.kernels import kernels_of
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Source, open_source
 from fcdeploy.tables.targets import TARGETS
+from fcdeploy.tables.types import INT8
 
 EFFORTS = ("fast", "balanced")
 
@@ -61,6 +65,8 @@ def quantize(
     output: str | Path | None = None,
     data: str | Path | None = None,
     calibration: str | Path | None = None,
+    weights: str = "int8",
+    activations: str = "int8",
     target: str = "host",
     ranges: str = "mse",
     effort: str = "balanced",
@@ -74,21 +80,22 @@ def quantize(
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> Report:
-    """Write the int8 form of a float ONNX model and read back which kernels run it.
+    """Write the quantized form of a float ONNX model and read back which kernels run it.
 
-    Statistics come from `calibration`, or, with `data` alone, from calibrating first.  Bias correction (effort
-    `balanced`) runs on samples of `data`, else on those the calibration carries.  Nodes that would be slower as
-    integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table", "measure", or
-    "none" to take every integer kernel there is; unless given they are measured once and kept in the cache folder, but
-    for effort `fast` and targets that are not this CPU.
+    `weights` and `activations` are a row of tables/types.py.  Statistics come from `calibration`, or, with `data` alone,
+    from calibrating first; types that scale no activations beforehand can do without.  Bias correction and compensating
+    rounding (effort `balanced`) run on samples of `data`, else on those the calibration carries.  Nodes that would be
+    slower as integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table",
+    "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
+    folder, but for effort `fast` and targets that are not this CPU.
     `dry_run` only plans.  Raises FcdeployError.
     """
     begin = time.perf_counter()
     path = Path(model)
-    row = target_named(target)
+    row, types = target_named(target), types_named(weights, activations)
     graph = read_model(path)
     refuse_unsupported(graph, str(path))
-    _check_arguments(output, data, calibration, ranges, effort, dry_run)
+    _check_arguments(output, data or calibration or not types.between, ranges, effort, dry_run)
     own = files_of(graph, path)
     if output and not dry_run:
         files = (*own, *(Path(file) for file in (data, calibration, plan, costs) if file))
@@ -99,16 +106,16 @@ def quantize(
     if data is not None:
         source = open_source(data, input_specs(graph), limit=samples, seed=seed, preprocess=preprocess)
     recorded, kept = _statistics(graph, own, source, calibration, on_step)
-    start = Given(path, graph, recorded, {} if is_large(graph) else kept, row, ranges, tuple(keep_float))
+    start = Given(path, graph, recorded, {} if is_large(graph) else kept, row, ranges, tuple(keep_float), types)
     if plan is not None:
         decided, spent = plan_from_file(start, plan), Spent()
     else:
-        decided, spent = fastest_plan(start, costs_asked(costs, effort, target, row), on_step)
+        decided, spent = fastest_plan(start, costs_asked(costs, effort, target, row, types), on_step)
     macs = multiplications_of(graph)
     if dry_run:
         return dry_run_report(changes, decided, spent, time.perf_counter() - begin)
     int8 = _int8(start, decided, effort, on_step)
-    warnings = [*_left_out(start, effort), *spent.warnings]
+    warnings = [*_left_out(start, decided, effort), *spent.warnings]
     out = Path(output or "")
     with replacing_model(out, force=force) as aside:  # a file that the runtime would not load is never put in place
         size = write_model(int8, aside)
@@ -116,32 +123,36 @@ def quantize(
         kernels = kernels_of(aside)
     outcome = Outcome(decided, spent, kernels, macs, size_on_disk(own), size)
     report = report_of(path, out, int8, outcome, begin, warnings)
-    return with_ties(report, out, start.samples) if row.name == "portable" else report
+    return with_ties(report, out, start.samples) if row.name == "portable" and "int8" in _kinds(decided) else report
 
 
 def _int8(given: Given, decided: Plan, effort: str, on_step: OnStep | None) -> ir.Model:
-    """The finished int8 model."""
-    correcting = effort != "fast" and bool(given.samples)
-    int8 = given.build(decided, correctable=correcting)
-    if correcting:
+    """The finished model."""
+    refining = effort != "fast" and bool(given.samples)
+    int8 = given.build(decided, correctable=refining)
+    if refining:
+        compensate_blocks(given.graph, int8, decided, given.samples, on_step=on_step)
         correct_biases(given.graph, int8, decided, given.samples, on_step=on_step)
     _sign(int8, given.recorded, decided, effort)
     return int8
 
 
-def _left_out(given: Given, effort: str) -> list[str]:
+def _left_out(given: Given, decided: Plan, effort: str) -> list[str]:
     """Warnings of the tools that had nothing to run the model on."""
     if given.samples:
         return []
+    tools = {"int8": "bias correction left out", "blocks": "weights in blocks were rounded one by one"}
+    found = [text for kind, text in tools.items() if kind in _kinds(decided) and effort != "fast"]
     looks = ["exactness was not looked at"] if given.row.name == "portable" and given.large else []
-    tools = [*(["bias correction left out"] if effort != "fast" else []), *looks]
-    return [f"{tool}: {given.why_not_run}" for tool in tools]
+    return [f"{tool}: {given.why_not_run}" for tool in (*found, *looks)]
 
 
-def _check_arguments(
-    output: str | Path | None, data: object, calibration: object, ranges: str, effort: str, dry_run: bool
-) -> None:
-    if data is None and calibration is None:
+def _kinds(decided: Plan) -> set[str]:
+    return {decision.kind for decision in decided.nodes}
+
+
+def _check_arguments(output: str | Path | None, known: object, ranges: str, effort: str, dry_run: bool) -> None:
+    if not known:
         raise FcdeployError(
             "there is nothing to take ranges from: neither --data nor --calibration was given",
             "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx",
@@ -164,6 +175,8 @@ def _statistics(
 ) -> tuple[Calibration, dict[str, Any]]:
     """The calibration, and the samples on which tools may run the model."""
     path, content = files[0], model_hash(files)
+    if file is None and source is None:
+        return Calibration(content, {}, np.zeros(0, np.uint64), {}, {}), {}
     if file is None:
         assert source is not None
         recorded = observe(graph, source, model_hash=content, on_step=on_step)
@@ -190,6 +203,8 @@ def _sign(int8: ir.Model, recorded: Calibration, decided: Plan, effort: str) -> 
         "effort": effort,
         "costs": decided.costs,
     }
+    if (decided.weights, decided.activations) != (INT8.weights, INT8.activations):
+        made |= {"weights": decided.weights, "activations": decided.activations}
     int8.metadata_props["fcdeploy"] = json.dumps(made, separators=(",", ":"))
     weights = sum(value.const_value.nbytes for value in int8.graph.initializers.values() if value.const_value)
     int8.metadata_props[sketch.KEY] = sketch.to_text(recorded.seen, weights)

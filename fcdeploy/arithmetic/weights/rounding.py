@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.quantization import SMALLEST_SCALE
+from fcdeploy.arithmetic.quantization import LIMITS, SMALLEST_SCALE
 from fcdeploy.arithmetic.weights.pairs import excess, repair
 
 BLOCK = 64  # rows worked on at once, so that they stay in the cache
@@ -29,16 +29,27 @@ def round_rows(
     scale: NDArray[np.float64],
     importance: NDArray[np.float64],
     pair_limit: int | None,
+    dtype: str = "int8",
 ) -> NDArray[np.float64]:
-    """Integers for `weight` (rows, K) at `scale` (rows,), nearest rounding, pairs within `pair_limit`."""
+    """Integers for `weight` (rows, K) at `scale` (rows,), nearest rounding, pairs within `pair_limit`.
+
+    Symmetric: the lowest integer of `dtype` is left out.
+    """
+    largest = LIMITS[dtype][1]
     integers = np.empty_like(weight)
     for at in range(0, len(weight), BLOCK):
         rows = slice(at, at + BLOCK)
         exact = weight[rows] / scale[rows, None]
-        rounded = np.clip(np.rint(exact), -LARGEST, LARGEST)
+        rounded = np.clip(np.rint(exact), -largest, largest)
         h = importance if importance.ndim == 1 else importance[rows]
         integers[rows] = rounded if pair_limit is None else repair(rounded, exact, h, pair_limit)
     return integers
+
+
+def full_scales(top: NDArray[np.floating], dtype: str) -> NDArray[np.float64]:
+    """The scales (rows,) that clip nothing of rows whose max |w| is `top`, as float32 values."""
+    full = _float32(top.astype(np.float64) / LIMITS[dtype][1])
+    return np.where(top > 0, full, float(full.max()) or EMPTY)
 
 
 def some_of(rows: NDArray[Any], most: int = SEARCHED) -> NDArray[Any]:
@@ -65,10 +76,7 @@ def search_scales(
     that must fit 32 bits.  Of rows longer than `searched`, pairs of neighbours evenly spaced stand for all.  `top` (rows,)
     is max |w| of each row, for a `weight` that is such a part already.
     """
-    top = np.abs(weight).max(axis=1) if top is None else top
-    top = top.astype(np.float64)
-    full = _float32(top / LARGEST)
-    full = np.where(top > 0, full, float(full.max()) or EMPTY)
+    full = full_scales(np.abs(weight).max(axis=1) if top is None else top, "int8")
     lowest = np.maximum(SMALLEST_SCALE, np.zeros(len(weight)) if least is None else _float32_above(least))
     weight, importance = some_of(weight, searched), some_of(importance, searched)
     importance = np.broadcast_to(importance, weight.shape)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.ranges import METHODS
+from fcdeploy.arithmetic.ranges.mse import mse
 from fcdeploy.int8.planning.clips import clips_on_bytes
 from fcdeploy.int8.planning.decide import decide, wanted
 from fcdeploy.int8.planning.declines import kept_float
 from fcdeploy.int8.planning.scales import activation_scales
+from fcdeploy.int8.planning.types import apart, scales_of_types, with_kinds
 from fcdeploy.int8.planning.weigh import weight_scales
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
 from fcdeploy.tables.targets import Target
+from fcdeploy.tables.types import INT8, Types
 
 
 def plan_graph(
@@ -26,6 +30,7 @@ def plan_graph(
     keep_float: Sequence[str] = (),
     slow: Mapping[str, str] | None = None,
     one_scale: Sequence[str] = (),
+    types: Types = INT8,
 ) -> Plan:
     """The plan for a prepared model: a decision for every node, QParams for every tensor that becomes integers.
 
@@ -33,10 +38,17 @@ def plan_graph(
     `one_scale` layers whose weights have one scale for all channels.
     """
     exact = kept_float(model.graph, keep_float)
-    kept = {**(slow or {}), **exact}
+    otherwise = {name: row for name, row in apart(model.graph, types).items() if name not in exact}
+    kept = {**(slow or {}), **{name: why for name, (_, why) in otherwise.items()}, **exact}
     wants = wanted(model.graph, kept)
-    decisions = decide(model.graph, wants, kept, calibration, exact)
-    tensors = activation_scales(model.graph, decisions, wants, calibration, target, METHODS[ranges])
-    decisions, tensors = clips_on_bytes(model.graph, decisions, tensors)
-    plan = Plan(target.name, tuple(decisions.values()), tensors)
-    return weight_scales(model, plan, calibration, target.pair_limit, one_scale)
+    decisions = decide(model.graph, wants, kept, calibration, exact, types.elsewhere)
+    wide = types.activations == "int16"
+    method = partial(mse, levels=2**16) if wide and ranges == "mse" else METHODS[ranges]
+    dtype = "int16" if wide else target.activations
+    tensors = activation_scales(model.graph, decisions, wants, calibration, dtype, method)
+    if not wide:
+        decisions, tensors = clips_on_bytes(model.graph, decisions, tensors)
+    decisions = with_kinds(model.graph, decisions, otherwise, types)
+    plan = Plan(target.name, tuple(decisions.values()), tensors, "", types.weights, types.activations)
+    plan = weight_scales(model, plan, calibration, target.pair_limit, one_scale)
+    return scales_of_types(model, plan, calibration, target.pair_limit)

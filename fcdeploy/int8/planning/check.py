@@ -9,11 +9,15 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.planning.clips import saturates_alike
 from fcdeploy.int8.planning.declines import declined
 from fcdeploy.int8.planning.layers import data_inputs, output_axis, stored_weights, vanishes, weight_of
+from fcdeploy.int8.planning.types import packed_weights, unpacked
 from fcdeploy.int8.planning.weigh import bias_name
 from fcdeploy.records.plan import HINT, Decision, Plan, QParams
 from fcdeploy.tables.operators import operator
 
-ROLES = {"int8": ("multiply", "integer"), "moves": ("moves", "clips"), "absorbed": ("clips",)}
+ROLES = {
+    "int8": ("multiply", "integer"), "int16": ("multiply", "integer"), "moves": ("moves", "clips"), "absorbed": ("clips",),
+}  # fmt: skip
+TYPES = {"int8": ("uint8", "int8"), "int16": ("uint8", "int8", "int16"), "moves": ("uint8", "int8", "int16")}
 
 
 def check_plan(graph: ir.Graph, plan: Plan, source: str) -> None:
@@ -40,6 +44,9 @@ def _check_node(
     if decision.kind == "stored":
         _check_stored(node, tensors, where)
         return
+    if decision.kind in ("blocks", "dynamic"):
+        _check_on_floats(node, decision.kind, tensors, where)
+        return
     reason = declined(node, row)
     if reason or row.role not in ROLES[decision.kind]:
         why = reason or f"its role is {row.role!r}"
@@ -55,14 +62,19 @@ def _check_node(
         raise FcdeployError(f"{where} reads tensor {missing[0]!r}, which has no scale", HINT)
     for value in (*data, *node.outputs):
         q = tensors.get(value.name or "")
-        if value is not weight_of(node) and q is not None and (q.axis is not None or q.dtype == "int32"):
-            raise FcdeployError(f"{where}: tensor {value.name!r} needs uint8 or int8 and one scale, axis null", HINT)
+        if (
+            value is not weight_of(node)
+            and q is not None
+            and (q.axis is not None or q.dtype not in TYPES[decision.kind])
+        ):
+            either = " or ".join(TYPES[decision.kind])
+            raise FcdeployError(f"{where}: tensor {value.name!r} needs {either} and one scale, axis null", HINT)
     if decision.kind == "moves":
         moved = [tensors.get(value.name or "") for value in (data[0], *node.outputs)]
         if any(q is None or _key(q) != _key(moved[0]) for q in moved):
             raise FcdeployError(f"{where} moves bytes between tensors of different scales, expected equal ones", HINT)
     elif weight_of(node) is not None:
-        _check_weight(node, tensors, where)
+        _check_weight(node, decision.kind, tensors, where)
 
 
 def _check_absorbed(node: ir.Node, rows: dict[str, Decision], tensors: dict[str, QParams], where: str) -> None:
@@ -70,7 +82,7 @@ def _check_absorbed(node: ir.Node, rows: dict[str, Decision], tensors: dict[str,
     before, after = node.inputs[0], node.outputs[0].name or ""
     producer = before.producer() if before is not None else None
     hint = 'make its kind "float"'
-    if before is None or producer is None or rows[producer.name or ""].kind != "int8":
+    if before is None or producer is None or rows[producer.name or ""].kind not in ("int8", "int16"):
         raise FcdeployError(f"{where} is absorbed, but the node before it is not int8", hint)
     if not vanishes(before):
         raise FcdeployError(f"{where} is absorbed, but others read {before.name!r} too", hint)
@@ -83,18 +95,43 @@ def _check_stored(node: ir.Node, tensors: dict[str, QParams], where: str) -> Non
     if not weights:
         raise FcdeployError(f"{where} has no weights worth storing as bytes", 'make its kind "float"')
     for _, value, axis in weights:
-        q, channels = tensors.get(value.name or ""), int(value.shape[axis])  # type: ignore[index, arg-type]
-        if q is None or (q.dtype, q.axis, q.zero_point, len(q.scale)) != ("int8", axis, 0, channels):
-            raise FcdeployError(
-                f"{where}: weight {value.name!r} needs int8, axis {axis}, zero_point 0 and {channels} scales", HINT
-            )
+        _check_channels(value, axis, tensors.get(value.name or ""), ("int8", "int16"), where)
 
 
-def _check_weight(node: ir.Node, tensors: dict[str, QParams], where: str) -> None:
+def _check_on_floats(node: ir.Node, kind: str, tensors: dict[str, QParams], where: str) -> None:
+    """A layer in blocks or with dynamic activations: an operator that has such a kernel, and weights it can read."""
+    hint = 'make its kind "float"'
+    reason = unpacked(node, kind)
+    if reason:
+        raise FcdeployError(f"{where} is a {node.op_type} and cannot be {kind!r}: {reason}", hint)
+    for value, axis in packed_weights(node):
+        q = tensors.get(value.name or "")
+        if kind == "blocks":
+            if q is None or q.dtype not in ("int4", "int8") or not q.block:
+                raise FcdeployError(f"{where}: weight {value.name!r} needs int4 or int8 and a block", HINT)
+        else:
+            _check_channels(value, axis, q, ("int8",), where)
+
+
+def _check_channels(value: ir.Value, axis: int, q: QParams | None, dtypes: tuple[str, ...], where: str) -> None:
+    assert value.shape is not None
+    channels = int(value.shape[axis])  # type: ignore[arg-type]
+    fits = q is not None and (q.axis, q.zero_point, len(q.scale)) == (axis, 0, channels) and q.dtype in dtypes
+    if not fits:
+        either = " or ".join(dtypes)
+        raise FcdeployError(
+            f"{where}: weight {value.name!r} needs {either}, axis {axis}, zero_point 0 and {channels} scales", HINT
+        )
+
+
+def _check_weight(node: ir.Node, kind: str, tensors: dict[str, QParams], where: str) -> None:
     weight = weight_of(node)
     assert weight is not None and weight.shape is not None
     axis = output_axis(node)
     q = tensors.get(weight.name or "")
+    if kind == "int16":
+        _check_channels(weight, axis, q, ("int8", "int16"), where)
+        return
     channels = int(weight.shape[axis])  # type: ignore[arg-type]
     if (
         q is None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.quantization import activation_qparams
+from fcdeploy.arithmetic.quantization import activation_qparams, symmetric_qparams
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.planning.decide import writes_bytes
@@ -15,8 +15,9 @@ from fcdeploy.int8.planning.layers import data_inputs, fill_value, is_constant
 from fcdeploy.records.calibration import Calibration, Histogram
 from fcdeploy.records.plan import Decision, QParams, Range
 from fcdeploy.tables.operators import operator
-from fcdeploy.tables.targets import Target
 
+ON_FLOATS = ("float", "stored", "blocks", "dynamic")  # kinds of nodes that write floats
+HEAD_ROOM = 2.0  # of 16 bits one is kept for values that calibration did not see: clipping them would cost more
 SHARE_WITHIN = 2.0  # tensors joined by Concat share a scale when that costs none of them more than one bit
 
 
@@ -25,10 +26,10 @@ def activation_scales(
     decisions: Mapping[str, Decision],
     wants: set[ir.Value],
     calibration: Calibration,
-    target: Target,
+    dtype: str,
     method: Callable[[Histogram], Range],
 ) -> dict[str, QParams]:
-    """QParams of every tensor that is read or written as bytes, by name, in the graph's order."""
+    """QParams of every tensor that is read or written as integers of `dtype`, by name, in the graph's order."""
     sources = dict(_sources(graph, decisions, wants))
     covers = {
         # results that no layer reads are answers: clipping the largest would cost more than coarser steps
@@ -48,7 +49,12 @@ def activation_scales(
     for value in groups.members():
         first = groups.source(value)
         why = sources.get(value, f"shares the scale of {first.name!r}")
-        tensors[value.name or ""] = activation_qparams(groups.cover(value), target.activations, why)
+        cover = groups.cover(value)
+        tensors[value.name or ""] = (
+            symmetric_qparams(Range(HEAD_ROOM * cover.low, HEAD_ROOM * cover.high), dtype, why)
+            if dtype == "int16"
+            else activation_qparams(cover, dtype, why)
+        )
     return tensors
 
 
@@ -64,7 +70,7 @@ def _sources(
                 producer = value.producer()
                 if is_constant(value):
                     yield value, "constant"
-                elif producer is None or decisions[producer.name or ""].kind in ("float", "stored"):
+                elif producer is None or decisions[producer.name or ""].kind in ON_FLOATS:
                     yield (
                         value,
                         "input" if value.is_graph_input() else f"float from {producer.name if producer else ''!r}",

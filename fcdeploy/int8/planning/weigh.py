@@ -12,23 +12,27 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.quantization import LIMITS, bias_qparams
 from fcdeploy.arithmetic.weights.layout import from_rows, importance_rows, to_rows
-from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale, search_scales, some_of
+from fcdeploy.arithmetic.weights.rounding import full_scales, round_rows, search_scale, search_scales, some_of
 from fcdeploy.graph.weights import blocks, is_large
 from fcdeploy.int8.planning.layers import is_depthwise, missing_channels, output_axis, stored_weights, weight_of
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.tables.operators import operator
+from fcdeploy.tables.types import TYPES
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The constants of one integer layer. `bias` is (out,) or None.
+    """The constants of one layer between Q/DQ, of 8 bits or 16. `bias` is (out,) or None.
 
-    The weight has the float model's shape, or more input channels, whose weights are zero.
+    The weight has the float model's shape, or, `padded`, more input channels, whose weights are zero.  It `fuses` where
+    an integer kernel runs it.
     """
 
-    weight: NDArray[np.int8] | ir.LazyTensor
+    weight: NDArray[np.integer] | ir.LazyTensor
     bias: NDArray[np.int32] | None
+    padded: bool = False
+    fuses: bool = True
 
 
 def weight_scales(
@@ -58,11 +62,14 @@ def weight_scales(
         tensors[name] = QParams("int8", tuple(float(s) for s in scale), 0, None if one else axis, why)
         if operator(node.op_type).bias is not None:
             tensors[bias_name(node)] = bias_qparams(input_scale, tensors[name])
+    dtype = TYPES[plan.weights, plan.activations].elsewhere
     for _, _, weight, axis in stored_layers(model.graph, plan):
         top, part = _searched(_stored_rows(weight, axis))
-        scale = search_scales(part, np.ones(part.shape[1]), None, top=top)
-        why = "bytes in the file, read back when the model is loaded"
-        tensors[weight.name or ""] = QParams("int8", tuple(float(s) for s in scale), 0, axis, why)
+        scale = (
+            full_scales(top, dtype) if dtype != "int8" else search_scales(part, np.ones(part.shape[1]), None, top=top)
+        )
+        why = f"{dtype} in the file, read back when the model is loaded"
+        tensors[weight.name or ""] = QParams(dtype, tuple(float(s) for s in scale), 0, axis, why)
     return replace(plan, tensors=tensors)
 
 
@@ -113,7 +120,7 @@ def round_layers(
         if bias is None and correctable and operator(node.op_type).bias is not None:
             bias = np.zeros(len(scale))
         rounded = None if bias is None else round_bias(bias, plan.tensors[bias_name(node)])
-        layers[node.name or ""] = Layer(integers, rounded)
+        layers[node.name or ""] = Layer(integers, rounded, missing_channels(node) > 0)
     return layers
 
 
@@ -186,11 +193,14 @@ def bias_name(node: ir.Node) -> str:
     return (value.name or "") if value is not None else f"{node.name}.bias"
 
 
-def importance_of(node: ir.Node, calibration: Calibration) -> NDArray[np.float64]:
-    """E[x^2] of the layer's inputs in the weight's row layout; all equal where the channels were not recorded."""
+def importance_of(node: ir.Node, calibration: Calibration, *, padded: bool = True) -> NDArray[np.float64]:
+    """E[x^2] of the layer's inputs in the weight's row layout; all equal where the channels were not recorded.
+
+    `padded` counts the channels of zeros that integer kernels are given.
+    """
     weight = weight_of(node)
-    assert weight is not None
-    more, shape = missing_channels(node), kernel_shape(node, weight)
+    assert weight is not None and weight.shape is not None
+    more, shape = (missing_channels(node), kernel_shape(node, weight)) if padded else (0, tuple(weight.shape.numpy()))
     attribute = node.attributes.get("group")
     groups = attribute.as_int() if attribute is not None else 1
     inputs = shape[1 - output_axis(node)] if len(shape) == 2 else shape[1] * groups

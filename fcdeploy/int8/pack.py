@@ -1,0 +1,102 @@
+"""Nodes of onnxruntime's own for layers on float activations: MatMulNBits, DynamicQuantizeMatMul, DynamicQuantizeLSTM.
+
+What their inputs are is in onnxruntime's docs/ContribOperators.md.  A node keeps its name and what it writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.int8.planning.types import Packed
+from fcdeploy.records.plan import LIMITS, QParams
+
+DOMAIN = "com.microsoft"
+# How MatMulNBits computes: 4 rounds activations to bytes, row by row in the blocks of the weights, which costs far less
+# than 4-bit weights do; 1 stays in float, and takes 3 times as long for 4 bits, 80 times for 8 (4096 x 4096, batch 1).
+ACCURACY_LEVEL = 4
+Initializer = Callable[[NDArray[Any], str], ir.Value]
+
+
+def pack(node: ir.Node, packed: Packed, q: QParams | None, initializer: Initializer) -> None:
+    """The node, with weights in blocks by `q`, or with activations that are scaled in every run; `q` is its weight's."""
+    if q is not None and q.block:
+        _blocks(node, packed, q, initializer)
+    elif node.op_type == "LSTM":
+        _lstm(node, packed, initializer)
+    else:
+        _dense(node, packed, initializer)
+
+
+def _blocks(node: ir.Node, packed: Packed, q: QParams, initializer: Initializer) -> None:
+    """A dense layer to MatMulNBits: the bias is an input of it, because an Add behind it would keep it from fusing."""
+    integers, scales = packed.weights[1]
+    weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+    name = weight.name if weight is not None else node.name
+    bits = int(LIMITS[q.dtype][1]).bit_length() + 1
+    inputs = [
+        node.inputs[0],
+        initializer(packed_bytes(integers, q.block, bits), f"{name}/q"),
+        initializer(scales.astype(np.float32), f"{name}/s"),
+        *([None, None, bias] if bias is not None else []),
+    ]
+    _become(node, "MatMulNBits", inputs)
+    numbers = {"K": integers.shape[1], "N": integers.shape[0], "bits": bits, "block_size": q.block}
+    for key, value in {**numbers, "accuracy_level": ACCURACY_LEVEL}.items():
+        node.attributes.add(ir.AttrInt64(key, value))
+
+
+def packed_bytes(integers: NDArray[np.integer], block: int, bits: int) -> NDArray[np.uint8]:
+    """(out, in) to (out, blocks, bytes of a block): zero is the middle of the unsigned range, the first weight low."""
+    out, inputs = integers.shape
+    middle = 1 << (bits - 1)
+    raised = np.full((out, -(-inputs // block) * block), middle, np.uint8)
+    raised[:, :inputs] = integers.astype(np.int16) + middle
+    in_blocks = raised.reshape(out, -1, block)
+    return in_blocks if bits == 8 else in_blocks[..., 0::2] | (in_blocks[..., 1::2] << 4)
+
+
+def _dense(node: ir.Node, packed: Packed, initializer: Initializer) -> None:
+    """A dense layer to DynamicQuantizeMatMul, whose weight lies as (in, out)."""
+    integers, scale = packed.weights[1]
+    weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+    name = weight.name if weight is not None else node.name
+    transposed = node.attributes.get_int("transB", 0) == 1
+    inputs = [
+        node.inputs[0],
+        initializer(np.ascontiguousarray(integers.T if transposed else integers), f"{name}/q"),
+        initializer(scale.astype(np.float32), f"{name}/s"),
+        initializer(np.zeros(len(scale), np.int8), f"{name}/z"),
+        *([bias] if bias is not None else []),
+    ]
+    _become(node, "DynamicQuantizeMatMul", inputs)
+
+
+def _lstm(node: ir.Node, packed: Packed, initializer: Initializer) -> None:
+    """An LSTM to DynamicQuantizeLSTM, whose weights lie as (directions, in, 4 hidden), a scale a direction and output."""
+    given = [*node.inputs, *[None] * (8 - len(node.inputs))]
+    scales: list[ir.Value | None] = []
+    for index, (integers, scale) in packed.weights.items():
+        value = node.inputs[index]
+        name = value.name if value is not None else node.name
+        directions = len(integers)
+        given[index] = initializer(np.ascontiguousarray(integers.transpose(0, 2, 1)), f"{name}/q")
+        rows = np.tile(scale.astype(np.float32), (directions, 1))
+        scales += [initializer(rows, f"{name}/s"), initializer(np.zeros(rows.shape, np.int8), f"{name}/z")]
+    attributes = {key: value for key, value in node.attributes.items() if key != "layout"}
+    _become(node, "DynamicQuantizeLSTM", [*given, *scales])
+    for attribute in attributes.values():
+        node.attributes.add(attribute)
+
+
+def _become(node: ir.Node, op: str, inputs: list[ir.Value | None]) -> None:
+    """Another operator with other inputs and no attributes yet."""
+    node.op_type, node.domain, node.version = op, DOMAIN, None
+    node.attributes.clear()
+    node.resize_inputs(len(inputs))
+    for index, value in enumerate(inputs):
+        node.replace_input_with(index, value)

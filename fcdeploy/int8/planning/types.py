@@ -1,0 +1,270 @@
+"""Layers that other types than int8 activations ask for: what they become, and the scales and integers of their weights.
+
+A dense layer of 4-bit weights and one with dynamic activations read and write floats, so to the planner of integer
+regions they are float nodes; layers of 16 bits are planned as integer layers are, and only their rows differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.arithmetic.weights.gptq import nearest_blocks
+from fcdeploy.arithmetic.weights.layout import from_rows, to_rows
+from fcdeploy.arithmetic.weights.rounding import full_scales, round_rows, search_scales
+from fcdeploy.errors import FcdeployError
+from fcdeploy.int8.planning.declines import declined
+from fcdeploy.int8.planning.layers import is_constant, number, output_axis, weight_of
+from fcdeploy.int8.planning.weigh import Layer, bias_array, importance_of, kernel_rows
+from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.plan import Decision, Kind, Plan, QParams
+from fcdeploy.tables.operators import operator
+from fcdeploy.tables.types import ACTIVATIONS, SIXTEEN, TYPES, WEIGHTS, Types
+
+Array = NDArray[np.float64]
+# 64 weights and their scale take 0.141 of the float size; 32 take 0.156, and 128 save 0.008 more and lose accuracy
+BLOCK = 64
+LITTLE = 1 / 64  # of all weights in blocks: a layer below it has 8 bits, which the file hardly feels
+STATES = {"LSTM": (1, 2)}  # weights of the input and of the state
+
+
+NO_PAIR = {
+    "int4": ("the kernel of 4-bit weights scales activations itself, row by row", "--weights int4 --activations none"),
+    "int16": ("onnxruntime has no dynamic kernel for 16-bit weights", "--weights int8 --activations dynamic"),
+}
+
+
+def types_named(weights: str, activations: str) -> Types:
+    """The row of two types. Raises FcdeployError for types, or a pair of them, that there is not."""
+    for option, value, known in (("--weights", weights, WEIGHTS), ("--activations", activations, ACTIVATIONS)):
+        if value not in known:
+            raise FcdeployError(f"{option} {value!r} is unknown, expected {', '.join(known)}", f"{option} {known[0]}")
+    if (weights, activations) not in TYPES:
+        why, instead = NO_PAIR[weights]
+        raise FcdeployError(f"--weights {weights} and --activations {activations} do not go together: {why}", instead)
+    return TYPES[weights, activations]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The constants of a layer on float activations, by input: integers and their scales.
+
+    In blocks: integers (out, in) and scales (out, blocks).  Dynamic: integers as the float weight lies in the file, and a
+    scale per output.
+    """
+
+    weights: dict[int, tuple[NDArray[np.integer], Array]]
+
+
+def apart(graph: ir.Graph, types: Types) -> dict[str, tuple[Kind, str]]:
+    """The nodes that the types keep out of integer regions, by name: what each becomes, and why."""
+    blocked = _blocked(graph)
+    found: dict[str, tuple[Kind, str]] = {}
+    for node in graph:
+        dense = _dense_weight(node) is not None
+        if types.dense == "blocks" and node in blocked:
+            what = f"MatMulNBits: {blocked[node]} weights in blocks of {BLOCK}"
+            little = f"; 8 bits, for it holds less than 1 in {1 / LITTLE:.0f} of them"
+            found[node.name or ""] = "blocks", what + (little if blocked[node] == "int8" else "")
+        elif types.dense == "dynamic" and dense:
+            found[node.name or ""] = "dynamic", "DynamicQuantizeMatMul: one scale for all activations of a run"
+        elif types.recurrent == "dynamic" and node.op_type in STATES and not _fixed_states(node):
+            found[node.name or ""] = "dynamic", "DynamicQuantizeLSTM: one scale for all activations of a run"
+        elif not types.between:
+            found[node.name or ""] = "float", _stays(node, types, dense)
+    return found
+
+
+def _stays(node: ir.Node, types: Types, dense: bool) -> str:
+    """Why a node is computed in float where activations are."""
+    row = operator(node.op_type, node.domain)
+    if row.role == "float" and node.op_type not in STATES:
+        return row.why
+    if types.activations == "dynamic":
+        if node.op_type == "Conv":
+            return "dynamic convolutions lose: ConvInteger takes 5 to 10 times the float time"
+        return _fixed_states(node) if node.op_type in STATES else "only dense and LSTM layers have dynamic kernels"
+    if types.dense == "blocks" and dense:
+        return f"its {_inputs(node)} inputs do not fill a block of {BLOCK}, so that 4 bits save nothing"
+    if types.dense == "blocks" and node.op_type == "Conv":
+        return "4-bit weights have a kernel for dense layers only"
+    return "activations stay float (--activations none)"
+
+
+def with_kinds(
+    graph: ir.Graph, decisions: Mapping[str, Decision], found: Mapping[str, tuple[Kind, str]], types: Types
+) -> dict[str, Decision]:
+    """Decisions in which the nodes of `found` are what they become, and those of 16 bits say so."""
+    changed = dict(decisions)
+    for node in graph:
+        name = node.name or ""
+        decision = changed[name]
+        if name in found and found[name][0] != "float":
+            changed[name] = replace(decision, kind=found[name][0], why=found[name][1])
+        layer = operator(node.op_type, node.domain).role == "multiply"
+        wide = types.activations == "int16" or (layer and types.elsewhere == "int16")
+        if wide and decision.kind == "int8":
+            changed[name] = replace(decision, kind="int16", why=SIXTEEN)
+        if types.activations == "int16" and decision.kind == "absorbed":
+            changed[name] = replace(decision, kind="float", why="clips before its result is rounded to 16 bits")
+    return changed
+
+
+def unpacked(node: ir.Node, kind: str) -> str:
+    """Why a node cannot be of this kind, blocks or dynamic; empty when it can."""
+    if kind == "dynamic" and node.op_type in STATES:
+        return _fixed_states(node)
+    if _dense_weight(node) is None:
+        return declined(node, operator(node.op_type, node.domain)) or "only dense layers with a constant weight can"
+    return ""
+
+
+def packed_weights(node: ir.Node) -> list[tuple[ir.Value, int]]:
+    """The weights of a layer in blocks or with dynamic activations, each with the axis that counts its outputs."""
+    values = [node.inputs[index] for index in STATES.get(node.op_type, (1,))]
+    return [(value, 1 if node.op_type in STATES else output_axis(node)) for value in values if value is not None]
+
+
+def scales_of_types(model: ir.Model, plan: Plan, calibration: Calibration, pair_limit: int | None) -> Plan:
+    """The plan with the rows of the weights of int16, blocks and dynamic layers."""
+    types = TYPES[plan.weights, plan.activations]
+    tensors = dict(plan.tensors)
+    kinds, blocked = {decision.node: decision.kind for decision in plan.nodes}, _blocked(model.graph)
+    for node in model.graph:
+        kind, weight = kinds[node.name or ""], weight_of(node)
+        if kind == "blocks" and weight is not None:
+            dtype = blocked.get(node, "int4")
+            why = f"a scale for {BLOCK} weights, found as they are rounded"
+            tensors[weight.name or ""] = QParams(dtype, (), 0, output_axis(node), why, BLOCK)
+        elif kind == "int16" and weight is not None:
+            axis, array = output_axis(node), _array(weight)
+            rows, least = to_rows(array, axis), _least_scales(node, tensors)
+            if types.elsewhere == "int16":
+                scale = np.maximum(full_scales(np.abs(rows).max(axis=1), "int16"), 0.0 if least is None else least)
+            else:
+                scale = search_scales(rows, importance_of(node, calibration, padded=False), None, least)
+            tensors[weight.name or ""] = _channels(types.elsewhere, scale, axis, "one scale per output channel")
+        elif kind == "dynamic":
+            for value, axis in packed_weights(node):
+                scale = _dynamic_scales(node, value, axis, calibration, pair_limit)
+                why = "one scale per output" if pair_limit is None else f"pairs of neighbours kept within {pair_limit}"
+                tensors[value.name or ""] = _channels("int8", scale, axis, why)
+    return replace(plan, tensors=tensors)
+
+
+def round_types(
+    model: ir.Model, plan: Plan, calibration: Calibration, pair_limit: int | None
+) -> dict[str, Layer | Packed]:
+    """Integers of every int16, blocks and dynamic layer, each rounded to the nearest, by node name."""
+    kinds = {decision.node: decision.kind for decision in plan.nodes}
+    layers: dict[str, Layer | Packed] = {}
+    for node in model.graph:
+        kind, weight = kinds[node.name or ""], weight_of(node)
+        if kind == "int16" and weight is not None:
+            q, array = plan.tensors[weight.name or ""], _array(weight)
+            axis = output_axis(node)
+            h = importance_of(node, calibration, padded=False)
+            rows = round_rows(to_rows(array, axis), np.asarray(q.scale), h, None, q.dtype)
+            layers[node.name or ""] = Layer(from_rows(rows, array.shape, axis).astype(q.dtype), None, fuses=False)
+        elif kind == "blocks" and weight is not None:
+            layers[node.name or ""] = Packed({1: _in_blocks(node, weight, plan, calibration)})
+        elif kind == "dynamic":
+            found = [_dynamic(node, value, plan, calibration, pair_limit) for value, _ in packed_weights(node)]
+            layers[node.name or ""] = Packed(dict(enumerate(found, start=1)))
+    return layers
+
+
+def _in_blocks(node: ir.Node, weight: ir.Value, plan: Plan, calibration: Calibration) -> tuple[NDArray[np.int8], Array]:
+    """Integers (out, in) and scales (out, blocks), some outputs at a time."""
+    q, h = plan.tensors[weight.name or ""], importance_of(node, calibration)
+    found = [
+        nearest_blocks(rows.astype(np.float64), h, q.block, dtype=q.dtype) for _, rows in kernel_rows(node, weight)
+    ]
+    return np.concatenate([i.astype(np.int8) for i, _ in found]), np.concatenate([scales for _, scales in found])
+
+
+def _least_scales(node: ir.Node, tensors: Mapping[str, QParams]) -> Array | None:
+    """The scales from which on the bias, if any, fits 31 bits of input scale x weight scale.
+
+    onnxruntime rounds a float bias to 32 of these by itself, in float32, and lets it overflow.
+    """
+    bias, read = bias_array(node), node.inputs[0]
+    if bias is None or read is None:
+        return None
+    least: Array = np.abs(bias) / (tensors[read.name or ""].scale[0] * 2.0**30)
+    return least
+
+
+def _dynamic(
+    node: ir.Node, value: ir.Value, plan: Plan, calibration: Calibration, pair_limit: int | None
+) -> tuple[NDArray[np.integer], Array]:
+    rows, h = _dynamic_rows(node, value, calibration)
+    scale = np.asarray(plan.tensors[value.name or ""].scale)
+    repeated = np.tile(scale, len(rows) // len(scale))
+    integers = round_rows(rows, repeated, h, pair_limit)
+    array = _array(value)
+    if array.ndim == 2:
+        return from_rows(integers, array.shape, output_axis(node)).astype(np.int8), scale
+    return integers.reshape(array.shape).astype(np.int8), scale
+
+
+def _dynamic_scales(
+    node: ir.Node, value: ir.Value, axis: int, calibration: Calibration, pair_limit: int | None
+) -> Array:
+    """A scale per output; both directions of an LSTM share one, the larger."""
+    rows, h = _dynamic_rows(node, value, calibration)
+    scale = search_scales(rows, h, pair_limit)
+    largest: Array = scale.reshape(-1, _array(value).shape[axis]).max(axis=0)
+    return largest
+
+
+def _dynamic_rows(node: ir.Node, value: ir.Value, calibration: Calibration) -> tuple[Array, Array]:
+    """Weights as rows (outputs, in), of an LSTM direction after direction, and E[x^2] of their inputs."""
+    array = _array(value)
+    if array.ndim == 2:
+        return to_rows(array, output_axis(node)), importance_of(node, calibration, padded=False)
+    rows = array.reshape(-1, array.shape[-1])
+    return rows, np.ones(rows.shape[1])
+
+
+def _channels(dtype: str, scale: Array, axis: int, why: str) -> QParams:
+    return QParams(dtype, tuple(float(s) for s in scale), 0, axis, why)
+
+
+def _dense_weight(node: ir.Node) -> ir.Value | None:
+    """The constant (in, out) or (out, in) of a dense layer that an integer kernel could run."""
+    if node.op_type not in ("Gemm", "MatMul") or declined(node, operator(node.op_type, node.domain)):
+        return None
+    weight = weight_of(node)
+    fits = weight is not None and weight.shape is not None and len(weight.shape) == 2
+    return weight if fits and weight is not None and weight.dtype == ir.DataType.FLOAT else None
+
+
+def _blocked(graph: ir.Graph) -> dict[ir.Node, str]:
+    """The dense layers that fill a block, and the type of their weights."""
+    found = {node: weight for node in graph if (weight := _dense_weight(node)) is not None and _inputs(node) >= BLOCK}
+    sizes = {node: math.prod(weight.shape.numpy()) for node, weight in found.items()}  # type: ignore[union-attr]
+    return {node: "int8" if size < LITTLE * sum(sizes.values()) else "int4" for node, size in sizes.items()}
+
+
+def _inputs(node: ir.Node) -> int:
+    weight = weight_of(node)
+    assert weight is not None and weight.shape is not None
+    return int(weight.shape[1 - output_axis(node)])  # type: ignore[arg-type]
+
+
+def _fixed_states(node: ir.Node) -> str:
+    """Why an LSTM has no dynamic kernel; empty when it has."""
+    computed = [node.inputs[i].name for i in (1, 2) if not is_constant(node.inputs[i])]  # type: ignore[union-attr]
+    if computed:
+        return f"weight {computed[0]!r} is computed at run time"
+    return "its batch comes first (layout 1), which the kernel does not know" if number(node, "layout", 0) else ""
+
+
+def _array(value: ir.Value) -> Array:
+    return value.const_value.numpy().astype(np.float64)  # type: ignore[union-attr]

@@ -1,0 +1,50 @@
+"""What a reader should know of a file's integers, where they are not bytes on both sides of an integer kernel."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+WIDE = {ir.DataType.INT16, ir.DataType.UINT16}
+LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+DYNAMIC = {"DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "DynamicQuantizeLinear"}
+
+
+def remarks(model: ir.Model) -> tuple[str, ...]:
+    """Sentences on 16-bit integers, weights in blocks and dynamic activations; none for float and int8 models."""
+    found = []
+    wide = sum(node.op_type in LAYERS and any(map(_wide, node.inputs)) for node in model.graph)
+    if wide:
+        found.append(
+            f"{_layers(wide)} of 16 bits: for accuracy, DSPs and NPUs; onnxruntime has no integer kernel for 16 bits and "
+            f"computes in float"
+        )
+    blocks = [node for node in model.graph if node.op_type == "MatMulNBits"]
+    rounding = sum(node.attributes.get_int("accuracy_level", 0) == 4 for node in blocks)
+    if rounding:
+        found.append(
+            f"{_layers(rounding)} in blocks: its kernel, MatMulNBits, rounds activations to bytes by itself, row by row and "
+            f"block by block (accuracy_level 4)"
+        )
+    if len(blocks) > rounding:
+        found.append(
+            f"{_layers(len(blocks) - rounding)} in blocks, computed in float (MatMulNBits, accuracy_level below 4)"
+        )
+    dynamic = sum(node.op_type in DYNAMIC for node in model.graph)
+    if dynamic:
+        found.append(
+            f"{_layers(dynamic)} with dynamic activations: all of a run share one scale, so a sample's answer depends on "
+            f"the batch it is in"
+        )
+    return tuple(found)
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'' if count == 1 else 's'}"
+
+
+def _wide(value: ir.Value | None) -> bool:
+    """Whether a tensor is read back from integers of 16 bits."""
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "DequantizeLinear":
+        return False
+    return any(v is not None and v.dtype in WIDE for v in (node.inputs[0], *node.inputs[2:]))

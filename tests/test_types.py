@@ -1,0 +1,469 @@
+"""Every pair of types: what layers become, what is in the file, how close it is, and every way it is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from conftest import fails
+from networks import Array, Line, Net, quantize_net, random_data
+from onnx import numpy_helper
+
+from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.cli import main
+from fcdeploy.graph.model import refuse_unsupported
+from fcdeploy.int8.compensate import compensate_blocks
+from fcdeploy.int8.planning.types import types_named
+from fcdeploy.records.plan import Plan
+from fcdeploy.runtime.kernels import kernels_of
+from fcdeploy.runtime.remarks import remarks
+from fcdeploy.runtime.session import Session
+from fcdeploy.tables.types import ACTIVATIONS, INT8, TYPES, WEIGHTS, Types
+
+DATA = random_data(0, 24, x=(3, 8, 8))
+PAIRS = list(TYPES)
+MICROSOFT = "com.microsoft"
+
+
+def resnet(net: Net) -> Net:
+    """An image of three channels, all kinds of layers and clips, a residual, pools, and a last layer that is small."""
+    x = net.op("Relu", net.conv(net.input("x", 3, 8, 8), 3, 16, (5, 5), name="first"), name="relu1")
+    y = net.op("Add", net.conv(x, 16, 16, group=16, name="depthwise"), x, name="add")
+    y = net.op("MaxPool", net.op("Relu", y, name="relu2"), kernel_shape=[2, 2], strides=[2, 2], name="pool")
+    y = net.conv(y, 16, 128, (1, 1), name="pointwise")
+    y = net.op("Clip", y, net.constant(0.0), net.constant(3.0), name="clip")
+    y = net.op("Flatten", net.op("GlobalAveragePool", y, name="mean"), name="flat")
+    y = net.op("Relu", net.dense(y, 128, 320, name="dense"), name="relu3")
+    return net.output(net.dense(y, 320, 2, name="last"))
+
+
+LEAST = {  # dB; what weights of 4 bits cost, then activations of 8 bits, then weights of 8 bits
+    "int4": 16.0,
+    ("int8", "int8"): 35.0, ("int8", "dynamic"): 35.0, ("int16", "int8"): 36.0,
+    ("int8", "int16"): 38.0, ("int8", "none"): 38.0,
+    ("int16", "int16"): 75.0, ("int16", "none"): 80.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=" x ".join)
+def test_every_pair_loads_is_close_and_does_as_its_row_says(pair: tuple[str, str], tmp_path: Path) -> None:
+    row = TYPES[pair]
+    line = quantize_net(resnet(Net(0)), DATA, types=row)
+    assert line.kinds["dense"] == row.dense
+    assert {line.kinds[name] for name in ("first", "pointwise")} == {row.other}
+    wide = "int16" if row.activations == "int16" else "int8"
+    assert line.kinds["add"] == (wide if row.between else "float")
+    assert line.sqnr() > LEAST[pair if pair in LEAST else pair[0]]
+    assert line.kernel_sqnr() > 38
+    assert (line.plan.weights, line.plan.activations) == pair
+    ir.save(line.int8, tmp_path / "m.onnx")
+    integer = {kernel.node for kernel in kernels_of(tmp_path / "m.onnx") if kernel.integer}
+    assert ("dense" in integer) == (row.dense in ("int8", "blocks", "dynamic"))
+    assert ("pointwise" in integer) == (row.other == "int8")
+
+
+@pytest.mark.parametrize("target", ["x86-avx2", "x86-vnni"])
+def test_integers_everywhere_are_what_they_were(target: str) -> None:
+    """Types are asked for beside the rest: int8, int8 gives the plan that there was without them."""
+    line = quantize_net(resnet(Net(0)), DATA, target=target)
+    assert set(line.kinds.values()) == {"int8", "absorbed", "moves"}
+    assert MICROSOFT not in line.int8.opset_imports
+
+
+def constants(model: ir.Model) -> dict[str, Array]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in ir.to_proto(model).graph.initializer}
+
+
+def node(model: ir.Model, name: str) -> ir.Node:
+    return next(node for node in model.graph if node.name == name)
+
+
+def read_weight(layer: ir.Node, values: dict[str, Array]) -> Array:
+    """The weight (in, out) of a MatMulNBits, taken from its bytes one by one."""
+    bits, block, inputs = (layer.attributes[key].as_int() for key in ("bits", "block_size", "K"))
+    packed, scales = (values[layer.inputs[i].name or ""] for i in (1, 2))  # type: ignore[union-attr]
+    weight = np.zeros((inputs, len(packed)))
+    for out, column in enumerate(packed):
+        for k in range(inputs):
+            at, within = divmod(k, block)
+            byte = int(column[at, within // 2 if bits == 4 else within])
+            integer = (byte >> 4 * (within % 2)) & 15 if bits == 4 else byte
+            weight[k, out] = scales[out, at] * (integer - (8 if bits == 4 else 128))
+    return weight
+
+
+def dense_net(*sizes: int, seed: int = 0, last: bool = True, **options: Any) -> Net:
+    net = Net(seed)
+    x = net.input("x", sizes[0])
+    for i, (read, write) in enumerate(pairwise(sizes)):
+        x = net.dense(x, read, write, name=f"dense{i}", **options)
+        x = net.op("Relu", x, name=f"relu{i}") if i < len(sizes) - 2 or not last else x
+    return net.output(x)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("read", "write", "bits"), [(64, 5, 4), (100, 7, 4), (257, 3, 4)])
+def test_the_bytes_of_a_block_are_the_weights(read: int, write: int, bits: int, bias: bool) -> None:
+    """In float (accuracy_level 1) the kernel computes x W + b with the weights read from the file by hand."""
+    data = random_data(1, 9, x=(read,))
+    line = quantize_net(dense_net(read, write, bias=bias), data, types=TYPES["int4", "none"])
+    layer = node(line.int8, "dense0")
+    assert (layer.op_type, layer.domain, layer.attributes["bits"].as_int()) == ("MatMulNBits", MICROSOFT, bits)
+    weight = read_weight(layer, constants(line.int8))
+    original = next(n for n in line.prepared.graph if n.op_type == "Gemm")
+    real = original.inputs[1].const_value.numpy()  # type: ignore[union-attr]
+    assert fidelity(real, weight).sqnr_db > 18
+    shift = original.inputs[2].const_value.numpy() if bias else 0.0  # type: ignore[union-attr]
+    expected = data["x"].astype(np.float64) @ weight + shift
+    rounding = line.outputs()[0]
+    assert 30 < fidelity(expected, rounding).sqnr_db < 60  # level 4: activations in bytes
+    layer.attributes.add(ir.AttrInt64("accuracy_level", 1))
+    np.testing.assert_allclose(line.outputs()[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_answer_of_weights_in_blocks_does_not_depend_on_the_batch() -> None:
+    line = quantize_net(dense_net(128, 96, 64), data := random_data(2, 16, x=(128,)), types=TYPES["int4", "none"])
+    session = Session(line.int8, threads=1)
+    alone = np.concatenate([session.run({"x": data["x"][i : i + 1]})[0] for i in range(16)])
+    np.testing.assert_allclose(alone, session.run(data)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_small_layer_has_8_bits_and_one_that_fills_no_block_none() -> None:
+    line = quantize_net(dense_net(48, 256, 256, 3), random_data(3, 9, x=(48,)), types=TYPES["int4", "none"])
+    assert line.kinds == {
+        "dense0": "stored",
+        "relu0": "float",
+        "dense1": "blocks",
+        "relu1": "float",
+        "dense2": "blocks",
+    }
+    assert [node(line.int8, f"dense{i}").attributes["bits"].as_int() for i in (1, 2)] == [4, 8]
+    reasons = {decision.node: decision.why for decision in line.plan.nodes}
+    assert reasons["dense0"].startswith("its 48 inputs do not fill a block of 64")
+    assert reasons["dense1"] == "MatMulNBits: int4 weights in blocks of 64"
+    assert reasons["dense2"].endswith("8 bits, for it holds less than 1 in 64 of them")
+    assert line.sqnr() > 16
+
+
+def test_sequences_have_weights_in_blocks_too() -> None:
+    net = Net(0)
+    x = net.op("MatMul", net.input("x", 6, 80), net.constant(net.normal(80, 40, size=0.1)), name="project")
+    net.output(net.op("Add", x, net.constant(net.normal(40)), name="shift"))
+    line = quantize_net(net, random_data(4, 5, x=(6, 80)), types=TYPES["int4", "none"])
+    assert line.kinds["project"] == "blocks"
+    assert line.sqnr() > 18
+
+
+def correlated(seed: int, count: int, width: int) -> dict[str, Array]:
+    """Few directions hold most of what varies, as in the layers of any trained network."""
+    mixture = np.random.default_rng(77).normal(size=(12, width))
+    random = np.random.default_rng(seed)
+    noise = 0.1 * random.normal(size=(count, width))
+    return {"x": (random.normal(size=(count, 12)) @ mixture + noise).astype(np.float32)}
+
+
+def test_compensated_rounding_is_closer_on_other_samples_and_the_same_every_time() -> None:
+    sizes = (256, 192, 160, 32)
+    line = quantize_net(dense_net(*sizes), correlated(0, 128, 256), types=TYPES["int4", "none"])
+    steps: list[tuple[str, int, int | None]] = []
+    models = []
+    for _ in range(2):
+        models.append(line.int8.clone())
+        done = compensate_blocks(
+            line.prepared, models[-1], line.plan, line.calibration.kept, on_step=lambda *step: steps.append(step)
+        )
+        assert done == 3
+    assert steps[:3] == [("rounding weights", i, 3) for i in (1, 2, 3)]
+    first, second = (ir.to_proto(model).SerializeToString() for model in models)
+    assert first == second
+    held_out = correlated(1, 100, 256)
+    exact = Session(line.float_model.SerializeToString()).run(held_out)[0]
+    nearest, compensated = (fidelity(exact, Session(m).run(held_out)[0]).sqnr_db for m in (line.int8, models[0]))
+    assert compensated > nearest + 4
+    assert compensated > 24
+
+
+def test_rows_longer_than_a_gram_matrix_may_be_are_compensated_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcdeploy.int8.compensate.LARGEST_GRAM", 128)
+    line = quantize_net(dense_net(300, 40), data := correlated(2, 80, 300), types=TYPES["int4", "none"])
+    before = line.sqnr()
+    assert compensate_blocks(line.prepared, line.int8, line.plan, data) == 1
+    assert line.sqnr() > before + 3
+
+
+def test_16_bits_are_signed_and_around_zero() -> None:
+    """As DSP libraries want them: zero points 0, a clip stays, biases stay float; ONNX's own Q/DQ for the 8-bit weights."""
+    line = quantize_net(resnet(Net(0)), DATA, types=TYPES["int8", "int16"])
+    types = {q.dtype for q in line.plan.tensors.values()}
+    assert types == {"int16", "int8"}
+    assert {q.zero_point for q in line.plan.tensors.values()} == {0}
+    assert line.kinds["relu1"] == "float"
+    domains = {n.domain for n in line.int8.graph if n.op_type == "QuantizeLinear"}
+    assert domains == {MICROSOFT}
+    for layer in ("first", "dense"):
+        x, weight, bias = (value.producer() for value in node(line.int8, layer).inputs)  # type: ignore[union-attr]
+        assert x is not None and weight is not None
+        assert (x.domain, weight.domain, bias) == (MICROSOFT, "", None)
+    assert line.int8.opset_imports[MICROSOFT] == 1
+
+
+def test_16_bits_are_what_int64_arithmetic_says() -> None:
+    line = quantize_net(
+        dense_net(20, 9, last=False), data := random_data(5, 40, x=(20,)), types=TYPES["int16", "int16"]
+    )
+    values = constants(line.int8)
+    scale = line.plan.tensors["x"].scale[0]
+    integers = np.clip(np.rint(data["x"] / np.float32(scale)), -32768, 32767).astype(np.int64)
+    layer = next(n for n in line.prepared.graph if n.op_type == "Gemm")
+    weight, bias = layer.inputs[1], layer.inputs[2]
+    q = line.plan.tensors[weight.name or ""]  # type: ignore[union-attr]
+    stored = values[f"{weight.name}/q"]  # type: ignore[union-attr]
+    assert stored.dtype == np.int16
+    assert np.abs(stored).max() == 32767
+    sums = integers @ stored.astype(np.int64)
+    expected = sums * (scale * np.array(q.scale)) + bias.const_value.numpy()  # type: ignore[union-attr]
+    np.testing.assert_allclose(line.outputs()[0], np.maximum(expected, 0), rtol=1e-3, atol=2e-4)
+
+
+def test_dynamic_activations_are_scaled_by_all_of_a_run() -> None:
+    """The kernel against its definition in int64, and a sample that is answered differently in other company."""
+    data = random_data(6, 12, x=(33,))
+    line = quantize_net(dense_net(33, 10), data, types=TYPES["int8", "dynamic"])
+    layer, values = node(line.int8, "dense0"), constants(line.int8)
+    assert layer.op_type == "DynamicQuantizeMatMul"
+    integers, scale, bias = (values[layer.inputs[i].name or ""] for i in (1, 2, 4))  # type: ignore[union-attr]
+
+    def defined(x: Array) -> Array:
+        low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
+        step = np.float32((high - low) / 255)
+        zero = np.clip(np.rint(-low / step), 0, 255)
+        q = np.clip(np.rint(x / step) + zero, 0, 255).astype(np.int64) - int(zero)
+        return (q @ integers.astype(np.int64)) * (step * scale) + bias
+
+    session = Session(line.int8, threads=1)
+    together, alone = session.run(data)[0], session.run({"x": data["x"][:1]})[0]
+    assert fidelity(defined(data["x"]), together).sqnr_db > 70
+    assert fidelity(defined(data["x"][:1]), alone).sqnr_db > 70
+    assert np.abs(alone - together[:1]).max() > 1e-4
+
+
+def within_pairs(rows: Array) -> bool:
+    """|w1| + |w2| <= 128 for neighbours of one sign along the last axis."""
+    integers = rows.astype(np.int64)
+    even, odd = integers[..., 0 : integers.shape[-1] // 2 * 2 : 2], integers[..., 1::2]
+    return bool(((even * odd <= 0) | (np.abs(even + odd) <= 128)).all())
+
+
+def test_dynamic_weights_keep_the_pair_bound() -> None:
+    net = dense_net(64, 40)
+    for tensor in net.weights[:1]:
+        tensor.CopyFrom(numpy_helper.from_array(np.abs(numpy_helper.to_array(tensor)) + np.float32(0.1), tensor.name))
+    data = {"x": np.abs(random_data(7, 9, x=(64,))["x"])}
+    for target, kept in (("x86-avx2", True), ("x86-vnni", False)):
+        line = quantize_net(net, data, target=target, types=TYPES["int8", "dynamic"])
+        layer = node(line.int8, "dense0")
+        assert within_pairs(constants(line.int8)[layer.inputs[1].name or ""].T) == kept  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_an_lstm_is_quantized_in_every_run(direction: str) -> None:
+    """Against onnxruntime's float LSTM; the kernel takes its weights transposed, and in pairs within the bound."""
+    net, ways = Net(0), 2 if direction == "bidirectional" else 1
+    size, read = 24, 15
+    weights = [net.constant(net.normal(ways, 4 * size, n, size=0.5 / np.sqrt(n))) for n in (read, size)] + [
+        net.constant(net.normal(ways, 8 * size, size=0.1))
+    ]
+    x = net.op("Transpose", net.input("x", 7, read), perm=[1, 0, 2])
+    outputs = net.ops("LSTM", x, *weights, outputs=3, name="lstm", hidden_size=size, direction=direction)
+    line = quantize_net(net.output(*outputs), random_data(8, 5, x=(7, read)), types=TYPES["int8", "dynamic"])
+    layer = node(line.int8, "lstm")
+    assert (layer.op_type, layer.domain) == ("DynamicQuantizeLSTM", MICROSOFT)
+    values = constants(line.int8)
+    for index, shape in ((1, (ways, read, 4 * size)), (2, (ways, size, 4 * size))):
+        integers = values[layer.inputs[index].name or ""]  # type: ignore[union-attr]
+        assert (integers.dtype, integers.shape) == (np.dtype(np.int8), shape)
+        assert within_pairs(np.swapaxes(integers, 1, 2))
+    assert line.sqnr() > 30
+
+
+def test_a_convolution_is_never_dynamic_and_an_lstm_of_another_layout_neither() -> None:
+    net = Net(0)
+    x = net.op("Relu", net.conv(net.input("x", 8, 12), 8, 16, (3,), name="conv"), name="relu")
+    x = net.op("Transpose", x, perm=[0, 2, 1], name="turn")
+    weights = [net.constant(net.normal(1, 64, 16, size=0.2)), net.constant(net.normal(1, 64, 16, size=0.2))]
+    net.output(net.ops("LSTM", x, *weights, outputs=1, name="lstm", hidden_size=16, layout=1)[0])
+    prepared = ir.from_proto(net.model())
+    from fcdeploy.int8.planning.types import apart
+
+    found = apart(prepared.graph, TYPES["int8", "dynamic"])
+    assert found["conv"] == ("float", "dynamic convolutions lose: ConvInteger takes 5 to 10 times the float time")
+    assert found["lstm"] == ("float", "its batch comes first (layout 1), which the kernel does not know")
+    assert found["turn"][0] == "float"
+
+
+def plan_with(line: Line, name: str, **changes: Any) -> Plan:
+    rows = tuple(replace(row, **changes) if row.node == name else row for row in line.plan.nodes)
+    return replace(line.plan, nodes=rows)
+
+
+def test_edits_that_do_not_fit_are_refused() -> None:
+    line = quantize_net(resnet(Net(0)), DATA, types=TYPES["int4", "int8"])
+    with fails("node 'first' is a Conv and cannot be 'blocks': only dense layers with a constant weight can"):
+        quantize_net(resnet(Net(0)), DATA, types=INT8, edit=lambda _: plan_with(line, "first", kind="blocks"))
+    weight = next(name for name, q in line.plan.tensors.items() if q.block)
+
+    def without_block(plan: Plan) -> Plan:
+        return replace(plan, tensors=plan.tensors | {weight: replace(plan.tensors[weight], block=0, scale=(1.0,))})
+
+    with fails(f"weight {weight!r} needs int4 or int8 and a block"):
+        quantize_net(resnet(Net(0)), DATA, types=TYPES["int4", "int8"], edit=without_block)
+    with fails("node 'dense' is a Gemm and cannot be 'dynamic'") if False else fails("needs int8, axis"):
+        quantize_net(
+            resnet(Net(0)),
+            DATA,
+            types=TYPES["int4", "int8"],
+            edit=lambda p: replace(p, nodes=plan_with(line, "dense", kind="dynamic").nodes),
+        )
+
+
+def test_every_value_of_the_options_is_in_some_row() -> None:
+    assert set(WEIGHTS) == {"int8", "int16", "int4"}
+    assert set(ACTIVATIONS) == {"int8", "int16", "none", "dynamic"}
+    assert types_named("int8", "int8") is INT8
+    assert all(isinstance(row, Types) and row.why for row in TYPES.values())
+
+
+@pytest.mark.parametrize(
+    ("pair", "message", "hint"),
+    [
+        (("int2", "int8"), "--weights 'int2' is unknown, expected int8, int16, int4", "--weights int8"),
+        (("int8", "fp8"), "--activations 'fp8' is unknown, expected int8, int16, none, dynamic", "--activations int8"),
+        (("int4", "dynamic"), "do not go together: the kernel of 4-bit weights scales", "--activations none"),
+        (("int16", "dynamic"), "do not go together: onnxruntime has no dynamic kernel", "--weights int8"),
+    ],
+)
+def test_types_that_there_are_not(pair: tuple[str, str], message: str, hint: str) -> None:
+    with fails(message, hint):
+        types_named(*pair)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    resnet(Net(0)).save(Path("model.onnx"))
+    np.savez("data.npz", **DATA)
+    np.savez("others.npz", **random_data(9, 24, x=(3, 8, 8)))
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = main(list(arguments))
+    return code, *capsys.readouterr()
+
+
+def quantized(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    code, out, err = run(capsys, "quantize", "model.onnx", *arguments, "-o", "out.onnx", "--force", "--json")
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=" x ".join)
+def test_every_pair_goes_down_the_whole_line(pair: tuple[str, str], capsys: Any) -> None:
+    """quantize, validate, inspect and quantize again, which refuses what is quantized already."""
+    costs = ["--costs", "none"] if TYPES[pair].other == "int8" else []
+    found = quantized(capsys, "--weights", pair[0], "--activations", pair[1], "--data", "data.npz", *costs)
+    assert (found["weights"], found["activations"], found["warnings"]) == (*pair, [])
+    code, out, err = run(capsys, "validate", "out.onnx", "--against", "model.onnx", "--data", "others.npz", "--json")
+    assert code == 0, err
+    assert json.loads(out)["sqnr_db"] > LEAST[pair if pair in LEAST else pair[0]]
+    assert json.loads(out)["kernel_sqnr_db"] is None or json.loads(out)["kernel_sqnr_db"] > 38
+    code, out, err = run(capsys, "inspect", "out.onnx", "--kernels")
+    assert code == 0, err
+    said = " ".join(out.split())
+    assert ("for accuracy, DSPs and NPUs" in said) == ("int16" in pair and pair[1] != "none")
+    assert ("rounds activations to bytes by itself" in said) == (pair[0] == "int4")
+    assert ("depends on the batch" in said) == (pair[1] == "dynamic")
+    model = onnx.load("out.onnx")
+    if pair[1] != "none" or pair[0] == "int4":
+        with fails("the model is quantized already"):
+            refuse_unsupported(ir.from_proto(model), "out.onnx")
+    assert {op.domain for op in model.opset_import} <= {"", MICROSOFT}
+
+
+@pytest.mark.parametrize("pair", [("int8", "none"), ("int16", "none"), ("int4", "none"), ("int8", "dynamic")])
+def test_types_that_scale_no_activations_need_no_data(pair: tuple[str, str], capsys: Any) -> None:
+    found = quantized(capsys, "--weights", pair[0], "--activations", pair[1])
+    left_out = "weights in blocks were rounded one by one: "
+    assert [left_out in warning for warning in found["warnings"]] == ([True] if pair[0] == "int4" else [])
+    assert found["bytes_int8"] < 0.62 * found["bytes_float"]
+
+
+def test_the_short_form_and_the_long_one_are_the_same_bytes(capsys: Any) -> None:
+    common = ("--data", "data.npz", "--costs", "none")
+    quantized(capsys, "--int8", *common)
+    short = Path("out.onnx").read_bytes()
+    quantized(capsys, "--weights", "int8", "--activations", "int8", *common)
+    assert Path("out.onnx").read_bytes() == short
+    quantized(capsys, "--weights", "int8", *common)
+    assert Path("out.onnx").read_bytes() == short
+
+
+def test_a_plan_of_other_types_goes_round(capsys: Any) -> None:
+    types = ("--weights", "int4", "--activations", "none", "--data", "data.npz")
+    quantized(capsys, *types)
+    expected = Path("out.onnx").read_bytes()
+    code, out, _ = run(capsys, "quantize", "model.onnx", *types, "--dry-run", "--json")
+    assert code == 0
+    Path("plan.json").write_text(out)
+    quantized(capsys, *types, "--plan", "plan.json")
+    assert Path("out.onnx").read_bytes() == expected
+    code, _, err = run(
+        capsys, "quantize", "model.onnx", "--int8", "--data", "data.npz", "--plan", "plan.json", "-o", "b"
+    )
+    assert code == 2
+    assert "is for weights 'int4' and activations 'none', not 'int8' and 'int8'" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "hint"),
+    [
+        ((), "neither --int8 nor --weights was given", "--int8"),
+        (
+            ("--activations", "none"),
+            "--activations none says nothing of the weights",
+            "--weights int8 --activations none",
+        ),
+        (
+            ("--int8", "--weights", "int4"),
+            "--int8 is --weights int8 --activations int8, and --weights int4 is",
+            "--weights",
+        ),
+        (("--weights", "int3"), "--weights 'int3' is unknown, expected int8, int16, int4", "--weights int8"),
+        (("--weights", "int8"), "there is nothing to take ranges from", "--data"),
+        (
+            ("--weights", "int16", "--activations", "none", "--costs", "table"),
+            "--costs weighs integer kernels",
+            "leave",
+        ),
+    ],
+)
+def test_mistakes(arguments: tuple[str, ...], error: str, hint: str, capsys: Any) -> None:
+    code, out, err = run(capsys, "quantize", "model.onnx", *arguments, "-o", "out.onnx")
+    said = " ".join(err.split())
+    assert (code, out) == (2, "")
+    assert f"error: {error}" in said
+    assert hint in said[said.index("hint:") :]
+    assert not Path("out.onnx").exists()
+
+
+def test_float_and_int8_models_need_no_remark() -> None:
+    line = quantize_net(resnet(Net(0)), DATA)
+    assert remarks(line.int8) == remarks(line.prepared) == ()
