@@ -1,0 +1,129 @@
+"""The same engine under Ray Serve, for more than one machine: `serve run fcdeploy.serve.ray_app:app source=model.fcd`.
+
+Every replica holds every model and answers the Open Inference Protocol at the same addresses as `fcdeploy serve`; Ray
+spreads requests over replicas and machines, starts and replaces them.  Requests that reach a replica together share a run
+there as they do in one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray import serve
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.serve.engine import Engine
+from fcdeploy.serve.heads import Heads
+from fcdeploy.serve.metrics import Metrics
+from fcdeploy.serve.refusal import RefusedError
+from fcdeploy.serve.routes import Answer, Site, begin, error_answer
+
+Array = np.ndarray[Any, Any]
+DEFAULTS = {"replicas": 1, "threads": 1, "max_batch": 0, "max_body": 64 << 20, "max_requests": 256}
+"""Option -> its value; all are whole numbers. `max_batch` 0 is what runs in 2 ms."""
+
+PASSED = ("inference-header-content-length", "content-encoding", "accept-encoding")
+
+
+def app(args: Mapping[str, Any]) -> serve.Application:
+    """A Ray Serve application that serves `source`: a model, a bundle or a folder, on every machine at the same path.
+
+    `replicas` is how many there are, each with `threads` CPUs; `max_batch`, `max_body` and `max_requests` (of one replica)
+    are those of `fcdeploy serve`.  Raises FcdeployError for an unknown option or a value that is none.
+    """
+    options = dict(DEFAULTS)
+    for name, value in args.items():
+        if name == "source":
+            continue
+        if name not in DEFAULTS:
+            raise FcdeployError(f"option {name!r} is unknown, expected source, {', '.join(DEFAULTS)}", f"{name}=...")
+        if not str(value).isdigit():
+            raise FcdeployError(f"{name} is {str(value)[:40]!r}, expected a whole number", f"{name}={DEFAULTS[name]}")
+        options[name] = int(value)
+    if "source" not in args:
+        raise FcdeployError("there is no source, expected a model, a bundle or a folder", "source=model.onnx")
+    source = str(Path(str(args["source"])).resolve())
+    deployment = serve.deployment(
+        Replica,
+        name="fcdeploy",
+        num_replicas=options["replicas"],
+        ray_actor_options={"num_cpus": options["threads"]},
+        max_ongoing_requests=options["max_requests"],
+        user_config={**options, "source": source},
+    )
+    return deployment.bind()
+
+
+class Replica:
+    """One process of the deployment. Ray calls `reconfigure` before the first request, and with every new configuration."""
+
+    def __init__(self) -> None:
+        self._site: Site | None = None
+        self._heads = Heads()
+
+    async def reconfigure(self, options: Mapping[str, Any]) -> None:
+        """Load the models beside those that run, then take their place. Raises FcdeployError when they cannot be served."""
+        engine = Engine(
+            Path(options["source"]),
+            threads=options["threads"],
+            max_batch=options["max_batch"] or None,
+            max_requests=options["max_requests"],
+        )
+        await engine.start()
+        old, self._site = self._site, Site(engine, Metrics(), options["max_body"])
+        if old is not None:
+            await old.engine.stop()
+
+    async def infer(self, model: str, inputs: Mapping[str, Array], version: str = "") -> dict[str, Array]:
+        """For other deployments, by a handle: all outputs by name. Raises ValueError, which names the mistake."""
+        assert self._site is not None
+        try:
+            return await self._site.engine.infer(model, inputs, version=version)
+        except RefusedError as refusal:
+            raise ValueError(refusal.message) from None
+
+    async def __call__(self, request: Request) -> Response:
+        """Any address of the protocol, over HTTP."""
+        assert self._site is not None
+        begun = time.perf_counter()
+        try:
+            head = self._heads.read(head_of(request))
+            body = await _body(request, self._site.max_body)
+        except RefusedError as refusal:
+            return _response(error_answer(refusal))
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def send(answer: Answer) -> None:
+            if not answered.done():  # the client may have gone
+                answered.set_result(answer)
+
+        begin(self._site, head, body, begun, send)
+        return _response(await answered)
+
+
+def head_of(request: Request) -> bytes:
+    """What the request's head comes to here: its address, and the fields that say how its body is to be read."""
+    raw = request.scope.get("raw_path") or request.url.path.encode()
+    lines = [f"{request.method} {raw.decode('latin-1')} HTTP/1.1", "host: ray"]
+    lines += [f"{name}: {request.headers[name]}" for name in PASSED if name in request.headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > limit:
+            raise RefusedError(413, f"a body of more than {limit} bytes, expected at most that")
+    return bytes(content)
+
+
+def _response(answer: Answer) -> Response:
+    return Response(b"".join(answer.parts), answer.status, dict(answer.fields), answer.kind)
