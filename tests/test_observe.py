@@ -65,7 +65,7 @@ def test_the_same_bytes_for_any_batch_order_and_number_of_threads(
         assert to_bytes(record(model, data, batch=batch)) == expected
     order = np.random.default_rng(1).permutation(45)
     assert to_bytes(record(model, {name: array[order] for name, array in data.items()}, batch=16)) == expected
-    monkeypatch.setattr("fcdeploy.runtime.session.cores", lambda: 1)
+    monkeypatch.setattr("fcdeploy.runtime.session.usable_cores", lambda: 1)
     assert to_bytes(record(model, data, batch=7)) == expected
 
 

@@ -43,11 +43,9 @@ class Command:
 
     def text(self, *arguments: str, command: str = "quantize") -> tuple[int, str, str]:
         self.capsys.readouterr()
-        fixed = (
-            ["quantize", "model.onnx", "--int8", "--costs", "none"]
-            if command == "quantize"
-            else [command, "model.onnx"]
-        )
+        fixed = [command, "model.onnx"]
+        if command == "quantize":
+            fixed += ["--int8", *([] if {"--plan", "--costs"} & set(arguments) else ["--costs", "none"])]
         code = main([*fixed, *arguments])
         out, err = self.capsys.readouterr()
         return code, out, err
@@ -155,7 +153,7 @@ def test_the_same_bytes_from_data_and_from_a_calibration_file(command: Command) 
 def test_the_same_bytes_for_any_number_of_threads(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = command.file("a.onnx")
     for threads in (1, 3):
-        monkeypatch.setattr("fcdeploy.runtime.session.cores", lambda threads=threads: threads)
+        monkeypatch.setattr("fcdeploy.runtime.session.usable_cores", lambda threads=threads: threads)
         assert command.file(f"{threads}.onnx") == expected
 
 

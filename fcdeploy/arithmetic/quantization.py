@@ -37,12 +37,6 @@ def symmetric_qparams(r: Range, dtype: str, why: str = "") -> QParams:
     return QParams(dtype, (float(np.float32(end / highest)),), 0, why=why)
 
 
-def representable(q: QParams) -> Range:
-    """Both ends of what an activation's integers can say."""
-    lowest, highest = LIMITS[q.dtype]
-    return Range(q.scale[0] * (lowest - q.zero_point), q.scale[0] * (highest - q.zero_point))
-
-
 def along(scale: NDArray[np.floating] | tuple[float, ...], axis: int | None, ndim: int) -> NDArray[np.float64]:
     """A scale per index of `axis`, shaped so that it broadcasts over an array of `ndim` axes."""
     values = np.asarray(scale, dtype=np.float64)

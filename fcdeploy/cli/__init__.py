@@ -78,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except FcdeployError as mistake:
         return _failed(mistake)
+    except OSError as mistake:
+        return _failed(_file_trouble(mistake))
     except Exception as defect:
         return _failed(_internal(defect))
     return code if isinstance(code, int) else 0
@@ -88,6 +90,16 @@ def _failed(problem: FcdeployError) -> int:
         traceback.print_exc()
     console.error(problem)
     return 2
+
+
+def _file_trouble(trouble: OSError) -> FcdeployError:
+    """A file that the system does not give, for whatever reason: no room, no permission, a name too long."""
+    if trouble.filename is None or trouble.strerror is None:
+        return _internal(trouble)
+    name = str(trouble.filename)
+    return FcdeployError(
+        f"{name if len(name) < 100 else name[:97] + '...'!r}: {trouble.strerror}", f"ls -l {name[:100]}"
+    )
 
 
 def _internal(defect: Exception) -> FcdeployError:

@@ -30,13 +30,7 @@ from fcdeploy.errors import FcdeployError
     metavar="T",
     help="host, portable, x86-avx2, x86-vnni or arm64: which CPUs the integers are for.",
 )
-@click.option(
-    "--ranges",
-    default="mse",
-    show_default=True,
-    metavar="R",
-    help="mse, minmax, percentile or entropy, from histograms.",
-)
+@click.option("--ranges", metavar="R", help="mse (default), minmax, percentile or entropy, from histograms.")
 @click.option(
     "--effort", default="balanced", show_default=True, metavar="E", help="fast, or balanced: corrects biases."
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +24,25 @@ logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # what it would say of 
 
 ONE_FILE = 1 << 28  # bytes of weights; of more, one message would have to be in memory as a whole, twice
 QUANTIZED_OPS = {
-    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat",
-    "QGemm", "MatMulNBits", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM",
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QGemm", "QAttention",
+    "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulNBits", "MatMulBnb4", "MatMulFpQ4",
+    "QMoE", "GatherBlockQuantized", "QEmbedLayerNormalization",
 }  # fmt: skip
+DATA_SUFFIXES = {
+    ".npy",
+    ".npz",
+    ".csv",
+    ".bin",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+    ".gif",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+}
 
 
 def read_model(path: Path | str) -> ir.Model:
@@ -34,8 +51,12 @@ def read_model(path: Path | str) -> ir.Model:
     Raises FcdeployError when the path is not a readable ONNX model.
     """
     path = Path(path)
-    if not path.exists():
-        raise FcdeployError(f"model {str(path)!r} does not exist", "give the path of an .onnx file")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FcdeployError(f"model {str(path)!r} does not exist", "give the path of an .onnx file") from error
+    except OSError as error:
+        raise FcdeployError(f"model {str(path)[:100]!r}: {error.strerror}", "give the path of an .onnx file") from error
     if path.is_dir():
         raise FcdeployError(f"model {str(path)!r} is a folder, expected an .onnx file", f"ls {path}")
     hint = "fcdeploy export FILE.py:FUNCTION -o model.onnx writes one from a PyTorch module"
@@ -48,6 +69,7 @@ def read_model(path: Path | str) -> ir.Model:
     if "ai.onnx" in model.opset_imports:  # the long name of the standard domain
         model.opset_imports[""] = model.opset_imports.pop("ai.onnx")
     _check_whole(model, str(path))
+    _sort(model, str(path))
     _check_external_data(model, path)
     name_everything(model.graph)
     return model
@@ -110,15 +132,37 @@ def replacing(path: Path, *, force: bool = False) -> Iterator[Path]:
 
 
 def check_output(path: Path, *, force: bool = False, inputs: tuple[Path, ...] = ()) -> None:
-    """Refuse an output that exists, is one of the inputs, or lies in no folder. Called before any long work."""
-    if path.is_dir():
-        raise FcdeployError(f"output {str(path)!r} is a folder, expected a file name", f"-o {path / 'model.onnx'}")
-    if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
-        raise FcdeployError(f"output {str(path)!r} is also an input", "give another name with -o")
+    """Refuse an output that exists, is one of the inputs, or lies in no folder. Called before any long work.
+
+    An input may be a folder of samples, or FILE.py:FUNCTION.
+    """
+    name = str(path) if len(str(path)) < 100 else f"{str(path)[:97]}..."
+    try:
+        kind = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        kind = None
+    except OSError as error:
+        raise FcdeployError(f"output {name!r}: {error.strerror}", "give another name with -o") from error
+    if kind is not None and stat.S_ISDIR(kind):
+        raise FcdeployError(f"output {name!r} is a folder, expected a file name", f"-o {path / 'model.onnx'}")
+    if kind is not None and not stat.S_ISREG(kind):
+        raise FcdeployError(f"output {name!r} is a device or a pipe, expected a file", "give another name with -o")
+    for other in map(_file_of, inputs):
+        if path.resolve() == other.resolve() or (kind is not None and other.exists() and path.samefile(other)):
+            raise FcdeployError(f"output {name!r} is also an input", "give another name with -o")
+        within = kind is not None and path.suffix.lower() in DATA_SUFFIXES and other.is_dir()
+        if within and path.resolve().is_relative_to(other.resolve()):
+            raise FcdeployError(f"output {name!r} is one of the samples in {str(other)!r}", "give another name with -o")
     if not path.parent.is_dir():
         raise FcdeployError(f"folder {str(path.parent)!r} of the output does not exist", f"mkdir -p {path.parent}")
-    if path.exists() and not force:
-        raise FcdeployError(f"output {str(path)!r} exists", "add --force to replace it, or give another name with -o")
+    if kind is not None and not force:
+        raise FcdeployError(f"output {name!r} exists", "add --force to replace it, or give another name with -o")
+
+
+def _file_of(given: Path) -> Path:
+    """The file that was given, FILE.py of FILE.py:FUNCTION."""
+    file, colon, _ = str(given).rpartition(":")
+    return Path(file) if colon and file.endswith(".py") else given
 
 
 def file_hash(path: Path | str) -> str:
@@ -146,11 +190,21 @@ def size_on_disk(files: tuple[Path, ...]) -> int:
     return sum(file.stat().st_size for file in files)
 
 
+def works_on_integers(node: ir.Node) -> bool:
+    """Does the node read or write integers that stand for real numbers?"""
+    return node.op_type in QUANTIZED_OPS or node.op_type.startswith(("QLinear", "QOrdered"))
+
+
+def is_quantized(model: ir.Model) -> bool:
+    """Does any node?"""
+    return any(works_on_integers(node) for node in model.graph.all_nodes())
+
+
 def refuse_unsupported(model: ir.Model, name: str) -> None:
     """Raise when the model is quantized already or uses operators that no table row describes."""
     for node in model.graph.all_nodes():
         where = f"model {name!r}: node {node.name!r}"
-        if node.op_type in QUANTIZED_OPS or node.op_type.startswith("QLinear"):
+        if works_on_integers(node):
             raise FcdeployError(
                 f"{where} is a {node.op_type}: the model is quantized already, expected a float model",
                 "give the float model it was made from",
@@ -264,6 +318,27 @@ def _check_whole(model: ir.Model, name: str) -> None:
         raise FcdeployError(
             f"model {name!r} is broken: {found[0]}", "write it again: fcdeploy export FILE.py:FUNCTION -o model.onnx"
         )
+
+
+def _sort(model: ir.Model, name: str) -> None:
+    """Put every node behind those it reads, as ONNX wants it and not every tool writes it. Raises FcdeployError."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        seen: set[ir.Node] = set()
+        for node in graph:
+            before = (value.producer() for value in node.inputs if value is not None)
+            if any(other is not None and other.graph is graph and other not in seen for other in before):
+                break
+            seen.add(node)
+        else:
+            continue
+        try:
+            model.graph.sort()
+        except ValueError as error:
+            raise FcdeployError(
+                f"model {name!r} is broken: node {node.name or node.op_type!r} reads what is computed from its own output",
+                "write it again: fcdeploy export FILE.py:FUNCTION -o model.onnx",
+            ) from error
+        return
 
 
 def _umask() -> int:

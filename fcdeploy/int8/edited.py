@@ -23,7 +23,7 @@ def plan_from_file(given: Given, file: str | Path) -> Plan:
         raise FcdeployError(f"{source} does not exist", plans.HINT)
     try:
         data = json.loads(Path(file).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FcdeployError(f"{source} cannot be read as JSON: {error}", plans.HINT) from error
     decided = with_bias_scales(given.graph, plans.from_json(data, source))
     if decided.target != given.row.name:

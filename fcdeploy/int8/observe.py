@@ -238,6 +238,11 @@ def _in_order(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iterator[
                 name, layer, tally = constant.name or "", node.name or "", Tally()
                 for _, part in blocks(tensor):
                     tally.add(part.reshape(-1, 1))
-                shape = tuple(int(n) for n in tensor.shape.numpy())
-                yield TensorRecord(name, kind, layer, node.op_type, shape, tally.histogram())
+                shape, found = tuple(int(n) for n in tensor.shape.numpy()), tally.histogram()
+                if found.nonfinite:
+                    raise FcdeployError(
+                        f"{kind} {name!r} of node {layer!r} holds NaN or infinity in {found.nonfinite} places",
+                        "train the network again: its answers mean nothing",
+                    )
+                yield TensorRecord(name, kind, layer, node.op_type, shape, found)
         yield from (records[result.name or ""] for result in node.outputs if result.name in records)

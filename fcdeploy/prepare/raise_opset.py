@@ -8,8 +8,7 @@ from onnx import version_converter
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import name_everything
-
-LOWEST = 13
+from fcdeploy.graph.opset import LOWEST
 
 
 def raise_opset(model: ir.Model) -> bool:

@@ -325,9 +325,11 @@ def _bytes(value: ir.Value, stored: dict[ir.Value, int]) -> int | None:
     shape = _static(value)
     if shape is None:
         return None
+    if value.dtype == ir.DataType.STRING:  # as long as its texts
+        return None
     return prod(shape) * int(stored.get(value, value.dtype.itemsize if value.dtype else 4))
 
 
 def _constant_bytes(value: ir.Value) -> int:
     tensor = ir.convenience.get_const_tensor(value)
-    return 0 if tensor is None else int(tensor.nbytes)
+    return 0 if tensor is None or tensor.dtype == ir.DataType.STRING else int(tensor.nbytes)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import QUANTIZED_OPS, TensorSpec, input_specs, output_specs
+from fcdeploy.graph.model import TensorSpec, input_specs, output_specs
 
 MOVES = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast"}
 UP_TO_ONE = {"Sigmoid", "HardSigmoid"}
@@ -37,11 +37,6 @@ def is_probability(model: ir.Model, output: str) -> bool:
     while node is not None and node.op_type in ("DequantizeLinear", "QuantizeLinear") and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     return node is not None and node.op_type in UP_TO_ONE
-
-
-def is_quantized(model: ir.Model) -> bool:
-    """Does any node work on integers that stand for real numbers?"""
-    return any(node.op_type in QUANTIZED_OPS or node.op_type.startswith("QLinear") for node in model.graph.all_nodes())
 
 
 def _fit(a: TensorSpec, b: TensorSpec, *, dtypes: bool) -> bool:

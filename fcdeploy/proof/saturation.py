@@ -111,13 +111,6 @@ def product_of(node: ir.Node, known: Bounds) -> Product | None:
     return _between_q_and_dq(node, known) if node.op_type in FLOAT_OPS else None
 
 
-def quantized(model: ir.Model) -> bool:
-    """Whether anything in the model is quantized at all."""
-    ops = {node.op_type for node in model.graph.all_nodes()}
-    marks = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", *INTEGER_OPS}
-    return bool(ops & marks) or any(op.startswith("QLinear") for op in ops)
-
-
 def reach(rows: Array, low: Array | int, high: Array | int) -> tuple[int, int, int, int]:
     """Worst pair sum, its limit, how many channels and pairs can overflow.
 

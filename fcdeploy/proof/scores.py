@@ -95,6 +95,11 @@ def choose(name: str | None, outputs: Arrays, labels: Arrays, is_probability: Ca
         )
     label, output = labelled_output(labels, outputs)
     first, values = _squeezed(outputs[output]), np.asarray(labels[label])
+    if name is None and _one_hot(values):
+        raise FcdeployError(
+            f"{label!r} is one-hot, {_free(values)}: classes, or numbers to be predicted",
+            "labels.argmax(axis=1) are class indices; --metric regression takes them as numbers",
+        )
     chosen, why = (name, "as asked for") if name else _default(values)
     why = f"{why}, on output {output!r}"
     if chosen in ("top1", "top5"):
@@ -133,6 +138,14 @@ def decision_of(output: Array, probability: bool, labelled: bool) -> Decision | 
 def decide(decision: Decision, output: Array) -> Array:
     """The decisions (n, ...) that an output makes."""
     return np.asarray(decision(_squeezed(output)))
+
+
+def _one_hot(labels: Array) -> bool:
+    """Rows of a single 1 among zeros, for several classes."""
+    y = _squeezed(labels)
+    if y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind not in "biuf":
+        return False
+    return bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all() and len(y) > 1)
 
 
 def _default(labels: Array) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import IO, Any
 
 from fcdeploy.errors import FcdeployError, first_line
-from fcdeploy.runtime.session import cores
+from fcdeploy.runtime.cpu import usable_cores
 
 Work = Callable[[Any], Iterator[Any]]
 Found = Iterator[tuple[int, Any]]
@@ -56,7 +56,7 @@ def crew(workers: int | None = None, cluster: str | None = None) -> Iterator[Cre
         yield Crew(1, None, _here)
     else:
         assert workers is not None
-        yield Crew(workers, max(1, cores() // workers), _in_processes)
+        yield Crew(workers, max(1, usable_cores() // workers), _in_processes)
 
 
 def _here(work: Work, shards: Sequence[Any]) -> Found:
@@ -180,7 +180,9 @@ def _ray(address: str | None, workers: int | None) -> Iterator[tuple[Any, int]]:
     if ray.is_initialized():
         yield ray, int(ray.cluster_resources().get("CPU", 1))
         return
-    where: dict[str, Any] = {"address": address} if address else {"address": "local", "num_cpus": workers or cores()}
+    where: dict[str, Any] = (
+        {"address": address} if address else {"address": "local", "num_cpus": workers or usable_cores()}
+    )
     try:
         ray.init(
             **where, include_dashboard=None if address else False, log_to_driver=False, logging_level=logging.ERROR

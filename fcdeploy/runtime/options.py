@@ -53,7 +53,7 @@ def parse(text: str | None) -> dict[str, str]:
     hint = f"entries that may travel: {', '.join(ALLOWED)}"
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FcdeployError(f"metadata {KEY!r} is not JSON: {text[:60]!r}", hint) from error
     return checked(found, f"metadata {KEY!r}")
 

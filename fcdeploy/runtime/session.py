@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +12,13 @@ import onnxruntime as ort
 
 from fcdeploy.errors import FcdeployError, first_line
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.runtime.cpu import cpu_flags
+from fcdeploy.runtime.cpu import cpu_flags, usable_cores
 from fcdeploy.runtime.options import needed_here, options_of
 
 if TYPE_CHECKING:  # a bundle is run with numpy and onnxruntime alone
     import onnx_ir as ir
 
-ERRORS_ONLY = 3  # onnxruntime's log severity; its warnings speak of its own rewrites, not of the user's model
-FATAL_ONLY = 4
+FATAL_ONLY = 4  # onnxruntime's log severity; its warnings speak of its own rewrites, and errors are raised
 DTYPES = {
     "float": "float32",
     "double": "float64",
@@ -29,11 +27,6 @@ DTYPES = {
     **{name: name for name in ("int32", "uint32", "int64", "uint64")},
 }
 """Element type as onnxruntime writes it -> NumPy dtype."""
-
-
-def cores() -> int:
-    """CPUs this process may use, which in a container is fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Session:
@@ -63,7 +56,7 @@ class Session:
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = FATAL_ONLY
-        options.intra_op_num_threads = threads or cores()
+        options.intra_op_num_threads = threads or usable_cores()
         options.inter_op_num_threads = 1
         asked = needed_here({**options_of(model), **(entries or {})}, cpu_flags())
         entries = {"session.intra_op.allow_spinning": "0", **asked}

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fcdeploy.arithmetic.needs import needs
+from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import (
     check_output,
     files_of,
@@ -64,6 +65,8 @@ def calibrate(
     files = files_of(graph, path)
     for file in filter(None, (target, table_file)):
         check_output(file, force=force, inputs=(*files, Path(data)))
+    if table_file is not None and table_file.resolve() == target.resolve():
+        raise FcdeployError(f"{str(target)!r} is both the calibration and its table", "give --csv another name")
     begin = time.perf_counter()
     prepare(graph)
     source = open_source(data, input_specs(graph), limit=samples, seed=seed, preprocess=preprocess)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fcdeploy.records.report import Report, Table
-from fcdeploy.runtime.cpu import cpu_flags, cpu_name, detect, target_named
+from fcdeploy.runtime.cpu import cpu_flags, cpu_name, detect, target_named, usable_cores
 from fcdeploy.tables.targets import TARGETS, Target
 
 INSTRUCTIONS = {
@@ -41,7 +41,7 @@ def doctor() -> Report:
     flags, target, host = cpu_flags(), detect(), target_named("host")
     found = {name: bool(flags & set(spelled)) for name, spelled in INSTRUCTIONS.items()}
     problem = _runtime_problem()
-    cores, memory = _cores(), _memory_bytes()
+    cores, memory = usable_cores(), _memory_bytes()
     versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
     extras = _extras()
     values: dict[str, Any] = {
@@ -186,10 +186,6 @@ def _runtime_problem() -> str | None:
     except Exception as error:  # a missing or foreign shared library raises what it likes
         return " ".join(f"{type(error).__name__}: {error}".split())
     return None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory_bytes() -> int | None:

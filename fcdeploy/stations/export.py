@@ -91,8 +91,8 @@ def export(
     started = time.perf_counter()
     step = on_step or (lambda *_: None)
     path = Path(output)
-    sources = [Path(module.rpartition(":")[0])] if isinstance(module, str) else []
-    check_output(path, force=force, inputs=tuple(sources + ([Path(state)] if state else [])))
+    sources = [Path(given) for given in (module, state, data) if isinstance(given, str | Path)]
+    check_output(path, force=force, inputs=tuple(sources))
     _check_opset(opset)
     warning = _need_torch()
     from fcdeploy.pytorch import module as torch_module

@@ -10,11 +10,11 @@ from typing import Any
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import TensorSpec, files_of, input_specs, output_specs, read_model, size_on_disk
+from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, output_specs, read_model, size_on_disk
 from fcdeploy.prepare import work
 from fcdeploy.prepare.work import Layer
 from fcdeploy.proof.exact import Exact, Exactness, exact_layers, verdict
-from fcdeploy.proof.saturation import SATURATES, Proof, prove, quantized
+from fcdeploy.proof.saturation import SATURATES, Proof, prove
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.remarks import remarks
@@ -52,6 +52,9 @@ def inspect(
             "--exact runs the model on samples, and there is no --data" if exact else "--data is for --exact alone",
             f"fcdeploy inspect {path} --exact --data DATA",
         )
+    if not exact and (samples is not None or preprocess is not None):
+        option = "--samples" if samples is not None else "--preprocess"
+        raise FcdeployError(f"{option} is for --exact alone", f"fcdeploy inspect {path} --exact --data DATA")
     network = read_model(path)
     untrusted = refuse_untrusted(network, str(path))
     inputs = input_specs(network)
@@ -206,7 +209,7 @@ def _proofs(network: ir.Model, path: Path) -> list[Proof]:
 
 
 def _check_quantized(network: ir.Model, path: Path, option: str) -> None:
-    if not quantized(network):
+    if not is_quantized(network):
         raise FcdeployError(
             f"model {str(path)!r} is not quantized: {option} is about sums of byte products, and it has none",
             f"fcdeploy quantize {path} --int8 --data DATA -o OUT, then inspect OUT",

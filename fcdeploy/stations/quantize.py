@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ from fcdeploy.samples import Source, open_source
 from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import INT8
 
+METHOD = "mse"  # unless asked for another
 EFFORTS = ("fast", "balanced")
 
 
@@ -68,7 +69,7 @@ def quantize(
     weights: str = "int8",
     activations: str = "int8",
     target: str = "host",
-    ranges: str = "mse",
+    ranges: str | None = None,
     effort: str = "balanced",
     keep_float: Sequence[str] = (),
     plan: str | Path | None = None,
@@ -96,6 +97,10 @@ def quantize(
     graph = read_model(path)
     refuse_unsupported(graph, str(path))
     _check_arguments(output, data or calibration or not types.between, ranges, effort, dry_run)
+    _check_used({"--ranges": ranges, "--costs": costs}, plan is None, "--plan decides already")
+    _check_used(
+        {"--samples": samples, "--seed": seed, "--preprocess": preprocess}, data is not None, "there is no --data"
+    )
     own = files_of(graph, path)
     if output and not dry_run:
         files = (*own, *(Path(file) for file in (data, calibration, plan, costs) if file))
@@ -106,7 +111,9 @@ def quantize(
     if data is not None:
         source = open_source(data, input_specs(graph), limit=samples, seed=seed, preprocess=preprocess)
     recorded, kept = _statistics(graph, own, source, calibration, on_step)
-    start = Given(path, graph, recorded, {} if is_large(graph) else kept, row, ranges, tuple(keep_float), types)
+    start = Given(
+        path, graph, recorded, {} if is_large(graph) else kept, row, ranges or METHOD, tuple(keep_float), types
+    )
     if plan is not None:
         decided, spent = plan_from_file(start, plan), Spent()
     else:
@@ -151,7 +158,7 @@ def _kinds(decided: Plan) -> set[str]:
     return {decision.kind for decision in decided.nodes}
 
 
-def _check_arguments(output: str | Path | None, known: object, ranges: str, effort: str, dry_run: bool) -> None:
+def _check_arguments(output: str | Path | None, known: object, ranges: str | None, effort: str, dry_run: bool) -> None:
     if not known:
         raise FcdeployError(
             "there is nothing to take ranges from: neither --data nor --calibration was given",
@@ -160,10 +167,17 @@ def _check_arguments(output: str | Path | None, known: object, ranges: str, effo
     if output is None and not dry_run:
         raise FcdeployError("there is no output: -o was not given", "-o int8.onnx, or --dry-run to see the plan")
     for option, value, known in (("--ranges", ranges, METHODS), ("--effort", effort, EFFORTS)):
-        if value not in known:
+        if value is not None and value not in known:
             raise FcdeployError(
                 f"{option} {value!r} is unknown, expected {', '.join(known)}", f"{option} {next(iter(known))}"
             )
+
+
+def _check_used(given: Mapping[str, object], used: bool, why: str) -> None:
+    """Raise FcdeployError at an option that was given and would be ignored."""
+    ignored = [option for option, value in given.items() if value is not None and not used]
+    if ignored:
+        raise FcdeployError(f"{ignored[0]} would be ignored: {why}", f"leave {ignored[0]} out")
 
 
 def _statistics(

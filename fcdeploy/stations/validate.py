@@ -12,14 +12,14 @@ from typing import Any
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import TensorSpec, input_specs, read_model
+from fcdeploy.graph.model import TensorSpec, input_specs, is_quantized, read_model
 from fcdeploy.prepare import prepare
 from fcdeploy.proof import layers as tensors
 from fcdeploy.proof import scores
 from fcdeploy.proof.compare import Answers, Arrays, LayerSums, by_layer, compare, kernels
 from fcdeploy.proof.layers import Layer
 from fcdeploy.proof.loss import Loss, agreement, confusion, loss_of, regression
-from fcdeploy.proof.pair import check_same_ends, is_probability, is_quantized
+from fcdeploy.proof.pair import check_same_ends, is_probability
 from fcdeploy.proof.same_data import same_data as watched
 from fcdeploy.proof.scores import Decision, Metric
 from fcdeploy.records.progress import OnStep
@@ -117,8 +117,9 @@ def validate(
     found = _layers(int8, against, samples, step) if layers else None
     report = _report(answers, loss, kernel_db, found, max_drop)
     values = {**report.values, "calibration_samples": None if seen.known is None else seen.shared}
-    flattered = (seen.warning,) if seen.warning else ()
-    return replace(report, values=values, warnings=(*untrusted, *flattered, *report.warnings))
+    notes = [] if is_quantized(int8_model) else [f"{int8.name!r} is not quantized: float is compared with float"]
+    notes += [seen.warning] if seen.warning else []
+    return replace(report, values=values, warnings=(*untrusted, *notes, *report.warnings))
 
 
 def _data(

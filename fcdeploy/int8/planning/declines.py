@@ -101,19 +101,20 @@ def kept_float(graph: ir.Graph, patterns: Sequence[str]) -> dict[str, str]:
     """Node name -> reason, for the nodes that the user wants in float. A pattern that names nothing is a mistake."""
     kept = {}
     for pattern in patterns:
-        by_op = pattern.removeprefix("op:")
-        names = [
-            node.name or ""
-            for node in graph
-            if (
-                fnmatch.fnmatchcase(node.op_type, by_op)
-                if by_op != pattern
-                else fnmatch.fnmatchcase(node.name or "", pattern)
-            )
-        ]
+        names = _fitting(graph, pattern)
         if not names:
             raise FcdeployError(
                 f"--keep-float {pattern!r} fits no node of the model", "fcdeploy inspect MODEL lists the nodes' names"
             )
         kept.update(dict.fromkeys(names, f"kept in float by --keep-float {pattern}"))
     return kept
+
+
+def _fitting(graph: ir.Graph, pattern: str) -> list[str]:
+    """The node of exactly that name, which may hold brackets; else all that the glob, or op:GLOB, fits."""
+    names = [node.name or "" for node in graph]
+    if pattern in names:
+        return [pattern]
+    if pattern.startswith("op:"):
+        return [node.name or "" for node in graph if fnmatch.fnmatchcase(node.op_type, pattern.removeprefix("op:"))]
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
