@@ -50,7 +50,7 @@ def edit(file: Path) -> Costs:
     """Costs by which float is the choice, whatever was measured."""
     found = from_text(file.read_text(), "costs")
     nowhere = Choice(("a", "b"))
-    made = Costs(found.model, "by hand", found.rates, found.nodes, (Trial(nowhere, 0.5, 0.4, 0.6),))
+    made = Costs(found.model, "by hand", found.rates, found.nodes, found.layers, (Trial(nowhere, 0.5, 0.4, 0.6),))
     file.write_text(to_text(made))
     return made
 

@@ -194,7 +194,7 @@ def test_conversions_cost_something_here() -> None:
 
 
 def test_costs_come_back_from_their_file() -> None:
-    costs = Costs("m", "cpu", Rates(0.1, 0.2, 0.3, 1.0), {"a": (1.5, 2.5)}, *TRIALS, 30.5)
+    costs = Costs("m", "cpu", Rates(0.1, 0.2, 0.3, 1.0), {"a": (1.5, 2.5)}, ("a",), *TRIALS, 30.5)
     assert from_text(to_text(costs), "x") == costs
     assert costs.hash == from_text(to_text(costs), "x").hash
 
@@ -243,7 +243,7 @@ def test_a_slow_layer_computes_in_float_from_stored_bytes(folder: Path, capsys: 
     trial = Trial(Choice(("b",)), 0.5, 0.5, 0.5)
     from fcdeploy.graph.model import file_hash
 
-    costs = Costs(file_hash(folder / "model.onnx"), "by hand", FREE, {"b": (1.0, 9.0)}, (trial,))
+    costs = Costs(file_hash(folder / "model.onnx"), "by hand", FREE, {"b": (1.0, 9.0)}, tuple("abcd"), (trial,))
     (folder / "costs.json").write_text(to_text(costs))
     assert quantize("--costs", "costs.json", "-o", "one.onnx", "--json") == 0
     said = json.loads(capsys.readouterr().out)
@@ -264,7 +264,14 @@ def test_a_slow_layer_computes_in_float_from_stored_bytes(folder: Path, capsys: 
 def test_all_weights_stored_is_float_within_the_rounding_of_weights(folder: Path) -> None:
     from fcdeploy.graph.model import file_hash
 
-    costs = Costs(file_hash(folder / "model.onnx"), "by hand", FREE, {}, (Trial(Choice(tuple("abcd")), 0.5, 0.5, 0.5),))
+    costs = Costs(
+        file_hash(folder / "model.onnx"),
+        "by hand",
+        FREE,
+        {},
+        tuple("abcd"),
+        (Trial(Choice(tuple("abcd")), 0.5, 0.5, 0.5),),
+    )
     (folder / "costs.json").write_text(to_text(costs))
     assert quantize("--costs", "costs.json", "-o", "one.onnx") == 0
     exact, found = (Session(folder / name).run({"x": DATA["x"]})[0] for name in ("model.onnx", "one.onnx"))
@@ -281,14 +288,14 @@ def test_what_looked_fastest_and_is_not_falls_back_to_float(folder: Path, capsys
     trials = (Trial(everywhere, 0.95, 0.9, 1.0), Trial(nowhere, 1.0, 0.99, 1.01))
     lost, stands = Trial(everywhere, 1.06, 1.04, 1.08), Trial(nowhere, 1.0, 0.99, 1.01)
     model = file_hash(folder / "model.onnx")
-    (folder / "costs.json").write_text(to_text(Costs(model, "cpu", FREE, {}, trials, (lost, stands))))
+    (folder / "costs.json").write_text(to_text(Costs(model, "cpu", FREE, {}, tuple("abcd"), trials, (lost, stands))))
     assert quantize("--costs", "costs.json", "-o", "one.onnx") == 0
     said = capsys.readouterr().out
     assert "what looked fastest took 1.06 (1.04 to 1.08) of the float time when it was run again" in said
     assert "float is fastest here: integers everywhere take 0.95 of its time; only weights are bytes" in said
     assert not any(kernel.integer for kernel in kernels_of(folder / "one.onnx"))
     slow = Trial(nowhere, 1.05, 1.03, 1.07)
-    (folder / "costs.json").write_text(to_text(Costs(model, "cpu", FREE, {}, trials, (lost, slow))))
+    (folder / "costs.json").write_text(to_text(Costs(model, "cpu", FREE, {}, tuple("abcd"), trials, (lost, slow))))
     assert quantize("--costs", "costs.json", "-o", "two.onnx") == 0
     assert "keep the float model for speed" in capsys.readouterr().out
     assert quantize("--costs", "costs.json", "-o", "three.onnx", "--json") == 0

@@ -30,6 +30,7 @@ CLEAR = (
 CLEAR_ONE = 0.03  # what one scale for all channels must save
 WORTH_ONE = 0.01  # of the time of all integer layers, by estimate, or it is not tried
 ALIKE = 0.03  # of choices this close, the one with most integer nodes is taken
+SURE = 0.7  # of the float time, by what nodes cost: below it integers are faster beyond doubt
 SLOWER = 1.02  # of the float time: beyond it integers are not worth having for speed
 MOST_LOSS_DB = 1.0  # of signal over error of the network, that one scale for all channels may cost it
 PERFECT_DB = 200.0  # where nothing differs: a file of costs holds numbers
@@ -40,21 +41,25 @@ def measured(given: Given, everything: Plan, *, source: str, on_step: OnStep | N
     feeds = {name: array[:1] for name, array in given.samples.items()}
     step: OnStep = on_step or (lambda *_: None)
     step("timing nodes", 0, None)
-    costs = measure_costs(given.graph, given.build(everything), feeds, model_hash=given.recorded.model, source=source)
+    integers = given.build(everything)
+    costs = measure_costs(given.graph, integers, feeds, model_hash=given.recorded.model, source=source)
+    layers = tuple(sorted(node.name or "" for node, _ in int8_layers(given.graph.graph, everything)))
+    costs = replace(costs, layers=layers)
     saved = _worth_one_scale(given, everything, costs)
     choices = _choices(given.graph, everything, given.recorded, costs, saved)
 
     def build(choice: Choice) -> ir.Model:
-        return given.build(planned(given, everything, costs, choice))
+        return integers if choice == Choice() else given.build(planned(given, everything, costs, choice))
 
     accurate, every_db = _accurate(given, choices, build)
     reference = runnable(given.file, given.graph, feeds)
-    trials = try_choices(reference, list(accurate), build, feeds, on_step=step)
-    trials = tuple(replace(trial, sqnr_db=accurate[trial.choice]) for trial in trials)
-    costs = replace(costs, trials=trials, sqnr_db=every_db)
-    last = _nowhere(costs.trials).choice
-    for choice in dict.fromkeys((best_trial(costs.trials).choice, last)):
-        found = replace(confirm(reference, build(choice), choice, feeds, on_step=step), sqnr_db=accurate[choice])
+    if len(accurate) > 1:
+        trials = try_choices(reference, list(accurate), build, feeds, on_step=step)
+        trials = tuple(replace(trial, sqnr_db=accurate[trial.choice]) for trial in trials)
+        costs = replace(costs, trials=trials, sqnr_db=every_db)
+    best = best_trial(costs.trials).choice if costs.trials else Choice()
+    for choice in dict.fromkeys((best, Choice(layers))):
+        found = replace(confirm(reference, build(choice), choice, feeds, on_step=step), sqnr_db=accurate.get(choice))
         costs = replace(costs, confirmed=(*costs.confirmed, found))
         if found.low <= SLOWER:
             break
@@ -77,7 +82,7 @@ def chosen(model: ir.Model, plan: Plan, recorded: Calibration, costs: Costs) -> 
         return costs.confirmed[-1].choice
     if costs.trials:
         return best_trial(costs.trials).choice
-    layers = tuple(node.name or "" for node, _ in int8_layers(model.graph, plan))
+    layers = tuple(sorted(node.name or "" for node, _ in int8_layers(model.graph, plan)))
     splits = ((), tuple(slow_nodes(model.graph, plan, recorded, costs)), layers)
     whole, split, in_float = (cost_of(model.graph, plan, recorded, costs, slow) for slow in splits)
     if split < (1 - CLEAR) * whole or whole > in_float:
@@ -119,14 +124,19 @@ def _choices(
     """Integers everywhere, float everywhere, and the cheapest splits; those with integers with one scale as well.
 
     `saved` are microseconds that one scale saves, by layer: it is tried for all of them, and for those that gain most.
+    Where integers everywhere are faster beyond doubt, only what may be faster still is tried.
     """
-    found = [Choice(), Choice(tuple(sorted(node.name or "" for node, _ in int8_layers(model.graph, plan))))]
+    found = [Choice(), Choice(costs.layers)]
     most = {name: us for name, us in saved.items() if us >= max(saved.values()) / 2}
     for ones in ({}, saved, most) if saved else ({},):
         cheaper = {name: (f, max(i - ones.get(name, 0.0), 0.0)) for name, (f, i) in costs.nodes.items()}
         weighed = replace(costs, nodes=cheaper)
         splits = [slow_nodes(model.graph, plan, recorded, weighed, conversions=factor) for factor in CONVERSIONS]
         found += [Choice(tuple(sorted(split)), tuple(sorted(set(ones) - set(split)))) for split in ({}, *splits)]
+    whole, in_float = (cost_of(model.graph, plan, recorded, costs, slow) for slow in ((), costs.layers))
+    if whole < SURE * in_float:
+        least = (1 - CLEAR / 2) * whole
+        found = [c for c in found if not c.slow or cost_of(model.graph, plan, recorded, costs, c.slow) < least]
     return list(dict.fromkeys(found))
 
 

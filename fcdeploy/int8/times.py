@@ -9,7 +9,7 @@ from pathlib import Path
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import replacing
 from fcdeploy.int8 import cost_cache
-from fcdeploy.int8.fastest import SLOWER, chosen, measured, planned
+from fcdeploy.int8.fastest import SLOWER, best_trial, chosen, measured, planned
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.planning.table import costs_from_table
 from fcdeploy.int8.trial import JUDGED
@@ -106,13 +106,13 @@ def time_lines(spent: Spent) -> Iterator[str]:
     costs = spent.costs
     if costs is None:
         return
-    if not costs.trials:
+    if not costs.trials and not costs.confirmed:
         yield f"times are estimates from the {costs.source}: measure on the CPU itself to be sure"
         return
-    everywhere = min(costs.trials, key=lambda trial: (bool(trial.choice.one_scale), len(trial.choice.slow)))
-    nowhere = max(costs.trials, key=lambda trial: len(trial.choice.slow))
-    taken = (costs.confirmed or costs.trials)[-1 if costs.confirmed else 0]
-    if taken.choice == nowhere.choice and nowhere is not everywhere:
+    tried = (*costs.trials, *costs.confirmed)
+    everywhere = min(tried, key=lambda trial: (bool(trial.choice.one_scale), len(trial.choice.slow)))
+    taken = costs.confirmed[-1] if costs.confirmed else best_trial(costs.trials)
+    if taken.choice.slow and set(taken.choice.slow) >= set(costs.layers):
         yield from _float_is_best(costs, taken, everywhere)
     else:
         yield _integers_pay(taken, everywhere)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.planning.layers import vanishes
 from fcdeploy.int8.walk import chunks
+from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.records.costs import Choice, Costs, Rates, Trial
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.profile import node_times
@@ -25,7 +25,8 @@ Arrays = dict[str, NDArray[Any]]
 Model = Path | bytes | ir.Model
 NODE_US = 1.0  # of a node that runs, whatever it does
 PROFILED_RUNS = range(5, 41)
-PROFILED_SECONDS = 2.0  # of a model's runs for the profile, in which each is run four times
+PROFILED_SECONDS = 2.0  # of all runs for the profile: two models, each with the profiler and without
+FLOAT_NS = 0.03  # for a multiply-accumulate, about
 SECONDS = 0.5  # for each choice that is run
 CONFIRMED_SECONDS = 2.0
 SHAPE = (1, 32, 64, 64)  # what the rates of conversions are measured on: an image of the middle of a network
@@ -34,9 +35,9 @@ JUDGED = 16  # samples on which two forms of a network are compared
 
 def measure_costs(model: ir.Model, int8: ir.Model, feeds: Arrays, *, model_hash: str, source: str) -> Costs:
     """Microseconds of every node of the prepared float model, and of the same node in its int8 form."""
-    float_bytes = _bytes(model)
-    runs = _profiled_runs(Session(float_bytes, threads=1), feeds)
-    in_float = node_times(float_bytes, feeds, runs=runs, threads=1)
+    once = 1e-9 * FLOAT_NS * sum(multiplications_of(model).values())
+    runs = min(max(int(PROFILED_SECONDS / 4 / max(once, 1e-9)), PROFILED_RUNS[0]), PROFILED_RUNS[-1])
+    in_float = node_times(_bytes(model), feeds, runs=runs, threads=1)
     as_integers = node_times(_bytes(int8), feeds, runs=runs, threads=1)
     nodes: dict[str, tuple[float, float]] = {}
     for node in model.graph:
@@ -125,14 +126,6 @@ def _loader(model: Model, feeds: Arrays) -> Load:
         return lambda: session.run(feeds)
 
     return load
-
-
-def _profiled_runs(session: Session, feeds: Arrays) -> int:
-    session.run(feeds)
-    begin = time.perf_counter()
-    session.run(feeds)
-    once = time.perf_counter() - begin
-    return min(max(int(PROFILED_SECONDS / 4 / once), PROFILED_RUNS[0]), PROFILED_RUNS[-1])
 
 
 def _bytes(model: ir.Model) -> bytes:

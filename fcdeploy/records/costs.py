@@ -47,7 +47,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Costs:
-    """Node name -> (microseconds in float, microseconds as integers).
+    """Node name -> (microseconds in float, microseconds as integers); `layers` are those with weights that may be either.
 
     `trials` are the choices that were run against each other, fastest first, if any were.  `confirmed` are those that
     were then taken and run once more, against float alone: the last one stands.  `sqnr_db` is the signal over error
@@ -58,6 +58,7 @@ class Costs:
     source: str  # the CPU and runtime it was measured on, or the table it was taken from
     rates: Rates
     nodes: dict[str, tuple[float, float]]
+    layers: tuple[str, ...] = ()
     trials: tuple[Trial, ...] = ()
     confirmed: tuple[Trial, ...] = ()
     sqnr_db: float | None = None
@@ -82,9 +83,8 @@ def from_text(text: str, source: str) -> Costs:
         nodes = {str(name): (_time(a), _time(b)) for name, (a, b) in data["nodes"].items()}
         rates = Rates(**{name: _time(rate) for name, rate in data["rates"].items()})
         trials, confirmed = (tuple(map(_trial, data[key])) for key in ("trials", "confirmed"))
-        return Costs(
-            str(data["model"]), str(data["source"]), rates, nodes, trials, confirmed, _decibels(data["sqnr_db"])
-        )
+        layers, sqnr_db = tuple(map(str, data["layers"])), _decibels(data["sqnr_db"])
+        return Costs(str(data["model"]), str(data["source"]), rates, nodes, layers, trials, confirmed, sqnr_db)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FcdeployError(f"{source} is not a file of costs: {error}", hint) from error
 
