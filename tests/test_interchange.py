@@ -39,6 +39,7 @@ from fcdeploy.runtime.session import Session
 from fcdeploy.stations.calibrate import calibrate
 from fcdeploy.stations.convert import convert
 from fcdeploy.stations.quantize import quantize
+from fcdeploy.stations.validate import validate
 from fcdeploy.tables.targets import TARGETS
 
 
@@ -458,3 +459,42 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     for tensor in ("relu_out", "x"):
         assert main(["calibration", "show", "c.calib", "--tensor", tensor]) == 0
         assert "nan" not in capsys.readouterr().out
+
+
+def test_a_name_means_what_it_meant_in_the_model(tmp_path: Path) -> None:
+    """Folding a batch normalization moves its result into the convolution: the range of the one, not of the other."""
+    net = Net(3)
+    x = net.conv(net.input("x", 3, 6, 6), 3, 8, name="conv", bias=False)
+    scale = [net.constant(value) for value in (np.full(8, 50.0), np.zeros(8), np.zeros(8), np.ones(8))]
+    x = net.op(
+        "Add", net.op("BatchNormalization", x, *scale, name="norm"), net.conv("x", 3, 8, name="side"), name="add"
+    )
+    model = net.output(net.op("GlobalAveragePool", net.conv(x, 8, 8, name="last"), name="pool")).save(
+        tmp_path / "n.onnx"
+    )
+    np.savez(tmp_path / "d.npz", **DATA)
+    calibrate(model, data=tmp_path / "d.npz")
+    names = ["conv_out", "norm_out"]
+    proto = onnx.load(model)
+    proto.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in names)
+    conv, norm = Session(proto.SerializeToString(), threads=1, optimize=False).run(DATA, names)
+    assert np.abs(norm).max() > 40 * np.abs(conv).max()
+    own = read(tmp_path / "n.calib").tensors
+    assert "conv_out" not in own
+    assert own["norm_out"].histogram.high == pytest.approx(norm.max(), rel=1e-5)
+    ends = {"conv_out": (float(conv.min()), float(conv.max())), "norm_out": (float(norm.min()), float(norm.max()))}
+    (tmp_path / "c.json").write_bytes(write_json(ends))
+    report = convert(tmp_path / "c.json", output=tmp_path / "c.calib", model=model)
+    assert [row["tensor"] for row in report.values["tensors"]] == ["norm_out"]
+    assert report.values["unknown"] == []  # the model has the other, and preparing folds it away
+
+
+def test_a_model_of_imported_ranges_validates(tmp_path: Path) -> None:
+    """It was calibrated on samples that nobody knows, so there is nothing to compare the samples with."""
+    model = network().save(tmp_path / "net.onnx")
+    (tmp_path / "c.json").write_bytes(write_json(truth()))
+    convert(tmp_path / "c.json", output=tmp_path / "c.calib", model=model)
+    quantize(model, output=tmp_path / "q.onnx", calibration=tmp_path / "c.calib", ranges="minmax", costs="none")
+    np.savez(tmp_path / "d.npz", **DATA)
+    report = validate(tmp_path / "q.onnx", against=model, data=tmp_path / "d.npz")
+    assert report.values["calibration_samples"] is None

@@ -5,7 +5,8 @@
 with S diagonal, S > 0.  The factors (arithmetic/weights/equalize.py) are powers of two, and no output changes by a bit.
 Tensors that are added share their channels, and with them the factors: everything that writes one of them is divided,
 everything that reads one is multiplied.  A graph input or output, and whatever is not homogeneous (a Clip at 6, a
-Sigmoid, a bias added to a sum), pins its tensors: they keep their scale.
+Sigmoid, a bias added to a sum), pins its tensors: they keep their scale.  A tensor with a new scale gets a new name, so
+that a range measured under the old one is not taken for its own.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from fcdeploy.prepare.layers import (
 HOMOGENEOUS = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 JOINING = ("Add", "Sub", "Max", "Min", "Sum")
 LARGEST = 2**23  # weights of a layer: larger ones may lie in a file that is never to be read whole
+RESCALED = ".rescaled"
 ROUNDS = 20  # neighbouring tensors share the depthwise layers between them, and settle in a few
 
 
@@ -41,6 +43,7 @@ class Channels:
 
     count: int | None
     pinned: bool = False
+    tensors: list[ir.Value] = field(default_factory=list)
     writers: list[ir.Node] = field(default_factory=list)
     readers: list[ir.Node] = field(default_factory=list)
 
@@ -95,6 +98,8 @@ def _rescale(edits: Edits, group: Channels) -> int:
         return 0
     for node, layer in now.items():
         write_layer(edits, before[node], layer.weight, layer.bias)  # type: ignore[arg-type]
+    for value in group.tensors:
+        value.name = f"{(value.name or '').removesuffix(RESCALED)}{RESCALED}"
     edits.count += 1
     return 1
 
@@ -149,6 +154,7 @@ def _channel_groups(edits: Edits) -> list[Channels]:
     for value in [*edits.graph.inputs, *(value for node in edits.graph for value in node.outputs)]:
         group = groups.setdefault(root(value), Channels(channels_of(value)))
         group.pinned |= value in pinned or value in inner or channels_of(value) != group.count
+        group.tensors.append(value)
         producer = value.producer()
         if is_layer(producer):
             group.writers.append(producer)  # type: ignore[arg-type]

@@ -173,8 +173,10 @@ def fold_into_producer(edits: Edits, node: ir.Node, s: Array, t: Array) -> str |
     if reason is None:
         folded = node.inputs[0]
         assert folded is not None
+        name = node.outputs[0].name
         dropped = edits.bypass(node, folded)
         assert dropped, "the value has one reader, so it is no graph output, and a layer computes it"
+        folded.name = name  # a name means what it meant: ranges that were measured elsewhere are found by it
         edits.count += 1
     return reason
 

@@ -221,7 +221,8 @@ def _sign(int8: ir.Model, recorded: Calibration, decided: Plan, effort: str) -> 
         made |= {"weights": decided.weights, "activations": decided.activations}
     int8.metadata_props["fcdeploy"] = json.dumps(made, separators=(",", ":"))
     weights = sum(value.const_value.nbytes for value in int8.graph.initializers.values() if value.const_value)
-    int8.metadata_props[sketch.KEY] = sketch.to_text(recorded.seen, weights)
+    if recorded.samples:  # ranges that were measured elsewhere come without
+        int8.metadata_props[sketch.KEY] = sketch.to_text(recorded.seen, weights)
     if TARGETS[decided.target].pair_limit is None and not all(proof.safe for proof in prove(int8)):
         options.write(int8, {options.PRECISION: "1"})
     slim(int8)
