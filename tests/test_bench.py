@@ -277,6 +277,17 @@ def test_free_axes_need_a_shape(tmp_path: Path) -> None:
 def test_bad_options(nets: dict[str, Path], tmp_path: Path) -> None:
     with fails("seconds 0 is not positive", "--seconds"):
         bench(nets["int8"], seconds=0)
+    for value in (float("nan"), -1.0):
+        with fails(f"seconds {value} is not positive", "--seconds"):
+            bench(nets["int8"], seconds=value)
+    with fails("seconds inf is more than 86400", "--seconds 86400"):
+        bench(nets["int8"], seconds=float("inf"))
+    with fails("threads 5000 is more than 1024", "--threads 1024"):
+        bench(nets["int8"], threads=5000)
+    with fails("a quarter of this machine", "--batch 1"):
+        bench(nets["int8"], batch=10**12)
+    with fails("'int8.onnx' is quantized and 'float.onnx' is not, expected it the other way round", "--against"):
+        bench(nets["float"], against=nets["int8"])
     with fails("model 'none.onnx' does not exist"):
         bench("none.onnx")
     with fails("the models differ in input 'x'"):

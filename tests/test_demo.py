@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fcdeploy import cli
+from fcdeploy.cli.demo import _verdict
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,6 +29,21 @@ def test_in_a_checkout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         # what the numbers speak of is what lies in the folder
         assert written["bytes_int8"] == (tmp_path / f"{name}.int8.onnx").stat().st_size
         assert written["bytes_int8"] < 0.4 * (tmp_path / f"{name}.onnx").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "verdict"),
+    [
+        (0.67, 0.63, 0.70, "1.5 times faster"),
+        (0.95, 0.94, 0.96, "1.05 times faster"),
+        (0.99, 0.98, 0.995, "as fast"),  # a hundredth is no news
+        (0.90, 0.75, 1.01, "as fast"),
+        (1.01, 1.005, 1.015, "as fast"),
+        (1.30, 1.2, 1.4, "slower: keep it float for speed"),
+    ],
+)
+def test_the_verdict_says_what_the_interval_allows(ratio: float, low: float, high: float, verdict: str) -> None:
+    assert _verdict(ratio, low, high) == verdict
 
 
 def test_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.records.report import Report, Table
 
 NETWORKS = (("lenet5", "digits"), ("dense", "digits64"), ("resnet", "digits"))
+MARGIN = 1.02
 COLUMNS = ("network", "float", "int8", "drop (95 %)", "agree", "SQNR", "file", "time", "verdict")
 
 
@@ -90,10 +91,6 @@ def _whole_line(name: str, data: str, folder: Path, seconds: float) -> dict[str,
 def _row(name: str, values: dict[str, Any]) -> tuple[str, ...]:
     quantized, proof, time = values["quantize"], values["validate"], values["bench"]
     ratio = time["ratio"]
-    if time["ratio_high"] < 1:
-        verdict = f"{1 / ratio:.1f} times faster"
-    else:
-        verdict = "slower: keep it float for speed" if time["ratio_low"] > 1 else "as fast"
     return (
         name,
         f"{100 * proof['float']:.2f} %",
@@ -103,8 +100,15 @@ def _row(name: str, values: dict[str, Any]) -> tuple[str, ...]:
         f"{proof['sqnr_db']:.1f} dB" if proof["sqnr_db"] is not None else "exact",
         f"{quantized['bytes_int8'] / quantized['bytes_float']:.2f}",
         f"{ratio:.2f} ({time['ratio_low']:.2f} .. {time['ratio_high']:.2f})",
-        verdict,
+        _verdict(ratio, time["ratio_low"], time["ratio_high"]),
     )
+
+
+def _verdict(ratio: float, low: float, high: float) -> str:
+    """Only what the interval allows to say; within MARGIN of each other two models are equally fast."""
+    if high < 1 / MARGIN:
+        return f"{1 / ratio:.{1 if ratio < 0.9 else 2}f} times faster"
+    return "slower: keep it float for speed" if low > MARGIN else "as fast"
 
 
 def _say(command: str) -> None:

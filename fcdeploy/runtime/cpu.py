@@ -73,3 +73,12 @@ def _words(path: Path) -> list[str]:
         return path.read_text().split()
     except OSError:
         return []
+
+
+def memory_bytes() -> int | None:
+    """What this process may use: the machine's memory, or less where a container limits it."""
+    limit = [int(word) for word in _words(Path("/sys/fs/cgroup/memory.max")) if word.isdigit()]
+    names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
+    if sys.platform != "win32" and all(name in os.sysconf_names for name in names):
+        limit.append(os.sysconf(names[0]) * os.sysconf(names[1]))
+    return min(limit, default=None)

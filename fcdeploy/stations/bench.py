@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import TensorSpec, files_of, input_specs, read_model, size_on_disk
+from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, read_model, size_on_disk
 from fcdeploy.proof.pair import check_same_ends
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime import feeds
+from fcdeploy.runtime.cpu import memory_bytes
 from fcdeploy.runtime.footprint import Footprint, footprint
 from fcdeploy.runtime.profile import NodeTime, Profile, matched, profiles
 from fcdeploy.runtime.session import Session
@@ -24,6 +26,7 @@ from fcdeploy.runtime.turns import PATIENCE, Ratio, Run, Timed, ratio_of, reload
 
 NAMES = ("int8", "float")  # the model, and what it is compared with
 MEBI = 1 << 20
+MOST = {"threads": 1024, "seconds": 86_400, "max-ratio": 1e6, "interval": 1e6}
 PROFILED = range(20, 201)  # runs for the time of each node
 
 
@@ -93,8 +96,14 @@ def bench(
     models = [read_model(path) for path in paths]
     if len(models) == 2:
         check_same_ends(models[0], models[1], paths[0].name, paths[1].name, dtypes=False)
+        if is_quantized(models[1]) and not is_quantized(models[0]):
+            raise FcdeployError(
+                f"{paths[1].name!r} is quantized and {paths[0].name!r} is not, expected it the other way round",
+                f"fcdeploy bench {paths[1]} --against {paths[0]}",
+            )
     specs = [[feeds.fixed(input_specs(graph), one, shapes) for graph in models] for one in wanted]
     _check_batches(wanted, specs)
+    _check_memory([one for each in specs for one in each])
     sizes = [size_on_disk(files_of(graph, path)) for graph, path in zip(models, paths, strict=True)]
     loading = [_load_ms(path, threads) for path in paths]
     rows = []
@@ -116,6 +125,8 @@ def _check_arguments(against: object, max_ratio: float | None, **positive: float
         name = key.rstrip("_").replace("_", "-")
         if value is not None and not value > 0:
             raise FcdeployError(f"{name} {value} is not positive", f"--{name} 1")
+        if value is not None and value > MOST[name]:
+            raise FcdeployError(f"{name} {value:g} is more than {MOST[name]:g}", f"--{name} {MOST[name]:g}")
 
 
 def _check_batches(wanted: Sequence[int | None], specs: Sequence[Sequence[Sequence[TensorSpec]]]) -> None:
@@ -126,6 +137,19 @@ def _check_batches(wanted: Sequence[int | None], specs: Sequence[Sequence[Sequen
                 f"batches {wanted[same]} and {wanted[index]} give the model the same inputs, "
                 f"{', '.join(map(str, one[0]))}",
                 f"--batch {wanted[same]}",
+            )
+
+
+def _check_memory(specs: Sequence[Sequence[TensorSpec]]) -> None:
+    """Refuse inputs that leave the machine no room for anything else."""
+    memory = memory_bytes()
+    for one in specs:
+        needed = sum(math.prod(n or 0 for n in spec.shape) * spec.dtype.itemsize for spec in one)
+        if memory is not None and needed > memory / 4:
+            raise FcdeployError(
+                f"{', '.join(map(str, one))} takes {needed / 1e9:,.1f} GB, a quarter of this machine's memory is "
+                f"{memory / 4e9:.1f} GB",
+                "--batch 1",
             )
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 import platform
 import re
-import sys
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from fcdeploy.records.report import Report, Table
-from fcdeploy.runtime.cpu import cpu_flags, cpu_name, detect, target_named, usable_cores
+from fcdeploy.runtime.cpu import cpu_flags, cpu_name, detect, memory_bytes, target_named, usable_cores
 from fcdeploy.tables.targets import TARGETS, Target
 
 INSTRUCTIONS = {
@@ -41,7 +38,7 @@ def doctor() -> Report:
     flags, target, host = cpu_flags(), detect(), target_named("host")
     found = {name: bool(flags & set(spelled)) for name, spelled in INSTRUCTIONS.items()}
     problem = _runtime_problem()
-    cores, memory = usable_cores(), _memory_bytes()
+    cores, memory = usable_cores(), memory_bytes()
     versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
     extras = _extras()
     values: dict[str, Any] = {
@@ -186,19 +183,3 @@ def _runtime_problem() -> str | None:
     except Exception as error:  # a missing or foreign shared library raises what it likes
         return " ".join(f"{type(error).__name__}: {error}".split())
     return None
-
-
-def _memory_bytes() -> int | None:
-    """What this process may use: the machine's memory, or less where a container limits it."""
-    limit = [int(line) for line in _lines("/sys/fs/cgroup/memory.max") if line.strip().isdigit()]
-    names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
-    if sys.platform != "win32" and all(name in os.sysconf_names for name in names):
-        limit.append(os.sysconf(names[0]) * os.sysconf(names[1]))
-    return min(limit, default=None)
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text(errors="replace").splitlines()
-    except OSError:
-        return []
