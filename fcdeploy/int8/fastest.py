@@ -25,9 +25,9 @@ from fcdeploy.records.progress import OnStep
 Arrays = dict[str, NDArray[Any]]
 CONVERSIONS = (1.0, 2.0, 0.5)  # of the estimate of converting: it is the coarsest, so choices for these are run
 CLEAR = (
-    0.1  # integers everywhere stay unless a choice saves a tenth of their time, intervals apart: less is noise or whim
+    0.03  # integers everywhere stay unless a choice saves this of their time, intervals apart: less is noise or whim
 )
-CLEAR_ONE = 0.03  # what one scale for all channels must save
+ESTIMATED = 0.1  # what it must save where nothing was run
 WORTH_ONE = 0.01  # of the time of all integer layers, by estimate, or it is not tried
 ALIKE = 0.03  # of choices this close, the one with most integer nodes is taken
 SURE = 0.7  # of the float time, by what nodes cost: below it integers are faster beyond doubt
@@ -85,8 +85,8 @@ def chosen(model: ir.Model, plan: Plan, recorded: Calibration, costs: Costs) -> 
     layers = tuple(sorted(node.name or "" for node, _ in int8_layers(model.graph, plan)))
     splits = ((), tuple(slow_nodes(model.graph, plan, recorded, costs)), layers)
     whole, split, in_float = (cost_of(model.graph, plan, recorded, costs, slow) for slow in splits)
-    if split < (1 - CLEAR) * whole or whole > in_float:
-        return Choice(splits[1] if split < (1 - CLEAR) * in_float else layers)
+    if split < (1 - ESTIMATED) * whole or whole > in_float:
+        return Choice(splits[1] if split < (1 - ESTIMATED) * in_float else layers)
     return Choice()
 
 
@@ -97,7 +97,7 @@ def best_trial(trials: tuple[Trial, ...]) -> Trial:
     if not ones:
         return each
     one = _best_split((*ones, _nowhere(trials)))
-    return one if one.ratio < (1 - CLEAR_ONE) * each.ratio and one.high < each.low else each
+    return one if one.ratio < (1 - CLEAR) * each.ratio and one.high < each.low else each
 
 
 def _best_split(trials: tuple[Trial, ...]) -> Trial:
@@ -135,7 +135,7 @@ def _choices(
         found += [Choice(tuple(sorted(split)), tuple(sorted(set(ones) - set(split)))) for split in ({}, *splits)]
     whole, in_float = (cost_of(model.graph, plan, recorded, costs, slow) for slow in ((), costs.layers))
     if whole < SURE * in_float:
-        least = (1 - CLEAR / 2) * whole
+        least = (1 - ESTIMATED / 2) * whole
         found = [c for c in found if not c.slow or cost_of(model.graph, plan, recorded, costs, c.slow) < least]
     return list(dict.fromkeys(found))
 
