@@ -209,6 +209,14 @@ def test_going_on_after_bad_samples(tmp_path: Path) -> None:
         list(source)
 
 
+def test_a_model_that_insists_on_its_batch_cannot_do_without_a_sample(tmp_path: Path) -> None:
+    source = open_source(with_bad(tmp_path, i3=np.nan), [TensorSpec("x", X.dtype, (5, 2))])
+    with fails(
+        "the model runs batches of exactly 5; after 5 of 9 samples of d.npz, 4 are left", "repair or remove the bad"
+    ):
+        list(batches(skipping(source, []), 5))
+
+
 def test_positions_are_those_in_the_whole(tmp_path: Path) -> None:
     heard: list[Bad] = []
     source = open_source(with_bad(tmp_path, **{f"i{i}": np.nan for i in range(1, 10)}), [X], limit=4, seed=8)

@@ -201,19 +201,22 @@ def batches(source: Source, size: int) -> Iterator[Batch]:
     seen = 0
     for sample in source:
         if group and (len(group) == size or _shapes(sample) != _shapes(group[0])):
-            _check_full(group, fixed, seen, source.name)
+            _check_full(group, fixed, seen, source)
             yield _stack(group)
             group = []
         group.append(sample)
         seen += 1
-    _check_full(group, fixed, seen, source.name)
+    _check_full(group, fixed, seen, source)
     if group:
         yield _stack(group)
 
 
-def _check_full(group: list[Sample], fixed: int | None, seen: int, name: str) -> None:
+def _check_full(group: list[Sample], fixed: int | None, seen: int, source: Source) -> None:
     if fixed and len(group) % fixed:
-        raise checks.ragged(fixed, seen, len(group), name)
+        error = checks.ragged(fixed, seen, len(group), source.name)
+        if source.on_bad is not None:  # the first so many may hold bad ones again
+            error.hint = f"repair or remove the bad samples of {source.name}: this model takes whole batches only"
+        raise error
 
 
 def _shapes(sample: Sample) -> list[tuple[int, ...]]:
