@@ -125,13 +125,14 @@ def test_reports_lie_beside_the_model(model: Path, tmp_path: Path) -> None:
     folder = model.parent
     data = folder / "data.npz"
     calibrate(folder / "net.onnx", data=data, output=tmp_path / "c.calib")
-    plan = quantize(folder / "net.onnx", data=data, dry_run=True, costs="none")
-    (tmp_path / "plan.json").write_text(json.dumps(plan.to_json()))
+    again = tmp_path / "again.onnx"
+    quantize(folder / "net.onnx", data=data, output=again, costs="none", save_plan=tmp_path / "p.json")
+    assert again.read_bytes() == model.read_bytes()
     np.savez(tmp_path / "other.npz", x=x(20))
     report = validate(model, against=folder / "net.onnx", data=tmp_path / "other.npz")
     (tmp_path / "report.json").write_text(json.dumps(report.to_json()))
     found = bundle(
-        model, output=tmp_path / "b.fcd", calibration=tmp_path / "c.calib", plan=tmp_path / "plan.json",
+        model, output=tmp_path / "b.fcd", calibration=tmp_path / "c.calib", plan=tmp_path / "p.json",
         validation=tmp_path / "report.json", name="digits", version="7",
     )  # fmt: skip
     assert found.values["golden_from"] == "calibration"
@@ -139,11 +140,24 @@ def test_reports_lie_beside_the_model(model: Path, tmp_path: Path) -> None:
     assert (stored.manifest.name, stored.manifest.version) == ("digits", "7")
     assert stored.manifest.reports == ("plan", "calibration", "validation")
     assert stored.manifest.weights == ()
-    assert json.loads(stored.read("plan.json")) == plan.values["plan"]
+    assert json.loads(stored.read("plan.json")) == json.loads((tmp_path / "p.json").read_text())
     assert json.loads(stored.read("validation.json")) == report.to_json()
     rows = {row["name"]: row for row in json.loads(stored.read("calibration.json"))["tensors"]}
     seen = np.load(data)["x"]
     assert (rows["x"]["min"], rows["x"]["max"]) == (float(seen.min()), float(seen.max()))
+
+
+def test_the_plan_in_a_bundle_makes_the_model_again(model: Path, tmp_path: Path) -> None:
+    folder = model.parent
+    plan, out = tmp_path / "plan.json", tmp_path / "again.onnx"
+    given: Any = {"data": folder / "data.npz", "output": out, "force": True}
+    quantize(folder / "net.onnx", **given, costs="none", save_plan=plan)
+    quantize(folder / "net.onnx", **given, plan=plan)
+    assert out.read_bytes() == model.read_bytes()
+    with fails("plan.json' exists", "--force"):
+        quantize(folder / "net.onnx", data=folder / "data.npz", output=tmp_path / "new.onnx", save_plan=plan)
+    with fails("--save-plan would be ignored: --dry-run writes nothing"):
+        quantize(folder / "net.onnx", data=folder / "data.npz", dry_run=True, save_plan=plan)
 
 
 def test_reports_of_other_models_are_refused(model: Path, tmp_path: Path) -> None:
@@ -153,13 +167,18 @@ def test_reports_of_other_models_are_refused(model: Path, tmp_path: Path) -> Non
     out = tmp_path / "b.fcd"
     with fails("c.calib' is not the one that the model was made with", "fcdeploy quantize"):
         bundle(model, output=out, calibration=tmp_path / "c.calib")
-    plan = quantize(folder / "net.onnx", data=folder / "data.npz", dry_run=True, target="x86-vnni").to_json()
+    plan = quantize(folder / "net.onnx", data=folder / "data.npz", dry_run=True, keep_float=["first"]).to_json()
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    with fails("is for target 'x86-vnni', the model for ", "--dry-run --json"):
+    with fails("plan.json' is not the one that the model was made by", "--save-plan"):
         bundle(model, output=out, plan=tmp_path / "plan.json")
     with fails("has format 'fcdeploy.quantize/1', expected 'fcdeploy.validate/1'", "fcdeploy validate"):
         bundle(model, output=out, validation=tmp_path / "plan.json")
-    (tmp_path / "no.json").write_text('{"schema": "fcdeploy.validate/1", "passed": false}')
+    report = {"schema": "fcdeploy.validate/1", "passed": False, "hashes": {"int8": "0" * 64}}
+    (tmp_path / "no.json").write_text(json.dumps(report))
+    with fails("no.json' is about another model", "fcdeploy validate"):
+        bundle(model, output=out, validation=tmp_path / "no.json")
+    report["hashes"] = {"int8": hashlib.sha256(model.read_bytes()).hexdigest()}
+    (tmp_path / "no.json").write_text(json.dumps(report))
     assert "did not pass" in bundle(model, output=out, validation=tmp_path / "no.json").warnings[0]
 
 

@@ -17,9 +17,7 @@ from fcdeploy.cli import options
 @click.option("--name", metavar="NAME", help="What it is served as; the file's name up to its first dot by default.")
 @click.option("--version", default="1", show_default=True, metavar="N", help="The version it is served as.")
 @click.option("--calibration", type=options.FILE, metavar="C", help="Put in what was recorded of every tensor.")
-@click.option(
-    "--plan", type=options.FILE, metavar="FILE", help="Put in the plan, as quantize --dry-run --json printed it."
-)
+@click.option("--plan", type=options.FILE, metavar="FILE", help="Put in the plan, from quantize --save-plan.")
 @click.option("--validation", type=options.FILE, metavar="FILE", help="Put in the report of validate --json.")
 @click.option("--samples", type=options.COUNT, metavar="N", help="How many golden samples; 4 by default.")
 @options.data_option(required=False)

@@ -47,6 +47,9 @@ from fcdeploy.errors import FcdeployError
     "measure (anew), or none (take every integer kernel). By default measured once and kept, but for --effort fast "
     "and other CPUs.",
 )
+@click.option(
+    "--save-plan", type=options.FILE, metavar="FILE", help="Write the plan that was carried out, for a bundle."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @options.force_option
 @options.json_option

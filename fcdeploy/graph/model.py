@@ -261,11 +261,6 @@ def _tensors(model: ir.Model) -> Iterator[tuple[str, object]]:
                 yield from ((node.name or node.op_type, tensor) for tensor in attribute.value)
 
 
-def weight_files(model: ir.Model) -> list[str]:
-    """Files that hold weights outside the model's own, as the model names them, sorted."""
-    return sorted({str(t.location) for _, t in _tensors(model) if isinstance(t, ir.ExternalTensor)})
-
-
 def _check_external_data(model: ir.Model, path: Path) -> None:
     """Weights outside the file: relative, inside the model's folder, there, and long enough."""
     folder = path.parent.resolve()

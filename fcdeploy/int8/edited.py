@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import replacing
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.planning.check import check_plan
 from fcdeploy.int8.planning.weigh import with_bias_scales
@@ -39,6 +40,12 @@ def plan_from_file(given: Given, file: str | Path) -> Plan:
         )
     check_plan(given.graph.graph, decided, source)
     return _with_reasons(decided, given.plan({}))
+
+
+def write_plan(file: Path, plan: Plan, *, force: bool) -> None:
+    """The plan as `plan_from_file` reads it."""
+    with replacing(file, force=force) as aside:
+        aside.write_text(json.dumps(plans.to_json(plan), indent=1, ensure_ascii=False) + "\n")
 
 
 def _with_reasons(edited: Plan, made: Plan) -> Plan:

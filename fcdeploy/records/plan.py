@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -89,6 +91,12 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "nodes": [asdict(decision) for decision in plan.nodes],
         "tensors": {name: _row(q) for name, q in plan.tensors.items()},
     }
+
+
+def digest(plan: Plan) -> str:
+    """sha256 of what the plan's JSON says, however it is laid out."""
+    text = json.dumps(to_json(from_json(to_json(plan), "the plan")), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _row(q: QParams) -> dict[str, Any]:

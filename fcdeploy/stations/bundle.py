@@ -16,7 +16,7 @@ from fcdeploy.bundles import golden
 from fcdeploy.bundles import triton as repository
 from fcdeploy.bundles.write import Content, check_bundle_output, json_bytes, write_bundle
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import input_specs, read_model, weight_files
+from fcdeploy.graph.model import files_of, input_specs, model_hash, read_model
 from fcdeploy.graph.opset import RUNTIMES
 from fcdeploy.graph.outline import read_outline
 from fcdeploy.proof.batch_axis import why_not
@@ -36,6 +36,7 @@ from fcdeploy.samples.preprocess import read_preprocess
 
 MODEL, GOLDEN = "model.onnx", "golden.npz"
 RUNS = 4  # golden samples unless --samples says otherwise
+SAVE = "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx --save-plan plan.json writes it"
 REMAKE = "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx"
 
 
@@ -71,7 +72,8 @@ def bundle(
     warnings = list(refuse_untrusted(model, str(path)))
     session = Session(path, threads=1)
     manifest = _manifest(path, model, session, name=name, version=version, preprocess=preprocess)
-    served: dict[str, Content] = {MODEL: path, **_weights(model, path)}
+    files = files_of(model, path)
+    served: dict[str, Content] = {MODEL: path, **_weights(files)}
     if triton is not None:
         why_alone = why_not(read_outline(path))
         text = repository.config(manifest, why_alone=why_alone)
@@ -81,7 +83,7 @@ def bundle(
     reports = {
         "plan": _plan(plan, manifest.made_from),
         "calibration": None if recorded is None else _summary(recorded),
-        "validation": _validation(validation),
+        "validation": _validation(validation, model_hash(files)),
     }
     if reports["validation"] and not reports["validation"].get("passed"):
         warnings.append(f"validation report {str(validation)!r} says that the model did not pass")
@@ -141,17 +143,16 @@ def _made_from(model: ir.Model, name: str) -> dict[str, str]:
         raise FcdeployError(f"model {name!r}: its metadata 'fcdeploy' is {text[:60]!r}", REMAKE) from error
 
 
-def _weights(model: ir.Model, path: Path) -> dict[str, Path]:
+def _weights(files: tuple[Path, ...]) -> dict[str, Path]:
     """Files of weights beside the model, under the names that the model has for them."""
     taken = {MODEL, GOLDEN, "plan.json", "calibration.json", "validation.json"}
-    found = {}
-    for name in weight_files(model):
+    found = {file.relative_to(files[0].parent).as_posix(): file for file in files[1:]}
+    for name in found:
         if not plain(name) or name in taken:
             raise FcdeployError(
-                f"model {str(path)!r} has weights in {name!r}, a name that a bundle cannot hold",
+                f"model {str(files[0])!r} has weights in {name!r}, a name that a bundle cannot hold",
                 "write the model again with weights in 'model.data'",
             )
-        found[name] = path.parent / name
     return found
 
 
@@ -176,17 +177,17 @@ def _summary(recorded: Calibration) -> dict[str, Any]:
 
 
 def _plan(file: str | Path | None, made: Mapping[str, str]) -> dict[str, Any] | None:
+    """The plan, which must be the one that the model was made by; models of other tools do not say."""
     if file is None:
         return None
-    decided = plans.from_json(_json(file, "plan", plans.HINT), f"plan {str(file)!r}")
-    if made and decided.target != made.get("target"):
-        raise FcdeployError(
-            f"plan {str(file)!r} is for target {decided.target!r}, the model for {made.get('target')!r}", plans.HINT
-        )
+    decided = plans.from_json(_json(file, "plan", SAVE), f"plan {str(file)!r}")
+    if made and plans.digest(decided) != made.get("plan"):
+        raise FcdeployError(f"plan {str(file)!r} is not the one that the model was made by", SAVE)
     return plans.to_json(decided)
 
 
-def _validation(file: str | Path | None) -> dict[str, Any] | None:
+def _validation(file: str | Path | None, content: str) -> dict[str, Any] | None:
+    """The report, which must be about the model of this hash."""
     if file is None:
         return None
     hint = "fcdeploy validate INT8 --against FLOAT --data DATA --json > report.json writes one"
@@ -194,6 +195,9 @@ def _validation(file: str | Path | None) -> dict[str, Any] | None:
     schema = report.get("schema") if isinstance(report, dict) else None
     if schema != "fcdeploy.validate/1":
         raise FcdeployError(f"{str(file)!r} has format {str(schema)[:40]!r}, expected 'fcdeploy.validate/1'", hint)
+    about = (report.get("hashes") or {}).get("int8")
+    if about != content:
+        raise FcdeployError(f"validation report {str(file)!r} is about another model", hint)
     return dict(report)
 
 

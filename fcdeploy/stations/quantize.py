@@ -30,7 +30,7 @@ from fcdeploy.graph.outside import beside
 from fcdeploy.graph.weights import is_large
 from fcdeploy.int8.compensate import compensate_blocks
 from fcdeploy.int8.correct import correct_biases
-from fcdeploy.int8.edited import plan_from_file
+from fcdeploy.int8.edited import plan_from_file, write_plan
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.kept import keep_smallest
 from fcdeploy.int8.lean import slim
@@ -43,6 +43,7 @@ from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.proof.exact import with_ties
 from fcdeploy.proof.saturation import prove
 from fcdeploy.records import calibration as calibrations
+from fcdeploy.records import plan as plans
 from fcdeploy.records import sketch
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
@@ -73,6 +74,7 @@ def quantize(
     effort: str = "balanced",
     keep_float: Sequence[str] = (),
     plan: str | Path | None = None,
+    save_plan: str | Path | None = None,
     costs: str | Path | None = None,
     dry_run: bool = False,
     samples: int | None = None,
@@ -89,7 +91,7 @@ def quantize(
     slower as integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table",
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
-    `dry_run` only plans.  Raises FcdeployError.
+    `dry_run` only plans; `save_plan` is a file for the plan that was carried out.  Raises FcdeployError.
     """
     begin = time.perf_counter()
     path = Path(model)
@@ -101,10 +103,12 @@ def quantize(
     _check_used(
         {"--samples": samples, "--seed": seed, "--preprocess": preprocess}, data is not None, "there is no --data"
     )
+    _check_used({"--save-plan": save_plan}, not dry_run, "--dry-run writes nothing, and --json prints the plan")
     own = files_of(graph, path)
     if output and not dry_run:
         files = (*own, *(Path(file) for file in (data, calibration, plan, costs) if file))
-        for written in (Path(output), *([beside(Path(output))] if is_large(graph) else [])):
+        more = [*([beside(Path(output))] if is_large(graph) else []), *([Path(save_plan)] if save_plan else [])]
+        for written in (Path(output), *more):
             check_output(written, force=force, inputs=files)
     changes = prepare(graph)
     source = None
@@ -128,6 +132,8 @@ def quantize(
         size = write_model(int8, aside)
         Session(aside, threads=1, prepack=not start.large)
         kernels = kernels_of(aside)
+    if save_plan is not None:
+        write_plan(Path(save_plan), decided, force=force)
     outcome = Outcome(decided, spent, kernels, macs, size_on_disk(own), size)
     report = report_of(path, out, int8, outcome, begin, warnings)
     return with_ties(report, out, start.samples) if row.name == "portable" and "int8" in _kinds(decided) else report
@@ -216,6 +222,7 @@ def _sign(int8: ir.Model, recorded: Calibration, decided: Plan, effort: str) -> 
         "target": decided.target,
         "effort": effort,
         "costs": decided.costs,
+        "plan": plans.digest(decided),
     }
     if (decided.weights, decided.activations) != (INT8.weights, INT8.activations):
         made |= {"weights": decided.weights, "activations": decided.activations}

@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import TensorSpec, input_specs, is_quantized, read_model
+from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, model_hash, read_model
 from fcdeploy.prepare import prepare
 from fcdeploy.proof import layers as tensors
 from fcdeploy.proof import scores
@@ -116,7 +116,11 @@ def validate(
     kernel_db = min((one.sqnr_db for one in kernel.values()), default=None)
     found = _layers(int8, against, samples, step) if layers else None
     report = _report(answers, loss, kernel_db, found, max_drop)
-    values = {**report.values, "calibration_samples": None if seen.known is None else seen.shared}
+    hashes = {
+        "int8": model_hash(files_of(int8_model, int8)), "float": model_hash(files_of(float_model, against)),
+    }  # fmt: skip
+    seen_before = None if seen.known is None else seen.shared
+    values = {**report.values, "calibration_samples": seen_before, "hashes": hashes}
     notes = [] if is_quantized(int8_model) else [f"{int8.name!r} is not quantized: float is compared with float"]
     notes += [seen.warning] if seen.warning else []
     return replace(report, values=values, warnings=(*untrusted, *notes, *report.warnings))
