@@ -19,7 +19,7 @@ def whole(data: bytes) -> int:
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return 0
-    at = data.lower().find(b"content-length:", 0, end)
+    at = data.lower().find(b"\r\ncontent-length:", 0, end) + 2
     return end + 4 + int(data[at + 15 : data.find(b"\r\n", at)])
 
 

@@ -358,7 +358,6 @@ def test_metrics_count_what_happened(folder: Path) -> None:
         'fcdeploy_requests_total{model="dense",version="1",code="200"} 1',
         'fcdeploy_requests_total{model="dense",version="1",code="400"} 1',
         'fcdeploy_requests_total{code="404"} 1',
-        'fcdeploy_runs_total{model="dense",version="1"} 1',
         'fcdeploy_batch_size_bucket{model="dense",version="1",le="1"} 1',
         'fcdeploy_queue_seconds_count{model="dense",version="1"} 1',
         'fcdeploy_compute_seconds_count{model="dense",version="1"} 1',

@@ -22,6 +22,9 @@ from fcdeploy.serve.refusal import RefusedError
 Array = np.ndarray[Any, Any]
 
 
+Done = Callable[["Request", "list[Array] | RefusedError"], None]
+
+
 class Request:
     """Inputs on their way to a model. `done` is called once, on the loop, with all outputs or with why there are none.
 
@@ -32,20 +35,19 @@ class Request:
         "alone", "arrived", "batch", "bytes", "compute_seconds", "deadline", "done", "feeds", "queue_seconds", "rows",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        feeds: Mapping[str, Array],
-        done: Callable[[Request, list[Array] | RefusedError], None],
-        *,
-        deadline: float = float("inf"),
-    ) -> None:
-        lengths = {array.shape[0] if array.ndim else 0 for array in feeds.values()}
+    def __init__(self, feeds: Mapping[str, Array], done: Done) -> None:
+        size, rows, alone = 0, -1, False
+        for array in feeds.values():
+            size += array.nbytes
+            length = array.shape[0] if array.ndim else 0
+            alone = alone or (rows not in (-1, length))
+            rows = max(rows, length)
         self.feeds = feeds
-        self.alone = len(lengths) != 1
-        self.rows = max(lengths, default=1) or 1
-        self.done: Callable[[Request, list[Array] | RefusedError], None] | None = done
-        self.deadline = deadline
-        self.bytes = sum(array.nbytes for array in feeds.values())
+        self.bytes = size
+        self.rows = max(rows, 1)
+        self.alone = alone
+        self.done: Done | None = done
+        self.deadline = float("inf")
         self.arrived = time.perf_counter()
         self.queue_seconds = self.compute_seconds = 0.0
         self.batch = 0
@@ -97,20 +99,22 @@ class Queue:
         self._planned = False
         if self._running >= self._slots:
             return
-        batch = self._take()
+        batch, rows = self._take()
         if batch:
-            rows = sum(request.rows for request in batch)
             if 0 < rows * self.model.sample_seconds <= INLINE_SECONDS:
-                self._finish(batch, *_compute(self.model, batch))
+                self._finish(batch, rows, *_compute(self.model, batch))
             else:
                 self._running += 1
                 future = self._loop.run_in_executor(self._threads, _compute, self.model, batch)
-                future.add_done_callback(lambda done: self._came_back(batch, done))
+                future.add_done_callback(lambda done: self._came_back(batch, rows, done))
         if self._waiting and not self._planned and self._running < self._slots:
             self._plan()
 
-    def _take(self) -> list[Request]:
-        """The next requests that fit in a run, in their order; those too late are told so, those given up are dropped."""
+    def _take(self) -> tuple[list[Request], int]:
+        """The next requests that fit in a run, in their order, and their samples.
+
+        Those too late are told so, those given up are dropped.
+        """
         batch: list[Request] = []
         rows, now = 0, time.perf_counter()
         while self._waiting:
@@ -129,17 +133,18 @@ class Queue:
             request.queue_seconds = now - request.arrived
             batch.append(request)
             rows += request.rows
-        return batch
+        return batch, rows
 
-    def _came_back(self, batch: list[Request], done: asyncio.Future[tuple[list[Any], float]]) -> None:
+    def _came_back(self, batch: list[Request], rows: int, done: asyncio.Future[tuple[list[Any], float]]) -> None:
         self._running -= 1
         if not done.cancelled():
-            self._finish(batch, *done.result())
+            self._finish(batch, rows, *done.result())
         if self._waiting and not self._planned:
             self._plan()
 
-    def _finish(self, batch: list[Request], results: list[list[Array] | RefusedError], seconds: float) -> None:
-        rows = sum(request.rows for request in batch)
+    def _finish(
+        self, batch: list[Request], rows: int, results: list[list[Array] | RefusedError], seconds: float
+    ) -> None:
         self._on_run(self.model, len(batch), rows, seconds)
         for request, result in zip(batch, results, strict=True):
             request.compute_seconds = seconds

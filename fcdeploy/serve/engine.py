@@ -20,7 +20,7 @@ import numpy as np
 from fcdeploy.errors import FcdeployError
 from fcdeploy.runtime.cpu import usable_cores
 from fcdeploy.runtime.feeds import check
-from fcdeploy.serve.batching import Queue, Request
+from fcdeploy.serve.batching import Done, Queue, Request
 from fcdeploy.serve.models import Model, load
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import Place, Stamp, content, find, stamp
@@ -152,7 +152,7 @@ class Engine:
         self,
         served: Served,
         feeds: Mapping[str, Array],
-        done: Callable[[Request, list[Array] | RefusedError], None],
+        done: Done,
         *,
         timeout: float | None = None,
     ) -> Request:

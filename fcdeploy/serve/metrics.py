@@ -11,6 +11,7 @@ import operator
 import os
 import time
 from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +26,6 @@ SAMPLES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 HELP = {
     "fcdeploy_requests_total": ("counter", "Requests answered, by status code; no model where the address named none."),
     "fcdeploy_rejected_total": ("counter", "Requests turned away because the queue was full."),
-    "fcdeploy_runs_total": ("counter", "Runs of the model."),
     "fcdeploy_load_failures_total": ("counter", "Times that a changed model could not be loaded."),
     "fcdeploy_loads_total": ("counter", "Times that a model was loaded."),
     "fcdeploy_load_seconds": ("gauge", "Time that the last load took, warm-up included."),
@@ -49,53 +49,53 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def add(self, value: float, times: int = 1) -> None:
-        self.counts[bisect_left(self.bounds, value)] += times
-        self.total += value * times
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+class Recorder:
+    """The figures of one version of a model; ('', '') is for requests that named none."""
+
+    def __init__(self) -> None:
+        self.codes: Counter[int] = Counter()
+        self.counters: dict[str, float] = {}
+        self.queue, self.compute, self.samples = Histogram(SECONDS), Histogram(SECONDS), Histogram(SAMPLES)
+
+    def add(self, metric: str) -> None:
+        self.counters[metric] = self.counters.get(metric, 0) + 1
 
 
 class Metrics(Observer):
     """Counts. With `share`, a folder, several processes publish theirs there, and each answers for all."""
 
     def __init__(self, share: Path | None = None, worker: int = 0) -> None:
-        self._numbers: dict[Key, float] = {}
-        self._histograms: dict[Key, Histogram] = {}
+        self._of: defaultdict[tuple[str, str], Recorder] = defaultdict(Recorder)
         self._share = share
         self._worker = worker
         self._started = time.time()
 
-    def count(self, name: str, version: str, code: int) -> None:
-        key = ("fcdeploy_requests_total", name, version, str(code))
-        self._numbers[key] = self._numbers.get(key, 0) + 1
+    def count(self, key: tuple[str, str], code: int) -> None:
+        self._of[key].codes[code] += 1
 
     def ran(self, model: Model, requests: int, rows: int, seconds: float) -> None:  # noqa: ARG002
-        self._add("fcdeploy_runs_total", model.name, model.version)
-        self._histogram("fcdeploy_compute_seconds", model, SECONDS).add(seconds)
-        self._histogram("fcdeploy_batch_size", model, SAMPLES).add(rows)
+        recorder = self._of[model.key]
+        recorder.compute.add(seconds)
+        recorder.samples.add(rows)
 
     def answered(self, model: Model, request: Request) -> None:
-        self._histogram("fcdeploy_queue_seconds", model, SECONDS).add(request.queue_seconds)
+        self._of[model.key].queue.add(request.queue_seconds)
 
     def rejected(self, model: Model) -> None:
-        self._add("fcdeploy_rejected_total", model.name, model.version)
+        self._of[model.key].add("fcdeploy_rejected_total")
 
     def loaded(self, model: Model) -> None:
-        self._add("fcdeploy_loads_total", model.name, model.version)
-        self._numbers["fcdeploy_load_seconds", model.name, model.version, ""] = model.load_seconds
+        recorder = self._of[model.key]
+        recorder.add("fcdeploy_loads_total")
+        recorder.counters["fcdeploy_load_seconds"] = model.load_seconds
 
     def failed_load(self, name: str, version: str) -> None:
-        self._add("fcdeploy_load_failures_total", name, version)
-
-    def _add(self, metric: str, name: str, version: str) -> None:
-        key = (metric, name, version, "")
-        self._numbers[key] = self._numbers.get(key, 0) + 1
-
-    def _histogram(self, metric: str, model: Model, bounds: tuple[float, ...]) -> Histogram:
-        key = (metric, model.name, model.version, "")
-        found = self._histograms.get(key)
-        if found is None:
-            found = self._histograms[key] = Histogram(bounds)
-        return found
+        self._of[name, version].add("fcdeploy_load_failures_total")
 
     def text(self, *, waiting: int, ready: bool) -> bytes:
         """The page, of all processes that share."""
@@ -116,15 +116,26 @@ class Metrics(Observer):
                     yield json.loads(path.read_text())
 
     def _snapshot(self, waiting: int, ready: bool) -> dict[str, Any]:
-        numbers = self._numbers | {
-            ("fcdeploy_waiting_requests", "", "", ""): waiting,
-            ("fcdeploy_ready", "", "", ""): int(ready),
-            ("process_start_time_seconds", "", "", ""): self._started,
-            ("process_cpu_seconds_total", "", "", ""): sum(os.times()[:2]),
-            **{(name, "", "", ""): value for name, value in _process().items()},
+        of_process = {
+            "fcdeploy_waiting_requests": waiting,
+            "fcdeploy_ready": int(ready),
+            "process_start_time_seconds": self._started,
+            "process_cpu_seconds_total": sum(os.times()[:2]),
+            **_process(),
         }
-        histograms = [[*key, h.bounds, h.counts, h.total] for key, h in self._histograms.items()]
-        return {"numbers": [[*key, value] for key, value in numbers.items()], "histograms": histograms}
+        numbers: list[list[Any]] = [[name, "", "", "", value] for name, value in of_process.items()]
+        histograms: list[list[Any]] = []
+        for (name, version), recorder in self._of.items():
+            numbers += [["fcdeploy_requests_total", name, version, str(k), n] for k, n in recorder.codes.items()]
+            numbers += [[metric, name, version, "", value] for metric, value in recorder.counters.items()]
+            for metric, found in (
+                ("fcdeploy_queue_seconds", recorder.queue),
+                ("fcdeploy_compute_seconds", recorder.compute),
+                ("fcdeploy_batch_size", recorder.samples),
+            ):
+                if any(found.counts):
+                    histograms.append([metric, name, version, "", found.bounds, found.counts, found.total])
+        return {"numbers": numbers, "histograms": histograms}
 
 
 def _process() -> dict[str, float]:

@@ -47,6 +47,10 @@ class Model:
     sample_seconds: float
     load_seconds: float
 
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.name, self.version
+
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """All outputs, in the order of `outputs`."""
         return self.session.run(feeds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fcdeploy.serve.heads import END, Chunks, Head, Heads
@@ -17,13 +17,6 @@ from fcdeploy.serve.routes import Answer, Site, begin, error_answer
 
 PIPELINED = 64  # requests of one connection that may wait for answers
 LINGER = 2.0  # seconds in which a refused client may still send; closing at once could destroy the answer on its way
-REASONS = {
-    200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed",
-    408: "Request Timeout", 413: "Content Too Large", 415: "Unsupported Media Type", 431: "Request Header Fields Too Large",
-    500: "Internal Server Error", 503: "Service Unavailable", 504: "Gateway Timeout",
-}  # fmt: skip
-STATUS = {code: f"HTTP/1.1 {code} {reason}\r\n".encode() for code, reason in REASONS.items()}
-JSON = STATUS[200] + b"Content-Type: application/json\r\nContent-Length: "
 
 
 @dataclass(frozen=True)
@@ -37,14 +30,16 @@ class Limits:
     connections: int = 1024
 
 
-@dataclass(slots=True)
 class Slot:
-    """The place of a request's answer in the order of answers."""
+    """The place of a request's answer in the order of answers; with the `last` the connection ends."""
 
-    head: Head | None
-    begun: float = field(default_factory=time.perf_counter)
-    answer: bytes | None = None
-    last: bool = False
+    __slots__ = ("answer", "begun", "head", "last")
+
+    def __init__(self, head: Head | None, *, last: bool) -> None:
+        self.head = head
+        self.last = last
+        self.begun = time.perf_counter()
+        self.answer: bytes | None = None
 
 
 class Connection(asyncio.Protocol):
@@ -215,7 +210,7 @@ class Connection(asyncio.Protocol):
         slot = Slot(None, last=True)
         self._deaf = slot.begun
         self._slots.append(slot)
-        self._site.count("", "", refusal.status)
+        self._site.metrics.count(("", ""), refusal.status)
         self._fill(slot, error_answer(refusal))
 
     def _fill(self, slot: Slot, answer: Answer) -> None:
@@ -252,17 +247,14 @@ class Connection(asyncio.Protocol):
 def _bytes(answer: Answer, slot: Slot) -> bytes:
     """The answer as it goes over the wire."""
     head, parts = slot.head, answer.parts
-    length = str(len(parts[0]) if len(parts) == 1 else sum(map(len, parts))).encode()
-    if answer.plain and not slot.last and not (head is not None and (head.old or head.method == "HEAD")):
-        return b"".join((JSON, length, END, *parts))
-    fields = [STATUS[answer.status], b"Content-Type: ", answer.kind.encode(), b"\r\nContent-Length: ", length]
-    fields += [f"\r\n{name}: {value}".encode() for name, value in answer.fields]
+    length = b"Content-Length: %d" % sum(map(len, parts))
     if slot.last:
-        fields.append(b"\r\nConnection: close")
+        length += b"\r\nConnection: close"
     elif head is not None and head.old:
-        fields.append(b"\r\nConnection: keep-alive")
-    body = () if head is not None and head.method == "HEAD" else parts
-    return b"".join((*fields, END, *body))
+        length += b"\r\nConnection: keep-alive"
+    if head is not None and head.method == "HEAD":
+        parts = ()
+    return b"".join((answer.lead, length, END, *parts))
 
 
 def _line(slot: Slot, answer: Answer, transport: Any) -> dict[str, Any]:
@@ -277,5 +269,5 @@ def _line(slot: Slot, answer: Answer, transport: Any) -> dict[str, Any]:
         "status": answer.status,
         "bytes": sum(map(len, answer.parts)),
         "seconds": round(time.perf_counter() - slot.begun, 6),
-        **answer.notes,
+        **(answer.notes or {}),
     }

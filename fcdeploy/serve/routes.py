@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from fcdeploy import __version__
 from fcdeploy.serve.batching import Array, Request
-from fcdeploy.serve.engine import Engine
+from fcdeploy.serve.engine import Engine, Served
 from fcdeploy.serve.heads import Head
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.models import Model
@@ -22,18 +23,31 @@ from fcdeploy.serve.tensors import decode, describe, encode
 SMALL = 1024  # bytes of an answer that compressing would not make faster
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 WINDOW = {"gzip": 31, "deflate": 15}  # zlib's name for the two
+REASONS = {
+    200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed",
+    408: "Request Timeout", 413: "Content Too Large", 415: "Unsupported Media Type", 431: "Request Header Fields Too Large",
+    500: "Internal Server Error", 503: "Service Unavailable", 504: "Gateway Timeout",
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
+def lead(status: int, kind: str, *fields: tuple[str, object]) -> bytes:
+    """How an answer begins, but for its length and what becomes of the connection."""
+    lines = [f"HTTP/1.1 {status} {REASONS[status]}", f"Content-Type: {kind}", *(f"{n}: {v}" for n, v in fields)]
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+JSON, BINARY = "application/json", "application/octet-stream"
+PLAIN = {status: lead(status, JSON) for status in REASONS}
+
+
+@dataclass(slots=True)
 class Answer:
-    """A response. `plain` is 200 with JSON and nothing special; `notes` go to the access log."""
+    """A response: how it begins and the parts of its body; `notes` go to the access log."""
 
     status: int
     parts: Sequence[bytes]
-    kind: str = "application/json"
-    fields: tuple[tuple[str, str], ...] = ()
-    plain: bool = False
-    notes: dict[str, Any] = field(default_factory=dict)
+    lead: bytes
+    notes: dict[str, Any] | None = None
 
 
 Send = Callable[[Answer], None]
@@ -54,39 +68,34 @@ class Site:
     def full(self) -> bool:
         return self.held > self.max_held
 
-    def count(self, name: str, version: str, code: int) -> None:
-        self.metrics.count(name, version, code)
-
 
 def begin(site: Site, head: Head, body: bytes | bytearray, begun: float, send: Send) -> None:
     """Answer a request, now or, when a model must run for it, later on the loop. Raises nothing."""
-    model: Model | None = None
+    key = ("", "")
     try:
         if head.coding:
             body = inflate(body, head.coding, site.max_body)
-        if head.route.what != "infer":
-            answer = _simple(site, head)
-        else:
-            if site.draining and not site.engine.models():
-                raise RefusedError(503, "the server is stopping, expected another one", retry_after=1)
-            model = site.engine.find(head.route.name, head.route.version).model
-            _infer(site, head, body, begun, send)
+        if head.route.what == "infer":
+            served = site.engine.find(head.route.name, head.route.version)
+            key = served.model.key
+            _infer(site, served, head, body, begun, send)
             return
+        answer = _simple(site, head)
     except RefusedError as refusal:
         answer = error_answer(refusal)
     except Exception as defect:  # a mistake of ours must not take the connection, or the server, with it
         answer = error_answer(RefusedError(500, f"internal {type(defect).__name__}: {defect}"))
-    site.count(model.name if model else "", model.version if model else "", answer.status)
+    site.metrics.count(key, answer.status)
     send(answer)
 
 
 def error_answer(refusal: RefusedError) -> Answer:
-    fields: tuple[tuple[str, str], ...] = ()
+    start = PLAIN[refusal.status]
     if refusal.retry_after:
-        fields = (("Retry-After", str(refusal.retry_after)),)
+        start = lead(refusal.status, JSON, ("Retry-After", refusal.retry_after))
     if refusal.status == 401:
-        fields = (("WWW-Authenticate", "Bearer"),)
-    return Answer(refusal.status, [orjson.dumps({"error": refusal.message})], fields=fields)
+        start = lead(401, JSON, ("WWW-Authenticate", "Bearer"))
+    return Answer(refusal.status, [orjson.dumps({"error": refusal.message})], start)
 
 
 def inflate(body: bytes | bytearray, coding: str, limit: int) -> bytes:
@@ -103,21 +112,19 @@ def inflate(body: bytes | bytearray, coding: str, limit: int) -> bytes:
     return found
 
 
-def _infer(site: Site, head: Head, body: bytes | bytearray, begun: float, send: Send) -> None:
-    served = site.engine.find(head.route.name, head.route.version)
+def _infer(site: Site, served: Served, head: Head, body: bytes | bytearray, begun: float, send: Send) -> None:
     model = served.model
     feeds, wanted = decode(model, body, head.header_length)
 
     def done(request: Request, result: list[Array] | RefusedError) -> None:
-        notes: dict[str, Any] = {}
         if isinstance(result, RefusedError):
             answer = error_answer(result)
         else:
             parts, header_length = encode(model, result, wanted)
+            answer = _packed(parts, header_length, head.accepts)
             if site.log is not None:
-                notes = _notes(model, request)
-            answer = _packed(parts, header_length, head.accepts, notes)
-        site.count(model.name, model.version, answer.status)
+                answer.notes = _notes(model, request)
+        site.metrics.count(model.key, answer.status)
         send(answer)
 
     timeout = None if wanted.timeout is None else wanted.timeout - (time.perf_counter() - begun)
@@ -135,17 +142,21 @@ def _notes(model: Model, request: Request) -> dict[str, Any]:
     }
 
 
-def _packed(parts: list[bytes], header_length: int | None, accepts: str, notes: dict[str, Any]) -> Answer:
-    """The parts of an answer with the fields that say what they are, compressed where the client takes it."""
-    fields: tuple[tuple[str, str], ...] = ()
-    kind = "application/json"
+def _packed(parts: list[bytes], header_length: int | None, accepts: str) -> Answer:
+    """The parts of an answer behind what says what they are, compressed where the client takes it."""
+    if not accepts or sum(map(len, parts)) <= SMALL:
+        return Answer(200, parts, PLAIN[200] if header_length is None else _binary_lead(header_length))
+    fields: tuple[tuple[str, object], ...] = (("Content-Encoding", accepts), ("Vary", "Accept-Encoding"))
     if header_length is not None:
-        fields, kind = (("Inference-Header-Content-Length", str(header_length)),), "application/octet-stream"
-    if accepts and sum(map(len, parts)) > SMALL:
-        packer = zlib.compressobj(1, zlib.DEFLATED, WINDOW[accepts])
-        parts = [b"".join([*map(packer.compress, parts), packer.flush()])]
-        fields = (*fields, ("Content-Encoding", accepts), ("Vary", "Accept-Encoding"))
-    return Answer(200, parts, kind, fields, plain=not fields, notes=notes)
+        fields = (("Inference-Header-Content-Length", header_length), *fields)
+    packer = zlib.compressobj(1, zlib.DEFLATED, WINDOW[accepts])
+    parts = [b"".join([*map(packer.compress, parts), packer.flush()])]
+    return Answer(200, parts, lead(200, JSON if header_length is None else BINARY, *fields))
+
+
+@lru_cache(256)
+def _binary_lead(header_length: int) -> bytes:
+    return lead(200, BINARY, ("Inference-Header-Content-Length", header_length))
 
 
 def _simple(site: Site, head: Head) -> Answer:
@@ -158,7 +169,7 @@ def _simple(site: Site, head: Head) -> Answer:
         return _ready(ready)
     if what == "metrics":
         page = site.metrics.text(waiting=engine.requests, ready=ready)
-        return Answer(200, [page], "text/plain; version=0.0.4; charset=utf-8")
+        return Answer(200, [page], lead(200, "text/plain; version=0.0.4; charset=utf-8"))
     if what == "server":
         return _json({"name": "fcdeploy", "version": __version__, "extensions": EXTENSIONS})
     if what == "models":
@@ -201,8 +212,9 @@ def _config(model: Model) -> dict[str, Any]:
 
 def _ready(ready: bool, model: Model | None = None) -> Answer:
     named = {"name": model.name} if model else {}
-    return _json({**named, "ready": ready}) if ready else Answer(503, [orjson.dumps({**named, "ready": False})])
+    status = 200 if ready else 503
+    return Answer(status, [orjson.dumps({**named, "ready": ready})], PLAIN[status])
 
 
 def _json(value: Any) -> Answer:
-    return Answer(200, [orjson.dumps(value)], plain=True)
+    return Answer(200, [orjson.dumps(value)], PLAIN[200])
