@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -24,11 +25,14 @@ def parse_bytes(option: str, text: str) -> int:
 
 
 @click.command("serve")
-@click.argument("source", type=options.FILE, metavar="MODEL|FOLDER")
+@click.argument("source", type=options.FILE, metavar="MODEL|BUNDLE|FOLDER")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all of them.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option(
     "--grpc-port", type=click.IntRange(0, 65535), metavar="N", help="Serve gRPC there as well; 0 takes a free one."
+)
+@click.option(
+    "--workers", type=options.COUNT, metavar="N", default=1, show_default=True, help="Processes that share the address."
 )
 @click.option("--threads", type=options.COUNT, metavar="N", default=1, show_default=True, help="Threads of one run.")
 @click.option(
@@ -103,32 +107,31 @@ def parse_bytes(option: str, text: str) -> int:
 @click.option("--access-log", is_flag=True, help="A JSON line on stdout for every request.")
 @options.json_option
 def command(
-    source: Path, host: str, port: int, grpc_port: int | None, threads: int, max_batch: int | None,
+    source: Path, host: str, port: int, grpc_port: int | None, workers: int, threads: int, max_batch: int | None,
     max_delay_us: int, max_queue: int, max_queue_bytes: str, queue_timeout: float, max_body: str,
     max_connections: int, read_timeout: float, idle_timeout: float, drain_timeout: float, poll: float,
     token_file: Path | None, tls_cert: Path | None, tls_key: Path | None, access_log: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Serve models over HTTP: Open Inference Protocol v2, JSON and binary tensors.
 
-    MODEL is an .onnx file; FOLDER holds NAME.onnx files or NAME/VERSION/model.onnx.  Needs the extra `serve`.
+    MODEL is an .onnx file; FOLDER holds such files, bundles, or NAME/VERSION/model.onnx.  Needs the extra `serve`.
     """
-    try:
-        from fcdeploy.serve.protocol import Limits
-        from fcdeploy.serve.run import Settings, serve_forever
+    needed = {"serve": ("httptools", "orjson", "simdjson", "uvloop"), "grpc": () if grpc_port is None else ("grpc",)}
+    for extra, modules in needed.items():
+        for module in modules:
+            if find_spec(module) is None:
+                raise FcdeployError(
+                    f"serve needs {module!r}, which is not installed", f"pip install 'fcdeploy[{extra}]'"
+                )
+    from fcdeploy.serve.settings import Limits, Settings
+    from fcdeploy.serve.workers import serve_forever
 
-        if grpc_port is not None:
-            import fcdeploy.serve.rpc  # noqa: F401
-    except ModuleNotFoundError as error:
-        extra = "serve" if grpc_port is None else "serve,grpc"
-        raise FcdeployError(
-            f"serve needs {error.name!r}, which is not installed", f"pip install 'fcdeploy[{extra}]'"
-        ) from error
     limits = Limits(
         body=parse_bytes("--max-body", max_body), read_seconds=read_timeout, idle_seconds=idle_timeout,
         connections=max_connections,
     )  # fmt: skip
     settings = Settings(
-        source, limits, host=host, port=port, grpc_port=grpc_port, threads=threads, max_batch=max_batch,
+        source, limits, host=host, port=port, grpc_port=grpc_port, workers=workers, threads=threads, max_batch=max_batch,
         max_delay=max_delay_us / 1e6, max_queue=max_queue, max_queue_bytes=parse_bytes("--max-queue-bytes", max_queue_bytes),
         queue_seconds=queue_timeout, token_file=token_file, tls_cert=tls_cert, tls_key=tls_key, access_log=access_log,
         poll=poll, drain=drain_timeout,

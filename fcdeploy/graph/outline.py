@@ -55,22 +55,25 @@ class Outline:
     opset: int
 
 
-def read_outline(path: Path | str) -> Outline:
-    """Raises FcdeployError when the file is no ONNX model, or is damaged."""
-    path = Path(path)
+def read_outline(model: Path | str | bytes) -> Outline:
+    """Of a file, or of its bytes. Raises FcdeployError when it is no ONNX model, or is damaged."""
+    path = Path("model" if isinstance(model, bytes) else model)
     try:
+        if isinstance(model, bytes):
+            return _model(model)
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             return _model(mapped)
     except (OSError, ValueError, IndexError, struct.error, RecursionError) as error:
         raise FcdeployError(f"{str(path)!r} is not an ONNX model, or is damaged", f"fcdeploy inspect {path}") from error
 
 
+Data = mmap.mmap | bytes
 Span = tuple[int, int]
 Value = int | Span
 """What a field holds: a number as it is written, or where its bytes begin and end."""
 
 
-def _model(data: mmap.mmap) -> Outline:
+def _model(data: Data) -> Outline:
     graph: Span | None = None
     opset = 1
     for number, value in _fields(data, (0, len(data))):
@@ -104,7 +107,7 @@ def _model(data: mmap.mmap) -> Outline:
     return Outline(tuple(nodes), fed, outputs, constants, opset)
 
 
-def _node(data: mmap.mmap, span: Span) -> Node:
+def _node(data: Data, span: Span) -> Node:
     inputs, outputs, attributes, texts, subgraphs = [], [], {}, {3: "", 4: "", 7: ""}, 0
     for number, value in _fields(data, span):
         if number == 1:
@@ -122,7 +125,7 @@ def _node(data: mmap.mmap, span: Span) -> Node:
     return Node(texts[4], texts[7], texts[3], tuple(inputs), tuple(outputs), attributes, subgraphs)
 
 
-def _attribute(data: mmap.mmap, span: Span) -> tuple[str, int | float | str | tuple[int, ...] | Constant | None]:
+def _attribute(data: Data, span: Span) -> tuple[str, int | float | str | tuple[int, ...] | Constant | None]:
     """Its name, and its value; None for graphs and for lists of anything but integers."""
     name, found = "", None
     integers: list[int] = []
@@ -146,7 +149,7 @@ def _attribute(data: mmap.mmap, span: Span) -> tuple[str, int | float | str | tu
     return name, tuple(integers) if listed else found
 
 
-def _tensor(data: mmap.mmap, span: Span) -> tuple[str, Constant]:
+def _tensor(data: Data, span: Span) -> tuple[str, Constant]:
     name, location, dims, kind, raw = "", "", [], 0, None
     integers: list[int] = []
     for number, value in _fields(data, span):
@@ -175,7 +178,7 @@ def _tensor(data: mmap.mmap, span: Span) -> tuple[str, Constant]:
     return name, Constant(tuple(dims), values, location)
 
 
-def _value_info(data: mmap.mmap, span: Span) -> tuple[str, Dims]:
+def _value_info(data: Data, span: Span) -> tuple[str, Dims]:
     """ValueInfoProto.type.tensor_type.shape.dim; () where there is no shape."""
     name, dims = "", []
     for number, value in _fields(data, span):
@@ -187,7 +190,7 @@ def _value_info(data: mmap.mmap, span: Span) -> tuple[str, Dims]:
     return name, tuple(dims)
 
 
-def _axis(data: mmap.mmap, span: Span) -> int | str | None:
+def _axis(data: Data, span: Span) -> int | str | None:
     for number, value in _fields(data, span):
         if number == 1 and isinstance(value, int):
             return _signed(value)
@@ -196,7 +199,7 @@ def _axis(data: mmap.mmap, span: Span) -> int | str | None:
     return None
 
 
-def _inside(data: mmap.mmap, span: Span, *path: int) -> Iterator[Span]:
+def _inside(data: Data, span: Span, *path: int) -> Iterator[Span]:
     """The messages at this path of field numbers below a message."""
     for number, value in _fields(data, span):
         if number == path[0] and isinstance(value, tuple):
@@ -206,7 +209,7 @@ def _inside(data: mmap.mmap, span: Span, *path: int) -> Iterator[Span]:
                 yield from _inside(data, value, *path[1:])
 
 
-def _fields(data: mmap.mmap, span: Span) -> Iterator[tuple[int, Value]]:
+def _fields(data: Data, span: Span) -> Iterator[tuple[int, Value]]:
     """Number and value of each field of the message that lies there."""
     at, end = span
     while at < end:
@@ -228,7 +231,7 @@ def _fields(data: mmap.mmap, span: Span) -> Iterator[tuple[int, Value]]:
         at += length
 
 
-def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
+def _varint(data: Data, at: int) -> tuple[int, int]:
     result = shift = 0
     while True:
         byte = data[at]
@@ -241,7 +244,7 @@ def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
             raise ValueError("a number of more than 64 bits")
 
 
-def _integers(data: mmap.mmap, value: Value) -> list[int]:
+def _integers(data: Data, value: Value) -> list[int]:
     """A repeated integer field: one number, or many packed."""
     if isinstance(value, int):
         return [_signed(value)]
@@ -263,6 +266,6 @@ def _span(value: Value) -> Span:
     return value
 
 
-def _text(data: mmap.mmap, value: Value) -> str:
+def _text(data: Data, value: Value) -> str:
     start, end = _span(value)
     return data[start:end].decode(errors="replace")

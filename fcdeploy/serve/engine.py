@@ -42,9 +42,9 @@ class Served:
 class Engine:
     """Serves what lies at `source`.
 
-    `threads` is for each run; `max_batch` and `max_delay` (seconds) are for `fcdeploy.serve.batching`; at most
-    `max_requests` and `max_bytes` of inputs wait or run at a time.  `say` gets a line about every load and reload,
-    `observer` the figures (`fcdeploy.serve.metrics`).
+    `threads` is for each run, `workers` how many processes share the cores; `max_batch` and `max_delay` (seconds) are
+    for `fcdeploy.serve.batching`; at most `max_requests` and `max_bytes` of inputs wait or run at a time.  `say` gets a
+    line about every load and reload, `observer` the figures (`fcdeploy.serve.metrics`).
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Engine:
         source: Path,
         *,
         threads: int = 1,
+        workers: int = 1,
         max_batch: int | None = None,
         max_delay: float = 0.0,
         max_requests: int = 1024,
@@ -62,7 +63,7 @@ class Engine:
     ) -> None:
         self.source = source
         self.threads = threads
-        self.at_once = max(1, usable_cores() // threads)
+        self.at_once = max(1, usable_cores() // (threads * workers))
         self.ready = False
         self._max_batch, self._max_delay = max_batch, max_delay
         self._max_requests, self._max_bytes = max_requests, max_bytes
@@ -222,9 +223,7 @@ class Engine:
     def _load(self, place: Place) -> Served:
         before = stamp(place)
         hashed = content(place)
-        model = load(
-            place.path, name=place.name, version=place.version, threads=self.threads, max_batch=self._max_batch
-        )
+        model = load(place, threads=self.threads, max_batch=self._max_batch)
         if stamp(place) != before:
             raise FcdeployError(f"model {str(place.path)!r} changed while it was loaded", "replace files by renaming")
         queue = Queue(

@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from fcdeploy.bundles.golden import DIFFERENT
+from fcdeploy.bundles.load import load_bundle
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.outline import read_outline
+from fcdeploy.graph.outline import Outline, read_outline
 from fcdeploy.proof.batch_axis import why_not
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import draw
 from fcdeploy.runtime.session import Session
+from fcdeploy.serve.repository import Place
 
 Array = np.ndarray[Any, Any]
 INLINE_SECONDS = 0.002  # a run up to here costs less on the loop than handing it to a thread and back
@@ -56,17 +59,15 @@ class Model:
         return self.session.run(feeds)
 
 
-def load(path: Path, *, name: str, version: str, threads: int = 1, max_batch: int | None = None) -> Model:
+def load(place: Place, *, threads: int = 1, max_batch: int | None = None) -> Model:
     """Load, warm up, and find out how many samples may share a run: at most `max_batch`, else what runs in 2 ms.
 
-    Raises FcdeployError when the file is no model, or one whose inputs and outputs cannot be served.
+    A bundle's golden samples must come out as they did where it was made, but for rounding ties.  Raises FcdeployError
+    when the file is no model, or one whose answers are others here, or whose inputs and outputs cannot be served.
     """
     begun = time.perf_counter()
-    outline = read_outline(path)
-    for constant in outline.constants.values():
-        if constant.location:
-            _beside(path, constant.location)
-    session = Session(path, threads=threads)
+    name = place.name
+    session, outline = _open_bundle(place, threads) if place.bundle else _open(place.path, threads)
     inputs, outputs = session.input_specs, session.output_specs
     for spec in (*inputs, *outputs):
         if spec.dtype.kind == "O":
@@ -84,19 +85,34 @@ def load(path: Path, *, name: str, version: str, threads: int = 1, max_batch: in
         if not alone:
             largest, alone = _try_batches(session, samples, seconds, max_batch)
     return Model(
-        name, version, session, {spec.name: spec for spec in inputs}, {spec.name: spec for spec in outputs},
+        name, place.version, session, {spec.name: spec for spec in inputs}, {spec.name: spec for spec in outputs},
         largest, alone, seconds, time.perf_counter() - begun,
     )  # fmt: skip
 
 
-def _beside(path: Path, location: str) -> None:
-    """Weights outside the file must lie in its folder."""
+def _open(path: Path, threads: int) -> tuple[Session, Outline]:
+    """A file; weights outside it must lie in its folder."""
+    outline = read_outline(path)
     folder = path.parent.resolve()
-    if Path(location).is_absolute() or not (folder / location).resolve().is_relative_to(folder):
-        raise FcdeployError(
-            f"model {str(path)!r}: weights lie in {location!r}, outside the model's folder",
-            "keep them beside the model",
-        )
+    for constant in outline.constants.values():
+        if constant.location and not (folder / constant.location).resolve().is_relative_to(folder):
+            raise FcdeployError(
+                f"model {str(path)!r}: weights lie in {constant.location!r}, outside the model's folder",
+                "keep them beside the model",
+            )
+    return Session(path, threads=threads), outline
+
+
+def _open_bundle(place: Place, threads: int) -> tuple[Session, Outline]:
+    """A bundle whose hashes and golden samples hold."""
+    bundle = load_bundle(place.path, threads=threads)
+    for difference in bundle.compare():
+        if difference.kind == DIFFERENT:
+            raise FcdeployError(
+                f"bundle {str(place.path)!r}: output {difference.output!r} is not the golden one on this CPU",
+                f"fcdeploy verify {place.path}",
+            )
+    return bundle.session, read_outline(bundle.stored.read(bundle.manifest.model))
 
 
 def _free_axis(inputs: Sequence[TensorSpec]) -> str:

@@ -8,26 +8,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 from fcdeploy.serve.heads import END, Chunks, Head, Heads
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.routes import Answer, Site, begin, error_answer
+from fcdeploy.serve.settings import Limits
 
 PIPELINED = 64  # requests of one connection that may wait for answers
 LINGER = 2.0  # seconds in which a refused client may still send; closing at once could destroy the answer on its way
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one client may take: bytes of a body and a head, seconds for a whole request and between two."""
-
-    body: int = 64 << 20
-    head: int = 16 << 10
-    read_seconds: float = 10.0
-    idle_seconds: float = 75.0
-    connections: int = 1024
 
 
 class Slot:

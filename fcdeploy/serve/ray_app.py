@@ -126,4 +126,5 @@ async def _body(request: Request, limit: int) -> bytes:
 
 
 def _response(answer: Answer) -> Response:
-    return Response(b"".join(answer.parts), answer.status, dict(answer.fields), answer.kind)
+    fields = dict(line.split(": ", 1) for line in answer.lead.decode().splitlines()[1:])
+    return Response(b"".join(answer.parts), answer.status, fields)

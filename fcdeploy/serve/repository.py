@@ -1,38 +1,39 @@
-"""Which models lie where: a file, a folder of files, or a Triton repository (NAME/VERSION/model.onnx)."""
+"""Which models lie where: a file, a bundle, a folder of both, or a Triton repository (NAME/VERSION/model.onnx)."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fcdeploy.bundles.read import open_bundle
 from fcdeploy.errors import FcdeployError
+from fcdeploy.records.manifest import MANIFEST, NAME, VERSION
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-VERSION = re.compile(r"[1-9][0-9]{0,17}")
 Stamp = tuple[tuple[str, int, int, int], ...]
 """Name, time of change in ns, bytes and inode of every file that a place reads."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A version of a model and its file. Requests name models; only what was found here can be named."""
+    """A version of a model and its file or bundle. Requests name models; only what was found here can be named."""
 
     name: str
     version: str
     path: Path
+    bundle: bool = False
 
 
 def find(source: Path) -> list[Place]:
     """Everything that SOURCE holds, sorted. Raises FcdeployError where that is nothing, or not servable by its name."""
     if not source.exists():
-        raise FcdeployError(f"{str(source)!r} does not exist", "give an .onnx file, or a folder of them")
+        raise FcdeployError(f"{str(source)!r} does not exist", "give an .onnx file, a bundle, or a folder of them")
     found = sorted(_places(source), key=lambda place: (place.name, int(place.version)))
     if not found:
         raise FcdeployError(
-            f"folder {str(source)!r} holds no models, expected NAME.onnx or NAME/VERSION/model.onnx", f"ls {source}"
+            f"folder {str(source)!r} holds no models, expected NAME.onnx, bundles or NAME/VERSION/model.onnx",
+            f"ls {source}",
         )
     for place in found:
         if not NAME.fullmatch(place.name):
@@ -48,25 +49,39 @@ def find(source: Path) -> list[Place]:
 
 
 def _places(source: Path) -> Iterator[Place]:
+    if found := _place(source):
+        yield found
+        return
     if source.is_file():
         yield Place(source.stem, "1", source)
         return
     for child in sorted(source.iterdir()):
         if child.name.startswith("."):
             continue
-        if child.is_file() and child.suffix == ".onnx":
-            yield Place(child.stem, "1", child)
+        if found := _place(child):
+            yield found
         elif child.is_dir():
             for version in sorted(child.iterdir()):
                 if VERSION.fullmatch(version.name) and (version / "model.onnx").is_file():
                     yield Place(child.name, version.name, version / "model.onnx")
 
 
+def _place(path: Path) -> Place | None:
+    """A model file or a bundle; None for anything else."""
+    if path.is_file() and path.suffix == ".onnx":
+        return Place(path.stem, "1", path)
+    if (path / MANIFEST).is_file() or (path.is_file() and path.suffix in (".zip", ".fcd")):
+        manifest = open_bundle(path).manifest
+        return Place(manifest.name, manifest.version, path, bundle=True)
+    return None
+
+
 def stamp(place: Place) -> Stamp:
     """Changes whenever a file of the model does; cheap enough to ask every second. () when it is gone."""
+    path = place.path
     try:
-        files = [place.path, *sorted(place.path.parent.glob(f"{place.path.name}*"))]
-        known = [(path.name, path.stat()) for path in dict.fromkeys(files) if path.is_file()]
+        files = sorted(path.rglob("*")) if path.is_dir() else [path, *sorted(path.parent.glob(f"{path.name}*"))]
+        known = [(str(file), file.stat()) for file in dict.fromkeys(files) if file.is_file()]
         return tuple((name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in known)
     except OSError:
         return ()
@@ -76,6 +91,6 @@ def content(place: Place) -> str:
     """sha256 over the same files, which tells a change from a copy of the same."""
     total = hashlib.sha256()
     for name, *_ in stamp(place):
-        with (place.path.parent / name).open("rb") as file:
+        with Path(name).open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()

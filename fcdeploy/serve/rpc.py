@@ -92,7 +92,7 @@ class Calls:
             code = refusal.status
             raise
         finally:
-            self.site.count(model.name, model.version, code)
+            self.site.metrics.count(model.key, code)
         answer = self.messages["ModelInferResponse"](model_name=model.name, model_version=model.version, id=request.id)
         write_outputs(answer, outputs, raw=bool(request.raw_input_contents))
         return answer

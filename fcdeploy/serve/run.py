@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 from fcdeploy.errors import FcdeployError
@@ -13,42 +12,21 @@ from fcdeploy.records.report import Report
 from fcdeploy.runtime.cpu import usable_cores
 from fcdeploy.serve.engine import Engine
 from fcdeploy.serve.metrics import Metrics
-from fcdeploy.serve.protocol import Limits
 from fcdeploy.serve.routes import Site
-from fcdeploy.serve.server import Stop, listen, read_token, run, serve, tls, write_log
+from fcdeploy.serve.server import Stop, read_token, run, serve, tls, write_log
+from fcdeploy.serve.settings import Settings, Worker
+from fcdeploy.serve.sockets import bound
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The options of the command, checked; seconds and bytes."""
-
-    source: Path
-    limits: Limits
-    host: str = "127.0.0.1"
-    port: int = 8000
-    grpc_port: int | None = None
-    threads: int = 1
-    max_batch: int | None = None
-    max_delay: float = 0.0
-    max_queue: int = 1024
-    max_queue_bytes: int = 1 << 28
-    queue_seconds: float = 30.0
-    token_file: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    access_log: bool = False
-    poll: float = 1.0
-    drain: float = 30.0
-
-
-def serve_forever(
-    settings: Settings, *, say: Callable[[str], None], on_ready: Callable[[Report], None] = lambda _: None
+def serve_one(
+    settings: Settings, *, say: Callable[[str], None], on_ready: Callable[[Report], None], worker: Worker | None = None
 ) -> None:
-    """Serve until SIGTERM or SIGINT; `on_ready` gets what is served, and where. Raises FcdeployError when it cannot begin."""
-    metrics = Metrics()
+    """Serve in this process until SIGTERM or SIGINT; `worker` says which of several it is."""
+    metrics = Metrics(worker.share, worker.index) if worker else Metrics()
     engine = Engine(
         settings.source,
         threads=settings.threads,
+        workers=settings.workers,
         max_batch=settings.max_batch,
         max_delay=settings.max_delay,
         max_requests=settings.max_queue,
@@ -59,11 +37,11 @@ def serve_forever(
     )
     token = read_token(settings.token_file) if settings.token_file else None
     context = certificate(settings)
-    sock = listen(settings.host, settings.port)
+    sock = bound(settings.host, settings.port, shared=worker is not None)
     host, port = sock.getsockname()[:2]
     if host not in ("127.0.0.1", "::1") and token is None:
         say(f"warning: {host} can be reached from other machines, and no --token-file was given")
-    say(plan(settings.threads, engine.at_once))
+    say(plan(settings.threads, engine.at_once, settings.workers))
     address = f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
     rpc_address: list[str] = []
@@ -72,8 +50,8 @@ def serve_forever(
         from fcdeploy.serve.rpc import start_rpc
 
         pem = (settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
-        server, bound = await start_rpc(site, settings.host, settings.grpc_port or 0, token=token, tls=pem)
-        rpc_address.append(f"{f'[{host}]' if ':' in host else host}:{bound}")
+        server, rpc_port = await start_rpc(site, settings.host, settings.grpc_port or 0, token=token, tls=pem)
+        rpc_address.append(f"{f'[{host}]' if ':' in host else host}:{rpc_port}")
         say(f"serving gRPC on {rpc_address[0]}")
         return server.stop  # type: ignore[no-any-return]
 
@@ -81,15 +59,15 @@ def serve_forever(
         say(f"serving on {address}")
         on_ready(Report("serve", {**described(engine, address), "grpc": rpc_address[0] if rpc_address else None}))
 
-    run(
-        serve(
-            engine, sock, metrics=metrics, limits=settings.limits, token=token, context=context,
-            max_held=settings.max_queue_bytes, poll=settings.poll, drain=settings.drain,
-            log=write_log if settings.access_log else None,
-            on_ready=ready, also=None if settings.grpc_port is None else rpc,
-        )
-    )  # fmt: skip
-    say("stopped")
+    with closing(sock):
+        run(
+            serve(
+                engine, sock, metrics=metrics, limits=settings.limits, token=token, context=context,
+                max_held=settings.max_queue_bytes, poll=settings.poll, drain=settings.drain,
+                log=write_log if settings.access_log else None,
+                on_ready=ready, also=None if settings.grpc_port is None else rpc,
+            )
+        )  # fmt: skip
 
 
 def described(engine: Engine, address: str) -> dict[str, Any]:
@@ -123,10 +101,11 @@ def certificate(settings: Settings) -> ssl.SSLContext | None:
     return None
 
 
-def plan(threads: int, at_once: int) -> str:
+def plan(threads: int, at_once: int, workers: int = 1) -> str:
     """The thread plan, in a sentence."""
     each = "1 thread" if threads == 1 else f"{threads} threads"
+    processes = f", {workers} processes" if workers > 1 else ""
     return (
-        f"{usable_cores()} core{'s' * (usable_cores() > 1)}: runs up to 2 ms on the loop, longer ones {at_once} at a time "
-        f"beside it, {each} a run, no spinning"
+        f"{usable_cores()} core{'s' * (usable_cores() > 1)}{processes}: runs up to 2 ms on the loop, "
+        f"longer ones {at_once} at a time beside it, {each} a run, no spinning"
     )

@@ -18,32 +18,15 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.serve.engine import Engine
 from fcdeploy.serve.heads import Heads
 from fcdeploy.serve.metrics import Metrics
-from fcdeploy.serve.protocol import Connection, Limits
+from fcdeploy.serve.protocol import Connection
 from fcdeploy.serve.routes import Site
+from fcdeploy.serve.settings import Limits
 
 Stop = Callable[[float], Coroutine[Any, Any, None]]
 """Take no more calls, and finish those under way, for so many seconds at most."""
 
 TICK = 0.25  # seconds between looks at slow clients
 BACKLOG = 1024
-
-
-def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A socket that waits for clients; `shared` lets several processes have the same address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        made.bind((host, port))
-    except OSError as error:
-        made.close()
-        raise FcdeployError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}", "give another one: --host, --port"
-        ) from error
-    made.setblocking(False)
-    return made
 
 
 def read_token(path: Path) -> bytes:

@@ -143,11 +143,12 @@ def _little(array: Array) -> Array:
 def _from_json(model: Model, text: bytes, rest: memoryview | None) -> tuple[dict[str, Array], Wanted]:
     global _parser
     try:
-        document = _parser.parse(text)
-    except RuntimeError:  # something of the last document is alive, in a traceback for example
-        _parser = simdjson.Parser()
-        return _from_json(model, text, rest)
-    except (ValueError, UnicodeDecodeError) as error:
+        try:
+            document = _parser.parse(text)
+        except RuntimeError:  # something of the last document is alive, in a traceback for example
+            _parser = simdjson.Parser()
+            document = _parser.parse(text)
+    except (ValueError, RuntimeError) as error:  # RuntimeError also for integers of more than 64 bits
         what = "the body" if rest is None else "the header of the body"
         raise RefusedError(400, f"{what} is not JSON: {' '.join(str(error).split())[:200]}") from None
     try:
@@ -310,7 +311,7 @@ def _wanted(model: Model, document: Any, keys: set[str]) -> Wanted:
 
 def _output(model: Model, names: list[str], output: Any, binary: bool) -> tuple[int, bool]:
     name = output.get("name") if isinstance(output, dict) else None
-    if name not in model.outputs:
+    if not isinstance(name, str) or name not in model.outputs:
         raise RefusedError(400, f"output {_short(name)} is unknown, expected {_all(model.outputs)}")
     parameters = output.get("parameters")
     parameters = parameters if isinstance(parameters, dict) else {}

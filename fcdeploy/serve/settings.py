@@ -1,0 +1,49 @@
+"""What the options of `fcdeploy serve` say, as rows: seconds and bytes. Imports nothing that serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one client may take: bytes of a body and a head, seconds for a whole request and between two."""
+
+    body: int = 64 << 20
+    head: int = 16 << 10
+    read_seconds: float = 10.0
+    idle_seconds: float = 75.0
+    connections: int = 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of the command, checked."""
+
+    source: Path
+    limits: Limits
+    host: str = "127.0.0.1"
+    port: int = 8000
+    grpc_port: int | None = None
+    workers: int = 1
+    threads: int = 1
+    max_batch: int | None = None
+    max_delay: float = 0.0
+    max_queue: int = 1024
+    max_queue_bytes: int = 1 << 28
+    queue_seconds: float = 30.0
+    token_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    access_log: bool = False
+    poll: float = 1.0
+    drain: float = 30.0
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of several processes that share an address; `share` is the folder where they publish their figures."""
+
+    index: int
+    share: Path

@@ -1,0 +1,139 @@
+"""Several processes on one address (SO_REUSEPORT), and the one that watches them: it serves nothing itself.
+
+A worker that dies is started again, no sooner than a second after its last start; signals are passed on; one that cannot
+begin ends all.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.records.report import Report
+from fcdeploy.serve.settings import Settings, Worker
+
+Say = Callable[[str], None]
+PAUSE = 1.0  # seconds between two starts of a worker
+LOOK = 0.2
+
+
+@dataclass
+class Child:
+    """A running worker: its process, what it tells, and when it was started."""
+
+    process: Any
+    told: Connection
+    started: float
+    ready: bool = False
+
+
+def serve_forever(settings: Settings, *, say: Say, on_ready: Callable[[Report], None] = lambda _: None) -> None:
+    """Serve until SIGTERM or SIGINT, in this process or in `settings.workers` others.
+
+    `on_ready` gets what is served, and where.  Raises FcdeployError when it cannot begin.
+    """
+    if settings.workers == 1:
+        from fcdeploy.serve.run import serve_one
+
+        serve_one(settings, say=say, on_ready=on_ready)
+        say("stopped")
+        return
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise FcdeployError("--workers: this system has no SO_REUSEPORT", "leave --workers out")
+    with tempfile.TemporaryDirectory(prefix="fcdeploy-") as share, reserved(settings) as port:
+        _watch(replace(settings, port=port), Path(share), say, on_ready)
+    say("stopped")
+
+
+class reserved:  # noqa: N801
+    """Hold the address without listening, so that port 0 is one port for all workers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __enter__(self) -> int:
+        from fcdeploy.serve.sockets import bound
+
+        self._socket = bound(self._settings.host, self._settings.port, shared=True)
+        return int(self._socket.getsockname()[1])
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+def _watch(settings: Settings, share: Path, say: Say, on_ready: Callable[[Report], None]) -> None:
+    stopping: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: stopping.append(number))
+    children = {index: _start(settings, index, share, say) for index in range(settings.workers)}
+    announced = False
+    try:
+        while not stopping:
+            wait([c.process.sentinel for c in children.values()] + [c.told for c in children.values()], LOOK)
+            for index, child in list(children.items()):
+                report = _listen(child)
+                if report is not None and not announced and all(c.ready for c in children.values()):
+                    announced = True
+                    on_ready(report)
+                if child.process.exitcode is None or stopping:
+                    continue
+                if time.monotonic() - child.started >= PAUSE:
+                    say(f"worker {index} ended with {child.process.exitcode}, starting another one")
+                    children[index] = _start(settings, index, share, say)
+    finally:
+        for child in children.values():
+            if child.process.exitcode is None:
+                child.process.terminate()
+        for child in children.values():
+            child.process.join(settings.drain + 5)
+            if child.process.exitcode is None:
+                child.process.kill()
+
+
+def _start(settings: Settings, index: int, share: Path, say: Say) -> Child:
+    context = multiprocessing.get_context("spawn")  # a fork would copy threads and locks of libraries half way
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(settings, Worker(index, share), say, theirs), name=f"worker {index}")
+    process.start()
+    theirs.close()
+    return Child(process, ours, time.monotonic())
+
+
+def _listen(child: Child) -> Report | None:
+    """What a worker says when it is ready. Raises FcdeployError when it could not begin."""
+    try:
+        if not child.told.poll():
+            return None
+        told = child.told.recv()
+    except (EOFError, OSError):
+        return None
+    if isinstance(told, tuple):
+        raise FcdeployError(*told)
+    child.ready = True
+    return Report("serve", told)
+
+
+def _work(settings: Settings, worker: Worker, say: Say, tell: Connection) -> None:
+    """The worker's process. The first one speaks for all of what they load."""
+    from fcdeploy.serve.run import serve_one
+
+    def quiet(_: str) -> None: ...
+
+    try:
+        serve_one(
+            settings,
+            worker=worker,
+            say=quiet if worker.index else say,
+            on_ready=lambda report: tell.send(report.values),
+        )
+    except FcdeployError as error:
+        tell.send((error.message, error.hint))
