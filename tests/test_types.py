@@ -404,6 +404,9 @@ def test_types_that_scale_no_activations_need_no_data(pair: tuple[str, str], cap
     left_out = "weights in blocks were rounded one by one: "
     assert [left_out in warning for warning in found["warnings"]] == ([True] if pair[0] == "int4" else [])
     assert found["bytes_int8"] < 0.62 * found["bytes_float"]
+    code, out, err = run(capsys, "validate", "out.onnx", "--against", "model.onnx", "--data", "data.npz", "--json")
+    assert code == 0, err
+    assert json.loads(out)["sqnr_db"] > LEAST[pair if pair in LEAST else pair[0]]
 
 
 def test_the_short_form_and_the_long_one_are_the_same_bytes(capsys: Any) -> None:

@@ -31,7 +31,7 @@ CLIPS = {"Relu", "Clip"}  # before a QuantizeLinear they are part of the integer
 
 PARAMETERS: dict[str, tuple[int, ...]] = {
     "BatchNormalization": (1, 2), "Conv": (1, 2), "ConvInteger": (1,), "ConvTranspose": (1, 2),
-    "DynamicQuantizeLSTM": (1, 2, 3), "DynamicQuantizeMatMul": (1,), "GRU": (1, 2, 3), "Gather": (0,),
+    "DynamicQuantizeLSTM": (1, 2, 3), "DynamicQuantizeMatMul": (1, 4), "GRU": (1, 2, 3), "Gather": (0,),
     "Gemm": (0, 1, 2), "GroupNormalization": (1, 2), "InstanceNormalization": (1, 2), "LSTM": (1, 2, 3, 7),
     "LayerNormalization": (1, 2), "MatMul": (0, 1), "MatMulInteger": (1,), "MatMulIntegerToFloat": (1,),
     "MatMulNBits": (1, 5), "PRelu": (1,), "QGemm": (3, 6), "QLinearConv": (3, 8), "QLinearMatMul": (3,),

@@ -22,7 +22,7 @@ def remarks(model: ir.Model) -> tuple[str, ...]:
     rounding = sum(node.attributes.get_int("accuracy_level", 0) == 4 for node in blocks)
     if rounding:
         found.append(
-            f"{_layers(rounding)} in blocks: its kernel, MatMulNBits, rounds activations to bytes by itself, row by row and "
+            f"{_layers(rounding)} in blocks: the kernel, MatMulNBits, rounds activations to bytes by itself, row by row and "
             f"block by block (accuracy_level 4)"
         )
     if len(blocks) > rounding:
