@@ -84,6 +84,25 @@ def test_every_target_says_its_kernels_and_whether_it_was_run() -> None:
     assert report.values["target"] in report.values["targets"]
 
 
+@pytest.mark.parametrize("flags", [("avx2",), ("avx2", "avx512f", "avx512_vnni"), ("asimd", "i8mm")])
+def test_every_instruction_set_says_what_it_adds_and_whether_it_was_run(
+    monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    report = played(monkeypatch, "x86_64", *flags)
+    rows = {row[0]: row for row in next(table for table in report.tables if table.title == "Byte kernels").rows}
+    assert {name for name, row in rows.items() if row[3] == "pairs in 16 bits: saturates"} == {"AVX2", "AVX512"}
+    assert {name for name, row in rows.items() if row[5] == "run"} == {"AVX2", "AVX512", "AVX512-VNNI"}
+    for row in report.values["byte_kernels"]:
+        assert rows[row["name"]][1] == ("yes" if set(row["flags"]) & set(flags) else "-")
+        assert (TARGETS[row["target"]].pair_limit is not None) == row["saturates"]
+
+
+def test_portable_is_described() -> None:
+    (line,) = [line for line in doctor().lines if "--target portable" in line]
+    for promise in ("one level", "0.1 %", "1e-5", "inspect --exact"):
+        assert promise in line
+
+
 def test_versions_and_cores_are_this_machine_s() -> None:
     values = doctor().values
     assert values["versions"]["onnxruntime"] == importlib.import_module("onnxruntime").__version__

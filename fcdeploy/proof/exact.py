@@ -3,14 +3,15 @@
 A kernel that adds products in 16 bits saturates in silence; elsewhere the same file is right.  So every byte tensor is
 exposed (`proof/layers.py`: looking at what a QuantizeLinear writes leaves its pattern whole), and each layer is computed
 again from what its kernel read, with every product added in 32 bits.  What is left are ties: the last bit of a float32
-decides them, one level apart.
+decides them, one level apart.  Float nodes in between are run again on every path through the runtime
+(`proof/float_nodes.py`).
 
 A layer of more multiply-accumulates than the budget is compared at output positions drawn with a fixed seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from fcdeploy.arithmetic import avx2, reference
 from fcdeploy.arithmetic.reference import Coded
 from fcdeploy.arithmetic.weights.layout import to_rows
 from fcdeploy.graph.model import input_specs, read_model
+from fcdeploy.proof.float_nodes import End, Stretches, bytes_of, ends_of, stretches
 from fcdeploy.proof.layers import expose
 from fcdeploy.proof.operands import LAYERS, Skipped, Task, tasks
 from fcdeploy.records.progress import OnStep
@@ -74,15 +76,20 @@ class Exactness:
 
 @dataclass(frozen=True)
 class Exact:
-    """Rows, worst first; nodes on bytes that were not compared; and whether looking left the outputs as they were."""
+    """Rows, worst first; nodes on bytes that were not compared; and whether looking left the outputs as they were.
+
+    `floats` are the ends of stretches of float nodes, against those of every other path, the worst of them.
+    """
 
     rows: tuple[Exactness, ...]
     skipped: tuple[Skipped, ...]
     undisturbed: bool
+    floats: tuple[Exactness, ...] = ()
 
     @property
     def passed(self) -> bool:
-        return self.undisturbed and all(row.passed for row in self.rows) and not (self.skipped and not self.rows)
+        good = all(row.passed for row in (*self.rows, *self.floats))
+        return self.undisturbed and good and not (self.skipped and not self.rows)
 
     @property
     def total(self) -> dict[str, int | float]:
@@ -101,9 +108,12 @@ def exact_layers(
     """Compare what the kernels of a Q/DQ model write on this CPU with exact arithmetic. The model is left as it is."""
     found = list(tasks(model))
     work = [task for task in found if isinstance(task, Task)]
-    exposed = _exposing(model, work)
-    usual, watched = Session(model), Session(exposed)
-    rows: dict[ir.Node, Exactness] = {}
+    ends = ends_of(model, {task.node.name or "" if isinstance(task, Task) else task.node for task in found})
+    starts = {task.written.name: task.written.dtype for task in work} | bytes_of(model)
+    held = {each.name: each.dtype for task in work for each in task.inputs if each.held is None}
+    usual, watched = Session(model), Session(_exposing(model, held | starts))
+    floats = stretches(model, starts, ends) if ends else None
+    rows: dict[ir.Node | End, Exactness] = {}
     undisturbed = True
     for batch in batches:
         feeds = dict(batch)
@@ -111,12 +121,27 @@ def exact_layers(
         before = zip(usual.outputs, usual.run(feeds), strict=True)
         undisturbed &= all(np.array_equal(value, computed[name], equal_nan=True) for name, value in before)
         for done, task in enumerate(work, 1):
-            row = _row(task, *_compared(task, computed, budget), of=computed[task.written.name].size)
+            real, expected = _compared(task, computed, budget)
+            size, name = computed[task.written.name].size, task.node.name or ""
+            row = _row(name, task.node.op_type, real, expected, of=size, floats=task.written.scale is None)
             rows[task.node] = rows[task.node] + row if task.node in rows else row
             if on_step:
                 on_step("exact arithmetic", done, len(work))
-    worst = sorted(rows.values(), key=lambda row: (row.passed, -row.levels, -row.share))
-    return Exact(tuple(worst), tuple(task for task in found if isinstance(task, Skipped)), undisturbed)
+        for end, row in _float_rows(floats, feeds, computed) if floats else ():
+            rows[end] = rows[end] + row if end in rows else row
+    worst = sorted(rows.items(), key=lambda item: (item[1].passed, -item[1].levels, -item[1].share))
+    integers, reals = ([row for key, row in worst if isinstance(key, kind)] for kind in (ir.Node, End))
+    skipped = tuple(task for task in found if isinstance(task, Skipped))
+    return Exact(tuple(integers), skipped, undisturbed, tuple(reals))
+
+
+def _float_rows(floats: Stretches, feeds: Arrays, computed: Arrays) -> Iterator[tuple[End, Exactness]]:
+    """Each end of float nodes on the path that differs most."""
+    ways = floats.run(feeds, computed)
+    for index, end in enumerate(floats.ends):
+        real = computed[end.tensor]
+        rows = [_row(end.node, end.op, real, way[index], of=real.size, floats=end.floats) for way in ways]
+        yield end, max(rows, key=lambda row: (row.differ, row.levels))
 
 
 def with_ties(report: Report, path: Path, samples: Mapping[str, Array]) -> Report:
@@ -137,7 +162,7 @@ def with_ties(report: Report, path: Path, samples: Mapping[str, Array]) -> Repor
 
 def verdict(found: Exact) -> str:
     """The answer in words."""
-    total, bad = found.total, [row for row in found.rows if not row.passed]
+    total, bad, away = found.total, *([row for row in rows if not row.passed] for rows in (found.rows, found.floats))
     of, layers = sum(row.of for row in found.rows), _count(len(found.rows), "layer")
     elements = f"{total['elements']:,} elements" + ("" if total["elements"] == of else f", drawn from {of:,},")
     if not found.undisturbed:
@@ -146,28 +171,31 @@ def verdict(found: Exact) -> str:
         worst = bad[0]
         by = f"{worst.levels:.3g} levels on {100 * worst.share:.3g} % of its elements"
         return f"not exact: {len(bad)} of {layers} differ from 32-bit sums, {worst.op} {worst.node!r} by up to {by}"
+    if away:
+        by = f"{away[0].levels:.3g} levels on {100 * away[0].share:.3g} % of its elements"
+        return f"not exact: float {away[0].op} {away[0].node!r} differs between paths through the runtime, by {by}"
     if not found.rows:
         return f"not proven: none of {_count(len(found.skipped), 'node')} on bytes was compared" if found.skipped else (
             "no layer computes on bytes"
         )  # fmt: skip
+    and_floats = f"; {_count(len(found.floats), 'float result')} the same on every path" if found.floats else ""
     if not total["differ"]:
-        return f"exact: all {elements} in {layers} are those of exact arithmetic"
-    return f"exact: {total['differ']:,} of {elements} in {layers} differ, by one level at most: rounding ties"
+        return f"exact: all {elements} in {layers} are those of exact arithmetic{and_floats}"
+    ties = f"{total['differ']:,} of {elements} in {layers} differ, by one level at most: rounding ties"
+    return f"exact: {ties}{and_floats}"
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def _exposing(model: ir.Model, work: Sequence[Task]) -> ir.Model:
-    """A copy whose outputs are also all that the tasks read and write."""
+def _exposing(model: ir.Model, types: Mapping[str, str]) -> ir.Model:
+    """A copy whose outputs are also these tensors, name -> type."""
     copy = model.clone()
-    types = {task.written.name: task.written.dtype for task in work}
-    types |= {each.name: each.dtype for task in work for each in task.inputs if each.held is None}
     for node in copy.graph:
         for value in node.outputs:
             if value.name in types and value.type is None:
-                value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(types[value.name])))
+                value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(types[value.name or ""])))
     expose(copy, types)
     return copy
 
@@ -188,16 +216,17 @@ def _compared(task: Task, computed: Arrays, budget: int) -> tuple[Array, Array]:
     return real, reference.encode(clipped, to.scale, to.zero_point, to.dtype)
 
 
-def _row(task: Task, real: Array, expected: Array, *, of: int) -> Exactness:
-    assert real.shape == expected.shape, f"{task.node.name}: {real.shape} and {expected.shape}"
-    name, op = task.node.name or "", task.node.op_type
-    if task.written.scale is not None:
+def _row(name: str, op: str, real: Array, expected: Array, *, of: int, floats: bool) -> Exactness:
+    assert real.shape == expected.shape, f"{name}: {real.shape} and {expected.shape}"
+    if not floats:
         apart = np.abs(real.astype(np.int64) - expected.astype(np.int64))
         levels = int(apart.max(initial=0))
         return Exactness(name, op, real.size, of, int(np.count_nonzero(apart)), levels, False)
-    away = np.abs(real.astype(np.float64) - expected)
-    differ = int(np.count_nonzero(~(away <= CLOSE * np.abs(expected).max(initial=0.0))))
-    step = float(np.ptp(expected)) / LEVELS if expected.size else 0.0
+    with np.errstate(invalid="ignore"):
+        away = np.where(real == expected, 0.0, np.abs(real.astype(np.float64) - expected))  # infinities may be equal
+    finite = expected[np.isfinite(expected)]
+    differ = int(np.count_nonzero(~(away <= CLOSE * np.abs(finite).max(initial=0.0))))
+    step = float(np.ptp(finite)) / LEVELS if finite.size else 0.0
     return Exactness(name, op, real.size, of, differ, float(away.max()) / (step or 1.0) if differ else 0, True)
 
 

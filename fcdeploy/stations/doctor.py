@@ -5,24 +5,13 @@ from __future__ import annotations
 import importlib
 import platform
 import re
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.cpu import cpu_flags, cpu_name, detect, memory_bytes, target_named, usable_cores
-from fcdeploy.tables.targets import TARGETS, Target
-
-INSTRUCTIONS = {
-    "AVX2": ("avx2",),
-    "AVX512": ("avx512f",),
-    "AVX-VNNI": ("avx_vnni",),
-    "AVX512-VNNI": ("avx512_vnni",),
-    "AMX": ("amx_int8",),
-    "NEON": ("asimd", "neon"),
-    "dotprod": ("asimddp",),
-    "i8mm": ("i8mm",),
-}
-"""Instruction set -> how Linux names it; those that byte kernels are made of."""
+from fcdeploy.tables.targets import INSTRUCTIONS, TARGETS, Target
 
 ARM = ("NEON", "dotprod", "i8mm")
 PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "numpy")
@@ -36,7 +25,7 @@ def doctor() -> Report:
     The report's answer is no when onnxruntime cannot be loaded: then no command that runs a model works.
     """
     flags, target, host = cpu_flags(), detect(), target_named("host")
-    found = {name: bool(flags & set(spelled)) for name, spelled in INSTRUCTIONS.items()}
+    found = {name: bool(flags & set(row.flags)) for name, row in INSTRUCTIONS.items()}
     problem = _runtime_problem()
     cores, memory = usable_cores(), memory_bytes()
     versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
@@ -45,6 +34,7 @@ def doctor() -> Report:
         "cpu": cpu_name(),
         "machine": platform.machine(),
         "instructions": found,
+        "byte_kernels": [asdict(row) for row in INSTRUCTIONS.values()],
         "target": _target(target),
         "targets": [_target(row) for row in TARGETS.values()],
         "host": host.name,
@@ -62,6 +52,7 @@ def doctor() -> Report:
             tuple((name, version or "missing") for name, version in versions.items()),
         ),
         Table("Extras", ("extra", "needs", "installed", "to install"), tuple(_extra_rows(extras))),
+        _instruction_table(found),
         _target_table(),
     )
     return Report(
@@ -87,7 +78,11 @@ def _sentences(target: Target, host: Target, found: dict[str, bool], cores: int,
             f"A file for it alone: fcdeploy quantize --target {target.name}. "
             f"--target host takes the {host.name} row instead, whose files stay right on other x86 CPUs."
         )
-    lines.append("For a file that gives the same answers on every CPU: fcdeploy quantize --target portable.")
+    lines.append(
+        "For a file that gives the same answers on every CPU: fcdeploy quantize --target portable. Its integer kernels "
+        "write the same integers everywhere, but for rounding ties: one level, on at most 0.1 % of a layer's elements, "
+        "counted in quantize's report; its float nodes agree to 1e-5 of their largest, which fcdeploy inspect --exact looks at."
+    )
     lines.append(f"fcdeploy quantize makes files for {host.name} here, with {host.activations} activations.")
     return lines
 
@@ -117,6 +112,22 @@ def _target(row: Target) -> dict[str, Any]:
         "kernels": row.kernels,
         "verified": row.verified,
     }
+
+
+def _instruction_table(found: dict[str, bool]) -> Table:
+    """What each instruction set does with products of bytes, here or elsewhere."""
+    rows = tuple(
+        (
+            row.name,
+            "yes" if found[row.name] else "-",
+            row.kernel,
+            "pairs in 16 bits: saturates" if row.saturates else "in 32 bits: exact",
+            row.target,
+            "run" if row.verified else UNVERIFIED,
+        )
+        for row in INSTRUCTIONS.values()
+    )
+    return Table("Byte kernels", ("made of", "here", "instructions", "products added", "--target", "known"), rows)
 
 
 def _target_table() -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,11 @@ def inspect(
         tables.append(_saturation_table(proofs))
         lines.append(_saturation_verdict(proofs))
     if compared is not None:
-        values |= {"exact": [_exactness(row) for row in compared.rows], "exact_passed": compared.passed}
+        values |= {
+            "exact": [_exactness(row) for row in compared.rows],
+            "exact_floats": [_exactness(row) for row in compared.floats],
+            "exact_passed": compared.passed,
+        }
         tables += _exact_tables(compared)
         lines.append(verdict(compared))
     passed = compared is None or compared.passed
@@ -292,8 +297,8 @@ def _exactness(row: Exactness) -> dict[str, Any]:
     }
 
 
-def _exact_tables(found: Exact) -> list[Table]:
-    cells = tuple(
+def _exact_cells(rows: Sequence[Exactness]) -> tuple[tuple[str, ...], ...]:
+    return tuple(
         (
             row.node,
             row.op,
@@ -301,12 +306,18 @@ def _exact_tables(found: Exact) -> list[Table]:
             f"{row.differ:,}",
             f"{100 * row.share:.3g} %",
             f"{row.levels:.3g}",
-            "exact" if not row.differ else "ties" if row.passed else "not exact",
+            "not exact" if not row.passed else "ties" if row.differ else "within 1e-5" if row.floats else "exact",
         )
-        for row in found.rows
+        for row in rows
     )
+
+
+def _exact_tables(found: Exact) -> list[Table]:
     columns = ("layer", "op", "compared", "differ", "share", "levels", "")
-    tables = [Table("What the kernels write here, against exact arithmetic", columns, cells)]
+    tables = [Table("What the kernels write here, against exact arithmetic", columns, _exact_cells(found.rows))]
+    if found.floats:
+        title = "Float nodes from the same integers, on every path through the runtime"
+        tables.append(Table(title, columns, _exact_cells(found.floats)))
     if found.skipped:
         why = tuple((row.node, row.op, row.why) for row in found.skipped)
         tables.append(Table("Not compared", ("layer", "op", "why"), why))

@@ -54,3 +54,34 @@ TARGETS = {
         ),
     )
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """An instruction set that byte kernels are made of: its flags as Linux names them, and what adds the products.
+
+    `saturates`: two products of bytes are added in 16 bits.  `verified` as for a target.
+    """
+
+    name: str
+    flags: tuple[str, ...]
+    kernel: str
+    saturates: bool
+    target: str
+    verified: bool
+
+
+INSTRUCTIONS = {
+    row.name: row
+    for row in (
+        Instructions("AVX2", ("avx2",), "vpmaddubsw + vpmaddwd", True, "x86-avx2", True),
+        Instructions("AVX512", ("avx512f",), "vpmaddubsw + vpmaddwd, 512 bits", True, "x86-avx2", True),
+        Instructions("AVX-VNNI", ("avx_vnni",), "vpdpbusd, 256 bits", False, "x86-vnni", False),
+        Instructions("AVX512-VNNI", ("avx512_vnni",), "vpdpbusd, 512 bits", False, "x86-vnni", True),
+        Instructions("AMX", ("amx_int8",), "tdpbusd", False, "x86-vnni", False),
+        Instructions("NEON", ("asimd", "neon"), "umull, umlal", False, "arm64", False),
+        Instructions("dotprod", ("asimddp",), "sdot, udot", False, "arm64", False),
+        Instructions("i8mm", ("i8mm",), "smmla, ummla", False, "arm64", False),
+    )
+}
+"""The rows for AVX2 and AVX512 were run on a CPU whose VNNI, or AVX-512 as well, was hidden from onnxruntime."""

@@ -1,0 +1,96 @@
+"""Do the float nodes of a quantized model compute the same on every path through the runtime?
+
+The model is cut at every integer tensor and at every float tensor that an integer kernel writes; what the model as it
+runs computed there is fed in.  So every stretch of float nodes starts from the very same numbers, and is run again with
+graph optimization off, with it on, and with `session.x64quantprecision`: its kernels, fusions and layouts are others each
+time.  What it gives, a float output or the bytes a QuantizeLinear makes of it, is compared with what the model gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.prepare.remove_unused import remove_unused
+from fcdeploy.proof.byte_bounds import byte_type, constant
+from fcdeploy.runtime.session import Session
+
+Array = NDArray[Any]
+AGAIN = "/again"
+CONVERSIONS = {"QuantizeLinear", "DequantizeLinear"}
+
+
+@dataclass(frozen=True)
+class End:
+    """A tensor at which a stretch of float nodes ends: the node that computes it, and the tensor's name."""
+
+    node: str
+    op: str
+    tensor: str
+    floats: bool
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """The cut model in each way to run it, what to feed it, and its ends in the order of its outputs."""
+
+    sessions: tuple[Session, ...]
+    starts: tuple[str, ...]
+    ends: tuple[End, ...]
+
+    def run(self, feeds: Mapping[str, Array], computed: Mapping[str, Array]) -> list[list[Array]]:
+        """For each way, what the stretches end with, given what the whole model `computed`."""
+        given = dict(feeds) | {name: computed[name] for name in self.starts}
+        return [[np.asarray(value) for value in session.run(given)] for session in self.sessions]
+
+
+def bytes_of(model: ir.Model) -> dict[str, str]:
+    """What QuantizeLinears of the main graph write of computed tensors: name -> type."""
+    nodes = [node for node in model.graph if node.op_type == "QuantizeLinear" and constant(node.inputs[0]) is None]
+    types = {node.outputs[0].name or "": byte_type(node.outputs[0]) for node in nodes}
+    return {name: kind for name, kind in types.items() if kind is not None}
+
+
+def ends_of(model: ir.Model, known: Collection[str]) -> tuple[End, ...]:
+    """Where stretches of float nodes end; `known` are the nodes whose integers are recomputed or skipped elsewhere."""
+    found = []
+    for node in model.graph:
+        if node.op_type in CONVERSIONS or (node.name or "") in known:
+            continue
+        for value in node.outputs:
+            if value.dtype not in (None, ir.DataType.FLOAT) or _constant_folded(node):
+                continue
+            behind = [user.outputs[0] for user in value.consumers() if user.op_type == "QuantizeLinear"]
+            tensors = [(each.name or "", False) for each in behind if byte_type(each)]
+            tensors += [(value.name or "", True)] if value.is_graph_output() and value.dtype else []
+            found += [End(node.name or "", node.op_type, tensor, floats) for tensor, floats in tensors]
+    return tuple(found)
+
+
+def stretches(model: ir.Model, starts: Mapping[str, str], ends: tuple[End, ...]) -> Stretches:
+    """The model cut at `starts` (tensor name -> type), in three ways to run it."""
+    cut = model.clone()
+    values = {value.name: value for node in cut.graph for value in node.outputs}
+    outputs = {end.tensor: values[end.tensor] for end in ends}
+    for name, dtype in starts.items():
+        written = values[name]
+        given = ir.Value(name=name, shape=written.shape, type=ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype))))
+        written.replace_all_uses_with(given, replace_graph_outputs=True)
+        written.name = f"{name}{AGAIN}"
+        written.type = given.type
+        cut.graph.inputs.append(given)
+    cut.graph.outputs.clear()
+    cut.graph.outputs.extend(outputs[end.tensor] for end in ends)
+    remove_unused(cut)
+    sessions = Session(cut, optimize=False), Session(cut), Session(cut, precise=True)
+    return Stretches(sessions, tuple(starts), ends)
+
+
+def _constant_folded(node: ir.Node) -> bool:
+    """Whether the node only prepares a weight, which the runtime does when it loads the model."""
+    return all(value is None or constant(value) is not None for value in node.inputs)
