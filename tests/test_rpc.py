@@ -235,6 +235,13 @@ def test_it_stops_with_http(models: Path) -> None:
         assert server.stop(signal.SIGTERM) == 0
 
 
+def test_workers_share_the_port(models: Path) -> None:
+    with serving(models / "FP32.onnx", "--grpc-port", "0", "--workers", "2") as server:
+        for _ in range(8):
+            assert call(server, "ModelInfer", request("FP32")).raw_output_contents
+        assert server.stop(signal.SIGTERM) == 0
+
+
 def test_a_port_that_is_taken(models: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from servers import Server, serving
 from tritonclient_env import tritonclient_python
 
 from fcdeploy import __version__
+from fcdeploy.stations.bundle import bundle
 
 Found = dict[str, Any]
 PROTOCOLS = ("http", "grpc")
@@ -33,9 +33,9 @@ def data() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`net.onnx`, an int8 model, and `conv`, a Triton repository's model with two versions."""
+    """`net.fcd`, the bundle of an int8 model, and `conv`, a Triton repository's model with two versions."""
     folder = tmp_path_factory.mktemp("models")
-    shutil.copy(int8_model(tmp_path_factory.mktemp("net")), folder / "net.onnx")
+    bundle(int8_model(tmp_path_factory.mktemp("net")), output=folder / "net.fcd")
     for version in (1, 2):
         (folder / "conv" / str(version)).mkdir(parents=True)
         net = Net(seed=version)
@@ -97,7 +97,7 @@ def test_answers_are_those_of_onnxruntime(
         assert (protocol, form) in {("http", "typed"), ("grpc", "json")}
         return
     scores, classes = found[protocol][form]
-    expected = run(models / "net.onnx", {"x": data["x"]})
+    expected = run(models / "net.fcd" / "model.onnx", {"x": data["x"]})
     np.testing.assert_array_equal(np.float32(scores).reshape(5, 3), expected[0])
     np.testing.assert_array_equal(classes, expected[1])
 

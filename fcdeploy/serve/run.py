@@ -50,7 +50,10 @@ def serve_one(
         from fcdeploy.serve.rpc import start_rpc
 
         pem = (settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
-        server, rpc_port = await start_rpc(site, settings.host, settings.grpc_port or 0, token=token, tls=pem)
+        shared = worker is not None
+        server, rpc_port = await start_rpc(
+            site, settings.host, settings.grpc_port or 0, token=token, tls=pem, shared=shared
+        )
         rpc_address.append(f"{f'[{host}]' if ':' in host else host}:{rpc_port}")
         say(f"serving gRPC on {rpc_address[0]}")
         return server.stop  # type: ignore[no-any-return]

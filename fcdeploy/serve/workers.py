@@ -11,7 +11,8 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -49,25 +50,26 @@ def serve_forever(settings: Settings, *, say: Say, on_ready: Callable[[Report], 
         return
     if not hasattr(socket, "SO_REUSEPORT"):
         raise FcdeployError("--workers: this system has no SO_REUSEPORT", "leave --workers out")
-    with tempfile.TemporaryDirectory(prefix="fcdeploy-") as share, reserved(settings) as port:
-        _watch(replace(settings, port=port), Path(share), say, on_ready)
+    host = settings.host
+    with (
+        tempfile.TemporaryDirectory(prefix="fcdeploy-") as share,
+        reserved(host, settings.port) as port,
+        reserved(host, settings.grpc_port) as grpc_port,
+    ):
+        _watch(replace(settings, port=port or 0, grpc_port=grpc_port), Path(share), say, on_ready)
     say("stopped")
 
 
-class reserved:  # noqa: N801
-    """Hold the address without listening, so that port 0 is one port for all workers."""
+@contextmanager
+def reserved(host: str, port: int | None) -> Iterator[int | None]:
+    """Hold an address without listening, so that port 0 is one port for all workers; without a port there is nothing."""
+    from fcdeploy.serve.sockets import bound
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def __enter__(self) -> int:
-        from fcdeploy.serve.sockets import bound
-
-        self._socket = bound(self._settings.host, self._settings.port, shared=True)
-        return int(self._socket.getsockname()[1])
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
+    if port is None:
+        yield None
+        return
+    with bound(host, port, shared=True) as held:
+        yield int(held.getsockname()[1])
 
 
 def _watch(settings: Settings, share: Path, say: Say, on_ready: Callable[[Report], None]) -> None:
