@@ -24,9 +24,7 @@ from fcdeploy.records.progress import OnStep
 
 Arrays = dict[str, NDArray[Any]]
 CONVERSIONS = (1.0, 2.0, 0.5)  # of the estimate of converting: it is the coarsest, so choices for these are run
-CLEAR = (
-    0.03  # integers everywhere stay unless a choice saves this of their time, intervals apart: less is noise or whim
-)
+CLEAR = 0.03  # integers everywhere stay unless a choice saves this of their time: less is noise or whim
 ESTIMATED = 0.1  # what it must save where nothing was run
 WORTH_ONE = 0.01  # of the time of all integer layers, by estimate, or it is not tried
 ALIKE = 0.03  # of choices this close, the one with most integer nodes is taken
@@ -97,20 +95,24 @@ def best_trial(trials: tuple[Trial, ...]) -> Trial:
     if not ones:
         return each
     one = _best_split((*ones, _nowhere(trials)))
-    return one if one.ratio < (1 - CLEAR) * each.ratio and one.high < each.low else each
+    return one if _clearly(one, each) else each
 
 
 def _best_split(trials: tuple[Trial, ...]) -> Trial:
     """Integers everywhere unless another is clearly faster, float where integers are slower."""
     everywhere = min(trials, key=lambda trial: len(trial.choice.slow))
     fastest = min(trials, key=lambda trial: trial.ratio)
-    clearly = fastest.ratio < (1 - CLEAR) * everywhere.ratio and fastest.high < everywhere.low
-    if everywhere.ratio <= SLOWER and not clearly:
+    if everywhere.ratio <= SLOWER and not _clearly(fastest, everywhere):
         return everywhere
     if fastest.ratio > SLOWER:
         return _nowhere(trials)
     close = [trial for trial in trials if trial.ratio <= fastest.ratio * (1 + ALIKE)]
     return min(close, key=lambda trial: len(trial.choice.slow))
+
+
+def _clearly(faster: Trial, than: Trial) -> bool:
+    """Faster by CLEAR, and each outside the interval of the other."""
+    return faster.ratio < (1 - CLEAR) * than.ratio and faster.high < than.ratio and faster.ratio < than.low
 
 
 def _nowhere(trials: tuple[Trial, ...]) -> Trial:
