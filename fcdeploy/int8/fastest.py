@@ -28,6 +28,7 @@ CLEAR = 0.03  # integers everywhere stay unless a choice saves this of their tim
 ESTIMATED = 0.1  # what it must save where nothing was run
 WORTH_ONE = 0.01  # of the time of all integer layers, by estimate, or it is not tried
 ALIKE = 0.03  # of choices this close, the one with most integer nodes is taken
+LONG_US = 10_000.0  # a network of that many microseconds takes long to build and run in several forms
 SURE = 0.7  # of the float time, by what nodes cost: below it integers are faster beyond doubt
 SLOWER = 1.02  # of the float time: beyond it integers are not worth having for speed
 MOST_LOSS_DB = 1.0  # of signal over error of the network, that one scale for all channels may cost it
@@ -126,7 +127,7 @@ def _choices(
     """Integers everywhere, float everywhere, and the cheapest splits; those with integers with one scale as well.
 
     `saved` are microseconds that one scale saves, by layer: it is tried for all of them, and for those that gain most.
-    Where integers everywhere are faster beyond doubt, only what may be faster still is tried.
+    Of a large network in which integers everywhere are faster beyond doubt, only what may be faster still is tried.
     """
     found = [Choice(), Choice(costs.layers)]
     most = {name: us for name, us in saved.items() if us >= max(saved.values()) / 2}
@@ -136,7 +137,7 @@ def _choices(
         splits = [slow_nodes(model.graph, plan, recorded, weighed, conversions=factor) for factor in CONVERSIONS]
         found += [Choice(tuple(sorted(split)), tuple(sorted(set(ones) - set(split)))) for split in ({}, *splits)]
     whole, in_float = (cost_of(model.graph, plan, recorded, costs, slow) for slow in ((), costs.layers))
-    if whole < SURE * in_float:
+    if in_float > LONG_US and whole < SURE * in_float:
         least = (1 - ESTIMATED / 2) * whole
         found = [c for c in found if not c.slow or cost_of(model.graph, plan, recorded, costs, c.slow) < least]
     return list(dict.fromkeys(found))

@@ -17,7 +17,7 @@ from fcdeploy.int8.walk import chunks
 from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.records.costs import Choice, Costs, Rates, Trial
 from fcdeploy.records.progress import OnStep
-from fcdeploy.runtime.profile import node_times
+from fcdeploy.runtime.profile import profiles
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.turns import Load, measure, ratio_of, reloaded
 
@@ -37,8 +37,8 @@ def measure_costs(model: ir.Model, int8: ir.Model, feeds: Arrays, *, model_hash:
     """Microseconds of every node of the prepared float model, and of the same node in its int8 form."""
     once = 1e-9 * FLOAT_NS * sum(multiplications_of(model).values())
     runs = min(max(int(PROFILED_SECONDS / 4 / max(once, 1e-9)), PROFILED_RUNS[0]), PROFILED_RUNS[-1])
-    in_float = node_times(_bytes(model), feeds, runs=runs, threads=1)
-    as_integers = node_times(_bytes(int8), feeds, runs=runs, threads=1)
+    both = [(_bytes(each), feeds) for each in (model, int8)]
+    in_float, as_integers = (found.nodes for found in profiles(both, runs=runs, threads=1))  # in turn
     nodes: dict[str, tuple[float, float]] = {}
     for node in model.graph:
         names = [node.name or ""]
