@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 import numpy as np
+from bench_big import big
 from bench_kernels import kernels
 from bench_page import decibels, made_by, write_section
 
@@ -133,6 +134,7 @@ def _in_child(command: list[str]) -> tuple[float, float]:
 
 
 cli.add_command(kernels)
+cli.add_command(big)
 
 if __name__ == "__main__":
     cli()

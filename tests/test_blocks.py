@@ -12,7 +12,7 @@ from conftest import fails
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fcdeploy.arithmetic.weights.rounding import SEARCHED, search_scales, some_of
+from fcdeploy.arithmetic.weights.rounding import SEARCHED, round_rows, search_scales, some_of
 from fcdeploy.graph import weights
 from fcdeploy.graph.weights import blocks, initializer_bytes, is_large
 
@@ -105,5 +105,18 @@ def test_scales_from_parts_of_rows_are_those_of_whole_rows(
     weight[random.integers(rows)] = 0
     importance = random.random(length)
     whole = search_scales(weight.astype(np.float64), importance, limit)
-    parts = search_scales(some_of(weight), some_of(importance), limit, top=np.abs(weight).max(axis=1))
+    parts = search_scales(*some_of(weight, importance), limit, top=np.abs(weight).max(axis=1))
     np.testing.assert_array_equal(parts, whole)
+
+
+@pytest.mark.parametrize(("limit", "most"), [(None, 1.02), (128, 1.06)])
+def test_a_part_of_a_long_row_finds_the_scale_of_all_of_it(limit: int | None, most: float) -> None:
+    random = np.random.default_rng(0)
+    weight, importance = random.standard_normal((20, 8 * SEARCHED)), random.random(8 * SEARCHED)
+    found, best = (search_scales(weight, importance, limit, searched=n) for n in (SEARCHED, weight.shape[1]))
+    assert error(weight, importance, limit, found) < most * error(weight, importance, limit, best)
+
+
+def error(weight: np.ndarray, importance: np.ndarray, limit: int | None, scale: np.ndarray) -> float:
+    off = weight - round_rows(weight, scale, importance, limit) * scale[:, None]
+    return float((importance * off**2).sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +161,20 @@ def test_the_file_holds_the_network_and_nothing_else(convolutional: tuple[nn.Mod
     weights = sum(parameter.numel() for parameter in module.parameters())
     assert report.values["parameters"] == weights == 3 * 9 * 8 + 8 + 16 + 9 * 8 + 8 + 8 * 5 + 5
     assert report.values["bytes"] == path.stat().st_size < 4 * weights + 1500
+
+
+def test_weights_that_one_file_cannot_hold_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("fcdeploy.stations.export"), "LARGEST", 10_000)
+    module, path = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 8)), tmp_path / "m.onnx"
+    (tmp_path / "m.onnx.data").write_bytes(b"mine")
+    fails(".*m.onnx.data' exists", "--force", module=module, inputs=["1,64"], output=path)
+    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx.data"]
+    report = export(module, inputs=["1,64"], output=path, force=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
+    assert report.values["bytes"] == sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert path.stat().st_size < 3000
+    x = torch.randn(3, 64)
+    assert_same(run(path, input=x)[0], module(x))
 
 
 def test_nodes_are_named_after_the_module_s_layers(convolutional: tuple[nn.Module, Path, Report]) -> None:

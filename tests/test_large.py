@@ -105,7 +105,7 @@ def test_every_layer_comes_through(arguments: tuple[str, ...]) -> None:
     assert run("calibrate", "model.onnx", "--data", "data.npz", "-o", "m.calib")[0] == 0
     found = quantize("int8.onnx", *arguments)
     why = ": the weights take 0.0 GB, and running the model takes more"
-    expected = {f"bias correction left out{why}"}
+    expected = {f"bias correction left out{why}"} if found["nodes_int8"] else set()
     expected |= {f"times were not measured{why}"} if "--costs" not in arguments else set()
     expected |= {f"exactness was not looked at{why}"} if "--target" in arguments else set()
     assert set(found["warnings"]) == expected

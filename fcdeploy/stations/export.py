@@ -29,6 +29,7 @@ from fcdeploy.graph.model import (
     size_on_disk,
     write_model,
 )
+from fcdeploy.graph.outside import beside
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.session import Session
@@ -101,6 +102,8 @@ def export(
     built, namespace = torch_module.build_module(module) if isinstance(module, str) else (module, None)
     if state is not None:
         torch_module.load_state(built, Path(state))
+    if sum(tensor.numel() * tensor.element_size() for tensor in built.state_dict().values()) > LARGEST:
+        check_output(beside(path), force=force)
     with _inference(built), replacing_model(path, force=force) as aside:
         found = torch_module.read_inputs(built, inputs, namespace)
         differences, fixed = _write(built, found, aside, data, opset, tolerance, step)

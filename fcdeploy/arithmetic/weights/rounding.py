@@ -7,8 +7,6 @@ follows Markus Nagel et al., arXiv:2106.08295, section 3.1.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,13 +50,28 @@ def full_scales(top: NDArray[np.floating], dtype: str) -> NDArray[np.float64]:
     return np.where(top > 0, full, float(full.max()) or EMPTY)
 
 
-def some_of(rows: NDArray[Any], most: int = SEARCHED) -> NDArray[Any]:
-    """Of each row (..., K) the part that its scale is searched on: where K > `most`, pairs of neighbours evenly spaced."""
-    length = rows.shape[-1]
-    if length <= most:
-        return rows
-    pairs = 2 * np.linspace(0, length // 2 - 1, most // 2).astype(np.intp)
-    return rows[..., np.stack([pairs, pairs + 1], axis=1).reshape(-1)]
+def some_of(
+    weight: NDArray[np.floating], importance: NDArray[np.float64], most: int = SEARCHED
+) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
+    """Of rows (rows, K) longer than `most` the part that a scale is searched on, and how much each of it counts.
+
+    Pairs of neighbours evenly spaced stand for all but the pairs with the largest weights, which are all there and stand
+    for themselves: a scale that clips is paid for by the few that it clips, and a sample has hardly any of them.
+    """
+    importance = np.broadcast_to(importance, weight.shape)
+    pairs, tail = weight.shape[1] // 2, most // 16
+    if weight.shape[1] <= most:
+        return weight, importance
+    size = np.abs(weight[:, : 2 * pairs]).reshape(len(weight), pairs, 2).max(axis=2)
+    largest = np.sort(np.argpartition(size, pairs - tail, axis=1)[:, pairs - tail :], axis=1)
+    even = np.linspace(0, pairs - 1, most // 2 - tail).astype(np.intp)
+    share = np.full(size.shape, (pairs - tail) / len(even))
+    np.put_along_axis(share, largest, 0.0, axis=1)
+    counts = np.concatenate([share[:, even], np.ones(largest.shape)], axis=1)
+    chosen = np.concatenate([np.broadcast_to(even, (len(weight), len(even))), largest], axis=1)
+    columns = np.stack([2 * chosen, 2 * chosen + 1], axis=2).reshape(len(weight), -1)
+    part = np.take_along_axis(weight, columns, axis=1)
+    return part, np.take_along_axis(importance, columns, axis=1) * np.repeat(counts, 2, axis=1)
 
 
 def search_scales(
@@ -73,13 +86,12 @@ def search_scales(
     """The scale of each row of `weight` (rows, K) with the least output error, as float32 values.
 
     `importance` is E[x^2] of the inputs, (K,) or (rows, K).  `least` (rows,) bounds the scales from below, for a bias
-    that must fit 32 bits.  Of rows longer than `searched`, pairs of neighbours evenly spaced stand for all.  `top` (rows,)
-    is max |w| of each row, for a `weight` that is such a part already.
+    that must fit 32 bits.  Of rows longer than `searched` a part stands for all (`some_of`).  `top` (rows,) is max |w| of
+    each row, for a `weight` that is such a part already.
     """
     full = full_scales(np.abs(weight).max(axis=1) if top is None else top, "int8")
     lowest = np.maximum(SMALLEST_SCALE, np.zeros(len(weight)) if least is None else _float32_above(least))
-    weight, importance = some_of(weight, searched), some_of(importance, searched)
-    importance = np.broadcast_to(importance, weight.shape)
+    weight, importance = some_of(weight, importance, searched)
     found = np.empty_like(full)
     for at in range(0, len(weight), BLOCK):
         rows = slice(at, at + BLOCK)

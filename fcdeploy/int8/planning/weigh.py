@@ -54,8 +54,8 @@ def weight_scales(
             whole = np.concatenate([rows for _, rows in kernel_rows(node, weight)]).astype(np.float64)
             scale = search_scale(whole, importance, limit, least)
         else:
-            top, part = _searched(rows for _, rows in kernel_rows(node, weight))
-            scale = search_scales(part, some_of(importance), limit, least, top=top)
+            top, part, counts = _searched(kernel_rows(node, weight), importance)
+            scale = search_scales(part, counts, limit, least, top=top)
         name = weight.name or ""
         why = "one scale per output channel" if limit is None else f"pairs of neighbours kept within {limit}"
         why = f"one scale for all channels: faster, and hardly less accurate; {why}" if one else why
@@ -64,10 +64,8 @@ def weight_scales(
             tensors[bias_name(node)] = bias_qparams(input_scale, tensors[name])
     dtype = TYPES[plan.weights, plan.activations].elsewhere
     for _, _, weight, axis in stored_layers(model.graph, plan):
-        top, part = _searched(_stored_rows(weight, axis))
-        scale = (
-            full_scales(top, dtype) if dtype != "int8" else search_scales(part, np.ones(part.shape[1]), None, top=top)
-        )
+        top, part, counts = _searched(_stored_rows(weight, axis), np.ones(1))
+        scale = full_scales(top, dtype) if dtype != "int8" else search_scales(part, counts, None, top=top)
         why = f"{dtype} in the file, read back when the model is loaded"
         tensors[weight.name or ""] = QParams(dtype, tuple(float(s) for s in scale), 0, axis, why)
     return replace(plan, tensors=tensors)
@@ -89,16 +87,22 @@ def stored_layers(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, int, ir.Va
     return [(node, *found) for node in graph if node.name in chosen for found in stored_weights(node)]
 
 
-def _stored_rows(weight: ir.Value, axis: int) -> Iterator[NDArray[np.float32]]:
-    """A weight that is stored as bytes, some channels at a time: (rows, K)."""
-    for _, array in blocks(_tensor(weight), axis):
-        yield np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+def _stored_rows(weight: ir.Value, axis: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """A weight that is stored as bytes, some channels at a time: which, and their rows (out, K)."""
+    for part, array in blocks(_tensor(weight), axis):
+        yield part, np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
 
 
-def _searched(parts: Iterable[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Of rows that come in blocks: the largest |w| of each, and the part of each that its scale is searched on."""
-    found = [(np.abs(rows).max(axis=1, initial=0), some_of(rows)) for rows in parts]
-    return np.concatenate([top for top, _ in found]), np.concatenate([part for _, part in found])
+def _searched(
+    parts: Iterable[tuple[slice, NDArray[np.float32]]], importance: NDArray[np.float64]
+) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.float64]]:
+    """Of rows that come in blocks: the largest |w| of each, the part that its scale is searched on, and what it counts."""
+    found = []
+    for part, rows in parts:
+        h = importance if importance.ndim == 1 else importance[part]
+        found.append((np.abs(rows).max(axis=1, initial=0), *some_of(rows, h)))
+    top, some, counts = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return top, some, counts
 
 
 def round_layers(
