@@ -624,3 +624,22 @@ def test_the_torch_that_is_tested_is_the_one_that_is_pinned(tmp_path: Path, monk
     monkeypatch.setattr("fcdeploy.stations.export.TORCH", "2.12.9")
     report = export(nn.Linear(3, 2), output=tmp_path / "m.onnx", inputs=["1,3"])
     assert report.warnings == ("torch 2.13.0 is installed, fcdeploy is tested with 2.12.9",)
+
+
+class SameName(nn.Module):
+    """Returns its input's name, or a weight's, as the name of an output."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.ones(4))
+        self.name = name
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {self.name: image * 2 + self.bias}
+
+
+@pytest.mark.parametrize(("name", "also"), [("image", "an input"), ("bias", "a weight of the module")])
+def test_an_output_named_like_something_else(name: str, also: str, tmp_path: Path) -> None:
+    with pytest.raises(FcdeployError, match=f"'{name}' names an output and also {also}") as caught:
+        export(SameName(name), output=tmp_path / "m.onnx", inputs=[(2, 4)])
+    assert caught.value.hint == "return it under another name"

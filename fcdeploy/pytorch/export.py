@@ -155,13 +155,14 @@ def _rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], weig
 
 def _distinct(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> set[str]:
     """Name the graph's inputs and outputs; return the names that no other value may have."""
-    for end, name in zip((*model.graph.inputs, *model.graph.outputs), (*inputs, *outputs), strict=True):
-        for other in model.graph.initializers.values():
-            if other.name == name:
-                raise FcdeployError(
-                    f"{name!r} names an input or output and also a weight of the module",
-                    "--input NAME:SHAPE renames it",
-                )
+    weights = {value.name for value in model.graph.initializers.values()}
+    ends = zip((*model.graph.inputs, *model.graph.outputs), (*inputs, *outputs), strict=True)
+    for index, (end, name) in enumerate(ends):
+        is_input = index < len(inputs)
+        also = "a weight of the module" if name in weights else "an input" if not is_input and name in inputs else None
+        if also is not None:
+            hint = "--input NAME:SHAPE renames it" if is_input else "return it under another name"
+            raise FcdeployError(f"{name!r} names an {'input' if is_input else 'output'} and also {also}", hint)
         end.name = name
     return {*inputs, *outputs, *model.graph.initializers}
 
