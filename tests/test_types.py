@@ -13,13 +13,14 @@ import onnx
 import onnx_ir as ir
 import pytest
 from conftest import fails
-from networks import Array, Line, Net, quantize_net, random_data
+from networks import Array, Line, Net, in_memory, quantize_net, random_data
 from onnx import numpy_helper
 
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.cli import main
 from fcdeploy.graph.model import refuse_unsupported
 from fcdeploy.int8.compensate import compensate_blocks
+from fcdeploy.int8.kept import keep_smallest
 from fcdeploy.int8.planning.types import types_named
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.kernels import kernels_of
@@ -188,6 +189,15 @@ def test_compensated_rounding_is_closer_on_other_samples_and_the_same_every_time
     nearest, compensated = (fidelity(exact, Session(m).run(held_out)[0]).sqnr_db for m in (line.int8, models[0]))
     assert compensated > nearest + 4
     assert compensated > 24
+
+
+def test_data_give_more_samples_than_a_calibration_carries() -> None:
+    prepared = ir.from_proto(dense_net(20, 4).model())
+    source = in_memory(data := random_data(10, 300, x=(20,)), prepared)
+    few, many, little = (keep_smallest(source, **more) for more in ({}, {"most": 1024}, {"most": 1024, "room": 8000}))
+    assert [len(kept["x"]) for kept in (few, many, little)] == [256, 300, 100]
+    np.testing.assert_array_equal(many["x"][:256], few["x"])
+    np.testing.assert_array_equal(np.sort(many["x"], axis=0), np.sort(data["x"], axis=0))
 
 
 def test_rows_longer_than_a_gram_matrix_may_be_are_compensated_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:

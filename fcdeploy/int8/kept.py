@@ -28,7 +28,7 @@ def sample_hash(inputs: Mapping[str, NDArray[Any]]) -> int:
 
 @dataclass
 class Smallest:
-    """The samples with the smallest hashes, in ascending order until they fill KEPT_BYTES, at most KEPT_MOST of them.
+    """The samples with the smallest hashes, in ascending order until they fill `room` bytes, at most `most` of them.
 
     The sample that reaches the limit is the last one.  So a row that is full says by itself that nothing above its
     last hash can belong to it, and the row of two data sets follows from their rows alone.
@@ -38,6 +38,8 @@ class Smallest:
     numbers: set[int] = field(default_factory=set)
     size: int = 0
     limit: int = 1 << 64  # no number from here on can be among the smallest any more
+    most: int = field(default_factory=lambda: KEPT_MOST)
+    room: int = field(default_factory=lambda: KEPT_BYTES)
 
     def offer(self, number: int, inputs: Arrays) -> None:
         """Keep the sample if its hash is among the smallest so far. One that is there already is not kept twice."""
@@ -47,8 +49,8 @@ class Smallest:
         heapq.heappush(self.heap, (-number, {name: value.copy() for name, value in inputs.items()}))
         self.numbers.add(number)
         self.size += _bytes_of(inputs)
-        while len(self.heap) > KEPT_MOST or (
-            len(self.heap) > KEPT_LEAST and self.size - _bytes_of(self.heap[0][1]) >= KEPT_BYTES
+        while len(self.heap) > self.most or (
+            len(self.heap) > KEPT_LEAST and self.size - _bytes_of(self.heap[0][1]) >= self.room
         ):
             largest, dropped = heapq.heappop(self.heap)
             self.limit = -largest
@@ -75,9 +77,9 @@ def merge_kept(groups: Iterable[Arrays]) -> tuple[Arrays, ...]:
     return smallest.groups()
 
 
-def keep_smallest(source: Source) -> Arrays:
-    """The samples of a source that a calibration would have kept."""
-    smallest = Smallest()
+def keep_smallest(source: Source, *, most: int | None = None, room: int | None = None) -> Arrays:
+    """The samples of a source that a calibration would have kept, or more of them."""
+    smallest = Smallest(most=most or KEPT_MOST, room=room or KEPT_BYTES)
     for sample in source:
         smallest.offer(sample_hash(sample.inputs), sample.inputs)
     return smallest.arrays()

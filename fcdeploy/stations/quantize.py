@@ -28,7 +28,7 @@ from fcdeploy.graph.model import (
 from fcdeploy.graph.opset import lower_opset, lowest_ir_version, lowest_opset
 from fcdeploy.graph.outside import beside
 from fcdeploy.graph.weights import is_large
-from fcdeploy.int8.compensate import compensate_blocks
+from fcdeploy.int8.compensate import MANY, MANY_BYTES, compensate_blocks
 from fcdeploy.int8.correct import correct_biases
 from fcdeploy.int8.edited import plan_from_file, write_plan
 from fcdeploy.int8.given import Given
@@ -125,7 +125,7 @@ def quantize(
     macs = multiplications_of(graph)
     if dry_run:
         return dry_run_report(changes, decided, spent, time.perf_counter() - begin)
-    int8 = _int8(start, decided, effort, on_step)
+    int8 = _int8(start, decided, effort, source, on_step)
     warnings = [*_left_out(start, decided, effort), *spent.warnings]
     out = Path(output or "")
     with replacing_model(out, force=force) as aside:  # a file that the runtime would not load is never put in place
@@ -139,12 +139,14 @@ def quantize(
     return with_ties(report, out, start.samples) if row.name == "portable" and "int8" in _kinds(decided) else report
 
 
-def _int8(given: Given, decided: Plan, effort: str, on_step: OnStep | None) -> ir.Model:
-    """The finished model."""
+def _int8(given: Given, decided: Plan, effort: str, source: Source | None, on_step: OnStep | None) -> ir.Model:
+    """The finished model.  `source` holds more samples than `given` does, for tools that want many."""
     refining = effort != "fast" and bool(given.samples)
     int8 = given.build(decided, correctable=refining)
+    if refining and "blocks" in _kinds(decided):
+        many = given.samples if source is None else keep_smallest(source, most=MANY, room=MANY_BYTES)
+        compensate_blocks(given.graph, int8, decided, many, on_step=on_step)
     if refining:
-        compensate_blocks(given.graph, int8, decided, given.samples, on_step=on_step)
         correct_biases(given.graph, int8, decided, given.samples, on_step=on_step)
     _sign(int8, given.recorded, decided, effort)
     return int8
