@@ -93,10 +93,13 @@ def observing(
     With `source.on_bad` set, samples that cannot be used are left out and told in the parts.
     """
     wanted = set(passes.groups[index])
-    values = {value.name or "": value for value in observed(model.graph, everything=True) if value.name in wanted}
+    every = {value.name or "": value for value in observed(model.graph, everything=True) if value.name in passes.axes}
+    values = {name: value for name, value in every.items() if name in wanted}
     results = [name for name, value in values.items() if value.producer() is not None]
     # laid out for its kernels a large model would be in memory twice for a while
-    session = Session(_exposing(model, list(values.values())), threads=threads, prepack=not is_large(model))
+    session = Session(
+        _exposing(model, every, wanted), threads=threads, prepack=not is_large(model), in_order=len(passes.groups) > 1
+    )
     made_by = {"cpu": detect().name, "onnxruntime": versions()["onnxruntime"]}
     bad: list[Bad] = []
     if source.on_bad is not None:
@@ -164,12 +167,27 @@ def channel_axis(value: ir.Value, rank: int) -> int | None:
     return rank - 1 if dense else 1
 
 
-def _exposing(model: ir.Model, values: list[ir.Value]) -> ir.Model:
-    """A copy of the model whose outputs are all results among `values`."""
+def _exposing(model: ir.Model, values: Mapping[str, ir.Value], wanted: set[str]) -> ir.Model:
+    """A copy of the model whose outputs are the `wanted` ones of these values; of the others the first element.
+
+    Something reads each of them, whichever are wanted: what the runtime may fuse decides the last bits of a float, and
+    must not depend on the pass.
+    """
     copy = model.clone()
-    by_name = {value.name: value for node in copy.graph for value in node.outputs}
+    results = {value.name: value for node in copy.graph for value in node.outputs if value.name in values}
+    numbers = [ir.Value(name=f"pass'{n}", const_value=ir.tensor(np.array([n]), name=f"pass'{n}")) for n in (-1, 0, 1)]
     copy.graph.outputs.clear()
-    copy.graph.outputs.extend(by_name[value.name] for value in values if value.name in by_name)
+    for name, value in results.items():
+        if name in wanted:
+            copy.graph.outputs.append(value)
+            continue
+        flat = ir.node("Reshape", [value, numbers[0]], outputs=[ir.Value(name=f"pass'{name}")])
+        first = ir.node("Slice", [flat.outputs[0], *numbers[1:]], outputs=[ir.Value(name=f"pass'{name}'s first")])
+        copy.graph.insert_after(value.producer(), [flat, first])  # type: ignore[arg-type]  # results of nodes only
+        copy.graph.outputs.append(first.outputs[0])
+    for number in numbers:
+        if number.uses():
+            copy.graph.register_initializer(number)
     return copy
 
 
@@ -187,7 +205,7 @@ class Watched:
     """A tensor's record under way."""
 
     value: ir.Value
-    axis: int | None = 0
+    axis: int | None
     tally: Tally = field(default_factory=Tally)
     moments: Moments | None = None
     waiting: list[NDArray[np.float64]] = field(default_factory=list)  # moments of samples, to be summed together

@@ -38,7 +38,7 @@ class Session:
     then no other file is read.  `optimize=False` turns graph optimization off; `precise=True` asks for 32-bit
     accumulation of byte products on x86; `dump` writes the graph as onnxruntime optimized it.  `prepack=False` leaves
     weights as they lie in their files instead of a copy laid out for the kernels: for a model too large for both, or
-    one that is not run.
+    one that is not run.  `in_order=True` runs nodes in the order of the file, so that what a node frees is free at once.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Session:
         optimize: bool = True,
         precise: bool = False,
         prepack: bool = True,
+        in_order: bool = False,
         dump: Path | None = None,
         profile: Path | None = None,
         weights: Mapping[str, bytes] | None = None,
@@ -60,6 +61,8 @@ class Session:
         options.inter_op_num_threads = 1
         asked = needed_here({**options_of(model), **(entries or {})}, cpu_flags())
         entries = {"session.intra_op.allow_spinning": "0", **asked}
+        if in_order:
+            options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if precise:
