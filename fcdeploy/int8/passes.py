@@ -139,9 +139,13 @@ def _measured(
     copy.graph.outputs.clear()
     for value in values:
         node = ir.node("Shape", [by_name[value.name]], outputs=[ir.Value(name=f"{value.name}'s shape")])
-        copy.graph.append(node)
+        producer = by_name[value.name].producer()
+        if producer is None:
+            copy.graph.append(node)
+        else:
+            copy.graph.insert_after(producer, node)
         copy.graph.outputs.append(node.outputs[0])
-    session = Session(copy, prepack=not is_large(model))
+    session = Session(copy, prepack=not is_large(model), in_order=True)
     sample = next(iter(source)).inputs
 
     def shapes(count: int) -> list[tuple[int, ...]]:
