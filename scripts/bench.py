@@ -17,6 +17,7 @@ from typing import Any
 import click
 import numpy as np
 from bench_big import big
+from bench_calibration import calibration, observed
 from bench_kernels import kernels
 from bench_page import decibels, made_by, write_section
 
@@ -133,6 +134,8 @@ def _in_child(command: list[str]) -> tuple[float, float]:
     return seconds, kilobytes / 1024
 
 
+cli.add_command(calibration)
+cli.add_command(observed)
 cli.add_command(kernels)
 cli.add_command(big)
 
