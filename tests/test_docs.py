@@ -199,3 +199,14 @@ def test_the_calibration_file_s_example_runs(done: set[str], capsys: pytest.Capt
     exec(compile(example[1], "calibration-file.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "pixels 0.0 1.0 0.0"  # most pixels of a digit are paper
+
+
+def test_the_bundle_s_example_runs(done: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    made = "fcdeploy export models/dense.py:dense --state models/dense.safetensors -o dense.onnx"
+    assert run(made, done) == 0
+    assert run("fcdeploy bundle dense.onnx -o dense.fcd --force", done) == 0
+    capsys.readouterr()
+    example = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "bundle.md").read_text(), re.DOTALL)
+    assert example
+    exec(compile(example[1], "bundle.md", "exec"), {})
+    assert capsys.readouterr().out == "output True\n"

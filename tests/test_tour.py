@@ -106,7 +106,21 @@ def test_6_bench(folder: Path) -> None:
     assert not report.passed  # nothing is a hundred times faster; on the command line: exit code 1
 
 
-def test_7_mistakes(folder: Path) -> None:
+def test_7_bundle(folder: Path) -> None:
+    """What is deployed: the model, how to run it and how it answers. Another CPU tells whether it answers the same."""
+    fcdeploy.bundle(folder / "dense.int8.onnx", output=folder / "dense.zip", data=HELD_OUT, samples=8)
+    proof = fcdeploy.verify(folder / "dense.zip")
+    assert proof.passed
+    assert proof.values["golden"] == "equal"  # this is the CPU it was made on
+
+    # NumPy and onnxruntime are enough from here on
+    model = fcdeploy.load_bundle(folder / "dense.zip")
+    images = np.load(HELD_OUT)
+    scores = model.predict(pixels=images["pixels"])["output"]
+    assert (scores.argmax(axis=1) == images["label"]).mean() > 0.99
+
+
+def test_8_mistakes(folder: Path) -> None:
     """A mistake raises, with what is wrong and what to do."""
     with pytest.raises(FcdeployError, match="is quantized already") as caught:
         fcdeploy.quantize(folder / "dense.int8.onnx", data=TRAIN, output=folder / "twice.onnx")

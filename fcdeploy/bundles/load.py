@@ -55,16 +55,17 @@ def load_bundle(path: str | Path, *, threads: int | None = None) -> Bundle:
     `threads` defaults to the CPUs of this process.  Every hash is checked first.  Raises FcdeployError when the bundle
     is damaged, when its model does not load, or when the model is not what the manifest says.
     """
-    return load_stored(open_bundle(path), threads=threads)
+    stored = open_bundle(path)
+    for name in stored.altered():
+        raise altered(stored.path, name)
+    return load_stored(stored, threads=threads)
 
 
 def load_stored(stored: Stored, *, threads: int | None = None) -> Bundle:
-    """The same from a bundle that is open."""
+    """The same from a bundle that is open, whose hashes hold."""
     manifest = stored.manifest
     source = f"bundle {str(stored.path)!r}"
     entries = checked(manifest.session, f"{source}: the manifest's session")
-    for name in stored.altered():
-        raise altered(stored.path, name)
     if stored.zipped:
         weights = {name: stored.read(name) for name in manifest.weights}
         session = Session(stored.read(manifest.model), threads=threads, weights=weights, entries=entries)

@@ -17,6 +17,7 @@ from typing import IO, TypeVar
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.manifest import AGAIN, MANIFEST, Manifest, from_json, plain
+from fcdeploy.records.progress import OnStep
 
 MOST_MANIFEST = 16 << 20  # bytes; a row a file and a tensor, and a model has thousands at most
 ENCRYPTED = 1  # flag bit of a zip member
@@ -41,9 +42,16 @@ class Stored:
             raise altered(self.path, name)
         return content
 
-    def altered(self) -> list[str]:
+    def altered(self, on_step: OnStep | None = None) -> list[str]:
         """Files whose bytes are not those of the manifest, in order; a pass over all of them, streamed."""
-        return [name for name, file in self.manifest.files.items() if self._hash(name) != file.sha256]
+        files = self.manifest.files
+        found = []
+        for done, (name, file) in enumerate(files.items()):
+            if on_step:
+                on_step(f"hashing {name}", done, len(files))
+            if self._hash(name) != file.sha256:
+                found.append(name)
+        return found
 
     def _hash(self, name: str) -> str:
         def digest() -> str:

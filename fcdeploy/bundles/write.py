@@ -17,6 +17,7 @@ from fcdeploy.bundles.golden import stored
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import check_output, file_hash, replacing
 from fcdeploy.records.manifest import MANIFEST, File, Manifest, to_json
+from fcdeploy.records.progress import OnStep
 
 Content = bytes | Path
 """A file of the bundle: its bytes, or where they lie."""
@@ -42,9 +43,15 @@ def check_bundle_output(output: Path, *, force: bool, inputs: tuple[Path, ...] =
         )
 
 
-def write_bundle(output: Path, manifest: Manifest, contents: Mapping[str, Content], *, force: bool) -> Manifest:
+def write_bundle(
+    output: Path, manifest: Manifest, contents: Mapping[str, Content], *, force: bool, on_step: OnStep | None = None
+) -> Manifest:
     """Write the files and the manifest that names them; return it. Equal contents give equal bytes."""
-    files = {name: _described(content) for name, content in sorted(contents.items())}
+    step: OnStep = on_step or (lambda *_: None)
+    files = {}
+    for done, (name, content) in enumerate(sorted(contents.items())):
+        step(f"hashing {name}", done, len(contents))
+        files[name] = _described(content)
     manifest = replace(manifest, files=files)
     everything: dict[str, Content] = {MANIFEST: json_bytes(to_json(manifest)), **dict(sorted(contents.items()))}
     if output.suffix == ".zip":

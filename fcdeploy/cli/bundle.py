@@ -31,4 +31,6 @@ def command(int8: Path, as_json: bool, **arguments: object) -> None:
     """
     from fcdeploy.stations.bundle import bundle
 
-    console.show(bundle(int8, **arguments), as_json=as_json)  # type: ignore[arg-type]
+    with console.progress() as on_step:
+        report = bundle(int8, on_step=on_step, **arguments)  # type: ignore[arg-type]
+    console.show(report, as_json=as_json)

@@ -17,4 +17,6 @@ def command(bundle: Path, as_json: bool) -> None:
     """Check the hashes of a BUNDLE, and whether this CPU answers its golden samples as the CPU it was made on did."""
     from fcdeploy.stations.verify import verify
 
-    console.show(verify(bundle), as_json=as_json)
+    with console.progress() as on_step:
+        report = verify(bundle, on_step=on_step)
+    console.show(report, as_json=as_json)

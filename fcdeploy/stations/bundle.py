@@ -24,6 +24,7 @@ from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import plan as plans
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.manifest import NAME, VERSION, Manifest, plain
+from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.cpu import cpu_name, detect
@@ -54,6 +55,7 @@ def bundle(
     samples: int | None = None,
     preprocess: Path | None = None,
     force: bool = False,
+    on_step: OnStep | None = None,
 ) -> Report:
     """Write the model, what it was made from and how it answers as a bundle, `docs/bundle.md`, at `output`.
 
@@ -88,12 +90,12 @@ def bundle(
     if reports["validation"] and not reports["validation"].get("passed"):
         warnings.append(f"validation report {str(validation)!r} says that the model did not pass")
     known = {key: value for key, value in reports.items() if value is not None}
-    source, runs = _golden(session, model, recorded, data, samples or RUNS, preprocess)
+    source, runs = _golden(session, model, recorded, data, samples or RUNS, preprocess, on_step)
     manifest = replace(manifest, golden_from=source, reports=tuple(known))
     contents = served | {f"{key}.json": json_bytes(value) for key, value in known.items()}
     contents[GOLDEN] = golden.to_bytes(runs)
     if output is not None:
-        manifest = write_bundle(Path(output), manifest, contents, force=force)
+        manifest = write_bundle(Path(output), manifest, contents, force=force, on_step=on_step)
     if triton is not None:
         repository.write_repository(Path(triton), manifest, served, text)
     return _report(manifest, contents, len(runs), output, triton, warnings)
@@ -223,7 +225,13 @@ def _check_ends(session: Session, name: str) -> None:
 
 
 def _golden(
-    session: Session, model: ir.Model, recorded: Calibration | None, data: Any, samples: int, preprocess: Path | None
+    session: Session,
+    model: ir.Model,
+    recorded: Calibration | None,
+    data: Any,
+    samples: int,
+    preprocess: Path | None,
+    on_step: OnStep | None,
 ) -> tuple[str, list[golden.Run]]:
     """Where the golden samples come from, and what the model answers, one sample a run."""
     inputs = input_specs(model)
@@ -240,7 +248,12 @@ def _golden(
     else:
         source = "random"
         feeds = [draw(_one(inputs), seed=i) for i in range(samples)]
-    return source, [(fed, dict(zip(session.outputs, map(np.asarray, session.run(fed)), strict=True))) for fed in feeds]
+    runs: list[golden.Run] = []
+    for done, fed in enumerate(feeds):
+        if on_step:
+            on_step("golden samples", done, len(feeds))
+        runs.append((fed, dict(zip(session.outputs, map(np.asarray, session.run(fed)), strict=True))))
+    return source, runs
 
 
 def _one(inputs: list[TensorSpec]) -> list[TensorSpec]:

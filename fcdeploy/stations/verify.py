@@ -10,11 +10,12 @@ from fcdeploy.bundles.golden import DIFFERENT, EQUAL, TIES, Difference
 from fcdeploy.bundles.load import load_stored
 from fcdeploy.bundles.read import open_bundle
 from fcdeploy.records.manifest import Manifest
+from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.cpu import cpu_name, detect
 
 
-def verify(bundle: str | Path) -> Report:
+def verify(bundle: str | Path, *, on_step: OnStep | None = None) -> Report:
     """Check every hash and run the golden samples on this CPU.
 
     The answer is no when a file is not the one that was bundled, or when an output differs by more than rounding ties.
@@ -22,7 +23,7 @@ def verify(bundle: str | Path) -> Report:
     """
     opened = open_bundle(bundle)
     manifest = opened.manifest
-    wrong = opened.altered()
+    wrong = opened.altered(on_step)
     found = [] if wrong else load_stored(opened).compare()
     order = (EQUAL, TIES, DIFFERENT)
     worst = max((one.kind for one in found), key=order.index, default=None)
