@@ -1,0 +1,29 @@
+"""`scripts/bench big` on a model that is not: it measures, compares and writes its own section."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory of processes is read from /proc")
+def test_a_small_large_model(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Benchmarks\n\nother words\n")
+    command = [sys.executable, "scripts/bench.py", "big", "--width", "96", "--layers", "2", "--output", str(page)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    text = page.read_text()
+    assert "other words" in text
+    assert "Written by `scripts/bench big --width 96 --layers 2` on" in text
+    peaks = dict(re.findall(r"^\| (float session|`calibrate`|`quantize`) \| (\d+) \|", text, re.MULTILINE))
+    assert len(peaks) == 3
+    assert all(10 < int(peak) < 2000 for peak in peaks.values())
+    ours, reference = (float(value) for value in re.findall(r"\| ([\d.]+) dB \|", text))
+    assert ours > 28
+    assert reference > 28
