@@ -125,7 +125,8 @@ def observing(
         told = len(hashes) + len(bad)
         if time.monotonic() - begun > PART_SECONDS:
             yield part()
-            watched = {name: Watched(value, passes.axes[name]) for name, value in values.items()}
+            watched.clear()  # before there is a second one of them
+            watched.update((name, Watched(value, passes.axes[name])) for name, value in values.items())
             smallest, hashes, told = Smallest(), [], 0
             bad.clear()
             begun = time.monotonic()
