@@ -419,6 +419,24 @@ def test_types_that_scale_no_activations_need_no_data(pair: tuple[str, str], cap
     assert json.loads(out)["sqnr_db"] > LEAST[pair if pair in LEAST else pair[0]]
 
 
+def test_a_convolution_in_front_of_an_lstm(capsys: Any) -> None:
+    """The LSTM on integers, the convolution in float with its weights as bytes."""
+    net = Net(0)
+    x = net.op("Relu", net.conv(net.input("x", 24, 12), 24, 20, (3,), name="conv"), name="relu")
+    weights = [net.constant(net.normal(1, 96, n, size=0.2)) for n in (20, 24)]
+    x = net.op("Transpose", x, perm=[2, 0, 1], name="turn")
+    net.output(net.ops("LSTM", x, *weights, outputs=1, name="lstm", hidden_size=24)[0]).save(Path("model.onnx"))
+    code, out, err = run(
+        capsys, "quantize", "model.onnx", "--weights", "int8", "--activations", "dynamic", "-o", "out.onnx"
+    )
+    assert code == 0, err
+    assert "0 of 1 Conv, 1 of 1 LSTM in integer kernels" in out
+    assert "ConvInteger takes 5 to 10 times the float time; its weights are kept as bytes" in " ".join(out.split())
+    data = random_data(11, 6, x=(24, 12))
+    f, q = (Session(Path(name), threads=1).run(data)[0] for name in ("model.onnx", "out.onnx"))
+    assert fidelity(f, q).sqnr_db > 30
+
+
 def test_the_short_form_and_the_long_one_are_the_same_bytes(capsys: Any) -> None:
     common = ("--data", "data.npz", "--costs", "none")
     quantized(capsys, "--int8", *common)

@@ -22,7 +22,18 @@ from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import TYPES
 
 LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose", "LSTM")
-COUNTED = ("Conv", "Gemm", "MatMul", "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat", "ConvTranspose")
+COUNTED = (
+    "Conv",
+    "Gemm",
+    "MatMul",
+    "LSTM",
+    "Add",
+    "Mul",
+    "AveragePool",
+    "GlobalAveragePool",
+    "Concat",
+    "ConvTranspose",
+)
 
 
 @dataclass(frozen=True)
