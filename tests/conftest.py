@@ -12,18 +12,13 @@ from fcdeploy.errors import FcdeployError
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or writes the user's cache folder."""
+def _hasty_and_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's cache folder, and choices of kernels are hardly timed: none is asserted."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FCDEPLOY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr("fcdeploy.int8.trial.SECONDS", 0.02)
+        patch.setattr("fcdeploy.int8.trial.CONFIRMED_SECONDS", 0.04)
         yield
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Choices of kernels are timed as long as it takes to time them at all."""
-    monkeypatch.setattr("fcdeploy.int8.trial.SECONDS", 0.02)
-    monkeypatch.setattr("fcdeploy.int8.trial.CONFIRMED_SECONDS", 0.04)
 
 
 @contextmanager

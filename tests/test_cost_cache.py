@@ -27,7 +27,7 @@ def dense(seed: int = 0) -> Net:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hasty: None) -> Path:  # noqa: ARG001
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(cost_cache.VARIABLE, str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     dense().save(Path("model.onnx"))

@@ -210,7 +210,7 @@ def test_what_is_no_file_of_costs_is_named(text: str) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hasty: None) -> Path:  # noqa: ARG001
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     chain().save(Path("model.onnx"))
     np.savez("data.npz", **DATA)
