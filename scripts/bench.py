@@ -20,6 +20,7 @@ from bench_big import big
 from bench_calibration import calibration, observed
 from bench_kernels import kernels
 from bench_page import decibels, made_by, write_section
+from bench_serve import serve
 
 import fcdeploy
 
@@ -138,6 +139,7 @@ cli.add_command(calibration)
 cli.add_command(observed)
 cli.add_command(kernels)
 cli.add_command(big)
+cli.add_command(serve)
 
 if __name__ == "__main__":
     cli()

@@ -1,7 +1,8 @@
 """A client that costs little: raw sockets in one epoll loop, each sends its request again when the answer is whole.
 
 usage: bench_client.py HOST PORT CONNECTIONS SECONDS REQUEST_FILE, the request as it goes over the wire.  Prints a JSON
-object: answers, answers other than 200, seconds, and the latencies' median and 99th percentile in ms.
+object: answers, failures (other than 200, or no answer to a request that was sent), connections that the server ended as
+it had said, seconds, and the latencies' median and 99th percentile in ms.
 """
 
 from __future__ import annotations
@@ -32,34 +33,42 @@ def main(host: str, port: int, connections: int, seconds: float, request: bytes)
         clients[client.fileno()] = client
         poller.register(client, select.EPOLLIN)
     received = dict.fromkeys(clients, b"")
-    sent_at = {}
+    sent_at = dict.fromkeys(clients, time.perf_counter())
     latencies: list[float] = []
-    failed = 0
+    failed = ended = 0
     begun = time.perf_counter()
-    for number, client in clients.items():
-        sent_at[number] = time.perf_counter()
+    for client in clients.values():
         client.sendall(request)
-    end = begun + seconds
-    while time.perf_counter() < end:
+    while clients and time.perf_counter() < begun + seconds:
         for number, _ in poller.poll(1):
-            data = received[number] + clients[number].recv(1 << 20)
-            if not data:
-                raise SystemExit("the server hung up")
+            try:
+                more = clients[number].recv(1 << 20)
+            except ConnectionError:
+                more = b""
+            data = received[number] + more
             length = whole(data)
-            if not length or len(data) < length:
+            if more and (not length or len(data) < length):
                 received[number] = data
                 continue
-            received[number] = data[length:]
-            failed += data[9:12] != b"200"
-            now = time.perf_counter()
-            latencies.append(now - sent_at[number])
-            sent_at[number] = now
+            if more:
+                failed += data[9:12] != b"200"
+                now = time.perf_counter()
+                latencies.append(now - sent_at[number])
+                sent_at[number] = now
+                received[number] = data[length:]
+            if not more or b"\r\nConnection: close" in data[:500]:
+                failed += not more
+                ended += bool(more)
+                poller.unregister(number)
+                clients.pop(number).close()
+                continue
             clients[number].sendall(request)
     taken = time.perf_counter() - begun
     latencies.sort()
     return {
         "answers": len(latencies),
         "failed": failed,
+        "ended": ended,
         "seconds": taken,
         "median_ms": 1000 * latencies[len(latencies) // 2],
         "p99_ms": 1000 * latencies[int(0.99 * (len(latencies) - 1))],

@@ -26,6 +26,7 @@ from servers import Server, binary, serving, tensor, wire
 from small_models import dense, residual, samples
 
 from fcdeploy import cli
+from fcdeploy.runtime.cpu import usable_cores
 from fcdeploy.stations.bundle import bundle
 
 Array = np.ndarray[Any, Any]
@@ -294,6 +295,21 @@ def test_the_access_log_has_a_line_a_request(tmp_path: Path) -> None:
     assert (first["model"], first["version"], first["samples"], first["batch"]) == ("m", "1", 2, 2)
     assert first["seconds"] >= first["compute_seconds"] > 0
     assert second["status"] == 404
+
+
+def test_cores_are_those_that_a_container_may_keep_busy(tmp_path: Path) -> None:
+    here = len(os.sched_getaffinity(0))
+    assert usable_cores(tmp_path) == here
+    for quota, cores in (("max 100000", here), ("150000 100000", min(here, 2)), ("20000 100000", 1), ("garbage", here)):
+        (tmp_path / "cpu.max").write_text(quota)
+        assert usable_cores(tmp_path) == cores
+    (tmp_path / "cpu.max").unlink()
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("100000")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
+    assert usable_cores(tmp_path) == 1
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1")
+    assert usable_cores(tmp_path) == here
 
 
 MISUSE: list[tuple[list[str], str]] = [

@@ -59,7 +59,10 @@ class Request:
 
 
 class Queue:
-    """The requests that wait for one model. Lives on the loop; only `_compute` runs elsewhere."""
+    """The requests that wait for one model. Lives on the loop; only `_compute` runs elsewhere.
+
+    `on_run` is told which requests have left, and the seconds of their run, 0 where there was none.
+    """
 
     def __init__(
         self,
@@ -69,7 +72,7 @@ class Queue:
         *,
         slots: int = 1,
         delay: float = 0.0,
-        on_run: Callable[[Model, int, int, float], None] = lambda *_: None,
+        on_run: Callable[[Model, list[Request], float], None] = lambda *_: None,
     ) -> None:
         self.model = model
         self._loop = loop
@@ -121,9 +124,11 @@ class Queue:
             request = self._waiting[0]
             if request.done is None:
                 self._waiting.popleft()
+                self._on_run(self.model, [request], 0.0)
                 continue
             if now > request.deadline:
                 self._waiting.popleft()
+                self._on_run(self.model, [request], 0.0)
                 waited = f"waited {now - request.arrived:.3f} s for its turn, longer than it had"
                 request.finish(RefusedError(504, f"model {self.model.name!r}: the request {waited}"))
                 continue
@@ -145,7 +150,7 @@ class Queue:
     def _finish(
         self, batch: list[Request], rows: int, results: list[list[Array] | RefusedError], seconds: float
     ) -> None:
-        self._on_run(self.model, len(batch), rows, seconds)
+        self._on_run(self.model, batch, seconds)
         for request, result in zip(batch, results, strict=True):
             request.compute_seconds = seconds
             request.batch = rows
@@ -165,7 +170,7 @@ def _compute(model: Model, batch: list[Request]) -> tuple[list[list[Array] | Ref
                 stop = start + request.rows
                 results.append([output[start:stop] for output in together])
                 start = stop
-        except FcdeployError:
+        except Exception:  # whatever it is, only those whose fault it is shall suffer
             results = [_alone(model, request) for request in batch]
     return results, time.perf_counter() - begun
 
@@ -176,3 +181,5 @@ def _alone(model: Model, request: Request) -> list[Array] | RefusedError:
     except FcdeployError as error:  # shapes were checked before: what is left are values, and lengths of free axes
         full = "alloc" in error.message.lower()
         return RefusedError(503 if full else 400, f"model {model.name!r}: {error.message}", retry_after=int(full))
+    except Exception as defect:  # a request without an answer would hang
+        return RefusedError(500, f"internal {type(defect).__name__}: {defect}")

@@ -165,23 +165,28 @@ class Engine:
             raise RefusedError(503, f"model {served.model.name!r} is busy: {what}", retry_after=1)
         self.requests += 1
         self.bytes += request.bytes
-        timer: asyncio.TimerHandle | None = None
-
-        def finished(request: Request, result: list[Array] | RefusedError) -> None:
-            self.requests -= 1
-            self.bytes -= request.bytes
-            if timer is not None:
-                timer.cancel()
-            self._observer.answered(served.model, request)
-            done(request, result)
-
-        request.done = finished
-        request.deadline = request.arrived + (self._queue_seconds if timeout is None else timeout)
-        if timeout is not None:
+        if timeout is None:
+            request.deadline = request.arrived + self._queue_seconds
+        else:
+            request.deadline = request.arrived + timeout
             late = RefusedError(504, f"model {served.model.name!r}: no answer within the {timeout:g} s given")
             timer = self._loop.call_later(timeout, request.finish, late)
+
+            def finished(request: Request, result: list[Array] | RefusedError) -> None:
+                timer.cancel()
+                done(request, result)
+
+            request.done = finished
         served.queue.put(request)
         return request
+
+    def _ran(self, model: Model, batch: Sequence[Request], seconds: float) -> None:
+        """These requests have left their queue; without seconds they were never run."""
+        self.requests -= len(batch)
+        for request in batch:
+            self.bytes -= request.bytes
+        if seconds:
+            self._observer.ran(model, batch, seconds)
 
     async def refresh(self) -> None:
         """Look at the files: load what changed beside what runs, swap it in when it works, keep the old when it fails.
@@ -226,9 +231,7 @@ class Engine:
         model = load(place, threads=self.threads, max_batch=self._max_batch)
         if stamp(place) != before:
             raise FcdeployError(f"model {str(place.path)!r} changed while it was loaded", "replace files by renaming")
-        queue = Queue(
-            model, self._loop, self._pool, slots=self.at_once, delay=self._max_delay, on_run=self._observer.ran
-        )
+        queue = Queue(model, self._loop, self._pool, slots=self.at_once, delay=self._max_delay, on_run=self._ran)
         return Served(place, model, queue, before, hashed)
 
     def _put(self, served: Served) -> None:
@@ -253,8 +256,7 @@ class Engine:
 class Observer:
     """What the engine tells of itself; by default nobody listens."""
 
-    def ran(self, model: Model, requests: int, rows: int, seconds: float) -> None: ...
-    def answered(self, model: Model, request: Request) -> None: ...
+    def ran(self, model: Model, batch: Sequence[Request], seconds: float) -> None: ...
     def rejected(self, model: Model) -> None: ...
     def loaded(self, model: Model) -> None: ...
     def failed_load(self, name: str, version: str) -> None: ...

@@ -11,8 +11,8 @@ import operator
 import os
 import time
 from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Recorder:
     """The figures of one version of a model; ('', '') is for requests that named none."""
 
     def __init__(self) -> None:
-        self.codes: Counter[int] = Counter()
+        self.codes: dict[int, int] = {}
         self.counters: dict[str, float] = {}
         self.queue, self.compute, self.samples = Histogram(SECONDS), Histogram(SECONDS), Histogram(SAMPLES)
 
@@ -76,15 +76,20 @@ class Metrics(Observer):
         self._started = time.time()
 
     def count(self, key: tuple[str, str], code: int) -> None:
-        self._of[key].codes[code] += 1
+        codes = self._of[key].codes
+        codes[code] = codes.get(code, 0) + 1
 
-    def ran(self, model: Model, requests: int, rows: int, seconds: float) -> None:  # noqa: ARG002
+    def ran(self, model: Model, batch: Sequence[Request], seconds: float) -> None:
         recorder = self._of[model.key]
+        rows = 0
+        waited, counts = 0.0, recorder.queue.counts
+        for request in batch:
+            rows += request.rows
+            waited += request.queue_seconds
+            counts[bisect_left(SECONDS, request.queue_seconds)] += 1
+        recorder.queue.total += waited
         recorder.compute.add(seconds)
         recorder.samples.add(rows)
-
-    def answered(self, model: Model, request: Request) -> None:
-        self._of[model.key].queue.add(request.queue_seconds)
 
     def rejected(self, model: Model) -> None:
         self._of[model.key].add("fcdeploy_rejected_total")

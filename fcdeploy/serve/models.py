@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Model:
     """A version of a model that is ready.
 
     `largest` is how many samples may share a run, `alone` why requests may not; `sample_seconds` is what one sample
-    takes, 0 where no inputs could be made up to try it.
+    takes, 0 where no inputs could be made up to try it.  `layouts` are JSON headers that `fcdeploy.serve.tensors` has read.
     """
 
     name: str
@@ -49,8 +50,9 @@ class Model:
     alone: str
     sample_seconds: float
     load_seconds: float
+    layouts: dict[bytes, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def key(self) -> tuple[str, str]:
         return self.name, self.version
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from functools import partial
 from typing import Any
 
 from fcdeploy.serve.heads import END, Chunks, Head, Heads
@@ -188,7 +189,7 @@ class Connection(asyncio.Protocol):
         self._slots.append(slot)
         if slot.last:
             self._deaf = slot.begun
-        begin(self._site, head, body, slot.begun, lambda answer: self._fill(slot, answer))
+        begin(self._site, head, body, slot.begun, partial(self._fill, slot))
         if len(self._slots) > PIPELINED and self._transport is not None:
             self._transport.pause_reading()
 
@@ -206,7 +207,7 @@ class Connection(asyncio.Protocol):
         """Put an answer in its place, and send all whose turn it is."""
         if self._transport is None:
             return
-        if self._site.draining:
+        if self._site.draining and self._slots and self._slots[-1] is slot:
             slot.last = True
         slot.answer = _bytes(answer, slot)
         slots = self._slots
@@ -236,6 +237,12 @@ class Connection(asyncio.Protocol):
 def _bytes(answer: Answer, slot: Slot) -> bytes:
     """The answer as it goes over the wire."""
     head, parts = slot.head, answer.parts
+    if answer.whole is not None:
+        if slot.last:
+            return b"".join((answer.whole.replace(END, b"\r\nConnection: close" + END, 1), *parts))
+        if head is not None and head.old:
+            return b"".join((answer.whole.replace(END, b"\r\nConnection: keep-alive" + END, 1), *parts))
+        return b"".join((answer.whole, *parts))
     length = b"Content-Length: %d" % sum(map(len, parts))
     if slot.last:
         length += b"\r\nConnection: close"

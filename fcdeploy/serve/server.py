@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import signal
 import socket
@@ -27,6 +28,7 @@ Stop = Callable[[float], Coroutine[Any, Any, None]]
 
 TICK = 0.25  # seconds between looks at slow clients
 BACKLOG = 1024
+YOUNG = 5_000  # objects between two looks for cycles, which no request leaves behind
 
 
 def read_token(path: Path) -> bytes:
@@ -88,6 +90,8 @@ async def serve(
     if poll:
         tasks.append(asyncio.create_task(_watch(engine, poll)))
     stop_other = None if also is None else await also(site)
+    gc.freeze()  # what was loaded stays
+    gc.set_threshold(YOUNG)
     on_ready()
     await stop.wait()
     site.draining = True

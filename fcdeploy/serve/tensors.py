@@ -11,7 +11,8 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -42,11 +43,20 @@ READ: dict[str, tuple[Literal["d", "i", "u"], type[np.generic]]] = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a request asks for besides its inputs: `outputs` by index with whether in binary; its id; seconds it has."""
+    """What a request asks for besides its inputs: `outputs` by index with whether in binary; its id; seconds it has.
+
+    `heads` remembers what stands before binary outputs, by their shapes.
+    """
 
     outputs: tuple[tuple[int, bool], ...]
     id: str | None
     timeout: float | None
+    heads: dict[tuple[Any, ...], bytes] = field(default_factory=dict)
+
+    @cached_property
+    def binary(self) -> bool:
+        """All outputs are wanted in binary, so that what stands before them depends on their shapes alone."""
+        return sys.byteorder == "little" and all(binary for _, binary in self.outputs)
 
 
 @dataclass(frozen=True)
@@ -59,8 +69,6 @@ class Layout:
 
 
 _parser = simdjson.Parser()
-_layouts: dict[tuple[int, bytes], tuple[Model, Layout]] = {}
-_headers: dict[tuple[Any, ...], tuple[Model, bytes]] = {}
 
 
 def decode(model: Model, body: bytes | bytearray, header_length: int | None) -> tuple[dict[str, Array], Wanted]:
@@ -71,10 +79,9 @@ def decode(model: Model, body: bytes | bytearray, header_length: int | None) -> 
         raise RefusedError(
             400, f"Inference-Header-Content-Length is {header_length}, more than the {len(body)} bytes of the body"
         )
-    header = bytes(memoryview(body)[:header_length])
-    remembered = _layouts.get((id(model), header))
-    if remembered is not None and remembered[0] is model:
-        layout = remembered[1]
+    header = body[:header_length] if type(body) is bytes else bytes(memoryview(body)[:header_length])
+    layout = model.layouts.get(header)
+    if layout is not None:
         return _sliced(layout, body, header_length), layout.wanted
     return _from_json(model, header, memoryview(body)[header_length:])
 
@@ -82,17 +89,7 @@ def decode(model: Model, body: bytes | bytearray, header_length: int | None) -> 
 def encode(model: Model, outputs: Sequence[Array], wanted: Wanted) -> tuple[list[bytes], int | None]:
     """The parts of a body, and the length of its JSON header where tensors follow it."""
     chosen = [(outputs[index], binary) for index, binary in wanted.outputs]
-    all_binary = wanted.id is None and all(binary for _, binary in chosen)
-    key = (id(model), wanted.outputs, *(array.shape for array, _ in chosen)) if all_binary else None
-    remembered = _headers.get(key) if key is not None else None
-    if remembered is not None and remembered[0] is model:
-        header = remembered[1]
-    else:
-        header = _header(model, chosen, wanted)
-        if key is not None:
-            if len(_headers) >= MEMO:
-                _headers.clear()
-            _headers[key] = (model, header)
+    header = _header(model, chosen, wanted)
     tensors = [_little(array).tobytes() for array, binary in chosen if binary]
     return [header, *tensors], len(header) if tensors else None
 
@@ -197,9 +194,9 @@ def _request(model: Model, document: Any, text: bytes, rest: memoryview | None) 
         assert isinstance(whole, bytes | bytearray)
         feeds |= _sliced(layout, whole, len(text))
         if len(parts) == len(model.inputs) and len(text) <= MEMO_BYTES:
-            if len(_layouts) >= MEMO:
-                _layouts.clear()
-            _layouts[id(model), text] = (model, layout)
+            if len(model.layouts) >= MEMO:
+                model.layouts.clear()
+            model.layouts[text] = layout
     return feeds, wanted
 
 
