@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.graph.model import input_specs, name_everything
-from fcdeploy.int8.correct import correct_biases
+from fcdeploy.int8.correct import correct_layers
 from fcdeploy.int8.observe import observe
 from fcdeploy.int8.planning import plan_graph
 from fcdeploy.int8.planning.check import check_plan
@@ -183,7 +183,7 @@ def quantize_net(
     int8 = prepared.clone()
     rewrite(int8, plan, {**layers, **others})
     if correct:
-        correct_biases(prepared, int8, plan, calibration.kept)
+        correct_layers(prepared, int8, plan, calibration.kept)
     onnx.checker.check_model(ir.to_proto(int8), full_check=True)
     return Line(proto, prepared, calibration, plan, layers, int8, data, {d.node: d.kind for d in plan.nodes})
 

@@ -10,7 +10,7 @@ import pytest
 from networks import Array, Line, Net, quantize_net, random_data
 from onnx import TensorProto, helper
 
-from fcdeploy.int8.correct import correct_biases
+from fcdeploy.int8.correct import correct_layers
 from fcdeploy.int8.planning.weigh import int8_layers
 from fcdeploy.int8.walk import Walk
 from fcdeploy.runtime.session import Session
@@ -128,6 +128,6 @@ def test_a_fixed_batch_leaves_the_remainder_out() -> None:
     for node in line.int8.graph:
         if node.name == "second":
             assert len(node.inputs) == 2
-    assert correct_biases(line.prepared, line.int8, line.plan, {"x": some["x"][:3]}) == 0
+    assert correct_layers(line.prepared, line.int8, line.plan, {"x": some["x"][:3]}) == 0
     with_bias = quantize_net(model, random_data(0, 10, x=(4, 8, 8)), correct=True)
-    assert correct_biases(with_bias.prepared, with_bias.int8, with_bias.plan, some) == 5
+    assert correct_layers(with_bias.prepared, with_bias.int8, with_bias.plan, some) == 5

@@ -1,7 +1,10 @@
-"""Bias correction on samples: what rounding adds to a layer's mean output is taken off its bias.
+"""Corrections on samples, layer after layer, each on inputs that come from the corrected layers before it.
+
+Weights are rounded again so that their errors make up for each other (reround.py), if that was asked for.  Then what
+rounding adds to the layer's mean output is taken off its bias:
 
 Markus Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv:1906.04721, section 4.2,
-in its empirical form: layer after layer, each on inputs that come from the corrected layers before it.
+in its empirical form.
 """
 
 from __future__ import annotations
@@ -11,35 +14,50 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.int8.planning.weigh import bias_array, bias_name, int8_layers, round_bias
+from fcdeploy.int8.reround import reround
 from fcdeploy.int8.walk import Arrays, Walk, chunks
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables.operators import operator
+from fcdeploy.tables.targets import Target
 
 
-def correct_biases(
-    model: ir.Model, int8: ir.Model, plan: Plan, samples: Arrays, *, on_step: OnStep | None = None
+def correct_layers(
+    model: ir.Model,
+    int8: ir.Model,
+    plan: Plan,
+    samples: Arrays,
+    *,
+    reround_to: Target | None = None,
+    on_step: OnStep | None = None,
 ) -> int:
-    """Correct the integer biases of `int8` in place; return how many layers were.
+    """Correct the integer weights and biases of `int8` in place; return how many layers were.
 
-    `model` is the prepared float model, `int8` what `rewrite` made of it, `samples` input name -> (samples, ...).
+    `model` is the prepared float model, `int8` what `rewrite` made of it, `samples` input name -> (samples, ...).  Weights
+    change only when a target is given, whose pair bound they keep.
     """
-    layers = [node for node, _ in int8_layers(model.graph, plan) if operator(node.op_type).bias is not None]
+    weights = dict(int8_layers(model.graph, plan))
+    layers = [node for node in weights if reround_to is not None or operator(node.op_type).bias is not None]
     by_name = {node.name: node for node in int8.graph}
     walk = Walk(int8, samples)
     if not layers or not walk.known:
         return 0
-    truth = float_means(model, layers, samples)
+    truth = float_means(model, [node for node in layers if operator(node.op_type).bias is not None], samples)
     for done, node in enumerate(layers, start=1):
         layer = by_name[node.name]
+        if reround_to is not None:
+            read = walk.read(layer.inputs[0])  # type: ignore[arg-type]
+            _store(layer, 1, reround(node, weights[node], read, plan, reround_to.pair_limit))
+        if operator(node.op_type).bias is None:
+            continue
         error = mean_of_chunks(walk.read(layer.outputs[0])) - truth[node.name or ""]
         bias, q = bias_array(node), plan.tensors[bias_name(node)]
         # the error holds that of rounding the bias, so it is taken off the rounded one
         rounded = 0.0 if bias is None else round_bias(bias, q) * np.asarray(q.scale)
-        _store(layer, round_bias(rounded - error, q))
+        _store(layer, 2, round_bias(rounded - error, q))
         if on_step:
-            on_step("correcting biases", done, len(layers))
+            on_step("correcting layers", done, len(layers))
     return len(layers)
 
 
@@ -72,10 +90,10 @@ def _mean(parts: list[tuple[NDArray[np.float64], int]]) -> NDArray[np.float64]:
     return np.asarray(total / max(sum(count for _, count in parts), 1))
 
 
-def _store(layer: ir.Node, integers: NDArray[np.int32]) -> None:
-    """Replace the integers behind the DequantizeLinear that the layer's bias comes from."""
-    bias = layer.inputs[2]
-    assert bias is not None
-    dequantize = bias.producer()
+def _store(layer: ir.Node, index: int, integers: NDArray[np.signedinteger]) -> None:
+    """Replace the integers behind the DequantizeLinear that the layer's weight or bias comes from."""
+    value = layer.inputs[index]
+    assert value is not None
+    dequantize = value.producer()
     assert dequantize is not None and dequantize.inputs[0] is not None
     dequantize.inputs[0].const_value = ir.tensor(integers, name=dequantize.inputs[0].name)

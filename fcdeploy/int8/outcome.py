@@ -38,7 +38,10 @@ COUNTED = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was decided, by which costs, the kernels it led to, the multiplications of each node, and bytes on disk."""
+    """What was decided, by which costs, the kernels it led to, the multiplications of each node, and bytes on disk.
+
+    `tried` says between what effort `best` chose.
+    """
 
     plan: Plan
     spent: Spent
@@ -46,6 +49,7 @@ class Outcome:
     macs: Mapping[str, int]
     bytes_float: int
     bytes_int8: int
+    tried: str = ""
 
     @property
     def share(self) -> float:
@@ -88,6 +92,7 @@ def report_of(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: fl
     )
     lines = (
         *time_lines(spent),
+        *([outcome.tried] if outcome.tried else []),
         f"{', '.join(counts) or 'no layer'} in integer kernels, {100 * outcome.share:.0f} % of the multiplications",
         *remarks(int8),
         f"{bytes_float:,} bytes -> {size:,} bytes ({size / bytes_float:.2f} of float), target {decided.target}, {seconds:.1f} s",

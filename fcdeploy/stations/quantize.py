@@ -28,8 +28,9 @@ from fcdeploy.graph.model import (
 from fcdeploy.graph.opset import lower_opset, lowest_ir_version, lowest_opset
 from fcdeploy.graph.outside import beside
 from fcdeploy.graph.weights import is_large
+from fcdeploy.int8.best import best
 from fcdeploy.int8.compensate import MANY, MANY_BYTES, compensate_blocks
-from fcdeploy.int8.correct import correct_biases
+from fcdeploy.int8.correct import correct_layers
 from fcdeploy.int8.edited import plan_from_file, write_plan
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.kept import keep_smallest
@@ -58,7 +59,7 @@ from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import INT8
 
 METHOD = "mse"  # unless asked for another
-EFFORTS = ("fast", "balanced")
+EFFORTS = ("fast", "balanced", "best")
 
 
 def quantize(
@@ -118,6 +119,9 @@ def quantize(
     start = Given(
         path, graph, recorded, {} if is_large(graph) else kept, row, ranges or METHOD, tuple(keep_float), types
     )
+    tried = ""
+    if effort == "best" and plan is None and start.samples and types.other == "int8":
+        start, tried = best(start, source, choose_ranges=ranges is None, on_step=on_step)
     if plan is not None:
         decided, spent = plan_from_file(start, plan), Spent()
     else:
@@ -134,7 +138,7 @@ def quantize(
         kernels = kernels_of(aside)
     if save_plan is not None:
         write_plan(Path(save_plan), decided, force=force)
-    outcome = Outcome(decided, spent, kernels, macs, size_on_disk(own), size)
+    outcome = Outcome(decided, spent, kernels, macs, size_on_disk(own), size, tried)
     report = report_of(path, out, int8, outcome, begin, warnings)
     return with_ties(report, out, start.samples) if row.name == "portable" and "int8" in _kinds(decided) else report
 
@@ -147,7 +151,8 @@ def _int8(given: Given, decided: Plan, effort: str, source: Source | None, on_st
         many = given.samples if source is None else keep_smallest(source, most=MANY, room=MANY_BYTES)
         compensate_blocks(given.graph, int8, decided, many, on_step=on_step)
     if refining:
-        correct_biases(given.graph, int8, decided, given.samples, on_step=on_step)
+        reround_to = given.row if effort == "best" else None
+        correct_layers(given.graph, int8, decided, given.samples, reround_to=reround_to, on_step=on_step)
     _sign(int8, given.recorded, decided, effort)
     return int8
 

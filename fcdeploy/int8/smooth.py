@@ -1,0 +1,46 @@
+"""A float model whose channels are smoothed by what they were on samples; it computes the same (prepare/channels.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.arithmetic.weights.smooth import smoothing
+from fcdeploy.int8.walk import Arrays, chunks
+from fcdeploy.prepare.changes import Edits
+from fcdeploy.prepare.channels import Channels, free_channels
+from fcdeploy.runtime.session import Session
+
+SMOOTHED = ".smoothed"
+
+
+def smooth(model: ir.Model, samples: Arrays) -> bool:
+    """Rescale the channels of a prepared float model in place; whether there was anything to rescale."""
+    edits = Edits(model, "smooth")
+    channels = free_channels(edits)
+    if not len(channels.meets):
+        return False
+    active = _largest_activations(model, channels, samples)
+    s = np.ones(len(active))
+    for group in np.unique(channels.meets):
+        members = channels.meets == group
+        s[members] = smoothing(active[members])
+    return channels.rescale(edits, s, SMOOTHED)
+
+
+def _largest_activations(model: ir.Model, channels: Channels, samples: Arrays) -> NDArray[np.float64]:
+    """The largest magnitude of each scale's channels where a layer reads them."""
+    ends = [(node.inputs[0], ids) for node, ids in channels.readers if (ids >= 0).any()]
+    copy = model.clone()
+    values = {value.name: value for node in copy.graph for value in node.outputs}
+    read_by_name = {value.name: ids for value, ids in ends if value is not None}
+    copy.graph.outputs.clear()
+    copy.graph.outputs.extend(values[name] for name in read_by_name)
+    session = Session(copy)
+    found = np.zeros(len(channels.meets))
+    for part in chunks(model, samples):
+        for ids, x in zip(read_by_name.values(), session.run(part), strict=True):
+            largest = np.abs(x).max(axis=tuple(axis for axis in range(x.ndim) if axis != 1)).astype(np.float64)
+            np.maximum.at(found, ids[ids >= 0], largest[ids >= 0])
+    return found

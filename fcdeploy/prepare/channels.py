@@ -1,0 +1,254 @@
+"""Which channels have one scale: through a network, a factor on one must appear on all of them, and cancels in the layers.
+
+    W2 f(W1 x + b)  =  (W2 S) f(S^-1 W1 x + S^-1 b)      S diagonal, S > 0, where f(y / s) = f(y) / s channel by channel
+
+Every channel (index of axis 1) of every activation gets an identity.  What keeps channels apart and is homogeneous (Relu,
+pooling, Slice and Pad, Concat) passes identities on, sums make those of their operands one, and a layer starts new ones.
+A channel of the graph's inputs and outputs, or one that anything else reads or writes (a Clip at 6, a Sigmoid, a bias
+added to a sum), is pinned: its scale must stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.prepare.changes import Array, Edits, array_of, attribute, input_of, ints_of, is_constant, is_op, rank_of
+from fcdeploy.prepare.layers import (
+    Layer,
+    channels_of,
+    is_layer,
+    read_layer,
+    scaled_inputs,
+    scaled_outputs,
+    unrepresentable,
+    write_layer,
+)
+
+Ids = NDArray[np.intp]
+HOMOGENEOUS = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
+JOINING = ("Add", "Sub", "Max", "Min", "Sum")
+LARGEST = 2**23  # weights of a layer: larger ones may lie in a file that is never to be read whole
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The scales that a network is free to choose: 0 .. count - 1.
+
+    `writers` and `readers` are layers with the scale of each of their output or input channels, -1 where it is pinned;
+    `tensors` are activations, likewise.  `meets` (count,) is the same number for scales that meet in one tensor, directly
+    or by way of others.
+    """
+
+    writers: tuple[tuple[ir.Node, Ids], ...]
+    readers: tuple[tuple[ir.Node, Ids], ...]
+    tensors: tuple[tuple[ir.Value, Ids], ...]
+    meets: Ids
+
+    def rescale(self, edits: Edits, s: NDArray[np.float64], suffix: str) -> bool:
+        """Divide every channel by its s (count,) where it is written, multiply where it is read.
+
+        Tensors that are not what they were get `suffix` behind their names.  Nothing, and False, when float32 cannot hold
+        the result.
+        """
+        layers: dict[ir.Node, Layer] = {}
+        s = np.append(s, 1.0)  # at -1
+        for ends, inverse in ((self.writers, True), (self.readers, False)):
+            for node, ids in ends:
+                factor = s[ids]
+                if np.all(factor == 1.0):
+                    continue
+                layer = layers.get(node) or read_layer(node)
+                assert isinstance(layer, Layer), "others were pinned"
+                zero = np.zeros_like(factor)
+                changed = scaled_outputs(layer, 1 / factor, zero) if inverse else scaled_inputs(layer, factor, zero)
+                assert not isinstance(changed, str), (
+                    "without a shift there is nothing that padding could be in the way of"
+                )
+                layers[node] = replace(layer, weight=changed[0], bias=changed[1])
+        if any(unrepresentable(layer, layer.weight, layer.bias) for layer in layers.values()):
+            return False
+        for node, layer in layers.items():
+            before = read_layer(node)
+            assert isinstance(before, Layer)
+            write_layer(edits, before, layer.weight, layer.bias)
+        for value, ids in self.tensors:
+            if np.any(s[ids] != 1.0):
+                value.name = f"{(value.name or '').removesuffix(suffix)}{suffix}"
+        return bool(layers)
+
+
+def written(layer: Layer) -> NDArray[np.float64]:
+    """Largest parameter of each output channel; the bias counts, for it sets the range where weights are small."""
+    W, op = layer.weight, layer.node.op_type  # noqa: N806
+    if op == "ConvTranspose":  # (in, out / groups, *kernel)
+        W = np.moveaxis(W.reshape(layer.groups, -1, *W.shape[1:]), 2, 1)  # noqa: N806
+    elif op != "Conv" and not attribute(layer.node, "transB", 0):
+        W = W.T  # noqa: N806
+    return np.asarray(np.maximum(_largest(W.reshape(layer.outputs, -1)), np.abs(layer.bias)))
+
+
+def read(layer: Layer) -> NDArray[np.float64]:
+    """Largest weight of each input channel."""
+    W, op = layer.weight, layer.node.op_type  # noqa: N806
+    if op == "Conv":  # (out, in / groups, *kernel)
+        W = np.moveaxis(W.reshape(layer.groups, -1, *W.shape[1:]), 2, 1)  # noqa: N806
+    elif op != "ConvTranspose" and attribute(layer.node, "transB", 0):
+        W = W.T  # noqa: N806
+    return _largest(W.reshape(layer.inputs, -1))
+
+
+def free_channels(edits: Edits) -> Channels:
+    """The scales of the channels of the main graph's activations; a layer that stays out says why in `edits`."""
+    found = _Identities(edits)
+    for node in edits.graph:
+        found.pass_on(node)
+    for graph in edits.graph.subgraphs():
+        found.pin(value for node in graph for value in node.inputs if value is not None)
+    found.pin(edits.graph.outputs)
+    return found.numbered()
+
+
+class _Identities:
+    """Identities of channels while a graph is walked: a union-find over numbers, and the values that have them."""
+
+    def __init__(self, edits: Edits) -> None:
+        self.edits = edits
+        self.parent: list[int] = []
+        self.of: dict[ir.Value, Ids] = {}
+        self.pinned: list[Ids] = []
+        self.writers: list[tuple[ir.Node, Ids]] = []
+        self.readers: list[tuple[ir.Node, Ids]] = []
+        for value in edits.graph.inputs:
+            self.fresh(value)
+        self.pin(edits.graph.inputs)
+
+    def fresh(self, value: ir.Value) -> None:
+        """New identities for all channels of a value, none when their number is not known."""
+        self.of[value] = self._new(channels_of(value) or 0)
+
+    def _new(self, count: int) -> Ids:
+        ids = np.arange(len(self.parent), len(self.parent) + count)
+        self.parent.extend(ids.tolist())
+        return ids
+
+    def pin(self, values: Iterable[ir.Value]) -> None:
+        self.pinned += [self.of[value] for value in values if value in self.of]
+
+    def root(self, number: int) -> int:
+        while self.parent[number] != number:
+            self.parent[number] = self.parent[self.parent[number]]
+            number = self.parent[number]
+        return number
+
+    def join(self, one: Ids, other: Ids) -> None:
+        for a, b in zip(one.tolist(), other.tolist(), strict=True):
+            self.parent[self.root(a)] = self.root(b)
+
+    def pass_on(self, node: ir.Node) -> None:
+        """Give the outputs of a node their identities."""
+        data = [value for value in node.inputs if value is not None and not is_constant(value)]
+        if is_layer(node):
+            self._layer(node, data)
+            return
+        ids = self._kept(node, data) if data and all(value in self.of for value in data) else None
+        if ids is not None and len(ids) == (channels_of(node.outputs[0]) or 0):
+            self.of[node.outputs[0]] = ids
+            rest = list(node.outputs[1:])
+        else:
+            self.pin(data)
+            rest = list(node.outputs)
+        for value in rest:
+            self.fresh(value)
+        self.pin(rest)
+
+    def _layer(self, node: ir.Node, data: list[ir.Value]) -> None:
+        output = node.outputs[0]
+        self.fresh(output)
+        weight = input_of(node, 1)
+        small = is_constant(weight) and weight.const_value.size <= LARGEST  # type: ignore[union-attr]
+        layer = read_layer(node) if small else f"it has more than {LARGEST:,} weights"
+        if isinstance(layer, str):
+            if is_constant(weight):
+                self.edits.decline(node, f"keeps the scale of its channels: {layer}")
+            self.pin([*data, output])
+        elif len(self.of.get(data[0], ())) != layer.inputs or len(self.of[output]) != layer.outputs:
+            self.pin([*data, output])
+        else:
+            self.readers.append((node, self.of[data[0]]))
+            self.writers.append((node, self.of[output]))
+
+    def _kept(self, node: ir.Node, data: list[ir.Value]) -> Ids | None:
+        """The identities of the first output's channels where f(y / s) = f(y) / s, else None."""
+        first = self.of[data[0]]
+        if is_op(node, *HOMOGENEOUS):
+            return first
+        if is_op(node, *JOINING) and len(data) == len(node.inputs):
+            same = len({rank_of(value) for value in (*data, node.outputs[0])}) == 1
+            if not same or any(len(self.of[value]) != len(first) for value in data):
+                return None
+            for value in data[1:]:
+                self.join(first, self.of[value])
+            return first
+        if is_op(node, "Concat") and len(data) == len(node.inputs) and attribute(node, "axis", 0) == 1:
+            return np.concatenate([self.of[value] for value in data])
+        if is_op(node, "Slice"):
+            axes = ints_of(node, "axes", 3)
+            return first if axes and all(axis not in (1, 1 - (rank_of(data[0]) or 0)) for axis in axes) else None
+        if is_op(node, "Pad"):
+            return self._padded(node, first)
+        if is_op(node, "Flatten", "Reshape", "Squeeze"):  # (N, C, 1, 1) to (N, C)
+            before, after = data[0].shape, node.outputs[0].shape
+            flat = before is not None and after is not None and len(before) > 2 and len(after) == 2
+            return first if flat and all(n == 1 for n in before[2:]) else None  # type: ignore[index]
+        return None
+
+    def _padded(self, node: ir.Node, first: Ids) -> Ids | None:
+        """Channels of zeros have identities that nothing writes."""
+        pads, fill = ints_of(node, "pads", 1), array_of(input_of(node, 2))
+        rank = rank_of(node.inputs[0])
+        zeros = attribute(node, "mode", "constant") == "constant" and not np.any(0 if fill is None else fill)
+        zeros = zeros and not attribute(node, "value", 0.0) and input_of(node, 3) is None
+        if not zeros or not pads or rank is None or len(pads) != 2 * rank or min(pads[1], pads[1 + rank]) < 0:
+            return None
+        return np.concatenate([self._new(pads[1]), first, self._new(pads[1 + rank])])
+
+    def numbered(self) -> Channels:
+        """The free identities that some layer writes and some layer reads, numbered from 0."""
+        roots = np.array([self.root(number) for number in range(len(self.parent))], np.intp)
+        written_read = [np.zeros(len(roots), bool) for _ in range(2)]
+        for end, ends in enumerate((self.writers, self.readers)):
+            for _, ids in ends:
+                written_read[end][roots[ids]] = True
+        free = written_read[0] & written_read[1]
+        for ids in self.pinned:
+            free[roots[ids]] = False
+        number = np.full(len(roots) + 1, -1, np.intp)
+        number[np.flatnonzero(free)] = np.arange(int(free.sum()))
+        writers = tuple((node, number[roots[ids]]) for node, ids in self.writers)
+        readers = tuple((node, number[roots[ids]]) for node, ids in self.readers)
+        tensors = tuple((value, number[roots[ids]]) for value, ids in self.of.items())
+        return Channels(writers, readers, tensors, _meeting([ids for _, ids in (*writers, *readers)], int(free.sum())))
+
+
+def _meeting(tensors: list[Ids], count: int) -> Ids:
+    """For each scale a number that it shares with every scale it meets in a tensor."""
+    meets = np.arange(count)
+    changed = True
+    while changed:
+        changed = False
+        for ids in tensors:
+            some = ids[ids >= 0]
+            if len(some) and meets[some].min() != meets[some].max():
+                meets[some] = meets[some].min()
+                changed = True
+    return meets
+
+
+def _largest(rows: Array) -> NDArray[np.float64]:
+    """Largest magnitude of each row, without a copy of them."""
+    return np.asarray(np.maximum(rows.max(axis=1), -rows.min(axis=1)), np.float64)
