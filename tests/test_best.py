@@ -18,11 +18,11 @@ from fcdeploy.arithmetic.weights.layout import to_rows
 from fcdeploy.arithmetic.weights.pairs import excess
 from fcdeploy.arithmetic.weights.smooth import FURTHEST, smoothing
 from fcdeploy.graph.model import name_everything
-from fcdeploy.int8.correct import correct_layers
-from fcdeploy.int8.planning.layers import output_axis
+from fcdeploy.int8.nodes import output_axis
 from fcdeploy.int8.planning.weigh import int8_layers
-from fcdeploy.int8.smooth import SMOOTHED, smooth
-from fcdeploy.int8.walk import Walk
+from fcdeploy.int8.refining.correct import correct_layers
+from fcdeploy.int8.refining.smooth import SMOOTHED, smooth
+from fcdeploy.int8.refining.walk import Walk
 from fcdeploy.prepare import prepare
 from fcdeploy.runtime.session import Session
 from fcdeploy.stations.quantize import quantize

@@ -10,9 +10,9 @@ import pytest
 from networks import Array, Line, Net, quantize_net, random_data
 from onnx import TensorProto, helper
 
-from fcdeploy.int8.correct import correct_layers
 from fcdeploy.int8.planning.weigh import int8_layers
-from fcdeploy.int8.walk import Walk
+from fcdeploy.int8.refining.correct import correct_layers
+from fcdeploy.int8.refining.walk import Walk
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables.operators import operator
 

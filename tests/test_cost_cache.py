@@ -13,7 +13,7 @@ import pytest
 from networks import Net, quantize_net, random_data
 
 from fcdeploy.cli import main
-from fcdeploy.int8 import cost_cache
+from fcdeploy.int8.timing import cost_cache
 from fcdeploy.records.costs import Choice, Costs, Rates, Trial, from_text, to_text
 
 DATA = random_data(0, 8, x=(32,))

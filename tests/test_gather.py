@@ -17,8 +17,8 @@ from networks import Net, random_data
 
 import fcdeploy
 from fcdeploy.cli import main
-from fcdeploy.int8 import gather as gathering
-from fcdeploy.int8 import observe as observing
+from fcdeploy.int8.recording import gather as gathering
+from fcdeploy.int8.recording import observe as observing
 from fcdeploy.records.calibration import read
 
 COUNT = 512
@@ -160,8 +160,8 @@ def test_nothing_but_bad_samples_is_an_error(workers: str, capsys: pytest.Captur
 
 SLOW = """
 import sys
-import fcdeploy.int8.gather as gather
-import fcdeploy.int8.observe as observe
+import fcdeploy.int8.recording.gather as gather
+import fcdeploy.int8.recording.observe as observe
 from fcdeploy.cli import main
 gather.SAVE_SECONDS, gather.SAVE_SHARE, observe.PART_SECONDS = 0.0, 1e9, 0.0
 sys.exit(main(sys.argv[1:]))

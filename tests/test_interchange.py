@@ -27,8 +27,8 @@ from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.cli import main
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import name_everything
-from fcdeploy.int8.observe import observe
 from fcdeploy.int8.planning import plan_graph
+from fcdeploy.int8.recording.observe import observe
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration, Histogram, read
 from fcdeploy.records.exchange import read_ranges

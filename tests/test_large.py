@@ -18,7 +18,7 @@ from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.cli import main
 from fcdeploy.graph import model as files
 from fcdeploy.graph import outside, weights
-from fcdeploy.int8 import rewrite
+from fcdeploy.int8.writing import rewrite
 from fcdeploy.runtime.session import Session
 
 DATA = random_data(0, 12, x=(3, 8, 8))

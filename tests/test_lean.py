@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 from networks import Net, quantize_net, random_data
 
-from fcdeploy.int8.lean import slim
+from fcdeploy.int8.writing.lean import slim
 from fcdeploy.runtime.kernels import match_kernels, optimized_graph
 from fcdeploy.runtime.session import Session
 

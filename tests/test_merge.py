@@ -18,11 +18,11 @@ from networks import Arrays, Net, random_data
 from test_observe import any_shapes, free_size, images, model_of, record
 
 from fcdeploy.cli import main
-from fcdeploy.int8 import kept
-from fcdeploy.int8.kept import Smallest, merge_kept, sample_hash
-from fcdeploy.int8.merge import merge
-from fcdeploy.int8.observe import observe
+from fcdeploy.int8.recording.merge import merge
+from fcdeploy.int8.recording.observe import observe
 from fcdeploy.records.calibration import Calibration, Histogram, read, to_bytes
+from fcdeploy.samples import kept
+from fcdeploy.samples.kept import Smallest, merge_kept, sample_hash
 
 COUNT = 24
 DATA = random_data(0, COUNT, a=(4, 8, 8), b=(4, 8, 8))

@@ -12,12 +12,12 @@ from networks import Arrays, Net, in_memory, random_data
 from onnx import TensorProto
 
 from fcdeploy.graph.model import input_specs, name_everything
-from fcdeploy.int8 import kept as module
-from fcdeploy.int8.kept import Smallest, keep_smallest, sample_hash
-from fcdeploy.int8.observe import observe
+from fcdeploy.int8.recording.observe import observe
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration, to_bytes
 from fcdeploy.samples import Source
+from fcdeploy.samples import kept as module
+from fcdeploy.samples.kept import Smallest, keep_smallest, sample_hash
 
 
 def model_of(net: Net, *, prepared: bool = True) -> ir.Model:

@@ -13,10 +13,10 @@ from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale
 from fcdeploy.graph.model import write_model
 from fcdeploy.int8.given import Given
-from fcdeploy.int8.observe import observe
 from fcdeploy.int8.planning.check import check_plan
-from fcdeploy.int8.planning.one_scale import one_scale_layers
-from fcdeploy.int8.trial import decibels
+from fcdeploy.int8.recording.observe import observe
+from fcdeploy.int8.timing.one_scale import one_scale_layers
+from fcdeploy.int8.timing.trial import decibels
 from fcdeploy.prepare import prepare
 from fcdeploy.records.plan import from_json, to_json
 from fcdeploy.runtime.kernels import kernels_of

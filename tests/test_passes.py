@@ -20,8 +20,8 @@ from networks import Arrays, Net, in_memory, random_data
 from onnx import TensorProto
 from test_observe import any_shapes, images, model_of, record
 
-from fcdeploy.int8.observe import observe, observed
-from fcdeploy.int8.passes import Passes, plan_passes, samples_first
+from fcdeploy.int8.recording.observe import observe, observed
+from fcdeploy.int8.recording.passes import Passes, plan_passes, samples_first
 from fcdeploy.records.calibration import to_bytes
 from fcdeploy.runtime.session import Session
 
@@ -112,7 +112,7 @@ def test_states_and_integers_beside_samples() -> None:
     assert found.tensors["gru_out1"].histogram.total == 7 * 5
     assert "index" not in found.tensors
     parts = [observe(model, any_shapes(model, [sample]), model_hash="hash") for sample in samples[::-1]]
-    from fcdeploy.int8.merge import merge
+    from fcdeploy.int8.recording.merge import merge
 
     assert to_bytes(functools.reduce(merge, parts)) == to_bytes(found)
 
@@ -149,7 +149,7 @@ def test_any_number_of_passes_gives_the_same_bytes(most: int, monkeypatch: pytes
     names = [value.name or "" for value in observed(model.graph)]
     groups = tuple(tuple(names[i : i + most]) for i in range(0, len(names), most))
     one = plan_passes(model, observed(model.graph), in_memory(DATA, model))
-    monkeypatch.setattr("fcdeploy.int8.observe.plan_passes", lambda *_, **__: Passes(4, groups, one.axes))
+    monkeypatch.setattr("fcdeploy.int8.recording.observe.plan_passes", lambda *_, **__: Passes(4, groups, one.axes))
     assert to_bytes(record(model, DATA)) == expected
 
 
@@ -157,7 +157,9 @@ def test_data_that_change_between_passes_are_an_error(monkeypatch: pytest.Monkey
     model = model_of(images(Net(0)))
     names = tuple(value.name or "" for value in observed(model.graph))
     axes = dict.fromkeys(names, 0)
-    monkeypatch.setattr("fcdeploy.int8.observe.plan_passes", lambda *_, **__: Passes(4, (names[:2], names[2:]), axes))
+    monkeypatch.setattr(
+        "fcdeploy.int8.recording.observe.plan_passes", lambda *_, **__: Passes(4, (names[:2], names[2:]), axes)
+    )
     calls = iter(range(100))
     source = in_memory(DATA, model)
 

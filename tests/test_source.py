@@ -20,9 +20,9 @@ from networks import Net
 
 from fcdeploy.cli import main
 from fcdeploy.graph.model import TensorSpec
-from fcdeploy.int8.observe import sample_hash
 from fcdeploy.records.calibration import read
 from fcdeploy.samples import Bad, Source, batches, listing, open_source
+from fcdeploy.samples.kept import sample_hash
 from fcdeploy.samples.source import Load, draw
 
 X = TensorSpec("x", np.dtype(np.float32), (None, 2))

@@ -13,7 +13,7 @@ from fcdeploy.graph.weights import initializer_bytes, is_large
 from fcdeploy.int8.planning import plan_graph
 from fcdeploy.int8.planning.types import round_types
 from fcdeploy.int8.planning.weigh import round_layers
-from fcdeploy.int8.rewrite import rewrite
+from fcdeploy.int8.writing.rewrite import rewrite
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
 from fcdeploy.tables.targets import Target

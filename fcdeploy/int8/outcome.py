@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fcdeploy.graph.opset import described, oldest_of_own
-from fcdeploy.int8.times import Spent, time_lines
+from fcdeploy.int8.timing.costs import Spent, time_lines
 from fcdeploy.prepare.changes import Changes
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Decision, Plan, QParams

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.int8.kept import sample_hash
 from fcdeploy.records.sketch import KEY, Sketch, from_text
 from fcdeploy.samples import Batch
+from fcdeploy.samples.kept import sample_hash
 
 
 @dataclass

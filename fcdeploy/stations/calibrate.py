@@ -18,8 +18,8 @@ from fcdeploy.graph.model import (
     refuse_unsupported,
     replacing,
 )
-from fcdeploy.int8.gather import Gathered, gather
-from fcdeploy.int8.shard import Job
+from fcdeploy.int8.recording.gather import Gathered, gather
+from fcdeploy.int8.recording.shard import Job
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration, to_bytes
 from fcdeploy.records.progress import OnStep

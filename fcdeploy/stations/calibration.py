@@ -11,7 +11,7 @@ import numpy as np
 from fcdeploy.arithmetic.summary import cells, quantiles
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import check_output, replacing
-from fcdeploy.int8.merge import BOTH, merge
+from fcdeploy.int8.recording.merge import BOTH, merge
 from fcdeploy.records.calibration import Calibration, TensorRecord, read, to_bytes
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table

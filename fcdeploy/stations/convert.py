@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import check_output, file_hash, read_model, refuse_unsupported, replacing
-from fcdeploy.int8.imported import imported
+from fcdeploy.int8.recording.imported import imported
 from fcdeploy.prepare import prepare
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.exchange import is_calibration, read_ranges

@@ -28,17 +28,16 @@ from fcdeploy.graph.model import (
 from fcdeploy.graph.opset import lower_opset, lowest_ir_version, lowest_opset
 from fcdeploy.graph.outside import beside
 from fcdeploy.graph.weights import is_large
-from fcdeploy.int8.best import best
-from fcdeploy.int8.compensate import MANY, MANY_BYTES, compensate_blocks
-from fcdeploy.int8.correct import correct_layers
-from fcdeploy.int8.edited import plan_from_file, write_plan
 from fcdeploy.int8.given import Given
-from fcdeploy.int8.kept import keep_smallest
-from fcdeploy.int8.lean import slim
-from fcdeploy.int8.observe import observe
 from fcdeploy.int8.outcome import Outcome, dry_run_report, report_of
+from fcdeploy.int8.plan_file import plan_from_file, write_plan
 from fcdeploy.int8.planning.types import types_named
-from fcdeploy.int8.times import Spent, costs_asked, fastest_plan
+from fcdeploy.int8.recording.observe import observe
+from fcdeploy.int8.refining.best import best
+from fcdeploy.int8.refining.compensate import MANY, MANY_BYTES, compensate_blocks
+from fcdeploy.int8.refining.correct import correct_layers
+from fcdeploy.int8.timing.costs import Spent, costs_asked, fastest_plan
+from fcdeploy.int8.writing.lean import slim
 from fcdeploy.prepare import prepare
 from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.proof.exact import with_ties
@@ -55,6 +54,7 @@ from fcdeploy.runtime.cpu import target_named
 from fcdeploy.runtime.kernels import kernels_of
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Source, open_source
+from fcdeploy.samples.kept import keep_smallest
 from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import INT8
 

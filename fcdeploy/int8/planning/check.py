@@ -6,9 +6,9 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import bias_qparams
 from fcdeploy.errors import FcdeployError
+from fcdeploy.int8.nodes import data_inputs, output_axis, stored_weights, vanishes, weight_of
 from fcdeploy.int8.planning.clips import saturates_alike
 from fcdeploy.int8.planning.declines import declined
-from fcdeploy.int8.planning.layers import data_inputs, output_axis, stored_weights, vanishes, weight_of
 from fcdeploy.int8.planning.types import packed_weights, unpacked
 from fcdeploy.int8.planning.weigh import bias_name
 from fcdeploy.records.plan import HINT, Decision, Plan, QParams

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.int8.planning.layers import fill_value, is_constant, number, output_axis
+from fcdeploy.int8.nodes import fill_value, is_constant, number, output_axis
 from fcdeploy.tables.operators import Operator
 
 FILL_WITHIN = 2.0  # a fill value may cost its tensor one bit

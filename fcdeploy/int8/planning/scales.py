@@ -10,8 +10,8 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.quantization import activation_qparams, symmetric_qparams
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.errors import FcdeployError
+from fcdeploy.int8.nodes import data_inputs, fill_value, is_constant
 from fcdeploy.int8.planning.decide import writes_bytes
-from fcdeploy.int8.planning.layers import data_inputs, fill_value, is_constant
 from fcdeploy.records.calibration import Calibration, Histogram
 from fcdeploy.records.plan import Decision, QParams, Range
 from fcdeploy.tables.operators import operator

@@ -18,8 +18,8 @@ from fcdeploy.arithmetic.weights.gptq import nearest_blocks
 from fcdeploy.arithmetic.weights.layout import from_rows, to_rows
 from fcdeploy.arithmetic.weights.rounding import full_scales, round_rows, search_scales
 from fcdeploy.errors import FcdeployError
+from fcdeploy.int8.nodes import is_constant, number, output_axis, weight_of
 from fcdeploy.int8.planning.declines import declined
-from fcdeploy.int8.planning.layers import is_constant, number, output_axis, weight_of
 from fcdeploy.int8.planning.weigh import Layer, bias_array, importance_of, kernel_rows
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Decision, Kind, Plan, QParams

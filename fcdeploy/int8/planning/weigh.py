@@ -14,7 +14,7 @@ from fcdeploy.arithmetic.quantization import LIMITS, bias_qparams
 from fcdeploy.arithmetic.weights.layout import from_rows, importance_rows, to_rows
 from fcdeploy.arithmetic.weights.rounding import full_scales, round_rows, search_scale, search_scales, some_of
 from fcdeploy.graph.weights import blocks, is_large
-from fcdeploy.int8.planning.layers import is_depthwise, missing_channels, output_axis, stored_weights, weight_of
+from fcdeploy.int8.nodes import is_depthwise, missing_channels, output_axis, stored_weights, weight_of
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.tables.operators import operator

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic.histogram import Tally, merge_moments, sample_moments, sum_moments
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.weights import blocks, is_large
-from fcdeploy.int8.kept import Smallest, sample_hash
-from fcdeploy.int8.merge import merge
-from fcdeploy.int8.passes import Passes, plan_passes, samples_first
-from fcdeploy.int8.planning.layers import is_constant, vanishes
+from fcdeploy.int8.nodes import is_constant, vanishes
+from fcdeploy.int8.recording.merge import merge
+from fcdeploy.int8.recording.passes import Passes, plan_passes, samples_first
 from fcdeploy.records.calibration import Calibration, Moments, TensorRecord
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect
 from fcdeploy.runtime.session import Session, versions
 from fcdeploy.samples import Bad, Batch, Source, batches
+from fcdeploy.samples.kept import Smallest, sample_hash
 from fcdeploy.tables.operators import operator
 
 WAITING = 1 << 13  # moments of a tensor that wait

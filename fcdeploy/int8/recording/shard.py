@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import files_of, input_specs, model_hash, read_model
-from fcdeploy.int8.observe import Part, observing
-from fcdeploy.int8.passes import Passes
+from fcdeploy.int8.recording.observe import Part, observing
+from fcdeploy.int8.recording.passes import Passes
 from fcdeploy.prepare import prepare
 from fcdeploy.samples import Source, open_source
 

@@ -7,10 +7,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.smooth import smoothing
-from fcdeploy.int8.walk import Arrays, chunks
 from fcdeploy.prepare.changes import Edits
 from fcdeploy.prepare.channels import Channels, free_channels
 from fcdeploy.runtime.session import Session
+from fcdeploy.samples.kept import Arrays, chunks
 
 SMOOTHED = ".smoothed"
 

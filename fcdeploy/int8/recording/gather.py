@@ -12,10 +12,10 @@ import onnx_ir as ir
 
 from fcdeploy import __version__
 from fcdeploy.errors import FcdeployError
-from fcdeploy.int8.merge import merge
-from fcdeploy.int8.observe import Part, assemble, label, observed, observing
-from fcdeploy.int8.passes import Passes, plan_passes
-from fcdeploy.int8.shard import Job, its_samples, observe_shard
+from fcdeploy.int8.recording.merge import merge
+from fcdeploy.int8.recording.observe import Part, assemble, label, observed, observing
+from fcdeploy.int8.recording.passes import Passes, plan_passes
+from fcdeploy.int8.recording.shard import Job, its_samples, observe_shard
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.checkpoint import Checkpoint, checkpoint_bytes, read_checkpoint
 from fcdeploy.records.progress import OnStep

@@ -8,20 +8,18 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.errors import FcdeployError
-from fcdeploy.int8.planning.layers import vanishes
-from fcdeploy.int8.walk import chunks
+from fcdeploy.int8.nodes import vanishes
 from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.records.costs import Choice, Costs, Rates, Trial
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.profile import profiles
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.turns import Load, measure, ratio_of, reloaded
+from fcdeploy.samples.kept import Arrays, chunks
 
-Arrays = dict[str, NDArray[Any]]
 Model = Path | bytes | ir.Model
 NODE_US = 1.0  # of a node that runs, whatever it does
 PROFILED_RUNS = range(5, 41)

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.graph.model import input_specs
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples.source import fixed_batch
-
-Arrays = dict[str, NDArray[Any]]
-CHUNK = 32  # samples in one run
+from fcdeploy.samples.kept import Arrays, chunks
 
 
 class Walk:
@@ -57,14 +50,6 @@ class Walk:
                 nodes.add(producer)
                 open_ends.extend(_read_by(producer))
         return [node for node in self.model.graph if node in nodes], list(sources.values())
-
-
-def chunks(model: ir.Model, samples: Arrays) -> Iterator[Arrays]:
-    """The samples in pieces that the model takes; a remainder that a fixed batch cannot take is left out."""
-    fixed = fixed_batch(input_specs(model))
-    count = len(next(iter(samples.values())))
-    for at in range(0, count - (count % fixed if fixed else 0), fixed or CHUNK):
-        yield {name: array[at : at + (fixed or CHUNK)] for name, array in samples.items()}
 
 
 def _read_by(node: ir.Node) -> list[ir.Value]:

@@ -8,8 +8,8 @@ import numpy as np
 
 from fcdeploy.arithmetic.histogram import merge_histograms, merge_moments
 from fcdeploy.errors import FcdeployError
-from fcdeploy.int8.kept import merge_kept
 from fcdeploy.records.calibration import Calibration, Moments, TensorRecord
+from fcdeploy.samples.kept import merge_kept
 
 BOTH = " + "  # between the CPU families, or versions, of what was merged
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic.weights.gptq import gptq, gram
 from fcdeploy.arithmetic.weights.layout import from_rows
 from fcdeploy.arithmetic.weights.patches import Window, patches, same_pads
-from fcdeploy.int8.planning.layers import is_depthwise, number, output_axis
+from fcdeploy.int8.nodes import is_depthwise, number, output_axis
 from fcdeploy.int8.planning.weigh import kernel_rows, kernel_shape
 from fcdeploy.records.plan import Plan
 

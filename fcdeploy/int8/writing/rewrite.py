@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic.quantization import quantize
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.weights import blocks
-from fcdeploy.int8.pack import DOMAIN, pack
-from fcdeploy.int8.planning.layers import data_inputs, is_constant, missing_channels, stored_weights, weight_of
+from fcdeploy.int8.nodes import data_inputs, is_constant, missing_channels, stored_weights, weight_of
 from fcdeploy.int8.planning.types import Packed
 from fcdeploy.int8.planning.weigh import Layer, bias_name
+from fcdeploy.int8.writing.pack import DOMAIN, pack
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.tables.operators import operator
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.int8.observe import observed
+from fcdeploy.int8.recording.observe import observed
 from fcdeploy.records.calibration import Calibration, Histogram, TensorRecord
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.layout import to_rows
 from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale, search_scales
-from fcdeploy.int8.planning.layers import output_axis
+from fcdeploy.int8.nodes import output_axis
 from fcdeploy.int8.planning.weigh import importance_of, int8_layers
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.graph.model import input_specs
-from fcdeploy.int8.correct import correct_layers
 from fcdeploy.int8.given import Given
-from fcdeploy.int8.observe import observe
-from fcdeploy.int8.smooth import smooth
-from fcdeploy.int8.walk import Arrays, chunks
+from fcdeploy.int8.recording.observe import observe
+from fcdeploy.int8.refining.correct import correct_layers
+from fcdeploy.int8.refining.smooth import smooth
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
+from fcdeploy.samples.kept import Arrays, chunks
 from fcdeploy.samples.source import Load, Source
 
 METHODS = ("mse", "minmax")

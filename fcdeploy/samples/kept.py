@@ -1,4 +1,7 @@
-"""The few samples a calibration carries for tools that run the model: a choice that no order, batch or split changes."""
+"""The few samples a calibration carries for tools that run the model: a choice that no order, batch or split changes.
+
+They are held as arrays, input name -> (samples, ...), and run in `chunks`.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.samples import Source
+from fcdeploy.graph.model import input_specs
+from fcdeploy.samples.source import Source, fixed_batch
 
 Arrays = dict[str, NDArray[Any]]
 KEPT_BYTES, KEPT_LEAST, KEPT_MOST = 8 << 20, 16, 256
+CHUNK = 32  # samples in one run
 
 
 def sample_hash(inputs: Mapping[str, NDArray[Any]]) -> int:
@@ -83,6 +89,14 @@ def keep_smallest(source: Source, *, most: int | None = None, room: int | None =
     for sample in source:
         smallest.offer(sample_hash(sample.inputs), sample.inputs)
     return smallest.arrays()
+
+
+def chunks(model: ir.Model, samples: Arrays) -> Iterator[Arrays]:
+    """The samples in pieces that the model takes; a remainder that a fixed batch cannot take is left out."""
+    fixed = fixed_batch(input_specs(model))
+    count = len(next(iter(samples.values())))
+    for at in range(0, count - (count % fixed if fixed else 0), fixed or CHUNK):
+        yield {name: array[at : at + (fixed or CHUNK)] for name, array in samples.items()}
 
 
 def _samples(groups: Iterable[Arrays]) -> Iterator[Arrays]:

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.gptq import gptq_blocks, gram
 from fcdeploy.arithmetic.weights.layout import to_rows
-from fcdeploy.int8.pack import packed_bytes
-from fcdeploy.int8.planning.layers import output_axis, weight_of
-from fcdeploy.int8.walk import Arrays, Walk
+from fcdeploy.int8.nodes import output_axis, weight_of
+from fcdeploy.int8.refining.walk import Walk
+from fcdeploy.int8.writing.pack import packed_bytes
 from fcdeploy.records.plan import LIMITS, Plan, QParams
 from fcdeploy.records.progress import OnStep
+from fcdeploy.samples.kept import Arrays
 
 # Samples where DATA has as many: for 4096 inputs 1024 of them are worth 1.1 dB over the 256 that a calibration carries
 MANY, MANY_BYTES = 1024, 32 << 20

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import replacing
-from fcdeploy.int8 import cost_cache
-from fcdeploy.int8.fastest import SLOWER, best_trial, chosen, measured, planned
 from fcdeploy.int8.given import Given
-from fcdeploy.int8.planning.table import costs_from_table
-from fcdeploy.int8.trial import JUDGED
+from fcdeploy.int8.timing import cost_cache
+from fcdeploy.int8.timing.choices import SLOWER, best_trial, chosen, measured, planned
+from fcdeploy.int8.timing.table import costs_from_table
+from fcdeploy.int8.timing.trial import JUDGED
 from fcdeploy.records import costs as costing
 from fcdeploy.records.costs import Costs, Trial
 from fcdeploy.records.plan import Plan

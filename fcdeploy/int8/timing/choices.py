@@ -7,22 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from fcdeploy.int8.given import Given
-from fcdeploy.int8.planning.one_scale import one_scale_layers
-from fcdeploy.int8.planning.split import cost_of, reason, slow_nodes, total
 from fcdeploy.int8.planning.weigh import int8_layers
-from fcdeploy.int8.trial import confirm, decibels, measure_costs, runnable, try_choices
+from fcdeploy.int8.timing.one_scale import one_scale_layers
+from fcdeploy.int8.timing.split import cost_of, reason, slow_nodes, total
+from fcdeploy.int8.timing.trial import confirm, decibels, measure_costs, runnable, try_choices
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Choice, Costs, Trial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 
-Arrays = dict[str, NDArray[Any]]
 CONVERSIONS = (1.0, 2.0, 0.5)  # of the estimate of converting: it is the coarsest, so choices for these are run
 CLEAR = 0.03  # integers everywhere stay unless a choice saves this of their time: less is noise or whim
 ESTIMATED = 0.1  # what it must save where nothing was run

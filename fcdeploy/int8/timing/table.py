@@ -6,7 +6,7 @@ import math
 
 import onnx_ir as ir
 
-from fcdeploy.int8.planning.layers import is_depthwise, output_axis, weight_of
+from fcdeploy.int8.nodes import is_depthwise, output_axis, weight_of
 from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.records.costs import Costs
 from fcdeploy.tables import rates

@@ -1,6 +1,6 @@
 """Corrections on samples, layer after layer, each on inputs that come from the corrected layers before it.
 
-Weights are rounded again so that their errors make up for each other (reround.py), if that was asked for.  Then what
+Weights are rounded again so that their errors make up for each other (see `reround`), if that was asked for.  Then what
 rounding adds to the layer's mean output is taken off its bias:
 
 Markus Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv:1906.04721, section 4.2,
@@ -14,11 +14,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.int8.planning.weigh import bias_array, bias_name, int8_layers, round_bias
-from fcdeploy.int8.reround import reround
-from fcdeploy.int8.walk import Arrays, Walk, chunks
+from fcdeploy.int8.refining.reround import reround
+from fcdeploy.int8.refining.walk import Walk
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
+from fcdeploy.samples.kept import Arrays, chunks
 from fcdeploy.tables.operators import operator
 from fcdeploy.tables.targets import Target
 

@@ -1,0 +1,1 @@
+"""Graph and plan to the int8 model. It decides nothing."""
