@@ -1,6 +1,7 @@
 """Train the reference networks on handwritten digits: `python -m models.train [NETWORK ...]`, or `scripts/train`.
 
-Writes models/NETWORK.safetensors and the network's row in models/README.md.  One thread and fixed seeds: the same CPU
+Those of other data are passed on to train_families.py.  Writes models/NETWORK.safetensors and the network's row in
+models/README.md.  One thread and fixed seeds: the same CPU
 and torch give the same weights again.
 """
 
@@ -21,6 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from calib_data.make import Digits, split
+from models import train_families
 
 FOLDER = Path(__file__).parent
 BATCH = 64
@@ -119,7 +121,8 @@ def write_row(recipe: Recipe, network: nn.Module, right: int, count: int) -> Non
 def main(names: list[str]) -> None:
     torch.set_num_threads(1)
     training, evaluation = split()
-    for name in names or RECIPES:
+    others = [name for name in names if name not in RECIPES]
+    for name in [name for name in names if name in RECIPES] or (RECIPES if not names else ()):
         recipe = RECIPES[name]
         network = train(recipe, training)
         right = count_right(recipe, network, evaluation)
@@ -129,6 +132,8 @@ def main(names: list[str]) -> None:
         path.chmod(0o644)
         write_row(recipe, network, right, len(evaluation.label))
         print(f"{name}: {right} of {len(evaluation.label)} held-out digits right, {path}")  # noqa: T201
+    if others or not names:
+        train_families.main(others)
 
 
 if __name__ == "__main__":

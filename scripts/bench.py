@@ -19,6 +19,7 @@ import numpy as np
 from bench_big import big
 from bench_calibration import calibration, observed
 from bench_kernels import kernels
+from bench_networks import networks
 from bench_page import decibels, made_by, write_section
 from bench_serve import serve
 
@@ -140,6 +141,7 @@ cli.add_command(observed)
 cli.add_command(kernels)
 cli.add_command(big)
 cli.add_command(serve)
+cli.add_command(networks)
 
 if __name__ == "__main__":
     cli()

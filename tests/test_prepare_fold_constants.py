@@ -87,3 +87,23 @@ def test_an_operator_that_the_runtime_lacks_is_left_to_it() -> None:
     model.graph[0].domain = "no.such.domain"
     (reason, *_) = fold_constants(model).declined
     assert "Transpose 'n_t' stays: onnxruntime cannot compute it apart" in reason
+
+
+def test_slices_of_one_weight_are_folded_together_but_not_where_another_node_keeps_it() -> None:
+    def gates(also: list[onnx.NodeProto]) -> ir.Model:
+        starts = [op("Slice", f"w at{i} at{i + 1} zero", f"s{i}") for i in range(3)]
+        nodes = [*starts, op("Concat", "s2 s0 s1", "c", axis=0), op("MatMul", "x c", "y"), *also]
+        limits = {f"at{i}": np.asarray([100 * i]) for i in range(4)}
+        constants = {"w": normal(300, 8), "zero": np.asarray([0]), **limits}
+        return graph(nodes, {"x": ["n", 300]}, ["y", *(["z"] if also else [])], constants)
+
+    x = normal(2, 300)
+    model = gates([])
+    expected = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})[0]
+    assert apply(fold_constants, model, feeds={"x": x}).count == 4
+    assert ops(model) == ["MatMul"]
+    np.testing.assert_allclose(ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})[0], expected, atol=1e-5)
+    kept = gates([op("MatMul", "x w", "z")])  # the whole weight stays, so its slices would only add to the file
+    changes = fold_constants(kept)
+    assert changes.count == 0
+    assert "Slice 'n_s1' stays: its result takes 3200 bytes, more than the 0 it would free" in changes.declined

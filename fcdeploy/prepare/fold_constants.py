@@ -50,23 +50,41 @@ def _decline(node: ir.Node) -> str | None:
         return "it runs a subgraph"
     if any(value.is_graph_output() for value in node.outputs):
         return f"its output {node.outputs[0].name!r} is an output of the graph"
-    needed = 0.0
     for output in node.outputs:
-        shape = static_shape(output)
-        if shape is None or output.dtype is None or output.dtype == ir.DataType.STRING:
+        if _bytes(output) is None:
             return f"the size of its output {output.name!r} is not known before it runs"
-        needed += math.prod(shape) * output.dtype.itemsize
+    needed = sum(_bytes(output) or 0 for output in node.outputs)
     freed = sum(_freed(value, node) for value in dict.fromkeys(node.inputs))
     if needed > max(SMALL, freed):
-        return f"its result takes {needed:.0f} bytes, more than the {freed} it would free"
+        return f"its result takes {needed} bytes, more than the {freed} it would free"
     return None
 
 
+def _bytes(value: ir.Value) -> int | None:
+    """What a tensor takes, or None where that is not known before it is computed."""
+    shape = static_shape(value)
+    if shape is None or value.dtype is None or value.dtype == ir.DataType.STRING:
+        return None
+    return int(math.prod(shape) * value.dtype.itemsize)
+
+
 def _freed(value: ir.Value | None, node: ir.Node) -> int:
-    """Bytes of a constant that nothing but this node reads."""
+    """Bytes of a constant that nothing but this node reads; or, where it is cut into slices, those of this one.
+
+    torch writes the gates of an LSTM as four slices of one weight: each alone would add to the file, all together replace
+    what they were cut from.
+    """
     if value is None or value.const_value is None or value.is_graph_output():
         return 0
-    return value.const_value.nbytes if all(user is node for user in value.consumers()) else 0
+    readers = set(value.consumers())
+    if readers <= {node}:
+        return value.const_value.nbytes
+    slices = all(reader.op_type == "Slice" and reader.inputs[0] is value for reader in readers)
+    if not slices or not all(is_constant(given) for reader in readers for given in reader.inputs if given is not None):
+        return 0
+    sizes = {reader: _bytes(reader.outputs[0]) for reader in readers}
+    taken = sum(size or 0 for size in sizes.values())
+    return (sizes[node] or 0) if None not in sizes.values() and taken <= value.const_value.nbytes else 0
 
 
 def _fold(edits: Edits, node: ir.Node) -> str | None:
