@@ -13,7 +13,8 @@ from conftest import fails
 from onnx import helper
 from small_models import dense, quantized, residual, samples, save
 
-from fcdeploy.cli.bench import command, parse_batches, parse_shapes
+from fcdeploy.cli.bench import command, parse_batches
+from fcdeploy.cli.options import parse_shapes
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.runtime import feeds, turns
 from fcdeploy.runtime.footprint import footprint

@@ -20,7 +20,7 @@ FLOORS = {
     "graph": 3,
     "runtime": 4,
     "bundles": 5, "prepare": 5, "samples": 5,
-    "int8": 6, "proof": 6, "pytorch": 6,
+    "int8": 6, "proof": 6, "pytorch": 6, "transform": 6,
     "stations": 7,
     "serve": 8,
     "cli": 9, "console": 9,

@@ -26,6 +26,7 @@ COMMANDS = {
     "quantize": "float ONNX model to int8 ONNX model",
     "validate": "compare an int8 model with the float model it was made from",
     "bench": "time a model, or two against each other",
+    "transform": "dense layers as convolutions and back; one model as two, for a device and a server",
     "bundle": "model, manifest, reports and golden samples in one folder or zip to deploy",
     "verify": "check a bundle's hashes and its golden samples on this CPU",
     "serve": "answer requests over HTTP: Open Inference Protocol v2",

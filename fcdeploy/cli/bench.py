@@ -11,18 +11,6 @@ from fcdeploy.cli import options
 from fcdeploy.errors import FcdeployError
 
 
-def parse_shapes(given: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    """`NAME:1,3,224,224` each; a name may hold colons."""
-    shapes = {}
-    for text in given:
-        name, _, lengths = text.rpartition(":")
-        parts = lengths.split(",")
-        if not name or not all(part.strip().isdecimal() for part in parts):
-            raise FcdeployError(f"shape {text!r} is not of the form NAME:1,3,224,224", "--shape input:1,3,224,224")
-        shapes[name] = tuple(int(part) for part in parts)
-    return shapes
-
-
 def parse_batches(given: str | None) -> tuple[int, ...] | None:
     """`1,8,32`."""
     if given is None:
@@ -40,9 +28,7 @@ def parse_batches(given: str | None) -> tuple[int, ...] | None:
 @click.option(
     "--batch", metavar="N[,N..]", help="Samples per run, or several; 1, or what the model insists on, by default."
 )
-@click.option(
-    "--shape", "shapes", multiple=True, metavar="NAME:1,3,..", help="Shape of an input whose axes are free; repeatable."
-)
+@options.shape_option
 @click.option(
     "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S", default=5.0, show_default=True,
     help="Time to spend on timing, for each batch size.",
@@ -82,7 +68,7 @@ def command(
             threads=threads,
             batch=parse_batches(batch),
             seconds=seconds,
-            shapes=parse_shapes(shapes),
+            shapes=options.parse_shapes(shapes),
             max_ratio=max_ratio,
             interval=interval,
             per_node=per_node,

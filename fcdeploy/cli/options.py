@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from fcdeploy.errors import FcdeployError
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 FILE = click.Path(path_type=Path)
@@ -55,6 +57,23 @@ workers_option = click.option("--workers", type=COUNT, metavar="N", help="Share 
 cluster_option = click.option(
     "--cluster", metavar="ray[:ADDRESS]", help="Share the work on Ray, started here or running at ADDRESS."
 )
+
+
+shape_option = click.option(
+    "--shape", "shapes", multiple=True, metavar="NAME:1,3,..", help="Shape of an input whose axes are free; repeatable."
+)
+
+
+def parse_shapes(given: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """`NAME:1,3,224,224` each; a name may hold colons."""
+    shapes = {}
+    for text in given:
+        name, _, lengths = text.rpartition(":")
+        parts = lengths.split(",")
+        if not name or not all(part.strip().isdecimal() for part in parts):
+            raise FcdeployError(f"shape {text!r} is not of the form NAME:1,3,224,224", "--shape input:1,3,224,224")
+        shapes[name] = tuple(int(part) for part in parts)
+    return shapes
 
 
 def output_option(help_text: str, *, required: bool = False) -> Callable[[Function], Function]:

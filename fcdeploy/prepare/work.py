@@ -83,7 +83,7 @@ def fix_leading_axis(model: ir.Model) -> None:
 
 def layers(model: ir.Model) -> list[Layer]:
     """A row per node that computes at run time, in the graph's order; `fix_leading_axis` has run."""
-    constant = _constants(model.graph)
+    constant = constants(model.graph)
     stored = _quantized_bytes(model.graph)
     seen: set[ir.Value] = set()
     rows = []
@@ -146,11 +146,11 @@ def peak_activation_bytes(model: ir.Model) -> int | None:
     output to the end).  Reshapes and the like write nothing; a tensor behind a QuantizeLinear is one byte an element.
     """
     graph = model.graph
-    constant, root, stored = _constants(graph), _roots(graph), _quantized_bytes(graph)
+    constant, root, stored = constants(graph), _roots(graph), _quantized_bytes(graph)
     nodes = list(graph)
     last: dict[ir.Value, int] = {}
     for index, node in enumerate(nodes):
-        for value in _read(node):
+        for value in read_by(node):
             last[root.get(value, value)] = index
     last.update({root.get(value, value): len(nodes) for value in graph.outputs})
     alive: dict[ir.Value, int] = {}
@@ -206,7 +206,7 @@ def _measure_shapes(model: ir.Model, unknown: list[ir.Value]) -> None:
             value.dtype = value.dtype or ir.DataType.from_numpy(result.dtype)
 
 
-def _constants(graph: ir.Graph) -> set[ir.Value]:
+def constants(graph: ir.Graph) -> set[ir.Value]:
     """Values that do not depend on an input: initializers, and what is computed from them alone."""
     found = set(graph.initializers.values())
     for node in graph:
@@ -227,7 +227,7 @@ def _learned(node: ir.Node, constant: set[ir.Value]) -> list[ir.Value]:
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
             inner = attribute.as_graph()
-            known = constant | _constants(inner)
+            known = constant | constants(inner)
             found += [value for child in inner for value in _learned(child, known)]
     return list(dict.fromkeys(found))
 
@@ -297,7 +297,7 @@ def _roots(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
     return root
 
 
-def _read(node: ir.Node) -> list[ir.Value]:
+def read_by(node: ir.Node) -> list[ir.Value]:
     """What a node reads: its inputs, and what its subgraphs take from around them."""
     values = [value for value in node.inputs if value is not None]
     for attribute in node.attributes.values():

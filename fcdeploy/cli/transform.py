@@ -1,0 +1,84 @@
+"""`fcdeploy transform`: dense-to-conv, conv-to-dense and split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from fcdeploy import console
+from fcdeploy.cli import options
+
+
+@click.group("transform")
+def command() -> None:
+    """A model in another shape that computes the same, proven by a run before it is written."""
+
+
+def proven(function: options.Function) -> options.Function:
+    """`--shape --data --samples --preprocess --force --json`: on what the answers before and after are compared."""
+    shared: tuple[Callable[[options.Function], options.Function], ...] = (
+        options.json_option,
+        options.force_option,
+        options.preprocess_option,
+        click.option("--samples", type=options.COUNT, metavar="N", help="Compare on the first N samples of DATA."),
+        options.data_option(required=False),
+        options.shape_option,
+    )
+    for option in shared:
+        function = option(function)
+    return function
+
+
+@command.command("dense-to-conv")
+@options.model_argument
+@options.output_option("The model with convolutions.", required=True)
+@proven
+def dense_to_conv(model: Path, output: Path, shapes: tuple[str, ...], as_json: bool, **arguments: object) -> None:
+    """A classifier's dense head as convolutions, so that it slides over larger images.
+
+    The kernel of the first is as large as the feature map, those of the others are 1x1. Outputs (N, K) become maps
+    (N, K, h, w), 1x1 at the original size.
+    """
+    from fcdeploy.stations.transform import dense_to_conv as run
+
+    with console.progress() as on_step:
+        report = run(model, output=output, shapes=options.parse_shapes(shapes), on_step=on_step, **arguments)
+    console.show(report, as_json=as_json)
+
+
+@command.command("conv-to-dense")
+@options.model_argument
+@options.output_option("The model with dense layers.", required=True)
+@proven
+def conv_to_dense(model: Path, output: Path, shapes: tuple[str, ...], as_json: bool, **arguments: object) -> None:
+    """Convolutions that cover their whole input as dense layers.
+
+    Outputs (N, K, 1, 1) become (N, K); sizes of inputs are fixed, but for the batch.
+    """
+    from fcdeploy.stations.transform import conv_to_dense as run
+
+    with console.progress() as on_step:
+        report = run(model, output=output, shapes=options.parse_shapes(shapes), on_step=on_step, **arguments)
+    console.show(report, as_json=as_json)
+
+
+@command.command("split")
+@options.model_argument
+@options.output_option("NAME.onnx writes NAME.first.onnx and NAME.second.onnx.")
+@click.option("--at", metavar="NODE", help="Cut behind this node.")
+@click.option("--memory", type=options.Size(), metavar="M", help="Cut as late as weights and activations fit, 256KB.")
+@click.option("--macs", type=options.COUNT, metavar="N", help="Cut as late as N multiply-accumulates allow.")
+@proven
+def split(model: Path, shapes: tuple[str, ...], as_json: bool, **arguments: object) -> None:
+    """One model as two: the first half for a small device, the second for a server.
+
+    One tensor goes from the one to the other; in an int8 model it is bytes, whose scale and zero point both files
+    carry. Without --at, --memory or --macs it lists the cuts there are.
+    """
+    from fcdeploy.stations.split import split as run
+
+    with console.progress() as on_step:
+        report = run(model, shapes=options.parse_shapes(shapes), on_step=on_step, **arguments)  # type: ignore[arg-type]
+    console.show(report, as_json=as_json)

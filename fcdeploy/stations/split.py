@@ -1,0 +1,170 @@
+"""One model as two files, the first small enough for a device, proven as a pair before they are written."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import (
+    check_output,
+    files_of,
+    input_specs,
+    is_quantized,
+    model_hash,
+    read_model,
+    replacing_model,
+    write_model,
+)
+from fcdeploy.records.progress import OnStep
+from fcdeploy.records.report import Report, Table
+from fcdeploy.runtime import feeds
+from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.trust import refuse_untrusted
+from fcdeploy.transform.cut import Cut, Cuts, fixed, halves, parameters
+from fcdeploy.transform.equality import Equality, Feeds, compare, described, refuse_different, samples_for
+
+
+def split(
+    model: Path | str,
+    *,
+    output: Path | str | None = None,
+    at: str | None = None,
+    memory: int | None = None,
+    macs: int | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    data: Path | str | None = None,
+    samples: int | None = None,
+    preprocess: Path | None = None,
+    force: bool = False,
+    on_step: OnStep | None = None,
+) -> Report:
+    """Cut a model, float or int8, behind the node `at`, or as late as `memory` bytes of weights and activations or
+    `macs` multiply-accumulates allow for the first half; without any of them only list the cuts there are.
+
+    NAME.onnx as `output` writes NAME.first.onnx and NAME.second.onnx.  Before that the pair is run as one against the
+    whole, on `samples` of `data`, else on numbers drawn with a seed.  Raises FcdeployError where there is no such cut,
+    or the pair answers differently.
+    """
+    path = Path(model)
+    wanted = {"--at": at, "--memory": memory, "--macs": macs}
+    options = [option for option, value in wanted.items() if value is not None]
+    if len(options) > 1 or bool(options) != (output is not None):
+        have = " and ".join([*options, *(["-o"] if output is not None else [])])
+        raise FcdeployError(
+            f"a cut takes one of --at, --memory, --macs, and -o, here it has {have}",
+            f"fcdeploy transform split {path} --memory 256KB -o {path.stem}.onnx",
+        )
+    given = tuple(Path(item) for item in (path, data, preprocess) if item)
+    targets = _targets(Path(output)) if output is not None else ()
+    for target in targets:
+        check_output(target, force=force, inputs=given)
+    network = read_model(path)
+    warnings = list(refuse_untrusted(network, str(path)))
+    specs = input_specs(network)
+    sizes = feeds.fixed(specs, None, shapes)
+    source, fed = samples_for(specs, sizes, data=data, samples=samples, preprocess=preprocess)
+    found = Cuts(fixed(network, sizes))
+    rows = found.all()
+    if not rows:
+        raise FcdeployError(f"model {str(path)!r} cannot be cut: {found.why_none()}", f"fcdeploy inspect {path}")
+    if not targets:
+        least = min(rows, key=lambda row: row.bytes or 0)
+        count = f"{len(rows)} cut{'s' if len(rows) != 1 else ''}"
+        lines = (f"{count}; next: fcdeploy transform split {path} --at {shlex.quote(least.node)} -o {path.stem}.onnx",)
+        return Report("transform-split", {"cuts": [_row(row) for row in rows]}, (_table(rows, None),), lines,
+                      warnings=tuple(warnings))  # fmt: skip
+    cut = found.at(at) if at is not None else _latest(rows, memory, macs)
+    first, second = halves(network, cut, model_hash(files_of(network, path)))
+    with replacing_model(targets[0], force=force) as one, replacing_model(targets[1], force=force) as other:
+        write_model(first, one)
+        write_model(second, other)
+        device, server, name = Session(one), Session(other), cut.tensor
+
+        def pair(inputs: Feeds) -> list[Any]:
+            return server.run({name: device.run(inputs)[0]})
+
+        equal = compare(Session(path).run, pair, fed, on_step=on_step)
+        refuse_different(equal, f"the pair of halves of {str(path)!r}")
+    scale, zero = parameters(network, cut.tensor)
+    if is_quantized(network) and scale is None:
+        warnings.append(f"the model is quantized, but {cut.tensor!r}, which crosses, is {cut.dtype}")
+    return _report(rows, cut, (scale, zero), equal, source, targets, warnings)
+
+
+def _targets(output: Path) -> tuple[Path, Path]:
+    stem = output.name.removesuffix(".onnx")
+    return output.with_name(f"{stem}.first.onnx"), output.with_name(f"{stem}.second.onnx")
+
+
+def _latest(rows: list[Cut], memory: int | None, macs: int | None) -> Cut:
+    """The last cut whose first half stays within the limit. Raises FcdeployError, naming the smallest, when none does."""
+    limit, what = (memory, "bytes") if memory is not None else (macs, "multiply-accumulates")
+    assert limit is not None
+    needs = [row.memory if memory is not None else row.macs for row in rows]
+    if None in needs:
+        raise FcdeployError("what the first half takes is unknown: shapes are computed from data", "--at NODE")
+    known = [need for need in needs if need is not None]
+    fits = [row for row, need in zip(rows, known, strict=True) if need <= limit]
+    if not fits:
+        least = min(range(len(rows)), key=lambda index: known[index])
+        parts = f", {rows[least].weights:,} of weights and {rows[least].activations:,} of activations"
+        raise FcdeployError(
+            f"no first half stays within {limit:,} {what}: the smallest, cut behind {rows[least].node!r}, takes "
+            f"{known[least]:,}{parts if memory is not None else ''}",
+            f"--at {rows[least].node}",
+        )
+    return fits[-1]
+
+
+def _row(cut: Cut) -> dict[str, Any]:
+    return {**asdict(cut), "shape": None if cut.shape is None else list(cut.shape), "memory": cut.memory}
+
+
+def _table(rows: list[Cut], chosen: Cut | None) -> Table:
+    cells = tuple(
+        (
+            row.node,
+            row.op,
+            row.tensor,
+            "?" if row.shape is None else " x ".join(map(str, row.shape)),
+            row.dtype,
+            *("?" if number is None else f"{number:,}" for number in (row.bytes, row.weights, row.activations)),
+            *("?" if number is None else f"{number:,}" for number in (row.memory, row.macs)),
+            "cut" if chosen is not None and row.tensor == chosen.tensor else "",
+        )
+        for row in rows
+    )
+    columns = ("behind", "op", "crosses", "shape", "type", "bytes", "weights", "activations", "memory", "MACs", "")
+    return Table("Cuts: what crosses, and bytes and multiply-accumulates of the first half at batch 1", columns, cells)
+
+
+def _report(
+    rows: list[Cut],
+    cut: Cut,
+    quantized: tuple[float | None, int | None],
+    equal: Equality,
+    source: str,
+    targets: tuple[Path, ...],
+    warnings: list[str],
+) -> Report:
+    scale, zero = quantized
+    values: dict[str, Any] = {
+        "cut": {**_row(cut), "scale": scale, "zero_point": zero}, "cuts": [_row(row) for row in rows],
+        "samples": equal.samples, "max_rel": equal.relative, "equal": equal.equal,
+        "first": str(targets[0]), "second": str(targets[1]),
+    }  # fmt: skip
+    size = "an unknown number of" if cut.bytes is None else f"{cut.bytes:,}"
+    with_scale = f", scale {scale:.6g}, zero point {zero}" if scale is not None else ""
+    takes = "?" if cut.memory is None else f"{cut.memory:,}"
+    parts = f"{cut.weights:,} of weights, {'?' if cut.activations is None else f'{cut.activations:,}'} of activations"
+    lines = [
+        f"cut behind {cut.node!r}: {cut.tensor!r} crosses, {size} bytes of {cut.dtype} a sample{with_scale}",
+        f"first half: {takes} bytes of memory ({parts}), "
+        f"{'?' if cut.macs is None else f'{cut.macs:,}'} multiply-accumulates",
+        f"run one behind the other: {described(equal, source)} -> {targets[0]}, {targets[1]}",
+    ]
+    return Report("transform-split", values, (_table(rows, cut),), tuple(lines), warnings=tuple(warnings))

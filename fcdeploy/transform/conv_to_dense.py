@@ -1,0 +1,137 @@
+"""Convolutions that are dense layers, written as such.
+
+    Conv(x, W (K, C, H, W)) on x (N, C, H, W)   =>   Gemm(Flatten(x), W as (K, C H W))
+
+where the kernel covers the whole input without padding, a kernel of 1x1 on a map of 1x1 included.  What is behind it by
+channel goes along; a graph output (N, K, 1, 1) becomes (N, K).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.prepare.changes import Changes, Edits, attribute, input_of
+from fcdeploy.prepare.drop_identities import drop_identities
+from fcdeploy.prepare.layers import read_layer, reads_padding
+from fcdeploy.prepare.remove_unused import remove_unused
+from fcdeploy.transform.dense_to_conv import FLATTENS, static_shape_but_first
+from fcdeploy.transform.forms import (
+    CHANNELS,
+    ELEMENTWISE,
+    Form,
+    Rule,
+    Walk,
+    channels,
+    concat,
+    elementwise,
+    finish,
+    step,
+)
+
+
+def conv_to_dense(model: ir.Model) -> Changes:
+    """Turn every convolution that covers its whole input; shapes are inferred, with fixed axes but for the batch.
+
+    Every other convolution is declined with the reason.
+    """
+    edits = Edits(model, "conv_to_dense")
+    walk = Walk(edits)
+    for node in list(edits.graph):
+        if node.op_type == "Conv":
+            _begin(walk, node)
+        elif any(value in walk.forms for value in node.inputs if value is not None):
+            step(walk, node, RULES)
+    edits.count = sum(node.op_type == "Conv" for node in walk.replaced)
+    edits.declined[:] = [text for text in edits.declined if text.startswith("Conv ")]  # others read the old shape: fine
+    if edits.count:
+        finish(walk, _map, maps=False)
+        drop_identities(model)
+        remove_unused(model)
+    return edits.changes()
+
+
+def _begin(walk: Walk, node: ir.Node) -> None:
+    """Turn a convolution; its input is flattened for it unless that was turned already."""
+    source = node.inputs[0]
+    assert source is not None
+    reason = _decline(node)
+    if reason is not None:
+        walk.edits.decline(node, reason)
+        return
+    if source not in walk.forms:
+        shape = static_shape_but_first(source)
+        assert shape is not None
+        flat = walk.edits.insert(node, "Flatten", [source], {"axis": 1}, output=f"{source.name}.flat")
+        walk.forms[source] = Form(flat, shape)
+    step(walk, node, {"Conv": _gemm})
+
+
+def _decline(node: ir.Node) -> str | None:
+    """Why a convolution is no dense layer, None when it is one."""
+    source, weight = node.inputs[0], input_of(node, 1)
+    shape = static_shape_but_first(source) if source is not None else None
+    if shape is None:
+        return f"has an input {source.name if source else ''!r} whose size is unknown"
+    layer = read_layer(node)
+    if isinstance(layer, str):
+        return f"stays: {layer}"
+    kernel = tuple(layer.weight.shape[2:])
+    if layer.groups != 1:
+        return f"has {layer.groups} groups"
+    if kernel != shape[1:]:
+        return f"covers {_times(kernel)} of an input of {_times(shape[1:])}"
+    if reads_padding(node) or any(n != 1 for n in attribute(node, "dilations", ())):
+        return "reads padding, or has gaps in its kernel"
+    assert weight is not None
+    return None
+
+
+def _gemm(walk: Walk, node: ir.Node) -> Form | str:
+    source, weight = node.inputs[0], node.inputs[1]
+    assert source is not None
+    assert weight is not None
+    layer = read_layer(node)
+    assert not isinstance(layer, str)
+    rows = layer.weight.reshape(len(layer.weight), -1)  # (K, C H W)
+    inputs: list[ir.Value | None] = [walk.forms[source].value, walk.edits.constant(f"{weight.name}.rows", rows)]
+    if input_of(node, 2) is not None:
+        inputs.append(walk.edits.constant(f"{weight.name}.bias", layer.bias.astype(np.float32)))
+    made = walk.edits.insert(node, "Gemm", inputs, {"transB": 1}, output=f"{node.outputs[0].name}.turned")
+    return Form(made, (len(rows), *[1] * (layer.weight.ndim - 2)))
+
+
+def _flat(walk: Walk, node: ir.Node) -> Form | str:
+    """A flattened vector is what the new form is."""
+    value = node.inputs[0]
+    form = walk.forms.get(value) if value is not None else None
+    shape = static_shape_but_first(node.outputs[0])
+    if form is None or shape != (math.prod(form.shape),):
+        return "makes another shape"
+    return Form(walk.edits.insert(node, "Identity", [form.value], output=f"{node.outputs[0].name}.turned"), form.shape)
+
+
+def _by_channel(walk: Walk, node: ir.Node) -> Form | str:
+    return channels(walk, node, spatial=0)
+
+
+def _map(edits: Edits, node: ir.Node, form: Form) -> ir.Value:
+    """The form that readers of a kind that was not turned want: a map, or the vector it was."""
+    if len(node.outputs[0].shape or ()) == 2:
+        return form.value
+    shape = edits.constant(f"{node.outputs[0].name}.shape", np.asarray([0, *form.shape], np.int64))
+    return edits.insert(node, "Reshape", [form.value, shape], output=f"{node.outputs[0].name}.map")
+
+
+def _times(lengths: tuple[int, ...]) -> str:
+    return "x".join(map(str, lengths))
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(ELEMENTWISE, elementwise),
+    **dict.fromkeys(CHANNELS, _by_channel),
+    **dict.fromkeys(FLATTENS, _flat),
+    "Concat": concat,
+}

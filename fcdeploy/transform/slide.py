@@ -1,0 +1,37 @@
+"""What a network that slides over a larger image answers: how far its windows are apart, and what they see."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from fcdeploy.prepare.changes import attribute, describe
+from fcdeploy.prepare.layers import reads_padding
+
+STEPS = {"Conv", "MaxPool", "AveragePool", "LpPool"}
+UNKNOWN = {"ConvTranspose", "Resize", "Upsample", "DepthToSpace", "SpaceToDepth", "Slice", "Reshape", "Transpose"}
+GLOBAL = {"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "InstanceNormalization"}
+
+
+def steps(graph: ir.Graph, output: ir.Value) -> tuple[int, ...] | None:
+    """Pixels between neighbouring answers along each spatial axis, or None where a node makes that unclear."""
+    found: dict[ir.Value, tuple[int, ...] | None] = {}
+    for value in graph.inputs:
+        rank = len(value.shape or ())
+        found[value] = (1,) * (rank - 2) if rank > 2 else None
+    for node in graph:
+        read = [found[value] for value in node.inputs if value is not None and value in found]
+        known = [one for one in read if one is not None]
+        if not known or len(known) < len(read) or any(one != known[0] for one in known) or node.op_type in UNKNOWN:
+            found.update(dict.fromkeys(node.outputs) if read else {})
+            continue
+        own = attribute(node, "strides", ()) if node.op_type in STEPS else ()
+        stride = tuple(a * b for a, b in zip(known[0], own or (1,) * len(known[0]), strict=True))
+        found.update(dict.fromkeys(node.outputs, stride))
+    return found.get(output)
+
+
+def sees_more(graph: ir.Graph) -> list[str]:
+    """Nodes that see more of a larger image than a window cut out of it shows them: padding there, pixels here."""
+    padded = [node for node in graph if node.op_type in STEPS and reads_padding(node)]
+    others = [node for node in graph if node.op_type in GLOBAL or (node.op_type == "Pad" and node not in padded)]
+    return [describe(node) for node in (*padded, *others)]
