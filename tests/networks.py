@@ -185,7 +185,7 @@ def quantize_net(
     if correct:
         correct_layers(prepared, int8, plan, calibration.kept)
     onnx.checker.check_model(ir.to_proto(int8), full_check=True)
-    return Line(proto, prepared, calibration, plan, layers, int8, data, {d.node: d.kind for d in plan.nodes})
+    return Line(proto, prepared, calibration, plan, layers, int8, data, dict(plan.kinds))
 
 
 def random_data(seed: int, n: int, **shapes: Sequence[int]) -> Arrays:

@@ -407,6 +407,17 @@ def test_from_one_tool_to_another(tmp_path: Path) -> None:
     assert read_ranges(tmp_path / "d.json")[0].ends == {"a": pytest.approx((-2, 2), rel=1e-6)}
 
 
+def test_ranges_for_a_model_whose_weights_lie_beside_it(tmp_path: Path) -> None:
+    model, ranges = tmp_path / "net.onnx", tmp_path / "c.json"
+    onnx.save(network().model(), model, save_as_external_data=True, location="net.data", size_threshold=0)
+    ranges.write_bytes(write_json(truth()))
+    convert(ranges, model=model, output=tmp_path / "c.calib")
+    report = quantize(
+        model, calibration=tmp_path / "c.calib", ranges="minmax", costs="none", output=tmp_path / "int8.onnx"
+    )
+    assert report.values["nodes_int8"]
+
+
 def test_mistakes_of_convert(tmp_path: Path) -> None:
     model = network().save(tmp_path / "net.onnx")
     np.savez(tmp_path / "d.npz", **DATA)

@@ -15,7 +15,7 @@ from small_models import family, samples, save, weight
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.runtime import feeds
 from fcdeploy.runtime.kernels import kernels_of, optimized_graph, origins, unmarked, with_names
-from fcdeploy.runtime.profile import NodeTime, _excess, durations, matched, node_times, profile, profiles
+from fcdeploy.runtime.profile import NodeTime, _excess, durations, matched, profile, profiles
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 RUNS = 15
@@ -126,17 +126,17 @@ def test_float_convolutions_have_their_blocked_kernel(models: dict[str, Path]) -
 
 
 def test_nodes_of_the_runtime_have_their_own_names(models: dict[str, Path]) -> None:
-    found = node_times(models["residual"], inputs(models["residual"]), runs=RUNS, threads=1)
+    found = profile(models["residual"], inputs(models["residual"]), runs=RUNS, threads=1).nodes
     assert {node.op for node in found.values() if node.inserted} == {"ReorderOutput"}
-    found = node_times(models["residual8"], inputs(models["residual8"]), runs=RUNS, threads=1)
+    found = profile(models["residual8"], inputs(models["residual8"]), runs=RUNS, threads=1).nodes
     assert "Transpose" in {node.op for node in found.values() if node.inserted}
     assert "QuantizeLinear" in {node.op for node in found.values() if not node.inserted}
 
 
 def test_bytes_are_a_model_too(models: dict[str, Path]) -> None:
     path = models["chain"]
-    from_path = node_times(path, inputs(path), runs=3, threads=1)
-    from_bytes = node_times(path.read_bytes(), inputs(path), runs=3, threads=2)
+    from_path = profile(path, inputs(path), runs=3, threads=1).nodes
+    from_bytes = profile(path.read_bytes(), inputs(path), runs=3, threads=2).nodes
     assert list(from_path) == list(from_bytes)
     assert {"Conv:c0", "Conv:c1", "Conv:c2"} <= set(from_path)
 
@@ -153,7 +153,7 @@ def test_weights_outside_the_file(tmp_path: Path) -> None:
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.save(model, path, save_as_external_data=True, location="m.data", size_threshold=0)
-    assert {"MatMul:h", "Relu:y"} == set(node_times(path, {"x": samples(1, 64)}, runs=3, threads=1))
+    assert {"MatMul:h", "Relu:y"} == set(profile(path, {"x": samples(1, 64)}, runs=3, threads=1).nodes)
 
 
 def test_the_time_is_where_the_work_is(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_the_time_is_where_the_work_is(tmp_path: Path) -> None:
     ]
     weights = {"w1": weight(random, 1024, 1024), "w2": weight(random, 1024, 16)}
     path = save(tmp_path / "two.onnx", nodes, {"x": [8, 1024]}, {"y": [8, 16]}, weights)
-    found = node_times(path, {"x": samples(8, 1024)}, runs=RUNS, threads=1)
+    found = profile(path, {"x": samples(8, 1024)}, runs=RUNS, threads=1).nodes
     assert found["large"].us > 2 * found["small"].us
 
 

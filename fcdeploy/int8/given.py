@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
@@ -16,6 +15,8 @@ from fcdeploy.int8.planning.weigh import round_layers
 from fcdeploy.int8.writing.rewrite import rewrite
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
+from fcdeploy.samples import Source
+from fcdeploy.samples.kept import Arrays
 from fcdeploy.tables.targets import Target
 from fcdeploy.tables.types import INT8, Types
 
@@ -24,17 +25,20 @@ from fcdeploy.tables.types import INT8, Types
 class Given:
     """What planning starts from: the model's file, prepared, its statistics, and what the user asked for.
 
-    `samples` are those on which tools may run the model: none where it is too large for that.
+    `samples` are those on which tools may run the model: none where it is too large for that.  `source`, of which they
+    are a few, is there where DATA was given.
     """
 
     file: Path
     graph: ir.Model
     recorded: Calibration
-    samples: dict[str, Any]
+    samples: Arrays
     row: Target
     ranges: str
     keep_float: tuple[str, ...]
     types: Types = INT8
+    effort: str = "balanced"
+    source: Source | None = None
 
     @property
     def large(self) -> bool:

@@ -38,7 +38,7 @@ def checkpoint_bytes(state: Checkpoint) -> bytes:
     blobs = [to_bytes(one) for one in state.found]
     header = {
         "bound": state.bound, "passes": state.passes, "shards": state.shards, "bad": state.bad,
-        "sizes": [len(blob) for blob in blobs], "sha256": hashlib.sha256(b"".join(blobs)).hexdigest(),
+        "sizes": [len(blob) for blob in blobs], "sha256": _sha(b"".join(blobs)),
     }  # fmt: skip
     return b"".join([MAGIC, json.dumps(header, separators=(",", ":")).encode(), b"\n", *blobs])
 

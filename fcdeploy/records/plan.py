@@ -72,6 +72,11 @@ class Plan:
     weights: str = "int8"
     activations: str = "int8"
 
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """Node -> what it becomes."""
+        return {decision.node: decision.kind for decision in self.nodes}
+
 
 SCHEMA = "fcdeploy.plan/1"
 KINDS = get_args(Kind)

@@ -46,13 +46,8 @@ class Profile:
     nodes: dict[str, NodeTime]
 
 
-def node_times(model: Path | bytes, feeds: Feeds, *, runs: int, threads: int) -> dict[str, NodeTime]:
-    """Node -> its time, over so many runs; nodes that were fused away have none. Raises FcdeployError."""
-    return profile(model, feeds, runs=runs, threads=threads).nodes
-
-
 def profile(model: Path | bytes, feeds: Feeds, *, runs: int, threads: int) -> Profile:
-    """As `profiles`, of one model."""
+    """As `profiles`, of one model; nodes that were fused away have no time."""
     return profiles([(model, feeds)], runs=runs, threads=threads)[0]
 
 

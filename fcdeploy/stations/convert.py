@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import check_output, file_hash, read_model, refuse_unsupported, replacing
+from fcdeploy.graph.model import check_output, files_of, model_hash, read_model, refuse_unsupported, replacing
 from fcdeploy.int8.recording.imported import imported
 from fcdeploy.prepare import prepare
 from fcdeploy.records import calibration as calibrations
@@ -26,7 +26,7 @@ SHOWN = 6
 
 
 @dataclass(frozen=True)
-class Given:
+class Measured:
     """What was read: ranges, the name of their format, what to know of them, the model's hash where it is known."""
 
     ends: Ends
@@ -88,7 +88,7 @@ class Fitted:
     missing: list[str]
 
 
-def _own(path: Path) -> Given:
+def _own(path: Path) -> Measured:
     """The ends of inputs and activations; weights are in the model."""
     recorded = calibrations.read(path)
     records = [record for record in recorded.tensors.values() if record.kind in ("input", "activation")]
@@ -98,19 +98,20 @@ def _own(path: Path) -> Given:
     broken = [r.name for r in records if r.name not in finite]
     warnings = (f"left out, never finite: {_listed(broken)}",) if broken else ()
     ends = {name: (h.low, h.high) for name, h in finite.items()}
-    return Given(ends, "fcdeploy's calibration file", "", warnings, recorded.model)
+    return Measured(ends, "fcdeploy's calibration file", "", warnings, recorded.model)
 
 
-def _foreign(path: Path) -> Given:
+def _foreign(path: Path) -> Measured:
     ranges, name = read_ranges(path)
-    return Given(ranges.ends, name, ranges.made_by, ranges.doubts)
+    return Measured(ranges.ends, name, ranges.made_by, ranges.doubts)
 
 
-def _fitted(given: Given, path: Path, model: Path) -> Fitted:
+def _fitted(given: Measured, path: Path, model: Path) -> Fitted:
     """The ranges that are of tensors of the model, and which are not."""
     graph = read_model(model)
     refuse_unsupported(graph, str(model))
-    if given.model not in ("", file_hash(model)):
+    content = model_hash(files_of(graph, model))
+    if given.model not in ("", content):
         raise FcdeployError(
             f"calibration {str(path)!r} was made from another model than {str(model)!r}",
             f"fcdeploy calibrate {model} --data DATA -o {path} --force",
@@ -118,7 +119,7 @@ def _fitted(given: Given, path: Path, model: Path) -> Fitted:
     known = _names(graph)
     prepare(graph)
     known |= _names(graph)
-    calibration, missing = imported(graph, given.ends, model_hash=file_hash(model), made_by=given.made_by)
+    calibration, missing = imported(graph, given.ends, model_hash=content, made_by=given.made_by)
     if not calibration.tensors:
         raise FcdeployError(
             f"none of the {len(given.ends)} ranges of {str(path)!r} is of a tensor of {str(model)!r}: "
@@ -134,7 +135,7 @@ def _names(graph: ir.Model) -> set[str]:
     return {value.name or "" for value in values} | set(map(str, graph.graph.initializers))
 
 
-def _report(given: Given, ends: Ends, found: Fitted | None, target: Path) -> Report:
+def _report(given: Measured, ends: Ends, found: Fitted | None, target: Path) -> Report:
     warnings = list(given.warnings)
     unknown, missing = (found.unknown, found.missing) if found else ([], [])
     if unknown:

@@ -134,7 +134,7 @@ def scales_of_types(model: ir.Model, plan: Plan, calibration: Calibration, pair_
     """The plan with the rows of the weights of int16, blocks and dynamic layers."""
     types = TYPES[plan.weights, plan.activations]
     tensors = dict(plan.tensors)
-    kinds, blocked = {decision.node: decision.kind for decision in plan.nodes}, _blocked(model.graph)
+    kinds, blocked = plan.kinds, _blocked(model.graph)
     for node in model.graph:
         kind, weight = kinds[node.name or ""], weight_of(node)
         if kind == "blocks" and weight is not None:
@@ -161,7 +161,7 @@ def round_types(
     model: ir.Model, plan: Plan, calibration: Calibration, pair_limit: int | None
 ) -> dict[str, Layer | Packed]:
     """Integers of every int16, blocks and dynamic layer, each rounded to the nearest, by node name."""
-    kinds = {decision.node: decision.kind for decision in plan.nodes}
+    kinds = plan.kinds
     layers: dict[str, Layer | Packed] = {}
     for node in model.graph:
         kind, weight = kinds[node.name or ""], weight_of(node)

@@ -7,43 +7,37 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import onnx_ir as ir
-from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.graph.model import input_specs
+from fcdeploy.int8.fidelity import decibels
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.recording.observe import observe
 from fcdeploy.int8.refining.correct import correct_layers
 from fcdeploy.int8.refining.smooth import smooth
 from fcdeploy.records.progress import OnStep
-from fcdeploy.runtime.session import Session
-from fcdeploy.samples.kept import Arrays, chunks
+from fcdeploy.samples.kept import Arrays
 from fcdeploy.samples.source import Load, Source
 
 METHODS = ("mse", "minmax")
-EXACT = 200.0  # dB: nothing differs
 
 
-def best(
-    given: Given, source: Source | None, *, choose_ranges: bool, on_step: OnStep | None = None
-) -> tuple[Given, str]:
+def best(given: Given, *, choose_ranges: bool, on_step: OnStep | None = None) -> tuple[Given, str]:
     """The start, among those tried, whose int8 model has the largest SQNR on the samples, and a sentence on them.
 
     Tried are the model as it is and smoothed, each with the ranges that were asked for, or, with `choose_ranges`, with
-    every method of METHODS.  A smoothed model is calibrated again, on `source` if there is one, else on the samples.
-    Weights are rounded again and biases corrected in each; with several outputs the mean of their dB counts.
+    every method of METHODS.  A smoothed model is calibrated again, on DATA if there is any, else on the samples.
+    Weights are rounded again and biases corrected in each; with several outputs the mean of their dB counts.  Without
+    samples, and for types of other kernels, nothing is tried.
     """
+    if not given.samples or given.types.other != "int8":
+        return given, ""
     tried = []
-    candidates = list(_candidates(given, source, choose_ranges))
-    truth = _answers(given.graph, given.samples)
+    candidates = list(_candidates(given, choose_ranges))
     for done, (name, start) in enumerate(candidates, start=1):
         plan = start.plan({})
         int8 = start.build(plan, correctable=True)
         correct_layers(start.graph, int8, plan, start.samples, reround_to=start.row)
-        answers = _answers(int8, start.samples)
-        found = [min(fidelity(f, q).sqnr_db, EXACT) for f, q in zip(truth, answers, strict=True)]
-        tried.append((float(np.mean(found)), name, start))
+        tried.append((float(np.mean(decibels(given.graph, int8, start.samples))), name, start))
         if on_step:
             on_step("trying scales and ranges", done, len(candidates))
     tried.sort(key=lambda row: -row[0])
@@ -51,11 +45,11 @@ def best(
     return tried[0][2], f"tried on {len(next(iter(given.samples.values())))} samples, SQNR in dB: {text}"
 
 
-def _candidates(given: Given, source: Source | None, choose_ranges: bool) -> Iterator[tuple[str, Given]]:
+def _candidates(given: Given, choose_ranges: bool) -> Iterator[tuple[str, Given]]:
     smoothed = given.graph.clone()
     starts = [("as trained", given)]
     if smooth(smoothed, given.samples):
-        recorded = observe(smoothed, source or held(given), model_hash=given.recorded.model)
+        recorded = observe(smoothed, given.source or held(given), model_hash=given.recorded.model)
         starts.append(
             ("smoothed", replace(given, graph=smoothed, recorded=replace(recorded, seen=given.recorded.seen)))
         )
@@ -77,10 +71,3 @@ def held(given: Given) -> Source:
 
 def _sample(samples: Arrays, index: int) -> Arrays:
     return {name: array[index] for name, array in samples.items()}
-
-
-def _answers(model: ir.Model, samples: Arrays) -> list[NDArray[np.float32]]:
-    """Every output on all samples, as one row of numbers."""
-    session = Session(model)
-    runs = [session.run(part) for part in chunks(model, samples)]
-    return [np.concatenate([run[index].reshape(-1) for run in runs]) for index in range(len(runs[0]))]

@@ -29,7 +29,7 @@ def compensate_blocks(
 
     `model` is the prepared float model, `int8` what `rewrite` made of it, `samples` input name -> (samples, ...).
     """
-    kinds = {decision.node: decision.kind for decision in plan.nodes}
+    kinds = plan.kinds
     layers = [node for node in model.graph if kinds[node.name or ""] == "blocks"]
     by_name = {node.name: node for node in int8.graph}
     walk = Walk(int8, samples)

@@ -10,11 +10,12 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from fcdeploy.int8.fidelity import decibels
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.planning.weigh import int8_layers
 from fcdeploy.int8.timing.one_scale import one_scale_layers
 from fcdeploy.int8.timing.split import cost_of, reason, slow_nodes, total
-from fcdeploy.int8.timing.trial import confirm, decibels, measure_costs, runnable, try_choices
+from fcdeploy.int8.timing.trial import confirm, measure_costs, runnable, try_choices
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Choice, Costs, Trial
 from fcdeploy.records.plan import Plan
@@ -29,7 +30,7 @@ LONG_US = 10_000.0  # a network of that many microseconds takes long to build an
 SURE = 0.7  # of the float time, by what nodes cost: below it integers are faster beyond doubt
 SLOWER = 1.02  # of the float time: beyond it integers are not worth having for speed
 MOST_LOSS_DB = 1.0  # of signal over error of the network, that one scale for all channels may cost it
-PERFECT_DB = 200.0  # where nothing differs: a file of costs holds numbers
+JUDGED = 16  # samples on which two forms of a network are compared
 
 
 def measured(given: Given, everything: Plan, *, source: str, on_step: OnStep | None = None) -> Costs:
@@ -157,8 +158,8 @@ def _accurate(
         return dict.fromkeys(choices), None
 
     def judged(choice: Choice) -> float:
-        db = decibels(given.graph, build(choice), given.samples)
-        return round(max(-PERFECT_DB, min(db, PERFECT_DB)), 2)
+        few = {name: array[:JUDGED] for name, array in given.samples.items()}
+        return round(min(decibels(given.graph, build(choice), few)), 2)
 
     least = judged(Choice())
     found = {choice: judged(choice) if choice.one_scale else None for choice in choices}

@@ -10,17 +10,14 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import replacing
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.timing import cost_cache
-from fcdeploy.int8.timing.choices import SLOWER, best_trial, chosen, measured, planned
+from fcdeploy.int8.timing.choices import JUDGED, SLOWER, best_trial, chosen, measured, planned
 from fcdeploy.int8.timing.table import costs_from_table
-from fcdeploy.int8.timing.trial import JUDGED
 from fcdeploy.records import costs as costing
 from fcdeploy.records.costs import Costs, Trial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import cpu_name, detect
 from fcdeploy.runtime.session import versions
-from fcdeploy.tables.targets import Target
-from fcdeploy.tables.types import Types
 
 CACHED, MEASURE, TABLE, NONE = "cached", "measure", "table", "none"
 
@@ -34,8 +31,9 @@ class Spent:
     warnings: tuple[str, ...] = ()
 
 
-def costs_asked(costs: str | Path | None, effort: str, target: str, row: Target, types: Types) -> str | Path:
-    """Where costs come from: what was asked, else measured where the target is this CPU, else the table."""
+def costs_asked(given: Given, costs: str | Path | None, target: str) -> str | Path:
+    """Where costs come from: what was asked, else measured where the target, by that name, is this CPU, else the table."""
+    types = given.types
     if types.other != "int8":
         if costs not in (None, NONE):
             raise FcdeployError(
@@ -46,8 +44,8 @@ def costs_asked(costs: str | Path | None, effort: str, target: str, row: Target,
         return NONE
     if costs is not None:
         return costs
-    here = target in ("host", "portable") or row.name == detect().name
-    return CACHED if effort != "fast" and here else TABLE
+    here = target in ("host", "portable") or given.row.name == detect().name
+    return CACHED if given.effort != "fast" and here else TABLE
 
 
 def fastest_plan(given: Given, asked: str | Path, on_step: OnStep | None) -> tuple[Plan, Spent]:

@@ -28,7 +28,7 @@ def slow_nodes(
 
     `conversions` scales what converting costs: larger values give fewer, larger regions.
     """
-    kinds = {decision.node: decision.kind for decision in plan.nodes}
+    kinds = plan.kinds
     sides, _ = _split(graph, plan, calibration, costs, conversions, {})
     return {name: reason(costs, name) for name, integer in sides.items() if not integer and kinds[name] == "int8"}
 
@@ -43,7 +43,7 @@ def _split(
     graph: ir.Graph, plan: Plan, calibration: Calibration, costs: Costs, conversions: float, fixed: Mapping[str, bool]
 ) -> tuple[dict[str, bool], float]:
     """Node -> whether it is integer in the cheapest split in which those of `fixed` are as they are there; its cost."""
-    kinds = {decision.node: decision.kind for decision in plan.nodes}
+    kinds = plan.kinds
     nodes = list(graph)
     number = {node: i for i, node in enumerate(nodes)}
     left, right = [], []

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.nodes import vanishes
 from fcdeploy.prepare.work import multiplications_of
@@ -18,7 +17,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.profile import profiles
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.turns import Load, measure, ratio_of, reloaded
-from fcdeploy.samples.kept import Arrays, chunks
+from fcdeploy.samples.kept import Arrays
 
 Model = Path | bytes | ir.Model
 NODE_US = 1.0  # of a node that runs, whatever it does
@@ -28,7 +27,6 @@ FLOAT_NS = 0.03  # for a multiply-accumulate, about
 SECONDS = 0.5  # for each choice that is run
 CONFIRMED_SECONDS = 2.0
 SHAPE = (1, 32, 64, 64)  # what the rates of conversions are measured on: an image of the middle of a network
-JUDGED = 16  # samples on which two forms of a network are compared
 
 
 def measure_costs(model: ir.Model, int8: ir.Model, feeds: Arrays, *, model_hash: str, source: str) -> Costs:
@@ -91,18 +89,6 @@ def confirm(reference: Model, int8: ir.Model, choice: Choice, feeds: Arrays, *, 
     loads = [_loader(reference, feeds), _loader(_bytes(int8), feeds)]
     in_float, timed = reloaded(loads, CONFIRMED_SECONDS, on_step, label="confirming the choice")
     return _trial(choice, ratio_of(timed, in_float))
-
-
-def decibels(model: ir.Model, int8: ir.Model, samples: Arrays) -> float:
-    """SQNR of the worst floating-point output on the first samples."""
-    few = {name: array[:JUDGED] for name, array in samples.items()}
-    exact, rounded = Session(_bytes(model)), Session(_bytes(int8))
-    found = []
-    for part in chunks(model, few):
-        pairs = zip(exact.run(part), rounded.run(part), strict=True)
-        found.append([fidelity(f, q) for f, q in pairs if np.asarray(f).dtype.kind == "f"])
-    outputs = list(zip(*found, strict=True))
-    return min((sum(rest, first).sqnr_db for first, *rest in outputs), default=float("inf"))
 
 
 def runnable(file: Path, prepared: ir.Model, feeds: Arrays) -> Model:

@@ -33,7 +33,7 @@ def rewrite(model: ir.Model, plan: Plan, layers: Mapping[str, Layer | Packed]) -
 
     Raises FcdeployError when the plan asks for integers of a tensor for which it has no scale.
     """
-    kinds = {decision.node: decision.kind for decision in plan.nodes}
+    kinds = plan.kinds
     for node in list(model.graph):
         if kinds[node.name or ""] == "absorbed":
             _absorb(model.graph, node)

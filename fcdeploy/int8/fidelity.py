@@ -1,0 +1,23 @@
+"""How near the outputs of an int8 model are to those of the float one on samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.runtime.session import Session
+from fcdeploy.samples.kept import Arrays, chunks
+
+EXACT_DB = 200.0  # where nothing differs: what is kept in files and averaged has to be a number
+
+
+def decibels(model: ir.Model, int8: ir.Model, samples: Arrays) -> list[float]:
+    """SQNR of every floating-point output in dB, within EXACT_DB on both sides; one such figure where there is none."""
+    exact, rounded = Session(model), Session(int8)
+    found = []
+    for part in chunks(model, samples):
+        pairs = zip(exact.run(part), rounded.run(part), strict=True)
+        found.append([fidelity(f, q) for f, q in pairs if np.asarray(f).dtype.kind == "f"])
+    outputs = [sum(rest, first).sqnr_db for first, *rest in zip(*found, strict=True)] or [EXACT_DB]
+    return [max(-EXACT_DB, min(db, EXACT_DB)) for db in outputs]
