@@ -36,7 +36,7 @@ def parse_bytes(option: str, text: str) -> int:
 )
 @click.option("--threads", type=options.COUNT, metavar="N", default=1, show_default=True, help="Threads of one run.")
 @click.option(
-    "--max-batch", type=options.COUNT, metavar="N", help="Samples in one run; by default what runs in 2 ms, at most 32."
+    "--max-batch", type=options.COUNT, metavar="N", help="Samples in one run; by default what runs in 2 ms, at most 16."
 )
 @click.option(
     "--max-delay-us",

@@ -1,7 +1,8 @@
-"""Natural batching: all requests that arrived in one turn of the loop become one run. No timer, so nobody waits.
+"""Natural batching: all requests that arrive together become one run. No timer, so nobody waits.
 
-While a run takes its time, more requests arrive, and they are the next batch: the busier the server, the larger its
-batches.  Runs under 2 ms are done on the loop itself, longer ones in threads, as many at a time as there are cores.
+Together is in one turn of the loop, and in the next ones as long as each brings more.  While a run takes its time, more
+requests arrive, and they are the next batch: the busier the server, the larger its batches.  Runs under 2 ms are done on
+the loop itself, longer ones in threads, as many at a time as there are cores.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -35,20 +37,22 @@ class Request:
         "alone", "arrived", "batch", "bytes", "compute_seconds", "deadline", "done", "feeds", "queue_seconds", "rows",
     )  # fmt: skip
 
-    def __init__(self, feeds: Mapping[str, Array], done: Done) -> None:
-        size, rows, alone = 0, -1, False
+    def __init__(self, feeds: Mapping[str, Array], done: Done, arrived: float = 0.0) -> None:
+        size, rows = 0, -1
+        self.alone = False
         for array in feeds.values():
             size += array.nbytes
-            length = array.shape[0] if array.ndim else 0
-            alone = alone or (rows not in (-1, length))
-            rows = max(rows, length)
+            shape = array.shape
+            length = shape[0] if shape else 0
+            if length != rows:
+                self.alone = self.alone or rows >= 0
+                rows = max(rows, length)
         self.feeds = feeds
         self.bytes = size
-        self.rows = max(rows, 1)
-        self.alone = alone
+        self.rows = rows if rows > 0 else 1
         self.done: Done | None = done
-        self.deadline = float("inf")
-        self.arrived = time.perf_counter()
+        self.deadline = inf
+        self.arrived = arrived or time.perf_counter()
         self.queue_seconds = self.compute_seconds = 0.0
         self.batch = 0
 
@@ -90,12 +94,20 @@ class Queue:
             self._plan()
 
     def _plan(self) -> None:
-        """Run when this turn of the loop is over, or `delay` seconds later where a batch is not full by then."""
+        """Run when nothing more arrives, or `delay` seconds later where a batch is not full by then."""
         self._planned = True
         if self._delay and len(self._waiting) < self.model.largest:
             self._loop.call_later(self._delay, self._turn)
         else:
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._look, 0)
+
+    def _look(self, seen: int) -> None:
+        """Look at the sockets again as long as that brings requests and there is room: it takes microseconds."""
+        waiting = len(self._waiting)
+        if seen < waiting < self.model.largest:
+            self._loop.call_soon(self._look, waiting)
+        else:
+            self._turn()
 
     def _turn(self) -> None:
         """One run; what still waits is left for the next turn, so that answers leave in between."""
@@ -164,7 +176,8 @@ def _compute(model: Model, batch: list[Request]) -> tuple[list[list[Array] | Ref
         results = [_alone(model, batch[0])]
     else:
         try:
-            together = model.run({name: np.concatenate([r.feeds[name] for r in batch]) for name in model.inputs})
+            feeds = [request.feeds for request in batch]
+            together = model.run({name: np.concatenate([f[name] for f in feeds]) for name in model.inputs})
             results, start = [], 0
             for request in batch:
                 stop = start + request.rows
@@ -177,7 +190,7 @@ def _compute(model: Model, batch: list[Request]) -> tuple[list[list[Array] | Ref
 
 def _alone(model: Model, request: Request) -> list[Array] | RefusedError:
     try:
-        return model.run(request.feeds)
+        return model.run({name: a if a.flags.aligned else a.copy() for name, a in request.feeds.items()})
     except FcdeployError as error:  # shapes were checked before: what is left are values, and lengths of free axes
         full = "alloc" in error.message.lower()
         return RefusedError(503 if full else 400, f"model {model.name!r}: {error.message}", retry_after=int(full))

@@ -9,6 +9,7 @@ await engine.stop()
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -156,9 +157,13 @@ class Engine:
         done: Done,
         *,
         timeout: float | None = None,
+        arrived: float = 0.0,
     ) -> Request:
-        """Queue inputs that were checked. `done` is called later, on the loop. Raises RefusedError 503 when it is full."""
-        request = Request(feeds, done)
+        """Queue inputs that were checked. `done` is called later, on the loop. Raises RefusedError 503 when it is full.
+
+        `arrived` is when the request came (`time.perf_counter`), now unless given.
+        """
+        request = Request(feeds, done, arrived)
         if self.requests >= self._max_requests or self.bytes + request.bytes > max(self._max_bytes, request.bytes):
             self._observer.rejected(served.model)
             what = f"{self.requests} requests with {self.bytes} bytes wait already"
@@ -168,7 +173,7 @@ class Engine:
         if timeout is None:
             request.deadline = request.arrived + self._queue_seconds
         else:
-            request.deadline = request.arrived + timeout
+            request.deadline = time.perf_counter() + timeout
             late = RefusedError(504, f"model {served.model.name!r}: no answer within the {timeout:g} s given")
             timer = self._loop.call_later(timeout, request.finish, late)
 

@@ -28,7 +28,7 @@ from fcdeploy.serve.repository import Place
 
 Array = np.ndarray[Any, Any]
 INLINE_SECONDS = 0.002  # a run up to here costs less on the loop than handing it to a thread and back
-LARGEST = 32  # samples in one run; beyond it a sample of a small network hardly gets cheaper
+LARGEST = 16  # samples in one run: a sample hardly gets cheaper beyond it, and answers leave while others are computed
 PATIENCE = 1.0  # seconds that trying batch sizes may take
 FREE_LENGTHS = (16, 64, 1)  # of free axes behind the first, for made-up inputs
 
@@ -38,7 +38,7 @@ class Model:
     """A version of a model that is ready.
 
     `largest` is how many samples may share a run, `alone` why requests may not; `sample_seconds` is what one sample
-    takes, 0 where no inputs could be made up to try it.  `layouts` are JSON headers that `fcdeploy.serve.tensors` has read.
+    takes, 0 where no inputs could be made up to try it.  `layouts` is what `fcdeploy.serve.tensors` has read of requests' JSON.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Model:
     alone: str
     sample_seconds: float
     load_seconds: float
-    layouts: dict[bytes, Any] = field(default_factory=dict)
+    layouts: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> tuple[str, str]:

@@ -40,6 +40,9 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         self._transport: Any = None
         self._rest = b""  # of a head that is not whole yet
+        self._last: tuple[bytes, Head, int] | None = (
+            None  # the head before, as it came and as read; the request's length
+        )
         self._head: Head | None = None  # whose body is coming in
         self._body = bytearray()
         self._chunks: Chunks | None = None
@@ -70,6 +73,11 @@ class Connection(asyncio.Protocol):
             return
         try:
             if self._head is None:
+                if self._last is not None and not self._rest:
+                    text, head, length = self._last
+                    if len(data) == length and data.startswith(text):
+                        self._begin(head, data[len(text) :])
+                        return
                 if self._rest:
                     data, self._rest = self._rest + data, b""
                 self._read_requests(data)
@@ -125,7 +133,7 @@ class Connection(asyncio.Protocol):
     def _read_requests(self, data: bytes) -> None:
         at = 0
         while not self._deaf:
-            while data[at : at + 2] == b"\r\n":  # an empty line in front of a request is let pass (RFC 9112, 2.2)
+            while data.startswith(b"\r\n", at):  # an empty line in front of a request is let pass (RFC 9112, 2.2)
                 at += 2
             end = data.find(END, at)
             if end < 0:
@@ -136,7 +144,8 @@ class Connection(asyncio.Protocol):
                 return
             if end + 4 - at > self._limits.head:
                 raise RefusedError(431, f"the head of the request is longer than {self._limits.head} bytes")
-            head = self._heads.read(data[at : end + 4])
+            text = data[at : end + 4]
+            head = self._heads.read(text)
             at = end + 4
             if head.length > self._limits.body:
                 raise RefusedError(413, f"a body of {head.length} bytes, expected at most {self._limits.body}")
@@ -144,6 +153,7 @@ class Connection(asyncio.Protocol):
                 body = data[at : at + head.length]
                 at += head.length
                 self._since = 0.0
+                self._last = text, head, len(text) + head.length
                 self._begin(head, body)
             else:
                 self._head, self._body = head, bytearray()

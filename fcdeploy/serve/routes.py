@@ -132,7 +132,7 @@ def _infer(site: Site, served: Served, head: Head, body: bytes | bytearray, begu
         send(answer)
 
     timeout = None if wanted.timeout is None else wanted.timeout - (time.perf_counter() - begun)
-    site.engine.submit(served, feeds, done, timeout=timeout)
+    site.engine.submit(served, feeds, done, timeout=timeout, arrived=begun)
 
 
 def _notes(model: Model, request: Request) -> dict[str, Any]:
@@ -149,9 +149,12 @@ def _notes(model: Model, request: Request) -> dict[str, Any]:
 def _answer(model: Model, outputs: list[Array], wanted: Wanted, accepts: str) -> Answer:
     """The outputs that are wanted; of a client's binary answers, all but the tensors is the same every time."""
     if wanted.binary and not accepts:
-        tensors = [outputs[index] for index, _ in wanted.outputs]
-        parts = [array.tobytes() for array in tensors]
-        shapes = tuple([array.shape for array in tensors])
+        if len(outputs) == 1 == len(wanted.outputs):
+            parts, shapes = [outputs[0].tobytes()], outputs[0].shape
+        else:
+            tensors = [outputs[index] for index, _ in wanted.outputs]
+            parts = [array.tobytes() for array in tensors]
+            shapes = tuple([array.shape for array in tensors])
         if (whole := wanted.heads.get(shapes)) is not None:
             return Answer(200, parts, b"", whole)
     parts, header_length = encode(model, outputs, wanted)

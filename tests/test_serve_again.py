@@ -1,0 +1,98 @@
+"""What the server remembers of requests changes no answer: the same bodies, decoded with and without a memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_models import dense
+
+from fcdeploy.serve.models import Model, load
+from fcdeploy.serve.refusal import RefusedError
+from fcdeploy.serve.repository import find
+from fcdeploy.serve.tensors import Around, decode
+
+FRONT = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":'
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Two inputs to a sample."""
+    path = tmp_path_factory.mktemp("models") / "dense.onnx"
+    dense(path, 2)
+    loaded = load(find(path)[0])
+    (spec,) = loaded.inputs.values()
+    return replace(loaded, inputs={"x": replace(spec, name="x", shape=(None, 2))})
+
+
+def read(model: Model, body: bytes) -> Any:
+    """What a request says, or why it is refused."""
+    try:
+        feeds, wanted = decode(model, body, None)
+    except RefusedError as refusal:
+        return refusal.status, refusal.message
+    return (
+        {name: (a.dtype, a.shape, a.tobytes()) for name, a in feeds.items()},
+        wanted.outputs,
+        wanted.id,
+        wanted.timeout,
+    )
+
+
+def arounds(model: Model) -> list[Around]:
+    return [value for value in model.layouts.values() if isinstance(value, Around)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[1,2]", b"[ 1.5 , -2e3 ]", b"[]", b"[1]", b"[1,2,3]", b"[[1,2]]", b"[1,[2]]", b"[1,2", b"[1,2]]", b"[1,,2]",
+        b"[1,2,]", b'["a]",2]', b'[1,"2"]', b"[1,null]", b"[true,1]", b"[1e39,0]", b"[1,{}]", b"[1,2],3]", b"[1 2]",
+        b"[1,\xff]", b"[18446744073709551616,1]", b"[-0.0,5e-324]", b"[1,2]//", b'[1,2],"data":[3,4]', b"null", b"",
+    ],
+)  # fmt: skip
+def test_other_numbers_between_the_same_words(model: Model, data: bytes) -> None:
+    fresh = replace(model, layouts={})
+    known = replace(model, layouts={})
+    read(known, FRONT + b"[3,4]}]}")
+    assert len(arounds(known)) == 1
+    for back in (b"}]}", b"}]} ", b"}]}]"):
+        body = FRONT + data + back
+        assert read(known, body) == read(replace(fresh, layouts={}), body)
+        assert read(known, body) == read(replace(fresh, layouts={}), body)
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        b'{"parameters":{"data":[1]},"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[5,6]}]}',
+        b'{"id":"\\"data\\"","inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[5,6]}]}',
+        b'{"parameters":{"a":"data"},"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[5,6]}]}',
+        b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[[5,6]]}]}',
+        b'{"id":"7","inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[5,6]}]}',
+    ],
+)
+def test_what_is_not_remembered(model: Model, front: bytes) -> None:
+    """The first list behind the word is something else, or the words differ every time."""
+    known = replace(model, layouts={})
+    assert read(known, front)[0] != 400
+    assert not arounds(known)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2, max_size=2), min_size=2),
+    st.booleans(),
+)
+def test_any_numbers(model: Model, rows: list[list[float]], wide: bool) -> None:
+    known = replace(model, layouts={})
+    for row in rows:
+        request = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": row}]}
+        feeds, _ = decode(known, json.dumps(request, indent=1 if wide else None).encode(), None)
+        assert feeds["x"].tobytes() == np.array([row], np.float32).tobytes()
+    assert len(arounds(known)) == 1
