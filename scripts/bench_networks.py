@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 import numpy as np
+from bench_kernels import BUSY
 from bench_page import decibels, interval, made_by, table, write_section
 
 from fcdeploy.graph.outline import read_outline
@@ -110,12 +111,16 @@ def networks(names: tuple[str, ...], seconds: float, classics: bool, output: Pat
     if unknown := [name for name in names if name not in known]:
         raise click.UsageError(f"unknown network {unknown[0]!r}, expected {', '.join(known)}")
     FOLDER.mkdir(parents=True, exist_ok=True)
+    load = os.getloadavg()[0]
     results = [whole_way(prepared(name, families), seconds) for name in names or known]
     command = " ".join(["scripts/bench networks", *names, *(["--classics"] if classics else [])])
     title = "## Classics, with random weights" if classics else "## Trained networks"
     broken = [breach for result in results for breach in result.breaches()]
     verdict = "\n".join(f"- {breach}" for breach in broken) or "Nothing is lost, slower or larger than it may be."
-    text = "\n".join([title, "", made_by(f"{command} --seconds {seconds:g}"), MEANING, listed(results), "", verdict])
+    made = made_by(f"{command} --seconds {seconds:g}")
+    if load > BUSY:
+        made += f"\nThe machine was busy: its load average was {load:.1f} at the start."
+    text = "\n".join([title, "", made, MEANING, listed(results), "", verdict])
     click.echo(text)
     if page := output or (None if names else PAGE):
         write_section(page, "networks --classics" if classics else "networks", text)

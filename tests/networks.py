@@ -167,6 +167,7 @@ def quantize_net(
     correct: bool = False,
     edit: Any = None,
     types: Types = INT8,
+    slow: Mapping[str, str] | None = None,
 ) -> Line:
     """The real line on a network: prepare, observe, plan, weights, rewrite."""
     proto = net if isinstance(net, onnx.ModelProto) else net.model()
@@ -174,7 +175,9 @@ def quantize_net(
     name_everything(prepared.graph)
     prepare(prepared)
     calibration = observe(prepared, in_memory(data, prepared), model_hash="test")
-    plan = plan_graph(prepared, calibration, TARGETS[target], ranges=ranges, keep_float=keep_float, types=types)
+    plan = plan_graph(
+        prepared, calibration, TARGETS[target], ranges=ranges, keep_float=keep_float, types=types, slow=slow
+    )
     if edit is not None:
         plan = edit(plan)
     check_plan(prepared.graph, plan, "the plan")

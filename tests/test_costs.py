@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from fcdeploy.cli import main
 from fcdeploy.int8.planning import plan_graph
 from fcdeploy.int8.recording.observe import observe
 from fcdeploy.int8.timing import costs as times
-from fcdeploy.int8.timing.choices import best_trial
+from fcdeploy.int8.timing.choices import best_trial, with_dynamic
 from fcdeploy.int8.timing.split import cost_of, slow_nodes, total
 from fcdeploy.int8.timing.table import costs_from_table, kind_of
 from fcdeploy.int8.timing.trial import conversion_rates
@@ -322,3 +323,41 @@ def test_one_scale_for_all_channels_is_taken_where_it_is_clearly_faster(
 ) -> None:
     made = tuple(Trial(Choice(slow, ones), *times) for slow, ones, *times in trials)
     assert bool(best_trial(made).choice.one_scale) is one_scale
+
+
+def test_layers_with_dynamic_activations_are_tried_both_ways_in_every_choice() -> None:
+    everything, split, nowhere = Choice(), Choice(("conv",), ("dense",)), Choice(("conv", "dense", "lstm"))
+    assert with_dynamic([everything, split, nowhere], []) == [everything, split, nowhere]
+    assert with_dynamic([everything, split, nowhere], ["lstm"]) == [
+        everything, Choice(("lstm",)),
+        split, Choice(("conv", "lstm"), ("dense",)),
+        Choice(("conv", "dense")), nowhere,
+    ]  # fmt: skip
+
+
+def test_an_lstm_is_timed_and_may_stay_float(tmp_path: Path) -> None:
+    net = Net(0)
+    weights = [net.constant(net.normal(1, 256, n, size=0.2)) for n in (32, 64)]
+    x = net.op("Transpose", net.input("x", 9, 32), perm=[1, 0, 2], name="turn")
+    net.output(net.ops("LSTM", x, *weights, outputs=1, name="lstm", hidden_size=64)[0]).save(tmp_path / "model.onnx")
+    np.savez(tmp_path / "data.npz", **random_data(24, 6, x=(9, 32)))
+    costs = tmp_path / "costs.json"
+    start = [
+        "quantize",
+        str(tmp_path / "model.onnx"),
+        "--int8",
+        "--data",
+        str(tmp_path / "data.npz"),
+        "--costs",
+        str(costs),
+    ]
+    assert main([*start, "-o", str(tmp_path / "measured.onnx")]) == 0
+    found = from_text(costs.read_text(), "costs")
+    assert found.layers == ("lstm",)
+    assert {trial.choice for trial in found.trials} == {Choice(), Choice(("lstm",))}
+    assert min(found.nodes["lstm"]) > 0
+    taken = {Choice(): "DynamicQuantizeLSTM", Choice(("lstm",)): "LSTM"}
+    for choice, op in taken.items():
+        costs.write_text(to_text(replace(found, confirmed=(Trial(choice, 1.0, 1.0, 1.0),))))
+        assert main([*start, "-o", str(tmp_path / f"{op}.onnx")]) == 0
+        assert op in {node.op_type for node in onnx.load(tmp_path / f"{op}.onnx").graph.node}

@@ -86,6 +86,18 @@ class TwoFaced(nn.Module):
         return x * (2 if torch.compiler.is_exporting() else 1)
 
 
+class Masked(nn.Module):
+    """What the hint on pack_padded_sequence shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, x: Any, lengths: Any) -> Any:
+        y, _ = self.lstm(x)
+        return y * (torch.arange(y.shape[1]) < lengths[:, None])[..., None]
+
+
 class Packed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -524,6 +536,17 @@ def test_inputs_that_do_not_fit_the_module(tmp_path: Path, network: Path) -> Non
     fails(r"example_inputs\(\): input 'x' is a list, expected a tensor", "return", module=f"{network}:net", output=out)
     network.write_text(NETWORK.replace("torch.ones(1, 4)", "1 / 0"))
     fails(r"example_inputs\(\) fails: ZeroDivisionError: .*", "DEBUG", module=f"{network}:net", output=out)
+
+
+def test_lengths_take_the_place_of_packed_sequences(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Masked().eval()
+    export(module, output=tmp_path / "m.onnx", inputs=["x:2,time=6,4", "lengths:2:int64"])
+    x, lengths = torch.randn(3, 9, 4), torch.tensor([9, 5, 2])
+    (found,) = Session(tmp_path / "m.onnx").run({"x": x.numpy(), "lengths": lengths.numpy()})
+    packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+    expected, _ = nn.utils.rnn.pad_packed_sequence(module.lstm(packed)[0], batch_first=True)
+    np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-5)
 
 
 def test_a_module_that_cannot_be_exported(tmp_path: Path) -> None:

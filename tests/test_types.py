@@ -437,6 +437,41 @@ def test_a_convolution_in_front_of_an_lstm(capsys: Any) -> None:
     assert fidelity(f, q).sqnr_db > 30
 
 
+def test_an_lstm_has_its_integer_kernel_unless_that_is_slower_or_it_is_kept(capsys: Any) -> None:
+    """Whatever is chosen, its weights are bytes in the file, but those of a layer the user keeps in float."""
+    net = Net(0)
+    weights = [net.constant(net.normal(1, 256, n, size=0.2)) for n in (32, 64)]
+    x = net.op("Transpose", net.input("x", 9, 32), perm=[1, 0, 2], name="turn")
+    net.output(net.ops("LSTM", x, *weights, outputs=1, name="lstm", hidden_size=64)[0]).save(Path("model.onnx"))
+    np.savez("data.npz", **random_data(24, 6, x=(9, 32)))
+    sizes = {}
+    for name, options in {"int8": (), "float": ("--keep-float", "lstm")}.items():
+        start = ("quantize", "model.onnx", "--int8", "--data", "data.npz", "--costs", "none", *options)
+        code, out, err = run(capsys, *start, "-o", f"{name}.onnx")
+        assert code == 0, err
+        assert ("1 of 1 LSTM in integer kernels" in out, "depends on the batch it is in" in " ".join(out.split())) == (
+            (name == "int8",) * 2
+        )
+        sizes[name] = Path(f"{name}.onnx").stat().st_size / Path("model.onnx").stat().st_size
+    assert sizes["int8"] < 0.35 < 0.9 < sizes["float"]
+    line = quantize_net(net, random_data(24, 6, x=(9, 32)), slow={"lstm": "slower as integers"})
+    assert {d.node: (d.kind, d.why) for d in line.plan.nodes}["lstm"] == (
+        "stored",
+        "slower as integers; its weights are kept as bytes in the file",
+    )
+    assert node(line.int8, "lstm").op_type == "LSTM"
+
+
+def test_the_best_effort_takes_layers_without_biases(capsys: Any) -> None:
+    net = Net(0)
+    net.output(net.op("MatMul", net.input("x", 9, 32), net.constant(net.normal(32, 40)))).save(Path("model.onnx"))
+    np.savez("data.npz", **random_data(24, 6, x=(9, 32)))
+    start = ("quantize", "model.onnx", "--int8", "--data", "data.npz", "--costs", "none", "--effort", "best")
+    code, out, err = run(capsys, *start, "-o", "out.onnx")
+    assert code == 0, err
+    assert "1 of 1 MatMul in integer kernels" in out
+
+
 def test_the_short_form_and_the_long_one_are_the_same_bytes(capsys: Any) -> None:
     common = ("--data", "data.npz", "--costs", "none")
     quantized(capsys, "--int8", *common)

@@ -30,7 +30,10 @@ from fcdeploy.pytorch.module import FinalError, Input, arguments
 from fcdeploy.pytorch.recurrent import simplify_recurrent
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note on which modules a node was called through
-PACKED = "an LSTM or GRU takes the padded tensor itself: leave pack_padded_sequence out, and mask its output"
+PACKED = (
+    "leave pack_padded_sequence out and mask by the lengths, an input: y, _ = self.lstm(x); "
+    "return y * (torch.arange(y.shape[1]) < lengths[:, None])[..., None]"
+)
 HINT = "write that line without branches on values, or export the part of the network before it"
 
 

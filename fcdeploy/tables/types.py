@@ -34,7 +34,7 @@ IN_BLOCKS = "4-bit weights in blocks for dense layers, on float activations"
 TYPES = {
     (row.weights, row.activations): row
     for row in (
-        Types("int8", "int8", "int8", "stored", "int8", "int8", True, "integer kernels: small and fast"),
+        Types("int8", "int8", "int8", "dynamic", "int8", "int8", True, "integer kernels: small and fast"),
         Types("int8", "int16", "int16", "stored", "int16", "int8", True, SIXTEEN),
         Types("int16", "int16", "int16", "stored", "int16", "int16", True, SIXTEEN),
         Types("int16", "int8", "int16", "stored", "int16", "int16", True, SIXTEEN),

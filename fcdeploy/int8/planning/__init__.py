@@ -38,7 +38,8 @@ def plan_graph(
     `one_scale` layers whose weights have one scale for all channels.
     """
     exact = kept_float(model.graph, keep_float)
-    otherwise = {name: row for name, row in apart(model.graph, types).items() if name not in exact}
+    stay = {*exact, *(slow or {})}
+    otherwise = {name: row for name, row in apart(model.graph, types).items() if name not in stay}
     kept = {**(slow or {}), **{name: why for name, (_, why) in otherwise.items()}, **exact}
     wants = wanted(model.graph, kept)
     decisions = decide(model.graph, wants, kept, calibration, exact, types.elsewhere)

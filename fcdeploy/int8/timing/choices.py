@@ -5,7 +5,7 @@ What nodes cost suggests choices, whole models of them are run, and the best is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -40,10 +40,11 @@ def measured(given: Given, everything: Plan, *, source: str, on_step: OnStep | N
     step("timing nodes", 0, None)
     integers = given.build(everything)
     costs = measure_costs(given.graph, integers, feeds, model_hash=given.recorded.model, source=source)
-    layers = tuple(sorted(node.name or "" for node, _ in int8_layers(given.graph.graph, everything)))
+    dynamic = [decision.node for decision in everything.nodes if decision.kind == "dynamic"]
+    layers = tuple(sorted([*dynamic, *(node.name or "" for node, _ in int8_layers(given.graph.graph, everything))]))
     costs = replace(costs, layers=layers)
     saved = _worth_one_scale(given, everything, costs)
-    choices = _choices(given.graph, everything, given.recorded, costs, saved)
+    choices = with_dynamic(_choices(given.graph, everything, given.recorded, costs, saved), dynamic)
 
     def build(choice: Choice) -> ir.Model:
         return integers if choice == Choice() else given.build(planned(given, everything, costs, choice))
@@ -141,6 +142,15 @@ def _choices(
     if in_float > LONG_US and whole < SURE * in_float:
         least = (1 - ESTIMATED / 2) * whole
         found = [c for c in found if not c.slow or cost_of(model.graph, plan, recorded, costs, c.slow) < least]
+    return list(dict.fromkeys(found))
+
+
+def with_dynamic(choices: list[Choice], dynamic: Collection[str]) -> list[Choice]:
+    """Every choice with the layers of dynamic activations (LSTM) as such, and with them in float."""
+    found = []
+    for choice in choices:
+        rest = set(choice.slow) - set(dynamic)
+        found += [replace(choice, slow=tuple(sorted(slow))) for slow in (rest, {*rest, *dynamic})]
     return list(dict.fromkeys(found))
 
 

@@ -61,7 +61,7 @@ def fastest_plan(given: Given, asked: str | Path, on_step: OnStep | None) -> tup
 def _spent(given: Given, everything: Plan, asked: str | Path, on_step: OnStep | None) -> Spent:
     """The costs asked for; a file that does not exist is measured and written."""
     model = given.recorded.model
-    if asked == NONE or not any(decision.kind == "int8" for decision in everything.nodes):
+    if asked == NONE or not any(decision.kind in ("int8", "dynamic") for decision in everything.nodes):
         return Spent()
     if asked == TABLE:
         return Spent(costs_from_table(given.graph, model, given.row.name))
