@@ -203,7 +203,7 @@ def test_a_pair_that_differs_is_not_written(
         return first, second
 
     monkeypatch.setattr(station, "halves", wrong)
-    with fails("the pair of halves of"):
+    with fails("the pair of halves differs by", "--data DATA"):
         cut(models["plain"], tmp_path, at="add")
     assert list(tmp_path.iterdir()) == []
 

@@ -297,3 +297,18 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         f"error: output {str(out)!r} exists\nhint: add --force to replace it, or give another name with -o\n"
     )
     assert cli.main([*words, "--force"]) == 0
+
+
+def test_a_shape_inside_keeps_a_network_from_sliding(tmp_path: Path) -> None:
+    net = Net()
+    x = net.op("Reshape", trunk(net), net.constant([-1, 2, 18], np.int64), name="pairs")
+    x = net.op("Reshape", net.op("Tanh", x), net.constant([-1, 4, 3, 3], np.int64), name="again")
+    model = net.output(net.dense(net.op("Flatten", x), 36, 3)).save(tmp_path / "m.onnx")
+    report = dense_to_conv(model, output=tmp_path / "conv.onnx")
+    assert report.values["turned"] == 1
+    assert report.warnings == (
+        "it does not slide over larger images, and its sizes stay fixed: "
+        "Reshape 'pairs' fails on images of twice the size",
+    )
+    (after,) = run(tmp_path / "conv.onnx", x=image(2, 2, 8, 8))
+    assert after.shape == (2, 3, 1, 1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import (
@@ -25,7 +27,7 @@ from fcdeploy.runtime import feeds
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.transform.cut import Cut, Cuts, fixed, halves, parameters
-from fcdeploy.transform.equality import Equality, Feeds, compare, described, refuse_different, samples_for
+from fcdeploy.transform.equality import Equality, Feeds, Run, compare, described, refuse_different, samples_for
 
 
 def split(
@@ -79,20 +81,31 @@ def split(
                       warnings=tuple(warnings))  # fmt: skip
     cut = found.at(at) if at is not None else _latest(rows, memory, macs)
     first, second = halves(network, cut, model_hash(files_of(network, path)))
-    with replacing_model(targets[0], force=force) as one, replacing_model(targets[1], force=force) as other:
-        write_model(first, one)
-        write_model(second, other)
-        device, server, name = Session(one), Session(other), cut.tensor
-
-        def pair(inputs: Feeds) -> list[Any]:
-            return server.run({name: device.run(inputs)[0]})
-
-        equal = compare(Session(path).run, pair, fed, on_step=on_step)
-        refuse_different(equal, f"the pair of halves of {str(path)!r}")
+    equal = _write((first, second), targets, Session(path).run, fed, force=force, on_step=on_step)
     scale, zero = parameters(network, cut.tensor)
     if is_quantized(network) and scale is None:
         warnings.append(f"the model is quantized, but {cut.tensor!r}, which crosses, is {cut.dtype}")
     return _report(rows, cut, (scale, zero), equal, source, targets, warnings)
+
+
+def _write(
+    models: tuple[ir.Model, ir.Model],
+    targets: tuple[Path, ...],
+    whole: Run,
+    fed: Iterable[Feeds],
+    *,
+    force: bool,
+    on_step: OnStep | None,
+) -> Equality:
+    """Write both halves aside, run them one behind the other against the whole, and move them into place when equal."""
+    with replacing_model(targets[0], force=force) as one, replacing_model(targets[1], force=force) as other:
+        write_model(models[0], one)
+        write_model(models[1], other)
+        device, server = Session(one), Session(other)
+        name = device.outputs[0]
+        found = compare(whole, lambda inputs: server.run({name: device.run(inputs)[0]}), fed, on_step=on_step)
+        refuse_different(found, "the pair of halves")
+    return found
 
 
 def _targets(output: Path) -> tuple[Path, Path]:

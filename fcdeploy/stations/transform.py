@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +43,7 @@ from fcdeploy.transform.slide import sees_more, steps
 SIMPLER = (lift_constants, fold_shapes, remove_unused, fold_constants, drop_identities, global_average_pool)
 ROUNDS = 3  # of these passes; shape arithmetic takes two
 AXES = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
+FAILED = re.compile(r"while running (\w+) node\. Name:'([^']*)'")
 SHOWN = 3  # names in a line
 
 
@@ -156,7 +158,7 @@ def _slide(model: ir.Model, before: Run, sizes: Sequence[TensorSpec]) -> tuple[S
     except FcdeployError as error:
         for value, shape in zip(ends, shapes, strict=True):
             value.shape = shape
-        return None, error.message
+        return None, _where(error.message)
     corner = [item[(slice(None), slice(None), *[slice(0, 1)] * (item.ndim - 2))] for item in maps]
     firsts = [item if item.ndim == 2 else None for item in before(cut)]
     pairs = [(f, q) for f, q in zip(firsts, corner, strict=True) if f is not None]
@@ -164,6 +166,12 @@ def _slide(model: ir.Model, before: Run, sizes: Sequence[TensorSpec]) -> tuple[S
     return Slides(
         [list(item.shape) for item in maps], steps(model.graph, outputs[0]), window, sees_more(model.graph)
     ), ""
+
+
+def _where(message: str) -> str:
+    """The node that onnxruntime failed in, which says it in a line too long to be read; else the line."""
+    found = FAILED.search(message)
+    return f"{found[1]} {found[2]!r} fails on images of twice the size" if found else message
 
 
 def _free(inputs: list[ir.Value], outputs: list[ir.Value]) -> None:
