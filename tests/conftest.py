@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from fcdeploy.errors import FcdeployError
@@ -29,3 +32,22 @@ def fails(message: str, hint: str = "") -> Iterator[None]:
     assert hint in caught.value.hint
     assert caught.value.hint
     assert "\n" not in caught.value.message
+
+
+@pytest.fixture(scope="session")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Small networks, and what onnxruntime's own tool makes of them in int8."""
+    from small_models import family  # imports a quantizer, which few tests need
+
+    return family(tmp_path_factory.mktemp("nets"))
+
+
+@pytest.fixture
+def save_npz(tmp_path: Path) -> Callable[..., Path]:
+    """Writes arrays to a file of samples."""
+
+    def write(**arrays: np.ndarray[Any, Any]) -> Path:
+        np.savez(tmp_path / "eval.npz", **arrays)
+        return tmp_path / "eval.npz"
+
+    return write

@@ -139,3 +139,18 @@ def outputs(path: Path, x: Array, **options: Any) -> Array:
     if options.get("precise"):
         session.add_session_config_entry("session.x64quantprecision", "1")
     return ort.InferenceSession(path, session, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+
+
+def product(location: str, weight: bytes | None = None) -> bytes:
+    """y = x @ w; w lies in another file, or where it is given, in the model itself."""
+    tensor = numpy_helper.from_array(np.frombuffer(weight or bytes(64), np.float32).reshape(4, 4), "w")
+    if weight is None:
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", "0"), ("length", "64")):
+            entry = tensor.external_data.add()
+            entry.key, entry.value = key, value
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [tensor])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    return bytes(made.SerializeToString())

@@ -26,7 +26,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import Net
 from numpy.lib import format as npy
-from test_session import HEAVY, product
+from small_models import product
+from test_session import HEAVY
 
 import fcdeploy
 from fcdeploy import cli

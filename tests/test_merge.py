@@ -15,7 +15,7 @@ from conftest import fails
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Arrays, Net, random_data
-from test_observe import any_shapes, free_size, images, model_of, record
+from recordings import any_shapes, free_size, images, model_of, record
 
 from fcdeploy.cli import main
 from fcdeploy.int8.recording.merge import merge

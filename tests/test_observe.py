@@ -2,54 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 from networks import Arrays, Net, in_memory, random_data
-from onnx import TensorProto
+from recordings import any_shapes, free_size, images, model_of, record, tokens
 
-from fcdeploy.graph.model import input_specs, name_everything
 from fcdeploy.int8.recording.observe import observe
-from fcdeploy.prepare import prepare
-from fcdeploy.records.calibration import Calibration, to_bytes
-from fcdeploy.samples import Source
+from fcdeploy.records.calibration import to_bytes
 from fcdeploy.samples import kept as module
 from fcdeploy.samples.kept import Smallest, keep_smallest, sample_hash
-
-
-def model_of(net: Net, *, prepared: bool = True) -> ir.Model:
-    model = ir.from_proto(net.model())
-    name_everything(model.graph)
-    if prepared:
-        prepare(model)
-    return model
-
-
-def record(model: ir.Model, data: Arrays, **options: Any) -> Calibration:
-    return observe(model, in_memory(data, model), model_hash="hash", **options)
-
-
-def images(net: Net) -> Net:
-    a, b = net.input("a", 4, 8, 8), net.input("b", 4, 8, 8)
-    x = net.op("Relu", net.op("Add", net.conv(a, 4, 8), net.conv(b, 4, 8)), name="sum_relu")
-    x = net.op("Flatten", net.op("GlobalAveragePool", net.op("Relu", net.conv(x, 8, 16))))
-    return net.output(net.op("Softmax", net.dense(x, 16, 5)))
-
-
-def tokens(net: Net) -> Net:
-    index = net.input("index", 6, dtype=TensorProto.INT64)
-    x = net.op("Gather", net.constant(net.normal(9, 8)), index)
-    return net.output(net.op("Relu", net.op("MatMul", x, net.constant(net.normal(8, 5)))))
-
-
-def free_size(net: Net) -> Net:
-    """Images of any height and width."""
-    x = net.op("Relu", net.conv(net.input("x", 3, "h", "w"), 3, 6))
-    return net.output(net.conv(net.op("MaxPool", x, kernel_shape=[2, 2]), 6, 2))
-
 
 DATA = random_data(0, 45, a=(4, 8, 8), b=(4, 8, 8))
 INDEX = {"index": np.random.default_rng(0).integers(0, 9, (45, 6))}
@@ -105,11 +68,6 @@ def test_what_a_fused_clip_hides_is_recorded_on_request() -> None:
     assert hidden == {"add4_out", "conv7_out"} or len(hidden) == 2
     assert all(every.tensors[name].histogram.low < 0 for name in hidden)
     assert all(every.tensors[name].histogram.total == r.histogram.total for name, r in some.tensors.items())
-
-
-def any_shapes(model: ir.Model, samples: list[Arrays]) -> Source:
-    inputs = tuple(input_specs(model))
-    return Source("mixed", inputs, lambda: ((f"{i}", partial(dict, s)) for i, s in enumerate(samples)), None, False)
 
 
 def test_spatial_sizes_may_vary() -> None:

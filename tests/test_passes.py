@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import Arrays, Net, in_memory, random_data
 from onnx import TensorProto
-from test_observe import any_shapes, images, model_of, record
+from recordings import any_shapes, images, model_of, record
 
 from fcdeploy.int8.recording.observe import observe, observed
 from fcdeploy.int8.recording.passes import Passes, plan_passes, samples_first

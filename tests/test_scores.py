@@ -12,26 +12,12 @@ import pytest
 from conftest import fails
 from onnx import helper
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-from small_models import CLASSES, family, outputs, samples
+from small_models import CLASSES, outputs, samples
 
 from fcdeploy.records.report import Report
 from fcdeploy.stations.validate import validate
 
 Array = np.ndarray[Any, Any]
-
-
-@pytest.fixture(scope="module")
-def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return family(tmp_path_factory.mktemp("nets"))
-
-
-@pytest.fixture
-def save_npz(tmp_path: Path) -> Callable[..., Path]:
-    def write(**arrays: Array) -> Path:
-        np.savez(tmp_path / "eval.npz", **arrays)
-        return tmp_path / "eval.npz"
-
-    return write
 
 
 def test_regression(nets: dict[str, Path], save_npz: Callable[..., Path]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import fails
-from onnx import TensorProto, helper, numpy_helper
+from small_models import product
 
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime import options
@@ -28,21 +28,6 @@ def imported(code: str) -> set[str]:
     code += "\nimport sys; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     return set(done.stdout.splitlines()[-1].split())
-
-
-def product(location: str, weight: bytes | None = None) -> bytes:
-    """y = x @ w; w lies in another file, or where it is given, in the model itself."""
-    tensor = numpy_helper.from_array(np.frombuffer(weight or bytes(64), np.float32).reshape(4, 4), "w")
-    if weight is None:
-        tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", location), ("offset", "0"), ("length", "64")):
-            entry = tensor.external_data.add()
-            entry.key, entry.value = key, value
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy"]
-    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [tensor])
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
-    return bytes(made.SerializeToString())
 
 
 def test_running_a_model_imports_numpy_and_onnxruntime_only() -> None:

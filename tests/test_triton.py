@@ -16,7 +16,7 @@ from bundles import int8_model
 from conftest import fails
 from networks import Net
 from onnx import TensorProto
-from test_session import product
+from small_models import product
 from tritonclient_env import tritonclient_python
 
 from fcdeploy import cli

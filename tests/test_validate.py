@@ -15,7 +15,7 @@ from conftest import fails
 from onnx import helper
 from scipy import stats
 from sklearn.metrics import confusion_matrix
-from small_models import CLASSES, dense, family, outputs, residual, samples, save
+from small_models import CLASSES, dense, outputs, residual, samples, save
 
 from fcdeploy.arithmetic.metrics import Fidelity
 from fcdeploy.cli.validate import command
@@ -27,20 +27,6 @@ Array = np.ndarray[Any, Any]
 def decibels(f: Array, q: Array) -> float:
     noise = ((f.astype(float) - q) ** 2).sum()
     return math.inf if noise == 0 else 10 * math.log10((f.astype(float) ** 2).sum() / noise)
-
-
-@pytest.fixture(scope="module")
-def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return family(tmp_path_factory.mktemp("nets"))
-
-
-@pytest.fixture
-def save_npz(tmp_path: Path) -> Callable[..., Path]:
-    def write(**arrays: Array) -> Path:
-        np.savez(tmp_path / "eval.npz", **arrays)
-        return tmp_path / "eval.npz"
-
-    return write
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from fcdeploy.int8.planning.weigh import bias_array, bias_name, int8_layers, round_bias
 from fcdeploy.int8.refining.reround import reround
-from fcdeploy.int8.refining.walk import Walk
+from fcdeploy.int8.refining.walk import Walk, inside
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
-from fcdeploy.runtime.session import Session
-from fcdeploy.samples.kept import Arrays, chunks
+from fcdeploy.samples.kept import Arrays
 from fcdeploy.tables.operators import operator
 from fcdeploy.tables.targets import Target
 
@@ -66,14 +65,9 @@ def float_means(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict
     """Mean of each layer's output per channel in the float model, by node name."""
     if not layers:  # the runtime refuses a run without outputs
         return {}
-    copy = model.clone()
-    nodes = {node.name: node for node in copy.graph}
-    copy.graph.outputs.clear()
-    copy.graph.outputs.extend(nodes[layer.name].outputs[0] for layer in layers)
-    session = Session(copy)
     sums: list[list[tuple[NDArray[np.float64], int]]] = [[] for _ in layers]
-    for part in chunks(model, samples):
-        for parts, y in zip(sums, session.run(part), strict=True):
+    for found in inside(model, [layer.outputs[0].name or "" for layer in layers], samples):
+        for parts, y in zip(sums, found, strict=True):
             parts.append(channel_sum(y))
     return {layer.name or "": _mean(parts) for layer, parts in zip(layers, sums, strict=True)}
 

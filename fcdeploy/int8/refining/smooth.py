@@ -7,10 +7,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.smooth import smoothing
+from fcdeploy.int8.refining.walk import inside
 from fcdeploy.prepare.changes import Edits
 from fcdeploy.prepare.channels import Channels, free_channels
-from fcdeploy.runtime.session import Session
-from fcdeploy.samples.kept import Arrays, chunks
+from fcdeploy.samples.kept import Arrays
 
 SMOOTHED = ".smoothed"
 
@@ -31,16 +31,10 @@ def smooth(model: ir.Model, samples: Arrays) -> bool:
 
 def _largest_activations(model: ir.Model, channels: Channels, samples: Arrays) -> NDArray[np.float64]:
     """The largest magnitude of each scale's channels where a layer reads them."""
-    ends = [(node.inputs[0], ids) for node, ids in channels.readers if (ids >= 0).any()]
-    copy = model.clone()
-    values = {value.name: value for node in copy.graph for value in node.outputs}
-    read_by_name = {value.name: ids for value, ids in ends if value is not None}
-    copy.graph.outputs.clear()
-    copy.graph.outputs.extend(values[name] for name in read_by_name)
-    session = Session(copy)
+    read = {node.inputs[0].name or "": ids for node, ids in channels.readers if (ids >= 0).any() and node.inputs[0]}
     found = np.zeros(len(channels.meets))
-    for part in chunks(model, samples):
-        for ids, x in zip(read_by_name.values(), session.run(part), strict=True):
+    for values in inside(model, list(read), samples):
+        for ids, x in zip(read.values(), values, strict=True):
             largest = np.abs(x).max(axis=tuple(axis for axis in range(x.ndim) if axis != 1)).astype(np.float64)
             np.maximum.at(found, ids[ids >= 0], largest[ids >= 0])
     return found

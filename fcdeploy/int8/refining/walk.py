@@ -1,6 +1,8 @@
-"""Running an int8 model layer by layer on a few samples, each stretch from the integers that were computed last."""
+"""Looking inside models on a few samples: a float one as it is, an int8 one layer by layer while it is being changed."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -10,8 +12,19 @@ from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept import Arrays, chunks
 
 
+def inside(model: ir.Model, names: Sequence[str], samples: Arrays) -> Iterator[list[NDArray[np.float32]]]:
+    """What nodes write into these float tensors, chunk by chunk."""
+    copy = model.clone()
+    values = {value.name: value for node in copy.graph for value in node.outputs}
+    copy.graph.outputs.clear()
+    copy.graph.outputs.extend(values[name] for name in names)
+    session = Session(copy)
+    for part in chunks(model, samples):
+        yield session.run(part)
+
+
 class Walk:
-    """A walk through a Q/DQ graph in its order; every integer tensor that was passed is remembered.
+    """A walk through a Q/DQ graph in its order: integer tensors it passed are remembered, and each stretch starts there.
 
     Samples go through in chunks that stay apart, because inside a network the leading axis need not count samples.
     Constants of the graph may be changed ahead of the walk, never behind it.
