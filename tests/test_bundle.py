@@ -320,6 +320,7 @@ def test_the_command_line(model: Path, tmp_path: Path, capsys: pytest.CaptureFix
     out = tmp_path / "net.fcd"
     assert cli.main(["bundle", str(model), "-o", str(out), "--samples", "2"]) == 0
     shown = capsys.readouterr().out.splitlines()
+    assert "without plan, calibration, validation: --plan, --calibration, --validation would put it in" in shown
     assert "2 golden samples from a seed: --data DATA takes real ones" in shown
     assert shown[-1] == f"next: fcdeploy verify {out}, on the CPU it is for"
     assert cli.main(["verify", str(out)]) == 0

@@ -143,7 +143,7 @@ def test_extras_that_are_missing_come_with_the_command(monkeypatch: pytest.Monke
             "install": "pip install 'fcdeploy[serve]'",
         },
     }
-    rows = {row[0]: row[2:] for row in report.tables[2].rows}
+    rows = {row[0]: row[1:] for row in report.tables[2].rows}
     assert rows == {"export": ("yes", ""), "serve": ("no: uvloop", "pip install 'fcdeploy[serve]'")}
     assert report.values["versions"]["onnx"] is None
 

@@ -438,9 +438,16 @@ def test_a_mistake_in_the_reference(tmp_path: Path, network: Path) -> None:
         f"{network}:raises fails: ValueError: no such luck", "FCDEPLOY_DEBUG=1", module=f"{network}:raises", output=out
     )
     fails(
-        f"{network}:number returns a int, expected a torch.nn.Module",
+        f"{network}:number returns a value of type int, expected a torch.nn.Module",
         "let number return the network",
         module=f"{network}:number",
+        output=out,
+    )
+    network.write_text("import torch\nready = torch.nn.Linear(2, 3)")
+    fails(
+        f"{network}:ready is a Linear, expected a function that returns one",
+        "def network(): return ready",
+        module=f"{network}:ready",
         output=out,
     )
     network.write_text("import nothing_of_that_name")

@@ -46,11 +46,19 @@ class Input:
 def build_module(reference: str) -> tuple[nn.Module, ModuleType]:
     """What FILE.py:FUNCTION returns, and the file as a module."""
     function, namespace = load_function(reference)
+    if isinstance(function, nn.Module):
+        name = reference.rpartition(":")[2]
+        raise FcdeployError(
+            f"{reference} is a {type(function).__name__}, expected a function that returns one",
+            f"write one into the file: def network(): return {name}",
+        )
     with user_code(f"{reference} fails"):
         module = function()
     if not isinstance(module, nn.Module):
         hint = f"let {reference.rpartition(':')[2]} return the network itself, as an object"
-        raise FcdeployError(f"{reference} returns a {type(module).__name__}, expected a torch.nn.Module", hint)
+        raise FcdeployError(
+            f"{reference} returns a value of type {type(module).__name__}, expected a torch.nn.Module", hint
+        )
     return module, namespace
 
 

@@ -277,7 +277,7 @@ def _report(
         missing = [word for word in ("plan", "calibration", "validation") if word not in manifest.reports]
         lines.append(f"{manifest.name} version {manifest.version}: {len(contents)} files, {size:,} bytes")
         if missing:
-            lines.append(f"without {', '.join(missing)}: --plan, --calibration and --validation put them in")
+            lines.append(f"without {', '.join(missing)}: {', '.join('--' + word for word in missing)} would put it in")
         lines.append(f"{runs} golden samples from {SOURCES[manifest.golden_from or 'random']}")
     if triton is not None:
         lines.append(

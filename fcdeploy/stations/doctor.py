@@ -51,7 +51,7 @@ def doctor() -> Report:
             ("package", "version"),
             tuple((name, version or "missing") for name, version in versions.items()),
         ),
-        Table("Extras", ("extra", "needs", "installed", "to install"), tuple(_extra_rows(extras))),
+        Table("Extras", ("extra", "installed", "to install"), tuple(_extra_rows(extras))),
         _instruction_table(found),
         _target_table(),
     )
@@ -150,7 +150,6 @@ def _extra_rows(extras: dict[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             name,
-            ", ".join(extra["needs"]),
             "yes" if extra["installed"] else "no: " + ", ".join(extra["missing"]),
             "" if extra["installed"] else extra["install"],
         )
