@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from fcdeploy.arithmetic.metrics import fidelity
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, first_line
 from fcdeploy.records.manifest import AGAIN
 
 Array = np.ndarray[Any, Any]
@@ -69,7 +69,7 @@ def from_bytes(content: bytes, inputs: Sequence[str], outputs: Sequence[str], so
                 with archive.open(info) as file:
                     runs.setdefault(int(number), ({}, {}))[side == "output"][name] = _array(file, info.file_size)
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-        raise FcdeployError(f"{source}: the golden samples are damaged: {first(error)}", AGAIN) from error
+        raise FcdeployError(f"{source}: the golden samples are damaged: {first_line(error)[:120]}", AGAIN) from error
     for index, (feeds, answers) in sorted(runs.items()):
         for found, wanted in ((feeds, inputs), (answers, outputs)):
             if set(found) != set(wanted):
@@ -79,10 +79,6 @@ def from_bytes(content: bytes, inputs: Sequence[str], outputs: Sequence[str], so
                     AGAIN,
                 )
     return [runs[index] for index in sorted(runs)]
-
-
-def first(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120]
 
 
 def _array(file: IO[bytes], size: int) -> Array:

@@ -232,6 +232,7 @@ def input_specs(model: ir.Model) -> list[TensorSpec]:
 
 
 def output_specs(model: ir.Model) -> list[TensorSpec]:
+    """The outputs of a model, in its order."""
     return specs(list(model.graph.outputs))
 
 

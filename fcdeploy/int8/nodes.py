@@ -1,4 +1,4 @@
-"""What a node is to the planner: its activations, its weight, the axis of its output channels."""
+"""What a node is to the tools of this folder: its activations, its weight, the axis of its output channels."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def data_inputs(node: ir.Node, row: Operator) -> list[ir.Value]:
 
 
 def is_constant(value: ir.Value | None) -> bool:
+    """Whether the value stands in the file."""
     return value is not None and value.is_initializer() and value.const_value is not None
 
 
