@@ -163,7 +163,7 @@ import sys
 import fcdeploy.int8.recording.gather as gather
 import fcdeploy.int8.recording.observe as observe
 from fcdeploy.cli import main
-gather.SAVE_SECONDS, gather.SAVE_SHARE, observe.PART_SECONDS = 0.0, 1e9, 0.0
+gather.SAVE_SECONDS, gather.SAVE_SHARE, observe.PART_SECONDS, observe.PART_SHARE = 0.0, 1e9, 0.0, 1e9
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -203,6 +203,7 @@ def stopped(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setattr(gathering, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(gathering, "SAVE_SHARE", 1e9)
     monkeypatch.setattr(observing, "PART_SECONDS", 0.0)
+    monkeypatch.setattr(observing, "PART_SHARE", 1e9)
     spoil(500)
     words = ("calibrate", "model.onnx", "--data", "spoilt.npz", "-o", "stopped.calib", "--batch", "32", "--force")
     assert run(capsys, *words)[0] == 2

@@ -48,9 +48,9 @@ def test_ends_and_moments_are_those_of_the_float_model() -> None:
     for record_, array in ((calibration.tensors["a"], DATA["a"]), (calibration.tensors["b"], DATA["b"])):
         assert (record_.histogram.low, record_.histogram.high) == (array.min(), array.max())
         assert record_.moments is not None
-        wide = array.astype(np.float64)
-        np.testing.assert_allclose(record_.moments.mean(), wide.mean((0, 2, 3)), atol=1e-12)
-        np.testing.assert_allclose(record_.moments.mean_square(), (wide**2).mean((0, 2, 3)), rtol=1e-12)
+        wide = array.astype(np.float64).reshape(45, 4, 64)[:, :, ::3]  # 22 positions of a channel, at least 16
+        np.testing.assert_allclose(record_.moments.mean(), wide.mean((0, 2)), atol=1e-12)
+        np.testing.assert_allclose(record_.moments.mean_square(), (wide**2).mean((0, 2)), rtol=1e-12)
         assert record_.kind == "input"
     kinds = {r.kind for r in calibration.tensors.values()}
     assert kinds == {"input", "activation", "weight", "bias"}
@@ -142,3 +142,20 @@ def test_few_samples_are_all_kept_and_none_on_request() -> None:
     assert sorted(kept.tolist()) == sorted(np.unique(INDEX["index"], axis=0).tolist())
     np.testing.assert_array_equal(keep_smallest(in_memory(INDEX, model))["index"], kept)
     assert record(model, INDEX, keep_samples=False).kept == {}
+
+
+def test_what_weights_are_multiplied_with_has_moments_and_nothing_else_has() -> None:
+    model = model_of(images(Net(0)))
+    found = record(model, DATA)
+    read_by_layers = {node.inputs[0].name for node in model.graph if node.op_type in ("Conv", "Gemm", "MatMul")}  # type: ignore[union-attr]
+    assert {name for name, one in found.tensors.items() if one.moments} == read_by_layers
+    assert any(one.kind == "activation" and one.moments is None for one in found.tensors.values())
+
+
+@pytest.mark.parametrize("shift", [-5.0, 0.0, 5.0])
+def test_the_end_behind_a_relu_is_exact_whether_it_is_zero_or_above(shift) -> None:
+    net = Net(0)
+    model = model_of(net.output(net.op("Relu", net.input("x", 4), name="clipped")))
+    x = np.random.default_rng(0).uniform(-1, 1, (12, 4)).astype(np.float32) + np.float32(shift)
+    h = record(model, {"x": x}, batch=5).tensors["clipped_out"].histogram
+    assert (h.low, h.high) == (max(float(x.min()), 0.0), max(float(x.max()), 0.0))

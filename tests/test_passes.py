@@ -37,8 +37,10 @@ def sequence(net: Net, *, declared: bool = True) -> Net:
     """Time comes first inside, as recurrent layers want it, and all steps of all samples in one row further on."""
     x = net.op("Transpose", net.input("x", 6 if declared else "t", 5), perm=[1, 0, 2], name="turned")
     x = net.op("Tanh", x, name="time_first")
+    net.output(net.op("MatMul", x, net.constant(net.normal(5, 2))))
     x = net.op("Reshape", net.op("Transpose", x, perm=[1, 0, 2]), net.constant([-1, 5], np.int64), name="flat")
-    return net.output(net.op("Relu", net.op("MatMul", x, net.constant(net.normal(5, 4)), name="dense"), name="last"))
+    x = net.op("Relu", net.op("MatMul", x, net.constant(net.normal(5, 4)), name="dense"), name="last")
+    return net.output(net.op("MatMul", x, net.constant(net.normal(4, 3))))
 
 
 SEQUENCES = random_data(0, 9, x=(6, 5))

@@ -20,11 +20,11 @@ UPPER = 1 if np.little_endian else 0  # which half of a float32 holds sign, expo
 # Of a large sample one element in about STEP is counted, but POSITIONS at least. A bin's share p is then known to
 # sqrt(p (1 - p) / (1024 samples)) or better: at 100 samples 0.16 points for a bin that holds half of all, 0.01 points
 # for one that holds a thousandth.
-POSITIONS, STEP = 1024, 31
-# Positions of a channel in a sample that its moments are taken over at least: the mean is then known to an eighth of
-# the channel's spread for one sample, to an eightieth for 100.
-CHANNEL_POSITIONS = 32
-WAITING = 1 << 15  # elements of a tensor that wait to be counted together
+POSITIONS, STEP = 1024, 61
+# Positions of a channel in a sample that its moments are taken over at least: the mean is then known to a quarter of
+# the channel's spread for one sample, to a fortieth for 100.
+CHANNEL_POSITIONS = 16
+WAITING = 1 << 16  # elements of a tensor that wait to be counted together
 PIECE = 1 << 18  # elements counted at once: eight times their bytes are needed
 FRACTION_BITS = 52
 LARGEST_MOMENT = 2.0**40  # leaves room for 2^22 samples of it in the whole part
@@ -34,9 +34,11 @@ LARGEST_MOMENT = 2.0**40  # leaves room for 2^22 samples of it in the whole part
 class Tally:
     """A histogram under way.
 
-    Every bin is there, empty or not, so that adding a batch costs little more than counting it.
+    Every bin is there, empty or not, so that adding a batch costs little more than counting it.  `floor` is a number
+    that no element can be below: once one was there, the smallest is known.
     """
 
+    floor: float = -np.inf
     dense: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     low: float = np.inf
     high: float = -np.inf
@@ -52,7 +54,8 @@ class Tally:
         if not x.size:
             return
         rows = np.ascontiguousarray(x, dtype=np.float32).reshape(len(x), -1)
-        low, high = float(rows.min()), float(rows.max())
+        high = float(rows.max())
+        low = self.floor if self.low == self.floor else float(rows.min())
         if not (np.isfinite(low) and np.isfinite(high)):
             low, high, rows = self._add_broken(rows)
         self._count(rows, _stride(rows.shape[1], POSITIONS, STEP))
@@ -85,7 +88,7 @@ class Tally:
     def histogram(self) -> Histogram:
         """What was counted so far; ends are 0 where nothing finite was."""
         self._add_waiting()
-        codes = np.flatnonzero(self.dense)
+        codes = np.flatnonzero(self.dense != 0)  # of booleans: three times as fast
         # which of -0 and 0 is the smaller depends on their order: adding 0 makes both of them 0
         low, high = (self.low + 0.0, self.high + 0.0) if self.low <= self.high else (0.0, 0.0)
         return Histogram(codes.astype(np.uint16), self.dense[codes], low, high)
@@ -106,7 +109,7 @@ def merge_histograms(a: Histogram, b: Histogram) -> Histogram:
     dense = np.zeros(BINS, np.int64)
     dense[a.codes] += a.counts
     dense[b.codes] += b.counts
-    codes = np.flatnonzero(dense)
+    codes = np.flatnonzero(dense != 0)
     low = min((h.low for h in finite), default=0.0)
     high = max((h.high for h in finite), default=0.0)
     return Histogram(codes.astype(np.uint16), dense[codes], low, high)
@@ -136,16 +139,18 @@ def sample_moments(x: NDArray[np.float32], axis: int) -> NDArray[np.float64]:
     Of a channel with many positions every k-th is taken, at least CHANNEL_POSITIONS of a sample, by position alone.
     """
     samples, channels = x.shape[0], x.shape[axis]
-    rows = np.moveaxis(x, axis, 1).reshape(samples * channels, math.prod(x.shape[1:]) // max(channels, 1))
+    if axis != 1:
+        x = np.moveaxis(x, axis, 1)
+    rows = x.reshape(samples * channels, math.prod(x.shape[2:]))
     rows = rows[:, :: _stride(rows.shape[1], CHANNEL_POSITIONS)]
     positions = rows.shape[1]
     values = np.zeros((len(rows), 2))
     step = max(1, (1 << 16) // max(positions, 1))  # rows widened at once, so that they stay in the cache
-    for at in range(0, len(rows), step):
-        # order C: of a single sample whose channels come last `rows` is a view, and along its strides the sum
-        # would be taken in another order than in a larger batch
-        block = rows[at : at + step].astype(np.float64, order="C")
-        with np.errstate(invalid="ignore"):  # of infinities of both signs
+    with np.errstate(invalid="ignore"):  # of infinities of both signs
+        for at in range(0, len(rows), step):
+            # order C: of a single sample whose channels come last `rows` is a view, and along its strides the sum
+            # would be taken in another order than in a larger batch
+            block = rows[at : at + step].astype(np.float64, order="C")
             np.einsum("rp->r", block, out=values[at : at + step, 0])
             np.einsum("rp,rp->r", block, block, out=values[at : at + step, 1])
     values /= max(positions, 1)
@@ -157,10 +162,13 @@ def sum_moments(values: NDArray[np.float64]) -> Moments:
 
     A mean beyond 2^40 is cut there: such a tensor is not one that bytes can carry, and its ends say so exactly.
     """
-    values = np.clip(np.nan_to_num(values, nan=0.0), -LARGEST_MOMENT, LARGEST_MOMENT)
+    if not np.abs(values).max(initial=0.0) < LARGEST_MOMENT:  # or it is NaN
+        values = np.clip(np.nan_to_num(values, nan=0.0), -LARGEST_MOMENT, LARGEST_MOMENT)
+    limbs = np.empty((*values.shape, 2), np.int64)
     whole = np.floor(values)
-    fraction = np.rint((values - whole) * 2.0**FRACTION_BITS)
-    return Moments(_carried(np.stack([whole, fraction], axis=-1).astype(np.int64)), len(values))
+    limbs[..., 0] = whole
+    limbs[..., 1] = np.rint((values - whole) * 2.0**FRACTION_BITS)
+    return Moments(_carried(limbs), len(values))
 
 
 def _stride(positions: int, wanted: int, most: int | None = None) -> int:

@@ -84,7 +84,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """One tensor: which layer it belongs to, and what was seen of it. Weights and biases have no moments."""
+    """One tensor: which layer it belongs to, and what was seen of it. What no weights are multiplied with has no moments."""
 
     name: str
     kind: str  # "input", "activation", "weight" or "bias"

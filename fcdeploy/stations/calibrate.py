@@ -50,7 +50,7 @@ def calibrate(
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> Report:
-    """Record minimum, maximum, histogram and per-channel moments of every weight, bias and activation.
+    """Record minimum, maximum and histogram of every weight, bias and activation, and moments of what layers read.
 
     `output` is MODEL.calib beside the model unless given.  `batch`, `max_memory` (bytes of each process), `workers`
     (processes) and `cluster` ("ray" or "ray:ADDRESS") change speed and memory, never the result.  Progress is saved in

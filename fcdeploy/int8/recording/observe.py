@@ -24,8 +24,9 @@ from fcdeploy.samples import Bad, Batch, Source, batches
 from fcdeploy.samples.kept import Smallest, sample_hash
 from fcdeploy.tables.operators import operator
 
-WAITING = 1 << 13  # moments of a tensor that wait
-PART_SECONDS = 3.0  # of work in a part: what a crash costs at most
+WAITING = 1 << 14  # moments of a tensor that wait
+PART_SECONDS = 3.0  # of work in a part at least
+PART_SHARE = 0.01  # of the time may go into making parts and adding them up
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,9 @@ def observing(
     bad: list[Bad] = []
     if source.on_bad is not None:
         source = replace(source, on_bad=bad.append)
-    watched = {name: Watched(value, passes.axes[name]) for name, value in values.items()}
+    watched = {name: watch(value, passes.axes[name]) for name, value in values.items()}
     smallest, hashes, told = Smallest(), [], 0  # type: ignore[var-annotated]
-    begun = time.monotonic()
+    begun, work = time.monotonic(), PART_SECONDS
 
     def part() -> Part:
         tensors = {name: one.record() for name, one in watched.items() if one.shapes}
@@ -123,13 +124,15 @@ def observing(
                 smallest.offer(hashes[-1], inputs)
         yield len(hashes) + len(bad) - told
         told = len(hashes) + len(bad)
-        if time.monotonic() - begun > PART_SECONDS:
+        ended = time.monotonic()
+        if ended - begun > work:
             yield part()
             watched.clear()  # before there is a second one of them
-            watched.update((name, Watched(value, passes.axes[name])) for name, value in values.items())
+            watched.update((name, watch(value, passes.axes[name])) for name, value in values.items())
             smallest, hashes, told = Smallest(), [], 0
             bad.clear()
             begun = time.monotonic()
+            work = max(PART_SECONDS, (begun - ended) / PART_SHARE)
     yield part()
 
 
@@ -168,6 +171,23 @@ def channel_axis(value: ir.Value, rank: int) -> int | None:
     return rank - 1 if dense else 1
 
 
+def is_weighed(value: ir.Value) -> bool:
+    """Whether weights are multiplied with it: what its channels hold then says how much an error in a weight counts."""
+    return any(
+        (row.weight is not None or row.stored) and use.idx in (row.data or (0,))
+        for use in value.uses()
+        if (row := operator(use.node.op_type, use.node.domain))
+    )
+
+
+def lower_bound(value: ir.Value) -> float:
+    """A number that no element can be below, by what computes it; -inf where that does not say."""
+    producer = value.producer()
+    if producer is not None and producer.domain == "" and producer.op_type == "Relu":
+        return 0.0
+    return -np.inf
+
+
 def _exposing(model: ir.Model, values: Mapping[str, ir.Value], wanted: set[str]) -> ir.Model:
     """A copy of the model whose outputs are the `wanted` ones of these values; of the others the first element.
 
@@ -201,23 +221,31 @@ def _watch(
             one.add(arrays[name], len(batch))
 
 
+def watch(value: ir.Value, axis: int | None) -> Watched:
+    """The record of a tensor whose samples lie along `axis`, with nothing in it yet."""
+    return Watched(value, axis, is_weighed(value), Tally(lower_bound(value)))
+
+
 @dataclass
 class Watched:
-    """A tensor's record under way."""
+    """A tensor's record under way; it has moments where it is `weighed`."""
 
     value: ir.Value
     axis: int | None
-    tally: Tally = field(default_factory=Tally)
+    weighed: bool
+    tally: Tally
     moments: Moments | None = None
     waiting: list[NDArray[np.float64]] = field(default_factory=list)  # moments of samples, to be summed together
     shapes: set[tuple[int, ...]] = field(default_factory=set)
 
     def add(self, x: NDArray[np.float32], count: int) -> None:
-        """Count a batch of so many samples. A tensor whose channels vary in number has no moments."""
+        """Count a batch of so many samples. A tensor whose channels vary in number has no moments either."""
         x, axis = samples_first(x, count, self.axis, channel_axis(self.value, x.ndim))
         first = not self.shapes
         self.shapes.add(x.shape[1:])
         self.tally.add(x)
+        if not self.weighed:
+            return
         if axis is None or not x.size or len({shape[axis - 1] for shape in self.shapes}) > 1:
             self.moments, self.waiting = None, []
         elif first or self.moments is not None or self.waiting:
