@@ -102,6 +102,10 @@ def test_totals_take_each_node_from_its_side() -> None:
         ([((), 0.60, 0.57, 0.62), (("a",), 0.57, 0.53, 0.61)], 0),  # a gain inside the noise
         ([((), 0.60, 0.50, 0.70), (("a",), 0.50, 0.45, 0.55)], 0),  # a larger one, but the intervals meet
         ([((), 0.60, 0.58, 0.62), (("a",), 0.50, 0.48, 0.52)], 1),
+        (
+            [((), 0.60, 0.595, 0.605), (("a",), 0.53, 0.525, 0.535)],
+            0,
+        ),  # a tenth faster, where integers are fast already
         ([((), 0.600, 0.598, 0.602), (("a",), 0.590, 0.588, 0.592)], 0),  # beyond the noise, and too little to matter
         ([((), 0.98, 0.975, 0.985), (("a",), 0.94, 0.935, 0.95), (("a", "b"), 1.0, 0.99, 1.01)], 1),
         ([((), 0.89, 0.87, 1.04), (("a",), 0.80, 0.79, 0.88)], 1),  # one of nine loads was slow
@@ -361,3 +365,9 @@ def test_an_lstm_is_timed_and_may_stay_float(tmp_path: Path) -> None:
         costs.write_text(to_text(replace(found, confirmed=(Trial(choice, 1.0, 1.0, 1.0),))))
         assert main([*start, "-o", str(tmp_path / f"{op}.onnx")]) == 0
         assert op in {node.op_type for node in onnx.load(tmp_path / f"{op}.onnx").graph.node}
+
+
+def test_the_hash_is_that_of_what_is_read_back() -> None:
+    """A time of 0, written as it stands, would come back as 0.0 and with another hash."""
+    costs = Costs("m", "s", Rates(1.0, 2.0, 3.0, 4.0), {"a": (0, 1), "b": (0.5, 0)})
+    assert from_text(to_text(costs), "costs").hash == costs.hash

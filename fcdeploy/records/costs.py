@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fcdeploy.errors import FcdeployError
@@ -70,7 +70,8 @@ class Costs:
 
 def to_text(costs: Costs) -> str:
     """The costs as a JSON document."""
-    return json.dumps({"schema": SCHEMA, **asdict(costs)}, indent=1)
+    nodes = {name: (float(a), float(b)) for name, (a, b) in costs.nodes.items()}  # a whole number reads back as a float
+    return json.dumps({"schema": SCHEMA, **asdict(replace(costs, nodes=nodes))}, indent=1)
 
 
 def from_text(text: str, source: str) -> Costs:

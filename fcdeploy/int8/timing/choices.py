@@ -23,6 +23,9 @@ from fcdeploy.records.progress import OnStep
 
 CONVERSIONS = (1.0, 2.0, 0.5)  # of the estimate of converting: it is the coarsest, so choices for these are run
 CLEAR = 0.03  # integers everywhere stay unless a choice saves this of their time: less is noise or whim
+CLEAR_OF_FAST = (
+    0.15  # the same where integers everywhere are faster than float beyond doubt: one kind of arithmetic travels
+)
 ESTIMATED = 0.1  # what it must save where nothing was run
 WORTH_ONE = 0.01  # of the time of all integer layers, by estimate, or it is not tried
 ALIKE = 0.03  # of choices this close, the one with most integer nodes is taken
@@ -102,7 +105,8 @@ def _best_split(trials: tuple[Trial, ...]) -> Trial:
     """Integers everywhere unless another is clearly faster, float where integers are slower."""
     everywhere = min(trials, key=lambda trial: len(trial.choice.slow))
     fastest = min(trials, key=lambda trial: trial.ratio)
-    if everywhere.ratio <= SLOWER and not _clearly(fastest, everywhere):
+    saving = CLEAR_OF_FAST if everywhere.ratio < SURE else CLEAR
+    if everywhere.ratio <= SLOWER and not _clearly(fastest, everywhere, saving):
         return everywhere
     if fastest.ratio > SLOWER:
         return _nowhere(trials)
@@ -110,12 +114,12 @@ def _best_split(trials: tuple[Trial, ...]) -> Trial:
     return min(close, key=lambda trial: len(trial.choice.slow))
 
 
-def _clearly(faster: Trial, than: Trial) -> bool:
-    """Faster by CLEAR, and outside the other's interval.
+def _clearly(faster: Trial, than: Trial, saving: float = CLEAR) -> bool:
+    """Faster by `saving`, and outside the other's interval.
 
     Of an interval the lower end counts: what disturbs a run makes it longer, so upper ends are loose.
     """
-    return faster.ratio < (1 - CLEAR) * than.ratio and faster.ratio < than.low
+    return faster.ratio < (1 - saving) * than.ratio and faster.ratio < than.low
 
 
 def _nowhere(trials: tuple[Trial, ...]) -> Trial:
