@@ -74,7 +74,8 @@ def test_another_kind_of_cluster_is_refused() -> None:
 
 
 FOREVER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
 sys.path.insert(0, {tests!r})
 from fcdeploy.cli import main
 from fcdeploy.runtime import cluster

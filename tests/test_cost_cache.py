@@ -114,8 +114,8 @@ def test_costs_of_another_model_are_not_taken(cache: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(cache: Path, quantize: Quantize) -> None:
     cache.parent.write_text("a file where the folder should be")
-    (warning,) = quantize("one.onnx")["warnings"]
-    assert warning.startswith("costs are not kept for the next time: ")
+    warnings = quantize("one.onnx")["warnings"]  # a noisy machine may lead to another one, on time
+    (warning,) = [text for text in warnings if text.startswith("costs are not kept for the next time: ")]
     assert warning.endswith("FCDEPLOY_CACHE=FOLDER keeps them elsewhere")
 
 
