@@ -608,3 +608,10 @@ def test_data_of_no_kind(tmp_path: Path) -> None:
         open_source(path, [X], preprocess=Path("p.toml"))
     with fails("number of samples 0 is not positive"):
         open_source(path, [X], limit=0)
+
+
+def test_the_hint_at_a_sample_that_is_not_finite_names_the_way_on(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.array([[1.0, np.nan]], np.float32))
+    spec = TensorSpec("x", np.dtype(np.float32), (None, 2))
+    with fails("expected finite numbers", "fcdeploy calibrate --skip-bad leaves such samples out"):
+        list(open_source(tmp_path / "d.npz", [spec]))

@@ -197,5 +197,5 @@ def _check_finite(value: Array, where: str, source: str) -> None:
     at = tuple(int(i) for i in np.argwhere(bad)[0])
     raise FcdeployError(
         f"{where} has {value[at]} at {shown(at)}, and {int(bad.sum())} such values in all, expected finite numbers",
-        f"repair or remove the sample in {source}",
+        f"repair or remove the sample in {source}; fcdeploy calibrate --skip-bad leaves such samples out",
     )
