@@ -62,7 +62,7 @@ def measured(given: Given, everything: Plan, *, source: str, on_step: OnStep | N
     for choice in dict.fromkeys((best, Choice(layers))):
         found = replace(confirm(reference, build(choice), choice, feeds, on_step=step), sqnr_db=accurate.get(choice))
         costs = replace(costs, confirmed=(*costs.confirmed, found))
-        if found.low <= SLOWER:
+        if found.ratio <= SLOWER:
             break
     return costs
 
