@@ -186,7 +186,7 @@ def quantize_net(
     int8 = prepared.clone()
     rewrite(int8, plan, {**layers, **others})
     if correct:
-        correct_layers(prepared, int8, plan, calibration.kept)
+        correct_layers(prepared, int8, plan, calibration.kept, target=TARGETS[target])
     onnx.checker.check_model(ir.to_proto(int8), full_check=True)
     return Line(proto, prepared, calibration, plan, layers, int8, data, dict(plan.kinds))
 

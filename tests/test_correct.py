@@ -15,6 +15,9 @@ from fcdeploy.int8.refining.correct import correct_layers
 from fcdeploy.int8.refining.walk import Walk
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables.operators import operator
+from fcdeploy.tables.targets import TARGETS
+
+PORTABLE = TARGETS["portable"]
 
 
 def resnet(net: Net) -> Net:
@@ -128,6 +131,6 @@ def test_a_fixed_batch_leaves_the_remainder_out() -> None:
     for node in line.int8.graph:
         if node.name == "second":
             assert len(node.inputs) == 2
-    assert correct_layers(line.prepared, line.int8, line.plan, {"x": some["x"][:3]}) == 0
+    assert correct_layers(line.prepared, line.int8, line.plan, {"x": some["x"][:3]}, target=PORTABLE) == 0
     with_bias = quantize_net(model, random_data(0, 10, x=(4, 8, 8)), correct=True)
-    assert correct_layers(with_bias.prepared, with_bias.int8, with_bias.plan, some) == 5
+    assert correct_layers(with_bias.prepared, with_bias.int8, with_bias.plan, some, target=PORTABLE) == 5

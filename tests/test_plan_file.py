@@ -13,7 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.records.plan import DTYPES, KINDS, LIMITS, Decision, Plan, QParams, from_json, to_json
+from fcdeploy.records.plan import (
+    DTYPES,
+    EFFORTS,
+    FACTORS,
+    KINDS,
+    LIMITS,
+    ROUNDINGS,
+    Decision,
+    Plan,
+    QParams,
+    from_json,
+    to_json,
+)
 from fcdeploy.records.plan import HINT as FULL_HINT
 
 HINT = "--dry-run --json > plan.json"
@@ -63,6 +75,16 @@ def test_the_format_is_this() -> None:
     assert from_json({"schema": "fcdeploy.quantize/1", "plan": GOOD}, "p") == plan  # what --dry-run --json prints
 
 
+def test_what_is_done_on_samples_stands_in_it_only_where_it_is_done() -> None:
+    plan = from_json(GOOD, "p")
+    assert (plan.effort, plan.rescaled, plan.compensated) == ("", {}, set())
+    more = edited("effort", to="best") | {"rescaled": {"x": [2, 0.3]}}
+    more["nodes"][0]["rounding"] = "compensated"
+    plan = from_json(more, "p")
+    assert (plan.effort, plan.rescaled, plan.compensated) == ("best", {"x": (2.0, 0.3)}, {"conv1"})
+    assert to_json(plan) == more
+
+
 names = st.text(min_size=1, max_size=8)
 scale = st.floats(2.0**-149, 2.0**127, width=32, allow_subnormal=True)
 
@@ -81,8 +103,12 @@ def qparams(draw: st.DrawFn) -> QParams:
 plans = st.builds(
     Plan,
     names,
-    st.lists(st.builds(Decision, names, names, st.sampled_from(KINDS), names), max_size=4).map(tuple),
+    st.lists(
+        st.builds(Decision, names, names, st.sampled_from(KINDS), names, st.sampled_from(ROUNDINGS)), max_size=4
+    ).map(tuple),
     st.dictionaries(names, qparams(), max_size=4),
+    effort=st.sampled_from(EFFORTS),
+    rescaled=st.dictionaries(names, st.lists(st.floats(*FACTORS), max_size=3).map(tuple), max_size=2),
 )
 
 
@@ -115,7 +141,7 @@ def test_what_is_no_plan(data) -> None:
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        (edited("extra", to=1), "p has the unknown key 'extra', expected activations, costs, nodes, "),
+        (edited("extra", to=1), "p has the unknown key 'extra', expected activations, costs, effort, nodes, "),
         (edited("weights", drop=True), "p has no 'weights'"),
         (edited("target", drop=True), "p has no 'target'"),
         (edited("nodes", drop=True), "p has no 'nodes'"),
@@ -126,10 +152,25 @@ def test_what_is_no_plan(data) -> None:
         (edited("tensors", to=[]), "p has tensors '[]', expected an object"),
         (edited("tensors", to=7), "p has tensors '7', expected an object"),
         (edited("nodes", 1, to="tanh"), "p, node 1 is 'tanh', expected an object"),
-        (edited("nodes", 1, "kin", to="int8"), "p, node 1 has the unknown key 'kin', expected kind, node, op, why"),
+        (
+            edited("nodes", 1, "kin", to="int8"),
+            "p, node 1 has the unknown key 'kin', expected kind, node, op, rounding, why",
+        ),
         (edited("nodes", 0, "op", drop=True), "p, node 0 has no 'op'"),
         (edited("nodes", 0, "kind", to="int4"), "p, node 0 has kind 'int4', expected int8, int16, moves, absorbed, "),
         (edited("nodes", 0, "kind", to=["int8"]), "p, node 0 has kind ['int8'], expected int8"),
+        (edited("nodes", 0, "rounding", to="up"), "p, node 0 has rounding 'up', expected nearest, compensated"),
+        (edited("nodes", 0, "rounding", to=[]), "p, node 0 has rounding [], expected nearest, compensated"),
+        (edited("effort", to="most"), "p has effort 'most', expected fast, balanced, best"),
+        (edited("effort", to=3), "p has effort '3', expected fast, balanced, best"),
+        (edited("rescaled", to=[]), "p has rescaled '[]', expected an object"),
+        (
+            edited("rescaled", to={"x": 2}),
+            "p, rescaled tensor 'x' has '2', expected a list of numbers from 2^-32 to 2^32",
+        ),
+        (edited("rescaled", to={"x": [0]}), "p, rescaled tensor 'x' has '[0]', expected a list of numbers"),
+        (edited("rescaled", to={"x": [float("nan")]}), "p, rescaled tensor 'x' has '[nan]', expected a list"),
+        (edited("rescaled", to={"x": [True]}), "p, rescaled tensor 'x' has '[True]', expected a list"),
         (edited("tensors", "x", to=None), "p, tensor 'x' is None, expected an object"),
         (
             edited("tensors", "x", "zeropoint", to=0),
@@ -181,7 +222,8 @@ def outcome(plan: Any) -> Plan | FcdeployError:
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2), max_leaves=4,
 ), st.data())  # fmt: skip
 def test_anything_anywhere_is_a_plan_or_an_error(value, data) -> None:
-    paths = [("target",), ("nodes",), ("tensors",), ("nodes", 0), ("tensors", "w")]
+    paths = [("target",), ("nodes",), ("tensors",), ("nodes", 0), ("tensors", "w"), ("effort",), ("rescaled",)]
+    paths += [("nodes", 0, "rounding")]
     paths += [("nodes", 0, key) for key in GOOD["nodes"][0]] + [("tensors", "w", key) for key in GOOD["tensors"]["w"]]
     plan = edited(*data.draw(st.sampled_from(paths)), to=value)
     found = outcome(plan)

@@ -33,10 +33,8 @@ from fcdeploy.errors import FcdeployError
 @click.option("--ranges", metavar="R", help="mse (default), minmax, percentile or entropy, from histograms.")
 @click.option(
     "--effort",
-    default="balanced",
-    show_default=True,
     metavar="E",
-    help="fast; balanced: corrects biases; best: rounds every weight by what its layer reads.",
+    help="fast; balanced (default): corrects biases; best: rounds every weight by what its layer reads.",
 )
 @click.option(
     "--keep-float", multiple=True, metavar="NODE", help="Leave a node in float: its name, a glob, or op:TYPE."

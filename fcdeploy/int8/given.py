@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx_ir as ir
@@ -14,7 +14,7 @@ from fcdeploy.int8.planning.types import round_types
 from fcdeploy.int8.planning.weigh import round_layers
 from fcdeploy.int8.writing.rewrite import rewrite
 from fcdeploy.records.calibration import Calibration
-from fcdeploy.records.plan import Plan
+from fcdeploy.records.plan import Effort, Plan
 from fcdeploy.samples import Source
 from fcdeploy.samples.kept import Arrays
 from fcdeploy.tables.targets import Target
@@ -26,7 +26,7 @@ class Given:
     """What planning starts from: the model's file, prepared, its statistics, and what the user asked for.
 
     `samples` are those on which tools may run the model: none where it is too large for that.  `source`, of which they
-    are a few, is there where DATA was given.
+    are a few, is there where DATA was given.  `rescaled` are the factors that the channels of `graph` were divided by.
     """
 
     file: Path
@@ -37,8 +37,9 @@ class Given:
     ranges: str
     keep_float: tuple[str, ...]
     types: Types = INT8
-    effort: str = "balanced"
+    effort: Effort = "balanced"
     source: Source | None = None
+    rescaled: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def large(self) -> bool:

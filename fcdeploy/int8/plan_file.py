@@ -11,35 +11,63 @@ from fcdeploy.graph.model import replacing
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.planning.check import check_plan
 from fcdeploy.int8.planning.weigh import with_bias_scales
+from fcdeploy.int8.refining.rescaled import rescaled
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Plan
 
 
-def plan_from_file(given: Given, file: str | Path) -> Plan:
-    """The plan as it stands in a file; bias scales follow the others. Raises FcdeployError where it does not fit."""
+def plan_from_file(given: Given, file: str | Path, effort: str | None = None) -> tuple[Given, Plan]:
+    """The plan as it stands in a file, and what it starts from; bias scales follow the others.
+
+    `effort` is the one that was asked for.  Raises FcdeployError where the plan does not fit.
+    """
     source = f"plan {str(file)!r}"
     if given.keep_float:
         raise FcdeployError("--keep-float and --plan were both given", 'change "kind" to "float" in the plan instead')
+    read = _read(file, source)
+    if read.target != given.row.name:
+        raise FcdeployError(
+            f"{source} is for target {read.target!r}, not {given.row.name!r}", f"--target {read.target}"
+        )
+    asked = (given.types.weights, given.types.activations)
+    if (read.weights, read.activations) != asked:
+        raise FcdeployError(
+            f"{source} is for weights {read.weights!r} and activations {read.activations!r}, not "
+            f"{asked[0]!r} and {asked[1]!r}",
+            f"--weights {read.weights} --activations {read.activations}",
+        )
+    if read.effort and effort not in (None, read.effort):
+        raise FcdeployError(f"{source} is for effort {read.effort!r}, not {effort!r}", "leave --effort out")
+    given = replace(given, effort=read.effort or given.effort)
+    given = _rescaled(given, read, source)
+    decided = with_bias_scales(given.graph, replace(read, effort=given.effort))
+    check_plan(given.graph.graph, decided, source)
+    return given, _with_reasons(decided, given.plan({}))
+
+
+def _read(file: str | Path, source: str) -> Plan:
     if not Path(file).is_file():
         raise FcdeployError(f"{source} does not exist", plans.HINT)
     try:
         data = json.loads(Path(file).read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise FcdeployError(f"{source} cannot be read as JSON: {error}", plans.HINT) from error
-    decided = with_bias_scales(given.graph, plans.from_json(data, source))
-    if decided.target != given.row.name:
+    return plans.from_json(data, source)
+
+
+def _rescaled(given: Given, plan: Plan, source: str) -> Given:
+    """The network with the plan's factors on its channels."""
+    if not plan.rescaled:
+        return given
+    if not given.samples:
         raise FcdeployError(
-            f"{source} is for target {decided.target!r}, not {given.row.name!r}", f"--target {decided.target}"
+            f"{source} rescales channels, and there is nothing to calibrate them on again: {given.why_not_run}",
+            "--data DATA, the samples that the plan was made with",
         )
-    asked = (given.types.weights, given.types.activations)
-    if (decided.weights, decided.activations) != asked:
-        raise FcdeployError(
-            f"{source} is for weights {decided.weights!r} and activations {decided.activations!r}, not "
-            f"{asked[0]!r} and {asked[1]!r}",
-            f"--weights {decided.weights} --activations {decided.activations}",
-        )
-    check_plan(given.graph.graph, decided, source)
-    return _with_reasons(decided, given.plan({}))
+    try:
+        return rescaled(given, plan.rescaled)
+    except ValueError as error:
+        raise FcdeployError(f"{source} does not fit: {error}", plans.HINT) from error
 
 
 def write_plan(file: Path, plan: Plan, *, force: bool) -> None:

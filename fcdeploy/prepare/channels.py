@@ -10,7 +10,7 @@ added to a sum), is pinned: its scale must stay.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,6 +48,35 @@ class Channels:
     readers: tuple[tuple[ir.Node, Ids], ...]
     tensors: tuple[tuple[ir.Value, Ids], ...]
     meets: Ids
+
+    def by_tensor(self, s: NDArray[np.float64]) -> dict[str, tuple[float, ...]]:
+        """The factors s (count,) as they are written down: of the tensors that layers write, one factor a channel."""
+        s = np.append(s, 1.0)
+        found = {str(node.outputs[0].name): s[ids] for node, ids in self.writers}
+        return {name: tuple(factor.tolist()) for name, factor in found.items() if np.any(factor != 1.0)}
+
+    def from_tensors(self, factors: Mapping[str, Sequence[float]]) -> NDArray[np.float64]:
+        """The inverse of `by_tensor`. Raises ValueError, with a sentence, where these channels cannot have such factors."""
+        s = np.ones(len(self.meets) + 1)
+        written = {str(node.outputs[0].name): ids for node, ids in self.writers}
+        for name, factor in factors.items():
+            ids = written.get(name)
+            if ids is None:
+                raise ValueError(f"tensor {name!r} is not what a layer writes")
+            if len(factor) != len(ids):
+                raise ValueError(f"tensor {name!r} has {len(ids)} channels, not {len(factor)}")
+            s[ids] = factor
+            s[-1] = 1.0
+        for name, ids in written.items():
+            wanted = np.asarray(factors.get(name, np.ones(len(ids))))
+            if differ := np.flatnonzero(s[ids] != wanted).tolist():
+                why = (
+                    "has to keep its scale"
+                    if ids[differ[0]] < 0
+                    else "shares its scale with another, of another factor"
+                )
+                raise ValueError(f"channel {differ[0]} of tensor {name!r} {why}")
+        return s[:-1]
 
     def rescale(self, edits: Edits, s: NDArray[np.float64], suffix: str) -> bool:
         """Divide every channel by its s (count,) where it is written, multiply where it is read.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,6 +16,13 @@ Kind = Literal["int8", "int16", "moves", "absorbed", "blocks", "dynamic", "store
 absorbed: an integer kernel's clip. blocks: a dense layer whose weights have a scale a block, on float activations.
 dynamic: an integer kernel that finds the scale of its activations in every run. stored: float, but for its weights in
 the file. float: as before."""
+
+Rounding = Literal["nearest", "compensated"]
+"""nearest: each weight of a layer by itself. compensated: so that their errors make up for each other on samples."""
+
+Effort = Literal["", "fast", "balanced", "best"]
+"""fast: nothing is run on samples. balanced: biases are corrected on them. best: and more was tried to come to the plan.
+Empty: the plan does not say."""
 
 LIMITS = {
     "uint8": (0, 255), "int4": (-8, 7), "int8": (-128, 127), "int16": (-(2**15), 2**15 - 1), "int32": (-(2**31), 2**31 - 1),
@@ -49,12 +56,13 @@ class QParams:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a node becomes, and one sentence that says why."""
+    """What a node becomes, how the weights of an int8 layer are rounded, and one sentence that says why."""
 
     node: str
     op: str
     kind: Kind
     why: str
+    rounding: Rounding = "nearest"
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,8 @@ class Plan:
     """One row per node and per quantized tensor, activations and weights alike.
 
     `costs` is the hash of the times by which nodes were left in float, empty where time was not weighed.  `weights` and
-    `activations` are the types that were asked for, a row of tables/types.py.
+    `activations` are the types that were asked for, a row of tables/types.py.  `rescaled` are activations of the prepared
+    model whose channels are divided by these factors, one a channel, before anything else is done (prepare/channels.py).
     """
 
     target: str
@@ -71,15 +80,24 @@ class Plan:
     costs: str = ""
     weights: str = "int8"
     activations: str = "int8"
+    effort: Effort = ""
+    rescaled: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def kinds(self) -> dict[str, Kind]:
         """Node -> what it becomes."""
         return {decision.node: decision.kind for decision in self.nodes}
 
+    @property
+    def compensated(self) -> set[str]:
+        """Nodes whose weights are rounded so that their errors make up for each other."""
+        return {decision.node for decision in self.nodes if decision.rounding == "compensated"}
+
 
 SCHEMA = "fcdeploy.plan/1"
-KINDS = get_args(Kind)
+KINDS, ROUNDINGS, EFFORTS = get_args(Kind), get_args(Rounding), get_args(Effort)
+OPTIONAL = {"why", "block", "rounding", "effort", "rescaled"}
+FACTORS = (2.0**-32, 2.0**32)  # of `rescaled`
 DTYPES = tuple(LIMITS)
 BLOCKS = (16, 32, 64, 128, 256)
 LARGEST_SCALE = float(np.finfo(np.float32).max)
@@ -93,7 +111,9 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "costs": plan.costs,
         "weights": plan.weights,
         "activations": plan.activations,
-        "nodes": [asdict(decision) for decision in plan.nodes],
+        **({"effort": plan.effort} if plan.effort else {}),
+        **({"rescaled": {name: list(s) for name, s in plan.rescaled.items()}} if plan.rescaled else {}),
+        "nodes": [_node(decision) for decision in plan.nodes],
         "tensors": {name: _row(q) for name, q in plan.tensors.items()},
     }
 
@@ -102,6 +122,13 @@ def digest(plan: Plan) -> str:
     """sha256 of what the plan's JSON says, however it is laid out."""
     text = json.dumps(to_json(from_json(to_json(plan), "the plan")), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _node(decision: Decision) -> dict[str, Any]:
+    row = asdict(decision)
+    if decision.rounding == "nearest":
+        del row["rounding"]
+    return row
 
 
 def _row(q: QParams) -> dict[str, Any]:
@@ -120,15 +147,23 @@ def from_json(data: Any, source: str) -> Plan:
         data = data["plan"]
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise FcdeployError(f"{source} is no plan: its schema is not {SCHEMA!r}", HINT)
-    _only(data, {"schema", "target", "costs", "weights", "activations", "nodes", "tensors"}, source)
+    keys = {"schema", "target", "costs", "weights", "activations", "effort", "rescaled", "nodes", "tensors"}
+    _only(data, keys, source)
+    if (effort := data.get("effort", "")) not in EFFORTS:
+        raise FcdeployError(f"{source} has effort {str(effort)[:40]!r}, expected {', '.join(EFFORTS[1:])}", HINT)
+    if not isinstance(data.get("rescaled", {}), dict):
+        raise FcdeployError(f"{source} has rescaled {str(data['rescaled'])[:40]!r}, expected an object", HINT)
     if not isinstance(data["nodes"], list):
         raise FcdeployError(f"{source} has nodes {str(data['nodes'])[:40]!r}, expected a list", HINT)
     if not isinstance(data["tensors"], dict):
         raise FcdeployError(f"{source} has tensors {str(data['tensors'])[:40]!r}, expected an object", HINT)
     nodes = tuple(_decision(row, f"{source}, node {number}") for number, row in enumerate(data["nodes"]))
     tensors = {name: _qparams(row, f"{source}, tensor {name!r}") for name, row in data["tensors"].items()}
+    rescaled = {
+        name: _factors(row, f"{source}, rescaled tensor {name!r}") for name, row in data.get("rescaled", {}).items()
+    }
     types = str(data["weights"]), str(data["activations"])
-    return Plan(str(data["target"]), nodes, tensors, str(data["costs"]), *types)
+    return Plan(str(data["target"]), nodes, tensors, str(data["costs"]), *types, effort, rescaled)
 
 
 HINT = "fcdeploy quantize MODEL --int8 --data DATA --dry-run --json > plan.json writes one to edit"
@@ -139,15 +174,24 @@ def _only(row: Any, keys: set[str], where: str) -> None:
         raise FcdeployError(f"{where} is {row!r}, expected an object", HINT)
     if unknown := sorted(set(row) - keys):
         raise FcdeployError(f"{where} has the unknown key {unknown[0]!r}, expected {', '.join(sorted(keys))}", HINT)
-    if missing := sorted(keys - set(row) - {"why", "block"}):
+    if missing := sorted(keys - set(row) - OPTIONAL):
         raise FcdeployError(f"{where} has no {missing[0]!r}", HINT)
 
 
 def _decision(row: Any, where: str) -> Decision:
-    _only(row, {"node", "op", "kind", "why"}, where)
+    _only(row, {"node", "op", "kind", "why", "rounding"}, where)
     if row["kind"] not in KINDS:
         raise FcdeployError(f"{where} has kind {row['kind']!r}, expected {', '.join(KINDS)}", HINT)
-    return Decision(str(row["node"]), str(row["op"]), row["kind"], str(row.get("why", "")))
+    if (rounding := row.get("rounding", "nearest")) not in ROUNDINGS:
+        raise FcdeployError(f"{where} has rounding {rounding!r}, expected {', '.join(ROUNDINGS)}", HINT)
+    return Decision(str(row["node"]), str(row["op"]), row["kind"], str(row.get("why", "")), rounding)
+
+
+def _factors(row: Any, where: str) -> tuple[float, ...]:
+    """One factor a channel. A bool is no number, NaN lies between nothing."""
+    if not isinstance(row, list) or not all(type(s) in (int, float) and FACTORS[0] <= s <= FACTORS[1] for s in row):
+        raise FcdeployError(f"{where} has {str(row)[:40]!r}, expected a list of numbers from 2^-32 to 2^32", HINT)
+    return tuple(float(s) for s in row)
 
 
 def _qparams(row: Any, where: str) -> QParams:

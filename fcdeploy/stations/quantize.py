@@ -28,12 +28,13 @@ from fcdeploy.int8.plan_file import plan_from_file, write_plan
 from fcdeploy.int8.planning.types import types_named
 from fcdeploy.int8.recording.statistics import statistics
 from fcdeploy.int8.refining.best import best
-from fcdeploy.int8.refining.refine import left_out, refined
+from fcdeploy.int8.refining.refine import left_out, refined, with_tools
 from fcdeploy.int8.timing.costs import Spent, costs_asked, fastest_plan
 from fcdeploy.int8.writing.sign import sign
 from fcdeploy.prepare import prepare
 from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.proof.exact import with_ties
+from fcdeploy.records.plan import EFFORTS, Effort
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.cpu import target_named
@@ -42,7 +43,7 @@ from fcdeploy.runtime.session import Session
 from fcdeploy.samples import open_source
 
 METHOD = "mse"  # unless asked for another
-EFFORTS = ("fast", "balanced", "best")
+EFFORT: Effort = "balanced"
 
 
 def quantize(
@@ -55,7 +56,7 @@ def quantize(
     activations: str = "int8",
     target: str = "host",
     ranges: str | None = None,
-    effort: str = "balanced",
+    effort: Effort | None = None,
     keep_float: Sequence[str] = (),
     plan: str | Path | None = None,
     save_plan: str | Path | None = None,
@@ -98,18 +99,21 @@ def quantize(
     if data is not None:
         source = open_source(data, input_specs(graph), limit=samples, seed=seed, preprocess=preprocess)
     recorded, kept = statistics(graph, own, source, calibration, on_step)
-    given = Given(path, graph, recorded, kept, row, ranges or METHOD, tuple(keep_float), types, effort, source)
+    given = Given(
+        path, graph, recorded, kept, row, ranges or METHOD, tuple(keep_float), types, effort or EFFORT, source
+    )
     tried = ""
     if plan is not None:
-        decided, spent = plan_from_file(given, plan), Spent()
+        (given, decided), spent = plan_from_file(given, plan, effort), Spent()
     else:
         if effort == "best":
             given, tried = best(given, choose_ranges=ranges is None, on_step=on_step)
         decided, spent = fastest_plan(given, costs_asked(given, costs, target), on_step)
+        decided = with_tools(given, decided)
     if dry_run:
         return dry_run_report(changes, decided, spent, time.perf_counter() - begin)
     int8 = refined(given, decided, on_step)
-    sign(int8, given.recorded, decided, effort)
+    sign(int8, given.recorded, decided)
     size, kernels = _written(int8, out, given.large, force)
     if save_plan is not None:
         write_plan(Path(save_plan), decided, force=force)
@@ -127,8 +131,8 @@ def _written(int8: ir.Model, out: Path, large: bool, force: bool) -> tuple[int, 
         return size, kernels_of(aside)
 
 
-def _check_words(ranges: str | None, effort: str) -> None:
-    for option, value, known in (("--ranges", ranges, METHODS), ("--effort", effort, EFFORTS)):
+def _check_words(ranges: str | None, effort: str | None) -> None:
+    for option, value, known in (("--ranges", ranges, METHODS), ("--effort", effort, EFFORTS[1:])):
         if value is not None and value not in known:
             raise FcdeployError(
                 f"{option} {value!r} is unknown, expected {', '.join(known)}", f"{option} {next(iter(known))}"

@@ -39,6 +39,10 @@ def _check_node(
     node: ir.Node, decision: Decision, rows: dict[str, Decision], tensors: dict[str, QParams], where: str
 ) -> None:
     row = operator(node.op_type, node.domain)
+    if decision.rounding != "nearest" and (decision.kind != "int8" or weight_of(node) is None):
+        raise FcdeployError(
+            f"{where} has rounding {decision.rounding!r}, and no int8 weights", "leave its rounding out"
+        )
     if decision.kind == "float":
         return
     if decision.kind == "stored":

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
-from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.fidelity import decibels
 from fcdeploy.int8.given import Given
-from fcdeploy.int8.recording.observe import observe
 from fcdeploy.int8.refining.correct import correct_layers
-from fcdeploy.int8.refining.smooth import smooth
+from fcdeploy.int8.refining.refine import with_tools
+from fcdeploy.int8.refining.rescaled import rescaled
+from fcdeploy.int8.refining.smooth import smoothing_factors
 from fcdeploy.records.progress import OnStep
-from fcdeploy.samples.kept import Arrays
-from fcdeploy.samples.source import Load, Source
 
 METHODS = ("mse", "minmax")
 
@@ -34,9 +32,9 @@ def best(given: Given, *, choose_ranges: bool, on_step: OnStep | None = None) ->
     tried = []
     candidates = list(_candidates(given, choose_ranges))
     for done, (name, start) in enumerate(candidates, start=1):
-        plan = start.plan({})
+        plan = with_tools(start, start.plan({}))
         int8 = start.build(plan, correctable=True)
-        correct_layers(start.graph, int8, plan, start.samples, reround_to=start.row)
+        correct_layers(start.graph, int8, plan, start.samples, target=start.row)
         tried.append((float(np.mean(decibels(given.graph, int8, start.samples))), name, start))
         if on_step:
             on_step("trying scales and ranges", done, len(candidates))
@@ -46,28 +44,10 @@ def best(given: Given, *, choose_ranges: bool, on_step: OnStep | None = None) ->
 
 
 def _candidates(given: Given, choose_ranges: bool) -> Iterator[tuple[str, Given]]:
-    smoothed = given.graph.clone()
     starts = [("as trained", given)]
-    if smooth(smoothed, given.samples):
-        recorded = observe(smoothed, given.source or held(given), model_hash=given.recorded.model)
-        starts.append(
-            ("smoothed", replace(given, graph=smoothed, recorded=replace(recorded, seen=given.recorded.seen)))
-        )
+    if factors := smoothing_factors(given.graph, given.samples):
+        with suppress(ValueError):  # float32 cannot hold such weights
+            starts.append(("smoothed", rescaled(given, factors)))
     for name, start in starts:
         for method in METHODS if choose_ranges else (given.ranges,):
             yield f"{name}, {method}", replace(start, ranges=method)
-
-
-def held(given: Given) -> Source:
-    """The samples that tools may run the model on, as a source."""
-
-    def read() -> Iterator[tuple[str, Load]]:
-        for index in range(count):
-            yield f"sample {index}", partial(_sample, given.samples, index)
-
-    count = len(next(iter(given.samples.values())))
-    return Source("the samples kept", tuple(input_specs(given.graph)), read, count, labelled=False)
-
-
-def _sample(samples: Arrays, index: int) -> Arrays:
-    return {name: array[index] for name, array in samples.items()}

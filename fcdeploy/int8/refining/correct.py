@@ -1,6 +1,6 @@
 """Corrections on samples, layer after layer, each on inputs that come from the corrected layers before it.
 
-Weights are rounded again so that their errors make up for each other (see `reround`), if that was asked for.  Then what
+Weights are rounded again so that their errors make up for each other (see `reround`), where the plan says so.  Then what
 rounding adds to the layer's mean output is taken off its bias:
 
 Markus Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv:1906.04721, section 4.2,
@@ -29,16 +29,16 @@ def correct_layers(
     plan: Plan,
     samples: Arrays,
     *,
-    reround_to: Target | None = None,
+    target: Target,
     on_step: OnStep | None = None,
 ) -> int:
     """Correct the integer weights and biases of `int8` in place; return how many layers were.
 
     `model` is the prepared float model, `int8` what `rewrite` made of it, `samples` input name -> (samples, ...).  Weights
-    change only when a target is given, whose pair bound they keep.
+    change where the plan's rounding is "compensated"; they keep the pair bound of `target`.
     """
-    weights = dict(int8_layers(model.graph, plan))
-    layers = [node for node in weights if reround_to is not None or operator(node.op_type).bias is not None]
+    weights, compensated = dict(int8_layers(model.graph, plan)), plan.compensated
+    layers = [node for node in weights if node.name in compensated or operator(node.op_type).bias is not None]
     by_name = {node.name: node for node in int8.graph}
     walk = Walk(int8, samples)
     if not layers or not walk.known:
@@ -46,9 +46,9 @@ def correct_layers(
     truth = float_means(model, [node for node in layers if operator(node.op_type).bias is not None], samples)
     for done, node in enumerate(layers, start=1):
         layer = by_name[node.name]
-        if reround_to is not None:
+        if node.name in compensated:
             read = walk.read(layer.inputs[0])  # type: ignore[arg-type]
-            _store(layer, 1, reround(node, weights[node], read, plan, reround_to.pair_limit))
+            _store(layer, 1, reround(node, weights[node], read, plan, target.pair_limit))
         if operator(node.op_type).bias is None:
             continue
         error = mean_of_chunks(walk.read(layer.outputs[0])) - truth[node.name or ""]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -13,20 +15,28 @@ from fcdeploy.prepare.channels import Channels, free_channels
 from fcdeploy.samples.kept import Arrays
 
 SMOOTHED = ".smoothed"
+Factors = Mapping[str, Sequence[float]]  # activation -> what each of its channels is divided by
 
 
-def smooth(model: ir.Model, samples: Arrays) -> bool:
-    """Rescale the channels of a prepared float model in place; whether there was anything to rescale."""
-    edits = Edits(model, "smooth")
-    channels = free_channels(edits)
+def smoothing_factors(model: ir.Model, samples: Arrays) -> dict[str, tuple[float, ...]]:
+    """What to rescale the channels of a prepared float model by, empty where there is nothing to rescale."""
+    channels = free_channels(Edits(model, "smooth"))
     if not len(channels.meets):
-        return False
+        return {}
     active = _largest_activations(model, channels, samples)
     s = np.ones(len(active))
     for group in np.unique(channels.meets):
         members = channels.meets == group
         s[members] = smoothing(active[members])
-    return channels.rescale(edits, s, SMOOTHED)
+    return channels.by_tensor(s)
+
+
+def rescale(model: ir.Model, factors: Factors) -> None:
+    """Rescale the channels of a prepared float model in place. Raises ValueError, with a sentence, where that cannot be."""
+    edits = Edits(model, "smooth")
+    channels = free_channels(edits)
+    if not channels.rescale(edits, channels.from_tensors(factors), SMOOTHED):
+        raise ValueError("the rescaled weights would not be float32 numbers")
 
 
 def _largest_activations(model: ir.Model, channels: Channels, samples: Arrays) -> NDArray[np.float64]:

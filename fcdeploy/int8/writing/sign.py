@@ -19,7 +19,7 @@ from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import INT8
 
 
-def sign(int8: ir.Model, recorded: Calibration, plan: Plan, effort: str) -> None:
+def sign(int8: ir.Model, recorded: Calibration, plan: Plan) -> None:
     """Say in the model what it was made from, in the lowest opset and IR version that can say it."""
     opset, _ = lowest_opset(int8)
     lower_opset(int8, opset)
@@ -29,7 +29,7 @@ def sign(int8: ir.Model, recorded: Calibration, plan: Plan, effort: str) -> None
         "float": recorded.model,
         "data": recorded.data,
         "target": plan.target,
-        "effort": effort,
+        "effort": plan.effort,
         "costs": plan.costs,
         "plan": plans.digest(plan),
     }
