@@ -53,13 +53,13 @@ def compare(
     """Run both models over the data. Outputs must be finite and of equal shapes, or FcdeployError names the sample."""
     answers: Answers | None = None
     for batch in data:
-        f, q = _run(reference, batch, "float"), _run(other, batch, "int8")
+        f, q = run(reference, batch, "float"), run(other, batch, "int8")
         _check_shapes(f, q)
         if answers is None:
             answers = Answers(*choose(f, batch.labels))
             read = answers.metric.label if answers.metric else None
             answers.other_labels = tuple(name for name in batch.labels if read and name != read)
-        _add(answers, f, q, batch)
+        add(answers, f, q, batch)
         on_step("comparing", answers.samples, total)
     assert answers is not None  # a source without samples is an error of its own
     return answers
@@ -73,9 +73,9 @@ def kernels(int8: Path, data: Iterable[Batch], on_step: OnStep, total: int | Non
     sums: list[dict[str, Fidelity]] = [{}, {}]
     done = 0
     for batch in data:
-        q = _run(usual, batch, "int8")
+        q = run(usual, batch, "int8")
         for index, session in enumerate(others):
-            f = _run(session, batch, "int8")
+            f = run(session, batch, "int8")
             for name in f:
                 if f[name].dtype.kind == "f":
                     sums[index][name] = sums[index].get(name, Fidelity()) + fidelity(f[name], q[name])
@@ -134,7 +134,8 @@ def by_layer(
     return LayerSums(taps, tensors, sums, unmatched, undisturbed)
 
 
-def _add(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
+def add(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
+    """What two models answered on one batch, in place."""
     for name in f:
         if f[name].dtype.kind == "f":
             answers.fidelity[name] = answers.fidelity.get(name, Fidelity()) + fidelity(f[name], q[name])
@@ -170,7 +171,8 @@ def _spread(sofar: Spread | None, labels: Array) -> Spread | None:
     return sofar + new if sofar.mean.shape == new.mean.shape else Spread(1, np.full(1, np.nan), np.full(1, np.nan))
 
 
-def _run(session: Session, batch: Batch, which: str) -> Arrays:
+def run(session: Session, batch: Batch, which: str) -> Arrays:
+    """A model's outputs by name. Raises FcdeployError where they are not finite."""
     outputs = _all(session, batch)
     for name, value in outputs.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():

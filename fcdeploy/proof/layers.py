@@ -76,14 +76,14 @@ def taps(model: ir.Model) -> list[Tap]:
         dtype = dtype or ir.DataType.UINT8  # what ONNX says of a QuantizeLinear without a zero point
         if source is None or scale is None or dtype not in INTEGERS or "block_size" in node.attributes:
             continue
-        maker = _maker(source)
+        made_by = maker(source)
         axis = node.attributes.get_int("axis", 1) if scale.size > 1 else None
         result.append(
             Tap(
                 integers=written.name or "",
                 names=_names(source, written),
-                node=maker.name or "" if maker else "",
-                op=maker.op_type if maker else "input",
+                node=made_by.name or "" if made_by else "",
+                op=made_by.op_type if made_by else "input",
                 sources=_sources(source),
                 scale=scale if axis is not None else scale.reshape(()),
                 zero_point=_fitting(zero_point, axis),
@@ -189,7 +189,7 @@ def _names(source: ir.Value, written: ir.Value) -> tuple[str, ...]:
     return tuple(name for name in (source.name, *readers) if name)
 
 
-def _maker(value: ir.Value) -> ir.Node | None:
+def maker(value: ir.Value) -> ir.Node | None:
     """The node that computes a tensor; a clip behind another node is part of it."""
     node = value.producer()
     while node is not None and node.op_type in CLIPS and node.inputs[0] is not None:

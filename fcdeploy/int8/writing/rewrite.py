@@ -53,8 +53,8 @@ def rewrite(model: ir.Model, plan: Plan, layers: Mapping[str, Layer | Packed]) -
                 writer.pack(node, layer)
     writer.outputs()
     for node in list(model.graph):
-        if _would_be_rounded(node):
-            _hold(model.graph, node)
+        if would_be_rounded(node):
+            hold(model.graph, node)
     for name in [n for n, v in model.graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
         del model.graph.initializers[name]
     if any(node.domain == DOMAIN for node in model.graph):
@@ -319,7 +319,7 @@ def _stored(tensor: ir.TensorProtocol, q: QParams, axis: int) -> NDArray[Any] | 
     return lazy if tensor.nbytes >= LAZY_FROM else make()
 
 
-def _would_be_rounded(node: ir.Node) -> bool:
+def would_be_rounded(node: ir.Node) -> bool:
     """Whether onnxruntime would take a float layer for an integer one whose weights nobody has quantized yet.
 
     It does between a DequantizeLinear and a QuantizeLinear, quantizing them with one scale for all channels.  A clip in
@@ -337,7 +337,7 @@ def _would_be_rounded(node: ir.Node) -> bool:
     return source is not None and source.op_type == "DequantizeLinear" and written
 
 
-def _hold(graph: ir.Graph, node: ir.Node) -> None:
+def hold(graph: ir.Graph, node: ir.Node) -> None:
     """Put a LeakyRelu of slope 1, which changes nothing, behind a node; it fuses into the float kernel."""
     value = node.outputs[0]
     result = ir.Value(name=value.name, shape=value.shape, type=value.type)

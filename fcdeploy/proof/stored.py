@@ -1,0 +1,179 @@
+"""Constants that a quantized model stores as integers: what they stand for, and the floats they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arithmetic.quantization import LIMITS, along
+from fcdeploy.int8.nodes import output_axis
+from fcdeploy.proof.byte_bounds import constant
+from fcdeploy.tables.operators import operator
+
+Array = np.ndarray[Any, Any]
+MARKS = ("/q", "_quantized")  # behind a constant's name: fcdeploy's and onnxruntime's own
+LIKE_DB = 6.0  # of what was rounded to a few bits against its original; another tensor's are about 0
+ROUNDS = 20  # of the fit; it has converged to float32 long before
+
+
+@dataclass(frozen=True)
+class Original:
+    """Weights of the float model, with the scale of each output channel that the int8 model was rescaled by, or 1.
+
+    `layer` is the node of the float model that has them; None where they were found by name alone.
+    """
+
+    weight: Array
+    outputs: Array
+    layer: ir.Node | None
+
+
+def integers_of(value: ir.Value | None) -> ir.Value | None:
+    """The constant behind what is read back from it: integers, or floats that the graph rounds itself; else None.
+
+    Read back by a DequantizeLinear, or, where the layer computes in float, by a Cast and a Mul.
+    """
+    node = value.producer() if value is not None else None
+    if node is None or not node.inputs:
+        return None
+    if node.op_type == "Mul":
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+        wanted = "Cast"
+    else:
+        wanted = "DequantizeLinear"
+    if node is None or node.op_type != wanted:
+        return None
+    source = node.inputs[0]
+    maker = source.producer() if source is not None else None
+    if maker is not None and maker.op_type == "QuantizeLinear" and wanted == "DequantizeLinear":
+        source = maker.inputs[0]
+    found = constant(source)
+    # a Cast and a Mul of anything else are no weight
+    return source if found is not None and (wanted == "DequantizeLinear" or found.dtype.kind in "iu") else None
+
+
+def held(value: ir.Value) -> Array:
+    """What is read back from a constant for which `integers_of` finds one, float32."""
+    node = value.producer()
+    assert node is not None
+    if node.op_type == "Mul":
+        scale, cast = constant(node.inputs[1]), node.inputs[0].producer()  # type: ignore[union-attr]
+        integers = constant(cast.inputs[0])  # type: ignore[union-attr]
+        assert scale is not None and integers is not None
+        return np.asarray(integers.astype(np.float32) * scale, np.float32)
+    scale, zero = _steps(node)
+    integers = constant(node.inputs[0])
+    if integers is None:
+        quantize = node.inputs[0].producer()  # type: ignore[union-attr]
+        real = constant(quantize.inputs[0])  # type: ignore[union-attr]
+        assert real is not None
+        step, point = (_spread(each, node, real) for each in (scale, zero))
+        integers = np.clip(np.rint(real / step) + point, *LIMITS[zero.dtype.name])
+    step, point = (_spread(each, node, integers) for each in (scale, zero))
+    return np.asarray((integers.astype(np.float64) - point) * step, np.float32)
+
+
+def original(node: ir.Node, value: ir.Value, floats: Sequence[ir.Model]) -> Original | None:
+    """The floats that a layer's constant was made from; None where no model has anything like it.
+
+    `value` is the input of `node`.  Looked for in the node of the same name and operator, then by the constant's name.
+    Channels of zeros that were added for the kernel are added here.
+    """
+    stored = integers_of(value)
+    assert stored is not None
+    found = constant(stored)
+    ones = np.ones(1)
+    if found is not None and found.dtype.kind == "f":
+        return Original(np.asarray(found), ones, None)
+    rounded, index = held(value), list(node.inputs).index(value)
+    for layer, candidate in _candidates(node, index, stored.name or "", floats):
+        real = _widened(candidate, rounded.shape)
+        if real is None:
+            continue
+        if fidelity(real, rounded).sqnr_db >= LIKE_DB:
+            return Original(real.astype(np.float32), ones, layer)
+        if layer is not None and index == operator(node.op_type, node.domain).weight:
+            outputs, rescaled = _rescaled(real, rounded, output_axis(layer))
+            if fidelity(rescaled, rounded).sqnr_db >= LIKE_DB:
+                return Original(rescaled.astype(np.float32), outputs, layer)
+    return None
+
+
+def plain_name(stored: ir.Value) -> str:
+    """The name of the float constant."""
+    name = stored.name or ""
+    for mark in MARKS:
+        name = name.removesuffix(mark)
+    return name
+
+
+def _candidates(node: ir.Node, index: int, name: str, floats: Sequence[ir.Model]) -> list[tuple[ir.Node | None, Array]]:
+    found: list[tuple[ir.Node | None, Array]] = []
+    for model in floats:
+        layer = next(
+            (other for other in model.graph if other.name == node.name and other.op_type == node.op_type), None
+        )
+        if layer is not None and index < len(layer.inputs):
+            array = constant(layer.inputs[index])
+            found += [] if array is None else [(layer, array)]
+        for mark in MARKS:
+            value = model.graph.initializers.get(name.removesuffix(mark)) if name.endswith(mark) else None
+            array = constant(value)
+            found += [] if array is None else [(None, array)]
+    return found
+
+
+def _widened(real: Array, shape: tuple[int, ...]) -> Array | None:
+    """With zeros in input channels that were added; None where the shapes differ otherwise."""
+    if real.ndim != len(shape):
+        return None
+    more = [wanted - length for wanted, length in zip(shape, real.shape, strict=True)]
+    if any(more[:1] + more[2:]) or (len(more) > 1 and more[1] < 0):
+        return None
+    return np.pad(real, [(0, each) for each in more])
+
+
+def _rescaled(real: Array, rounded: Array, axis: int) -> tuple[Array, Array]:
+    """Scales of output channels, and real weights with every channel scaled, by a[o] b[i]: least squares, in turns.
+
+    Channels may have been smoothed when the model was quantized; rounding averages out over the weights of a channel.
+    """
+    if real.ndim < 2:
+        return np.ones(1), real
+    moved = [np.moveaxis(each.astype(np.float64), axis, 0) for each in (real, rounded)]
+    f, q = (each.reshape(*each.shape[:2], -1) for each in moved)  # (out, in, kernel)
+    a, b = np.ones((f.shape[0], 1, 1)), np.ones((1, f.shape[1], 1))
+    for _ in range(ROUNDS):
+        a = _ratio(q, f * b, (1, 2))
+        b = _ratio(q, f * a, (0, 2))
+    return a.reshape(-1), np.moveaxis((f * a * b).reshape(moved[0].shape), 0, axis)
+
+
+def _ratio(q: Array, f: Array, axes: tuple[int, int]) -> Array:
+    """sum q f / sum f^2; 1 where there is nothing."""
+    below = (f * f).sum(axis=axes, keepdims=True)
+    above = (q * f).sum(axis=axes, keepdims=True)
+    return np.asarray(np.divide(above, below, out=np.ones_like(below), where=below > 0))
+
+
+def _steps(node: ir.Node) -> tuple[Array, Array]:
+    scale = constant(node.inputs[1])
+    zero = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    assert scale is not None
+    return scale.astype(np.float64), np.zeros((), np.uint8) if zero is None else zero
+
+
+def _spread(steps: Array, node: ir.Node, array: Array) -> Array:
+    """Scales or zero points along the axis, or in blocks of it, that they belong to."""
+    if steps.size == 1:
+        return steps.reshape(())
+    axis = node.attributes.get_int("axis", 1) % array.ndim
+    block = node.attributes.get_int("block_size", 0)
+    if block:
+        return np.repeat(steps, block, axis=axis)[tuple(slice(n) for n in array.shape)]
+    return along(steps, axis, array.ndim)
