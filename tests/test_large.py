@@ -18,7 +18,6 @@ from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.cli import main
 from fcdeploy.graph import model as files
 from fcdeploy.graph import outside, weights
-from fcdeploy.int8.writing import rewrite
 from fcdeploy.runtime.session import Session
 
 DATA = random_data(0, 12, x=(3, 8, 8))
@@ -52,7 +51,7 @@ def lowered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "ONE_FILE", 1000)
     monkeypatch.setattr(outside, "MESSAGE", 1000)
     monkeypatch.setattr(outside, "OUTSIDE_FROM", 256)
-    monkeypatch.setattr(rewrite, "LAZY_FROM", 1000)
+    monkeypatch.setattr(weights, "HEAVY", 1000)
 
 
 def run(*arguments: str) -> tuple[int, dict[str, Any]]:

@@ -30,7 +30,7 @@ def save(model: ir.Model, path: Path, *, outside: bool) -> None:
         return
     data = beside(path)
     with data.open("wb") as file:
-        small = _placed(model, lambda tensor: _append(tensor, file, data.name))
+        small = _placed(model, lambda tensor: append(tensor, file, data.name) or _inline(tensor))
     ir.save(small, path, format="protobuf")
 
 
@@ -43,14 +43,18 @@ def serialized(model: ir.Model) -> Iterator[tuple[bytes, str | None]]:
     tensors = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
     files = [tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
     if sum(tensor.nbytes for tensor in tensors) - sum(tensor.nbytes for tensor in files) < MESSAGE:
-        yield bytes(ir.to_proto(model).SerializeToString()), str(files[0].base_dir or ".") if files else None
+        folders = {str(tensor.base_dir or ".") for tensor in files}
+        small, folder = (
+            (model, next(iter(folders), None)) if len(folders) < 2 else (_placed(model, _refer), _root(files[0]))
+        )
+        yield bytes(ir.to_proto(small).SerializeToString()), folder
         return
     with tempfile.TemporaryDirectory(prefix="fcdeploy-") as folder:
         data = Path(folder).resolve() / "weights"
         try:
             with data.open("wb") as file:
                 # onnxruntime knows one folder of weights and nothing outside it: that is the root, then
-                small = _placed(model, lambda tensor: _refer(tensor) or _append(tensor, file, _from_root(data)))
+                small = _placed(model, lambda tensor: _refer(tensor) or append(tensor, file, _from_root(data)))
         except OSError as error:
             raise FcdeployError(
                 f"cannot write weights to the temporary folder {folder!r}: {error.strerror}",
@@ -76,15 +80,16 @@ def _inline(tensor: ir.TensorProtocol) -> ir.TensorProtocol | None:
     return ir.Tensor(np.array(tensor.numpy()), dtype=tensor.dtype) if isinstance(tensor, ir.ExternalTensor) else None
 
 
-def _append(tensor: ir.TensorProtocol, file: BinaryIO, location: str) -> ir.TensorProtocol | None:
-    """At the end of `file`, unless it is small."""
+def append(tensor: ir.TensorProtocol, file: BinaryIO, location: str, *, base_dir: str = "") -> ir.ExternalTensor | None:
+    """The tensor at the end of `file`, which is `location` seen from `base_dir`; None where it is small."""
     if tensor.nbytes < OUTSIDE_FROM or tensor.dtype == ir.DataType.STRING:
-        return _inline(tensor)
+        return None
     file.write(bytes(-file.tell() % PAGE))
     begin = file.tell()
     tensor.tofile(file)  # type: ignore[attr-defined]  # the protocol is behind: every tensor has it
+    shape = ir.Shape(tensor.shape.numpy())
     return ir.ExternalTensor(
-        location, begin, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name or ""
+        location, begin, tensor.nbytes, tensor.dtype, shape=shape, name=tensor.name or "", base_dir=base_dir
     )
 
 
@@ -96,6 +101,10 @@ def _refer(tensor: ir.TensorProtocol) -> ir.TensorProtocol | None:
     return ir.ExternalTensor(
         place, tensor.offset, tensor.length, tensor.dtype, shape=tensor.shape, name=tensor.name or ""
     )
+
+
+def _root(tensor: ir.ExternalTensor) -> str:
+    return Path(tensor.path).resolve().anchor
 
 
 def _from_root(path: Path) -> str:

@@ -17,6 +17,9 @@ from fcdeploy.errors import FcdeployError
 Array = NDArray[Any]
 BLOCK_BYTES = 8 << 20  # of weights held at once: a few times the cache, so that a block costs little to begin
 LARGE = 1 << 30  # bytes of weights from which on a model is neither copied nor run for the sake of its int8 form
+HEAVY = (
+    1 << 27
+)  # bytes of weights from which on they are kept in files, and no more than two forms of a model are loaded
 
 
 def initializer_bytes(model: ir.Model) -> int:
@@ -29,6 +32,11 @@ def initializer_bytes(model: ir.Model) -> int:
 def is_large(model: ir.Model) -> bool:
     """Whether the model's weights should exist in memory block by block only."""
     return initializer_bytes(model) >= LARGE
+
+
+def is_heavy(model: ir.Model) -> bool:
+    """Whether the weights of the model and its integer forms should lie in files, and few of them be loaded at a time."""
+    return initializer_bytes(model) >= HEAVY
 
 
 def blocks(tensor: ir.TensorProtocol, axis: int = 0) -> Iterator[tuple[slice, Array]]:

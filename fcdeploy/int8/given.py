@@ -8,6 +8,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from fcdeploy.graph.model import read_model
+from fcdeploy.graph.scratch import Scratch
 from fcdeploy.graph.weights import initializer_bytes, is_large
 from fcdeploy.int8.planning import plan_graph
 from fcdeploy.int8.planning.types import round_types
@@ -27,6 +29,7 @@ class Given:
 
     `samples` are those on which tools may run the model: none where it is too large for that.  `source`, of which they
     are a few, is there where DATA was given.  `rescaled` are the factors that the channels of `graph` were divided by.
+    `scratch` is where weights lie that should not be in memory.
     """
 
     file: Path
@@ -40,6 +43,7 @@ class Given:
     effort: Effort = "balanced"
     source: Source | None = None
     rescaled: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    scratch: Scratch | None = None
 
     @property
     def large(self) -> bool:
@@ -52,6 +56,14 @@ class Given:
         if self.large:
             return f"the weights take {initializer_bytes(self.graph) / 1e9:.1f} GB, and running the model takes more"
         return "the calibration carries no samples, and there is no --data"
+
+    def original(self) -> Path | ir.Model:
+        """The float model as its file has it; with a scratch its weights lie in files, and no session copies them."""
+        if self.scratch is None:
+            return self.file
+        model = read_model(self.file)
+        self.scratch.settle(model)
+        return model
 
     def plan(self, slow: Mapping[str, str], one_scale: Sequence[str] = ()) -> Plan:
         """The plan that leaves the nodes of `slow` in float; the weights of `one_scale` have one for all channels."""
@@ -68,8 +80,9 @@ class Given:
 
     def build(self, plan: Plan, *, correctable: bool = False) -> ir.Model:
         """The int8 model of a plan, biases not corrected."""
-        layers = round_layers(self.graph, plan, self.recorded, self.row.pair_limit, correctable=correctable)
-        others = round_types(self.graph, plan, self.recorded, self.row.pair_limit)
+        start = (self.graph, plan, self.recorded, self.row.pair_limit)
+        layers = round_layers(*start, correctable=correctable, scratch=self.scratch)
+        others = round_types(*start, scratch=self.scratch)
         int8 = self.graph.clone()
-        rewrite(int8, plan, {**layers, **others})
+        rewrite(int8, plan, {**layers, **others}, scratch=self.scratch)
         return int8

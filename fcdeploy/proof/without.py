@@ -16,7 +16,7 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.nodes import data_inputs
 from fcdeploy.int8.refining.smooth import SMOOTHED
-from fcdeploy.int8.writing.rewrite import hold, would_be_rounded
+from fcdeploy.int8.writing.hold import hold, would_be_rounded
 from fcdeploy.proof import layers
 from fcdeploy.proof.byte_bounds import constant
 from fcdeploy.proof.sources import PACKED, Source, rounded_inputs

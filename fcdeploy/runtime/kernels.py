@@ -64,12 +64,15 @@ def optimized_graph(model: Path | bytes | ir.Model) -> ir.Graph:
         return ir.load(dump).graph
 
 
-def with_names(model: Path | bytes) -> Path | ir.Model:
+def with_names(model: Path | bytes | ir.Model) -> Path | ir.Model:
     """The model with a name for every node: the path itself where it has them all.
 
     Without a name nothing could be found again in what the runtime made of it.
     """
-    loaded = ir.from_proto(onnx.ModelProto.FromString(model)) if isinstance(model, bytes) else ir.load(model)
+    if isinstance(model, ir.Model):
+        loaded = model.clone()
+    else:
+        loaded = ir.from_proto(onnx.ModelProto.FromString(model)) if isinstance(model, bytes) else ir.load(model)
     before = [node.name for node in loaded.graph.all_nodes()]
     name_everything(loaded.graph)
     if isinstance(model, Path) and before == [node.name for node in loaded.graph.all_nodes()]:

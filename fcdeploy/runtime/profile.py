@@ -18,6 +18,7 @@ from fcdeploy.runtime.kernels import kin, origins, with_names
 from fcdeploy.runtime.session import Session
 
 Feeds = Mapping[str, np.ndarray[Any, Any]]
+Model = Path | bytes | ir.Model
 WARM_UP = 3  # runs that are not counted; the first ones allocate
 KERNEL = "_kernel_time"  # what a node's event has behind the node's name
 CONTROL_FLOW = {"If", "Loop", "Scan"}  # the nodes inside them have events of their own, within theirs
@@ -46,26 +47,28 @@ class Profile:
     nodes: dict[str, NodeTime]
 
 
-def profile(model: Path | bytes, feeds: Feeds, *, runs: int, threads: int) -> Profile:
+def profile(model: Model, feeds: Feeds, *, runs: int, threads: int) -> Profile:
     """As `profiles`, of one model; nodes that were fused away have no time."""
     return profiles([(model, feeds)], runs=runs, threads=threads)[0]
 
 
-def profiles(models: Sequence[tuple[Path | bytes, Feeds]], *, runs: int, threads: int) -> list[Profile]:
+def profiles(models: Sequence[tuple[Model, Feeds]], *, runs: int, threads: int, apart: bool = False) -> list[Profile]:
     """Run models `runs` times with the profiler and as often without, all in turn, since a machine's speed drifts.
 
     The profiler's own work is inside the times it tells: some microseconds a node, as much as a small node takes.  So
     the excess of their sum over the latency without the profiler is taken off again, the same from every node.
+    `apart` takes one model after the other, each in a single session, which holds a large one once instead of twice.
     """
     with tempfile.TemporaryDirectory() as folder:
+        if apart:
+            places = [Path(folder) / str(n) for n in range(len(models))]
+            return [_alone(*each, threads, runs, place) for each, place in zip(models, places, strict=True)]
         watched = [_watch(model, feeds, threads, Path(folder) / str(n)) for n, (model, feeds) in enumerate(models)]
         for _ in range(WARM_UP + runs):
             for one in watched:
                 one.traced.run(one.feeds)
-                begin = time.perf_counter()
-                one.plain.run(one.feeds)
-                one.spent.append(1e6 * (time.perf_counter() - begin))
-        return [_read(one) for one in watched]
+                one.spent.append(_timed(one.plain, one.feeds))
+        return [_read(one, one.traced.end_profiling()) for one in watched]
 
 
 def matched(float_nodes: Mapping[str, NodeTime], int8_nodes: Mapping[str, NodeTime]) -> list[tuple[NodeTime, NodeTime]]:
@@ -84,7 +87,10 @@ def matched(float_nodes: Mapping[str, NodeTime], int8_nodes: Mapping[str, NodeTi
 
 @dataclass
 class _Watched:
-    """A model in two sessions, one of them with the profiler, and the microseconds of each run of the other."""
+    """A model in two sessions, one of them with the profiler, and the microseconds of each run of the other.
+
+    Apart from others they are one and the same.
+    """
 
     source: ir.Graph
     feeds: Feeds
@@ -94,16 +100,33 @@ class _Watched:
     spent: list[float]
 
 
-def _watch(model: Path | bytes, feeds: Feeds, threads: int, folder: Path) -> _Watched:
+def _watch(model: Model, feeds: Feeds, threads: int, folder: Path, *, apart: bool = False) -> _Watched:
     folder.mkdir()
     named, dump = with_names(model), folder / "optimized.onnx"
     source = (named if isinstance(named, ir.Model) else ir.load(named)).graph
     traced = Session(named, threads=threads, dump=dump, profile=folder / "profile")
-    return _Watched(source, feeds, dump, traced, Session(named, threads=threads), [])
+    return _Watched(source, feeds, dump, traced, traced if apart else Session(named, threads=threads), [])
 
 
-def _read(one: _Watched) -> Profile:
-    times = durations(json.loads(one.traced.end_profiling().read_text()))
+def _alone(model: Model, feeds: Feeds, threads: int, runs: int, folder: Path) -> Profile:
+    """The profiler first: a session runs without it once it has ended."""
+    one = _watch(model, feeds, threads, folder, apart=True)
+    for _ in range(WARM_UP + runs):
+        one.traced.run(feeds)
+    trace = one.traced.end_profiling()
+    one.spent.extend(_timed(one.plain, feeds) for _ in range(WARM_UP + runs))
+    return _read(one, trace)
+
+
+def _timed(session: Session, feeds: Feeds) -> float:
+    """Microseconds of a run."""
+    begin = time.perf_counter()
+    session.run(feeds)
+    return 1e6 * (time.perf_counter() - begin)
+
+
+def _read(one: _Watched, trace: Path) -> Profile:
+    times = durations(json.loads(trace.read_text()))
     latency = median(one.spent[WARM_UP:])
     excess = _excess(list(times.values()), latency)
     optimized = ir.load(one.dump).graph

@@ -73,6 +73,7 @@ def reloaded(
     spent = 0.0
     while True:
         if found and again:
+            runs.clear()  # first, so that no model is loaded twice at a time
             order = range(len(loads))[:: 1 if len(found) % 2 == 0 else -1]
             made = {index: loads[index]() for index in order}
             runs = [made[index] for index in range(len(loads))]

@@ -21,6 +21,7 @@ from fcdeploy.graph.model import (
     write_model,
 )
 from fcdeploy.graph.outside import beside
+from fcdeploy.graph.scratch import scratch_for
 from fcdeploy.graph.weights import is_large
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.outcome import Outcome, dry_run_report, report_of
@@ -98,10 +99,10 @@ def quantize(
     source = None
     if data is not None:
         source = open_source(data, input_specs(graph), limit=samples, seed=seed, preprocess=preprocess)
+    scratch = scratch_for(graph, None if dry_run else out.parent)
     recorded, kept = statistics(graph, own, source, calibration, on_step)
-    given = Given(
-        path, graph, recorded, kept, row, ranges or METHOD, tuple(keep_float), types, effort or EFFORT, source
-    )
+    how = (row, ranges or METHOD, tuple(keep_float), types, effort or EFFORT)
+    given = Given(path, graph, recorded, kept, *how, source, scratch=scratch)
     tried = ""
     if plan is not None:
         (given, decided), spent = plan_from_file(given, plan, effort), Spent()

@@ -35,3 +35,13 @@ def importance_rows(mean_square: NDArray[np.float64], shape: tuple[int, ...], gr
     of_group = mean_square.reshape(groups, shape[1])  # (groups, in / groups)
     rows = np.tile(of_group, (1, positions))  # (groups, K), channel fastest
     return rows[0] if groups == 1 else np.repeat(rows, shape[0] // groups, axis=0)
+
+
+def packed_bytes(integers: NDArray[np.integer], block: int, bits: int) -> NDArray[np.uint8]:
+    """(out, in) to (out, blocks, bytes of a block): zero is the middle of the unsigned range, the first weight low."""
+    out, inputs = integers.shape
+    middle = 1 << (bits - 1)
+    raised = np.full((out, -(-inputs // block) * block), middle, np.uint8)
+    raised[:, :inputs] = integers.astype(np.int16) + middle
+    in_blocks = raised.reshape(out, -1, block)
+    return in_blocks if bits == 8 else in_blocks[..., 0::2] | (in_blocks[..., 1::2] << 4)

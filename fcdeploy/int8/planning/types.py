@@ -7,22 +7,26 @@ regions they are float nodes; layers of 16 bits are planned as integer layers ar
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.gptq import nearest_blocks
-from fcdeploy.arithmetic.weights.layout import from_rows, to_rows
+from fcdeploy.arithmetic.weights.layout import packed_bytes
 from fcdeploy.arithmetic.weights.rounding import full_scales, round_rows, search_scales
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.scratch import Scratch, kept
+from fcdeploy.graph.weights import blocks
 from fcdeploy.int8.nodes import is_constant, number, output_axis, weight_of
 from fcdeploy.int8.planning.declines import declined
-from fcdeploy.int8.planning.weigh import Layer, bias_array, importance_of, kernel_rows
+from fcdeploy.int8.planning.weigh import Layer, bias_array, importance_of, integers_of, kernel_rows, searched
 from fcdeploy.records.calibration import Calibration
-from fcdeploy.records.plan import Decision, Kind, Plan, QParams
+from fcdeploy.records.plan import LIMITS, Decision, Kind, Plan, QParams
 from fcdeploy.tables.operators import operator
 from fcdeploy.tables.types import ACTIVATIONS, SIXTEEN, TYPES, WEIGHTS, Types
 
@@ -52,13 +56,18 @@ def types_named(weights: str, activations: str) -> Types:
 
 @dataclass(frozen=True)
 class Packed:
-    """The constants of a layer on float activations, by input: integers and their scales.
+    """The constants of a layer on float activations, by input: integers and their scales, as its operator reads them.
 
-    In blocks: integers (out, in) and scales (out, blocks).  Dynamic: integers as the float weight lies in the file, and a
-    scale per output.
+    In blocks: (out, blocks, bytes of a block) and (out, blocks).  Dynamic: (in, out) and (out,), of an LSTM for each
+    direction.
     """
 
-    weights: dict[int, tuple[NDArray[np.integer], Array]]
+    weights: dict[int, tuple[ir.TensorProtocol, ...]]
+
+
+def bits_of(q: QParams) -> int:
+    """Bits of an integer."""
+    return int(LIMITS[q.dtype][1]).bit_length() + 1
 
 
 def apart(graph: ir.Graph, types: Types) -> dict[str, tuple[Kind, str]]:
@@ -142,13 +151,14 @@ def scales_of_types(model: ir.Model, plan: Plan, calibration: Calibration, pair_
             why = f"a scale for {BLOCK} weights, found as they are rounded"
             tensors[weight.name or ""] = QParams(dtype, (), 0, output_axis(node), why, BLOCK)
         elif kind == "int16" and weight is not None:
-            axis, array = output_axis(node), _array(weight)
-            rows, least = to_rows(array, axis), _least_scales(node, tensors)
+            least, h = _least_scales(node, tensors), importance_of(node, calibration, padded=False)
+            top, part, counts = searched(kernel_rows(node, weight, padded=False), h)
             if types.elsewhere == "int16":
-                scale = np.maximum(full_scales(np.abs(rows).max(axis=1), "int16"), 0.0 if least is None else least)
+                scale = np.maximum(full_scales(top, "int16"), 0.0 if least is None else least)
             else:
-                scale = search_scales(rows, importance_of(node, calibration, padded=False), None, least)
-            tensors[weight.name or ""] = _channels(types.elsewhere, scale, axis, "one scale per output channel")
+                scale = search_scales(part, counts, None, least, top=top)
+            why = "one scale per output channel"
+            tensors[weight.name or ""] = _channels(types.elsewhere, scale, output_axis(node), why)
         elif kind == "dynamic":
             for value, axis in packed_weights(node):
                 scale = _dynamic_scales(node, value, axis, calibration, pair_limit)
@@ -158,34 +168,51 @@ def scales_of_types(model: ir.Model, plan: Plan, calibration: Calibration, pair_
 
 
 def round_types(
-    model: ir.Model, plan: Plan, calibration: Calibration, pair_limit: int | None
+    model: ir.Model,
+    plan: Plan,
+    calibration: Calibration,
+    pair_limit: int | None,
+    *,
+    scratch: Scratch | None = None,
 ) -> dict[str, Layer | Packed]:
-    """Integers of every int16, blocks and dynamic layer, each rounded to the nearest, by node name."""
+    """Integers of every int16, blocks and dynamic layer, each rounded to the nearest, by node name.
+
+    They are made some outputs at a time, and lie in `scratch`, if there is one.
+    """
     kinds = plan.kinds
     layers: dict[str, Layer | Packed] = {}
     for node in model.graph:
         kind, weight = kinds[node.name or ""], weight_of(node)
         if kind == "int16" and weight is not None:
-            q, array = plan.tensors[weight.name or ""], _array(weight)
-            axis = output_axis(node)
-            h = importance_of(node, calibration, padded=False)
-            rows = round_rows(to_rows(array, axis), np.asarray(q.scale), h, None, q.dtype)
-            layers[node.name or ""] = Layer(from_rows(rows, array.shape, axis).astype(q.dtype), None, fuses=False)
+            q, h = plan.tensors[weight.name or ""], importance_of(node, calibration, padded=False)
+            scale = np.asarray(q.scale)
+            make = partial(integers_of, node, weight, scale, h, None, q.dtype, padded=False)
+            (integers,) = kept(scratch, _tensor(weight), (q.dtype, scale, h), make)
+            layers[node.name or ""] = Layer(integers, None, fuses=False)
         elif kind == "blocks" and weight is not None:
-            layers[node.name or ""] = Packed({1: _in_blocks(node, weight, plan, calibration)})
+            q, h = plan.tensors[weight.name or ""], importance_of(node, calibration)
+            blocked = kept(scratch, _tensor(weight), (q.dtype, q.block, h), partial(_in_blocks, node, weight, q, h))
+            layers[node.name or ""] = Packed({1: blocked})
         elif kind == "dynamic":
-            found = [_dynamic(node, value, plan, calibration, pair_limit) for value, _ in packed_weights(node)]
-            layers[node.name or ""] = Packed(dict(enumerate(found, start=1)))
+            weights = {}
+            for index, (value, axis) in enumerate(packed_weights(node), start=1):
+                scale, h = (
+                    np.asarray(plan.tensors[value.name or ""].scale),
+                    _dynamic_importance(node, value, calibration),
+                )
+                found = partial(_dynamic, value, axis, scale, h, pair_limit)
+                weights[index] = kept(scratch, _tensor(value), ("dynamic", scale, h, pair_limit), found)
+            layers[node.name or ""] = Packed(weights)
     return layers
 
 
-def _in_blocks(node: ir.Node, weight: ir.Value, plan: Plan, calibration: Calibration) -> tuple[NDArray[np.int8], Array]:
-    """Integers (out, in) and scales (out, blocks), some outputs at a time."""
-    q, h = plan.tensors[weight.name or ""], importance_of(node, calibration)
-    found = [
-        nearest_blocks(rows.astype(np.float64), h, q.block, dtype=q.dtype) for _, rows in kernel_rows(node, weight)
-    ]
-    return np.concatenate([i.astype(np.int8) for i, _ in found]), np.concatenate([scales for _, scales in found])
+def _in_blocks(node: ir.Node, weight: ir.Value, q: QParams, importance: Array) -> tuple[NDArray[Any], ...]:
+    """Bytes and scales of a layer in blocks, some outputs at a time."""
+    found = []
+    for _, rows in kernel_rows(node, weight):
+        integers, scales = nearest_blocks(rows.astype(np.float64), importance, q.block, dtype=q.dtype)
+        found.append((packed_bytes(integers.astype(np.int8), q.block, bits_of(q)), scales.astype(np.float32)))
+    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
 def _least_scales(node: ir.Node, tensors: Mapping[str, QParams]) -> Array | None:
@@ -201,35 +228,40 @@ def _least_scales(node: ir.Node, tensors: Mapping[str, QParams]) -> Array | None
 
 
 def _dynamic(
-    node: ir.Node, value: ir.Value, plan: Plan, calibration: Calibration, pair_limit: int | None
-) -> tuple[NDArray[np.integer], Array]:
-    rows, h = _dynamic_rows(node, value, calibration)
-    scale = np.asarray(plan.tensors[value.name or ""].scale)
-    repeated = np.tile(scale, len(rows) // len(scale))
-    integers = round_rows(rows, repeated, h, pair_limit)
-    array = _array(value)
-    if array.ndim == 2:
-        return from_rows(integers, array.shape, output_axis(node)).astype(np.int8), scale
-    return integers.reshape(array.shape).astype(np.int8), scale
+    value: ir.Value, axis: int, scale: Array, importance: Array, pair_limit: int | None
+) -> tuple[NDArray[Any], ...]:
+    """Integers and scales of a weight as a dynamic kernel reads them, some outputs at a time."""
+    directions = _tensor(value).size // (len(scale) * len(importance))
+    result = np.empty((directions, len(importance), len(scale)), np.int8)
+    for part, rows in _rows_by_output(value, axis):
+        repeated = np.repeat(scale[part], directions)
+        integers = round_rows(rows.astype(np.float64), repeated, importance, pair_limit)
+        result[..., part] = integers.reshape(-1, directions, len(importance)).transpose(1, 2, 0)
+    scales = np.tile(scale.astype(np.float32), (directions, 1))
+    return (result[0], scales[0]) if len(_tensor(value).shape) == 2 else (result, scales)
 
 
 def _dynamic_scales(
     node: ir.Node, value: ir.Value, axis: int, calibration: Calibration, pair_limit: int | None
 ) -> Array:
     """A scale per output; both directions of an LSTM share one, the larger."""
-    rows, h = _dynamic_rows(node, value, calibration)
-    scale = search_scales(rows, h, pair_limit)
-    largest: Array = scale.reshape(-1, _array(value).shape[axis]).max(axis=0)
+    top, part, counts = searched(_rows_by_output(value, axis), _dynamic_importance(node, value, calibration))
+    scale = search_scales(part, counts, pair_limit, top=top)
+    largest: Array = scale.reshape(_tensor(value).shape.numpy()[axis], -1).max(axis=1)
     return largest
 
 
-def _dynamic_rows(node: ir.Node, value: ir.Value, calibration: Calibration) -> tuple[Array, Array]:
-    """Weights as rows (outputs, in), of an LSTM direction after direction, and E[x^2] of their inputs."""
-    array = _array(value)
-    if array.ndim == 2:
-        return to_rows(array, output_axis(node)), importance_of(node, calibration, padded=False)
-    rows = array.reshape(-1, array.shape[-1])
-    return rows, np.ones(rows.shape[1])
+def _rows_by_output(value: ir.Value, axis: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Some outputs of a weight at a time: which, and their rows (outputs x directions, in)."""
+    for part, array in blocks(_tensor(value), axis):
+        moved = np.moveaxis(array, axis, 0)
+        yield part, moved.reshape(-1, moved.shape[-1])
+
+
+def _dynamic_importance(node: ir.Node, value: ir.Value, calibration: Calibration) -> Array:
+    """E[x^2] of what the rows are multiplied with; of an LSTM not known."""
+    shape = _tensor(value).shape.numpy()
+    return importance_of(node, calibration, padded=False) if len(shape) == 2 else np.ones(shape[-1])
 
 
 def _channels(dtype: str, scale: Array, axis: int, why: str) -> QParams:
@@ -266,5 +298,6 @@ def _fixed_states(node: ir.Node) -> str:
     return "its batch comes first (layout 1), which the kernel does not know" if number(node, "layout", 0) else ""
 
 
-def _array(value: ir.Value) -> Array:
-    return value.const_value.numpy().astype(np.float64)  # type: ignore[union-attr]
+def _tensor(value: ir.Value) -> ir.TensorProtocol:
+    assert value.const_value is not None
+    return value.const_value

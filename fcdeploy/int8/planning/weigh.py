@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic.quantization import LIMITS, bias_qparams
 from fcdeploy.arithmetic.weights.layout import from_rows, importance_rows, to_rows
 from fcdeploy.arithmetic.weights.rounding import full_scales, round_rows, search_scale, search_scales, some_of
-from fcdeploy.graph.weights import blocks, is_large
+from fcdeploy.graph.scratch import Scratch, kept
+from fcdeploy.graph.weights import blocks
 from fcdeploy.int8.nodes import is_depthwise, missing_channels, output_axis, stored_weights, weight_of
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan, QParams
@@ -29,7 +30,7 @@ class Layer:
     an integer kernel runs it.
     """
 
-    weight: NDArray[np.integer] | ir.LazyTensor
+    weight: ir.TensorProtocol
     bias: NDArray[np.int32] | None
     padded: bool = False
     fuses: bool = True
@@ -51,10 +52,10 @@ def weight_scales(
         limit = None if is_depthwise(node) else pair_limit
         importance, one = importance_of(node, calibration), node.name in one_scale
         if one:
-            whole = np.concatenate([rows for _, rows in kernel_rows(node, weight)]).astype(np.float64)
+            whole = np.concatenate([rows for _, rows in kernel_rows(node, weight)])
             scale = search_scale(whole, importance, limit, least)
         else:
-            top, part, counts = _searched(kernel_rows(node, weight), importance)
+            top, part, counts = searched(kernel_rows(node, weight), importance)
             scale = search_scales(part, counts, limit, least, top=top)
         name = weight.name or ""
         why = "one scale per output channel" if limit is None else f"pairs of neighbours kept within {limit}"
@@ -64,7 +65,7 @@ def weight_scales(
             tensors[bias_name(node)] = bias_qparams(input_scale, tensors[name])
     dtype = TYPES[plan.weights, plan.activations].elsewhere
     for _, _, weight, axis in stored_layers(model.graph, plan):
-        top, part, counts = _searched(_stored_rows(weight, axis), np.ones(1))
+        top, part, counts = searched(_stored_rows(weight, axis), np.ones(1))
         scale = full_scales(top, dtype) if dtype != "int8" else search_scales(part, counts, None, top=top)
         why = f"{dtype} in the file, read back when the model is loaded"
         tensors[weight.name or ""] = QParams(dtype, tuple(float(s) for s in scale), 0, axis, why)
@@ -93,7 +94,7 @@ def _stored_rows(weight: ir.Value, axis: int) -> Iterator[tuple[slice, NDArray[n
         yield part, np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
 
 
-def _searched(
+def searched(
     parts: Iterable[tuple[slice, NDArray[np.float32]]], importance: NDArray[np.float64]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.float64]]:
     """Of rows that come in blocks: the largest |w| of each, the part that its scale is searched on, and what it counts."""
@@ -106,20 +107,26 @@ def _searched(
 
 
 def round_layers(
-    model: ir.Model, plan: Plan, calibration: Calibration, pair_limit: int | None, *, correctable: bool = False
+    model: ir.Model,
+    plan: Plan,
+    calibration: Calibration,
+    pair_limit: int | None,
+    *,
+    correctable: bool = False,
+    scratch: Scratch | None = None,
 ) -> dict[str, Layer]:
-    """Integers of every int8 layer at the plan's scales, by node name; of a large model they are made when written.
+    """Integers of every int8 layer at the plan's scales, by node name; in `scratch`, if there is one.
 
     `correctable` gives a layer without a bias one of zeros, for bias correction to fill.
     """
-    large = is_large(model)
     layers = {}
     for node, weight in int8_layers(model.graph, plan):
         shape = kernel_shape(node, weight)
         scale = np.broadcast_to(plan.tensors[weight.name or ""].scale, shape[output_axis(node)])
         limit = None if is_depthwise(node) else pair_limit
-        make = partial(_integers, node, weight, scale, importance_of(node, calibration), limit)
-        integers = _lazy(make, shape) if large else make()
+        importance = importance_of(node, calibration)
+        make = partial(integers_of, node, weight, scale, importance, limit)
+        (integers,) = kept(scratch, _tensor(weight), ("int8", scale, importance, limit), make)
         bias = bias_array(node)
         if bias is None and correctable and operator(node.op_type).bias is not None:
             bias = np.zeros(len(scale))
@@ -128,26 +135,25 @@ def round_layers(
     return layers
 
 
-def _lazy(make: Callable[[], NDArray[np.int8]], shape: tuple[int, ...]) -> ir.LazyTensor:
-    return ir.LazyTensor(lambda: ir.Tensor(make()), ir.DataType.INT8, ir.Shape(shape))
-
-
-def _integers(
+def integers_of(
     node: ir.Node,
     weight: ir.Value,
     scale: NDArray[np.float64],
     importance: NDArray[np.float64],
     limit: int | None,
-) -> NDArray[np.int8]:
+    dtype: str = "int8",
+    *,
+    padded: bool = True,
+) -> tuple[NDArray[np.integer]]:
     """The weight rounded at `scale`, some output channels at a time."""
-    axis, shape = output_axis(node), kernel_shape(node, weight)
-    result = np.empty(shape, np.int8)
-    for part, rows in kernel_rows(node, weight):
+    axis, shape = output_axis(node), kernel_shape(node, weight, padded=padded)
+    result = np.empty(shape, dtype)
+    for part, rows in kernel_rows(node, weight, padded=padded):
         h = importance if importance.ndim == 1 else importance[part]
-        rounded = round_rows(rows.astype(np.float64), scale[part], h, limit)
+        rounded = round_rows(rows.astype(np.float64), scale[part], h, limit, dtype)
         some = tuple(part.stop - part.start if i == axis else n for i, n in enumerate(shape))
         result[(slice(None),) * axis + (part,)] = from_rows(rounded, some, axis)
-    return result
+    return (result,)
 
 
 def int8_layers(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, ir.Value]]:
@@ -157,15 +163,15 @@ def int8_layers(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, ir.Value]]:
     return [(node, weight) for node, weight in pairs if weight is not None]
 
 
-def kernel_shape(node: ir.Node, weight: ir.Value) -> tuple[int, ...]:
+def kernel_shape(node: ir.Node, weight: ir.Value, *, padded: bool = True) -> tuple[int, ...]:
     """The shape of the weight as the integer kernel is given it: with the channels of zeros that make it faster."""
-    more = missing_channels(node)
+    more = missing_channels(node) if padded else 0
     return tuple(int(n) + (more if i == 1 else 0) for i, n in enumerate(_tensor(weight).shape.numpy()))
 
 
-def kernel_rows(node: ir.Node, weight: ir.Value) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+def kernel_rows(node: ir.Node, weight: ir.Value, *, padded: bool = True) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """The weight as the integer kernel is given it, some output channels at a time: which, and their rows (out, K)."""
-    axis, more = output_axis(node), missing_channels(node)
+    axis, more = output_axis(node), missing_channels(node) if padded else 0
     for part, array in blocks(_tensor(weight), axis):
         wide = np.pad(array, [(0, more if i == 1 else 0) for i in range(array.ndim)]) if more else array
         yield part, to_rows(wide, axis)
@@ -203,8 +209,8 @@ def importance_of(node: ir.Node, calibration: Calibration, *, padded: bool = Tru
     `padded` counts the channels of zeros that integer kernels are given.
     """
     weight = weight_of(node)
-    assert weight is not None and weight.shape is not None
-    more, shape = (missing_channels(node), kernel_shape(node, weight)) if padded else (0, tuple(weight.shape.numpy()))
+    assert weight is not None
+    more, shape = missing_channels(node) if padded else 0, kernel_shape(node, weight, padded=padded)
     attribute = node.attributes.get("group")
     groups = attribute.as_int() if attribute is not None else 1
     inputs = shape[1 - output_axis(node)] if len(shape) == 2 else shape[1] * groups

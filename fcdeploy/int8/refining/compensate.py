@@ -9,11 +9,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.gptq import gptq_blocks, gram
-from fcdeploy.arithmetic.weights.layout import to_rows
+from fcdeploy.arithmetic.weights.layout import packed_bytes, to_rows
 from fcdeploy.int8.nodes import output_axis, weight_of
+from fcdeploy.int8.planning.types import bits_of
 from fcdeploy.int8.refining.walk import Walk
-from fcdeploy.int8.writing.pack import packed_bytes
-from fcdeploy.records.plan import LIMITS, Plan, QParams
+from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.records.progress import OnStep
 from fcdeploy.samples.kept import Arrays
 
@@ -39,10 +39,9 @@ def compensate_blocks(
         layer, weight = by_name[node.name], weight_of(node)
         assert weight is not None and weight.const_value is not None and layer.inputs[0] is not None
         q = plan.tensors[weight.name or ""]
-        rows = to_rows(weight.const_value.numpy().astype(np.float64), output_axis(node))
+        rows = to_rows(weight.const_value.numpy(), output_axis(node))
         integers, scales = _rounded(rows, walk.read(layer.inputs[0]), q)
-        bits = int(LIMITS[q.dtype][1]).bit_length() + 1
-        _replace(layer.inputs[1], packed_bytes(integers, q.block, bits))
+        _replace(layer.inputs[1], packed_bytes(integers, q.block, bits_of(q)))
         _replace(layer.inputs[2], scales.astype(np.float32))
         if on_step:
             on_step("rounding weights", done, len(layers))
@@ -50,14 +49,17 @@ def compensate_blocks(
 
 
 def _rounded(
-    rows: NDArray[np.float64], inputs: Iterable[NDArray[np.float32]], q: QParams
+    rows: NDArray[np.floating], inputs: Iterable[NDArray[np.float32]], q: QParams
 ) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
     """Integers (out, in) and scales (out, blocks) by what the layer reads."""
     read = [x.reshape(-1, rows.shape[1]) for x in inputs]
     pieces = [slice(begin, begin + LARGEST_GRAM) for begin in range(0, rows.shape[1], LARGEST_GRAM)]
-    found = [gptq_blocks(rows[:, c], gram([x[:, c] for x in read]), q.block, dtype=q.dtype) for c in pieces]
-    integers, scales = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
-    return integers.astype(np.int8), scales
+    found = []
+    for c in pieces:
+        piece = rows[:, c].astype(np.float64)
+        integers, scales = gptq_blocks(piece, gram([x[:, c] for x in read]), q.block, dtype=q.dtype)
+        found.append((integers.astype(np.int8), scales))
+    return np.concatenate([q for q, _ in found], axis=1), np.concatenate([s for _, s in found], axis=1)
 
 
 def _replace(value: ir.Value | None, array: NDArray[np.generic]) -> None:

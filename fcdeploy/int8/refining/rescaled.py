@@ -21,6 +21,8 @@ def rescaled(given: Given, factors: Factors) -> Given:
     """
     graph = given.graph.clone()
     rescale(graph, factors)
+    if given.scratch is not None:
+        given.scratch.settle(graph)
     recorded = observe(graph, given.source or held(given), model_hash=given.recorded.model)
     written = {name: tuple(factor) for name, factor in factors.items()}
     return replace(given, graph=graph, recorded=replace(recorded, seen=given.recorded.seen), rescaled=written)

@@ -42,7 +42,8 @@ def measured(given: Given, everything: Plan, *, source: str, on_step: OnStep | N
     step: OnStep = on_step or (lambda *_: None)
     step("timing nodes", 0, None)
     integers = given.build(everything)
-    costs = measure_costs(given.graph, integers, feeds, model_hash=given.recorded.model, source=source)
+    apart, model = given.scratch is not None, given.recorded.model
+    costs = measure_costs(given.graph, integers, feeds, model_hash=model, source=source, apart=apart)
     dynamic = [decision.node for decision in everything.nodes if decision.kind == "dynamic"]
     layers = tuple(sorted([*dynamic, *(node.name or "" for node, _ in int8_layers(given.graph.graph, everything))]))
     costs = replace(costs, layers=layers)
@@ -53,9 +54,9 @@ def measured(given: Given, everything: Plan, *, source: str, on_step: OnStep | N
         return integers if choice == Choice() else given.build(planned(given, everything, costs, choice))
 
     accurate, every_db = _accurate(given, choices, build)
-    reference = runnable(given.file, given.graph, feeds)
+    reference = runnable(given.original(), given.graph, feeds)
     if len(accurate) > 1:
-        trials = try_choices(reference, list(accurate), build, feeds, on_step=step)
+        trials = try_choices(reference, list(accurate), build, feeds, apart=apart, on_step=step)
         trials = tuple(replace(trial, sqnr_db=accurate[trial.choice]) for trial in trials)
         costs = replace(costs, trials=trials, sqnr_db=every_db)
     best = best_trial(costs.trials).choice if costs.trials else Choice()

@@ -6,14 +6,15 @@ lays out the scales in every run: of a dense layer at batch 1 that is a tenth to
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.weights.layout import to_rows
 from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale, search_scales
 from fcdeploy.int8.nodes import output_axis
-from fcdeploy.int8.planning.weigh import importance_of, int8_layers
+from fcdeploy.int8.planning.weigh import importance_of, int8_layers, kernel_rows
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
 
@@ -33,8 +34,8 @@ def one_scale_layers(graph: ir.Graph, plan: Plan, calibration: Calibration, pair
         if node.op_type not in ("Gemm", "MatMul"):
             continue
         axis = output_axis(node)
-        rows = _part(to_rows(weight.const_value.numpy(), axis))  # type: ignore[union-attr]
-        h = _part(np.atleast_2d(importance_of(node, calibration)))[0]
+        rows = _part(kernel_rows(node, weight), int(weight.shape[axis]))  # type: ignore[index, arg-type]
+        h = _columns(np.atleast_2d(importance_of(node, calibration)))[0]
         step = plan.tensors[node.inputs[0].name or ""].scale[0]  # type: ignore[union-attr]
         rounding = float((rows**2).sum()) * step**2 / 12
         errors = []
@@ -48,12 +49,18 @@ def one_scale_layers(graph: ir.Graph, plan: Plan, calibration: Calibration, pair
     return found
 
 
-def _part(rows: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Evenly spaced rows, and evenly spaced pairs of columns of them."""
-    height, width = rows.shape
+def _part(blocks: Iterable[tuple[slice, NDArray[np.floating]]], height: int) -> NDArray[np.float64]:
+    """Evenly spaced rows of so many, and evenly spaced pairs of columns of them."""
     kept = np.linspace(0, height - 1, min(height, MOST_ROWS)).astype(np.intp)
+    return np.concatenate([
+        _columns(rows[kept[(kept >= part.start) & (kept < part.stop)] - part.start]) for part, rows in blocks
+    ])  # fmt: skip
+
+
+def _columns(rows: NDArray[np.floating]) -> NDArray[np.float64]:
+    width = rows.shape[1]
     if width <= MOST_COLUMNS:
-        return rows[kept].astype(np.float64)
+        return rows.astype(np.float64)
     pairs = 2 * np.linspace(0, width // 2 - 1, MOST_COLUMNS // 2).astype(np.intp)
     columns = np.stack([pairs, pairs + 1], axis=1).reshape(-1)
-    return rows[np.ix_(kept, columns)].astype(np.float64)
+    return rows[:, columns].astype(np.float64)

@@ -29,12 +29,17 @@ CONFIRMED_SECONDS = 2.0
 SHAPE = (1, 32, 64, 64)  # what the rates of conversions are measured on: an image of the middle of a network
 
 
-def measure_costs(model: ir.Model, int8: ir.Model, feeds: Arrays, *, model_hash: str, source: str) -> Costs:
-    """Microseconds of every node of the prepared float model, and of the same node in its int8 form."""
+def measure_costs(
+    model: ir.Model, int8: ir.Model, feeds: Arrays, *, model_hash: str, source: str, apart: bool = False
+) -> Costs:
+    """Microseconds of every node of the prepared float model, and of the same node in its int8 form.
+
+    `apart` loads one after the other.
+    """
     once = 1e-9 * FLOAT_NS * sum(multiplications_of(model).values())
     runs = min(max(int(PROFILED_SECONDS / 4 / max(once, 1e-9)), PROFILED_RUNS[0]), PROFILED_RUNS[-1])
-    both = [(_bytes(each), feeds) for each in (model, int8)]
-    in_float, as_integers = (found.nodes for found in profiles(both, runs=runs, threads=1))  # in turn
+    both = [(_loadable(each), feeds) for each in (model, int8)]
+    in_float, as_integers = (found.nodes for found in profiles(both, runs=runs, threads=1, apart=apart))
     nodes: dict[str, tuple[float, float]] = {}
     for node in model.graph:
         names = [node.name or ""]
@@ -68,16 +73,26 @@ def try_choices(
     build: Callable[[Choice], ir.Model],
     feeds: Arrays,
     *,
+    apart: bool = False,
     on_step: OnStep | None = None,
 ) -> tuple[Trial, ...]:
-    """Run int8 models against the float one, all in turn and loaded several times; fastest first."""
-    loads = [_loader(reference, feeds)]
+    """Run int8 models against the float one, all in turn and loaded several times; fastest first.
+
+    `apart` gives each its turns with the float one alone, so that no more than two models are loaded.
+    """
+    in_float, label = _loader(reference, feeds), "timing choices of kernels"
+    trials, loads = [], [in_float]
     for done, choice in enumerate(choices, start=1):
-        loads.append(_loader(_bytes(build(choice)), feeds))
+        one = _loader(_loadable(build(choice)), feeds)
+        if apart:
+            trials.append(_against(in_float, one, choice, 2 * SECONDS))
+        else:
+            loads.append(one)
         if on_step:
-            on_step("building choices of kernels", done, len(choices))
-    in_float, *timed = reloaded(loads, SECONDS * len(loads), on_step, label="timing choices of kernels")
-    trials = [_trial(choice, ratio_of(one, in_float)) for choice, one in zip(choices, timed, strict=True)]
+            on_step(label if apart else "building choices of kernels", done, len(choices))
+    if not apart:
+        first, *timed = reloaded(loads, SECONDS * len(loads), on_step, label=label)
+        trials = [_trial(choice, ratio_of(one, first)) for choice, one in zip(choices, timed, strict=True)]
     return tuple(sorted(trials, key=lambda trial: trial.ratio))
 
 
@@ -86,18 +101,22 @@ def confirm(reference: Model, int8: ir.Model, choice: Choice, feeds: Arrays, *, 
 
     The fastest of several that were tried looks faster than it is: the luck of its run is part of why it was taken.
     """
-    loads = [_loader(reference, feeds), _loader(_bytes(int8), feeds)]
-    in_float, timed = reloaded(loads, CONFIRMED_SECONDS, on_step, label="confirming the choice")
-    return _trial(choice, ratio_of(timed, in_float))
+    return _against(_loader(reference, feeds), _loader(_loadable(int8), feeds), choice, CONFIRMED_SECONDS, on_step)
 
 
-def runnable(file: Path, prepared: ir.Model, feeds: Arrays) -> Model:
-    """The float model to compare with: the file as it is, or as prepared where onnxruntime cannot run that on a CPU."""
+def _against(in_float: Load, int8: Load, choice: Choice, seconds: float, on_step: OnStep | None = None) -> Trial:
+    """The integers are loaded first: weights that are stored as bytes are in memory twice while they become floats."""
+    one, other = reloaded([int8, in_float], seconds, on_step, label="confirming the choice")
+    return _trial(choice, ratio_of(one, other))
+
+
+def runnable(original: Model, prepared: ir.Model, feeds: Arrays) -> Model:
+    """The float model to compare with: as it is, or as prepared where onnxruntime cannot run that on a CPU."""
     try:
-        Session(file, threads=1).run(feeds)
+        Session(original, threads=1).run(feeds)
     except FcdeployError:
-        return _bytes(prepared)
-    return file
+        return _loadable(prepared)
+    return original
 
 
 def _trial(choice: Choice, ratio: Any) -> Trial:
@@ -112,7 +131,10 @@ def _loader(model: Model, feeds: Arrays) -> Load:
     return load
 
 
-def _bytes(model: ir.Model) -> bytes:
+def _loadable(model: ir.Model) -> Model:
+    """What is loaded again and again: serialized once, or, where weights lie in files, as it is."""
+    if any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
+        return model
     return bytes(ir.to_proto(model).SerializeToString())
 
 

@@ -12,14 +12,15 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.int8.planning.types import Packed
-from fcdeploy.records.plan import LIMITS, QParams
+from fcdeploy.int8.nodes import output_axis
+from fcdeploy.int8.planning.types import Packed, bits_of
+from fcdeploy.records.plan import QParams
 
 DOMAIN = "com.microsoft"
 # How MatMulNBits computes: 4 rounds activations to bytes, row by row in the blocks of the weights, which costs far less
 # than 4-bit weights do; 1 stays in float, and takes 3 times as long for 4 bits, 80 times for 8 (4096 x 4096, batch 1).
 ACCURACY_LEVEL = 4
-Initializer = Callable[[NDArray[Any], str], ir.Value]
+Initializer = Callable[[NDArray[Any] | ir.TensorProtocol, str], ir.Value]
 
 
 def pack(node: ir.Node, packed: Packed, q: QParams | None, initializer: Initializer) -> None:
@@ -36,41 +37,30 @@ def _blocks(node: ir.Node, packed: Packed, q: QParams, initializer: Initializer)
     """A dense layer to MatMulNBits: the bias is an input of it, because an Add behind it would keep it from fusing."""
     integers, scales = packed.weights[1]
     weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
-    name = weight.name if weight is not None else node.name
-    bits = int(LIMITS[q.dtype][1]).bit_length() + 1
+    assert weight is not None and weight.const_value is not None
+    shape, axis = weight.const_value.shape.numpy(), output_axis(node)
     inputs = [
         node.inputs[0],
-        initializer(packed_bytes(integers, q.block, bits), f"{name}/q"),
-        initializer(scales.astype(np.float32), f"{name}/s"),
+        initializer(integers, f"{weight.name}/q"),
+        initializer(scales, f"{weight.name}/s"),
         *([None, None, bias] if bias is not None else []),
     ]
     _become(node, "MatMulNBits", inputs)
-    numbers = {"K": integers.shape[1], "N": integers.shape[0], "bits": bits, "block_size": q.block}
+    numbers = {"K": int(shape[1 - axis]), "N": int(shape[axis]), "bits": bits_of(q), "block_size": q.block}
     for key, value in {**numbers, "accuracy_level": ACCURACY_LEVEL}.items():
         node.attributes.add(ir.AttrInt64(key, value))
 
 
-def packed_bytes(integers: NDArray[np.integer], block: int, bits: int) -> NDArray[np.uint8]:
-    """(out, in) to (out, blocks, bytes of a block): zero is the middle of the unsigned range, the first weight low."""
-    out, inputs = integers.shape
-    middle = 1 << (bits - 1)
-    raised = np.full((out, -(-inputs // block) * block), middle, np.uint8)
-    raised[:, :inputs] = integers.astype(np.int16) + middle
-    in_blocks = raised.reshape(out, -1, block)
-    return in_blocks if bits == 8 else in_blocks[..., 0::2] | (in_blocks[..., 1::2] << 4)
-
-
 def _dense(node: ir.Node, packed: Packed, initializer: Initializer) -> None:
     """A dense layer to DynamicQuantizeMatMul, whose weight lies as (in, out)."""
-    integers, scale = packed.weights[1]
+    integers, scales = packed.weights[1]
     weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
     name = weight.name if weight is not None else node.name
-    transposed = node.attributes.get_int("transB", 0) == 1
     inputs = [
         node.inputs[0],
-        initializer(np.ascontiguousarray(integers.T if transposed else integers), f"{name}/q"),
-        initializer(scale.astype(np.float32), f"{name}/s"),
-        initializer(np.zeros(len(scale), np.int8), f"{name}/z"),
+        initializer(integers, f"{name}/q"),
+        initializer(scales, f"{name}/s"),
+        initializer(np.zeros(scales.shape.numpy(), np.int8), f"{name}/z"),
         *([bias] if bias is not None else []),
     ]
     _become(node, "DynamicQuantizeMatMul", inputs)
@@ -83,10 +73,9 @@ def _lstm(node: ir.Node, packed: Packed, initializer: Initializer) -> None:
     for index, (integers, scale) in packed.weights.items():
         value = node.inputs[index]
         name = value.name if value is not None else node.name
-        directions = len(integers)
-        given[index] = initializer(np.ascontiguousarray(integers.transpose(0, 2, 1)), f"{name}/q")
-        rows = np.tile(scale.astype(np.float32), (directions, 1))
-        scales += [initializer(rows, f"{name}/s"), initializer(np.zeros(rows.shape, np.int8), f"{name}/z")]
+        given[index] = initializer(integers, f"{name}/q")
+        zeros = np.zeros(scale.shape.numpy(), np.int8)
+        scales += [initializer(scale, f"{name}/s"), initializer(zeros, f"{name}/z")]
     attributes = {key: value for key, value in node.attributes.items() if key != "layout"}
     _become(node, "DynamicQuantizeLSTM", [*given, *scales])
     for attribute in attributes.values():

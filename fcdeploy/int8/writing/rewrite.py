@@ -8,28 +8,28 @@ pattern first, and the answer is the same with graph optimization off.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.quantization import quantize
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.weights import blocks
-from fcdeploy.int8.nodes import data_inputs, is_constant, missing_channels, stored_weights, weight_of
+from fcdeploy.graph.scratch import Scratch
+from fcdeploy.int8.nodes import data_inputs, is_constant, missing_channels, weight_of
 from fcdeploy.int8.planning.types import Packed
-from fcdeploy.int8.planning.weigh import Layer, bias_name
+from fcdeploy.int8.planning.weigh import Layer
+from fcdeploy.int8.writing.constants import byte_constants, store, write_layer
+from fcdeploy.int8.writing.conversions import Conversions, integer_type, producer
+from fcdeploy.int8.writing.hold import hold_floats
 from fcdeploy.int8.writing.pack import DOMAIN, pack
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.tables.operators import operator
 
-LAZY_FROM = 1 << 26  # bytes of a weight
 
-
-def rewrite(model: ir.Model, plan: Plan, layers: Mapping[str, Layer | Packed]) -> None:
-    """Rewrite a prepared model in place.
+def rewrite(
+    model: ir.Model, plan: Plan, layers: Mapping[str, Layer | Packed], *, scratch: Scratch | None = None
+) -> None:
+    """Rewrite a prepared model in place; weights that float nodes store as bytes go into `scratch`, if there is one.
 
     Raises FcdeployError when the plan asks for integers of a tensor for which it has no scale.
     """
@@ -47,14 +47,12 @@ def rewrite(model: ir.Model, plan: Plan, layers: Mapping[str, Layer | Packed]) -
             writer.move(node)
         else:
             if kind == "stored":
-                writer.store(node)
+                store(node, plan.tensors, writer.made, scratch)
             writer.leave(node)
             if isinstance(layer, Packed):
                 writer.pack(node, layer)
     writer.outputs()
-    for node in list(model.graph):
-        if would_be_rounded(node):
-            hold(model.graph, node)
+    hold_floats(model.graph)
     for name in [n for n, v in model.graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
         del model.graph.initializers[name]
     if any(node.domain == DOMAIN for node in model.graph):
@@ -79,12 +77,10 @@ class Writer:
         self.graph = graph
         self.tensors = tensors
         self.names = {value: value.name or "" for node in graph for value in node.outputs}
-        self.taken = {value.name for node in graph for value in node.outputs} | {node.name for node in graph}
-        self.taken |= {*graph.initializers, *(value.name for value in graph.inputs)}
+        self.made = Conversions(graph)
         self.integers: dict[ir.Value, ir.Value] = {}
         self.read_back: dict[ir.Value, ir.Value] = {}
         self.behind: set[ir.Value] = set()  # tensors whose only truth is their integers
-        self.shared: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     def integer(self, node: ir.Node, layer: Layer | None) -> None:
         """A node with an integer kernel: it reads through DequantizeLinear, and QuantizeLinear reads it."""
@@ -98,13 +94,13 @@ class Writer:
         """A node that reads through DequantizeLinear, and QuantizeLinear reads it."""
         data = data_inputs(node, operator(node.op_type, node.domain))
         weight = weight_of(node)
+        more = missing_channels(node) if layer is not None and layer.padded else 0
         for index, value in enumerate(node.inputs):
             if value in data and value is not weight:
-                node.replace_input_with(index, self.dequantized(value, node))
+                read = self._with_channels(value, more, node) if more else self.dequantized(value, node)
+                node.replace_input_with(index, read)
         if weight is not None and layer is not None:
-            if layer.padded:
-                node.replace_input_with(0, self._with_channels(data[0], missing_channels(node), node))
-            self._constants(node, weight, layer)
+            write_layer(node, weight, layer, self.tensors, self.made)
         for output in node.outputs:
             if self.names[output] in self.tensors:
                 self.integers[output] = self._quantize_linear(output, after=node)
@@ -120,10 +116,10 @@ class Writer:
         for index, value in enumerate(node.inputs):
             if value in data:
                 node.replace_input_with(index, self.quantized(value, node))
-        _byte_constants(node, q, self._initializer)
+        byte_constants(node, q, self.made)
         for output in node.outputs:
-            output.name = self._free(f"{output.name}/q")
-            output.type = _tensor_type(q)
+            output.name = self.made.free(f"{output.name}/q")
+            output.type = integer_type(q)
             self.integers[output] = output
             self.behind.add(output)
 
@@ -140,30 +136,9 @@ class Writer:
                     if value in self.behind:
                         inner.replace_input_with(index, self.dequantized(value, node))
 
-    def store(self, node: ir.Node) -> None:
-        """Weights of a float node as bytes that the runtime turns back into floats once, when it loads the model.
-
-        A DequantizeLinear would be run at every inference, and keep the weight from being laid out for the fast kernels.
-        """
-        for index, value, axis in stored_weights(node):
-            q = self.tensors[value.name or ""]
-            tensor = value.const_value
-            assert tensor is not None
-            integers = self._initializer(_stored(tensor, q, axis), f"{value.name}/q")
-            shape = [-1 if i == axis else 1 for i in range(len(tensor.shape))]
-            scale = self._initializer(np.asarray(q.scale, np.float32).reshape(shape), f"{value.name}/s")
-            names = self._free(f"{value.name}/c"), self._free(f"{value.name}/r")
-            cast = ir.node("Cast", [integers], {"to": ir.DataType.FLOAT}, name=names[0])
-            real = ir.node("Mul", [cast.outputs[0], scale], name=names[1])
-            cast.outputs[0].name, real.outputs[0].name = names
-            for result in (cast.outputs[0], real.outputs[0]):
-                result.type = ir.TensorType(ir.DataType.FLOAT)
-            self.graph.insert_before(node, [cast, real])
-            node.replace_input_with(index, real.outputs[0])
-
     def pack(self, node: ir.Node, layer: Packed) -> None:
         """A layer on float activations, as the operator of onnxruntime's own that it becomes."""
-        pack(node, layer, self.tensors[weight.name or ""] if (weight := node.inputs[1]) else None, self._initializer)
+        pack(node, layer, self.tensors[weight.name or ""] if (weight := node.inputs[1]) else None, self.made.constant)
 
     def outputs(self) -> None:
         """Graph outputs keep their names and stay float."""
@@ -172,12 +147,12 @@ class Writer:
                 continue
             name = self.names[value]
             if value.name == name:
-                value.name = self._free(f"{name}/f")
+                value.name = self.made.free(f"{name}/f")
             if value in self.read_back:
                 real = self.read_back[value]
             else:
-                real = self._dequantize_linear(self.integers[value], self.qparams(value), name)
-                self.graph.append(_producer(real))
+                real = self.made.dequantize(self.integers[value], self.qparams(value), name)
+                self.graph.append(producer(real))
                 self.read_back[value] = real
             real.name = name
             real.shape, real.type = value.shape, ir.TensorType(ir.DataType.FLOAT)
@@ -198,7 +173,7 @@ class Writer:
         if value not in self.integers:
             if is_constant(value):
                 integers = quantize(value.const_value.numpy(), self.qparams(value))  # type: ignore[union-attr]
-                self.integers[value] = self._initializer(integers, f"{value.name}/q")
+                self.integers[value] = self.made.constant(integers, f"{value.name}/q")
             else:
                 self.integers[value] = self._quantize_linear(value, before=reader)
         return self.integers[value]
@@ -207,189 +182,38 @@ class Writer:
         """What is read back from the integers of a tensor."""
         if value not in self.read_back:
             name = self.names.get(value, value.name or "")
-            real = self._dequantize_linear(self.quantized(value, reader), self.qparams(value), f"{name}/dq")
-            self.graph.insert_before(reader, _producer(real))
+            real = self.made.dequantize(self.quantized(value, reader), self.qparams(value), f"{name}/dq")
+            self.graph.insert_before(reader, producer(real))
             self.read_back[value] = real
         return self.read_back[value]
 
     def _quantize_linear(
         self, value: ir.Value, *, before: ir.Node | None = None, after: ir.Node | None = None
     ) -> ir.Value:
-        q = self.qparams(value)
-        scale, zero_point = self._scale(q), self._zero_point(q)
-        name = self._free(f"{self.names.get(value, value.name)}/q")
-        result = ir.Value(name=name, shape=value.shape, type=_tensor_type(q))
-        node = ir.Node(_domain(q), "QuantizeLinear", [value, scale, zero_point], outputs=[result], name=name)
+        result = self.made.quantize(value, self.qparams(value), f"{self.names.get(value, value.name)}/q")
         if after is not None:
-            self.graph.insert_after(after, node)
+            self.graph.insert_after(after, producer(result))
         elif before is not None:
-            self.graph.insert_before(before, node)
+            self.graph.insert_before(before, producer(result))
         return result
-
-    def _dequantize_linear(self, integers: ir.Value, q: QParams, name: str, zeros: str = "shared") -> ir.Value:
-        """A DequantizeLinear that is not in the graph yet; its zero point is "shared", its "own", or "none", being 0."""
-        name = self._free(name)
-        real = ir.Value(name=name, shape=integers.shape, type=ir.TensorType(ir.DataType.FLOAT))
-        inputs, axis = [integers, self._scale(q)], {}
-        if q.axis is not None:
-            axis = {"axis": ir.AttrInt64("axis", q.axis)}
-        if zeros == "shared":
-            inputs.append(self._zero_point(q))
-        elif zeros == "own":
-            every = np.zeros(() if q.axis is None else len(q.scale), q.dtype)
-            inputs.append(self._initializer(every, f"{integers.name}z"))
-        ir.Node(_domain(q), "DequantizeLinear", inputs, axis, outputs=[real], name=name)
-        return real
 
     def _with_channels(self, value: ir.Value, more: int, node: ir.Node) -> ir.Value:
         """The image that a convolution reads with `more` channels of zeros behind its own."""
         q, integers = self.qparams(value), self.quantized(value, node)
         name = f"{self.names.get(value, value.name)}/{node.name}"
-        pads = self._initializer(np.array([0, 0, 0, 0, 0, more, 0, 0]), f"{name}/p")
-        wide = self._free(f"{name}/w")
-        wider = ir.Value(name=wide, type=_tensor_type(q))
-        pad = ir.Node("", "Pad", [integers, pads, self._zero_point(q)], outputs=[wider], name=wide)
-        real = self._dequantize_linear(wider, q, f"{name}/dq")
-        self.graph.insert_before(node, [pad, _producer(real)])
+        pads = self.made.constant(np.array([0, 0, 0, 0, 0, more, 0, 0]), f"{name}/p")
+        wide = self.made.free(f"{name}/w")
+        wider = ir.Value(name=wide, type=integer_type(q))
+        pad = ir.Node("", "Pad", [integers, pads, self.made.zero_point(q)], outputs=[wider], name=wide)
+        real = self.made.dequantize(wider, q, f"{name}/dq")
+        self.graph.insert_before(node, [pad, producer(real)])
         return real
-
-    def _constants(self, node: ir.Node, weight: ir.Value, layer: Layer) -> None:
-        """Weight and bias of a layer as integers behind DequantizeLinear."""
-        named: list[tuple[str, NDArray[Any] | ir.LazyTensor, int | None]] = [
-            (weight.name or "", layer.weight, operator(node.op_type).weight)
-        ]
-        if layer.bias is not None:
-            named.append((bias_name(node), layer.bias, operator(node.op_type).bias))
-        for name, integers, index in named:
-            assert index is not None
-            stored = self._initializer(integers, f"{name}/q")
-            # QGemm fuses only where a weight's zero points are given, and shared ones keep onnxruntime from loading the
-            # model under session.x64quantprecision, which gives 8-bit weights that fuse with nothing one of its own, for
-            # all channels, and then cannot run; QLinearConv does without
-            given = name == weight.name and (node.op_type != "Conv" or not layer.fuses)
-            zeros = "own" if given and self.tensors[name].dtype == "int8" else "none"
-            real = self._dequantize_linear(stored, self.tensors[name], f"{name}/dq", zeros)
-            self.graph.insert_before(node, _producer(real))
-            if index >= len(node.inputs):
-                node.resize_inputs(index + 1)
-            node.replace_input_with(index, real)
-
-    def _free(self, name: str) -> str:
-        """The name, or one like it that no node or tensor of the graph has: both kinds must be unique to load."""
-        while name in self.taken:
-            name += "'"
-        self.taken.add(name)
-        return name
-
-    def _scale(self, q: QParams) -> ir.Value:
-        values = np.asarray(q.scale, np.float32)
-        return self._shared(values[0] if q.axis is None else values, "s")
-
-    def _zero_point(self, q: QParams) -> ir.Value:
-        return self._shared(np.array(q.zero_point, q.dtype), "z")
-
-    def _shared(self, array: Any, prefix: str) -> ir.Value:
-        """A small constant that many nodes read, stored once."""
-        array = np.asarray(array)
-        key = (str(array.dtype), array.shape, array.tobytes())
-        if key not in self.shared:
-            self.shared[key] = self._initializer(array, f"{prefix}{len(self.shared)}")
-        return self.shared[key]
-
-    def _initializer(self, made: NDArray[Any] | ir.LazyTensor, name: str) -> ir.Value:
-        name = self._free(name)
-        tensor = made if isinstance(made, ir.LazyTensor) else ir.tensor(made)
-        tensor.name = name
-        shape = ir.Shape(tensor.shape.numpy())
-        value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self.graph.register_initializer(value)
-        return value
-
-
-def _stored(tensor: ir.TensorProtocol, q: QParams, axis: int) -> NDArray[Any] | ir.LazyTensor:
-    """The integers of a weight, some channels at a time; those of a large one are made when they are written."""
-
-    def make() -> NDArray[Any]:
-        result = np.empty(tensor.shape.numpy(), q.dtype)
-        for part, array in blocks(tensor, axis):
-            result[(slice(None),) * axis + (part,)] = quantize(array, replace(q, scale=q.scale[part]))
-        return result
-
-    lazy = ir.LazyTensor(lambda: ir.Tensor(make()), ir.DataType[q.dtype.upper()], ir.Shape(tensor.shape.numpy()))
-    return lazy if tensor.nbytes >= LAZY_FROM else make()
-
-
-def would_be_rounded(node: ir.Node) -> bool:
-    """Whether onnxruntime would take a float layer for an integer one whose weights nobody has quantized yet.
-
-    It does between a DequantizeLinear and a QuantizeLinear, quantizing them with one scale for all channels.  A clip in
-    front of the QuantizeLinear does not keep it from that: it is removed first.
-    """
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-        return False
-    source, weight = (value.producer() if value is not None else None for value in node.inputs[:2])
-    if weight is not None and weight.op_type == "DequantizeLinear":
-        return False
-    readers = node.outputs[0].consumers()
-    while len(readers) == 1 and readers[0].op_type in ("Relu", "Clip"):
-        readers = readers[0].outputs[0].consumers()
-    written = len(readers) == 1 and readers[0].op_type == "QuantizeLinear"
-    return source is not None and source.op_type == "DequantizeLinear" and written
-
-
-def hold(graph: ir.Graph, node: ir.Node) -> None:
-    """Put a LeakyRelu of slope 1, which changes nothing, behind a node; it fuses into the float kernel."""
-    value = node.outputs[0]
-    result = ir.Value(name=value.name, shape=value.shape, type=value.type)
-    value.replace_all_uses_with(result, replace_graph_outputs=True)
-    value.name = f"{result.name}/held"
-    slope = {"alpha": ir.AttrFloat32("alpha", 1.0)}
-    graph.insert_after(node, ir.Node("", "LeakyRelu", [value], slope, outputs=[result], name=f"{node.name}/held"))
-
-
-def _byte_constants(node: ir.Node, q: QParams, initializer: Any) -> None:
-    """Fill value of a Pad and bounds of a Clip, in the integers they now stand among; a Relu becomes such a Clip."""
-    if node.op_type == "Relu":
-        node.op_type = "Clip"
-        node.resize_inputs(2)
-        node.replace_input_with(1, initializer(np.array(q.zero_point, q.dtype), f"{node.outputs[0].name}/low"))
-        return
-    if node.op_type not in ("Pad", "Clip"):
-        return
-    indices = [2] if node.op_type == "Pad" else [1, 2]
-    mode = node.attributes.get("mode")
-    if node.op_type == "Pad" and mode is not None and mode.as_string() != "constant":
-        return
-    for index in indices:
-        value = node.inputs[index] if index < len(node.inputs) else None
-        if value is None and node.op_type == "Clip":
-            continue
-        real = np.zeros((), np.float32) if value is None else value.const_value.numpy().reshape(())  # type: ignore[union-attr]
-        integers = quantize(real, q)
-        if index >= len(node.inputs):
-            node.resize_inputs(index + 1)
-        node.replace_input_with(index, initializer(np.asarray(integers), f"{node.outputs[0].name}/{index}"))
 
 
 def _graphs(attribute: ir.Attr) -> list[ir.Graph]:
     if attribute.type == ir.AttributeType.GRAPH:
         return [attribute.as_graph()]
     return list(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else []
-
-
-def _producer(value: ir.Value) -> ir.Node:
-    node = value.producer()
-    assert node is not None
-    return node
-
-
-def _tensor_type(q: QParams) -> ir.TensorType:
-    return ir.TensorType(ir.DataType[q.dtype.upper()])
-
-
-def _domain(q: QParams) -> str:
-    """Whose Q/DQ it is: ONNX's own takes 16 bits from opset 21 on only, onnxruntime's in any."""
-    return DOMAIN if q.dtype == "int16" else ""
 
 
 def _key(q: QParams) -> tuple[str, tuple[float, ...], int]:

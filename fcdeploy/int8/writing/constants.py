@@ -1,0 +1,100 @@
+"""What is constant, as integers: weights and biases of layers, weights that float nodes only store, bounds and fills."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.arithmetic.quantization import quantize
+from fcdeploy.graph.scratch import Scratch, kept
+from fcdeploy.graph.weights import blocks
+from fcdeploy.int8.nodes import stored_weights
+from fcdeploy.int8.planning.weigh import Layer, bias_name
+from fcdeploy.int8.writing.conversions import Conversions, producer
+from fcdeploy.records.plan import QParams
+from fcdeploy.tables.operators import operator
+
+Tensors = Mapping[str, QParams]
+
+
+def write_layer(node: ir.Node, weight: ir.Value, layer: Layer, tensors: Tensors, made: Conversions) -> None:
+    """Weight and bias of a layer as integers behind DequantizeLinear."""
+    named: list[tuple[str, NDArray[Any] | ir.TensorProtocol, int | None]] = [
+        (weight.name or "", layer.weight, operator(node.op_type).weight)
+    ]
+    if layer.bias is not None:
+        named.append((bias_name(node), layer.bias, operator(node.op_type).bias))
+    for name, integers, index in named:
+        assert index is not None
+        stored = made.constant(integers, f"{name}/q")
+        # QGemm fuses only where a weight's zero points are given, and shared ones keep onnxruntime from loading the
+        # model under session.x64quantprecision, which gives 8-bit weights that fuse with nothing one of its own, for
+        # all channels, and then cannot run; QLinearConv does without
+        given = name == weight.name and (node.op_type != "Conv" or not layer.fuses)
+        zeros = "own" if given and tensors[name].dtype == "int8" else "none"
+        real = made.dequantize(stored, tensors[name], f"{name}/dq", zeros)
+        made.graph.insert_before(node, producer(real))
+        if index >= len(node.inputs):
+            node.resize_inputs(index + 1)
+        node.replace_input_with(index, real)
+
+
+def store(node: ir.Node, tensors: Tensors, made: Conversions, scratch: Scratch | None) -> None:
+    """Weights of a float node as bytes that the runtime turns back into floats once, when it loads the model.
+
+    A DequantizeLinear would be run at every inference, and keep the weight from being laid out for the fast kernels.
+    """
+    for index, value, axis in stored_weights(node):
+        q, tensor = tensors[value.name or ""], value.const_value
+        assert tensor is not None
+        key = ("stored", q.dtype, q.zero_point, np.asarray(q.scale))
+        (stored,) = kept(scratch, tensor, key, partial(_integers, tensor, q, axis))
+        integers = made.constant(stored, f"{value.name}/q")
+        shape = [-1 if i == axis else 1 for i in range(len(tensor.shape))]
+        scale = made.constant(np.asarray(q.scale, np.float32).reshape(shape), f"{value.name}/s")
+        names = made.free(f"{value.name}/c"), made.free(f"{value.name}/r")
+        cast = ir.node("Cast", [integers], {"to": ir.DataType.FLOAT}, name=names[0])
+        real = ir.node("Mul", [cast.outputs[0], scale], name=names[1])
+        cast.outputs[0].name, real.outputs[0].name = names
+        for result in (cast.outputs[0], real.outputs[0]):
+            result.type = ir.TensorType(ir.DataType.FLOAT)
+        made.graph.insert_before(node, [cast, real])
+        node.replace_input_with(index, real.outputs[0])
+
+
+def _integers(tensor: ir.TensorProtocol, q: QParams, axis: int) -> tuple[NDArray[Any]]:
+    """The integers of a weight, some channels at a time."""
+    result = np.empty(tensor.shape.numpy(), q.dtype)
+    for part, array in blocks(tensor, axis):
+        result[(slice(None),) * axis + (part,)] = quantize(array, replace(q, scale=q.scale[part]))
+    return (result,)
+
+
+def byte_constants(node: ir.Node, q: QParams, made: Conversions) -> None:
+    """Fill value of a Pad and bounds of a Clip, in the integers they now stand among; a Relu becomes such a Clip."""
+    if node.op_type == "Relu":
+        node.op_type = "Clip"
+        node.resize_inputs(2)
+        node.replace_input_with(1, made.constant(np.array(q.zero_point, q.dtype), f"{node.outputs[0].name}/low"))
+        return
+    if node.op_type not in ("Pad", "Clip"):
+        return
+    indices = [2] if node.op_type == "Pad" else [1, 2]
+    mode = node.attributes.get("mode")
+    if node.op_type == "Pad" and mode is not None and mode.as_string() != "constant":
+        return
+    for index in indices:
+        value = node.inputs[index] if index < len(node.inputs) else None
+        if value is None and node.op_type == "Clip":
+            continue
+        real = np.zeros((), np.float32) if value is None else value.const_value.numpy().reshape(())  # type: ignore[union-attr]
+        integers = quantize(real, q)
+        if index >= len(node.inputs):
+            node.resize_inputs(index + 1)
+        node.replace_input_with(index, made.constant(np.asarray(integers), f"{node.outputs[0].name}/{index}"))

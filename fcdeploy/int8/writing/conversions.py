@@ -1,0 +1,96 @@
+"""What is put into a graph to convert tensors: QuantizeLinear, DequantizeLinear, and the constants that they read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.int8.writing.pack import DOMAIN
+from fcdeploy.records.plan import QParams
+
+
+class Conversions:
+    """New nodes and constants of one graph, under names that are free in it; small constants are stored once."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self.taken = {value.name for node in graph for value in node.outputs} | {node.name for node in graph}
+        self.taken |= {*graph.initializers, *(value.name for value in graph.inputs)}
+        self.shared: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+
+    def free(self, name: str) -> str:
+        """The name, or one like it that no node or tensor of the graph has: both kinds must be unique to load."""
+        while name in self.taken:
+            name += "'"
+        self.taken.add(name)
+        return name
+
+    def constant(self, made: NDArray[Any] | ir.TensorProtocol, name: str) -> ir.Value:
+        """An initializer."""
+        name = self.free(name)
+        tensor = ir.tensor(made) if isinstance(made, np.ndarray) else made
+        tensor.name = name
+        shape = ir.Shape(tensor.shape.numpy())
+        value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.graph.register_initializer(value)
+        return value
+
+    def scale(self, q: QParams) -> ir.Value:
+        values = np.asarray(q.scale, np.float32)
+        return self._once(values[0] if q.axis is None else values, "s")
+
+    def zero_point(self, q: QParams) -> ir.Value:
+        return self._once(np.array(q.zero_point, q.dtype), "z")
+
+    def quantize(self, value: ir.Value, q: QParams, name: str) -> ir.Value:
+        """The integers that a new QuantizeLinear writes, which is not in the graph yet."""
+        name = self.free(name)
+        result = ir.Value(name=name, shape=value.shape, type=integer_type(q))
+        inputs = [value, self.scale(q), self.zero_point(q)]
+        ir.Node(_domain(q), "QuantizeLinear", inputs, outputs=[result], name=name)
+        return result
+
+    def dequantize(self, integers: ir.Value, q: QParams, name: str, zeros: str = "shared") -> ir.Value:
+        """What a new DequantizeLinear writes, which is not in the graph yet.
+
+        Its zero point is "shared", its "own", or "none", being 0.
+        """
+        name = self.free(name)
+        real = ir.Value(name=name, shape=integers.shape, type=ir.TensorType(ir.DataType.FLOAT))
+        inputs, axis = [integers, self.scale(q)], {}
+        if q.axis is not None:
+            axis = {"axis": ir.AttrInt64("axis", q.axis)}
+        if zeros == "shared":
+            inputs.append(self.zero_point(q))
+        elif zeros == "own":
+            every = np.zeros(() if q.axis is None else len(q.scale), q.dtype)
+            inputs.append(self.constant(every, f"{integers.name}z"))
+        ir.Node(_domain(q), "DequantizeLinear", inputs, axis, outputs=[real], name=name)
+        return real
+
+    def _once(self, array: Any, prefix: str) -> ir.Value:
+        """A small constant that many nodes read, stored once."""
+        array = np.asarray(array)
+        key = (str(array.dtype), array.shape, array.tobytes())
+        if key not in self.shared:
+            self.shared[key] = self.constant(array, f"{prefix}{len(self.shared)}")
+        return self.shared[key]
+
+
+def producer(value: ir.Value) -> ir.Node:
+    """The node that writes a tensor."""
+    node = value.producer()
+    assert node is not None
+    return node
+
+
+def integer_type(q: QParams) -> ir.TensorType:
+    return ir.TensorType(ir.DataType[q.dtype.upper()])
+
+
+def _domain(q: QParams) -> str:
+    """Whose Q/DQ it is: ONNX's own takes 16 bits from opset 21 on only, onnxruntime's in any."""
+    return DOMAIN if q.dtype == "int16" else ""
