@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import fails
@@ -70,6 +74,77 @@ def test_what_a_worker_prints_does_not_get_between(capfd: pytest.CaptureFixture[
 
 def test_another_kind_of_cluster_is_refused() -> None:
     with fails("--cluster 'spark' is of no kind that is known, expected ray", "--cluster ray"), crew(cluster="spark"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("who", "most"),
+    [
+        ({"workers": 0}, 256),
+        ({"workers": -1}, 256),
+        ({"workers": 10**9}, 256),
+        ({"workers": 257, "cluster": "ray"}, 256),
+        ({"workers": 10_001, "cluster": "ray:127.0.0.1:6379"}, 10_000),
+    ],
+)
+def test_numbers_of_workers_that_make_no_sense(who: dict[str, Any], most: int) -> None:
+    with fails(f"number of workers {who['workers']} is out of range, expected 1 to {most}", "--workers "), crew(**who):
+        pass
+
+
+@contextmanager
+def answering(reply: bytes | None) -> Iterator[int]:
+    """A port where each caller is told the same; None: nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            line, _ = server.accept()
+            with line:
+                line.recv(100)
+                if reply is None:
+                    line.recv(100)  # until the caller has had enough
+                else:
+                    line.sendall(reply)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(20)
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "something else answers there"),
+        (b"", "something else answers there"),
+        (None, "timed out"),
+    ],
+)
+def test_something_else_at_the_address_of_a_cluster(
+    reply: bytes | None, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setattr("fcdeploy.runtime.cluster.PATIENCE", 0.5)
+    with (
+        answering(reply) as port,
+        fails(f"no Ray at 127.0.0.1:{port}: {why}", "ray start --head"),
+        crew(cluster=f"ray:127.0.0.1:{port}"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("nowhere", "Ray's address 'nowhere' is not of the form HOST:PORT"),
+        (":6379", "Ray's address ':6379' is not of the form HOST:PORT"),
+        ("host:99999", "Ray's address 'host:99999' is not of the form HOST:PORT"),
+        ("127.0.0.1:1", "no Ray at 127.0.0.1:1: "),
+    ],
+)
+def test_addresses_of_no_cluster(address: str, message: str) -> None:
+    pytest.importorskip("ray")
+    with fails(message), crew(cluster=f"ray:{address}"):
         pass
 
 

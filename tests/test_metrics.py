@@ -51,6 +51,18 @@ def test_sqnr_and_cosine_are_their_definitions(fq) -> None:
     assert found.largest == max(abs(float(a) - float(b)) for a, b in zip(f.flat, q.flat, strict=True))
 
 
+@given(st.integers(1, 40), st.sampled_from([1, 2, 7, 129, 1000]), st.data())
+def test_fidelity_has_the_same_bits_however_samples_are_cut_into_batches(count, size, data) -> None:
+    random = np.random.default_rng(data.draw(st.integers(0, 99)))
+    f, q = random.normal(size=(2, count, size)).astype(np.float32)
+    found = Fidelity()
+    for i in range(count):
+        found = found + fidelity(f[i], q[i])
+    cut = data.draw(st.integers(0, count))
+    rows = [metrics.fidelity_rows(f[part], q[part]) for part in (slice(cut), slice(cut, None))]
+    assert metrics.added(metrics.added(Fidelity(), rows[0]), rows[1]) == found
+
+
 @given(pairs, pairs)
 def test_fidelity_of_two_halves_adds(one, other) -> None:
     both = fidelity(*(np.concatenate([a.ravel(), b.ravel()]) for a, b in zip(one, other, strict=True)))

@@ -328,3 +328,19 @@ def test_commands_draw(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyP
     assert main([command, *(["q.onnx", "--against"] if command == "validate" else []), "net.onnx", "--data", "d.npz",
                  "--seed", "5", *(["--int8", "-o", "r.onnx"] if command == "quantize" else [])]) == 2  # fmt: skip
     assert "error: seed 5 draws samples, but not how many" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("count", "batch", "block"), [(23, None, 5), (23, None, 40), (24, 2, 6), (8, 4, 4)])
+@pytest.mark.parametrize("of", [1, 2, 3, 9])
+def test_blocks_are_dealt_out_in_turn_and_no_batch_spans_two(
+    count: int, batch: int | None, block: int, of: int
+) -> None:
+    expected = [list(range(count))[at : at + block] for at in range(0, count, block)]
+    for index in range(of):
+        shard = numbered(count, batch=batch).shard(index, of, block)
+        assert values(shard) == list(chain(*expected[index::of]))
+        assert shard.count == len(values(shard))
+        assert [shard.rank(n + 1) for n in range(len(values(shard)))] == [n + 1 for n in values(shard)]
+        groups = [[int(value) for value in group.inputs["x"][:, 0]] for group in batches(shard, batch or 4)]
+        assert list(chain(*groups)) == values(shard)
+        assert all(group[0] // block == group[-1] // block for group in groups)

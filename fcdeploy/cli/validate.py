@@ -33,6 +33,8 @@ from fcdeploy.cli import options
 @click.option("--limit", "--samples", "limit", type=options.COUNT, metavar="N", help="Take the first N samples.")
 @options.seed_option
 @options.preprocess_option
+@options.workers_option
+@options.cluster_option
 @options.json_option
 def command(
     int8: Path,
@@ -45,6 +47,8 @@ def command(
     limit: int | None,
     seed: int | None,
     preprocess: Path | None,
+    workers: int | None,
+    cluster: str | None,
     as_json: bool,
 ) -> None:
     """Compare an int8 model with the float model it was made from, on the same samples.
@@ -67,6 +71,8 @@ def command(
             limit=limit,
             seed=seed,
             preprocess=preprocess,
+            workers=workers,
+            cluster=cluster,
             on_step=on_step,
         )
     console.show(report, as_json=as_json)

@@ -1,6 +1,7 @@
 """Two models, the same samples: what is kept of the outputs, one batch at a time.
 
-Memory holds one batch, running sums, and a few figures per sample.
+Memory holds one batch, running sums, and a few figures per sample.  Sums are taken sample by sample, so that batches
+make no difference to a bit of them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Answers:
 
     metric: Metric | None
     decision: Decision | None
+    other_labels: tuple[str, ...] = ()
     fidelity: dict[str, Fidelity] = field(default_factory=dict)
     samples: int = 0
     float_figures: list[NDArray[np.float64]] = field(default_factory=list)
@@ -44,25 +46,31 @@ class Answers:
     equal: list[NDArray[np.float64]] = field(default_factory=list)  # (n, 2): equal decisions, decisions
     classes: list[NDArray[np.int64]] = field(default_factory=list)  # (n, 3): label, float's answer, int8's answer
     spread: Spread | None = None
-    other_labels: tuple[str, ...] = ()
+
+    def extend(self, later: Answers) -> None:
+        """With the answers on the samples that follow."""
+        self.samples += later.samples
+        for name, sums in later.fidelity.items():
+            self.fidelity[name] = self.fidelity.get(name, Fidelity()) + sums
+        self.float_figures += later.float_figures
+        self.int8_figures += later.int8_figures
+        self.equal += later.equal
+        self.classes += later.classes
+        self.spread = _spread(self.spread, later.spread)
 
 
-def compare(
-    reference: Session, other: Session, data: Iterable[Batch], choose: Choose, on_step: OnStep, total: int | None
-) -> Answers:
-    """Run both models over the data. Outputs must be finite and of equal shapes, or FcdeployError names the sample."""
-    answers: Answers | None = None
-    for batch in data:
-        f, q = run(reference, batch, "float"), run(other, batch, "int8")
-        _check_shapes(f, q)
-        if answers is None:
-            answers = Answers(*choose(f, batch.labels))
-            read = answers.metric.label if answers.metric else None
-            answers.other_labels = tuple(name for name in batch.labels if read and name != read)
-        add(answers, f, q, batch)
-        on_step("comparing", answers.samples, total)
-    assert answers is not None  # a source without samples is an error of its own
-    return answers
+def begun(choose: Choose, outputs: Arrays, labels: Arrays) -> Answers:
+    """No answers yet: what will be kept of them, by the float outputs and the labels of the first batch."""
+    metric, decision = choose(outputs, labels)
+    read = metric.label if metric else None
+    return Answers(metric, decision, tuple(name for name in labels if read and name != read))
+
+
+def outputs_of(reference: Session, other: Session, batch: Batch) -> tuple[Arrays, Arrays]:
+    """What both models answer. Outputs must be finite and of equal shapes, or FcdeployError names the sample."""
+    f, q = run(reference, batch, "float"), run(other, batch, "int8")
+    _check_shapes(f, q)
+    return f, q
 
 
 def kernels(int8: Path, data: Iterable[Batch], on_step: OnStep, total: int | None) -> dict[str, Fidelity]:
@@ -78,7 +86,7 @@ def kernels(int8: Path, data: Iterable[Batch], on_step: OnStep, total: int | Non
             f = run(session, batch, "int8")
             for name in f:
                 if f[name].dtype.kind == "f":
-                    sums[index][name] = sums[index].get(name, Fidelity()) + fidelity(f[name], q[name])
+                    sums[index][name] = _sums(sums[index].get(name), f[name], q[name], len(batch))
         done += len(batch)
         on_step("kernels", done, total)
     return {name: min(sums[0][name], sums[1][name], key=lambda one: one.sqnr_db) for name in sums[0]}
@@ -135,10 +143,10 @@ def by_layer(
 
 
 def add(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
-    """What two models answered on one batch, in place."""
+    """The answers to a batch: float's and int8's."""
     for name in f:
         if f[name].dtype.kind == "f":
-            answers.fidelity[name] = answers.fidelity.get(name, Fidelity()) + fidelity(f[name], q[name])
+            answers.fidelity[name] = _sums(answers.fidelity.get(name), f[name], q[name], len(batch))
     answers.samples += len(batch)
     metric, decision, n = answers.metric, answers.decision, len(batch)
     one = other = None
@@ -160,19 +168,26 @@ def add(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
         label = batch.labels[metric.label].reshape(n)
         answers.classes.append(np.stack([label, one, other], axis=1).astype(np.int64))
     if metric.name == "regression" and metric.label:
-        answers.spread = _spread(answers.spread, batch.labels[metric.label])
+        for label in batch.labels[metric.label]:
+            answers.spread = _spread(answers.spread, metrics.spread(label[None]))
 
 
-def _spread(sofar: Spread | None, labels: Array) -> Spread | None:
+def _sums(sofar: Fidelity | None, reference: Array, approximation: Array, count: int) -> Fidelity:
+    """With a batch of so many samples, one after the other; an output without an axis of them is taken whole."""
+    if reference.ndim and len(reference) == count:
+        return metrics.added(sofar or Fidelity(), metrics.fidelity_rows(reference, approximation))
+    return (sofar or Fidelity()) + fidelity(reference, approximation)
+
+
+def _spread(sofar: Spread | None, new: Spread | None) -> Spread | None:
     """Labels of varying shape have no columns, and so no spread around the columns' means: NaN from there on."""
-    new = metrics.spread(labels)
-    if sofar is None:
-        return new
+    if sofar is None or new is None:
+        return new or sofar
     return sofar + new if sofar.mean.shape == new.mean.shape else Spread(1, np.full(1, np.nan), np.full(1, np.nan))
 
 
 def run(session: Session, batch: Batch, which: str) -> Arrays:
-    """A model's outputs by name. Raises FcdeployError where they are not finite."""
+    """All outputs of one of the models; they must be finite, or FcdeployError names the sample."""
     outputs = _all(session, batch)
     for name, value in outputs.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():

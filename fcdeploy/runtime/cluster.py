@@ -12,12 +12,14 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
 
@@ -28,6 +30,10 @@ Work = Callable[[Any], Iterator[Any]]
 Found = Iterator[tuple[int, Any]]
 CHILD = "from fcdeploy.runtime.cluster import child; child()"
 KINDS = "ray, or ray:ADDRESS for a cluster that runs already"
+MOST_PROCESSES, MOST_TASKS = 256, 10_000  # each process holds Python, onnxruntime and a model
+PATIENCE = 5.0  # seconds for a cluster to answer; Ray itself would ask again for ever
+# What an HTTP/2 client says first (RFC 9113, section 3.4), and the type of the frame that any server answers with.
+PREFACE, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), 4
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,13 @@ def crew(workers: int | None = None, cluster: str | None = None) -> Iterator[Cre
     """`workers` processes, 1 being this one; or with `cluster` "ray" or "ray:ADDRESS" as many tasks, by default one a CPU.
 
     The processes, and a Ray that was started here, are gone when the block ends.  Raises FcdeployError for a cluster
-    of another kind, and when Ray is not installed or cannot be reached.
+    of another kind, when Ray is not installed or cannot be reached, and for a number of workers that makes no sense.
     """
+    most = MOST_TASKS if cluster and ":" in cluster else MOST_PROCESSES
+    if workers is not None and not 1 <= workers <= most:
+        raise FcdeployError(
+            f"number of workers {workers} is out of range, expected 1 to {most}", f"--workers {usable_cores()}"
+        )
     if cluster is not None:
         kind, _, address = cluster.partition(":")
         if kind != "ray":
@@ -159,6 +170,16 @@ def _guarded(work: Work, shard: Any) -> Iterator[tuple[str, Any]]:
         yield "failed", (text, "run without --workers and --cluster, with FCDEPLOY_DEBUG=1, to see where")
 
 
+def _in_folder(folder: str, work: Work, shard: Any) -> Iterator[tuple[str, Any]]:
+    """As `_guarded`, with relative paths meaning what they mean where the command runs."""
+    if not Path(folder).is_dir():
+        where = f"folder {folder!r} of the command is not on machine {socket.gethostname()!r} of the cluster"
+        yield "failed", (where, "let all machines see the same files")
+        return
+    with chdir(folder):
+        yield from _guarded(work, shard)
+
+
 def _end(code: int) -> str:
     if code >= 0:
         return f"ended with exit code {code}"
@@ -180,6 +201,8 @@ def _ray(address: str | None, workers: int | None) -> Iterator[tuple[Any, int]]:
     if ray.is_initialized():
         yield ray, int(ray.cluster_resources().get("CPU", 1))
         return
+    if address:
+        _knock(address)
     where: dict[str, Any] = (
         {"address": address} if address else {"address": "local", "num_cpus": workers or usable_cores()}
     )
@@ -192,15 +215,36 @@ def _ray(address: str | None, workers: int | None) -> Iterator[tuple[Any, int]]:
             f"no Ray at {address or 'this machine'}: {first_line(error)}", "ray status; ray:ADDRESS is HOST:PORT"
         ) from error
     try:
-        yield ray, int(ray.cluster_resources().get("CPU", 1))
+        cpus = int(ray.cluster_resources().get("CPU", 0))
+        if not cpus:
+            raise FcdeployError(f"Ray at {address or 'this machine'} has no CPU, expected one or more", "ray status")
+        yield ray, cpus
     finally:
         ray.shutdown()
 
 
+def _knock(address: str) -> None:
+    """Raise FcdeployError unless something that speaks HTTP/2, as Ray's gRPC does, answers soon at HOST:PORT."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise FcdeployError(f"Ray's address {address!r} is not of the form HOST:PORT", "--cluster ray:10.0.0.5:6379")
+    hint = "ray status shows the address of a cluster; ray start --head --port 6379 starts one"
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), PATIENCE) as line:
+            line.sendall(PREFACE)
+            answer = line.recv(9)
+    except OSError as error:
+        raise FcdeployError(f"no Ray at {address}: {first_line(error)}", hint) from error
+    if len(answer) < 4 or answer[3] != SETTINGS:
+        raise FcdeployError(f"no Ray at {address}: something else answers there", hint)
+
+
 def _on_ray(ray: Any, work: Work, shards: Sequence[Any]) -> Found:
     """A task for each shard, of one CPU, which streams what it finds."""
-    task = ray.remote(_guarded).options(num_returns="streaming", num_cpus=1, max_retries=0)
-    streams = {task.remote(work, shard): index for index, shard in enumerate(shards)}
+    task = ray.remote(_in_folder).options(num_returns="streaming", num_cpus=1, max_retries=0)
+    streams = {task.remote(str(Path.cwd()), work, shard): index for index, shard in enumerate(shards)}
     try:
         while streams:
             (stream, *_), _ = ray.wait(list(streams), num_returns=1)

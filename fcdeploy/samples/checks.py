@@ -5,7 +5,7 @@ Every message names the input, the sample, the value and what the model wants.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import ml_dtypes
@@ -123,7 +123,7 @@ def label(name: str, value: Any, place: str, source: str) -> Array:
     return array
 
 
-def same_labels(expected: set[str], labels: Mapping[str, Array], place: str, source: str) -> None:
+def same_labels(expected: Set[str], labels: Mapping[str, Array], place: str, source: str) -> None:
     """All samples carry the labels that the first one has."""
     if set(labels) != expected:
         has, first = listed(sorted(labels)) or "none", listed(sorted(expected)) or "none"

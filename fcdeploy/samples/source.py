@@ -63,7 +63,8 @@ class Source:
     does not fit, and when there is none at all; with `on_bad` it tells that of the sample and goes on.
 
     Which samples: of the whole source the first `limit`, or those at the positions `chosen` (ascending); of these the
-    shard `part` = (index, of how many); of these not the first `passed`.
+    shard `part` = (index, of how many), dealt out `block` at a time; of these not the first `passed`.
+    All carry the same labels: those named `labels`, or what the first one has.
     """
 
     name: str
@@ -74,46 +75,66 @@ class Source:
     limit: int | None = None
     chosen: NDArray[np.int64] | None = None
     part: tuple[int, int] = (0, 1)
+    block: int | None = None
     on_bad: Callable[[Bad], None] | None = None
     passed: int = 0
+    labels: frozenset[str] | None = None
 
     def __iter__(self) -> Iterator[Sample]:
-        label_names: set[str] | None = None
+        label_names = self.labels
+        taken = False
         first_bad: FcdeployError | None = None
         for position, place, load in self._taken():
             try:
                 inputs, labels = checks.fit(load(), self.inputs, place, self.name)
-                checks.same_labels(set(labels) if label_names is None else label_names, labels, place, self.name)
+                checks.same_labels(frozenset(labels) if label_names is None else label_names, labels, place, self.name)
             except FcdeployError as error:
                 if self.on_bad is None:
                     raise
                 self.on_bad(Bad(position, f"{self.name}, {place}", error.message))
                 first_bad = first_bad or error
                 continue
-            label_names = set(labels)
+            label_names, taken = frozenset(labels), True
             yield Sample(f"{self.name}, {place}", inputs, labels)
-        if first_bad and label_names is None and self.part == (0, 1) and not self.passed:
+        if first_bad and not taken and self.part == (0, 1) and not self.passed:
             raise FcdeployError(f"no sample of {self.name} can be used, the first: {first_bad.message}", first_bad.hint)
 
-    def shard(self, index: int, of: int) -> Source:
+    def shard(self, index: int, of: int, block: int | None = None) -> Source:
         """The `index`-th of `of` parts, which together hold every sample once: samples index, index + of, ...
 
-        A model that insists on its batch gets whole batches: every `of`-th batch.  What other shards take is not
-        decoded here.  A shard may be empty, and a shard can be cut again.
+        With `block` every `of`-th block of so many samples, and no batch spans two of them; a model that insists on its
+        batch gets whole batches.  What other shards take is not decoded here.  A shard may be empty, and can be cut
+        again.
         """
         assert 0 <= index < of
+        assert block is None or self.part == (0, 1)
         first, step = self.part
-        part = replace(self, part=(first + step * index, step * of))
+        part = replace(self, part=(first + step * index, step * of), block=block or self.block)
         if self.count is None:
             return part
-        size = fixed_batch(self.inputs) or 1
+        size = part.dealt
         whole, rest = divmod(self.count, size)
         mine = len(range(index, whole, of))
         return replace(part, count=mine * size + (rest if whole % of == index else 0))
 
+    @property
+    def dealt(self) -> int:
+        """How many consecutive samples stay together when shards are cut."""
+        return self.block or fixed_batch(self.inputs) or 1
+
+    def rank(self, own: int) -> int:
+        """How many samples the whole holds up to the `own`-th of this shard."""
+        index, of = self.part
+        blocks, rest = divmod(self.passed + own - 1, self.dealt)
+        return (blocks * of + index) * self.dealt + rest + 1
+
     def after(self, passed: int) -> Source:
         """Without its first `passed` samples, which are not loaded; `count` stays that of all."""
         return replace(self, passed=self.passed + passed)
+
+    def labelled_as(self, labels: frozenset[str] | None) -> Source:
+        """The same samples, each of which must have these labels; None: those of the first one."""
+        return replace(self, labels=labels)
 
     def first(self, limit: int) -> Source:
         """The first so many samples."""
@@ -132,7 +153,7 @@ class Source:
 
     def _taken(self) -> Iterator[tuple[int, str, Load]]:
         """Position in the whole, name and load of every sample that is this source's to give."""
-        size = fixed_batch(self.inputs) or 1
+        size = self.dealt
         index, of = self.part
         wanted = iter(counting() if self.chosen is None else self.chosen.tolist())
         at, rank = next(wanted, -1), 0
@@ -191,16 +212,17 @@ def batch_size(inputs: Sequence[TensorSpec], wanted: int) -> int:
 
 
 def batches(source: Source, size: int) -> Iterator[Batch]:
-    """Group consecutive samples of equal shapes, at most `size` at a time.
+    """Group consecutive samples of equal shapes and of one block, at most `size` at a time.
 
-    The last group, and one before a change of shape, may be smaller; for a model that insists on its batch that is
+    The last group, and one before a change of shape or block, may be smaller; for a model that insists on its batch that is
     an error, since such a batch could not run.
     """
     fixed = fixed_batch(source.inputs)
     group: list[Sample] = []
     seen = 0
     for sample in source:
-        if group and (len(group) == size or _shapes(sample) != _shapes(group[0])):
+        whole = len(group) == size or (source.block and seen % source.block == 0)
+        if group and (whole or _shapes(sample) != _shapes(group[0])):
             _check_full(group, fixed, seen, source)
             yield _stack(group)
             group = []
@@ -213,7 +235,7 @@ def batches(source: Source, size: int) -> Iterator[Batch]:
 
 def _check_full(group: list[Sample], fixed: int | None, seen: int, source: Source) -> None:
     if fixed and len(group) % fixed:
-        error = checks.ragged(fixed, seen, len(group), source.name)
+        error = checks.ragged(fixed, source.rank(seen), len(group), source.name)
         if source.on_bad is not None:  # the first so many may hold bad ones again
             error.hint = f"repair or remove the bad samples of {source.name}: this model takes whole batches only"
         raise error

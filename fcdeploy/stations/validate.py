@@ -4,64 +4,38 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, model_hash, read_model
+from fcdeploy.graph.model import files_of, input_specs, is_quantized, model_hash, output_specs, read_model
 from fcdeploy.prepare import prepare
 from fcdeploy.proof import layers as tensors
 from fcdeploy.proof import scores
-from fcdeploy.proof.compare import Answers, Arrays, LayerSums, by_layer, compare, kernels
+from fcdeploy.proof.compare import Answers, LayerSums, by_layer, kernels
+from fcdeploy.proof.data import Data, open_data
 from fcdeploy.proof.layers import Layer
 from fcdeploy.proof.loss import Loss, agreement, confusion, loss_of, regression
 from fcdeploy.proof.pair import check_same_ends, is_probability
 from fcdeploy.proof.same_data import same_data as watched
-from fcdeploy.proof.scores import Decision, Metric
+from fcdeploy.proof.scores import Metric
+from fcdeploy.proof.sharded import Job, answer_all
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
-from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.cluster import crew
 from fcdeploy.runtime.trust import refuse_untrusted
-from fcdeploy.samples import Batch, batch_size, batches, open_source
 from fcdeploy.samples.checks import listed
 
 FEW = 192  # samples for the looks at kernels and layers, which are sums over many values
-MOST_BATCH = 32
-BATCH_BYTES = 8 << 20  # of inputs in one batch; activations are a multiple of it
 LAYER_BATCH, LAYER_BYTES = 8, 1 << 20  # every activation of a batch is in memory at once there
 CLEAN_KERNELS_DB = 38.0  # rounding ties alone leave 40 to 49 dB on clean networks
 SHOWN_CLASSES, SHOWN_LAYERS = 12, 20
 NO_METRIC = "the data have no labels, and no output makes decisions"
 WIDE_POINTS = 2.0  # an interval wider than that does not tell one percentage point from none
-
-
-@dataclass(frozen=True)
-class Data:
-    """Where the samples come from; `sample_bytes` is what the first one takes."""
-
-    data: str | Path
-    inputs: Sequence[TensorSpec]
-    limit: int | None
-    seed: int | None
-    preprocess: Path | None
-    sample_bytes: int
-    count: int | None
-
-    def read(self, most: int | None = None, size: int = MOST_BATCH, budget: int = BATCH_BYTES) -> Iterator[Batch]:
-        """Batches of at most `size` samples and `budget` bytes; of the first `most` samples, but at least one batch."""
-        size = batch_size(self.inputs, max(1, min(size, budget // max(1, self.sample_bytes))))
-        fixed = batch_size(self.inputs, 1)
-        wanted = [n for n in (most and max(fixed, most - most % fixed), self.limit) if n is not None]
-        most = min(wanted, default=None)
-        source = open_source(self.data, self.inputs, limit=most, seed=self.seed, preprocess=self.preprocess)
-        return batches(source, size)
-
-    def total(self, most: int) -> int | None:
-        return None if self.count is None else min(self.count, most)
 
 
 def validate(
@@ -76,6 +50,8 @@ def validate(
     limit: int | None = None,
     seed: int | None = None,
     preprocess: Path | str | None = None,
+    workers: int | None = None,
+    cluster: str | None = None,
     on_step: OnStep | None = None,
 ) -> Report:
     """Compare an int8 model with the float model it was made from, sample by sample.
@@ -85,6 +61,7 @@ def validate(
     `max_drop` is the largest drop that passes, in percentage points; for `regression` the rise of the RMSE, in the
     labels' unit; for a function that scores other than 0 and 1, in its unit.  `layers` adds the SQNR of every integer
     tensor, on the first 192 samples.  Samples that the int8 model was calibrated on are refused, but for `same_data`.
+    `workers` (processes) and `cluster` ("ray" or "ray:ADDRESS") share the samples out, and change no figure.
     Raises FcdeployError where models, data or labels do not fit each other.
     """
     if max_drop is not None and not max_drop >= 0:
@@ -99,13 +76,17 @@ def validate(
             f"{against.name!r} is quantized and {int8.name!r} is not, expected it the other way round",
             f"fcdeploy validate {against} --against {int8} --data DATA",
         )
-    samples = _data(data, input_specs(float_model), limit, seed, Path(preprocess) if preprocess else None)
-
-    def choose(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, Decision | None]:
-        return _choose(metric, outputs, labels, lambda name: is_probability(float_model, name))
-
-    seen = watched(int8_model, int8.name, allowed=same_data)
-    answers = compare(Session(against), Session(int8), seen.watch(samples.read()), choose, step, samples.count)
+    samples = open_data(data, input_specs(float_model), limit, seed, Path(preprocess) if preprocess else None)
+    hashes = {
+        "int8": model_hash(files_of(int8_model, int8)), "float": model_hash(files_of(float_model, against)),
+    }  # fmt: skip
+    job = Job(
+        ((str(against), hashes["float"]), (str(int8), hashes["int8"])), samples, metric,
+        {spec.name: is_probability(float_model, spec.name) for spec in output_specs(float_model)},
+        watched(int8_model, int8.name, allowed=same_data),
+    )  # fmt: skip
+    with crew(workers, cluster) as team:
+        answers, seen = answer_all(team, job, step)
     if max_drop is not None and answers.metric is None:
         raise FcdeployError(
             "a largest drop needs a metric, and without labels one number a sample has none",
@@ -116,34 +97,11 @@ def validate(
     kernel_db = min((one.sqnr_db for one in kernel.values()), default=None)
     found = _layers(int8, against, samples, step) if layers else None
     report = _report(answers, loss, kernel_db, found, max_drop)
-    hashes = {
-        "int8": model_hash(files_of(int8_model, int8)), "float": model_hash(files_of(float_model, against)),
-    }  # fmt: skip
     seen_before = None if seen.known is None else seen.shared
     values = {**report.values, "calibration_samples": seen_before, "hashes": hashes}
     notes = [] if is_quantized(int8_model) else [f"{int8.name!r} is not quantized: float is compared with float"]
     notes += [seen.warning] if seen.warning else []
     return replace(report, values=values, warnings=(*untrusted, *notes, *report.warnings))
-
-
-def _data(
-    data: Path | str, inputs: list[TensorSpec], limit: int | None, seed: int | None, preprocess: Path | None
-) -> Data:
-    source = open_source(data, inputs, limit=limit, seed=seed, preprocess=preprocess)
-    first = next(iter(source))
-    size = sum(value.nbytes for value in first.inputs.values())
-    return Data(data, inputs, limit, seed, preprocess, size, source.count)
-
-
-def _choose(
-    name: str | None, outputs: Arrays, labels: Arrays, probability: Callable[[str], bool]
-) -> tuple[Metric | None, Decision | None]:
-    """The metric, and how outputs decide: as the metric does, else as the first output's shape says."""
-    metric = scores.choose(name, outputs, labels, probability)
-    if metric is None or metric.name in ("regression", "iou"):
-        return metric, None
-    first = metric.output
-    return metric, metric.decision or scores.decision_of(outputs[first], probability(first), labelled=False)
 
 
 def _layers(int8: Path, against: Path, samples: Data, step: OnStep) -> LayerSums:

@@ -1,0 +1,64 @@
+"""The samples that two models are compared on: opened again by whoever needs them, in this process or another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fcdeploy.graph.model import TensorSpec
+from fcdeploy.samples import Batch, Source, batch_size, batches, open_source
+
+MOST_BATCH = 32
+BATCH_BYTES = 8 << 20  # of inputs in one batch; activations are a multiple of it
+BLOCK = 32  # samples whose figures are summed up together, and that one worker takes: never less than a batch
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the samples come from; `sample_bytes` is what the first one takes."""
+
+    data: str | Path
+    inputs: Sequence[TensorSpec]
+    limit: int | None
+    seed: int | None
+    preprocess: Path | None
+    sample_bytes: int
+    count: int | None
+
+    def read(self, most: int | None = None, size: int | None = None, budget: int | None = None) -> Iterator[Batch]:
+        """Batches of at most `size` samples and `budget` bytes; of the first `most` samples, but at least one batch."""
+        fixed = batch_size(self.inputs, 1)
+        wanted = [n for n in (most and max(fixed, most - most % fixed), self.limit) if n is not None]
+        return batches(self._open(min(wanted, default=None)), self._size(size or MOST_BATCH, budget or BATCH_BYTES))
+
+    def shard(self, index: int, of: int, labels: frozenset[str] | None) -> Iterator[Batch]:
+        """Batches of every `of`-th block; none is made up otherwise than it would be in a single shard."""
+        source = self._open(self.limit).shard(index, of, self.block)
+        return batches(source.labelled_as(labels), self._size(MOST_BATCH, BATCH_BYTES))
+
+    @property
+    def block(self) -> int:
+        """Samples in a block: whole batches of a model that insists on them."""
+        fixed = batch_size(self.inputs, 1)
+        return fixed * max(1, BLOCK // fixed)
+
+    def total(self, most: int) -> int | None:
+        """How many the first `most` samples are, where that is known."""
+        return None if self.count is None else min(self.count, most)
+
+    def _open(self, limit: int | None) -> Source:
+        return open_source(self.data, self.inputs, limit=limit, seed=self.seed, preprocess=self.preprocess)
+
+    def _size(self, size: int, budget: int) -> int:
+        return batch_size(self.inputs, max(1, min(size, budget // max(1, self.sample_bytes))))
+
+
+def open_data(
+    data: Path | str, inputs: Sequence[TensorSpec], limit: int | None, seed: int | None, preprocess: Path | None
+) -> Data:
+    """Look at the first sample. Raises FcdeployError where the data cannot be read or it does not fit."""
+    source = open_source(data, inputs, limit=limit, seed=seed, preprocess=preprocess)
+    first = next(iter(source))
+    size = sum(value.nbytes for value in first.inputs.values())
+    return Data(data, inputs, limit, seed, preprocess, size, source.count)
