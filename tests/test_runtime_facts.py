@@ -336,3 +336,47 @@ def test_neighbouring_products_saturate_without_vnni_and_the_limit_keeps_them_ex
     flags = set(Path("/proc/cpuinfo").read_text().split()) if Path("/proc/cpuinfo").exists() else set()
     if "avx2" in flags and not flags & {"avx_vnni", "avx512_vnni", "amx_int8"}:
         assert not exact[127]
+
+
+def in_blocks(weight: Array, bits: int, block: int, level: int = 4) -> bytes:
+    """x -> MatMulNBits -> y; `weight` (out, in) of unsigned integers whose middle is zero, every scale 1."""
+    out, read = weight.shape
+    packed = weight.reshape(out, -1, block).astype(np.uint8)
+    packed = packed if bits == 8 else packed[..., 0::2] | (packed[..., 1::2] << 4)
+    tensors = [
+        numpy_helper.from_array(packed, "w"),
+        numpy_helper.from_array(np.ones(packed.shape[:2], np.float32), "s"),
+    ]
+    numbers = {"K": read, "N": out, "bits": bits, "block_size": block, "accuracy_level": level}
+    node = helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], "blocks", domain="com.microsoft", **numbers)
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y")]
+    graph = helper.make_graph([node], "facts", ends[:1], ends[1:], tensors)
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    made: bytes = helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString()
+    return made
+
+
+@pytest.mark.parametrize("block", [16, 32, 64, 128])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_weights_in_blocks_are_summed_without_saturation(bits: int, block: int) -> None:
+    """On every CPU: also seen on AVX2 and AVX-512 kernels where VNNI was hidden.  Two products of 8 bits, 255 * 127 twice,
+    would not fit 16 bits, so those kernels add each alone."""
+    for end in (0, 2**bits - 1):
+        session = ort.InferenceSession(in_blocks(np.full((18, 256), end), bits, block))
+        for rows in (1, 2, 5, 16):
+            for sign in (1.0, -1.0):
+                (found,) = session.run(None, {"x": np.full((rows, 256), sign, np.float32)})
+                np.testing.assert_allclose(found, sign * 256 * (end - 2 ** (bits - 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("axis", "kernel"), [(1, "MatMulNBits"), (None, "MatMulNBits"), (0, "MatMul")])
+def test_floats_times_dequantized_bytes_become_blocks(axis: int | None, kernel: str, tmp_path: Path) -> None:
+    """Unless the scales run along the inputs; its accuracy level is 4, so the kernel rounds the floats."""
+    g = Qdq(opset=21)
+    scale = SCALES if axis == 1 else np.float32(0.02) if axis is None else np.full(64, 0.02)
+    assert kernels(g.model(g.op("MatMul", g.input(2, 64), g.weight(bytes_of(64, 4), scale, axis))), tmp_path) == [
+        kernel
+    ]
+    (node,) = (node for node in onnx.load(tmp_path / "optimized.onnx").graph.node if node.op_type == kernel)
+    level = {attribute.name: attribute.i for attribute in node.attribute}.get("accuracy_level")
+    assert level == (4 if kernel == "MatMulNBits" else None)

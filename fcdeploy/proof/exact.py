@@ -3,7 +3,8 @@
 A kernel that adds products in 16 bits saturates in silence; elsewhere the same file is right.  So every byte tensor is
 exposed (`proof/layers.py`: looking at what a QuantizeLinear writes leaves its pattern whole), and each layer is computed
 again from what its kernel read, with every product added in 32 bits.  What is left are ties: the last bit of a float32
-decides them, one level apart.  Float nodes in between are run again on every path through the runtime
+decides them, one level apart.  A dense layer that rounds floats by itself is computed again from those floats, rounded as
+its kernel does (arithmetic/dynamic.py).  Float nodes in between are run again on every path through the runtime
 (`proof/float_nodes.py`).
 
 A layer of more multiply-accumulates than the budget is compared at output positions drawn with a fixed seed.
@@ -20,13 +21,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic import avx2, reference
+from fcdeploy.arithmetic import avx2, dynamic, reference
 from fcdeploy.arithmetic.reference import Coded
-from fcdeploy.arithmetic.weights.layout import to_rows
+from fcdeploy.arithmetic.weights.layout import to_rows, unpacked_bytes
 from fcdeploy.graph.model import input_specs, read_model
+from fcdeploy.proof.byte_bounds import constant
 from fcdeploy.proof.float_nodes import End, Stretches, bytes_of, ends_of, stretches
 from fcdeploy.proof.layers import expose
-from fcdeploy.proof.operands import LAYERS, Skipped, Task, tasks
+from fcdeploy.proof.operands import LAYERS, ROUNDING, Skipped, Task, tasks
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.session import Session
@@ -205,6 +207,8 @@ def _compared(task: Task, computed: Arrays, budget: int) -> tuple[Array, Array]:
     real = computed[task.written.name]
     if task.node.op_type in LAYERS:
         return _layer(task, computed, real, budget)
+    if task.node.op_type in ROUNDING:
+        return _rounding(task, computed, real, budget)
     operands = [
         Coded(each.integers(computed), np.float32(each.scale.reshape(())), int(each.zero_point.reshape(())))
         for each in task.inputs
@@ -253,6 +257,31 @@ def _layer(task: Task, computed: Arrays, real: Array, budget: int) -> tuple[Arra
     bias = _bias(task, x.scale.reshape(-1) * weight.scale.reshape(-1), len(rows))
     expected = _finish(task, sums, (float(x.scale.reshape(())), scale), None if bias is None else bias[channels])
     return table[np.ix_(positions, channels)], expected
+
+
+def _rounding(task: Task, computed: Arrays, real: Array, budget: int) -> tuple[Array, Array]:
+    """As `_layer`, of a dense layer that rounds its activations by itself."""
+    node = task.node
+    held = [constant(value) for value in node.inputs]
+    weight, scale = held[1], held[2]
+    assert weight is not None and scale is not None
+    x = task.inputs[0].integers(computed)
+    seen = x.reshape(-1, x.shape[-1])
+    table = real.reshape(len(seen), -1)
+    positions, channels = _chosen(len(seen), table.shape[1], seen.shape[1], budget)
+    if node.op_type == "MatMulNBits":
+        block, bits = node.attributes.get_int("block_size", 0), node.attributes.get_int("bits", 4)
+        scales = scale.reshape(table.shape[1], -1)[channels]
+        packed = weight.reshape(table.shape[1], scales.shape[1], -1)[channels]
+        bias = held[5] if len(held) > 5 else None
+        sums = dynamic.block_dense(seen[positions], unpacked_bytes(packed, seen.shape[1], bits), scales, block)
+    else:
+        zero = np.zeros(1, np.int64) if len(held) < 4 or held[3] is None else held[3]
+        bias = held[4] if len(held) > 4 else None
+        scales, points = (one[channels] if one.size > 1 else one for one in (scale, zero))
+        qparams = dynamic.dynamic_qparams(seen)
+        sums = dynamic.dynamic_dense(seen[positions], weight.T[channels], scales, points, qparams)
+    return table[np.ix_(positions, channels)], sums if bias is None else sums + bias.astype(np.float64)[channels]
 
 
 def _chosen(positions: int, outs: int, reduced: int, budget: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from platform import machine
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,14 @@ from fcdeploy.tables.operators import operator
 
 Array = NDArray[Any]
 LAYERS = ("Conv", "Gemm", "MatMul")
+ROUNDING = ("DynamicQuantizeMatMul", "MatMulNBits")  # layers that round the floats they read by themselves
 KNOWN = (*LAYERS, "Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "LeakyRelu", "Sigmoid")
 BYTES = ("uint8", "int8")
+X86 = ("x86_64", "amd64")
+NO_REFERENCE = {
+    "DynamicQuantizeLSTM": "it rounds its states in every step: there is no reference for that",
+    "MatMulIntegerToFloat": "it reads bytes that the file itself computes a scale for",
+}
 
 
 @dataclass(frozen=True)
@@ -71,8 +78,11 @@ def tasks(model: ir.Model) -> Iterator[Task | Skipped]:
     """Every node of the main graph that an integer kernel may run, in its order."""
     for node in model.graph:
         name, op = node.name or "", node.op_type
+        if op in ROUNDING:
+            yield from _rounding(node)
+            continue
         if op.startswith("QLinear") or op in INTEGER_KERNELS:
-            yield Skipped(name, op, "an integer operator of the file itself")
+            yield Skipped(name, op, NO_REFERENCE.get(op, "an integer operator of the file itself"))
             continue
         row = operator(op, node.domain)
         if row.role not in ("multiply", "integer"):
@@ -155,6 +165,27 @@ def _layer(node: ir.Node) -> Task | Skipped | str | None:
         elif real is None:
             return "its bias is computed at run time"
     return Task(node, tuple(inputs), to, real)
+
+
+def _rounding(node: ir.Node) -> Iterator[Task | Skipped]:
+    """A dense layer that rounds its activations itself; nothing where it computes in float."""
+    x, name = node.inputs[0], node.name or ""
+    rounds = node.op_type != "MatMulNBits" or node.attributes.get_int("accuracy_level", 0) == 4
+    if x is None or not rounds:
+        return
+    given = [value for value in node.inputs[1:] if value is not None]
+    if any(constant(value) is None for value in given):
+        yield Skipped(name, node.op_type, "its weights are computed at run time")
+    elif node.op_type == "MatMulNBits" and any(value is not None for value in node.inputs[3:5]):
+        yield Skipped(name, node.op_type, "its blocks have zero points or an order of their own")
+    elif node.op_type == "MatMulNBits" and node.attributes.get_int("bits", 4) not in (4, 8):
+        yield Skipped(name, node.op_type, "its weights have neither 4 bits nor 8")
+    elif node.op_type == "MatMulNBits" and machine().lower() not in X86:
+        yield Skipped(name, node.op_type, "how kernels of this CPU round a block of activations is not known")
+    else:
+        held = constant(x)
+        read = Operand(x.name or "", held, np.ones(1, np.float32), np.zeros(1, np.int64), "float32")
+        yield Task(node, (read,), Written(node.outputs[0].name or ""))
 
 
 def _between(node: ir.Node) -> Task | str | None:

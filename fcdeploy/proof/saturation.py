@@ -4,10 +4,14 @@ Facts about onnxruntime's CPU kernels (MLAS): unsigned activations times signed 
 VNNI adds in 16 bits.  Exact on every CPU are: unsigned weights; depthwise convolutions; signed activations in an
 integer operator of the file; and ConvInteger, whose operands are both unsigned.  Signed activations between
 QuantizeLinear and DequantizeLinear are rewritten by the runtime to unsigned ones, 128 higher, so they count.
+
+Weights in blocks (MatMulNBits) of 4 and 8 bits are exact as well, although their kernels round activations to bytes: two
+products of 4 bits cannot leave 16 bits, and of 8 bits each is added alone (tests/test_runtime_facts.py).
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +23,14 @@ from fcdeploy.arithmetic.avx2 import HIGHEST, LOWEST, pair_range
 from fcdeploy.arithmetic.enclosure import Interval, interval
 from fcdeploy.arithmetic.quantization import LIMITS, along
 from fcdeploy.arithmetic.weights.layout import importance_rows, to_rows
+from fcdeploy.graph.model import works_on_integers
 from fcdeploy.proof.byte_bounds import CHOOSES, Bounds, byte_type, constant, scalars
 
 Array = NDArray[Any]
 
 EXACT = "exact everywhere"
 SATURATES = "saturates on x86 without VNNI, e.g. AVX2; exact with VNNI and on ARM"
+UNPROVEN = "not proven"
 FULL = interval(0, 255)
 BLOCK = 1 << 20  # weights looked at together
 INTEGER_OPS: dict[str, tuple[int | None, tuple[int, ...], int | None]] = {
@@ -40,6 +46,13 @@ INTEGER_OPS: dict[str, tuple[int | None, tuple[int, ...], int | None]] = {
     "DynamicQuantizeLSTM": (None, (1, 2), None),
 }
 FLOAT_OPS = {"Conv", "Gemm", "MatMul"}  # between DequantizeLinear and QuantizeLinear
+BLOCKS = {  # bits of a weight: why no sum of its products leaves 16 bits
+    2: "two products of 2 bits and a byte cannot leave 16 bits",
+    4: "two products of 4 bits and a byte cannot leave 16 bits",
+    8: "kernels of 8-bit blocks add each product in 32 bits",
+}
+IN_FLOAT = ("MatMulNBits", "MatMulBnb4")  # unless the accuracy level of a MatMulNBits says otherwise
+MULTIPLY = re.compile("MatMul|Gemm|Conv|Attention|LSTM|GRU|MoE")  # in names of operators on integers
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class Proof:
 
     `worst` is the pair sum closest to, or farthest beyond, its `limit` (32767, or -32768 where it is negative);
     `margin` the distance to it in percent of the limit, negative when it is passed.  `channels` and `pairs` count what
-    can overflow.  A kernel that adds in 32 bits has neither, and `why` says so.
+    can overflow.  A kernel that adds in 32 bits has neither, and `why` says so, as it does where nothing is `proven`.
     """
 
     node: str
@@ -60,14 +73,15 @@ class Proof:
     channels: int
     pairs: int
     why: str
+    proven: bool = True
 
     @property
     def safe(self) -> bool:
-        return self.margin is None or self.margin >= 0
+        return self.proven and (self.margin is None or self.margin >= 0)
 
     @property
     def verdict(self) -> str:
-        return EXACT if self.safe else SATURATES
+        return EXACT if self.safe else SATURATES if self.proven else UNPROVEN
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,7 @@ def prove(model: ir.Model) -> tuple[Proof, ...]:
     proofs, known = [], Bounds()
     for node in model.graph.all_nodes():
         product = product_of(node, known)
-        proof = None if product is None else _proof(product)
+        proof = _other(node) if product is None else _proof(product)
         if proof is not None:
             proofs.append(proof)
         known.add(node, exact=proof is None or proof.safe)
@@ -146,6 +160,36 @@ def _proof(product: Product) -> Proof:
     if product.activation == "int8":
         why += ", made unsigned by the runtime"
     return Proof(name, op, True, worst, limit, 100 * (1 - worst / limit), channels, pairs, why)
+
+
+def _other(node: ir.Node) -> Proof | None:
+    """What is known of a node that multiplies integers in another way, None for one that multiplies none."""
+    bits = _bits_of_blocks(node)
+    if bits in BLOCKS:
+        return Proof(node.name or "", node.op_type, False, None, None, None, 0, 0, BLOCKS[bits])
+    multiplies = works_on_integers(node) and MULTIPLY.search(node.op_type) and node.op_type not in IN_FLOAT
+    if bits is None and not multiplies:
+        return None
+    why = "how its kernels add products is not known to fcdeploy"
+    return Proof(node.name or "", node.op_type, False, None, None, None, 0, 0, why, proven=False)
+
+
+def _bits_of_blocks(node: ir.Node) -> int | None:
+    """Bits of the weights of a layer whose kernel rounds activations by itself: MatMulNBits, or what becomes one.
+
+    That is a MatMul of floats with a constant that is dequantized, for which the runtime takes accuracy level 4.
+    """
+    if node.op_type == "MatMulNBits":
+        return node.attributes.get_int("bits", 4) if node.attributes.get_int("accuracy_level", 0) == 4 else None
+    weight = _dequantizer(node.inputs[1]) if node.op_type == "MatMul" and len(node.inputs) > 1 else None
+    held = None if weight is None or weight.inputs[0] is None else weight.inputs[0].const_value
+    if weight is None or held is None or _dequantizer(node.inputs[0]) is not None:
+        return None
+    scale, axis = constant(weight.inputs[1]), weight.attributes.get_int("axis", 1)
+    along_inputs = scale is None or (scale.size > 1 and axis % len(held.shape) != len(held.shape) - 1)
+    if along_inputs and "block_size" not in weight.attributes:
+        return None  # stays float
+    return held.dtype.bitwidth if held.dtype.is_integer() and held.dtype.bitwidth <= 8 else None
 
 
 def _row_bounds(product: Product) -> list[tuple[Array | int, Array | int]]:

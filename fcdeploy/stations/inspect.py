@@ -15,7 +15,7 @@ from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized
 from fcdeploy.prepare import work
 from fcdeploy.prepare.work import Layer
 from fcdeploy.proof.exact import Exact, Exactness, exact_layers, verdict
-from fcdeploy.proof.saturation import SATURATES, Proof, prove
+from fcdeploy.proof.saturation import SATURATES, UNPROVEN, Proof, prove
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.remarks import remarks
@@ -231,6 +231,7 @@ def _proof(row: Proof) -> dict[str, Any]:
         "channels": row.channels,
         "pairs": row.pairs,
         "safe": row.safe,
+        "proven": row.proven,
         "why": row.why,
         "verdict": row.verdict,
     }
@@ -246,7 +247,7 @@ def _saturation_table(proofs: list[Proof]) -> Table:
             "-" if row.margin is None else f"{row.margin:.1f} %",
             str(row.channels or "-"),
             str(row.pairs or "-"),
-            "exact" if row.safe else "saturates",
+            "exact" if row.safe else "saturates" if row.proven else UNPROVEN,
             row.why,
         )
         for row in proofs
@@ -258,8 +259,11 @@ def _saturation_table(proofs: list[Proof]) -> Table:
 def _saturation_verdict(proofs: list[Proof]) -> str:
     if not proofs:
         return "no layer multiplies bytes: exact everywhere"
-    over = [row for row in proofs if not row.safe]
+    over = [row for row in proofs if row.proven and not row.safe]
     layers = f"{len(proofs)} layers" if len(proofs) != 1 else "1 layer"
+    unknown = [row for row in proofs if not row.proven]
+    if unknown and not over:
+        return f"not proven for {len(unknown)} of {layers}, the first {unknown[0].op} {unknown[0].node!r}: {unknown[0].why}"
     if over:
         worst = f"worst {over[0].node!r} with {over[0].worst:,} against {over[0].limit:,}"
         return f"{len(over)} of {layers} can overflow, {worst}: {SATURATES}"

@@ -45,3 +45,11 @@ def packed_bytes(integers: NDArray[np.integer], block: int, bits: int) -> NDArra
     raised[:, :inputs] = integers.astype(np.int16) + middle
     in_blocks = raised.reshape(out, -1, block)
     return in_blocks if bits == 8 else in_blocks[..., 0::2] | (in_blocks[..., 1::2] << 4)
+
+
+def unpacked_bytes(packed: NDArray[np.uint8], inputs: int, bits: int) -> NDArray[np.int8]:
+    """The inverse of `packed_bytes`: (out, blocks, bytes of a block) to signed integers (out, inputs)."""
+    if bits == 4:
+        packed = np.stack([packed & 15, packed >> 4], axis=-1)
+    raised = packed.reshape(len(packed), -1)[:, :inputs].astype(np.int16)
+    return (raised - (1 << (bits - 1))).astype(np.int8)
