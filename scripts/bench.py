@@ -22,6 +22,7 @@ from bench_kernels import kernels
 from bench_networks import networks
 from bench_page import decibels, made_by, write_section
 from bench_serve import serve
+from bench_spread import spread
 from bench_start import start
 
 import fcdeploy
@@ -143,6 +144,7 @@ cli.add_command(kernels)
 cli.add_command(big)
 cli.add_command(serve)
 cli.add_command(networks)
+cli.add_command(spread)
 cli.add_command(start)
 
 if __name__ == "__main__":

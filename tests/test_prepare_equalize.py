@@ -19,8 +19,9 @@ def spread(channels: int, seed: int) -> Array:
 
 
 def weight(model: ir.Model, layer: int) -> Array:
-    """The weight of the layer'th node that has one."""
-    constants = [node.inputs[1].const_value for node in model.graph if len(node.inputs) > 1 and node.inputs[1]]
+    """The weight of the layer'th layer."""
+    layers = [node for node in model.graph if node.op_type in ("Conv", "ConvTranspose", "Gemm")]
+    constants = [node.inputs[1].const_value for node in layers if node.inputs[1]]
     return [constant.numpy() for constant in constants if constant is not None][layer]
 
 
@@ -34,20 +35,30 @@ def ratio(model: ir.Model) -> float:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    between=st.sampled_from(["Relu", "LeakyRelu", "MaxPool", "AveragePool", "Identity chain"]), seed=st.integers(0, 99)
+    between=st.sampled_from(["Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "Bounds", "Identity chain"]),
+    seed=st.integers(0, 99),
 )
 def test_two_convolutions_with_something_homogeneous_between(between: str, seed: int) -> None:
     s = spread(8, seed)
     s[0] = 2.0**12
     pool = {"kernel_shape": [2, 2]} if between.endswith("Pool") else {}
-    middle = (
-        [op("Relu", "a", "m"), op("LeakyRelu", "m", "b")]
-        if between == "Identity chain"
-        else [op(between, "a", "b", **pool)]
-    )
+    more: dict[str, Array] = {}
+    if between == "Identity chain":
+        middle = [op("Relu", "a", "m"), op("LeakyRelu", "m", "b")]
+    elif between == "PRelu":
+        middle, more = [op("PRelu", "a slope", "b")], {"slope": normal(8, 1, 1)}
+    elif between == "Bounds":  # that are not those of one clip, with one that never binds
+        high = np.abs(normal(1, 8, 1, 1))
+        high[0, 3] = np.inf
+        middle, more = (
+            [op("Max", "low a", "m"), op("Min", "m high", "b")],
+            {"low": -np.abs(normal(8, 1, 1)), "high": high},
+        )
+    else:
+        middle = [op(between, "a", "b", **pool)]
     constants = {
         "w1": normal(8, 3, 3, 3) * s.reshape(-1, 1, 1, 1), "b1": normal(8) * s,
-        "w2": normal(5, 8, 1, 1) / s.reshape(1, -1, 1, 1),
+        "w2": normal(5, 8, 1, 1) / s.reshape(1, -1, 1, 1), **more,
     }  # fmt: skip
     model = graph(
         [op("Conv", "x w1 b1", "a"), *middle, op("Conv", "b w2", "y")], {"x": ["n", 3, 6, 6]}, ["y"], constants

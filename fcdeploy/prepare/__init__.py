@@ -20,6 +20,7 @@ from fcdeploy.prepare.fold_constants import fold_constants
 from fcdeploy.prepare.fold_scale_shift import fold_scale_shift
 from fcdeploy.prepare.fold_shapes import fold_shapes
 from fcdeploy.prepare.global_average_pool import global_average_pool
+from fcdeploy.prepare.level_bounds import level_bounds
 from fcdeploy.prepare.lift_constants import lift_constants
 from fcdeploy.prepare.pad_into_conv import pad_into_conv
 from fcdeploy.prepare.raise_opset import raise_opset
@@ -42,7 +43,8 @@ PASSES: tuple[Callable[[ir.Model], Changes], ...] = (
     fold_scale_shift,
     clip,
     separate_shared_weights,
-    equalize,  # every weight is one layer's own now
+    level_bounds,  # every weight is one layer's own now
+    equalize,
     remove_unused,
 )
 ROUNDS = 30  # a safety net: each round that changes anything removes nodes or constants, models need two or three

@@ -3,9 +3,10 @@
     W2 f(W1 x + b)  =  (W2 S) f(S^-1 W1 x + S^-1 b)      S diagonal, S > 0, where f(y / s) = f(y) / s channel by channel
 
 Every channel (index of axis 1) of every activation gets an identity.  What keeps channels apart and is homogeneous (Relu,
-pooling, Slice and Pad, Concat) passes identities on, sums make those of their operands one, and a layer starts new ones.
-A channel of the graph's inputs and outputs, or one that anything else reads or writes (a Clip at 6, a Sigmoid, a bias
-added to a sum), is pinned: its scale must stay.
+PRelu, pooling, Slice and Pad, Concat) passes identities on, sums make those of their operands one, and a layer starts new
+ones.  Min and Max by a constant u for each channel pass them on too: f(y / s, u / s) = f(y, u) / s.  A channel of the
+graph's inputs and outputs, or one that anything else reads or writes (a Clip at 6, a Sigmoid, a bias added to a sum), is
+pinned: its scale must stay.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from fcdeploy.prepare.layers import (
     Layer,
     channels_of,
     is_layer,
+    per_channel,
     read_layer,
     scaled_inputs,
     scaled_outputs,
@@ -30,7 +32,7 @@ from fcdeploy.prepare.layers import (
 )
 
 Ids = NDArray[np.intp]
-HOMOGENEOUS = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
+HOMOGENEOUS = ("Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 JOINING = ("Add", "Sub", "Max", "Min", "Sum")
 LARGEST = 2**23  # weights of a layer: larger ones may lie in a file that is never to be read whole
 
@@ -40,13 +42,14 @@ class Channels:
     """The scales that a network is free to choose: 0 .. count - 1.
 
     `writers` and `readers` are layers with the scale of each of their output or input channels, -1 where it is pinned;
-    `tensors` are activations, likewise.  `meets` (count,) is the same number for scales that meet in one tensor, directly
-    or by way of others.
+    `tensors` are activations, and `bounds` are Min and Max by a constant for each channel, likewise.  `meets` (count,) is
+    the same number for scales that meet in one tensor, directly or by way of others.
     """
 
     writers: tuple[tuple[ir.Node, Ids], ...]
     readers: tuple[tuple[ir.Node, Ids], ...]
     tensors: tuple[tuple[ir.Value, Ids], ...]
+    bounds: tuple[tuple[ir.Node, Ids], ...]
     meets: Ids
 
     def by_tensor(self, s: NDArray[np.float64]) -> dict[str, tuple[float, ...]]:
@@ -105,6 +108,9 @@ class Channels:
             before = read_layer(node)
             assert isinstance(before, Layer)
             write_layer(edits, before, layer.weight, layer.bias)
+        for node, ids in self.bounds:
+            if np.any(s[ids] != 1.0):
+                _write_bounds(edits, node, s[ids])
         for value, ids in self.tensors:
             if np.any(s[ids] != 1.0):
                 value.name = f"{(value.name or '').removesuffix(suffix)}{suffix}"
@@ -131,6 +137,33 @@ def read(layer: Layer) -> NDArray[np.float64]:
     return _largest(W.reshape(layer.inputs, -1))
 
 
+def bounds_of(node: ir.Node) -> tuple[int, Array] | None:
+    """Which input of a Min or Max is a constant for each channel, and that constant, float64 (channels,); else None."""
+    if not is_op(node, "Min", "Max") or len(node.inputs) != 2:
+        return None
+    for side in (0, 1):
+        value, array = node.inputs[1 - side], array_of(node.inputs[side])
+        channels, rank = channels_of(node.outputs[0]), rank_of(value)
+        if array is None or is_constant(value) or array.size != channels or rank is None:
+            continue
+        numbers = per_channel(array, channels, rank)
+        if numbers is not None and rank == rank_of(node.outputs[0]) and not np.isnan(numbers).any():
+            return side, numbers
+    return None
+
+
+def _write_bounds(edits: Edits, node: ir.Node, s: NDArray[np.float64]) -> None:
+    """Divide the constant of a Min or Max by s (channels,)."""
+    found = bounds_of(node)
+    assert found is not None, "others were pinned"
+    side, numbers = found
+    before = node.inputs[side]
+    assert before is not None and before.const_value is not None
+    shape = before.const_value.numpy().shape
+    scaled = edits.constant(f"{before.name}.folded", (numbers / s).astype(np.float32).reshape(shape))
+    node.replace_input_with(side, scaled)
+
+
 def free_channels(edits: Edits) -> Channels:
     """The scales of the channels of the main graph's activations; a layer that stays out says why in `edits`."""
     found = _Identities(edits)
@@ -152,6 +185,7 @@ class _Identities:
         self.pinned: list[Ids] = []
         self.writers: list[tuple[ir.Node, Ids]] = []
         self.readers: list[tuple[ir.Node, Ids]] = []
+        self.bounds: list[tuple[ir.Node, Ids]] = []
         for value in edits.graph.inputs:
             self.fresh(value)
         self.pin(edits.graph.inputs)
@@ -216,6 +250,9 @@ class _Identities:
         first = self.of[data[0]]
         if is_op(node, *HOMOGENEOUS):
             return first
+        if len(data) == 1 and bounds_of(node) is not None and len(first) == channels_of(node.outputs[0]):
+            self.bounds.append((node, first))
+            return first
         if is_op(node, *JOINING) and len(data) == len(node.inputs):
             same = len({rank_of(value) for value in (*data, node.outputs[0])}) == 1
             if not same or any(len(self.of[value]) != len(first) for value in data):
@@ -261,7 +298,10 @@ class _Identities:
         writers = tuple((node, number[roots[ids]]) for node, ids in self.writers)
         readers = tuple((node, number[roots[ids]]) for node, ids in self.readers)
         tensors = tuple((value, number[roots[ids]]) for value, ids in self.of.items())
-        return Channels(writers, readers, tensors, _meeting([ids for _, ids in (*writers, *readers)], int(free.sum())))
+        bounds = tuple((node, number[roots[ids]]) for node, ids in self.bounds)
+        return Channels(
+            writers, readers, tensors, bounds, _meeting([ids for _, ids in (*writers, *readers)], int(free.sum()))
+        )
 
 
 def _meeting(tensors: list[Ids], count: int) -> Ids:

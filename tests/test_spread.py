@@ -1,0 +1,53 @@
+"""A trained MobileNetV2 whose channel ranges were spread by factors that cancel: int8 takes them back."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import fcdeploy
+from fcdeploy.user_code import load_file
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("spread")
+    family = load_file(ROOT / "models" / "families.py").FAMILIES["mobilenet_v2_small"]
+    np.savez(folder / "calib.npz", **family.draw(100, 1000))
+    np.savez(folder / "eval.npz", **family.draw(400, 2000))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bench_spread() -> Any:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        yield load_file(ROOT / "scripts" / "bench_spread.py")
+    finally:
+        sys.path.remove(str(ROOT / "scripts"))
+
+
+@pytest.mark.parametrize("kind", ["relu", "bounds"])
+def test_a_network_spread_by_factors_that_cancel(data: Path, bench_spread: Any, kind: str) -> None:
+    """Left as they are the factors cost tens of points; taken back, nothing, and every layer is in integer kernels."""
+    model, int8 = data / f"{kind}.onnx", data / f"{kind}.int8.onnx"
+    bench_spread.network(data, model, kind, 1)
+    drops = []
+    for taken_back in (False, True):
+        with bench_spread.factors_taken_back(taken_back):
+            report = fcdeploy.quantize(
+                model, data=data / "calib.npz", output=int8, costs="none", effort="fast", force=True
+            )
+        drops.append(fcdeploy.validate(int8, against=model, data=data / "eval.npz").values["drop"])
+    assert drops[0] > 20
+    assert drops[1] <= 0.5
+    assert report.values["nodes_float"] == []
+    assert report.values["integer_share"] == 1
