@@ -61,7 +61,7 @@ def test_rounding_by_what_layers_read_is_nearer_to_float(target: str) -> None:
     net = Net(0)
     network(net)
     line = quantize_net(net, data, target=target)
-    before = {name: layer.weight.copy() for name, layer in line.layers.items()}
+    before = {name: layer.weight.numpy().copy() for name, layer in line.layers.items()}
     layers = int8_layers(line.prepared.graph, line.plan)
     plan = compensated(line.plan)
     assert correct_layers(line.prepared, line.int8, plan, data, target=TARGETS[target]) == len(layers) == 4
