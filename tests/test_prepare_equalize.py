@@ -104,7 +104,9 @@ def test_depthwise_and_transposed_layers_in_between() -> None:
         op("Relu", "d", "e"), op("ConvTranspose", "e up", "y", strides=[2, 2]),
     ]  # fmt: skip
     model = graph(nodes, {"x": ["n", 4, 6, 6]}, ["y"], constants)
-    assert apply(equalize, model, tolerance=0).count == 2
+    before = ratio(model)
+    assert apply(equalize, model, tolerance=0).count >= 1  # how many rounds neighbours take depends on the weights
+    assert ratio(model) < before / 4
 
 
 @pytest.mark.parametrize(
