@@ -225,7 +225,7 @@ def test_what_a_source_does_on_the_spot() -> None:
     assert found["x"].clipped == pytest.approx(np.mean((integers < 0) | (integers > 255)), abs=1e-4)
     assert 0.01 < float(found["x"].clipped or 0) < 0.5
     assert found["x"].used == 1.0
-    weights = made.layers["one"].weight * np.reshape(
+    weights = made.layers["one"].weight.numpy() * np.reshape(
         made.plan.tensors[made.prepared.graph.node("one").inputs[1].name].scale, (-1, 1, 1, 1)
     )
     real = made.prepared.graph.node("one").inputs[1].const_value.numpy()
