@@ -22,6 +22,8 @@ from fcdeploy.samples.kept import Arrays
 from fcdeploy.tables.targets import Target
 from fcdeploy.tables.types import INT8, Types
 
+NO_SAMPLES = "the calibration carries no samples, and there is no --data"
+
 
 @dataclass(frozen=True)
 class Given:
@@ -55,7 +57,7 @@ class Given:
         """Why there are no samples to run the model on."""
         if self.large:
             return f"the weights take {initializer_bytes(self.graph) / 1e9:.1f} GB, and running the model takes more"
-        return "the calibration carries no samples, and there is no --data"
+        return NO_SAMPLES
 
     def original(self) -> Path | ir.Model:
         """The float model as its file has it; with a scratch its weights lie in files, and no session copies them."""

@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.int8.planning.weigh import bias_array, bias_name, int8_layers, round_bias
+from fcdeploy.int8.nodes import weight_of
+from fcdeploy.int8.planning.weigh import bias_array, bias_name, int8_layers, kernel_rows, round_bias
 from fcdeploy.int8.refining.reround import reround
 from fcdeploy.int8.refining.walk import Walk, inside
 from fcdeploy.records.plan import Plan
@@ -30,12 +31,14 @@ def correct_layers(
     samples: Arrays,
     *,
     target: Target,
+    alone: bool = False,
     on_step: OnStep | None = None,
 ) -> int:
     """Correct the integer weights and biases of `int8` in place; return how many layers were.
 
     `model` is the prepared float model, `int8` what `rewrite` made of it, `samples` input name -> (samples, ...).  Weights
-    change where the plan's rounding is "compensated"; they keep the pair bound of `target`.
+    change where the plan's rounding is "compensated"; they keep the pair bound of `target`.  `alone` runs one layer of the
+    float model at a time, so that it is never in memory as a whole.
     """
     weights, compensated = dict(int8_layers(model.graph, plan)), plan.compensated
     layers = [node for node in weights if node.name in compensated or operator(node.op_type).bias is not None]
@@ -43,7 +46,8 @@ def correct_layers(
     walk = Walk(int8, samples)
     if not layers or not walk.known:
         return 0
-    truth = float_means(model, [node for node in layers if operator(node.op_type).bias is not None], samples)
+    means = float_means_alone if alone else float_means
+    truth = means(model, [node for node in layers if operator(node.op_type).bias is not None], samples)
     for done, node in enumerate(layers, start=1):
         layer = by_name[node.name]
         if node.name in compensated:
@@ -70,6 +74,26 @@ def float_means(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict
         for parts, y in zip(sums, found, strict=True):
             parts.append(channel_sum(y))
     return {layer.name or "": _mean(parts) for layer, parts in zip(layers, sums, strict=True)}
+
+
+def float_means_alone(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict[str, NDArray[np.float64]]:
+    """As `float_means`, layer after layer, each on what those before it wrote; of dense ones some outputs at a time."""
+    walk = Walk(model, samples)
+    for layer in layers:
+        weight = weight_of(layer)
+        assert weight is not None and weight.const_value is not None
+        dense = layer.op_type == "Gemm"
+        read = walk.read(layer.inputs[0] if dense else layer.outputs[0])  # type: ignore[arg-type]
+        walk.give(layer.outputs[0], _dense(layer, weight, read) if dense else read)
+    return {layer.name or "": mean_of_chunks(walk.read(layer.outputs[0])) for layer in layers}
+
+
+def _dense(layer: ir.Node, weight: ir.Value, read: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """What a dense layer writes, chunk by chunk."""
+    bias = bias_array(layer)
+    parts = [[x @ rows.T for x in read] for _, rows in kernel_rows(layer, weight)]
+    whole = [np.concatenate(each, axis=1) for each in zip(*parts, strict=True)]
+    return whole if bias is None else [y + bias.astype(np.float32) for y in whole]
 
 
 def mean_of_chunks(parts: list[NDArray[np.float32]]) -> NDArray[np.float64]:

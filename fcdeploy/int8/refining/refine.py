@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import onnx_ir as ir
 
-from fcdeploy.int8.given import Given
+from fcdeploy.int8.given import NO_SAMPLES, Given
+from fcdeploy.int8.planning.scales import final_value
 from fcdeploy.int8.planning.weigh import int8_layers
 from fcdeploy.int8.refining.compensate import MANY, MANY_BYTES, compensate_blocks
 from fcdeploy.int8.refining.correct import correct_layers
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
-from fcdeploy.samples.kept import keep_smallest
+from fcdeploy.samples.kept import KEPT_LEAST, Arrays, keep_smallest
+
+ROOM = 64 << 20  # bytes of float results of layers that are run one after the other
 
 
 def with_tools(given: Given, plan: Plan) -> Plan:
     """The plan with what is done on samples, by effort, and with what was done to the network it starts from."""
-    layers = {node.name for node, _ in int8_layers(given.graph.graph, plan)} if given.effort == "best" else set()
+    compensate = given.effort == "best" and not given.large
+    layers = {node.name for node, _ in int8_layers(given.graph.graph, plan)} if compensate else set()
     nodes = [replace(d, rounding="compensated") if d.node in layers else d for d in plan.nodes]
     return replace(plan, nodes=tuple(nodes), effort=given.effort, rescaled=dict(given.rescaled))
 
 
 def refined(given: Given, plan: Plan, on_step: OnStep | None) -> ir.Model:
     """The int8 model of a plan, its biases corrected and its weights rounded by what their layers read."""
-    if plan.effort == "fast" or not given.samples:
+    few = samples_alone(given, plan)
+    if plan.effort == "fast" or not (given.samples or few):
         return given.build(plan)
     int8 = given.build(plan, correctable=True)
+    if few:
+        correct_layers(given.graph, int8, plan, few, target=given.row, alone=True, on_step=on_step)
+        return int8
     if "blocks" in plan.kinds.values():
         many = given.samples if given.source is None else keep_smallest(given.source, most=MANY, room=MANY_BYTES)
         compensate_blocks(given.graph, int8, plan, many, on_step=on_step)
@@ -34,11 +43,39 @@ def refined(given: Given, plan: Plan, on_step: OnStep | None) -> ir.Model:
     return int8
 
 
+def samples_alone(given: Given, plan: Plan) -> Arrays:
+    """The samples that layers of a large model may be run on one after the other: as many as their results fit ROOM.
+
+    None where that would be fewer than a calibration keeps at least, or where a length is not known, and of others none.
+    """
+    if not given.large:
+        return {}
+    decisions = {decision.node: decision for decision in plan.nodes}
+    layers = [node for node, _ in int8_layers(given.graph.graph, plan)]
+    written = [final_value(node, decisions).name or "" for node in layers]  # what a clip takes in is not recorded
+    shapes = [given.recorded.tensors[name].shape[1:] for name in written if name in given.recorded.tensors]
+    if not written or len(shapes) < len(written) or any(None in shape for shape in shapes):
+        return {}
+    most = ROOM // (4 * sum(math.prod(n or 1 for n in shape) for shape in shapes))
+    return {} if most < KEPT_LEAST else {name: array[:most] for name, array in given.recorded.kept.items()}
+
+
 def left_out(given: Given, plan: Plan) -> list[str]:
     """Warnings of the tools that had nothing to run the model on."""
     if given.samples:
         return []
-    tools = {"int8": "bias correction left out", "blocks": "weights in blocks were rounded one by one"}
-    found = [text for kind, text in tools.items() if kind in plan.kinds.values() and plan.effort != "fast"]
-    looks = ["exactness was not looked at"] if given.row.name == "portable" and given.large else []
-    return [f"{tool}: {given.why_not_run}" for tool in (*found, *looks)]
+    kinds = set(plan.kinds.values()) if plan.effort != "fast" else set()
+    found = []
+    if "int8" in kinds and not samples_alone(given, plan):
+        found.append(f"bias correction left out: {_why_not_alone(given)}")
+    if "blocks" in kinds:
+        found.append(f"weights in blocks were rounded one by one: {given.why_not_run}")
+    if given.large and given.row.name == "portable":
+        found.append(f"exactness was not looked at: {given.why_not_run}")
+    return found
+
+
+def _why_not_alone(given: Given) -> str:
+    if not given.recorded.kept:
+        return NO_SAMPLES
+    return f"results of its layers for {KEPT_LEAST} samples take more than {ROOM >> 20} MB"

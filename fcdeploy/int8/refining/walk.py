@@ -24,7 +24,7 @@ def inside(model: ir.Model, names: Sequence[str], samples: Arrays) -> Iterator[l
 
 
 class Walk:
-    """A walk through a Q/DQ graph in its order: integer tensors it passed are remembered, and each stretch starts there.
+    """A walk through a graph in its order: integer tensors it passed are remembered, and each stretch starts there.
 
     Samples go through in chunks that stay apart, because inside a network the leading axis need not count samples.
     Constants of the graph may be changed ahead of the walk, never behind it.
@@ -35,7 +35,9 @@ class Walk:
         self.known: list[Arrays] = list(chunks(model, samples))
 
     def read(self, target: ir.Value) -> list[NDArray[np.float32]]:
-        """The values of a float tensor, chunk by chunk, computed in float from the integers before it."""
+        """The values of a float tensor, chunk by chunk, computed in float from what is known before it."""
+        if target.name in self.known[0]:
+            return [known[target.name or ""] for known in self.known]
         nodes, sources = self._stretch(target)
         passed = [v for node in nodes for v in node.outputs if node.op_type == "QuantizeLinear" and v is not target]
         outputs = [target, *passed]
@@ -48,6 +50,11 @@ class Walk:
             known.update({v.name or "": array for v, array in zip(passed, rest, strict=True)})
             found.append(first)
         return found
+
+    def give(self, target: ir.Value, found: list[NDArray[np.float32]]) -> None:
+        """Remember a float tensor that was computed elsewhere, chunk by chunk: stretches start there from now on."""
+        for known, array in zip(self.known, found, strict=True):
+            known[target.name or ""] = array
 
     def _stretch(self, target: ir.Value) -> tuple[list[ir.Node], list[ir.Value]]:
         """The nodes between what is known and `target`, in the graph's order, and the known tensors they start from."""
