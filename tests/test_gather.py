@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from networks import Net, random_data
+from PIL import Image
 
 import fcdeploy
 from fcdeploy.cli import main
@@ -229,8 +230,8 @@ def test_with_skip_bad_a_stopped_run_goes_on(stopped: Path, capsys: pytest.Captu
         (lambda content: content[:-5], "progress 'stopped.calib.progress' is damaged: began anew"),
         (lambda content: content[:60] + b"?" + content[61:], "progress 'stopped.calib.progress'"),
         (lambda content: content[:-9] + b"?" + content[-8:], "progress 'stopped.calib.progress' is damaged"),
-        (lambda _: b"fcdeploy.checkpoint/2\n{}\n", "is not of this version, or is damaged: began anew"),
-        (lambda _: b"fcdeploy.checkpoint/1\n[]\n", "is damaged: began anew"),
+        (lambda _: b"fcdeploy.checkpoint/1\n{}\n", "is not of this version, or is damaged: began anew"),
+        (lambda _: b"fcdeploy.checkpoint/2\n[]\n", "is damaged: began anew"),
         (lambda _: b"", "is not of this version, or is damaged"),
     ],
 )
@@ -252,3 +253,42 @@ def test_progress_of_another_run_is_named_and_not_used(stopped: Path, capsys: py
     spoil(2)
     assert "belongs to another run, whose data differs: began anew" in again(capsys)["warnings"][0]
     assert read(Path("stopped.calib")).samples == COUNT - 1
+
+
+def pictures(folder: Path) -> None:
+    """Two classes of 40 pictures, the last of them damaged."""
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for i in range(40):
+            Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / name / f"{i:02}.png")
+    (folder / "b" / "39.png").write_bytes(b"no picture")
+
+
+@pytest.mark.parametrize("change", ["nothing", "a picture", "one more", "one that was not taken yet"])
+def test_progress_of_pictures_that_have_changed_is_not_used(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below class folders, where the folder that is named does not change with them."""
+    monkeypatch.chdir(tmp_path)
+    network().save(Path("model.onnx"))
+    pictures(Path("data"))
+    monkeypatch.setattr(gathering, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(gathering, "SAVE_SHARE", 1e9)
+    monkeypatch.setattr(observing, "PART_SECONDS", 0.0)
+    monkeypatch.setattr(observing, "PART_SHARE", 1e9)
+    words = ("--batch", "8")
+    assert run(capsys, "calibrate", "model.onnx", "--data", "data", "-o", "now.calib", *words)[0] == 2
+    if change == "a picture":
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("data/a/05.png")
+    if change == "one more":
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("data/a/055.png")
+    if change == "one that was not taken yet":
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("data/b/38.png")
+    found = calibrated(capsys, "now.calib", "--skip-bad", *words, data="data")
+    anew = change in ("a picture", "one more")
+    assert (found["resumed_at"] == 0) is anew
+    why = "progress 'now.calib.progress' is of files of data that have changed since: began anew"
+    assert (why in found["warnings"]) is anew
+    calibrated(capsys, "fresh.calib", "--skip-bad", data="data")
+    assert Path("now.calib").read_bytes() == Path("fresh.calib").read_bytes()

@@ -1,7 +1,7 @@
 """How far a calibration has come, so that it can go on after a crash: one file, replaced whole as the work proceeds.
 
-    fcdeploy.checkpoint/1\\n
-    JSON, one line: bound, passes, shards, bad, sizes, sha256
+    fcdeploy.checkpoint/2\\n
+    JSON, one line: bound, passes, shards, bad, stamps, sizes, sha256
     the calibrations whose sizes these are, end to end, each as a calibration file has it
 
 `bound` says what the run was of: it goes on only for the same model, data, options and versions.
@@ -18,18 +18,23 @@ from typing import Any
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.calibration import Calibration, from_bytes, to_bytes
 
-MAGIC = b"fcdeploy.checkpoint/1\n"
+MAGIC = b"fcdeploy.checkpoint/2\n"
+STAMP = 1 << 64  # what sums of stamps are taken modulo
 HINT = "remove it to begin anew"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`found` has the calibration of every pass begun, the last one under way; `shards` what each shard took in that."""
+    """`found` has the calibration of every pass begun, the last one under way; `shards` what each shard took in that.
+
+    `stamps` are, of each pass, the sum of the stamps of the files that its samples came from.
+    """
 
     bound: dict[str, Any]
     passes: dict[str, Any]
     shards: tuple[int, ...]
     bad: tuple[tuple[int, str, str], ...]
+    stamps: tuple[int, ...]
     found: tuple[Calibration, ...]
 
 
@@ -38,7 +43,7 @@ def checkpoint_bytes(state: Checkpoint) -> bytes:
     blobs = [to_bytes(one) for one in state.found]
     header = {
         "bound": state.bound, "passes": state.passes, "shards": state.shards, "bad": state.bad,
-        "sizes": [len(blob) for blob in blobs], "sha256": _sha(b"".join(blobs)),
+        "stamps": state.stamps, "sizes": [len(blob) for blob in blobs], "sha256": _sha(b"".join(blobs)),
     }  # fmt: skip
     return b"".join([MAGIC, json.dumps(header, separators=(",", ":")).encode(), b"\n", *blobs])
 
@@ -58,7 +63,10 @@ def read_checkpoint(path: Path, bound: dict[str, Any]) -> Checkpoint:
         found = tuple(from_bytes(rest[end - size : end], str(path)) for size, end in zip(sizes, ends, strict=True))
         shards = tuple(int(n) for n in header["shards"])
         bad = tuple((int(position), str(name), str(why)) for position, name, why in header["bad"])
-        state = Checkpoint(dict(header["bound"]), dict(header["passes"]), shards, bad, found)
+        stamps = tuple(int(stamp) for stamp in header["stamps"])
+        if len(stamps) != len(found):
+            raise ValueError("its parts do not fit")
+        state = Checkpoint(dict(header["bound"]), dict(header["passes"]), shards, bad, stamps, found)
     except (ValueError, KeyError, TypeError, RecursionError, FcdeployError) as error:
         raise FcdeployError(f"progress {str(path)!r} is damaged", HINT) from error
     for key in sorted(bound.keys() | state.bound.keys()):

@@ -56,7 +56,7 @@ def open_cifar(path: Path, inputs: Sequence[TensorSpec], preprocess: Path | None
                     place = f"sample {index} ({file.name})" if path.is_dir() else f"sample {index}"
                     yield place, partial(_arrays, handle, record, place, how, spec, path.name)
 
-    return Source(path.name, (spec,), read, sum(counts), labelled=True)
+    return Source(path.name, (spec,), read, sum(counts), labelled=True, files=tuple(files))
 
 
 def _arrays(file: IO[bytes], record: int, place: str, how: Preprocess, spec: TensorSpec, source: str) -> Arrays:

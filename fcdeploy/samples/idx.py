@@ -65,7 +65,8 @@ def open_idx(path: Path, inputs: Sequence[TensorSpec], preprocess: Path | None) 
                     row, mark = next(rows), next(marks) if marks else None
                 yield f"sample {index}", partial(_arrays, row, mark, how, spec)
 
-    return Source(pictures.name, (spec,), read, count, labels is not None)
+    files = (pictures, *([labels[0]] if labels else []))
+    return Source(pictures.name, (spec,), read, count, labels is not None, files=files)
 
 
 def _arrays(row: Row, label: Row | None, how: Preprocess, spec: TensorSpec) -> Arrays:

@@ -16,7 +16,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import checks, listing
 from fcdeploy.samples.preprocess import Pixels, Preprocess, from_picture, pillow, read_preprocess, to_numbers
-from fcdeploy.samples.source import Arrays, Load, Source
+from fcdeploy.samples.source import Arrays, FromFile, Load, Source
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 DEEP = ("I", "F")  # first letters of Pillow's modes with more than 8 bits, which it would clip without a word
@@ -46,15 +46,16 @@ def open_images(folder: Path, inputs: Sequence[TensorSpec], preprocess: Path | N
                 )
             inside = f"{name}/" if name else ""
             for index, file in enumerate(listing.texts(files), index + 1):  # noqa: B020 - counts on
-                load = partial(_arrays, folder, inside + file, label if name else None, how, spec)
-                yield f"sample {index} ({inside}{file})", load
+                path = folder / name / file
+                load = partial(_arrays, path, label if name else None, how, spec)
+                yield f"sample {index} ({inside}{file})", FromFile(path, load)
 
     total = sum(count for _, count in classes)
     return Source(folder.name, (spec,), read, total, classes[0][0] != "")
 
 
-def _arrays(folder: Path, file: str, label: int | None, how: Preprocess, spec: TensorSpec) -> Arrays:
-    array = to_numbers(decoded(folder / file, how), how, spec)
+def _arrays(file: Path, label: int | None, how: Preprocess, spec: TensorSpec) -> Arrays:
+    array = to_numbers(decoded(file, how), how, spec)
     return {spec.name: array} if label is None else {spec.name: array, "label": np.asarray(label)}
 
 

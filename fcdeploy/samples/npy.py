@@ -23,7 +23,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import arrays, checks, listing
 from fcdeploy.samples.npz import check_headers, rows_in_step
-from fcdeploy.samples.source import Arrays, Load, Source
+from fcdeploy.samples.source import Arrays, FromFile, Load, Source
 
 
 def open_npy(path: Path, inputs: Sequence[TensorSpec]) -> Source:
@@ -60,7 +60,7 @@ def _per_input(files: dict[str, Path], source: str, inputs: Sequence[TensorSpec]
             for index in range(count):
                 yield f"sample {index}", partial(_rows, handles, headers, index, source)
 
-    return Source(source, tuple(inputs), read, count, any(map(checks.is_label, files)))
+    return Source(source, tuple(inputs), read, count, any(map(checks.is_label, files)), files=tuple(files.values()))
 
 
 def _rows(files: dict[str, IO[bytes]], headers: dict[str, arrays.Header], index: int, source: str) -> Arrays:
@@ -89,9 +89,10 @@ def _per_sample(folder: Path, files: NDArray[np.bytes_], spec: TensorSpec) -> So
             label_rows = rows_in_step(handles, headers, count, source)
             for index, (file, (_, row)) in enumerate(zip(listing.texts(sample_files), label_rows, strict=True)):
                 place = f"sample {index} ({file})"
-                yield place, partial(_with_label, folder, file, row, spec, source, place)
+                load = partial(_with_label, folder, file, row, spec, source, place)
+                yield place, FromFile(folder / file, load)
 
-    return Source(source, (spec,), read, count, bool(label_files))
+    return Source(source, (spec,), read, count, bool(label_files), files=tuple(label_files.values()))
 
 
 def _with_label(folder: Path, file: str, label: Load, spec: TensorSpec, source: str, place: str) -> Arrays:

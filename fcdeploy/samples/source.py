@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count as counting
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,28 @@ unchecked, to be called before the next one is asked for, or never.
 What `Load` raises is the fault of that one sample, and the next can still be had; what the iterator itself raises is
 the end of the source.
 """
+
+
+@dataclass(frozen=True)
+class FromFile:
+    """What loads a sample that lies in a file of its own."""
+
+    file: Path
+    load: Load
+
+    def __call__(self) -> Arrays:
+        """The sample's arrays."""
+        return self.load()
+
+    @property
+    def stamp(self) -> int:
+        """64 bits of the file's name, size and time of change; 0 where it is gone."""
+        try:
+            found = self.file.stat()
+        except OSError:
+            return 0
+        text = f"{self.file.name} {found.st_size} {found.st_mtime_ns}"
+        return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest(), "big")
 
 
 @dataclass(frozen=True)
@@ -64,7 +88,8 @@ class Source:
 
     Which samples: of the whole source the first `limit`, or those at the positions `chosen` (ascending); of these the
     shard `part` = (index, of how many), dealt out `block` at a time; of these not the first `passed`.
-    All carry the same labels: those named `labels`, or what the first one has.
+    All carry the same labels: those named `labels`, or what the first one has.  `files` are what it reads beside a file
+    for each sample; `on_stamp` is told the stamp of such a file before it is read.
     """
 
     name: str
@@ -79,12 +104,16 @@ class Source:
     on_bad: Callable[[Bad], None] | None = None
     passed: int = 0
     labels: frozenset[str] | None = None
+    files: tuple[Path, ...] = ()
+    on_stamp: Callable[[int], None] | None = None
 
     def __iter__(self) -> Iterator[Sample]:
         label_names = self.labels
         taken = False
         first_bad: FcdeployError | None = None
         for position, place, load in self._taken():
+            if self.on_stamp is not None and isinstance(load, FromFile):
+                self.on_stamp(load.stamp)
             try:
                 inputs, labels = checks.fit(load(), self.inputs, place, self.name)
                 checks.same_labels(frozenset(labels) if label_names is None else label_names, labels, place, self.name)
@@ -131,6 +160,10 @@ class Source:
     def after(self, passed: int) -> Source:
         """Without its first `passed` samples, which are not loaded; `count` stays that of all."""
         return replace(self, passed=self.passed + passed)
+
+    def stamps(self) -> Iterator[int]:
+        """The stamp of each sample's file, without reading it; 0 where samples have no file of their own."""
+        return (load.stamp if isinstance(load, FromFile) else 0 for _, _, load in self._taken())
 
     def labelled_as(self, labels: frozenset[str] | None) -> Source:
         """The same samples, each of which must have these labels; None: those of the first one."""

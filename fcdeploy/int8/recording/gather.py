@@ -17,7 +17,7 @@ from fcdeploy.int8.recording.observe import Part, assemble, label, observed, obs
 from fcdeploy.int8.recording.passes import Passes, plan_passes
 from fcdeploy.int8.recording.shard import Job, its_samples, observe_shard
 from fcdeploy.records.calibration import Calibration
-from fcdeploy.records.checkpoint import Checkpoint, checkpoint_bytes, read_checkpoint
+from fcdeploy.records.checkpoint import STAMP, Checkpoint, checkpoint_bytes, read_checkpoint
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cluster import Crew
 from fcdeploy.runtime.cpu import detect
@@ -57,13 +57,13 @@ def gather(
     removes it when the result is safe.  A file of another run is not used, with a warning.
     """
     options = {"batch": batch, "max_memory": max_memory, "everything": everything, "shards": team.size}
-    bound = _bound(job, options)
-    state, warnings = _left_behind(progress, bound)
+    bound = _bound(job, source, options)
+    state, warnings = _left_behind(progress, bound, source)
     if state is None:
         values = observed(model.graph, everything=everything)
         quiet = replace(source, on_bad=_nothing) if job.skip_bad else source
         passes = plan_passes(model, values, quiet, batch=batch, max_memory=max_memory)
-        state = Checkpoint(bound, asdict(passes), (0,) * team.size, (), ())
+        state = Checkpoint(bound, asdict(passes), (0,) * team.size, (), (), ())
     passes = Passes(int(state.passes["batch"]), tuple(map(tuple, state.passes["groups"])), state.passes["axes"])
     if batch is not None and passes.batch < batch:
         warnings = (*warnings, _smaller(batch, passes))
@@ -109,7 +109,10 @@ def _added(state: Checkpoint, index: int, shard: int, part: Part) -> Checkpoint:
     total = merge(before[0], part.calibration) if before else part.calibration
     shards = (*state.shards[:shard], state.shards[shard] + part.taken, *state.shards[shard + 1 :])
     bad = () if index else tuple((one.position, one.name, one.why) for one in part.bad)
-    return replace(state, shards=shards, bad=(*state.bad, *bad), found=(*state.found[:index], total))
+    stamp = (sum(state.stamps[index:]) + part.stamp) % STAMP
+    return replace(
+        state, shards=shards, bad=(*state.bad, *bad), stamps=(*state.stamps[:index], stamp), found=(*state.found[:index], total)
+    )  # fmt: skip
 
 
 @dataclass
@@ -132,21 +135,42 @@ class _Saved:
         self.took = self.last - begun
 
 
-def _left_behind(progress: Path, bound: dict[str, Any]) -> tuple[Checkpoint | None, tuple[str, ...]]:
+def _left_behind(progress: Path, bound: dict[str, Any], source: Source) -> tuple[Checkpoint | None, tuple[str, ...]]:
     """What a run before has saved; None, and why it is of no use."""
     if not progress.is_file():
         return None, ()
     try:
-        return read_checkpoint(progress, bound), ()
+        state = read_checkpoint(progress, bound)
     except FcdeployError as error:
         return None, (f"{error.message}: began anew",)
+    if state.stamps != _stamps_now(state, source):
+        return None, (f"progress {str(progress)!r} is of files of {source.name} that have changed since: began anew",)
+    return state, ()
 
 
-def _bound(job: Job, options: dict[str, Any]) -> dict[str, Any]:
+def _stamps_now(state: Checkpoint, source: Source) -> tuple[int, ...]:
+    """The stamps that `state` would have, were its samples taken now: names are listed, nothing is read."""
+    if not any(state.stamps):
+        return state.stamps
+    left, earlier = list(state.shards), len(state.found) - 1
+    whole = begun = 0
+    for rank, stamp in enumerate(source.stamps()):
+        shard = rank // source.dealt % len(left)
+        if left[shard]:
+            left[shard] -= 1
+            begun += stamp
+        whole += stamp
+        if not earlier and not any(left):
+            break
+    return (*[whole % STAMP] * earlier, begun % STAMP)
+
+
+def _bound(job: Job, source: Source, options: dict[str, Any]) -> dict[str, Any]:
     """What progress is of. `skip_bad` is not in it: before the first bad sample it makes no difference."""
     files = [
         Path(job.data.rpartition(":")[0] or job.data),
         Path(job.data),
+        *source.files,
         *([job.preprocess] if job.preprocess else []),
     ]
     return {

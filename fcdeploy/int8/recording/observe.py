@@ -33,12 +33,13 @@ PART_SHARE = 0.01  # of the time may go into making parts and adding them up
 class Part:
     """What was seen since the part before: the tensors of one pass, without weights; and how many samples were taken.
 
-    `taken` counts those that could not be used, `bad`, too.
+    `taken` counts those that could not be used, `bad`, too; `stamp` is the sum of the stamps of their files.
     """
 
     calibration: Calibration
     taken: int
     bad: tuple[Bad, ...]
+    stamp: int
 
 
 def observe(
@@ -103,6 +104,8 @@ def observing(
     )
     made_by = {"cpu": detect().name, "onnxruntime": versions()["onnxruntime"]}
     bad: list[Bad] = []
+    stamps: list[int] = []
+    source = replace(source, on_stamp=stamps.append)
     if source.on_bad is not None:
         source = replace(source, on_bad=bad.append)
     watched = {name: watch(value, passes.axes[name]) for name, value in values.items()}
@@ -113,7 +116,10 @@ def observing(
         tensors = {name: one.record() for name, one in watched.items() if one.shapes}
         kept, *more = smallest.groups() or ({},)
         seen = np.sort(np.array(hashes, np.uint64))
-        return Part(Calibration(model_hash, tensors, seen, kept, made_by, tuple(more)), len(hashes) + len(bad), (*bad,))
+        calibration, taken = Calibration(model_hash, tensors, seen, kept, made_by, tuple(more)), len(hashes) + len(bad)
+        stamp = sum(stamps[:taken])
+        del stamps[:taken]  # of one that was read ahead of its batch nothing is in this part
+        return Part(calibration, taken, (*bad,), stamp)
 
     for batch in batches(source, passes.batch):
         _watch(batch, session.run(batch.inputs, results) if results else [], results, watched)
