@@ -93,12 +93,37 @@ def test_fewer_samples_and_none_kept(capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.usefixtures("here")
 def test_a_tensor_that_is_always_the_same_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    np.savez("data.npz", x=np.zeros((4, 3, 6, 6), np.float32))
+    np.savez("data.npz", x=np.zeros((16, 3, 6, 6), np.float32))
     net = Net(0)
     net.output(net.op("Relu", net.conv(net.input("x", 3, 6, 6), 3, 4, bias=False), name="dead")).save(
         Path("model.onnx")
     )
     assert calibrated(capsys)["warnings"] == ["tensor 'dead_out' was the same value in every sample"]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(("samples", "what"), [("1", "1 sample"), ("15", "15 samples"), ("16", None)])
+def test_hardly_any_samples_are_a_warning(samples: str, what: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = [] if what is None else [f"calibrated on {what}: others may leave these ranges, 100 to 500 are usual"]
+    assert calibrated(capsys, "--samples", samples)["warnings"] == expected
+    words = ("quantize", "model.onnx", "--int8", "--costs", "none", "--calibration", "model.calib", "-o", "int8.onnx")
+    code, out, err = run(capsys, *words, "--json")
+    assert code == 0, err
+    assert [text for text in json.loads(out)["warnings"] if text.startswith("calibrated on")] == expected
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [("return 3", "an int"), ("pass", "nothing"), ("return {'x': 1}", "a dict"), ("return open", "a builtin")],
+)
+def test_a_function_that_yields_nothing(body: str, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own.py").write_text(f"def f():\n    {body}\n")
+    code, out, err = run(capsys, "calibrate", "model.onnx", "--data", "own.py:f")
+    assert (code, out) == (2, "")
+    assert f"error: own.py:f returns {what}" in err
+    assert "expected one dict per sample, yielded\nhint: yield {'x': array}" in err
+    assert "TypeError" not in err
 
 
 @pytest.mark.usefixtures("here")

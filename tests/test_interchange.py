@@ -97,6 +97,30 @@ def test_ends_alone_have_no_histogram(ranges: str) -> None:
         planned(model, ends_only(own), ranges)
 
 
+@pytest.mark.parametrize("ranges", ["percentile", "mse", "entropy"])
+@pytest.mark.parametrize("form", ["JSON", "calibration.cache", "calibration.flatbuffers", "TensorRT"])
+def test_every_format_is_refused_by_methods_that_need_a_histogram(
+    form: str, ranges: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = measured(tmp_path, CalibrationMethod.Entropy if form == "JSON" else CalibrationMethod.MinMax)
+    if form == "JSON":  # with the histograms that onnxruntime counted, which are passed over
+        save_tensors_data(found, tmp_path / "foreign")
+    elif form == "TensorRT":
+        Path("foreign").write_bytes(write_cache(truth()))
+    else:
+        write_calibration_table(found, str(tmp_path))
+        Path("foreign").write_bytes(Path(form).read_bytes())
+    convert("foreign", output="foreign.calib", model="net.onnx")
+    words = ["quantize", "net.onnx", "--int8", "--calibration", "foreign.calib", "-o", "int8.onnx", "--ranges", ranges]
+    capsys.readouterr()
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert "was measured elsewhere and has no histogram, which every range method but minmax needs" in err
+    assert "hint: --ranges minmax, or a calibration of your own: fcdeploy calibrate MODEL --data DATA" in err
+    assert not Path("int8.onnx").exists()
+
+
 def test_a_tensor_without_a_range_stays_float() -> None:
     model = prepared(network())
     own = ends_only(observe(model, in_memory(random_data(0, 4, x=(3, 6, 6)), model), model_hash="m"))

@@ -10,7 +10,7 @@ same reader again it is rewound.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count as counting
@@ -37,7 +37,7 @@ def open_generator(data: Path, inputs: Sequence[TensorSpec]) -> Source:
     earlier: list[Any] = []
 
     def read() -> Iterator[tuple[str, Load]]:
-        for place, sample in _yielded(function, name, earlier):
+        for place, sample in _yielded(function, name, earlier, _yielding(inputs)):
             yield place, partial(_arrays, sample, place, inputs, name)
 
     first = [load for _, load in islice(read(), 1)]
@@ -53,12 +53,17 @@ def _arrays(sample: Any, place: str, inputs: Sequence[TensorSpec], name: str) ->
     if not isinstance(sample, dict):
         raise FcdeployError(
             f"{name}: {place} is a {type(sample).__name__}, expected a dict of input name -> array",
-            f"yield {{{', '.join(repr(spec.name) + ': array' for spec in inputs)}}}",
+            _yielding(inputs),
         )
     return {str(key): value for key, value in sample.items()}
 
 
-def _yielded(function: Callable[[], Any], name: str, earlier: list[Any]) -> Iterator[tuple[str, Any]]:
+def _yielding(inputs: Sequence[TensorSpec]) -> str:
+    """What the function has to say."""
+    return f"yield {{{', '.join(repr(spec.name) + ': array' for spec in inputs)}}}"
+
+
+def _yielded(function: Callable[[], Any], name: str, earlier: list[Any], yielding: str) -> Iterator[tuple[str, Any]]:
     """What the function yields, with the place of each.
 
     Only its own code runs under the guard, not that of whoever asks for the next one.
@@ -66,6 +71,10 @@ def _yielded(function: Callable[[], Any], name: str, earlier: list[Any]) -> Iter
     with user_code(f"{name} fails"):
         made = function()
         is_reader = callable(getattr(made, "get_next", None))
+        if not is_reader and (isinstance(made, Mapping) or not _iterable(made)):
+            kind = type(made).__name__
+            what = "nothing" if made is None else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+            raise FcdeployError(f"{name} returns {what}, expected one dict per sample, yielded", yielding)
         stream = _batches(made, name, earlier) if is_reader else iter(made)
     index = 0
     for number in counting():
@@ -76,6 +85,11 @@ def _yielded(function: Callable[[], Any], name: str, earlier: list[Any]) -> Iter
         for place, sample in _split(value, number, index, name) if is_reader else ((f"sample {index}", value),):
             yield place, sample
             index += 1
+
+
+def _iterable(made: Any) -> bool:
+    """Whether iter() takes it; an object with numbered items will do."""
+    return hasattr(made, "__iter__") or (hasattr(made, "__getitem__") and not isinstance(made, type))
 
 
 def _batches(reader: Any, name: str, earlier: list[Any]) -> Iterator[Any]:

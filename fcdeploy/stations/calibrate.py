@@ -20,6 +20,7 @@ from fcdeploy.graph.model import (
 )
 from fcdeploy.int8.recording.gather import Gathered, gather
 from fcdeploy.int8.recording.shard import Job
+from fcdeploy.int8.recording.statistics import too_few
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration, to_bytes
 from fcdeploy.records.progress import OnStep
@@ -107,6 +108,7 @@ def _report(model: Path, found: Gathered, rows: list[tuple[str, ...]], seconds: 
     ]
     warnings = (
         *found.warnings,
+        *too_few(calibration),
         *_skipped(found.bad),
         *(f"tensor {name!r} became NaN or infinite: its layers will stay float" for name in broken),
         *(f"tensor {name!r} was the same value in every sample" for name in constant),

@@ -27,7 +27,7 @@ from fcdeploy.int8.given import Given
 from fcdeploy.int8.outcome import Outcome, dry_run_report, report_of
 from fcdeploy.int8.plan_file import plan_from_file, write_plan
 from fcdeploy.int8.planning.types import types_named
-from fcdeploy.int8.recording.statistics import statistics
+from fcdeploy.int8.recording.statistics import statistics, too_few
 from fcdeploy.int8.refining.best import best
 from fcdeploy.int8.refining.refine import left_out, refined, with_tools
 from fcdeploy.int8.timing.costs import Spent, costs_asked, fastest_plan
@@ -119,7 +119,9 @@ def quantize(
     if save_plan is not None:
         write_plan(Path(save_plan), decided, force=force)
     outcome = Outcome(decided, spent, kernels, multiplications_of(graph), size_on_disk(own), size, tried)
-    report = report_of(path, out, int8, outcome, begin, [*left_out(given, decided), *spent.warnings])
+    report = report_of(
+        path, out, int8, outcome, begin, [*too_few(recorded), *left_out(given, decided), *spent.warnings]
+    )
     ties = row.name == "portable" and "int8" in decided.kinds.values()
     return with_ties(report, out, given.samples) if ties else report
 

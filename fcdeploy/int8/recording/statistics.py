@@ -17,6 +17,16 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.samples import Source
 from fcdeploy.samples.kept import Arrays, keep_smallest
 
+USUAL = 16  # samples; with fewer of them, what one happens to hold is half of a range
+
+
+def too_few(recorded: Calibration) -> list[str]:
+    """What to say of a calibration on hardly any samples; ranges measured elsewhere come without."""
+    if not 0 < recorded.samples < USUAL:
+        return []
+    what = "1 sample" if recorded.samples == 1 else f"{recorded.samples} samples"
+    return [f"calibrated on {what}: others may leave these ranges, 100 to 500 are usual"]
+
 
 def statistics(
     model: ir.Model,
