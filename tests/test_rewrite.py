@@ -288,3 +288,18 @@ def test_names_that_are_taken_are_not_given_again(name: str, tmp_path: Path) -> 
     session = onnxruntime.InferenceSession(tmp_path / "int8.onnx", providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == ["y"]
     assert line.sqnr() > 20
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_nothing_is_written_that_nothing_reads(channels: int) -> None:
+    """An image that gets channels of zeros is read back with them, and not without."""
+    net = Net(5)
+    image = net.input("image", channels, 8, 8)
+    x = net.op("Relu", net.conv(image, channels, 16, name="first"), name="relu")
+    y = net.op("Tanh", image, name="tanh")
+    net.output(net.conv(x, 16, 4, name="last"), y)
+    line = quantize_net(net, random_data(5, 4, image=(channels, 8, 8)))
+    assert line.kinds["first"] == "int8"
+    dead = [node.name for node in line.int8.graph for v in node.outputs if not v.uses() and not v.is_graph_output()]
+    assert dead == []
+    assert line.sqnr() > 20

@@ -12,13 +12,16 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from networks import Net, random_data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import Net, quantize_net, random_data
 
 from fcdeploy.cli import main
 from fcdeploy.graph import outside, weights
 from fcdeploy.graph.scratch import Scratch, kept, scratch_for
 from fcdeploy.records.costs import from_text
 from fcdeploy.runtime.session import Session
+from fcdeploy.tables.types import TYPES
 
 DATA = random_data(0, 12, x=(8, 8, 8))
 SEQUENCES = random_data(1, 6, x=(5, 24))
@@ -196,3 +199,45 @@ def test_a_heavy_model_moves_and_says_the_same(tmp_path: Path, monkeypatch: pyte
     folders = {v.const_value.base_dir for v in halves.graph.initializers.values() if hasattr(v.const_value, "base_dir")}
     assert len(folders) == 2
     np.testing.assert_array_equal(Session(halves, threads=1).run(DATA)[0], expected)
+
+
+KINDS = [
+    ("int8", "int8"),
+    ("int16", "int16"),
+    ("int8", "int16"),
+    ("int4", "none"),
+    ("int8", "dynamic"),
+    ("int8", "none"),
+]
+
+
+@settings(max_examples=12)
+@given(
+    types=st.sampled_from(KINDS),
+    read=st.integers(1, 90),
+    write=st.integers(1, 40),
+    turned=st.booleans(),
+    empty=st.integers(0, 3),
+    size=st.sampled_from([200, 1000, 5000]),
+    seed=st.integers(0, 99),
+)
+def test_weights_made_block_by_block_are_those_made_at_once(
+    types: tuple[str, str], read: int, write: int, turned: bool, empty: int, size: int, seed: int
+) -> None:
+    """Whatever the type and the orientation, with outputs whose weights are all zero too."""
+    random = np.random.default_rng(seed)
+    weight = random.normal(size=(write, read)).astype(np.float32)
+    weight[random.permutation(write)[:empty]] = 0
+    net = Net(0)
+    x = net.op("Relu", net.conv(net.input("x", 3, 4, 4), 3, 5, name="conv"), name="relu")
+    x = net.op("Flatten", x, name="flat")
+    x = net.op("Relu", net.dense(x, 80, read, name="first"), name="relu1")
+    net.output(net.op("Gemm", x, net.constant(weight if turned else weight.T), name="dense", transB=int(turned)))
+    data = random_data(2, 4, x=(3, 4, 4))
+    made = []
+    for each in (1 << 30, size):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(weights, "BLOCK_BYTES", each)
+            line = quantize_net(net, data, types=TYPES[types])
+            made.append(ir.to_proto(line.int8).SerializeToString(deterministic=True))
+    assert made[0] == made[1]

@@ -18,7 +18,8 @@ from fcdeploy.serve.heads import Head
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
-from fcdeploy.serve.tensors import Wanted, decode, describe, encode
+from fcdeploy.serve.request import Wanted
+from fcdeploy.serve.tensors import decode, describe, encode
 
 SMALL = 1024  # bytes of an answer that compressing would not make faster
 EXTENSIONS = ("binary_tensor_data", "model_repository")

@@ -24,9 +24,9 @@ from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import shown
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
+from fcdeploy.serve.request import DATATYPES
 from fcdeploy.serve.routes import EXTENSIONS, Site, metadata
 from fcdeploy.serve.rpc_messages import METHODS, PACKAGE, SERVICE, classes
-from fcdeploy.serve.tensors import DATATYPES
 
 Array = np.ndarray[Any, Any]
 CODES = {

@@ -1,0 +1,178 @@
+"""What a request says, part by part: it is what the model takes, or it is refused, naming what came and what was expected."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import simdjson
+
+from fcdeploy.records.signature import TensorSpec
+from fcdeploy.runtime.feeds import shown
+from fcdeploy.serve.models import Model
+from fcdeploy.serve.refusal import RefusedError
+
+Array = np.ndarray[Any, Any]
+DATATYPES = {
+    "bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64",
+    **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}  # fmt: skip
+"""NumPy dtype -> the protocol's name of it."""
+
+OF_DTYPE = {np.dtype(name): datatype for name, datatype in DATATYPES.items()}  # asking a dtype for its name takes 2 µs
+
+READ: dict[str, tuple[Literal["d", "i", "u"], type[np.generic]]] = {
+    "f": ("d", np.float64), "i": ("i", np.int64), "u": ("u", np.uint64),
+}  # fmt: skip
+"""Kind of a dtype -> how simdjson reads numbers for it."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a request asks for besides its inputs: `outputs` by index with whether in binary; its id; seconds it has.
+
+    `heads` remembers what stands before binary outputs, by their shapes.
+    """
+
+    outputs: tuple[tuple[int, bool], ...]
+    id: str | None
+    timeout: float | None
+    heads: dict[tuple[Any, ...], bytes] = field(default_factory=dict)
+
+    @cached_property
+    def binary(self) -> bool:
+        """All outputs are wanted in binary, so that what stands before them depends on their shapes alone."""
+        return sys.byteorder == "little" and all(binary for _, binary in self.outputs)
+
+
+def described(
+    model: Model, tensor: Any, feeds: Mapping[str, Array], parts: Sequence[tuple[Any, ...]]
+) -> tuple[TensorSpec, tuple[int, ...]]:
+    """The input that an element of `inputs` is for, and its shape, both checked."""
+    if not isinstance(tensor, simdjson.Object):
+        raise RefusedError(400, "an element of 'inputs' is not an object with name, shape, datatype and data")
+    name = tensor.get("name")
+    if not isinstance(name, str):
+        raise RefusedError(400, f"an input has no name, expected {listed(model.inputs)}")
+    spec = model.inputs.get(name)
+    if spec is None:
+        raise RefusedError(400, f"input {name[:100]!r} is unknown, expected {listed(model.inputs)}")
+    if name in feeds or any(name == part[0] for part in parts):
+        raise RefusedError(400, f"input {name!r} is given twice, expected once")
+    datatype, expected = tensor.get("datatype"), OF_DTYPE[spec.dtype]
+    if datatype != expected:
+        got = datatype[:20] if isinstance(datatype, str) else "none"
+        raise RefusedError(400, f"input {name!r}: datatype {got}, expected {expected}")
+    said = tensor.get("shape")
+    shape: list[Any] | None = said.as_list() if isinstance(said, simdjson.Array) else None
+    if shape is None or not all(type(n) is int for n in shape):
+        raise RefusedError(400, f"input {name!r}: no shape, expected a list of integers: {shown(spec.shape)}")
+    fits = len(shape) == len(spec.shape) and all(n in (None, m) for n, m in zip(spec.shape, shape, strict=True))
+    if not fits or any(n < 1 for n in shape):
+        raise RefusedError(400, f"input {name!r}: shape {_short(shape)}, expected {shown(spec.shape)}")
+    return spec, tuple(shape)
+
+
+def binary_size(parameters: Any, name: str) -> int | None:
+    if not isinstance(parameters, simdjson.Object):
+        return None
+    if "shared_memory_region" in parameters:
+        raise RefusedError(400, f"input {name!r}: shared memory is not served, expected data")
+    size = parameters.get("binary_data_size")
+    if size is not None and type(size) is not int:
+        raise RefusedError(400, f"input {name!r}: binary_data_size is not an integer, expected a number of bytes")
+    return size
+
+
+def numbers_of(data: Any, spec: TensorSpec, count: int, shape: Sequence[int]) -> Array:
+    """`data` as an array of the input's dtype. Numbers that it cannot hold are refused, not wrapped."""
+    name, kind = spec.name, spec.dtype.kind
+    datatype = OF_DTYPE[spec.dtype]
+    if not isinstance(data, simdjson.Array):
+        raise RefusedError(400, f"input {name!r}: no data, expected a list of {count} values")
+    if kind == "b":
+        array = _truths(data, name)
+    else:
+        read, wide = READ[kind]
+        try:
+            array = np.frombuffer(data.as_buffer(of_type=read), wide)
+        except (TypeError, ValueError):
+            raise RefusedError(
+                400, f"input {name!r}: data holds something else, expected numbers for {datatype}"
+            ) from None
+    if array.size != count:
+        raise RefusedError(400, f"input {name!r}: {array.size} values, expected {count} for shape {_short(shape)}")
+    if kind in "iu" and array.dtype != spec.dtype:
+        limits: Any = np.iinfo(spec.dtype.name)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise RefusedError(
+                400, f"input {name!r}: a value outside {datatype}, expected {limits.min} to {limits.max}"
+            )
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(spec.dtype).reshape(shape)
+    except FloatingPointError:
+        raise RefusedError(
+            400, f"input {name!r}: a value too large for {datatype}, expected what it can hold"
+        ) from None
+
+
+def _truths(data: Any, name: str) -> Array:
+    try:
+        flat = np.array(data.as_list(), object).reshape(-1)
+    except ValueError:  # lists of different lengths
+        flat = np.array([None])
+    if not all(type(element) is bool for element in flat):
+        raise RefusedError(400, f"input {name!r}: data holds something else, expected true and false for BOOL")
+    return flat.astype(np.bool_)
+
+
+def wanted_of(model: Model, document: Any, keys: set[str]) -> Wanted:
+    """`outputs`, `id` and `parameters` of the request."""
+    if keys == {"inputs"}:
+        return Wanted(tuple((i, False) for i in range(len(model.outputs))), None, None)
+    parameters = document.get("parameters")
+    of_all = parameters.as_dict() if isinstance(parameters, simdjson.Object) else {}
+    binary = of_all.get("binary_data_output") is True
+    timeout = of_all.get("timeout")
+    if timeout is not None and (type(timeout) is not int or timeout < 0):
+        raise RefusedError(400, "parameter 'timeout' is not a number of microseconds, expected an integer")
+    identity = document.get("id")
+    if identity is not None and not isinstance(identity, str):
+        raise RefusedError(400, "'id' is not text, expected a string")
+    names = list(model.outputs)
+    said = document.get("outputs")
+    if said is None or (isinstance(said, simdjson.Array) and not len(said)):
+        outputs = tuple((i, binary) for i in range(len(names)))
+    elif isinstance(said, simdjson.Array):
+        outputs = tuple(_output(model, names, output, binary) for output in said.as_list())
+    else:
+        raise RefusedError(400, "'outputs' is not a list of objects with a name")
+    return Wanted(outputs, identity, timeout / 1e6 if timeout else None)
+
+
+def _output(model: Model, names: list[str], output: Any, binary: bool) -> tuple[int, bool]:
+    name = output.get("name") if isinstance(output, dict) else None
+    if not isinstance(name, str) or name not in model.outputs:
+        raise RefusedError(400, f"output {_short(name)} is unknown, expected {listed(model.outputs)}")
+    parameters = output.get("parameters")
+    parameters = parameters if isinstance(parameters, dict) else {}
+    for refused in ("classification", "shared_memory_region"):
+        if parameters.get(refused):
+            raise RefusedError(400, f"output {name!r}: {refused} is not served, expected binary_data or nothing")
+    return names.index(name), bool(parameters.get("binary_data", binary))
+
+
+def listed(ends: Mapping[str, TensorSpec]) -> str:
+    return ", ".join(map(repr, ends))
+
+
+def _short(value: object) -> str:
+    """At most 100 characters of what came."""
+    text = json.dumps(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
