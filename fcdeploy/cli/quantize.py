@@ -52,6 +52,16 @@ from fcdeploy.errors import FcdeployError
 @click.option(
     "--save-plan", type=options.FILE, metavar="FILE", help="Write the plan that was carried out, for a bundle."
 )
+@click.option(
+    "--max-drop",
+    type=float,
+    metavar="PP",
+    help="Take layers out of int8 until the drop on --eval is no larger: percentage points, or as in fcdeploy validate.",
+)
+@click.option("--eval", metavar="DATA", help="Samples to measure the drop on, other ones than were calibrated on.")
+@click.option("--metric", metavar="M", help="As in fcdeploy validate; by default what fits the labels.")
+@click.option("--minutes", type=float, metavar="N", help="How long to search at most; 10 unless given.")
+@click.option("--same-data", is_flag=True, help="Take samples for --eval that were calibrated on, too.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @options.force_option
 @options.json_option

@@ -67,8 +67,18 @@ class Given:
         self.scratch.settle(model)
         return model
 
-    def plan(self, slow: Mapping[str, str], one_scale: Sequence[str] = ()) -> Plan:
-        """The plan that leaves the nodes of `slow` in float; the weights of `one_scale` have one for all channels."""
+    def plan(
+        self,
+        slow: Mapping[str, str],
+        one_scale: Sequence[str] = (),
+        *,
+        wide: Mapping[str, str] | None = None,
+        exact: Mapping[str, str] | None = None,
+    ) -> Plan:
+        """The plan that leaves the nodes of `slow` in float; the weights of `one_scale` have one for all channels.
+
+        Those of `wide` stay in float too, their weights in 16 bits, and those of `exact`, weights and all.
+        """
         return plan_graph(
             self.graph,
             self.recorded,
@@ -77,6 +87,8 @@ class Given:
             keep_float=self.keep_float,
             slow=slow,
             one_scale=one_scale,
+            wide=wide,
+            exact=exact,
             types=self.types,
         )
 

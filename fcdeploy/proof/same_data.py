@@ -15,11 +15,15 @@ from fcdeploy.samples.kept import sample_hash
 
 @dataclass
 class SameData:
-    """How many of the samples that went by were calibrated on; where `allowed` is not set, the first one is an error."""
+    """How many of the samples that went by were calibrated on; where `allowed` is not set, the first one is an error.
+
+    `option` is what names the samples that are evaluated on.
+    """
 
     known: Sketch | None
     name: str
     allowed: bool
+    option: str = "--data"
     samples: int = 0
     shared: int = 0
 
@@ -46,7 +50,7 @@ class SameData:
         if not self.allowed:
             raise FcdeployError(
                 f"{sample} is one of the samples that {self.name!r} was calibrated on, expected others to evaluate it",
-                "--data OTHER, or --same-data to evaluate on them all the same",
+                f"{self.option} OTHER, or --same-data to evaluate on them all the same",
             )
 
 

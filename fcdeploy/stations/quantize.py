@@ -30,6 +30,9 @@ from fcdeploy.int8.planning.types import types_named
 from fcdeploy.int8.recording.statistics import statistics, too_few
 from fcdeploy.int8.refining.best import best
 from fcdeploy.int8.refining.refine import left_out, refined, with_tools
+from fcdeploy.int8.searching.search import search
+from fcdeploy.int8.searching.told import with_search
+from fcdeploy.int8.searching.wish import wish_of
 from fcdeploy.int8.timing.costs import Spent, costs_asked, fastest_plan
 from fcdeploy.int8.writing.sign import sign
 from fcdeploy.prepare import prepare
@@ -63,6 +66,11 @@ def quantize(
     save_plan: str | Path | None = None,
     costs: str | Path | None = None,
     dry_run: bool = False,
+    max_drop: float | None = None,
+    eval: str | Path | None = None,
+    metric: str | None = None,
+    minutes: float | None = None,
+    same_data: bool = False,
     samples: int | None = None,
     seed: int | None = None,
     preprocess: Path | None = None,
@@ -77,23 +85,34 @@ def quantize(
     slower as integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table",
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
-    `dry_run` only plans; `save_plan` is a file for the plan that was carried out.  Raises FcdeployError.
+    `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
+
+    With `max_drop` layers leave int8 until the drop on the samples of `eval` is no larger, in the unit of `metric` (as
+    `validate` has them), for at most `minutes` (10 unless given); samples that were calibrated on are refused, but for
+    `same_data`.  Raises FcdeployError.
     """
     begin = time.perf_counter()
     path, out = Path(model), Path(output or "")
     row, types = target_named(target), types_named(weights, activations)
+    wish = wish_of(max_drop, eval, metric, minutes, same_data=same_data, preprocess=preprocess, types=types)
     graph = read_model(path)
     refuse_unsupported(graph, str(path))
     _check_enough(output or dry_run, data or calibration or not types.between)
     _check_words(ranges, effort)
     _check_used(
-        ("--plan decides already", plan is None, {"--ranges": ranges, "--costs": costs}),
-        ("there is no --data", data is not None, {"--samples": samples, "--seed": seed, "--preprocess": preprocess}),
+        ("--plan decides already", plan is None, {"--ranges": ranges, "--costs": costs, "--max-drop": max_drop}),
+        ("there is no --data", data is not None, {"--samples": samples, "--seed": seed}),
+        ("there is no --data", data is not None or wish is not None, {"--preprocess": preprocess}),
+        (
+            "there is no --max-drop",
+            wish is not None,
+            {"--eval": eval, "--metric": metric, "--minutes": minutes, "--same-data": same_data or None},
+        ),
         ("--dry-run writes nothing, and --json prints the plan", not dry_run, {"--save-plan": save_plan}),
     )
     own = files_of(graph, path)
     if not dry_run:
-        inputs = (*own, *(Path(file) for file in (data, calibration, plan, costs) if file))
+        inputs = (*own, *(Path(file) for file in (data, calibration, plan, costs, eval) if file))
         _check_outputs(graph, out, save_plan, inputs, force)
     changes = prepare(graph)
     source = None
@@ -111,6 +130,8 @@ def quantize(
             given, tried = best(given, choose_ranges=ranges is None, on_step=on_step)
         decided, spent = fastest_plan(given, costs_asked(given, costs, target), on_step)
         decided = with_tools(given, decided)
+    found = None if wish is None else search(given, spent, wish, on_step)
+    decided = decided if found is None else found.plan
     if dry_run:
         return dry_run_report(changes, decided, spent, time.perf_counter() - begin)
     int8 = refined(given, decided, on_step)
@@ -119,9 +140,9 @@ def quantize(
     if save_plan is not None:
         write_plan(Path(save_plan), decided, force=force)
     outcome = Outcome(decided, spent, kernels, multiplications_of(graph), size_on_disk(own), size, tried)
-    report = report_of(
-        path, out, int8, outcome, begin, [*too_few(recorded), *left_out(given, decided), *spent.warnings]
-    )
+    warnings = [*too_few(recorded), *left_out(given, decided), *spent.warnings]
+    report = report_of(path, out, int8, outcome, begin, warnings)
+    report = report if found is None else with_search(report, found, outcome.macs)
     ties = row.name == "portable" and "int8" in decided.kinds.values()
     return with_ties(report, out, given.samples) if ties else report
 

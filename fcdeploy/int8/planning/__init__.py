@@ -30,26 +30,30 @@ def plan_graph(
     keep_float: Sequence[str] = (),
     slow: Mapping[str, str] | None = None,
     one_scale: Sequence[str] = (),
+    wide: Mapping[str, str] | None = None,
+    exact: Mapping[str, str] | None = None,
     types: Types = INT8,
 ) -> Plan:
     """The plan for a prepared model: a decision for every node, QParams for every tensor that becomes integers.
 
     `keep_float` are the user's names and globs; `slow` are nodes that lose time as integers, with the reason;
-    `one_scale` layers whose weights have one scale for all channels.
+    `one_scale` layers whose weights have one scale for all channels.  `wide` and `exact` are nodes that 8 bits cost too
+    much accuracy, with the reason: the weights of `wide` are kept in 16 bits, those of `exact` as they are.
     """
-    exact = kept_float(model.graph, keep_float)
-    stay = {*exact, *(slow or {})}
+    exact, wide = {**(exact or {}), **kept_float(model.graph, keep_float)}, wide or {}
+    slow = {**(slow or {}), **wide}
+    stay = {*exact, *slow}
     otherwise = {name: row for name, row in apart(model.graph, types).items() if name not in stay}
-    kept = {**(slow or {}), **{name: why for name, (_, why) in otherwise.items()}, **exact}
+    kept = {**slow, **{name: why for name, (_, why) in otherwise.items()}, **exact}
     wants = wanted(model.graph, kept)
-    decisions = decide(model.graph, wants, kept, calibration, exact, types.elsewhere)
-    wide = types.activations == "int16"
-    method = partial(mse, levels=2**16) if wide and ranges == "mse" else METHODS[ranges]
-    dtype = "int16" if wide else target.activations
+    decisions = decide(model.graph, wants, kept, calibration, exact, types.elsewhere, wide)
+    on_16_bits = types.activations == "int16"
+    method = partial(mse, levels=2**16) if on_16_bits and ranges == "mse" else METHODS[ranges]
+    dtype = "int16" if on_16_bits else target.activations
     tensors = activation_scales(model.graph, decisions, wants, calibration, dtype, method)
-    if not wide:
+    if not on_16_bits:
         decisions, tensors = clips_on_bytes(model.graph, decisions, tensors)
     decisions = with_kinds(model.graph, decisions, otherwise, types)
     plan = Plan(target.name, tuple(decisions.values()), tensors, "", types.weights, types.activations)
-    plan = weight_scales(model, plan, calibration, target.pair_limit, one_scale)
+    plan = weight_scales(model, plan, calibration, target.pair_limit, one_scale, wide)
     return scales_of_types(model, plan, calibration, target.pair_limit)

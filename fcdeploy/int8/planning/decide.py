@@ -36,11 +36,12 @@ def decide(
     calibration: Calibration,
     exact: Collection[str] = (),
     stored: str = "int8",
+    wide: Collection[str] = (),
 ) -> dict[str, Decision]:
     """One decision a node, in the graph's order.
 
     `kept` are the nodes that stay float, with the reason; of those, the ones in `exact` keep their weights float too.
-    The others' weights are kept in the file as `stored`.
+    The others' weights are kept in the file as `stored`, those of `wide` in 16 bits.
     """
     decisions: dict[str, Decision] = {}
     as_bytes: set[ir.Value] = set()  # tensors that exist as bytes
@@ -48,7 +49,7 @@ def decide(
         row = operator(node.op_type, node.domain)
         kind, why = _decision(node, row, wants, as_bytes, kept, calibration)
         if kind == "float" and node.name not in exact and stored_weights(node):
-            kept_as = "bytes" if stored == "int8" else "16-bit integers"
+            kept_as = "bytes" if stored == "int8" and node.name not in wide else "16-bit integers"
             kind, why = "stored", f"{why}; its weights are kept as {kept_as} in the file"
         decisions[node.name or ""] = Decision(node.name or "", node.op_type, kind, why)  # type: ignore[arg-type]
         if (kind == "int8" and writes_bytes(node, wants)) or kind in ("moves", "absorbed"):

@@ -37,11 +37,17 @@ class Layer:
 
 
 def weight_scales(
-    model: ir.Model, plan: Plan, calibration: Calibration, pair_limit: int | None, one_scale: Collection[str] = ()
+    model: ir.Model,
+    plan: Plan,
+    calibration: Calibration,
+    pair_limit: int | None,
+    one_scale: Collection[str] = (),
+    wide: Collection[str] = (),
 ) -> Plan:
     """The plan with a scale per output channel for each weight that it makes int8, and the bias scales that follow.
 
-    The weights of the layers in `one_scale` get a single one.
+    The weights of the layers in `one_scale` get a single one.  Float layers keep their weights in bytes, or the type that
+    the plan's types have for them; those of `wide` in 16 bits.
     """
     tensors = dict(plan.tensors)
     for node, weight in int8_layers(model.graph, plan):
@@ -63,8 +69,9 @@ def weight_scales(
         tensors[name] = QParams("int8", tuple(float(s) for s in scale), 0, None if one else axis, why)
         if operator(node.op_type).bias is not None:
             tensors[bias_name(node)] = bias_qparams(input_scale, tensors[name])
-    dtype = TYPES[plan.weights, plan.activations].elsewhere
-    for _, _, weight, axis in stored_layers(model.graph, plan):
+    elsewhere = TYPES[plan.weights, plan.activations].elsewhere
+    for node, _, weight, axis in stored_layers(model.graph, plan):
+        dtype = "int16" if node.name in wide else elsewhere
         top, part, counts = searched(_stored_rows(weight, axis), np.ones(1))
         scale = full_scales(top, dtype) if dtype != "int8" else search_scales(part, counts, None, top=top)
         why = f"{dtype} in the file, read back when the model is loaded"

@@ -1,0 +1,91 @@
+"""Which nodes must leave int8 together to undo one rounding, what they may become instead, and the plan that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.int8.given import Given
+from fcdeploy.int8.nodes import stored_weights, weight_of
+from fcdeploy.int8.refining.refine import with_tools
+from fcdeploy.int8.searching.climb import Forms, Group
+from fcdeploy.int8.timing.split import reason
+from fcdeploy.proof.sources import Source, sources
+from fcdeploy.proof.without import without
+from fcdeploy.records.costs import Choice, Costs
+from fcdeploy.records.plan import Plan, Rounding
+
+BETTER: Rounding = "compensated"
+WHY = "to hold --max-drop"
+
+
+def groups_of(given: Given, plan: Plan, int8: ir.Model) -> list[Group]:
+    """A group for each source of noise of the int8 model that a plan became, and the rungs it may climb."""
+    nodes = {node.name or "": node for node in given.graph.graph}
+    found: dict[tuple[str, str], Group] = {}
+    for source in sources(int8):
+        members = tuple(name for name in source.group if name in nodes)
+        rungs = _rungs(given, plan, source.kind, [nodes[name] for name in members])
+        if members:
+            found.setdefault((source.kind, source.name), Group(_key(source), source.kind, members, rungs))
+    return list(found.values())
+
+
+def plan_of(given: Given, base: Choice, costs: Costs | None, forms: Forms, why: Mapping[str, str]) -> Plan:
+    """The plan in which nodes have these forms, and are else as the choice of kernels has them.
+
+    `why` says, by node, what it left int8 for.
+    """
+    slow = {name: reason(costs, name) for name in base.slow} if costs else {}
+    of = {
+        rung: {node: why.get(node, WHY) for node, form in forms.items() if form == rung}
+        for rung in ("bytes", "wide", "float")
+    }
+    made = given.plan({**slow, **of["bytes"]}, base.one_scale, wide=of["wide"], exact=of["float"])
+    plan = with_tools(given, replace(made, costs=costs.hash if costs else ""))
+    kinds = plan.kinds
+    better = {node for node, form in forms.items() if form == "rounded" and kinds[node] == "int8"}
+    return replace(plan, nodes=tuple(replace(d, rounding=BETTER) if d.node in better else d for d in plan.nodes))
+
+
+def reasons(groups: Iterable[Group], forms: Forms, moved: Collection[str]) -> dict[str, str]:
+    """Node -> why it left int8: a group that did as a whole, those of `moved` before others, tensors before weights."""
+    out = {node for node, rung in forms.items() if rung not in ("int8", "rounded")}
+    found: dict[str, str] = {}
+    for group in sorted(groups, key=lambda group: (group.name not in moved, group.kind != "tensor")):
+        if set(group.nodes) <= out:
+            for node in group.nodes:
+                found.setdefault(node, f"{group.name} in 8 bits costs accuracy, {WHY}")
+    return found
+
+
+def undone(int8: ir.Model, floats: Sequence[ir.Model], noise: Sequence[Source], group: Group) -> ir.Model | None:
+    """The int8 model without the roundings of a group: the tensor's, and those of the weights of its nodes.
+
+    `noise` are all its sources.  None where it has none of the group any more.
+    """
+    layers = set(group.nodes)
+    found = [s for s in noise if _key(s) == group.name or (s.kind == "weights" and s.node in layers)]
+    model = None
+    for source in sorted(found, key=lambda source: source.kind == "tensor"):  # a tensor's surgery changes layers
+        with suppress(FcdeployError):  # the float model does not know it by this name: it stays as it is
+            model = without(int8 if model is None else model, floats, source)
+    return model
+
+
+def _key(source: Source) -> str:
+    return f"tensor {source.name!r}" if source.kind == "tensor" else f"weights of {source.node!r}"
+
+
+def _rungs(given: Given, plan: Plan, kind: str, nodes: Sequence[ir.Node]) -> tuple[str, ...]:
+    stored = any(stored_weights(node) for node in nodes)
+    kinds = plan.kinds
+    if kind == "tensor":
+        return ("bytes", "wide", "float") if stored else ("float",)
+    layer = all(kinds[node.name or ""] == "int8" and weight_of(node) is not None for node in nodes)
+    rounded = layer and given.effort == "balanced" and bool(given.samples)
+    return (*(["rounded"] if rounded else []), *(["wide"] if stored else []), "float")

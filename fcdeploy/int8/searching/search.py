@@ -1,0 +1,221 @@
+"""The search as it runs: plans made, models built, evaluated and timed, until the bound is held or time is up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import input_specs, read_model
+from fcdeploy.int8.given import Given
+from fcdeploy.int8.refining.refine import refined
+from fcdeploy.int8.searching import climb
+from fcdeploy.int8.searching.climb import Forms, Group, Score, Step
+from fcdeploy.int8.searching.evaluate import Exam, Result, calibrated_on, error, examined, result
+from fcdeploy.int8.searching.groups import groups_of, plan_of, reasons, undone
+from fcdeploy.int8.searching.verdict import standard_error
+from fcdeploy.int8.searching.wish import Wish
+from fcdeploy.int8.timing.choices import chosen
+from fcdeploy.int8.timing.costs import Spent
+from fcdeploy.int8.timing.split import cost_of
+from fcdeploy.int8.timing.trial import confirm, runnable
+from fcdeploy.prepare.work import multiplications_of
+from fcdeploy.proof.sources import sources
+from fcdeploy.records.costs import Choice, Costs, Trial
+from fcdeploy.records.plan import Plan
+from fcdeploy.records.progress import OnStep
+from fcdeploy.samples import open_source
+from fcdeploy.samples.kept import Arrays
+
+FEW = 64  # samples on which roundings are ranked: sums over many values
+TIMED = 8  # steps of the way that are run against the float model, besides the first and the last
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A step of the road: what was changed, the metric there, and the time against the float model where it was taken."""
+
+    moved: tuple[tuple[str, str], ...]
+    result: Result
+    estimate_us: float
+    time: Trial | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The plan that was found, the road to it, and the steps of it that none other beats in time and drop.
+
+    `held` is whether the drop of the last result is within the bound.  `warning` is about samples seen in calibration.
+    `left_out` are the nodes that the search took out of
+    int8.  `in_time` is False where the time was up before the search was.
+    """
+
+    plan: Plan
+    road: tuple[Stop, ...]
+    front: tuple[int, ...]
+    wish: Wish
+    exam: Exam
+    held: bool
+    left_out: tuple[str, ...]
+    in_time: bool
+    seconds: float
+    warning: str | None
+
+    @property
+    def result(self) -> Result:
+        """Of the plan: the road ends there."""
+        return self.road[-1].result
+
+
+@dataclass
+class Run:
+    """What is measured of one model's forms, each once; `deadline` is on the clock of time.perf_counter."""
+
+    given: Given
+    exam: Exam
+    everything: Plan
+    base: Choice
+    costs: Costs | None
+    macs: Mapping[str, int]
+    bound: float
+    deadline: float
+    on_step: OnStep
+    groups: list[Group] = field(default_factory=list)
+    results: dict[tuple[tuple[str, str], ...], Result] = field(default_factory=dict)
+
+    def plan(self, forms: Forms, moved: Collection[str] = ()) -> Plan:
+        return plan_of(self.given, self.base, self.costs, forms, reasons(self.groups, forms, moved))
+
+    def model(self, forms: Forms) -> ir.Model:
+        return refined(self.given, self.plan(forms), None)
+
+    def uncorrected(self, forms: Forms) -> ir.Model:
+        """The same with the biases of the float model."""
+        plan = self.plan(forms)
+        plain = self.given.build(plan, correctable=True)
+        if not plan.compensated:
+            return plain
+        int8 = refined(self.given, plan, None)
+        for name, value in plain.graph.initializers.items():
+            if value.dtype == ir.DataType.INT32:
+                int8.graph.initializers[name].const_value = value.const_value
+        return int8
+
+    def result(self, forms: Forms) -> Result:
+        """The metric and the error of these forms."""
+        key = tuple(sorted(forms.items()))
+        if key not in self.results:
+            self.results[key] = result(self.exam, self.model(forms))
+            self.on_step("trying plans", len(self.results), None)
+        return self.results[key]
+
+    def score(self, forms: Forms) -> Score:
+        found = self.result(forms)
+        return Score(found.loss.drop, found.error, self.cost(forms), standard_error(found.loss))
+
+    def cost(self, forms: Forms) -> float:
+        """What the time would be by the costs, which are an input: the same costs give the same search.
+
+        In microseconds; without costs, where every integer kernel is wanted, the multiplications that leave int8.
+        """
+        out = {node for node, rung in forms.items() if rung != "rounded"}
+        if self.costs is None:
+            return float(sum(self.macs.get(node, 0) + 1 for node in out))
+        slow = {*self.base.slow, *out}
+        return cost_of(self.given.graph.graph, self.everything, self.given.recorded, self.costs, slow)
+
+    def rank(self, forms: Forms, groups: Sequence[Group]) -> Mapping[str, float]:
+        """The share of the error that goes with each group's roundings, on the first samples.
+
+        Of the model before biases are corrected: they make up for errors of layers before them, which are then gone.
+        """
+        int8, floats = self.uncorrected(forms), [self.given.graph, read_model(self.given.file)]
+        whole, gains, noise = max(error(self.exam, int8, FEW), 1e-300), {}, sources(int8)
+        for done, group in enumerate(groups, start=1):
+            if self.stop():
+                break
+            model = undone(int8, floats, noise, group)
+            gains[group.name] = 0.0 if model is None else 1 - error(self.exam, model, FEW) / whole
+            self.on_step("what each rounding costs", done, len(groups))
+        return gains
+
+    def stop(self) -> bool:
+        return time.perf_counter() > self.deadline
+
+
+def search(given: Given, spent: Spent, wish: Wish, on_step: OnStep | None = None) -> Found:
+    """The fastest plan found whose drop is within the bound; `spent` are the costs that it starts from.
+
+    What holds the bound is not improved further.  Where nothing does, or time is up, the least drop that was measured
+    is taken.  The costs decide what is fast; the steps of the road are timed for the reader.  Raises FcdeployError where
+    the model is too large to be run, or samples, labels and metric do not fit.
+    """
+    begin, bound, step = time.perf_counter(), wish.bound, on_step or (lambda *_: None)
+    if given.large:
+        raise FcdeployError(f"--max-drop runs the model again and again: {given.why_not_run}", "leave --max-drop out")
+    source = open_source(wish.data, input_specs(given.graph), preprocess=wish.preprocess)
+    seen = calibrated_on(given, str(given.file), allowed=wish.same_data)
+    exam = examined(given, source, wish.metric, seen, step)
+    run = _start(given, exam, spent, bound, begin + 60 * wish.minutes, step)
+    road = climb.climb(run.groups, rank=run.rank, measure=run.score, cost=run.cost, bound=bound, stop=run.stop)
+    if climb.holds(road[-1].score, bound):
+        road += climb.take_back(run.groups, road, measure=run.score, cost=run.cost, bound=bound, stop=run.stop)
+    in_time = not run.stop()
+    best = climb.best_of([road[-1], *road, *_measured(run)], bound)
+    if best.forms != road[-1].forms:
+        road.append(best)
+    stops = _timed(run, road)
+    points = {i: (stop.time.ratio, stop.result.loss.drop) for i, stop in enumerate(stops) if stop.time}
+    out = {node for node, rung in best.forms.items() if rung not in ("int8", "rounded")}
+    moved = {name for step in road for name, _ in step.moved}
+    return Found(
+        plan=run.plan(best.forms, moved),
+        road=tuple(stops),
+        front=tuple(climb.front(points)),
+        wish=wish,
+        exam=exam,
+        held=climb.holds(best.score, bound),
+        left_out=tuple(node.name or "" for node in given.graph.graph if node.name in out),
+        in_time=in_time,
+        seconds=time.perf_counter() - begin,
+        warning=seen.warning,
+    )
+
+
+def _start(given: Given, exam: Exam, spent: Spent, bound: float, deadline: float, on_step: OnStep) -> Run:
+    everything = given.plan({})
+    base = Choice() if spent.costs is None else chosen(given.graph, everything, given.recorded, spent.costs)
+    macs = multiplications_of(given.graph)
+    run = Run(given, exam, everything, base, spent.costs, macs, bound, deadline, on_step)
+    plan = run.plan({})
+    run.groups = groups_of(given, plan, run.model({}))
+    return run
+
+
+def _measured(run: Run) -> list[Step]:
+    """Everything that was measured, as steps without a name."""
+    return [Step((), dict(key), run.score(dict(key))) for key in run.results]
+
+
+def _timed(run: Run, road: Sequence[Step]) -> list[Stop]:
+    """The steps of the road with their times: the last and the first for certain, others while there is time."""
+    feeds = _one_sample(run)
+    reference = runnable(run.given.file, run.given.graph, feeds)
+    first_and_last = {0, len(road) - 1}
+    found = []
+    for number, step in enumerate(road):
+        timed = number in first_and_last or (number <= TIMED and not run.stop())
+        trial = confirm(reference, run.model(step.forms), run.base, feeds, on_step=run.on_step) if timed else None
+        found.append(Stop(step.moved, run.result(step.forms), step.score.cost, trial))
+    return found
+
+
+def _one_sample(run: Run) -> Arrays:
+    """A batch of one, or as many as the model insists on."""
+    batch = next(iter(run.exam.read()))
+    fixed = next(iter(run.given.graph.graph.inputs)).shape
+    least = fixed[0] if fixed is not None and len(fixed) and isinstance(fixed[0], int) else 1
+    return {name: array[:least] for name, array in batch.inputs.items()}

@@ -1,0 +1,211 @@
+"""`quantize --max-drop`: fragile places found in trained networks, what is said of them, and every way it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from networks import Net, random_data
+
+from fcdeploy.cli import main
+from fcdeploy.graph.model import read_model
+from fcdeploy.int8.searching.evaluate import SKETCH, sketch
+from fcdeploy.proof.sources import sources
+from fcdeploy.runtime.session import Session
+from fcdeploy.stations.export import export
+from fcdeploy.stations.quantize import quantize
+from fcdeploy.stations.validate import validate
+from fcdeploy.user_code import load_file
+
+ROOT = Path(__file__).parent.parent
+fragile = load_file(ROOT / "models" / "fragile.py")
+CALIB, EVAL = (str(ROOT / "calib_data" / f"digits64.{part}.npz") for part in ("calib", "eval"))
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("dense") / "dense.onnx"
+    export(f"{ROOT}/models/dense.py:dense", state=f"{ROOT}/models/dense.safetensors", output=file)
+    return file
+
+
+def layers(model: Path) -> list[str]:
+    return [node.name or "" for node in read_model(model).graph if node.op_type in ("Conv", "Gemm")]
+
+
+def drop(model: Path, output: Path, keep_float: Sequence[str] = ()) -> float:
+    quantize(model, data=CALIB, output=output, costs="none", keep_float=keep_float, force=True)
+    return float(validate(output, against=model, data=EVAL).values["drop"])
+
+
+@pytest.mark.parametrize("seed", [0, 4], ids=["cancel", "outlier"])
+def test_a_fragile_place_is_found_and_only_its_layers_leave_int8(dense: Path, tmp_path: Path, seed: int) -> None:
+    """The place is the true one: in float for its layers alone, and for no others as few, the network is as it was."""
+    model, int8 = tmp_path / "fragile.onnx", tmp_path / "int8.onnx"
+    place = fragile.fragile(dense, model, seed)
+    with np.load(EVAL) as data:
+        feeds = {"pixels": data["pixels"]}
+    before, after = (Session(file).run(feeds)[0] for file in (dense, model))
+    assert np.abs(before - after).max() <= 1e-4 * np.abs(before).max()
+    assert drop(model, int8) > 2
+    alone = {name: drop(model, int8, [name]) for name in layers(model)}
+    assert drop(model, int8, sorted(place.layers)) <= 0.13
+    assert all(lost > 2 for name, lost in alone.items() if {name} != place.layers)
+
+    report = quantize(model, data=CALIB, output=int8, costs="none", max_drop=0.13, eval=EVAL, force=True)
+    found = report.values
+    assert report.passed
+    assert {row["node"] for row in found["left_out"]["nodes"]} == place.layers
+    assert 0 < found["left_out"]["macs_share"] < 1
+    proof = validate(int8, against=model, data=EVAL).values
+    assert {key: found[key] for key in ("drop", "drop_low", "drop_high", "p_value")} == {
+        key: proof[key] for key in ("drop", "drop_low", "drop_high", "p_value")
+    }
+    assert found["drop"] <= 0.13 < found["road"][0]["drop"]
+    assert found["held"] is True
+    assert found["verdict"] == "too few samples"
+    assert found["samples_needed"] > 800
+
+
+def test_the_plan_repeats_the_result_without_searching(dense: Path, tmp_path: Path) -> None:
+    model, first, again = (tmp_path / name for name in ("fragile.onnx", "first.onnx", "again.onnx"))
+    fragile.fragile(dense, model, 0)
+    plan = tmp_path / "plan.json"
+    quantize(model, data=CALIB, output=first, costs="none", max_drop=0.13, eval=EVAL, save_plan=plan)
+    wide = [row for row in json.loads(plan.read_text())["nodes"] if "16-bit integers" in row["why"]]
+    assert [row["kind"] for row in wide] == ["stored"]
+    assert "costs accuracy, to hold --max-drop" in wide[0]["why"]
+    quantize(model, data=CALIB, output=again, plan=plan)
+    assert first.read_bytes() == again.read_bytes()
+
+
+class Command:
+    """Runs `fcdeploy quantize model.onnx --int8 --data data.npz -o out.onnx ...` in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        self.capsys.readouterr()
+        fixed = ["quantize", "model.onnx", "--int8", "--data", "data.npz", "-o", "out.onnx", "--force"]
+        code = main([*fixed, *arguments])
+        out, err = self.capsys.readouterr()
+        return code, out, err
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """In a folder with model.onnx, data.npz to calibrate on, and eval.npz with labels that are half wrong."""
+    monkeypatch.chdir(tmp_path)
+    net = Net(0)
+    x = net.op("Relu", net.dense(net.input("x", 16), 16, 16, name="first"))
+    net.output(net.dense(x, 16, 4, name="last")).save(Path("model.onnx"))
+    np.savez("data.npz", **random_data(0, 40, x=(16,)))
+    other = random_data(1, 120, x=(16,))
+    label = Session("model.onnx").run(other)[0].argmax(axis=1)
+    label[::2] = np.random.default_rng(0).integers(0, 4, 60)
+    np.savez("eval.npz", label=label, **other)
+    return Command(capsys)
+
+
+def test_what_is_held_as_it_is_stays_int8(command: Command) -> None:
+    code, out, _ = command("--costs", "none", "--max-drop", "50", "--eval", "eval.npz")
+    assert code == 0
+    assert "step   changed           drop, points (95 %)" in out
+    assert "int8 as planned" in out
+    assert "2 of 2 Gemm in integer kernels" in out
+    assert out.splitlines()[-1].startswith("held for certain: top1 drop ")
+    assert out.splitlines()[-1].endswith("allowed 50 points, on 120 samples")
+
+
+def test_a_bound_that_cannot_be_held_writes_the_best_and_exits_with_1(command: Command) -> None:
+    """A function that scores any difference from the float model makes every rounding a loss."""
+    Path("own.py").write_text(
+        "import numpy as np\n\n\ndef exact(outputs, labels):\n"
+        "    return -np.abs(next(iter(outputs.values())) - labels['label']).max(axis=1)\n"
+    )
+    with np.load("eval.npz") as arrays:
+        x = arrays["x"]
+    np.savez("eval.npz", x=x, label=Session("model.onnx").run({"x": x})[0])
+    code, out, _ = command("--costs", "none", "--max-drop", "0", "--eval", "eval.npz", "--metric", "own.py:exact",
+                           "--minutes", "0.0001", "--json")  # fmt: skip
+    found = json.loads(out)
+    assert code == 1
+    assert Path("out.onnx").exists()
+    assert found["held"] is False
+    assert found["verdict"] == "not held"
+    assert found["in_time"] is False
+    code, out, _ = command("--costs", "none", "--max-drop", "0", "--eval", "eval.npz", "--metric", "own.py:exact")
+    assert code == 0
+    assert "left out of int8 for accuracy: 2 nodes, 100.0 % of the multiplications" in out
+
+
+def test_the_front_and_the_road_are_in_the_json(command: Command) -> None:
+    _, out, _ = command("--costs", "none", "--max-drop", "0", "--eval", "eval.npz", "--json")
+    found = json.loads(out)
+    keys = {"drop", "drop_low", "drop_high", "p_value", "held", "road", "front", "left_out"}
+    assert keys <= set(found)
+    assert found["road"][0]["changed"] == []
+    assert set(map(str, found["front"])) <= set(map(str, found["road"]))
+    assert found["road"][-1]["drop"] == found["drop"]
+    assert found["road"][0]["ratio"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["--max-drop", "1"], "--max-drop 1 needs samples to measure the drop on: --eval was not given", "--eval EVALUATION"),
+        (["--eval", "eval.npz"], "--eval would be ignored: there is no --max-drop", "leave --eval out"),
+        (["--same-data"], "--same-data would be ignored: there is no --max-drop", "leave --same-data out"),
+        (["--max-drop", "-1", "--eval", "eval.npz"], "largest drop -1.0 is not 0 or more", "--max-drop 1"),
+        (["--max-drop", "nan", "--eval", "eval.npz"], "largest drop nan is not 0 or more", "--max-drop 1"),
+        (["--max-drop", "1", "--eval", "eval.npz", "--minutes", "0"], "--minutes 0.0 is not more than 0", "--minutes 10"),
+        (["--max-drop", "1", "--eval", "eval.npz", "--plan", "p.json"], "--max-drop would be ignored: --plan decides", "leave"),
+        (["--max-drop", "1", "--eval", "none.npz"], "data 'none.npz' does not exist", "DATA is one of"),
+        (["--max-drop", "1", "--eval", "eval.npz", "--metric", "top9"], "metric 'top9' is unknown", "--metric top1"),
+        (["--max-drop", "1", "--eval", "data.npz"], "is one of the samples that 'model.onnx' was calibrated on",
+         "--eval OTHER, or --same-data"),
+    ],
+)  # fmt: skip
+def test_it_refuses(command: Command, arguments: list[str], message: str, hint: str) -> None:
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[0].startswith("error: ")
+    assert message in err.splitlines()[0]
+    assert hint in err.splitlines()[1]
+    assert not Path("out.onnx").exists()
+
+
+def test_other_types_are_refused(command: Command) -> None:
+    code = main(["quantize", "model.onnx", "--weights", "int8", "--activations", "none", "-o", "o.onnx",
+                 "--max-drop", "1", "--eval", "eval.npz"])  # fmt: skip
+    assert code == 2
+    assert "--activations none has no such kernels" in command.capsys.readouterr().err
+
+
+def test_samples_that_were_calibrated_on_are_taken_when_asked_for_and_it_is_said(command: Command) -> None:
+    code, _, err = command("--costs", "none", "--max-drop", "50", "--eval", "data.npz", "--same-data")
+    assert code == 0
+    assert "40 of 40 samples were calibrated on: the int8 figures flatter the model" in err
+
+
+@given(st.integers(1, 400), st.integers(0, 10**6))
+def test_sketches_tell_how_far_outputs_lie_apart(size: int, seed: int) -> None:
+    """In expectation: over 400 samples within a fifth; exactly where there is nothing to save."""
+    one, other = np.random.default_rng(seed).normal(size=(2, 400, size))
+    apart, real = (np.square(a - b).sum() for a, b in ((sketch(one), sketch(other)), (one, other)))
+    assert sketch(one).shape == (400, min(size, SKETCH))
+    assert apart == pytest.approx(real, rel=1e-12 if size <= SKETCH else 0.2)
+
+
+def test_every_source_of_the_int8_model_has_a_group(dense: Path, tmp_path: Path) -> None:
+    quantize(dense, data=CALIB, output=tmp_path / "int8.onnx", costs="none")
+    found = sources(read_model(tmp_path / "int8.onnx"))
+    assert len([source for source in found if source.kind == "weights"]) == len(layers(dense))
+    assert isinstance(read_model(dense), ir.Model)
