@@ -174,7 +174,7 @@ def test_what_is_no_plan(data) -> None:
         (edited("tensors", "x", to=None), "p, tensor 'x' is None, expected an object"),
         (
             edited("tensors", "x", "zeropoint", to=0),
-            "p, tensor 'x' has the unknown key 'zeropoint', expected axis, block, dtype, scale, why, zero_point",
+            "p, tensor 'x' has the unknown key 'zeropoint', expected axis, block, dtype, pixels, scale, why, zero_point",
         ),
         (edited("tensors", "x", "axis", drop=True), "p, tensor 'x' has no 'axis'"),
         (

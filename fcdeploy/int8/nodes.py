@@ -105,6 +105,18 @@ def missing_channels(node: ir.Node) -> int:
     return 4 - inputs if whole and pays else 0
 
 
+def may_read_pixels(node: ir.Node) -> bool:
+    """Whether a layer could read the bytes of a picture: it alone reads this input, and has room for one channel more."""
+    value = node.inputs[0] if node.inputs else None
+    return (
+        value is not None
+        and missing_channels(node) > 0
+        and value.is_graph_input()
+        and not value.is_graph_output()
+        and len(value.uses()) == 1
+    )
+
+
 def number(node: ir.Node, key: str, default: float) -> float:
     """A numeric attribute, or its default."""
     attribute = node.attributes.get(key)

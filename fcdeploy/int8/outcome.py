@@ -93,6 +93,7 @@ def report_of(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: fl
     lines = (
         *time_lines(spent),
         *([outcome.tried] if outcome.tried else []),
+        *_pictures(decided),
         f"{', '.join(counts) or 'no layer'} in integer kernels, {100 * outcome.share:.0f} % of the multiplications",
         *remarks(int8),
         f"{bytes_float:,} bytes -> {size:,} bytes ({size / bytes_float:.2f} of float), target {decided.target}, {seconds:.1f} s",
@@ -108,6 +109,11 @@ def report_of(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: fl
         "ratio": final and final.ratio, "ratio_low": final and final.low, "ratio_high": final and final.high,
     }  # fmt: skip
     return Report("quantize", values, (table,) if float_nodes else (), lines, warnings=tuple(warnings))
+
+
+def _pictures(decided: Plan) -> list[str]:
+    found = [repr(name) for name, q in decided.tensors.items() if q.pixels]
+    return [f"input {', '.join(found)} holds pictures: their bytes are read as they are"] if found else []
 
 
 def _scales(q: QParams) -> str:

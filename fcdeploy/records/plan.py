@@ -43,7 +43,8 @@ class QParams:
     """real = scale * (integer - zero_point). One scale for a tensor, or one for each index of `axis`.
 
     With `block`, so many neighbours along a dense layer's inputs share a scale, output by output; those scales are found
-    while the weights are rounded, and `scale` is empty.
+    while the weights are rounded, and `scale` is empty.  With `pixels`, (step, lowest) of each channel of an input, real =
+    lowest + step * (integer - zero_point); the layer that reads it has step and lowest in its weights, and scale is 1.
     """
 
     dtype: str
@@ -52,6 +53,7 @@ class QParams:
     axis: int | None = None
     why: str = ""
     block: int = 0
+    pixels: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Plan:
 
 SCHEMA = "fcdeploy.plan/1"
 KINDS, ROUNDINGS, EFFORTS = get_args(Kind), get_args(Rounding), get_args(Effort)
-OPTIONAL = {"why", "block", "rounding", "effort", "rescaled"}
+OPTIONAL = {"why", "block", "pixels", "rounding", "effort", "rescaled"}
 FACTORS = (2.0**-32, 2.0**32)  # of `rescaled`
 DTYPES = tuple(LIMITS)
 BLOCKS = (16, 32, 64, 128, 256)
@@ -132,7 +134,9 @@ def _node(decision: Decision) -> dict[str, Any]:
 
 
 def _row(q: QParams) -> dict[str, Any]:
-    row = asdict(q) | {"scale": list(q.scale)}
+    row = asdict(q) | {"scale": list(q.scale), "pixels": [list(grid) for grid in q.pixels]}
+    if not q.pixels:
+        del row["pixels"]
     if not q.block:
         del row["block"]
     return row
@@ -195,7 +199,7 @@ def _factors(row: Any, where: str) -> tuple[float, ...]:
 
 
 def _qparams(row: Any, where: str) -> QParams:
-    _only(row, {"dtype", "scale", "zero_point", "axis", "why", "block"}, where)
+    _only(row, {"dtype", "scale", "zero_point", "axis", "why", "block", "pixels"}, where)
     dtype, scale, zero_point, axis = row["dtype"], row["scale"], row["zero_point"], row["axis"]
     block = row.get("block", 0)
     if dtype not in DTYPES:
@@ -217,4 +221,16 @@ def _qparams(row: Any, where: str) -> QParams:
         raise FcdeployError(f"{where} has axis {axis!r}, expected an integer or null", HINT)
     if axis is None and len(scale) != 1:
         raise FcdeployError(f"{where} has {len(scale)} scales and no axis, expected one scale", HINT)
-    return QParams(dtype, tuple(float(np.float32(s)) for s in scale), zero_point, axis, str(row.get("why", "")))
+    grids = _pixels(row["pixels"], where) if "pixels" in row else ()
+    why = str(row.get("why", ""))
+    return QParams(dtype, tuple(float(np.float32(s)) for s in scale), zero_point, axis, why, pixels=grids)
+
+
+def _pixels(rows: Any, where: str) -> tuple[tuple[float, float], ...]:
+    """(step, lowest) of each channel."""
+    pairs = isinstance(rows, list) and all(isinstance(row, list) and len(row) == 2 for row in rows)
+    if not pairs or not all(type(n) in (int, float) and abs(n) <= FACTORS[1] for row in rows for n in row):
+        raise FcdeployError(f"{where} has pixels {str(rows)[:40]!r}, expected [step, lowest] for each channel", HINT)
+    if not all(step >= FACTORS[0] for step, _ in rows):
+        raise FcdeployError(f"{where} has pixels {str(rows)[:40]!r}, expected steps of at least 2^-32", HINT)
+    return tuple((float(step), float(lowest)) for step, lowest in rows)

@@ -12,6 +12,7 @@ from fcdeploy.arithmetic.ranges.mse import mse
 from fcdeploy.int8.planning.clips import clips_on_bytes
 from fcdeploy.int8.planning.decide import decide, wanted
 from fcdeploy.int8.planning.declines import kept_float
+from fcdeploy.int8.planning.pictures import read_pictures
 from fcdeploy.int8.planning.scales import activation_scales
 from fcdeploy.int8.planning.types import apart, scales_of_types, with_kinds
 from fcdeploy.int8.planning.weigh import weight_scales
@@ -53,6 +54,7 @@ def plan_graph(
     tensors = activation_scales(model.graph, decisions, wants, calibration, dtype, method)
     if not on_16_bits:
         decisions, tensors = clips_on_bytes(model.graph, decisions, tensors)
+        tensors = read_pictures(model.graph, decisions, tensors, calibration.kept)
     decisions = with_kinds(model.graph, decisions, otherwise, types)
     plan = Plan(target.name, tuple(decisions.values()), tensors, "", types.weights, types.activations)
     plan = weight_scales(model, plan, calibration, target.pair_limit, one_scale, wide)

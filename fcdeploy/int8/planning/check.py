@@ -6,12 +6,12 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import bias_qparams
 from fcdeploy.errors import FcdeployError
-from fcdeploy.int8.nodes import data_inputs, output_axis, stored_weights, vanishes, weight_of
+from fcdeploy.int8.nodes import data_inputs, may_read_pixels, output_axis, stored_weights, vanishes, weight_of
 from fcdeploy.int8.planning.clips import saturates_alike
 from fcdeploy.int8.planning.declines import declined
 from fcdeploy.int8.planning.types import packed_weights, unpacked
 from fcdeploy.int8.planning.weigh import bias_name
-from fcdeploy.records.plan import HINT, Decision, Plan, QParams
+from fcdeploy.records.plan import HINT, LIMITS, Decision, Plan, QParams
 from fcdeploy.tables.operators import operator
 
 ROLES = {
@@ -73,6 +73,8 @@ def _check_node(
         ):
             either = " or ".join(TYPES[decision.kind])
             raise FcdeployError(f"{where}: tensor {value.name!r} needs {either} and one scale, axis null", HINT)
+    if (q := tensors.get(data[0].name or "")) is not None and q.pixels:
+        _check_pixels(node, decision.kind, q, where)
     if decision.kind == "moves":
         moved = [tensors.get(value.name or "") for value in (data[0], *node.outputs)]
         if any(q is None or _key(q) != _key(moved[0]) for q in moved):
@@ -126,6 +128,20 @@ def _check_channels(value: ir.Value, axis: int, q: QParams | None, dtypes: tuple
         raise FcdeployError(
             f"{where}: weight {value.name!r} needs {either}, axis {axis}, zero_point 0 and {channels} scales", HINT
         )
+
+
+def _check_pixels(node: ir.Node, kind: str, q: QParams, where: str) -> None:
+    weight = weight_of(node)
+    if kind != "int8" or weight is None or weight.shape is None or not may_read_pixels(node):
+        raise FcdeployError(
+            f"{where} cannot read the bytes of a picture: that takes a convolution of at most 3 channels which alone "
+            "reads an input of the model",
+            "leave pixels out, and give the tensor its scale",
+        )
+    channels = int(weight.shape[1])  # type: ignore[arg-type]
+    if (q.scale, q.zero_point, len(q.pixels)) != ((1.0,), LIMITS[q.dtype][0], channels):
+        lowest = LIMITS[q.dtype][0]
+        raise FcdeployError(f"{where} reads pixels, which need scale 1, zero_point {lowest} and {channels} rows", HINT)
 
 
 def _check_weight(node: ir.Node, kind: str, tensors: dict[str, QParams], where: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from fcdeploy.arithmetic.pixels import Pixels, importance_of_bytes, means_of_bytes, on_bytes
 from fcdeploy.arithmetic.quantization import LIMITS, bias_qparams
 from fcdeploy.arithmetic.weights.layout import from_rows, importance_rows, to_rows
 from fcdeploy.arithmetic.weights.rounding import full_scales, round_rows, search_scale, search_scales, some_of
@@ -26,7 +27,8 @@ from fcdeploy.tables.types import TYPES
 class Layer:
     """The constants of one layer between Q/DQ, of 8 bits or 16. `bias` is (out,) or None.
 
-    The weight has the float model's shape, or, `padded`, more input channels, whose weights are zero.  It `fuses` where
+    The weight has the float model's shape, or, `padded`, more input channels, whose weights are zero, or one of them, of
+    a layer that reads pictures, what is added to the steps of its bytes.  It `fuses` where
     an integer kernel runs it.
     """
 
@@ -56,12 +58,13 @@ def weight_scales(
         input_scale = tensors[node.inputs[0].name or ""].scale[0]  # type: ignore[union-attr]
         least = None if bias is None else np.abs(bias) / (input_scale * (LIMITS["int32"][1] - 1.0))
         limit = None if is_depthwise(node) else pair_limit
-        importance, one = importance_of(node, calibration), node.name in one_scale
+        grid = tensors[node.inputs[0].name or ""].pixels  # type: ignore[union-attr]
+        importance, one = importance_of(node, calibration, grid), node.name in one_scale
         if one:
-            whole = np.concatenate([rows for _, rows in kernel_rows(node, weight)])
+            whole = np.concatenate([rows for _, rows in kernel_rows(node, weight, grid)])
             scale = search_scale(whole, importance, limit, least)
         else:
-            top, part, counts = searched(kernel_rows(node, weight), importance)
+            top, part, counts = searched(kernel_rows(node, weight, grid), importance)
             scale = search_scales(part, counts, limit, least, top=top)
         name = weight.name or ""
         why = "one scale per output channel" if limit is None else f"pairs of neighbours kept within {limit}"
@@ -131,15 +134,36 @@ def round_layers(
         shape = kernel_shape(node, weight)
         scale = np.broadcast_to(plan.tensors[weight.name or ""].scale, shape[output_axis(node)])
         limit = None if is_depthwise(node) else pair_limit
-        importance = importance_of(node, calibration)
-        make = partial(integers_of, node, weight, scale, importance, limit)
-        (integers,) = kept(scratch, _tensor(weight), ("int8", scale, importance, limit), make)
+        grid = plan.tensors[node.inputs[0].name or ""].pixels  # type: ignore[union-attr]
+        importance = importance_of(node, calibration, grid)
+        make = partial(integers_of, node, weight, scale, importance, limit, grid=grid)
+        (integers,) = kept(scratch, _tensor(weight), ("int8", scale, importance, limit, grid), make)
         bias = bias_array(node)
         if bias is None and correctable and operator(node.op_type).bias is not None:
             bias = np.zeros(len(scale))
+        if bias is not None and grid:
+            bias = bias - _mean_error(node, weight, integers, scale, grid, calibration)
         rounded = None if bias is None else round_bias(bias, plan.tensors[bias_name(node)])
         layers[node.name or ""] = Layer(integers, rounded, missing_channels(node) > 0)
     return layers
+
+
+def _mean_error(
+    node: ir.Node,
+    weight: ir.Value,
+    integers: ir.TensorProtocol,
+    scale: NDArray[np.float64],
+    grid: Pixels,
+    calibration: Calibration,
+) -> NDArray[np.float64]:
+    """What rounding the weights of a layer on bytes, which are never negative, adds to its mean output, (out,)."""
+    moments = calibration.tensors[node.inputs[0].name or ""].moments  # type: ignore[union-attr]
+    if moments is None:
+        return np.zeros(len(scale))
+    exact = np.concatenate([rows for _, rows in kernel_rows(node, weight, grid)])
+    error = scale[:, None] * to_rows(integers.numpy(), 0) - exact
+    mean = means_of_bytes(moments.mean(), grid, integers.shape[1])  # type: ignore[arg-type]
+    return np.asarray(error @ np.tile(mean, error.shape[1] // len(mean)))
 
 
 def integers_of(
@@ -150,12 +174,13 @@ def integers_of(
     limit: int | None,
     dtype: str = "int8",
     *,
+    grid: Pixels = (),
     padded: bool = True,
 ) -> tuple[NDArray[np.integer]]:
     """The weight rounded at `scale`, some output channels at a time."""
     axis, shape = output_axis(node), kernel_shape(node, weight, padded=padded)
     result = np.empty(shape, dtype)
-    for part, rows in kernel_rows(node, weight, padded=padded):
+    for part, rows in kernel_rows(node, weight, grid, padded=padded):
         h = importance if importance.ndim == 1 else importance[part]
         rounded = round_rows(rows.astype(np.float64), scale[part], h, limit, dtype)
         some = tuple(part.stop - part.start if i == axis else n for i, n in enumerate(shape))
@@ -176,12 +201,20 @@ def kernel_shape(node: ir.Node, weight: ir.Value, *, padded: bool = True) -> tup
     return tuple(int(n) + (more if i == 1 else 0) for i, n in enumerate(_tensor(weight).shape.numpy()))
 
 
-def kernel_rows(node: ir.Node, weight: ir.Value, *, padded: bool = True) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """The weight as the integer kernel is given it, some output channels at a time: which, and their rows (out, K)."""
+def kernel_rows(
+    node: ir.Node, weight: ir.Value, grid: Pixels = (), *, padded: bool = True
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """The weight as the integer kernel is given it, some output channels at a time: which, and their rows (out, K).
+
+    `grid` is that of the input whose bytes it reads, if it is a picture.
+    """
     axis, more = output_axis(node), missing_channels(node) if padded else 0
     for part, array in blocks(_tensor(weight), axis):
-        wide = np.pad(array, [(0, more if i == 1 else 0) for i in range(array.ndim)]) if more else array
-        yield part, to_rows(wide, axis)
+        if grid:
+            array = on_bytes(array, grid, array.shape[1] + more)
+        elif more:
+            array = np.pad(array, [(0, more if i == 1 else 0) for i in range(array.ndim)])
+        yield part, to_rows(array, axis)
 
 
 def _tensor(weight: ir.Value) -> ir.TensorProtocol:
@@ -210,10 +243,12 @@ def bias_name(node: ir.Node) -> str:
     return (value.name or "") if value is not None else f"{node.name}.bias"
 
 
-def importance_of(node: ir.Node, calibration: Calibration, *, padded: bool = True) -> NDArray[np.float64]:
+def importance_of(
+    node: ir.Node, calibration: Calibration, grid: Pixels = (), *, padded: bool = True
+) -> NDArray[np.float64]:
     """E[x^2] of the layer's inputs in the weight's row layout; all equal where the channels were not recorded.
 
-    `padded` counts the channels of zeros that integer kernels are given.
+    `padded` counts the channels of zeros that integer kernels are given; `grid` is that of a picture read as bytes.
     """
     weight = weight_of(node)
     assert weight is not None
@@ -223,7 +258,10 @@ def importance_of(node: ir.Node, calibration: Calibration, *, padded: bool = Tru
     inputs = shape[1 - output_axis(node)] if len(shape) == 2 else shape[1] * groups
     record = calibration.tensors.get(node.inputs[0].name or "")  # type: ignore[union-attr]
     mean_square = record.moments.mean_square() if record and record.moments else np.ones(inputs)
-    mean_square = np.pad(mean_square, (0, more))
+    if grid and record and record.moments:
+        mean_square = importance_of_bytes(record.moments.mean(), mean_square, grid, inputs)
+    else:
+        mean_square = np.pad(mean_square, (0, more))
     if len(mean_square) != inputs:
         mean_square = np.ones(inputs)
     # a channel that was always zero in calibration still counts a little: it may not be zero tomorrow

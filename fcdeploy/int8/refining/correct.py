@@ -56,9 +56,9 @@ def correct_layers(
         if operator(node.op_type).bias is None:
             continue
         error = mean_of_chunks(walk.read(layer.outputs[0])) - truth[node.name or ""]
-        bias, q = bias_array(node), plan.tensors[bias_name(node)]
+        q = plan.tensors[bias_name(node)]
         # the error holds that of rounding the bias, so it is taken off the rounded one
-        rounded = 0.0 if bias is None else round_bias(bias, q) * np.asarray(q.scale)
+        rounded = _constant(layer, 2).const_value.numpy() * np.asarray(q.scale)  # type: ignore[union-attr]
         _store(layer, 2, round_bias(rounded - error, q))
         if on_step:
             on_step("correcting layers", done, len(layers))
@@ -112,9 +112,14 @@ def _mean(parts: list[tuple[NDArray[np.float64], int]]) -> NDArray[np.float64]:
 
 
 def _store(layer: ir.Node, index: int, integers: NDArray[np.signedinteger]) -> None:
-    """Replace the integers behind the DequantizeLinear that the layer's weight or bias comes from."""
+    value = _constant(layer, index)
+    value.const_value = ir.tensor(integers, name=value.name)
+
+
+def _constant(layer: ir.Node, index: int) -> ir.Value:
+    """The integers behind the DequantizeLinear that the layer's weight or bias comes from."""
     value = layer.inputs[index]
     assert value is not None
     dequantize = value.producer()
     assert dequantize is not None and dequantize.inputs[0] is not None
-    dequantize.inputs[0].const_value = ir.tensor(integers, name=dequantize.inputs[0].name)
+    return dequantize.inputs[0]

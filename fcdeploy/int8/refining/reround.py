@@ -29,7 +29,8 @@ def reround(
     The mean of the inputs is taken off first: what it adds to the output is left to bias correction.
     """
     shape = kernel_shape(node, weight)
-    rows = np.concatenate([part for _, part in kernel_rows(node, weight)]).astype(np.float64)
+    grid = plan.tensors[node.inputs[0].name or ""].pixels  # type: ignore[union-attr]
+    rows = np.concatenate([part for _, part in kernel_rows(node, weight, grid)]).astype(np.float64)
     scale = np.broadcast_to(plan.tensors[weight.name or ""].scale, len(rows))
     limit = None if is_depthwise(node) else pair_limit
     read = _matrices(node, shape, inputs)  # (groups, rows, K) each

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.int8.writing.pack import DOMAIN
-from fcdeploy.records.plan import QParams
+from fcdeploy.records.plan import LIMITS, QParams
 
 
 class Conversions:
@@ -44,6 +44,21 @@ class Conversions:
 
     def zero_point(self, q: QParams) -> ir.Value:
         return self._once(np.array(q.zero_point, q.dtype), "z")
+
+    def highest(self, q: QParams) -> ir.Value:
+        return self._once(np.array(LIMITS[q.dtype][1], q.dtype), "h")
+
+    def bytes_of(self, value: ir.Value, q: QParams, name: str) -> ir.Value:
+        """The bytes of a picture as floats, which a new node writes that is not in the graph yet.
+
+        (x - lowest) / step, as the one operator that does so channel by channel.
+        """
+        name, (step, lowest) = self.free(name), np.array(q.pixels).T
+        rows = {"a": 1 / step, "o": np.zeros(len(step)), "l": lowest, "v": np.ones(len(step))}
+        inputs = [value, *(self.constant(row.astype(np.float32), f"{name}/{key}") for key, row in rows.items())]
+        result = ir.Value(name=name, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT))
+        ir.Node("", "BatchNormalization", inputs, [ir.AttrFloat32("epsilon", 0.0)], outputs=[result], name=name)
+        return result
 
     def quantize(self, value: ir.Value, q: QParams, name: str) -> ir.Value:
         """The integers that a new QuantizeLinear writes, which is not in the graph yet."""

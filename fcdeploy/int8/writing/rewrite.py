@@ -190,7 +190,11 @@ class Writer:
     def _quantize_linear(
         self, value: ir.Value, *, before: ir.Node | None = None, after: ir.Node | None = None
     ) -> ir.Value:
-        result = self.made.quantize(value, self.qparams(value), f"{self.names.get(value, value.name)}/q")
+        q, name = self.qparams(value), self.names.get(value, value.name)
+        if q.pixels and before is not None:
+            value = self.made.bytes_of(value, q, f"{name}/b")
+            self.graph.insert_before(before, producer(value))
+        result = self.made.quantize(value, q, f"{name}/q")
         if after is not None:
             self.graph.insert_after(after, producer(result))
         elif before is not None:
@@ -198,13 +202,14 @@ class Writer:
         return result
 
     def _with_channels(self, value: ir.Value, more: int, node: ir.Node) -> ir.Value:
-        """The image that a convolution reads with `more` channels of zeros behind its own."""
+        """The image that a convolution reads with `more` channels of zeros behind its own, or of 255 where it is bytes."""
         q, integers = self.qparams(value), self.quantized(value, node)
+        fill = self.made.highest(q) if q.pixels else self.made.zero_point(q)
         name = f"{self.names.get(value, value.name)}/{node.name}"
         pads = self.made.constant(np.array([0, 0, 0, 0, 0, more, 0, 0]), f"{name}/p")
         wide = self.made.free(f"{name}/w")
         wider = ir.Value(name=wide, type=integer_type(q))
-        pad = ir.Node("", "Pad", [integers, pads, self.made.zero_point(q)], outputs=[wider], name=wide)
+        pad = ir.Node("", "Pad", [integers, pads, fill], outputs=[wider], name=wide)
         real = self.made.dequantize(wider, q, f"{name}/dq")
         self.graph.insert_before(node, [pad, producer(real)])
         return real
