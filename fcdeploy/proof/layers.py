@@ -76,6 +76,8 @@ def taps(model: ir.Model) -> list[Tap]:
         dtype = dtype or ir.DataType.UINT8  # what ONNX says of a QuantizeLinear without a zero point
         if source is None or scale is None or dtype not in INTEGERS or "block_size" in node.attributes:
             continue
+        if _is_picture(source):
+            continue
         made_by = maker(source)
         axis = node.attributes.get_int("axis", 1) if scale.size > 1 else None
         result.append(
@@ -181,6 +183,13 @@ def _fitting(zero_point: Array | None, axis: int | None) -> Array:
     if zero_point is None:
         return np.zeros((), np.int64)
     return zero_point if axis is not None else zero_point.reshape(())
+
+
+def _is_picture(value: ir.Value) -> bool:
+    """Whether these floats are the bytes of a picture, found again in an input: rounding them loses nothing."""
+    node = value.producer()
+    made_here = node is not None and node.op_type == "BatchNormalization" and node.inputs[0] is not None
+    return made_here and node.inputs[0].is_graph_input()  # type: ignore[union-attr]
 
 
 def _names(source: ir.Value, written: ir.Value) -> tuple[str, ...]:
