@@ -136,7 +136,7 @@ def change(plan: dict[str, Any], what: str) -> dict[str, Any]:
 
 
 MESSAGES = {
-    "stranger": "tensor 'relu0_out' is not what a layer writes",
+    "stranger": "tensor 'relu0_out' is not one that starts with scales of its own",
     "too few": "tensor 'first_out' has 8 channels, not 7",
     "alone": "channel 3 of tensor 'first_out' shares its scale with another, of another factor",
     "missing": "channel 0 of tensor 'second_out' shares its scale with another, of another factor",

@@ -35,7 +35,9 @@ def ratio(model: ir.Model) -> float:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    between=st.sampled_from(["Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "Bounds", "Identity chain"]),
+    between=st.sampled_from(
+        ["Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "Add", "Bounds", "Identity chain"]
+    ),
     seed=st.integers(0, 99),
 )
 def test_two_convolutions_with_something_homogeneous_between(between: str, seed: int) -> None:
@@ -47,6 +49,8 @@ def test_two_convolutions_with_something_homogeneous_between(between: str, seed:
         middle = [op("Relu", "a", "m"), op("LeakyRelu", "m", "b")]
     elif between == "PRelu":
         middle, more = [op("PRelu", "a slope", "b")], {"slope": normal(8, 1, 1)}
+    elif between == "Add":
+        middle, more = [op("Add", "a shift", "b")], {"shift": normal(1, 8, 1, 1)}
     elif between == "Bounds":  # that are not those of one clip, with one that never binds
         high = np.abs(normal(1, 8, 1, 1))
         high[0, 3] = np.inf
@@ -114,7 +118,7 @@ def test_depthwise_and_transposed_layers_in_between() -> None:
     [
         ([op("Clip", "a low high", "b")], "a clip at 6 is not homogeneous"),
         ([op("Sigmoid", "a", "b")], "neither is a sigmoid"),
-        ([op("Add", "a shift", "b")], "a constant that is added would have to be rescaled too"),
+        ([op("Pow", "a shift", "b")], "a power is not homogeneous"),
         ([op("Softmax", "a", "b", axis=1)], "channels are mixed"),
     ],
 )
@@ -122,7 +126,7 @@ def test_what_is_not_homogeneous_is_left_alone(middle: list[object], why: str) -
     s = spread(8, 1).reshape(-1, 1, 1, 1)
     constants = {
         "w1": normal(8, 3, 1, 1) * s, "w2": normal(5, 8, 1, 1) / s.reshape(1, -1, 1, 1),
-        "low": np.float32(0), "high": np.float32(6), "shift": normal(1, 8, 1, 1),
+        "low": np.float32(0), "high": np.float32(6), "shift": np.full((1, 8, 1, 1), 2, np.float32),
     }  # fmt: skip
     nodes = [op("Conv", "x w1", "a"), *middle, op("Conv", "b w2", "y")]
     used = {name: array for name, array in constants.items() if name[0] == "w" or any(name in n.input for n in middle)}  # type: ignore[attr-defined]

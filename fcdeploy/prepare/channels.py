@@ -3,10 +3,10 @@
     W2 f(W1 x + b)  =  (W2 S) f(S^-1 W1 x + S^-1 b)      S diagonal, S > 0, where f(y / s) = f(y) / s channel by channel
 
 Every channel (index of axis 1) of every activation gets an identity.  What keeps channels apart and is homogeneous (Relu,
-PRelu, pooling, Slice and Pad, Concat) passes identities on, sums make those of their operands one, and a layer starts new
-ones.  Min and Max by a constant u for each channel pass them on too: f(y / s, u / s) = f(y, u) / s.  A channel of the
-graph's inputs and outputs, or one that anything else reads or writes (a Clip at 6, a Sigmoid, a bias added to a sum), is
-pinned: its scale must stay.
+PRelu, pooling, Slice and Pad, Concat, Min or Add with a constant for each channel) passes identities on, sums make those
+of their operands one, and what is multiplied by constants starts new ones: a layer, the scale of a normalization.  A
+channel of the graph's inputs and outputs, or one that anything else reads or writes (a Clip at 6, a Sigmoid), is pinned:
+its scale must stay.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from fcdeploy.prepare.layers import (
     Layer,
     channels_of,
     is_layer,
-    per_channel,
     read_layer,
     scaled_inputs,
     scaled_outputs,
     unrepresentable,
     write_layer,
 )
+from fcdeploy.prepare.vectors import FOLLOWING, STARTING, divide, vectors_of
 
 Ids = NDArray[np.intp]
 HOMOGENEOUS = ("Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
@@ -42,30 +42,31 @@ class Channels:
     """The scales that a network is free to choose: 0 .. count - 1.
 
     `writers` and `readers` are layers with the scale of each of their output or input channels, -1 where it is pinned;
-    `tensors` are activations, and `bounds` are Min and Max by a constant for each channel, likewise.  `meets` (count,) is
-    the same number for scales that meet in one tensor, directly or by way of others.
+    `following` and `starting` are nodes with a constant for each channel (vectors.py), likewise, and `tensors` are
+    activations.  `meets` (count,) is the same number for scales that meet in one tensor, directly or by way of others.
     """
 
     writers: tuple[tuple[ir.Node, Ids], ...]
     readers: tuple[tuple[ir.Node, Ids], ...]
     tensors: tuple[tuple[ir.Value, Ids], ...]
-    bounds: tuple[tuple[ir.Node, Ids], ...]
+    following: tuple[tuple[ir.Node, Ids], ...]
+    starting: tuple[tuple[ir.Node, Ids], ...]
     meets: Ids
 
     def by_tensor(self, s: NDArray[np.float64]) -> dict[str, tuple[float, ...]]:
-        """The factors s (count,) as they are written down: of the tensors that layers write, one factor a channel."""
+        """The factors s (count,) as they are written down: of the tensors that get them, one factor a channel."""
         s = np.append(s, 1.0)
-        found = {str(node.outputs[0].name): s[ids] for node, ids in self.writers}
+        found = {str(node.outputs[0].name): s[ids] for node, ids in (*self.writers, *self.starting)}
         return {name: tuple(factor.tolist()) for name, factor in found.items() if np.any(factor != 1.0)}
 
     def from_tensors(self, factors: Mapping[str, Sequence[float]]) -> NDArray[np.float64]:
         """The inverse of `by_tensor`. Raises ValueError, with a sentence, where these channels cannot have such factors."""
         s = np.ones(len(self.meets) + 1)
-        written = {str(node.outputs[0].name): ids for node, ids in self.writers}
+        written = {str(node.outputs[0].name): ids for node, ids in (*self.writers, *self.starting)}
         for name, factor in factors.items():
             ids = written.get(name)
             if ids is None:
-                raise ValueError(f"tensor {name!r} is not what a layer writes")
+                raise ValueError(f"tensor {name!r} is not one that starts with scales of its own")
             if len(factor) != len(ids):
                 raise ValueError(f"tensor {name!r} has {len(ids)} channels, not {len(factor)}")
             s[ids] = factor
@@ -108,9 +109,9 @@ class Channels:
             before = read_layer(node)
             assert isinstance(before, Layer)
             write_layer(edits, before, layer.weight, layer.bias)
-        for node, ids in self.bounds:
+        for node, ids in (*self.following, *self.starting):
             if np.any(s[ids] != 1.0):
-                _write_bounds(edits, node, s[ids])
+                divide(edits, node, s[ids])
         for value, ids in self.tensors:
             if np.any(s[ids] != 1.0):
                 value.name = f"{(value.name or '').removesuffix(suffix)}{suffix}"
@@ -137,33 +138,6 @@ def read(layer: Layer) -> NDArray[np.float64]:
     return _largest(W.reshape(layer.inputs, -1))
 
 
-def bounds_of(node: ir.Node) -> tuple[int, Array] | None:
-    """Which input of a Min or Max is a constant for each channel, and that constant, float64 (channels,); else None."""
-    if not is_op(node, "Min", "Max") or len(node.inputs) != 2:
-        return None
-    for side in (0, 1):
-        value, array = node.inputs[1 - side], array_of(node.inputs[side])
-        channels, rank = channels_of(node.outputs[0]), rank_of(value)
-        if array is None or is_constant(value) or array.size != channels or rank is None:
-            continue
-        numbers = per_channel(array, channels, rank)
-        if numbers is not None and rank == rank_of(node.outputs[0]) and not np.isnan(numbers).any():
-            return side, numbers
-    return None
-
-
-def _write_bounds(edits: Edits, node: ir.Node, s: NDArray[np.float64]) -> None:
-    """Divide the constant of a Min or Max by s (channels,)."""
-    found = bounds_of(node)
-    assert found is not None, "others were pinned"
-    side, numbers = found
-    before = node.inputs[side]
-    assert before is not None and before.const_value is not None
-    shape = before.const_value.numpy().shape
-    scaled = edits.constant(f"{before.name}.folded", (numbers / s).astype(np.float32).reshape(shape))
-    node.replace_input_with(side, scaled)
-
-
 def free_channels(edits: Edits) -> Channels:
     """The scales of the channels of the main graph's activations; a layer that stays out says why in `edits`."""
     found = _Identities(edits)
@@ -185,7 +159,8 @@ class _Identities:
         self.pinned: list[Ids] = []
         self.writers: list[tuple[ir.Node, Ids]] = []
         self.readers: list[tuple[ir.Node, Ids]] = []
-        self.bounds: list[tuple[ir.Node, Ids]] = []
+        self.following: list[tuple[ir.Node, Ids]] = []
+        self.starting: list[tuple[ir.Node, Ids]] = []
         for value in edits.graph.inputs:
             self.fresh(value)
         self.pin(edits.graph.inputs)
@@ -217,6 +192,11 @@ class _Identities:
         data = [value for value in node.inputs if value is not None and not is_constant(value)]
         if is_layer(node):
             self._layer(node, data)
+            return
+        if is_op(node, *STARTING) and vectors_of(node) and len(node.outputs) == 1:
+            self.pin(data)
+            self.fresh(node.outputs[0])
+            self.starting.append((node, self.of[node.outputs[0]]))
             return
         ids = self._kept(node, data) if data and all(value in self.of for value in data) else None
         if ids is not None and len(ids) == (channels_of(node.outputs[0]) or 0):
@@ -250,8 +230,8 @@ class _Identities:
         first = self.of[data[0]]
         if is_op(node, *HOMOGENEOUS):
             return first
-        if len(data) == 1 and bounds_of(node) is not None and len(first) == channels_of(node.outputs[0]):
-            self.bounds.append((node, first))
+        if is_op(node, *FOLLOWING) and vectors_of(node) and len(first) == channels_of(node.outputs[0]):
+            self.following.append((node, first))
             return first
         if is_op(node, *JOINING) and len(data) == len(node.inputs):
             same = len({rank_of(value) for value in (*data, node.outputs[0])}) == 1
@@ -287,7 +267,7 @@ class _Identities:
         """The free identities that some layer writes and some layer reads, numbered from 0."""
         roots = np.array([self.root(number) for number in range(len(self.parent))], np.intp)
         written_read = [np.zeros(len(roots), bool) for _ in range(2)]
-        for end, ends in enumerate((self.writers, self.readers)):
+        for end, ends in enumerate(([*self.writers, *self.starting], self.readers)):
             for _, ids in ends:
                 written_read[end][roots[ids]] = True
         free = written_read[0] & written_read[1]
@@ -298,10 +278,10 @@ class _Identities:
         writers = tuple((node, number[roots[ids]]) for node, ids in self.writers)
         readers = tuple((node, number[roots[ids]]) for node, ids in self.readers)
         tensors = tuple((value, number[roots[ids]]) for value, ids in self.of.items())
-        bounds = tuple((node, number[roots[ids]]) for node, ids in self.bounds)
-        return Channels(
-            writers, readers, tensors, bounds, _meeting([ids for _, ids in (*writers, *readers)], int(free.sum()))
-        )
+        following = tuple((node, number[roots[ids]]) for node, ids in self.following)
+        starting = tuple((node, number[roots[ids]]) for node, ids in self.starting)
+        meets = _meeting([ids for _, ids in (*writers, *starting, *readers)], int(free.sum()))
+        return Channels(writers, readers, tensors, following, starting, meets)
 
 
 def _meeting(tensors: list[Ids], count: int) -> Ids:

@@ -15,6 +15,7 @@ from fcdeploy.arithmetic.weights.equalize import exponents
 from fcdeploy.prepare.changes import Changes, Edits
 from fcdeploy.prepare.channels import Channels, free_channels, read, written
 from fcdeploy.prepare.layers import Layer, read_layer
+from fcdeploy.prepare.vectors import largest
 
 RESCALED = ".rescaled"
 ROUNDS = 20  # neighbouring tensors share the depthwise layers between them, and settle in a few
@@ -33,13 +34,15 @@ def equalize(model: ir.Model) -> Changes:
 
 
 def _exponents(channels: Channels) -> NDArray[np.int64]:
-    """log2 of the factor of each scale: r1 and r2 are the largest of all layers that write or read it."""
+    """log2 of the factor of each scale: r1 and r2 are the largest of all that write or read it."""
     r1, r2 = np.zeros(len(channels.meets)), np.zeros(len(channels.meets))
     for ends, ranges, measure in ((channels.writers, r1, written), (channels.readers, r2, read)):
         for node, ids in ends:
             layer = read_layer(node) if (ids >= 0).any() else None
             if isinstance(layer, Layer):
                 np.maximum.at(ranges, ids[ids >= 0], measure(layer)[ids >= 0])
+    for node, ids in channels.starting:
+        np.maximum.at(r1, ids[ids >= 0], largest(node)[ids >= 0])
     found = np.zeros(len(r1), np.int64)
     for group in np.unique(channels.meets):
         members = channels.meets == group

@@ -14,8 +14,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.prepare.changes import Changes, Edits
-from fcdeploy.prepare.channels import bounds_of, free_channels
+from fcdeploy.prepare.channels import free_channels
 from fcdeploy.prepare.equalize import RESCALED
+from fcdeploy.prepare.vectors import vectors_of
 
 LARGEST = 2.0**32  # factor: weights have to stay float32 numbers
 
@@ -25,15 +26,15 @@ def level_bounds(model: ir.Model) -> Changes:
     edits = Edits(model, "level_bounds")
     for level in (False, True):  # equal ones first: from then on nothing can spread them
         for node in edits.nodes("Min", "Max"):
-            found = bounds_of(node)
-            why = _levelled(model, node, found[1]) if found and level else ""
-            if why:
-                edits.decline(node, f"keeps a bound for each channel: {why}")
-            found = bounds_of(node)
-            if found is not None and np.ptp(found[1]) == 0:
-                one = edits.constant(f"{node.name}.bound", np.asarray(found[1][0], np.float32))
-                node.replace_input_with(found[0], one)
-                edits.count += 1
+            for side in vectors_of(node):
+                why = _levelled(model, node, vectors_of(node)[side]) if level else ""
+                if why:
+                    edits.decline(node, f"keeps a bound for each channel: {why}")
+                bounds = vectors_of(node)[side]
+                if np.ptp(bounds) == 0:
+                    one = edits.constant(f"{node.name}.bound", np.asarray(bounds[0], np.float32))
+                    node.replace_input_with(side, one)
+                    edits.count += 1
     return edits.changes()
 
 
@@ -41,7 +42,7 @@ def _levelled(model: ir.Model, node: ir.Node, bounds: NDArray[np.float64]) -> st
     """Make the bounds of a node equal; or say why they are not, and change nothing."""
     edits = Edits(model, "level_bounds")
     channels = free_channels(edits)
-    ids = next((ids for other, ids in channels.bounds if other is node), None)
+    ids = next((ids for other, ids in channels.following if other is node), None)
     if ids is None:
         return "its input does not keep channels apart"
     if not np.isfinite(bounds).all() or (bounds * bounds[0] <= 0).any():
