@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from fcdeploy.arithmetic.histogram import (
+    CHANNEL_POSITIONS,
     LARGEST_MOMENT,
     POSITIONS,
     Tally,
@@ -115,35 +116,43 @@ def test_other_layouts_count_the_same() -> None:
     assert same(tally.histogram(), expected.histogram())
 
 
-@pytest.mark.parametrize(
-    "size", [1, 100, POSITIONS, 2 * POSITIONS - 1, 2 * POSITIONS, 3 * POSITIONS, 7 * POSITIONS + 5]
-)
-def test_which_elements_count_depends_on_their_position_in_the_sample(size) -> None:
-    x = np.random.default_rng(size).normal(size=(5, size)).astype(np.float32)
-    x[2, -1], x[3, 0] = 1e3, -1e3  # ends are exact even where the stride passes them by
-    counted = [single(row).total for row in x]
-    assert set(counted) == {counted[0]}
-    assert min(size, POSITIONS) <= counted[0] <= size
-    stride = next(k for k in range(1, size + 1) if len(range(0, size, k)) == counted[0])
-    expected = histogram(x[:, ::stride])
+SHAPES = [  # of a sample, channels first, and every how-manieth position is counted
+    ((100_000,), 1), ((7, 9), 1), ((1, POSITIONS - 1), 1), ((1, 3 * POSITIONS), 1), ((1, 3 * POSITIONS + 1), 3),
+    ((512, 40), 1), ((512, 81), 5), ((4, 100_000), 13), ((64, 4, 6, 9), 13),
+    ((1, 8, 8), 1), ((16, 32, 32), 4), ((32, 16, 16), 2), ((64, 7, 7), 2), ((64, 56, 56), 8), ((256, 14, 14), 4),
+    ((3, 224, 224), 8), ((64, 49, 1), 2), ((64, 1, 200), 4),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "k"), SHAPES)
+@pytest.mark.parametrize("last", [False, True])
+def test_which_elements_count_depends_on_their_position_in_the_sample(shape, k, last) -> None:
+    x = np.random.default_rng(k).normal(size=(5, *shape)).astype(np.float32)
+    x[(2, *(n - 1 for n in shape))], x[(3, 0, *(n // 2 for n in shape[1:]))] = 1e3, -1e3
+    few = x[:, :, ::k, ::k] if len(shape) == 3 else x.reshape(5, shape[0], -1)[:, :, ::k]
+    assert few[0].size >= min(x[0].size, POSITIONS)
+    assert few[0, 0].size >= min(x[0, 0].size, CHANNEL_POSITIONS)
+    expected = histogram(few)
+    axis = len(shape) if last else 1
+    x = np.moveaxis(x, 1, axis)
     whole = Tally()
-    whole.add(x.reshape(5, 1, size, 1))
+    whole.add(x, axis)
     found = whole.histogram()
     assert found.codes.tolist() == expected.codes.tolist()
     assert found.counts.tolist() == expected.counts.tolist()
-    assert (found.low, found.high) == (-1e3, 1e3)
-    assert same(functools.reduce(merge_histograms, [single(row) for row in x[::-1]]), found)
+    assert (found.low, found.high) == (-1e3, 1e3)  # ends are exact even where the step passes them by
+    assert same(functools.reduce(merge_histograms, [single(row, axis) for row in x[::-1]]), found)
 
 
-def single(row: np.ndarray) -> Histogram:
+def single(row: np.ndarray, axis: int = 1) -> Histogram:
     tally = Tally()
-    tally.add(row[None])
+    tally.add(row[None], axis)
     return tally.histogram()
 
 
 def test_a_broken_sample_is_counted_whole_and_the_others_as_ever() -> None:
-    x = np.random.default_rng(0).normal(size=(4, 5 * POSITIONS)).astype(np.float32)
-    x[1, 3] = np.nan  # not a position that a stride of 5 would meet
+    x = np.random.default_rng(0).normal(size=(4, 1, 5 * POSITIONS)).astype(np.float32)
+    x[1, 0, 2] = np.nan  # no position that is counted
     tally = Tally()
     tally.add(x)
     found = tally.histogram()
@@ -259,6 +268,19 @@ def test_more_rows_than_fractions_have_room_for() -> None:
     shuffled = [x[:1], x[1:1025], x[1025:]]
     random.Random(0).shuffle(shuffled)
     assert same_moments(merged(shuffled, 1), moments(x, 1))
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_tally_has_the_moments_of_its_batches(axis) -> None:
+    x = np.random.default_rng(3).normal(size=(40, 6, 8)).astype(np.float32)
+    tally = Tally(weighed=True)
+    for part in np.split(x, [1, 8, 30]):
+        tally.add(part, axis)
+    found = tally.moments()
+    assert found is not None
+    assert same_moments(found, moments(x, axis))
+    tally.add(x[:, :3], axis)
+    assert (tally.moments() is None) == (axis == 1)  # the channels vary in number
 
 
 @given(arrays(np.float32, (4, 2, 3), elements=any_float), st.data())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +18,16 @@ from fcdeploy.records.calibration import Histogram, Moments
 
 BINS = 1 << 16
 UPPER = 1 if np.little_endian else 0  # which half of a float32 holds sign, exponent and 7 bits of mantissa
-# Of a large sample one element in about STEP is counted, but POSITIONS at least. A bin's share p is then known to
-# sqrt(p (1 - p) / (1024 samples)) or better: at 100 samples 0.16 points for a bin that holds half of all, 0.01 points
-# for one that holds a thousandth.
-POSITIONS, STEP = 1024, 61
-# Positions of a channel in a sample that its moments are taken over at least: the mean is then known to a quarter of
-# the channel's spread for one sample, to a fortieth for 100.
-CHANNEL_POSITIONS = 16
+# Of a large sample a part is counted: POSITIONS elements at least, and CHANNEL_POSITIONS of every channel.  A bin's
+# share p is then known to sqrt(p (1 - p) / (1024 samples)) or better: at 100 samples 0.16 points for a bin that holds
+# half of all, 0.01 points for one that holds a thousandth.  A channel's mean is known to a quarter of its spread for
+# one sample, to a fortieth for 100.
+POSITIONS, CHANNEL_POSITIONS = 1024, 16
+STEP = 16  # at most one element in so many is left
+IMAGE_STEPS = ((8, 48), (4, 16), (2, 16))  # along both sides of an image, and the positions it has to leave: with fewer
+# than 7 by 7 behind a step of 8 too many of them would lie on the border, which convolutions pad
 WAITING = 1 << 16  # elements of a tensor that wait to be counted together
+WAITING_SUMS = 1 << 14  # moments of a tensor that wait to be added up together
 PIECE = 1 << 18  # elements counted at once: eight times their bytes are needed
 FRACTION_BITS = 52
 LARGEST_MOMENT = 2.0**40  # leaves room for 2^22 samples of it in the whole part
@@ -32,58 +35,99 @@ LARGEST_MOMENT = 2.0**40  # leaves room for 2^22 samples of it in the whole part
 
 @dataclass
 class Tally:
-    """A histogram under way.
+    """A histogram under way, and where they are `weighed` the moments of every channel.
 
     Every bin is there, empty or not, so that adding a batch costs little more than counting it.  `floor` is a number
     that no element can be below: once one was there, the smallest is known.
     """
 
     floor: float = -np.inf
+    weighed: bool = False
     dense: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     low: float = np.inf
     high: float = -np.inf
-    waiting: list[NDArray[np.uint16]] = field(default_factory=list)
+    waiting: list[NDArray[np.float32]] = field(default_factory=list)  # (samples, channels, positions) each
     waiting_size: int = 0
+    sums: list[NDArray[np.float64]] = field(default_factory=list)
+    total: Moments | None = None
+    spoilt: bool = False  # there are no moments
 
-    def add(self, x: NDArray[np.float32]) -> None:
-        """Count a batch, samples first: exact ends of all elements, bins of every k-th element of each sample.
+    def anew(self) -> Tally:
+        """Another one of the same kind, with nothing in it."""
+        return Tally(self.floor, self.weighed)
 
-        k is at most STEP and leaves at least POSITIONS elements of a sample; smaller samples are counted whole, and so
-        is one that holds a NaN or an infinity.  It depends on the size of a sample alone, never on the batch.
+    def add(self, x: NDArray[np.float32], axis: int = 1) -> None:
+        """Count a batch, samples first, channels along `axis`: exact ends of all elements, bins of those `picked`.
+
+        A sample that holds a NaN or an infinity is counted whole.
         """
         if not x.size:
             return
-        rows = np.ascontiguousarray(x, dtype=np.float32).reshape(len(x), -1)
-        high = float(rows.max())
-        low = self.floor if self.low == self.floor else float(rows.min())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            low, high, rows = self._add_broken(rows)
-        self._count(rows, _stride(rows.shape[1], POSITIONS, STEP))
+        few = picked(x, axis)
+        high = float(x.max())
+        low = self.floor if self.low == self.floor else float(x.min())
+        if np.isfinite(low) and np.isfinite(high):
+            self.add_picked(low, high, few)
+        else:
+            self._add_broken(x.reshape(len(x), -1), few)
+
+    def add_picked(self, low: float, high: float, few: NDArray[np.float32]) -> None:
+        """The same from the ends of the batch, which are finite, and what is `picked` of it."""
         self.low, self.high = min(self.low, low), max(self.high, high)
-
-    def _add_broken(self, rows: NDArray[np.float32]) -> tuple[float, float, NDArray[np.float32]]:
-        """Count whole the samples that are not all finite; return the finite ends of all, and the other samples."""
-        finite = np.isfinite(rows)
-        whole = finite.all(axis=1)
-        self._count(rows[~whole], 1)
-        some = rows[finite]
-        return (float(some.min()), float(some.max()), rows[whole]) if some.size else (np.inf, -np.inf, rows[whole])
-
-    def _count(self, rows: NDArray[np.float32], stride: int) -> None:
-        upper = rows.view(np.uint16)[:, UPPER::2]
-        self.waiting.append(upper[:, ::stride].flatten())  # never a view, which would keep the whole batch alive
-        self.waiting_size += self.waiting[-1].size
+        if self.waiting and self.waiting[0].shape[1:] != few.shape[1:]:
+            self._add_waiting()
+        self.waiting.append(np.ascontiguousarray(few, np.float32))
+        self.waiting_size += few.size
         if self.waiting_size > WAITING:
             self._add_waiting()
 
+    def _add_broken(self, rows: NDArray[np.float32], few: NDArray[np.float32]) -> None:
+        """Samples of which some are not all finite."""
+        finite = np.isfinite(rows)
+        whole = finite.all(axis=1)
+        self._count(rows[~whole])
+        self._count(few[whole])
+        if self.weighed and not self.spoilt:
+            self._weigh(sample_moments(few))
+        if finite.any():
+            some = rows[finite]
+            self.low, self.high = min(self.low, float(some.min())), max(self.high, float(some.max()))
+
     def _add_waiting(self) -> None:
-        """Count what waits; adding up all the bins costs as much as counting some ten thousand elements."""
-        codes = np.concatenate(self.waiting) if self.waiting else np.zeros(0, np.uint16)
+        """Count what waits; adding up all the bins costs as much as counting some thousand elements."""
+        if not self.waiting:
+            return
+        few = np.concatenate(self.waiting) if len(self.waiting) > 1 else self.waiting[0]
+        self.waiting, self.waiting_size = [], 0
+        self._count(few)
+        if self.weighed and not self.spoilt:
+            self._weigh(sample_moments(few))
+
+    def _count(self, x: NDArray[np.float32]) -> None:
+        codes = np.ascontiguousarray(x, np.float32).reshape(-1).view(np.uint16)[UPPER::2]
         for begin in range(0, codes.size, PIECE):
             # bincount wants the machine's integers and would make them of 16 bits itself, with a pass to check them
             counts = np.bincount(codes[begin : begin + PIECE].astype(np.intp))
             self.dense[: len(counts)] += counts
-        self.waiting, self.waiting_size = [], 0
+
+    def _weigh(self, sums: NDArray[np.float64]) -> None:
+        """Add moments of samples; where the channels vary in number there are none."""
+        known = self.sums[0].shape[1] if self.sums else len(self.total.limbs) if self.total else sums.shape[1]
+        if known != sums.shape[1]:
+            self.unweighed()
+            return
+        self.sums.append(sums)
+        if sum(values.size for values in self.sums) > WAITING_SUMS:
+            self._add_sums()
+
+    def unweighed(self) -> None:
+        """There shall be no moments."""
+        self.spoilt, self.sums, self.total = True, [], None
+
+    def _add_sums(self) -> None:
+        if self.sums:
+            part = sum_moments(np.concatenate(self.sums))
+            self.total, self.sums = part if self.total is None else merge_moments(self.total, part), []
 
     def histogram(self) -> Histogram:
         """What was counted so far; ends are 0 where nothing finite was."""
@@ -92,6 +136,48 @@ class Tally:
         # which of -0 and 0 is the smaller depends on their order: adding 0 makes both of them 0
         low, high = (self.low + 0.0, self.high + 0.0) if self.low <= self.high else (0.0, 0.0)
         return Histogram(codes.astype(np.uint16), self.dense[codes], low, high)
+
+    def moments(self) -> Moments | None:
+        """Of what was added so far; None for a tensor that is not weighed, or whose channels varied in number."""
+        self._add_waiting()
+        self._add_sums()
+        return self.total
+
+
+def picked(x: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """What is counted of a batch with samples first and channels along `axis`: (samples, channels, positions).
+
+    Every channel at every k-th position; of an image, in every k-th row and column.
+    """
+    if x.ndim < 3:  # a number for each channel, or a single one
+        return x.reshape(len(x), -1, 1)
+    if axis != 1:
+        x = np.moveaxis(x, axis, 1)
+    samples, channels, *lengths = x.shape
+    k = step(channels, tuple(lengths))
+    if len(lengths) == 2:
+        return x[:, :, ::k, ::k].reshape(samples, channels, -(-lengths[0] // k) * -(-lengths[1] // k))
+    return x.reshape(samples, channels, math.prod(lengths))[:, :, ::k]
+
+
+@lru_cache(4096)
+def step(channels: int, lengths: tuple[int, ...]) -> int:
+    """Every how-manieth position of a sample is counted, by its size alone.
+
+    As large as leaves POSITIONS elements and CHANNEL_POSITIONS in a channel: one of IMAGE_STEPS along both sides of an
+    image, and otherwise up to STEP without a factor in common with the number of positions, so that it goes through all
+    columns.
+    """
+    wanted = max(CHANNEL_POSITIONS, -(-POSITIONS // max(channels, 1)))
+    if len(lengths) == 2:
+        left = {k: math.prod(-(-n // k) for n in lengths) for k, _ in IMAGE_STEPS}
+        return next((k for k, least in IMAGE_STEPS if left[k] >= max(wanted, least)), 1)
+    return stride(math.prod(lengths), wanted)
+
+
+def stride(positions: int, wanted: int) -> int:
+    """The largest step up to STEP that leaves `wanted` positions and has no factor in common with their number."""
+    return next((k for k in range(min(positions // wanted, STEP), 1, -1) if math.gcd(k, positions) == 1), 1)
 
 
 def histogram(x: NDArray[np.float32]) -> Histogram:
@@ -129,30 +215,24 @@ def bin_edges(h: Histogram) -> tuple[NDArray[np.float64], NDArray[np.float64], N
 
 
 def moments(x: NDArray[np.float32], axis: int) -> Moments:
-    """Mean and mean square per channel of each sample of `x` (samples first), summed over the samples."""
-    return sum_moments(sample_moments(x, axis))
+    """Mean and mean square per channel of what is `picked` of each sample of `x`, summed over the samples."""
+    return sum_moments(sample_moments(np.ascontiguousarray(picked(x, axis))))
 
 
-def sample_moments(x: NDArray[np.float32], axis: int) -> NDArray[np.float64]:
-    """Mean and mean square per sample and channel of `x` (samples first): (samples, channels, 2).
-
-    Of a channel with many positions every k-th is taken, at least CHANNEL_POSITIONS of a sample, by position alone.
-    """
-    samples, channels = x.shape[0], x.shape[axis]
-    if axis != 1:
-        x = np.moveaxis(x, axis, 1)
-    rows = x.reshape(samples * channels, math.prod(x.shape[2:]))
-    rows = rows[:, :: _stride(rows.shape[1], CHANNEL_POSITIONS)]
-    positions = rows.shape[1]
+def sample_moments(few: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean and mean square per sample and channel of (samples, channels, positions): (samples, channels, 2)."""
+    samples, channels = few.shape[:2]
+    few = few[:, :, :: stride(few.shape[2], CHANNEL_POSITIONS)]
+    positions = few.shape[2]
+    rows = few.reshape(samples * channels, positions)
     values = np.zeros((len(rows), 2))
-    step = max(1, (1 << 16) // max(positions, 1))  # rows widened at once, so that they stay in the cache
+    block = max(1, (1 << 16) // max(positions, 1))  # rows widened at once, so that they stay in the cache
     with np.errstate(invalid="ignore"):  # of infinities of both signs
-        for at in range(0, len(rows), step):
-            # order C: of a single sample whose channels come last `rows` is a view, and along its strides the sum
-            # would be taken in another order than in a larger batch
-            block = rows[at : at + step].astype(np.float64, order="C")
-            np.einsum("rp->r", block, out=values[at : at + step, 0])
-            np.einsum("rp,rp->r", block, block, out=values[at : at + step, 1])
+        for at in range(0, len(rows), block):
+            # order C: along other strides the sum of a row would be taken in another order
+            wide = rows[at : at + block].astype(np.float64, order="C")
+            np.einsum("rp->r", wide, out=values[at : at + block, 0])
+            np.einsum("rp,rp->r", wide, wide, out=values[at : at + block, 1])
     values /= max(positions, 1)
     return values.reshape(samples, channels, 2)
 
@@ -169,15 +249,6 @@ def sum_moments(values: NDArray[np.float64]) -> Moments:
     limbs[..., 0] = whole
     limbs[..., 1] = np.rint((values - whole) * 2.0**FRACTION_BITS)
     return Moments(_carried(limbs), len(values))
-
-
-def _stride(positions: int, wanted: int, most: int | None = None) -> int:
-    """The largest step, `most` at most, that leaves `wanted` positions and has no factor in common with their number.
-
-    Without a common factor it goes through every column of an image, and every channel where channels come last.
-    """
-    step = min(positions // wanted, most or positions)
-    return next((k for k in range(step, 1, -1) if math.gcd(k, positions) == 1), 1)
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:

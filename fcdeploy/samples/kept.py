@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,12 +75,22 @@ class Smallest:
         return next(iter(self.groups()), {})
 
 
-def merge_kept(groups: Iterable[Arrays]) -> tuple[Arrays, ...]:
-    """The groups of all samples of these groups."""
+def merge_kept(*parts: tuple[Sequence[Arrays], NDArray[np.uint64]]) -> tuple[Arrays, ...]:
+    """The groups of all samples of these parts: the groups that each has, and the hashes of all samples it saw."""
     smallest = Smallest()
-    for sample in _samples(groups):
-        smallest.offer(sample_hash(sample), sample)
+    for groups, seen in parts:
+        for number, sample in zip(_hashes(groups, seen), _samples(groups), strict=True):
+            smallest.offer(number, sample)
     return smallest.groups()
+
+
+def _hashes(groups: Sequence[Arrays], seen: NDArray[np.uint64]) -> list[int]:
+    """Of each kept sample, in order: a single group holds the smallest that were seen, which need not be computed."""
+    number = sum(len(next(iter(group.values()))) for group in groups)
+    smallest: list[int] = np.unique(seen)[:number].tolist()
+    if len(groups) == 1 and len(smallest) == number:
+        return smallest
+    return [sample_hash(sample) for sample in _samples(groups)]
 
 
 def keep_smallest(source: Source, *, most: int | None = None, room: int | None = None) -> Arrays:

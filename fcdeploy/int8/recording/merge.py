@@ -41,7 +41,7 @@ def merge(a: Calibration, b: Calibration) -> Calibration:
             "calibrate all shards by the same version, all with --all-tensors or none",
         )
     tensors = {name: _merged(record, b.tensors[name]) for name, record in a.tensors.items()}
-    kept = merge_kept((*a.groups, *b.groups)) if a.groups and b.groups else ()
+    kept = merge_kept((a.groups, a.seen), (b.groups, b.seen)) if a.groups and b.groups else ()
     seen = np.sort(np.concatenate([a.seen, b.seen]))
     return Calibration(a.model, tensors, seen, kept[0] if kept else {}, _both(a.made_by, b.made_by), kept[1:])
 

@@ -10,13 +10,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.histogram import Tally, merge_moments, sample_moments, sum_moments
+from fcdeploy.arithmetic.histogram import Tally
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.weights import blocks, is_large
 from fcdeploy.int8.nodes import is_constant, vanishes
+from fcdeploy.int8.recording.exposing import channel_axis, exposing, is_dense, lower_bound, outputs_of, pooled_step
 from fcdeploy.int8.recording.merge import merge
 from fcdeploy.int8.recording.passes import Passes, plan_passes, samples_first
-from fcdeploy.records.calibration import Calibration, Moments, TensorRecord
+from fcdeploy.records.calibration import Calibration, TensorRecord
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect
 from fcdeploy.runtime.session import Session, versions
@@ -24,7 +25,6 @@ from fcdeploy.samples import Bad, Batch, Source, batches
 from fcdeploy.samples.kept import Smallest, sample_hash
 from fcdeploy.tables.operators import operator
 
-WAITING = 1 << 14  # moments of a tensor that wait
 PART_SECONDS = 3.0  # of work in a part at least
 PART_SHARE = 0.01  # of the time may go into making parts and adding them up
 
@@ -97,11 +97,17 @@ def observing(
     wanted = set(passes.groups[index])
     every = {value.name or "": value for value in observed(model.graph, everything=True) if value.name in passes.axes}
     values = {name: value for name, value in every.items() if name in wanted}
-    results = [name for name, value in values.items() if value.producer() is not None]
-    # laid out for its kernels a large model would be in memory twice for a while
-    session = Session(
-        _exposing(model, every, wanted), threads=threads, prepack=not is_large(model), in_order=len(passes.groups) > 1
-    )
+
+    pooled = {name: k for name, value in values.items() if (k := pooled_step(value, passes.axes[name])) > 1}
+
+    def session() -> Session:
+        return Session(
+            exposing(model, every, wanted, pooled), threads=threads, in_order=True,
+            # laid out for its kernels a large model would be in memory twice for a while
+            prepack=not is_large(model),
+        )  # fmt: skip
+
+    running = session()
     made_by = {"cpu": detect().name, "onnxruntime": versions()["onnxruntime"]}
     bad: list[Bad] = []
     stamps: list[int] = []
@@ -122,7 +128,10 @@ def observing(
         return Part(calibration, taken, (*bad,), stamp)
 
     for batch in batches(source, passes.batch):
-        _watch(batch, session.run(batch.inputs, results) if results else [], results, watched)
+        while odd := _watch(batch, _run(running, batch, values, pooled), watched, pooled):
+            pooled = {name: k for name, k in pooled.items() if name not in odd}
+            del running  # before there is a second one of it
+            running = session()
         for i in range(len(batch)):
             inputs = {name: value[i] for name, value in batch.inputs.items()}
             hashes.append(sample_hash(inputs))
@@ -133,8 +142,8 @@ def observing(
         ended = time.monotonic()
         if ended - begun > work:
             yield part()
-            watched.clear()  # before there is a second one of them
-            watched.update((name, watch(value, passes.axes[name])) for name, value in values.items())
+            for one in watched.values():
+                one.clear()
             smallest, hashes, told = Smallest(), [], 0
             bad.clear()
             begun = time.monotonic()
@@ -166,17 +175,6 @@ def observed(graph: ir.Graph, *, everything: bool = False) -> list[ir.Value]:
     return [value for value in (*inputs, *results) if value.dtype in (None, ir.DataType.FLOAT)]
 
 
-def channel_axis(value: ir.Value, rank: int) -> int | None:
-    """The axis that counts channels: the second of an image or sequence, the last of what a MatMul reads or writes."""
-    if rank < 2:
-        return None
-    producer = value.producer()
-    dense = (producer is not None and producer.op_type == "MatMul") or any(
-        user.op_type == "MatMul" and user.inputs[0] is value for user in value.consumers()
-    )
-    return rank - 1 if dense else 1
-
-
 def is_weighed(value: ir.Value) -> bool:
     """Whether weights are multiplied with it: what its channels hold then says how much an error in a weight counts."""
     return any(
@@ -186,95 +184,81 @@ def is_weighed(value: ir.Value) -> bool:
     )
 
 
-def lower_bound(value: ir.Value) -> float:
-    """A number that no element can be below, by what computes it; -inf where that does not say."""
-    producer = value.producer()
-    if producer is not None and producer.domain == "" and producer.op_type == "Relu":
-        return 0.0
-    return -np.inf
-
-
-def _exposing(model: ir.Model, values: Mapping[str, ir.Value], wanted: set[str]) -> ir.Model:
-    """A copy of the model whose outputs are the `wanted` ones of these values; of the others the first element.
-
-    Something reads each of them, whichever are wanted: what the runtime may fuse decides the last bits of a float, and
-    must not depend on the pass.
-    """
-    copy = model.clone()
-    results = {value.name: value for node in copy.graph for value in node.outputs if value.name in values}
-    numbers = [ir.Value(name=f"pass'{n}", const_value=ir.tensor(np.array([n]), name=f"pass'{n}")) for n in (-1, 0, 1)]
-    copy.graph.outputs.clear()
-    for name, value in results.items():
-        if name in wanted:
-            copy.graph.outputs.append(value)
-            continue
-        flat = ir.node("Reshape", [value, numbers[0]], outputs=[ir.Value(name=f"pass'{name}")])
-        first = ir.node("Slice", [flat.outputs[0], *numbers[1:]], outputs=[ir.Value(name=f"pass'{name}'s first")])
-        copy.graph.insert_after(value.producer(), [flat, first])  # type: ignore[arg-type]  # results of nodes only
-        copy.graph.outputs.append(first.outputs[0])
-    for number in numbers:
-        if number.uses():
-            copy.graph.register_initializer(number)
-    return copy
+def _run(
+    session: Session, batch: Batch, values: Mapping[str, ir.Value], pooled: Mapping[str, int]
+) -> dict[str, NDArray[np.float32]]:
+    names = [
+        name for one, value in values.items() if value.producer() is not None for name in outputs_of(one, pooled)
+    ]  # fmt: skip
+    return {**batch.inputs, **dict(zip(names, session.run(batch.inputs, names) if names else [], strict=True))}
 
 
 def _watch(
-    batch: Batch, computed: Sequence[NDArray[np.float32]], results: Sequence[str], watched: Mapping[str, Watched]
-) -> None:
-    arrays = {**batch.inputs, **dict(zip(results, computed, strict=True))}
+    batch: Batch, found: Mapping[str, NDArray[np.float32]], watched: Mapping[str, Watched], pooled: Mapping[str, int]
+) -> list[str]:
+    """Record the batch, unless pooled tensors have to be seen whole for it: then their names."""
+    small = {name: tuple(found[output] for output in outputs_of(name, pooled)) for name in pooled}
+    odd = [name for name, (few, _, means) in small.items() if not watched[name].tells(few, means)]
+    if odd:
+        return odd
     for name, one in watched.items():
-        if arrays[name].dtype == np.float32:
-            one.add(arrays[name], len(batch))
+        if name in small:
+            few, largest, _ = small[name]
+            one.add_pooled(few, largest)
+        elif found[name].dtype == np.float32:
+            one.add(found[name], len(batch))
+    return []
 
 
 def watch(value: ir.Value, axis: int | None) -> Watched:
     """The record of a tensor whose samples lie along `axis`, with nothing in it yet."""
-    return Watched(value, axis, is_weighed(value), Tally(lower_bound(value)))
+    return Watched(value, axis, Tally(lower_bound(value), is_weighed(value)), is_dense(value))
 
 
 @dataclass
 class Watched:
-    """A tensor's record under way; it has moments where it is `weighed`."""
+    """A tensor's record under way."""
 
     value: ir.Value
     axis: int | None
-    weighed: bool
     tally: Tally
-    moments: Moments | None = None
-    waiting: list[NDArray[np.float64]] = field(default_factory=list)  # moments of samples, to be summed together
+    dense: bool
     shapes: set[tuple[int, ...]] = field(default_factory=set)
 
-    def add(self, x: NDArray[np.float32], count: int) -> None:
-        """Count a batch of so many samples. A tensor whose channels vary in number has no moments either."""
-        x, axis = samples_first(x, count, self.axis, channel_axis(self.value, x.ndim))
-        first = not self.shapes
-        self.shapes.add(x.shape[1:])
-        self.tally.add(x)
-        if not self.weighed:
-            return
-        if axis is None or not x.size or len({shape[axis - 1] for shape in self.shapes}) > 1:
-            self.moments, self.waiting = None, []
-        elif first or self.moments is not None or self.waiting:
-            self.waiting.append(sample_moments(x, axis))
-            if sum(values.size for values in self.waiting) > WAITING:
-                self._add_waiting()
+    def clear(self) -> None:
+        """Forget what was seen."""
+        self.tally, self.shapes = self.tally.anew(), set()
 
-    def _add_waiting(self) -> None:
-        if self.waiting:
-            part = sum_moments(np.concatenate(self.waiting))
-            self.moments = part if self.moments is None else merge_moments(self.moments, part)
-            self.waiting = []
+    def add(self, x: NDArray[np.float32], count: int) -> None:
+        """Count a batch of so many samples. A tensor whose channels vary in number, or that was empty, has no moments."""
+        x, axis = samples_first(x, count, self.axis, channel_axis(x.ndim, dense=self.dense))
+        self.shapes.add(x.shape[1:])
+        if axis is None or not x.size:
+            self.tally.unweighed()
+        self.tally.add(x, axis or 1)
+
+    def tells(self, few: NDArray[np.float32], means: NDArray[np.float32]) -> bool:
+        """Whether a pooled batch says all: every element is finite, and the smallest known."""
+        tally = self.tally
+        return bool(np.isfinite(means).all()) and (tally.low == tally.floor or few.min() == tally.floor)
+
+    def add_pooled(self, few: NDArray[np.float32], largest: NDArray[np.float32]) -> None:
+        """Count a batch that `tells`."""
+        assert self.value.shape is not None
+        self.shapes.add(tuple(n for n in self.value.shape[1:] if isinstance(n, int)))
+        self.tally.add_picked(self.tally.floor, float(largest.max()), few.reshape(*few.shape[:2], -1))
 
     def record(self) -> TensorRecord:
         """What was seen; an axis whose length varied is None."""
-        self._add_waiting()
         producer = self.value.producer()
         same_rank = len({len(shape) for shape in self.shapes}) == 1
         lengths = zip(*self.shapes, strict=True) if same_rank else ()
         shape = (None, *(n[0] if len(set(n)) == 1 else None for n in lengths))
         name, op = (producer.name or "", producer.op_type) if producer else ("", "")
         kind = "activation" if producer else "input"
-        return TensorRecord(self.value.name or "", kind, name, op, shape, self.tally.histogram(), self.moments)
+        return TensorRecord(
+            self.value.name or "", kind, name, op, shape, self.tally.histogram(), self.tally.moments()
+        )  # fmt: skip
 
 
 def _in_order(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iterator[TensorRecord]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.weights import initializer_bytes, is_large
+from fcdeploy.int8.recording.exposing import pooled_step
 from fcdeploy.runtime.footprint import MEBI, resident
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Source, batch_size
@@ -63,7 +64,8 @@ def plan_passes(
     costs = {name: max(4 * size, 1) for name, (_, size) in sizes.items()}  # bytes a sample
     alone = None in axes.values() and not fixed
     if max_memory is None:
-        wanted = batch or max(1, min(MOST_BATCH, BATCH_BYTES // max(sum(costs.values()), 1)))
+        exposed = sum(costs[value.name or ""] // pooled_step(value, axes[value.name or ""]) ** 2 for value in values)
+        wanted = batch or max(1, min(MOST_BATCH, BATCH_BYTES // max(exposed, 1)))
         return Passes(1 if alone else batch_size(source.inputs, wanted), (tuple(costs),), axes)
     weights = 0 if is_large(model) else WEIGHT_COPIES * initializer_bytes(model)  # large ones stay on disk
     room = max_memory - resident() - weights
