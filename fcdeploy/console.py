@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,8 @@ from fcdeploy.records.report import Report, Table
 
 PATIENCE = 1.0  # seconds of work before a bar appears; a bar that flashes by tells nobody anything
 ENDLESS = 100_000  # columns of something that is no terminal: cells are never wrapped or cut there
+GAP = 3  # between two columns
+LONGEST = (16, 12)  # letters of a word that is not broken, the second where that keeps a table together
 NUMBER = re.compile(r"[-+−±~<>≤≥]?\s?\d[\d,]*(\.\d+)?(e[-+]?\d+)?\s?(%|x|\w{0,3}(/\w{1,3})?)")
 NO_NUMBER = {"", "-", "–", "?", "nan", "inf", "-inf"}
 
@@ -128,25 +131,66 @@ def _show_text(report: Report) -> None:
 
 
 def _show_table(table: Table) -> None:
-    """Title, column names, cells; no lines. On a narrow terminal cells are folded, never cut."""
+    """Title, column names, cells; no lines. On a narrow terminal cells are folded, never cut, nor words broken.
+
+    Where not even the words fit side by side, a row is a block of lines.
+    """
     from rich.table import Table as Grid
     from rich.text import Text
 
     styled = _is_styled(sys.stdout)
-    grid = Grid(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim" if styled else "")
+    console = _console(sys.stdout)
+    widths = _widths(table, console.width)
+    if widths is None:
+        _show_blocks(table, console.width)
+        return
+    grid = Grid(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim" if styled else "")
     grid.show_header = any(table.columns)
     for index, name in enumerate(table.columns):
         right = _is_numeric([row[index] for row in table.rows])
-        grid.add_column(Text(name), justify="right" if right else "left", overflow="fold")
+        grid.add_column(Text(name), justify="right" if right else "left", overflow="fold", width=widths[index])
     for row in table.rows:
         grid.add_row(*map(Text, row))
-    console = _console(sys.stdout)
     with console.capture() as captured:  # so that it is print that meets a closed pipe: rich would exit by itself
         if table.title:
             console.print(Text(table.title, style="bold" if styled else ""), soft_wrap=True)
         console.print(grid)
     for line in captured.get().splitlines():
         print(line.rstrip())
+
+
+def _widths(table: Table, room: int) -> list[int] | None:
+    """Each column's width: as its cells want, or where that is too much, the words' and what room is left beside them.
+
+    A word longer than LONGEST is a name or a path, which may be folded.  None where the words alone need more.
+    """
+    return next((found for longest in LONGEST if (found := _fitting(table, room, longest))), None)
+
+
+def _fitting(table: Table, room: int, longest: int) -> list[int] | None:
+    columns = [[name, *cells] for name, *cells in zip(table.columns, *table.rows, strict=True)]
+    wanted = [max(map(len, cells)) for cells in columns]
+    widths = [max((min(len(word), longest) for cell in cells for word in cell.split()), default=1) for cells in columns]
+    left = room - GAP * (len(columns) - 1) - sum(widths)
+    if left < 0:
+        return None
+    for _ in range(min(left, sum(wanted) - sum(widths))):
+        short = [want - width for want, width in zip(wanted, widths, strict=True)]
+        widths[short.index(max(short))] += 1
+    return widths
+
+
+def _show_blocks(table: Table, room: int) -> None:
+    """Each row as its first cell and below it the others, each behind its column's name."""
+    if table.title:
+        print(table.title)
+    names = max(map(len, table.columns))
+    for row in table.rows:
+        print(textwrap.fill(row[0], room))
+        for name, cell in zip(table.columns[1:], row[1:], strict=True):
+            if cell:
+                start = f"  {name:{names}}{' ' * GAP}"
+                print(textwrap.fill(cell, room, initial_indent=start, subsequent_indent=" " * len(start)))
 
 
 def _console(file: IO[str]) -> Any:

@@ -77,6 +77,26 @@ def test_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b" not in out.getvalue() + err.getvalue()
 
 
+WORDS = (
+    ("made of", "instructions", "products added", "known"),
+    (("AVX512", "vpmaddubsw + vpmaddwd", "pairs in 16 bits: saturates", "run"), ("NEON", "umull, umlal", "", "no")),
+)
+
+
+@pytest.mark.parametrize("columns", range(34, 70, 5))
+def test_words_are_never_broken(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row is a block of lines where its words do not fit side by side."""
+    out, _ = on_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    console.show(Report("doctor", {}, (Table("Kernels", *WORDS),)), as_json=False)
+    text = out.getvalue()
+    words = {word for line in WORDS[1] for cell in line for word in cell.split()}
+    assert words <= set(text.split())
+    assert all(len(line) <= columns for line in text.splitlines())
+    assert ("AVX512\n  instructions" in text) is (columns < 41)
+
+
 def test_errors_are_coloured_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     _, err = on_terminal(monkeypatch)
     console.error(FcdeployError("bad", "do this"))

@@ -306,6 +306,11 @@ def test_kernels(tmp_path: Path) -> None:
     assert "1 of 1 Conv" in report.lines[-2]
     assert report.lines[-2].endswith("in integer kernels")
     assert "kernels" not in inspect(tmp_path / "model.onnx").values
+    _, layers = report.tables  # one table has both
+    assert layers.columns[4:6] == ("kernel", "in")
+    assert {row[0]: row[4:6] for row in layers.rows} == {
+        row["node"]: (row["kernel"], "int" if row["integer"] else "float") for row in report.values["kernels"]
+    }
 
 
 def test_packed_weights_and_operators_onnx_does_not_know(tmp_path: Path) -> None:

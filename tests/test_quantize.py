@@ -11,6 +11,7 @@ import onnx
 import pytest
 from networks import Net, random_data
 
+import fcdeploy
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.cli import main
 from fcdeploy.runtime.session import Session
@@ -338,3 +339,16 @@ def test_mistakes(name: str, here: Path, command: Command) -> None:
     assert "internal" not in text
     assert hint in text.split("hint: ")[1]
     assert {file.name: file.read_bytes() for file in here.iterdir()} == before
+
+
+def test_a_share_of_the_multiplications_that_depends_on_a_free_axis_is_not_made_up(tmp_path: Path) -> None:
+    net = Net(0)
+    x = net.op("Conv", net.input("x", 3, "time"), net.constant(net.normal(4, 3, 3)), name="conv", pads=[1, 1])
+    model = net.output(net.op("Relu", x)).save(tmp_path / "net.onnx")
+    np.savez(tmp_path / "d.npz", **random_data(0, 20, x=(3, 9)))
+    report = fcdeploy.quantize(model, data=tmp_path / "d.npz", output=tmp_path / "q.onnx", costs="none")
+    assert report.values["integer_share"] is None
+    (line,) = [line for line in report.lines if "in integer kernels" in line]
+    assert line == (
+        "1 of 1 Conv in integer kernels, how many of the multiplications is unknown: they depend on an axis of any length"
+    )

@@ -260,7 +260,7 @@ def test_mistakes_in_binary_bodies(server: Server) -> None:
         f"Inference-Header-Content-Length is 1000000, more than the {len(body)} bytes of the body"
     )
     assert message(body, "-1") == "Inference-Header-Content-Length is '-1', expected a number of bytes"
-    assert message(body, 5).startswith("the header of the body is not JSON: ")
+    assert message(body, 5).startswith("the header of the body is not JSON, expected")
     wrong = body.replace(b'"binary_data_size": 20', b'"binary_data_size": 24')
     assert message(wrong) == "input 'x': binary_data_size 24, expected 20 for [1, 5] of FP32"
     wrong = body.replace(b'"binary_data_size": 20', b'"binary_data_size": "a"')
@@ -281,7 +281,14 @@ def test_mistakes_in_addresses_and_bodies(server: Server) -> None:
     assert (reply.status, reply.error) == (405, "GET /v2/models/dense/infer: expected POST")
     reply = server.ask("POST", "/v2/models/dense/infer", b"{", Content_Encoding="br")
     assert (reply.status, reply.error) == (415, "Content-Encoding is 'br', expected gzip or deflate")
-    assert server.ask("POST", "/v2/models/dense/infer", b"{").error.startswith("the body is not JSON: ")
+    for text, why in (
+        (b"{", "is not JSON"), (b'{"inputs": nope}', "is not JSON"), (b"{}{", "is not JSON"), (b"", "is empty"),
+        (b"\xff\xfe", "is not UTF-8"), (b'{"inputs": [1e999]}', "holds a number that JSON has not, or that takes more"),
+        (b'{"inputs": [123456789012345678901234567890]}', "holds a number that JSON has not, or that takes more"),
+    ):  # fmt: skip
+        reply = server.ask("POST", "/v2/models/dense/infer", text)
+        assert (reply.status, reply.error.startswith(f"the body {why}")) == (400, True), reply.error
+        assert reply.error.endswith(", expected a JSON object with 'inputs'")
     reply = server.ask("POST", "/v2/models/dense/infer", b"{}" * 20, Content_Encoding="gzip")
     assert reply.error == "the body is not gzip, expected what Content-Encoding says"
     half = gzip.compress(b"{}" * 1000)[:-9]

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from fcdeploy.graph.opset import described, oldest_of_own
 from fcdeploy.int8.timing.costs import Spent, time_lines
 from fcdeploy.prepare.changes import Changes
+from fcdeploy.prepare.work import DATA_AND_WEIGHT
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Decision, Plan, QParams
 from fcdeploy.records.report import Report, Table
@@ -52,8 +53,10 @@ class Outcome:
     tried: str = ""
 
     @property
-    def share(self) -> float:
-        """Of the multiplications, how many are done by integer kernels."""
+    def share(self) -> float | None:
+        """Of the multiplications, how many are done by integer kernels; None where some depend on an axis of any length."""
+        if any(kernel.op in DATA_AND_WEIGHT and kernel.node not in self.macs for kernel in self.kernels):
+            return None
         integer = sum(self.macs.get(kernel.node, 0) for kernel in self.kernels if kernel.integer)
         return integer / max(sum(self.macs.values()), 1)
 
@@ -94,7 +97,7 @@ def report_of(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: fl
         *time_lines(spent),
         *([outcome.tried] if outcome.tried else []),
         *_pictures(decided),
-        f"{', '.join(counts) or 'no layer'} in integer kernels, {100 * outcome.share:.0f} % of the multiplications",
+        f"{', '.join(counts) or 'no layer'} in integer kernels, {_share(outcome.share)}",
         *remarks(int8),
         f"{bytes_float:,} bytes -> {size:,} bytes ({size / bytes_float:.2f} of float), target {decided.target}, {seconds:.1f} s",
         described(int8.opset_imports[""], int8.ir_version, oldest_of_own(int8)),
@@ -114,6 +117,12 @@ def report_of(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: fl
 def _pictures(decided: Plan) -> list[str]:
     found = [repr(name) for name, q in decided.tensors.items() if q.pixels]
     return [f"input {', '.join(found)} holds pictures: their bytes are read as they are"] if found else []
+
+
+def _share(share: float | None) -> str:
+    if share is None:
+        return "how many of the multiplications is unknown: they depend on an axis of any length"
+    return f"{100 * share:.0f} % of the multiplications"
 
 
 def _scales(q: QParams) -> str:

@@ -11,3 +11,15 @@ class RefusedError(Exception):
         self.status = status
         self.message = " ".join(message.split())
         self.retry_after = retry_after
+
+
+def json_problem(error: Exception) -> str:
+    """What is wrong with text that simdjson refuses; its own sentences speak of its tape."""
+    code, _, _ = str(error).partition(":")
+    if isinstance(error, UnicodeDecodeError):
+        return "is not UTF-8"
+    if code == "EMPTY":
+        return "is empty"
+    if code in ("NUMBER_ERROR", "BIGINT_ERROR") or isinstance(error, RuntimeError):
+        return "holds a number that JSON has not, or that takes more than 64 bits"
+    return "is not JSON"

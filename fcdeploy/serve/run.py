@@ -41,7 +41,6 @@ def serve_one(
     host, port = sock.getsockname()[:2]
     if host not in ("127.0.0.1", "::1") and token is None:
         say(f"warning: {host} can be reached from other machines, and no --token-file was given")
-    say(plan(settings.threads, engine.at_once, settings.workers))
     address = f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
     rpc_address: list[str] = []
@@ -55,10 +54,12 @@ def serve_one(
             site, settings.host, settings.grpc_port or 0, token=token, tls=pem, shared=shared
         )
         rpc_address.append(f"{f'[{host}]' if ':' in host else host}:{rpc_port}")
-        say(f"serving gRPC on {rpc_address[0]}")
         return server.stop  # type: ignore[no-any-return]
 
     def ready() -> None:
+        say(plan(settings.threads, engine.at_once, settings.workers))
+        if rpc_address:
+            say(f"serving gRPC on {rpc_address[0]}")
         say(f"serving on {address}")
         on_ready(Report("serve", {**described(engine, address), "grpc": rpc_address[0] if rpc_address else None}))
 

@@ -20,7 +20,7 @@ import simdjson
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import shown
 from fcdeploy.serve.models import Model
-from fcdeploy.serve.refusal import RefusedError
+from fcdeploy.serve.refusal import RefusedError, json_problem
 from fcdeploy.serve.request import OF_DTYPE, Wanted, binary_size, described, listed, numbers_of, wanted_of
 
 Array = np.ndarray[Any, Any]
@@ -181,7 +181,7 @@ def _from_json(model: Model, text: bytes, rest: memoryview | None) -> tuple[dict
         document = _parsed(text)
     except (ValueError, RuntimeError) as error:  # RuntimeError also for integers of more than 64 bits
         what = "the body" if rest is None else "the header of the body"
-        raise RefusedError(400, f"{what} is not JSON: {' '.join(str(error).split())[:200]}") from None
+        raise RefusedError(400, f"{what} {json_problem(error)}, expected a JSON object with 'inputs'") from None
     try:
         return _request(model, document, text, rest)
     finally:

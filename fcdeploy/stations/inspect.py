@@ -61,11 +61,10 @@ def inspect(
     inputs = input_specs(network)
     proofs = _proofs(network, path) if saturation else None
     compared = _exact(network, path, data, samples, preprocess, on_step) if data is not None else None
-    values, tables, lines, unclear = _contents(network, path, inputs)
+    found = _kernels(path) if kernels else []
+    values, tables, lines, unclear = _contents(network, path, inputs, found)
     if kernels:
-        found = _kernels(path)
         values["kernels"] = found
-        tables.append(_kernel_table(found))
         lines += _kernel_lines(found)
     lines += remarks(network)
     lines.append(f"{values['parameters']:,} parameters, {count(values['macs'])} multiply-accumulates at batch 1")
@@ -86,7 +85,7 @@ def inspect(
 
 
 def _contents(
-    network: ir.Model, path: Path, inputs: list[TensorSpec]
+    network: ir.Model, path: Path, inputs: list[TensorSpec], kernels: list[dict[str, Any]]
 ) -> tuple[dict[str, Any], list[Table], list[str], list[str]]:
     """What the file holds: values, tables, lines, warnings. The leading axis of `network` is fixed to 1 on the way."""
     outputs = output_specs(network)
@@ -115,7 +114,7 @@ def _contents(
         f"{size(stored)} on disk, {size(weights)} of it constants; "
         f"at most {size(peak) if peak is not None else '?'} of activations alive at batch 1",
     ]
-    return values, [_ends(inputs, outputs), _layer_table(rows)], lines, _warnings(inputs, network, rows)
+    return values, [_ends(inputs, outputs), _layer_table(rows, kernels)], lines, _warnings(inputs, network, rows)
 
 
 def size(number: int) -> str:
@@ -165,19 +164,31 @@ def _ends(inputs: list[TensorSpec], outputs: list[TensorSpec]) -> Table:
     return Table("Inputs and outputs", ("", "name", "type", "shape"), tuple(rows))
 
 
-def _layer_table(rows: list[Layer]) -> Table:
-    cells = tuple(
-        (
-            row.node,
-            row.op,
-            "?" if row.shape is None else _shape(row.shape),
-            f"{row.parameters:,}" if row.parameters else "-",
-            "?" if row.macs is None else f"{row.macs:,}" if row.macs else "-",
-            "?" if row.activation_bytes is None else size(row.activation_bytes),
+def _layer_table(rows: list[Layer], kernels: list[dict[str, Any]]) -> Table:
+    """A row a layer: what it takes, or where `kernels` are known, which of them runs it."""
+    plain = {row.node: (row.op, "?" if row.shape is None else _shape(row.shape), _macs(row.macs)) for row in rows}
+    if not kernels:
+        cells = tuple(
+            (
+                row.node,
+                *plain[row.node][:2],
+                f"{row.parameters:,}" if row.parameters else "-",
+                plain[row.node][2],
+                "?" if row.activation_bytes is None else size(row.activation_bytes),
+            )
+            for row in rows
         )
-        for row in rows
-    )
-    return Table("Layers", ("layer", "op", "output", "parameters", "MACs", "activations"), cells)
+        return Table("Layers", ("layer", "op", "output", "parameters", "MACs", "activations"), cells)
+    runs = {row["node"]: (row["kernel"], "int" if row["integer"] else "float", row["note"]) for row in kernels}
+    others = {row["node"]: (row["op"], "", "-") for row in kernels if row["node"] not in plain}
+    joined = [(node, *cells, *runs.get(node, ("-", "-", ""))) for node, cells in {**plain, **others}.items()]
+    columns = ("layer", "op", "output", "MACs", "kernel", "in", "note")
+    used = len(columns) if any(row[-1] for row in joined) else -1
+    return Table("Layers, and the kernels that run them on this CPU", columns[:used], tuple(r[:used] for r in joined))
+
+
+def _macs(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}" if number else "-"
 
 
 def _shape(shape: tuple[int | None, ...]) -> str:
@@ -191,13 +202,6 @@ def _kernels(path: Path) -> list[dict[str, Any]]:
         {"node": row.node, "op": row.op, "kernel": row.kernel, "integer": row.integer, "note": row.note}
         for row in kernels_of(path)
     ]
-
-
-def _kernel_table(found: list[dict[str, Any]]) -> Table:
-    rows = tuple(
-        (row["node"], row["op"], row["kernel"], "int" if row["integer"] else "float", row["note"]) for row in found
-    )
-    return Table("Kernels on this CPU", ("node", "op", "kernel", "computes in", "note"), rows)
 
 
 def _kernel_lines(found: list[dict[str, Any]]) -> list[str]:
