@@ -31,7 +31,7 @@ NO_NUMBER = {"", "-", "–", "?", "nan", "inf", "-inf"}
 
 
 def show(report: Report, *, as_json: bool) -> None:
-    """Print a report: tables and then lines, or exactly one JSON object. Warnings go to stderr.
+    """Print a report: advice, tables and then lines, or exactly one JSON object. Warnings go to stderr.
 
     Ends the command with exit code 1 when the report says that the answer is no: a command calls this last.
     """
@@ -119,6 +119,9 @@ def _duration(seconds: float) -> str:
 
 
 def _show_text(report: Report) -> None:
+    if report.advice:
+        print(report.advice)
+        print()
     blocks = [table for table in report.tables if table.rows]
     for index, table in enumerate(blocks):
         if index:

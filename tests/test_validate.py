@@ -245,9 +245,13 @@ def test_command(nets: dict[str, Path], labelled: tuple[Array, Array], save_npz:
     arguments = [str(nets["residual8"]), "--against", str(nets["residual"]), "--data", data]
     shown = CliRunner().invoke(command, [*arguments, "--layers", "--max-drop", "30"])
     assert shown.exit_code == 0, shown.output
-    for text in ("top1", "agreement", "SQNR of logits", "kernel SQNR", "passed: drop", "culprit:", "fall, dB"):
+    for text in ("top1", "agreement", "SQNR of logits", "kernel SQNR", "passed: drop", "error (95 %)", "top1 back"):
         assert text in shown.stdout
     assert shown.stdout.strip().splitlines()[-1].startswith("passed")
+    first = shown.stdout.splitlines()[0]
+    assert first.startswith("nothing to gain: ") or ": fcdeploy quantize ... --" in first
+    blamed = shown.stdout[shown.stdout.index("share of the error") : shown.stdout.index("metric: top1")]
+    assert max(map(len, blamed.splitlines())) <= 80
     as_json = CliRunner().invoke(command, [*arguments, "--json", "--limit", "50"])
     assert json.loads(as_json.stdout)["samples"] == 50
     x = labelled[0]

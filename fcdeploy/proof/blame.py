@@ -18,17 +18,23 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.intervals import Z
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import input_specs
 from fcdeploy.proof.compare import Answers, Arrays, Choose, add, run
-from fcdeploy.proof.local import Local, local
+from fcdeploy.proof.local import Local, local_tensors, local_weights
 from fcdeploy.proof.loss import Loss, loss_of
 from fcdeploy.proof.sources import Source, sources
 from fcdeploy.proof.without import without
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Batch
+from fcdeploy.samples.source import fixed_batch
 
 Array = np.ndarray[Any, Any]
+Errors = list[NDArray[np.float64]]
+"""Of each floating-point output, (n, elements)."""
 GUESSED_ON = 8  # samples for the first guess, whose tensors are all in memory at once
+CENTRED = 0.05  # of the error power is its mean, at most, where biases were corrected: 0.01 to 0.02 measured
+FEWEST = 8  # samples that have a mean worth taking off
 UNKNOWN_DB = -math.inf  # guessed to be the worst: nothing is known of it
 
 
@@ -48,10 +54,14 @@ class Cost:
     loss: Loss | None
 
     @property
+    def takes(self) -> float:
+        """The drop, where it is more than chance explains, else 0."""
+        return self.loss.drop if self.loss is not None and self.loss.low is not None and self.loss.low > 0 else 0.0
+
+    @property
     def real(self) -> bool:
         """Whether it costs more than chance explains, in the metric or in the error of the outputs."""
-        drop = self.loss is not None and self.loss.low is not None and self.loss.low > 0
-        return drop or self.low > 0
+        return self.takes > 0 or self.low > 0
 
 
 @dataclass(frozen=True)
@@ -81,19 +91,16 @@ def rank(
     """Leave out one source after the other on the same samples, those first that are the least exact on the spot.
 
     `floats` as for `without`; the first is the reference.  `choose` picks a metric as for `compare`; with none, errors of
-    the outputs alone are ranked.  With a metric its drop ranks, and where drops are equal the error power.  `only` are
-    some of `sources(int8)`.  Samples and the float outputs are in memory.  When `seconds` have passed no further source
-    is tried, and at least one is.  Raises FcdeployError where a model cannot be run.
+    the outputs alone are ranked.  With a metric, drops that are no chance come first, by size, then the error power ranks.
+    `only` are some of `sources(int8)`.  Samples and the float outputs are in memory.  When `seconds` have passed no
+    further source is tried, and at least one is.  Raises FcdeployError where a model cannot be run.
     """
     begin = time.perf_counter()
     batches = list(data)
     found = list(sources(int8) if only is None else only)
-    few = {name: array[:GUESSED_ON] for name, array in batches[0].inputs.items()}
-    if len(batches[0]) > GUESSED_ON and any(_fixed(model) for model in (int8, floats[0])):
-        few = batches[0].inputs
-    guesses = local(int8, floats, found, few)
+    guesses = {**local_weights(int8, floats, found), **local_tensors(int8, floats, found, _few(int8, batches[0]))}
     found.sort(key=lambda source: guesses[source].sqnr_db if source in guesses else UNKNOWN_DB)
-    exact = _outputs(Session(floats[0]), batches, "float")
+    exact = _outputs(Session(floats[0]), batches)
     chosen = (None, None) if choose is None else choose(exact[0], batches[0].labels)
     base, errors = _answers(Session(int8), batches, exact, Answers(*chosen))
     costs: list[Cost] = []
@@ -107,65 +114,82 @@ def rank(
             unknown.append(source)
             continue
         answers, fewer = _answers(Session(model), batches, exact, Answers(*chosen))
-        costs.append(Cost(source, *_share(errors, fewer), _loss(answers, base)))
+        costs.append(Cost(source, *share_of(errors, fewer), gain(answers, base)))
         if on_step:
             on_step("leaving out", done + 1, len(found))
     tried = {cost.source for cost in costs} | set(unknown)
     left = tuple(source for source in found if source not in tried)
-    costs.sort(key=lambda cost: (-cost.loss.drop if cost.loss else 0.0, -cost.share))
+    costs.sort(key=lambda cost: (-cost.takes, -cost.share))
     return Ranking(tuple(costs), tuple(unknown), left, guesses, sum(map(len, batches)))
 
 
-def _fixed(model: ir.Model) -> bool:
-    return any(
-        value.shape is not None and len(value.shape) and isinstance(value.shape[0], int) for value in model.graph.inputs
-    )
-
-
-def _outputs(session: Session, batches: Sequence[Batch], which: str) -> list[Arrays]:
-    return [run(session, batch, which) for batch in batches]
-
-
-def _answers(
-    session: Session, batches: Sequence[Batch], exact: Sequence[Arrays], answers: Answers
-) -> tuple[Answers, NDArray[np.float64]]:
-    """What a model answers, and its squared errors (n, outputs), sample by sample."""
-    errors = []
-    for batch, f in zip(batches, exact, strict=True):
-        q = run(session, batch, "int8")
-        add(answers, f, q, batch)
-        errors.append(_errors(f, q, len(batch)))
-    return answers, np.concatenate(errors)
-
-
-def _errors(f: Arrays, q: Arrays, n: int) -> NDArray[np.float64]:
-    """Squared errors of each floating-point output, a row a sample; of an output without an axis of samples their mean."""
-    columns = []
+def errors_of(f: Arrays, q: Arrays, n: int) -> Errors:
+    """Errors of the floating-point outputs (n, elements) each; an output without an axis of samples is one row for all."""
+    found = []
     for name, value in f.items():
         if value.dtype.kind == "f":
-            e = (value.astype(np.float64) - q[name]) ** 2
-            own = e.reshape(n, -1).sum(axis=1) if value.shape[:1] == (n,) else np.full(n, e.sum() / n)
-            columns.append(own)
-    return np.stack(columns, axis=1) if columns else np.zeros((n, 1))
+            e = np.asarray(q[name] - value, np.float64)
+            found.append(
+                e.reshape(n, -1) if value.shape[:1] == (n,) else np.repeat(e.reshape(1, -1), n, 0) / math.sqrt(n)
+            )
+    return found or [np.zeros((n, 1))]
 
 
-def _share(errors: NDArray[np.float64], fewer: NDArray[np.float64]) -> tuple[float, float, float]:
-    """1 - fewer / errors, all outputs counting the same, with a 95 % interval: the linearized ratio of paired sums."""
-    totals = errors.sum(axis=0)
-    live = totals > 0
-    if not live.any():
+def share_of(before: Sequence[Errors], after: Sequence[Errors]) -> tuple[float, float, float]:
+    """1 - after / before of the error power, all outputs counting the same, with a 95 % interval over samples.
+
+    Both are errors of the same samples, batch by batch.  Where `before` has hardly any mean error, since biases were
+    corrected, the mean of both is taken off: corrections of an error that is gone are made anew when one quantizes again.
+    The interval is that of a ratio of paired sums, linearized.
+    """
+    columns = [_powers(*pair) for pair in zip(zip(*before, strict=True), zip(*after, strict=True), strict=True)]
+    live = [(one / one.sum(), other / one.sum()) for one, other in columns if one.sum() > 0]
+    if not live:
         return 0.0, 0.0, 0.0
-    e = (errors[:, live] / totals[live]).mean(axis=1)  # sums to 1
-    d = e - (fewer[:, live] / totals[live]).mean(axis=1)
+    e = np.mean([one for one, _ in live], axis=0)  # sums to 1
+    d = e - np.mean([other for _, other in live], axis=0)
     share, n = float(d.sum()), len(e)
     half = Z * math.sqrt(n / (n - 1) * float(((d - share * e) ** 2).sum())) if n > 1 else math.inf
     return share, share - half, share + half
 
 
-def _loss(answers: Answers, base: Answers) -> Loss | None:
-    """The metric without the source, beside the metric as it is."""
+def _powers(before: Sequence[Array], after: Sequence[Array]) -> tuple[Array, Array]:
+    """Squared errors of one output, sample by sample."""
+    if len({part.shape[1] for part in before}) > 1:  # shapes vary: there is no mean
+        one, other = (np.concatenate([(part**2).sum(axis=1) for part in each]) for each in (before, after))
+        return one, other
+    e, d = np.concatenate(before), np.concatenate(after)
+    mean = e.mean(axis=0)
+    if len(e) >= FEWEST and len(e) * float(mean @ mean) < CENTRED * float((e**2).sum()):
+        e, d = e - mean, d - d.mean(axis=0)
+    return (e**2).sum(axis=1), (d**2).sum(axis=1)
+
+
+def gain(answers: Answers, base: Answers) -> Loss | None:
+    """The metric of a model that rounds less, beside that of the int8 model as it is; None without a metric."""
     if answers.metric is None:
         return None
     both = Answers(answers.metric, answers.decision)
     both.float_figures, both.int8_figures = answers.int8_figures, base.int8_figures
     return loss_of(both)
+
+
+def _few(model: ir.Model, batch: Batch) -> Arrays:
+    count = fixed_batch(input_specs(model)) or GUESSED_ON
+    return {name: array[:count] for name, array in batch.inputs.items()}
+
+
+def _outputs(session: Session, batches: Sequence[Batch]) -> list[Arrays]:
+    return [run(session, batch, "float") for batch in batches]
+
+
+def _answers(
+    session: Session, batches: Sequence[Batch], exact: Sequence[Arrays], answers: Answers
+) -> tuple[Answers, list[Errors]]:
+    """What a model answers, and its errors, batch by batch."""
+    errors = []
+    for batch, f in zip(batches, exact, strict=True):
+        q = run(session, batch, "int8")
+        add(answers, f, q, batch)
+        errors.append(errors_of(f, q, len(batch)))
+    return answers, errors

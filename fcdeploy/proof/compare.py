@@ -21,6 +21,7 @@ from fcdeploy.arithmetic.metrics import Fidelity, Spread, fidelity
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import read_model
 from fcdeploy.proof import layers, scores
+from fcdeploy.proof.local import Local, behind_bytes
 from fcdeploy.proof.scores import Decision, Metric
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
@@ -96,7 +97,8 @@ def kernels(int8: Path, data: Iterable[Batch], on_step: OnStep, total: int | Non
 class LayerSums:
     """Rows for `layers.layers`: taps, the float tensor each stands for, sums; and what could not be compared.
 
-    `undisturbed`: the int8 model's outputs were the same with its integer tensors exposed as without.
+    `undisturbed`: the int8 model's outputs were the same with its integer tensors exposed as without.  `ranges` is what
+    rounding alone does to the float tensors.
     """
 
     taps: list[layers.Tap]
@@ -104,6 +106,7 @@ class LayerSums:
     sums: dict[str, Fidelity]
     unmatched: list[str]
     undisturbed: bool
+    ranges: dict[str, Local]
 
 
 def by_layer(
@@ -124,6 +127,7 @@ def by_layer(
         sessions[index] = _session(floats[index])
     usual, exposed = Session(int8), _session(model)
     sums: dict[str, Fidelity] = {}
+    ranges: dict[str, Local] = {}
     undisturbed, done = True, 0
     for batch in data:
         f = {index: {**batch.inputs, **_all(session, batch)} for index, session in sessions.items()}
@@ -136,10 +140,13 @@ def by_layer(
                 index, name = where[tap.integers]
                 found = fidelity(f[index][name], tap.dequantize(q[tap.integers]))
                 sums[tap.integers] = sums.get(tap.integers, Fidelity()) + found
+                if q[tap.integers].dtype.kind in "iu":
+                    new = behind_bytes(tap, f[index][name])
+                    ranges[tap.integers] = ranges[tap.integers] + new if tap.integers in ranges else new
         done += len(batch)
         on_step("layers", done, total)
     unmatched = [tap.names[0] for tap in taps if tap.integers not in where]
-    return LayerSums(taps, tensors, sums, unmatched, undisturbed)
+    return LayerSums(taps, tensors, sums, unmatched, undisturbed, ranges)
 
 
 def add(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:

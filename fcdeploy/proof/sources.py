@@ -2,7 +2,8 @@
 
 Keeping one layer in float does not undo the rounding of what it reads: the integer kernel before it writes bytes.  So
 the sources of error are roundings, not nodes, and `group` says which nodes must leave int8 to undo one: for weights the
-layer, for a tensor the node that writes it and all that read it.  `without.py` undoes one, `blame.py` says what each costs.
+layer, for a tensor the node that writes it and all that compute with it.  `without.py` undoes one, `blame.py` says what
+each costs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from fcdeploy.tables.operators import operator
 
 WIDE = ("int32", "int64")  # biases: a step is a product of two scales, far below any other
 CONVERTS = ("QuantizeLinear", "DequantizeLinear")
+HELD = "/held"  # behind the name of a node that keeps the runtime from rounding the float layer of that name
 PACKED = ("MatMulNBits", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")  # operators that hold integers themselves
 
 
@@ -51,9 +53,10 @@ def sources(int8: ir.Model) -> list[Source]:
 
     def source(name: str, kind: Literal["weights", "tensor"], node: ir.Node | None, nodes: set[ir.Node],
                integers: tuple[str, ...]) -> Source:  # fmt: skip
-        group = tuple(each.name or "" for each in sorted(nodes & order.keys(), key=order.__getitem__))
+        names = [(each.name or "").removesuffix(HELD) for each in sorted(nodes & order.keys(), key=order.__getitem__)]
+        group = tuple(dict.fromkeys(names))
         share = sum(macs.get(each, 0) for each in group) / total
-        made, op = ("", "input") if node is None else (node.name or "", node.op_type)
+        made, op = ("", "input") if node is None else ((node.name or "").removesuffix(HELD), node.op_type)
         return Source(name, kind, made, op, group, share, integers)
 
     weights = [
@@ -125,14 +128,13 @@ def _steps(node: ir.Node) -> tuple[Any, ...]:
 
 
 def _readers(chain: Sequence[ir.Node]) -> set[ir.Node]:
-    """Who reads what is read back from these bytes, and who moves them."""
+    """Who computes with what is read back from these bytes. Who only moves them does what its neighbours do."""
     found: set[ir.Node] = set()
     waiting = [node.outputs[0] for node in chain]
     while waiting:
         for reader in waiting.pop().consumers():
             if reader.op_type == "DequantizeLinear":
                 found.update(node for node in reader.outputs[0].consumers() if node.op_type not in CONVERTS)
-            elif reader not in found:
-                found.add(reader)
+            else:
                 waiting += reader.outputs
-    return found
+    return {node for node in found if operator(node.op_type, node.domain).role != "moves"}

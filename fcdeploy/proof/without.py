@@ -1,4 +1,4 @@
-"""An int8 model in which one source of error (sources.py) is not rounded, and everything else is as it was.
+"""An int8 model in which some sources of error (sources.py) are not rounded, and everything else is as it was.
 
 Graph surgery on a copy: nothing is planned, rounded or corrected anew.  What no longer has a whole pattern of integers
 around it is said in floats, so that the runtime does not make up a rounding of its own for it.
@@ -26,8 +26,8 @@ from fcdeploy.tables.operators import operator
 Array = np.ndarray[Any, Any]
 
 
-def without(int8: ir.Model, floats: Sequence[ir.Model], source: Source) -> ir.Model:
-    """The int8 model with one source of `sources(int8)` left unrounded, as a copy.
+def without(int8: ir.Model, floats: Sequence[ir.Model], source: Source, *more: Source) -> ir.Model:
+    """The int8 model with one source of `sources(int8)`, or several, left unrounded, as a copy.
 
     `floats` are models that may know it, the likeliest first: the prepared one, whose layers were quantized, then that
     of the file.  A tensor's bytes are passed by, clips put back that were left to the saturation of the bytes, and nodes
@@ -36,10 +36,8 @@ def without(int8: ir.Model, floats: Sequence[ir.Model], source: Source) -> ir.Mo
     are no source of the result any more.  Raises FcdeployError where no model of `floats` has the weights.
     """
     model = int8.clone()
-    if source.kind == "weights":
-        _float_weights(model, floats, source)
-    else:
-        _float_tensor(model, floats, source)
+    for each in sorted((source, *more), key=lambda each: each.kind == "tensor"):
+        (_float_tensor if each.kind == "tensor" else _float_weights)(model, floats, each)
     _remove_unused(model.graph)
     return model
 

@@ -21,7 +21,8 @@ class Report:
     """The result of one command.
 
     `values` is the JSON object that other programs rely on; `tables` and then `lines` are the same for a reader,
-    the last line being the one that matters.  `passed` is False when the command ran and the answer is no.
+    the last line being the one that matters.  `passed` is False when the command ran and the answer is no.  `advice`,
+    one sentence on what to do, is read before anything else.
     """
 
     command: str
@@ -30,6 +31,7 @@ class Report:
     lines: tuple[str, ...] = ()
     passed: bool = True
     warnings: tuple[str, ...] = field(default=())
+    advice: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object; its first key is the schema. Infinities and NaN become null, which JSON can say."""
