@@ -183,19 +183,27 @@ def test_the_model_itself_is_left_alone() -> None:
     assert ir.to_proto(made.int8).SerializeToString() == before
 
 
+def shortcut(net: Net) -> Net:
+    x = net.op("Relu", net.conv(net.input("x", 3, 8, 8), 3, 16, name="stem"))
+    y = net.op("Relu", net.conv(x, 16, 16, group=16, name="deep"))
+    y = net.op("Relu", net.op("Add", net.conv(y, 16, 16, name="one"), x, name="sum"))
+    return net.output(net.dense(net.op("Flatten", net.op("GlobalAveragePool", y)), 16, 5, name="last"))
+
+
 def test_weights_of_smoothed_channels_are_scaled_alike() -> None:
     """Effort best quantizes a model whose channels were rescaled; the float file has them as they were trained."""
-    made = line(images)
+    net = shortcut(Net(1))
+    data = random_data(1, 48, x=(3, 8, 8))
+    made = quantize_net(net, data)
     smoothed = made.prepared.clone()
-    rescale(smoothed, smoothing_factors(smoothed, made.data))
-    int8 = quantize_net(ir.to_proto(smoothed), made.data)
-    model, x = int8.int8, made.data["x"]
-    exact = model
+    rescale(smoothed, smoothing_factors(smoothed, data))
+    model = exact = quantize_net(ir.to_proto(smoothed), data).int8
     for source in sources(model):
         exact = without(exact, [made.prepared], source)
         model = without(model, [made.prepared], source) if source.kind == "tensor" else model
-    expected = answer(made.float_model, x)
-    assert fidelity(expected, answer(exact, x)).sqnr_db > fidelity(expected, answer(model, x)).sqnr_db + 10
+    expected = answer(made.float_model, data["x"])
+    found = [fidelity(expected, answer(each, data["x"])).sqnr_db for each in (exact, model)]
+    assert found[0] > found[1] + 4  # scales are fitted to rounded weights, nine to a channel in the worst layer
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:

@@ -17,19 +17,20 @@ from fcdeploy.tables.operators import operator
 
 Array = np.ndarray[Any, Any]
 MARKS = ("/q", "_quantized")  # behind a constant's name: fcdeploy's and onnxruntime's own
-LIKE_DB = 6.0  # of what was rounded to a few bits against its original; another tensor's are about 0
+LIKE_DB = 6.0  # of weights rounded to a few bits against their original; another tensor's are about 0
+SAME_DB = 25.0  # of other constants: what is below was rescaled, and nothing tells by how much
+FITS_BETTER_DB = 3.0  # than weights as they are; a fit to nothing but rounding gains less
 ROUNDS = 20  # of the fit; it has converged to float32 long before
 
 
 @dataclass(frozen=True)
 class Original:
-    """Weights of the float model, with the scale of each output channel that the int8 model was rescaled by, or 1.
+    """Weights as they were before rounding.
 
-    `layer` is the node of the float model that has them; None where they were found by name alone.
+    `layer` is the node of the float model that has them; None where they were found by name alone, or had to be rescaled.
     """
 
     weight: Array
-    outputs: Array
     layer: ir.Node | None
 
 
@@ -87,20 +88,23 @@ def original(node: ir.Node, value: ir.Value, floats: Sequence[ir.Model]) -> Orig
     stored = integers_of(value)
     assert stored is not None
     found = constant(stored)
-    ones = np.ones(1)
     if found is not None and found.dtype.kind == "f":
-        return Original(np.asarray(found), ones, None)
+        return Original(np.asarray(found), None)
     rounded, index = held(value), list(node.inputs).index(value)
     for layer, candidate in _candidates(node, index, stored.name or "", floats):
         real = _widened(candidate, rounded.shape)
         if real is None:
             continue
-        if fidelity(real, rounded).sqnr_db >= LIKE_DB:
-            return Original(real.astype(np.float32), ones, layer)
+        plain = fidelity(real, rounded).sqnr_db
         if layer is not None and index == operator(node.op_type, node.domain).weight:
-            outputs, rescaled = _rescaled(real, rounded, output_axis(layer))
-            if fidelity(rescaled, rounded).sqnr_db >= LIKE_DB:
-                return Original(rescaled.astype(np.float32), outputs, layer)
+            rescaled = _rescaled(real, rounded, output_axis(layer))
+            fitted = fidelity(rescaled, rounded).sqnr_db
+            if fitted >= max(LIKE_DB, plain + FITS_BETTER_DB):
+                return Original(rescaled.astype(np.float32), None)
+        elif layer is not None and plain < SAME_DB:
+            continue
+        if plain >= LIKE_DB:
+            return Original(real.astype(np.float32), layer)
     return None
 
 
@@ -138,20 +142,20 @@ def _widened(real: Array, shape: tuple[int, ...]) -> Array | None:
     return np.pad(real, [(0, each) for each in more])
 
 
-def _rescaled(real: Array, rounded: Array, axis: int) -> tuple[Array, Array]:
-    """Scales of output channels, and real weights with every channel scaled, by a[o] b[i]: least squares, in turns.
+def _rescaled(real: Array, rounded: Array, axis: int) -> Array:
+    """Real weights with every channel scaled, by a[o] b[i]: least squares, in turns.
 
     Channels may have been smoothed when the model was quantized; rounding averages out over the weights of a channel.
     """
     if real.ndim < 2:
-        return np.ones(1), real
+        return real
     moved = [np.moveaxis(each.astype(np.float64), axis, 0) for each in (real, rounded)]
     f, q = (each.reshape(*each.shape[:2], -1) for each in moved)  # (out, in, kernel)
     a, b = np.ones((f.shape[0], 1, 1)), np.ones((1, f.shape[1], 1))
     for _ in range(ROUNDS):
         a = _ratio(q, f * b, (1, 2))
         b = _ratio(q, f * a, (0, 2))
-    return a.reshape(-1), np.moveaxis((f * a * b).reshape(moved[0].shape), 0, axis)
+    return np.moveaxis((f * a * b).reshape(moved[0].shape), 0, axis)
 
 
 def _ratio(q: Array, f: Array, axes: tuple[int, int]) -> Array:

@@ -32,8 +32,9 @@ def without(int8: ir.Model, floats: Sequence[ir.Model], source: Source, *more: S
     `floats` are models that may know it, the likeliest first: the prepared one, whose layers were quantized, then that
     of the file.  A tensor's bytes are passed by, clips put back that were left to the saturation of the bytes, and nodes
     that moved bytes move floats.  Weights become those of the float model, and so does the layer's bias, since it was
-    corrected for the error of its weights.  Bytes of weights beside a tensor that is not rounded are said in floats, and
-    are no source of the result any more.  Raises FcdeployError where no model of `floats` has the weights.
+    corrected for the error of its weights; where channels were rescaled, the bias stays.  Bytes of weights beside a tensor
+    that is not rounded are said in floats, and are no source of the result any more.  Raises FcdeployError where no
+    model of `floats` has the weights.
     """
     model = int8.clone()
     for each in sorted((source, *more), key=lambda each: each.kind == "tensor"):
@@ -69,7 +70,7 @@ def _float_bias(graph: ir.Graph, node: ir.Node, found: Original) -> None:
     if stored is None:
         return
     real = constant(found.layer.inputs[index]) if index < len(found.layer.inputs) else None
-    bias = np.zeros(stored.shape) if real is None else real.reshape(stored.shape) * found.outputs
+    bias = np.zeros(stored.shape) if real is None else real.reshape(stored.shape)
     node.replace_input_with(index, _constant(graph, bias.astype(np.float32), f"{node.name}/float/bias"))
 
 
