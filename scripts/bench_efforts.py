@@ -58,7 +58,7 @@ class Row:
 @click.option("--data", type=click.Path(path_type=Path, exists=True), help="With --model: DATA to calibrate on.")
 @click.option("--eval", "evaluation", type=click.Path(path_type=Path, exists=True), help="With --model: held-out DATA.")
 @click.option("--metric", default="", help="With --model: as in fcdeploy validate.")
-@click.option("--seconds", type=float, default=1.5, show_default=True, help="Time for each ratio.")
+@click.option("--seconds", type=float, default=1.0, show_default=True, help="Time for each ratio.")
 @click.option("--output", type=Path, help="The page to write; docs/benchmarks.md unless networks are named.")
 def efforts(
     names: tuple[str, ...],

@@ -109,6 +109,7 @@ plans = st.builds(
     st.dictionaries(names, qparams(), max_size=4),
     effort=st.sampled_from(EFFORTS),
     rescaled=st.dictionaries(names, st.lists(st.floats(*FACTORS), max_size=3).map(tuple), max_size=2),
+    absorbed=st.dictionaries(names, st.lists(st.floats(-FACTORS[1], FACTORS[1]), max_size=3).map(tuple), max_size=2),
 )
 
 
@@ -141,7 +142,7 @@ def test_what_is_no_plan(data) -> None:
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        (edited("extra", to=1), "p has the unknown key 'extra', expected activations, costs, effort, nodes, "),
+        (edited("extra", to=1), "p has the unknown key 'extra', expected absorbed, activations, costs, effort, "),
         (edited("weights", drop=True), "p has no 'weights'"),
         (edited("target", drop=True), "p has no 'target'"),
         (edited("nodes", drop=True), "p has no 'nodes'"),
@@ -171,6 +172,10 @@ def test_what_is_no_plan(data) -> None:
         (edited("rescaled", to={"x": [0]}), "p, rescaled tensor 'x' has '[0]', expected a list of numbers"),
         (edited("rescaled", to={"x": [float("nan")]}), "p, rescaled tensor 'x' has '[nan]', expected a list"),
         (edited("rescaled", to={"x": [True]}), "p, rescaled tensor 'x' has '[True]', expected a list"),
+        (
+            edited("absorbed", to={"x": [1e12]}),
+            "p, absorbed tensor 'x' has '[1000000000000.0]', expected a list of numbers from -2^32",
+        ),
         (edited("tensors", "x", to=None), "p, tensor 'x' is None, expected an object"),
         (
             edited("tensors", "x", "zeropoint", to=0),
@@ -222,7 +227,16 @@ def outcome(plan: Any) -> Plan | FcdeployError:
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2), max_leaves=4,
 ), st.data())  # fmt: skip
 def test_anything_anywhere_is_a_plan_or_an_error(value, data) -> None:
-    paths = [("target",), ("nodes",), ("tensors",), ("nodes", 0), ("tensors", "w"), ("effort",), ("rescaled",)]
+    paths = [
+        ("target",),
+        ("nodes",),
+        ("tensors",),
+        ("nodes", 0),
+        ("tensors", "w"),
+        ("effort",),
+        ("rescaled",),
+        ("absorbed",),
+    ]
     paths += [("nodes", 0, "rounding")]
     paths += [("nodes", 0, key) for key in GOOD["nodes"][0]] + [("tensors", "w", key) for key in GOOD["tensors"]["w"]]
     plan = edited(*data.draw(st.sampled_from(paths)), to=value)

@@ -30,8 +30,8 @@ class Given:
     """What planning starts from: the model's file, prepared, its statistics, and what the user asked for.
 
     `samples` are those on which tools may run the model: none where it is too large for that.  `source`, of which they
-    are a few, is there where DATA was given.  `rescaled` are the factors that the channels of `graph` were divided by.
-    `scratch` is where weights lie that should not be in memory.
+    are a few, is there where DATA was given.  `rescaled` are the factors that the channels of `graph` were divided by,
+    `absorbed` what was taken off them then.  `scratch` is where weights lie that should not be in memory.
     """
 
     file: Path
@@ -45,6 +45,7 @@ class Given:
     effort: Effort = "balanced"
     source: Source | None = None
     rescaled: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    absorbed: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     scratch: Scratch | None = None
 
     @property

@@ -56,16 +56,16 @@ def _read(file: str | Path, source: str) -> Plan:
 
 
 def _rescaled(given: Given, plan: Plan, source: str) -> Given:
-    """The network with the plan's factors on its channels."""
-    if not plan.rescaled:
+    """The network with the plan's factors on its channels, and its shifts in biases."""
+    if not plan.rescaled and not plan.absorbed:
         return given
     if not given.samples:
         raise FcdeployError(
-            f"{source} rescales channels, and there is nothing to calibrate them on again: {given.why_not_run}",
+            f"{source} rescales or shifts channels, and there is nothing to calibrate them on again: {given.why_not_run}",
             "--data DATA, the samples that the plan was made with",
         )
     try:
-        return rescaled(given, plan.rescaled)
+        return rescaled(given, plan.rescaled, plan.absorbed)
     except ValueError as error:
         raise FcdeployError(f"{source} does not fit: {error}", plans.HINT) from error
 

@@ -73,7 +73,8 @@ class Plan:
 
     `costs` is the hash of the times by which nodes were left in float, empty where time was not weighed.  `weights` and
     `activations` are the types that were asked for, a row of tables/types.py.  `rescaled` are activations of the prepared
-    model whose channels are divided by these factors, one a channel, before anything else is done (prepare/channels.py).
+    model whose channels are divided by these factors, one a channel, before anything else is done (prepare/channels.py);
+    `absorbed` are what is then taken off channels and added to the biases behind them (int8/refining/absorb.py).
     """
 
     target: str
@@ -84,6 +85,7 @@ class Plan:
     activations: str = "int8"
     effort: Effort = ""
     rescaled: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    absorbed: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -98,7 +100,7 @@ class Plan:
 
 SCHEMA = "fcdeploy.plan/1"
 KINDS, ROUNDINGS, EFFORTS = get_args(Kind), get_args(Rounding), get_args(Effort)
-OPTIONAL = {"why", "block", "pixels", "rounding", "effort", "rescaled"}
+OPTIONAL = {"why", "block", "pixels", "rounding", "effort", "rescaled", "absorbed"}
 FACTORS = (2.0**-32, 2.0**32)  # of `rescaled`
 DTYPES = tuple(LIMITS)
 BLOCKS = (16, 32, 64, 128, 256)
@@ -114,7 +116,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "weights": plan.weights,
         "activations": plan.activations,
         **({"effort": plan.effort} if plan.effort else {}),
-        **({"rescaled": {name: list(s) for name, s in plan.rescaled.items()}} if plan.rescaled else {}),
+        **{key: {name: list(row) for name, row in rows.items()} for key, rows in _changes(plan).items() if rows},
         "nodes": [_node(decision) for decision in plan.nodes],
         "tensors": {name: _row(q) for name, q in plan.tensors.items()},
     }
@@ -124,6 +126,11 @@ def digest(plan: Plan) -> str:
     """sha256 of what the plan's JSON says, however it is laid out."""
     text = json.dumps(to_json(from_json(to_json(plan), "the plan")), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _changes(plan: Plan) -> dict[str, dict[str, tuple[float, ...]]]:
+    """What is done to the float model first."""
+    return {"rescaled": plan.rescaled, "absorbed": plan.absorbed}
 
 
 def _node(decision: Decision) -> dict[str, Any]:
@@ -151,23 +158,22 @@ def from_json(data: Any, source: str) -> Plan:
         data = data["plan"]
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise FcdeployError(f"{source} is no plan: its schema is not {SCHEMA!r}", HINT)
-    keys = {"schema", "target", "costs", "weights", "activations", "effort", "rescaled", "nodes", "tensors"}
+    keys = {"schema", "target", "costs", "weights", "activations", "effort", "rescaled", "absorbed", "nodes", "tensors"}
     _only(data, keys, source)
     if (effort := data.get("effort", "")) not in EFFORTS:
         raise FcdeployError(f"{source} has effort {str(effort)[:40]!r}, expected {', '.join(EFFORTS[1:])}", HINT)
-    if not isinstance(data.get("rescaled", {}), dict):
-        raise FcdeployError(f"{source} has rescaled {str(data['rescaled'])[:40]!r}, expected an object", HINT)
+    changes = [
+        _rows_of_numbers(data, key, least, source)
+        for key, least in (("rescaled", FACTORS[0]), ("absorbed", -FACTORS[1]))
+    ]
     if not isinstance(data["nodes"], list):
         raise FcdeployError(f"{source} has nodes {str(data['nodes'])[:40]!r}, expected a list", HINT)
     if not isinstance(data["tensors"], dict):
         raise FcdeployError(f"{source} has tensors {str(data['tensors'])[:40]!r}, expected an object", HINT)
     nodes = tuple(_decision(row, f"{source}, node {number}") for number, row in enumerate(data["nodes"]))
     tensors = {name: _qparams(row, f"{source}, tensor {name!r}") for name, row in data["tensors"].items()}
-    rescaled = {
-        name: _factors(row, f"{source}, rescaled tensor {name!r}") for name, row in data.get("rescaled", {}).items()
-    }
     types = str(data["weights"]), str(data["activations"])
-    return Plan(str(data["target"]), nodes, tensors, str(data["costs"]), *types, effort, rescaled)
+    return Plan(str(data["target"]), nodes, tensors, str(data["costs"]), *types, effort, *changes)
 
 
 HINT = "fcdeploy quantize MODEL --int8 --data DATA --dry-run --json > plan.json writes one to edit"
@@ -191,11 +197,18 @@ def _decision(row: Any, where: str) -> Decision:
     return Decision(str(row["node"]), str(row["op"]), row["kind"], str(row.get("why", "")), rounding)
 
 
-def _factors(row: Any, where: str) -> tuple[float, ...]:
-    """One factor a channel. A bool is no number, NaN lies between nothing."""
-    if not isinstance(row, list) or not all(type(s) in (int, float) and FACTORS[0] <= s <= FACTORS[1] for s in row):
-        raise FcdeployError(f"{where} has {str(row)[:40]!r}, expected a list of numbers from 2^-32 to 2^32", HINT)
-    return tuple(float(s) for s in row)
+def _rows_of_numbers(data: dict[str, Any], key: str, least: float, source: str) -> dict[str, tuple[float, ...]]:
+    """One number a channel of each tensor. A bool is no number, NaN lies between nothing."""
+    rows = data.get(key, {})
+    if not isinstance(rows, dict):
+        raise FcdeployError(f"{source} has {key} {str(rows)[:40]!r}, expected an object", HINT)
+    for name, row in rows.items():
+        if not isinstance(row, list) or not all(type(s) in (int, float) and least <= s <= FACTORS[1] for s in row):
+            said = f"{source}, {key} tensor {name!r} has {str(row)[:40]!r}"
+            raise FcdeployError(
+                f"{said}, expected a list of numbers from {'2^-32' if least > 0 else '-2^32'} to 2^32", HINT
+            )
+    return {name: tuple(float(s) for s in row) for name, row in rows.items()}
 
 
 def _qparams(row: Any, where: str) -> QParams:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fcdeploy.int8.fidelity import decibels
 from fcdeploy.int8.given import Given
+from fcdeploy.int8.refining.absorb import shifts_of
 from fcdeploy.int8.refining.correct import correct_layers
 from fcdeploy.int8.refining.refine import with_tools
 from fcdeploy.int8.refining.rescaled import rescaled
@@ -23,31 +24,50 @@ def best(given: Given, *, choose_ranges: bool, on_step: OnStep | None = None) ->
     """The start, among those tried, whose int8 model has the largest SQNR on the samples, and a sentence on them.
 
     Tried are the model as it is and smoothed, each with the ranges that were asked for, or, with `choose_ranges`, with
-    every method of METHODS.  A smoothed model is calibrated again, on DATA if there is any, else on the samples.
-    Weights are rounded again and biases corrected in each; with several outputs the mean of their dB counts.  Without
-    samples, and for types of other kernels, nothing is tried.
+    every method of METHODS; then the best of these with what its biases can absorb.  A model that was changed is
+    calibrated again, on DATA if there is any, else on the samples.  Weights are rounded again and biases corrected in
+    each; with several outputs the mean of their dB counts.  Without samples, and for types of other kernels, nothing is
+    tried.
     """
     if not given.samples or given.types.other != "int8":
         return given, ""
-    tried = []
     candidates = list(_candidates(given, choose_ranges))
-    for done, (name, start) in enumerate(candidates, start=1):
-        plan = with_tools(start, start.plan({}))
-        int8 = start.build(plan, correctable=True)
-        correct_layers(start.graph, int8, plan, start.samples, target=start.row)
-        tried.append((float(np.mean(decibels(given.graph, int8, start.samples))), name, start))
+    tried: list[tuple[float, str, Given]] = []
+    for done in range(len(candidates) + 1):
+        name, start = candidates[done] if done < len(candidates) else _absorbing(given, *tried[0][1:])
+        if start is not None:
+            tried.append((_decibels(given, start), name, start))
+            tried.sort(key=lambda row: -row[0])
         if on_step:
-            on_step("trying scales and ranges", done, len(candidates))
-    tried.sort(key=lambda row: -row[0])
+            on_step("trying scales and ranges", done + 1, len(candidates) + 1)
     text = "; ".join(f"{name} {db:.1f}" for db, name, _ in tried)
     return tried[0][2], f"tried on {len(next(iter(given.samples.values())))} samples, SQNR in dB: {text}"
+
+
+def _decibels(given: Given, start: Given) -> float:
+    """SQNR on the samples of the int8 model that comes of a start."""
+    plan = with_tools(start, start.plan({}))
+    int8 = start.build(plan, correctable=True)
+    correct_layers(start.graph, int8, plan, start.samples, target=start.row)
+    return float(np.mean(decibels(given.graph, int8, start.samples)))
 
 
 def _candidates(given: Given, choose_ranges: bool) -> Iterator[tuple[str, Given]]:
     starts = [("as trained", given)]
     if factors := smoothing_factors(given.graph, given.samples):
         with suppress(ValueError):  # float32 cannot hold such weights
-            starts.append(("smoothed", rescaled(given, factors)))
+            starts.append(("smoothed", rescaled(given, factors, {})))
     for name, start in starts:
         for method in METHODS if choose_ranges else (given.ranges,):
             yield f"{name}, {method}", replace(start, ranges=method)
+
+
+def _absorbing(given: Given, name: str, start: Given) -> tuple[str, Given | None]:
+    """A start with what its biases can absorb, if that is anything."""
+    shifts = shifts_of(start.graph, start.samples)
+    if not shifts:
+        return name, None
+    try:
+        return f"{name}, biases absorbed", rescaled(replace(given, ranges=start.ranges), start.rescaled, shifts)
+    except ValueError:  # float32 cannot hold such biases
+        return name, None

@@ -24,7 +24,8 @@ def with_tools(given: Given, plan: Plan) -> Plan:
     compensate = given.effort == "best" and not given.large
     layers = {node.name for node, _ in int8_layers(given.graph.graph, plan)} if compensate else set()
     nodes = [replace(d, rounding="compensated") if d.node in layers else d for d in plan.nodes]
-    return replace(plan, nodes=tuple(nodes), effort=given.effort, rescaled=dict(given.rescaled))
+    rescaled, absorbed = dict(given.rescaled), dict(given.absorbed)
+    return replace(plan, nodes=tuple(nodes), effort=given.effort, rescaled=rescaled, absorbed=absorbed)
 
 
 def refined(given: Given, plan: Plan, on_step: OnStep | None) -> ir.Model:

@@ -1,4 +1,4 @@
-"""What quantizing starts from, with the channels of its network rescaled: calibrated again, since every range is another."""
+"""What quantizing starts from, with its network rescaled or shifted: calibrated again, since every range is another."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from functools import partial
 from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.recording.observe import observe
+from fcdeploy.int8.refining.absorb import Shifts, absorb
 from fcdeploy.int8.refining.smooth import Factors, rescale
 from fcdeploy.samples.kept import Arrays
 from fcdeploy.samples.source import Load, Source
 
 
-def rescaled(given: Given, factors: Factors) -> Given:
-    """The same network with channels divided by `factors`, observed on DATA if there is any, else on the samples kept.
+def rescaled(given: Given, factors: Factors, shifts: Shifts) -> Given:
+    """The same network with channels divided by `factors`, then `shifts` absorbed by biases.
 
-    Raises ValueError, with a sentence, where the network cannot have such factors.
+    It is observed on DATA if there is any, else on the samples kept.  `given` is as it was prepared.  Raises ValueError,
+    with a sentence, where the network cannot have such factors or shifts.
     """
     graph = given.graph.clone()
-    rescale(graph, factors)
+    if factors:
+        rescale(graph, factors)
+    absorb(graph, shifts)
     if given.scratch is not None:
         given.scratch.settle(graph)
     recorded = observe(graph, given.source or held(given), model_hash=given.recorded.model)
-    written = {name: tuple(factor) for name, factor in factors.items()}
-    return replace(given, graph=graph, recorded=replace(recorded, seen=given.recorded.seen), rescaled=written)
+    divided, taken = ({name: tuple(row) for name, row in rows.items()} for rows in (factors, shifts))
+    recorded = replace(recorded, seen=given.recorded.seen)
+    return replace(given, graph=graph, recorded=recorded, rescaled=divided, absorbed=taken)
 
 
 def held(given: Given) -> Source:
