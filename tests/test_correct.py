@@ -134,3 +134,14 @@ def test_a_fixed_batch_leaves_the_remainder_out() -> None:
     assert correct_layers(line.prepared, line.int8, line.plan, {"x": some["x"][:3]}, target=PORTABLE) == 0
     with_bias = quantize_net(model, random_data(0, 10, x=(4, 8, 8)), correct=True)
     assert correct_layers(with_bias.prepared, with_bias.int8, with_bias.plan, some, target=PORTABLE) == 5
+
+
+def test_a_walk_keeps_no_memory_of_a_session() -> None:
+    """An array that onnxruntime returns keeps everything that its session allocated, weights too."""
+    line = corrected("resnet", 40)
+    walk = Walk(line.int8, line.data)
+    layers = [node for node in line.int8.graph if node.op_type in ("Conv", "Gemm")]
+    found = [array for layer in layers for array in walk.read(layer.outputs[0])]
+    remembered = [array for known in walk.known for name, array in known.items() if name not in line.data]
+    assert len(remembered) > len(layers)
+    assert all(array.flags.owndata for array in (*found, *remembered))

@@ -46,7 +46,8 @@ class Walk:
         session = Session(ir.Model(part, ir_version=self.model.ir_version))
         found = []
         for known in self.known:
-            first, *rest = session.run({name: known[name] for name in names})
+            # copied, because what a session returns keeps the memory of its weights
+            first, *rest = map(np.array, session.run({name: known[name] for name in names}))
             known.update({v.name or "": array for v, array in zip(passed, rest, strict=True)})
             found.append(first)
         return found
