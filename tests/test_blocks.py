@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fcdeploy.arithmetic.weights.rounding import SEARCHED, round_rows, search_scales, some_of
 from fcdeploy.graph import weights
-from fcdeploy.graph.weights import blocks, initializer_bytes, is_large
+from fcdeploy.graph.weights import blocks, initializer_bytes, is_large, whole
 
 DTYPES = (np.float32, np.float64, np.int8, np.float16, ml_dtypes.bfloat16)
 
@@ -75,7 +75,9 @@ def test_a_file_that_became_shorter_is_named(tmp_path: Path) -> None:
 def test_reading_slices_maps_nothing(tmp_path: Path) -> None:
     tensor = outside(tmp_path / "w", np.ones((4, 4), np.float32))
     list(blocks(tensor))
+    np.testing.assert_array_equal(whole(tensor), np.ones((4, 4), np.float32))
     assert tensor.raw is None
+    np.testing.assert_array_equal(whole(ir.tensor(np.float32(3))), np.float32(3))
 
 
 def test_large_counts_all_weights_wherever_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,14 +50,24 @@ def blocks(tensor: ir.TensorProtocol, axis: int = 0) -> Iterator[tuple[slice, Ar
         yield slice(0, 1), tensor.numpy().reshape(1)
         return
     count = max(1, BLOCK_BYTES * shape[axis] // max(tensor.nbytes, 1))
-    whole = None if _readable(tensor) else tensor.numpy()
+    held = None if _readable(tensor) else tensor.numpy()
     for at in range(0, shape[axis], count):
         part = slice(at, min(at + count, shape[axis]))
-        if whole is not None:
-            yield part, whole[(slice(None),) * axis + (part,)]
+        if held is not None:
+            yield part, held[(slice(None),) * axis + (part,)]
         else:
             assert isinstance(tensor, ir.ExternalTensor)
             yield part, _read(tensor, shape, axis, part)
+
+
+def whole(tensor: ir.TensorProtocol) -> Array:
+    """All of it; of a file read, so that no map stays with the tensor."""
+    if not _readable(tensor) or not len(tensor.shape):
+        return tensor.numpy()
+    result = np.empty(tensor.shape.numpy(), tensor.dtype.numpy())
+    for part, array in blocks(tensor):
+        result[part] = array
+    return result
 
 
 def _readable(tensor: ir.TensorProtocol) -> bool:

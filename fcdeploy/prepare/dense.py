@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.graph.weights import whole
 from fcdeploy.prepare.changes import (
     Array,
     Changes,
@@ -122,7 +123,7 @@ def _weight(edits: Edits, value: ir.Value, alpha: float, transposed: bool) -> ir
     assert tensor is not None
 
     def make() -> Array:
-        array = tensor.numpy()
+        array = whole(tensor)
         return _times(array.T if transposed else array, alpha)
 
     name = edits.fresh(f"{value.name}.{'transposed' if transposed else 'alpha'}")
