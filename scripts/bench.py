@@ -19,6 +19,7 @@ import numpy as np
 from bench_big import big
 from bench_calibration import calibration, observed
 from bench_efforts import efforts
+from bench_fragile import fragile
 from bench_kernels import kernels
 from bench_networks import networks
 from bench_page import decibels, made_by, write_section
@@ -145,6 +146,7 @@ cli.add_command(kernels)
 cli.add_command(big)
 cli.add_command(serve)
 cli.add_command(networks)
+cli.add_command(fragile)
 cli.add_command(spread)
 cli.add_command(efforts)
 cli.add_command(start)

@@ -15,6 +15,7 @@ from fcdeploy.int8.searching.climb import (
     RUNGS,
     Forms,
     Group,
+    Judge,
     Score,
     Step,
     best_of,
@@ -69,9 +70,10 @@ class Table:
         return {name: 1 - self.error(each) / whole for name, each in undone.items()}
 
     def search(self, bound: float = 0.5, stop: Callable[[], bool] = lambda: False) -> list[Step]:
-        road = climb(self.groups, rank=self.rank, measure=self.measure, cost=self.cost, bound=bound, stop=stop)
+        judge = Judge(bound, self.rank, self.measure, self.cost, stop)
+        road = climb(self.groups, judge)
         if holds(road[-1].score, bound):
-            road += take_back(self.groups, road, measure=self.measure, cost=self.cost, bound=bound, stop=stop)
+            road += take_back(self.groups, road, judge)
         return road
 
 
@@ -97,11 +99,12 @@ def test_no_group_can_be_given_back_whole(table: Table) -> None:
     """Each group that left int8, with every node that no other one holds up, is needed."""
     road = table.search()
     forms = road[-1].forms
-    moved = {name for step in road for name, _ in step.moved}
+    last = {name: rung for step in road for name, rung in step.moved}
+    up = {name for name, rung in last.items() if rung != "int8"}
     for group in table.groups:
-        others = {node for other in table.groups if other.name in moved - {group.name} for node in other.nodes}
+        others = {node for other in table.groups if other.name in up - {group.name} for node in other.nodes}
         own = set(group.nodes) - others
-        if group.name in moved and own & set(forms):
+        if group.name in up and own & set(forms):
             lower = {node: rung for node, rung in forms.items() if node not in own}
             assert not holds(table.measure(lower), 0.5) or table.cost(lower) >= table.cost(forms)
 
@@ -168,10 +171,11 @@ def test_for_less_than_the_standard_error_no_layer_leaves_int8() -> None:
 def test_a_group_that_costs_less_time_goes_first_among_equals() -> None:
     table = Table([1.0, 0.0, 1.2], [0.0, 0.0], [1.0] * 3, 1.0)
     slow = {"0": 1.0, "1": 1.0, "2": 5.0}
-    road = climb(
-        table.groups, rank=table.rank, measure=table.measure, bound=1.0, stop=lambda: False,
+    judge = Judge(
+        1.0, table.rank, table.measure, stop=lambda: False,
         cost=lambda forms: sum(slow[node] for node, rung in forms.items() if HEIGHT[rung] > 1),
     )  # fmt: skip
+    road = climb(table.groups, judge)
     assert road[1].moved[0][0] == "w0"
 
 

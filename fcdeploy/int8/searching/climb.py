@@ -63,10 +63,19 @@ class Step:
     score: Score
 
 
-Rank = Callable[[Forms, Sequence[Group]], Mapping[str, float]]
-"""What each group costs where things stand: the share of the error that goes when its roundings are undone."""
-Measure = Callable[[Forms], Score]
-Cost = Callable[[Forms], float]
+@dataclass(frozen=True)
+class Judge:
+    """What tells choices apart: the largest drop, and four functions.
+
+    `rank` is what each group costs where things stand: the share of the error that goes when its roundings are undone.
+    `measure` is the score of a choice, `cost` its time alone, and `stop` says whether the time is up.
+    """
+
+    bound: float
+    rank: Callable[[Forms, Sequence[Group]], Mapping[str, float]]
+    measure: Callable[[Forms], Score]
+    cost: Callable[[Forms], float]
+    stop: Callable[[], bool]
 
 
 def raised(forms: Forms, nodes: Iterable[str], rung: str) -> dict[str, str]:
@@ -89,27 +98,25 @@ def holds(score: Score, bound: float) -> bool:
     return score.drop <= bound + TIE
 
 
-def climb(
-    groups: Sequence[Group], *, rank: Rank, measure: Measure, cost: Cost, bound: float, stop: Callable[[], bool]
-) -> list[Step]:
+def climb(groups: Sequence[Group], judge: Judge) -> list[Step]:
     """The steps of the way up, the first being int8 as it is; the last holds the bound unless `stop` or the end came.
 
     Where the drop is above the bound by less than its standard error, groups go on only as long as one of them is to blame
     for most of the error; else only what costs no time is still tried.  To leave layers in float for a sample or two
     would fit them to these samples.
     """
-    road = [Step((), {}, measure({}))]
+    road = [Step((), {}, judge.measure({}))]
     spent: set[str] = set()
     width = 1
-    while not holds(road[-1].score, bound) and not stop():
+    while not holds(road[-1].score, judge.bound) and not judge.stop():
         left = [group for group in groups if group.name not in spent and _higher(road[-1].forms, group)]
-        gains = rank(road[-1].forms, left) if left else {}
-        if road[-1].score.drop <= bound + road[-1].score.unsure and max(gains.values(), default=0.0) < MOST:
-            return [*road, *_rounded(groups, road[-1], measure)]
+        gains = judge.rank(road[-1].forms, left) if left else {}
+        if road[-1].score.drop <= judge.bound + road[-1].score.unsure and max(gains.values(), default=0.0) < MOST:
+            return [*road, *_rounded(groups, road[-1], judge)]
         taken = None
-        while taken is None and left and not stop():
-            chosen = _next(road[-1], left, gains, cost, width)
-            taken = _rise(road[-1], chosen, gains, measure, bound, stop)
+        while taken is None and left and not judge.stop():
+            chosen = _next(road[-1], left, gains, judge.cost, width)
+            taken = _rise(road[-1], chosen, gains, judge)
             if taken is None:
                 spent.update(group.name for group in chosen)
                 left = [group for group in left if group.name not in spent]
@@ -120,49 +127,47 @@ def climb(
     return road
 
 
-def take_back(
-    groups: Sequence[Group],
-    road: Sequence[Step],
-    *,
-    measure: Measure,
-    cost: Cost,
-    bound: float,
-    stop: Callable[[], bool],
-) -> list[Step]:
+def take_back(groups: Sequence[Group], road: Sequence[Step], judge: Judge) -> list[Step]:
     """Steps down from the end of a road that holds the bound: what costs most time is tried first, and kept if it holds.
 
-    A group is lowered with all its nodes that no other group holds up; where that is too much, those that it shares with
-    others stay as high as they are.
+    Again from the start after each, since what one group could not be spared for may be gone with another.
     """
-    moves = {name: rung for step in road for name, rung in step.moved}
-    by_name = {group.name: group for group in groups}
-    now, kept = road[-1].forms, dict[str, str]()
-
-    def without(name: str, rung: str) -> dict[str, str]:
-        forms = of_moves(groups, {**moves, name: rung})
-        return {**forms, **{node: to for node, to in kept.items() if node in forms}}
-
-    saved = {name: cost(now) - cost(without(name, "int8")) for name in moves}
     down: list[Step] = []
-    for name in sorted(moves, key=lambda one: -saved[one]):
-        group = by_name[name]
-        for rung in ("int8", *(rung for rung in group.rungs if HEIGHT[rung] < HEIGHT[moves[name]])):
-            lower = without(name, rung)
-            shared = {node: now[node] for node in group.nodes if node in lower and node in now}
-            options = [forms for forms in (lower, {**lower, **shared}) if cost(forms) < cost(now)]
-            score = None
-            for forms in options:
-                if stop():
-                    return down
-                score = measure(forms)
-                if holds(score, bound):
-                    break
-            if score is not None and holds(score, bound):
-                moves[name], now = rung, forms
-                kept |= {node: to for node, to in shared.items() if now.get(node) == to}
-                down.append(Step(((name, rung),), forms, score))
-                break
+    moves = {name: rung for step in road for name, rung in step.moved}
+    now, kept = road[-1].forms, dict[str, str]()
+    while (lower := _lower(groups, moves, kept, now, judge)) is not None:
+        ((name, rung),) = lower.moved
+        shared = {
+            node for node in next(g for g in groups if g.name == name).nodes if lower.forms.get(node) == now.get(node)
+        }
+        kept |= {node: now[node] for node in shared if node in now}
+        moves[name], now = rung, lower.forms
+        down.append(lower)
     return down
+
+
+def _lower(groups: Sequence[Group], moves: Mapping[str, str], kept: Forms, now: Forms, judge: Judge) -> Step | None:
+    """The first group that can be lowered: with all its nodes that no other holds up, or, where that is too much, without
+    those that it shares with others, which stay as high as they are; `kept` did so before.
+    """
+
+    def lowered(group: Group, rung: str) -> list[dict[str, str]]:
+        forms = of_moves(groups, {**moves, group.name: rung})
+        forms |= {node: to for node, to in kept.items() if node in forms}
+        shared = {node: now[node] for node in group.nodes if node in forms and node in now}
+        return [each for each in (forms, {**forms, **shared}) if judge.cost(each) < judge.cost(now)]
+
+    up = [group for group in groups if moves.get(group.name, "int8") != "int8"]
+    saved = {group.name: min(map(judge.cost, lowered(group, "int8")), default=math.inf) for group in up}
+    for group in sorted(up, key=lambda group: saved[group.name]):
+        for rung in ("int8", *(rung for rung in group.rungs if HEIGHT[rung] < HEIGHT[moves[group.name]])):
+            for forms in lowered(group, rung):
+                if judge.stop():
+                    return None
+                score = judge.measure(forms)
+                if holds(score, judge.bound):
+                    return Step(((group.name, rung),), forms, score)
+    return None
 
 
 def best_of(steps: Sequence[Step], bound: float) -> Step:
@@ -198,7 +203,9 @@ def _higher(forms: Forms, group: Group) -> tuple[str, ...]:
     )
 
 
-def _next(now: Step, left: Sequence[Group], gains: Mapping[str, float], cost: Cost, width: int) -> list[Group]:
+def _next(
+    now: Step, left: Sequence[Group], gains: Mapping[str, float], cost: Callable[[Forms], float], width: int
+) -> list[Group]:
     """The groups of the next step: those that gain most; where it is one, the cheapest of those that gain about as much."""
     order = sorted(left, key=lambda group: -gains.get(group.name, -math.inf))
     if width > 1:
@@ -208,25 +215,18 @@ def _next(now: Step, left: Sequence[Group], gains: Mapping[str, float], cost: Co
     return [min(close, key=lambda group: cost(raised(now.forms, group.nodes, group.rungs[-1])))]
 
 
-def _rise(
-    now: Step,
-    chosen: Sequence[Group],
-    gains: Mapping[str, float],
-    measure: Measure,
-    bound: float,
-    stop: Callable[[], bool],
-) -> Step | None:
+def _rise(now: Step, chosen: Sequence[Group], gains: Mapping[str, float], judge: Judge) -> Step | None:
     """The lowest rung that undoes enough, else the one that leaves the least error; None where none helps at all."""
     expected = now.score.error * min(sum(max(gains.get(group.name, 0.0), 0.0) for group in chosen), 1.0)
     tried: list[Step] = []
     for moved in _moves(now.forms, chosen):
-        if tried and stop():
+        if tried and judge.stop():
             break
         forms: Forms = now.forms
         for group, (_, to) in zip(chosen, moved, strict=True):
             forms = raised(forms, group.nodes, to)
-        step = Step(moved, forms, measure(forms))
-        if holds(step.score, bound) or now.score.error - step.score.error >= HELPS * expected > 0:
+        step = Step(moved, forms, judge.measure(forms))
+        if holds(step.score, judge.bound) or now.score.error - step.score.error >= HELPS * expected > 0:
             return step
         tried.append(step)
     best = min(tried, key=lambda step: step.score.error)
@@ -243,7 +243,7 @@ def _moves(forms: Forms, chosen: Sequence[Group]) -> list[tuple[tuple[str, str],
     return list(dict.fromkeys((lowest, in_float)))
 
 
-def _rounded(groups: Sequence[Group], now: Step, measure: Measure) -> list[Step]:
+def _rounded(groups: Sequence[Group], now: Step, judge: Judge) -> list[Step]:
     """All integer layers rounded by what they read, which costs no time, if that leaves less error."""
     moved = tuple((group.name, "rounded") for group in groups if "rounded" in _higher(now.forms, group))
     forms: Forms = now.forms
@@ -252,5 +252,5 @@ def _rounded(groups: Sequence[Group], now: Step, measure: Measure) -> list[Step]
             forms = raised(forms, group.nodes, "rounded")
     if not moved:
         return []
-    step = Step(moved, forms, measure(forms))
+    step = Step(moved, forms, judge.measure(forms))
     return [step] if step.score.error < now.score.error else []

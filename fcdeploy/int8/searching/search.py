@@ -13,7 +13,7 @@ from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.refining.refine import refined
 from fcdeploy.int8.searching import climb
-from fcdeploy.int8.searching.climb import Forms, Group, Score, Step
+from fcdeploy.int8.searching.climb import Forms, Group, Judge, Score, Step
 from fcdeploy.int8.searching.evaluate import Exam, Result, calibrated_on, error, examined, result
 from fcdeploy.int8.searching.groups import groups_of, plan_of, reasons, undone
 from fcdeploy.int8.searching.verdict import standard_error
@@ -57,6 +57,7 @@ class Found:
     road: tuple[Stop, ...]
     front: tuple[int, ...]
     wish: Wish
+    spent: Spent
     exam: Exam
     held: bool
     left_out: tuple[str, ...]
@@ -160,13 +161,16 @@ def search(given: Given, spent: Spent, wish: Wish, on_step: OnStep | None = None
     seen = calibrated_on(given, str(given.file), allowed=wish.same_data)
     exam = examined(given, source, wish.metric, seen, step)
     run = _start(given, exam, spent, bound, begin + 60 * wish.minutes, step)
-    road = climb.climb(run.groups, rank=run.rank, measure=run.score, cost=run.cost, bound=bound, stop=run.stop)
+    judge = Judge(bound, run.rank, run.score, run.cost, run.stop)
+    road = climb.climb(run.groups, judge)
     if climb.holds(road[-1].score, bound):
-        road += climb.take_back(run.groups, road, measure=run.score, cost=run.cost, bound=bound, stop=run.stop)
+        road += climb.take_back(run.groups, road, judge)
     in_time = not run.stop()
     best = climb.best_of([road[-1], *road, *_measured(run)], bound)
     if best.forms != road[-1].forms:
         road.append(best)
+    road += _all_in_float(run, best)
+    best = road[-1]
     stops = _timed(run, road)
     points = {i: (stop.time.ratio, stop.result.loss.drop) for i, stop in enumerate(stops) if stop.time}
     out = {node for node, rung in best.forms.items() if rung not in ("int8", "rounded")}
@@ -176,6 +180,7 @@ def search(given: Given, spent: Spent, wish: Wish, on_step: OnStep | None = None
         road=tuple(stops),
         front=tuple(climb.front(points)),
         wish=wish,
+        spent=spent,
         exam=exam,
         held=climb.holds(best.score, bound),
         left_out=tuple(node.name or "" for node in given.graph.graph if node.name in out),
@@ -193,6 +198,17 @@ def _start(given: Given, exam: Exam, spent: Spent, bound: float, deadline: float
     plan = run.plan({})
     run.groups = groups_of(given, plan, run.model({}))
     return run
+
+
+def _all_in_float(run: Run, best: Step) -> list[Step]:
+    """Everything in float with its weights in 8 bits, where the costs have that faster than what was found and it holds."""
+    if run.costs is None:
+        return []
+    forms = dict.fromkeys(run.costs.layers, "bytes")
+    if run.cost(forms) >= best.score.cost or run.stop():
+        return []
+    step = Step((("all layers", "bytes"),), forms, run.score(forms))
+    return [step] if climb.best_of([best, step], run.bound) is step else []
 
 
 def _measured(run: Run) -> list[Step]:

@@ -8,14 +8,16 @@ from typing import Any
 
 from fcdeploy.int8.searching.search import Found, Stop
 from fcdeploy.int8.searching.verdict import samples_needed, verdict
+from fcdeploy.int8.timing.choices import SLOWER
+from fcdeploy.int8.timing.costs import time_lines
 from fcdeploy.proof import scores
 from fcdeploy.records.report import Report, Table
 
 BECOMES = {
     "int8": "int8 again",
-    "rounded": "weights rounded by what it reads",
-    "bytes": "float, weights in 8 bits",
-    "wide": "float, weights in 16 bits",
+    "rounded": "rounded better",
+    "bytes": "float, 8-bit weights",
+    "wide": "float, 16-bit weights",
     "float": "float",
 }
 
@@ -39,10 +41,14 @@ def with_search(report: Report, found: Found, macs: Mapping[str, int]) -> Report
         "held": found.held, "verdict": decided, "samples_needed": needed,
         "road": road, "front": [road[number] for number in found.front],
         "left_out": {"nodes": out, "macs_share": share},
-        "search_seconds": round(found.seconds, 3), "in_time": found.in_time,
+        **_ratio(found.road[-1]), "search_seconds": round(found.seconds, 3), "in_time": found.in_time,
     }  # fmt: skip
     tables = (_road(found, unit), *([_front(found, unit)] if len(found.front) > 1 else []))
-    lines = (*report.lines, *_lines(found, share), _verdict(found, decided, needed))
+    before = set(time_lines(found.spent))  # of the plan that the search began with
+    lines = (
+        *_time_lines(found), *(line for line in report.lines if line not in before), *_lines(found, share),
+        _verdict(found, decided, needed),
+    )  # fmt: skip
     return replace(
         report,
         values={**report.values, **values},
@@ -54,14 +60,21 @@ def with_search(report: Report, found: Found, macs: Mapping[str, int]) -> Report
 
 
 def _row(number: int, stop: Stop) -> dict[str, Any]:
-    loss, time = stop.result.loss, stop.time
+    loss = stop.result.loss
     return {
         "step": number,
         "changed": [{"group": name, "to": rung} for name, rung in stop.moved],
         "drop": loss.drop, "drop_low": loss.low, "drop_high": loss.high, "p_value": loss.p_value,
         "output_error": stop.result.error,
-        "ratio": time and time.ratio, "ratio_low": time and time.low, "ratio_high": time and time.high,
+        **_ratio(stop),
     }  # fmt: skip
+
+
+def _ratio(stop: Stop) -> dict[str, float | None]:
+    """Its time relative to that of float, measured."""
+    time = stop.time
+    ends = (None, None, None) if time is None else (time.ratio, time.low, time.high)
+    return dict(zip(("ratio", "ratio_low", "ratio_high"), ends, strict=True))
 
 
 def _road(found: Found, unit: str) -> Table:
@@ -74,9 +87,7 @@ def _road(found: Found, unit: str) -> Table:
 def _front(found: Found, unit: str) -> Table:
     """Steps that no other beats in both time and drop, fastest first."""
     rows = ((_time(found.road[number]), _drop(found.road[number], unit), str(number)) for number in found.front)
-    return Table(
-        "front: nothing that was timed is both faster and nearer", ("time / float", "drop", "step"), tuple(rows)
-    )
+    return Table("front: steps that none beats in both", ("time / float", "drop", "step"), tuple(rows))
 
 
 def _changed(number: int, stop: Stop) -> str:
@@ -94,6 +105,14 @@ def _drop(stop: Stop, unit: str) -> str:
 
 def _time(stop: Stop) -> str:
     return "-" if stop.time is None else f"{stop.time.ratio:.2f} ({stop.time.low:.2f} .. {stop.time.high:.2f})"
+
+
+def _time_lines(found: Found) -> Iterator[str]:
+    time = found.road[-1].time
+    if time is not None:
+        yield f"{time.ratio:.2f} ({time.low:.2f} to {time.high:.2f}) of the float time, measured on this CPU"
+        if time.low > SLOWER:
+            yield "that is slower than float: keep the float model for speed"
 
 
 def _lines(found: Found, share: float) -> Iterator[str]:
