@@ -50,8 +50,8 @@ the model and runs the samples.
 BY_THE_BOOK = """
 The reference is NumPy, layer after layer, with nothing of fcdeploy's search: weights rounded to the nearest of 255 steps
 of max |w| / 127 per output channel, activations to the nearest of 256 between their exact ends in the calibration
-samples, sums exact, and no bound on pairs. fcdeploy's file keeps the pair bound, so that it is right on every CPU; that
-is the difference. Both are compared with the float model on the other samples.
+samples, sums exact, and no bound on pairs. fcdeploy's file keeps the pair bound, so that it is right on every CPU, and
+its biases are corrected, layer after layer. Both are compared with the float model on the other samples.
 """
 
 
