@@ -136,6 +136,7 @@ def test_something_else_at_the_address_of_a_cluster(
 @pytest.mark.parametrize(
     ("address", "message"),
     [
+        ("", "Ray's address '' is not of the form HOST:PORT"),
         ("nowhere", "Ray's address 'nowhere' is not of the form HOST:PORT"),
         (":6379", "Ray's address ':6379' is not of the form HOST:PORT"),
         ("host:99999", "Ray's address 'host:99999' is not of the form HOST:PORT"),

@@ -184,6 +184,17 @@ def score(outputs, labels):
 
 
 @pytest.mark.usefixtures("here")
+def test_an_error_of_a_user_s_metric_is_told_with_a_way_to_see_where(nets: dict[str, Path], by: Validated) -> None:
+    Path("bad.py").write_text("def score(outputs, labels):\n    raise KeyError('no such thing')\n")
+    known = {"against": nets["residual"], "data": "eval.npz", "metric": "bad.py:score"}
+    message = "metric bad.py:score fails: KeyError: 'no such thing'"
+    with fails(message, "FCDEPLOY_DEBUG=1 shows the traceback"):
+        validate(nets["residual8"], **known)
+    with fails(message, "run without --workers and --cluster, with FCDEPLOY_DEBUG=1"):
+        by(nets["residual8"], size=2, **known)
+
+
+@pytest.mark.usefixtures("here")
 def test_a_worker_that_is_killed_is_named(nets: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     Path("killer.py").write_text(KILLER)
     monkeypatch.setenv("WORKER_DIES", str(os.getpid()))

@@ -1,10 +1,10 @@
-"""`fcdeploy serve`."""
+"""`fcdeploy serve`: every option has the name of a field of `Settings` or of its `Limits`."""
 
 from __future__ import annotations
 
-import re
+from dataclasses import fields
 from importlib.util import find_spec
-from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,16 +12,7 @@ from fcdeploy import console
 from fcdeploy.cli import options
 from fcdeploy.errors import FcdeployError
 
-UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 SECONDS = click.FloatRange(min=0, min_open=True)
-
-
-def parse_bytes(option: str, text: str) -> int:
-    """`64M`: a whole number of bytes, or of 2^10, 2^20, 2^30 of them."""
-    found = re.fullmatch(r"(\d{1,12})([KMG]?)", text.strip().upper())
-    if not found or not int(found[1]):
-        raise FcdeployError(f"{option} {text!r} is not a size, expected bytes, or K, M, G of them", f"{option} 64M")
-    return int(found[1]) * UNITS[found[2]]
 
 
 @click.command("serve")
@@ -40,10 +31,12 @@ def parse_bytes(option: str, text: str) -> int:
 )
 @click.option(
     "--max-delay-us",
+    "max_delay",
     type=click.IntRange(min=0),
     metavar="N",
     default=0,
     show_default=True,
+    callback=lambda _context, _option, value: value / 1e6,
     help="Microseconds that a batch may wait to fill.",
 )
 @click.option(
@@ -55,22 +48,43 @@ def parse_bytes(option: str, text: str) -> int:
     help="Requests that wait or run; more are answered with 503.",
 )
 @click.option(
-    "--max-queue-bytes", metavar="SIZE", default="256M", show_default=True, help="The same in bytes of their inputs."
+    "--max-queue-bytes",
+    type=options.Size(),
+    metavar="SIZE",
+    default="256M",
+    show_default=True,
+    help="The same in bytes of their inputs.",
 )
 @click.option(
     "--queue-timeout",
+    "queue_seconds",
     type=SECONDS,
     metavar="S",
     default=30.0,
     show_default=True,
     help="Seconds that a request may wait for its run before it is answered with 504.",
 )
-@click.option("--max-body", metavar="SIZE", default="64M", show_default=True, help="A body beyond it is refused (413).")
 @click.option(
-    "--max-connections", type=options.COUNT, metavar="N", default=1024, show_default=True, help="Clients at a time."
+    "--max-body",
+    "body",
+    type=options.Size(),
+    metavar="SIZE",
+    default="64M",
+    show_default=True,
+    help="A body beyond it is refused (413).",
+)
+@click.option(
+    "--max-connections",
+    "connections",
+    type=options.COUNT,
+    metavar="N",
+    default=1024,
+    show_default=True,
+    help="Clients at a time.",
 )
 @click.option(
     "--read-timeout",
+    "read_seconds",
     type=SECONDS,
     metavar="S",
     default=10.0,
@@ -79,6 +93,7 @@ def parse_bytes(option: str, text: str) -> int:
 )
 @click.option(
     "--idle-timeout",
+    "idle_seconds",
     type=SECONDS,
     metavar="S",
     default=75.0,
@@ -87,6 +102,7 @@ def parse_bytes(option: str, text: str) -> int:
 )
 @click.option(
     "--drain-timeout",
+    "drain",
     type=SECONDS,
     metavar="S",
     default=30.0,
@@ -106,12 +122,7 @@ def parse_bytes(option: str, text: str) -> int:
 @click.option("--tls-key", type=options.FILE, metavar="PEM", help="Its private key.")
 @click.option("--access-log", is_flag=True, help="A JSON line on stdout for every request.")
 @options.json_option
-def command(
-    source: Path, host: str, port: int, grpc_port: int | None, workers: int, threads: int, max_batch: int | None,
-    max_delay_us: int, max_queue: int, max_queue_bytes: str, queue_timeout: float, max_body: str,
-    max_connections: int, read_timeout: float, idle_timeout: float, drain_timeout: float, poll: float,
-    token_file: Path | None, tls_cert: Path | None, tls_key: Path | None, access_log: bool, as_json: bool,
-) -> None:  # fmt: skip
+def command(grpc_port: int | None, as_json: bool, **given: Any) -> None:
     """Serve models over HTTP: Open Inference Protocol v2, JSON and binary tensors.
 
     MODEL is an .onnx file; FOLDER holds such files, bundles, or NAME/VERSION/model.onnx.  Needs the extra `serve`.
@@ -126,16 +137,8 @@ def command(
     from fcdeploy.serve.settings import Limits, Settings
     from fcdeploy.serve.workers import serve_forever
 
-    limits = Limits(
-        body=parse_bytes("--max-body", max_body), read_seconds=read_timeout, idle_seconds=idle_timeout,
-        connections=max_connections,
-    )  # fmt: skip
-    settings = Settings(
-        source, limits, host=host, port=port, grpc_port=grpc_port, workers=workers, threads=threads, max_batch=max_batch,
-        max_delay=max_delay_us / 1e6, max_queue=max_queue, max_queue_bytes=parse_bytes("--max-queue-bytes", max_queue_bytes),
-        queue_seconds=queue_timeout, token_file=token_file, tls_cert=tls_cert, tls_key=tls_key, access_log=access_log,
-        poll=poll, drain=drain_timeout,
-    )  # fmt: skip
+    limits = Limits(**{row.name: given.pop(row.name) for row in fields(Limits) if row.name in given})
+    settings = Settings(limits=limits, grpc_port=grpc_port, **given)
     serve_forever(
         settings, say=console.say, on_ready=lambda report: console.show(report, as_json=True) if as_json else None
     )

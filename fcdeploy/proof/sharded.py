@@ -19,7 +19,7 @@ from fcdeploy.proof.data import Data
 from fcdeploy.proof.same_data import SameData
 from fcdeploy.proof.scores import Decision, Metric
 from fcdeploy.records.progress import OnStep
-from fcdeploy.runtime.cluster import Crew
+from fcdeploy.runtime.cluster import Crew, told
 from fcdeploy.runtime.session import Session
 
 
@@ -69,7 +69,7 @@ def answer_shard(job: Job) -> Iterator[int | Block | Failed]:
     except FcdeployError as error:
         if job.threads is None:  # all in this process, so in order
             raise
-        yield Failed(at[0], error.message, error.hint)
+        yield Failed(at[0], *told(error))
 
 
 def answer_all(team: Crew, job: Job, on_step: OnStep) -> tuple[Answers, SameData]:

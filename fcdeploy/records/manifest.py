@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.records.keys import check_keys
 from fcdeploy.records.signature import TensorSpec
 
 SCHEMA = "fcdeploy.bundle/1"
@@ -95,7 +96,7 @@ def from_json(data: Any, source: str) -> Manifest:
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         said = data.get("schema") if isinstance(data, dict) else data
         raise FcdeployError(f"{source} has format {str(said)[:40]!r}, expected {SCHEMA!r}", AGAIN)
-    _only(data, CHECKS.keys() | {"schema"}, source)
+    check_keys(data, CHECKS.keys() | {"schema"}, source, AGAIN)
     for key, (fits, wanted) in CHECKS.items():
         if not fits(data[key]):
             raise FcdeployError(f"{source}: {key!r} is {str(data[key])[:60]!r}, expected {wanted}", AGAIN)
@@ -103,7 +104,7 @@ def from_json(data: Any, source: str) -> Manifest:
     for name, row in data["files"].items():
         if not plain(name):
             raise FcdeployError(f"{source}: file {name[:60]!r} is no plain relative path", AGAIN)
-        _only(row, {"bytes", "sha256"}, f"{source}: file {name!r}")
+        check_keys(row, {"bytes", "sha256"}, f"{source}: file {name!r}", AGAIN)
         if type(row["bytes"]) is not int or row["bytes"] < 0 or not _matches(HASH)(row["sha256"]):
             raise FcdeployError(f"{source}: file {name!r} has no size and sha256", AGAIN)
         files[name] = File(row["bytes"], row["sha256"])
@@ -154,21 +155,12 @@ CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 """Key -> whether a value will do, and what is expected, in words."""
 
 
-def _only(row: Any, keys: set[str], where: str) -> None:
-    if not isinstance(row, dict):
-        raise FcdeployError(f"{where} is {str(row)[:60]!r}, expected an object", AGAIN)
-    if unknown := sorted(set(row) - keys):
-        raise FcdeployError(f"{where} has the unknown key {unknown[0][:60]!r}", AGAIN)
-    if missing := sorted(keys - set(row)):
-        raise FcdeployError(f"{where} has no {missing[0]!r}", AGAIN)
-
-
 def _row(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "dtype": str(spec.dtype), "shape": list(spec.shape)}
 
 
 def _spec(row: Any, where: str) -> TensorSpec:
-    _only(row, {"name", "dtype", "shape"}, where)
+    check_keys(row, {"name", "dtype", "shape"}, where, AGAIN)
     name, dtype, shape = row["name"], row["dtype"], row["shape"]
     if not isinstance(name, str) or not name:
         raise FcdeployError(f"{where}: a name is {str(name)[:60]!r}, expected text", AGAIN)

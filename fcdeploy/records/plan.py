@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.records.keys import check_keys
 
 Kind = Literal["int8", "int16", "moves", "absorbed", "blocks", "dynamic", "stored", "float"]
 """int8: an integer kernel. int16: between Q/DQ of 16 bits, which runs in float. moves: integers are moved unchanged.
@@ -159,7 +160,7 @@ def from_json(data: Any, source: str) -> Plan:
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise FcdeployError(f"{source} is no plan: its schema is not {SCHEMA!r}", HINT)
     keys = {"schema", "target", "costs", "weights", "activations", "effort", "rescaled", "absorbed", "nodes", "tensors"}
-    _only(data, keys, source)
+    check_keys(data, keys, source, HINT, optional=OPTIONAL)
     if (effort := data.get("effort", "")) not in EFFORTS:
         raise FcdeployError(f"{source} has effort {str(effort)[:40]!r}, expected {', '.join(EFFORTS[1:])}", HINT)
     changes = [
@@ -179,17 +180,8 @@ def from_json(data: Any, source: str) -> Plan:
 HINT = "fcdeploy quantize MODEL --int8 --data DATA --dry-run --json > plan.json writes one to edit"
 
 
-def _only(row: Any, keys: set[str], where: str) -> None:
-    if not isinstance(row, dict):
-        raise FcdeployError(f"{where} is {row!r}, expected an object", HINT)
-    if unknown := sorted(set(row) - keys):
-        raise FcdeployError(f"{where} has the unknown key {unknown[0]!r}, expected {', '.join(sorted(keys))}", HINT)
-    if missing := sorted(keys - set(row) - OPTIONAL):
-        raise FcdeployError(f"{where} has no {missing[0]!r}", HINT)
-
-
 def _decision(row: Any, where: str) -> Decision:
-    _only(row, {"node", "op", "kind", "why", "rounding"}, where)
+    check_keys(row, {"node", "op", "kind", "why", "rounding"}, where, HINT, optional=OPTIONAL)
     if row["kind"] not in KINDS:
         raise FcdeployError(f"{where} has kind {row['kind']!r}, expected {', '.join(KINDS)}", HINT)
     if (rounding := row.get("rounding", "nearest")) not in ROUNDINGS:
@@ -212,7 +204,7 @@ def _rows_of_numbers(data: dict[str, Any], key: str, least: float, source: str) 
 
 
 def _qparams(row: Any, where: str) -> QParams:
-    _only(row, {"dtype", "scale", "zero_point", "axis", "why", "block", "pixels"}, where)
+    check_keys(row, {"dtype", "scale", "zero_point", "axis", "why", "block", "pixels"}, where, HINT, optional=OPTIONAL)
     dtype, scale, zero_point, axis = row["dtype"], row["scale"], row["zero_point"], row["axis"]
     block = row.get("block", 0)
     if dtype not in DTYPES:

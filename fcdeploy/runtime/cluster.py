@@ -25,12 +25,14 @@ from typing import IO, Any
 
 from fcdeploy.errors import FcdeployError, first_line
 from fcdeploy.runtime.cpu import usable_cores
+from fcdeploy.user_code import DEBUG
 
 Work = Callable[[Any], Iterator[Any]]
 Found = Iterator[tuple[int, Any]]
 CHILD = "from fcdeploy.runtime.cluster import child; child()"
 KINDS = "ray, or ray:ADDRESS for a cluster that runs already"
 MOST_PROCESSES, MOST_TASKS = 256, 10_000  # each process holds Python, onnxruntime and a model
+ALONE = "run without --workers and --cluster, with FCDEPLOY_DEBUG=1, to see where"
 PATIENCE = 5.0  # seconds for a cluster to answer; Ray itself would ask again for ever
 # What an HTTP/2 client says first (RFC 9113, section 3.4), and the type of the frame that any server answers with.
 PREFACE, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), 4
@@ -58,10 +60,10 @@ def crew(workers: int | None = None, cluster: str | None = None) -> Iterator[Cre
             f"number of workers {workers} is out of range, expected 1 to {most}", f"--workers {usable_cores()}"
         )
     if cluster is not None:
-        kind, _, address = cluster.partition(":")
+        kind, colon, address = cluster.partition(":")
         if kind != "ray":
             raise FcdeployError(f"--cluster {cluster!r} is of no kind that is known, expected {KINDS}", "--cluster ray")
-        with _ray(address or None, workers) as (ray, cpus):
+        with _ray(address if colon else None, workers) as (ray, cpus):
             yield Crew(workers or cpus, 1, lambda work, shards: _on_ray(ray, work, shards))
     elif (workers or 1) == 1:
         yield Crew(1, None, _here)
@@ -164,10 +166,14 @@ def _guarded(work: Work, shard: Any) -> Iterator[tuple[str, Any]]:
         for found in work(shard):
             yield "found", found
     except FcdeployError as error:
-        yield "failed", (error.message, error.hint)
+        yield "failed", told(error)
     except Exception as error:
-        text = f"a worker failed: {type(error).__name__}: {first_line(error)}"
-        yield "failed", (text, "run without --workers and --cluster, with FCDEPLOY_DEBUG=1, to see where")
+        yield "failed", (f"a worker failed: {type(error).__name__}: {first_line(error)}", ALONE)
+
+
+def told(error: FcdeployError) -> tuple[str, str]:
+    """Message and hint of an error for whoever started the worker, who cannot see its traceback."""
+    return error.message, ALONE if error.hint == DEBUG else error.hint
 
 
 def _in_folder(folder: str, work: Work, shard: Any) -> Iterator[tuple[str, Any]]:
@@ -201,7 +207,7 @@ def _ray(address: str | None, workers: int | None) -> Iterator[tuple[Any, int]]:
     if ray.is_initialized():
         yield ray, int(ray.cluster_resources().get("CPU", 1))
         return
-    if address:
+    if address is not None:
         _knock(address)
     where: dict[str, Any] = (
         {"address": address} if address else {"address": "local", "num_cpus": workers or usable_cores()}

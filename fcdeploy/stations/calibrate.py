@@ -132,7 +132,8 @@ def _skipped(bad: Sequence[Bad]) -> Iterator[str]:
     """How many samples were left out; the first few by name."""
     if bad:
         rest = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-        yield f"{len(bad)} samples were skipped: " + "; ".join(f"{one.name}: {one.why}" for one in bad[:NAMED]) + rest
+        count = "1 sample was" if len(bad) == 1 else f"{len(bad)} samples were"
+        yield f"{count} skipped: " + "; ".join(f"{one.name}: {one.why}" for one in bad[:NAMED]) + rest
 
 
 def _numbers(calibration: Calibration, name: str) -> dict[str, object]:
