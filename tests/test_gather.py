@@ -18,9 +18,12 @@ from PIL import Image
 
 import fcdeploy
 from fcdeploy.cli import main
+from fcdeploy.graph.model import TensorSpec
 from fcdeploy.int8.recording import gather as gathering
 from fcdeploy.int8.recording import observe as observing
-from fcdeploy.records.calibration import read
+from fcdeploy.records.calibration import Calibration, read
+from fcdeploy.records.checkpoint import STAMP, Checkpoint
+from fcdeploy.samples import open_source
 
 COUNT = 512
 ROOT = Path(__file__).parent.parent
@@ -292,3 +295,20 @@ def test_progress_of_pictures_that_have_changed_is_not_used(
     assert (why in found["warnings"]) is anew
     calibrated(capsys, "fresh.calib", "--skip-bad", data="data")
     assert Path("now.calib").read_bytes() == Path("fresh.calib").read_bytes()
+
+
+@pytest.mark.parametrize("changed", [None, 2, 7])
+def test_of_several_passes_the_finished_ones_are_of_all_files(changed: int | None, tmp_path: Path) -> None:
+    """Two shards, of which the second pass has taken two samples and one: files 0, 2 and 1."""
+    for i in range(8):
+        np.save(tmp_path / f"{i}.npy", np.zeros((3, 8, 8), np.float32))
+    source = open_source(tmp_path, [TensorSpec("x", np.dtype(np.float32), (None, 3, 8, 8))])
+    stamps = list(source.stamps())
+    begun = Calibration("", {}, np.zeros(0, np.uint64), {}, {})
+    sums = sum(stamps) % STAMP, (stamps[0] + stamps[1] + stamps[2]) % STAMP
+    state = Checkpoint({}, {}, (2, 1), (), sums, (begun, begun))
+    alone = Checkpoint({}, {}, (2, 1), (), sums[1:], (begun,))
+    if changed is not None:
+        os.utime(tmp_path / f"{changed}.npy", ns=(1, 1))
+    assert (gathering.stamps_now(state, source) == state.stamps) is (changed is None)
+    assert (gathering.stamps_now(alone, source) == alone.stamps) is (changed != 2)

@@ -7,7 +7,6 @@ which are added up block after block, and the first error, whichever worker meet
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -144,7 +143,7 @@ def _answering(job: Job, at: list[int]) -> Iterator[int | Block]:
     for batch in seen.watch(job.data.shard(index, of, labels)):
         f, q = outputs_of(reference, other, batch)
         start = start or _begun(job, f, batch.labels)
-        answers = answers or deepcopy(start)
+        answers = answers or Answers(start.metric, start.decision, start.other_labels)
         add(answers, f, q, batch)
         yield len(batch)
         if answers.samples == job.data.block:

@@ -143,12 +143,12 @@ def _left_behind(progress: Path, bound: dict[str, Any], source: Source) -> tuple
         state = read_checkpoint(progress, bound)
     except FcdeployError as error:
         return None, (f"{error.message}: began anew",)
-    if state.stamps != _stamps_now(state, source):
+    if state.stamps != stamps_now(state, source):
         return None, (f"progress {str(progress)!r} is of files of {source.name} that have changed since: began anew",)
     return state, ()
 
 
-def _stamps_now(state: Checkpoint, source: Source) -> tuple[int, ...]:
+def stamps_now(state: Checkpoint, source: Source) -> tuple[int, ...]:
     """The stamps that `state` would have, were its samples taken now: names are listed, nothing is read."""
     if not any(state.stamps):
         return state.stamps
