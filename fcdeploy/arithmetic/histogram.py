@@ -46,15 +46,18 @@ class Tally:
     dense: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     low: float = np.inf
     high: float = -np.inf
-    waiting: list[NDArray[np.float32]] = field(default_factory=list)  # (samples, channels, positions) each
-    waiting_size: int = 0
+    waiting: NDArray[np.float32] = field(default_factory=lambda: np.empty(WAITING, np.float32))
+    filled: int = 0  # how many elements wait
+    form: tuple[int, ...] = ()  # of what waits: channels, positions
     sums: list[NDArray[np.float64]] = field(default_factory=list)
     total: Moments | None = None
     spoilt: bool = False  # there are no moments
 
-    def anew(self) -> Tally:
-        """Another one of the same kind, with nothing in it."""
-        return Tally(self.floor, self.weighed)
+    def clear(self) -> None:
+        """Forget what was added, and keep the memory: another Tally beside this one would be one more at the peak."""
+        self.dense[self.dense != 0] = 0
+        self.low, self.high, self.filled, self.form = np.inf, -np.inf, 0, ()
+        self.sums, self.total, self.spoilt = [], None, False
 
     def add(self, x: NDArray[np.float32], axis: int = 1) -> None:
         """Count a batch, samples first, channels along `axis`: exact ends of all elements, bins of those `picked`.
@@ -74,12 +77,14 @@ class Tally:
     def add_picked(self, low: float, high: float, few: NDArray[np.float32]) -> None:
         """The same from the ends of the batch, which are finite, and what is `picked` of it."""
         self.low, self.high = min(self.low, low), max(self.high, high)
-        if self.waiting and self.waiting[0].shape[1:] != few.shape[1:]:
+        if self.filled + few.size > WAITING or few.shape[1:] != self.form:
             self._add_waiting()
-        self.waiting.append(np.ascontiguousarray(few, np.float32))
-        self.waiting_size += few.size
-        if self.waiting_size > WAITING:
-            self._add_waiting()
+            self.form = few.shape[1:]
+        if few.size > WAITING:
+            self._record(few)
+            return
+        self.waiting[self.filled : self.filled + few.size].reshape(few.shape)[...] = few
+        self.filled += few.size
 
     def _add_broken(self, rows: NDArray[np.float32], few: NDArray[np.float32]) -> None:
         """Samples of which some are not all finite."""
@@ -87,21 +92,20 @@ class Tally:
         whole = finite.all(axis=1)
         self._count(rows[~whole])
         self._count(few[whole])
-        if self.weighed and not self.spoilt:
-            self._weigh(sample_moments(few))
+        self._weigh(few)
         if finite.any():
             some = rows[finite]
             self.low, self.high = min(self.low, float(some.min())), max(self.high, float(some.max()))
 
     def _add_waiting(self) -> None:
         """Count what waits; adding up all the bins costs as much as counting some thousand elements."""
-        if not self.waiting:
-            return
-        few = np.concatenate(self.waiting) if len(self.waiting) > 1 else self.waiting[0]
-        self.waiting, self.waiting_size = [], 0
+        if self.filled:
+            self._record(self.waiting[: self.filled].reshape(-1, *self.form))
+            self.filled = 0
+
+    def _record(self, few: NDArray[np.float32]) -> None:
         self._count(few)
-        if self.weighed and not self.spoilt:
-            self._weigh(sample_moments(few))
+        self._weigh(few)
 
     def _count(self, x: NDArray[np.float32]) -> None:
         codes = np.ascontiguousarray(x, np.float32).reshape(-1).view(np.uint16)[UPPER::2]
@@ -110,8 +114,11 @@ class Tally:
             counts = np.bincount(codes[begin : begin + PIECE].astype(np.intp))
             self.dense[: len(counts)] += counts
 
-    def _weigh(self, sums: NDArray[np.float64]) -> None:
+    def _weigh(self, few: NDArray[np.float32]) -> None:
         """Add moments of samples; where the channels vary in number there are none."""
+        if not self.weighed or self.spoilt:
+            return
+        sums = sample_moments(few)
         known = self.sums[0].shape[1] if self.sums else len(self.total.limbs) if self.total else sums.shape[1]
         if known != sums.shape[1]:
             self.unweighed()
@@ -145,9 +152,9 @@ class Tally:
 
 
 def picked(x: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """What is counted of a batch with samples first and channels along `axis`: (samples, channels, positions).
+    """What is counted of a batch with samples first and channels along `axis`: (samples, channels, positions), a view.
 
-    Every channel at every k-th position; of an image, in every k-th row and column.
+    Every channel at every k-th position; of an image (samples, channels, rows, columns), every k-th of both.
     """
     if x.ndim < 3:  # a number for each channel, or a single one
         return x.reshape(len(x), -1, 1)
@@ -156,7 +163,7 @@ def picked(x: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     samples, channels, *lengths = x.shape
     k = step(channels, tuple(lengths))
     if len(lengths) == 2:
-        return x[:, :, ::k, ::k].reshape(samples, channels, -(-lengths[0] // k) * -(-lengths[1] // k))
+        return x[:, :, ::k, ::k]
     return x.reshape(samples, channels, math.prod(lengths))[:, :, ::k]
 
 
@@ -216,15 +223,15 @@ def bin_edges(h: Histogram) -> tuple[NDArray[np.float64], NDArray[np.float64], N
 
 def moments(x: NDArray[np.float32], axis: int) -> Moments:
     """Mean and mean square per channel of what is `picked` of each sample of `x`, summed over the samples."""
-    return sum_moments(sample_moments(np.ascontiguousarray(picked(x, axis))))
+    return sum_moments(sample_moments(picked(x, axis)))
 
 
 def sample_moments(few: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean and mean square per sample and channel of (samples, channels, positions): (samples, channels, 2)."""
+    """Mean and mean square per sample and channel of what is `picked`: (samples, channels, 2)."""
     samples, channels = few.shape[:2]
-    few = few[:, :, :: stride(few.shape[2], CHANNEL_POSITIONS)]
-    positions = few.shape[2]
-    rows = few.reshape(samples * channels, positions)
+    rows = few.reshape(samples * channels, math.prod(few.shape[2:]))
+    rows = rows[:, :: stride(rows.shape[1], CHANNEL_POSITIONS)]
+    positions = rows.shape[1]
     values = np.zeros((len(rows), 2))
     block = max(1, (1 << 16) // max(positions, 1))  # rows widened at once, so that they stay in the cache
     with np.errstate(invalid="ignore"):  # of infinities of both signs

@@ -38,7 +38,8 @@ class Session:
     then no other file is read.  `optimize=False` turns graph optimization off; `precise=True` asks for 32-bit
     accumulation of byte products on x86; `dump` writes the graph as onnxruntime optimized it.  `prepack=False` leaves
     weights as they lie in their files instead of a copy laid out for the kernels: for a model too large for both, or
-    one that is not run.  `in_order=True` runs nodes in the order of the file, so that what a node frees is free at once.
+    one that is not run.  `in_order=True` runs nodes in the order of the file, so that what a node frees is free at
+    once, and found in the caches by what reads it next.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Session:
         entries = {"session.intra_op.allow_spinning": "0", **asked}
         if in_order:
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+            options.enable_mem_pattern = False  # one block for everything, beside those of the first run
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if precise:

@@ -227,7 +227,8 @@ class Watched:
 
     def clear(self) -> None:
         """Forget what was seen."""
-        self.tally, self.shapes = self.tally.anew(), set()
+        self.tally.clear()
+        self.shapes = set()
 
     def add(self, x: NDArray[np.float32], count: int) -> None:
         """Count a batch of so many samples. A tensor whose channels vary in number, or that was empty, has no moments."""
@@ -246,7 +247,7 @@ class Watched:
         """Count a batch that `tells`."""
         assert self.value.shape is not None
         self.shapes.add(tuple(n for n in self.value.shape[1:] if isinstance(n, int)))
-        self.tally.add_picked(self.tally.floor, float(largest.max()), few.reshape(*few.shape[:2], -1))
+        self.tally.add_picked(self.tally.floor, float(largest.max()), few)
 
     def record(self) -> TensorRecord:
         """What was seen; an axis whose length varied is None."""
