@@ -55,14 +55,23 @@ def correct_layers(
             _store(layer, 1, reround(node, weights[node], read, plan, target.pair_limit))
         if operator(node.op_type).bias is None:
             continue
-        error = mean_of_chunks(walk.read(layer.outputs[0])) - truth[node.name or ""]
+        written = walk.read(layer.outputs[0])
+        error = mean_of_chunks(written) - truth[node.name or ""]
         q = plan.tensors[bias_name(node)]
         # the error holds that of rounding the bias, so it is taken off the rounded one
         rounded = _constant(layer, 2).const_value.numpy() * np.asarray(q.scale)  # type: ignore[union-attr]
-        _store(layer, 2, round_bias(rounded - error, q))
+        corrected = round_bias(rounded - error, q)
+        _store(layer, 2, corrected)
+        shift = (corrected * np.asarray(q.scale) - rounded).astype(np.float32)
+        walk.give(layer.outputs[0], [y + _along(shift, y.ndim) for y in written], passing=True)
         if on_step:
             on_step("correcting layers", done, len(layers))
     return len(layers)
+
+
+def _along(row: NDArray[np.float32], rank: int) -> NDArray[np.float32]:
+    """(channels,) along axis 1 of a tensor of so many axes."""
+    return row.reshape(1, -1, *[1] * (rank - 2))
 
 
 def float_means(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict[str, NDArray[np.float64]]:

@@ -33,6 +33,7 @@ class Walk:
     def __init__(self, model: ir.Model, samples: Arrays) -> None:
         self.model = model
         self.known: list[Arrays] = list(chunks(model, samples))
+        self.passing: set[str] = set()  # names of float tensors that are forgotten when what reads them was run
 
     def read(self, target: ir.Value) -> list[NDArray[np.float32]]:
         """The values of a float tensor, chunk by chunk, computed in float from what is known before it."""
@@ -50,12 +51,23 @@ class Walk:
             first, *rest = map(np.array, session.run({name: known[name] for name in names}))
             known.update({v.name or "": array for v, array in zip(passed, rest, strict=True)})
             found.append(first)
+        self._forget([v for v in sources if v.name in self.passing and all(user in nodes for user in v.consumers())])
         return found
 
-    def give(self, target: ir.Value, found: list[NDArray[np.float32]]) -> None:
-        """Remember a float tensor that was computed elsewhere, chunk by chunk: stretches start there from now on."""
+    def give(self, target: ir.Value, found: list[NDArray[np.float32]], *, passing: bool = False) -> None:
+        """Remember a float tensor that was computed elsewhere, chunk by chunk: stretches start there from now on.
+
+        With `passing`, until all that reads it was run: should it be wanted again, it is computed again.
+        """
+        self.passing |= {target.name or ""} if passing else set()
         for known, array in zip(self.known, found, strict=True):
             known[target.name or ""] = array
+
+    def _forget(self, values: list[ir.Value]) -> None:
+        for name in [value.name or "" for value in values]:
+            self.passing.discard(name)
+            for known in self.known:
+                del known[name]
 
     def _stretch(self, target: ir.Value) -> tuple[list[ir.Node], list[ir.Value]]:
         """The nodes between what is known and `target`, in the graph's order, and the known tensors they start from."""
