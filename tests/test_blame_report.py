@@ -18,13 +18,16 @@ from fcdeploy.graph.model import read_model
 from fcdeploy.proof.advice import advice
 from fcdeploy.proof.blame import Cost, Ranking
 from fcdeploy.proof.blame_report import blame_tables, short
-from fcdeploy.proof.findings import effort_of
+from fcdeploy.proof.findings import effort_of, with_advice
 from fcdeploy.proof.groups import Group, Remedy, groups
 from fcdeploy.proof.local import Local
 from fcdeploy.proof.loss import Loss
 from fcdeploy.proof.scores import SHARE, Metric, mean
 from fcdeploy.proof.sources import Source, sources
+from fcdeploy.proof.without import without
+from fcdeploy.records.report import Report
 from fcdeploy.runtime.turns import Ratio
+from fcdeploy.stations.quantize import quantize
 from fcdeploy.stations.validate import validate
 
 TOP1 = Metric("top1", "y", "", SHARE, None, mean)
@@ -94,7 +97,7 @@ SPREAD = cost("relu", 0.1)
         (said(), "nothing to gain: nothing in this model is rounded to few bits"),
         (said(remedy(STEM, 0.6, 1.5), ranges={STEM.source: Local(Fidelity(noise=10.0, count=1000), 8.0, 30, 0, 255, 255)}),
          "3.00 % of the output of stem lies outside its range, and rounding it makes 60 % of the error: "
-         "fcdeploy quantize ... --ranges minmax, calibrated on data like these"),
+         "fcdeploy quantize ... --ranges minmax, or more data to calibrate on"),
         (said(remedy(STEM, 0.6, 1.5), ranges={STEM.source: Local(Fidelity(noise=10.0, count=1000), 1.0, 1, 0, 255, 255)}),
          "float around the output of stem brings back 1.50 points for 1.04 of the time here: "
          "fcdeploy quantize ... --keep-float stem --keep-float 'a b'"),
@@ -205,8 +208,52 @@ def test_clipping_is_answered_with_ranges(tmp_path: Path) -> None:
     int8 = quantized(path, samples(64, 3, 8, 8), tmp_path / "int8.onnx")
     np.savez(tmp_path / "large.npz", x=5 * samples(64, 3, 8, 8, seed=1))
     report = validate(int8, against=path, data=tmp_path / "large.npz", layers=True)
-    assert report.advice.endswith("of the error: fcdeploy quantize ... --ranges minmax, calibrated on data like these")
+    assert report.advice.endswith("of the error: fcdeploy quantize ... --ranges minmax, or more data to calibrate on")
     assert report.values["groups"][0]["clipped"] > 0.1
+
+
+def test_quantizing_begins_with_advice(tmp_path: Path) -> None:
+    """Outputs that are near enough need none, and effort fast does not look."""
+    np.savez(tmp_path / "data.npz", x=samples(48, 3, 8, 8))
+    path = residual(tmp_path / "float.onnx")
+    options: dict[str, Any] = {"data": tmp_path / "data.npz", "costs": "none", "force": True}
+    report = quantize(path, output=tmp_path / "out.onnx", **options)
+    assert report.values["advice"] == report.advice
+    db = report.values["sqnr_db"]
+    x = np.load(tmp_path / "data.npz")["x"]
+    exact, rounded = (outputs(each, x).astype(float) for each in (path, tmp_path / "out.onnx"))
+    assert db == pytest.approx(10 * np.log10((exact**2).sum() / ((exact - rounded) ** 2).sum()), abs=0.1)
+    assert report.advice == f"nothing to gain: the outputs are float's to {db:.1f} dB"
+    fast = quantize(path, output=tmp_path / "out.onnx", effort="fast", **options)
+    assert fast.advice == ""
+    assert "advice" not in fast.values
+
+
+def test_a_model_just_quantized_badly_is_explained(
+    spoilt: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coarse tensor is named; where time is up before anything stands out, no more is said than was tried."""
+    float_model, int8 = read_model(spoilt[1]), read_model(spoilt[0])
+    data = {"x": samples(48, 3, 8, 8, seed=4)}
+    begun = Report("quantize", {"output": "out.onnx"})
+    report = with_advice(begun, int8, float_model, data, "balanced")
+    assert report.advice.startswith("float around the output of add takes away ")
+    assert report.advice.endswith("% of the error: fcdeploy quantize ... --keep-float add --keep-float conv3")
+    assert report.values["sqnr_db"] < 20
+    assert list(report.values) == ["output", "advice", "sqnr_db"]
+    (coarse,) = (each for each in sources(int8) if each.name == "r2")
+    even = without(int8, [float_model], coarse)
+    spoil(even, next(each for each in sources(even) if each.name == "c2"), 4)
+    monkeypatch.setattr("fcdeploy.proof.findings.EXACT_ENOUGH_DB", 400.0)
+    monkeypatch.setattr("fcdeploy.proof.findings.STANDS_OUT", 2.0)
+    monkeypatch.setattr("fcdeploy.proof.findings.BRIEF_SECONDS", 0.0)
+    text = with_advice(begun, even, float_model, data, "balanced").advice
+    assert re.fullmatch(
+        r"the outputs are float's to \d+\.\d dB: 1 of \d+ roundings were left out one at a time, and none stands out; "
+        r"validate --layers looks at all", text,
+    )  # fmt: skip
+    assert with_advice(begun, int8, float_model, {}, "balanced") is begun
+    assert with_advice(begun, float_model, float_model, data, "balanced") is begun
 
 
 def test_nodes_of_a_group_are_nodes_of_the_float_model() -> None:

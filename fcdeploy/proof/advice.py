@@ -93,7 +93,7 @@ def _remedy(best: Remedy, metric: Metric | None, ranges: Mapping[Source, Local])
     if seen is not None and seen.clipped and seen.by_clipping >= BY_CLIPPING:
         return (
             f"{100 * seen.clipped:.2f} % of the {what(source)} lies outside its range, and rounding it makes "
-            f"{percent(best.group.cost.share)} of the error: {QUANTIZE} --ranges minmax, calibrated on data like these"
+            f"{percent(best.group.cost.share)} of the error: {QUANTIZE} --ranges minmax, or more data to calibrate on"
         )
     options = " ".join(f"--keep-float {shlex.quote(node)}" for node in best.group.nodes)
     if best.returns > 0 and metric is not None:

@@ -32,7 +32,7 @@ from fcdeploy.samples.source import fixed_batch
 Array = np.ndarray[Any, Any]
 Errors = list[NDArray[np.float64]]
 """Of each floating-point output, (n, elements)."""
-GUESSED_ON = 8  # samples for the first guess, whose tensors are all in memory at once
+GUESSED_ON = 8  # samples for the first guess unless told otherwise: their tensors are all in memory at once
 CENTRED = 0.05  # of the error power is its mean, at most, where biases were corrected: 0.01 to 0.02 measured
 FEWEST = 8  # samples that have a mean worth taking off
 UNKNOWN_DB = -math.inf  # guessed to be the worst: nothing is known of it
@@ -86,19 +86,24 @@ def rank(
     *,
     seconds: float = math.inf,
     only: Sequence[Source] | None = None,
+    guessed_on: int = GUESSED_ON,
     on_step: OnStep | None = None,
 ) -> Ranking:
     """Leave out one source after the other on the same samples, those first that are the least exact on the spot.
 
     `floats` as for `without`; the first is the reference.  `choose` picks a metric as for `compare`; with none, errors of
     the outputs alone are ranked.  With a metric, drops that are no chance come first, by size, then the error power ranks.
-    `only` are some of `sources(int8)`.  Samples and the float outputs are in memory.  When `seconds` have passed no
-    further source is tried, and at least one is.  Raises FcdeployError where a model cannot be run.
+    `only` are some of `sources(int8)`, `guessed_on` samples tell which comes first.  Samples and the float outputs are in
+    memory.  When `seconds` have passed no further source is tried, and at least one is.  Raises FcdeployError where a model
+    cannot be run.
     """
     begin = time.perf_counter()
     batches = list(data)
     found = list(sources(int8) if only is None else only)
-    guesses = {**local_weights(int8, floats, found), **local_tensors(int8, floats, found, _few(int8, batches[0]))}
+    guesses = {
+        **local_weights(int8, floats, found),
+        **local_tensors(int8, floats, found, _few(int8, batches[0], guessed_on)),
+    }
     found.sort(key=lambda source: guesses[source].sqnr_db if source in guesses else UNKNOWN_DB)
     exact = _outputs(Session(floats[0]), batches)
     chosen = (None, None) if choose is None else choose(exact[0], batches[0].labels)
@@ -174,8 +179,8 @@ def gain(answers: Answers, base: Answers) -> Loss | None:
     return loss_of(both)
 
 
-def _few(model: ir.Model, batch: Batch) -> Arrays:
-    count = fixed_batch(input_specs(model)) or GUESSED_ON
+def _few(model: ir.Model, batch: Batch, most: int) -> Arrays:
+    count = fixed_batch(input_specs(model)) or most
     return {name: array[:count] for name, array in batch.inputs.items()}
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from fcdeploy.int8.fidelity import decibels
 from fcdeploy.prepare.work import multiplications_of
+from fcdeploy.proof.advice import EXACT_ENOUGH_DB, STANDS_OUT, advice
 from fcdeploy.proof.blame import Ranking, rank
 from fcdeploy.proof.compare import Choose, LayerSums
 from fcdeploy.proof.groups import Remedy, groups, remedies
@@ -16,12 +18,16 @@ from fcdeploy.proof.local import Local
 from fcdeploy.proof.saturation import Proof, prove
 from fcdeploy.proof.sources import Source, sources
 from fcdeploy.records.progress import OnStep
+from fcdeploy.records.report import Report
 from fcdeploy.samples import Batch
+from fcdeploy.samples.kept import Arrays, chunks
 
 MOST, LEAST = 64, 8  # samples for the ranking: errors are sums over many values
 WORK = 1.5e11  # multiplications for it: some seconds
 SECONDS = 60.0  # after which the ranking stops, on a machine that is slower than that
 GROUPS = 4  # measured on all samples, and timed
+BRIEF_SECONDS = 2.0  # for the look while quantizing
+BRIEF_WORK, BRIEF_GUESS = 2e9, 2  # multiplications of one run on its samples, and samples of the guess
 Read = Callable[[int | None], Iterable[Batch]]
 """Batches of the first so many samples, of all with None."""
 
@@ -76,3 +82,37 @@ def effort_of(int8: ir.Model) -> str | None:
         return None
     effort = made.get("effort") if isinstance(made, dict) else None
     return effort if isinstance(effort, str) else None
+
+
+def with_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays, effort: str) -> Report:
+    """The report of a model that was just quantized, with what to do about the error of its outputs on the samples.
+
+    `graph` is the prepared float model.  Outputs that are near enough are left at that; else sources of error are ranked for
+    BRIEF_SECONDS, and only what was tried is spoken of.
+    """
+    if not samples or not any(node.op_type == "QuantizeLinear" for node in int8.graph):
+        return report
+    work = max(sum(multiplications_of(int8).values()), 1)
+    few = max(LEAST, min(MOST, int(BRIEF_WORK / work)))
+    some = {name: array[:few] for name, array in samples.items()}
+    db = min(decibels(graph, int8, some))
+    text = f"nothing to gain: the outputs are float's to {db:.1f} dB"
+    if db < EXACT_ENOUGH_DB:
+        text = _brief(int8, graph, some, effort, db)
+    return replace(report, advice=text, values={**report.values, "advice": text, "sqnr_db": db})
+
+
+def _brief(int8: ir.Model, graph: ir.Model, samples: Arrays, effort: str, db: float) -> str:
+    batches = [Batch(("a sample",) * len(next(iter(part.values()))), part, {}) for part in chunks(graph, samples)]
+    every = sources(int8)
+    ranking = rank(int8, [graph], batches, seconds=BRIEF_SECONDS, guessed_on=BRIEF_GUESS)
+    if not ranking.costs:
+        return f"the outputs are float's to {db:.1f} dB"
+    best = ranking.costs[0]
+    stands_out = best.share >= STANDS_OUT and best.low >= STANDS_OUT / 2
+    if ranking.left and not stands_out:
+        tried = f"{len(ranking.costs)} of {len(every)} roundings were left out one at a time, and none stands out"
+        return f"the outputs are float's to {db:.1f} dB: {tried}; validate --layers looks at all"
+    rows = remedies(int8, [graph], groups(ranking, every, 1) if stands_out else [], batches, timed=False)
+    return advice(metric=None, loss=None, samples=ranking.samples, sqnr_db=db, ranking=ranking, rows=rows,
+                  ranges=ranking.guesses, effort=effort)  # fmt: skip

@@ -38,6 +38,7 @@ from fcdeploy.int8.writing.sign import sign
 from fcdeploy.prepare import prepare
 from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.proof.exact import with_ties
+from fcdeploy.proof.findings import with_advice
 from fcdeploy.records.plan import EFFORTS, Effort
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
@@ -142,7 +143,10 @@ def quantize(
     outcome = Outcome(decided, spent, kernels, multiplications_of(graph), size_on_disk(own), size, tried)
     warnings = [*too_few(recorded), *left_out(given, decided), *spent.warnings]
     report = report_of(path, out, int8, outcome, begin, warnings)
-    report = report if found is None else with_search(report, found, outcome.macs)
+    if found is not None:
+        report = with_search(report, found, outcome.macs)
+    elif given.effort != "fast":
+        report = with_advice(report, int8, given.graph, given.samples, given.effort)
     ties = row.name == "portable" and "int8" in decided.kinds.values()
     return with_ties(report, out, given.samples) if ties else report
 
