@@ -45,7 +45,7 @@ class Group:
 class Score:
     """What was measured: the metric's drop, the error of the outputs relative to their power, and the time it takes.
 
-    `unsure` is the standard error of the drop.
+    `unsure` is how much of the drop chance alone explains.
     """
 
     drop: float
@@ -101,7 +101,7 @@ def holds(score: Score, bound: float) -> bool:
 def climb(groups: Sequence[Group], judge: Judge) -> list[Step]:
     """The steps of the way up, the first being int8 as it is; the last holds the bound unless `stop` or the end came.
 
-    Where the drop is above the bound by less than its standard error, groups go on only as long as one of them is to blame
+    Where the drop is above the bound by no more than chance explains, groups go on only as long as one of them is to blame
     for most of the error; else only what costs no time is still tried.  To leave layers in float for a sample or two
     would fit them to these samples.
     """

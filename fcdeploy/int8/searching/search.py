@@ -31,6 +31,7 @@ from fcdeploy.samples import open_source
 from fcdeploy.samples.kept import Arrays
 
 FEW = 64  # samples on which roundings are ranked: sums over many values
+ONE_SIDED = 1.645  # standard errors: beyond them a drop is above the bound with 95 % certainty
 TIMED = 8  # steps of the way that are run against the float model, besides the first and the last
 
 
@@ -115,7 +116,7 @@ class Run:
 
     def score(self, forms: Forms) -> Score:
         found = self.result(forms)
-        return Score(found.loss.drop, found.error, self.cost(forms), standard_error(found.loss))
+        return Score(found.loss.drop, found.error, self.cost(forms), ONE_SIDED * standard_error(found.loss))
 
     def cost(self, forms: Forms) -> float:
         """What the time would be by the costs, which are an input: the same costs give the same search.
