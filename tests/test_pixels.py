@@ -23,6 +23,7 @@ from fcdeploy.runtime.session import Session
 from fcdeploy.stations.calibrate import calibrate
 from fcdeploy.stations.quantize import quantize
 from fcdeploy.stations.validate import validate
+from fcdeploy.tables.types import TYPES
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, what most vision networks are trained with
 
@@ -154,6 +155,14 @@ def test_a_network_on_pictures_reads_their_bytes(target: str) -> None:
     assert line({"x": noisy}, target=target).sqnr() < made.sqnr()
     if target != "arm64":  # whose kernels are not this machine's
         assert made.kernel_sqnr() > 38
+
+
+@pytest.mark.parametrize("weights", ["int8", "int16"])
+def test_16_bits_need_no_bytes(weights: str) -> None:
+    types = TYPES[weights, "int16" if weights == "int8" else "int8"]
+    made = line({"x": normalised(pictures(4, 12))}, types=types)
+    assert not made.plan.tensors["x"].pixels
+    assert made.sqnr() > 30
 
 
 def test_grey_pictures_are_read_as_bytes_where_zero_lies_between_two() -> None:

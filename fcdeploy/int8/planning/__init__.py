@@ -54,8 +54,8 @@ def plan_graph(
     tensors = activation_scales(model.graph, decisions, wants, calibration, dtype, method)
     if not on_16_bits:
         decisions, tensors = clips_on_bytes(model.graph, decisions, tensors)
-        tensors = read_pictures(model.graph, decisions, tensors, calibration.kept)
     decisions = with_kinds(model.graph, decisions, otherwise, types)
+    tensors = read_pictures(model.graph, decisions, tensors, calibration.kept)
     plan = Plan(target.name, tuple(decisions.values()), tensors, "", types.weights, types.activations)
     plan = weight_scales(model, plan, calibration, target.pair_limit, one_scale, wide)
     return scales_of_types(model, plan, calibration, target.pair_limit)
