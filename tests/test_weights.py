@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from networks import Net, quantize_net
 
 from fcdeploy.arithmetic.weights.layout import from_rows, importance_rows, to_rows
 from fcdeploy.arithmetic.weights.pairs import excess, repair
@@ -70,6 +71,23 @@ def test_importance_lies_beside_its_weight(groups, kernel) -> None:
     found = importance_rows(mean_square, shape, groups)
     assert found.shape == ((shape[1] * np.prod(kernel),) if groups == 1 else (12, shape[1] * np.prod(kernel)))
     assert np.broadcast_to(found, (12, found.shape[-1])).tolist() == to_rows(weight, 0).tolist()
+
+
+@pytest.mark.parametrize("bias", [0.05, 0.07, -0.07, 50.0])
+def test_a_huge_bias_beside_tiny_weights_leaves_room_for_the_products(bias: float) -> None:
+    """In 64 bits no sum of bias and products can leave 32, and what the kernel computes is near the float model."""
+    net = Net(0)
+    x, inputs = net.input("x", 64), 64
+    weight, b = net.constant(net.random.uniform(0.5e-6, 1e-6, (inputs, 3))), net.constant([bias, bias / 2, 0.0])
+    net.output(net.op("Gemm", x, weight, b, name="dense"))
+    data = {"x": np.random.default_rng(1).uniform(size=(32, inputs)).astype(np.float32)}
+    data["x"][0] = 1.0  # every product at its largest
+    made = quantize_net(net, data)
+    layer = made.layers["dense"]
+    products = 255 * np.abs(layer.weight.numpy().astype(np.int64)).sum(axis=0)
+    assert (products + np.abs(layer.bias.astype(np.int64)) < 2**31).all()  # type: ignore[union-attr]
+    (expected,), (got,) = made.outputs(float_model=True), made.outputs()
+    np.testing.assert_allclose(got[:, :2], expected[:, :2], rtol=2e-3)
 
 
 def test_importance_of_a_dense_layer_is_one_number_an_input() -> None:

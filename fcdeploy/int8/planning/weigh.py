@@ -22,6 +22,8 @@ from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.tables.operators import operator
 from fcdeploy.tables.types import TYPES
 
+MOST_BIAS = 2.0**30  # of its scale: as much is left to the sum of products, which 33,000 inputs could fill
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -56,7 +58,7 @@ def weight_scales(
         axis = output_axis(node)
         bias = bias_array(node)
         input_scale = tensors[node.inputs[0].name or ""].scale[0]  # type: ignore[union-attr]
-        least = None if bias is None else np.abs(bias) / (input_scale * (LIMITS["int32"][1] - 1.0))
+        least = None if bias is None else np.abs(bias) / (input_scale * MOST_BIAS)
         limit = None if is_depthwise(node) else pair_limit
         grid = tensors[node.inputs[0].name or ""].pixels  # type: ignore[union-attr]
         importance, one = importance_of(node, calibration, grid), node.name in one_scale

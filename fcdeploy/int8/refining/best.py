@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
-import numpy as np
-
 from fcdeploy.int8.fidelity import decibels
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.refining.absorb import shifts_of
@@ -26,7 +24,7 @@ def best(given: Given, *, choose_ranges: bool, on_step: OnStep | None = None) ->
     Tried are the model as it is and smoothed, each with the ranges that were asked for, or, with `choose_ranges`, with
     every method of METHODS; then the best of these with what its biases can absorb.  A model that was changed is
     calibrated again, on DATA if there is any, else on the samples.  Weights are rounded again and biases corrected in
-    each; with several outputs the mean of their dB counts.  Without samples, and for types of other kernels, nothing is
+    each; of several outputs the worst counts.  Without samples, and for types of other kernels, nothing is
     tried.
     """
     if not given.samples or given.types.other != "int8":
@@ -49,7 +47,7 @@ def _decibels(given: Given, start: Given) -> float:
     plan = with_tools(start, start.plan({}))
     int8 = start.build(plan, correctable=True)
     correct_layers(start.graph, int8, plan, start.samples, target=start.row)
-    return float(np.mean(decibels(given.graph, int8, start.samples)))
+    return min(decibels(given.graph, int8, start.samples))
 
 
 def _candidates(given: Given, choose_ranges: bool) -> Iterator[tuple[str, Given]]:
