@@ -33,6 +33,7 @@ from fcdeploy.samples import Batch
 
 FEW = 192  # samples for the looks at kernels and layers, which are sums over many values
 LAYER_BATCH, LAYER_BYTES = 8, 1 << 20  # every activation of a batch is in memory at once there
+NOT_KNOWN = "the model does not say which samples it was calibrated on: whether these are among them is not known"
 NO_METRIC = "the data have no labels, and no output makes decisions"
 
 
@@ -103,7 +104,9 @@ def validate(
     values = {**made.values, "calibration_samples": seen_before, "hashes": hashes}
     notes = [] if is_quantized(int8_model) else [f"{int8.name!r} is not quantized: float is compared with float"]
     notes += [seen.warning] if seen.warning else []
-    return replace(made, values=values, warnings=(*untrusted, *notes, *made.warnings))
+    unknown = [NOT_KNOWN] if is_quantized(int8_model) and seen.known is None else []
+    lines = (*made.lines[:-1], *unknown, *made.lines[-1:])
+    return replace(made, values=values, lines=lines, warnings=(*untrusted, *notes, *made.warnings))
 
 
 def _floats(against: Path) -> list[ir.Model]:
