@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.given import NO_SAMPLES, Given
 from fcdeploy.int8.planning.scales import final_value
 from fcdeploy.int8.planning.weigh import int8_layers
@@ -15,7 +16,10 @@ from fcdeploy.int8.refining.correct import correct_layers
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.samples.kept import KEPT_LEAST, Arrays, keep_smallest
+from fcdeploy.samples.source import fixed_batch
 
+# Biases corrected on 256 samples come within 0.1 dB of those on 128, in twice the time (resnet, cnn, keywords, anomalies)
+CORRECTED = 128
 ROOM = 64 << 20  # bytes of float results of layers that are run one after the other
 
 
@@ -40,8 +44,15 @@ def refined(given: Given, plan: Plan, on_step: OnStep | None) -> ir.Model:
     if "blocks" in plan.kinds.values():
         many = given.samples if given.source is None else keep_smallest(given.source, most=MANY, room=MANY_BYTES)
         compensate_blocks(given.graph, int8, plan, many, on_step=on_step)
-    correct_layers(given.graph, int8, plan, given.samples, target=given.row, on_step=on_step)
+    some = given.samples if plan.compensated else enough(given)
+    correct_layers(given.graph, int8, plan, some, target=given.row, on_step=on_step)
     return int8
+
+
+def enough(given: Given) -> Arrays:
+    """The samples that biases are corrected on: CORRECTED, or one batch of a model that takes more at once."""
+    most = max(CORRECTED, fixed_batch(input_specs(given.graph)) or 0)
+    return {name: array[:most] for name, array in given.samples.items()}
 
 
 def samples_alone(given: Given, plan: Plan) -> Arrays:
