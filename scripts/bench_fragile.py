@@ -70,7 +70,7 @@ def fragile(names: tuple[str, ...], seed: int, output: Path | None) -> None:
             found.append(one(name, Path(folder), maker, families, seed + 100 * number))
     command = " ".join(["scripts/bench fragile", *names, f"--seed {seed}"])
     count = sum(each.right for each in found)
-    verdict = f"{count} of {len(found)} places found, and nothing else left out of int8."
+    verdict = f"{count} of {len(found)}: the place found, nothing else left out of int8, the bound held."
     text = "\n".join(
         ["## Fragile places", "", made_by(command), MEANING, table(COLUMNS, [f.row for f in found], 3), "", verdict]
     )
