@@ -248,6 +248,8 @@ def test_a_model_just_quantized_badly_is_explained(
     monkeypatch.setattr("fcdeploy.proof.findings.STANDS_OUT", 2.0)
     monkeypatch.setattr("fcdeploy.proof.findings.BRIEF_SECONDS", 0.0)
     text = with_advice(begun, even, float_model, data, "balanced").advice
+    assert re.fullmatch(r"the outputs are float's to 3\d\.\d dB: validate --layers tells .*", text)
+    text = with_advice(begun, even, float_model, data, "best").advice
     assert re.fullmatch(
         r"the outputs are float's to \d+\.\d dB: 1 of \d+ roundings were left out one at a time, and none stands out; "
         r"validate --layers looks at all", text,

@@ -83,7 +83,8 @@ def test_mse_of_lopsided_tensors(seed, left, right, shape) -> None:
 def test_mse_with_an_end_within_half_a_step_of_zero() -> None:
     """A far positive end makes steps that reach past the other end: what lies there must not be counted twice."""
     h = histogram(np.random.default_rng(0).normal(size=100_000).astype(np.float32))
-    far = mse(Histogram(h.codes, h.counts, h.low, 1000 * h.high))  # the far element was between the counted positions
+    # the far element was between the counted positions, and many others outweigh it
+    far = mse(Histogram(h.codes, h.counts * 100_000, h.low, 1000 * h.high))
     assert far.high < 0.06 * 1000 * h.high
     assert far.low < 0.5 * h.low
 
@@ -96,6 +97,15 @@ def test_mse_clips_an_outlier_when_the_others_outweigh_it() -> None:
     assert kept.high == h.high  # one of 3,001 elements, and clipping costs dear
     many = Histogram(h.codes, np.where(h.codes == outlier, 1, h.counts * 100_000), h.low, h.high)
     assert mse(many).high < 0.3 * h.high
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_end_that_was_not_counted_is_one_more_element(sign) -> None:
+    x = np.abs(np.random.default_rng(1).normal(size=3000)).astype(np.float32) * sign
+    h, far = histogram(x), np.float32(4 * x[np.abs(x).argmax()])
+    low, high = (min(h.low, float(far)), max(h.high, float(far)))
+    assert mse(Histogram(h.codes, h.counts, low, high)) == mse(histogram(np.append(x, far)))
+    assert mse(Histogram(h.codes, h.counts, h.low, h.high)) == mse(h)
 
 
 @distributions

@@ -19,13 +19,15 @@ from fcdeploy.records.calibration import Histogram, Moments
 BINS = 1 << 16
 UPPER = 1 if np.little_endian else 0  # which half of a float32 holds sign, exponent and 7 bits of mantissa
 # Of a large sample a part is counted: POSITIONS elements at least, and CHANNEL_POSITIONS of every channel.  A bin's
-# share p is then known to sqrt(p (1 - p) / (1024 samples)) or better: at 100 samples 0.16 points for a bin that holds
-# half of all, 0.01 points for one that holds a thousandth.  A channel's mean is known to a quarter of its spread for
+# share p is then known to sqrt(p (1 - p) / (768 samples)) or better: at 100 samples 0.18 points for a bin that holds
+# half of all, 0.011 points for one that holds a thousandth.  A channel's mean is known to a quarter of its spread for
 # one sample, to a fortieth for 100.
-POSITIONS, CHANNEL_POSITIONS = 1024, 16
+POSITIONS, CHANNEL_POSITIONS = 768, 16
 STEP = 16  # at most one element in so many is left
-IMAGE_STEPS = ((8, 48), (4, 16), (2, 16))  # along both sides of an image, and the positions it has to leave: with fewer
-# than 7 by 7 behind a step of 8 too many of them would lie on the border, which convolutions pad
+# along both sides of an image, and the positions it has to leave: with fewer than 7 by 7 behind a large step too many of
+# them would lie on the border, which convolutions pad.  Odd for all but the smallest, because much in a picture repeats
+# by powers of two: blocks of a compressed one, pixels of an enlarged one, what a ConvTranspose writes
+IMAGE_STEPS = ((7, 48), (5, 48), (3, 16), (2, 16))
 WAITING = 1 << 16  # elements of a tensor that wait to be counted together
 WAITING_SUMS = 1 << 14  # moments of a tensor that wait to be added up together
 PIECE = 1 << 18  # elements counted at once: eight times their bytes are needed

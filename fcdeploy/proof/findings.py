@@ -26,7 +26,8 @@ MOST, LEAST = 64, 8  # samples for the ranking: errors are sums over many values
 WORK = 1.5e11  # multiplications for it: some seconds
 SECONDS = 60.0  # after which the ranking stops, on a machine that is slower than that
 GROUPS = 4  # measured on all samples, and timed
-BRIEF_SECONDS = 2.0  # for the look while quantizing
+POOR_DB = 30.0  # of the outputs: below it a look while quantizing is worth its time, whatever the effort
+BRIEF_SECONDS = 2.0  # for that look
 BRIEF_WORK, BRIEF_GUESS = 2e9, 2  # multiplications of one run on its samples, and samples of the guess
 Read = Callable[[int | None], Iterable[Batch]]
 """Batches of the first so many samples, of all with None."""
@@ -87,8 +88,8 @@ def effort_of(int8: ir.Model) -> str | None:
 def with_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays, effort: str) -> Report:
     """The report of a model that was just quantized, with what to do about the error of its outputs on the samples.
 
-    `graph` is the prepared float model.  Outputs that are near enough are left at that; else sources of error are ranked for
-    BRIEF_SECONDS, and only what was tried is spoken of.
+    `graph` is the prepared float model.  Outputs that are near enough are left at that; where they are poor, or with effort
+    `best`, sources of error are ranked for BRIEF_SECONDS, and only what was tried is spoken of.
     """
     if not samples or not any(node.op_type == "QuantizeLinear" for node in int8.graph):
         return report
@@ -97,8 +98,10 @@ def with_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays
     some = {name: array[:few] for name, array in samples.items()}
     db = min(decibels(graph, int8, some))
     text = f"nothing to gain: the outputs are float's to {db:.1f} dB"
-    if db < EXACT_ENOUGH_DB:
+    if db < POOR_DB or (db < EXACT_ENOUGH_DB and effort == "best"):
         text = _brief(int8, graph, some, effort, db)
+    elif db < EXACT_ENOUGH_DB:
+        text = f"the outputs are float's to {db:.1f} dB: validate --layers tells what it costs, and which layers"
     return replace(report, advice=text, values={**report.values, "advice": text, "sqnr_db": db})
 
 

@@ -25,10 +25,17 @@ def mse(h: Histogram, levels: int = 256) -> Range:
     For a step s: an element inside the range and beyond s / 2 of zero errs by s^2 / 12 on average, one within s / 2 of
     zero becomes zero and errs by itself, and one outside errs by its distance to the end.  All three are sums over
     the histogram's bins that running totals give, so the whole grid of candidates costs a few searches.
+
+    An end that lies beyond all that was counted, since large samples are counted in part, is one more element: without it
+    a detector's rarest and strongest answers would be clipped for nothing.
     """
     lower, upper, counts = bin_edges(h)
     if not len(counts):
         return Range(0.0, 0.0)
+    uncounted = [end for end in (h.low, h.high) if not ((lower <= end) & (end <= upper)).any()]
+    lower, upper = (np.concatenate([edges, uncounted]) for edges in (lower, upper))
+    order = np.argsort(lower, kind="stable")
+    lower, upper, counts = lower[order], upper[order], np.concatenate([counts, np.ones(len(uncounted))])[order]
     middle = (lower + upper) / 2
     square = middle**2 + (upper - lower) ** 2 / 12  # E[x^2] of elements spread evenly over the bin
     totals = np.stack([np.cumsum(counts * power) for power in (np.ones_like(middle), middle, square)])
