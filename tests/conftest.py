@@ -25,7 +25,7 @@ def _hasty_and_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         patch.setenv("FCDEPLOY_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr("fcdeploy.int8.timing.trial.SECONDS", 0.02)
         patch.setattr("fcdeploy.int8.timing.trial.CONFIRMED_SECONDS", 0.04)
-        patch.setattr("fcdeploy.proof.groups.TURNS", 0.01)
+        patch.setattr("fcdeploy.blame.groups.TURNS", 0.01)
         yield
 
 

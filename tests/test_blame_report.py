@@ -14,17 +14,17 @@ from small_models import outputs, quantized, residual, samples
 from test_sources import spoil
 
 from fcdeploy.arithmetic.metrics import Fidelity
+from fcdeploy.blame.advice import advice
+from fcdeploy.blame.findings import effort_of, with_advice
+from fcdeploy.blame.groups import Group, Remedy, groups
+from fcdeploy.blame.rank import Cost, Ranking
+from fcdeploy.blame.report import blame_tables, short
+from fcdeploy.blame.sources import Source, sources
+from fcdeploy.blame.without import without
 from fcdeploy.graph.model import read_model
-from fcdeploy.proof.advice import advice
-from fcdeploy.proof.blame import Cost, Ranking
-from fcdeploy.proof.blame_report import blame_tables, short
-from fcdeploy.proof.findings import effort_of, with_advice
-from fcdeploy.proof.groups import Group, Remedy, groups
 from fcdeploy.proof.local import Local
 from fcdeploy.proof.loss import Loss
 from fcdeploy.proof.scores import SHARE, Metric, mean
-from fcdeploy.proof.sources import Source, sources
-from fcdeploy.proof.without import without
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.turns import Ratio
 from fcdeploy.stations.quantize import quantize
@@ -244,9 +244,9 @@ def test_a_model_just_quantized_badly_is_explained(
     (coarse,) = (each for each in sources(int8) if each.name == "r2")
     even = without(int8, [float_model], coarse)
     spoil(even, next(each for each in sources(even) if each.name == "c2"), 4)
-    monkeypatch.setattr("fcdeploy.proof.findings.EXACT_ENOUGH_DB", 400.0)
-    monkeypatch.setattr("fcdeploy.proof.findings.STANDS_OUT", 2.0)
-    monkeypatch.setattr("fcdeploy.proof.findings.BRIEF_SECONDS", 0.0)
+    monkeypatch.setattr("fcdeploy.blame.findings.EXACT_ENOUGH_DB", 400.0)
+    monkeypatch.setattr("fcdeploy.blame.findings.STANDS_OUT", 2.0)
+    monkeypatch.setattr("fcdeploy.blame.findings.BRIEF_SECONDS", 0.0)
     text = with_advice(begun, even, float_model, data, "balanced").advice
     assert re.fullmatch(r"the outputs are float's to 3\d\.\d dB: validate --layers tells .*", text)
     text = with_advice(begun, even, float_model, data, "best").advice

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcdeploy.int8.searching.climb import (
+from fcdeploy.search.climb import (
     HEIGHT,
     RUNGS,
     Forms,

@@ -20,10 +20,13 @@ FLOORS = {
     "graph": 3,
     "runtime": 4,
     "bundles": 5, "prepare": 5, "samples": 5,
-    "int8": 6, "proof": 6, "pytorch": 6, "transform": 6,
-    "stations": 7,
-    "serve": 8,
-    "cli": 9, "console": 9,
+    "proof": 6, "pytorch": 6, "transform": 6,
+    "int8": 7,
+    "blame": 8,
+    "search": 9,
+    "stations": 10,
+    "serve": 11,
+    "cli": 12, "console": 12,
 }  # fmt: skip
 FACE = {"click", "rich"}
 NEEDS_TORCH = {"fcdeploy.pytorch.export", "fcdeploy.pytorch.module"}  # cannot be imported without it

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import Net, random_data
 
+from fcdeploy.blame.sources import sources
 from fcdeploy.cli import main
 from fcdeploy.graph.model import read_model
-from fcdeploy.int8.searching.evaluate import SKETCH, sketch
-from fcdeploy.proof.sources import sources
 from fcdeploy.runtime.session import Session
+from fcdeploy.search.evaluate import SKETCH, sketch
 from fcdeploy.stations.export import export
 from fcdeploy.stations.quantize import quantize
 from fcdeploy.stations.validate import validate

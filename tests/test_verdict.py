@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcdeploy.arithmetic import intervals
-from fcdeploy.int8.searching.verdict import samples_needed, standard_error, verdict
 from fcdeploy.proof.loss import Loss
+from fcdeploy.search.verdict import samples_needed, standard_error, verdict
 
 
 def answers(lost: int, won: int, n: int) -> Loss:

@@ -5,5 +5,4 @@ planning     graph and calibration to a plan: what every node becomes, with whic
 writing      graph and plan to the int8 model
 timing       which nodes stay in float because integers would be slower, measured on this CPU
 refining     biases and weights corrected on samples, layer by layer
-searching    what else stays in float so that the metric's drop is held, found by measuring
 """

@@ -29,6 +29,11 @@ class Loss:
     p_value: float | None
 
 
+def amount(drop: float, unit: str) -> str:
+    """'1.20 points', '0.0031 (unit of the labels)'."""
+    return f"{drop:.2f} points" if unit == scores.SHARE else f"{drop:.4g} ({unit})"
+
+
 def loss_of(answers: Answers) -> Loss | None:
     """The metric's figures summed up; None without a metric. Raises FcdeployError where no position counts."""
     metric = answers.metric

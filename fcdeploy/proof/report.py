@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from fcdeploy.proof import scores
-from fcdeploy.proof.advice import amount
 from fcdeploy.proof.compare import Answers, LayerSums
-from fcdeploy.proof.loss import Loss
+from fcdeploy.proof.loss import Loss, amount
 from fcdeploy.proof.scores import Metric
 from fcdeploy.records.report import Table
 from fcdeploy.samples.checks import listed

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.ranges import METHODS
+from fcdeploy.blame.findings import with_advice
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import (
     check_output,
@@ -30,15 +31,11 @@ from fcdeploy.int8.planning.types import types_named
 from fcdeploy.int8.recording.statistics import statistics, too_few
 from fcdeploy.int8.refining.best import best
 from fcdeploy.int8.refining.refine import left_out, refined, with_tools
-from fcdeploy.int8.searching.search import search
-from fcdeploy.int8.searching.told import with_search
-from fcdeploy.int8.searching.wish import wish_of
 from fcdeploy.int8.timing.costs import Spent, costs_asked, fastest_plan
 from fcdeploy.int8.writing.sign import sign
 from fcdeploy.prepare import prepare
 from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.proof.exact import with_ties
-from fcdeploy.proof.findings import with_advice
 from fcdeploy.records.plan import EFFORTS, Effort
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
@@ -46,6 +43,9 @@ from fcdeploy.runtime.cpu import target_named
 from fcdeploy.runtime.kernels import Kernel, kernels_of
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import open_source
+from fcdeploy.search.search import search
+from fcdeploy.search.told import with_search
+from fcdeploy.search.wish import wish_of
 
 METHOD = "mse"  # unless asked for another
 EFFORT: Effort = "balanced"

@@ -9,16 +9,16 @@ from typing import Any
 
 import onnx_ir as ir
 
+from fcdeploy.blame.advice import advice
+from fcdeploy.blame.findings import Findings, effort_of, findings
+from fcdeploy.blame.report import blame_lines, blame_tables, group_values
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import files_of, input_specs, is_quantized, model_hash, output_specs, read_model
 from fcdeploy.prepare import prepare
 from fcdeploy.proof import layers as tensors
 from fcdeploy.proof import report
-from fcdeploy.proof.advice import advice
-from fcdeploy.proof.blame_report import blame_lines, blame_tables, group_values
 from fcdeploy.proof.compare import Answers, Arrays, LayerSums, by_layer, kernels
 from fcdeploy.proof.data import Data, open_data
-from fcdeploy.proof.findings import Findings, effort_of, findings
 from fcdeploy.proof.loss import Loss, agreement, confusion, loss_of, regression
 from fcdeploy.proof.pair import check_same_ends, is_probability
 from fcdeploy.proof.same_data import same_data as watched

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+from fcdeploy.blame.groups import Remedy
+from fcdeploy.blame.rank import Ranking
+from fcdeploy.blame.sources import Source
 from fcdeploy.proof import scores
-from fcdeploy.proof.blame import Ranking
-from fcdeploy.proof.groups import Remedy
 from fcdeploy.proof.local import Local
-from fcdeploy.proof.loss import Loss
+from fcdeploy.proof.loss import Loss, amount
 from fcdeploy.proof.scores import Metric
-from fcdeploy.proof.sources import Source
 
 STANDS_OUT = 0.25  # of the output's error: less than a quarter of it, gone, is 1.2 dB
 BY_CLIPPING = 0.5  # of a tensor's own error: wider ranges would round coarser, so less is no reason for them
@@ -65,11 +65,6 @@ def what(source: Source) -> str:
 
 def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def amount(drop: float, unit: str) -> str:
-    """'1.20 points', '0.0031 (unit of the labels)'."""
-    return f"{drop:.2f} points" if unit == scores.SHARE else f"{drop:.4g} ({unit})"
 
 
 def _within_noise(metric: Metric | None, loss: Loss | None, samples: int) -> str:

@@ -2,7 +2,7 @@
 
 Keeping one layer in float does not undo the rounding of what it reads: the integer kernel before it writes bytes.  So
 the sources of error are roundings, not nodes, and `group` says which nodes must leave int8 to undo one: for weights the
-layer, for a tensor the node that writes it and all that compute with it.  `without.py` undoes one, `blame.py` says what
+layer, for a tensor the node that writes it and all that compute with it.  `without.py` undoes one, `rank.py` says what
 each costs.
 """
 
@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 
+from fcdeploy.blame.stored import integers_of, plain_name
 from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.proof.byte_bounds import constant
 from fcdeploy.proof.layers import maker
-from fcdeploy.proof.stored import integers_of, plain_name
 from fcdeploy.tables.operators import operator
 
 WIDE = ("int32", "int64")  # biases: a step is a product of two scales, far below any other

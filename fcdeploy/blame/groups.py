@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from fcdeploy.blame.rank import Cost, Errors, Ranking, errors_of, gain, share_of
+from fcdeploy.blame.sources import Source
+from fcdeploy.blame.without import without
 from fcdeploy.graph.model import input_specs
-from fcdeploy.proof.blame import Cost, Errors, Ranking, errors_of, gain, share_of
 from fcdeploy.proof.compare import Answers, Arrays, Choose, add, run
 from fcdeploy.proof.loss import Loss
-from fcdeploy.proof.sources import Source
-from fcdeploy.proof.without import without
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.turns import Ratio, measure, ratio_of
@@ -89,7 +89,7 @@ def remedies(
 ) -> list[Remedy]:
     """Every group measured on the samples, the one that brings back most first; one batch is in memory, and errors of the first.
 
-    `floats`, `choose` and the order as for `blame.rank`.
+    `floats`, `choose` and the order as for `rank`.
     """
     if not wanted:
         return []

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fcdeploy.int8.searching.search import Found, Stop
-from fcdeploy.int8.searching.verdict import samples_needed, verdict
 from fcdeploy.int8.timing.choices import SLOWER
 from fcdeploy.int8.timing.costs import time_lines
 from fcdeploy.proof import scores
 from fcdeploy.records.report import Report, Table
+from fcdeploy.search.search import Found, Stop
+from fcdeploy.search.verdict import samples_needed, verdict
 
 BECOMES = {
     "int8": "int8 again",

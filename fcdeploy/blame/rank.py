@@ -17,13 +17,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.intervals import Z
+from fcdeploy.blame.local import local_tensors, local_weights
+from fcdeploy.blame.sources import Source, sources
+from fcdeploy.blame.without import without
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import input_specs
 from fcdeploy.proof.compare import Answers, Arrays, Choose, add, run
-from fcdeploy.proof.local import Local, local_tensors, local_weights
+from fcdeploy.proof.local import Local
 from fcdeploy.proof.loss import Loss, loss_of
-from fcdeploy.proof.sources import Source, sources
-from fcdeploy.proof.without import without
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Batch

@@ -8,27 +8,27 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from fcdeploy.blame.sources import sources
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.refining.refine import refined
-from fcdeploy.int8.searching import climb
-from fcdeploy.int8.searching.climb import Forms, Group, Judge, Score, Step
-from fcdeploy.int8.searching.evaluate import Exam, Result, calibrated_on, error, examined, result
-from fcdeploy.int8.searching.groups import groups_of, plan_of, reasons, undone
-from fcdeploy.int8.searching.verdict import standard_error
-from fcdeploy.int8.searching.wish import Wish
 from fcdeploy.int8.timing.choices import chosen
 from fcdeploy.int8.timing.costs import Spent
 from fcdeploy.int8.timing.split import cost_of
 from fcdeploy.int8.timing.trial import confirm, runnable
 from fcdeploy.prepare.work import multiplications_of
-from fcdeploy.proof.sources import sources
 from fcdeploy.records.costs import Choice, Costs, Trial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.samples import open_source
 from fcdeploy.samples.kept import Arrays
+from fcdeploy.search import climb
+from fcdeploy.search.climb import Forms, Group, Judge, Score, Step
+from fcdeploy.search.evaluate import Exam, Result, calibrated_on, error, examined, result
+from fcdeploy.search.groups import groups_of, plan_of, reasons, undone
+from fcdeploy.search.verdict import standard_error
+from fcdeploy.search.wish import Wish
 
 FEW = 64  # samples on which roundings are ranked: sums over many values
 ONE_SIDED = 1.645  # standard errors: beyond them a drop is above the bound with 95 % certainty

@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fcdeploy.blame.advice import percent, what
+from fcdeploy.blame.groups import Remedy
+from fcdeploy.blame.rank import Ranking
+from fcdeploy.blame.sources import Source
 from fcdeploy.proof import scores
-from fcdeploy.proof.advice import percent, what
-from fcdeploy.proof.blame import Ranking
-from fcdeploy.proof.groups import Remedy
 from fcdeploy.proof.local import Local
 from fcdeploy.proof.saturation import Proof
 from fcdeploy.proof.scores import Metric
-from fcdeploy.proof.sources import Source
 from fcdeploy.records.report import Table
 
 SHOWN = 6

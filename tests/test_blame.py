@@ -14,16 +14,16 @@ from networks import Line, Net, quantize_net, random_data
 from small_models import quantized, residual, samples
 
 from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.blame.local import local_tensors, local_weights
+from fcdeploy.blame.rank import rank
+from fcdeploy.blame.sources import Source, sources
+from fcdeploy.blame.without import without
 from fcdeploy.graph.model import read_model
 from fcdeploy.int8.refining.smooth import rescale, smoothing_factors
 from fcdeploy.prepare import prepare
 from fcdeploy.proof import scores
-from fcdeploy.proof.blame import rank
 from fcdeploy.proof.compare import Arrays
-from fcdeploy.proof.local import local_tensors, local_weights
 from fcdeploy.proof.scores import Decision, Metric
-from fcdeploy.proof.sources import Source, sources
-from fcdeploy.proof.without import without
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Batch
 from fcdeploy.tables.types import TYPES

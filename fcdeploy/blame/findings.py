@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from fcdeploy.blame.advice import EXACT_ENOUGH_DB, STANDS_OUT, advice
+from fcdeploy.blame.groups import Remedy, groups, remedies
+from fcdeploy.blame.rank import Ranking, rank
+from fcdeploy.blame.sources import Source, sources
 from fcdeploy.int8.fidelity import decibels
 from fcdeploy.prepare.work import multiplications_of
-from fcdeploy.proof.advice import EXACT_ENOUGH_DB, STANDS_OUT, advice
-from fcdeploy.proof.blame import Ranking, rank
 from fcdeploy.proof.compare import Choose, LayerSums
-from fcdeploy.proof.groups import Remedy, groups, remedies
 from fcdeploy.proof.local import Local
 from fcdeploy.proof.saturation import Proof, prove
-from fcdeploy.proof.sources import Source, sources
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.samples import Batch
@@ -62,7 +62,7 @@ def findings(
 ) -> Findings:
     """Rank all sources by the output's error on a few samples, then measure the dearest groups on all.
 
-    The few are as many as WORK allows, so the same on every machine.  `floats` and `choose` as for `blame.rank`; `found`
+    The few are as many as WORK allows, so the same on every machine.  `floats` and `choose` as for `rank`; `found`
     has what rounding does to tensors, where that was looked at.
     """
     every = sources(int8)

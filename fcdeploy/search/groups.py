@@ -8,16 +8,16 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from fcdeploy.blame.sources import Source, sources
+from fcdeploy.blame.without import without
 from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.nodes import stored_weights, weight_of
 from fcdeploy.int8.refining.refine import with_tools
-from fcdeploy.int8.searching.climb import Forms, Group
 from fcdeploy.int8.timing.split import reason
-from fcdeploy.proof.sources import Source, sources
-from fcdeploy.proof.without import without
 from fcdeploy.records.costs import Choice, Costs
 from fcdeploy.records.plan import Plan, Rounding
+from fcdeploy.search.climb import Forms, Group
 
 BETTER: Rounding = "compensated"
 WHY = "to hold --max-drop"

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.blame.sources import PACKED, Source, rounded_inputs
+from fcdeploy.blame.stored import Original, held, integers_of, original
 from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.nodes import data_inputs
 from fcdeploy.int8.refining.smooth import SMOOTHED
 from fcdeploy.int8.writing.hold import hold, would_be_rounded
 from fcdeploy.proof import layers
 from fcdeploy.proof.byte_bounds import constant
-from fcdeploy.proof.sources import PACKED, Source, rounded_inputs
-from fcdeploy.proof.stored import Original, held, integers_of, original
 from fcdeploy.tables.operators import operator
 
 Array = np.ndarray[Any, Any]
