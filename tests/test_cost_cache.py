@@ -16,7 +16,7 @@ from fcdeploy.cli import main
 from fcdeploy.int8.timing import cost_cache
 from fcdeploy.records.costs import Choice, Costs, Rates, Trial, from_text, to_text
 
-DATA = random_data(0, 8, x=(32,))
+DATA = random_data(0, 16, x=(32,))
 Quantize = Callable[..., dict[str, Any]]
 
 
