@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from networks import Arrays, Line, Net, quantize_net
 
 from fcdeploy.arithmetic.pixels import importance_of_bytes, means_of_bytes, on_bytes, pixels
+from fcdeploy.int8.planning import plan_graph
 from fcdeploy.int8.planning.check import check_plan
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Plan
@@ -23,6 +24,7 @@ from fcdeploy.runtime.session import Session
 from fcdeploy.stations.calibrate import calibrate
 from fcdeploy.stations.quantize import quantize
 from fcdeploy.stations.validate import validate
+from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import TYPES
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, what most vision networks are trained with
@@ -155,6 +157,17 @@ def test_a_network_on_pictures_reads_their_bytes(target: str) -> None:
     assert line({"x": noisy}, target=target).sqnr() < made.sqnr()
     if target != "arm64":  # whose kernels are not this machine's
         assert made.kernel_sqnr() > 38
+
+
+def test_samples_beyond_the_grids_of_those_kept_are_not_clipped() -> None:
+    made = line({"x": normalised(pictures(4, 24))})
+    record = made.calibration.tensors["x"]
+    assert made.plan.tensors["x"].pixels
+    for ends in ({"high": 4 * record.histogram.high}, {"low": 4 * record.histogram.low}):
+        seen = replace(record, histogram=replace(record.histogram, **ends))
+        calibration = replace(made.calibration, tensors={**made.calibration.tensors, "x": seen})
+        plan = plan_graph(made.prepared, calibration, TARGETS["portable"], ranges="minmax")
+        assert not plan.tensors["x"].pixels
 
 
 @pytest.mark.parametrize("weights", ["int8", "int16"])

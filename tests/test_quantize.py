@@ -352,3 +352,20 @@ def test_a_share_of_the_multiplications_that_depends_on_a_free_axis_is_not_made_
     assert line == (
         "1 of 1 Conv in integer kernels, how many of the multiplications is unknown: they depend on an axis of any length"
     )
+
+
+@pytest.mark.parametrize("effort", ["balanced", "best"])
+def test_a_batch_that_the_kept_samples_do_not_fill(effort: str, tmp_path: Path) -> None:
+    """Nothing can be run on them, which is said; no tool fails, and no figure is made up."""
+    net = Net(1)
+    x = net.conv(net.input("x", 3, 6, 6), 3, 8, name="c")
+    model = net.output(net.op("Relu", net.conv(net.op("Relu", x), 8, 8, name="d"))).model()
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 512
+    onnx.save(model, tmp_path / "fixed.onnx")
+    np.savez(tmp_path / "many.npz", **random_data(0, 512, x=(3, 6, 6)))
+    report = fcdeploy.quantize(
+        tmp_path / "fixed.onnx", data=tmp_path / "many.npz", output=tmp_path / "out.onnx", effort=effort
+    )
+    assert any("do not fill the batch of the model" in text for text in report.warnings)
+    assert "sqnr_db" not in report.values

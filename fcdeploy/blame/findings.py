@@ -12,6 +12,7 @@ from fcdeploy.blame.advice import EXACT_ENOUGH_DB, STANDS_OUT, advice
 from fcdeploy.blame.groups import Remedy, groups, remedies
 from fcdeploy.blame.rank import Ranking, rank
 from fcdeploy.blame.sources import Source, sources
+from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.fidelity import decibels
 from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.proof.compare import Choose, LayerSums
@@ -21,6 +22,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.samples import Batch
 from fcdeploy.samples.kept import Arrays, chunks
+from fcdeploy.samples.source import fixed_batch
 
 MOST, LEAST = 64, 8  # samples for the ranking: errors are sums over many values
 WORK = 1.5e11  # multiplications for it: some seconds
@@ -94,9 +96,11 @@ def with_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays
     if not samples or not any(node.op_type == "QuantizeLinear" for node in int8.graph):
         return report
     work = max(sum(multiplications_of(int8).values()), 1)
-    few = max(LEAST, min(MOST, int(BRIEF_WORK / work)))
+    few = max(LEAST, min(MOST, int(BRIEF_WORK / work)), fixed_batch(input_specs(graph)) or 0)
     some = {name: array[:few] for name, array in samples.items()}
-    db = min(decibels(graph, int8, some))
+    db = min(decibels(graph, int8, some), default=None)
+    if db is None:
+        return report
     text = f"nothing to gain: the outputs are float's to {db:.1f} dB"
     if db < POOR_DB or (db < EXACT_ENOUGH_DB and effort == "best"):
         text = _brief(int8, graph, some, effort, db)

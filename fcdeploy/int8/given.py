@@ -58,6 +58,8 @@ class Given:
         """Why there are no samples to run the model on."""
         if self.large:
             return f"the weights take {initializer_bytes(self.graph) / 1e9:.1f} GB, and running the model takes more"
+        if self.recorded.kept:
+            return "the samples that a calibration keeps do not fill the batch of the model"
         return NO_SAMPLES
 
     def original(self) -> Path | ir.Model:

@@ -55,7 +55,7 @@ def plan_graph(
     if not on_16_bits:
         decisions, tensors = clips_on_bytes(model.graph, decisions, tensors)
     decisions = with_kinds(model.graph, decisions, otherwise, types)
-    tensors = read_pictures(model.graph, decisions, tensors, calibration.kept)
+    tensors = read_pictures(model.graph, decisions, tensors, calibration)
     plan = Plan(target.name, tuple(decisions.values()), tensors, "", types.weights, types.activations)
     plan = weight_scales(model, plan, calibration, target.pair_limit, one_scale, wide)
     return scales_of_types(model, plan, calibration, target.pair_limit)

@@ -6,24 +6,34 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.pixels import HIGHEST, pixels
+from fcdeploy.arithmetic.pixels import HIGHEST, NEAR, Pixels, pixels
 from fcdeploy.int8.nodes import may_read_pixels
+from fcdeploy.records.calibration import Calibration, Histogram
 from fcdeploy.records.plan import LIMITS, Decision, QParams
-from fcdeploy.samples.kept import Arrays
 
 
 def read_pictures(
-    graph: ir.Graph, decisions: Mapping[str, Decision], tensors: Mapping[str, QParams], kept: Arrays
+    graph: ir.Graph, decisions: Mapping[str, Decision], tensors: Mapping[str, QParams], recorded: Calibration
 ) -> dict[str, QParams]:
-    """The scales, in which an input that a single convolution reads has one grid a channel, where all samples lie on them."""
+    """The scales, in which an input that a single convolution reads has one grid a channel.
+
+    The samples that were kept must lie on the grids, and all others between their ends.
+    """
     found = dict(tensors)
     for node in graph:
         if decisions[node.name or ""].kind != "int8" or not may_read_pixels(node):
             continue
         name = node.inputs[0].name or ""  # type: ignore[union-attr]
-        grid = pixels(kept[name]) if name in kept else ()
-        if grid:
+        grid = pixels(recorded.kept[name]) if name in recorded.kept else ()
+        if grid and _hold(grid, recorded.tensors[name].histogram):
             dtype = found[name].dtype
             why = f"pictures: each channel is its lowest value and 0 to {HIGHEST} of its steps, read as these bytes"
             found[name] = QParams(dtype, (1.0,), LIMITS[dtype][0], why=why, pixels=grid)
     return found
+
+
+def _hold(grid: Pixels, seen: Histogram) -> bool:
+    """Whether the grids of all channels together reach from end to end of what was seen."""
+    lowest = min(low - NEAR * step for step, low in grid)
+    highest = max(low + (HIGHEST + NEAR) * step for step, low in grid)
+    return lowest <= seen.low and seen.high <= highest

@@ -15,7 +15,7 @@ from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.progress import OnStep
 from fcdeploy.samples import Source
-from fcdeploy.samples.kept import Arrays, keep_smallest
+from fcdeploy.samples.kept import Arrays, chunks, keep_smallest
 
 USUAL = 16  # samples; with fewer of them, what one happens to hold is half of a range
 
@@ -37,8 +37,8 @@ def statistics(
 ) -> tuple[Calibration, Arrays]:
     """The calibration of a prepared model, read from `files`, and samples on which tools may run it.
 
-    There are no samples of a model too large to run, and with neither source nor calibration both are empty.  Raises
-    FcdeployError for a calibration of another model.
+    There are no samples of a model too large to run, or where they fill no batch that it takes; with neither source nor
+    calibration both are empty.  Raises FcdeployError for a calibration of another model.
     """
     path, content = files[0], model_hash(files)
     if calibration is not None:
@@ -50,8 +50,13 @@ def statistics(
             )
         if is_large(model):
             return recorded, {}
-        return recorded, recorded.kept if source is None else keep_smallest(source)
+        return recorded, _whole(model, recorded.kept if source is None else keep_smallest(source))
     if source is None:
         return Calibration(content, {}, np.zeros(0, np.uint64), {}, {}), {}
     recorded = observe(model, source, model_hash=content, on_step=on_step)
-    return recorded, {} if is_large(model) else recorded.kept
+    return recorded, {} if is_large(model) else _whole(model, recorded.kept)
+
+
+def _whole(model: ir.Model, samples: Arrays) -> Arrays:
+    """The samples, unless a batch that the model insists on is larger."""
+    return samples if samples and any(True for _ in chunks(model, samples)) else {}

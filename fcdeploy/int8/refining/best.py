@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
-from fcdeploy.int8.fidelity import decibels
+from fcdeploy.int8.fidelity import EXACT_DB, decibels
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.refining.absorb import shifts_of
 from fcdeploy.int8.refining.correct import correct_layers
@@ -47,7 +47,7 @@ def _decibels(given: Given, start: Given) -> float:
     plan = with_tools(start, start.plan({}))
     int8 = start.build(plan, correctable=True)
     correct_layers(start.graph, int8, plan, start.samples, target=start.row)
-    return min(decibels(given.graph, int8, start.samples))
+    return min(decibels(given.graph, int8, start.samples), default=EXACT_DB)
 
 
 def _candidates(given: Given, choose_ranges: bool) -> Iterator[tuple[str, Given]]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from fcdeploy.int8.fidelity import decibels
+from fcdeploy.int8.fidelity import EXACT_DB, decibels
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.planning.weigh import int8_layers
 from fcdeploy.int8.timing.one_scale import one_scale_layers
@@ -174,7 +174,7 @@ def _accurate(
 
     def judged(choice: Choice) -> float:
         few = {name: array[:JUDGED] for name, array in given.samples.items()}
-        return round(min(decibels(given.graph, build(choice), few)), 2)
+        return round(min(decibels(given.graph, build(choice), few), default=EXACT_DB), 2)
 
     least = judged(Choice())
     found = {choice: judged(choice) if choice.one_scale else None for choice in choices}
