@@ -140,8 +140,16 @@ def test_rounding_that_heals_leaves_nothing_out(table: Table) -> None:
 def test_stopped_early_it_has_measured_what_it_ends_at(table: Table, most: int) -> None:
     road = table.search(stop=lambda: table.measured >= most)
     assert table.measured <= most + 1
-    best = best_of(road, 0.5)
+    best = best_of(road, [], 0.5)
     assert best.score.drop == min(step.score.drop for step in road) or holds(best.score, 0.5)
+
+
+def test_what_was_rejected_is_taken_only_where_it_holds() -> None:
+    """Of many trials the least drop may be chance: where none holds, the road decides."""
+    road = [Step((), {}, Score(3.0, 0.5, 1.0)), Step((), {"a": "float"}, Score(2.0, 0.4, 2.0))]
+    rejected = Step((), {"b": "float"}, Score(1.0, 0.6, 0.5))
+    assert best_of(road, [rejected], 0.5) is road[1]
+    assert best_of(road, [rejected], 1.0) is rejected
 
 
 def test_noise_that_is_everywhere_takes_ever_larger_steps() -> None:

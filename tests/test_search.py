@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,20 @@ from networks import Net, random_data
 
 from fcdeploy.blame.sources import sources
 from fcdeploy.cli import main
-from fcdeploy.graph.model import read_model
+from fcdeploy.graph.model import files_of, input_specs, read_model
+from fcdeploy.int8.given import Given
+from fcdeploy.int8.planning.types import types_named
+from fcdeploy.int8.recording.statistics import statistics
+from fcdeploy.prepare import prepare
+from fcdeploy.records import calibration
+from fcdeploy.runtime.cpu import target_named
 from fcdeploy.runtime.session import Session
+from fcdeploy.samples import open_source
+from fcdeploy.search.climb import Group
 from fcdeploy.search.evaluate import SKETCH, sketch
+from fcdeploy.search.groups import ALL, groups_of, reasons
+from fcdeploy.search.told import NOT_KNOWN
+from fcdeploy.stations.calibrate import calibrate
 from fcdeploy.stations.export import export
 from fcdeploy.stations.quantize import quantize
 from fcdeploy.stations.validate import validate
@@ -120,11 +132,11 @@ def test_what_is_held_as_it_is_stays_int8(command: Command) -> None:
     assert "step   changed           drop, points (95 %)" in out
     assert "int8 as planned" in out
     assert "2 of 2 Gemm in integer kernels" in out
-    assert out.splitlines()[-1].startswith("held for certain: top1 drop ")
+    assert out.splitlines()[-1].startswith("held (95 % interval ")
     assert out.splitlines()[-1].endswith("allowed 50 points, on 120 samples")
 
 
-def test_a_bound_that_cannot_be_held_writes_the_best_and_exits_with_1(command: Command) -> None:
+def score_differences() -> None:
     """A function that scores any difference from the float model makes every rounding a loss."""
     Path("own.py").write_text(
         "import numpy as np\n\n\ndef exact(outputs, labels):\n"
@@ -133,6 +145,10 @@ def test_a_bound_that_cannot_be_held_writes_the_best_and_exits_with_1(command: C
     with np.load("eval.npz") as arrays:
         x = arrays["x"]
     np.savez("eval.npz", x=x, label=Session("model.onnx").run({"x": x})[0])
+
+
+def test_a_bound_that_cannot_be_held_writes_the_best_and_exits_with_1(command: Command) -> None:
+    score_differences()
     code, out, _ = command("--costs", "none", "--max-drop", "0", "--eval", "eval.npz", "--metric", "own.py:exact",
                            "--minutes", "0.0001", "--json")  # fmt: skip
     found = json.loads(out)
@@ -209,3 +225,61 @@ def test_every_source_of_the_int8_model_has_a_group(dense: Path, tmp_path: Path)
     found = sources(read_model(tmp_path / "int8.onnx"))
     assert len([source for source in found if source.kind == "weights"]) == len(layers(dense))
     assert isinstance(read_model(dense), ir.Model)
+
+
+def test_a_dry_run_tells_what_the_search_found_and_exits_with_its_answer(command: Command) -> None:
+    arguments = ("--costs", "none", "--eval", "eval.npz", "--dry-run")
+    code, out, _ = command(*arguments, "--max-drop", "50")
+    assert code == 0
+    assert out.startswith("road\n")
+    assert "nothing was written" in out
+    assert out.splitlines()[-1].startswith("held (95 % interval ")
+    score_differences()
+    code, out, _ = command(*arguments, "--max-drop", "0", "--metric", "own.py:exact", "--minutes", "0.0001")
+    assert code == 1
+    assert out.splitlines()[-1].startswith("not held: own.py:exact drop ")
+    assert "written all the same" not in out
+    assert "nothing had to leave int8" not in out
+    assert not Path("out.onnx").exists()
+
+
+def test_constants_of_one_node_are_one_group(tmp_path: Path) -> None:
+    """Steps name groups, and a wide one takes several."""
+    net = Net(0)
+    x = net.op("Relu", net.dense(net.input("x", 16), 16, 16, name="first"))
+    constants = (net.constant(net.normal(1, 8)), net.constant(net.normal(1, 8)))
+    net.inputs[0].type.tensor_type.shape.dim[0].dim_value = 1
+    net.output(net.dense(net.op("Concat", x, *constants, name="both", axis=1), 32, 4, name="last"))
+    file = net.save(tmp_path / "model.onnx")
+    np.savez(tmp_path / "data.npz", **random_data(0, 20, x=(16,)))
+    graph = read_model(file)
+    prepare(graph)
+    source = open_source(tmp_path / "data.npz", input_specs(graph))
+    recorded, kept = statistics(graph, files_of(graph, file), source, None, None)
+    how = (target_named("host"), "mse", (), types_named("int8", "int8"), "fast")
+    made = Given(file, graph, recorded, kept, *how, source)
+    plan = made.plan({})
+    int8 = made.build(plan)
+    assert [each.node for each in sources(int8) if each.kind == "weights"].count("both") == 2
+    groups = groups_of(made, plan, int8)
+    assert [group.name for group in groups].count("weights of 'both'") == 1
+    assert {group.name for group in groups} >= {"weights of 'first'", "weights of 'last'"}
+
+
+def test_a_calibration_without_hashes_is_said_not_to_tell(command: Command) -> None:
+    calibrate("model.onnx", data="data.npz", output="with.calib")
+    recorded = replace(calibration.read(Path("with.calib")), seen=np.zeros(0, np.uint64))
+    Path("without.calib").write_bytes(calibration.to_bytes(recorded))
+    main(["quantize", "model.onnx", "--int8", "--calibration", "without.calib", "-o", "o.onnx", "--costs", "none",
+          "--max-drop", "50", "--eval", "data.npz"])  # fmt: skip
+    assert NOT_KNOWN in command.capsys.readouterr().out.splitlines()
+
+
+def test_only_what_moved_is_a_reason() -> None:
+    groups = [Group("w", "weights", ("a",), ("float",)), Group("t", "tensor", ("a", "b"), ("float",))]
+    forms = {"a": "float", "b": "bytes", "c": "rounded"}
+    assert reasons(groups, forms, {"w"}) == {"a": "w in 8 bits costs accuracy, to hold --max-drop"}
+    assert reasons(groups, forms, {"w", "t"}) == dict.fromkeys("ab", "t in 8 bits costs accuracy, to hold --max-drop")
+    told = reasons(groups, forms, {"w", ALL})
+    assert set(told) == {"a", "b"}
+    assert all("faster" in why and "accuracy" not in why for why in told.values())

@@ -170,10 +170,10 @@ def _lower(groups: Sequence[Group], moves: Mapping[str, str], kept: Forms, now: 
     return None
 
 
-def best_of(steps: Sequence[Step], bound: float) -> Step:
-    """Of what was measured, the fastest that holds the bound; where none does, the one with the least drop.
+def best_of(road: Sequence[Step], tried: Iterable[Step], bound: float) -> Step:
+    """Of the road and what else was tried, the fastest that holds the bound; where none does, the least drop of the road.
 
-    The first stands where no other is faster.
+    The first stands where no other is faster.  Of what was tried and rejected the least drop may be a sample's chance.
     """
 
     def order(step: Step) -> tuple[float, ...]:
@@ -182,7 +182,7 @@ def best_of(steps: Sequence[Step], bound: float) -> Step:
             return (0.0, score.cost)
         return (1.0, score.drop, score.error)
 
-    return min(steps, key=order)
+    return min((*road, *(step for step in tried if holds(step.score, bound))), key=order)
 
 
 def front(points: Mapping[int, tuple[float, float]]) -> list[int]:

@@ -21,18 +21,25 @@ from fcdeploy.search.climb import Forms, Group
 
 BETTER: Rounding = "compensated"
 WHY = "to hold --max-drop"
+ALL = "all layers"
+FASTER = f"float for all layers is faster than for those that must be {WHY}"
 
 
 def groups_of(given: Given, plan: Plan, int8: ir.Model) -> list[Group]:
-    """A group for each source of noise of the int8 model that a plan became, and the rungs it may climb."""
+    """A group for each source of noise of the int8 model that a plan became, and the rungs it may climb.
+
+    Sources of one name, such as two constants of a Concat, are one group.
+    """
     nodes = {node.name or "": node for node in given.graph.graph}
-    found: dict[tuple[str, str], Group] = {}
+    found: dict[tuple[str, str], dict[str, None]] = {}
     for source in sources(int8):
-        members = tuple(name for name in source.group if name in nodes)
-        rungs = _rungs(given, plan, source.kind, [nodes[name] for name in members])
-        if members:
-            found.setdefault((source.kind, source.name), Group(_key(source), source.kind, members, rungs))
-    return list(found.values())
+        members = found.setdefault((_key(source), source.kind), {})
+        members.update(dict.fromkeys(name for name in source.group if name in nodes))
+    return [
+        Group(key, kind, tuple(members), _rungs(given, plan, kind, [nodes[name] for name in members]))
+        for (key, kind), members in found.items()
+        if members
+    ]
 
 
 def plan_of(given: Given, base: Choice, costs: Costs | None, forms: Forms, why: Mapping[str, str]) -> Plan:
@@ -53,11 +60,16 @@ def plan_of(given: Given, base: Choice, costs: Costs | None, forms: Forms, why: 
 
 
 def reasons(groups: Iterable[Group], forms: Forms, moved: Collection[str]) -> dict[str, str]:
-    """Node -> why it left int8: a group that did as a whole, those of `moved` before others, tensors before weights."""
+    """Node -> why it left int8: a group of `moved` that did as a whole, tensors before weights.
+
+    Where ALL moved, it is the time of the others for every node.
+    """
     out = {node for node, rung in forms.items() if rung not in ("int8", "rounded")}
+    if ALL in moved:
+        return dict.fromkeys(out, FASTER)
     found: dict[str, str] = {}
-    for group in sorted(groups, key=lambda group: (group.name not in moved, group.kind != "tensor")):
-        if set(group.nodes) <= out:
+    for group in sorted(groups, key=lambda group: group.kind != "tensor"):
+        if group.name in moved and set(group.nodes) <= out:
             for node in group.nodes:
                 found.setdefault(node, f"{group.name} in 8 bits costs accuracy, {WHY}")
     return found

@@ -26,7 +26,7 @@ from fcdeploy.samples.kept import Arrays
 from fcdeploy.search import climb
 from fcdeploy.search.climb import Forms, Group, Judge, Score, Step
 from fcdeploy.search.evaluate import Exam, Result, calibrated_on, error, examined, result
-from fcdeploy.search.groups import groups_of, plan_of, reasons, undone
+from fcdeploy.search.groups import ALL, groups_of, plan_of, reasons, undone
 from fcdeploy.search.verdict import standard_error
 from fcdeploy.search.wish import Wish
 
@@ -49,9 +49,9 @@ class Stop:
 class Found:
     """The plan that was found, the road to it, and the steps of it that none other beats in time and drop.
 
-    `held` is whether the drop of the last result is within the bound.  `warning` is about samples seen in calibration.
-    `left_out` are the nodes that the search took out of
-    int8.  `in_time` is False where the time was up before the search was.
+    `held` is whether the drop of the last result is within the bound.  `warning` is about samples seen in calibration;
+    `known` is False where nobody can tell which those are.  `left_out` are the nodes that the search took out of int8.
+    `in_time` is False where the time was up before the search was.
     """
 
     plan: Plan
@@ -65,6 +65,7 @@ class Found:
     in_time: bool
     seconds: float
     warning: str | None
+    known: bool
 
     @property
     def result(self) -> Result:
@@ -151,8 +152,8 @@ class Run:
 def search(given: Given, spent: Spent, wish: Wish, on_step: OnStep | None = None) -> Found:
     """The fastest plan found whose drop is within the bound; `spent` are the costs that it starts from.
 
-    What holds the bound is not improved further.  Where nothing does, or time is up, the least drop that was measured
-    is taken.  The costs decide what is fast; the steps of the road are timed for the reader.  Raises FcdeployError where
+    What holds the bound is not improved further.  Where nothing does, or time is up, the step of the road with the least
+    drop is taken.  The costs decide what is fast; the steps of the road are timed for the reader.  Raises FcdeployError where
     the model is too large to be run, or samples, labels and metric do not fit.
     """
     begin, bound, step = time.perf_counter(), wish.bound, on_step or (lambda *_: None)
@@ -167,7 +168,7 @@ def search(given: Given, spent: Spent, wish: Wish, on_step: OnStep | None = None
     if climb.holds(road[-1].score, bound):
         road += climb.take_back(run.groups, road, judge)
     in_time = not run.stop()
-    best = climb.best_of([road[-1], *road, *_measured(run)], bound)
+    best = climb.best_of([road[-1], *road], _measured(run), bound)
     if best.forms != road[-1].forms:
         road.append(best)
     road += _all_in_float(run, best)
@@ -175,7 +176,8 @@ def search(given: Given, spent: Spent, wish: Wish, on_step: OnStep | None = None
     stops = _timed(run, road)
     points = {i: (stop.time.ratio, stop.result.loss.drop) for i, stop in enumerate(stops) if stop.time}
     out = {node for node, rung in best.forms.items() if rung not in ("int8", "rounded")}
-    moved = {name for step in road for name, _ in step.moved}
+    last = {name: rung for step in road for name, rung in step.moved}
+    moved = {name for name, rung in last.items() if rung not in ("int8", "rounded")}
     return Found(
         plan=run.plan(best.forms, moved),
         road=tuple(stops),
@@ -188,6 +190,7 @@ def search(given: Given, spent: Spent, wish: Wish, on_step: OnStep | None = None
         in_time=in_time,
         seconds=time.perf_counter() - begin,
         warning=seen.warning,
+        known=seen.known is not None,
     )
 
 
@@ -208,8 +211,8 @@ def _all_in_float(run: Run, best: Step) -> list[Step]:
     forms = dict.fromkeys(run.costs.layers, "bytes")
     if run.cost(forms) >= best.score.cost or run.stop():
         return []
-    step = Step((("all layers", "bytes"),), forms, run.score(forms))
-    return [step] if climb.best_of([best, step], run.bound) is step else []
+    step = Step(((ALL, "bytes"),), forms, run.score(forms))
+    return [step] if climb.best_of([best], [step], run.bound) is step else []
 
 
 def _measured(run: Run) -> list[Step]:

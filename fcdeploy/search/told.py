@@ -21,6 +21,8 @@ BECOMES = {
     "float": "float",
 }
 
+NOT_KNOWN = "the calibration does not say which samples it was made on: whether these are among them is not known"
+
 
 def with_search(report: Report, found: Found, macs: Mapping[str, int]) -> Report:
     """The report with the road, the front and the verdict; the answer is no where the bound is not held."""
@@ -47,7 +49,7 @@ def with_search(report: Report, found: Found, macs: Mapping[str, int]) -> Report
     before = set(time_lines(found.spent))  # of the plan that the search began with
     lines = (
         *_time_lines(found), *(line for line in report.lines if line not in before), *_lines(found, share),
-        _verdict(found, decided, needed),
+        _verdict(found, decided, needed, written=report.values["output"] is not None),
     )  # fmt: skip
     return replace(
         report,
@@ -122,22 +124,26 @@ def _lines(found: Found, share: float) -> Iterator[str]:
             f"left out of int8 for accuracy: {count} node{'s' if count > 1 else ''}, "
             f"{100 * share:.1f} % of the multiplications: {', '.join(found.left_out)}"
         )
-    elif len(found.road) > 1:
+    elif found.held and len(found.road) > 1:
         yield "nothing had to leave int8"
     if not found.in_time:
         yield f"stopped after {found.seconds / 60:.1f} minutes with the best so far; --minutes gives it longer"
+    if not found.known:
+        yield NOT_KNOWN
 
 
-def _verdict(found: Found, decided: str, needed: int | None) -> str:
+def _verdict(found: Found, decided: str, needed: int | None, *, written: bool) -> str:
     exam, loss = found.exam, found.result.loss
     unit, samples = exam.metric.unit, exam.samples
     digits = ".2f" if unit == scores.SHARE else ".4g"
     figures = f"{exam.metric.name} drop {loss.drop:{digits}}, allowed {found.wish.bound:g} {unit}, on {samples} samples"
+    best = "; the best is written all the same" if written else ""
     if decided == "held":
-        return f"held for certain: {figures}"
+        chosen = ", on the samples it was chosen by" if len(found.road) > 1 else ""
+        return f"held (95 % interval {loss.low:{digits}} to {loss.high:{digits}}{chosen}): {figures}"
     if decided == "not held":
-        return f"not held: {figures}; the best is written all the same"
+        return f"not held: {figures}{best}"
     more = f"{needed:,} samples like these would tell" if needed else "no number of samples like these would tell"
     if found.held:
         return f"held here: {figures}; too few to be certain: {more}"
-    return f"not held here: {figures}; too few to be certain: {more}; the best is written all the same"
+    return f"not held here: {figures}; too few to be certain: {more}{best}"

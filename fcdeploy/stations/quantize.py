@@ -134,7 +134,8 @@ def quantize(
     found = None if wish is None else search(given, spent, wish, on_step)
     decided = decided if found is None else found.plan
     if dry_run:
-        return dry_run_report(changes, decided, spent, time.perf_counter() - begin)
+        planned = dry_run_report(changes, decided, spent, time.perf_counter() - begin)
+        return planned if found is None else with_search(planned, found, multiplications_of(graph))
     int8 = refined(given, decided, on_step)
     sign(int8, given.recorded, decided)
     size, kernels = _written(int8, out, given.large, force)
