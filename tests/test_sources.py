@@ -183,6 +183,51 @@ def test_the_model_itself_is_left_alone() -> None:
     assert ir.to_proto(made.int8).SerializeToString() == before
 
 
+def test_weights_on_the_bytes_of_a_picture() -> None:
+    """Their float form reads the same bytes: with nothing rounded but the rest, or with nothing at all, as float does."""
+    bytes_ = np.random.default_rng(3).integers(0, 256, (48, 3, 8, 8))
+    step, lowest = (np.reshape(row, (1, 3, 1, 1)) for row in ([0.017, 0.0175, 0.0174], [-2.118, -2.036, -1.804]))
+    x = (lowest + step * bytes_).astype(np.float32)
+    made = quantize_net(images(Net(1)), {"x": x})
+    assert made.plan.tensors["x"].pixels
+    found = sources(made.int8)
+    (picture,) = (each for each in found if each.kind == "tensor" and each.op == "input")
+    assert (picture.name, picture.node, picture.group) == ("x", "", ("stem",))
+    assert all(set(each.group) <= {node.name for node in made.prepared.graph} for each in found)
+    (stem,) = (each for each in found if each.node == "stem" and each.kind == "weights")
+    assert local_weights(made.int8, [made.prepared], found)[stem].sqnr_db > 35
+    expected = answer(made.float_model, x)
+    others = [each for each in found if each is not stem]
+    for model in (
+        without(made.int8, [made.prepared], stem, *others),
+        without(made.int8, [made.prepared], *found[::-1]),
+    ):
+        assert fidelity(expected, answer(model, x)).sqnr_db > 80
+    before, after = (fidelity(expected, answer(each, x)).sqnr_db
+                     for each in (made.int8, without(made.int8, [made.prepared], stem)))  # fmt: skip
+    assert after > before - 1
+
+
+def test_an_added_channel_that_carries_something_unknown_has_no_floats() -> None:
+    """Zeros in its place would leave out more than a rounding."""
+    made = line(images)
+    (stem,) = (each for each in sources(made.int8) if each.node == "stem" and each.kind == "weights")
+    stored = made.int8.graph.initializers[stem.integers[0]]
+    weight = stored.const_value.numpy().copy()
+    weight[:, 3] = 1
+    stored.const_value = ir.tensor(weight, name=stored.name)
+    with fails("the float model has no weights like", "give the float model"):
+        without(made.int8, [made.prepared], stem)
+
+
+def test_a_model_whose_only_tensor_is_its_input() -> None:
+    net = Net(1)
+    made = quantize_net(net.output(net.dense(net.input("x", 16), 16, 8, name="only")), random_data(1, 32, x=(16,)))
+    found = [each for each in sources(made.int8) if each.name == "x"]
+    (row,) = local_tensors(made.int8, [made.prepared], found, {"x": made.data["x"]}).values()
+    assert row.sqnr_db > 30
+
+
 def shortcut(net: Net) -> Net:
     x = net.op("Relu", net.conv(net.input("x", 3, 8, 8), 3, 16, name="stem"))
     y = net.op("Relu", net.conv(x, 16, 16, group=16, name="deep"))

@@ -48,7 +48,8 @@ def local_tensors(
         layers.expose(copy, names)
         computed = [name for name in names if name not in inputs]
         values |= {(index, name): inputs[name] for name in names if name in inputs}
-        values |= {(index, name): x for name, x in zip(computed, Session(copy).run(inputs, computed), strict=True)}
+        found_there = Session(copy).run(inputs, computed) if computed else []  # no names would mean all outputs
+        values |= {(index, name): x for name, x in zip(computed, found_there, strict=True)}
     return {
         wanted[tap.integers]: behind_bytes(tap, values[where[tap.integers]]) for tap in taps if tap.integers in where
     }

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 
-from fcdeploy.blame.stored import integers_of, plain_name
+from fcdeploy.blame.stored import grid_of, integers_of, plain_name
 from fcdeploy.prepare.work import multiplications_of
 from fcdeploy.proof.byte_bounds import constant
 from fcdeploy.proof.layers import maker
@@ -31,7 +31,8 @@ class Source:
     """One rounding; or several that are one, since bytes that were only moved are not changed by rounding them again.
 
     `name` is what the float model calls the constant or the tensor.  `node` and `op` are the layer that multiplies with
-    the weights, or what writes the tensor ("" and "input" for an input of the graph).  `group` are the nodes that must
+    the weights, or what writes the tensor ("" and "input" for an input of the graph, also where the bytes of a picture are found
+    again in it).  `group` are the nodes that must
     leave int8 to undo it, in the graph's order, `share` what they are of all multiplications.  `integers` are the
     tensors of the int8 model that hold the bytes.
     """
@@ -68,6 +69,9 @@ def sources(int8: ir.Model) -> list[Source]:
     for chain in chains(int8):
         tensor = chain[0].inputs[0]
         assert tensor is not None
+        if grid_of(tensor):
+            tensor = tensor.producer().inputs[0]  # type: ignore[union-attr]
+            assert tensor is not None
         writer = maker(tensor)
         nodes = {*([writer] if writer else []), *_readers(chain)}
         written = tuple(node.outputs[0].name or "" for node in chain)

@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arithmetic.pixels import Pixels, on_bytes
 from fcdeploy.arithmetic.quantization import LIMITS, along
-from fcdeploy.int8.nodes import output_axis
+from fcdeploy.int8.nodes import number, output_axis
 from fcdeploy.proof.byte_bounds import constant
 from fcdeploy.tables.operators import operator
 
@@ -20,6 +21,7 @@ MARKS = ("/q", "_quantized")  # behind a constant's name: fcdeploy's and onnxrun
 LIKE_DB = 6.0  # of weights rounded to a few bits against their original; another tensor's are about 0
 SAME_DB = 25.0  # of other constants: what is below was rescaled, and nothing tells by how much
 FITS_BETTER_DB = 3.0  # than weights as they are; a fit to nothing but rounding gains less
+BETWEEN = ("QuantizeLinear", "DequantizeLinear", "Pad")  # an input and the layer that reads its bytes
 ROUNDS = 20  # of the fit; it has converged to float32 long before
 
 
@@ -83,16 +85,16 @@ def original(node: ir.Node, value: ir.Value, floats: Sequence[ir.Model]) -> Orig
     """The floats that a layer's constant was made from; None where no model has anything like it.
 
     `value` is the input of `node`.  Looked for in the node of the same name and operator, then by the constant's name.
-    Channels of zeros that were added for the kernel are added here.
+    Channels that were added for the kernel are added here; weights on the bytes of a picture are put on these.
     """
     stored = integers_of(value)
     assert stored is not None
     found = constant(stored)
     if found is not None and found.dtype.kind == "f":
         return Original(np.asarray(found), None)
-    rounded, index = held(value), list(node.inputs).index(value)
+    rounded, index, grid = held(value), list(node.inputs).index(value), _grid_read(node)
     for layer, candidate in _candidates(node, index, stored.name or "", floats):
-        real = _widened(candidate, rounded.shape)
+        real = _widened(candidate, rounded, grid)
         if real is None:
             continue
         plain = fidelity(real, rounded).sqnr_db
@@ -106,6 +108,24 @@ def original(node: ir.Node, value: ir.Value, floats: Sequence[ir.Model]) -> Orig
         if plain >= LIKE_DB:
             return Original(real.astype(np.float32), layer)
     return None
+
+
+def grid_of(value: ir.Value | None) -> Pixels:
+    """(step, lowest) of each channel of an input of the graph, where `value` is its bytes found again; else empty.
+
+    They are found by a BatchNormalization that does nothing else, (x - lowest) / step.
+    """
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "BatchNormalization" or node.inputs[0] is None:
+        return ()
+    rows = [np.asarray(row, np.float64) for each in node.inputs[1:] if (row := constant(each)) is not None]
+    alike = len(rows) == 4 and {row.shape for row in rows} == {(rows[0].size,)}
+    if not alike or not node.inputs[0].is_graph_input() or number(node, "epsilon", 1e-5):
+        return ()
+    faster, offset, lowest, variance = rows
+    if offset.any() or (variance != 1).any() or not (faster > 0).all():
+        return ()
+    return tuple(zip((1 / faster).tolist(), lowest.tolist(), strict=True))
 
 
 def plain_name(stored: ir.Value) -> str:
@@ -132,13 +152,26 @@ def _candidates(node: ir.Node, index: int, name: str, floats: Sequence[ir.Model]
     return found
 
 
-def _widened(real: Array, shape: tuple[int, ...]) -> Array | None:
-    """With zeros in input channels that were added; None where the shapes differ otherwise."""
-    if real.ndim != len(shape):
+def _grid_read(node: ir.Node) -> Pixels:
+    """The grid of the picture whose bytes a layer reads, behind what only moves or converts them; empty where it reads none."""
+    value = node.inputs[0]
+    while value is not None and (before := value.producer()) is not None and before.op_type in BETWEEN:
+        value = before.inputs[0]
+    return grid_of(value)
+
+
+def _widened(real: Array, rounded: Array, grid: Pixels) -> Array | None:
+    """With the input channels that were added, zeros but for a picture's; None where the shapes differ otherwise."""
+    if real.ndim != rounded.ndim:
         return None
-    more = [wanted - length for wanted, length in zip(shape, real.shape, strict=True)]
+    more = [wanted - length for wanted, length in zip(rounded.shape, real.shape, strict=True)]
     if any(more[:1] + more[2:]) or (len(more) > 1 and more[1] < 0):
         return None
+    if len(more) > 1 and more[1]:
+        if len(grid) == real.shape[1]:
+            return on_bytes(real, grid, rounded.shape[1])
+        if rounded[:, real.shape[1] :].any():  # they carry something that is not known
+            return None
     return np.pad(real, [(0, each) for each in more])
 
 
