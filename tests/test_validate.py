@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
 from conftest import fails
+from networks import Net, quantize_net, random_data
 from onnx import helper
 from scipy import stats
 from sklearn.metrics import confusion_matrix
@@ -19,7 +22,9 @@ from small_models import CLASSES, dense, outputs, residual, samples, save
 
 from fcdeploy.arithmetic.metrics import Fidelity
 from fcdeploy.cli.validate import command
+from fcdeploy.graph.model import is_quantized
 from fcdeploy.stations.validate import validate
+from fcdeploy.tables.types import TYPES
 
 Array = np.ndarray[Any, Any]
 
@@ -258,3 +263,21 @@ def test_command(nets: dict[str, Path], labelled: tuple[Array, Array], save_npz:
     x = labelled[0]
     data = str(save_npz(x=x, label=outputs(nets["residual"], x).argmax(1)))
     assert CliRunner().invoke(command, [*arguments, "--max-drop", "0"]).exit_code == 1
+
+
+def test_weights_that_are_stored_as_bytes_alone_are_rounded(tmp_path: Path, save_npz: Callable[..., Path]) -> None:
+    """Nothing computes on integers there; still it is not float against float, and the layers are explained."""
+    net = Net(1)
+    y = net.op("MatMul", net.input("x", 7, 12), net.constant(net.normal(12, 64, size=0.3)), name="first")
+    y = net.op("MatMul", net.op("Tanh", y), net.constant(net.normal(64, 32, size=0.2)), name="second")
+    made = quantize_net(net.output(y), random_data(1, 48, x=(7, 12)), types=TYPES["int8", "none"])
+    assert not is_quantized(made.int8)
+    ir.save(made.int8, tmp_path / "int8.onnx")
+    onnx.save(made.float_model, tmp_path / "float.onnx")
+    report = validate(tmp_path / "int8.onnx", against=tmp_path / "float.onnx", data=save_npz(**made.data), layers=True)
+    assert not any("is not quantized" in each for each in report.warnings)
+    assert {(row["kind"], *row["nodes"]) for row in report.values["groups"]} == {
+        ("weights", "first"),
+        ("weights", "second"),
+    }
+    assert report.advice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 
@@ -44,13 +45,19 @@ def advice(
     within = _within_noise(metric, loss, samples)
     if within:
         return f"nothing to gain: {within}"
-    best = rows[0] if rows else None
-    if best is not None and (best.returns > 0 or (best.share >= STANDS_OUT and best.low > 0)):
+    best = next((row for row in rows if row.returns > 0 or (row.share >= STANDS_OUT and row.low > 0)), None)
+    if best is not None:
         return _remedy(best, metric, ranges)
-    most = max((cost.share for cost in ranking.costs), default=0.0)
-    spread = f"no single rounding makes more than {percent(max(most, 0.0))} of the error"
+    if not ranking.costs:
+        return "what rounding costs is not known: give --against the float model that this one was made from"
+    spread, stands_out = _most(ranking)
     if metric is None and sqnr_db is not None and sqnr_db >= EXACT_ENOUGH_DB:
         return f"nothing to gain: the outputs are float's to {sqnr_db:.1f} dB, and {spread}"
+    if stands_out:
+        better = "--activations int16 rounds finer, without the speed"
+        if effort != "best":
+            better = f"to round better everywhere: {QUANTIZE} --effort best"
+        return f"{spread}, and float around it is no sure gain; {better}"
     if effort != "best":
         return f"{spread}, so it takes better rounding everywhere: {QUANTIZE} --effort best"
     return f"nothing to gain from leaving nodes in float: {spread}; --activations int16 rounds finer, without the speed"
@@ -65,6 +72,17 @@ def what(source: Source) -> str:
 
 def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
+
+
+def _most(ranking: Ranking) -> tuple[str, bool]:
+    """What the dearest rounding in the ranking makes of the error, and whether it stands out."""
+    dearest = max(ranking.costs, key=lambda cost: cost.share)
+    if dearest.share >= STANDS_OUT:
+        seen = f"95 % interval {100 * dearest.low:.0f} to {100 * dearest.high:.0f} %, {ranking.samples} samples"
+        seen = seen if math.isfinite(dearest.low) else "one sample"
+        return f"rounding the {what(dearest.source)} makes {percent(dearest.share)} of the error ({seen})", True
+    tried = f" of the {len(ranking.costs)} tried" if ranking.left or ranking.unknown else ""
+    return f"no single rounding{tried} makes more than {percent(max(dearest.share, 0.0))} of the error", False
 
 
 def _within_noise(metric: Metric | None, loss: Loss | None, samples: int) -> str:

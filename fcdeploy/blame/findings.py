@@ -62,7 +62,7 @@ def findings(
     on_step: OnStep | None = None,
     total: int | None = None,
 ) -> Findings:
-    """Rank all sources by the output's error on a few samples, then measure the dearest groups on all.
+    """Rank all sources on a few samples, by the metric and then by the outputs' error, and measure the dearest groups on all.
 
     The few are as many as WORK allows, so the same on every machine.  `floats` and `choose` as for `rank`; `found`
     has what rounding does to tensors, where that was looked at.
@@ -70,7 +70,7 @@ def findings(
     every = sources(int8)
     work = max(sum(multiplications_of(int8).values()), 1) * max(len(every), 1)
     few = max(LEAST, min(MOST, int(WORK / work)))
-    ranking = rank(int8, floats, read(few), seconds=seconds, on_step=on_step)
+    ranking = rank(int8, floats, read(few), choose, seconds=seconds, on_step=on_step)
     wanted = groups(ranking, every, GROUPS)
     rows = remedies(int8, floats, wanted, read(None), choose, timed=timed, on_step=on_step, total=total)
     ranges = {} if found is None else {s: found.ranges[s.integers[0]] for s in every if s.integers[0] in found.ranges}

@@ -86,7 +86,6 @@ def rank(
     choose: Choose | None = None,
     *,
     seconds: float = math.inf,
-    only: Sequence[Source] | None = None,
     guessed_on: int = GUESSED_ON,
     on_step: OnStep | None = None,
 ) -> Ranking:
@@ -94,13 +93,13 @@ def rank(
 
     `floats` as for `without`; the first is the reference.  `choose` picks a metric as for `compare`; with none, errors of
     the outputs alone are ranked.  With a metric, drops that are no chance come first, by size, then the error power ranks.
-    `only` are some of `sources(int8)`, `guessed_on` samples tell which comes first.  Samples and the float outputs are in
+    `guessed_on` samples tell which comes first.  Samples and the float outputs are in
     memory.  When `seconds` have passed no further source is tried, and at least one is.  Raises FcdeployError where a model
     cannot be run.
     """
     begin = time.perf_counter()
     batches = list(data)
-    found = list(sources(int8) if only is None else only)
+    found = sources(int8)
     guesses = {
         **local_weights(int8, floats, found),
         **local_tensors(int8, floats, found, _few(int8, batches[0], guessed_on)),

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from fcdeploy.blame.advice import advice
 from fcdeploy.blame.findings import Findings, effort_of, findings
 from fcdeploy.blame.report import blame_lines, blame_tables, group_values
+from fcdeploy.blame.sources import sources
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import files_of, input_specs, is_quantized, model_hash, output_specs, read_model
 from fcdeploy.prepare import prepare
@@ -71,7 +72,10 @@ def validate(
     float_model, int8_model = read_model(against), read_model(int8)
     untrusted = refuse_untrusted(int8_model, str(int8)) + refuse_untrusted(float_model, str(against))
     check_same_ends(int8_model, float_model, int8.name, against.name)
-    if is_quantized(float_model) and not is_quantized(int8_model):
+    rounds = is_quantized(int8_model) or bool(
+        sources(int8_model)
+    )  # bytes may be stored alone, and computed with as floats
+    if is_quantized(float_model) and not rounds:
         raise FcdeployError(
             f"{against.name!r} is quantized and {int8.name!r} is not, expected it the other way round",
             f"fcdeploy validate {against} --against {int8} --data DATA",
@@ -96,13 +100,13 @@ def validate(
     kernel = kernels(int8, samples.read(FEW), step, samples.total(FEW))
     kernel_db = min((one.sqnr_db for one in kernel.values()), default=None)
     found = _layers(int8, against, samples, step) if layers else None
-    blame = _blame(int8_model, against, job, answers, found, step) if found and is_quantized(int8_model) else None
+    blame = _blame(int8_model, against, job, answers, found, step) if found and rounds else None
     made = _report(answers, loss, kernel_db, found, max_drop)
     if blame:
         made = _explained(made, answers, loss, blame, effort_of(int8_model))
     seen_before = None if seen.known is None else seen.shared
     values = {**made.values, "calibration_samples": seen_before, "hashes": hashes}
-    notes = [] if is_quantized(int8_model) else [f"{int8.name!r} is not quantized: float is compared with float"]
+    notes = [] if rounds else [f"{int8.name!r} is not quantized: float is compared with float"]
     notes += [seen.warning] if seen.warning else []
     unknown = [NOT_KNOWN] if is_quantized(int8_model) and seen.known is None else []
     lines = (*made.lines[:-1], *unknown, *made.lines[-1:])
