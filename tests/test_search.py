@@ -215,8 +215,8 @@ def test_samples_that_were_calibrated_on_are_taken_when_asked_for_and_it_is_said
 def test_sketches_tell_how_far_outputs_lie_apart(size: int, seed: int) -> None:
     """In expectation: over 400 samples within a fifth; exactly where there is nothing to save."""
     one, other = np.random.default_rng(seed).normal(size=(2, 400, size))
-    apart, real = (np.square(a - b).sum() for a, b in ((sketch(one), sketch(other)), (one, other)))
-    assert sketch(one).shape == (400, min(size, SKETCH))
+    apart, real = (np.square(a - b).sum() for a, b in ((sketch(one, 400), sketch(other, 400)), (one, other)))
+    assert sketch(one, 400).shape == (400, min(size, SKETCH))
     assert apart == pytest.approx(real, rel=1e-12 if size <= SKETCH else 0.2)
 
 
@@ -283,3 +283,68 @@ def test_only_what_moved_is_a_reason() -> None:
     told = reasons(groups, forms, {"w", ALL})
     assert set(told) == {"a", "b"}
     assert all("faster" in why and "accuracy" not in why for why in told.values())
+
+
+def test_outputs_without_an_axis_of_samples_are_compared_whole(command: Command) -> None:
+    """Beside the scores, their mean over all samples, a number without axes, and nothing at all."""
+    net = Net(0)
+    scores = net.dense(net.op("Relu", net.dense(net.input("x", 16), 16, 16)), 16, 4)
+    nothing = net.op("Slice", scores, *(net.constant([end], np.int64) for end in (0, 0, 1)))
+    net.output(scores, net.op("ReduceMean", scores, keepdims=0), nothing).save(Path("model.onnx"))
+    code, out, _ = command("--costs", "none", "--max-drop", "0", "--eval", "eval.npz", "--json")
+    road = json.loads(out)["road"]
+    assert code in (0, 1)
+    assert road[0]["output_error"] > 0
+    samples = np.arange(6.0)
+    assert sketch(samples, 6).shape == (6, 1)
+    assert sketch(samples, 5).shape == (1, 6)
+    assert sketch(np.array(2.0), 5).tolist() == [[2.0]]
+    assert sketch(np.zeros((0, 4)), 5).shape == (1, 0)
+
+
+def test_an_output_of_another_shape_is_an_error(command: Command) -> None:
+    """How many scores are above 0 depends on the rounding of a bias."""
+    net = Net(0)
+    scores = net.dense(net.op("Relu", net.dense(net.input("x", 16), 16, 16)), 16, 4)
+    net.output(scores, net.op("NonZero", net.op("Relu", scores))).save(Path("model.onnx"))
+    code, _, err = command("--costs", "none", "--max-drop", "0", "--eval", "eval.npz")
+    assert code == 2
+    assert "error: output 'nonzero" in err
+    assert "in the float model and (2, " in err
+    assert "hint: leave --max-drop out" in err
+
+
+def test_where_no_output_is_in_floating_point_the_error_is_the_drop(command: Command) -> None:
+    net = Net(0)
+    scores = net.dense(net.op("Relu", net.dense(net.input("x", 16), 16, 16)), 16, 4)
+    net.output(net.op("ArgMax", scores, axis=1, keepdims=0)).save(Path("model.onnx"))
+    data = random_data(1, 400, x=(16,))
+    np.savez("eval.npz", label=Session("model.onnx").run(data)[0], **data)
+    _, out, _ = command("--costs", "none", "--max-drop", "0", "--eval", "eval.npz", "--json")
+    found = json.loads(out)
+    assert found["road"][0]["drop"] > 0
+    assert [row["output_error"] for row in found["road"]] == [max(row["drop"], 0) for row in found["road"]]
+
+
+@pytest.mark.parametrize(
+    ("seed", "count", "how"),
+    [
+        ("calls", "40", "sample 0 or one soon after it differs"),
+        ("0", "64 - calls // 3", "sample 32 or one soon after it differs"),
+        ("0", "64 - 32 * (calls > 2)", "there are fewer samples"),
+    ],
+)
+def test_samples_that_differ_when_read_again_are_an_error(
+    command: Command, monkeypatch: pytest.MonkeyPatch, seed: str, count: str, how: str
+) -> None:
+    monkeypatch.setattr("fcdeploy.search.evaluate.HELD_BYTES", 0)
+    Path("own.py").write_text(
+        "import numpy as np\n\ncalls = -1\n\n\ndef samples():\n    global calls\n    calls += 1\n"
+        f"    random = np.random.default_rng({seed})\n    for _ in range({count}):\n"
+        "        yield {'x': random.normal(size=16).astype(np.float32)}\n"
+    )
+    code, out, err = command("--costs", "none", "--max-drop", "0", "--eval", "own.py:samples")
+    assert (code, out) == (2, "")
+    assert "was read again, and" in err.splitlines()[0]
+    assert how in err.splitlines()[0]
+    assert "seed" in err.splitlines()[1]

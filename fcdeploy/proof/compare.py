@@ -7,7 +7,7 @@ make no difference to a bit of them.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from fcdeploy.samples import Batch
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
+OTHER_MODEL = "give the float model that the int8 model was made from"
 Choose = Callable[[Arrays, Arrays], tuple[Metric | None, Decision | None]]
 """From the float outputs and the labels of the first batch to the metric, and to how decisions are compared."""
 
@@ -70,7 +71,7 @@ def begun(choose: Choose, outputs: Arrays, labels: Arrays) -> Answers:
 def outputs_of(reference: Session, other: Session, batch: Batch) -> tuple[Arrays, Arrays]:
     """What both models answer. Outputs must be finite and of equal shapes, or FcdeployError names the sample."""
     f, q = run(reference, batch, "float"), run(other, batch, "int8")
-    _check_shapes(f, q)
+    check_shapes({name: value.shape for name, value in f.items()}, q)
     return f, q
 
 
@@ -198,7 +199,8 @@ def run(session: Session, batch: Batch, which: str) -> Arrays:
     outputs = _all(session, batch)
     for name, value in outputs.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
-            per_sample = np.isfinite(value).reshape(len(value), -1).all(axis=1)
+            rows = np.isfinite(np.atleast_1d(value))
+            per_sample = rows.reshape(len(rows), -1).all(axis=1)
             first = batch.names[int(per_sample.argmin()) % len(batch)]
             raise FcdeployError(
                 f"output {name!r} of the {which} model holds NaN or infinity for {first}, expected finite numbers",
@@ -211,12 +213,12 @@ def _all(session: Session, batch: Batch) -> Arrays:
     return dict(zip(session.outputs, map(np.asarray, session.run(batch.inputs)), strict=True))
 
 
-def _check_shapes(f: Arrays, q: Arrays) -> None:
-    for name, value in f.items():
-        if value.shape != q[name].shape:
+def check_shapes(shapes: Mapping[str, tuple[int, ...]], q: Arrays, hint: str = OTHER_MODEL) -> None:
+    """Raise FcdeployError where the int8 model answers in other shapes than the float model."""
+    for name, shape in shapes.items():
+        if shape != q[name].shape:
             raise FcdeployError(
-                f"output {name!r} has shape {value.shape} in the float model and {q[name].shape} in the int8 model",
-                "give the float model that the int8 model was made from",
+                f"output {name!r} has shape {shape} in the float model and {q[name].shape} in the int8 model", hint
             )
 
 

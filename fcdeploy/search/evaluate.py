@@ -6,7 +6,7 @@ the metric, and a sketch of each output, by which the error of another model's o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -20,7 +20,8 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.given import Given
 from fcdeploy.int8.timing.trial import runnable
 from fcdeploy.proof import scores
-from fcdeploy.proof.compare import Answers
+from fcdeploy.proof.compare import Answers, check_shapes, run
+from fcdeploy.proof.data import BATCH_BYTES, MOST_BATCH
 from fcdeploy.proof.loss import Loss, loss_of
 from fcdeploy.proof.pair import is_probability
 from fcdeploy.proof.same_data import SameData
@@ -29,22 +30,22 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.records.sketch import SHIFT, Sketch
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Batch, Source, batch_size, batches
+from fcdeploy.samples.kept import sample_hash
 
 Array = np.ndarray[Any, Any]
 Figures = NDArray[np.float64]
-MOST_BATCH = 32
-BATCH_BYTES = 8 << 20  # of inputs in one batch; activations are a multiple of it
 HELD_BYTES = 64 << 20  # samples that take no more are read once
 SKETCH = 32  # numbers that are kept of each output of a sample, however large it is
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is kept of the float model's answers to one batch: figures (n, k), decisions, sketches by output."""
+    """What is kept of the float model's answers to one batch: figures (n, k), decisions, sketches and shapes by output."""
 
     figures: Figures | None
     decisions: Array | None
     sketches: dict[str, Figures]
+    shapes: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,17 @@ class Exam:
     parts: tuple[Part, ...]
     samples: int
 
+    @property
+    def in_float(self) -> bool:
+        """Whether any output is in floating point."""
+        return bool(self.parts[0].sketches)
+
 
 @dataclass(frozen=True)
 class Result:
     """How a model did: the metric's loss against float, and the error of its outputs relative to their power.
 
+    Where no output is in floating point, the error is the drop.
     `changed` are the samples that only the float model and only this one has right, where answers are right or wrong; of
     decisions that agree or not, those that do not, and None.
     """
@@ -73,17 +80,18 @@ class Result:
 def examined(given: Given, source: Source, metric: str | None, seen: SameData, on_step: OnStep) -> Exam:
     """Run the float model over all samples, once.
 
-    Raises FcdeployError where there is no metric, an output is not finite, or a sample is one of the calibration.
+    Raises FcdeployError where there is no metric, an output is not finite, or a sample is one of the calibration; later
+    where samples that are too large to keep are others when they are read again.
     """
     chosen: Metric | None = None
     found: list[Part] = []
     held: list[Batch] | None = []
-    done = size = 0
-    for batch in seen.watch(batches(source, _batch(source))):
+    hashes: list[int] = []
+    done, size, wanted = 0, 0, _batch(source)
+    for batch in seen.watch(batches(source, wanted)):
         if not found:
             session = Session(runnable(given.file, given.graph, batch.inputs))
-        outputs = _run(session, batch)
-        _check_finite(outputs, batch)
+        outputs = run(session, batch, "float")
         if chosen is None:
             chosen = scores.choose(metric, outputs, batch.labels, lambda name: is_probability(given.graph, name))
             if chosen is None:
@@ -92,6 +100,7 @@ def examined(given: Given, source: Source, metric: str | None, seen: SameData, o
                     "add an array 'label' to the data, or use --metric FILE.py:FUNCTION",
                 )
         found.append(_part(chosen, outputs, batch))
+        hashes.append(_hash(batch))
         done += len(batch)
         size += sum(array.nbytes for array in chain(batch.inputs.values(), batch.labels.values()))
         held = None if held is None or size > HELD_BYTES else [*held, batch]
@@ -99,7 +108,7 @@ def examined(given: Given, source: Source, metric: str | None, seen: SameData, o
     assert chosen is not None  # a source without samples is an error of its own
     kept = held
     read: Callable[[], Iterable[Batch]] = (
-        (lambda: batches(source, _batch(source))) if kept is None else (lambda: iter(kept))
+        (lambda: _again(source, wanted, hashes)) if kept is None else (lambda: iter(kept))
     )
     return Exam(read, chosen, tuple(found), done)
 
@@ -116,36 +125,44 @@ def result(exam: Exam, model: ir.Model) -> Result:
     session, answers = Session(model), Answers(exam.metric, None)
     errors, power = np.zeros(1), np.zeros(1)
     for part, batch in zip(exam.parts, exam.read(), strict=True):
-        outputs = _run(session, batch)
+        outputs = _outputs(session, part, batch)
         one, other = _figures(exam.metric, part, outputs, batch)
         answers.float_figures.append(one)
         answers.int8_figures.append(other)
-        errors, power = errors + _errors(part, outputs), power + _power(part)
+        errors, power = errors + _errors(part, outputs, len(batch)), power + _power(part)
     answers.samples = exam.samples
     loss = loss_of(answers)
     assert loss is not None
-    return Result(loss, float(np.sum(errors / np.maximum(power, 1e-300))), _changed(answers))
+    distance = float(np.sum(errors / np.maximum(power, 1e-300))) if exam.in_float else max(loss.drop, 0.0)
+    return Result(loss, distance, _changed(answers))
 
 
 def error(exam: Exam, model: ir.Model, most: int) -> float:
-    """The error of a model's outputs relative to their power, on the first `most` samples at least."""
+    """The error of a model's outputs relative to their power, on the first `most` samples at least.
+
+    Where it is the drop, which moves in steps of whole samples, on all of them.
+    """
+    if not exam.in_float:
+        return result(exam, model).error
     session, errors, power, done = Session(model), np.zeros(1), np.zeros(1), 0
     for part, batch in zip(exam.parts, exam.read(), strict=False):
-        errors, power = errors + _errors(part, _run(session, batch)), power + _power(part)
+        errors, power = errors + _errors(part, _outputs(session, part, batch), len(batch)), power + _power(part)
         done += len(batch)
         if done >= most:
             break
     return float(np.sum(errors / np.maximum(power, 1e-300)))
 
 
-def sketch(output: Array) -> Figures:
+def sketch(output: Array, samples: int) -> Figures:
     """At most SKETCH numbers (n, k) for each sample of an output (n, ...), the same linear map for outputs of one size.
+
+    An output without an axis of so many samples is one row.
 
     Elements get a random sign and are summed in groups: the squares of a sketch sum up to those of what was sketched, in
     expectation (M. Charikar, K. Chen, M. Farach-Colton, "Finding Frequent Items in Data Streams", 2002).  So the sketches
     of two outputs tell the size of their difference, the better the more samples there are.
     """
-    rows = np.asarray(output, np.float64).reshape(len(output), -1)
+    rows = np.asarray(output, np.float64).reshape(samples if output.shape[:1] == (samples,) else 1, -1)
     count = rows.shape[1]
     if count <= SKETCH:
         return rows
@@ -156,12 +173,13 @@ def sketch(output: Array) -> Figures:
 
 
 def _part(metric: Metric, outputs: dict[str, Array], batch: Batch) -> Part:
-    sketches = {name: sketch(value) for name, value in outputs.items() if value.dtype.kind == "f"}
+    sketches = {name: sketch(value, len(batch)) for name, value in outputs.items() if value.dtype.kind == "f"}
+    shapes = {name: value.shape for name, value in outputs.items()}
     if metric.figures is None:
         assert metric.decision is not None
         decisions = scores.decide(metric.decision, outputs[metric.output])
-        return Part(None, _narrow(decisions), sketches)
-    return Part(metric.figures(outputs, batch.labels, batch.names), None, sketches)
+        return Part(None, _narrow(decisions), sketches, shapes)
+    return Part(metric.figures(outputs, batch.labels, batch.names), None, sketches, shapes)
 
 
 def _figures(metric: Metric, part: Part, outputs: dict[str, Array], batch: Batch) -> tuple[Figures, Figures]:
@@ -184,9 +202,9 @@ def _changed(answers: Answers) -> tuple[int, int | None] | None:
     return int((one > other).sum()), int((one < other).sum())
 
 
-def _errors(part: Part, outputs: dict[str, Array]) -> Figures:
+def _errors(part: Part, outputs: dict[str, Array], samples: int) -> Figures:
     """By output, the squares of what differs."""
-    return np.array([np.square(own - sketch(outputs[name])).sum() for name, own in part.sketches.items()])
+    return np.array([np.square(own - sketch(outputs[name], samples)).sum() for name, own in part.sketches.items()])
 
 
 def _power(part: Part) -> Figures:
@@ -206,16 +224,31 @@ def _batch(source: Source) -> int:
     return batch_size(source.inputs, max(1, min(MOST_BATCH, BATCH_BYTES // max(size, 1))))
 
 
-def _run(session: Session, batch: Batch) -> dict[str, Array]:
-    return dict(zip(session.outputs, map(np.asarray, session.run(batch.inputs)), strict=True))
+def _outputs(session: Session, part: Part, batch: Batch) -> dict[str, Array]:
+    outputs = run(session, batch, "int8")
+    check_shapes(part.shapes, outputs, "leave --max-drop out: shapes that depend on values cannot be compared")
+    return outputs
 
 
-def _check_finite(outputs: dict[str, Array], batch: Batch) -> None:
-    for name, value in outputs.items():
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            whole = np.isfinite(value).reshape(len(value), -1).all(axis=1)
-            raise FcdeployError(
-                f"output {name!r} of the float model holds NaN or infinity for "
-                f"{batch.names[int(whole.argmin()) % len(batch)]}, expected finite numbers",
-                "look at the sample, or at the layer that overflows: fcdeploy inspect MODEL",
-            )
+def _again(source: Source, wanted: int, hashes: Sequence[int]) -> Iterator[Batch]:
+    """The batches once more. Raises FcdeployError where they are not those that had these hashes."""
+    number = 0
+    for number, batch in enumerate(batches(source, wanted), start=1):
+        if number > len(hashes) or _hash(batch) != hashes[number - 1]:
+            raise _differs(source, f"{batch.names[0]} or one soon after it differs")
+        yield batch
+    if number < len(hashes):
+        raise _differs(source, "there are fewer samples")
+
+
+def _differs(source: Source, how: str) -> FcdeployError:
+    return FcdeployError(
+        f"{source.name!r} was read again, and {how}, expected the same samples each time",
+        "give the function's random numbers a fixed seed, or write the samples to an .npz file",
+    )
+
+
+def _hash(batch: Batch) -> int:
+    """Of all inputs and labels."""
+    kinds = (("input", batch.inputs), ("label", batch.labels))
+    return sample_hash({f"{kind} {name}": array for kind, arrays in kinds for name, array in arrays.items()})
