@@ -228,6 +228,15 @@ def test_a_model_whose_only_tensor_is_its_input() -> None:
     assert row.sqnr_db > 30
 
 
+def test_bytes_times_what_is_computed_are_no_weights() -> None:
+    """A float model may hold bytes of its own; only a constant scale makes them rounded floats."""
+    net = Net(1)
+    x = net.input("x", 8)
+    mask = net.op("Cast", net.constant(np.ones((1, 8)), np.uint8), to=1)
+    net.output(net.dense(net.op("Mul", mask, x), 8, 4))
+    assert sources(ir.from_proto(net.model())) == []
+
+
 def shortcut(net: Net) -> Net:
     x = net.op("Relu", net.conv(net.input("x", 3, 8, 8), 3, 16, name="stem"))
     y = net.op("Relu", net.conv(x, 16, 16, group=16, name="deep"))

@@ -45,6 +45,8 @@ def integers_of(value: ir.Value | None) -> ir.Value | None:
     if node is None or not node.inputs:
         return None
     if node.op_type == "Mul":
+        if constant(node.inputs[1]) is None:
+            return None
         node = node.inputs[0].producer() if node.inputs[0] is not None else None
         wanted = "Cast"
     else:

@@ -72,9 +72,8 @@ def validate(
     float_model, int8_model = read_model(against), read_model(int8)
     untrusted = refuse_untrusted(int8_model, str(int8)) + refuse_untrusted(float_model, str(against))
     check_same_ends(int8_model, float_model, int8.name, against.name)
-    rounds = is_quantized(int8_model) or bool(
-        sources(int8_model)
-    )  # bytes may be stored alone, and computed with as floats
+    # bytes may be stored alone, and computed with as floats
+    rounds = is_quantized(int8_model) or bool(sources(int8_model))
     if is_quantized(float_model) and not rounds:
         raise FcdeployError(
             f"{against.name!r} is quantized and {int8.name!r} is not, expected it the other way round",
