@@ -52,7 +52,7 @@ signal over error at the output. Kernel SQNR compares the int8 file with itself 
 products saturate, which happens on CPUs with AVX2 and no VNNI, and only those can show it. Time is int8 / float, one
 thread, batch 1, the two models taken in turn, with its 95 % interval: below 1 is faster. Size is int8 / float.
 """
-COLUMNS = ("recipe", "CPU s", "peak MB", "drop, points", "agree", "SQNR", "kernel SQNR", "time", "size")
+COLUMNS = ("recipe", "CPU s", "peak MB", "drop (95 %)", "agree", "SQNR", "kernel SQNR", "time", "size")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -110,7 +110,8 @@ def _network(name: str, data: str, folder: Path, seconds: float) -> str:
         proof = fcdeploy.validate(int8, against=model, data=held_out).values
         time = fcdeploy.bench(int8, against=model, seconds=seconds).values
         rows.append((
-            recipe, f"{spent:.1f}", f"{peak:.0f}", f"{proof['drop']:.2f}", f"{100 * proof['agreement']:.1f} %",
+            recipe, f"{spent:.1f}", f"{peak:.0f}",
+            f"{proof['drop']:.2f} ({proof['drop_low']:.2f} .. {proof['drop_high']:.2f})", f"{100 * proof['agreement']:.1f} %",
             decibels(proof["sqnr_db"]), decibels(proof["kernel_sqnr_db"]),
             f"{time['ratio']:.2f} ({time['ratio_low']:.2f} .. {time['ratio_high']:.2f})",
             f"{int8.stat().st_size / model.stat().st_size:.2f}",
