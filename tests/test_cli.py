@@ -87,6 +87,11 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
             f"unknown command 'quantise', expected one of {', '.join(cli.COMMANDS)}",
             "did you mean 'quantize'? fcdeploy --help lists all",
         ),
+        (
+            ["calibration", "shwo"],
+            "unknown command 'shwo', expected one of convert, merge, show",
+            "did you mean 'show'? fcdeploy calibration --help lists all",
+        ),
         (["--versoin"], "fcdeploy: unknown option '--versoin'", "did you mean '--version'? fcdeploy --help lists all"),
         (
             ["inspect", "m.onnx", "--kernel"],

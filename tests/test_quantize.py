@@ -281,6 +281,13 @@ def broken(name: str, command: Command) -> list[str]:
     if name == "plan tensors":
         data_ = json.loads(Path("plan.json").read_text())
         Path("plan.json").write_text(json.dumps(data_ | {"tensors": []}))
+    if name == "plan operator":
+        edited(nodes__first__op="Gemm")
+    if name == "plan int16":
+        edited(nodes__first__kind="int16")
+    if name == "plan twice":
+        data_ = json.loads(Path("plan.json").read_text())
+        Path("plan.json").write_text(json.dumps(data_ | {"nodes": [*data_["nodes"], data_["nodes"][1]]}))
     if name == "plan is output":
         out = ["-o", "plan.json", "--force"]
     if name == "plan missing":
@@ -321,6 +328,9 @@ MISTAKES = {
     "plan list": ("plan 'plan.json' is no plan: its schema is not", "--dry-run"),
     "plan rows": ("plan 'plan.json'", "--dry-run"),
     "plan tensors": ("plan 'plan.json'", "--dry-run"),
+    "plan operator": ("node 'first' is a 'Gemm' in the plan and a 'Conv' in the model", "--dry-run"),
+    "plan int16": ("node 'first' is 'int16' in a plan without 16 bits", '"int8"'),
+    "plan twice": ("plan 'plan.json' names node 'relu' twice", "--dry-run"),
     "plan is output": ("output 'plan.json' is also an input", "-o"),
     "plan missing": ("plan 'plan.json' does not exist", "--dry-run"),
 }

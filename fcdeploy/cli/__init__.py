@@ -119,9 +119,10 @@ def _usage(mistake: click.ClickException) -> FcdeployError:
             f"{path}: unknown option {mistake.option_name!r}", _did_you_mean(mistake.possibilities, see)
         )
     if isinstance(mistake, click.exceptions.NoSuchCommand):
-        known = importlib.import_module("difflib").get_close_matches(mistake.command_name, COMMANDS, 1)
+        there = context.command.list_commands(context) if context and isinstance(context.command, click.Group) else []
+        known = importlib.import_module("difflib").get_close_matches(mistake.command_name, there, 1)
         return FcdeployError(
-            f"unknown command {mistake.command_name!r}, expected one of {', '.join(COMMANDS)}",
+            f"unknown command {mistake.command_name!r}, expected one of {', '.join(there)}",
             _did_you_mean(known, see),
         )
     text = mistake.format_message().strip().removesuffix(".")

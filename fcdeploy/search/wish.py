@@ -41,7 +41,7 @@ def wish_of(
     if bound is None:
         return None
     if not 0 <= bound < math.inf:
-        raise FcdeployError(f"largest drop {bound} is not 0 or more", "--max-drop 1")
+        raise FcdeployError(f"--max-drop {bound} is no number of 0 or more", "--max-drop 1")
     if data is None:
         raise FcdeployError(
             f"--max-drop {bound:g} needs samples to measure the drop on: --eval was not given", "--eval EVALUATION"

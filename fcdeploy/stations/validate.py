@@ -66,7 +66,7 @@ def validate(
     Raises FcdeployError where models, data or labels do not fit each other.
     """
     if max_drop is not None and not max_drop >= 0:
-        raise FcdeployError(f"largest drop {max_drop} is not 0 or more", "--max-drop 1")
+        raise FcdeployError(f"--max-drop {max_drop} is no number of 0 or more", "--max-drop 1")
     step: OnStep = on_step or (lambda *_: None)
     int8, against = Path(int8), Path(against)
     float_model, int8_model = read_model(against), read_model(int8)

@@ -24,6 +24,10 @@ def check_plan(graph: ir.Graph, plan: Plan, source: str) -> None:
     """Raise FcdeployError at the first row of the plan that does not fit the prepared model."""
     rows = {decision.node: decision for decision in plan.nodes}
     nodes = {node.name or "": node for node in graph}
+    if len(rows) < len(plan.nodes):
+        names = [decision.node for decision in plan.nodes]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise FcdeployError(f"{source} names node {twice!r} twice", HINT)
     if strange := sorted(set(rows) - set(nodes)):
         raise FcdeployError(f"{source} names node {strange[0]!r}, which the model has not", HINT)
     if lost := sorted(set(nodes) - set(rows)):
@@ -31,6 +35,9 @@ def check_plan(graph: ir.Graph, plan: Plan, source: str) -> None:
     known = {value.name for node in graph for value in (*node.inputs, *node.outputs) if value is not None}
     if strangers := sorted(set(plan.tensors) - known - {bias_name(node) for node in graph}):
         raise FcdeployError(f"{source} names tensor {strangers[0]!r}, which the model has not", HINT)
+    wide = [name for name, row in rows.items() if row.kind == "int16"]
+    if wide and "int16" not in (plan.weights, plan.activations):
+        raise FcdeployError(f"{source}, node {wide[0]!r} is 'int16' in a plan without 16 bits", 'make its kind "int8"')
     for name, node in nodes.items():
         _check_node(node, rows[name], rows, plan.tensors, f"{source}, node {name!r}")
 
@@ -39,6 +46,8 @@ def _check_node(
     node: ir.Node, decision: Decision, rows: dict[str, Decision], tensors: dict[str, QParams], where: str
 ) -> None:
     row = operator(node.op_type, node.domain)
+    if decision.op != node.op_type:
+        raise FcdeployError(f"{where} is a {decision.op!r} in the plan and a {node.op_type!r} in the model", HINT)
     if decision.rounding != "nearest" and (decision.kind != "int8" or weight_of(node) is None):
         raise FcdeployError(
             f"{where} has rounding {decision.rounding!r}, and no int8 weights", "leave its rounding out"

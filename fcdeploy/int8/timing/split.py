@@ -111,7 +111,7 @@ def reason(costs: Costs, name: str) -> str:
     return (
         f"slower as integers: {figures}"
         if as_integers > in_float
-        else f"converting costs more than it gains: {figures}"
+        else f"{figures}, and converting to integers and back costs more than that gains"
     )
 
 
