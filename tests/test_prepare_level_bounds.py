@@ -73,7 +73,7 @@ def test_factors_that_are_no_powers_of_two_differ_by_rounding_alone() -> None:
     s = np.geomspace(0.1, 7.3, 8).astype(np.float32)
     nodes = [op("Conv", "x w1 b1", "a"), op("Relu", "a", "r"), op("Min", "r u", "b"), op("Conv", "b w2", "y")]
     model = graph(nodes, {"x": ["n", 3, 6, 6]}, ["y"], constants(s))
-    assert apply(level_bounds, model, tolerance=1e-6).count == 1
+    assert apply(level_bounds, model).count == 1
 
 
 def test_a_lower_bound_and_equal_ones() -> None:
