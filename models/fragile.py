@@ -7,7 +7,7 @@
             the weights of the first and takes them off those of the second.  In float the two cancel, the better as
             they are neighbours; of the weights themselves 8 bits leave nothing.
 
-Rescaling channels (prepare/equalize.py) undoes neither: of a channel that nothing reads nobody knows how large it should
+Rescaling channels (prepare/passes/equalize.py) undoes neither: of a channel that nothing reads nobody knows how large it should
 be, and what all channels have in common is no disproportion.  Factors are powers of two.
 """
 

@@ -21,8 +21,8 @@ from bench_page import made_by, table, write_section
 import fcdeploy
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.graph.model import input_specs, read_model
-from fcdeploy.int8.recording import observe as observing
-from fcdeploy.int8.recording.passes import plan_passes
+from fcdeploy.int8.calibrating import observe as observing
+from fcdeploy.int8.calibrating.schedule import plan_passes
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import read, to_bytes
 from fcdeploy.runtime.footprint import MEBI, peak_resident

@@ -23,8 +23,8 @@ from bench_page import decibels, interval, made_by, table, write_section
 
 import fcdeploy
 from fcdeploy.records.costs import Choice, Trial, from_text, to_text
+from fcdeploy.runtime.paired_timing import Load, Ratio, Run, Timed, ratio_of, reloaded
 from fcdeploy.runtime.session import Session
-from fcdeploy.runtime.turns import Load, Ratio, Run, Timed, ratio_of, reloaded
 from fcdeploy.user_code import load_function
 
 FOLDER = Path("out/bench")

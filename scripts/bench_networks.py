@@ -21,7 +21,7 @@ import numpy as np
 from bench_kernels import BUSY
 from bench_page import decibels, interval, made_by, table, write_section
 
-from fcdeploy.graph.outline import read_outline
+from fcdeploy.graph.light_reader import read_outline
 from fcdeploy.runtime.session import Session
 from fcdeploy.user_code import load_file
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import fcdeploy
-from fcdeploy.stations.doctor import doctor
+from fcdeploy.commands.doctor import doctor
 
 TITLE = "# Benchmarks\n"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from networks import Net, random_data
 
-from fcdeploy.stations.quantize import quantize
+from fcdeploy.commands.quantize import quantize
 
 
 def int8_model(folder: Path, *, seed: int = 0, classes: int = 3) -> Path:

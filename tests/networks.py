@@ -15,12 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.graph.model import input_specs, name_everything
+from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.planning import plan_graph
-from fcdeploy.int8.planning.check import check_plan
+from fcdeploy.int8.planning.check_plan import check_plan
 from fcdeploy.int8.planning.types import round_types
-from fcdeploy.int8.planning.weigh import Layer, round_layers
-from fcdeploy.int8.recording.observe import observe
-from fcdeploy.int8.refining.correct import correct_layers
+from fcdeploy.int8.planning.weights import Layer, round_layers
+from fcdeploy.int8.refining.correct_layers import correct_layers
 from fcdeploy.int8.writing.rewrite import rewrite
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration

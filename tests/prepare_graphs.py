@@ -11,9 +11,9 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
+from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.model import name_everything
-from fcdeploy.prepare.changes import Changes
-from fcdeploy.prepare.shapes import infer_shapes
+from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.runtime.session import Session
 
 Array = np.ndarray[Any, Any]

@@ -10,7 +10,7 @@ from networks import Arrays, Net, in_memory
 from onnx import TensorProto
 
 from fcdeploy.graph.model import input_specs, name_everything
-from fcdeploy.int8.recording.observe import observe
+from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.samples import Source

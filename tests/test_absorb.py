@@ -16,11 +16,11 @@ from networks import Array, Net, random_data
 from prepare_graphs import run
 
 from fcdeploy.arithmetic.weights.absorb import WORTH, absorbed
+from fcdeploy.commands.quantize import quantize
+from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import name_everything
 from fcdeploy.int8.refining.absorb import ABSORBED, absorb, places_of, shifts_of
 from fcdeploy.prepare import prepare
-from fcdeploy.stations.quantize import quantize
-from fcdeploy.stations.validate import validate
 
 numbers = arrays.arrays(np.float64, st.integers(1, 6), elements=st.floats(-100, 100))
 

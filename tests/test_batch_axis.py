@@ -13,7 +13,7 @@ from networks import Net
 from onnx import TensorProto, helper
 from small_models import family, samples
 
-from fcdeploy.graph.outline import read_outline
+from fcdeploy.graph.light_reader import read_outline
 from fcdeploy.proof.batch_axis import why_not
 
 Build = Callable[[Net, str], str]

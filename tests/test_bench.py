@@ -15,11 +15,11 @@ from small_models import dense, quantized, residual, samples, save
 
 from fcdeploy.cli.bench import command, parse_batches
 from fcdeploy.cli.options import parse_shapes
+from fcdeploy.commands import bench as station
+from fcdeploy.commands.bench import bench
 from fcdeploy.graph.model import TensorSpec
-from fcdeploy.runtime import feeds, turns
+from fcdeploy.runtime import feeds, paired_timing
 from fcdeploy.runtime.footprint import footprint
-from fcdeploy.stations import bench as station
-from fcdeploy.stations.bench import bench
 
 QUICK = 0.1
 ANY = 1e6  # an interval that any machine reaches
@@ -86,7 +86,7 @@ class Clock:
         self.now = 0.0
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
-    def run(self, cost: float, drift: float = 0.0) -> turns.Run:
+    def run(self, cost: float, drift: float = 0.0) -> paired_timing.Run:
         clock = self
 
         def run() -> None:
@@ -94,11 +94,11 @@ class Clock:
 
         return run
 
-    def load(self, run: turns.Run) -> turns.Load:
+    def load(self, run: paired_timing.Run) -> paired_timing.Load:
         """Loads in no time."""
         return lambda: run
 
-    def noisy(self, cost: float, random: np.random.Generator) -> turns.Run:
+    def noisy(self, cost: float, random: np.random.Generator) -> paired_timing.Run:
         """Another speed every 20 ms, up to twenty times slower."""
         clock, slower = self, random.uniform(1, 20, 10**4)
 
@@ -111,7 +111,7 @@ class Clock:
 def test_ratios_are_of_neighbours_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that becomes ten times slower while it runs, the paired ratio stays what it is."""
     clock = Clock(monkeypatch)
-    one, other = turns.measure([clock.run(0.002, 2), clock.run(0.004, 2)], 5.0)
+    one, other = paired_timing.measure([clock.run(0.002, 2), clock.run(0.004, 2)], 5.0)
     ratios = one.turns / other.turns
     assert np.median(ratios) == pytest.approx(0.5, rel=0.02)
     assert one.runs.max() > 5 * one.runs.min()
@@ -121,15 +121,15 @@ def test_ratios_are_of_neighbours_in_time(monkeypatch: pytest.MonkeyPatch) -> No
 def test_time_is_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     steps: list[tuple[str, int, int | None]] = []
-    (quick,) = turns.measure([clock.run(0.001)], 3.0, lambda *step: steps.append(step))
+    (quick,) = paired_timing.measure([clock.run(0.001)], 3.0, lambda *step: steps.append(step))
     assert clock.now == pytest.approx(3.0, abs=0.1)
-    assert len(quick.turns) == pytest.approx(turns.ROUNDS, abs=2)
+    assert len(quick.turns) == pytest.approx(paired_timing.ROUNDS, abs=2)
     assert steps[-1][0] == "timing"
     assert steps[-1][1] == steps[-1][2]
     begun = clock.now
-    (slow,) = turns.measure([clock.run(10.0)], 3.0, lambda *_: None)
-    assert len(slow.turns) == turns.FEWEST_ROUNDS
-    assert clock.now - begun == pytest.approx(10.0 * (2 + turns.FEWEST_ROUNDS))
+    (slow,) = paired_timing.measure([clock.run(10.0)], 3.0, lambda *_: None)
+    assert len(slow.turns) == paired_timing.FEWEST_ROUNDS
+    assert clock.now - begun == pytest.approx(10.0 * (2 + paired_timing.FEWEST_ROUNDS))
 
 
 def test_what_is_said_of_an_interval() -> None:
@@ -155,16 +155,16 @@ def test_what_is_said_of_an_interval() -> None:
 def test_more_rounds_until_the_interval_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clean machine takes the time asked for, a noisy one up to four times as long."""
     clock = Clock(monkeypatch)
-    turns.reloaded([clock.load(clock.run(0.001)), clock.load(clock.run(0.002))], 3.0, interval=0.1)
+    paired_timing.reloaded([clock.load(clock.run(0.001)), clock.load(clock.run(0.002))], 3.0, interval=0.1)
     assert clock.now == pytest.approx(3.0, abs=0.5)
     begun = clock.now
     random = np.random.default_rng(0)
     noisy = clock.load(clock.noisy(0.001, random))
-    pair = turns.reloaded([noisy, clock.load(clock.run(0.002))], 3.0, interval=0.01)
+    pair = paired_timing.reloaded([noisy, clock.load(clock.run(0.002))], 3.0, interval=0.01)
     assert clock.now - begun == pytest.approx(12.0, abs=1.0)
-    assert turns.ratio_of(*pair).width > 0.01
+    assert paired_timing.ratio_of(*pair).width > 0.01
     begun = clock.now
-    turns.reloaded([noisy], 3.0, interval=0.01)
+    paired_timing.reloaded([noisy], 3.0, interval=0.01)
     assert clock.now - begun == pytest.approx(3.0, abs=0.5)
 
 
@@ -172,25 +172,25 @@ def test_every_load_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of a model's loads is lucky: the interval reaches there, and the median does not; within a load all is calm."""
     clock = Clock(monkeypatch)
     lucky = iter([0.0010, 0.0011, 0.0011, 0.0012, 0.0011, 0.0012, 0.0011, 0.0010, 0.0011])
-    loads: list[turns.Load] = [lambda: clock.run(next(lucky)), clock.load(clock.run(0.001))]
-    pair = turns.reloaded(loads, 3.0)
-    ratio = turns.ratio_of(*pair)
+    loads: list[paired_timing.Load] = [lambda: clock.run(next(lucky)), clock.load(clock.run(0.001))]
+    pair = paired_timing.reloaded(loads, 3.0)
+    ratio = paired_timing.ratio_of(*pair)
     assert (ratio.median, ratio.low, ratio.high) == pytest.approx((1.1, 1.0, 1.2), rel=1e-3)
-    assert [len(set(timed.loads)) for timed in pair] == [turns.LOADS, turns.LOADS]
+    assert [len(set(timed.loads)) for timed in pair] == [paired_timing.LOADS, paired_timing.LOADS]
 
 
 def test_models_that_load_slowly_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, loaded = Clock(monkeypatch), []
 
-    def load() -> turns.Run:
+    def load() -> paired_timing.Run:
         clock.now += 1.0
         loaded.append(1)
         return clock.run(0.01)
 
-    pair = turns.reloaded([load, load], 3.0)
+    pair = paired_timing.reloaded([load, load], 3.0)
     assert len(loaded) == 2
     assert set(pair[0].loads) == {0}
-    assert turns.ratio_of(*pair).median == pytest.approx(1.0)
+    assert paired_timing.ratio_of(*pair).median == pytest.approx(1.0)
 
 
 @pytest.mark.usefixtures("no_footprint")

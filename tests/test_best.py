@@ -16,18 +16,18 @@ from small_models import residual
 
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.arithmetic.weights.layout import to_rows
-from fcdeploy.arithmetic.weights.pairs import excess
+from fcdeploy.arithmetic.weights.pair_bound import excess
 from fcdeploy.arithmetic.weights.smooth import FURTHEST, smoothing
+from fcdeploy.commands.quantize import quantize
 from fcdeploy.graph.model import name_everything
 from fcdeploy.int8.nodes import output_axis
-from fcdeploy.int8.planning.weigh import int8_layers
-from fcdeploy.int8.refining.correct import correct_layers
+from fcdeploy.int8.planning.weights import int8_layers
+from fcdeploy.int8.refining.activations import Walk
+from fcdeploy.int8.refining.correct_layers import correct_layers
 from fcdeploy.int8.refining.smooth import SMOOTHED, rescale, smoothing_factors
-from fcdeploy.int8.refining.walk import Walk
 from fcdeploy.prepare import prepare
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.session import Session
-from fcdeploy.stations.quantize import quantize
 from fcdeploy.tables.targets import TARGETS
 
 

@@ -35,15 +35,15 @@ from fcdeploy.bundles import golden
 from fcdeploy.bundles.load import load_bundle
 from fcdeploy.bundles.read import open_bundle
 from fcdeploy.bundles.write import write_bundle
+from fcdeploy.commands.bundle import bundle
+from fcdeploy.commands.calibrate import calibrate
+from fcdeploy.commands.quantize import quantize
+from fcdeploy.commands.validate import validate
+from fcdeploy.commands.verify import verify
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records import manifest as manifests
 from fcdeploy.records.manifest import Manifest
 from fcdeploy.runtime.session import Session
-from fcdeploy.stations.bundle import bundle
-from fcdeploy.stations.calibrate import calibrate
-from fcdeploy.stations.quantize import quantize
-from fcdeploy.stations.validate import validate
-from fcdeploy.stations.verify import verify
 
 Edit = Callable[[Path], object]
 

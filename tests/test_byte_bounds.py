@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Line, Net, quantize_net, random_data
 
-from fcdeploy.arithmetic.enclosure import Interval, interval, minus, plus, row_sums, sloped, times
+from fcdeploy.arithmetic.interval_arithmetic import Interval, interval, minus, plus, row_sums, sloped, times
+from fcdeploy.evaluate.layers import expose
 from fcdeploy.proof.byte_bounds import Bounds
-from fcdeploy.proof.layers import expose
 from fcdeploy.proof.saturation import prove
 from fcdeploy.runtime.session import Session
 

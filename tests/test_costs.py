@@ -16,13 +16,13 @@ from networks import Net, in_memory, random_data
 
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.cli import main
+from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.planning import plan_graph
-from fcdeploy.int8.recording.observe import observe
 from fcdeploy.int8.timing import costs as times
-from fcdeploy.int8.timing.choices import best_trial, with_dynamic
-from fcdeploy.int8.timing.split import cost_of, slow_nodes, total
-from fcdeploy.int8.timing.table import costs_from_table, kind_of
-from fcdeploy.int8.timing.trial import conversion_rates
+from fcdeploy.int8.timing.choose_kernels import best_trial, with_dynamic
+from fcdeploy.int8.timing.measure import conversion_rates
+from fcdeploy.int8.timing.partition import cost_of, slow_nodes, total
+from fcdeploy.int8.timing.rate_table import costs_from_table, kind_of
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Choice, Costs, Rates, Trial, from_text, to_text

@@ -15,8 +15,8 @@ import fcdeploy  # noqa: E402
 from fcdeploy import prepare  # noqa: E402
 from fcdeploy.graph.model import name_everything  # noqa: E402
 from fcdeploy.int8.refining.smooth import rescale, smoothing_factors  # noqa: E402
-from fcdeploy.prepare.equalize import equalize  # noqa: E402
-from fcdeploy.prepare.vectors import vectors_of  # noqa: E402
+from fcdeploy.prepare.channel_constants import vectors_of  # noqa: E402
+from fcdeploy.prepare.passes.equalize import equalize  # noqa: E402
 
 OUTLIER, WIDTH = 40.0, 96
 

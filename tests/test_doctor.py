@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from fcdeploy import cli
+from fcdeploy.commands import doctor as station
+from fcdeploy.commands.doctor import doctor
 from fcdeploy.runtime import cpu
-from fcdeploy.stations import doctor as station
-from fcdeploy.stations.doctor import doctor
 from fcdeploy.tables.targets import TARGETS
 
 

@@ -25,11 +25,11 @@ from onnx import numpy_helper as nh
 
 from fcdeploy import cli
 from fcdeploy.arithmetic import avx2
+from fcdeploy.commands.inspect import inspect
 from fcdeploy.proof import exact
 from fcdeploy.proof.exact import Exact, Exactness, exact_layers, verdict
 from fcdeploy.proof.operands import Skipped, Task, tasks
 from fcdeploy.runtime.session import Session
-from fcdeploy.stations.inspect import inspect
 
 Array = np.ndarray[Any, Any]
 IMAGE, SERIES, VOLUME, FLAT, ROWS = (3, 12, 12), (8, 20), (3, 6, 6, 6), (40,), (6, 24)

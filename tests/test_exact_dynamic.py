@@ -17,10 +17,10 @@ from onnx.reference import ReferenceEvaluator
 
 from fcdeploy.arithmetic import dynamic
 from fcdeploy.arithmetic.weights.layout import packed_bytes, unpacked_bytes
+from fcdeploy.commands.inspect import inspect
 from fcdeploy.proof import exact
 from fcdeploy.proof.exact import Exact, exact_layers
 from fcdeploy.proof.saturation import UNPROVEN, prove
-from fcdeploy.stations.inspect import inspect
 from fcdeploy.tables.types import TYPES
 
 Array = np.ndarray[Any, Any]

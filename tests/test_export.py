@@ -16,10 +16,10 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+from fcdeploy.commands.export import TORCH, export  # noqa: E402
 from fcdeploy.errors import FcdeployError  # noqa: E402
 from fcdeploy.pytorch.module import parse_input  # noqa: E402
 from fcdeploy.runtime.session import Session  # noqa: E402
-from fcdeploy.stations.export import TORCH, export  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,7 +176,7 @@ def test_the_file_holds_the_network_and_nothing_else(convolutional: tuple[nn.Mod
 
 
 def test_weights_that_one_file_cannot_hold_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("fcdeploy.stations.export"), "LARGEST", 10_000)
+    monkeypatch.setattr(import_module("fcdeploy.commands.export"), "LARGEST", 10_000)
     module, path = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 8)), tmp_path / "m.onnx"
     (tmp_path / "m.onnx.data").write_bytes(b"mine")
     fails(".*m.onnx.data' exists", "--force", module=module, inputs=["1,64"], output=path)
@@ -651,7 +651,7 @@ def test_without_torch_one_error_says_how_to_install_it(tmp_path: Path, monkeypa
 
 def test_the_torch_that_is_tested_is_the_one_that_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f'"torch=={TORCH}"' in (ROOT / "pyproject.toml").read_text()
-    monkeypatch.setattr("fcdeploy.stations.export.TORCH", "2.12.9")
+    monkeypatch.setattr("fcdeploy.commands.export.TORCH", "2.12.9")
     report = export(nn.Linear(3, 2), output=tmp_path / "m.onnx", inputs=["1,3"])
     assert report.warnings == ("torch 2.13.0 is installed, fcdeploy is tested with 2.12.9",)
 

@@ -12,10 +12,10 @@ from networks import Net, quantize_net, random_data
 from onnx import helper as oh
 from onnx import numpy_helper as nh
 
+from fcdeploy.commands.inspect import inspect
 from fcdeploy.proof.exact import exact_layers, verdict
 from fcdeploy.proof.float_nodes import bytes_of, ends_of, stretches
 from fcdeploy.runtime.session import Session
-from fcdeploy.stations.inspect import inspect
 
 Array = np.ndarray[Any, Any]
 DATA = random_data(3, 4, x=(8, 9, 9))

@@ -17,8 +17,8 @@ from onnx import helper as oh
 from onnx import numpy_helper as nh
 
 from fcdeploy import cli
-from fcdeploy.prepare import work
-from fcdeploy.stations.inspect import count, inspect, size
+from fcdeploy.commands.inspect import count, inspect, size
+from fcdeploy.prepare import cost_model
 
 Dims = tuple[Any, ...]
 
@@ -138,12 +138,12 @@ def test_whole_networks_as_published(
     convolutions: list[Convolution], dense: list[int], size: int, parameters: int, macs: int, peak: int
 ) -> None:
     model = of_shapes(convolutions, dense, size)
-    work.fix_leading_axis(model)
-    rows = work.layers(model)
+    cost_model.fix_leading_axis(model)
+    rows = cost_model.layers(model)
     assert sum(row.parameters for row in rows) == parameters
     assert sum(row.macs or 0 for row in rows) == macs
-    assert work.weight_bytes(model) == 4 * parameters
-    assert work.peak_activation_bytes(model) == peak
+    assert cost_model.weight_bytes(model) == 4 * parameters
+    assert cost_model.peak_activation_bytes(model) == peak
 
 
 def test_the_convolutions_of_alexnet(tmp_path: Path) -> None:

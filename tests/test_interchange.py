@@ -25,10 +25,14 @@ from onnxruntime.quantization.quant_utils import write_calibration_table
 
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.cli import main
+from fcdeploy.commands.calibrate import calibrate
+from fcdeploy.commands.convert import convert
+from fcdeploy.commands.quantize import quantize
+from fcdeploy.commands.validate import validate
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import name_everything
+from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.planning import plan_graph
-from fcdeploy.int8.recording.observe import observe
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration, Histogram, read
 from fcdeploy.records.exchange import read_ranges
@@ -36,10 +40,6 @@ from fcdeploy.records.exchange.onnxruntime_json import write_json
 from fcdeploy.records.exchange.tensorrt import write_cache
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.session import Session
-from fcdeploy.stations.calibrate import calibrate
-from fcdeploy.stations.convert import convert
-from fcdeploy.stations.quantize import quantize
-from fcdeploy.stations.validate import validate
 from fcdeploy.tables.targets import TARGETS
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.cli import main
+from fcdeploy.graph import external_data, weights
 from fcdeploy.graph import model as files
-from fcdeploy.graph import outside, weights
 from fcdeploy.graph.weights import initializer_bytes
 from fcdeploy.int8.refining import refine
 from fcdeploy.runtime.session import Session
@@ -41,7 +41,7 @@ def network(net: Net) -> Net:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with model.onnx, its weights in model.data, and data.npz, the current one. Large weights stay turned."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(import_module("fcdeploy.prepare.dense"), "LARGE_FROM", 1000)
+    monkeypatch.setattr(import_module("fcdeploy.prepare.passes.dense"), "LARGE_FROM", 1000)
     onnx.save(network(Net(0)).model(), "model.onnx", save_as_external_data=True, location="model.data")
     np.savez("data.npz", **DATA)
     return tmp_path
@@ -53,8 +53,8 @@ def lowered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "LARGE", 1000)
     monkeypatch.setattr(weights, "BLOCK_BYTES", 4096)
     monkeypatch.setattr(files, "ONE_FILE", 1000)
-    monkeypatch.setattr(outside, "MESSAGE", 1000)
-    monkeypatch.setattr(outside, "OUTSIDE_FROM", 256)
+    monkeypatch.setattr(external_data, "MESSAGE", 1000)
+    monkeypatch.setattr(external_data, "OUTSIDE_FROM", 256)
     monkeypatch.setattr(weights, "HEAVY", 1000)
 
 

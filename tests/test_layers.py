@@ -15,10 +15,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_models import quantized, residual, samples, save
 
+from fcdeploy.commands.validate import validate
+from fcdeploy.evaluate import layers
 from fcdeploy.graph.model import files_of, read_model, size_on_disk
-from fcdeploy.proof import layers
 from fcdeploy.runtime.session import Session
-from fcdeploy.stations.validate import validate
 
 Array = np.ndarray[Any, Any]
 

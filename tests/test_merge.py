@@ -18,11 +18,11 @@ from networks import Arrays, Net, random_data
 from recordings import any_shapes, free_size, images, model_of, record
 
 from fcdeploy.cli import main
-from fcdeploy.int8.recording.merge import merge
-from fcdeploy.int8.recording.observe import observe
+from fcdeploy.int8.calibrating.merge import merge
+from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.records.calibration import Calibration, Histogram, read, to_bytes
-from fcdeploy.samples import kept
-from fcdeploy.samples.kept import Smallest, merge_kept, sample_hash
+from fcdeploy.samples import kept_samples
+from fcdeploy.samples.kept_samples import Smallest, merge_kept, sample_hash
 
 COUNT = 24
 DATA = random_data(0, COUNT, a=(4, 8, 8), b=(4, 8, 8))
@@ -86,7 +86,7 @@ def test_kept_samples_follow_from_the_parts_alone(sizes: list[int], data: st.Dat
     limits = {"KEPT_BYTES": 1600, "KEPT_LEAST": 2, "KEPT_MOST": 9}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in limits.items():
-            patch.setattr(kept, name, value)
+            patch.setattr(kept_samples, name, value)
         samples = [{"x": np.full(size, i % 30, np.float32)} for i, size in enumerate(sizes)]
         owner = data.draw(st.lists(st.integers(0, 2), min_size=len(sizes), max_size=len(sizes)))
         shards = [[s for s, o in zip(samples, owner, strict=True) if o == k] for k in range(3)]

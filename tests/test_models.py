@@ -16,10 +16,10 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 
+from fcdeploy.commands.export import export  # noqa: E402
+from fcdeploy.commands.quantize import quantize  # noqa: E402
+from fcdeploy.commands.validate import validate  # noqa: E402
 from fcdeploy.runtime.session import Session  # noqa: E402
-from fcdeploy.stations.export import export  # noqa: E402
-from fcdeploy.stations.quantize import quantize  # noqa: E402
-from fcdeploy.stations.validate import validate  # noqa: E402
 from fcdeploy.user_code import load_file as load_module  # noqa: E402
 
 ROOT = Path(__file__).parent.parent

@@ -9,10 +9,10 @@ import pytest
 from networks import Arrays, Net, in_memory, random_data
 from recordings import any_shapes, free_size, images, model_of, record, tokens
 
-from fcdeploy.int8.recording.observe import observe
+from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.records.calibration import to_bytes
-from fcdeploy.samples import kept as module
-from fcdeploy.samples.kept import Smallest, keep_smallest, sample_hash
+from fcdeploy.samples import kept_samples as module
+from fcdeploy.samples.kept_samples import Smallest, keep_smallest, sample_hash
 
 DATA = random_data(0, 45, a=(4, 8, 8), b=(4, 8, 8))
 INDEX = {"index": np.random.default_rng(0).integers(0, 9, (45, 6))}

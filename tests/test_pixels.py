@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from networks import Arrays, Line, Net, quantize_net
 
 from fcdeploy.arithmetic.pixels import importance_of_bytes, means_of_bytes, on_bytes, pixels
+from fcdeploy.commands.calibrate import calibrate
+from fcdeploy.commands.quantize import quantize
+from fcdeploy.commands.validate import validate
 from fcdeploy.int8.planning import plan_graph
-from fcdeploy.int8.planning.check import check_plan
+from fcdeploy.int8.planning.check_plan import check_plan
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.session import Session
-from fcdeploy.stations.calibrate import calibrate
-from fcdeploy.stations.quantize import quantize
-from fcdeploy.stations.validate import validate
 from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import TYPES
 

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import Net, random_data
 
+from fcdeploy.commands.calibrate import calibrate
+from fcdeploy.commands.quantize import quantize
+from fcdeploy.graph.edit import Edits
 from fcdeploy.graph.model import name_everything
 from fcdeploy.prepare import prepare
-from fcdeploy.prepare.changes import Edits
 from fcdeploy.prepare.channels import free_channels
-from fcdeploy.stations.calibrate import calibrate
-from fcdeploy.stations.quantize import quantize
 
 
 def uneven(net: Net) -> Net:

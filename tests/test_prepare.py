@@ -12,10 +12,10 @@ import pytest
 from onnx import TensorProto, helper
 from prepare_graphs import apply, count, graph, normal, op, ops, random_feeds, run
 
+from fcdeploy.graph.edit import Changes, Edits
 from fcdeploy.prepare import PASSES, prepare
-from fcdeploy.prepare.changes import Changes, Edits
-from fcdeploy.prepare.remove_unused import remove_unused
-from fcdeploy.prepare.shapes import infer_shapes
+from fcdeploy.prepare.passes.remove_unused import remove_unused
+from fcdeploy.prepare.shape_inference import infer_shapes
 
 
 def prepared(model: ir.Model) -> Changes:
@@ -179,7 +179,7 @@ def test_big_weights_are_never_serialized() -> None:
 
 def test_importing_the_passes_loads_neither_onnxscript_nor_onnxruntime() -> None:
     code = (
-        "import sys, fcdeploy.prepare.fold_constants as f;"
+        "import sys, fcdeploy.prepare.passes.fold_constants as f;"
         "print([n for n in ('onnxscript', 'onnxruntime', 'torch') if n in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepare_graphs import apply, graph, op, ops
 
-from fcdeploy.prepare.clip import clip
-from fcdeploy.prepare.shapes import infer_shapes
+from fcdeploy.prepare.passes.clip import clip
+from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.runtime.session import Session
 
 

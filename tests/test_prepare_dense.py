@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from prepare_graphs import apply, graph, normal, op, ops
 
+from fcdeploy.graph.edit import Changes
 from fcdeploy.prepare import prepare
-from fcdeploy.prepare.changes import Changes
-from fcdeploy.prepare.dense import dense
+from fcdeploy.prepare.passes.dense import dense
 from fcdeploy.runtime.session import Session
 
 

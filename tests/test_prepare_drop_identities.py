@@ -9,7 +9,7 @@ import onnx
 import pytest
 from prepare_graphs import apply, graph, op, ops
 
-from fcdeploy.prepare.drop_identities import drop_identities
+from fcdeploy.prepare.passes.drop_identities import drop_identities
 
 BIG = np.iinfo(np.int64).max
 CONSTANTS = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prepare_graphs import Array, apply, graph, normal, op
 
 from fcdeploy.arithmetic.weights.equalize import FURTHEST, exponents
-from fcdeploy.prepare.equalize import equalize
+from fcdeploy.prepare.passes.equalize import equalize
 
 
 def spread(channels: int, seed: int) -> Array:

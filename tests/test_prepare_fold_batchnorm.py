@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prepare_graphs import Array, apply, graph, normal, op, ops, run
 
 from fcdeploy.prepare import prepare
-from fcdeploy.prepare.fold_batchnorm import fold_batchnorm
+from fcdeploy.prepare.passes.fold_batchnorm import fold_batchnorm
 
 
 def statistics(channels: int, *, shift: bool = True) -> dict[str, Array]:

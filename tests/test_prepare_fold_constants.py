@@ -9,7 +9,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from prepare_graphs import apply, graph, normal, op, ops
 
-from fcdeploy.prepare.fold_constants import fold_constants
+from fcdeploy.prepare.passes.fold_constants import fold_constants
 
 
 @pytest.mark.parametrize("opset", [13, 17, 18, 21])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepare_graphs import apply, graph, normal, op, ops
 
-from fcdeploy.prepare.fold_scale_shift import fold_scale_shift
+from fcdeploy.prepare.passes.fold_scale_shift import fold_scale_shift
 
 
 @settings(max_examples=40, deadline=None)

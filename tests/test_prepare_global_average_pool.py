@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from prepare_graphs import apply, graph, op, ops
 
-from fcdeploy.prepare.global_average_pool import global_average_pool
+from fcdeploy.prepare.passes.global_average_pool import global_average_pool
 
 SIZES = {3: (5,), 4: (5, 4), 5: (5, 4, 3)}
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prepare_graphs import Array, apply, count, graph, normal, op, ops, random_feeds, run
 
 from fcdeploy.prepare import prepare
-from fcdeploy.prepare.level_bounds import level_bounds
+from fcdeploy.prepare.passes.level_bounds import level_bounds
 
 BOUND = 0.5  # small enough to bind on normal inputs
 

@@ -6,7 +6,7 @@ import onnx
 import onnx_ir as ir
 from prepare_graphs import apply, graph, normal, op
 
-from fcdeploy.prepare.lift_constants import lift_constants
+from fcdeploy.prepare.passes.lift_constants import lift_constants
 
 
 def test_constants_of_every_form_are_lifted() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepare_graphs import apply, graph, normal, op, ops
 
-from fcdeploy.prepare.pad_into_conv import pad_into_conv
+from fcdeploy.prepare.passes.pad_into_conv import pad_into_conv
 
 WEIGHT = {"w": normal(6, 3, 3, 3), "zero": np.float32(0), "one": np.float32(1)}
 

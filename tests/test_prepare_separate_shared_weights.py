@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from prepare_graphs import apply, graph, normal, op
 
-from fcdeploy.prepare.separate_shared_weights import separate_shared_weights
+from fcdeploy.prepare.passes.separate_shared_weights import separate_shared_weights
 from fcdeploy.runtime.session import Session
 
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from prepare_graphs import apply, graph, normal, op, ops, run
 
 from fcdeploy.prepare import prepare
-from fcdeploy.prepare.widen_half import widen_half
+from fcdeploy.prepare.passes.widen_half import widen_half
 
 HALF = {"float16": (TensorProto.FLOAT16, np.float16), "bfloat16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16)}
 

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from fcdeploy.arithmetic.needs import needs
+from fcdeploy.arithmetic.fixed_point import needs
 from fcdeploy.arithmetic.quantization import (
     LIMITS,
     activation_qparams,

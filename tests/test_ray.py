@@ -22,7 +22,7 @@ from conftest import fails
 from starlette.requests import Request
 
 from fcdeploy import cli
-from fcdeploy.serve.heads import Heads, Route
+from fcdeploy.serve.http_request import Heads, Route
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what Ray says of itself when it is imported

@@ -15,13 +15,13 @@ from networks import Net, random_data
 from onnx import TensorProto, helper, numpy_helper
 
 from fcdeploy.cli import main
+from fcdeploy.commands.calibrate import calibrate
+from fcdeploy.commands.inspect import inspect
+from fcdeploy.commands.quantize import quantize
+from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import check_output, read_model, refuse_unsupported
 from fcdeploy.records import costs as costing
 from fcdeploy.runtime import options
-from fcdeploy.stations.calibrate import calibrate
-from fcdeploy.stations.inspect import inspect
-from fcdeploy.stations.quantize import quantize
-from fcdeploy.stations.validate import validate
 
 
 @pytest.fixture

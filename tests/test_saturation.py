@@ -21,9 +21,9 @@ from onnx import numpy_helper as nh
 
 from fcdeploy import cli
 from fcdeploy.arithmetic import avx2
+from fcdeploy.commands.inspect import inspect
 from fcdeploy.proof.byte_bounds import Bounds
 from fcdeploy.proof.saturation import EXACT, SATURATES, Proof, prove, reach
-from fcdeploy.stations.inspect import inspect
 
 Array = np.ndarray[Any, Any]
 many = settings(max_examples=40, deadline=None, derandomize=True)

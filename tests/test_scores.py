@@ -14,8 +14,8 @@ from onnx import helper
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from small_models import CLASSES, outputs, samples
 
+from fcdeploy.commands.validate import validate
 from fcdeploy.records.report import Report
-from fcdeploy.stations.validate import validate
 
 Array = np.ndarray[Any, Any]
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from networks import Net, quantize_net, random_data
 
 from fcdeploy.cli import main
-from fcdeploy.graph import outside, weights
+from fcdeploy.graph import external_data, weights
 from fcdeploy.graph.scratch import Scratch, kept, scratch_for
 from fcdeploy.records.costs import from_text
 from fcdeploy.runtime.session import Session
@@ -83,7 +83,7 @@ def heavy(monkeypatch: pytest.MonkeyPatch) -> None:
 def lower(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "HEAVY", 1000)
     monkeypatch.setattr(weights, "BLOCK_BYTES", 2048)
-    monkeypatch.setattr(outside, "OUTSIDE_FROM", 128)
+    monkeypatch.setattr(external_data, "OUTSIDE_FROM", 128)
 
 
 def quantize(name: str, out: str, *arguments: str) -> bytes:

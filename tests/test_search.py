@@ -14,25 +14,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import Net, random_data
 
-from fcdeploy.blame.sources import sources
 from fcdeploy.cli import main
+from fcdeploy.commands.calibrate import calibrate
+from fcdeploy.commands.export import export
+from fcdeploy.commands.quantize import quantize
+from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import files_of, input_specs, read_model
-from fcdeploy.int8.given import Given
+from fcdeploy.int8.calibrating.statistics import statistics
 from fcdeploy.int8.planning.types import types_named
-from fcdeploy.int8.recording.statistics import statistics
+from fcdeploy.int8.problem import Given
 from fcdeploy.prepare import prepare
 from fcdeploy.records import calibration
 from fcdeploy.runtime.cpu import target_named
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import open_source
-from fcdeploy.search.climb import Group
-from fcdeploy.search.evaluate import SKETCH, sketch
+from fcdeploy.search.evaluator import SKETCH, sketch
 from fcdeploy.search.groups import ALL, groups_of, reasons
-from fcdeploy.search.told import NOT_KNOWN
-from fcdeploy.stations.calibrate import calibrate
-from fcdeploy.stations.export import export
-from fcdeploy.stations.quantize import quantize
-from fcdeploy.stations.validate import validate
+from fcdeploy.search.ladder import Group
+from fcdeploy.search.report import NOT_KNOWN
+from fcdeploy.sensitivity.error_sources import sources
 from fcdeploy.user_code import load_file
 
 ROOT = Path(__file__).parent.parent
@@ -337,7 +337,7 @@ def test_where_no_output_is_in_floating_point_the_error_is_the_drop(command: Com
 def test_samples_that_differ_when_read_again_are_an_error(
     command: Command, monkeypatch: pytest.MonkeyPatch, seed: str, count: str, how: str
 ) -> None:
-    monkeypatch.setattr("fcdeploy.search.evaluate.HELD_BYTES", 0)
+    monkeypatch.setattr("fcdeploy.search.evaluator.HELD_BYTES", 0)
     Path("own.py").write_text(
         "import numpy as np\n\ncalls = -1\n\n\ndef samples():\n    global calls\n    calls += 1\n"
         f"    random = np.random.default_rng({seed})\n    for _ in range({count}):\n"

@@ -23,7 +23,7 @@ from onnx import TensorProto
 from servers import Server, binary, serving, tensor, wire
 from small_models import dense, samples
 
-from fcdeploy.serve.heads import OF_MODEL
+from fcdeploy.serve.http_request import OF_MODEL
 
 Array = np.ndarray[Any, Any]
 

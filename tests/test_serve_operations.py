@@ -26,8 +26,8 @@ from servers import Server, binary, serving, tensor, wire
 from small_models import dense, residual, samples
 
 from fcdeploy import cli
+from fcdeploy.commands.bundle import bundle
 from fcdeploy.runtime.cpu import usable_cores
-from fcdeploy.stations.bundle import bundle
 
 Array = np.ndarray[Any, Any]
 

@@ -16,11 +16,11 @@ from conftest import fails
 from small_models import CLASSES, outputs, residual, samples
 
 from fcdeploy.cli import main
-from fcdeploy.proof import data as reading
-from fcdeploy.proof.sharded import answer_all
-from fcdeploy.runtime.cluster import Crew
-from fcdeploy.stations import validate as station
-from fcdeploy.stations.validate import validate
+from fcdeploy.commands import validate as station
+from fcdeploy.commands.validate import validate
+from fcdeploy.evaluate import data as reading
+from fcdeploy.evaluate.sharded import answer_all
+from fcdeploy.runtime.workers import Crew
 
 Array = np.ndarray[Any, Any]
 COUNT = 170

@@ -22,7 +22,7 @@ from fcdeploy.cli import main
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.calibration import read
 from fcdeploy.samples import Bad, Source, batches, listing, open_source
-from fcdeploy.samples.kept import sample_hash
+from fcdeploy.samples.kept_samples import sample_hash
 from fcdeploy.samples.source import Load, draw
 
 X = TensorSpec("x", np.dtype(np.float32), (None, 2))

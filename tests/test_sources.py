@@ -14,18 +14,18 @@ from networks import Line, Net, quantize_net, random_data
 from small_models import quantized, residual, samples
 
 from fcdeploy.arithmetic.metrics import fidelity
-from fcdeploy.blame.local import local_tensors, local_weights
-from fcdeploy.blame.rank import rank
-from fcdeploy.blame.sources import Source, sources
-from fcdeploy.blame.without import without
+from fcdeploy.evaluate import scores
+from fcdeploy.evaluate.compare import Arrays
+from fcdeploy.evaluate.scores import Decision, Metric
 from fcdeploy.graph.model import read_model
 from fcdeploy.int8.refining.smooth import rescale, smoothing_factors
 from fcdeploy.prepare import prepare
-from fcdeploy.proof import scores
-from fcdeploy.proof.compare import Arrays
-from fcdeploy.proof.scores import Decision, Metric
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Batch
+from fcdeploy.sensitivity.ablation import without
+from fcdeploy.sensitivity.error_sources import Source, sources
+from fcdeploy.sensitivity.rank import rank
+from fcdeploy.sensitivity.source_errors import local_tensors, local_weights
 from fcdeploy.tables.types import TYPES
 
 Array = np.ndarray[Any, Any]

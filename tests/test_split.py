@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcdeploy import cli
+from fcdeploy.commands import split as station
+from fcdeploy.commands.inspect import inspect
+from fcdeploy.commands.split import split
 from fcdeploy.graph.model import file_hash
-from fcdeploy.stations import split as station
-from fcdeploy.stations.inspect import inspect
-from fcdeploy.stations.split import split
 from fcdeploy.transform.cut import KEY, Cuts, fixed
 from tests import small_models
 from tests.conftest import fails

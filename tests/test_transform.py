@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import fcdeploy
 from fcdeploy import cli
-from fcdeploy.stations.transform import conv_to_dense, dense_to_conv
+from fcdeploy.commands.transform import conv_to_dense, dense_to_conv
 from fcdeploy.transform import dense_to_conv as forth
 from fcdeploy.transform.equality import Equality, compare, refuse_different
 from tests import small_models

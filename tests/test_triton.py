@@ -20,8 +20,8 @@ from small_models import product
 from tritonclient_env import tritonclient_python
 
 from fcdeploy import cli
+from fcdeploy.commands.bundle import bundle
 from fcdeploy.serve.repository import find
-from fcdeploy.stations.bundle import bundle
 
 PARSE = """
 import sys

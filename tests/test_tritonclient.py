@@ -18,7 +18,7 @@ from servers import Server, serving
 from tritonclient_env import tritonclient_python
 
 from fcdeploy import __version__
-from fcdeploy.stations.bundle import bundle
+from fcdeploy.commands.bundle import bundle
 
 Found = dict[str, Any]
 PROTOCOLS = ("http", "grpc")

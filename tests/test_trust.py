@@ -16,15 +16,15 @@ from networks import Net, random_data
 from onnx import TensorProto, helper, numpy_helper
 from small_models import family
 
+from fcdeploy.commands.inspect import inspect
+from fcdeploy.commands.quantize import quantize
+from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import name_everything, read_model
 from fcdeploy.runtime import options as session_options
 from fcdeploy.runtime.kernels import optimized_graph
 from fcdeploy.runtime.options import KEY, options_of
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import LEVEL, refuse_untrusted
-from fcdeploy.stations.inspect import inspect
-from fcdeploy.stations.quantize import quantize
-from fcdeploy.stations.validate import validate
 
 Array = np.ndarray[Any, Any]
 N = 16

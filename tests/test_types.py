@@ -20,12 +20,12 @@ from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.cli import main
 from fcdeploy.graph.model import refuse_unsupported
 from fcdeploy.int8.planning.types import types_named
-from fcdeploy.int8.refining.compensate import compensate_blocks
+from fcdeploy.int8.refining.gptq_blocks import compensate_blocks
 from fcdeploy.records.plan import Plan
+from fcdeploy.runtime.caveats import remarks
 from fcdeploy.runtime.kernels import kernels_of
-from fcdeploy.runtime.remarks import remarks
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples.kept import keep_smallest
+from fcdeploy.samples.kept_samples import keep_smallest
 from fcdeploy.tables.types import ACTIVATIONS, INT8, TYPES, WEIGHTS, Types
 
 DATA = random_data(0, 24, x=(3, 8, 8))
@@ -201,7 +201,7 @@ def test_data_give_more_samples_than_a_calibration_carries() -> None:
 
 
 def test_rows_longer_than_a_gram_matrix_may_be_are_compensated_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fcdeploy.int8.refining.compensate.LARGEST_GRAM", 128)
+    monkeypatch.setattr("fcdeploy.int8.refining.gptq_blocks.LARGEST_GRAM", 128)
     line = quantize_net(dense_net(300, 40), data := correlated(2, 80, 300), types=TYPES["int4", "none"])
     before = line.sqnr()
     assert compensate_blocks(line.prepared, line.int8, line.plan, data) == 1

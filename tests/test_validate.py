@@ -22,8 +22,8 @@ from small_models import CLASSES, dense, outputs, residual, samples, save
 
 from fcdeploy.arithmetic.metrics import Fidelity
 from fcdeploy.cli.validate import command
+from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import is_quantized
-from fcdeploy.stations.validate import validate
 from fcdeploy.tables.types import TYPES
 
 Array = np.ndarray[Any, Any]
@@ -139,7 +139,7 @@ def test_batches_do_not_matter(
 ) -> None:
     data = save_npz(x=labelled[0], label=labelled[1])
     wide = validate(nets["residual8"], against=nets["residual"], data=data).values
-    monkeypatch.setattr("fcdeploy.proof.data.BATCH_BYTES", 7 * 3 * 8 * 8 * 4)
+    monkeypatch.setattr("fcdeploy.evaluate.data.BATCH_BYTES", 7 * 3 * 8 * 8 * 4)
     assert validate(nets["residual8"], against=nets["residual"], data=data).values == wide
 
 
@@ -201,7 +201,7 @@ def test_kernels_that_change_the_outputs_are_a_warning(
     data = save_npz(x=samples(20, 3, 8, 8))
     clean = validate(nets["residual"], against=nets["residual"], data=data)
     assert not [text for text in clean.warnings if "byte products" in text]
-    monkeypatch.setattr("fcdeploy.stations.validate.kernels", kernels)
+    monkeypatch.setattr("fcdeploy.commands.validate.kernels", kernels)
     report = validate(nets["residual8"], against=nets["residual"], data=data)
     assert report.values["kernel_sqnr_db"] == pytest.approx(30.0)
     assert any("30.0 dB against exact arithmetic, clean is above 38: byte products" in text for text in report.warnings)

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcdeploy.arithmetic import intervals
-from fcdeploy.proof.loss import Loss
+from fcdeploy.arithmetic import significance
+from fcdeploy.evaluate.loss import Loss
 from fcdeploy.search.verdict import samples_needed, standard_error, verdict
 
 
 def answers(lost: int, won: int, n: int) -> Loss:
-    low, high = (100 * end for end in intervals.paired_interval(lost, won, n))
-    return Loss(0.9, 0.9 - (lost - won) / n, 100 * (lost - won) / n, low, high, intervals.mcnemar(lost, won))
+    low, high = (100 * end for end in significance.paired_interval(lost, won, n))
+    return Loss(0.9, 0.9 - (lost - won) / n, 100 * (lost - won) / n, low, high, significance.mcnemar(lost, won))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_so_many_samples_would_tell_and_one_fewer_would_not(lost: int, won: int,
     """The same shares of changed answers on more samples, counted up one by one."""
 
     def tells(m: int) -> bool:
-        low, high = (100 * end for end in intervals.paired_interval(lost * m / n, won * m / n, m))  # type: ignore[arg-type]
+        low, high = (100 * end for end in significance.paired_interval(lost * m / n, won * m / n, m))  # type: ignore[arg-type]
         return high <= bound or low > bound
 
     needed = samples_needed(answers(lost, won, n), bound, n, (lost, won))
@@ -54,9 +54,11 @@ def test_so_many_samples_would_tell_and_one_fewer_would_not(lost: int, won: int,
 
 
 def test_agreement_has_the_interval_of_a_share() -> None:
-    low, high = (100 * end for end in intervals.share_interval(0, 800))
+    low, high = (100 * end for end in significance.share_interval(0, 800))
     needed = samples_needed(Loss(1.0, 1.0, 0.0, low, high, None), 0.1, 800, (0, None))
-    assert needed == math.ceil(intervals.Z**2 * (1 / 0.001 - 1))  # Wilson's upper end for none of n is z^2 / (n + z^2)
+    assert needed == math.ceil(
+        significance.Z**2 * (1 / 0.001 - 1)
+    )  # Wilson's upper end for none of n is z^2 / (n + z^2)
 
 
 def test_of_other_figures_the_interval_narrows_with_the_root_of_their_number() -> None:

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from networks import Net, quantize_net
 
 from fcdeploy.arithmetic.weights.layout import from_rows, importance_rows, to_rows
-from fcdeploy.arithmetic.weights.pairs import excess, repair
+from fcdeploy.arithmetic.weights.pair_bound import excess, repair
 from fcdeploy.arithmetic.weights.rounding import round_rows, search_scales
 
 SHAPES = [(6, 4), (6, 3, 5), (6, 3, 2, 3), (6, 1, 3, 3), (4, 2, 1, 2, 3)]

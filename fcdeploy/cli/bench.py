@@ -59,7 +59,7 @@ def command(
     With --against both models run in turn, and the ratio of their times comes with a 95 % interval.  A machine that is
     too noisy for it is said to be, and then --max-ratio is missed.
     """
-    from fcdeploy.stations.bench import bench
+    from fcdeploy.commands.bench import bench
 
     with console.progress() as on_step:
         report = bench(

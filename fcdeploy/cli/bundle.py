@@ -29,7 +29,7 @@ def command(int8: Path, as_json: bool, **arguments: object) -> None:
 
     Golden samples, with the outputs of this CPU, are taken from DATA, else from the calibration, else made up.
     """
-    from fcdeploy.stations.bundle import bundle
+    from fcdeploy.commands.bundle import bundle
 
     with console.progress() as on_step:
         report = bundle(int8, on_step=on_step, **arguments)  # type: ignore[arg-type]

@@ -51,7 +51,7 @@ def command(
     The file holds exact ends, histograms and per-channel moments, so any range method can be chosen later, without
     running the model again.  Stopped or crashed, the same command goes on where it was.
     """
-    from fcdeploy.stations.calibrate import calibrate
+    from fcdeploy.commands.calibrate import calibrate
 
     with console.progress() as on_step:
         report = calibrate(

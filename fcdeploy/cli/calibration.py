@@ -26,7 +26,7 @@ def merge(files: tuple[Path, ...], output: Path, force: bool, as_json: bool) -> 
     They were made on different samples, on this machine or others.  The result is the file that one run over all the
     samples would have written, whatever the order and the cut.
     """
-    from fcdeploy.stations.calibration import merge_calibrations
+    from fcdeploy.commands.calibration import merge_calibrations
 
     with console.progress() as on_step:
         report = merge_calibrations(files, output=output, force=force, on_step=on_step)
@@ -41,7 +41,7 @@ def merge(files: tuple[Path, ...], output: Path, force: bool, as_json: bool) -> 
 @options.json_option
 def show(calibration: Path, tensor: str | None, as_json: bool) -> None:
     """Ends, percentiles and a histogram of every tensor."""
-    from fcdeploy.stations.calibration import show_calibration
+    from fcdeploy.commands.calibration import show_calibration
 
     console.show(show_calibration(calibration, tensor=tensor), as_json=as_json)
 
@@ -59,6 +59,6 @@ def convert(calibration: Path, output: Path, model: Path | None, header: str, fo
     Reads calibrations of fcdeploy, onnxruntime (JSON, cache, flatbuffers) and TensorRT (cache), each known by its
     content.
     """
-    from fcdeploy.stations.convert import convert as run
+    from fcdeploy.commands.convert import convert as run
 
     console.show(run(calibration, output=output, model=model, header=header, force=force), as_json=as_json)

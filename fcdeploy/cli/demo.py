@@ -65,11 +65,11 @@ def command(output: Path | None, seconds: float, as_json: bool) -> None:
 
 def _whole_line(name: str, data: str, folder: Path, seconds: float) -> dict[str, Any]:
     """Export, calibrate, quantize, validate and bench one network; the numbers of the last three."""
-    from fcdeploy.stations.bench import bench
-    from fcdeploy.stations.calibrate import calibrate
-    from fcdeploy.stations.export import export
-    from fcdeploy.stations.quantize import quantize
-    from fcdeploy.stations.validate import validate
+    from fcdeploy.commands.bench import bench
+    from fcdeploy.commands.calibrate import calibrate
+    from fcdeploy.commands.export import export
+    from fcdeploy.commands.quantize import quantize
+    from fcdeploy.commands.validate import validate
 
     model, calib, int8 = folder / f"{name}.onnx", folder / f"{name}.calib", folder / f"{name}.int8.onnx"
     state, source = f"models/{name}.safetensors", f"models/{name}.py:{name}"

@@ -15,6 +15,6 @@ def command(as_json: bool) -> None:
 
     Exit code 1 when onnxruntime does not load.
     """
-    from fcdeploy.stations.doctor import doctor
+    from fcdeploy.commands.doctor import doctor
 
     console.show(doctor(), as_json=as_json)

@@ -49,7 +49,7 @@ def command(
     \b
     fcdeploy export models/lenet5.py:lenet5 --state models/lenet5.safetensors -o lenet5.onnx
     """
-    from fcdeploy.stations.export import export
+    from fcdeploy.commands.export import export
 
     with console.progress() as on_step:
         report = export(

@@ -39,7 +39,7 @@ def command(model: Path, as_json: bool, **arguments: object) -> None:
     fcdeploy inspect model.int8.onnx --saturation
     fcdeploy inspect model.int8.onnx --exact --data samples.npz
     """
-    from fcdeploy.stations.inspect import inspect
+    from fcdeploy.commands.inspect import inspect
 
     with console.progress() as on_step:
         report = inspect(model, on_step=on_step, **arguments)  # type: ignore[arg-type]

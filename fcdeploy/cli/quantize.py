@@ -73,7 +73,7 @@ def command(
     Ranges come from a calibration, or from samples in the same run.
     """
     types = _types(int8, weights, activations)
-    from fcdeploy.stations.quantize import quantize
+    from fcdeploy.commands.quantize import quantize
 
     with console.progress() as on_step:
         report = quantize(model, on_step=on_step, **types, **arguments)  # type: ignore[arg-type]

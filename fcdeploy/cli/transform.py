@@ -41,7 +41,7 @@ def dense_to_conv(model: Path, output: Path, shapes: tuple[str, ...], as_json: b
     The kernel of the first is as large as the feature map, those of the others are 1x1. Outputs (N, K) become maps
     (N, K, h, w), 1x1 at the original size.
     """
-    from fcdeploy.stations.transform import dense_to_conv as run
+    from fcdeploy.commands.transform import dense_to_conv as run
 
     with console.progress() as on_step:
         report = run(model, output=output, shapes=options.parse_shapes(shapes), on_step=on_step, **arguments)
@@ -57,7 +57,7 @@ def conv_to_dense(model: Path, output: Path, shapes: tuple[str, ...], as_json: b
 
     Outputs (N, K, 1, 1) become (N, K); sizes of inputs are fixed, but for the batch.
     """
-    from fcdeploy.stations.transform import conv_to_dense as run
+    from fcdeploy.commands.transform import conv_to_dense as run
 
     with console.progress() as on_step:
         report = run(model, output=output, shapes=options.parse_shapes(shapes), on_step=on_step, **arguments)
@@ -77,7 +77,7 @@ def split(model: Path, shapes: tuple[str, ...], as_json: bool, **arguments: obje
     One tensor goes from the one to the other; in an int8 model it is bytes, whose scale and zero point both files
     carry. Without --at, --memory or --macs it lists the cuts there are.
     """
-    from fcdeploy.stations.split import split as run
+    from fcdeploy.commands.split import split as run
 
     with console.progress() as on_step:
         report = run(model, shapes=options.parse_shapes(shapes), on_step=on_step, **arguments)  # type: ignore[arg-type]

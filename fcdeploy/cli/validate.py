@@ -57,7 +57,7 @@ def command(
     labels it is the share of unchanged decisions. SQNR compares the outputs; kernel SQNR compares the int8 model with
     itself, computed without the runtime's shortcuts.
     """
-    from fcdeploy.stations.validate import validate
+    from fcdeploy.commands.validate import validate
 
     with console.progress() as on_step:
         report = validate(

@@ -15,7 +15,7 @@ from fcdeploy.cli import options
 @options.json_option
 def command(bundle: Path, as_json: bool) -> None:
     """Check the hashes of a BUNDLE, and whether this CPU answers its golden samples as the CPU it was made on did."""
-    from fcdeploy.stations.verify import verify
+    from fcdeploy.commands.verify import verify
 
     with console.progress() as on_step:
         report = verify(bundle, on_step=on_step)

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph import outside
+from fcdeploy.graph import external_data
 from fcdeploy.graph.weights import initializer_bytes
 from fcdeploy.records.signature import TensorSpec as TensorSpec
 
@@ -82,7 +82,7 @@ def write_model(model: ir.Model, path: Path | str, *, force: bool = False, large
     """
     largest = ONE_FILE if largest is None else largest
     with replacing_model(Path(path), force=force) as aside:
-        outside.save(model, aside, outside=initializer_bytes(model) > largest)
+        external_data.save(model, aside, outside=initializer_bytes(model) > largest)
         return sum(file.stat().st_size for file in aside.parent.iterdir())
 
 
@@ -98,7 +98,7 @@ def replacing_model(path: Path, *, force: bool = False) -> Iterator[Path]:
             aside = Path(folder) / path.name
             yield aside
             for file, target in (
-                (outside.beside(aside), outside.beside(path)),
+                (external_data.beside(aside), external_data.beside(path)),
                 (aside, path),
             ):  # weights are there first
                 if file.exists():

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.outside import append
+from fcdeploy.graph.external_data import append
 from fcdeploy.graph.weights import is_heavy
 
 Array = NDArray[Any]

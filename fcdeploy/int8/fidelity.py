@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples.kept import Arrays, chunks
+from fcdeploy.samples.kept_samples import Arrays, chunks
 
 EXACT_DB = 200.0  # where nothing differs: what is kept in files and averaged has to be a number
 

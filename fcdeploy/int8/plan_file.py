@@ -8,10 +8,10 @@ from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import replacing
-from fcdeploy.int8.given import Given
-from fcdeploy.int8.planning.check import check_plan
-from fcdeploy.int8.planning.weigh import with_bias_scales
-from fcdeploy.int8.refining.rescaled import rescaled
+from fcdeploy.int8.planning.check_plan import check_plan
+from fcdeploy.int8.planning.weights import with_bias_scales
+from fcdeploy.int8.problem import Given
+from fcdeploy.int8.refining.recalibrate import rescaled
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Plan
 

@@ -9,25 +9,25 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.model import name_everything
-from fcdeploy.prepare.changes import Changes
-from fcdeploy.prepare.clip import clip
-from fcdeploy.prepare.dense import dense
-from fcdeploy.prepare.drop_identities import drop_identities
-from fcdeploy.prepare.equalize import equalize
-from fcdeploy.prepare.fold_batchnorm import fold_batchnorm
-from fcdeploy.prepare.fold_constants import fold_constants
-from fcdeploy.prepare.fold_scale_shift import fold_scale_shift
-from fcdeploy.prepare.fold_shapes import fold_shapes
-from fcdeploy.prepare.global_average_pool import global_average_pool
-from fcdeploy.prepare.level_bounds import level_bounds
-from fcdeploy.prepare.lift_constants import lift_constants
-from fcdeploy.prepare.pad_into_conv import pad_into_conv
-from fcdeploy.prepare.raise_opset import raise_opset
-from fcdeploy.prepare.remove_unused import remove_unused
-from fcdeploy.prepare.separate_shared_weights import separate_shared_weights
-from fcdeploy.prepare.shapes import infer_shapes
-from fcdeploy.prepare.widen_half import widen_half
+from fcdeploy.prepare.passes.clip import clip
+from fcdeploy.prepare.passes.dense import dense
+from fcdeploy.prepare.passes.drop_identities import drop_identities
+from fcdeploy.prepare.passes.equalize import equalize
+from fcdeploy.prepare.passes.fold_batchnorm import fold_batchnorm
+from fcdeploy.prepare.passes.fold_constants import fold_constants
+from fcdeploy.prepare.passes.fold_scale_shift import fold_scale_shift
+from fcdeploy.prepare.passes.fold_shapes import fold_shapes
+from fcdeploy.prepare.passes.global_average_pool import global_average_pool
+from fcdeploy.prepare.passes.level_bounds import level_bounds
+from fcdeploy.prepare.passes.lift_constants import lift_constants
+from fcdeploy.prepare.passes.pad_into_conv import pad_into_conv
+from fcdeploy.prepare.passes.raise_opset import raise_opset
+from fcdeploy.prepare.passes.remove_unused import remove_unused
+from fcdeploy.prepare.passes.separate_shared_weights import separate_shared_weights
+from fcdeploy.prepare.passes.widen_half import widen_half
+from fcdeploy.prepare.shape_inference import infer_shapes
 
 PASSES: tuple[Callable[[ir.Model], Changes], ...] = (
     widen_half,

@@ -18,7 +18,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.prepare.changes import Array, Edits, array_of, attribute, input_of, ints_of, is_constant, is_op, rank_of
+from fcdeploy.graph.edit import Array, Edits, array_of, attribute, input_of, ints_of, is_constant, is_op, rank_of
+from fcdeploy.prepare.channel_constants import FOLLOWING, STARTING, divide, vectors_of
 from fcdeploy.prepare.layers import (
     Layer,
     channels_of,
@@ -29,7 +30,6 @@ from fcdeploy.prepare.layers import (
     unrepresentable,
     write_layer,
 )
-from fcdeploy.prepare.vectors import FOLLOWING, STARTING, divide, vectors_of
 
 Ids = NDArray[np.intp]
 HOMOGENEOUS = ("Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")

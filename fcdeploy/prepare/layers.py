@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.prepare.changes import (
+from fcdeploy.graph.edit import (
     Array,
     Edits,
     array_of,

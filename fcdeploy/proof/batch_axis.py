@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fcdeploy.graph.outline import Constant, Node, Outline
+from fcdeploy.graph.light_reader import Constant, Node, Outline
 
 DOMAINS = {"", "ai.onnx", "com.microsoft"}
 DYNAMIC = "quantizes activations as it runs, so that an answer depends on its batch"

@@ -1,6 +1,6 @@
 """Which bytes each channel of a quantized tensor can hold, as far as the graph proves it for every input there is.
 
-One walk over the graph with interval arithmetic (`arithmetic/enclosure.py`).  What was seen in calibration proves
+One walk over the graph with interval arithmetic (`arithmetic/interval_arithmetic.py`).  What was seen in calibration proves
 nothing: another sample may reach further.  What saturates may write anything.
 """
 
@@ -13,7 +13,17 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.enclosure import ANY, ROUNDING, Interval, interval, minus, plus, row_sums, sloped, times
+from fcdeploy.arithmetic.interval_arithmetic import (
+    ANY,
+    ROUNDING,
+    Interval,
+    interval,
+    minus,
+    plus,
+    row_sums,
+    sloped,
+    times,
+)
 from fcdeploy.arithmetic.quantization import LIMITS, along
 from fcdeploy.arithmetic.weights.layout import importance_rows, to_rows
 

@@ -1,7 +1,7 @@
 """Are the integers that run here those of exact arithmetic?  Layer by layer, on the integers each kernel really reads.
 
 A kernel that adds products in 16 bits saturates in silence; elsewhere the same file is right.  So every byte tensor is
-exposed (`proof/layers.py`: looking at what a QuantizeLinear writes leaves its pattern whole), and each layer is computed
+exposed (`evaluate/layers.py`: looking at what a QuantizeLinear writes leaves its pattern whole), and each layer is computed
 again from what its kernel read, with every product added in 32 bits.  What is left are ties: the last bit of a float32
 decides them, one level apart.  A dense layer that rounds floats by itself is computed again from those floats, rounded as
 its kernel does (arithmetic/dynamic.py).  Float nodes in between are run again on every path through the runtime
@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic import avx2, dynamic, reference
 from fcdeploy.arithmetic.reference import Coded
 from fcdeploy.arithmetic.weights.layout import to_rows, unpacked_bytes
+from fcdeploy.evaluate.layers import expose
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.proof.byte_bounds import constant
 from fcdeploy.proof.float_nodes import End, Stretches, bytes_of, ends_of, stretches
-from fcdeploy.proof.layers import expose
 from fcdeploy.proof.operands import LAYERS, ROUNDING, Skipped, Task, tasks
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report

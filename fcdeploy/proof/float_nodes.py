@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.prepare.remove_unused import remove_unused
+from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.proof.byte_bounds import byte_type, constant
 from fcdeploy.runtime.session import Session
 

@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from fcdeploy.evaluate.layers import FUSED_INTO
 from fcdeploy.proof.byte_bounds import constant
-from fcdeploy.proof.layers import FUSED_INTO
 from fcdeploy.runtime.kernels import INTEGER_KERNELS
 from fcdeploy.tables.operators import operator
 

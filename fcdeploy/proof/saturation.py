@@ -20,7 +20,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.avx2 import HIGHEST, LOWEST, pair_range
-from fcdeploy.arithmetic.enclosure import Interval, interval
+from fcdeploy.arithmetic.interval_arithmetic import Interval, interval
 from fcdeploy.arithmetic.quantization import LIMITS, along
 from fcdeploy.arithmetic.weights.layout import importance_rows, to_rows
 from fcdeploy.graph.model import works_on_integers

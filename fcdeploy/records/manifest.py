@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.records.keys import check_keys
+from fcdeploy.records.json_keys import check_keys
 from fcdeploy.records.signature import TensorSpec
 
 SCHEMA = "fcdeploy.bundle/1"

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.records.keys import check_keys
+from fcdeploy.records.json_keys import check_keys
 
 Kind = Literal["int8", "int16", "moves", "absorbed", "blocks", "dynamic", "stored", "float"]
 """int8: an integer kernel. int16: between Q/DQ of 16 bits, which runs in float. moves: integers are moved unchanged.

@@ -148,7 +148,7 @@ def _loadable(model: str | Path | bytes | ir.Model) -> Iterator[tuple[str | byte
     elif isinstance(model, bytes):
         yield model, None
     else:
-        from fcdeploy.graph.outside import serialized
+        from fcdeploy.graph.external_data import serialized
 
         with serialized(model) as found:
             yield found

@@ -8,16 +8,16 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from fcdeploy.blame.sources import Source, sources
-from fcdeploy.blame.without import without
 from fcdeploy.errors import FcdeployError
-from fcdeploy.int8.given import Given
 from fcdeploy.int8.nodes import stored_weights, weight_of
+from fcdeploy.int8.problem import Given
 from fcdeploy.int8.refining.refine import with_tools
-from fcdeploy.int8.timing.split import reason
+from fcdeploy.int8.timing.partition import reason
 from fcdeploy.records.costs import Choice, Costs
 from fcdeploy.records.plan import Plan, Rounding
-from fcdeploy.search.climb import Forms, Group
+from fcdeploy.search.ladder import Forms, Group
+from fcdeploy.sensitivity.ablation import without
+from fcdeploy.sensitivity.error_sources import Source, sources
 
 BETTER: Rounding = "compensated"
 WHY = "to hold --max-drop"

@@ -8,27 +8,27 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from fcdeploy.blame.sources import sources
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import input_specs, read_model
-from fcdeploy.int8.given import Given
+from fcdeploy.int8.problem import Given
 from fcdeploy.int8.refining.refine import refined
-from fcdeploy.int8.timing.choices import chosen
+from fcdeploy.int8.timing.choose_kernels import chosen
 from fcdeploy.int8.timing.costs import Spent
-from fcdeploy.int8.timing.split import cost_of
-from fcdeploy.int8.timing.trial import confirm, runnable
-from fcdeploy.prepare.work import multiplications_of
+from fcdeploy.int8.timing.measure import confirm, runnable
+from fcdeploy.int8.timing.partition import cost_of
+from fcdeploy.prepare.cost_model import multiplications_of
 from fcdeploy.records.costs import Choice, Costs, Trial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.samples import open_source
-from fcdeploy.samples.kept import Arrays
-from fcdeploy.search import climb
-from fcdeploy.search.climb import Forms, Group, Judge, Score, Step
-from fcdeploy.search.evaluate import Exam, Result, calibrated_on, error, examined, result
+from fcdeploy.samples.kept_samples import Arrays
+from fcdeploy.search import ladder
+from fcdeploy.search.evaluator import Exam, Result, calibrated_on, error, examined, result
+from fcdeploy.search.goal import Wish
 from fcdeploy.search.groups import ALL, groups_of, plan_of, reasons, undone
+from fcdeploy.search.ladder import Forms, Group, Judge, Score, Step
 from fcdeploy.search.verdict import standard_error
-from fcdeploy.search.wish import Wish
+from fcdeploy.sensitivity.error_sources import sources
 
 FEW = 64  # samples on which roundings are ranked: sums over many values
 ONE_SIDED = 1.645  # standard errors: beyond them a drop is above the bound with 95 % certainty
@@ -164,11 +164,11 @@ def search(given: Given, spent: Spent, wish: Wish, on_step: OnStep | None = None
     exam = examined(given, source, wish.metric, seen, step)
     run = _start(given, exam, spent, bound, begin + 60 * wish.minutes, step)
     judge = Judge(bound, run.rank, run.score, run.cost, run.stop)
-    road = climb.climb(run.groups, judge)
-    if climb.holds(road[-1].score, bound):
-        road += climb.take_back(run.groups, road, judge)
+    road = ladder.climb(run.groups, judge)
+    if ladder.holds(road[-1].score, bound):
+        road += ladder.take_back(run.groups, road, judge)
     in_time = not run.stop()
-    best = climb.best_of([road[-1], *road], _measured(run), bound)
+    best = ladder.best_of([road[-1], *road], _measured(run), bound)
     if best.forms != road[-1].forms:
         road.append(best)
     road += _all_in_float(run, best)
@@ -181,11 +181,11 @@ def search(given: Given, spent: Spent, wish: Wish, on_step: OnStep | None = None
     return Found(
         plan=run.plan(best.forms, moved),
         road=tuple(stops),
-        front=tuple(climb.front(points)),
+        front=tuple(ladder.front(points)),
         wish=wish,
         spent=spent,
         exam=exam,
-        held=climb.holds(best.score, bound),
+        held=ladder.holds(best.score, bound),
         left_out=tuple(node.name or "" for node in given.graph.graph if node.name in out),
         in_time=in_time,
         seconds=time.perf_counter() - begin,
@@ -212,7 +212,7 @@ def _all_in_float(run: Run, best: Step) -> list[Step]:
     if run.cost(forms) >= best.score.cost or run.stop():
         return []
     step = Step(((ALL, "bytes"),), forms, run.score(forms))
-    return [step] if climb.best_of([best], [step], run.bound) is step else []
+    return [step] if ladder.best_of([best], [step], run.bound) is step else []
 
 
 def _measured(run: Run) -> list[Step]:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-from fcdeploy.arithmetic import intervals
-from fcdeploy.proof.loss import Loss
+from fcdeploy.arithmetic import significance
+from fcdeploy.evaluate.loss import Loss
 
 Verdict = Literal["held", "not held", "too few samples"]
 MOST = 10**9  # samples that are still worth naming
@@ -24,7 +24,7 @@ def verdict(loss: Loss, bound: float) -> Verdict:
 
 def standard_error(loss: Loss) -> float:
     """Of the drop, as its interval has it; 0 where it has none."""
-    return 0.0 if loss.low is None or loss.high is None else (loss.high - loss.low) / (2 * intervals.Z)
+    return 0.0 if loss.low is None or loss.high is None else (loss.high - loss.low) / (2 * significance.Z)
 
 
 def samples_needed(loss: Loss, bound: float, samples: int, changed: tuple[int, int | None] | None = None) -> int | None:
@@ -41,9 +41,9 @@ def samples_needed(loss: Loss, bound: float, samples: int, changed: tuple[int, i
 
         def ends(n: int) -> tuple[float, float]:
             low, high = (
-                intervals.share_interval(lost * n / samples, n)  # type: ignore[arg-type]
+                significance.share_interval(lost * n / samples, n)  # type: ignore[arg-type]
                 if won is None
-                else intervals.paired_interval(lost * n / samples, won * n / samples, n)  # type: ignore[arg-type]
+                else significance.paired_interval(lost * n / samples, won * n / samples, n)  # type: ignore[arg-type]
             )
             return 100 * low, 100 * high
     else:

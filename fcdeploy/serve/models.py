@@ -19,7 +19,7 @@ import numpy as np
 from fcdeploy.bundles.golden import DIFFERENT
 from fcdeploy.bundles.load import load_bundle
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.outline import Outline, read_outline
+from fcdeploy.graph.light_reader import Outline, read_outline
 from fcdeploy.proof.batch_axis import why_not
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import draw

@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.serve.engine import Engine
-from fcdeploy.serve.heads import Heads
+from fcdeploy.serve.http_request import Heads
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.routes import Answer, Site, begin, error_answer

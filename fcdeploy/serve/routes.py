@@ -14,7 +14,7 @@ import orjson
 from fcdeploy import __version__
 from fcdeploy.serve.batching import Array, Request
 from fcdeploy.serve.engine import Engine, Served
-from fcdeploy.serve.heads import Head
+from fcdeploy.serve.http_request import Head
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError

@@ -46,7 +46,7 @@ def serve_one(
     rpc_address: list[str] = []
 
     async def rpc(site: Site) -> Stop:
-        from fcdeploy.serve.rpc import start_rpc
+        from fcdeploy.serve.grpc_service import start_rpc
 
         pem = (settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
         shared = worker is not None

@@ -17,9 +17,9 @@ from typing import Any
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.serve.engine import Engine
-from fcdeploy.serve.heads import Heads
+from fcdeploy.serve.http_connection import Connection
+from fcdeploy.serve.http_request import Heads
 from fcdeploy.serve.metrics import Metrics
-from fcdeploy.serve.protocol import Connection
 from fcdeploy.serve.routes import Site
 from fcdeploy.serve.settings import Limits
 

@@ -13,10 +13,10 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.prepare.changes import Changes, Edits, attribute, input_of
-from fcdeploy.prepare.drop_identities import drop_identities
+from fcdeploy.graph.edit import Changes, Edits, attribute, input_of
 from fcdeploy.prepare.layers import read_layer, reads_padding
-from fcdeploy.prepare.remove_unused import remove_unused
+from fcdeploy.prepare.passes.drop_identities import drop_identities
+from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.transform.dense_to_conv import FLATTENS, static_shape_but_first
 from fcdeploy.transform.forms import (
     CHANNELS,

@@ -18,15 +18,15 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.prepare import work
-from fcdeploy.prepare.changes import array_of, describe, input_of, is_op, static_shape
-from fcdeploy.prepare.remove_unused import remove_unused
-from fcdeploy.prepare.shapes import infer_shapes
-from fcdeploy.records import sketch
+from fcdeploy.graph.edit import array_of, describe, input_of, is_op, static_shape
+from fcdeploy.prepare import cost_model
+from fcdeploy.prepare.passes.remove_unused import remove_unused
+from fcdeploy.prepare.shape_inference import infer_shapes
+from fcdeploy.records import fingerprints
 from fcdeploy.records.signature import TensorSpec
 
 KEY = "fcdeploy.split"
-FREE = work.CONVERSIONS | work.CLIPS | work.VIEWS
+FREE = cost_model.CONVERSIONS | cost_model.CLIPS | cost_model.VIEWS
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def fixed(model: ir.Model, sizes: Sequence[TensorSpec]) -> ir.Model:
     for value in copy.graph.inputs:
         if value.shape is not None and len(value.shape) and value.name in lengths:
             value.shape = ir.Shape([value.shape[0], *lengths[value.name][1:]])
-    work.fix_leading_axis(copy)
+    cost_model.fix_leading_axis(copy)
     return copy
 
 
@@ -66,12 +66,12 @@ class Cuts:
     def __init__(self, model: ir.Model) -> None:
         self.model = model
         graph = model.graph
-        self._constant = work.constants(graph)
+        self._constant = cost_model.constants(graph)
         self._nodes = [node for node in graph if not all(value in self._constant for value in node.outputs)]
         self._index = {node: index for index, node in enumerate(self._nodes)}
         self._before: list[int] = []  # of each node the set of nodes it is computed from, itself too, as bits
         for index, node in enumerate(self._nodes):
-            makers = (value.producer() for value in work.read_by(node))
+            makers = (value.producer() for value in cost_model.read_by(node))
             found = (self._before[self._index[maker]] for maker in makers if maker in self._index)
             self._before.append(_union(found) | 1 << index)
         self._layers = _union(1 << i for i, node in enumerate(self._nodes) if node.op_type not in FREE)
@@ -121,7 +121,7 @@ class Cuts:
             return f"{value.name!r} is an output of the model itself"
         outside = [node for index, node in enumerate(self._nodes) if not first >> index & 1]
         for node in outside:
-            for read in work.read_by(node):
+            for read in cost_model.read_by(node):
                 maker = read.producer()
                 inner = maker in self._index and first >> self._index[maker] & 1
                 if read is not value and read not in self._constant and (inner or read.is_graph_input()):
@@ -146,7 +146,7 @@ class Cuts:
     def _cut(self, value: ir.Value) -> Cut:
         name = self._cut_name(value)
         first = first_half(self.model, value.name or "")
-        macs = [layer.macs for layer in work.layers(first)]
+        macs = [layer.macs for layer in cost_model.layers(first)]
         shape = static_shape(value)
         return Cut(
             node=name,
@@ -155,8 +155,8 @@ class Cuts:
             dtype=str(value.dtype.numpy()) if value.dtype else "float32",
             shape=shape,
             bytes=None if shape is None else _size(value),
-            weights=work.weight_bytes(first),
-            activations=work.peak_activation_bytes(first),
+            weights=cost_model.weight_bytes(first),
+            activations=cost_model.peak_activation_bytes(first),
             macs=None if None in macs else sum(one for one in macs if one is not None),
         )
 
@@ -176,7 +176,7 @@ def second_half(model: ir.Model, tensor: str) -> ir.Model:
     value.replace_all_uses_with(given := ir.Value(name=tensor, shape=value.shape, type=value.type))
     remove_unused(copy)
     copy.graph.inputs[:] = [given]
-    copy.metadata_props.pop(sketch.KEY, None)  # hashes of samples that only the first half sees
+    copy.metadata_props.pop(fingerprints.KEY, None)  # hashes of samples that only the first half sees
     return copy
 
 
@@ -205,7 +205,7 @@ def parameters(model: ir.Model, tensor: str) -> tuple[float | None, int | None]:
     maker = value.producer()
     around = [maker] if is_op(maker, "QuantizeLinear") else list(value.consumers())
     for node in around:
-        if node is not None and is_op(node, *work.CONVERSIONS):
+        if node is not None and is_op(node, *cost_model.CONVERSIONS):
             scale, zero = array_of(input_of(node, 1)), array_of(input_of(node, 2))
             if scale is not None and scale.size == 1:
                 return float(scale.reshape(-1)[0]), 0 if zero is None else int(zero.reshape(-1)[0])

@@ -15,9 +15,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.prepare.changes import Changes, Edits, attribute, input_of, is_op
+from fcdeploy.graph.edit import Changes, Edits, attribute, input_of, is_op
 from fcdeploy.prepare.layers import read_layer
-from fcdeploy.prepare.remove_unused import remove_unused
+from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.transform.forms import (
     CHANNELS,
     ELEMENTWISE,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.prepare.changes import Edits, array_of, attribute, describe, input_of
+from fcdeploy.graph.edit import Edits, array_of, attribute, describe, input_of
 from fcdeploy.prepare.layers import per_channel
 
 ELEMENTWISE = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from fcdeploy.prepare.changes import attribute, describe
+from fcdeploy.graph.edit import attribute, describe
 from fcdeploy.prepare.layers import reads_padding
 
 STEPS = {"Conv", "MaxPool", "AveragePool", "LpPool"}

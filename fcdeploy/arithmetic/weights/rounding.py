@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.quantization import LIMITS, SMALLEST_SCALE
-from fcdeploy.arithmetic.weights.pairs import excess, repair
+from fcdeploy.arithmetic.weights.pair_bound import excess, repair
 
 BLOCK = 64  # rows worked on at once, so that they stay in the cache
 SEARCHED = 1024  # weights of a row that a scale is searched on: the error of more of them is hardly another

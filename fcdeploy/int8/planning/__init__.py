@@ -9,13 +9,13 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.arithmetic.ranges.mse import mse
-from fcdeploy.int8.planning.clips import clips_on_bytes
+from fcdeploy.int8.planning.clip_fusion import clips_on_bytes
 from fcdeploy.int8.planning.decide import decide, wanted
-from fcdeploy.int8.planning.declines import kept_float
-from fcdeploy.int8.planning.pictures import read_pictures
+from fcdeploy.int8.planning.eligibility import kept_float
+from fcdeploy.int8.planning.image_inputs import read_pictures
 from fcdeploy.int8.planning.scales import activation_scales
 from fcdeploy.int8.planning.types import apart, scales_of_types, with_kinds
-from fcdeploy.int8.planning.weigh import weight_scales
+from fcdeploy.int8.planning.weights import weight_scales
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
 from fcdeploy.tables.targets import Target

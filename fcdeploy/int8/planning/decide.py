@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import onnx_ir as ir
 
 from fcdeploy.int8.nodes import data_inputs, is_constant, stored_weights, vanishes
-from fcdeploy.int8.planning.declines import declined, far_fill
+from fcdeploy.int8.planning.eligibility import declined, far_fill
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Decision
 from fcdeploy.tables.operators import Operator, operator

@@ -23,8 +23,8 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
 from fcdeploy.int8.nodes import is_constant, number, output_axis, weight_of
-from fcdeploy.int8.planning.declines import declined
-from fcdeploy.int8.planning.weigh import Layer, bias_array, importance_of, integers_of, kernel_rows, searched
+from fcdeploy.int8.planning.eligibility import declined
+from fcdeploy.int8.planning.weights import Layer, bias_array, importance_of, integers_of, kernel_rows, searched
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import LIMITS, Decision, Kind, Plan, QParams
 from fcdeploy.tables.operators import operator

@@ -15,11 +15,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.absorb import absorbed
-from fcdeploy.int8.refining.walk import inside
-from fcdeploy.prepare.changes import Edits, is_constant, is_op
+from fcdeploy.graph.edit import Edits, is_constant, is_op
+from fcdeploy.int8.refining.activations import inside
 from fcdeploy.prepare.channels import LARGEST
 from fcdeploy.prepare.layers import Layer, channels_of, is_layer, read_layer, reads_padding, scaled_inputs, write_layer
-from fcdeploy.samples.kept import Arrays
+from fcdeploy.samples.kept_samples import Arrays
 
 ABSORBED = ".absorbed"
 Shifts = Mapping[str, Sequence[float]]  # what a layer writes -> what is taken off each of its channels

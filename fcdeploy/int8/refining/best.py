@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from fcdeploy.int8.fidelity import EXACT_DB, decibels
-from fcdeploy.int8.given import Given
+from fcdeploy.int8.problem import Given
 from fcdeploy.int8.refining.absorb import shifts_of
-from fcdeploy.int8.refining.correct import correct_layers
+from fcdeploy.int8.refining.correct_layers import correct_layers
+from fcdeploy.int8.refining.recalibrate import rescaled
 from fcdeploy.int8.refining.refine import with_tools
-from fcdeploy.int8.refining.rescaled import rescaled
 from fcdeploy.int8.refining.smooth import smoothing_factors
 from fcdeploy.records.progress import OnStep
 

@@ -9,10 +9,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.smooth import smoothing
-from fcdeploy.int8.refining.walk import inside
-from fcdeploy.prepare.changes import Edits
+from fcdeploy.graph.edit import Edits
+from fcdeploy.int8.refining.activations import inside
 from fcdeploy.prepare.channels import Channels, free_channels
-from fcdeploy.samples.kept import Arrays
+from fcdeploy.samples.kept_samples import Arrays
 
 SMOOTHED = ".smoothed"
 Factors = Mapping[str, Sequence[float]]  # activation -> what each of its channels is divided by

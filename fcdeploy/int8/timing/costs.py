@@ -8,10 +8,10 @@ from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import replacing
-from fcdeploy.int8.given import Given
+from fcdeploy.int8.problem import Given
 from fcdeploy.int8.timing import cost_cache
-from fcdeploy.int8.timing.choices import JUDGED, SLOWER, best_trial, chosen, measured, planned
-from fcdeploy.int8.timing.table import costs_from_table
+from fcdeploy.int8.timing.choose_kernels import JUDGED, SLOWER, best_trial, chosen, measured, planned
+from fcdeploy.int8.timing.rate_table import costs_from_table
 from fcdeploy.records import costs as costing
 from fcdeploy.records.costs import Costs, Trial
 from fcdeploy.records.plan import Plan

@@ -15,7 +15,7 @@ from fcdeploy.arithmetic.quantization import quantize
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
 from fcdeploy.int8.nodes import stored_weights
-from fcdeploy.int8.planning.weigh import Layer, bias_name
+from fcdeploy.int8.planning.weights import Layer, bias_name
 from fcdeploy.int8.writing.conversions import Conversions, producer
 from fcdeploy.records.plan import QParams
 from fcdeploy.tables.operators import operator

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.int8.writing.pack import DOMAIN
+from fcdeploy.int8.writing.contrib_ops import DOMAIN
 from fcdeploy.records.plan import LIMITS, QParams
 
 

@@ -17,11 +17,11 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.scratch import Scratch
 from fcdeploy.int8.nodes import data_inputs, is_constant, missing_channels, weight_of
 from fcdeploy.int8.planning.types import Packed
-from fcdeploy.int8.planning.weigh import Layer
+from fcdeploy.int8.planning.weights import Layer
+from fcdeploy.int8.writing.block_fusion import hold_floats
 from fcdeploy.int8.writing.constants import byte_constants, store, write_layer
+from fcdeploy.int8.writing.contrib_ops import DOMAIN, pack
 from fcdeploy.int8.writing.conversions import Conversions, integer_type, producer
-from fcdeploy.int8.writing.hold import hold_floats
-from fcdeploy.int8.writing.pack import DOMAIN, pack
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.tables.operators import operator
 

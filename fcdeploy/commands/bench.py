@@ -1,0 +1,344 @@
+"""Latency, throughput, memory and size of a model, and of its float original timed in turn with it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate.signatures import check_same_ends
+from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, read_model, size_on_disk
+from fcdeploy.records.progress import OnStep
+from fcdeploy.records.report import Report, Table
+from fcdeploy.runtime import feeds
+from fcdeploy.runtime.cpu import memory_bytes
+from fcdeploy.runtime.footprint import Footprint, footprint
+from fcdeploy.runtime.paired_timing import PATIENCE, Ratio, Run, Timed, ratio_of, reloaded
+from fcdeploy.runtime.profile import NodeTime, Profile, matched, profiles
+from fcdeploy.runtime.session import Session
+
+NAMES = ("int8", "float")  # the model, and what it is compared with
+MEBI = 1 << 20
+MOST = {"threads": 1024, "seconds": 86_400, "max-ratio": 1e6, "interval": 1e6}
+PROFILED = range(20, 201)  # runs for the time of each node
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to be timed."""
+
+    path: Path
+    threads: int
+    inputs: dict[str, np.ndarray[Any, Any]]
+    specs: list[TensorSpec]
+    load_ms: float
+    bytes: int
+
+    def load(self) -> Run:
+        """Load it anew; the call that runs it on its inputs."""
+        session = Session(self.path, threads=self.threads)
+        return lambda: session.run(self.inputs)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured at one batch size; a list has one entry, or two with the float model."""
+
+    loaded: list[Loaded]
+    timed: list[Timed]
+    memory: list[Footprint | None]
+
+    @property
+    def batch(self) -> int | None:
+        first = self.loaded[0].specs
+        return first[0].shape[0] if first and first[0].shape else None
+
+    @property
+    def ratio(self) -> Ratio | None:
+        return ratio_of(*self.timed) if len(self.timed) == 2 else None
+
+
+def bench(
+    model: Path | str,
+    *,
+    against: Path | str | None = None,
+    threads: int = 1,
+    batch: int | Sequence[int] | None = None,
+    seconds: float = 5.0,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    max_ratio: float | None = None,
+    interval: float = 10.0,
+    per_node: bool = False,
+    on_step: OnStep | None = None,
+) -> Report:
+    """Time a model in onnxruntime, and with `against` (its float original) both in turn.
+
+    `batch` is the length of free leading axes, 1 by default, or several; `shapes` gives whole shapes by input name.
+    `seconds` is for timing alone, at each batch size; it is exceeded where the fewest rounds take longer, and up to
+    four times where the 95 % interval of the ratio is wider than `interval` percent of it.  Where it stays wider the
+    report does not conclude.  `max_ratio` is the largest time relative to `against` that passes, at every batch size.
+    `per_node` adds the time of each node at the first batch size.  Inputs are random, since time hardly depends on
+    values.  Raises FcdeployError.
+    """
+    wanted: list[int | None] = list(batch) if isinstance(batch, Sequence) else [batch]
+    _check_arguments(against, max_ratio, threads=threads, seconds=seconds, max_ratio_=max_ratio, interval=interval)
+    if not wanted or any(one is not None and one < 1 for one in wanted):
+        raise FcdeployError(f"batch {', '.join(map(str, wanted)) or 'of nothing'} is not positive", "--batch 1")
+    step: OnStep = on_step or (lambda *_: None)
+    paths = [Path(model), *([Path(against)] if against is not None else [])]
+    models = [read_model(path) for path in paths]
+    if len(models) == 2:
+        check_same_ends(models[0], models[1], paths[0].name, paths[1].name, dtypes=False)
+        if is_quantized(models[1]) and not is_quantized(models[0]):
+            raise FcdeployError(
+                f"{paths[1].name!r} is quantized and {paths[0].name!r} is not, expected it the other way round",
+                f"fcdeploy bench {paths[1]} --against {paths[0]}",
+            )
+    specs = [[feeds.fixed(input_specs(graph), one, shapes) for graph in models] for one in wanted]
+    _check_batches(wanted, specs)
+    _check_memory([one for each in specs for one in each])
+    sizes = [size_on_disk(files_of(graph, path)) for graph, path in zip(models, paths, strict=True)]
+    loading = [_load_ms(path, threads) for path in paths]
+    rows = []
+    for each in specs:
+        loaded = [
+            Loaded(path, threads, feeds.draw(spec), spec, load_ms, size)
+            for path, load_ms, spec, size in zip(paths, loading, each, sizes, strict=True)
+        ]
+        timed = reloaded([one.load for one in loaded], seconds, step, interval / 100)
+        rows.append(Row(loaded, timed, [_footprint(one, threads, step) for one in loaded]))
+    nodes = _profiles(rows[0], threads, seconds, step) if per_node else None
+    return _report(rows, nodes, threads, max_ratio, interval, seconds)
+
+
+def _check_arguments(against: object, max_ratio: float | None, **positive: float | None) -> None:
+    if max_ratio is not None and against is None:
+        raise FcdeployError("a largest ratio needs a model to compare with", "--against FLOAT.onnx")
+    for key, value in positive.items():
+        name = key.rstrip("_").replace("_", "-")
+        if value is not None and not value > 0:
+            raise FcdeployError(f"{name} {value} is not positive", f"--{name} 1")
+        if value is not None and value > MOST[name]:
+            raise FcdeployError(f"{name} {value:g} is more than {MOST[name]:g}", f"--{name} {MOST[name]:g}")
+
+
+def _check_batches(wanted: Sequence[int | None], specs: Sequence[Sequence[Sequence[TensorSpec]]]) -> None:
+    for index, one in enumerate(specs):
+        same = specs.index(one)
+        if same < index:
+            raise FcdeployError(
+                f"batches {wanted[same]} and {wanted[index]} give the model the same inputs, "
+                f"{', '.join(map(str, one[0]))}",
+                f"--batch {wanted[same]}",
+            )
+
+
+def _check_memory(specs: Sequence[Sequence[TensorSpec]]) -> None:
+    """Refuse inputs that leave the machine no room for anything else."""
+    memory = memory_bytes()
+    for one in specs:
+        needed = sum(math.prod(n or 0 for n in spec.shape) * spec.dtype.itemsize for spec in one)
+        if memory is not None and needed > memory / 4:
+            raise FcdeployError(
+                f"{', '.join(map(str, one))} takes {needed / 1e9:,.1f} GB, a quarter of this machine's memory is "
+                f"{memory / 4e9:.1f} GB",
+                "--batch 1",
+            )
+
+
+def _load_ms(path: Path, threads: int) -> float:
+    begin = time.perf_counter()
+    Session(path, threads=threads)
+    return 1e3 * (time.perf_counter() - begin)
+
+
+def _footprint(one: Loaded, threads: int, on_step: OnStep) -> Footprint | None:
+    on_step("memory", 0, None)
+    return footprint(one.path, one.specs, threads)
+
+
+def _profiles(row: Row, threads: int, seconds: float, on_step: OnStep) -> list[Profile]:
+    on_step("nodes", 0, None)
+    once = sum(float(np.median(timed.runs)) for timed in row.timed) / 1e3
+    runs = min(max(int(seconds / once / 2), PROFILED[0]), PROFILED[-1])
+    return profiles([(one.path, one.inputs) for one in row.loaded], runs=runs, threads=threads)
+
+
+def _report(
+    rows: list[Row],
+    nodes: list[Profile] | None,
+    threads: int,
+    max_ratio: float | None,
+    interval: float,
+    seconds: float,
+) -> Report:
+    found = [_values(row, max_ratio, interval) for row in rows]
+    passed = all(values["passed"] for values in found)
+    values = {
+        **found[0],
+        "threads": threads,
+        "max_ratio": max_ratio,
+        "interval": interval,
+        "passed": passed,
+        "batches": found,
+        "per_node": _per_node_values(nodes) if nodes else None,
+    }
+    tables = [_table(row, threads) for row in rows]
+    tables += _per_node_tables(nodes) if nodes else []
+    lines = [
+        f"batch {each['batch']}: {line}" if len(rows) > 1 else line
+        for each in found
+        for line in _lines(each, max_ratio, interval, PATIENCE * seconds)
+    ]
+    if len(rows) > 1 and max_ratio is not None:
+        failed = [str(each["batch"]) for each in found if not each["passed"]]
+        lines.append(f"failed: batch {', '.join(failed)}" if failed else f"passed: all {len(rows)} batch sizes")
+    warnings = [text for each in found for text in _warnings(each, max_ratio)]
+    return Report("bench", values, tuple(tables), tuple(lines), passed, tuple(warnings))
+
+
+def _values(row: Row, max_ratio: float | None, interval: float) -> dict[str, Any]:
+    """The JSON keys that tell of one batch size."""
+    ratio, batch = row.ratio, row.batch
+    values: dict[str, Any] = {
+        "ratio": ratio.median if ratio else None,
+        "ratio_low": ratio.low if ratio else None,
+        "ratio_high": ratio.high if ratio else None,
+        "conclusive": ratio.width <= interval / 100 if ratio else None,
+    }
+    for index, name in enumerate(NAMES):
+        known = index < len(row.timed)
+        p50, p99 = np.percentile(row.timed[index].runs, [50, 99]) if known else (None, None)
+        use = row.memory[index] if known else None
+        values |= {
+            f"{name}_ms": None if p50 is None else float(p50),
+            f"{name}_p99_ms": None if p99 is None else float(p99),
+            f"{name}_per_second": None if p50 is None or batch is None else 1e3 * batch / float(p50),
+            f"{name}_load_ms": row.loaded[index].load_ms if known else None,
+            f"{name}_rss_mb": use.peak_mb if use else None,
+            f"{name}_model_mb": use.peak_mb - use.before_mb if use else None,
+            f"bytes_{name}": row.loaded[index].bytes if known else None,
+        }
+    values["rss_mb"] = values.pop("int8_rss_mb")
+    values["model_mb"] = values.pop("int8_model_mb")
+    within = max_ratio is None or (ratio is not None and ratio.median <= max_ratio and values["conclusive"])
+    return values | {
+        "batch": batch,
+        "inputs": {spec.name: list(spec.shape) for spec in row.loaded[0].specs},
+        "rounds": len(row.timed[0].turns),
+        "runs": len(row.timed[0].runs),
+        "passed": bool(within),
+    }
+
+
+def _table(row: Row, threads: int) -> Table:
+    cells = []
+    for one, times, use in zip(row.loaded, row.timed, row.memory, strict=True):
+        p50, p99 = np.percentile(times.runs, [50, 99])
+        rate = "" if row.batch is None else f"{1e3 * row.batch / p50:.0f}/s"
+        used = ("", "") if use is None else (f"{use.peak_mb:.0f} MB", f"{use.peak_mb - use.before_mb:.0f} MB")
+        size = f"{one.bytes / MEBI:.2f} MB"
+        cells.append((one.path.name, f"{p50:.3f} ms", f"{p99:.3f} ms", rate, *used, f"{one.load_ms:.0f} ms", size))
+    shape = "; ".join(f"{spec.name} {','.join(map(str, spec.shape))}" for spec in row.loaded[0].specs)
+    count = f"{len(row.timed[0].runs)} runs in {len(row.timed[0].turns)} rounds"
+    title = f"{shape}; {threads} thread{'s' if threads > 1 else ''}, {count}"
+    return Table(
+        title, ("model", "median", "p99", "samples", "peak memory", "of it model", "load", "file"), tuple(cells)
+    )
+
+
+def _lines(values: Mapping[str, Any], max_ratio: float | None, interval: float, patience: float) -> Iterator[str]:
+    ratio, low, high = values["ratio"], values["ratio_low"], values["ratio_high"]
+    if ratio is None:
+        yield f"{values['int8_ms']:.3f} ms a run"
+        return
+    text = f"{ratio:.3f} of the float time, 95 % interval {low:.3f} to {high:.3f}"
+    if not values["conclusive"]:
+        width = 100 * (high - low) / ratio
+        yield (
+            f"{'' if max_ratio is None else 'failed: '}the machine is too noisy to tell: {text}, {width:.1f} % wide and "
+            f"not {interval:g} % as asked, after {patience:g} s; free the machine, or try --seconds 30 or --interval 20"
+        )
+    elif max_ratio is not None:
+        yield f"{'passed' if values['passed'] else 'failed'}: {text}, allowed {max_ratio:g}"
+    elif low <= 1 <= high:
+        yield f"{text}: no difference that this run could tell"
+    else:
+        yield f"{text}: {'faster' if ratio < 1 else 'slower'}"
+
+
+def _warnings(values: Mapping[str, Any], limit: float | None) -> Iterator[str]:
+    if limit is not None and values["conclusive"] and values["ratio_low"] <= limit <= values["ratio_high"]:
+        yield f"the allowed ratio {limit:g} lies inside the interval: another run may answer otherwise"
+
+
+def _per_node_values(nodes: list[Profile]) -> dict[str, Any]:
+    pairs = matched(nodes[1].nodes, nodes[0].nodes) if len(nodes) == 2 else []
+    both = [{one.node for one, _ in pairs}, {other.node for _, other in pairs}][::-1]
+    values: dict[str, Any] = {
+        "matched": [
+            {
+                "node": one.node,
+                "float_kernel": one.op,
+                "int8_kernel": other.op,
+                "float_us": one.us,
+                "int8_us": other.us,
+                "ratio": _ratio(other.us, one.us),
+            }
+            for one, other in pairs
+        ]
+    }
+    for index, name in enumerate(NAMES):
+        alone = [node for node in nodes[index].nodes.values() if node.node not in both[index]] if nodes[index:] else []
+        values[f"{name}_only"] = [
+            {"node": node.node, "kernel": node.op, "us": node.us, "inserted": node.inserted} for node in alone
+        ]
+        values[f"{name}_us"] = nodes[index].latency_us if nodes[index:] else None
+    return values
+
+
+def _per_node_tables(nodes: list[Profile]) -> Iterator[Table]:
+    """Matched layers side by side, and what one of the models alone has; of a single model its nodes."""
+    if len(nodes) == 1:
+        found = nodes[0].nodes.values()
+        cells = [(node.node, node.op, f"{node.us:.1f} us", _share(node.us, nodes[0])) for node in found]
+        yield Table("Time of each node", ("node", "kernel", "median", "share"), tuple(cells))
+        return
+    pairs = matched(nodes[1].nodes, nodes[0].nodes)
+    rows = [
+        (one.node, one.op, other.op, f"{one.us:.1f} us", f"{other.us:.1f} us", f"{_ratio(other.us, one.us):.2f}")
+        for one, other in pairs
+    ]
+    ours, theirs = sum(other.us for _, other in pairs), sum(one.us for one, _ in pairs)
+    rows.append(("together", "", "", f"{theirs:.1f} us", f"{ours:.1f} us", f"{_ratio(ours, theirs):.2f}"))
+    columns = ("node", "float kernel", "int8 kernel", "float", "int8", "int8 / float")
+    yield Table("Nodes that both models have", columns, tuple(rows))
+    taken = {other.node for _, other in pairs}, {one.node for one, _ in pairs}
+    alone = [
+        (name, kernel, str(count), f"{us:.1f} us", _share(us, nodes[index]))
+        for index, name in enumerate(NAMES)
+        for kernel, count, us in _totals([n for n in nodes[index].nodes.values() if n.node not in taken[index]])
+    ]
+    yield Table("Nodes that one of them has", ("model", "kernel", "nodes", "together", "share"), tuple(alone))
+
+
+def _totals(nodes: Sequence[NodeTime]) -> list[tuple[str, int, float]]:
+    """(Kernel, how many, microseconds together), the longest first."""
+    count = Counter(node.op for node in nodes)
+    spent = {op: sum(node.us for node in nodes if node.op == op) for op in count}
+    return sorted(((op, count[op], spent[op]) for op in count), key=lambda row: -row[2])
+
+
+def _share(us: float, whole: Profile) -> str:
+    return f"{100 * us / whole.latency_us:.1f} %"
+
+
+def _ratio(one: float, other: float) -> float:
+    return one / other if other else float("nan")

@@ -1,0 +1,296 @@
+"""An int8 model and all that is known of it, as one folder or zip that is deployed whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy import __version__
+from fcdeploy.bundles import golden
+from fcdeploy.bundles import triton as repository
+from fcdeploy.bundles.write import Content, check_bundle_output, json_bytes, write_bundle
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.light_reader import read_outline
+from fcdeploy.graph.model import files_of, input_specs, model_hash, read_model
+from fcdeploy.graph.opset import RUNTIMES
+from fcdeploy.proof.batch_axis import why_not
+from fcdeploy.records import calibration as calibrations
+from fcdeploy.records import plan as plans
+from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.manifest import NAME, VERSION, Manifest, plain
+from fcdeploy.records.progress import OnStep
+from fcdeploy.records.report import Report
+from fcdeploy.records.signature import TensorSpec
+from fcdeploy.runtime.cpu import cpu_name, detect
+from fcdeploy.runtime.feeds import draw, fixed
+from fcdeploy.runtime.options import options_of
+from fcdeploy.runtime.session import Session, versions
+from fcdeploy.runtime.trust import refuse_untrusted
+from fcdeploy.samples import batch_size, batches, open_source
+from fcdeploy.samples.preprocess import read_preprocess
+
+MODEL, GOLDEN = "model.onnx", "golden.npz"
+RUNS = 4  # golden samples unless --samples says otherwise
+SAVE = "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx --save-plan plan.json writes it"
+REMAKE = "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx"
+
+
+def bundle(
+    int8: str | Path,
+    *,
+    output: str | Path | None = None,
+    triton: str | Path | None = None,
+    name: str | None = None,
+    version: str = "1",
+    calibration: str | Path | None = None,
+    plan: str | Path | None = None,
+    validation: str | Path | None = None,
+    data: str | Path | None = None,
+    samples: int | None = None,
+    preprocess: Path | None = None,
+    force: bool = False,
+    on_step: OnStep | None = None,
+) -> Report:
+    """Write the model, what it was made from and how it answers as a bundle, `docs/bundle.md`, at `output`.
+
+    `triton` is the folder of a Triton model repository that gets the model as NAME/VERSION, with its configuration.
+    Golden samples are the first `samples` (4) of `data`, else some that the calibration carries, else drawn with a seed;
+    their outputs are those of this CPU.  `calibration`, `plan` and `validation` are the files of `fcdeploy calibrate`,
+    `quantize --dry-run --json` and `validate --json`.  Raises FcdeployError when they are not this model's.
+    """
+    path = Path(int8)
+    given = [Path(file) for file in (path, calibration, plan, validation, data, preprocess) if file]
+    if output is None and triton is None:
+        raise FcdeployError("there is no output: neither -o nor --triton was given", "-o model.fcd")
+    if output is not None:
+        check_bundle_output(Path(output), force=force, inputs=tuple(given))
+    model = read_model(path)
+    warnings = list(refuse_untrusted(model, str(path)))
+    session = Session(path, threads=1)
+    manifest = _manifest(path, model, session, name=name, version=version, preprocess=preprocess)
+    files = files_of(model, path)
+    served: dict[str, Content] = {MODEL: path, **_weights(files)}
+    if triton is not None:
+        why_alone = why_not(read_outline(path))
+        text = repository.config(manifest, why_alone=why_alone)
+        repository.check_repository(Path(triton), manifest, text, force=force)
+        warnings += _lost(manifest)
+    recorded = _calibration(calibration, manifest.made_from)
+    reports = {
+        "plan": _plan(plan, manifest.made_from),
+        "calibration": None if recorded is None else _summary(recorded),
+        "validation": _validation(validation, model_hash(files)),
+    }
+    if reports["validation"] and not reports["validation"].get("passed"):
+        warnings.append(f"validation report {str(validation)!r} says that the model did not pass")
+    known = {key: value for key, value in reports.items() if value is not None}
+    source, runs = _golden(session, model, recorded, data, samples or RUNS, preprocess, on_step)
+    manifest = replace(manifest, golden_from=source, reports=tuple(known))
+    contents = served | {f"{key}.json": json_bytes(value) for key, value in known.items()}
+    contents[GOLDEN] = golden.to_bytes(runs)
+    if output is not None:
+        manifest = write_bundle(Path(output), manifest, contents, force=force, on_step=on_step)
+    if triton is not None:
+        repository.write_repository(Path(triton), manifest, served, text)
+    return _report(manifest, contents, len(runs), output, triton, warnings)
+
+
+def _manifest(
+    path: Path, model: ir.Model, session: Session, *, name: str | None, version: str, preprocess: Path | None
+) -> Manifest:
+    """All that is known before anything is run; the files are for `write_bundle` to fill in."""
+    _check_ends(session, str(path))
+    opset = model.opset_imports.get("", 1)
+    return Manifest(
+        name=_checked("name", name or path.name.split(".")[0], NAME, "letters, digits, '.', '_' and '-'"),
+        version=_checked("version", version, VERSION, "a positive number"),
+        model=MODEL,
+        inputs=session.input_specs,
+        outputs=session.output_specs,
+        files={},
+        made_from=_made_from(model, str(path)),
+        made_by={
+            "fcdeploy": __version__,
+            "onnxruntime": versions()["onnxruntime"],
+            "cpu": cpu_name(),
+            "family": detect().name,
+        },
+        needs={"opset": str(opset), "ir_version": str(model.ir_version), "onnxruntime": RUNTIMES.get(opset, "")},
+        session=options_of(path),
+        golden=GOLDEN,
+        preprocess=None if preprocess is None else asdict(read_preprocess(preprocess, input_specs(model)[0])),
+    )
+
+
+def _lost(manifest: Manifest) -> list[str]:
+    """What the model wants of onnxruntime and Triton's configuration cannot say."""
+    return [
+        f"Triton cannot set {name!r}, which the model asks for: answers may differ there" for name in manifest.session
+    ]
+
+
+def _made_from(model: ir.Model, name: str) -> dict[str, str]:
+    """What `quantize` wrote into the model about its origin; {} for a model of another tool."""
+    text = model.metadata_props.get("fcdeploy", "{}")
+    try:
+        found = json.loads(text)
+        return {str(key): str(value) for key, value in found.items()}
+    except (ValueError, AttributeError) as error:
+        raise FcdeployError(f"model {name!r}: its metadata 'fcdeploy' is {text[:60]!r}", REMAKE) from error
+
+
+def _weights(files: tuple[Path, ...]) -> dict[str, Path]:
+    """Files of weights beside the model, under the names that the model has for them."""
+    taken = {MODEL, GOLDEN, "plan.json", "calibration.json", "validation.json"}
+    found = {file.relative_to(files[0].parent).as_posix(): file for file in files[1:]}
+    for name in found:
+        if not plain(name) or name in taken:
+            raise FcdeployError(
+                f"model {str(files[0])!r} has weights in {name!r}, a name that a bundle cannot hold",
+                "write the model again with weights in 'model.data'",
+            )
+    return found
+
+
+def _calibration(file: str | Path | None, made: Mapping[str, str]) -> Calibration | None:
+    if file is None:
+        return None
+    recorded = calibrations.read(Path(file))
+    if made and (made.get("float"), made.get("data")) != (recorded.model, recorded.data):
+        raise FcdeployError(f"calibration {str(file)!r} is not the one that the model was made with", REMAKE)
+    return recorded
+
+
+def _summary(recorded: Calibration) -> dict[str, Any]:
+    """What was recorded of each tensor, in numbers; no samples."""
+    rows = [
+        {"name": r.name, "kind": r.kind, "layer": r.layer, "op": r.op, "shape": list(r.shape),
+         "min": r.histogram.low, "max": r.histogram.high, "elements": r.histogram.total}
+        for r in recorded.tensors.values()
+    ]  # fmt: skip
+    about = {"model": recorded.model, "data": recorded.data, "samples": recorded.samples}
+    return {"schema": "fcdeploy.calibration-summary/1", **about, "made_by": recorded.made_by, "tensors": rows}
+
+
+def _plan(file: str | Path | None, made: Mapping[str, str]) -> dict[str, Any] | None:
+    """The plan, which must be the one that the model was made by; models of other tools do not say."""
+    if file is None:
+        return None
+    decided = plans.from_json(_json(file, "plan", SAVE), f"plan {str(file)!r}")
+    if made and plans.digest(decided) != made.get("plan"):
+        raise FcdeployError(f"plan {str(file)!r} is not the one that the model was made by", SAVE)
+    return plans.to_json(decided)
+
+
+def _validation(file: str | Path | None, content: str) -> dict[str, Any] | None:
+    """The report, which must be about the model of this hash."""
+    if file is None:
+        return None
+    hint = "fcdeploy validate INT8 --against FLOAT --data DATA --json > report.json writes one"
+    report = _json(file, "validation report", hint)
+    schema = report.get("schema") if isinstance(report, dict) else None
+    if schema != "fcdeploy.validate/1":
+        raise FcdeployError(f"{str(file)!r} has format {str(schema)[:40]!r}, expected 'fcdeploy.validate/1'", hint)
+    about = (report.get("hashes") or {}).get("int8")
+    if about != content:
+        raise FcdeployError(f"validation report {str(file)!r} is about another model", hint)
+    return dict(report)
+
+
+def _json(file: str | Path, what: str, hint: str) -> Any:
+    try:
+        return json.loads(Path(file).read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise FcdeployError(f"{what} {str(file)!r} cannot be read as JSON: {error}", hint) from error
+
+
+def _checked(option: str, value: str, pattern: Any, wanted: str) -> str:
+    if not pattern.fullmatch(value):
+        raise FcdeployError(f"--{option} {value!r} cannot stand in an address, expected {wanted}", f"--{option} 1")
+    return value
+
+
+def _check_ends(session: Session, name: str) -> None:
+    for spec in (*session.input_specs, *session.output_specs):
+        if spec.dtype.kind == "O":
+            raise FcdeployError(
+                f"model {name!r}: {spec.name!r} is text, expected numbers", "take the text out of the model"
+            )
+
+
+def _golden(
+    session: Session,
+    model: ir.Model,
+    recorded: Calibration | None,
+    data: Any,
+    samples: int,
+    preprocess: Path | None,
+    on_step: OnStep | None,
+) -> tuple[str, list[golden.Run]]:
+    """Where the golden samples come from, and what the model answers, one sample a run."""
+    inputs = input_specs(model)
+    size = batch_size(inputs, 1)
+    feeds: list[dict[str, Any]]
+    if data is not None:
+        source = "data"
+        read = batches(open_source(data, inputs, limit=samples * size, preprocess=preprocess), size)
+        feeds = [batch.inputs for batch in read]
+    elif recorded is not None and recorded.kept:
+        source = "calibration"
+        count = min(len(next(iter(recorded.kept.values()))) // size, samples)
+        feeds = [{n: a[i * size : (i + 1) * size] for n, a in recorded.kept.items()} for i in range(count)]
+    else:
+        source = "random"
+        feeds = [draw(_one(inputs), seed=i) for i in range(samples)]
+    runs: list[golden.Run] = []
+    for done, fed in enumerate(feeds):
+        if on_step:
+            on_step("golden samples", done, len(feeds))
+        runs.append((fed, dict(zip(session.outputs, map(np.asarray, session.run(fed)), strict=True))))
+    return source, runs
+
+
+def _one(inputs: list[TensorSpec]) -> list[TensorSpec]:
+    try:
+        return fixed(inputs, None)
+    except FcdeployError as error:
+        raise FcdeployError(error.message, "--data DATA gives golden samples") from error
+
+
+def _report(
+    manifest: Manifest,
+    contents: Mapping[str, Content],
+    runs: int,
+    output: str | Path | None,
+    triton: str | Path | None,
+    warnings: list[str],
+) -> Report:
+    size = sum(len(content) if isinstance(content, bytes) else content.stat().st_size for content in contents.values())
+    lines = []
+    if output is not None:
+        missing = [word for word in ("plan", "calibration", "validation") if word not in manifest.reports]
+        lines.append(f"{manifest.name} version {manifest.version}: {len(contents)} files, {size:,} bytes")
+        if missing:
+            lines.append(f"without {', '.join(missing)}: {', '.join('--' + word for word in missing)} would put it in")
+        lines.append(f"{runs} golden samples from {SOURCES[manifest.golden_from or 'random']}")
+    if triton is not None:
+        lines.append(
+            f"Triton model repository {str(triton)!r}: {manifest.name}/{manifest.version}/{MODEL}, config.pbtxt"
+        )
+    if output is not None:
+        lines.append(f"next: fcdeploy verify {output}, on the CPU it is for")
+    values = {
+        "output": None if output is None else str(output), "triton": None if triton is None else str(triton),
+        "name": manifest.name, "version": manifest.version, "bytes": size, "files": sorted(contents),
+        "golden": runs, "golden_from": manifest.golden_from, "target": manifest.target,
+    }  # fmt: skip
+    return Report("bundle", values, (), tuple(lines), warnings=tuple(warnings))
+
+
+SOURCES = {"data": "--data", "calibration": "the calibration", "random": "a seed: --data DATA takes real ones"}

@@ -1,0 +1,141 @@
+"""Model and samples to a calibration: what every tensor looked like, in one streaming pass."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fcdeploy.arithmetic.fixed_point import needs
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import (
+    check_output,
+    files_of,
+    input_specs,
+    model_hash,
+    read_model,
+    refuse_unsupported,
+    replacing,
+)
+from fcdeploy.int8.calibrating.collect import Gathered, gather
+from fcdeploy.int8.calibrating.shard import Job
+from fcdeploy.int8.calibrating.statistics import too_few
+from fcdeploy.prepare import prepare
+from fcdeploy.records.calibration import Calibration, to_bytes
+from fcdeploy.records.progress import OnStep
+from fcdeploy.records.report import Report, Table
+from fcdeploy.runtime.workers import crew
+from fcdeploy.samples import Bad, open_source
+
+NAMED = 5  # of the samples that were skipped
+COLUMNS = ("layer", "tensor", "kind", "min", "max", "needs")
+
+
+def calibrate(
+    model: str | Path,
+    *,
+    data: str | Path,
+    output: str | Path | None = None,
+    csv_file: str | Path | None = None,
+    samples: int | None = None,
+    seed: int | None = None,
+    batch: int | None = None,
+    max_memory: int | None = None,
+    preprocess: Path | None = None,
+    everything: bool = False,
+    keep_samples: bool = True,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    cluster: str | None = None,
+    force: bool = False,
+    on_step: OnStep | None = None,
+) -> Report:
+    """Record minimum, maximum and histogram of every weight, bias and activation, and moments of what layers read.
+
+    `output` is MODEL.calib beside the model unless given.  `batch`, `max_memory` (bytes of each process), `workers`
+    (processes) and `cluster` ("ray" or "ray:ADDRESS") change speed and memory, never the result.  Progress is saved in
+    OUTPUT.progress, from which the same call goes on after a crash.  `skip_bad` leaves out samples that cannot be used
+    instead of stopping at the first.
+    """
+    path = Path(model)
+    target = Path(output) if output else path.with_suffix(".calib")
+    table_file = Path(csv_file) if csv_file else None
+    graph = read_model(path)
+    refuse_unsupported(graph, str(path))
+    files = files_of(graph, path)
+    for file in filter(None, (target, table_file)):
+        check_output(file, force=force, inputs=(*files, Path(data)))
+    if table_file is not None and table_file.resolve() == target.resolve():
+        raise FcdeployError(f"{str(target)!r} is both the calibration and its table", "give --csv another name")
+    begin = time.perf_counter()
+    prepare(graph)
+    source = open_source(data, input_specs(graph), limit=samples, seed=seed, preprocess=preprocess)
+    job = Job(
+        str(path), model_hash(files), str(data), samples, seed, preprocess, keep_samples=keep_samples, skip_bad=skip_bad
+    )
+    with crew(workers, cluster) as team:
+        found = gather(
+            team, job, graph, source, target.with_name(f"{target.name}.progress"),
+            batch=batch, max_memory=max_memory, everything=everything, on_step=on_step,
+        )  # fmt: skip
+    calibration = found.calibration
+    seconds = time.perf_counter() - begin
+    with replacing(target, force=force) as aside:
+        aside.write_bytes(to_bytes(calibration))
+    rows = list(ranges_table(calibration))
+    if table_file:
+        with replacing(table_file, force=force) as beside, beside.open("w", newline="") as table:
+            csv.writer(table).writerows([COLUMNS, *rows])
+    found.progress.unlink(missing_ok=True)
+    return _report(path, found, rows, seconds, target)
+
+
+def ranges_table(calibration: Calibration) -> Iterator[tuple[str, ...]]:
+    """Layer, tensor, kind, minimum, maximum, and what its numbers need, one row a tensor."""
+    for record in calibration.tensors.values():
+        h = record.histogram
+        yield record.layer or "-", record.name, record.kind, f"{h.low:.6g}", f"{h.high:.6g}", needs(h.low, h.high)
+
+
+def _report(model: Path, found: Gathered, rows: list[tuple[str, ...]], seconds: float, output: Path) -> Report:
+    calibration = found.calibration
+    broken = [record.name for record in calibration.tensors.values() if record.histogram.nonfinite]
+    constant = [
+        record.name
+        for record in calibration.tensors.values()
+        if record.kind == "activation" and record.histogram.low == record.histogram.high
+    ]
+    warnings = (
+        *found.warnings,
+        *too_few(calibration),
+        *_skipped(found.bad),
+        *(f"tensor {name!r} became NaN or infinite: its layers will stay float" for name in broken),
+        *(f"tensor {name!r} was the same value in every sample" for name in constant),
+    )
+    tensors = [dict(zip(COLUMNS, row, strict=True)) | _numbers(calibration, row[1]) for row in rows]
+    values = {
+        "tensors": tensors, "samples": calibration.samples, "seconds": round(seconds, 3), "output": str(output),
+        "model": calibration.model, "data": calibration.data,
+        "skipped": [{"sample": bad.name, "why": bad.why} for bad in found.bad], "resumed_at": found.resumed_at,
+    }  # fmt: skip
+    resumed = (f"went on after {found.resumed_at} samples that were done already",) if found.resumed_at else ()
+    lines = (
+        *resumed,
+        f"{calibration.samples} samples, {len(rows)} tensors, {seconds:.1f} s -> {output}",
+        f"next: fcdeploy quantize {model} --int8 --calibration {output} -o int8.onnx",
+    )
+    return Report("calibrate", values, (Table("dynamic ranges", COLUMNS, tuple(rows)),), lines, warnings=warnings)
+
+
+def _skipped(bad: Sequence[Bad]) -> Iterator[str]:
+    """How many samples were left out; the first few by name."""
+    if bad:
+        rest = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+        count = "1 sample was" if len(bad) == 1 else f"{len(bad)} samples were"
+        yield f"{count} skipped: " + "; ".join(f"{one.name}: {one.why}" for one in bad[:NAMED]) + rest
+
+
+def _numbers(calibration: Calibration, name: str) -> dict[str, object]:
+    h = calibration.tensors[name].histogram
+    return {"min": h.low, "max": h.high, "elements": h.total}

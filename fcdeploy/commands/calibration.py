@@ -1,0 +1,142 @@
+"""What can be done with calibration files: add them up, look into them."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fcdeploy.arithmetic.histogram_summary import cells, quantiles
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import check_output, replacing
+from fcdeploy.int8.calibrating.merge import BOTH, merge
+from fcdeploy.records.calibration import Calibration, TensorRecord, read, to_bytes
+from fcdeploy.records.progress import OnStep
+from fcdeploy.records.report import Report, Table
+
+SHARES = {"0.01 %": 0.0001, "1 %": 0.01, "50 %": 0.5, "99 %": 0.99, "99.99 %": 0.9999}
+STRIP, ROWS, BAR = 24, 20, 50  # cells in a row of the table; rows and their length where one tensor is shown
+BLOCKS = " ▁▂▃▄▅▆▇█"
+PARTS = " ▏▎▍▌▋▊▉█"
+
+
+def merge_calibrations(
+    files: Sequence[str | Path], *, output: str | Path, force: bool = False, on_step: OnStep | None = None
+) -> Report:
+    """Add calibrations of one model: the file that one run over all their samples would have written, byte for byte.
+
+    Raises FcdeployError when they are of different models.  What differs in CPU family or versions, and samples that
+    are in more than one of them, is warned of.
+    """
+    paths = [Path(file) for file in files]
+    if len(paths) < 2:
+        raise FcdeployError("only one calibration to merge, expected two or more", "merge A.calib B.calib -o C.calib")
+    check_output(Path(output), force=force, inputs=tuple(paths))
+    total, warnings = read(paths[0]), []
+    for done, path in enumerate(paths[1:], 1):
+        if on_step:
+            on_step("merging", done, len(paths))
+        part = read(path)
+        warnings += _doubts(total, part, path)
+        try:
+            total = merge(total, part)
+        except FcdeployError as error:
+            raise FcdeployError(
+                f"{str(path)!r} does not go with {str(paths[0])!r}: {error.message}", error.hint
+            ) from error
+    with replacing(Path(output), force=force) as aside:
+        aside.write_bytes(to_bytes(total))
+    values = {
+        "samples": total.samples, "tensors": len(total.tensors), "model": total.model, "data": total.data,
+        "output": str(output),
+    }  # fmt: skip
+    lines = (f"{len(paths)} files, {total.samples} samples, {len(total.tensors)} tensors -> {output}",)
+    return Report("calibration-merge", values, lines=lines, warnings=tuple(warnings))
+
+
+def show_calibration(file: str | Path, *, tensor: str | None = None) -> Report:
+    """Ends, percentiles and a histogram of every tensor; `tensor` is a name or a glob, and one alone is drawn large."""
+    recorded = read(Path(file))
+    shown = [r for r in recorded.tensors.values() if tensor is None or fnmatch.fnmatchcase(r.name, tensor)]
+    if tensor in recorded.tensors:
+        shown = [recorded.tensors[str(tensor)]]
+    if not shown:
+        raise FcdeployError(
+            f"{str(file)!r} has no tensor {tensor!r}, it has {len(recorded.tensors)} others",
+            f"fcdeploy calibration show {file}",
+        )
+    values = {
+        "model": recorded.model, "data": recorded.data, "samples": recorded.samples,
+        "kept": sum(len(next(iter(group.values()))) for group in recorded.groups), "made_by": recorded.made_by,
+        "tensors": [_row_values(record) for record in shown],
+    }  # fmt: skip
+    alone = len(shown) == 1 and not shown[0].histogram.ends_only
+    table = _one(shown[0]) if alone else _many(shown)
+    made = ", ".join(f"{key} {value}" for key, value in sorted(recorded.made_by.items()))
+    lines = (
+        f"{recorded.samples} samples, {values['kept']} of them kept; model {recorded.model[:12]}, "
+        f"data {recorded.data[:12]}; made by {made}",
+    )
+    return Report("calibration-show", values, (table,), lines)
+
+
+def _doubts(total: Calibration, part: Calibration, path: Path) -> list[str]:
+    found = []
+    for key in sorted(total.made_by.keys() | part.made_by.keys()):
+        one, other = total.made_by.get(key, "?"), part.made_by.get(key, "?")
+        if set(other.split(BOTH)) - set(one.split(BOTH)):
+            found.append(f"{str(path)!r} was made by {key} {other}, not {one}: the last bits of its floats may differ")
+    again = len(np.intersect1d(total.seen, part.seen))
+    if again:
+        found.append(f"{again} samples of {str(path)!r} are in the files before it too, and count twice")
+    if total.samples and part.samples and bool(total.kept) != bool(part.kept):
+        found.append(f"{str(path)!r} and the files before it: only one of them keeps samples, so the result keeps none")
+    return found
+
+
+def _row_values(record: TensorRecord) -> dict[str, object]:
+    h = record.histogram
+    return {
+        "tensor": record.name, "layer": record.layer, "kind": record.kind, "op": record.op, "shape": list(record.shape),
+        "min": h.low, "max": h.high, "elements": h.total, "nonfinite": h.nonfinite,
+        "percentiles": None if h.ends_only else dict(zip(SHARES, quantiles(h, list(SHARES.values())), strict=True)),
+        "histogram": None if h.ends_only else cells(h, STRIP).round(3).tolist(),
+    }  # fmt: skip
+
+
+def _many(records: Sequence[TensorRecord]) -> Table:
+    rows = []
+    for record in records:
+        h = record.histogram
+        inner = ["-" if h.ends_only else f"{value:.4g}" for value in quantiles(h, list(SHARES.values()))]
+        rows.append((record.name, record.kind, f"{h.low:.6g}", *inner, f"{h.high:.6g}", _strip(record)))
+    return Table("from the least to the largest", ("tensor", "kind", "min", *SHARES, "max", "histogram"), tuple(rows))
+
+
+def _strip(record: TensorRecord) -> str:
+    """One character a cell; a cell that holds anything is not blank."""
+    if record.histogram.ends_only:
+        return "measured elsewhere"
+    counts = cells(record.histogram, STRIP)
+    heights = np.ceil(counts / max(counts.max(), 1e-9) * (len(BLOCKS) - 1)).astype(int)
+    return "|" + "".join(BLOCKS[height] for height in heights) + "|"
+
+
+def _one(record: TensorRecord) -> Table:
+    """One tensor: a bar for each cell."""
+    h = record.histogram
+    counts = cells(h, ROWS)
+    edges = np.linspace(h.low, h.high, ROWS + 1)
+    total = max(counts.sum(), 1e-9)
+    rows = [
+        (f"{edges[i]:.4g}", f"{edges[i + 1]:.4g}", f"{100 * counts[i] / total:.3g} %", _bar(counts[i] / counts.max()))
+        for i in range(ROWS)
+    ]
+    return Table(f"{record.name}: {h.total} elements", ("from", "to", "share", "histogram"), tuple(rows))
+
+
+def _bar(share: float) -> str:
+    eighths = int(np.ceil(share * BAR * 8))
+    return PARTS[-1] * (eighths // 8) + PARTS[eighths % 8].strip()

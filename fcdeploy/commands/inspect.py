@@ -1,0 +1,353 @@
+"""What is in a model: its layers, what each costs, and which kernel of onnxruntime runs each node here."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, output_specs, read_model, size_on_disk
+from fcdeploy.prepare import cost_model
+from fcdeploy.prepare.cost_model import Layer
+from fcdeploy.proof.exact import Exact, Exactness, exact_layers, verdict
+from fcdeploy.proof.saturation import SATURATES, UNPROVEN, Proof, prove
+from fcdeploy.records.progress import OnStep
+from fcdeploy.records.report import Report, Table
+from fcdeploy.runtime.caveats import remarks
+from fcdeploy.runtime.trust import refuse_untrusted
+from fcdeploy.samples import batch_size, batches, open_source
+
+FEW = 4  # samples that --exact looks at, and the most it runs at once: all their activations are held
+TYPICALLY_INTEGER = ("Conv", "Gemm", "MatMul", "Add")  # what the last line counts, where the model has it
+
+
+def inspect(
+    model: Path | str,
+    *,
+    kernels: bool = False,
+    saturation: bool = False,
+    exact: bool = False,
+    data: Path | str | None = None,
+    samples: int | None = None,
+    preprocess: Path | None = None,
+    on_step: OnStep | None = None,
+) -> Report:
+    """Parameters, multiply-accumulates and memory of every layer at batch 1; with `kernels`, the kernel of every node.
+
+    With `saturation`, which layers of a quantized model can overflow on CPUs that add pairs of products in 16 bits.
+    With `exact`, whether its kernels compute on this CPU what exact arithmetic does, on the first `samples` (4 unless
+    given, or the model's batch) of `data`; the report passes when they do.
+
+    Works on float and on int8 models; the model runs only where the shape of a tensor cannot be inferred otherwise.
+    Raises FcdeployError when the file is not a model, with `kernels` when onnxruntime cannot load it, with
+    `saturation` and `exact` when it is not quantized.
+    """
+    path = Path(model)
+    if exact != (data is not None):
+        raise FcdeployError(
+            "--exact runs the model on samples, and there is no --data" if exact else "--data is for --exact alone",
+            f"fcdeploy inspect {path} --exact --data DATA",
+        )
+    if not exact and (samples is not None or preprocess is not None):
+        option = "--samples" if samples is not None else "--preprocess"
+        raise FcdeployError(f"{option} is for --exact alone", f"fcdeploy inspect {path} --exact --data DATA")
+    network = read_model(path)
+    untrusted = refuse_untrusted(network, str(path))
+    inputs = input_specs(network)
+    proofs = _proofs(network, path) if saturation else None
+    compared = _exact(network, path, data, samples, preprocess, on_step) if data is not None else None
+    found = _kernels(path) if kernels else []
+    values, tables, lines, unclear = _contents(network, path, inputs, found)
+    if kernels:
+        values["kernels"] = found
+        lines += _kernel_lines(found)
+    lines += remarks(network)
+    lines.append(f"{values['parameters']:,} parameters, {count(values['macs'])} multiply-accumulates at batch 1")
+    if proofs is not None:
+        values |= {"saturation": [_proof(row) for row in proofs], "safe": all(row.safe for row in proofs)}
+        tables.append(_saturation_table(proofs))
+        lines.append(_saturation_verdict(proofs))
+    if compared is not None:
+        values |= {
+            "exact": [_exactness(row) for row in compared.rows],
+            "exact_floats": [_exactness(row) for row in compared.floats],
+            "exact_passed": compared.passed,
+        }
+        tables += _exact_tables(compared)
+        lines.append(verdict(compared))
+    passed = compared is None or compared.passed
+    return Report("inspect", values, tuple(tables), tuple(lines), passed=passed, warnings=(*untrusted, *unclear))
+
+
+def _contents(
+    network: ir.Model, path: Path, inputs: list[TensorSpec], kernels: list[dict[str, Any]]
+) -> tuple[dict[str, Any], list[Table], list[str], list[str]]:
+    """What the file holds: values, tables, lines, warnings. The leading axis of `network` is fixed to 1 on the way."""
+    outputs = output_specs(network)
+    stored = size_on_disk(files_of(network, path))
+    weights = cost_model.weight_bytes(network)
+    cost_model.fix_leading_axis(network)
+    rows = cost_model.layers(network)
+    peak = cost_model.peak_activation_bytes(network)
+    values: dict[str, Any] = {
+        "model": str(path),
+        "opset": network.opset_imports.get("", 0),
+        "ir_version": network.ir_version,
+        "producer": " ".join(str(part) for part in (network.producer_name, network.producer_version) if part),
+        "inputs": [_spec(spec) for spec in inputs],
+        "outputs": [_spec(spec) for spec in outputs],
+        "bytes": stored,
+        "weight_bytes": weights,
+        "parameters": sum(row.parameters for row in rows),
+        "macs": _total([row.macs for row in rows]),
+        "peak_activation_bytes": peak,
+        "layers": [_layer(row) for row in rows],
+    }
+    lines = [
+        f"opset {values['opset']}, IR version {values['ir_version']}"
+        + (f", written by {values['producer']}" if values["producer"] else ""),
+        f"{size(stored)} on disk, {size(weights)} of it constants; "
+        f"at most {size(peak) if peak is not None else '?'} of activations alive at batch 1",
+    ]
+    return values, [_ends(inputs, outputs), _layer_table(rows, kernels)], lines, _warnings(inputs, network, rows)
+
+
+def size(number: int) -> str:
+    """Bytes for people: 512 B, 17.4 kB, 1.08 MB."""
+    scaled, units = float(number), ["B", "kB", "MB", "GB", "TB"]
+    while scaled >= 999.5 and len(units) > 1:
+        scaled, units = scaled / 1000, units[1:]
+    return f"{number} B" if units[0] == "B" else f"{scaled:.3g} {units[0]}"
+
+
+def count(number: int | None) -> str:
+    """A count for people: 9,216, 40.6 million."""
+    if number is None:
+        return "an unknown number of"
+    for unit, name in ((10**9, "billion"), (10**6, "million")):
+        if number >= unit:
+            return f"{number / unit:.3g} {name}"
+    return f"{number:,}"
+
+
+def _total(parts: list[int | None]) -> int | None:
+    return None if None in parts else sum(part for part in parts if part is not None)
+
+
+def _spec(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "dtype": str(spec.dtype), "shape": list(spec.shape)}
+
+
+def _layer(row: Layer) -> dict[str, Any]:
+    return {
+        "node": row.node,
+        "op": row.op,
+        "shape": None if row.shape is None else list(row.shape),
+        "parameters": row.parameters,
+        "macs": row.macs,
+        "weight_bytes": row.weight_bytes,
+        "activation_bytes": row.activation_bytes,
+    }
+
+
+def _ends(inputs: list[TensorSpec], outputs: list[TensorSpec]) -> Table:
+    rows = [
+        (kind, spec.name, str(spec.dtype), _shape(spec.shape))
+        for kind, specs in (("input", inputs), ("output", outputs))
+        for spec in specs
+    ]
+    return Table("Inputs and outputs", ("", "name", "type", "shape"), tuple(rows))
+
+
+def _layer_table(rows: list[Layer], kernels: list[dict[str, Any]]) -> Table:
+    """A row a layer: what it takes, or where `kernels` are known, which of them runs it."""
+    plain = {row.node: (row.op, "?" if row.shape is None else _shape(row.shape), _macs(row.macs)) for row in rows}
+    if not kernels:
+        cells = tuple(
+            (
+                row.node,
+                *plain[row.node][:2],
+                f"{row.parameters:,}" if row.parameters else "-",
+                plain[row.node][2],
+                "?" if row.activation_bytes is None else size(row.activation_bytes),
+            )
+            for row in rows
+        )
+        return Table("Layers", ("layer", "op", "output", "parameters", "MACs", "activations"), cells)
+    runs = {row["node"]: (row["kernel"], "int" if row["integer"] else "float", row["note"]) for row in kernels}
+    others = {row["node"]: (row["op"], "", "-") for row in kernels if row["node"] not in plain}
+    joined = [(node, *cells, *runs.get(node, ("-", "-", ""))) for node, cells in {**plain, **others}.items()]
+    columns = ("layer", "op", "output", "MACs", "kernel", "in", "note")
+    used = len(columns) if any(row[-1] for row in joined) else -1
+    return Table("Layers, and the kernels that run them on this CPU", columns[:used], tuple(r[:used] for r in joined))
+
+
+def _macs(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}" if number else "-"
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return " x ".join("?" if n is None else str(n) for n in shape) or "one number"
+
+
+def _kernels(path: Path) -> list[dict[str, Any]]:
+    from fcdeploy.runtime.kernels import kernels_of
+
+    return [
+        {"node": row.node, "op": row.op, "kernel": row.kernel, "integer": row.integer, "note": row.note}
+        for row in kernels_of(path)
+    ]
+
+
+def _kernel_lines(found: list[dict[str, Any]]) -> list[str]:
+    """'19 of 19 Conv, 9 of 9 Add in integer kernels', for the operators that integer kernels are about."""
+    total, integer = Counter(row["op"] for row in found), Counter(row["op"] for row in found if row["integer"])
+    ops = [op for op in total if op in TYPICALLY_INTEGER or integer[op]]
+    return [", ".join(f"{integer[op]} of {total[op]} {op}" for op in ops) + " in integer kernels"] if ops else []
+
+
+def _proofs(network: ir.Model, path: Path) -> list[Proof]:
+    """The worst layer first; those that add in 32 bits last."""
+    _check_quantized(network, path, "--saturation")
+    return sorted(prove(network), key=lambda row: math.inf if row.margin is None else row.margin)
+
+
+def _check_quantized(network: ir.Model, path: Path, option: str) -> None:
+    if not is_quantized(network):
+        raise FcdeployError(
+            f"model {str(path)!r} is not quantized: {option} is about sums of byte products, and it has none",
+            f"fcdeploy quantize {path} --int8 --data DATA -o OUT, then inspect OUT",
+        )
+
+
+def _proof(row: Proof) -> dict[str, Any]:
+    return {
+        "node": row.node,
+        "op": row.op,
+        "worst": row.worst,
+        "limit": row.limit,
+        "margin": row.margin,
+        "channels": row.channels,
+        "pairs": row.pairs,
+        "safe": row.safe,
+        "proven": row.proven,
+        "why": row.why,
+        "verdict": row.verdict,
+    }
+
+
+def _saturation_table(proofs: list[Proof]) -> Table:
+    cells = tuple(
+        (
+            row.node,
+            row.op,
+            "-" if row.worst is None else f"{row.worst:,}",
+            "-" if row.limit is None else f"{row.limit:,}",
+            "-" if row.margin is None else f"{row.margin:.1f} %",
+            str(row.channels or "-"),
+            str(row.pairs or "-"),
+            "exact" if row.safe else "saturates" if row.proven else UNPROVEN,
+            row.why,
+        )
+        for row in proofs
+    )
+    columns = ("layer", "op", "worst pair", "limit", "margin", "channels over", "pairs over", "verdict", "why")
+    return Table("Pairs of products in 16 bits", columns, cells)
+
+
+def _saturation_verdict(proofs: list[Proof]) -> str:
+    if not proofs:
+        return "no layer multiplies bytes: exact everywhere"
+    over = [row for row in proofs if row.proven and not row.safe]
+    layers = f"{len(proofs)} layers" if len(proofs) != 1 else "1 layer"
+    unknown = [row for row in proofs if not row.proven]
+    if unknown and not over:
+        return f"not proven for {len(unknown)} of {layers}, the first {unknown[0].op} {unknown[0].node!r}: {unknown[0].why}"
+    if over:
+        worst = f"worst {over[0].node!r} with {over[0].worst:,} against {over[0].limit:,}"
+        return f"{len(over)} of {layers} can overflow, {worst}: {SATURATES}"
+    pairs = [row for row in proofs if row.margin is not None]
+    if not pairs:
+        return f"no kernel adds pairs of products in 16 bits in {layers} of bytes: exact everywhere"
+    return f"no pair of products can leave 16 bits in {layers}, least margin {pairs[0].margin:.1f} %: exact everywhere"
+
+
+def _exact(
+    network: ir.Model,
+    path: Path,
+    data: Path | str,
+    samples: int | None,
+    preprocess: Path | None,
+    on_step: OnStep | None,
+) -> Exact:
+    _check_quantized(network, path, "--exact")
+    inputs = input_specs(network)
+    limit = samples or batch_size(inputs, FEW)
+    source = open_source(data, inputs, limit=limit, preprocess=preprocess)
+    parts = batches(source, batch_size(inputs, min(limit, FEW)))
+    return exact_layers(network, (part.inputs for part in parts), on_step=on_step)
+
+
+def _exactness(row: Exactness) -> dict[str, Any]:
+    return {
+        "node": row.node,
+        "op": row.op,
+        "elements": row.elements,
+        "of": row.of,
+        "differ": row.differ,
+        "share": row.share,
+        "levels": row.levels,
+    }
+
+
+def _exact_cells(rows: Sequence[Exactness]) -> tuple[tuple[str, ...], ...]:
+    return tuple(
+        (
+            row.node,
+            row.op,
+            f"{row.elements:,}" if row.elements == row.of else f"{row.elements:,} of {row.of:,}, drawn",
+            f"{row.differ:,}",
+            f"{100 * row.share:.3g} %",
+            f"{row.levels:.3g}",
+            "not exact" if not row.passed else "ties" if row.differ else "within 1e-5" if row.floats else "exact",
+        )
+        for row in rows
+    )
+
+
+def _exact_tables(found: Exact) -> list[Table]:
+    columns = ("layer", "op", "compared", "differ", "share", "levels", "")
+    tables = [Table("What the kernels write here, against exact arithmetic", columns, _exact_cells(found.rows))]
+    if found.floats:
+        title = "Float nodes from the same integers, on every path through the runtime"
+        tables.append(Table(title, columns, _exact_cells(found.floats)))
+    if found.skipped:
+        why = tuple((row.node, row.op, row.why) for row in found.skipped)
+        tables.append(Table("Not compared", ("layer", "op", "why"), why))
+    return tables
+
+
+def _warnings(inputs: list[TensorSpec], network: ir.Model, rows: list[Layer]) -> list[str]:
+    warnings = []
+    unknown = sum(row.shape is None for row in rows)
+    if unknown:
+        free = [str(spec) for spec in inputs if None in spec.shape[1:]]
+        why = (
+            f"input {', '.join(free)} leaves more than its batch open"
+            if free
+            else "their shapes are computed from data"
+        )
+        warnings.append(f"sizes of {unknown} of {len(rows)} layers are unknown: {why}")
+    inside = [node.name for node in network.graph if _has_subgraph(node)]
+    if inside:
+        warnings.append(f"multiply-accumulates inside the subgraphs of {', '.join(map(repr, inside))} are not counted")
+    return warnings
+
+
+def _has_subgraph(node: ir.Node) -> bool:
+    return any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values())

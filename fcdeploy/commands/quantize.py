@@ -1,0 +1,195 @@
+"""Float model to int8 model: prepare, calibrate, plan, weights, rewrite, and what the runtime made of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from fcdeploy.arithmetic.ranges import METHODS
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.external_data import beside
+from fcdeploy.graph.model import (
+    check_output,
+    files_of,
+    input_specs,
+    read_model,
+    refuse_unsupported,
+    replacing_model,
+    size_on_disk,
+    write_model,
+)
+from fcdeploy.graph.scratch import scratch_for
+from fcdeploy.graph.weights import is_large
+from fcdeploy.int8.calibrating.statistics import statistics, too_few
+from fcdeploy.int8.plan_file import plan_from_file, write_plan
+from fcdeploy.int8.planning.types import types_named
+from fcdeploy.int8.problem import Given
+from fcdeploy.int8.refining.best import best
+from fcdeploy.int8.refining.refine import left_out, refined, with_tools
+from fcdeploy.int8.report import Outcome, dry_run_report, report_of
+from fcdeploy.int8.timing.costs import Spent, costs_asked, fastest_plan
+from fcdeploy.int8.writing.metadata import sign
+from fcdeploy.prepare import prepare
+from fcdeploy.prepare.cost_model import multiplications_of
+from fcdeploy.proof.exact import with_ties
+from fcdeploy.records.plan import EFFORTS, Effort
+from fcdeploy.records.progress import OnStep
+from fcdeploy.records.report import Report
+from fcdeploy.runtime.cpu import target_named
+from fcdeploy.runtime.kernels import Kernel, kernels_of
+from fcdeploy.runtime.session import Session
+from fcdeploy.samples import open_source
+from fcdeploy.search.goal import wish_of
+from fcdeploy.search.report import with_search
+from fcdeploy.search.search import search
+from fcdeploy.sensitivity.analysis import with_advice
+
+METHOD = "mse"  # unless asked for another
+EFFORT: Effort = "balanced"
+
+
+def quantize(
+    model: str | Path,
+    *,
+    output: str | Path | None = None,
+    data: str | Path | None = None,
+    calibration: str | Path | None = None,
+    weights: str = "int8",
+    activations: str = "int8",
+    target: str = "host",
+    ranges: str | None = None,
+    effort: Effort | None = None,
+    keep_float: Sequence[str] = (),
+    plan: str | Path | None = None,
+    save_plan: str | Path | None = None,
+    costs: str | Path | None = None,
+    dry_run: bool = False,
+    max_drop: float | None = None,
+    eval: str | Path | None = None,
+    metric: str | None = None,
+    minutes: float | None = None,
+    same_data: bool = False,
+    samples: int | None = None,
+    seed: int | None = None,
+    preprocess: Path | None = None,
+    force: bool = False,
+    on_step: OnStep | None = None,
+) -> Report:
+    """Write the quantized form of a float ONNX model and read back which kernels run it.
+
+    `weights` and `activations` are a row of tables/types.py.  Statistics come from `calibration`, or, with `data` alone,
+    from calibrating first; types that scale no activations beforehand can do without.  Bias correction and compensating
+    rounding (effort `balanced`) run on samples of `data`, else on those the calibration carries.  Nodes that would be
+    slower as integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table",
+    "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
+    folder, but for effort `fast` and targets that are not this CPU.
+    `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
+
+    With `max_drop` layers leave int8 until the drop on the samples of `eval` is no larger, in the unit of `metric` (as
+    `validate` has them), for at most `minutes` (10 unless given); samples that were calibrated on are refused, but for
+    `same_data`.  Raises FcdeployError.
+    """
+    begin = time.perf_counter()
+    path, out = Path(model), Path(output or "")
+    row, types = target_named(target), types_named(weights, activations)
+    wish = wish_of(max_drop, eval, metric, minutes, same_data=same_data, preprocess=preprocess, types=types)
+    graph = read_model(path)
+    refuse_unsupported(graph, str(path))
+    _check_enough(output or dry_run, data or calibration or not types.between)
+    _check_words(ranges, effort)
+    _check_used(
+        ("--plan decides already", plan is None, {"--ranges": ranges, "--costs": costs, "--max-drop": max_drop}),
+        ("there is no --data", data is not None, {"--samples": samples, "--seed": seed}),
+        ("there is no --data", data is not None or wish is not None, {"--preprocess": preprocess}),
+        (
+            "there is no --max-drop",
+            wish is not None,
+            {"--eval": eval, "--metric": metric, "--minutes": minutes, "--same-data": same_data or None},
+        ),
+        ("--dry-run writes nothing, and --json prints the plan", not dry_run, {"--save-plan": save_plan}),
+    )
+    own = files_of(graph, path)
+    if not dry_run:
+        inputs = (*own, *(Path(file) for file in (data, calibration, plan, costs, eval) if file))
+        _check_outputs(graph, out, save_plan, inputs, force)
+    changes = prepare(graph)
+    source = None
+    if data is not None:
+        source = open_source(data, input_specs(graph), limit=samples, seed=seed, preprocess=preprocess)
+    scratch = scratch_for(graph, None if dry_run else out.parent)
+    recorded, kept = statistics(graph, own, source, calibration, on_step)
+    how = (row, ranges or METHOD, tuple(keep_float), types, effort or EFFORT)
+    given = Given(path, graph, recorded, kept, *how, source, scratch=scratch)
+    tried = ""
+    if plan is not None:
+        (given, decided), spent = plan_from_file(given, plan, effort), Spent()
+    else:
+        if effort == "best":
+            given, tried = best(given, choose_ranges=ranges is None, on_step=on_step)
+        decided, spent = fastest_plan(given, costs_asked(given, costs, target), on_step)
+        decided = with_tools(given, decided)
+    found = None if wish is None else search(given, spent, wish, on_step)
+    decided = decided if found is None else found.plan
+    if dry_run:
+        planned = dry_run_report(changes, decided, spent, time.perf_counter() - begin)
+        return planned if found is None else with_search(planned, found, multiplications_of(graph))
+    int8 = refined(given, decided, on_step)
+    sign(int8, given.recorded, decided)
+    size, kernels = _written(int8, out, given.large, force)
+    if save_plan is not None:
+        write_plan(Path(save_plan), decided, force=force)
+    outcome = Outcome(decided, spent, kernels, multiplications_of(graph), size_on_disk(own), size, tried)
+    warnings = [*too_few(recorded), *left_out(given, decided), *spent.warnings]
+    report = report_of(path, out, int8, outcome, begin, warnings)
+    if found is not None:
+        report = with_search(report, found, outcome.macs)
+    elif given.effort != "fast":
+        report = with_advice(report, int8, given.graph, given.samples, given.effort)
+    ties = row.name == "portable" and "int8" in decided.kinds.values()
+    return with_ties(report, out, given.samples) if ties else report
+
+
+def _written(int8: ir.Model, out: Path, large: bool, force: bool) -> tuple[int, tuple[Kernel, ...]]:
+    """Bytes of what was written, and the kernels that run it. A file that the runtime would not load is not put in place."""
+    with replacing_model(out, force=force) as aside:
+        size = write_model(int8, aside)
+        Session(aside, threads=1, prepack=not large)
+        return size, kernels_of(aside)
+
+
+def _check_words(ranges: str | None, effort: str | None) -> None:
+    for option, value, known in (("--ranges", ranges, METHODS), ("--effort", effort, EFFORTS[1:])):
+        if value is not None and value not in known:
+            raise FcdeployError(
+                f"{option} {value!r} is unknown, expected {', '.join(known)}", f"{option} {next(iter(known))}"
+            )
+
+
+def _check_enough(output: object, ranges: object) -> None:
+    """Raise FcdeployError where there is nothing to write to, or nothing to take ranges from."""
+    if not ranges:
+        raise FcdeployError(
+            "there is nothing to take ranges from: neither --data nor --calibration was given",
+            "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx",
+        )
+    if not output:
+        raise FcdeployError("there is no output: -o was not given", "-o int8.onnx, or --dry-run to see the plan")
+
+
+def _check_used(*rows: tuple[str, bool, Mapping[str, object]]) -> None:
+    """Raise FcdeployError at an option that was given and would be ignored: rows of why, whether used, and options."""
+    for why, used, options in rows:
+        ignored = [option for option, value in options.items() if value is not None and not used]
+        if ignored:
+            raise FcdeployError(f"{ignored[0]} would be ignored: {why}", f"leave {ignored[0]} out")
+
+
+def _check_outputs(
+    graph: ir.Model, out: Path, save_plan: str | Path | None, inputs: tuple[Path, ...], force: bool
+) -> None:
+    more = [*([beside(out)] if is_large(graph) else []), *([Path(save_plan)] if save_plan else [])]
+    for written in (out, *more):
+        check_output(written, force=force, inputs=inputs)

@@ -1,0 +1,232 @@
+"""A classifier's dense head as convolutions, and back: proven by a run before it is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.edit import Changes
+from fcdeploy.graph.model import (
+    TensorSpec,
+    check_output,
+    input_specs,
+    output_specs,
+    read_model,
+    refuse_unsupported,
+    replacing_model,
+    write_model,
+)
+from fcdeploy.prepare.passes.drop_identities import drop_identities
+from fcdeploy.prepare.passes.fold_constants import fold_constants
+from fcdeploy.prepare.passes.fold_shapes import fold_shapes
+from fcdeploy.prepare.passes.global_average_pool import global_average_pool
+from fcdeploy.prepare.passes.lift_constants import lift_constants
+from fcdeploy.prepare.passes.raise_opset import raise_opset
+from fcdeploy.prepare.passes.remove_unused import remove_unused
+from fcdeploy.prepare.shape_inference import infer_shapes
+from fcdeploy.records.progress import OnStep
+from fcdeploy.records.report import Report, Table
+from fcdeploy.runtime import feeds
+from fcdeploy.runtime.session import Session
+from fcdeploy.transform import conv_to_dense as back
+from fcdeploy.transform import dense_to_conv as forth
+from fcdeploy.transform.equality import Equality, Run, compare, described, refuse_different, samples_for
+from fcdeploy.transform.slide import sees_more, steps
+
+SIMPLER = (lift_constants, fold_shapes, remove_unused, fold_constants, drop_identities, global_average_pool)
+ROUNDS = 3  # of these passes; shape arithmetic takes two
+AXES = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
+FAILED = re.compile(r"while running (\w+) node\. Name:'([^']*)'")
+SHOWN = 3  # names in a line
+
+
+@dataclass(frozen=True)
+class Slides:
+    """A run on images of twice the size: the shapes of the answers, and the worst window against the model before."""
+
+    shapes: list[list[int]]
+    step: tuple[int, ...] | None
+    window: float
+    more: list[str]
+
+
+def dense_to_conv(model: Path | str, *, output: Path | str, **options: Any) -> Report:
+    """Write the model with its dense head as convolutions, so that it answers for every window of a larger image.
+
+    Outputs (N, K) become maps (N, K, h, w), 1x1 at the original size; the spatial axes of inputs and outputs are free.
+    Where a layer behind the head cannot be turned, the sizes stay as they were.  Options are those of `_turned`.
+    """
+    return _turned("dense-to-conv", forth.dense_to_conv, Path(model), Path(output), **options)
+
+
+def conv_to_dense(model: Path | str, *, output: Path | str, **options: Any) -> Report:
+    """Write the model with convolutions that cover their whole input as dense layers; outputs of 1x1 become (N, K).
+
+    The sizes of the inputs are fixed, but for the batch.  Options are those of `_turned`.
+    """
+    return _turned("conv-to-dense", back.conv_to_dense, Path(model), Path(output), **options)
+
+
+def _turned(
+    name: str,
+    turn: Callable[[ir.Model], Changes],
+    path: Path,
+    output: Path,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    data: Path | str | None = None,
+    samples: int | None = None,
+    preprocess: Path | None = None,
+    force: bool = False,
+    on_step: OnStep | None = None,
+) -> Report:
+    """`shapes` gives inputs whose axes are free a size, by name; answers are compared on `samples` of `data`, else on
+    numbers drawn with a seed.  Raises FcdeployError where no layer can be turned, or the answers differ.
+    """
+    given = [Path(item) for item in (path, data, preprocess) if item]
+    check_output(output, force=force, inputs=tuple(given))
+    network = read_model(path)
+    refuse_unsupported(network, str(path))
+    specs = input_specs(network)
+    sizes = feeds.fixed(specs, None, shapes)
+    source, fed = samples_for(specs, sizes, data=data, samples=samples, preprocess=preprocess)
+    before_outputs = output_specs(network)
+    _fix(network, sizes)
+    _simplify(network)
+    changes = turn(network)
+    if not changes.count:
+        raise FcdeployError(f"{name} turns no layer of {str(path)!r}: {_reasons(changes)}", f"fcdeploy inspect {path}")
+    _forget_shapes(network)
+    before = Session(path).run
+    slides, why = (None, "") if name != "dense-to-conv" else _slide(network, before, sizes)
+    with replacing_model(output, force=force) as aside:
+        write_model(network, aside)
+        found = compare(before, Session(aside).run, fed, on_step=on_step)
+        refuse_different(found, f"{name} of {str(path)!r}")
+    ends = list(zip(before_outputs, output_specs(network), strict=True))
+    return _report(name, changes, found, source, slides, why, ends, output)
+
+
+def _fix(model: ir.Model, sizes: Sequence[TensorSpec]) -> None:
+    """Give every input axis but the batch its length."""
+    lengths = {spec.name: spec.shape for spec in sizes}
+    for value in model.graph.inputs:
+        if value.shape is not None and len(value.shape) and value.name in lengths:
+            value.shape = ir.Shape([value.shape[0], *lengths[value.name][1:]])
+    _forget_shapes(model)
+
+
+def _simplify(model: ir.Model) -> None:
+    """Shape arithmetic to constants, identities dropped: what stands between a map and its dense layer is then one node."""
+    raise_opset(model)
+    for _ in range(ROUNDS):
+        infer_shapes(model)
+        if not sum(run(model).count for run in SIMPLER):
+            break
+    infer_shapes(model)
+
+
+def _forget_shapes(model: ir.Model) -> None:
+    """What lies between inputs and outputs is inferred again by whoever reads the model."""
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+
+
+def _slide(model: ir.Model, before: Run, sizes: Sequence[TensorSpec]) -> tuple[Slides | None, str]:
+    """Free the spatial axes, in place, and run the model on images of twice the size; or say why it cannot slide."""
+    outputs = list(model.graph.outputs)
+    flat = next((value.name for value in outputs if value.shape is None or len(value.shape) < 3), None)
+    if flat is not None:
+        return None, f"output {flat!r} is no map"
+    ends = [*model.graph.inputs, *outputs]
+    shapes = [value.shape for value in ends]
+    _free(list(model.graph.inputs), outputs)
+    large = [replace(size, shape=(*size.shape[:2], *(2 * (n or 0) for n in size.shape[2:]))) for size in sizes]
+    images = feeds.draw(large)
+    cut = {size.name: np.ascontiguousarray(images[size.name][tuple(slice(0, n) for n in size.shape)]) for size in sizes}
+    try:
+        maps = Session(model).run(images)
+    except FcdeployError as error:
+        for value, shape in zip(ends, shapes, strict=True):
+            value.shape = shape
+        return None, _where(error.message)
+    corner = [item[(slice(None), slice(None), *[slice(0, 1)] * (item.ndim - 2))] for item in maps]
+    firsts = [item if item.ndim == 2 else None for item in before(cut)]
+    pairs = [(f, q) for f, q in zip(firsts, corner, strict=True) if f is not None]
+    window = compare(lambda _: [f for f, _ in pairs], lambda _: [q for _, q in pairs], [cut]).relative
+    return Slides(
+        [list(item.shape) for item in maps], steps(model.graph, outputs[0]), window, sees_more(model.graph)
+    ), ""
+
+
+def _where(message: str) -> str:
+    """The node that onnxruntime failed in, which says it in a line too long to be read; else the line."""
+    found = FAILED.search(message)
+    return f"{found[1]} {found[2]!r} fails on images of twice the size" if found else message
+
+
+def _free(inputs: list[ir.Value], outputs: list[ir.Value]) -> None:
+    many = sum(len(value.shape or ()) > 2 for value in inputs) > 1
+    for value in inputs:
+        names = AXES.get(len(value.shape or ()), ())
+        if names and value.shape is not None:
+            free = [f"{value.name}.{name}" if many else name for name in names]
+            value.shape = ir.Shape([*list(value.shape)[:2], *free])
+    for value in outputs:
+        assert value.shape is not None
+        value.shape = ir.Shape([*list(value.shape)[:2], *[None] * (len(value.shape) - 2)])
+
+
+def _reasons(changes: Changes) -> str:
+    more = len(changes.declined) - 1
+    return changes.declined[0] + (f", and {more} more" if more else "") if changes.declined else "it has none"
+
+
+def _report(
+    name: str,
+    changes: Changes,
+    found: Equality,
+    source: str,
+    slides: Slides | None,
+    why: str,
+    ends: list[tuple[TensorSpec, TensorSpec]],
+    output: Path,
+) -> Report:
+    values: dict[str, Any] = {
+        "turned": changes.count, "declined": list(changes.declined), "samples": found.samples,
+        "max_rel": found.relative, "equal": found.equal, "slides": slides is not None,
+        "step": list(slides.step) if slides and slides.step else None,
+        "window_max_rel": slides.window if slides else None, "output": str(output),
+    }  # fmt: skip
+    lines = [f"{before.name}: {feeds.shown(before.shape)} -> {feeds.shown(after.shape)}" for before, after in ends]
+    warnings = []
+    if slides is not None:
+        apart = f", an answer every {' x '.join(map(str, slides.step))} pixels" if slides.step else ""
+        shapes = "; ".join(" x ".join(map(str, shape)) for shape in slides.shapes)
+        lines.append(f"slides: twice the size gives {shapes}{apart}")
+        lines.append(_window_line(slides))
+    elif why:
+        warnings.append(f"it does not slide over larger images, and its sizes stay fixed: {why}")
+    count = f"{changes.count} layer{'s' if changes.count != 1 else ''}"
+    lines.append(f"{count} turned, {described(found, source)} -> {output}")
+    rows = tuple((text,) for text in changes.declined)
+    return Report(f"transform-{name}", values, (Table("Not turned", ("why",), rows),), tuple(lines),
+                  warnings=tuple(warnings))  # fmt: skip
+
+
+def _window_line(slides: Slides) -> str:
+    if not slides.more:
+        return f"a window answers as the image cut out does, within {slides.window:.1e}"
+    names = ", ".join(slides.more[:SHOWN]) + (
+        f" and {len(slides.more) - SHOWN} more" if len(slides.more) > SHOWN else ""
+    )
+    return f"a window differs from the image cut out, by {slides.window:.1e} here: {names} see beyond its edge"

@@ -1,0 +1,204 @@
+"""Float against int8 on the same samples, in onnxruntime: how much is lost, and is the loss more than chance?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate import layers as tensors
+from fcdeploy.evaluate import report
+from fcdeploy.evaluate.compare import Answers, Arrays, LayerSums, by_layer, kernels
+from fcdeploy.evaluate.data import Data, open_data
+from fcdeploy.evaluate.leakage import same_data as watched
+from fcdeploy.evaluate.loss import Loss, agreement, confusion, loss_of, regression
+from fcdeploy.evaluate.scores import Decision, Metric
+from fcdeploy.evaluate.sharded import Job, answer_all
+from fcdeploy.evaluate.sharded import choose as chosen
+from fcdeploy.evaluate.signatures import check_same_ends, is_probability
+from fcdeploy.graph.model import files_of, input_specs, is_quantized, model_hash, output_specs, read_model
+from fcdeploy.prepare import prepare
+from fcdeploy.records.progress import OnStep
+from fcdeploy.records.report import Report
+from fcdeploy.runtime.trust import refuse_untrusted
+from fcdeploy.runtime.workers import crew
+from fcdeploy.samples import Batch
+from fcdeploy.sensitivity.advice import advice
+from fcdeploy.sensitivity.analysis import Findings, effort_of, findings
+from fcdeploy.sensitivity.error_sources import sources
+from fcdeploy.sensitivity.report import blame_lines, blame_tables, group_values
+
+FEW = 192  # samples for the looks at kernels and layers, which are sums over many values
+LAYER_BATCH, LAYER_BYTES = 8, 1 << 20  # every activation of a batch is in memory at once there
+NOT_KNOWN = "the model does not say which samples it was calibrated on: whether these are among them is not known"
+NO_METRIC = "the data have no labels, and no output makes decisions"
+
+
+def validate(
+    int8: Path | str,
+    *,
+    against: Path | str,
+    data: Path | str,
+    metric: str | None = None,
+    max_drop: float | None = None,
+    layers: bool = False,
+    same_data: bool = False,
+    limit: int | None = None,
+    seed: int | None = None,
+    preprocess: Path | str | None = None,
+    workers: int | None = None,
+    cluster: str | None = None,
+    on_step: OnStep | None = None,
+) -> Report:
+    """Compare an int8 model with the float model it was made from, sample by sample.
+
+    `metric` is one of `top1`, `top5`, `regression`, `iou`, `tokens`, `agreement` or FILE.py:FUNCTION (a function of
+    outputs and labels, both dicts of arrays, to one score a sample, higher is better); by default what fits the labels.
+    `max_drop` is the largest drop that passes, in percentage points; for `regression` the rise of the RMSE, in the
+    labels' unit; for a function that scores other than 0 and 1, in its unit.  `layers` looks for blame: the SQNR of every
+    integer tensor on the first 192 samples, what each rounding costs, what leaving it brings back, and what to do.
+    Samples that the int8 model was calibrated on are refused, but for `same_data`.
+    `workers` (processes) and `cluster` ("ray" or "ray:ADDRESS") share the samples out, and change no figure.
+    Raises FcdeployError where models, data or labels do not fit each other.
+    """
+    if max_drop is not None and not max_drop >= 0:
+        raise FcdeployError(f"--max-drop {max_drop} is no number of 0 or more", "--max-drop 1")
+    step: OnStep = on_step or (lambda *_: None)
+    int8, against = Path(int8), Path(against)
+    float_model, int8_model = read_model(against), read_model(int8)
+    untrusted = refuse_untrusted(int8_model, str(int8)) + refuse_untrusted(float_model, str(against))
+    check_same_ends(int8_model, float_model, int8.name, against.name)
+    # bytes may be stored alone, and computed with as floats
+    rounds = is_quantized(int8_model) or bool(sources(int8_model))
+    if is_quantized(float_model) and not rounds:
+        raise FcdeployError(
+            f"{against.name!r} is quantized and {int8.name!r} is not, expected it the other way round",
+            f"fcdeploy validate {against} --against {int8} --data DATA",
+        )
+    samples = open_data(data, input_specs(float_model), limit, seed, Path(preprocess) if preprocess else None)
+    hashes = {
+        "int8": model_hash(files_of(int8_model, int8)), "float": model_hash(files_of(float_model, against)),
+    }  # fmt: skip
+    job = Job(
+        ((str(against), hashes["float"]), (str(int8), hashes["int8"])), samples, metric,
+        {spec.name: is_probability(float_model, spec.name) for spec in output_specs(float_model)},
+        watched(int8_model, int8.name, allowed=same_data),
+    )  # fmt: skip
+    with crew(workers, cluster) as team:
+        answers, seen = answer_all(team, job, step)
+    if max_drop is not None and answers.metric is None:
+        raise FcdeployError(
+            "a largest drop needs a metric, and without labels one number a sample has none",
+            "add an array 'label' to the data, or use --metric FILE.py:FUNCTION",
+        )
+    loss = loss_of(answers)
+    kernel = kernels(int8, samples.read(FEW), step, samples.total(FEW))
+    kernel_db = min((one.sqnr_db for one in kernel.values()), default=None)
+    found = _layers(int8, against, samples, step) if layers else None
+    blame = _blame(int8_model, against, job, answers, found, step) if found and rounds else None
+    made = _report(answers, loss, kernel_db, found, max_drop)
+    if blame:
+        made = _explained(made, answers, loss, blame, effort_of(int8_model))
+    seen_before = None if seen.known is None else seen.shared
+    values = {**made.values, "calibration_samples": seen_before, "hashes": hashes}
+    notes = [] if rounds else [f"{int8.name!r} is not quantized: float is compared with float"]
+    notes += [seen.warning] if seen.warning else []
+    unknown = [NOT_KNOWN] if is_quantized(int8_model) and seen.known is None else []
+    lines = (*made.lines[:-1], *unknown, *made.lines[-1:])
+    return replace(made, values=values, lines=lines, warnings=(*untrusted, *notes, *made.warnings))
+
+
+def _floats(against: Path) -> list[ir.Model]:
+    """Float tensors have the names of the prepared model, which is what is quantized; else those of the file itself."""
+    prepared, original = read_model(against), read_model(against)
+    prepare(prepared)
+    return [prepared, original]
+
+
+def _layers(int8: Path, against: Path, samples: Data, step: OnStep) -> LayerSums:
+    return by_layer(int8, _floats(against), samples.read(FEW, LAYER_BATCH, LAYER_BYTES), step, samples.total(FEW))
+
+
+def _blame(int8: ir.Model, against: Path, job: Job, answers: Answers, found: LayerSums, step: OnStep) -> Findings:
+    """Without labels the error of the outputs ranks, not the decisions: those that change are too few to tell from."""
+
+    def choose(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, Decision | None]:
+        return chosen(job.metric, outputs, labels, job.probability)
+
+    def read(most: int | None) -> Iterable[Batch]:
+        return job.data.read(most)
+
+    labelled = answers.metric is not None and answers.metric.name != "agreement"
+    by = choose if labelled else None
+    return findings(int8, _floats(against), read, by, found, on_step=step, total=job.data.count)
+
+
+def _report(
+    answers: Answers, loss: Loss | None, kernel_db: float | None, found: LayerSums | None, max_drop: float | None
+) -> Report:
+    metric = answers.metric
+    rows = tensors.layers(found.taps, found.tensors, found.sums) if found else []
+    worst = tensors.culprit(rows)
+    passed = loss is None or max_drop is None or loss.drop <= max_drop + 1e-9  # 100 * 3 / 300 may come out above 1
+    values: dict[str, Any] = {
+        "metric": metric.name if metric else None,
+        "why": metric.why if metric else NO_METRIC,
+        "samples": answers.samples,
+        "float": loss.float_value if loss else None,
+        "int8": loss.int8_value if loss else None,
+        "drop": loss.drop if loss else None,
+        "drop_low": loss.low if loss else None,
+        "drop_high": loss.high if loss else None,
+        "drop_unit": metric.unit if metric else None,
+        "p_value": loss.p_value if loss else None,
+        "max_drop": max_drop,
+        **regression(answers),
+        "agreement": agreement(answers),
+        "sqnr_db": min((one.sqnr_db for one in answers.fidelity.values()), default=None),
+        "outputs": [
+            {"name": name, "sqnr_db": one.sqnr_db, "cosine": one.cosine, "largest_error": one.largest}
+            for name, one in answers.fidelity.items()
+        ],
+        "kernel_sqnr_db": kernel_db,
+        "confusion": confusion(answers),
+    }
+    if found:
+        values |= {"layers": [asdict(row) for row in rows], "culprit": asdict(worst) if worst else None}
+    values["passed"] = passed
+    return Report(
+        command="validate",
+        values=values,
+        tables=tuple(report.tables(answers, loss, values)),
+        lines=tuple(report.lines(metric, loss, values)),
+        passed=passed,
+        warnings=tuple(report.warnings(answers, loss, values, found)),
+    )
+
+
+def _explained(made: Report, answers: Answers, loss: Loss | None, blame: Findings, effort: str | None) -> Report:
+    """The report with what is to blame, and the advice that follows on top."""
+    kernel_db = made.values["kernel_sqnr_db"]
+    text = advice(
+        metric=answers.metric,
+        loss=loss,
+        samples=answers.samples,
+        sqnr_db=made.values["sqnr_db"],
+        ranking=blame.ranking,
+        rows=blame.rows,
+        ranges=blame.ranges,
+        saturates=not blame.safe and kernel_db is not None and kernel_db < report.CLEAN_KERNELS_DB,
+        effort=effort,
+    )
+    rows = group_values(blame.ranking, blame.rows, blame.ranges, blame.proofs)
+    more = blame_tables(blame.ranking, blame.rows, answers.metric, blame.ranges, blame.proofs)
+    return replace(
+        made,
+        values={**made.values, "advice": text, "groups": rows},
+        tables=(*made.tables, *more),
+        lines=(*blame_lines(blame.ranking), *made.lines),
+        advice=text,
+    )

@@ -1,0 +1,232 @@
+"""Two models, the same samples: what is kept of the outputs, one batch at a time.
+
+Memory holds one batch, running sums, and a few figures per sample.  Sums are taken sample by sample, so that batches
+make no difference to a bit of them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.arithmetic import metrics
+from fcdeploy.arithmetic.metrics import Fidelity, Spread, fidelity
+from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate import layers, scores
+from fcdeploy.evaluate.rounding_error import Local, behind_bytes
+from fcdeploy.evaluate.scores import Decision, Metric
+from fcdeploy.graph.model import read_model
+from fcdeploy.records.progress import OnStep
+from fcdeploy.runtime.session import Session
+from fcdeploy.samples import Batch
+
+Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
+OTHER_MODEL = "give the float model that the int8 model was made from"
+Choose = Callable[[Arrays, Arrays], tuple[Metric | None, Decision | None]]
+"""From the float outputs and the labels of the first batch to the metric, and to how decisions are compared."""
+
+
+@dataclass
+class Answers:
+    """What two models answered: sums per output, figures per sample. `float_figures` and `int8_figures` are paired."""
+
+    metric: Metric | None
+    decision: Decision | None
+    other_labels: tuple[str, ...] = ()
+    fidelity: dict[str, Fidelity] = field(default_factory=dict)
+    samples: int = 0
+    float_figures: list[NDArray[np.float64]] = field(default_factory=list)
+    int8_figures: list[NDArray[np.float64]] = field(default_factory=list)
+    equal: list[NDArray[np.float64]] = field(default_factory=list)  # (n, 2): equal decisions, decisions
+    classes: list[NDArray[np.int64]] = field(default_factory=list)  # (n, 3): label, float's answer, int8's answer
+    spread: Spread | None = None
+
+    def extend(self, later: Answers) -> None:
+        """With the answers on the samples that follow."""
+        self.samples += later.samples
+        for name, sums in later.fidelity.items():
+            self.fidelity[name] = self.fidelity.get(name, Fidelity()) + sums
+        self.float_figures += later.float_figures
+        self.int8_figures += later.int8_figures
+        self.equal += later.equal
+        self.classes += later.classes
+        self.spread = _spread(self.spread, later.spread)
+
+
+def begun(choose: Choose, outputs: Arrays, labels: Arrays) -> Answers:
+    """No answers yet: what will be kept of them, by the float outputs and the labels of the first batch."""
+    metric, decision = choose(outputs, labels)
+    read = metric.label if metric else None
+    return Answers(metric, decision, tuple(name for name in labels if read and name != read))
+
+
+def outputs_of(reference: Session, other: Session, batch: Batch) -> tuple[Arrays, Arrays]:
+    """What both models answer. Outputs must be finite and of equal shapes, or FcdeployError names the sample."""
+    f, q = run(reference, batch, "float"), run(other, batch, "int8")
+    check_shapes({name: value.shape for name, value in f.items()}, q)
+    return f, q
+
+
+def kernels(int8: Path, data: Iterable[Batch], on_step: OnStep, total: int | None) -> dict[str, Fidelity]:
+    """What the runtime's integer kernels change: the same file without optimization, and with exact byte products,
+    against its defaults.  The worse of both per output; outputs that are not floating point are left out.
+    """
+    usual, others = Session(int8), (Session(int8, optimize=False), Session(int8, precise=True))
+    sums: list[dict[str, Fidelity]] = [{}, {}]
+    done = 0
+    for batch in data:
+        q = run(usual, batch, "int8")
+        for index, session in enumerate(others):
+            f = run(session, batch, "int8")
+            for name in f:
+                if f[name].dtype.kind == "f":
+                    sums[index][name] = _sums(sums[index].get(name), f[name], q[name], len(batch))
+        done += len(batch)
+        on_step("kernels", done, total)
+    return {name: min(sums[0][name], sums[1][name], key=lambda one: one.sqnr_db) for name in sums[0]}
+
+
+@dataclass(frozen=True)
+class LayerSums:
+    """Rows for `layers.layers`: taps, the float tensor each stands for, sums; and what could not be compared.
+
+    `undisturbed`: the int8 model's outputs were the same with its integer tensors exposed as without.  `ranges` is what
+    rounding alone does to the float tensors.
+    """
+
+    taps: list[layers.Tap]
+    tensors: dict[str, str]
+    sums: dict[str, Fidelity]
+    unmatched: list[str]
+    undisturbed: bool
+    ranges: dict[str, Local]
+
+
+def by_layer(
+    int8: Path, floats: Sequence[ir.Model], data: Iterable[Batch], on_step: OnStep, total: int | None
+) -> LayerSums:
+    """Compare every integer tensor of the int8 file with its float tensor, taken from the first of `floats` to know it.
+
+    `floats` are changed in place.
+    """
+    model = read_model(int8)
+    taps = layers.taps(model)
+    where = layers.match(taps, model, floats)
+    tensors = {integers: name for integers, (_, name) in where.items()}
+    layers.expose(model, where)
+    sessions: dict[int, Session] = {}
+    for index in sorted({index for index, _ in where.values()}):
+        layers.expose(floats[index], [name for which, name in where.values() if which == index])
+        sessions[index] = _session(floats[index])
+    usual, exposed = Session(int8), _session(model)
+    sums: dict[str, Fidelity] = {}
+    ranges: dict[str, Local] = {}
+    undisturbed, done = True, 0
+    for batch in data:
+        f = {index: {**batch.inputs, **_all(session, batch)} for index, session in sessions.items()}
+        q = _all(exposed, batch)
+        if done == 0:
+            before = _all(usual, batch)
+            undisturbed = all(np.array_equal(before[name], q[name]) for name in before)
+        for tap in taps:
+            if tap.integers in where:
+                index, name = where[tap.integers]
+                found = fidelity(f[index][name], tap.dequantize(q[tap.integers]))
+                sums[tap.integers] = sums.get(tap.integers, Fidelity()) + found
+                if q[tap.integers].dtype.kind in "iu":
+                    new = behind_bytes(tap, f[index][name])
+                    ranges[tap.integers] = ranges[tap.integers] + new if tap.integers in ranges else new
+        done += len(batch)
+        on_step("layers", done, total)
+    unmatched = [tap.names[0] for tap in taps if tap.integers not in where]
+    return LayerSums(taps, tensors, sums, unmatched, undisturbed, ranges)
+
+
+def add(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
+    """The answers to a batch: float's and int8's."""
+    for name in f:
+        if f[name].dtype.kind == "f":
+            answers.fidelity[name] = _sums(answers.fidelity.get(name), f[name], q[name], len(batch))
+    answers.samples += len(batch)
+    metric, decision, n = answers.metric, answers.decision, len(batch)
+    one = other = None
+    if decision is not None:
+        output = metric.output if metric else next(iter(f))
+        one, other = scores.decide(decision, f[output]), scores.decide(decision, q[output])
+        answers.equal.append(metrics.agreement(one, other))
+    if metric is None:
+        return
+    if metric.name == "agreement":
+        equal = answers.equal[-1]
+        answers.int8_figures.append(equal)
+        answers.float_figures.append(np.repeat(equal[:, 1:], 2, axis=1))
+        return
+    assert metric.figures is not None
+    answers.float_figures.append(metric.figures(f, batch.labels, batch.names))
+    answers.int8_figures.append(metric.figures(q, batch.labels, batch.names))
+    if metric.name in ("top1", "top5") and metric.label and one is not None and other is not None:
+        label = batch.labels[metric.label].reshape(n)
+        answers.classes.append(np.stack([label, one, other], axis=1).astype(np.int64))
+    if metric.name == "regression" and metric.label:
+        for label in batch.labels[metric.label]:
+            answers.spread = _spread(answers.spread, metrics.spread(label[None]))
+
+
+def _sums(sofar: Fidelity | None, reference: Array, approximation: Array, count: int) -> Fidelity:
+    """With a batch of so many samples, one after the other; an output without an axis of them is taken whole."""
+    if reference.ndim and len(reference) == count:
+        return metrics.added(sofar or Fidelity(), metrics.fidelity_rows(reference, approximation))
+    return (sofar or Fidelity()) + fidelity(reference, approximation)
+
+
+def _spread(sofar: Spread | None, new: Spread | None) -> Spread | None:
+    """Labels of varying shape have no columns, and so no spread around the columns' means: NaN from there on."""
+    if sofar is None or new is None:
+        return new or sofar
+    return sofar + new if sofar.mean.shape == new.mean.shape else Spread(1, np.full(1, np.nan), np.full(1, np.nan))
+
+
+def run(session: Session, batch: Batch, which: str) -> Arrays:
+    """All outputs of one of the models; they must be finite, or FcdeployError names the sample."""
+    outputs = _all(session, batch)
+    for name, value in outputs.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            rows = np.isfinite(np.atleast_1d(value))
+            per_sample = rows.reshape(len(rows), -1).all(axis=1)
+            first = batch.names[int(per_sample.argmin()) % len(batch)]
+            raise FcdeployError(
+                f"output {name!r} of the {which} model holds NaN or infinity for {first}, expected finite numbers",
+                "look at the sample, or at the layer that overflows: fcdeploy inspect MODEL",
+            )
+    return outputs
+
+
+def _all(session: Session, batch: Batch) -> Arrays:
+    return dict(zip(session.outputs, map(np.asarray, session.run(batch.inputs)), strict=True))
+
+
+def check_shapes(shapes: Mapping[str, tuple[int, ...]], q: Arrays, hint: str = OTHER_MODEL) -> None:
+    """Raise FcdeployError where the int8 model answers in other shapes than the float model."""
+    for name, shape in shapes.items():
+        if shape != q[name].shape:
+            raise FcdeployError(
+                f"output {name!r} has shape {shape} in the float model and {q[name].shape} in the int8 model", hint
+            )
+
+
+def _session(model: ir.Model) -> Session:
+    """A session for a model in memory; weights kept outside its file are written beside a copy, which may be large."""
+    if not any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
+        return Session(model)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        ir.save(model, path, external_data="model.data")
+        return Session(path)

@@ -1,0 +1,65 @@
+"""Evaluation samples against those a model was calibrated on: figures from the same samples flatter the int8 model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.records.fingerprints import KEY, Sketch, from_text
+from fcdeploy.samples import Batch
+from fcdeploy.samples.kept_samples import sample_hash
+
+
+@dataclass
+class SameData:
+    """How many of the samples that went by were calibrated on; where `allowed` is not set, the first one is an error.
+
+    `option` is what names the samples that are evaluated on.
+    """
+
+    known: Sketch | None
+    name: str
+    allowed: bool
+    option: str = "--data"
+    samples: int = 0
+    shared: int = 0
+
+    def watch(self, parts: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches, looked at. Raises FcdeployError at a sample of the calibration."""
+        for part in parts:
+            if self.known is not None:
+                for i, sample in enumerate(part.names):
+                    if self.known.has(sample_hash({name: array[i] for name, array in part.inputs.items()})):
+                        self.shared += 1
+                        self._refuse(sample)
+            self.samples += len(part)
+            yield part
+
+    @property
+    def warning(self) -> str | None:
+        """What to say of samples that were calibrated on."""
+        if not self.shared or self.known is None:
+            return None
+        least = "" if self.known.whole else "at least "
+        return f"{least}{self.shared} of {self.samples} samples were calibrated on: the int8 figures flatter the model"
+
+    def _refuse(self, sample: str) -> None:
+        if not self.allowed:
+            raise FcdeployError(
+                f"{sample} is one of the samples that {self.name!r} was calibrated on, expected others to evaluate it",
+                f"{self.option} OTHER, or --same-data to evaluate on them all the same",
+            )
+
+
+def same_data(model: ir.Model, name: str, *, allowed: bool) -> SameData:
+    """What the metadata of an int8 model knows. Raises FcdeployError where it is damaged and samples must differ."""
+    text = model.metadata_props.get(KEY)
+    try:
+        return SameData(None if text is None else from_text(text, f"model {name!r}"), name, allowed)
+    except FcdeployError:
+        if not allowed:
+            raise
+        return SameData(None, name, allowed)

@@ -1,0 +1,112 @@
+"""How much the int8 model loses, summed up from what both models answered."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcdeploy.arithmetic import metrics, significance
+from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate import scores
+from fcdeploy.evaluate.compare import Answers
+from fcdeploy.evaluate.scores import Metric
+
+LISTED_CLASSES = 100  # a larger confusion matrix is for nobody to read
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The metric of both models; `drop` is positive where int8 is worse, `low` to `high` its 95 % interval."""
+
+    float_value: float
+    int8_value: float
+    drop: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+
+
+def amount(drop: float, unit: str) -> str:
+    """'1.20 points', '0.0031 (unit of the labels)'."""
+    return f"{drop:.2f} points" if unit == scores.SHARE else f"{drop:.4g} ({unit})"
+
+
+def loss_of(answers: Answers) -> Loss | None:
+    """The metric's figures summed up; None without a metric. Raises FcdeployError where no position counts."""
+    metric = answers.metric
+    if metric is None:
+        return None
+    one, other = np.concatenate(answers.float_figures), np.concatenate(answers.int8_figures)
+    if metric.summary is scores.ratio and one[:, 1].sum() == 0:
+        raise FcdeployError(
+            f"metric {metric.name!r}: no position counts, all labels are {scores.IGNORED}", "give labels from 0"
+        )
+    yes_or_no = metric.summary is scores.mean and bool(np.isin([one, other], (0.0, 1.0)).all())
+    if yes_or_no:
+        return _answers_loss(one[:, 0] == 1, other[:, 0] == 1)
+    if metric.name == "agreement" and (one == 1).all():
+        changed, n = int((other[:, 0] == 0).sum()), len(one)
+        low, high = (100 * end for end in significance.share_interval(changed, n))
+        return Loss(1.0, 1 - changed / n, 100 * changed / n, low, high, None)
+    return _figures_loss(metric, one, other)
+
+
+def _answers_loss(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Loss:
+    """Right and wrong answers: McNemar's test, and an interval for paired proportions."""
+    n, lost, won = len(one), int((one & ~other).sum()), int((~one & other).sum())
+    low, high = (100 * end for end in significance.paired_interval(lost, won, n))
+    drop = 100 * (lost - won) / n
+    return Loss(float(one.mean()), float(other.mean()), drop, low, high, significance.mcnemar(lost, won))
+
+
+def _figures_loss(metric: Metric, one: NDArray[np.float64], other: NDArray[np.float64]) -> Loss:
+    """Anything else: bootstrap and randomization test over samples, since the parts of one depend on each other."""
+    summary, k = metric.summary, one.shape[1]
+    sign = (-1 if metric.unit == scores.ERROR else 1) * (100 if metric.unit == scores.SHARE else 1)
+    values = [float(summary(figures.mean(axis=0))) for figures in (one, other)]
+    both = np.concatenate([one, other], axis=1)
+    low = high = None
+    if len(one) > 1:
+        low, high = significance.bootstrap(
+            both, lambda means: sign * (summary(means[..., :k]) - summary(means[..., k:]))
+        )
+    p_value = None if metric.name == "agreement" else significance.exchange(one, other, summary)
+    return Loss(values[0], values[1], sign * (values[0] - values[1]), low, high, p_value)
+
+
+def agreement(answers: Answers) -> float | None:
+    """The share of equal decisions; None where outputs make none."""
+    if not answers.equal:
+        return None
+    equal, count = np.concatenate(answers.equal).sum(axis=0)
+    return float(equal / count)
+
+
+def regression(answers: Answers) -> dict[str, dict[str, float]]:
+    """RMSE, MAE and R2 of both models; empty for other metrics."""
+    if answers.metric is None or answers.metric.name != "regression":
+        return {}
+    result: dict[str, dict[str, float]] = {"rmse": {}, "mae": {}, "r2": {}}
+    for which, figures in (("float", answers.float_figures), ("int8", answers.int8_figures)):
+        sums = np.concatenate(figures).sum(axis=0)
+        result["rmse"][which] = float(metrics.rmse(sums))
+        result["mae"][which] = float(metrics.mae(sums))
+        result["r2"][which] = metrics.r2(float(sums[0]), answers.spread) if answers.spread else math.nan
+    return result
+
+
+def confusion(answers: Answers) -> dict[str, list[list[int]]] | None:
+    """Confusion matrices of both models, row = label, column = answer; None where nothing is classified."""
+    if not answers.classes or answers.decision is None:
+        return None
+    labels, one, other = np.concatenate(answers.classes).T
+    if min(labels.min(), one.min(), other.min()) < 0:
+        return None
+    classes = answers.decision.classes or int(max(labels.max(), one.max(), other.max())) + 1
+    if classes > LISTED_CLASSES:
+        return None
+    pairs = {"float": one, "int8": other}
+    return {which: metrics.confusion(labels, answer, classes).tolist() for which, answer in pairs.items()}

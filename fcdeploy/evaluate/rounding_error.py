@@ -1,0 +1,77 @@
+"""What rounding a tensor does on the spot: how exact it is, what it clips, what part of its range it uses.
+
+That says where to look first, not what it costs: errors grow, cancel or vanish on their way to the output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fcdeploy.arithmetic.metrics import Fidelity, fidelity
+from fcdeploy.arithmetic.quantization import LIMITS, along
+from fcdeploy.evaluate.layers import Tap
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Local:
+    """Running sums over the values of a source before and after rounding; two of them add.
+
+    `clipping` is the squared error of the values beyond the range, `outside` their number.  `lowest` to `highest` are
+    the integers that were used of `levels`; weights have no range to clip to, and 0 levels.
+    """
+
+    sums: Fidelity
+    clipping: float = 0.0
+    outside: int = 0
+    lowest: float = 0.0
+    highest: float = 0.0
+    levels: int = 0
+
+    def __add__(self, other: Local) -> Local:
+        return Local(
+            self.sums + other.sums,
+            self.clipping + other.clipping,
+            self.outside + other.outside,
+            min(self.lowest, other.lowest),
+            max(self.highest, other.highest),
+            self.levels,
+        )
+
+    @property
+    def sqnr_db(self) -> float:
+        """Of the rounding alone."""
+        return self.sums.sqnr_db
+
+    @property
+    def clipped(self) -> float | None:
+        """The share of values outside the range."""
+        return self.outside / max(self.sums.count, 1) if self.levels else None
+
+    @property
+    def used(self) -> float | None:
+        """The share of the range between the smallest and the largest integer there was."""
+        return (self.highest - self.lowest) / self.levels if self.levels else None
+
+    @property
+    def by_clipping(self) -> float:
+        """The share of the error that clipping makes."""
+        return self.clipping / self.sums.noise if self.sums.noise > 0 else 0.0
+
+
+def behind_bytes(tap: Tap, x: Array) -> Local:
+    """What becomes of a float tensor."""
+    kind = tap.zero_point.dtype.name
+    low, high = LIMITS[kind if kind in LIMITS else "uint8"]
+    steps, point = (along(each, tap.axis, x.ndim) for each in (tap.scale, tap.zero_point))
+    exact = x / steps + point
+    integers = np.clip(np.rint(exact), low, high)
+    back = (integers - point) * steps
+    outside = (exact < low - 0.5) | (exact > high + 0.5)
+    clipping = float(((back - x)[outside] ** 2).sum())
+    ends = (float(integers.min()), float(integers.max())) if integers.size else (0.0, 0.0)
+    return Local(fidelity(x, back), clipping, int(outside.sum()), *ends, high - low)

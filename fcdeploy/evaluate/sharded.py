@@ -1,0 +1,183 @@
+"""Comparing by one or many: shares the samples out and puts what comes in back in their order.
+
+Samples are dealt out in blocks, and a block's batches and sums are the same whoever works on it.  So are all figures,
+which are added up block after block, and the first error, whichever worker meets one first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate import scores
+from fcdeploy.evaluate.compare import Answers, Arrays, add, begun, outputs_of, run
+from fcdeploy.evaluate.data import Data
+from fcdeploy.evaluate.leakage import SameData
+from fcdeploy.evaluate.scores import Decision, Metric
+from fcdeploy.graph.model import files_of, model_hash, read_model
+from fcdeploy.records.progress import OnStep
+from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.workers import Crew, told
+
+
+@dataclass(frozen=True)
+class Job:
+    """Shard `part` (index, of how many) of the data, for a worker that opens models and data itself.
+
+    `models` are path and hash of the float and the int8 model; `metric` is a name, None for what fits the labels;
+    `probability` says of each output whether it is one.
+    """
+
+    models: tuple[tuple[str, str], tuple[str, str]]
+    data: Data
+    metric: str | None
+    probability: Mapping[str, bool]
+    seen: SameData
+    part: tuple[int, int] = (0, 1)
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """The answers on the block of that number, counted from 0 over the whole data; `shared`: calibrated on."""
+
+    number: int
+    answers: Answers
+    shared: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What ended a worker, in the block of that number."""
+
+    number: int
+    message: str
+    hint: str
+
+
+def answer_shard(job: Job) -> Iterator[int | Block | Failed]:
+    """The samples of each batch as it is done, and block after block what both models answered.
+
+    An error is the last thing it yields, so that one in an earlier block can go first.
+    """
+    at = [job.part[0]]
+    try:
+        yield from _answering(job, at)
+    except FcdeployError as error:
+        if job.threads is None:  # all in this process, so in order
+            raise
+        yield Failed(at[0], *told(error))
+
+
+def answer_all(team: Crew, job: Job, on_step: OnStep) -> tuple[Answers, SameData]:
+    """What both models answered to all samples, and how many of those were calibrated on."""
+    data = job.data
+    of = team.size if data.count is None else min(team.size, -(-data.count // data.block))
+    jobs = [replace(job, part=(index, of), threads=team.threads) for index in range(of)]
+    total: Answers | None = None
+    seen = replace(job.seen, samples=0, shared=0)
+    waiting = _Waiting()
+    done = 0
+    for _, found in team.run(answer_shard, jobs):
+        if isinstance(found, int):
+            done += found
+            on_step("comparing", done, data.count)
+            continue
+        waiting.blocks[found.number] = found
+        for block in waiting.in_turn():
+            if total is None:
+                total = block.answers
+            else:
+                total.extend(block.answers)
+            seen.samples += block.answers.samples
+            seen.shared += block.shared
+    waiting.check_empty()
+    assert total is not None  # a source without samples is an error of its own
+    return total, seen
+
+
+@dataclass
+class _Waiting:
+    """What came before its turn."""
+
+    blocks: dict[int, Block | Failed] = field(default_factory=dict)
+    turn: int = 0
+
+    def in_turn(self) -> Iterator[Block]:
+        while (found := self.blocks.pop(self.turn, None)) is not None:
+            if isinstance(found, Failed):
+                raise FcdeployError(found.message, found.hint)
+            self.turn += 1
+            yield found
+
+    def check_empty(self) -> None:
+        """Raise where a block is missing: of one that failed, or of data that are others every time."""
+        failed = [found for _, found in sorted(self.blocks.items()) if isinstance(found, Failed)]
+        if failed:
+            raise FcdeployError(failed[0].message, failed[0].hint)
+        if self.blocks:
+            raise FcdeployError(
+                "the data gave other samples to each worker, expected the same from everyone who reads them",
+                "run without --workers and --cluster, or let the data be the same each time",
+            )
+
+
+def _answering(job: Job, at: list[int]) -> Iterator[int | Block]:
+    """As `answer_shard`; `at` holds the number of the block that is worked on."""
+    index, of = job.part
+    at[0] = 0  # what goes wrong before the first sample is the same for everyone
+    if job.threads is not None:
+        _check_files(job)
+    reference, other = (Session(path, threads=job.threads) for path, _ in job.models)
+    start: Answers | None = None
+    labels: frozenset[str] | None = None
+    if index:
+        first = next(job.data.read())
+        start = _begun(job, run(reference, first, "float"), first.labels)
+        labels = frozenset(first.labels)
+    at[0] = index
+    seen = replace(job.seen, samples=0, shared=0)
+    answers: Answers | None = None
+    for batch in seen.watch(job.data.shard(index, of, labels)):
+        f, q = outputs_of(reference, other, batch)
+        start = start or _begun(job, f, batch.labels)
+        answers = answers or Answers(start.metric, start.decision, start.other_labels)
+        add(answers, f, q, batch)
+        yield len(batch)
+        if answers.samples == job.data.block:
+            yield Block(at[0], _plain(answers), seen.shared)
+            answers, seen.shared = None, 0
+            at[0] += of
+    if answers:
+        yield Block(at[0], _plain(answers), seen.shared)
+
+
+def _begun(job: Job, outputs: Arrays, labels: Arrays) -> Answers:
+    return begun(lambda f, names: choose(job.metric, f, names, job.probability), outputs, labels)
+
+
+def choose(
+    name: str | None, outputs: Arrays, labels: Arrays, probability: Mapping[str, bool]
+) -> tuple[Metric | None, Decision | None]:
+    """The metric, and how outputs decide: as the metric does, else as the first output's shape says."""
+    metric = scores.choose(name, outputs, labels, probability.__getitem__)
+    if metric is None or metric.name in ("regression", "iou"):
+        return metric, None
+    first = metric.output
+    return metric, metric.decision or scores.decision_of(outputs[first], probability[first], labelled=False)
+
+
+def _plain(answers: Answers) -> Answers:
+    """Without the metric's function, which cannot be sent to another process."""
+    return replace(answers, metric=answers.metric and replace(answers.metric, figures=None))
+
+
+def _check_files(job: Job) -> None:
+    for path, known in job.models:
+        if model_hash(files_of(read_model(path), Path(path))) != known:
+            raise FcdeployError(
+                f"model {path!r} is not the same file for a worker as for the command that started it",
+                "let all machines see the same files",
+            )

@@ -1,0 +1,286 @@
+"""Running a float model over samples: what every tensor looked like, recorded so that records add."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.arithmetic.histogram import Tally
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.weights import blocks, is_large
+from fcdeploy.int8.calibrating.instrument import channel_axis, exposing, is_dense, lower_bound, outputs_of, pooled_step
+from fcdeploy.int8.calibrating.merge import merge
+from fcdeploy.int8.calibrating.schedule import Passes, plan_passes, samples_first
+from fcdeploy.int8.nodes import is_constant, vanishes
+from fcdeploy.records.calibration import Calibration, TensorRecord
+from fcdeploy.records.progress import OnStep
+from fcdeploy.runtime.cpu import detect
+from fcdeploy.runtime.session import Session, versions
+from fcdeploy.samples import Bad, Batch, Source, batches
+from fcdeploy.samples.kept_samples import Smallest, sample_hash
+from fcdeploy.tables.operators import operator
+
+PART_SECONDS = 3.0  # of work in a part at least
+PART_SHARE = 0.01  # of the time may go into making parts and adding them up
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was seen since the part before: the tensors of one pass, without weights; and how many samples were taken.
+
+    `taken` counts those that could not be used, `bad`, too; `stamp` is the sum of the stamps of their files.
+    """
+
+    calibration: Calibration
+    taken: int
+    bad: tuple[Bad, ...]
+    stamp: int
+
+
+def observe(
+    model: ir.Model,
+    source: Source,
+    *,
+    model_hash: str,
+    batch: int | None = None,
+    everything: bool = False,
+    keep_samples: bool = True,
+    max_memory: int | None = None,
+    on_step: OnStep | None = None,
+) -> Calibration:
+    """Record every float tensor of a prepared model over every sample of `source`, in this process.
+
+    `everything` adds the tensors that an integer kernel never writes because its clip is part of it.  `batch` and
+    `max_memory` are a matter of speed and memory only: the record is the same bit for bit.
+    """
+    values = observed(model.graph, everything=everything)
+    passes = plan_passes(model, values, source, batch=batch, max_memory=max_memory)
+    found = []
+    for index in range(len(passes.groups)):
+        done, total = 0, None
+        for step in observing(model, source, passes, index, model_hash=model_hash, keep_samples=keep_samples):
+            if isinstance(step, Part):
+                total = step.calibration if total is None else merge(total, step.calibration)
+            else:
+                done += step
+                if on_step:
+                    on_step(label(index, passes), done, source.count)
+        assert total is not None
+        found.append(total)
+    return assemble(model, found)
+
+
+def label(index: int, passes: Passes) -> str:
+    """What to call a pass while it runs."""
+    return "calibrating" if len(passes.groups) == 1 else f"calibrating, pass {index + 1} of {len(passes.groups)}"
+
+
+def observing(
+    model: ir.Model,
+    source: Source,
+    passes: Passes,
+    index: int,
+    *,
+    model_hash: str,
+    keep_samples: bool = True,
+    threads: int | None = None,
+) -> Iterator[int | Part]:
+    """One pass over the samples: yields how many it took in a run, and now and then, and at the end, what it saw.
+
+    With `source.on_bad` set, samples that cannot be used are left out and told in the parts.
+    """
+    wanted = set(passes.groups[index])
+    every = {value.name or "": value for value in observed(model.graph, everything=True) if value.name in passes.axes}
+    values = {name: value for name, value in every.items() if name in wanted}
+
+    pooled = {name: k for name, value in values.items() if (k := pooled_step(value, passes.axes[name])) > 1}
+
+    def session() -> Session:
+        return Session(
+            exposing(model, every, wanted, pooled), threads=threads, in_order=True,
+            # laid out for its kernels a large model would be in memory twice for a while
+            prepack=not is_large(model),
+        )  # fmt: skip
+
+    running = session()
+    made_by = {"cpu": detect().name, "onnxruntime": versions()["onnxruntime"]}
+    bad: list[Bad] = []
+    stamps: list[int] = []
+    source = replace(source, on_stamp=stamps.append)
+    if source.on_bad is not None:
+        source = replace(source, on_bad=bad.append)
+    watched = {name: watch(value, passes.axes[name]) for name, value in values.items()}
+    smallest, hashes, told = Smallest(), [], 0  # type: ignore[var-annotated]
+    begun, work = time.monotonic(), PART_SECONDS
+
+    def part() -> Part:
+        tensors = {name: one.record() for name, one in watched.items() if one.shapes}
+        kept, *more = smallest.groups() or ({},)
+        seen = np.sort(np.array(hashes, np.uint64))
+        calibration, taken = Calibration(model_hash, tensors, seen, kept, made_by, tuple(more)), len(hashes) + len(bad)
+        stamp = sum(stamps[:taken])
+        del stamps[:taken]  # of one that was read ahead of its batch nothing is in this part
+        return Part(calibration, taken, (*bad,), stamp)
+
+    for batch in batches(source, passes.batch):
+        while odd := _watch(batch, _run(running, batch, values, pooled), watched, pooled):
+            pooled = {name: k for name, k in pooled.items() if name not in odd}
+            del running  # before there is a second one of it
+            running = session()
+        for i in range(len(batch)):
+            inputs = {name: value[i] for name, value in batch.inputs.items()}
+            hashes.append(sample_hash(inputs))
+            if keep_samples and index == 0:
+                smallest.offer(hashes[-1], inputs)
+        yield len(hashes) + len(bad) - told
+        told = len(hashes) + len(bad)
+        ended = time.monotonic()
+        if ended - begun > work:
+            yield part()
+            for one in watched.values():
+                one.clear()
+            smallest, hashes, told = Smallest(), [], 0
+            bad.clear()
+            begun = time.monotonic()
+            work = max(PART_SECONDS, (begun - ended) / PART_SHARE)
+    yield part()
+
+
+def assemble(model: ir.Model, found: Sequence[Calibration]) -> Calibration:
+    """The calibration from what the passes saw: all tensors in the order of the graph, and the weights.
+
+    Raises FcdeployError when the passes did not see the same samples.
+    """
+    first = found[0]
+    if any(len(other.seen) != len(first.seen) or (other.seen != first.seen).any() for other in found[1:]):
+        raise FcdeployError(
+            "the data gave other samples when they were read again, and this model needs several passes",
+            "let the data be the same each time, or give room for one pass with --max-memory",
+        )
+    records = {name: record for one in found for name, record in one.tensors.items()}
+    return replace(first, tensors={record.name: record for record in _in_order(model.graph, records)})
+
+
+def observed(graph: ir.Graph, *, everything: bool = False) -> list[ir.Value]:
+    """The float tensors that a plan can use: inputs and results of nodes, but not what a fused clip hides."""
+    results = [value for node in graph for value in node.outputs if value.name]
+    if not everything:
+        results = [value for value in results if not vanishes(value)]
+    inputs = [value for value in graph.inputs if value.name not in graph.initializers]
+    return [value for value in (*inputs, *results) if value.dtype in (None, ir.DataType.FLOAT)]
+
+
+def is_weighed(value: ir.Value) -> bool:
+    """Whether weights are multiplied with it: what its channels hold then says how much an error in a weight counts."""
+    return any(
+        (row.weight is not None or row.stored) and use.idx in (row.data or (0,))
+        for use in value.uses()
+        if (row := operator(use.node.op_type, use.node.domain))
+    )
+
+
+def _run(
+    session: Session, batch: Batch, values: Mapping[str, ir.Value], pooled: Mapping[str, int]
+) -> dict[str, NDArray[np.float32]]:
+    names = [
+        name for one, value in values.items() if value.producer() is not None for name in outputs_of(one, pooled)
+    ]  # fmt: skip
+    return {**batch.inputs, **dict(zip(names, session.run(batch.inputs, names) if names else [], strict=True))}
+
+
+def _watch(
+    batch: Batch, found: Mapping[str, NDArray[np.float32]], watched: Mapping[str, Watched], pooled: Mapping[str, int]
+) -> list[str]:
+    """Record the batch, unless pooled tensors have to be seen whole for it: then their names."""
+    small = {name: tuple(found[output] for output in outputs_of(name, pooled)) for name in pooled}
+    odd = [name for name, (few, _, means) in small.items() if not watched[name].tells(few, means)]
+    if odd:
+        return odd
+    for name, one in watched.items():
+        if name in small:
+            few, largest, _ = small[name]
+            one.add_pooled(few, largest)
+        elif found[name].dtype == np.float32:
+            one.add(found[name], len(batch))
+    return []
+
+
+def watch(value: ir.Value, axis: int | None) -> Watched:
+    """The record of a tensor whose samples lie along `axis`, with nothing in it yet."""
+    return Watched(value, axis, Tally(lower_bound(value), is_weighed(value)), is_dense(value))
+
+
+@dataclass
+class Watched:
+    """A tensor's record under way."""
+
+    value: ir.Value
+    axis: int | None
+    tally: Tally
+    dense: bool
+    shapes: set[tuple[int, ...]] = field(default_factory=set)
+
+    def clear(self) -> None:
+        """Forget what was seen."""
+        self.tally.clear()
+        self.shapes = set()
+
+    def add(self, x: NDArray[np.float32], count: int) -> None:
+        """Count a batch of so many samples. A tensor whose channels vary in number, or that was empty, has no moments."""
+        x, axis = samples_first(x, count, self.axis, channel_axis(x.ndim, dense=self.dense))
+        self.shapes.add(x.shape[1:])
+        if axis is None or not x.size:
+            self.tally.unweighed()
+        self.tally.add(x, axis or 1)
+
+    def tells(self, few: NDArray[np.float32], means: NDArray[np.float32]) -> bool:
+        """Whether a pooled batch says all: every element is finite, and the smallest known."""
+        tally = self.tally
+        return bool(np.isfinite(means).all()) and (tally.low == tally.floor or few.min() == tally.floor)
+
+    def add_pooled(self, few: NDArray[np.float32], largest: NDArray[np.float32]) -> None:
+        """Count a batch that `tells`."""
+        assert self.value.shape is not None
+        self.shapes.add(tuple(n for n in self.value.shape[1:] if isinstance(n, int)))
+        self.tally.add_picked(self.tally.floor, float(largest.max()), few)
+
+    def record(self) -> TensorRecord:
+        """What was seen; an axis whose length varied is None."""
+        producer = self.value.producer()
+        same_rank = len({len(shape) for shape in self.shapes}) == 1
+        lengths = zip(*self.shapes, strict=True) if same_rank else ()
+        shape = (None, *(n[0] if len(set(n)) == 1 else None for n in lengths))
+        name, op = (producer.name or "", producer.op_type) if producer else ("", "")
+        kind = "activation" if producer else "input"
+        return TensorRecord(
+            self.value.name or "", kind, name, op, shape, self.tally.histogram(), self.tally.moments()
+        )  # fmt: skip
+
+
+def _in_order(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iterator[TensorRecord]:
+    """Inputs, then layer by layer weight, bias and results."""
+    yield from (records[value.name or ""] for value in graph.inputs if value.name in records)
+    for node in graph:
+        row = operator(node.op_type, node.domain)
+        others = [(index, "weight") for index in row.stored if index != row.weight]
+        for index, kind in ((row.weight, "weight"), (row.bias, "bias"), *others):
+            constant = node.inputs[index] if index is not None and index < len(node.inputs) else None
+            if constant is not None and is_constant(constant) and constant.dtype == ir.DataType.FLOAT:
+                tensor = constant.const_value
+                assert tensor is not None
+                name, layer, tally = constant.name or "", node.name or "", Tally()
+                for _, part in blocks(tensor):
+                    tally.add(part.reshape(-1, 1))
+                shape, found = tuple(int(n) for n in tensor.shape.numpy()), tally.histogram()
+                if found.nonfinite:
+                    raise FcdeployError(
+                        f"{kind} {name!r} of node {layer!r} holds NaN or infinity in {found.nonfinite} places",
+                        "train the network again: its answers mean nothing",
+                    )
+                yield TensorRecord(name, kind, layer, node.op_type, shape, found)
+        yield from (records[result.name or ""] for result in node.outputs if result.name in records)

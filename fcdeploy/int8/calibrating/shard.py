@@ -1,0 +1,60 @@
+"""One worker's part of a calibration: everything it needs to begin, and what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import files_of, input_specs, model_hash, read_model
+from fcdeploy.int8.calibrating.observe import Part, observing
+from fcdeploy.int8.calibrating.schedule import Passes
+from fcdeploy.prepare import prepare
+from fcdeploy.samples import Source, open_source
+
+
+@dataclass(frozen=True)
+class Job:
+    """Shard `part` (index, of how many) of the data, in pass `index`; its first `passed` samples are done already."""
+
+    model: str
+    model_hash: str
+    data: str
+    samples: int | None
+    seed: int | None
+    preprocess: Path | None
+    keep_samples: bool = True
+    skip_bad: bool = False
+    passes: Passes = field(default_factory=lambda: Passes(1, (), {}))
+    index: int = 0
+    part: tuple[int, int] = (0, 1)
+    passed: int = 0
+    threads: int | None = None
+
+
+def observe_shard(job: Job) -> Iterator[int | Part]:
+    """What `observing` yields, from a model and data opened here: a job goes to any process that sees their files."""
+    model = read_model(job.model)
+    if model_hash(files_of(model, Path(job.model))) != job.model_hash:
+        raise FcdeployError(
+            f"model {job.model!r} is not the same file for a worker as for the command that started it",
+            "let all machines see the same files",
+        )
+    prepare(model)
+    source = open_source(
+        job.data, input_specs(model), limit=job.samples, seed=job.seed, preprocess=job.preprocess
+    )  # fmt: skip
+    yield from observing(
+        model, its_samples(source, job), job.passes, job.index,
+        model_hash=job.model_hash, keep_samples=job.keep_samples, threads=job.threads,
+    )  # fmt: skip
+
+
+def its_samples(source: Source, job: Job) -> Source:
+    """The samples of the data that are this job's and not done."""
+    part = source.shard(*job.part).after(job.passed)
+    return replace(part, on_bad=_ignore) if job.skip_bad else part
+
+
+def _ignore(_: object) -> None: ...

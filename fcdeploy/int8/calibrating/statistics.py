@@ -1,0 +1,62 @@
+"""What is known of a float model's tensors before it is planned: from a calibration file, or recorded on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import model_hash
+from fcdeploy.graph.weights import is_large
+from fcdeploy.int8.calibrating.observe import observe
+from fcdeploy.records import calibration as calibrations
+from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.progress import OnStep
+from fcdeploy.samples import Source
+from fcdeploy.samples.kept_samples import Arrays, chunks, keep_smallest
+
+USUAL = 16  # samples; with fewer of them, what one happens to hold is half of a range
+
+
+def too_few(recorded: Calibration) -> list[str]:
+    """What to say of a calibration on hardly any samples; ranges measured elsewhere come without."""
+    if not 0 < recorded.samples < USUAL:
+        return []
+    what = "1 sample" if recorded.samples == 1 else f"{recorded.samples} samples"
+    return [f"calibrated on {what}: others may leave these ranges, 100 to 500 are usual"]
+
+
+def statistics(
+    model: ir.Model,
+    files: tuple[Path, ...],
+    source: Source | None,
+    calibration: str | Path | None,
+    on_step: OnStep | None,
+) -> tuple[Calibration, Arrays]:
+    """The calibration of a prepared model, read from `files`, and samples on which tools may run it.
+
+    There are no samples of a model too large to run, or where they fill no batch that it takes; with neither source nor
+    calibration both are empty.  Raises FcdeployError for a calibration of another model.
+    """
+    path, content = files[0], model_hash(files)
+    if calibration is not None:
+        recorded = calibrations.read(Path(calibration))
+        if recorded.model != content:
+            raise FcdeployError(
+                f"calibration {str(calibration)!r} was made from another model than {str(path)!r}",
+                f"fcdeploy calibrate {path} --data DATA -o {calibration} --force",
+            )
+        if is_large(model):
+            return recorded, {}
+        return recorded, _whole(model, recorded.kept if source is None else keep_smallest(source))
+    if source is None:
+        return Calibration(content, {}, np.zeros(0, np.uint64), {}, {}), {}
+    recorded = observe(model, source, model_hash=content, on_step=on_step)
+    return recorded, {} if is_large(model) else _whole(model, recorded.kept)
+
+
+def _whole(model: ir.Model, samples: Arrays) -> Arrays:
+    """The samples, unless a batch that the model insists on is larger."""
+    return samples if samples and any(True for _ in chunks(model, samples)) else {}

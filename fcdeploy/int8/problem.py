@@ -1,0 +1,105 @@
+"""What quantizing starts from, and the two things that are made of it again and again: a plan and its int8 model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx_ir as ir
+
+from fcdeploy.graph.model import read_model
+from fcdeploy.graph.scratch import Scratch
+from fcdeploy.graph.weights import initializer_bytes, is_large
+from fcdeploy.int8.planning import plan_graph
+from fcdeploy.int8.planning.types import round_types
+from fcdeploy.int8.planning.weights import round_layers
+from fcdeploy.int8.writing.rewrite import rewrite
+from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.plan import Effort, Plan
+from fcdeploy.samples import Source
+from fcdeploy.samples.kept_samples import Arrays
+from fcdeploy.tables.targets import Target
+from fcdeploy.tables.types import INT8, Types
+
+NO_SAMPLES = "the calibration carries no samples, and there is no --data"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What planning starts from: the model's file, prepared, its statistics, and what the user asked for.
+
+    `samples` are those on which tools may run the model: none where it is too large for that.  `source`, of which they
+    are a few, is there where DATA was given.  `rescaled` are the factors that the channels of `graph` were divided by,
+    `absorbed` what was taken off them then.  `scratch` is where weights lie that should not be in memory.
+    """
+
+    file: Path
+    graph: ir.Model
+    recorded: Calibration
+    samples: Arrays
+    row: Target
+    ranges: str
+    keep_float: tuple[str, ...]
+    types: Types = INT8
+    effort: Effort = "balanced"
+    source: Source | None = None
+    rescaled: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    absorbed: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    scratch: Scratch | None = None
+
+    @property
+    def large(self) -> bool:
+        """Whether its weights should be in memory block by block only."""
+        return is_large(self.graph)
+
+    @property
+    def why_not_run(self) -> str:
+        """Why there are no samples to run the model on."""
+        if self.large:
+            return f"the weights take {initializer_bytes(self.graph) / 1e9:.1f} GB, and running the model takes more"
+        if self.recorded.kept:
+            return "the samples that a calibration keeps do not fill the batch of the model"
+        return NO_SAMPLES
+
+    def original(self) -> Path | ir.Model:
+        """The float model as its file has it; with a scratch its weights lie in files, and no session copies them."""
+        if self.scratch is None:
+            return self.file
+        model = read_model(self.file)
+        self.scratch.settle(model)
+        return model
+
+    def plan(
+        self,
+        slow: Mapping[str, str],
+        one_scale: Sequence[str] = (),
+        *,
+        wide: Mapping[str, str] | None = None,
+        exact: Mapping[str, str] | None = None,
+    ) -> Plan:
+        """The plan that leaves the nodes of `slow` in float; the weights of `one_scale` have one for all channels.
+
+        Those of `wide` stay in float too, their weights in 16 bits, and those of `exact`, weights and all.
+        """
+        return plan_graph(
+            self.graph,
+            self.recorded,
+            self.row,
+            ranges=self.ranges,
+            keep_float=self.keep_float,
+            slow=slow,
+            one_scale=one_scale,
+            wide=wide,
+            exact=exact,
+            types=self.types,
+        )
+
+    def build(self, plan: Plan, *, correctable: bool = False) -> ir.Model:
+        """The int8 model of a plan, biases not corrected."""
+        start = (self.graph, plan, self.recorded, self.row.pair_limit)
+        layers = round_layers(*start, correctable=correctable, scratch=self.scratch)
+        others = round_types(*start, scratch=self.scratch)
+        int8 = self.graph.clone()
+        rewrite(int8, plan, {**layers, **others}, scratch=self.scratch)
+        return int8

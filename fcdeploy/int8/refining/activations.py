@@ -1,0 +1,95 @@
+"""Looking inside models on a few samples: a float one as it is, an int8 one layer by layer while it is being changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.runtime.session import Session
+from fcdeploy.samples.kept_samples import Arrays, chunks
+
+
+def inside(model: ir.Model, names: Sequence[str], samples: Arrays) -> Iterator[list[NDArray[np.float32]]]:
+    """What nodes write into these float tensors, chunk by chunk."""
+    copy = model.clone()
+    values = {value.name: value for node in copy.graph for value in node.outputs}
+    copy.graph.outputs.clear()
+    copy.graph.outputs.extend(values[name] for name in names)
+    session = Session(copy)
+    for part in chunks(model, samples):
+        yield session.run(part)
+
+
+class Walk:
+    """A walk through a graph in its order: integer tensors it passed are remembered, and each stretch starts there.
+
+    Samples go through in chunks that stay apart, because inside a network the leading axis need not count samples.
+    Constants of the graph may be changed ahead of the walk, never behind it.
+    """
+
+    def __init__(self, model: ir.Model, samples: Arrays) -> None:
+        self.model = model
+        self.known: list[Arrays] = list(chunks(model, samples))
+        self.passing: set[str] = set()  # names of float tensors that are forgotten when what reads them was run
+
+    def read(self, target: ir.Value) -> list[NDArray[np.float32]]:
+        """The values of a float tensor, chunk by chunk, computed in float from what is known before it."""
+        if target.name in self.known[0]:
+            return [known[target.name or ""] for known in self.known]
+        nodes, sources = self._stretch(target)
+        passed = [v for node in nodes for v in node.outputs if node.op_type == "QuantizeLinear" and v is not target]
+        outputs = [target, *passed]
+        names = [v.name or "" for v in sources]
+        part = ir.convenience.extract(self.model.graph, names, [v.name or "" for v in outputs])
+        session = Session(ir.Model(part, ir_version=self.model.ir_version))
+        found = []
+        for known in self.known:
+            # copied, because what a session returns keeps the memory of its weights
+            first, *rest = map(np.array, session.run({name: known[name] for name in names}))
+            known.update({v.name or "": array for v, array in zip(passed, rest, strict=True)})
+            found.append(first)
+        self._forget([v for v in sources if v.name in self.passing and all(user in nodes for user in v.consumers())])
+        return found
+
+    def give(self, target: ir.Value, found: list[NDArray[np.float32]], *, passing: bool = False) -> None:
+        """Remember a float tensor that was computed elsewhere, chunk by chunk: stretches start there from now on.
+
+        With `passing`, until all that reads it was run: should it be wanted again, it is computed again.
+        """
+        self.passing |= {target.name or ""} if passing else set()
+        for known, array in zip(self.known, found, strict=True):
+            known[target.name or ""] = array
+
+    def _forget(self, values: list[ir.Value]) -> None:
+        for name in [value.name or "" for value in values]:
+            self.passing.discard(name)
+            for known in self.known:
+                del known[name]
+
+    def _stretch(self, target: ir.Value) -> tuple[list[ir.Node], list[ir.Value]]:
+        """The nodes between what is known and `target`, in the graph's order, and the known tensors they start from."""
+        nodes: set[ir.Node] = set()
+        sources: dict[str, ir.Value] = {}
+        open_ends = [target]
+        while open_ends:
+            value = open_ends.pop()
+            producer = value.producer()
+            if value.name in self.known[0]:
+                sources[value.name or ""] = value
+            elif producer is not None and producer not in nodes:
+                nodes.add(producer)
+                open_ends.extend(_read_by(producer))
+        return [node for node in self.model.graph if node in nodes], list(sources.values())
+
+
+def _read_by(node: ir.Node) -> list[ir.Value]:
+    """What a node reads, and what the graphs inside it read from outside."""
+    values = [value for value in node.inputs if value is not None]
+    for attribute in node.attributes.values():
+        if attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+            bodies = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else attribute.as_graphs()
+            values += [v for body in bodies for inner in body.all_nodes() for v in inner.inputs if v is not None]
+    return values

@@ -1,0 +1,134 @@
+"""Corrections on samples, layer after layer, each on inputs that come from the corrected layers before it.
+
+Weights are rounded again so that their errors make up for each other (see `reround`), where the plan says so.  Then what
+rounding adds to the layer's mean output is taken off its bias:
+
+Markus Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv:1906.04721, section 4.2,
+in its empirical form.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.int8.nodes import weight_of
+from fcdeploy.int8.planning.weights import bias_array, bias_name, int8_layers, kernel_rows, round_bias
+from fcdeploy.int8.refining.activations import Walk, inside
+from fcdeploy.int8.refining.gptq_channels import reround
+from fcdeploy.records.plan import Plan
+from fcdeploy.records.progress import OnStep
+from fcdeploy.samples.kept_samples import Arrays
+from fcdeploy.tables.operators import operator
+from fcdeploy.tables.targets import Target
+
+
+def correct_layers(
+    model: ir.Model,
+    int8: ir.Model,
+    plan: Plan,
+    samples: Arrays,
+    *,
+    target: Target,
+    alone: bool = False,
+    on_step: OnStep | None = None,
+) -> int:
+    """Correct the integer weights and biases of `int8` in place; return how many layers were.
+
+    `model` is the prepared float model, `int8` what `rewrite` made of it, `samples` input name -> (samples, ...).  Weights
+    change where the plan's rounding is "compensated"; they keep the pair bound of `target`.  `alone` runs one layer of the
+    float model at a time, so that it is never in memory as a whole.
+    """
+    weights, compensated = dict(int8_layers(model.graph, plan)), plan.compensated
+    layers = [node for node in weights if node.name in compensated or operator(node.op_type).bias is not None]
+    by_name = {node.name: node for node in int8.graph}
+    walk = Walk(int8, samples)
+    if not layers or not walk.known:
+        return 0
+    means = float_means_alone if alone else float_means
+    truth = means(model, [node for node in layers if operator(node.op_type).bias is not None], samples)
+    for done, node in enumerate(layers, start=1):
+        layer = by_name[node.name]
+        if node.name in compensated:
+            read = walk.read(layer.inputs[0])  # type: ignore[arg-type]
+            _store(layer, 1, reround(node, weights[node], read, plan, target.pair_limit))
+        if operator(node.op_type).bias is None:
+            continue
+        written = walk.read(layer.outputs[0])
+        error = mean_of_chunks(written) - truth[node.name or ""]
+        q = plan.tensors[bias_name(node)]
+        # the error holds that of rounding the bias, so it is taken off the rounded one
+        rounded = _constant(layer, 2).const_value.numpy() * np.asarray(q.scale)  # type: ignore[union-attr]
+        corrected = round_bias(rounded - error, q)
+        _store(layer, 2, corrected)
+        shift = (corrected * np.asarray(q.scale) - rounded).astype(np.float32)
+        walk.give(layer.outputs[0], [y + _along(shift, y.ndim) for y in written], passing=True)
+        if on_step:
+            on_step("correcting layers", done, len(layers))
+    return len(layers)
+
+
+def _along(row: NDArray[np.float32], rank: int) -> NDArray[np.float32]:
+    """(channels,) along axis 1 of a tensor of so many axes."""
+    return row.reshape(1, -1, *[1] * (rank - 2))
+
+
+def float_means(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict[str, NDArray[np.float64]]:
+    """Mean of each layer's output per channel in the float model, by node name."""
+    if not layers:  # the runtime refuses a run without outputs
+        return {}
+    sums: list[list[tuple[NDArray[np.float64], int]]] = [[] for _ in layers]
+    for found in inside(model, [layer.outputs[0].name or "" for layer in layers], samples):
+        for parts, y in zip(sums, found, strict=True):
+            parts.append(channel_sum(y))
+    return {layer.name or "": _mean(parts) for layer, parts in zip(layers, sums, strict=True)}
+
+
+def float_means_alone(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict[str, NDArray[np.float64]]:
+    """As `float_means`, layer after layer, each on what those before it wrote; of dense ones some outputs at a time."""
+    walk = Walk(model, samples)
+    for layer in layers:
+        weight = weight_of(layer)
+        assert weight is not None and weight.const_value is not None
+        dense = layer.op_type == "Gemm"
+        read = walk.read(layer.inputs[0] if dense else layer.outputs[0])  # type: ignore[arg-type]
+        walk.give(layer.outputs[0], _dense(layer, weight, read) if dense else read)
+    return {layer.name or "": mean_of_chunks(walk.read(layer.outputs[0])) for layer in layers}
+
+
+def _dense(layer: ir.Node, weight: ir.Value, read: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """What a dense layer writes, chunk by chunk."""
+    bias = bias_array(layer)
+    parts = [[x @ rows.T for x in read] for _, rows in kernel_rows(layer, weight)]
+    whole = [np.concatenate(each, axis=1) for each in zip(*parts, strict=True)]
+    return whole if bias is None else [y + bias.astype(np.float32) for y in whole]
+
+
+def mean_of_chunks(parts: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """Mean per channel (axis 1) of all chunks together."""
+    return _mean([channel_sum(y) for y in parts])
+
+
+def channel_sum(y: NDArray[np.float32]) -> tuple[NDArray[np.float64], int]:
+    """Sum per channel (axis 1) in float64, and of how many elements."""
+    return y.sum(axis=tuple(i for i in range(y.ndim) if i != 1), dtype=np.float64), y.size // max(y.shape[1], 1)
+
+
+def _mean(parts: list[tuple[NDArray[np.float64], int]]) -> NDArray[np.float64]:
+    total = np.sum([values for values, _ in parts], axis=0)
+    return np.asarray(total / max(sum(count for _, count in parts), 1))
+
+
+def _store(layer: ir.Node, index: int, integers: NDArray[np.signedinteger]) -> None:
+    value = _constant(layer, index)
+    value.const_value = ir.tensor(integers, name=value.name)
+
+
+def _constant(layer: ir.Node, index: int) -> ir.Value:
+    """The integers behind the DequantizeLinear that the layer's weight or bias comes from."""
+    value = layer.inputs[index]
+    assert value is not None
+    dequantize = value.producer()
+    assert dequantize is not None and dequantize.inputs[0] is not None
+    return dequantize.inputs[0]

@@ -1,0 +1,86 @@
+"""Weights of an integer layer rounded again by what it reads, so that their errors make up for each other (gptq.py)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.arithmetic.weights.gptq import gptq, gram
+from fcdeploy.arithmetic.weights.im2col import Window, patches, same_pads
+from fcdeploy.arithmetic.weights.layout import from_rows
+from fcdeploy.int8.nodes import is_depthwise, number, output_axis
+from fcdeploy.int8.planning.weights import kernel_rows, kernel_shape
+from fcdeploy.records.plan import Plan
+
+Array = NDArray[np.float64]
+ROWS = 32768  # of the inputs' matrix, over all samples: more move the rounding of hardly a weight
+LARGEST = 2**26  # elements of that matrix: 256 MB
+LARGEST_GRAM = 4608  # inputs of a layer: 170 MB. Longer rows are taken in pieces, whose errors stay their own
+
+
+def reround(
+    node: ir.Node, weight: ir.Value, inputs: list[NDArray[np.float32]], plan: Plan, pair_limit: int | None
+) -> NDArray[np.int8]:
+    """Integers of a layer's weight at the plan's scales; `inputs` is what the layer reads, in chunks of samples.
+
+    The mean of the inputs is taken off first: what it adds to the output is left to bias correction.
+    """
+    shape = kernel_shape(node, weight)
+    grid = plan.tensors[node.inputs[0].name or ""].pixels  # type: ignore[union-attr]
+    rows = np.concatenate([part for _, part in kernel_rows(node, weight, grid)]).astype(np.float64)
+    scale = np.broadcast_to(plan.tensors[weight.name or ""].scale, len(rows))
+    limit = None if is_depthwise(node) else pair_limit
+    read = _matrices(node, shape, inputs)  # (groups, rows, K) each
+    groups = len(read[0])
+    each = len(rows) // groups
+    found = [
+        _rounded(rows[g * each : (g + 1) * each], [x[g] for x in read], scale[g * each : (g + 1) * each], limit)
+        for g in range(groups)
+    ]
+    return from_rows(np.concatenate(found), shape, output_axis(node)).astype(np.int8)
+
+
+def _rounded(rows: Array, read: list[NDArray[np.float32]], scale: Array, limit: int | None) -> Array:
+    pieces = [slice(begin, begin + LARGEST_GRAM) for begin in range(0, rows.shape[1], LARGEST_GRAM)]
+    found = [gptq(rows[:, c], _covariance([x[:, c] for x in read]), scale, pair_limit=limit) for c in pieces]
+    return np.concatenate(found, axis=1)
+
+
+def _covariance(read: list[NDArray[np.float32]]) -> Array:
+    """Gram matrix of the inputs less their mean."""
+    mean = np.concatenate(read).mean(axis=0, dtype=np.float64).astype(np.float32)
+    return gram([x - mean for x in read])
+
+
+def _matrices(node: ir.Node, shape: tuple[int, ...], inputs: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """The inputs as matrices of rows, one for each chunk: (groups, rows, K)."""
+    if node.op_type != "Conv":
+        flat = [x.reshape(1, -1, x.shape[-1]) for x in inputs]
+        step = max(sum(x.shape[1] for x in flat) // ROWS, 1)
+        return [x[:, ::step] for x in flat]
+    groups, spatial = int(number(node, "group", 1)), len(shape) - 2
+    samples = sum(len(x) for x in inputs)
+    length = math.prod(shape[1:]) * groups
+    most = min(ROWS, LARGEST // length) // max(samples, 1)
+    return [patches(x, _window(node, shape, x.shape[2:], groups, spatial), max(most, 1)) for x in inputs]
+
+
+def _window(node: ir.Node, shape: tuple[int, ...], lengths: tuple[int, ...], groups: int, spatial: int) -> Window:
+    kernel = shape[2:]
+    strides, dilations = _ints(node, "strides", spatial), _ints(node, "dilations", spatial)
+    auto = node.attributes.get("auto_pad")
+    mode = "NOTSET" if auto is None else auto.as_string()
+    if mode.startswith("SAME"):
+        pads = same_pads(lengths, kernel, strides, dilations, upper=mode == "SAME_UPPER")
+    else:
+        ends = _ints(node, "pads", 2 * spatial, 0) if mode == "NOTSET" else (0,) * 2 * spatial
+        pads = tuple(zip(ends[:spatial], ends[spatial:], strict=True))
+    return Window(kernel, strides, dilations, pads, groups)
+
+
+def _ints(node: ir.Node, key: str, count: int, default: int = 1) -> tuple[int, ...]:
+    attribute = node.attributes.get(key)
+    return (default,) * count if attribute is None else tuple(attribute.as_ints())

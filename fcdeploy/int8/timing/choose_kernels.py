@@ -1,0 +1,181 @@
+"""Choosing kernels by time: which nodes stay in float because integers would be slower, and which weights have one scale.
+
+What nodes cost suggests choices, whole models of them are run, and the best is run once more, against float alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from fcdeploy.int8.fidelity import EXACT_DB, decibels
+from fcdeploy.int8.planning.weights import int8_layers
+from fcdeploy.int8.problem import Given
+from fcdeploy.int8.timing.measure import confirm, measure_costs, runnable, try_choices
+from fcdeploy.int8.timing.partition import cost_of, reason, slow_nodes, total
+from fcdeploy.int8.timing.per_tensor_weights import one_scale_layers
+from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.costs import Choice, Costs, Trial
+from fcdeploy.records.plan import Plan
+from fcdeploy.records.progress import OnStep
+
+CONVERSIONS = (1.0, 2.0, 0.5)  # of the estimate of converting: it is the coarsest, so choices for these are run
+CLEAR = 0.03  # integers everywhere stay unless a choice saves this of their time: less is noise or whim
+CLEAR_OF_FAST = (
+    0.15  # the same where integers everywhere are faster than float beyond doubt: one kind of arithmetic travels
+)
+ESTIMATED = 0.1  # what it must save where nothing was run
+WORTH_ONE = 0.01  # of the time of all integer layers, by estimate, or it is not tried
+ALIKE = 0.03  # of choices this close, the one with most integer nodes is taken
+LONG_US = 10_000.0  # a network of that many microseconds takes long to build and run in several forms
+SURE = 0.7  # of the float time, by what nodes cost: below it integers are faster beyond doubt
+SLOWER = 1.02  # of the float time: beyond it integers are not worth having for speed
+MOST_LOSS_DB = 1.0  # of signal over error of the network, that one scale for all channels may cost it
+JUDGED = 16  # samples on which two forms of a network are compared
+
+
+def measured(given: Given, everything: Plan, *, source: str, on_step: OnStep | None = None) -> Costs:
+    """Time every node both ways, run the choices that suggests, and confirm the best; `everything` is all integer."""
+    feeds = {name: array[:1] for name, array in given.samples.items()}
+    step: OnStep = on_step or (lambda *_: None)
+    step("timing nodes", 0, None)
+    integers = given.build(everything)
+    apart, model = given.scratch is not None, given.recorded.model
+    costs = measure_costs(given.graph, integers, feeds, model_hash=model, source=source, apart=apart)
+    dynamic = [decision.node for decision in everything.nodes if decision.kind == "dynamic"]
+    layers = tuple(sorted([*dynamic, *(node.name or "" for node, _ in int8_layers(given.graph.graph, everything))]))
+    costs = replace(costs, layers=layers)
+    saved = _worth_one_scale(given, everything, costs)
+    choices = with_dynamic(_choices(given.graph, everything, given.recorded, costs, saved), dynamic)
+
+    def build(choice: Choice) -> ir.Model:
+        return integers if choice == Choice() else given.build(planned(given, everything, costs, choice))
+
+    accurate, every_db = _accurate(given, choices, build)
+    reference = runnable(given.original(), given.graph, feeds)
+    if len(accurate) > 1:
+        trials = try_choices(reference, list(accurate), build, feeds, apart=apart, on_step=step)
+        trials = tuple(replace(trial, sqnr_db=accurate[trial.choice]) for trial in trials)
+        costs = replace(costs, trials=trials, sqnr_db=every_db)
+    best = best_trial(costs.trials).choice if costs.trials else Choice()
+    for choice in dict.fromkeys((best, Choice(layers))):
+        found = replace(confirm(reference, build(choice), choice, feeds, on_step=step), sqnr_db=accurate.get(choice))
+        costs = replace(costs, confirmed=(*costs.confirmed, found))
+        if found.ratio <= SLOWER:
+            break
+    return costs
+
+
+def planned(given: Given, everything: Plan, costs: Costs, choice: Choice) -> Plan:
+    """The plan of a choice, each node it leaves in float with the reason."""
+    if choice == Choice():
+        return everything
+    return given.plan({name: reason(costs, name) for name in choice.slow}, choice.one_scale)
+
+
+def chosen(model: ir.Model, plan: Plan, recorded: Calibration, costs: Costs) -> Choice:
+    """What to take: what was confirmed last, else the best trial, else by estimate.
+
+    Estimates are rough: only a split that saves a tenth of the time is taken, be it against integers or float everywhere.
+    """
+    if costs.confirmed:
+        return costs.confirmed[-1].choice
+    if costs.trials:
+        return best_trial(costs.trials).choice
+    layers = tuple(sorted(node.name or "" for node, _ in int8_layers(model.graph, plan)))
+    splits = ((), tuple(slow_nodes(model.graph, plan, recorded, costs)), layers)
+    whole, split, in_float = (cost_of(model.graph, plan, recorded, costs, slow) for slow in splits)
+    if split < (1 - ESTIMATED) * whole or whole > in_float:
+        return Choice(splits[1] if split < (1 - ESTIMATED) * in_float else layers)
+    return Choice()
+
+
+def best_trial(trials: tuple[Trial, ...]) -> Trial:
+    """The trial to take: one scale for all channels only where that is clearly faster, see `_best_split`."""
+    each = _best_split(tuple(trial for trial in trials if not trial.choice.one_scale))
+    ones = tuple(trial for trial in trials if trial.choice.one_scale)
+    if not ones:
+        return each
+    one = _best_split((*ones, _nowhere(trials)))
+    return one if _clearly(one, each) else each
+
+
+def _best_split(trials: tuple[Trial, ...]) -> Trial:
+    """Integers everywhere unless another is clearly faster, float where integers are slower."""
+    everywhere = min(trials, key=lambda trial: len(trial.choice.slow))
+    fastest = min(trials, key=lambda trial: trial.ratio)
+    saving = CLEAR_OF_FAST if everywhere.ratio < SURE else CLEAR
+    if everywhere.ratio <= SLOWER and not _clearly(fastest, everywhere, saving):
+        return everywhere
+    if fastest.ratio > SLOWER:
+        return _nowhere(trials)
+    close = [trial for trial in trials if trial.ratio <= fastest.ratio * (1 + ALIKE)]
+    return min(close, key=lambda trial: len(trial.choice.slow))
+
+
+def _clearly(faster: Trial, than: Trial, saving: float = CLEAR) -> bool:
+    """Faster by `saving`, and outside the other's interval.
+
+    Of an interval the lower end counts: what disturbs a run makes it longer, so upper ends are loose.
+    """
+    return faster.ratio < (1 - saving) * than.ratio and faster.ratio < than.low
+
+
+def _nowhere(trials: tuple[Trial, ...]) -> Trial:
+    """Float everywhere."""
+    return max(trials, key=lambda trial: len(trial.choice.slow))
+
+
+def _choices(
+    model: ir.Model, plan: Plan, recorded: Calibration, costs: Costs, saved: Mapping[str, float]
+) -> list[Choice]:
+    """Integers everywhere, float everywhere, and the cheapest splits; those with integers with one scale as well.
+
+    `saved` are microseconds that one scale saves, by layer: it is tried for all of them, and for those that gain most.
+    Of a large network in which integers everywhere are faster beyond doubt, only what may be faster still is tried.
+    """
+    found = [Choice(), Choice(costs.layers)]
+    most = {name: us for name, us in saved.items() if us >= max(saved.values()) / 2}
+    for ones in ({}, saved, most) if saved else ({},):
+        cheaper = {name: (f, max(i - ones.get(name, 0.0), 0.0)) for name, (f, i) in costs.nodes.items()}
+        weighed = replace(costs, nodes=cheaper)
+        splits = [slow_nodes(model.graph, plan, recorded, weighed, conversions=factor) for factor in CONVERSIONS]
+        found += [Choice(tuple(sorted(split)), tuple(sorted(set(ones) - set(split)))) for split in ({}, *splits)]
+    whole, in_float = (cost_of(model.graph, plan, recorded, costs, slow) for slow in ((), costs.layers))
+    if in_float > LONG_US and whole < SURE * in_float:
+        least = (1 - ESTIMATED / 2) * whole
+        found = [c for c in found if not c.slow or cost_of(model.graph, plan, recorded, costs, c.slow) < least]
+    return list(dict.fromkeys(found))
+
+
+def with_dynamic(choices: list[Choice], dynamic: Collection[str]) -> list[Choice]:
+    """Every choice with the layers of dynamic activations (LSTM) as such, and with them in float."""
+    found = []
+    for choice in choices:
+        rest = set(choice.slow) - set(dynamic)
+        found += [replace(choice, slow=tuple(sorted(slow))) for slow in (rest, {*rest, *dynamic})]
+    return list(dict.fromkeys(found))
+
+
+def _worth_one_scale(given: Given, everything: Plan, costs: Costs) -> dict[str, float]:
+    """Layers that may have one scale, with what it saves; none where that is little of the whole."""
+    layers = one_scale_layers(given.graph.graph, everything, given.recorded, given.row.pair_limit)
+    return layers if sum(layers.values()) >= WORTH_ONE * total(costs, everything, {}) else {}
+
+
+def _accurate(
+    given: Given, choices: list[Choice], build: Callable[[Choice], ir.Model]
+) -> tuple[dict[Choice, float | None], float | None]:
+    """The choices whose single scales cost the network little, with their SQNR, and that of integers everywhere."""
+    if not any(choice.one_scale for choice in choices):
+        return dict.fromkeys(choices), None
+
+    def judged(choice: Choice) -> float:
+        few = {name: array[:JUDGED] for name, array in given.samples.items()}
+        return round(min(decibels(given.graph, build(choice), few), default=EXACT_DB), 2)
+
+    least = judged(Choice())
+    found = {choice: judged(choice) if choice.one_scale else None for choice in choices}
+    return {choice: db for choice, db in found.items() if db is None or db >= least - MOST_LOSS_DB}, least

@@ -1,0 +1,158 @@
+"""Timing on this CPU: what each node costs in float and as integers, and how fast choices of kernels are when run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.int8.nodes import vanishes
+from fcdeploy.prepare.cost_model import multiplications_of
+from fcdeploy.records.costs import Choice, Costs, Rates, Trial
+from fcdeploy.records.progress import OnStep
+from fcdeploy.runtime.paired_timing import Load, measure, ratio_of, reloaded
+from fcdeploy.runtime.profile import profiles
+from fcdeploy.runtime.session import Session
+from fcdeploy.samples.kept_samples import Arrays
+
+Model = Path | bytes | ir.Model
+NODE_US = 1.0  # of a node that runs, whatever it does
+PROFILED_RUNS = range(5, 41)
+PROFILED_SECONDS = 2.0  # of all runs for the profile: two models, each with the profiler and without
+FLOAT_NS = 0.03  # for a multiply-accumulate, about
+SECONDS = 0.5  # for each choice that is run
+CONFIRMED_SECONDS = 2.0
+SHAPE = (1, 32, 64, 64)  # what the rates of conversions are measured on: an image of the middle of a network
+
+
+def measure_costs(
+    model: ir.Model, int8: ir.Model, feeds: Arrays, *, model_hash: str, source: str, apart: bool = False
+) -> Costs:
+    """Microseconds of every node of the prepared float model, and of the same node in its int8 form.
+
+    `apart` loads one after the other.
+    """
+    once = 1e-9 * FLOAT_NS * sum(multiplications_of(model).values())
+    runs = min(max(int(PROFILED_SECONDS / 4 / max(once, 1e-9)), PROFILED_RUNS[0]), PROFILED_RUNS[-1])
+    both = [(_loadable(each), feeds) for each in (model, int8)]
+    in_float, as_integers = (found.nodes for found in profiles(both, runs=runs, threads=1, apart=apart))
+    nodes: dict[str, tuple[float, float]] = {}
+    for node in model.graph:
+        names = [node.name or ""]
+        if vanishes(node.outputs[0]):  # the clip is part of the kernel, and the runtime may call the kernel by its name
+            names.append(node.outputs[0].consumers()[0].name or "")
+        spent = [sum(times[name].us for name in names if name in times) for times in (in_float, as_integers)]
+        nodes.setdefault(names[0], (round(spent[0], 1), round(spent[1], 1)))
+        nodes |= dict.fromkeys(names[1:], (0.0, 0.0))
+    return Costs(model_hash, source, conversion_rates(), nodes)
+
+
+def conversion_rates() -> Rates:
+    """What quantizing, reading back and changing the layout cost on this CPU, measured on one image-like tensor."""
+    x = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
+    q = (x * 20 + 128).clip(0, 255).astype(np.uint8)
+    small, little = x[:, :1, :1, :1], q[:, :1, :1, :1]
+    timed: list[tuple[str, Arrays]] = [
+        ("QuantizeLinear", {"x": x}), ("DequantizeLinear", {"x": q}), ("Transpose", {"x": q}),
+        ("QuantizeLinear", {"x": small}), ("Transpose", {"x": little}),
+    ]  # fmt: skip
+    runs = [_loader(_one_node(op, feeds["x"].dtype), feeds)() for op, feeds in timed]
+    timed_ms = [float(np.median(timed.turns)) for timed in measure(runs, 0.2)]
+    call = min(timed_ms[3:])  # what calling the runtime costs
+    q_ns, dq_ns, t_ns = (round(max(ms - call, 0.0) * 1e6 / x.size, 3) for ms in timed_ms[:3])
+    return Rates(q_ns, dq_ns, t_ns, NODE_US)
+
+
+def try_choices(
+    reference: Model,
+    choices: Sequence[Choice],
+    build: Callable[[Choice], ir.Model],
+    feeds: Arrays,
+    *,
+    apart: bool = False,
+    on_step: OnStep | None = None,
+) -> tuple[Trial, ...]:
+    """Run int8 models against the float one, all in turn and loaded several times; fastest first.
+
+    `apart` gives each its turns with the float one alone, so that no more than two models are loaded.
+    """
+    in_float, label = _loader(reference, feeds), "timing choices of kernels"
+    trials, loads = [], [in_float]
+    for done, choice in enumerate(choices, start=1):
+        one = _loader(_loadable(build(choice)), feeds)
+        if apart:
+            trials.append(_against(in_float, one, choice, 2 * SECONDS))
+        else:
+            loads.append(one)
+        if on_step:
+            on_step(label if apart else "building choices of kernels", done, len(choices))
+    if not apart:
+        first, *timed = reloaded(loads, SECONDS * len(loads), on_step, label=label)
+        trials = [_trial(choice, ratio_of(one, first)) for choice, one in zip(choices, timed, strict=True)]
+    return tuple(sorted(trials, key=lambda trial: trial.ratio))
+
+
+def confirm(reference: Model, int8: ir.Model, choice: Choice, feeds: Arrays, *, on_step: OnStep | None = None) -> Trial:
+    """One choice against float alone, on new loads of both.
+
+    The fastest of several that were tried looks faster than it is: the luck of its run is part of why it was taken.
+    """
+    return _against(_loader(reference, feeds), _loader(_loadable(int8), feeds), choice, CONFIRMED_SECONDS, on_step)
+
+
+def _against(in_float: Load, int8: Load, choice: Choice, seconds: float, on_step: OnStep | None = None) -> Trial:
+    """The integers are loaded first: weights that are stored as bytes are in memory twice while they become floats."""
+    one, other = reloaded([int8, in_float], seconds, on_step, label="confirming the choice")
+    return _trial(choice, ratio_of(one, other))
+
+
+def runnable(original: Model, prepared: ir.Model, feeds: Arrays) -> Model:
+    """The float model to compare with: as it is, or as prepared where onnxruntime cannot run that on a CPU."""
+    try:
+        Session(original, threads=1).run(feeds)
+    except FcdeployError:
+        return _loadable(prepared)
+    return original
+
+
+def _trial(choice: Choice, ratio: Any) -> Trial:
+    return Trial(choice, round(ratio.median, 4), round(ratio.low, 4), round(ratio.high, 4))
+
+
+def _loader(model: Model, feeds: Arrays) -> Load:
+    def load() -> Callable[[], object]:
+        session = Session(model, threads=1)
+        return lambda: session.run(feeds)
+
+    return load
+
+
+def _loadable(model: ir.Model) -> Model:
+    """What is loaded again and again: serialized once, or, where weights lie in files, as it is."""
+    if any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
+        return model
+    return bytes(ir.to_proto(model).SerializeToString())
+
+
+def _one_node(op: str, dtype: np.dtype[Any]) -> ir.Model:
+    """A model of one conversion, or of one change of layout."""
+    kind = ir.DataType.from_numpy(dtype)
+    x = ir.val("x", kind, [1, None, None, None])
+    if op == "Transpose":
+        node = ir.node(op, [x], {"perm": [0, 2, 3, 1]})
+        constants: list[ir.Value] = []
+    else:
+        constants = [
+            ir.val("s", const_value=ir.tensor(np.float32(0.05), name="s")),
+            ir.val("z", const_value=ir.tensor(np.uint8(128), name="z")),
+        ]
+        node = ir.node(op, [x, *constants])
+    y = node.outputs[0]
+    y.name = "y"
+    y.dtype = {"QuantizeLinear": ir.DataType.UINT8, "DequantizeLinear": ir.DataType.FLOAT}.get(op, kind)
+    graph = ir.Graph([x], [y], nodes=[node], initializers=constants, opset_imports={"": 13}, name=op)
+    return ir.Model(graph, ir_version=8)

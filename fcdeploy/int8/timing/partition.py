@@ -1,0 +1,125 @@
+"""Which nodes lose time as integers: the split of the graph into float and integer nodes that costs least.
+
+A node costs its time in float or as integers; a tensor between a float node and an integer one costs its conversion
+and, for images, the change of layout.  The least sum is a minimum cut (arithmetic/mincut.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+
+import onnx_ir as ir
+
+from fcdeploy.arithmetic.mincut import cheapest_split
+from fcdeploy.int8.planning.decide import FLOAT_OUTPUT
+from fcdeploy.int8.planning.weights import int8_layers
+from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.costs import Costs, Rates
+from fcdeploy.records.plan import Plan
+
+INTEGER = ("int8", "moves", "absorbed")
+
+
+def slow_nodes(
+    graph: ir.Graph, plan: Plan, calibration: Calibration, costs: Costs, *, conversions: float = 1.0
+) -> dict[str, str]:
+    """The nodes that the plan makes integer and the cheapest split leaves in float, each with the reason.
+
+    `conversions` scales what converting costs: larger values give fewer, larger regions.
+    """
+    kinds = plan.kinds
+    sides, _ = _split(graph, plan, calibration, costs, conversions, {})
+    return {name: reason(costs, name) for name, integer in sides.items() if not integer and kinds[name] == "int8"}
+
+
+def cost_of(graph: ir.Graph, plan: Plan, calibration: Calibration, costs: Costs, slow: Collection[str]) -> float:
+    """Microseconds, conversions included, when of the layers with weights those of `slow` are float, and no others."""
+    fixed = {node.name or "": node.name not in slow for node, _ in int8_layers(graph, plan)}
+    return _split(graph, plan, calibration, costs, 1.0, fixed)[1]
+
+
+def _split(
+    graph: ir.Graph, plan: Plan, calibration: Calibration, costs: Costs, conversions: float, fixed: Mapping[str, bool]
+) -> tuple[dict[str, bool], float]:
+    """Node -> whether it is integer in the cheapest split in which those of `fixed` are as they are there; its cost."""
+    kinds = plan.kinds
+    nodes = list(graph)
+    number = {node: i for i, node in enumerate(nodes)}
+    left, right = [], []
+    for node in nodes:
+        name = node.name or ""
+        in_float, as_integers = costs.nodes.get(name, (0.0, 0.0))
+        left.append(as_integers if kinds[name] in INTEGER and fixed.get(name, True) else math.inf)
+        right.append(math.inf if fixed.get(name, False) else in_float)
+    arcs: list[tuple[int, int, float]] = []
+    outside = len(left)  # graph inputs and outputs are float
+    left.append(math.inf)
+    right.append(0.0)
+    for value in (*graph.inputs, *(v for node in nodes for v in node.outputs)):
+        readers = [number[user] for user in value.consumers() if user in number]
+        if value.is_graph_output():
+            readers.append(outside)
+        producer = value.producer()
+        maker = outside if producer is None else number[producer]
+        to_bytes, to_float = _conversions(value, calibration, costs.rates, conversions)
+        if producer is not None and producer.op_type in FLOAT_OUTPUT:
+            to_float = 0.0  # its integer kernel can write float
+        if value.consumers() and kinds.get(value.consumers()[0].name or "") == "absorbed":
+            to_bytes = to_float = math.inf  # the clip is part of the kernel: both or neither
+        _convert_once(arcs, left, right, maker, readers, to_bytes, to_float)
+    sides, cost = cheapest_split(left, right, arcs)
+    return {node.name or "": integer for node, integer in zip(nodes, sides, strict=False)}, cost
+
+
+def _convert_once(
+    arcs: list[tuple[int, int, float]],
+    left: list[float],
+    right: list[float],
+    maker: int,
+    readers: list[int],
+    to_bytes: float,
+    to_float: float,
+) -> None:
+    """Arcs for one tensor: however many read it on the other side, it is converted once."""
+    if not readers:
+        return
+    quantized, read_back = len(left), len(left) + 1
+    left += [0.0, 0.0]
+    right += [0.0, 0.0]
+    arcs += [(quantized, maker, to_bytes), (maker, read_back, to_float)]
+    for reader in readers:
+        arcs += [(reader, quantized, math.inf), (read_back, reader, math.inf)]
+
+
+def _conversions(value: ir.Value, calibration: Calibration, rates: Rates, factor: float) -> tuple[float, float]:
+    """Microseconds from float to bytes and back for one sample of a tensor."""
+    record = calibration.tensors.get(value.name or "")
+    if record is None:
+        return 0.0, 0.0
+    elements = math.prod(n for n in record.shape[1:] if n is not None)
+    layout = rates.transpose if len(record.shape) == 4 else 0.0
+    to_bytes = rates.node_us + elements * (rates.quantize + layout) / 1e3
+    to_float = rates.node_us + elements * (rates.dequantize + layout) / 1e3
+    return factor * to_bytes, factor * to_float
+
+
+def reason(costs: Costs, name: str) -> str:
+    """Why a node is left in float, in figures."""
+    in_float, as_integers = costs.nodes.get(name, (0.0, 0.0))
+    figures = f"{_us(as_integers)} as integers, {_us(in_float)} in float"
+    return (
+        f"slower as integers: {figures}"
+        if as_integers > in_float
+        else f"{figures}, and converting to integers and back costs more than that gains"
+    )
+
+
+def _us(microseconds: float) -> str:
+    return f"{microseconds:.0f} us" if microseconds >= 10 else f"{microseconds:.1f} us"
+
+
+def total(costs: Costs, plan: Plan, slow: Mapping[str, str]) -> float:
+    """Microseconds of the layers that the plan makes integer, those of `slow` taken in float; conversions not counted."""
+    names = [decision.node for decision in plan.nodes if decision.kind == "int8"]
+    return sum(costs.nodes.get(name, (0.0, 0.0))[0 if name in slow else 1] for name in names)

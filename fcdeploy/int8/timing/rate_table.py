@@ -1,0 +1,50 @@
+"""Costs of a model's nodes from the table of rates of a target, where nothing is to be measured."""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from fcdeploy.int8.nodes import is_depthwise, output_axis, weight_of
+from fcdeploy.prepare.cost_model import multiplications_of
+from fcdeploy.records.costs import Costs
+from fcdeploy.tables import rates
+
+
+def costs_from_table(model: ir.Model, model_hash: str, target: str) -> Costs:
+    """Microseconds of the layers that multiply, in float and as integers; other nodes cost the same either way."""
+    macs, table = multiplications_of(model), rates.BY_TARGET[target]
+    nodes = {}
+    for node in model.graph:
+        kind = kind_of(node)
+        if kind is None:
+            continue
+        rate, count = table.rates[kind], macs.get(node.name or "", 0)
+        in_float = rate.float_us + count * rate.float_ns / 1e3
+        as_integers = rate.int8_us + count * (rate.int8_ns + rate.gather_ns / _outputs(node)) / 1e3
+        nodes[node.name or ""] = (round(in_float, 3), round(as_integers, 3))
+    read = "not measured" if table.verified else "from onnxruntime's source, not run"
+    return Costs(model_hash, f"table of rates for {target}, {read}", table.conversions, nodes)
+
+
+def kind_of(node: ir.Node) -> str | None:
+    """The row of the table that a layer falls under, None for nodes that are no layers."""
+    weight = weight_of(node)
+    if weight is None or weight.shape is None:
+        return None
+    if node.op_type != "Conv":
+        return rates.LARGE_DENSE if math.prod(weight.shape.numpy()) >= rates.LARGE_FROM else rates.DENSE
+    outputs, inputs = (int(n) for n in list(weight.shape)[:2])  # type: ignore[arg-type]
+    if is_depthwise(node):
+        return rates.DEPTHWISE
+    if inputs < 4:
+        return rates.FEW_INPUTS
+    return rates.FEW_CHANNELS if min(inputs, outputs) < 16 else rates.CONVOLUTION
+
+
+def _outputs(node: ir.Node) -> int:
+    """Output channels."""
+    weight = weight_of(node)
+    assert weight is not None and weight.shape is not None
+    return max(int(weight.shape[output_axis(node)]), 1)  # type: ignore[arg-type]

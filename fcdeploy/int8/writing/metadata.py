@@ -1,0 +1,44 @@
+"""What an int8 file says of itself: what it was made from, which samples it knows, and what a session of it must set."""
+
+from __future__ import annotations
+
+import json
+
+import onnx_ir as ir
+
+from fcdeploy import __version__
+from fcdeploy.graph.opset import lower_opset, lowest_ir_version, lowest_opset
+from fcdeploy.int8.writing.strip import slim
+from fcdeploy.proof.saturation import prove
+from fcdeploy.records import fingerprints
+from fcdeploy.records import plan as plans
+from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.plan import Plan
+from fcdeploy.runtime import options
+from fcdeploy.tables.targets import TARGETS
+from fcdeploy.tables.types import INT8
+
+
+def sign(int8: ir.Model, recorded: Calibration, plan: Plan) -> None:
+    """Say in the model what it was made from, in the lowest opset and IR version that can say it."""
+    opset, _ = lowest_opset(int8)
+    lower_opset(int8, opset)
+    int8.ir_version = lowest_ir_version(int8)
+    int8.producer_name, int8.producer_version = "fcdeploy", __version__
+    made = {
+        "float": recorded.model,
+        "data": recorded.data,
+        "target": plan.target,
+        "effort": plan.effort,
+        "costs": plan.costs,
+        "plan": plans.digest(plan),
+    }
+    if (plan.weights, plan.activations) != (INT8.weights, INT8.activations):
+        made |= {"weights": plan.weights, "activations": plan.activations}
+    int8.metadata_props["fcdeploy"] = json.dumps(made, separators=(",", ":"))
+    weights = sum(value.const_value.nbytes for value in int8.graph.initializers.values() if value.const_value)
+    if recorded.samples:  # ranges that were measured elsewhere come without
+        int8.metadata_props[fingerprints.KEY] = fingerprints.to_text(recorded.seen, weights)
+    if TARGETS[plan.target].pair_limit is None and not all(proof.safe for proof in prove(int8)):
+        options.write(int8, {options.PRECISION: "1"})
+    slim(int8)

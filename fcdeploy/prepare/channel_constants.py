@@ -1,0 +1,56 @@
+"""Nodes with a constant for each channel, and what becomes of it when their channels are divided by factors.
+
+Min, Max, Add, Sub      f(x / s, u / s) = f(x, u) / s       the factors of x go on to y, u follows
+Mul                     x (v / s) = (x v) / s               v can take any factors of y, whatever those of x
+normalizations          n(x) (g / s) + b / s = y / s        scale and bias of a layer or instance normalization, too
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.graph.edit import Array, Edits, array_of, attribute, is_constant, is_op, rank_of
+from fcdeploy.prepare.layers import channels_of, per_channel
+
+FOLLOWING = ("Min", "Max", "Add", "Sub")
+STARTING = ("Mul", "LayerNormalization", "InstanceNormalization")
+
+
+def vectors_of(node: ir.Node) -> dict[int, NDArray[np.float64]]:
+    """Input index -> the constant there, (channels,), of a node of FOLLOWING or STARTING; empty where it is no such node."""
+    channels, rank = channels_of(node.outputs[0]), rank_of(node.outputs[0])
+    if channels is None or rank is None or not is_op(node, *FOLLOWING, *STARTING):
+        return {}
+    if is_op(node, "LayerNormalization", "InstanceNormalization"):
+        across = is_op(node, "InstanceNormalization") or (rank == 2 and attribute(node, "axis", -1) in (1, -1))
+        rows = {at: array_of(value) for at, value in enumerate(node.inputs) if at and value is not None}
+        fits = across and all(row is not None and row.shape == (channels,) for row in rows.values())
+        return {at: row.astype(np.float64) for at, row in rows.items() if row is not None} if fits else {}
+    constants = [at for at in (0, 1) if is_constant(node.inputs[at])] if len(node.inputs) == 2 else []
+    if len(constants) != 1 or rank_of(node.inputs[1 - constants[0]]) != rank:
+        return {}
+    row = _row(array_of(node.inputs[constants[0]]), channels, rank)
+    return {} if row is None else {constants[0]: row}
+
+
+def divide(edits: Edits, node: ir.Node, s: NDArray[np.float64]) -> None:
+    """Divide the constants of a node by s (channels,)."""
+    for at, row in vectors_of(node).items():
+        before = node.inputs[at]
+        assert before is not None and before.const_value is not None
+        divided = (row / s).astype(np.float32).reshape(before.const_value.numpy().shape)
+        node.replace_input_with(at, edits.constant(f"{before.name}.folded", divided))
+
+
+def largest(node: ir.Node) -> NDArray[np.float64]:
+    """The largest constant of each channel."""
+    return np.asarray(np.max([np.abs(row) for row in vectors_of(node).values()], axis=0))
+
+
+def _row(array: Array | None, channels: int, rank: int) -> NDArray[np.float64] | None:
+    if array is None or array.dtype != np.float32 or array.size != channels:
+        return None
+    row = per_channel(array, channels, rank)
+    return None if row is None or np.isnan(row).any() else row

@@ -1,0 +1,139 @@
+"""Clipping activations in the form that disappears in front of a QuantizeLinear.
+
+    Max(x, a), Min(x, b) with one-number constants  ->  Clip(x, a, b)
+    Clip(x, 0, infinity)                            ->  Relu(x)
+    Clip(x, -infinity, infinity)                    ->  x
+    Clip(Clip(x, a, b), c, d)                       ->  Clip(x, clip(a, c, d), clip(b, c, d))
+    Relu(Clip(x, a, b))                             the same, with c, d = 0, infinity
+
+From operator set 11 on the bounds are inputs, here scalar constants.  Before that they are attributes and stay so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.graph.edit import (
+    Changes,
+    Edits,
+    array_of,
+    attribute,
+    input_of,
+    is_constant,
+    is_op,
+    rank_of,
+)
+
+FIRST_WITH_INPUTS = 11
+LARGEST = float(np.finfo(np.float32).max)  # Clip's default bounds, which clip no float
+
+
+@dataclass(frozen=True)
+class Bounds:
+    low: float = -math.inf
+    high: float = math.inf
+
+
+def clip(model: ir.Model) -> Changes:
+    """Bring every Relu, Clip, and Max or Min by a constant into as few nodes as possible."""
+    edits = Edits(model, "clip")
+    for node in edits.nodes("Relu", "Clip", "Max", "Min"):
+        value, bounds = _read(node)
+        if isinstance(bounds, str):
+            if is_op(node, "Clip"):
+                edits.decline(node, f"keeps its form: {bounds}")
+            continue
+        if value is None or value.dtype != ir.DataType.FLOAT:
+            continue
+        before = _clip_before(edits, value, node)
+        if before is not None:
+            value, first = before.inputs[0], _read(before)[1]
+            assert value is not None
+            assert isinstance(first, Bounds)
+            bounds = _compose(first, bounds)
+        _write(edits, node, value, bounds, merged=before is not None)
+        if before is not None and not before.outputs[0].uses():
+            edits.graph.remove(before, safe=True)
+    return edits.changes()
+
+
+def _clip_before(edits: Edits, value: ir.Value, node: ir.Node) -> ir.Node | None:
+    """The Relu, or Clip by constants, that computes `value` for this node alone."""
+    producer = value.producer()
+    if producer is None or not is_op(producer, "Relu", "Clip") or edits.only_reader(value) is not node:
+        return None
+    return None if isinstance(_read(producer)[1], str) else producer
+
+
+def _compose(first: Bounds, second: Bounds) -> Bounds:
+    """clip(clip(x, first), second) as one: both bounds of the first pass through the second."""
+    low, high = (min(max(bound, second.low), second.high) for bound in (first.low, first.high))
+    return Bounds(low, high)
+
+
+def _read(node: ir.Node) -> tuple[ir.Value | None, Bounds | str]:
+    """What a node clips and to what; or why it is not a clip by constants."""
+    if is_op(node, "Relu"):
+        return node.inputs[0], Bounds(low=0.0)
+    if is_op(node, "Clip"):
+        return node.inputs[0], _clip_bounds(node)
+    if len(node.inputs) != 2 or is_constant(node.inputs[0]) == is_constant(node.inputs[1]):
+        return None, "it does not compare one tensor with one constant"
+    side = 1 if is_constant(node.inputs[1]) else 0
+    value, array = node.inputs[1 - side], array_of(node.inputs[side])
+    rank = rank_of(value)
+    if array is None or array.size != 1 or rank is None or array.ndim > rank or not np.isfinite(array).all():
+        return None, "its constant is not one finite number"
+    bound = float(array.reshape(-1)[0])
+    return value, Bounds(low=bound) if is_op(node, "Max") else Bounds(high=bound)
+
+
+def _clip_bounds(node: ir.Node) -> Bounds | str:
+    numbers = []
+    for index, (name, default) in enumerate((("min", -math.inf), ("max", math.inf)), start=1):
+        value = input_of(node, index)
+        number = attribute(node, name, default)
+        if value is not None:
+            array = array_of(value)
+            if array is None or array.size != 1:
+                return f"its bound {value.name!r} is computed at run time"
+            number = float(array.reshape(-1)[0])
+        if math.isnan(number):
+            return f"its {name} is not a number"
+        numbers.append(number)
+    low = -math.inf if numbers[0] <= -LARGEST else numbers[0]
+    high = math.inf if numbers[1] >= LARGEST else numbers[1]
+    return Bounds(low, high) if low <= high else f"its min {low:g} lies above its max {high:g}"
+
+
+def _write(edits: Edits, node: ir.Node, value: ir.Value, bounds: Bounds, *, merged: bool) -> None:
+    """Replace `node` by the shortest form of clipping `value`, unless it has that form already."""
+    if bounds == Bounds():
+        edits.count += edits.bypass(node, value)
+    elif bounds == Bounds(low=0.0):
+        if merged or not is_op(node, "Relu"):
+            edits.replace(node, "Relu", [value])
+            edits.count += 1
+    elif merged or not is_op(node, "Clip"):
+        _write_clip(edits, node, value, bounds)
+        edits.count += 1
+
+
+def _write_clip(edits: Edits, node: ir.Node, value: ir.Value, bounds: Bounds) -> None:
+    finite = {name: number for name, number in (("min", bounds.low), ("max", bounds.high)) if math.isfinite(number)}
+    if edits.opset < FIRST_WITH_INPUTS:
+        edits.replace(node, "Clip", [value], finite)
+        return
+    inputs: list[ir.Value | None] = [value]
+    for name in ("min", "max"):
+        if name in finite:
+            inputs.append(edits.constant(f"{node.name}.{name}", np.asarray(finite[name], np.float32)))
+        else:
+            inputs.append(None)
+    while inputs[-1] is None:
+        inputs.pop()
+    edits.replace(node, "Clip", inputs)

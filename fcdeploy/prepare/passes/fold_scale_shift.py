@@ -1,0 +1,128 @@
+"""Fold a multiplication or addition of per-channel constants into the layer before it, or into the first layer.
+
+This is BatchNormalization as some exporters write it (Mul, then Add), a bias that is added apart, and an input that is
+normalised inside the model (Sub, then Div):
+
+    x * c,  x / c   ->   s = c or 1 / c,  t = 0
+    x + c,  x - c   ->   s = 1,           t = c or -c
+    c - x           ->   s = -1,          t = c
+
+Into the layer behind, only arithmetic on a graph input goes: elsewhere a Mul or Div is often the last step of an
+activation (HardSwish, GELU) that is worth more when it is recognised whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.graph.edit import Array, Changes, Edits, array_of, describe, is_constant, is_op, rank_of
+from fcdeploy.prepare.layers import (
+    channels_of,
+    fold_into_producer,
+    fold_into_readers,
+    is_layer,
+    per_channel,
+    read_layer,
+)
+
+ARITHMETIC = ("Mul", "Div", "Add", "Sub")
+
+
+def fold_scale_shift(model: ir.Model) -> Changes:
+    """Fold the Mul, Div, Add and Sub by constants that stand next to a layer; the rest is ordinary arithmetic."""
+    edits = Edits(model, "fold_scale_shift")
+    for node in edits.nodes(*ARITHMETIC):
+        _attempt(edits, node, _fold_back)
+    for node in reversed(list(edits.nodes(*ARITHMETIC))):  # the last step first: only then is the one before it next
+        _attempt(edits, node, _fold_ahead)
+    return edits.changes()
+
+
+def _attempt(edits: Edits, node: ir.Node, fold: Callable[[Edits, ir.Node, int, ir.Value], str | None]) -> None:
+    """Fold a node that has one constant operand; a reason to keep it goes on record."""
+    side = _constant_side(node)
+    value = None if side is None else node.inputs[1 - side]
+    if side is None or value is None:
+        return
+    reason = fold(edits, node, side, value)
+    if reason is not None:
+        edits.decline(node, f"keeps: {reason}")
+
+
+def _fold_back(edits: Edits, node: ir.Node, side: int, value: ir.Value) -> str | None:
+    """Fold the node into the layer before it, if there is one, or return why not."""
+    producer = value.producer()
+    if producer is None or not is_layer(producer):
+        return None
+    layer = read_layer(producer)
+    if isinstance(layer, str):
+        return layer
+    affine = _affine(node, side, layer.outputs, layer.weight.ndim)
+    if isinstance(affine, str):
+        return affine
+    if side == 0:
+        _put_constant_second(node)
+    return fold_into_producer(edits, node, *affine)
+
+
+def _fold_ahead(edits: Edits, node: ir.Node, side: int, value: ir.Value) -> str | None:
+    """Fold arithmetic on the graph's input into the layers after it, if there are any, or return why not."""
+    if not _is_input(value) or not any(is_layer(user) for user in node.outputs[0].consumers()):
+        return None
+    rank, channels = rank_of(value), channels_of(value)
+    if rank is None or channels is None:
+        return f"the number of channels of {value.name!r} is not known before it runs"
+    affine = _affine(node, side, channels, rank)
+    if isinstance(affine, str):
+        return affine
+    if side == 0:
+        _put_constant_second(node)
+    return fold_into_readers(edits, node, *affine)
+
+
+def _affine(node: ir.Node, side: int, channels: int, rank: int) -> tuple[Array, Array] | str:
+    """s and t of the node, float64 (channels,), or why it has none."""
+    constant = node.inputs[side]
+    c = per_channel(array_of(constant), channels, rank)
+    if c is None or not np.isfinite(c).all():
+        return f"its constant {constant.name!r} is not one finite number per channel"  # type: ignore[union-attr]
+    one, zero = np.ones(channels), np.zeros(channels)
+    if node.op_type == "Mul":
+        return c, zero
+    if node.op_type == "Div":
+        if side == 0 or not c.all():
+            return f"{describe(node)} divides by {'its input' if side == 0 else 'zero'}"
+        return 1.0 / c, zero
+    if node.op_type == "Add":
+        return one, np.array(c)
+    return (one, -c) if side == 1 else (-one, np.array(c))
+
+
+def _constant_side(node: ir.Node) -> int | None:
+    """Which of two inputs is constant, when exactly one is."""
+    constants = [is_constant(value) for value in node.inputs]
+    return constants.index(True) if len(constants) == 2 and sum(constants) == 1 else None
+
+
+def _is_input(value: ir.Value) -> bool:
+    """A graph input, or one after a Cast, a Transpose and arithmetic with constants."""
+    producer = value.producer()
+    while producer is not None:
+        side = _constant_side(producer) if is_op(producer, *ARITHMETIC) else None
+        if side is None and not is_op(producer, "Cast", "Transpose"):
+            return False
+        before = producer.inputs[0 if side is None else 1 - side]
+        if before is None:
+            return False
+        value, producer = before, before.producer()
+    return value.is_graph_input()
+
+
+def _put_constant_second(node: ir.Node) -> None:
+    """The folding functions look for the layer behind the first input; the node is on its way out."""
+    first, second = node.inputs
+    node.replace_input_with(0, second)
+    node.replace_input_with(1, first)

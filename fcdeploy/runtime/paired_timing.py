@@ -1,0 +1,146 @@
+"""Models timed in turn, so that a machine whose speed drifts is slow for all of them alike.
+
+Its speed drifts by more than the differences of interest.  So the models run in short turns, one after the other, each
+round gives one ratio, and what counts is the median of the ratios with an interval from their order.  Where its weights
+come to lie makes a small model up to 10 % faster or slower for as long as it is loaded, which no number of rounds shows:
+so models that load quickly are loaded again and again, and each load counts once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcdeploy.arithmetic.significance import median_interval
+from fcdeploy.records.progress import OnStep
+
+Run = Callable[[], object]
+Load = Callable[[], Run]
+"""Loads a model anew and gives what runs it."""
+WARM_UP = 5  # runs; the first ones allocate
+WARM_SECONDS = 0.5  # and no more of them than fit, but two
+ROUNDS = 60  # wanted of one load: enough for a narrow interval, and each turn is still long against the clock's noise
+FEWEST_ROUNDS = 6  # with fewer, no interval of order statistics reaches 95 %
+LOADS = 9
+PATIENCE = 4  # times the time that was asked for, where the interval is not narrow enough by then
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Milliseconds of every single call, and their mean in each turn; `loads` says of which load each turn is."""
+
+    runs: NDArray[np.float64]
+    turns: NDArray[np.float64]
+    loads: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The median of the paired ratios and its 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        """Of the interval, relative to the median."""
+        return (self.high - self.low) / self.median
+
+
+def reloaded(
+    loads: Sequence[Load],
+    seconds: float,
+    on_step: OnStep | None = None,
+    interval: float | None = None,
+    *,
+    label: str = "timing",
+) -> list[Timed]:
+    """Load the models and time them in turn, LOADS times over; once where loading takes longer than the timing.
+
+    Takes `seconds` and the time of loading, more only where the fewest rounds do, or, with two models, where the
+    interval of their ratio is not yet narrower than `interval` (relative to the ratio): then up to `PATIENCE` times as
+    long.
+    """
+    begin = time.perf_counter()
+    runs = [load() for load in loads]
+    again = LOADS * (time.perf_counter() - begin) <= seconds
+    found: list[list[Timed]] = []
+    spent = 0.0
+    while True:
+        if found and again:
+            runs.clear()  # first, so that no model is loaded twice at a time
+            order = range(len(loads))[:: 1 if len(found) % 2 == 0 else -1]
+            made = {index: loads[index]() for index in order}
+            runs = [made[index] for index in range(len(loads))]
+        begin = time.perf_counter()
+        found.append(measure(runs, seconds / LOADS if again else seconds, None if again else on_step, label=label))
+        spent += time.perf_counter() - begin
+        if on_step and again:
+            on_step(label, min(len(found), LOADS), LOADS)
+        timed = [_joined(each, again) for each in zip(*found, strict=True)]
+        wide = interval is not None and len(loads) == 2 and ratio_of(*timed).width > interval
+        if (len(found) >= LOADS or not again) and not (wide and spent < PATIENCE * seconds):
+            return timed
+
+
+def measure(
+    runs: Sequence[Run], seconds: float, on_step: OnStep | None = None, *, label: str = "timing"
+) -> list[Timed]:
+    """Call the runs in turn; every other round the other way round, so that neither always comes first.
+
+    Takes `seconds`, more only where the fewest rounds do.  The first calls of a turn do not count where it has many:
+    they find the caches full of another model.
+    """
+    once = sum(_warm(run) for run in runs)
+    calls = max(1, int(seconds / ROUNDS / once))
+    cold = calls // 5
+    expected = max(FEWEST_ROUNDS, round(seconds / (once * calls)))
+    rounds: list[list[list[float]]] = []
+    begin = time.perf_counter()
+    while len(rounds) < FEWEST_ROUNDS or time.perf_counter() - begin < seconds:
+        order = list(enumerate(runs))
+        turns = {i: _turn(run, calls)[cold:] for i, run in (order if len(rounds) % 2 == 0 else order[::-1])}
+        rounds.append([turns[index] for index in range(len(runs))])
+        if on_step:
+            on_step(label, min(len(rounds), expected), expected)
+    spent = 1e3 * np.asarray(rounds)  # (rounds, runs, calls)
+    first = np.zeros(len(rounds), np.intp)
+    return [Timed(spent[:, index].ravel(), spent[:, index].mean(axis=1), first) for index in range(len(runs))]
+
+
+def ratio_of(one: Timed, other: Timed) -> Ratio:
+    """The time of `one` relative to that of `other`: the median over the loads, each of which is one over its rounds."""
+    ratios = one.turns / other.turns
+    if one.loads[-1] > 0:
+        ratios = np.array([np.median(ratios[one.loads == load]) for load in range(one.loads[-1] + 1)])
+    return Ratio(float(np.median(ratios)), *median_interval(ratios))
+
+
+def _joined(parts: Sequence[Timed], again: bool) -> Timed:
+    """All turns of a model, of one load each, or of the same one."""
+    loads = [np.full(len(part.turns), number if again else 0, np.intp) for number, part in enumerate(parts)]
+    runs, turns = (np.concatenate([getattr(part, name) for part in parts]) for name in ("runs", "turns"))
+    return Timed(runs, turns, np.concatenate(loads))
+
+
+def _warm(run: Run) -> float:
+    """Seconds of a call, once the first ones have allocated what they need."""
+    spent = _turn(run, 2)
+    while len(spent) < WARM_UP and sum(spent) < WARM_SECONDS:
+        spent += _turn(run, 1)
+    return min(spent)
+
+
+def _turn(run: Run, calls: int) -> list[float]:
+    """Seconds of each of so many calls."""
+    spent = []
+    for _ in range(calls):
+        begin = time.perf_counter()
+        run()
+        spent.append(time.perf_counter() - begin)
+    return spent

@@ -1,0 +1,254 @@
+"""A model on the evaluation samples, against what the float model answered there once.
+
+Of the float model's answers figures are kept, not outputs: those of the metric, the decisions where their agreement is
+the metric, and a sketch of each output, by which the error of another model's output is told without the output itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from fcdeploy.arithmetic import metrics
+from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate import scores
+from fcdeploy.evaluate.compare import Answers, check_shapes, run
+from fcdeploy.evaluate.data import BATCH_BYTES, MOST_BATCH
+from fcdeploy.evaluate.leakage import SameData
+from fcdeploy.evaluate.loss import Loss, loss_of
+from fcdeploy.evaluate.scores import Metric
+from fcdeploy.evaluate.signatures import is_probability
+from fcdeploy.int8.problem import Given
+from fcdeploy.int8.timing.measure import runnable
+from fcdeploy.records.fingerprints import SHIFT, Sketch
+from fcdeploy.records.progress import OnStep
+from fcdeploy.runtime.session import Session
+from fcdeploy.samples import Batch, Source, batch_size, batches
+from fcdeploy.samples.kept_samples import sample_hash
+
+Array = np.ndarray[Any, Any]
+Figures = NDArray[np.float64]
+HELD_BYTES = 64 << 20  # samples that take no more are read once
+SKETCH = 32  # numbers that are kept of each output of a sample, however large it is
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is kept of the float model's answers to one batch: figures (n, k), decisions, sketches and shapes by output."""
+
+    figures: Figures | None
+    decisions: Array | None
+    sketches: dict[str, Figures]
+    shapes: dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Exam:
+    """The evaluation samples, the metric, and the float model's answers, batch by batch."""
+
+    read: Callable[[], Iterable[Batch]]
+    metric: Metric
+    parts: tuple[Part, ...]
+    samples: int
+
+    @property
+    def in_float(self) -> bool:
+        """Whether any output is in floating point."""
+        return bool(self.parts[0].sketches)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a model did: the metric's loss against float, and the error of its outputs relative to their power.
+
+    Where no output is in floating point, the error is the drop.
+    `changed` are the samples that only the float model and only this one has right, where answers are right or wrong; of
+    decisions that agree or not, those that do not, and None.
+    """
+
+    loss: Loss
+    error: float
+    changed: tuple[int, int | None] | None
+
+
+def examined(given: Given, source: Source, metric: str | None, seen: SameData, on_step: OnStep) -> Exam:
+    """Run the float model over all samples, once.
+
+    Raises FcdeployError where there is no metric, an output is not finite, or a sample is one of the calibration; later
+    where samples that are too large to keep are others when they are read again.
+    """
+    chosen: Metric | None = None
+    found: list[Part] = []
+    held: list[Batch] | None = []
+    hashes: list[int] = []
+    done, size, wanted = 0, 0, _batch(source)
+    for batch in seen.watch(batches(source, wanted)):
+        if not found:
+            session = Session(runnable(given.file, given.graph, batch.inputs))
+        outputs = run(session, batch, "float")
+        if chosen is None:
+            chosen = scores.choose(metric, outputs, batch.labels, lambda name: is_probability(given.graph, name))
+            if chosen is None:
+                raise FcdeployError(
+                    "a largest drop needs a metric, and without labels one number a sample has none",
+                    "add an array 'label' to the data, or use --metric FILE.py:FUNCTION",
+                )
+        found.append(_part(chosen, outputs, batch))
+        hashes.append(_hash(batch))
+        done += len(batch)
+        size += sum(array.nbytes for array in chain(batch.inputs.values(), batch.labels.values()))
+        held = None if held is None or size > HELD_BYTES else [*held, batch]
+        on_step("float model", done, source.count)
+    assert chosen is not None  # a source without samples is an error of its own
+    kept = held
+    read: Callable[[], Iterable[Batch]] = (
+        (lambda: _again(source, wanted, hashes)) if kept is None else (lambda: iter(kept))
+    )
+    return Exam(read, chosen, tuple(found), done)
+
+
+def calibrated_on(given: Given, name: str, *, allowed: bool) -> SameData:
+    """Which samples the model was calibrated on; `name` is what to call them, and evaluating on them is `allowed` or not."""
+    numbers = given.recorded.seen
+    upper = frozenset((numbers >> np.uint64(SHIFT)).tolist())
+    return SameData(Sketch(len(upper), upper) if upper else None, name, allowed, "--eval")
+
+
+def result(exam: Exam, model: ir.Model) -> Result:
+    """The metric's loss and the error of a model on all samples."""
+    session, answers = Session(model), Answers(exam.metric, None)
+    errors, power = np.zeros(1), np.zeros(1)
+    for part, batch in zip(exam.parts, exam.read(), strict=True):
+        outputs = _outputs(session, part, batch)
+        one, other = _figures(exam.metric, part, outputs, batch)
+        answers.float_figures.append(one)
+        answers.int8_figures.append(other)
+        errors, power = errors + _errors(part, outputs, len(batch)), power + _power(part)
+    answers.samples = exam.samples
+    loss = loss_of(answers)
+    assert loss is not None
+    distance = float(np.sum(errors / np.maximum(power, 1e-300))) if exam.in_float else max(loss.drop, 0.0)
+    return Result(loss, distance, _changed(answers))
+
+
+def error(exam: Exam, model: ir.Model, most: int) -> float:
+    """The error of a model's outputs relative to their power, on the first `most` samples at least.
+
+    Where it is the drop, which moves in steps of whole samples, on all of them.
+    """
+    if not exam.in_float:
+        return result(exam, model).error
+    session, errors, power, done = Session(model), np.zeros(1), np.zeros(1), 0
+    for part, batch in zip(exam.parts, exam.read(), strict=False):
+        errors, power = errors + _errors(part, _outputs(session, part, batch), len(batch)), power + _power(part)
+        done += len(batch)
+        if done >= most:
+            break
+    return float(np.sum(errors / np.maximum(power, 1e-300)))
+
+
+def sketch(output: Array, samples: int) -> Figures:
+    """At most SKETCH numbers (n, k) for each sample of an output (n, ...), the same linear map for outputs of one size.
+
+    An output without an axis of so many samples is one row.
+
+    Elements get a random sign and are summed in groups: the squares of a sketch sum up to those of what was sketched, in
+    expectation (M. Charikar, K. Chen, M. Farach-Colton, "Finding Frequent Items in Data Streams", 2002).  So the sketches
+    of two outputs tell the size of their difference, the better the more samples there are.
+    """
+    rows = np.asarray(output, np.float64).reshape(samples if output.shape[:1] == (samples,) else 1, -1)
+    count = rows.shape[1]
+    if count <= SKETCH:
+        return rows
+    random = np.random.default_rng(count)
+    order, signs = random.permutation(count), random.integers(0, 2, count) * 2.0 - 1.0
+    ends = np.linspace(0, count, SKETCH, endpoint=False).astype(np.intp)
+    return np.asarray(np.add.reduceat((rows * signs)[:, order], ends, axis=1))
+
+
+def _part(metric: Metric, outputs: dict[str, Array], batch: Batch) -> Part:
+    sketches = {name: sketch(value, len(batch)) for name, value in outputs.items() if value.dtype.kind == "f"}
+    shapes = {name: value.shape for name, value in outputs.items()}
+    if metric.figures is None:
+        assert metric.decision is not None
+        decisions = scores.decide(metric.decision, outputs[metric.output])
+        return Part(None, _narrow(decisions), sketches, shapes)
+    return Part(metric.figures(outputs, batch.labels, batch.names), None, sketches, shapes)
+
+
+def _figures(metric: Metric, part: Part, outputs: dict[str, Array], batch: Batch) -> tuple[Figures, Figures]:
+    """The metric's figures of both models: agreement has none of its own, it is between two."""
+    if metric.figures is not None:
+        assert part.figures is not None
+        return part.figures, metric.figures(outputs, batch.labels, batch.names)
+    assert metric.decision is not None and part.decisions is not None
+    equal = metrics.agreement(part.decisions, scores.decide(metric.decision, outputs[metric.output]))
+    return np.repeat(equal[:, 1:], 2, axis=1), equal
+
+
+def _changed(answers: Answers) -> tuple[int, int | None] | None:
+    one, other = np.concatenate(answers.float_figures), np.concatenate(answers.int8_figures)
+    assert answers.metric is not None
+    if answers.metric.name == "agreement" and (one == 1).all():
+        return int((other[:, 0] == 0).sum()), None
+    if answers.metric.summary is not scores.mean or not np.isin([one, other], (0.0, 1.0)).all():
+        return None
+    return int((one > other).sum()), int((one < other).sum())
+
+
+def _errors(part: Part, outputs: dict[str, Array], samples: int) -> Figures:
+    """By output, the squares of what differs."""
+    return np.array([np.square(own - sketch(outputs[name], samples)).sum() for name, own in part.sketches.items()])
+
+
+def _power(part: Part) -> Figures:
+    return np.array([np.square(own).sum() for own in part.sketches.values()])
+
+
+def _narrow(decisions: Array) -> Array:
+    """Integers in the smallest type that holds them."""
+    if decisions.dtype.kind not in "iu":
+        return decisions
+    return decisions.astype(np.promote_types(*(np.min_scalar_type(end) for end in (decisions.min(), decisions.max()))))
+
+
+def _batch(source: Source) -> int:
+    sample = next(iter(source))
+    size = sum(value.nbytes for value in sample.inputs.values())
+    return batch_size(source.inputs, max(1, min(MOST_BATCH, BATCH_BYTES // max(size, 1))))
+
+
+def _outputs(session: Session, part: Part, batch: Batch) -> dict[str, Array]:
+    outputs = run(session, batch, "int8")
+    check_shapes(part.shapes, outputs, "leave --max-drop out: shapes that depend on values cannot be compared")
+    return outputs
+
+
+def _again(source: Source, wanted: int, hashes: Sequence[int]) -> Iterator[Batch]:
+    """The batches once more. Raises FcdeployError where they are not those that had these hashes."""
+    number = 0
+    for number, batch in enumerate(batches(source, wanted), start=1):
+        if number > len(hashes) or _hash(batch) != hashes[number - 1]:
+            raise _differs(source, f"{batch.names[0]} or one soon after it differs")
+        yield batch
+    if number < len(hashes):
+        raise _differs(source, "there are fewer samples")
+
+
+def _differs(source: Source, how: str) -> FcdeployError:
+    return FcdeployError(
+        f"{source.name!r} was read again, and {how}, expected the same samples each time",
+        "give the function's random numbers a fixed seed, or write the samples to an .npz file",
+    )
+
+
+def _hash(batch: Batch) -> int:
+    """Of all inputs and labels."""
+    kinds = (("input", batch.inputs), ("label", batch.labels))
+    return sample_hash({f"{kind} {name}": array for kind, arrays in kinds for name, array in arrays.items()})

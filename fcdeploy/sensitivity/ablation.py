@@ -1,0 +1,213 @@
+"""An int8 model in which some sources of error (sources.py) are not rounded, and everything else is as it was.
+
+Graph surgery on a copy: nothing is planned, rounded or corrected anew.  What no longer has a whole pattern of integers
+around it is said in floats, so that the runtime does not make up a rounding of its own for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate import layers
+from fcdeploy.int8.nodes import data_inputs
+from fcdeploy.int8.refining.smooth import SMOOTHED
+from fcdeploy.int8.writing.block_fusion import hold, would_be_rounded
+from fcdeploy.proof.byte_bounds import constant
+from fcdeploy.sensitivity.error_sources import PACKED, Source, rounded_inputs
+from fcdeploy.sensitivity.stored_constants import Original, held, integers_of, original
+from fcdeploy.tables.operators import operator
+
+Array = np.ndarray[Any, Any]
+
+
+def without(int8: ir.Model, floats: Sequence[ir.Model], source: Source, *more: Source) -> ir.Model:
+    """The int8 model with one source of `sources(int8)`, or several, left unrounded, as a copy.
+
+    `floats` are models that may know it, the likeliest first: the prepared one, whose layers were quantized, then that
+    of the file.  A tensor's bytes are passed by, clips put back that were left to the saturation of the bytes, and nodes
+    that moved bytes move floats.  Weights become those of the float model, and so does the layer's bias, since it was
+    corrected for the error of its weights; where channels were rescaled, the bias stays.  Bytes of weights beside a tensor
+    that is not rounded are said in floats, and are no source of the result any more.  Raises FcdeployError where no
+    model of `floats` has the weights.
+    """
+    model = int8.clone()
+    for each in sorted((source, *more), key=lambda each: each.kind == "tensor"):
+        (_float_tensor if each.kind == "tensor" else _float_weights)(model, floats, each)
+    _remove_unused(model.graph)
+    return model
+
+
+def _float_weights(model: ir.Model, floats: Sequence[ir.Model], source: Source) -> None:
+    node = next(node for node in model.graph if node.name == source.node)
+    if node.op_type in PACKED:
+        _unpack(model.graph, node, floats, source)
+        return
+    (value,) = (each for each in rounded_inputs(node) if (s := integers_of(each)) and s.name == source.integers[0])
+    found = original(node, value, floats)
+    if found is None:
+        raise _unknown(source)
+    _float_bias(model.graph, node, found)
+    for index, each in enumerate(node.inputs):
+        if each is value:
+            node.replace_input_with(index, _constant(model.graph, found.weight, f"{node.name}/float/{index}"))
+    if would_be_rounded(node):
+        hold(model.graph, node)
+
+
+def _float_bias(graph: ir.Graph, node: ir.Node, found: Original) -> None:
+    """The bias of the layer whose weights were found, zeros where it has none; one that is computed is left alone."""
+    index = operator(node.op_type, node.domain).bias
+    value = node.inputs[index] if index is not None and index < len(node.inputs) else None
+    if found.layer is None or index is None or value is None:
+        return
+    stored = constant(value) if integers_of(value) is None else held(value)
+    if stored is None:
+        return
+    real = constant(found.layer.inputs[index]) if index < len(found.layer.inputs) else None
+    bias = np.zeros(stored.shape) if real is None else real.reshape(stored.shape)
+    node.replace_input_with(index, _constant(graph, bias.astype(np.float32), f"{node.name}/float/bias"))
+
+
+def _unpack(graph: ir.Graph, node: ir.Node, floats: Sequence[ir.Model], source: Source) -> None:
+    """The layer of the float model in place of an operator that holds integers itself."""
+    layer = next((other for model in floats for other in model.graph if other.name == node.name), None)
+    if layer is None or constant(layer.inputs[1]) is None:
+        raise _unknown(source)
+    inputs = list(node.inputs[: len(layer.inputs)])
+    inputs += [None] * (len(layer.inputs) - len(inputs))
+    for index, value in enumerate(layer.inputs[1:], start=1):
+        array = constant(value)
+        inputs[index] = inputs[index] if array is None else _constant(graph, array, f"{node.name}/float/{index}")
+    node.op_type, node.domain, node.version = layer.op_type, layer.domain, None
+    node.attributes.clear()
+    for attribute in layer.attributes.values():
+        node.attributes.add(attribute)
+    node.resize_inputs(len(inputs))
+    for index, value in enumerate(inputs):
+        node.replace_input_with(index, value)
+
+
+def _float_tensor(model: ir.Model, floats: Sequence[ir.Model], source: Source) -> None:
+    """Pass a tensor's bytes by."""
+    nodes = list(model.graph)
+    by_name = {node.outputs[0].name: node for node in nodes if node.op_type == "QuantizeLinear"}
+    quantizers = [by_name[name] for name in source.integers]
+    real = {node.outputs[0]: _clipped(model, floats, node) for node in quantizers}
+    makers = [layers.maker(node.inputs[0]) for node in quantizers if node.inputs[0] is not None]
+    touched = {node for node in makers if node is not None}
+    for node in nodes:
+        if not any(value in real for value in node.inputs):
+            continue
+        if node.op_type == "DequantizeLinear":
+            touched.update(node.outputs[0].consumers())
+            _pass_by(node, real[node.inputs[0]])  # type: ignore[index]
+        else:
+            real.update(zip(node.outputs, _on_floats(model.graph, node, real, quantizers[0]), strict=True))
+    for node in touched:
+        for value in rounded_inputs(node):  # no integer kernel computes this any more: the bytes are said in floats
+            array = _constant(model.graph, held(value), f"{node.name}/held/{value.name}")
+            node.replace_input_with(list(node.inputs).index(value), array)
+
+
+def _pass_by(node: ir.Node, value: ir.Value) -> None:
+    """Readers of what a DequantizeLinear writes read the value; what the graph calls by its name keeps a node."""
+    read_back = node.outputs[0]
+    if not read_back.is_graph_output():
+        read_back.replace_all_uses_with(value)
+        return
+    node.op_type, node.domain = "Identity", ""
+    node.attributes.clear()
+    node.resize_inputs(1)
+    node.replace_input_with(0, value)
+
+
+def _on_floats(graph: ir.Graph, node: ir.Node, real: dict[ir.Value, ir.Value], quantize: ir.Node) -> Sequence[ir.Value]:
+    """What a copy of a node that moves bytes writes, on floats; other bytes that it reads are read back for it."""
+    data = data_inputs(node, operator(node.op_type, node.domain))
+    scale, point = (constant(value) for value in (*quantize.inputs[1:], None)[:2])
+    assert scale is not None
+    kind = np.dtype(np.uint8) if point is None else point.dtype
+    inputs: list[ir.Value | None] = []
+    for index, value in enumerate(node.inputs):
+        name, array = f"{node.name}/back/{index}", constant(value)
+        if value is None or value in real:
+            inputs.append(value and real[value])
+        elif array is not None and array.dtype == kind:  # a border or a bound
+            exact = (array.astype(np.float32) - np.float32(0 if point is None else point)) * scale
+            inputs.append(_constant(graph, exact.astype(np.float32), name))
+        elif value in data and array is None:
+            back = ir.Node(quantize.domain, "DequantizeLinear", [value, *quantize.inputs[1:]], name=name)
+            back.outputs[0].name = name
+            graph.insert_before(node, back)
+            inputs.append(back.outputs[0])
+        else:
+            inputs.append(value)
+    copy = ir.Node(node.domain, node.op_type, inputs, node.attributes.values(), num_outputs=len(node.outputs),
+                   name=f"{node.name}/float")  # fmt: skip
+    for index, value in enumerate(copy.outputs):
+        value.name, value.type = f"{node.name}/float/{index}", ir.TensorType(ir.DataType.FLOAT)
+    graph.insert_before(node, copy)
+    return copy.outputs
+
+
+def _clipped(model: ir.Model, floats: Sequence[ir.Model], quantize: ir.Node) -> ir.Value:
+    """What a QuantizeLinear reads, behind the clips that the float model has there; clipping twice is clipping once."""
+    value = quantize.inputs[0]
+    assert value is not None
+    written = quantize.outputs[0].name
+    for number, clip in enumerate(_clips(model, floats, quantize)):
+        name = f"{written}/clip/{number}"
+        bounds = [constant(bound) for bound in clip.inputs[1:]]
+        given = [None if b is None else _constant(model.graph, b, f"{name}/{i}") for i, b in enumerate(bounds)]
+        copy = ir.Node("", clip.op_type, [value, *given], clip.attributes.values(), name=name)
+        value = copy.outputs[0]
+        value.name, value.type = name, ir.TensorType(ir.DataType.FLOAT)
+        model.graph.insert_before(quantize, copy)
+    return value
+
+
+def _clips(model: ir.Model, floats: Sequence[ir.Model], quantize: ir.Node) -> list[ir.Node]:
+    """The clips in front of the tensor in the first float model to know it, in their order."""
+    for tap in layers.taps(model):
+        if tap.integers != quantize.outputs[0].name:
+            continue
+        names = (*tap.names, *(name.removesuffix(SMOOTHED) for name in tap.names))
+        for which, name in layers.match([replace(tap, names=names)], model, floats).values():
+            found: list[ir.Node] = []
+            last = next((n for n in floats[which].graph if name in {v.name for v in n.outputs}), None)
+            while last is not None and last.op_type in layers.CLIPS and last.inputs[0] is not None:
+                found.append(last)
+                last = last.inputs[0].producer()
+            return found[::-1]
+    return []
+
+
+def _constant(graph: ir.Graph, array: Array, name: str) -> ir.Value:
+    taken = {*graph.initializers, *(value.name for node in graph for value in node.outputs)}
+    while name in taken:
+        name += "'"
+    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def _unknown(source: Source) -> FcdeployError:
+    return FcdeployError(
+        f"the float model has no weights like {source.name!r} of {source.op} {source.node!r}",
+        "give the float model that the int8 model was made from",
+    )
+
+
+def _remove_unused(graph: ir.Graph) -> None:
+    for node in reversed(list(graph)):
+        if all(not value.uses() and not value.is_graph_output() for value in node.outputs):
+            graph.remove(node, safe=True)
+    for name in [n for n, v in graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
+        del graph.initializers[name]

@@ -1,0 +1,125 @@
+"""The whole look for blame: which roundings cost most, what leaving them brings back, and what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from fcdeploy.evaluate.compare import Choose, LayerSums
+from fcdeploy.evaluate.rounding_error import Local
+from fcdeploy.graph.model import input_specs
+from fcdeploy.int8.fidelity import decibels
+from fcdeploy.prepare.cost_model import multiplications_of
+from fcdeploy.proof.saturation import Proof, prove
+from fcdeploy.records.progress import OnStep
+from fcdeploy.records.report import Report
+from fcdeploy.samples import Batch
+from fcdeploy.samples.kept_samples import Arrays, chunks
+from fcdeploy.samples.source import fixed_batch
+from fcdeploy.sensitivity.advice import EXACT_ENOUGH_DB, STANDS_OUT, advice
+from fcdeploy.sensitivity.error_sources import Source, sources
+from fcdeploy.sensitivity.groups import Remedy, groups, remedies
+from fcdeploy.sensitivity.rank import Ranking, rank
+
+MOST, LEAST = 64, 8  # samples for the ranking: errors are sums over many values
+WORK = 1.5e11  # multiplications for it: some seconds
+SECONDS = 60.0  # after which the ranking stops, on a machine that is slower than that
+GROUPS = 4  # measured on all samples, and timed
+POOR_DB = 30.0  # of the outputs: below it a look while quantizing is worth its time, whatever the effort
+BRIEF_SECONDS = 2.0  # for that look
+BRIEF_WORK, BRIEF_GUESS = 2e9, 2  # multiplications of one run on its samples, and samples of the guess
+Read = Callable[[int | None], Iterable[Batch]]
+"""Batches of the first so many samples, of all with None."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The ranking, the groups measured, what rounding alone does to tensors, and the proof of pair sums by node."""
+
+    ranking: Ranking
+    rows: tuple[Remedy, ...]
+    ranges: Mapping[Source, Local]
+    proofs: Mapping[str, Proof]
+
+    @property
+    def safe(self) -> bool:
+        """Whether no pair sum can overflow."""
+        return all(proof.safe for proof in self.proofs.values())
+
+
+def findings(
+    int8: ir.Model,
+    floats: Sequence[ir.Model],
+    read: Read,
+    choose: Choose | None,
+    found: LayerSums | None = None,
+    *,
+    seconds: float = SECONDS,
+    timed: bool = True,
+    on_step: OnStep | None = None,
+    total: int | None = None,
+) -> Findings:
+    """Rank all sources on a few samples, by the metric and then by the outputs' error, and measure the dearest groups on all.
+
+    The few are as many as WORK allows, so the same on every machine.  `floats` and `choose` as for `rank`; `found`
+    has what rounding does to tensors, where that was looked at.
+    """
+    every = sources(int8)
+    work = max(sum(multiplications_of(int8).values()), 1) * max(len(every), 1)
+    few = max(LEAST, min(MOST, int(WORK / work)))
+    ranking = rank(int8, floats, read(few), choose, seconds=seconds, on_step=on_step)
+    wanted = groups(ranking, every, GROUPS)
+    rows = remedies(int8, floats, wanted, read(None), choose, timed=timed, on_step=on_step, total=total)
+    ranges = {} if found is None else {s: found.ranges[s.integers[0]] for s in every if s.integers[0] in found.ranges}
+    return Findings(ranking, tuple(rows), ranges, {proof.node: proof for proof in prove(int8)})
+
+
+def effort_of(int8: ir.Model) -> str | None:
+    """With which effort fcdeploy quantized a model, from its metadata; None where they do not say."""
+    try:
+        made = json.loads(int8.metadata_props.get("fcdeploy", "{}"))
+    except (ValueError, RecursionError):
+        return None
+    effort = made.get("effort") if isinstance(made, dict) else None
+    return effort if isinstance(effort, str) else None
+
+
+def with_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays, effort: str) -> Report:
+    """The report of a model that was just quantized, with what to do about the error of its outputs on the samples.
+
+    `graph` is the prepared float model.  Outputs that are near enough are left at that; where they are poor, or with effort
+    `best`, sources of error are ranked for BRIEF_SECONDS, and only what was tried is spoken of.
+    """
+    if not samples or not any(node.op_type == "QuantizeLinear" for node in int8.graph):
+        return report
+    work = max(sum(multiplications_of(int8).values()), 1)
+    few = max(LEAST, min(MOST, int(BRIEF_WORK / work)), fixed_batch(input_specs(graph)) or 0)
+    some = {name: array[:few] for name, array in samples.items()}
+    db = min(decibels(graph, int8, some), default=None)
+    if db is None:
+        return report
+    text = f"nothing to gain: the outputs are float's to {db:.1f} dB"
+    if db < POOR_DB or (db < EXACT_ENOUGH_DB and effort == "best"):
+        text = _brief(int8, graph, some, effort, db)
+    elif db < EXACT_ENOUGH_DB:
+        text = f"the outputs are float's to {db:.1f} dB: validate --layers tells what it costs, and which layers"
+    return replace(report, advice=text, values={**report.values, "advice": text, "sqnr_db": db})
+
+
+def _brief(int8: ir.Model, graph: ir.Model, samples: Arrays, effort: str, db: float) -> str:
+    batches = [Batch(("a sample",) * len(next(iter(part.values()))), part, {}) for part in chunks(graph, samples)]
+    every = sources(int8)
+    ranking = rank(int8, [graph], batches, seconds=BRIEF_SECONDS, guessed_on=BRIEF_GUESS)
+    if not ranking.costs:
+        return f"the outputs are float's to {db:.1f} dB"
+    best = ranking.costs[0]
+    stands_out = best.share >= STANDS_OUT and best.low >= STANDS_OUT / 2
+    if ranking.left and not stands_out:
+        tried = f"{len(ranking.costs)} of {len(every)} roundings were left out one at a time, and none stands out"
+        return f"the outputs are float's to {db:.1f} dB: {tried}; validate --layers looks at all"
+    rows = remedies(int8, [graph], groups(ranking, every, 1) if stands_out else [], batches, timed=False)
+    return advice(metric=None, loss=None, samples=ranking.samples, sqnr_db=db, ranking=ranking, rows=rows,
+                  ranges=ranking.guesses, effort=effort)  # fmt: skip

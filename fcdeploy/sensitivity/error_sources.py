@@ -1,0 +1,144 @@
+"""Where the error of a Q/DQ model comes from: each layer's weights, and each tensor that is rounded on its way.
+
+Keeping one layer in float does not undo the rounding of what it reads: the integer kernel before it writes bytes.  So
+the sources of error are roundings, not nodes, and `group` says which nodes must leave int8 to undo one: for weights the
+layer, for a tensor the node that writes it and all that compute with it.  `without.py` undoes one, `rank.py` says what
+each costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import onnx_ir as ir
+
+from fcdeploy.evaluate.layers import maker
+from fcdeploy.prepare.cost_model import multiplications_of
+from fcdeploy.proof.byte_bounds import constant
+from fcdeploy.sensitivity.stored_constants import grid_of, integers_of, plain_name
+from fcdeploy.tables.operators import operator
+
+WIDE = ("int32", "int64")  # biases: a step is a product of two scales, far below any other
+CONVERTS = ("QuantizeLinear", "DequantizeLinear")
+HELD = "/held"  # behind the name of a node that keeps the runtime from rounding the float layer of that name
+PACKED = ("MatMulNBits", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")  # operators that hold integers themselves
+
+
+@dataclass(frozen=True)
+class Source:
+    """One rounding; or several that are one, since bytes that were only moved are not changed by rounding them again.
+
+    `name` is what the float model calls the constant or the tensor.  `node` and `op` are the layer that multiplies with
+    the weights, or what writes the tensor ("" and "input" for an input of the graph, also where the bytes of a picture are found
+    again in it).  `group` are the nodes that must
+    leave int8 to undo it, in the graph's order, `share` what they are of all multiplications.  `integers` are the
+    tensors of the int8 model that hold the bytes.
+    """
+
+    name: str
+    kind: Literal["weights", "tensor"]
+    node: str
+    op: str
+    group: tuple[str, ...]
+    share: float
+    integers: tuple[str, ...]
+
+
+def sources(int8: ir.Model) -> list[Source]:
+    """Every source of error in the main graph of a Q/DQ model: weights by layer, then tensors, in the graph's order."""
+    macs = multiplications_of(int8)
+    total = max(sum(macs.values()), 1)
+    order = {node: index for index, node in enumerate(int8.graph)}
+
+    def source(name: str, kind: Literal["weights", "tensor"], node: ir.Node | None, nodes: set[ir.Node],
+               integers: tuple[str, ...]) -> Source:  # fmt: skip
+        names = [(each.name or "").removesuffix(HELD) for each in sorted(nodes & order.keys(), key=order.__getitem__)]
+        group = tuple(dict.fromkeys(names))
+        share = sum(macs.get(each, 0) for each in group) / total
+        made, op = ("", "input") if node is None else ((node.name or "").removesuffix(HELD), node.op_type)
+        return Source(name, kind, made, op, group, share, integers)
+
+    weights = [
+        source(plain_name(stored), "weights", node, {node}, (stored.name or "",))
+        for node in int8.graph
+        for stored in _rounded(node)
+    ]
+    tensors = []
+    for chain in chains(int8):
+        tensor = chain[0].inputs[0]
+        assert tensor is not None
+        if grid_of(tensor):
+            tensor = tensor.producer().inputs[0]  # type: ignore[union-attr]
+            assert tensor is not None
+        writer = maker(tensor)
+        nodes = {*([writer] if writer else []), *_readers(chain)}
+        written = tuple(node.outputs[0].name or "" for node in chain)
+        tensors.append(source(tensor.name or "", "tensor", writer, nodes, written))
+    return weights + tensors
+
+
+def rounded_inputs(node: ir.Node) -> list[ir.Value]:
+    """The inputs of a node that are read back from constants of few bits."""
+    if node.op_type in CONVERTS:
+        return []
+    found = dict.fromkeys(value for value in node.inputs if value is not None)
+    pairs = [(value, integers_of(value)) for value in found]
+    return [value for value, stored in pairs if stored is not None and constant(stored).dtype.name not in WIDE]  # type: ignore[union-attr]
+
+
+def chains(model: ir.Model) -> list[list[ir.Node]]:
+    """The QuantizeLinears of activations, each with those that only round its bytes again, after moving them."""
+    found: dict[ir.Node, list[ir.Node]] = {}
+    for node in model.graph:
+        if node.op_type != "QuantizeLinear" or node.inputs[0] is None or constant(node.inputs[0]) is not None:
+            continue
+        before = _same_bytes(node)
+        chain = found.get(before, []) if before is not None else []
+        chain.append(node)
+        found[node] = chain
+    return list({id(chain): chain for chain in found.values()}.values())
+
+
+def _rounded(node: ir.Node) -> Iterator[ir.Value]:
+    """The constants of few bits that a node multiplies or adds."""
+    if node.op_type in PACKED and node.inputs[1] is not None:
+        yield node.inputs[1]
+    for value in rounded_inputs(node):
+        stored = integers_of(value)
+        assert stored is not None
+        yield stored
+
+
+def _same_bytes(node: ir.Node) -> ir.Node | None:
+    """The QuantizeLinear whose bytes this one gets back, because what lies between only moves them."""
+    value = node.inputs[0]
+    while value is not None and (before := value.producer()) is not None:
+        if before.op_type == "DequantizeLinear":
+            source = before.inputs[0]
+            first = source.producer() if source is not None else None
+            same = first is not None and first.op_type == "QuantizeLinear" and _steps(first) == _steps(node)
+            return first if same else None
+        if operator(before.op_type, before.domain).role != "moves" or before.op_type == "Resize" or not before.inputs:
+            return None  # a Resize may mix neighbours
+        value = before.inputs[0]
+    return None
+
+
+def _steps(node: ir.Node) -> tuple[Any, ...]:
+    arrays = [constant(value) for value in node.inputs[1:]]
+    return tuple(None if array is None else (array.dtype.name, array.shape, array.tobytes()) for array in arrays)
+
+
+def _readers(chain: Sequence[ir.Node]) -> set[ir.Node]:
+    """Who computes with what is read back from these bytes. Who only moves them does what its neighbours do."""
+    found: set[ir.Node] = set()
+    waiting = [node.outputs[0] for node in chain]
+    while waiting:
+        for reader in waiting.pop().consumers():
+            if reader.op_type == "DequantizeLinear":
+                found.update(node for node in reader.outputs[0].consumers() if node.op_type not in CONVERTS)
+            else:
+                waiting += reader.outputs
+    return {node for node in found if operator(node.op_type, node.domain).role != "moves"}

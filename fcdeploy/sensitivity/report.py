@@ -1,0 +1,130 @@
+"""Which roundings cost most, and what leaving them brings back: for programs and for readers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fcdeploy.evaluate import scores
+from fcdeploy.evaluate.rounding_error import Local
+from fcdeploy.evaluate.scores import Metric
+from fcdeploy.proof.saturation import Proof
+from fcdeploy.records.report import Table
+from fcdeploy.sensitivity.advice import percent, what
+from fcdeploy.sensitivity.error_sources import Source
+from fcdeploy.sensitivity.groups import Remedy
+from fcdeploy.sensitivity.rank import Ranking
+
+SHOWN = 6
+WIDEST = 25  # characters of a name, so that a row fits in 80 columns
+
+
+def group_values(
+    ranking: Ranking, rows: Sequence[Remedy], ranges: Mapping[Source, Local], proofs: Mapping[str, Proof]
+) -> list[dict[str, Any]]:
+    """A row per source of error, in the order of what the groups bring back, then of what the sources cost."""
+    measured = {row.group.cost.source: row for row in rows}
+    rest = [cost for cost in ranking.costs if cost.source not in measured]
+    result = []
+    for cost in (*(row.group.cost for row in rows), *rest):
+        source, row = cost.source, measured.get(cost.source)
+        seen = ranges.get(source) or ranking.guesses.get(source)
+        loss, time = (row.loss, row.time) if row else (None, None)
+        result.append(
+            {
+                "nodes": list(source.group), "source": source.name, "kind": source.kind, "macs": source.share,
+                "error": cost.share, "error_low": cost.low, "error_high": cost.high,
+                "back": row.share if row else None,
+                "back_low": row.low if row else None, "back_high": row.high if row else None,
+                "drop": loss.drop if loss else None, "drop_low": loss.low if loss else None,
+                "drop_high": loss.high if loss else None, "p_value": loss.p_value if loss else None,
+                "time": time.median if time else None, "time_low": time.low if time else None,
+                "time_high": time.high if time else None,
+                "sqnr_db": seen.sqnr_db if seen else None, "clipped": seen.clipped if seen else None,
+                "range_used": seen.used if seen else None, "pair_margin": _margin(source, proofs),
+            }
+        )  # fmt: skip
+    return result
+
+
+def blame_tables(
+    ranking: Ranking,
+    rows: Sequence[Remedy],
+    metric: Metric | None,
+    ranges: Mapping[Source, Local],
+    proofs: Mapping[str, Proof],
+) -> Iterator[Table]:
+    """The dearest sources, then what the groups bring back."""
+    body = []
+    for cost in ranking.costs[:SHOWN]:
+        seen = ranges.get(cost.source) or ranking.guesses.get(cost.source)
+        margin = _margin(cost.source, proofs)
+        body.append(
+            (
+                _what(cost.source),
+                _span(100 * cost.share, 100 * cost.low, 100 * cost.high, ".0f", " %"),
+                "" if seen is None else _decibels(seen.sqnr_db),
+                "" if seen is None or seen.clipped is None else _small(seen.clipped),
+                "" if seen is None or seen.used is None else percent(seen.used),
+                "" if margin is None else f"{margin:.0f} %",
+            )
+        )
+    if body:
+        title = f"share of the error: each left unrounded in turn, {ranking.samples} samples; need not add up"
+        yield Table(title, ("", "error (95 %)", "alone", "clipped", "range", "pairs"), tuple(body))
+    if rows:
+        points = metric is not None and metric.unit == scores.SHARE
+        by_metric = metric is not None and rows[0].loss is not None
+        names = ("nodes in float", f"{metric.name} back" if metric and by_metric else "error gone", "int8 time")
+        yield Table(
+            "what leaving them in float brings, measured here (95 %)", names, tuple(_row(row, points) for row in rows)
+        )
+
+
+def blame_lines(ranking: Ranking) -> Iterator[str]:
+    """What was not looked at."""
+    if ranking.left:
+        yield f"time was up before {len(ranking.left)} of {len(ranking.left) + len(ranking.costs)} sources were tried"
+
+
+def short(text: str, most: int = WIDEST) -> str:
+    """At most so many characters: names differ at their ends."""
+    return text if len(text) <= most else f"…{text[len(text) - most + 1 :]}"
+
+
+def _row(row: Remedy, points: bool) -> tuple[str, str, str]:
+    nodes = row.group.nodes
+    more = f" +{len(nodes) - 1}" if len(nodes) > 1 else ""
+    name = short(", ".join(nodes)) if len(", ".join(nodes)) <= WIDEST else short(nodes[0], WIDEST - len(more)) + more
+    if row.loss is not None and row.loss.low is not None and row.loss.high is not None:
+        back = _span(row.loss.drop, row.loss.low, row.loss.high, ".2f" if points else ".3g", "")
+    else:
+        back = _span(100 * row.share, 100 * row.low, 100 * row.high, ".0f", " %")
+    time = "" if row.time is None else _span(row.time.median, row.time.low, row.time.high, ".2f", "")
+    return name, back, time
+
+
+def _span(value: float, low: float, high: float, digits: str, unit: str) -> str:
+    return f"{value:{digits}}{unit} ({low:{digits}} .. {high:{digits}})"
+
+
+def _margin(source: Source, proofs: Mapping[str, Proof]) -> float | None:
+    """How far the worst pair sum of the group's layers is from overflowing, in percent of the limit."""
+    margins = [proofs[node].margin for node in source.group if node in proofs]
+    return min((margin for margin in margins if margin is not None), default=None)
+
+
+def _what(source: Source) -> str:
+    text = what(source)
+    name = source.node or source.name
+    head = text.removesuffix(name)
+    return head + short(name, WIDEST - len(head))
+
+
+def _small(share: float) -> str:
+    return "0 %" if share == 0 else "<0.01 %" if share < 1e-4 else f"{100 * share:.2f} %"
+
+
+def _decibels(value: float) -> str:
+    return "exact" if value == math.inf else f"{value:.0f} dB"

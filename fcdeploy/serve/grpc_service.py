@@ -1,0 +1,266 @@
+"""The Open Inference Protocol v2 over gRPC, on the same engine as HTTP.
+
+grpcio costs a third of a millisecond a call: this is for clients that speak nothing else.  Tensors come as raw bytes or as
+typed contents, and leave in the same form.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from fcdeploy import __version__
+from fcdeploy.errors import FcdeployError
+from fcdeploy.records.signature import TensorSpec
+from fcdeploy.runtime.feeds import shown
+from fcdeploy.serve.grpc_messages import METHODS, PACKAGE, SERVICE, classes
+from fcdeploy.serve.models import Model
+from fcdeploy.serve.refusal import RefusedError
+from fcdeploy.serve.request import DATATYPES
+from fcdeploy.serve.routes import EXTENSIONS, Site, metadata
+
+Array = np.ndarray[Any, Any]
+CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT, 401: grpc.StatusCode.UNAUTHENTICATED, 404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED, 503: grpc.StatusCode.UNAVAILABLE, 504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}  # fmt: skip
+"""HTTP status of a refusal -> gRPC's word for it; any other is INTERNAL."""
+
+CONTENTS = {
+    "BOOL": "bool_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "INT64": "int64_contents",
+    "UINT64": "uint64_contents", **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+}  # fmt: skip
+"""Datatype -> the field of its typed contents; FP16 has none, and is raw."""
+
+OPEN = ("ServerLive", "ServerReady")  # without a token, as over HTTP
+
+
+class Calls:
+    """One method for each of the protocol's: a request's message in, an answer's out, or RefusedError."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.messages = classes()
+
+    async def server_live(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
+        return self.messages["ServerLiveResponse"](live=True)
+
+    async def server_ready(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
+        return self.messages["ServerReadyResponse"](ready=self._ready())
+
+    async def model_ready(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
+        """A model that is not there is not ready, which is an answer and no error: so it is in Triton."""
+        with suppress(RefusedError):
+            self.site.engine.find(request.name, request.version)
+            return self.messages["ModelReadyResponse"](ready=self._ready())
+        return self.messages["ModelReadyResponse"](ready=False)
+
+    async def server_metadata(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
+        return self.messages["ServerMetadataResponse"](name="fcdeploy", version=__version__, extensions=EXTENSIONS)
+
+    async def model_metadata(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
+        model = self.site.engine.find(request.name, request.version).model
+        return self.messages["ModelMetadataResponse"](**metadata(self.site.engine, model))
+
+    async def repository_index(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
+        rows = [{"name": m.name, "version": m.version, "state": "READY"} for m in self.site.engine.models()]
+        return self.messages["RepositoryIndexResponse"](models=rows)
+
+    async def model_infer(self, request: Any, seconds: float | None) -> Any:
+        engine = self.site.engine
+        model = engine.find(request.model_name, request.model_version).model
+        code = 500
+        try:
+            feeds = read_inputs(model, request)
+            wanted = [output.name for output in request.outputs] or None
+            _check_outputs(request.outputs)
+            outputs = await engine.infer(
+                model.name, feeds, version=model.version, outputs=wanted, timeout=_timeout(request, seconds)
+            )
+            code = 200
+        except RefusedError as refusal:
+            code = refusal.status
+            raise
+        finally:
+            self.site.metrics.count(model.key, code)
+        answer = self.messages["ModelInferResponse"](model_name=model.name, model_version=model.version, id=request.id)
+        write_outputs(answer, outputs, raw=bool(request.raw_input_contents))
+        return answer
+
+    def _ready(self) -> bool:
+        return self.site.engine.ready and not self.site.draining
+
+
+def read_inputs(model: Model, request: Any) -> dict[str, Array]:
+    """The inputs as arrays. Raises RefusedError 400, which names the input, what came and what was expected."""
+    feeds: dict[str, Array] = {}
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise RefusedError(
+            400, f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs, expected one for each"
+        )
+    for index, tensor in enumerate(request.inputs):
+        name = tensor.name
+        spec = model.inputs.get(name)
+        if spec is None:
+            raise RefusedError(400, f"input {name[:100]!r} is unknown, expected {', '.join(map(repr, model.inputs))}")
+        if name in feeds:
+            raise RefusedError(400, f"input {name!r} is given twice, expected once")
+        if any(parameter.key == "shared_memory_region" for parameter in tensor.parameters):
+            raise RefusedError(400, f"input {name!r}: shared memory is not served, expected data")
+        shape = _shape(spec, tensor)
+        feeds[name] = _raw(spec, raw[index], shape) if raw else _typed(spec, tensor.contents, shape)
+    return feeds
+
+
+def write_outputs(answer: Any, outputs: Mapping[str, Array], *, raw: bool) -> None:
+    """All outputs raw, or all as typed contents where their types have such."""
+    raw = raw or any(DATATYPES[array.dtype.name] not in CONTENTS for array in outputs.values())
+    for name, array in outputs.items():
+        datatype = DATATYPES[array.dtype.name]
+        tensor = answer.outputs.add(name=name, datatype=datatype, shape=array.shape)
+        if raw:
+            answer.raw_output_contents.append(_little(array).tobytes())
+        else:
+            getattr(tensor.contents, CONTENTS[datatype]).extend(array.reshape(-1).tolist())
+
+
+def _shape(spec: TensorSpec, tensor: Any) -> tuple[int, ...]:
+    datatype, shape = DATATYPES[spec.dtype.name], tuple(tensor.shape)
+    if tensor.datatype != datatype:
+        raise RefusedError(400, f"input {spec.name!r}: datatype {tensor.datatype[:20] or 'none'}, expected {datatype}")
+    fits = len(shape) == len(spec.shape) and all(n in (None, m) for n, m in zip(spec.shape, shape, strict=True))
+    if not fits or any(n < 1 for n in shape):
+        raise RefusedError(400, f"input {spec.name!r}: shape {str(list(shape))[:100]}, expected {shown(spec.shape)}")
+    return shape
+
+
+def _raw(spec: TensorSpec, content: bytes, shape: Sequence[int]) -> Array:
+    expected = math.prod(shape) * spec.dtype.itemsize
+    if len(content) != expected:
+        raise RefusedError(
+            400, f"input {spec.name!r}: {len(content)} bytes, expected {expected} for shape {list(shape)}"
+        )
+    if spec.dtype == np.bool_:
+        return np.asarray(np.frombuffer(content, np.uint8) != 0).reshape(shape)
+    return np.frombuffer(content, spec.dtype.newbyteorder("<")).astype(spec.dtype, copy=False).reshape(shape)
+
+
+def _typed(spec: TensorSpec, contents: Any, shape: Sequence[int]) -> Array:
+    datatype, count = DATATYPES[spec.dtype.name], math.prod(shape)
+    field = CONTENTS.get(datatype)
+    if field is None:
+        raise RefusedError(400, f"input {spec.name!r}: {datatype} has no typed contents, expected raw_input_contents")
+    values = np.array(getattr(contents, field))
+    if values.size != count:
+        raise RefusedError(400, f"input {spec.name!r}: {values.size} {field}, expected {count} for shape {list(shape)}")
+    if spec.dtype.kind in "iu":
+        limits: Any = np.iinfo(spec.dtype.name)
+        if values.min() < limits.min or values.max() > limits.max:
+            raise RefusedError(
+                400, f"input {spec.name!r}: a value outside {datatype}, expected {limits.min} to {limits.max}"
+            )
+    return values.astype(spec.dtype).reshape(shape)
+
+
+def _check_outputs(outputs: Sequence[Any]) -> None:
+    for output in outputs:
+        for parameter in output.parameters:
+            if parameter.key in ("classification", "shared_memory_region"):
+                raise RefusedError(400, f"output {output.name!r}: {parameter.key} is not served, expected nothing")
+
+
+def _timeout(request: Any, seconds: float | None) -> float | None:
+    """The call's deadline, or the parameter `timeout` in microseconds: what ends first."""
+    given = [p.value.int64_param / 1e6 for p in request.parameters if p.key == "timeout" and p.value.int64_param > 0]
+    return min([*given, *([] if seconds is None else [seconds])], default=None)
+
+
+def _little(array: Array) -> Array:
+    return array if sys.byteorder == "little" else array.astype(array.dtype.newbyteorder("<"))
+
+
+async def start_rpc(
+    site: Site,
+    host: str,
+    port: int,
+    *,
+    token: bytes | None = None,
+    tls: tuple[Path, Path] | None = None,
+    shared: bool = False,
+) -> tuple[grpc.aio.Server, int]:
+    """A gRPC server that runs on this loop, and its port; `tls` is a certificate chain and its key, both PEM.
+
+    `shared` lets several processes have the port.  Raises FcdeployError when it cannot listen there.
+    """
+    limits = {"grpc.max_receive_message_length": site.max_body, "grpc.max_send_message_length": -1}
+    server = grpc.aio.server(options=[*limits.items(), ("grpc.so_reuseport", int(shared))])
+    calls = Calls(site)
+    handlers = {
+        method: grpc.unary_unary_rpc_method_handler(
+            _answering(
+                getattr(calls, _snake(method)),
+                calls.messages[f"{method}Request"].FromString,
+                None if method in OPEN else token,
+            ),
+            response_serializer=calls.messages[f"{method}Response"].SerializeToString,
+        )
+        for method in METHODS
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(f"{PACKAGE}.{SERVICE}", handlers),))
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        if tls is None:
+            bound = server.add_insecure_port(address)
+        else:
+            chain, key = (path.read_bytes() for path in tls)
+            bound = server.add_secure_port(address, grpc.ssl_server_credentials([(key, chain)]))
+    except RuntimeError as error:
+        raise FcdeployError(
+            f"cannot listen on {address}: gRPC finds it in use or unknown", "--grpc-port PORT"
+        ) from error
+    await server.start()
+    return server, bound
+
+
+def _answering(
+    call: Callable[[Any, float | None], Awaitable[Any]], parse: Callable[[bytes], Any], token: bytes | None
+) -> Callable[[bytes, Any], Awaitable[Any]]:
+    """The call behind a token, its refusals as status codes."""
+
+    async def answer(content: bytes, context: Any) -> Any:
+        try:
+            if token is not None and not _authorized(context, token):
+                raise RefusedError(401, "this server wants a token, expected metadata 'authorization: Bearer TOKEN'")
+            try:
+                request = parse(content)
+            except DecodeError:
+                raise RefusedError(400, f"{len(content)} bytes are not the message of this call") from None
+            return await call(request, context.time_remaining())
+        except RefusedError as refusal:
+            await context.abort(CODES.get(refusal.status, grpc.StatusCode.INTERNAL), refusal.message)
+        except Exception as defect:  # a mistake of ours is told as one, without a traceback
+            await context.abort(grpc.StatusCode.INTERNAL, f"internal {type(defect).__name__}: {defect}")
+
+    return answer
+
+
+def _authorized(context: Any, token: bytes) -> bool:
+    fields = dict(context.invocation_metadata() or ())
+    scheme, _, given = str(fields.get("authorization", "")).partition(" ")
+    return hmac.compare_digest(given.strip().encode(), token) and scheme.lower() == "bearer"
+
+
+def _snake(method: str) -> str:
+    """`ModelInfer` -> `model_infer`."""
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in method).lstrip("_")

@@ -1,0 +1,254 @@
+"""gRPC on a real server: types, typed and raw contents, and every mistake as a status with a line that names it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from networks import Net
+from onnx import TensorProto
+from servers import RUN, Server, serving
+
+from fcdeploy.serve.grpc_messages import PACKAGE, SERVICE, classes
+
+MESSAGES = classes()
+TYPES = {
+    "FP16": (TensorProto.FLOAT16, np.float16, None), "FP32": (TensorProto.FLOAT, np.float32, "fp32_contents"),
+    "FP64": (TensorProto.DOUBLE, np.float64, "fp64_contents"), "BOOL": (TensorProto.BOOL, np.bool_, "bool_contents"),
+    "INT8": (TensorProto.INT8, np.int8, "int_contents"), "UINT8": (TensorProto.UINT8, np.uint8, "uint_contents"),
+    "INT32": (TensorProto.INT32, np.int32, "int_contents"), "INT64": (TensorProto.INT64, np.int64, "int64_contents"),
+    "UINT64": (TensorProto.UINT64, np.uint64, "uint64_contents"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model for each type that gives back its input x, two numbers a sample."""
+    folder = tmp_path_factory.mktemp("types")
+    for datatype, (element, _, _) in TYPES.items():
+        net = Net()
+        net.output(net.op("Identity", net.input("x", 2, dtype=element), name="y")).save(folder / f"{datatype}.onnx")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(models: Path) -> Iterator[Server]:
+    with serving(models, "--grpc-port", "0", "--max-body", "100K") as running:
+        yield running
+
+
+def address(server: Server) -> str:
+    found = re.search(r"serving gRPC on (\S+)", "\n".join(server.said))
+    assert found
+    return found[1]
+
+
+def call(server: Server, method: str, request: Any = b"", **options: Any) -> Any:
+    """One call on a connection of its own; a request is a message, or bytes that may be none."""
+    with grpc.insecure_channel(address(server)) as channel:
+        ask = channel.unary_unary(
+            f"/{PACKAGE}.{SERVICE}/{method}", response_deserializer=MESSAGES[f"{method}Response"].FromString
+        )
+        return ask(request if isinstance(request, bytes) else request.SerializeToString(), timeout=10, **options)
+
+
+def refused(server: Server, request: Any, **options: Any) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call(server, "ModelInfer", request, **options)
+    assert "\n" not in caught.value.details()
+    return caught.value.code(), caught.value.details()
+
+
+def request(datatype: str, array: np.ndarray | None = None, /, *, raw: bool = True, **tensor: Any) -> Any:
+    """For the model of that type; `tensor` says other things of the input than the array."""
+    made = MESSAGES["ModelInferRequest"](model_name=datatype, id="here")
+    array = np.ones((1, 2), TYPES[datatype][1]) if array is None else array
+    row = made.inputs.add(**{"name": "x", "datatype": datatype, "shape": array.shape, **tensor})
+    if raw:
+        made.raw_input_contents.append(array.tobytes())
+    else:
+        getattr(row.contents, TYPES[datatype][2] or "fp32_contents").extend(array.ravel().tolist())
+    return made
+
+
+def values(datatype: str) -> np.ndarray:
+    """The ends of the type."""
+    dtype = np.dtype(TYPES[datatype][1])
+    if dtype == np.bool_:
+        return np.array([[True, False], [False, False]])
+    limits: Any = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+    return np.array([[limits.min, limits.max], [0, 1]], dtype)
+
+
+@pytest.mark.parametrize("datatype", TYPES)
+def test_raw_contents_of_every_type(server: Server, datatype: str) -> None:
+    answer = call(server, "ModelInfer", request(datatype, values(datatype)))
+    assert (answer.model_name, answer.model_version, answer.id) == (datatype, "1", "here")
+    (output,) = answer.outputs
+    assert (output.name, output.datatype, list(output.shape)) == ("y_out", datatype, [2, 2])
+    assert answer.raw_output_contents[0] == values(datatype).tobytes()
+
+
+@pytest.mark.parametrize("datatype", [name for name, row in TYPES.items() if row[2]])
+def test_typed_contents_come_back_typed(server: Server, datatype: str) -> None:
+    answer = call(server, "ModelInfer", request(datatype, values(datatype), raw=False))
+    assert not answer.raw_output_contents
+    found = getattr(answer.outputs[0].contents, TYPES[datatype][2] or "")
+    np.testing.assert_array_equal(np.array(found), values(datatype).ravel())
+
+
+def test_half_floats_have_no_typed_contents(server: Server) -> None:
+    code, message = refused(server, request("FP16", raw=False))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert message == "input 'x': FP16 has no typed contents, expected raw_input_contents"
+
+
+def twice() -> Any:
+    made = request("FP32")
+    made.inputs.add().CopyFrom(made.inputs[0])
+    made.raw_input_contents.append(made.raw_input_contents[0])
+    return made
+
+
+def output(name: str, parameter: str = "") -> Any:
+    made = request("FP32")
+    row = made.outputs.add(name=name)
+    if parameter:
+        row.parameters.add(key=parameter)
+    return made
+
+
+def short() -> Any:
+    made = request("FP32")
+    made.raw_input_contents[0] = bytes(7)
+    return made
+
+
+def more() -> Any:
+    made = request("FP32")
+    made.raw_input_contents.append(b"")
+    return made
+
+
+def wide() -> Any:
+    made = request("INT8", raw=False)
+    made.inputs[0].contents.int_contents[0] = 128
+    return made
+
+
+def few() -> Any:
+    made = request("INT8", raw=False)
+    made.inputs[0].contents.int_contents.pop()
+    return made
+
+
+MISTAKES: dict[str, tuple[Any, str]] = {
+    "bytes": (b"\xff\xff", "2 bytes are not the message of this call"),
+    "name": (request("FP32", name="z"), "input 'z' is unknown, expected 'x'"),
+    "twice": (twice(), "input 'x' is given twice, expected once"),
+    "datatype": (request("FP32", datatype="INT8"), "input 'x': datatype INT8, expected FP32"),
+    "shape": (request("FP32", shape=[1, 3]), "input 'x': shape [1, 3], expected [?, 2]"),
+    "nothing": (request("FP32", np.zeros((0, 2), np.float32)), "input 'x': shape [0, 2], expected [?, 2]"),
+    "negative": (request("FP32", shape=[-1, 2]), "input 'x': shape [-1, 2], expected [?, 2]"),
+    "huge": (request("FP32", shape=[2**62, 2]), "input 'x': 8 bytes, expected 36893488147419103232 for shape"),
+    "huge typed": (request("FP32", raw=False, shape=[2**62, 2]), "2 fp32_contents, expected 9223372036854775808"),
+    "short": (short(), "input 'x': 7 bytes, expected 8 for shape [1, 2]"),
+    "more": (more(), "2 raw_input_contents for 1 inputs, expected one for each"),
+    "wide": (wide(), "input 'x': a value outside INT8, expected -128 to 127"),
+    "few": (few(), "input 'x': 1 int_contents, expected 2 for shape [1, 2]"),
+    "output": (output("z"), "output 'z' is unknown, expected 'y_out'"),
+    "classes": (output("y_out", "classification"), "output 'y_out': classification is not served"),
+    "memory": (output("y_out", "shared_memory_region"), "output 'y_out': shared_memory_region is not served"),
+    "none": (MESSAGES["ModelInferRequest"](model_name="FP32"), "input 'x' is missing"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes(server: Server, mistake: str) -> None:
+    made, expected = MISTAKES[mistake]
+    code, message = refused(server, made)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert expected in message
+
+
+def test_other_refusals(server: Server) -> None:
+    late = request("FP32")
+    late.parameters.add(key="timeout").value.int64_param = 1
+    assert refused(server, late)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert refused(server, request("FP32", np.zeros((99999, 2), np.float32)))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    unknown = MESSAGES["ModelInferRequest"](model_name="../etc")
+    assert refused(server, unknown)[0] is grpc.StatusCode.NOT_FOUND
+
+
+def test_random_bytes_are_never_a_defect(server: Server) -> None:
+    random = np.random.default_rng(0)
+    good = request("FP32").SerializeToString()
+    codes = set()
+    with grpc.insecure_channel(address(server)) as channel:
+        ask = channel.unary_unary(f"/{PACKAGE}.{SERVICE}/ModelInfer")
+        for number in range(400):
+            content = bytearray(good if number % 2 else random.bytes(int(random.integers(40))))
+            if content:
+                content[random.integers(len(content))] = random.integers(256)
+            try:
+                ask(bytes(content), timeout=10)
+            except grpc.RpcError as error:
+                codes.add(error.code())
+    assert codes <= {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert call(server, "ServerLive").live
+
+
+def test_requests_are_counted_with_those_of_http(server: Server) -> None:
+    for _ in range(3):
+        call(server, "ModelInfer", request("UINT8"))
+    refused(server, request("UINT8", shape=[9, 9]))
+    page = server.ask("GET", "/metrics").body.decode()
+    counts = {line.rpartition(" ")[0]: line.rpartition(" ")[2] for line in page.splitlines() if 'model="UINT8"' in line}
+    refusals = [count for name, count in counts.items() if 'code="400"' in name]
+    assert refusals == ["1"]
+
+
+def test_a_token_is_wanted_but_for_health(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    with serving(models / "FP32.onnx", "--grpc-port", "0", "--token-file", str(tmp_path / "token")) as server:
+        assert call(server, "ServerReady").ready
+        for metadata in ((), (("authorization", "Bearer wrong"),), (("authorization", "secret"),)):
+            code, message = refused(server, request("FP32"), metadata=metadata)
+            assert code is grpc.StatusCode.UNAUTHENTICATED
+            assert "expected metadata 'authorization: Bearer TOKEN'" in message
+        answer = call(server, "ModelInfer", request("FP32"), metadata=(("authorization", "Bearer secret"),))
+        assert answer.raw_output_contents
+
+
+def test_it_stops_with_http(models: Path) -> None:
+    with serving(models / "FP32.onnx", "--grpc-port", "0") as server:
+        assert call(server, "ServerLive").live
+        assert server.stop(signal.SIGTERM) == 0
+
+
+def test_workers_share_the_port(models: Path) -> None:
+    with serving(models / "FP32.onnx", "--grpc-port", "0", "--workers", "2") as server:
+        for _ in range(8):
+            assert call(server, "ModelInfer", request("FP32")).raw_output_contents
+        assert server.stop(signal.SIGTERM) == 0
+
+
+def test_a_port_that_is_taken(models: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-c", RUN, "serve", str(models / "FP32.onnx"), "--port", "0", "--grpc-port", port]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    assert done.returncode == 2
+    assert f"error: cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "hint: --grpc-port PORT" in done.stderr

@@ -1,0 +1,114 @@
+"""Evaluating on calibration samples is refused: the sketch in the metadata, and the command that reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import fails
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import Net, random_data
+
+from fcdeploy.cli import main
+from fcdeploy.commands.quantize import quantize
+from fcdeploy.commands.validate import validate
+from fcdeploy.records.fingerprints import KEY, from_text, to_text
+
+hashes = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=40)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(hashes, st.integers(1, 12))
+def test_sketch_knows_its_samples_whatever_the_order(numbers: list[int], times: int) -> None:
+    array = np.array(numbers * times, np.uint64)
+    text = to_text(array, 0)
+    assert text == to_text(np.random.default_rng(0).permutation(array), 0)
+    found = from_text(text, "m")
+    assert found.whole
+    assert found.samples == len({number >> 24 for number in numbers})
+    assert all(found.has(number) for number in numbers)
+    assert not found.has((min(numbers) - (1 << 24)) % 2**64) or found.samples > 1
+
+
+@pytest.mark.parametrize(("model_bytes", "kept"), [(0, 64), (70_000, 100), (10**9, 4096)])
+def test_sketch_of_many_samples_is_a_hundredth_of_the_model(model_bytes: int, kept: int) -> None:
+    many = np.random.default_rng(0).integers(0, 2**64, 10_000, dtype=np.uint64)
+    text = to_text(many, model_bytes)
+    found = from_text(text, "m")
+    assert (found.samples, found.whole, len(found.smallest)) == (10_000, False, kept)
+    assert len(text) <= max(0.0105 * model_bytes, 470)
+    smallest = sorted(many.tolist())
+    assert all(found.has(number) for number in smallest[:kept])
+    assert not any(found.has(number) for number in smallest[kept:])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[", "[]", "{}", "1", '{"samples": 1}', '{"samples": 1, "smallest": 5}', "[" * 100_000,
+        '{"samples": 1, "smallest": "AAAA"}', '{"samples": 0, "smallest": "AAAAAAE="}',
+        '{"samples": 9, "smallest": ""}', '{"samples": true, "smallest": "AAAAAAE="}',
+        '{"samples": 2, "smallest": "AAAAAAEAAAAAAA=="}',
+    ],
+)  # fmt: skip
+def test_damaged_metadata_is_named(text: str) -> None:
+    with fails("model 'm': metadata 'fcdeploy.samples' is damaged", "--same-data"):
+        from_text(text, "model 'm'")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, dict[str, np.ndarray]]:
+    folder = tmp_path_factory.mktemp("same")
+    net = Net(3)
+    net.output(net.dense(net.input("x", 8), 8, 4))
+    data = random_data(3, 30, x=(8,))
+    np.savez(folder / "calib.npz", **data)
+    model, int8 = net.save(folder / "m.onnx"), folder / "m8.onnx"
+    quantize(model, data=folder / "calib.npz", output=int8, costs="none", effort="fast")
+    return folder, model, int8, data
+
+
+def test_one_calibration_sample_among_others_is_refused_by_name(
+    made: tuple[Path, Path, Path, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    _, model, int8, data = made
+    mixed = random_data(4, 40, x=(8,))
+    mixed["x"][37] = data["x"][11]
+    np.savez(tmp_path / "mixed.npz", **mixed)
+    with fails("sample 37 is one of the samples that 'm8.onnx' was calibrated on", "--same-data"):
+        validate(int8, against=model, data=tmp_path / "mixed.npz")
+    report = validate(int8, against=model, data=tmp_path / "mixed.npz", same_data=True)
+    assert report.values["calibration_samples"] == 1
+    assert "1 of 40 samples were calibrated on" in report.warnings[0]
+    assert validate(int8, against=model, data=tmp_path / "mixed.npz", limit=37).values["calibration_samples"] == 0
+
+
+def test_command_exits_2_and_takes_the_way_out(
+    made: tuple[Path, Path, Path, dict[str, np.ndarray]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, model, int8, _ = made
+    line = ["validate", str(int8), "--against", str(model), "--data", str(folder / "calib.npz"), "--json"]
+    assert main(line) == 2
+    assert "sample 0 is one of the samples" in capsys.readouterr().err
+    assert main([*line, "--same-data"]) == 0
+    assert json.loads(capsys.readouterr().out)["calibration_samples"] == 30
+
+
+def test_metadata_that_is_damaged_or_missing(
+    made: tuple[Path, Path, Path, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    folder, model, int8, _ = made
+    broken, data = onnx.load(int8), folder / "calib.npz"
+    entry = next(prop for prop in broken.metadata_props if prop.key == KEY)
+    entry.value = "?"
+    onnx.save(broken, tmp_path / "broken.onnx")
+    with fails("metadata 'fcdeploy.samples' is damaged: '?'", "--same-data"):
+        validate(tmp_path / "broken.onnx", against=model, data=data)
+    validate(tmp_path / "broken.onnx", against=model, data=data, same_data=True)
+    broken.metadata_props.remove(entry)
+    onnx.save(broken, tmp_path / "silent.onnx")
+    assert validate(tmp_path / "silent.onnx", against=model, data=data).values["calibration_samples"] is None

@@ -1,0 +1,63 @@
+"""What an int8 file leaves out follows from the rest: the same answers bit for bit, the same shapes when inferred."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from networks import Net, quantize_net, random_data
+
+from fcdeploy.int8.writing.strip import slim
+from fcdeploy.runtime.kernels import match_kernels, optimized_graph
+from fcdeploy.runtime.session import Session
+
+DATA = random_data(0, 4, x=(3, 9, 9))
+
+
+def network() -> Net:
+    net = Net(5)
+    x = net.op("Relu", net.conv(net.input("x", 3, 9, 9), 3, 16, name="a", strides=[1, 1], dilations=[1, 1]))
+    y = net.conv(x, 16, 16, group=16, name="b", strides=[2, 2], dilations=[1, 1])
+    y = net.op("MaxPool", net.op("Relu", y), kernel_shape=[2, 2], strides=[1, 1], name="pool")
+    y = net.op("Flatten", y)
+    return net.output(net.dense(y, 16 * 4 * 4, 5, name="c"))
+
+
+def test_it_is_the_same_model_in_fewer_bytes() -> None:
+    line = quantize_net(network(), DATA)
+    lean = line.int8.clone()
+    slim(lean)
+    whole, less = ir.to_proto(line.int8), ir.to_proto(lean)
+    onnx.checker.check_model(less, full_check=True)
+    assert less.ByteSize() < whole.ByteSize() - 500
+    for how in ({}, {"optimize": False}, {"precise": True}):
+        before, after = (Session(model, threads=1, **how).run(DATA)[0] for model in (line.int8, lean))
+        assert np.array_equal(before, after)
+    shapes = [shapes_of(onnx.shape_inference.infer_shapes(model)) for model in (whole, less)]
+    assert shapes[0] == shapes[1]
+    kernels = [match_kernels(model.graph, optimized_graph(model)) for model in (line.int8, lean)]
+    assert kernels[0] == kernels[1]
+    assert sum(kernel.integer for kernel in kernels[1]) >= 4
+
+
+def test_what_says_something_stays() -> None:
+    line = quantize_net(network(), DATA)
+    slim(line.int8)
+    nodes = {node.name: node for node in line.int8.graph if node.name}
+    assert {"strides", "dilations", "group"}.isdisjoint(nodes["a"].attributes)
+    assert tuple(nodes["b"].attributes["strides"].as_ints()) == (2, 2)
+    assert nodes["b"].attributes["group"].as_int() == 16
+    assert "dilations" not in nodes["b"].attributes
+    assert nodes["pool"].outputs[0].dtype == ir.DataType.UINT8  # moved bytes say what they are
+    assert not [node for node in line.int8.graph if node.op_type == "DequantizeLinear" and node.name]
+    assert all(output.shape is not None and output.dtype is not None for output in line.int8.graph.outputs)
+
+
+def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, str]]:
+    """Of what nodes write."""
+    written = {name for node in model.graph.node for name in node.output}
+    return {
+        v.name: (v.type.tensor_type.elem_type, str(v.type.tensor_type.shape))
+        for v in [*model.graph.value_info, *model.graph.output]
+        if v.name in written
+    }
