@@ -16,5 +16,5 @@ def __getattr__(name: str) -> Any:
     """Import a function when it is first used: `import fcdeploy` alone loads neither onnxruntime nor torch."""
     if name not in __all__:
         raise AttributeError(f"module 'fcdeploy' has no attribute {name!r}")
-    module = "bundles.load" if name == "load_bundle" else f"stations.{name}"
+    module = "bundles.load" if name == "load_bundle" else f"commands.{name}"
     return getattr(importlib.import_module(f"fcdeploy.{module}"), name)
