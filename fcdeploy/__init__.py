@@ -6,7 +6,12 @@ The functions here are the commands' names: `fcdeploy.calibrate(...)` is `fcdepl
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
+
+# onnxruntime's Linux wheels, from 1.29.0 on, write a device id and a database below the user's cache folder and look up a
+# host of their maker at every session, unless this stands in the environment before they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = ["bench", "bundle", "calibrate", "export", "inspect", "load_bundle", "quantize", "validate", "verify"]

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,7 @@ class Server:
     process: subprocess.Popen[str]
     port: int
     said: list[str] = field(default_factory=list)
+    reader: threading.Thread | None = None  # of standard error, until nobody can write there any more
 
     def ask(self, method: str, path: str, body: bytes | None = None, **fields: str) -> Reply:
         """One request on a connection of its own; underscores in field names are hyphens."""
@@ -61,6 +62,10 @@ class Server:
     def infer(self, model: str, value: Any, **fields: str) -> Reply:
         return self.ask("POST", f"/v2/models/{model}/infer", json.dumps(value).encode(), **fields)
 
+    def alive_on_stderr(self) -> bool:
+        """Whether a process of this server, whichever, still has its standard error open."""
+        return self.reader is not None and self.reader.is_alive()
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         return self.process.wait(20)
@@ -74,10 +79,10 @@ class Server:
 
 
 @contextmanager
-def serving(source: Path, *options: str) -> Iterator[Server]:
+def serving(source: Path, *options: str, command: Sequence[str] = (sys.executable, "-c", RUN)) -> Iterator[Server]:
     """A server that is ready; ended when the block ends."""
-    command = [sys.executable, "-c", RUN, "serve", str(source), "--port", "0", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    arguments = [*command, "serve", str(source), "--port", "0", *options]
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     server = Server(process, 0)
     assert process.stderr
     for line in process.stderr:
@@ -87,6 +92,7 @@ def serving(source: Path, *options: str) -> Iterator[Server]:
             break
     reader = threading.Thread(target=lambda: server.said.extend(line.rstrip() for line in process.stderr), daemon=True)  # type: ignore[union-attr]
     reader.start()
+    server.reader = reader
     try:
         assert server.port, server.said
         yield server

@@ -270,6 +270,14 @@ def test_workers_share_the_address_and_are_started_again(tmp_path: Path) -> None
     assert any("ended with -9, starting another one" in line for line in server.said)
 
 
+def test_workers_end_with_the_process_that_watches_them(tmp_path: Path) -> None:
+    with serving(dense(tmp_path / "m.onnx", 3), "--workers", "2") as server:
+        server.process.kill()
+        assert server.process.wait(20) == -signal.SIGKILL
+        # their standard error is the pipe that is read here: it ends when the last of them has
+        until(lambda: not server.alive_on_stderr(), 20)
+
+
 def quietly(server: Server, body: Any) -> bool:
     try:
         return server.infer("m", body).status == 200

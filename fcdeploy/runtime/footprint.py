@@ -15,6 +15,7 @@ import numpy as np
 
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.runtime.feeds import draw
+from fcdeploy.runtime.interpreters import interpreter_environment
 from fcdeploy.runtime.session import Session
 
 MEBI = 1 << 20
@@ -33,7 +34,8 @@ def footprint(model: Path, specs: Sequence[TensorSpec], threads: int) -> Footpri
     """Measure in a fresh process; None where the system does not tell."""
     inputs = [[spec.name, spec.dtype.name, spec.shape] for spec in specs]
     request = json.dumps({"model": str(model), "inputs": inputs, "threads": threads})
-    done = subprocess.run([sys.executable, "-c", CHILD], input=request, capture_output=True, text=True, check=False)
+    command, environment = [sys.executable, "-c", CHILD], interpreter_environment()
+    done = subprocess.run(command, input=request, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
         return None
     before, peak = json.loads(done.stdout)

@@ -25,6 +25,7 @@ from typing import IO, Any
 
 from fcdeploy.errors import FcdeployError, first_line
 from fcdeploy.runtime.cpu import usable_cores
+from fcdeploy.runtime.interpreters import interpreter_environment
 from fcdeploy.user_code import DEBUG
 
 Work = Callable[[Any], Iterator[Any]]
@@ -110,12 +111,11 @@ def _started() -> subprocess.Popen[bytes]:
 
     It has a session of its own, so that Ctrl-C reaches this process alone, which then ends all of them.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
     return subprocess.Popen(
         [sys.executable, "-c", CHILD],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=environment,
+        env=interpreter_environment(),
         start_new_session=True,
     )
 

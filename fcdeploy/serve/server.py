@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import multiprocessing
 import signal
 import socket
 import ssl
@@ -70,14 +71,22 @@ async def serve(
     on_ready: Callable[[], None] = lambda: None,
     also: Callable[[Site], Awaitable[Stop]] | None = None,
 ) -> None:
-    """Answer until SIGTERM or SIGINT, then finish what is under way, for `drain` seconds at most.
+    """Answer until SIGTERM, SIGINT or the end of the process that started this worker; then finish what is under way.
 
-    Looks for changed models every `poll` seconds, never with 0.  `also` starts another protocol on the same engine.
+    That takes `drain` seconds at most.  Looks for changed models every `poll` seconds, never with 0.  `also` starts another protocol on the same engine.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    watcher = multiprocessing.parent_process()
+    if watcher is not None:  # nobody starts a worker again once the process that watched it was killed
+
+        def orphan() -> None:
+            loop.remove_reader(watcher.sentinel)
+            stop.set()
+
+        loop.add_reader(watcher.sentinel, orphan)
     await engine.start()
     site = Site(engine, metrics, limits.body, max_held, log)
     heads, connections = Heads(token), set[Connection]()

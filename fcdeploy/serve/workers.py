@@ -7,6 +7,7 @@ begin ends all.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import socket
 import tempfile
@@ -20,6 +21,7 @@ from typing import Any
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.report import Report
+from fcdeploy.runtime.interpreters import SAFE_PATH
 from fcdeploy.serve.settings import Settings, Worker
 
 Say = Callable[[str], None]
@@ -103,6 +105,7 @@ def _watch(settings: Settings, share: Path, say: Say, on_ready: Callable[[Report
 
 def _start(settings: Settings, index: int, share: Path, say: Say) -> Child:
     context = multiprocessing.get_context("spawn")  # a fork would copy threads and locks of libraries half way
+    os.environ[SAFE_PATH] = "1"  # spawn starts an interpreter with -c, and gives it the environment of this process
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(settings, Worker(index, share), say, theirs), name=f"worker {index}")
     process.start()
