@@ -73,7 +73,8 @@ async def serve(
 ) -> None:
     """Answer until SIGTERM, SIGINT or the end of the process that started this worker; then finish what is under way.
 
-    That takes `drain` seconds at most.  Looks for changed models every `poll` seconds, never with 0.  `also` starts another protocol on the same engine.
+    That takes `drain` seconds at most.  Looks for changed models every `poll` seconds, never with 0.
+    `also` starts another protocol on the same engine.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
