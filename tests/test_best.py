@@ -20,7 +20,7 @@ from fcdeploy.arithmetic.weights.pair_bound import excess
 from fcdeploy.arithmetic.weights.smooth import FURTHEST, smoothing
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.graph.model import name_everything
-from fcdeploy.int8.nodes import output_axis
+from fcdeploy.graph.nodes import output_axis
 from fcdeploy.int8.planning.weights import int8_layers
 from fcdeploy.int8.refining.activations import Walk
 from fcdeploy.int8.refining.correct_layers import correct_layers

@@ -155,7 +155,7 @@ def test_new_names_are_free_in_subgraphs_too() -> None:
     node = op("If", "flag", "y", then_branch=branch, else_branch=other)
     model = graph([node], {"x": ["n", 2]}, {"y": ["n", 2]}, {"flag": np.asarray(True)})
     edits = Edits(model, "test")
-    assert [edits.fresh("inner"), edits.fresh("inner"), edits.fresh("new")] == ["inner_3", "inner_4", "new"]
+    assert [edits.free_name("inner"), edits.free_name("inner"), edits.free_name("new")] == ["inner_3", "inner_4", "new"]
 
 
 def test_big_weights_are_never_serialized() -> None:

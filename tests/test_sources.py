@@ -14,8 +14,8 @@ from networks import Line, Net, quantize_net, random_data
 from small_models import quantized, residual, samples
 
 from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arrays import Arrays
 from fcdeploy.evaluate import scores
-from fcdeploy.evaluate.compare import Arrays
 from fcdeploy.evaluate.scores import Decision, Metric
 from fcdeploy.graph.model import read_model
 from fcdeploy.int8.refining.smooth import rescale, smoothing_factors

@@ -19,15 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.quantization import LIMITS
 from fcdeploy.arithmetic.weights.layout import to_rows
+from fcdeploy.arrays import Array, Float32
 
-Array = NDArray[Any]
 LOWEST, HIGHEST = -(2**15), 2**15 - 1  # what a pair of products is clipped to
 
 
@@ -165,8 +164,8 @@ def dequantize(
     bias: Array | None = None,
     float_bias: Array | None = None,
     alpha: float = 1.0,
-) -> NDArray[np.float32]:
-    """Floats from sums (..., N), as QGemm (integer `bias`) and MatMulIntegerToFloat (`float_bias`) write them."""
+) -> Float32:
+    """Float64 from sums (..., N), as QGemm (integer `bias`) and MatMulIntegerToFloat (`float_bias`) write them."""
     x, w = (np.asarray(s, dtype=np.float32) for s in scales)
     real = _with_bias(sums, bias, -1).astype(np.float32) * (np.float32(alpha) * x * w)
     return np.asarray(real if float_bias is None else real + float_bias.astype(np.float32), dtype=np.float32)

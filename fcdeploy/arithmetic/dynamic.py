@@ -7,14 +7,10 @@ level 4 rounds each row block by block, by max |x| / 127, to signed bytes (MLAS,
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic import avx2
-
-Array = NDArray[Any]
+from fcdeploy.arrays import Array
 
 
 def dynamic_qparams(x: Array) -> tuple[np.float32, int]:

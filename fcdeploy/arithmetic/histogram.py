@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from fcdeploy.arrays import Float32, Float64
 from fcdeploy.records.calibration import Histogram, Moments
 
 BINS = 1 << 16
@@ -48,10 +49,10 @@ class Tally:
     dense: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     low: float = np.inf
     high: float = -np.inf
-    waiting: NDArray[np.float32] = field(default_factory=lambda: np.empty(WAITING, np.float32))
+    waiting: Float32 = field(default_factory=lambda: np.empty(WAITING, np.float32))
     filled: int = 0  # how many elements wait
     form: tuple[int, ...] = ()  # of what waits: channels, positions
-    sums: list[NDArray[np.float64]] = field(default_factory=list)
+    sums: list[Float64] = field(default_factory=list)
     total: Moments | None = None
     spoilt: bool = False  # there are no moments
 
@@ -61,7 +62,7 @@ class Tally:
         self.low, self.high, self.filled, self.form = np.inf, -np.inf, 0, ()
         self.sums, self.total, self.spoilt = [], None, False
 
-    def add(self, x: NDArray[np.float32], axis: int = 1) -> None:
+    def add(self, x: Float32, axis: int = 1) -> None:
         """Count a batch, samples first, channels along `axis`: exact ends of all elements, bins of those `picked`.
 
         A sample that holds a NaN or an infinity is counted whole.
@@ -76,7 +77,7 @@ class Tally:
         else:
             self._add_broken(x.reshape(len(x), -1), few)
 
-    def add_picked(self, low: float, high: float, few: NDArray[np.float32]) -> None:
+    def add_picked(self, low: float, high: float, few: Float32) -> None:
         """The same from the ends of the batch, which are finite, and what is `picked` of it."""
         self.low, self.high = min(self.low, low), max(self.high, high)
         if self.filled + few.size > WAITING or few.shape[1:] != self.form:
@@ -88,7 +89,7 @@ class Tally:
         self.waiting[self.filled : self.filled + few.size].reshape(few.shape)[...] = few
         self.filled += few.size
 
-    def _add_broken(self, rows: NDArray[np.float32], few: NDArray[np.float32]) -> None:
+    def _add_broken(self, rows: Float32, few: Float32) -> None:
         """Samples of which some are not all finite."""
         finite = np.isfinite(rows)
         whole = finite.all(axis=1)
@@ -105,18 +106,18 @@ class Tally:
             self._record(self.waiting[: self.filled].reshape(-1, *self.form))
             self.filled = 0
 
-    def _record(self, few: NDArray[np.float32]) -> None:
+    def _record(self, few: Float32) -> None:
         self._count(few)
         self._weigh(few)
 
-    def _count(self, x: NDArray[np.float32]) -> None:
+    def _count(self, x: Float32) -> None:
         codes = np.ascontiguousarray(x, np.float32).reshape(-1).view(np.uint16)[UPPER::2]
         for begin in range(0, codes.size, PIECE):
             # bincount wants the machine's integers and would make them of 16 bits itself, with a pass to check them
             counts = np.bincount(codes[begin : begin + PIECE].astype(np.intp))
             self.dense[: len(counts)] += counts
 
-    def _weigh(self, few: NDArray[np.float32]) -> None:
+    def _weigh(self, few: Float32) -> None:
         """Add moments of samples; where the channels vary in number there are none."""
         if not self.weighed or self.spoilt:
             return
@@ -153,7 +154,7 @@ class Tally:
         return self.total
 
 
-def picked(x: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+def picked(x: Float32, axis: int) -> Float32:
     """What is counted of a batch with samples first and channels along `axis`: (samples, channels, positions), a view.
 
     Every channel at every k-th position; of an image (samples, channels, rows, columns), every k-th of both.
@@ -189,7 +190,7 @@ def stride(positions: int, wanted: int) -> int:
     return next((k for k in range(min(positions // wanted, STEP), 1, -1) if math.gcd(k, positions) == 1), 1)
 
 
-def histogram(x: NDArray[np.float32]) -> Histogram:
+def histogram(x: Float32) -> Histogram:
     """The histogram of every element of `x`, with exact finite ends."""
     tally = Tally()
     flat = x.reshape(-1, 1)
@@ -210,7 +211,7 @@ def merge_histograms(a: Histogram, b: Histogram) -> Histogram:
     return Histogram(codes.astype(np.uint16), dense[codes], low, high)
 
 
-def bin_edges(h: Histogram) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+def bin_edges(h: Histogram) -> tuple[Float64, Float64, NDArray[np.int64]]:
     """Lower edges, upper edges and counts of the finite bins, ascending in value and cut at the exact ends."""
     finite = (h.codes & 0x7F80) != 0x7F80
     codes, counts = h.codes[finite], h.counts[finite]
@@ -223,12 +224,12 @@ def bin_edges(h: Histogram) -> tuple[NDArray[np.float64], NDArray[np.float64], N
     return np.clip(lower[order], h.low, h.high), np.clip(upper[order], h.low, h.high), counts[order]
 
 
-def moments(x: NDArray[np.float32], axis: int) -> Moments:
+def moments(x: Float32, axis: int) -> Moments:
     """Mean and mean square per channel of what is `picked` of each sample of `x`, summed over the samples."""
     return sum_moments(sample_moments(picked(x, axis)))
 
 
-def sample_moments(few: NDArray[np.float32]) -> NDArray[np.float64]:
+def sample_moments(few: Float32) -> Float64:
     """Mean and mean square per sample and channel of what is `picked`: (samples, channels, 2)."""
     samples, channels = few.shape[:2]
     rows = few.reshape(samples * channels, math.prod(few.shape[2:]))
@@ -246,7 +247,7 @@ def sample_moments(few: NDArray[np.float32]) -> NDArray[np.float64]:
     return values.reshape(samples, channels, 2)
 
 
-def sum_moments(values: NDArray[np.float64]) -> Moments:
+def sum_moments(values: Float64) -> Moments:
     """Sum what `sample_moments` gave, each number rounded to the grid first.
 
     A mean beyond 2^40 is cut there: such a tensor is not one that bytes can carry, and its ends say so exactly.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.histogram import bin_edges
+from fcdeploy.arrays import Float64
 from fcdeploy.records.calibration import Histogram
 
 
@@ -28,7 +28,7 @@ def quantiles(h: Histogram, shares: Sequence[float]) -> list[float]:
     return [h.low if s <= 0 else h.high if s >= 1 else float(v) for s, v in zip(shares, values, strict=True)]
 
 
-def cells(h: Histogram, number: int) -> NDArray[np.float64]:
+def cells(h: Histogram, number: int) -> Float64:
     """How many finite elements lie in each of `number` cells of equal width from the least to the largest.
 
     A bin that spans several cells is spread evenly over them, so a cell may hold a fraction.

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
-Floats = NDArray[np.float64]
+from fcdeploy.arrays import Array, Float64
+
+Float64 = Float64
 ROUNDING = 2.0**-22  # relative, of a few float32 operations
 BLOCK = 1 << 20  # weights that are looked at together
 
@@ -26,11 +25,11 @@ BLOCK = 1 << 20  # weights that are looked at together
 class Interval:
     """Ends of a tensor's elements: one number each, or an array of the tensor's rank, lengths 1 or the tensor's."""
 
-    low: Floats
-    high: Floats
+    low: Float64
+    high: Float64
 
     @property
-    def largest(self) -> Floats:
+    def largest(self) -> Float64:
         """The largest magnitude."""
         return np.maximum(np.abs(self.low), np.abs(self.high))
 
@@ -64,7 +63,7 @@ class Interval:
         """As ONNX has it: with crossed limits the upper one wins."""
         return Interval(*(np.minimum(np.maximum(end, low), high) for end in (self.low, self.high)))
 
-    def wider(self, by: Floats | float) -> Interval:
+    def wider(self, by: Float64 | float) -> Interval:
         return Interval(self.low - by, self.high + by)
 
     def rounded(self) -> Interval:
@@ -103,7 +102,7 @@ def sloped(x: Interval, slope: float) -> Interval:
     ).rounded()
 
 
-def row_sums(rows: Array, unit: Floats, low: Floats, high: Floats) -> Interval:
+def row_sums(rows: Array, unit: Float64, low: Float64, high: Float64) -> Interval:
     """Each row's products with activations in [low, high], (K,) or (N, K): (N, K) -> vectors (N,), times `unit`.
 
     A float32 sum of K terms errs by at most K 2^-24 of the sum of their sizes (N. J. Higham, "Accuracy and Stability of
@@ -122,7 +121,7 @@ def row_sums(rows: Array, unit: Floats, low: Floats, high: Floats) -> Interval:
     return Interval(ends_of_all[0], ends_of_all[1])
 
 
-def _dot(weight: Floats, end: Floats) -> Floats:
+def _dot(weight: Float64, end: Float64) -> Float64:
     """Row by row; a weight of zero leaves nothing of an infinite end."""
     products = np.multiply(weight, end, out=np.zeros_like(weight), where=weight != 0)
     return np.asarray(products.sum(axis=1))

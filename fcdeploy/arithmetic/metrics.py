@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = np.ndarray[Any, Any]
+from fcdeploy.arrays import Array, Float64
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def fidelity(reference: Array, approximation: Array) -> Fidelity:
     return added(Fidelity(), fidelity_rows(reference[None], approximation[None]))
 
 
-def fidelity_rows(reference: Array, approximation: Array) -> NDArray[np.float64]:
+def fidelity_rows(reference: Array, approximation: Array) -> Float64:
     """What `Fidelity` holds of every sample, (n, 6), of two arrays (n, ...).
 
     A row has the same bits whichever samples are beside it and with any number of threads: no BLAS, which splits a
@@ -74,7 +73,7 @@ def fidelity_rows(reference: Array, approximation: Array) -> NDArray[np.float64]
     return np.stack([*sums, largest, np.full(n, float(size))], axis=1)
 
 
-def added(sofar: Fidelity, rows: NDArray[np.float64]) -> Fidelity:
+def added(sofar: Fidelity, rows: Float64) -> Fidelity:
     """With these rows of `fidelity_rows`, one after the other: the same however they were cut into groups."""
     if not len(rows):
         return sofar
@@ -94,7 +93,7 @@ def top_k(scores: Array, labels: Array, k: int) -> NDArray[np.bool_]:
     return np.asarray(rank < k)
 
 
-def agreement(one: Array, other: Array) -> NDArray[np.float64]:
+def agreement(one: Array, other: Array) -> Float64:
     """Per sample (n, 2): equal decisions, and decisions, of two arrays (n, ...)."""
     assert one.shape == other.shape
     equal = (one == other).reshape(len(one), -1)
@@ -107,7 +106,7 @@ def confusion(labels: Array, predicted: Array, classes: int) -> NDArray[np.int64
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
 
 
-def token_hits(predicted: Array, labels: Array, ignore: int) -> NDArray[np.float64]:
+def token_hits(predicted: Array, labels: Array, ignore: int) -> Float64:
     """Per sample (n, 2): positions predicted right, and positions that count (their label is not `ignore`)."""
     n = len(labels)
     counts = (labels != ignore).reshape(n, -1)
@@ -115,19 +114,19 @@ def token_hits(predicted: Array, labels: Array, ignore: int) -> NDArray[np.float
     return np.stack([right.sum(axis=1), counts.sum(axis=1)], axis=1).astype(np.float64)
 
 
-def errors(predicted: Array, labels: Array) -> NDArray[np.float64]:
+def errors(predicted: Array, labels: Array) -> Float64:
     """Per sample (n, 3): sum of squared errors, sum of absolute errors, number of elements."""
     n = len(labels)
     e = np.asarray(predicted, np.float64).reshape(n, -1) - np.asarray(labels, np.float64).reshape(n, -1)
     return np.stack([(e * e).sum(axis=1), np.abs(e).sum(axis=1), np.full(n, float(e.shape[1]))], axis=1)
 
 
-def rmse(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def rmse(sums: Float64) -> Float64:
     """Root mean square error, in the labels' unit, of sums or means (..., 3) of what `errors` returns."""
     return np.asarray(np.sqrt(sums[..., 0] / sums[..., 2]))
 
 
-def mae(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def mae(sums: Float64) -> Float64:
     """Mean absolute error, in the labels' unit, of sums or means (..., 3) of what `errors` returns."""
     return np.asarray(sums[..., 1] / sums[..., 2])
 
@@ -141,8 +140,8 @@ class Spread:
     """
 
     count: int
-    mean: NDArray[np.float64]
-    deviations: NDArray[np.float64]
+    mean: Float64
+    deviations: Float64
 
     def __add__(self, other: Spread) -> Spread:
         count = self.count + other.count
@@ -167,7 +166,7 @@ def r2(squared_error: float, labels: Spread) -> float:
     return 1 - squared_error / total if total > 0 else math.nan
 
 
-def box_iou(one: Array, other: Array) -> NDArray[np.float64]:
+def box_iou(one: Array, other: Array) -> Float64:
     """Intersection over union of corresponding boxes (..., 4) = (x1, y1, x2, y2), x1 <= x2 and y1 <= y2.
 
     A box whose corners are swapped, or without area, overlaps nothing: 0.

@@ -15,7 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from fcdeploy.arrays import Float32, Float64
+
 Pixels = tuple[tuple[float, float], ...]
 """(step, lowest) of each channel."""
 
@@ -63,7 +64,7 @@ def _grid(x: NDArray[np.floating]) -> tuple[float, float] | None:
     return (step, lowest) if lowest <= NEAR * step and lowest + HIGHEST * step >= -NEAR * step else None
 
 
-def on_bytes(weight: NDArray[np.floating], grid: Pixels, channels: int) -> NDArray[np.float32]:
+def on_bytes(weight: NDArray[np.floating], grid: Pixels, channels: int) -> Float32:
     """The weight (out, in, *kernel) that reads bytes: (out, channels, *kernel), the channel of 255 next to the image's."""
     step, lowest = (np.reshape(row, (1, -1) + (1,) * (weight.ndim - 2)) for row in np.array(grid).T)
     wide = np.zeros((len(weight), channels, *weight.shape[2:]))
@@ -72,7 +73,7 @@ def on_bytes(weight: NDArray[np.floating], grid: Pixels, channels: int) -> NDArr
     return wide.astype(np.float32)
 
 
-def means_of_bytes(mean: Array, grid: Pixels, channels: int) -> Array:
+def means_of_bytes(mean: Float64, grid: Pixels, channels: int) -> Float64:
     """E[b] of the channels that `on_bytes` reads, (channels,), from E[x] of the image's."""
     step, lowest = np.array(grid).T
     found = np.zeros(channels)
@@ -80,7 +81,7 @@ def means_of_bytes(mean: Array, grid: Pixels, channels: int) -> Array:
     return found
 
 
-def importance_of_bytes(mean: Array, mean_square: Array, grid: Pixels, channels: int) -> Array:
+def importance_of_bytes(mean: Float64, mean_square: Float64, grid: Pixels, channels: int) -> Float64:
     """How much a weight's error on these channels counts, (channels,), when its mean is taken off the bias.
 
     The variance of b in the image, and in its padding, where b is 0, the square of the mean that was taken off.

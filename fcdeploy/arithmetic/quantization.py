@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fcdeploy.arrays import Float32, Float64
 from fcdeploy.records.plan import LIMITS as LIMITS
 from fcdeploy.records.plan import QParams, Range
 
@@ -37,7 +38,7 @@ def symmetric_qparams(r: Range, dtype: str, why: str = "") -> QParams:
     return QParams(dtype, (float(np.float32(end / highest)),), 0, why=why)
 
 
-def along(scale: NDArray[np.floating] | tuple[float, ...], axis: int | None, ndim: int) -> NDArray[np.float64]:
+def along(scale: NDArray[np.floating] | tuple[float, ...], axis: int | None, ndim: int) -> Float64:
     """A scale per index of `axis`, shaped so that it broadcasts over an array of `ndim` axes."""
     values = np.asarray(scale, dtype=np.float64)
     return values if axis is None else values.reshape([-1 if i == axis else 1 for i in range(ndim)])
@@ -54,7 +55,7 @@ def quantize(x: NDArray[np.floating], q: QParams) -> NDArray[np.integer]:
     return np.clip(integers, lowest, highest).astype(q.dtype)
 
 
-def dequantize(integers: NDArray[np.integer], q: QParams) -> NDArray[np.float32]:
+def dequantize(integers: NDArray[np.integer], q: QParams) -> Float32:
     """scale * (integer - zero_point) in float32."""
     scale = along(np.asarray(q.scale, np.float32), q.axis, integers.ndim).astype(np.float32)
     return (integers.astype(np.int64) - q.zero_point).astype(np.float32) * scale

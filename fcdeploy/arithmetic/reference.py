@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.avx2 import im2col
 from fcdeploy.arithmetic.quantization import LIMITS
-
-Array = NDArray[Any]
-Floats = NDArray[np.float32]
+from fcdeploy.arrays import Array, Float32
 
 
 @dataclass(frozen=True)
@@ -29,34 +25,34 @@ class Coded:
     zero_point: int
 
     @property
-    def real(self) -> Floats:
+    def real(self) -> Float32:
         return (self.integers.astype(np.int32) - self.zero_point).astype(np.float32) * self.scale
 
 
-def encode(real: Floats, scale: np.float32, zero_point: int, dtype: str) -> Array:
+def encode(real: Float32, scale: np.float32, zero_point: int, dtype: str) -> Array:
     """round(real / scale) + zero point, halves to even, saturated."""
     lowest, highest = LIMITS[dtype]
     integers = np.rint(real / scale).astype(np.float64) + zero_point
     return np.asarray(np.clip(integers, lowest, highest), dtype=dtype)
 
 
-def add(a: Coded, b: Coded) -> Floats:
+def add(a: Coded, b: Coded) -> Float32:
     return a.real + b.real
 
 
-def multiply(a: Coded, b: Coded) -> Floats:
+def multiply(a: Coded, b: Coded) -> Float32:
     return a.real * b.real
 
 
-def sigmoid(x: Coded) -> Floats:
+def sigmoid(x: Coded) -> Float32:
     return np.asarray(1 / (1 + np.exp(-x.real.astype(np.float64))), dtype=np.float32)
 
 
-def leaky_relu(x: Coded, alpha: float) -> Floats:
+def leaky_relu(x: Coded, alpha: float) -> Float32:
     return np.where(x.real >= 0, x.real, x.real * np.float32(alpha))
 
 
-def global_average(x: Coded, scale: np.float32) -> Floats:
+def global_average(x: Coded, scale: np.float32) -> Float32:
     """The mean over all axes behind the second; `scale` is that of the output.
 
     The sum is exact and the division part of the scale, as in the kernel: with 36 positions and equal scales every 36th
@@ -71,7 +67,7 @@ def global_average(x: Coded, scale: np.float32) -> Floats:
 
 def average(
     x: Coded, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int], *, count_padding: bool = False
-) -> Floats:
+) -> Float32:
     """The mean of each window: (B, C, *space) -> (B, C, *space'); padding counts only with `count_padding`."""
     seen = im2col(x.real, kernel, 0, strides, pads)  # (B, *space', positions, C)
     inside = im2col(np.ones_like(x.real[:1, :1]), kernel, int(count_padding), strides, pads).sum(axis=-2)

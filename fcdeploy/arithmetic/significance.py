@@ -9,13 +9,14 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
+
+from fcdeploy.arrays import Float64
 
 Z = 1.959963984540054  # the 97.5 % point of the normal distribution
 RESAMPLES = 4999  # so that (hits + 1) / (RESAMPLES + 1) is a round number, and p is known to about 0.003 at 0.05
 MOST_ROWS = 5_000  # half a second
 SEED = 0
-Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+Statistic = Callable[[Float64], Float64]
 """Means of the columns (..., k) to a figure (...)."""
 
 
@@ -54,7 +55,7 @@ def share_interval(k: int, n: int) -> tuple[float, float]:
     return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
 
 
-def bootstrap(columns: NDArray[np.float64], statistic: Statistic) -> tuple[float, float]:
+def bootstrap(columns: Float64, statistic: Statistic) -> tuple[float, float]:
     """95 % percentile interval (Efron, 1979) of `statistic(mean of columns)`, rows (n, k) being independent samples."""
     rows = _grouped(columns)
     draw = np.random.default_rng(SEED)
@@ -63,7 +64,7 @@ def bootstrap(columns: NDArray[np.float64], statistic: Statistic) -> tuple[float
     return float(low), float(high)
 
 
-def exchange(one: NDArray[np.float64], other: NDArray[np.float64], statistic: Statistic) -> float:
+def exchange(one: Float64, other: Float64, statistic: Statistic) -> float:
     """Two-sided p-value of `statistic(mean of one) - statistic(mean of other)`, rows (n, k) being paired samples.
 
     Fisher's randomization test: were there no difference, each pair could as well have come the other way round.
@@ -79,7 +80,7 @@ def exchange(one: NDArray[np.float64], other: NDArray[np.float64], statistic: St
     return (hits + 1) / (RESAMPLES + 1)
 
 
-def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
+def median_interval(values: Float64) -> tuple[float, float]:
     """An interval of at least 95 % for the median: between two order statistics, the sign test inverted.
 
     Fewer than 6 values cannot carry 95 %: then it is simply their range.
@@ -95,11 +96,11 @@ def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(ordered[cut - 1]), float(ordered[n - cut])
 
 
-def _difference(half: NDArray[np.float64], middle: NDArray[np.float64], statistic: Statistic) -> NDArray[np.float64]:
+def _difference(half: Float64, middle: Float64, statistic: Statistic) -> Float64:
     return statistic(middle + half) - statistic(middle - half)
 
 
-def _grouped(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def _grouped(rows: Float64) -> Float64:
     """At most MOST_ROWS rows: beyond, neighbours are averaged, which bounds the work and keeps the mean's variance.
 
     A remainder smaller than a group is left out.

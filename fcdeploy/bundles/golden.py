@@ -11,17 +11,16 @@ import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
 
 from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError, first_line
 from fcdeploy.records.manifest import AGAIN
 
-Array = np.ndarray[Any, Any]
-Arrays = dict[str, Array]
 Run = tuple[Arrays, Arrays]
 """What was fed, and what came out."""
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.bundles import golden
 from fcdeploy.bundles.read import Stored, altered, open_bundle
 from fcdeploy.errors import FcdeployError
@@ -15,8 +13,6 @@ from fcdeploy.records.manifest import AGAIN, Manifest
 from fcdeploy.runtime.feeds import check
 from fcdeploy.runtime.options import checked
 from fcdeploy.runtime.session import Session
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +23,7 @@ class Bundle:
     session: Session
     stored: Stored
 
-    def predict(self, **arrays: Array) -> dict[str, Array]:
+    def predict(self, **arrays: Array) -> Arrays:
         """All outputs by name, from one array for each input, in the manifest's dtypes and shapes.
 
         Preprocessing is not applied: arrays are what the model reads.  A name that is no Python word goes in as

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.signatures import check_same_ends
 from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, read_model, size_on_disk
@@ -36,7 +37,7 @@ class Loaded:
 
     path: Path
     threads: int
-    inputs: dict[str, np.ndarray[Any, Any]]
+    inputs: Arrays
     specs: list[TensorSpec]
     load_ms: float
     bytes: int

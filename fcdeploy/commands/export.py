@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph import opset as sets
 from fcdeploy.graph.external_data import beside
@@ -45,8 +46,6 @@ BATCH = "batch"
 LARGER_BATCH = 3  # neither 1 nor the 2 that a free axis is exported with
 SAMPLES = 256
 LARGEST = 2**31 - 2**20  # bytes; protobuf ends at 2 GiB, and the graph takes some
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 import onnx_ir as ir
 
+from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers as tensors
 from fcdeploy.evaluate import report
-from fcdeploy.evaluate.compare import Answers, Arrays, LayerSums, by_layer, kernels
+from fcdeploy.evaluate.compare import Answers, LayerSums, by_layer, kernels
 from fcdeploy.evaluate.data import Data, open_data
 from fcdeploy.evaluate.leakage import same_data as watched
 from fcdeploy.evaluate.loss import Loss, agreement, confusion, loss_of, regression

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic import metrics
 from fcdeploy.arithmetic.metrics import Fidelity, Spread, fidelity
+from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers, scores
 from fcdeploy.evaluate.rounding_error import Local, behind_bytes
@@ -27,8 +27,6 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Batch
 
-Array = np.ndarray[Any, Any]
-Arrays = dict[str, Array]
 OTHER_MODEL = "give the float model that the int8 model was made from"
 Choose = Callable[[Arrays, Arrays], tuple[Metric | None, Decision | None]]
 """From the float outputs and the labels of the first batch to the metric, and to how decisions are compared."""
@@ -43,9 +41,9 @@ class Answers:
     other_labels: tuple[str, ...] = ()
     fidelity: dict[str, Fidelity] = field(default_factory=dict)
     samples: int = 0
-    float_figures: list[NDArray[np.float64]] = field(default_factory=list)
-    int8_figures: list[NDArray[np.float64]] = field(default_factory=list)
-    equal: list[NDArray[np.float64]] = field(default_factory=list)  # (n, 2): equal decisions, decisions
+    float_figures: list[Float64] = field(default_factory=list)
+    int8_figures: list[Float64] = field(default_factory=list)
+    equal: list[Float64] = field(default_factory=list)  # (n, 2): equal decisions, decisions
     classes: list[NDArray[np.int64]] = field(default_factory=list)  # (n, 3): label, float's answer, int8's answer
     spread: Spread | None = None
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.metrics import Fidelity
 from fcdeploy.arithmetic.quantization import along
+from fcdeploy.arrays import Array
+from fcdeploy.graph.nodes import array_of
 
-Array = np.ndarray[Any, Any]
 MATTERS_DB = 10.0
 CLIPS = ("Relu", "Clip")
 FUSED_INTO = {"QuantizeLinear", "Relu", "Clip", "Add", "Mul"}  # may become one kernel with what is before
@@ -67,11 +67,11 @@ def taps(model: ir.Model) -> list[Tap]:
     """A row per QuantizeLinear of an activation in the main graph, then the floating-point ends of integer regions."""
     result = []
     for node in model.graph:
-        if node.op_type != "QuantizeLinear" or _constant(node.inputs[0]) is not None:
+        if node.op_type != "QuantizeLinear" or array_of(node.inputs[0]) is not None:
             continue
         source, written = node.inputs[0], node.outputs[0]
-        scale = _constant(node.inputs[1])
-        zero_point = _constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        scale = array_of(node.inputs[1])
+        zero_point = array_of(node.inputs[2]) if len(node.inputs) > 2 else None
         dtype = written.dtype or (ir.DataType.from_numpy(zero_point.dtype) if zero_point is not None else None)
         dtype = dtype or ir.DataType.UINT8  # what ONNX says of a QuantizeLinear without a zero point
         if source is None or scale is None or dtype not in INTEGERS or "block_size" in node.attributes:
@@ -171,12 +171,6 @@ def _float_ends(model: ir.Model, integers: set[str]) -> list[Tap]:
 
 def _values(model: ir.Model) -> list[ir.Value]:
     return [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
-
-
-def _constant(value: ir.Value | None) -> Array | None:
-    """The value of an initializer or of a Constant node."""
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return None if tensor is None else tensor.numpy()
 
 
 def _fitting(zero_point: Array | None, axis: int | None) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic import metrics, significance
+from fcdeploy.arrays import Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import scores
 from fcdeploy.evaluate.compare import Answers
@@ -62,7 +63,7 @@ def _answers_loss(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Loss:
     return Loss(float(one.mean()), float(other.mean()), drop, low, high, significance.mcnemar(lost, won))
 
 
-def _figures_loss(metric: Metric, one: NDArray[np.float64], other: NDArray[np.float64]) -> Loss:
+def _figures_loss(metric: Metric, one: Float64, other: Float64) -> Loss:
     """Anything else: bootstrap and randomization test over samples, since the parts of one depend on each other."""
     summary, k = metric.summary, one.shape[1]
     sign = (-1 if metric.unit == scores.ERROR else 1) * (100 if metric.unit == scores.SHARE else 1)

@@ -6,15 +6,13 @@ That says where to look first, not what it costs: errors grow, cancel or vanish 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from fcdeploy.arithmetic.metrics import Fidelity, fidelity
 from fcdeploy.arithmetic.quantization import LIMITS, along
+from fcdeploy.arrays import Array
 from fcdeploy.evaluate.layers import Tap
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

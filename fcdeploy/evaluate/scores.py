@@ -12,20 +12,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic import metrics
+from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.samples.checks import listed
 from fcdeploy.user_code import load_function, user_code
 
-Array = np.ndarray[Any, Any]
-Arrays = Mapping[str, Array]
 NAMES = ("top1", "top5", "regression", "iou", "tokens", "agreement")
 IGNORED = -100  # PyTorch's ignore_index: a padded position
 SHARE, ERROR, SCORE = "points", "unit of the labels", "unit of the score"
@@ -61,17 +58,17 @@ class Metric:
     output: str
     why: str
     unit: str
-    figures: Callable[[Arrays, Arrays, tuple[str, ...]], NDArray[np.float64]] | None
-    summary: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    figures: Callable[[Arrays, Arrays, tuple[str, ...]], Float64] | None
+    summary: Callable[[Float64], Float64]
     decision: Decision | None = None
     label: str | None = None
 
 
-def mean(figures: NDArray[np.float64]) -> NDArray[np.float64]:
+def mean(figures: Float64) -> Float64:
     return figures[..., 0]
 
 
-def ratio(figures: NDArray[np.float64]) -> NDArray[np.float64]:
+def ratio(figures: Float64) -> Float64:
     return np.asarray(figures[..., 0] / figures[..., 1])
 
 
@@ -185,7 +182,7 @@ def _classes(name: str, why: str, output: str, label: str, first: Array, probabi
             "--metric top1",
         )
 
-    def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> NDArray[np.float64]:
+    def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> Float64:
         y, scores = _class_labels(labels[label], label, output, decision, names), _squeezed(outputs[output])
         if y.ndim != 1:
             raise _misfit(label, labels[label], output, first, "one class index a sample, shape (n,)")
@@ -210,7 +207,7 @@ def _tokens(why: str, output: str, label: str, first: Array, values: Array) -> M
     else:
         raise _misfit(label, values, output, first, "the output's shape without its class axis")
 
-    def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> NDArray[np.float64]:
+    def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> Float64:
         y = _class_labels(labels[label], label, output, decision, names, ignore=IGNORED, squeeze=False)
         predicted = decision(outputs[output])
         if predicted.shape != y.shape:
@@ -244,8 +241,8 @@ def _class_labels(
     return y
 
 
-def _regression(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, ...]], NDArray[np.float64]]:
-    def figures(outputs: Arrays, labels: Arrays, _: tuple[str, ...]) -> NDArray[np.float64]:
+def _regression(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, ...]], Float64]:
+    def figures(outputs: Arrays, labels: Arrays, _: tuple[str, ...]) -> Float64:
         if _squeezed(outputs[output]).shape != _squeezed(labels[label]).shape:
             raise _misfit(label, labels[label], output, outputs[output], "numbers of the output's shape")
         return metrics.errors(outputs[output], labels[label])
@@ -253,8 +250,8 @@ def _regression(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str,
     return figures
 
 
-def _boxes(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, ...]], NDArray[np.float64]]:
-    def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> NDArray[np.float64]:
+def _boxes(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, ...]], Float64]:
+    def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> Float64:
         y, boxes = labels[label], outputs[output]
         if boxes.shape != y.shape or boxes.ndim < 2 or boxes.shape[-1] != 4:
             raise _misfit(label, y, output, boxes, "boxes (x1, y1, x2, y2) in both, shape (n, ..., 4)")
@@ -274,7 +271,7 @@ def _boxes(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, ...]
 def _own(name: str, outputs: Arrays) -> Metric:
     function, _ = load_function(name)
 
-    def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> NDArray[np.float64]:
+    def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> Float64:
         with user_code(f"metric {name} fails"):
             scores = np.asarray(function(dict(outputs), dict(labels)), dtype=np.float64)
         if scores.shape != (len(names),):

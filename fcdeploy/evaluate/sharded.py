@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import scores
-from fcdeploy.evaluate.compare import Answers, Arrays, add, begun, outputs_of, run
+from fcdeploy.evaluate.compare import Answers, add, begun, outputs_of, run
 from fcdeploy.evaluate.data import Data
 from fcdeploy.evaluate.leakage import SameData
 from fcdeploy.evaluate.scores import Decision, Metric

@@ -1,16 +1,104 @@
-"""What a pass did, and the few graph edits that all passes share."""
+"""Changing a graph: constants under free names, nodes replaced, passed by and removed; what a pass did, and why not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-Array = np.ndarray[Any, np.dtype[Any]]
-STANDARD = ("", "ai.onnx")
+from fcdeploy.arrays import Array
+from fcdeploy.graph.nodes import describe, is_op, name_of, opset_of
+
+
+class Names:
+    """The names that are taken in a graph and the bodies in it, of values and of nodes: both must be unique to load."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.taken: set[str] = set()
+        for each in (graph, *graph.subgraphs()):
+            self.taken.update(name_of(value) for value in (*each.inputs, *each.initializers.values()))
+        for node in graph.all_nodes():
+            self.taken.update((name_of(node), *map(name_of, node.outputs)))
+
+    def take(self, wanted: str) -> str:
+        """`wanted`, or with a number behind it where that is taken; it is taken from now on."""
+        name, number = wanted, 1
+        while name in self.taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        self.taken.add(name)
+        return name
+
+
+def add_initializer(graph: ir.Graph, name: str, content: Array | ir.TensorProtocol) -> ir.Value:
+    """A new initializer of a graph; its name must be free, see `Names`."""
+    tensor = ir.tensor(np.asarray(content, order="C")) if isinstance(content, np.ndarray | np.generic) else content
+    tensor.name = name
+    shape = ir.Shape([int(length) for length in tensor.shape.numpy()])
+    value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def set_constant(value: ir.Value, content: Array | ir.TensorProtocol) -> None:
+    """Give an initializer other numbers, of the same shape."""
+    value.const_value = content if not isinstance(content, np.ndarray) else ir.tensor(content)
+    value.const_value.name = name_of(value)
+    value.type = ir.TensorType(value.const_value.dtype)
+
+
+def set_input(node: ir.Node, index: int, value: ir.Value | None) -> None:
+    """Let `value` be input `index`, whether the node has so many inputs or not."""
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, value)
+
+
+def set_inputs(node: ir.Node, inputs: Sequence[ir.Value | None]) -> None:
+    """Let these be all inputs of a node."""
+    node.resize_inputs(len(inputs))
+    for index, value in enumerate(inputs):
+        node.replace_input_with(index, value)
+
+
+def set_attributes(node: ir.Node, **values: Any) -> None:
+    """Set attributes, of the ONNX type that is plain from each value."""
+    for attribute in ir.convenience.convert_attributes(values):
+        node.attributes.add(attribute)
+
+
+def set_operator(
+    node: ir.Node, op_type: str, domain: str, inputs: Sequence[ir.Value | None], attributes: Sequence[ir.Attr] = ()
+) -> None:
+    """Make another operator of a node, with these attributes alone; its name and what it writes stay."""
+    node.op_type, node.domain, node.version = op_type, domain, None
+    node.attributes.clear()
+    for attribute in attributes:
+        node.attributes.add(attribute)
+    set_inputs(node, inputs)
+
+
+def remove_dead(graph: ir.Graph) -> int:
+    """Remove nodes whose outputs nobody reads, then initializers that nobody reads; return how many.
+
+    Inputs of the graph stay, those that are initializers too.
+    """
+    nodes = 0
+    for node in reversed(list(graph)):
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            graph.remove(node, safe=True)
+            nodes += 1
+    dead = [
+        name
+        for name, value in graph.initializers.items()
+        if not (value.uses() or value.is_graph_output() or value.is_graph_input())
+    ]
+    for name in dead:
+        del graph.initializers[name]
+    return nodes + len(dead)
 
 
 @dataclass(frozen=True)
@@ -31,45 +119,35 @@ class Edits:
 
     def __init__(self, model: ir.Model, name: str) -> None:
         self.graph = model.graph
-        self.opset = opset(model)
+        self.opset = opset_of(model)
         self.name = name
         self.count = 0
         self.declined: list[str] = []
-        self._taken: set[str] | None = None
+        self._names: Names | None = None  # made when the first is wanted: most passes want none
 
     def nodes(self, *op_types: str) -> Iterator[ir.Node]:
         """Standard nodes of these types, in graph order, that are still in the graph when their turn comes."""
         for node in list(self.graph):
-            if node.op_type in op_types and node.domain in STANDARD and node.graph is self.graph:
+            if is_op(node, *op_types) and node.graph is self.graph:
                 yield node
 
     def decline(self, node: ir.Node, why: str) -> None:
+        """Note a rewrite that was not made."""
         self.declined.append(f"{describe(node)} {why}")
 
     def changes(self) -> Changes:
+        """What was done so far."""
         return Changes(self.name, self.count, tuple(self.declined))
 
-    def fresh(self, wanted: str) -> str:
-        """`wanted`, or with a number behind it when a value of any graph has that name already."""
-        if self._taken is None:
-            self._taken = _value_names(self.graph)
-        name, number = wanted, 1
-        while name in self._taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self._taken.add(name)
-        return name
+    def free_name(self, wanted: str) -> str:
+        """`wanted`, or with a number behind it where the graph has that name already."""
+        if self._names is None:
+            self._names = Names(self.graph)
+        return self._names.take(wanted)
 
-    def constant(self, wanted: str, array: Array) -> ir.Value:
-        """A new initializer holding `array`."""
-        name = self.fresh(wanted)
-        return self.tensor(ir.Tensor(np.asarray(array, order="C"), name=name))
-
-    def tensor(self, tensor: ir.TensorProtocol) -> ir.Value:
-        """A new initializer holding `tensor`, whose name must come from `fresh`."""
-        value = ir.Value(name=tensor.name, shape=shape_of(tensor), type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self.graph.register_initializer(value)
-        return value
+    def constant(self, wanted: str, content: Array | ir.TensorProtocol) -> ir.Value:
+        """A new initializer under a name that is free."""
+        return add_initializer(self.graph, self.free_name(wanted), content)
 
     def insert(
         self,
@@ -81,7 +159,7 @@ class Edits:
         output: str,
     ) -> ir.Value:
         """A new node in front of `before`; returns its only output, named after `output`."""
-        value = ir.Value(name=self.fresh(output))
+        value = ir.Value(name=self.free_name(output))
         node = ir.node(op_type, inputs, dict(attributes or {}), outputs=[value], name=f"{before.name}.{op_type}")
         self.graph.insert_before(before, node)
         return value
@@ -112,6 +190,7 @@ class Edits:
             if output not in list(self.graph.outputs):
                 return False
             value.type, value.shape = output.type, output.shape
+
         name = output.name
         output.replace_all_uses_with(value, replace_graph_outputs=True)
         if value.is_graph_output():
@@ -126,89 +205,3 @@ class Edits:
             return None
         (use,) = uses
         return use.node if use.node.graph is self.graph else None
-
-
-def opset(model: ir.Model) -> int:
-    """Version of the standard operators that the model is written in."""
-    imports = model.graph.opset_imports
-    return imports.get("", imports.get("ai.onnx", 1))
-
-
-def describe(node: ir.Node) -> str:
-    return f"{node.op_type} {node.name!r}"
-
-
-def is_op(node: ir.Node | None, *op_types: str) -> bool:
-    return node is not None and node.op_type in op_types and node.domain in STANDARD
-
-
-def array_of(value: ir.Value | None) -> Array | None:
-    """The array behind a constant: an initializer that no caller can override, or None."""
-    if value is None or not value.is_initializer() or value.is_graph_input() or value.const_value is None:
-        return None
-    return value.const_value.numpy()
-
-
-def is_constant(value: ir.Value | None) -> bool:
-    """Whether `array_of` gives an array; touches no data."""
-    return value is not None and value.is_initializer() and not value.is_graph_input() and value.const_value is not None
-
-
-def input_of(node: ir.Node, index: int) -> ir.Value | None:
-    """Input `index`, None when it is left out."""
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
-def attribute(node: ir.Node, name: str, default: Any) -> Any:
-    """An attribute's value, with tuples for lists and text for strings; `default` when it is not given."""
-    found = node.attributes.get(name)
-    if found is None:
-        return default
-    return tuple(found.value) if isinstance(found.value, list | tuple) else found.value
-
-
-def ints_of(node: ir.Node, name: str, index: int) -> tuple[int, ...] | None:
-    """A list that older operator sets give as attribute `name` and newer ones as constant input `index`.
-
-    Empty when neither is there; None when the input is computed at run time.
-    """
-    if name in node.attributes:
-        return tuple(int(item) for item in attribute(node, name, ()))
-    value = input_of(node, index)
-    if value is None:
-        return ()
-    array = array_of(value)
-    return None if array is None else tuple(int(item) for item in array.reshape(-1))
-
-
-def rank_of(value: ir.Value | None) -> int | None:
-    return None if value is None or value.shape is None else len(value.shape)
-
-
-def shape_of(tensor: ir.TensorProtocol) -> ir.Shape:
-    return ir.Shape([int(length) for length in tensor.shape.numpy()])
-
-
-def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
-    """The shape when every axis has a known length, else None."""
-    if value is None or value.shape is None:
-        return None
-    lengths = tuple(axis for axis in value.shape if isinstance(axis, int))
-    return lengths if len(lengths) == len(value.shape) else None
-
-
-def other_readers(value: ir.Value, besides: ir.Node) -> str:
-    """Who else reads `value`, in words: "'add3'", "'add3' and 2 more", "the graph's output"."""
-    names = [node.name or node.op_type for node in value.consumers() if node is not besides]
-    if not names:
-        return "the graph's output" if value.is_graph_output() else ""
-    return f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-
-
-def _value_names(graph: ir.Graph) -> set[str]:
-    taken = {value.name or "" for value in [*graph.inputs, *graph.initializers.values()]}
-    for subgraph in graph.subgraphs():
-        taken.update(value.name or "" for value in [*subgraph.inputs, *subgraph.initializers.values()])
-    for node in graph.all_nodes():
-        taken.update(value.name or "" for value in node.outputs)
-    return taken

@@ -8,18 +8,14 @@ import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.external_data import append
 from fcdeploy.graph.weights import is_heavy
-
-Array = NDArray[Any]
-
 
 Made = tuple[ir.TensorProtocol, ...]
 

@@ -6,15 +6,13 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 
-Array = NDArray[Any]
 BLOCK_BYTES = 8 << 20  # of weights held at once: a few times the cache, so that a block costs little to begin
 LARGE = 1 << 30  # bytes of weights from which on a model is neither copied nor run for the sake of its int8 form
 HEAVY = (

@@ -6,8 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arrays import Arrays
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples.kept_samples import Arrays, chunks
+from fcdeploy.samples.kept_samples import chunks
 
 EXACT_DB = 200.0  # where nothing differs: what is kept in files and averaged has to be a number
 

@@ -6,40 +6,8 @@ import math
 
 import onnx_ir as ir
 
-from fcdeploy.tables.operators import Operator, operator
-
-
-def data_inputs(node: ir.Node, row: Operator) -> list[ir.Value]:
-    """The inputs that carry activations or constants to be quantized with a single scale."""
-    indices = range(len(node.inputs)) if row.data is None else row.data
-    values = [node.inputs[i] for i in indices if i < len(node.inputs)]
-    return [value for value in values if value is not None]
-
-
-def is_constant(value: ir.Value | None) -> bool:
-    """Whether the value stands in the file."""
-    return value is not None and value.is_initializer() and value.const_value is not None
-
-
-def weight_of(node: ir.Node) -> ir.Value | None:
-    """The constant weight of a layer that multiplies, None when it is computed at run time."""
-    row = operator(node.op_type, node.domain)
-    if row.weight is None or row.weight >= len(node.inputs):
-        return None
-    value = node.inputs[row.weight]
-    return value if value is not None and is_constant(value) else None
-
-
-def output_axis(node: ir.Node) -> int:
-    """The axis of the weight that counts output channels, the only one that may have a scale each."""
-    if node.op_type == "Conv":
-        return 0
-    if node.op_type == "Gemm":
-        attribute = node.attributes.get("transB")
-        return 0 if attribute is not None and attribute.as_int() else 1
-    weight = weight_of(node)
-    return len(weight.shape) - 1 if weight is not None and weight.shape is not None else 1
-
+from fcdeploy.graph.nodes import is_constant, output_axis, weight_of
+from fcdeploy.tables.operators import operator
 
 STORED_LEAST = 512  # weights: below, the two nodes that read bytes back are larger than the bytes they save
 

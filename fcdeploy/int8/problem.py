@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from fcdeploy.arrays import Arrays
 from fcdeploy.graph.model import read_model
 from fcdeploy.graph.scratch import Scratch
 from fcdeploy.graph.weights import initializer_bytes, is_large
@@ -18,7 +19,6 @@ from fcdeploy.int8.writing.rewrite import rewrite
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Effort, Plan
 from fcdeploy.samples import Source
-from fcdeploy.samples.kept_samples import Arrays
 from fcdeploy.tables.targets import Target
 from fcdeploy.tables.types import INT8, Types
 

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from fcdeploy.graph.edit import Array, Edits, array_of, attribute, is_constant, is_op, rank_of
+from fcdeploy.arrays import Array, Float64
+from fcdeploy.graph.edit import Edits
+from fcdeploy.graph.nodes import array_of, attribute_of, is_constant, is_op, rank_of
 from fcdeploy.prepare.layers import channels_of, per_channel
 
 FOLLOWING = ("Min", "Max", "Add", "Sub")
 STARTING = ("Mul", "LayerNormalization", "InstanceNormalization")
 
 
-def vectors_of(node: ir.Node) -> dict[int, NDArray[np.float64]]:
+def vectors_of(node: ir.Node) -> dict[int, Float64]:
     """Input index -> the constant there, (channels,), of a node of FOLLOWING or STARTING; empty where it is no such node."""
     channels, rank = channels_of(node.outputs[0]), rank_of(node.outputs[0])
     if channels is None or rank is None or not is_op(node, *FOLLOWING, *STARTING):
         return {}
     if is_op(node, "LayerNormalization", "InstanceNormalization"):
-        across = is_op(node, "InstanceNormalization") or (rank == 2 and attribute(node, "axis", -1) in (1, -1))
+        across = is_op(node, "InstanceNormalization") or (rank == 2 and attribute_of(node, "axis", -1) in (1, -1))
         rows = {at: array_of(value) for at, value in enumerate(node.inputs) if at and value is not None}
         fits = across and all(row is not None and row.shape == (channels,) for row in rows.values())
         return {at: row.astype(np.float64) for at, row in rows.items() if row is not None} if fits else {}
@@ -35,7 +36,7 @@ def vectors_of(node: ir.Node) -> dict[int, NDArray[np.float64]]:
     return {} if row is None else {constants[0]: row}
 
 
-def divide(edits: Edits, node: ir.Node, s: NDArray[np.float64]) -> None:
+def divide(edits: Edits, node: ir.Node, s: Float64) -> None:
     """Divide the constants of a node by s (channels,)."""
     for at, row in vectors_of(node).items():
         before = node.inputs[at]
@@ -44,12 +45,12 @@ def divide(edits: Edits, node: ir.Node, s: NDArray[np.float64]) -> None:
         node.replace_input_with(at, edits.constant(f"{before.name}.folded", divided))
 
 
-def largest(node: ir.Node) -> NDArray[np.float64]:
+def largest(node: ir.Node) -> Float64:
     """The largest constant of each channel."""
     return np.asarray(np.max([np.abs(row) for row in vectors_of(node).values()], axis=0))
 
 
-def _row(array: Array | None, channels: int, rank: int) -> NDArray[np.float64] | None:
+def _row(array: Array | None, channels: int, rank: int) -> Float64 | None:
     if array is None or array.dtype != np.float32 or array.size != channels:
         return None
     row = per_channel(array, channels, rank)

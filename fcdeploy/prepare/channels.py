@@ -18,7 +18,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.graph.edit import Array, Edits, array_of, attribute, input_of, ints_of, is_constant, is_op, rank_of
+from fcdeploy.arrays import Array, Float64
+from fcdeploy.graph.edit import Edits
+from fcdeploy.graph.nodes import array_of, attribute_of, input_of, ints_of, is_constant, is_op, rank_of
 from fcdeploy.prepare.channel_constants import FOLLOWING, STARTING, divide, vectors_of
 from fcdeploy.prepare.layers import (
     Layer,
@@ -53,13 +55,13 @@ class Channels:
     starting: tuple[tuple[ir.Node, Ids], ...]
     meets: Ids
 
-    def by_tensor(self, s: NDArray[np.float64]) -> dict[str, tuple[float, ...]]:
+    def by_tensor(self, s: Float64) -> dict[str, tuple[float, ...]]:
         """The factors s (count,) as they are written down: of the tensors that get them, one factor a channel."""
         s = np.append(s, 1.0)
         found = {str(node.outputs[0].name): s[ids] for node, ids in (*self.writers, *self.starting)}
         return {name: tuple(factor.tolist()) for name, factor in found.items() if np.any(factor != 1.0)}
 
-    def from_tensors(self, factors: Mapping[str, Sequence[float]]) -> NDArray[np.float64]:
+    def from_tensors(self, factors: Mapping[str, Sequence[float]]) -> Float64:
         """The inverse of `by_tensor`. Raises ValueError, with a sentence, where these channels cannot have such factors."""
         s = np.ones(len(self.meets) + 1)
         written = {str(node.outputs[0].name): ids for node, ids in (*self.writers, *self.starting)}
@@ -82,7 +84,7 @@ class Channels:
                 raise ValueError(f"channel {differ[0]} of tensor {name!r} {why}")
         return s[:-1]
 
-    def rescale(self, edits: Edits, s: NDArray[np.float64], suffix: str) -> bool:
+    def rescale(self, edits: Edits, s: Float64, suffix: str) -> bool:
         """Divide every channel by its s (count,) where it is written, multiply where it is read.
 
         Tensors that are not what they were get `suffix` behind their names.  Nothing, and False, when float32 cannot hold
@@ -118,22 +120,22 @@ class Channels:
         return bool(layers)
 
 
-def written(layer: Layer) -> NDArray[np.float64]:
+def written(layer: Layer) -> Float64:
     """Largest parameter of each output channel; the bias counts, for it sets the range where weights are small."""
     W, op = layer.weight, layer.node.op_type  # noqa: N806
     if op == "ConvTranspose":  # (in, out / groups, *kernel)
         W = np.moveaxis(W.reshape(layer.groups, -1, *W.shape[1:]), 2, 1)  # noqa: N806
-    elif op != "Conv" and not attribute(layer.node, "transB", 0):
+    elif op != "Conv" and not attribute_of(layer.node, "transB", 0):
         W = W.T  # noqa: N806
     return np.asarray(np.maximum(_largest(W.reshape(layer.outputs, -1)), np.abs(layer.bias)))
 
 
-def read(layer: Layer) -> NDArray[np.float64]:
+def read(layer: Layer) -> Float64:
     """Largest weight of each input channel."""
     W, op = layer.weight, layer.node.op_type  # noqa: N806
     if op == "Conv":  # (out, in / groups, *kernel)
         W = np.moveaxis(W.reshape(layer.groups, -1, *W.shape[1:]), 2, 1)  # noqa: N806
-    elif op != "ConvTranspose" and attribute(layer.node, "transB", 0):
+    elif op != "ConvTranspose" and attribute_of(layer.node, "transB", 0):
         W = W.T  # noqa: N806
     return _largest(W.reshape(layer.inputs, -1))
 
@@ -240,7 +242,7 @@ class _Identities:
             for value in data[1:]:
                 self.join(first, self.of[value])
             return first
-        if is_op(node, "Concat") and len(data) == len(node.inputs) and attribute(node, "axis", 0) == 1:
+        if is_op(node, "Concat") and len(data) == len(node.inputs) and attribute_of(node, "axis", 0) == 1:
             return np.concatenate([self.of[value] for value in data])
         if is_op(node, "Slice"):
             axes = ints_of(node, "axes", 3)
@@ -257,8 +259,8 @@ class _Identities:
         """Channels of zeros have identities that nothing writes."""
         pads, fill = ints_of(node, "pads", 1), array_of(input_of(node, 2))
         rank = rank_of(node.inputs[0])
-        zeros = attribute(node, "mode", "constant") == "constant" and not np.any(0 if fill is None else fill)
-        zeros = zeros and not attribute(node, "value", 0.0) and input_of(node, 3) is None
+        zeros = attribute_of(node, "mode", "constant") == "constant" and not np.any(0 if fill is None else fill)
+        zeros = zeros and not attribute_of(node, "value", 0.0) and input_of(node, 3) is None
         if not zeros or not pads or rank is None or len(pads) != 2 * rank or min(pads[1], pads[1 + rank]) < 0:
             return None
         return np.concatenate([self._new(pads[1]), first, self._new(pads[1 + rank])])
@@ -298,6 +300,6 @@ def _meeting(tensors: list[Ids], count: int) -> Ids:
     return meets
 
 
-def _largest(rows: Array) -> NDArray[np.float64]:
+def _largest(rows: Array) -> Float64:
     """Largest magnitude of each row, without a copy of them."""
     return np.asarray(np.maximum(rows.max(axis=1), -rows.min(axis=1)), np.float64)

@@ -15,17 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import (
-    Array,
-    Edits,
-    array_of,
-    attribute,
-    describe,
-    input_of,
-    is_op,
-    other_readers,
-    rank_of,
-)
+from fcdeploy.arrays import Array
+from fcdeploy.graph.edit import Edits
+from fcdeploy.graph.nodes import array_of, attribute_of, describe, input_of, is_op, other_readers, rank_of
 
 LAYER_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -47,7 +39,7 @@ class Layer:
     def inputs(self) -> int:
         if self.node.op_type == "Conv":
             return int(self.weight.shape[1]) * self.groups
-        return int(self.weight.shape[1 if attribute(self.node, "transB", 0) else 0])
+        return int(self.weight.shape[1 if attribute_of(self.node, "transB", 0) else 0])
 
 
 def read_layer(node: ir.Node) -> Layer | str:
@@ -60,9 +52,13 @@ def read_layer(node: ir.Node) -> Layer | str:
     if node.op_type in ("Gemm", "MatMul"):
         if weight.ndim != 2 or rank_of(node.inputs[0]) != 2:
             return f"{describe(node)} is no product of two matrices"
-        if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0 or attribute(node, "transA", 0):
+        if (
+            attribute_of(node, "alpha", 1.0) != 1.0
+            or attribute_of(node, "beta", 1.0) != 1.0
+            or attribute_of(node, "transA", 0)
+        ):
             return f"{describe(node)} has alpha, beta or transA"
-    groups = int(attribute(node, "group", 1))
+    groups = int(attribute_of(node, "group", 1))
     outputs = _outputs(node, weight, groups)
     bias_value = input_of(node, 2)
     bias = np.zeros(outputs) if bias_value is None else _row(array_of(bias_value), outputs)
@@ -80,7 +76,7 @@ def scaled_outputs(layer: Layer, s: Array, t: Array) -> tuple[Array, Array]:
         grouped = W.reshape(layer.groups, W.shape[0] // layer.groups, *W.shape[1:])
         factor = s.reshape(layer.groups, 1, -1, *[1] * (W.ndim - 2))
         return _product(grouped, factor).reshape(W.shape), layer.bias * s + t
-    axis = 0 if op == "Conv" or attribute(layer.node, "transB", 0) else 1
+    axis = 0 if op == "Conv" or attribute_of(layer.node, "transB", 0) else 1
     return _product(W, _along(s, axis, W.ndim)), layer.bias * s + t
 
 
@@ -88,7 +84,7 @@ def scaled_inputs(layer: Layer, s: Array, t: Array) -> tuple[Array, Array] | str
     """Weight and bias of W (s x + t) + b, s and t float64 (in,); or why they do not exist."""
     W, node = layer.weight, layer.node  # noqa: N806
     if node.op_type in ("Gemm", "MatMul"):
-        axis = 1 if attribute(node, "transB", 0) else 0
+        axis = 1 if attribute_of(node, "transB", 0) else 0
         return _product(W, _along(s, axis, 2)), layer.bias + _dot(np.moveaxis(W, axis, -1), t)
     if np.any(t) and (node.op_type == "ConvTranspose" or reads_padding(node)):
         return f"{describe(node)} reads padding, which the shift would change"
@@ -103,8 +99,8 @@ def scaled_inputs(layer: Layer, s: Array, t: Array) -> tuple[Array, Array] | str
 
 def reads_padding(node: ir.Node) -> bool:
     """Whether a convolution can read positions outside its input."""
-    auto = attribute(node, "auto_pad", "NOTSET")
-    return auto not in ("NOTSET", "VALID") or (auto == "NOTSET" and any(attribute(node, "pads", ())))
+    auto = attribute_of(node, "auto_pad", "NOTSET")
+    return auto not in ("NOTSET", "VALID") or (auto == "NOTSET" and any(attribute_of(node, "pads", ())))
 
 
 def write_layer(edits: Edits, layer: Layer, weight: Array, bias: Array) -> str | None:
@@ -224,7 +220,7 @@ def _outputs(node: ir.Node, weight: Array, groups: int) -> int:
         return int(weight.shape[0])
     if node.op_type == "ConvTranspose":
         return int(weight.shape[1]) * groups
-    return int(weight.shape[0 if attribute(node, "transB", 0) else 1])
+    return int(weight.shape[0 if attribute_of(node, "transB", 0) else 1])
 
 
 def _row(array: Array | None, outputs: int) -> Array | None:

@@ -7,11 +7,9 @@ nothing: another sample may reach further.  What saturates may write anything.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.interval_arithmetic import (
     ANY,
@@ -26,8 +24,8 @@ from fcdeploy.arithmetic.interval_arithmetic import (
 )
 from fcdeploy.arithmetic.quantization import LIMITS, along
 from fcdeploy.arithmetic.weights.layout import importance_rows, to_rows
-
-Array = NDArray[Any]
+from fcdeploy.arrays import Array
+from fcdeploy.graph.nodes import array_of
 
 CHOOSES = {
     "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Expand", "Tile", "Split",
@@ -52,7 +50,7 @@ class Bounds:
         if value is None:
             return ANY
         if value not in self.found:
-            held, kind = constant(value), byte_type(value)
+            held, kind = array_of(value), byte_type(value)
             if held is not None and held.size and held.dtype.kind in "fiu":
                 real = held.astype(np.float64) if held.size <= SPREAD else None
                 low, high = float(held.min()), float(held.max())
@@ -81,18 +79,12 @@ class Bounds:
             self.found[output] = kept.clip(*LIMITS[kind]) if kind else kept
 
 
-def constant(value: ir.Value | None) -> Array | None:
-    """The array of an initializer or of a Constant node, None for what is computed at run time."""
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return None if tensor is None else tensor.numpy()
-
-
 def byte_type(value: ir.Value | None) -> str | None:
     """'uint8' or 'int8' where the tensor holds bytes, from its declared type or the zero point it is written with."""
     while value is not None:
         node = value.producer()
         dtype: str | None = None
-        held = constant(value)
+        held = array_of(value)
         if held is not None:
             dtype = held.dtype.name
         elif node is not None and node.op_type == "QuantizeLinear":
@@ -144,7 +136,7 @@ def _written(node: ir.Node, known: Bounds) -> Interval | None:
 
 def _padded(node: ir.Node, x: Interval) -> Interval:
     given = node.inputs[2] if len(node.inputs) > 2 else None
-    held = constant(given)
+    held = array_of(given)
     if given is not None and held is None:
         return ANY
     fill = node.attributes.get_float("value", 0.0) if held is None else float(held.reshape(()))
@@ -172,7 +164,7 @@ def _quantized(node: ir.Node, x: Interval) -> Interval | None:
 
 
 def _dequantized(node: ir.Node, x: Interval) -> Interval | None:
-    scale, zero = constant(node.inputs[1]), _zero_point(node)
+    scale, zero = array_of(node.inputs[1]), _zero_point(node)
     if scale is None or zero is None or "block_size" in node.attributes or (scale <= 0).any():
         return None
     if max(scale.size, zero.size) > 1:
@@ -219,13 +211,13 @@ def _layer(node: ir.Node, known: Bounds) -> Interval | None:
 
 def _real_weight(value: ir.Value | None) -> tuple[Array | None, Array | None]:
     """A constant weight and the unit of its rows, (1,) or (N,): floats, or integers behind a DequantizeLinear."""
-    held = constant(value)
+    held = array_of(value)
     if held is not None:
         return (held, np.ones(1)) if held.dtype == np.float32 else (None, None)
     node = value.producer() if value is not None else None
     if node is None or node.op_type != "DequantizeLinear" or "block_size" in node.attributes:
         return None, None
-    integers, scale = constant(node.inputs[0]), constant(node.inputs[1])
+    integers, scale = array_of(node.inputs[0]), array_of(node.inputs[1])
     zero = _zero_point(node)
     if integers is None or scale is None or zero is None or scale.dtype != np.float32 or (scale <= 0).any():
         return None, None
@@ -287,14 +279,14 @@ def _limits(node: ir.Node) -> tuple[float, float]:
     ends = []
     for index, name, missing in ((1, "min", -math.inf), (2, "max", math.inf)):
         given = node.inputs[index] if len(node.inputs) > index else None
-        held = constant(given)
+        held = array_of(given)
         ends.append(float(held.reshape(())) if held is not None else node.attributes.get_float(name, missing))
     return ends[0], ends[1]
 
 
 def scalars(node: ir.Node) -> tuple[np.float32 | None, int | None]:
     """Scale and zero point of a Q or DQ with one of each; None where they are computed, or one per channel."""
-    scale = constant(node.inputs[1])
+    scale = array_of(node.inputs[1])
     zero = _zero_point(node)
     if scale is None or zero is None or scale.size != 1 or zero.size != 1:
         return None, None
@@ -304,4 +296,4 @@ def scalars(node: ir.Node) -> tuple[np.float32 | None, int | None]:
 def _zero_point(node: ir.Node) -> Array | None:
     """Of a Q or DQ: 0 where it is not given, None where it is computed."""
     given = node.inputs[2] if len(node.inputs) > 2 else None
-    return constant(given) if given is not None else np.zeros((), np.int64)
+    return array_of(given) if given is not None else np.zeros((), np.int64)

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -24,9 +23,10 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic import avx2, dynamic, reference
 from fcdeploy.arithmetic.reference import Coded
 from fcdeploy.arithmetic.weights.layout import to_rows, unpacked_bytes
+from fcdeploy.arrays import Array, Arrays, Float32
 from fcdeploy.evaluate.layers import expose
 from fcdeploy.graph.model import input_specs, read_model
-from fcdeploy.proof.byte_bounds import constant
+from fcdeploy.graph.nodes import array_of
 from fcdeploy.proof.float_nodes import End, Stretches, bytes_of, ends_of, stretches
 from fcdeploy.proof.operands import LAYERS, ROUNDING, Skipped, Task, tasks
 from fcdeploy.records.progress import OnStep
@@ -34,8 +34,6 @@ from fcdeploy.records.report import Report
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.source import fixed_batch
 
-Array = NDArray[Any]
-Arrays = dict[str, Array]
 FEW = 2  # samples on which a fresh model is looked at
 BUDGET = 50_000_000  # multiply-accumulates of a layer in one run: a tenth of a second in NumPy
 WEIGHTS = 8_000_000  # of a dense layer at once: 64 MB in float64
@@ -66,7 +64,7 @@ class Exactness:
 
     @property
     def passed(self) -> bool:
-        """At most ties: one level on one element in a thousand, but one element in any case. Floats have none."""
+        """At most ties: one level on one element in a thousand, but one element in any case. Float64 have none."""
         return self.differ <= (0 if self.floats else max(1.0, TIES * self.elements)) and self.levels <= 1
 
     def __add__(self, other: Exactness) -> Exactness:
@@ -262,7 +260,7 @@ def _layer(task: Task, computed: Arrays, real: Array, budget: int) -> tuple[Arra
 def _rounding(task: Task, computed: Arrays, real: Array, budget: int) -> tuple[Array, Array]:
     """As `_layer`, of a dense layer that rounds its activations by itself."""
     node = task.node
-    held = [constant(value) for value in node.inputs]
+    held = [array_of(value) for value in node.inputs]
     weight, scale = held[1], held[2]
     assert weight is not None and scale is not None
     x = task.inputs[0].integers(computed)
@@ -350,7 +348,7 @@ def _finish(task: Task, sums: NDArray[np.int64], scales: tuple[float, Array], bi
     return np.clip(integers, low, high)
 
 
-def _average(node: ir.Node, operands: list[Coded], _: np.float32) -> reference.Floats:
+def _average(node: ir.Node, operands: list[Coded], _: np.float32) -> Float32:
     (x,) = operands
     kernel = node.attributes.get_ints("kernel_shape")
     strides, _dilations, pads = _geometry(node, x.integers.shape[2:], kernel)
@@ -358,7 +356,7 @@ def _average(node: ir.Node, operands: list[Coded], _: np.float32) -> reference.F
     return reference.average(x, kernel, strides, pads, count_padding=padding)
 
 
-OPERATORS: dict[str, Callable[[ir.Node, list[Coded], np.float32], reference.Floats]] = {
+OPERATORS: dict[str, Callable[[ir.Node, list[Coded], np.float32], Float32]] = {
     "Add": lambda _, x, __: reference.add(x[0], x[1]),
     "Mul": lambda _, x, __: reference.multiply(x[0], x[1]),
     "Concat": lambda node, x, _: np.concatenate([each.real for each in x], axis=node.attributes.get_int("axis")),

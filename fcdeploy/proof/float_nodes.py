@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from fcdeploy.arrays import Array
+from fcdeploy.graph.nodes import array_of
 from fcdeploy.prepare.passes.remove_unused import remove_unused
-from fcdeploy.proof.byte_bounds import byte_type, constant
+from fcdeploy.proof.byte_bounds import byte_type
 from fcdeploy.runtime.session import Session
 
-Array = NDArray[Any]
 AGAIN = "/again"
 CONVERSIONS = {"QuantizeLinear", "DequantizeLinear"}
 
@@ -51,7 +50,7 @@ class Stretches:
 
 def bytes_of(model: ir.Model) -> dict[str, str]:
     """What QuantizeLinears of the main graph write of computed tensors: name -> type."""
-    nodes = [node for node in model.graph if node.op_type == "QuantizeLinear" and constant(node.inputs[0]) is None]
+    nodes = [node for node in model.graph if node.op_type == "QuantizeLinear" and array_of(node.inputs[0]) is None]
     types = {node.outputs[0].name or "": byte_type(node.outputs[0]) for node in nodes}
     return {name: kind for name, kind in types.items() if kind is not None}
 
@@ -93,4 +92,4 @@ def stretches(model: ir.Model, starts: Mapping[str, str], ends: tuple[End, ...])
 
 def _constant_folded(node: ir.Node) -> bool:
     """Whether the node only prepares a weight, which the runtime does when it loads the model."""
-    return all(value is None or constant(value) is not None for value in node.inputs)
+    return all(value is None or array_of(value) is not None for value in node.inputs)

@@ -6,18 +6,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from platform import machine
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.evaluate.layers import FUSED_INTO
-from fcdeploy.proof.byte_bounds import constant
+from fcdeploy.graph.nodes import array_of
 from fcdeploy.runtime.kernels import INTEGER_KERNELS
 from fcdeploy.tables.operators import operator
 
-Array = NDArray[Any]
 LAYERS = ("Conv", "Gemm", "MatMul")
 ROUNDING = ("DynamicQuantizeMatMul", "MatMulNBits")  # layers that round the floats they read by themselves
 KNOWN = (*LAYERS, "Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "LeakyRelu", "Sigmoid")
@@ -39,7 +37,7 @@ class Operand:
     zero_point: Array
     dtype: str
 
-    def integers(self, computed: dict[str, Array]) -> Array:
+    def integers(self, computed: Arrays) -> Array:
         return computed[self.name] if self.held is None else self.held
 
 
@@ -105,12 +103,12 @@ def operand(value: ir.Value | None) -> Operand | None:
     node = value.producer() if value is not None else None
     if node is None or node.op_type != "DequantizeLinear" or "block_size" in node.attributes:
         return None
-    source, scale = node.inputs[0], constant(node.inputs[1])
+    source, scale = node.inputs[0], array_of(node.inputs[1])
     given = node.inputs[2] if len(node.inputs) > 2 else None
-    zero = constant(given) if given is not None else np.zeros((), np.int64)
+    zero = array_of(given) if given is not None else np.zeros((), np.int64)
     if source is None or scale is None or zero is None or scale.dtype != np.float32:
         return None
-    held = constant(source)
+    held = array_of(source)
     kind = held.dtype.name if held is not None else _type(source, None if given is None else zero)
     return Operand(source.name or "", held, scale, zero.astype(np.int64), kind)
 
@@ -159,7 +157,7 @@ def _layer(node: ir.Node) -> Task | Skipped | str | None:
         to = Written(value.name or "")
     inputs, real = [x, weight], None
     if len(node.inputs) > 2 and node.inputs[2] is not None:
-        bias, real = operand(node.inputs[2]), constant(node.inputs[2])
+        bias, real = operand(node.inputs[2]), array_of(node.inputs[2])
         if bias is not None and bias.held is not None:
             inputs.append(bias)
         elif real is None:
@@ -174,7 +172,7 @@ def _rounding(node: ir.Node) -> Iterator[Task | Skipped]:
     if x is None or not rounds:
         return
     given = [value for value in node.inputs[1:] if value is not None]
-    if any(constant(value) is None for value in given):
+    if any(array_of(value) is None for value in given):
         yield Skipped(name, node.op_type, "its weights are computed at run time")
     elif node.op_type == "MatMulNBits" and any(value is not None for value in node.inputs[3:5]):
         yield Skipped(name, node.op_type, "its blocks have zero points or an order of their own")
@@ -183,7 +181,7 @@ def _rounding(node: ir.Node) -> Iterator[Task | Skipped]:
     elif node.op_type == "MatMulNBits" and machine().lower() not in X86:
         yield Skipped(name, node.op_type, "how kernels of this CPU round a block of activations is not known")
     else:
-        held = constant(x)
+        held = array_of(x)
         read = Operand(x.name or "", held, np.ones(1, np.float32), np.zeros(1, np.int64), "float32")
         yield Task(node, (read,), Written(node.outputs[0].name or ""))
 
@@ -207,9 +205,9 @@ def _between(node: ir.Node) -> Task | str | None:
 
 
 def _quantized(node: ir.Node, low: float, high: float) -> Written | None:
-    scale = constant(node.inputs[1])
+    scale = array_of(node.inputs[1])
     given = node.inputs[2] if len(node.inputs) > 2 else None
-    zero = constant(given) if given is not None else np.zeros((), np.uint8)
+    zero = array_of(given) if given is not None else np.zeros((), np.uint8)
     if scale is None or zero is None or scale.size != 1 or zero.dtype.name not in BYTES:
         return None
     point = int(zero.reshape(()))
@@ -227,7 +225,7 @@ def _bounds(clip: ir.Node) -> tuple[float, float] | None:
     ends = []
     for index, missing in ((1, -math.inf), (2, math.inf)):
         value = clip.inputs[index] if len(clip.inputs) > index else None
-        held = constant(value)
+        held = array_of(value)
         if value is not None and held is None:
             return None
         name = ("min", "max")[index - 1]

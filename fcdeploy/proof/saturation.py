@@ -13,20 +13,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.avx2 import HIGHEST, LOWEST, pair_range
 from fcdeploy.arithmetic.interval_arithmetic import Interval, interval
 from fcdeploy.arithmetic.quantization import LIMITS, along
 from fcdeploy.arithmetic.weights.layout import importance_rows, to_rows
+from fcdeploy.arrays import Array
 from fcdeploy.graph.model import works_on_integers
-from fcdeploy.proof.byte_bounds import CHOOSES, Bounds, byte_type, constant, scalars
-
-Array = NDArray[Any]
+from fcdeploy.graph.nodes import array_of
+from fcdeploy.proof.byte_bounds import CHOOSES, Bounds, byte_type, scalars
 
 EXACT = "exact everywhere"
 SATURATES = "saturates on x86 without VNNI, e.g. AVX2; exact with VNNI and on ARM"
@@ -185,7 +183,7 @@ def _bits_of_blocks(node: ir.Node) -> int | None:
     held = None if weight is None or weight.inputs[0] is None else weight.inputs[0].const_value
     if weight is None or held is None or _dequantizer(node.inputs[0]) is not None:
         return None
-    scale, axis = constant(weight.inputs[1]), weight.attributes.get_int("axis", 1)
+    scale, axis = array_of(weight.inputs[1]), weight.attributes.get_int("axis", 1)
     along_inputs = scale is None or (scale.size > 1 and axis % len(held.shape) != len(held.shape) - 1)
     if along_inputs and "block_size" not in weight.attributes:
         return None  # stays float
@@ -228,7 +226,7 @@ def _integer_operator(node: ir.Node, known: Bounds) -> Product | None:
     bounds = FULL
     source = None if data is None else inputs[data]
     if source is not None and activation == "uint8":
-        point = constant(inputs[zero]) if zero is not None and len(inputs) > zero else None
+        point = array_of(inputs[zero]) if zero is not None and len(inputs) > zero else None
         axis = 1 if "Conv" in node.op_type else -1
         bounds = known.of(source).channels(axis).hull(0 if point is None else int(point.reshape(-1)[0]))
     return Product(node, activation, kind, _rows(node, held), bounds, exact)
@@ -295,7 +293,7 @@ def _rewritten(value: ir.Value) -> bool:
 
 def _weight(value: ir.Value | None) -> Array | None:
     """The integers of a weight: stored ones, stored floats behind a QuantizeLinear, either of them transposed."""
-    held = constant(value)
+    held = array_of(value)
     if held is not None:
         return held if held.dtype in (np.int8, np.uint8) else None
     node = value.producer() if value is not None else None
@@ -309,15 +307,15 @@ def _weight(value: ir.Value | None) -> Array | None:
     if node.op_type == "Transpose":
         order = node.attributes.get_ints("perm", tuple(reversed(range(inner.ndim))))
         return inner.transpose(order)
-    shape = constant(node.inputs[1])
+    shape = array_of(node.inputs[1])
     return None if shape is None or 0 in shape else inner.reshape(shape)
 
 
 def _quantized_constant(node: ir.Node) -> Array | None:
     """A float weight that the runtime quantizes once, when it loads the model."""
-    weight, scale = constant(node.inputs[0]), constant(node.inputs[1])
+    weight, scale = array_of(node.inputs[0]), array_of(node.inputs[1])
     kind = byte_type(node.outputs[0])
-    point = constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros((), np.int8)
+    point = array_of(node.inputs[2]) if len(node.inputs) > 2 else np.zeros((), np.int8)
     if weight is None or scale is None or point is None or kind is None or weight.dtype != np.float32:
         return None
     axis = node.attributes.get_int("axis", 1) % max(weight.ndim, 1) if scale.size > 1 else None

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
 
 SCHEMA = "fcdeploy.calibration/1"
@@ -69,15 +70,15 @@ class Moments:
     limbs: NDArray[np.int64]
     samples: int
 
-    def mean(self) -> NDArray[np.float64]:
+    def mean(self) -> Float64:
         """E[x] per channel, shape (channels,)."""
         return self._value(0)
 
-    def mean_square(self) -> NDArray[np.float64]:
+    def mean_square(self) -> Float64:
         """E[x^2] per channel, shape (channels,)."""
         return self._value(1)
 
-    def _value(self, which: int) -> NDArray[np.float64]:
+    def _value(self, which: int) -> Float64:
         whole, fraction = self.limbs[:, which, 0], self.limbs[:, which, 1]
         return (whole + fraction * 2.0**-52) / max(self.samples, 1)
 
@@ -102,16 +103,16 @@ class Calibration:
     model: str  # sha256 of the float model's file
     tensors: dict[str, TensorRecord]
     seen: NDArray[np.uint64]  # sorted content hashes, one a sample
-    kept: dict[str, NDArray[Any]]  # a few samples, input name -> (samples, ...)
+    kept: Arrays  # a few samples, input name -> (samples, ...)
     made_by: dict[str, str]  # CPU family and versions that the floats depend on
-    kept_more: tuple[dict[str, NDArray[Any]], ...] = ()  # those of other shapes than the first, which merging needs
+    kept_more: tuple[Arrays, ...] = ()  # those of other shapes than the first, which merging needs
 
     @property
     def samples(self) -> int:
         return len(self.seen)
 
     @property
-    def groups(self) -> tuple[dict[str, NDArray[Any]], ...]:
+    def groups(self) -> tuple[Arrays, ...]:
         """All samples that are kept, those of equal shapes stacked."""
         return (self.kept, *self.kept_more) if self.kept else ()
 
@@ -191,7 +192,7 @@ def from_bytes(content: bytes, name: str) -> Calibration:
     return _checked(header, arrays, name, hint)
 
 
-def _checked(header: Any, arrays: Mapping[str, NDArray[Any]], name: str, hint: str) -> Calibration:
+def _checked(header: Any, arrays: Mapping[str, Array], name: str, hint: str) -> Calibration:
     schema = header.get("schema") if isinstance(header, dict) else header
     if schema != SCHEMA:
         raise FcdeployError(f"{name!r} has format {str(schema)[:40]!r}, expected {SCHEMA!r}", hint)
@@ -213,7 +214,7 @@ ARRAYS: dict[str, tuple[type, tuple[int | None, ...]]] = {
 KINDS = ("input", "activation", "weight", "bias")
 
 
-def _assembled(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Calibration:
+def _assembled(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Calibration:
     """The calibration that a file says; KeyError, TypeError or ValueError where it contradicts itself."""
     for key, (dtype, shape) in ARRAYS.items():
         _check_array(key, arrays[key], dtype, shape)
@@ -239,9 +240,9 @@ def _assembled(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) ->
     return result
 
 
-def _kept(arrays: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
+def _kept(arrays: Mapping[str, Array]) -> list[Arrays]:
     """The groups of kept samples, in order."""
-    groups: dict[int, dict[str, NDArray[Any]]] = {}
+    groups: dict[int, Arrays] = {}
     for key, value in arrays.items():
         if key.startswith("kept"):
             number, _, name = key.removeprefix("kept").partition(".")
@@ -254,14 +255,14 @@ def _kept(arrays: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
     return [groups[index] for index in range(len(groups))]
 
 
-def _check_array(key: str, array: NDArray[Any], dtype: type, shape: tuple[int | None, ...]) -> None:
+def _check_array(key: str, array: Array, dtype: type, shape: tuple[int | None, ...]) -> None:
     fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
     if array.dtype != dtype or not fits:
         wanted = f"{np.dtype(dtype)} ({', '.join('n' if n is None else str(n) for n in shape)})"
         raise ValueError(f"array {key!r} is {array.dtype} {array.shape}, expected {wanted}")
 
 
-def _check_sums(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+def _check_sums(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
     """The header has fields of the right types, and they add up to what the arrays hold."""
     rows, made_by = header["tensors"], header["made_by"]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -298,5 +299,5 @@ def _check_record(record: TensorRecord) -> None:
             raise ValueError(f"the moments of tensor {record.name!r} are none")
 
 
-def _joined(parts: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
+def _joined(parts: list[Array], dtype: type) -> Array:
     return np.concatenate([*parts, np.zeros(0, dtype)])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.signature import TensorSpec
 
@@ -33,10 +34,10 @@ def fixed(
     return [_fixed(spec, batch, shapes.get(spec.name)) for spec in specs]
 
 
-def draw(specs: Sequence[TensorSpec], *, seed: int = SEED) -> dict[str, np.ndarray[Any, Any]]:
+def draw(specs: Sequence[TensorSpec], *, seed: int = SEED) -> Arrays:
     """Normal numbers; bytes of any value; 0 and 1 for other integers, which any table that they index has."""
     random = np.random.default_rng(seed)
-    feeds: dict[str, np.ndarray[Any, Any]] = {}
+    feeds: Arrays = {}
     for spec in specs:
         shape = tuple(n or 0 for n in spec.shape)
         if spec.dtype.kind in "OSU":

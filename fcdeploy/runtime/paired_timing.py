@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.significance import median_interval
+from fcdeploy.arrays import Float64
 from fcdeploy.records.progress import OnStep
 
 Run = Callable[[], object]
@@ -33,8 +34,8 @@ PATIENCE = 4  # times the time that was asked for, where the interval is not nar
 class Timed:
     """Milliseconds of every single call, and their mean in each turn; `loads` says of which load each turn is."""
 
-    runs: NDArray[np.float64]
-    turns: NDArray[np.float64]
+    runs: Float64
+    turns: Float64
     loads: NDArray[np.intp]
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from statistics import median, median_grouped
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.arrays import Array
 from fcdeploy.runtime.kernels import kin, origins, with_names
 from fcdeploy.runtime.session import Session
 
-Feeds = Mapping[str, np.ndarray[Any, Any]]
+Feeds = Mapping[str, Array]
 Model = Path | bytes | ir.Model
 WARM_UP = 3  # runs that are not counted; the first ones allocate
 KERNEL = "_kernel_time"  # what a node's event has behind the node's name

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
+from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError, first_line
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.cpu import cpu_flags, usable_cores
@@ -102,7 +103,7 @@ class Session:
         """The outputs, in the order of `outputs`."""
         return tuple(map(_spec, self._session.get_outputs()))
 
-    def run(self, feeds: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str] | None = None) -> list[Any]:
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Any]:
         """The named outputs (all by default), in order."""
         try:
             result: list[Any] = self._session.run(outputs, dict(feeds))

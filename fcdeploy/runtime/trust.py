@@ -24,17 +24,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.nodes import array_of
 from fcdeploy.runtime.kernels import INTEGER_KERNELS, optimized_graph, origins
 from fcdeploy.runtime.options import options_of
 
-Array = NDArray[Any]
 LAYERS = {"Conv", "Gemm", "MatMul"}
 BYTES = {ir.DataType.INT8, ir.DataType.UINT8}
 SMALL = BYTES | {ir.DataType.INT4, ir.DataType.UINT4}
@@ -107,7 +106,7 @@ def _check_types(model: ir.Model, name: str) -> None:
         wanted, found = _integers(node), zero.dtype if zero is not None else None
         if wanted is not None and found is not None and wanted != found:
             raise FcdeployError(f"{where}: its zero point is {found}, its integers are {wanted}", AGAIN)
-        scales, zeros = _constant(scale), _constant(zero)
+        scales, zeros = array_of(scale), array_of(zero)
         if scales is not None and zeros is not None and scales.size != zeros.size:
             raise FcdeployError(f"{where}: zero points {zeros.size}, scales {scales.size}, expected as many", AGAIN)
 
@@ -131,12 +130,12 @@ def _suspects(node: ir.Node) -> Iterator[Suspect]:
     x, weight = _dequantized(node.inputs[0]), _dequantized(node.inputs[1])
     if x is None or weight is None:
         return
-    integers, scales = _constant(weight.inputs[0]), _constant(weight.inputs[1])
+    integers, scales = array_of(weight.inputs[0]), array_of(weight.inputs[1])
     if integers is None or scales is None or weight.inputs[0] is None or weight.inputs[0].dtype not in BYTES:
         return
     axis, right = _axis(weight, integers.ndim), _output_axis(node, integers.ndim)
     if scales.size > 1 and "block_size" not in weight.attributes and axis != right:
-        zeros = _constant(weight.inputs[2]) if len(weight.inputs) > 2 else None
+        zeros = array_of(weight.inputs[2]) if len(weight.inputs) > 2 else None
         same = np.all(scales == scales.flat[0]) and (zeros is None or np.all(zeros == zeros.flat[0]))
         if not same or scales.size != integers.shape[right]:
             yield Suspect(
@@ -144,14 +143,14 @@ def _suspects(node: ir.Node) -> Iterator[Suspect]:
             )
         return
     bias = _bias(node)
-    x_scale = _constant(x.inputs[1])
+    x_scale = array_of(x.inputs[1])
     if bias is not None and x_scale is not None and x_scale.size == 1:
         yield from _bias_suspects(node, bias, x_scale.ravel() * scales.ravel())
 
 
 def _bias_suspects(node: ir.Node, bias: ir.Node, product: Array) -> Iterator[Suspect]:
     """`product` is input scale x weight scale, one or as many as outputs: the unit an integer kernel reads a bias in."""
-    integers, scale = _constant(bias.inputs[0]), _constant(bias.inputs[1])
+    integers, scale = array_of(bias.inputs[0]), array_of(bias.inputs[1])
     if integers is None or scale is None or integers.dtype != np.int32:
         return
     sizes = {integers.size, scale.size, product.size} - {1}
@@ -161,7 +160,7 @@ def _bias_suspects(node: ir.Node, bias: ir.Node, product: Array) -> Iterator[Sus
     if np.max(off, initial=0.0) > NEAR:
         what = f"the scale of bias {_name(bias)} is not input scale x weight scale"
         yield Suspect(node, what, f"{what}, so that no integer kernel runs it")
-    zeros = _constant(bias.inputs[2]) if len(bias.inputs) > 2 else None
+    zeros = array_of(bias.inputs[2]) if len(bias.inputs) > 2 else None
     if zeros is not None and np.any(zeros):
         what = f"the zero point of bias {_name(bias)} is not 0"
         yield Suspect(node, what, f"{what}, so that no integer kernel runs it")
@@ -182,8 +181,8 @@ def _bias_overflows(node: ir.Node) -> bool:
     """A layer on integers whose bias is stored as floats, too large for the integers it would be rounded to."""
     if node.op_type not in ("Conv", "Gemm") or len(node.inputs) < 3:
         return False
-    x, weight, bias = _dequantized(node.inputs[0]), _dequantized(node.inputs[1]), _constant(node.inputs[2])
-    scales = [_constant(found.inputs[1]) if found is not None else None for found in (x, weight)]
+    x, weight, bias = _dequantized(node.inputs[0]), _dequantized(node.inputs[1]), array_of(node.inputs[2])
+    scales = [array_of(found.inputs[1]) if found is not None else None for found in (x, weight)]
     if bias is None or scales[0] is None or scales[1] is None or scales[0].size != 1:
         return False
     step = scales[0].ravel().astype(np.float64) * scales[1].ravel()
@@ -221,7 +220,7 @@ def _weight_only(node: ir.Node) -> bool:
         return False
     weight = _dequantized(node.inputs[1])
     stored = weight.inputs[0] if weight is not None else None
-    return stored is not None and stored.dtype in SMALL and _constant(stored) is not None
+    return stored is not None and stored.dtype in SMALL and array_of(stored) is not None
 
 
 def _axis(dequantize: ir.Node, rank: int) -> int:
@@ -241,11 +240,6 @@ def _dequantized(value: ir.Value | None) -> ir.Node | None:
     """The DequantizeLinear that writes the value."""
     node = value.producer() if value is not None else None
     return node if node is not None and node.op_type == "DequantizeLinear" else None
-
-
-def _constant(value: ir.Value | None) -> Array | None:
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return tensor.numpy() if tensor is not None else None
 
 
 def _name(dequantize: ir.Node) -> str:

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 
 PIECE = 1 << 20
@@ -66,7 +67,7 @@ def read_header(file: IO[bytes], held: int, what: str) -> Header:
     return Header(shape, dtype, column_major, offset)
 
 
-def read_rows(file: IO[bytes], header: Header, what: str) -> Iterator[np.ndarray[Any, Any]]:
+def read_rows(file: IO[bytes], header: Header, what: str) -> Iterator[Array]:
     """Rows along the first axis, one at a time. The file stands at the first byte of the data."""
     if header.column_major and len(header.shape) > 1:
         yield from _column_major_rows(file, header, what)
@@ -77,7 +78,7 @@ def read_rows(file: IO[bytes], header: Header, what: str) -> Iterator[np.ndarray
         yield np.frombuffer(_exactly(file, size, what), header.dtype).reshape(row)
 
 
-def read_row(file: IO[bytes], header: Header, index: int, what: str) -> np.ndarray[Any, Any]:
+def read_row(file: IO[bytes], header: Header, index: int, what: str) -> Array:
     """One row along the first axis, of a file that can be read anywhere and an array that is not column-major."""
     row = header.shape[1:]
     size = prod(row) * header.dtype.itemsize
@@ -85,7 +86,7 @@ def read_row(file: IO[bytes], header: Header, index: int, what: str) -> np.ndarr
     return np.frombuffer(_exactly(file, size, what), header.dtype).reshape(row)
 
 
-def read_whole(file: IO[bytes], header: Header, what: str) -> np.ndarray[Any, Any]:
+def read_whole(file: IO[bytes], header: Header, what: str) -> Array:
     """The whole array."""
     data = _exactly(file, prod(header.shape) * header.dtype.itemsize, what)
     return np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if header.column_major else "C")
@@ -101,7 +102,7 @@ def damage_named(source: str, place: str) -> Iterator[None]:
         raise FcdeployError(f"{source} is damaged at {place}: {why}", SAVE_AGAIN) from error
 
 
-def _column_major_rows(file: IO[bytes], header: Header, what: str) -> Iterator[np.ndarray[Any, Any]]:
+def _column_major_rows(file: IO[bytes], header: Header, what: str) -> Iterator[Array]:
     """A row of a column-major array lies scattered over all of it: unpack it to disk once, then map it."""
     if not prod(header.shape):
         yield from np.zeros(header.shape, header.dtype)
@@ -111,7 +112,7 @@ def _column_major_rows(file: IO[bytes], header: Header, what: str) -> Iterator[n
         aside.flush()
         if aside.tell() < prod(header.shape) * header.dtype.itemsize:
             raise truncated(what)
-        mapped: np.ndarray[Any, Any] = np.memmap(aside, header.dtype, "r", shape=header.shape, order="F")
+        mapped: Array = np.memmap(aside, header.dtype, "r", shape=header.shape, order="F")
         for row in mapped:
             yield np.array(row)
 

@@ -11,10 +11,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 
-Array = np.ndarray[Any, Any]
 SEE_INPUTS = "fcdeploy inspect MODEL shows the inputs the model declares"
 
 
@@ -23,9 +23,7 @@ def is_label(name: str) -> bool:
     return name == "label" or name.startswith("label.")
 
 
-def fit(
-    arrays: Mapping[str, Any], specs: Sequence[TensorSpec], place: str, source: str
-) -> tuple[dict[str, Array], dict[str, Array]]:
+def fit(arrays: Mapping[str, Any], specs: Sequence[TensorSpec], place: str, source: str) -> tuple[Arrays, Arrays]:
     """The inputs in the model's order and dtypes, and the labels, of one sample. Raises FcdeployError."""
     check_names(arrays, specs, source)
     inputs = {}

@@ -15,11 +15,12 @@ from typing import IO
 
 import numpy as np
 
+from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import arrays, checks, listing
 from fcdeploy.samples.preprocess import Preprocess, from_pixels, read_preprocess
-from fcdeploy.samples.source import Arrays, Load, Source
+from fcdeploy.samples.source import Load, Source
 
 RECORD = np.dtype([("label", "u1"), ("pixels", "u1", (3, 32, 32))])
 CLASSES = 10

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import checks
-from fcdeploy.samples.source import Arrays, Load, Source
+from fcdeploy.samples.source import Load, Source
 
 
 def open_csv(path: Path, inputs: Sequence[TensorSpec]) -> Source:

@@ -18,10 +18,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import checks
-from fcdeploy.samples.source import Arrays, Load, Source
+from fcdeploy.samples.source import Load, Source
 from fcdeploy.user_code import load_function, user_code
 
 FORM = re.compile(r"(?P<file>.+\.py):(?P<function>[^\W\d]\w*)$")

@@ -17,20 +17,21 @@ from contextlib import ExitStack
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import arrays, checks, listing
 from fcdeploy.samples.preprocess import Preprocess, from_pixels, read_preprocess
-from fcdeploy.samples.source import Arrays, Load, Source
+from fcdeploy.samples.source import Load, Source
 
 PICTURES = re.compile(r"(.*)images([-.])idx3-ubyte(\.gz)?$")
 UNSIGNED_BYTES = 8
 
-Row = Callable[[], np.ndarray[Any, Any]]
+Row = Callable[[], Array]
 
 
 def is_idx(path: Path) -> bool:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import checks, listing
 from fcdeploy.samples.preprocess import Pixels, Preprocess, from_picture, pillow, read_preprocess, to_numbers
-from fcdeploy.samples.source import Arrays, FromFile, Load, Source
+from fcdeploy.samples.source import FromFile, Load, Source
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 DEEP = ("I", "F")  # first letters of Pillow's modes with more than 8 bits, which it would clip without a word

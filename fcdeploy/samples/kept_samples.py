@@ -9,21 +9,20 @@ import hashlib
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.graph.model import input_specs
 from fcdeploy.samples.source import Source, fixed_batch
 
-Arrays = dict[str, NDArray[Any]]
 KEPT_BYTES, KEPT_LEAST, KEPT_MOST = 8 << 20, 16, 256
 CHUNK = 32  # samples in one run
 
 
-def sample_hash(inputs: Mapping[str, NDArray[Any]]) -> int:
+def sample_hash(inputs: Mapping[str, Array]) -> int:
     """64 bits of a sample's content: names, dtypes, shapes and bytes of its inputs."""
     digest = hashlib.blake2b(digest_size=8)
     for name in sorted(inputs):
@@ -115,5 +114,5 @@ def _samples(groups: Iterable[Arrays]) -> Iterator[Arrays]:
             yield {name: stacked[i] for name, stacked in group.items()}
 
 
-def _bytes_of(inputs: Mapping[str, NDArray[Any]]) -> int:
+def _bytes_of(inputs: Mapping[str, Array]) -> int:
     return sum(value.nbytes for value in inputs.values())

@@ -14,16 +14,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import arrays, checks, listing
 from fcdeploy.samples.npz import check_headers, rows_in_step
-from fcdeploy.samples.source import Arrays, FromFile, Load, Source
+from fcdeploy.samples.source import FromFile, Load, Source
 
 
 def open_npy(path: Path, inputs: Sequence[TensorSpec]) -> Source:
@@ -104,7 +105,7 @@ def _header(file: Path, source: str) -> arrays.Header:
         return arrays.read_header(handle, file.stat().st_size, f"{source}: {file.name!r}")
 
 
-def _load(file: Path, source: str, place: str) -> np.ndarray[Any, Any]:
+def _load(file: Path, source: str, place: str) -> Array:
     what = f"{source}: {file.name!r}"
     with arrays.damage_named(source, place), file.open("rb") as handle:
         return arrays.read_whole(handle, arrays.read_header(handle, file.stat().st_size, what), what)

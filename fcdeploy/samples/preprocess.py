@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import checks
 
-Pixels = np.ndarray[Any, Any]
+Pixels = Array
 """(height, width, channels), uint8."""
 
 
@@ -55,7 +56,7 @@ def read_preprocess(path: Path | None, spec: TensorSpec, *, stored: tuple[int, i
     return _preprocess(_toml(path), spec, str(path or "preprocess.toml"), stored)
 
 
-def from_pixels(pixels: Pixels, how: Preprocess, spec: TensorSpec) -> np.ndarray[Any, Any]:
+def from_pixels(pixels: Pixels, how: Preprocess, spec: TensorSpec) -> Array:
     """A stored picture as the input wants it. Pillow is needed only to change its size or its colours."""
     if pixels.shape != (*how.size, depth(how)) or how.shorter_side:
         picture = pillow().fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
@@ -73,7 +74,7 @@ def from_picture(picture: Any, how: Preprocess) -> Pixels:
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def to_numbers(pixels: Pixels, how: Preprocess, spec: TensorSpec) -> np.ndarray[Any, Any]:
+def to_numbers(pixels: Pixels, how: Preprocess, spec: TensorSpec) -> Array:
     """(channels, height, width), (height, width, channels), or without channels where the input has no axis for them."""
     if how.colour == "BGR":
         pixels = pixels[:, :, ::-1]

@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count as counting
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import checks
 
-Arrays = dict[str, np.ndarray[Any, Any]]
 Load = Callable[[], Arrays]
 Reader = Callable[[], Iterator[tuple[str, Load]]]
 """Starts reading from the beginning: yields what to call a sample ("sample 3") and a function that loads its arrays,

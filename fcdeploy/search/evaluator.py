@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic import metrics
+from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import scores
 from fcdeploy.evaluate.compare import Answers, check_shapes, run
@@ -32,8 +31,7 @@ from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Batch, Source, batch_size, batches
 from fcdeploy.samples.kept_samples import sample_hash
 
-Array = np.ndarray[Any, Any]
-Figures = NDArray[np.float64]
+Figures = Float64
 HELD_BYTES = 64 << 20  # samples that take no more are read once
 SKETCH = 32  # numbers that are kept of each output of a sample, however large it is
 
@@ -172,7 +170,7 @@ def sketch(output: Array, samples: int) -> Figures:
     return np.asarray(np.add.reduceat((rows * signs)[:, order], ends, axis=1))
 
 
-def _part(metric: Metric, outputs: dict[str, Array], batch: Batch) -> Part:
+def _part(metric: Metric, outputs: Arrays, batch: Batch) -> Part:
     sketches = {name: sketch(value, len(batch)) for name, value in outputs.items() if value.dtype.kind == "f"}
     shapes = {name: value.shape for name, value in outputs.items()}
     if metric.figures is None:
@@ -182,7 +180,7 @@ def _part(metric: Metric, outputs: dict[str, Array], batch: Batch) -> Part:
     return Part(metric.figures(outputs, batch.labels, batch.names), None, sketches, shapes)
 
 
-def _figures(metric: Metric, part: Part, outputs: dict[str, Array], batch: Batch) -> tuple[Figures, Figures]:
+def _figures(metric: Metric, part: Part, outputs: Arrays, batch: Batch) -> tuple[Figures, Figures]:
     """The metric's figures of both models: agreement has none of its own, it is between two."""
     if metric.figures is not None:
         assert part.figures is not None
@@ -202,7 +200,7 @@ def _changed(answers: Answers) -> tuple[int, int | None] | None:
     return int((one > other).sum()), int((one < other).sum())
 
 
-def _errors(part: Part, outputs: dict[str, Array], samples: int) -> Figures:
+def _errors(part: Part, outputs: Arrays, samples: int) -> Figures:
     """By output, the squares of what differs."""
     return np.array([np.square(own - sketch(outputs[name], samples)).sum() for name, own in part.sketches.items()])
 
@@ -224,7 +222,7 @@ def _batch(source: Source) -> int:
     return batch_size(source.inputs, max(1, min(MOST_BATCH, BATCH_BYTES // max(size, 1))))
 
 
-def _outputs(session: Session, part: Part, batch: Batch) -> dict[str, Array]:
+def _outputs(session: Session, part: Part, batch: Batch) -> Arrays:
     outputs = run(session, batch, "int8")
     check_shapes(part.shapes, outputs, "leave --max-drop out: shapes that depend on values cannot be compared")
     return outputs

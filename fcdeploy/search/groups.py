@@ -9,7 +9,8 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.int8.nodes import stored_weights, weight_of
+from fcdeploy.graph.nodes import weight_of
+from fcdeploy.int8.nodes import stored_weights
 from fcdeploy.int8.problem import Given
 from fcdeploy.int8.refining.refine import with_tools
 from fcdeploy.int8.timing.partition import reason

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.int8.problem import Given
@@ -21,7 +22,6 @@ from fcdeploy.records.costs import Choice, Costs, Trial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.samples import open_source
-from fcdeploy.samples.kept_samples import Arrays
 from fcdeploy.search import ladder
 from fcdeploy.search.evaluator import Exam, Result, calibrated_on, error, examined, result
 from fcdeploy.search.goal import Wish

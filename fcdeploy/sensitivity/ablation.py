@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers
-from fcdeploy.int8.nodes import data_inputs
+from fcdeploy.graph.nodes import array_of, data_inputs
 from fcdeploy.int8.refining.smooth import SMOOTHED
 from fcdeploy.int8.writing.block_fusion import hold, would_be_rounded
-from fcdeploy.proof.byte_bounds import constant
 from fcdeploy.sensitivity.error_sources import PACKED, Source, rounded_inputs
 from fcdeploy.sensitivity.stored_constants import Original, held, integers_of, original
 from fcdeploy.tables.operators import operator
-
-Array = np.ndarray[Any, Any]
 
 
 def without(int8: ir.Model, floats: Sequence[ir.Model], source: Source, *more: Source) -> ir.Model:
@@ -66,10 +63,10 @@ def _float_bias(graph: ir.Graph, node: ir.Node, found: Original) -> None:
     value = node.inputs[index] if index is not None and index < len(node.inputs) else None
     if found.layer is None or index is None or value is None:
         return
-    stored = constant(value) if integers_of(value) is None else held(value)
+    stored = array_of(value) if integers_of(value) is None else held(value)
     if stored is None:
         return
-    real = constant(found.layer.inputs[index]) if index < len(found.layer.inputs) else None
+    real = array_of(found.layer.inputs[index]) if index < len(found.layer.inputs) else None
     bias = np.zeros(stored.shape) if real is None else real.reshape(stored.shape)
     node.replace_input_with(index, _constant(graph, bias.astype(np.float32), f"{node.name}/float/bias"))
 
@@ -77,12 +74,12 @@ def _float_bias(graph: ir.Graph, node: ir.Node, found: Original) -> None:
 def _unpack(graph: ir.Graph, node: ir.Node, floats: Sequence[ir.Model], source: Source) -> None:
     """The layer of the float model in place of an operator that holds integers itself."""
     layer = next((other for model in floats for other in model.graph if other.name == node.name), None)
-    if layer is None or constant(layer.inputs[1]) is None:
+    if layer is None or array_of(layer.inputs[1]) is None:
         raise _unknown(source)
     inputs = list(node.inputs[: len(layer.inputs)])
     inputs += [None] * (len(layer.inputs) - len(inputs))
     for index, value in enumerate(layer.inputs[1:], start=1):
-        array = constant(value)
+        array = array_of(value)
         inputs[index] = inputs[index] if array is None else _constant(graph, array, f"{node.name}/float/{index}")
     node.op_type, node.domain, node.version = layer.op_type, layer.domain, None
     node.attributes.clear()
@@ -129,13 +126,13 @@ def _pass_by(node: ir.Node, value: ir.Value) -> None:
 
 def _on_floats(graph: ir.Graph, node: ir.Node, real: dict[ir.Value, ir.Value], quantize: ir.Node) -> Sequence[ir.Value]:
     """What a copy of a node that moves bytes writes, on floats; other bytes that it reads are read back for it."""
-    data = data_inputs(node, operator(node.op_type, node.domain))
-    scale, point = (constant(value) for value in (*quantize.inputs[1:], None)[:2])
+    data = data_inputs(node)
+    scale, point = (array_of(value) for value in (*quantize.inputs[1:], None)[:2])
     assert scale is not None
     kind = np.dtype(np.uint8) if point is None else point.dtype
     inputs: list[ir.Value | None] = []
     for index, value in enumerate(node.inputs):
-        name, array = f"{node.name}/back/{index}", constant(value)
+        name, array = f"{node.name}/back/{index}", array_of(value)
         if value is None or value in real:
             inputs.append(value and real[value])
         elif array is not None and array.dtype == kind:  # a border or a bound
@@ -163,7 +160,7 @@ def _clipped(model: ir.Model, floats: Sequence[ir.Model], quantize: ir.Node) -> 
     written = quantize.outputs[0].name
     for number, clip in enumerate(_clips(model, floats, quantize)):
         name = f"{written}/clip/{number}"
-        bounds = [constant(bound) for bound in clip.inputs[1:]]
+        bounds = [array_of(bound) for bound in clip.inputs[1:]]
         given = [None if b is None else _constant(model.graph, b, f"{name}/{i}") for i, b in enumerate(bounds)]
         copy = ir.Node("", clip.op_type, [value, *given], clip.attributes.values(), name=name)
         value = copy.outputs[0]

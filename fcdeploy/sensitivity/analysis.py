@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from fcdeploy.arrays import Arrays
 from fcdeploy.evaluate.compare import Choose, LayerSums
 from fcdeploy.evaluate.rounding_error import Local
 from fcdeploy.graph.model import input_specs
@@ -17,7 +18,7 @@ from fcdeploy.proof.saturation import Proof, prove
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.samples import Batch
-from fcdeploy.samples.kept_samples import Arrays, chunks
+from fcdeploy.samples.kept_samples import chunks
 from fcdeploy.samples.source import fixed_batch
 from fcdeploy.sensitivity.advice import EXACT_ENOUGH_DB, STANDS_OUT, advice
 from fcdeploy.sensitivity.error_sources import Source, sources

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import onnx_ir as ir
 
 from fcdeploy.evaluate.layers import maker
+from fcdeploy.graph.nodes import array_of
 from fcdeploy.prepare.cost_model import multiplications_of
-from fcdeploy.proof.byte_bounds import constant
 from fcdeploy.sensitivity.stored_constants import grid_of, integers_of, plain_name
 from fcdeploy.tables.operators import operator
 
@@ -85,14 +85,14 @@ def rounded_inputs(node: ir.Node) -> list[ir.Value]:
         return []
     found = dict.fromkeys(value for value in node.inputs if value is not None)
     pairs = [(value, integers_of(value)) for value in found]
-    return [value for value, stored in pairs if stored is not None and constant(stored).dtype.name not in WIDE]  # type: ignore[union-attr]
+    return [value for value, stored in pairs if stored is not None and array_of(stored).dtype.name not in WIDE]  # type: ignore[union-attr]
 
 
 def chains(model: ir.Model) -> list[list[ir.Node]]:
     """The QuantizeLinears of activations, each with those that only round its bytes again, after moving them."""
     found: dict[ir.Node, list[ir.Node]] = {}
     for node in model.graph:
-        if node.op_type != "QuantizeLinear" or node.inputs[0] is None or constant(node.inputs[0]) is not None:
+        if node.op_type != "QuantizeLinear" or node.inputs[0] is None or array_of(node.inputs[0]) is not None:
             continue
         before = _same_bytes(node)
         chain = found.get(before, []) if before is not None else []
@@ -127,7 +127,7 @@ def _same_bytes(node: ir.Node) -> ir.Node | None:
 
 
 def _steps(node: ir.Node) -> tuple[Any, ...]:
-    arrays = [constant(value) for value in node.inputs[1:]]
+    arrays = [array_of(value) for value in node.inputs[1:]]
     return tuple(None if array is None else (array.dtype.name, array.shape, array.tobytes()) for array in arrays)
 
 

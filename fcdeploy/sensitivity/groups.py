@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from fcdeploy.evaluate.compare import Answers, Arrays, Choose, add, run
+from fcdeploy.arrays import Arrays
+from fcdeploy.evaluate.compare import Answers, Choose, add, run
 from fcdeploy.evaluate.loss import Loss
 from fcdeploy.graph.model import input_specs
 from fcdeploy.records.progress import OnStep

@@ -10,15 +10,14 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.significance import Z
+from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate.compare import Answers, Arrays, Choose, add, run
+from fcdeploy.evaluate.compare import Answers, Choose, add, run
 from fcdeploy.evaluate.loss import Loss, loss_of
 from fcdeploy.evaluate.rounding_error import Local
 from fcdeploy.graph.model import input_specs
@@ -30,8 +29,7 @@ from fcdeploy.sensitivity.ablation import without
 from fcdeploy.sensitivity.error_sources import Source, sources
 from fcdeploy.sensitivity.source_errors import local_tensors, local_weights
 
-Array = np.ndarray[Any, Any]
-Errors = list[NDArray[np.float64]]
+Errors = list[Float64]
 """Of each floating-point output, (n, elements)."""
 GUESSED_ON = 8  # samples for the first guess unless told otherwise: their tensors are all in memory at once
 CENTRED = 0.05  # of the error power is its mean, at most, where biases were corrected: 0.01 to 0.02 measured

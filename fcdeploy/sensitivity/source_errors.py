@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arrays import Array
 from fcdeploy.evaluate import layers
 from fcdeploy.evaluate.rounding_error import Local, behind_bytes
 from fcdeploy.runtime.session import Session
 from fcdeploy.sensitivity.error_sources import Source, rounded_inputs
 from fcdeploy.sensitivity.stored_constants import held, integers_of, original
-
-Array = np.ndarray[Any, Any]
 
 
 def local_weights(int8: ir.Model, floats: Sequence[ir.Model], found: Sequence[Source]) -> dict[Source, Local]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,11 +11,11 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.arithmetic.pixels import Pixels, on_bytes
 from fcdeploy.arithmetic.quantization import LIMITS, along
-from fcdeploy.int8.nodes import number, output_axis
-from fcdeploy.proof.byte_bounds import constant
+from fcdeploy.arrays import Array
+from fcdeploy.graph.nodes import array_of, output_axis
+from fcdeploy.int8.nodes import number
 from fcdeploy.tables.operators import operator
 
-Array = np.ndarray[Any, Any]
 MARKS = ("/q", "_quantized")  # behind a constant's name: fcdeploy's and onnxruntime's own
 LIKE_DB = 6.0  # of weights rounded to a few bits against their original; another tensor's are about 0
 SAME_DB = 25.0  # of other constants: what is below was rescaled, and nothing tells by how much
@@ -45,7 +44,7 @@ def integers_of(value: ir.Value | None) -> ir.Value | None:
     if node is None or not node.inputs:
         return None
     if node.op_type == "Mul":
-        if constant(node.inputs[1]) is None:
+        if array_of(node.inputs[1]) is None:
             return None
         node = node.inputs[0].producer() if node.inputs[0] is not None else None
         wanted = "Cast"
@@ -57,7 +56,7 @@ def integers_of(value: ir.Value | None) -> ir.Value | None:
     maker = source.producer() if source is not None else None
     if maker is not None and maker.op_type == "QuantizeLinear" and wanted == "DequantizeLinear":
         source = maker.inputs[0]
-    found = constant(source)
+    found = array_of(source)
     # a Cast and a Mul of anything else are no weight
     return source if found is not None and (wanted == "DequantizeLinear" or found.dtype.kind in "iu") else None
 
@@ -67,15 +66,15 @@ def held(value: ir.Value) -> Array:
     node = value.producer()
     assert node is not None
     if node.op_type == "Mul":
-        scale, cast = constant(node.inputs[1]), node.inputs[0].producer()  # type: ignore[union-attr]
-        integers = constant(cast.inputs[0])  # type: ignore[union-attr]
+        scale, cast = array_of(node.inputs[1]), node.inputs[0].producer()  # type: ignore[union-attr]
+        integers = array_of(cast.inputs[0])  # type: ignore[union-attr]
         assert scale is not None and integers is not None
         return np.asarray(integers.astype(np.float32) * scale, np.float32)
     scale, zero = _steps(node)
-    integers = constant(node.inputs[0])
+    integers = array_of(node.inputs[0])
     if integers is None:
         quantize = node.inputs[0].producer()  # type: ignore[union-attr]
-        real = constant(quantize.inputs[0])  # type: ignore[union-attr]
+        real = array_of(quantize.inputs[0])  # type: ignore[union-attr]
         assert real is not None
         step, point = (_spread(each, node, real) for each in (scale, zero))
         integers = np.clip(np.rint(real / step) + point, *LIMITS[zero.dtype.name])
@@ -91,7 +90,7 @@ def original(node: ir.Node, value: ir.Value, floats: Sequence[ir.Model]) -> Orig
     """
     stored = integers_of(value)
     assert stored is not None
-    found = constant(stored)
+    found = array_of(stored)
     if found is not None and found.dtype.kind == "f":
         return Original(np.asarray(found), None)
     rounded, index, grid = held(value), list(node.inputs).index(value), _grid_read(node)
@@ -120,7 +119,7 @@ def grid_of(value: ir.Value | None) -> Pixels:
     node = value.producer() if value is not None else None
     if node is None or node.op_type != "BatchNormalization" or node.inputs[0] is None:
         return ()
-    rows = [np.asarray(row, np.float64) for each in node.inputs[1:] if (row := constant(each)) is not None]
+    rows = [np.asarray(row, np.float64) for each in node.inputs[1:] if (row := array_of(each)) is not None]
     alike = len(rows) == 4 and {row.shape for row in rows} == {(rows[0].size,)}
     if not alike or not node.inputs[0].is_graph_input() or number(node, "epsilon", 1e-5):
         return ()
@@ -145,11 +144,11 @@ def _candidates(node: ir.Node, index: int, name: str, floats: Sequence[ir.Model]
             (other for other in model.graph if other.name == node.name and other.op_type == node.op_type), None
         )
         if layer is not None and index < len(layer.inputs):
-            array = constant(layer.inputs[index])
+            array = array_of(layer.inputs[index])
             found += [] if array is None else [(layer, array)]
         for mark in MARKS:
             value = model.graph.initializers.get(name.removesuffix(mark)) if name.endswith(mark) else None
-            array = constant(value)
+            array = array_of(value)
             found += [] if array is None else [(None, array)]
     return found
 
@@ -201,8 +200,8 @@ def _ratio(q: Array, f: Array, axes: tuple[int, int]) -> Array:
 
 
 def _steps(node: ir.Node) -> tuple[Array, Array]:
-    scale = constant(node.inputs[1])
-    zero = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    scale = array_of(node.inputs[1])
+    zero = array_of(node.inputs[2]) if len(node.inputs) > 2 else None
     assert scale is not None
     return scale.astype(np.float64), np.zeros((), np.uint8) if zero is None else zero
 

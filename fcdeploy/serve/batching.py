@@ -17,12 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.serve.models import INLINE_SECONDS, Model
 from fcdeploy.serve.refusal import RefusedError
-
-Array = np.ndarray[Any, Any]
-
 
 Done = Callable[["Request", "list[Array] | RefusedError"], None]
 

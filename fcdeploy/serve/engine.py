@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.runtime.cpu import usable_cores
 from fcdeploy.runtime.feeds import check
@@ -25,8 +25,6 @@ from fcdeploy.serve.batching import Done, Queue, Request
 from fcdeploy.serve.models import Model, load
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import Place, Stamp, content, find, stamp
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +122,7 @@ class Engine:
         version: str = "",
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
-    ) -> dict[str, Array]:
+    ) -> Arrays:
         """The outputs named, all by default. `timeout` is in seconds. Raises RefusedError."""
         served = self.find(name, version)
         model = served.model

@@ -19,6 +19,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from fcdeploy import __version__
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import shown
@@ -28,7 +29,6 @@ from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.request import DATATYPES
 from fcdeploy.serve.routes import EXTENSIONS, Site, metadata
 
-Array = np.ndarray[Any, Any]
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT, 401: grpc.StatusCode.UNAUTHENTICATED, 404: grpc.StatusCode.NOT_FOUND,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED, 503: grpc.StatusCode.UNAVAILABLE, 504: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -101,9 +101,9 @@ class Calls:
         return self.site.engine.ready and not self.site.draining
 
 
-def read_inputs(model: Model, request: Any) -> dict[str, Array]:
+def read_inputs(model: Model, request: Any) -> Arrays:
     """The inputs as arrays. Raises RefusedError 400, which names the input, what came and what was expected."""
-    feeds: dict[str, Array] = {}
+    feeds: Arrays = {}
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise RefusedError(

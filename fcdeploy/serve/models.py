@@ -14,8 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.bundles.golden import DIFFERENT
 from fcdeploy.bundles.load import load_bundle
 from fcdeploy.errors import FcdeployError
@@ -26,7 +25,6 @@ from fcdeploy.runtime.feeds import draw
 from fcdeploy.runtime.session import Session
 from fcdeploy.serve.repository import Place
 
-Array = np.ndarray[Any, Any]
 INLINE_SECONDS = 0.002  # a run up to here costs less on the loop than handing it to a thread and back
 LARGEST = 16  # samples in one run: a sample hardly gets cheaper beyond it, and answers leave while others are computed
 PATIENCE = 1.0  # seconds that trying batch sizes may take
@@ -123,7 +121,7 @@ def _free_axis(inputs: Sequence[TensorSpec]) -> str:
     return f"input {free[0]!r} has free axes behind the first" if free else ""
 
 
-def _made_up(session: Session, inputs: Sequence[TensorSpec], count: int) -> dict[str, Array] | None:
+def _made_up(session: Session, inputs: Sequence[TensorSpec], count: int) -> Arrays | None:
     """Inputs of `count` samples, one of which the model runs on; None where none are found."""
     for length in FREE_LENGTHS:
         one = [
@@ -137,7 +135,7 @@ def _made_up(session: Session, inputs: Sequence[TensorSpec], count: int) -> dict
     return None
 
 
-def _part(samples: Mapping[str, Array], start: int, stop: int) -> dict[str, Array]:
+def _part(samples: Mapping[str, Array], start: int, stop: int) -> Arrays:
     return {name: array[start:stop] if array.ndim else array for name, array in samples.items()}
 
 

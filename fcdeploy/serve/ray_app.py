@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.serve.engine import Engine
 from fcdeploy.serve.http_request import Heads
@@ -25,7 +25,6 @@ from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.routes import Answer, Site, begin, error_answer
 
-Array = np.ndarray[Any, Any]
 DEFAULTS = {"replicas": 1, "threads": 1, "max_batch": 0, "max_body": 64 << 20, "max_requests": 256}
 """Option -> its value; all are whole numbers. `max_batch` 0 is what runs in 2 ms."""
 
@@ -81,7 +80,7 @@ class Replica:
         if old is not None:
             await old.engine.stop()
 
-    async def infer(self, model: str, inputs: Mapping[str, Array], version: str = "") -> dict[str, Array]:
+    async def infer(self, model: str, inputs: Mapping[str, Array], version: str = "") -> Arrays:
         """For other deployments, by a handle: all outputs by name. Raises ValueError, which names the mistake."""
         assert self._site is not None
         try:

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import numpy as np
 import simdjson
 
+from fcdeploy.arrays import Array
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import shown
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
 
-Array = np.ndarray[Any, Any]
 DATATYPES = {
     "bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64",
     **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},

@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 from fcdeploy import __version__
-from fcdeploy.serve.batching import Array, Request
+from fcdeploy.arrays import Array
+from fcdeploy.serve.batching import Request
 from fcdeploy.serve.engine import Engine, Served
 from fcdeploy.serve.http_request import Head
 from fcdeploy.serve.metrics import Metrics

@@ -17,13 +17,13 @@ import numpy as np
 import orjson
 import simdjson
 
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import shown
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError, json_problem
 from fcdeploy.serve.request import OF_DTYPE, Wanted, binary_size, described, listed, numbers_of, wanted_of
 
-Array = np.ndarray[Any, Any]
 MEMO = 256  # JSON headers of binary requests that are remembered; a client's differ by their id at most
 MEMO_BYTES = 2048
 
@@ -50,7 +50,7 @@ class Around:
 _parser = simdjson.Parser()
 
 
-def decode(model: Model, body: bytes | bytearray, header_length: int | None) -> tuple[dict[str, Array], Wanted]:
+def decode(model: Model, body: bytes | bytearray, header_length: int | None) -> tuple[Arrays, Wanted]:
     """The inputs and what is wanted. Raises RefusedError 400, which names the input, what came and what was expected."""
     if header_length is None:
         return _from_text(model, bytes(body))
@@ -96,7 +96,7 @@ def describe(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": OF_DTYPE[spec.dtype], "shape": shape}
 
 
-def _sliced(layout: Layout, body: bytes | bytearray, start: int) -> dict[str, Array]:
+def _sliced(layout: Layout, body: bytes | bytearray, start: int) -> Arrays:
     if start + layout.size != len(body):
         raise RefusedError(
             400, f"{len(body) - start} bytes follow the header, expected {layout.size}: the sum of binary_data_size"
@@ -126,7 +126,7 @@ def _parsed(text: bytes) -> Any:
         return _parser.parse(text)
 
 
-def _from_text(model: Model, text: bytes) -> tuple[dict[str, Array], Wanted]:
+def _from_text(model: Model, text: bytes) -> tuple[Arrays, Wanted]:
     """A request without binary inputs.
 
     A client that sends one input says the same around its numbers every time.  Where that was read before, only the list
@@ -176,7 +176,7 @@ def _remember(model: Model, key: Any, value: Layout | Around) -> None:
     model.layouts[key] = value
 
 
-def _from_json(model: Model, text: bytes, rest: memoryview | None) -> tuple[dict[str, Array], Wanted]:
+def _from_json(model: Model, text: bytes, rest: memoryview | None) -> tuple[Arrays, Wanted]:
     try:
         document = _parsed(text)
     except (ValueError, RuntimeError) as error:  # RuntimeError also for integers of more than 64 bits
@@ -188,14 +188,14 @@ def _from_json(model: Model, text: bytes, rest: memoryview | None) -> tuple[dict
         del document
 
 
-def _request(model: Model, document: Any, text: bytes, rest: memoryview | None) -> tuple[dict[str, Array], Wanted]:
+def _request(model: Model, document: Any, text: bytes, rest: memoryview | None) -> tuple[Arrays, Wanted]:
     if not isinstance(document, simdjson.Object):
         raise RefusedError(400, "the body is not a JSON object with 'inputs'")
     keys = set(document)  # asking simdjson for what is not there takes longer than all keys
     inputs = document["inputs"] if "inputs" in keys else None
     if not isinstance(inputs, simdjson.Array):
         raise RefusedError(400, "the request has no list 'inputs'")
-    feeds: dict[str, Array] = {}
+    feeds: Arrays = {}
     parts: list[tuple[str, np.dtype[Any], tuple[int, ...], int, int]] = []
     offset = 0
     tensor: Any

@@ -13,7 +13,8 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import Changes, Edits, attribute, input_of
+from fcdeploy.graph.edit import Changes, Edits
+from fcdeploy.graph.nodes import attribute_of, input_of
 from fcdeploy.prepare.layers import read_layer, reads_padding
 from fcdeploy.prepare.passes.drop_identities import drop_identities
 from fcdeploy.prepare.passes.remove_unused import remove_unused
@@ -83,7 +84,7 @@ def _decline(node: ir.Node) -> str | None:
         return f"has {layer.groups} groups"
     if kernel != shape[1:]:
         return f"covers {_times(kernel)} of an input of {_times(shape[1:])}"
-    if reads_padding(node) or any(n != 1 for n in attribute(node, "dilations", ())):
+    if reads_padding(node) or any(n != 1 for n in attribute_of(node, "dilations", ())):
         return "reads padding, or has gaps in its kernel"
     assert weight is not None
     return None

@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.edit import array_of, describe, input_of, is_op, static_shape
+from fcdeploy.graph.nodes import array_of, describe, input_of, is_op, static_shape
 from fcdeploy.prepare import cost_model
 from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.prepare.shape_inference import infer_shapes

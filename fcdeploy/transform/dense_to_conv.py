@@ -15,7 +15,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import Changes, Edits, attribute, input_of, is_op
+from fcdeploy.graph.edit import Changes, Edits
+from fcdeploy.graph.nodes import attribute_of, input_of, is_op
 from fcdeploy.prepare.layers import read_layer
 from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.transform.forms import (
@@ -78,7 +79,7 @@ def _flattened(node: ir.Node) -> Form | None:
     before = source.producer()
     if before is None or not is_op(before, "Transpose"):
         return Form(source, shape)
-    perm = attribute(before, "perm", ())
+    perm = attribute_of(before, "perm", ())
     inner = before.inputs[0]
     own = static_shape_but_first(inner) if inner is not None else None
     if inner is None or own is None or not perm or perm[0] != 0:
@@ -103,7 +104,7 @@ def _conv(walk: Walk, node: ir.Node) -> Form | str:
     layer = read_layer(node)
     if isinstance(layer, str):
         return f"stays: {layer}"
-    rows = layer.weight if attribute(node, "transB", 0) else layer.weight.T  # (out, in)
+    rows = layer.weight if attribute_of(node, "transB", 0) else layer.weight.T  # (out, in)
     order = form.order or tuple(range(len(form.shape)))
     flat = rows.reshape(len(rows), *(form.shape[axis] for axis in order))
     kernel = flat.transpose(0, *(1 + order.index(axis) for axis in range(len(order))))  # (out, C, H, W)

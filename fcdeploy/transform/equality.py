@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.signature import TensorSpec
@@ -20,8 +20,7 @@ TOLERANCE = 1e-5  # of the largest value of an output
 RUNS, BATCH = 3, 3  # of drawn samples: one, and a batch where the leading axis is free
 MOST_BATCH = 8
 
-Array = np.ndarray[Any, Any]
-Feeds = dict[str, Array]
+Feeds = Arrays
 Run = Callable[[Feeds], Sequence[Array]]
 
 

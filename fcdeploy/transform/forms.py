@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import Edits, array_of, attribute, describe, input_of
+from fcdeploy.graph.edit import Edits
+from fcdeploy.graph.nodes import array_of, attribute_of, describe, input_of
 from fcdeploy.prepare.layers import per_channel
 
 ELEMENTWISE = {
@@ -119,7 +120,7 @@ def channels(walk: Walk, node: ir.Node, *, spatial: int) -> Form | str:
     if any(form.shape != forms[0].shape for form in forms):
         return f"broadcasts {forms[-1].shape} with {forms[0].shape}"
     if node.op_type in ("Softmax", "LogSoftmax"):
-        axis = attribute(node, "axis", -1)
+        axis = attribute_of(node, "axis", -1)
         if axis % max(rank, 1) != 1:
             return f"runs along axis {axis}, not the channels"
         return Form(copy(walk.edits, node, [forms[0].value], axis=1), forms[0].shape)
@@ -145,7 +146,7 @@ def concat(walk: Walk, node: ir.Node) -> Form | str:
     forms = [walk.forms.get(value) if value is not None else None for value in node.inputs]
     found = [form for form in forms if form is not None and form.positions == 1]
     rank = len(node.outputs[0].shape or ())
-    if len(found) != len(forms) or attribute(node, "axis", 0) % max(rank, 1) != 1:
+    if len(found) != len(forms) or attribute_of(node, "axis", 0) % max(rank, 1) != 1:
         return "joins other things than channels of one position"
     made = copy(walk.edits, node, [form.value for form in found], axis=1)
     return Form(made, (sum(form.shape[0] for form in found), *found[0].shape[1:]))

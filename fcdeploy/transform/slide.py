@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import attribute, describe
+from fcdeploy.graph.nodes import attribute_of, describe
 from fcdeploy.prepare.layers import reads_padding
 
 STEPS = {"Conv", "MaxPool", "AveragePool", "LpPool"}
@@ -24,7 +24,7 @@ def steps(graph: ir.Graph, output: ir.Value) -> tuple[int, ...] | None:
         if not known or len(known) < len(read) or any(one != known[0] for one in known) or node.op_type in UNKNOWN:
             found.update(dict.fromkeys(node.outputs) if read else {})
             continue
-        own = attribute(node, "strides", ()) if node.op_type in STEPS else ()
+        own = attribute_of(node, "strides", ()) if node.op_type in STEPS else ()
         stride = tuple(a * b for a, b in zip(known[0], own or (1,) * len(known[0]), strict=True))
         found.update(dict.fromkeys(node.outputs, stride))
     return found.get(output)

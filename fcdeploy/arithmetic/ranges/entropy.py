@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.histogram import bin_edges
+from fcdeploy.arrays import Float64
 from fcdeploy.records.calibration import Histogram
 from fcdeploy.records.plan import Range
 
@@ -36,9 +37,7 @@ def entropy(h: Histogram, levels: int = 128, coverage: float = 0.999) -> Range:
     return Range(max(min(h.low, 0.0), -threshold), min(max(h.high, 0.0), threshold))
 
 
-def _linear(
-    lower: NDArray[np.float64], upper: NDArray[np.float64], counts: NDArray[np.int64], top: float
-) -> NDArray[np.float64]:
+def _linear(lower: Float64, upper: Float64, counts: NDArray[np.int64], top: float) -> Float64:
     """The elements above zero on BINS equal bins of [0, top], each spread evenly over the bin it was recorded in."""
     some = (upper > lower) & (upper > 0)
     below = np.cumsum(counts[some])
@@ -50,7 +49,7 @@ def _linear(
     return linear
 
 
-def _divergence(p: NDArray[np.float64], i: int, levels: int) -> float:
+def _divergence(p: Float64, i: int, levels: int) -> float:
     """KL(P || Q) of the first i bins, the tail folded into the last, against the same merged into `levels` groups."""
     reference = p[:i].copy()
     reference[-1] += p[i:].sum()

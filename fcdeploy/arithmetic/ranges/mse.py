@@ -7,9 +7,9 @@ Markus Nagel et al., "A White Paper on Neural Network Quantization", arXiv:2106.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.histogram import bin_edges
+from fcdeploy.arrays import Float64
 from fcdeploy.records.calibration import Histogram
 from fcdeploy.records.plan import Range
 
@@ -47,7 +47,7 @@ def mse(h: Histogram, levels: int = 256) -> Range:
     if h.high <= 0:
         highs = highs[:1]
 
-    def below(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def below(x: Float64) -> Float64:
         """Count, sum and sum of squares of the elements below x: shape (3,) + x.shape."""
         return totals[:, np.searchsorted(middle, x)]
 

@@ -11,12 +11,13 @@ clipped.  Without a Relu the same holds for every c and every x, and the middle 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+
+from fcdeploy.arrays import Float64
 
 WORTH = 0.95  # of the range before: a range that hardly gets narrower is left as it was
 
 
-def absorbed(low: NDArray[np.float64], high: NDArray[np.float64], *, clipped: bool) -> NDArray[np.float64]:
+def absorbed(low: Float64, high: Float64, *, clipped: bool) -> Float64:
     """c (channels,) for a tensor whose channels reached from `low` to `high`, behind a Relu where `clipped`.
 
     All zero where the tensor's range, which holds 0, would not get narrower than WORTH of what it is.
@@ -26,5 +27,5 @@ def absorbed(low: NDArray[np.float64], high: NDArray[np.float64], *, clipped: bo
     return c if after < WORTH * before else np.zeros_like(c)
 
 
-def _width(low: NDArray[np.float64], high: NDArray[np.float64]) -> float:
+def _width(low: Float64, high: Float64) -> float:
     return float(max(high.max(initial=0), 0) - min(low.min(initial=0), 0))

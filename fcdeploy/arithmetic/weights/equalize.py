@@ -12,12 +12,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fcdeploy.arrays import Float64
+
 SPREAD = 3  # |log2 s| from which a tensor is rescaled at all: ordinary networks stay as they were trained
 FURTHEST = 16  # |log2 s| at most: no weight may leave float32
 SMALLEST = 2.0**-40  # a range below is that of a channel which is never written or never read
 
 
-def exponents(written: NDArray[np.float64], read: NDArray[np.float64]) -> NDArray[np.int64]:
+def exponents(written: Float64, read: Float64) -> NDArray[np.int64]:
     """log2 of S, (channels,): the channel is to be divided by 2^exponent, its readers' weights multiplied by it.
 
     `written` and `read` (channels,) are r1 and r2.  All zero when no channel is further than SPREAD from the others.

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.quantization import LIMITS, SMALLEST_SCALE
+from fcdeploy.arrays import Float64
 
-Array = NDArray[np.float64]
 # Of the mean diagonal, added to it.  The paper's 0.01 trusts H too far where samples are fewer than inputs: with 256 for
 # 4096 inputs, 0.1 to 0.2 leave 0.5 dB more on other samples, and with 1024 1.1 dB.
 DAMPING = 0.1
@@ -29,7 +29,7 @@ PANEL = 64  # columns rounded in one go; what they leave to all later ones is th
 SHRINK = np.linspace(0.6, 1.0, 17)  # of the scale that clips nothing, for blocks of few bits
 
 
-def gram(parts: Iterable[NDArray[np.floating]]) -> Array:
+def gram(parts: Iterable[NDArray[np.floating]]) -> Float64:
     """X^T X over all rows of all parts, each (rows, K), up to a factor: the same bits whatever their order and number.
 
     Activations are rounded to a power of two that 15 bits of their largest reach, so that every sum is one of integers
@@ -46,14 +46,14 @@ def gram(parts: Iterable[NDArray[np.floating]]) -> Array:
 
 
 def gptq(
-    weight: Array,
-    gram: Array,
-    scale: Array,
+    weight: Float64,
+    gram: Float64,
+    scale: Float64,
     *,
     dtype: str = "int8",
     pair_limit: int | None = None,
     damping: float = DAMPING,
-) -> Array:
+) -> Float64:
     """Integers for `weight` (out, K) at one `scale` (out,) each, by the Gram matrix (K, K) of the layer's inputs.
 
     Symmetric: the lowest integer of `dtype` is not used.  With `pair_limit`, columns 2k and 2k + 1 of one sign keep
@@ -63,7 +63,7 @@ def gptq(
     w = weight.T / scale  # (K, out), in steps of the scale
     U, D = factor(gram, damping)
 
-    def panel(begin: int, wanted: Array) -> Array:
+    def panel(begin: int, wanted: Float64) -> Float64:
         u, d = U[begin : begin + PANEL, begin : begin + PANEL], D[begin : begin + PANEL]
         return _columns(w[begin : begin + PANEL], wanted, u, d, (-top, top), pair_limit)
 
@@ -71,8 +71,8 @@ def gptq(
 
 
 def gptq_blocks(
-    weight: Array, gram: Array, block: int, *, dtype: str = "int4", damping: float = DAMPING
-) -> tuple[Array, Array]:
+    weight: Float64, gram: Float64, block: int, *, dtype: str = "int4", damping: float = DAMPING
+) -> tuple[Float64, Float64]:
     """Integers (out, K) and scales (out, blocks) for `weight` (out, K); `block` neighbours of a row share a scale.
 
     A block's scale is searched when its turn comes, for what is wanted of it then.  The scale may be negative, so that
@@ -83,7 +83,7 @@ def gptq_blocks(
     low, high = LIMITS[dtype]
     scales = []
 
-    def panel(begin: int, wanted: Array) -> Array:
+    def panel(begin: int, wanted: Float64) -> Float64:
         u, d = U[begin : begin + block, begin : begin + block], D[begin : begin + block]
         s = block_scales(wanted, d, dtype)
         scales.append(s)
@@ -94,7 +94,7 @@ def gptq_blocks(
     return np.rint(rounded.T / np.repeat(found, block, axis=1)[:, : len(w)]), found
 
 
-def nearest_blocks(weight: Array, importance: Array, block: int, *, dtype: str = "int4") -> tuple[Array, Array]:
+def nearest_blocks(weight: Float64, importance: Float64, block: int, *, dtype: str = "int4") -> tuple[Float64, Float64]:
     """As `gptq_blocks`, each weight rounded by itself; `importance` is E[x^2] of the inputs, (K,)."""
     low, high = LIMITS[dtype]
     columns = [slice(begin, begin + block) for begin in range(0, weight.shape[1], block)]
@@ -103,7 +103,7 @@ def nearest_blocks(weight: Array, importance: Array, block: int, *, dtype: str =
     return np.clip(np.rint(exact), low, high), scales
 
 
-def block_scales(weight: Array, importance: Array, dtype: str) -> Array:
+def block_scales(weight: Float64, importance: Float64, dtype: str) -> Float64:
     """The scale of each column of `weight` (block, out) with the least sum of importance (block,) * error^2, as float32."""
     low, high = LIMITS[dtype]
     extreme = np.take_along_axis(weight, np.abs(weight).argmax(axis=0)[None], axis=0)[0]
@@ -117,7 +117,7 @@ def block_scales(weight: Array, importance: Array, dtype: str) -> Array:
     return best.astype(np.float32).astype(np.float64)
 
 
-def factor(gram: Array, damping: float = DAMPING) -> tuple[Array, Array]:
+def factor(gram: Float64, damping: float = DAMPING) -> tuple[Float64, Float64]:
     """U and D of H + damping = (U + I) D (U + I)^T: U strictly upper triangular (K, K), D (K,)."""
     level = float(np.diagonal(gram).mean()) or 1.0
     flipped = gram[::-1, ::-1] / level + damping * np.eye(len(gram))
@@ -126,7 +126,7 @@ def factor(gram: Array, damping: float = DAMPING) -> tuple[Array, Array]:
     return np.triu(R / diagonal, 1), level * diagonal**2
 
 
-def _cholesky(a: Array) -> Array:
+def _cholesky(a: Float64) -> Float64:
     """Lower triangular L, L L^T = a, in blocks.
 
     LAPACK's own differs in its last bits with the number of threads, and with it the weights; products of matrices and
@@ -144,7 +144,7 @@ def _cholesky(a: Array) -> Array:
     return np.tril(L)
 
 
-def _panels(w: Array, U: Array, width: int, panel: Callable[[int, Array], Array]) -> Array:
+def _panels(w: Float64, U: Float64, width: int, panel: Callable[[int, Float64], Float64]) -> Float64:
     """Round `w` (K, out) panel by panel; `panel` is given what is wanted of its columns, and returns their values."""
     values, errors = np.empty_like(w), np.empty_like(w)
     for begin in range(0, len(w), width):
@@ -154,7 +154,9 @@ def _panels(w: Array, U: Array, width: int, panel: Callable[[int, Array], Array]
     return values
 
 
-def _columns(w: Array, wanted: Array, u: Array, d: Array, limits: tuple[float, float], pair_limit: int | None) -> Array:
+def _columns(
+    w: Float64, wanted: Float64, u: Float64, d: Float64, limits: tuple[float, float], pair_limit: int | None
+) -> Float64:
     """Integers for the columns of one panel, both (columns, out) in steps of the scale, each passing its error on."""
     wanted, q = wanted.copy(), np.empty_like(w)
     for k in range(len(w)):
@@ -170,7 +172,7 @@ def _columns(w: Array, wanted: Array, u: Array, d: Array, limits: tuple[float, f
     return q
 
 
-def _repair(q: Array, wanted: Array, u: float, d: Array, limit: int) -> None:
+def _repair(q: Float64, wanted: Float64, u: float, d: Float64, limit: int) -> None:
     """Move pairs `q` (2, out) beyond the limit to the best integers on q1 + q2 = +-limit, in place.
 
     Their cost is d1 (t1 - q1)^2 + d2 (t2 + u (w1 - q1) - q2)^2, where `wanted` holds t1, and t2 with u (w1 - q1) added.

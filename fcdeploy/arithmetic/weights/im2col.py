@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from fcdeploy.arrays import Float32
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Window:
     groups: int
 
 
-def patches(x: NDArray[np.float32], window: Window, most: int) -> NDArray[np.float32]:
+def patches(x: Float32, window: Window, most: int) -> Float32:
     """(samples, channels, *spatial) -> (groups, rows, K): a row for each position, at most about `most` for each sample.
 
     K walks kernel positions slowly and input channels fast, as `layout.to_rows` lays out weights.  Of more positions every

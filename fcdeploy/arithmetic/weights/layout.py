@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from fcdeploy.arrays import Array, Float64
 
-def to_rows(weight: NDArray[Any], axis: int) -> NDArray[Any]:
+
+def to_rows(weight: Array, axis: int) -> Array:
     """(out, in / groups, *kernel) or a dense (in, out) or (out, in) -> (out, K).
 
     For a convolution the kernel position is the slow part of K and the input channel the fast one: the runtime lays
@@ -19,7 +19,7 @@ def to_rows(weight: NDArray[Any], axis: int) -> NDArray[Any]:
     return np.moveaxis(weight, 1, -1).reshape(len(weight), -1)
 
 
-def from_rows(rows: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray[Any]:
+def from_rows(rows: Array, shape: tuple[int, ...], axis: int) -> Array:
     """The inverse of `to_rows` for a weight of `shape`."""
     if len(shape) == 2:
         return np.ascontiguousarray(rows if axis == 0 else rows.T)
@@ -27,7 +27,7 @@ def from_rows(rows: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray[
     return np.ascontiguousarray(np.moveaxis(channels_last, -1, 1))
 
 
-def importance_rows(mean_square: NDArray[np.float64], shape: tuple[int, ...], groups: int) -> NDArray[np.float64]:
+def importance_rows(mean_square: Float64, shape: tuple[int, ...], groups: int) -> Float64:
     """E[x^2] per input channel, laid out as `to_rows` lays out the weights: (K,) or, with groups, (out, K)."""
     if len(shape) == 2:
         return mean_square

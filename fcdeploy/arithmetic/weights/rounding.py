@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.quantization import LIMITS, SMALLEST_SCALE
 from fcdeploy.arithmetic.weights.pair_bound import excess, repair
+from fcdeploy.arrays import Float64
 
 BLOCK = 64  # rows worked on at once, so that they stay in the cache
 SEARCHED = 1024  # weights of a row that a scale is searched on: the error of more of them is hardly another
@@ -23,12 +24,12 @@ FINER = np.linspace(0.95, 1.05, 7)  # of the best of those
 
 
 def round_rows(
-    weight: NDArray[np.float64],
-    scale: NDArray[np.float64],
-    importance: NDArray[np.float64],
+    weight: Float64,
+    scale: Float64,
+    importance: Float64,
     pair_limit: int | None,
     dtype: str = "int8",
-) -> NDArray[np.float64]:
+) -> Float64:
     """Integers for `weight` (rows, K) at `scale` (rows,), nearest rounding, pairs within `pair_limit`.
 
     Symmetric: the lowest integer of `dtype` is left out.
@@ -44,15 +45,15 @@ def round_rows(
     return integers
 
 
-def full_scales(top: NDArray[np.floating], dtype: str) -> NDArray[np.float64]:
+def full_scales(top: NDArray[np.floating], dtype: str) -> Float64:
     """The scales (rows,) that clip nothing of rows whose max |w| is `top`, as float32 values."""
     full = _float32(top.astype(np.float64) / LIMITS[dtype][1])
     return np.where(top > 0, full, float(full.max()) or EMPTY)
 
 
 def some_of(
-    weight: NDArray[np.floating], importance: NDArray[np.float64], most: int = SEARCHED
-) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
+    weight: NDArray[np.floating], importance: Float64, most: int = SEARCHED
+) -> tuple[NDArray[np.floating], Float64]:
     """Of rows (rows, K) longer than `most` the part that a scale is searched on, and how much each of it counts.
 
     Pairs of neighbours evenly spaced stand for all but the pairs with the largest weights, which are all there and stand
@@ -76,13 +77,13 @@ def some_of(
 
 def search_scales(
     weight: NDArray[np.floating],
-    importance: NDArray[np.float64],
+    importance: Float64,
     pair_limit: int | None,
-    least: NDArray[np.float64] | None = None,
+    least: Float64 | None = None,
     *,
     searched: int = SEARCHED,
     top: NDArray[np.floating] | None = None,
-) -> NDArray[np.float64]:
+) -> Float64:
     """The scale of each row of `weight` (rows, K) with the least output error, as float32 values.
 
     `importance` is E[x^2] of the inputs, (K,) or (rows, K).  `least` (rows,) bounds the scales from below, for a bias
@@ -100,11 +101,11 @@ def search_scales(
 
 
 def search_scale(
-    weight: NDArray[np.float64],
-    importance: NDArray[np.float64],
+    weight: Float64,
+    importance: Float64,
     pair_limit: int | None,
-    least: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64]:
+    least: Float64 | None = None,
+) -> Float64:
     """As `search_scales`, of the best single scale for all rows, (1,): a row that holds them all, one after the other."""
     whole = np.broadcast_to(importance, weight.shape)
     if weight.shape[1] % 2:  # so that no pair has a neighbour from another row
@@ -114,16 +115,16 @@ def search_scale(
 
 
 def _search(
-    weight: NDArray[np.float64],
-    importance: NDArray[np.float64],
+    weight: Float64,
+    importance: Float64,
     pair_limit: int | None,
-    full: NDArray[np.float64],
-    lowest: NDArray[np.float64],
-) -> NDArray[np.float64]:
+    full: Float64,
+    lowest: Float64,
+) -> Float64:
     """The best multiples of `full`, not below `lowest`: coarse first, then finer around the best."""
     best, least_error = full.copy(), np.full(len(weight), np.inf)
 
-    def search(rows: NDArray[np.intp], base: NDArray[np.float64], factors: NDArray[np.float64]) -> None:
+    def search(rows: NDArray[np.intp], base: Float64, factors: Float64) -> None:
         w, h = weight[rows], importance[rows]
         for factor in factors:
             scale = np.maximum(_float32(base[rows] * factor), lowest[rows])
@@ -140,12 +141,12 @@ def _search(
     return best
 
 
-def _float32(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _float32(x: Float64) -> Float64:
     """Rounded to what the file will hold."""
     return x.astype(np.float32).astype(np.float64)
 
 
-def _float32_above(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _float32_above(x: Float64) -> Float64:
     """The smallest float32 values that are not below `x`."""
     near = x.astype(np.float32)
     return np.where(near < x, np.nextafter(near, np.float32(np.inf)), near).astype(np.float64)

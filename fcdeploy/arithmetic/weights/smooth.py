@@ -11,13 +11,14 @@ make good, and on convolutional networks the quotient measured worse than leavin
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+
+from fcdeploy.arrays import Float64
 
 ALPHA = 0.5
 FURTHEST = 16.0  # a factor is at most so many times larger or smaller than the geometric mean
 
 
-def smoothing(activation: NDArray[np.float64], alpha: float = ALPHA) -> NDArray[np.float64]:
+def smoothing(activation: Float64, alpha: float = ALPHA) -> Float64:
     """s (channels,), with a geometric mean of 1; `activation` is the largest magnitude of each channel.
 
     A channel that is never active keeps its scale.

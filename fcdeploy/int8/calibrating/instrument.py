@@ -13,11 +13,11 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.histogram import step
+from fcdeploy.arrays import Float32
 
-Outcome = dict[str, NDArray[np.float32]]
+Outcome = dict[str, Float32]
 
 
 def is_dense(value: ir.Value) -> bool:

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.histogram import Tally
+from fcdeploy.arrays import Float32
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.nodes import is_constant
 from fcdeploy.graph.weights import blocks, is_large
 from fcdeploy.int8.calibrating.instrument import channel_axis, exposing, is_dense, lower_bound, outputs_of, pooled_step
 from fcdeploy.int8.calibrating.merge import merge
 from fcdeploy.int8.calibrating.schedule import Passes, plan_passes, samples_first
-from fcdeploy.int8.nodes import is_constant, vanishes
+from fcdeploy.int8.nodes import vanishes
 from fcdeploy.records.calibration import Calibration, TensorRecord
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect
@@ -186,7 +187,7 @@ def is_weighed(value: ir.Value) -> bool:
 
 def _run(
     session: Session, batch: Batch, values: Mapping[str, ir.Value], pooled: Mapping[str, int]
-) -> dict[str, NDArray[np.float32]]:
+) -> dict[str, Float32]:
     names = [
         name for one, value in values.items() if value.producer() is not None for name in outputs_of(one, pooled)
     ]  # fmt: skip
@@ -194,7 +195,7 @@ def _run(
 
 
 def _watch(
-    batch: Batch, found: Mapping[str, NDArray[np.float32]], watched: Mapping[str, Watched], pooled: Mapping[str, int]
+    batch: Batch, found: Mapping[str, Float32], watched: Mapping[str, Watched], pooled: Mapping[str, int]
 ) -> list[str]:
     """Record the batch, unless pooled tensors have to be seen whole for it: then their names."""
     small = {name: tuple(found[output] for output in outputs_of(name, pooled)) for name in pooled}
@@ -230,7 +231,7 @@ class Watched:
         self.tally.clear()
         self.shapes = set()
 
-    def add(self, x: NDArray[np.float32], count: int) -> None:
+    def add(self, x: Float32, count: int) -> None:
         """Count a batch of so many samples. A tensor whose channels vary in number, or that was empty, has no moments."""
         x, axis = samples_first(x, count, self.axis, channel_axis(x.ndim, dense=self.dense))
         self.shapes.add(x.shape[1:])
@@ -238,12 +239,12 @@ class Watched:
             self.tally.unweighed()
         self.tally.add(x, axis or 1)
 
-    def tells(self, few: NDArray[np.float32], means: NDArray[np.float32]) -> bool:
+    def tells(self, few: Float32, means: Float32) -> bool:
         """Whether a pooled batch says all: every element is finite, and the smallest known."""
         tally = self.tally
         return bool(np.isfinite(means).all()) and (tally.low == tally.floor or few.min() == tally.floor)
 
-    def add_pooled(self, few: NDArray[np.float32], largest: NDArray[np.float32]) -> None:
+    def add_pooled(self, few: Float32, largest: Float32) -> None:
         """Count a batch that `tells`."""
         assert self.value.shape is not None
         self.shapes.add(tuple(n for n in self.value.shape[1:] if isinstance(n, int)))

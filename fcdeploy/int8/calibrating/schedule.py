@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from fcdeploy.arrays import Float32
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.weights import initializer_bytes, is_large
 from fcdeploy.int8.calibrating.instrument import pooled_step
@@ -84,9 +84,7 @@ def plan_passes(
     return Passes(size, tuple(_cut(costs, room // size)), axes)
 
 
-def samples_first(
-    x: NDArray[np.float32], count: int, axis: int | None, channels: int | None
-) -> tuple[NDArray[np.float32], int | None]:
+def samples_first(x: Float32, count: int, axis: int | None, channels: int | None) -> tuple[Float32, int | None]:
     """An array of `count` samples with an axis for them in front, and which axis counts channels then.
 
     A leading axis that is a multiple of the samples, as a Reshape of sequences makes it, is cut into them; an array

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import model_hash
 from fcdeploy.graph.weights import is_large
@@ -15,7 +16,7 @@ from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.progress import OnStep
 from fcdeploy.samples import Source
-from fcdeploy.samples.kept_samples import Arrays, chunks, keep_smallest
+from fcdeploy.samples.kept_samples import chunks, keep_smallest
 
 USUAL = 16  # samples; with fewer of them, what one happens to hold is half of a range
 

@@ -6,7 +6,8 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import bias_qparams
 from fcdeploy.errors import FcdeployError
-from fcdeploy.int8.nodes import data_inputs, may_read_pixels, output_axis, stored_weights, vanishes, weight_of
+from fcdeploy.graph.nodes import data_inputs, output_axis, weight_of
+from fcdeploy.int8.nodes import may_read_pixels, stored_weights, vanishes
 from fcdeploy.int8.planning.clip_fusion import saturates_alike
 from fcdeploy.int8.planning.eligibility import declined
 from fcdeploy.int8.planning.types import packed_weights, unpacked
@@ -69,7 +70,7 @@ def _check_node(
     if decision.kind == "absorbed":
         _check_absorbed(node, rows, tensors, where)
         return
-    data = data_inputs(node, row)
+    data = data_inputs(node)
     missing = [value.name for value in data if value is not weight_of(node) and value.name not in tensors]
     if missing:
         raise FcdeployError(f"{where} reads tensor {missing[0]!r}, which has no scale", HINT)

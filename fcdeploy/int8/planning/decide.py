@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
-from fcdeploy.int8.nodes import data_inputs, is_constant, stored_weights, vanishes
+from fcdeploy.graph.nodes import data_inputs, is_constant
+from fcdeploy.int8.nodes import stored_weights, vanishes
 from fcdeploy.int8.planning.eligibility import declined, far_fill
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Decision
@@ -25,7 +26,7 @@ def wanted(graph: ir.Graph, kept: Mapping[str, str]) -> set[ir.Value]:
         row = operator(node.op_type, node.domain)
         passes_on = row.role in ("integer", "moves", "clips") and any(value in wants for value in node.outputs)
         if node.name not in kept and not declined(node, row) and (row.role == "multiply" or passes_on):
-            wants.update(value for value in data_inputs(node, row) if not is_constant(value))
+            wants.update(value for value in data_inputs(node) if not is_constant(value))
     return wants
 
 
@@ -86,7 +87,7 @@ def _decision(
         return "float", kept[name]
     if reason := declined(node, row):
         return "float", reason
-    inputs = [value for value in data_inputs(node, row) if not is_constant(value)]
+    inputs = [value for value in data_inputs(node) if not is_constant(value)]
     seen = [*inputs, *node.outputs] if row.role != "shape" else []
     if unseen := [value.name for value in seen if not vanishes(value) and not _usable(value, calibration)]:
         return "float", f"tensor {unseen[0]!r} is not a float tensor with finite values in calibration"

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.int8.nodes import fill_value, is_constant, number, output_axis
+from fcdeploy.graph.nodes import is_constant, output_axis
+from fcdeploy.int8.nodes import fill_value, number
 from fcdeploy.tables.operators import Operator
 
 FILL_WITHIN = 2.0  # a fill value may cost its tensor one bit

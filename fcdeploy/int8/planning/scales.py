@@ -10,7 +10,8 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.quantization import activation_qparams, symmetric_qparams
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.errors import FcdeployError
-from fcdeploy.int8.nodes import data_inputs, fill_value, is_constant
+from fcdeploy.graph.nodes import data_inputs, is_constant
+from fcdeploy.int8.nodes import fill_value
 from fcdeploy.int8.planning.decide import writes_bytes
 from fcdeploy.records.calibration import Calibration, Histogram
 from fcdeploy.records.plan import Decision, QParams, Range
@@ -41,7 +42,7 @@ def activation_scales(
         decision = decisions[node.name or ""]
         if decision.kind == "moves":
             for output in node.outputs:
-                groups.join([output, *data_inputs(node, operator(node.op_type, node.domain))])
+                groups.join([output, *data_inputs(node)])
             groups.widen(node.outputs[0], fill_value(node))
         elif decision.kind == "int8" and node.op_type == "Concat":
             groups.join_if_close([node.outputs[0], *(v for v in node.inputs if v is not None and not is_constant(v))])
@@ -64,9 +65,8 @@ def _sources(
     """Tensors that a QuantizeLinear (or an integer kernel's own rounding) writes, each with what it is."""
     for node in graph:
         decision = decisions[node.name or ""]
-        row = operator(node.op_type, node.domain)
         if decision.kind in ("int8", "moves"):
-            for value in data_inputs(node, row):
+            for value in data_inputs(node):
                 producer = value.producer()
                 if is_constant(value):
                     yield value, "constant"

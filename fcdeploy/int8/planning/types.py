@@ -10,19 +10,19 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.gptq import nearest_blocks
 from fcdeploy.arithmetic.weights.layout import packed_bytes
 from fcdeploy.arithmetic.weights.rounding import full_scales, round_rows, search_scales
+from fcdeploy.arrays import Array, Float32, Float64
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.nodes import is_constant, output_axis, weight_of
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
-from fcdeploy.int8.nodes import is_constant, number, output_axis, weight_of
+from fcdeploy.int8.nodes import number
 from fcdeploy.int8.planning.eligibility import declined
 from fcdeploy.int8.planning.weights import Layer, bias_array, importance_of, integers_of, kernel_rows, searched
 from fcdeploy.records.calibration import Calibration
@@ -30,7 +30,6 @@ from fcdeploy.records.plan import LIMITS, Decision, Kind, Plan, QParams
 from fcdeploy.tables.operators import operator
 from fcdeploy.tables.types import ACTIVATIONS, SIXTEEN, TYPES, WEIGHTS, Types
 
-Array = NDArray[np.float64]
 # 64 weights and their scale take 0.141 of the float size; 32 take 0.156, and 128 save 0.008 more and lose accuracy
 BLOCK = 64
 LITTLE = 1 / 64  # of all weights in blocks: a layer below it has 8 bits, which the file hardly feels
@@ -206,7 +205,7 @@ def round_types(
     return layers
 
 
-def _in_blocks(node: ir.Node, weight: ir.Value, q: QParams, importance: Array) -> tuple[NDArray[Any], ...]:
+def _in_blocks(node: ir.Node, weight: ir.Value, q: QParams, importance: Float64) -> tuple[Array, ...]:
     """Bytes and scales of a layer in blocks, some outputs at a time."""
     found = []
     for _, rows in kernel_rows(node, weight):
@@ -215,7 +214,7 @@ def _in_blocks(node: ir.Node, weight: ir.Value, q: QParams, importance: Array) -
     return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
-def _least_scales(node: ir.Node, tensors: Mapping[str, QParams]) -> Array | None:
+def _least_scales(node: ir.Node, tensors: Mapping[str, QParams]) -> Float64 | None:
     """The scales from which on the bias, if any, fits 31 bits of input scale x weight scale.
 
     onnxruntime rounds a float bias to 32 of these by itself, in float32, and lets it overflow.
@@ -228,8 +227,8 @@ def _least_scales(node: ir.Node, tensors: Mapping[str, QParams]) -> Array | None
 
 
 def _dynamic(
-    value: ir.Value, axis: int, scale: Array, importance: Array, pair_limit: int | None
-) -> tuple[NDArray[Any], ...]:
+    value: ir.Value, axis: int, scale: Float64, importance: Float64, pair_limit: int | None
+) -> tuple[Array, ...]:
     """Integers and scales of a weight as a dynamic kernel reads them, some outputs at a time."""
     directions = _tensor(value).size // (len(scale) * len(importance))
     result = np.empty((directions, len(importance), len(scale)), np.int8)
@@ -243,7 +242,7 @@ def _dynamic(
 
 def _dynamic_scales(
     node: ir.Node, value: ir.Value, axis: int, calibration: Calibration, pair_limit: int | None
-) -> Array:
+) -> Float64:
     """A scale per output; both directions of an LSTM share one, the larger."""
     top, part, counts = searched(_rows_by_output(value, axis), _dynamic_importance(node, value, calibration))
     scale = search_scales(part, counts, pair_limit, top=top)
@@ -251,20 +250,20 @@ def _dynamic_scales(
     return largest
 
 
-def _rows_by_output(value: ir.Value, axis: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+def _rows_by_output(value: ir.Value, axis: int) -> Iterator[tuple[slice, Float32]]:
     """Some outputs of a weight at a time: which, and their rows (outputs x directions, in)."""
     for part, array in blocks(_tensor(value), axis):
         moved = np.moveaxis(array, axis, 0)
         yield part, moved.reshape(-1, moved.shape[-1])
 
 
-def _dynamic_importance(node: ir.Node, value: ir.Value, calibration: Calibration) -> Array:
+def _dynamic_importance(node: ir.Node, value: ir.Value, calibration: Calibration) -> Float64:
     """E[x^2] of what the rows are multiplied with; of an LSTM not known."""
     shape = _tensor(value).shape.numpy()
     return importance_of(node, calibration, padded=False) if len(shape) == 2 else np.ones(shape[-1])
 
 
-def _channels(dtype: str, scale: Array, axis: int, why: str) -> QParams:
+def _channels(dtype: str, scale: Float64, axis: int, why: str) -> QParams:
     return QParams(dtype, tuple(float(s) for s in scale), 0, axis, why)
 
 

@@ -14,9 +14,11 @@ from fcdeploy.arithmetic.pixels import Pixels, importance_of_bytes, means_of_byt
 from fcdeploy.arithmetic.quantization import LIMITS, bias_qparams
 from fcdeploy.arithmetic.weights.layout import from_rows, importance_rows, to_rows
 from fcdeploy.arithmetic.weights.rounding import full_scales, round_rows, search_scale, search_scales, some_of
+from fcdeploy.arrays import Float32, Float64
+from fcdeploy.graph.nodes import output_axis, weight_of
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
-from fcdeploy.int8.nodes import is_depthwise, missing_channels, output_axis, stored_weights, weight_of
+from fcdeploy.int8.nodes import is_depthwise, missing_channels, stored_weights
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.tables.operators import operator
@@ -100,15 +102,15 @@ def stored_layers(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, int, ir.Va
     return [(node, *found) for node in graph if node.name in chosen for found in stored_weights(node)]
 
 
-def _stored_rows(weight: ir.Value, axis: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+def _stored_rows(weight: ir.Value, axis: int) -> Iterator[tuple[slice, Float32]]:
     """A weight that is stored as bytes, some channels at a time: which, and their rows (out, K)."""
     for part, array in blocks(_tensor(weight), axis):
         yield part, np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
 
 
 def searched(
-    parts: Iterable[tuple[slice, NDArray[np.float32]]], importance: NDArray[np.float64]
-) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.float64]]:
+    parts: Iterable[tuple[slice, Float32]], importance: Float64
+) -> tuple[NDArray[np.floating], NDArray[np.floating], Float64]:
     """Of rows that come in blocks: the largest |w| of each, the part that its scale is searched on, and what it counts."""
     found = []
     for part, rows in parts:
@@ -154,10 +156,10 @@ def _mean_error(
     node: ir.Node,
     weight: ir.Value,
     integers: ir.TensorProtocol,
-    scale: NDArray[np.float64],
+    scale: Float64,
     grid: Pixels,
     calibration: Calibration,
-) -> NDArray[np.float64]:
+) -> Float64:
     """What rounding the weights of a layer on bytes, which are never negative, adds to its mean output, (out,)."""
     moments = calibration.tensors[node.inputs[0].name or ""].moments  # type: ignore[union-attr]
     if moments is None:
@@ -171,8 +173,8 @@ def _mean_error(
 def integers_of(
     node: ir.Node,
     weight: ir.Value,
-    scale: NDArray[np.float64],
-    importance: NDArray[np.float64],
+    scale: Float64,
+    importance: Float64,
     limit: int | None,
     dtype: str = "int8",
     *,
@@ -205,7 +207,7 @@ def kernel_shape(node: ir.Node, weight: ir.Value, *, padded: bool = True) -> tup
 
 def kernel_rows(
     node: ir.Node, weight: ir.Value, grid: Pixels = (), *, padded: bool = True
-) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+) -> Iterator[tuple[slice, Float32]]:
     """The weight as the integer kernel is given it, some output channels at a time: which, and their rows (out, K).
 
     `grid` is that of the input whose bytes it reads, if it is a picture.
@@ -224,14 +226,14 @@ def _tensor(weight: ir.Value) -> ir.TensorProtocol:
     return weight.const_value
 
 
-def round_bias(bias: NDArray[np.float64], q: QParams) -> NDArray[np.int32]:
+def round_bias(bias: Float64, q: QParams) -> NDArray[np.int32]:
     """round(bias / scale), saturated to 32 bits."""
     low, high = LIMITS["int32"]
     integers: NDArray[np.int32] = np.clip(np.rint(bias / np.asarray(q.scale)), low, high).astype(np.int32)
     return integers
 
 
-def bias_array(node: ir.Node) -> NDArray[np.float64] | None:
+def bias_array(node: ir.Node) -> Float64 | None:
     """The constant bias of a layer as (out,), None when it has none."""
     index = operator(node.op_type, node.domain).bias
     value = node.inputs[index] if index is not None and index < len(node.inputs) else None
@@ -245,9 +247,7 @@ def bias_name(node: ir.Node) -> str:
     return (value.name or "") if value is not None else f"{node.name}.bias"
 
 
-def importance_of(
-    node: ir.Node, calibration: Calibration, grid: Pixels = (), *, padded: bool = True
-) -> NDArray[np.float64]:
+def importance_of(node: ir.Node, calibration: Calibration, grid: Pixels = (), *, padded: bool = True) -> Float64:
     """E[x^2] of the layer's inputs in the weight's row layout; all equal where the channels were not recorded.
 
     `padded` counts the channels of zeros that integer kernels are given; `grid` is that of a picture read as bytes.

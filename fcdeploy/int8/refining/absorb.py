@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.absorb import absorbed
-from fcdeploy.graph.edit import Edits, is_constant, is_op
+from fcdeploy.arrays import Arrays, Float64
+from fcdeploy.graph.edit import Edits
+from fcdeploy.graph.nodes import is_constant, is_op
 from fcdeploy.int8.refining.activations import inside
 from fcdeploy.prepare.channels import LARGEST
 from fcdeploy.prepare.layers import Layer, channels_of, is_layer, read_layer, reads_padding, scaled_inputs, write_layer
-from fcdeploy.samples.kept_samples import Arrays
 
 ABSORBED = ".absorbed"
 Shifts = Mapping[str, Sequence[float]]  # what a layer writes -> what is taken off each of its channels
@@ -39,7 +39,7 @@ def shifts_of(model: ir.Model, samples: Arrays) -> dict[str, tuple[float, ...]]:
     """What biases of a prepared float model can absorb, empty where that makes no tensor's range narrower."""
     places = places_of(model)
     names = [place.value.name or "" for place in places.values()]
-    ends: list[list[NDArray[np.float64]]] = [[] for _ in places]
+    ends: list[list[Float64]] = [[] for _ in places]
     for values in inside(model, names, samples) if places else ():
         for seen, x in zip(ends, values, strict=True):
             others = tuple(axis for axis in range(x.ndim) if axis != 1)

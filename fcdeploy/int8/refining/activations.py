@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from fcdeploy.arrays import Arrays, Float32
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples.kept_samples import Arrays, chunks
+from fcdeploy.samples.kept_samples import chunks
 
 
-def inside(model: ir.Model, names: Sequence[str], samples: Arrays) -> Iterator[list[NDArray[np.float32]]]:
+def inside(model: ir.Model, names: Sequence[str], samples: Arrays) -> Iterator[list[Float32]]:
     """What nodes write into these float tensors, chunk by chunk."""
     copy = model.clone()
     values = {value.name: value for node in copy.graph for value in node.outputs}
@@ -35,7 +35,7 @@ class Walk:
         self.known: list[Arrays] = list(chunks(model, samples))
         self.passing: set[str] = set()  # names of float tensors that are forgotten when what reads them was run
 
-    def read(self, target: ir.Value) -> list[NDArray[np.float32]]:
+    def read(self, target: ir.Value) -> list[Float32]:
         """The values of a float tensor, chunk by chunk, computed in float from what is known before it."""
         if target.name in self.known[0]:
             return [known[target.name or ""] for known in self.known]
@@ -54,7 +54,7 @@ class Walk:
         self._forget([v for v in sources if v.name in self.passing and all(user in nodes for user in v.consumers())])
         return found
 
-    def give(self, target: ir.Value, found: list[NDArray[np.float32]], *, passing: bool = False) -> None:
+    def give(self, target: ir.Value, found: list[Float32], *, passing: bool = False) -> None:
         """Remember a float tensor that was computed elsewhere, chunk by chunk: stretches start there from now on.
 
         With `passing`, until all that reads it was run: should it be wanted again, it is computed again.

@@ -13,13 +13,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.int8.nodes import weight_of
+from fcdeploy.arrays import Arrays, Float32, Float64
+from fcdeploy.graph.nodes import weight_of
 from fcdeploy.int8.planning.weights import bias_array, bias_name, int8_layers, kernel_rows, round_bias
 from fcdeploy.int8.refining.activations import Walk, inside
 from fcdeploy.int8.refining.gptq_channels import reround
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
-from fcdeploy.samples.kept_samples import Arrays
 from fcdeploy.tables.operators import operator
 from fcdeploy.tables.targets import Target
 
@@ -69,23 +69,23 @@ def correct_layers(
     return len(layers)
 
 
-def _along(row: NDArray[np.float32], rank: int) -> NDArray[np.float32]:
+def _along(row: Float32, rank: int) -> Float32:
     """(channels,) along axis 1 of a tensor of so many axes."""
     return row.reshape(1, -1, *[1] * (rank - 2))
 
 
-def float_means(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict[str, NDArray[np.float64]]:
+def float_means(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict[str, Float64]:
     """Mean of each layer's output per channel in the float model, by node name."""
     if not layers:  # the runtime refuses a run without outputs
         return {}
-    sums: list[list[tuple[NDArray[np.float64], int]]] = [[] for _ in layers]
+    sums: list[list[tuple[Float64, int]]] = [[] for _ in layers]
     for found in inside(model, [layer.outputs[0].name or "" for layer in layers], samples):
         for parts, y in zip(sums, found, strict=True):
             parts.append(channel_sum(y))
     return {layer.name or "": _mean(parts) for layer, parts in zip(layers, sums, strict=True)}
 
 
-def float_means_alone(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict[str, NDArray[np.float64]]:
+def float_means_alone(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict[str, Float64]:
     """As `float_means`, layer after layer, each on what those before it wrote; of dense ones some outputs at a time."""
     walk = Walk(model, samples)
     for layer in layers:
@@ -97,7 +97,7 @@ def float_means_alone(model: ir.Model, layers: list[ir.Node], samples: Arrays) -
     return {layer.name or "": mean_of_chunks(walk.read(layer.outputs[0])) for layer in layers}
 
 
-def _dense(layer: ir.Node, weight: ir.Value, read: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+def _dense(layer: ir.Node, weight: ir.Value, read: list[Float32]) -> list[Float32]:
     """What a dense layer writes, chunk by chunk."""
     bias = bias_array(layer)
     parts = [[x @ rows.T for x in read] for _, rows in kernel_rows(layer, weight)]
@@ -105,17 +105,17 @@ def _dense(layer: ir.Node, weight: ir.Value, read: list[NDArray[np.float32]]) ->
     return whole if bias is None else [y + bias.astype(np.float32) for y in whole]
 
 
-def mean_of_chunks(parts: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+def mean_of_chunks(parts: list[Float32]) -> Float64:
     """Mean per channel (axis 1) of all chunks together."""
     return _mean([channel_sum(y) for y in parts])
 
 
-def channel_sum(y: NDArray[np.float32]) -> tuple[NDArray[np.float64], int]:
+def channel_sum(y: Float32) -> tuple[Float64, int]:
     """Sum per channel (axis 1) in float64, and of how many elements."""
     return y.sum(axis=tuple(i for i in range(y.ndim) if i != 1), dtype=np.float64), y.size // max(y.shape[1], 1)
 
 
-def _mean(parts: list[tuple[NDArray[np.float64], int]]) -> NDArray[np.float64]:
+def _mean(parts: list[tuple[Float64, int]]) -> Float64:
     total = np.sum([values for values, _ in parts], axis=0)
     return np.asarray(total / max(sum(count for _, count in parts), 1))
 

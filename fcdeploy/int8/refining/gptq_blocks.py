@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.gptq import gptq_blocks, gram
 from fcdeploy.arithmetic.weights.layout import packed_bytes, to_rows
-from fcdeploy.int8.nodes import output_axis, weight_of
+from fcdeploy.arrays import Arrays, Float32, Float64
+from fcdeploy.graph.nodes import output_axis, weight_of
 from fcdeploy.int8.planning.types import bits_of
 from fcdeploy.int8.refining.activations import Walk
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.records.progress import OnStep
-from fcdeploy.samples.kept_samples import Arrays
 
 # Samples where DATA has as many: for 4096 inputs 1024 of them are worth 1.1 dB over the 256 that a calibration carries
 MANY, MANY_BYTES = 1024, 32 << 20
@@ -48,9 +48,7 @@ def compensate_blocks(
     return len(layers)
 
 
-def _rounded(
-    rows: NDArray[np.floating], inputs: Iterable[NDArray[np.float32]], q: QParams
-) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+def _rounded(rows: NDArray[np.floating], inputs: Iterable[Float32], q: QParams) -> tuple[NDArray[np.int8], Float64]:
     """Integers (out, in) and scales (out, blocks) by what the layer reads."""
     read = [x.reshape(-1, rows.shape[1]) for x in inputs]
     pieces = [slice(begin, begin + LARGEST_GRAM) for begin in range(0, rows.shape[1], LARGEST_GRAM)]

@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic.weights.gptq import gptq, gram
 from fcdeploy.arithmetic.weights.im2col import Window, patches, same_pads
 from fcdeploy.arithmetic.weights.layout import from_rows
-from fcdeploy.int8.nodes import is_depthwise, number, output_axis
+from fcdeploy.arrays import Float32, Float64
+from fcdeploy.graph.nodes import output_axis
+from fcdeploy.int8.nodes import is_depthwise, number
 from fcdeploy.int8.planning.weights import kernel_rows, kernel_shape
 from fcdeploy.records.plan import Plan
 
-Array = NDArray[np.float64]
 ROWS = 32768  # of the inputs' matrix, over all samples: more move the rounding of hardly a weight
 LARGEST = 2**26  # elements of that matrix: 256 MB
 LARGEST_GRAM = 4608  # inputs of a layer: 170 MB. Longer rows are taken in pieces, whose errors stay their own
 
 
 def reround(
-    node: ir.Node, weight: ir.Value, inputs: list[NDArray[np.float32]], plan: Plan, pair_limit: int | None
+    node: ir.Node, weight: ir.Value, inputs: list[Float32], plan: Plan, pair_limit: int | None
 ) -> NDArray[np.int8]:
     """Integers of a layer's weight at the plan's scales; `inputs` is what the layer reads, in chunks of samples.
 
@@ -43,19 +44,19 @@ def reround(
     return from_rows(np.concatenate(found), shape, output_axis(node)).astype(np.int8)
 
 
-def _rounded(rows: Array, read: list[NDArray[np.float32]], scale: Array, limit: int | None) -> Array:
+def _rounded(rows: Float64, read: list[Float32], scale: Float64, limit: int | None) -> Float64:
     pieces = [slice(begin, begin + LARGEST_GRAM) for begin in range(0, rows.shape[1], LARGEST_GRAM)]
     found = [gptq(rows[:, c], _covariance([x[:, c] for x in read]), scale, pair_limit=limit) for c in pieces]
     return np.concatenate(found, axis=1)
 
 
-def _covariance(read: list[NDArray[np.float32]]) -> Array:
+def _covariance(read: list[Float32]) -> Float64:
     """Gram matrix of the inputs less their mean."""
     mean = np.concatenate(read).mean(axis=0, dtype=np.float64).astype(np.float32)
     return gram([x - mean for x in read])
 
 
-def _matrices(node: ir.Node, shape: tuple[int, ...], inputs: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+def _matrices(node: ir.Node, shape: tuple[int, ...], inputs: list[Float32]) -> list[Float32]:
     """The inputs as matrices of rows, one for each chunk: (groups, rows, K)."""
     if node.op_type != "Conv":
         flat = [x.reshape(1, -1, x.shape[-1]) for x in inputs]

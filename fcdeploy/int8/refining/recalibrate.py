@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+from fcdeploy.arrays import Arrays
 from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.problem import Given
 from fcdeploy.int8.refining.absorb import Shifts, absorb
 from fcdeploy.int8.refining.smooth import Factors, rescale
-from fcdeploy.samples.kept_samples import Arrays
 from fcdeploy.samples.source import Load, Source
 
 

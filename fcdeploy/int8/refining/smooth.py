@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.smooth import smoothing
+from fcdeploy.arrays import Arrays, Float64
 from fcdeploy.graph.edit import Edits
 from fcdeploy.int8.refining.activations import inside
 from fcdeploy.prepare.channels import Channels, free_channels
-from fcdeploy.samples.kept_samples import Arrays
 
 SMOOTHED = ".smoothed"
 Factors = Mapping[str, Sequence[float]]  # activation -> what each of its channels is divided by
@@ -39,7 +38,7 @@ def rescale(model: ir.Model, factors: Factors) -> None:
         raise ValueError("the rescaled weights would not be float32 numbers")
 
 
-def _largest_activations(model: ir.Model, channels: Channels, samples: Arrays) -> NDArray[np.float64]:
+def _largest_activations(model: ir.Model, channels: Channels, samples: Arrays) -> Float64:
     """The largest magnitude of each scale's channels where a layer reads them."""
     read = {node.inputs[0].name or "": ids for node, ids in channels.readers if (ids >= 0).any() and node.inputs[0]}
     found = np.zeros(len(channels.meets))

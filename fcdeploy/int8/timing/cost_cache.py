@@ -13,11 +13,9 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from fcdeploy import __version__
+from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import replacing
 from fcdeploy.records import costs as costing
@@ -39,7 +37,7 @@ def folder() -> Path:
     return (base if base.is_absolute() else Path.home() / ".cache") / "fcdeploy"
 
 
-def file_of(model: str, everything: Plan, feeds: Mapping[str, NDArray[Any]]) -> Path:
+def file_of(model: str, everything: Plan, feeds: Mapping[str, Array]) -> Path:
     """Where the costs of a model are kept; `model` is its hash, `everything` the plan with every integer kernel."""
     parts = {
         "schema": costing.SCHEMA,

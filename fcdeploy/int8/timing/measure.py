@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.nodes import vanishes
 from fcdeploy.prepare.cost_model import multiplications_of
@@ -17,7 +18,6 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.paired_timing import Load, measure, ratio_of, reloaded
 from fcdeploy.runtime.profile import profiles
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples.kept_samples import Arrays
 
 Model = Path | bytes | ir.Model
 NODE_US = 1.0  # of a node that runs, whatever it does

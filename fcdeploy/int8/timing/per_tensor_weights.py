@@ -13,7 +13,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale, search_scales
-from fcdeploy.int8.nodes import output_axis
+from fcdeploy.arrays import Float64
+from fcdeploy.graph.nodes import output_axis
 from fcdeploy.int8.planning.weights import importance_of, int8_layers, kernel_rows
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
@@ -49,7 +50,7 @@ def one_scale_layers(graph: ir.Graph, plan: Plan, calibration: Calibration, pair
     return found
 
 
-def _part(blocks: Iterable[tuple[slice, NDArray[np.floating]]], height: int) -> NDArray[np.float64]:
+def _part(blocks: Iterable[tuple[slice, NDArray[np.floating]]], height: int) -> Float64:
     """Evenly spaced rows of so many, and evenly spaced pairs of columns of them."""
     kept = np.linspace(0, height - 1, min(height, MOST_ROWS)).astype(np.intp)
     return np.concatenate([
@@ -57,7 +58,7 @@ def _part(blocks: Iterable[tuple[slice, NDArray[np.floating]]], height: int) -> 
     ])  # fmt: skip
 
 
-def _columns(rows: NDArray[np.floating]) -> NDArray[np.float64]:
+def _columns(rows: NDArray[np.floating]) -> Float64:
     width = rows.shape[1]
     if width <= MOST_COLUMNS:
         return rows.astype(np.float64)

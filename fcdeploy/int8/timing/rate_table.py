@@ -6,7 +6,8 @@ import math
 
 import onnx_ir as ir
 
-from fcdeploy.int8.nodes import is_depthwise, output_axis, weight_of
+from fcdeploy.graph.nodes import output_axis, weight_of
+from fcdeploy.int8.nodes import is_depthwise
 from fcdeploy.prepare.cost_model import multiplications_of
 from fcdeploy.records.costs import Costs
 from fcdeploy.tables import rates

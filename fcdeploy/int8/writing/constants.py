@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.quantization import quantize
+from fcdeploy.arrays import Array
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
 from fcdeploy.int8.nodes import stored_weights
@@ -25,7 +24,7 @@ Tensors = Mapping[str, QParams]
 
 def write_layer(node: ir.Node, weight: ir.Value, layer: Layer, tensors: Tensors, made: Conversions) -> None:
     """Weight and bias of a layer as integers behind DequantizeLinear."""
-    named: list[tuple[str, NDArray[Any] | ir.TensorProtocol, int | None]] = [
+    named: list[tuple[str, Array | ir.TensorProtocol, int | None]] = [
         (weight.name or "", layer.weight, operator(node.op_type).weight)
     ]
     if layer.bias is not None:
@@ -68,7 +67,7 @@ def store(node: ir.Node, tensors: Tensors, made: Conversions, scratch: Scratch |
         node.replace_input_with(index, real.outputs[0])
 
 
-def _integers(tensor: ir.TensorProtocol, q: QParams, axis: int) -> tuple[NDArray[Any]]:
+def _integers(tensor: ir.TensorProtocol, q: QParams, axis: int) -> tuple[Array]:
     """The integers of a weight, some channels at a time."""
     result = np.empty(tensor.shape.numpy(), q.dtype)
     for part, array in blocks(tensor, axis):

@@ -6,13 +6,12 @@ What their inputs are is in onnxruntime's docs/ContribOperators.md.  A node keep
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from fcdeploy.int8.nodes import output_axis
+from fcdeploy.arrays import Array
+from fcdeploy.graph.nodes import output_axis
 from fcdeploy.int8.planning.types import Packed, bits_of
 from fcdeploy.records.plan import QParams
 
@@ -20,7 +19,7 @@ DOMAIN = "com.microsoft"
 # How MatMulNBits computes: 4 rounds activations to bytes, row by row in the blocks of the weights, which costs far less
 # than 4-bit weights do; 1 stays in float, and takes 3 times as long for 4 bits, 80 times for 8 (4096 x 4096, batch 1).
 ACCURACY_LEVEL = 4
-Initializer = Callable[[NDArray[Any] | ir.TensorProtocol, str], ir.Value]
+Initializer = Callable[[Array | ir.TensorProtocol, str], ir.Value]
 
 
 def pack(node: ir.Node, packed: Packed, q: QParams | None, initializer: Initializer) -> None:

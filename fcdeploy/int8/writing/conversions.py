@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from fcdeploy.arrays import Array
 from fcdeploy.int8.writing.contrib_ops import DOMAIN
 from fcdeploy.records.plan import LIMITS, QParams
 
@@ -28,7 +28,7 @@ class Conversions:
         self.taken.add(name)
         return name
 
-    def constant(self, made: NDArray[Any] | ir.TensorProtocol, name: str) -> ir.Value:
+    def constant(self, made: Array | ir.TensorProtocol, name: str) -> ir.Value:
         """An initializer."""
         name = self.free(name)
         tensor = ir.tensor(made) if isinstance(made, np.ndarray) else made

@@ -14,8 +14,9 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import quantize
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.nodes import data_inputs, is_constant, weight_of
 from fcdeploy.graph.scratch import Scratch
-from fcdeploy.int8.nodes import data_inputs, is_constant, missing_channels, weight_of
+from fcdeploy.int8.nodes import missing_channels
 from fcdeploy.int8.planning.types import Packed
 from fcdeploy.int8.planning.weights import Layer
 from fcdeploy.int8.writing.block_fusion import hold_floats
@@ -84,7 +85,7 @@ class Writer:
 
     def integer(self, node: ir.Node, layer: Layer | None) -> None:
         """A node with an integer kernel: it reads through DequantizeLinear, and QuantizeLinear reads it."""
-        data = data_inputs(node, operator(node.op_type, node.domain))
+        data = data_inputs(node)
         if node.op_type == "Concat" and len({_key(self.qparams(v)) for v in (*data, *node.outputs)}) == 1:
             self.move(node)
             return
@@ -92,7 +93,7 @@ class Writer:
 
     def between(self, node: ir.Node, layer: Layer | None) -> None:
         """A node that reads through DequantizeLinear, and QuantizeLinear reads it."""
-        data = data_inputs(node, operator(node.op_type, node.domain))
+        data = data_inputs(node)
         weight = weight_of(node)
         more = missing_channels(node) if layer is not None and layer.padded else 0
         for index, value in enumerate(node.inputs):
@@ -108,7 +109,7 @@ class Writer:
 
     def move(self, node: ir.Node) -> None:
         """A node that moves bytes: the same node, on the integers."""
-        data = data_inputs(node, operator(node.op_type, node.domain))
+        data = data_inputs(node)
         q = self.qparams(data[0])
         if q.dtype == "int16":  # few kernels move 16 bits
             self.between(node, None)

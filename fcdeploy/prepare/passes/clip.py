@@ -17,16 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import (
-    Changes,
-    Edits,
-    array_of,
-    attribute,
-    input_of,
-    is_constant,
-    is_op,
-    rank_of,
-)
+from fcdeploy.graph.edit import Changes, Edits
+from fcdeploy.graph.nodes import array_of, attribute_of, input_of, is_constant, is_op, rank_of
 
 FIRST_WITH_INPUTS = 11
 LARGEST = float(np.finfo(np.float32).max)  # Clip's default bounds, which clip no float
@@ -96,7 +88,7 @@ def _clip_bounds(node: ir.Node) -> Bounds | str:
     numbers = []
     for index, (name, default) in enumerate((("min", -math.inf), ("max", math.inf)), start=1):
         value = input_of(node, index)
-        number = attribute(node, name, default)
+        number = attribute_of(node, name, default)
         if value is not None:
             array = array_of(value)
             if array is None or array.size != 1:

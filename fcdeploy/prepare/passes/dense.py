@@ -15,17 +15,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import (
-    Array,
-    Changes,
-    Edits,
-    array_of,
-    attribute,
-    input_of,
-    is_constant,
-    rank_of,
-    shape_of,
-)
+from fcdeploy.arrays import Array
+from fcdeploy.graph.edit import Changes, Edits
+from fcdeploy.graph.nodes import array_of, attribute_of, input_of, is_constant, rank_of
 from fcdeploy.graph.weights import whole
 
 LARGE_FROM = 1 << 22  # elements; a weight of 16 MB or more is not transposed, and scaled when it is written, not before
@@ -63,9 +55,9 @@ def _unlike_gemm(node: ir.Node) -> str | None:
 
 
 def _normalise(edits: Edits, node: ir.Node) -> str | None:
-    alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
-    trans_b = bool(attribute(node, "transB", 0))
-    if attribute(node, "transA", 0):
+    alpha, beta = attribute_of(node, "alpha", 1.0), attribute_of(node, "beta", 1.0)
+    trans_b = bool(attribute_of(node, "transB", 0))
+    if attribute_of(node, "transA", 0):
         return "its input is transposed (transA)"
     weight, bias = node.inputs[1], input_of(node, 2)
     turned = trans_b and not _stays_large(weight)
@@ -105,7 +97,7 @@ def _give_row(edits: Edits, node: ir.Node) -> str | None:
     if array is None:
         return f"its bias {bias.name!r} is computed at run time"
     assert weight is not None
-    outputs = None if weight.shape is None else weight.shape[0 if attribute(node, "transB", 0) else -1]
+    outputs = None if weight.shape is None else weight.shape[0 if attribute_of(node, "transB", 0) else -1]
     if not isinstance(outputs, int):
         return f"its weight {weight.name!r} is computed at run time"
     if array.ndim == 1 and array.size == outputs:
@@ -126,11 +118,11 @@ def _weight(edits: Edits, value: ir.Value, alpha: float, transposed: bool) -> ir
         array = whole(tensor)
         return _times(array.T if transposed else array, alpha)
 
-    name = edits.fresh(f"{value.name}.{'transposed' if transposed else 'alpha'}")
+    name = f"{value.name}.{'transposed' if transposed else 'alpha'}"
     if tensor.size < LARGE_FROM:
-        return edits.tensor(ir.Tensor(np.ascontiguousarray(make()), name=name))
-    shape = ir.Shape(list(shape_of(tensor))[::-1]) if transposed else shape_of(tensor)
-    return edits.tensor(ir.LazyTensor(lambda: ir.Tensor(make()), dtype=tensor.dtype, shape=shape, name=name))
+        return edits.constant(name, make())
+    shape = ir.Shape(tensor.shape.numpy()[:: -1 if transposed else 1])
+    return edits.constant(name, ir.LazyTensor(lambda: ir.Tensor(make()), dtype=tensor.dtype, shape=shape))
 
 
 def _times(array: Array | None, factor: float) -> Array:

@@ -12,17 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import (
-    Changes,
-    Edits,
-    array_of,
-    attribute,
-    input_of,
-    ints_of,
-    is_constant,
-    is_op,
-    rank_of,
-)
+from fcdeploy.graph.edit import Changes, Edits
+from fcdeploy.graph.nodes import array_of, attribute_of, input_of, ints_of, is_constant, is_op, rank_of
 
 FIRST_DROPOUT_WITH_MODE_INPUT = 12
 NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}
@@ -64,8 +55,7 @@ def _dropout(node: ir.Node, opset: int) -> ir.Value | None:
 
 def _cast(node: ir.Node, _opset: int) -> ir.Value | None:
     value = node.inputs[0]
-    known = value is not None and value.dtype is not None
-    return value if known and value.dtype == attribute(node, "to", None) else None  # type: ignore[union-attr]
+    return value if value is not None and value.dtype == attribute_of(node, "to", 0) else None
 
 
 def _reshape(node: ir.Node, _opset: int) -> ir.Value | None:
@@ -73,7 +63,7 @@ def _reshape(node: ir.Node, _opset: int) -> ir.Value | None:
     target = array_of(input_of(node, 1))
     if same_shape(value, node.outputs[0]):
         return value
-    if target is None or rank_of(value) != target.size or attribute(node, "allowzero", 0):
+    if target is None or rank_of(value) != target.size or attribute_of(node, "allowzero", 0):
         return None
     assert value is not None
     assert value.shape is not None
@@ -91,13 +81,13 @@ def _same_shape(node: ir.Node, _opset: int) -> ir.Value | None:
 def _flatten(node: ir.Node, _opset: int) -> ir.Value | None:
     """Flatten(axis=1) of a matrix."""
     rank = rank_of(node.inputs[0])
-    return node.inputs[0] if rank == 2 and attribute(node, "axis", 1) in (1, -1) else None
+    return node.inputs[0] if rank == 2 and attribute_of(node, "axis", 1) in (1, -1) else None
 
 
 def _transpose(node: ir.Node, _opset: int) -> ir.Value | None:
     value = node.inputs[0]
     rank = rank_of(value)
-    perm = attribute(node, "perm", None) or (tuple(range(rank))[::-1] if rank is not None else None)
+    perm = attribute_of(node, "perm", ()) or (tuple(range(rank))[::-1] if rank is not None else None)
     if value is None or perm is None:
         return None
     if perm == tuple(range(len(perm))):
@@ -105,7 +95,7 @@ def _transpose(node: ir.Node, _opset: int) -> ir.Value | None:
     before = value.producer()
     if before is None or not is_op(before, "Transpose") or before.graph is not node.graph:
         return None
-    first = attribute(before, "perm", None) or tuple(range(len(perm)))[::-1]
+    first = attribute_of(before, "perm", ()) or tuple(range(len(perm)))[::-1]
     return before.inputs[0] if tuple(first[axis] for axis in perm) == tuple(range(len(perm))) else None
 
 

@@ -16,7 +16,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import Array, Changes, Edits, array_of, attribute, input_of
+from fcdeploy.arrays import Array
+from fcdeploy.graph.edit import Changes, Edits
+from fcdeploy.graph.nodes import array_of, attribute_of, input_of
 from fcdeploy.prepare.layers import fold_into_producer, fold_into_readers
 
 
@@ -39,8 +41,8 @@ def fold_batchnorm(model: ir.Model) -> Changes:
 
 def _affine(node: ir.Node, opset: int) -> tuple[Array, Array] | str:
     """s and t of a BatchNormalization, float64 (channels,), or why it is no constant affine map."""
-    trains = attribute(node, "training_mode", 0) or (opset < 7 and not attribute(node, "is_test", 0))
-    if trains or not attribute(node, "spatial", 1):
+    trains = attribute_of(node, "training_mode", 0) or (opset < 7 and not attribute_of(node, "is_test", 0))
+    if trains or not attribute_of(node, "spatial", 1):
         return "it computes its statistics from the batch"
     if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
         return "its running statistics are read"
@@ -49,7 +51,7 @@ def _affine(node: ir.Node, opset: int) -> tuple[Array, Array] | str:
         return "one of its parameters is computed at run time"
     gamma, beta, mean, var = (np.asarray(array, np.float64) for array in arrays)
     with np.errstate(all="ignore"):
-        s = gamma / np.sqrt(var + float(attribute(node, "epsilon", 1e-5)))
+        s = gamma / np.sqrt(var + float(attribute_of(node, "epsilon", 1e-5)))
         t = beta - mean * s
     if not (np.isfinite(s).all() and np.isfinite(t).all()):
         return "its variance or another parameter gives a scale that is not finite"

@@ -12,15 +12,10 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.edit import (
-    Array,
-    Changes,
-    Edits,
-    array_of,
-    is_constant,
-    static_shape,
-)
+from fcdeploy.graph.edit import Changes, Edits
+from fcdeploy.graph.nodes import array_of, is_constant, static_shape
 
 SMALL = 1024  # bytes, about what a node and its names take in the file; a result up to it may replace fewer bytes
 RANDOM = {"RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
@@ -128,7 +123,7 @@ def _run(node: ir.Node, opset: int) -> list[Array] | str:
         return f"onnxruntime cannot compute it apart: {error.message}"
 
 
-def _arrays(values: dict[str | None, ir.Value]) -> dict[str, Array]:
+def _arrays(values: dict[str | None, ir.Value]) -> Arrays:
     arrays = {}
     for name, value in values.items():
         array = array_of(value)

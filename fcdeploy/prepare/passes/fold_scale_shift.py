@@ -18,7 +18,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import Array, Changes, Edits, array_of, describe, is_constant, is_op, rank_of
+from fcdeploy.arrays import Array
+from fcdeploy.graph.edit import Changes, Edits
+from fcdeploy.graph.nodes import array_of, describe, is_constant, is_op, rank_of
 from fcdeploy.prepare.layers import (
     channels_of,
     fold_into_producer,

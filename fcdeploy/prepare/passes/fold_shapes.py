@@ -18,7 +18,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import Changes, Edits, attribute, input_of, ints_of, is_constant, static_shape
+from fcdeploy.graph.edit import Changes, Edits
+from fcdeploy.graph.nodes import attribute_of, input_of, ints_of, is_constant, static_shape
 
 Entry = int | str | None
 """A number, the name of an axis's length, or unknown."""
@@ -82,7 +83,7 @@ def _fix_target(edits: Edits, node: ir.Node, vector: Vector) -> None:
     """Give a Reshape a constant target, when at most one entry must be left to be computed from the others."""
     data = node.inputs[0]
     axes = _lengths(data)
-    if attribute(node, "allowzero", 0) and 0 in vector:
+    if attribute_of(node, "allowzero", 0) and 0 in vector:
         edits.decline(node, "keeps a computed target: it asks for an axis of length 0")
         return
     target: list[int] = []
@@ -119,7 +120,7 @@ def _shape(node: ir.Node, _known: Known) -> Vector | None:
     value = node.inputs[0]
     if value is None or value.shape is None:
         return None
-    start, end = attribute(node, "start", 0), attribute(node, "end", None)
+    start, end = attribute_of(node, "start", 0), attribute_of(node, "end", len(value.shape))
     return Vector(_lengths(value)[start:end])
 
 
@@ -130,7 +131,7 @@ def _size(node: ir.Node, _known: Known) -> Vector | None:
 
 def _gather(node: ir.Node, known: Known) -> Vector | None:
     data, index = _inputs(node, known, 2)
-    if data is None or index is None or data.scalar or attribute(node, "axis", 0) not in (0, -1):
+    if data is None or index is None or data.scalar or attribute_of(node, "axis", 0) not in (0, -1):
         return None
     if not all(isinstance(at, int) and -len(data) <= at < len(data) for at in index):
         return None

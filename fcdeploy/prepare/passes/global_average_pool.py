@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import Changes, Edits, attribute, ints_of, is_op, rank_of
+from fcdeploy.graph.edit import Changes, Edits
+from fcdeploy.graph.nodes import attribute_of, ints_of, is_op, rank_of
 
 
 def global_average_pool(model: ir.Model) -> Changes:
@@ -24,7 +25,7 @@ def global_average_pool(model: ir.Model) -> Changes:
         if reason is not None:
             edits.decline(node, f"keeps: {reason}")
             continue
-        if attribute(node, "keepdims", 1):
+        if attribute_of(node, "keepdims", 1):
             edits.replace(node, "GlobalAveragePool", [value])
         else:
             pooled = edits.insert(node, "GlobalAveragePool", [value], output=f"{node.outputs[0].name}.pooled")
@@ -56,8 +57,8 @@ def _merge_with_next(edits: Edits, node: ir.Node) -> None:
     rank, first = rank_of(value), ints_of(node, "axes", 1)
     if value is None or reader is None or not is_op(reader, "ReduceMean") or rank is None or not first:
         return
-    second, keep = ints_of(reader, "axes", 1), attribute(node, "keepdims", 1)
-    if not second or attribute(reader, "keepdims", 1) != keep:
+    second, keep = ints_of(reader, "axes", 1), attribute_of(node, "keepdims", 1)
+    if not second or attribute_of(reader, "keepdims", 1) != keep:
         return
     gone = {axis % rank for axis in first}
     left = list(range(rank)) if keep else [axis for axis in range(rank) if axis not in gone]
@@ -70,7 +71,7 @@ def _merge_with_next(edits: Edits, node: ir.Node) -> None:
 
 
 def _set_axes(edits: Edits, node: ir.Node, value: ir.Value, axes: list[int]) -> None:
-    keep = attribute(node, "keepdims", 1)
+    keep = attribute_of(node, "keepdims", 1)
     if edits.opset < 18:
         edits.replace(node, "ReduceMean", [value], {"axes": axes, "keepdims": keep})
     else:

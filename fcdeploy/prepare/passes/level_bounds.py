@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from fcdeploy.arrays import Float64
 from fcdeploy.graph.edit import Changes, Edits
 from fcdeploy.prepare.channel_constants import vectors_of
 from fcdeploy.prepare.channels import free_channels
@@ -38,7 +38,7 @@ def level_bounds(model: ir.Model) -> Changes:
     return edits.changes()
 
 
-def _levelled(model: ir.Model, node: ir.Node, bounds: NDArray[np.float64]) -> str:
+def _levelled(model: ir.Model, node: ir.Node, bounds: Float64) -> str:
     """Make the bounds of a node equal; or say why they are not, and change nothing."""
     edits = Edits(model, "level_bounds")
     channels = free_channels(edits)

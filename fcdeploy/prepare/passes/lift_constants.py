@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import STANDARD, Changes, attribute, shape_of
+from fcdeploy.graph.edit import Changes, add_initializer
+from fcdeploy.graph.nodes import STANDARD, name_of, tensor_of
 
 FIRST_IR_WITH_HIDDEN_WEIGHTS = 4  # IR version 3 demands that every initializer is listed as an input as well
 
@@ -24,33 +25,13 @@ def lift_constants(model: ir.Model) -> Changes:
         if node.op_type != "Constant" or node.domain not in STANDARD:
             continue
         output = node.outputs[0]
-        tensor = _tensor(node)
+        tensor = tensor_of(output)
         if output.is_graph_output():
             declined.append(f"Constant {node.name!r} stays: its output {output.name!r} is an output of the graph")
         elif tensor is None:
             declined.append(f"Constant {node.name!r} stays: it holds no dense tensor of numbers")
         else:
-            _lift(graph, node, tensor)
+            output.replace_all_uses_with(add_initializer(graph, name_of(output), tensor))
+            graph.remove(node, safe=True)
             count += 1
     return Changes("lift_constants", count, tuple(declined))
-
-
-def _lift(graph: ir.Graph, node: ir.Node, tensor: ir.TensorProtocol) -> None:
-    output = node.outputs[0]
-    tensor.name = output.name
-    shape, kind = shape_of(tensor), ir.TensorType(tensor.dtype)
-    value = ir.Value(name=output.name, shape=shape, type=kind, const_value=tensor)
-    output.replace_all_uses_with(value)
-    graph.remove(node, safe=True)
-    graph.register_initializer(value)
-
-
-def _tensor(node: ir.Node) -> ir.TensorProtocol | None:
-    if "value" in node.attributes:
-        tensor = node.attributes["value"].as_tensor()
-        return None if tensor.dtype == ir.DataType.STRING else tensor
-    for name, dtype in (("value_int", ir.DataType.INT64), ("value_float", ir.DataType.FLOAT)):
-        for key in (name, name + "s"):
-            if key in node.attributes:
-                return ir.tensor(attribute(node, key, None), dtype=dtype)
-    return None

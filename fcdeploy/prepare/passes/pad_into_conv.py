@@ -9,17 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import (
-    Changes,
-    Edits,
-    array_of,
-    attribute,
-    describe,
-    input_of,
-    ints_of,
-    is_op,
-    rank_of,
-)
+from fcdeploy.graph.edit import Changes, Edits
+from fcdeploy.graph.nodes import array_of, attribute_of, describe, input_of, ints_of, is_op, rank_of
 
 
 def pad_into_conv(model: ir.Model) -> Changes:
@@ -43,11 +34,11 @@ def pad_into_conv(model: ir.Model) -> Changes:
 
 def _spatial_pads(node: ir.Node, value: ir.Value) -> list[int] | str:
     """ONNX pads of the spatial axes, all begins and then all ends; or why they cannot move."""
-    mode = attribute(node, "mode", "constant")
+    mode = attribute_of(node, "mode", "constant")
     if mode != "constant":
         return f"its mode is {mode!r}, a convolution pads with zeros"
     fill = input_of(node, 2)
-    filled_with = attribute(node, "value", 0.0) if fill is None else array_of(fill)
+    filled_with = attribute_of(node, "value", 0.0) if fill is None else array_of(fill)
     if filled_with is None or np.any(np.asarray(filled_with) != 0):
         return "it does not pad with a constant zero"
     rank, pads, axes = rank_of(value), ints_of(node, "pads", 1), ints_of(node, "axes", 3)
@@ -75,7 +66,7 @@ def _unable_reader(edits: Edits, node: ir.Node, pads: list[int]) -> str | None:
             return f"its output {output.name!r} is read by {name}, which has no padding of its own"
         if reader.inputs[0] is not output or sum(value is output for value in reader.inputs) != 1:
             return f"its output {output.name!r} is a parameter of {name}"
-        if attribute(reader, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        if attribute_of(reader, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
             return f"{name} computes its padding itself (auto_pad)"
         reason = POOLS[reader.op_type](reader, node, pads) if is_op(reader, *POOLS) else None
         if reason is not None:
@@ -84,8 +75,8 @@ def _unable_reader(edits: Edits, node: ir.Node, pads: list[int]) -> str | None:
 
 
 def _unable_average(pool: ir.Node, _pad: ir.Node, pads: list[int]) -> str | None:
-    own = attribute(pool, "pads", (0,) * len(pads))
-    if any(own) and not attribute(pool, "count_include_pad", 0):
+    own = attribute_of(pool, "pads", (0,) * len(pads))
+    if any(own) and not attribute_of(pool, "count_include_pad", 0):
         return "leaves its own padding out of the mean, but not these zeros"
     return _unable_window(pool, pads)
 
@@ -95,16 +86,16 @@ def _unable_max(pool: ir.Node, pad: ir.Node, pads: list[int]) -> str | None:
     assert source is not None
     if not _never_negative(source.producer()):
         return f"pads with minus infinity, and {source.name!r} may be negative"
-    if len(pool.outputs) > 1 or any(step != 1 for step in attribute(pool, "dilations", ())):
+    if len(pool.outputs) > 1 or any(step != 1 for step in attribute_of(pool, "dilations", ())):
         return "is dilated or returns indices"
     return _unable_window(pool, pads)
 
 
 def _unable_window(pool: ir.Node, pads: list[int]) -> str | None:
-    own = attribute(pool, "pads", (0,) * len(pads))
-    if attribute(pool, "ceil_mode", 0):
+    own = attribute_of(pool, "pads", (0,) * len(pads))
+    if attribute_of(pool, "ceil_mode", 0):
         return "rounds its output size up, which counts padding differently"
-    kernel = attribute(pool, "kernel_shape", ())
+    kernel = attribute_of(pool, "kernel_shape", ())
     if any(a + b >= k for a, b, k in zip(pads, own, [*kernel, *kernel], strict=True)):
         return f"has kernel {list(kernel)}, which must be larger than the padding"
     return None
@@ -114,15 +105,15 @@ def _never_negative(node: ir.Node | None) -> bool:
     if node is None or not is_op(node, "Clip"):
         return is_op(node, "Relu", "Sigmoid", "HardSigmoid", "Softmax")
     low = array_of(input_of(node, 1))
-    return float(attribute(node, "min", -1.0) if low is None else low.reshape(-1)[0]) >= 0
+    return float(attribute_of(node, "min", -1.0) if low is None else low.reshape(-1)[0]) >= 0
 
 
 POOLS = {"AveragePool": _unable_average, "MaxPool": _unable_max}
 
 
 def _widen(reader: ir.Node, pads: list[int]) -> None:
-    own = attribute(reader, "pads", (0,) * len(pads))
-    if attribute(reader, "auto_pad", "NOTSET") == "VALID":
+    own = attribute_of(reader, "pads", (0,) * len(pads))
+    if attribute_of(reader, "auto_pad", "NOTSET") == "VALID":
         own = (0,) * len(pads)
     reader.attributes.pop("auto_pad", None)
     reader.attributes.add(ir.AttrInt64s("pads", [a + b for a, b in zip(pads, own, strict=True)]))

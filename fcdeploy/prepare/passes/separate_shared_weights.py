@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import STANDARD, Changes, Edits, is_constant, shape_of
+from fcdeploy.graph.edit import Changes, Edits
+from fcdeploy.graph.nodes import STANDARD, is_constant
 
 WEIGHT_SLOTS = {"Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (0, 1)}
 
@@ -38,8 +39,8 @@ def _is_weight(node: ir.Node, slot: int, order: dict[ir.Node, int]) -> bool:
 def _copy(edits: Edits, value: ir.Value) -> ir.Value:
     tensor = value.const_value
     assert tensor is not None
-    name, shape = edits.fresh(f"{value.name}.copy"), shape_of(tensor)
+    name, shape = f"{value.name}.copy", ir.Shape(tensor.shape.numpy())
     if isinstance(tensor, ir.ExternalTensor):  # stays outside the file, in the same place
         where = (tensor.location, tensor.offset, tensor.length, tensor.dtype)
-        return edits.tensor(ir.ExternalTensor(*where, shape=shape, name=name, base_dir=tensor.base_dir))
-    return edits.tensor(ir.LazyTensor(lambda: tensor, dtype=tensor.dtype, shape=shape, name=name))
+        return edits.constant(name, ir.ExternalTensor(*where, shape=shape, name=name, base_dir=tensor.base_dir))
+    return edits.constant(name, ir.LazyTensor(lambda: tensor, dtype=tensor.dtype, shape=shape))

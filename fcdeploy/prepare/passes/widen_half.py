@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import Changes, Edits, attribute, is_op, shape_of
+from fcdeploy.graph.edit import Changes, Edits
+from fcdeploy.graph.nodes import attribute_of, is_op
 
 HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 FLOAT = ir.DataType.FLOAT
@@ -50,9 +51,9 @@ def _border_cast(value: ir.Value) -> ir.Node | None:
 def _widen_input(edits: Edits, value: ir.Value) -> None:
     """A Cast behind a graph input; everything else reads its result."""
     uses = value.uses()
-    if all(is_op(use.node, "Cast") and attribute(use.node, "to", None) == FLOAT for use in uses):
+    if all(is_op(use.node, "Cast") and attribute_of(use.node, "to", 0) == FLOAT for use in uses):
         return
-    wide = ir.Value(name=edits.fresh(f"{value.name}.float32"), shape=value.shape, type=ir.TensorType(FLOAT))
+    wide = ir.Value(name=edits.free_name(f"{value.name}.float32"), shape=value.shape, type=ir.TensorType(FLOAT))
     cast = ir.node("Cast", [value], {"to": int(FLOAT)}, outputs=[wide], name=f"{value.name}.widen")
     for use in uses:
         use.node.replace_input_with(use.idx, wide)
@@ -72,7 +73,7 @@ def _widen_output(edits: Edits, value: ir.Value, producer: ir.Node) -> ir.Node:
     for index, output in enumerate(edits.graph.outputs):
         if output is value:
             edits.graph.outputs[index] = narrow
-    value.name = edits.fresh(f"{name}.float32")
+    value.name = edits.free_name(f"{name}.float32")
     cast = ir.node("Cast", [value], {"to": int(kind)}, outputs=[narrow], name=f"{name}.narrow")
     edits.graph.insert_after(producer, cast)
     edits.count += 1
@@ -100,7 +101,7 @@ def _wide(tensor: ir.TensorProtocol, name: str | None) -> ir.TensorProtocol:
     return ir.LazyTensor(
         lambda: ir.Tensor(tensor.numpy().astype(np.float32)),
         dtype=FLOAT,
-        shape=shape_of(tensor),
+        shape=ir.Shape(tensor.shape.numpy()),
         name=name,
     )
 

@@ -1,0 +1,14 @@
+"""What arrays are called in signatures; which type and shape an array has, its docstring says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Arrays = dict[str, Array]
+"""Arrays by the names of tensors."""

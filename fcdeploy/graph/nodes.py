@@ -1,0 +1,205 @@
+"""Reading a graph: names, operators, attributes, constants and shapes, with the types that onnx-ir leaves open.
+
+A constant is what stands in the file: an initializer, or what a Constant node writes.  An initializer that is also
+listed as a graph input counts: IR version 3 lists all weights there, and no command of fcdeploy ever feeds one
+(`graph.model.input_specs` leaves them out, the pass `lift_constants` takes them off the list).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.arrays import Array
+from fcdeploy.errors import FcdeployError
+from fcdeploy.tables.operators import Operator, operator
+
+STANDARD = ("", "ai.onnx")
+KINDS = {
+    int: ir.AttributeType.INT,
+    float: ir.AttributeType.FLOAT,
+    str: ir.AttributeType.STRING,
+    tuple: ir.AttributeType.INTS,
+}
+NUMBERS = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
+Given = TypeVar("Given", int, float, str, tuple[int, ...])
+
+
+def name_of(item: ir.Node | ir.Value | None) -> str:
+    """Its name, empty where it has none."""
+    return "" if item is None else item.name or ""
+
+
+def describe(node: ir.Node) -> str:
+    """A node in a sentence: operator and name."""
+    return f"{node.op_type} {node.name!r}"
+
+
+def is_op(node: ir.Node | None, *op_types: str) -> bool:
+    """Whether it is a standard operator, one of these."""
+    return node is not None and node.op_type in op_types and node.domain in STANDARD
+
+
+def operator_of(node: ir.Node) -> Operator:
+    """The row of tables/operators.py for a node."""
+    return operator(node.op_type, node.domain)
+
+
+def opset_of(model: ir.Model) -> int:
+    """Version of the standard operators that the model is written in."""
+    imports = model.graph.opset_imports
+    return imports.get("", imports.get("ai.onnx", 1))
+
+
+def attribute_of(node: ir.Node, name: str, default: Given) -> Given:
+    """An attribute of the type of `default`: an int, float, text or tuple of ints; `default` where it is not given.
+
+    Raises FcdeployError when the file gives another type.
+    """
+    attribute = node.attributes.get(name)
+    if attribute is None or attribute.value is None:
+        return default
+    wanted = KINDS[type(default)]
+    if attribute.type != wanted:
+        raise FcdeployError(
+            f"{describe(node)}: attribute {name!r} is {attribute.type.name}, expected {wanted.name}",
+            "export the model again with standard ONNX operators",
+        )
+    value: Given = tuple(attribute.value) if isinstance(default, tuple) else attribute.value
+    return value
+
+
+def ints_of(node: ir.Node, name: str, index: int) -> tuple[int, ...] | None:
+    """A list that older operator sets give as attribute `name` and newer ones as constant input `index`.
+
+    Empty when neither is there; None when the input is computed at run time.
+    """
+    if name in node.attributes:
+        return attribute_of(node, name, ())
+    value = input_of(node, index)
+    if value is None:
+        return ()
+    array = array_of(value)
+    return None if array is None else tuple(int(item) for item in array.reshape(-1))
+
+
+def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
+    """The bodies of an If, Loop or Scan; of none below them."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def values_read_by(node: ir.Node) -> list[ir.Value]:
+    """Its inputs, and what the bodies inside it read, from around them or of their own."""
+    inner = [value for body in subgraphs_of(node) for child in body.all_nodes() for value in child.inputs]
+    return [value for value in (*node.inputs, *inner) if value is not None]
+
+
+def input_of(node: ir.Node, index: int) -> ir.Value | None:
+    """Input `index`, None where it is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def producer_of(node: ir.Node, index: int = 0) -> ir.Node | None:
+    """The node that writes input `index`, None where there is none."""
+    value = input_of(node, index)
+    return None if value is None else value.producer()
+
+
+def data_inputs(node: ir.Node) -> list[ir.Value]:
+    """The inputs that carry activations, or constants among them, by the table of operators."""
+    indices = operator_of(node).data
+    values = node.inputs if indices is None else [input_of(node, index) for index in indices]
+    return [value for value in values if value is not None]
+
+
+def weight_of(node: ir.Node) -> ir.Value | None:
+    """The constant weight of a layer that multiplies; None where it is computed, and for any other node."""
+    index = operator_of(node).weight
+    value = None if index is None else input_of(node, index)
+    return value if is_constant(value) else None
+
+
+def bias_of(node: ir.Node) -> ir.Value | None:
+    """The bias of a layer that multiplies, computed or constant; None where it has none."""
+    index = operator_of(node).bias
+    return None if index is None else input_of(node, index)
+
+
+def output_axis(node: ir.Node) -> int:
+    """The axis of a Conv's, Gemm's or MatMul's weight that counts output channels."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "Gemm":
+        return 0 if attribute_of(node, "transB", 0) else 1
+    weight = weight_of(node)
+    return len(weight.shape) - 1 if weight is not None and weight.shape is not None else 1
+
+
+def tensor_of(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor of a constant of numbers, None for anything else; reads no data."""
+    if value is None:
+        return None
+    if value.const_value is not None:
+        return value.const_value
+    node = value.producer()
+    if not is_op(node, "Constant") or node is None:
+        return None
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype != ir.DataType.STRING:
+            return attribute.as_tensor()
+        if attribute.name in NUMBERS and attribute.value is not None:
+            return ir.tensor(np.array(attribute.value, NUMBERS[attribute.name]), name=value.name)
+    return None
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether `array_of` gives an array; reads no data."""
+    return tensor_of(value) is not None
+
+
+def array_of(value: ir.Value | None) -> Array | None:
+    """The array of a constant; None where the value is computed, fed or left out."""
+    tensor = tensor_of(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def constant_of(value: ir.Value | None) -> Array:
+    """The array of a value that is known to be constant."""
+    array = array_of(value)
+    assert array is not None, f"{name_of(value)!r} is no constant"
+    return array
+
+
+def rank_of(value: ir.Value | None) -> int | None:
+    """The number of axes, None where it is unknown."""
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape where every axis has a known length, else None."""
+    if value is None or value.shape is None:
+        return None
+    lengths = tuple(axis for axis in value.shape if isinstance(axis, int))
+    return lengths if len(lengths) == len(value.shape) else None
+
+
+def shape_of(value: ir.Value) -> tuple[int, ...]:
+    """The shape of a value whose axes are known to have known lengths, as those of a constant."""
+    shape = static_shape(value)
+    assert shape is not None, f"{name_of(value)!r} has the shape {value.shape}"
+    return shape
+
+
+def other_readers(value: ir.Value, besides: ir.Node) -> str:
+    """Who else reads `value`, in words: "'add3'", "'add3' and 2 more", "the graph's output"."""
+    names = [node.name or node.op_type for node in value.consumers() if node is not besides]
+    if not names:
+        return "the graph's output" if value.is_graph_output() else ""
+    return f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
