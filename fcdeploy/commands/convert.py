@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import check_output, files_of, model_hash, read_model, refuse_unsupported, replacing
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.calibrating.imported_ranges import imported
 from fcdeploy.prepare import prepare
 from fcdeploy.records import calibration as calibrations
@@ -132,7 +133,7 @@ def _fitted(given: Measured, path: Path, model: Path) -> Fitted:
 
 def _names(graph: ir.Model) -> set[str]:
     values = [*graph.graph.inputs, *(value for node in graph.graph for value in node.outputs)]
-    return {value.name or "" for value in values} | set(map(str, graph.graph.initializers))
+    return {name_of(value) for value in values} | set(map(str, graph.graph.initializers))
 
 
 def _report(given: Measured, ends: Ends, found: Fitted | None, target: Path) -> Report:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.metrics import Fidelity
 from fcdeploy.arithmetic.quantization import along
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import array_of
+from fcdeploy.graph.nodes import array_of, name_of
 
 MATTERS_DB = 10.0
 CLIPS = ("Relu", "Clip")
@@ -82,9 +82,9 @@ def taps(model: ir.Model) -> list[Tap]:
         axis = node.attributes.get_int("axis", 1) if scale.size > 1 else None
         result.append(
             Tap(
-                integers=written.name or "",
+                integers=name_of(written),
                 names=_names(source, written),
-                node=made_by.name or "" if made_by else "",
+                node=name_of(made_by) if made_by else "",
                 op=made_by.op_type if made_by else "input",
                 sources=_sources(source),
                 scale=scale if axis is not None else scale.reshape(()),
@@ -165,7 +165,7 @@ def _float_ends(model: ir.Model, integers: set[str]) -> list[Tap]:
         sources = tuple(name for name in _sources(value) if name in integers)
         if sources and value.name:
             one, zero = np.ones((), np.float32), np.zeros((), np.int64)
-            result.append(Tap(value.name, (value.name,), node.name or "", node.op_type, sources, one, zero, None))
+            result.append(Tap(value.name, (value.name,), name_of(node), node.op_type, sources, one, zero, None))
     return result
 
 
@@ -214,7 +214,7 @@ def _sources(value: ir.Value) -> tuple[str, ...]:
             continue
         seen.add(node)
         if node.op_type == "QuantizeLinear":
-            found[node.outputs[0].name or ""] = None
+            found[name_of(node.outputs[0])] = None
         else:
             waiting += [item.producer() for item in node.inputs if item is not None]
     return tuple(found)
@@ -227,4 +227,4 @@ def _after_clip(value: ir.Value, here: set[str | None]) -> str:
         clipped = readers[0].outputs[0].name
         if clipped and clipped not in here:
             return clipped
-    return value.name or ""
+    return name_of(value)

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph import external_data
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.weights import initializer_bytes
 from fcdeploy.records.signature import TensorSpec as TensorSpec
 
@@ -222,7 +223,7 @@ def specs(values: ir.Value | list[ir.Value]) -> list[TensorSpec]:
     for value in [values] if isinstance(values, ir.Value) else values:
         shape = tuple(n if isinstance(n, int) and n >= 0 else None for n in value.shape) if value.shape else ()
         dtype = value.dtype.numpy() if value.dtype else np.dtype(np.float32)
-        result.append(TensorSpec(value.name or "", dtype, shape))
+        result.append(TensorSpec(name_of(value), dtype, shape))
     return result
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.model import input_specs
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.runtime.session import Session
 
@@ -96,7 +97,7 @@ def layers(model: ir.Model) -> list[Layer]:
         sizes = [_bytes(value, stored) for value in node.outputs if value.name]
         rows.append(
             Layer(
-                node=node.name or "",
+                node=name_of(node),
                 op=node.op_type,
                 shape=_static(node.outputs[0]),
                 parameters=parameters,
@@ -195,7 +196,7 @@ def _measure_shapes(model: ir.Model, unknown: list[ir.Value]) -> None:
     declared = list(model.graph.outputs)
     try:
         model.graph.outputs.extend(value for value in unknown if value not in declared)
-        results = Session(model, optimize=False).run(feeds, [value.name or "" for value in unknown])
+        results = Session(model, optimize=False).run(feeds, [name_of(value) for value in unknown])
     except Exception:  # zeros need not be a valid input, nor the model: shapes stay unknown, and the report says so
         return
     finally:

@@ -26,7 +26,7 @@ from fcdeploy.arithmetic.weights.layout import to_rows, unpacked_bytes
 from fcdeploy.arrays import Array, Arrays, Float32
 from fcdeploy.evaluate.layers import expose
 from fcdeploy.graph.model import input_specs, read_model
-from fcdeploy.graph.nodes import array_of
+from fcdeploy.graph.nodes import array_of, name_of
 from fcdeploy.proof.float_nodes import End, Stretches, bytes_of, ends_of, stretches
 from fcdeploy.proof.operands import LAYERS, ROUNDING, Skipped, Task, tasks
 from fcdeploy.records.progress import OnStep
@@ -108,7 +108,7 @@ def exact_layers(
     """Compare what the kernels of a Q/DQ model write on this CPU with exact arithmetic. The model is left as it is."""
     found = list(tasks(model))
     work = [task for task in found if isinstance(task, Task)]
-    ends = ends_of(model, {task.node.name or "" if isinstance(task, Task) else task.node for task in found})
+    ends = ends_of(model, {name_of(task.node) if isinstance(task, Task) else task.node for task in found})
     starts = {task.written.name: task.written.dtype for task in work} | bytes_of(model)
     held = {each.name: each.dtype for task in work for each in task.inputs if each.held is None}
     usual, watched = Session(model), Session(_exposing(model, held | starts))
@@ -122,7 +122,7 @@ def exact_layers(
         undisturbed &= all(np.array_equal(value, computed[name], equal_nan=True) for name, value in before)
         for done, task in enumerate(work, 1):
             real, expected = _compared(task, computed, budget)
-            size, name = computed[task.written.name].size, task.node.name or ""
+            size, name = computed[task.written.name].size, name_of(task.node)
             row = _row(name, task.node.op_type, real, expected, of=size, floats=task.written.scale is None)
             rows[task.node] = rows[task.node] + row if task.node in rows else row
             if on_step:
@@ -195,7 +195,7 @@ def _exposing(model: ir.Model, types: Mapping[str, str]) -> ir.Model:
     for node in copy.graph:
         for value in node.outputs:
             if value.name in types and value.type is None:
-                value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(types[value.name or ""])))
+                value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(types[name_of(value)])))
     expose(copy, types)
     return copy
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import array_of
+from fcdeploy.graph.nodes import array_of, name_of
 from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.proof.byte_bounds import byte_type
 from fcdeploy.runtime.session import Session
@@ -51,7 +51,7 @@ class Stretches:
 def bytes_of(model: ir.Model) -> dict[str, str]:
     """What QuantizeLinears of the main graph write of computed tensors: name -> type."""
     nodes = [node for node in model.graph if node.op_type == "QuantizeLinear" and array_of(node.inputs[0]) is None]
-    types = {node.outputs[0].name or "": byte_type(node.outputs[0]) for node in nodes}
+    types = {name_of(node.outputs[0]): byte_type(node.outputs[0]) for node in nodes}
     return {name: kind for name, kind in types.items() if kind is not None}
 
 
@@ -59,15 +59,15 @@ def ends_of(model: ir.Model, known: Collection[str]) -> tuple[End, ...]:
     """Where stretches of float nodes end; `known` are the nodes whose integers are recomputed or skipped elsewhere."""
     found = []
     for node in model.graph:
-        if node.op_type in CONVERSIONS or (node.name or "") in known:
+        if node.op_type in CONVERSIONS or name_of(node) in known:
             continue
         for value in node.outputs:
             if value.dtype not in (None, ir.DataType.FLOAT) or _constant_folded(node):
                 continue
             behind = [user.outputs[0] for user in value.consumers() if user.op_type == "QuantizeLinear"]
-            tensors = [(each.name or "", False) for each in behind if byte_type(each)]
-            tensors += [(value.name or "", True)] if value.is_graph_output() and value.dtype else []
-            found += [End(node.name or "", node.op_type, tensor, floats) for tensor, floats in tensors]
+            tensors = [(name_of(each), False) for each in behind if byte_type(each)]
+            tensors += [(name_of(value), True)] if value.is_graph_output() and value.dtype else []
+            found += [End(name_of(node), node.op_type, tensor, floats) for tensor, floats in tensors]
     return tuple(found)
 
 

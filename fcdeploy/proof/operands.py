@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.evaluate.layers import FUSED_INTO
-from fcdeploy.graph.nodes import array_of
+from fcdeploy.graph.nodes import array_of, name_of
 from fcdeploy.runtime.kernels import INTEGER_KERNELS
 from fcdeploy.tables.operators import operator
 
@@ -75,7 +75,7 @@ class Skipped:
 def tasks(model: ir.Model) -> Iterator[Task | Skipped]:
     """Every node of the main graph that an integer kernel may run, in its order."""
     for node in model.graph:
-        name, op = node.name or "", node.op_type
+        name, op = name_of(node), node.op_type
         if op in ROUNDING:
             yield from _rounding(node)
             continue
@@ -110,7 +110,7 @@ def operand(value: ir.Value | None) -> Operand | None:
         return None
     held = array_of(source)
     kind = held.dtype.name if held is not None else _type(source, None if given is None else zero)
-    return Operand(source.name or "", held, scale, zero.astype(np.int64), kind)
+    return Operand(name_of(source), held, scale, zero.astype(np.int64), kind)
 
 
 def written(node: ir.Node) -> Written | None:
@@ -154,7 +154,7 @@ def _layer(node: ir.Node) -> Task | Skipped | str | None:
         value = node.outputs[0]
         if not value.is_graph_output() and {reader.op_type for reader in value.consumers()} & FUSED_INTO:
             return "its float output may be part of a larger kernel"
-        to = Written(value.name or "")
+        to = Written(name_of(value))
     inputs, real = [x, weight], None
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         bias, real = operand(node.inputs[2]), array_of(node.inputs[2])
@@ -167,7 +167,7 @@ def _layer(node: ir.Node) -> Task | Skipped | str | None:
 
 def _rounding(node: ir.Node) -> Iterator[Task | Skipped]:
     """A dense layer that rounds its activations itself; nothing where it computes in float."""
-    x, name = node.inputs[0], node.name or ""
+    x, name = node.inputs[0], name_of(node)
     rounds = node.op_type != "MatMulNBits" or node.attributes.get_int("accuracy_level", 0) == 4
     if x is None or not rounds:
         return
@@ -182,8 +182,8 @@ def _rounding(node: ir.Node) -> Iterator[Task | Skipped]:
         yield Skipped(name, node.op_type, "how kernels of this CPU round a block of activations is not known")
     else:
         held = array_of(x)
-        read = Operand(x.name or "", held, np.ones(1, np.float32), np.zeros(1, np.int64), "float32")
-        yield Task(node, (read,), Written(node.outputs[0].name or ""))
+        read = Operand(name_of(x), held, np.ones(1, np.float32), np.zeros(1, np.int64), "float32")
+        yield Task(node, (read,), Written(name_of(node.outputs[0])))
 
 
 def _between(node: ir.Node) -> Task | str | None:
@@ -211,7 +211,7 @@ def _quantized(node: ir.Node, low: float, high: float) -> Written | None:
     if scale is None or zero is None or scale.size != 1 or zero.dtype.name not in BYTES:
         return None
     point = int(zero.reshape(()))
-    return Written(node.outputs[0].name or "", np.float32(scale.reshape(())), point, zero.dtype.name, low, high)
+    return Written(name_of(node.outputs[0]), np.float32(scale.reshape(())), point, zero.dtype.name, low, high)
 
 
 def _type(source: ir.Value, zero: Array | None) -> str:

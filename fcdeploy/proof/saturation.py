@@ -23,7 +23,7 @@ from fcdeploy.arithmetic.quantization import LIMITS, along
 from fcdeploy.arithmetic.weights.layout import importance_rows, to_rows
 from fcdeploy.arrays import Array
 from fcdeploy.graph.model import works_on_integers
-from fcdeploy.graph.nodes import array_of
+from fcdeploy.graph.nodes import array_of, name_of
 from fcdeploy.proof.byte_bounds import CHOOSES, Bounds, byte_type, scalars
 
 EXACT = "exact everywhere"
@@ -141,7 +141,7 @@ def reach(rows: Array, low: Array | int, high: Array | int) -> tuple[int, int, i
 
 
 def _proof(product: Product) -> Proof:
-    name, op = product.node.name or "", product.node.op_type
+    name, op = name_of(product.node), product.node.op_type
     if product.exact:
         return Proof(name, op, False, None, None, None, 0, 0, product.exact)
     low, high = (int(end) for end in product.bounds.ends())
@@ -164,12 +164,12 @@ def _other(node: ir.Node) -> Proof | None:
     """What is known of a node that multiplies integers in another way, None for one that multiplies none."""
     bits = _bits_of_blocks(node)
     if bits in BLOCKS:
-        return Proof(node.name or "", node.op_type, False, None, None, None, 0, 0, BLOCKS[bits])
+        return Proof(name_of(node), node.op_type, False, None, None, None, 0, 0, BLOCKS[bits])
     multiplies = works_on_integers(node) and MULTIPLY.search(node.op_type) and node.op_type not in IN_FLOAT
     if bits is None and not multiplies:
         return None
     why = "how its kernels add products is not known to fcdeploy"
-    return Proof(node.name or "", node.op_type, False, None, None, None, 0, 0, why, proven=False)
+    return Proof(name_of(node), node.op_type, False, None, None, None, 0, 0, why, proven=False)
 
 
 def _bits_of_blocks(node: ir.Node) -> int | None:

@@ -26,6 +26,7 @@ from torch import nn
 
 from fcdeploy.errors import FcdeployError, first_line
 from fcdeploy.graph import opset as sets
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.pytorch.module import FinalError, Input, arguments
 from fcdeploy.pytorch.recurrent import simplify_recurrent
 
@@ -172,7 +173,7 @@ def _distinct(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) ->
 
 def _node_name(node: ir.Node, weights: Collection[str]) -> str:
     for value in node.inputs:
-        if value is not None and value.name in weights and (value.name or "").endswith(".weight"):
+        if value is not None and value.name in weights and name_of(value).endswith(".weight"):
             return str(value.name).removesuffix(".weight")
     try:
         scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))

@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from fcdeploy.graph.model import name_everything, read_model
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.runtime.session import Session
 
 INTEGER_KERNELS = {
@@ -89,13 +90,13 @@ def match_kernels(source: ir.Graph, optimized: ir.Graph) -> list[Kernel]:
             continue
         kernel = runs.get(node)
         if kernel is None:
-            found.append(Kernel(node.name or "", node.op_type, "-", False, "folded into another node"))
+            found.append(Kernel(name_of(node), node.op_type, "-", False, "folded into another node"))
             continue
         on_bytes = any(v.dtype in (ir.DataType.UINT8, ir.DataType.INT8) for v in (*node.outputs, *kernel.outputs))
         integer = kernel.op_type.startswith("QLinear") or kernel.op_type in INTEGER_KERNELS or on_bytes
         integer = integer or (kernel.op_type == "MatMulNBits" and kernel.attributes.get_int("accuracy_level", 0) == 4)
         note = "blocked layout" if kernel.domain == BLOCKED else ""
-        found.append(Kernel(node.name or "", node.op_type, kernel.op_type, integer, note))
+        found.append(Kernel(name_of(node), node.op_type, kernel.op_type, integer, note))
     return found
 
 
@@ -125,11 +126,11 @@ def origins(source: ir.Graph, optimized: ir.Graph) -> dict[ir.Node, ir.Node | No
         claim(node, iter([by_name[node.name]] if node.name in by_name else []))
     for node in running:
         if node not in result:
-            names = unmarked(node.name or "")
+            names = unmarked(name_of(node))
             claim(node, (by_name[name] for name in names if name in by_name))
     for node in running:
         if node not in result:
-            tensors = [*unmarked(node.name or ""), *(value.name for value in node.outputs)]
+            tensors = [*unmarked(name_of(node)), *(value.name for value in node.outputs)]
             claim(node, _upstream(node, [by_tensor[name] for name in tensors if name in by_tensor]))
     return {node: result.get(node) for node in running}
 

@@ -14,6 +14,7 @@ from typing import Any
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.runtime.kernels import kin, origins, with_names
 from fcdeploy.runtime.session import Session
 
@@ -133,12 +134,12 @@ def _read(one: _Watched, trace: Path) -> Profile:
     found = origins(one.source, optimized)
     running: dict[str, list[ir.Node]] = {}
     for node in optimized:
-        running.setdefault(node.name or "", []).append(node)
+        running.setdefault(name_of(node), []).append(node)
     nodes: dict[str, NodeTime] = {}
     for (name, op), us in times.items():
         same = [node for node in running.get(name, []) if node.op_type == op]
         origin = found[same[0]] if same else None
-        outputs = tuple(value.name or "" for value in origin.outputs) if origin else ()
+        outputs = tuple(name_of(value) for value in origin.outputs) if origin else ()
         key = _free(origin.name if origin and origin.name else name, nodes)
         nodes[key] = NodeTime(key, op, max(0.0, us - excess), origin is None, outputs)
     return Profile(latency, nodes)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import weight_of
+from fcdeploy.graph.nodes import name_of, weight_of
 from fcdeploy.int8.nodes import stored_weights
 from fcdeploy.int8.problem import Given
 from fcdeploy.int8.refining.refine import with_tools
@@ -31,7 +31,7 @@ def groups_of(given: Given, plan: Plan, int8: ir.Model) -> list[Group]:
 
     Sources of one name, such as two constants of a Concat, are one group.
     """
-    nodes = {node.name or "": node for node in given.graph.graph}
+    nodes = {name_of(node): node for node in given.graph.graph}
     found: dict[tuple[str, str], dict[str, None]] = {}
     for source in sources(int8):
         members = found.setdefault((_key(source), source.kind), {})
@@ -99,6 +99,6 @@ def _rungs(given: Given, plan: Plan, kind: str, nodes: Sequence[ir.Node]) -> tup
     kinds = plan.kinds
     if kind == "tensor":
         return ("bytes", "wide", "float") if stored else ("float",)
-    layer = all(kinds[node.name or ""] == "int8" and weight_of(node) is not None for node in nodes)
+    layer = all(kinds[name_of(node)] == "int8" and weight_of(node) is not None for node in nodes)
     rounded = layer and given.effort == "balanced" and bool(given.samples)
     return (*(["rounded"] if rounded else []), *(["wide"] if stored else []), "float")

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import input_specs, read_model
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.problem import Given
 from fcdeploy.int8.refining.refine import refined
 from fcdeploy.int8.timing.choose_kernels import chosen
@@ -186,7 +187,7 @@ def search(given: Given, spent: Spent, wish: Wish, on_step: OnStep | None = None
         spent=spent,
         exam=exam,
         held=ladder.holds(best.score, bound),
-        left_out=tuple(node.name or "" for node in given.graph.graph if node.name in out),
+        left_out=tuple(name_of(node) for node in given.graph.graph if node.name in out),
         in_time=in_time,
         seconds=time.perf_counter() - begin,
         warning=seen.warning,

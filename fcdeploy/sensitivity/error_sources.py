@@ -15,7 +15,7 @@ from typing import Any, Literal
 import onnx_ir as ir
 
 from fcdeploy.evaluate.layers import maker
-from fcdeploy.graph.nodes import array_of
+from fcdeploy.graph.nodes import array_of, name_of
 from fcdeploy.prepare.cost_model import multiplications_of
 from fcdeploy.sensitivity.stored_constants import grid_of, integers_of, plain_name
 from fcdeploy.tables.operators import operator
@@ -54,14 +54,14 @@ def sources(int8: ir.Model) -> list[Source]:
 
     def source(name: str, kind: Literal["weights", "tensor"], node: ir.Node | None, nodes: set[ir.Node],
                integers: tuple[str, ...]) -> Source:  # fmt: skip
-        names = [(each.name or "").removesuffix(HELD) for each in sorted(nodes & order.keys(), key=order.__getitem__)]
+        names = [name_of(each).removesuffix(HELD) for each in sorted(nodes & order.keys(), key=order.__getitem__)]
         group = tuple(dict.fromkeys(names))
         share = sum(macs.get(each, 0) for each in group) / total
-        made, op = ("", "input") if node is None else ((node.name or "").removesuffix(HELD), node.op_type)
+        made, op = ("", "input") if node is None else (name_of(node).removesuffix(HELD), node.op_type)
         return Source(name, kind, made, op, group, share, integers)
 
     weights = [
-        source(plain_name(stored), "weights", node, {node}, (stored.name or "",))
+        source(plain_name(stored), "weights", node, {node}, (name_of(stored),))
         for node in int8.graph
         for stored in _rounded(node)
     ]
@@ -74,8 +74,8 @@ def sources(int8: ir.Model) -> list[Source]:
             assert tensor is not None
         writer = maker(tensor)
         nodes = {*([writer] if writer else []), *_readers(chain)}
-        written = tuple(node.outputs[0].name or "" for node in chain)
-        tensors.append(source(tensor.name or "", "tensor", writer, nodes, written))
+        written = tuple(name_of(node.outputs[0]) for node in chain)
+        tensors.append(source(name_of(tensor), "tensor", writer, nodes, written))
     return weights + tensors
 
 

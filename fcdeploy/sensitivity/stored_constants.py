@@ -12,7 +12,7 @@ from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.arithmetic.pixels import Pixels, on_bytes
 from fcdeploy.arithmetic.quantization import LIMITS, along
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import array_of, output_axis
+from fcdeploy.graph.nodes import array_of, name_of, output_axis
 from fcdeploy.int8.nodes import number
 from fcdeploy.tables.operators import operator
 
@@ -94,7 +94,7 @@ def original(node: ir.Node, value: ir.Value, floats: Sequence[ir.Model]) -> Orig
     if found is not None and found.dtype.kind == "f":
         return Original(np.asarray(found), None)
     rounded, index, grid = held(value), list(node.inputs).index(value), _grid_read(node)
-    for layer, candidate in _candidates(node, index, stored.name or "", floats):
+    for layer, candidate in _candidates(node, index, name_of(stored), floats):
         real = _widened(candidate, rounded, grid)
         if real is None:
             continue
@@ -131,7 +131,7 @@ def grid_of(value: ir.Value | None) -> Pixels:
 
 def plain_name(stored: ir.Value) -> str:
     """The name of the float constant."""
-    name = stored.name or ""
+    name = name_of(stored)
     for mark in MARKS:
         name = name.removesuffix(mark)
     return name

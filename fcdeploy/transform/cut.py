@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import array_of, describe, input_of, is_op, static_shape
+from fcdeploy.graph.nodes import array_of, describe, input_of, is_op, name_of, static_shape
 from fcdeploy.prepare import cost_model
 from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.prepare.shape_inference import infer_shapes
@@ -141,17 +141,17 @@ class Cuts:
             source = node.inputs[0]
             node = source.producer() if source is not None else None
         assert node is not None
-        return node.name or ""
+        return name_of(node)
 
     def _cut(self, value: ir.Value) -> Cut:
         name = self._cut_name(value)
-        first = first_half(self.model, value.name or "")
+        first = first_half(self.model, name_of(value))
         macs = [layer.macs for layer in cost_model.layers(first)]
         shape = static_shape(value)
         return Cut(
             node=name,
             op=next(node.op_type for node in self._nodes if node.name == name),
-            tensor=value.name or "",
+            tensor=name_of(value),
             dtype=str(value.dtype.numpy()) if value.dtype else "float32",
             shape=shape,
             bytes=None if shape is None else _size(value),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.calibrating.observe import observed
 from fcdeploy.records.calibration import Calibration, Histogram, TensorRecord
 
@@ -17,10 +18,10 @@ def imported(
     """The calibration, and the tensors that a plan could use but that have no range."""
     records = {}
     for value in observed(model.graph, everything=True):
-        name = value.name or ""
+        name = name_of(value)
         if name in ends:
             records[name] = _record(value, *ends[name])
-    missing = [value.name or "" for value in observed(model.graph) if value.name not in ends]
+    missing = [name_of(value) for value in observed(model.graph) if value.name not in ends]
     nothing = np.zeros(0, np.uint64)
     return Calibration(model_hash, records, nothing, {}, {"imported": made_by}), missing
 
@@ -28,9 +29,9 @@ def imported(
 def _record(value: ir.Value, low: float, high: float) -> TensorRecord:
     producer = value.producer()
     shape = [n if isinstance(n, int) else None for n in value.shape] if value.shape is not None else []
-    name, op = (producer.name or "", producer.op_type) if producer else ("", "")
+    name, op = (name_of(producer), producer.op_type) if producer else ("", "")
     histogram = Histogram(
         np.zeros(0, np.uint16), np.zeros(0, np.int64), float(np.float32(low)), float(np.float32(high))
     )
     kind = "activation" if producer else "input"
-    return TensorRecord(value.name or "", kind, name, op, (None, *shape[1:]), histogram)
+    return TensorRecord(name_of(value), kind, name, op, (None, *shape[1:]), histogram)

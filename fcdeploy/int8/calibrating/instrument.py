@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.histogram import step
 from fcdeploy.arrays import Float32
+from fcdeploy.graph.nodes import name_of
 
 Outcome = dict[str, Float32]
 
@@ -68,7 +69,7 @@ def exposing(
     whichever are wanted: what the runtime may fuse decides the last bits of a float, and must not depend on the pass.
     """
     copy = model.clone()
-    results = {value.name or "": value for node in copy.graph for value in node.outputs if value.name in values}
+    results = {name_of(value): value for node in copy.graph for value in node.outputs if value.name in values}
     numbers = [ir.Value(name=f"pass'{n}", const_value=ir.tensor(np.array([n]), name=f"pass'{n}")) for n in (-1, 0, 1)]
     copy.graph.outputs.clear()
     for name, value in results.items():

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.histogram import Tally
 from fcdeploy.arrays import Float32
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import is_constant
+from fcdeploy.graph.nodes import is_constant, name_of
 from fcdeploy.graph.weights import blocks, is_large
 from fcdeploy.int8.calibrating.instrument import channel_axis, exposing, is_dense, lower_bound, outputs_of, pooled_step
 from fcdeploy.int8.calibrating.merge import merge
@@ -96,7 +96,7 @@ def observing(
     With `source.on_bad` set, samples that cannot be used are left out and told in the parts.
     """
     wanted = set(passes.groups[index])
-    every = {value.name or "": value for value in observed(model.graph, everything=True) if value.name in passes.axes}
+    every = {name_of(value): value for value in observed(model.graph, everything=True) if value.name in passes.axes}
     values = {name: value for name, value in every.items() if name in wanted}
 
     pooled = {name: k for name, value in values.items() if (k := pooled_step(value, passes.axes[name])) > 1}
@@ -256,16 +256,16 @@ class Watched:
         same_rank = len({len(shape) for shape in self.shapes}) == 1
         lengths = zip(*self.shapes, strict=True) if same_rank else ()
         shape = (None, *(n[0] if len(set(n)) == 1 else None for n in lengths))
-        name, op = (producer.name or "", producer.op_type) if producer else ("", "")
+        name, op = (name_of(producer), producer.op_type) if producer else ("", "")
         kind = "activation" if producer else "input"
         return TensorRecord(
-            self.value.name or "", kind, name, op, shape, self.tally.histogram(), self.tally.moments()
+            name_of(self.value), kind, name, op, shape, self.tally.histogram(), self.tally.moments()
         )  # fmt: skip
 
 
 def _in_order(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iterator[TensorRecord]:
     """Inputs, then layer by layer weight, bias and results."""
-    yield from (records[value.name or ""] for value in graph.inputs if value.name in records)
+    yield from (records[name_of(value)] for value in graph.inputs if value.name in records)
     for node in graph:
         row = operator(node.op_type, node.domain)
         others = [(index, "weight") for index in row.stored if index != row.weight]
@@ -274,7 +274,7 @@ def _in_order(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iterator[
             if constant is not None and is_constant(constant) and constant.dtype == ir.DataType.FLOAT:
                 tensor = constant.const_value
                 assert tensor is not None
-                name, layer, tally = constant.name or "", node.name or "", Tally()
+                name, layer, tally = name_of(constant), name_of(node), Tally()
                 for _, part in blocks(tensor):
                     tally.add(part.reshape(-1, 1))
                 shape, found = tuple(int(n) for n in tensor.shape.numpy()), tally.histogram()
@@ -284,4 +284,4 @@ def _in_order(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iterator[
                         "train the network again: its answers mean nothing",
                     )
                 yield TensorRecord(name, kind, layer, node.op_type, shape, found)
-        yield from (records[result.name or ""] for result in node.outputs if result.name in records)
+        yield from (records[name_of(result)] for result in node.outputs if result.name in records)

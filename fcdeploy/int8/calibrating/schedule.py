@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Float32
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.weights import initializer_bytes, is_large
 from fcdeploy.int8.calibrating.instrument import pooled_step
 from fcdeploy.runtime.footprint import MEBI, resident
@@ -56,15 +57,15 @@ def plan_passes(
     not fit into the memory with one tensor and one sample.
     """
     fixed = fixed_batch(source.inputs)
-    found = {value.name or "": _declared(value, model, fixed) for value in values}
-    unknown = [value for value in values if found[value.name or ""] is None]
+    found = {name_of(value): _declared(value, model, fixed) for value in values}
+    unknown = [value for value in values if found[name_of(value)] is None]
     measured = _measured(model, unknown, source, fixed) if unknown else {}
     sizes = {name: (known or measured[name]) for name, known in found.items()}
     axes = {name: axis for name, (axis, _) in sizes.items()}
     costs = {name: max(4 * size, 1) for name, (_, size) in sizes.items()}  # bytes a sample
     alone = None in axes.values() and not fixed
     if max_memory is None:
-        exposed = sum(costs[value.name or ""] // pooled_step(value, axes[value.name or ""]) ** 2 for value in values)
+        exposed = sum(costs[name_of(value)] // pooled_step(value, axes[name_of(value)]) ** 2 for value in values)
         wanted = batch or max(1, min(MOST_BATCH, BATCH_BYTES // max(exposed, 1)))
         return Passes(1 if alone else batch_size(source.inputs, wanted), (tuple(costs),), axes)
     weights = 0 if is_large(model) else WEIGHT_COPIES * initializer_bytes(model)  # large ones stay on disk
@@ -156,7 +157,7 @@ def _measured(
         two = one if fixed else shapes(2)
     except FcdeployError:
         two = one
-    names = [value.name or "" for value in values]
+    names = [name_of(value) for value in values]
     return {name: _axis(a, b, fixed) for name, a, b in zip(names, one, two, strict=True)}
 
 

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import bias_qparams
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import data_inputs, output_axis, weight_of
+from fcdeploy.graph.nodes import data_inputs, name_of, output_axis, weight_of
 from fcdeploy.int8.nodes import may_read_pixels, stored_weights, vanishes
 from fcdeploy.int8.planning.clip_fusion import saturates_alike
 from fcdeploy.int8.planning.eligibility import declined
@@ -24,7 +24,7 @@ TYPES = {"int8": ("uint8", "int8"), "int16": ("uint8", "int8", "int16"), "moves"
 def check_plan(graph: ir.Graph, plan: Plan, source: str) -> None:
     """Raise FcdeployError at the first row of the plan that does not fit the prepared model."""
     rows = {decision.node: decision for decision in plan.nodes}
-    nodes = {node.name or "": node for node in graph}
+    nodes = {name_of(node): node for node in graph}
     if len(rows) < len(plan.nodes):
         names = [decision.node for decision in plan.nodes]
         twice = next(name for name in names if names.count(name) > 1)
@@ -75,7 +75,7 @@ def _check_node(
     if missing:
         raise FcdeployError(f"{where} reads tensor {missing[0]!r}, which has no scale", HINT)
     for value in (*data, *node.outputs):
-        q = tensors.get(value.name or "")
+        q = tensors.get(name_of(value))
         if (
             value is not weight_of(node)
             and q is not None
@@ -83,10 +83,10 @@ def _check_node(
         ):
             either = " or ".join(TYPES[decision.kind])
             raise FcdeployError(f"{where}: tensor {value.name!r} needs {either} and one scale, axis null", HINT)
-    if (q := tensors.get(data[0].name or "")) is not None and q.pixels:
+    if (q := tensors.get(name_of(data[0]))) is not None and q.pixels:
         _check_pixels(node, decision.kind, q, where)
     if decision.kind == "moves":
-        moved = [tensors.get(value.name or "") for value in (data[0], *node.outputs)]
+        moved = [tensors.get(name_of(value)) for value in (data[0], *node.outputs)]
         if any(q is None or _key(q) != _key(moved[0]) for q in moved):
             raise FcdeployError(f"{where} moves bytes between tensors of different scales, expected equal ones", HINT)
     elif weight_of(node) is not None:
@@ -95,10 +95,10 @@ def _check_node(
 
 def _check_absorbed(node: ir.Node, rows: dict[str, Decision], tensors: dict[str, QParams], where: str) -> None:
     """The bytes that the node before the clip writes saturate where the clip would clip, and nobody else reads them."""
-    before, after = node.inputs[0], node.outputs[0].name or ""
+    before, after = node.inputs[0], name_of(node.outputs[0])
     producer = before.producer() if before is not None else None
     hint = 'make its kind "float"'
-    if before is None or producer is None or rows[producer.name or ""].kind not in ("int8", "int16"):
+    if before is None or producer is None or rows[name_of(producer)].kind not in ("int8", "int16"):
         raise FcdeployError(f"{where} is absorbed, but the node before it is not int8", hint)
     if not vanishes(before):
         raise FcdeployError(f"{where} is absorbed, but others read {before.name!r} too", hint)
@@ -111,7 +111,7 @@ def _check_stored(node: ir.Node, tensors: dict[str, QParams], where: str) -> Non
     if not weights:
         raise FcdeployError(f"{where} has no weights worth storing as bytes", 'make its kind "float"')
     for _, value, axis in weights:
-        _check_channels(value, axis, tensors.get(value.name or ""), ("int8", "int16"), where)
+        _check_channels(value, axis, tensors.get(name_of(value)), ("int8", "int16"), where)
 
 
 def _check_on_floats(node: ir.Node, kind: str, tensors: dict[str, QParams], where: str) -> None:
@@ -121,7 +121,7 @@ def _check_on_floats(node: ir.Node, kind: str, tensors: dict[str, QParams], wher
     if reason:
         raise FcdeployError(f"{where} is a {node.op_type} and cannot be {kind!r}: {reason}", hint)
     for value, axis in packed_weights(node):
-        q = tensors.get(value.name or "")
+        q = tensors.get(name_of(value))
         if kind == "blocks":
             if q is None or q.dtype not in ("int4", "int8") or not q.block:
                 raise FcdeployError(f"{where}: weight {value.name!r} needs int4 or int8 and a block", HINT)
@@ -158,7 +158,7 @@ def _check_weight(node: ir.Node, kind: str, tensors: dict[str, QParams], where: 
     weight = weight_of(node)
     assert weight is not None and weight.shape is not None
     axis = output_axis(node)
-    q = tensors.get(weight.name or "")
+    q = tensors.get(name_of(weight))
     if kind == "int16":
         _check_channels(weight, axis, q, ("int8", "int16"), where)
         return
@@ -176,7 +176,7 @@ def _check_weight(node: ir.Node, kind: str, tensors: dict[str, QParams], where: 
     bias = tensors.get(bias_name(node))
     if operator(node.op_type).bias is None:
         return
-    product = bias_qparams(tensors[node.inputs[0].name or ""].scale[0], q)  # type: ignore[union-attr]
+    product = bias_qparams(tensors[name_of(node.inputs[0])].scale[0], q)
     if bias is None or (bias.dtype, bias.scale) != ("int32", product.scale):
         raise FcdeployError(
             f"{where}: the scale of bias {bias_name(node)!r} is not input scale x weight scale",

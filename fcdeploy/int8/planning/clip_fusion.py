@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import LIMITS, quantize
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.records.plan import Decision, QParams, Range
 
 
@@ -46,13 +47,13 @@ def clips_on_bytes(
     """
     changed, scales = dict(decisions), dict(tensors)
     for node in graph:
-        name, before = node.name or "", node.inputs[0] if node.inputs else None
+        name, before = name_of(node), node.inputs[0] if node.inputs else None
         if decisions[name].kind != "absorbed" or before is None:
             continue
-        q = tensors[node.outputs[0].name or ""]
+        q = tensors[name_of(node.outputs[0])]
         if not saturates_alike(node, q):
             changed[name] = replace(
                 decisions[name], kind="moves", why="clips bytes: their scale reaches beyond its bounds"
             )
-            scales[before.name or ""] = replace(q, why=f"clipped by {name!r}")
+            scales[name_of(before)] = replace(q, why=f"clipped by {name!r}")
     return changed, scales

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import data_inputs, is_constant
+from fcdeploy.graph.nodes import data_inputs, is_constant, name_of
 from fcdeploy.int8.nodes import stored_weights, vanishes
 from fcdeploy.int8.planning.eligibility import declined, far_fill
 from fcdeploy.records.calibration import Calibration
@@ -52,7 +52,7 @@ def decide(
         if kind == "float" and node.name not in exact and stored_weights(node):
             kept_as = "bytes" if stored == "int8" and node.name not in wide else "16-bit integers"
             kind, why = "stored", f"{why}; its weights are kept as {kept_as} in the file"
-        decisions[node.name or ""] = Decision(node.name or "", node.op_type, kind, why)  # type: ignore[arg-type]
+        decisions[name_of(node)] = Decision(name_of(node), node.op_type, kind, why)  # type: ignore[arg-type]
         if (kind == "int8" and writes_bytes(node, wants)) or kind in ("moves", "absorbed"):
             as_bytes.update(node.outputs)
     return decisions
@@ -82,7 +82,7 @@ def _decision(
     calibration: Calibration,
 ) -> tuple[str, str]:
     """The kind and the reason of one node."""
-    name = node.name or ""
+    name = name_of(node)
     if name in kept:
         return "float", kept[name]
     if reason := declined(node, row):
@@ -93,10 +93,10 @@ def _decision(
         return "float", f"tensor {unseen[0]!r} is not a float tensor with finite values in calibration"
     if row.role in ("multiply", "integer") and vanishes(node.outputs[0]):
         clip = node.outputs[0].consumers()[0]
-        if reason := kept.get(clip.name or "") or declined(clip, operator(clip.op_type, clip.domain)):
+        if reason := kept.get(name_of(clip)) or declined(clip, operator(clip.op_type, clip.domain)):
             return "float", f"its clip {clip.name!r} stays float, and bytes would clip already: {reason}"
     if node.op_type == "Pad" and inputs:
-        seen_of = calibration.tensors[inputs[0].name or ""].histogram
+        seen_of = calibration.tensors[name_of(inputs[0])].histogram
         if reason := far_fill(node, seen_of.low, seen_of.high):
             return "float", reason
     if row.role == "multiply":
@@ -134,7 +134,7 @@ def _clip(node: ir.Node) -> tuple[str, str]:
 
 
 def _usable(value: ir.Value, calibration: Calibration) -> bool:
-    record = calibration.tensors.get(value.name or "")
+    record = calibration.tensors.get(name_of(value))
     if record is None:
         return False
     return record.histogram.ends_only or record.histogram.total > record.histogram.nonfinite == 0

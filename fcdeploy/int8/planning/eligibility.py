@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import is_constant, output_axis
+from fcdeploy.graph.nodes import is_constant, name_of, output_axis
 from fcdeploy.int8.nodes import fill_value, number
 from fcdeploy.tables.operators import Operator
 
@@ -113,9 +113,9 @@ def kept_float(graph: ir.Graph, patterns: Sequence[str]) -> dict[str, str]:
 
 def _fitting(graph: ir.Graph, pattern: str) -> list[str]:
     """The node of exactly that name, which may hold brackets; else all that the glob, or op:GLOB, fits."""
-    names = [node.name or "" for node in graph]
+    names = [name_of(node) for node in graph]
     if pattern in names:
         return [pattern]
     if pattern.startswith("op:"):
-        return [node.name or "" for node in graph if fnmatch.fnmatchcase(node.op_type, pattern.removeprefix("op:"))]
+        return [name_of(node) for node in graph if fnmatch.fnmatchcase(node.op_type, pattern.removeprefix("op:"))]
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]

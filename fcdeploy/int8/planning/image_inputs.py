@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.pixels import HIGHEST, NEAR, Pixels, pixels
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.nodes import may_read_pixels
 from fcdeploy.records.calibration import Calibration, Histogram
 from fcdeploy.records.plan import LIMITS, Decision, QParams
@@ -21,9 +22,9 @@ def read_pictures(
     """
     found = dict(tensors)
     for node in graph:
-        if decisions[node.name or ""].kind != "int8" or not may_read_pixels(node):
+        if decisions[name_of(node)].kind != "int8" or not may_read_pixels(node):
             continue
-        name = node.inputs[0].name or ""  # type: ignore[union-attr]
+        name = name_of(node.inputs[0])
         grid = pixels(recorded.kept[name]) if name in recorded.kept else ()
         if grid and _hold(grid, recorded.tensors[name].histogram):
             dtype = found[name].dtype

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.quantization import activation_qparams, symmetric_qparams
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import data_inputs, is_constant
+from fcdeploy.graph.nodes import data_inputs, is_constant, name_of
 from fcdeploy.int8.nodes import fill_value
 from fcdeploy.int8.planning.decide import writes_bytes
 from fcdeploy.records.calibration import Calibration, Histogram
@@ -39,7 +39,7 @@ def activation_scales(
     }
     groups = Groups(covers)
     for node in graph:
-        decision = decisions[node.name or ""]
+        decision = decisions[name_of(node)]
         if decision.kind == "moves":
             for output in node.outputs:
                 groups.join([output, *data_inputs(node)])
@@ -51,7 +51,7 @@ def activation_scales(
         first = groups.source(value)
         why = sources.get(value, f"shares the scale of {first.name!r}")
         cover = groups.cover(value)
-        tensors[value.name or ""] = (
+        tensors[name_of(value)] = (
             symmetric_qparams(Range(HEAD_ROOM * cover.low, HEAD_ROOM * cover.high), dtype, why)
             if dtype == "int16"
             else activation_qparams(cover, dtype, why)
@@ -64,13 +64,13 @@ def _sources(
 ) -> Iterator[tuple[ir.Value, str]]:
     """Tensors that a QuantizeLinear (or an integer kernel's own rounding) writes, each with what it is."""
     for node in graph:
-        decision = decisions[node.name or ""]
+        decision = decisions[name_of(node)]
         if decision.kind in ("int8", "moves"):
             for value in data_inputs(node):
                 producer = value.producer()
                 if is_constant(value):
                     yield value, "constant"
-                elif producer is None or decisions[producer.name or ""].kind in ON_FLOATS:
+                elif producer is None or decisions[name_of(producer)].kind in ON_FLOATS:
                     yield (
                         value,
                         "input" if value.is_graph_input() else f"float from {producer.name if producer else ''!r}",
@@ -86,7 +86,7 @@ def final_value(node: ir.Node, decisions: Mapping[str, Decision]) -> ir.Value:
         after = [
             user
             for user in value.consumers()
-            if user.graph is node.graph and decisions[user.name or ""].kind == "absorbed"
+            if user.graph is node.graph and decisions[name_of(user)].kind == "absorbed"
         ]
         if not after:
             return value
@@ -99,7 +99,7 @@ def _range(value: ir.Value, calibration: Calibration, method: Callable[[Histogra
         return Range(float(min(np.min(array), 0.0)), float(max(np.max(array), 0.0)))
     producer = value.producer()
     fixed = operator(producer.op_type, producer.domain).output if producer else None
-    seen = calibration.tensors[value.name or ""].histogram
+    seen = calibration.tensors[name_of(value)].histogram
     if seen.ends_only and not fixed and method is not METHODS["minmax"]:
         raise FcdeployError(
             f"tensor {value.name!r}: its range, {seen.low:.4g} to {seen.high:.4g}, was measured elsewhere and has no "

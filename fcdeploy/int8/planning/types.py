@@ -19,7 +19,7 @@ from fcdeploy.arithmetic.weights.layout import packed_bytes
 from fcdeploy.arithmetic.weights.rounding import full_scales, round_rows, search_scales
 from fcdeploy.arrays import Array, Float32, Float64
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import is_constant, output_axis, weight_of
+from fcdeploy.graph.nodes import is_constant, name_of, output_axis, weight_of
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
 from fcdeploy.int8.nodes import number
@@ -78,13 +78,13 @@ def apart(graph: ir.Graph, types: Types) -> dict[str, tuple[Kind, str]]:
         if types.dense == "blocks" and node in blocked:
             what = f"MatMulNBits: {blocked[node]} weights in blocks of {BLOCK}"
             little = f"; 8 bits, for it holds less than 1 in {1 / LITTLE:.0f} of them"
-            found[node.name or ""] = "blocks", what + (little if blocked[node] == "int8" else "")
+            found[name_of(node)] = "blocks", what + (little if blocked[node] == "int8" else "")
         elif types.dense == "dynamic" and dense:
-            found[node.name or ""] = "dynamic", "DynamicQuantizeMatMul: one scale for all activations of a run"
+            found[name_of(node)] = "dynamic", "DynamicQuantizeMatMul: one scale for all activations of a run"
         elif types.recurrent == "dynamic" and node.op_type in STATES and not _fixed_states(node):
-            found[node.name or ""] = "dynamic", "DynamicQuantizeLSTM: one scale for all activations of a run"
+            found[name_of(node)] = "dynamic", "DynamicQuantizeLSTM: one scale for all activations of a run"
         elif not types.between:
-            found[node.name or ""] = "float", _stays(node, types, dense)
+            found[name_of(node)] = "float", _stays(node, types, dense)
     return found
 
 
@@ -110,7 +110,7 @@ def with_kinds(
     """Decisions in which the nodes of `found` are what they become, and those of 16 bits say so."""
     changed = dict(decisions)
     for node in graph:
-        name = node.name or ""
+        name = name_of(node)
         decision = changed[name]
         if name in found and found[name][0] != "float":
             changed[name] = replace(decision, kind=found[name][0], why=found[name][1])
@@ -144,11 +144,11 @@ def scales_of_types(model: ir.Model, plan: Plan, calibration: Calibration, pair_
     tensors = dict(plan.tensors)
     kinds, blocked = plan.kinds, _blocked(model.graph)
     for node in model.graph:
-        kind, weight = kinds[node.name or ""], weight_of(node)
+        kind, weight = kinds[name_of(node)], weight_of(node)
         if kind == "blocks" and weight is not None:
             dtype = blocked.get(node, "int4")
             why = f"a scale for {BLOCK} weights, found as they are rounded"
-            tensors[weight.name or ""] = QParams(dtype, (), 0, output_axis(node), why, BLOCK)
+            tensors[name_of(weight)] = QParams(dtype, (), 0, output_axis(node), why, BLOCK)
         elif kind == "int16" and weight is not None:
             least, h = _least_scales(node, tensors), importance_of(node, calibration, padded=False)
             top, part, counts = searched(kernel_rows(node, weight, padded=False), h)
@@ -157,12 +157,12 @@ def scales_of_types(model: ir.Model, plan: Plan, calibration: Calibration, pair_
             else:
                 scale = search_scales(part, counts, None, least, top=top)
             why = "one scale per output channel"
-            tensors[weight.name or ""] = _channels(types.elsewhere, scale, output_axis(node), why)
+            tensors[name_of(weight)] = _channels(types.elsewhere, scale, output_axis(node), why)
         elif kind == "dynamic":
             for value, axis in packed_weights(node):
                 scale = _dynamic_scales(node, value, axis, calibration, pair_limit)
                 why = "one scale per output" if pair_limit is None else f"pairs of neighbours kept within {pair_limit}"
-                tensors[value.name or ""] = _channels("int8", scale, axis, why)
+                tensors[name_of(value)] = _channels("int8", scale, axis, why)
     return replace(plan, tensors=tensors)
 
 
@@ -181,27 +181,27 @@ def round_types(
     kinds = plan.kinds
     layers: dict[str, Layer | Packed] = {}
     for node in model.graph:
-        kind, weight = kinds[node.name or ""], weight_of(node)
+        kind, weight = kinds[name_of(node)], weight_of(node)
         if kind == "int16" and weight is not None:
-            q, h = plan.tensors[weight.name or ""], importance_of(node, calibration, padded=False)
+            q, h = plan.tensors[name_of(weight)], importance_of(node, calibration, padded=False)
             scale = np.asarray(q.scale)
             make = partial(integers_of, node, weight, scale, h, None, q.dtype, padded=False)
             (integers,) = kept(scratch, _tensor(weight), (q.dtype, scale, h), make)
-            layers[node.name or ""] = Layer(integers, None, fuses=False)
+            layers[name_of(node)] = Layer(integers, None, fuses=False)
         elif kind == "blocks" and weight is not None:
-            q, h = plan.tensors[weight.name or ""], importance_of(node, calibration)
+            q, h = plan.tensors[name_of(weight)], importance_of(node, calibration)
             blocked = kept(scratch, _tensor(weight), (q.dtype, q.block, h), partial(_in_blocks, node, weight, q, h))
-            layers[node.name or ""] = Packed({1: blocked})
+            layers[name_of(node)] = Packed({1: blocked})
         elif kind == "dynamic":
             weights = {}
             for index, (value, axis) in enumerate(packed_weights(node), start=1):
                 scale, h = (
-                    np.asarray(plan.tensors[value.name or ""].scale),
+                    np.asarray(plan.tensors[name_of(value)].scale),
                     _dynamic_importance(node, value, calibration),
                 )
                 found = partial(_dynamic, value, axis, scale, h, pair_limit)
                 weights[index] = kept(scratch, _tensor(value), ("dynamic", scale, h, pair_limit), found)
-            layers[node.name or ""] = Packed(weights)
+            layers[name_of(node)] = Packed(weights)
     return layers
 
 
@@ -222,7 +222,7 @@ def _least_scales(node: ir.Node, tensors: Mapping[str, QParams]) -> Float64 | No
     bias, read = bias_array(node), node.inputs[0]
     if bias is None or read is None:
         return None
-    least: Array = np.abs(bias) / (tensors[read.name or ""].scale[0] * 2.0**30)
+    least: Array = np.abs(bias) / (tensors[name_of(read)].scale[0] * 2.0**30)
     return least
 
 

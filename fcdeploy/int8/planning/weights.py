@@ -15,7 +15,7 @@ from fcdeploy.arithmetic.quantization import LIMITS, bias_qparams
 from fcdeploy.arithmetic.weights.layout import from_rows, importance_rows, to_rows
 from fcdeploy.arithmetic.weights.rounding import full_scales, round_rows, search_scale, search_scales, some_of
 from fcdeploy.arrays import Float32, Float64
-from fcdeploy.graph.nodes import output_axis, weight_of
+from fcdeploy.graph.nodes import name_of, output_axis, weight_of
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
 from fcdeploy.int8.nodes import is_depthwise, missing_channels, stored_weights
@@ -59,10 +59,10 @@ def weight_scales(
     for node, weight in int8_layers(model.graph, plan):
         axis = output_axis(node)
         bias = bias_array(node)
-        input_scale = tensors[node.inputs[0].name or ""].scale[0]  # type: ignore[union-attr]
+        input_scale = tensors[name_of(node.inputs[0])].scale[0]
         least = None if bias is None else np.abs(bias) / (input_scale * MOST_BIAS)
         limit = None if is_depthwise(node) else pair_limit
-        grid = tensors[node.inputs[0].name or ""].pixels  # type: ignore[union-attr]
+        grid = tensors[name_of(node.inputs[0])].pixels
         importance, one = importance_of(node, calibration, grid), node.name in one_scale
         if one:
             whole = np.concatenate([rows for _, rows in kernel_rows(node, weight, grid)])
@@ -70,7 +70,7 @@ def weight_scales(
         else:
             top, part, counts = searched(kernel_rows(node, weight, grid), importance)
             scale = search_scales(part, counts, limit, least, top=top)
-        name = weight.name or ""
+        name = name_of(weight)
         why = "one scale per output channel" if limit is None else f"pairs of neighbours kept within {limit}"
         why = f"one scale for all channels: faster, and hardly less accurate; {why}" if one else why
         tensors[name] = QParams("int8", tuple(float(s) for s in scale), 0, None if one else axis, why)
@@ -82,7 +82,7 @@ def weight_scales(
         top, part, counts = searched(_stored_rows(weight, axis), np.ones(1))
         scale = full_scales(top, dtype) if dtype != "int8" else search_scales(part, counts, None, top=top)
         why = f"{dtype} in the file, read back when the model is loaded"
-        tensors[weight.name or ""] = QParams(dtype, tuple(float(s) for s in scale), 0, axis, why)
+        tensors[name_of(weight)] = QParams(dtype, tuple(float(s) for s in scale), 0, axis, why)
     return replace(plan, tensors=tensors)
 
 
@@ -90,7 +90,7 @@ def with_bias_scales(model: ir.Model, plan: Plan) -> Plan:
     """An edited plan whose bias scales follow those of inputs and weights, which is what they have to be."""
     tensors = dict(plan.tensors)
     for node, weight in int8_layers(model.graph, plan):
-        read, scaled = tensors.get(node.inputs[0].name or ""), tensors.get(weight.name or "")  # type: ignore[union-attr]
+        read, scaled = tensors.get(name_of(node.inputs[0])), tensors.get(name_of(weight))
         if read is not None and scaled is not None and bias_name(node) in tensors:
             tensors[bias_name(node)] = bias_qparams(read.scale[0], scaled)
     return replace(plan, tensors=tensors)
@@ -136,9 +136,9 @@ def round_layers(
     layers = {}
     for node, weight in int8_layers(model.graph, plan):
         shape = kernel_shape(node, weight)
-        scale = np.broadcast_to(plan.tensors[weight.name or ""].scale, shape[output_axis(node)])
+        scale = np.broadcast_to(plan.tensors[name_of(weight)].scale, shape[output_axis(node)])
         limit = None if is_depthwise(node) else pair_limit
-        grid = plan.tensors[node.inputs[0].name or ""].pixels  # type: ignore[union-attr]
+        grid = plan.tensors[name_of(node.inputs[0])].pixels
         importance = importance_of(node, calibration, grid)
         make = partial(integers_of, node, weight, scale, importance, limit, grid=grid)
         (integers,) = kept(scratch, _tensor(weight), ("int8", scale, importance, limit, grid), make)
@@ -148,7 +148,7 @@ def round_layers(
         if bias is not None and grid:
             bias = bias - _mean_error(node, weight, integers, scale, grid, calibration)
         rounded = None if bias is None else round_bias(bias, plan.tensors[bias_name(node)])
-        layers[node.name or ""] = Layer(integers, rounded, missing_channels(node) > 0)
+        layers[name_of(node)] = Layer(integers, rounded, missing_channels(node) > 0)
     return layers
 
 
@@ -161,7 +161,7 @@ def _mean_error(
     calibration: Calibration,
 ) -> Float64:
     """What rounding the weights of a layer on bytes, which are never negative, adds to its mean output, (out,)."""
-    moments = calibration.tensors[node.inputs[0].name or ""].moments  # type: ignore[union-attr]
+    moments = calibration.tensors[name_of(node.inputs[0])].moments
     if moments is None:
         return np.zeros(len(scale))
     exact = np.concatenate([rows for _, rows in kernel_rows(node, weight, grid)])
@@ -244,7 +244,7 @@ def bias_name(node: ir.Node) -> str:
     """The name of a layer's bias; one that has none yet gets the node's."""
     index = operator(node.op_type, node.domain).bias
     value = node.inputs[index] if index is not None and index < len(node.inputs) else None
-    return (value.name or "") if value is not None else f"{node.name}.bias"
+    return name_of(value) if value is not None else f"{node.name}.bias"
 
 
 def importance_of(node: ir.Node, calibration: Calibration, grid: Pixels = (), *, padded: bool = True) -> Float64:
@@ -258,7 +258,7 @@ def importance_of(node: ir.Node, calibration: Calibration, grid: Pixels = (), *,
     attribute = node.attributes.get("group")
     groups = attribute.as_int() if attribute is not None else 1
     inputs = shape[1 - output_axis(node)] if len(shape) == 2 else shape[1] * groups
-    record = calibration.tensors.get(node.inputs[0].name or "")  # type: ignore[union-attr]
+    record = calibration.tensors.get(name_of(node.inputs[0]))
     mean_square = record.moments.mean_square() if record and record.moments else np.ones(inputs)
     if grid and record and record.moments:
         mean_square = importance_of_bytes(record.moments.mean(), mean_square, grid, inputs)

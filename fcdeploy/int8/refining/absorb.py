@@ -16,7 +16,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.weights.absorb import absorbed
 from fcdeploy.arrays import Arrays, Float64
 from fcdeploy.graph.edit import Edits
-from fcdeploy.graph.nodes import is_constant, is_op
+from fcdeploy.graph.nodes import is_constant, is_op, name_of
 from fcdeploy.int8.refining.activations import inside
 from fcdeploy.prepare.channels import LARGEST
 from fcdeploy.prepare.layers import Layer, channels_of, is_layer, read_layer, reads_padding, scaled_inputs, write_layer
@@ -38,7 +38,7 @@ class Place:
 def shifts_of(model: ir.Model, samples: Arrays) -> dict[str, tuple[float, ...]]:
     """What biases of a prepared float model can absorb, empty where that makes no tensor's range narrower."""
     places = places_of(model)
-    names = [place.value.name or "" for place in places.values()]
+    names = [name_of(place.value) for place in places.values()]
     ends: list[list[Float64]] = [[] for _ in places]
     for values in inside(model, names, samples) if places else ():
         for seen, x in zip(ends, values, strict=True):
@@ -72,7 +72,7 @@ def absorb(model: ir.Model, shifts: Shifts) -> None:
             reason = reason or write_layer(edits, of, *parameters)
         if reason:
             raise ValueError(reason)
-        for changed in {name, place.value.name or ""}:  # what they hold is another
+        for changed in {name, name_of(place.value)}:  # what they hold is another
             value = next(v for node in model.graph for v in node.outputs if v.name == changed)
             value.name = f"{changed}{ABSORBED}"
 
@@ -89,7 +89,7 @@ def places_of(model: ir.Model) -> dict[str, Place]:
         value = users[0].outputs[0] if clipped and not out.is_graph_output() else out
         readers = tuple(value.consumers())
         if readers and not value.is_graph_output() and all(_absorbs(reader, value, model) for reader in readers):
-            found[out.name or ""] = Place(node, value, clipped, readers)
+            found[name_of(out)] = Place(node, value, clipped, readers)
     return found
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays, Float32
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import chunks
 
@@ -38,18 +39,18 @@ class Walk:
     def read(self, target: ir.Value) -> list[Float32]:
         """The values of a float tensor, chunk by chunk, computed in float from what is known before it."""
         if target.name in self.known[0]:
-            return [known[target.name or ""] for known in self.known]
+            return [known[name_of(target)] for known in self.known]
         nodes, sources = self._stretch(target)
         passed = [v for node in nodes for v in node.outputs if node.op_type == "QuantizeLinear" and v is not target]
         outputs = [target, *passed]
-        names = [v.name or "" for v in sources]
-        part = ir.convenience.extract(self.model.graph, names, [v.name or "" for v in outputs])
+        names = [name_of(v) for v in sources]
+        part = ir.convenience.extract(self.model.graph, names, [name_of(v) for v in outputs])
         session = Session(ir.Model(part, ir_version=self.model.ir_version))
         found = []
         for known in self.known:
             # copied, because what a session returns keeps the memory of its weights
             first, *rest = map(np.array, session.run({name: known[name] for name in names}))
-            known.update({v.name or "": array for v, array in zip(passed, rest, strict=True)})
+            known.update({name_of(v): array for v, array in zip(passed, rest, strict=True)})
             found.append(first)
         self._forget([v for v in sources if v.name in self.passing and all(user in nodes for user in v.consumers())])
         return found
@@ -59,12 +60,12 @@ class Walk:
 
         With `passing`, until all that reads it was run: should it be wanted again, it is computed again.
         """
-        self.passing |= {target.name or ""} if passing else set()
+        self.passing |= {name_of(target)} if passing else set()
         for known, array in zip(self.known, found, strict=True):
-            known[target.name or ""] = array
+            known[name_of(target)] = array
 
     def _forget(self, values: list[ir.Value]) -> None:
-        for name in [value.name or "" for value in values]:
+        for name in [name_of(value) for value in values]:
             self.passing.discard(name)
             for known in self.known:
                 del known[name]
@@ -78,7 +79,7 @@ class Walk:
             value = open_ends.pop()
             producer = value.producer()
             if value.name in self.known[0]:
-                sources[value.name or ""] = value
+                sources[name_of(value)] = value
             elif producer is not None and producer not in nodes:
                 nodes.add(producer)
                 open_ends.extend(_read_by(producer))

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.arrays import Arrays, Float32, Float64
-from fcdeploy.graph.nodes import weight_of
+from fcdeploy.graph.nodes import name_of, weight_of
 from fcdeploy.int8.planning.weights import bias_array, bias_name, int8_layers, kernel_rows, round_bias
 from fcdeploy.int8.refining.activations import Walk, inside
 from fcdeploy.int8.refining.gptq_channels import reround
@@ -56,7 +56,7 @@ def correct_layers(
         if operator(node.op_type).bias is None:
             continue
         written = walk.read(layer.outputs[0])
-        error = mean_of_chunks(written) - truth[node.name or ""]
+        error = mean_of_chunks(written) - truth[name_of(node)]
         q = plan.tensors[bias_name(node)]
         # the error holds that of rounding the bias, so it is taken off the rounded one
         rounded = _constant(layer, 2).const_value.numpy() * np.asarray(q.scale)  # type: ignore[union-attr]
@@ -79,10 +79,10 @@ def float_means(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict
     if not layers:  # the runtime refuses a run without outputs
         return {}
     sums: list[list[tuple[Float64, int]]] = [[] for _ in layers]
-    for found in inside(model, [layer.outputs[0].name or "" for layer in layers], samples):
+    for found in inside(model, [name_of(layer.outputs[0]) for layer in layers], samples):
         for parts, y in zip(sums, found, strict=True):
             parts.append(channel_sum(y))
-    return {layer.name or "": _mean(parts) for layer, parts in zip(layers, sums, strict=True)}
+    return {name_of(layer): _mean(parts) for layer, parts in zip(layers, sums, strict=True)}
 
 
 def float_means_alone(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict[str, Float64]:
@@ -94,7 +94,7 @@ def float_means_alone(model: ir.Model, layers: list[ir.Node], samples: Arrays) -
         dense = layer.op_type == "Gemm"
         read = walk.read(layer.inputs[0] if dense else layer.outputs[0])  # type: ignore[arg-type]
         walk.give(layer.outputs[0], _dense(layer, weight, read) if dense else read)
-    return {layer.name or "": mean_of_chunks(walk.read(layer.outputs[0])) for layer in layers}
+    return {name_of(layer): mean_of_chunks(walk.read(layer.outputs[0])) for layer in layers}
 
 
 def _dense(layer: ir.Node, weight: ir.Value, read: list[Float32]) -> list[Float32]:

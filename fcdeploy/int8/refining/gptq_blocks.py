@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic.weights.gptq import gptq_blocks, gram
 from fcdeploy.arithmetic.weights.layout import packed_bytes, to_rows
 from fcdeploy.arrays import Arrays, Float32, Float64
-from fcdeploy.graph.nodes import output_axis, weight_of
+from fcdeploy.graph.nodes import name_of, output_axis, weight_of
 from fcdeploy.int8.planning.types import bits_of
 from fcdeploy.int8.refining.activations import Walk
 from fcdeploy.records.plan import Plan, QParams
@@ -30,7 +30,7 @@ def compensate_blocks(
     `model` is the prepared float model, `int8` what `rewrite` made of it, `samples` input name -> (samples, ...).
     """
     kinds = plan.kinds
-    layers = [node for node in model.graph if kinds[node.name or ""] == "blocks"]
+    layers = [node for node in model.graph if kinds[name_of(node)] == "blocks"]
     by_name = {node.name: node for node in int8.graph}
     walk = Walk(int8, samples)
     if not layers or not walk.known:
@@ -38,7 +38,7 @@ def compensate_blocks(
     for done, node in enumerate(layers, start=1):
         layer, weight = by_name[node.name], weight_of(node)
         assert weight is not None and weight.const_value is not None and layer.inputs[0] is not None
-        q = plan.tensors[weight.name or ""]
+        q = plan.tensors[name_of(weight)]
         rows = to_rows(weight.const_value.numpy(), output_axis(node))
         integers, scales = _rounded(rows, walk.read(layer.inputs[0]), q)
         _replace(layer.inputs[1], packed_bytes(integers, q.block, bits_of(q)))

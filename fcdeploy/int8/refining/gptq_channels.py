@@ -12,7 +12,7 @@ from fcdeploy.arithmetic.weights.gptq import gptq, gram
 from fcdeploy.arithmetic.weights.im2col import Window, patches, same_pads
 from fcdeploy.arithmetic.weights.layout import from_rows
 from fcdeploy.arrays import Float32, Float64
-from fcdeploy.graph.nodes import output_axis
+from fcdeploy.graph.nodes import name_of, output_axis
 from fcdeploy.int8.nodes import is_depthwise, number
 from fcdeploy.int8.planning.weights import kernel_rows, kernel_shape
 from fcdeploy.records.plan import Plan
@@ -30,9 +30,9 @@ def reround(
     The mean of the inputs is taken off first: what it adds to the output is left to bias correction.
     """
     shape = kernel_shape(node, weight)
-    grid = plan.tensors[node.inputs[0].name or ""].pixels  # type: ignore[union-attr]
+    grid = plan.tensors[name_of(node.inputs[0])].pixels
     rows = np.concatenate([part for _, part in kernel_rows(node, weight, grid)]).astype(np.float64)
-    scale = np.broadcast_to(plan.tensors[weight.name or ""].scale, len(rows))
+    scale = np.broadcast_to(plan.tensors[name_of(weight)].scale, len(rows))
     limit = None if is_depthwise(node) else pair_limit
     read = _matrices(node, shape, inputs)  # (groups, rows, K) each
     groups = len(read[0])

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.graph.model import input_specs
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.planning.scales import final_value
 from fcdeploy.int8.planning.weights import int8_layers
 from fcdeploy.int8.problem import NO_SAMPLES, Given
@@ -65,7 +66,7 @@ def samples_alone(given: Given, plan: Plan) -> Arrays:
         return {}
     decisions = {decision.node: decision for decision in plan.nodes}
     layers = [node for node, _ in int8_layers(given.graph.graph, plan)]
-    written = [final_value(node, decisions).name or "" for node in layers]  # what a clip takes in is not recorded
+    written = [name_of(final_value(node, decisions)) for node in layers]  # what a clip takes in is not recorded
     shapes = [given.recorded.tensors[name].shape[1:] for name in written if name in given.recorded.tensors]
     if not written or len(shapes) < len(written) or any(None in shape for shape in shapes):
         return {}

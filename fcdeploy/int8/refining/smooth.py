@@ -10,6 +10,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.weights.smooth import smoothing
 from fcdeploy.arrays import Arrays, Float64
 from fcdeploy.graph.edit import Edits
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.refining.activations import inside
 from fcdeploy.prepare.channels import Channels, free_channels
 
@@ -40,7 +41,7 @@ def rescale(model: ir.Model, factors: Factors) -> None:
 
 def _largest_activations(model: ir.Model, channels: Channels, samples: Arrays) -> Float64:
     """The largest magnitude of each scale's channels where a layer reads them."""
-    read = {node.inputs[0].name or "": ids for node, ids in channels.readers if (ids >= 0).any() and node.inputs[0]}
+    read = {name_of(node.inputs[0]): ids for node, ids in channels.readers if (ids >= 0).any() and node.inputs[0]}
     found = np.zeros(len(channels.meets))
     for values in inside(model, list(read), samples):
         for ids, x in zip(read.values(), values, strict=True):

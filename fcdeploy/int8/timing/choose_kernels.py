@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.fidelity import EXACT_DB, decibels
 from fcdeploy.int8.planning.weights import int8_layers
 from fcdeploy.int8.problem import Given
@@ -45,7 +46,7 @@ def measured(given: Given, everything: Plan, *, source: str, on_step: OnStep | N
     apart, model = given.scratch is not None, given.recorded.model
     costs = measure_costs(given.graph, integers, feeds, model_hash=model, source=source, apart=apart)
     dynamic = [decision.node for decision in everything.nodes if decision.kind == "dynamic"]
-    layers = tuple(sorted([*dynamic, *(node.name or "" for node, _ in int8_layers(given.graph.graph, everything))]))
+    layers = tuple(sorted([*dynamic, *(name_of(node) for node, _ in int8_layers(given.graph.graph, everything))]))
     costs = replace(costs, layers=layers)
     saved = _worth_one_scale(given, everything, costs)
     choices = with_dynamic(_choices(given.graph, everything, given.recorded, costs, saved), dynamic)
@@ -84,7 +85,7 @@ def chosen(model: ir.Model, plan: Plan, recorded: Calibration, costs: Costs) -> 
         return costs.confirmed[-1].choice
     if costs.trials:
         return best_trial(costs.trials).choice
-    layers = tuple(sorted(node.name or "" for node, _ in int8_layers(model.graph, plan)))
+    layers = tuple(sorted(name_of(node) for node, _ in int8_layers(model.graph, plan)))
     splits = ((), tuple(slow_nodes(model.graph, plan, recorded, costs)), layers)
     whole, split, in_float = (cost_of(model.graph, plan, recorded, costs, slow) for slow in splits)
     if split < (1 - ESTIMATED) * whole or whole > in_float:

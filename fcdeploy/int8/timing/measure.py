@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.nodes import vanishes
 from fcdeploy.prepare.cost_model import multiplications_of
 from fcdeploy.records.costs import Choice, Costs, Rates, Trial
@@ -42,9 +43,9 @@ def measure_costs(
     in_float, as_integers = (found.nodes for found in profiles(both, runs=runs, threads=1, apart=apart))
     nodes: dict[str, tuple[float, float]] = {}
     for node in model.graph:
-        names = [node.name or ""]
+        names = [name_of(node)]
         if vanishes(node.outputs[0]):  # the clip is part of the kernel, and the runtime may call the kernel by its name
-            names.append(node.outputs[0].consumers()[0].name or "")
+            names.append(name_of(node.outputs[0].consumers()[0]))
         spent = [sum(times[name].us for name in names if name in times) for times in (in_float, as_integers)]
         nodes.setdefault(names[0], (round(spent[0], 1), round(spent[1], 1)))
         nodes |= dict.fromkeys(names[1:], (0.0, 0.0))

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.mincut import cheapest_split
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.planning.decide import FLOAT_OUTPUT
 from fcdeploy.int8.planning.weights import int8_layers
 from fcdeploy.records.calibration import Calibration
@@ -35,7 +36,7 @@ def slow_nodes(
 
 def cost_of(graph: ir.Graph, plan: Plan, calibration: Calibration, costs: Costs, slow: Collection[str]) -> float:
     """Microseconds, conversions included, when of the layers with weights those of `slow` are float, and no others."""
-    fixed = {node.name or "": node.name not in slow for node, _ in int8_layers(graph, plan)}
+    fixed = {name_of(node): node.name not in slow for node, _ in int8_layers(graph, plan)}
     return _split(graph, plan, calibration, costs, 1.0, fixed)[1]
 
 
@@ -48,7 +49,7 @@ def _split(
     number = {node: i for i, node in enumerate(nodes)}
     left, right = [], []
     for node in nodes:
-        name = node.name or ""
+        name = name_of(node)
         in_float, as_integers = costs.nodes.get(name, (0.0, 0.0))
         left.append(as_integers if kinds[name] in INTEGER and fixed.get(name, True) else math.inf)
         right.append(math.inf if fixed.get(name, False) else in_float)
@@ -65,11 +66,11 @@ def _split(
         to_bytes, to_float = _conversions(value, calibration, costs.rates, conversions)
         if producer is not None and producer.op_type in FLOAT_OUTPUT:
             to_float = 0.0  # its integer kernel can write float
-        if value.consumers() and kinds.get(value.consumers()[0].name or "") == "absorbed":
+        if value.consumers() and kinds.get(name_of(value.consumers()[0])) == "absorbed":
             to_bytes = to_float = math.inf  # the clip is part of the kernel: both or neither
         _convert_once(arcs, left, right, maker, readers, to_bytes, to_float)
     sides, cost = cheapest_split(left, right, arcs)
-    return {node.name or "": integer for node, integer in zip(nodes, sides, strict=False)}, cost
+    return {name_of(node): integer for node, integer in zip(nodes, sides, strict=False)}, cost
 
 
 def _convert_once(
@@ -94,7 +95,7 @@ def _convert_once(
 
 def _conversions(value: ir.Value, calibration: Calibration, rates: Rates, factor: float) -> tuple[float, float]:
     """Microseconds from float to bytes and back for one sample of a tensor."""
-    record = calibration.tensors.get(value.name or "")
+    record = calibration.tensors.get(name_of(value))
     if record is None:
         return 0.0, 0.0
     elements = math.prod(n for n in record.shape[1:] if n is not None)

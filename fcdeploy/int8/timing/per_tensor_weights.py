@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale, search_scales
 from fcdeploy.arrays import Float64
-from fcdeploy.graph.nodes import output_axis
+from fcdeploy.graph.nodes import name_of, output_axis
 from fcdeploy.int8.planning.weights import importance_of, int8_layers, kernel_rows
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
@@ -37,7 +37,7 @@ def one_scale_layers(graph: ir.Graph, plan: Plan, calibration: Calibration, pair
         axis = output_axis(node)
         rows = _part(kernel_rows(node, weight), int(weight.shape[axis]))  # type: ignore[index, arg-type]
         h = _columns(np.atleast_2d(importance_of(node, calibration)))[0]
-        step = plan.tensors[node.inputs[0].name or ""].scale[0]  # type: ignore[union-attr]
+        step = plan.tensors[name_of(node.inputs[0])].scale[0]
         rounding = float((rows**2).sum()) * step**2 / 12
         errors = []
         for search in (search_scales, search_scale):
@@ -46,7 +46,7 @@ def one_scale_layers(graph: ir.Graph, plan: Plan, calibration: Calibration, pair
             errors.append(rounding + float((h * (rows - integers * scale[:, None]) ** 2).sum()))
         if errors[1] <= errors[0] * 10 ** (MOST_LOSS_DB / 10):
             outputs = int(weight.shape[axis])  # type: ignore[index, arg-type]
-            found[node.name or ""] = LAYER_US + COLUMN_US * outputs
+            found[name_of(node)] = LAYER_US + COLUMN_US * outputs
     return found
 
 

@@ -6,7 +6,7 @@ import math
 
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import output_axis, weight_of
+from fcdeploy.graph.nodes import name_of, output_axis, weight_of
 from fcdeploy.int8.nodes import is_depthwise
 from fcdeploy.prepare.cost_model import multiplications_of
 from fcdeploy.records.costs import Costs
@@ -21,10 +21,10 @@ def costs_from_table(model: ir.Model, model_hash: str, target: str) -> Costs:
         kind = kind_of(node)
         if kind is None:
             continue
-        rate, count = table.rates[kind], macs.get(node.name or "", 0)
+        rate, count = table.rates[kind], macs.get(name_of(node), 0)
         in_float = rate.float_us + count * rate.float_ns / 1e3
         as_integers = rate.int8_us + count * (rate.int8_ns + rate.gather_ns / _outputs(node)) / 1e3
-        nodes[node.name or ""] = (round(in_float, 3), round(as_integers, 3))
+        nodes[name_of(node)] = (round(in_float, 3), round(as_integers, 3))
     read = "not measured" if table.verified else "from onnxruntime's source, not run"
     return Costs(model_hash, f"table of rates for {target}, {read}", table.conversions, nodes)
 

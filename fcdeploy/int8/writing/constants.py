@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import quantize
 from fcdeploy.arrays import Array
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
 from fcdeploy.int8.nodes import stored_weights
@@ -25,7 +26,7 @@ Tensors = Mapping[str, QParams]
 def write_layer(node: ir.Node, weight: ir.Value, layer: Layer, tensors: Tensors, made: Conversions) -> None:
     """Weight and bias of a layer as integers behind DequantizeLinear."""
     named: list[tuple[str, Array | ir.TensorProtocol, int | None]] = [
-        (weight.name or "", layer.weight, operator(node.op_type).weight)
+        (name_of(weight), layer.weight, operator(node.op_type).weight)
     ]
     if layer.bias is not None:
         named.append((bias_name(node), layer.bias, operator(node.op_type).bias))
@@ -50,7 +51,7 @@ def store(node: ir.Node, tensors: Tensors, made: Conversions, scratch: Scratch |
     A DequantizeLinear would be run at every inference, and keep the weight from being laid out for the fast kernels.
     """
     for index, value, axis in stored_weights(node):
-        q, tensor = tensors[value.name or ""], value.const_value
+        q, tensor = tensors[name_of(value)], value.const_value
         assert tensor is not None
         key = ("stored", q.dtype, q.zero_point, np.asarray(q.scale))
         (stored,) = kept(scratch, tensor, key, partial(_integers, tensor, q, axis))

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import quantize
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import data_inputs, is_constant, weight_of
+from fcdeploy.graph.nodes import data_inputs, is_constant, name_of, weight_of
 from fcdeploy.graph.scratch import Scratch
 from fcdeploy.int8.nodes import missing_channels
 from fcdeploy.int8.planning.types import Packed
@@ -36,11 +36,11 @@ def rewrite(
     """
     kinds = plan.kinds
     for node in list(model.graph):
-        if kinds[node.name or ""] == "absorbed":
+        if kinds[name_of(node)] == "absorbed":
             _absorb(model.graph, node)
     writer = Writer(model.graph, plan.tensors)
     for node in list(model.graph):
-        kind, layer = kinds[node.name or ""], layers.get(node.name or "")
+        kind, layer = kinds[name_of(node)], layers.get(name_of(node))
         if kind in ("int8", "int16"):
             assert not isinstance(layer, Packed)
             writer.integer(node, layer)
@@ -77,7 +77,7 @@ class Writer:
     def __init__(self, graph: ir.Graph, tensors: Mapping[str, QParams]) -> None:
         self.graph = graph
         self.tensors = tensors
-        self.names = {value: value.name or "" for node in graph for value in node.outputs}
+        self.names = {value: name_of(value) for node in graph for value in node.outputs}
         self.made = Conversions(graph)
         self.integers: dict[ir.Value, ir.Value] = {}
         self.read_back: dict[ir.Value, ir.Value] = {}
@@ -139,7 +139,7 @@ class Writer:
 
     def pack(self, node: ir.Node, layer: Packed) -> None:
         """A layer on float activations, as the operator of onnxruntime's own that it becomes."""
-        pack(node, layer, self.tensors[weight.name or ""] if (weight := node.inputs[1]) else None, self.made.constant)
+        pack(node, layer, self.tensors[name_of(weight)] if (weight := node.inputs[1]) else None, self.made.constant)
 
     def outputs(self) -> None:
         """Graph outputs keep their names and stay float."""
@@ -161,7 +161,7 @@ class Writer:
 
     def qparams(self, value: ir.Value) -> QParams:
         """The scale of a tensor, by the name it had in the float model."""
-        name = self.names.get(value, value.name or "")
+        name = self.names.get(value, name_of(value))
         if name not in self.tensors:
             raise FcdeployError(
                 f"the plan makes integers of tensor {name!r}, but has no scale for it",
@@ -182,7 +182,7 @@ class Writer:
     def dequantized(self, value: ir.Value, reader: ir.Node) -> ir.Value:
         """What is read back from the integers of a tensor."""
         if value not in self.read_back:
-            name = self.names.get(value, value.name or "")
+            name = self.names.get(value, name_of(value))
             real = self.made.dequantize(self.quantized(value, reader), self.qparams(value), f"{name}/dq")
             self.graph.insert_before(reader, producer(real))
             self.read_back[value] = real
