@@ -17,7 +17,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.metrics import Fidelity
 from fcdeploy.arithmetic.quantization import along
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import array_of, name_of
+from fcdeploy.graph.nodes import array_of, attribute_of, name_of
 
 MATTERS_DB = 10.0
 CLIPS = ("Relu", "Clip")
@@ -79,7 +79,7 @@ def taps(model: ir.Model) -> list[Tap]:
         if _is_picture(source):
             continue
         made_by = maker(source)
-        axis = node.attributes.get_int("axis", 1) if scale.size > 1 else None
+        axis = attribute_of(node, "axis", 1) if scale.size > 1 else None
         result.append(
             Tap(
                 integers=name_of(written),

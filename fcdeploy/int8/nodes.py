@@ -6,8 +6,7 @@ import math
 
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import is_constant, output_axis, weight_of
-from fcdeploy.tables.operators import operator
+from fcdeploy.graph.nodes import is_constant, operator_of, output_axis, weight_of
 
 STORED_LEAST = 512  # weights: below, the two nodes that read bytes back are larger than the bytes they save
 
@@ -15,7 +14,7 @@ STORED_LEAST = 512  # weights: below, the two nodes that read bytes back are lar
 def stored_weights(node: ir.Node) -> list[tuple[int, ir.Value, int]]:
     """Input index, value and channel axis of each constant that a float node may keep as bytes."""
     found = []
-    for index in operator(node.op_type, node.domain).stored:
+    for index in operator_of(node).stored:
         value = node.inputs[index] if index < len(node.inputs) else None
         if value is None or not is_constant(value) or value.dtype != ir.DataType.FLOAT or value.shape is None:
             continue
@@ -31,11 +30,11 @@ def vanishes(value: ir.Value) -> bool:
     producer, readers = value.producer(), value.consumers()
     return (
         producer is not None
-        and operator(producer.op_type, producer.domain).role in ("multiply", "integer")
+        and operator_of(producer).role in ("multiply", "integer")
         and len(readers) == 1
         and readers[0].graph is producer.graph
         and readers[0].inputs[0] is value
-        and operator(readers[0].op_type, readers[0].domain).role == "clips"
+        and operator_of(readers[0]).role == "clips"
         and not value.is_graph_output()
     )
 

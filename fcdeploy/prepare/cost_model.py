@@ -22,7 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.model import input_specs
-from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.runtime.session import Session
 
@@ -120,7 +120,7 @@ def multiplications(node: ir.Node) -> int | None:
     """Multiply-accumulates of one node, by the table on top; 0 for other operators, None where a shape is unknown."""
     if _packed(node):
         out = _static(node.outputs[0])
-        return None if out is None else prod(out) * node.attributes.get_int("K", 0)
+        return None if out is None else prod(out) * attribute_of(node, "K", 0)
     if node.op_type not in DATA_AND_WEIGHT:
         return 0
     data_at, weight_at = DATA_AND_WEIGHT[node.op_type]
@@ -136,7 +136,7 @@ def multiplications(node: ir.Node) -> int | None:
         return None
     if node.op_type.endswith("Conv") or node.op_type == "ConvInteger":
         return prod(out) * prod(weight[1:])
-    transposed = node.op_type.endswith("Gemm") and node.attributes.get_int("transA", 0) == 1
+    transposed = node.op_type.endswith("Gemm") and attribute_of(node, "transA", 0) == 1
     return prod(out) * data[0 if transposed else -1]
 
 
@@ -248,9 +248,9 @@ def _packed(node: ir.Node) -> bool:
 
 def _unpacked(node: ir.Node) -> int:
     """Weights of a MatMulNBits, several of which share a byte, and its bias."""
-    columns = node.attributes.get_int("N", 0)
+    columns = attribute_of(node, "N", 0)
     has_bias = len(node.inputs) > 5 and node.inputs[5] is not None
-    return columns * node.attributes.get_int("K", 0) + columns * has_bias
+    return columns * attribute_of(node, "K", 0) + columns * has_bias
 
 
 def _quantized_bytes(graph: ir.Graph) -> dict[ir.Value, int]:

@@ -25,7 +25,7 @@ from fcdeploy.arithmetic.interval_arithmetic import (
 from fcdeploy.arithmetic.quantization import LIMITS, along
 from fcdeploy.arithmetic.weights.layout import importance_rows, to_rows
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import array_of
+from fcdeploy.graph.nodes import array_of, attribute_of
 
 CHOOSES = {
     "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Expand", "Tile", "Split",
@@ -89,7 +89,7 @@ def byte_type(value: ir.Value | None) -> str | None:
             dtype = held.dtype.name
         elif node is not None and node.op_type == "QuantizeLinear":
             zero = node.inputs[2] if len(node.inputs) > 2 else None
-            kind = node.attributes.get_int("output_dtype", 0)
+            kind = attribute_of(node, "output_dtype", 0)
             found = zero.dtype if zero is not None and zero.dtype else ir.DataType(kind) if kind else ir.DataType.UINT8
             dtype = found.name.lower()
         elif node is not None and node.op_type == "DynamicQuantizeLinear":
@@ -112,14 +112,14 @@ def _written(node: ir.Node, known: Bounds) -> Interval | None:
         return _dequantized(node, x)
     if op in ("Conv", "Gemm", "MatMul"):
         return _layer(node, known)
-    if op in CHOOSES or (op == "Resize" and node.attributes.get_string("mode", "nearest") == "nearest"):
+    if op in CHOOSES or (op == "Resize" and attribute_of(node, "mode", "nearest") == "nearest"):
         return _moved(node, x)
     if op == "Relu":
         return x.clip(0.0, math.inf)
     if op == "Clip":
         return x.clip(*_limits(node))
     if op == "LeakyRelu":
-        return sloped(x, node.attributes.get_float("alpha", 0.01))
+        return sloped(x, attribute_of(node, "alpha", 0.01))
     if op in BETWEEN:
         return BETWEEN[op](x, known.of(node.inputs[1]))
     if op in ("AveragePool", "GlobalAveragePool"):
@@ -130,7 +130,7 @@ def _written(node: ir.Node, known: Bounds) -> Interval | None:
         one, other = (known.of(value).ends() for value in node.inputs[1:3])
         return interval(min(one[0], other[0]), max(one[1], other[1]))
     if op == "Pad":
-        return x.whole() if node.attributes.get_string("mode", "constant") != "constant" else _padded(node, x)
+        return x.whole() if attribute_of(node, "mode", "constant") != "constant" else _padded(node, x)
     return interval(*FIXED[op]) if op in FIXED else None
 
 
@@ -139,18 +139,18 @@ def _padded(node: ir.Node, x: Interval) -> Interval:
     held = array_of(given)
     if given is not None and held is None:
         return ANY
-    fill = node.attributes.get_float("value", 0.0) if held is None else float(held.reshape(()))
+    fill = attribute_of(node, "value", 0.0) if held is None else float(held.reshape(()))
     return x.hull(fill).whole()
 
 
 def _average(node: ir.Node, x: Interval) -> Interval | None:
     """A mean of n float32 numbers errs by at most n 2^-24 of the largest; twice that with the division."""
-    positions = node.attributes.get_ints("kernel_shape", ())
+    positions = attribute_of(node, "kernel_shape", ())
     if node.op_type == "GlobalAveragePool":
         positions = _lengths(node.inputs[0])[1:]
     if not positions:
         return None
-    pooled = x.places().hull(0.0) if node.attributes.get_int("count_include_pad", 0) else x.places()
+    pooled = x.places().hull(0.0) if attribute_of(node, "count_include_pad", 0) else x.places()
     return pooled.wider(pooled.largest * (math.prod(positions) + 2) * 2.0**-23)
 
 
@@ -170,7 +170,7 @@ def _dequantized(node: ir.Node, x: Interval) -> Interval | None:
     if max(scale.size, zero.size) > 1:
         if x.low.ndim == 0:
             return None
-        axis = node.attributes.get_int("axis", 1) % x.low.ndim
+        axis = attribute_of(node, "axis", 1) % x.low.ndim
         scale, zero = (
             along(each.astype(np.float64), axis if each.size > 1 else None, x.low.ndim) for each in (scale, zero)
         )
@@ -181,14 +181,14 @@ def _dequantized(node: ir.Node, x: Interval) -> Interval | None:
 def _layer(node: ir.Node, known: Bounds) -> Interval | None:
     """A convolution or dense layer whose weights are constant, in float or behind a DequantizeLinear."""
     weight, unit = _real_weight(node.inputs[1])
-    if weight is None or unit is None or any(node.attributes.get_float(k, 1.0) != 1.0 for k in ("alpha", "beta")):
+    if weight is None or unit is None or any(attribute_of(node, k, 1.0) != 1.0 for k in ("alpha", "beta")):
         return None
-    is_conv, transposed = node.op_type == "Conv", node.attributes.get_int("transB", 0) == 1
-    if node.attributes.get_int("transA", 0) or (not is_conv and weight.ndim != 2):
+    is_conv, transposed = node.op_type == "Conv", attribute_of(node, "transB", 0) == 1
+    if attribute_of(node, "transA", 0) or (not is_conv and weight.ndim != 2):
         return None
     axis = 0 if is_conv or transposed else 1
     x = known.of(node.inputs[0])
-    groups = node.attributes.get_int("group", 1)
+    groups = attribute_of(node, "group", 1)
     inputs = weight.shape[1] * groups if is_conv else weight.shape[1 - axis]
     rows = to_rows(weight, axis)
     if rows.shape[1] > LONGEST:
@@ -222,7 +222,7 @@ def _real_weight(value: ir.Value | None) -> tuple[Array | None, Array | None]:
     if integers is None or scale is None or zero is None or scale.dtype != np.float32 or (scale <= 0).any():
         return None, None
     if zero.any():
-        axis = node.attributes.get_int("axis", 1) if zero.size > 1 else None
+        axis = attribute_of(node, "axis", 1) if zero.size > 1 else None
         integers = integers.astype(np.int16) - along(zero.astype(np.float64), axis, integers.ndim).astype(np.int16)
     return integers, scale.astype(np.float64).reshape(-1)
 
@@ -234,7 +234,7 @@ def _moved(node: ir.Node, x: Interval) -> Interval:
     if node.op_type == "MaxPool":
         return x.places()
     if node.op_type == "Transpose":
-        order = node.attributes.get_ints("perm", tuple(reversed(range(x.low.ndim))))
+        order = attribute_of(node, "perm", tuple(reversed(range(x.low.ndim))))
         return Interval(x.low.transpose(order), x.high.transpose(order))
     before, after = (_lengths(value) for value in (node.inputs[0], node.outputs[0]))
     if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze") and before and after:
@@ -253,7 +253,7 @@ def _lengths(value: ir.Value | None) -> tuple[int, ...]:
 
 def _joined(node: ir.Node, parts: list[Interval]) -> Interval:
     """Side by side along the axis, where every length is known; else one pair for all."""
-    axis = node.attributes.get_int("axis", 0)
+    axis = attribute_of(node, "axis", 0)
     rank = max(part.low.ndim for part in parts)
     low, high = min(part.ends()[0] for part in parts), max(part.ends()[1] for part in parts)
     lengths = [_lengths(value) for value in node.inputs]
@@ -280,7 +280,7 @@ def _limits(node: ir.Node) -> tuple[float, float]:
     for index, name, missing in ((1, "min", -math.inf), (2, "max", math.inf)):
         given = node.inputs[index] if len(node.inputs) > index else None
         held = array_of(given)
-        ends.append(float(held.reshape(())) if held is not None else node.attributes.get_float(name, missing))
+        ends.append(float(held.reshape(())) if held is not None else attribute_of(node, name, missing))
     return ends[0], ends[1]
 
 

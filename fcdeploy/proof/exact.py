@@ -26,7 +26,7 @@ from fcdeploy.arithmetic.weights.layout import to_rows, unpacked_bytes
 from fcdeploy.arrays import Array, Arrays, Float32
 from fcdeploy.evaluate.layers import expose
 from fcdeploy.graph.model import input_specs, read_model
-from fcdeploy.graph.nodes import array_of, name_of
+from fcdeploy.graph.nodes import array_of, attribute_of, name_of
 from fcdeploy.proof.float_nodes import End, Stretches, bytes_of, ends_of, stretches
 from fcdeploy.proof.operands import LAYERS, ROUNDING, Skipped, Task, tasks
 from fcdeploy.records.progress import OnStep
@@ -237,7 +237,7 @@ def _layer(task: Task, computed: Arrays, real: Array, budget: int) -> tuple[Arra
     x, weight = task.inputs[:2]
     assert weight.held is not None
     conv = task.node.op_type == "Conv"
-    transposed = conv or bool(task.node.attributes.get_int("transB", 0))
+    transposed = conv or bool(attribute_of(task.node, "transB", 0))
     rows = to_rows(weight.held, 0 if transposed else 1)  # (out, K)
     table = (np.moveaxis(real, 1, -1) if conv else real).reshape(-1, len(rows))
     positions, channels = _chosen(len(table), len(rows), rows.shape[1], budget)
@@ -268,7 +268,7 @@ def _rounding(task: Task, computed: Arrays, real: Array, budget: int) -> tuple[A
     table = real.reshape(len(seen), -1)
     positions, channels = _chosen(len(seen), table.shape[1], seen.shape[1], budget)
     if node.op_type == "MatMulNBits":
-        block, bits = node.attributes.get_int("block_size", 0), node.attributes.get_int("bits", 4)
+        block, bits = attribute_of(node, "block_size", 0), attribute_of(node, "bits", 4)
         scales = scale.reshape(table.shape[1], -1)[channels]
         packed = weight.reshape(table.shape[1], scales.shape[1], -1)[channels]
         bias = held[5] if len(held) > 5 else None
@@ -294,7 +294,7 @@ def _chosen(positions: int, outs: int, reduced: int, budget: int) -> tuple[NDArr
 
 def _convolution(node: ir.Node, x: Array, zero: int, weight: Array, zeros: Array, chosen: Array) -> NDArray[np.int64]:
     """Sums at the chosen of all output positions, sample by sample: (B, C, *space) -> (chosen, out)."""
-    kernel, groups = weight.shape[2:], node.attributes.get_int("group", 1)
+    kernel, groups = weight.shape[2:], attribute_of(node, "group", 1)
     rows, each, outs = to_rows(weight, 0), weight.shape[1], len(weight) // groups
     strides, dilations, pads = _geometry(node, x.shape[2:], kernel)
     size = len(avx2.im2col(x[:1, :1], kernel, zero, strides, pads, dilations).reshape(-1, int(np.prod(kernel))))
@@ -317,11 +317,11 @@ def _geometry(
 ) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
     """Strides, dilations and pads of a convolution or pool."""
     rank = len(kernel)
-    strides = node.attributes.get_ints("strides", [1] * rank)
-    dilations = node.attributes.get_ints("dilations", [1] * rank)
-    auto = node.attributes.get_string("auto_pad", "NOTSET")
+    strides = attribute_of(node, "strides", (1,) * rank)
+    dilations = attribute_of(node, "dilations", (1,) * rank)
+    auto = attribute_of(node, "auto_pad", "NOTSET")
     if auto == "NOTSET":
-        return strides, dilations, node.attributes.get_ints("pads", [0] * (2 * rank))
+        return strides, dilations, attribute_of(node, "pads", (0,) * (2 * rank))
     if auto == "VALID":
         return strides, dilations, [0] * (2 * rank)
     lengths = zip(space, kernel, strides, dilations, strict=True)
@@ -350,18 +350,18 @@ def _finish(task: Task, sums: NDArray[np.int64], scales: tuple[float, Array], bi
 
 def _average(node: ir.Node, operands: list[Coded], _: np.float32) -> Float32:
     (x,) = operands
-    kernel = node.attributes.get_ints("kernel_shape")
+    kernel = attribute_of(node, "kernel_shape", ())
     strides, _dilations, pads = _geometry(node, x.integers.shape[2:], kernel)
-    padding = bool(node.attributes.get_int("count_include_pad", 0))
+    padding = bool(attribute_of(node, "count_include_pad", 0))
     return reference.average(x, kernel, strides, pads, count_padding=padding)
 
 
 OPERATORS: dict[str, Callable[[ir.Node, list[Coded], np.float32], Float32]] = {
     "Add": lambda _, x, __: reference.add(x[0], x[1]),
     "Mul": lambda _, x, __: reference.multiply(x[0], x[1]),
-    "Concat": lambda node, x, _: np.concatenate([each.real for each in x], axis=node.attributes.get_int("axis")),
+    "Concat": lambda node, x, _: np.concatenate([each.real for each in x], axis=attribute_of(node, "axis", 0)),
     "Sigmoid": lambda _, x, __: reference.sigmoid(x[0]),
-    "LeakyRelu": lambda node, x, _: reference.leaky_relu(x[0], node.attributes.get_float("alpha", 0.01)),
+    "LeakyRelu": lambda node, x, _: reference.leaky_relu(x[0], attribute_of(node, "alpha", 0.01)),
     "GlobalAveragePool": lambda _, x, scale: reference.global_average(x[0], scale),
     "AveragePool": _average,
 }

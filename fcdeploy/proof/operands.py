@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.evaluate.layers import FUSED_INTO
-from fcdeploy.graph.nodes import array_of, name_of
+from fcdeploy.graph.nodes import array_of, attribute_of, name_of
 from fcdeploy.runtime.kernels import INTEGER_KERNELS
 from fcdeploy.tables.operators import operator
 
@@ -147,8 +147,8 @@ def _layer(node: ir.Node) -> Task | Skipped | str | None:
         return None
     if node.op_type == "MatMul" and weight.held.ndim != 2:
         return f"its weight has {weight.held.ndim} axes"
-    plain = all(node.attributes.get_float(key, 1.0) == 1.0 for key in ("alpha", "beta"))
-    if not plain or node.attributes.get_int("transA", 0) != 0:
+    plain = all(attribute_of(node, key, 1.0) == 1.0 for key in ("alpha", "beta"))
+    if not plain or attribute_of(node, "transA", 0) != 0:
         return "its alpha, beta or transA is not the plain one"
     if to is None:
         value = node.outputs[0]
@@ -168,7 +168,7 @@ def _layer(node: ir.Node) -> Task | Skipped | str | None:
 def _rounding(node: ir.Node) -> Iterator[Task | Skipped]:
     """A dense layer that rounds its activations itself; nothing where it computes in float."""
     x, name = node.inputs[0], name_of(node)
-    rounds = node.op_type != "MatMulNBits" or node.attributes.get_int("accuracy_level", 0) == 4
+    rounds = node.op_type != "MatMulNBits" or attribute_of(node, "accuracy_level", 0) == 4
     if x is None or not rounds:
         return
     given = [value for value in node.inputs[1:] if value is not None]
@@ -176,7 +176,7 @@ def _rounding(node: ir.Node) -> Iterator[Task | Skipped]:
         yield Skipped(name, node.op_type, "its weights are computed at run time")
     elif node.op_type == "MatMulNBits" and any(value is not None for value in node.inputs[3:5]):
         yield Skipped(name, node.op_type, "its blocks have zero points or an order of their own")
-    elif node.op_type == "MatMulNBits" and node.attributes.get_int("bits", 4) not in (4, 8):
+    elif node.op_type == "MatMulNBits" and attribute_of(node, "bits", 4) not in (4, 8):
         yield Skipped(name, node.op_type, "its weights have neither 4 bits nor 8")
     elif node.op_type == "MatMulNBits" and machine().lower() not in X86:
         yield Skipped(name, node.op_type, "how kernels of this CPU round a block of activations is not known")
@@ -198,7 +198,7 @@ def _between(node: ir.Node) -> Task | str | None:
     if len(found) < len(inputs) or any(each.scale.size != 1 for each in found):
         return None
     if node.op_type == "AveragePool" and (
-        node.attributes.get_int("ceil_mode", 0) != 0 or any(d != 1 for d in node.attributes.get_ints("dilations", ()))
+        attribute_of(node, "ceil_mode", 0) != 0 or any(d != 1 for d in attribute_of(node, "dilations", ()))
     ):
         return "its windows are dilated or reach beyond the padding (ceil_mode)"
     return Task(node, found, to)
@@ -229,5 +229,5 @@ def _bounds(clip: ir.Node) -> tuple[float, float] | None:
         if value is not None and held is None:
             return None
         name = ("min", "max")[index - 1]
-        ends.append(clip.attributes.get_float(name, missing) if held is None else float(held.reshape(())))
+        ends.append(attribute_of(clip, name, missing) if held is None else float(held.reshape(())))
     return ends[0], ends[1]

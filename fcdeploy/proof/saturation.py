@@ -23,7 +23,7 @@ from fcdeploy.arithmetic.quantization import LIMITS, along
 from fcdeploy.arithmetic.weights.layout import importance_rows, to_rows
 from fcdeploy.arrays import Array
 from fcdeploy.graph.model import works_on_integers
-from fcdeploy.graph.nodes import array_of, name_of
+from fcdeploy.graph.nodes import array_of, attribute_of, name_of
 from fcdeploy.proof.byte_bounds import CHOOSES, Bounds, byte_type, scalars
 
 EXACT = "exact everywhere"
@@ -98,7 +98,7 @@ class Product:
 
     @property
     def groups(self) -> int:
-        return self.node.attributes.get_int("group", 1)
+        return attribute_of(self.node, "group", 1)
 
 
 def prove(model: ir.Model) -> tuple[Proof, ...]:
@@ -178,12 +178,12 @@ def _bits_of_blocks(node: ir.Node) -> int | None:
     That is a MatMul of floats with a constant that is dequantized, for which the runtime takes accuracy level 4.
     """
     if node.op_type == "MatMulNBits":
-        return node.attributes.get_int("bits", 4) if node.attributes.get_int("accuracy_level", 0) == 4 else None
+        return attribute_of(node, "bits", 4) if attribute_of(node, "accuracy_level", 0) == 4 else None
     weight = _dequantizer(node.inputs[1]) if node.op_type == "MatMul" and len(node.inputs) > 1 else None
     held = None if weight is None or weight.inputs[0] is None else weight.inputs[0].const_value
     if weight is None or held is None or _dequantizer(node.inputs[0]) is not None:
         return None
-    scale, axis = array_of(weight.inputs[1]), weight.attributes.get_int("axis", 1)
+    scale, axis = array_of(weight.inputs[1]), attribute_of(weight, "axis", 1)
     along_inputs = scale is None or (scale.size > 1 and axis % len(held.shape) != len(held.shape) - 1)
     if along_inputs and "block_size" not in weight.attributes:
         return None  # stays float
@@ -305,7 +305,7 @@ def _weight(value: ir.Value | None) -> Array | None:
     if inner is None or node.op_type in ("DequantizeLinear", "Identity"):
         return inner
     if node.op_type == "Transpose":
-        order = node.attributes.get_ints("perm", tuple(reversed(range(inner.ndim))))
+        order = attribute_of(node, "perm", tuple(reversed(range(inner.ndim))))
         return inner.transpose(order)
     shape = array_of(node.inputs[1])
     return None if shape is None or 0 in shape else inner.reshape(shape)
@@ -318,7 +318,7 @@ def _quantized_constant(node: ir.Node) -> Array | None:
     point = array_of(node.inputs[2]) if len(node.inputs) > 2 else np.zeros((), np.int8)
     if weight is None or scale is None or point is None or kind is None or weight.dtype != np.float32:
         return None
-    axis = node.attributes.get_int("axis", 1) % max(weight.ndim, 1) if scale.size > 1 else None
+    axis = attribute_of(node, "axis", 1) % max(weight.ndim, 1) if scale.size > 1 else None
     if axis is not None and (scale.ndim != 1 or len(scale) != weight.shape[axis]):
         return None  # in blocks: no integer kernel multiplies those
     step, zero = (
@@ -328,7 +328,7 @@ def _quantized_constant(node: ir.Node) -> Array | None:
 
 
 def _depthwise(node: ir.Node, weight: Array | None) -> bool:
-    return weight is not None and weight.shape[1] == 1 and weight.shape[0] == node.attributes.get_int("group", 1)
+    return weight is not None and weight.shape[1] == 1 and weight.shape[0] == attribute_of(node, "group", 1)
 
 
 def _rows(node: ir.Node, weights: list[Array | None]) -> tuple[Array, ...] | None:
@@ -339,7 +339,7 @@ def _rows(node: ir.Node, weights: list[Array | None]) -> tuple[Array, ...] | Non
             return None
         if "Conv" in node.op_type:
             rows.append(to_rows(weight, 0))
-        elif node.op_type in ("Gemm", "QGemm") and node.attributes.get_int("transB", 0) == 1:
+        elif node.op_type in ("Gemm", "QGemm") and attribute_of(node, "transB", 0) == 1:
             rows.append(weight)
         elif weight.ndim == 1:
             rows.append(weight[None])

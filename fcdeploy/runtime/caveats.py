@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from fcdeploy.graph.nodes import attribute_of
+
 WIDE = {ir.DataType.INT16, ir.DataType.UINT16}
 LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 DYNAMIC = {"DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "DynamicQuantizeLinear"}
@@ -19,7 +21,7 @@ def remarks(model: ir.Model) -> tuple[str, ...]:
             f"computes in float"
         )
     blocks = [node for node in model.graph if node.op_type == "MatMulNBits"]
-    rounding = sum(node.attributes.get_int("accuracy_level", 0) == 4 for node in blocks)
+    rounding = sum(attribute_of(node, "accuracy_level", 0) == 4 for node in blocks)
     if rounding:
         found.append(
             f"{_layers(rounding)} in blocks: the kernel, MatMulNBits, rounds activations to bytes by itself, row by row and "

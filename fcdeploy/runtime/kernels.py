@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from fcdeploy.graph.model import name_everything, read_model
-from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.runtime.session import Session
 
 INTEGER_KERNELS = {
@@ -94,7 +94,7 @@ def match_kernels(source: ir.Graph, optimized: ir.Graph) -> list[Kernel]:
             continue
         on_bytes = any(v.dtype in (ir.DataType.UINT8, ir.DataType.INT8) for v in (*node.outputs, *kernel.outputs))
         integer = kernel.op_type.startswith("QLinear") or kernel.op_type in INTEGER_KERNELS or on_bytes
-        integer = integer or (kernel.op_type == "MatMulNBits" and kernel.attributes.get_int("accuracy_level", 0) == 4)
+        integer = integer or (kernel.op_type == "MatMulNBits" and attribute_of(kernel, "accuracy_level", 0) == 4)
         note = "blocked layout" if kernel.domain == BLOCKED else ""
         found.append(Kernel(name_of(node), node.op_type, kernel.op_type, integer, note))
     return found

@@ -30,7 +30,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import array_of
+from fcdeploy.graph.nodes import array_of, attribute_of
 from fcdeploy.runtime.kernels import INTEGER_KERNELS, optimized_graph, origins
 from fcdeploy.runtime.options import options_of
 
@@ -200,7 +200,7 @@ def _check_packed(model: ir.Model, name: str) -> None:
     for node in model.graph.all_nodes():
         if node.op_type != "MatMulNBits" or len(node.inputs) < 3:
             continue
-        inputs, outputs, bits, block = (node.attributes.get_int(key, 0) for key in ("K", "N", "bits", "block_size"))
+        inputs, outputs, bits, block = (attribute_of(node, key, 0) for key in ("K", "N", "bits", "block_size"))
         where = f"model {name!r}: node {node.name!r}, a MatMulNBits"
         if min(inputs, outputs) < 1 or bits not in (2, 4, 8) or block < 16 or block & (block - 1):
             raise FcdeployError(f"{where}: K {inputs}, N {outputs}, bits {bits} and block_size {block} are none", AGAIN)

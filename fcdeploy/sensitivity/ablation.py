@@ -15,12 +15,11 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers
-from fcdeploy.graph.nodes import array_of, data_inputs
+from fcdeploy.graph.nodes import array_of, data_inputs, operator_of
 from fcdeploy.int8.refining.smooth import SMOOTHED
 from fcdeploy.int8.writing.block_fusion import hold, would_be_rounded
 from fcdeploy.sensitivity.error_sources import PACKED, Source, rounded_inputs
 from fcdeploy.sensitivity.stored_constants import Original, held, integers_of, original
-from fcdeploy.tables.operators import operator
 
 
 def without(int8: ir.Model, floats: Sequence[ir.Model], source: Source, *more: Source) -> ir.Model:
@@ -59,7 +58,7 @@ def _float_weights(model: ir.Model, floats: Sequence[ir.Model], source: Source) 
 
 def _float_bias(graph: ir.Graph, node: ir.Node, found: Original) -> None:
     """The bias of the layer whose weights were found, zeros where it has none; one that is computed is left alone."""
-    index = operator(node.op_type, node.domain).bias
+    index = operator_of(node).bias
     value = node.inputs[index] if index is not None and index < len(node.inputs) else None
     if found.layer is None or index is None or value is None:
         return

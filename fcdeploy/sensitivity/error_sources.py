@@ -15,10 +15,9 @@ from typing import Any, Literal
 import onnx_ir as ir
 
 from fcdeploy.evaluate.layers import maker
-from fcdeploy.graph.nodes import array_of, name_of
+from fcdeploy.graph.nodes import array_of, name_of, operator_of
 from fcdeploy.prepare.cost_model import multiplications_of
 from fcdeploy.sensitivity.stored_constants import grid_of, integers_of, plain_name
-from fcdeploy.tables.operators import operator
 
 WIDE = ("int32", "int64")  # biases: a step is a product of two scales, far below any other
 CONVERTS = ("QuantizeLinear", "DequantizeLinear")
@@ -120,7 +119,7 @@ def _same_bytes(node: ir.Node) -> ir.Node | None:
             first = source.producer() if source is not None else None
             same = first is not None and first.op_type == "QuantizeLinear" and _steps(first) == _steps(node)
             return first if same else None
-        if operator(before.op_type, before.domain).role != "moves" or before.op_type == "Resize" or not before.inputs:
+        if operator_of(before).role != "moves" or before.op_type == "Resize" or not before.inputs:
             return None  # a Resize may mix neighbours
         value = before.inputs[0]
     return None
@@ -141,4 +140,4 @@ def _readers(chain: Sequence[ir.Node]) -> set[ir.Node]:
                 found.update(node for node in reader.outputs[0].consumers() if node.op_type not in CONVERTS)
             else:
                 waiting += reader.outputs
-    return {node for node in found if operator(node.op_type, node.domain).role != "moves"}
+    return {node for node in found if operator_of(node).role != "moves"}

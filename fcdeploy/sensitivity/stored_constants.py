@@ -12,9 +12,7 @@ from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.arithmetic.pixels import Pixels, on_bytes
 from fcdeploy.arithmetic.quantization import LIMITS, along
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import array_of, name_of, output_axis
-from fcdeploy.int8.nodes import number
-from fcdeploy.tables.operators import operator
+from fcdeploy.graph.nodes import array_of, attribute_of, name_of, operator_of, output_axis
 
 MARKS = ("/q", "_quantized")  # behind a constant's name: fcdeploy's and onnxruntime's own
 LIKE_DB = 6.0  # of weights rounded to a few bits against their original; another tensor's are about 0
@@ -99,7 +97,7 @@ def original(node: ir.Node, value: ir.Value, floats: Sequence[ir.Model]) -> Orig
         if real is None:
             continue
         plain = fidelity(real, rounded).sqnr_db
-        if layer is not None and index == operator(node.op_type, node.domain).weight:
+        if layer is not None and index == operator_of(node).weight:
             rescaled = _rescaled(real, rounded, output_axis(layer))
             fitted = fidelity(rescaled, rounded).sqnr_db
             if fitted >= max(LIKE_DB, plain + FITS_BETTER_DB):
@@ -121,7 +119,7 @@ def grid_of(value: ir.Value | None) -> Pixels:
         return ()
     rows = [np.asarray(row, np.float64) for each in node.inputs[1:] if (row := array_of(each)) is not None]
     alike = len(rows) == 4 and {row.shape for row in rows} == {(rows[0].size,)}
-    if not alike or not node.inputs[0].is_graph_input() or number(node, "epsilon", 1e-5):
+    if not alike or not node.inputs[0].is_graph_input() or attribute_of(node, "epsilon", 1e-5):
         return ()
     faster, offset, lowest, variance = rows
     if offset.any() or (variance != 1).any() or not (faster > 0).all():
@@ -210,8 +208,8 @@ def _spread(steps: Array, node: ir.Node, array: Array) -> Array:
     """Scales or zero points along the axis, or in blocks of it, that they belong to."""
     if steps.size == 1:
         return steps.reshape(())
-    axis = node.attributes.get_int("axis", 1) % array.ndim
-    block = node.attributes.get_int("block_size", 0)
+    axis = attribute_of(node, "axis", 1) % array.ndim
+    block = attribute_of(node, "block_size", 0)
     if block:
         return np.repeat(steps, block, axis=axis)[tuple(slice(n) for n in array.shape)]
     return along(steps, axis, array.ndim)

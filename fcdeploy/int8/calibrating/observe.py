@@ -12,7 +12,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.histogram import Tally
 from fcdeploy.arrays import Float32
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import is_constant, name_of
+from fcdeploy.graph.nodes import is_constant, name_of, operator_of
 from fcdeploy.graph.weights import blocks, is_large
 from fcdeploy.int8.calibrating.instrument import channel_axis, exposing, is_dense, lower_bound, outputs_of, pooled_step
 from fcdeploy.int8.calibrating.merge import merge
@@ -24,7 +24,6 @@ from fcdeploy.runtime.cpu import detect
 from fcdeploy.runtime.session import Session, versions
 from fcdeploy.samples import Bad, Batch, Source, batches
 from fcdeploy.samples.kept_samples import Smallest, sample_hash
-from fcdeploy.tables.operators import operator
 
 PART_SECONDS = 3.0  # of work in a part at least
 PART_SHARE = 0.01  # of the time may go into making parts and adding them up
@@ -181,7 +180,7 @@ def is_weighed(value: ir.Value) -> bool:
     return any(
         (row.weight is not None or row.stored) and use.idx in (row.data or (0,))
         for use in value.uses()
-        if (row := operator(use.node.op_type, use.node.domain))
+        if (row := operator_of(use.node))
     )
 
 
@@ -267,7 +266,7 @@ def _in_order(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iterator[
     """Inputs, then layer by layer weight, bias and results."""
     yield from (records[name_of(value)] for value in graph.inputs if value.name in records)
     for node in graph:
-        row = operator(node.op_type, node.domain)
+        row = operator_of(node)
         others = [(index, "weight") for index in row.stored if index != row.weight]
         for index, kind in ((row.weight, "weight"), (row.bias, "bias"), *others):
             constant = node.inputs[index] if index is not None and index < len(node.inputs) else None

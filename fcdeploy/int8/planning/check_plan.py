@@ -6,14 +6,13 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import bias_qparams
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import data_inputs, name_of, output_axis, weight_of
+from fcdeploy.graph.nodes import data_inputs, name_of, operator_of, output_axis, weight_of
 from fcdeploy.int8.nodes import may_read_pixels, stored_weights, vanishes
 from fcdeploy.int8.planning.clip_fusion import saturates_alike
 from fcdeploy.int8.planning.eligibility import declined
 from fcdeploy.int8.planning.types import packed_weights, unpacked
 from fcdeploy.int8.planning.weights import bias_name
 from fcdeploy.records.plan import HINT, LIMITS, Decision, Plan, QParams
-from fcdeploy.tables.operators import operator
 
 ROLES = {
     "int8": ("multiply", "integer"), "int16": ("multiply", "integer"), "moves": ("moves", "clips"), "absorbed": ("clips",),
@@ -46,7 +45,7 @@ def check_plan(graph: ir.Graph, plan: Plan, source: str) -> None:
 def _check_node(
     node: ir.Node, decision: Decision, rows: dict[str, Decision], tensors: dict[str, QParams], where: str
 ) -> None:
-    row = operator(node.op_type, node.domain)
+    row = operator_of(node)
     if decision.op != node.op_type:
         raise FcdeployError(f"{where} is a {decision.op!r} in the plan and a {node.op_type!r} in the model", HINT)
     if decision.rounding != "nearest" and (decision.kind != "int8" or weight_of(node) is None):
@@ -174,7 +173,7 @@ def _check_weight(node: ir.Node, kind: str, tensors: dict[str, QParams], where: 
             HINT,
         )
     bias = tensors.get(bias_name(node))
-    if operator(node.op_type).bias is None:
+    if operator_of(node).bias is None:
         return
     product = bias_qparams(tensors[name_of(node.inputs[0])].scale[0], q)
     if bias is None or (bias.dtype, bias.scale) != ("int32", product.scale):

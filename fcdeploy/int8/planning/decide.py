@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import data_inputs, is_constant, name_of
+from fcdeploy.graph.nodes import data_inputs, is_constant, name_of, operator_of
 from fcdeploy.int8.nodes import stored_weights, vanishes
 from fcdeploy.int8.planning.eligibility import declined, far_fill
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Decision
-from fcdeploy.tables.operators import Operator, operator
+from fcdeploy.tables.operators import Operator
 
 FUSED_WITH_GEMM = {
     "Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Elu", "Selu", "Softplus", "Softsign", "ThresholdedRelu",
@@ -23,7 +23,7 @@ def wanted(graph: ir.Graph, kept: Mapping[str, str]) -> set[ir.Value]:
     """The tensors that some layer would read as bytes, directly or through nodes that keep bytes bytes."""
     wants: set[ir.Value] = set()
     for node in reversed(graph):
-        row = operator(node.op_type, node.domain)
+        row = operator_of(node)
         passes_on = row.role in ("integer", "moves", "clips") and any(value in wants for value in node.outputs)
         if node.name not in kept and not declined(node, row) and (row.role == "multiply" or passes_on):
             wants.update(value for value in data_inputs(node) if not is_constant(value))
@@ -47,7 +47,7 @@ def decide(
     decisions: dict[str, Decision] = {}
     as_bytes: set[ir.Value] = set()  # tensors that exist as bytes
     for node in graph:
-        row = operator(node.op_type, node.domain)
+        row = operator_of(node)
         kind, why = _decision(node, row, wants, as_bytes, kept, calibration)
         if kind == "float" and node.name not in exact and stored_weights(node):
             kept_as = "bytes" if stored == "int8" and node.name not in wide else "16-bit integers"
@@ -93,7 +93,7 @@ def _decision(
         return "float", f"tensor {unseen[0]!r} is not a float tensor with finite values in calibration"
     if row.role in ("multiply", "integer") and vanishes(node.outputs[0]):
         clip = node.outputs[0].consumers()[0]
-        if reason := kept.get(name_of(clip)) or declined(clip, operator(clip.op_type, clip.domain)):
+        if reason := kept.get(name_of(clip)) or declined(clip, operator_of(clip)):
             return "float", f"its clip {clip.name!r} stays float, and bytes would clip already: {reason}"
     if node.op_type == "Pad" and inputs:
         seen_of = calibration.tensors[name_of(inputs[0])].histogram

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import is_constant, name_of, output_axis
-from fcdeploy.int8.nodes import fill_value, number
+from fcdeploy.graph.nodes import attribute_of, is_constant, name_of, output_axis
+from fcdeploy.int8.nodes import fill_value
 from fcdeploy.tables.operators import Operator
 
 FILL_WITHIN = 2.0  # a fill value may cost its tensor one bit
@@ -37,7 +37,9 @@ def _check_layer(node: ir.Node) -> str:
     if bias is not None and not is_constant(bias):
         return f"bias {bias.name!r} is computed at run time"
     if node.op_type == "Gemm":
-        plain = all(number(node, key, 1.0) == 1.0 for key in ("alpha", "beta")) and not number(node, "transA", 0)
+        plain = all(attribute_of(node, key, 1.0) == 1.0 for key in ("alpha", "beta")) and not attribute_of(
+            node, "transA", 0
+        )
         if not plain:
             return "its alpha, beta or transA is not the plain one"
         if bias is not None and bias.shape is not None and weight is not None and weight.shape is not None:

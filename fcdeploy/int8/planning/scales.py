@@ -10,12 +10,11 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.quantization import activation_qparams, symmetric_qparams
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import data_inputs, is_constant, name_of
+from fcdeploy.graph.nodes import data_inputs, is_constant, name_of, operator_of
 from fcdeploy.int8.nodes import fill_value
 from fcdeploy.int8.planning.decide import writes_bytes
 from fcdeploy.records.calibration import Calibration, Histogram
 from fcdeploy.records.plan import Decision, QParams, Range
-from fcdeploy.tables.operators import operator
 
 ON_FLOATS = ("float", "stored", "blocks", "dynamic")  # kinds of nodes that write floats
 HEAD_ROOM = 2.0  # of 16 bits one is kept for values that calibration did not see: clipping them would cost more
@@ -98,7 +97,7 @@ def _range(value: ir.Value, calibration: Calibration, method: Callable[[Histogra
         array = value.const_value.numpy()  # type: ignore[union-attr]
         return Range(float(min(np.min(array), 0.0)), float(max(np.max(array), 0.0)))
     producer = value.producer()
-    fixed = operator(producer.op_type, producer.domain).output if producer else None
+    fixed = operator_of(producer).output if producer else None
     seen = calibration.tensors[name_of(value)].histogram
     if seen.ends_only and not fixed and method is not METHODS["minmax"]:
         raise FcdeployError(

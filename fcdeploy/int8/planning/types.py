@@ -19,15 +19,13 @@ from fcdeploy.arithmetic.weights.layout import packed_bytes
 from fcdeploy.arithmetic.weights.rounding import full_scales, round_rows, search_scales
 from fcdeploy.arrays import Array, Float32, Float64
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import is_constant, name_of, output_axis, weight_of
+from fcdeploy.graph.nodes import attribute_of, is_constant, name_of, operator_of, output_axis, weight_of
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
-from fcdeploy.int8.nodes import number
 from fcdeploy.int8.planning.eligibility import declined
 from fcdeploy.int8.planning.weights import Layer, bias_array, importance_of, integers_of, kernel_rows, searched
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import LIMITS, Decision, Kind, Plan, QParams
-from fcdeploy.tables.operators import operator
 from fcdeploy.tables.types import ACTIVATIONS, SIXTEEN, TYPES, WEIGHTS, Types
 
 # 64 weights and their scale take 0.141 of the float size; 32 take 0.156, and 128 save 0.008 more and lose accuracy
@@ -90,7 +88,7 @@ def apart(graph: ir.Graph, types: Types) -> dict[str, tuple[Kind, str]]:
 
 def _stays(node: ir.Node, types: Types, dense: bool) -> str:
     """Why a node is computed in float where activations are."""
-    row = operator(node.op_type, node.domain)
+    row = operator_of(node)
     if row.role == "float" and node.op_type not in STATES:
         return row.why
     if types.activations == "dynamic":
@@ -114,7 +112,7 @@ def with_kinds(
         decision = changed[name]
         if name in found and found[name][0] != "float":
             changed[name] = replace(decision, kind=found[name][0], why=found[name][1])
-        layer = operator(node.op_type, node.domain).role == "multiply"
+        layer = operator_of(node).role == "multiply"
         wide = types.activations == "int16" or (layer and types.elsewhere == "int16")
         if wide and decision.kind == "int8":
             changed[name] = replace(decision, kind="int16", why=SIXTEEN)
@@ -128,7 +126,7 @@ def unpacked(node: ir.Node, kind: str) -> str:
     if kind == "dynamic" and node.op_type in STATES:
         return _fixed_states(node)
     if _dense_weight(node) is None:
-        return declined(node, operator(node.op_type, node.domain)) or "only dense layers with a constant weight can"
+        return declined(node, operator_of(node)) or "only dense layers with a constant weight can"
     return ""
 
 
@@ -269,7 +267,7 @@ def _channels(dtype: str, scale: Float64, axis: int, why: str) -> QParams:
 
 def _dense_weight(node: ir.Node) -> ir.Value | None:
     """The constant (in, out) or (out, in) of a dense layer that an integer kernel could run."""
-    if node.op_type not in ("Gemm", "MatMul") or declined(node, operator(node.op_type, node.domain)):
+    if node.op_type not in ("Gemm", "MatMul") or declined(node, operator_of(node)):
         return None
     weight = weight_of(node)
     fits = weight is not None and weight.shape is not None and len(weight.shape) == 2
@@ -294,7 +292,7 @@ def _fixed_states(node: ir.Node) -> str:
     computed = [node.inputs[i].name for i in (1, 2) if not is_constant(node.inputs[i])]  # type: ignore[union-attr]
     if computed:
         return f"weight {computed[0]!r} is computed at run time"
-    return "its batch comes first (layout 1), which the kernel does not know" if number(node, "layout", 0) else ""
+    return "its batch comes first (layout 1), which the kernel does not know" if attribute_of(node, "layout", 0) else ""
 
 
 def _tensor(value: ir.Value) -> ir.TensorProtocol:

@@ -15,13 +15,12 @@ from fcdeploy.arithmetic.quantization import LIMITS, bias_qparams
 from fcdeploy.arithmetic.weights.layout import from_rows, importance_rows, to_rows
 from fcdeploy.arithmetic.weights.rounding import full_scales, round_rows, search_scale, search_scales, some_of
 from fcdeploy.arrays import Float32, Float64
-from fcdeploy.graph.nodes import name_of, output_axis, weight_of
+from fcdeploy.graph.nodes import name_of, operator_of, output_axis, weight_of
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
 from fcdeploy.int8.nodes import is_depthwise, missing_channels, stored_weights
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan, QParams
-from fcdeploy.tables.operators import operator
 from fcdeploy.tables.types import TYPES
 
 MOST_BIAS = 2.0**30  # of its scale: as much is left to the sum of products, which 33,000 inputs could fill
@@ -74,7 +73,7 @@ def weight_scales(
         why = "one scale per output channel" if limit is None else f"pairs of neighbours kept within {limit}"
         why = f"one scale for all channels: faster, and hardly less accurate; {why}" if one else why
         tensors[name] = QParams("int8", tuple(float(s) for s in scale), 0, None if one else axis, why)
-        if operator(node.op_type).bias is not None:
+        if operator_of(node).bias is not None:
             tensors[bias_name(node)] = bias_qparams(input_scale, tensors[name])
     elsewhere = TYPES[plan.weights, plan.activations].elsewhere
     for node, _, weight, axis in stored_layers(model.graph, plan):
@@ -143,7 +142,7 @@ def round_layers(
         make = partial(integers_of, node, weight, scale, importance, limit, grid=grid)
         (integers,) = kept(scratch, _tensor(weight), ("int8", scale, importance, limit, grid), make)
         bias = bias_array(node)
-        if bias is None and correctable and operator(node.op_type).bias is not None:
+        if bias is None and correctable and operator_of(node).bias is not None:
             bias = np.zeros(len(scale))
         if bias is not None and grid:
             bias = bias - _mean_error(node, weight, integers, scale, grid, calibration)
@@ -235,14 +234,14 @@ def round_bias(bias: Float64, q: QParams) -> NDArray[np.int32]:
 
 def bias_array(node: ir.Node) -> Float64 | None:
     """The constant bias of a layer as (out,), None when it has none."""
-    index = operator(node.op_type, node.domain).bias
+    index = operator_of(node).bias
     value = node.inputs[index] if index is not None and index < len(node.inputs) else None
     return None if value is None else value.const_value.numpy().astype(np.float64).reshape(-1)  # type: ignore[union-attr]
 
 
 def bias_name(node: ir.Node) -> str:
     """The name of a layer's bias; one that has none yet gets the node's."""
-    index = operator(node.op_type, node.domain).bias
+    index = operator_of(node).bias
     value = node.inputs[index] if index is not None and index < len(node.inputs) else None
     return name_of(value) if value is not None else f"{node.name}.bias"
 

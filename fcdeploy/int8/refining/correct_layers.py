@@ -14,13 +14,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.arrays import Arrays, Float32, Float64
-from fcdeploy.graph.nodes import name_of, weight_of
+from fcdeploy.graph.nodes import name_of, operator_of, weight_of
 from fcdeploy.int8.planning.weights import bias_array, bias_name, int8_layers, kernel_rows, round_bias
 from fcdeploy.int8.refining.activations import Walk, inside
 from fcdeploy.int8.refining.gptq_channels import reround
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
-from fcdeploy.tables.operators import operator
 from fcdeploy.tables.targets import Target
 
 
@@ -41,19 +40,19 @@ def correct_layers(
     float model at a time, so that it is never in memory as a whole.
     """
     weights, compensated = dict(int8_layers(model.graph, plan)), plan.compensated
-    layers = [node for node in weights if node.name in compensated or operator(node.op_type).bias is not None]
+    layers = [node for node in weights if node.name in compensated or operator_of(node).bias is not None]
     by_name = {node.name: node for node in int8.graph}
     walk = Walk(int8, samples)
     if not layers or not walk.known:
         return 0
     means = float_means_alone if alone else float_means
-    truth = means(model, [node for node in layers if operator(node.op_type).bias is not None], samples)
+    truth = means(model, [node for node in layers if operator_of(node).bias is not None], samples)
     for done, node in enumerate(layers, start=1):
         layer = by_name[node.name]
         if node.name in compensated:
             read = walk.read(layer.inputs[0])  # type: ignore[arg-type]
             _store(layer, 1, reround(node, weights[node], read, plan, target.pair_limit))
-        if operator(node.op_type).bias is None:
+        if operator_of(node).bias is None:
             continue
         written = walk.read(layer.outputs[0])
         error = mean_of_chunks(written) - truth[name_of(node)]

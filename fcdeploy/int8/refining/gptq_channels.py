@@ -12,8 +12,8 @@ from fcdeploy.arithmetic.weights.gptq import gptq, gram
 from fcdeploy.arithmetic.weights.im2col import Window, patches, same_pads
 from fcdeploy.arithmetic.weights.layout import from_rows
 from fcdeploy.arrays import Float32, Float64
-from fcdeploy.graph.nodes import name_of, output_axis
-from fcdeploy.int8.nodes import is_depthwise, number
+from fcdeploy.graph.nodes import attribute_of, name_of, output_axis
+from fcdeploy.int8.nodes import is_depthwise
 from fcdeploy.int8.planning.weights import kernel_rows, kernel_shape
 from fcdeploy.records.plan import Plan
 
@@ -62,7 +62,7 @@ def _matrices(node: ir.Node, shape: tuple[int, ...], inputs: list[Float32]) -> l
         flat = [x.reshape(1, -1, x.shape[-1]) for x in inputs]
         step = max(sum(x.shape[1] for x in flat) // ROWS, 1)
         return [x[:, ::step] for x in flat]
-    groups, spatial = int(number(node, "group", 1)), len(shape) - 2
+    groups, spatial = int(attribute_of(node, "group", 1)), len(shape) - 2
     samples = sum(len(x) for x in inputs)
     length = math.prod(shape[1:]) * groups
     most = min(ROWS, LARGEST // length) // max(samples, 1)

@@ -11,14 +11,13 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import quantize
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.nodes import name_of, operator_of
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
 from fcdeploy.int8.nodes import stored_weights
 from fcdeploy.int8.planning.weights import Layer, bias_name
 from fcdeploy.int8.writing.conversions import Conversions, producer
 from fcdeploy.records.plan import QParams
-from fcdeploy.tables.operators import operator
 
 Tensors = Mapping[str, QParams]
 
@@ -26,10 +25,10 @@ Tensors = Mapping[str, QParams]
 def write_layer(node: ir.Node, weight: ir.Value, layer: Layer, tensors: Tensors, made: Conversions) -> None:
     """Weight and bias of a layer as integers behind DequantizeLinear."""
     named: list[tuple[str, Array | ir.TensorProtocol, int | None]] = [
-        (name_of(weight), layer.weight, operator(node.op_type).weight)
+        (name_of(weight), layer.weight, operator_of(node).weight)
     ]
     if layer.bias is not None:
-        named.append((bias_name(node), layer.bias, operator(node.op_type).bias))
+        named.append((bias_name(node), layer.bias, operator_of(node).bias))
     for name, integers, index in named:
         assert index is not None
         stored = made.constant(integers, f"{name}/q")

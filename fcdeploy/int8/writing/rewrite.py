@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import quantize
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import data_inputs, is_constant, name_of, weight_of
+from fcdeploy.graph.nodes import data_inputs, is_constant, name_of, operator_of, weight_of
 from fcdeploy.graph.scratch import Scratch
 from fcdeploy.int8.nodes import missing_channels
 from fcdeploy.int8.planning.types import Packed
@@ -24,7 +24,6 @@ from fcdeploy.int8.writing.constants import byte_constants, store, write_layer
 from fcdeploy.int8.writing.contrib_ops import DOMAIN, pack
 from fcdeploy.int8.writing.conversions import Conversions, integer_type, producer
 from fcdeploy.records.plan import Plan, QParams
-from fcdeploy.tables.operators import operator
 
 
 def rewrite(
@@ -126,7 +125,7 @@ class Writer:
 
     def leave(self, node: ir.Node) -> None:
         """A float node: what exists only as integers is read back for it, or for the bodies it holds."""
-        row = operator(node.op_type, node.domain)
+        row = operator_of(node)
         for index, value in enumerate(node.inputs):
             if value in self.behind:
                 replacement = self.integers[value] if row.role == "shape" else self.dequantized(value, node)
