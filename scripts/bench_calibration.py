@@ -110,7 +110,7 @@ def _ours(work: str, model: Path, data: Path, samples: int) -> float:
     graph = read_model(model)
     prepare(graph)
     source = _again(open_source(data, input_specs(graph), limit=samples), 10 if "10 times" in work else 1)
-    passes = plan_passes(graph, observing.observed(graph.graph), source)
+    passes = plan_passes(graph, observing.observable_tensors(graph.graph), source)
     if work in ("float", "read"):
         session = Session(model, threads=1)
         begin = time.process_time()

@@ -18,8 +18,8 @@ from fcdeploy.graph.model import input_specs, name_everything
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.planning import plan_graph
 from fcdeploy.int8.planning.check_plan import check_plan
-from fcdeploy.int8.planning.types import round_types
-from fcdeploy.int8.planning.weights import Layer, round_layers
+from fcdeploy.int8.planning.types import round_packed_layers
+from fcdeploy.int8.planning.weights import RoundedLayer, round_layers
 from fcdeploy.int8.refining.correct_layers import correct_layers
 from fcdeploy.int8.writing.rewrite import rewrite
 from fcdeploy.prepare import prepare
@@ -127,7 +127,7 @@ class Line:
     prepared: ir.Model
     calibration: Calibration
     plan: Plan
-    layers: dict[str, Layer]
+    layers: dict[str, RoundedLayer]
     int8: ir.Model
     data: Arrays
     kinds: dict[str, str] = field(default_factory=dict)
@@ -182,7 +182,7 @@ def quantize_net(
         plan = edit(plan)
     check_plan(prepared.graph, plan, "the plan")
     layers = round_layers(prepared, plan, calibration, TARGETS[target].pair_limit, correctable=correct)
-    others = round_types(prepared, plan, calibration, TARGETS[target].pair_limit)
+    others = round_packed_layers(prepared, plan, calibration, TARGETS[target].pair_limit)
     int8 = prepared.clone()
     rewrite(int8, plan, {**layers, **others})
     if correct:

@@ -19,7 +19,7 @@ from fcdeploy.arithmetic.weights.absorb import WORTH, absorbed
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import name_everything
-from fcdeploy.int8.refining.absorb import ABSORBED, absorb, places_of, shifts_of
+from fcdeploy.int8.refining.absorb import ABSORBED, absorb_shifts, find_absorption_sites, find_shifts
 from fcdeploy.prepare import prepare
 
 numbers = arrays.arrays(np.float64, st.integers(1, 6), elements=st.floats(-100, 100))
@@ -89,14 +89,14 @@ def prepared(net: Net) -> ir.Model:
 
 def test_a_model_computes_the_same_and_says_which_tensors_hold_something_else() -> None:
     model, data = prepared(network()), random_data(0, 32, x=(3, 6, 6))
-    assert set(places_of(model)) == {"first_out", "linear_out", "product_out"}, (
+    assert set(find_absorption_sites(model)) == {"first_out", "linear_out", "product_out"}, (
         "the others read padding, or are no layers"
     )
     before = run(model, data)[0]
-    shifts = shifts_of(model, data)
+    shifts = find_shifts(model, data)
     assert {"first_out", "linear_out"} <= set(shifts)
     assert min(shifts["first_out"]) >= 0
-    absorb(model, shifts)
+    absorb_shifts(model, shifts)
     np.testing.assert_allclose(run(model, data)[0], before, atol=2e-6 * np.abs(before).max())
     names = {value.name for node in model.graph for value in node.outputs if (value.name or "").endswith(ABSORBED)}
     assert {f"{name}{ABSORBED}" for name in shifts} <= names
@@ -105,7 +105,7 @@ def test_a_model_computes_the_same_and_says_which_tensors_hold_something_else() 
 def test_a_product_without_a_bias_gets_one() -> None:
     model, data = prepared(network()), random_data(0, 32, x=(3, 6, 6))
     before = run(model, data)[0]
-    absorb(model, {"product_out": [1.0, -2.0, 0.5, 0, 0, 0, 0, 3.0]})
+    absorb_shifts(model, {"product_out": [1.0, -2.0, 0.5, 0, 0, 0, 0, 3.0]})
     np.testing.assert_allclose(run(model, data)[0], before, atol=2e-6 * np.abs(before).max())
     assert not any(node.op_type == "MatMul" for node in model.graph)
 
@@ -120,7 +120,7 @@ def test_a_product_without_a_bias_gets_one() -> None:
 )
 def test_shifts_that_do_not_fit(shifts: dict[str, list[float]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        absorb(prepared(network()), shifts)
+        absorb_shifts(prepared(network()), shifts)
 
 
 def test_effort_best_takes_it_where_it_is_better_and_its_plan_comes_back(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from fcdeploy.arithmetic.weights.smooth import FURTHEST, smoothing
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.graph.model import name_everything
 from fcdeploy.graph.nodes import output_axis
-from fcdeploy.int8.planning.weights import int8_layers
-from fcdeploy.int8.refining.activations import Walk
+from fcdeploy.int8.planning.weights import find_int8_layers
+from fcdeploy.int8.refining.activations import ActivationWalk
 from fcdeploy.int8.refining.correct_layers import correct_layers
 from fcdeploy.int8.refining.smooth import SMOOTHED, rescale, smoothing_factors
 from fcdeploy.prepare import prepare
@@ -62,7 +62,7 @@ def test_rounding_by_what_layers_read_is_nearer_to_float(target: str) -> None:
     network(net)
     line = quantize_net(net, data, target=target)
     before = {name: layer.weight.numpy().copy() for name, layer in line.layers.items()}
-    layers = int8_layers(line.prepared.graph, line.plan)
+    layers = find_int8_layers(line.prepared.graph, line.plan)
     plan = compensated(line.plan)
     assert correct_layers(line.prepared, line.int8, plan, data, target=TARGETS[target]) == len(layers) == 4
     by_name = {node.name: node for node in line.int8.graph}
@@ -70,7 +70,7 @@ def test_rounding_by_what_layers_read_is_nearer_to_float(target: str) -> None:
         if node.name == "deep":  # nine weights a channel leave little to make up for
             continue
         layer = by_name[node.name]
-        x = np.concatenate(Walk(line.int8, data).read(layer.inputs[0]))
+        x = np.concatenate(ActivationWalk(line.int8, data).read(layer.inputs[0]))
         x = x - x.mean(axis=tuple(i for i in range(x.ndim) if i != 1), keepdims=True)
         scale = np.asarray(line.plan.tensors[weight.name].scale)
         scale = scale.reshape([-1 if i == output_axis(node) else 1 for i in range(len(weight.shape))])
@@ -124,7 +124,7 @@ def test_the_walk_reads_what_was_rounded_before() -> None:
     network(net)
     line = quantize_net(net, data, target="portable", correct=True)
     last = next(node for node in line.int8.graph if node.op_type == "Gemm")
-    walked = np.concatenate(Walk(line.int8, data).read(last.inputs[0]))
+    walked = np.concatenate(ActivationWalk(line.int8, data).read(last.inputs[0]))
     copy = line.int8.clone()
     value = next(v for node in copy.graph for v in node.outputs if v.name == last.inputs[0].name)
     copy.graph.outputs.append(value)

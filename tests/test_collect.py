@@ -310,5 +310,5 @@ def test_of_several_passes_the_finished_ones_are_of_all_files(changed: int | Non
     alone = Checkpoint({}, {}, (2, 1), (), sums[1:], (begun,))
     if changed is not None:
         os.utime(tmp_path / f"{changed}.npy", ns=(1, 1))
-    assert (gathering.stamps_now(state, source) == state.stamps) is (changed is None)
-    assert (gathering.stamps_now(alone, source) == alone.stamps) is (changed != 2)
+    assert (gathering.compute_stamps(state, source) == state.stamps) is (changed is None)
+    assert (gathering.compute_stamps(alone, source) == alone.stamps) is (changed != 2)

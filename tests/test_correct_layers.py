@@ -10,8 +10,8 @@ import pytest
 from networks import Array, Line, Net, quantize_net, random_data
 from onnx import TensorProto, helper
 
-from fcdeploy.int8.planning.weights import int8_layers
-from fcdeploy.int8.refining.activations import Walk
+from fcdeploy.int8.planning.weights import find_int8_layers
+from fcdeploy.int8.refining.activations import ActivationWalk
 from fcdeploy.int8.refining.correct_layers import correct_layers
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables.operators import operator
@@ -76,7 +76,7 @@ def exposed(model: ir.Model, names: list[str], data: dict[str, Array]) -> list[A
 @pytest.mark.parametrize("name", NETS)
 def test_mean_outputs_are_those_of_the_float_model_within_a_step(name: str, n: int) -> None:
     line = corrected(name, n)
-    weighted = [node for node, _ in int8_layers(line.prepared.graph, line.plan)]
+    weighted = [node for node, _ in find_int8_layers(line.prepared.graph, line.plan)]
     layers = [node for node in weighted if operator(node.op_type).bias is not None]
     assert len(layers) >= 2
     by_name = {node.name: node for node in line.int8.graph}
@@ -106,7 +106,7 @@ def test_a_layer_without_bias_gets_one() -> None:
 @pytest.mark.parametrize("name", NETS)
 def test_a_walk_reads_what_the_whole_model_computes(name: str) -> None:
     line = corrected(name, 77, correct=False)
-    walk = Walk(line.int8, line.data)
+    walk = ActivationWalk(line.int8, line.data)
     for node in [node for node in line.int8.graph if node.op_type in ("Conv", "Gemm", "Add")]:
         target = node.outputs[0]
         found = walk.read(target)
@@ -139,7 +139,7 @@ def test_a_fixed_batch_leaves_the_remainder_out() -> None:
 def test_a_walk_keeps_no_memory_of_a_session() -> None:
     """An array that onnxruntime returns keeps everything that its session allocated, weights too."""
     line = corrected("resnet", 40)
-    walk = Walk(line.int8, line.data)
+    walk = ActivationWalk(line.int8, line.data)
     layers = [node for node in line.int8.graph if node.op_type in ("Conv", "Gemm")]
     found = [array for layer in layers for array in walk.read(layer.outputs[0])]
     remembered = [array for known in walk.known for name, array in known.items() if name not in line.data]
@@ -153,7 +153,7 @@ def test_results_that_pass_are_those_computed_anew_and_are_forgotten(make: Any) 
     net = make(Net(3))
     data = random_data(3, 24, x=[d.dim_value for d in net.model().graph.input[0].type.tensor_type.shape.dim][1:])
     line = quantize_net(net, data)
-    walk, anew = (Walk(line.int8, data) for _ in range(2))
+    walk, anew = (ActivationWalk(line.int8, data) for _ in range(2))
     layers = [node for node in line.int8.graph if node.op_type in ("Conv", "Gemm")]
     for layer in layers:
         found = walk.read(layer.outputs[0])

@@ -19,9 +19,9 @@ from fcdeploy.cli import main
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.planning import plan_graph
 from fcdeploy.int8.timing import costs as times
-from fcdeploy.int8.timing.choose_kernels import best_trial, with_dynamic
+from fcdeploy.int8.timing.choose_kernels import best_trial, vary_dynamic
 from fcdeploy.int8.timing.measure import conversion_rates
-from fcdeploy.int8.timing.partition import cost_of, slow_nodes, total
+from fcdeploy.int8.timing.partition import cost_of, find_slow_nodes, sum_layer_costs
 from fcdeploy.int8.timing.rate_table import costs_from_table, kind_of
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration
@@ -50,29 +50,29 @@ def chain() -> Net:
 def planned(net: Net) -> tuple[ir.Model, Calibration, Plan]:
     model = ir.from_proto(net.model())
     prepare(model)
-    recorded = observe(model, in_memory(DATA, model), model_hash="m")
-    return model, recorded, plan_graph(model, recorded, TARGETS["portable"], ranges="mse")
+    calibration = observe(model, in_memory(DATA, model), model_hash="m")
+    return model, calibration, plan_graph(model, calibration, TARGETS["portable"], ranges="mse")
 
 
 def test_nothing_is_slow_where_integers_win_everywhere() -> None:
-    model, recorded, plan = planned(chain())
+    model, calibration, plan = planned(chain())
     costs = Costs("m", "test", FREE, dict.fromkeys("abcd", (10.0, 5.0)))
-    assert slow_nodes(model.graph, plan, recorded, costs) == {}
+    assert find_slow_nodes(model.graph, plan, calibration, costs) == {}
 
 
 def test_a_slow_node_stays_float_where_converting_is_free_and_not_where_it_costs_more_than_it_saves() -> None:
-    model, recorded, plan = planned(chain())
+    model, calibration, plan = planned(chain())
     nodes = dict.fromkeys("abcd", (10.0, 5.0)) | {"c": (10.0, 14.0)}
-    free = slow_nodes(model.graph, plan, recorded, Costs("m", "test", FREE, nodes))
+    free = find_slow_nodes(model.graph, plan, calibration, Costs("m", "test", FREE, nodes))
     assert list(free) == ["c"]
     assert free["c"] == "slower as integers: 14 us as integers, 10 us in float"
     dear = Costs("m", "test", Rates(0.0, 0.0, 0.0, node_us=3.0), nodes)
-    assert slow_nodes(model.graph, plan, recorded, dear) == {}
+    assert find_slow_nodes(model.graph, plan, calibration, dear) == {}
 
 
 def test_the_split_is_the_cheapest_of_all() -> None:
     """Against every set of float nodes, each tensor that crosses counted once by hand."""
-    model, recorded, plan = planned(chain())
+    model, calibration, plan = planned(chain())
     random = np.random.default_rng(3)
     for _ in range(20):
         nodes = {name: (float(a), float(b)) for name, (a, b) in zip("abcd", random.integers(1, 9, (4, 2)), strict=True)}
@@ -85,15 +85,15 @@ def test_the_split_is_the_cheapest_of_all() -> None:
             return sum(nodes[name][0 if name in floats else 1] for name in "abcd") + step * crossings
 
         every = [frozenset(s) for n in range(5) for s in itertools.combinations("abcd", n)]
-        found = frozenset(slow_nodes(model.graph, plan, recorded, costs))
+        found = frozenset(find_slow_nodes(model.graph, plan, calibration, costs))
         assert cost(found) == pytest.approx(min(map(cost, every)))
 
 
 def test_totals_take_each_node_from_its_side() -> None:
     _, _, plan = planned(chain())
     costs = Costs("m", "test", FREE, {"a": (1.0, 10.0), "b": (2.0, 20.0), "c": (3.0, 30.0), "d": (4.0, 40.0)})
-    assert total(costs, plan, {}) == 100
-    assert total(costs, plan, {"a": "", "d": ""}) == 1 + 20 + 30 + 4
+    assert sum_layer_costs(costs, plan, {}) == 100
+    assert sum_layer_costs(costs, plan, {"a": "", "d": ""}) == 1 + 20 + 30 + 4
 
 
 @pytest.mark.parametrize(
@@ -155,17 +155,17 @@ def test_a_large_dense_layer_is_another_kind() -> None:
 
 
 def test_costs_of_a_split_are_those_of_its_sides_and_conversions() -> None:
-    model, recorded, plan = planned(chain())
+    model, calibration, plan = planned(chain())
     nodes = {"a": (1.0, 10.0), "b": (2.0, 20.0), "c": (3.0, 30.0), "d": (4.0, 40.0)}
     costs = Costs("m", "test", Rates(0.0, 0.0, 0.0, node_us=1.0), nodes)
 
     def cost(*slow: str) -> float:
-        return cost_of(model.graph, plan, recorded, costs, slow)
+        return cost_of(model.graph, plan, calibration, costs, slow)
 
     assert cost() == pytest.approx(100 + 2)
     assert cost(*"abcd") == pytest.approx(10)
     assert cost("b", "c") == pytest.approx(10 + 5 + 40 + 4)
-    cheapest = tuple(slow_nodes(model.graph, plan, recorded, costs))
+    cheapest = tuple(find_slow_nodes(model.graph, plan, calibration, costs))
     assert cost(*cheapest) == min(cost(*s) for n in range(5) for s in itertools.combinations("abcd", n))
 
 
@@ -331,8 +331,8 @@ def test_one_scale_for_all_channels_is_taken_where_it_is_clearly_faster(
 
 def test_layers_with_dynamic_activations_are_tried_both_ways_in_every_choice() -> None:
     everything, split, nowhere = Choice(), Choice(("conv",), ("dense",)), Choice(("conv", "dense", "lstm"))
-    assert with_dynamic([everything, split, nowhere], []) == [everything, split, nowhere]
-    assert with_dynamic([everything, split, nowhere], ["lstm"]) == [
+    assert vary_dynamic([everything, split, nowhere], []) == [everything, split, nowhere]
+    assert vary_dynamic([everything, split, nowhere], ["lstm"]) == [
         everything, Choice(("lstm",)),
         split, Choice(("conv", "lstm"), ("dense",)),
         Choice(("conv", "dense")), nowhere,

@@ -11,8 +11,8 @@ from networks import Arrays, Net, in_memory, random_data
 from recordings import model_of, record
 
 from fcdeploy.int8.calibrating import observe as module
-from fcdeploy.int8.calibrating.instrument import exposing, lower_bound, outputs_of, pooled_step
-from fcdeploy.int8.calibrating.observe import observed
+from fcdeploy.int8.calibrating.instrument import expose_tensors, lower_bound, outputs_of, pooled_step
+from fcdeploy.int8.calibrating.observe import observable_tensors
 from fcdeploy.int8.calibrating.schedule import Passes, plan_passes
 from fcdeploy.records.calibration import Calibration, to_bytes
 from fcdeploy.runtime.session import Session
@@ -40,7 +40,7 @@ def whole(monkeypatch: pytest.MonkeyPatch, model: ir.Model, data: Arrays, **opti
 
 
 def steps(model: ir.Model) -> dict[str, int]:
-    return {value.name or "": k for value in observed(model.graph) if (k := pooled_step(value, 0)) > 1}
+    return {value.name or "": k for value in observable_tensors(model.graph) if (k := pooled_step(value, 0)) > 1}
 
 
 @pytest.mark.parametrize("batch", [1, 8, None])
@@ -55,8 +55,8 @@ def test_the_ends_of_pooled_tensors_are_those_of_the_float_model() -> None:
     """Against onnxruntime without any optimization, so to rounding."""
     model = model_of(residual(Net(1)))
     found = record(model, DATA)
-    values = {value.name: value for value in observed(model.graph)}
-    plain = Session(exposing(model, values, POOLED, {}), optimize=False)  # type: ignore[arg-type]
+    values = {value.name: value for value in observable_tensors(model.graph)}
+    plain = Session(expose_tensors(model, values, POOLED, {}), optimize=False)  # type: ignore[arg-type]
     results = dict(zip(plain.outputs, plain.run(DATA), strict=True))
     for name in POOLED:
         h = found.tensors[name].histogram
@@ -70,11 +70,11 @@ def test_the_ends_of_pooled_tensors_are_those_of_the_float_model() -> None:
 
 def test_what_the_graph_gives_of_a_pooled_tensor() -> None:
     model = model_of(residual(Net(2)))
-    values = {value.name or "": value for value in observed(model.graph)}
-    both = Session(exposing(model, values, set(values), {}), threads=1)
+    values = {value.name or "": value for value in observable_tensors(model.graph)}
+    both = Session(expose_tensors(model, values, set(values), {}), threads=1)
     names = [name for name in values if name != "x"]
     results = dict(zip(names, both.run(DATA, names), strict=True))
-    pooled = Session(exposing(model, values, set(values), steps(model)), threads=1)
+    pooled = Session(expose_tensors(model, values, set(values), steps(model)), threads=1)
     for name, k in steps(model).items():
         few, largest, means = pooled.run(DATA, outputs_of(name, steps(model)))
         np.testing.assert_array_equal(few, results[name][:, :, ::k, ::k])
@@ -119,7 +119,7 @@ def test_what_is_not_finite_is_found_in_pooled_tensors(op: str, value: float, mo
 @pytest.mark.parametrize("most", [1, 2])
 def test_pooled_tensors_in_several_passes(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(residual(Net(0)))
-    values = observed(model.graph)
+    values = observable_tensors(model.graph)
     expected = to_bytes(record(model, DATA))
     names = [value.name or "" for value in values]
     groups = tuple(tuple(names[i : i + most]) for i in range(0, len(names), most))
@@ -138,4 +138,4 @@ def test_what_is_not_pooled() -> None:
     dense = net.op("MatMul", last, net.constant(net.normal(24, 3)))
     model = model_of(net.output(free, small, dense, tanh), prepared=False)
     assert steps(model) == {}
-    assert {value.name: lower_bound(value) for value in observed(model.graph)}["tanh_out"] == -np.inf
+    assert {value.name: lower_bound(value) for value in observable_tensors(model.graph)}["tanh_out"] == -np.inf

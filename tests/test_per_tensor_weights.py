@@ -13,10 +13,10 @@ from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale
 from fcdeploy.graph.model import write_model
 from fcdeploy.int8.calibrating.observe import observe
-from fcdeploy.int8.fidelity import decibels
+from fcdeploy.int8.fidelity import measure_sqnr
 from fcdeploy.int8.planning.check_plan import check_plan
-from fcdeploy.int8.problem import Given
-from fcdeploy.int8.timing.per_tensor_weights import one_scale_layers
+from fcdeploy.int8.problem import Problem
+from fcdeploy.int8.timing.per_tensor_weights import find_one_scale_layers
 from fcdeploy.prepare import prepare
 from fcdeploy.records.plan import from_json, to_json
 from fcdeploy.runtime.kernels import kernels_of
@@ -26,11 +26,11 @@ from fcdeploy.tables.targets import TARGETS
 DATA = random_data(0, 16, x=(33,))
 
 
-def given(net: Net, target: str = "portable") -> Given:
+def given(net: Net, target: str = "portable") -> Problem:
     model = ir.from_proto(net.model())
     prepare(model)
-    recorded = observe(model, in_memory(DATA, model), model_hash="m")
-    return Given(Path("none"), model, recorded, recorded.kept, TARGETS[target], "mse", ())
+    calibration = observe(model, in_memory(DATA, model), model_hash="m")
+    return Problem(Path("none"), model, calibration, calibration.kept, TARGETS[target], "mse", ())
 
 
 def dense(uneven: float = 1.0) -> Net:
@@ -73,7 +73,7 @@ def test_a_bias_bounds_it_from_below() -> None:
 
 def test_layers_of_even_channels_may_have_one_and_uneven_ones_may_not() -> None:
     even, uneven = given(dense()), given(dense(uneven=50.0))
-    found = [one_scale_layers(g.graph.graph, g.plan({}), g.recorded, 128) for g in (even, uneven)]
+    found = [find_one_scale_layers(g.model.graph, g.plan({}), g.calibration, 128) for g in (even, uneven)]
     assert set(found[0]) == {"a", "b", "c"}
     assert set(found[1]) == {"b", "c"}
     assert found[0]["a"] > found[0]["b"] > found[0]["c"]  # by how many outputs they have
@@ -83,9 +83,9 @@ def test_layers_of_even_channels_may_have_one_and_uneven_ones_may_not() -> None:
 def test_it_is_one_kernel_with_one_scale_and_nearly_as_accurate(target: str, tmp_path: Path) -> None:
     start = given(dense(), target)
     plan = start.plan({}, ("a", "b", "c"))
-    weights = [plan.tensors[node.inputs[1].name] for node in start.graph.graph if node.name in "abc"]  # type: ignore[union-attr,index]
+    weights = [plan.tensors[node.inputs[1].name] for node in start.model.graph if node.name in "abc"]  # type: ignore[union-attr,index]
     assert [(q.axis, len(q.scale)) for q in weights] == [(None, 1)] * 3
-    check_plan(start.graph.graph, plan, "the plan")
+    check_plan(start.model.graph, plan, "the plan")
     assert from_json(to_json(plan), "the plan") == plan
     int8 = start.build(plan, correctable=True)
     file = tmp_path / "int8.onnx"
@@ -93,7 +93,7 @@ def test_it_is_one_kernel_with_one_scale_and_nearly_as_accurate(target: str, tmp
     kernels = {kernel.node: kernel for kernel in kernels_of(file)}
     assert all(kernels[name].integer for name in "abc")
     every = start.build(start.plan({}))
-    assert min(decibels(start.graph, int8, DATA)) > min(decibels(start.graph, every, DATA)) - 6
+    assert min(measure_sqnr(start.model, int8, DATA)) > min(measure_sqnr(start.model, every, DATA)) - 6
     fused, literal, precise = (
         outputs(int8, **how)
         for how in ({}, {"optimize": False}, {"precise": True})  # type: ignore[arg-type]

@@ -20,8 +20,8 @@ from networks import Arrays, Net, in_memory, random_data
 from onnx import TensorProto
 from recordings import any_shapes, images, model_of, record
 
-from fcdeploy.int8.calibrating.observe import observe, observed
-from fcdeploy.int8.calibrating.schedule import Passes, plan_passes, samples_first
+from fcdeploy.int8.calibrating.observe import observable_tensors, observe
+from fcdeploy.int8.calibrating.schedule import Passes, move_samples_first, plan_passes
 from fcdeploy.records.calibration import to_bytes
 from fcdeploy.runtime.session import Session
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 
 def passes_of(net: Net, data: Arrays, **options: Any) -> Passes:
     model = model_of(net, prepared=False)
-    return plan_passes(model, observed(model.graph, everything=True), in_memory(data, model), **options)
+    return plan_passes(model, observable_tensors(model.graph, everything=True), in_memory(data, model), **options)
 
 
 def sequence(net: Net, *, declared: bool = True) -> Net:
@@ -134,7 +134,7 @@ def test_samples_come_first(count: int, length: int, features: int, form: int) -
         (np.moveaxis(x, 0, 1), 1, 1),
         (x.reshape(-1, features), 0, 1),
     )[form]
-    found, where = samples_first(given, count, axis, channels)
+    found, where = move_samples_first(given, count, axis, channels)
     if form == 2 and length == 1:
         found, where = found[:, None], 2
     np.testing.assert_array_equal(found, x)
@@ -148,16 +148,16 @@ DATA = random_data(0, 12, a=(4, 8, 8), b=(4, 8, 8))
 def test_any_number_of_passes_gives_the_same_bytes(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(images(Net(0)))
     expected = to_bytes(record(model, DATA))
-    names = [value.name or "" for value in observed(model.graph)]
+    names = [value.name or "" for value in observable_tensors(model.graph)]
     groups = tuple(tuple(names[i : i + most]) for i in range(0, len(names), most))
-    one = plan_passes(model, observed(model.graph), in_memory(DATA, model))
+    one = plan_passes(model, observable_tensors(model.graph), in_memory(DATA, model))
     monkeypatch.setattr("fcdeploy.int8.calibrating.observe.plan_passes", lambda *_, **__: Passes(4, groups, one.axes))
     assert to_bytes(record(model, DATA)) == expected
 
 
 def test_data_that_change_between_passes_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(images(Net(0)))
-    names = tuple(value.name or "" for value in observed(model.graph))
+    names = tuple(value.name or "" for value in observable_tensors(model.graph))
     axes = dict.fromkeys(names, 0)
     monkeypatch.setattr(
         "fcdeploy.int8.calibrating.observe.plan_passes", lambda *_, **__: Passes(4, (names[:2], names[2:]), axes)

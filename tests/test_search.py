@@ -20,9 +20,9 @@ from fcdeploy.commands.export import export
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import files_of, input_specs, read_model
-from fcdeploy.int8.calibrating.statistics import statistics
-from fcdeploy.int8.planning.types import types_named
-from fcdeploy.int8.problem import Given
+from fcdeploy.int8.calibrating.statistics import load_or_observe
+from fcdeploy.int8.planning.types import find_types
+from fcdeploy.int8.problem import Problem
 from fcdeploy.prepare import prepare
 from fcdeploy.records import calibration
 from fcdeploy.runtime.cpu import target_named
@@ -255,9 +255,9 @@ def test_constants_of_one_node_are_one_group(tmp_path: Path) -> None:
     graph = read_model(file)
     prepare(graph)
     source = open_source(tmp_path / "data.npz", input_specs(graph))
-    recorded, kept = statistics(graph, files_of(graph, file), source, None, None)
-    how = (target_named("host"), "mse", (), types_named("int8", "int8"), "fast")
-    made = Given(file, graph, recorded, kept, *how, source)
+    recorded, kept = load_or_observe(graph, files_of(graph, file), source, None, None)
+    how = (target_named("host"), "mse", (), find_types("int8", "int8"), "fast")
+    made = Problem(file, graph, recorded, kept, *how, source)
     plan = made.plan({})
     int8 = made.build(plan)
     assert [each.node for each in sources(int8) if each.kind == "weights"].count("both") == 2

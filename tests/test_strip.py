@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 from networks import Net, quantize_net, random_data
 
-from fcdeploy.int8.writing.strip import slim
+from fcdeploy.int8.writing.strip import strip
 from fcdeploy.runtime.kernels import match_kernels, optimized_graph
 from fcdeploy.runtime.session import Session
 
@@ -26,7 +26,7 @@ def network() -> Net:
 def test_it_is_the_same_model_in_fewer_bytes() -> None:
     line = quantize_net(network(), DATA)
     lean = line.int8.clone()
-    slim(lean)
+    strip(lean)
     whole, less = ir.to_proto(line.int8), ir.to_proto(lean)
     onnx.checker.check_model(less, full_check=True)
     assert less.ByteSize() < whole.ByteSize() - 500
@@ -42,7 +42,7 @@ def test_it_is_the_same_model_in_fewer_bytes() -> None:
 
 def test_what_says_something_stays() -> None:
     line = quantize_net(network(), DATA)
-    slim(line.int8)
+    strip(line.int8)
     nodes = {node.name: node for node in line.int8.graph if node.name}
     assert {"strides", "dilations", "group"}.isdisjoint(nodes["a"].attributes)
     assert tuple(nodes["b"].attributes["strides"].as_ints()) == (2, 2)

@@ -19,8 +19,8 @@ from onnx import numpy_helper
 from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.cli import main
 from fcdeploy.graph.model import refuse_unsupported
-from fcdeploy.int8.planning.types import types_named
-from fcdeploy.int8.refining.gptq_blocks import compensate_blocks
+from fcdeploy.int8.planning.types import find_types
+from fcdeploy.int8.refining.gptq_blocks import gptq_round_blocks
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.caveats import remarks
 from fcdeploy.runtime.kernels import kernels_of
@@ -177,7 +177,7 @@ def test_compensated_rounding_is_closer_on_other_samples_and_the_same_every_time
     models = []
     for _ in range(2):
         models.append(line.int8.clone())
-        done = compensate_blocks(
+        done = gptq_round_blocks(
             line.prepared, models[-1], line.plan, line.calibration.kept, on_step=lambda *step: steps.append(step)
         )
         assert done == 3
@@ -204,7 +204,7 @@ def test_rows_longer_than_a_gram_matrix_may_be_are_compensated_piece_by_piece(mo
     monkeypatch.setattr("fcdeploy.int8.refining.gptq_blocks.LARGEST_GRAM", 128)
     line = quantize_net(dense_net(300, 40), data := correlated(2, 80, 300), types=TYPES["int4", "none"])
     before = line.sqnr()
-    assert compensate_blocks(line.prepared, line.int8, line.plan, data) == 1
+    assert gptq_round_blocks(line.prepared, line.int8, line.plan, data) == 1
     assert line.sqnr() > before + 3
 
 
@@ -310,9 +310,9 @@ def test_a_convolution_is_never_dynamic_and_an_lstm_of_another_layout_neither() 
     weights = [net.constant(net.normal(1, 64, 16, size=0.2)), net.constant(net.normal(1, 64, 16, size=0.2))]
     net.output(net.ops("LSTM", x, *weights, outputs=1, name="lstm", hidden_size=16, layout=1)[0])
     prepared = ir.from_proto(net.model())
-    from fcdeploy.int8.planning.types import apart
+    from fcdeploy.int8.planning.types import decide_by_types
 
-    found = apart(prepared.graph, TYPES["int8", "dynamic"])
+    found = decide_by_types(prepared.graph, TYPES["int8", "dynamic"])
     assert found["conv"] == ("float", "dynamic convolutions lose: ConvInteger takes 5 to 10 times the float time")
     assert found["lstm"] == ("float", "its batch comes first (layout 1), which the kernel does not know")
     assert found["turn"][0] == "float"
@@ -346,7 +346,7 @@ def test_edits_that_do_not_fit_are_refused() -> None:
 def test_every_value_of_the_options_is_in_some_row() -> None:
     assert set(WEIGHTS) == {"int8", "int16", "int4"}
     assert set(ACTIVATIONS) == {"int8", "int16", "none", "dynamic"}
-    assert types_named("int8", "int8") is INT8
+    assert find_types("int8", "int8") is INT8
     assert all(isinstance(row, Types) and row.why for row in TYPES.values())
 
 
@@ -361,7 +361,7 @@ def test_every_value_of_the_options_is_in_some_row() -> None:
 )
 def test_types_that_there_are_not(pair: tuple[str, str], message: str, hint: str) -> None:
     with fails(message, hint):
-        types_named(*pair)
+        find_types(*pair)
 
 
 @pytest.fixture(autouse=True)

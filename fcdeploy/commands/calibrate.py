@@ -18,9 +18,9 @@ from fcdeploy.graph.model import (
     refuse_unsupported,
     replacing,
 )
-from fcdeploy.int8.calibrating.collect import Gathered, gather
-from fcdeploy.int8.calibrating.shard import Job
-from fcdeploy.int8.calibrating.statistics import too_few
+from fcdeploy.int8.calibrating.collect import CalibrationResult, collect
+from fcdeploy.int8.calibrating.shard import CalibrationJob
+from fcdeploy.int8.calibrating.statistics import warn_too_few
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration, to_bytes
 from fcdeploy.records.progress import OnStep
@@ -71,11 +71,11 @@ def calibrate(
     begin = time.perf_counter()
     prepare(graph)
     source = open_source(data, input_specs(graph), limit=samples, seed=seed, preprocess=preprocess)
-    job = Job(
+    job = CalibrationJob(
         str(path), model_hash(files), str(data), samples, seed, preprocess, keep_samples=keep_samples, skip_bad=skip_bad
     )
     with crew(workers, cluster) as team:
-        found = gather(
+        found = collect(
             team, job, graph, source, target.with_name(f"{target.name}.progress"),
             batch=batch, max_memory=max_memory, everything=everything, on_step=on_step,
         )  # fmt: skip
@@ -98,7 +98,7 @@ def ranges_table(calibration: Calibration) -> Iterator[tuple[str, ...]]:
         yield record.layer or "-", record.name, record.kind, f"{h.low:.6g}", f"{h.high:.6g}", needs(h.low, h.high)
 
 
-def _report(model: Path, found: Gathered, rows: list[tuple[str, ...]], seconds: float, output: Path) -> Report:
+def _report(model: Path, found: CalibrationResult, rows: list[tuple[str, ...]], seconds: float, output: Path) -> Report:
     calibration = found.calibration
     broken = [record.name for record in calibration.tensors.values() if record.histogram.nonfinite]
     constant = [
@@ -108,8 +108,8 @@ def _report(model: Path, found: Gathered, rows: list[tuple[str, ...]], seconds: 
     ]
     warnings = (
         *found.warnings,
-        *too_few(calibration),
-        *_skipped(found.bad),
+        *warn_too_few(calibration),
+        *_describe_skipped(found.bad),
         *(f"tensor {name!r} became NaN or infinite: its layers will stay float" for name in broken),
         *(f"tensor {name!r} was the same value in every sample" for name in constant),
     )
@@ -128,7 +128,7 @@ def _report(model: Path, found: Gathered, rows: list[tuple[str, ...]], seconds: 
     return Report("calibrate", values, (Table("dynamic ranges", COLUMNS, tuple(rows)),), lines, warnings=warnings)
 
 
-def _skipped(bad: Sequence[Bad]) -> Iterator[str]:
+def _describe_skipped(bad: Sequence[Bad]) -> Iterator[str]:
     """How many samples were left out; the first few by name."""
     if bad:
         rest = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import check_output, files_of, model_hash, read_model, refuse_unsupported, replacing
 from fcdeploy.graph.nodes import name_of
-from fcdeploy.int8.calibrating.imported_ranges import imported
+from fcdeploy.int8.calibrating.imported_ranges import import_ranges
 from fcdeploy.prepare import prepare
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.exchange import is_calibration, read_ranges
@@ -120,7 +120,7 @@ def _fitted(given: Measured, path: Path, model: Path) -> Fitted:
     known = _names(graph)
     prepare(graph)
     known |= _names(graph)
-    calibration, missing = imported(graph, given.ends, model_hash=content, made_by=given.made_by)
+    calibration, missing = import_ranges(graph, given.ends, model_hash=content, made_by=given.made_by)
     if not calibration.tensors:
         raise FcdeployError(
             f"none of the {len(given.ends)} ranges of {str(path)!r} is of a tensor of {str(model)!r}: "

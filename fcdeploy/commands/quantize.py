@@ -23,15 +23,15 @@ from fcdeploy.graph.model import (
 )
 from fcdeploy.graph.scratch import scratch_for
 from fcdeploy.graph.weights import is_large
-from fcdeploy.int8.calibrating.statistics import statistics, too_few
-from fcdeploy.int8.plan_file import plan_from_file, write_plan
-from fcdeploy.int8.planning.types import types_named
-from fcdeploy.int8.problem import Given
-from fcdeploy.int8.refining.best import best
-from fcdeploy.int8.refining.refine import left_out, refined, with_tools
-from fcdeploy.int8.report import Outcome, dry_run_report, report_of
-from fcdeploy.int8.timing.costs import Spent, costs_asked, fastest_plan
-from fcdeploy.int8.writing.metadata import sign
+from fcdeploy.int8.calibrating.statistics import load_or_observe, warn_too_few
+from fcdeploy.int8.plan_file import load_plan, write_plan
+from fcdeploy.int8.planning.types import find_types
+from fcdeploy.int8.problem import Problem
+from fcdeploy.int8.refining.best import choose_best
+from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
+from fcdeploy.int8.report import QuantizeResult, build_dry_run_report, build_report
+from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
+from fcdeploy.int8.writing.metadata import write_metadata
 from fcdeploy.prepare import prepare
 from fcdeploy.prepare.cost_model import multiplications_of
 from fcdeploy.proof.exact import with_ties
@@ -94,13 +94,13 @@ def quantize(
     """
     begin = time.perf_counter()
     path, out = Path(model), Path(output or "")
-    row, types = target_named(target), types_named(weights, activations)
+    row, types = target_named(target), find_types(weights, activations)
     wish = wish_of(max_drop, eval, metric, minutes, same_data=same_data, preprocess=preprocess, types=types)
     graph = read_model(path)
     refuse_unsupported(graph, str(path))
-    _check_enough(output or dry_run, data or calibration or not types.between)
+    _check_present(output or dry_run, data or calibration or not types.between)
     _check_words(ranges, effort)
-    _check_used(
+    _refuse_ignored(
         ("--plan decides already", plan is None, {"--ranges": ranges, "--costs": costs, "--max-drop": max_drop}),
         ("there is no --data", data is not None, {"--samples": samples, "--seed": seed}),
         ("there is no --data", data is not None or wish is not None, {"--preprocess": preprocess}),
@@ -120,39 +120,39 @@ def quantize(
     if data is not None:
         source = open_source(data, input_specs(graph), limit=samples, seed=seed, preprocess=preprocess)
     scratch = scratch_for(graph, None if dry_run else out.parent)
-    recorded, kept = statistics(graph, own, source, calibration, on_step)
+    recorded, kept = load_or_observe(graph, own, source, calibration, on_step)
     how = (row, ranges or METHOD, tuple(keep_float), types, effort or EFFORT)
-    given = Given(path, graph, recorded, kept, *how, source, scratch=scratch)
+    problem = Problem(path, graph, recorded, kept, *how, source, scratch=scratch)
     tried = ""
     if plan is not None:
-        (given, decided), spent = plan_from_file(given, plan, effort), Spent()
+        (problem, decided), spent = load_plan(problem, plan, effort), CostBasis()
     else:
         if effort == "best":
-            given, tried = best(given, choose_ranges=ranges is None, on_step=on_step)
-        decided, spent = fastest_plan(given, costs_asked(given, costs, target), on_step)
-        decided = with_tools(given, decided)
-    found = None if wish is None else search(given, spent, wish, on_step)
+            problem, tried = choose_best(problem, choose_ranges=ranges is None, on_step=on_step)
+        decided, spent = plan_fastest(problem, choose_cost_source(problem, costs, target), on_step)
+        decided = add_refinements(problem, decided)
+    found = None if wish is None else search(problem, spent, wish, on_step)
     decided = decided if found is None else found.plan
     if dry_run:
-        planned = dry_run_report(changes, decided, spent, time.perf_counter() - begin)
+        planned = build_dry_run_report(changes, decided, spent, time.perf_counter() - begin)
         return planned if found is None else with_search(planned, found, multiplications_of(graph))
-    int8 = refined(given, decided, on_step)
-    sign(int8, given.recorded, decided)
-    size, kernels = _written(int8, out, given.large, force)
+    int8 = refine(problem, decided, on_step)
+    write_metadata(int8, problem.calibration, decided)
+    size, kernels = _write_and_read_back(int8, out, problem.large, force)
     if save_plan is not None:
         write_plan(Path(save_plan), decided, force=force)
-    outcome = Outcome(decided, spent, kernels, multiplications_of(graph), size_on_disk(own), size, tried)
-    warnings = [*too_few(recorded), *left_out(given, decided), *spent.warnings]
-    report = report_of(path, out, int8, outcome, begin, warnings)
+    outcome = QuantizeResult(decided, spent, kernels, multiplications_of(graph), size_on_disk(own), size, tried)
+    warnings = [*warn_too_few(recorded), *warn_left_out(problem, decided), *spent.warnings]
+    report = build_report(path, out, int8, outcome, begin, warnings)
     if found is not None:
         report = with_search(report, found, outcome.macs)
-    elif given.effort != "fast":
-        report = with_advice(report, int8, given.graph, given.samples, given.effort)
+    elif problem.effort != "fast":
+        report = with_advice(report, int8, problem.model, problem.samples, problem.effort)
     ties = row.name == "portable" and "int8" in decided.kinds.values()
-    return with_ties(report, out, given.samples) if ties else report
+    return with_ties(report, out, problem.samples) if ties else report
 
 
-def _written(int8: ir.Model, out: Path, large: bool, force: bool) -> tuple[int, tuple[Kernel, ...]]:
+def _write_and_read_back(int8: ir.Model, out: Path, large: bool, force: bool) -> tuple[int, tuple[Kernel, ...]]:
     """Bytes of what was written, and the kernels that run it. A file that the runtime would not load is not put in place."""
     with replacing_model(out, force=force) as aside:
         size = write_model(int8, aside)
@@ -168,7 +168,7 @@ def _check_words(ranges: str | None, effort: str | None) -> None:
             )
 
 
-def _check_enough(output: object, ranges: object) -> None:
+def _check_present(output: object, ranges: object) -> None:
     """Raise FcdeployError where there is nothing to write to, or nothing to take ranges from."""
     if not ranges:
         raise FcdeployError(
@@ -179,7 +179,7 @@ def _check_enough(output: object, ranges: object) -> None:
         raise FcdeployError("there is no output: -o was not given", "-o int8.onnx, or --dry-run to see the plan")
 
 
-def _check_used(*rows: tuple[str, bool, Mapping[str, object]]) -> None:
+def _refuse_ignored(*rows: tuple[str, bool, Mapping[str, object]]) -> None:
     """Raise FcdeployError at an option that was given and would be ignored: rows of why, whether used, and options."""
     for why, used, options in rows:
         ignored = [option for option, value in options.items() if value is not None and not used]

@@ -13,7 +13,7 @@ from fcdeploy.samples.kept_samples import chunks
 EXACT_DB = 200.0  # where nothing differs: what is kept in files and averaged has to be a number
 
 
-def decibels(model: ir.Model, int8: ir.Model, samples: Arrays) -> list[float]:
+def measure_sqnr(model: ir.Model, int8: ir.Model, samples: Arrays) -> list[float]:
     """SQNR of every floating-point output in dB, within EXACT_DB on both sides; none of integer outputs."""
     exact, rounded = Session(model), Session(int8)
     found = []

@@ -9,27 +9,27 @@ from pathlib import Path
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import replacing
 from fcdeploy.int8.planning.check_plan import check_plan
-from fcdeploy.int8.planning.weights import with_bias_scales
-from fcdeploy.int8.problem import Given
-from fcdeploy.int8.refining.recalibrate import rescaled
+from fcdeploy.int8.planning.weights import update_bias_scales
+from fcdeploy.int8.problem import Problem
+from fcdeploy.int8.refining.recalibrate import recalibrate
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Plan
 
 
-def plan_from_file(given: Given, file: str | Path, effort: str | None = None) -> tuple[Given, Plan]:
+def load_plan(problem: Problem, file: str | Path, effort: str | None = None) -> tuple[Problem, Plan]:
     """The plan as it stands in a file, and what it starts from; bias scales follow the others.
 
     `effort` is the one that was asked for.  Raises FcdeployError where the plan does not fit.
     """
     source = f"plan {str(file)!r}"
-    if given.keep_float:
+    if problem.keep_float:
         raise FcdeployError("--keep-float and --plan were both given", 'change "kind" to "float" in the plan instead')
     read = _read(file, source)
-    if read.target != given.row.name:
+    if read.target != problem.target.name:
         raise FcdeployError(
-            f"{source} is for target {read.target!r}, not {given.row.name!r}", f"--target {read.target}"
+            f"{source} is for target {read.target!r}, not {problem.target.name!r}", f"--target {read.target}"
         )
-    asked = (given.types.weights, given.types.activations)
+    asked = (problem.types.weights, problem.types.activations)
     if (read.weights, read.activations) != asked:
         raise FcdeployError(
             f"{source} is for weights {read.weights!r} and activations {read.activations!r}, not "
@@ -38,11 +38,11 @@ def plan_from_file(given: Given, file: str | Path, effort: str | None = None) ->
         )
     if read.effort and effort not in (None, read.effort):
         raise FcdeployError(f"{source} is for effort {read.effort!r}, not {effort!r}", "leave --effort out")
-    given = replace(given, effort=read.effort or given.effort)
-    given = _rescaled(given, read, source)
-    decided = with_bias_scales(given.graph, replace(read, effort=given.effort))
-    check_plan(given.graph.graph, decided, source)
-    return given, _with_reasons(decided, given.plan({}))
+    problem = replace(problem, effort=read.effort or problem.effort)
+    problem = _apply_channel_changes(problem, read, source)
+    decided = update_bias_scales(problem.model, replace(read, effort=problem.effort))
+    check_plan(problem.model.graph, decided, source)
+    return problem, _refresh_reasons(decided, problem.plan({}))
 
 
 def _read(file: str | Path, source: str) -> Plan:
@@ -55,28 +55,28 @@ def _read(file: str | Path, source: str) -> Plan:
     return plans.from_json(data, source)
 
 
-def _rescaled(given: Given, plan: Plan, source: str) -> Given:
+def _apply_channel_changes(problem: Problem, plan: Plan, source: str) -> Problem:
     """The network with the plan's factors on its channels, and its shifts in biases."""
     if not plan.rescaled and not plan.absorbed:
-        return given
-    if not given.samples:
+        return problem
+    if not problem.samples:
         raise FcdeployError(
-            f"{source} rescales or shifts channels, and there is nothing to calibrate them on again: {given.why_not_run}",
+            f"{source} rescales or shifts channels, and there is nothing to calibrate them on again: {problem.why_not_run}",
             "--data DATA, the samples that the plan was made with",
         )
     try:
-        return rescaled(given, plan.rescaled, plan.absorbed)
+        return recalibrate(problem, plan.rescaled, plan.absorbed)
     except ValueError as error:
         raise FcdeployError(f"{source} does not fit: {error}", plans.HINT) from error
 
 
 def write_plan(file: Path, plan: Plan, *, force: bool) -> None:
-    """The plan as `plan_from_file` reads it."""
+    """The plan as `load_plan` reads it."""
     with replacing(file, force=force) as aside:
         aside.write_text(json.dumps(plans.to_json(plan), indent=1, ensure_ascii=False) + "\n")
 
 
-def _with_reasons(edited: Plan, made: Plan) -> Plan:
+def _refresh_reasons(edited: Plan, made: Plan) -> Plan:
     """The edited plan, in which a node that became something else no longer gives the old reason."""
     before = {decision.node: decision for decision in made.nodes}
     nodes = [

@@ -13,7 +13,7 @@ from fcdeploy.graph.model import read_model
 from fcdeploy.graph.scratch import Scratch
 from fcdeploy.graph.weights import initializer_bytes, is_large
 from fcdeploy.int8.planning import plan_graph
-from fcdeploy.int8.planning.types import round_types
+from fcdeploy.int8.planning.types import round_packed_layers
 from fcdeploy.int8.planning.weights import round_layers
 from fcdeploy.int8.writing.rewrite import rewrite
 from fcdeploy.records.calibration import Calibration
@@ -26,19 +26,19 @@ NO_SAMPLES = "the calibration carries no samples, and there is no --data"
 
 
 @dataclass(frozen=True)
-class Given:
+class Problem:
     """What planning starts from: the model's file, prepared, its statistics, and what the user asked for.
 
     `samples` are those on which tools may run the model: none where it is too large for that.  `source`, of which they
-    are a few, is there where DATA was given.  `rescaled` are the factors that the channels of `graph` were divided by,
+    are a few, is there where DATA was given.  `rescaled` are the factors that the channels of `model` were divided by,
     `absorbed` what was taken off them then.  `scratch` is where weights lie that should not be in memory.
     """
 
     file: Path
-    graph: ir.Model
-    recorded: Calibration
+    model: ir.Model
+    calibration: Calibration
     samples: Arrays
-    row: Target
+    target: Target
     ranges: str
     keep_float: tuple[str, ...]
     types: Types = INT8
@@ -51,18 +51,18 @@ class Given:
     @property
     def large(self) -> bool:
         """Whether its weights should be in memory block by block only."""
-        return is_large(self.graph)
+        return is_large(self.model)
 
     @property
     def why_not_run(self) -> str:
         """Why there are no samples to run the model on."""
         if self.large:
-            return f"the weights take {initializer_bytes(self.graph) / 1e9:.1f} GB, and running the model takes more"
-        if self.recorded.kept:
+            return f"the weights take {initializer_bytes(self.model) / 1e9:.1f} GB, and running the model takes more"
+        if self.calibration.kept:
             return "the samples that a calibration keeps do not fill the batch of the model"
         return NO_SAMPLES
 
-    def original(self) -> Path | ir.Model:
+    def load_original(self) -> Path | ir.Model:
         """The float model as its file has it; with a scratch its weights lie in files, and no session copies them."""
         if self.scratch is None:
             return self.file
@@ -83,9 +83,9 @@ class Given:
         Those of `wide` stay in float too, their weights in 16 bits, and those of `exact`, weights and all.
         """
         return plan_graph(
-            self.graph,
-            self.recorded,
-            self.row,
+            self.model,
+            self.calibration,
+            self.target,
             ranges=self.ranges,
             keep_float=self.keep_float,
             slow=slow,
@@ -97,9 +97,9 @@ class Given:
 
     def build(self, plan: Plan, *, correctable: bool = False) -> ir.Model:
         """The int8 model of a plan, biases not corrected."""
-        start = (self.graph, plan, self.recorded, self.row.pair_limit)
+        start = (self.model, plan, self.calibration, self.target.pair_limit)
         layers = round_layers(*start, correctable=correctable, scratch=self.scratch)
-        others = round_types(*start, scratch=self.scratch)
-        int8 = self.graph.clone()
+        others = round_packed_layers(*start, scratch=self.scratch)
+        int8 = self.model.clone()
         rewrite(int8, plan, {**layers, **others}, scratch=self.scratch)
         return int8

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.opset import described, oldest_of_own
-from fcdeploy.int8.timing.costs import Spent, time_lines
+from fcdeploy.int8.timing.costs import CostBasis, describe_times
 from fcdeploy.prepare.cost_model import DATA_AND_WEIGHT
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Decision, Plan, QParams
@@ -38,14 +38,14 @@ COUNTED = (
 
 
 @dataclass(frozen=True)
-class Outcome:
+class QuantizeResult:
     """What was decided, by which costs, the kernels it led to, the multiplications of each node, and bytes on disk.
 
     `tried` says between what effort `best` chose.
     """
 
     plan: Plan
-    spent: Spent
+    spent: CostBasis
     kernels: tuple[Kernel, ...]
     macs: Mapping[str, int]
     bytes_float: int
@@ -61,7 +61,9 @@ class Outcome:
         return integer / max(sum(self.macs.values()), 1)
 
 
-def report_of(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: float, warnings: list[str]) -> Report:
+def build_report(
+    path: Path, out: Path, int8: ir.Model, outcome: QuantizeResult, begin: float, warnings: list[str]
+) -> Report:
     """What was written, and which kernel runs each node."""
     decided, spent, kernels = outcome.plan, outcome.spent, outcome.kernels
     costs = spent.costs
@@ -94,10 +96,10 @@ def report_of(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: fl
         "left in float", ("node", "operator", "why"), tuple((n["node"], n["op"], n["why"]) for n in float_nodes)
     )
     lines = (
-        *time_lines(spent),
+        *describe_times(spent),
         *([outcome.tried] if outcome.tried else []),
-        *_pictures(decided),
-        f"{', '.join(counts) or 'no layer'} in integer kernels, {_share(outcome.share)}",
+        *_describe_image_inputs(decided),
+        f"{', '.join(counts) or 'no layer'} in integer kernels, {_format_share(outcome.share)}",
         *remarks(int8),
         f"{bytes_float:,} bytes -> {size:,} bytes ({size / bytes_float:.2f} of float), target {decided.target}, {seconds:.1f} s",
         described(int8.opset_imports[""], int8.ir_version, oldest_of_own(int8)),
@@ -114,18 +116,18 @@ def report_of(path: Path, out: Path, int8: ir.Model, outcome: Outcome, begin: fl
     return Report("quantize", values, (table,) if float_nodes else (), lines, warnings=tuple(warnings))
 
 
-def _pictures(decided: Plan) -> list[str]:
+def _describe_image_inputs(decided: Plan) -> list[str]:
     found = [repr(name) for name, q in decided.tensors.items() if q.pixels]
     return [f"input {', '.join(found)} holds pictures: their bytes are read as they are"] if found else []
 
 
-def _share(share: float | None) -> str:
+def _format_share(share: float | None) -> str:
     if share is None:
         return "how many of the multiplications is unknown: they depend on an axis of any length"
     return f"{100 * share:.0f} % of the multiplications"
 
 
-def _scales(q: QParams) -> str:
+def _format_scales(q: QParams) -> str:
     if q.block:
         return f"in blocks of {q.block}"
     return f"{min(q.scale):.4g}" + (f" .. {max(q.scale):.4g}" if q.axis is not None else "")
@@ -136,11 +138,11 @@ def _planned_op(kernel: Kernel, planned: Mapping[str, Decision]) -> str:
     return planned[kernel.node].op if kernel.node in planned else kernel.op
 
 
-def dry_run_report(changes: Sequence[Changes], decided: Plan, spent: Spent, seconds: float) -> Report:
+def build_dry_run_report(changes: Sequence[Changes], decided: Plan, spent: CostBasis, seconds: float) -> Report:
     """What preparing did and declined, and the plan itself."""
     passes = [change for change in changes if change.count or change.declined]
     nodes = tuple((d.node, d.op, d.kind, d.why) for d in decided.nodes)
-    tensors = tuple((name, q.dtype, _scales(q), str(q.zero_point), q.why) for name, q in decided.tensors.items())
+    tensors = tuple((name, q.dtype, _format_scales(q), str(q.zero_point), q.why) for name, q in decided.tensors.items())
     tables = (
         Table(
             "prepared",
@@ -154,4 +156,4 @@ def dry_run_report(changes: Sequence[Changes], decided: Plan, spent: Spent, seco
     line = f"{integer} of {len(nodes)} nodes on integers for target {decided.target}; nothing was written"
     prepared = [{"pass": c.name, "changes": c.count, "declined": list(c.declined)} for c in passes]
     values = {"plan": plans.to_json(decided), "prepared": prepared, "seconds": round(seconds, 3), "output": None}
-    return Report("quantize", values, tables, (*time_lines(spent), line))
+    return Report("quantize", values, tables, (*describe_times(spent), line))

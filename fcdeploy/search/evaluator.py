@@ -23,8 +23,8 @@ from fcdeploy.evaluate.leakage import SameData
 from fcdeploy.evaluate.loss import Loss, loss_of
 from fcdeploy.evaluate.scores import Metric
 from fcdeploy.evaluate.signatures import is_probability
-from fcdeploy.int8.problem import Given
-from fcdeploy.int8.timing.measure import runnable
+from fcdeploy.int8.problem import Problem
+from fcdeploy.int8.timing.measure import choose_reference
 from fcdeploy.records.fingerprints import SHIFT, Sketch
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
@@ -75,7 +75,7 @@ class Result:
     changed: tuple[int, int | None] | None
 
 
-def examined(given: Given, source: Source, metric: str | None, seen: SameData, on_step: OnStep) -> Exam:
+def examined(problem: Problem, source: Source, metric: str | None, seen: SameData, on_step: OnStep) -> Exam:
     """Run the float model over all samples, once.
 
     Raises FcdeployError where there is no metric, an output is not finite, or a sample is one of the calibration; later
@@ -88,10 +88,10 @@ def examined(given: Given, source: Source, metric: str | None, seen: SameData, o
     done, size, wanted = 0, 0, _batch(source)
     for batch in seen.watch(batches(source, wanted)):
         if not found:
-            session = Session(runnable(given.file, given.graph, batch.inputs))
+            session = Session(choose_reference(problem.file, problem.model, batch.inputs))
         outputs = run(session, batch, "float")
         if chosen is None:
-            chosen = scores.choose(metric, outputs, batch.labels, lambda name: is_probability(given.graph, name))
+            chosen = scores.choose(metric, outputs, batch.labels, lambda name: is_probability(problem.model, name))
             if chosen is None:
                 raise FcdeployError(
                     "a largest drop needs a metric, and without labels one number a sample has none",
@@ -111,9 +111,9 @@ def examined(given: Given, source: Source, metric: str | None, seen: SameData, o
     return Exam(read, chosen, tuple(found), done)
 
 
-def calibrated_on(given: Given, name: str, *, allowed: bool) -> SameData:
+def calibrated_on(problem: Problem, name: str, *, allowed: bool) -> SameData:
     """Which samples the model was calibrated on; `name` is what to call them, and evaluating on them is `allowed` or not."""
-    numbers = given.recorded.seen
+    numbers = problem.calibration.seen
     upper = frozenset((numbers >> np.uint64(SHIFT)).tolist())
     return SameData(Sketch(len(upper), upper) if upper else None, name, allowed, "--eval")
 

@@ -11,9 +11,9 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import name_of, weight_of
 from fcdeploy.int8.nodes import stored_weights
-from fcdeploy.int8.problem import Given
-from fcdeploy.int8.refining.refine import with_tools
-from fcdeploy.int8.timing.partition import reason
+from fcdeploy.int8.problem import Problem
+from fcdeploy.int8.refining.refine import add_refinements
+from fcdeploy.int8.timing.partition import explain_slow
 from fcdeploy.records.costs import Choice, Costs
 from fcdeploy.records.plan import Plan, Rounding
 from fcdeploy.search.ladder import Forms, Group
@@ -26,35 +26,35 @@ ALL = "all layers"
 FASTER = f"float for all layers is faster than for those that must be {WHY}"
 
 
-def groups_of(given: Given, plan: Plan, int8: ir.Model) -> list[Group]:
+def groups_of(problem: Problem, plan: Plan, int8: ir.Model) -> list[Group]:
     """A group for each source of noise of the int8 model that a plan became, and the rungs it may climb.
 
     Sources of one name, such as two constants of a Concat, are one group.
     """
-    nodes = {name_of(node): node for node in given.graph.graph}
+    nodes = {name_of(node): node for node in problem.model.graph}
     found: dict[tuple[str, str], dict[str, None]] = {}
     for source in sources(int8):
         members = found.setdefault((_key(source), source.kind), {})
         members.update(dict.fromkeys(name for name in source.group if name in nodes))
     return [
-        Group(key, kind, tuple(members), _rungs(given, plan, kind, [nodes[name] for name in members]))
+        Group(key, kind, tuple(members), _rungs(problem, plan, kind, [nodes[name] for name in members]))
         for (key, kind), members in found.items()
         if members
     ]
 
 
-def plan_of(given: Given, base: Choice, costs: Costs | None, forms: Forms, why: Mapping[str, str]) -> Plan:
+def plan_of(problem: Problem, base: Choice, costs: Costs | None, forms: Forms, why: Mapping[str, str]) -> Plan:
     """The plan in which nodes have these forms, and are else as the choice of kernels has them.
 
     `why` says, by node, what it left int8 for.
     """
-    slow = {name: reason(costs, name) for name in base.slow} if costs else {}
+    slow = {name: explain_slow(costs, name) for name in base.slow} if costs else {}
     of = {
         rung: {node: why.get(node, WHY) for node, form in forms.items() if form == rung}
         for rung in ("bytes", "wide", "float")
     }
-    made = given.plan({**slow, **of["bytes"]}, base.one_scale, wide=of["wide"], exact=of["float"])
-    plan = with_tools(given, replace(made, costs=costs.hash if costs else ""))
+    made = problem.plan({**slow, **of["bytes"]}, base.one_scale, wide=of["wide"], exact=of["float"])
+    plan = add_refinements(problem, replace(made, costs=costs.hash if costs else ""))
     kinds = plan.kinds
     better = {node for node, form in forms.items() if form == "rounded" and kinds[node] == "int8"}
     return replace(plan, nodes=tuple(replace(d, rounding=BETTER) if d.node in better else d for d in plan.nodes))
@@ -94,11 +94,11 @@ def _key(source: Source) -> str:
     return f"tensor {source.name!r}" if source.kind == "tensor" else f"weights of {source.node!r}"
 
 
-def _rungs(given: Given, plan: Plan, kind: str, nodes: Sequence[ir.Node]) -> tuple[str, ...]:
+def _rungs(problem: Problem, plan: Plan, kind: str, nodes: Sequence[ir.Node]) -> tuple[str, ...]:
     stored = any(stored_weights(node) for node in nodes)
     kinds = plan.kinds
     if kind == "tensor":
         return ("bytes", "wide", "float") if stored else ("float",)
     layer = all(kinds[name_of(node)] == "int8" and weight_of(node) is not None for node in nodes)
-    rounded = layer and given.effort == "balanced" and bool(given.samples)
+    rounded = layer and problem.effort == "balanced" and bool(problem.samples)
     return (*(["rounded"] if rounded else []), *(["wide"] if stored else []), "float")

@@ -8,7 +8,7 @@ from typing import Any
 
 from fcdeploy.evaluate import scores
 from fcdeploy.int8.timing.choose_kernels import SLOWER
-from fcdeploy.int8.timing.costs import time_lines
+from fcdeploy.int8.timing.costs import describe_times
 from fcdeploy.records.report import Report, Table
 from fcdeploy.search.search import Found, Stop
 from fcdeploy.search.verdict import samples_needed, verdict
@@ -46,7 +46,7 @@ def with_search(report: Report, found: Found, macs: Mapping[str, int]) -> Report
         **_ratio(found.road[-1]), "search_seconds": round(found.seconds, 3), "in_time": found.in_time,
     }  # fmt: skip
     tables = (_road(found, unit), *([_front(found, unit)] if len(found.front) > 1 else []))
-    before = set(time_lines(found.spent))  # of the plan that the search began with
+    before = set(describe_times(found.spent))  # of the plan that the search began with
     lines = (
         *_time_lines(found), *(line for line in report.lines if line not in before), *_lines(found, share),
         _verdict(found, decided, needed, written=report.values["output"] is not None),

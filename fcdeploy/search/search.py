@@ -12,11 +12,11 @@ from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.graph.nodes import name_of
-from fcdeploy.int8.problem import Given
-from fcdeploy.int8.refining.refine import refined
-from fcdeploy.int8.timing.choose_kernels import chosen
-from fcdeploy.int8.timing.costs import Spent
-from fcdeploy.int8.timing.measure import confirm, runnable
+from fcdeploy.int8.problem import Problem
+from fcdeploy.int8.refining.refine import refine
+from fcdeploy.int8.timing.choose_kernels import choose
+from fcdeploy.int8.timing.costs import CostBasis
+from fcdeploy.int8.timing.measure import choose_reference, confirm
 from fcdeploy.int8.timing.partition import cost_of
 from fcdeploy.prepare.cost_model import multiplications_of
 from fcdeploy.records.costs import Choice, Costs, Trial
@@ -59,7 +59,7 @@ class Found:
     road: tuple[Stop, ...]
     front: tuple[int, ...]
     wish: Wish
-    spent: Spent
+    spent: CostBasis
     exam: Exam
     held: bool
     left_out: tuple[str, ...]
@@ -78,7 +78,7 @@ class Found:
 class Run:
     """What is measured of one model's forms, each once; `deadline` is on the clock of time.perf_counter."""
 
-    given: Given
+    problem: Problem
     exam: Exam
     everything: Plan
     base: Choice
@@ -91,18 +91,18 @@ class Run:
     results: dict[tuple[tuple[str, str], ...], Result] = field(default_factory=dict)
 
     def plan(self, forms: Forms, moved: Collection[str] = ()) -> Plan:
-        return plan_of(self.given, self.base, self.costs, forms, reasons(self.groups, forms, moved))
+        return plan_of(self.problem, self.base, self.costs, forms, reasons(self.groups, forms, moved))
 
     def model(self, forms: Forms) -> ir.Model:
-        return refined(self.given, self.plan(forms), None)
+        return refine(self.problem, self.plan(forms), None)
 
     def uncorrected(self, forms: Forms) -> ir.Model:
         """The same with the biases of the float model."""
         plan = self.plan(forms)
-        plain = self.given.build(plan, correctable=True)
+        plain = self.problem.build(plan, correctable=True)
         if not plan.compensated:
             return plain
-        int8 = refined(self.given, plan, None)
+        int8 = refine(self.problem, plan, None)
         for name, value in plain.graph.initializers.items():
             if value.dtype == ir.DataType.INT32:
                 int8.graph.initializers[name].const_value = value.const_value
@@ -129,14 +129,14 @@ class Run:
         if self.costs is None:
             return float(sum(self.macs.get(node, 0) + 1 for node in out))
         slow = {*self.base.slow, *out}
-        return cost_of(self.given.graph.graph, self.everything, self.given.recorded, self.costs, slow)
+        return cost_of(self.problem.model.graph, self.everything, self.problem.calibration, self.costs, slow)
 
     def rank(self, forms: Forms, groups: Sequence[Group]) -> Mapping[str, float]:
         """The share of the error that goes with each group's roundings, on the first samples.
 
         Of the model before biases are corrected: they make up for errors of layers before them, which are then gone.
         """
-        int8, floats = self.uncorrected(forms), [self.given.graph, read_model(self.given.file)]
+        int8, floats = self.uncorrected(forms), [self.problem.model, read_model(self.problem.file)]
         whole, gains, noise = max(error(self.exam, int8, FEW), 1e-300), {}, sources(int8)
         for done, group in enumerate(groups, start=1):
             if self.stop():
@@ -150,7 +150,7 @@ class Run:
         return time.perf_counter() > self.deadline
 
 
-def search(given: Given, spent: Spent, wish: Wish, on_step: OnStep | None = None) -> Found:
+def search(problem: Problem, spent: CostBasis, wish: Wish, on_step: OnStep | None = None) -> Found:
     """The fastest plan found whose drop is within the bound; `spent` are the costs that it starts from.
 
     What holds the bound is not improved further.  Where nothing does, or time is up, the step of the road with the least
@@ -158,12 +158,12 @@ def search(given: Given, spent: Spent, wish: Wish, on_step: OnStep | None = None
     the model is too large to be run, or samples, labels and metric do not fit.
     """
     begin, bound, step = time.perf_counter(), wish.bound, on_step or (lambda *_: None)
-    if given.large:
-        raise FcdeployError(f"--max-drop runs the model again and again: {given.why_not_run}", "leave --max-drop out")
-    source = open_source(wish.data, input_specs(given.graph), preprocess=wish.preprocess)
-    seen = calibrated_on(given, str(given.file), allowed=wish.same_data)
-    exam = examined(given, source, wish.metric, seen, step)
-    run = _start(given, exam, spent, bound, begin + 60 * wish.minutes, step)
+    if problem.large:
+        raise FcdeployError(f"--max-drop runs the model again and again: {problem.why_not_run}", "leave --max-drop out")
+    source = open_source(wish.data, input_specs(problem.model), preprocess=wish.preprocess)
+    seen = calibrated_on(problem, str(problem.file), allowed=wish.same_data)
+    exam = examined(problem, source, wish.metric, seen, step)
+    run = _start(problem, exam, spent, bound, begin + 60 * wish.minutes, step)
     judge = Judge(bound, run.rank, run.score, run.cost, run.stop)
     road = ladder.climb(run.groups, judge)
     if ladder.holds(road[-1].score, bound):
@@ -187,7 +187,7 @@ def search(given: Given, spent: Spent, wish: Wish, on_step: OnStep | None = None
         spent=spent,
         exam=exam,
         held=ladder.holds(best.score, bound),
-        left_out=tuple(name_of(node) for node in given.graph.graph if node.name in out),
+        left_out=tuple(name_of(node) for node in problem.model.graph if node.name in out),
         in_time=in_time,
         seconds=time.perf_counter() - begin,
         warning=seen.warning,
@@ -195,13 +195,13 @@ def search(given: Given, spent: Spent, wish: Wish, on_step: OnStep | None = None
     )
 
 
-def _start(given: Given, exam: Exam, spent: Spent, bound: float, deadline: float, on_step: OnStep) -> Run:
-    everything = given.plan({})
-    base = Choice() if spent.costs is None else chosen(given.graph, everything, given.recorded, spent.costs)
-    macs = multiplications_of(given.graph)
-    run = Run(given, exam, everything, base, spent.costs, macs, bound, deadline, on_step)
+def _start(problem: Problem, exam: Exam, spent: CostBasis, bound: float, deadline: float, on_step: OnStep) -> Run:
+    everything = problem.plan({})
+    base = Choice() if spent.costs is None else choose(problem.model, everything, problem.calibration, spent.costs)
+    macs = multiplications_of(problem.model)
+    run = Run(problem, exam, everything, base, spent.costs, macs, bound, deadline, on_step)
     plan = run.plan({})
-    run.groups = groups_of(given, plan, run.model({}))
+    run.groups = groups_of(problem, plan, run.model({}))
     return run
 
 
@@ -224,7 +224,7 @@ def _measured(run: Run) -> list[Step]:
 def _timed(run: Run, road: Sequence[Step]) -> list[Stop]:
     """The steps of the road with their times: the last and the first for certain, others while there is time."""
     feeds = _one_sample(run)
-    reference = runnable(run.given.file, run.given.graph, feeds)
+    reference = choose_reference(run.problem.file, run.problem.model, feeds)
     first_and_last = {0, len(road) - 1}
     found = []
     for number, step in enumerate(road):
@@ -237,6 +237,6 @@ def _timed(run: Run, road: Sequence[Step]) -> list[Stop]:
 def _one_sample(run: Run) -> Arrays:
     """A batch of one, or as many as the model insists on."""
     batch = next(iter(run.exam.read()))
-    fixed = next(iter(run.given.graph.graph.inputs)).shape
+    fixed = next(iter(run.problem.model.graph.inputs)).shape
     least = fixed[0] if fixed is not None and len(fixed) and isinstance(fixed[0], int) else 1
     return {name: array[:least] for name, array in batch.inputs.items()}

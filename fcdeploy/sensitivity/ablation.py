@@ -17,7 +17,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers
 from fcdeploy.graph.nodes import array_of, data_inputs, operator_of
 from fcdeploy.int8.refining.smooth import SMOOTHED
-from fcdeploy.int8.writing.block_fusion import hold, would_be_rounded
+from fcdeploy.int8.writing.block_fusion import block_fusion, would_fuse
 from fcdeploy.sensitivity.error_sources import PACKED, Source, rounded_inputs
 from fcdeploy.sensitivity.stored_constants import Original, held, integers_of, original
 
@@ -52,8 +52,8 @@ def _float_weights(model: ir.Model, floats: Sequence[ir.Model], source: Source) 
     for index, each in enumerate(node.inputs):
         if each is value:
             node.replace_input_with(index, _constant(model.graph, found.weight, f"{node.name}/float/{index}"))
-    if would_be_rounded(node):
-        hold(model.graph, node)
+    if would_fuse(node):
+        block_fusion(model.graph, node)
 
 
 def _float_bias(graph: ir.Graph, node: ir.Node, found: Original) -> None:

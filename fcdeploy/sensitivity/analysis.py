@@ -12,7 +12,7 @@ from fcdeploy.arrays import Arrays
 from fcdeploy.evaluate.compare import Choose, LayerSums
 from fcdeploy.evaluate.rounding_error import Local
 from fcdeploy.graph.model import input_specs
-from fcdeploy.int8.fidelity import decibels
+from fcdeploy.int8.fidelity import measure_sqnr
 from fcdeploy.prepare.cost_model import multiplications_of
 from fcdeploy.proof.saturation import Proof, prove
 from fcdeploy.records.progress import OnStep
@@ -99,7 +99,7 @@ def with_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays
     work = max(sum(multiplications_of(int8).values()), 1)
     few = max(LEAST, min(MOST, int(BRIEF_WORK / work)), fixed_batch(input_specs(graph)) or 0)
     some = {name: array[:few] for name, array in samples.items()}
-    db = min(decibels(graph, int8, some), default=None)
+    db = min(measure_sqnr(graph, int8, some), default=None)
     if db is None:
         return report
     text = f"nothing to gain: the outputs are float's to {db:.1f} dB"

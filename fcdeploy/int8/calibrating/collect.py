@@ -13,9 +13,9 @@ import onnx_ir as ir
 from fcdeploy import __version__
 from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.calibrating.merge import merge
-from fcdeploy.int8.calibrating.observe import Part, assemble, label, observed, observing
+from fcdeploy.int8.calibrating.observe import CalibrationPart, assemble, observable_tensors, observe_pass, pass_label
 from fcdeploy.int8.calibrating.schedule import Passes, plan_passes
-from fcdeploy.int8.calibrating.shard import Job, its_samples, observe_shard
+from fcdeploy.int8.calibrating.shard import CalibrationJob, observe_shard, select_samples
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.checkpoint import STAMP, Checkpoint, checkpoint_bytes, read_checkpoint
 from fcdeploy.records.progress import OnStep
@@ -29,7 +29,7 @@ SAVE_SHARE = 0.02  # of the time may go into saving
 
 
 @dataclass(frozen=True)
-class Gathered:
+class CalibrationResult:
     """The calibration, the samples that could not be used, and how many were done by a run before this one."""
 
     calibration: Calibration
@@ -39,9 +39,9 @@ class Gathered:
     progress: Path
 
 
-def gather(
+def collect(
     team: Crew,
-    job: Job,
+    job: CalibrationJob,
     model: ir.Model,
     source: Source,
     progress: Path,
@@ -50,60 +50,60 @@ def gather(
     max_memory: int | None = None,
     everything: bool = False,
     on_step: OnStep | None = None,
-) -> Gathered:
+) -> CalibrationResult:
     """Record a prepared model over all of `source`; `job` says how a worker opens both for itself.
 
     `progress` is the file that a run before may have left, and that this one leaves when it is stopped; the caller
     removes it when the result is safe.  A file of another run is not used, with a warning.
     """
     options = {"batch": batch, "max_memory": max_memory, "everything": everything, "shards": team.size}
-    bound = _bound(job, source, options)
-    state, warnings = _left_behind(progress, bound, source)
+    bound = _identify_run(job, source, options)
+    state, warnings = _load_progress(progress, bound, source)
     if state is None:
-        values = observed(model.graph, everything=everything)
-        quiet = replace(source, on_bad=_nothing) if job.skip_bad else source
+        values = observable_tensors(model.graph, everything=everything)
+        quiet = replace(source, on_bad=_ignore) if job.skip_bad else source
         passes = plan_passes(model, values, quiet, batch=batch, max_memory=max_memory)
         state = Checkpoint(bound, asdict(passes), (0,) * team.size, (), (), ())
     passes = Passes(int(state.passes["batch"]), tuple(map(tuple, state.passes["groups"])), state.passes["axes"])
     if batch is not None and passes.batch < batch:
-        warnings = (*warnings, _smaller(batch, passes))
+        warnings = (*warnings, _explain_smaller_batch(batch, passes))
     resumed_at = sum(state.shards)
-    saved = _Saved(progress)
+    saved = _ProgressFile(progress)
     for index in range(max(len(state.found) - 1, 0), len(passes.groups)):
         jobs = [
             replace(job, passes=passes, index=index, part=(k, team.size), passed=passed, threads=team.threads)
             for k, passed in enumerate(state.shards)
         ]
         done = sum(state.shards)
-        for shard, step in team.run(observe_shard if team.threads else _here(model, source), jobs):
-            if isinstance(step, Part):
-                state = _added(state, index, shard, step)
-                saved.now_and_then(state)
+        for shard, step in team.run(observe_shard if team.threads else _work_in_process(model, source), jobs):
+            if isinstance(step, CalibrationPart):
+                state = _add_part(state, index, shard, step)
+                saved.save_if_due(state)
                 continue
             done += step
             if on_step:
-                on_step(label(index, passes), done, source.count)
+                on_step(pass_label(index, passes), done, source.count)
         if not state.found[index].samples:
-            raise _nothing_usable(source, state)
+            raise _no_usable_sample(source, state)
         if index + 1 < len(passes.groups):
             state = replace(state, shards=(0,) * team.size)
     bad = tuple(Bad(*one) for one in sorted(state.bad))
-    return Gathered(assemble(model, state.found), bad, resumed_at, warnings, progress)
+    return CalibrationResult(assemble(model, state.found), bad, resumed_at, warnings, progress)
 
 
-def _here(model: ir.Model, source: Source) -> Any:
+def _work_in_process(model: ir.Model, source: Source) -> Any:
     """The work of a job in this process, on what is open already."""
 
-    def work(job: Job) -> Iterator[int | Part]:
-        yield from observing(
-            model, its_samples(source, job), job.passes, job.index,
+    def work(job: CalibrationJob) -> Iterator[int | CalibrationPart]:
+        yield from observe_pass(
+            model, select_samples(source, job), job.passes, job.index,
             model_hash=job.model_hash, keep_samples=job.keep_samples,
         )  # fmt: skip
 
     return work
 
 
-def _added(state: Checkpoint, index: int, shard: int, part: Part) -> Checkpoint:
+def _add_part(state: Checkpoint, index: int, shard: int, part: CalibrationPart) -> Checkpoint:
     """The state with what a shard saw since it spoke last."""
     before = state.found[index:]
     total = merge(before[0], part.calibration) if before else part.calibration
@@ -116,14 +116,14 @@ def _added(state: Checkpoint, index: int, shard: int, part: Part) -> Checkpoint:
 
 
 @dataclass
-class _Saved:
+class _ProgressFile:
     """When the state was saved last, and what it took."""
 
     file: Path
     last: float = field(default_factory=time.monotonic)
     took: float = 0.0
 
-    def now_and_then(self, state: Checkpoint) -> None:
+    def save_if_due(self, state: Checkpoint) -> None:
         """Save, unless it was done a moment ago. The file is replaced whole: a crash leaves the one before."""
         begun = time.monotonic()
         if begun - self.last < max(SAVE_SECONDS, self.took / SAVE_SHARE):
@@ -135,7 +135,7 @@ class _Saved:
         self.took = self.last - begun
 
 
-def _left_behind(progress: Path, bound: dict[str, Any], source: Source) -> tuple[Checkpoint | None, tuple[str, ...]]:
+def _load_progress(progress: Path, bound: dict[str, Any], source: Source) -> tuple[Checkpoint | None, tuple[str, ...]]:
     """What a run before has saved; None, and why it is of no use."""
     if not progress.is_file():
         return None, ()
@@ -143,12 +143,12 @@ def _left_behind(progress: Path, bound: dict[str, Any], source: Source) -> tuple
         state = read_checkpoint(progress, bound)
     except FcdeployError as error:
         return None, (f"{error.message}: began anew",)
-    if state.stamps != stamps_now(state, source):
+    if state.stamps != compute_stamps(state, source):
         return None, (f"progress {str(progress)!r} is of files of {source.name} that have changed since: began anew",)
     return state, ()
 
 
-def stamps_now(state: Checkpoint, source: Source) -> tuple[int, ...]:
+def compute_stamps(state: Checkpoint, source: Source) -> tuple[int, ...]:
     """The stamps that `state` would have, were its samples taken now: names are listed, nothing is read."""
     if not any(state.stamps):
         return state.stamps
@@ -165,7 +165,7 @@ def stamps_now(state: Checkpoint, source: Source) -> tuple[int, ...]:
     return (*[whole % STAMP] * earlier, begun % STAMP)
 
 
-def _bound(job: Job, source: Source, options: dict[str, Any]) -> dict[str, Any]:
+def _identify_run(job: CalibrationJob, source: Source, options: dict[str, Any]) -> dict[str, Any]:
     """What progress is of. `skip_bad` is not in it: before the first bad sample it makes no difference."""
     files = [
         Path(job.data.rpartition(":")[0] or job.data),
@@ -184,17 +184,17 @@ def _bound(job: Job, source: Source, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _smaller(batch: int, passes: Passes) -> str:
+def _explain_smaller_batch(batch: int, passes: Passes) -> str:
     odd = next((name for name, axis in passes.axes.items() if axis is None), None)
     why = f"tensor {odd!r} has no axis of samples" if odd else "the model insists on it"
     return f"samples were run {passes.batch} at a time instead of {batch}: {why}"
 
 
-def _nothing_usable(source: Source, state: Checkpoint) -> FcdeployError:
+def _no_usable_sample(source: Source, state: Checkpoint) -> FcdeployError:
     first: Sequence[Any] = min(state.bad, default=(0, "", "there are none"))
     return FcdeployError(
         f"no sample of {source.name} can be used, the first: {first[2]}", "give other data with --data"
     )
 
 
-def _nothing(_: Bad) -> None: ...
+def _ignore(_: Bad) -> None: ...

@@ -8,25 +8,25 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.nodes import name_of
-from fcdeploy.int8.calibrating.observe import observed
+from fcdeploy.int8.calibrating.observe import observable_tensors
 from fcdeploy.records.calibration import Calibration, Histogram, TensorRecord
 
 
-def imported(
+def import_ranges(
     model: ir.Model, ends: Mapping[str, tuple[float, float]], *, model_hash: str, made_by: str
 ) -> tuple[Calibration, list[str]]:
     """The calibration, and the tensors that a plan could use but that have no range."""
     records = {}
-    for value in observed(model.graph, everything=True):
+    for value in observable_tensors(model.graph, everything=True):
         name = name_of(value)
         if name in ends:
-            records[name] = _record(value, *ends[name])
-    missing = [name_of(value) for value in observed(model.graph) if value.name not in ends]
+            records[name] = _make_record(value, *ends[name])
+    missing = [name_of(value) for value in observable_tensors(model.graph) if value.name not in ends]
     nothing = np.zeros(0, np.uint64)
     return Calibration(model_hash, records, nothing, {}, {"imported": made_by}), missing
 
 
-def _record(value: ir.Value, low: float, high: float) -> TensorRecord:
+def _make_record(value: ir.Value, low: float, high: float) -> TensorRecord:
     producer = value.producer()
     shape = [n if isinstance(n, int) else None for n in value.shape] if value.shape is not None else []
     name, op = (name_of(producer), producer.op_type) if producer else ("", "")

@@ -60,7 +60,7 @@ def pooled_step(value: ir.Value, axis: int | None) -> int:
     return step(sizes[0], tuple(sizes[1:])) if np.isfinite(lower_bound(value)) else 1
 
 
-def exposing(
+def expose_tensors(
     model: ir.Model, values: Mapping[str, ir.Value], wanted: Collection[str], pooled: Mapping[str, int]
 ) -> ir.Model:
     """A copy of the model whose outputs are the `wanted` ones of these values; of the others the first element.

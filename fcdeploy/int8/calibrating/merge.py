@@ -40,29 +40,29 @@ def merge(a: Calibration, b: Calibration) -> Calibration:
             f"only one of the calibrations has tensor {odd[0]!r}, expected the same tensors in both",
             "calibrate all shards by the same version, all with --all-tensors or none",
         )
-    tensors = {name: _merged(record, b.tensors[name]) for name, record in a.tensors.items()}
+    tensors = {name: _merge_records(record, b.tensors[name]) for name, record in a.tensors.items()}
     kept = merge_kept((a.groups, a.seen), (b.groups, b.seen)) if a.groups and b.groups else ()
     seen = np.sort(np.concatenate([a.seen, b.seen]))
-    return Calibration(a.model, tensors, seen, kept[0] if kept else {}, _both(a.made_by, b.made_by), kept[1:])
+    return Calibration(a.model, tensors, seen, kept[0] if kept else {}, _merge_made_by(a.made_by, b.made_by), kept[1:])
 
 
-def _merged(a: TensorRecord, b: TensorRecord) -> TensorRecord:
+def _merge_records(a: TensorRecord, b: TensorRecord) -> TensorRecord:
     if a.kind in ("weight", "bias"):
         return a
     same_rank = len(a.shape) == len(b.shape)
     shape = tuple(n if n == m else None for n, m in zip(a.shape, b.shape, strict=True)) if same_rank else (None,)
     histogram = merge_histograms(a.histogram, b.histogram)
-    return TensorRecord(a.name, a.kind, a.layer, a.op, shape, histogram, _moments(a.moments, b.moments))
+    return TensorRecord(a.name, a.kind, a.layer, a.op, shape, histogram, _merge_moments(a.moments, b.moments))
 
 
-def _moments(a: Moments | None, b: Moments | None) -> Moments | None:
+def _merge_moments(a: Moments | None, b: Moments | None) -> Moments | None:
     """None where either had none, or where the number of channels varies."""
     if a is None or b is None or len(a.limbs) != len(b.limbs):
         return None
     return merge_moments(a, b)
 
 
-def _both(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str]:
+def _merge_made_by(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str]:
     """CPU family and versions of both, sorted, so that the order of merging does not show."""
     made = {key: {*a.get(key, "?").split(BOTH), *b.get(key, "?").split(BOTH)} for key in (*a, *b)}
     return {key: BOTH.join(sorted(values)) for key, values in sorted(made.items())}

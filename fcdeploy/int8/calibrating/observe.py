@@ -14,9 +14,16 @@ from fcdeploy.arrays import Float32
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import is_constant, name_of, operator_of
 from fcdeploy.graph.weights import blocks, is_large
-from fcdeploy.int8.calibrating.instrument import channel_axis, exposing, is_dense, lower_bound, outputs_of, pooled_step
+from fcdeploy.int8.calibrating.instrument import (
+    channel_axis,
+    expose_tensors,
+    is_dense,
+    lower_bound,
+    outputs_of,
+    pooled_step,
+)
 from fcdeploy.int8.calibrating.merge import merge
-from fcdeploy.int8.calibrating.schedule import Passes, plan_passes, samples_first
+from fcdeploy.int8.calibrating.schedule import Passes, move_samples_first, plan_passes
 from fcdeploy.int8.nodes import vanishes
 from fcdeploy.records.calibration import Calibration, TensorRecord
 from fcdeploy.records.progress import OnStep
@@ -30,7 +37,7 @@ PART_SHARE = 0.01  # of the time may go into making parts and adding them up
 
 
 @dataclass(frozen=True)
-class Part:
+class CalibrationPart:
     """What was seen since the part before: the tensors of one pass, without weights; and how many samples were taken.
 
     `taken` counts those that could not be used, `bad`, too; `stamp` is the sum of the stamps of their files.
@@ -58,29 +65,29 @@ def observe(
     `everything` adds the tensors that an integer kernel never writes because its clip is part of it.  `batch` and
     `max_memory` are a matter of speed and memory only: the record is the same bit for bit.
     """
-    values = observed(model.graph, everything=everything)
+    values = observable_tensors(model.graph, everything=everything)
     passes = plan_passes(model, values, source, batch=batch, max_memory=max_memory)
     found = []
     for index in range(len(passes.groups)):
         done, total = 0, None
-        for step in observing(model, source, passes, index, model_hash=model_hash, keep_samples=keep_samples):
-            if isinstance(step, Part):
+        for step in observe_pass(model, source, passes, index, model_hash=model_hash, keep_samples=keep_samples):
+            if isinstance(step, CalibrationPart):
                 total = step.calibration if total is None else merge(total, step.calibration)
             else:
                 done += step
                 if on_step:
-                    on_step(label(index, passes), done, source.count)
+                    on_step(pass_label(index, passes), done, source.count)
         assert total is not None
         found.append(total)
     return assemble(model, found)
 
 
-def label(index: int, passes: Passes) -> str:
+def pass_label(index: int, passes: Passes) -> str:
     """What to call a pass while it runs."""
     return "calibrating" if len(passes.groups) == 1 else f"calibrating, pass {index + 1} of {len(passes.groups)}"
 
 
-def observing(
+def observe_pass(
     model: ir.Model,
     source: Source,
     passes: Passes,
@@ -89,20 +96,22 @@ def observing(
     model_hash: str,
     keep_samples: bool = True,
     threads: int | None = None,
-) -> Iterator[int | Part]:
+) -> Iterator[int | CalibrationPart]:
     """One pass over the samples: yields how many it took in a run, and now and then, and at the end, what it saw.
 
     With `source.on_bad` set, samples that cannot be used are left out and told in the parts.
     """
     wanted = set(passes.groups[index])
-    every = {name_of(value): value for value in observed(model.graph, everything=True) if value.name in passes.axes}
+    every = {
+        name_of(value): value for value in observable_tensors(model.graph, everything=True) if value.name in passes.axes
+    }
     values = {name: value for name, value in every.items() if name in wanted}
 
     pooled = {name: k for name, value in values.items() if (k := pooled_step(value, passes.axes[name])) > 1}
 
     def session() -> Session:
         return Session(
-            exposing(model, every, wanted, pooled), threads=threads, in_order=True,
+            expose_tensors(model, every, wanted, pooled), threads=threads, in_order=True,
             # laid out for its kernels a large model would be in memory twice for a while
             prepack=not is_large(model),
         )  # fmt: skip
@@ -114,21 +123,21 @@ def observing(
     source = replace(source, on_stamp=stamps.append)
     if source.on_bad is not None:
         source = replace(source, on_bad=bad.append)
-    watched = {name: watch(value, passes.axes[name]) for name, value in values.items()}
+    watched = {name: start_recorder(value, passes.axes[name]) for name, value in values.items()}
     smallest, hashes, told = Smallest(), [], 0  # type: ignore[var-annotated]
     begun, work = time.monotonic(), PART_SECONDS
 
-    def part() -> Part:
+    def part() -> CalibrationPart:
         tensors = {name: one.record() for name, one in watched.items() if one.shapes}
         kept, *more = smallest.groups() or ({},)
         seen = np.sort(np.array(hashes, np.uint64))
         calibration, taken = Calibration(model_hash, tensors, seen, kept, made_by, tuple(more)), len(hashes) + len(bad)
         stamp = sum(stamps[:taken])
         del stamps[:taken]  # of one that was read ahead of its batch nothing is in this part
-        return Part(calibration, taken, (*bad,), stamp)
+        return CalibrationPart(calibration, taken, (*bad,), stamp)
 
     for batch in batches(source, passes.batch):
-        while odd := _watch(batch, _run(running, batch, values, pooled), watched, pooled):
+        while odd := _record_batch(batch, _run(running, batch, values, pooled), watched, pooled):
             pooled = {name: k for name, k in pooled.items() if name not in odd}
             del running  # before there is a second one of it
             running = session()
@@ -163,10 +172,10 @@ def assemble(model: ir.Model, found: Sequence[Calibration]) -> Calibration:
             "let the data be the same each time, or give room for one pass with --max-memory",
         )
     records = {name: record for one in found for name, record in one.tensors.items()}
-    return replace(first, tensors={record.name: record for record in _in_order(model.graph, records)})
+    return replace(first, tensors={record.name: record for record in _order_records(model.graph, records)})
 
 
-def observed(graph: ir.Graph, *, everything: bool = False) -> list[ir.Value]:
+def observable_tensors(graph: ir.Graph, *, everything: bool = False) -> list[ir.Value]:
     """The float tensors that a plan can use: inputs and results of nodes, but not what a fused clip hides."""
     results = [value for node in graph for value in node.outputs if value.name]
     if not everything:
@@ -175,7 +184,7 @@ def observed(graph: ir.Graph, *, everything: bool = False) -> list[ir.Value]:
     return [value for value in (*inputs, *results) if value.dtype in (None, ir.DataType.FLOAT)]
 
 
-def is_weighed(value: ir.Value) -> bool:
+def meets_weights(value: ir.Value) -> bool:
     """Whether weights are multiplied with it: what its channels hold then says how much an error in a weight counts."""
     return any(
         (row.weight is not None or row.stored) and use.idx in (row.data or (0,))
@@ -193,12 +202,12 @@ def _run(
     return {**batch.inputs, **dict(zip(names, session.run(batch.inputs, names) if names else [], strict=True))}
 
 
-def _watch(
-    batch: Batch, found: Mapping[str, Float32], watched: Mapping[str, Watched], pooled: Mapping[str, int]
+def _record_batch(
+    batch: Batch, found: Mapping[str, Float32], watched: Mapping[str, TensorRecorder], pooled: Mapping[str, int]
 ) -> list[str]:
     """Record the batch, unless pooled tensors have to be seen whole for it: then their names."""
     small = {name: tuple(found[output] for output in outputs_of(name, pooled)) for name in pooled}
-    odd = [name for name, (few, _, means) in small.items() if not watched[name].tells(few, means)]
+    odd = [name for name, (few, _, means) in small.items() if not watched[name].pooled_suffices(few, means)]
     if odd:
         return odd
     for name, one in watched.items():
@@ -210,13 +219,13 @@ def _watch(
     return []
 
 
-def watch(value: ir.Value, axis: int | None) -> Watched:
+def start_recorder(value: ir.Value, axis: int | None) -> TensorRecorder:
     """The record of a tensor whose samples lie along `axis`, with nothing in it yet."""
-    return Watched(value, axis, Tally(lower_bound(value), is_weighed(value)), is_dense(value))
+    return TensorRecorder(value, axis, Tally(lower_bound(value), meets_weights(value)), is_dense(value))
 
 
 @dataclass
-class Watched:
+class TensorRecorder:
     """A tensor's record under way."""
 
     value: ir.Value
@@ -232,19 +241,19 @@ class Watched:
 
     def add(self, x: Float32, count: int) -> None:
         """Count a batch of so many samples. A tensor whose channels vary in number, or that was empty, has no moments."""
-        x, axis = samples_first(x, count, self.axis, channel_axis(x.ndim, dense=self.dense))
+        x, axis = move_samples_first(x, count, self.axis, channel_axis(x.ndim, dense=self.dense))
         self.shapes.add(x.shape[1:])
         if axis is None or not x.size:
             self.tally.unweighed()
         self.tally.add(x, axis or 1)
 
-    def tells(self, few: Float32, means: Float32) -> bool:
+    def pooled_suffices(self, few: Float32, means: Float32) -> bool:
         """Whether a pooled batch says all: every element is finite, and the smallest known."""
         tally = self.tally
         return bool(np.isfinite(means).all()) and (tally.low == tally.floor or few.min() == tally.floor)
 
     def add_pooled(self, few: Float32, largest: Float32) -> None:
-        """Count a batch that `tells`."""
+        """Count a batch that `pooled_suffices`."""
         assert self.value.shape is not None
         self.shapes.add(tuple(n for n in self.value.shape[1:] if isinstance(n, int)))
         self.tally.add_picked(self.tally.floor, float(largest.max()), few)
@@ -262,7 +271,7 @@ class Watched:
         )  # fmt: skip
 
 
-def _in_order(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iterator[TensorRecord]:
+def _order_records(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iterator[TensorRecord]:
     """Inputs, then layer by layer weight, bias and results."""
     yield from (records[name_of(value)] for value in graph.inputs if value.name in records)
     for node in graph:

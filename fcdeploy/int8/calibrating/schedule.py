@@ -57,9 +57,9 @@ def plan_passes(
     not fit into the memory with one tensor and one sample.
     """
     fixed = fixed_batch(source.inputs)
-    found = {name_of(value): _declared(value, model, fixed) for value in values}
+    found = {name_of(value): _read_declared_sizes(value, model, fixed) for value in values}
     unknown = [value for value in values if found[name_of(value)] is None]
-    measured = _measured(model, unknown, source, fixed) if unknown else {}
+    measured = _measure_sizes(model, unknown, source, fixed) if unknown else {}
     sizes = {name: (known or measured[name]) for name, known in found.items()}
     axes = {name: axis for name, (axis, _) in sizes.items()}
     costs = {name: max(4 * size, 1) for name, (_, size) in sizes.items()}  # bytes a sample
@@ -82,10 +82,10 @@ def plan_passes(
         )
     wanted = batch or max(1, min(MOST_BATCH, room // max(sum(costs.values()), 1)))
     size = 1 if alone else batch_size(source.inputs, wanted)
-    return Passes(size, tuple(_cut(costs, room // size)), axes)
+    return Passes(size, tuple(_group_by_room(costs, room // size)), axes)
 
 
-def samples_first(x: Float32, count: int, axis: int | None, channels: int | None) -> tuple[Float32, int | None]:
+def move_samples_first(x: Float32, count: int, axis: int | None, channels: int | None) -> tuple[Float32, int | None]:
     """An array of `count` samples with an axis for them in front, and which axis counts channels then.
 
     A leading axis that is a multiple of the samples, as a Reshape of sequences makes it, is cut into them; an array
@@ -99,7 +99,7 @@ def samples_first(x: Float32, count: int, axis: int | None, channels: int | None
     return folded, None if channels is None else channels + 1
 
 
-def _cut(costs: Mapping[str, int], room: int) -> Iterator[tuple[str, ...]]:
+def _group_by_room(costs: Mapping[str, int], room: int) -> Iterator[tuple[str, ...]]:
     """Neighbours together, as many as there is room for."""
     group: list[str] = []
     used = 0
@@ -112,14 +112,14 @@ def _cut(costs: Mapping[str, int], room: int) -> Iterator[tuple[str, ...]]:
     yield tuple(group)
 
 
-def _declared(value: ir.Value, model: ir.Model, fixed: int | None) -> tuple[int | None, int] | None:
+def _read_declared_sizes(value: ir.Value, model: ir.Model, fixed: int | None) -> tuple[int | None, int] | None:
     """The axis of samples and the elements of one, where the shape says both; None where only a run can tell."""
     if value.shape is None:
         return None
     dims = [n if isinstance(n, int) else n.value for n in value.shape]
     if fixed:
         lengths = tuple(n for n in dims if isinstance(n, int))
-        return _axis(lengths, lengths, fixed) if len(lengths) == len(dims) else None
+        return _find_sample_axis(lengths, lengths, fixed) if len(lengths) == len(dims) else None
     batch = {
         value.shape[0].value for value in model.graph.inputs if value.shape and not isinstance(value.shape[0], int)
     }
@@ -128,7 +128,7 @@ def _declared(value: ir.Value, model: ir.Model, fixed: int | None) -> tuple[int 
     return (here[0], math.prod(inner)) if len(here) == 1 and len(inner) == len(dims) - 1 else None
 
 
-def _measured(
+def _measure_sizes(
     model: ir.Model, values: Sequence[ir.Value], source: Source, fixed: int | None
 ) -> dict[str, tuple[int | None, int]]:
     """The same from runs of the first sample alone and twice: the axis that doubles is that of the samples.
@@ -158,10 +158,10 @@ def _measured(
     except FcdeployError:
         two = one
     names = [name_of(value) for value in values]
-    return {name: _axis(a, b, fixed) for name, a, b in zip(names, one, two, strict=True)}
+    return {name: _find_sample_axis(a, b, fixed) for name, a, b in zip(names, one, two, strict=True)}
 
 
-def _axis(one: tuple[int, ...], two: tuple[int, ...], fixed: int | None) -> tuple[int | None, int]:
+def _find_sample_axis(one: tuple[int, ...], two: tuple[int, ...], fixed: int | None) -> tuple[int | None, int]:
     """From the shapes that one and two samples give; a model that insists on its batch gives one."""
     if fixed:
         axis = 0 if one and one[0] % fixed == 0 else None

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import files_of, input_specs, model_hash, read_model
-from fcdeploy.int8.calibrating.observe import Part, observing
+from fcdeploy.int8.calibrating.observe import CalibrationPart, observe_pass
 from fcdeploy.int8.calibrating.schedule import Passes
 from fcdeploy.prepare import prepare
 from fcdeploy.samples import Source, open_source
 
 
 @dataclass(frozen=True)
-class Job:
+class CalibrationJob:
     """Shard `part` (index, of how many) of the data, in pass `index`; its first `passed` samples are done already."""
 
     model: str
@@ -33,8 +33,8 @@ class Job:
     threads: int | None = None
 
 
-def observe_shard(job: Job) -> Iterator[int | Part]:
-    """What `observing` yields, from a model and data opened here: a job goes to any process that sees their files."""
+def observe_shard(job: CalibrationJob) -> Iterator[int | CalibrationPart]:
+    """What `observe_pass` yields, from a model and data opened here: a job goes to any process that sees their files."""
     model = read_model(job.model)
     if model_hash(files_of(model, Path(job.model))) != job.model_hash:
         raise FcdeployError(
@@ -45,13 +45,13 @@ def observe_shard(job: Job) -> Iterator[int | Part]:
     source = open_source(
         job.data, input_specs(model), limit=job.samples, seed=job.seed, preprocess=job.preprocess
     )  # fmt: skip
-    yield from observing(
-        model, its_samples(source, job), job.passes, job.index,
+    yield from observe_pass(
+        model, select_samples(source, job), job.passes, job.index,
         model_hash=job.model_hash, keep_samples=job.keep_samples, threads=job.threads,
     )  # fmt: skip
 
 
-def its_samples(source: Source, job: Job) -> Source:
+def select_samples(source: Source, job: CalibrationJob) -> Source:
     """The samples of the data that are this job's and not done."""
     part = source.shard(*job.part).after(job.passed)
     return replace(part, on_bad=_ignore) if job.skip_bad else part

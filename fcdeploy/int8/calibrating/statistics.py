@@ -21,19 +21,19 @@ from fcdeploy.samples.kept_samples import chunks, keep_smallest
 USUAL = 16  # samples; with fewer of them, what one happens to hold is half of a range
 
 
-def too_few(recorded: Calibration) -> list[str]:
+def warn_too_few(calibration: Calibration) -> list[str]:
     """What to say of a calibration on hardly any samples; ranges measured elsewhere come without."""
-    if not 0 < recorded.samples < USUAL:
+    if not 0 < calibration.samples < USUAL:
         return []
-    what = "1 sample" if recorded.samples == 1 else f"{recorded.samples} samples"
+    what = "1 sample" if calibration.samples == 1 else f"{calibration.samples} samples"
     return [f"calibrated on {what}: others may leave these ranges, 100 to 500 are usual"]
 
 
-def statistics(
+def load_or_observe(
     model: ir.Model,
     files: tuple[Path, ...],
     source: Source | None,
-    calibration: str | Path | None,
+    calibration_file: str | Path | None,
     on_step: OnStep | None,
 ) -> tuple[Calibration, Arrays]:
     """The calibration of a prepared model, read from `files`, and samples on which tools may run it.
@@ -42,22 +42,22 @@ def statistics(
     calibration both are empty.  Raises FcdeployError for a calibration of another model.
     """
     path, content = files[0], model_hash(files)
-    if calibration is not None:
-        recorded = calibrations.read(Path(calibration))
-        if recorded.model != content:
+    if calibration_file is not None:
+        calibration = calibrations.read(Path(calibration_file))
+        if calibration.model != content:
             raise FcdeployError(
-                f"calibration {str(calibration)!r} was made from another model than {str(path)!r}",
-                f"fcdeploy calibrate {path} --data DATA -o {calibration} --force",
+                f"calibration {str(calibration_file)!r} was made from another model than {str(path)!r}",
+                f"fcdeploy calibrate {path} --data DATA -o {calibration_file} --force",
             )
         if is_large(model):
-            return recorded, {}
-        return recorded, _whole(model, recorded.kept if source is None else keep_smallest(source))
+            return calibration, {}
+        return calibration, _drop_if_no_batch(model, calibration.kept if source is None else keep_smallest(source))
     if source is None:
         return Calibration(content, {}, np.zeros(0, np.uint64), {}, {}), {}
-    recorded = observe(model, source, model_hash=content, on_step=on_step)
-    return recorded, {} if is_large(model) else _whole(model, recorded.kept)
+    calibration = observe(model, source, model_hash=content, on_step=on_step)
+    return calibration, {} if is_large(model) else _drop_if_no_batch(model, calibration.kept)
 
 
-def _whole(model: ir.Model, samples: Arrays) -> Arrays:
+def _drop_if_no_batch(model: ir.Model, samples: Arrays) -> Arrays:
     """The samples, unless a batch that the model insists on is larger."""
     return samples if samples and any(True for _ in chunks(model, samples)) else {}

@@ -9,13 +9,13 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.arithmetic.ranges.mse import mse
-from fcdeploy.int8.planning.clip_fusion import clips_on_bytes
-from fcdeploy.int8.planning.decide import decide, wanted
-from fcdeploy.int8.planning.eligibility import kept_float
-from fcdeploy.int8.planning.image_inputs import read_pictures
-from fcdeploy.int8.planning.scales import activation_scales
-from fcdeploy.int8.planning.types import apart, scales_of_types, with_kinds
-from fcdeploy.int8.planning.weights import weight_scales
+from fcdeploy.int8.planning.clip_fusion import keep_unequal_clips
+from fcdeploy.int8.planning.decide import decide, find_wanted
+from fcdeploy.int8.planning.eligibility import match_keep_float
+from fcdeploy.int8.planning.image_inputs import plan_image_inputs
+from fcdeploy.int8.planning.scales import choose_activation_scales
+from fcdeploy.int8.planning.types import apply_types, choose_type_scales, decide_by_types
+from fcdeploy.int8.planning.weights import choose_weight_scales
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
 from fcdeploy.tables.targets import Target
@@ -41,21 +41,21 @@ def plan_graph(
     `one_scale` layers whose weights have one scale for all channels.  `wide` and `exact` are nodes that 8 bits cost too
     much accuracy, with the reason: the weights of `wide` are kept in 16 bits, those of `exact` as they are.
     """
-    exact, wide = {**(exact or {}), **kept_float(model.graph, keep_float)}, wide or {}
+    exact, wide = {**(exact or {}), **match_keep_float(model.graph, keep_float)}, wide or {}
     slow = {**(slow or {}), **wide}
     stay = {*exact, *slow}
-    otherwise = {name: row for name, row in apart(model.graph, types).items() if name not in stay}
+    otherwise = {name: row for name, row in decide_by_types(model.graph, types).items() if name not in stay}
     kept = {**slow, **{name: why for name, (_, why) in otherwise.items()}, **exact}
-    wants = wanted(model.graph, kept)
+    wants = find_wanted(model.graph, kept)
     decisions = decide(model.graph, wants, kept, calibration, exact, types.elsewhere, wide)
     on_16_bits = types.activations == "int16"
     method = partial(mse, levels=2**16) if on_16_bits and ranges == "mse" else METHODS[ranges]
     dtype = "int16" if on_16_bits else target.activations
-    tensors = activation_scales(model.graph, decisions, wants, calibration, dtype, method)
+    tensors = choose_activation_scales(model.graph, decisions, wants, calibration, dtype, method)
     if not on_16_bits:
-        decisions, tensors = clips_on_bytes(model.graph, decisions, tensors)
-    decisions = with_kinds(model.graph, decisions, otherwise, types)
-    tensors = read_pictures(model.graph, decisions, tensors, calibration)
+        decisions, tensors = keep_unequal_clips(model.graph, decisions, tensors)
+    decisions = apply_types(model.graph, decisions, otherwise, types)
+    tensors = plan_image_inputs(model.graph, decisions, tensors, calibration)
     plan = Plan(target.name, tuple(decisions.values()), tensors, "", types.weights, types.activations)
-    plan = weight_scales(model, plan, calibration, target.pair_limit, one_scale, wide)
-    return scales_of_types(model, plan, calibration, target.pair_limit)
+    plan = choose_weight_scales(model, plan, calibration, target.pair_limit, one_scale, wide)
+    return choose_type_scales(model, plan, calibration, target.pair_limit)

@@ -9,8 +9,8 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import data_inputs, name_of, operator_of, output_axis, weight_of
 from fcdeploy.int8.nodes import may_read_pixels, stored_weights, vanishes
 from fcdeploy.int8.planning.clip_fusion import saturates_alike
-from fcdeploy.int8.planning.eligibility import declined
-from fcdeploy.int8.planning.types import packed_weights, unpacked
+from fcdeploy.int8.planning.eligibility import why_ineligible
+from fcdeploy.int8.planning.types import packed_weights, why_not_packed
 from fcdeploy.int8.planning.weights import bias_name
 from fcdeploy.records.plan import HINT, LIMITS, Decision, Plan, QParams
 
@@ -60,7 +60,7 @@ def _check_node(
     if decision.kind in ("blocks", "dynamic"):
         _check_on_floats(node, decision.kind, tensors, where)
         return
-    reason = declined(node, row)
+    reason = why_ineligible(node, row)
     if reason or row.role not in ROLES[decision.kind]:
         why = reason or f"its role is {row.role!r}"
         raise FcdeployError(
@@ -116,7 +116,7 @@ def _check_stored(node: ir.Node, tensors: dict[str, QParams], where: str) -> Non
 def _check_on_floats(node: ir.Node, kind: str, tensors: dict[str, QParams], where: str) -> None:
     """A layer in blocks or with dynamic activations: an operator that has such a kernel, and weights it can read."""
     hint = 'make its kind "float"'
-    reason = unpacked(node, kind)
+    reason = why_not_packed(node, kind)
     if reason:
         raise FcdeployError(f"{where} is a {node.op_type} and cannot be {kind!r}: {reason}", hint)
     for value, axis in packed_weights(node):

@@ -14,7 +14,7 @@ from fcdeploy.graph.nodes import name_of
 from fcdeploy.records.plan import Decision, QParams, Range
 
 
-def bounds(node: ir.Node) -> Range:
+def clip_bounds(node: ir.Node) -> Range:
     """Where a Relu or a Clip with constant bounds clips."""
     if node.op_type == "Relu":
         return Range(0.0, math.inf)
@@ -31,13 +31,13 @@ def bounds(node: ir.Node) -> Range:
 
 def saturates_alike(node: ir.Node, q: QParams) -> bool:
     """Whether no byte of `q` stands for a number that the clip would change."""
-    b = bounds(node)
+    b = clip_bounds(node)
     with np.errstate(over="ignore"):
         ends = quantize(np.array([b.low, b.high], np.float32), q)
     return bool(tuple(ends.tolist()) == LIMITS[q.dtype])
 
 
-def clips_on_bytes(
+def keep_unequal_clips(
     graph: ir.Graph, decisions: Mapping[str, Decision], tensors: Mapping[str, QParams]
 ) -> tuple[dict[str, Decision], dict[str, QParams]]:
     """Decisions and scales in which a clip is absorbed only where saturation does the same.

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from fcdeploy.graph.nodes import data_inputs, is_constant, name_of, operator_of
 from fcdeploy.int8.nodes import stored_weights, vanishes
-from fcdeploy.int8.planning.eligibility import declined, far_fill
+from fcdeploy.int8.planning.eligibility import why_fill_too_far, why_ineligible
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Decision
 from fcdeploy.tables.operators import Operator
@@ -19,13 +19,13 @@ FUSED_WITH_GEMM = {
 FLOAT_OUTPUT = {"Gemm", "MatMul"}  # their integer kernels can write float: a last layer is not rounded again
 
 
-def wanted(graph: ir.Graph, kept: Mapping[str, str]) -> set[ir.Value]:
+def find_wanted(graph: ir.Graph, kept: Mapping[str, str]) -> set[ir.Value]:
     """The tensors that some layer would read as bytes, directly or through nodes that keep bytes bytes."""
     wants: set[ir.Value] = set()
     for node in reversed(graph):
         row = operator_of(node)
         passes_on = row.role in ("integer", "moves", "clips") and any(value in wants for value in node.outputs)
-        if node.name not in kept and not declined(node, row) and (row.role == "multiply" or passes_on):
+        if node.name not in kept and not why_ineligible(node, row) and (row.role == "multiply" or passes_on):
             wants.update(value for value in data_inputs(node) if not is_constant(value))
     return wants
 
@@ -60,10 +60,10 @@ def decide(
 
 def writes_bytes(node: ir.Node, wants: set[ir.Value]) -> bool:
     """Whether an integer kernel's result is rounded to bytes: always, but for dense layers that nothing reads as bytes."""
-    return node.op_type not in FLOAT_OUTPUT or node.outputs[0] in wants or _fused_as_float(node)
+    return node.op_type not in FLOAT_OUTPUT or node.outputs[0] in wants or _fuses_in_float(node)
 
 
-def _fused_as_float(node: ir.Node) -> bool:
+def _fuses_in_float(node: ir.Node) -> bool:
     """Whether onnxruntime would fuse a Gemm without a QuantizeLinear into one float node with the activation behind it.
 
     It does so before it looks for integer kernels, unless the activation writes a graph output.
@@ -85,19 +85,19 @@ def _decision(
     name = name_of(node)
     if name in kept:
         return "float", kept[name]
-    if reason := declined(node, row):
+    if reason := why_ineligible(node, row):
         return "float", reason
     inputs = [value for value in data_inputs(node) if not is_constant(value)]
     seen = [*inputs, *node.outputs] if row.role != "shape" else []
-    if unseen := [value.name for value in seen if not vanishes(value) and not _usable(value, calibration)]:
+    if unseen := [value.name for value in seen if not vanishes(value) and not _has_range(value, calibration)]:
         return "float", f"tensor {unseen[0]!r} is not a float tensor with finite values in calibration"
     if row.role in ("multiply", "integer") and vanishes(node.outputs[0]):
         clip = node.outputs[0].consumers()[0]
-        if reason := kept.get(name_of(clip)) or declined(clip, operator_of(clip)):
+        if reason := kept.get(name_of(clip)) or why_ineligible(clip, operator_of(clip)):
             return "float", f"its clip {clip.name!r} stays float, and bytes would clip already: {reason}"
     if node.op_type == "Pad" and inputs:
         seen_of = calibration.tensors[name_of(inputs[0])].histogram
-        if reason := far_fill(node, seen_of.low, seen_of.high):
+        if reason := why_fill_too_far(node, seen_of.low, seen_of.high):
             return "float", reason
     if row.role == "multiply":
         if not inputs:
@@ -111,7 +111,7 @@ def _decision(
         what = "its results go only to float nodes and outputs" if from_bytes else "its inputs are float already"
         return "float", f"{what}: an integer kernel here would round once more and save nothing"
     if row.role == "clips" and from_bytes:
-        return _clip(node)
+        return _decide_clip(node)
     if row.role in ("moves", "clips") and not from_bytes and inputs and leads_on and _all_wanted(node, wants):
         return ("moves", f"{row.why} that the next layer reads") if row.role == "moves" else ("float", "clips floats")
     if row.role in ("moves", "shape") and from_bytes:
@@ -123,7 +123,7 @@ def _all_wanted(node: ir.Node, wants: set[ir.Value]) -> bool:
     return all(value in wants and not value.is_graph_output() for value in node.outputs)
 
 
-def _clip(node: ir.Node) -> tuple[str, str]:
+def _decide_clip(node: ir.Node) -> tuple[str, str]:
     """A clip of bytes: absorbed by the node before it, or, where others read that tensor too, done on the bytes."""
     before = node.inputs[0]
     assert before is not None
@@ -133,7 +133,7 @@ def _clip(node: ir.Node) -> tuple[str, str]:
     return "moves", "clips bytes"
 
 
-def _usable(value: ir.Value, calibration: Calibration) -> bool:
+def _has_range(value: ir.Value, calibration: Calibration) -> bool:
     record = calibration.tensors.get(name_of(value))
     if record is None:
         return False

@@ -16,7 +16,7 @@ from fcdeploy.tables.operators import Operator
 FILL_WITHIN = 2.0  # a fill value may cost its tensor one bit
 
 
-def declined(node: ir.Node, row: Operator) -> str:
+def why_ineligible(node: ir.Node, row: Operator) -> str:
     """Why this very node has no integer kernel, though its operator may have one. Empty when it has."""
     if row.role == "float":
         return row.why
@@ -91,7 +91,7 @@ CHECKS = {
 }
 
 
-def far_fill(node: ir.Node, low: float, high: float) -> str:
+def why_fill_too_far(node: ir.Node, low: float, high: float) -> str:
     """Why a Pad of values in [low, high] cannot write its fill value as a byte of theirs. Empty when it can."""
     fill = fill_value(node)
     low, high = min(low, 0.0), max(high, 0.0)
@@ -100,11 +100,11 @@ def far_fill(node: ir.Node, low: float, high: float) -> str:
     return f"its fill value {fill:g} lies far outside its input's range, {low:.4g} to {high:.4g}"
 
 
-def kept_float(graph: ir.Graph, patterns: Sequence[str]) -> dict[str, str]:
+def match_keep_float(graph: ir.Graph, patterns: Sequence[str]) -> dict[str, str]:
     """Node name -> reason, for the nodes that the user wants in float. A pattern that names nothing is a mistake."""
     kept = {}
     for pattern in patterns:
-        names = _fitting(graph, pattern)
+        names = _match_nodes(graph, pattern)
         if not names:
             raise FcdeployError(
                 f"--keep-float {pattern!r} fits no node of the model", "fcdeploy inspect MODEL lists the nodes' names"
@@ -113,7 +113,7 @@ def kept_float(graph: ir.Graph, patterns: Sequence[str]) -> dict[str, str]:
     return kept
 
 
-def _fitting(graph: ir.Graph, pattern: str) -> list[str]:
+def _match_nodes(graph: ir.Graph, pattern: str) -> list[str]:
     """The node of exactly that name, which may hold brackets; else all that the glob, or op:GLOB, fits."""
     names = [name_of(node) for node in graph]
     if pattern in names:

@@ -13,8 +13,8 @@ from fcdeploy.records.calibration import Calibration, Histogram
 from fcdeploy.records.plan import LIMITS, Decision, QParams
 
 
-def read_pictures(
-    graph: ir.Graph, decisions: Mapping[str, Decision], tensors: Mapping[str, QParams], recorded: Calibration
+def plan_image_inputs(
+    graph: ir.Graph, decisions: Mapping[str, Decision], tensors: Mapping[str, QParams], calibration: Calibration
 ) -> dict[str, QParams]:
     """The scales, in which an input that a single convolution reads has one grid a channel.
 
@@ -25,15 +25,15 @@ def read_pictures(
         if decisions[name_of(node)].kind != "int8" or not may_read_pixels(node):
             continue
         name = name_of(node.inputs[0])
-        grid = pixels(recorded.kept[name]) if name in recorded.kept else ()
-        if grid and _hold(grid, recorded.tensors[name].histogram):
+        grid = pixels(calibration.kept[name]) if name in calibration.kept else ()
+        if grid and _covers(grid, calibration.tensors[name].histogram):
             dtype = found[name].dtype
             why = f"pictures: each channel is its lowest value and 0 to {HIGHEST} of its steps, read as these bytes"
             found[name] = QParams(dtype, (1.0,), LIMITS[dtype][0], why=why, pixels=grid)
     return found
 
 
-def _hold(grid: Pixels, seen: Histogram) -> bool:
+def _covers(grid: Pixels, seen: Histogram) -> bool:
     """Whether the grids of all channels together reach from end to end of what was seen."""
     lowest = min(low - NEAR * step for step, low in grid)
     highest = max(low + (HIGHEST + NEAR) * step for step, low in grid)

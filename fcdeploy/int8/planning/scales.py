@@ -21,7 +21,7 @@ HEAD_ROOM = 2.0  # of 16 bits one is kept for values that calibration did not se
 SHARE_WITHIN = 2.0  # tensors joined by Concat share a scale when that costs none of them more than one bit
 
 
-def activation_scales(
+def choose_activation_scales(
     graph: ir.Graph,
     decisions: Mapping[str, Decision],
     wants: set[ir.Value],
@@ -30,13 +30,13 @@ def activation_scales(
     method: Callable[[Histogram], Range],
 ) -> dict[str, QParams]:
     """QParams of every tensor that is read or written as integers of `dtype`, by name, in the graph's order."""
-    sources = dict(_sources(graph, decisions, wants))
+    sources = dict(_find_rounded_tensors(graph, decisions, wants))
     covers = {
         # results that no layer reads are answers: clipping the largest would cost more than coarser steps
-        value: _range(value, calibration, method if value in wants else METHODS["minmax"])
+        value: _choose_range(value, calibration, method if value in wants else METHODS["minmax"])
         for value in sources
     }
-    groups = Groups(covers)
+    groups = ScaleGroups(covers)
     for node in graph:
         decision = decisions[name_of(node)]
         if decision.kind == "moves":
@@ -58,7 +58,7 @@ def activation_scales(
     return tensors
 
 
-def _sources(
+def _find_rounded_tensors(
     graph: ir.Graph, decisions: Mapping[str, Decision], wants: set[ir.Value]
 ) -> Iterator[tuple[ir.Value, str]]:
     """Tensors that a QuantizeLinear (or an integer kernel's own rounding) writes, each with what it is."""
@@ -92,7 +92,7 @@ def final_value(node: ir.Node, decisions: Mapping[str, Decision]) -> ir.Value:
         value = after[0].outputs[0]
 
 
-def _range(value: ir.Value, calibration: Calibration, method: Callable[[Histogram], Range]) -> Range:
+def _choose_range(value: ir.Value, calibration: Calibration, method: Callable[[Histogram], Range]) -> Range:
     if is_constant(value):
         array = value.const_value.numpy()  # type: ignore[union-attr]
         return Range(float(min(np.min(array), 0.0)), float(max(np.max(array), 0.0)))
@@ -108,7 +108,7 @@ def _range(value: ir.Value, calibration: Calibration, method: Callable[[Histogra
     return fixed or method(seen)
 
 
-class Groups:
+class ScaleGroups:
     """Tensors that share a scale: a union-find whose roots know what the group covers."""
 
     def __init__(self, covers: Mapping[ir.Value, Range]) -> None:
@@ -137,24 +137,24 @@ class Groups:
         for root in roots:
             self._parent[root] = first
         if known:
-            self._cover[first] = _union([self._cover[root] for root in known])
+            self._cover[first] = _join_ranges([self._cover[root] for root in known])
             self._narrowest[first] = min(self._narrowest[root] for root in known)
 
     def widen(self, value: ir.Value, reach: float) -> None:
         """Let the group of `value` cover `reach` as well."""
         root = self.source(value)
         if self._cover.get(root) is not None:
-            self._cover[root] = _union([self._cover[root], Range(min(reach, 0.0), max(reach, 0.0))])
+            self._cover[root] = _join_ranges([self._cover[root], Range(min(reach, 0.0), max(reach, 0.0))])
 
     def join_if_close(self, values: list[ir.Value]) -> None:
         """Join, unless a member would lose more than SHARE_WITHIN of its resolution to the widest."""
         roots = list(dict.fromkeys(self.source(value) for value in values))
         known = [root for root in roots if self._cover.get(root) is not None]
-        whole = _union([self._cover[root] for root in known])
+        whole = _join_ranges([self._cover[root] for root in known])
         if whole.high - whole.low <= SHARE_WITHIN * min(self._narrowest[root] for root in known):
             self.join(values)
 
 
-def _union(covers: list[Range | None]) -> Range:
+def _join_ranges(covers: list[Range | None]) -> Range:
     some = [r for r in covers if r is not None]
     return Range(min(r.low for r in some), max(r.high for r in some))

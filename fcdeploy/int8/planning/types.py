@@ -22,8 +22,15 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import attribute_of, is_constant, name_of, operator_of, output_axis, weight_of
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
-from fcdeploy.int8.planning.eligibility import declined
-from fcdeploy.int8.planning.weights import Layer, bias_array, importance_of, integers_of, kernel_rows, searched
+from fcdeploy.int8.planning.eligibility import why_ineligible
+from fcdeploy.int8.planning.weights import (
+    RoundedLayer,
+    bias_array,
+    collect_search_rows,
+    importance_of,
+    kernel_rows,
+    round_weight,
+)
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import LIMITS, Decision, Kind, Plan, QParams
 from fcdeploy.tables.types import ACTIVATIONS, SIXTEEN, TYPES, WEIGHTS, Types
@@ -40,7 +47,7 @@ NO_PAIR = {
 }
 
 
-def types_named(weights: str, activations: str) -> Types:
+def find_types(weights: str, activations: str) -> Types:
     """The row of two types. Raises FcdeployError for types, or a pair of them, that there is not."""
     for option, value, known in (("--weights", weights, WEIGHTS), ("--activations", activations, ACTIVATIONS)):
         if value not in known:
@@ -52,7 +59,7 @@ def types_named(weights: str, activations: str) -> Types:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedWeights:
     """The constants of a layer on float activations, by input: integers and their scales, as its operator reads them.
 
     In blocks: (out, blocks, bytes of a block) and (out, blocks).  Dynamic: (in, out) and (out,), of an LSTM for each
@@ -67,9 +74,9 @@ def bits_of(q: QParams) -> int:
     return int(LIMITS[q.dtype][1]).bit_length() + 1
 
 
-def apart(graph: ir.Graph, types: Types) -> dict[str, tuple[Kind, str]]:
+def decide_by_types(graph: ir.Graph, types: Types) -> dict[str, tuple[Kind, str]]:
     """The nodes that the types keep out of integer regions, by name: what each becomes, and why."""
-    blocked = _blocked(graph)
+    blocked = _find_blockwise_layers(graph)
     found: dict[str, tuple[Kind, str]] = {}
     for node in graph:
         dense = _dense_weight(node) is not None
@@ -79,14 +86,14 @@ def apart(graph: ir.Graph, types: Types) -> dict[str, tuple[Kind, str]]:
             found[name_of(node)] = "blocks", what + (little if blocked[node] == "int8" else "")
         elif types.dense == "dynamic" and dense:
             found[name_of(node)] = "dynamic", "DynamicQuantizeMatMul: one scale for all activations of a run"
-        elif types.recurrent == "dynamic" and node.op_type in STATES and not _fixed_states(node):
+        elif types.recurrent == "dynamic" and node.op_type in STATES and not _why_lstm_not_dynamic(node):
             found[name_of(node)] = "dynamic", "DynamicQuantizeLSTM: one scale for all activations of a run"
         elif not types.between:
-            found[name_of(node)] = "float", _stays(node, types, dense)
+            found[name_of(node)] = "float", _why_float(node, types, dense)
     return found
 
 
-def _stays(node: ir.Node, types: Types, dense: bool) -> str:
+def _why_float(node: ir.Node, types: Types, dense: bool) -> str:
     """Why a node is computed in float where activations are."""
     row = operator_of(node)
     if row.role == "float" and node.op_type not in STATES:
@@ -94,7 +101,9 @@ def _stays(node: ir.Node, types: Types, dense: bool) -> str:
     if types.activations == "dynamic":
         if node.op_type == "Conv":
             return "dynamic convolutions lose: ConvInteger takes 5 to 10 times the float time"
-        return _fixed_states(node) if node.op_type in STATES else "only dense and LSTM layers have dynamic kernels"
+        return (
+            _why_lstm_not_dynamic(node) if node.op_type in STATES else "only dense and LSTM layers have dynamic kernels"
+        )
     if types.dense == "blocks" and dense:
         return f"its {_inputs(node)} inputs do not fill a block of {BLOCK}, so that 4 bits save nothing"
     if types.dense == "blocks" and node.op_type == "Conv":
@@ -102,7 +111,7 @@ def _stays(node: ir.Node, types: Types, dense: bool) -> str:
     return "activations stay float (--activations none)"
 
 
-def with_kinds(
+def apply_types(
     graph: ir.Graph, decisions: Mapping[str, Decision], found: Mapping[str, tuple[Kind, str]], types: Types
 ) -> dict[str, Decision]:
     """Decisions in which the nodes of `found` are what they become, and those of 16 bits say so."""
@@ -121,12 +130,12 @@ def with_kinds(
     return changed
 
 
-def unpacked(node: ir.Node, kind: str) -> str:
+def why_not_packed(node: ir.Node, kind: str) -> str:
     """Why a node cannot be of this kind, blocks or dynamic; empty when it can."""
     if kind == "dynamic" and node.op_type in STATES:
-        return _fixed_states(node)
+        return _why_lstm_not_dynamic(node)
     if _dense_weight(node) is None:
-        return declined(node, operator_of(node)) or "only dense layers with a constant weight can"
+        return why_ineligible(node, operator_of(node)) or "only dense layers with a constant weight can"
     return ""
 
 
@@ -136,11 +145,11 @@ def packed_weights(node: ir.Node) -> list[tuple[ir.Value, int]]:
     return [(value, 1 if node.op_type in STATES else output_axis(node)) for value in values if value is not None]
 
 
-def scales_of_types(model: ir.Model, plan: Plan, calibration: Calibration, pair_limit: int | None) -> Plan:
+def choose_type_scales(model: ir.Model, plan: Plan, calibration: Calibration, pair_limit: int | None) -> Plan:
     """The plan with the rows of the weights of int16, blocks and dynamic layers."""
     types = TYPES[plan.weights, plan.activations]
     tensors = dict(plan.tensors)
-    kinds, blocked = plan.kinds, _blocked(model.graph)
+    kinds, blocked = plan.kinds, _find_blockwise_layers(model.graph)
     for node in model.graph:
         kind, weight = kinds[name_of(node)], weight_of(node)
         if kind == "blocks" and weight is not None:
@@ -149,47 +158,49 @@ def scales_of_types(model: ir.Model, plan: Plan, calibration: Calibration, pair_
             tensors[name_of(weight)] = QParams(dtype, (), 0, output_axis(node), why, BLOCK)
         elif kind == "int16" and weight is not None:
             least, h = _least_scales(node, tensors), importance_of(node, calibration, padded=False)
-            top, part, counts = searched(kernel_rows(node, weight, padded=False), h)
+            top, part, counts = collect_search_rows(kernel_rows(node, weight, padded=False), h)
             if types.elsewhere == "int16":
                 scale = np.maximum(full_scales(top, "int16"), 0.0 if least is None else least)
             else:
                 scale = search_scales(part, counts, None, least, top=top)
             why = "one scale per output channel"
-            tensors[name_of(weight)] = _channels(types.elsewhere, scale, output_axis(node), why)
+            tensors[name_of(weight)] = _per_channel(types.elsewhere, scale, output_axis(node), why)
         elif kind == "dynamic":
             for value, axis in packed_weights(node):
-                scale = _dynamic_scales(node, value, axis, calibration, pair_limit)
+                scale = _search_dynamic_scales(node, value, axis, calibration, pair_limit)
                 why = "one scale per output" if pair_limit is None else f"pairs of neighbours kept within {pair_limit}"
-                tensors[name_of(value)] = _channels("int8", scale, axis, why)
+                tensors[name_of(value)] = _per_channel("int8", scale, axis, why)
     return replace(plan, tensors=tensors)
 
 
-def round_types(
+def round_packed_layers(
     model: ir.Model,
     plan: Plan,
     calibration: Calibration,
     pair_limit: int | None,
     *,
     scratch: Scratch | None = None,
-) -> dict[str, Layer | Packed]:
+) -> dict[str, RoundedLayer | PackedWeights]:
     """Integers of every int16, blocks and dynamic layer, each rounded to the nearest, by node name.
 
     They are made some outputs at a time, and lie in `scratch`, if there is one.
     """
     kinds = plan.kinds
-    layers: dict[str, Layer | Packed] = {}
+    layers: dict[str, RoundedLayer | PackedWeights] = {}
     for node in model.graph:
         kind, weight = kinds[name_of(node)], weight_of(node)
         if kind == "int16" and weight is not None:
             q, h = plan.tensors[name_of(weight)], importance_of(node, calibration, padded=False)
             scale = np.asarray(q.scale)
-            make = partial(integers_of, node, weight, scale, h, None, q.dtype, padded=False)
+            make = partial(round_weight, node, weight, scale, h, None, q.dtype, padded=False)
             (integers,) = kept(scratch, _tensor(weight), (q.dtype, scale, h), make)
-            layers[name_of(node)] = Layer(integers, None, fuses=False)
+            layers[name_of(node)] = RoundedLayer(integers, None, fuses=False)
         elif kind == "blocks" and weight is not None:
             q, h = plan.tensors[name_of(weight)], importance_of(node, calibration)
-            blocked = kept(scratch, _tensor(weight), (q.dtype, q.block, h), partial(_in_blocks, node, weight, q, h))
-            layers[name_of(node)] = Packed({1: blocked})
+            blocked = kept(
+                scratch, _tensor(weight), (q.dtype, q.block, h), partial(_round_blockwise, node, weight, q, h)
+            )
+            layers[name_of(node)] = PackedWeights({1: blocked})
         elif kind == "dynamic":
             weights = {}
             for index, (value, axis) in enumerate(packed_weights(node), start=1):
@@ -197,13 +208,13 @@ def round_types(
                     np.asarray(plan.tensors[name_of(value)].scale),
                     _dynamic_importance(node, value, calibration),
                 )
-                found = partial(_dynamic, value, axis, scale, h, pair_limit)
+                found = partial(_round_dynamic, value, axis, scale, h, pair_limit)
                 weights[index] = kept(scratch, _tensor(value), ("dynamic", scale, h, pair_limit), found)
-            layers[name_of(node)] = Packed(weights)
+            layers[name_of(node)] = PackedWeights(weights)
     return layers
 
 
-def _in_blocks(node: ir.Node, weight: ir.Value, q: QParams, importance: Float64) -> tuple[Array, ...]:
+def _round_blockwise(node: ir.Node, weight: ir.Value, q: QParams, importance: Float64) -> tuple[Array, ...]:
     """Bytes and scales of a layer in blocks, some outputs at a time."""
     found = []
     for _, rows in kernel_rows(node, weight):
@@ -224,7 +235,7 @@ def _least_scales(node: ir.Node, tensors: Mapping[str, QParams]) -> Float64 | No
     return least
 
 
-def _dynamic(
+def _round_dynamic(
     value: ir.Value, axis: int, scale: Float64, importance: Float64, pair_limit: int | None
 ) -> tuple[Array, ...]:
     """Integers and scales of a weight as a dynamic kernel reads them, some outputs at a time."""
@@ -238,11 +249,11 @@ def _dynamic(
     return (result[0], scales[0]) if len(_tensor(value).shape) == 2 else (result, scales)
 
 
-def _dynamic_scales(
+def _search_dynamic_scales(
     node: ir.Node, value: ir.Value, axis: int, calibration: Calibration, pair_limit: int | None
 ) -> Float64:
     """A scale per output; both directions of an LSTM share one, the larger."""
-    top, part, counts = searched(_rows_by_output(value, axis), _dynamic_importance(node, value, calibration))
+    top, part, counts = collect_search_rows(_rows_by_output(value, axis), _dynamic_importance(node, value, calibration))
     scale = search_scales(part, counts, pair_limit, top=top)
     largest: Array = scale.reshape(_tensor(value).shape.numpy()[axis], -1).max(axis=1)
     return largest
@@ -261,20 +272,20 @@ def _dynamic_importance(node: ir.Node, value: ir.Value, calibration: Calibration
     return importance_of(node, calibration, padded=False) if len(shape) == 2 else np.ones(shape[-1])
 
 
-def _channels(dtype: str, scale: Float64, axis: int, why: str) -> QParams:
+def _per_channel(dtype: str, scale: Float64, axis: int, why: str) -> QParams:
     return QParams(dtype, tuple(float(s) for s in scale), 0, axis, why)
 
 
 def _dense_weight(node: ir.Node) -> ir.Value | None:
     """The constant (in, out) or (out, in) of a dense layer that an integer kernel could run."""
-    if node.op_type not in ("Gemm", "MatMul") or declined(node, operator_of(node)):
+    if node.op_type not in ("Gemm", "MatMul") or why_ineligible(node, operator_of(node)):
         return None
     weight = weight_of(node)
     fits = weight is not None and weight.shape is not None and len(weight.shape) == 2
     return weight if fits and weight is not None and weight.dtype == ir.DataType.FLOAT else None
 
 
-def _blocked(graph: ir.Graph) -> dict[ir.Node, str]:
+def _find_blockwise_layers(graph: ir.Graph) -> dict[ir.Node, str]:
     """The dense layers that fill a block, and the type of their weights."""
     found = {node: weight for node in graph if (weight := _dense_weight(node)) is not None and _inputs(node) >= BLOCK}
     sizes = {node: math.prod(weight.shape.numpy()) for node, weight in found.items()}  # type: ignore[union-attr]
@@ -287,7 +298,7 @@ def _inputs(node: ir.Node) -> int:
     return int(weight.shape[1 - output_axis(node)])  # type: ignore[arg-type]
 
 
-def _fixed_states(node: ir.Node) -> str:
+def _why_lstm_not_dynamic(node: ir.Node) -> str:
     """Why an LSTM has no dynamic kernel; empty when it has."""
     computed = [node.inputs[i].name for i in (1, 2) if not is_constant(node.inputs[i])]  # type: ignore[union-attr]
     if computed:

@@ -27,7 +27,7 @@ MOST_BIAS = 2.0**30  # of its scale: as much is left to the sum of products, whi
 
 
 @dataclass(frozen=True)
-class Layer:
+class RoundedLayer:
     """The constants of one layer between Q/DQ, of 8 bits or 16. `bias` is (out,) or None.
 
     The weight has the float model's shape, or, `padded`, more input channels, whose weights are zero, or one of them, of
@@ -41,7 +41,7 @@ class Layer:
     fuses: bool = True
 
 
-def weight_scales(
+def choose_weight_scales(
     model: ir.Model,
     plan: Plan,
     calibration: Calibration,
@@ -55,7 +55,7 @@ def weight_scales(
     the plan's types have for them; those of `wide` in 16 bits.
     """
     tensors = dict(plan.tensors)
-    for node, weight in int8_layers(model.graph, plan):
+    for node, weight in find_int8_layers(model.graph, plan):
         axis = output_axis(node)
         bias = bias_array(node)
         input_scale = tensors[name_of(node.inputs[0])].scale[0]
@@ -67,7 +67,7 @@ def weight_scales(
             whole = np.concatenate([rows for _, rows in kernel_rows(node, weight, grid)])
             scale = search_scale(whole, importance, limit, least)
         else:
-            top, part, counts = searched(kernel_rows(node, weight, grid), importance)
+            top, part, counts = collect_search_rows(kernel_rows(node, weight, grid), importance)
             scale = search_scales(part, counts, limit, least, top=top)
         name = name_of(weight)
         why = "one scale per output channel" if limit is None else f"pairs of neighbours kept within {limit}"
@@ -76,38 +76,38 @@ def weight_scales(
         if operator_of(node).bias is not None:
             tensors[bias_name(node)] = bias_qparams(input_scale, tensors[name])
     elsewhere = TYPES[plan.weights, plan.activations].elsewhere
-    for node, _, weight, axis in stored_layers(model.graph, plan):
+    for node, _, weight, axis in find_weight_only(model.graph, plan):
         dtype = "int16" if node.name in wide else elsewhere
-        top, part, counts = searched(_stored_rows(weight, axis), np.ones(1))
+        top, part, counts = collect_search_rows(_weight_only_rows(weight, axis), np.ones(1))
         scale = full_scales(top, dtype) if dtype != "int8" else search_scales(part, counts, None, top=top)
         why = f"{dtype} in the file, read back when the model is loaded"
         tensors[name_of(weight)] = QParams(dtype, tuple(float(s) for s in scale), 0, axis, why)
     return replace(plan, tensors=tensors)
 
 
-def with_bias_scales(model: ir.Model, plan: Plan) -> Plan:
+def update_bias_scales(model: ir.Model, plan: Plan) -> Plan:
     """An edited plan whose bias scales follow those of inputs and weights, which is what they have to be."""
     tensors = dict(plan.tensors)
-    for node, weight in int8_layers(model.graph, plan):
+    for node, weight in find_int8_layers(model.graph, plan):
         read, scaled = tensors.get(name_of(node.inputs[0])), tensors.get(name_of(weight))
         if read is not None and scaled is not None and bias_name(node) in tensors:
             tensors[bias_name(node)] = bias_qparams(read.scale[0], scaled)
     return replace(plan, tensors=tensors)
 
 
-def stored_layers(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, int, ir.Value, int]]:
+def find_weight_only(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, int, ir.Value, int]]:
     """Node, input index, weight and channel axis of what float nodes keep as bytes, in the graph's order."""
     chosen = {decision.node for decision in plan.nodes if decision.kind == "stored"}
     return [(node, *found) for node in graph if node.name in chosen for found in stored_weights(node)]
 
 
-def _stored_rows(weight: ir.Value, axis: int) -> Iterator[tuple[slice, Float32]]:
+def _weight_only_rows(weight: ir.Value, axis: int) -> Iterator[tuple[slice, Float32]]:
     """A weight that is stored as bytes, some channels at a time: which, and their rows (out, K)."""
     for part, array in blocks(_tensor(weight), axis):
         yield part, np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
 
 
-def searched(
+def collect_search_rows(
     parts: Iterable[tuple[slice, Float32]], importance: Float64
 ) -> tuple[NDArray[np.floating], NDArray[np.floating], Float64]:
     """Of rows that come in blocks: the largest |w| of each, the part that its scale is searched on, and what it counts."""
@@ -127,19 +127,19 @@ def round_layers(
     *,
     correctable: bool = False,
     scratch: Scratch | None = None,
-) -> dict[str, Layer]:
+) -> dict[str, RoundedLayer]:
     """Integers of every int8 layer at the plan's scales, by node name; in `scratch`, if there is one.
 
     `correctable` gives a layer without a bias one of zeros, for bias correction to fill.
     """
     layers = {}
-    for node, weight in int8_layers(model.graph, plan):
+    for node, weight in find_int8_layers(model.graph, plan):
         shape = kernel_shape(node, weight)
         scale = np.broadcast_to(plan.tensors[name_of(weight)].scale, shape[output_axis(node)])
         limit = None if is_depthwise(node) else pair_limit
         grid = plan.tensors[name_of(node.inputs[0])].pixels
         importance = importance_of(node, calibration, grid)
-        make = partial(integers_of, node, weight, scale, importance, limit, grid=grid)
+        make = partial(round_weight, node, weight, scale, importance, limit, grid=grid)
         (integers,) = kept(scratch, _tensor(weight), ("int8", scale, importance, limit, grid), make)
         bias = bias_array(node)
         if bias is None and correctable and operator_of(node).bias is not None:
@@ -147,7 +147,7 @@ def round_layers(
         if bias is not None and grid:
             bias = bias - _mean_error(node, weight, integers, scale, grid, calibration)
         rounded = None if bias is None else round_bias(bias, plan.tensors[bias_name(node)])
-        layers[name_of(node)] = Layer(integers, rounded, missing_channels(node) > 0)
+        layers[name_of(node)] = RoundedLayer(integers, rounded, missing_channels(node) > 0)
     return layers
 
 
@@ -169,7 +169,7 @@ def _mean_error(
     return np.asarray(error @ np.tile(mean, error.shape[1] // len(mean)))
 
 
-def integers_of(
+def round_weight(
     node: ir.Node,
     weight: ir.Value,
     scale: Float64,
@@ -191,7 +191,7 @@ def integers_of(
     return (result,)
 
 
-def int8_layers(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, ir.Value]]:
+def find_int8_layers(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, ir.Value]]:
     """The layers with constant weights that the plan makes int8, with their weights, in the graph's order."""
     chosen = {decision.node for decision in plan.nodes if decision.kind == "int8"}
     pairs = [(node, weight_of(node)) for node in graph if node.name in chosen]

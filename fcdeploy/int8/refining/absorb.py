@@ -17,7 +17,7 @@ from fcdeploy.arithmetic.weights.absorb import absorbed
 from fcdeploy.arrays import Arrays, Float64
 from fcdeploy.graph.edit import Edits
 from fcdeploy.graph.nodes import is_constant, is_op, name_of
-from fcdeploy.int8.refining.activations import inside
+from fcdeploy.int8.refining.activations import iterate_activations
 from fcdeploy.prepare.channels import LARGEST
 from fcdeploy.prepare.layers import Layer, channels_of, is_layer, read_layer, reads_padding, scaled_inputs, write_layer
 
@@ -26,7 +26,7 @@ Shifts = Mapping[str, Sequence[float]]  # what a layer writes -> what is taken o
 
 
 @dataclass(frozen=True)
-class Place:
+class AbsorptionSite:
     """A layer, what its readers read, whether that is behind a Relu, and the readers."""
 
     layer: ir.Node
@@ -35,12 +35,12 @@ class Place:
     readers: tuple[ir.Node, ...]
 
 
-def shifts_of(model: ir.Model, samples: Arrays) -> dict[str, tuple[float, ...]]:
+def find_shifts(model: ir.Model, samples: Arrays) -> dict[str, tuple[float, ...]]:
     """What biases of a prepared float model can absorb, empty where that makes no tensor's range narrower."""
-    places = places_of(model)
+    places = find_absorption_sites(model)
     names = [name_of(place.value) for place in places.values()]
     ends: list[list[Float64]] = [[] for _ in places]
-    for values in inside(model, names, samples) if places else ():
+    for values in iterate_activations(model, names, samples) if places else ():
         for seen, x in zip(ends, values, strict=True):
             others = tuple(axis for axis in range(x.ndim) if axis != 1)
             seen.append(np.stack([x.min(axis=others), x.max(axis=others)]).astype(np.float64))
@@ -52,11 +52,11 @@ def shifts_of(model: ir.Model, samples: Arrays) -> dict[str, tuple[float, ...]]:
     return found
 
 
-def absorb(model: ir.Model, shifts: Shifts) -> None:
+def absorb_shifts(model: ir.Model, shifts: Shifts) -> None:
     """Take `shifts` off in place. Raises ValueError, with a sentence, where that cannot be."""
     edits = Edits(model, "absorb")
     for name, shift in shifts.items():
-        place = places_of(model).get(name)
+        place = find_absorption_sites(model).get(name)
         if place is None:
             raise ValueError(f"tensor {name!r} is not between a layer and layers that may absorb a shift")
         layer, c = _layer(place.layer), np.asarray(shift)
@@ -77,7 +77,7 @@ def absorb(model: ir.Model, shifts: Shifts) -> None:
             value.name = f"{changed}{ABSORBED}"
 
 
-def places_of(model: ir.Model) -> dict[str, Place]:
+def find_absorption_sites(model: ir.Model) -> dict[str, AbsorptionSite]:
     """What a layer writes, by name, where all that read it can absorb what is taken off."""
     found = {}
     for node in model.graph:
@@ -88,12 +88,12 @@ def places_of(model: ir.Model) -> dict[str, Place]:
         clipped = len(users) == 1 and is_op(users[0], "Relu") and users[0].graph is model.graph
         value = users[0].outputs[0] if clipped and not out.is_graph_output() else out
         readers = tuple(value.consumers())
-        if readers and not value.is_graph_output() and all(_absorbs(reader, value, model) for reader in readers):
-            found[name_of(out)] = Place(node, value, clipped, readers)
+        if readers and not value.is_graph_output() and all(_can_absorb(reader, value, model) for reader in readers):
+            found[name_of(out)] = AbsorptionSite(node, value, clipped, readers)
     return found
 
 
-def _absorbs(reader: ir.Node, value: ir.Value, model: ir.Model) -> bool:
+def _can_absorb(reader: ir.Node, value: ir.Value, model: ir.Model) -> bool:
     if not is_layer(reader) or reader.graph is not model.graph or reader.inputs[0] is not value:
         return False
     layer = _read(reader)

@@ -13,7 +13,7 @@ from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import chunks
 
 
-def inside(model: ir.Model, names: Sequence[str], samples: Arrays) -> Iterator[list[Float32]]:
+def iterate_activations(model: ir.Model, names: Sequence[str], samples: Arrays) -> Iterator[list[Float32]]:
     """What nodes write into these float tensors, chunk by chunk."""
     copy = model.clone()
     values = {value.name: value for node in copy.graph for value in node.outputs}
@@ -24,7 +24,7 @@ def inside(model: ir.Model, names: Sequence[str], samples: Arrays) -> Iterator[l
         yield session.run(part)
 
 
-class Walk:
+class ActivationWalk:
     """A walk through a graph in its order: integer tensors it passed are remembered, and each stretch starts there.
 
     Samples go through in chunks that stay apart, because inside a network the leading axis need not count samples.
@@ -82,11 +82,11 @@ class Walk:
                 sources[name_of(value)] = value
             elif producer is not None and producer not in nodes:
                 nodes.add(producer)
-                open_ends.extend(_read_by(producer))
+                open_ends.extend(_list_reads(producer))
         return [node for node in self.model.graph if node in nodes], list(sources.values())
 
 
-def _read_by(node: ir.Node) -> list[ir.Value]:
+def _list_reads(node: ir.Node) -> list[ir.Value]:
     """What a node reads, and what the graphs inside it read from outside."""
     values = [value for value in node.inputs if value is not None]
     for attribute in node.attributes.values():

@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
-from fcdeploy.int8.fidelity import EXACT_DB, decibels
-from fcdeploy.int8.problem import Given
-from fcdeploy.int8.refining.absorb import shifts_of
+from fcdeploy.int8.fidelity import EXACT_DB, measure_sqnr
+from fcdeploy.int8.problem import Problem
+from fcdeploy.int8.refining.absorb import find_shifts
 from fcdeploy.int8.refining.correct_layers import correct_layers
-from fcdeploy.int8.refining.recalibrate import rescaled
-from fcdeploy.int8.refining.refine import with_tools
+from fcdeploy.int8.refining.recalibrate import recalibrate
+from fcdeploy.int8.refining.refine import add_refinements
 from fcdeploy.int8.refining.smooth import smoothing_factors
 from fcdeploy.records.progress import OnStep
 
 METHODS = ("mse", "minmax")
 
 
-def best(given: Given, *, choose_ranges: bool, on_step: OnStep | None = None) -> tuple[Given, str]:
+def choose_best(problem: Problem, *, choose_ranges: bool, on_step: OnStep | None = None) -> tuple[Problem, str]:
     """The start, among those tried, whose int8 model has the largest SQNR on the samples, and a sentence on them.
 
     Tried are the model as it is and smoothed, each with the ranges that were asked for, or, with `choose_ranges`, with
@@ -27,45 +27,45 @@ def best(given: Given, *, choose_ranges: bool, on_step: OnStep | None = None) ->
     each; of several outputs the worst counts.  Without samples, and for types of other kernels, nothing is
     tried.
     """
-    if not given.samples or given.types.other != "int8":
-        return given, ""
-    candidates = list(_candidates(given, choose_ranges))
-    tried: list[tuple[float, str, Given]] = []
+    if not problem.samples or problem.types.other != "int8":
+        return problem, ""
+    candidates = list(_list_candidates(problem, choose_ranges))
+    tried: list[tuple[float, str, Problem]] = []
     for done in range(len(candidates) + 1):
-        name, start = candidates[done] if done < len(candidates) else _absorbing(given, *tried[0][1:])
+        name, start = candidates[done] if done < len(candidates) else _absorb_into_biases(problem, *tried[0][1:])
         if start is not None:
-            tried.append((_decibels(given, start), name, start))
+            tried.append((_measure_candidate(problem, start), name, start))
             tried.sort(key=lambda row: -row[0])
         if on_step:
             on_step("trying scales and ranges", done + 1, len(candidates) + 1)
     text = "; ".join(f"{name} {db:.1f}" for db, name, _ in tried)
-    return tried[0][2], f"tried on {len(next(iter(given.samples.values())))} samples, SQNR in dB: {text}"
+    return tried[0][2], f"tried on {len(next(iter(problem.samples.values())))} samples, SQNR in dB: {text}"
 
 
-def _decibels(given: Given, start: Given) -> float:
+def _measure_candidate(problem: Problem, start: Problem) -> float:
     """SQNR on the samples of the int8 model that comes of a start."""
-    plan = with_tools(start, start.plan({}))
+    plan = add_refinements(start, start.plan({}))
     int8 = start.build(plan, correctable=True)
-    correct_layers(start.graph, int8, plan, start.samples, target=start.row)
-    return min(decibels(given.graph, int8, start.samples), default=EXACT_DB)
+    correct_layers(start.model, int8, plan, start.samples, target=start.target)
+    return min(measure_sqnr(problem.model, int8, start.samples), default=EXACT_DB)
 
 
-def _candidates(given: Given, choose_ranges: bool) -> Iterator[tuple[str, Given]]:
-    starts = [("as trained", given)]
-    if factors := smoothing_factors(given.graph, given.samples):
+def _list_candidates(problem: Problem, choose_ranges: bool) -> Iterator[tuple[str, Problem]]:
+    starts = [("as trained", problem)]
+    if factors := smoothing_factors(problem.model, problem.samples):
         with suppress(ValueError):  # float32 cannot hold such weights
-            starts.append(("smoothed", rescaled(given, factors, {})))
+            starts.append(("smoothed", recalibrate(problem, factors, {})))
     for name, start in starts:
-        for method in METHODS if choose_ranges else (given.ranges,):
+        for method in METHODS if choose_ranges else (problem.ranges,):
             yield f"{name}, {method}", replace(start, ranges=method)
 
 
-def _absorbing(given: Given, name: str, start: Given) -> tuple[str, Given | None]:
+def _absorb_into_biases(problem: Problem, name: str, start: Problem) -> tuple[str, Problem | None]:
     """A start with what its biases can absorb, if that is anything."""
-    shifts = shifts_of(start.graph, start.samples)
+    shifts = find_shifts(start.model, start.samples)
     if not shifts:
         return name, None
     try:
-        return f"{name}, biases absorbed", rescaled(replace(given, ranges=start.ranges), start.rescaled, shifts)
+        return f"{name}, biases absorbed", recalibrate(replace(problem, ranges=start.ranges), start.rescaled, shifts)
     except ValueError:  # float32 cannot hold such biases
         return name, None

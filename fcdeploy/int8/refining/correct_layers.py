@@ -1,6 +1,6 @@
 """Corrections on samples, layer after layer, each on inputs that come from the corrected layers before it.
 
-Weights are rounded again so that their errors make up for each other (see `reround`), where the plan says so.  Then what
+Weights are rounded again so that their errors make up for each other (see `gptq_round_layer`), where the plan says so.  Then what
 rounding adds to the layer's mean output is taken off its bias:
 
 Markus Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv:1906.04721, section 4.2,
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from fcdeploy.arrays import Arrays, Float32, Float64
 from fcdeploy.graph.nodes import name_of, operator_of, weight_of
-from fcdeploy.int8.planning.weights import bias_array, bias_name, int8_layers, kernel_rows, round_bias
-from fcdeploy.int8.refining.activations import Walk, inside
-from fcdeploy.int8.refining.gptq_channels import reround
+from fcdeploy.int8.planning.weights import bias_array, bias_name, find_int8_layers, kernel_rows, round_bias
+from fcdeploy.int8.refining.activations import ActivationWalk, iterate_activations
+from fcdeploy.int8.refining.gptq_channels import gptq_round_layer
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.tables.targets import Target
@@ -39,64 +39,64 @@ def correct_layers(
     change where the plan's rounding is "compensated"; they keep the pair bound of `target`.  `alone` runs one layer of the
     float model at a time, so that it is never in memory as a whole.
     """
-    weights, compensated = dict(int8_layers(model.graph, plan)), plan.compensated
+    weights, compensated = dict(find_int8_layers(model.graph, plan)), plan.compensated
     layers = [node for node in weights if node.name in compensated or operator_of(node).bias is not None]
     by_name = {node.name: node for node in int8.graph}
-    walk = Walk(int8, samples)
+    walk = ActivationWalk(int8, samples)
     if not layers or not walk.known:
         return 0
-    means = float_means_alone if alone else float_means
+    means = measure_float_means_layerwise if alone else measure_float_means
     truth = means(model, [node for node in layers if operator_of(node).bias is not None], samples)
     for done, node in enumerate(layers, start=1):
         layer = by_name[node.name]
         if node.name in compensated:
             read = walk.read(layer.inputs[0])  # type: ignore[arg-type]
-            _store(layer, 1, reround(node, weights[node], read, plan, target.pair_limit))
+            _store(layer, 1, gptq_round_layer(node, weights[node], read, plan, target.pair_limit))
         if operator_of(node).bias is None:
             continue
         written = walk.read(layer.outputs[0])
         error = mean_of_chunks(written) - truth[name_of(node)]
         q = plan.tensors[bias_name(node)]
         # the error holds that of rounding the bias, so it is taken off the rounded one
-        rounded = _constant(layer, 2).const_value.numpy() * np.asarray(q.scale)  # type: ignore[union-attr]
+        rounded = _find_integers(layer, 2).const_value.numpy() * np.asarray(q.scale)  # type: ignore[union-attr]
         corrected = round_bias(rounded - error, q)
         _store(layer, 2, corrected)
         shift = (corrected * np.asarray(q.scale) - rounded).astype(np.float32)
-        walk.give(layer.outputs[0], [y + _along(shift, y.ndim) for y in written], passing=True)
+        walk.give(layer.outputs[0], [y + _along_channels(shift, y.ndim) for y in written], passing=True)
         if on_step:
             on_step("correcting layers", done, len(layers))
     return len(layers)
 
 
-def _along(row: Float32, rank: int) -> Float32:
+def _along_channels(row: Float32, rank: int) -> Float32:
     """(channels,) along axis 1 of a tensor of so many axes."""
     return row.reshape(1, -1, *[1] * (rank - 2))
 
 
-def float_means(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict[str, Float64]:
+def measure_float_means(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict[str, Float64]:
     """Mean of each layer's output per channel in the float model, by node name."""
     if not layers:  # the runtime refuses a run without outputs
         return {}
     sums: list[list[tuple[Float64, int]]] = [[] for _ in layers]
-    for found in inside(model, [name_of(layer.outputs[0]) for layer in layers], samples):
+    for found in iterate_activations(model, [name_of(layer.outputs[0]) for layer in layers], samples):
         for parts, y in zip(sums, found, strict=True):
             parts.append(channel_sum(y))
     return {name_of(layer): _mean(parts) for layer, parts in zip(layers, sums, strict=True)}
 
 
-def float_means_alone(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict[str, Float64]:
-    """As `float_means`, layer after layer, each on what those before it wrote; of dense ones some outputs at a time."""
-    walk = Walk(model, samples)
+def measure_float_means_layerwise(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict[str, Float64]:
+    """As `measure_float_means`, layer after layer, each on what those before it wrote; of dense ones some outputs at a time."""
+    walk = ActivationWalk(model, samples)
     for layer in layers:
         weight = weight_of(layer)
         assert weight is not None and weight.const_value is not None
         dense = layer.op_type == "Gemm"
         read = walk.read(layer.inputs[0] if dense else layer.outputs[0])  # type: ignore[arg-type]
-        walk.give(layer.outputs[0], _dense(layer, weight, read) if dense else read)
+        walk.give(layer.outputs[0], _run_dense(layer, weight, read) if dense else read)
     return {name_of(layer): mean_of_chunks(walk.read(layer.outputs[0])) for layer in layers}
 
 
-def _dense(layer: ir.Node, weight: ir.Value, read: list[Float32]) -> list[Float32]:
+def _run_dense(layer: ir.Node, weight: ir.Value, read: list[Float32]) -> list[Float32]:
     """What a dense layer writes, chunk by chunk."""
     bias = bias_array(layer)
     parts = [[x @ rows.T for x in read] for _, rows in kernel_rows(layer, weight)]
@@ -120,11 +120,11 @@ def _mean(parts: list[tuple[Float64, int]]) -> Float64:
 
 
 def _store(layer: ir.Node, index: int, integers: NDArray[np.signedinteger]) -> None:
-    value = _constant(layer, index)
+    value = _find_integers(layer, index)
     value.const_value = ir.tensor(integers, name=value.name)
 
 
-def _constant(layer: ir.Node, index: int) -> ir.Value:
+def _find_integers(layer: ir.Node, index: int) -> ir.Value:
     """The integers behind the DequantizeLinear that the layer's weight or bias comes from."""
     value = layer.inputs[index]
     assert value is not None

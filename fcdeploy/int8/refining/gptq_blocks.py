@@ -13,7 +13,7 @@ from fcdeploy.arithmetic.weights.layout import packed_bytes, to_rows
 from fcdeploy.arrays import Arrays, Float32, Float64
 from fcdeploy.graph.nodes import name_of, output_axis, weight_of
 from fcdeploy.int8.planning.types import bits_of
-from fcdeploy.int8.refining.activations import Walk
+from fcdeploy.int8.refining.activations import ActivationWalk
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.records.progress import OnStep
 
@@ -22,7 +22,7 @@ MANY, MANY_BYTES = 1024, 32 << 20
 LARGEST_GRAM = 4096  # inputs: 134 MB.  Longer rows are taken in pieces, whose errors stay their own
 
 
-def compensate_blocks(
+def gptq_round_blocks(
     model: ir.Model, int8: ir.Model, plan: Plan, samples: Arrays, *, on_step: OnStep | None = None
 ) -> int:
     """Round the weights of every layer in blocks again, in place; return how many layers were.
@@ -32,7 +32,7 @@ def compensate_blocks(
     kinds = plan.kinds
     layers = [node for node in model.graph if kinds[name_of(node)] == "blocks"]
     by_name = {node.name: node for node in int8.graph}
-    walk = Walk(int8, samples)
+    walk = ActivationWalk(int8, samples)
     if not layers or not walk.known:
         return 0
     for done, node in enumerate(layers, start=1):
@@ -40,15 +40,15 @@ def compensate_blocks(
         assert weight is not None and weight.const_value is not None and layer.inputs[0] is not None
         q = plan.tensors[name_of(weight)]
         rows = to_rows(weight.const_value.numpy(), output_axis(node))
-        integers, scales = _rounded(rows, walk.read(layer.inputs[0]), q)
-        _replace(layer.inputs[1], packed_bytes(integers, q.block, bits_of(q)))
-        _replace(layer.inputs[2], scales.astype(np.float32))
+        integers, scales = _round_rows(rows, walk.read(layer.inputs[0]), q)
+        _replace_constant(layer.inputs[1], packed_bytes(integers, q.block, bits_of(q)))
+        _replace_constant(layer.inputs[2], scales.astype(np.float32))
         if on_step:
             on_step("rounding weights", done, len(layers))
     return len(layers)
 
 
-def _rounded(rows: NDArray[np.floating], inputs: Iterable[Float32], q: QParams) -> tuple[NDArray[np.int8], Float64]:
+def _round_rows(rows: NDArray[np.floating], inputs: Iterable[Float32], q: QParams) -> tuple[NDArray[np.int8], Float64]:
     """Integers (out, in) and scales (out, blocks) by what the layer reads."""
     read = [x.reshape(-1, rows.shape[1]) for x in inputs]
     pieces = [slice(begin, begin + LARGEST_GRAM) for begin in range(0, rows.shape[1], LARGEST_GRAM)]
@@ -60,6 +60,6 @@ def _rounded(rows: NDArray[np.floating], inputs: Iterable[Float32], q: QParams) 
     return np.concatenate([q for q, _ in found], axis=1), np.concatenate([s for _, s in found], axis=1)
 
 
-def _replace(value: ir.Value | None, array: NDArray[np.generic]) -> None:
+def _replace_constant(value: ir.Value | None, array: NDArray[np.generic]) -> None:
     assert value is not None
     value.const_value = ir.tensor(array, name=value.name)

@@ -22,7 +22,7 @@ LARGEST = 2**26  # elements of that matrix: 256 MB
 LARGEST_GRAM = 4608  # inputs of a layer: 170 MB. Longer rows are taken in pieces, whose errors stay their own
 
 
-def reround(
+def gptq_round_layer(
     node: ir.Node, weight: ir.Value, inputs: list[Float32], plan: Plan, pair_limit: int | None
 ) -> NDArray[np.int8]:
     """Integers of a layer's weight at the plan's scales; `inputs` is what the layer reads, in chunks of samples.
@@ -38,13 +38,13 @@ def reround(
     groups = len(read[0])
     each = len(rows) // groups
     found = [
-        _rounded(rows[g * each : (g + 1) * each], [x[g] for x in read], scale[g * each : (g + 1) * each], limit)
+        _round_group(rows[g * each : (g + 1) * each], [x[g] for x in read], scale[g * each : (g + 1) * each], limit)
         for g in range(groups)
     ]
     return from_rows(np.concatenate(found), shape, output_axis(node)).astype(np.int8)
 
 
-def _rounded(rows: Float64, read: list[Float32], scale: Float64, limit: int | None) -> Float64:
+def _round_group(rows: Float64, read: list[Float32], scale: Float64, limit: int | None) -> Float64:
     pieces = [slice(begin, begin + LARGEST_GRAM) for begin in range(0, rows.shape[1], LARGEST_GRAM)]
     found = [gptq(rows[:, c], _covariance([x[:, c] for x in read]), scale, pair_limit=limit) for c in pieces]
     return np.concatenate(found, axis=1)

@@ -11,10 +11,10 @@ from fcdeploy.arrays import Arrays
 from fcdeploy.graph.model import input_specs
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.planning.scales import final_value
-from fcdeploy.int8.planning.weights import int8_layers
-from fcdeploy.int8.problem import NO_SAMPLES, Given
+from fcdeploy.int8.planning.weights import find_int8_layers
+from fcdeploy.int8.problem import NO_SAMPLES, Problem
 from fcdeploy.int8.refining.correct_layers import correct_layers
-from fcdeploy.int8.refining.gptq_blocks import MANY, MANY_BYTES, compensate_blocks
+from fcdeploy.int8.refining.gptq_blocks import MANY, MANY_BYTES, gptq_round_blocks
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.samples.kept_samples import KEPT_LEAST, keep_smallest
@@ -25,71 +25,71 @@ CORRECTED = 128
 ROOM = 64 << 20  # bytes of float results of layers that are run one after the other
 
 
-def with_tools(given: Given, plan: Plan) -> Plan:
+def add_refinements(problem: Problem, plan: Plan) -> Plan:
     """The plan with what is done on samples, by effort, and with what was done to the network it starts from."""
-    compensate = given.effort == "best" and not given.large
-    layers = {node.name for node, _ in int8_layers(given.graph.graph, plan)} if compensate else set()
+    compensate = problem.effort == "best" and not problem.large
+    layers = {node.name for node, _ in find_int8_layers(problem.model.graph, plan)} if compensate else set()
     nodes = [replace(d, rounding="compensated") if d.node in layers else d for d in plan.nodes]
-    rescaled, absorbed = dict(given.rescaled), dict(given.absorbed)
-    return replace(plan, nodes=tuple(nodes), effort=given.effort, rescaled=rescaled, absorbed=absorbed)
+    rescaled, absorbed = dict(problem.rescaled), dict(problem.absorbed)
+    return replace(plan, nodes=tuple(nodes), effort=problem.effort, rescaled=rescaled, absorbed=absorbed)
 
 
-def refined(given: Given, plan: Plan, on_step: OnStep | None) -> ir.Model:
+def refine(problem: Problem, plan: Plan, on_step: OnStep | None) -> ir.Model:
     """The int8 model of a plan, its biases corrected and its weights rounded by what their layers read."""
-    few = samples_alone(given, plan)
-    if plan.effort == "fast" or not (given.samples or few):
-        return given.build(plan)
-    int8 = given.build(plan, correctable=True)
+    few = select_layerwise_samples(problem, plan)
+    if plan.effort == "fast" or not (problem.samples or few):
+        return problem.build(plan)
+    int8 = problem.build(plan, correctable=True)
     if few:
-        correct_layers(given.graph, int8, plan, few, target=given.row, alone=True, on_step=on_step)
+        correct_layers(problem.model, int8, plan, few, target=problem.target, alone=True, on_step=on_step)
         return int8
     if "blocks" in plan.kinds.values():
-        many = given.samples if given.source is None else keep_smallest(given.source, most=MANY, room=MANY_BYTES)
-        compensate_blocks(given.graph, int8, plan, many, on_step=on_step)
-    some = given.samples if plan.compensated else enough(given)
-    correct_layers(given.graph, int8, plan, some, target=given.row, on_step=on_step)
+        many = problem.samples if problem.source is None else keep_smallest(problem.source, most=MANY, room=MANY_BYTES)
+        gptq_round_blocks(problem.model, int8, plan, many, on_step=on_step)
+    some = problem.samples if plan.compensated else select_correction_samples(problem)
+    correct_layers(problem.model, int8, plan, some, target=problem.target, on_step=on_step)
     return int8
 
 
-def enough(given: Given) -> Arrays:
+def select_correction_samples(problem: Problem) -> Arrays:
     """The samples that biases are corrected on: CORRECTED, or one batch of a model that takes more at once."""
-    most = max(CORRECTED, fixed_batch(input_specs(given.graph)) or 0)
-    return {name: array[:most] for name, array in given.samples.items()}
+    most = max(CORRECTED, fixed_batch(input_specs(problem.model)) or 0)
+    return {name: array[:most] for name, array in problem.samples.items()}
 
 
-def samples_alone(given: Given, plan: Plan) -> Arrays:
+def select_layerwise_samples(problem: Problem, plan: Plan) -> Arrays:
     """The samples that layers of a large model may be run on one after the other: as many as their results fit ROOM.
 
     None where that would be fewer than a calibration keeps at least, or where a length is not known, and of others none.
     """
-    if not given.large:
+    if not problem.large:
         return {}
     decisions = {decision.node: decision for decision in plan.nodes}
-    layers = [node for node, _ in int8_layers(given.graph.graph, plan)]
+    layers = [node for node, _ in find_int8_layers(problem.model.graph, plan)]
     written = [name_of(final_value(node, decisions)) for node in layers]  # what a clip takes in is not recorded
-    shapes = [given.recorded.tensors[name].shape[1:] for name in written if name in given.recorded.tensors]
+    shapes = [problem.calibration.tensors[name].shape[1:] for name in written if name in problem.calibration.tensors]
     if not written or len(shapes) < len(written) or any(None in shape for shape in shapes):
         return {}
     most = ROOM // (4 * sum(math.prod(n or 1 for n in shape) for shape in shapes))
-    return {} if most < KEPT_LEAST else {name: array[:most] for name, array in given.recorded.kept.items()}
+    return {} if most < KEPT_LEAST else {name: array[:most] for name, array in problem.calibration.kept.items()}
 
 
-def left_out(given: Given, plan: Plan) -> list[str]:
+def warn_left_out(problem: Problem, plan: Plan) -> list[str]:
     """Warnings of the tools that had nothing to run the model on."""
-    if given.samples:
+    if problem.samples:
         return []
     kinds = set(plan.kinds.values()) if plan.effort != "fast" else set()
     found = []
-    if "int8" in kinds and not samples_alone(given, plan):
-        found.append(f"bias correction left out: {_why_not_alone(given)}")
+    if "int8" in kinds and not select_layerwise_samples(problem, plan):
+        found.append(f"bias correction left out: {_why_not_layerwise(problem)}")
     if "blocks" in kinds:
-        found.append(f"weights in blocks were rounded one by one: {given.why_not_run}")
-    if given.large and given.row.name == "portable":
-        found.append(f"exactness was not looked at: {given.why_not_run}")
+        found.append(f"weights in blocks were rounded one by one: {problem.why_not_run}")
+    if problem.large and problem.target.name == "portable":
+        found.append(f"exactness was not looked at: {problem.why_not_run}")
     return found
 
 
-def _why_not_alone(given: Given) -> str:
-    if not given.recorded.kept:
+def _why_not_layerwise(problem: Problem) -> str:
+    if not problem.calibration.kept:
         return NO_SAMPLES
     return f"results of its layers for {KEPT_LEAST} samples take more than {ROOM >> 20} MB"

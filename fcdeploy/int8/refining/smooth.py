@@ -11,7 +11,7 @@ from fcdeploy.arithmetic.weights.smooth import smoothing
 from fcdeploy.arrays import Arrays, Float64
 from fcdeploy.graph.edit import Edits
 from fcdeploy.graph.nodes import name_of
-from fcdeploy.int8.refining.activations import inside
+from fcdeploy.int8.refining.activations import iterate_activations
 from fcdeploy.prepare.channels import Channels, free_channels
 
 SMOOTHED = ".smoothed"
@@ -43,7 +43,7 @@ def _largest_activations(model: ir.Model, channels: Channels, samples: Arrays) -
     """The largest magnitude of each scale's channels where a layer reads them."""
     read = {name_of(node.inputs[0]): ids for node, ids in channels.readers if (ids >= 0).any() and node.inputs[0]}
     found = np.zeros(len(channels.meets))
-    for values in inside(model, list(read), samples):
+    for values in iterate_activations(model, list(read), samples):
         for ids, x in zip(read.values(), values, strict=True):
             largest = np.abs(x).max(axis=tuple(axis for axis in range(x.ndim) if axis != 1)).astype(np.float64)
             np.maximum.at(found, ids[ids >= 0], largest[ids >= 0])

@@ -11,12 +11,12 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from fcdeploy.graph.nodes import name_of
-from fcdeploy.int8.fidelity import EXACT_DB, decibels
-from fcdeploy.int8.planning.weights import int8_layers
-from fcdeploy.int8.problem import Given
-from fcdeploy.int8.timing.measure import confirm, measure_costs, runnable, try_choices
-from fcdeploy.int8.timing.partition import cost_of, reason, slow_nodes, total
-from fcdeploy.int8.timing.per_tensor_weights import one_scale_layers
+from fcdeploy.int8.fidelity import EXACT_DB, measure_sqnr
+from fcdeploy.int8.planning.weights import find_int8_layers
+from fcdeploy.int8.problem import Problem
+from fcdeploy.int8.timing.measure import choose_reference, confirm, measure_costs, try_choices
+from fcdeploy.int8.timing.partition import cost_of, explain_slow, find_slow_nodes, sum_layer_costs
+from fcdeploy.int8.timing.per_tensor_weights import find_one_scale_layers
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Choice, Costs, Trial
 from fcdeploy.records.plan import Plan
@@ -37,25 +37,27 @@ MOST_LOSS_DB = 1.0  # of signal over error of the network, that one scale for al
 JUDGED = 16  # samples on which two forms of a network are compared
 
 
-def measured(given: Given, everything: Plan, *, source: str, on_step: OnStep | None = None) -> Costs:
+def measure_choices(problem: Problem, everything: Plan, *, source: str, on_step: OnStep | None = None) -> Costs:
     """Time every node both ways, run the choices that suggests, and confirm the best; `everything` is all integer."""
-    feeds = {name: array[:1] for name, array in given.samples.items()}
+    feeds = {name: array[:1] for name, array in problem.samples.items()}
     step: OnStep = on_step or (lambda *_: None)
     step("timing nodes", 0, None)
-    integers = given.build(everything)
-    apart, model = given.scratch is not None, given.recorded.model
-    costs = measure_costs(given.graph, integers, feeds, model_hash=model, source=source, apart=apart)
+    integers = problem.build(everything)
+    apart, model = problem.scratch is not None, problem.calibration.model
+    costs = measure_costs(problem.model, integers, feeds, model_hash=model, source=source, apart=apart)
     dynamic = [decision.node for decision in everything.nodes if decision.kind == "dynamic"]
-    layers = tuple(sorted([*dynamic, *(name_of(node) for node, _ in int8_layers(given.graph.graph, everything))]))
+    layers = tuple(
+        sorted([*dynamic, *(name_of(node) for node, _ in find_int8_layers(problem.model.graph, everything))])
+    )
     costs = replace(costs, layers=layers)
-    saved = _worth_one_scale(given, everything, costs)
-    choices = with_dynamic(_choices(given.graph, everything, given.recorded, costs, saved), dynamic)
+    saved = _find_worth_one_scale(problem, everything, costs)
+    choices = vary_dynamic(_list_choices(problem.model, everything, problem.calibration, costs, saved), dynamic)
 
     def build(choice: Choice) -> ir.Model:
-        return integers if choice == Choice() else given.build(planned(given, everything, costs, choice))
+        return integers if choice == Choice() else problem.build(plan_choice(problem, everything, costs, choice))
 
-    accurate, every_db = _accurate(given, choices, build)
-    reference = runnable(given.original(), given.graph, feeds)
+    accurate, every_db = _drop_inaccurate(problem, choices, build)
+    reference = choose_reference(problem.load_original(), problem.model, feeds)
     if len(accurate) > 1:
         trials = try_choices(reference, list(accurate), build, feeds, apart=apart, on_step=step)
         trials = tuple(replace(trial, sqnr_db=accurate[trial.choice]) for trial in trials)
@@ -69,14 +71,14 @@ def measured(given: Given, everything: Plan, *, source: str, on_step: OnStep | N
     return costs
 
 
-def planned(given: Given, everything: Plan, costs: Costs, choice: Choice) -> Plan:
+def plan_choice(problem: Problem, everything: Plan, costs: Costs, choice: Choice) -> Plan:
     """The plan of a choice, each node it leaves in float with the reason."""
     if choice == Choice():
         return everything
-    return given.plan({name: reason(costs, name) for name in choice.slow}, choice.one_scale)
+    return problem.plan({name: explain_slow(costs, name) for name in choice.slow}, choice.one_scale)
 
 
-def chosen(model: ir.Model, plan: Plan, recorded: Calibration, costs: Costs) -> Choice:
+def choose(model: ir.Model, plan: Plan, calibration: Calibration, costs: Costs) -> Choice:
     """What to take: what was confirmed last, else the best trial, else by estimate.
 
     Estimates are rough: only a split that saves a tenth of the time is taken, be it against integers or float everywhere.
@@ -85,9 +87,9 @@ def chosen(model: ir.Model, plan: Plan, recorded: Calibration, costs: Costs) -> 
         return costs.confirmed[-1].choice
     if costs.trials:
         return best_trial(costs.trials).choice
-    layers = tuple(sorted(name_of(node) for node, _ in int8_layers(model.graph, plan)))
-    splits = ((), tuple(slow_nodes(model.graph, plan, recorded, costs)), layers)
-    whole, split, in_float = (cost_of(model.graph, plan, recorded, costs, slow) for slow in splits)
+    layers = tuple(sorted(name_of(node) for node, _ in find_int8_layers(model.graph, plan)))
+    splits = ((), tuple(find_slow_nodes(model.graph, plan, calibration, costs)), layers)
+    whole, split, in_float = (cost_of(model.graph, plan, calibration, costs, slow) for slow in splits)
     if split < (1 - ESTIMATED) * whole or whole > in_float:
         return Choice(splits[1] if split < (1 - ESTIMATED) * in_float else layers)
     return Choice()
@@ -99,8 +101,8 @@ def best_trial(trials: tuple[Trial, ...]) -> Trial:
     ones = tuple(trial for trial in trials if trial.choice.one_scale)
     if not ones:
         return each
-    one = _best_split((*ones, _nowhere(trials)))
-    return one if _clearly(one, each) else each
+    one = _best_split((*ones, _find_all_float(trials)))
+    return one if _is_clearly_faster(one, each) else each
 
 
 def _best_split(trials: tuple[Trial, ...]) -> Trial:
@@ -108,15 +110,15 @@ def _best_split(trials: tuple[Trial, ...]) -> Trial:
     everywhere = min(trials, key=lambda trial: len(trial.choice.slow))
     fastest = min(trials, key=lambda trial: trial.ratio)
     saving = CLEAR_OF_FAST if everywhere.ratio < SURE else CLEAR
-    if everywhere.ratio <= SLOWER and not _clearly(fastest, everywhere, saving):
+    if everywhere.ratio <= SLOWER and not _is_clearly_faster(fastest, everywhere, saving):
         return everywhere
     if fastest.ratio > SLOWER:
-        return _nowhere(trials)
+        return _find_all_float(trials)
     close = [trial for trial in trials if trial.ratio <= fastest.ratio * (1 + ALIKE)]
     return min(close, key=lambda trial: len(trial.choice.slow))
 
 
-def _clearly(faster: Trial, than: Trial, saving: float = CLEAR) -> bool:
+def _is_clearly_faster(faster: Trial, than: Trial, saving: float = CLEAR) -> bool:
     """Faster by `saving`, and outside the other's interval.
 
     Of an interval the lower end counts: what disturbs a run makes it longer, so upper ends are loose.
@@ -124,13 +126,13 @@ def _clearly(faster: Trial, than: Trial, saving: float = CLEAR) -> bool:
     return faster.ratio < (1 - saving) * than.ratio and faster.ratio < than.low
 
 
-def _nowhere(trials: tuple[Trial, ...]) -> Trial:
+def _find_all_float(trials: tuple[Trial, ...]) -> Trial:
     """Float everywhere."""
     return max(trials, key=lambda trial: len(trial.choice.slow))
 
 
-def _choices(
-    model: ir.Model, plan: Plan, recorded: Calibration, costs: Costs, saved: Mapping[str, float]
+def _list_choices(
+    model: ir.Model, plan: Plan, calibration: Calibration, costs: Costs, saved: Mapping[str, float]
 ) -> list[Choice]:
     """Integers everywhere, float everywhere, and the cheapest splits; those with integers with one scale as well.
 
@@ -142,16 +144,18 @@ def _choices(
     for ones in ({}, saved, most) if saved else ({},):
         cheaper = {name: (f, max(i - ones.get(name, 0.0), 0.0)) for name, (f, i) in costs.nodes.items()}
         weighed = replace(costs, nodes=cheaper)
-        splits = [slow_nodes(model.graph, plan, recorded, weighed, conversions=factor) for factor in CONVERSIONS]
+        splits = [
+            find_slow_nodes(model.graph, plan, calibration, weighed, conversions=factor) for factor in CONVERSIONS
+        ]
         found += [Choice(tuple(sorted(split)), tuple(sorted(set(ones) - set(split)))) for split in ({}, *splits)]
-    whole, in_float = (cost_of(model.graph, plan, recorded, costs, slow) for slow in ((), costs.layers))
+    whole, in_float = (cost_of(model.graph, plan, calibration, costs, slow) for slow in ((), costs.layers))
     if in_float > LONG_US and whole < SURE * in_float:
         least = (1 - ESTIMATED / 2) * whole
-        found = [c for c in found if not c.slow or cost_of(model.graph, plan, recorded, costs, c.slow) < least]
+        found = [c for c in found if not c.slow or cost_of(model.graph, plan, calibration, costs, c.slow) < least]
     return list(dict.fromkeys(found))
 
 
-def with_dynamic(choices: list[Choice], dynamic: Collection[str]) -> list[Choice]:
+def vary_dynamic(choices: list[Choice], dynamic: Collection[str]) -> list[Choice]:
     """Every choice with the layers of dynamic activations (LSTM) as such, and with them in float."""
     found = []
     for choice in choices:
@@ -160,22 +164,22 @@ def with_dynamic(choices: list[Choice], dynamic: Collection[str]) -> list[Choice
     return list(dict.fromkeys(found))
 
 
-def _worth_one_scale(given: Given, everything: Plan, costs: Costs) -> dict[str, float]:
+def _find_worth_one_scale(problem: Problem, everything: Plan, costs: Costs) -> dict[str, float]:
     """Layers that may have one scale, with what it saves; none where that is little of the whole."""
-    layers = one_scale_layers(given.graph.graph, everything, given.recorded, given.row.pair_limit)
-    return layers if sum(layers.values()) >= WORTH_ONE * total(costs, everything, {}) else {}
+    layers = find_one_scale_layers(problem.model.graph, everything, problem.calibration, problem.target.pair_limit)
+    return layers if sum(layers.values()) >= WORTH_ONE * sum_layer_costs(costs, everything, {}) else {}
 
 
-def _accurate(
-    given: Given, choices: list[Choice], build: Callable[[Choice], ir.Model]
+def _drop_inaccurate(
+    problem: Problem, choices: list[Choice], build: Callable[[Choice], ir.Model]
 ) -> tuple[dict[Choice, float | None], float | None]:
     """The choices whose single scales cost the network little, with their SQNR, and that of integers everywhere."""
     if not any(choice.one_scale for choice in choices):
         return dict.fromkeys(choices), None
 
     def judged(choice: Choice) -> float:
-        few = {name: array[:JUDGED] for name, array in given.samples.items()}
-        return round(min(decibels(given.graph, build(choice), few), default=EXACT_DB), 2)
+        few = {name: array[:JUDGED] for name, array in problem.samples.items()}
+        return round(min(measure_sqnr(problem.model, build(choice), few), default=EXACT_DB), 2)
 
     least = judged(Choice())
     found = {choice: judged(choice) if choice.one_scale else None for choice in choices}

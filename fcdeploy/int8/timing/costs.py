@@ -8,9 +8,9 @@ from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import replacing
-from fcdeploy.int8.problem import Given
+from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing import cost_cache
-from fcdeploy.int8.timing.choose_kernels import JUDGED, SLOWER, best_trial, chosen, measured, planned
+from fcdeploy.int8.timing.choose_kernels import JUDGED, SLOWER, best_trial, choose, measure_choices, plan_choice
 from fcdeploy.int8.timing.rate_table import costs_from_table
 from fcdeploy.records import costs as costing
 from fcdeploy.records.costs import Costs, Trial
@@ -23,7 +23,7 @@ CACHED, MEASURE, TABLE, NONE = "cached", "measure", "table", "none"
 
 
 @dataclass(frozen=True)
-class Spent:
+class CostBasis:
     """The costs a plan rests on, if any, whether they were measured at another time, and warnings."""
 
     costs: Costs | None = None
@@ -31,9 +31,9 @@ class Spent:
     warnings: tuple[str, ...] = ()
 
 
-def costs_asked(given: Given, costs: str | Path | None, target: str) -> str | Path:
+def choose_cost_source(problem: Problem, costs: str | Path | None, target: str) -> str | Path:
     """Where costs come from: what was asked, else measured where the target, by that name, is this CPU, else the table."""
-    types = given.types
+    types = problem.types
     if types.other != "int8":
         if costs not in (None, NONE):
             raise FcdeployError(
@@ -44,62 +44,62 @@ def costs_asked(given: Given, costs: str | Path | None, target: str) -> str | Pa
         return NONE
     if costs is not None:
         return costs
-    here = target in ("host", "portable") or given.row.name == detect().name
-    return CACHED if given.effort != "fast" and here else TABLE
+    here = target in ("host", "portable") or problem.target.name == detect().name
+    return CACHED if problem.effort != "fast" and here else TABLE
 
 
-def fastest_plan(given: Given, asked: str | Path, on_step: OnStep | None) -> tuple[Plan, Spent]:
+def plan_fastest(problem: Problem, asked: str | Path, on_step: OnStep | None) -> tuple[Plan, CostBasis]:
     """The plan that costs least time, and the costs it rests on. Raises FcdeployError."""
-    everything = given.plan({})
-    spent = _spent(given, everything, asked, on_step)
+    everything = problem.plan({})
+    spent = _find_costs(problem, everything, asked, on_step)
     if spent.costs is None:
         return everything, spent
-    choice = chosen(given.graph, everything, given.recorded, spent.costs)
-    return replace(planned(given, everything, spent.costs, choice), costs=spent.costs.hash), spent
+    choice = choose(problem.model, everything, problem.calibration, spent.costs)
+    return replace(plan_choice(problem, everything, spent.costs, choice), costs=spent.costs.hash), spent
 
 
-def _spent(given: Given, everything: Plan, asked: str | Path, on_step: OnStep | None) -> Spent:
+def _find_costs(problem: Problem, everything: Plan, asked: str | Path, on_step: OnStep | None) -> CostBasis:
     """The costs asked for; a file that does not exist is measured and written."""
-    model = given.recorded.model
+    model = problem.calibration.model
     if asked == NONE or not any(decision.kind in ("int8", "dynamic") for decision in everything.nodes):
-        return Spent()
+        return CostBasis()
     if asked == TABLE:
-        return Spent(costs_from_table(given.graph, model, given.row.name))
+        return CostBasis(costs_from_table(problem.model, model, problem.target.name))
     file = Path(asked)
     named = asked not in (CACHED, MEASURE)
     if named and file.exists():
-        return Spent(_from_file(file, model))
-    if not given.samples:
-        why = f"times were not measured: {given.why_not_run}"
-        return Spent(costs_from_table(given.graph, model, given.row.name), warnings=(why,))
-    spent = _measured(given, everything, anew=asked == MEASURE, on_step=on_step)
+        return CostBasis(_read_costs(file, model))
+    if not problem.samples:
+        why = f"times were not measured: {problem.why_not_run}"
+        return CostBasis(costs_from_table(problem.model, model, problem.target.name), warnings=(why,))
+    spent = _measure_or_reuse(problem, everything, anew=asked == MEASURE, on_step=on_step)
     if named and spent.costs:
         with replacing(file) as aside:
             aside.write_text(costing.to_text(spent.costs))
     return spent
 
 
-def _from_file(file: Path, model: str) -> Costs:
+def _read_costs(file: Path, model: str) -> Costs:
     found = costing.from_text(file.read_text(errors="replace"), f"costs {str(file)!r}")
     if found.model != model:
         raise FcdeployError(f"costs {str(file)!r} are those of another model", "give a new file name to measure")
     return found
 
 
-def _measured(given: Given, everything: Plan, *, anew: bool, on_step: OnStep | None) -> Spent:
+def _measure_or_reuse(problem: Problem, everything: Plan, *, anew: bool, on_step: OnStep | None) -> CostBasis:
     """The costs on this CPU: as they were measured before, unless there are none, or `anew`."""
-    model = given.recorded.model
-    kept = cost_cache.file_of(model, everything, {name: array[:1] for name, array in given.samples.items()})
+    model = problem.calibration.model
+    kept = cost_cache.file_of(model, everything, {name: array[:1] for name, array in problem.samples.items()})
     found, warning = (None, "") if anew else cost_cache.read(kept, model)
     if found is not None:
-        return Spent(found, before=True)
+        return CostBasis(found, before=True)
     source = f"{cpu_name()}, onnxruntime {versions()['onnxruntime']}"
-    found = measured(given, everything, source=source, on_step=on_step)
+    found = measure_choices(problem, everything, source=source, on_step=on_step)
     warnings = (warning, cost_cache.write(kept, found))
-    return Spent(found, warnings=tuple(filter(None, warnings)))
+    return CostBasis(found, warnings=tuple(filter(None, warnings)))
 
 
-def time_lines(spent: Spent) -> Iterator[str]:
+def describe_times(spent: CostBasis) -> Iterator[str]:
     """What was found about time, and whether integers are worth having."""
     costs = spent.costs
     if costs is None:
@@ -111,9 +111,9 @@ def time_lines(spent: Spent) -> Iterator[str]:
     everywhere = min(tried, key=lambda trial: (bool(trial.choice.one_scale), len(trial.choice.slow)))
     taken = costs.confirmed[-1] if costs.confirmed else best_trial(costs.trials)
     if taken.choice.slow and set(taken.choice.slow) >= set(costs.layers):
-        yield from _float_is_best(costs, taken, everywhere)
+        yield from _describe_float(costs, taken, everywhere)
     else:
-        yield _integers_pay(taken, everywhere)
+        yield _describe_integers(taken, everywhere)
     if taken.choice.one_scale and taken.sqnr_db is not None:
         layers = len(taken.choice.one_scale)
         yield (
@@ -125,8 +125,8 @@ def time_lines(spent: Spent) -> Iterator[str]:
         yield "times are those measured before on this CPU; --costs measure takes them anew"
 
 
-def _integers_pay(taken: Trial, everywhere: Trial) -> str:
-    text = f"{_interval(taken)} of the float time"
+def _describe_integers(taken: Trial, everywhere: Trial) -> str:
+    text = f"{_format_interval(taken)} of the float time"
     if not taken.choice.slow:
         return f"{text} with every integer kernel there is"
     count = len(taken.choice.slow)
@@ -134,14 +134,14 @@ def _integers_pay(taken: Trial, everywhere: Trial) -> str:
     return f"{text}; integers everywhere would take {everywhere.ratio:.2f}, so {stay} float"
 
 
-def _float_is_best(costs: Costs, taken: Trial, everywhere: Trial) -> Iterator[str]:
+def _describe_float(costs: Costs, taken: Trial, everywhere: Trial) -> Iterator[str]:
     lost = costs.confirmed[:-1]
     if lost:
-        yield f"what looked fastest took {_interval(lost[-1])} of the float time when it was run again"
+        yield f"what looked fastest took {_format_interval(lost[-1])} of the float time when it was run again"
     yield f"float is fastest here: integers everywhere take {everywhere.ratio:.2f} of its time; only weights are bytes"
     if taken.low > SLOWER:
-        yield f"even so the file takes {_interval(taken)} of the float model's time: keep the float model for speed"
+        yield f"even so the file takes {_format_interval(taken)} of the float model's time: keep the float model for speed"
 
 
-def _interval(trial: Trial) -> str:
+def _format_interval(trial: Trial) -> str:
     return f"{trial.ratio:.2f} ({trial.low:.2f} to {trial.high:.2f})"

@@ -39,7 +39,7 @@ def measure_costs(
     """
     once = 1e-9 * FLOAT_NS * sum(multiplications_of(model).values())
     runs = min(max(int(PROFILED_SECONDS / 4 / max(once, 1e-9)), PROFILED_RUNS[0]), PROFILED_RUNS[-1])
-    both = [(_loadable(each), feeds) for each in (model, int8)]
+    both = [(_serialize(each), feeds) for each in (model, int8)]
     in_float, as_integers = (found.nodes for found in profiles(both, runs=runs, threads=1, apart=apart))
     nodes: dict[str, tuple[float, float]] = {}
     for node in model.graph:
@@ -61,7 +61,7 @@ def conversion_rates() -> Rates:
         ("QuantizeLinear", {"x": x}), ("DequantizeLinear", {"x": q}), ("Transpose", {"x": q}),
         ("QuantizeLinear", {"x": small}), ("Transpose", {"x": little}),
     ]  # fmt: skip
-    runs = [_loader(_one_node(op, feeds["x"].dtype), feeds)() for op, feeds in timed]
+    runs = [_make_loader(_make_one_node_model(op, feeds["x"].dtype), feeds)() for op, feeds in timed]
     timed_ms = [float(np.median(timed.turns)) for timed in measure(runs, 0.2)]
     call = min(timed_ms[3:])  # what calling the runtime costs
     q_ns, dq_ns, t_ns = (round(max(ms - call, 0.0) * 1e6 / x.size, 3) for ms in timed_ms[:3])
@@ -81,19 +81,19 @@ def try_choices(
 
     `apart` gives each its turns with the float one alone, so that no more than two models are loaded.
     """
-    in_float, label = _loader(reference, feeds), "timing choices of kernels"
+    in_float, label = _make_loader(reference, feeds), "timing choices of kernels"
     trials, loads = [], [in_float]
     for done, choice in enumerate(choices, start=1):
-        one = _loader(_loadable(build(choice)), feeds)
+        one = _make_loader(_serialize(build(choice)), feeds)
         if apart:
-            trials.append(_against(in_float, one, choice, 2 * SECONDS))
+            trials.append(_time_against(in_float, one, choice, 2 * SECONDS))
         else:
             loads.append(one)
         if on_step:
             on_step(label if apart else "building choices of kernels", done, len(choices))
     if not apart:
         first, *timed = reloaded(loads, SECONDS * len(loads), on_step, label=label)
-        trials = [_trial(choice, ratio_of(one, first)) for choice, one in zip(choices, timed, strict=True)]
+        trials = [_make_trial(choice, ratio_of(one, first)) for choice, one in zip(choices, timed, strict=True)]
     return tuple(sorted(trials, key=lambda trial: trial.ratio))
 
 
@@ -102,29 +102,31 @@ def confirm(reference: Model, int8: ir.Model, choice: Choice, feeds: Arrays, *, 
 
     The fastest of several that were tried looks faster than it is: the luck of its run is part of why it was taken.
     """
-    return _against(_loader(reference, feeds), _loader(_loadable(int8), feeds), choice, CONFIRMED_SECONDS, on_step)
+    return _time_against(
+        _make_loader(reference, feeds), _make_loader(_serialize(int8), feeds), choice, CONFIRMED_SECONDS, on_step
+    )
 
 
-def _against(in_float: Load, int8: Load, choice: Choice, seconds: float, on_step: OnStep | None = None) -> Trial:
+def _time_against(in_float: Load, int8: Load, choice: Choice, seconds: float, on_step: OnStep | None = None) -> Trial:
     """The integers are loaded first: weights that are stored as bytes are in memory twice while they become floats."""
     one, other = reloaded([int8, in_float], seconds, on_step, label="confirming the choice")
-    return _trial(choice, ratio_of(one, other))
+    return _make_trial(choice, ratio_of(one, other))
 
 
-def runnable(original: Model, prepared: ir.Model, feeds: Arrays) -> Model:
+def choose_reference(original: Model, prepared: ir.Model, feeds: Arrays) -> Model:
     """The float model to compare with: as it is, or as prepared where onnxruntime cannot run that on a CPU."""
     try:
         Session(original, threads=1).run(feeds)
     except FcdeployError:
-        return _loadable(prepared)
+        return _serialize(prepared)
     return original
 
 
-def _trial(choice: Choice, ratio: Any) -> Trial:
+def _make_trial(choice: Choice, ratio: Any) -> Trial:
     return Trial(choice, round(ratio.median, 4), round(ratio.low, 4), round(ratio.high, 4))
 
 
-def _loader(model: Model, feeds: Arrays) -> Load:
+def _make_loader(model: Model, feeds: Arrays) -> Load:
     def load() -> Callable[[], object]:
         session = Session(model, threads=1)
         return lambda: session.run(feeds)
@@ -132,14 +134,14 @@ def _loader(model: Model, feeds: Arrays) -> Load:
     return load
 
 
-def _loadable(model: ir.Model) -> Model:
+def _serialize(model: ir.Model) -> Model:
     """What is loaded again and again: serialized once, or, where weights lie in files, as it is."""
     if any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
         return model
     return bytes(ir.to_proto(model).SerializeToString())
 
 
-def _one_node(op: str, dtype: np.dtype[Any]) -> ir.Model:
+def _make_one_node_model(op: str, dtype: np.dtype[Any]) -> ir.Model:
     """A model of one conversion, or of one change of layout."""
     kind = ir.DataType.from_numpy(dtype)
     x = ir.val("x", kind, [1, None, None, None])

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.mincut import cheapest_split
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.planning.decide import FLOAT_OUTPUT
-from fcdeploy.int8.planning.weights import int8_layers
+from fcdeploy.int8.planning.weights import find_int8_layers
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Costs, Rates
 from fcdeploy.records.plan import Plan
@@ -22,7 +22,7 @@ from fcdeploy.records.plan import Plan
 INTEGER = ("int8", "moves", "absorbed")
 
 
-def slow_nodes(
+def find_slow_nodes(
     graph: ir.Graph, plan: Plan, calibration: Calibration, costs: Costs, *, conversions: float = 1.0
 ) -> dict[str, str]:
     """The nodes that the plan makes integer and the cheapest split leaves in float, each with the reason.
@@ -31,12 +31,12 @@ def slow_nodes(
     """
     kinds = plan.kinds
     sides, _ = _split(graph, plan, calibration, costs, conversions, {})
-    return {name: reason(costs, name) for name, integer in sides.items() if not integer and kinds[name] == "int8"}
+    return {name: explain_slow(costs, name) for name, integer in sides.items() if not integer and kinds[name] == "int8"}
 
 
 def cost_of(graph: ir.Graph, plan: Plan, calibration: Calibration, costs: Costs, slow: Collection[str]) -> float:
     """Microseconds, conversions included, when of the layers with weights those of `slow` are float, and no others."""
-    fixed = {name_of(node): node.name not in slow for node, _ in int8_layers(graph, plan)}
+    fixed = {name_of(node): node.name not in slow for node, _ in find_int8_layers(graph, plan)}
     return _split(graph, plan, calibration, costs, 1.0, fixed)[1]
 
 
@@ -105,10 +105,10 @@ def _conversions(value: ir.Value, calibration: Calibration, rates: Rates, factor
     return factor * to_bytes, factor * to_float
 
 
-def reason(costs: Costs, name: str) -> str:
+def explain_slow(costs: Costs, name: str) -> str:
     """Why a node is left in float, in figures."""
     in_float, as_integers = costs.nodes.get(name, (0.0, 0.0))
-    figures = f"{_us(as_integers)} as integers, {_us(in_float)} in float"
+    figures = f"{_format_us(as_integers)} as integers, {_format_us(in_float)} in float"
     return (
         f"slower as integers: {figures}"
         if as_integers > in_float
@@ -116,11 +116,11 @@ def reason(costs: Costs, name: str) -> str:
     )
 
 
-def _us(microseconds: float) -> str:
+def _format_us(microseconds: float) -> str:
     return f"{microseconds:.0f} us" if microseconds >= 10 else f"{microseconds:.1f} us"
 
 
-def total(costs: Costs, plan: Plan, slow: Mapping[str, str]) -> float:
+def sum_layer_costs(costs: Costs, plan: Plan, slow: Mapping[str, str]) -> float:
     """Microseconds of the layers that the plan makes integer, those of `slow` taken in float; conversions not counted."""
     names = [decision.node for decision in plan.nodes if decision.kind == "int8"]
     return sum(costs.nodes.get(name, (0.0, 0.0))[0 if name in slow else 1] for name in names)

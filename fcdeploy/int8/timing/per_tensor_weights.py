@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale, search_scales
 from fcdeploy.arrays import Float64
 from fcdeploy.graph.nodes import name_of, output_axis
-from fcdeploy.int8.planning.weights import importance_of, int8_layers, kernel_rows
+from fcdeploy.int8.planning.weights import find_int8_layers, importance_of, kernel_rows
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
 
@@ -24,19 +24,21 @@ MOST_ROWS, MOST_COLUMNS = 256, 1024  # of a weight that is judged by a part of i
 COLUMN_US, LAYER_US = 0.005, 0.5  # saved for every output and every layer; read off two x86 CPUs, batch 1
 
 
-def one_scale_layers(graph: ir.Graph, plan: Plan, calibration: Calibration, pair_limit: int | None) -> dict[str, float]:
+def find_one_scale_layers(
+    graph: ir.Graph, plan: Plan, calibration: Calibration, pair_limit: int | None
+) -> dict[str, float]:
     """Dense layers whose error grows by at most MOST_LOSS_DB with one scale, and about how many microseconds that saves.
 
     The error of a result is that of its weights, sum E[x^2] (w - s q)^2, and of its rounded inputs, sum w^2 S^2 / 12 with
     their scale S, both summed over the outputs.
     """
     found = {}
-    for node, weight in int8_layers(graph, plan):
+    for node, weight in find_int8_layers(graph, plan):
         if node.op_type not in ("Gemm", "MatMul"):
             continue
         axis = output_axis(node)
-        rows = _part(kernel_rows(node, weight), int(weight.shape[axis]))  # type: ignore[index, arg-type]
-        h = _columns(np.atleast_2d(importance_of(node, calibration)))[0]
+        rows = _sample_rows(kernel_rows(node, weight), int(weight.shape[axis]))  # type: ignore[index, arg-type]
+        h = _sample_columns(np.atleast_2d(importance_of(node, calibration)))[0]
         step = plan.tensors[name_of(node.inputs[0])].scale[0]
         rounding = float((rows**2).sum()) * step**2 / 12
         errors = []
@@ -50,15 +52,15 @@ def one_scale_layers(graph: ir.Graph, plan: Plan, calibration: Calibration, pair
     return found
 
 
-def _part(blocks: Iterable[tuple[slice, NDArray[np.floating]]], height: int) -> Float64:
+def _sample_rows(blocks: Iterable[tuple[slice, NDArray[np.floating]]], height: int) -> Float64:
     """Evenly spaced rows of so many, and evenly spaced pairs of columns of them."""
     kept = np.linspace(0, height - 1, min(height, MOST_ROWS)).astype(np.intp)
     return np.concatenate([
-        _columns(rows[kept[(kept >= part.start) & (kept < part.stop)] - part.start]) for part, rows in blocks
+        _sample_columns(rows[kept[(kept >= part.start) & (kept < part.stop)] - part.start]) for part, rows in blocks
     ])  # fmt: skip
 
 
-def _columns(rows: NDArray[np.floating]) -> Float64:
+def _sample_columns(rows: NDArray[np.floating]) -> Float64:
     width = rows.shape[1]
     if width <= MOST_COLUMNS:
         return rows.astype(np.float64)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import onnx_ir as ir
 
 
-def hold_floats(graph: ir.Graph) -> None:
+def block_unwanted_fusions(graph: ir.Graph) -> None:
     """Hold every float layer that would be rounded."""
     for node in list(graph):
-        if would_be_rounded(node):
-            hold(graph, node)
+        if would_fuse(node):
+            block_fusion(graph, node)
 
 
-def would_be_rounded(node: ir.Node) -> bool:
+def would_fuse(node: ir.Node) -> bool:
     """Whether onnxruntime would take a float layer for an integer one whose weights nobody has quantized yet.
 
     It does between a DequantizeLinear and a QuantizeLinear, quantizing them with one scale for all channels.  A clip in
@@ -30,7 +30,7 @@ def would_be_rounded(node: ir.Node) -> bool:
     return source is not None and source.op_type == "DequantizeLinear" and written
 
 
-def hold(graph: ir.Graph, node: ir.Node) -> None:
+def block_fusion(graph: ir.Graph, node: ir.Node) -> None:
     """Put a LeakyRelu of slope 1, which changes nothing, behind a node; it fuses into the float kernel."""
     value = node.outputs[0]
     result = ir.Value(name=value.name, shape=value.shape, type=value.type)

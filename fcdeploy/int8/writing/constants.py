@@ -15,14 +15,14 @@ from fcdeploy.graph.nodes import name_of, operator_of
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
 from fcdeploy.int8.nodes import stored_weights
-from fcdeploy.int8.planning.weights import Layer, bias_name
+from fcdeploy.int8.planning.weights import RoundedLayer, bias_name
 from fcdeploy.int8.writing.conversions import Conversions, producer
 from fcdeploy.records.plan import QParams
 
 Tensors = Mapping[str, QParams]
 
 
-def write_layer(node: ir.Node, weight: ir.Value, layer: Layer, tensors: Tensors, made: Conversions) -> None:
+def write_layer(node: ir.Node, weight: ir.Value, layer: RoundedLayer, tensors: Tensors, made: Conversions) -> None:
     """Weight and bias of a layer as integers behind DequantizeLinear."""
     named: list[tuple[str, Array | ir.TensorProtocol, int | None]] = [
         (name_of(weight), layer.weight, operator_of(node).weight)
@@ -44,7 +44,7 @@ def write_layer(node: ir.Node, weight: ir.Value, layer: Layer, tensors: Tensors,
         node.replace_input_with(index, real)
 
 
-def store(node: ir.Node, tensors: Tensors, made: Conversions, scratch: Scratch | None) -> None:
+def write_weight_only(node: ir.Node, tensors: Tensors, made: Conversions, scratch: Scratch | None) -> None:
     """Weights of a float node as bytes that the runtime turns back into floats once, when it loads the model.
 
     A DequantizeLinear would be run at every inference, and keep the weight from being laid out for the fast kernels.
@@ -53,7 +53,7 @@ def store(node: ir.Node, tensors: Tensors, made: Conversions, scratch: Scratch |
         q, tensor = tensors[name_of(value)], value.const_value
         assert tensor is not None
         key = ("stored", q.dtype, q.zero_point, np.asarray(q.scale))
-        (stored,) = kept(scratch, tensor, key, partial(_integers, tensor, q, axis))
+        (stored,) = kept(scratch, tensor, key, partial(_quantize_by_channel, tensor, q, axis))
         integers = made.constant(stored, f"{value.name}/q")
         shape = [-1 if i == axis else 1 for i in range(len(tensor.shape))]
         scale = made.constant(np.asarray(q.scale, np.float32).reshape(shape), f"{value.name}/s")
@@ -67,7 +67,7 @@ def store(node: ir.Node, tensors: Tensors, made: Conversions, scratch: Scratch |
         node.replace_input_with(index, real.outputs[0])
 
 
-def _integers(tensor: ir.TensorProtocol, q: QParams, axis: int) -> tuple[Array]:
+def _quantize_by_channel(tensor: ir.TensorProtocol, q: QParams, axis: int) -> tuple[Array]:
     """The integers of a weight, some channels at a time."""
     result = np.empty(tensor.shape.numpy(), q.dtype)
     for part, array in blocks(tensor, axis):
@@ -75,7 +75,7 @@ def _integers(tensor: ir.TensorProtocol, q: QParams, axis: int) -> tuple[Array]:
     return (result,)
 
 
-def byte_constants(node: ir.Node, q: QParams, made: Conversions) -> None:
+def quantize_constants(node: ir.Node, q: QParams, made: Conversions) -> None:
     """Fill value of a Pad and bounds of a Clip, in the integers they now stand among; a Relu becomes such a Clip."""
     if node.op_type == "Relu":
         node.op_type = "Clip"

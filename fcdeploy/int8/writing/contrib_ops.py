@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import output_axis
-from fcdeploy.int8.planning.types import Packed, bits_of
+from fcdeploy.int8.planning.types import PackedWeights, bits_of
 from fcdeploy.records.plan import QParams
 
 DOMAIN = "com.microsoft"
@@ -22,17 +22,17 @@ ACCURACY_LEVEL = 4
 Initializer = Callable[[Array | ir.TensorProtocol, str], ir.Value]
 
 
-def pack(node: ir.Node, packed: Packed, q: QParams | None, initializer: Initializer) -> None:
+def replace_with_contrib_op(node: ir.Node, packed: PackedWeights, q: QParams | None, initializer: Initializer) -> None:
     """The node, with weights in blocks by `q`, or with activations that are scaled in every run; `q` is its weight's."""
     if q is not None and q.block:
-        _blocks(node, packed, q, initializer)
+        _to_matmul_nbits(node, packed, q, initializer)
     elif node.op_type == "LSTM":
-        _lstm(node, packed, initializer)
+        _to_dynamic_lstm(node, packed, initializer)
     else:
-        _dense(node, packed, initializer)
+        _to_dynamic_matmul(node, packed, initializer)
 
 
-def _blocks(node: ir.Node, packed: Packed, q: QParams, initializer: Initializer) -> None:
+def _to_matmul_nbits(node: ir.Node, packed: PackedWeights, q: QParams, initializer: Initializer) -> None:
     """A dense layer to MatMulNBits: the bias is an input of it, because an Add behind it would keep it from fusing."""
     integers, scales = packed.weights[1]
     weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
@@ -44,13 +44,13 @@ def _blocks(node: ir.Node, packed: Packed, q: QParams, initializer: Initializer)
         initializer(scales, f"{weight.name}/s"),
         *([None, None, bias] if bias is not None else []),
     ]
-    _become(node, "MatMulNBits", inputs)
+    _change_operator(node, "MatMulNBits", inputs)
     numbers = {"K": int(shape[1 - axis]), "N": int(shape[axis]), "bits": bits_of(q), "block_size": q.block}
     for key, value in {**numbers, "accuracy_level": ACCURACY_LEVEL}.items():
         node.attributes.add(ir.AttrInt64(key, value))
 
 
-def _dense(node: ir.Node, packed: Packed, initializer: Initializer) -> None:
+def _to_dynamic_matmul(node: ir.Node, packed: PackedWeights, initializer: Initializer) -> None:
     """A dense layer to DynamicQuantizeMatMul, whose weight lies as (in, out)."""
     integers, scales = packed.weights[1]
     weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
@@ -62,10 +62,10 @@ def _dense(node: ir.Node, packed: Packed, initializer: Initializer) -> None:
         initializer(np.zeros(scales.shape.numpy(), np.int8), f"{name}/z"),
         *([bias] if bias is not None else []),
     ]
-    _become(node, "DynamicQuantizeMatMul", inputs)
+    _change_operator(node, "DynamicQuantizeMatMul", inputs)
 
 
-def _lstm(node: ir.Node, packed: Packed, initializer: Initializer) -> None:
+def _to_dynamic_lstm(node: ir.Node, packed: PackedWeights, initializer: Initializer) -> None:
     """An LSTM to DynamicQuantizeLSTM, whose weights lie as (directions, in, 4 hidden), a scale a direction and output."""
     given = [*node.inputs, *[None] * (8 - len(node.inputs))]
     scales: list[ir.Value | None] = []
@@ -76,12 +76,12 @@ def _lstm(node: ir.Node, packed: Packed, initializer: Initializer) -> None:
         zeros = np.zeros(scale.shape.numpy(), np.int8)
         scales += [initializer(scale, f"{name}/s"), initializer(zeros, f"{name}/z")]
     attributes = {key: value for key, value in node.attributes.items() if key != "layout"}
-    _become(node, "DynamicQuantizeLSTM", [*given, *scales])
+    _change_operator(node, "DynamicQuantizeLSTM", [*given, *scales])
     for attribute in attributes.values():
         node.attributes.add(attribute)
 
 
-def _become(node: ir.Node, op: str, inputs: list[ir.Value | None]) -> None:
+def _change_operator(node: ir.Node, op: str, inputs: list[ir.Value | None]) -> None:
     """Another operator with other inputs and no attributes yet."""
     node.op_type, node.domain, node.version = op, DOMAIN, None
     node.attributes.clear()

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from fcdeploy import __version__
 from fcdeploy.graph.opset import lower_opset, lowest_ir_version, lowest_opset
-from fcdeploy.int8.writing.strip import slim
+from fcdeploy.int8.writing.strip import strip
 from fcdeploy.proof.saturation import prove
 from fcdeploy.records import fingerprints
 from fcdeploy.records import plan as plans
@@ -19,15 +19,15 @@ from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import INT8
 
 
-def sign(int8: ir.Model, recorded: Calibration, plan: Plan) -> None:
+def write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan) -> None:
     """Say in the model what it was made from, in the lowest opset and IR version that can say it."""
     opset, _ = lowest_opset(int8)
     lower_opset(int8, opset)
     int8.ir_version = lowest_ir_version(int8)
     int8.producer_name, int8.producer_version = "fcdeploy", __version__
     made = {
-        "float": recorded.model,
-        "data": recorded.data,
+        "float": calibration.model,
+        "data": calibration.data,
         "target": plan.target,
         "effort": plan.effort,
         "costs": plan.costs,
@@ -37,8 +37,8 @@ def sign(int8: ir.Model, recorded: Calibration, plan: Plan) -> None:
         made |= {"weights": plan.weights, "activations": plan.activations}
     int8.metadata_props["fcdeploy"] = json.dumps(made, separators=(",", ":"))
     weights = sum(value.const_value.nbytes for value in int8.graph.initializers.values() if value.const_value)
-    if recorded.samples:  # ranges that were measured elsewhere come without
-        int8.metadata_props[fingerprints.KEY] = fingerprints.to_text(recorded.seen, weights)
+    if calibration.samples:  # ranges that were measured elsewhere come without
+        int8.metadata_props[fingerprints.KEY] = fingerprints.to_text(calibration.seen, weights)
     if TARGETS[plan.target].pair_limit is None and not all(proof.safe for proof in prove(int8)):
         options.write(int8, {options.PRECISION: "1"})
-    slim(int8)
+    strip(int8)

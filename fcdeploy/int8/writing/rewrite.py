@@ -17,17 +17,17 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import data_inputs, is_constant, name_of, operator_of, weight_of
 from fcdeploy.graph.scratch import Scratch
 from fcdeploy.int8.nodes import missing_channels
-from fcdeploy.int8.planning.types import Packed
-from fcdeploy.int8.planning.weights import Layer
-from fcdeploy.int8.writing.block_fusion import hold_floats
-from fcdeploy.int8.writing.constants import byte_constants, store, write_layer
-from fcdeploy.int8.writing.contrib_ops import DOMAIN, pack
+from fcdeploy.int8.planning.types import PackedWeights
+from fcdeploy.int8.planning.weights import RoundedLayer
+from fcdeploy.int8.writing.block_fusion import block_unwanted_fusions
+from fcdeploy.int8.writing.constants import quantize_constants, write_layer, write_weight_only
+from fcdeploy.int8.writing.contrib_ops import DOMAIN, replace_with_contrib_op
 from fcdeploy.int8.writing.conversions import Conversions, integer_type, producer
 from fcdeploy.records.plan import Plan, QParams
 
 
 def rewrite(
-    model: ir.Model, plan: Plan, layers: Mapping[str, Layer | Packed], *, scratch: Scratch | None = None
+    model: ir.Model, plan: Plan, layers: Mapping[str, RoundedLayer | PackedWeights], *, scratch: Scratch | None = None
 ) -> None:
     """Rewrite a prepared model in place; weights that float nodes store as bytes go into `scratch`, if there is one.
 
@@ -36,30 +36,30 @@ def rewrite(
     kinds = plan.kinds
     for node in list(model.graph):
         if kinds[name_of(node)] == "absorbed":
-            _absorb(model.graph, node)
+            _fuse_clip(model.graph, node)
     writer = Writer(model.graph, plan.tensors)
     for node in list(model.graph):
         kind, layer = kinds[name_of(node)], layers.get(name_of(node))
         if kind in ("int8", "int16"):
-            assert not isinstance(layer, Packed)
+            assert not isinstance(layer, PackedWeights)
             writer.integer(node, layer)
         elif kind == "moves":
             writer.move(node)
         else:
             if kind == "stored":
-                store(node, plan.tensors, writer.made, scratch)
+                write_weight_only(node, plan.tensors, writer.made, scratch)
             writer.leave(node)
-            if isinstance(layer, Packed):
+            if isinstance(layer, PackedWeights):
                 writer.pack(node, layer)
     writer.outputs()
-    hold_floats(model.graph)
+    block_unwanted_fusions(model.graph)
     for name in [n for n, v in model.graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
         del model.graph.initializers[name]
     if any(node.domain == DOMAIN for node in model.graph):
         model.opset_imports[DOMAIN] = 1
 
 
-def _absorb(graph: ir.Graph, clip: ir.Node) -> None:
+def _fuse_clip(graph: ir.Graph, clip: ir.Node) -> None:
     """Drop a clip; the tensor before it takes the name, because that is what its saturated bytes say."""
     before, after = clip.inputs[0], clip.outputs[0]
     assert before is not None
@@ -82,7 +82,7 @@ class Writer:
         self.read_back: dict[ir.Value, ir.Value] = {}
         self.behind: set[ir.Value] = set()  # tensors whose only truth is their integers
 
-    def integer(self, node: ir.Node, layer: Layer | None) -> None:
+    def integer(self, node: ir.Node, layer: RoundedLayer | None) -> None:
         """A node with an integer kernel: it reads through DequantizeLinear, and QuantizeLinear reads it."""
         data = data_inputs(node)
         if node.op_type == "Concat" and len({_key(self.qparams(v)) for v in (*data, *node.outputs)}) == 1:
@@ -90,7 +90,7 @@ class Writer:
             return
         self.between(node, layer)
 
-    def between(self, node: ir.Node, layer: Layer | None) -> None:
+    def between(self, node: ir.Node, layer: RoundedLayer | None) -> None:
         """A node that reads through DequantizeLinear, and QuantizeLinear reads it."""
         data = data_inputs(node)
         weight = weight_of(node)
@@ -116,7 +116,7 @@ class Writer:
         for index, value in enumerate(node.inputs):
             if value in data:
                 node.replace_input_with(index, self.quantized(value, node))
-        byte_constants(node, q, self.made)
+        quantize_constants(node, q, self.made)
         for output in node.outputs:
             output.name = self.made.free(f"{output.name}/q")
             output.type = integer_type(q)
@@ -136,9 +136,11 @@ class Writer:
                     if value in self.behind:
                         inner.replace_input_with(index, self.dequantized(value, node))
 
-    def pack(self, node: ir.Node, layer: Packed) -> None:
+    def pack(self, node: ir.Node, layer: PackedWeights) -> None:
         """A layer on float activations, as the operator of onnxruntime's own that it becomes."""
-        pack(node, layer, self.tensors[name_of(weight)] if (weight := node.inputs[1]) else None, self.made.constant)
+        replace_with_contrib_op(
+            node, layer, self.tensors[name_of(weight)] if (weight := node.inputs[1]) else None, self.made.constant
+        )
 
     def outputs(self) -> None:
         """Graph outputs keep their names and stay float."""

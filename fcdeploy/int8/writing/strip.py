@@ -12,7 +12,7 @@ import onnx_ir as ir
 ONES = {"Conv": ("strides", "dilations", "group"), "AveragePool": ("strides",), "MaxPool": ("strides", "dilations")}
 
 
-def slim(model: ir.Model) -> None:
+def strip(model: ir.Model) -> None:
     """Take out of the graph, in place, what follows from the rest of it."""
     for value in model.graph.initializers.values():
         _forget(value)
