@@ -11,19 +11,20 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.edit import attribute
+from fcdeploy.graph.edit import set_inputs
+from fcdeploy.graph.nodes import attribute_of, describe, name_of
 
 
 def nest_batched_scan(node: ir.Node) -> None:
     """Rewrite one node in place. Raises FcdeployError where lengths of its own are given for every sample."""
     if node.inputs[0] is not None:
         raise FcdeployError(
-            f"Scan {node.name!r} of operator set 8 is given a length for every sample, which no newer Scan takes",
+            f"{describe(node)} of operator set 8 is given a length for every sample, which no newer Scan takes",
             "export the model again with operator set 9 or above",
         )
     body, inputs = node.attributes["body"], list(node.inputs[1:])
-    scanned = attribute(node, "num_scan_inputs", 1)
-    directions = attribute(node, "directions", (0,) * scanned)
+    scanned = attribute_of(node, "num_scan_inputs", 1)
+    directions = attribute_of(node, "directions", (0,) * scanned)
     inner_inputs = [_one_sample(value, node) for value in inputs]
     inner_outputs = [ir.Value(name=f"{value.name}/sample", type=value.type) for value in node.outputs]
     inner = ir.Node(
@@ -35,12 +36,10 @@ def nest_batched_scan(node: ir.Node) -> None:
     node.attributes.clear()
     node.attributes.add(ir.AttrGraph("body", samples))
     node.attributes.add(ir.AttrInt64("num_scan_inputs", len(inputs)))
-    for index, value in enumerate(inputs):
-        node.replace_input_with(index, value)
-    node.resize_inputs(len(inputs))
+    set_inputs(node, inputs)
 
 
 def _one_sample(value: ir.Value | None, node: ir.Node) -> ir.Value:
-    assert value is not None, f"{node.name} lacks an input"
+    assert value is not None, f"{describe(node)} lacks an input"
     shape = ir.Shape(value.shape[1:]) if value.shape is not None else None
-    return ir.Value(name=f"{value.name}/sample of {node.name}", type=value.type, shape=shape)
+    return ir.Value(name=f"{name_of(value)}/sample of {name_of(node)}", type=value.type, shape=shape)

@@ -16,8 +16,9 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.edit import STANDARD, attribute, input_of, opset
+from fcdeploy.graph.edit import set_attributes, set_input, set_operator
 from fcdeploy.graph.model import name_everything
+from fcdeploy.graph.nodes import STANDARD, array_of, attribute_of, describe, input_of, opset_of
 from fcdeploy.graph.opset import LOWEST
 from fcdeploy.prepare.passes.batched_scan import nest_batched_scan
 from fcdeploy.prepare.shape_inference import infer_shapes
@@ -30,7 +31,7 @@ def raise_opset(model: ir.Model) -> bool:
 
     Raises FcdeployError for a node that cannot be said in operator set 13.
     """
-    before = opset(model)
+    before = opset_of(model)
     if before >= LOWEST:
         return False
     infer_shapes(model)
@@ -75,18 +76,12 @@ def _constant(node: ir.Node, label: str, array: Any) -> ir.Value:
     return value
 
 
-def _set_input(node: ir.Node, index: int, value: ir.Value) -> None:
-    if index >= len(node.inputs):
-        node.resize_inputs(index + 1)
-    node.replace_input_with(index, value)
-
-
 def _ints_to_input(node: ir.Node, *, key: str, index: int) -> None:
     """A list of integers, or one, that became an input."""
     found = node.attributes.pop(key, None)
     if found is not None:
         integers = np.atleast_1d(np.asarray(found.value, np.int64))
-        _set_input(node, index, _constant(node, key, integers))
+        set_input(node, index, _constant(node, key, integers))
 
 
 def _number_to_input(node: ir.Node, *, key: str, index: int) -> None:
@@ -94,7 +89,7 @@ def _number_to_input(node: ir.Node, *, key: str, index: int) -> None:
     found, data = node.attributes.pop(key, None), input_of(node, 0)
     if found is not None:
         dtype = data.dtype if data is not None and data.dtype is not None else ir.DataType.FLOAT
-        _set_input(node, index, _constant(node, key, np.asarray(found.value, dtype.numpy())))
+        set_input(node, index, _constant(node, key, np.asarray(found.value, dtype.numpy())))
 
 
 def _flatten_around(node: ir.Node) -> None:
@@ -102,9 +97,9 @@ def _flatten_around(node: ir.Node) -> None:
 
     Flatten, the same along the last axis, and the shape it had; where theirs is the last axis it is the same.
     """
-    axis, data = attribute(node, "axis", 1), node.inputs[0]
+    axis, data = attribute_of(node, "axis", 1), node.inputs[0]
     assert data is not None
-    node.attributes.add(ir.AttrInt64("axis", -1))
+    set_attributes(node, axis=-1)
     if axis == -1 or (data.shape is not None and axis == len(data.shape) - 1):
         return
     flat = _insert(node, "Flatten", [data], {"axis": axis})
@@ -144,28 +139,19 @@ def _resize(node: ir.Node) -> None:
 
     The nearest element was the one before, or, along axes that shrink, the one after.
     """
-    mode, scales = attribute(node, "mode", "nearest"), input_of(node, 1)
+    mode, scales = attribute_of(node, "mode", "nearest"), input_of(node, 1)
     if mode == "bilinear":  # an early name
         mode = "linear"
-    constant = ir.convenience.get_const_tensor(scales) if scales is not None else None
-    known = None if constant is None else constant.numpy()
+    known = array_of(scales)
     shrinks = known is not None and bool((known < 1).any())
     if mode == "nearest" and shrinks and known is not None and bool((known > 1).any()):
         raise _unsaid(node, "it enlarges one axis and shrinks another")  # one way to round for all axes
     if mode == "nearest" and known is None and node.op_type == "Resize":  # an Upsample only enlarges
         raise _unsaid(node, "its scales are computed at run time")
-    node.resize_inputs(3)
-    node.replace_input_with(1, None)
-    node.replace_input_with(2, scales)
-    node.op_type = "Resize"
-    node.attributes.clear()
-    for key, value in _sampling(mode, "ceil" if shrinks else "floor").items():
-        node.attributes.add(ir.AttrString(key, value))
-
-
-def _sampling(mode: str, nearest: str) -> dict[str, str]:
-    coordinates = {"mode": mode, "coordinate_transformation_mode": "asymmetric"}
-    return {**coordinates, "nearest_mode": nearest} if mode == "nearest" else coordinates
+    set_operator(node, "Resize", "", [node.inputs[0], None, scales])
+    set_attributes(node, mode=mode, coordinate_transformation_mode="asymmetric")
+    if mode == "nearest":
+        set_attributes(node, nearest_mode="ceil" if shrinks else "floor")
 
 
 def _upsample(node: ir.Node) -> None:
@@ -176,17 +162,17 @@ def _upsample(node: ir.Node) -> None:
     if height is not None and width is not None:
         scales = [1.0, 1.0, height.as_float(), width.as_float()]
     if scales is not None:
-        _set_input(node, 1, _constant(node, "scales", np.asarray(scales, np.float32)))
+        set_input(node, 1, _constant(node, "scales", np.asarray(scales, np.float32)))
     _resize(node)
 
 
 def _batchnorm(node: ir.Node) -> None:
     """With spatial = 0 every element of a sample had a scale of its own: (x - mean) / sqrt(var + eps) * scale + bias."""
-    if attribute(node, "spatial", 1):
+    if attribute_of(node, "spatial", 1):
         node.attributes.pop("spatial", None)
         return
     data, scale, bias, mean, variance = node.inputs[:5]
-    epsilon = _constant(node, "epsilon", np.float32(attribute(node, "epsilon", 1e-5)))
+    epsilon = _constant(node, "epsilon", np.float32(attribute_of(node, "epsilon", 1e-5)))
     centred = _insert(node, "Sub", [data, mean], label="centred")
     spread = _insert(node, "Sqrt", [_insert(node, "Add", [variance, epsilon], label="variance")], label="spread")
     scaled = _insert(node, "Mul", [_insert(node, "Div", [centred, spread], label="normal"), scale], label="scaled")
@@ -201,12 +187,12 @@ def _batchnorm(node: ir.Node) -> None:
 def _concat(node: ir.Node) -> None:
     """The axis was 1 unless given."""
     if "axis" not in node.attributes:
-        node.attributes.add(ir.AttrInt64("axis", 1))
+        set_attributes(node, axis=1)
 
 
 def _unsaid(node: ir.Node, why: str) -> FcdeployError:
     return FcdeployError(
-        f"{node.op_type} {node.name!r} of an old operator set cannot be said in {LOWEST}: {why}",
+        f"{describe(node)} of an old operator set cannot be said in {LOWEST}: {why}",
         f"export the model again with operator set {LOWEST} or above",
     )
 
