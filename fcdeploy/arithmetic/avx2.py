@@ -165,7 +165,7 @@ def dequantize(
     float_bias: Array | None = None,
     alpha: float = 1.0,
 ) -> Float32:
-    """Float64 from sums (..., N), as QGemm (integer `bias`) and MatMulIntegerToFloat (`float_bias`) write them."""
+    """Floats from sums (..., N), as QGemm (integer `bias`) and MatMulIntegerToFloat (`float_bias`) write them."""
     x, w = (np.asarray(s, dtype=np.float32) for s in scales)
     real = _with_bias(sums, bias, -1).astype(np.float32) * (np.float32(alpha) * x * w)
     return np.asarray(real if float_bias is None else real + float_bias.astype(np.float32), dtype=np.float32)

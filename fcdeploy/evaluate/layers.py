@@ -17,7 +17,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.metrics import Fidelity
 from fcdeploy.arithmetic.quantization import along
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import array_of, attribute_of, name_of
+from fcdeploy.graph.nodes import array_of, attribute_of, input_of, name_of, producer_of
 
 MATTERS_DB = 10.0
 CLIPS = ("Relu", "Clip")
@@ -122,7 +122,7 @@ def expose(model: ir.Model, names: Iterable[str]) -> None:
         value = known[name]
         producer = value.producer()
         if value.type is None and producer is not None and producer.op_type == "QuantizeLinear":
-            zero_point = producer.inputs[2] if len(producer.inputs) > 2 else None
+            zero_point = input_of(producer, 2)
             value.type = ir.TensorType(zero_point.dtype if zero_point and zero_point.dtype else ir.DataType.UINT8)
         model.graph.outputs.append(value)
 
@@ -196,7 +196,7 @@ def maker(value: ir.Value) -> ir.Node | None:
     """The node that computes a tensor; a clip behind another node is part of it."""
     node = value.producer()
     while node is not None and node.op_type in CLIPS and node.inputs[0] is not None:
-        before = node.inputs[0].producer()
+        before = producer_of(node.inputs[0])
         if before is None or before.op_type == "DequantizeLinear":
             break
         node = before

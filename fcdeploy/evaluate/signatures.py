@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec, input_specs, output_specs
+from fcdeploy.graph.nodes import producer_of
 
 MOVES = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast"}
 UP_TO_ONE = {"Sigmoid", "HardSigmoid"}
@@ -33,9 +34,9 @@ def is_probability(model: ir.Model, output: str) -> bool:
     value = next(value for value in model.graph.outputs if value.name == output)
     node = value.producer()
     while node is not None and node.op_type in MOVES and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
+        node = producer_of(node.inputs[0])
     while node is not None and node.op_type in ("DequantizeLinear", "QuantizeLinear") and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
+        node = producer_of(node.inputs[0])
     return node is not None and node.op_type in UP_TO_ONE
 
 

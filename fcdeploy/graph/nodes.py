@@ -7,6 +7,7 @@ listed as a graph input counts: IR version 3 lists all weights there, and no com
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -106,10 +107,10 @@ def input_of(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
-def producer_of(node: ir.Node, index: int = 0) -> ir.Node | None:
-    """The node that writes input `index`, None where there is none."""
-    value = input_of(node, index)
-    return None if value is None else value.producer()
+def producer_of(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """The node that writes a value, if it is one of these operators, of any domain; any node when none are named."""
+    node = None if value is None else value.producer()
+    return node if node is None or not op_types or node.op_type in op_types else None
 
 
 def data_inputs(node: ir.Node) -> list[ir.Value]:
@@ -140,6 +141,25 @@ def output_axis(node: ir.Node) -> int:
         return 0 if attribute_of(node, "transB", 0) else 1
     weight = weight_of(node)
     return len(weight.shape) - 1 if weight is not None and weight.shape is not None else 1
+
+
+def clip_bounds(node: ir.Node) -> tuple[float, float]:
+    """Where a Clip or Relu clips; -inf and inf for an end that is not given, or computed at run time."""
+    if node.op_type == "Relu":
+        return 0.0, math.inf
+    ends = []
+    for index, name, unbounded in ((1, "min", -math.inf), (2, "max", math.inf)):  # attributes until opset 11
+        array = array_of(input_of(node, index))
+        ends.append(attribute_of(node, name, unbounded) if array is None else float(array.reshape(-1)[0]))
+    return ends[0], ends[1]
+
+
+def fill_value(node: ir.Node) -> float:
+    """What a Pad writes into the border; 0 for other nodes, and for a Pad that repeats its input there."""
+    if node.op_type != "Pad" or attribute_of(node, "mode", "constant") != "constant":
+        return 0.0
+    array = array_of(input_of(node, 2))
+    return attribute_of(node, "value", 0.0) if array is None else float(array.reshape(()))
 
 
 def tensor_of(value: ir.Value | None) -> ir.TensorProtocol | None:

@@ -1,4 +1,4 @@
-"""What a node is to the tools of this folder: its activations, its weight, the axis of its output channels."""
+"""What the byte kernels make of a node: weights only stored, tensors never written, channels of zeros that pay."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import math
 
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import is_constant, operator_of, output_axis, weight_of
+from fcdeploy.graph.nodes import (
+    attribute_of,
+    input_of,
+    is_constant,
+    operator_of,
+    output_axis,
+    rank_of,
+    shape_of,
+    weight_of,
+)
 
 STORED_LEAST = 512  # weights: below, the two nodes that read bytes back are larger than the bytes they save
 
@@ -15,7 +24,7 @@ def stored_weights(node: ir.Node) -> list[tuple[int, ir.Value, int]]:
     """Input index, value and channel axis of each constant that a float node may keep as bytes."""
     found = []
     for index in operator_of(node).stored:
-        value = node.inputs[index] if index < len(node.inputs) else None
+        value = input_of(node, index)
         if value is None or not is_constant(value) or value.dtype != ir.DataType.FLOAT or value.shape is None:
             continue
         if len(value.uses()) == 1 and len(value.shape) >= 2 and math.prod(value.shape.numpy()) >= STORED_LEAST:
@@ -44,17 +53,7 @@ def is_depthwise(node: ir.Node) -> bool:
     weight = weight_of(node)
     if node.op_type != "Conv" or weight is None or weight.shape is None:
         return False
-    group = node.attributes.get("group")
-    return weight.shape[1] == 1 and group is not None and group.as_int() == weight.shape[0]
-
-
-def fill_value(node: ir.Node) -> float:
-    """What a Pad writes into the border; 0 for other nodes, and for a Pad that repeats its input there."""
-    mode = node.attributes.get("mode")
-    value = node.inputs[2] if len(node.inputs) > 2 else None
-    if node.op_type != "Pad" or value is None or value.const_value is None or (mode and mode.as_string() != "constant"):
-        return 0.0
-    return float(value.const_value.numpy().reshape(()))
+    return weight.shape[1] == 1 and attribute_of(node, "group", 0) == weight.shape[0]
 
 
 def missing_channels(node: ir.Node) -> int:
@@ -64,17 +63,17 @@ def missing_channels(node: ir.Node) -> int:
     the time for 3 channels, 0.7 for 1 under a 3x3 kernel, more than before under a larger one or for few outputs.
     """
     weight = weight_of(node)
-    if node.op_type != "Conv" or weight is None or weight.shape is None or len(weight.shape) != 4:
+    if node.op_type != "Conv" or weight is None or rank_of(weight) != 4:
         return 0
-    outputs, inputs, height, width = (int(n) for n in weight.shape)  # type: ignore[arg-type]
-    whole = number(node, "group", 1) == 1 and outputs >= 8
+    outputs, inputs, height, width = shape_of(weight)
+    whole = attribute_of(node, "group", 1) == 1 and outputs >= 8
     pays = inputs in (2, 3) or (inputs == 1 and height * width <= 9 and outputs >= 16)
     return 4 - inputs if whole and pays else 0
 
 
 def may_read_pixels(node: ir.Node) -> bool:
     """Whether a layer could read the bytes of a picture: it alone reads this input, and has room for one channel more."""
-    value = node.inputs[0] if node.inputs else None
+    value = input_of(node, 0)
     return (
         value is not None
         and missing_channels(node) > 0
@@ -82,9 +81,3 @@ def may_read_pixels(node: ir.Node) -> bool:
         and not value.is_graph_output()
         and len(value.uses()) == 1
     )
-
-
-def number(node: ir.Node, key: str, default: float) -> float:
-    """A numeric attribute, or its default."""
-    attribute = node.attributes.get(key)
-    return default if attribute is None else float(attribute.value)

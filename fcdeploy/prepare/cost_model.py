@@ -22,7 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.model import input_specs
-from fcdeploy.graph.nodes import attribute_of, name_of
+from fcdeploy.graph.nodes import attribute_of, input_of, name_of
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.runtime.session import Session
 
@@ -258,7 +258,7 @@ def _quantized_bytes(graph: ir.Graph) -> dict[ir.Value, int]:
     sizes: dict[ir.Value, int] = {}
     fixed = {*graph.inputs, *graph.outputs}
     for node in graph:
-        source = node.inputs[0] if node.inputs else None
+        source = input_of(node, 0)
         if node.op_type != "QuantizeLinear" or source is None:
             continue
         written = node.outputs[0]
@@ -287,7 +287,7 @@ def _roots(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
     inputs, outputs = set(graph.inputs), set(graph.outputs)
     root: dict[ir.Value, ir.Value] = {}
     for node in graph:
-        source = node.inputs[0] if node.inputs else None
+        source = input_of(node, 0)
         if source is None:
             continue
         written = node.outputs[0]
@@ -309,7 +309,7 @@ def read_by(node: ir.Node) -> list[ir.Value]:
 
 
 def _shape_at(node: ir.Node, index: int) -> Shape | None:
-    value = node.inputs[index] if index < len(node.inputs) else None
+    value = input_of(node, index)
     return _static(value) if value is not None else None
 
 

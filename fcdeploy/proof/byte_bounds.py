@@ -25,7 +25,7 @@ from fcdeploy.arithmetic.interval_arithmetic import (
 from fcdeploy.arithmetic.quantization import LIMITS, along
 from fcdeploy.arithmetic.weights.layout import importance_rows, to_rows
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import array_of, attribute_of
+from fcdeploy.graph.nodes import array_of, attribute_of, clip_bounds, fill_value, input_of, is_constant, producer_of
 
 CHOOSES = {
     "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Expand", "Tile", "Split",
@@ -88,7 +88,7 @@ def byte_type(value: ir.Value | None) -> str | None:
         if held is not None:
             dtype = held.dtype.name
         elif node is not None and node.op_type == "QuantizeLinear":
-            zero = node.inputs[2] if len(node.inputs) > 2 else None
+            zero = input_of(node, 2)
             kind = attribute_of(node, "output_dtype", 0)
             found = zero.dtype if zero is not None and zero.dtype else ir.DataType(kind) if kind else ir.DataType.UINT8
             dtype = found.name.lower()
@@ -114,10 +114,8 @@ def _written(node: ir.Node, known: Bounds) -> Interval | None:
         return _layer(node, known)
     if op in CHOOSES or (op == "Resize" and attribute_of(node, "mode", "nearest") == "nearest"):
         return _moved(node, x)
-    if op == "Relu":
-        return x.clip(0.0, math.inf)
-    if op == "Clip":
-        return x.clip(*_limits(node))
+    if op in ("Relu", "Clip"):
+        return x.clip(*clip_bounds(node))
     if op == "LeakyRelu":
         return sloped(x, attribute_of(node, "alpha", 0.01))
     if op in BETWEEN:
@@ -135,12 +133,8 @@ def _written(node: ir.Node, known: Bounds) -> Interval | None:
 
 
 def _padded(node: ir.Node, x: Interval) -> Interval:
-    given = node.inputs[2] if len(node.inputs) > 2 else None
-    held = array_of(given)
-    if given is not None and held is None:
-        return ANY
-    fill = attribute_of(node, "value", 0.0) if held is None else float(held.reshape(()))
-    return x.hull(fill).whole()
+    computed = input_of(node, 2) is not None and not is_constant(input_of(node, 2))
+    return ANY if computed else x.hull(fill_value(node)).whole()
 
 
 def _average(node: ir.Node, x: Interval) -> Interval | None:
@@ -214,7 +208,7 @@ def _real_weight(value: ir.Value | None) -> tuple[Array | None, Array | None]:
     held = array_of(value)
     if held is not None:
         return (held, np.ones(1)) if held.dtype == np.float32 else (None, None)
-    node = value.producer() if value is not None else None
+    node = producer_of(value)
     if node is None or node.op_type != "DequantizeLinear" or "block_size" in node.attributes:
         return None, None
     integers, scale = array_of(node.inputs[0]), array_of(node.inputs[1])
@@ -274,16 +268,6 @@ def _joined(node: ir.Node, parts: list[Interval]) -> Interval:
         return interval(low, high)
 
 
-def _limits(node: ir.Node) -> tuple[float, float]:
-    """Limits are inputs since opset 11 and were attributes before; one that is computed bounds nothing."""
-    ends = []
-    for index, name, missing in ((1, "min", -math.inf), (2, "max", math.inf)):
-        given = node.inputs[index] if len(node.inputs) > index else None
-        held = array_of(given)
-        ends.append(float(held.reshape(())) if held is not None else attribute_of(node, name, missing))
-    return ends[0], ends[1]
-
-
 def scalars(node: ir.Node) -> tuple[np.float32 | None, int | None]:
     """Scale and zero point of a Q or DQ with one of each; None where they are computed, or one per channel."""
     scale = array_of(node.inputs[1])
@@ -295,5 +279,5 @@ def scalars(node: ir.Node) -> tuple[np.float32 | None, int | None]:
 
 def _zero_point(node: ir.Node) -> Array | None:
     """Of a Q or DQ: 0 where it is not given, None where it is computed."""
-    given = node.inputs[2] if len(node.inputs) > 2 else None
+    given = input_of(node, 2)
     return array_of(given) if given is not None else np.zeros((), np.int64)

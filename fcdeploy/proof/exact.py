@@ -64,7 +64,7 @@ class Exactness:
 
     @property
     def passed(self) -> bool:
-        """At most ties: one level on one element in a thousand, but one element in any case. Float64 have none."""
+        """At most ties: one level on one element in a thousand, but one element in any case. Floats have none."""
         return self.differ <= (0 if self.floats else max(1.0, TIES * self.elements)) and self.levels <= 1
 
     def __add__(self, other: Exactness) -> Exactness:

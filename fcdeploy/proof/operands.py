@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.evaluate.layers import FUSED_INTO
-from fcdeploy.graph.nodes import array_of, attribute_of, name_of
+from fcdeploy.graph.nodes import array_of, attribute_of, clip_bounds, input_of, is_constant, name_of, producer_of
 from fcdeploy.runtime.kernels import INTEGER_KERNELS
 from fcdeploy.tables.operators import operator
 
@@ -100,11 +100,11 @@ def tasks(model: ir.Model) -> Iterator[Task | Skipped]:
 
 def operand(value: ir.Value | None) -> Operand | None:
     """The integers that a DequantizeLinear reads; None for what is not dequantized, or in blocks, or by what is computed."""
-    node = value.producer() if value is not None else None
+    node = producer_of(value)
     if node is None or node.op_type != "DequantizeLinear" or "block_size" in node.attributes:
         return None
     source, scale = node.inputs[0], array_of(node.inputs[1])
-    given = node.inputs[2] if len(node.inputs) > 2 else None
+    given = input_of(node, 2)
     zero = array_of(given) if given is not None else np.zeros((), np.int64)
     if source is None or scale is None or zero is None or scale.dtype != np.float32:
         return None
@@ -125,10 +125,10 @@ def written(node: ir.Node) -> Written | None:
             return _quantized(reader, low, high)
         if reader.op_type not in ("Relu", "Clip"):
             return None
-        ends = (0.0, math.inf) if reader.op_type == "Relu" else _bounds(reader)
-        if ends is None:
+        if any(bound is not None and not is_constant(bound) for bound in reader.inputs[1:]):
             return None
-        low, high = (min(max(end, ends[0]), ends[1]) for end in (low, high))
+        least, most = clip_bounds(reader)
+        low, high = (min(max(end, least), most) for end in (low, high))
         value = reader.outputs[0]
     return None
 
@@ -206,7 +206,7 @@ def _between(node: ir.Node) -> Task | str | None:
 
 def _quantized(node: ir.Node, low: float, high: float) -> Written | None:
     scale = array_of(node.inputs[1])
-    given = node.inputs[2] if len(node.inputs) > 2 else None
+    given = input_of(node, 2)
     zero = array_of(given) if given is not None else np.zeros((), np.uint8)
     if scale is None or zero is None or scale.size != 1 or zero.dtype.name not in BYTES:
         return None
@@ -219,15 +219,3 @@ def _type(source: ir.Value, zero: Array | None) -> str:
     if source.dtype is not None:
         return source.dtype.name.lower()
     return "uint8" if zero is None else zero.dtype.name
-
-
-def _bounds(clip: ir.Node) -> tuple[float, float] | None:
-    ends = []
-    for index, missing in ((1, -math.inf), (2, math.inf)):
-        value = clip.inputs[index] if len(clip.inputs) > index else None
-        held = array_of(value)
-        if value is not None and held is None:
-            return None
-        name = ("min", "max")[index - 1]
-        ends.append(attribute_of(clip, name, missing) if held is None else float(held.reshape(())))
-    return ends[0], ends[1]

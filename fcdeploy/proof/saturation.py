@@ -23,7 +23,7 @@ from fcdeploy.arithmetic.quantization import LIMITS, along
 from fcdeploy.arithmetic.weights.layout import importance_rows, to_rows
 from fcdeploy.arrays import Array
 from fcdeploy.graph.model import works_on_integers
-from fcdeploy.graph.nodes import array_of, attribute_of, name_of
+from fcdeploy.graph.nodes import array_of, attribute_of, name_of, producer_of
 from fcdeploy.proof.byte_bounds import CHOOSES, Bounds, byte_type, scalars
 
 EXACT = "exact everywhere"
@@ -269,9 +269,9 @@ def _bytes_read(node: ir.Node, data: ir.Node, kind: str, known: Bounds) -> Inter
 
 def _dequantizer(value: ir.Value | None) -> ir.Node | None:
     """The DequantizeLinear a float tensor comes from; what only moves elements is exchanged with it by the runtime."""
-    node = value.producer() if value is not None else None
+    node = producer_of(value)
     while node is not None and node.op_type in CHOOSES:
-        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+        node = producer_of(node.inputs[0])
     return node if node is not None and node.op_type == "DequantizeLinear" else None
 
 
@@ -296,7 +296,7 @@ def _weight(value: ir.Value | None) -> Array | None:
     held = array_of(value)
     if held is not None:
         return held if held.dtype in (np.int8, np.uint8) else None
-    node = value.producer() if value is not None else None
+    node = producer_of(value)
     if node is None or node.op_type not in ("DequantizeLinear", "QuantizeLinear", "Identity", "Transpose", "Reshape"):
         return None
     if node.op_type == "QuantizeLinear":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import attribute_of
+from fcdeploy.graph.nodes import attribute_of, producer_of
 
 WIDE = {ir.DataType.INT16, ir.DataType.UINT16}
 LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
@@ -46,7 +46,7 @@ def _layers(count: int) -> str:
 
 def _wide(value: ir.Value | None) -> bool:
     """Whether a tensor is read back from integers of 16 bits."""
-    node = value.producer() if value is not None else None
+    node = producer_of(value)
     if node is None or node.op_type != "DequantizeLinear":
         return False
     return any(v is not None and v.dtype in WIDE for v in (node.inputs[0], *node.inputs[2:]))

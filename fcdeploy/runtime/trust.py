@@ -30,7 +30,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import array_of, attribute_of
+from fcdeploy.graph.nodes import array_of, attribute_of, producer_of
 from fcdeploy.runtime.kernels import INTEGER_KERNELS, optimized_graph, origins
 from fcdeploy.runtime.options import options_of
 
@@ -117,7 +117,7 @@ def _integers(node: ir.Node) -> ir.DataType | None:
         attribute = node.attributes.get("output_dtype")
         return ir.DataType(attribute.as_int()) if attribute is not None and attribute.as_int() else None
     value = node.inputs[0]
-    before = value.producer() if value is not None else None
+    before = producer_of(value)
     if before is not None and before.op_type == "QuantizeLinear" and len(before.inputs) > 2:
         zero = before.inputs[2]
         return zero.dtype if zero is not None else None
@@ -238,7 +238,7 @@ def _output_axis(node: ir.Node, rank: int) -> int:
 
 def _dequantized(value: ir.Value | None) -> ir.Node | None:
     """The DequantizeLinear that writes the value."""
-    node = value.producer() if value is not None else None
+    node = producer_of(value)
     return node if node is not None and node.op_type == "DequantizeLinear" else None
 
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers
-from fcdeploy.graph.nodes import array_of, data_inputs, operator_of
+from fcdeploy.graph.nodes import array_of, data_inputs, operator_of, producer_of
 from fcdeploy.int8.refining.smooth import SMOOTHED
 from fcdeploy.int8.writing.block_fusion import block_fusion, would_fuse
 from fcdeploy.sensitivity.error_sources import PACKED, Source, rounded_inputs
@@ -179,7 +179,7 @@ def _clips(model: ir.Model, floats: Sequence[ir.Model], quantize: ir.Node) -> li
             last = next((n for n in floats[which].graph if name in {v.name for v in n.outputs}), None)
             while last is not None and last.op_type in layers.CLIPS and last.inputs[0] is not None:
                 found.append(last)
-                last = last.inputs[0].producer()
+                last = producer_of(last.inputs[0])
             return found[::-1]
     return []
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import onnx_ir as ir
 
 from fcdeploy.evaluate.layers import maker
-from fcdeploy.graph.nodes import array_of, name_of, operator_of
+from fcdeploy.graph.nodes import array_of, name_of, operator_of, producer_of
 from fcdeploy.prepare.cost_model import multiplications_of
 from fcdeploy.sensitivity.stored_constants import grid_of, integers_of, plain_name
 
@@ -116,7 +116,7 @@ def _same_bytes(node: ir.Node) -> ir.Node | None:
     while value is not None and (before := value.producer()) is not None:
         if before.op_type == "DequantizeLinear":
             source = before.inputs[0]
-            first = source.producer() if source is not None else None
+            first = producer_of(source)
             same = first is not None and first.op_type == "QuantizeLinear" and _steps(first) == _steps(node)
             return first if same else None
         if operator_of(before).role != "moves" or before.op_type == "Resize" or not before.inputs:

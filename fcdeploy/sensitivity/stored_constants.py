@@ -12,7 +12,7 @@ from fcdeploy.arithmetic.metrics import fidelity
 from fcdeploy.arithmetic.pixels import Pixels, on_bytes
 from fcdeploy.arithmetic.quantization import LIMITS, along
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import array_of, attribute_of, name_of, operator_of, output_axis
+from fcdeploy.graph.nodes import array_of, attribute_of, name_of, operator_of, output_axis, producer_of
 
 MARKS = ("/q", "_quantized")  # behind a constant's name: fcdeploy's and onnxruntime's own
 LIKE_DB = 6.0  # of weights rounded to a few bits against their original; another tensor's are about 0
@@ -38,20 +38,20 @@ def integers_of(value: ir.Value | None) -> ir.Value | None:
 
     Read back by a DequantizeLinear, or, where the layer computes in float, by a Cast and a Mul.
     """
-    node = value.producer() if value is not None else None
+    node = producer_of(value)
     if node is None or not node.inputs:
         return None
     if node.op_type == "Mul":
         if array_of(node.inputs[1]) is None:
             return None
-        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+        node = producer_of(node.inputs[0])
         wanted = "Cast"
     else:
         wanted = "DequantizeLinear"
     if node is None or node.op_type != wanted:
         return None
     source = node.inputs[0]
-    maker = source.producer() if source is not None else None
+    maker = producer_of(source)
     if maker is not None and maker.op_type == "QuantizeLinear" and wanted == "DequantizeLinear":
         source = maker.inputs[0]
     found = array_of(source)
@@ -64,14 +64,14 @@ def held(value: ir.Value) -> Array:
     node = value.producer()
     assert node is not None
     if node.op_type == "Mul":
-        scale, cast = array_of(node.inputs[1]), node.inputs[0].producer()  # type: ignore[union-attr]
+        scale, cast = array_of(node.inputs[1]), producer_of(node.inputs[0])
         integers = array_of(cast.inputs[0])  # type: ignore[union-attr]
         assert scale is not None and integers is not None
         return np.asarray(integers.astype(np.float32) * scale, np.float32)
     scale, zero = _steps(node)
     integers = array_of(node.inputs[0])
     if integers is None:
-        quantize = node.inputs[0].producer()  # type: ignore[union-attr]
+        quantize = producer_of(node.inputs[0])
         real = array_of(quantize.inputs[0])  # type: ignore[union-attr]
         assert real is not None
         step, point = (_spread(each, node, real) for each in (scale, zero))
@@ -114,7 +114,7 @@ def grid_of(value: ir.Value | None) -> Pixels:
 
     They are found by a BatchNormalization that does nothing else, (x - lowest) / step.
     """
-    node = value.producer() if value is not None else None
+    node = producer_of(value)
     if node is None or node.op_type != "BatchNormalization" or node.inputs[0] is None:
         return ()
     rows = [np.asarray(row, np.float64) for each in node.inputs[1:] if (row := array_of(each)) is not None]

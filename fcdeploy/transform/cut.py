@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import array_of, describe, input_of, is_op, name_of, static_shape
+from fcdeploy.graph.nodes import array_of, describe, input_of, is_op, name_of, producer_of, static_shape
 from fcdeploy.prepare import cost_model
 from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.prepare.shape_inference import infer_shapes
@@ -139,7 +139,7 @@ class Cuts:
         node = value.producer()
         while node is not None and node.op_type in FREE:
             source = node.inputs[0]
-            node = source.producer() if source is not None else None
+            node = producer_of(source)
         assert node is not None
         return name_of(node)
 

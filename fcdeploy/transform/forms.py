@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.edit import Edits
-from fcdeploy.graph.nodes import array_of, attribute_of, describe, input_of
+from fcdeploy.graph.nodes import array_of, attribute_of, describe, input_of, producer_of
 from fcdeploy.prepare.layers import per_channel
 
 ELEMENTWISE = {
@@ -161,7 +161,7 @@ def copy(edits: Edits, node: ir.Node, inputs: list[ir.Value | None], **changed: 
 def unread(node: ir.Node) -> str:
     """The reason why nothing was done to a node that reads no turned value."""
     value = input_of(node, 0)
-    producer = value.producer() if value is not None else None
+    producer = producer_of(value)
     return f"reads {describe(producer)}" if producer is not None else "reads an input of the graph"
 
 

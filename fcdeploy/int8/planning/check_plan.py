@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import bias_qparams
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import data_inputs, name_of, operator_of, output_axis, weight_of
+from fcdeploy.graph.nodes import data_inputs, name_of, operator_of, output_axis, producer_of, weight_of
 from fcdeploy.int8.nodes import may_read_pixels, stored_weights, vanishes
 from fcdeploy.int8.planning.clip_fusion import saturates_alike
 from fcdeploy.int8.planning.eligibility import why_ineligible
@@ -95,7 +95,7 @@ def _check_node(
 def _check_absorbed(node: ir.Node, rows: dict[str, Decision], tensors: dict[str, QParams], where: str) -> None:
     """The bytes that the node before the clip writes saturate where the clip would clip, and nobody else reads them."""
     before, after = node.inputs[0], name_of(node.outputs[0])
-    producer = before.producer() if before is not None else None
+    producer = producer_of(before)
     hint = 'make its kind "float"'
     if before is None or producer is None or rows[name_of(producer)].kind not in ("int8", "int16"):
         raise FcdeployError(f"{where} is absorbed, but the node before it is not int8", hint)

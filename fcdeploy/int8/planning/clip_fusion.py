@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -10,30 +9,15 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import LIMITS, quantize
-from fcdeploy.graph.nodes import name_of
-from fcdeploy.records.plan import Decision, QParams, Range
-
-
-def clip_bounds(node: ir.Node) -> Range:
-    """Where a Relu or a Clip with constant bounds clips."""
-    if node.op_type == "Relu":
-        return Range(0.0, math.inf)
-    ends = []
-    for index, key, default in ((1, "min", -math.inf), (2, "max", math.inf)):
-        value = node.inputs[index] if index < len(node.inputs) else None
-        attribute = node.attributes.get(key)
-        if value is not None and value.const_value is not None:
-            ends.append(float(value.const_value.numpy()))
-        else:
-            ends.append(default if attribute is None else float(attribute.value))
-    return Range(*ends)
+from fcdeploy.graph.nodes import clip_bounds, input_of, name_of
+from fcdeploy.records.plan import Decision, QParams
 
 
 def saturates_alike(node: ir.Node, q: QParams) -> bool:
     """Whether no byte of `q` stands for a number that the clip would change."""
-    b = clip_bounds(node)
+    low, high = clip_bounds(node)
     with np.errstate(over="ignore"):
-        ends = quantize(np.array([b.low, b.high], np.float32), q)
+        ends = quantize(np.array([low, high], np.float32), q)
     return bool(tuple(ends.tolist()) == LIMITS[q.dtype])
 
 
@@ -47,7 +31,7 @@ def keep_unequal_clips(
     """
     changed, scales = dict(decisions), dict(tensors)
     for node in graph:
-        name, before = name_of(node), node.inputs[0] if node.inputs else None
+        name, before = name_of(node), input_of(node, 0)
         if decisions[name].kind != "absorbed" or before is None:
             continue
         q = tensors[name_of(node.outputs[0])]

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import attribute_of, is_constant, name_of, output_axis
-from fcdeploy.int8.nodes import fill_value
+from fcdeploy.graph.nodes import attribute_of, fill_value, input_of, is_constant, name_of, output_axis
 from fcdeploy.tables.operators import Operator
 
 FILL_WITHIN = 2.0  # a fill value may cost its tensor one bit
@@ -33,7 +32,7 @@ def _check_layer(node: ir.Node) -> str:
     weight = node.inputs[1]
     if not is_constant(weight):
         return f"weight {weight.name if weight else None!r} is computed at run time"
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = input_of(node, 2)
     if bias is not None and not is_constant(bias):
         return f"bias {bias.name!r} is computed at run time"
     if node.op_type == "Gemm":
@@ -70,7 +69,7 @@ def _check_resize(node: ir.Node) -> str:
 
 
 def _check_pad(node: ir.Node) -> str:
-    value = node.inputs[2] if len(node.inputs) > 2 else None
+    value = input_of(node, 2)
     if value is not None and not is_constant(value):
         return f"its fill value {value.name!r} is computed at run time"
     return "" if math.isfinite(fill_value(node)) else f"its fill value {fill_value(node)} is no byte"

@@ -10,8 +10,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.quantization import activation_qparams, symmetric_qparams
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import data_inputs, is_constant, name_of, operator_of
-from fcdeploy.int8.nodes import fill_value
+from fcdeploy.graph.nodes import data_inputs, fill_value, is_constant, name_of, operator_of
 from fcdeploy.int8.planning.decide import writes_bytes
 from fcdeploy.records.calibration import Calibration, Histogram
 from fcdeploy.records.plan import Decision, QParams, Range

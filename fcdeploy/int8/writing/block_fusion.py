@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from fcdeploy.graph.nodes import producer_of
+
 
 def block_unwanted_fusions(graph: ir.Graph) -> None:
     """Hold every float layer that would be rounded."""
@@ -20,7 +22,7 @@ def would_fuse(node: ir.Node) -> bool:
     """
     if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return False
-    source, weight = (value.producer() if value is not None else None for value in node.inputs[:2])
+    source, weight = (producer_of(value) for value in node.inputs[:2])
     if weight is not None and weight.op_type == "DequantizeLinear":
         return False
     readers = node.outputs[0].consumers()

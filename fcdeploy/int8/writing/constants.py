@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import quantize
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import name_of, operator_of
+from fcdeploy.graph.nodes import input_of, name_of, operator_of
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
 from fcdeploy.int8.nodes import stored_weights
@@ -89,7 +89,7 @@ def quantize_constants(node: ir.Node, q: QParams, made: Conversions) -> None:
     if node.op_type == "Pad" and mode is not None and mode.as_string() != "constant":
         return
     for index in indices:
-        value = node.inputs[index] if index < len(node.inputs) else None
+        value = input_of(node, index)
         if value is None and node.op_type == "Clip":
             continue
         real = np.zeros((), np.float32) if value is None else value.const_value.numpy().reshape(())  # type: ignore[union-attr]

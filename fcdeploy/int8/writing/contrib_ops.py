@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import output_axis
+from fcdeploy.graph.nodes import input_of, output_axis
 from fcdeploy.int8.planning.types import PackedWeights, bits_of
 from fcdeploy.records.plan import QParams
 
@@ -35,7 +35,7 @@ def replace_with_contrib_op(node: ir.Node, packed: PackedWeights, q: QParams | N
 def _to_matmul_nbits(node: ir.Node, packed: PackedWeights, q: QParams, initializer: Initializer) -> None:
     """A dense layer to MatMulNBits: the bias is an input of it, because an Add behind it would keep it from fusing."""
     integers, scales = packed.weights[1]
-    weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+    weight, bias = node.inputs[1], input_of(node, 2)
     assert weight is not None and weight.const_value is not None
     shape, axis = weight.const_value.shape.numpy(), output_axis(node)
     inputs = [
@@ -53,7 +53,7 @@ def _to_matmul_nbits(node: ir.Node, packed: PackedWeights, q: QParams, initializ
 def _to_dynamic_matmul(node: ir.Node, packed: PackedWeights, initializer: Initializer) -> None:
     """A dense layer to DynamicQuantizeMatMul, whose weight lies as (in, out)."""
     integers, scales = packed.weights[1]
-    weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+    weight, bias = node.inputs[1], input_of(node, 2)
     name = weight.name if weight is not None else node.name
     inputs = [
         node.inputs[0],

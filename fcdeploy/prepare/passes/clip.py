@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.edit import Changes, Edits
-from fcdeploy.graph.nodes import array_of, attribute_of, input_of, is_constant, is_op, rank_of
+from fcdeploy.graph.nodes import array_of, clip_bounds, is_constant, is_op, rank_of, tensor_of
 
 FIRST_WITH_INPUTS = 11
 LARGEST = float(np.finfo(np.float32).max)  # Clip's default bounds, which clip no float
@@ -85,20 +85,15 @@ def _read(node: ir.Node) -> tuple[ir.Value | None, Bounds | str]:
 
 
 def _clip_bounds(node: ir.Node) -> Bounds | str:
-    numbers = []
-    for index, (name, default) in enumerate((("min", -math.inf), ("max", math.inf)), start=1):
-        value = input_of(node, index)
-        number = attribute_of(node, name, default)
-        if value is not None:
-            array = array_of(value)
-            if array is None or array.size != 1:
-                return f"its bound {value.name!r} is computed at run time"
-            number = float(array.reshape(-1)[0])
-        if math.isnan(number):
+    for value in node.inputs[1:]:
+        tensor = tensor_of(value)
+        if value is not None and (tensor is None or tensor.size != 1):
+            return f"its bound {value.name!r} is computed at run time"
+    low, high = clip_bounds(node)
+    for name, bound in (("min", low), ("max", high)):
+        if math.isnan(bound):
             return f"its {name} is not a number"
-        numbers.append(number)
-    low = -math.inf if numbers[0] <= -LARGEST else numbers[0]
-    high = math.inf if numbers[1] >= LARGEST else numbers[1]
+    low, high = -math.inf if low <= -LARGEST else low, math.inf if high >= LARGEST else high
     return Bounds(low, high) if low <= high else f"its min {low:g} lies above its max {high:g}"
 
 
