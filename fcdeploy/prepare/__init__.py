@@ -20,6 +20,7 @@ from fcdeploy.prepare.passes.fold_constants import fold_constants
 from fcdeploy.prepare.passes.fold_scale_shift import fold_scale_shift
 from fcdeploy.prepare.passes.fold_shapes import fold_shapes
 from fcdeploy.prepare.passes.global_average_pool import global_average_pool
+from fcdeploy.prepare.passes.hard_sigmoid import hard_sigmoid
 from fcdeploy.prepare.passes.level_bounds import level_bounds
 from fcdeploy.prepare.passes.lift_constants import lift_constants
 from fcdeploy.prepare.passes.pad_into_conv import pad_into_conv
@@ -42,6 +43,7 @@ PASSES: tuple[Callable[[ir.Model], Changes], ...] = (
     fold_batchnorm,
     fold_scale_shift,
     clip,
+    hard_sigmoid,
     separate_shared_weights,
     level_bounds,  # every weight is one layer's own now
     equalize,

