@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import Changes, Edits, array_of, attribute, input_of, is_constant, is_op, rank_of
+from fcdeploy.graph.edit import Changes, Edits, remove_dead
+from fcdeploy.graph.nodes import array_of, attribute_of, input_of, is_constant, is_op, name_of, rank_of
 
 TOLERANCE = 1e-6  # of constants that should be equal: exporters round 1 / 6 to float32, some to six digits
 ARITHMETIC = ("Add", "Sub", "Mul", "Div")
@@ -44,6 +45,8 @@ def hard_sigmoid(model: ir.Model) -> Changes:
         _swish(edits, node)
     for node in edits.nodes(*ARITHMETIC, "Clip"):
         _sigmoid(edits, node)
+    if edits.count:
+        remove_dead(model.graph)  # what is left of the spellings would count as readers
     return edits.changes()
 
 
@@ -159,7 +162,7 @@ def _bounds(node: ir.Node) -> tuple[float, float]:
     for index, (name, default) in enumerate((("min", -math.inf), ("max", math.inf)), start=1):
         value = input_of(node, index)
         if value is None:
-            found.append(float(attribute(node, name, default)))
+            found.append(attribute_of(node, name, default))
         else:
             array = array_of(value)
             found.append(math.nan if array is None or array.size != 1 else float(np.reshape(array, -1)[0]))
@@ -168,7 +171,7 @@ def _bounds(node: ir.Node) -> tuple[float, float]:
 
 def _write_swish(edits: Edits, node: ir.Node, value: ir.Value, alpha: float, beta: float) -> None:
     gate = edits.insert(
-        node, "HardSigmoid", [value], {"alpha": alpha, "beta": beta}, output=f"{node.outputs[0].name}.gate"
+        node, "HardSigmoid", [value], {"alpha": alpha, "beta": beta}, output=f"{name_of(node.outputs[0])}.gate"
     )
     gate.type, gate.shape = value.type, value.shape
     edits.replace(node, "Mul", [value, gate])
