@@ -42,7 +42,7 @@ def network(net: Net) -> Net:
 
 def compensated(plan: Plan) -> Plan:
     """The plan with every layer's weights rounded by what it reads."""
-    nodes = [replace(d, rounding="compensated") if d.op in ("Conv", "Gemm") else d for d in plan.nodes]
+    nodes = [replace(d, rounding="gptq") if d.op in ("Conv", "Gemm") else d for d in plan.nodes]
     return replace(plan, nodes=tuple(nodes))
 
 

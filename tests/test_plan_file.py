@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from typing import Any
 
@@ -20,17 +21,20 @@ from fcdeploy.records.plan import (
     KINDS,
     LIMITS,
     ROUNDINGS,
+    SCHEMA_1,
     Decision,
     Plan,
     QParams,
+    digest,
     from_json,
+    is_version_1,
     to_json,
 )
 from fcdeploy.records.plan import HINT as FULL_HINT
 
 HINT = "--dry-run --json > plan.json"
 GOOD: dict[str, Any] = {
-    "schema": "fcdeploy.plan/1",
+    "schema": "fcdeploy.plan/2",
     "target": "portable",
     "costs": "c0ffee",
     "weights": "int8",
@@ -77,11 +81,11 @@ def test_the_format_is_this() -> None:
 
 def test_what_is_done_on_samples_stands_in_it_only_where_it_is_done() -> None:
     plan = from_json(GOOD, "p")
-    assert (plan.effort, plan.rescaled, plan.compensated) == ("", {}, set())
+    assert (plan.effort, plan.rescaled, plan.gptq_nodes) == ("", {}, set())
     more = edited("effort", to="best") | {"rescaled": {"x": [2, 0.3]}}
-    more["nodes"][0]["rounding"] = "compensated"
+    more["nodes"][0]["rounding"] = "gptq"
     plan = from_json(more, "p")
-    assert (plan.effort, plan.rescaled, plan.compensated) == ("best", {"x": (2.0, 0.3)}, {"conv1"})
+    assert (plan.effort, plan.rescaled, plan.gptq_nodes) == ("best", {"x": (2.0, 0.3)}, {"conv1"})
     assert to_json(plan) == more
 
 
@@ -126,16 +130,30 @@ def test_scales_become_what_a_file_holds() -> None:
     assert from_json(edited("tensors", "x", "scale", to=[2]), "p").tensors["x"].scale == (2.0,)
 
 
+def test_version_1_is_read_in_the_words_of_version_2() -> None:
+    """What it says is the same plan, and its digest is the one that models made by it carry."""
+    words = {"moves": "passthrough", "absorbed": "fused", "stored": "weight_only", "blocks": "blockwise"}
+    nodes = [{"node": f"n{i}", "op": "Relu", "kind": kind, "why": ""} for i, kind in enumerate((*words, "int8"))]
+    nodes[-1]["rounding"] = "compensated"
+    old = {**GOOD, "schema": "fcdeploy.plan/1", "nodes": nodes}
+    plan = from_json({"plan": old}, "p")
+    assert [decision.kind for decision in plan.nodes] == [*words.values(), "int8"]
+    assert plan.gptq_nodes == {"n4"}
+    assert (is_version_1(old), is_version_1({"plan": old}), is_version_1(to_json(plan))) == (True, True, False)
+    text = json.dumps(old, sort_keys=True, separators=(",", ":"))
+    assert digest(plan, SCHEMA_1) == hashlib.sha256(text.encode()).hexdigest() != digest(plan)
+
+
 def test_reasons_may_be_left_out() -> None:
     assert from_json(edited("nodes", 0, "why", drop=True), "p").nodes[0].why == ""
     assert from_json(edited("tensors", "x", "why", drop=True), "p").tensors["x"].why == ""
 
 
 @pytest.mark.parametrize(
-    "data", [None, 3, [], "plan", {}, {"schema": "fcdeploy.plan/2"}, {"plan": 3}, {"plan": [GOOD]}]
+    "data", [None, 3, [], "plan", {}, {"schema": "fcdeploy.plan/3"}, {"plan": 3}, {"plan": [GOOD]}]
 )
 def test_what_is_no_plan(data) -> None:
-    with fails("plan.json is no plan: its schema is not 'fcdeploy.plan/1'", HINT):
+    with fails("plan.json is no plan: its schema is not 'fcdeploy.plan/2'", HINT):
         from_json(data, "plan.json")
 
 
@@ -158,10 +176,13 @@ def test_what_is_no_plan(data) -> None:
             "p, node 1 has the unknown key 'kin', expected kind, node, op, rounding, why",
         ),
         (edited("nodes", 0, "op", drop=True), "p, node 0 has no 'op'"),
-        (edited("nodes", 0, "kind", to="int4"), "p, node 0 has kind 'int4', expected int8, int16, moves, absorbed, "),
+        (
+            edited("nodes", 0, "kind", to="int4"),
+            "p, node 0 has kind 'int4', expected int8, int16, passthrough, fused, ",
+        ),
         (edited("nodes", 0, "kind", to=["int8"]), "p, node 0 has kind ['int8'], expected int8"),
-        (edited("nodes", 0, "rounding", to="up"), "p, node 0 has rounding 'up', expected nearest, compensated"),
-        (edited("nodes", 0, "rounding", to=[]), "p, node 0 has rounding [], expected nearest, compensated"),
+        (edited("nodes", 0, "rounding", to="up"), "p, node 0 has rounding 'up', expected nearest, gptq"),
+        (edited("nodes", 0, "rounding", to=[]), "p, node 0 has rounding [], expected nearest, gptq"),
         (edited("effort", to="most"), "p has effort 'most', expected fast, balanced, best"),
         (edited("effort", to=3), "p has effort '3', expected fast, balanced, best"),
         (edited("rescaled", to=[]), "p has rescaled '[]', expected an object"),

@@ -72,7 +72,7 @@ def test_a_smoothed_network_comes_back_with_the_same_bytes(made: Path, tmp_path:
     plan = saved(made)
     assert plan["effort"] == "best"
     assert set(plan["rescaled"]) == {"first_out", "deep_out", "second_out"}, "the network was to be smoothed"
-    assert {row["node"] for row in plan["nodes"] if row.get("rounding") == "compensated"} == {
+    assert {row["node"] for row in plan["nodes"] if row.get("rounding") == "gptq"} == {
         "first",
         "deep",
         "second",
@@ -131,7 +131,7 @@ def change(plan: dict[str, Any], what: str) -> dict[str, Any]:
     if what == "pinned":
         plan["rescaled"]["last_out"] = [2.0, 1.0, 1.0, 1.0]
     if what == "clip":
-        next(row for row in plan["nodes"] if row["node"] == "sum")["rounding"] = "compensated"
+        next(row for row in plan["nodes"] if row["node"] == "sum")["rounding"] = "gptq"
     return plan
 
 
@@ -141,7 +141,7 @@ MESSAGES = {
     "alone": "channel 3 of tensor 'first_out' shares its scale with another, of another factor",
     "missing": "channel 0 of tensor 'second_out' shares its scale with another, of another factor",
     "pinned": "channel 0 of tensor 'last_out' has to keep its scale",
-    "clip": "node 'sum' has rounding 'compensated', and no int8 weights",
+    "clip": "node 'sum' has rounding 'gptq', and no int8 weights",
 }
 
 

@@ -234,8 +234,8 @@ def stay_float(op: str) -> dict[str, list[str]]:
 
 
 CASES = {
-    "conv 1-d": Case(between(act("Relu"), shape=(6, 11)), {"Conv": ["int8"] * 2, "Relu": ["absorbed"]}, shapes={"x": (6, 11)}),
-    "conv 2-d": Case(between(act("Relu")), {"Conv": ["int8"] * 2, "Relu": ["absorbed"]}, opset=13),
+    "conv 1-d": Case(between(act("Relu"), shape=(6, 11)), {"Conv": ["int8"] * 2, "Relu": ["fused"]}, shapes={"x": (6, 11)}),
+    "conv 2-d": Case(between(act("Relu")), {"Conv": ["int8"] * 2, "Relu": ["fused"]}, opset=13),
     "conv 3-d": Case(between(act("Relu"), shape=(3, 4, 5, 4)), {"Conv": ["int8"] * 2}, shapes={"x": (3, 4, 5, 4)}),
     "conv grouped": Case(between(lambda n, x: n.conv(x, 8, 8, group=2)), {"Conv": ["int8"] * 3}, opset=21),
     "conv depthwise": Case(between(lambda n, x: n.conv(x, 8, 8, group=8)), {"Conv": ["int8"] * 3}),
@@ -250,30 +250,30 @@ CASES = {
         between(lambda n, x: n.op("ConvTranspose", x, n.constant(n.normal(8, 8, 2, 2, size=0.3)), strides=[2, 2])),
         stay_float("ConvTranspose"),
     ),
-    "gemm": Case(flat(act("Relu")), {"Gemm": ["int8"] * 2, "Relu": ["absorbed"]}, shapes=FLAT, opset=13),
+    "gemm": Case(flat(act("Relu")), {"Gemm": ["int8"] * 2, "Relu": ["fused"]}, shapes=FLAT, opset=13),
     "gemm transposed": Case(flat(lambda n, x: n.dense(x, 12, 12, transB=1)), {"Gemm": ["int8"] * 3}, shapes=FLAT),
     "gemm without bias": Case(flat(lambda n, x: n.dense(x, 12, 12, bias=False)), {"Gemm": ["int8"] * 3}, shapes=FLAT),
     "matmul 2-D": Case(matmul_2d, {"Gemm": ["int8"] * 2}, shapes=FLAT),
     "matmul 3-D": Case(matmul, {"MatMul": ["int8"] * 2}, shapes={"x": (5, 10)}, opset=21),
-    "attention": Case(attention, {"MatMul": ["int8"] * 5, "Softmax": ["int8"], "Transpose": ["moves"]}, 22, {"x": (6, 8)}),
+    "attention": Case(attention, {"MatMul": ["int8"] * 5, "Softmax": ["int8"], "Transpose": ["passthrough"]}, 22, {"x": (6, 8)}),
     "add": Case(between(lambda n, x: n.op("Add", x, n.conv(x, 8, 8))), {"Add": ["int8"]}),
     "mul": Case(between(lambda n, x: n.op("Mul", x, n.conv(x, 8, 8))), {"Mul": ["int8"]}),
     "constant operands": Case(between(constant_operands), {"Add": ["int8"], "Mul": ["int8"]}),
     "concat, one scale": Case(between(concat(1), write=12), {"Concat": ["int8"]}),
     "concat, own scales": Case(between(concat(0.01), write=12), {"Concat": ["int8"]}),
-    "concat of clips": Case(between(concat_clipped, write=16), {"Concat": ["int8"], "Clip": ["moves", "absorbed"]}),
+    "concat of clips": Case(between(concat_clipped, write=16), {"Concat": ["int8"], "Clip": ["passthrough", "fused"]}),
     "average pool": Case(
         between(act("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)), {"AveragePool": ["int8"]}
     ),
-    "max pool": Case(between(act("MaxPool", kernel_shape=[3, 3], pads=[1, 1, 1, 1])), {"MaxPool": ["moves"]}, opset=13),
+    "max pool": Case(between(act("MaxPool", kernel_shape=[3, 3], pads=[1, 1, 1, 1])), {"MaxPool": ["passthrough"]}, opset=13),
     "global average pool": Case(between(act("GlobalAveragePool"), after=False), {"GlobalAveragePool": ["int8"]}),
-    "relu": Case(between(act("Relu"), after=False), {"Relu": ["absorbed"]}, opset=21),
-    "relu read with its input": Case(between(read_with_its_input), {"Relu": ["moves"], "Add": ["int8"]}),
-    "relu6": Case(between(clip(0.0, 0.8)), {"Clip": ["absorbed"]}, opset=13),
-    "clip to both sides": Case(between(clip(-0.4, 0.5)), {"Clip": ["absorbed"]}),
-    "clip above zero": Case(between(clip(0.3, 0.9)), {"Clip": ["moves"]}),
-    "clip below zero": Case(between(clip(-0.9, -0.3)), {"Clip": ["moves"]}),
-    "clip read with its input": Case(between(clip_read_with_its_input), {"Clip": ["moves"], "Add": ["int8"]}),
+    "relu": Case(between(act("Relu"), after=False), {"Relu": ["fused"]}, opset=21),
+    "relu read with its input": Case(between(read_with_its_input), {"Relu": ["passthrough"], "Add": ["int8"]}),
+    "relu6": Case(between(clip(0.0, 0.8)), {"Clip": ["fused"]}, opset=13),
+    "clip to both sides": Case(between(clip(-0.4, 0.5)), {"Clip": ["fused"]}),
+    "clip above zero": Case(between(clip(0.3, 0.9)), {"Clip": ["passthrough"]}),
+    "clip below zero": Case(between(clip(-0.9, -0.3)), {"Clip": ["passthrough"]}),
+    "clip read with its input": Case(between(clip_read_with_its_input), {"Clip": ["passthrough"], "Add": ["int8"]}),
     "leaky relu": Case(between(act("LeakyRelu", alpha=0.1)), {"LeakyRelu": ["int8"]}),
     "sigmoid": Case(between(act("Sigmoid")), {"Sigmoid": ["int8"]}),
     "silu": Case(between(silu), {"Sigmoid": ["int8"], "Mul": ["int8"]}),
@@ -284,46 +284,46 @@ CASES = {
     "layer normalization": Case(
         flat(layer_norm), {"LayerNormalization": ["float"], "Gemm": ["int8"] * 2}, shapes=FLAT
     ),
-    "resize nearest": Case(between(resize("nearest")), {"Resize": ["moves"]}),
+    "resize nearest": Case(between(resize("nearest")), {"Resize": ["passthrough"]}),
     "resize linear": Case(between(resize("linear")), stay_float("Resize")),
     "pad with zeros": Case(
-        between(lambda n, x: n.op("LeakyRelu", padded("constant")(n, x))), {"Pad": ["moves"], "LeakyRelu": ["int8"]}
+        between(lambda n, x: n.op("LeakyRelu", padded("constant")(n, x))), {"Pad": ["passthrough"], "LeakyRelu": ["int8"]}
     ),
-    "pad with a value": Case(between(padded("constant", 0.7)), {"Pad": ["moves"]}, opset=18),
-    "pad with a value out of range": Case(between(padded("constant", -0.5)), {"Pad": ["moves"]}),
+    "pad with a value": Case(between(padded("constant", 0.7)), {"Pad": ["passthrough"]}, opset=18),
+    "pad with a value out of range": Case(between(padded("constant", -0.5)), {"Pad": ["passthrough"]}),
     "pad with a value far out": Case(between(padded("constant", -1e4)), {"Pad": ["float"]}),
     "pad with minus infinity": Case(
         between(lambda n, x: n.op("MaxPool", padded("constant", -np.inf)(n, x), kernel_shape=[3, 3])), {"Pad": ["float"]}
     ),
-    "pad by reflection": Case(between(padded("reflect")), {"Pad": ["moves"]}),
-    "split": Case(between(split), {"Split": ["moves"], "Concat": ["int8"]}, opset=18),
-    "slice": Case(between(sliced), {"Slice": ["moves"]}),
+    "pad by reflection": Case(between(padded("reflect")), {"Pad": ["passthrough"]}),
+    "split": Case(between(split), {"Split": ["passthrough"], "Concat": ["int8"]}, opset=18),
+    "slice": Case(between(sliced), {"Slice": ["passthrough"]}),
     "gather": Case(
-        between(lambda n, x: n.op("Gather", x, n.constant(ints(3, 1, 0), np.int64), axis=1), write=3), {"Gather": ["moves"]}
+        between(lambda n, x: n.op("Gather", x, n.constant(ints(3, 1, 0), np.int64), axis=1), write=3), {"Gather": ["passthrough"]}
     ),
-    "reshape": Case(between(reshaped), {"Reshape": ["moves"]}),
-    "transpose": Case(between(act("Transpose", perm=[0, 1, 3, 2])), {"Transpose": ["moves"]}),
+    "reshape": Case(between(reshaped), {"Reshape": ["passthrough"]}),
+    "transpose": Case(between(act("Transpose", perm=[0, 1, 3, 2])), {"Transpose": ["passthrough"]}),
     "flatten": Case(
-        lambda n: n.output(n.dense(n.op("Flatten", n.conv(n.input("x", 8, 6, 6), 8, 4)), 144, 5)), {"Flatten": ["moves"]}
+        lambda n: n.output(n.dense(n.op("Flatten", n.conv(n.input("x", 8, 6, 6), 8, 4)), 144, 5)), {"Flatten": ["passthrough"]}
     ),
-    "squeeze and unsqueeze": Case(between(squeezed), {"Squeeze": ["moves"], "Unsqueeze": ["moves"]}),
-    "depth to space": Case(between(act("DepthToSpace", blocksize=2), write=2), {"DepthToSpace": ["moves"]}),
-    "space to depth": Case(between(act("SpaceToDepth", blocksize=2), write=32), {"SpaceToDepth": ["moves"]}),
+    "squeeze and unsqueeze": Case(between(squeezed), {"Squeeze": ["passthrough"], "Unsqueeze": ["passthrough"]}),
+    "depth to space": Case(between(act("DepthToSpace", blocksize=2), write=2), {"DepthToSpace": ["passthrough"]}),
+    "space to depth": Case(between(act("SpaceToDepth", blocksize=2), write=32), {"SpaceToDepth": ["passthrough"]}),
     "reduce max": Case(
         between(lambda n, x: n.op("ReduceMax", x, n.constant(ints(2), np.int64), keepdims=1)),
-        {"ReduceMax": ["moves"]}, opset=18,
+        {"ReduceMax": ["passthrough"]}, opset=18,
     ),
-    "tile": Case(between(lambda n, x: n.op("Tile", x, n.constant(ints(1, 1, 2, 1), np.int64))), {"Tile": ["moves"]}),
+    "tile": Case(between(lambda n, x: n.op("Tile", x, n.constant(ints(1, 1, 2, 1), np.int64))), {"Tile": ["passthrough"]}),
     "expand": Case(
         between(lambda n, x: n.op("Expand", n.op("GlobalAveragePool", x), n.constant(ints(1, 8, 3, 3), np.int64))),
-        {"Expand": ["moves"]},
+        {"Expand": ["passthrough"]},
     ),
     "where": Case(between(where), {"Where": ["int8"]}),
     "lstm": Case(recurrent("LSTM"), {"LSTM": ["dynamic"], "MatMul": ["int8"], "Conv": ["int8"]}, shapes={"x": (4, 9)}),
     "gru": Case(recurrent("GRU"), {"GRU": ["float"], "MatMul": ["int8"], "Conv": ["int8"]}, shapes={"x": (4, 9)}),
     "if": Case(between(conditional), {"If": ["float"], "Conv": ["int8", "int8"]}, opset=13),
-    "residual": Case(between(residual), {"Add": ["int8"], "Conv": ["int8"] * 4, "Relu": ["absorbed"] * 3}),
-    "output in the middle": Case(middle_output, {"Conv": ["int8"] * 2, "MaxPool": ["moves"]}),
+    "residual": Case(between(residual), {"Add": ["int8"], "Conv": ["int8"] * 4, "Relu": ["fused"] * 3}),
+    "output in the middle": Case(middle_output, {"Conv": ["int8"] * 2, "MaxPool": ["passthrough"]}),
     "several inputs and outputs": Case(
         many, {"Conv": ["int8"] * 3, "Gemm": ["int8"], "ArgMax": ["float"]}, shapes={"a": (4, 6, 6), "b": (4, 6, 6)}
     ),
@@ -364,13 +364,13 @@ def check_kernels(line: Line, folder: Path) -> None:
         kind = line.kinds.get(kernel.node, "")
         if kind == "int8":
             assert kernel.integer, kernel
-        elif kind in ("float", "stored") and kernel.op not in ("ArgMax", "Shape", "Greater"):
+        elif kind in ("float", "weight_only") and kernel.op not in ("ArgMax", "Shape", "Greater"):
             assert not kernel.integer, kernel
 
 
 def check_moves(line: Line) -> None:
     """A node that moves bytes writes what the float operator would, rounded: bit for bit."""
-    nodes = {node.name: node for node in line.int8.graph if line.kinds.get(node.name or "") == "moves"}
+    nodes = {node.name: node for node in line.int8.graph if line.kinds.get(node.name or "") == "passthrough"}
     floats = {node.name: node for node in line.prepared.graph}
     for name, node in nodes.items():
         before, after = node.inputs[0], node.outputs[0]
@@ -485,7 +485,7 @@ def test_a_clip_kept_float_keeps_the_node_before_it_float(before: str) -> None:
     line = quantize_net(net, random_data(2, 24, **shapes), keep_float=["clip"])
     assert line.kinds["clip"] == "float"
     stays = next(d for d in line.plan.nodes if "its clip 'clip' stays float" in d.why)
-    assert stays.kind in ("float", "stored")
+    assert stays.kind in ("float", "weight_only")
     assert stays.op == before.title()
     assert line.sqnr() > 26
 
@@ -523,7 +523,7 @@ def test_a_tensor_that_becomes_infinite_keeps_its_layers_float() -> None:
     with np.errstate(all="ignore"):
         line = quantize_net(net, random_data(6, 8, **IMAGE))
     reads = next(d for d in line.plan.nodes if d.node == "reads")
-    assert reads.kind in ("float", "stored")
+    assert reads.kind in ("float", "weight_only")
     assert "tensor 'blown_out' is not a float tensor with finite values" in reads.why
 
 

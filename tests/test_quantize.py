@@ -106,7 +106,7 @@ def test_a_dry_run_writes_nothing(command: Command, here: Path) -> None:
     assert code == 0
     assert "nothing was written" in out
     assert "separate_shared_weights" not in out  # a pass that had nothing to do
-    assert command.plan()["schema"] == "fcdeploy.plan/1"
+    assert command.plan()["schema"] == "fcdeploy.plan/2"
     assert sorted(file.name for file in here.iterdir()) == before
 
 
@@ -134,6 +134,17 @@ def test_a_plan_goes_round(command: Command) -> None:
     assert command.file("b.onnx", "--plan", "printed.json") == expected
     assert command.file("c.onnx", "--plan", "plan.json") == expected
     assert command.file("d.onnx") != expected
+
+
+def test_a_plan_of_version_1_is_read_and_said(command: Command) -> None:
+    expected, plan = command.file("a.onnx"), command.plan()
+    text = json.dumps({**plan, "schema": "fcdeploy.plan/1"}).replace('"kind": "fused"', '"kind": "absorbed"')
+    assert "absorbed" in text
+    Path("old.json").write_text(text.replace('"kind": "passthrough"', '"kind": "moves"'))
+    warning = "plan 'old.json' is of version 1, read in the words of version 2; --save-plan FILE writes it so"
+    assert warning in command.json("--plan", "old.json", "-o", "b.onnx")["warnings"]
+    assert Path("b.onnx").read_bytes() == expected
+    assert command.json("--plan", "old.json", "--dry-run")["warnings"] == [warning]
 
 
 def test_an_edited_plan_is_followed(command: Command) -> None:

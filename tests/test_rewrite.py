@@ -192,7 +192,7 @@ def to_float(*nodes: str) -> Callable[[Plan], Plan]:
 def test_a_node_turned_to_float_by_hand(node: str) -> None:
     """Everything around it is still right; what was absorbed cannot be, and says so."""
     if node == "add":
-        with fails("node 'relu2' is absorbed, but the node before it is not int8", 'make its kind "float"'):
+        with fails("node 'relu2' is fused, but the node before it is not int8", 'make its kind "float"'):
             made(edit=to_float(node))
         line = made(edit=to_float("add", "relu2"))
     else:
@@ -239,8 +239,8 @@ REJECTED = {
         lambda plan: replace(plan, tensors=plan.tensors | {"typo": QParams("uint8", (1.0,))}),
         "the plan names tensor 'typo', which the model has not",
     ),
-    "wrong kind": (kind("pool", "int8"), "node 'pool' is a MaxPool and cannot be 'int8': its role is 'moves'"),
-    "layer that moves": (kind("first", "moves"), "node 'first' is a Conv and cannot be 'moves'"),
+    "wrong kind": (kind("pool", "int8"), "node 'pool' is a MaxPool and cannot be 'int8': its role is 'passthrough'"),
+    "layer that moves": (kind("first", "passthrough"), "node 'first' is a Conv and cannot be 'passthrough'"),
     "lost input scale": (without("x"), "node 'first' reads tensor 'x', which has no scale"),
     "unequal scales": (change("pool_out", scale=(0.5,)), "node 'pool' moves bytes between tensors of different scales"),
     "weight axis": (change(WEIGHT, axis=1), f"weight {WEIGHT!r} needs int8, zero_point 0 and axis 0 with 8 scales"),
@@ -253,9 +253,9 @@ REJECTED = {
     "activation of 32 bits": (change("x", dtype="int32"), "tensor 'x' needs uint8 or int8 and one scale"),
     "clip beyond its bytes": (
         change("relu1_out", zero_point=100),
-        "node 'relu1' is absorbed, but the scale of 'relu1_out' does not end where it clips",
+        "node 'relu1' is fused, but the scale of 'relu1_out' does not end where it clips",
     ),
-    "clip without bytes": (without("relu3_out"), "node 'relu3' is absorbed, but the scale of 'relu3_out' does not end"),
+    "clip without bytes": (without("relu3_out"), "node 'relu3' is fused, but the scale of 'relu3_out' does not end"),
 }
 
 
@@ -270,8 +270,8 @@ def test_a_clip_that_others_read_around_cannot_be_absorbed() -> None:
     net = Net(0)
     x = net.conv(net.input("x", 4, 8, 8), 4, 8)
     net.output(net.conv(net.op("Add", net.op("Relu", x, name="clip"), x), 8, 4))
-    with fails("node 'clip' is absorbed, but others read 'conv0_out' too"):
-        quantize_net(net, DATA, edit=kind("clip", "absorbed"))
+    with fails("node 'clip' is fused, but others read 'conv0_out' too"):
+        quantize_net(net, DATA, edit=kind("clip", "fused"))
 
 
 @pytest.mark.parametrize("name", ["y", "last/q", "s0", "x/q", "x/dq", "conv_out/q"])

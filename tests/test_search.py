@@ -91,7 +91,7 @@ def test_the_plan_repeats_the_result_without_searching(dense: Path, tmp_path: Pa
     plan = tmp_path / "plan.json"
     quantize(model, data=CALIB, output=first, costs="none", max_drop=0.13, eval=EVAL, save_plan=plan)
     wide = [row for row in json.loads(plan.read_text())["nodes"] if "16-bit integers" in row["why"]]
-    assert [row["kind"] for row in wide] == ["stored"]
+    assert [row["kind"] for row in wide] == ["weight_only"]
     assert "costs accuracy, to hold --max-drop" in wide[0]["why"]
     quantize(model, data=CALIB, output=again, plan=plan)
     assert first.read_bytes() == again.read_bytes()

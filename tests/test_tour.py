@@ -54,7 +54,7 @@ def test_3_plan(folder: Path) -> None:
     made = {"calibration": folder / "dense.calib", "costs": "none"}  # none: every integer kernel there is
     report = fcdeploy.quantize(folder / "dense.onnx", dry_run=True, **made)
     plan = report.values["plan"]
-    assert [row["kind"] for row in plan["nodes"]] == ["int8", "absorbed", "int8", "absorbed", "int8"]
+    assert [row["kind"] for row in plan["nodes"]] == ["int8", "fused", "int8", "fused", "int8"]
     assert plan["nodes"][1]["why"] == "the saturation of 'hidden1' does it"  # a Relu that costs nothing
     assert plan["tensors"]["pixels"]["scale"] == [pytest.approx(1 / 255)]  # 0 .. 1 on 256 levels
 

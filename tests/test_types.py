@@ -66,7 +66,7 @@ def test_every_pair_loads_is_close_and_does_as_its_row_says(pair: tuple[str, str
     assert (line.plan.weights, line.plan.activations) == pair
     ir.save(line.int8, tmp_path / "m.onnx")
     integer = {kernel.node for kernel in kernels_of(tmp_path / "m.onnx") if kernel.integer}
-    assert ("dense" in integer) == (row.dense in ("int8", "blocks", "dynamic"))
+    assert ("dense" in integer) == (row.dense in ("int8", "blockwise", "dynamic"))
     assert ("pointwise" in integer) == (row.other == "int8")
 
 
@@ -74,7 +74,7 @@ def test_every_pair_loads_is_close_and_does_as_its_row_says(pair: tuple[str, str
 def test_integers_everywhere_are_what_they_were(target: str) -> None:
     """Types are asked for beside the rest: int8, int8 gives the plan that there was without them."""
     line = quantize_net(resnet(Net(0)), DATA, target=target)
-    assert set(line.kinds.values()) == {"int8", "absorbed", "moves"}
+    assert set(line.kinds.values()) == {"int8", "fused", "passthrough"}
     assert MICROSOFT not in line.int8.opset_imports
 
 
@@ -139,11 +139,11 @@ def test_an_answer_of_weights_in_blocks_does_not_depend_on_the_batch() -> None:
 def test_a_small_layer_has_8_bits_and_one_that_fills_no_block_none() -> None:
     line = quantize_net(dense_net(48, 256, 256, 3), random_data(3, 9, x=(48,)), types=TYPES["int4", "none"])
     assert line.kinds == {
-        "dense0": "stored",
+        "dense0": "weight_only",
         "relu0": "float",
-        "dense1": "blocks",
+        "dense1": "blockwise",
         "relu1": "float",
-        "dense2": "blocks",
+        "dense2": "blockwise",
     }
     assert [node(line.int8, f"dense{i}").attributes["bits"].as_int() for i in (1, 2)] == [4, 8]
     reasons = {decision.node: decision.why for decision in line.plan.nodes}
@@ -158,7 +158,7 @@ def test_sequences_have_weights_in_blocks_too() -> None:
     x = net.op("MatMul", net.input("x", 6, 80), net.constant(net.normal(80, 40, size=0.1)), name="project")
     net.output(net.op("Add", x, net.constant(net.normal(40)), name="shift"))
     line = quantize_net(net, random_data(4, 5, x=(6, 80)), types=TYPES["int4", "none"])
-    assert line.kinds["project"] == "blocks"
+    assert line.kinds["project"] == "blockwise"
     assert line.sqnr() > 18
 
 
@@ -325,8 +325,8 @@ def plan_with(line: Line, name: str, **changes: Any) -> Plan:
 
 def test_edits_that_do_not_fit_are_refused() -> None:
     line = quantize_net(resnet(Net(0)), DATA, types=TYPES["int4", "int8"])
-    with fails("node 'first' is a Conv and cannot be 'blocks': only dense layers with a constant weight can"):
-        quantize_net(resnet(Net(0)), DATA, types=INT8, edit=lambda _: plan_with(line, "first", kind="blocks"))
+    with fails("node 'first' is a Conv and cannot be 'blockwise': only dense layers with a constant weight can"):
+        quantize_net(resnet(Net(0)), DATA, types=INT8, edit=lambda _: plan_with(line, "first", kind="blockwise"))
     weight = next(name for name, q in line.plan.tensors.items() if q.block)
 
     def without_block(plan: Plan) -> Plan:
@@ -456,7 +456,7 @@ def test_an_lstm_has_its_integer_kernel_unless_that_is_slower_or_it_is_kept(caps
     assert sizes["int8"] < 0.35 < 0.9 < sizes["float"]
     line = quantize_net(net, random_data(24, 6, x=(9, 32)), slow={"lstm": "slower as integers"})
     assert {d.node: (d.kind, d.why) for d in line.plan.nodes}["lstm"] == (
-        "stored",
+        "weight_only",
         "slower as integers; its weights are kept as bytes in the file",
     )
     assert node(line.int8, "lstm").op_type == "LSTM"

@@ -183,7 +183,7 @@ def _plan(file: str | Path | None, made: Mapping[str, str]) -> dict[str, Any] | 
     if file is None:
         return None
     decided = plans.from_json(_json(file, "plan", SAVE), f"plan {str(file)!r}")
-    if made and plans.digest(decided) != made.get("plan"):
+    if made and made.get("plan") not in (plans.digest(decided), plans.digest(decided, plans.SCHEMA_1)):
         raise FcdeployError(f"plan {str(file)!r} is not the one that the model was made by", SAVE)
     return plans.to_json(decided)
 

@@ -125,7 +125,8 @@ def quantize(
     problem = Problem(path, graph, recorded, kept, *how, source, scratch=scratch)
     tried = ""
     if plan is not None:
-        (problem, decided), spent = load_plan(problem, plan, effort), CostBasis()
+        problem, decided, plan_warnings = load_plan(problem, plan, effort)
+        spent = CostBasis(warnings=plan_warnings)
     else:
         if effort == "best":
             problem, tried = choose_best(problem, choose_ranges=ranges is None, on_step=on_step)

@@ -16,15 +16,15 @@ from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Plan
 
 
-def load_plan(problem: Problem, file: str | Path, effort: str | None = None) -> tuple[Problem, Plan]:
-    """The plan as it stands in a file, and what it starts from; bias scales follow the others.
+def load_plan(problem: Problem, file: str | Path, effort: str | None = None) -> tuple[Problem, Plan, tuple[str, ...]]:
+    """What a plan in a file starts from, the plan as it stands there, and warnings; bias scales follow the others.
 
     `effort` is the one that was asked for.  Raises FcdeployError where the plan does not fit.
     """
     source = f"plan {str(file)!r}"
     if problem.keep_float:
         raise FcdeployError("--keep-float and --plan were both given", 'change "kind" to "float" in the plan instead')
-    read = _read(file, source)
+    read, warnings = _read(file, source)
     if read.target != problem.target.name:
         raise FcdeployError(
             f"{source} is for target {read.target!r}, not {problem.target.name!r}", f"--target {read.target}"
@@ -42,17 +42,18 @@ def load_plan(problem: Problem, file: str | Path, effort: str | None = None) -> 
     problem = _apply_channel_changes(problem, read, source)
     decided = update_bias_scales(problem.model, replace(read, effort=problem.effort))
     check_plan(problem.model.graph, decided, source)
-    return problem, _refresh_reasons(decided, problem.plan({}))
+    return problem, _refresh_reasons(decided, problem.plan({})), warnings
 
 
-def _read(file: str | Path, source: str) -> Plan:
+def _read(file: str | Path, source: str) -> tuple[Plan, tuple[str, ...]]:
     if not Path(file).is_file():
         raise FcdeployError(f"{source} does not exist", plans.HINT)
     try:
         data = json.loads(Path(file).read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise FcdeployError(f"{source} cannot be read as JSON: {error}", plans.HINT) from error
-    return plans.from_json(data, source)
+    said = f"{source} is of version 1, read in the words of version 2; --save-plan FILE writes it so"
+    return plans.from_json(data, source), (said,) if plans.is_version_1(data) else ()
 
 
 def _apply_channel_changes(problem: Problem, plan: Plan, source: str) -> Problem:

@@ -156,4 +156,4 @@ def build_dry_run_report(changes: Sequence[Changes], decided: Plan, spent: CostB
     line = f"{integer} of {len(nodes)} nodes on integers for target {decided.target}; nothing was written"
     prepared = [{"pass": c.name, "changes": c.count, "declined": list(c.declined)} for c in passes]
     values = {"plan": plans.to_json(decided), "prepared": prepared, "seconds": round(seconds, 3), "output": None}
-    return Report("quantize", values, tables, (*describe_times(spent), line))
+    return Report("quantize", values, tables, (*describe_times(spent), line), warnings=spent.warnings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -12,14 +13,14 @@ import numpy as np
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.json_keys import check_keys
 
-Kind = Literal["int8", "int16", "moves", "absorbed", "blocks", "dynamic", "stored", "float"]
-"""int8: an integer kernel. int16: between Q/DQ of 16 bits, which runs in float. moves: integers are moved unchanged.
-absorbed: an integer kernel's clip. blocks: a dense layer whose weights have a scale a block, on float activations.
-dynamic: an integer kernel that finds the scale of its activations in every run. stored: float, but for its weights in
-the file. float: as before."""
+Kind = Literal["int8", "int16", "passthrough", "fused", "blockwise", "dynamic", "weight_only", "float"]
+"""int8: an integer kernel. int16: between Q/DQ of 16 bits, which runs in float. passthrough: integers go through as
+they are, or clipped. fused: a clip that is part of the integer kernel before it. blockwise: a dense layer whose weights
+have a scale a block, on float activations. dynamic: an integer kernel that finds the scale of its activations in every
+run. weight_only: float, but for its weights in the file. float: as before."""
 
-Rounding = Literal["nearest", "compensated"]
-"""nearest: each weight of a layer by itself. compensated: so that their errors make up for each other on samples."""
+Rounding = Literal["nearest", "gptq"]
+"""nearest: each weight of a layer by itself. gptq: so that their errors make up for each other on samples."""
 
 Effort = Literal["", "fast", "balanced", "best"]
 """fast: nothing is run on samples. balanced: biases are corrected on them. best: and more was tried to come to the plan.
@@ -94,12 +95,16 @@ class Plan:
         return {decision.node: decision.kind for decision in self.nodes}
 
     @property
-    def compensated(self) -> set[str]:
+    def gptq_nodes(self) -> set[str]:
         """Nodes whose weights are rounded so that their errors make up for each other."""
-        return {decision.node for decision in self.nodes if decision.rounding == "compensated"}
+        return {decision.node for decision in self.nodes if decision.rounding == "gptq"}
 
 
-SCHEMA = "fcdeploy.plan/1"
+SCHEMA, SCHEMA_1 = "fcdeploy.plan/2", "fcdeploy.plan/1"
+WORDS_OF_1 = {
+    "moves": "passthrough", "absorbed": "fused", "stored": "weight_only", "blocks": "blockwise", "compensated": "gptq",
+}  # fmt: skip
+"""Kinds and roundings as version 1 of the format has them, which differs in nothing else."""
 KINDS, ROUNDINGS, EFFORTS = get_args(Kind), get_args(Rounding), get_args(Effort)
 OPTIONAL = {"why", "block", "pixels", "rounding", "effort", "rescaled", "absorbed"}
 FACTORS = (2.0**-32, 2.0**32)  # of `rescaled`
@@ -123,10 +128,29 @@ def to_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def digest(plan: Plan) -> str:
-    """sha256 of what the plan's JSON says, however it is laid out."""
-    text = json.dumps(to_json(from_json(to_json(plan), "the plan")), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def digest(plan: Plan, schema: str = SCHEMA) -> str:
+    """sha256 of what the plan's JSON says, however it is laid out; with SCHEMA_1, of what version 1 said."""
+    data = to_json(from_json(to_json(plan), "the plan"))
+    if schema == SCHEMA_1:
+        data = _translate(data, SCHEMA_1, {new: old for old, new in WORDS_OF_1.items()})
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def is_version_1(data: Any) -> bool:
+    """Whether a plan was written before version 2: `from_json` reads it all the same."""
+    return isinstance(data, dict) and (data.get("schema") == SCHEMA_1 or is_version_1(data.get("plan")))
+
+
+def _translate(data: dict[str, Any], schema: str, words: Mapping[str, str]) -> dict[str, Any]:
+    """The plan's JSON in the words of another version."""
+
+    def translate(row: Any) -> Any:
+        changed = {key: words.get(row[key], row[key]) for key in ("kind", "rounding") if isinstance(row.get(key), str)}
+        return {**row, **changed}
+
+    nodes = data.get("nodes")
+    rows = [translate(row) if isinstance(row, dict) else row for row in nodes] if isinstance(nodes, list) else nodes
+    return {**data, "schema": schema, **({} if nodes is None else {"nodes": rows})}
 
 
 def _changes(plan: Plan) -> dict[str, dict[str, tuple[float, ...]]]:
@@ -157,6 +181,8 @@ def from_json(data: Any, source: str) -> Plan:
     """
     if isinstance(data, dict) and "plan" in data:  # what `quantize --dry-run --json` prints
         data = data["plan"]
+    if is_version_1(data):
+        data = _translate(data, SCHEMA, WORDS_OF_1)
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise FcdeployError(f"{source} is no plan: its schema is not {SCHEMA!r}", HINT)
     keys = {"schema", "target", "costs", "weights", "activations", "effort", "rescaled", "absorbed", "nodes", "tensors"}
@@ -206,16 +232,9 @@ def _rows_of_numbers(data: dict[str, Any], key: str, least: float, source: str) 
 def _qparams(row: Any, where: str) -> QParams:
     check_keys(row, {"dtype", "scale", "zero_point", "axis", "why", "block", "pixels"}, where, HINT, optional=OPTIONAL)
     dtype, scale, zero_point, axis = row["dtype"], row["scale"], row["zero_point"], row["axis"]
-    block = row.get("block", 0)
     if dtype not in DTYPES:
         raise FcdeployError(f"{where} has dtype {dtype!r}, expected {', '.join(DTYPES)}", HINT)
-    if type(block) is not int or block not in (0, *BLOCKS):
-        raise FcdeployError(f"{where} has block {block!r}, expected 0 or {', '.join(map(str, BLOCKS))}", HINT)
-    if block and (scale != [] or zero_point != 0):
-        raise FcdeployError(
-            f"{where} has blocks, whose scales are found later: expected scale [] and zero_point 0", HINT
-        )
-    if block:
+    if block := _block(row, where):
         return QParams(dtype, (), 0, axis, str(row.get("why", "")), block)
     numbers = isinstance(scale, list) and scale and all(type(s) in (int, float) for s in scale)
     if not numbers or not all(0 < s <= LARGEST_SCALE and np.float32(s) > 0 for s in scale):
@@ -229,6 +248,18 @@ def _qparams(row: Any, where: str) -> QParams:
     grids = _pixels(row["pixels"], where) if "pixels" in row else ()
     why = str(row.get("why", ""))
     return QParams(dtype, tuple(float(np.float32(s)) for s in scale), zero_point, axis, why, pixels=grids)
+
+
+def _block(row: Any, where: str) -> int:
+    """Weights to a scale; 0 where a tensor, or a channel of it, has one."""
+    block = row.get("block", 0)
+    if type(block) is not int or block not in (0, *BLOCKS):
+        raise FcdeployError(f"{where} has block {block!r}, expected 0 or {', '.join(map(str, BLOCKS))}", HINT)
+    if block and (row["scale"] != [] or row["zero_point"] != 0):
+        raise FcdeployError(
+            f"{where} has blocks, whose scales are found later: expected scale [] and zero_point 0", HINT
+        )
+    return block
 
 
 def _pixels(rows: Any, where: str) -> tuple[tuple[float, float], ...]:

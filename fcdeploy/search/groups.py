@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import name_of, weight_of
-from fcdeploy.int8.nodes import stored_weights
+from fcdeploy.int8.nodes import weight_only_inputs
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.refine import add_refinements
 from fcdeploy.int8.timing.partition import explain_slow
@@ -20,7 +20,7 @@ from fcdeploy.search.ladder import Forms, Group
 from fcdeploy.sensitivity.ablation import without
 from fcdeploy.sensitivity.error_sources import Source, sources
 
-BETTER: Rounding = "compensated"
+BETTER: Rounding = "gptq"
 WHY = "to hold --max-drop"
 ALL = "all layers"
 FASTER = f"float for all layers is faster than for those that must be {WHY}"
@@ -95,7 +95,7 @@ def _key(source: Source) -> str:
 
 
 def _rungs(problem: Problem, plan: Plan, kind: str, nodes: Sequence[ir.Node]) -> tuple[str, ...]:
-    stored = any(stored_weights(node) for node in nodes)
+    stored = any(weight_only_inputs(node) for node in nodes)
     kinds = plan.kinds
     if kind == "tensor":
         return ("bytes", "wide", "float") if stored else ("float",)

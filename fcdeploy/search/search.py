@@ -100,7 +100,7 @@ class Run:
         """The same with the biases of the float model."""
         plan = self.plan(forms)
         plain = self.problem.build(plan, correctable=True)
-        if not plan.compensated:
+        if not plan.gptq_nodes:
             return plain
         int8 = refine(self.problem, plan, None)
         for name, value in plain.graph.initializers.items():

@@ -119,7 +119,7 @@ def _same_bytes(node: ir.Node) -> ir.Node | None:
             first = producer_of(source)
             same = first is not None and first.op_type == "QuantizeLinear" and _steps(first) == _steps(node)
             return first if same else None
-        if operator_of(before).role != "moves" or before.op_type == "Resize" or not before.inputs:
+        if operator_of(before).role != "passthrough" or before.op_type == "Resize" or not before.inputs:
             return None  # a Resize may mix neighbours
         value = before.inputs[0]
     return None
@@ -140,4 +140,4 @@ def _readers(chain: Sequence[ir.Node]) -> set[ir.Node]:
                 found.update(node for node in reader.outputs[0].consumers() if node.op_type not in CONVERTS)
             else:
                 waiting += reader.outputs
-    return {node for node in found if operator_of(node).role != "moves"}
+    return {node for node in found if operator_of(node).role != "passthrough"}

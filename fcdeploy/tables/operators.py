@@ -1,14 +1,14 @@
 """What becomes of each ONNX operator: one row each. Facts about onnxruntime's CPU kernels, no logic.
 
 Roles:
-  multiply   weights against activations: an integer kernel, the reason to quantize at all
-  integer    an integer kernel exists: pays between other integer kernels, on its own it is only rounding
-  moves      copies elements: runs on the bytes themselves, keeping their scale
-  clips      a clip: the saturation of the byte before it does the same, or it runs on the bytes themselves
-  shape      reads only the shape: indifferent to the type
-  float      no integer kernel: bytes around it would cost time and rounding and buy nothing
+  multiply     weights against activations: an integer kernel, the reason to quantize at all
+  integer      an integer kernel exists: pays between other integer kernels, on its own it is only rounding
+  passthrough  copies elements: runs on the bytes themselves, keeping their scale
+  clips        a clip: the saturation of the byte before it does the same, or it runs on the bytes themselves
+  shape        reads only the shape: indifferent to the type
+  float        no integer kernel: bytes around it would cost time and rounding and buy nothing
 
-A layer that computes in float can still keep its weights as bytes in the file: `stored` are the inputs for which it may.
+A layer that computes in float can still keep its weights as bytes in the file: `weight_only` are the inputs for which it may.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Literal
 
 from fcdeploy.records.plan import Range
 
-Role = Literal["multiply", "integer", "moves", "clips", "shape", "float"]
+Role = Literal["multiply", "integer", "passthrough", "clips", "shape", "float"]
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,20 @@ class Operator:
     output: Range | None = None
     reduces: bool = False
     ranks: tuple[int, ...] | None = None
-    stored: tuple[int, ...] = ()
+    weight_only: tuple[int, ...] = ()
 
 
-def _float(why: str, stored: tuple[int, ...] = ()) -> Operator:
-    return Operator("float", why, stored=stored)
+def _float(why: str, weight_only: tuple[int, ...] = ()) -> Operator:
+    return Operator("float", why, weight_only=weight_only)
 
 
 NO_KERNEL = "onnxruntime has no integer kernel for it on CPUs"
 
 OPERATORS: dict[str, Operator] = {
     # weights against activations
-    "Conv": Operator("multiply", "QLinearConv", weight=1, bias=2, ranks=(3, 4, 5), stored=(1,)),
-    "Gemm": Operator("multiply", "QGemm", weight=1, bias=2, ranks=(2,), stored=(1,)),
-    "MatMul": Operator("multiply", "QLinearMatMul", data=(0, 1), weight=1, stored=(1,)),
+    "Conv": Operator("multiply", "QLinearConv", weight=1, bias=2, ranks=(3, 4, 5), weight_only=(1,)),
+    "Gemm": Operator("multiply", "QGemm", weight=1, bias=2, ranks=(2,), weight_only=(1,)),
+    "MatMul": Operator("multiply", "QLinearMatMul", data=(0, 1), weight=1, weight_only=(1,)),
     # integer kernels between them
     "Add": Operator("integer", "QLinearAdd", data=None),
     "Mul": Operator("integer", "QLinearMul", data=None),
@@ -64,19 +64,19 @@ OPERATORS: dict[str, Operator] = {
     "Where": Operator("integer", "QLinearWhere", data=(1, 2)),
     # bytes moved as they are
     **{
-        op: Operator("moves", "moves bytes")
+        op: Operator("passthrough", "moves bytes")
         for op in (
             "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Expand", "Tile", "Split",
             "DepthToSpace", "SpaceToDepth", "Pad", "Resize", "Identity", "ReduceMax", "ReduceMin",
         )
     },
-    "MaxPool": Operator("moves", "compares bytes", ranks=(3, 4, 5)),
+    "MaxPool": Operator("passthrough", "compares bytes", ranks=(3, 4, 5)),
     "Relu": Operator("clips", "the lowest byte is zero"),
     "Clip": Operator("clips", "the bytes end where it clips"),
     "Shape": Operator("shape", "reads only the shape"),
     "Size": Operator("shape", "reads only the shape"),
     # float, each with its reason
-    "ConvTranspose": _float(NO_KERNEL, stored=(1,)),
+    "ConvTranspose": _float(NO_KERNEL, weight_only=(1,)),
     "LSTM": _float("its only integer kernel quantizes activations batch by batch, so answers would depend on the batch", (1, 2)),
     "GRU": _float(NO_KERNEL, (1, 2)),
     "RNN": _float(NO_KERNEL, (1, 2)),

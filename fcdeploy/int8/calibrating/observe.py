@@ -187,7 +187,7 @@ def observable_tensors(graph: ir.Graph, *, everything: bool = False) -> list[ir.
 def meets_weights(value: ir.Value) -> bool:
     """Whether weights are multiplied with it: what its channels hold then says how much an error in a weight counts."""
     return any(
-        (row.weight is not None or row.stored) and use.idx in (row.data or (0,))
+        (row.weight is not None or row.weight_only) and use.idx in (row.data or (0,))
         for use in value.uses()
         if (row := operator_of(use.node))
     )
@@ -276,7 +276,7 @@ def _order_records(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iter
     yield from (records[name_of(value)] for value in graph.inputs if value.name in records)
     for node in graph:
         row = operator_of(node)
-        others = [(index, "weight") for index in row.stored if index != row.weight]
+        others = [(index, "weight") for index in row.weight_only if index != row.weight]
         for index, kind in ((row.weight, "weight"), (row.bias, "bias"), *others):
             constant = node.inputs[index] if index is not None and index < len(node.inputs) else None
             if constant is not None and is_constant(constant) and constant.dtype == ir.DataType.FLOAT:

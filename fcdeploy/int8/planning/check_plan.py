@@ -7,7 +7,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.quantization import bias_qparams
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import data_inputs, name_of, operator_of, output_axis, producer_of, weight_of
-from fcdeploy.int8.nodes import may_read_pixels, stored_weights, vanishes
+from fcdeploy.int8.nodes import may_read_pixels, vanishes, weight_only_inputs
 from fcdeploy.int8.planning.clip_fusion import saturates_alike
 from fcdeploy.int8.planning.eligibility import why_ineligible
 from fcdeploy.int8.planning.types import packed_weights, why_not_packed
@@ -15,9 +15,10 @@ from fcdeploy.int8.planning.weights import bias_name
 from fcdeploy.records.plan import HINT, LIMITS, Decision, Plan, QParams
 
 ROLES = {
-    "int8": ("multiply", "integer"), "int16": ("multiply", "integer"), "moves": ("moves", "clips"), "absorbed": ("clips",),
+    "int8": ("multiply", "integer"), "int16": ("multiply", "integer"),
+    "passthrough": ("passthrough", "clips"), "fused": ("clips",),
 }  # fmt: skip
-TYPES = {"int8": ("uint8", "int8"), "int16": ("uint8", "int8", "int16"), "moves": ("uint8", "int8", "int16")}
+TYPES = {"int8": ("uint8", "int8"), "int16": ("uint8", "int8", "int16"), "passthrough": ("uint8", "int8", "int16")}
 
 
 def check_plan(graph: ir.Graph, plan: Plan, source: str) -> None:
@@ -54,10 +55,10 @@ def _check_node(
         )
     if decision.kind == "float":
         return
-    if decision.kind == "stored":
-        _check_stored(node, tensors, where)
+    if decision.kind == "weight_only":
+        _check_weight_only(node, tensors, where)
         return
-    if decision.kind in ("blocks", "dynamic"):
+    if decision.kind in ("blockwise", "dynamic"):
         _check_on_floats(node, decision.kind, tensors, where)
         return
     reason = why_ineligible(node, row)
@@ -66,8 +67,8 @@ def _check_node(
         raise FcdeployError(
             f"{where} is a {node.op_type} and cannot be {decision.kind!r}: {why}", 'make its kind "float"'
         )
-    if decision.kind == "absorbed":
-        _check_absorbed(node, rows, tensors, where)
+    if decision.kind == "fused":
+        _check_fused(node, rows, tensors, where)
         return
     data = data_inputs(node)
     missing = [value.name for value in data if value is not weight_of(node) and value.name not in tensors]
@@ -84,7 +85,7 @@ def _check_node(
             raise FcdeployError(f"{where}: tensor {value.name!r} needs {either} and one scale, axis null", HINT)
     if (q := tensors.get(name_of(data[0]))) is not None and q.pixels:
         _check_pixels(node, decision.kind, q, where)
-    if decision.kind == "moves":
+    if decision.kind == "passthrough":
         moved = [tensors.get(name_of(value)) for value in (data[0], *node.outputs)]
         if any(q is None or _key(q) != _key(moved[0]) for q in moved):
             raise FcdeployError(f"{where} moves bytes between tensors of different scales, expected equal ones", HINT)
@@ -92,21 +93,21 @@ def _check_node(
         _check_weight(node, decision.kind, tensors, where)
 
 
-def _check_absorbed(node: ir.Node, rows: dict[str, Decision], tensors: dict[str, QParams], where: str) -> None:
+def _check_fused(node: ir.Node, rows: dict[str, Decision], tensors: dict[str, QParams], where: str) -> None:
     """The bytes that the node before the clip writes saturate where the clip would clip, and nobody else reads them."""
     before, after = node.inputs[0], name_of(node.outputs[0])
     producer = producer_of(before)
     hint = 'make its kind "float"'
     if before is None or producer is None or rows[name_of(producer)].kind not in ("int8", "int16"):
-        raise FcdeployError(f"{where} is absorbed, but the node before it is not int8", hint)
+        raise FcdeployError(f"{where} is fused, but the node before it is not int8", hint)
     if not vanishes(before):
-        raise FcdeployError(f"{where} is absorbed, but others read {before.name!r} too", hint)
+        raise FcdeployError(f"{where} is fused, but others read {before.name!r} too", hint)
     if after not in tensors or not saturates_alike(node, tensors[after]):
-        raise FcdeployError(f"{where} is absorbed, but the scale of {after!r} does not end where it clips", hint)
+        raise FcdeployError(f"{where} is fused, but the scale of {after!r} does not end where it clips", hint)
 
 
-def _check_stored(node: ir.Node, tensors: dict[str, QParams], where: str) -> None:
-    weights = stored_weights(node)
+def _check_weight_only(node: ir.Node, tensors: dict[str, QParams], where: str) -> None:
+    weights = weight_only_inputs(node)
     if not weights:
         raise FcdeployError(f"{where} has no weights worth storing as bytes", 'make its kind "float"')
     for _, value, axis in weights:
@@ -121,7 +122,7 @@ def _check_on_floats(node: ir.Node, kind: str, tensors: dict[str, QParams], wher
         raise FcdeployError(f"{where} is a {node.op_type} and cannot be {kind!r}: {reason}", hint)
     for value, axis in packed_weights(node):
         q = tensors.get(name_of(value))
-        if kind == "blocks":
+        if kind == "blockwise":
             if q is None or q.dtype not in ("int4", "int8") or not q.block:
                 raise FcdeployError(f"{where}: weight {value.name!r} needs int4 or int8 and a block", HINT)
         else:

@@ -24,7 +24,7 @@ def saturates_alike(node: ir.Node, q: QParams) -> bool:
 def keep_unequal_clips(
     graph: ir.Graph, decisions: Mapping[str, Decision], tensors: Mapping[str, QParams]
 ) -> tuple[dict[str, Decision], dict[str, QParams]]:
-    """Decisions and scales in which a clip is absorbed only where saturation does the same.
+    """Decisions and scales in which a clip is fused only where saturation does the same.
 
     It does not where the bounds leave out zero, or where the scale is shared with a tensor that reaches further.  Such a
     clip runs on the bytes, and the tensor before it has the scale of the tensor behind it.
@@ -32,12 +32,12 @@ def keep_unequal_clips(
     changed, scales = dict(decisions), dict(tensors)
     for node in graph:
         name, before = name_of(node), input_of(node, 0)
-        if decisions[name].kind != "absorbed" or before is None:
+        if decisions[name].kind != "fused" or before is None:
             continue
         q = tensors[name_of(node.outputs[0])]
         if not saturates_alike(node, q):
             changed[name] = replace(
-                decisions[name], kind="moves", why="clips bytes: their scale reaches beyond its bounds"
+                decisions[name], kind="passthrough", why="clips bytes: their scale reaches beyond its bounds"
             )
             scales[name_of(before)] = replace(q, why=f"clipped by {name!r}")
     return changed, scales

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import onnx_ir as ir
 
 from fcdeploy.graph.nodes import data_inputs, is_constant, name_of, operator_of
-from fcdeploy.int8.nodes import stored_weights, vanishes
+from fcdeploy.int8.nodes import vanishes, weight_only_inputs
 from fcdeploy.int8.planning.eligibility import why_fill_too_far, why_ineligible
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Decision
@@ -24,7 +24,7 @@ def find_wanted(graph: ir.Graph, kept: Mapping[str, str]) -> set[ir.Value]:
     wants: set[ir.Value] = set()
     for node in reversed(graph):
         row = operator_of(node)
-        passes_on = row.role in ("integer", "moves", "clips") and any(value in wants for value in node.outputs)
+        passes_on = row.role in ("integer", "passthrough", "clips") and any(value in wants for value in node.outputs)
         if node.name not in kept and not why_ineligible(node, row) and (row.role == "multiply" or passes_on):
             wants.update(value for value in data_inputs(node) if not is_constant(value))
     return wants
@@ -36,24 +36,24 @@ def decide(
     kept: Mapping[str, str],
     calibration: Calibration,
     exact: Collection[str] = (),
-    stored: str = "int8",
+    elsewhere: str = "int8",
     wide: Collection[str] = (),
 ) -> dict[str, Decision]:
     """One decision a node, in the graph's order.
 
     `kept` are the nodes that stay float, with the reason; of those, the ones in `exact` keep their weights float too.
-    The others' weights are kept in the file as `stored`, those of `wide` in 16 bits.
+    The others' weights are kept in the file as `elsewhere`, those of `wide` in 16 bits.
     """
     decisions: dict[str, Decision] = {}
     as_bytes: set[ir.Value] = set()  # tensors that exist as bytes
     for node in graph:
         row = operator_of(node)
         kind, why = _decision(node, row, wants, as_bytes, kept, calibration)
-        if kind == "float" and node.name not in exact and stored_weights(node):
-            kept_as = "bytes" if stored == "int8" and node.name not in wide else "16-bit integers"
-            kind, why = "stored", f"{why}; its weights are kept as {kept_as} in the file"
+        if kind == "float" and node.name not in exact and weight_only_inputs(node):
+            kept_as = "bytes" if elsewhere == "int8" and node.name not in wide else "16-bit integers"
+            kind, why = "weight_only", f"{why}; its weights are kept as {kept_as} in the file"
         decisions[name_of(node)] = Decision(name_of(node), node.op_type, kind, why)  # type: ignore[arg-type]
-        if (kind == "int8" and writes_bytes(node, wants)) or kind in ("moves", "absorbed"):
+        if (kind == "int8" and writes_bytes(node, wants)) or kind in ("passthrough", "fused"):
             as_bytes.update(node.outputs)
     return decisions
 
@@ -112,10 +112,14 @@ def _decision(
         return "float", f"{what}: an integer kernel here would round once more and save nothing"
     if row.role == "clips" and from_bytes:
         return _decide_clip(node)
-    if row.role in ("moves", "clips") and not from_bytes and inputs and leads_on and _all_wanted(node, wants):
-        return ("moves", f"{row.why} that the next layer reads") if row.role == "moves" else ("float", "clips floats")
-    if row.role in ("moves", "shape") and from_bytes:
-        return ("moves", row.why) if row.role == "moves" else ("float", row.why)
+    if row.role in ("passthrough", "clips") and not from_bytes and inputs and leads_on and _all_wanted(node, wants):
+        return (
+            ("passthrough", f"{row.why} that the next layer reads")
+            if row.role == "passthrough"
+            else ("float", "clips floats")
+        )
+    if row.role in ("passthrough", "shape") and from_bytes:
+        return ("passthrough", row.why) if row.role == "passthrough" else ("float", row.why)
     return "float", "its input is float already" if row.role != "shape" else row.why
 
 
@@ -124,13 +128,13 @@ def _all_wanted(node: ir.Node, wants: set[ir.Value]) -> bool:
 
 
 def _decide_clip(node: ir.Node) -> tuple[str, str]:
-    """A clip of bytes: absorbed by the node before it, or, where others read that tensor too, done on the bytes."""
+    """A clip of bytes: fused into the node before it, or, where others read that tensor too, done on the bytes."""
     before = node.inputs[0]
     assert before is not None
     producer = before.producer()
     if producer is not None and vanishes(before):
-        return "absorbed", f"the saturation of {producer.name!r} does it"
-    return "moves", "clips bytes"
+        return "fused", f"the saturation of {producer.name!r} does it"
+    return "passthrough", "clips bytes"
 
 
 def _has_range(value: ir.Value, calibration: Calibration) -> bool:

@@ -15,7 +15,7 @@ from fcdeploy.int8.planning.decide import writes_bytes
 from fcdeploy.records.calibration import Calibration, Histogram
 from fcdeploy.records.plan import Decision, QParams, Range
 
-ON_FLOATS = ("float", "stored", "blocks", "dynamic")  # kinds of nodes that write floats
+ON_FLOATS = ("float", "weight_only", "blockwise", "dynamic")  # kinds of nodes that write floats
 HEAD_ROOM = 2.0  # of 16 bits one is kept for values that calibration did not see: clipping them would cost more
 SHARE_WITHIN = 2.0  # tensors joined by Concat share a scale when that costs none of them more than one bit
 
@@ -38,7 +38,7 @@ def choose_activation_scales(
     groups = ScaleGroups(covers)
     for node in graph:
         decision = decisions[name_of(node)]
-        if decision.kind == "moves":
+        if decision.kind == "passthrough":
             for output in node.outputs:
                 groups.join([output, *data_inputs(node)])
             groups.widen(node.outputs[0], fill_value(node))
@@ -63,7 +63,7 @@ def _find_rounded_tensors(
     """Tensors that a QuantizeLinear (or an integer kernel's own rounding) writes, each with what it is."""
     for node in graph:
         decision = decisions[name_of(node)]
-        if decision.kind in ("int8", "moves"):
+        if decision.kind in ("int8", "passthrough"):
             for value in data_inputs(node):
                 producer = value.producer()
                 if is_constant(value):
@@ -82,9 +82,7 @@ def final_value(node: ir.Node, decisions: Mapping[str, Decision]) -> ir.Value:
     value = node.outputs[0]
     while True:
         after = [
-            user
-            for user in value.consumers()
-            if user.graph is node.graph and decisions[name_of(user)].kind == "absorbed"
+            user for user in value.consumers() if user.graph is node.graph and decisions[name_of(user)].kind == "fused"
         ]
         if not after:
             return value

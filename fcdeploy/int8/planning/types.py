@@ -80,10 +80,10 @@ def decide_by_types(graph: ir.Graph, types: Types) -> dict[str, tuple[Kind, str]
     found: dict[str, tuple[Kind, str]] = {}
     for node in graph:
         dense = _dense_weight(node) is not None
-        if types.dense == "blocks" and node in blocked:
+        if types.dense == "blockwise" and node in blocked:
             what = f"MatMulNBits: {blocked[node]} weights in blocks of {BLOCK}"
             little = f"; 8 bits, for it holds less than 1 in {1 / LITTLE:.0f} of them"
-            found[name_of(node)] = "blocks", what + (little if blocked[node] == "int8" else "")
+            found[name_of(node)] = "blockwise", what + (little if blocked[node] == "int8" else "")
         elif types.dense == "dynamic" and dense:
             found[name_of(node)] = "dynamic", "DynamicQuantizeMatMul: one scale for all activations of a run"
         elif types.recurrent == "dynamic" and node.op_type in STATES and not _why_lstm_not_dynamic(node):
@@ -104,9 +104,9 @@ def _why_float(node: ir.Node, types: Types, dense: bool) -> str:
         return (
             _why_lstm_not_dynamic(node) if node.op_type in STATES else "only dense and LSTM layers have dynamic kernels"
         )
-    if types.dense == "blocks" and dense:
+    if types.dense == "blockwise" and dense:
         return f"its {_inputs(node)} inputs do not fill a block of {BLOCK}, so that 4 bits save nothing"
-    if types.dense == "blocks" and node.op_type == "Conv":
+    if types.dense == "blockwise" and node.op_type == "Conv":
         return "4-bit weights have a kernel for dense layers only"
     return "activations stay float (--activations none)"
 
@@ -125,7 +125,7 @@ def apply_types(
         wide = types.activations == "int16" or (layer and types.elsewhere == "int16")
         if wide and decision.kind == "int8":
             changed[name] = replace(decision, kind="int16", why=SIXTEEN)
-        if types.activations == "int16" and decision.kind == "absorbed":
+        if types.activations == "int16" and decision.kind == "fused":
             changed[name] = replace(decision, kind="float", why="clips before its result is rounded to 16 bits")
     return changed
 
@@ -152,7 +152,7 @@ def choose_type_scales(model: ir.Model, plan: Plan, calibration: Calibration, pa
     kinds, blocked = plan.kinds, _find_blockwise_layers(model.graph)
     for node in model.graph:
         kind, weight = kinds[name_of(node)], weight_of(node)
-        if kind == "blocks" and weight is not None:
+        if kind == "blockwise" and weight is not None:
             dtype = blocked.get(node, "int4")
             why = f"a scale for {BLOCK} weights, found as they are rounded"
             tensors[name_of(weight)] = QParams(dtype, (), 0, output_axis(node), why, BLOCK)
@@ -195,7 +195,7 @@ def round_packed_layers(
             make = partial(round_weight, node, weight, scale, h, None, q.dtype, padded=False)
             (integers,) = kept(scratch, _tensor(weight), (q.dtype, scale, h), make)
             layers[name_of(node)] = RoundedLayer(integers, None, fuses=False)
-        elif kind == "blocks" and weight is not None:
+        elif kind == "blockwise" and weight is not None:
             q, h = plan.tensors[name_of(weight)], importance_of(node, calibration)
             blocked = kept(
                 scratch, _tensor(weight), (q.dtype, q.block, h), partial(_round_blockwise, node, weight, q, h)

@@ -18,7 +18,7 @@ from fcdeploy.arrays import Float32, Float64
 from fcdeploy.graph.nodes import name_of, operator_of, output_axis, weight_of
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
-from fcdeploy.int8.nodes import is_depthwise, missing_channels, stored_weights
+from fcdeploy.int8.nodes import is_depthwise, missing_channels, weight_only_inputs
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.tables.types import TYPES
@@ -97,8 +97,8 @@ def update_bias_scales(model: ir.Model, plan: Plan) -> Plan:
 
 def find_weight_only(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, int, ir.Value, int]]:
     """Node, input index, weight and channel axis of what float nodes keep as bytes, in the graph's order."""
-    chosen = {decision.node for decision in plan.nodes if decision.kind == "stored"}
-    return [(node, *found) for node in graph if node.name in chosen for found in stored_weights(node)]
+    chosen = {decision.node for decision in plan.nodes if decision.kind == "weight_only"}
+    return [(node, *found) for node in graph if node.name in chosen for found in weight_only_inputs(node)]
 
 
 def _weight_only_rows(weight: ir.Value, axis: int) -> Iterator[tuple[slice, Float32]]:

@@ -36,11 +36,11 @@ def correct_layers(
     """Correct the integer weights and biases of `int8` in place; return how many layers were.
 
     `model` is the prepared float model, `int8` what `rewrite` made of it, `samples` input name -> (samples, ...).  Weights
-    change where the plan's rounding is "compensated"; they keep the pair bound of `target`.  `alone` runs one layer of the
+    change where the plan's rounding is "gptq"; they keep the pair bound of `target`.  `alone` runs one layer of the
     float model at a time, so that it is never in memory as a whole.
     """
-    weights, compensated = dict(find_int8_layers(model.graph, plan)), plan.compensated
-    layers = [node for node in weights if node.name in compensated or operator_of(node).bias is not None]
+    weights, rounded_again = dict(find_int8_layers(model.graph, plan)), plan.gptq_nodes
+    layers = [node for node in weights if node.name in rounded_again or operator_of(node).bias is not None]
     by_name = {node.name: node for node in int8.graph}
     walk = ActivationWalk(int8, samples)
     if not layers or not walk.known:
@@ -49,7 +49,7 @@ def correct_layers(
     truth = means(model, [node for node in layers if operator_of(node).bias is not None], samples)
     for done, node in enumerate(layers, start=1):
         layer = by_name[node.name]
-        if node.name in compensated:
+        if node.name in rounded_again:
             read = walk.read(layer.inputs[0])  # type: ignore[arg-type]
             _store(layer, 1, gptq_round_layer(node, weights[node], read, plan, target.pair_limit))
         if operator_of(node).bias is None:

@@ -30,7 +30,7 @@ def gptq_round_blocks(
     `model` is the prepared float model, `int8` what `rewrite` made of it, `samples` input name -> (samples, ...).
     """
     kinds = plan.kinds
-    layers = [node for node in model.graph if kinds[name_of(node)] == "blocks"]
+    layers = [node for node in model.graph if kinds[name_of(node)] == "blockwise"]
     by_name = {node.name: node for node in int8.graph}
     walk = ActivationWalk(int8, samples)
     if not layers or not walk.known:

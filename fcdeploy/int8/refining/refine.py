@@ -27,9 +27,9 @@ ROOM = 64 << 20  # bytes of float results of layers that are run one after the o
 
 def add_refinements(problem: Problem, plan: Plan) -> Plan:
     """The plan with what is done on samples, by effort, and with what was done to the network it starts from."""
-    compensate = problem.effort == "best" and not problem.large
-    layers = {node.name for node, _ in find_int8_layers(problem.model.graph, plan)} if compensate else set()
-    nodes = [replace(d, rounding="compensated") if d.node in layers else d for d in plan.nodes]
+    gptq = problem.effort == "best" and not problem.large
+    layers = {node.name for node, _ in find_int8_layers(problem.model.graph, plan)} if gptq else set()
+    nodes = [replace(d, rounding="gptq") if d.node in layers else d for d in plan.nodes]
     rescaled, absorbed = dict(problem.rescaled), dict(problem.absorbed)
     return replace(plan, nodes=tuple(nodes), effort=problem.effort, rescaled=rescaled, absorbed=absorbed)
 
@@ -43,10 +43,10 @@ def refine(problem: Problem, plan: Plan, on_step: OnStep | None) -> ir.Model:
     if few:
         correct_layers(problem.model, int8, plan, few, target=problem.target, alone=True, on_step=on_step)
         return int8
-    if "blocks" in plan.kinds.values():
+    if "blockwise" in plan.kinds.values():
         many = problem.samples if problem.source is None else keep_smallest(problem.source, most=MANY, room=MANY_BYTES)
         gptq_round_blocks(problem.model, int8, plan, many, on_step=on_step)
-    some = problem.samples if plan.compensated else select_correction_samples(problem)
+    some = problem.samples if plan.gptq_nodes else select_correction_samples(problem)
     correct_layers(problem.model, int8, plan, some, target=problem.target, on_step=on_step)
     return int8
 
@@ -82,7 +82,7 @@ def warn_left_out(problem: Problem, plan: Plan) -> list[str]:
     found = []
     if "int8" in kinds and not select_layerwise_samples(problem, plan):
         found.append(f"bias correction left out: {_why_not_layerwise(problem)}")
-    if "blocks" in kinds:
+    if "blockwise" in kinds:
         found.append(f"weights in blocks were rounded one by one: {problem.why_not_run}")
     if problem.large and problem.target.name == "portable":
         found.append(f"exactness was not looked at: {problem.why_not_run}")

@@ -19,7 +19,7 @@ from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Costs, Rates
 from fcdeploy.records.plan import Plan
 
-INTEGER = ("int8", "moves", "absorbed")
+INTEGER = ("int8", "passthrough", "fused")
 
 
 def find_slow_nodes(
@@ -66,7 +66,7 @@ def _split(
         to_bytes, to_float = _conversions(value, calibration, costs.rates, conversions)
         if producer is not None and producer.op_type in FLOAT_OUTPUT:
             to_float = 0.0  # its integer kernel can write float
-        if value.consumers() and kinds.get(name_of(value.consumers()[0])) == "absorbed":
+        if value.consumers() and kinds.get(name_of(value.consumers()[0])) == "fused":
             to_bytes = to_float = math.inf  # the clip is part of the kernel: both or neither
         _convert_once(arcs, left, right, maker, readers, to_bytes, to_float)
     sides, cost = cheapest_split(left, right, arcs)

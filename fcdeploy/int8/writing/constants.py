@@ -14,7 +14,7 @@ from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import input_of, name_of, operator_of
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
-from fcdeploy.int8.nodes import stored_weights
+from fcdeploy.int8.nodes import weight_only_inputs
 from fcdeploy.int8.planning.weights import RoundedLayer, bias_name
 from fcdeploy.int8.writing.conversions import Conversions, producer
 from fcdeploy.records.plan import QParams
@@ -49,10 +49,10 @@ def write_weight_only(node: ir.Node, tensors: Tensors, made: Conversions, scratc
 
     A DequantizeLinear would be run at every inference, and keep the weight from being laid out for the fast kernels.
     """
-    for index, value, axis in stored_weights(node):
+    for index, value, axis in weight_only_inputs(node):
         q, tensor = tensors[name_of(value)], value.const_value
         assert tensor is not None
-        key = ("stored", q.dtype, q.zero_point, np.asarray(q.scale))
+        key = ("weight_only", q.dtype, q.zero_point, np.asarray(q.scale))
         (stored,) = kept(scratch, tensor, key, partial(_quantize_by_channel, tensor, q, axis))
         integers = made.constant(stored, f"{value.name}/q")
         shape = [-1 if i == axis else 1 for i in range(len(tensor.shape))]

@@ -35,7 +35,7 @@ def rewrite(
     """
     kinds = plan.kinds
     for node in list(model.graph):
-        if kinds[name_of(node)] == "absorbed":
+        if kinds[name_of(node)] == "fused":
             _fuse_clip(model.graph, node)
     writer = Writer(model.graph, plan.tensors)
     for node in list(model.graph):
@@ -43,10 +43,10 @@ def rewrite(
         if kind in ("int8", "int16"):
             assert not isinstance(layer, PackedWeights)
             writer.integer(node, layer)
-        elif kind == "moves":
+        elif kind == "passthrough":
             writer.move(node)
         else:
-            if kind == "stored":
+            if kind == "weight_only":
                 write_weight_only(node, plan.tensors, writer.made, scratch)
             writer.leave(node)
             if isinstance(layer, PackedWeights):
@@ -64,7 +64,7 @@ def _fuse_clip(graph: ir.Graph, clip: ir.Node) -> None:
     before, after = clip.inputs[0], clip.outputs[0]
     assert before is not None
     name = after.name
-    after.name = f"{name}/absorbed"
+    after.name = f"{name}/fused"
     after.replace_all_uses_with(before, replace_graph_outputs=True)
     graph.remove(clip, safe=True)
     before.name = name
