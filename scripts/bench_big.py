@@ -25,8 +25,8 @@ from bench_page import decibels, made_by, table, write_section
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from fcdeploy.arithmetic.metrics import fidelity
-from fcdeploy.arithmetic.quantization import activation_qparams, dequantize, quantize
+from fcdeploy.arithmetic.metrics import measure_fidelity
+from fcdeploy.arithmetic.quantization import choose_activation_qparams, dequantize, quantize
 from fcdeploy.graph.model import files_of, read_model, size_on_disk
 from fcdeploy.records.plan import QParams, Range
 from fcdeploy.runtime.session import Session
@@ -177,15 +177,15 @@ def compare(model: Path, int8: Path, width: int, layers: int) -> dict[str, float
     (found,) = Session(int8, prepack=False).run({"x": x})
     reference = by_the_book(model, samples(width, 0), x, layers)
     return {
-        "fcdeploy": fidelity(expected, found).sqnr_db,
-        "NumPy, layer by layer": fidelity(expected, reference).sqnr_db,
+        "fcdeploy": measure_fidelity(expected, found).sqnr_db,
+        "NumPy, layer by layer": measure_fidelity(expected, reference).sqnr_db,
     }
 
 
 def by_the_book(model: Path, seen: Array, x: Array, layers: int) -> Array:
     """What 8 bits come to without any search; `seen` are float activations of the calibration samples."""
     for i in range(layers):
-        ends = activation_qparams(Range(float(seen.min()), float(seen.max())), "uint8")
+        ends = choose_activation_qparams(Range(float(seen.min()), float(seen.max())), "uint8")
         x = dequantize(quantize(x, ends), ends)
         seen, x = layer(model, i, seen, rounded=False), layer(model, i, x, rounded=True)
         if i < layers - 1:

@@ -25,9 +25,9 @@ from fcdeploy.int8.calibrating import observe as observing
 from fcdeploy.int8.calibrating.schedule import plan_passes
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import read, to_bytes
-from fcdeploy.runtime.footprint import MEBI, peak_resident
+from fcdeploy.runtime.footprint import MEBI, read_peak_resident_bytes
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import Source, batches, open_source
+from fcdeploy.samples import Source, make_batches, open_source
 from fcdeploy.user_code import load_function
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +80,7 @@ def observed(work: str, model: Path, data: Path, samples: int) -> None:
         seconds = _peer(work.removeprefix("onnxruntime "), model, data, samples)
     else:
         seconds = _ours(work, model, data, samples)
-    click.echo(json.dumps([seconds, peak_resident() / MEBI]))
+    click.echo(json.dumps([seconds, read_peak_resident_bytes() / MEBI]))
 
 
 def _network(name: str, samples: int, folder: Path) -> tuple[Path, Path]:
@@ -115,7 +115,9 @@ def _ours(work: str, model: Path, data: Path, samples: int) -> float:
         session = Session(model, threads=1)
         begin = time.process_time()
         groups = (
-            list(batches(source, passes.batch)) if work == "float" else sum(1 for _ in batches(source, passes.batch))
+            list(make_batches(source, passes.batch))
+            if work == "float"
+            else sum(1 for _ in make_batches(source, passes.batch))
         )
         if work == "read":
             return time.process_time() - begin

@@ -23,7 +23,7 @@ from bench_page import decibels, interval, made_by, table, write_section
 
 import fcdeploy
 from fcdeploy.records.costs import Choice, Trial, from_text, to_text
-from fcdeploy.runtime.paired_timing import Load, Ratio, Run, Timed, ratio_of, reloaded
+from fcdeploy.runtime.paired_timing import Load, Ratio, Run, Timing, compute_ratio, time_reloaded
 from fcdeploy.runtime.session import Session
 from fcdeploy.user_code import load_function
 
@@ -148,8 +148,8 @@ def _network(network: Network, seconds: float, again: bool) -> Measured:
         results.append(_proved(recipe, out, model, held_out))
     click.echo(f"{network.name}: timing", err=True)
     timed = _timed(files, held_out, seconds)
-    against = {name: ratio_of(timed[OURS], timed[name]) for name in files} if OURS in files else {}
-    rows = [r if r.failure else replace(r, ratio=ratio_of(timed[r.recipe], timed[FLOAT])) for r in results]
+    against = {name: compute_ratio(timed[OURS], timed[name]) for name in files} if OURS in files else {}
+    rows = [r if r.failure else replace(r, ratio=compute_ratio(timed[r.recipe], timed[FLOAT])) for r in results]
     return Measured(network.name, float(np.median(timed[FLOAT].turns)), rows, against)
 
 
@@ -215,7 +215,7 @@ def _integer_macs(int8: Path) -> float:
     return sum(count for node, count in macs.items() if node in integer) / (sum(macs.values()) or 1)
 
 
-def _timed(files: dict[str, Path], held_out: Path, seconds: float) -> dict[str, Timed]:
+def _timed(files: dict[str, Path], held_out: Path, seconds: float) -> dict[str, Timing]:
     """Every model on one sample, one thread."""
     with np.load(held_out) as arrays:
         feeds = {name: arrays[name][:1] for name in arrays.files if name != "label"}
@@ -227,7 +227,7 @@ def _timed(files: dict[str, Path], held_out: Path, seconds: float) -> dict[str, 
 
         return load
 
-    return dict(zip(files, reloaded([loader(file) for file in files.values()], seconds), strict=True))
+    return dict(zip(files, time_reloaded([loader(file) for file in files.values()], seconds), strict=True))
 
 
 def _section(measured: list[Measured], command: str, load: float) -> str:

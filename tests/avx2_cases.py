@@ -109,8 +109,8 @@ def convolution(case: dict[str, Any]) -> Layer:
     constants["wz"] = np.full(case["outs"], case["weight_zero"], weight_kind)
     node = oh.make_node("QLinearConv", names, ["y"], group=case["groups"], **geometry)
     both = [
-        avx2.requantize(
-            avx2.convolution(
+        avx2.requantize_sums(
+            avx2.convolution_sums(
                 x, w, zero_point=zero, weight_zero_point=case["weight_zero"], groups=case["groups"], exact=exact,
                 **geometry,
             ), (X_SCALE, w_scale, y_scale), y_zero, bias=bias, axis=1, dtype=np.dtype(kind).name,
@@ -130,12 +130,20 @@ def dense(op: str, case: dict[str, Any]) -> Layer:
     three, two = (X_SCALE, w_scale, y_scale), (X_SCALE, w_scale)
 
     def emulate(*, exact: bool) -> tuple[str, Array, int]:
-        sums = avx2.dense(a, w.T, zero_point=case["zero"], weight_zero_point=case["weight_zero"], exact=exact)
+        sums = avx2.dense_sums(a, w.T, zero_point=case["zero"], weight_zero_point=case["weight_zero"], exact=exact)
         return {
-            "QLinearMatMul": ("a xs xz w ws wz ys yz", avx2.requantize(sums, three, Y_ZERO), Tp.UINT8),
-            "QGemm": ("a xs xz w ws wz b ys yz", avx2.requantize(sums, three, Y_ZERO, bias=bias, alpha=1.5), Tp.UINT8),
-            "QGemm to float": ("a xs xz w ws wz b", avx2.dequantize(sums, two, bias=bias, alpha=1.5), Tp.FLOAT),
-            "MatMulIntegerToFloat": ("a w xs ws xz wz fb", avx2.dequantize(sums, two, float_bias=float_bias), Tp.FLOAT),
+            "QLinearMatMul": ("a xs xz w ws wz ys yz", avx2.requantize_sums(sums, three, Y_ZERO), Tp.UINT8),
+            "QGemm": (
+                "a xs xz w ws wz b ys yz",
+                avx2.requantize_sums(sums, three, Y_ZERO, bias=bias, alpha=1.5),
+                Tp.UINT8,
+            ),
+            "QGemm to float": ("a xs xz w ws wz b", avx2.dequantize_sums(sums, two, bias=bias, alpha=1.5), Tp.FLOAT),
+            "MatMulIntegerToFloat": (
+                "a w xs ws xz wz fb",
+                avx2.dequantize_sums(sums, two, float_bias=float_bias),
+                Tp.FLOAT,
+            ),
             "MatMulInteger": ("a w xz wz", sums.astype(np.int32), Tp.INT32),
         }[op]
 

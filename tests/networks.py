@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
-from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.graph.model import input_specs, name_everything
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.planning import plan_graph
@@ -146,7 +146,7 @@ class Line:
             assert f.shape == q.shape
             assert f.dtype == q.dtype
             if f.dtype.kind == "f":
-                worst = min(worst, fidelity(f, q).sqnr_db)
+                worst = min(worst, measure_fidelity(f, q).sqnr_db)
             else:
                 assert np.mean(f == q) > 0.9
         return worst
@@ -154,7 +154,7 @@ class Line:
     def kernel_sqnr(self) -> float:
         """Of the worst output: the file as the runtime optimizes it, against the same file taken literally."""
         pairs = zip(self.outputs(optimize=False), self.outputs(), strict=True)
-        return min((fidelity(a, b).sqnr_db for a, b in pairs if a.dtype.kind == "f"), default=np.inf)
+        return min((measure_fidelity(a, b).sqnr_db for a, b in pairs if a.dtype.kind == "f"), default=np.inf)
 
 
 def quantize_net(

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from networks import Array, Net, random_data
 from prepare_graphs import run
 
-from fcdeploy.arithmetic.weights.absorb import WORTH, absorbed
+from fcdeploy.arithmetic.weights.absorb import WORTH, choose_offsets
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import name_everything
@@ -27,9 +27,9 @@ numbers = arrays.arrays(np.float64, st.integers(1, 6), elements=st.floats(-100, 
 
 def test_by_hand() -> None:
     low, high = np.array([9.0, 0.0]), np.array([12.0, 2.0])
-    np.testing.assert_array_equal(absorbed(low, high, clipped=True), [9, 0])
-    np.testing.assert_array_equal(absorbed(low, high, clipped=False), [10.5, 1])
-    np.testing.assert_array_equal(absorbed(low, np.array([9.0, 200.0]), clipped=True), [0, 0])  # no narrower
+    np.testing.assert_array_equal(choose_offsets(low, high, clipped=True), [9, 0])
+    np.testing.assert_array_equal(choose_offsets(low, high, clipped=False), [10.5, 1])
+    np.testing.assert_array_equal(choose_offsets(low, np.array([9.0, 200.0]), clipped=True), [0, 0])  # no narrower
 
 
 @given(numbers, st.booleans(), st.data())
@@ -38,7 +38,7 @@ def test_no_narrower_range_leaves_all_as_it_was_and_nothing_seen_is_clipped(
 ) -> None:
     high = low + data.draw(arrays.arrays(np.float64, len(low), elements=st.floats(0, 100)))
     low, high = (np.maximum(ends, 0) for ends in (low, high)) if clipped else (low, high)
-    c = absorbed(low, high, clipped=clipped)
+    c = choose_offsets(low, high, clipped=clipped)
 
     def width(bottom: Array, top: Array) -> float:
         return max(*top, 0.0) - min(*bottom, 0.0)
@@ -58,7 +58,7 @@ def test_two_layers_brute_force(seed: int) -> None:
     x = draw.integers(-9, 10, (50, 3))
     b1 = b1 + draw.integers(0, 900, 4)
     seen = np.maximum(x @ w1.T + b1, 0)
-    c = absorbed(seen.min(axis=0).astype(float), seen.max(axis=0).astype(float), clipped=True).astype(int)
+    c = choose_offsets(seen.min(axis=0).astype(float), seen.max(axis=0).astype(float), clipped=True).astype(int)
     shifted = np.maximum(x @ w1.T + (b1 - c), 0) @ w2.T + (b2 + w2 @ c)
     np.testing.assert_array_equal(shifted, seen @ w2.T + b2)
 

@@ -43,9 +43,9 @@ def test_dense_sums_are_those_of_a_loop(m: int, k: int, n: int, zero: int, weigh
     random = avx2_cases.draw(abs(seed) % 2**32)
     a, w = avx2_cases.bytes_like(random, (m, k), np.uint8), avx2_cases.bytes_like(random, (n, k), np.int8)
     correction = zero * w.sum(axis=1, dtype=np.int64) + weight_zero * a.sum(axis=1, dtype=np.int64)[:, None]
-    found = avx2.dense(a, w, zero_point=zero, weight_zero_point=weight_zero)
+    found = avx2.dense_sums(a, w, zero_point=zero, weight_zero_point=weight_zero)
     np.testing.assert_array_equal(found, loop(a, w) - correction + k * zero * weight_zero)
-    exact = avx2.dense(a, w, zero_point=zero, weight_zero_point=weight_zero, exact=True)
+    exact = avx2.dense_sums(a, w, zero_point=zero, weight_zero_point=weight_zero, exact=True)
     np.testing.assert_array_equal(exact, (a.astype(int) - zero) @ (w.astype(int) - weight_zero).T)
 
 
@@ -53,7 +53,7 @@ def test_dense_sums_are_those_of_a_loop(m: int, k: int, n: int, zero: int, weigh
 def test_other_types_never_saturate(dtypes: tuple[Any, Any]) -> None:
     a, w = np.full((1, 2), np.iinfo(dtypes[0]).min, dtypes[0]), np.full((1, 2), np.iinfo(dtypes[1]).min, dtypes[1])
     a[:], w[:] = (255, 255) if dtypes[0] is np.uint8 else (-128, -128)
-    assert avx2.products(a, w) == 2 * int(a[0, 0]) * int(w[0, 0])
+    assert avx2.multiply_bytes(a, w) == 2 * int(a[0, 0]) * int(w[0, 0])
 
 
 def test_pairs_of_a_convolution_are_neighbouring_channels() -> None:
@@ -61,18 +61,18 @@ def test_pairs_of_a_convolution_are_neighbouring_channels() -> None:
     x = np.full((1, 2, 1, 2), 255, np.uint8)
     channels = np.array([[[[127, 0]], [[127, 0]]]], np.int8)
     places = np.array([[[[127, 127]], [[0, 0]]]], np.int8)
-    assert avx2.convolution(x, channels).item() == 32767
-    assert avx2.convolution(x, places).item() == 64770
-    assert avx2.convolution(x[:, :1], np.repeat(places[:, :1], 2, axis=0)).ravel().tolist() == [32767, 32767]
-    assert avx2.convolution(x[:, :1], places[:, :1]).item() == 64770  # one to one is depthwise
+    assert avx2.convolution_sums(x, channels).item() == 32767
+    assert avx2.convolution_sums(x, places).item() == 64770
+    assert avx2.convolution_sums(x[:, :1], np.repeat(places[:, :1], 2, axis=0)).ravel().tolist() == [32767, 32767]
+    assert avx2.convolution_sums(x[:, :1], places[:, :1]).item() == 64770  # one to one is depthwise
 
 
 def test_outside_is_the_zero_point_and_saturates_with_its_neighbour() -> None:
     x = np.full((1, 1, 1), 255, np.uint8)
     w = np.full((2, 1, 2), 127, np.int8)
-    sums = avx2.convolution(x, w, zero_point=250, pads=[1, 0])
+    sums = avx2.convolution_sums(x, w, zero_point=250, pads=[1, 0])
     assert sums[0, 0, 0] == 32767 - 250 * 2 * 127
-    assert avx2.convolution(x, w, zero_point=250, pads=[1, 0], exact=True)[0, 0, 0] == 5 * 127
+    assert avx2.convolution_sums(x, w, zero_point=250, pads=[1, 0], exact=True)[0, 0, 0] == 5 * 127
 
 
 @st.composite
@@ -152,13 +152,13 @@ def test_scales_are_multiplied_as_the_runtime_does(x_scale: float, y_scale: floa
     constants = {"xs": x, "z": np.uint8(0), "w": np.full((1, 255), 111, np.int8), "ws": w, "ys": y}
     node = oh.make_node("QLinearMatMul", ["a", "xs", "z", "w", "ws", "wz", "ys", "z"], ["y"])
     real = run(node, {"a": np.array([[200]], np.uint8)}, {**constants, "wz": np.zeros(255, np.int8)}, Tp.UINT8)
-    np.testing.assert_array_equal(avx2.requantize(sums, (x, w, y), 0), real)
+    np.testing.assert_array_equal(avx2.requantize_sums(sums, (x, w, y), 0), real)
 
 
 def test_requantize_rounds_halves_to_even_and_clips() -> None:
     sums = np.array([[-3, -1, 1, 3, 5, 2000, -2000]])
     one = np.float32(1)
-    assert avx2.requantize(sums, (one, one, np.float32(2)), 10).tolist() == [[8, 10, 10, 12, 12, 255, 0]]
-    assert avx2.requantize(sums, (one, one, np.float32(2)), -10, dtype="int8").tolist() == [
+    assert avx2.requantize_sums(sums, (one, one, np.float32(2)), 10).tolist() == [[8, 10, 10, 12, 12, 255, 0]]
+    assert avx2.requantize_sums(sums, (one, one, np.float32(2)), -10, dtype="int8").tolist() == [
         [-12, -10, -10, -8, -8, 127, -128]
     ]

@@ -19,7 +19,7 @@ from fcdeploy.commands import bench as station
 from fcdeploy.commands.bench import bench
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.runtime import feeds, paired_timing
-from fcdeploy.runtime.footprint import footprint
+from fcdeploy.runtime.footprint import measure_footprint
 
 QUICK = 0.1
 ANY = 1e6  # an interval that any machine reaches
@@ -35,7 +35,7 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def no_footprint(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of its own for every model takes most of a test's time."""
-    monkeypatch.setattr(station, "footprint", lambda *_: None)
+    monkeypatch.setattr(station, "measure_footprint", lambda *_: None)
 
 
 def test_two_models(nets: dict[str, Path]) -> None:
@@ -111,7 +111,7 @@ class Clock:
 def test_ratios_are_of_neighbours_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that becomes ten times slower while it runs, the paired ratio stays what it is."""
     clock = Clock(monkeypatch)
-    one, other = paired_timing.measure([clock.run(0.002, 2), clock.run(0.004, 2)], 5.0)
+    one, other = paired_timing.time_in_turns([clock.run(0.002, 2), clock.run(0.004, 2)], 5.0)
     ratios = one.turns / other.turns
     assert np.median(ratios) == pytest.approx(0.5, rel=0.02)
     assert one.runs.max() > 5 * one.runs.min()
@@ -121,13 +121,13 @@ def test_ratios_are_of_neighbours_in_time(monkeypatch: pytest.MonkeyPatch) -> No
 def test_time_is_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     steps: list[tuple[str, int, int | None]] = []
-    (quick,) = paired_timing.measure([clock.run(0.001)], 3.0, lambda *step: steps.append(step))
+    (quick,) = paired_timing.time_in_turns([clock.run(0.001)], 3.0, lambda *step: steps.append(step))
     assert clock.now == pytest.approx(3.0, abs=0.1)
     assert len(quick.turns) == pytest.approx(paired_timing.ROUNDS, abs=2)
     assert steps[-1][0] == "timing"
     assert steps[-1][1] == steps[-1][2]
     begun = clock.now
-    (slow,) = paired_timing.measure([clock.run(10.0)], 3.0, lambda *_: None)
+    (slow,) = paired_timing.time_in_turns([clock.run(10.0)], 3.0, lambda *_: None)
     assert len(slow.turns) == paired_timing.FEWEST_ROUNDS
     assert clock.now - begun == pytest.approx(10.0 * (2 + paired_timing.FEWEST_ROUNDS))
 
@@ -155,16 +155,16 @@ def test_what_is_said_of_an_interval() -> None:
 def test_more_rounds_until_the_interval_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clean machine takes the time asked for, a noisy one up to four times as long."""
     clock = Clock(monkeypatch)
-    paired_timing.reloaded([clock.load(clock.run(0.001)), clock.load(clock.run(0.002))], 3.0, interval=0.1)
+    paired_timing.time_reloaded([clock.load(clock.run(0.001)), clock.load(clock.run(0.002))], 3.0, interval=0.1)
     assert clock.now == pytest.approx(3.0, abs=0.5)
     begun = clock.now
     random = np.random.default_rng(0)
     noisy = clock.load(clock.noisy(0.001, random))
-    pair = paired_timing.reloaded([noisy, clock.load(clock.run(0.002))], 3.0, interval=0.01)
+    pair = paired_timing.time_reloaded([noisy, clock.load(clock.run(0.002))], 3.0, interval=0.01)
     assert clock.now - begun == pytest.approx(12.0, abs=1.0)
-    assert paired_timing.ratio_of(*pair).width > 0.01
+    assert paired_timing.compute_ratio(*pair).width > 0.01
     begun = clock.now
-    paired_timing.reloaded([noisy], 3.0, interval=0.01)
+    paired_timing.time_reloaded([noisy], 3.0, interval=0.01)
     assert clock.now - begun == pytest.approx(3.0, abs=0.5)
 
 
@@ -173,8 +173,8 @@ def test_every_load_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     lucky = iter([0.0010, 0.0011, 0.0011, 0.0012, 0.0011, 0.0012, 0.0011, 0.0010, 0.0011])
     loads: list[paired_timing.Load] = [lambda: clock.run(next(lucky)), clock.load(clock.run(0.001))]
-    pair = paired_timing.reloaded(loads, 3.0)
-    ratio = paired_timing.ratio_of(*pair)
+    pair = paired_timing.time_reloaded(loads, 3.0)
+    ratio = paired_timing.compute_ratio(*pair)
     assert (ratio.median, ratio.low, ratio.high) == pytest.approx((1.1, 1.0, 1.2), rel=1e-3)
     assert [len(set(timed.loads)) for timed in pair] == [paired_timing.LOADS, paired_timing.LOADS]
 
@@ -187,10 +187,10 @@ def test_models_that_load_slowly_are_loaded_once(monkeypatch: pytest.MonkeyPatch
         loaded.append(1)
         return clock.run(0.01)
 
-    pair = paired_timing.reloaded([load, load], 3.0)
+    pair = paired_timing.time_reloaded([load, load], 3.0)
     assert len(loaded) == 2
     assert set(pair[0].loads) == {0}
-    assert paired_timing.ratio_of(*pair).median == pytest.approx(1.0)
+    assert paired_timing.compute_ratio(*pair).median == pytest.approx(1.0)
 
 
 @pytest.mark.usefixtures("no_footprint")
@@ -298,15 +298,15 @@ def test_bad_options(nets: dict[str, Path], tmp_path: Path) -> None:
 def test_drawn_inputs() -> None:
     kinds = {"f": np.float32, "h": np.float16, "u": np.uint8, "i": np.int64, "b": np.bool_}
     specs = [TensorSpec(name, np.dtype(kind), (2, 500)) for name, kind in kinds.items()]
-    drawn = feeds.draw(specs)
+    drawn = feeds.draw_feeds(specs)
     assert {name: value.dtype.type for name, value in drawn.items()} == kinds
     assert {value.shape for value in drawn.values()} == {(2, 500)}
     assert set(drawn["i"].ravel()) == {0, 1}
     assert drawn["u"].max() > 200
     assert drawn["f"].std() == pytest.approx(1, abs=0.1)
-    assert all(np.array_equal(value, drawn[name]) for name, value in feeds.draw(specs).items())
+    assert all(np.array_equal(value, drawn[name]) for name, value in feeds.draw_feeds(specs).items())
     with fails("input 't' is text"):
-        feeds.draw([TensorSpec("t", np.dtype(object), (1,))])
+        feeds.draw_feeds([TensorSpec("t", np.dtype(object), (1,))])
 
 
 def test_memory_grows_with_the_weights(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_memory_grows_with_the_weights(tmp_path: Path) -> None:
     weight = np.ones((4096, 4096), np.float32)
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     model = save(tmp_path / "large.onnx", [node], {"x": [1, 4096]}, {"y": [1, 4096]}, {"w": weight})
-    used = footprint(model, [TensorSpec("x", np.dtype(np.float32), (1, 4096))], threads=1)
+    used = measure_footprint(model, [TensorSpec("x", np.dtype(np.float32), (1, 4096))], threads=1)
     assert used is not None
     assert used.peak_mb - used.before_mb > 60
 

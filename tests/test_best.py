@@ -14,10 +14,10 @@ from networks import Net, quantize_net, random_data
 from prepare_graphs import run as run_float
 from small_models import residual
 
-from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arithmetic.weights.layout import to_rows
-from fcdeploy.arithmetic.weights.pair_bound import excess
-from fcdeploy.arithmetic.weights.smooth import FURTHEST, smoothing
+from fcdeploy.arithmetic.weights.pair_bound import compute_excess
+from fcdeploy.arithmetic.weights.smooth import FURTHEST, choose_smoothing
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.graph.model import name_everything
 from fcdeploy.graph.nodes import output_axis
@@ -113,7 +113,7 @@ def test_pairs_keep_their_bound_and_scales_stay() -> None:
         if name in before and array.ndim == 4 and array.shape[1] > 1:
             changed += int((array != before[name]).sum())
             limit = TARGETS["portable"].pair_limit
-            assert limit is not None and excess(to_rows(array, 0), limit).max() == 0
+            assert limit is not None and compute_excess(to_rows(array, 0), limit).max() == 0
     assert changed > 0
 
 
@@ -129,7 +129,7 @@ def test_the_walk_reads_what_was_rounded_before() -> None:
     value = next(v for node in copy.graph for v in node.outputs if v.name == last.inputs[0].name)
     copy.graph.outputs.append(value)
     whole = Session(copy, threads=1, optimize=False).run(data)[-1]
-    assert fidelity(whole, walked).sqnr_db > 60
+    assert measure_fidelity(whole, walked).sqnr_db > 60
 
 
 def test_smoothing_changes_no_output_and_brings_channels_closer() -> None:
@@ -159,9 +159,9 @@ def test_smoothing_changes_no_output_and_brings_channels_closer() -> None:
 
 
 def test_smoothing_by_hand() -> None:
-    np.testing.assert_allclose(smoothing(np.array([4.0, 1.0])), [np.sqrt(2), np.sqrt(0.5)])
-    np.testing.assert_allclose(smoothing(np.array([0.0, 9.0, 9.0])), [1, 1, 1])
-    assert smoothing(np.array([1e30, 1.0])).max() == FURTHEST
+    np.testing.assert_allclose(choose_smoothing(np.array([4.0, 1.0])), [np.sqrt(2), np.sqrt(0.5)])
+    np.testing.assert_allclose(choose_smoothing(np.array([0.0, 9.0, 9.0])), [1, 1, 1])
+    assert choose_smoothing(np.array([1e30, 1.0])).max() == FURTHEST
 
 
 def test_the_command_chooses_by_measured_sqnr(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_the_command_chooses_by_measured_sqnr(tmp_path: Path) -> None:
     for effort in ("balanced", "best"):
         out = tmp_path / f"{effort}.onnx"
         report = quantize(model, output=out, data=tmp_path / "d.npz", effort=effort, costs="none")
-        made[effort] = fidelity(Session(model).run(data)[0], Session(out).run(data)[0]).sqnr_db
+        made[effort] = measure_fidelity(Session(model).run(data)[0], Session(out).run(data)[0]).sqnr_db
         lines = [line for line in report.lines if line.startswith("tried on 48 samples")]
         assert len(lines) == (effort == "best")
     names = [part.rsplit(" ", 1)[0] for part in lines[0].split(": ", 1)[1].split("; ")]

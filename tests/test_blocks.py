@@ -12,7 +12,7 @@ from conftest import fails
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fcdeploy.arithmetic.weights.rounding import SEARCHED, round_rows, search_scales, some_of
+from fcdeploy.arithmetic.weights.rounding import SEARCHED, round_rows, sample_columns, search_scales
 from fcdeploy.graph import weights
 from fcdeploy.graph.weights import blocks, initializer_bytes, is_large, whole
 
@@ -107,7 +107,7 @@ def test_scales_from_parts_of_rows_are_those_of_whole_rows(
     weight[random.integers(rows)] = 0
     importance = random.random(length)
     whole = search_scales(weight.astype(np.float64), importance, limit)
-    parts = search_scales(*some_of(weight, importance), limit, top=np.abs(weight).max(axis=1))
+    parts = search_scales(*sample_columns(weight, importance), limit, top=np.abs(weight).max(axis=1))
     np.testing.assert_array_equal(parts, whole)
 
 

@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Line, Net, quantize_net, random_data
 
-from fcdeploy.arithmetic.interval_arithmetic import Interval, interval, minus, plus, row_sums, sloped, times
+from fcdeploy.arithmetic.interval_arithmetic import (
+    Interval,
+    add_intervals,
+    apply_leaky_relu,
+    bound_row_sums,
+    make_interval,
+    multiply_intervals,
+    subtract_intervals,
+)
 from fcdeploy.evaluate.layers import expose
 from fcdeploy.proof.byte_bounds import Bounds
 from fcdeploy.proof.saturation import prove
@@ -23,7 +31,7 @@ numbers = st.floats(-100, 100, width=32)
 
 
 def ends(draw: tuple[float, float]) -> Interval:
-    return interval(min(draw), max(draw))
+    return make_interval(min(draw), max(draw))
 
 
 @many
@@ -37,8 +45,11 @@ def test_what_is_computed_lies_inside(
     x, y = np.clip(x, *one.ends()), np.clip(y, *other.ends())
     leaky = x if x >= 0 else np.float32(slope) * x
     for found, value in (
-        (plus(one, other), x + y), (minus(one, other), x - y), (times(one, other), x * y), (sloped(one, slope), leaky),
-    ):  # fmt: skip
+        (add_intervals(one, other), x + y),
+        (subtract_intervals(one, other), x - y),
+        (multiply_intervals(one, other), x * y),
+        (apply_leaky_relu(one, slope), leaky),
+    ):
         assert found.ends()[0] <= value <= found.ends()[1]
 
 
@@ -50,7 +61,7 @@ def test_row_sums_are_reached(k: int, n: int, seed: int) -> None:
     rows = random.integers(-128, 128, (n, k)).astype(np.int8)
     low = random.integers(-50, 10, k).astype(float)
     high = low + random.integers(0, 99, k)
-    found = row_sums(rows, np.ones(1), low, high)
+    found = bound_row_sums(rows, np.ones(1), low, high)
     w = rows.astype(int)
     np.testing.assert_allclose(found.high, np.where(w > 0, w * high, w * low).sum(axis=1), rtol=1e-4, atol=0.1)
     np.testing.assert_allclose(found.low, np.where(w > 0, w * low, w * high).sum(axis=1), rtol=1e-4, atol=0.1)
@@ -58,7 +69,9 @@ def test_row_sums_are_reached(k: int, n: int, seed: int) -> None:
 
 
 def test_row_sums_take_nothing_from_an_infinite_end_without_weight() -> None:
-    found = row_sums(np.array([[2, 0], [1, 1]], np.int8), np.ones(1), np.array([0.0, 0.0]), np.array([3.0, np.inf]))
+    found = bound_row_sums(
+        np.array([[2, 0], [1, 1]], np.int8), np.ones(1), np.array([0.0, 0.0]), np.array([3.0, np.inf])
+    )
     assert found.high[0] == pytest.approx(6, rel=1e-5)
     assert found.high[1] == np.inf
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import fails
 from safetensors.numpy import save
 
-from fcdeploy.arithmetic.histogram import histogram, moments
+from fcdeploy.arithmetic.histogram import compute_moments, make_histogram
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.calibration import Calibration, Histogram, Moments, TensorRecord, read, to_bytes
 
@@ -27,10 +27,12 @@ def calibration() -> Calibration:
     x = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32)
     w = np.linspace(-1, 1, 7, dtype=np.float32)
     tensors = (
-        TensorRecord("x", "input", "", "", (None, 3, 5), histogram(x), moments(x, 1)),
-        TensorRecord("w", "weight", "conv1", "Conv", (7,), histogram(w)),
-        TensorRecord("y", "activation", "conv1", "Conv", (None, 3, None), histogram(x * 0), moments(x * 0, 1)),
-        TensorRecord("größe\n", "activation", "relu", "Relu", (None,), histogram(np.float32([np.nan, np.inf]))),
+        TensorRecord("x", "input", "", "", (None, 3, 5), make_histogram(x), compute_moments(x, 1)),
+        TensorRecord("w", "weight", "conv1", "Conv", (7,), make_histogram(w)),
+        TensorRecord(
+            "y", "activation", "conv1", "Conv", (None, 3, None), make_histogram(x * 0), compute_moments(x * 0, 1)
+        ),
+        TensorRecord("größe\n", "activation", "relu", "Relu", (None,), make_histogram(np.float32([np.nan, np.inf]))),
     )
     seen = np.array([1, 5, 5, 2**64 - 1], np.uint64)
     kept = {"x": x[:2], "ids": np.array([[1], [2]], np.int64)}

@@ -142,11 +142,11 @@ def test_the_name_depends_on_all_that_times_depend_on(monkeypatch: pytest.Monkey
         cost_cache.file_of("m", other_plan, feeds),
         cost_cache.file_of("m", plan, {"x": DATA["x"][:2]}),
     ]
-    monkeypatch.setattr(cost_cache, "cpu_name", lambda: "another")
+    monkeypatch.setattr(cost_cache, "read_cpu_name", lambda: "another")
     names.append(cost_cache.file_of("m", plan, feeds))
-    monkeypatch.setattr(cost_cache, "cpu_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(cost_cache, "read_cpu_flags", lambda: frozenset({"avx2"}))
     names.append(cost_cache.file_of("m", plan, feeds))
-    monkeypatch.setattr(cost_cache, "versions", lambda: {"onnxruntime": "0.0"})
+    monkeypatch.setattr(cost_cache, "read_versions", lambda: {"onnxruntime": "0.0"})
     names.append(cost_cache.file_of("m", plan, feeds))
     assert len(set(names)) == len(names)
     assert names[-1] == cost_cache.file_of("m", plan, feeds)

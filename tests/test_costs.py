@@ -14,7 +14,7 @@ import pytest
 from conftest import fails
 from networks import Net, in_memory, random_data
 
-from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.cli import main
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.planning import plan_graph
@@ -27,7 +27,7 @@ from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Choice, Costs, Rates, Trial, from_text, to_text
 from fcdeploy.records.plan import Plan
-from fcdeploy.runtime.kernels import kernels_of
+from fcdeploy.runtime.kernels import find_kernels
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables import rates
 from fcdeploy.tables.targets import TARGETS
@@ -179,7 +179,7 @@ def test_costs_of_a_split_are_those_of_its_sides_and_conversions() -> None:
 def test_times_of_another_cpu_are_the_table_s(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, target: str, said: str
 ) -> None:
-    monkeypatch.setattr(times, "detect", lambda: TARGETS["x86-avx2"])
+    monkeypatch.setattr(times, "detect_target", lambda: TARGETS["x86-avx2"])
     assert folder.exists()
     assert quantize("--target", target, "-o", "one.onnx") == 0
     assert said in capsys.readouterr().out
@@ -192,7 +192,7 @@ def test_a_network_that_integers_would_slow_down_stays_float_by_the_table(folder
     x = net.conv(x, 6, 6, group=6, name="two")
     net.output(net.dense(net.op("Flatten", x), 6 * 36, 8, name="three")).save(folder / "model.onnx")
     assert quantize("--effort", "fast", "-o", "one.onnx") == 0
-    assert not any(kernel.integer for kernel in kernels_of(folder / "one.onnx"))
+    assert not any(kernel.integer for kernel in find_kernels(folder / "one.onnx"))
 
 
 def test_conversions_cost_something_here() -> None:
@@ -258,7 +258,7 @@ def test_a_slow_layer_computes_in_float_from_stored_bytes(folder: Path, capsys: 
     said = json.loads(capsys.readouterr().out)
     assert [node["node"] for node in said["nodes_float"]][:1] == ["b"]
     assert "slower as integers: 9.0 us as integers, 1.0 us in float" in said["nodes_float"][0]["why"]
-    kernels = {kernel.node: kernel for kernel in kernels_of(folder / "one.onnx")}
+    kernels = {kernel.node: kernel for kernel in find_kernels(folder / "one.onnx")}
     assert not kernels["b"].integer
     assert all(kernels[name].integer for name in "acd")
     initializers = {t.name: t for t in onnx.load(folder / "one.onnx").graph.initializer}
@@ -267,7 +267,7 @@ def test_a_slow_layer_computes_in_float_from_stored_bytes(folder: Path, capsys: 
     assert initializers[f"{weight.name}/q"].data_type == onnx.TensorProto.INT8
     x = DATA["x"]
     exact, found = (Session(folder / name).run({"x": x})[0] for name in ("model.onnx", "one.onnx"))
-    assert fidelity(exact, found).sqnr_db > 25
+    assert measure_fidelity(exact, found).sqnr_db > 25
 
 
 def test_all_weights_stored_is_float_within_the_rounding_of_weights(folder: Path) -> None:
@@ -284,9 +284,9 @@ def test_all_weights_stored_is_float_within_the_rounding_of_weights(folder: Path
     (folder / "costs.json").write_text(to_text(costs))
     assert quantize("--costs", "costs.json", "-o", "one.onnx") == 0
     exact, found = (Session(folder / name).run({"x": DATA["x"]})[0] for name in ("model.onnx", "one.onnx"))
-    assert fidelity(exact, found).sqnr_db > 35
+    assert measure_fidelity(exact, found).sqnr_db > 35
     assert (folder / "one.onnx").stat().st_size < 0.5 * (folder / "model.onnx").stat().st_size
-    assert not any(kernel.integer for kernel in kernels_of(folder / "one.onnx"))
+    assert not any(kernel.integer for kernel in find_kernels(folder / "one.onnx"))
 
 
 def test_what_looked_fastest_and_is_not_falls_back_to_float(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -302,7 +302,7 @@ def test_what_looked_fastest_and_is_not_falls_back_to_float(folder: Path, capsys
     said = capsys.readouterr().out
     assert "what looked fastest took 1.06 (1.04 to 1.08) of the float time when it was run again" in said
     assert "float is fastest here: integers everywhere take 0.95 of its time; only weights are bytes" in said
-    assert not any(kernel.integer for kernel in kernels_of(folder / "one.onnx"))
+    assert not any(kernel.integer for kernel in find_kernels(folder / "one.onnx"))
     slow = Trial(nowhere, 1.05, 1.03, 1.07)
     (folder / "costs.json").write_text(to_text(Costs(model, "cpu", FREE, {}, tuple("abcd"), trials, (lost, slow))))
     assert quantize("--costs", "costs.json", "-o", "two.onnx") == 0

@@ -19,8 +19,8 @@ from fcdeploy.tables.targets import TARGETS
 
 def played(monkeypatch: pytest.MonkeyPatch, machine: str, *flags: str) -> Any:
     """The report of a machine with these flags."""
-    monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset(flags))
-    monkeypatch.setattr(station, "cpu_flags", cpu.cpu_flags)
+    monkeypatch.setattr(cpu, "read_cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(station, "read_cpu_flags", cpu.read_cpu_flags)
     monkeypatch.setattr(station.platform, "machine", lambda: machine)
     return doctor()
 
@@ -59,7 +59,7 @@ def test_machines(
     assert (values["target"]["activations"], values["target"]["saturates"]) == (activations, saturates)
     assert any(line.startswith(f"This CPU is {target}: ") for line in report.lines)
     host = values["host"]
-    assert host == cpu.target_named("host").name
+    assert host == cpu.find_target("host").name
     assert report.lines[-1] == f"fcdeploy quantize makes files for {host} here, with {activations} activations."
     assert any(f"--target host takes the {host} row instead" in line for line in report.lines) == (host != target)
     shown = dict(report.tables[0].rows)

@@ -168,10 +168,10 @@ def test_saturation_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = [value.const_value.numpy() for value in line.int8.graph.initializers.values() if value.const_value]
     assert sum(array.size > 30 and bool((array == 127).all()) for array in weights) == 2
     found = compare(line)
-    honest = avx2.dense
+    honest = avx2.dense_sums
     if not saturates_here():
         assert found.passed
-        monkeypatch.setattr(avx2, "dense", lambda *a, exact, **k: honest(*a, exact=not exact, **k))
+        monkeypatch.setattr(avx2, "dense_sums", lambda *a, exact, **k: honest(*a, exact=not exact, **k))
         found = compare(line)
     assert not found.passed
     assert {row.node for row in found.rows if not row.passed} == {"conv", "dense"}
@@ -202,8 +202,8 @@ def test_a_budget_draws_positions_and_the_same_ones_again(lines: dict[str, Line]
 
 def test_what_is_drawn_is_compared_at_its_own_place(lines: dict[str, Line], monkeypatch: pytest.MonkeyPatch) -> None:
     """One wrong element among those drawn is found, wherever it lies."""
-    line, honest = lines["images"], avx2.requantize
-    monkeypatch.setattr(avx2, "requantize", lambda sums, *a, **k: honest(sums[::-1], *a, **k))
+    line, honest = lines["images"], avx2.requantize_sums
+    monkeypatch.setattr(avx2, "requantize_sums", lambda sums, *a, **k: honest(sums[::-1], *a, **k))
     found = compare(line, budget=20_000)
     assert not any(row.passed for row in found.rows)
 
@@ -305,8 +305,8 @@ def test_inspect_another_tools_model(capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.usefixtures("files")
 def test_inspect_exits_with_1(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = avx2.requantize
-    monkeypatch.setattr(avx2, "requantize", lambda sums, *a, **k: honest(sums + 10_000, *a, **k))
+    honest = avx2.requantize_sums
+    monkeypatch.setattr(avx2, "requantize_sums", lambda sums, *a, **k: honest(sums + 10_000, *a, **k))
     code, out, _ = run(capsys, "inspect", "other.onnx", "--exact", "--data", "x.npz", "--json")
     said = json.loads(out)
     assert code == 1
@@ -349,8 +349,8 @@ def test_quantize_for_every_cpu_counts_its_ties(
     assert code == 0, err
     bare = ("quantize", "float.onnx", "--int8", "--costs", "none", "--calibration", "bare.calib", "-o", "int8.onnx")
     assert json.loads(run(capsys, *bare, "--force", "--target", "portable", "--json")[1])["ties"] is None
-    honest = avx2.requantize
-    monkeypatch.setattr(avx2, "requantize", lambda sums, *a, **k: honest(sums + 10_000, *a, **k))
+    honest = avx2.requantize_sums
+    monkeypatch.setattr(avx2, "requantize_sums", lambda sums, *a, **k: honest(sums + 10_000, *a, **k))
     code, _, err = run(capsys, *line, "--target", "portable")
     assert code == 0
     assert "warning: not exact: " in err

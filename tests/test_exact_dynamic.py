@@ -16,7 +16,7 @@ from networks import Line, Net, quantize_net, random_data
 from onnx.reference import ReferenceEvaluator
 
 from fcdeploy.arithmetic import dynamic
-from fcdeploy.arithmetic.weights.layout import packed_bytes, unpacked_bytes
+from fcdeploy.arithmetic.weights.layout import pack_blocks, unpack_blocks
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.proof import exact
 from fcdeploy.proof.exact import Exact, exact_layers
@@ -93,8 +93,8 @@ def test_the_scale_of_a_run_is_as_onnx_defines_it() -> None:
     for shift, size in ((0.0, 1.0), (9.0, 1.0), (-9.0, 1.0), (0.3, 1e-6), (0.0, 1e6)):
         x = (size * random.normal(size=(7, 33)) + shift).astype(np.float32)
         _, scale, zero = evaluator.run(None, {"x": x})
-        assert dynamic.dynamic_qparams(x) == (scale, zero)
-    assert dynamic.dynamic_qparams(np.zeros((2, 3), np.float32)) == (1.0, 0)
+        assert dynamic.choose_dynamic_qparams(x) == (scale, zero)
+    assert dynamic.choose_dynamic_qparams(np.zeros((2, 3), np.float32)) == (1.0, 0)
 
 
 @given(
@@ -104,7 +104,7 @@ def test_the_scale_of_a_run_is_as_onnx_defines_it() -> None:
 def test_packed_weights_are_unpacked(out: int, inputs: int, block: int, bits: int, seed: int) -> None:
     low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
     integers = np.random.default_rng(seed).integers(low, high + 1, (out, inputs)).astype(np.int8)
-    np.testing.assert_array_equal(unpacked_bytes(packed_bytes(integers, block, bits), inputs, bits), integers)
+    np.testing.assert_array_equal(unpack_blocks(pack_blocks(integers, block, bits), inputs, bits), integers)
 
 
 def test_a_recurrent_layer_is_named_with_the_reason() -> None:

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 import fcdeploy  # noqa: E402
-from fcdeploy.arithmetic.metrics import box_iou  # noqa: E402
+from fcdeploy.arithmetic.metrics import compute_box_iou  # noqa: E402
 from fcdeploy.pytorch.module import load_state  # noqa: E402
 from fcdeploy.user_code import load_file, load_function  # noqa: E402
 
@@ -91,7 +91,7 @@ def test_scores() -> None:
     pairs = [(p > n) + 0.5 * (p == n) for p in errors[unusual] for n in errors[~unusual]]
     assert SCORES.auc(errors, unusual) == pytest.approx(np.mean(pairs))
     a, b = (np.sort(numbers.random((9, 2, 2)), axis=1).reshape(9, 4).astype(np.float32) for _ in range(2))
-    np.testing.assert_allclose(SCORES.box_iou({"box": a}, {"label.box": b}), box_iou(a, b), atol=1e-6)
+    np.testing.assert_allclose(SCORES.box_iou({"box": a}, {"label.box": b}), compute_box_iou(a, b), atol=1e-6)
     logits, mask = numbers.normal(size=(3, 1, 4, 4)), numbers.integers(0, 2, (3, 4, 4))
     found = [
         len(x & y) / len(x | y)

@@ -18,19 +18,19 @@ from fcdeploy.arithmetic.histogram import (
     CHANNEL_POSITIONS,
     LARGEST_MOMENT,
     POSITIONS,
-    Tally,
-    bin_edges,
-    histogram,
+    HistogramBuilder,
+    compute_moments,
+    get_bin_edges,
+    make_histogram,
     merge_histograms,
     merge_moments,
-    moments,
 )
 from fcdeploy.records.calibration import Histogram, Moments
 
 any_float = st.floats(width=32)  # NaN, infinities, -0.0 and subnormals among them
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 vectors = arrays(np.float32, st.integers(0, 30), elements=any_float)
-EMPTY = histogram(np.zeros(0, np.float32))
+EMPTY = make_histogram(np.zeros(0, np.float32))
 
 
 def same(a: Histogram, b: Histogram) -> bool:
@@ -53,7 +53,7 @@ def splits(x: np.ndarray, draw: st.DataObject) -> list[np.ndarray]:
 @given(vectors)
 def test_a_bin_is_the_upper_half_of_the_pattern(x) -> None:
     expected = Counter(int(bits) >> 16 for bits in x.view(np.uint32))
-    h = histogram(x)
+    h = make_histogram(x)
     assert dict(zip(h.codes.tolist(), h.counts.tolist(), strict=True)) == expected
     assert h.codes.tolist() == sorted(expected)
     assert h.total == len(x)
@@ -64,22 +64,22 @@ def test_a_bin_is_the_upper_half_of_the_pattern(x) -> None:
 
 @given(vectors, vectors, vectors)
 def test_merging_is_associative_and_commutative_and_has_a_zero(x, y, z) -> None:
-    a, b, c = histogram(x), histogram(y), histogram(z)
+    a, b, c = make_histogram(x), make_histogram(y), make_histogram(z)
     assert same(merge_histograms(a, b), merge_histograms(b, a))
     assert same(merge_histograms(merge_histograms(a, b), c), merge_histograms(a, merge_histograms(b, c)))
     assert same(merge_histograms(a, EMPTY), a)
-    assert same(merge_histograms(merge_histograms(a, b), c), histogram(np.concatenate([x, y, z])))
+    assert same(merge_histograms(merge_histograms(a, b), c), make_histogram(np.concatenate([x, y, z])))
 
 
 @given(arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(0, 7)), elements=any_float), st.data())
 def test_batches_in_any_order_are_one_batch(x, data) -> None:
-    whole = Tally()
+    whole = HistogramBuilder()
     whole.add(x)
     parts = splits(x, data)
-    tally, merged = Tally(), EMPTY
+    tally, merged = HistogramBuilder(), EMPTY
     for part in parts:
         tally.add(part)
-        own = Tally()
+        own = HistogramBuilder()
         own.add(part)
         merged = merge_histograms(merged, own.histogram())
     assert same(tally.histogram(), whole.histogram())
@@ -88,29 +88,29 @@ def test_batches_in_any_order_are_one_batch(x, data) -> None:
 
 def test_the_sign_of_zero_does_not_depend_on_the_order() -> None:
     x = np.array([0.0, -0.0, 0.0, -0.0], np.float32)
-    assert same(histogram(x), histogram(x[::-1]))
-    assert histogram(x).codes.tolist() == [0, 0x8000]
+    assert same(make_histogram(x), make_histogram(x[::-1]))
+    assert make_histogram(x).codes.tolist() == [0, 0x8000]
 
 
 def test_infinities_and_nan_are_counted_and_leave_the_ends_alone() -> None:
     x = np.array([[1.0, np.inf, -2.0], [np.nan, -np.inf, 3.0], [0.5, 0.5, 0.5]], np.float32)
-    h = histogram(x)
+    h = make_histogram(x)
     assert (h.low, h.high, h.nonfinite, h.total) == (-2.0, 3.0, 3, 9)
-    h = histogram(np.array([np.nan, np.inf], np.float32))
+    h = make_histogram(np.array([np.nan, np.inf], np.float32))
     assert (h.low, h.high, h.nonfinite, h.total) == (0.0, 0.0, 2, 2)
-    assert all(len(part) == 0 for part in bin_edges(h))
+    assert all(len(part) == 0 for part in get_bin_edges(h))
 
 
 def test_subnormals_are_not_zero() -> None:
     tiny = np.array([1e-45, -1e-45, 1e-39, -1e-39], np.float32)
-    h = histogram(tiny)
+    h = make_histogram(tiny)
     assert (h.low, h.high) == (float(tiny[3]), float(tiny[2]))
     assert h.codes.tolist() == sorted(int(bits) >> 16 for bits in tiny.view(np.uint32))
 
 
 def test_other_layouts_count_the_same() -> None:
     x = np.random.default_rng(0).normal(size=(6, 5, 4)).astype(np.float32)
-    tally, expected = Tally(), Tally()
+    tally, expected = HistogramBuilder(), HistogramBuilder()
     tally.add(np.asfortranarray(x))
     expected.add(x)
     assert same(tally.histogram(), expected.histogram())
@@ -132,10 +132,10 @@ def test_which_elements_count_depends_on_their_position_in_the_sample(shape, k, 
     few = x[:, :, ::k, ::k] if len(shape) == 3 else x.reshape(5, shape[0], -1)[:, :, ::k]
     assert few[0].size >= min(x[0].size, POSITIONS)
     assert few[0, 0].size >= min(x[0, 0].size, CHANNEL_POSITIONS)
-    expected = histogram(few)
+    expected = make_histogram(few)
     axis = len(shape) if last else 1
     x = np.moveaxis(x, 1, axis)
-    whole = Tally()
+    whole = HistogramBuilder()
     whole.add(x, axis)
     found = whole.histogram()
     assert found.codes.tolist() == expected.codes.tolist()
@@ -145,7 +145,7 @@ def test_which_elements_count_depends_on_their_position_in_the_sample(shape, k, 
 
 
 def single(row: np.ndarray, axis: int = 1) -> Histogram:
-    tally = Tally()
+    tally = HistogramBuilder()
     tally.add(row[None], axis)
     return tally.histogram()
 
@@ -153,7 +153,7 @@ def single(row: np.ndarray, axis: int = 1) -> Histogram:
 def test_a_broken_sample_is_counted_whole_and_the_others_as_ever() -> None:
     x = np.random.default_rng(0).normal(size=(4, 1, 5 * POSITIONS)).astype(np.float32)
     x[1, 0, 2] = np.nan  # no position that is counted
-    tally = Tally()
+    tally = HistogramBuilder()
     tally.add(x)
     found = tally.histogram()
     assert found.nonfinite == 1
@@ -164,8 +164,8 @@ def test_a_broken_sample_is_counted_whole_and_the_others_as_ever() -> None:
 
 @given(arrays(np.float32, st.integers(1, 30), elements=any_float))
 def test_edges_hold_the_elements_of_their_bin(x) -> None:
-    h = histogram(x)
-    lower, upper, counts = bin_edges(h)
+    h = make_histogram(x)
+    lower, upper, counts = get_bin_edges(h)
     some = np.sort(x[np.isfinite(x)]).astype(np.float64)
     assert counts.sum() == len(some)
     assert (lower <= upper).all()
@@ -180,7 +180,7 @@ def test_edges_hold_the_elements_of_their_bin(x) -> None:
 
 def test_bins_are_narrow() -> None:
     x = np.abs(np.random.default_rng(0).normal(size=1000)).astype(np.float32)
-    lower, upper, _ = bin_edges(histogram(x))
+    lower, upper, _ = get_bin_edges(make_histogram(x))
     assert ((upper - lower) <= lower / 128).all()
 
 
@@ -194,7 +194,7 @@ small = arrays(np.float32, array_shapes(min_dims=2, max_dims=4, max_side=5), ele
 @given(small, st.data())
 def test_moments_are_the_exact_means(x, data) -> None:
     axis = data.draw(st.integers(1, x.ndim - 1))
-    found = moments(x, axis)
+    found = compute_moments(x, axis)
     assert found.samples == len(x)
     sums = parts_of(found.limbs)
     for channel in range(x.shape[axis]):
@@ -211,19 +211,19 @@ def test_moments_are_numpys() -> None:
     x = np.random.default_rng(0).normal(0.3, 2.0, size=(17, 6, 5, 5)).astype(np.float32)
     wide = x.astype(np.float64)
     for axis, others in ((1, (0, 2, 3)), (3, (0, 1, 2))):
-        found = moments(x, axis)
+        found = compute_moments(x, axis)
         assert found.mean() == pytest.approx(wide.mean(axis=others), rel=1e-12, abs=1e-13)
         assert found.mean_square() == pytest.approx((wide**2).mean(axis=others), rel=1e-12)
 
 
 def merged(parts: list[np.ndarray], axis: int) -> Moments:
-    return functools.reduce(merge_moments, [moments(part, axis) for part in parts if len(part)])
+    return functools.reduce(merge_moments, [compute_moments(part, axis) for part in parts if len(part)])
 
 
 @given(small, st.data())
 def test_moments_of_any_split_have_the_same_bits(x, data) -> None:
     axis = data.draw(st.integers(1, x.ndim - 1))
-    assert same_moments(merged(splits(x, data), axis), moments(x, axis))
+    assert same_moments(merged(splits(x, data), axis), compute_moments(x, axis))
 
 
 @pytest.mark.parametrize(("shape", "axis"), [
@@ -233,26 +233,26 @@ def test_moments_of_any_split_have_the_same_bits(x, data) -> None:
 def test_large_moments_of_any_split_have_the_same_bits(shape, axis) -> None:
     """Sums of many numbers round differently in another order; channels last was one where a batch of one did."""
     x = (np.random.default_rng(1).normal(size=shape) * np.float32(1e3)).astype(np.float32)
-    whole = moments(x, axis)
+    whole = compute_moments(x, axis)
     assert same_moments(merged([x[i : i + 1] for i in range(6)], axis), whole)
     assert same_moments(merged([x[4:], x[:1], x[1:4]], axis), whole)
-    assert same_moments(moments(np.asfortranarray(x), axis), whole)
+    assert same_moments(compute_moments(np.asfortranarray(x), axis), whole)
 
 
 def test_moments_merge_in_any_order() -> None:
     x = np.random.default_rng(2).normal(size=(5, 3, 11)).astype(np.float32)
-    rows = [moments(x[i : i + 1], 1) for i in range(5)]
+    rows = [compute_moments(x[i : i + 1], 1) for i in range(5)]
     for order in itertools.permutations(rows, 5):
-        assert same_moments(functools.reduce(merge_moments, order), moments(x, 1))
+        assert same_moments(functools.reduce(merge_moments, order), compute_moments(x, 1))
     left, right = functools.reduce(merge_moments, rows[:2]), functools.reduce(merge_moments, rows[2:])
-    assert same_moments(merge_moments(left, right), moments(x, 1))
+    assert same_moments(merge_moments(left, right), compute_moments(x, 1))
 
 
 def test_as_many_samples_as_have_room_do_not_overflow() -> None:
     """2^22 samples, each at what a moment is cut to, or just below: added in Python's integers beside it."""
     for value in (LARGEST_MOMENT, 2.0**40 - 2.0**-12, -(2.0**40)):
         exact = Fraction(value)
-        total = Moments(moments(np.float32([[0.0]]), 1).limbs, 1)
+        total = Moments(compute_moments(np.float32([[0.0]]), 1).limbs, 1)
         total.limbs[0, 0] = [int(np.floor(value)), int((exact - int(np.floor(value))) * 2**52)]
         for _ in range(22):
             total = merge_moments(total, total)
@@ -264,21 +264,21 @@ def test_as_many_samples_as_have_room_do_not_overflow() -> None:
 def test_more_rows_than_fractions_have_room_for() -> None:
     """2^10 fractions fit 63 bits; 5,000 samples of almost 1 carry in between."""
     x = np.full((5000, 2), np.float32(1) - np.float32(2**-24), np.float32)
-    assert parts_of(moments(x, 1).limbs)[0] == 5000 * Fraction(float(x[0, 0]))
+    assert parts_of(compute_moments(x, 1).limbs)[0] == 5000 * Fraction(float(x[0, 0]))
     shuffled = [x[:1], x[1:1025], x[1025:]]
     random.Random(0).shuffle(shuffled)
-    assert same_moments(merged(shuffled, 1), moments(x, 1))
+    assert same_moments(merged(shuffled, 1), compute_moments(x, 1))
 
 
 @pytest.mark.parametrize("axis", [1, 2])
 def test_a_tally_has_the_moments_of_its_batches(axis) -> None:
     x = np.random.default_rng(3).normal(size=(40, 6, 8)).astype(np.float32)
-    tally = Tally(weighed=True)
+    tally = HistogramBuilder(with_moments=True)
     for part in np.split(x, [1, 8, 30]):
         tally.add(part, axis)
     found = tally.moments()
     assert found is not None
-    assert same_moments(found, moments(x, axis))
+    assert same_moments(found, compute_moments(x, axis))
     tally.add(x[:, :3], axis)
     assert (tally.moments() is None) == (axis == 1)  # the channels vary in number
 
@@ -286,19 +286,19 @@ def test_a_tally_has_the_moments_of_its_batches(axis) -> None:
 @given(arrays(np.float32, (4, 2, 3), elements=any_float), st.data())
 @settings(max_examples=50)
 def test_moments_of_broken_and_huge_numbers_stay_in_bounds(x, data) -> None:
-    found = moments(x, 1)
+    found = compute_moments(x, 1)
     assert np.abs(found.limbs[..., 0]).max() <= 4 * 2**40
     assert ((found.limbs[..., 1] >= 0) & (found.limbs[..., 1] < 2**52)).all()
     assert same_moments(merged(splits(x, data), 1), found)
 
 
 def test_infinities_of_both_signs_have_no_mean() -> None:
-    assert moments(np.array([[[np.inf, -np.inf]]], np.float32), 1).mean().tolist() == [0.0]
-    assert moments(np.array([[[np.inf, 1.0]]], np.float32), 1).mean().tolist() == [LARGEST_MOMENT]
+    assert compute_moments(np.array([[[np.inf, -np.inf]]], np.float32), 1).mean().tolist() == [0.0]
+    assert compute_moments(np.array([[[np.inf, 1.0]]], np.float32), 1).mean().tolist() == [LARGEST_MOMENT]
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4), (2, 3, 0), (2, 0, 3)])
 def test_moments_of_nothing(shape) -> None:
-    found = moments(np.zeros(shape, np.float32), 1)
+    found = compute_moments(np.zeros(shape, np.float32), 1)
     assert found.limbs.shape == (shape[1], 2, 2)
     assert not found.limbs.any()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from fcdeploy.arithmetic.weights.im2col import Window, patches, same_pads
+from fcdeploy.arithmetic.weights.im2col import Window, compute_same_pads, extract_patches
 from fcdeploy.arithmetic.weights.layout import to_rows
 from fcdeploy.runtime.session import Session
 
@@ -29,7 +29,7 @@ def convolved(x: np.ndarray, weight: np.ndarray, **attributes: object) -> np.nda
 
 def multiplied(x: np.ndarray, weight: np.ndarray, window: Window, most: int = EVERYTHING) -> np.ndarray:
     """(samples, outputs, positions) by the matrix."""
-    rows, matrix = to_rows(weight, 0), patches(x, window, most)
+    rows, matrix = to_rows(weight, 0), extract_patches(x, window, most)
     each = len(rows) // window.groups
     parts = [matrix[g] @ rows[g * each : (g + 1) * each].T for g in range(window.groups)]
     return np.concatenate(parts, axis=1).reshape(len(x), -1, len(rows)).transpose(0, 2, 1)
@@ -61,7 +61,7 @@ def test_pads_that_keep_the_size(mode: str, kernel: int, stride: int) -> None:
     x = random.normal(size=(1, 2, 10, 7)).astype(np.float32)
     weight = random.normal(size=(3, 2, kernel, kernel)).astype(np.float32)
     size, strides = (kernel, kernel), (stride, stride)
-    pads = same_pads(x.shape[2:], size, strides, (1, 1), upper=mode == "SAME_UPPER")
+    pads = compute_same_pads(x.shape[2:], size, strides, (1, 1), upper=mode == "SAME_UPPER")
     expected = convolved(x, weight, auto_pad=mode, strides=strides)
     found = multiplied(x, weight, Window(size, strides, (1, 1), pads, 1))
     np.testing.assert_allclose(found, expected.reshape(found.shape), atol=1e-4)
@@ -72,9 +72,9 @@ def test_pads_that_keep_the_size(mode: str, kernel: int, stride: int) -> None:
 def test_a_part_of_the_positions_is_the_same_in_every_sample(height: int, width: int, most: int) -> None:
     x = np.random.default_rng(1).normal(size=(3, 2, height, width)).astype(np.float32)
     window = Window((3, 3), (1, 1), (1, 1), ((0, 0), (0, 0)), 1)
-    whole, some = patches(x, window, EVERYTHING)[0], patches(x, window, most)[0]
+    whole, some = extract_patches(x, window, EVERYTHING)[0], extract_patches(x, window, most)[0]
     places = (height - 2) * (width - 2)
     step = max(places // most, 1) | 1
     assert len(some) == 3 * math.ceil(places / step)
     np.testing.assert_array_equal(some, np.concatenate([whole[i * places : (i + 1) * places : step] for i in range(3)]))
-    np.testing.assert_array_equal(patches(x[1:2], window, most)[0], some[len(some) // 3 : 2 * len(some) // 3])
+    np.testing.assert_array_equal(extract_patches(x[1:2], window, most)[0], some[len(some) // 3 : 2 * len(some) // 3])

@@ -23,7 +23,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator, load_tensors_data, save_tensors_data
 from onnxruntime.quantization.quant_utils import write_calibration_table
 
-from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.cli import main
 from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.convert import convert
@@ -370,7 +370,7 @@ def test_ranges_of_onnxruntime_quantize(tmp_path: Path) -> None:
     quantize(model, output=tmp_path / "own.onnx", calibration=tmp_path / "net.calib", **options)
     exact = Session(model.read_bytes(), threads=1).run(DATA)[0]
     theirs, ours = (
-        fidelity(exact, Session((tmp_path / f"{name}.onnx").read_bytes(), threads=1).run(DATA)[0]).sqnr_db
+        measure_fidelity(exact, Session((tmp_path / f"{name}.onnx").read_bytes(), threads=1).run(DATA)[0]).sqnr_db
         for name in ("q", "own")
     )
     assert theirs > 25

@@ -8,7 +8,7 @@ import pytest
 from networks import Net, quantize_net, random_data
 
 from fcdeploy.graph.model import write_model
-from fcdeploy.runtime.kernels import kernels_of
+from fcdeploy.runtime.kernels import find_kernels
 
 LAYERS = ("one", "two", "three")
 
@@ -29,6 +29,6 @@ def test_only_what_is_kept_is_float(activation: str, kept: str, tmp_path: Path) 
     """Both neighbours are at stake: a Gemm with an activation behind it, and a float Gemm between bytes."""
     line = quantize_net(dense(activation), random_data(2, 40, x=(24,)), keep_float=[kept])
     write_model(line.int8, tmp_path / "int8.onnx")
-    kernels = {kernel.node: kernel.integer for kernel in kernels_of(tmp_path / "int8.onnx")}
+    kernels = {kernel.node: kernel.integer for kernel in find_kernels(tmp_path / "int8.onnx")}
     assert {name: kernels[name] for name in LAYERS} == {name: name != kept for name in LAYERS}
     assert line.sqnr() > 25

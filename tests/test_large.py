@@ -16,7 +16,7 @@ import pytest
 from networks import Net, random_data
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.cli import main
 from fcdeploy.graph import external_data, weights
 from fcdeploy.graph import model as files
@@ -112,7 +112,7 @@ def test_every_layer_comes_through(arguments: tuple[str, ...]) -> None:
     expected |= {f"exactness was not looked at{why}"} if "--target" in arguments else set()
     assert set(found["warnings"]) == expected
     a, b = (Session(Path(name)).run(DATA)[0] for name in ("model.onnx", "int8.onnx"))
-    assert fidelity(a, b).sqnr_db > 25
+    assert measure_fidelity(a, b).sqnr_db > 25
 
 
 def biases(path: str) -> dict[str, NDArray[np.int32]]:

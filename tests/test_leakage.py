@@ -28,10 +28,10 @@ def test_sketch_knows_its_samples_whatever_the_order(numbers: list[int], times: 
     text = to_text(array, 0)
     assert text == to_text(np.random.default_rng(0).permutation(array), 0)
     found = from_text(text, "m")
-    assert found.whole
+    assert found.complete
     assert found.samples == len({number >> 24 for number in numbers})
-    assert all(found.has(number) for number in numbers)
-    assert not found.has((min(numbers) - (1 << 24)) % 2**64) or found.samples > 1
+    assert all(found.contains(number) for number in numbers)
+    assert not found.contains((min(numbers) - (1 << 24)) % 2**64) or found.samples > 1
 
 
 @pytest.mark.parametrize(("model_bytes", "kept"), [(0, 64), (70_000, 100), (10**9, 4096)])
@@ -39,11 +39,11 @@ def test_sketch_of_many_samples_is_a_hundredth_of_the_model(model_bytes: int, ke
     many = np.random.default_rng(0).integers(0, 2**64, 10_000, dtype=np.uint64)
     text = to_text(many, model_bytes)
     found = from_text(text, "m")
-    assert (found.samples, found.whole, len(found.smallest)) == (10_000, False, kept)
+    assert (found.samples, found.complete, len(found.smallest)) == (10_000, False, kept)
     assert len(text) <= max(0.0105 * model_bytes, 470)
     smallest = sorted(many.tolist())
-    assert all(found.has(number) for number in smallest[:kept])
-    assert not any(found.has(number) for number in smallest[kept:])
+    assert all(found.contains(number) for number in smallest[:kept])
+    assert not any(found.contains(number) for number in smallest[kept:])
 
 
 @pytest.mark.parametrize(

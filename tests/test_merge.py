@@ -22,7 +22,7 @@ from fcdeploy.int8.calibrating.merge import merge
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.records.calibration import Calibration, Histogram, read, to_bytes
 from fcdeploy.samples import kept_samples
-from fcdeploy.samples.kept_samples import Smallest, merge_kept, sample_hash
+from fcdeploy.samples.kept_samples import SmallestSamples, hash_sample, merge_kept
 
 COUNT = 24
 DATA = random_data(0, COUNT, a=(4, 8, 8), b=(4, 8, 8))
@@ -90,15 +90,15 @@ def test_kept_samples_follow_from_the_parts_alone(sizes: list[int], data: st.Dat
         samples = [{"x": np.full(size, i % 30, np.float32)} for i, size in enumerate(sizes)]
         owner = data.draw(st.lists(st.integers(0, 2), min_size=len(sizes), max_size=len(sizes)))
         shards = [[s for s, o in zip(samples, owner, strict=True) if o == k] for k in range(3)]
-        parts = [(rows(shard), np.array([sample_hash(s) for s in shard], np.uint64)) for shard in shards]
+        parts = [(rows(shard), np.array([hash_sample(s) for s in shard], np.uint64)) for shard in shards]
         for order in itertools.permutations(parts):
             assert same_groups(merge_kept(*order), rows(samples))
 
 
 def rows(samples: object) -> tuple[Arrays, ...]:
-    smallest = Smallest()
+    smallest = SmallestSamples()
     for sample in samples:  # type: ignore[attr-defined]
-        smallest.offer(sample_hash(sample), sample)
+        smallest.offer(hash_sample(sample), sample)
     return smallest.groups()
 
 

@@ -18,7 +18,7 @@ from sklearn.metrics import (
 )
 
 from fcdeploy.arithmetic import metrics
-from fcdeploy.arithmetic.metrics import Fidelity, fidelity
+from fcdeploy.arithmetic.metrics import Fidelity, measure_fidelity
 
 numbers = st.floats(-1e3, 1e3, width=32)
 
@@ -34,7 +34,7 @@ pairs = st.composite(pair)()
 @given(pairs)
 def test_sqnr_and_cosine_are_their_definitions(fq) -> None:
     f, q = fq
-    found = fidelity(f, q)
+    found = measure_fidelity(f, q)
     signal = math.fsum(float(a) ** 2 for a in f.flat)
     noise = math.fsum((float(a) - float(b)) ** 2 for a, b in zip(f.flat, q.flat, strict=True))
     if noise == 0:
@@ -57,16 +57,16 @@ def test_fidelity_has_the_same_bits_however_samples_are_cut_into_batches(count, 
     f, q = random.normal(size=(2, count, size)).astype(np.float32)
     found = Fidelity()
     for i in range(count):
-        found = found + fidelity(f[i], q[i])
+        found = found + measure_fidelity(f[i], q[i])
     cut = data.draw(st.integers(0, count))
-    rows = [metrics.fidelity_rows(f[part], q[part]) for part in (slice(cut), slice(cut, None))]
-    assert metrics.added(metrics.added(Fidelity(), rows[0]), rows[1]) == found
+    rows = [metrics.compute_fidelity_rows(f[part], q[part]) for part in (slice(cut), slice(cut, None))]
+    assert metrics.add_rows(metrics.add_rows(Fidelity(), rows[0]), rows[1]) == found
 
 
 @given(pairs, pairs)
 def test_fidelity_of_two_halves_adds(one, other) -> None:
-    both = fidelity(*(np.concatenate([a.ravel(), b.ravel()]) for a, b in zip(one, other, strict=True)))
-    added = fidelity(*one) + fidelity(*other)
+    both = measure_fidelity(*(np.concatenate([a.ravel(), b.ravel()]) for a, b in zip(one, other, strict=True)))
+    added = measure_fidelity(*one) + measure_fidelity(*other)
     for name in ("reference", "approximation", "noise", "largest", "count"):
         assert getattr(added, name) == pytest.approx(getattr(both, name), rel=1e-12)
     assert added.product == pytest.approx(both.product, rel=1e-9, abs=1e-6)
@@ -76,11 +76,11 @@ def test_fidelity_of_two_halves_adds(one, other) -> None:
 def test_sums_are_float64() -> None:
     f = np.full(1_000_000, 1e-4, np.float32)
     f[0] = 1e3  # in float32 the rest would vanish beside its square
-    assert fidelity(f, f * 0).noise == pytest.approx(float(f[0]) ** 2 + 999_999 * float(f[1]) ** 2, rel=1e-11)
+    assert measure_fidelity(f, f * 0).noise == pytest.approx(float(f[0]) ** 2 + 999_999 * float(f[1]) ** 2, rel=1e-11)
 
 
 def test_ten_percent_of_noise_is_twenty_decibels() -> None:
-    assert fidelity(np.array([10.0, -10.0]), np.array([11.0, -9.0])).sqnr_db == pytest.approx(20.0)
+    assert measure_fidelity(np.array([10.0, -10.0]), np.array([11.0, -9.0])).sqnr_db == pytest.approx(20.0)
 
 
 @given(
@@ -93,31 +93,33 @@ def test_top_k_ranks_ties_by_index(scores, labels, k) -> None:
         label in sorted(range(5), key=lambda i, row=row: (-row[i], i))[:k]
         for row, label in zip(scores, labels, strict=True)
     ]
-    assert metrics.top_k(scores, labels, k).tolist() == expected
-    assert metrics.top_k(scores, labels, 1).tolist() == (scores.argmax(axis=1) == labels).tolist()
+    assert metrics.is_in_top_k(scores, labels, k).tolist() == expected
+    assert metrics.is_in_top_k(scores, labels, 1).tolist() == (scores.argmax(axis=1) == labels).tolist()
 
 
 def test_top_k_is_scikit_learns() -> None:
     random = np.random.default_rng(0)
     scores, labels = random.normal(size=(300, 9)), random.integers(0, 9, 300)
     for k in (1, 2, 5):
-        assert metrics.top_k(scores, labels, k).mean() == pytest.approx(
+        assert metrics.is_in_top_k(scores, labels, k).mean() == pytest.approx(
             top_k_accuracy_score(labels, scores, k=k, labels=range(9))
         )
 
 
 @given(arrays(np.int64, 20, elements=st.integers(0, 3)), arrays(np.int64, 20, elements=st.integers(0, 3)))
 def test_confusion_is_scikit_learns_and_adds(labels, predicted) -> None:
-    found = metrics.confusion(labels, predicted, 4)
+    found = metrics.count_confusion(labels, predicted, 4)
     assert found.tolist() == confusion_matrix(labels, predicted, labels=range(4)).tolist()
-    parts = metrics.confusion(labels[:7], predicted[:7], 4) + metrics.confusion(labels[7:], predicted[7:], 4)
+    parts = metrics.count_confusion(labels[:7], predicted[:7], 4) + metrics.count_confusion(
+        labels[7:], predicted[7:], 4
+    )
     assert parts.tolist() == found.tolist()
 
 
 def test_agreement_counts_positions() -> None:
     one, other = np.array([[1, 2, 3], [4, 5, 6]]), np.array([[1, 2, 0], [4, 5, 6]])
-    assert metrics.agreement(one, other).tolist() == [[2, 3], [3, 3]]
-    assert metrics.agreement(one[:, 0], other[:, 0]).tolist() == [[1, 1], [1, 1]]
+    assert metrics.count_agreement(one, other).tolist() == [[2, 3], [3, 3]]
+    assert metrics.count_agreement(one[:, 0], other[:, 0]).tolist() == [[1, 1], [1, 1]]
 
 
 @given(arrays(np.int64, (4, 6), elements=st.integers(-1, 3)), arrays(np.int64, (4, 6), elements=st.integers(0, 3)))
@@ -126,7 +128,7 @@ def test_token_hits_leave_padding_out(labels, predicted) -> None:
         [sum(p == y for p, y in zip(ps, ys, strict=True) if y != -1), sum(y != -1 for y in ys)]
         for ps, ys in zip(predicted, labels, strict=True)
     ]
-    assert metrics.token_hits(predicted, labels, ignore=-1).tolist() == expected
+    assert metrics.count_token_hits(predicted, labels, ignore=-1).tolist() == expected
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.floats(-1e6, 1e6))
@@ -136,8 +138,10 @@ def test_regression_is_scikit_learns_however_it_is_batched(seed, columns, offset
     y = offset + random.normal(size=(30, columns))
     p = y + 0.3 * random.normal(size=(30, columns))
     parts = slice(0, 4), slice(4, 5), slice(5, 30)
-    sums = sum(metrics.errors(p[part], y[part]).sum(axis=0) for part in parts)
-    spread = metrics.spread(y[parts[0]]) + metrics.spread(y[parts[1]]) + metrics.spread(y[parts[2]])
+    sums = sum(metrics.sum_errors(p[part], y[part]).sum(axis=0) for part in parts)
+    spread = (
+        metrics.compute_spread(y[parts[0]]) + metrics.compute_spread(y[parts[1]]) + metrics.compute_spread(y[parts[2]])
+    )
     assert float(metrics.rmse(sums)) == pytest.approx(root_mean_squared_error(y.ravel(), p.ravel()), rel=1e-9)
     assert float(metrics.mae(sums)) == pytest.approx(mean_absolute_error(y, p), rel=1e-9)
     expected = r2_score(y, p, multioutput="variance_weighted")
@@ -145,7 +149,7 @@ def test_regression_is_scikit_learns_however_it_is_batched(seed, columns, offset
 
 
 def test_r2_of_constant_labels_is_not_a_number() -> None:
-    assert math.isnan(metrics.r2(1.0, metrics.spread(np.ones(5))))
+    assert math.isnan(metrics.r2(1.0, metrics.compute_spread(np.ones(5))))
 
 
 corner = st.integers(0, 6)
@@ -157,10 +161,10 @@ def test_iou_of_whole_boxes_counts_cells(one, other) -> None:
         x1, y1, x2, y2 = (int(v) for v in box)
         return {(x, y) for x in range(x1, x2) for y in range(y1, y2)}
 
-    for a, b, found in zip(one, other, metrics.box_iou(one, other), strict=True):
+    for a, b, found in zip(one, other, metrics.compute_box_iou(one, other), strict=True):
         union = cells(a) | cells(b)
         assert found == pytest.approx(len(cells(a) & cells(b)) / len(union) if union else 0.0)
 
 
 def test_iou_of_a_quarter() -> None:
-    assert metrics.box_iou(np.array([0, 0, 2, 2]), np.array([1, 1, 3, 3])) == pytest.approx(1 / 7)
+    assert metrics.compute_box_iou(np.array([0, 0, 2, 2]), np.array([1, 1, 3, 3])) == pytest.approx(1 / 7)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcdeploy.arithmetic.mincut import cheapest_split
+from fcdeploy.arithmetic.mincut import find_cheapest_split
 
 COST = st.integers(0, 20).map(float)
 
@@ -34,7 +34,7 @@ def problems(draw: st.DrawFn) -> tuple[list[float], list[float], list[tuple[int,
 @given(problems())
 def test_no_split_is_cheaper(problem: tuple[list[float], list[float], list[tuple[int, int, float]]]) -> None:
     left, right, arcs = problem
-    sides, cost = cheapest_split(left, right, arcs)
+    sides, cost = find_cheapest_split(left, right, arcs)
     every = {s: cost_of(s, left, right, arcs) for s in itertools.product([True, False], repeat=len(left))}
     assert cost == pytest.approx(min(every.values()))
     assert cost_of(tuple(sides), left, right, arcs) == pytest.approx(cost)
@@ -43,4 +43,4 @@ def test_no_split_is_cheaper(problem: tuple[list[float], list[float], list[tuple
 
 def test_a_node_that_fits_nowhere_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="neither side"):
-        cheapest_split([math.inf], [math.inf], [])
+        find_cheapest_split([math.inf], [math.inf], [])

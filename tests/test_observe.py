@@ -12,7 +12,7 @@ from recordings import any_shapes, free_size, images, model_of, record, tokens
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.records.calibration import to_bytes
 from fcdeploy.samples import kept_samples as module
-from fcdeploy.samples.kept_samples import Smallest, keep_smallest, sample_hash
+from fcdeploy.samples.kept_samples import SmallestSamples, hash_sample, keep_smallest
 
 DATA = random_data(0, 45, a=(4, 8, 8), b=(4, 8, 8))
 INDEX = {"index": np.random.default_rng(0).integers(0, 9, (45, 6))}
@@ -28,7 +28,7 @@ def test_the_same_bytes_for_any_batch_order_and_number_of_threads(
         assert to_bytes(record(model, data, batch=batch)) == expected
     order = np.random.default_rng(1).permutation(45)
     assert to_bytes(record(model, {name: array[order] for name, array in data.items()}, batch=16)) == expected
-    monkeypatch.setattr("fcdeploy.runtime.session.usable_cores", lambda: 1)
+    monkeypatch.setattr("fcdeploy.runtime.session.count_usable_cores", lambda: 1)
     assert to_bytes(record(model, data, batch=7)) == expected
 
 
@@ -117,9 +117,9 @@ def test_a_ragged_last_batch_counts_like_the_others() -> None:
 
 
 def offered(samples: list[Arrays]) -> Arrays:
-    smallest = Smallest()
+    smallest = SmallestSamples()
     for sample in samples:
-        smallest.offer(sample_hash(sample), sample)
+        smallest.offer(hash_sample(sample), sample)
     return smallest.arrays()
 
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 from networks import Array, Net, in_memory, random_data
 
-from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale
 from fcdeploy.graph.model import write_model
 from fcdeploy.int8.calibrating.observe import observe
@@ -19,7 +19,7 @@ from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.per_tensor_weights import find_one_scale_layers
 from fcdeploy.prepare import prepare
 from fcdeploy.records.plan import from_json, to_json
-from fcdeploy.runtime.kernels import kernels_of
+from fcdeploy.runtime.kernels import find_kernels
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables.targets import TARGETS
 
@@ -90,7 +90,7 @@ def test_it_is_one_kernel_with_one_scale_and_nearly_as_accurate(target: str, tmp
     int8 = start.build(plan, correctable=True)
     file = tmp_path / "int8.onnx"
     write_model(int8, file)
-    kernels = {kernel.node: kernel for kernel in kernels_of(file)}
+    kernels = {kernel.node: kernel for kernel in find_kernels(file)}
     assert all(kernels[name].integer for name in "abc")
     every = start.build(start.plan({}))
     assert min(measure_sqnr(start.model, int8, DATA)) > min(measure_sqnr(start.model, every, DATA)) - 6
@@ -98,7 +98,7 @@ def test_it_is_one_kernel_with_one_scale_and_nearly_as_accurate(target: str, tmp
         outputs(int8, **how)
         for how in ({}, {"optimize": False}, {"precise": True})  # type: ignore[arg-type]
     )
-    assert fidelity(literal, fused).sqnr_db > 40
+    assert measure_fidelity(literal, fused).sqnr_db > 40
     assert target != "portable" or np.array_equal(fused, precise)
 
 

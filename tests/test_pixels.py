@@ -15,7 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import Arrays, Line, Net, quantize_net
 
-from fcdeploy.arithmetic.pixels import importance_of_bytes, means_of_bytes, on_bytes, pixels
+from fcdeploy.arithmetic.pixels import (
+    compute_byte_importance,
+    compute_byte_means,
+    find_pixel_grids,
+    scale_weight_for_bytes,
+)
 from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
@@ -53,7 +58,7 @@ def normalised(b: np.ndarray, mean: tuple[float, ...] = MEAN, std: tuple[float, 
 )
 def test_bytes_are_found_again(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     b = pictures(0, 6)
-    grid = pixels(normalised(b, mean, std))
+    grid = find_pixel_grids(normalised(b, mean, std))
     step, lowest = (np.reshape(row, (1, -1, 1, 1)) for row in np.array(grid).T)
     other = pictures(1, 6)
     np.testing.assert_allclose((normalised(other, mean, std) - lowest) / step, other, atol=0.01)
@@ -69,7 +74,7 @@ def test_any_grid_that_holds_zero_is_found(rows: list[tuple[float, float]], low:
     b = pictures(2, 3, len(rows), 16, low, high)
     step, share = (np.reshape(row, (1, -1, 1, 1)) for row in np.array(rows).T)
     x = (step * (b - low - np.floor(share * (high - low)) + 0.3)).astype(np.float32)  # zero is not on the grid
-    grid = pixels(x)
+    grid = find_pixel_grids(x)
     assert len(grid) == len(rows)
     found, lowest = (np.reshape(row, (1, -1, 1, 1)) for row in np.array(grid).T)
     np.testing.assert_allclose(found, step, rtol=1e-3)
@@ -94,13 +99,13 @@ def test_any_grid_that_holds_zero_is_found(rows: list[tuple[float, float]], low:
     ids=["noise", "levels", "bytes", "shifted bytes", "far from zero", "nan", "constant", "empty"],
 )
 def test_what_is_no_picture_or_needs_no_grids(x: np.ndarray) -> None:
-    assert pixels(x.astype(np.float32)) == ()
+    assert find_pixel_grids(x.astype(np.float32)) == ()
 
 
 def test_one_value_beside_the_grid_is_enough_to_leave_it() -> None:
     x = normalised(pictures(0, 4))
     x[3, 2, 5, 5] += 0.3 * 1 / (255 * 0.225)
-    assert pixels(x) == ()
+    assert find_pixel_grids(x) == ()
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(0, 2))
@@ -115,7 +120,7 @@ def test_weights_on_bytes_compute_the_same(seed: int, channels: int, pad: int) -
     wide[:, :channels], wide[:, channels] = b, 255
     conv = torch.nn.functional.conv2d
     expected = conv(torch.from_numpy(lowest + step * b), torch.from_numpy(weight), padding=pad).numpy()
-    read = torch.from_numpy(on_bytes(weight, grid, 4).astype(np.float64))
+    read = torch.from_numpy(scale_weight_for_bytes(weight, grid, 4).astype(np.float64))
     got = conv(torch.from_numpy(wide), read, padding=pad).numpy()
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-4 * np.abs(expected).max())
 
@@ -126,8 +131,8 @@ def test_moments_of_bytes_follow_from_those_of_the_image() -> None:
     x = lowest.reshape(1, -1, 1, 1) + step.reshape(1, -1, 1, 1) * b
     axes = (0, 2, 3)
     grid = tuple(zip(step, lowest, strict=True))
-    np.testing.assert_allclose(means_of_bytes(x.mean(axes), grid, 4), [*b.mean(axes), 255])
-    found = importance_of_bytes(x.mean(axes), (x**2).mean(axes), grid, 4)
+    np.testing.assert_allclose(compute_byte_means(x.mean(axes), grid, 4), [*b.mean(axes), 255])
+    found = compute_byte_importance(x.mean(axes), (x**2).mean(axes), grid, 4)
     np.testing.assert_allclose(found, np.array([*(b.var(axes) + b.mean(axes) ** 2 / 32), 255.0**2 / 32]))
 
 

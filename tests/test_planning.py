@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from networks import Array, Arrays, Line, Net, quantize_net, random_data
 from onnx import TensorProto, helper, numpy_helper
 
-from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arithmetic.quantization import dequantize, quantize
-from fcdeploy.runtime.kernels import kernels_of
+from fcdeploy.runtime.kernels import find_kernels
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables.operators import OPERATORS
 
@@ -360,7 +360,7 @@ def check_kernels(line: Line, folder: Path) -> None:
     """The runtime computes with bytes where the plan says so, and nowhere else."""
     path = folder / "int8.onnx"
     ir.save(line.int8, path)
-    for kernel in kernels_of(path):
+    for kernel in find_kernels(path):
         kind = line.kinds.get(kernel.node, "")
         if kind == "int8":
             assert kernel.integer, kernel
@@ -456,7 +456,7 @@ def test_targets_and_ranges(target: str, ranges: str) -> None:
     assert activations == {"int8" if target == "arm64" else "uint8"}
     # taken literally: on this CPU, bytes made for another one may saturate
     f, q = line.outputs(float_model=True)[0], line.outputs(optimize=False)[0]
-    assert fidelity(f, q).sqnr_db > (20 if ranges == "entropy" else 26)
+    assert measure_fidelity(f, q).sqnr_db > (20 if ranges == "entropy" else 26)
 
 
 @pytest.mark.parametrize("clipped", [False, True])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepare_graphs import Array, apply, graph, normal, op
 
-from fcdeploy.arithmetic.weights.equalize import FURTHEST, exponents
+from fcdeploy.arithmetic.weights.equalize import FURTHEST, choose_exponents
 from fcdeploy.prepare.passes.equalize import equalize
 
 
@@ -152,7 +152,7 @@ def test_graph_outputs_and_ordinary_networks_stay_as_they_are() -> None:
 def test_exponents_bring_ranges_within_a_factor_of_each_other(written: list[float], read: list[float]) -> None:
     count = min(len(written), len(read))
     r1, r2 = np.array(written[:count]), np.array(read[:count])
-    found = exponents(r1, r2)
+    found = choose_exponents(r1, r2)
     assert np.abs(found).max() <= FURTHEST
     used = (r1 > 2.0**-40) & (r2 > 2.0**-40)
     assert not found[~used].any()
@@ -163,6 +163,6 @@ def test_exponents_bring_ranges_within_a_factor_of_each_other(written: list[floa
 
 
 def test_exponents_by_hand() -> None:
-    assert exponents(np.array([256.0, 1, 1]), np.array([1.0, 1, 1])).tolist() == [4, 0, 0]
-    assert exponents(np.array([16.0, 1, 1]), np.array([1.0, 1, 1])).tolist() == [0, 0, 0]  # within proportion
-    assert exponents(np.array([0.0, 64, 1]), np.array([1.0, 1, 1])).tolist()[0] == 0
+    assert choose_exponents(np.array([256.0, 1, 1]), np.array([1.0, 1, 1])).tolist() == [4, 0, 0]
+    assert choose_exponents(np.array([16.0, 1, 1]), np.array([1.0, 1, 1])).tolist() == [0, 0, 0]  # within proportion
+    assert choose_exponents(np.array([0.0, 64, 1]), np.array([1.0, 1, 1])).tolist()[0] == 0

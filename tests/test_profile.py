@@ -14,8 +14,15 @@ from small_models import family, samples, save, weight
 
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.runtime import feeds
-from fcdeploy.runtime.kernels import kernels_of, optimized_graph, origins, unmarked, with_names
-from fcdeploy.runtime.profile import NodeTime, _excess, durations, matched, profile, profiles
+from fcdeploy.runtime.kernels import find_kernels, name_nodes, optimize_graph, strip_marks, trace_origins
+from fcdeploy.runtime.profile import (
+    NodeTime,
+    _compute_excess,
+    match_layers,
+    profile_model,
+    profile_models,
+    read_durations,
+)
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 RUNS = 15
@@ -63,7 +70,7 @@ def shortcut(path: Path) -> Path:
 
 def inputs(path: Path) -> dict[str, Any]:
     shapes = {"x": (1, 4, 7)} if "tagger" in path.name else None
-    return feeds.draw(feeds.fixed(input_specs(read_model(path)), None, shapes))
+    return feeds.draw_feeds(feeds.fix_shapes(input_specs(read_model(path)), None, shapes))
 
 
 NAMES = [f"{name}{end}" for name in ("residual", "dense", "binary", "tagger") for end in ("", "8")] + [
@@ -75,7 +82,7 @@ NAMES = [f"{name}{end}" for name in ("residual", "dense", "binary", "tagger") fo
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layer_has_a_time(models: dict[str, Path], name: str) -> None:
     path = models[name]
-    found = profile(path, inputs(path), runs=RUNS, threads=1)
+    found = profile_model(path, inputs(path), runs=RUNS, threads=1)
     layers = [node for node in read_model(path).graph if node.op_type in LAYERS]
     assert layers
     for node in layers:
@@ -94,10 +101,10 @@ def test_every_layer_has_a_time(models: dict[str, Path], name: str) -> None:
 @pytest.mark.parametrize("name", ["chain", "residual", "shortcut"])
 def test_a_layer_is_found_by_its_own_kernel(models: dict[str, Path], name: str) -> None:
     """Not by a neighbour's: a blocked weight has as many numbers as before, zeros of padding channels left out."""
-    model = with_names(models[name])
+    model = name_nodes(models[name])
     source = (model if isinstance(model, ir.Model) else ir.load(model)).graph
     seen = 0
-    for running, origin in origins(source, optimized_graph(model)).items():
+    for running, origin in trace_origins(source, optimize_graph(model)).items():
         if origin is None or origin.op_type != "Conv":
             continue
         seen += 1
@@ -116,27 +123,27 @@ def _weight(node: ir.Node) -> np.ndarray[Any, Any]:
 
 def test_float_convolutions_have_their_blocked_kernel(models: dict[str, Path]) -> None:
     for name in ("chain", "residual", "shortcut"):
-        rows = [row for row in kernels_of(models[name]) if row.op == "Conv"]
+        rows = [row for row in find_kernels(models[name]) if row.op == "Conv"]
         assert {(row.kernel, row.note, row.integer) for row in rows} == {("Conv", "blocked layout", False)}
         assert all(row.node for row in rows)
-    as_bytes = {row.node: row for row in kernels_of(models["residual8"])}
+    as_bytes = {row.node: row for row in find_kernels(models["residual8"])}
     assert all(
         as_bytes[name].kernel == "QLinearConv" and as_bytes[name].integer for name in ("conv1", "conv2", "conv3")
     )
 
 
 def test_nodes_of_the_runtime_have_their_own_names(models: dict[str, Path]) -> None:
-    found = profile(models["residual"], inputs(models["residual"]), runs=RUNS, threads=1).nodes
+    found = profile_model(models["residual"], inputs(models["residual"]), runs=RUNS, threads=1).nodes
     assert {node.op for node in found.values() if node.inserted} == {"ReorderOutput"}
-    found = profile(models["residual8"], inputs(models["residual8"]), runs=RUNS, threads=1).nodes
+    found = profile_model(models["residual8"], inputs(models["residual8"]), runs=RUNS, threads=1).nodes
     assert "Transpose" in {node.op for node in found.values() if node.inserted}
     assert "QuantizeLinear" in {node.op for node in found.values() if not node.inserted}
 
 
 def test_bytes_are_a_model_too(models: dict[str, Path]) -> None:
     path = models["chain"]
-    from_path = profile(path, inputs(path), runs=3, threads=1).nodes
-    from_bytes = profile(path.read_bytes(), inputs(path), runs=3, threads=2).nodes
+    from_path = profile_model(path, inputs(path), runs=3, threads=1).nodes
+    from_bytes = profile_model(path.read_bytes(), inputs(path), runs=3, threads=2).nodes
     assert list(from_path) == list(from_bytes)
     assert {"Conv:c0", "Conv:c1", "Conv:c2"} <= set(from_path)
 
@@ -153,7 +160,7 @@ def test_weights_outside_the_file(tmp_path: Path) -> None:
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.save(model, path, save_as_external_data=True, location="m.data", size_threshold=0)
-    assert {"MatMul:h", "Relu:y"} == set(profile(path, {"x": samples(1, 64)}, runs=3, threads=1).nodes)
+    assert {"MatMul:h", "Relu:y"} == set(profile_model(path, {"x": samples(1, 64)}, runs=3, threads=1).nodes)
 
 
 def test_the_time_is_where_the_work_is(tmp_path: Path) -> None:
@@ -165,14 +172,14 @@ def test_the_time_is_where_the_work_is(tmp_path: Path) -> None:
     ]
     weights = {"w1": weight(random, 1024, 1024), "w2": weight(random, 1024, 16)}
     path = save(tmp_path / "two.onnx", nodes, {"x": [8, 1024]}, {"y": [8, 16]}, weights)
-    found = profile(path, {"x": samples(8, 1024)}, runs=RUNS, threads=1).nodes
+    found = profile_model(path, {"x": samples(8, 1024)}, runs=RUNS, threads=1).nodes
     assert found["large"].us > 2 * found["small"].us
 
 
 def test_layers_of_two_models_are_matched(models: dict[str, Path]) -> None:
     one, other = models["residual"], models["residual8"]
-    float_found, int8_found = profiles([(one, inputs(one)), (other, inputs(other))], runs=3, threads=1)
-    pairs = {a.node: (a.op, b.op) for a, b in matched(float_found.nodes, int8_found.nodes)}
+    float_found, int8_found = profile_models([(one, inputs(one)), (other, inputs(other))], runs=3, threads=1)
+    pairs = {a.node: (a.op, b.op) for a, b in match_layers(float_found.nodes, int8_found.nodes)}
     assert {name: pairs[name] for name in ("conv1", "dense")} == {
         "conv1": ("Conv", "QLinearConv"),
         "dense": ("Gemm", "QGemm"),
@@ -181,9 +188,9 @@ def test_layers_of_two_models_are_matched(models: dict[str, Path]) -> None:
     def nodes(*rows: tuple[str, str, tuple[str, ...]]) -> dict[str, NodeTime]:
         return {name: NodeTime(name, op, 1.0, False, outputs) for name, op, outputs in rows}
 
-    renamed = matched(nodes(("a", "Conv", ("t",))), nodes(("b", "QLinearConv", ("t",))))
+    renamed = match_layers(nodes(("a", "Conv", ("t",))), nodes(("b", "QLinearConv", ("t",))))
     assert [(a.node, b.node) for a, b in renamed] == [("a", "b")]
-    assert matched(nodes(("a", "ReduceMean", ("t",))), nodes(("a", "Flatten", ("t",)))) == []
+    assert match_layers(nodes(("a", "ReduceMean", ("t",))), nodes(("a", "Flatten", ("t",)))) == []
 
 
 def event(name: str, op: str, start: int, spent: int, index: int = 0) -> dict[str, Any]:
@@ -195,27 +202,27 @@ def test_durations_of_events() -> None:
     """Medians between the whole microseconds; warm-up, and what happens inside a loop, left out."""
     spent = [900, 900, 900, *[3] * 6, *[4] * 6]
     runs = [event("n", "Relu", 10_000 * i, us) for i, us in enumerate(spent)]
-    assert durations(runs) == {("n", "Relu"): pytest.approx(4.0)}
+    assert read_durations(runs) == {("n", "Relu"): pytest.approx(4.0)}
     loop = [e for i in range(4) for e in (event("l", "Loop", 1000 * i, 500), event("in", "Add", 1000 * i + 10, 5))]
     after = [event("after", "Add", 1000 * i + 500, 7) for i in range(4)]
-    assert durations(loop + after) == {("l", "Loop"): 500.5, ("after", "Add"): 7.5}
+    assert read_durations(loop + after) == {("l", "Loop"): 500.5, ("after", "Add"): 7.5}
     twins = [event("n", "Cast", 100 * i + 10 * k, 5 + k, index=k) for i in range(4) for k in range(2)]
-    assert durations(twins) == {("n", "Cast"): 5.5, ("n'", "Cast"): 6.5}
-    assert durations([{"cat": "Session", "name": "x_kernel_time"}]) == {}
+    assert read_durations(twins) == {("n", "Cast"): 5.5, ("n'", "Cast"): 6.5}
+    assert read_durations([{"cat": "Session", "name": "x_kernel_time"}]) == {}
 
 
 def test_the_profiler_s_own_time_is_taken_off() -> None:
-    assert _excess([5.0, 5.0], 20.0) == 0
-    assert _excess([5.0, 5.0], 6.0) == pytest.approx(2.0)
-    excess = _excess([1.0, 1.0, 10.0], 7.0)
+    assert _compute_excess([5.0, 5.0], 20.0) == 0
+    assert _compute_excess([5.0, 5.0], 6.0) == pytest.approx(2.0)
+    excess = _compute_excess([1.0, 1.0, 10.0], 7.0)
     assert sum(max(0.0, us - excess) for us in (1.0, 1.0, 10.0)) == pytest.approx(7.0)
     assert excess == pytest.approx(3.0)
 
 
 def test_names_without_the_runtime_s_marks() -> None:
-    assert unmarked("conv_token_12") == ["conv_token_12", "conv"]
-    assert "relu_1" in unmarked("relu_1_nchwc")
-    assert "conv" in unmarked("fused conv")
-    assert "slice" in unmarked("slice/GatherSliceToSplitFusion_token_1")
-    assert "dense" in unmarked("dense/MatMulAddFusion")
-    assert unmarked("plain") == ["plain"]
+    assert strip_marks("conv_token_12") == ["conv_token_12", "conv"]
+    assert "relu_1" in strip_marks("relu_1_nchwc")
+    assert "conv" in strip_marks("fused conv")
+    assert "slice" in strip_marks("slice/GatherSliceToSplitFusion_token_1")
+    assert "dense" in strip_marks("dense/MatMulAddFusion")
+    assert strip_marks("plain") == ["plain"]

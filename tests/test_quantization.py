@@ -12,12 +12,12 @@ from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from fcdeploy.arithmetic.fixed_point import needs
+from fcdeploy.arithmetic.fixed_point import describe_fixed_point
 from fcdeploy.arithmetic.quantization import (
     LIMITS,
-    activation_qparams,
-    along,
-    bias_qparams,
+    broadcast_along,
+    choose_activation_qparams,
+    choose_bias_qparams,
     dequantize,
     quantize,
 )
@@ -110,8 +110,8 @@ def test_a_scale_per_index_of_an_axis(dtype, axis) -> None:
 
 
 def test_along_puts_scales_on_their_axis() -> None:
-    assert along((1.0, 2.0), 1, 3).shape == (1, 2, 1)
-    assert along((1.0,), None, 3).shape == (1,)
+    assert broadcast_along((1.0, 2.0), 1, 3).shape == (1, 2, 1)
+    assert broadcast_along((1.0,), None, 3).shape == (1,)
 
 
 ends = st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)).map(sorted)
@@ -121,7 +121,7 @@ ends = st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)).map(sorted)
 @given(ends)
 def test_a_range_is_covered_and_zero_is_exact(dtype, low_high) -> None:
     r = Range(*low_high)
-    q = activation_qparams(r, dtype)
+    q = choose_activation_qparams(r, dtype)
     lowest, highest = LIMITS[dtype]
     assert lowest <= q.zero_point <= highest
     assert q.scale[0] == float(np.float32(q.scale[0])) > 0
@@ -138,19 +138,19 @@ def test_a_range_is_covered_and_zero_is_exact(dtype, low_high) -> None:
 @pytest.mark.parametrize(("dtype", "lowest", "highest"), [("uint8", 0, 255), ("int8", -128, 127)])
 @given(st.floats(1e-30, 1e30))
 def test_one_sided_ranges_waste_no_integer(dtype, lowest, highest, end) -> None:
-    after_relu = activation_qparams(Range(0.0, end), dtype)
+    after_relu = choose_activation_qparams(Range(0.0, end), dtype)
     assert after_relu.zero_point == lowest  # saturation clips where the Relu does
-    above = activation_qparams(Range(end / 2, end), dtype)
+    above = choose_activation_qparams(Range(end / 2, end), dtype)
     assert (above.zero_point, above.scale) == (lowest, after_relu.scale)
-    assert activation_qparams(Range(-end, 0.0), dtype).zero_point == highest
+    assert choose_activation_qparams(Range(-end, 0.0), dtype).zero_point == highest
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 @pytest.mark.parametrize("end", [0.0, 1e-45, 1e-38])
 def test_a_tensor_that_is_always_zero_has_a_scale_all_the_same(dtype, end) -> None:
-    q = activation_qparams(Range(0.0, end), dtype)
+    q = choose_activation_qparams(Range(0.0, end), dtype)
     assert (q.scale, q.zero_point, q.why) == ((1.0,), LIMITS[dtype][0], "always zero")
-    assert activation_qparams(Range(0.0, end), dtype, "because").why == "because"
+    assert choose_activation_qparams(Range(0.0, end), dtype, "because").why == "because"
 
 
 positive = st.floats(2.0**-60, 2.0**60, width=32, exclude_min=True)
@@ -158,7 +158,7 @@ positive = st.floats(2.0**-60, 2.0**60, width=32, exclude_min=True)
 
 @given(positive, st.lists(positive, min_size=1, max_size=5))
 def test_bias_scales_are_the_float32_products(input_scale, weight_scale) -> None:
-    q = bias_qparams(input_scale, QParams("int8", tuple(weight_scale), axis=0))
+    q = choose_bias_qparams(input_scale, QParams("int8", tuple(weight_scale), axis=0))
     assert (q.dtype, q.zero_point, q.axis) == ("int32", 0, 0)
     for found, w in zip(q.scale, weight_scale, strict=True):
         exact = Fraction(input_scale) * Fraction(w)  # 48 bits: a float64 holds it, and rounds to float32 once
@@ -167,9 +167,9 @@ def test_bias_scales_are_the_float32_products(input_scale, weight_scale) -> None
 
 
 def test_needs_are_said_in_words() -> None:
-    assert needs(-2.1, 2.6) == "signed, 2 integer bits, step 0.0184"
-    assert needs(0.0, 0.2) == "unsigned, -2 integer bits, step 0.000784"
-    assert needs(0.0, 0.0) == "always 0"
+    assert describe_fixed_point(-2.1, 2.6) == "signed, 2 integer bits, step 0.0184"
+    assert describe_fixed_point(0.0, 0.2) == "unsigned, -2 integer bits, step 0.000784"
+    assert describe_fixed_point(0.0, 0.0) == "always 0"
 
 
 @given(ends)
@@ -177,7 +177,7 @@ def test_integer_bits_hold_the_larger_end_and_are_not_one_too_many(low_high) -> 
     low, high = low_high
     top = Fraction(max(abs(low), abs(high)))
     assume(top > 0)
-    words = needs(low, high)
+    words = describe_fixed_point(low, high)
     bits = int(words.split(", ")[1].split()[0])
     assert Fraction(2) ** (bits - 1) <= top < Fraction(2) ** bits
     assert words.startswith("signed") == (low < 0)

@@ -12,7 +12,7 @@ import pytest
 from networks import Net, random_data
 
 import fcdeploy
-from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.cli import main
 from fcdeploy.runtime.session import Session
 
@@ -89,7 +89,7 @@ def test_json_says_which_nodes_are_int8_and_why_others_are_not(command: Command)
     assert found["output"] == "int8.onnx"
     assert found["warnings"] == []
     f, q = (Session(Path(name), threads=1).run(DATA)[0] for name in ("model.onnx", "int8.onnx"))
-    assert fidelity(f, q).sqnr_db > 28
+    assert measure_fidelity(f, q).sqnr_db > 28
 
 
 def test_people_see_counts_and_reasons(command: Command) -> None:
@@ -122,7 +122,7 @@ def test_an_edited_plan_is_followed_and_says_so(command: Command) -> None:
     said = command.json("--plan", "plan.json", "-o", "int8.onnx")
     assert {"node": "third", "op": "Conv", "why": "float by the plan"} in said["nodes_float"]
     exact, found = (Session(Path(name)).run(DATA)[0] for name in ("model.onnx", "int8.onnx"))
-    assert fidelity(exact, found).sqnr_db > 15
+    assert measure_fidelity(exact, found).sqnr_db > 15
 
 
 def test_a_plan_goes_round(command: Command) -> None:
@@ -165,7 +165,7 @@ def test_the_same_bytes_from_data_and_from_a_calibration_file(command: Command) 
 def test_the_same_bytes_for_any_number_of_threads(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = command.file("a.onnx")
     for threads in (1, 3):
-        monkeypatch.setattr("fcdeploy.runtime.session.usable_cores", lambda threads=threads: threads)
+        monkeypatch.setattr("fcdeploy.runtime.session.count_usable_cores", lambda threads=threads: threads)
         assert command.file(f"{threads}.onnx") == expected
 
 
@@ -213,7 +213,7 @@ def test_old_operator_sets(opset: int, command: Command) -> None:
     onnx.save(proto, "model.onnx")
     f = Session(Path("model.onnx"), threads=1).run(DATA)[0]
     command.file("int8.onnx")
-    assert fidelity(f, Session(Path("int8.onnx"), threads=1).run(DATA)[0]).sqnr_db > 28
+    assert measure_fidelity(f, Session(Path("int8.onnx"), threads=1).run(DATA)[0]).sqnr_db > 28
 
 
 def edited(**changes: Any) -> None:

@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fcdeploy.arithmetic.histogram import bin_edges, histogram
-from fcdeploy.arithmetic.quantization import activation_qparams
+from fcdeploy.arithmetic.histogram import get_bin_edges, make_histogram
+from fcdeploy.arithmetic.quantization import choose_activation_qparams
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.arithmetic.ranges.entropy import entropy
 from fcdeploy.arithmetic.ranges.minmax import minmax
@@ -49,7 +49,7 @@ distributions = pytest.mark.parametrize("x", list(TENSORS.values()), ids=list(TE
 
 def quantization_error(x: np.ndarray, low: float, high: float) -> float:
     """Squared error of quantizing the elements to bytes, what lies beyond the ends counted CLIPPING times."""
-    q = activation_qparams(Range(low, high), "uint8")
+    q = choose_activation_qparams(Range(low, high), "uint8")
     real = q.scale[0] * (np.clip(np.rint(x / q.scale[0]) + q.zero_point, 0, 255) - q.zero_point)
     return float((((x < low) | (x > high)) * (CLIPPING - 1) + 1) @ (x - real) ** 2)
 
@@ -65,7 +65,7 @@ def brute_force(x: np.ndarray) -> float:
 def test_mse_is_within_a_percent_of_the_best_that_brute_force_finds(name) -> None:
     """8 percent, a third of a decibel, for SiLU: it has half its elements in four steps, where errors are not even."""
     x = TENSORS[name]
-    r = mse(histogram(x))
+    r = mse(make_histogram(x))
     tolerance = 1.08 if name == "silu" else 1.01
     assert quantization_error(x.astype(np.float64), r.low, r.high) <= tolerance * brute_force(x) + 1e-9
 
@@ -76,13 +76,13 @@ def test_mse_of_lopsided_tensors(seed, left, right, shape) -> None:
     random = np.random.default_rng(seed)
     x = random.gamma(shape, size=800) * np.where(random.random(800) < 0.5, -left, right)
     x = x.astype(np.float32)
-    r = mse(histogram(x))
+    r = mse(make_histogram(x))
     assert quantization_error(x.astype(np.float64), r.low, r.high) <= 1.1 * brute_force(x)
 
 
 def test_mse_with_an_end_within_half_a_step_of_zero() -> None:
     """A far positive end makes steps that reach past the other end: what lies there must not be counted twice."""
-    h = histogram(np.random.default_rng(0).normal(size=100_000).astype(np.float32))
+    h = make_histogram(np.random.default_rng(0).normal(size=100_000).astype(np.float32))
     # the far element was between the counted positions, and many others outweigh it
     far = mse(Histogram(h.codes, h.counts * 100_000, h.low, 1000 * h.high))
     assert far.high < 0.06 * 1000 * h.high
@@ -91,7 +91,7 @@ def test_mse_with_an_end_within_half_a_step_of_zero() -> None:
 
 def test_mse_clips_an_outlier_when_the_others_outweigh_it() -> None:
     x = np.random.default_rng(0).normal(size=3000).astype(np.float32)
-    h = histogram(np.append(x, np.float32(20 * x.max())))
+    h = make_histogram(np.append(x, np.float32(20 * x.max())))
     outlier = int(h.codes[h.codes < 0x8000][-1])
     kept = mse(h)
     assert kept.high == h.high  # one of 3,001 elements, and clipping costs dear
@@ -102,15 +102,15 @@ def test_mse_clips_an_outlier_when_the_others_outweigh_it() -> None:
 @pytest.mark.parametrize("sign", [1, -1])
 def test_an_end_that_was_not_counted_is_one_more_element(sign) -> None:
     x = np.abs(np.random.default_rng(1).normal(size=3000)).astype(np.float32) * sign
-    h, far = histogram(x), np.float32(4 * x[np.abs(x).argmax()])
+    h, far = make_histogram(x), np.float32(4 * x[np.abs(x).argmax()])
     low, high = (min(h.low, float(far)), max(h.high, float(far)))
-    assert mse(Histogram(h.codes, h.counts, low, high)) == mse(histogram(np.append(x, far)))
+    assert mse(Histogram(h.codes, h.counts, low, high)) == mse(make_histogram(np.append(x, far)))
     assert mse(Histogram(h.codes, h.counts, h.low, h.high)) == mse(h)
 
 
 @distributions
 def test_minmax_is_exact(x) -> None:
-    assert minmax(histogram(x)) == Range(min(float(x.min()), 0.0), max(float(x.max()), 0.0))
+    assert minmax(make_histogram(x)) == Range(min(float(x.min()), 0.0), max(float(x.max()), 0.0))
 
 
 def overlap(lower: float, upper: float, count: int, a: float, b: float) -> float:
@@ -124,7 +124,7 @@ def slow_entropy(h: Histogram, levels: int = 128, bins: int = 2048) -> tuple[lis
     """Candidates, their divergences, and the largest magnitude, as the slides say it: loop after loop."""
     top = max(abs(h.low), abs(h.high))
     p = [0.0] * bins
-    for lower, upper, count in zip(*(part.tolist() for part in bin_edges(h)), strict=True):
+    for lower, upper, count in zip(*(part.tolist() for part in get_bin_edges(h)), strict=True):
         for near, far in ((lower, upper), (-upper, -lower)):
             if far <= 0:
                 continue
@@ -164,7 +164,7 @@ def slow_divergence(p: list[float], i: int, levels: int) -> float:
 
 @pytest.mark.parametrize("name", ["normal", "relu", "heavy tail", "two humps", "silu"])
 def test_entropy_is_the_published_search(name) -> None:
-    h = histogram(TENSORS[name])
+    h = make_histogram(TENSORS[name])
     candidates, divergences, top = slow_entropy(h)
     r = entropy(h)
     threshold = max(-r.low, r.high)
@@ -177,18 +177,18 @@ def test_entropy_is_the_published_search(name) -> None:
 def test_entropy_leaves_gaps_between_bins_empty() -> None:
     """All but 50 of 100,000 are near 10, those at 100, and nothing between: a cut above 10 keeps the coverage."""
     x = np.concatenate([np.linspace(9, 10, 99_950), np.full(50, 100.0)]).astype(np.float32)
-    assert entropy(histogram(x)).high < 15
+    assert entropy(make_histogram(x)).high < 15
 
 
 @distributions
 def test_entropy_keeps_the_coverage(x) -> None:
-    r = entropy(histogram(x))
+    r = entropy(make_histogram(x))
     inside = (x >= r.low * (1 + BIN)) & (x <= r.high * (1 + BIN))
     assert inside.mean() > 0.998
 
 
 def edges_of(h: Histogram, value: float) -> tuple[float, float]:
-    lower, upper, _ = bin_edges(h)
+    lower, upper, _ = get_bin_edges(h)
     at = int(np.flatnonzero((lower <= value) & (value <= upper))[0])
     return float(lower[at]), float(upper[at])
 
@@ -203,7 +203,7 @@ def test_percentile_is_within_a_bin_of_numpys(x, kept) -> None:
     assume(len(some))
     cut = len(some) * (100 - kept) / 200
     assume(kept == 100 or abs(cut - round(cut)) > 1e-6)  # at a whole number two elements are both right
-    h = histogram(x)
+    h = make_histogram(x)
     tail = (100 - kept) / 2
     low = np.percentile(some, tail, method="inverted_cdf")
     high = np.percentile(some, 100 - tail, method="inverted_cdf")
@@ -222,7 +222,7 @@ def test_percentile_is_within_a_bin_of_numpys(x, kept) -> None:
 def test_percentile_is_numpys_on_many_elements() -> None:
     for name in ("normal", "laplace", "heavy tail", "relu"):
         x = np.repeat(TENSORS[name], 7)
-        r = percentile(histogram(x), 99.0)
+        r = percentile(make_histogram(x), 99.0)
         some = x[x != 0]
         assert r.high == pytest.approx(np.percentile(some, 99.5), rel=2 * BIN)
         if x.min() < 0:
@@ -231,13 +231,13 @@ def test_percentile_is_numpys_on_many_elements() -> None:
 
 def test_percentile_leaves_zeros_out() -> None:
     x = np.concatenate([np.zeros(99_000), np.linspace(1, 2, 1000)]).astype(np.float32)
-    assert percentile(histogram(x), 90.0).high == pytest.approx(1.95, rel=BIN)
+    assert percentile(make_histogram(x), 90.0).high == pytest.approx(1.95, rel=BIN)
 
 
 @methods
 @distributions
 def test_every_range_holds_zero_and_lies_within_the_ends(method, x) -> None:
-    r, h = method(histogram(x)), histogram(x)
+    r, h = method(make_histogram(x)), make_histogram(x)
     assert min(h.low, 0.0) <= r.low <= 0 <= r.high <= max(h.high, 0.0)
     assert r.high > r.low
 
@@ -245,7 +245,7 @@ def test_every_range_holds_zero_and_lies_within_the_ends(method, x) -> None:
 @methods
 @pytest.mark.parametrize("x", [[], [0.0] * 9, [-0.0, 0.0], [np.nan, np.inf]], ids=["none", "zeros", "signs", "broken"])
 def test_nothing_to_represent(method, x) -> None:
-    assert method(histogram(np.array(x, np.float32))) == Range(0.0, 0.0)
+    assert method(make_histogram(np.array(x, np.float32))) == Range(0.0, 0.0)
 
 
 @methods
@@ -253,21 +253,21 @@ def test_nothing_to_represent(method, x) -> None:
 @settings(max_examples=30, deadline=None)
 def test_a_constant_is_represented(method, value, times) -> None:
     assume(abs(value) > 1e-30)
-    r = method(histogram(np.full(times, value, np.float32)))
+    r = method(make_histogram(np.full(times, value, np.float32)))
     assert (r.low, r.high) == (min(value, 0.0), max(value, 0.0))
 
 
 @methods
 def test_one_sided_tensors_have_one_end(method) -> None:
     x = np.abs(TENSORS["laplace"])
-    assert method(histogram(x)).low == 0
-    assert method(histogram(-x)).high == 0
+    assert method(make_histogram(x)).low == 0
+    assert method(make_histogram(-x)).high == 0
 
 
 @methods
 def test_a_mirrored_tensor_has_the_mirrored_range(method) -> None:
     for x in TENSORS.values():
-        r, mirrored = method(histogram(x)), method(histogram(-x))
+        r, mirrored = method(make_histogram(x)), method(make_histogram(-x))
         assert (mirrored.low, mirrored.high) == pytest.approx((-r.high, -r.low), rel=1e-6, abs=1e-12)
 
 
@@ -275,19 +275,19 @@ def test_a_mirrored_tensor_has_the_mirrored_range(method) -> None:
 def test_a_scaled_tensor_has_the_scaled_range(method) -> None:
     """A power of two shifts the exponents: the same bins, so the same choice."""
     for x in TENSORS.values():
-        r, scaled = method(histogram(x)), method(histogram(x * np.float32(2**-40)))
+        r, scaled = method(make_histogram(x)), method(make_histogram(x * np.float32(2**-40)))
         assert (scaled.low, scaled.high) == pytest.approx((r.low * 2**-40, r.high * 2**-40), rel=1e-9)
 
 
 @methods
 def test_infinities_do_not_count(method) -> None:
     x = TENSORS["normal"]
-    assert method(histogram(np.append(x, np.float32([np.inf, -np.inf, np.nan])))) == method(histogram(x))
+    assert method(make_histogram(np.append(x, np.float32([np.inf, -np.inf, np.nan])))) == method(make_histogram(x))
 
 
 def test_an_outlier_at_a_thousand_times_the_rest() -> None:
     x = np.random.default_rng(0).normal(size=100_000).astype(np.float32)
-    h = histogram(np.append(x, np.float32(1000 * x.max())))
+    h = make_histogram(np.append(x, np.float32(1000 * x.max())))
     assert minmax(h).high == h.high
     assert percentile(h).high == pytest.approx(np.percentile(x, 99.995), rel=3 * BIN)
     # the published search has 2,048 equal bins up to the outlier, 128 of which it keeps at least

@@ -126,7 +126,7 @@ def test_weights_that_are_no_numbers(bad: float, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[" * 100_000, '["1"]', '{"session.disable_prepacking": ["1"]}', "{"])
 def test_metadata_that_are_no_options(text: str) -> None:
     with fails("metadata 'fcdeploy.session'"):
-        options.parse(text)
+        options.parse_options(text)
 
 
 @pytest.mark.parametrize("number", ["Infinity", "NaN", "-1", '"a"', "[]"])

@@ -19,7 +19,7 @@ from PIL import Image
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
-from fcdeploy.samples import Sample, batch_size, batches, open_source
+from fcdeploy.samples import Sample, choose_batch_size, make_batches, open_source
 
 RNG = np.random.default_rng(0)
 
@@ -102,7 +102,7 @@ def test_batches_are_consecutive_samples(tmp_path_factory: Any, count: int, limi
     source = open_source(npz(tmp_path_factory.mktemp("b"), x=x, label=np.arange(count)), [X], limit=limit)
     taken = min(count, limit)
     assert source.count == taken
-    grouped = list(batches(source, size))
+    grouped = list(make_batches(source, size))
     assert [len(batch) for batch in grouped] == [size] * (taken // size) + [taken % size] * (taken % size > 0)
     np.testing.assert_array_equal(np.concatenate([batch.inputs["x"] for batch in grouped]), x[:taken])
     np.testing.assert_array_equal(np.concatenate([batch.labels["label"] for batch in grouped]), np.arange(taken))
@@ -284,26 +284,26 @@ def test_batches_split_where_the_shape_changes(tmp_path: Path) -> None:
     path.write_text(
         "import numpy as np\ndef f():\n    for n in (2, 2, 5, 2):\n        yield {'x': np.zeros((n,), 'f')}\n"
     )
-    grouped = list(batches(open_source(f"{path}:f", [spec("x", None, None)]), 8))
+    grouped = list(make_batches(open_source(f"{path}:f", [spec("x", None, None)]), 8))
     assert [batch.inputs["x"].shape for batch in grouped] == [(2, 2), (1, 5), (1, 2)]
 
 
 def test_a_fixed_batch_dictates(tmp_path: Path) -> None:
     fixed = [spec("x", 4, 3, 4), spec("y", None, 2)]
-    assert batch_size(fixed, 32) == 4
-    assert batch_size([X], 32) == 32
+    assert choose_batch_size(fixed, 32) == 4
+    assert choose_batch_size([X], 32) == 32
     with fails("batch size 0 is not positive"):
-        batch_size([X], 0)
+        choose_batch_size([X], 0)
     with fails("along the leading axis 'x' has 4 and 'y' has 2"):
-        batch_size([spec("x", 4, 3), spec("y", 2, 3)], 1)
+        choose_batch_size([spec("x", 4, 3), spec("y", 2, 3)], 1)
     path = npz(tmp_path, x=np.zeros((10, 3, 4), np.float32))
     with fails(
         "the model runs batches of exactly 4; after 8 of 10 samples of data.npz, 2 are left over", "--samples 8"
     ):
         open_source(path, fixed[:1])
     source = open_source(path, fixed[:1], limit=8)
-    assert [len(batch) for batch in batches(source, batch_size(fixed, 32))] == [4, 4]
-    assert [len(batch) for batch in batches(open_source(path, [spec("x", 1, 3, 4)]), 1)] == [1] * 10
+    assert [len(batch) for batch in make_batches(source, choose_batch_size(fixed, 32))] == [4, 4]
+    assert [len(batch) for batch in make_batches(open_source(path, [spec("x", 1, 3, 4)]), 1)] == [1] * 10
 
 
 def test_a_ragged_end_that_only_reading_shows(tmp_path: Path) -> None:
@@ -311,8 +311,8 @@ def test_a_ragged_end_that_only_reading_shows(tmp_path: Path) -> None:
     path.write_text("a,b\n" + "1,2\n" * 5)
     source = open_source(path, [spec("x", 2, 2)])
     with fails("the model runs batches of exactly 2; after 4 of 5 samples of data.csv, 1 are left over", "--samples 4"):
-        list(batches(source, 2))
-    assert [len(b) for b in batches(open_source(path, [spec("x", 2, 2)], limit=4), 2)] == [2, 2]
+        list(make_batches(source, 2))
+    assert [len(b) for b in make_batches(open_source(path, [spec("x", 2, 2)], limit=4), 2)] == [2, 2]
 
 
 # --- npy

@@ -179,10 +179,10 @@ WIDE = """
 import json, sys
 import fcdeploy
 import fcdeploy.commands.calibrate
-from fcdeploy.runtime.footprint import peak_resident, resident
-limit = resident() + (200 << 20)
+from fcdeploy.runtime.footprint import read_peak_resident_bytes, read_resident_bytes
+limit = read_resident_bytes() + (200 << 20)
 report = fcdeploy.calibrate("wide.onnx", data="wide.npz", output=sys.argv[1], max_memory=limit if sys.argv[2] else None)
-print(json.dumps([limit, peak_resident()]))
+print(json.dumps([limit, read_peak_resident_bytes()]))
 """
 
 

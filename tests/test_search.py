@@ -25,7 +25,7 @@ from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
 from fcdeploy.prepare import prepare
 from fcdeploy.records import calibration
-from fcdeploy.runtime.cpu import target_named
+from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import open_source
 from fcdeploy.search.evaluator import SKETCH, sketch
@@ -256,7 +256,7 @@ def test_constants_of_one_node_are_one_group(tmp_path: Path) -> None:
     prepare(graph)
     source = open_source(tmp_path / "data.npz", input_specs(graph))
     recorded, kept = load_or_observe(graph, files_of(graph, file), source, None, None)
-    how = (target_named("host"), "mse", (), find_types("int8", "int8"), "fast")
+    how = (find_target("host"), "mse", (), find_types("int8", "int8"), "fast")
     made = Problem(file, graph, recorded, kept, *how, source)
     plan = made.plan({})
     int8 = made.build(plan)

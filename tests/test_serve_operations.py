@@ -27,7 +27,7 @@ from small_models import dense, residual, samples
 
 from fcdeploy import cli
 from fcdeploy.commands.bundle import bundle
-from fcdeploy.runtime.cpu import usable_cores
+from fcdeploy.runtime.cpu import count_usable_cores
 
 Array = np.ndarray[Any, Any]
 
@@ -307,17 +307,17 @@ def test_the_access_log_has_a_line_a_request(tmp_path: Path) -> None:
 
 def test_cores_are_those_that_a_container_may_keep_busy(tmp_path: Path) -> None:
     here = len(os.sched_getaffinity(0))
-    assert usable_cores(tmp_path) == here
+    assert count_usable_cores(tmp_path) == here
     for quota, cores in (("max 100000", here), ("150000 100000", min(here, 2)), ("20000 100000", 1), ("garbage", here)):
         (tmp_path / "cpu.max").write_text(quota)
-        assert usable_cores(tmp_path) == cores
+        assert count_usable_cores(tmp_path) == cores
     (tmp_path / "cpu.max").unlink()
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("100000")
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
-    assert usable_cores(tmp_path) == 1
+    assert count_usable_cores(tmp_path) == 1
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1")
-    assert usable_cores(tmp_path) == here
+    assert count_usable_cores(tmp_path) == here
 
 
 MISUSE: list[tuple[list[str], str]] = [

@@ -15,7 +15,7 @@ from small_models import product
 
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime import options
-from fcdeploy.runtime.feeds import check
+from fcdeploy.runtime.feeds import check_feeds
 from fcdeploy.runtime.session import Session
 
 SPECS = (TensorSpec("x", np.dtype(np.float32), (None, 3)), TensorSpec("ids", np.dtype(np.int64), (None,)))
@@ -67,7 +67,7 @@ def test_options_are_read_from_a_model_s_bytes_and_file(tmp_path: Path) -> None:
         entry.key, entry.value = key, value
     onnx.save(model, tmp_path / "m.onnx")
     expected = {"session.disable_prepacking": "1"}
-    assert options.options_of(model.SerializeToString()) == options.options_of(tmp_path / "m.onnx") == expected
+    assert options.read_options(model.SerializeToString()) == options.read_options(tmp_path / "m.onnx") == expected
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_options_are_read_from_a_model_s_bytes_and_file(tmp_path: Path) -> None:
 )
 def test_damaged_bytes_have_no_options(damaged: bytes, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(damaged)
-    assert options.options_of(damaged) == options.options_of(tmp_path / "m.onnx") == {}
+    assert options.read_options(damaged) == options.read_options(tmp_path / "m.onnx") == {}
 
 
 def test_arrays_that_fit() -> None:
-    check(GOOD, SPECS)
-    check({"any": np.zeros((1, 2, 3), np.int8)}, [TensorSpec("any", np.dtype(np.int8), ())])
+    check_feeds(GOOD, SPECS)
+    check_feeds({"any": np.zeros((1, 2, 3), np.int8)}, [TensorSpec("any", np.dtype(np.int8), ())])
 
 
 @pytest.mark.parametrize(
@@ -96,4 +96,4 @@ def test_arrays_that_fit() -> None:
 )
 def test_arrays_that_do_not_fit(feeds: dict[str, np.ndarray], message: str, hint: str) -> None:
     with fails(message, hint):
-        check(feeds, SPECS)
+        check_feeds(feeds, SPECS)

@@ -20,7 +20,7 @@ from fcdeploy.commands import validate as station
 from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate import data as reading
 from fcdeploy.evaluate.sharded import answer_all
-from fcdeploy.runtime.workers import Crew
+from fcdeploy.runtime.workers import WorkerPool
 
 Array = np.ndarray[Any, Any]
 COUNT = 170
@@ -53,7 +53,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nets: dict[str, Path])
     return tmp_path
 
 
-def shuffled(size: int, seed: int) -> Crew:
+def shuffled(size: int, seed: int) -> WorkerPool:
     """Workers of this process that take turns by chance; each finds what another process would."""
 
     def run(work: Any, shards: Sequence[Any]) -> Iterator[tuple[int, Any]]:
@@ -66,7 +66,7 @@ def shuffled(size: int, seed: int) -> Crew:
             except StopIteration:
                 del running[index]
 
-    return Crew(size, 1, run)
+    return WorkerPool(size, 1, run)
 
 
 def text(found: Any) -> str:
@@ -210,7 +210,7 @@ def test_data_that_are_others_for_each_worker_are_an_error(
 ) -> None:
     """The first of two workers finds 40 samples, the other all of them: one block is nobody's."""
 
-    def differ(_: Crew, job: Any, step: Any) -> Any:
+    def differ(_: WorkerPool, job: Any, step: Any) -> Any:
         team = shuffled(2, 0)
 
         def run(work: Any, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
@@ -291,7 +291,7 @@ def test_a_model_that_is_another_file_for_a_worker(nets: dict[str, Path], tmp_pa
     float_model = tmp_path / "float.onnx"
     float_model.write_bytes(nets["residual"].read_bytes())
 
-    def hurried(team: Crew, job: Any, step: Any) -> Any:
+    def hurried(team: WorkerPool, job: Any, step: Any) -> Any:
         residual(float_model, batch=1)
         return answer_all(team, job, step)
 

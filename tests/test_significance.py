@@ -21,15 +21,15 @@ def share(means: np.ndarray) -> np.ndarray:
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_is_the_exact_binomial_test(b, c) -> None:
     expected = stats.binomtest(b, b + c).pvalue if b + c else 1.0
-    assert significance.mcnemar(b, c) == pytest.approx(expected, rel=1e-9)
+    assert significance.compute_mcnemar_p(b, c) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(("b", "c"), [(1400, 1600), (400, 3100), (2000, 2000), (1999, 2001), (0, 3000)])
 def test_mcnemar_is_exact_for_thousands(b, c) -> None:
     n, k = b + c, min(b, c)
     exact = Fraction(2 * sum(math.comb(n, i) for i in range(k + 1)), 2**n)
-    assert significance.mcnemar(b, c) == float(min(exact, Fraction(1)))
-    assert significance.mcnemar(c, b) == significance.mcnemar(b, c)
+    assert significance.compute_mcnemar_p(b, c) == float(min(exact, Fraction(1)))
+    assert significance.compute_mcnemar_p(c, b) == significance.compute_mcnemar_p(b, c)
 
 
 def table_probability(n: int, b: int, c: int, p: float, q: float) -> float:
@@ -43,7 +43,7 @@ def test_paired_interval_covers_the_difference(n, p, q) -> None:
     covered = 0.0
     for b in range(n + 1):
         for c in range(n + 1 - b):
-            low, high = significance.paired_interval(b, c, n)
+            low, high = significance.estimate_paired_interval(b, c, n)
             covered += table_probability(n, b, c, p, q) * (low <= p - q <= high)
     assert covered >= 0.94
 
@@ -51,9 +51,9 @@ def test_paired_interval_covers_the_difference(n, p, q) -> None:
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 500))
 def test_paired_interval_is_antisymmetric_and_bounded(b, c, rest) -> None:
     n = b + c + rest + 1
-    low, high = significance.paired_interval(b, c, n)
+    low, high = significance.estimate_paired_interval(b, c, n)
     assert -1 <= low < high <= 1
-    assert significance.paired_interval(c, b, n) == pytest.approx((-high, -low))
+    assert significance.estimate_paired_interval(c, b, n) == pytest.approx((-high, -low))
     assert low <= (b - c) / n <= high
 
 
@@ -61,21 +61,21 @@ def test_paired_interval_is_antisymmetric_and_bounded(b, c, rest) -> None:
 def test_share_interval_is_wilsons(k, n) -> None:
     k = min(k, n)
     expected = stats.binomtest(k, n).proportion_ci(method="wilson")
-    assert significance.share_interval(k, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert significance.estimate_share_interval(k, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_bootstrap_of_a_mean_is_near_students() -> None:
     values = np.random.default_rng(1).normal(3.0, 2.0, size=(400, 1))
     expected = stats.t.interval(0.95, 399, values.mean(), stats.sem(values[:, 0]))
-    assert significance.bootstrap(values, share) == pytest.approx(expected, abs=0.02)
-    assert significance.bootstrap(values, share) == significance.bootstrap(values, share)
+    assert significance.bootstrap_interval(values, share) == pytest.approx(expected, abs=0.02)
+    assert significance.bootstrap_interval(values, share) == significance.bootstrap_interval(values, share)
 
 
 def test_bootstrap_groups_many_rows(monkeypatch) -> None:
     values = np.random.default_rng(2).normal(size=(4003, 1))
-    whole = significance.bootstrap(values, share)
+    whole = significance.bootstrap_interval(values, share)
     monkeypatch.setattr(significance, "MOST_ROWS", 1000)
-    assert significance.bootstrap(values, share) == pytest.approx(whole, abs=0.006)  # of a width of 0.062
+    assert significance.bootstrap_interval(values, share) == pytest.approx(whole, abs=0.006)  # of a width of 0.062
 
 
 @given(st.lists(st.integers(-4, 6), min_size=1, max_size=9))
@@ -84,24 +84,24 @@ def test_exchange_is_every_way_of_turning_pairs_round(differences) -> None:
     d = np.array(differences, float)
     ways = np.stack(np.meshgrid(*[[-1.0, 1.0]] * len(d))).reshape(len(d), -1)
     exact = float((np.abs(d @ ways) >= abs(d.sum())).mean())
-    found = significance.exchange(d[:, None], np.zeros((len(d), 1)), share)
+    found = significance.randomization_test(d[:, None], np.zeros((len(d), 1)), share)
     assert found == pytest.approx(exact, abs=0.03)
 
 
 def test_exchange_of_equal_figures_is_one() -> None:
     same = np.random.default_rng(0).normal(size=(50, 1))
-    assert significance.exchange(same, same, share) == 1.0
+    assert significance.randomization_test(same, same, share) == 1.0
 
 
 def test_exchange_sees_a_small_steady_difference_through_large_spread() -> None:
     random = np.random.default_rng(0)
     base = random.normal(0, 10, size=(200, 1))
-    assert significance.exchange(base + random.normal(0.1, 0.1, size=base.shape), base, share) < 0.001
+    assert significance.randomization_test(base + random.normal(0.1, 0.1, size=base.shape), base, share) < 0.001
 
 
 @pytest.mark.parametrize("n", [6, 9, 40, 75])
 def test_median_interval_has_the_level_it_claims(n) -> None:
-    low, high = significance.median_interval(np.arange(n, dtype=float))
+    low, high = significance.estimate_median_interval(np.arange(n, dtype=float))
     rank = int(low) + 1
     assert high == n - rank
     assert 1 - 2 * stats.binom.cdf(rank - 1, n, 0.5) >= 0.95
@@ -109,5 +109,5 @@ def test_median_interval_has_the_level_it_claims(n) -> None:
 
 
 def test_median_interval_of_few_is_their_range() -> None:
-    assert significance.median_interval(np.array([3.0, 1.0, 2.0])) == (1.0, 3.0)
-    assert significance.median_interval(np.array([3.0])) == (3.0, 3.0)
+    assert significance.estimate_median_interval(np.array([3.0, 1.0, 2.0])) == (1.0, 3.0)
+    assert significance.estimate_median_interval(np.array([3.0])) == (3.0, 3.0)

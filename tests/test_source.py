@@ -21,9 +21,9 @@ from networks import Net
 from fcdeploy.cli import main
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.calibration import read
-from fcdeploy.samples import Bad, Source, batches, listing, open_source
-from fcdeploy.samples.kept_samples import sample_hash
-from fcdeploy.samples.source import Load, draw
+from fcdeploy.samples import BadSample, Source, listing, make_batches, open_source
+from fcdeploy.samples.kept_samples import hash_sample
+from fcdeploy.samples.source import Load, draw_positions
 
 X = TensorSpec("x", np.dtype(np.float32), (None, 2))
 
@@ -56,7 +56,7 @@ def test_shards_partition_the_whole(
 ) -> None:
     loaded: list[int] = []
     source = numbered(total, known=known, batch=batch, loaded=loaded)
-    source = source.first(limit) if seed is None else source.drawn(limit, seed)
+    source = source.first(limit) if seed is None else source.draw(limit, seed)
     whole = values(source)
     assert len(whole) == min(total, limit)
     loaded.clear()
@@ -70,7 +70,7 @@ def test_shards_partition_the_whole(
         assert sorted(loaded) == whole  # and no sample was loaded that is another's
         loaded.clear()
     if batch and len(whole) % batch == 0:  # every shard of what runs in whole batches does
-        assert all(len(b) == batch for part in cut for b in batches(part, batch))
+        assert all(len(b) == batch for part in cut for b in make_batches(part, batch))
     assert {tuple(values(part)) for part in cut} == {
         tuple(values(source.shard(i, of * again))) for i in range(of * again)
     }
@@ -85,7 +85,7 @@ def test_shards_of_equal_size() -> None:
 
 def test_a_shard_may_be_empty_but_not_the_whole() -> None:
     assert list(numbered(1).shard(1, 2)) == []
-    assert list(batches(numbered(1).shard(1, 2), 4)) == []
+    assert list(make_batches(numbered(1).shard(1, 2), 4)) == []
     for index in range(2):
         with fails("numbers holds no samples"):
             list(numbered(0).shard(index, 2))
@@ -146,12 +146,14 @@ def test_a_draw_is_the_documented_hash() -> None:
 
     for total, limit, seed in ((100, 9, 0), (33, 32, 5), (1000, 1, 2**63), (50, 10, -1)):
         hashes = [mixed((mixed(seed % 2**64) + (i + 1) * 0x9E3779B97F4A7C15) % 2**64) for i in range(total)]
-        assert draw(total, limit, seed).tolist() == sorted(sorted(range(total), key=hashes.__getitem__)[:limit])
+        assert draw_positions(total, limit, seed).tolist() == sorted(
+            sorted(range(total), key=hashes.__getitem__)[:limit]
+        )
 
 
 def test_a_draw_is_even() -> None:
     """Over 2,000 seeds each of 20 positions is among 5 about 500 times; 6 standard deviations are 116."""
-    hits = Counter(i for seed in range(2000) for i in draw(20, 5, seed).tolist())
+    hits = Counter(i for seed in range(2000) for i in draw_positions(20, 5, seed).tolist())
     assert sum(hits.values()) == 10_000
     assert all(abs(hits[i] - 500) < 116 for i in range(20))
 
@@ -161,7 +163,7 @@ def test_drawn_samples(tmp_path: Path) -> None:
     drawn = open_source(tmp_path / "d.npz", [X], limit=10, seed=1)
     names = [sample.name for sample in drawn]
     assert (drawn.count, len(set(names))) == (10, 10)
-    assert names == [f"d.npz, sample {i}" for i in draw(100, 10, 1)]
+    assert names == [f"d.npz, sample {i}" for i in draw_positions(100, 10, 1)]
     assert names != [sample.name for sample in open_source(tmp_path / "d.npz", [X], limit=10, seed=2)]
     assert open_source(tmp_path / "d.npz", [X], limit=1000, seed=1).count == 100
     with fails("seed 3 draws samples, but not how many", "--samples 512 --seed 3"):
@@ -171,10 +173,10 @@ def test_drawn_samples(tmp_path: Path) -> None:
 def test_a_draw_counts_what_does_not_know_its_length() -> None:
     """The same samples as from a source that knows, and no sample loaded to count them."""
     loaded: list[int] = []
-    source = numbered(30, known=False, loaded=loaded).drawn(5, 4)
+    source = numbered(30, known=False, loaded=loaded).draw(5, 4)
     assert loaded == []
     assert source.count == 5
-    assert values(source) == loaded == values(numbered(30).drawn(5, 4))
+    assert values(source) == loaded == values(numbered(30).draw(5, 4))
 
 
 # --- bad samples
@@ -188,19 +190,19 @@ def with_bad(tmp_path: Path, **bad: Any) -> Path:
     return tmp_path / "d.npz"
 
 
-def skipping(source: Source, heard: list[Bad]) -> Source:
+def skipping(source: Source, heard: list[BadSample]) -> Source:
     return replace(source, on_bad=heard.append)
 
 
 def test_going_on_after_bad_samples(tmp_path: Path) -> None:
     source = open_source(with_bad(tmp_path, i3=np.nan, i4=np.inf, i9=np.nan), [X])
-    heard: list[Bad] = []
+    heard: list[BadSample] = []
     skipped = skipping(source, heard)
     assert [int(sample.inputs["x"][0]) // 2 for sample in skipped] == [0, 1, 2, 5, 6, 7, 8]
     assert [(bad.position, bad.name) for bad in heard] == [(i, f"d.npz, sample {i}") for i in (3, 4, 9)]
     assert "input 'x': sample 3 has nan at (1,)" in heard[0].why
     heard.clear()
-    assert [len(batch) for batch in batches(skipped, 4)] == [4, 3]
+    assert [len(batch) for batch in make_batches(skipped, 4)] == [4, 3]
     heard.clear()
     for i in range(4):  # whoever reads the sample tells of it
         list(skipped.shard(i, 4))
@@ -214,11 +216,11 @@ def test_a_model_that_insists_on_its_batch_cannot_do_without_a_sample(tmp_path: 
     with fails(
         "the model runs batches of exactly 5; after 5 of 9 samples of d.npz, 4 are left", "repair or remove the bad"
     ):
-        list(batches(skipping(source, []), 5))
+        list(make_batches(skipping(source, []), 5))
 
 
 def test_positions_are_those_in_the_whole(tmp_path: Path) -> None:
-    heard: list[Bad] = []
+    heard: list[BadSample] = []
     source = open_source(with_bad(tmp_path, **{f"i{i}": np.nan for i in range(1, 10)}), [X], limit=4, seed=8)
     list(skipping(source, heard).shard(0, 2))
     assert source.chosen is not None
@@ -253,7 +255,7 @@ def test_what_can_be_skipped_of_each_kind(tmp_path: Path) -> None:
         (files, X, 2, ["sample 0 (0.npy) has shape (3,)", "'3.npy' is not a NumPy array"]),
         (tmp_path / "d.csv", X, 2, ["d.csv, sample 1 has 1 cells", "column 'b' is 'x'"]),
     ):
-        heard: list[Bad] = []
+        heard: list[BadSample] = []
         assert len(list(skipping(open_source(data, [spec]), heard))) == good
         assert len(heard) == len(bad)
         assert all(part in why.why for part, why in zip(bad, heard, strict=True))
@@ -293,7 +295,7 @@ def test_a_folder_that_changes_while_it_is_read(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
     with fails(f"folder '{tmp_path / 'none'}' cannot be read: No such file or directory", "ls "):
-        listing.count(tmp_path / "none", {".png"})
+        listing.count_files(tmp_path / "none", {".png"})
 
 
 # --- the commands
@@ -308,7 +310,7 @@ def test_commands_draw(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyP
     random = np.random.default_rng(0)
     np.savez("d.npz", x=random.normal(size=(30, 4)).astype(np.float32), label=np.arange(30) % 3)
     inputs = [TensorSpec("x", X.dtype, (None, 4))]
-    wanted = sorted(sample_hash(s.inputs) for s in open_source("d.npz", inputs, limit=7, seed=5))
+    wanted = sorted(hash_sample(s.inputs) for s in open_source("d.npz", inputs, limit=7, seed=5))
     drawing = ["--data", "d.npz", "--samples", "7", "--seed", "5"]
     if command == "calibrate":
         assert main(["calibrate", "net.onnx", *drawing, "-o", "c.calib"]) == 0
@@ -341,6 +343,6 @@ def test_blocks_are_dealt_out_in_turn_and_no_batch_spans_two(
         assert values(shard) == list(chain(*expected[index::of]))
         assert shard.count == len(values(shard))
         assert [shard.rank(n + 1) for n in range(len(values(shard)))] == [n + 1 for n in values(shard)]
-        groups = [[int(value) for value in group.inputs["x"][:, 0]] for group in batches(shard, batch or 4)]
+        groups = [[int(value) for value in group.inputs["x"][:, 0]] for group in make_batches(shard, batch or 4)]
         assert list(chain(*groups)) == values(shard)
         assert all(group[0] // block == group[-1] // block for group in groups)

@@ -13,7 +13,7 @@ from conftest import fails
 from networks import Line, Net, quantize_net, random_data
 from small_models import quantized, residual, samples
 
-from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arrays import Arrays
 from fcdeploy.evaluate import scores
 from fcdeploy.evaluate.scores import Decision, Metric
@@ -104,13 +104,13 @@ def test_without_every_source_it_is_the_float_model(network: Any, types: tuple[s
     expected = answer(made.float_model, x)
     found = sources(model)
     assert found
-    first = fidelity(expected, answer(model, x)).sqnr_db
+    first = measure_fidelity(expected, answer(model, x)).sqnr_db
     for source in found:
         model = without(model, [made.prepared], source)
         onnx.checker.check_model(ir.to_proto(model), full_check=True)
     assert sources(model) == []
     assert first < 60
-    assert fidelity(expected, answer(model, x)).sqnr_db > 100
+    assert measure_fidelity(expected, answer(model, x)).sqnr_db > 100
 
 
 def test_without_every_source_a_peers_model_is_float_too(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_without_every_source_a_peers_model_is_float_too(tmp_path: Path) -> None
     x = samples(32, 3, 8, 8, seed=1)
     for source in sources(model):
         model = without(model, floats, source)
-    assert fidelity(answer(floats[1], x), answer(model, x)).sqnr_db > 100
+    assert measure_fidelity(answer(floats[1], x), answer(model, x)).sqnr_db > 100
 
 
 def test_sources_and_their_groups(tmp_path: Path) -> None:
@@ -170,9 +170,11 @@ def test_weights_that_are_not_rounded(tmp_path: Path) -> None:
     for node in edited.graph.node:
         node.input[:] = ["w2" if i == "w2_DequantizeLinear_Output" else i for i in node.input]
     made = without(model, floats, source)
-    assert fidelity(answer(edited, x, optimize=False), answer(made, x, optimize=False)).sqnr_db > 45  # but for the bias
+    assert (
+        measure_fidelity(answer(edited, x, optimize=False), answer(made, x, optimize=False)).sqnr_db > 45
+    )  # but for the bias
     # and the runtime does not round them again by itself
-    assert fidelity(answer(made, x, optimize=False), answer(made, x)).sqnr_db > 50
+    assert measure_fidelity(answer(made, x, optimize=False), answer(made, x)).sqnr_db > 50
 
 
 def test_the_model_itself_is_left_alone() -> None:
@@ -202,8 +204,8 @@ def test_weights_on_the_bytes_of_a_picture() -> None:
         without(made.int8, [made.prepared], stem, *others),
         without(made.int8, [made.prepared], *found[::-1]),
     ):
-        assert fidelity(expected, answer(model, x)).sqnr_db > 80
-    before, after = (fidelity(expected, answer(each, x)).sqnr_db
+        assert measure_fidelity(expected, answer(model, x)).sqnr_db > 80
+    before, after = (measure_fidelity(expected, answer(each, x)).sqnr_db
                      for each in (made.int8, without(made.int8, [made.prepared], stem)))  # fmt: skip
     assert after > before - 1
 
@@ -256,7 +258,7 @@ def test_weights_of_smoothed_channels_are_scaled_alike() -> None:
         exact = without(exact, [made.prepared], source)
         model = without(model, [made.prepared], source) if source.kind == "tensor" else model
     expected = answer(made.float_model, data["x"])
-    found = [fidelity(expected, answer(each, data["x"])).sqnr_db for each in (exact, model)]
+    found = [measure_fidelity(expected, answer(each, data["x"])).sqnr_db for each in (exact, model)]
     assert found[0] > found[1] + 4  # scales are fitted to rounded weights, nine to a channel in the worst layer
 
 
@@ -299,7 +301,7 @@ def test_what_a_source_does_on_the_spot() -> None:
         made.plan.tensors[made.prepared.graph.node("one").inputs[1].name].scale, (-1, 1, 1, 1)
     )
     real = made.prepared.graph.node("one").inputs[1].const_value.numpy()
-    expected = fidelity(real, weights).sqnr_db
+    expected = measure_fidelity(real, weights).sqnr_db
     assert found[made.prepared.graph.node("one").inputs[1].name].sqnr_db == pytest.approx(expected, abs=0.01)
 
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from networks import Net, quantize_net, random_data
 
 from fcdeploy.int8.writing.strip import strip
-from fcdeploy.runtime.kernels import match_kernels, optimized_graph
+from fcdeploy.runtime.kernels import match_kernels, optimize_graph
 from fcdeploy.runtime.session import Session
 
 DATA = random_data(0, 4, x=(3, 9, 9))
@@ -35,7 +35,7 @@ def test_it_is_the_same_model_in_fewer_bytes() -> None:
         assert np.array_equal(before, after)
     shapes = [shapes_of(onnx.shape_inference.infer_shapes(model)) for model in (whole, less)]
     assert shapes[0] == shapes[1]
-    kernels = [match_kernels(model.graph, optimized_graph(model)) for model in (line.int8, lean)]
+    kernels = [match_kernels(model.graph, optimize_graph(model)) for model in (line.int8, lean)]
     assert kernels[0] == kernels[1]
     assert sum(kernel.integer for kernel in kernels[1]) >= 4
 

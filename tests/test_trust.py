@@ -21,8 +21,8 @@ from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import name_everything, read_model
 from fcdeploy.runtime import options as session_options
-from fcdeploy.runtime.kernels import optimized_graph
-from fcdeploy.runtime.options import KEY, options_of
+from fcdeploy.runtime.kernels import optimize_graph
+from fcdeploy.runtime.options import KEY, read_options
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import LEVEL, refuse_untrusted
 
@@ -85,7 +85,7 @@ def layer(
     model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
     name_everything(model.graph)
     if entries:
-        session_options.write(model, entries)
+        session_options.write_options(model, entries)
     return model
 
 
@@ -104,7 +104,7 @@ def sqnr(model: ir.Model, x: Array) -> float:
 
 def fused(model: ir.Model) -> set[str]:
     plain = {"QuantizeLinear", "DequantizeLinear", "Transpose", "Identity"}
-    return {node.op_type for node in optimized_graph(model)} - plain
+    return {node.op_type for node in optimize_graph(model)} - plain
 
 
 PRODUCT = X_SCALE * SCALES
@@ -335,10 +335,10 @@ def test_options_travel_with_the_model(tmp_path: Path) -> None:
     rounded = Session(plain, threads=1).run({"x": ROWS})[0]
     assert np.abs(rounded - written).max() > 1e-3
     for form in forms:
-        assert options_of(form) == {LEVEL: "1"}
+        assert read_options(form) == {LEVEL: "1"}
         np.testing.assert_allclose(Session(form, threads=1).run({"x": ROWS})[0], written, rtol=1e-5, atol=1e-5)
-    session_options.write(model, {"session.disable_prepacking": "1"})
-    assert options_of(model) == {LEVEL: "1", "session.disable_prepacking": "1"}
+    session_options.write_options(model, {"session.disable_prepacking": "1"})
+    assert read_options(model) == {LEVEL: "1", "session.disable_prepacking": "1"}
 
 
 def test_options_that_may_not_travel(tmp_path: Path) -> None:
@@ -370,12 +370,12 @@ def test_metadata_is_found_without_reading_the_weights(tmp_path: Path) -> None:
     model.metadata_props["other"] = "x" * 200
     path = tmp_path / "m.onnx"
     ir.save(model, path)
-    assert session_options._metadata(path) == {p.key: p.value for p in onnx.load(path).metadata_props}
+    assert session_options._read_metadata(path) == {p.key: p.value for p in onnx.load(path).metadata_props}
     (tmp_path / "none.onnx").write_bytes(b"")
     noise = np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8).tobytes()
     (tmp_path / "noise.onnx").write_bytes(noise)
     for name in ("none.onnx", "noise.onnx", "missing.onnx"):
-        assert options_of(tmp_path / name) == {}
+        assert read_options(tmp_path / name) == {}
 
 
 @pytest.mark.parametrize(("target", "carried"), [("x86-vnni", {"session.x64quantprecision": "1"}), ("portable", {})])
@@ -386,7 +386,7 @@ def test_a_file_whose_pairs_overflow_asks_for_32_bit_sums(target: str, carried: 
     model, int8 = net.save(tmp_path / "m.onnx"), tmp_path / "m8.onnx"
     np.savez(tmp_path / "calib.npz", **random_data(5, 40, x=(32,)))
     quantize(model, data=tmp_path / "calib.npz", output=int8, costs="none", target=target)
-    assert options_of(int8) == carried
+    assert read_options(int8) == carried
     proofs = inspect(int8, saturation=True).values["saturation"]
     assert all(row["safe"] for row in proofs) == (not carried)
     np.savez(tmp_path / "eval.npz", **random_data(6, 4, x=(32,)))
@@ -397,11 +397,11 @@ def test_options_of_a_float_model_go_with_its_int8_form(tmp_path: Path) -> None:
     net = Net(5)
     net.output(net.dense(net.input("x", 8), 8, 4))
     model = ir.from_proto(net.model())
-    session_options.write(model, {"session.disable_prepacking": "1"})
+    session_options.write_options(model, {"session.disable_prepacking": "1"})
     ir.save(model, tmp_path / "m.onnx")
     np.savez(tmp_path / "calib.npz", **random_data(5, 8, x=(8,)))
     quantize(tmp_path / "m.onnx", data=tmp_path / "calib.npz", output=tmp_path / "m8.onnx", costs="none")
-    assert options_of(tmp_path / "m8.onnx") == {"session.disable_prepacking": "1"}
+    assert read_options(tmp_path / "m8.onnx") == {"session.disable_prepacking": "1"}
 
 
 @pytest.mark.parametrize(
@@ -410,6 +410,6 @@ def test_options_of_a_float_model_go_with_its_int8_form(tmp_path: Path) -> None:
 )
 def test_32_bit_sums_are_asked_for_where_kernels_do_not_have_them(flags: set[str], needed: bool) -> None:
     entries = {"session.x64quantprecision": "1", "session.disable_prepacking": "1"}
-    found = session_options.needed_here(entries, flags)
+    found = session_options.select_for_cpu(entries, flags)
     assert ("session.x64quantprecision" in found) == needed
     assert found["session.disable_prepacking"] == "1"

@@ -16,14 +16,14 @@ from conftest import fails
 from networks import Array, Line, Net, in_memory, quantize_net, random_data
 from onnx import numpy_helper
 
-from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.cli import main
 from fcdeploy.graph.model import refuse_unsupported
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.refining.gptq_blocks import gptq_round_blocks
 from fcdeploy.records.plan import Plan
-from fcdeploy.runtime.caveats import remarks
-from fcdeploy.runtime.kernels import kernels_of
+from fcdeploy.runtime.caveats import list_caveats
+from fcdeploy.runtime.kernels import find_kernels
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import keep_smallest
 from fcdeploy.tables.types import ACTIVATIONS, INT8, TYPES, WEIGHTS, Types
@@ -65,7 +65,7 @@ def test_every_pair_loads_is_close_and_does_as_its_row_says(pair: tuple[str, str
     assert line.kernel_sqnr() > 38
     assert (line.plan.weights, line.plan.activations) == pair
     ir.save(line.int8, tmp_path / "m.onnx")
-    integer = {kernel.node for kernel in kernels_of(tmp_path / "m.onnx") if kernel.integer}
+    integer = {kernel.node for kernel in find_kernels(tmp_path / "m.onnx") if kernel.integer}
     assert ("dense" in integer) == (row.dense in ("int8", "blockwise", "dynamic"))
     assert ("pointwise" in integer) == (row.other == "int8")
 
@@ -120,11 +120,11 @@ def test_the_bytes_of_a_block_are_the_weights(read: int, write: int, bits: int, 
     weight = read_weight(layer, constants(line.int8))
     original = next(n for n in line.prepared.graph if n.op_type == "Gemm")
     real = original.inputs[1].const_value.numpy()  # type: ignore[union-attr]
-    assert fidelity(real, weight).sqnr_db > 18
+    assert measure_fidelity(real, weight).sqnr_db > 18
     shift = original.inputs[2].const_value.numpy() if bias else 0.0  # type: ignore[union-attr]
     expected = data["x"].astype(np.float64) @ weight + shift
     rounding = line.outputs()[0]
-    assert 30 < fidelity(expected, rounding).sqnr_db < 60  # level 4: activations in bytes
+    assert 30 < measure_fidelity(expected, rounding).sqnr_db < 60  # level 4: activations in bytes
     layer.attributes.add(ir.AttrInt64("accuracy_level", 1))
     np.testing.assert_allclose(line.outputs()[0], expected, rtol=1e-4, atol=1e-5)
 
@@ -186,7 +186,9 @@ def test_compensated_rounding_is_closer_on_other_samples_and_the_same_every_time
     assert first == second
     held_out = correlated(1, 100, 256)
     exact = Session(line.float_model.SerializeToString()).run(held_out)[0]
-    nearest, compensated = (fidelity(exact, Session(m).run(held_out)[0]).sqnr_db for m in (line.int8, models[0]))
+    nearest, compensated = (
+        measure_fidelity(exact, Session(m).run(held_out)[0]).sqnr_db for m in (line.int8, models[0])
+    )
     assert compensated > nearest + 4
     assert compensated > 24
 
@@ -259,8 +261,8 @@ def test_dynamic_activations_are_scaled_by_all_of_a_run() -> None:
 
     session = Session(line.int8, threads=1)
     together, alone = session.run(data)[0], session.run({"x": data["x"][:1]})[0]
-    assert fidelity(defined(data["x"]), together).sqnr_db > 70
-    assert fidelity(defined(data["x"][:1]), alone).sqnr_db > 70
+    assert measure_fidelity(defined(data["x"]), together).sqnr_db > 70
+    assert measure_fidelity(defined(data["x"][:1]), alone).sqnr_db > 70
     assert np.abs(alone - together[:1]).max() > 1e-4
 
 
@@ -434,7 +436,7 @@ def test_a_convolution_in_front_of_an_lstm(capsys: Any) -> None:
     assert "ConvInteger takes 5 to 10 times the float time; its weights are kept as bytes" in " ".join(out.split())
     data = random_data(11, 6, x=(24, 12))
     f, q = (Session(Path(name), threads=1).run(data)[0] for name in ("model.onnx", "out.onnx"))
-    assert fidelity(f, q).sqnr_db > 30
+    assert measure_fidelity(f, q).sqnr_db > 30
 
 
 def test_an_lstm_has_its_integer_kernel_unless_that_is_slower_or_it_is_kept(capsys: Any) -> None:
@@ -532,4 +534,4 @@ def test_mistakes(arguments: tuple[str, ...], error: str, hint: str, capsys: Any
 
 def test_float_and_int8_models_need_no_remark() -> None:
     line = quantize_net(resnet(Net(0)), DATA)
-    assert remarks(line.int8) == remarks(line.prepared) == ()
+    assert list_caveats(line.int8) == list_caveats(line.prepared) == ()

@@ -15,8 +15,10 @@ from fcdeploy.search.verdict import samples_needed, standard_error, verdict
 
 
 def answers(lost: int, won: int, n: int) -> Loss:
-    low, high = (100 * end for end in significance.paired_interval(lost, won, n))
-    return Loss(0.9, 0.9 - (lost - won) / n, 100 * (lost - won) / n, low, high, significance.mcnemar(lost, won))
+    low, high = (100 * end for end in significance.estimate_paired_interval(lost, won, n))
+    return Loss(
+        0.9, 0.9 - (lost - won) / n, 100 * (lost - won) / n, low, high, significance.compute_mcnemar_p(lost, won)
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,7 @@ def test_so_many_samples_would_tell_and_one_fewer_would_not(lost: int, won: int,
     """The same shares of changed answers on more samples, counted up one by one."""
 
     def tells(m: int) -> bool:
-        low, high = (100 * end for end in significance.paired_interval(lost * m / n, won * m / n, m))  # type: ignore[arg-type]
+        low, high = (100 * end for end in significance.estimate_paired_interval(lost * m / n, won * m / n, m))  # type: ignore[arg-type]
         return high <= bound or low > bound
 
     needed = samples_needed(answers(lost, won, n), bound, n, (lost, won))
@@ -54,7 +56,7 @@ def test_so_many_samples_would_tell_and_one_fewer_would_not(lost: int, won: int,
 
 
 def test_agreement_has_the_interval_of_a_share() -> None:
-    low, high = (100 * end for end in significance.share_interval(0, 800))
+    low, high = (100 * end for end in significance.estimate_share_interval(0, 800))
     needed = samples_needed(Loss(1.0, 1.0, 0.0, low, high, None), 0.1, 800, (0, None))
     assert needed == math.ceil(
         significance.Z**2 * (1 / 0.001 - 1)

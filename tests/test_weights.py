@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from networks import Net, quantize_net
 
-from fcdeploy.arithmetic.weights.layout import from_rows, importance_rows, to_rows
-from fcdeploy.arithmetic.weights.pair_bound import excess, repair
+from fcdeploy.arithmetic.weights.layout import from_rows, lay_out_importance, to_rows
+from fcdeploy.arithmetic.weights.pair_bound import compute_excess, enforce_pair_limit
 from fcdeploy.arithmetic.weights.rounding import round_rows, search_scales
 
 SHAPES = [(6, 4), (6, 3, 5), (6, 3, 2, 3), (6, 1, 3, 3), (4, 2, 1, 2, 3)]
@@ -68,7 +68,7 @@ def test_importance_lies_beside_its_weight(groups, kernel) -> None:
         group = out // (12 // groups)
         channels = mean_square[group * shape[1] : (group + 1) * shape[1]]
         weight[out] = channels.reshape(-1, *[1] * len(kernel))
-    found = importance_rows(mean_square, shape, groups)
+    found = lay_out_importance(mean_square, shape, groups)
     assert found.shape == ((shape[1] * np.prod(kernel),) if groups == 1 else (12, shape[1] * np.prod(kernel)))
     assert np.broadcast_to(found, (12, found.shape[-1])).tolist() == to_rows(weight, 0).tolist()
 
@@ -92,18 +92,18 @@ def test_a_huge_bias_beside_tiny_weights_leaves_room_for_the_products(bias: floa
 
 def test_importance_of_a_dense_layer_is_one_number_an_input() -> None:
     mean_square = np.array([1.0, 4.0, 9.0])
-    assert importance_rows(mean_square, (3, 7), 1).tolist() == [1.0, 4.0, 9.0]
+    assert lay_out_importance(mean_square, (3, 7), 1).tolist() == [1.0, 4.0, 9.0]
 
 
 @given(arrays(np.int64, st.tuples(st.integers(1, 3), st.integers(1, 7)), elements=st.integers(-127, 127)))
 def test_excess_is_what_a_pair_of_one_sign_has_too_much(integers) -> None:
-    found = excess(integers, 128)
+    found = compute_excess(integers, 128)
     assert found.shape == (len(integers), -(-integers.shape[1] // 2))
     for row, amounts in zip(integers.tolist(), found.tolist(), strict=True):
         for k, amount in enumerate(amounts):
             a, b = [*row, 0][2 * k : 2 * k + 2]
             assert amount == (max(abs(a) + abs(b) - 128, 0) if a * b > 0 else 0)
-    assert excess(integers.astype(np.int8), 128).tolist() == found.tolist()  # sums of bytes do not wrap
+    assert compute_excess(integers.astype(np.int8), 128).tolist() == found.tolist()  # sums of bytes do not wrap
 
 
 def test_without_excess_no_pair_saturates_and_with_it_one_does() -> None:
@@ -114,7 +114,7 @@ def test_without_excess_no_pair_saturates_and_with_it_one_does() -> None:
     assert lows[allowed].min() >= -32768
     assert ((sums > 32767) | (lows < -32768))[~allowed].all()
     pairs = np.stack([FIRST.ravel(), SECOND.ravel()], axis=1)
-    assert (excess(pairs, 128)[:, 0] == 0).tolist() == allowed.ravel().tolist()
+    assert (compute_excess(pairs, 128)[:, 0] == 0).tolist() == allowed.ravel().tolist()
 
 
 exacts = st.floats(-140, 140).map(lambda v: round(v, 3))
@@ -125,7 +125,7 @@ exacts = st.floats(-140, 140).map(lambda v: round(v, 3))
 def test_a_repaired_pair_is_the_best_of_all_pairs(x1, x2, h1, h2, limit) -> None:
     exact = np.array([[x1, x2]])
     integers = np.clip(np.rint(exact), -127, 127)
-    found = repair(integers, exact, np.array([h1, h2]), limit)
+    found = enforce_pair_limit(integers, exact, np.array([h1, h2]), limit)
     assert within(found[:, 0], found[:, 1], limit).all()
     assert np.abs(found).max() <= 127
     assert (found == np.rint(found)).all()
@@ -142,16 +142,16 @@ def test_repair_touches_only_pairs_that_offend(seed, length, per_row) -> None:
     integers = np.clip(np.rint(exact), -127, 127)
     importance = random.random((4, length) if per_row else length)
     before = integers.copy()
-    found = repair(integers, exact, importance, 128)
+    found = enforce_pair_limit(integers, exact, importance, 128)
     assert found.shape == integers.shape
     assert integers.tolist() == before.tolist()
-    over = np.repeat(excess(integers, 128) > 0, 2, axis=1)[:, :length]
+    over = np.repeat(compute_excess(integers, 128) > 0, 2, axis=1)[:, :length]
     assert (found[~over] == integers[~over]).all()
-    assert not excess(found, 128).any()
+    assert not compute_excess(found, 128).any()
     for k in range(0, length - 1, 2):  # a pair alone becomes what it becomes in its row
         pair = slice(k, k + 2)
         of_pair = np.broadcast_to(importance, exact.shape)[:, pair]
-        assert repair(integers[:, pair], exact[:, pair], of_pair, 128).tolist() == found[:, pair].tolist()
+        assert enforce_pair_limit(integers[:, pair], exact[:, pair], of_pair, 128).tolist() == found[:, pair].tolist()
 
 
 def error_of(weight: np.ndarray, scale: np.ndarray, importance: np.ndarray, limit: int | None) -> np.ndarray:
@@ -176,7 +176,7 @@ def test_a_searched_scale_is_never_worse_than_the_largest_weight_over_127(limit,
     integers = round_rows(weight, scale, importance, limit)
     assert np.abs(integers).max() <= 127
     if limit:
-        assert not excess(integers, limit).any()
+        assert not compute_excess(integers, limit).any()
 
 
 def test_the_search_gains_where_a_weight_sticks_out() -> None:

@@ -18,7 +18,7 @@ import pytest
 from conftest import fails
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.runtime.workers import crew
+from fcdeploy.runtime.workers import open_pool
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,7 +39,7 @@ def counting(shard: int) -> Iterator[tuple[int, int]]:
 
 
 def found(**who: object) -> list[tuple[int, tuple[int, int]]]:
-    with crew(**who) as team:  # type: ignore[arg-type]
+    with open_pool(**who) as team:  # type: ignore[arg-type]
         return sorted(team.run(counting, [5, 6]))
 
 
@@ -60,12 +60,12 @@ def test_here_and_in_processes_the_same_is_found() -> None:
     ],
 )
 def test_what_goes_wrong_in_a_process_is_named(shard: int, message: str, hint: str) -> None:
-    with crew(2) as team, fails(message, hint):
+    with open_pool(2) as team, fails(message, hint):
         list(team.run(counting, [5, shard]))
 
 
 def test_what_a_worker_prints_does_not_get_between(capfd: pytest.CaptureFixture[str]) -> None:
-    with crew(2) as team:
+    with open_pool(2) as team:
         assert len(list(team.run(counting, [16, 5]))) == 8
     out, err = capfd.readouterr()
     assert out == ""
@@ -73,7 +73,10 @@ def test_what_a_worker_prints_does_not_get_between(capfd: pytest.CaptureFixture[
 
 
 def test_another_kind_of_cluster_is_refused() -> None:
-    with fails("--cluster 'spark' is of no kind that is known, expected ray", "--cluster ray"), crew(cluster="spark"):
+    with (
+        fails("--cluster 'spark' is of no kind that is known, expected ray", "--cluster ray"),
+        open_pool(cluster="spark"),
+    ):
         pass
 
 
@@ -88,7 +91,10 @@ def test_another_kind_of_cluster_is_refused() -> None:
     ],
 )
 def test_numbers_of_workers_that_make_no_sense(who: dict[str, Any], most: int) -> None:
-    with fails(f"number of workers {who['workers']} is out of range, expected 1 to {most}", "--workers "), crew(**who):
+    with (
+        fails(f"number of workers {who['workers']} is out of range, expected 1 to {most}", "--workers "),
+        open_pool(**who),
+    ):
         pass
 
 
@@ -128,7 +134,7 @@ def test_something_else_at_the_address_of_a_cluster(
     with (
         answering(reply) as port,
         fails(f"no Ray at 127.0.0.1:{port}: {why}", "ray start --head"),
-        crew(cluster=f"ray:127.0.0.1:{port}"),
+        open_pool(cluster=f"ray:127.0.0.1:{port}"),
     ):
         pass
 
@@ -145,7 +151,7 @@ def test_something_else_at_the_address_of_a_cluster(
 )
 def test_addresses_of_no_cluster(address: str, message: str) -> None:
     pytest.importorskip("ray")
-    with fails(message), crew(cluster=f"ray:{address}"):
+    with fails(message), open_pool(cluster=f"ray:{address}"):
         pass
 
 
@@ -154,10 +160,10 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
 sys.path.insert(0, {tests!r})
 from fcdeploy.cli import main
-from fcdeploy.runtime import cluster
+from fcdeploy.runtime import workers
 import test_workers
 def run():
-    with cluster.crew(2) as team:
+    with workers.open_pool(2) as team:
         for _, pid in team.run(test_workers.forever, [0, 1]):
             print(pid, flush=True)
 try:

@@ -35,7 +35,7 @@ def adds_pairs(activation: Array, weight: Array) -> bool:
     return activation.dtype == np.uint8 and weight.dtype == np.int8
 
 
-def products(activation: Array, weight: Array, *, exact: bool = False) -> NDArray[np.int64]:
+def multiply_bytes(activation: Array, weight: Array, *, exact: bool = False) -> NDArray[np.int64]:
     """sum over k of raw bytes: activations (M, K) times weights as rows (N, K) -> (M, N), pairs saturated.
 
     The exact product less what saturation takes away; only pairs of weights that can overflow are looked at.
@@ -43,7 +43,7 @@ def products(activation: Array, weight: Array, *, exact: bool = False) -> NDArra
     total = np.asarray(np.rint(activation.astype(np.float64) @ weight.astype(np.float64).T)).astype(np.int64)  # < 2^53
     if exact or not adds_pairs(activation, weight):
         return total
-    a, w = _even(activation.astype(np.int64)), _even(weight.astype(np.int64))
+    a, w = _pad_to_even(activation.astype(np.int64)), _pad_to_even(weight.astype(np.int64))
     low, high = pair_range(w, 0, 255)
     over = (low < LOWEST) | (high > HIGHEST)  # (N, K / 2)
     for k in np.flatnonzero(over.any(axis=0)):
@@ -60,12 +60,12 @@ def pair_range(rows: Array, lowest: Array | int, highest: Array | int) -> tuple[
     its neighbour does.
     """
     w = rows.astype(np.int64)
-    ends = np.stack([_even(w * lowest), _even(w * highest)])
+    ends = np.stack([_pad_to_even(w * lowest), _pad_to_even(w * highest)])
     least, greatest = ends.min(axis=0), ends.max(axis=0)
     return least[:, 0::2] + least[:, 1::2], greatest[:, 0::2] + greatest[:, 1::2]
 
 
-def dense(
+def dense_sums(
     activation: Array, weight: Array, *, zero_point: int = 0, weight_zero_point: Array | int = 0, exact: bool = False
 ) -> NDArray[np.int64]:
     """Sums of a dense layer, zero points corrected: (..., K) times rows (N, K) -> (..., N).
@@ -74,14 +74,14 @@ def dense(
     """
     a = activation.reshape(-1, activation.shape[-1])
     zw = np.asarray(weight_zero_point, dtype=np.int64)
-    total = products(a, weight, exact=exact)
+    total = multiply_bytes(a, weight, exact=exact)
     total -= zero_point * weight.astype(np.int64).sum(axis=1)
     total -= a.astype(np.int64).sum(axis=1, keepdims=True) * zw
     total += a.shape[1] * zero_point * zw
     return total.reshape(*activation.shape[:-1], len(weight))
 
 
-def convolution(
+def convolution_sums(
     activation: Array,
     weight: Array,
     *,
@@ -99,18 +99,20 @@ def convolution(
     """
     each = weight.shape[1]
     exact = exact or (each == 1 and len(weight) == groups)  # depthwise
-    patches = im2col(activation, weight.shape[2:], zero_point, strides, pads, dilations)  # (B, *space', positions, C)
+    patches = gather_windows(
+        activation, weight.shape[2:], zero_point, strides, pads, dilations
+    )  # (B, *space', positions, C)
     batch_and_space, outs = patches.shape[:-2], len(weight) // groups
     rows = to_rows(weight, 0)
     sums = []
     for group in range(groups):
         own = patches[..., group * each : (group + 1) * each].reshape(-1, rows.shape[1])
         part = rows[group * outs : (group + 1) * outs]
-        sums.append(dense(own, part, zero_point=zero_point, weight_zero_point=weight_zero_point, exact=exact))
+        sums.append(dense_sums(own, part, zero_point=zero_point, weight_zero_point=weight_zero_point, exact=exact))
     return np.moveaxis(np.concatenate(sums, axis=1).reshape(*batch_and_space, -1), -1, 1)
 
 
-def im2col(
+def gather_windows(
     activation: Array,
     kernel: Sequence[int],
     fill: int,
@@ -134,7 +136,7 @@ def im2col(
     return np.stack(seen, axis=-2)
 
 
-def requantize(
+def requantize_sums(
     sums: NDArray[np.int64],
     scales: tuple[float, Array | float, float],
     zero_point: int,
@@ -150,14 +152,14 @@ def requantize(
     leaves; halves to even; plus the zero point.  Channels lie along `axis`.
     """
     x, w, y = (np.asarray(s, dtype=np.float32) for s in scales)
-    factor = _along(np.float32(alpha) * x * w / y, sums.ndim, axis)
+    factor = _broadcast_along(np.float32(alpha) * x * w / y, sums.ndim, axis)
     lowest, highest = LIMITS[dtype]
-    real = _with_bias(sums, bias, axis).astype(np.float32) * factor
+    real = _add_bias(sums, bias, axis).astype(np.float32) * factor
     clipped = np.clip(real, np.float32(lowest - zero_point), np.float32(highest - zero_point))
     return (np.rint(clipped).astype(np.int64) + zero_point).astype(dtype)
 
 
-def dequantize(
+def dequantize_sums(
     sums: NDArray[np.int64],
     scales: tuple[float, Array | float],
     *,
@@ -167,21 +169,21 @@ def dequantize(
 ) -> Float32:
     """Floats from sums (..., N), as QGemm (integer `bias`) and MatMulIntegerToFloat (`float_bias`) write them."""
     x, w = (np.asarray(s, dtype=np.float32) for s in scales)
-    real = _with_bias(sums, bias, -1).astype(np.float32) * (np.float32(alpha) * x * w)
+    real = _add_bias(sums, bias, -1).astype(np.float32) * (np.float32(alpha) * x * w)
     return np.asarray(real if float_bias is None else real + float_bias.astype(np.float32), dtype=np.float32)
 
 
-def _with_bias(sums: NDArray[np.int64], bias: Array | None, axis: int) -> NDArray[np.int32]:
+def _add_bias(sums: NDArray[np.int64], bias: Array | None, axis: int) -> NDArray[np.int32]:
     """In 32 bits, where an overflow wraps around."""
-    whole = sums if bias is None else sums + _along(bias.astype(np.int64), sums.ndim, axis)
+    whole = sums if bias is None else sums + _broadcast_along(bias.astype(np.int64), sums.ndim, axis)
     return whole.astype(np.int32)
 
 
-def _along(values: Array, ndim: int, axis: int) -> Array:
+def _broadcast_along(values: Array, ndim: int, axis: int) -> Array:
     """One number, or one per channel shaped to broadcast along `axis`."""
     return values if values.size == 1 else values.reshape([-1 if i == axis % ndim else 1 for i in range(ndim)])
 
 
-def _even(rows: Array) -> Array:
+def _pad_to_even(rows: Array) -> Array:
     """(N, K) with a zero behind it where K is odd."""
     return np.pad(rows, ((0, 0), (0, 1))) if rows.shape[1] % 2 else rows

@@ -13,7 +13,7 @@ from fcdeploy.arithmetic import avx2
 from fcdeploy.arrays import Array
 
 
-def dynamic_qparams(x: Array) -> tuple[np.float32, int]:
+def choose_dynamic_qparams(x: Array) -> tuple[np.float32, int]:
     """Scale and zero point of a uint8 tensor, in float32 steps."""
     low, high = min(np.float32(0), x.min(initial=0)), max(np.float32(0), x.max(initial=0))
     scale = np.float32((high - low) / np.float32(255))
@@ -27,11 +27,11 @@ def dynamic_dense(x: Array, weight: Array, scale: Array, zero_point: Array, qpar
     step, zero = qparams
     integers = np.clip(np.rint(x / step) + zero, 0, 255).astype(np.uint8)
     points = zero_point.astype(np.int64) if zero_point.size > 1 else zero_point.astype(np.int64).reshape(())
-    sums = avx2.dense(integers, weight, zero_point=zero, weight_zero_point=points, exact=True)
+    sums = avx2.dense_sums(integers, weight, zero_point=zero, weight_zero_point=points, exact=True)
     return sums * (np.float64(step) * scale.astype(np.float64))
 
 
-def block_dense(x: Array, integers: Array, scales: Array, block: int) -> Array:
+def blockwise_dense(x: Array, integers: Array, scales: Array, block: int) -> Array:
     """Float activations (M, K) times rows (N, K) of signed integers with a scale for each block (N, blocks) -> (M, N)."""
     total = np.zeros((len(x), len(integers)))
     for index, begin in enumerate(range(0, x.shape[1], block)):

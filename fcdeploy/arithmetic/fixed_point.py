@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def needs(low: float, high: float) -> str:
+def describe_fixed_point(low: float, high: float) -> str:
     """Sign, integer bits and the step that 8 bits then leave.
 
     n integer bits hold every magnitude below 2^n: -2.1 .. 2.6 needs a sign and 2 integer bits.  A negative number of

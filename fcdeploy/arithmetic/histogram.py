@@ -37,15 +37,15 @@ LARGEST_MOMENT = 2.0**40  # leaves room for 2^22 samples of it in the whole part
 
 
 @dataclass
-class Tally:
-    """A histogram under way, and where they are `weighed` the moments of every channel.
+class HistogramBuilder:
+    """A histogram under way, and where they are `with_moments` the moments of every channel.
 
     Every bin is there, empty or not, so that adding a batch costs little more than counting it.  `floor` is a number
     that no element can be below: once one was there, the smallest is known.
     """
 
     floor: float = -np.inf
-    weighed: bool = False
+    with_moments: bool = False
     dense: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     low: float = np.inf
     high: float = -np.inf
@@ -54,31 +54,31 @@ class Tally:
     form: tuple[int, ...] = ()  # of what waits: channels, positions
     sums: list[Float64] = field(default_factory=list)
     total: Moments | None = None
-    spoilt: bool = False  # there are no moments
+    without_moments: bool = False  # there are no moments
 
     def clear(self) -> None:
-        """Forget what was added, and keep the memory: another Tally beside this one would be one more at the peak."""
+        """Forget what was added, and keep the memory: another builder beside this one would be one more at the peak."""
         self.dense[self.dense != 0] = 0
         self.low, self.high, self.filled, self.form = np.inf, -np.inf, 0, ()
-        self.sums, self.total, self.spoilt = [], None, False
+        self.sums, self.total, self.without_moments = [], None, False
 
     def add(self, x: Float32, axis: int = 1) -> None:
-        """Count a batch, samples first, channels along `axis`: exact ends of all elements, bins of those `picked`.
+        """Count a batch, samples first, channels along `axis`: exact ends of all elements, bins of those `subsample`.
 
         A sample that holds a NaN or an infinity is counted whole.
         """
         if not x.size:
             return
-        few = picked(x, axis)
+        few = subsample(x, axis)
         high = float(x.max())
         low = self.floor if self.low == self.floor else float(x.min())
         if np.isfinite(low) and np.isfinite(high):
-            self.add_picked(low, high, few)
+            self.add_subsample(low, high, few)
         else:
-            self._add_broken(x.reshape(len(x), -1), few)
+            self._add_nonfinite(x.reshape(len(x), -1), few)
 
-    def add_picked(self, low: float, high: float, few: Float32) -> None:
-        """The same from the ends of the batch, which are finite, and what is `picked` of it."""
+    def add_subsample(self, low: float, high: float, few: Float32) -> None:
+        """The same from the ends of the batch, which are finite, and what is `subsample` of it."""
         self.low, self.high = min(self.low, low), max(self.high, high)
         if self.filled + few.size > WAITING or few.shape[1:] != self.form:
             self._add_waiting()
@@ -89,13 +89,13 @@ class Tally:
         self.waiting[self.filled : self.filled + few.size].reshape(few.shape)[...] = few
         self.filled += few.size
 
-    def _add_broken(self, rows: Float32, few: Float32) -> None:
+    def _add_nonfinite(self, rows: Float32, few: Float32) -> None:
         """Samples of which some are not all finite."""
         finite = np.isfinite(rows)
         whole = finite.all(axis=1)
         self._count(rows[~whole])
         self._count(few[whole])
-        self._weigh(few)
+        self._add_moments(few)
         if finite.any():
             some = rows[finite]
             self.low, self.high = min(self.low, float(some.min())), max(self.high, float(some.max()))
@@ -108,7 +108,7 @@ class Tally:
 
     def _record(self, few: Float32) -> None:
         self._count(few)
-        self._weigh(few)
+        self._add_moments(few)
 
     def _count(self, x: Float32) -> None:
         codes = np.ascontiguousarray(x, np.float32).reshape(-1).view(np.uint16)[UPPER::2]
@@ -117,22 +117,22 @@ class Tally:
             counts = np.bincount(codes[begin : begin + PIECE].astype(np.intp))
             self.dense[: len(counts)] += counts
 
-    def _weigh(self, few: Float32) -> None:
+    def _add_moments(self, few: Float32) -> None:
         """Add moments of samples; where the channels vary in number there are none."""
-        if not self.weighed or self.spoilt:
+        if not self.with_moments or self.without_moments:
             return
-        sums = sample_moments(few)
+        sums = compute_sample_moments(few)
         known = self.sums[0].shape[1] if self.sums else len(self.total.limbs) if self.total else sums.shape[1]
         if known != sums.shape[1]:
-            self.unweighed()
+            self.drop_moments()
             return
         self.sums.append(sums)
         if sum(values.size for values in self.sums) > WAITING_SUMS:
             self._add_sums()
 
-    def unweighed(self) -> None:
+    def drop_moments(self) -> None:
         """There shall be no moments."""
-        self.spoilt, self.sums, self.total = True, [], None
+        self.without_moments, self.sums, self.total = True, [], None
 
     def _add_sums(self) -> None:
         if self.sums:
@@ -154,7 +154,7 @@ class Tally:
         return self.total
 
 
-def picked(x: Float32, axis: int) -> Float32:
+def subsample(x: Float32, axis: int) -> Float32:
     """What is counted of a batch with samples first and channels along `axis`: (samples, channels, positions), a view.
 
     Every channel at every k-th position; of an image (samples, channels, rows, columns), every k-th of both.
@@ -164,14 +164,14 @@ def picked(x: Float32, axis: int) -> Float32:
     if axis != 1:
         x = np.moveaxis(x, axis, 1)
     samples, channels, *lengths = x.shape
-    k = step(channels, tuple(lengths))
+    k = choose_step(channels, tuple(lengths))
     if len(lengths) == 2:
         return x[:, :, ::k, ::k]
     return x.reshape(samples, channels, math.prod(lengths))[:, :, ::k]
 
 
 @lru_cache(4096)
-def step(channels: int, lengths: tuple[int, ...]) -> int:
+def choose_step(channels: int, lengths: tuple[int, ...]) -> int:
     """Every how-manieth position of a sample is counted, by its size alone.
 
     As large as leaves POSITIONS elements and CHANNEL_POSITIONS in a channel: one of IMAGE_STEPS along both sides of an
@@ -182,17 +182,17 @@ def step(channels: int, lengths: tuple[int, ...]) -> int:
     if len(lengths) == 2:
         left = {k: math.prod(-(-n // k) for n in lengths) for k, _ in IMAGE_STEPS}
         return next((k for k, least in IMAGE_STEPS if left[k] >= max(wanted, least)), 1)
-    return stride(math.prod(lengths), wanted)
+    return choose_stride(math.prod(lengths), wanted)
 
 
-def stride(positions: int, wanted: int) -> int:
+def choose_stride(positions: int, wanted: int) -> int:
     """The largest step up to STEP that leaves `wanted` positions and has no factor in common with their number."""
     return next((k for k in range(min(positions // wanted, STEP), 1, -1) if math.gcd(k, positions) == 1), 1)
 
 
-def histogram(x: Float32) -> Histogram:
+def make_histogram(x: Float32) -> Histogram:
     """The histogram of every element of `x`, with exact finite ends."""
-    tally = Tally()
+    tally = HistogramBuilder()
     flat = x.reshape(-1, 1)
     for at in range(0, max(len(flat), 1), PIECE):
         tally.add(flat[at : at + PIECE])
@@ -211,7 +211,7 @@ def merge_histograms(a: Histogram, b: Histogram) -> Histogram:
     return Histogram(codes.astype(np.uint16), dense[codes], low, high)
 
 
-def bin_edges(h: Histogram) -> tuple[Float64, Float64, NDArray[np.int64]]:
+def get_bin_edges(h: Histogram) -> tuple[Float64, Float64, NDArray[np.int64]]:
     """Lower edges, upper edges and counts of the finite bins, ascending in value and cut at the exact ends."""
     finite = (h.codes & 0x7F80) != 0x7F80
     codes, counts = h.codes[finite], h.counts[finite]
@@ -224,16 +224,16 @@ def bin_edges(h: Histogram) -> tuple[Float64, Float64, NDArray[np.int64]]:
     return np.clip(lower[order], h.low, h.high), np.clip(upper[order], h.low, h.high), counts[order]
 
 
-def moments(x: Float32, axis: int) -> Moments:
-    """Mean and mean square per channel of what is `picked` of each sample of `x`, summed over the samples."""
-    return sum_moments(sample_moments(picked(x, axis)))
+def compute_moments(x: Float32, axis: int) -> Moments:
+    """Mean and mean square per channel of what is `subsample` of each sample of `x`, summed over the samples."""
+    return sum_moments(compute_sample_moments(subsample(x, axis)))
 
 
-def sample_moments(few: Float32) -> Float64:
-    """Mean and mean square per sample and channel of what is `picked`: (samples, channels, 2)."""
+def compute_sample_moments(few: Float32) -> Float64:
+    """Mean and mean square per sample and channel of what is `subsample`: (samples, channels, 2)."""
     samples, channels = few.shape[:2]
     rows = few.reshape(samples * channels, math.prod(few.shape[2:]))
-    rows = rows[:, :: stride(rows.shape[1], CHANNEL_POSITIONS)]
+    rows = rows[:, :: choose_stride(rows.shape[1], CHANNEL_POSITIONS)]
     positions = rows.shape[1]
     values = np.zeros((len(rows), 2))
     block = max(1, (1 << 16) // max(positions, 1))  # rows widened at once, so that they stay in the cache
@@ -248,7 +248,7 @@ def sample_moments(few: Float32) -> Float64:
 
 
 def sum_moments(values: Float64) -> Moments:
-    """Sum what `sample_moments` gave, each number rounded to the grid first.
+    """Sum what `compute_sample_moments` gave, each number rounded to the grid first.
 
     A mean beyond 2^40 is cut there: such a tensor is not one that bytes can carry, and its ends say so exactly.
     """
@@ -258,15 +258,15 @@ def sum_moments(values: Float64) -> Moments:
     whole = np.floor(values)
     limbs[..., 0] = whole
     limbs[..., 1] = np.rint((values - whole) * 2.0**FRACTION_BITS)
-    return Moments(_carried(limbs), len(values))
+    return Moments(_sum_with_carry(limbs), len(values))
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:
     """The moments of both sets of samples: associative and commutative, exactly."""
-    return Moments(_carried(np.stack([a.limbs, b.limbs])), a.samples + b.samples)
+    return Moments(_sum_with_carry(np.stack([a.limbs, b.limbs])), a.samples + b.samples)
 
 
-def _carried(limbs: NDArray[np.int64]) -> NDArray[np.int64]:
+def _sum_with_carry(limbs: NDArray[np.int64]) -> NDArray[np.int64]:
     """Sum over the first axis, with what exceeds a fraction moved to the whole part, 2^10 rows at a time."""
     total = np.zeros(limbs.shape[1:], np.int64)
     for at in range(0, len(limbs), 1 << 10):  # 2^10 fractions below 2^52, and one carried, stay below 2^63

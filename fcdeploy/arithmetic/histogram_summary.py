@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fcdeploy.arithmetic.histogram import bin_edges
+from fcdeploy.arithmetic.histogram import get_bin_edges
 from fcdeploy.arrays import Float64
 from fcdeploy.records.calibration import Histogram
 
 
-def quantiles(h: Histogram, shares: Sequence[float]) -> list[float]:
+def estimate_quantiles(h: Histogram, shares: Sequence[float]) -> list[float]:
     """The values below which these shares (0 to 1) of the finite elements lie, spread evenly inside each bin.
 
     0 and 1 are the exact ends; all are 0 where nothing finite was seen.
     """
-    lower, upper, counts = bin_edges(h)
+    lower, upper, counts = get_bin_edges(h)
     if not counts.size:
         return [0.0] * len(shares)
     above = np.cumsum(counts)
@@ -28,12 +28,12 @@ def quantiles(h: Histogram, shares: Sequence[float]) -> list[float]:
     return [h.low if s <= 0 else h.high if s >= 1 else float(v) for s, v in zip(shares, values, strict=True)]
 
 
-def cells(h: Histogram, number: int) -> Float64:
+def count_in_cells(h: Histogram, number: int) -> Float64:
     """How many finite elements lie in each of `number` cells of equal width from the least to the largest.
 
     A bin that spans several cells is spread evenly over them, so a cell may hold a fraction.
     """
-    lower, upper, counts = bin_edges(h)
+    lower, upper, counts = get_bin_edges(h)
     if not counts.size or h.low == h.high:
         return np.append(np.zeros(number - 1), float(counts.sum()))
     edges = np.linspace(h.low, h.high, number + 1)

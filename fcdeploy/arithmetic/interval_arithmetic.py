@@ -39,7 +39,7 @@ class Interval:
 
     def whole(self) -> Interval:
         """One pair for all elements."""
-        return interval(*self.ends())
+        return make_interval(*self.ends())
 
     def channels(self, axis: int) -> Interval:
         """One pair an index of `axis`, as vectors; one for all where it has no axes, or one index."""
@@ -71,28 +71,28 @@ class Interval:
         return Interval(self.low - np.abs(self.low) * ROUNDING, self.high + np.abs(self.high) * ROUNDING)
 
 
-def interval(low: float, high: float) -> Interval:
+def make_interval(low: float, high: float) -> Interval:
     """One pair for all elements."""
     return Interval(np.asarray(low, np.float64), np.asarray(high, np.float64))
 
 
-ANY = interval(-math.inf, math.inf)
+ANY = make_interval(-math.inf, math.inf)
 
 
-def plus(a: Interval, b: Interval) -> Interval:
+def add_intervals(a: Interval, b: Interval) -> Interval:
     return Interval(a.low + b.low, a.high + b.high).wider(ROUNDING * (a.largest + b.largest))
 
 
-def minus(a: Interval, b: Interval) -> Interval:
-    return plus(a, Interval(-b.high, -b.low))
+def subtract_intervals(a: Interval, b: Interval) -> Interval:
+    return add_intervals(a, Interval(-b.high, -b.low))
 
 
-def times(a: Interval, b: Interval) -> Interval:
+def multiply_intervals(a: Interval, b: Interval) -> Interval:
     ends = np.stack(np.broadcast_arrays(a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high))
     return Interval(ends.min(axis=0), ends.max(axis=0)).rounded()
 
 
-def sloped(x: Interval, slope: float) -> Interval:
+def apply_leaky_relu(x: Interval, slope: float) -> Interval:
     """x where it is positive, slope * x where not; of two pieces, each is extreme at an end or at zero."""
     ends = np.stack([*(np.where(end >= 0, end, slope * end) for end in (x.low, x.high))])
     crossing = (x.low < 0) & (x.high > 0)
@@ -102,13 +102,13 @@ def sloped(x: Interval, slope: float) -> Interval:
     ).rounded()
 
 
-def row_sums(rows: Array, unit: Float64, low: Float64, high: Float64) -> Interval:
+def bound_row_sums(rows: Array, unit: Float64, low: Float64, high: Float64) -> Interval:
     """Each row's products with activations in [low, high], (K,) or (N, K): (N, K) -> vectors (N,), times `unit`.
 
     A float32 sum of K terms errs by at most K 2^-24 of the sum of their sizes (N. J. Higham, "Accuracy and Stability of
     Numerical Algorithms", section 3.1), twice that with products and unit.
     """
-    found = []
+    ends_of_blocks = []
     size = max(1, BLOCK // max(1, rows.shape[1]))
     for at in range(0, len(rows), size):
         w = rows[at : at + size].astype(np.float64)
@@ -116,8 +116,8 @@ def row_sums(rows: Array, unit: Float64, low: Float64, high: Float64) -> Interva
         up, down = np.maximum(w, 0), np.minimum(w, 0)
         slack = _dot(np.abs(w), np.maximum(np.abs(least), np.abs(most))) * (w.shape[1] + 8) * 2.0**-23
         ends = _dot(up, least) + _dot(down, most), _dot(up, most) + _dot(down, least)
-        found.append(np.stack([ends[0] - slack, ends[1] + slack]))
-    ends_of_all = np.concatenate(found, axis=1) * unit
+        ends_of_blocks.append(np.stack([ends[0] - slack, ends[1] + slack]))
+    ends_of_all = np.concatenate(ends_of_blocks, axis=1) * unit
     return Interval(ends_of_all[0], ends_of_all[1])
 
 

@@ -52,12 +52,12 @@ class Fidelity:
         return max(-1.0, min(1.0, self.product / norm)) if norm > 0 else 0.0
 
 
-def fidelity(reference: Array, approximation: Array) -> Fidelity:
+def measure_fidelity(reference: Array, approximation: Array) -> Fidelity:
     """The sums over two arrays of one shape."""
-    return added(Fidelity(), fidelity_rows(reference[None], approximation[None]))
+    return add_rows(Fidelity(), compute_fidelity_rows(reference[None], approximation[None]))
 
 
-def fidelity_rows(reference: Array, approximation: Array) -> Float64:
+def compute_fidelity_rows(reference: Array, approximation: Array) -> Float64:
     """What `Fidelity` holds of every sample, (n, 6), of two arrays (n, ...).
 
     A row has the same bits whichever samples are beside it and with any number of threads: no BLAS, which splits a
@@ -73,18 +73,18 @@ def fidelity_rows(reference: Array, approximation: Array) -> Float64:
     return np.stack([*sums, largest, np.full(n, float(size))], axis=1)
 
 
-def added(sofar: Fidelity, rows: Float64) -> Fidelity:
-    """With these rows of `fidelity_rows`, one after the other: the same however they were cut into groups."""
+def add_rows(total: Fidelity, rows: Float64) -> Fidelity:
+    """With these rows of `compute_fidelity_rows`, one after the other: the same however they were cut into groups."""
     if not len(rows):
-        return sofar
-    start = [[sofar.reference, sofar.approximation, sofar.product, sofar.noise]]
+        return total
+    start = [[total.reference, total.approximation, total.product, total.noise]]
     # running totals, which are taken in order, where NumPy is free to add a column in pairs
     reference, approximation, product, noise = np.add.accumulate(np.concatenate([start, rows[:, :4]]))[-1].tolist()
-    largest = max(sofar.largest, float(rows[:, 4].max()))
-    return Fidelity(reference, approximation, product, noise, largest, sofar.count + int(rows[:, 5].sum()))
+    largest = max(total.largest, float(rows[:, 4].max()))
+    return Fidelity(reference, approximation, product, noise, largest, total.count + int(rows[:, 5].sum()))
 
 
-def top_k(scores: Array, labels: Array, k: int) -> NDArray[np.bool_]:
+def is_in_top_k(scores: Array, labels: Array, k: int) -> NDArray[np.bool_]:
     """Is the label (n,) among the k highest scores (n, classes)? Equal scores rank by index, as arg max has it."""
     rows = np.arange(len(scores))
     own = scores[rows, labels][:, None]
@@ -93,20 +93,20 @@ def top_k(scores: Array, labels: Array, k: int) -> NDArray[np.bool_]:
     return np.asarray(rank < k)
 
 
-def agreement(one: Array, other: Array) -> Float64:
+def count_agreement(one: Array, other: Array) -> Float64:
     """Per sample (n, 2): equal decisions, and decisions, of two arrays (n, ...)."""
     assert one.shape == other.shape
     equal = (one == other).reshape(len(one), -1)
     return np.stack([equal.sum(axis=1), np.full(len(equal), equal.shape[1])], axis=1).astype(np.float64)
 
 
-def confusion(labels: Array, predicted: Array, classes: int) -> NDArray[np.int64]:
+def count_confusion(labels: Array, predicted: Array, classes: int) -> NDArray[np.int64]:
     """Counts (classes, classes): row = label, column = prediction. Matrices of two halves add."""
     pairs = labels.astype(np.int64) * classes + predicted.astype(np.int64)
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
 
 
-def token_hits(predicted: Array, labels: Array, ignore: int) -> Float64:
+def count_token_hits(predicted: Array, labels: Array, ignore: int) -> Float64:
     """Per sample (n, 2): positions predicted right, and positions that count (their label is not `ignore`)."""
     n = len(labels)
     counts = (labels != ignore).reshape(n, -1)
@@ -114,7 +114,7 @@ def token_hits(predicted: Array, labels: Array, ignore: int) -> Float64:
     return np.stack([right.sum(axis=1), counts.sum(axis=1)], axis=1).astype(np.float64)
 
 
-def errors(predicted: Array, labels: Array) -> Float64:
+def sum_errors(predicted: Array, labels: Array) -> Float64:
     """Per sample (n, 3): sum of squared errors, sum of absolute errors, number of elements."""
     n = len(labels)
     e = np.asarray(predicted, np.float64).reshape(n, -1) - np.asarray(labels, np.float64).reshape(n, -1)
@@ -122,12 +122,12 @@ def errors(predicted: Array, labels: Array) -> Float64:
 
 
 def rmse(sums: Float64) -> Float64:
-    """Root mean square error, in the labels' unit, of sums or means (..., 3) of what `errors` returns."""
+    """Root mean square error, in the labels' unit, of sums or means (..., 3) of what `sum_errors` returns."""
     return np.asarray(np.sqrt(sums[..., 0] / sums[..., 2]))
 
 
 def mae(sums: Float64) -> Float64:
-    """Mean absolute error, in the labels' unit, of sums or means (..., 3) of what `errors` returns."""
+    """Mean absolute error, in the labels' unit, of sums or means (..., 3) of what `sum_errors` returns."""
     return np.asarray(sums[..., 1] / sums[..., 2])
 
 
@@ -153,7 +153,7 @@ class Spread:
         )
 
 
-def spread(labels: Array) -> Spread:
+def compute_spread(labels: Array) -> Spread:
     """The spread of labels (n, ...), each position of a sample being a column."""
     y = np.asarray(labels, np.float64).reshape(len(labels), -1)
     mean = y.mean(axis=0)
@@ -166,7 +166,7 @@ def r2(squared_error: float, labels: Spread) -> float:
     return 1 - squared_error / total if total > 0 else math.nan
 
 
-def box_iou(one: Array, other: Array) -> Float64:
+def compute_box_iou(one: Array, other: Array) -> Float64:
     """Intersection over union of corresponding boxes (..., 4) = (x1, y1, x2, y2), x1 <= x2 and y1 <= y2.
 
     A box whose corners are swapped, or without area, overlaps nothing: 0.

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 SMALLEST = 1e-9  # residual capacity below this is rounding
 
 
-def cheapest_split(
+def find_cheapest_split(
     left: Sequence[float], right: Sequence[float], arcs: Sequence[tuple[int, int, float]]
 ) -> tuple[list[bool], float]:
     """Which nodes go left, and the cost of that split.
@@ -27,18 +27,18 @@ def cheapest_split(
     source, sink = count, count + 1
     capacity: list[dict[int, float]] = [{} for _ in range(count + 2)]
 
-    def arc(i: int, j: int, c: float) -> None:
+    def add_arc(i: int, j: int, c: float) -> None:
         capacity[i][j] = capacity[i].get(j, 0.0) + c
         capacity[j].setdefault(i, 0.0)
 
     for i in range(count):
-        arc(source, i, right[i])
-        arc(i, sink, left[i])
+        add_arc(source, i, right[i])
+        add_arc(i, sink, left[i])
     for i, j, c in arcs:
         if i != j:
-            arc(i, j, c)
+            add_arc(i, j, c)
     cost = 0.0
-    while path := _shortest_path(capacity, source, sink):
+    while path := _find_shortest_path(capacity, source, sink):
         flow = min(capacity[i][j] for i, j in path)
         if math.isinf(flow):
             raise ValueError("a node can be on neither side")
@@ -46,11 +46,11 @@ def cheapest_split(
         for i, j in path:
             capacity[i][j] -= flow
             capacity[j][i] += flow
-    right_side = _reaching(capacity, sink)
+    right_side = _find_nodes_reaching(capacity, sink)
     return [i not in right_side for i in range(count)], cost
 
 
-def _shortest_path(capacity: list[dict[int, float]], source: int, sink: int) -> list[tuple[int, int]]:
+def _find_shortest_path(capacity: list[dict[int, float]], source: int, sink: int) -> list[tuple[int, int]]:
     """The arcs of a shortest path with room left, empty when there is none."""
     before: dict[int, int] = {source: source}
     queue = deque([source])
@@ -67,13 +67,13 @@ def _shortest_path(capacity: list[dict[int, float]], source: int, sink: int) -> 
     return path[::-1]
 
 
-def _reaching(capacity: list[dict[int, float]], sink: int) -> set[int]:
+def _find_nodes_reaching(capacity: list[dict[int, float]], sink: int) -> set[int]:
     """The nodes from which the sink can still be reached: the smallest right side among the cheapest splits."""
-    found, queue = {sink}, deque([sink])
+    reaching, queue = {sink}, deque([sink])
     while queue:
         j = queue.popleft()
         for i in capacity[j]:
-            if i not in found and capacity[i].get(j, 0.0) > SMALLEST:
-                found.add(i)
+            if i not in reaching and capacity[i].get(j, 0.0) > SMALLEST:
+                reaching.add(i)
                 queue.append(i)
-    return found
+    return reaching

@@ -28,23 +28,23 @@ PADDING = 1 / 32  # of all positions, those where a weight meets padding
 APART = 0.05  # of a step: how far one grid for all channels must be off before each gets its own
 
 
-def pixels(x: NDArray[np.floating]) -> Pixels:
+def find_pixel_grids(x: NDArray[np.floating]) -> Pixels:
     """The grid of each channel of `x` (samples, channels, *positions); empty where there is none, or one scale serves all.
 
     Every value must lie on the grid of its channel, and zero within its reach.  A channel that was not seen from end to
     end gets as much room below as above.
     """
-    grids = [_grid(x[:, channel]) for channel in range(x.shape[1])]
-    found = tuple(grid for grid in grids if grid is not None)
-    if len(found) < len(grids) or not found:
+    grids = [_find_grid(x[:, channel]) for channel in range(x.shape[1])]
+    complete = tuple(grid for grid in grids if grid is not None)
+    if len(complete) < len(grids) or not complete:
         return ()
-    step, lowest = np.array(found).T
+    step, lowest = np.array(complete).T
     beside = np.abs(lowest / step - np.rint(lowest / step)).max()  # zero is not on the grid
     spread = np.ptp(step) / step[0] * HIGHEST + np.ptp(lowest) / step[0]
-    return found if max(beside, spread) > APART else ()
+    return complete if max(beside, spread) > APART else ()
 
 
-def _grid(x: NDArray[np.floating]) -> tuple[float, float] | None:
+def _find_grid(x: NDArray[np.floating]) -> tuple[float, float] | None:
     """(step, lowest) of the 256 places that all of `x` lies on, or None."""
     values = np.unique(x).astype(np.float64)
     reach = float(values[-1] - values[0]) if len(values) else 0.0
@@ -64,7 +64,7 @@ def _grid(x: NDArray[np.floating]) -> tuple[float, float] | None:
     return (step, lowest) if lowest <= NEAR * step and lowest + HIGHEST * step >= -NEAR * step else None
 
 
-def on_bytes(weight: NDArray[np.floating], grid: Pixels, channels: int) -> Float32:
+def scale_weight_for_bytes(weight: NDArray[np.floating], grid: Pixels, channels: int) -> Float32:
     """The weight (out, in, *kernel) that reads bytes: (out, channels, *kernel), the channel of 255 next to the image's."""
     step, lowest = (np.reshape(row, (1, -1) + (1,) * (weight.ndim - 2)) for row in np.array(grid).T)
     wide = np.zeros((len(weight), channels, *weight.shape[2:]))
@@ -73,15 +73,15 @@ def on_bytes(weight: NDArray[np.floating], grid: Pixels, channels: int) -> Float
     return wide.astype(np.float32)
 
 
-def means_of_bytes(mean: Float64, grid: Pixels, channels: int) -> Float64:
-    """E[b] of the channels that `on_bytes` reads, (channels,), from E[x] of the image's."""
+def compute_byte_means(mean: Float64, grid: Pixels, channels: int) -> Float64:
+    """E[b] of the channels that `scale_weight_for_bytes` reads, (channels,), from E[x] of the image's."""
     step, lowest = np.array(grid).T
-    found = np.zeros(channels)
-    found[: len(grid)], found[len(grid)] = (mean - lowest) / step, HIGHEST
-    return found
+    means = np.zeros(channels)
+    means[: len(grid)], means[len(grid)] = (mean - lowest) / step, HIGHEST
+    return means
 
 
-def importance_of_bytes(mean: Float64, mean_square: Float64, grid: Pixels, channels: int) -> Float64:
+def compute_byte_importance(mean: Float64, mean_square: Float64, grid: Pixels, channels: int) -> Float64:
     """How much a weight's error on these channels counts, (channels,), when its mean is taken off the bias.
 
     The variance of b in the image, and in its padding, where b is 0, the square of the mean that was taken off.
@@ -89,4 +89,4 @@ def importance_of_bytes(mean: Float64, mean_square: Float64, grid: Pixels, chann
     step, _ = np.array(grid).T
     variance = np.zeros(channels)
     variance[: len(grid)] = np.maximum(mean_square - mean**2, 0) / step**2
-    return variance + PADDING * means_of_bytes(mean, grid, channels) ** 2
+    return variance + PADDING * compute_byte_means(mean, grid, channels) ** 2

@@ -12,7 +12,7 @@ from fcdeploy.records.plan import QParams, Range
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
-def activation_qparams(r: Range, dtype: str, why: str = "") -> QParams:
+def choose_activation_qparams(r: Range, dtype: str, why: str = "") -> QParams:
     """Scale and zero point whose integers cover `r` (which is widened to hold 0, so that padding is exact).
 
     A range that starts at 0 gets the lowest zero point: then the clip at 0 of a Relu is what saturation does anyway.
@@ -26,7 +26,7 @@ def activation_qparams(r: Range, dtype: str, why: str = "") -> QParams:
     return QParams(dtype, (scale,), zero_point, why=why)
 
 
-def symmetric_qparams(r: Range, dtype: str, why: str = "") -> QParams:
+def choose_symmetric_qparams(r: Range, dtype: str, why: str = "") -> QParams:
     """Scale of signed integers that cover `r` with zero point 0, the lowest integer left out.
 
     The form that DSP libraries want of 16-bit activations.
@@ -38,7 +38,7 @@ def symmetric_qparams(r: Range, dtype: str, why: str = "") -> QParams:
     return QParams(dtype, (float(np.float32(end / highest)),), 0, why=why)
 
 
-def along(scale: NDArray[np.floating] | tuple[float, ...], axis: int | None, ndim: int) -> Float64:
+def broadcast_along(scale: NDArray[np.floating] | tuple[float, ...], axis: int | None, ndim: int) -> Float64:
     """A scale per index of `axis`, shaped so that it broadcasts over an array of `ndim` axes."""
     values = np.asarray(scale, dtype=np.float64)
     return values if axis is None else values.reshape([-1 if i == axis else 1 for i in range(ndim)])
@@ -47,7 +47,7 @@ def along(scale: NDArray[np.floating] | tuple[float, ...], axis: int | None, ndi
 def quantize(x: NDArray[np.floating], q: QParams) -> NDArray[np.integer]:
     """round(x / scale) + zero_point, halves to even, saturated."""
     lowest, highest = LIMITS[q.dtype]
-    scale = along(np.asarray(q.scale, np.float32), q.axis, x.ndim)
+    scale = broadcast_along(np.asarray(q.scale, np.float32), q.axis, x.ndim)
     # float32, as the runtime divides: float64 would round some halves the other way
     with np.errstate(over="ignore"):  # what becomes infinite saturates
         quotient = x.astype(np.float32) / scale.astype(np.float32)
@@ -57,11 +57,11 @@ def quantize(x: NDArray[np.floating], q: QParams) -> NDArray[np.integer]:
 
 def dequantize(integers: NDArray[np.integer], q: QParams) -> Float32:
     """scale * (integer - zero_point) in float32."""
-    scale = along(np.asarray(q.scale, np.float32), q.axis, integers.ndim).astype(np.float32)
+    scale = broadcast_along(np.asarray(q.scale, np.float32), q.axis, integers.ndim).astype(np.float32)
     return (integers.astype(np.int64) - q.zero_point).astype(np.float32) * scale
 
 
-def bias_qparams(input_scale: float, weight: QParams) -> QParams:
+def choose_bias_qparams(input_scale: float, weight: QParams) -> QParams:
     """A bias joins the int32 sums of products, so its scale is the float32 product of theirs, or it does not fuse."""
     product = np.float32(input_scale) * np.asarray(weight.scale, np.float32)
     axis = None if weight.axis is None else 0

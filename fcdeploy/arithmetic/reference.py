@@ -1,7 +1,7 @@
 """What integer operators without weights are to compute: dequantize, the operator in float32, quantize (ONNX).
 
 Where a kernel of onnxruntime rounds in another order, and that would show, its order is taken; it is the same on every
-CPU.  Every function takes integers, their scale and zero point as `Coded`, and returns float32 for `encode`.
+CPU.  Every function takes integers, their scale and zero point as `QuantizedArray`, and returns float32 for `quantize_real`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fcdeploy.arithmetic.avx2 import im2col
+from fcdeploy.arithmetic.avx2 import gather_windows
 from fcdeploy.arithmetic.quantization import LIMITS
 from fcdeploy.arrays import Array, Float32
 
 
 @dataclass(frozen=True)
-class Coded:
+class QuantizedArray:
     """Bytes that stand for scale * (byte - zero point)."""
 
     integers: Array
@@ -29,30 +29,30 @@ class Coded:
         return (self.integers.astype(np.int32) - self.zero_point).astype(np.float32) * self.scale
 
 
-def encode(real: Float32, scale: np.float32, zero_point: int, dtype: str) -> Array:
+def quantize_real(real: Float32, scale: np.float32, zero_point: int, dtype: str) -> Array:
     """round(real / scale) + zero point, halves to even, saturated."""
     lowest, highest = LIMITS[dtype]
     integers = np.rint(real / scale).astype(np.float64) + zero_point
     return np.asarray(np.clip(integers, lowest, highest), dtype=dtype)
 
 
-def add(a: Coded, b: Coded) -> Float32:
+def add(a: QuantizedArray, b: QuantizedArray) -> Float32:
     return a.real + b.real
 
 
-def multiply(a: Coded, b: Coded) -> Float32:
+def multiply(a: QuantizedArray, b: QuantizedArray) -> Float32:
     return a.real * b.real
 
 
-def sigmoid(x: Coded) -> Float32:
+def sigmoid(x: QuantizedArray) -> Float32:
     return np.asarray(1 / (1 + np.exp(-x.real.astype(np.float64))), dtype=np.float32)
 
 
-def leaky_relu(x: Coded, alpha: float) -> Float32:
+def leaky_relu(x: QuantizedArray, alpha: float) -> Float32:
     return np.where(x.real >= 0, x.real, x.real * np.float32(alpha))
 
 
-def global_average(x: Coded, scale: np.float32) -> Float32:
+def global_average(x: QuantizedArray, scale: np.float32) -> Float32:
     """The mean over all axes behind the second; `scale` is that of the output.
 
     The sum is exact and the division part of the scale, as in the kernel: with 36 positions and equal scales every 36th
@@ -66,11 +66,16 @@ def global_average(x: Coded, scale: np.float32) -> Float32:
 
 
 def average(
-    x: Coded, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int], *, count_padding: bool = False
+    x: QuantizedArray,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    *,
+    count_padding: bool = False,
 ) -> Float32:
     """The mean of each window: (B, C, *space) -> (B, C, *space'); padding counts only with `count_padding`."""
-    seen = im2col(x.real, kernel, 0, strides, pads)  # (B, *space', positions, C)
-    inside = im2col(np.ones_like(x.real[:1, :1]), kernel, int(count_padding), strides, pads).sum(axis=-2)
+    seen = gather_windows(x.real, kernel, 0, strides, pads)  # (B, *space', positions, C)
+    inside = gather_windows(np.ones_like(x.real[:1, :1]), kernel, int(count_padding), strides, pads).sum(axis=-2)
     total = np.zeros_like(seen[..., 0, :])
     for position in range(seen.shape[-2]):
         total += seen[..., position, :]

@@ -20,7 +20,7 @@ Statistic = Callable[[Float64], Float64]
 """Means of the columns (..., k) to a figure (...)."""
 
 
-def mcnemar(b: int, c: int) -> float:
+def compute_mcnemar_p(b: int, c: int) -> float:
     """Exact two-sided p-value of McNemar's test (1947) for b and c discordant pairs.
 
     2 P(X <= min(b, c)), X ~ Binomial(b + c, 1/2), and at most 1.
@@ -36,7 +36,7 @@ def mcnemar(b: int, c: int) -> float:
     return float(min(1.0, 2 * tail / 2**n))
 
 
-def paired_interval(b: int, c: int, n: int) -> tuple[float, float]:
+def estimate_paired_interval(b: int, c: int, n: int) -> tuple[float, float]:
     """95 % interval of the difference of two paired proportions, (b - c) / n.
 
     b of n pairs are right in the first only, c in the second only.  Bonett and Price (2012), "Adjusted Wald Confidence
@@ -48,39 +48,39 @@ def paired_interval(b: int, c: int, n: int) -> tuple[float, float]:
     return max(-1.0, p - q - half), min(1.0, p - q + half)
 
 
-def share_interval(k: int, n: int) -> tuple[float, float]:
+def estimate_share_interval(k: int, n: int) -> tuple[float, float]:
     """95 % score interval of a proportion k / n (Wilson, 1927)."""
     centre = (k + Z * Z / 2) / (n + Z * Z)
     half = Z / (n + Z * Z) * math.sqrt(k * (n - k) / n + Z * Z / 4)
     return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
 
 
-def bootstrap(columns: Float64, statistic: Statistic) -> tuple[float, float]:
+def bootstrap_interval(columns: Float64, statistic: Statistic) -> tuple[float, float]:
     """95 % percentile interval (Efron, 1979) of `statistic(mean of columns)`, rows (n, k) being independent samples."""
-    rows = _grouped(columns)
+    rows = _average_groups(columns)
     draw = np.random.default_rng(SEED)
     means = np.stack([rows[draw.integers(len(rows), size=len(rows))].mean(axis=0) for _ in range(RESAMPLES)])
     low, high = np.quantile(statistic(means), [0.025, 0.975])
     return float(low), float(high)
 
 
-def exchange(one: Float64, other: Float64, statistic: Statistic) -> float:
+def randomization_test(one: Float64, other: Float64, statistic: Statistic) -> float:
     """Two-sided p-value of `statistic(mean of one) - statistic(mean of other)`, rows (n, k) being paired samples.
 
     Fisher's randomization test: were there no difference, each pair could as well have come the other way round.
     """
-    half, middle = _grouped((one - other) / 2), _grouped((one + other) / 2).mean(axis=0)
-    found = _difference(half.mean(axis=0), middle, statistic)
+    half, middle = _average_groups((one - other) / 2), _average_groups((one + other) / 2).mean(axis=0)
+    observed = _compute_difference(half.mean(axis=0), middle, statistic)
     draw = np.random.default_rng(SEED)
     hits = 0
     for start in range(0, RESAMPLES, 100):
         signs = draw.integers(0, 2, size=(min(100, RESAMPLES - start), len(half)), dtype=np.int8) * 2.0 - 1.0
-        chance = _difference(signs @ half / len(half), middle, statistic)
-        hits += int((np.abs(chance) >= abs(found) * (1 - 1e-9)).sum())  # sums in another order count as equal
+        chance = _compute_difference(signs @ half / len(half), middle, statistic)
+        hits += int((np.abs(chance) >= abs(observed) * (1 - 1e-9)).sum())  # sums in another order count as equal
     return (hits + 1) / (RESAMPLES + 1)
 
 
-def median_interval(values: Float64) -> tuple[float, float]:
+def estimate_median_interval(values: Float64) -> tuple[float, float]:
     """An interval of at least 95 % for the median: between two order statistics, the sign test inverted.
 
     Fewer than 6 values cannot carry 95 %: then it is simply their range.
@@ -96,11 +96,11 @@ def median_interval(values: Float64) -> tuple[float, float]:
     return float(ordered[cut - 1]), float(ordered[n - cut])
 
 
-def _difference(half: Float64, middle: Float64, statistic: Statistic) -> Float64:
+def _compute_difference(half: Float64, middle: Float64, statistic: Statistic) -> Float64:
     return statistic(middle + half) - statistic(middle - half)
 
 
-def _grouped(rows: Float64) -> Float64:
+def _average_groups(rows: Float64) -> Float64:
     """At most MOST_ROWS rows: beyond, neighbours are averaged, which bounds the work and keeps the mean's variance.
 
     A remainder smaller than a group is left out.

@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError, first_line
 from fcdeploy.records.manifest import AGAIN
@@ -138,7 +138,7 @@ def _difference(name: str, pairs: Sequence[tuple[Array, Array]]) -> Difference:
     if not np.array_equal(np.isfinite(golden), np.isfinite(given)):
         return Difference(name, DIFFERENT, elements, differ, math.inf, math.inf, None, "not a number where one was")
     finite = np.isfinite(golden)
-    noise = fidelity(golden[finite], given[finite])
+    noise = measure_fidelity(golden[finite], given[finite])
     span = float(np.ptp(golden[finite].astype(np.float64))) if finite.any() else 0.0
     levels = noise.largest * LEVELS / span if span else math.inf if noise.largest else 0.0
     if golden.dtype.kind == "f":

@@ -10,8 +10,8 @@ from fcdeploy.bundles import golden
 from fcdeploy.bundles.read import Stored, altered, open_bundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.manifest import AGAIN, Manifest
-from fcdeploy.runtime.feeds import check
-from fcdeploy.runtime.options import checked
+from fcdeploy.runtime.feeds import check_feeds
+from fcdeploy.runtime.options import check_options
 from fcdeploy.runtime.session import Session
 
 
@@ -29,7 +29,7 @@ class Bundle:
         Preprocessing is not applied: arrays are what the model reads.  A name that is no Python word goes in as
         `predict(**{"input.1": array})`.  Raises FcdeployError when an array does not fit.
         """
-        check(arrays, self.manifest.inputs)
+        check_feeds(arrays, self.manifest.inputs)
         return dict(zip(self.session.outputs, self.session.run(arrays), strict=True))
 
     def golden_runs(self) -> list[golden.Run]:
@@ -61,7 +61,7 @@ def load_stored(stored: Stored, *, threads: int | None = None) -> Bundle:
     """The same from a bundle that is open, whose hashes hold."""
     manifest = stored.manifest
     source = f"bundle {str(stored.path)!r}"
-    entries = checked(manifest.session, f"{source}: the manifest's session")
+    entries = check_options(manifest.session, f"{source}: the manifest's session")
     if stored.zipped:
         weights = {name: stored.read(name) for name in manifest.weights}
         session = Session(stored.read(manifest.model), threads=threads, weights=weights, entries=entries)

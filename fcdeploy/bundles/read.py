@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.records.manifest import AGAIN, MANIFEST, Manifest, from_json, plain
+from fcdeploy.records.manifest import AGAIN, MANIFEST, Manifest, from_json, is_plain_path
 from fcdeploy.records.progress import OnStep
 
 MOST_MANIFEST = 16 << 20  # bytes; a row a file and a tensor, and a model has thousands at most
@@ -141,7 +141,7 @@ def _zip(path: Path) -> tuple[dict[str, int], Open]:
             continue
         if info.flag_bits & ENCRYPTED or info.compress_type != zipfile.ZIP_STORED:
             raise FcdeployError(f"{source}: {name[:60]!r} is compressed or encrypted, expected stored bytes", hint)
-        if name != MANIFEST and not plain(name):
+        if name != MANIFEST and not is_plain_path(name):
             raise FcdeployError(f"{source}: {name[:60]!r} is no plain relative path", hint)
         if name in sizes:
             raise FcdeployError(f"{source}: {name!r} is there twice", hint)

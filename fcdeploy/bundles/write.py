@@ -16,7 +16,7 @@ from typing import Any
 from fcdeploy.bundles.golden import stored
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import check_output, file_hash, replacing
-from fcdeploy.records.manifest import MANIFEST, File, Manifest, to_json
+from fcdeploy.records.manifest import MANIFEST, BundleFile, Manifest, to_json
 from fcdeploy.records.progress import OnStep
 
 Content = bytes | Path
@@ -65,10 +65,10 @@ def write_bundle(
     return manifest
 
 
-def _described(content: Content) -> File:
+def _described(content: Content) -> BundleFile:
     if isinstance(content, bytes):
-        return File(len(content), hashlib.sha256(content).hexdigest())
-    return File(content.stat().st_size, file_hash(content))
+        return BundleFile(len(content), hashlib.sha256(content).hexdigest())
+    return BundleFile(content.stat().st_size, file_hash(content))
 
 
 def _zip(path: Path, contents: Mapping[str, Content]) -> None:

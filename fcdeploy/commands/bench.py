@@ -19,10 +19,10 @@ from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime import feeds
-from fcdeploy.runtime.cpu import memory_bytes
-from fcdeploy.runtime.footprint import Footprint, footprint
-from fcdeploy.runtime.paired_timing import PATIENCE, Ratio, Run, Timed, ratio_of, reloaded
-from fcdeploy.runtime.profile import NodeTime, Profile, matched, profiles
+from fcdeploy.runtime.cpu import read_memory_bytes
+from fcdeploy.runtime.footprint import Footprint, measure_footprint
+from fcdeploy.runtime.paired_timing import PATIENCE, Ratio, Run, Timing, compute_ratio, time_reloaded
+from fcdeploy.runtime.profile import NodeTime, Profile, match_layers, profile_models
 from fcdeploy.runtime.session import Session
 
 NAMES = ("int8", "float")  # the model, and what it is compared with
@@ -53,7 +53,7 @@ class Row:
     """What was measured at one batch size; a list has one entry, or two with the float model."""
 
     loaded: list[Loaded]
-    timed: list[Timed]
+    timed: list[Timing]
     memory: list[Footprint | None]
 
     @property
@@ -63,7 +63,7 @@ class Row:
 
     @property
     def ratio(self) -> Ratio | None:
-        return ratio_of(*self.timed) if len(self.timed) == 2 else None
+        return compute_ratio(*self.timed) if len(self.timed) == 2 else None
 
 
 def bench(
@@ -102,7 +102,7 @@ def bench(
                 f"{paths[1].name!r} is quantized and {paths[0].name!r} is not, expected it the other way round",
                 f"fcdeploy bench {paths[1]} --against {paths[0]}",
             )
-    specs = [[feeds.fixed(input_specs(graph), one, shapes) for graph in models] for one in wanted]
+    specs = [[feeds.fix_shapes(input_specs(graph), one, shapes) for graph in models] for one in wanted]
     _check_batches(wanted, specs)
     _check_memory([one for each in specs for one in each])
     sizes = [size_on_disk(files_of(graph, path)) for graph, path in zip(models, paths, strict=True)]
@@ -110,10 +110,10 @@ def bench(
     rows = []
     for each in specs:
         loaded = [
-            Loaded(path, threads, feeds.draw(spec), spec, load_ms, size)
+            Loaded(path, threads, feeds.draw_feeds(spec), spec, load_ms, size)
             for path, load_ms, spec, size in zip(paths, loading, each, sizes, strict=True)
         ]
-        timed = reloaded([one.load for one in loaded], seconds, step, interval / 100)
+        timed = time_reloaded([one.load for one in loaded], seconds, step, interval / 100)
         rows.append(Row(loaded, timed, [_footprint(one, threads, step) for one in loaded]))
     nodes = _profiles(rows[0], threads, seconds, step) if per_node else None
     return _report(rows, nodes, threads, max_ratio, interval, seconds)
@@ -143,7 +143,7 @@ def _check_batches(wanted: Sequence[int | None], specs: Sequence[Sequence[Sequen
 
 def _check_memory(specs: Sequence[Sequence[TensorSpec]]) -> None:
     """Refuse inputs that leave the machine no room for anything else."""
-    memory = memory_bytes()
+    memory = read_memory_bytes()
     for one in specs:
         needed = sum(math.prod(n or 0 for n in spec.shape) * spec.dtype.itemsize for spec in one)
         if memory is not None and needed > memory / 4:
@@ -162,14 +162,14 @@ def _load_ms(path: Path, threads: int) -> float:
 
 def _footprint(one: Loaded, threads: int, on_step: OnStep) -> Footprint | None:
     on_step("memory", 0, None)
-    return footprint(one.path, one.specs, threads)
+    return measure_footprint(one.path, one.specs, threads)
 
 
 def _profiles(row: Row, threads: int, seconds: float, on_step: OnStep) -> list[Profile]:
     on_step("nodes", 0, None)
     once = sum(float(np.median(timed.runs)) for timed in row.timed) / 1e3
     runs = min(max(int(seconds / once / 2), PROFILED[0]), PROFILED[-1])
-    return profiles([(one.path, one.inputs) for one in row.loaded], runs=runs, threads=threads)
+    return profile_models([(one.path, one.inputs) for one in row.loaded], runs=runs, threads=threads)
 
 
 def _report(
@@ -281,7 +281,7 @@ def _warnings(values: Mapping[str, Any], limit: float | None) -> Iterator[str]:
 
 
 def _per_node_values(nodes: list[Profile]) -> dict[str, Any]:
-    pairs = matched(nodes[1].nodes, nodes[0].nodes) if len(nodes) == 2 else []
+    pairs = match_layers(nodes[1].nodes, nodes[0].nodes) if len(nodes) == 2 else []
     both = [{one.node for one, _ in pairs}, {other.node for _, other in pairs}][::-1]
     values: dict[str, Any] = {
         "matched": [
@@ -312,7 +312,7 @@ def _per_node_tables(nodes: list[Profile]) -> Iterator[Table]:
         cells = [(node.node, node.op, f"{node.us:.1f} us", _share(node.us, nodes[0])) for node in found]
         yield Table("Time of each node", ("node", "kernel", "median", "share"), tuple(cells))
         return
-    pairs = matched(nodes[1].nodes, nodes[0].nodes)
+    pairs = match_layers(nodes[1].nodes, nodes[0].nodes)
     rows = [
         (one.node, one.op, other.op, f"{one.us:.1f} us", f"{other.us:.1f} us", f"{_ratio(other.us, one.us):.2f}")
         for one, other in pairs

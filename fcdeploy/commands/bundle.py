@@ -23,16 +23,16 @@ from fcdeploy.proof.batch_axis import why_not
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import plan as plans
 from fcdeploy.records.calibration import Calibration
-from fcdeploy.records.manifest import NAME, VERSION, Manifest, plain
+from fcdeploy.records.manifest import NAME, VERSION, Manifest, is_plain_path
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.runtime.cpu import cpu_name, detect
-from fcdeploy.runtime.feeds import draw, fixed
-from fcdeploy.runtime.options import options_of
-from fcdeploy.runtime.session import Session, versions
+from fcdeploy.runtime.cpu import detect_target, read_cpu_name
+from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
+from fcdeploy.runtime.options import read_options
+from fcdeploy.runtime.session import Session, read_versions
 from fcdeploy.runtime.trust import refuse_untrusted
-from fcdeploy.samples import batch_size, batches, open_source
+from fcdeploy.samples import choose_batch_size, make_batches, open_source
 from fcdeploy.samples.preprocess import read_preprocess
 
 MODEL, GOLDEN = "model.onnx", "golden.npz"
@@ -117,12 +117,12 @@ def _manifest(
         made_from=_made_from(model, str(path)),
         made_by={
             "fcdeploy": __version__,
-            "onnxruntime": versions()["onnxruntime"],
-            "cpu": cpu_name(),
-            "family": detect().name,
+            "onnxruntime": read_versions()["onnxruntime"],
+            "cpu": read_cpu_name(),
+            "family": detect_target().name,
         },
         needs={"opset": str(opset), "ir_version": str(model.ir_version), "onnxruntime": RUNTIMES.get(opset, "")},
-        session=options_of(path),
+        session=read_options(path),
         golden=GOLDEN,
         preprocess=None if preprocess is None else asdict(read_preprocess(preprocess, input_specs(model)[0])),
     )
@@ -150,7 +150,7 @@ def _weights(files: tuple[Path, ...]) -> dict[str, Path]:
     taken = {MODEL, GOLDEN, "plan.json", "calibration.json", "validation.json"}
     found = {file.relative_to(files[0].parent).as_posix(): file for file in files[1:]}
     for name in found:
-        if not plain(name) or name in taken:
+        if not is_plain_path(name) or name in taken:
             raise FcdeployError(
                 f"model {str(files[0])!r} has weights in {name!r}, a name that a bundle cannot hold",
                 "write the model again with weights in 'model.data'",
@@ -235,11 +235,11 @@ def _golden(
 ) -> tuple[str, list[golden.Run]]:
     """Where the golden samples come from, and what the model answers, one sample a run."""
     inputs = input_specs(model)
-    size = batch_size(inputs, 1)
+    size = choose_batch_size(inputs, 1)
     feeds: list[dict[str, Any]]
     if data is not None:
         source = "data"
-        read = batches(open_source(data, inputs, limit=samples * size, preprocess=preprocess), size)
+        read = make_batches(open_source(data, inputs, limit=samples * size, preprocess=preprocess), size)
         feeds = [batch.inputs for batch in read]
     elif recorded is not None and recorded.kept:
         source = "calibration"
@@ -247,7 +247,7 @@ def _golden(
         feeds = [{n: a[i * size : (i + 1) * size] for n, a in recorded.kept.items()} for i in range(count)]
     else:
         source = "random"
-        feeds = [draw(_one(inputs), seed=i) for i in range(samples)]
+        feeds = [draw_feeds(_one(inputs), seed=i) for i in range(samples)]
     runs: list[golden.Run] = []
     for done, fed in enumerate(feeds):
         if on_step:
@@ -258,7 +258,7 @@ def _golden(
 
 def _one(inputs: list[TensorSpec]) -> list[TensorSpec]:
     try:
-        return fixed(inputs, None)
+        return fix_shapes(inputs, None)
     except FcdeployError as error:
         raise FcdeployError(error.message, "--data DATA gives golden samples") from error
 

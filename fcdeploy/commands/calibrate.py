@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fcdeploy.arithmetic.fixed_point import needs
+from fcdeploy.arithmetic.fixed_point import describe_fixed_point
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import (
     check_output,
@@ -25,8 +25,8 @@ from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration, to_bytes
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
-from fcdeploy.runtime.workers import crew
-from fcdeploy.samples import Bad, open_source
+from fcdeploy.runtime.workers import open_pool
+from fcdeploy.samples import BadSample, open_source
 
 NAMED = 5  # of the samples that were skipped
 COLUMNS = ("layer", "tensor", "kind", "min", "max", "needs")
@@ -74,7 +74,7 @@ def calibrate(
     job = CalibrationJob(
         str(path), model_hash(files), str(data), samples, seed, preprocess, keep_samples=keep_samples, skip_bad=skip_bad
     )
-    with crew(workers, cluster) as team:
+    with open_pool(workers, cluster) as team:
         found = collect(
             team, job, graph, source, target.with_name(f"{target.name}.progress"),
             batch=batch, max_memory=max_memory, everything=everything, on_step=on_step,
@@ -95,7 +95,14 @@ def ranges_table(calibration: Calibration) -> Iterator[tuple[str, ...]]:
     """Layer, tensor, kind, minimum, maximum, and what its numbers need, one row a tensor."""
     for record in calibration.tensors.values():
         h = record.histogram
-        yield record.layer or "-", record.name, record.kind, f"{h.low:.6g}", f"{h.high:.6g}", needs(h.low, h.high)
+        yield (
+            record.layer or "-",
+            record.name,
+            record.kind,
+            f"{h.low:.6g}",
+            f"{h.high:.6g}",
+            describe_fixed_point(h.low, h.high),
+        )
 
 
 def _report(model: Path, found: CalibrationResult, rows: list[tuple[str, ...]], seconds: float, output: Path) -> Report:
@@ -128,7 +135,7 @@ def _report(model: Path, found: CalibrationResult, rows: list[tuple[str, ...]], 
     return Report("calibrate", values, (Table("dynamic ranges", COLUMNS, tuple(rows)),), lines, warnings=warnings)
 
 
-def _describe_skipped(bad: Sequence[Bad]) -> Iterator[str]:
+def _describe_skipped(bad: Sequence[BadSample]) -> Iterator[str]:
     """How many samples were left out; the first few by name."""
     if bad:
         rest = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fcdeploy.arithmetic.histogram_summary import cells, quantiles
+from fcdeploy.arithmetic.histogram_summary import count_in_cells, estimate_quantiles
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import check_output, replacing
 from fcdeploy.int8.calibrating.merge import BOTH, merge
@@ -101,8 +101,8 @@ def _row_values(record: TensorRecord) -> dict[str, object]:
     return {
         "tensor": record.name, "layer": record.layer, "kind": record.kind, "op": record.op, "shape": list(record.shape),
         "min": h.low, "max": h.high, "elements": h.total, "nonfinite": h.nonfinite,
-        "percentiles": None if h.ends_only else dict(zip(SHARES, quantiles(h, list(SHARES.values())), strict=True)),
-        "histogram": None if h.ends_only else cells(h, STRIP).round(3).tolist(),
+        "percentiles": None if h.ends_only else dict(zip(SHARES, estimate_quantiles(h, list(SHARES.values())), strict=True)),
+        "histogram": None if h.ends_only else count_in_cells(h, STRIP).round(3).tolist(),
     }  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def _many(records: Sequence[TensorRecord]) -> Table:
     rows = []
     for record in records:
         h = record.histogram
-        inner = ["-" if h.ends_only else f"{value:.4g}" for value in quantiles(h, list(SHARES.values()))]
+        inner = ["-" if h.ends_only else f"{value:.4g}" for value in estimate_quantiles(h, list(SHARES.values()))]
         rows.append((record.name, record.kind, f"{h.low:.6g}", *inner, f"{h.high:.6g}", _strip(record)))
     return Table("from the least to the largest", ("tensor", "kind", "min", *SHARES, "max", "histogram"), tuple(rows))
 
@@ -119,7 +119,7 @@ def _strip(record: TensorRecord) -> str:
     """One character a cell; a cell that holds anything is not blank."""
     if record.histogram.ends_only:
         return "measured elsewhere"
-    counts = cells(record.histogram, STRIP)
+    counts = count_in_cells(record.histogram, STRIP)
     heights = np.ceil(counts / max(counts.max(), 1e-9) * (len(BLOCKS) - 1)).astype(int)
     return "|" + "".join(BLOCKS[height] for height in heights) + "|"
 
@@ -127,7 +127,7 @@ def _strip(record: TensorRecord) -> str:
 def _one(record: TensorRecord) -> Table:
     """One tensor: a bar for each cell."""
     h = record.histogram
-    counts = cells(h, ROWS)
+    counts = count_in_cells(h, ROWS)
     edges = np.linspace(h.low, h.high, ROWS + 1)
     total = max(counts.sum(), 1e-9)
     rows = [

@@ -10,7 +10,14 @@ from importlib import metadata
 from typing import Any
 
 from fcdeploy.records.report import Report, Table
-from fcdeploy.runtime.cpu import cpu_flags, cpu_name, detect, memory_bytes, target_named, usable_cores
+from fcdeploy.runtime.cpu import (
+    count_usable_cores,
+    detect_target,
+    find_target,
+    read_cpu_flags,
+    read_cpu_name,
+    read_memory_bytes,
+)
 from fcdeploy.tables.targets import INSTRUCTIONS, TARGETS, Target
 
 ARM = ("NEON", "dotprod", "i8mm")
@@ -24,14 +31,14 @@ def doctor() -> Report:
 
     The report's answer is no when onnxruntime cannot be loaded: then no command that runs a model works.
     """
-    flags, target, host = cpu_flags(), detect(), target_named("host")
+    flags, target, host = read_cpu_flags(), detect_target(), find_target("host")
     found = {name: bool(flags & set(row.flags)) for name, row in INSTRUCTIONS.items()}
     problem = _runtime_problem()
-    cores, memory = usable_cores(), memory_bytes()
+    cores, memory = count_usable_cores(), read_memory_bytes()
     versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
     extras = _extras()
     values: dict[str, Any] = {
-        "cpu": cpu_name(),
+        "cpu": read_cpu_name(),
         "machine": platform.machine(),
         "instructions": found,
         "byte_kernels": [asdict(row) for row in INSTRUCTIONS.values()],

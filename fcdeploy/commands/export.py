@@ -295,10 +295,10 @@ def _trials(inputs: tuple[Input, ...], sizes: list[dict[str, int]]) -> Iterator[
 def _samples(inputs: tuple[Input, ...], aside: Path, data: str | Path) -> Iterator[Trial]:
     import torch
 
-    from fcdeploy.samples import batch_size, batches, open_source
+    from fcdeploy.samples import choose_batch_size, make_batches, open_source
 
     specs = input_specs(read_model(aside))
-    for batch in batches(open_source(data, specs, limit=SAMPLES), batch_size(specs, 32)):
+    for batch in make_batches(open_source(data, specs, limit=SAMPLES), choose_batch_size(specs, 32)):
         yield Trial(batch.names[0], [torch.from_numpy(batch.inputs[item.name]) for item in inputs])
 
 

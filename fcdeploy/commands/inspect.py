@@ -18,9 +18,9 @@ from fcdeploy.proof.exact import Exact, Exactness, exact_layers, verdict
 from fcdeploy.proof.saturation import SATURATES, UNPROVEN, Proof, prove
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
-from fcdeploy.runtime.caveats import remarks
+from fcdeploy.runtime.caveats import list_caveats
 from fcdeploy.runtime.trust import refuse_untrusted
-from fcdeploy.samples import batch_size, batches, open_source
+from fcdeploy.samples import choose_batch_size, make_batches, open_source
 
 FEW = 4  # samples that --exact looks at, and the most it runs at once: all their activations are held
 TYPICALLY_INTEGER = ("Conv", "Gemm", "MatMul", "Add")  # what the last line counts, where the model has it
@@ -66,7 +66,7 @@ def inspect(
     if kernels:
         values["kernels"] = found
         lines += _kernel_lines(found)
-    lines += remarks(network)
+    lines += list_caveats(network)
     lines.append(f"{values['parameters']:,} parameters, {count(values['macs'])} multiply-accumulates at batch 1")
     if proofs is not None:
         values |= {"saturation": [_proof(row) for row in proofs], "safe": all(row.safe for row in proofs)}
@@ -196,11 +196,11 @@ def _shape(shape: tuple[int | None, ...]) -> str:
 
 
 def _kernels(path: Path) -> list[dict[str, Any]]:
-    from fcdeploy.runtime.kernels import kernels_of
+    from fcdeploy.runtime.kernels import find_kernels
 
     return [
         {"node": row.node, "op": row.op, "kernel": row.kernel, "integer": row.integer, "note": row.note}
-        for row in kernels_of(path)
+        for row in find_kernels(path)
     ]
 
 
@@ -287,9 +287,9 @@ def _exact(
 ) -> Exact:
     _check_quantized(network, path, "--exact")
     inputs = input_specs(network)
-    limit = samples or batch_size(inputs, FEW)
+    limit = samples or choose_batch_size(inputs, FEW)
     source = open_source(data, inputs, limit=limit, preprocess=preprocess)
-    parts = batches(source, batch_size(inputs, min(limit, FEW)))
+    parts = make_batches(source, choose_batch_size(inputs, min(limit, FEW)))
     return exact_layers(network, (part.inputs for part in parts), on_step=on_step)
 
 

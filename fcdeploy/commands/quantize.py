@@ -38,8 +38,8 @@ from fcdeploy.proof.exact import with_ties
 from fcdeploy.records.plan import EFFORTS, Effort
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
-from fcdeploy.runtime.cpu import target_named
-from fcdeploy.runtime.kernels import Kernel, kernels_of
+from fcdeploy.runtime.cpu import find_target
+from fcdeploy.runtime.kernels import Kernel, find_kernels
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import open_source
 from fcdeploy.search.goal import wish_of
@@ -94,7 +94,7 @@ def quantize(
     """
     begin = time.perf_counter()
     path, out = Path(model), Path(output or "")
-    row, types = target_named(target), find_types(weights, activations)
+    row, types = find_target(target), find_types(weights, activations)
     wish = wish_of(max_drop, eval, metric, minutes, same_data=same_data, preprocess=preprocess, types=types)
     graph = read_model(path)
     refuse_unsupported(graph, str(path))
@@ -158,7 +158,7 @@ def _write_and_read_back(int8: ir.Model, out: Path, large: bool, force: bool) ->
     with replacing_model(out, force=force) as aside:
         size = write_model(int8, aside)
         Session(aside, threads=1, prepack=not large)
-        return size, kernels_of(aside)
+        return size, find_kernels(aside)
 
 
 def _check_words(ranges: str | None, effort: str | None) -> None:

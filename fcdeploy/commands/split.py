@@ -67,7 +67,7 @@ def split(
     network = read_model(path)
     warnings = list(refuse_untrusted(network, str(path)))
     specs = input_specs(network)
-    sizes = feeds.fixed(specs, None, shapes)
+    sizes = feeds.fix_shapes(specs, None, shapes)
     source, fed = samples_for(specs, sizes, data=data, samples=samples, preprocess=preprocess)
     found = Cuts(fixed(network, sizes))
     rows = found.all()

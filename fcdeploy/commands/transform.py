@@ -95,7 +95,7 @@ def _turned(
     network = read_model(path)
     refuse_unsupported(network, str(path))
     specs = input_specs(network)
-    sizes = feeds.fixed(specs, None, shapes)
+    sizes = feeds.fix_shapes(specs, None, shapes)
     source, fed = samples_for(specs, sizes, data=data, samples=samples, preprocess=preprocess)
     before_outputs = output_specs(network)
     _fix(network, sizes)
@@ -151,7 +151,7 @@ def _slide(model: ir.Model, before: Run, sizes: Sequence[TensorSpec]) -> tuple[S
     shapes = [value.shape for value in ends]
     _free(list(model.graph.inputs), outputs)
     large = [replace(size, shape=(*size.shape[:2], *(2 * (n or 0) for n in size.shape[2:]))) for size in sizes]
-    images = feeds.draw(large)
+    images = feeds.draw_feeds(large)
     cut = {size.name: np.ascontiguousarray(images[size.name][tuple(slice(0, n) for n in size.shape)]) for size in sizes}
     try:
         maps = Session(model).run(images)
@@ -207,7 +207,10 @@ def _report(
         "step": list(slides.step) if slides and slides.step else None,
         "window_max_rel": slides.window if slides else None, "output": str(output),
     }  # fmt: skip
-    lines = [f"{before.name}: {feeds.shown(before.shape)} -> {feeds.shown(after.shape)}" for before, after in ends]
+    lines = [
+        f"{before.name}: {feeds.format_shape(before.shape)} -> {feeds.format_shape(after.shape)}"
+        for before, after in ends
+    ]
     warnings = []
     if slides is not None:
         apart = f", an answer every {' x '.join(map(str, slides.step))} pixels" if slides.step else ""

@@ -26,7 +26,7 @@ from fcdeploy.prepare import prepare
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.trust import refuse_untrusted
-from fcdeploy.runtime.workers import crew
+from fcdeploy.runtime.workers import open_pool
 from fcdeploy.samples import Batch
 from fcdeploy.sensitivity.advice import advice
 from fcdeploy.sensitivity.analysis import Findings, effort_of, findings
@@ -89,7 +89,7 @@ def validate(
         {spec.name: is_probability(float_model, spec.name) for spec in output_specs(float_model)},
         watched(int8_model, int8.name, allowed=same_data),
     )  # fmt: skip
-    with crew(workers, cluster) as team:
+    with open_pool(workers, cluster) as team:
         answers, seen = answer_all(team, job, step)
     if max_drop is not None and answers.metric is None:
         raise FcdeployError(

@@ -12,7 +12,7 @@ from fcdeploy.bundles.read import open_bundle
 from fcdeploy.records.manifest import Manifest
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
-from fcdeploy.runtime.cpu import cpu_name, detect
+from fcdeploy.runtime.cpu import detect_target, read_cpu_name
 
 
 def verify(bundle: str | Path, *, on_step: OnStep | None = None) -> Report:
@@ -39,8 +39,8 @@ def verify(bundle: str | Path, *, on_step: OnStep | None = None) -> Report:
             for one in found
         ],
         "made_on": manifest.made_by,
-        "cpu": cpu_name(),
-        "family": detect().name,
+        "cpu": read_cpu_name(),
+        "family": detect_target().name,
     }  # fmt: skip
     passed = not wrong and worst != DIFFERENT
     values["passed"] = passed
@@ -83,7 +83,7 @@ def _difference(one: Difference) -> str:
 
 def _where(manifest: Manifest) -> str:
     """Both CPU families, and both runtimes."""
-    made, here = manifest.made_by, detect().name
+    made, here = manifest.made_by, detect_target().name
     return f"this CPU is {here}, the bundle was made on {made.get('family', 'another')} ({made.get('cpu', 'unknown')})"
 
 

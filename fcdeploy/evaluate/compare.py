@@ -16,7 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic import metrics
-from fcdeploy.arithmetic.metrics import Fidelity, Spread, fidelity
+from fcdeploy.arithmetic.metrics import Fidelity, Spread, measure_fidelity
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers, scores
@@ -137,7 +137,7 @@ def by_layer(
         for tap in taps:
             if tap.integers in where:
                 index, name = where[tap.integers]
-                found = fidelity(f[index][name], tap.dequantize(q[tap.integers]))
+                found = measure_fidelity(f[index][name], tap.dequantize(q[tap.integers]))
                 sums[tap.integers] = sums.get(tap.integers, Fidelity()) + found
                 if q[tap.integers].dtype.kind in "iu":
                     new = behind_bytes(tap, f[index][name])
@@ -159,7 +159,7 @@ def add(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
     if decision is not None:
         output = metric.output if metric else next(iter(f))
         one, other = scores.decide(decision, f[output]), scores.decide(decision, q[output])
-        answers.equal.append(metrics.agreement(one, other))
+        answers.equal.append(metrics.count_agreement(one, other))
     if metric is None:
         return
     if metric.name == "agreement":
@@ -175,14 +175,14 @@ def add(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
         answers.classes.append(np.stack([label, one, other], axis=1).astype(np.int64))
     if metric.name == "regression" and metric.label:
         for label in batch.labels[metric.label]:
-            answers.spread = _spread(answers.spread, metrics.spread(label[None]))
+            answers.spread = _spread(answers.spread, metrics.compute_spread(label[None]))
 
 
 def _sums(sofar: Fidelity | None, reference: Array, approximation: Array, count: int) -> Fidelity:
     """With a batch of so many samples, one after the other; an output without an axis of them is taken whole."""
     if reference.ndim and len(reference) == count:
-        return metrics.added(sofar or Fidelity(), metrics.fidelity_rows(reference, approximation))
-    return (sofar or Fidelity()) + fidelity(reference, approximation)
+        return metrics.add_rows(sofar or Fidelity(), metrics.compute_fidelity_rows(reference, approximation))
+    return (sofar or Fidelity()) + measure_fidelity(reference, approximation)
 
 
 def _spread(sofar: Spread | None, new: Spread | None) -> Spread | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcdeploy.graph.model import TensorSpec
-from fcdeploy.samples import Batch, Source, batch_size, batches, open_source
+from fcdeploy.samples import Batch, Source, choose_batch_size, make_batches, open_source
 
 MOST_BATCH = 32
 BATCH_BYTES = 8 << 20  # of inputs in one batch; activations are a multiple of it
@@ -28,19 +28,21 @@ class Data:
 
     def read(self, most: int | None = None, size: int | None = None, budget: int | None = None) -> Iterator[Batch]:
         """Batches of at most `size` samples and `budget` bytes; of the first `most` samples, but at least one batch."""
-        fixed = batch_size(self.inputs, 1)
+        fixed = choose_batch_size(self.inputs, 1)
         wanted = [n for n in (most and max(fixed, most - most % fixed), self.limit) if n is not None]
-        return batches(self._open(min(wanted, default=None)), self._size(size or MOST_BATCH, budget or BATCH_BYTES))
+        return make_batches(
+            self._open(min(wanted, default=None)), self._size(size or MOST_BATCH, budget or BATCH_BYTES)
+        )
 
     def shard(self, index: int, of: int, labels: frozenset[str] | None) -> Iterator[Batch]:
         """Batches of every `of`-th block; none is made up otherwise than it would be in a single shard."""
         source = self._open(self.limit).shard(index, of, self.block)
-        return batches(source.labelled_as(labels), self._size(MOST_BATCH, BATCH_BYTES))
+        return make_batches(source.require_labels(labels), self._size(MOST_BATCH, BATCH_BYTES))
 
     @property
     def block(self) -> int:
         """Samples in a block: whole batches of a model that insists on them."""
-        fixed = batch_size(self.inputs, 1)
+        fixed = choose_batch_size(self.inputs, 1)
         return fixed * max(1, BLOCK // fixed)
 
     def total(self, most: int) -> int | None:
@@ -51,7 +53,7 @@ class Data:
         return open_source(self.data, self.inputs, limit=limit, seed=self.seed, preprocess=self.preprocess)
 
     def _size(self, size: int, budget: int) -> int:
-        return batch_size(self.inputs, max(1, min(size, budget // max(1, self.sample_bytes))))
+        return choose_batch_size(self.inputs, max(1, min(size, budget // max(1, self.sample_bytes))))
 
 
 def open_data(

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.metrics import Fidelity
-from fcdeploy.arithmetic.quantization import along
+from fcdeploy.arithmetic.quantization import broadcast_along
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import array_of, attribute_of, input_of, name_of, producer_of
 
@@ -46,8 +46,8 @@ class Tap:
     def dequantize(self, integers: Array) -> Array:
         """scale * (integer - zero point), in float64."""
         zero_point = self.zero_point.astype(np.float64)
-        return along(self.scale, self.axis, integers.ndim) * (
-            integers.astype(np.float64) - along(zero_point, self.axis, integers.ndim)
+        return broadcast_along(self.scale, self.axis, integers.ndim) * (
+            integers.astype(np.float64) - broadcast_along(zero_point, self.axis, integers.ndim)
         )
 
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.fingerprints import KEY, Sketch, from_text
 from fcdeploy.samples import Batch
-from fcdeploy.samples.kept_samples import sample_hash
+from fcdeploy.samples.kept_samples import hash_sample
 
 
 @dataclass
@@ -32,7 +32,7 @@ class SameData:
         for part in parts:
             if self.known is not None:
                 for i, sample in enumerate(part.names):
-                    if self.known.has(sample_hash({name: array[i] for name, array in part.inputs.items()})):
+                    if self.known.contains(hash_sample({name: array[i] for name, array in part.inputs.items()})):
                         self.shared += 1
                         self._refuse(sample)
             self.samples += len(part)
@@ -43,7 +43,7 @@ class SameData:
         """What to say of samples that were calibrated on."""
         if not self.shared or self.known is None:
             return None
-        least = "" if self.known.whole else "at least "
+        least = "" if self.known.complete else "at least "
         return f"{least}{self.shared} of {self.samples} samples were calibrated on: the int8 figures flatter the model"
 
     def _refuse(self, sample: str) -> None:

@@ -50,7 +50,7 @@ def loss_of(answers: Answers) -> Loss | None:
         return _answers_loss(one[:, 0] == 1, other[:, 0] == 1)
     if metric.name == "agreement" and (one == 1).all():
         changed, n = int((other[:, 0] == 0).sum()), len(one)
-        low, high = (100 * end for end in significance.share_interval(changed, n))
+        low, high = (100 * end for end in significance.estimate_share_interval(changed, n))
         return Loss(1.0, 1 - changed / n, 100 * changed / n, low, high, None)
     return _figures_loss(metric, one, other)
 
@@ -58,9 +58,9 @@ def loss_of(answers: Answers) -> Loss | None:
 def _answers_loss(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Loss:
     """Right and wrong answers: McNemar's test, and an interval for paired proportions."""
     n, lost, won = len(one), int((one & ~other).sum()), int((~one & other).sum())
-    low, high = (100 * end for end in significance.paired_interval(lost, won, n))
+    low, high = (100 * end for end in significance.estimate_paired_interval(lost, won, n))
     drop = 100 * (lost - won) / n
-    return Loss(float(one.mean()), float(other.mean()), drop, low, high, significance.mcnemar(lost, won))
+    return Loss(float(one.mean()), float(other.mean()), drop, low, high, significance.compute_mcnemar_p(lost, won))
 
 
 def _figures_loss(metric: Metric, one: Float64, other: Float64) -> Loss:
@@ -71,10 +71,10 @@ def _figures_loss(metric: Metric, one: Float64, other: Float64) -> Loss:
     both = np.concatenate([one, other], axis=1)
     low = high = None
     if len(one) > 1:
-        low, high = significance.bootstrap(
+        low, high = significance.bootstrap_interval(
             both, lambda means: sign * (summary(means[..., :k]) - summary(means[..., k:]))
         )
-    p_value = None if metric.name == "agreement" else significance.exchange(one, other, summary)
+    p_value = None if metric.name == "agreement" else significance.randomization_test(one, other, summary)
     return Loss(values[0], values[1], sign * (values[0] - values[1]), low, high, p_value)
 
 
@@ -110,4 +110,4 @@ def confusion(answers: Answers) -> dict[str, list[list[int]]] | None:
     if classes > LISTED_CLASSES:
         return None
     pairs = {"float": one, "int8": other}
-    return {which: metrics.confusion(labels, answer, classes).tolist() for which, answer in pairs.items()}
+    return {which: metrics.count_confusion(labels, answer, classes).tolist() for which, answer in pairs.items()}

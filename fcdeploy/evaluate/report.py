@@ -11,7 +11,7 @@ from fcdeploy.evaluate.compare import Answers, LayerSums
 from fcdeploy.evaluate.loss import Loss, amount
 from fcdeploy.evaluate.scores import Metric
 from fcdeploy.records.report import Table
-from fcdeploy.samples.checks import listed
+from fcdeploy.samples.checks import quote_names
 
 CLEAN_KERNELS_DB = 38.0  # rounding ties alone leave 40 to 49 dB on clean networks
 SHOWN_CLASSES = 12
@@ -88,7 +88,7 @@ def warnings(answers: Answers, loss: Loss | None, values: dict[str, Any], found:
     if answers.other_labels:
         yield f"labels not read: {', '.join(answers.other_labels)}; --metric FILE.py:FUNCTION sees all"
     if found and found.unmatched:
-        yield f"the float model has no tensor named {listed(found.unmatched)}: not compared by layer"
+        yield f"the float model has no tensor named {quote_names(found.unmatched)}: not compared by layer"
     if found and not found.undisturbed:
         yield "looking at the integer tensors changed the int8 outputs on this runtime: by layer is approximate"
 

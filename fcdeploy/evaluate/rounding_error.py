@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fcdeploy.arithmetic.metrics import Fidelity, fidelity
-from fcdeploy.arithmetic.quantization import LIMITS, along
+from fcdeploy.arithmetic.metrics import Fidelity, measure_fidelity
+from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along
 from fcdeploy.arrays import Array
 from fcdeploy.evaluate.layers import Tap
 
@@ -65,11 +65,11 @@ def behind_bytes(tap: Tap, x: Array) -> Local:
     """What becomes of a float tensor."""
     kind = tap.zero_point.dtype.name
     low, high = LIMITS[kind if kind in LIMITS else "uint8"]
-    steps, point = (along(each, tap.axis, x.ndim) for each in (tap.scale, tap.zero_point))
+    steps, point = (broadcast_along(each, tap.axis, x.ndim) for each in (tap.scale, tap.zero_point))
     exact = x / steps + point
     integers = np.clip(np.rint(exact), low, high)
     back = (integers - point) * steps
     outside = (exact < low - 0.5) | (exact > high + 0.5)
     clipping = float(((back - x)[outside] ** 2).sum())
     ends = (float(integers.min()), float(integers.max())) if integers.size else (0.0, 0.0)
-    return Local(fidelity(x, back), clipping, int(outside.sum()), *ends, high - low)
+    return Local(measure_fidelity(x, back), clipping, int(outside.sum()), *ends, high - low)

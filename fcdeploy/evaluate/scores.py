@@ -20,7 +20,7 @@ import numpy as np
 from fcdeploy.arithmetic import metrics
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
-from fcdeploy.samples.checks import listed
+from fcdeploy.samples.checks import quote_names
 from fcdeploy.user_code import load_function, user_code
 
 NAMES = ("top1", "top5", "regression", "iou", "tokens", "agreement")
@@ -113,7 +113,7 @@ def labelled_output(labels: Arrays, outputs: Arrays) -> tuple[str, str]:
     for name in labels:
         if name != "label" and name.removeprefix("label.") not in outputs:
             raise FcdeployError(
-                f"label {name!r} belongs to no output of the model, which has {listed(outputs)}",
+                f"label {name!r} belongs to no output of the model, which has {quote_names(outputs)}",
                 f"rename it to 'label.{next(iter(outputs))}'",
             )
     if "label" in labels:
@@ -186,7 +186,7 @@ def _classes(name: str, why: str, output: str, label: str, first: Array, probabi
         y, scores = _class_labels(labels[label], label, output, decision, names), _squeezed(outputs[output])
         if y.ndim != 1:
             raise _misfit(label, labels[label], output, first, "one class index a sample, shape (n,)")
-        hits = metrics.top_k(scores, y, k) if decision.axis is not None else decision(scores) == y
+        hits = metrics.is_in_top_k(scores, y, k) if decision.axis is not None else decision(scores) == y
         return hits[:, None].astype(np.float64)
 
     return Metric(name, output, f"{why}, {decision}", SHARE, figures, mean, decision, label)
@@ -212,7 +212,7 @@ def _tokens(why: str, output: str, label: str, first: Array, values: Array) -> M
         predicted = decision(outputs[output])
         if predicted.shape != y.shape:
             raise _misfit(label, y, output, outputs[output], "the output's shape without its class axis")
-        return metrics.token_hits(predicted, y, IGNORED)
+        return metrics.count_token_hits(predicted, y, IGNORED)
 
     return Metric("tokens", output, f"{why}, {decision}", SHARE, figures, ratio, decision, label)
 
@@ -245,7 +245,7 @@ def _regression(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str,
     def figures(outputs: Arrays, labels: Arrays, _: tuple[str, ...]) -> Float64:
         if _squeezed(outputs[output]).shape != _squeezed(labels[label]).shape:
             raise _misfit(label, labels[label], output, outputs[output], "numbers of the output's shape")
-        return metrics.errors(outputs[output], labels[label])
+        return metrics.sum_errors(outputs[output], labels[label])
 
     return figures
 
@@ -262,7 +262,7 @@ def _boxes(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, ...]
                 "expected (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2",
                 "convert (x, y, width, height) to corners",
             )
-        overlap = metrics.box_iou(boxes, y).reshape(len(y), -1)
+        overlap = metrics.compute_box_iou(boxes, y).reshape(len(y), -1)
         return np.stack([overlap.sum(axis=1), np.full(len(y), float(overlap.shape[1]))], axis=1)
 
     return figures

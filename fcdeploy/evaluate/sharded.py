@@ -20,7 +20,7 @@ from fcdeploy.evaluate.scores import Decision, Metric
 from fcdeploy.graph.model import files_of, model_hash, read_model
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
-from fcdeploy.runtime.workers import Crew, told
+from fcdeploy.runtime.workers import WorkerPool, describe_failure
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def answer_shard(job: Job) -> Iterator[int | Block | Failed]:
     except FcdeployError as error:
         if job.threads is None:  # all in this process, so in order
             raise
-        yield Failed(at[0], *told(error))
+        yield Failed(at[0], *describe_failure(error))
 
 
-def answer_all(team: Crew, job: Job, on_step: OnStep) -> tuple[Answers, SameData]:
+def answer_all(team: WorkerPool, job: Job, on_step: OnStep) -> tuple[Answers, SameData]:
     """What both models answered to all samples, and how many of those were calibrated on."""
     data = job.data
     of = team.size if data.count is None else min(team.size, -(-data.count // data.block))

@@ -16,8 +16,8 @@ from fcdeploy.prepare.cost_model import DATA_AND_WEIGHT
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Decision, Plan, QParams
 from fcdeploy.records.report import Report, Table
-from fcdeploy.runtime.caveats import remarks
-from fcdeploy.runtime.cpu import detect
+from fcdeploy.runtime.caveats import list_caveats
+from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.runtime.kernels import Kernel
 from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import TYPES
@@ -78,9 +78,9 @@ def build_report(
         and (planned[k.node].op in LAYERS or (between and k.kernel != "-"))  # all others stay float by request
     ]
     missed = [k for k in kernels if not k.integer and k.node in planned and planned[k.node].kind == "int8"]
-    if missed and TARGETS[decided.target].activations != detect().activations:
+    if missed and TARGETS[decided.target].activations != detect_target().activations:
         warnings.append(
-            f"kernels were read back on this CPU, which runs {detect().activations}; {decided.target} differs"
+            f"kernels were read back on this CPU, which runs {detect_target().activations}; {decided.target} differs"
         )
     else:
         warnings += [f"{k.op} {k.node!r} was planned as int8, but onnxruntime runs it as {k.kernel}" for k in missed]
@@ -100,7 +100,7 @@ def build_report(
         *([outcome.tried] if outcome.tried else []),
         *_describe_image_inputs(decided),
         f"{', '.join(counts) or 'no layer'} in integer kernels, {_format_share(outcome.share)}",
-        *remarks(int8),
+        *list_caveats(int8),
         f"{bytes_float:,} bytes -> {size:,} bytes ({size / bytes_float:.2f} of float), target {decided.target}, {seconds:.1f} s",
         described(int8.opset_imports[""], int8.ir_version, oldest_of_own(int8)),
         f"next: fcdeploy validate {out} --against {path} --data EVALUATION",

@@ -15,15 +15,15 @@ from fcdeploy.arithmetic.interval_arithmetic import (
     ANY,
     ROUNDING,
     Interval,
-    interval,
-    minus,
-    plus,
-    row_sums,
-    sloped,
-    times,
+    add_intervals,
+    apply_leaky_relu,
+    bound_row_sums,
+    make_interval,
+    multiply_intervals,
+    subtract_intervals,
 )
-from fcdeploy.arithmetic.quantization import LIMITS, along
-from fcdeploy.arithmetic.weights.layout import importance_rows, to_rows
+from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along
+from fcdeploy.arithmetic.weights.layout import lay_out_importance, to_rows
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import array_of, attribute_of, clip_bounds, fill_value, input_of, is_constant, producer_of
 
@@ -35,7 +35,7 @@ CHOOSES = {
 FIXED = {"Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0), "Tanh": (-1.0, 1.0)}
 LONGEST = 65_000  # terms of a sum of byte products that cannot leave 32 bits; beyond, it may wrap around
 SPREAD = 1 << 18  # numbers that an interval may have: beyond, its ends stand for all
-BETWEEN = {"Add": plus, "Sub": minus, "Mul": times}
+BETWEEN = {"Add": add_intervals, "Sub": subtract_intervals, "Mul": multiply_intervals}
 DOMAINS = {"", "ai.onnx"}
 
 
@@ -54,9 +54,9 @@ class Bounds:
             if held is not None and held.size and held.dtype.kind in "fiu":
                 real = held.astype(np.float64) if held.size <= SPREAD else None
                 low, high = float(held.min()), float(held.max())
-                self.found[value] = interval(low, high) if real is None else Interval(real, real)
+                self.found[value] = make_interval(low, high) if real is None else Interval(real, real)
             else:
-                self.found[value] = interval(*LIMITS[kind]) if kind else ANY
+                self.found[value] = make_interval(*LIMITS[kind]) if kind else ANY
         return self.found[value]
 
     def add(self, node: ir.Node, *, exact: bool = True) -> None:
@@ -117,7 +117,7 @@ def _written(node: ir.Node, known: Bounds) -> Interval | None:
     if op in ("Relu", "Clip"):
         return x.clip(*clip_bounds(node))
     if op == "LeakyRelu":
-        return sloped(x, attribute_of(node, "alpha", 0.01))
+        return apply_leaky_relu(x, attribute_of(node, "alpha", 0.01))
     if op in BETWEEN:
         return BETWEEN[op](x, known.of(node.inputs[1]))
     if op in ("AveragePool", "GlobalAveragePool"):
@@ -126,10 +126,10 @@ def _written(node: ir.Node, known: Bounds) -> Interval | None:
         return _joined(node, [known.of(value) for value in node.inputs])
     if op == "Where":
         one, other = (known.of(value).ends() for value in node.inputs[1:3])
-        return interval(min(one[0], other[0]), max(one[1], other[1]))
+        return make_interval(min(one[0], other[0]), max(one[1], other[1]))
     if op == "Pad":
         return x.whole() if attribute_of(node, "mode", "constant") != "constant" else _padded(node, x)
-    return interval(*FIXED[op]) if op in FIXED else None
+    return make_interval(*FIXED[op]) if op in FIXED else None
 
 
 def _padded(node: ir.Node, x: Interval) -> Interval:
@@ -166,7 +166,8 @@ def _dequantized(node: ir.Node, x: Interval) -> Interval | None:
             return None
         axis = attribute_of(node, "axis", 1) % x.low.ndim
         scale, zero = (
-            along(each.astype(np.float64), axis if each.size > 1 else None, x.low.ndim) for each in (scale, zero)
+            broadcast_along(each.astype(np.float64), axis if each.size > 1 else None, x.low.ndim)
+            for each in (scale, zero)
         )
     return Interval(*((scale.astype(np.float64) * (end - zero)).astype(np.float32).astype(np.float64)
                       for end in (x.low, x.high)))  # fmt: skip
@@ -192,10 +193,10 @@ def _layer(node: ir.Node, known: Bounds) -> Interval | None:
     seen = x.channels(1 if is_conv else -1)
     ends = [np.broadcast_to(end, (inputs,)) for end in (seen.low, seen.high)]
     if is_conv:
-        ends = [importance_rows(np.ascontiguousarray(end), weight.shape, groups) for end in ends]
-    sums = row_sums(rows, unit, ends[0], ends[1])
-    bias = known.of(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else interval(0, 0)
-    found = plus(sums, bias.channels(-1))
+        ends = [lay_out_importance(np.ascontiguousarray(end), weight.shape, groups) for end in ends]
+    sums = bound_row_sums(rows, unit, ends[0], ends[1])
+    bias = known.of(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else make_interval(0, 0)
+    found = add_intervals(sums, bias.channels(-1))
     shape = (1, -1, *[1] * (weight.ndim - 2)) if is_conv else (1, -1)
     rank = node.outputs[0].shape
     if not is_conv and node.op_type == "MatMul" and (rank is None or len(rank) != 2):
@@ -217,7 +218,9 @@ def _real_weight(value: ir.Value | None) -> tuple[Array | None, Array | None]:
         return None, None
     if zero.any():
         axis = attribute_of(node, "axis", 1) if zero.size > 1 else None
-        integers = integers.astype(np.int16) - along(zero.astype(np.float64), axis, integers.ndim).astype(np.int16)
+        integers = integers.astype(np.int16) - broadcast_along(zero.astype(np.float64), axis, integers.ndim).astype(
+            np.int16
+        )
     return integers, scale.astype(np.float64).reshape(-1)
 
 
@@ -253,19 +256,19 @@ def _joined(node: ir.Node, parts: list[Interval]) -> Interval:
     lengths = [_lengths(value) for value in node.inputs]
     axis = axis + rank if axis < 0 else axis
     if rank < 2 or axis == 0 or any(len(each) + 1 != rank for each in lengths):
-        return interval(low, high)
+        return make_interval(low, high)
     spread = []
     for part, each in zip(parts, lengths, strict=True):
         spaceless = part if axis != 1 else part.places()
         if spaceless.low.ndim not in (0, rank) or each[axis - 1] > SPREAD:
-            return interval(low, high)
+            return make_interval(low, high)
         own = spaceless.low.shape if spaceless.low.ndim else (1,) * rank
         shape = (*own[:axis], each[axis - 1], *own[axis + 1 :])
         spread.append([np.broadcast_to(e, shape) for e in (spaceless.low, spaceless.high)])
     try:
         return Interval(*(np.concatenate([ends[i] for ends in spread], axis=axis) for i in (0, 1)))
     except ValueError:  # lengths beside the axis differ, 1 here and the tensor's there
-        return interval(low, high)
+        return make_interval(low, high)
 
 
 def scalars(node: ir.Node) -> tuple[np.float32 | None, int | None]:

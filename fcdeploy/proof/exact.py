@@ -21,8 +21,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic import avx2, dynamic, reference
-from fcdeploy.arithmetic.reference import Coded
-from fcdeploy.arithmetic.weights.layout import to_rows, unpacked_bytes
+from fcdeploy.arithmetic.reference import QuantizedArray
+from fcdeploy.arithmetic.weights.layout import to_rows, unpack_blocks
 from fcdeploy.arrays import Array, Arrays, Float32
 from fcdeploy.evaluate.layers import expose
 from fcdeploy.graph.model import input_specs, read_model
@@ -32,7 +32,7 @@ from fcdeploy.proof.operands import LAYERS, ROUNDING, Skipped, Task, tasks
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples.source import fixed_batch
+from fcdeploy.samples.source import get_fixed_batch
 
 FEW = 2  # samples on which a fresh model is looked at
 BUDGET = 50_000_000  # multiply-accumulates of a layer in one run: a tenth of a second in NumPy
@@ -147,7 +147,7 @@ def _float_rows(floats: Stretches, feeds: Arrays, computed: Arrays) -> Iterator[
 def with_ties(report: Report, path: Path, samples: Mapping[str, Array]) -> Report:
     """The report on a file with what differs from exact arithmetic, counted on two of the samples, or on one batch."""
     model = read_model(path)
-    count = fixed_batch(input_specs(model)) or FEW
+    count = get_fixed_batch(input_specs(model)) or FEW
     if not samples or (count != FEW and len(next(iter(samples.values()))) < count):
         return replace(report, values={**report.values, "ties": None})
     found = exact_layers(model, [{name: array[:count] for name, array in samples.items()}])
@@ -208,14 +208,14 @@ def _compared(task: Task, computed: Arrays, budget: int) -> tuple[Array, Array]:
     if task.node.op_type in ROUNDING:
         return _rounding(task, computed, real, budget)
     operands = [
-        Coded(each.integers(computed), np.float32(each.scale.reshape(())), int(each.zero_point.reshape(())))
+        QuantizedArray(each.integers(computed), np.float32(each.scale.reshape(())), int(each.zero_point.reshape(())))
         for each in task.inputs
     ]
     to = task.written
     assert to.scale is not None
     value = OPERATORS[task.node.op_type](task.node, operands, to.scale)
     clipped = np.clip(value, np.float32(to.low), np.float32(to.high))
-    return real, reference.encode(clipped, to.scale, to.zero_point, to.dtype)
+    return real, reference.quantize_real(clipped, to.scale, to.zero_point, to.dtype)
 
 
 def _row(name: str, op: str, real: Array, expected: Array, *, of: int, floats: bool) -> Exactness:
@@ -249,7 +249,7 @@ def _layer(task: Task, computed: Arrays, real: Array, budget: int) -> tuple[Arra
     else:
         own = zeros[channels] if zeros.size > 1 else zeros.reshape(())
         seen = integers.reshape(-1, integers.shape[-1])[positions]
-        sums = avx2.dense(seen, rows[channels], zero_point=zero, weight_zero_point=own, exact=True)
+        sums = avx2.dense_sums(seen, rows[channels], zero_point=zero, weight_zero_point=own, exact=True)
     scale = weight.scale.reshape(-1)
     scale = scale[channels] if scale.size > 1 else scale
     bias = _bias(task, x.scale.reshape(-1) * weight.scale.reshape(-1), len(rows))
@@ -272,12 +272,12 @@ def _rounding(task: Task, computed: Arrays, real: Array, budget: int) -> tuple[A
         scales = scale.reshape(table.shape[1], -1)[channels]
         packed = weight.reshape(table.shape[1], scales.shape[1], -1)[channels]
         bias = held[5] if len(held) > 5 else None
-        sums = dynamic.block_dense(seen[positions], unpacked_bytes(packed, seen.shape[1], bits), scales, block)
+        sums = dynamic.blockwise_dense(seen[positions], unpack_blocks(packed, seen.shape[1], bits), scales, block)
     else:
         zero = np.zeros(1, np.int64) if len(held) < 4 or held[3] is None else held[3]
         bias = held[4] if len(held) > 4 else None
         scales, points = (one[channels] if one.size > 1 else one for one in (scale, zero))
-        qparams = dynamic.dynamic_qparams(seen)
+        qparams = dynamic.choose_dynamic_qparams(seen)
         sums = dynamic.dynamic_dense(seen[positions], weight.T[channels], scales, points, qparams)
     return table[np.ix_(positions, channels)], sums if bias is None else sums + bias.astype(np.float64)[channels]
 
@@ -297,17 +297,17 @@ def _convolution(node: ir.Node, x: Array, zero: int, weight: Array, zeros: Array
     kernel, groups = weight.shape[2:], attribute_of(node, "group", 1)
     rows, each, outs = to_rows(weight, 0), weight.shape[1], len(weight) // groups
     strides, dilations, pads = _geometry(node, x.shape[2:], kernel)
-    size = len(avx2.im2col(x[:1, :1], kernel, zero, strides, pads, dilations).reshape(-1, int(np.prod(kernel))))
+    size = len(avx2.gather_windows(x[:1, :1], kernel, zero, strides, pads, dilations).reshape(-1, int(np.prod(kernel))))
     parts = []
     for sample in np.unique(chosen // size):
-        patches = avx2.im2col(x[sample : sample + 1], kernel, zero, strides, pads, dilations)
+        patches = avx2.gather_windows(x[sample : sample + 1], kernel, zero, strides, pads, dilations)
         seen = patches.reshape(size, *patches.shape[-2:])[chosen[chosen // size == sample] % size]
         sums = []
         for group in range(groups):
             own = seen[..., group * each : (group + 1) * each].reshape(len(seen), -1)
             part = slice(group * outs, (group + 1) * outs)
             point = zeros[part] if zeros.size > 1 else zeros.reshape(())
-            sums.append(avx2.dense(own, rows[part], zero_point=zero, weight_zero_point=point, exact=True))
+            sums.append(avx2.dense_sums(own, rows[part], zero_point=zero, weight_zero_point=point, exact=True))
         parts.append(np.concatenate(sums, axis=1))
     return np.concatenate(parts)
 
@@ -341,14 +341,14 @@ def _bias(task: Task, scale: Array, outs: int) -> Array | None:
 def _finish(task: Task, sums: NDArray[np.int64], scales: tuple[float, Array], bias: Array | None) -> Array:
     to = task.written
     if to.scale is None:
-        return avx2.dequantize(sums, scales, bias=bias)
-    integers = avx2.requantize(sums, (*scales, float(to.scale)), to.zero_point, bias=bias, dtype=to.dtype)
+        return avx2.dequantize_sums(sums, scales, bias=bias)
+    integers = avx2.requantize_sums(sums, (*scales, float(to.scale)), to.zero_point, bias=bias, dtype=to.dtype)
     ends = np.array([to.low, to.high], np.float32)
-    low, high = reference.encode(ends, to.scale, to.zero_point, to.dtype)
+    low, high = reference.quantize_real(ends, to.scale, to.zero_point, to.dtype)
     return np.clip(integers, low, high)
 
 
-def _average(node: ir.Node, operands: list[Coded], _: np.float32) -> Float32:
+def _average(node: ir.Node, operands: list[QuantizedArray], _: np.float32) -> Float32:
     (x,) = operands
     kernel = attribute_of(node, "kernel_shape", ())
     strides, _dilations, pads = _geometry(node, x.integers.shape[2:], kernel)
@@ -356,7 +356,7 @@ def _average(node: ir.Node, operands: list[Coded], _: np.float32) -> Float32:
     return reference.average(x, kernel, strides, pads, count_padding=padding)
 
 
-OPERATORS: dict[str, Callable[[ir.Node, list[Coded], np.float32], Float32]] = {
+OPERATORS: dict[str, Callable[[ir.Node, list[QuantizedArray], np.float32], Float32]] = {
     "Add": lambda _, x, __: reference.add(x[0], x[1]),
     "Mul": lambda _, x, __: reference.multiply(x[0], x[1]),
     "Concat": lambda node, x, _: np.concatenate([each.real for each in x], axis=attribute_of(node, "axis", 0)),

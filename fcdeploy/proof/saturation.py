@@ -18,9 +18,9 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.avx2 import HIGHEST, LOWEST, pair_range
-from fcdeploy.arithmetic.interval_arithmetic import Interval, interval
-from fcdeploy.arithmetic.quantization import LIMITS, along
-from fcdeploy.arithmetic.weights.layout import importance_rows, to_rows
+from fcdeploy.arithmetic.interval_arithmetic import Interval, make_interval
+from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along
+from fcdeploy.arithmetic.weights.layout import lay_out_importance, to_rows
 from fcdeploy.arrays import Array
 from fcdeploy.graph.model import works_on_integers
 from fcdeploy.graph.nodes import array_of, attribute_of, name_of, producer_of
@@ -29,7 +29,7 @@ from fcdeploy.proof.byte_bounds import CHOOSES, Bounds, byte_type, scalars
 EXACT = "exact everywhere"
 SATURATES = "saturates on x86 without VNNI, e.g. AVX2; exact with VNNI and on ARM"
 UNPROVEN = "not proven"
-FULL = interval(0, 255)
+FULL = make_interval(0, 255)
 BLOCK = 1 << 20  # weights looked at together
 INTEGER_OPS: dict[str, tuple[int | None, tuple[int, ...], int | None]] = {
     # operator: input that holds activations (None: quantized inside), inputs that hold weights, activation zero point
@@ -197,7 +197,7 @@ def _row_bounds(product: Product) -> list[tuple[Array | int, Array | int]]:
         ends: list[Array] = [product.bounds.low, product.bounds.high]
         if ends[0].ndim and "Conv" in product.node.op_type:
             shape = (len(rows), len(ends[0]) // product.groups, rows.shape[1] * product.groups // len(ends[0]))
-            ends = [importance_rows(end, shape, product.groups) for end in ends]
+            ends = [lay_out_importance(end, shape, product.groups) for end in ends]
         if ends[0].ndim and ends[0].shape[-1] != rows.shape[1]:
             ends = [ends[0].min(), ends[1].max()]
         ends = [end.astype(np.int64) for end in ends]
@@ -261,7 +261,7 @@ def _bytes_read(node: ir.Node, data: ir.Node, kind: str, known: Bounds) -> Inter
     """The integers that a layer reads, by channel; a convolution also reads zero points, at its borders."""
     scale, zero = scalars(data)
     if scale is None or zero is None:
-        return interval(*LIMITS[kind])
+        return make_interval(*LIMITS[kind])
     x = known.of(node.inputs[0]).channels(1 if node.op_type == "Conv" else -1).hull(0.0)
     low, high = (np.clip(np.rint(end / float(scale)) + zero, *LIMITS[kind]) for end in (x.low, x.high))
     return Interval(low, high)
@@ -322,7 +322,8 @@ def _quantized_constant(node: ir.Node) -> Array | None:
     if axis is not None and (scale.ndim != 1 or len(scale) != weight.shape[axis]):
         return None  # in blocks: no integer kernel multiplies those
     step, zero = (
-        along(each.astype(np.float64), axis if each.size > 1 else None, weight.ndim) for each in (scale, point)
+        broadcast_along(each.astype(np.float64), axis if each.size > 1 else None, weight.ndim)
+        for each in (scale, point)
     )
     return np.asarray(np.clip(np.rint(weight / step.astype(np.float32)) + zero, *LIMITS[kind]).astype(kind))
 

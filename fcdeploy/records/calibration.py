@@ -143,8 +143,8 @@ def to_bytes(calibration: Calibration) -> bytes:
     }  # fmt: skip
     limbs = [r.moments.limbs for r in records if r.moments]
     arrays = {
-        "codes": _joined([r.histogram.codes for r in records], np.uint16),
-        "counts": _joined([r.histogram.counts for r in records], np.int64),
+        "codes": _concatenate([r.histogram.codes for r in records], np.uint16),
+        "counts": _concatenate([r.histogram.counts for r in records], np.int64),
         "ends": np.array([[r.histogram.low, r.histogram.high] for r in records], np.float32).reshape(-1, 2),
         "moments": np.concatenate([*limbs, np.zeros((0, 2, 2), np.int64)]),
         "seen": calibration.seen,
@@ -174,7 +174,7 @@ def read(path: Path) -> Calibration:
     # the last three: element types that NumPy does not have, and JSON nested without end
     except (SafetensorError, ValueError, OSError, TypeError, AttributeError, RecursionError) as error:
         raise FcdeployError(f"{str(path)!r} is not a calibration file, or is damaged", hint) from error
-    return _checked(header, arrays, str(path), hint)
+    return _check_and_assemble(header, arrays, str(path), hint)
 
 
 def from_bytes(content: bytes, name: str) -> Calibration:
@@ -189,15 +189,15 @@ def from_bytes(content: bytes, name: str) -> Calibration:
         header = json.loads(json.loads(content[8 : 8 + size]).get("__metadata__", {}).get("fcdeploy", "{}"))
     except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FcdeployError(f"{name!r} is not a calibration file, or is damaged", hint) from error
-    return _checked(header, arrays, name, hint)
+    return _check_and_assemble(header, arrays, name, hint)
 
 
-def _checked(header: Any, arrays: Mapping[str, Array], name: str, hint: str) -> Calibration:
+def _check_and_assemble(header: Any, arrays: Mapping[str, Array], name: str, hint: str) -> Calibration:
     schema = header.get("schema") if isinstance(header, dict) else header
     if schema != SCHEMA:
         raise FcdeployError(f"{name!r} has format {str(schema)[:40]!r}, expected {SCHEMA!r}", hint)
     try:
-        return _assembled(header, arrays)
+        return _assemble(header, arrays)
     except KeyError as error:
         raise FcdeployError(f"calibration {name!r} is damaged: it has no {error}", hint) from error
     except (TypeError, ValueError) as error:
@@ -214,7 +214,7 @@ ARRAYS: dict[str, tuple[type, tuple[int | None, ...]]] = {
 KINDS = ("input", "activation", "weight", "bias")
 
 
-def _assembled(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Calibration:
+def _assemble(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Calibration:
     """The calibration that a file says; KeyError, TypeError or ValueError where it contradicts itself."""
     for key, (dtype, shape) in ARRAYS.items():
         _check_array(key, arrays[key], dtype, shape)
@@ -233,14 +233,14 @@ def _assembled(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Calibr
             raise ValueError(f"tensor {record.name!r} is there twice")
         tensors[record.name] = record
         bin_at, channel_at = bins.stop, channels.stop
-    kept, *more = _kept(arrays) or [{}]
+    kept, *more = _collect_kept(arrays) or [{}]
     result = Calibration(header["model"], tensors, arrays["seen"], kept, header["made_by"], tuple(more))
     if result.data != header["data"]:
         raise ValueError("the hash of its samples does not fit")
     return result
 
 
-def _kept(arrays: Mapping[str, Array]) -> list[Arrays]:
+def _collect_kept(arrays: Mapping[str, Array]) -> list[Arrays]:
     """The groups of kept samples, in order."""
     groups: dict[int, Arrays] = {}
     for key, value in arrays.items():
@@ -299,5 +299,5 @@ def _check_record(record: TensorRecord) -> None:
             raise ValueError(f"the moments of tensor {record.name!r} are none")
 
 
-def _joined(parts: list[Array], dtype: type) -> Array:
+def _concatenate(parts: list[Array], dtype: type) -> Array:
     return np.concatenate([*parts, np.zeros(0, dtype)])

@@ -25,7 +25,7 @@ HINT = "remove it to begin anew"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`found` has the calibration of every pass begun, the last one under way; `shards` what each shard took in that.
+    """`calibrations` has the calibration of every pass begun, the last one under way; `shards` what each shard took in that.
 
     `stamps` are, of each pass, the sum of the stamps of the files that its samples came from.
     """
@@ -35,12 +35,12 @@ class Checkpoint:
     shards: tuple[int, ...]
     bad: tuple[tuple[int, str, str], ...]
     stamps: tuple[int, ...]
-    found: tuple[Calibration, ...]
+    calibrations: tuple[Calibration, ...]
 
 
 def checkpoint_bytes(state: Checkpoint) -> bytes:
     """The file's content."""
-    blobs = [to_bytes(one) for one in state.found]
+    blobs = [to_bytes(one) for one in state.calibrations]
     header = {
         "bound": state.bound, "passes": state.passes, "shards": state.shards, "bad": state.bad,
         "stamps": state.stamps, "sizes": [len(blob) for blob in blobs], "sha256": _sha(b"".join(blobs)),
@@ -60,13 +60,15 @@ def read_checkpoint(path: Path, bound: dict[str, Any]) -> Checkpoint:
         if min(sizes, default=-1) < 0 or sum(sizes) != len(rest) or _sha(rest) != header["sha256"]:
             raise ValueError("its parts do not fit")
         ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-        found = tuple(from_bytes(rest[end - size : end], str(path)) for size, end in zip(sizes, ends, strict=True))
+        calibrations = tuple(
+            from_bytes(rest[end - size : end], str(path)) for size, end in zip(sizes, ends, strict=True)
+        )
         shards = tuple(int(n) for n in header["shards"])
         bad = tuple((int(position), str(name), str(why)) for position, name, why in header["bad"])
         stamps = tuple(int(stamp) for stamp in header["stamps"])
-        if len(stamps) != len(found):
+        if len(stamps) != len(calibrations):
             raise ValueError("its parts do not fit")
-        state = Checkpoint(dict(header["bound"]), dict(header["passes"]), shards, bad, stamps, found)
+        state = Checkpoint(dict(header["bound"]), dict(header["passes"]), shards, bad, stamps, calibrations)
     except (ValueError, KeyError, TypeError, RecursionError, FcdeployError) as error:
         raise FcdeployError(f"progress {str(path)!r} is damaged", HINT) from error
     for key in sorted(bound.keys() | state.bound.keys()):

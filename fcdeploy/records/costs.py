@@ -81,25 +81,26 @@ def from_text(text: str, source: str) -> Costs:
         data: dict[str, Any] = json.loads(text)
         if data.get("schema") != SCHEMA:
             raise FcdeployError(f"{source} has schema {data.get('schema')!r}, expected {SCHEMA!r}", hint)
-        nodes = {str(name): (_time(a), _time(b)) for name, (a, b) in data["nodes"].items()}
-        rates = Rates(**{name: _time(rate) for name, rate in data["rates"].items()})
-        trials, confirmed = (tuple(map(_trial, data[key])) for key in ("trials", "confirmed"))
-        layers, sqnr_db = tuple(map(str, data["layers"])), _decibels(data["sqnr_db"])
+        nodes = {str(name): (_parse_time(a), _parse_time(b)) for name, (a, b) in data["nodes"].items()}
+        rates = Rates(**{name: _parse_time(rate) for name, rate in data["rates"].items()})
+        trials, confirmed = (tuple(map(_parse_trial, data[key])) for key in ("trials", "confirmed"))
+        layers, sqnr_db = tuple(map(str, data["layers"])), _parse_decibels(data["sqnr_db"])
         return Costs(str(data["model"]), str(data["source"]), rates, nodes, layers, trials, confirmed, sqnr_db)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FcdeployError(f"{source} is not a file of costs: {error}", hint) from error
 
 
-def _trial(row: dict[str, Any]) -> Trial:
+def _parse_trial(row: dict[str, Any]) -> Trial:
     names = {key: tuple(map(str, row["choice"][key])) for key in ("slow", "one_scale")}
-    return Trial(Choice(**names), _time(row["ratio"]), _time(row["low"]), _time(row["high"]), _decibels(row["sqnr_db"]))
+    ratio, low, high = (_parse_time(row[key]) for key in ("ratio", "low", "high"))
+    return Trial(Choice(**names), ratio, low, high, _parse_decibels(row["sqnr_db"]))
 
 
-def _decibels(value: object) -> float | None:
+def _parse_decibels(value: object) -> float | None:
     return None if value is None else float(value)  # type: ignore[arg-type]
 
 
-def _time(value: object) -> float:
+def _parse_time(value: object) -> float:
     number = float(value)  # type: ignore[arg-type]
     if not 0 <= number < math.inf:
         raise ValueError(f"{value!r} is no time")

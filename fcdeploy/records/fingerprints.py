@@ -34,11 +34,11 @@ class Sketch:
     smallest: frozenset[int]
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether every sample is in it."""
         return len(self.smallest) == self.samples
 
-    def has(self, number: int) -> bool:
+    def contains(self, number: int) -> bool:
         """Whether the sample with this 64-bit content hash is one of them."""
         return number >> SHIFT in self.smallest
 
@@ -48,8 +48,8 @@ def to_text(hashes: NDArray[np.uint64], model_bytes: int) -> str:
     different = np.unique(hashes >> np.uint64(SHIFT))
     smallest = different[: min(MOST, max(LEAST, model_bytes // SHARE))]
     packed = smallest.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - BYTES :].tobytes()
-    found = {"samples": len(different), "smallest": base64.b64encode(packed).decode()}
-    return json.dumps(found, separators=(",", ":"))
+    document = {"samples": len(different), "smallest": base64.b64encode(packed).decode()}
+    return json.dumps(document, separators=(",", ":"))
 
 
 def from_text(text: str, source: str) -> Sketch:
@@ -58,8 +58,8 @@ def from_text(text: str, source: str) -> Sketch:
         f"{source}: metadata {KEY!r} is damaged: {text[:60]!r}", "--same-data does not look at it, or quantize again"
     )
     try:
-        found = json.loads(text)
-        samples, packed = found["samples"], base64.b64decode(found["smallest"], validate=True)
+        document = json.loads(text)
+        samples, packed = document["samples"], base64.b64decode(document["smallest"], validate=True)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged from error
     count = len(packed) // BYTES

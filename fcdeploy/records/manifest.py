@@ -27,7 +27,7 @@ AGAIN = "make it again: fcdeploy bundle INT8 -o BUNDLE"
 
 
 @dataclass(frozen=True)
-class File:
+class BundleFile:
     """One file of the bundle: bytes, and sha256 in hexadecimal."""
 
     size: int
@@ -48,7 +48,7 @@ class Manifest:
     model: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    files: dict[str, File]
+    files: dict[str, BundleFile]
     made_from: dict[str, str]
     made_by: dict[str, str]
     needs: dict[str, str]
@@ -77,8 +77,8 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "name": manifest.name,
         "version": manifest.version,
         "model": manifest.model,
-        "inputs": [_row(spec) for spec in manifest.inputs],
-        "outputs": [_row(spec) for spec in manifest.outputs],
+        "inputs": [_spec_to_row(spec) for spec in manifest.inputs],
+        "outputs": [_spec_to_row(spec) for spec in manifest.outputs],
         "preprocess": manifest.preprocess,
         "session": manifest.session,
         "needs": manifest.needs,
@@ -102,64 +102,64 @@ def from_json(data: Any, source: str) -> Manifest:
             raise FcdeployError(f"{source}: {key!r} is {str(data[key])[:60]!r}, expected {wanted}", AGAIN)
     files = {}
     for name, row in data["files"].items():
-        if not plain(name):
+        if not is_plain_path(name):
             raise FcdeployError(f"{source}: file {name[:60]!r} is no plain relative path", AGAIN)
         check_keys(row, {"bytes", "sha256"}, f"{source}: file {name!r}", AGAIN)
-        if type(row["bytes"]) is not int or row["bytes"] < 0 or not _matches(HASH)(row["sha256"]):
+        if type(row["bytes"]) is not int or row["bytes"] < 0 or not _match(HASH)(row["sha256"]):
             raise FcdeployError(f"{source}: file {name!r} has no size and sha256", AGAIN)
-        files[name] = File(row["bytes"], row["sha256"])
+        files[name] = BundleFile(row["bytes"], row["sha256"])
     needed = [data["model"], data["golden"], *(f"{report}.json" for report in data["reports"])]
     for name in needed:
         if name is not None and name not in files:
             raise FcdeployError(f"{source}: {name!r} is not among its files", AGAIN)
     known = {key: data[key] for key in CHECKS} | {"files": files, "reports": tuple(data["reports"])}
-    known |= {key: tuple(_spec(row, f"{source}: {key}") for row in data[key]) for key in ("inputs", "outputs")}
+    known |= {key: tuple(_spec_from_row(row, f"{source}: {key}") for row in data[key]) for key in ("inputs", "outputs")}
     return Manifest(**known)
 
 
-def plain(name: str) -> bool:
+def is_plain_path(name: str) -> bool:
     """A relative path inside the bundle, of names that every system has; hidden files are none, nor the manifest."""
     parts = name.split("/")
     odd = any(part in ("", ".", "..") or part[0] == "." for part in parts)
     return not odd and not set(name) & set('\\:*?"<>|') and name.isprintable() and len(name) < 256 and name != MANIFEST
 
 
-def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
+def _match(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and bool(pattern.fullmatch(value))
 
 
-def _texts(value: Any) -> bool:
+def _is_texts(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
-def _text_or_none(value: Any) -> bool:
+def _is_text_or_none(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
 
 CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "name": (_matches(NAME), "letters, digits, '.', '_' and '-'"),
-    "version": (_matches(VERSION), "a positive number in a string"),
+    "name": (_match(NAME), "letters, digits, '.', '_' and '-'"),
+    "version": (_match(VERSION), "a positive number in a string"),
     "model": (lambda value: isinstance(value, str), "the name of a file"),
     "inputs": (lambda value: isinstance(value, list), "a list"),
     "outputs": (lambda value: isinstance(value, list) and bool(value), "a list that is not empty"),
     "preprocess": (lambda value: value is None or isinstance(value, dict), "an object or null"),
-    "session": (_texts, "an object of strings"),
-    "needs": (_texts, "an object of strings"),
-    "made_from": (_texts, "an object of strings"),
-    "made_by": (_texts, "an object of strings"),
-    "golden": (_text_or_none, "the name of a file, or null"),
-    "golden_from": (_text_or_none, "a string or null"),
+    "session": (_is_texts, "an object of strings"),
+    "needs": (_is_texts, "an object of strings"),
+    "made_from": (_is_texts, "an object of strings"),
+    "made_by": (_is_texts, "an object of strings"),
+    "golden": (_is_text_or_none, "the name of a file, or null"),
+    "golden_from": (_is_text_or_none, "a string or null"),
     "reports": (lambda value: isinstance(value, list) and set(map(str, value)) <= set(REPORTS), f"some of {REPORTS}"),
     "files": (lambda value: isinstance(value, dict), "an object"),
 }
 """Key -> whether a value will do, and what is expected, in words."""
 
 
-def _row(spec: TensorSpec) -> dict[str, Any]:
+def _spec_to_row(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "dtype": str(spec.dtype), "shape": list(spec.shape)}
 
 
-def _spec(row: Any, where: str) -> TensorSpec:
+def _spec_from_row(row: Any, where: str) -> TensorSpec:
     check_keys(row, {"name", "dtype", "shape"}, where, AGAIN)
     name, dtype, shape = row["name"], row["dtype"], row["shape"]
     if not isinstance(name, str) or not name:

@@ -35,15 +35,15 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object; its first key is the schema. Infinities and NaN become null, which JSON can say."""
-        cleaned = {key: _plain(value) for key, value in self.values.items()}
+        cleaned = {key: _to_plain(value) for key, value in self.values.items()}
         return {"schema": f"fcdeploy.{self.command}/1", **cleaned, "warnings": list(self.warnings)}
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_plain(item) for item in value]
     return value

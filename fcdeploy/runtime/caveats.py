@@ -11,40 +11,40 @@ LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 DYNAMIC = {"DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "DynamicQuantizeLinear"}
 
 
-def remarks(model: ir.Model) -> tuple[str, ...]:
+def list_caveats(model: ir.Model) -> tuple[str, ...]:
     """Sentences on 16-bit integers, weights in blocks and dynamic activations; none for float and int8 models."""
-    found = []
-    wide = sum(node.op_type in LAYERS and any(map(_wide, node.inputs)) for node in model.graph)
+    caveats = []
+    wide = sum(node.op_type in LAYERS and any(map(_is_wide, node.inputs)) for node in model.graph)
     if wide:
-        found.append(
-            f"{_layers(wide)} of 16 bits: for accuracy, DSPs and NPUs; onnxruntime has no integer kernel for 16 bits and "
+        caveats.append(
+            f"{_count_layers(wide)} of 16 bits: for accuracy, DSPs and NPUs; onnxruntime has no integer kernel for 16 bits and "
             f"computes in float"
         )
     blocks = [node for node in model.graph if node.op_type == "MatMulNBits"]
     rounding = sum(attribute_of(node, "accuracy_level", 0) == 4 for node in blocks)
     if rounding:
-        found.append(
-            f"{_layers(rounding)} in blocks: the kernel, MatMulNBits, rounds activations to bytes by itself, row by row and "
-            f"block by block (accuracy_level 4)"
+        caveats.append(
+            f"{_count_layers(rounding)} in blocks: the kernel, MatMulNBits, rounds activations to bytes by itself, row by row "
+            f"and block by block (accuracy_level 4)"
         )
     if len(blocks) > rounding:
-        found.append(
-            f"{_layers(len(blocks) - rounding)} in blocks, computed in float (MatMulNBits, accuracy_level below 4)"
+        caveats.append(
+            f"{_count_layers(len(blocks) - rounding)} in blocks, computed in float (MatMulNBits, accuracy_level below 4)"
         )
     dynamic = sum(node.op_type in DYNAMIC for node in model.graph)
     if dynamic:
-        found.append(
-            f"{_layers(dynamic)} with dynamic activations: all of a run share one scale, so a sample's answer depends on "
+        caveats.append(
+            f"{_count_layers(dynamic)} with dynamic activations: all of a run share one scale, so a sample's answer depends on "
             f"the batch it is in"
         )
-    return tuple(found)
+    return tuple(caveats)
 
 
-def _layers(count: int) -> str:
+def _count_layers(count: int) -> str:
     return f"{count} layer{'' if count == 1 else 's'}"
 
 
-def _wide(value: ir.Value | None) -> bool:
+def _is_wide(value: ir.Value | None) -> bool:
     """Whether a tensor is read back from integers of 16 bits."""
     node = producer_of(value)
     if node is None or node.op_type != "DequantizeLinear":

@@ -14,7 +14,7 @@ from fcdeploy.tables.targets import TARGETS, Target
 
 
 @cache
-def cpu_flags() -> frozenset[str]:
+def read_cpu_flags() -> frozenset[str]:
     """The instruction sets of this CPU, as Linux names them; what the platform name implies elsewhere."""
     cpuinfo = Path("/proc/cpuinfo")
     if sys.platform == "linux" and cpuinfo.is_file():
@@ -25,28 +25,28 @@ def cpu_flags() -> frozenset[str]:
     return frozenset({"neon", "asimd"} if platform.machine().lower() in ("arm64", "aarch64") else {"avx2"})
 
 
-def detect() -> Target:
+def detect_target() -> Target:
     """The row of this CPU: the first whose flags it has. The portable row where none fits."""
-    flags = cpu_flags()
+    flags = read_cpu_flags()
     fitting = [target for target in TARGETS.values() if flags & set(target.cpu)]
     return fitting[0] if fitting else TARGETS["portable"]
 
 
-def target_named(name: str) -> Target:
+def find_target(name: str) -> Target:
     """The row for `--target NAME`.
 
     `host` is the row of this CPU, but for VNNI: there the row of x86 CPUs without it is taken, because a file that uses
     all 8 bits of every weight gains a decibel at most here and collapses on the next machine it is copied to.
     """
     if name == "host":
-        found = detect()
-        return TARGETS["x86-avx2"] if found.name == "x86-vnni" else found
+        target = detect_target()
+        return TARGETS["x86-avx2"] if target.name == "x86-vnni" else target
     if name not in TARGETS:
         raise FcdeployError(f"--target {name!r} is unknown, expected host, {', '.join(TARGETS)}", "fcdeploy doctor")
     return TARGETS[name]
 
 
-def cpu_name() -> str:
+def read_cpu_name() -> str:
     """What the CPU calls itself."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -57,27 +57,27 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine() or "unknown"
 
 
-def usable_cores(groups: Path = Path("/sys/fs/cgroup")) -> int:
+def count_usable_cores(groups: Path = Path("/sys/fs/cgroup")) -> int:
     """CPUs this process may keep busy: those it may run on, or fewer where a container's quota (cgroup 1, 2) is less."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _words(groups / "cpu.max") or [
-        *_words(groups / "cpu/cpu.cfs_quota_us"), *_words(groups / "cpu/cpu.cfs_period_us"),
+    quota = _read_words(groups / "cpu.max") or [
+        *_read_words(groups / "cpu/cpu.cfs_quota_us"), *_read_words(groups / "cpu/cpu.cfs_period_us"),
     ]  # fmt: skip
     if len(quota) == 2 and all(word.isdigit() for word in quota) and int(quota[1]):
         cores = min(cores, math.ceil(int(quota[0]) / int(quota[1])))
     return max(1, cores)
 
 
-def _words(path: Path) -> list[str]:
+def _read_words(path: Path) -> list[str]:
     try:
         return path.read_text().split()
     except OSError:
         return []
 
 
-def memory_bytes() -> int | None:
+def read_memory_bytes() -> int | None:
     """What this process may use: the machine's memory, or less where a container limits it."""
-    limit = [int(word) for word in _words(Path("/sys/fs/cgroup/memory.max")) if word.isdigit()]
+    limit = [int(word) for word in _read_words(Path("/sys/fs/cgroup/memory.max")) if word.isdigit()]
     names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
     if sys.platform != "win32" and all(name in os.sysconf_names for name in names):
         limit.append(os.sysconf(names[0]) * os.sysconf(names[1]))

@@ -15,7 +15,7 @@ from fcdeploy.records.signature import TensorSpec
 SEED = 0
 
 
-def fixed(
+def fix_shapes(
     specs: Sequence[TensorSpec], batch: int | None, shapes: Mapping[str, Sequence[int]] | None = None
 ) -> list[TensorSpec]:
     """The inputs with every axis given a length: `shapes` by input name, else `batch` for a free leading axis.
@@ -31,10 +31,10 @@ def fixed(
                 f"shape for {name!r}, which is no input of the model; it has {', '.join(map(repr, known))}",
                 f"--shape {known[0] if known else 'NAME'}:1,3,224,224",
             )
-    return [_fixed(spec, batch, shapes.get(spec.name)) for spec in specs]
+    return [_fix_shape(spec, batch, shapes.get(spec.name)) for spec in specs]
 
 
-def draw(specs: Sequence[TensorSpec], *, seed: int = SEED) -> Arrays:
+def draw_feeds(specs: Sequence[TensorSpec], *, seed: int = SEED) -> Arrays:
     """Normal numbers; bytes of any value; 0 and 1 for other integers, which any table that they index has."""
     random = np.random.default_rng(seed)
     feeds: Arrays = {}
@@ -51,7 +51,7 @@ def draw(specs: Sequence[TensorSpec], *, seed: int = SEED) -> Arrays:
     return feeds
 
 
-def check(feeds: Mapping[str, Any], specs: Sequence[TensorSpec]) -> None:
+def check_feeds(feeds: Mapping[str, Any], specs: Sequence[TensorSpec]) -> None:
     """Raise FcdeployError, naming the input, what came and what the model wants, unless these arrays fit it."""
     known = {spec.name: spec for spec in specs}
     wants = f"the model wants {', '.join(map(str, specs)) or 'none'}"
@@ -71,25 +71,25 @@ def check(feeds: Mapping[str, Any], specs: Sequence[TensorSpec]) -> None:
             raise FcdeployError(
                 f"input {name!r} is {array.dtype}, the model wants {spec.dtype}", f"array.astype({str(spec.dtype)!r})"
             )
-        if spec.shape and not _takes(spec.shape, array.shape):
+        if spec.shape and not _accepts(spec.shape, array.shape):
             raise FcdeployError(
-                f"input {name!r} has shape {shown(array.shape)}, the model wants {shown(spec.shape)}",
+                f"input {name!r} has shape {format_shape(array.shape)}, the model wants {format_shape(spec.shape)}",
                 "array[None] is a batch of one"
-                if _takes(spec.shape[1:], array.shape)
+                if _accepts(spec.shape[1:], array.shape)
                 else "the first axis counts samples",
             )
 
 
-def _takes(shape: Sequence[int | None], given: Sequence[int]) -> bool:
+def _accepts(shape: Sequence[int | None], given: Sequence[int]) -> bool:
     return len(shape) == len(given) and all(n in (None, m) for n, m in zip(shape, given, strict=True))
 
 
-def shown(shape: Sequence[int | None]) -> str:
+def format_shape(shape: Sequence[int | None]) -> str:
     """`[?, 3, 32, 32]`."""
     return f"[{', '.join('?' if n is None else str(n) for n in shape)}]"
 
 
-def _fixed(spec: TensorSpec, batch: int | None, given: Sequence[int] | None) -> TensorSpec:
+def _fix_shape(spec: TensorSpec, batch: int | None, given: Sequence[int] | None) -> TensorSpec:
     hint = f"--shape {spec.name}:{','.join(str(n or (batch or 1)) for n in spec.shape) or '1,3,224,224'}"
     if given is not None:
         shape = tuple(given)

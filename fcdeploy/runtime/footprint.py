@@ -14,12 +14,12 @@ import ml_dtypes  # noqa: F401  (teaches NumPy the names of small floats)
 import numpy as np
 
 from fcdeploy.graph.model import TensorSpec
-from fcdeploy.runtime.feeds import draw
+from fcdeploy.runtime.feeds import draw_feeds
 from fcdeploy.runtime.interpreters import interpreter_environment
 from fcdeploy.runtime.session import Session
 
 MEBI = 1 << 20
-CHILD = "from fcdeploy.runtime.footprint import child; child()"
+CHILD = "from fcdeploy.runtime.footprint import run_child; run_child()"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Footprint:
     peak_mb: float
 
 
-def footprint(model: Path, specs: Sequence[TensorSpec], threads: int) -> Footprint | None:
+def measure_footprint(model: Path, specs: Sequence[TensorSpec], threads: int) -> Footprint | None:
     """Measure in a fresh process; None where the system does not tell."""
     inputs = [[spec.name, spec.dtype.name, spec.shape] for spec in specs]
     request = json.dumps({"model": str(model), "inputs": inputs, "threads": threads})
@@ -42,27 +42,27 @@ def footprint(model: Path, specs: Sequence[TensorSpec], threads: int) -> Footpri
     return Footprint(before / MEBI, peak / MEBI)
 
 
-def child() -> None:
+def run_child() -> None:
     """The process: a request on stdin, two numbers of bytes on stdout."""
     request = json.load(sys.stdin)
     specs = [TensorSpec(name, np.dtype(dtype), tuple(shape)) for name, dtype, shape in request["inputs"]]
-    feeds = draw(specs)
-    before = peak_resident()
+    feeds = draw_feeds(specs)
+    before = read_peak_resident_bytes()
     session = Session(request["model"], threads=request["threads"])
     for _ in range(2):
         session.run(feeds)
-    json.dump([before, peak_resident()], sys.stdout)
+    json.dump([before, read_peak_resident_bytes()], sys.stdout)
 
 
-def resident() -> int:
+def read_resident_bytes() -> int:
     """Bytes this process has resident now; what it had at most where the system does not tell."""
     pages = Path("/proc/self/statm")
     if pages.exists():
         return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return peak_resident()
+    return read_peak_resident_bytes()
 
 
-def peak_resident() -> int:
+def read_peak_resident_bytes() -> int:
     """Bytes this process has had resident at most.
 
     Linux's own counter is of this program alone; getrusage's starts at what the parent had.

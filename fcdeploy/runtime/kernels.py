@@ -48,16 +48,16 @@ class Kernel:
     note: str = ""
 
 
-def kernels_of(model: Path | str) -> tuple[Kernel, ...]:
+def find_kernels(model: Path | str) -> tuple[Kernel, ...]:
     """The kernel of every node of a model file but its Q/DQ pairs, in the file's order.
 
     A node is found again by its name or by the tensors it writes; the runtime changes both.
     """
     source = read_model(model)
-    return tuple(match_kernels(source.graph, optimized_graph(with_names(Path(model)))))
+    return tuple(match_kernels(source.graph, optimize_graph(name_nodes(Path(model)))))
 
 
-def optimized_graph(model: Path | bytes | ir.Model) -> ir.Graph:
+def optimize_graph(model: Path | bytes | ir.Model) -> ir.Graph:
     """The graph that onnxruntime runs on this CPU after its own rewrites."""
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / "optimized.onnx"
@@ -65,7 +65,7 @@ def optimized_graph(model: Path | bytes | ir.Model) -> ir.Graph:
         return ir.load(dump).graph
 
 
-def with_names(model: Path | bytes | ir.Model) -> Path | ir.Model:
+def name_nodes(model: Path | bytes | ir.Model) -> Path | ir.Model:
     """The model with a name for every node: the path itself where it has them all.
 
     Without a name nothing could be found again in what the runtime made of it.
@@ -83,24 +83,24 @@ def with_names(model: Path | bytes | ir.Model) -> Path | ir.Model:
 
 def match_kernels(source: ir.Graph, optimized: ir.Graph) -> list[Kernel]:
     """Pair the nodes of the file with the nodes that run."""
-    runs = {origin: node for node, origin in origins(source, optimized).items() if origin is not None}
-    found = []
+    runs = {origin: node for node, origin in trace_origins(source, optimized).items() if origin is not None}
+    kernels = []
     for node in source:
         if node.op_type in CONVERSIONS or node.op_type == "Constant":
             continue
         kernel = runs.get(node)
         if kernel is None:
-            found.append(Kernel(name_of(node), node.op_type, "-", False, "folded into another node"))
+            kernels.append(Kernel(name_of(node), node.op_type, "-", False, "folded into another node"))
             continue
         on_bytes = any(v.dtype in (ir.DataType.UINT8, ir.DataType.INT8) for v in (*node.outputs, *kernel.outputs))
         integer = kernel.op_type.startswith("QLinear") or kernel.op_type in INTEGER_KERNELS or on_bytes
         integer = integer or (kernel.op_type == "MatMulNBits" and attribute_of(kernel, "accuracy_level", 0) == 4)
         note = "blocked layout" if kernel.domain == BLOCKED else ""
-        found.append(Kernel(name_of(node), node.op_type, kernel.op_type, integer, note))
-    return found
+        kernels.append(Kernel(name_of(node), node.op_type, kernel.op_type, integer, note))
+    return kernels
 
 
-def origins(source: ir.Graph, optimized: ir.Graph) -> dict[ir.Node, ir.Node | None]:
+def trace_origins(source: ir.Graph, optimized: ir.Graph) -> dict[ir.Node, ir.Node | None]:
     """Running node -> the node of the file that it runs, None for one that the runtime put in.
 
     A node that was not touched keeps its name and its outputs.  A fused one has the name of the node it was made from,
@@ -114,11 +114,11 @@ def origins(source: ir.Graph, optimized: ir.Graph) -> dict[ir.Node, ir.Node | No
 
     def claim(node: ir.Node, candidates: Iterator[ir.Node]) -> None:
         layer = node.op_type in CONV or node.op_type in DENSE  # may bear the name of the clip that was fused into it
-        for found in candidates:
-            fits = kin(node.op_type, found.op_type) if layer or node.op_type in INSERTED else True
-            if found not in taken and fits:
-                taken.add(found)
-                result[node] = found
+        for candidate in candidates:
+            fits = may_run(node.op_type, candidate.op_type) if layer or node.op_type in INSERTED else True
+            if candidate not in taken and fits:
+                taken.add(candidate)
+                result[node] = candidate
                 return
 
     running = list(optimized)
@@ -126,16 +126,16 @@ def origins(source: ir.Graph, optimized: ir.Graph) -> dict[ir.Node, ir.Node | No
         claim(node, iter([by_name[node.name]] if node.name in by_name else []))
     for node in running:
         if node not in result:
-            names = unmarked(name_of(node))
+            names = strip_marks(name_of(node))
             claim(node, (by_name[name] for name in names if name in by_name))
     for node in running:
         if node not in result:
-            tensors = [*unmarked(name_of(node)), *(value.name for value in node.outputs)]
-            claim(node, _upstream(node, [by_tensor[name] for name in tensors if name in by_tensor]))
+            tensors = [*strip_marks(name_of(node)), *(value.name for value in node.outputs)]
+            claim(node, _walk_upstream(node, [by_tensor[name] for name in tensors if name in by_tensor]))
     return {node: result.get(node) for node in running}
 
 
-def unmarked(name: str) -> list[str]:
+def strip_marks(name: str) -> list[str]:
     """The name, and what it may have been before the runtime marked it: without each mark in turn."""
     names = [name]
     name = name.removeprefix("fused ")
@@ -145,12 +145,12 @@ def unmarked(name: str) -> list[str]:
     return [*dict.fromkeys([*names, name])]
 
 
-def _upstream(running: ir.Node, ends: Sequence[ir.Node]) -> Iterator[ir.Node]:
+def _walk_upstream(running: ir.Node, ends: Sequence[ir.Node]) -> Iterator[ir.Node]:
     """Nodes of the file that `running` may run, the kin of its operator before the last node of the chain."""
     open_ends, seen = list(ends), set(ends)
     while open_ends:
         node = open_ends.pop(0)
-        if kin(running.op_type, node.op_type):
+        if may_run(running.op_type, node.op_type):
             yield node
         elif node.op_type in FUSED_INTO_OTHERS:
             above = [p for v in node.inputs if v is not None and (p := v.producer()) is not None and p not in seen]
@@ -159,6 +159,8 @@ def _upstream(running: ir.Node, ends: Sequence[ir.Node]) -> Iterator[ir.Node]:
     yield from ends
 
 
-def kin(kernel: str, op: str) -> bool:
+def may_run(kernel: str, op: str) -> bool:
     """May a kernel of this type run an operator of that type?"""
-    return kernel == op or kernel == f"QLinear{op}" or any(kernel in kin and op in kin for kin in (CONV, DENSE))
+    return (
+        kernel == op or kernel == f"QLinear{op}" or any(kernel in family and op in family for family in (CONV, DENSE))
+    )

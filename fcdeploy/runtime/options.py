@@ -35,85 +35,87 @@ METADATA_PROPS = 14  # field number in onnx.proto's ModelProto
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf wire types
 
 
-def options_of(model: str | Path | bytes | ir.Model) -> dict[str, str]:
+def read_options(model: str | Path | bytes | ir.Model) -> dict[str, str]:
     """The config entries that the model asks for. Raises FcdeployError for one that may not travel."""
-    return parse(_metadata(model).get(KEY))
+    return parse_options(_read_metadata(model).get(KEY))
 
 
-def needed_here(entries: Mapping[str, str], flags: Set[str]) -> dict[str, str]:
+def select_for_cpu(entries: Mapping[str, str], flags: Set[str]) -> dict[str, str]:
     """The entries without what a CPU with these flags does by itself."""
     exact = flags & {"avx512_vnni", "avx_vnni", "asimd", "neon"}
     return {name: value for name, value in entries.items() if name != PRECISION or not exact}
 
 
-def parse(text: str | None) -> dict[str, str]:
+def parse_options(text: str | None) -> dict[str, str]:
     """Entries from the metadata's JSON, checked; {} from None."""
     if text is None:
         return {}
     hint = f"entries that may travel: {', '.join(ALLOWED)}"
     try:
-        found = json.loads(text)
+        entries = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FcdeployError(f"metadata {KEY!r} is not JSON: {text[:60]!r}", hint) from error
-    return checked(found, f"metadata {KEY!r}")
+    return check_options(entries, f"metadata {KEY!r}")
 
 
-def checked(found: object, source: str) -> dict[str, str]:
+def check_options(entries: object, source: str) -> dict[str, str]:
     """The entries, when all of them may travel; `source` is what to call them in the error that is raised otherwise."""
     hint = f"entries that may travel: {', '.join(ALLOWED)}"
-    if not isinstance(found, dict):
-        raise FcdeployError(f"{source} is {str(found)[:60]!r}, expected a JSON object of config entries", hint)
-    for name, value in found.items():
+    if not isinstance(entries, dict):
+        raise FcdeployError(f"{source} is {str(entries)[:60]!r}, expected a JSON object of config entries", hint)
+    for name, value in entries.items():
         if name not in ALLOWED:
             raise FcdeployError(f"{source} sets {name!r}, which a model may not set", hint)
         if not isinstance(value, str) or value not in ALLOWED[name]:
             raise FcdeployError(
-                f"{source} sets {name!r} to {value!r}, expected {_either(ALLOWED[name])}",
+                f"{source} sets {name!r} to {value!r}, expected {_format_values(ALLOWED[name])}",
                 f'"{name}": "{min(ALLOWED[name])}"',
             )
-    return dict(found)
+    return dict(entries)
 
 
-def write(model: ir.Model, entries: Mapping[str, str]) -> None:
+def write_options(model: ir.Model, entries: Mapping[str, str]) -> None:
     """Let the model carry these entries besides those it has already."""
-    model.metadata_props[KEY] = json.dumps(options_of(model) | parse(json.dumps(dict(entries))), sort_keys=True)
+    model.metadata_props[KEY] = json.dumps(
+        read_options(model) | parse_options(json.dumps(dict(entries))), sort_keys=True
+    )
 
 
-def _either(values: set[str]) -> str:
+def _format_values(values: set[str]) -> str:
     return " or ".join(f'"{value}"' for value in sorted(values))
 
 
-def _metadata(model: str | Path | bytes | ir.Model) -> dict[str, str]:
+def _read_metadata(model: str | Path | bytes | ir.Model) -> dict[str, str]:
     if not isinstance(model, str | Path | bytes):
         return dict(model.metadata_props)
     if isinstance(model, bytes):
-        return _entries(BytesIO(model))
+        return _read_entries(BytesIO(model))
     if not Path(model).is_file():
         return {}
     with Path(model).open("rb") as file:
-        return _entries(file)
+        return _read_entries(file)
 
 
-def _entries(file: BinaryIO) -> dict[str, str]:
+def _read_entries(file: BinaryIO) -> dict[str, str]:
     """The metadata of a serialized model; {} where it is no protobuf: whoever loads it says so."""
-    found = {}
-    for part in _fields(file, METADATA_PROPS):
-        key, value = (next(_fields(BytesIO(part), number), b"") for number in (1, 2))  # StringStringEntryProto
-        found[key.decode(errors="replace")] = value.decode(errors="replace")
-    return found
+    entries = {}
+    for part in _iterate_fields(file, METADATA_PROPS):
+        key, value = (next(_iterate_fields(BytesIO(part), number), b"") for number in (1, 2))  # StringStringEntryProto
+        entries[key.decode(errors="replace")] = value.decode(errors="replace")
+    return entries
 
 
-def _fields(file: BinaryIO, wanted: int) -> Iterator[bytes]:
+def _iterate_fields(file: BinaryIO, wanted: int) -> Iterator[bytes]:
     """The bytes fields of that number at a message's top level; the others are stepped over without being read.
 
     A model of gigabytes is not touched for a line of metadata; a length beyond the file's end ends the search.
     """
     end = file.seek(0, SEEK_END)
     file.seek(0)
-    while (tag := _varint(file)) is not None:
+    while (tag := _read_varint(file)) is not None:
         number, wire = tag >> 3, tag & 7
         if wire == BYTES:
-            length = _varint(file) or 0
+            length = _read_varint(file) or 0
             if length > end - file.tell():
                 return
             if number == wanted:
@@ -121,14 +123,14 @@ def _fields(file: BinaryIO, wanted: int) -> Iterator[bytes]:
             else:
                 file.seek(length, 1)
         elif wire == VARINT:
-            _varint(file)
+            _read_varint(file)
         elif wire in (FIXED64, FIXED32):
             file.seek(8 if wire == FIXED64 else 4, 1)
         else:
             return
 
 
-def _varint(file: BinaryIO) -> int | None:
+def _read_varint(file: BinaryIO) -> int | None:
     """Protobuf's variable-length integer; None at the end of the file."""
     result = shift = 0
     while byte := file.read(1):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.significance import median_interval
+from fcdeploy.arithmetic.significance import estimate_median_interval
 from fcdeploy.arrays import Float64
 from fcdeploy.records.progress import OnStep
 
@@ -31,7 +31,7 @@ PATIENCE = 4  # times the time that was asked for, where the interval is not nar
 
 
 @dataclass(frozen=True)
-class Timed:
+class Timing:
     """Milliseconds of every single call, and their mean in each turn; `loads` says of which load each turn is."""
 
     runs: Float64
@@ -53,14 +53,14 @@ class Ratio:
         return (self.high - self.low) / self.median
 
 
-def reloaded(
+def time_reloaded(
     loads: Sequence[Load],
     seconds: float,
     on_step: OnStep | None = None,
     interval: float | None = None,
     *,
     label: str = "timing",
-) -> list[Timed]:
+) -> list[Timing]:
     """Load the models and time them in turn, LOADS times over; once where loading takes longer than the timing.
 
     Takes `seconds` and the time of loading, more only where the fewest rounds do, or, with two models, where the
@@ -70,34 +70,36 @@ def reloaded(
     begin = time.perf_counter()
     runs = [load() for load in loads]
     again = LOADS * (time.perf_counter() - begin) <= seconds
-    found: list[list[Timed]] = []
+    timings: list[list[Timing]] = []
     spent = 0.0
     while True:
-        if found and again:
+        if timings and again:
             runs.clear()  # first, so that no model is loaded twice at a time
-            order = range(len(loads))[:: 1 if len(found) % 2 == 0 else -1]
+            order = range(len(loads))[:: 1 if len(timings) % 2 == 0 else -1]
             made = {index: loads[index]() for index in order}
             runs = [made[index] for index in range(len(loads))]
         begin = time.perf_counter()
-        found.append(measure(runs, seconds / LOADS if again else seconds, None if again else on_step, label=label))
+        timings.append(
+            time_in_turns(runs, seconds / LOADS if again else seconds, None if again else on_step, label=label)
+        )
         spent += time.perf_counter() - begin
         if on_step and again:
-            on_step(label, min(len(found), LOADS), LOADS)
-        timed = [_joined(each, again) for each in zip(*found, strict=True)]
-        wide = interval is not None and len(loads) == 2 and ratio_of(*timed).width > interval
-        if (len(found) >= LOADS or not again) and not (wide and spent < PATIENCE * seconds):
+            on_step(label, min(len(timings), LOADS), LOADS)
+        timed = [_join(each, again) for each in zip(*timings, strict=True)]
+        wide = interval is not None and len(loads) == 2 and compute_ratio(*timed).width > interval
+        if (len(timings) >= LOADS or not again) and not (wide and spent < PATIENCE * seconds):
             return timed
 
 
-def measure(
+def time_in_turns(
     runs: Sequence[Run], seconds: float, on_step: OnStep | None = None, *, label: str = "timing"
-) -> list[Timed]:
+) -> list[Timing]:
     """Call the runs in turn; every other round the other way round, so that neither always comes first.
 
     Takes `seconds`, more only where the fewest rounds do.  The first calls of a turn do not count where it has many:
     they find the caches full of another model.
     """
-    once = sum(_warm(run) for run in runs)
+    once = sum(_warm_up(run) for run in runs)
     calls = max(1, int(seconds / ROUNDS / once))
     cold = calls // 5
     expected = max(FEWEST_ROUNDS, round(seconds / (once * calls)))
@@ -105,39 +107,39 @@ def measure(
     begin = time.perf_counter()
     while len(rounds) < FEWEST_ROUNDS or time.perf_counter() - begin < seconds:
         order = list(enumerate(runs))
-        turns = {i: _turn(run, calls)[cold:] for i, run in (order if len(rounds) % 2 == 0 else order[::-1])}
+        turns = {i: _time_calls(run, calls)[cold:] for i, run in (order if len(rounds) % 2 == 0 else order[::-1])}
         rounds.append([turns[index] for index in range(len(runs))])
         if on_step:
             on_step(label, min(len(rounds), expected), expected)
     spent = 1e3 * np.asarray(rounds)  # (rounds, runs, calls)
     first = np.zeros(len(rounds), np.intp)
-    return [Timed(spent[:, index].ravel(), spent[:, index].mean(axis=1), first) for index in range(len(runs))]
+    return [Timing(spent[:, index].ravel(), spent[:, index].mean(axis=1), first) for index in range(len(runs))]
 
 
-def ratio_of(one: Timed, other: Timed) -> Ratio:
+def compute_ratio(one: Timing, other: Timing) -> Ratio:
     """The time of `one` relative to that of `other`: the median over the loads, each of which is one over its rounds."""
     ratios = one.turns / other.turns
     if one.loads[-1] > 0:
         ratios = np.array([np.median(ratios[one.loads == load]) for load in range(one.loads[-1] + 1)])
-    return Ratio(float(np.median(ratios)), *median_interval(ratios))
+    return Ratio(float(np.median(ratios)), *estimate_median_interval(ratios))
 
 
-def _joined(parts: Sequence[Timed], again: bool) -> Timed:
+def _join(parts: Sequence[Timing], again: bool) -> Timing:
     """All turns of a model, of one load each, or of the same one."""
     loads = [np.full(len(part.turns), number if again else 0, np.intp) for number, part in enumerate(parts)]
     runs, turns = (np.concatenate([getattr(part, name) for part in parts]) for name in ("runs", "turns"))
-    return Timed(runs, turns, np.concatenate(loads))
+    return Timing(runs, turns, np.concatenate(loads))
 
 
-def _warm(run: Run) -> float:
+def _warm_up(run: Run) -> float:
     """Seconds of a call, once the first ones have allocated what they need."""
-    spent = _turn(run, 2)
+    spent = _time_calls(run, 2)
     while len(spent) < WARM_UP and sum(spent) < WARM_SECONDS:
-        spent += _turn(run, 1)
+        spent += _time_calls(run, 1)
     return min(spent)
 
 
-def _turn(run: Run, calls: int) -> list[float]:
+def _time_calls(run: Run, calls: int) -> list[float]:
     """Seconds of each of so many calls."""
     spent = []
     for _ in range(calls):

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import name_of
-from fcdeploy.runtime.kernels import kin, origins, with_names
+from fcdeploy.runtime.kernels import may_run, name_nodes, trace_origins
 from fcdeploy.runtime.session import Session
 
 Feeds = Mapping[str, Array]
@@ -48,12 +48,14 @@ class Profile:
     nodes: dict[str, NodeTime]
 
 
-def profile(model: Model, feeds: Feeds, *, runs: int, threads: int) -> Profile:
-    """As `profiles`, of one model; nodes that were fused away have no time."""
-    return profiles([(model, feeds)], runs=runs, threads=threads)[0]
+def profile_model(model: Model, feeds: Feeds, *, runs: int, threads: int) -> Profile:
+    """As `profile_models`, of one model; nodes that were fused away have no time."""
+    return profile_models([(model, feeds)], runs=runs, threads=threads)[0]
 
 
-def profiles(models: Sequence[tuple[Model, Feeds]], *, runs: int, threads: int, apart: bool = False) -> list[Profile]:
+def profile_models(
+    models: Sequence[tuple[Model, Feeds]], *, runs: int, threads: int, apart: bool = False
+) -> list[Profile]:
     """Run models `runs` times with the profiler and as often without, all in turn, since a machine's speed drifts.
 
     The profiler's own work is inside the times it tells: some microseconds a node, as much as a small node takes.  So
@@ -63,23 +65,30 @@ def profiles(models: Sequence[tuple[Model, Feeds]], *, runs: int, threads: int, 
     with tempfile.TemporaryDirectory() as folder:
         if apart:
             places = [Path(folder) / str(n) for n in range(len(models))]
-            return [_alone(*each, threads, runs, place) for each, place in zip(models, places, strict=True)]
-        watched = [_watch(model, feeds, threads, Path(folder) / str(n)) for n, (model, feeds) in enumerate(models)]
+            return [_profile_alone(*each, threads, runs, place) for each, place in zip(models, places, strict=True)]
+        traced = [_trace_model(model, feeds, threads, Path(folder) / str(n)) for n, (model, feeds) in enumerate(models)]
         for _ in range(WARM_UP + runs):
-            for one in watched:
+            for one in traced:
                 one.traced.run(one.feeds)
-                one.spent.append(_timed(one.plain, one.feeds))
-        return [_read(one, one.traced.end_profiling()) for one in watched]
+                one.spent.append(_time_run(one.plain, one.feeds))
+        return [_read_trace(one, one.traced.end_profiling()) for one in traced]
 
 
-def matched(float_nodes: Mapping[str, NodeTime], int8_nodes: Mapping[str, NodeTime]) -> list[tuple[NodeTime, NodeTime]]:
+def match_layers(
+    float_nodes: Mapping[str, NodeTime], int8_nodes: Mapping[str, NodeTime]
+) -> list[tuple[NodeTime, NodeTime]]:
     """The layers that both models have: by the name of the node, or else by a tensor that both write."""
     by_output = {output: node for node in int8_nodes.values() for output in node.outputs}
     pairs, taken = [], set()
     for node in float_nodes.values():
         candidates = [int8_nodes.get(node.node), *(by_output.get(output) for output in node.outputs)]
         for other in candidates:
-            if other and not (node.inserted or other.inserted) and kin(other.op, node.op) and other.node not in taken:
+            if (
+                other
+                and not (node.inserted or other.inserted)
+                and may_run(other.op, node.op)
+                and other.node not in taken
+            ):
                 pairs.append((node, other))
                 taken.add(other.node)
                 break
@@ -87,7 +96,7 @@ def matched(float_nodes: Mapping[str, NodeTime], int8_nodes: Mapping[str, NodeTi
 
 
 @dataclass
-class _Watched:
+class _TracedModel:
     """A model in two sessions, one of them with the profiler, and the microseconds of each run of the other.
 
     Apart from others they are one and the same.
@@ -101,57 +110,57 @@ class _Watched:
     spent: list[float]
 
 
-def _watch(model: Model, feeds: Feeds, threads: int, folder: Path, *, apart: bool = False) -> _Watched:
+def _trace_model(model: Model, feeds: Feeds, threads: int, folder: Path, *, apart: bool = False) -> _TracedModel:
     folder.mkdir()
-    named, dump = with_names(model), folder / "optimized.onnx"
+    named, dump = name_nodes(model), folder / "optimized.onnx"
     source = (named if isinstance(named, ir.Model) else ir.load(named)).graph
     traced = Session(named, threads=threads, dump=dump, profile=folder / "profile")
-    return _Watched(source, feeds, dump, traced, traced if apart else Session(named, threads=threads), [])
+    return _TracedModel(source, feeds, dump, traced, traced if apart else Session(named, threads=threads), [])
 
 
-def _alone(model: Model, feeds: Feeds, threads: int, runs: int, folder: Path) -> Profile:
+def _profile_alone(model: Model, feeds: Feeds, threads: int, runs: int, folder: Path) -> Profile:
     """The profiler first: a session runs without it once it has ended."""
-    one = _watch(model, feeds, threads, folder, apart=True)
+    one = _trace_model(model, feeds, threads, folder, apart=True)
     for _ in range(WARM_UP + runs):
         one.traced.run(feeds)
     trace = one.traced.end_profiling()
-    one.spent.extend(_timed(one.plain, feeds) for _ in range(WARM_UP + runs))
-    return _read(one, trace)
+    one.spent.extend(_time_run(one.plain, feeds) for _ in range(WARM_UP + runs))
+    return _read_trace(one, trace)
 
 
-def _timed(session: Session, feeds: Feeds) -> float:
+def _time_run(session: Session, feeds: Feeds) -> float:
     """Microseconds of a run."""
     begin = time.perf_counter()
     session.run(feeds)
     return 1e6 * (time.perf_counter() - begin)
 
 
-def _read(one: _Watched, trace: Path) -> Profile:
-    times = durations(json.loads(trace.read_text()))
+def _read_trace(one: _TracedModel, trace: Path) -> Profile:
+    times = read_durations(json.loads(trace.read_text()))
     latency = median(one.spent[WARM_UP:])
-    excess = _excess(list(times.values()), latency)
+    excess = _compute_excess(list(times.values()), latency)
     optimized = ir.load(one.dump).graph
-    found = origins(one.source, optimized)
+    origins = trace_origins(one.source, optimized)
     running: dict[str, list[ir.Node]] = {}
     for node in optimized:
         running.setdefault(name_of(node), []).append(node)
     nodes: dict[str, NodeTime] = {}
     for (name, op), us in times.items():
         same = [node for node in running.get(name, []) if node.op_type == op]
-        origin = found[same[0]] if same else None
+        origin = origins[same[0]] if same else None
         outputs = tuple(name_of(value) for value in origin.outputs) if origin else ()
-        key = _free(origin.name if origin and origin.name else name, nodes)
+        key = _make_unique(origin.name if origin and origin.name else name, nodes)
         nodes[key] = NodeTime(key, op, max(0.0, us - excess), origin is None, outputs)
     return Profile(latency, nodes)
 
 
-def durations(events: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
+def read_durations(events: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
     """(Name, operator) of each node that ran -> median microseconds, from the profiler's events, warm-up left out.
 
     The profiler cuts durations to whole microseconds: the median is that of grouped data, half a microsecond later.
     A node of a loop's body is left out, its time being the loop's.
     """
-    found: dict[tuple[str, str, str], list[int]] = {}
+    spent_by_node: dict[tuple[str, str, str], list[int]] = {}
     inside_until = -1
     for event in sorted((e for e in events if e.get("cat") == "Node"), key=lambda e: (e["ts"], -e["dur"])):
         name, end, detail = str(event["name"]), event["ts"] + event["dur"], event["args"]
@@ -160,16 +169,16 @@ def durations(events: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
         if detail["op_name"] in CONTROL_FLOW:
             inside_until = end
         key = (name.removesuffix(KERNEL), detail["op_name"], str(detail.get("node_index")))
-        found.setdefault(key, []).append(event["dur"])
+        spent_by_node.setdefault(key, []).append(event["dur"])
     result: dict[tuple[str, str], float] = {}
-    for (name, op, _), spent in found.items():
+    for (name, op, _), spent in spent_by_node.items():
         while (name, op) in result:
             name += "'"
         result[name, op] = median_grouped(spent[WARM_UP:] or spent) + 0.5
     return result
 
 
-def _excess(times: list[float], latency: float) -> float:
+def _compute_excess(times: list[float], latency: float) -> float:
     """What to take off every time, none of which goes below zero, so that their sum is at most the latency."""
     low, high = 0.0, max(times, default=0.0)
     if sum(times) <= latency:
@@ -180,7 +189,7 @@ def _excess(times: list[float], latency: float) -> float:
     return high
 
 
-def _free(name: str, taken: Mapping[str, object]) -> str:
+def _make_unique(name: str, taken: Mapping[str, object]) -> str:
     while name in taken:
         name += "'"
     return name

@@ -13,8 +13,8 @@ import onnxruntime as ort
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError, first_line
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.runtime.cpu import cpu_flags, usable_cores
-from fcdeploy.runtime.options import needed_here, options_of
+from fcdeploy.runtime.cpu import count_usable_cores, read_cpu_flags
+from fcdeploy.runtime.options import read_options, select_for_cpu
 
 if TYPE_CHECKING:  # a bundle is run with numpy and onnxruntime alone
     import onnx_ir as ir
@@ -59,9 +59,9 @@ class Session:
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = FATAL_ONLY
-        options.intra_op_num_threads = threads or usable_cores()
+        options.intra_op_num_threads = threads or count_usable_cores()
         options.inter_op_num_threads = 1
-        asked = needed_here({**options_of(model), **(entries or {})}, cpu_flags())
+        asked = select_for_cpu({**read_options(model), **(entries or {})}, read_cpu_flags())
         entries = {"session.intra_op.allow_spinning": "0", **asked}
         if in_order:
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
@@ -79,7 +79,7 @@ class Session:
             options.profile_file_prefix = str(profile)
         if weights is not None:
             _give_weights(options, weights)
-        with _loadable(model) as (source, folder):
+        with _prepare_source(model) as (source, folder):
             if folder is not None:
                 entries["session.model_external_initializers_file_folder_path"] = folder
             for key, value in entries.items():
@@ -96,12 +96,12 @@ class Session:
     @property
     def input_specs(self) -> tuple[TensorSpec, ...]:
         """The inputs to feed, as onnxruntime sees them. Raises FcdeployError for one that no array can hold."""
-        return tuple(map(_spec, self._session.get_inputs()))
+        return tuple(map(_to_spec, self._session.get_inputs()))
 
     @property
     def output_specs(self) -> tuple[TensorSpec, ...]:
         """The outputs, in the order of `outputs`."""
-        return tuple(map(_spec, self._session.get_outputs()))
+        return tuple(map(_to_spec, self._session.get_outputs()))
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Any]:
         """The named outputs (all by default), in order."""
@@ -120,7 +120,7 @@ class Session:
         return Path(self._session.end_profiling())
 
 
-def _spec(end: ort.NodeArg) -> TensorSpec:
+def _to_spec(end: ort.NodeArg) -> TensorSpec:
     """Name, dtype and shape of a graph input or output; names of axes are axes of any length."""
     element = str(end.type).removeprefix("tensor(").removesuffix(")")
     if element not in DTYPES:
@@ -142,7 +142,7 @@ def _give_weights(options: ort.SessionOptions, weights: Mapping[str, bytes]) -> 
 
 
 @contextmanager
-def _loadable(model: str | Path | bytes | ir.Model) -> Iterator[tuple[str | bytes, str | None]]:
+def _prepare_source(model: str | Path | bytes | ir.Model) -> Iterator[tuple[str | bytes, str | None]]:
     """What onnxruntime loads, and where weights lie outside it, which it cannot know from a message alone."""
     if isinstance(model, str | Path):
         yield str(model), None
@@ -151,11 +151,11 @@ def _loadable(model: str | Path | bytes | ir.Model) -> Iterator[tuple[str | byte
     else:
         from fcdeploy.graph.external_data import serialized
 
-        with serialized(model) as found:
-            yield found
+        with serialized(model) as loadable:
+            yield loadable
 
 
-def versions() -> dict[str, str]:
+def read_versions() -> dict[str, str]:
     """Versions that the integers of a result can depend on."""
     import onnx
 

@@ -31,8 +31,8 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import array_of, attribute_of, producer_of
-from fcdeploy.runtime.kernels import INTEGER_KERNELS, optimized_graph, origins
-from fcdeploy.runtime.options import options_of
+from fcdeploy.runtime.kernels import INTEGER_KERNELS, optimize_graph, trace_origins
+from fcdeploy.runtime.options import read_options
 
 LAYERS = {"Conv", "Gemm", "MatMul"}
 BYTES = {ir.DataType.INT8, ir.DataType.UINT8}
@@ -56,16 +56,16 @@ def refuse_untrusted(model: ir.Model, name: str) -> tuple[str, ...]:
 
     The model is as it was read, with a name for every node.  onnxruntime loads it only where something is suspect.
     """
-    level = options_of(model).get(LEVEL)
+    level = read_options(model).get(LEVEL)
     _check_types(model, name)
     _check_packed(model, name)
     large = [node for node in model.graph if _bias_overflows(node)]
-    suspects = [found for node in model.graph for found in _suspects(node)]
+    suspects = [suspect_node for node in model.graph for suspect_node in _find_suspects(node)]
     alone = [node for node in model.graph if level is None and _weight_only(node)]
     if not suspects and not alone and not large:
         return ()
     try:
-        running = {origin: node for node, origin in origins(model.graph, optimized_graph(model)).items() if origin}
+        running = {origin: node for node, origin in trace_origins(model.graph, optimize_graph(model)).items() if origin}
     except FcdeployError:
         return ()  # it does not load at all, which whoever needs it loaded says
     for node in large:
@@ -85,11 +85,11 @@ def refuse_untrusted(model: ir.Model, name: str) -> tuple[str, ...]:
             warnings.append(f"node {suspect.node.name!r}, a {suspect.node.op_type}: {suspect.otherwise}")
     rounding = [repr(node.name) for node in alone if node in running and running[node].op_type == "MatMulNBits"]
     if rounding:
-        warnings.append(_rounds(rounding))
+        warnings.append(_describe_rounding(rounding))
     return tuple(warnings)
 
 
-def _rounds(nodes: list[str]) -> str:
+def _describe_rounding(nodes: list[str]) -> str:
     listed = ", ".join(nodes[:5]) + (f" and {len(nodes) - 5} more" if len(nodes) > 5 else "")
     return (
         f"only the weights of {listed} are quantized, but onnxruntime rounds the activations to bytes as well "
@@ -103,15 +103,15 @@ def _check_types(model: ir.Model, name: str) -> None:
             continue
         scale, zero = node.inputs[1], node.inputs[2]
         where = f"model {name!r}: node {node.name!r}, a {node.op_type}"
-        wanted, found = _integers(node), zero.dtype if zero is not None else None
-        if wanted is not None and found is not None and wanted != found:
-            raise FcdeployError(f"{where}: its zero point is {found}, its integers are {wanted}", AGAIN)
+        wanted, zero_type = _find_integer_type(node), zero.dtype if zero is not None else None
+        if wanted is not None and zero_type is not None and wanted != zero_type:
+            raise FcdeployError(f"{where}: its zero point is {zero_type}, its integers are {wanted}", AGAIN)
         scales, zeros = array_of(scale), array_of(zero)
         if scales is not None and zeros is not None and scales.size != zeros.size:
             raise FcdeployError(f"{where}: zero points {zeros.size}, scales {scales.size}, expected as many", AGAIN)
 
 
-def _integers(node: ir.Node) -> ir.DataType | None:
+def _find_integer_type(node: ir.Node) -> ir.DataType | None:
     """The type on the integer side of a Q or DQ node, where something other than its own zero point tells."""
     if node.op_type == "QuantizeLinear":
         attribute = node.attributes.get("output_dtype")
@@ -124,31 +124,31 @@ def _integers(node: ir.Node) -> ir.DataType | None:
     return value.dtype if value is not None else None
 
 
-def _suspects(node: ir.Node) -> Iterator[Suspect]:
+def _find_suspects(node: ir.Node) -> Iterator[Suspect]:
     if node.op_type not in LAYERS or len(node.inputs) < 2:
         return
-    x, weight = _dequantized(node.inputs[0]), _dequantized(node.inputs[1])
+    x, weight = _find_dequantize(node.inputs[0]), _find_dequantize(node.inputs[1])
     if x is None or weight is None:
         return
     integers, scales = array_of(weight.inputs[0]), array_of(weight.inputs[1])
     if integers is None or scales is None or weight.inputs[0] is None or weight.inputs[0].dtype not in BYTES:
         return
-    axis, right = _axis(weight, integers.ndim), _output_axis(node, integers.ndim)
+    axis, right = _get_axis(weight, integers.ndim), _get_output_axis(node, integers.ndim)
     if scales.size > 1 and "block_size" not in weight.attributes and axis != right:
         zeros = array_of(weight.inputs[2]) if len(weight.inputs) > 2 else None
         same = np.all(scales == scales.flat[0]) and (zeros is None or np.all(zeros == zeros.flat[0]))
         if not same or scales.size != integers.shape[right]:
             yield Suspect(
-                node, f"the scales of weight {_name(weight)} are along axis {axis}, not its outputs' axis {right}"
+                node, f"the scales of weight {_quote_name(weight)} are along axis {axis}, not its outputs' axis {right}"
             )
         return
-    bias = _bias(node)
+    bias = _find_bias(node)
     x_scale = array_of(x.inputs[1])
     if bias is not None and x_scale is not None and x_scale.size == 1:
-        yield from _bias_suspects(node, bias, x_scale.ravel() * scales.ravel())
+        yield from _find_bias_suspects(node, bias, x_scale.ravel() * scales.ravel())
 
 
-def _bias_suspects(node: ir.Node, bias: ir.Node, product: Array) -> Iterator[Suspect]:
+def _find_bias_suspects(node: ir.Node, bias: ir.Node, product: Array) -> Iterator[Suspect]:
     """`product` is input scale x weight scale, one or as many as outputs: the unit an integer kernel reads a bias in."""
     integers, scale = array_of(bias.inputs[0]), array_of(bias.inputs[1])
     if integers is None or scale is None or integers.dtype != np.int32:
@@ -158,31 +158,31 @@ def _bias_suspects(node: ir.Node, bias: ir.Node, product: Array) -> Iterator[Sus
         return  # they do not fit each other, which whoever runs it says
     off = np.where(integers.ravel() == 0, 0.0, np.abs(scale.ravel().astype(np.float64) / product - 1))
     if np.max(off, initial=0.0) > NEAR:
-        what = f"the scale of bias {_name(bias)} is not input scale x weight scale"
+        what = f"the scale of bias {_quote_name(bias)} is not input scale x weight scale"
         yield Suspect(node, what, f"{what}, so that no integer kernel runs it")
     zeros = array_of(bias.inputs[2]) if len(bias.inputs) > 2 else None
     if zeros is not None and np.any(zeros):
-        what = f"the zero point of bias {_name(bias)} is not 0"
+        what = f"the zero point of bias {_quote_name(bias)} is not 0"
         yield Suspect(node, what, f"{what}, so that no integer kernel runs it")
 
 
-def _bias(node: ir.Node) -> ir.Node | None:
+def _find_bias(node: ir.Node) -> ir.Node | None:
     """The DequantizeLinear of a layer's bias; for a MatMul that of the Add behind it, which becomes a Gemm with it."""
     if node.op_type != "MatMul":
-        return _dequantized(node.inputs[2]) if len(node.inputs) > 2 else None
+        return _find_dequantize(node.inputs[2]) if len(node.inputs) > 2 else None
     consumers = list(node.outputs[0].consumers())
     if len(consumers) != 1 or consumers[0].op_type != "Add":
         return None
     other = [value for value in consumers[0].inputs if value is not node.outputs[0]]
-    return _dequantized(other[0]) if len(other) == 1 else None
+    return _find_dequantize(other[0]) if len(other) == 1 else None
 
 
 def _bias_overflows(node: ir.Node) -> bool:
     """A layer on integers whose bias is stored as floats, too large for the integers it would be rounded to."""
     if node.op_type not in ("Conv", "Gemm") or len(node.inputs) < 3:
         return False
-    x, weight, bias = _dequantized(node.inputs[0]), _dequantized(node.inputs[1]), array_of(node.inputs[2])
-    scales = [array_of(found.inputs[1]) if found is not None else None for found in (x, weight)]
+    x, weight, bias = _find_dequantize(node.inputs[0]), _find_dequantize(node.inputs[1]), array_of(node.inputs[2])
+    scales = [array_of(each.inputs[1]) if each is not None else None for each in (x, weight)]
     if bias is None or scales[0] is None or scales[1] is None or scales[0].size != 1:
         return False
     step = scales[0].ravel().astype(np.float64) * scales[1].ravel()
@@ -192,7 +192,7 @@ def _bias_overflows(node: ir.Node) -> bool:
 def _rounds_bias(kernel: ir.Node) -> bool:
     """Whether the node that runs reads its bias as integers."""
     integer = kernel.op_type.startswith("QLinear") or kernel.op_type in INTEGER_KERNELS
-    return integer or (len(kernel.inputs) > 2 and _dequantized(kernel.inputs[2]) is not None)
+    return integer or (len(kernel.inputs) > 2 and _find_dequantize(kernel.inputs[2]) is not None)
 
 
 def _check_packed(model: ir.Model, name: str) -> None:
@@ -216,19 +216,19 @@ def _check_packed(model: ir.Model, name: str) -> None:
 
 def _weight_only(node: ir.Node) -> bool:
     """A dense layer on float activations whose weight is stored in few bits."""
-    if node.op_type not in ("MatMul", "Gemm") or _dequantized(node.inputs[0]) is not None:
+    if node.op_type not in ("MatMul", "Gemm") or _find_dequantize(node.inputs[0]) is not None:
         return False
-    weight = _dequantized(node.inputs[1])
+    weight = _find_dequantize(node.inputs[1])
     stored = weight.inputs[0] if weight is not None else None
     return stored is not None and stored.dtype in SMALL and array_of(stored) is not None
 
 
-def _axis(dequantize: ir.Node, rank: int) -> int:
+def _get_axis(dequantize: ir.Node, rank: int) -> int:
     attribute = dequantize.attributes.get("axis")
     return (attribute.as_int() if attribute is not None else 1) % rank
 
 
-def _output_axis(node: ir.Node, rank: int) -> int:
+def _get_output_axis(node: ir.Node, rank: int) -> int:
     """The axis of the layer's weight that its outputs lie along."""
     if node.op_type == "Conv":
         return 0
@@ -236,12 +236,12 @@ def _output_axis(node: ir.Node, rank: int) -> int:
     return 0 if transposed is not None and transposed.as_int() else rank - 1
 
 
-def _dequantized(value: ir.Value | None) -> ir.Node | None:
+def _find_dequantize(value: ir.Value | None) -> ir.Node | None:
     """The DequantizeLinear that writes the value."""
     node = producer_of(value)
     return node if node is not None and node.op_type == "DequantizeLinear" else None
 
 
-def _name(dequantize: ir.Node) -> str:
+def _quote_name(dequantize: ir.Node) -> str:
     value = dequantize.inputs[0]
     return repr(value.name if value is not None else "")

@@ -24,13 +24,13 @@ from queue import SimpleQueue
 from typing import IO, Any
 
 from fcdeploy.errors import FcdeployError, first_line
-from fcdeploy.runtime.cpu import usable_cores
+from fcdeploy.runtime.cpu import count_usable_cores
 from fcdeploy.runtime.interpreters import interpreter_environment
 from fcdeploy.user_code import DEBUG
 
 Work = Callable[[Any], Iterator[Any]]
-Found = Iterator[tuple[int, Any]]
-CHILD = "from fcdeploy.runtime.workers import child; child()"
+Results = Iterator[tuple[int, Any]]
+CHILD = "from fcdeploy.runtime.workers import run_child; run_child()"
 KINDS = "ray, or ray:ADDRESS for a cluster that runs already"
 MOST_PROCESSES, MOST_TASKS = 256, 10_000  # each process holds Python, onnxruntime and a model
 ALONE = "run without --workers and --cluster, with FCDEPLOY_DEBUG=1, to see where"
@@ -40,16 +40,16 @@ PREFACE, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerPool:
     """Who works: how many shards are worked on at a time, with how many threads each, and how to let them."""
 
     size: int
     threads: int | None
-    run: Callable[[Work, Sequence[Any]], Found]
+    run: Callable[[Work, Sequence[Any]], Results]
 
 
 @contextmanager
-def crew(workers: int | None = None, cluster: str | None = None) -> Iterator[Crew]:
+def open_pool(workers: int | None = None, cluster: str | None = None) -> Iterator[WorkerPool]:
     """`workers` processes, 1 being this one; or with `cluster` "ray" or "ray:ADDRESS" as many tasks, by default one a CPU.
 
     The processes, and a Ray that was started here, are gone when the block ends.  Raises FcdeployError for a cluster
@@ -58,34 +58,34 @@ def crew(workers: int | None = None, cluster: str | None = None) -> Iterator[Cre
     most = MOST_TASKS if cluster and ":" in cluster else MOST_PROCESSES
     if workers is not None and not 1 <= workers <= most:
         raise FcdeployError(
-            f"number of workers {workers} is out of range, expected 1 to {most}", f"--workers {usable_cores()}"
+            f"number of workers {workers} is out of range, expected 1 to {most}", f"--workers {count_usable_cores()}"
         )
     if cluster is not None:
         kind, colon, address = cluster.partition(":")
         if kind != "ray":
             raise FcdeployError(f"--cluster {cluster!r} is of no kind that is known, expected {KINDS}", "--cluster ray")
-        with _ray(address if colon else None, workers) as (ray, cpus):
-            yield Crew(workers or cpus, 1, lambda work, shards: _on_ray(ray, work, shards))
+        with _open_ray(address if colon else None, workers) as (ray, cpus):
+            yield WorkerPool(workers or cpus, 1, lambda work, shards: _run_on_ray(ray, work, shards))
     elif (workers or 1) == 1:
-        yield Crew(1, None, _here)
+        yield WorkerPool(1, None, _run_here)
     else:
         assert workers is not None
-        yield Crew(workers, max(1, usable_cores() // workers), _in_processes)
+        yield WorkerPool(workers, max(1, count_usable_cores() // workers), _run_in_processes)
 
 
-def _here(work: Work, shards: Sequence[Any]) -> Found:
+def _run_here(work: Work, shards: Sequence[Any]) -> Results:
     for index, shard in enumerate(shards):
-        for found in work(shard):
-            yield index, found
+        for value in work(shard):
+            yield index, value
 
 
-def _in_processes(work: Work, shards: Sequence[Any]) -> Found:
+def _run_in_processes(work: Work, shards: Sequence[Any]) -> Results:
     """A process for each shard, all at once."""
     queue: SimpleQueue[tuple[int, str, Any]] = SimpleQueue()
     children: list[subprocess.Popen[bytes]] = []
     try:
         for index, shard in enumerate(shards):
-            children.append(_started())
+            children.append(_start_process())
             threading.Thread(target=_listen, args=(index, children[-1], queue), daemon=True).start()
             _send(children[-1], (work, shard))
         left = len(children)
@@ -96,7 +96,7 @@ def _in_processes(work: Work, shards: Sequence[Any]) -> Found:
             elif kind == "failed":
                 raise FcdeployError(*value)
             elif kind == "lost":
-                raise _lost(f"worker {index + 1} of {len(shards)}", _end(children[index].wait()))
+                raise _make_lost_error(f"worker {index + 1} of {len(shards)}", _describe_exit(children[index].wait()))
             else:
                 left -= 1
     finally:
@@ -106,7 +106,7 @@ def _in_processes(work: Work, shards: Sequence[Any]) -> Found:
             process.wait()
 
 
-def _started() -> subprocess.Popen[bytes]:
+def _start_process() -> subprocess.Popen[bytes]:
     """A fresh interpreter: nothing of this process is run again in it, whatever its main module looks like.
 
     It has a session of its own, so that Ctrl-C reaches this process alone, which then ends all of them.
@@ -142,7 +142,7 @@ def _listen(index: int, process: subprocess.Popen[bytes], queue: SimpleQueue[tup
             queue.put((index, kind, value))
 
 
-def child() -> None:
+def run_child() -> None:
     """A worker process: a job on stdin, what it finds on stdout; whatever else is printed goes to stderr.
 
     It ends when nobody reads any more, for then the process that started it is gone.
@@ -151,7 +151,7 @@ def child() -> None:
     os.dup2(2, 1)
     work, shard = pickle.load(sys.stdin.buffer)
     try:
-        for message in _guarded(work, shard):
+        for message in _run_guarded(work, shard):
             pickle.dump(message, out)
             out.flush()
         pickle.dump(("done", None), out)
@@ -160,45 +160,45 @@ def child() -> None:
         os._exit(1)
 
 
-def _guarded(work: Work, shard: Any) -> Iterator[tuple[str, Any]]:
+def _run_guarded(work: Work, shard: Any) -> Iterator[tuple[str, Any]]:
     """What the work yields, and in the end what stopped it; errors are passed on as text, which any process can read."""
     try:
-        for found in work(shard):
-            yield "found", found
+        for value in work(shard):
+            yield "found", value
     except FcdeployError as error:
-        yield "failed", told(error)
+        yield "failed", describe_failure(error)
     except Exception as error:
         yield "failed", (f"a worker failed: {type(error).__name__}: {first_line(error)}", ALONE)
 
 
-def told(error: FcdeployError) -> tuple[str, str]:
+def describe_failure(error: FcdeployError) -> tuple[str, str]:
     """Message and hint of an error for whoever started the worker, who cannot see its traceback."""
     return error.message, ALONE if error.hint == DEBUG else error.hint
 
 
-def _in_folder(folder: str, work: Work, shard: Any) -> Iterator[tuple[str, Any]]:
-    """As `_guarded`, with relative paths meaning what they mean where the command runs."""
+def _run_in_folder(folder: str, work: Work, shard: Any) -> Iterator[tuple[str, Any]]:
+    """As `_run_guarded`, with relative paths meaning what they mean where the command runs."""
     if not Path(folder).is_dir():
         where = f"folder {folder!r} of the command is not on machine {socket.gethostname()!r} of the cluster"
         yield "failed", (where, "let all machines see the same files")
         return
     with chdir(folder):
-        yield from _guarded(work, shard)
+        yield from _run_guarded(work, shard)
 
 
-def _end(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code >= 0:
         return f"ended with exit code {code}"
     name = signal.Signals(-code).name
     return f"was killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
 
 
-def _lost(who: str, how: str) -> FcdeployError:
+def _make_lost_error(who: str, how: str) -> FcdeployError:
     return FcdeployError(f"{who} {how}", "run the command again, with fewer workers if memory is short")
 
 
 @contextmanager
-def _ray(address: str | None, workers: int | None) -> Iterator[tuple[Any, int]]:
+def _open_ray(address: str | None, workers: int | None) -> Iterator[tuple[Any, int]]:
     """Ray, started here or reached at `address`, and its number of CPUs. One that runs in this process is used."""
     try:
         ray: Any = importlib.import_module("ray")
@@ -208,9 +208,9 @@ def _ray(address: str | None, workers: int | None) -> Iterator[tuple[Any, int]]:
         yield ray, int(ray.cluster_resources().get("CPU", 1))
         return
     if address is not None:
-        _knock(address)
+        _check_address(address)
     where: dict[str, Any] = (
-        {"address": address} if address else {"address": "local", "num_cpus": workers or usable_cores()}
+        {"address": address} if address else {"address": "local", "num_cpus": workers or count_usable_cores()}
     )
     try:
         ray.init(
@@ -229,7 +229,7 @@ def _ray(address: str | None, workers: int | None) -> Iterator[tuple[Any, int]]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
+def _check_address(address: str) -> None:
     """Raise FcdeployError unless something that speaks HTTP/2, as Ray's gRPC does, answers soon at HOST:PORT."""
     if address == "auto":
         return
@@ -247,9 +247,9 @@ def _knock(address: str) -> None:
         raise FcdeployError(f"no Ray at {address}: something else answers there", hint)
 
 
-def _on_ray(ray: Any, work: Work, shards: Sequence[Any]) -> Found:
+def _run_on_ray(ray: Any, work: Work, shards: Sequence[Any]) -> Results:
     """A task for each shard, of one CPU, which streams what it finds."""
-    task = ray.remote(_in_folder).options(num_returns="streaming", num_cpus=1, max_retries=0)
+    task = ray.remote(_run_in_folder).options(num_returns="streaming", num_cpus=1, max_retries=0)
     streams = {task.remote(str(Path.cwd()), work, shard): index for index, shard in enumerate(shards)}
     try:
         while streams:
@@ -261,7 +261,9 @@ def _on_ray(ray: Any, work: Work, shards: Sequence[Any]) -> Found:
                 del streams[stream]
                 continue
             except ray.exceptions.RayError as error:
-                raise _lost(f"Ray task {index + 1} of {len(shards)}", f"was lost: {first_line(error)}") from error
+                raise _make_lost_error(
+                    f"Ray task {index + 1} of {len(shards)}", f"was lost: {first_line(error)}"
+                ) from error
             if kind == "failed":
                 raise FcdeployError(*value)
             yield index, value

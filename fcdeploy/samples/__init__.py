@@ -12,9 +12,9 @@ from typing import NamedTuple
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import checks, cifar, csv, generator, idx, images, listing, npy, npz
-from fcdeploy.samples.source import Bad, Batch, Sample, Source, batch_size, batches, fixed_batch
+from fcdeploy.samples.source import BadSample, Batch, Sample, Source, choose_batch_size, get_fixed_batch, make_batches
 
-__all__ = ["Bad", "Batch", "Sample", "Source", "batch_size", "batches", "open_source"]
+__all__ = ["BadSample", "Batch", "Sample", "Source", "choose_batch_size", "make_batches", "open_source"]
 
 
 class Kind(NamedTuple):
@@ -35,7 +35,7 @@ KINDS = (  # the first that fits
     Kind("an .npz", _file(".npz"), npz.open_npz),
     Kind("an .npy", _file(".npy"), npy.open_npy),
     Kind("a .csv", _file(".csv"), csv.open_csv),
-    Kind("a folder of .npy files", lambda path: path.is_dir() and listing.holds(path, {".npy"}), npy.open_npy),
+    Kind("a folder of .npy files", lambda path: path.is_dir() and listing.has_files(path, {".npy"}), npy.open_npy),
     Kind("MNIST idx files", idx.is_idx, idx.open_idx, pictures=True),
     Kind("CIFAR-10 binary batches", cifar.is_cifar, cifar.open_cifar, pictures=True),
     Kind(
@@ -64,10 +64,10 @@ def open_source(
         raise FcdeployError(f"seed {seed} draws samples, but not how many", f"--samples 512 --seed {seed}")
     source = _open(data, inputs, preprocess)
     if limit is not None:
-        source = source.first(limit) if seed is None else source.drawn(limit, seed)
-    batch = fixed_batch(inputs)
+        source = source.first(limit) if seed is None else source.draw(limit, seed)
+    batch = get_fixed_batch(inputs)
     if batch and source.count is not None and source.count % batch:
-        raise checks.ragged(batch, source.count, source.count % batch, source.name)
+        raise checks.make_ragged_error(batch, source.count, source.count % batch, source.name)
     return source
 
 

@@ -70,12 +70,12 @@ def read_header(file: IO[bytes], held: int, what: str) -> Header:
 def read_rows(file: IO[bytes], header: Header, what: str) -> Iterator[Array]:
     """Rows along the first axis, one at a time. The file stands at the first byte of the data."""
     if header.column_major and len(header.shape) > 1:
-        yield from _column_major_rows(file, header, what)
+        yield from _read_column_major_rows(file, header, what)
         return
     row = header.shape[1:]
     size = prod(row) * header.dtype.itemsize
     for _ in range(header.shape[0]):
-        yield np.frombuffer(_exactly(file, size, what), header.dtype).reshape(row)
+        yield np.frombuffer(_read_exactly(file, size, what), header.dtype).reshape(row)
 
 
 def read_row(file: IO[bytes], header: Header, index: int, what: str) -> Array:
@@ -83,17 +83,17 @@ def read_row(file: IO[bytes], header: Header, index: int, what: str) -> Array:
     row = header.shape[1:]
     size = prod(row) * header.dtype.itemsize
     file.seek(header.offset + index * size)
-    return np.frombuffer(_exactly(file, size, what), header.dtype).reshape(row)
+    return np.frombuffer(_read_exactly(file, size, what), header.dtype).reshape(row)
 
 
 def read_whole(file: IO[bytes], header: Header, what: str) -> Array:
     """The whole array."""
-    data = _exactly(file, prod(header.shape) * header.dtype.itemsize, what)
+    data = _read_exactly(file, prod(header.shape) * header.dtype.itemsize, what)
     return np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if header.column_major else "C")
 
 
 @contextmanager
-def damage_named(source: str, place: str) -> Iterator[None]:
+def report_damage(source: str, place: str) -> Iterator[None]:
     """What a broken archive or disk raises while it is read, as one error that names the place."""
     try:
         yield
@@ -102,7 +102,7 @@ def damage_named(source: str, place: str) -> Iterator[None]:
         raise FcdeployError(f"{source} is damaged at {place}: {why}", SAVE_AGAIN) from error
 
 
-def _column_major_rows(file: IO[bytes], header: Header, what: str) -> Iterator[Array]:
+def _read_column_major_rows(file: IO[bytes], header: Header, what: str) -> Iterator[Array]:
     """A row of a column-major array lies scattered over all of it: unpack it to disk once, then map it."""
     if not prod(header.shape):
         yield from np.zeros(header.shape, header.dtype)
@@ -111,22 +111,22 @@ def _column_major_rows(file: IO[bytes], header: Header, what: str) -> Iterator[A
         shutil.copyfileobj(file, aside, PIECE)
         aside.flush()
         if aside.tell() < prod(header.shape) * header.dtype.itemsize:
-            raise truncated(what)
+            raise make_truncated_error(what)
         mapped: Array = np.memmap(aside, header.dtype, "r", shape=header.shape, order="F")
         for row in mapped:
             yield np.array(row)
 
 
-def _exactly(file: IO[bytes], size: int, what: str) -> bytes:
+def _read_exactly(file: IO[bytes], size: int, what: str) -> bytes:
     pieces = []
     while size:
         piece = file.read(min(size, PIECE))
         if not piece:
-            raise truncated(what)
+            raise make_truncated_error(what)
         pieces.append(piece)
         size -= len(piece)
     return b"".join(pieces)
 
 
-def truncated(what: str) -> FcdeployError:
+def make_truncated_error(what: str) -> FcdeployError:
     return FcdeployError(f"{what} ends before the samples it declares", SAVE_AGAIN)

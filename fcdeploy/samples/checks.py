@@ -19,23 +19,25 @@ SEE_INPUTS = "fcdeploy inspect MODEL shows the inputs the model declares"
 
 
 def is_label(name: str) -> bool:
-    """`label`, or `label.<output>` where a model has several outputs."""
+    """`check_label`, or `label.<output>` where a model has several outputs."""
     return name == "label" or name.startswith("label.")
 
 
-def fit(arrays: Mapping[str, Any], specs: Sequence[TensorSpec], place: str, source: str) -> tuple[Arrays, Arrays]:
+def fit_sample(
+    arrays: Mapping[str, Any], specs: Sequence[TensorSpec], place: str, source: str
+) -> tuple[Arrays, Arrays]:
     """The inputs in the model's order and dtypes, and the labels, of one sample. Raises FcdeployError."""
     check_names(arrays, specs, source)
     inputs = {}
     for spec in specs:
-        value = as_array(spec.name, arrays[spec.name], place, source)
+        value = to_array(spec.name, arrays[spec.name], place, source)
         check_shape(spec, value.shape, place, source)
         inputs[spec.name] = cast(value, spec, place, source)
-    labels = {name: label(name, value, place, source) for name, value in arrays.items() if is_label(name)}
+    labels = {name: check_label(name, value, place, source) for name, value in arrays.items() if is_label(name)}
     return inputs, labels
 
 
-def as_array(name: str, value: Any, place: str, source: str) -> Array:
+def to_array(name: str, value: Any, place: str, source: str) -> Array:
     """What a generator yields: an array, or what NumPy makes one of."""
     try:
         return np.asarray(value)
@@ -49,10 +51,10 @@ def check_names(names: Iterable[str], specs: Sequence[TensorSpec], source: str) 
     """Every input of the model is there, and nothing else but labels."""
     given = list(names)
     expected = [spec.name for spec in specs]
-    wants = "the model wants " + listed(expected)
+    wants = "the model wants " + quote_names(expected)
     for name in expected:
         if name not in given:
-            has = "it has " + listed(given) if given else "it has none"
+            has = "it has " + quote_names(given) if given else "it has none"
             raise FcdeployError(f"{source}: input {name!r} is missing, {has}", f"{wants}, and optionally 'label'")
     for name in given:
         if name not in expected and not is_label(name):
@@ -62,11 +64,11 @@ def check_names(names: Iterable[str], specs: Sequence[TensorSpec], source: str) 
             )
 
 
-def one_input(inputs: Sequence[TensorSpec], what: str) -> TensorSpec:
+def get_only_input(inputs: Sequence[TensorSpec], what: str) -> TensorSpec:
     """The model's one input; `what` can feed no more than that."""
     if len(inputs) != 1:
         raise FcdeployError(
-            f"{what} feed one input, the model has {len(inputs)}: {listed(spec.name for spec in inputs)}",
+            f"{what} feed one input, the model has {len(inputs)}: {quote_names(spec.name for spec in inputs)}",
             "give an .npz with one array per input",
         )
     return inputs[0]
@@ -75,18 +77,18 @@ def one_input(inputs: Sequence[TensorSpec], what: str) -> TensorSpec:
 def check_shape(spec: TensorSpec, shape: tuple[int, ...], place: str, source: str) -> None:
     """The shape of one sample against the input's without its leading axis. An input without a shape takes any."""
     wanted = spec.shape[1:]
-    where = f"input {spec.name!r}: {place} has shape {shown(shape)}"
+    where = f"input {spec.name!r}: {place} has shape {format_shape(shape)}"
     if spec.shape and not (
         len(shape) == len(wanted) and all(w in (None, n) for n, w in zip(shape, wanted, strict=True))
     ):
-        raise FcdeployError(f"{where}, the model wants {shown(wanted)}", f"correct {source}; {SEE_INPUTS}")
+        raise FcdeployError(f"{where}, the model wants {format_shape(wanted)}", f"correct {source}; {SEE_INPUTS}")
     if 0 in shape:
         raise FcdeployError(f"{where}, expected at least one element", f"leave the sample out of {source}")
 
 
 def check_dtype(spec: TensorSpec, dtype: np.dtype[Any], place: str, source: str) -> None:
     """Numbers only, and no cast that changes their kind: float to int or to bool, complex to float."""
-    if is_number(dtype) and is_number(spec.dtype) and _same_kind(dtype, spec.dtype):
+    if is_number(dtype) and is_number(spec.dtype) and _is_same_kind(dtype, spec.dtype):
         return
     raise FcdeployError(
         f"input {spec.name!r}: {place} is {dtype}, the model wants {spec.dtype}", f"convert {source}; {SEE_INPUTS}"
@@ -100,7 +102,7 @@ def cast(value: Array, spec: TensorSpec, place: str, source: str) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is found by looking at the result
         result = np.ascontiguousarray(value, dtype=spec.dtype)
         exact = value.dtype.kind not in "iu" or bool(np.all(result.astype(value.dtype) == value))
-    if not exact or not _finite(result):
+    if not exact or not _is_finite(result):
         worst = value.flat[int(np.argmax(np.abs(value.astype(np.float64))))]
         raise FcdeployError(
             f"input {spec.name!r}: {place} is {value.dtype} up to {worst}, which {spec.dtype} cannot hold",
@@ -109,9 +111,9 @@ def cast(value: Array, spec: TensorSpec, place: str, source: str) -> Array:
     return result.reshape(value.shape)
 
 
-def label(name: str, value: Any, place: str, source: str) -> Array:
+def check_label(name: str, value: Any, place: str, source: str) -> Array:
     """A label: any array of finite numbers."""
-    array = as_array(name, value, place, source)
+    array = to_array(name, value, place, source)
     if not is_number(array.dtype):
         raise FcdeployError(
             f"{name!r} of {place} is {array.dtype}, expected numbers",
@@ -121,10 +123,10 @@ def label(name: str, value: Any, place: str, source: str) -> Array:
     return array
 
 
-def same_labels(expected: Set[str], labels: Mapping[str, Array], place: str, source: str) -> None:
+def check_same_labels(expected: Set[str], labels: Mapping[str, Array], place: str, source: str) -> None:
     """All samples carry the labels that the first one has."""
     if set(labels) != expected:
-        has, first = listed(sorted(labels)) or "none", listed(sorted(expected)) or "none"
+        has, first = quote_names(sorted(labels)) or "none", quote_names(sorted(expected)) or "none"
         raise FcdeployError(
             f"{source}: {place} has labels: {has}; the first sample has: {first}",
             f"label all samples of {source}, or none",
@@ -141,15 +143,15 @@ def check_counts(counts: Mapping[str, int], source: str) -> int:
                 "write as many rows along the first axis of every array",
             )
     if count == 0:
-        raise no_samples(source)
+        raise make_no_samples_error(source)
     return count
 
 
-def no_samples(source: str) -> FcdeployError:
+def make_no_samples_error(source: str) -> FcdeployError:
     return FcdeployError(f"{source} holds no samples, expected at least one", "give data with --data")
 
 
-def ragged(batch: int, seen: int, left: int, source: str) -> FcdeployError:
+def make_ragged_error(batch: int, seen: int, left: int, source: str) -> FcdeployError:
     even = seen - left
     return FcdeployError(
         f"the model runs batches of exactly {batch}; after {even} of {seen} samples of {source}, {left} are left over",
@@ -157,14 +159,14 @@ def ragged(batch: int, seen: int, left: int, source: str) -> FcdeployError:
     )
 
 
-def listed(names: Iterable[str]) -> str:
+def quote_names(names: Iterable[str]) -> str:
     """'a', 'b', 'c', and where there are many, how many more."""
     all_names = [repr(name) for name in names]
     more = [f"{len(all_names) - 8} more"] if len(all_names) > 8 else []
     return ", ".join(all_names[:8] + more)
 
 
-def shown(shape: Sequence[int | None]) -> str:
+def format_shape(shape: Sequence[int | None]) -> str:
     """A shape as NumPy writes it, with ? for an axis of any length."""
     axes = ["?" if n is None else str(n) for n in shape]
     return f"({axes[0]},)" if len(axes) == 1 else f"({', '.join(axes)})"
@@ -179,21 +181,21 @@ def _is_small_float(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "V" and hasattr(ml_dtypes, dtype.name)
 
 
-def _same_kind(have: np.dtype[Any], want: np.dtype[Any]) -> bool:
+def _is_same_kind(have: np.dtype[Any], want: np.dtype[Any]) -> bool:
     rank = {"b": 0, "u": 1, "i": 1}
     return rank.get(have.kind, 2) <= rank.get(want.kind, 2)
 
 
-def _finite(value: Array) -> bool:
+def _is_finite(value: Array) -> bool:
     return value.dtype.kind in "biu" or bool(np.isfinite(value).all())
 
 
 def _check_finite(value: Array, where: str, source: str) -> None:
-    if _finite(value):
+    if _is_finite(value):
         return
     bad = ~np.isfinite(value)
     at = tuple(int(i) for i in np.argwhere(bad)[0])
     raise FcdeployError(
-        f"{where} has {value[at]} at {shown(at)}, and {int(bad.sum())} such values in all, expected finite numbers",
+        f"{where} has {value[at]} at {format_shape(at)}, and {int(bad.sum())} such values in all, expected finite numbers",
         f"repair or remove the sample in {source}; fcdeploy calibrate --skip-bad leaves such samples out",
     )

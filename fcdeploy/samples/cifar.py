@@ -19,7 +19,7 @@ from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import arrays, checks, listing
-from fcdeploy.samples.preprocess import Preprocess, from_pixels, read_preprocess
+from fcdeploy.samples.preprocess import Preprocess, preprocess_pixels, read_preprocess
 from fcdeploy.samples.source import Load, Source
 
 RECORD = np.dtype([("label", "u1"), ("pixels", "u1", (3, 32, 32))])
@@ -30,7 +30,7 @@ TRAINING, TEST = re.compile(r"data_batch_\d+\.bin$"), "test_batch.bin"
 def is_cifar(path: Path) -> bool:
     """A file of whole records of which the first has a class, or a file or folder with CIFAR-10's names."""
     if not path.is_file():
-        return path.is_dir() and bool(_batches(path))
+        return path.is_dir() and bool(_list_batches(path))
     if TRAINING.match(path.name) or path.name == TEST:
         return True
     if path.suffix != ".bin" or path.stat().st_size % RECORD.itemsize:
@@ -42,39 +42,39 @@ def is_cifar(path: Path) -> bool:
 
 def open_cifar(path: Path, inputs: Sequence[TensorSpec], preprocess: Path | None) -> Source:
     """Check that the files hold whole records; pictures are read one at a time."""
-    files = _batches(path) if path.is_dir() else [path]
-    spec = checks.one_input(inputs, f"{path.name}: pictures")
-    counts = [_records(file) for file in files]
+    files = _list_batches(path) if path.is_dir() else [path]
+    spec = checks.get_only_input(inputs, f"{path.name}: pictures")
+    counts = [_count_records(file) for file in files]
     how = read_preprocess(preprocess, spec, stored=(32, 32, 3))
 
     def read() -> Iterator[tuple[str, Load]]:
         index = -1
         for file, count in zip(files, counts, strict=True):
             with ExitStack() as stack:
-                with arrays.damage_named(path.name, repr(file.name)):
+                with arrays.report_damage(path.name, repr(file.name)):
                     handle = stack.enter_context(file.open("rb"))
                 for record, index in enumerate(range(index + 1, index + 1 + count)):  # noqa: B020 - counts on
                     place = f"sample {index} ({file.name})" if path.is_dir() else f"sample {index}"
-                    yield place, partial(_arrays, handle, record, place, how, spec, path.name)
+                    yield place, partial(_load_arrays, handle, record, place, how, spec, path.name)
 
     return Source(path.name, (spec,), read, sum(counts), labelled=True, files=tuple(files))
 
 
-def _arrays(file: IO[bytes], record: int, place: str, how: Preprocess, spec: TensorSpec, source: str) -> Arrays:
-    with arrays.damage_named(source, place):
+def _load_arrays(file: IO[bytes], record: int, place: str, how: Preprocess, spec: TensorSpec, source: str) -> Arrays:
+    with arrays.report_damage(source, place):
         file.seek(record * RECORD.itemsize)
         data = file.read(RECORD.itemsize)
         if len(data) < RECORD.itemsize:
-            raise arrays.truncated(f"{source}, {place},")
+            raise arrays.make_truncated_error(f"{source}, {place},")
     label, pixels = np.frombuffer(data, RECORD)[0]
     if label >= CLASSES:
         raise FcdeployError(
             f"{source}: {place} has label {label}, expected 0 to {CLASSES - 1}", "copy or download the file again"
         )
-    return {spec.name: from_pixels(pixels.transpose(1, 2, 0), how, spec), "label": np.asarray(label, np.int64)}
+    return {spec.name: preprocess_pixels(pixels.transpose(1, 2, 0), how, spec), "label": np.asarray(label, np.int64)}
 
 
-def _records(file: Path) -> int:
+def _count_records(file: Path) -> int:
     size = file.stat().st_size
     if not size or size % RECORD.itemsize:
         raise FcdeployError(
@@ -84,9 +84,9 @@ def _records(file: Path) -> int:
     return size // RECORD.itemsize
 
 
-def _batches(folder: Path) -> list[Path]:
+def _list_batches(folder: Path) -> list[Path]:
     """The training batches of a folder, else its test batch."""
-    with listing.entries(folder) as entries:
+    with listing.scan_folder(folder) as entries:
         names = [entry.name for entry in entries if entry.name.endswith(".bin") and entry.is_file()]
     training = [name for name in names if TRAINING.match(name)]
     return [folder / name for name in sorted(training or [name for name in names if name == TEST])]

@@ -25,24 +25,24 @@ from fcdeploy.samples.source import Load, Source
 
 def open_csv(path: Path, inputs: Sequence[TensorSpec]) -> Source:
     """Check the header row against the model's input."""
-    spec = checks.one_input(inputs, f"{path.name}: the columns of a CSV")
-    with _lines(path) as lines:
+    spec = checks.get_only_input(inputs, f"{path.name}: the columns of a CSV")
+    with _open_lines(path) as lines:
         columns = next(lines, [])
     features = [column for column in columns if not checks.is_label(column)]
-    shape = _sample_shape(spec, len(features), path.name)
+    shape = _compute_sample_shape(spec, len(features), path.name)
     parse = int if spec.dtype.kind in "iub" else float
 
     def read() -> Iterator[tuple[str, Load]]:
-        with _lines(path) as lines:
+        with _open_lines(path) as lines:
             next(lines)
             for index, cells in enumerate(row for row in lines if row):
                 where = f"{path.name}, sample {index}"
-                yield f"sample {index}", partial(_arrays, cells, columns, spec, shape, parse, where)
+                yield f"sample {index}", partial(_parse_arrays, cells, columns, spec, shape, parse, where)
 
     return Source(path.name, (spec,), read, None, len(features) < len(columns))
 
 
-def _sample_shape(spec: TensorSpec, features: int, source: str) -> tuple[int, ...]:
+def _compute_sample_shape(spec: TensorSpec, features: int, source: str) -> tuple[int, ...]:
     """The input's shape without its leading axis; at most one free axis, which takes what is left."""
     if not spec.shape:
         return (features,)
@@ -52,13 +52,13 @@ def _sample_shape(spec: TensorSpec, features: int, source: str) -> tuple[int, ..
     if not features or free > 1 or (features % known if free else features != known):
         raise FcdeployError(
             f"{source} has {features} feature columns, input {spec.name!r} wants "
-            f"{checks.shown(wanted) if free else known}",
+            f"{checks.format_shape(wanted) if free else known}",
             "one column per feature, a header row first, columns separated by commas",
         )
     return tuple(features // known if n is None else n for n in wanted)
 
 
-def _arrays(
+def _parse_arrays(
     cells: list[str],
     columns: list[str],
     spec: TensorSpec,
@@ -73,15 +73,15 @@ def _arrays(
     features, labels = [], {}
     for column, cell in zip(columns, cells, strict=True):
         if checks.is_label(column):
-            labels[column] = np.asarray(_number(cell, column, _int_or_float, where))
+            labels[column] = np.asarray(_parse_number(cell, column, _parse_int_or_float, where))
         else:
-            features.append(_number(cell, column, parse, where))
+            features.append(_parse_number(cell, column, parse, where))
     # Python's integers and floats become int64 and float64; the checks narrow them to the model's dtype.
     dtype = np.int64 if parse is int else np.float64
     return {spec.name: np.asarray(features, dtype).reshape(shape), **labels}
 
 
-def _number(cell: str, column: str, parse: Callable[[str], Any], where: str) -> Any:
+def _parse_number(cell: str, column: str, parse: Callable[[str], Any], where: str) -> Any:
     try:
         number = parse(cell)
         if parse is int:
@@ -94,7 +94,7 @@ def _number(cell: str, column: str, parse: Callable[[str], Any], where: str) -> 
         ) from None
 
 
-def _int_or_float(cell: str) -> int | float:
+def _parse_int_or_float(cell: str) -> int | float:
     try:
         return int(cell)
     except ValueError:
@@ -102,7 +102,7 @@ def _int_or_float(cell: str) -> int | float:
 
 
 @contextmanager
-def _lines(path: Path) -> Iterator[Iterator[list[str]]]:
+def _open_lines(path: Path) -> Iterator[Iterator[list[str]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             yield csv.reader(file)

@@ -38,33 +38,35 @@ def open_generator(data: Path, inputs: Sequence[TensorSpec]) -> Source:
     earlier: list[Any] = []
 
     def read() -> Iterator[tuple[str, Load]]:
-        for place, sample in _yielded(function, name, earlier, _yielding(inputs)):
-            yield place, partial(_arrays, sample, place, inputs, name)
+        for place, sample in _iterate_samples(function, name, earlier, _describe_yield(inputs)):
+            yield place, partial(_check_arrays, sample, place, inputs, name)
 
     first = [load for _, load in islice(read(), 1)]
     if not first:
-        raise checks.no_samples(name)
+        raise checks.make_no_samples_error(name)
     labelled = False
     with suppress(FcdeployError):  # whether a sample can be used is said when it is read
         labelled = any(map(checks.is_label, first[0]()))
     return Source(name, tuple(inputs), read, None, labelled)
 
 
-def _arrays(sample: Any, place: str, inputs: Sequence[TensorSpec], name: str) -> Arrays:
+def _check_arrays(sample: Any, place: str, inputs: Sequence[TensorSpec], name: str) -> Arrays:
     if not isinstance(sample, dict):
         raise FcdeployError(
             f"{name}: {place} is a {type(sample).__name__}, expected a dict of input name -> array",
-            _yielding(inputs),
+            _describe_yield(inputs),
         )
     return {str(key): value for key, value in sample.items()}
 
 
-def _yielding(inputs: Sequence[TensorSpec]) -> str:
+def _describe_yield(inputs: Sequence[TensorSpec]) -> str:
     """What the function has to say."""
     return f"yield {{{', '.join(repr(spec.name) + ': array' for spec in inputs)}}}"
 
 
-def _yielded(function: Callable[[], Any], name: str, earlier: list[Any], yielding: str) -> Iterator[tuple[str, Any]]:
+def _iterate_samples(
+    function: Callable[[], Any], name: str, earlier: list[Any], yielding: str
+) -> Iterator[tuple[str, Any]]:
     """What the function yields, with the place of each.
 
     Only its own code runs under the guard, not that of whoever asks for the next one.
@@ -72,28 +74,28 @@ def _yielded(function: Callable[[], Any], name: str, earlier: list[Any], yieldin
     with user_code(f"{name} fails"):
         made = function()
         is_reader = callable(getattr(made, "get_next", None))
-        if not is_reader and (isinstance(made, Mapping) or not _iterable(made)):
+        if not is_reader and (isinstance(made, Mapping) or not _is_iterable(made)):
             kind = type(made).__name__
             what = "nothing" if made is None else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
             raise FcdeployError(f"{name} returns {what}, expected one dict per sample, yielded", yielding)
-        stream = _batches(made, name, earlier) if is_reader else iter(made)
+        stream = _read_batches(made, name, earlier) if is_reader else iter(made)
     index = 0
     for number in counting():
         with user_code(f"{name} fails"):
             value = next(stream, END)
         if value is END:
             return
-        for place, sample in _split(value, number, index, name) if is_reader else ((f"sample {index}", value),):
+        for place, sample in _split_batch(value, number, index, name) if is_reader else ((f"sample {index}", value),):
             yield place, sample
             index += 1
 
 
-def _iterable(made: Any) -> bool:
+def _is_iterable(made: Any) -> bool:
     """Whether iter() takes it; an object with numbered items will do."""
     return hasattr(made, "__iter__") or (hasattr(made, "__getitem__") and not isinstance(made, type))
 
 
-def _batches(reader: Any, name: str, earlier: list[Any]) -> Iterator[Any]:
+def _read_batches(reader: Any, name: str, earlier: list[Any]) -> Iterator[Any]:
     """What a reader gives until it gives None. `earlier` holds the reader of the last pass."""
     if earlier and earlier[0] is reader:
         if not callable(getattr(reader, "rewind", None)):
@@ -107,7 +109,7 @@ def _batches(reader: Any, name: str, earlier: list[Any]) -> Iterator[Any]:
         yield batch
 
 
-def _split(batch: Any, number: int, index: int, name: str) -> Iterator[tuple[str, Arrays]]:
+def _split_batch(batch: Any, number: int, index: int, name: str) -> Iterator[tuple[str, Arrays]]:
     """The samples of a batch, which is input name -> array with a leading sample axis."""
     if not isinstance(batch, dict) or not batch:
         raise FcdeployError(
@@ -115,11 +117,11 @@ def _split(batch: Any, number: int, index: int, name: str) -> Iterator[tuple[str
             "return {'input': array} from get_next, and None at the end",
         )
     place = f"batch {number}"
-    whole = {str(key): checks.as_array(str(key), value, place, name) for key, value in batch.items()}
+    whole = {str(key): checks.to_array(str(key), value, place, name) for key, value in batch.items()}
     sizes = {key: array.shape[0] if array.ndim else None for key, array in whole.items()}
     size = next(iter(sizes.values()))
     if size is None or len(set(sizes.values())) > 1:
-        shapes = ", ".join(f"{key!r} {checks.shown(array.shape)}" for key, array in whole.items())
+        shapes = ", ".join(f"{key!r} {checks.format_shape(array.shape)}" for key, array in whole.items())
         raise FcdeployError(
             f"{name}: the arrays of {place} differ along their leading axis: {shapes}",
             "return arrays with one leading axis of samples from get_next",

@@ -25,7 +25,7 @@ from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import arrays, checks, listing
-from fcdeploy.samples.preprocess import Preprocess, from_pixels, read_preprocess
+from fcdeploy.samples.preprocess import Preprocess, preprocess_pixels, read_preprocess
 from fcdeploy.samples.source import Load, Source
 
 PICTURES = re.compile(r"(.*)images([-.])idx3-ubyte(\.gz)?$")
@@ -37,9 +37,9 @@ Row = Callable[[], Array]
 def is_idx(path: Path) -> bool:
     """Does the file begin as an idx file does, or is there a file of pictures in the folder by MNIST's names?"""
     if not path.is_file():
-        return path.is_dir() and bool(_pictures(path))
+        return path.is_dir() and bool(_list_pictures(path))
     try:
-        with _opened(path) as file:
+        with _open(path) as file:
             zeros, kind, axes = struct.unpack(">HBB", file.read(4))
     except (OSError, EOFError, struct.error):
         return False
@@ -48,34 +48,34 @@ def is_idx(path: Path) -> bool:
 
 def open_idx(path: Path, inputs: Sequence[TensorSpec], preprocess: Path | None) -> Source:
     """Check both files' headers against their sizes; pictures are read one at a time."""
-    pictures = _chosen(path) if path.is_dir() else path
-    spec = checks.one_input(inputs, f"{pictures.name}: pictures")
-    header = _header(pictures, 3, "pictures")
-    beside = _labels_beside(pictures)
-    labels = None if beside is None else (beside, _header(beside, 1, "labels"))
+    pictures = _choose_pictures(path) if path.is_dir() else path
+    spec = checks.get_only_input(inputs, f"{pictures.name}: pictures")
+    header = _read_header(pictures, 3, "pictures")
+    beside = _find_labels(pictures)
+    labels = None if beside is None else (beside, _read_header(beside, 1, "labels"))
     counts = {pictures.name: header.shape[0], **({labels[0].name: labels[1].shape[0]} if labels else {})}
     count = checks.check_counts(counts, path.name)
     how = read_preprocess(preprocess, spec, stored=(header.shape[1], header.shape[2], 1))
 
     def read() -> Iterator[tuple[str, Load]]:
         with ExitStack() as stack:
-            rows = _rows(stack.enter_context(_opened(pictures)), header, pictures)
-            marks = _rows(stack.enter_context(_opened(labels[0])), labels[1], labels[0]) if labels else None
+            rows = _iterate_rows(stack.enter_context(_open(pictures)), header, pictures)
+            marks = _iterate_rows(stack.enter_context(_open(labels[0])), labels[1], labels[0]) if labels else None
             for index in range(count):
-                with arrays.damage_named(pictures.name, f"sample {index}"):
+                with arrays.report_damage(pictures.name, f"sample {index}"):
                     row, mark = next(rows), next(marks) if marks else None
-                yield f"sample {index}", partial(_arrays, row, mark, how, spec)
+                yield f"sample {index}", partial(_load_arrays, row, mark, how, spec)
 
     files = (pictures, *([labels[0]] if labels else []))
     return Source(pictures.name, (spec,), read, count, labels is not None, files=files)
 
 
-def _arrays(row: Row, label: Row | None, how: Preprocess, spec: TensorSpec) -> Arrays:
-    picture = {spec.name: from_pixels(row()[:, :, None], how, spec)}
+def _load_arrays(row: Row, label: Row | None, how: Preprocess, spec: TensorSpec) -> Arrays:
+    picture = {spec.name: preprocess_pixels(row()[:, :, None], how, spec)}
     return picture if label is None else {**picture, "label": label().astype(np.int64)}
 
 
-def _rows(file: IO[bytes], header: arrays.Header, path: Path) -> Iterator[Row]:
+def _iterate_rows(file: IO[bytes], header: arrays.Header, path: Path) -> Iterator[Row]:
     """Every row as a function that reads it; a compressed file has only one way, from the beginning to the end."""
     if not _is_gzip(path):
         yield from (partial(arrays.read_row, file, header, i, repr(path.name)) for i in range(header.shape[0]))
@@ -85,10 +85,10 @@ def _rows(file: IO[bytes], header: arrays.Header, path: Path) -> Iterator[Row]:
         yield partial(np.asarray, row)
 
 
-def _header(path: Path, axes: int, what: str) -> arrays.Header:
+def _read_header(path: Path, axes: int, what: str) -> arrays.Header:
     """The header of a file of unsigned bytes with so many axes, and as many bytes in the file as it declares."""
     name = f"{path.name!r}"
-    with arrays.damage_named(path.name, "its header"), _opened(path) as file:
+    with arrays.report_damage(path.name, "its header"), _open(path) as file:
         start = file.read(4 + 4 * axes)
     if start[:4] != bytes((0, 0, UNSIGNED_BYTES, axes)):
         raise FcdeployError(
@@ -109,26 +109,26 @@ def _header(path: Path, axes: int, what: str) -> arrays.Header:
     return arrays.Header(shape, np.dtype(np.uint8), False, len(start))
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _list_pictures(folder: Path) -> list[Path]:
     """Files of pictures by MNIST's names, sorted."""
-    with listing.entries(folder) as entries:
+    with listing.scan_folder(folder) as entries:
         return sorted(folder / entry.name for entry in entries if PICTURES.match(entry.name) and entry.is_file())
 
 
-def _chosen(folder: Path) -> Path:
+def _choose_pictures(folder: Path) -> Path:
     """The file of pictures of a folder: the only one, or the only one of training samples."""
-    found = _pictures(folder)
-    training = [path for path in found if "train" in path.name]
-    for files in (found, training):
+    pictures = _list_pictures(folder)
+    training = [path for path in pictures if "train" in path.name]
+    for files in (pictures, training):
         if len(files) == 1:
             return files[0]
     raise FcdeployError(
-        f"folder {str(folder)!r} holds {len(found)} files of pictures: {checks.listed(path.name for path in found)}",
-        f"give one of them: --data {found[0]}",
+        f"folder {str(folder)!r} holds {len(pictures)} files of pictures: {checks.quote_names(path.name for path in pictures)}",
+        f"give one of them: --data {pictures[0]}",
     )
 
 
-def _labels_beside(pictures: Path) -> Path | None:
+def _find_labels(pictures: Path) -> Path | None:
     """The file of labels that belongs to a file of pictures, compressed or not."""
     match = PICTURES.match(pictures.name)
     if match is None:
@@ -138,7 +138,7 @@ def _labels_beside(pictures: Path) -> Path | None:
     return next((path for end in endings if (path := pictures.with_name(name + end)).is_file()), None)
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _open(path: Path) -> IO[bytes]:
     return gzip.open(path) if _is_gzip(path) else path.open("rb")  # type: ignore[return-value]
 
 

@@ -1,6 +1,6 @@
 """The few samples a calibration carries for tools that run the model: a choice that no order, batch or split changes.
 
-They are held as arrays, input name -> (samples, ...), and run in `chunks`.
+They are held as arrays, input name -> (samples, ...), and run in `split_into_chunks`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.graph.model import input_specs
-from fcdeploy.samples.source import Source, fixed_batch
+from fcdeploy.samples.source import Source, get_fixed_batch
 
 KEPT_BYTES, KEPT_LEAST, KEPT_MOST = 8 << 20, 16, 256
 CHUNK = 32  # samples in one run
 
 
-def sample_hash(inputs: Mapping[str, Array]) -> int:
+def hash_sample(inputs: Mapping[str, Array]) -> int:
     """64 bits of a sample's content: names, dtypes, shapes and bytes of its inputs."""
     digest = hashlib.blake2b(digest_size=8)
     for name in sorted(inputs):
@@ -32,7 +32,7 @@ def sample_hash(inputs: Mapping[str, Array]) -> int:
 
 
 @dataclass
-class Smallest:
+class SmallestSamples:
     """The samples with the smallest hashes, in ascending order until they fill `room` bytes, at most `most` of them.
 
     The sample that reaches the limit is the last one.  So a row that is full says by itself that nothing above its
@@ -53,14 +53,14 @@ class Smallest:
         # heapq keeps its smallest first, so numbers are negated
         heapq.heappush(self.heap, (-number, {name: value.copy() for name, value in inputs.items()}))
         self.numbers.add(number)
-        self.size += _bytes_of(inputs)
+        self.size += _count_bytes(inputs)
         while len(self.heap) > self.most or (
-            len(self.heap) > KEPT_LEAST and self.size - _bytes_of(self.heap[0][1]) >= self.room
+            len(self.heap) > KEPT_LEAST and self.size - _count_bytes(self.heap[0][1]) >= self.room
         ):
             largest, dropped = heapq.heappop(self.heap)
             self.limit = -largest
             self.numbers.discard(-largest)
-            self.size -= _bytes_of(dropped)
+            self.size -= _count_bytes(dropped)
 
     def groups(self) -> tuple[Arrays, ...]:
         """Samples of equal shapes stacked, input name -> (samples, ...): by ascending hash, groups by their first."""
@@ -76,43 +76,43 @@ class Smallest:
 
 def merge_kept(*parts: tuple[Sequence[Arrays], NDArray[np.uint64]]) -> tuple[Arrays, ...]:
     """The groups of all samples of these parts: the groups that each has, and the hashes of all samples it saw."""
-    smallest = Smallest()
+    smallest = SmallestSamples()
     for groups, seen in parts:
-        for number, sample in zip(_hashes(groups, seen), _samples(groups), strict=True):
+        for number, sample in zip(_get_hashes(groups, seen), _iterate_samples(groups), strict=True):
             smallest.offer(number, sample)
     return smallest.groups()
 
 
-def _hashes(groups: Sequence[Arrays], seen: NDArray[np.uint64]) -> list[int]:
+def _get_hashes(groups: Sequence[Arrays], seen: NDArray[np.uint64]) -> list[int]:
     """Of each kept sample, in order: a single group holds the smallest that were seen, which need not be computed."""
     number = sum(len(next(iter(group.values()))) for group in groups)
     smallest: list[int] = np.unique(seen)[:number].tolist()
     if len(groups) == 1 and len(smallest) == number:
         return smallest
-    return [sample_hash(sample) for sample in _samples(groups)]
+    return [hash_sample(sample) for sample in _iterate_samples(groups)]
 
 
 def keep_smallest(source: Source, *, most: int | None = None, room: int | None = None) -> Arrays:
     """The samples of a source that a calibration would have kept, or more of them."""
-    smallest = Smallest(most=most or KEPT_MOST, room=room or KEPT_BYTES)
+    smallest = SmallestSamples(most=most or KEPT_MOST, room=room or KEPT_BYTES)
     for sample in source:
-        smallest.offer(sample_hash(sample.inputs), sample.inputs)
+        smallest.offer(hash_sample(sample.inputs), sample.inputs)
     return smallest.arrays()
 
 
-def chunks(model: ir.Model, samples: Arrays) -> Iterator[Arrays]:
+def split_into_chunks(model: ir.Model, samples: Arrays) -> Iterator[Arrays]:
     """The samples in pieces that the model takes; a remainder that a fixed batch cannot take is left out."""
-    fixed = fixed_batch(input_specs(model))
+    fixed = get_fixed_batch(input_specs(model))
     count = len(next(iter(samples.values())))
     for at in range(0, count - (count % fixed if fixed else 0), fixed or CHUNK):
         yield {name: array[at : at + (fixed or CHUNK)] for name, array in samples.items()}
 
 
-def _samples(groups: Iterable[Arrays]) -> Iterator[Arrays]:
+def _iterate_samples(groups: Iterable[Arrays]) -> Iterator[Arrays]:
     for group in groups:
         for i in range(len(next(iter(group.values())))):
             yield {name: stacked[i] for name, stacked in group.items()}
 
 
-def _bytes_of(inputs: Mapping[str, Array]) -> int:
+def _count_bytes(inputs: Mapping[str, Array]) -> int:
     return sum(value.nbytes for value in inputs.values())

@@ -22,22 +22,22 @@ from fcdeploy.samples.source import Load, Source
 def open_npz(path: Path, inputs: Sequence[TensorSpec]) -> Source:
     """Check names, counts, shapes and dtypes from the headers alone; reading starts with iteration."""
     headers = {}
-    with _archive(path) as archive:
-        members = {_array_name(info.filename): info for info in archive.infolist() if not info.is_dir()}
+    with _open_archive(path) as archive:
+        members = {_to_array_name(info.filename): info for info in archive.infolist() if not info.is_dir()}
         checks.check_names(members, inputs, path.name)
         for name, info in members.items():
             what = f"{path.name}: array {name!r}"
             _check_claimed_size(info, path, what)
-            with arrays.damage_named(path.name, f"array {name!r}"), archive.open(info) as file:
+            with arrays.report_damage(path.name, f"array {name!r}"), archive.open(info) as file:
                 headers[name] = arrays.read_header(file, info.file_size, what)
     count = check_headers(headers, inputs, path.name)
 
     def read() -> Iterator[tuple[str, Load]]:
         with ExitStack() as stack:
-            archive = stack.enter_context(_archive(path))
-            with arrays.damage_named(path.name, "its directory"):
+            archive = stack.enter_context(_open_archive(path))
+            with arrays.report_damage(path.name, "its directory"):
                 files: dict[str, IO[bytes]] = {n: stack.enter_context(archive.open(i)) for n, i in members.items()}
-            yield from rows_in_step(files, headers, count, path.name)
+            yield from read_rows_in_step(files, headers, count, path.name)
 
     return Source(path.name, tuple(inputs), read, count, any(map(checks.is_label, headers)))
 
@@ -50,8 +50,8 @@ def check_headers(headers: dict[str, arrays.Header], inputs: Sequence[TensorSpec
         wanted = spec.shape[1:] if spec else ()
         if not header.shape or (spec and spec.shape and len(header.shape) == len(wanted)):
             raise FcdeployError(
-                f"{source}: array {name!r} has shape {checks.shown(header.shape)}, "
-                f"expected {_with_samples(wanted)}: a sample axis first",
+                f"{source}: array {name!r} has shape {checks.format_shape(header.shape)}, "
+                f"expected {_format_with_samples(wanted)}: a sample axis first",
                 f"numpy.stack the samples of {name!r} along axis 0",
             )
     count = checks.check_counts({name: header.shape[0] for name, header in headers.items()}, source)
@@ -61,11 +61,15 @@ def check_headers(headers: dict[str, arrays.Header], inputs: Sequence[TensorSpec
     return count
 
 
-def _with_samples(shape: Sequence[int | None]) -> str:
-    return "(samples, " + (checks.shown(shape).removeprefix("(").removesuffix(",)").removesuffix(")") or "...") + ")"
+def _format_with_samples(shape: Sequence[int | None]) -> str:
+    return (
+        "(samples, "
+        + (checks.format_shape(shape).removeprefix("(").removesuffix(",)").removesuffix(")") or "...")
+        + ")"
+    )
 
 
-def rows_in_step(
+def read_rows_in_step(
     files: dict[str, IO[bytes]], headers: dict[str, arrays.Header], count: int, source: str
 ) -> Iterator[tuple[str, Load]]:
     """Row i of every array, for each i. The files are open, stand at their beginning, and are read to the end.
@@ -77,13 +81,13 @@ def rows_in_step(
         file.read(headers[name].offset)
         streams[name] = arrays.read_rows(file, headers[name], f"{source}: array {name!r}")
     for index in range(count):
-        with arrays.damage_named(source, f"sample {index}"):
+        with arrays.report_damage(source, f"sample {index}"):
             row = {name: next(stream) for name, stream in streams.items()}
         yield f"sample {index}", partial(dict, row)
 
 
 @contextmanager
-def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
@@ -92,7 +96,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-def _array_name(member: str) -> str:
+def _to_array_name(member: str) -> str:
     return member.removesuffix(".npy")
 
 

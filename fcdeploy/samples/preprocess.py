@@ -53,28 +53,28 @@ def read_preprocess(path: Path | None, spec: TensorSpec, *, stored: tuple[int, i
     """
     if stored and len(spec.shape) in (0, 2):
         spec = replace(spec, shape=(None, stored[2], *stored[:2]))
-    return _preprocess(_toml(path), spec, str(path or "preprocess.toml"), stored)
+    return _complete(_read_toml(path), spec, str(path or "preprocess.toml"), stored)
 
 
-def from_pixels(pixels: Pixels, how: Preprocess, spec: TensorSpec) -> Array:
+def preprocess_pixels(pixels: Pixels, how: Preprocess, spec: TensorSpec) -> Array:
     """A stored picture as the input wants it. Pillow is needed only to change its size or its colours."""
-    if pixels.shape != (*how.size, depth(how)) or how.shorter_side:
-        picture = pillow().fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    if pixels.shape != (*how.size, count_channels(how)) or how.shorter_side:
+        picture = import_pillow().fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
         try:
-            pixels = from_picture(picture, how)
+            pixels = fit_picture(picture, how)
         except ValueError as error:
             raise FcdeployError(f"input {spec.name!r}: a picture {error}", "change shorter_side, or size") from error
-    array = to_numbers(pixels, how, spec)
+    array = normalize_pixels(pixels, how, spec)
     return array.reshape(-1) if len(spec.shape) == 2 else array
 
 
-def from_picture(picture: Any, how: Preprocess) -> Pixels:
+def fit_picture(picture: Any, how: Preprocess) -> Pixels:
     """A Pillow picture in the wanted colours and size. Raises ValueError where it is too small to cut."""
-    pixels = np.asarray(_fitted(picture.convert("L" if how.colour == "gray" else "RGB"), how))
+    pixels = np.asarray(_resize(picture.convert("L" if how.colour == "gray" else "RGB"), how))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def to_numbers(pixels: Pixels, how: Preprocess, spec: TensorSpec) -> Array:
+def normalize_pixels(pixels: Pixels, how: Preprocess, spec: TensorSpec) -> Array:
     """(channels, height, width), (height, width, channels), or without channels where the input has no axis for them."""
     if how.colour == "BGR":
         pixels = pixels[:, :, ::-1]
@@ -85,12 +85,12 @@ def to_numbers(pixels: Pixels, how: Preprocess, spec: TensorSpec) -> Array:
     return array[0] if len(spec.shape) == 3 else array
 
 
-def depth(how: Preprocess) -> int:
+def count_channels(how: Preprocess) -> int:
     """The number of channels."""
     return 1 if how.colour == "gray" else 3
 
 
-def pillow() -> Any:
+def import_pillow() -> Any:
     """The module PIL.Image."""
     try:
         from PIL import Image
@@ -101,10 +101,10 @@ def pillow() -> Any:
     return Image
 
 
-def _fitted(picture: Any, how: Preprocess) -> Any:
+def _resize(picture: Any, how: Preprocess) -> Any:
     """Stretch to the size, or scale the shorter side and cut the centre out."""
     height, width = how.size
-    method = pillow().Resampling[how.interpolation.upper()]
+    method = import_pillow().Resampling[how.interpolation.upper()]
     if how.resize == "stretch":
         return picture.resize((width, height), method)
     factor = max(height / picture.height, width / picture.width)
@@ -117,7 +117,7 @@ def _fitted(picture: Any, how: Preprocess) -> Any:
     return picture.resize((scaled_width, scaled_height), method).crop((left, top, left + width, top + height))
 
 
-def _toml(path: Path | None) -> dict[str, Any]:
+def _read_toml(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
@@ -127,7 +127,7 @@ def _toml(path: Path | None) -> dict[str, Any]:
         raise FcdeployError(f"--preprocess {str(path)!r} cannot be read: {error}", "give a TOML file") from error
 
 
-def _preprocess(given: dict[str, Any], spec: TensorSpec, name: str, stored: tuple[int, int, int] | None) -> Preprocess:
+def _complete(given: dict[str, Any], spec: TensorSpec, name: str, stored: tuple[int, int, int] | None) -> Preprocess:
     """Fill what the file leaves open from the model's input, and check every value."""
     for key in given:
         if key not in Preprocess.__annotations__:
@@ -136,12 +136,16 @@ def _preprocess(given: dict[str, Any], spec: TensorSpec, name: str, stored: tupl
                 f"{name}: unknown key {key!r}, expected one of {', '.join(Preprocess.__annotations__)}",
                 f"did you mean {close[0]!r}?" if close else f"remove {key!r}",
             )
-    layout = _choice(given, "layout", ("NCHW", "NHWC"), _layout(spec.shape), name) if len(spec.shape) != 3 else "NCHW"
-    channels, size = _declared(spec, layout, name)
+    layout = (
+        _check_choice(given, "layout", ("NCHW", "NHWC"), _guess_layout(spec.shape), name)
+        if len(spec.shape) != 3
+        else "NCHW"
+    )
+    channels, size = _read_declared_size(spec, layout, name)
     if stored:
         size = (size[0] or stored[0], size[1] or stored[1])
     gray = (channels or (stored[2] if stored else 3)) == 1
-    colour = _choice(given, "colour", ("RGB", "BGR", "gray"), "gray" if gray else "RGB", name)
+    colour = _check_choice(given, "colour", ("RGB", "BGR", "gray"), "gray" if gray else "RGB", name)
     bands = 1 if colour == "gray" else 3
     if channels not in (None, bands):
         raise FcdeployError(
@@ -156,19 +160,19 @@ def _preprocess(given: dict[str, Any], spec: TensorSpec, name: str, stored: tupl
             f"remove {changed[0]!r}",
         )
     how = Preprocess(
-        size=_size(given.get("size", size), spec, name),
-        resize=_choice(given, "resize", ("stretch", "crop"), "stretch", name),
+        size=_check_size(given.get("size", size), spec, name),
+        resize=_check_choice(given, "resize", ("stretch", "crop"), "stretch", name),
         shorter_side=given.get("shorter_side"),
-        interpolation=_choice(given, "interpolation", ("bilinear", "nearest", "bicubic"), "bilinear", name),
+        interpolation=_check_choice(given, "interpolation", ("bilinear", "nearest", "bicubic"), "bilinear", name),
         colour=colour,
         layout=layout,
-        scale=_numbers(given.get("scale", 1 / 255), "scale", 1, name)[0],
-        mean=_numbers(given.get("mean", 0.0), "mean", bands, name),
-        std=_numbers(given.get("std", 1.0), "std", bands, name),
+        scale=_check_numbers(given.get("scale", 1 / 255), "scale", 1, name)[0],
+        mean=_check_numbers(given.get("mean", 0.0), "mean", bands, name),
+        std=_check_numbers(given.get("std", 1.0), "std", bands, name),
     )
     if 0 in how.std:
         raise FcdeployError(f"{name}: 'std' is 0, expected a positive number", "std = 1.0 leaves values as they are")
-    if how.shorter_side is not None and (how.resize != "crop" or not _positive(how.shorter_side)):
+    if how.shorter_side is not None and (how.resize != "crop" or not _is_positive(how.shorter_side)):
         raise FcdeployError(
             f"{name}: 'shorter_side' is {how.shorter_side!r} with resize = {how.resize!r}, expected pixels with 'crop'",
             'resize = "crop"',
@@ -176,37 +180,37 @@ def _preprocess(given: dict[str, Any], spec: TensorSpec, name: str, stored: tupl
     return how
 
 
-def _layout(shape: tuple[int | None, ...]) -> str:
+def _guess_layout(shape: tuple[int | None, ...]) -> str:
     """Channels last only when the last axis looks like channels and the second does not."""
     return "NHWC" if len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3) else "NCHW"
 
 
-def _declared(spec: TensorSpec, layout: str, name: str) -> tuple[int | None, tuple[int | None, int | None]]:
+def _read_declared_size(spec: TensorSpec, layout: str, name: str) -> tuple[int | None, tuple[int | None, int | None]]:
     """Channels, and height and width, as the model's input declares them."""
     shape = spec.shape
     if len(shape) == 3:  # no axis for channels: gray
         return 1, (shape[1], shape[2])
     if len(shape) != 4:
         raise FcdeployError(
-            f"input {spec.name!r} has shape {checks.shown(shape)}, expected four axes to feed images",
+            f"input {spec.name!r} has shape {checks.format_shape(shape)}, expected four axes to feed images",
             f"give other data than images ({name} cannot change the number of axes)",
         )
     return (shape[1], (shape[2], shape[3])) if layout == "NCHW" else (shape[3], (shape[1], shape[2]))
 
 
-def _size(value: Any, spec: TensorSpec, name: str) -> tuple[int, int]:
+def _check_size(value: Any, spec: TensorSpec, name: str) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list | tuple) else ()
     if None in pair:
         raise FcdeployError(
-            f"input {spec.name!r} takes images of any size ({checks.shown(spec.shape)}), and {name} does not say which",
+            f"input {spec.name!r} takes images of any size ({checks.format_shape(spec.shape)}), and {name} does not say which",
             "--preprocess FILE with the line: size = [224, 224]",
         )
-    if len(pair) != 2 or not all(map(_positive, pair)):
+    if len(pair) != 2 or not all(map(_is_positive, pair)):
         raise FcdeployError(f"{name}: 'size' is {value!r}, expected height and width in pixels", "size = [224, 224]")
     return pair
 
 
-def _choice(given: dict[str, Any], key: str, allowed: tuple[str, ...], default: str, name: str) -> str:
+def _check_choice(given: dict[str, Any], key: str, allowed: tuple[str, ...], default: str, name: str) -> str:
     value = given.get(key, default)
     if value not in allowed:
         raise FcdeployError(
@@ -215,7 +219,7 @@ def _choice(given: dict[str, Any], key: str, allowed: tuple[str, ...], default: 
     return str(value)
 
 
-def _numbers(value: Any, key: str, depth: int, name: str) -> tuple[float, ...]:
+def _check_numbers(value: Any, key: str, depth: int, name: str) -> tuple[float, ...]:
     values = value if isinstance(value, list) else [value]
     if len(values) not in (1, depth) or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
         wanted = "a number" if depth == 1 else f"a number or {depth} of them"
@@ -223,5 +227,5 @@ def _numbers(value: Any, key: str, depth: int, name: str) -> tuple[float, ...]:
     return tuple(float(v) for v in values)
 
 
-def _positive(value: Any) -> bool:
+def _is_positive(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -41,10 +41,10 @@ class FromFile:
     def stamp(self) -> int:
         """64 bits of the file's name, size and time of change; 0 where it is gone."""
         try:
-            found = self.file.stat()
+            status = self.file.stat()
         except OSError:
             return 0
-        text = f"{self.file.name} {found.st_size} {found.st_mtime_ns}"
+        text = f"{self.file.name} {status.st_size} {status.st_mtime_ns}"
         return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest(), "big")
 
 
@@ -58,7 +58,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Bad:
+class BadSample:
     """A sample that cannot be used: its position in the whole source, counted from 0, what it is called, and why."""
 
     position: int
@@ -100,7 +100,7 @@ class Source:
     chosen: NDArray[np.int64] | None = None
     part: tuple[int, int] = (0, 1)
     block: int | None = None
-    on_bad: Callable[[Bad], None] | None = None
+    on_bad: Callable[[BadSample], None] | None = None
     passed: int = 0
     labels: frozenset[str] | None = None
     files: tuple[Path, ...] = ()
@@ -110,16 +110,18 @@ class Source:
         label_names = self.labels
         taken = False
         first_bad: FcdeployError | None = None
-        for position, place, load in self._taken():
+        for position, place, load in self._iterate():
             if self.on_stamp is not None and isinstance(load, FromFile):
                 self.on_stamp(load.stamp)
             try:
-                inputs, labels = checks.fit(load(), self.inputs, place, self.name)
-                checks.same_labels(frozenset(labels) if label_names is None else label_names, labels, place, self.name)
+                inputs, labels = checks.fit_sample(load(), self.inputs, place, self.name)
+                checks.check_same_labels(
+                    frozenset(labels) if label_names is None else label_names, labels, place, self.name
+                )
             except FcdeployError as error:
                 if self.on_bad is None:
                     raise
-                self.on_bad(Bad(position, f"{self.name}, {place}", error.message))
+                self.on_bad(BadSample(position, f"{self.name}, {place}", error.message))
                 first_bad = first_bad or error
                 continue
             label_names, taken = frozenset(labels), True
@@ -140,21 +142,21 @@ class Source:
         part = replace(self, part=(first + step * index, step * of), block=block or self.block)
         if self.count is None:
             return part
-        size = part.dealt
+        size = part.shard_unit
         whole, rest = divmod(self.count, size)
         mine = len(range(index, whole, of))
         return replace(part, count=mine * size + (rest if whole % of == index else 0))
 
     @property
-    def dealt(self) -> int:
+    def shard_unit(self) -> int:
         """How many consecutive samples stay together when shards are cut."""
-        return self.block or fixed_batch(self.inputs) or 1
+        return self.block or get_fixed_batch(self.inputs) or 1
 
     def rank(self, own: int) -> int:
         """How many samples the whole holds up to the `own`-th of this shard."""
         index, of = self.part
-        blocks, rest = divmod(self.passed + own - 1, self.dealt)
-        return (blocks * of + index) * self.dealt + rest + 1
+        blocks, rest = divmod(self.passed + own - 1, self.shard_unit)
+        return (blocks * of + index) * self.shard_unit + rest + 1
 
     def after(self, passed: int) -> Source:
         """Without its first `passed` samples, which are not loaded; `count` stays that of all."""
@@ -162,9 +164,9 @@ class Source:
 
     def stamps(self) -> Iterator[int]:
         """The stamp of each sample's file, without reading it; 0 where samples have no file of their own."""
-        return (load.stamp if isinstance(load, FromFile) else 0 for _, _, load in self._taken())
+        return (load.stamp if isinstance(load, FromFile) else 0 for _, _, load in self._iterate())
 
-    def labelled_as(self, labels: frozenset[str] | None) -> Source:
+    def require_labels(self, labels: frozenset[str] | None) -> Source:
         """The same samples, each of which must have these labels; None: those of the first one."""
         return replace(self, labels=labels)
 
@@ -173,19 +175,19 @@ class Source:
         assert self.part == (0, 1)
         return replace(self, limit=limit, count=None if self.count is None else min(self.count, limit))
 
-    def drawn(self, limit: int, seed: int) -> Source:
+    def draw(self, limit: int, seed: int) -> Source:
         """So many samples, drawn from the whole by `seed`, in their order: the same ones on every machine.
 
         A source that does not know its number of samples is run through once to count them.
         """
         assert self.part == (0, 1)
         total = sum(1 for _ in self.read()) if self.count is None else self.count
-        chosen = draw(total, limit, seed)
+        chosen = draw_positions(total, limit, seed)
         return replace(self, chosen=chosen, limit=None, count=len(chosen))
 
-    def _taken(self) -> Iterator[tuple[int, str, Load]]:
+    def _iterate(self) -> Iterator[tuple[int, str, Load]]:
         """Position in the whole, name and load of every sample that is this source's to give."""
-        size = self.dealt
+        size = self.shard_unit
         index, of = self.part
         wanted = iter(counting() if self.chosen is None else self.chosen.tolist())
         at, rank = next(wanted, -1), 0
@@ -201,10 +203,10 @@ class Source:
             if at < 0 or rank == self.limit:
                 break
         if position < 0:
-            raise checks.no_samples(self.name)
+            raise checks.make_no_samples_error(self.name)
 
 
-def draw(total: int, limit: int, seed: int) -> NDArray[np.int64]:
+def draw_positions(total: int, limit: int, seed: int) -> NDArray[np.int64]:
     """`limit` of the positions 0 to `total` - 1, ascending: those whose hash with the seed is smallest.
 
     The hash is splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figure
@@ -213,18 +215,18 @@ def draw(total: int, limit: int, seed: int) -> NDArray[np.int64]:
     if limit >= total:
         return np.arange(total)
     state = np.arange(1, total + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    hashes = _mixed(state + _mixed(np.array([seed % 2**64], np.uint64)))
+    hashes = _mix(state + _mix(np.array([seed % 2**64], np.uint64)))
     return np.sort(np.argpartition(hashes, limit)[:limit])
 
 
-def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The finalizer of splitmix64."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 
-def fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
+def get_fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
     """The batch a model insists on, None when its leading axes are free; inputs that disagree are an error."""
     fixed = {spec.shape[0]: spec.name for spec in inputs if spec.shape and spec.shape[0] is not None}
     if len(fixed) > 1:
@@ -236,25 +238,25 @@ def fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
     return next(iter(fixed), None)
 
 
-def batch_size(inputs: Sequence[TensorSpec], wanted: int) -> int:
+def choose_batch_size(inputs: Sequence[TensorSpec], wanted: int) -> int:
     """How many samples to run at once: `wanted`, unless the model's leading axis is fixed and dictates it."""
     if wanted < 1:
         raise FcdeployError(f"batch size {wanted} is not positive, expected 1 or more", "--batch 1")
-    return fixed_batch(inputs) or wanted
+    return get_fixed_batch(inputs) or wanted
 
 
-def batches(source: Source, size: int) -> Iterator[Batch]:
+def make_batches(source: Source, size: int) -> Iterator[Batch]:
     """Group consecutive samples of equal shapes and of one block, at most `size` at a time.
 
     The last group, and one before a change of shape or block, may be smaller; for a model that insists on its batch that is
     an error, since such a batch could not run.
     """
-    fixed = fixed_batch(source.inputs)
+    fixed = get_fixed_batch(source.inputs)
     group: list[Sample] = []
     seen = 0
     for sample in source:
         whole = len(group) == size or (source.block and seen % source.block == 0)
-        if group and (whole or _shapes(sample) != _shapes(group[0])):
+        if group and (whole or _get_shapes(sample) != _get_shapes(group[0])):
             _check_full(group, fixed, seen, source)
             yield _stack(group)
             group = []
@@ -267,13 +269,13 @@ def batches(source: Source, size: int) -> Iterator[Batch]:
 
 def _check_full(group: list[Sample], fixed: int | None, seen: int, source: Source) -> None:
     if fixed and len(group) % fixed:
-        error = checks.ragged(fixed, source.rank(seen), len(group), source.name)
+        error = checks.make_ragged_error(fixed, source.rank(seen), len(group), source.name)
         if source.on_bad is not None:  # the first so many may hold bad ones again
             error.hint = f"repair or remove the bad samples of {source.name}: this model takes whole batches only"
         raise error
 
 
-def _shapes(sample: Sample) -> list[tuple[int, ...]]:
+def _get_shapes(sample: Sample) -> list[tuple[int, ...]]:
     return [value.shape for value in (*sample.inputs.values(), *sample.labels.values())]
 
 

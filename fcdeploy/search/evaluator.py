@@ -28,8 +28,8 @@ from fcdeploy.int8.timing.measure import choose_reference
 from fcdeploy.records.fingerprints import SHIFT, Sketch
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import Batch, Source, batch_size, batches
-from fcdeploy.samples.kept_samples import sample_hash
+from fcdeploy.samples import Batch, Source, choose_batch_size, make_batches
+from fcdeploy.samples.kept_samples import hash_sample
 
 Figures = Float64
 HELD_BYTES = 64 << 20  # samples that take no more are read once
@@ -86,7 +86,7 @@ def examined(problem: Problem, source: Source, metric: str | None, seen: SameDat
     held: list[Batch] | None = []
     hashes: list[int] = []
     done, size, wanted = 0, 0, _batch(source)
-    for batch in seen.watch(batches(source, wanted)):
+    for batch in seen.watch(make_batches(source, wanted)):
         if not found:
             session = Session(choose_reference(problem.file, problem.model, batch.inputs))
         outputs = run(session, batch, "float")
@@ -186,7 +186,7 @@ def _figures(metric: Metric, part: Part, outputs: Arrays, batch: Batch) -> tuple
         assert part.figures is not None
         return part.figures, metric.figures(outputs, batch.labels, batch.names)
     assert metric.decision is not None and part.decisions is not None
-    equal = metrics.agreement(part.decisions, scores.decide(metric.decision, outputs[metric.output]))
+    equal = metrics.count_agreement(part.decisions, scores.decide(metric.decision, outputs[metric.output]))
     return np.repeat(equal[:, 1:], 2, axis=1), equal
 
 
@@ -219,7 +219,7 @@ def _narrow(decisions: Array) -> Array:
 def _batch(source: Source) -> int:
     sample = next(iter(source))
     size = sum(value.nbytes for value in sample.inputs.values())
-    return batch_size(source.inputs, max(1, min(MOST_BATCH, BATCH_BYTES // max(size, 1))))
+    return choose_batch_size(source.inputs, max(1, min(MOST_BATCH, BATCH_BYTES // max(size, 1))))
 
 
 def _outputs(session: Session, part: Part, batch: Batch) -> Arrays:
@@ -231,7 +231,7 @@ def _outputs(session: Session, part: Part, batch: Batch) -> Arrays:
 def _again(source: Source, wanted: int, hashes: Sequence[int]) -> Iterator[Batch]:
     """The batches once more. Raises FcdeployError where they are not those that had these hashes."""
     number = 0
-    for number, batch in enumerate(batches(source, wanted), start=1):
+    for number, batch in enumerate(make_batches(source, wanted), start=1):
         if number > len(hashes) or _hash(batch) != hashes[number - 1]:
             raise _differs(source, f"{batch.names[0]} or one soon after it differs")
         yield batch
@@ -249,4 +249,4 @@ def _differs(source: Source, how: str) -> FcdeployError:
 def _hash(batch: Batch) -> int:
     """Of all inputs and labels."""
     kinds = (("input", batch.inputs), ("label", batch.labels))
-    return sample_hash({f"{kind} {name}": array for kind, arrays in kinds for name, array in arrays.items()})
+    return hash_sample({f"{kind} {name}": array for kind, arrays in kinds for name, array in arrays.items()})

@@ -41,9 +41,9 @@ def samples_needed(loss: Loss, bound: float, samples: int, changed: tuple[int, i
 
         def ends(n: int) -> tuple[float, float]:
             low, high = (
-                significance.share_interval(lost * n / samples, n)  # type: ignore[arg-type]
+                significance.estimate_share_interval(lost * n / samples, n)  # type: ignore[arg-type]
                 if won is None
-                else significance.paired_interval(lost * n / samples, won * n / samples, n)  # type: ignore[arg-type]
+                else significance.estimate_paired_interval(lost * n / samples, won * n / samples, n)  # type: ignore[arg-type]
             )
             return 100 * low, 100 * high
     else:

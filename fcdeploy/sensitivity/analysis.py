@@ -18,8 +18,8 @@ from fcdeploy.proof.saturation import Proof, prove
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.samples import Batch
-from fcdeploy.samples.kept_samples import chunks
-from fcdeploy.samples.source import fixed_batch
+from fcdeploy.samples.kept_samples import split_into_chunks
+from fcdeploy.samples.source import get_fixed_batch
 from fcdeploy.sensitivity.advice import EXACT_ENOUGH_DB, STANDS_OUT, advice
 from fcdeploy.sensitivity.error_sources import Source, sources
 from fcdeploy.sensitivity.groups import Remedy, groups, remedies
@@ -97,7 +97,7 @@ def with_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays
     if not samples or not any(node.op_type == "QuantizeLinear" for node in int8.graph):
         return report
     work = max(sum(multiplications_of(int8).values()), 1)
-    few = max(LEAST, min(MOST, int(BRIEF_WORK / work)), fixed_batch(input_specs(graph)) or 0)
+    few = max(LEAST, min(MOST, int(BRIEF_WORK / work)), get_fixed_batch(input_specs(graph)) or 0)
     some = {name: array[:few] for name, array in samples.items()}
     db = min(measure_sqnr(graph, int8, some), default=None)
     if db is None:
@@ -111,7 +111,9 @@ def with_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays
 
 
 def _brief(int8: ir.Model, graph: ir.Model, samples: Arrays, effort: str, db: float) -> str:
-    batches = [Batch(("a sample",) * len(next(iter(part.values()))), part, {}) for part in chunks(graph, samples)]
+    batches = [
+        Batch(("a sample",) * len(next(iter(part.values()))), part, {}) for part in split_into_chunks(graph, samples)
+    ]
     every = sources(int8)
     ranking = rank(int8, [graph], batches, seconds=BRIEF_SECONDS, guessed_on=BRIEF_GUESS)
     if not ranking.costs:

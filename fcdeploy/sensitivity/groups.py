@@ -16,10 +16,10 @@ from fcdeploy.evaluate.compare import Answers, Choose, add, run
 from fcdeploy.evaluate.loss import Loss
 from fcdeploy.graph.model import input_specs
 from fcdeploy.records.progress import OnStep
-from fcdeploy.runtime.paired_timing import Ratio, measure, ratio_of
+from fcdeploy.runtime.paired_timing import Ratio, compute_ratio, time_in_turns
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Batch
-from fcdeploy.samples.source import fixed_batch
+from fcdeploy.samples.source import get_fixed_batch
 from fcdeploy.sensitivity.ablation import without
 from fcdeploy.sensitivity.error_sources import Source
 from fcdeploy.sensitivity.rank import Cost, Errors, Ranking, errors_of, gain, share_of
@@ -124,8 +124,8 @@ def remedies(
 def _time(int8: ir.Model, model: ir.Model, inputs: Arrays) -> Ratio:
     """Time of a model relative to the int8 one, with a 95 % interval."""
 
-    count = fixed_batch(input_specs(int8)) or 1
+    count = get_fixed_batch(input_specs(int8)) or 1
     feeds = {name: array[:count] for name, array in inputs.items()}
     one, other = (Session(each, threads=1) for each in (model, int8))
-    timed = measure([lambda: one.run(feeds), lambda: other.run(feeds)], TURNS)
-    return ratio_of(*timed)
+    timed = time_in_turns([lambda: one.run(feeds), lambda: other.run(feeds)], TURNS)
+    return compute_ratio(*timed)

@@ -24,7 +24,7 @@ from fcdeploy.graph.model import input_specs
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Batch
-from fcdeploy.samples.source import fixed_batch
+from fcdeploy.samples.source import get_fixed_batch
 from fcdeploy.sensitivity.ablation import without
 from fcdeploy.sensitivity.error_sources import Source, sources
 from fcdeploy.sensitivity.source_errors import local_tensors, local_weights
@@ -178,7 +178,7 @@ def gain(answers: Answers, base: Answers) -> Loss | None:
 
 
 def _few(model: ir.Model, batch: Batch, most: int) -> Arrays:
-    count = fixed_batch(input_specs(model)) or most
+    count = get_fixed_batch(input_specs(model)) or most
     return {name: array[:count] for name, array in batch.inputs.items()}
 
 

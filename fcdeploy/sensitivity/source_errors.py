@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.metrics import fidelity
+from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arrays import Array
 from fcdeploy.evaluate import layers
 from fcdeploy.evaluate.rounding_error import Local, behind_bytes
@@ -27,7 +27,7 @@ def local_weights(int8: ir.Model, floats: Sequence[ir.Model], found: Sequence[So
             if stored is not None and stored.name == source.integers[0]:
                 real = original(nodes[source.node], value, floats)
                 if real is not None:
-                    result[source] = Local(fidelity(real.weight, held(value)))
+                    result[source] = Local(measure_fidelity(real.weight, held(value)))
     return result
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.metrics import fidelity
-from fcdeploy.arithmetic.pixels import Pixels, on_bytes
-from fcdeploy.arithmetic.quantization import LIMITS, along
+from fcdeploy.arithmetic.metrics import measure_fidelity
+from fcdeploy.arithmetic.pixels import Pixels, scale_weight_for_bytes
+from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import array_of, attribute_of, name_of, operator_of, output_axis, producer_of
 
@@ -96,10 +96,10 @@ def original(node: ir.Node, value: ir.Value, floats: Sequence[ir.Model]) -> Orig
         real = _widened(candidate, rounded, grid)
         if real is None:
             continue
-        plain = fidelity(real, rounded).sqnr_db
+        plain = measure_fidelity(real, rounded).sqnr_db
         if layer is not None and index == operator_of(node).weight:
             rescaled = _rescaled(real, rounded, output_axis(layer))
-            fitted = fidelity(rescaled, rounded).sqnr_db
+            fitted = measure_fidelity(rescaled, rounded).sqnr_db
             if fitted >= max(LIKE_DB, plain + FITS_BETTER_DB):
                 return Original(rescaled.astype(np.float32), None)
         elif layer is not None and plain < SAME_DB:
@@ -168,7 +168,7 @@ def _widened(real: Array, rounded: Array, grid: Pixels) -> Array | None:
         return None
     if len(more) > 1 and more[1]:
         if len(grid) == real.shape[1]:
-            return on_bytes(real, grid, rounded.shape[1])
+            return scale_weight_for_bytes(real, grid, rounded.shape[1])
         if rounded[:, real.shape[1] :].any():  # they carry something that is not known
             return None
     return np.pad(real, [(0, each) for each in more])
@@ -212,4 +212,4 @@ def _spread(steps: Array, node: ir.Node, array: Array) -> Array:
     block = attribute_of(node, "block_size", 0)
     if block:
         return np.repeat(steps, block, axis=axis)[tuple(slice(n) for n in array.shape)]
-    return along(steps, axis, array.ndim)
+    return broadcast_along(steps, axis, array.ndim)

@@ -19,8 +19,8 @@ import numpy as np
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
-from fcdeploy.runtime.cpu import usable_cores
-from fcdeploy.runtime.feeds import check
+from fcdeploy.runtime.cpu import count_usable_cores
+from fcdeploy.runtime.feeds import check_feeds
 from fcdeploy.serve.batching import Done, Queue, Request
 from fcdeploy.serve.models import Model, load
 from fcdeploy.serve.refusal import RefusedError
@@ -62,7 +62,7 @@ class Engine:
     ) -> None:
         self.source = source
         self.threads = threads
-        self.at_once = max(1, usable_cores() // (threads * workers))
+        self.at_once = max(1, count_usable_cores() // (threads * workers))
         self.ready = False
         self._max_batch, self._max_delay = max_batch, max_delay
         self._max_requests, self._max_bytes = max_requests, max_bytes
@@ -127,7 +127,7 @@ class Engine:
         served = self.find(name, version)
         model = served.model
         try:
-            check(feeds, list(model.inputs.values()))
+            check_feeds(feeds, list(model.inputs.values()))
         except FcdeployError as error:
             raise RefusedError(400, f"model {name!r}: {error.message}") from error
         wanted = list(model.outputs) if outputs is None else list(outputs)

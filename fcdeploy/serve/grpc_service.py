@@ -22,7 +22,7 @@ from fcdeploy import __version__
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.runtime.feeds import shown
+from fcdeploy.runtime.feeds import format_shape
 from fcdeploy.serve.grpc_messages import METHODS, PACKAGE, SERVICE, classes
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
@@ -141,7 +141,9 @@ def _shape(spec: TensorSpec, tensor: Any) -> tuple[int, ...]:
         raise RefusedError(400, f"input {spec.name!r}: datatype {tensor.datatype[:20] or 'none'}, expected {datatype}")
     fits = len(shape) == len(spec.shape) and all(n in (None, m) for n, m in zip(spec.shape, shape, strict=True))
     if not fits or any(n < 1 for n in shape):
-        raise RefusedError(400, f"input {spec.name!r}: shape {str(list(shape))[:100]}, expected {shown(spec.shape)}")
+        raise RefusedError(
+            400, f"input {spec.name!r}: shape {str(list(shape))[:100]}, expected {format_shape(spec.shape)}"
+        )
     return shape
 
 

@@ -21,7 +21,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import Outline, read_outline
 from fcdeploy.proof.batch_axis import why_not
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.runtime.feeds import draw
+from fcdeploy.runtime.feeds import draw_feeds
 from fcdeploy.runtime.session import Session
 from fcdeploy.serve.repository import Place
 
@@ -128,10 +128,10 @@ def _made_up(session: Session, inputs: Sequence[TensorSpec], count: int) -> Arra
             replace(spec, shape=tuple(n or (length if i else 1) for i, n in enumerate(spec.shape))) for spec in inputs
         ]
         try:
-            session.run(draw(one))
+            session.run(draw_feeds(one))
         except FcdeployError:
             continue
-        return draw([replace(spec, shape=(count, *spec.shape[1:])) for spec in one] if count > 1 else one)
+        return draw_feeds([replace(spec, shape=(count, *spec.shape[1:])) for spec in one] if count > 1 else one)
     return None
 
 

@@ -14,7 +14,7 @@ import simdjson
 
 from fcdeploy.arrays import Array
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.runtime.feeds import shown
+from fcdeploy.runtime.feeds import format_shape
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
 
@@ -71,10 +71,10 @@ def described(
     said = tensor.get("shape")
     shape: list[Any] | None = said.as_list() if isinstance(said, simdjson.Array) else None
     if shape is None or not all(type(n) is int for n in shape):
-        raise RefusedError(400, f"input {name!r}: no shape, expected a list of integers: {shown(spec.shape)}")
+        raise RefusedError(400, f"input {name!r}: no shape, expected a list of integers: {format_shape(spec.shape)}")
     fits = len(shape) == len(spec.shape) and all(n in (None, m) for n, m in zip(spec.shape, shape, strict=True))
     if not fits or any(n < 1 for n in shape):
-        raise RefusedError(400, f"input {name!r}: shape {_short(shape)}, expected {shown(spec.shape)}")
+        raise RefusedError(400, f"input {name!r}: shape {_short(shape)}, expected {format_shape(spec.shape)}")
     return spec, tuple(shape)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.report import Report
-from fcdeploy.runtime.cpu import usable_cores
+from fcdeploy.runtime.cpu import count_usable_cores
 from fcdeploy.serve.engine import Engine
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.routes import Site
@@ -78,7 +78,7 @@ def described(engine: Engine, address: str) -> dict[str, Any]:
     """What `--json` prints."""
     return {
         "address": address,
-        "cores": usable_cores(),
+        "cores": count_usable_cores(),
         "threads": engine.threads,
         "runs_at_once": engine.at_once,
         "models": [
@@ -110,6 +110,6 @@ def plan(threads: int, at_once: int, workers: int = 1) -> str:
     each = "1 thread" if threads == 1 else f"{threads} threads"
     processes = f", {workers} processes" if workers > 1 else ""
     return (
-        f"{usable_cores()} core{'s' * (usable_cores() > 1)}{processes}: runs up to 2 ms on the loop, "
+        f"{count_usable_cores()} core{'s' * (count_usable_cores() > 1)}{processes}: runs up to 2 ms on the loop, "
         f"longer ones {at_once} at a time beside it, {each} a run, no spinning"
     )

@@ -19,7 +19,7 @@ import simdjson
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.runtime.feeds import shown
+from fcdeploy.runtime.feeds import format_shape
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError, json_problem
 from fcdeploy.serve.request import OF_DTYPE, Wanted, binary_size, described, listed, numbers_of, wanted_of
@@ -214,7 +214,7 @@ def _request(model: Model, document: Any, text: bytes, rest: memoryview | None) 
             raise RefusedError(
                 400,
                 f"input {spec.name!r}: binary_data_size {size}, "
-                f"expected {count * spec.dtype.itemsize} for {shown(shape)} of {OF_DTYPE[spec.dtype]}",
+                f"expected {count * spec.dtype.itemsize} for {format_shape(shape)} of {OF_DTYPE[spec.dtype]}",
             )
         parts.append((spec.name, spec.dtype.newbyteorder("<"), shape, offset, count))
         offset += size

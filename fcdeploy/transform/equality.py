@@ -13,8 +13,8 @@ from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.runtime.feeds import draw
-from fcdeploy.samples import batch_size, batches, open_source
+from fcdeploy.runtime.feeds import draw_feeds
+from fcdeploy.samples import choose_batch_size, make_batches, open_source
 
 TOLERANCE = 1e-5  # of the largest value of an output
 RUNS, BATCH = 3, 3  # of drawn samples: one, and a batch where the leading axis is free
@@ -55,13 +55,15 @@ def samples_for(
     wanted = [replace(size, shape=(None, *size.shape[1:])) if spec in free else size
               for spec, size in zip(specs, sizes, strict=True)]  # fmt: skip
     source = open_source(data, wanted, limit=samples, preprocess=preprocess)
-    return f"of {Path(data).name}", (batch.inputs for batch in batches(source, batch_size(wanted, MOST_BATCH)))
+    return f"of {Path(data).name}", (
+        batch.inputs for batch in make_batches(source, choose_batch_size(wanted, MOST_BATCH))
+    )
 
 
 def _drawn(sizes: Sequence[TensorSpec], batch: int | None) -> Iterator[Feeds]:
     for seed in range(RUNS):
         length = batch if seed and batch else None
-        yield draw([replace(one, shape=(length, *one.shape[1:])) if length else one for one in sizes], seed=seed)
+        yield draw_feeds([replace(one, shape=(length, *one.shape[1:])) if length else one for one in sizes], seed=seed)
 
 
 def compare(before: Run, after: Run, feeds: Iterable[Feeds], *, on_step: OnStep | None = None) -> Equality:

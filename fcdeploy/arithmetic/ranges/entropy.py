@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.histogram import bin_edges
+from fcdeploy.arithmetic.histogram import get_bin_edges
 from fcdeploy.arrays import Float64
 from fcdeploy.records.calibration import Histogram
 from fcdeploy.records.plan import Range
@@ -21,23 +21,23 @@ STEP = 16
 
 def entropy(h: Histogram, levels: int = 128, coverage: float = 0.999) -> Range:
     """Cut |x| at the threshold with the least Kullback-Leibler divergence among those that keep `coverage` of it."""
-    lower, upper, counts = bin_edges(h)
+    lower, upper, counts = get_bin_edges(h)
     top = max(abs(h.low), abs(h.high))
     if top == 0 or not len(counts):
         return Range(0.0, 0.0)
-    p = _linear(lower, upper, counts, top)
+    p = _spread_over_equal_bins(lower, upper, counts, top)
     if h.low < 0:
-        p = p + _linear(-upper[::-1], -lower[::-1], counts[::-1], top)
+        p = p + _spread_over_equal_bins(-upper[::-1], -lower[::-1], counts[::-1], top)
     p[0] = 0.0
     kept = np.cumsum(p) / max(float(p.sum()), 1.0)
     floor = max(int(np.searchsorted(kept, coverage)) + 1, levels)
     candidates = np.unique([*range(floor, BINS, STEP), BINS])
-    best = min(candidates, key=lambda i: _divergence(p, int(i), levels))
+    best = min(candidates, key=lambda i: _measure_divergence(p, int(i), levels))
     threshold = top * int(best) / BINS
     return Range(max(min(h.low, 0.0), -threshold), min(max(h.high, 0.0), threshold))
 
 
-def _linear(lower: Float64, upper: Float64, counts: NDArray[np.int64], top: float) -> Float64:
+def _spread_over_equal_bins(lower: Float64, upper: Float64, counts: NDArray[np.int64], top: float) -> Float64:
     """The elements above zero on BINS equal bins of [0, top], each spread evenly over the bin it was recorded in."""
     some = (upper > lower) & (upper > 0)
     below = np.cumsum(counts[some])
@@ -49,7 +49,7 @@ def _linear(lower: Float64, upper: Float64, counts: NDArray[np.int64], top: floa
     return linear
 
 
-def _divergence(p: Float64, i: int, levels: int) -> float:
+def _measure_divergence(p: Float64, i: int, levels: int) -> float:
     """KL(P || Q) of the first i bins, the tail folded into the last, against the same merged into `levels` groups."""
     reference = p[:i].copy()
     reference[-1] += p[i:].sum()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fcdeploy.arithmetic.histogram import bin_edges
+from fcdeploy.arithmetic.histogram import get_bin_edges
 from fcdeploy.arrays import Float64
 from fcdeploy.records.calibration import Histogram
 from fcdeploy.records.plan import Range
@@ -29,7 +29,7 @@ def mse(h: Histogram, levels: int = 256) -> Range:
     An end that lies beyond all that was counted, since large samples are counted in part, is one more element: without it
     a detector's rarest and strongest answers would be clipped for nothing.
     """
-    lower, upper, counts = bin_edges(h)
+    lower, upper, counts = get_bin_edges(h)
     if not len(counts):
         return Range(0.0, 0.0)
     uncounted = [end for end in (h.low, h.high) if not ((lower <= end) & (end <= upper)).any()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fcdeploy.arithmetic.histogram import bin_edges
+from fcdeploy.arithmetic.histogram import get_bin_edges
 from fcdeploy.records.calibration import Histogram
 from fcdeploy.records.plan import Range
 
@@ -18,7 +18,7 @@ def percentile(h: Histogram, kept: float = 99.99) -> Range:
 
     Zeros are not counted: after a Relu they are most elements, and every range represents them exactly.
     """
-    lower, upper, counts = bin_edges(h)
+    lower, upper, counts = get_bin_edges(h)
     counts = np.where((lower <= 0) & (upper >= 0) & (upper - lower < 1e-30), 0, counts)
     total = int(counts.sum())
     if total == 0:

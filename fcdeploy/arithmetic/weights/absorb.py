@@ -17,15 +17,15 @@ from fcdeploy.arrays import Float64
 WORTH = 0.95  # of the range before: a range that hardly gets narrower is left as it was
 
 
-def absorbed(low: Float64, high: Float64, *, clipped: bool) -> Float64:
+def choose_offsets(low: Float64, high: Float64, *, clipped: bool) -> Float64:
     """c (channels,) for a tensor whose channels reached from `low` to `high`, behind a Relu where `clipped`.
 
     All zero where the tensor's range, which holds 0, would not get narrower than WORTH of what it is.
     """
     c = np.maximum(low, 0.0) if clipped else (low + high) / 2
-    before, after = _width(low, high), _width(low - c, high - c)
+    before, after = _measure_width(low, high), _measure_width(low - c, high - c)
     return c if after < WORTH * before else np.zeros_like(c)
 
 
-def _width(low: Float64, high: Float64) -> float:
+def _measure_width(low: Float64, high: Float64) -> float:
     return float(max(high.max(initial=0), 0) - min(low.min(initial=0), 0))

@@ -19,7 +19,7 @@ FURTHEST = 16  # |log2 s| at most: no weight may leave float32
 SMALLEST = 2.0**-40  # a range below is that of a channel which is never written or never read
 
 
-def exponents(written: Float64, read: Float64) -> NDArray[np.int64]:
+def choose_exponents(written: Float64, read: Float64) -> NDArray[np.int64]:
     """log2 of S, (channels,): the channel is to be divided by 2^exponent, its readers' weights multiplied by it.
 
     `written` and `read` (channels,) are r1 and r2.  All zero when no channel is further than SPREAD from the others.
@@ -30,5 +30,5 @@ def exponents(written: Float64, read: Float64) -> NDArray[np.int64]:
     s = np.zeros(len(written))
     s[used] = np.log2(written[used] / read[used]) / 2
     s[used] -= np.median(s[used])  # a factor common to all channels changes nothing
-    found = np.where(used, np.clip(np.rint(s), -FURTHEST, FURTHEST), 0).astype(np.int64)
-    return found if np.abs(found).max() >= SPREAD else np.zeros_like(found)
+    exponents = np.where(used, np.clip(np.rint(s), -FURTHEST, FURTHEST), 0).astype(np.int64)
+    return exponents if np.abs(exponents).max() >= SPREAD else np.zeros_like(exponents)

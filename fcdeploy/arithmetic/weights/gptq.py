@@ -29,7 +29,7 @@ PANEL = 64  # columns rounded in one go; what they leave to all later ones is th
 SHRINK = np.linspace(0.6, 1.0, 17)  # of the scale that clips nothing, for blocks of few bits
 
 
-def gram(parts: Iterable[NDArray[np.floating]]) -> Float64:
+def compute_gram(parts: Iterable[NDArray[np.floating]]) -> Float64:
     """X^T X over all rows of all parts, each (rows, K), up to a factor: the same bits whatever their order and number.
 
     Activations are rounded to a power of two that 15 bits of their largest reach, so that every sum is one of integers
@@ -45,7 +45,7 @@ def gram(parts: Iterable[NDArray[np.floating]]) -> Float64:
     return total
 
 
-def gptq(
+def round_by_gptq(
     weight: Float64,
     gram: Float64,
     scale: Float64,
@@ -57,20 +57,20 @@ def gptq(
     """Integers for `weight` (out, K) at one `scale` (out,) each, by the Gram matrix (K, K) of the layer's inputs.
 
     Symmetric: the lowest integer of `dtype` is not used.  With `pair_limit`, columns 2k and 2k + 1 of one sign keep
-    |q1| + |q2| <= pair_limit, which is at least 127: the best point of that line is taken (see pairs.py).
+    |q1| + |q2| <= pair_limit, which is at least 127: the best point of that line is taken (see pair_bound.py).
     """
     top = float(LIMITS[dtype][1])
     w = weight.T / scale  # (K, out), in steps of the scale
-    U, D = factor(gram, damping)
+    U, D = factor_gram(gram, damping)
 
     def panel(begin: int, wanted: Float64) -> Float64:
         u, d = U[begin : begin + PANEL, begin : begin + PANEL], D[begin : begin + PANEL]
-        return _columns(w[begin : begin + PANEL], wanted, u, d, (-top, top), pair_limit)
+        return _round_columns(w[begin : begin + PANEL], wanted, u, d, (-top, top), pair_limit)
 
-    return np.ascontiguousarray(_panels(w, U, PANEL, panel).T)
+    return np.ascontiguousarray(_round_panels(w, U, PANEL, panel).T)
 
 
-def gptq_blocks(
+def round_blocks_by_gptq(
     weight: Float64, gram: Float64, block: int, *, dtype: str = "int4", damping: float = DAMPING
 ) -> tuple[Float64, Float64]:
     """Integers (out, K) and scales (out, blocks) for `weight` (out, K); `block` neighbours of a row share a scale.
@@ -79,31 +79,33 @@ def gptq_blocks(
     the one integer more that `dtype` has below zero serves whichever side needs it.
     """
     w = np.ascontiguousarray(weight.T)
-    U, D = factor(gram, damping)
+    U, D = factor_gram(gram, damping)
     low, high = LIMITS[dtype]
     scales = []
 
     def panel(begin: int, wanted: Float64) -> Float64:
         u, d = U[begin : begin + block, begin : begin + block], D[begin : begin + block]
-        s = block_scales(wanted, d, dtype)
+        s = search_block_scales(wanted, d, dtype)
         scales.append(s)
-        return s * _columns(w[begin : begin + block] / s, wanted / s, u, d, (low, high), None)
+        return s * _round_columns(w[begin : begin + block] / s, wanted / s, u, d, (low, high), None)
 
-    rounded = _panels(w, U, block, panel)
-    found = np.stack(scales, axis=1)  # (out, blocks)
-    return np.rint(rounded.T / np.repeat(found, block, axis=1)[:, : len(w)]), found
+    rounded = _round_panels(w, U, block, panel)
+    all_scales = np.stack(scales, axis=1)  # (out, blocks)
+    return np.rint(rounded.T / np.repeat(all_scales, block, axis=1)[:, : len(w)]), all_scales
 
 
-def nearest_blocks(weight: Float64, importance: Float64, block: int, *, dtype: str = "int4") -> tuple[Float64, Float64]:
-    """As `gptq_blocks`, each weight rounded by itself; `importance` is E[x^2] of the inputs, (K,)."""
+def round_blocks_to_nearest(
+    weight: Float64, importance: Float64, block: int, *, dtype: str = "int4"
+) -> tuple[Float64, Float64]:
+    """As `round_blocks_by_gptq`, each weight rounded by itself; `importance` is E[x^2] of the inputs, (K,)."""
     low, high = LIMITS[dtype]
     columns = [slice(begin, begin + block) for begin in range(0, weight.shape[1], block)]
-    scales = np.stack([block_scales(weight[:, c].T, importance[c], dtype) for c in columns], axis=1)
+    scales = np.stack([search_block_scales(weight[:, c].T, importance[c], dtype) for c in columns], axis=1)
     exact = weight / np.repeat(scales, block, axis=1)[:, : weight.shape[1]]
     return np.clip(np.rint(exact), low, high), scales
 
 
-def block_scales(weight: Float64, importance: Float64, dtype: str) -> Float64:
+def search_block_scales(weight: Float64, importance: Float64, dtype: str) -> Float64:
     """The scale of each column of `weight` (block, out) with the least sum of importance (block,) * error^2, as float32."""
     low, high = LIMITS[dtype]
     extreme = np.take_along_axis(weight, np.abs(weight).argmax(axis=0)[None], axis=0)[0]
@@ -117,7 +119,7 @@ def block_scales(weight: Float64, importance: Float64, dtype: str) -> Float64:
     return best.astype(np.float32).astype(np.float64)
 
 
-def factor(gram: Float64, damping: float = DAMPING) -> tuple[Float64, Float64]:
+def factor_gram(gram: Float64, damping: float = DAMPING) -> tuple[Float64, Float64]:
     """U and D of H + damping = (U + I) D (U + I)^T: U strictly upper triangular (K, K), D (K,)."""
     level = float(np.diagonal(gram).mean()) or 1.0
     flipped = gram[::-1, ::-1] / level + damping * np.eye(len(gram))
@@ -144,7 +146,7 @@ def _cholesky(a: Float64) -> Float64:
     return np.tril(L)
 
 
-def _panels(w: Float64, U: Float64, width: int, panel: Callable[[int, Float64], Float64]) -> Float64:
+def _round_panels(w: Float64, U: Float64, width: int, panel: Callable[[int, Float64], Float64]) -> Float64:
     """Round `w` (K, out) panel by panel; `panel` is given what is wanted of its columns, and returns their values."""
     values, errors = np.empty_like(w), np.empty_like(w)
     for begin in range(0, len(w), width):
@@ -154,7 +156,7 @@ def _panels(w: Float64, U: Float64, width: int, panel: Callable[[int, Float64], 
     return values
 
 
-def _columns(
+def _round_columns(
     w: Float64, wanted: Float64, u: Float64, d: Float64, limits: tuple[float, float], pair_limit: int | None
 ) -> Float64:
     """Integers for the columns of one panel, both (columns, out) in steps of the scale, each passing its error on."""
@@ -162,7 +164,7 @@ def _columns(
     for k in range(len(w)):
         q[k] = np.clip(np.rint(wanted[k]), *limits)
         if pair_limit is not None and k % 2:
-            _repair(q[k - 1 : k + 1], wanted[k - 1 : k + 1], u[k - 1, k], d[k - 1 : k + 1], pair_limit)
+            _enforce_pair_limit(q[k - 1 : k + 1], wanted[k - 1 : k + 1], u[k - 1, k], d[k - 1 : k + 1], pair_limit)
             # the first of the two may have changed, and with it what it leaves to the later ones
             wanted[k + 1 :] += np.outer(u[k - 1, k + 1 :], w[k - 1] - q[k - 1])
         if pair_limit is not None and k % 2 == 0 and k + 1 < len(w):
@@ -172,7 +174,7 @@ def _columns(
     return q
 
 
-def _repair(q: Float64, wanted: Float64, u: float, d: Float64, limit: int) -> None:
+def _enforce_pair_limit(q: Float64, wanted: Float64, u: float, d: Float64, limit: int) -> None:
     """Move pairs `q` (2, out) beyond the limit to the best integers on q1 + q2 = +-limit, in place.
 
     Their cost is d1 (t1 - q1)^2 + d2 (t2 + u (w1 - q1) - q2)^2, where `wanted` holds t1, and t2 with u (w1 - q1) added.

@@ -22,7 +22,7 @@ class Window:
     groups: int
 
 
-def patches(x: Float32, window: Window, most: int) -> Float32:
+def extract_patches(x: Float32, window: Window, most: int) -> Float32:
     """(samples, channels, *spatial) -> (groups, rows, K): a row for each position, at most about `most` for each sample.
 
     K walks kernel positions slowly and input channels fast, as `layout.to_rows` lays out weights.  Of more positions every
@@ -46,7 +46,7 @@ def patches(x: Float32, window: Window, most: int) -> Float32:
     return ordered.reshape(window.groups, samples * rows, -1)
 
 
-def same_pads(
+def compute_same_pads(
     lengths: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], *, upper: bool
 ) -> tuple[tuple[int, int], ...]:
     """The pads that auto_pad SAME_UPPER or SAME_LOWER stands for: as many outputs as inputs / stride, rounded up."""

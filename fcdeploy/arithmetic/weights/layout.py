@@ -27,7 +27,7 @@ def from_rows(rows: Array, shape: tuple[int, ...], axis: int) -> Array:
     return np.ascontiguousarray(np.moveaxis(channels_last, -1, 1))
 
 
-def importance_rows(mean_square: Float64, shape: tuple[int, ...], groups: int) -> Float64:
+def lay_out_importance(mean_square: Float64, shape: tuple[int, ...], groups: int) -> Float64:
     """E[x^2] per input channel, laid out as `to_rows` lays out the weights: (K,) or, with groups, (out, K)."""
     if len(shape) == 2:
         return mean_square
@@ -37,7 +37,7 @@ def importance_rows(mean_square: Float64, shape: tuple[int, ...], groups: int) -
     return rows[0] if groups == 1 else np.repeat(rows, shape[0] // groups, axis=0)
 
 
-def packed_bytes(integers: NDArray[np.integer], block: int, bits: int) -> NDArray[np.uint8]:
+def pack_blocks(integers: NDArray[np.integer], block: int, bits: int) -> NDArray[np.uint8]:
     """(out, in) to (out, blocks, bytes of a block): zero is the middle of the unsigned range, the first weight low."""
     out, inputs = integers.shape
     middle = 1 << (bits - 1)
@@ -47,8 +47,8 @@ def packed_bytes(integers: NDArray[np.integer], block: int, bits: int) -> NDArra
     return in_blocks if bits == 8 else in_blocks[..., 0::2] | (in_blocks[..., 1::2] << 4)
 
 
-def unpacked_bytes(packed: NDArray[np.uint8], inputs: int, bits: int) -> NDArray[np.int8]:
-    """The inverse of `packed_bytes`: (out, blocks, bytes of a block) to signed integers (out, inputs)."""
+def unpack_blocks(packed: NDArray[np.uint8], inputs: int, bits: int) -> NDArray[np.int8]:
+    """The inverse of `pack_blocks`: (out, blocks, bytes of a block) to signed integers (out, inputs)."""
     if bits == 4:
         packed = np.stack([packed & 15, packed >> 4], axis=-1)
     raised = packed.reshape(len(packed), -1)[:, :inputs].astype(np.int16)

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from fcdeploy.arrays import Float64
 
 
-def excess(integers: NDArray[np.floating] | NDArray[np.integer], limit: int) -> Float64:
+def compute_excess(integers: NDArray[np.floating] | NDArray[np.integer], limit: int) -> Float64:
     """By how much |w1| + |w2| of each pair of one sign exceeds `limit`: (rows, K) -> (rows, ceil(K / 2))."""
-    first, second = _pairs(integers.astype(np.float64))
+    first, second = _split_pairs(integers.astype(np.float64))
     return np.where(first * second > 0, np.maximum(np.abs(first) + np.abs(second) - limit, 0), 0)
 
 
-def repair(integers: Float64, exact: Float64, importance: Float64, limit: int) -> Float64:
+def enforce_pair_limit(integers: Float64, exact: Float64, importance: Float64, limit: int) -> Float64:
     """The nearest integers, in the sense of importance * error^2, whose pairs keep the limit, which is at least 127.
 
     `integers` (rows, K) are the rounded `exact` ones; `importance` is (K,) or (rows, K).  In an offending pair the two
@@ -44,7 +44,7 @@ def repair(integers: Float64, exact: Float64, importance: Float64, limit: int) -
     return repaired
 
 
-def _pairs(rows: Float64) -> tuple[Float64, Float64]:
+def _split_pairs(rows: Float64) -> tuple[Float64, Float64]:
     """Even and odd positions, the last one paired with zero where the length is odd."""
     if rows.shape[1] % 2:
         rows = np.concatenate([rows, np.zeros((len(rows), 1))], axis=1)

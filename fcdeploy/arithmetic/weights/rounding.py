@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.quantization import LIMITS, SMALLEST_SCALE
-from fcdeploy.arithmetic.weights.pair_bound import excess, repair
+from fcdeploy.arithmetic.weights.pair_bound import compute_excess, enforce_pair_limit
 from fcdeploy.arrays import Float64
 
 BLOCK = 64  # rows worked on at once, so that they stay in the cache
@@ -41,17 +41,17 @@ def round_rows(
         exact = weight[rows] / scale[rows, None]
         rounded = np.clip(np.rint(exact), -largest, largest)
         h = importance if importance.ndim == 1 else importance[rows]
-        integers[rows] = rounded if pair_limit is None else repair(rounded, exact, h, pair_limit)
+        integers[rows] = rounded if pair_limit is None else enforce_pair_limit(rounded, exact, h, pair_limit)
     return integers
 
 
-def full_scales(top: NDArray[np.floating], dtype: str) -> Float64:
+def compute_full_scales(top: NDArray[np.floating], dtype: str) -> Float64:
     """The scales (rows,) that clip nothing of rows whose max |w| is `top`, as float32 values."""
-    full = _float32(top.astype(np.float64) / LIMITS[dtype][1])
+    full = _to_float32(top.astype(np.float64) / LIMITS[dtype][1])
     return np.where(top > 0, full, float(full.max()) or EMPTY)
 
 
-def some_of(
+def sample_columns(
     weight: NDArray[np.floating], importance: Float64, most: int = SEARCHED
 ) -> tuple[NDArray[np.floating], Float64]:
     """Of rows (rows, K) longer than `most` the part that a scale is searched on, and how much each of it counts.
@@ -87,17 +87,17 @@ def search_scales(
     """The scale of each row of `weight` (rows, K) with the least output error, as float32 values.
 
     `importance` is E[x^2] of the inputs, (K,) or (rows, K).  `least` (rows,) bounds the scales from below, for a bias
-    that must fit 32 bits.  Of rows longer than `searched` a part stands for all (`some_of`).  `top` (rows,) is max |w| of
+    that must fit 32 bits.  Of rows longer than `searched` a part stands for all (`sample_columns`).  `top` (rows,) is max |w| of
     each row, for a `weight` that is such a part already.
     """
-    full = full_scales(np.abs(weight).max(axis=1) if top is None else top, "int8")
-    lowest = np.maximum(SMALLEST_SCALE, np.zeros(len(weight)) if least is None else _float32_above(least))
-    weight, importance = some_of(weight, importance, searched)
-    found = np.empty_like(full)
+    full = compute_full_scales(np.abs(weight).max(axis=1) if top is None else top, "int8")
+    lowest = np.maximum(SMALLEST_SCALE, np.zeros(len(weight)) if least is None else _round_up_to_float32(least))
+    weight, importance = sample_columns(weight, importance, searched)
+    scales = np.empty_like(full)
     for at in range(0, len(weight), BLOCK):
         rows = slice(at, at + BLOCK)
-        found[rows] = _search(weight[rows].astype(np.float64), importance[rows], pair_limit, full[rows], lowest[rows])
-    return found
+        scales[rows] = _search(weight[rows].astype(np.float64), importance[rows], pair_limit, full[rows], lowest[rows])
+    return scales
 
 
 def search_scale(
@@ -127,7 +127,7 @@ def _search(
     def search(rows: NDArray[np.intp], base: Float64, factors: Float64) -> None:
         w, h = weight[rows], importance[rows]
         for factor in factors:
-            scale = np.maximum(_float32(base[rows] * factor), lowest[rows])
+            scale = np.maximum(_to_float32(base[rows] * factor), lowest[rows])
             error = (h * (w - round_rows(w, scale, h, pair_limit) * scale[:, None]) ** 2).sum(axis=1)
             better = error < least_error[rows]
             best[rows[better]], least_error[rows[better]] = scale[better], error[better]
@@ -135,18 +135,18 @@ def _search(
     every = np.arange(len(weight))
     search(every, full, FACTORS)
     if pair_limit is not None:  # a larger scale helps only where the limit is in the way
-        offending = excess(np.clip(np.rint(weight / full[:, None]), -LARGEST, LARGEST), pair_limit).any(axis=1)
+        offending = compute_excess(np.clip(np.rint(weight / full[:, None]), -LARGEST, LARGEST), pair_limit).any(axis=1)
         search(every[offending], full, GROWN)
     search(every, best.copy(), FINER)
     return best
 
 
-def _float32(x: Float64) -> Float64:
+def _to_float32(x: Float64) -> Float64:
     """Rounded to what the file will hold."""
     return x.astype(np.float32).astype(np.float64)
 
 
-def _float32_above(x: Float64) -> Float64:
+def _round_up_to_float32(x: Float64) -> Float64:
     """The smallest float32 values that are not below `x`."""
     near = x.astype(np.float32)
     return np.where(near < x, np.nextafter(near, np.float32(np.inf)), near).astype(np.float64)

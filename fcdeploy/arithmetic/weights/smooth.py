@@ -18,7 +18,7 @@ ALPHA = 0.5
 FURTHEST = 16.0  # a factor is at most so many times larger or smaller than the geometric mean
 
 
-def smoothing(activation: Float64, alpha: float = ALPHA) -> Float64:
+def choose_smoothing(activation: Float64, alpha: float = ALPHA) -> Float64:
     """s (channels,), with a geometric mean of 1; `activation` is the largest magnitude of each channel.
 
     A channel that is never active keeps its scale.

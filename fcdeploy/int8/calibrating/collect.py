@@ -19,10 +19,10 @@ from fcdeploy.int8.calibrating.shard import CalibrationJob, observe_shard, selec
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.checkpoint import STAMP, Checkpoint, checkpoint_bytes, read_checkpoint
 from fcdeploy.records.progress import OnStep
-from fcdeploy.runtime.cpu import detect
-from fcdeploy.runtime.session import versions
-from fcdeploy.runtime.workers import Crew
-from fcdeploy.samples import Bad, Source
+from fcdeploy.runtime.cpu import detect_target
+from fcdeploy.runtime.session import read_versions
+from fcdeploy.runtime.workers import WorkerPool
+from fcdeploy.samples import BadSample, Source
 
 SAVE_SECONDS = 3.0  # between saves at least
 SAVE_SHARE = 0.02  # of the time may go into saving
@@ -33,14 +33,14 @@ class CalibrationResult:
     """The calibration, the samples that could not be used, and how many were done by a run before this one."""
 
     calibration: Calibration
-    bad: tuple[Bad, ...]
+    bad: tuple[BadSample, ...]
     resumed_at: int
     warnings: tuple[str, ...]
     progress: Path
 
 
 def collect(
-    team: Crew,
+    team: WorkerPool,
     job: CalibrationJob,
     model: ir.Model,
     source: Source,
@@ -69,7 +69,7 @@ def collect(
         warnings = (*warnings, _explain_smaller_batch(batch, passes))
     resumed_at = sum(state.shards)
     saved = _ProgressFile(progress)
-    for index in range(max(len(state.found) - 1, 0), len(passes.groups)):
+    for index in range(max(len(state.calibrations) - 1, 0), len(passes.groups)):
         jobs = [
             replace(job, passes=passes, index=index, part=(k, team.size), passed=passed, threads=team.threads)
             for k, passed in enumerate(state.shards)
@@ -83,12 +83,12 @@ def collect(
             done += step
             if on_step:
                 on_step(pass_label(index, passes), done, source.count)
-        if not state.found[index].samples:
+        if not state.calibrations[index].samples:
             raise _no_usable_sample(source, state)
         if index + 1 < len(passes.groups):
             state = replace(state, shards=(0,) * team.size)
-    bad = tuple(Bad(*one) for one in sorted(state.bad))
-    return CalibrationResult(assemble(model, state.found), bad, resumed_at, warnings, progress)
+    bad = tuple(BadSample(*one) for one in sorted(state.bad))
+    return CalibrationResult(assemble(model, state.calibrations), bad, resumed_at, warnings, progress)
 
 
 def _work_in_process(model: ir.Model, source: Source) -> Any:
@@ -105,13 +105,14 @@ def _work_in_process(model: ir.Model, source: Source) -> Any:
 
 def _add_part(state: Checkpoint, index: int, shard: int, part: CalibrationPart) -> Checkpoint:
     """The state with what a shard saw since it spoke last."""
-    before = state.found[index:]
+    before = state.calibrations[index:]
     total = merge(before[0], part.calibration) if before else part.calibration
     shards = (*state.shards[:shard], state.shards[shard] + part.taken, *state.shards[shard + 1 :])
     bad = () if index else tuple((one.position, one.name, one.why) for one in part.bad)
     stamp = (sum(state.stamps[index:]) + part.stamp) % STAMP
     return replace(
-        state, shards=shards, bad=(*state.bad, *bad), stamps=(*state.stamps[:index], stamp), found=(*state.found[:index], total)
+        state, shards=shards, bad=(*state.bad, *bad), stamps=(*state.stamps[:index], stamp),
+        calibrations=(*state.calibrations[:index], total),
     )  # fmt: skip
 
 
@@ -152,10 +153,10 @@ def compute_stamps(state: Checkpoint, source: Source) -> tuple[int, ...]:
     """The stamps that `state` would have, were its samples taken now: names are listed, nothing is read."""
     if not any(state.stamps):
         return state.stamps
-    left, earlier = list(state.shards), len(state.found) - 1
+    left, earlier = list(state.shards), len(state.calibrations) - 1
     whole = begun = 0
     for rank, stamp in enumerate(source.stamps()):
-        shard = rank // source.dealt % len(left)
+        shard = rank // source.shard_unit % len(left)
         if left[shard]:
             left[shard] -= 1
             begun += stamp
@@ -180,7 +181,7 @@ def _identify_run(job: CalibrationJob, source: Source, options: dict[str, Any]) 
         ],
         "set of options": {**options, "samples": job.samples, "seed": job.seed, "keep_samples": job.keep_samples},
         "version of fcdeploy": __version__,
-        "CPU or version of onnxruntime": [detect().name, versions()["onnxruntime"]],
+        "CPU or version of onnxruntime": [detect_target().name, read_versions()["onnxruntime"]],
     }
 
 
@@ -197,4 +198,4 @@ def _no_usable_sample(source: Source, state: Checkpoint) -> FcdeployError:
     )
 
 
-def _ignore(_: Bad) -> None: ...
+def _ignore(_: BadSample) -> None: ...

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.histogram import step
+from fcdeploy.arithmetic.histogram import choose_step
 from fcdeploy.arrays import Float32
 from fcdeploy.graph.nodes import name_of
 
@@ -57,7 +57,7 @@ def pooled_step(value: ir.Value, axis: int | None) -> int:
     sizes = [n for n in value.shape[1:] if isinstance(n, int)] if value.shape is not None else []
     if len(sizes) != 3 or value.dtype != ir.DataType.FLOAT or axis != 0 or is_dense(value):
         return 1
-    return step(sizes[0], tuple(sizes[1:])) if np.isfinite(lower_bound(value)) else 1
+    return choose_step(sizes[0], tuple(sizes[1:])) if np.isfinite(lower_bound(value)) else 1
 
 
 def expose_tensors(

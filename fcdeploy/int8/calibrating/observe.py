@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.histogram import Tally
+from fcdeploy.arithmetic.histogram import HistogramBuilder
 from fcdeploy.arrays import Float32
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import is_constant, name_of, operator_of
@@ -27,10 +27,10 @@ from fcdeploy.int8.calibrating.schedule import Passes, move_samples_first, plan_
 from fcdeploy.int8.nodes import vanishes
 from fcdeploy.records.calibration import Calibration, TensorRecord
 from fcdeploy.records.progress import OnStep
-from fcdeploy.runtime.cpu import detect
-from fcdeploy.runtime.session import Session, versions
-from fcdeploy.samples import Bad, Batch, Source, batches
-from fcdeploy.samples.kept_samples import Smallest, sample_hash
+from fcdeploy.runtime.cpu import detect_target
+from fcdeploy.runtime.session import Session, read_versions
+from fcdeploy.samples import BadSample, Batch, Source, make_batches
+from fcdeploy.samples.kept_samples import SmallestSamples, hash_sample
 
 PART_SECONDS = 3.0  # of work in a part at least
 PART_SHARE = 0.01  # of the time may go into making parts and adding them up
@@ -45,7 +45,7 @@ class CalibrationPart:
 
     calibration: Calibration
     taken: int
-    bad: tuple[Bad, ...]
+    bad: tuple[BadSample, ...]
     stamp: int
 
 
@@ -117,14 +117,14 @@ def observe_pass(
         )  # fmt: skip
 
     running = session()
-    made_by = {"cpu": detect().name, "onnxruntime": versions()["onnxruntime"]}
-    bad: list[Bad] = []
+    made_by = {"cpu": detect_target().name, "onnxruntime": read_versions()["onnxruntime"]}
+    bad: list[BadSample] = []
     stamps: list[int] = []
     source = replace(source, on_stamp=stamps.append)
     if source.on_bad is not None:
         source = replace(source, on_bad=bad.append)
     watched = {name: start_recorder(value, passes.axes[name]) for name, value in values.items()}
-    smallest, hashes, told = Smallest(), [], 0  # type: ignore[var-annotated]
+    smallest, hashes, told = SmallestSamples(), [], 0  # type: ignore[var-annotated]
     begun, work = time.monotonic(), PART_SECONDS
 
     def part() -> CalibrationPart:
@@ -136,14 +136,14 @@ def observe_pass(
         del stamps[:taken]  # of one that was read ahead of its batch nothing is in this part
         return CalibrationPart(calibration, taken, (*bad,), stamp)
 
-    for batch in batches(source, passes.batch):
+    for batch in make_batches(source, passes.batch):
         while odd := _record_batch(batch, _run(running, batch, values, pooled), watched, pooled):
             pooled = {name: k for name, k in pooled.items() if name not in odd}
             del running  # before there is a second one of it
             running = session()
         for i in range(len(batch)):
             inputs = {name: value[i] for name, value in batch.inputs.items()}
-            hashes.append(sample_hash(inputs))
+            hashes.append(hash_sample(inputs))
             if keep_samples and index == 0:
                 smallest.offer(hashes[-1], inputs)
         yield len(hashes) + len(bad) - told
@@ -153,7 +153,7 @@ def observe_pass(
             yield part()
             for one in watched.values():
                 one.clear()
-            smallest, hashes, told = Smallest(), [], 0
+            smallest, hashes, told = SmallestSamples(), [], 0
             bad.clear()
             begun = time.monotonic()
             work = max(PART_SECONDS, (begun - ended) / PART_SHARE)
@@ -221,7 +221,7 @@ def _record_batch(
 
 def start_recorder(value: ir.Value, axis: int | None) -> TensorRecorder:
     """The record of a tensor whose samples lie along `axis`, with nothing in it yet."""
-    return TensorRecorder(value, axis, Tally(lower_bound(value), meets_weights(value)), is_dense(value))
+    return TensorRecorder(value, axis, HistogramBuilder(lower_bound(value), meets_weights(value)), is_dense(value))
 
 
 @dataclass
@@ -230,7 +230,7 @@ class TensorRecorder:
 
     value: ir.Value
     axis: int | None
-    tally: Tally
+    tally: HistogramBuilder
     dense: bool
     shapes: set[tuple[int, ...]] = field(default_factory=set)
 
@@ -244,7 +244,7 @@ class TensorRecorder:
         x, axis = move_samples_first(x, count, self.axis, channel_axis(x.ndim, dense=self.dense))
         self.shapes.add(x.shape[1:])
         if axis is None or not x.size:
-            self.tally.unweighed()
+            self.tally.drop_moments()
         self.tally.add(x, axis or 1)
 
     def pooled_suffices(self, few: Float32, means: Float32) -> bool:
@@ -256,7 +256,7 @@ class TensorRecorder:
         """Count a batch that `pooled_suffices`."""
         assert self.value.shape is not None
         self.shapes.add(tuple(n for n in self.value.shape[1:] if isinstance(n, int)))
-        self.tally.add_picked(self.tally.floor, float(largest.max()), few)
+        self.tally.add_subsample(self.tally.floor, float(largest.max()), few)
 
     def record(self) -> TensorRecord:
         """What was seen; an axis whose length varied is None."""
@@ -282,7 +282,7 @@ def _order_records(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iter
             if constant is not None and is_constant(constant) and constant.dtype == ir.DataType.FLOAT:
                 tensor = constant.const_value
                 assert tensor is not None
-                name, layer, tally = name_of(constant), name_of(node), Tally()
+                name, layer, tally = name_of(constant), name_of(node), HistogramBuilder()
                 for _, part in blocks(tensor):
                     tally.add(part.reshape(-1, 1))
                 shape, found = tuple(int(n) for n in tensor.shape.numpy()), tally.histogram()

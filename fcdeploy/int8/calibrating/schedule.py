@@ -17,10 +17,10 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.weights import initializer_bytes, is_large
 from fcdeploy.int8.calibrating.instrument import pooled_step
-from fcdeploy.runtime.footprint import MEBI, resident
+from fcdeploy.runtime.footprint import MEBI, read_resident_bytes
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import Source, batch_size
-from fcdeploy.samples.source import fixed_batch
+from fcdeploy.samples import Source, choose_batch_size
+from fcdeploy.samples.source import get_fixed_batch
 
 BATCH_BYTES = 24 << 20  # of observed tensors held at once: larger batches leave the caches and gain nothing
 MOST_BATCH = 64
@@ -56,7 +56,7 @@ def plan_passes(
     Sizes come from the declared shapes, else from running the first sample.  Raises FcdeployError when the model does
     not fit into the memory with one tensor and one sample.
     """
-    fixed = fixed_batch(source.inputs)
+    fixed = get_fixed_batch(source.inputs)
     found = {name_of(value): _read_declared_sizes(value, model, fixed) for value in values}
     unknown = [value for value in values if found[name_of(value)] is None]
     measured = _measure_sizes(model, unknown, source, fixed) if unknown else {}
@@ -67,10 +67,10 @@ def plan_passes(
     if max_memory is None:
         exposed = sum(costs[name_of(value)] // pooled_step(value, axes[name_of(value)]) ** 2 for value in values)
         wanted = batch or max(1, min(MOST_BATCH, BATCH_BYTES // max(exposed, 1)))
-        return Passes(1 if alone else batch_size(source.inputs, wanted), (tuple(costs),), axes)
+        return Passes(1 if alone else choose_batch_size(source.inputs, wanted), (tuple(costs),), axes)
     weights = 0 if is_large(model) else WEIGHT_COPIES * initializer_bytes(model)  # large ones stay on disk
-    room = max_memory - resident() - weights
-    least = batch_size(source.inputs, 1 if alone else batch or 1)
+    room = max_memory - read_resident_bytes() - weights
+    least = choose_batch_size(source.inputs, 1 if alone else batch or 1)
     working = 2 * least * max(costs.values(), default=0)
     room = int((room - working) / COPIES)
     if room < least * max(costs.values(), default=0):
@@ -81,7 +81,7 @@ def plan_passes(
             f"--max-memory {math.ceil(needed / MEBI / 10) * 10}MB",
         )
     wanted = batch or max(1, min(MOST_BATCH, room // max(sum(costs.values()), 1)))
-    size = 1 if alone else batch_size(source.inputs, wanted)
+    size = 1 if alone else choose_batch_size(source.inputs, wanted)
     return Passes(size, tuple(_group_by_room(costs, room // size)), axes)
 
 

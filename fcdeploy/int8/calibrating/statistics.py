@@ -16,7 +16,7 @@ from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.progress import OnStep
 from fcdeploy.samples import Source
-from fcdeploy.samples.kept_samples import chunks, keep_smallest
+from fcdeploy.samples.kept_samples import keep_smallest, split_into_chunks
 
 USUAL = 16  # samples; with fewer of them, what one happens to hold is half of a range
 
@@ -60,4 +60,4 @@ def load_or_observe(
 
 def _drop_if_no_batch(model: ir.Model, samples: Arrays) -> Arrays:
     """The samples, unless a batch that the model insists on is larger."""
-    return samples if samples and any(True for _ in chunks(model, samples)) else {}
+    return samples if samples and any(True for _ in split_into_chunks(model, samples)) else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.quantization import bias_qparams
+from fcdeploy.arithmetic.quantization import choose_bias_qparams
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import data_inputs, name_of, operator_of, output_axis, producer_of, weight_of
 from fcdeploy.int8.nodes import may_read_pixels, vanishes, weight_only_inputs
@@ -176,7 +176,7 @@ def _check_weight(node: ir.Node, kind: str, tensors: dict[str, QParams], where: 
     bias = tensors.get(bias_name(node))
     if operator_of(node).bias is None:
         return
-    product = bias_qparams(tensors[name_of(node.inputs[0])].scale[0], q)
+    product = choose_bias_qparams(tensors[name_of(node.inputs[0])].scale[0], q)
     if bias is None or (bias.dtype, bias.scale) != ("int32", product.scale):
         raise FcdeployError(
             f"{where}: the scale of bias {bias_name(node)!r} is not input scale x weight scale",

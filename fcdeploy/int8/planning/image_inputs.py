@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.pixels import HIGHEST, NEAR, Pixels, pixels
+from fcdeploy.arithmetic.pixels import HIGHEST, NEAR, Pixels, find_pixel_grids
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.nodes import may_read_pixels
 from fcdeploy.records.calibration import Calibration, Histogram
@@ -25,7 +25,7 @@ def plan_image_inputs(
         if decisions[name_of(node)].kind != "int8" or not may_read_pixels(node):
             continue
         name = name_of(node.inputs[0])
-        grid = pixels(calibration.kept[name]) if name in calibration.kept else ()
+        grid = find_pixel_grids(calibration.kept[name]) if name in calibration.kept else ()
         if grid and _covers(grid, calibration.tensors[name].histogram):
             dtype = found[name].dtype
             why = f"pictures: each channel is its lowest value and 0 to {HIGHEST} of its steps, read as these bytes"

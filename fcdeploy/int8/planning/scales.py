@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.quantization import activation_qparams, symmetric_qparams
+from fcdeploy.arithmetic.quantization import choose_activation_qparams, choose_symmetric_qparams
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import data_inputs, fill_value, is_constant, name_of, operator_of
@@ -50,9 +50,9 @@ def choose_activation_scales(
         why = sources.get(value, f"shares the scale of {first.name!r}")
         cover = groups.cover(value)
         tensors[name_of(value)] = (
-            symmetric_qparams(Range(HEAD_ROOM * cover.low, HEAD_ROOM * cover.high), dtype, why)
+            choose_symmetric_qparams(Range(HEAD_ROOM * cover.low, HEAD_ROOM * cover.high), dtype, why)
             if dtype == "int16"
-            else activation_qparams(cover, dtype, why)
+            else choose_activation_qparams(cover, dtype, why)
         )
     return tensors
 

@@ -14,9 +14,9 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.weights.gptq import nearest_blocks
-from fcdeploy.arithmetic.weights.layout import packed_bytes
-from fcdeploy.arithmetic.weights.rounding import full_scales, round_rows, search_scales
+from fcdeploy.arithmetic.weights.gptq import round_blocks_to_nearest
+from fcdeploy.arithmetic.weights.layout import pack_blocks
+from fcdeploy.arithmetic.weights.rounding import compute_full_scales, round_rows, search_scales
 from fcdeploy.arrays import Array, Float32, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import attribute_of, is_constant, name_of, operator_of, output_axis, weight_of
@@ -160,7 +160,7 @@ def choose_type_scales(model: ir.Model, plan: Plan, calibration: Calibration, pa
             least, h = _least_scales(node, tensors), importance_of(node, calibration, padded=False)
             top, part, counts = collect_search_rows(kernel_rows(node, weight, padded=False), h)
             if types.elsewhere == "int16":
-                scale = np.maximum(full_scales(top, "int16"), 0.0 if least is None else least)
+                scale = np.maximum(compute_full_scales(top, "int16"), 0.0 if least is None else least)
             else:
                 scale = search_scales(part, counts, None, least, top=top)
             why = "one scale per output channel"
@@ -218,8 +218,8 @@ def _round_blockwise(node: ir.Node, weight: ir.Value, q: QParams, importance: Fl
     """Bytes and scales of a layer in blocks, some outputs at a time."""
     found = []
     for _, rows in kernel_rows(node, weight):
-        integers, scales = nearest_blocks(rows.astype(np.float64), importance, q.block, dtype=q.dtype)
-        found.append((packed_bytes(integers.astype(np.int8), q.block, bits_of(q)), scales.astype(np.float32)))
+        integers, scales = round_blocks_to_nearest(rows.astype(np.float64), importance, q.block, dtype=q.dtype)
+        found.append((pack_blocks(integers.astype(np.int8), q.block, bits_of(q)), scales.astype(np.float32)))
     return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 

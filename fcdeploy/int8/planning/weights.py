@@ -10,10 +10,16 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.pixels import Pixels, importance_of_bytes, means_of_bytes, on_bytes
-from fcdeploy.arithmetic.quantization import LIMITS, bias_qparams
-from fcdeploy.arithmetic.weights.layout import from_rows, importance_rows, to_rows
-from fcdeploy.arithmetic.weights.rounding import full_scales, round_rows, search_scale, search_scales, some_of
+from fcdeploy.arithmetic.pixels import Pixels, compute_byte_importance, compute_byte_means, scale_weight_for_bytes
+from fcdeploy.arithmetic.quantization import LIMITS, choose_bias_qparams
+from fcdeploy.arithmetic.weights.layout import from_rows, lay_out_importance, to_rows
+from fcdeploy.arithmetic.weights.rounding import (
+    compute_full_scales,
+    round_rows,
+    sample_columns,
+    search_scale,
+    search_scales,
+)
 from fcdeploy.arrays import Float32, Float64
 from fcdeploy.graph.nodes import name_of, operator_of, output_axis, weight_of
 from fcdeploy.graph.scratch import Scratch, kept
@@ -74,12 +80,12 @@ def choose_weight_scales(
         why = f"one scale for all channels: faster, and hardly less accurate; {why}" if one else why
         tensors[name] = QParams("int8", tuple(float(s) for s in scale), 0, None if one else axis, why)
         if operator_of(node).bias is not None:
-            tensors[bias_name(node)] = bias_qparams(input_scale, tensors[name])
+            tensors[bias_name(node)] = choose_bias_qparams(input_scale, tensors[name])
     elsewhere = TYPES[plan.weights, plan.activations].elsewhere
     for node, _, weight, axis in find_weight_only(model.graph, plan):
         dtype = "int16" if node.name in wide else elsewhere
         top, part, counts = collect_search_rows(_weight_only_rows(weight, axis), np.ones(1))
-        scale = full_scales(top, dtype) if dtype != "int8" else search_scales(part, counts, None, top=top)
+        scale = compute_full_scales(top, dtype) if dtype != "int8" else search_scales(part, counts, None, top=top)
         why = f"{dtype} in the file, read back when the model is loaded"
         tensors[name_of(weight)] = QParams(dtype, tuple(float(s) for s in scale), 0, axis, why)
     return replace(plan, tensors=tensors)
@@ -91,7 +97,7 @@ def update_bias_scales(model: ir.Model, plan: Plan) -> Plan:
     for node, weight in find_int8_layers(model.graph, plan):
         read, scaled = tensors.get(name_of(node.inputs[0])), tensors.get(name_of(weight))
         if read is not None and scaled is not None and bias_name(node) in tensors:
-            tensors[bias_name(node)] = bias_qparams(read.scale[0], scaled)
+            tensors[bias_name(node)] = choose_bias_qparams(read.scale[0], scaled)
     return replace(plan, tensors=tensors)
 
 
@@ -114,7 +120,7 @@ def collect_search_rows(
     found = []
     for part, rows in parts:
         h = importance if importance.ndim == 1 else importance[part]
-        found.append((np.abs(rows).max(axis=1, initial=0), *some_of(rows, h)))
+        found.append((np.abs(rows).max(axis=1, initial=0), *sample_columns(rows, h)))
     top, some, counts = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     return top, some, counts
 
@@ -165,7 +171,7 @@ def _mean_error(
         return np.zeros(len(scale))
     exact = np.concatenate([rows for _, rows in kernel_rows(node, weight, grid)])
     error = scale[:, None] * to_rows(integers.numpy(), 0) - exact
-    mean = means_of_bytes(moments.mean(), grid, integers.shape[1])  # type: ignore[arg-type]
+    mean = compute_byte_means(moments.mean(), grid, integers.shape[1])  # type: ignore[arg-type]
     return np.asarray(error @ np.tile(mean, error.shape[1] // len(mean)))
 
 
@@ -214,7 +220,7 @@ def kernel_rows(
     axis, more = output_axis(node), missing_channels(node) if padded else 0
     for part, array in blocks(_tensor(weight), axis):
         if grid:
-            array = on_bytes(array, grid, array.shape[1] + more)
+            array = scale_weight_for_bytes(array, grid, array.shape[1] + more)
         elif more:
             array = np.pad(array, [(0, more if i == 1 else 0) for i in range(array.ndim)])
         yield part, to_rows(array, axis)
@@ -260,11 +266,11 @@ def importance_of(node: ir.Node, calibration: Calibration, grid: Pixels = (), *,
     record = calibration.tensors.get(name_of(node.inputs[0]))
     mean_square = record.moments.mean_square() if record and record.moments else np.ones(inputs)
     if grid and record and record.moments:
-        mean_square = importance_of_bytes(record.moments.mean(), mean_square, grid, inputs)
+        mean_square = compute_byte_importance(record.moments.mean(), mean_square, grid, inputs)
     else:
         mean_square = np.pad(mean_square, (0, more))
     if len(mean_square) != inputs:
         mean_square = np.ones(inputs)
     # a channel that was always zero in calibration still counts a little: it may not be zero tomorrow
     floor = 1e-3 * float(mean_square.mean()) or 1.0
-    return importance_rows(mean_square + floor, shape, groups)
+    return lay_out_importance(mean_square + floor, shape, groups)

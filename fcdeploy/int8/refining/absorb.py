@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.weights.absorb import absorbed
+from fcdeploy.arithmetic.weights.absorb import choose_offsets
 from fcdeploy.arrays import Arrays, Float64
 from fcdeploy.graph.edit import Edits
 from fcdeploy.graph.nodes import is_constant, is_op, name_of
@@ -46,7 +46,7 @@ def find_shifts(model: ir.Model, samples: Arrays) -> dict[str, tuple[float, ...]
             seen.append(np.stack([x.min(axis=others), x.max(axis=others)]).astype(np.float64))
     found = {}
     for (name, place), seen in zip(places.items(), ends, strict=True):
-        c = absorbed(np.min(seen, axis=0)[0], np.max(seen, axis=0)[1], clipped=place.clipped)
+        c = choose_offsets(np.min(seen, axis=0)[0], np.max(seen, axis=0)[1], clipped=place.clipped)
         if np.any(c):
             found[name] = tuple(c.tolist())
     return found

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Arrays, Float32
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples.kept_samples import chunks
+from fcdeploy.samples.kept_samples import split_into_chunks
 
 
 def iterate_activations(model: ir.Model, names: Sequence[str], samples: Arrays) -> Iterator[list[Float32]]:
@@ -20,7 +20,7 @@ def iterate_activations(model: ir.Model, names: Sequence[str], samples: Arrays) 
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(values[name] for name in names)
     session = Session(copy)
-    for part in chunks(model, samples):
+    for part in split_into_chunks(model, samples):
         yield session.run(part)
 
 
@@ -33,7 +33,7 @@ class ActivationWalk:
 
     def __init__(self, model: ir.Model, samples: Arrays) -> None:
         self.model = model
-        self.known: list[Arrays] = list(chunks(model, samples))
+        self.known: list[Arrays] = list(split_into_chunks(model, samples))
         self.passing: set[str] = set()  # names of float tensors that are forgotten when what reads them was run
 
     def read(self, target: ir.Value) -> list[Float32]:

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.weights.gptq import gptq_blocks, gram
-from fcdeploy.arithmetic.weights.layout import packed_bytes, to_rows
+from fcdeploy.arithmetic.weights.gptq import compute_gram, round_blocks_by_gptq
+from fcdeploy.arithmetic.weights.layout import pack_blocks, to_rows
 from fcdeploy.arrays import Arrays, Float32, Float64
 from fcdeploy.graph.nodes import name_of, output_axis, weight_of
 from fcdeploy.int8.planning.types import bits_of
@@ -41,7 +41,7 @@ def gptq_round_blocks(
         q = plan.tensors[name_of(weight)]
         rows = to_rows(weight.const_value.numpy(), output_axis(node))
         integers, scales = _round_rows(rows, walk.read(layer.inputs[0]), q)
-        _replace_constant(layer.inputs[1], packed_bytes(integers, q.block, bits_of(q)))
+        _replace_constant(layer.inputs[1], pack_blocks(integers, q.block, bits_of(q)))
         _replace_constant(layer.inputs[2], scales.astype(np.float32))
         if on_step:
             on_step("rounding weights", done, len(layers))
@@ -55,7 +55,7 @@ def _round_rows(rows: NDArray[np.floating], inputs: Iterable[Float32], q: QParam
     found = []
     for c in pieces:
         piece = rows[:, c].astype(np.float64)
-        integers, scales = gptq_blocks(piece, gram([x[:, c] for x in read]), q.block, dtype=q.dtype)
+        integers, scales = round_blocks_by_gptq(piece, compute_gram([x[:, c] for x in read]), q.block, dtype=q.dtype)
         found.append((integers.astype(np.int8), scales))
     return np.concatenate([q for q, _ in found], axis=1), np.concatenate([s for _, s in found], axis=1)
 

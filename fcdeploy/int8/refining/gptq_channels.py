@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.weights.gptq import gptq, gram
-from fcdeploy.arithmetic.weights.im2col import Window, patches, same_pads
+from fcdeploy.arithmetic.weights.gptq import compute_gram, round_by_gptq
+from fcdeploy.arithmetic.weights.im2col import Window, compute_same_pads, extract_patches
 from fcdeploy.arithmetic.weights.layout import from_rows
 from fcdeploy.arrays import Float32, Float64
 from fcdeploy.graph.nodes import attribute_of, name_of, output_axis
@@ -46,14 +46,14 @@ def gptq_round_layer(
 
 def _round_group(rows: Float64, read: list[Float32], scale: Float64, limit: int | None) -> Float64:
     pieces = [slice(begin, begin + LARGEST_GRAM) for begin in range(0, rows.shape[1], LARGEST_GRAM)]
-    found = [gptq(rows[:, c], _covariance([x[:, c] for x in read]), scale, pair_limit=limit) for c in pieces]
+    found = [round_by_gptq(rows[:, c], _covariance([x[:, c] for x in read]), scale, pair_limit=limit) for c in pieces]
     return np.concatenate(found, axis=1)
 
 
 def _covariance(read: list[Float32]) -> Float64:
     """Gram matrix of the inputs less their mean."""
     mean = np.concatenate(read).mean(axis=0, dtype=np.float64).astype(np.float32)
-    return gram([x - mean for x in read])
+    return compute_gram([x - mean for x in read])
 
 
 def _matrices(node: ir.Node, shape: tuple[int, ...], inputs: list[Float32]) -> list[Float32]:
@@ -66,7 +66,7 @@ def _matrices(node: ir.Node, shape: tuple[int, ...], inputs: list[Float32]) -> l
     samples = sum(len(x) for x in inputs)
     length = math.prod(shape[1:]) * groups
     most = min(ROWS, LARGEST // length) // max(samples, 1)
-    return [patches(x, _window(node, shape, x.shape[2:], groups, spatial), max(most, 1)) for x in inputs]
+    return [extract_patches(x, _window(node, shape, x.shape[2:], groups, spatial), max(most, 1)) for x in inputs]
 
 
 def _window(node: ir.Node, shape: tuple[int, ...], lengths: tuple[int, ...], groups: int, spatial: int) -> Window:
@@ -75,7 +75,7 @@ def _window(node: ir.Node, shape: tuple[int, ...], lengths: tuple[int, ...], gro
     auto = node.attributes.get("auto_pad")
     mode = "NOTSET" if auto is None else auto.as_string()
     if mode.startswith("SAME"):
-        pads = same_pads(lengths, kernel, strides, dilations, upper=mode == "SAME_UPPER")
+        pads = compute_same_pads(lengths, kernel, strides, dilations, upper=mode == "SAME_UPPER")
     else:
         ends = _ints(node, "pads", 2 * spatial, 0) if mode == "NOTSET" else (0,) * 2 * spatial
         pads = tuple(zip(ends[:spatial], ends[spatial:], strict=True))

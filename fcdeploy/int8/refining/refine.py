@@ -18,7 +18,7 @@ from fcdeploy.int8.refining.gptq_blocks import MANY, MANY_BYTES, gptq_round_bloc
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.samples.kept_samples import KEPT_LEAST, keep_smallest
-from fcdeploy.samples.source import fixed_batch
+from fcdeploy.samples.source import get_fixed_batch
 
 # Biases corrected on 256 samples come within 0.1 dB of those on 128, in twice the time (resnet, cnn, keywords, anomalies)
 CORRECTED = 128
@@ -53,7 +53,7 @@ def refine(problem: Problem, plan: Plan, on_step: OnStep | None) -> ir.Model:
 
 def select_correction_samples(problem: Problem) -> Arrays:
     """The samples that biases are corrected on: CORRECTED, or one batch of a model that takes more at once."""
-    most = max(CORRECTED, fixed_batch(input_specs(problem.model)) or 0)
+    most = max(CORRECTED, get_fixed_batch(input_specs(problem.model)) or 0)
     return {name: array[:most] for name, array in problem.samples.items()}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.weights.smooth import smoothing
+from fcdeploy.arithmetic.weights.smooth import choose_smoothing
 from fcdeploy.arrays import Arrays, Float64
 from fcdeploy.graph.edit import Edits
 from fcdeploy.graph.nodes import name_of
@@ -27,7 +27,7 @@ def smoothing_factors(model: ir.Model, samples: Arrays) -> dict[str, tuple[float
     s = np.ones(len(active))
     for group in np.unique(channels.meets):
         members = channels.meets == group
-        s[members] = smoothing(active[members])
+        s[members] = choose_smoothing(active[members])
     return channels.by_tensor(s)
 
 

@@ -22,8 +22,8 @@ from fcdeploy.records import costs as costing
 from fcdeploy.records import plan as plans
 from fcdeploy.records.costs import Costs
 from fcdeploy.records.plan import Plan
-from fcdeploy.runtime.cpu import cpu_flags, cpu_name
-from fcdeploy.runtime.session import versions
+from fcdeploy.runtime.cpu import read_cpu_flags, read_cpu_name
+from fcdeploy.runtime.session import read_versions
 
 VARIABLE = "FCDEPLOY_CACHE"
 LARGEST = 1 << 26  # bytes of a file that is read at all
@@ -45,8 +45,8 @@ def file_of(model: str, everything: Plan, feeds: Mapping[str, Array]) -> Path:
         "model": model,
         "plan": plans.to_json(everything),
         "inputs": {name: [str(array.dtype), *array.shape] for name, array in sorted(feeds.items())},
-        "cpu": [cpu_name(), *sorted(cpu_flags())],
-        "onnxruntime": versions()["onnxruntime"],
+        "cpu": [read_cpu_name(), *sorted(read_cpu_flags())],
+        "onnxruntime": read_versions()["onnxruntime"],
         "threads": 1,
     }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -16,8 +16,8 @@ from fcdeploy.records import costs as costing
 from fcdeploy.records.costs import Costs, Trial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
-from fcdeploy.runtime.cpu import cpu_name, detect
-from fcdeploy.runtime.session import versions
+from fcdeploy.runtime.cpu import detect_target, read_cpu_name
+from fcdeploy.runtime.session import read_versions
 
 CACHED, MEASURE, TABLE, NONE = "cached", "measure", "table", "none"
 
@@ -44,7 +44,7 @@ def choose_cost_source(problem: Problem, costs: str | Path | None, target: str) 
         return NONE
     if costs is not None:
         return costs
-    here = target in ("host", "portable") or problem.target.name == detect().name
+    here = target in ("host", "portable") or problem.target.name == detect_target().name
     return CACHED if problem.effort != "fast" and here else TABLE
 
 
@@ -93,7 +93,7 @@ def _measure_or_reuse(problem: Problem, everything: Plan, *, anew: bool, on_step
     found, warning = (None, "") if anew else cost_cache.read(kept, model)
     if found is not None:
         return CostBasis(found, before=True)
-    source = f"{cpu_name()}, onnxruntime {versions()['onnxruntime']}"
+    source = f"{read_cpu_name()}, onnxruntime {read_versions()['onnxruntime']}"
     found = measure_choices(problem, everything, source=source, on_step=on_step)
     warnings = (warning, cost_cache.write(kept, found))
     return CostBasis(found, warnings=tuple(filter(None, warnings)))

@@ -16,8 +16,8 @@ from fcdeploy.int8.nodes import vanishes
 from fcdeploy.prepare.cost_model import multiplications_of
 from fcdeploy.records.costs import Choice, Costs, Rates, Trial
 from fcdeploy.records.progress import OnStep
-from fcdeploy.runtime.paired_timing import Load, measure, ratio_of, reloaded
-from fcdeploy.runtime.profile import profiles
+from fcdeploy.runtime.paired_timing import Load, compute_ratio, time_in_turns, time_reloaded
+from fcdeploy.runtime.profile import profile_models
 from fcdeploy.runtime.session import Session
 
 Model = Path | bytes | ir.Model
@@ -40,7 +40,7 @@ def measure_costs(
     once = 1e-9 * FLOAT_NS * sum(multiplications_of(model).values())
     runs = min(max(int(PROFILED_SECONDS / 4 / max(once, 1e-9)), PROFILED_RUNS[0]), PROFILED_RUNS[-1])
     both = [(_serialize(each), feeds) for each in (model, int8)]
-    in_float, as_integers = (found.nodes for found in profiles(both, runs=runs, threads=1, apart=apart))
+    in_float, as_integers = (found.nodes for found in profile_models(both, runs=runs, threads=1, apart=apart))
     nodes: dict[str, tuple[float, float]] = {}
     for node in model.graph:
         names = [name_of(node)]
@@ -62,7 +62,7 @@ def conversion_rates() -> Rates:
         ("QuantizeLinear", {"x": small}), ("Transpose", {"x": little}),
     ]  # fmt: skip
     runs = [_make_loader(_make_one_node_model(op, feeds["x"].dtype), feeds)() for op, feeds in timed]
-    timed_ms = [float(np.median(timed.turns)) for timed in measure(runs, 0.2)]
+    timed_ms = [float(np.median(timed.turns)) for timed in time_in_turns(runs, 0.2)]
     call = min(timed_ms[3:])  # what calling the runtime costs
     q_ns, dq_ns, t_ns = (round(max(ms - call, 0.0) * 1e6 / x.size, 3) for ms in timed_ms[:3])
     return Rates(q_ns, dq_ns, t_ns, NODE_US)
@@ -92,8 +92,8 @@ def try_choices(
         if on_step:
             on_step(label if apart else "building choices of kernels", done, len(choices))
     if not apart:
-        first, *timed = reloaded(loads, SECONDS * len(loads), on_step, label=label)
-        trials = [_make_trial(choice, ratio_of(one, first)) for choice, one in zip(choices, timed, strict=True)]
+        first, *timed = time_reloaded(loads, SECONDS * len(loads), on_step, label=label)
+        trials = [_make_trial(choice, compute_ratio(one, first)) for choice, one in zip(choices, timed, strict=True)]
     return tuple(sorted(trials, key=lambda trial: trial.ratio))
 
 
@@ -109,8 +109,8 @@ def confirm(reference: Model, int8: ir.Model, choice: Choice, feeds: Arrays, *, 
 
 def _time_against(in_float: Load, int8: Load, choice: Choice, seconds: float, on_step: OnStep | None = None) -> Trial:
     """The integers are loaded first: weights that are stored as bytes are in memory twice while they become floats."""
-    one, other = reloaded([int8, in_float], seconds, on_step, label="confirming the choice")
-    return _make_trial(choice, ratio_of(one, other))
+    one, other = time_reloaded([int8, in_float], seconds, on_step, label="confirming the choice")
+    return _make_trial(choice, compute_ratio(one, other))
 
 
 def choose_reference(original: Model, prepared: ir.Model, feeds: Arrays) -> Model:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.mincut import cheapest_split
+from fcdeploy.arithmetic.mincut import find_cheapest_split
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.planning.decide import FLOAT_OUTPUT
 from fcdeploy.int8.planning.weights import find_int8_layers
@@ -69,7 +69,7 @@ def _split(
         if value.consumers() and kinds.get(name_of(value.consumers()[0])) == "fused":
             to_bytes = to_float = math.inf  # the clip is part of the kernel: both or neither
         _convert_once(arcs, left, right, maker, readers, to_bytes, to_float)
-    sides, cost = cheapest_split(left, right, arcs)
+    sides, cost = find_cheapest_split(left, right, arcs)
     return {name_of(node): integer for node, integer in zip(nodes, sides, strict=False)}, cost
 
 

@@ -40,5 +40,5 @@ def write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan) -> None
     if calibration.samples:  # ranges that were measured elsewhere come without
         int8.metadata_props[fingerprints.KEY] = fingerprints.to_text(calibration.seen, weights)
     if TARGETS[plan.target].pair_limit is None and not all(proof.safe for proof in prove(int8)):
-        options.write(int8, {options.PRECISION: "1"})
+        options.write_options(int8, {options.PRECISION: "1"})
     strip(int8)

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.weights.equalize import exponents
+from fcdeploy.arithmetic.weights.equalize import choose_exponents
 from fcdeploy.graph.edit import Changes, Edits
 from fcdeploy.prepare.channel_constants import largest
 from fcdeploy.prepare.channels import Channels, free_channels, read, written
@@ -46,5 +46,5 @@ def _exponents(channels: Channels) -> NDArray[np.int64]:
     found = np.zeros(len(r1), np.int64)
     for group in np.unique(channels.meets):
         members = channels.meets == group
-        found[members] = exponents(r1[members], r2[members])
+        found[members] = choose_exponents(r1[members], r2[members])
     return found

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fcdeploy.records.exchange.ranges import Ranges, checked
+from fcdeploy.records.exchange.ranges import Ranges, check_ranges
 
 PER_CHANNEL = "{n} of them were measured channel by channel: the outermost ends of all channels are taken"
 
@@ -32,12 +32,14 @@ def read_json(data: bytes) -> Ranges:
     except RecursionError:
         raise ValueError("it is nested without end") from None
     if "CLS" not in document:
-        return Ranges(checked(_plain(document)), "onnxruntime")
+        return Ranges(check_ranges(_read_plain(document)), "onnxruntime")
     tensors, method = document.get("data"), document.get("calibration_method")
     if document["CLS"] != "TensorsData" or not isinstance(tensors, dict):
         raise ValueError(f"it is a {str(document['CLS'])[:40]!r}, expected 'TensorsData' with an object 'data'")
-    rows = [(name, _numbers(name, row, "lowest"), _numbers(name, row, "highest")) for name, row in tensors.items()]
-    ends = checked((name, min(low), max(high)) for name, low, high in rows)
+    rows = [
+        (name, _read_numbers(name, row, "lowest"), _read_numbers(name, row, "highest")) for name, row in tensors.items()
+    ]
+    ends = check_ranges((name, min(low), max(high)) for name, low, high in rows)
     by_channel = sum(len(low) > 1 for _, low, _ in rows)
     named = str(method.get("value") if isinstance(method, dict) else method).rpartition(".")[2][:40]
     return Ranges(ends, f"onnxruntime {named}", (PER_CHANNEL.format(n=by_channel),) if by_channel else ())
@@ -46,13 +48,13 @@ def read_json(data: bytes) -> Ranges:
 def write_json(ends: Mapping[str, tuple[float, float]]) -> bytes:
     """The file that onnxruntime would have written after its own min-max calibration with these results."""
 
-    def array(value: float) -> dict[str, Any]:
+    def to_array(value: float) -> dict[str, Any]:
         return {"data": [value], "dtype": "float32", "CLS": "numpy.array"}
 
     document = {
         "CLS": "TensorsData",
         "data": {
-            name: {"lowest": array(low), "highest": array(high), "CLS": "TensorData"}
+            name: {"lowest": to_array(low), "highest": to_array(high), "CLS": "TensorData"}
             for name, (low, high) in ends.items()
         },
         "calibration_method": {"CLS": "CalibrationMethod", "value": "CalibrationMethod.MinMax"},
@@ -61,14 +63,14 @@ def write_json(ends: Mapping[str, tuple[float, float]]) -> bytes:
     return json.dumps(document, allow_nan=False).encode()
 
 
-def _plain(document: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
+def _read_plain(document: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
     for name, pair in document.items():
         if not isinstance(pair, list) or len(pair) != 2 or not all(map(_is_number, pair)):
             raise ValueError(f"tensor {name!r} is {str(pair)[:40]}, expected [lowest, highest]")
         yield name, float(pair[0]), float(pair[1])
 
 
-def _numbers(name: str, row: Any, key: str) -> list[float]:
+def _read_numbers(name: str, row: Any, key: str) -> list[float]:
     value = row.get(key) if isinstance(row, dict) else None
     if isinstance(value, dict):
         value = value.get("data")

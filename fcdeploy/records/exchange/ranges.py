@@ -18,12 +18,12 @@ class Ranges:
     doubts: tuple[str, ...] = ()
 
 
-def checked(rows: Iterable[tuple[str, float, float]]) -> dict[str, tuple[float, float]]:
+def check_ranges(rows: Iterable[tuple[str, float, float]]) -> dict[str, tuple[float, float]]:
     """The rows by name. Raises ValueError where a name is there twice or two numbers are no range."""
-    return dict(_checked(rows))
+    return dict(_check_rows(rows))
 
 
-def _checked(rows: Iterable[tuple[str, float, float]]) -> Iterator[tuple[str, tuple[float, float]]]:
+def _check_rows(rows: Iterable[tuple[str, float, float]]) -> Iterator[tuple[str, tuple[float, float]]]:
     seen = set()
     for name, low, high in rows:
         if name in seen:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from fcdeploy.records.exchange.ranges import Ranges, checked
+from fcdeploy.records.exchange.ranges import Ranges, check_ranges
 
 HEADER = "TRT-8601-EntropyCalibration2"
 FORM = re.compile(r"TRT-\d+-\w+$")
@@ -37,22 +37,22 @@ def read_cache(data: bytes) -> Ranges:
         raise ValueError(f"it is not UTF-8 at byte {error.start}") from error
     if not FORM.match(header.strip()):
         raise ValueError(f"its header is {header[:60]!r}, expected TRT-VERSION-ALGORITHM")
-    return Ranges(checked(_rows(lines)), f"TensorRT {header.strip()[:60]}", (SYMMETRIC,))
+    return Ranges(check_ranges(_parse_rows(lines)), f"TensorRT {header.strip()[:60]}", (SYMMETRIC,))
 
 
 def write_cache(ends: Mapping[str, tuple[float, float]], header: str = HEADER) -> bytes:
     """Symmetric ranges that hold these: a scale is rounded up where float32 does not have it, and is never zero."""
-    rows = [f"{name}: {struct.pack('>f', _scale(low, high)).hex()}" for name, (low, high) in ends.items()]
+    rows = [f"{name}: {struct.pack('>f', _compute_scale(low, high)).hex()}" for name, (low, high) in ends.items()]
     return "\n".join([header, *rows, ""]).encode()
 
 
-def _scale(low: float, high: float) -> float:
+def _compute_scale(low: float, high: float) -> float:
     amax = max(-low, high) or 1.0  # TensorRT takes no range of zero; what is always zero is zero in any other
     scale = np.float32(amax / LEVELS)
     return float(scale if float(scale) * LEVELS >= amax else np.nextafter(scale, np.float32(np.inf)))
 
 
-def _rows(lines: list[str]) -> Iterator[tuple[str, float, float]]:
+def _parse_rows(lines: list[str]) -> Iterator[tuple[str, float, float]]:
     for line in lines:
         if not line.strip():
             continue
