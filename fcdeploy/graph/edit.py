@@ -43,6 +43,11 @@ def add_initializer(graph: ir.Graph, name: str, content: Array | ir.TensorProtoc
     return value
 
 
+def add_constant(graph: ir.Graph, wanted: str, content: Array | ir.TensorProtocol) -> ir.Value:
+    """As `add_initializer`, under `wanted` or a name like it that is free; each call looks at all names of the graph."""
+    return add_initializer(graph, Names(graph).take(wanted), content)
+
+
 def set_constant(value: ir.Value, content: Array | ir.TensorProtocol) -> None:
     """Give an initializer other numbers, of the same shape."""
     value.const_value = content if not isinstance(content, np.ndarray) else ir.tensor(content)

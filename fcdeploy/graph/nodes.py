@@ -110,7 +110,7 @@ def input_of(node: ir.Node, index: int) -> ir.Value | None:
 def producer_of(value: ir.Value | None, *op_types: str) -> ir.Node | None:
     """The node that writes a value, if it is one of these operators, of any domain; any node when none are named."""
     node = None if value is None else value.producer()
-    return node if node is None or not op_types or node.op_type in op_types else None
+    return None if node is None or (op_types and node.op_type not in op_types) else node
 
 
 def data_inputs(node: ir.Node) -> list[ir.Value]:
@@ -190,11 +190,16 @@ def array_of(value: ir.Value | None) -> Array | None:
     return None if tensor is None else tensor.numpy()
 
 
-def constant_of(value: ir.Value | None) -> Array:
+def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol:
+    """The tensor of a value that is known to be constant."""
+    tensor = tensor_of(value)
+    assert tensor is not None, f"{name_of(value)!r} is no constant"
+    return tensor
+
+
+def constant_array(value: ir.Value | None) -> Array:
     """The array of a value that is known to be constant."""
-    array = array_of(value)
-    assert array is not None, f"{name_of(value)!r} is no constant"
-    return array
+    return constant_tensor(value).numpy()
 
 
 def rank_of(value: ir.Value | None) -> int | None:

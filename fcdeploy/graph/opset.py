@@ -13,6 +13,8 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from fcdeploy.graph.nodes import array_of
+
 LOWEST = 13  # per-channel QuantizeLinear and DequantizeLinear, which the int8 form needs
 TOP = 18  # where the tables start
 
@@ -140,10 +142,10 @@ def _axes(node: ir.Node) -> list[int] | None:
     """The axes of a reduction as the older operator has them ([] is all), None when they cannot be said there."""
     if len(node.inputs) < 2 or node.inputs[1] is None:
         return None if _value(node, "noop_with_empty_axes") else []
-    constant = ir.convenience.get_const_tensor(node.inputs[1])
-    if constant is None or (constant.size == 0 and _value(node, "noop_with_empty_axes")):
+    axes = array_of(node.inputs[1])
+    if axes is None or (axes.size == 0 and _value(node, "noop_with_empty_axes")):
         return None
-    return [int(axis) for axis in constant.numpy().ravel()]
+    return [int(axis) for axis in axes.ravel()]
 
 
 def _axes_to_attribute(node: ir.Node) -> None:
@@ -157,8 +159,8 @@ def _axes_to_attribute(node: ir.Node) -> None:
 
 def _shape_without_zero(node: ir.Node) -> bool:
     """With a constant shape that holds no 0, `allowzero` decides nothing."""
-    constant = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1] is not None else None
-    return constant is not None and bool((constant.numpy() != 0).all())
+    shape = array_of(node.inputs[1])
+    return shape is not None and bool((shape != 0).all())
 
 
 def _value(node: ir.Node, key: str) -> Any:

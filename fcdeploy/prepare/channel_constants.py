@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array, Float64
 from fcdeploy.graph.edit import Edits
-from fcdeploy.graph.nodes import array_of, attribute_of, is_constant, is_op, rank_of
+from fcdeploy.graph.nodes import array_of, attribute_of, constant_tensor, is_constant, is_op, name_of, rank_of
 from fcdeploy.prepare.layers import channels_of, per_channel
 
 FOLLOWING = ("Min", "Max", "Add", "Sub")
@@ -40,9 +40,8 @@ def divide(edits: Edits, node: ir.Node, s: Float64) -> None:
     """Divide the constants of a node by s (channels,)."""
     for at, row in vectors_of(node).items():
         before = node.inputs[at]
-        assert before is not None and before.const_value is not None
-        divided = (row / s).astype(np.float32).reshape(before.const_value.numpy().shape)
-        node.replace_input_with(at, edits.constant(f"{before.name}.folded", divided))
+        divided = (row / s).astype(np.float32).reshape(constant_tensor(before).shape.numpy())
+        node.replace_input_with(at, edits.constant(f"{name_of(before)}.folded", divided))
 
 
 def largest(node: ir.Node) -> Float64:

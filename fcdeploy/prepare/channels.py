@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array, Float64
 from fcdeploy.graph.edit import Edits
-from fcdeploy.graph.nodes import array_of, attribute_of, input_of, ints_of, is_constant, is_op, rank_of
+from fcdeploy.graph.nodes import array_of, attribute_of, input_of, ints_of, is_constant, is_op, rank_of, tensor_of
 from fcdeploy.prepare.channel_constants import FOLLOWING, STARTING, divide, vectors_of
 from fcdeploy.prepare.layers import (
     Layer,
@@ -215,7 +215,7 @@ class _Identities:
         output = node.outputs[0]
         self.fresh(output)
         weight = input_of(node, 1)
-        small = is_constant(weight) and weight.const_value.size <= LARGEST  # type: ignore[union-attr]
+        small = (tensor := tensor_of(weight)) is not None and tensor.size <= LARGEST
         layer = read_layer(node) if small else f"it has more than {LARGEST:,} weights"
         if isinstance(layer, str):
             if is_constant(weight):

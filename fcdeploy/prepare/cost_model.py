@@ -22,7 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.model import input_specs
-from fcdeploy.graph.nodes import attribute_of, input_of, name_of
+from fcdeploy.graph.nodes import attribute_of, input_of, name_of, tensor_of
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.runtime.session import Session
 
@@ -332,5 +332,5 @@ def _bytes(value: ir.Value, stored: dict[ir.Value, int]) -> int | None:
 
 
 def _constant_bytes(value: ir.Value) -> int:
-    tensor = ir.convenience.get_const_tensor(value)
+    tensor = tensor_of(value)
     return 0 if tensor is None or tensor.dtype == ir.DataType.STRING else int(tensor.nbytes)

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
-from fcdeploy.graph.edit import Edits
+from fcdeploy.graph.edit import Edits, set_input
 from fcdeploy.graph.nodes import array_of, attribute_of, describe, input_of, is_op, other_readers, rank_of
 
 LAYER_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -116,9 +116,7 @@ def write_layer(edits: Edits, layer: Layer, weight: Array, bias: Array) -> str |
     if weight is not layer.weight:
         node.replace_input_with(1, edits.constant(f"{stem}.folded", weight))
     if had_bias or rounded.any():
-        if len(node.inputs) < 3:
-            node.resize_inputs(3)
-        node.replace_input_with(2, edits.constant(f"{stem}.bias", rounded))
+        set_input(node, 2, edits.constant(f"{stem}.bias", rounded))
     return None
 
 

@@ -23,7 +23,7 @@ from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along
 from fcdeploy.arithmetic.weights.layout import lay_out_importance, to_rows
 from fcdeploy.arrays import Array
 from fcdeploy.graph.model import works_on_integers
-from fcdeploy.graph.nodes import array_of, attribute_of, name_of, producer_of
+from fcdeploy.graph.nodes import array_of, attribute_of, name_of, producer_of, tensor_of
 from fcdeploy.proof.byte_bounds import CHOOSES, Bounds, byte_type, scalars
 
 EXACT = "exact everywhere"
@@ -180,7 +180,7 @@ def _bits_of_blocks(node: ir.Node) -> int | None:
     if node.op_type == "MatMulNBits":
         return attribute_of(node, "bits", 4) if attribute_of(node, "accuracy_level", 0) == 4 else None
     weight = _dequantizer(node.inputs[1]) if node.op_type == "MatMul" and len(node.inputs) > 1 else None
-    held = None if weight is None or weight.inputs[0] is None else weight.inputs[0].const_value
+    held = None if weight is None else tensor_of(weight.inputs[0])
     if weight is None or held is None or _dequantizer(node.inputs[0]) is not None:
         return None
     scale, axis = array_of(weight.inputs[1]), attribute_of(weight, "axis", 1)

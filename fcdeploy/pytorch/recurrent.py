@@ -13,6 +13,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.graph.edit import Names, add_initializer
+from fcdeploy.graph.nodes import array_of, attribute_of, rank_of
+
 RECURRENT = {"LSTM", "GRU", "RNN"}
 STATES = (5, 6)  # initial_h, initial_c
 KEEP_KEEP_JOIN = [0, 0, -1]
@@ -22,7 +25,8 @@ PASSES_ZEROS = {"Slice", "Expand", "Identity", "Squeeze", "Unsqueeze"}
 def simplify_recurrent(graph: ir.Graph) -> int:
     """Rewrite both forms in place; return the number of rewrites."""
     found = [node for node in graph.all_nodes() if node.op_type in RECURRENT and not node.domain]
-    return sum(_drop_zero_states(node) + _join_directions(graph, node) for node in found)
+    names = Names(graph)
+    return sum(_drop_zero_states(node) + _join_directions(graph, names, node) for node in found)
 
 
 def _drop_zero_states(node: ir.Node) -> int:
@@ -37,9 +41,9 @@ def _drop_zero_states(node: ir.Node) -> int:
 def _is_zero(value: ir.Value | None) -> bool:
     """Whether a value is zero everywhere, whatever its shape turns out to be."""
     while value is not None:
-        constant = ir.convenience.get_const_tensor(value)
-        if constant is not None:
-            return bool(np.all(constant.numpy() == 0))
+        array = array_of(value)
+        if array is not None:
+            return bool(np.all(array == 0))
         producer = value.producer()
         if producer is None or producer.op_type not in PASSES_ZEROS:
             return False
@@ -47,22 +51,20 @@ def _is_zero(value: ir.Value | None) -> bool:
     return False
 
 
-def _join_directions(graph: ir.Graph, node: ir.Node) -> int:
+def _join_directions(graph: ir.Graph, names: Names, node: ir.Node) -> int:
     users = [user for user in node.outputs[0].consumers() if user.op_type == "Transpose"]
-    swapped = [user for user in users if user.attributes["perm"].value == (0, 2, 1, 3)]
+    swapped = [user for user in users if attribute_of(user, "perm", ()) == (0, 2, 1, 3)]
     reshapes = [after for user in swapped for after in user.outputs[0].consumers() if _joins(after)]
     for reshape in reshapes:
-        keep = ir.Value(name=f"{reshape.outputs[0].name}.shape")
-        keep.const_value = ir.tensor(np.array(KEEP_KEEP_JOIN, np.int64), name=keep.name)
-        graph.register_initializer(keep)
-        reshape.replace_input_with(1, keep)
+        keep = names.take(f"{reshape.outputs[0].name}.shape")
+        reshape.replace_input_with(1, add_initializer(graph, keep, np.array(KEEP_KEEP_JOIN, np.int64)))
         reshape.attributes.pop("allowzero", None)
     return len(reshapes)
 
 
 def _joins(node: ir.Node) -> bool:
     """Whether it is a Reshape to three axes that is not yet in the plain form."""
-    if node.op_type != "Reshape" or node.outputs[0].shape is None or len(node.outputs[0].shape) != 3:
+    if node.op_type != "Reshape" or rank_of(node.outputs[0]) != 3:
         return False
-    told = node.inputs[1] and ir.convenience.get_const_tensor(node.inputs[1])
-    return not told or told.numpy().tolist() != KEEP_KEEP_JOIN or "allowzero" in node.attributes
+    target = array_of(node.inputs[1])
+    return target is None or target.tolist() != KEEP_KEEP_JOIN or "allowzero" in node.attributes

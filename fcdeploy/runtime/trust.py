@@ -30,7 +30,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import array_of, attribute_of, producer_of
+from fcdeploy.graph.nodes import array_of, attribute_of, is_constant, producer_of, tensor_of
 from fcdeploy.runtime.kernels import INTEGER_KERNELS, optimize_graph, trace_origins
 from fcdeploy.runtime.options import read_options
 
@@ -114,8 +114,8 @@ def _check_types(model: ir.Model, name: str) -> None:
 def _find_integer_type(node: ir.Node) -> ir.DataType | None:
     """The type on the integer side of a Q or DQ node, where something other than its own zero point tells."""
     if node.op_type == "QuantizeLinear":
-        attribute = node.attributes.get("output_dtype")
-        return ir.DataType(attribute.as_int()) if attribute is not None and attribute.as_int() else None
+        declared = attribute_of(node, "output_dtype", 0)
+        return ir.DataType(declared) if declared else None
     value = node.inputs[0]
     before = producer_of(value)
     if before is not None and before.op_type == "QuantizeLinear" and len(before.inputs) > 2:
@@ -209,7 +209,7 @@ def _check_packed(model: ir.Model, name: str) -> None:
             (node.inputs[1], outputs * blocks * block * bits // 8),
             (node.inputs[2], outputs * blocks),
         ):
-            held = ir.convenience.get_const_tensor(value) if value is not None else None
+            held = tensor_of(value)
             if held is not None and held.size != wanted:
                 raise FcdeployError(f"{where}: {held.name!r} has {held.size} elements, expected {wanted}", AGAIN)
 
@@ -220,20 +220,18 @@ def _weight_only(node: ir.Node) -> bool:
         return False
     weight = _find_dequantize(node.inputs[1])
     stored = weight.inputs[0] if weight is not None else None
-    return stored is not None and stored.dtype in SMALL and array_of(stored) is not None
+    return stored is not None and stored.dtype in SMALL and is_constant(stored)
 
 
 def _get_axis(dequantize: ir.Node, rank: int) -> int:
-    attribute = dequantize.attributes.get("axis")
-    return (attribute.as_int() if attribute is not None else 1) % rank
+    return attribute_of(dequantize, "axis", 1) % rank
 
 
 def _get_output_axis(node: ir.Node, rank: int) -> int:
     """The axis of the layer's weight that its outputs lie along."""
     if node.op_type == "Conv":
         return 0
-    transposed = node.attributes.get("transB")
-    return 0 if transposed is not None and transposed.as_int() else rank - 1
+    return 0 if attribute_of(node, "transB", 0) else rank - 1
 
 
 def _find_dequantize(value: ir.Value | None) -> ir.Node | None:

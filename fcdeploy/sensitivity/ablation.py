@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers
-from fcdeploy.graph.nodes import array_of, data_inputs, operator_of, producer_of
+from fcdeploy.graph.edit import add_constant, remove_dead, set_operator
+from fcdeploy.graph.nodes import array_of, bias_of, data_inputs, input_of, operator_of, producer_of
 from fcdeploy.int8.refining.smooth import SMOOTHED
 from fcdeploy.int8.writing.block_fusion import block_fusion, would_fuse
 from fcdeploy.sensitivity.error_sources import PACKED, Source, rounded_inputs
@@ -35,7 +35,7 @@ def without(int8: ir.Model, floats: Sequence[ir.Model], source: Source, *more: S
     model = int8.clone()
     for each in sorted((source, *more), key=lambda each: each.kind == "tensor"):
         (_float_tensor if each.kind == "tensor" else _float_weights)(model, floats, each)
-    _remove_unused(model.graph)
+    remove_dead(model.graph)
     return model
 
 
@@ -51,23 +51,22 @@ def _float_weights(model: ir.Model, floats: Sequence[ir.Model], source: Source) 
     _float_bias(model.graph, node, found)
     for index, each in enumerate(node.inputs):
         if each is value:
-            node.replace_input_with(index, _constant(model.graph, found.weight, f"{node.name}/float/{index}"))
+            node.replace_input_with(index, add_constant(model.graph, f"{node.name}/float/{index}", found.weight))
     if would_fuse(node):
         block_fusion(model.graph, node)
 
 
 def _float_bias(graph: ir.Graph, node: ir.Node, found: Original) -> None:
     """The bias of the layer whose weights were found, zeros where it has none; one that is computed is left alone."""
-    index = operator_of(node).bias
-    value = node.inputs[index] if index is not None and index < len(node.inputs) else None
+    index, value = operator_of(node).bias, bias_of(node)
     if found.layer is None or index is None or value is None:
         return
     stored = array_of(value) if integers_of(value) is None else held(value)
     if stored is None:
         return
-    real = array_of(found.layer.inputs[index]) if index < len(found.layer.inputs) else None
+    real = array_of(input_of(found.layer, index))
     bias = np.zeros(stored.shape) if real is None else real.reshape(stored.shape)
-    node.replace_input_with(index, _constant(graph, bias.astype(np.float32), f"{node.name}/float/bias"))
+    node.replace_input_with(index, add_constant(graph, f"{node.name}/float/bias", bias.astype(np.float32)))
 
 
 def _unpack(graph: ir.Graph, node: ir.Node, floats: Sequence[ir.Model], source: Source) -> None:
@@ -79,14 +78,8 @@ def _unpack(graph: ir.Graph, node: ir.Node, floats: Sequence[ir.Model], source: 
     inputs += [None] * (len(layer.inputs) - len(inputs))
     for index, value in enumerate(layer.inputs[1:], start=1):
         array = array_of(value)
-        inputs[index] = inputs[index] if array is None else _constant(graph, array, f"{node.name}/float/{index}")
-    node.op_type, node.domain, node.version = layer.op_type, layer.domain, None
-    node.attributes.clear()
-    for attribute in layer.attributes.values():
-        node.attributes.add(attribute)
-    node.resize_inputs(len(inputs))
-    for index, value in enumerate(inputs):
-        node.replace_input_with(index, value)
+        inputs[index] = inputs[index] if array is None else add_constant(graph, f"{node.name}/float/{index}", array)
+    set_operator(node, layer.op_type, layer.domain, inputs, tuple(layer.attributes.values()))
 
 
 def _float_tensor(model: ir.Model, floats: Sequence[ir.Model], source: Source) -> None:
@@ -107,7 +100,7 @@ def _float_tensor(model: ir.Model, floats: Sequence[ir.Model], source: Source) -
             real.update(zip(node.outputs, _on_floats(model.graph, node, real, quantizers[0]), strict=True))
     for node in touched:
         for value in rounded_inputs(node):  # no integer kernel computes this any more: the bytes are said in floats
-            array = _constant(model.graph, held(value), f"{node.name}/held/{value.name}")
+            array = add_constant(model.graph, f"{node.name}/held/{value.name}", held(value))
             node.replace_input_with(list(node.inputs).index(value), array)
 
 
@@ -117,10 +110,7 @@ def _pass_by(node: ir.Node, value: ir.Value) -> None:
     if not read_back.is_graph_output():
         read_back.replace_all_uses_with(value)
         return
-    node.op_type, node.domain = "Identity", ""
-    node.attributes.clear()
-    node.resize_inputs(1)
-    node.replace_input_with(0, value)
+    set_operator(node, "Identity", "", [value])
 
 
 def _on_floats(graph: ir.Graph, node: ir.Node, real: dict[ir.Value, ir.Value], quantize: ir.Node) -> Sequence[ir.Value]:
@@ -136,7 +126,7 @@ def _on_floats(graph: ir.Graph, node: ir.Node, real: dict[ir.Value, ir.Value], q
             inputs.append(value and real[value])
         elif array is not None and array.dtype == kind:  # a border or a bound
             exact = (array.astype(np.float32) - np.float32(0 if point is None else point)) * scale
-            inputs.append(_constant(graph, exact.astype(np.float32), name))
+            inputs.append(add_constant(graph, name, exact.astype(np.float32)))
         elif value in data and array is None:
             back = ir.Node(quantize.domain, "DequantizeLinear", [value, *quantize.inputs[1:]], name=name)
             back.outputs[0].name = name
@@ -160,7 +150,7 @@ def _clipped(model: ir.Model, floats: Sequence[ir.Model], quantize: ir.Node) -> 
     for number, clip in enumerate(_clips(model, floats, quantize)):
         name = f"{written}/clip/{number}"
         bounds = [array_of(bound) for bound in clip.inputs[1:]]
-        given = [None if b is None else _constant(model.graph, b, f"{name}/{i}") for i, b in enumerate(bounds)]
+        given = [None if b is None else add_constant(model.graph, f"{name}/{i}", b) for i, b in enumerate(bounds)]
         copy = ir.Node("", clip.op_type, [value, *given], clip.attributes.values(), name=name)
         value = copy.outputs[0]
         value.name, value.type = name, ir.TensorType(ir.DataType.FLOAT)
@@ -184,26 +174,8 @@ def _clips(model: ir.Model, floats: Sequence[ir.Model], quantize: ir.Node) -> li
     return []
 
 
-def _constant(graph: ir.Graph, array: Array, name: str) -> ir.Value:
-    taken = {*graph.initializers, *(value.name for node in graph for value in node.outputs)}
-    while name in taken:
-        name += "'"
-    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value
-
-
 def _unknown(source: Source) -> FcdeployError:
     return FcdeployError(
         f"the float model has no weights like {source.name!r} of {source.op} {source.node!r}",
         "give the float model that the int8 model was made from",
     )
-
-
-def _remove_unused(graph: ir.Graph) -> None:
-    for node in reversed(list(graph)):
-        if all(not value.uses() and not value.is_graph_output() for value in node.outputs):
-            graph.remove(node, safe=True)
-    for name in [n for n, v in graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
-        del graph.initializers[name]

@@ -83,8 +83,8 @@ def rounded_inputs(node: ir.Node) -> list[ir.Value]:
     if node.op_type in CONVERTS:
         return []
     found = dict.fromkeys(value for value in node.inputs if value is not None)
-    pairs = [(value, integers_of(value)) for value in found]
-    return [value for value, stored in pairs if stored is not None and array_of(stored).dtype.name not in WIDE]  # type: ignore[union-attr]
+    pairs = [(value, array_of(integers_of(value))) for value in found]
+    return [value for value, stored in pairs if stored is not None and stored.dtype.name not in WIDE]
 
 
 def chains(model: ir.Model) -> list[list[ir.Node]]:

@@ -9,6 +9,7 @@ the tensor is exposed whole: the record is the same bit for bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -16,7 +17,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.histogram import choose_step
 from fcdeploy.arrays import Float32
-from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.nodes import clip_bounds, is_op, name_of
 
 Outcome = dict[str, Float32]
 
@@ -39,14 +40,7 @@ def channel_axis(rank: int, *, dense: bool) -> int | None:
 def lower_bound(value: ir.Value) -> float:
     """A number that no element can be below, by what computes it; -inf where that does not say."""
     producer = value.producer()
-    if producer is None or producer.domain != "":
-        return -np.inf
-    if producer.op_type == "Relu":
-        return 0.0
-    least = producer.inputs[1] if producer.op_type == "Clip" and len(producer.inputs) > 1 else None
-    if least is None or least.const_value is None or not least.is_initializer():
-        return -np.inf
-    return float(least.const_value.numpy().reshape(()))
+    return -math.inf if producer is None or not is_op(producer, "Relu", "Clip") else clip_bounds(producer)[0]
 
 
 def pooled_step(value: ir.Value, axis: int | None) -> int:

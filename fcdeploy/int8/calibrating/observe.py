@@ -12,7 +12,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.histogram import HistogramBuilder
 from fcdeploy.arrays import Float32
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import is_constant, name_of, operator_of
+from fcdeploy.graph.nodes import input_of, name_of, operator_of, tensor_of
 from fcdeploy.graph.weights import blocks, is_large
 from fcdeploy.int8.calibrating.instrument import (
     channel_axis,
@@ -278,10 +278,9 @@ def _order_records(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iter
         row = operator_of(node)
         others = [(index, "weight") for index in row.weight_only if index != row.weight]
         for index, kind in ((row.weight, "weight"), (row.bias, "bias"), *others):
-            constant = node.inputs[index] if index is not None and index < len(node.inputs) else None
-            if constant is not None and is_constant(constant) and constant.dtype == ir.DataType.FLOAT:
-                tensor = constant.const_value
-                assert tensor is not None
+            constant = None if index is None else input_of(node, index)
+            tensor = tensor_of(constant)
+            if tensor is not None and tensor.dtype == ir.DataType.FLOAT:
                 name, layer, tally = name_of(constant), name_of(node), HistogramBuilder()
                 for _, part in blocks(tensor):
                     tally.add(part.reshape(-1, 1))

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import choose_bias_qparams
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import data_inputs, name_of, operator_of, output_axis, producer_of, weight_of
+from fcdeploy.graph.nodes import data_inputs, name_of, operator_of, output_axis, producer_of, shape_of, weight_of
 from fcdeploy.int8.nodes import may_read_pixels, vanishes, weight_only_inputs
 from fcdeploy.int8.planning.clip_fusion import saturates_alike
 from fcdeploy.int8.planning.eligibility import why_ineligible
@@ -130,8 +130,7 @@ def _check_on_floats(node: ir.Node, kind: str, tensors: dict[str, QParams], wher
 
 
 def _check_channels(value: ir.Value, axis: int, q: QParams | None, dtypes: tuple[str, ...], where: str) -> None:
-    assert value.shape is not None
-    channels = int(value.shape[axis])  # type: ignore[arg-type]
+    channels = shape_of(value)[axis]
     fits = q is not None and (q.axis, q.zero_point, len(q.scale)) == (axis, 0, channels) and q.dtype in dtypes
     if not fits:
         either = " or ".join(dtypes)
@@ -142,13 +141,13 @@ def _check_channels(value: ir.Value, axis: int, q: QParams | None, dtypes: tuple
 
 def _check_pixels(node: ir.Node, kind: str, q: QParams, where: str) -> None:
     weight = weight_of(node)
-    if kind != "int8" or weight is None or weight.shape is None or not may_read_pixels(node):
+    if kind != "int8" or weight is None or not may_read_pixels(node):
         raise FcdeployError(
             f"{where} cannot read the bytes of a picture: that takes a convolution of at most 3 channels which alone "
             "reads an input of the model",
             "leave pixels out, and give the tensor its scale",
         )
-    channels = int(weight.shape[1])  # type: ignore[arg-type]
+    channels = shape_of(weight)[1]
     if (q.scale, q.zero_point, len(q.pixels)) != ((1.0,), LIMITS[q.dtype][0], channels):
         lowest = LIMITS[q.dtype][0]
         raise FcdeployError(f"{where} reads pixels, which need scale 1, zero_point {lowest} and {channels} rows", HINT)
@@ -156,13 +155,13 @@ def _check_pixels(node: ir.Node, kind: str, q: QParams, where: str) -> None:
 
 def _check_weight(node: ir.Node, kind: str, tensors: dict[str, QParams], where: str) -> None:
     weight = weight_of(node)
-    assert weight is not None and weight.shape is not None
+    assert weight is not None
     axis = output_axis(node)
     q = tensors.get(name_of(weight))
     if kind == "int16":
         _check_channels(weight, axis, q, ("int8", "int16"), where)
         return
-    channels = int(weight.shape[axis])  # type: ignore[arg-type]
+    channels = shape_of(weight)[axis]
     if (
         q is None
         or (q.dtype, q.zero_point) != ("int8", 0)

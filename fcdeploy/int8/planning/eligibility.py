@@ -55,17 +55,16 @@ def _check_matmul(node: ir.Node) -> str:
     if is_constant(weight) and weight is not None and weight.shape is not None and len(weight.shape) != 2:
         return f"weight {weight.name!r} has {len(weight.shape)} axes, integer kernels take 2"
     if is_constant(node.inputs[0]):
-        return f"its first input {node.inputs[0].name!r} is the constant"  # type: ignore[union-attr]
+        return f"its first input {name_of(node.inputs[0])!r} is the constant"
     return ""
 
 
 def _check_resize(node: ir.Node) -> str:
-    attribute = node.attributes.get("mode")
-    mode = attribute.as_string() if attribute else "nearest"
+    mode = attribute_of(node, "mode", "nearest")
     if mode != "nearest":
         return f"{mode} interpolation computes new values"
-    where = node.attributes.get("coordinate_transformation_mode")
-    return "what it writes outside its input is no byte" if where and where.as_string() == "tf_crop_and_resize" else ""
+    outside = attribute_of(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+    return "what it writes outside its input is no byte" if outside else ""
 
 
 def _check_pad(node: ir.Node) -> str:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.quantization import choose_activation_qparams, choose_symmetric_qparams
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import data_inputs, fill_value, is_constant, name_of, operator_of
+from fcdeploy.graph.nodes import constant_array, data_inputs, fill_value, is_constant, name_of, operator_of
 from fcdeploy.int8.planning.decide import writes_bytes
 from fcdeploy.records.calibration import Calibration, Histogram
 from fcdeploy.records.plan import Decision, QParams, Range
@@ -91,7 +91,7 @@ def final_value(node: ir.Node, decisions: Mapping[str, Decision]) -> ir.Value:
 
 def _choose_range(value: ir.Value, calibration: Calibration, method: Callable[[Histogram], Range]) -> Range:
     if is_constant(value):
-        array = value.const_value.numpy()  # type: ignore[union-attr]
+        array = constant_array(value)
         return Range(float(min(np.min(array), 0.0)), float(max(np.max(array), 0.0)))
     producer = value.producer()
     fixed = operator_of(producer).output if producer else None

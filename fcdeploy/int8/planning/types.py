@@ -19,7 +19,16 @@ from fcdeploy.arithmetic.weights.layout import pack_blocks
 from fcdeploy.arithmetic.weights.rounding import compute_full_scales, round_rows, search_scales
 from fcdeploy.arrays import Array, Float32, Float64
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import attribute_of, is_constant, name_of, operator_of, output_axis, weight_of
+from fcdeploy.graph.nodes import (
+    attribute_of,
+    constant_tensor,
+    is_constant,
+    name_of,
+    operator_of,
+    output_axis,
+    shape_of,
+    weight_of,
+)
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
 from fcdeploy.int8.planning.eligibility import why_ineligible
@@ -193,12 +202,12 @@ def round_packed_layers(
             q, h = plan.tensors[name_of(weight)], importance_of(node, calibration, padded=False)
             scale = np.asarray(q.scale)
             make = partial(round_weight, node, weight, scale, h, None, q.dtype, padded=False)
-            (integers,) = kept(scratch, _tensor(weight), (q.dtype, scale, h), make)
+            (integers,) = kept(scratch, constant_tensor(weight), (q.dtype, scale, h), make)
             layers[name_of(node)] = RoundedLayer(integers, None, fuses=False)
         elif kind == "blockwise" and weight is not None:
             q, h = plan.tensors[name_of(weight)], importance_of(node, calibration)
             blocked = kept(
-                scratch, _tensor(weight), (q.dtype, q.block, h), partial(_round_blockwise, node, weight, q, h)
+                scratch, constant_tensor(weight), (q.dtype, q.block, h), partial(_round_blockwise, node, weight, q, h)
             )
             layers[name_of(node)] = PackedWeights({1: blocked})
         elif kind == "dynamic":
@@ -209,7 +218,7 @@ def round_packed_layers(
                     _dynamic_importance(node, value, calibration),
                 )
                 found = partial(_round_dynamic, value, axis, scale, h, pair_limit)
-                weights[index] = kept(scratch, _tensor(value), ("dynamic", scale, h, pair_limit), found)
+                weights[index] = kept(scratch, constant_tensor(value), ("dynamic", scale, h, pair_limit), found)
             layers[name_of(node)] = PackedWeights(weights)
     return layers
 
@@ -239,14 +248,14 @@ def _round_dynamic(
     value: ir.Value, axis: int, scale: Float64, importance: Float64, pair_limit: int | None
 ) -> tuple[Array, ...]:
     """Integers and scales of a weight as a dynamic kernel reads them, some outputs at a time."""
-    directions = _tensor(value).size // (len(scale) * len(importance))
+    directions = constant_tensor(value).size // (len(scale) * len(importance))
     result = np.empty((directions, len(importance), len(scale)), np.int8)
     for part, rows in _rows_by_output(value, axis):
         repeated = np.repeat(scale[part], directions)
         integers = round_rows(rows.astype(np.float64), repeated, importance, pair_limit)
         result[..., part] = integers.reshape(-1, directions, len(importance)).transpose(1, 2, 0)
     scales = np.tile(scale.astype(np.float32), (directions, 1))
-    return (result[0], scales[0]) if len(_tensor(value).shape) == 2 else (result, scales)
+    return (result[0], scales[0]) if len(constant_tensor(value).shape) == 2 else (result, scales)
 
 
 def _search_dynamic_scales(
@@ -255,20 +264,20 @@ def _search_dynamic_scales(
     """A scale per output; both directions of an LSTM share one, the larger."""
     top, part, counts = collect_search_rows(_rows_by_output(value, axis), _dynamic_importance(node, value, calibration))
     scale = search_scales(part, counts, pair_limit, top=top)
-    largest: Array = scale.reshape(_tensor(value).shape.numpy()[axis], -1).max(axis=1)
+    largest: Array = scale.reshape(constant_tensor(value).shape.numpy()[axis], -1).max(axis=1)
     return largest
 
 
 def _rows_by_output(value: ir.Value, axis: int) -> Iterator[tuple[slice, Float32]]:
     """Some outputs of a weight at a time: which, and their rows (outputs x directions, in)."""
-    for part, array in blocks(_tensor(value), axis):
+    for part, array in blocks(constant_tensor(value), axis):
         moved = np.moveaxis(array, axis, 0)
         yield part, moved.reshape(-1, moved.shape[-1])
 
 
 def _dynamic_importance(node: ir.Node, value: ir.Value, calibration: Calibration) -> Float64:
     """E[x^2] of what the rows are multiplied with; of an LSTM not known."""
-    shape = _tensor(value).shape.numpy()
+    shape = constant_tensor(value).shape.numpy()
     return importance_of(node, calibration, padded=False) if len(shape) == 2 else np.ones(shape[-1])
 
 
@@ -288,24 +297,19 @@ def _dense_weight(node: ir.Node) -> ir.Value | None:
 def _find_blockwise_layers(graph: ir.Graph) -> dict[ir.Node, str]:
     """The dense layers that fill a block, and the type of their weights."""
     found = {node: weight for node in graph if (weight := _dense_weight(node)) is not None and _inputs(node) >= BLOCK}
-    sizes = {node: math.prod(weight.shape.numpy()) for node, weight in found.items()}  # type: ignore[union-attr]
+    sizes = {node: math.prod(shape_of(weight)) for node, weight in found.items()}
     return {node: "int8" if size < LITTLE * sum(sizes.values()) else "int4" for node, size in sizes.items()}
 
 
 def _inputs(node: ir.Node) -> int:
     weight = weight_of(node)
-    assert weight is not None and weight.shape is not None
-    return int(weight.shape[1 - output_axis(node)])  # type: ignore[arg-type]
+    assert weight is not None
+    return shape_of(weight)[1 - output_axis(node)]
 
 
 def _why_lstm_not_dynamic(node: ir.Node) -> str:
     """Why an LSTM has no dynamic kernel; empty when it has."""
-    computed = [node.inputs[i].name for i in (1, 2) if not is_constant(node.inputs[i])]  # type: ignore[union-attr]
+    computed = [name_of(node.inputs[i]) for i in (1, 2) if not is_constant(node.inputs[i])]
     if computed:
         return f"weight {computed[0]!r} is computed at run time"
     return "its batch comes first (layout 1), which the kernel does not know" if attribute_of(node, "layout", 0) else ""
-
-
-def _tensor(value: ir.Value) -> ir.TensorProtocol:
-    assert value.const_value is not None
-    return value.const_value

@@ -21,7 +21,16 @@ from fcdeploy.arithmetic.weights.rounding import (
     search_scales,
 )
 from fcdeploy.arrays import Float32, Float64
-from fcdeploy.graph.nodes import name_of, operator_of, output_axis, weight_of
+from fcdeploy.graph.nodes import (
+    attribute_of,
+    bias_of,
+    constant_array,
+    constant_tensor,
+    name_of,
+    operator_of,
+    output_axis,
+    weight_of,
+)
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
 from fcdeploy.int8.nodes import is_depthwise, missing_channels, weight_only_inputs
@@ -109,7 +118,7 @@ def find_weight_only(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, int, ir
 
 def _weight_only_rows(weight: ir.Value, axis: int) -> Iterator[tuple[slice, Float32]]:
     """A weight that is stored as bytes, some channels at a time: which, and their rows (out, K)."""
-    for part, array in blocks(_tensor(weight), axis):
+    for part, array in blocks(constant_tensor(weight), axis):
         yield part, np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
 
 
@@ -146,7 +155,7 @@ def round_layers(
         grid = plan.tensors[name_of(node.inputs[0])].pixels
         importance = importance_of(node, calibration, grid)
         make = partial(round_weight, node, weight, scale, importance, limit, grid=grid)
-        (integers,) = kept(scratch, _tensor(weight), ("int8", scale, importance, limit, grid), make)
+        (integers,) = kept(scratch, constant_tensor(weight), ("int8", scale, importance, limit, grid), make)
         bias = bias_array(node)
         if bias is None and correctable and operator_of(node).bias is not None:
             bias = np.zeros(len(scale))
@@ -207,7 +216,7 @@ def find_int8_layers(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, ir.Valu
 def kernel_shape(node: ir.Node, weight: ir.Value, *, padded: bool = True) -> tuple[int, ...]:
     """The shape of the weight as the integer kernel is given it: with the channels of zeros that make it faster."""
     more = missing_channels(node) if padded else 0
-    return tuple(int(n) + (more if i == 1 else 0) for i, n in enumerate(_tensor(weight).shape.numpy()))
+    return tuple(int(n) + (more if i == 1 else 0) for i, n in enumerate(constant_tensor(weight).shape.numpy()))
 
 
 def kernel_rows(
@@ -218,17 +227,12 @@ def kernel_rows(
     `grid` is that of the input whose bytes it reads, if it is a picture.
     """
     axis, more = output_axis(node), missing_channels(node) if padded else 0
-    for part, array in blocks(_tensor(weight), axis):
+    for part, array in blocks(constant_tensor(weight), axis):
         if grid:
             array = scale_weight_for_bytes(array, grid, array.shape[1] + more)
         elif more:
             array = np.pad(array, [(0, more if i == 1 else 0) for i in range(array.ndim)])
         yield part, to_rows(array, axis)
-
-
-def _tensor(weight: ir.Value) -> ir.TensorProtocol:
-    assert weight.const_value is not None
-    return weight.const_value
 
 
 def round_bias(bias: Float64, q: QParams) -> NDArray[np.int32]:
@@ -240,15 +244,13 @@ def round_bias(bias: Float64, q: QParams) -> NDArray[np.int32]:
 
 def bias_array(node: ir.Node) -> Float64 | None:
     """The constant bias of a layer as (out,), None when it has none."""
-    index = operator_of(node).bias
-    value = node.inputs[index] if index is not None and index < len(node.inputs) else None
-    return None if value is None else value.const_value.numpy().astype(np.float64).reshape(-1)  # type: ignore[union-attr]
+    value = bias_of(node)
+    return None if value is None else constant_array(value).astype(np.float64).reshape(-1)
 
 
 def bias_name(node: ir.Node) -> str:
     """The name of a layer's bias; one that has none yet gets the node's."""
-    index = operator_of(node).bias
-    value = node.inputs[index] if index is not None and index < len(node.inputs) else None
+    value = bias_of(node)
     return name_of(value) if value is not None else f"{node.name}.bias"
 
 
@@ -260,8 +262,7 @@ def importance_of(node: ir.Node, calibration: Calibration, grid: Pixels = (), *,
     weight = weight_of(node)
     assert weight is not None
     more, shape = missing_channels(node) if padded else 0, kernel_shape(node, weight, padded=padded)
-    attribute = node.attributes.get("group")
-    groups = attribute.as_int() if attribute is not None else 1
+    groups = attribute_of(node, "group", 1)
     inputs = shape[1 - output_axis(node)] if len(shape) == 2 else shape[1] * groups
     record = calibration.tensors.get(name_of(node.inputs[0]))
     mean_square = record.moments.mean_square() if record and record.moments else np.ones(inputs)

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.weights.absorb import choose_offsets
 from fcdeploy.arrays import Arrays, Float64
 from fcdeploy.graph.edit import Edits
-from fcdeploy.graph.nodes import is_constant, is_op, name_of
+from fcdeploy.graph.nodes import is_op, name_of, tensor_of
 from fcdeploy.int8.refining.activations import iterate_activations
 from fcdeploy.prepare.channels import LARGEST
 from fcdeploy.prepare.layers import Layer, channels_of, is_layer, read_layer, reads_padding, scaled_inputs, write_layer
@@ -104,7 +104,7 @@ def _can_absorb(reader: ir.Node, value: ir.Value, model: ir.Model) -> bool:
 
 def _read(node: ir.Node) -> Layer | str:
     weight = node.inputs[1]
-    small = is_constant(weight) and weight.const_value.size <= LARGEST  # type: ignore[union-attr]
+    small = (tensor := tensor_of(weight)) is not None and tensor.size <= LARGEST
     return read_layer(node) if small else "its weights are not to be read whole"
 
 

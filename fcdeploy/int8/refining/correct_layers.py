@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from fcdeploy.arrays import Arrays, Float32, Float64
-from fcdeploy.graph.nodes import name_of, operator_of, weight_of
+from fcdeploy.graph.edit import set_constant
+from fcdeploy.graph.nodes import constant_array, name_of, operator_of, producer_of, weight_of
 from fcdeploy.int8.planning.weights import bias_array, bias_name, find_int8_layers, kernel_rows, round_bias
 from fcdeploy.int8.refining.activations import ActivationWalk, iterate_activations
 from fcdeploy.int8.refining.gptq_channels import gptq_round_layer
@@ -51,16 +51,16 @@ def correct_layers(
         layer = by_name[node.name]
         if node.name in rounded_again:
             read = walk.read(layer.inputs[0])  # type: ignore[arg-type]
-            _store(layer, 1, gptq_round_layer(node, weights[node], read, plan, target.pair_limit))
+            set_constant(_find_integers(layer, 1), gptq_round_layer(node, weights[node], read, plan, target.pair_limit))
         if operator_of(node).bias is None:
             continue
         written = walk.read(layer.outputs[0])
         error = mean_of_chunks(written) - truth[name_of(node)]
         q = plan.tensors[bias_name(node)]
         # the error holds that of rounding the bias, so it is taken off the rounded one
-        rounded = _find_integers(layer, 2).const_value.numpy() * np.asarray(q.scale)  # type: ignore[union-attr]
+        rounded = constant_array(_find_integers(layer, 2)) * np.asarray(q.scale)
         corrected = round_bias(rounded - error, q)
-        _store(layer, 2, corrected)
+        set_constant(_find_integers(layer, 2), corrected)
         shift = (corrected * np.asarray(q.scale) - rounded).astype(np.float32)
         walk.give(layer.outputs[0], [y + _along_channels(shift, y.ndim) for y in written], passing=True)
         if on_step:
@@ -89,7 +89,7 @@ def measure_float_means_layerwise(model: ir.Model, layers: list[ir.Node], sample
     walk = ActivationWalk(model, samples)
     for layer in layers:
         weight = weight_of(layer)
-        assert weight is not None and weight.const_value is not None
+        assert weight is not None
         dense = layer.op_type == "Gemm"
         read = walk.read(layer.inputs[0] if dense else layer.outputs[0])  # type: ignore[arg-type]
         walk.give(layer.outputs[0], _run_dense(layer, weight, read) if dense else read)
@@ -119,15 +119,8 @@ def _mean(parts: list[tuple[Float64, int]]) -> Float64:
     return np.asarray(total / max(sum(count for _, count in parts), 1))
 
 
-def _store(layer: ir.Node, index: int, integers: NDArray[np.signedinteger]) -> None:
-    value = _find_integers(layer, index)
-    value.const_value = ir.tensor(integers, name=value.name)
-
-
 def _find_integers(layer: ir.Node, index: int) -> ir.Value:
     """The integers behind the DequantizeLinear that the layer's weight or bias comes from."""
-    value = layer.inputs[index]
-    assert value is not None
-    dequantize = value.producer()
+    dequantize = producer_of(layer.inputs[index])
     assert dequantize is not None and dequantize.inputs[0] is not None
     return dequantize.inputs[0]

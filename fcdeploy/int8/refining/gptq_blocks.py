@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic.weights.gptq import compute_gram, round_blocks_by_gptq
 from fcdeploy.arithmetic.weights.layout import pack_blocks, to_rows
 from fcdeploy.arrays import Arrays, Float32, Float64
-from fcdeploy.graph.nodes import name_of, output_axis, weight_of
+from fcdeploy.graph.edit import set_constant
+from fcdeploy.graph.nodes import constant_array, name_of, output_axis, weight_of
 from fcdeploy.int8.planning.types import bits_of
 from fcdeploy.int8.refining.activations import ActivationWalk
 from fcdeploy.records.plan import Plan, QParams
@@ -37,12 +38,15 @@ def gptq_round_blocks(
         return 0
     for done, node in enumerate(layers, start=1):
         layer, weight = by_name[node.name], weight_of(node)
-        assert weight is not None and weight.const_value is not None and layer.inputs[0] is not None
+        read, integers_of_weight, scales_of_weight = layer.inputs[:3]
+        assert (
+            weight is not None and read is not None and integers_of_weight is not None and scales_of_weight is not None
+        )
         q = plan.tensors[name_of(weight)]
-        rows = to_rows(weight.const_value.numpy(), output_axis(node))
-        integers, scales = _round_rows(rows, walk.read(layer.inputs[0]), q)
-        _replace_constant(layer.inputs[1], pack_blocks(integers, q.block, bits_of(q)))
-        _replace_constant(layer.inputs[2], scales.astype(np.float32))
+        rows = to_rows(constant_array(weight), output_axis(node))
+        integers, scales = _round_rows(rows, walk.read(read), q)
+        set_constant(integers_of_weight, pack_blocks(integers, q.block, bits_of(q)))
+        set_constant(scales_of_weight, scales.astype(np.float32))
         if on_step:
             on_step("rounding weights", done, len(layers))
     return len(layers)
@@ -58,8 +62,3 @@ def _round_rows(rows: NDArray[np.floating], inputs: Iterable[Float32], q: QParam
         integers, scales = round_blocks_by_gptq(piece, compute_gram([x[:, c] for x in read]), q.block, dtype=q.dtype)
         found.append((integers.astype(np.int8), scales))
     return np.concatenate([q for q, _ in found], axis=1), np.concatenate([s for _, s in found], axis=1)
-
-
-def _replace_constant(value: ir.Value | None, array: NDArray[np.generic]) -> None:
-    assert value is not None
-    value.const_value = ir.tensor(array, name=value.name)

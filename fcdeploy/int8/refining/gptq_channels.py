@@ -71,17 +71,11 @@ def _matrices(node: ir.Node, shape: tuple[int, ...], inputs: list[Float32]) -> l
 
 def _window(node: ir.Node, shape: tuple[int, ...], lengths: tuple[int, ...], groups: int, spatial: int) -> Window:
     kernel = shape[2:]
-    strides, dilations = _ints(node, "strides", spatial), _ints(node, "dilations", spatial)
-    auto = node.attributes.get("auto_pad")
-    mode = "NOTSET" if auto is None else auto.as_string()
+    strides, dilations = (attribute_of(node, key, (1,) * spatial) for key in ("strides", "dilations"))
+    mode = attribute_of(node, "auto_pad", "NOTSET")
     if mode.startswith("SAME"):
         pads = compute_same_pads(lengths, kernel, strides, dilations, upper=mode == "SAME_UPPER")
     else:
-        ends = _ints(node, "pads", 2 * spatial, 0) if mode == "NOTSET" else (0,) * 2 * spatial
+        ends = attribute_of(node, "pads", (0,) * 2 * spatial) if mode == "NOTSET" else (0,) * 2 * spatial
         pads = tuple(zip(ends[:spatial], ends[spatial:], strict=True))
     return Window(kernel, strides, dilations, pads, groups)
-
-
-def _ints(node: ir.Node, key: str, count: int, default: int = 1) -> tuple[int, ...]:
-    attribute = node.attributes.get(key)
-    return (default,) * count if attribute is None else tuple(attribute.as_ints())

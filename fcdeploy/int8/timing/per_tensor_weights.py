@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale, search_scales
 from fcdeploy.arrays import Float64
-from fcdeploy.graph.nodes import name_of, output_axis
+from fcdeploy.graph.nodes import name_of, output_axis, shape_of
 from fcdeploy.int8.planning.weights import find_int8_layers, importance_of, kernel_rows
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
@@ -47,7 +47,7 @@ def find_one_scale_layers(
             integers = round_rows(rows, scale, h, pair_limit)
             errors.append(rounding + float((h * (rows - integers * scale[:, None]) ** 2).sum()))
         if errors[1] <= errors[0] * 10 ** (MOST_LOSS_DB / 10):
-            outputs = int(weight.shape[axis])  # type: ignore[index, arg-type]
+            outputs = shape_of(weight)[axis]
             found[name_of(node)] = LAYER_US + COLUMN_US * outputs
     return found
 

@@ -6,7 +6,7 @@ import math
 
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import name_of, output_axis, weight_of
+from fcdeploy.graph.nodes import name_of, output_axis, shape_of, weight_of
 from fcdeploy.int8.nodes import is_depthwise
 from fcdeploy.prepare.cost_model import multiplications_of
 from fcdeploy.records.costs import Costs
@@ -32,11 +32,11 @@ def costs_from_table(model: ir.Model, model_hash: str, target: str) -> Costs:
 def kind_of(node: ir.Node) -> str | None:
     """The row of the table that a layer falls under, None for nodes that are no layers."""
     weight = weight_of(node)
-    if weight is None or weight.shape is None:
+    if weight is None:
         return None
     if node.op_type != "Conv":
-        return rates.LARGE_DENSE if math.prod(weight.shape.numpy()) >= rates.LARGE_FROM else rates.DENSE
-    outputs, inputs = (int(n) for n in list(weight.shape)[:2])  # type: ignore[arg-type]
+        return rates.LARGE_DENSE if math.prod(shape_of(weight)) >= rates.LARGE_FROM else rates.DENSE
+    outputs, inputs = shape_of(weight)[:2]
     if is_depthwise(node):
         return rates.DEPTHWISE
     if inputs < 4:
@@ -47,5 +47,5 @@ def kind_of(node: ir.Node) -> str | None:
 def _outputs(node: ir.Node) -> int:
     """Output channels."""
     weight = weight_of(node)
-    assert weight is not None and weight.shape is not None
-    return max(int(weight.shape[output_axis(node)]), 1)  # type: ignore[arg-type]
+    assert weight is not None
+    return max(shape_of(weight)[output_axis(node)], 1)

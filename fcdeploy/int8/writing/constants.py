@@ -11,7 +11,8 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import quantize
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import input_of, name_of, operator_of
+from fcdeploy.graph.edit import set_input
+from fcdeploy.graph.nodes import attribute_of, constant_array, constant_tensor, input_of, name_of, operator_of
 from fcdeploy.graph.scratch import Scratch, kept
 from fcdeploy.graph.weights import blocks
 from fcdeploy.int8.nodes import weight_only_inputs
@@ -39,9 +40,7 @@ def write_layer(node: ir.Node, weight: ir.Value, layer: RoundedLayer, tensors: T
         zeros = "own" if given and tensors[name].dtype == "int8" else "none"
         real = made.dequantize(stored, tensors[name], f"{name}/dq", zeros)
         made.graph.insert_before(node, producer(real))
-        if index >= len(node.inputs):
-            node.resize_inputs(index + 1)
-        node.replace_input_with(index, real)
+        set_input(node, index, real)
 
 
 def write_weight_only(node: ir.Node, tensors: Tensors, made: Conversions, scratch: Scratch | None) -> None:
@@ -50,8 +49,7 @@ def write_weight_only(node: ir.Node, tensors: Tensors, made: Conversions, scratc
     A DequantizeLinear would be run at every inference, and keep the weight from being laid out for the fast kernels.
     """
     for index, value, axis in weight_only_inputs(node):
-        q, tensor = tensors[name_of(value)], value.const_value
-        assert tensor is not None
+        q, tensor = tensors[name_of(value)], constant_tensor(value)
         key = ("weight_only", q.dtype, q.zero_point, np.asarray(q.scale))
         (stored,) = kept(scratch, tensor, key, partial(_quantize_by_channel, tensor, q, axis))
         integers = made.constant(stored, f"{value.name}/q")
@@ -79,21 +77,17 @@ def quantize_constants(node: ir.Node, q: QParams, made: Conversions) -> None:
     """Fill value of a Pad and bounds of a Clip, in the integers they now stand among; a Relu becomes such a Clip."""
     if node.op_type == "Relu":
         node.op_type = "Clip"
-        node.resize_inputs(2)
-        node.replace_input_with(1, made.constant(np.array(q.zero_point, q.dtype), f"{node.outputs[0].name}/low"))
+        set_input(node, 1, made.constant(np.array(q.zero_point, q.dtype), f"{node.outputs[0].name}/low"))
         return
     if node.op_type not in ("Pad", "Clip"):
         return
     indices = [2] if node.op_type == "Pad" else [1, 2]
-    mode = node.attributes.get("mode")
-    if node.op_type == "Pad" and mode is not None and mode.as_string() != "constant":
+    if node.op_type == "Pad" and attribute_of(node, "mode", "constant") != "constant":
         return
     for index in indices:
         value = input_of(node, index)
         if value is None and node.op_type == "Clip":
             continue
-        real = np.zeros((), np.float32) if value is None else value.const_value.numpy().reshape(())  # type: ignore[union-attr]
+        real = np.zeros((), np.float32) if value is None else constant_array(value).reshape(())
         integers = quantize(real, q)
-        if index >= len(node.inputs):
-            node.resize_inputs(index + 1)
-        node.replace_input_with(index, made.constant(np.asarray(integers), f"{node.outputs[0].name}/{index}"))
+        set_input(node, index, made.constant(np.asarray(integers), f"{node.outputs[0].name}/{index}"))

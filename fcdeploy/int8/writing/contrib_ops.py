@@ -11,7 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import input_of, output_axis
+from fcdeploy.graph.edit import set_operator
+from fcdeploy.graph.nodes import constant_tensor, input_of, name_of, output_axis
 from fcdeploy.int8.planning.types import PackedWeights, bits_of
 from fcdeploy.records.plan import QParams
 
@@ -36,18 +37,16 @@ def _to_matmul_nbits(node: ir.Node, packed: PackedWeights, q: QParams, initializ
     """A dense layer to MatMulNBits: the bias is an input of it, because an Add behind it would keep it from fusing."""
     integers, scales = packed.weights[1]
     weight, bias = node.inputs[1], input_of(node, 2)
-    assert weight is not None and weight.const_value is not None
-    shape, axis = weight.const_value.shape.numpy(), output_axis(node)
+    shape, axis = constant_tensor(weight).shape.numpy(), output_axis(node)
     inputs = [
         node.inputs[0],
-        initializer(integers, f"{weight.name}/q"),
-        initializer(scales, f"{weight.name}/s"),
+        initializer(integers, f"{name_of(weight)}/q"),
+        initializer(scales, f"{name_of(weight)}/s"),
         *([None, None, bias] if bias is not None else []),
     ]
-    _change_operator(node, "MatMulNBits", inputs)
     numbers = {"K": int(shape[1 - axis]), "N": int(shape[axis]), "bits": bits_of(q), "block_size": q.block}
-    for key, value in {**numbers, "accuracy_level": ACCURACY_LEVEL}.items():
-        node.attributes.add(ir.AttrInt64(key, value))
+    attributes = [ir.AttrInt64(key, value) for key, value in {**numbers, "accuracy_level": ACCURACY_LEVEL}.items()]
+    set_operator(node, "MatMulNBits", DOMAIN, inputs, attributes)
 
 
 def _to_dynamic_matmul(node: ir.Node, packed: PackedWeights, initializer: Initializer) -> None:
@@ -62,7 +61,7 @@ def _to_dynamic_matmul(node: ir.Node, packed: PackedWeights, initializer: Initia
         initializer(np.zeros(scales.shape.numpy(), np.int8), f"{name}/z"),
         *([bias] if bias is not None else []),
     ]
-    _change_operator(node, "DynamicQuantizeMatMul", inputs)
+    set_operator(node, "DynamicQuantizeMatMul", DOMAIN, inputs)
 
 
 def _to_dynamic_lstm(node: ir.Node, packed: PackedWeights, initializer: Initializer) -> None:
@@ -75,16 +74,5 @@ def _to_dynamic_lstm(node: ir.Node, packed: PackedWeights, initializer: Initiali
         given[index] = initializer(integers, f"{name}/q")
         zeros = np.zeros(scale.shape.numpy(), np.int8)
         scales += [initializer(scale, f"{name}/s"), initializer(zeros, f"{name}/z")]
-    attributes = {key: value for key, value in node.attributes.items() if key != "layout"}
-    _change_operator(node, "DynamicQuantizeLSTM", [*given, *scales])
-    for attribute in attributes.values():
-        node.attributes.add(attribute)
-
-
-def _change_operator(node: ir.Node, op: str, inputs: list[ir.Value | None]) -> None:
-    """Another operator with other inputs and no attributes yet."""
-    node.op_type, node.domain, node.version = op, DOMAIN, None
-    node.attributes.clear()
-    node.resize_inputs(len(inputs))
-    for index, value in enumerate(inputs):
-        node.replace_input_with(index, value)
+    attributes = [attribute for key, attribute in node.attributes.items() if key != "layout"]
+    set_operator(node, "DynamicQuantizeLSTM", DOMAIN, [*given, *scales], attributes)

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
+from fcdeploy.graph.edit import Names, add_initializer
 from fcdeploy.int8.writing.contrib_ops import DOMAIN
 from fcdeploy.records.plan import LIMITS, QParams
 
@@ -17,26 +18,12 @@ class Conversions:
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
-        self.taken = {value.name for node in graph for value in node.outputs} | {node.name for node in graph}
-        self.taken |= {*graph.initializers, *(value.name for value in graph.inputs)}
+        self.free = Names(graph).take
         self.shared: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
-
-    def free(self, name: str) -> str:
-        """The name, or one like it that no node or tensor of the graph has: both kinds must be unique to load."""
-        while name in self.taken:
-            name += "'"
-        self.taken.add(name)
-        return name
 
     def constant(self, made: Array | ir.TensorProtocol, name: str) -> ir.Value:
         """An initializer."""
-        name = self.free(name)
-        tensor = ir.tensor(made) if isinstance(made, np.ndarray) else made
-        tensor.name = name
-        shape = ir.Shape(tensor.shape.numpy())
-        value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self.graph.register_initializer(value)
-        return value
+        return add_initializer(self.graph, self.free(name), made)
 
     def scale(self, q: QParams) -> ir.Value:
         values = np.asarray(q.scale, np.float32)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import quantize
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import data_inputs, is_constant, name_of, operator_of, weight_of
+from fcdeploy.graph.nodes import constant_array, data_inputs, is_constant, name_of, operator_of, subgraphs_of, weight_of
 from fcdeploy.graph.scratch import Scratch
 from fcdeploy.int8.nodes import missing_channels
 from fcdeploy.int8.planning.types import PackedWeights
@@ -130,7 +130,7 @@ class Writer:
             if value in self.behind:
                 replacement = self.integers[value] if row.role == "shape" else self.dequantized(value, node)
                 node.replace_input_with(index, replacement)
-        for body in (graph for attribute in node.attributes.values() for graph in _graphs(attribute)):
+        for body in subgraphs_of(node):
             for inner in body.all_nodes():
                 for index, value in enumerate(inner.inputs):
                     if value in self.behind:
@@ -174,7 +174,7 @@ class Writer:
         """The integers of a tensor, made in front of its first reader when it has none yet."""
         if value not in self.integers:
             if is_constant(value):
-                integers = quantize(value.const_value.numpy(), self.qparams(value))  # type: ignore[union-attr]
+                integers = quantize(constant_array(value), self.qparams(value))
                 self.integers[value] = self.made.constant(integers, f"{value.name}/q")
             else:
                 self.integers[value] = self._quantize_linear(value, before=reader)
@@ -215,12 +215,6 @@ class Writer:
         real = self.made.dequantize(wider, q, f"{name}/dq")
         self.graph.insert_before(node, [pad, producer(real)])
         return real
-
-
-def _graphs(attribute: ir.Attr) -> list[ir.Graph]:
-    if attribute.type == ir.AttributeType.GRAPH:
-        return [attribute.as_graph()]
-    return list(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else []
 
 
 def _key(q: QParams) -> tuple[str, tuple[float, ...], int]:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.graph.edit import Changes, Edits
-from fcdeploy.graph.nodes import array_of, attribute_of, input_of, is_constant, rank_of
+from fcdeploy.graph.nodes import array_of, attribute_of, constant_tensor, input_of, is_constant, rank_of, tensor_of
 from fcdeploy.graph.weights import whole
 
 LARGE_FROM = 1 << 22  # elements; a weight of 16 MB or more is not transposed, and scaled when it is written, not before
@@ -79,7 +79,7 @@ def _normalise(edits: Edits, node: ir.Node) -> str | None:
 
 
 def _stays_large(weight: ir.Value | None) -> bool:
-    return weight is not None and weight.const_value is not None and weight.const_value.size >= LARGE_FROM
+    return (tensor := tensor_of(weight)) is not None and tensor.size >= LARGE_FROM
 
 
 def _drop_defaults(node: ir.Node, *, keep: bool) -> None:
@@ -111,8 +111,7 @@ def _give_row(edits: Edits, node: ir.Node) -> str | None:
 
 def _weight(edits: Edits, value: ir.Value, alpha: float, transposed: bool) -> ir.Value:
     """alpha W, or alpha W^T, as a new initializer; made only when it is read if it is large."""
-    tensor = value.const_value
-    assert tensor is not None
+    tensor = constant_tensor(value)
 
     def make() -> Array:
         array = whole(tensor)

@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.edit import Changes, Edits
-from fcdeploy.graph.nodes import attribute_of, input_of, ints_of, is_constant, static_shape
+from fcdeploy.graph.nodes import attribute_of, input_of, ints_of, is_constant, static_shape, tensor_of
 
 Entry = int | str | None
 """A number, the name of an axis's length, or unknown."""
@@ -63,7 +63,7 @@ def fold_shapes(model: ir.Model) -> Changes:
 
 
 def _remember_constant(known: Known, value: ir.Value) -> None:
-    tensor = value.const_value
+    tensor = tensor_of(value)
     if tensor is not None and tensor.size <= LONGEST and len(tensor.shape) <= 1:
         array = tensor.numpy()
         known[value] = Vector([int(item) for item in array.reshape(-1)], scalar=array.ndim == 0)

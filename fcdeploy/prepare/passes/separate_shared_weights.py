@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from fcdeploy.graph.edit import Changes, Edits
-from fcdeploy.graph.nodes import STANDARD, is_constant
+from fcdeploy.graph.nodes import STANDARD, constant_tensor, is_constant
 
 WEIGHT_SLOTS = {"Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (0, 1)}
 
@@ -37,8 +37,7 @@ def _is_weight(node: ir.Node, slot: int, order: dict[ir.Node, int]) -> bool:
 
 
 def _copy(edits: Edits, value: ir.Value) -> ir.Value:
-    tensor = value.const_value
-    assert tensor is not None
+    tensor = constant_tensor(value)
     name, shape = f"{value.name}.copy", ir.Shape(tensor.shape.numpy())
     if isinstance(tensor, ir.ExternalTensor):  # stays outside the file, in the same place
         where = (tensor.location, tensor.offset, tensor.length, tensor.dtype)
