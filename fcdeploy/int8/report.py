@@ -14,7 +14,7 @@ from fcdeploy.graph.opset import described, oldest_of_own
 from fcdeploy.int8.timing.costs import CostBasis, describe_times
 from fcdeploy.prepare.cost_model import DATA_AND_WEIGHT
 from fcdeploy.records import plan as plans
-from fcdeploy.records.plan import Decision, Plan, QParams
+from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.caveats import list_caveats
 from fcdeploy.runtime.cpu import detect_target
@@ -24,17 +24,8 @@ from fcdeploy.tables.types import TYPES
 
 LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose", "LSTM")
 COUNTED = (
-    "Conv",
-    "Gemm",
-    "MatMul",
-    "LSTM",
-    "Add",
-    "Mul",
-    "AveragePool",
-    "GlobalAveragePool",
-    "Concat",
-    "ConvTranspose",
-)
+    "Conv", "Gemm", "MatMul", "LSTM", "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat", "ConvTranspose",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,63 +53,75 @@ class QuantizeResult:
 
 
 def build_report(
-    path: Path, out: Path, int8: ir.Model, outcome: QuantizeResult, begin: float, warnings: list[str]
+    path: Path, out: Path, int8: ir.Model, result: QuantizeResult, begin: float, warnings: Sequence[str]
 ) -> Report:
     """What was written, and which kernel runs each node."""
-    decided, spent, kernels = outcome.plan, outcome.spent, outcome.kernels
-    costs = spent.costs
-    final = costs.confirmed[-1] if costs and costs.confirmed else None
-    planned = {d.node: d for d in decided.nodes}
-    between = TYPES[decided.weights, decided.activations].between
-    float_nodes = [
-        {"node": k.node, "op": planned[k.node].op, "why": planned[k.node].why}
-        for k in kernels
-        if not k.integer
-        and k.node in planned
-        and (planned[k.node].op in LAYERS or (between and k.kernel != "-"))  # all others stay float by request
-    ]
-    missed = [k for k in kernels if not k.integer and k.node in planned and planned[k.node].kind == "int8"]
-    if missed and TARGETS[decided.target].activations != detect_target().activations:
-        warnings.append(
-            f"kernels were read back on this CPU, which runs {detect_target().activations}; {decided.target} differs"
-        )
-    else:
-        warnings += [f"{k.op} {k.node!r} was planned as int8, but onnxruntime runs it as {k.kernel}" for k in missed]
-    bytes_float, size = outcome.bytes_float, outcome.bytes_int8
+    plan, spent = result.plan, result.spent
+    left = _list_float_nodes(result)
+    rows = tuple((node["node"], node["op"], node["why"]) for node in left)
+    tables = (Table("left in float", ("node", "operator", "why"), rows),) if left else ()
     seconds = time.perf_counter() - begin
-    int8_nodes = [{"node": k.node, "op": k.op, "kernel": k.kernel} for k in kernels if k.integer]
-    counts = []
-    for op in COUNTED:
-        all_of = [k for k in kernels if _planned_op(k, planned) == op and (k.kernel != "-" or op in LAYERS)]
-        if all_of:
-            counts.append(f"{sum(k.integer for k in all_of)} of {len(all_of)} {op}")
-    table = Table(
-        "left in float", ("node", "operator", "why"), tuple((n["node"], n["op"], n["why"]) for n in float_nodes)
-    )
+    ratio = result.bytes_int8 / result.bytes_float
     lines = (
         *describe_times(spent),
-        *([outcome.tried] if outcome.tried else []),
-        *_describe_image_inputs(decided),
-        f"{', '.join(counts) or 'no layer'} in integer kernels, {_format_share(outcome.share)}",
+        *([result.tried] if result.tried else []),
+        *_describe_image_inputs(plan),
+        f"{_count_integer_kernels(result)} in integer kernels, {_format_share(result.share)}",
         *list_caveats(int8),
-        f"{bytes_float:,} bytes -> {size:,} bytes ({size / bytes_float:.2f} of float), target {decided.target}, {seconds:.1f} s",
+        f"{result.bytes_float:,} bytes -> {result.bytes_int8:,} bytes ({ratio:.2f} of float), target {plan.target}, "
+        f"{seconds:.1f} s",
         described(int8.opset_imports[""], int8.ir_version, oldest_of_own(int8)),
         f"next: fcdeploy validate {out} --against {path} --data EVALUATION",
     )
+    costs = spent.costs
+    final = costs.confirmed[-1] if costs and costs.confirmed else None
     values = {
-        "nodes_int8": int8_nodes, "nodes_float": float_nodes, "bytes_float": bytes_float, "bytes_int8": size,
-        "seconds": round(seconds, 3), "output": str(out), "target": decided.target,
-        "weights": decided.weights, "activations": decided.activations,
+        "nodes_int8": [{"node": k.node, "op": k.op, "kernel": k.kernel} for k in result.kernels if k.integer],
+        "nodes_float": left, "bytes_float": result.bytes_float, "bytes_int8": result.bytes_int8,
+        "seconds": round(seconds, 3), "output": str(out), "target": plan.target,
+        "weights": plan.weights, "activations": plan.activations,
         "costs": None if costs is None else {"source": costs.source, "hash": costs.hash, "measured_before": spent.before},
-        "integer_share": outcome.share, "opset": int8.opset_imports[""], "ir_version": int8.ir_version,
+        "integer_share": result.share, "opset": int8.opset_imports[""], "ir_version": int8.ir_version,
         "ratio": final and final.ratio, "ratio_low": final and final.low, "ratio_high": final and final.high,
     }  # fmt: skip
-    return Report("quantize", values, (table,) if float_nodes else (), lines, warnings=tuple(warnings))
+    return Report("quantize", values, tables, lines, warnings=(*warnings, *_warn_missed_kernels(result)))
+
+
+def _list_float_nodes(result: QuantizeResult) -> list[dict[str, str]]:
+    """Nodes that a reader expects in integers and that run in float: layers, and what lies between integer kernels."""
+    decisions = {decision.node: decision for decision in result.plan.nodes}
+    between = TYPES[result.plan.weights, result.plan.activations].between
+    in_float = [(decisions[k.node], k.kernel) for k in result.kernels if not k.integer and k.node in decisions]
+    return [
+        {"node": decision.node, "op": decision.op, "why": decision.why}
+        for decision, kernel in in_float
+        if decision.op in LAYERS or (between and kernel != "-")  # all others stay float by request
+    ]
+
+
+def _warn_missed_kernels(result: QuantizeResult) -> list[str]:
+    """What was planned as int8 and does not run so here, which on the CPU of the target it may."""
+    plan, here = result.plan, detect_target().activations
+    missed = [k for k in result.kernels if not k.integer and plan.kinds.get(k.node) == "int8"]
+    if missed and TARGETS[plan.target].activations != here:
+        return [f"kernels were read back on this CPU, which runs {here}; {plan.target} differs"]
+    return [f"{k.op} {k.node!r} was planned as int8, but onnxruntime runs it as {k.kernel}" for k in missed]
+
+
+def _count_integer_kernels(result: QuantizeResult) -> str:
+    """How many nodes of each counted operator integer kernels run, by the operators of the float model."""
+    operators = {decision.node: decision.op for decision in result.plan.nodes}
+    counts = []
+    for op in COUNTED:
+        kernels = [k for k in result.kernels if operators.get(k.node, k.op) == op and (k.kernel != "-" or op in LAYERS)]
+        if kernels:
+            counts.append(f"{sum(k.integer for k in kernels)} of {len(kernels)} {op}")
+    return ", ".join(counts) or "no layer"
 
 
 def _describe_image_inputs(decided: Plan) -> list[str]:
-    found = [repr(name) for name, q in decided.tensors.items() if q.pixels]
-    return [f"input {', '.join(found)} holds pictures: their bytes are read as they are"] if found else []
+    names = [repr(name) for name, q in decided.tensors.items() if q.pixels]
+    return [f"input {', '.join(names)} holds pictures: their bytes are read as they are"] if names else []
 
 
 def _format_share(share: float | None) -> str:
@@ -131,11 +134,6 @@ def _format_scales(q: QParams) -> str:
     if q.block:
         return f"in blocks of {q.block}"
     return f"{min(q.scale):.4g}" + (f" .. {max(q.scale):.4g}" if q.axis is not None else "")
-
-
-def _planned_op(kernel: Kernel, planned: Mapping[str, Decision]) -> str:
-    """The operator of the float model that a node stands for."""
-    return planned[kernel.node].op if kernel.node in planned else kernel.op
 
 
 def build_dry_run_report(changes: Sequence[Changes], decided: Plan, spent: CostBasis, seconds: float) -> Report:

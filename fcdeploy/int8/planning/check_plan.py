@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import choose_bias_qparams
@@ -12,9 +15,10 @@ from fcdeploy.int8.planning.clip_fusion import saturates_alike
 from fcdeploy.int8.planning.eligibility import why_ineligible
 from fcdeploy.int8.planning.types import packed_weights, why_not_packed
 from fcdeploy.int8.planning.weights import bias_name
-from fcdeploy.records.plan import HINT, LIMITS, Decision, Plan, QParams
+from fcdeploy.records.plan import HINT, LIMITS, Decision, Kind, Plan, QParams
 
-ROLES = {
+MAKE_FLOAT = 'make its kind "float"'
+ROLES: dict[str, tuple[str, ...]] = {
     "int8": ("multiply", "integer"), "int16": ("multiply", "integer"),
     "passthrough": ("passthrough", "clips"), "fused": ("clips",),
 }  # fmt: skip
@@ -40,147 +44,171 @@ def check_plan(graph: ir.Graph, plan: Plan, source: str) -> None:
     if wide and "int16" not in (plan.weights, plan.activations):
         raise FcdeployError(f"{source}, node {wide[0]!r} is 'int16' in a plan without 16 bits", 'make its kind "int8"')
     for name, node in nodes.items():
-        _check_node(node, rows[name], rows, plan.tensors, f"{source}, node {name!r}")
+        row = PlannedNode(node, rows[name], rows, plan.tensors, f"{source}, node {name!r}")
+        for check in (_check_operator, _check_rounding, *CHECKS[row.kind]):
+            check(row)
 
 
-def _check_node(
-    node: ir.Node, decision: Decision, rows: dict[str, Decision], tensors: dict[str, QParams], where: str
-) -> None:
-    row = operator_of(node)
-    if decision.op != node.op_type:
-        raise FcdeployError(f"{where} is a {decision.op!r} in the plan and a {node.op_type!r} in the model", HINT)
-    if decision.rounding != "nearest" and (decision.kind != "int8" or weight_of(node) is None):
-        raise FcdeployError(
-            f"{where} has rounding {decision.rounding!r}, and no int8 weights", "leave its rounding out"
-        )
-    if decision.kind == "float":
-        return
-    if decision.kind == "weight_only":
-        _check_weight_only(node, tensors, where)
-        return
-    if decision.kind in ("blockwise", "dynamic"):
-        _check_on_floats(node, decision.kind, tensors, where)
-        return
-    reason = why_ineligible(node, row)
-    if reason or row.role not in ROLES[decision.kind]:
-        why = reason or f"its role is {row.role!r}"
-        raise FcdeployError(
-            f"{where} is a {node.op_type} and cannot be {decision.kind!r}: {why}", 'make its kind "float"'
-        )
-    if decision.kind == "fused":
-        _check_fused(node, rows, tensors, where)
-        return
-    data = data_inputs(node)
-    missing = [value.name for value in data if value is not weight_of(node) and value.name not in tensors]
+@dataclass(frozen=True)
+class PlannedNode:
+    """A node of the model with its row of the plan, the other rows, and what to call it in an error."""
+
+    node: ir.Node
+    decision: Decision
+    rows: Mapping[str, Decision]
+    tensors: Mapping[str, QParams]
+    where: str
+
+    @property
+    def kind(self) -> Kind:
+        return self.decision.kind
+
+    def qparams(self, value: ir.Value | None) -> QParams | None:
+        """The row of a tensor, if it has one."""
+        return self.tensors.get(name_of(value))
+
+    def breach(self, what: str, hint: str = HINT) -> FcdeployError:
+        """The error that says what is wrong with the row."""
+        return FcdeployError(f"{self.where}{what}", hint)
+
+
+def _check_operator(row: PlannedNode) -> None:
+    if row.decision.op != row.node.op_type:
+        raise row.breach(f" is a {row.decision.op!r} in the plan and a {row.node.op_type!r} in the model")
+
+
+def _check_rounding(row: PlannedNode) -> None:
+    if row.decision.rounding != "nearest" and (row.kind != "int8" or weight_of(row.node) is None):
+        raise row.breach(f" has rounding {row.decision.rounding!r}, and no int8 weights", "leave its rounding out")
+
+
+def _check_role(row: PlannedNode) -> None:
+    """An operator of which there is such a kernel, and nothing about this node that rules it out."""
+    operator = operator_of(row.node)
+    why = why_ineligible(row.node, operator)
+    if why or operator.role not in ROLES[row.kind]:
+        why = why or f"its role is {operator.role!r}"
+        raise row.breach(f" is a {row.node.op_type} and cannot be {row.kind!r}: {why}", MAKE_FLOAT)
+
+
+def _check_scales(row: PlannedNode) -> None:
+    """One scale, of a type that the kernel reads, for everything but the weight."""
+    weight, read = weight_of(row.node), data_inputs(row.node)
+    missing = [value.name for value in read if value is not weight and value.name not in row.tensors]
     if missing:
-        raise FcdeployError(f"{where} reads tensor {missing[0]!r}, which has no scale", HINT)
-    for value in (*data, *node.outputs):
-        q = tensors.get(name_of(value))
-        if (
-            value is not weight_of(node)
-            and q is not None
-            and (q.axis is not None or q.dtype not in TYPES[decision.kind])
-        ):
-            either = " or ".join(TYPES[decision.kind])
-            raise FcdeployError(f"{where}: tensor {value.name!r} needs {either} and one scale, axis null", HINT)
-    if (q := tensors.get(name_of(data[0]))) is not None and q.pixels:
-        _check_pixels(node, decision.kind, q, where)
-    if decision.kind == "passthrough":
-        moved = [tensors.get(name_of(value)) for value in (data[0], *node.outputs)]
-        if any(q is None or _key(q) != _key(moved[0]) for q in moved):
-            raise FcdeployError(f"{where} moves bytes between tensors of different scales, expected equal ones", HINT)
-    elif weight_of(node) is not None:
-        _check_weight(node, decision.kind, tensors, where)
+        raise row.breach(f" reads tensor {missing[0]!r}, which has no scale")
+    for value in (*read, *row.node.outputs):
+        q = row.qparams(value)
+        if value is not weight and q is not None and (q.axis is not None or q.dtype not in TYPES[row.kind]):
+            either = " or ".join(TYPES[row.kind])
+            raise row.breach(f": tensor {value.name!r} needs {either} and one scale, axis null")
 
 
-def _check_fused(node: ir.Node, rows: dict[str, Decision], tensors: dict[str, QParams], where: str) -> None:
+def _check_fused(row: PlannedNode) -> None:
     """The bytes that the node before the clip writes saturate where the clip would clip, and nobody else reads them."""
-    before, after = node.inputs[0], name_of(node.outputs[0])
+    before, after = row.node.inputs[0], row.node.outputs[0]
     producer = producer_of(before)
-    hint = 'make its kind "float"'
-    if before is None or producer is None or rows[name_of(producer)].kind not in ("int8", "int16"):
-        raise FcdeployError(f"{where} is fused, but the node before it is not int8", hint)
+    if before is None or producer is None or row.rows[name_of(producer)].kind not in ("int8", "int16"):
+        raise row.breach(" is fused, but the node before it is not int8", MAKE_FLOAT)
     if not vanishes(before):
-        raise FcdeployError(f"{where} is fused, but others read {before.name!r} too", hint)
-    if after not in tensors or not saturates_alike(node, tensors[after]):
-        raise FcdeployError(f"{where} is fused, but the scale of {after!r} does not end where it clips", hint)
+        raise row.breach(f" is fused, but others read {before.name!r} too", MAKE_FLOAT)
+    q = row.qparams(after)
+    if q is None or not saturates_alike(row.node, q):
+        raise row.breach(f" is fused, but the scale of {after.name!r} does not end where it clips", MAKE_FLOAT)
 
 
-def _check_weight_only(node: ir.Node, tensors: dict[str, QParams], where: str) -> None:
-    weights = weight_only_inputs(node)
+def _check_weight_only(row: PlannedNode) -> None:
+    weights = weight_only_inputs(row.node)
     if not weights:
-        raise FcdeployError(f"{where} has no weights worth storing as bytes", 'make its kind "float"')
+        raise row.breach(" has no weights worth storing as bytes", MAKE_FLOAT)
     for _, value, axis in weights:
-        _check_channels(value, axis, tensors.get(name_of(value)), ("int8", "int16"), where)
+        _check_channels(row, value, axis, ("int8", "int16"))
 
 
-def _check_on_floats(node: ir.Node, kind: str, tensors: dict[str, QParams], where: str) -> None:
-    """A layer in blocks or with dynamic activations: an operator that has such a kernel, and weights it can read."""
-    hint = 'make its kind "float"'
-    reason = why_not_packed(node, kind)
-    if reason:
-        raise FcdeployError(f"{where} is a {node.op_type} and cannot be {kind!r}: {reason}", hint)
-    for value, axis in packed_weights(node):
-        q = tensors.get(name_of(value))
-        if kind == "blockwise":
-            if q is None or q.dtype not in ("int4", "int8") or not q.block:
-                raise FcdeployError(f"{where}: weight {value.name!r} needs int4 or int8 and a block", HINT)
-        else:
-            _check_channels(value, axis, q, ("int8",), where)
+def _check_packed(row: PlannedNode) -> None:
+    """A layer on float activations: an operator that has such a kernel."""
+    if reason := why_not_packed(row.node, row.kind):
+        raise row.breach(f" is a {row.node.op_type} and cannot be {row.kind!r}: {reason}", MAKE_FLOAT)
 
 
-def _check_channels(value: ir.Value, axis: int, q: QParams | None, dtypes: tuple[str, ...], where: str) -> None:
-    channels = shape_of(value)[axis]
+def _check_blocks(row: PlannedNode) -> None:
+    for value, _ in packed_weights(row.node):
+        q = row.qparams(value)
+        if q is None or q.dtype not in ("int4", "int8") or not q.block:
+            raise row.breach(f": weight {value.name!r} needs int4 or int8 and a block")
+
+
+def _check_dynamic(row: PlannedNode) -> None:
+    for value, axis in packed_weights(row.node):
+        _check_channels(row, value, axis, ("int8",))
+
+
+def _check_channels(row: PlannedNode, value: ir.Value, axis: int, dtypes: tuple[str, ...]) -> None:
+    channels, q = shape_of(value)[axis], row.qparams(value)
     fits = q is not None and (q.axis, q.zero_point, len(q.scale)) == (axis, 0, channels) and q.dtype in dtypes
     if not fits:
         either = " or ".join(dtypes)
-        raise FcdeployError(
-            f"{where}: weight {value.name!r} needs {either}, axis {axis}, zero_point 0 and {channels} scales", HINT
-        )
+        raise row.breach(f": weight {value.name!r} needs {either}, axis {axis}, zero_point 0 and {channels} scales")
 
 
-def _check_pixels(node: ir.Node, kind: str, q: QParams, where: str) -> None:
-    weight = weight_of(node)
-    if kind != "int8" or weight is None or not may_read_pixels(node):
-        raise FcdeployError(
-            f"{where} cannot read the bytes of a picture: that takes a convolution of at most 3 channels which alone "
+def _check_pixels(row: PlannedNode) -> None:
+    q, weight = row.qparams(data_inputs(row.node)[0]), weight_of(row.node)
+    if q is None or not q.pixels:
+        return
+    if row.kind != "int8" or weight is None or not may_read_pixels(row.node):
+        raise row.breach(
+            " cannot read the bytes of a picture: that takes a convolution of at most 3 channels which alone "
             "reads an input of the model",
             "leave pixels out, and give the tensor its scale",
         )
-    channels = shape_of(weight)[1]
-    if (q.scale, q.zero_point, len(q.pixels)) != ((1.0,), LIMITS[q.dtype][0], channels):
-        lowest = LIMITS[q.dtype][0]
-        raise FcdeployError(f"{where} reads pixels, which need scale 1, zero_point {lowest} and {channels} rows", HINT)
+    channels, lowest = shape_of(weight)[1], LIMITS[q.dtype][0]
+    if (q.scale, q.zero_point, len(q.pixels)) != ((1.0,), lowest, channels):
+        raise row.breach(f" reads pixels, which need scale 1, zero_point {lowest} and {channels} rows")
 
 
-def _check_weight(node: ir.Node, kind: str, tensors: dict[str, QParams], where: str) -> None:
-    weight = weight_of(node)
-    assert weight is not None
-    axis = output_axis(node)
-    q = tensors.get(name_of(weight))
-    if kind == "int16":
-        _check_channels(weight, axis, q, ("int8", "int16"), where)
+def _check_equal_scales(row: PlannedNode) -> None:
+    moved = [row.qparams(value) for value in (data_inputs(row.node)[0], *row.node.outputs)]
+    if any(q is None or _key(q) != _key(moved[0]) for q in moved):
+        raise row.breach(" moves bytes between tensors of different scales, expected equal ones")
+
+
+def _check_wide_weight(row: PlannedNode) -> None:
+    if (weight := weight_of(row.node)) is not None:
+        _check_channels(row, weight, output_axis(row.node), ("int8", "int16"))
+
+
+def _check_weight(row: PlannedNode) -> None:
+    """A scale per output channel or one for all, and a bias that has the scale of the products."""
+    weight, axis = weight_of(row.node), output_axis(row.node)
+    if weight is None:
         return
-    channels = shape_of(weight)[axis]
-    if (
-        q is None
-        or (q.dtype, q.zero_point) != ("int8", 0)
-        or (q.axis, len(q.scale)) not in ((axis, channels), (None, 1))
-    ):
-        raise FcdeployError(
-            f"{where}: weight {weight.name!r} needs int8, zero_point 0 and axis {axis} with {channels} scales, "
-            "or axis null with one",
-            HINT,
+    channels, q = shape_of(weight)[axis], row.qparams(weight)
+    scales = ((axis, channels), (None, 1))
+    if q is None or (q.dtype, q.zero_point) != ("int8", 0) or (q.axis, len(q.scale)) not in scales:
+        raise row.breach(
+            f": weight {weight.name!r} needs int8, zero_point 0 and axis {axis} with {channels} scales, "
+            "or axis null with one"
         )
-    bias = tensors.get(bias_name(node))
-    if operator_of(node).bias is None:
+    if operator_of(row.node).bias is None:
         return
-    product = choose_bias_qparams(tensors[name_of(node.inputs[0])].scale[0], q)
+    product = choose_bias_qparams(row.tensors[name_of(row.node.inputs[0])].scale[0], q)
+    bias = row.tensors.get(bias_name(row.node))
     if bias is None or (bias.dtype, bias.scale) != ("int32", product.scale):
-        raise FcdeployError(
-            f"{where}: the scale of bias {bias_name(node)!r} is not input scale x weight scale",
-            "leave it out of the edit",
+        raise row.breach(
+            f": the scale of bias {bias_name(row.node)!r} is not input scale x weight scale", "leave it out of the edit"
         )
+
+
+CHECKS: dict[Kind, tuple[Callable[[PlannedNode], None], ...]] = {
+    "float": (),
+    "weight_only": (_check_weight_only,),
+    "blockwise": (_check_packed, _check_blocks),
+    "dynamic": (_check_packed, _check_dynamic),
+    "fused": (_check_role, _check_fused),
+    "passthrough": (_check_role, _check_scales, _check_pixels, _check_equal_scales),
+    "int8": (_check_role, _check_scales, _check_pixels, _check_weight),
+    "int16": (_check_role, _check_scales, _check_pixels, _check_wide_weight),
+}
 
 
 def _key(q: QParams | None) -> tuple[object, ...] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -10,8 +11,8 @@ from fcdeploy.graph.nodes import data_inputs, is_constant, name_of, operator_of
 from fcdeploy.int8.nodes import vanishes, weight_only_inputs
 from fcdeploy.int8.planning.eligibility import why_fill_too_far, why_ineligible
 from fcdeploy.records.calibration import Calibration
-from fcdeploy.records.plan import Decision
-from fcdeploy.tables.operators import Operator
+from fcdeploy.records.plan import Decision, Kind
+from fcdeploy.tables.operators import Operator, Role
 
 FUSED_WITH_GEMM = {
     "Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Elu", "Selu", "Softplus", "Softsign", "ThresholdedRelu",
@@ -48,11 +49,13 @@ def decide(
     as_bytes: set[ir.Value] = set()  # tensors that exist as bytes
     for node in graph:
         row = operator_of(node)
-        kind, why = _decision(node, row, wants, as_bytes, kept, calibration)
+        inputs = tuple(value for value in data_inputs(node) if not is_constant(value))
+        from_bytes, leads_on = not as_bytes.isdisjoint(inputs), not wants.isdisjoint(node.outputs)
+        kind, why = _decide_node(NodeContext(node, row, inputs, from_bytes, leads_on, wants, kept, calibration))
         if kind == "float" and node.name not in exact and weight_only_inputs(node):
             kept_as = "bytes" if elsewhere == "int8" and node.name not in wide else "16-bit integers"
             kind, why = "weight_only", f"{why}; its weights are kept as {kept_as} in the file"
-        decisions[name_of(node)] = Decision(name_of(node), node.op_type, kind, why)  # type: ignore[arg-type]
+        decisions[name_of(node)] = Decision(name_of(node), node.op_type, kind, why)
         if (kind == "int8" and writes_bytes(node, wants)) or kind in ("passthrough", "fused"):
             as_bytes.update(node.outputs)
     return decisions
@@ -73,68 +76,116 @@ def _fuses_in_float(node: ir.Node) -> bool:
     return alone and not node.outputs[0].is_graph_output() and not readers[0].outputs[0].is_graph_output()
 
 
-def _decision(
-    node: ir.Node,
-    row: Operator,
-    wants: set[ir.Value],
-    as_bytes: set[ir.Value],
-    kept: Mapping[str, str],
-    calibration: Calibration,
-) -> tuple[str, str]:
-    """The kind and the reason of one node."""
-    name = name_of(node)
-    if name in kept:
-        return "float", kept[name]
-    if reason := why_ineligible(node, row):
-        return "float", reason
-    inputs = [value for value in data_inputs(node) if not is_constant(value)]
-    seen = [*inputs, *node.outputs] if row.role != "shape" else []
-    if unseen := [value.name for value in seen if not vanishes(value) and not _has_range(value, calibration)]:
-        return "float", f"tensor {unseen[0]!r} is not a float tensor with finite values in calibration"
-    if row.role in ("multiply", "integer") and vanishes(node.outputs[0]):
-        clip = node.outputs[0].consumers()[0]
-        if reason := kept.get(name_of(clip)) or why_ineligible(clip, operator_of(clip)):
-            return "float", f"its clip {clip.name!r} stays float, and bytes would clip already: {reason}"
-    if node.op_type == "Pad" and inputs:
-        seen_of = calibration.tensors[name_of(inputs[0])].histogram
-        if reason := why_fill_too_far(node, seen_of.low, seen_of.high):
+@dataclass(frozen=True)
+class NodeContext:
+    """A node, and what of its surroundings decides its kind.
+
+    `inputs` are those that are computed; `from_bytes` says whether one of them exists as bytes, `leads_on` whether a
+    result is wanted as bytes.
+    """
+
+    node: ir.Node
+    row: Operator
+    inputs: tuple[ir.Value, ...]
+    from_bytes: bool
+    leads_on: bool
+    wants: set[ir.Value]
+    kept: Mapping[str, str]
+    calibration: Calibration
+
+
+def _decide_node(context: NodeContext) -> tuple[Kind, str]:
+    """The kind and the reason of one node: the first reason for float, else what its role makes of it."""
+    kept = context.kept.get(name_of(context.node))
+    if kept is not None:
+        return "float", kept
+    for why in WHY_FLOAT:
+        if reason := why(context):
             return "float", reason
-    if row.role == "multiply":
-        if not inputs:
-            return "float", "all its inputs are constant"
-        return "int8", row.why if writes_bytes(node, wants) else f"{row.why}, written as float"
-    from_bytes = [value for value in inputs if value in as_bytes]
-    leads_on = any(value in wants for value in node.outputs)
-    if row.role == "integer":
-        if from_bytes and (row.reduces or leads_on):
-            return "int8", row.why
-        what = "its results go only to float nodes and outputs" if from_bytes else "its inputs are float already"
-        return "float", f"{what}: an integer kernel here would round once more and save nothing"
-    if row.role == "clips" and from_bytes:
-        return _decide_clip(node)
-    if row.role in ("passthrough", "clips") and not from_bytes and inputs and leads_on and _all_wanted(node, wants):
-        return (
-            ("passthrough", f"{row.why} that the next layer reads")
-            if row.role == "passthrough"
-            else ("float", "clips floats")
-        )
-    if row.role in ("passthrough", "shape") and from_bytes:
-        return ("passthrough", row.why) if row.role == "passthrough" else ("float", row.why)
-    return "float", "its input is float already" if row.role != "shape" else row.why
+    return BY_ROLE[context.row.role](context)
 
 
-def _all_wanted(node: ir.Node, wants: set[ir.Value]) -> bool:
-    return all(value in wants and not value.is_graph_output() for value in node.outputs)
+def _why_without_kernel(context: NodeContext) -> str:
+    return why_ineligible(context.node, context.row)
 
 
-def _decide_clip(node: ir.Node) -> tuple[str, str]:
+def _why_without_range(context: NodeContext) -> str:
+    seen = [*context.inputs, *context.node.outputs] if context.row.role != "shape" else []
+    unseen = [value.name for value in seen if not vanishes(value) and not _has_range(value, context.calibration)]
+    return f"tensor {unseen[0]!r} is not a float tensor with finite values in calibration" if unseen else ""
+
+
+def _why_its_clip_is_float(context: NodeContext) -> str:
+    """A kernel's bytes saturate where its clip would clip: where the clip has to stay float, so has the kernel."""
+    if context.row.role not in ("multiply", "integer") or not vanishes(context.node.outputs[0]):
+        return ""
+    clip = context.node.outputs[0].consumers()[0]
+    reason = context.kept.get(name_of(clip)) or why_ineligible(clip, operator_of(clip))
+    return f"its clip {clip.name!r} stays float, and bytes would clip already: {reason}" if reason else ""
+
+
+def _why_its_fill_is_far(context: NodeContext) -> str:
+    if context.node.op_type != "Pad" or not context.inputs:
+        return ""
+    seen = context.calibration.tensors[name_of(context.inputs[0])].histogram
+    return why_fill_too_far(context.node, seen.low, seen.high)
+
+
+WHY_FLOAT = (_why_without_kernel, _why_without_range, _why_its_clip_is_float, _why_its_fill_is_far)
+
+
+def _decide_multiply(context: NodeContext) -> tuple[Kind, str]:
+    if not context.inputs:
+        return "float", "all its inputs are constant"
+    why = context.row.why
+    return "int8", why if writes_bytes(context.node, context.wants) else f"{why}, written as float"
+
+
+def _decide_integer(context: NodeContext) -> tuple[Kind, str]:
+    """Pays between integer kernels only; pools already where their input is bytes, because they write less."""
+    if context.from_bytes and (context.row.reduces or context.leads_on):
+        return "int8", context.row.why
+    what = "its results go only to float nodes and outputs" if context.from_bytes else "its inputs are float already"
+    return "float", f"{what}: an integer kernel here would round once more and save nothing"
+
+
+def _decide_passthrough(context: NodeContext) -> tuple[Kind, str]:
+    if context.from_bytes:
+        return "passthrough", context.row.why
+    if context.inputs and context.leads_on and _all_wanted(context.node, context.wants):
+        return "passthrough", f"{context.row.why} that the next layer reads"
+    return "float", FLOAT_ALREADY
+
+
+def _decide_clip(context: NodeContext) -> tuple[Kind, str]:
     """A clip of bytes: fused into the node before it, or, where others read that tensor too, done on the bytes."""
-    before = node.inputs[0]
+    if not context.from_bytes:
+        leads_on = context.inputs and context.leads_on and _all_wanted(context.node, context.wants)
+        return "float", "clips floats" if leads_on else FLOAT_ALREADY
+    before = context.node.inputs[0]
     assert before is not None
     producer = before.producer()
     if producer is not None and vanishes(before):
         return "fused", f"the saturation of {producer.name!r} does it"
     return "passthrough", "clips bytes"
+
+
+def _decide_shape(context: NodeContext) -> tuple[Kind, str]:
+    return "float", context.row.why
+
+
+FLOAT_ALREADY = "its input is float already"
+BY_ROLE: dict[Role, Callable[[NodeContext], tuple[Kind, str]]] = {
+    "multiply": _decide_multiply,
+    "integer": _decide_integer,
+    "passthrough": _decide_passthrough,
+    "clips": _decide_clip,
+    "shape": _decide_shape,
+}
+
+
+def _all_wanted(node: ir.Node, wants: set[ir.Value]) -> bool:
+    return all(value in wants and not value.is_graph_output() for value in node.outputs)
 
 
 def _has_range(value: ir.Value, calibration: Calibration) -> bool:
