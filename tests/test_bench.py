@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +194,27 @@ def test_models_that_load_slowly_are_loaded_once(monkeypatch: pytest.MonkeyPatch
     assert len(loaded) == 2
     assert set(pair[0].loads) == {0}
     assert paired_timing.compute_ratio(*pair).median == pytest.approx(1.0)
+
+
+def test_no_model_is_loaded_twice_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of two comes first; what was loaded before is let go without a collection of garbage."""
+    clock, most = Clock(monkeypatch), 0
+    held: weakref.WeakSet[Callable[[], None]] = weakref.WeakSet()
+
+    def load() -> paired_timing.Run:
+        nonlocal most
+        run = clock.run(0.01)
+        held.add(run)
+        most = max(most, len(held))
+        return run
+
+    gc.disable()
+    try:
+        pair = paired_timing.time_reloaded([load, load], 3.0)
+    finally:
+        gc.enable()
+    assert len(set(pair[0].loads)) == paired_timing.LOADS
+    assert most == 2
 
 
 @pytest.mark.usefixtures("no_footprint")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 from conftest import fails
 from networks import Net, random_data
@@ -154,9 +156,21 @@ RIGHT = {
 }  # fmt: skip
 
 
+REPAIRED = {"matmul": (1, 32), "matmul, negative axis": (1, 32)}
+"""The onnxruntime that computes it as it is written again."""
+
+
+def repaired(name: str) -> bool:
+    return tuple(map(int, ort.__version__.split(".")[:2])) >= REPAIRED.get(name, (math.inf,))
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_what_fuses_wrongly_is_refused(name: str) -> None:
     model, x, why = WRONG[name]
+    if repaired(name):
+        assert sqnr(model, x) > ROUNDING
+        assert refuse_untrusted(model, "repaired.onnx") == ()
+        return
     assert sqnr(model, x) < NONSENSE
     with fails("model 'trap.onnx': node 'layer', a ", "fcdeploy quantize"):
         refuse_untrusted(model, "trap.onnx")
@@ -173,6 +187,10 @@ def test_what_is_right_is_not(name: str) -> None:
 
 def test_what_fails_at_its_first_run_is_refused_before() -> None:
     model = layer("MatMul", ROWS, SQUARE[:, :8].copy(), SCALES, 0)
+    if repaired("matmul"):
+        assert sqnr(model, ROWS) > ROUNDING
+        assert refuse_untrusted(model, "repaired.onnx") == ()
+        return
     with fails("onnxruntime cannot run the model"):
         Session(model, threads=1).run({"x": ROWS})
     with fails("node 'layer', a MatMul: the scales of weight 'w' are along axis 0"):
@@ -232,7 +250,7 @@ def test_zero_points_of_the_wrong_type_or_number() -> None:
 
 def test_stations_refuse(tmp_path: Path) -> None:
     path, sound = tmp_path / "trap.onnx", tmp_path / "sound.onnx"
-    ir.save(WRONG["matmul"][0], path)
+    ir.save(WRONG["matmul, float output"][0], path)
     ir.save(RIGHT["matmul"][0], sound)
     np.savez(tmp_path / "data.npz", x=ROWS[:, None])
     with fails("node 'layer', a MatMul: the scales of weight 'w' are along axis 0"):

@@ -68,16 +68,14 @@ def time_reloaded(
     long.
     """
     begin = time.perf_counter()
-    runs = [load() for load in loads]
+    runs = _load_all(loads, backwards=False)
     again = LOADS * (time.perf_counter() - begin) <= seconds
     timings: list[list[Timing]] = []
     spent = 0.0
     while True:
         if timings and again:
             runs.clear()  # first, so that no model is loaded twice at a time
-            order = range(len(loads))[:: 1 if len(timings) % 2 == 0 else -1]
-            made = {index: loads[index]() for index in order}
-            runs = [made[index] for index in range(len(loads))]
+            runs += _load_all(loads, backwards=len(timings) % 2 == 1)
         begin = time.perf_counter()
         timings.append(
             time_in_turns(runs, seconds / LOADS if again else seconds, None if again else on_step, label=label)
@@ -89,6 +87,13 @@ def time_reloaded(
         wide = interval is not None and len(loads) == 2 and compute_ratio(*timed).width > interval
         if (len(timings) >= LOADS or not again) and not (wide and spent < PATIENCE * seconds):
             return timed
+
+
+def _load_all(loads: Sequence[Load], *, backwards: bool) -> list[Run]:
+    """Load each model, the last one first where `backwards`; nothing else holds them."""
+    if backwards:
+        return [load() for load in reversed(loads)][::-1]
+    return [load() for load in loads]
 
 
 def time_in_turns(

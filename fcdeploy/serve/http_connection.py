@@ -51,6 +51,7 @@ class Connection(asyncio.Protocol):
         self._quiet = time.perf_counter()  # when the last answer left
         self._stuck = 0.0  # since when the client does not read
         self._deaf = 0.0  # since when nothing more is read
+        self._ended = False  # the client's end came: close behind the answers, which say the same as without it
         self._held = 0  # bytes of the body that count among those of the server
 
     # what the loop calls
@@ -91,7 +92,7 @@ class Connection(asyncio.Protocol):
         if self._since and not self._deaf:
             self._refuse(RefusedError(400, "the request ended early, expected more of it"))
         elif self._slots:
-            self._slots[-1].last = True
+            self._ended = True
             self._deaf = time.perf_counter()
         return bool(self._slots)
 
@@ -231,6 +232,9 @@ class Connection(asyncio.Protocol):
                 slots.clear()
                 self._hang_up()
                 return
+        if self._ended and not slots:
+            self._hang_up()
+            return
         self._quiet = time.perf_counter()
         if not self._stuck and len(slots) == PIPELINED // 2:
             self._transport.resume_reading()
