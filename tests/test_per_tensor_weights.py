@@ -14,6 +14,7 @@ from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale
 from fcdeploy.graph.model import write_model
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.fidelity import measure_sqnr
+from fcdeploy.int8.planning import Overrides
 from fcdeploy.int8.planning.check_plan import check_plan
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.per_tensor_weights import find_one_scale_layers
@@ -73,7 +74,7 @@ def test_a_bias_bounds_it_from_below() -> None:
 
 def test_layers_of_even_channels_may_have_one_and_uneven_ones_may_not() -> None:
     even, uneven = given(dense()), given(dense(uneven=50.0))
-    found = [find_one_scale_layers(g.model.graph, g.plan({}), g.calibration, 128) for g in (even, uneven)]
+    found = [find_one_scale_layers(g.model.graph, g.plan(), g.calibration, 128) for g in (even, uneven)]
     assert set(found[0]) == {"a", "b", "c"}
     assert set(found[1]) == {"b", "c"}
     assert found[0]["a"] > found[0]["b"] > found[0]["c"]  # by how many outputs they have
@@ -82,7 +83,7 @@ def test_layers_of_even_channels_may_have_one_and_uneven_ones_may_not() -> None:
 @pytest.mark.parametrize("target", ["portable", "x86-vnni"])
 def test_it_is_one_kernel_with_one_scale_and_nearly_as_accurate(target: str, tmp_path: Path) -> None:
     start = given(dense(), target)
-    plan = start.plan({}, ("a", "b", "c"))
+    plan = start.plan(Overrides(one_scale=("a", "b", "c")))
     weights = [plan.tensors[node.inputs[1].name] for node in start.model.graph if node.name in "abc"]  # type: ignore[union-attr,index]
     assert [(q.axis, len(q.scale)) for q in weights] == [(None, 1)] * 3
     check_plan(start.model.graph, plan, "the plan")
@@ -92,7 +93,7 @@ def test_it_is_one_kernel_with_one_scale_and_nearly_as_accurate(target: str, tmp
     write_model(int8, file)
     kernels = {kernel.node: kernel for kernel in find_kernels(file)}
     assert all(kernels[name].integer for name in "abc")
-    every = start.build(start.plan({}))
+    every = start.build(start.plan())
     assert min(measure_sqnr(start.model, int8, DATA)) > min(measure_sqnr(start.model, every, DATA)) - 6
     fused, literal, precise = (
         outputs(int8, **how)

@@ -258,7 +258,7 @@ def test_constants_of_one_node_are_one_group(tmp_path: Path) -> None:
     recorded, kept = load_or_observe(graph, files_of(graph, file), source, None, None)
     how = (find_target("host"), "mse", (), find_types("int8", "int8"), "fast")
     made = Problem(file, graph, recorded, kept, *how, source)
-    plan = made.plan({})
+    plan = made.plan()
     int8 = made.build(plan)
     assert [each.node for each in sources(int8) if each.kind == "weights"].count("both") == 2
     groups = groups_of(made, plan, int8)

@@ -26,7 +26,7 @@ from fcdeploy.records.calibration import Calibration, to_bytes
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.workers import open_pool
-from fcdeploy.samples import BadSample, open_source
+from fcdeploy.samples import BadSample, Samples
 
 NAMED = 5  # of the samples that were skipped
 COLUMNS = ("layer", "tensor", "kind", "min", "max", "needs")
@@ -70,16 +70,17 @@ def calibrate(
         raise FcdeployError(f"{str(target)!r} is both the calibration and its table", "give --csv another name")
     begin = time.perf_counter()
     prepare(graph)
-    source = open_source(data, input_specs(graph), limit=samples, seed=seed, preprocess=preprocess)
+    chosen = Samples(str(data), samples, seed, preprocess)
+    source = chosen.open(input_specs(graph))
     job = CalibrationJob(
-        str(path), model_hash(files), str(data), samples, seed, preprocess, keep_samples=keep_samples, skip_bad=skip_bad
+        str(path), model_hash(files), chosen, everything=everything, keep_samples=keep_samples, skip_bad=skip_bad
     )
     with open_pool(workers, cluster) as team:
-        found = collect(
+        result = collect(
             team, job, graph, source, target.with_name(f"{target.name}.progress"),
-            batch=batch, max_memory=max_memory, everything=everything, on_step=on_step,
+            batch=batch, max_memory=max_memory, on_step=on_step,
         )  # fmt: skip
-    calibration = found.calibration
+    calibration = result.calibration
     seconds = time.perf_counter() - begin
     with replacing(target, force=force) as aside:
         aside.write_bytes(to_bytes(calibration))
@@ -87,8 +88,8 @@ def calibrate(
     if table_file:
         with replacing(table_file, force=force) as beside, beside.open("w", newline="") as table:
             csv.writer(table).writerows([COLUMNS, *rows])
-    found.progress.unlink(missing_ok=True)
-    return _report(path, found, rows, seconds, target)
+    result.progress.unlink(missing_ok=True)
+    return _report(path, result, rows, seconds, target)
 
 
 def ranges_table(calibration: Calibration) -> Iterator[tuple[str, ...]]:
@@ -105,8 +106,10 @@ def ranges_table(calibration: Calibration) -> Iterator[tuple[str, ...]]:
         )
 
 
-def _report(model: Path, found: CalibrationResult, rows: list[tuple[str, ...]], seconds: float, output: Path) -> Report:
-    calibration = found.calibration
+def _report(
+    model: Path, result: CalibrationResult, rows: list[tuple[str, ...]], seconds: float, output: Path
+) -> Report:
+    calibration = result.calibration
     broken = [record.name for record in calibration.tensors.values() if record.histogram.nonfinite]
     constant = [
         record.name
@@ -114,9 +117,9 @@ def _report(model: Path, found: CalibrationResult, rows: list[tuple[str, ...]], 
         if record.kind == "activation" and record.histogram.low == record.histogram.high
     ]
     warnings = (
-        *found.warnings,
+        *result.warnings,
         *warn_too_few(calibration),
-        *_describe_skipped(found.bad),
+        *_describe_skipped(result.bad),
         *(f"tensor {name!r} became NaN or infinite: its layers will stay float" for name in broken),
         *(f"tensor {name!r} was the same value in every sample" for name in constant),
     )
@@ -124,9 +127,9 @@ def _report(model: Path, found: CalibrationResult, rows: list[tuple[str, ...]], 
     values = {
         "tensors": tensors, "samples": calibration.samples, "seconds": round(seconds, 3), "output": str(output),
         "model": calibration.model, "data": calibration.data,
-        "skipped": [{"sample": bad.name, "why": bad.why} for bad in found.bad], "resumed_at": found.resumed_at,
+        "skipped": [{"sample": bad.name, "why": bad.why} for bad in result.bad], "resumed_at": result.resumed_at,
     }  # fmt: skip
-    resumed = (f"went on after {found.resumed_at} samples that were done already",) if found.resumed_at else ()
+    resumed = (f"went on after {result.resumed_at} samples that were done already",) if result.resumed_at else ()
     lines = (
         *resumed,
         f"{calibration.samples} samples, {len(rows)} tensors, {seconds:.1f} s -> {output}",

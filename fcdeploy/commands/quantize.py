@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
@@ -35,17 +36,19 @@ from fcdeploy.int8.writing.metadata import write_metadata
 from fcdeploy.prepare import prepare
 from fcdeploy.prepare.cost_model import multiplications_of
 from fcdeploy.proof.exact import with_ties
-from fcdeploy.records.plan import EFFORTS, Effort
+from fcdeploy.records.plan import EFFORTS, Effort, Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.kernels import Kernel, find_kernels
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import open_source
-from fcdeploy.search.goal import wish_of
+from fcdeploy.samples import Samples
+from fcdeploy.search.goal import AccuracyGoal, check_goal, make_goal
 from fcdeploy.search.report import with_search
-from fcdeploy.search.search import search
+from fcdeploy.search.search import Found, search
 from fcdeploy.sensitivity.analysis import with_advice
+from fcdeploy.tables.targets import Target
+from fcdeploy.tables.types import Types
 
 METHOD = "mse"  # unless asked for another
 EFFORT: Effort = "balanced"
@@ -92,64 +95,124 @@ def quantize(
     `validate` has them), for at most `minutes` (10 unless given); samples that were calibrated on are refused, but for
     `same_data`.  Raises FcdeployError.
     """
-    begin = time.perf_counter()
-    path, out = Path(model), Path(output or "")
-    row, types = find_target(target), find_types(weights, activations)
-    wish = wish_of(max_drop, eval, metric, minutes, same_data=same_data, preprocess=preprocess, types=types)
-    graph = read_model(path)
-    refuse_unsupported(graph, str(path))
-    _check_present(output or dry_run, data or calibration or not types.between)
-    _check_words(ranges, effort)
+    goal = make_goal(max_drop, eval, metric, minutes, same_data=same_data, preprocess=preprocess)
+    request = Request(
+        Path(model), Path(output or ""), find_target(target), find_types(weights, activations), target,
+        samples=None if data is None else Samples(data, samples, seed, preprocess), calibration=calibration,
+        ranges=ranges, effort=effort, keep_float=tuple(keep_float), plan=plan, save_plan=save_plan, costs=costs, goal=goal,
+        dry_run=dry_run, force=force,
+    )  # fmt: skip
+    _check_request(request, output)
+    _refuse_ignored("there is no --data", data is not None, samples=samples, seed=seed)
+    _refuse_ignored("there is no --data", data is not None or goal is not None, preprocess=preprocess)
     _refuse_ignored(
-        ("--plan decides already", plan is None, {"--ranges": ranges, "--costs": costs, "--max-drop": max_drop}),
-        ("there is no --data", data is not None, {"--samples": samples, "--seed": seed}),
-        ("there is no --data", data is not None or wish is not None, {"--preprocess": preprocess}),
-        (
-            "there is no --max-drop",
-            wish is not None,
-            {"--eval": eval, "--metric": metric, "--minutes": minutes, "--same-data": same_data or None},
-        ),
-        ("--dry-run writes nothing, and --json prints the plan", not dry_run, {"--save-plan": save_plan}),
+        "there is no --max-drop",
+        goal is not None,
+        eval=eval,
+        metric=metric,
+        minutes=minutes,
+        same_data=same_data or None,
     )
-    own = files_of(graph, path)
-    if not dry_run:
-        inputs = (*own, *(Path(file) for file in (data, calibration, plan, costs, eval) if file))
-        _check_outputs(graph, out, save_plan, inputs, force)
-    changes = prepare(graph)
-    source = None
-    if data is not None:
-        source = open_source(data, input_specs(graph), limit=samples, seed=seed, preprocess=preprocess)
-    scratch = scratch_for(graph, None if dry_run else out.parent)
-    recorded, kept = load_or_observe(graph, own, source, calibration, on_step)
-    how = (row, ranges or METHOD, tuple(keep_float), types, effort or EFFORT)
-    problem = Problem(path, graph, recorded, kept, *how, source, scratch=scratch)
+    return _quantize(request, on_step)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `quantize` was asked for. `target_name` is the row's name or "host"; fields that are None were left out."""
+
+    model: Path
+    output: Path
+    target: Target
+    types: Types
+    target_name: str
+    samples: Samples | None
+    calibration: str | Path | None
+    ranges: str | None
+    effort: Effort | None
+    keep_float: tuple[str, ...]
+    plan: str | Path | None
+    save_plan: str | Path | None
+    costs: str | Path | None
+    goal: AccuracyGoal | None
+    dry_run: bool
+    force: bool
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What planning came to: the problem, changed where effort `best` did that, the plan, and what it rests on."""
+
+    problem: Problem
+    plan: Plan
+    basis: CostBasis
+    tried: str
+    found: Found | None
+
+
+def _quantize(request: Request, on_step: OnStep | None) -> Report:
+    """Check, prepare, plan, and, unless the plan is all that was asked for, write."""
+    begin = time.perf_counter()
+    model = read_model(request.model)
+    refuse_unsupported(model, str(request.model))
+    files = files_of(model, request.model)
+    if not request.dry_run:
+        _check_outputs(request, model, files)
+    changes = prepare(model)
+    planned = _plan(request, _load_problem(request, model, files, on_step), on_step)
+    if request.dry_run:
+        report = build_dry_run_report(changes, planned.plan, planned.basis, time.perf_counter() - begin)
+        return report if planned.found is None else with_search(report, planned.found, multiplications_of(model))
+    return _write(request, planned, files, begin, on_step)
+
+
+def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on_step: OnStep | None) -> Problem:
+    """The prepared model with its statistics, and samples to run it on."""
+    source = None if request.samples is None else request.samples.open(input_specs(model))
+    scratch = scratch_for(model, None if request.dry_run else request.output.parent)
+    calibration, kept = load_or_observe(model, files, source, request.calibration, on_step)
+    return Problem(
+        request.model, model, calibration, kept, request.target,
+        ranges=request.ranges or METHOD, keep_float=request.keep_float, types=request.types,
+        effort=request.effort or EFFORT, source=source, scratch=scratch,
+    )  # fmt: skip
+
+
+def _plan(request: Request, problem: Problem, on_step: OnStep | None) -> Planned:
+    """The plan in a file, or else the fastest; with a goal, one that meets it."""
     tried = ""
-    if plan is not None:
-        problem, decided, plan_warnings = load_plan(problem, plan, effort)
-        spent = CostBasis(warnings=plan_warnings)
+    if request.plan is not None:
+        problem, plan, warnings = load_plan(problem, request.plan, request.effort)
+        basis = CostBasis(warnings=warnings)
     else:
-        if effort == "best":
-            problem, tried = choose_best(problem, choose_ranges=ranges is None, on_step=on_step)
-        decided, spent = plan_fastest(problem, choose_cost_source(problem, costs, target), on_step)
-        decided = add_refinements(problem, decided)
-    found = None if wish is None else search(problem, spent, wish, on_step)
-    decided = decided if found is None else found.plan
-    if dry_run:
-        planned = build_dry_run_report(changes, decided, spent, time.perf_counter() - begin)
-        return planned if found is None else with_search(planned, found, multiplications_of(graph))
-    int8 = refine(problem, decided, on_step)
-    write_metadata(int8, problem.calibration, decided)
-    size, kernels = _write_and_read_back(int8, out, problem.large, force)
-    if save_plan is not None:
-        write_plan(Path(save_plan), decided, force=force)
-    outcome = QuantizeResult(decided, spent, kernels, multiplications_of(graph), size_on_disk(own), size, tried)
-    warnings = [*warn_too_few(recorded), *warn_left_out(problem, decided), *spent.warnings]
-    report = build_report(path, out, int8, outcome, begin, warnings)
-    if found is not None:
-        report = with_search(report, found, outcome.macs)
+        if request.effort == "best":
+            problem, tried = choose_best(problem, choose_ranges=request.ranges is None, on_step=on_step)
+        source = choose_cost_source(problem, request.costs, request.target_name)
+        plan, basis = plan_fastest(problem, source, on_step)
+        plan = add_refinements(problem, plan)
+    found = None if request.goal is None else search(problem, basis, request.goal, on_step)
+    return Planned(problem, plan if found is None else found.plan, basis, tried, found)
+
+
+def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: float, on_step: OnStep | None) -> Report:
+    """The int8 model on disk, and what can be said of it."""
+    problem, plan, out = planned.problem, planned.plan, request.output
+    int8 = refine(problem, plan, on_step)
+    write_metadata(int8, problem.calibration, plan)
+    size, kernels = _write_and_read_back(int8, out, problem.large, request.force)
+    if request.save_plan is not None:
+        write_plan(Path(request.save_plan), plan, force=request.force)
+
+    macs = multiplications_of(problem.model)
+    result = QuantizeResult(plan, planned.basis, kernels, macs, size_on_disk(files), size, planned.tried)
+    warnings = [*warn_too_few(problem.calibration), *warn_left_out(problem, plan), *planned.basis.warnings]
+    report = build_report(request.model, out, int8, result, begin, warnings)
+    if planned.found is not None:
+        report = with_search(report, planned.found, macs)
     elif problem.effort != "fast":
         report = with_advice(report, int8, problem.model, problem.samples, problem.effort)
-    ties = row.name == "portable" and "int8" in decided.kinds.values()
+
+    # portable files promise one answer on all CPUs: where float sums break a tie of rounding, that is said
+    ties = request.target.name == "portable" and "int8" in plan.kinds.values()
     return with_ties(report, out, problem.samples) if ties else report
 
 
@@ -161,36 +224,41 @@ def _write_and_read_back(int8: ir.Model, out: Path, large: bool, force: bool) ->
         return size, find_kernels(aside)
 
 
-def _check_words(ranges: str | None, effort: str | None) -> None:
-    for option, value, known in (("--ranges", ranges, METHODS), ("--effort", effort, EFFORTS[1:])):
-        if value is not None and value not in known:
-            raise FcdeployError(
-                f"{option} {value!r} is unknown, expected {', '.join(known)}", f"{option} {next(iter(known))}"
-            )
-
-
-def _check_present(output: object, ranges: object) -> None:
-    """Raise FcdeployError where there is nothing to write to, or nothing to take ranges from."""
-    if not ranges:
+def _check_request(request: Request, output: object) -> None:
+    """Raise FcdeployError where something is missing, unknown or of no use."""
+    if request.goal is not None:
+        check_goal(request.goal, request.types)
+    if request.samples is None and not request.calibration and request.types.between:
         raise FcdeployError(
             "there is nothing to take ranges from: neither --data nor --calibration was given",
             "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx",
         )
-    if not output:
+    if not output and not request.dry_run:
         raise FcdeployError("there is no output: -o was not given", "-o int8.onnx, or --dry-run to see the plan")
+    for option, value, known in (("--ranges", request.ranges, METHODS), ("--effort", request.effort, EFFORTS[1:])):
+        if value is not None and value not in known:
+            raise FcdeployError(
+                f"{option} {value!r} is unknown, expected {', '.join(known)}", f"{option} {next(iter(known))}"
+            )
+    by_plan, max_drop = request.plan is not None, request.goal and request.goal.max_drop
+    _refuse_ignored(
+        "--plan decides already", not by_plan, ranges=request.ranges, costs=request.costs, max_drop=max_drop
+    )
+    why = "--dry-run writes nothing, and --json prints the plan"
+    _refuse_ignored(why, not request.dry_run, save_plan=request.save_plan)
 
 
-def _refuse_ignored(*rows: tuple[str, bool, Mapping[str, object]]) -> None:
-    """Raise FcdeployError at an option that was given and would be ignored: rows of why, whether used, and options."""
-    for why, used, options in rows:
-        ignored = [option for option, value in options.items() if value is not None and not used]
-        if ignored:
-            raise FcdeployError(f"{ignored[0]} would be ignored: {why}", f"leave {ignored[0]} out")
+def _refuse_ignored(why: str, used: bool, **options: object) -> None:
+    """Raise FcdeployError at an option that was given and would be ignored."""
+    ignored = [f"--{key.replace('_', '-')}" for key, value in options.items() if value is not None and not used]
+    if ignored:
+        raise FcdeployError(f"{ignored[0]} would be ignored: {why}", f"leave {ignored[0]} out")
 
 
-def _check_outputs(
-    graph: ir.Model, out: Path, save_plan: str | Path | None, inputs: tuple[Path, ...], force: bool
-) -> None:
-    more = [*([beside(out)] if is_large(graph) else []), *([Path(save_plan)] if save_plan else [])]
-    for written in (out, *more):
-        check_output(written, force=force, inputs=inputs)
+def _check_outputs(request: Request, model: ir.Model, files: tuple[Path, ...]) -> None:
+    samples, goal = request.samples, request.goal
+    read = (samples and samples.data, request.calibration, request.plan, request.costs, goal and goal.samples.data)
+    inputs = (*files, *(Path(file) for file in read if file))
+    written = [request.output, *([beside(request.output)] if is_large(model) else [])]
+    for file in (*written, *([Path(request.save_plan)] if request.save_plan else [])):
+        check_output(file, force=request.force, inputs=inputs)

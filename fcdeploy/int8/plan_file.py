@@ -42,7 +42,7 @@ def load_plan(problem: Problem, file: str | Path, effort: str | None = None) -> 
     problem = _apply_channel_changes(problem, read, source)
     decided = update_bias_scales(problem.model, replace(read, effort=problem.effort))
     check_plan(problem.model.graph, decided, source)
-    return problem, _refresh_reasons(decided, problem.plan({})), warnings
+    return problem, _refresh_reasons(decided, problem.plan()), warnings
 
 
 def _read(file: str | Path, source: str) -> tuple[Plan, tuple[str, ...]]:

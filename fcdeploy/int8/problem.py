@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from fcdeploy.arrays import Arrays
 from fcdeploy.graph.model import read_model
 from fcdeploy.graph.scratch import Scratch
 from fcdeploy.graph.weights import initializer_bytes, is_large
-from fcdeploy.int8.planning import plan_graph
+from fcdeploy.int8.planning import Overrides, plan_graph
 from fcdeploy.int8.planning.types import round_packed_layers
 from fcdeploy.int8.planning.weights import round_layers
 from fcdeploy.int8.writing.rewrite import rewrite
@@ -70,36 +70,18 @@ class Problem:
         self.scratch.settle(model)
         return model
 
-    def plan(
-        self,
-        slow: Mapping[str, str],
-        one_scale: Sequence[str] = (),
-        *,
-        wide: Mapping[str, str] | None = None,
-        exact: Mapping[str, str] | None = None,
-    ) -> Plan:
-        """The plan that leaves the nodes of `slow` in float; the weights of `one_scale` have one for all channels.
-
-        Those of `wide` stay in float too, their weights in 16 bits, and those of `exact`, weights and all.
-        """
+    def plan(self, overrides: Overrides | None = None) -> Plan:
+        """The plan by what was asked for and what is decided of nodes already."""
         return plan_graph(
-            self.model,
-            self.calibration,
-            self.target,
-            ranges=self.ranges,
-            keep_float=self.keep_float,
-            slow=slow,
-            one_scale=one_scale,
-            wide=wide,
-            exact=exact,
-            types=self.types,
-        )
+            self.model, self.calibration, self.target,
+            ranges=self.ranges, keep_float=self.keep_float, types=self.types, overrides=overrides,
+        )  # fmt: skip
 
     def build(self, plan: Plan, *, correctable: bool = False) -> ir.Model:
         """The int8 model of a plan, biases not corrected."""
-        start = (self.model, plan, self.calibration, self.target.pair_limit)
-        layers = round_layers(*start, correctable=correctable, scratch=self.scratch)
-        others = round_packed_layers(*start, scratch=self.scratch)
+        limit, scratch = self.target.pair_limit, self.scratch
+        layers = round_layers(self.model, plan, self.calibration, limit, correctable=correctable, scratch=scratch)
+        others = round_packed_layers(self.model, plan, self.calibration, limit, scratch=scratch)
         int8 = self.model.clone()
-        rewrite(int8, plan, {**layers, **others}, scratch=self.scratch)
+        rewrite(int8, plan, {**layers, **others}, scratch=scratch)
         return int8

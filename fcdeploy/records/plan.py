@@ -189,18 +189,17 @@ def from_json(data: Any, source: str) -> Plan:
     check_keys(data, keys, source, HINT, optional=OPTIONAL)
     if (effort := data.get("effort", "")) not in EFFORTS:
         raise FcdeployError(f"{source} has effort {str(effort)[:40]!r}, expected {', '.join(EFFORTS[1:])}", HINT)
-    changes = [
-        _rows_of_numbers(data, key, least, source)
-        for key, least in (("rescaled", FACTORS[0]), ("absorbed", -FACTORS[1]))
-    ]
     if not isinstance(data["nodes"], list):
         raise FcdeployError(f"{source} has nodes {str(data['nodes'])[:40]!r}, expected a list", HINT)
     if not isinstance(data["tensors"], dict):
         raise FcdeployError(f"{source} has tensors {str(data['tensors'])[:40]!r}, expected an object", HINT)
     nodes = tuple(_decision(row, f"{source}, node {number}") for number, row in enumerate(data["nodes"]))
     tensors = {name: _qparams(row, f"{source}, tensor {name!r}") for name, row in data["tensors"].items()}
-    types = str(data["weights"]), str(data["activations"])
-    return Plan(str(data["target"]), nodes, tensors, str(data["costs"]), *types, effort, *changes)
+    return Plan(
+        str(data["target"]), nodes, tensors, str(data["costs"]), str(data["weights"]), str(data["activations"]), effort,
+        rescaled=_rows_of_numbers(data, "rescaled", FACTORS[0], source),
+        absorbed=_rows_of_numbers(data, "absorbed", -FACTORS[1], source),
+    )  # fmt: skip
 
 
 HINT = "fcdeploy quantize MODEL --int8 --data DATA --dry-run --json > plan.json writes one to edit"

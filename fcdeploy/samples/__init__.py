@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import checks, cifar, csv, generator, idx, images, listing, npy, npz
 from fcdeploy.samples.source import BadSample, Batch, Sample, Source, choose_batch_size, get_fixed_batch, make_batches
 
-__all__ = ["BadSample", "Batch", "Sample", "Source", "choose_batch_size", "make_batches", "open_source"]
+__all__ = ["BadSample", "Batch", "Sample", "Samples", "Source", "choose_batch_size", "make_batches", "open_source"]
 
 
 class Kind(NamedTuple):
@@ -42,6 +43,20 @@ KINDS = (  # the first that fits
         "a folder of images", lambda path: path.is_dir() and images.is_images(path), images.open_images, pictures=True
     ),
 )
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Which samples: all of `data`, its first `limit`, or with `seed` so many drawn; `preprocess` is for pictures."""
+
+    data: str | Path
+    limit: int | None = None
+    seed: int | None = None
+    preprocess: Path | None = None
+
+    def open(self, inputs: Sequence[TensorSpec]) -> Source:
+        """The source of them for a model with these inputs. Raises FcdeployError as `open_source` does."""
+        return open_source(self.data, inputs, limit=self.limit, seed=self.seed, preprocess=self.preprocess)
 
 
 def open_source(

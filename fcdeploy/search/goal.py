@@ -7,51 +7,55 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.samples import Samples
 from fcdeploy.tables.types import INT8, Types
 
 MINUTES = 10.0
 
 
 @dataclass(frozen=True)
-class Wish:
+class AccuracyGoal:
     """The largest drop in the metric's unit, the samples it is measured on, and how long to search.
 
     `same_data` allows samples that were calibrated on.
     """
 
-    bound: float
-    data: str | Path
+    max_drop: float
+    samples: Samples
     metric: str | None = None
     minutes: float = MINUTES
     same_data: bool = False
-    preprocess: Path | None = None
 
 
-def wish_of(
-    bound: float | None,
+def make_goal(
+    max_drop: float | None,
     data: str | Path | None,
     metric: str | None,
     minutes: float | None,
     *,
     same_data: bool,
     preprocess: Path | None,
-    types: Types,
-) -> Wish | None:
-    """The wish, None without a bound. Raises FcdeployError where it cannot be granted."""
-    if bound is None:
+) -> AccuracyGoal | None:
+    """The goal, None without a drop. Raises FcdeployError where there are no samples to measure it on."""
+    if max_drop is None:
         return None
-    if not 0 <= bound < math.inf:
-        raise FcdeployError(f"--max-drop {bound} is no number of 0 or more", "--max-drop 1")
     if data is None:
         raise FcdeployError(
-            f"--max-drop {bound:g} needs samples to measure the drop on: --eval was not given", "--eval EVALUATION"
+            f"--max-drop {max_drop:g} needs samples to measure the drop on: --eval was not given", "--eval EVALUATION"
         )
-    if minutes is not None and not 0 < minutes < math.inf:
-        raise FcdeployError(f"--minutes {minutes} is not more than 0", f"--minutes {MINUTES:g}")
+    samples = Samples(data, preprocess=preprocess)
+    return AccuracyGoal(max_drop, samples, metric, MINUTES if minutes is None else minutes, same_data)
+
+
+def check_goal(goal: AccuracyGoal, types: Types) -> None:
+    """Raise FcdeployError where a goal cannot be met."""
+    if not 0 <= goal.max_drop < math.inf:
+        raise FcdeployError(f"--max-drop {goal.max_drop} is no number of 0 or more", "--max-drop 1")
+    if not 0 < goal.minutes < math.inf:
+        raise FcdeployError(f"--minutes {goal.minutes} is not more than 0", f"--minutes {MINUTES:g}")
     if types != INT8:
         raise FcdeployError(
             f"--max-drop chooses between integer kernels and float, and --weights {types.weights} --activations "
             f"{types.activations} has no such kernels for all layers",
             "--int8 --max-drop 1, or leave --max-drop out",
         )
-    return Wish(bound, data, metric, minutes or MINUTES, same_data, preprocess)

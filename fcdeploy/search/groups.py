@@ -11,6 +11,7 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import name_of, weight_of
 from fcdeploy.int8.nodes import weight_only_inputs
+from fcdeploy.int8.planning import Overrides
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.refine import add_refinements
 from fcdeploy.int8.timing.partition import explain_slow
@@ -53,7 +54,7 @@ def plan_of(problem: Problem, base: Choice, costs: Costs | None, forms: Forms, w
         rung: {node: why.get(node, WHY) for node, form in forms.items() if form == rung}
         for rung in ("bytes", "wide", "float")
     }
-    made = problem.plan({**slow, **of["bytes"]}, base.one_scale, wide=of["wide"], exact=of["float"])
+    made = problem.plan(Overrides({**slow, **of["bytes"]}, of["wide"], of["float"], base.one_scale))
     plan = add_refinements(problem, replace(made, costs=costs.hash if costs else ""))
     kinds = plan.kinds
     better = {node for node, form in forms.items() if form == "rounded" and kinds[node] == "int8"}

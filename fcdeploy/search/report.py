@@ -26,7 +26,7 @@ NOT_KNOWN = "the calibration does not say which samples it was made on: whether 
 
 def with_search(report: Report, found: Found, macs: Mapping[str, int]) -> Report:
     """The report with the road, the front and the verdict; the answer is no where the bound is not held."""
-    exam, bound = found.exam, found.wish.bound
+    exam, bound = found.exam, found.goal.max_drop
     loss, unit = found.result.loss, exam.metric.unit
     decided = verdict(loss, bound)
     needed = None
@@ -136,7 +136,9 @@ def _verdict(found: Found, decided: str, needed: int | None, *, written: bool) -
     exam, loss = found.exam, found.result.loss
     unit, samples = exam.metric.unit, exam.samples
     digits = ".2f" if unit == scores.SHARE else ".4g"
-    figures = f"{exam.metric.name} drop {loss.drop:{digits}}, allowed {found.wish.bound:g} {unit}, on {samples} samples"
+    figures = (
+        f"{exam.metric.name} drop {loss.drop:{digits}}, allowed {found.goal.max_drop:g} {unit}, on {samples} samples"
+    )
     best = "; the best is written all the same" if written else ""
     if decided == "held":
         chosen = ", on the samples it was chosen by" if len(found.road) > 1 else ""

@@ -22,10 +22,9 @@ from fcdeploy.prepare.cost_model import multiplications_of
 from fcdeploy.records.costs import Choice, Costs, Trial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
-from fcdeploy.samples import open_source
 from fcdeploy.search import ladder
 from fcdeploy.search.evaluator import Exam, Result, calibrated_on, error, examined, result
-from fcdeploy.search.goal import Wish
+from fcdeploy.search.goal import AccuracyGoal
 from fcdeploy.search.groups import ALL, groups_of, plan_of, reasons, undone
 from fcdeploy.search.ladder import Forms, Group, Judge, Score, Step
 from fcdeploy.search.verdict import standard_error
@@ -58,7 +57,7 @@ class Found:
     plan: Plan
     road: tuple[Stop, ...]
     front: tuple[int, ...]
-    wish: Wish
+    goal: AccuracyGoal
     spent: CostBasis
     exam: Exam
     held: bool
@@ -150,20 +149,20 @@ class Run:
         return time.perf_counter() > self.deadline
 
 
-def search(problem: Problem, spent: CostBasis, wish: Wish, on_step: OnStep | None = None) -> Found:
+def search(problem: Problem, spent: CostBasis, goal: AccuracyGoal, on_step: OnStep | None = None) -> Found:
     """The fastest plan found whose drop is within the bound; `spent` are the costs that it starts from.
 
     What holds the bound is not improved further.  Where nothing does, or time is up, the step of the road with the least
     drop is taken.  The costs decide what is fast; the steps of the road are timed for the reader.  Raises FcdeployError where
     the model is too large to be run, or samples, labels and metric do not fit.
     """
-    begin, bound, step = time.perf_counter(), wish.bound, on_step or (lambda *_: None)
+    begin, bound, step = time.perf_counter(), goal.max_drop, on_step or (lambda *_: None)
     if problem.large:
         raise FcdeployError(f"--max-drop runs the model again and again: {problem.why_not_run}", "leave --max-drop out")
-    source = open_source(wish.data, input_specs(problem.model), preprocess=wish.preprocess)
-    seen = calibrated_on(problem, str(problem.file), allowed=wish.same_data)
-    exam = examined(problem, source, wish.metric, seen, step)
-    run = _start(problem, exam, spent, bound, begin + 60 * wish.minutes, step)
+    source = goal.samples.open(input_specs(problem.model))
+    seen = calibrated_on(problem, str(problem.file), allowed=goal.same_data)
+    exam = examined(problem, source, goal.metric, seen, step)
+    run = _start(problem, exam, spent, bound, begin + 60 * goal.minutes, step)
     judge = Judge(bound, run.rank, run.score, run.cost, run.stop)
     road = ladder.climb(run.groups, judge)
     if ladder.holds(road[-1].score, bound):
@@ -183,7 +182,7 @@ def search(problem: Problem, spent: CostBasis, wish: Wish, on_step: OnStep | Non
         plan=run.plan(best.forms, moved),
         road=tuple(stops),
         front=tuple(ladder.front(points)),
-        wish=wish,
+        goal=goal,
         spent=spent,
         exam=exam,
         held=ladder.holds(best.score, bound),
@@ -196,7 +195,7 @@ def search(problem: Problem, spent: CostBasis, wish: Wish, on_step: OnStep | Non
 
 
 def _start(problem: Problem, exam: Exam, spent: CostBasis, bound: float, deadline: float, on_step: OnStep) -> Run:
-    everything = problem.plan({})
+    everything = problem.plan()
     base = Choice() if spent.costs is None else choose(problem.model, everything, problem.calibration, spent.costs)
     macs = multiplications_of(problem.model)
     run = Run(problem, exam, everything, base, spent.costs, macs, bound, deadline, on_step)

@@ -48,7 +48,6 @@ def collect(
     *,
     batch: int | None = None,
     max_memory: int | None = None,
-    everything: bool = False,
     on_step: OnStep | None = None,
 ) -> CalibrationResult:
     """Record a prepared model over all of `source`; `job` says how a worker opens both for itself.
@@ -56,11 +55,11 @@ def collect(
     `progress` is the file that a run before may have left, and that this one leaves when it is stopped; the caller
     removes it when the result is safe.  A file of another run is not used, with a warning.
     """
-    options = {"batch": batch, "max_memory": max_memory, "everything": everything, "shards": team.size}
+    options = {"batch": batch, "max_memory": max_memory, "everything": job.everything, "shards": team.size}
     bound = _identify_run(job, source, options)
     state, warnings = _load_progress(progress, bound, source)
     if state is None:
-        values = observable_tensors(model.graph, everything=everything)
+        values = observable_tensors(model.graph, everything=job.everything)
         quiet = replace(source, on_bad=_ignore) if job.skip_bad else source
         passes = plan_passes(model, values, quiet, batch=batch, max_memory=max_memory)
         state = Checkpoint(bound, asdict(passes), (0,) * team.size, (), (), ())
@@ -168,18 +167,24 @@ def compute_stamps(state: Checkpoint, source: Source) -> tuple[int, ...]:
 
 def _identify_run(job: CalibrationJob, source: Source, options: dict[str, Any]) -> dict[str, Any]:
     """What progress is of. `skip_bad` is not in it: before the first bad sample it makes no difference."""
+    data = str(job.samples.data)
     files = [
-        Path(job.data.rpartition(":")[0] or job.data),
-        Path(job.data),
+        Path(data.rpartition(":")[0] or data),
+        Path(data),
         *source.files,
-        *([job.preprocess] if job.preprocess else []),
+        *([job.samples.preprocess] if job.samples.preprocess else []),
     ]
     return {
         "model": job.model_hash,
         "data": [
             [str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.exists()
         ],
-        "set of options": {**options, "samples": job.samples, "seed": job.seed, "keep_samples": job.keep_samples},
+        "set of options": {
+            **options,
+            "samples": job.samples.limit,
+            "seed": job.samples.seed,
+            "keep_samples": job.keep_samples,
+        },
         "version of fcdeploy": __version__,
         "CPU or version of onnxruntime": [detect_target().name, read_versions()["onnxruntime"]],
     }

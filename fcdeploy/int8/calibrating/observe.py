@@ -101,12 +101,9 @@ def observe_pass(
 
     With `source.on_bad` set, samples that cannot be used are left out and told in the parts.
     """
-    wanted = set(passes.groups[index])
-    every = {
-        name_of(value): value for value in observable_tensors(model.graph, everything=True) if value.name in passes.axes
-    }
+    wanted, observable = set(passes.groups[index]), observable_tensors(model.graph, everything=True)
+    every = {name_of(value): value for value in observable if value.name in passes.axes}
     values = {name: value for name, value in every.items() if name in wanted}
-
     pooled = {name: k for name, value in values.items() if (k := pooled_step(value, passes.axes[name])) > 1}
 
     def session() -> Session:
@@ -117,9 +114,7 @@ def observe_pass(
         )  # fmt: skip
 
     running = session()
-    made_by = {"cpu": detect_target().name, "onnxruntime": read_versions()["onnxruntime"]}
-    bad: list[BadSample] = []
-    stamps: list[int] = []
+    bad, stamps = list[BadSample](), list[int]()
     source = replace(source, on_stamp=stamps.append)
     if source.on_bad is not None:
         source = replace(source, on_bad=bad.append)
@@ -129,23 +124,17 @@ def observe_pass(
 
     def part() -> CalibrationPart:
         tensors = {name: one.record() for name, one in watched.items() if one.shapes}
-        kept, *more = smallest.groups() or ({},)
-        seen = np.sort(np.array(hashes, np.uint64))
-        calibration, taken = Calibration(model_hash, tensors, seen, kept, made_by, tuple(more)), len(hashes) + len(bad)
+        taken = len(hashes) + len(bad)
         stamp = sum(stamps[:taken])
         del stamps[:taken]  # of one that was read ahead of its batch nothing is in this part
-        return CalibrationPart(calibration, taken, (*bad,), stamp)
+        return CalibrationPart(_make_calibration(model_hash, tensors, hashes, smallest), taken, (*bad,), stamp)
 
     for batch in make_batches(source, passes.batch):
         while odd := _record_batch(batch, _run(running, batch, values, pooled), watched, pooled):
             pooled = {name: k for name, k in pooled.items() if name not in odd}
             del running  # before there is a second one of it
             running = session()
-        for i in range(len(batch)):
-            inputs = {name: value[i] for name, value in batch.inputs.items()}
-            hashes.append(hash_sample(inputs))
-            if keep_samples and index == 0:
-                smallest.offer(hashes[-1], inputs)
+        hashes += _hash_samples(batch, smallest if keep_samples and index == 0 else None)
         yield len(hashes) + len(bad) - told
         told = len(hashes) + len(bad)
         ended = time.monotonic()
@@ -158,6 +147,25 @@ def observe_pass(
             begun = time.monotonic()
             work = max(PART_SECONDS, (begun - ended) / PART_SHARE)
     yield part()
+
+
+def _hash_samples(batch: Batch, smallest: SmallestSamples | None) -> list[int]:
+    """What each sample is known by; those with the smallest are kept."""
+    hashes = []
+    for i in range(len(batch)):
+        inputs = {name: value[i] for name, value in batch.inputs.items()}
+        hashes.append(hash_sample(inputs))
+        if smallest is not None:
+            smallest.offer(hashes[-1], inputs)
+    return hashes
+
+
+def _make_calibration(
+    model_hash: str, tensors: dict[str, TensorRecord], hashes: Sequence[int], smallest: SmallestSamples
+) -> Calibration:
+    kept, *more = smallest.groups() or ({},)
+    made_by = {"cpu": detect_target().name, "onnxruntime": read_versions()["onnxruntime"]}
+    return Calibration(model_hash, tensors, np.sort(np.array(hashes, np.uint64)), kept, made_by, tuple(more))
 
 
 def assemble(model: ir.Model, found: Sequence[Calibration]) -> Calibration:

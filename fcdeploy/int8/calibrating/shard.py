@@ -11,19 +11,20 @@ from fcdeploy.graph.model import files_of, input_specs, model_hash, read_model
 from fcdeploy.int8.calibrating.observe import CalibrationPart, observe_pass
 from fcdeploy.int8.calibrating.schedule import Passes
 from fcdeploy.prepare import prepare
-from fcdeploy.samples import Source, open_source
+from fcdeploy.samples import Samples, Source
 
 
 @dataclass(frozen=True)
 class CalibrationJob:
-    """Shard `part` (index, of how many) of the data, in pass `index`; its first `passed` samples are done already."""
+    """A calibration of `samples` by `model`, both named by their files; with `everything`, of hidden tensors too.
+
+    Shard `part` (index, of how many) of the data, in pass `index`; its first `passed` samples are done already.
+    """
 
     model: str
     model_hash: str
-    data: str
-    samples: int | None
-    seed: int | None
-    preprocess: Path | None
+    samples: Samples
+    everything: bool = False
     keep_samples: bool = True
     skip_bad: bool = False
     passes: Passes = field(default_factory=lambda: Passes(1, (), {}))
@@ -42,9 +43,7 @@ def observe_shard(job: CalibrationJob) -> Iterator[int | CalibrationPart]:
             "let all machines see the same files",
         )
     prepare(model)
-    source = open_source(
-        job.data, input_specs(model), limit=job.samples, seed=job.seed, preprocess=job.preprocess
-    )  # fmt: skip
+    source = job.samples.open(input_specs(model))
     yield from observe_pass(
         model, select_samples(source, job), job.passes, job.index,
         model_hash=job.model_hash, keep_samples=job.keep_samples, threads=job.threads,

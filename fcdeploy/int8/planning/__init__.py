@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import onnx_ir as ir
@@ -22,6 +23,20 @@ from fcdeploy.tables.targets import Target
 from fcdeploy.tables.types import INT8, Types
 
 
+@dataclass(frozen=True)
+class Overrides:
+    """What is decided of nodes before planning, each name with the reason.
+
+    `slow` lose time as integers.  `wide` and `exact` are nodes that 8 bits cost too much accuracy: the weights of `wide`
+    are kept in 16 bits, those of `exact` as they are.  The weights of `one_scale` have one scale for all channels.
+    """
+
+    slow: Mapping[str, str] = field(default_factory=dict)
+    wide: Mapping[str, str] = field(default_factory=dict)
+    exact: Mapping[str, str] = field(default_factory=dict)
+    one_scale: Sequence[str] = ()
+
+
 def plan_graph(
     model: ir.Model,
     calibration: Calibration,
@@ -29,33 +44,32 @@ def plan_graph(
     *,
     ranges: str,
     keep_float: Sequence[str] = (),
-    slow: Mapping[str, str] | None = None,
-    one_scale: Sequence[str] = (),
-    wide: Mapping[str, str] | None = None,
-    exact: Mapping[str, str] | None = None,
     types: Types = INT8,
+    overrides: Overrides | None = None,
 ) -> Plan:
     """The plan for a prepared model: a decision for every node, QParams for every tensor that becomes integers.
 
-    `keep_float` are the user's names and globs; `slow` are nodes that lose time as integers, with the reason;
-    `one_scale` layers whose weights have one scale for all channels.  `wide` and `exact` are nodes that 8 bits cost too
-    much accuracy, with the reason: the weights of `wide` are kept in 16 bits, those of `exact` as they are.
+    `keep_float` are the user's names and globs.
     """
-    exact, wide = {**(exact or {}), **match_keep_float(model.graph, keep_float)}, wide or {}
-    slow = {**(slow or {}), **wide}
-    stay = {*exact, *slow}
-    otherwise = {name: row for name, row in decide_by_types(model.graph, types).items() if name not in stay}
-    kept = {**slow, **{name: why for name, (_, why) in otherwise.items()}, **exact}
-    wants = find_wanted(model.graph, kept)
-    decisions = decide(model.graph, wants, kept, calibration, exact, types.elsewhere, wide)
+    graph, overrides = model.graph, overrides or Overrides()
+    exact, wide = {**overrides.exact, **match_keep_float(graph, keep_float)}, overrides.wide
+    slow = {**overrides.slow, **wide}
+
+    # which nodes: those that the types keep out of integer regions, then the regions
+    apart = {name: row for name, row in decide_by_types(graph, types).items() if name not in {*exact, *slow}}
+    kept = {**slow, **{name: why for name, (_, why) in apart.items()}, **exact}
+    wants = find_wanted(graph, kept)
+    decisions = decide(graph, wants, kept, calibration, exact, types.elsewhere, wide)
+
+    # which scales: of activations first, because those of weights and biases follow
     on_16_bits = types.activations == "int16"
     method = partial(mse, levels=2**16) if on_16_bits and ranges == "mse" else METHODS[ranges]
     dtype = "int16" if on_16_bits else target.activations
-    tensors = choose_activation_scales(model.graph, decisions, wants, calibration, dtype, method)
+    tensors = choose_activation_scales(graph, decisions, wants, calibration, dtype, method)
     if not on_16_bits:
-        decisions, tensors = keep_unequal_clips(model.graph, decisions, tensors)
-    decisions = apply_types(model.graph, decisions, otherwise, types)
-    tensors = plan_image_inputs(model.graph, decisions, tensors, calibration)
+        decisions, tensors = keep_unequal_clips(graph, decisions, tensors)
+    decisions = apply_types(graph, decisions, apart, types)
+    tensors = plan_image_inputs(graph, decisions, tensors, calibration)
     plan = Plan(target.name, tuple(decisions.values()), tensors, "", types.weights, types.activations)
-    plan = choose_weight_scales(model, plan, calibration, target.pair_limit, one_scale, wide)
+    plan = choose_weight_scales(model, plan, calibration, target.pair_limit, overrides.one_scale, wide)
     return choose_type_scales(model, plan, calibration, target.pair_limit)

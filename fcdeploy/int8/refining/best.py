@@ -44,7 +44,7 @@ def choose_best(problem: Problem, *, choose_ranges: bool, on_step: OnStep | None
 
 def _measure_candidate(problem: Problem, start: Problem) -> float:
     """SQNR on the samples of the int8 model that comes of a start."""
-    plan = add_refinements(start, start.plan({}))
+    plan = add_refinements(start, start.plan())
     int8 = start.build(plan, correctable=True)
     correct_layers(start.model, int8, plan, start.samples, target=start.target)
     return min(measure_sqnr(problem.model, int8, start.samples), default=EXACT_DB)

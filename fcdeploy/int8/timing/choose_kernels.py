@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.fidelity import EXACT_DB, measure_sqnr
+from fcdeploy.int8.planning import Overrides
 from fcdeploy.int8.planning.weights import find_int8_layers
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.measure import choose_reference, confirm, measure_costs, try_choices
@@ -75,7 +76,8 @@ def plan_choice(problem: Problem, everything: Plan, costs: Costs, choice: Choice
     """The plan of a choice, each node it leaves in float with the reason."""
     if choice == Choice():
         return everything
-    return problem.plan({name: explain_slow(costs, name) for name in choice.slow}, choice.one_scale)
+    slow = {name: explain_slow(costs, name) for name in choice.slow}
+    return problem.plan(Overrides(slow, one_scale=choice.one_scale))
 
 
 def choose(model: ir.Model, plan: Plan, calibration: Calibration, costs: Costs) -> Choice:

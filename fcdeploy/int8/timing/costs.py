@@ -50,7 +50,7 @@ def choose_cost_source(problem: Problem, costs: str | Path | None, target: str) 
 
 def plan_fastest(problem: Problem, asked: str | Path, on_step: OnStep | None) -> tuple[Plan, CostBasis]:
     """The plan that costs least time, and the costs it rests on. Raises FcdeployError."""
-    everything = problem.plan({})
+    everything = problem.plan()
     spent = _find_costs(problem, everything, asked, on_step)
     if spent.costs is None:
         return everything, spent
