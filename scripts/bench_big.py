@@ -27,7 +27,7 @@ from onnx import TensorProto, helper
 
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arithmetic.quantization import choose_activation_qparams, dequantize, quantize
-from fcdeploy.graph.model import files_of, read_model, size_on_disk
+from fcdeploy.graph.model import files_of, measure_size, read_model
 from fcdeploy.records.plan import QParams, Range
 from fcdeploy.runtime.session import Session
 
@@ -86,7 +86,7 @@ def big(width: int, layers: int, output: Path) -> None:
         }  # fmt: skip
         spent = {name: watch(command) for name, command in commands.items()}
         found = compare(model, int8, width, layers)
-        sizes = [size_on_disk(files_of(read_model(each), each)) for each in (model, int8)]
+        sizes = [measure_size(files_of(read_model(each), each)) for each in (model, int8)]
     rows = [(name, f"{one.peak_mb:.0f}", f"{one.seconds:.0f}") for name, one in spent.items()]
     text = MEANING.format(layers=layers, width=width, size=sizes[0] / 1e9, samples=SAMPLES)
     command = "scripts/bench big" + (f" --width {width} --layers {layers}" if (width, layers) != (8192, 10) else "")

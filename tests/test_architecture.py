@@ -14,7 +14,7 @@ import fcdeploy
 
 HOME = Path(fcdeploy.__file__).parent
 LAYERS = {
-    "arrays": 0, "errors": 0, "records": 0, "user_code": 0,
+    "arrays": 0, "errors": 0, "files": 0, "records": 0, "user_code": 0,
     "arithmetic": 1,
     "tables": 2,
     "graph": 3,

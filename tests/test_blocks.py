@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fcdeploy.arithmetic.weights.rounding import SEARCHED, round_rows, sample_columns, search_scales
 from fcdeploy.graph import weights
-from fcdeploy.graph.weights import blocks, initializer_bytes, is_large, whole
+from fcdeploy.graph.weights import initializer_bytes, is_large, read_blocks, read_whole
 
 DTYPES = (np.float32, np.float64, np.int8, np.float16, ml_dtypes.bfloat16)
 
@@ -44,14 +44,14 @@ def test_slices_are_what_is_there(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(weights, "BLOCK_BYTES", size)
         for tensor in (outside(tmp_path / "w", array, b"12345"), ir.Tensor(array)):
-            parts = list(blocks(tensor, axis))
+            parts = list(read_blocks(tensor, axis))
             np.testing.assert_array_equal(np.concatenate([part for _, part in parts], axis=axis), array)
             assert [part.start for part, _ in parts] == [0, *(part.stop for part, _ in parts)][:-1]
             assert all(part.nbytes <= max(size, array.nbytes // shape[axis]) for _, part in parts)
 
 
 def test_a_number_is_one_block() -> None:
-    ((_, found),) = blocks(ir.Tensor(np.float32(3)))
+    ((_, found),) = read_blocks(ir.Tensor(np.float32(3)))
     assert found.tolist() == [3]
 
 
@@ -62,22 +62,22 @@ def test_numbers_of_half_a_byte_are_read_as_a_whole(tmp_path: Path) -> None:
     low, high = array.reshape(-1)[::2].view(np.uint8) & 15, array.reshape(-1)[1::2].view(np.uint8) & 15
     (tmp_path / "w").write_bytes((low | high << 4).astype(np.uint8).tobytes())
     tensor = ir.ExternalTensor("w", 0, 8, ir.DataType.INT4, shape=ir.Shape([4, 4]), name="w", base_dir=str(tmp_path))
-    np.testing.assert_array_equal(np.concatenate([part for _, part in blocks(tensor)]), array)
+    np.testing.assert_array_equal(np.concatenate([part for _, part in read_blocks(tensor)]), array)
 
 
 def test_a_file_that_became_shorter_is_named(tmp_path: Path) -> None:
     tensor = outside(tmp_path / "w", np.ones((4, 4), np.float32))
     (tmp_path / "w").write_bytes(bytes(40))
     with fails("ends at byte 40, before its weights do", "copy the weight file"):
-        list(blocks(tensor))
+        list(read_blocks(tensor))
 
 
 def test_reading_slices_maps_nothing(tmp_path: Path) -> None:
     tensor = outside(tmp_path / "w", np.ones((4, 4), np.float32))
-    list(blocks(tensor))
-    np.testing.assert_array_equal(whole(tensor), np.ones((4, 4), np.float32))
+    list(read_blocks(tensor))
+    np.testing.assert_array_equal(read_whole(tensor), np.ones((4, 4), np.float32))
     assert tensor.raw is None
-    np.testing.assert_array_equal(whole(ir.tensor(np.float32(3))), np.float32(3))
+    np.testing.assert_array_equal(read_whole(ir.tensor(np.float32(3))), np.float32(3))
 
 
 def test_large_counts_all_weights_wherever_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

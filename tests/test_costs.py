@@ -250,9 +250,9 @@ def test_costs_of_another_model_are_refused(folder: Path, capsys: pytest.Capture
 def test_a_slow_layer_computes_in_float_from_stored_bytes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = ir.load(folder / "model.onnx")
     trial = Trial(Choice(("b",)), 0.5, 0.5, 0.5)
-    from fcdeploy.graph.model import file_hash
+    from fcdeploy.files import hash_file
 
-    costs = Costs(file_hash(folder / "model.onnx"), "by hand", FREE, {"b": (1.0, 9.0)}, tuple("abcd"), (trial,))
+    costs = Costs(hash_file(folder / "model.onnx"), "by hand", FREE, {"b": (1.0, 9.0)}, tuple("abcd"), (trial,))
     (folder / "costs.json").write_text(to_text(costs))
     assert quantize("--costs", "costs.json", "-o", "one.onnx", "--json") == 0
     said = json.loads(capsys.readouterr().out)
@@ -271,10 +271,10 @@ def test_a_slow_layer_computes_in_float_from_stored_bytes(folder: Path, capsys: 
 
 
 def test_all_weights_stored_is_float_within_the_rounding_of_weights(folder: Path) -> None:
-    from fcdeploy.graph.model import file_hash
+    from fcdeploy.files import hash_file
 
     costs = Costs(
-        file_hash(folder / "model.onnx"),
+        hash_file(folder / "model.onnx"),
         "by hand",
         FREE,
         {},
@@ -291,12 +291,12 @@ def test_all_weights_stored_is_float_within_the_rounding_of_weights(folder: Path
 
 def test_what_looked_fastest_and_is_not_falls_back_to_float(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As a run that was lucky once would leave it: the last that was confirmed stands, and the report says why."""
-    from fcdeploy.graph.model import file_hash
+    from fcdeploy.files import hash_file
 
     everywhere, nowhere = Choice(), Choice(tuple("abcd"))
     trials = (Trial(everywhere, 0.95, 0.9, 1.0), Trial(nowhere, 1.0, 0.99, 1.01))
     lost, stands = Trial(everywhere, 1.06, 1.04, 1.08), Trial(nowhere, 1.0, 0.99, 1.01)
-    model = file_hash(folder / "model.onnx")
+    model = hash_file(folder / "model.onnx")
     (folder / "costs.json").write_text(to_text(Costs(model, "cpu", FREE, {}, tuple("abcd"), trials, (lost, stands))))
     assert quantize("--costs", "costs.json", "-o", "one.onnx") == 0
     said = capsys.readouterr().out

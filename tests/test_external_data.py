@@ -15,7 +15,7 @@ from networks import Net, random_data
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph import external_data
-from fcdeploy.graph.model import files_of, model_hash, read_model, replacing_model, size_on_disk, write_model
+from fcdeploy.graph.model import files_of, hash_model, measure_size, read_model, replace_model, write_model
 from fcdeploy.runtime.session import Session
 
 DATA = random_data(0, 5, x=(64,))
@@ -49,7 +49,7 @@ def test_written_either_way_it_computes_the_same(tmp_path: Path, from_files: boo
     names = ["net.onnx", "net.onnx.data"] if to_files else ["net.onnx"]
     assert sorted(file.name for file in out.parent.iterdir()) == names
     assert size == sum(file.stat().st_size for file in out.parent.iterdir())
-    assert size == size_on_disk(files_of(read_model(out), out))
+    assert size == measure_size(files_of(read_model(out), out))
     np.testing.assert_array_equal(run(out), run(source))
     onnx.checker.check_model(out)
 
@@ -73,7 +73,7 @@ def test_a_session_has_weights_from_files_and_from_memory(tmp_path: Path, monkey
     second = [value for value in model.graph.initializers.values() if value.shape == [48, 32]]
     tensor = second[0].const_value
     second[0].const_value = ir.LazyTensor(lambda: tensor, tensor.dtype, tensor.shape, name=tensor.name)
-    with external_data.serialized(model) as (message, folder):
+    with external_data.serialize(model) as (message, folder):
         assert folder == tmp_path.anchor
         assert len(message) < 3000
         assert list((tmp_path / "temporary").glob("*/weights"))
@@ -86,7 +86,7 @@ def test_without_room_for_a_temporary_file_the_folder_is_named(monkeypatch: pyte
     full = ir.LazyTensor(_no_room, ir.DataType.FLOAT, ir.Shape([64, 64]), name="w")
     value = ir.Value(name="w", const_value=full, shape=full.shape, type=ir.TensorType(full.dtype))
     model = ir.Model(ir.Graph([], [value], nodes=[], initializers=[value]), ir_version=8)
-    with fails("cannot write weights to the temporary folder", "TMPDIR"), external_data.serialized(model):
+    with fails("cannot write weights to the temporary folder", "TMPDIR"), external_data.serialize(model):
         pass
 
 
@@ -115,7 +115,7 @@ def test_weights_that_exist_are_replaced_only_by_force(tmp_path: Path) -> None:
 
 def test_a_block_that_fails_replaces_nothing(tmp_path: Path) -> None:
     (tmp_path / "out.onnx").write_bytes(b"mine")
-    with fails("no more", "room"), replacing_model(tmp_path / "out.onnx", force=True) as aside:
+    with fails("no more", "room"), replace_model(tmp_path / "out.onnx", force=True) as aside:
         aside.write_bytes(b"new")
         raise FcdeployError("no more", "room")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("out.onnx", b"mine")]
@@ -125,11 +125,11 @@ def test_the_hash_covers_the_weights(tmp_path: Path) -> None:
     path = split(tmp_path)
     files = files_of(read_model(path), path)
     assert [file.name for file in files] == ["net.onnx", "net.data"]
-    before = model_hash(files)
+    before = hash_model(files)
     content = bytearray((tmp_path / "net.data").read_bytes())
     content[100] ^= 1
     (tmp_path / "net.data").write_bytes(content)
-    assert model_hash(files) != before
+    assert hash_model(files) != before
 
 
 def test_a_hard_link_is_refused(tmp_path: Path) -> None:

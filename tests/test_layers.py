@@ -17,7 +17,7 @@ from small_models import quantized, residual, samples, save
 
 from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate import layers
-from fcdeploy.graph.model import files_of, read_model, size_on_disk
+from fcdeploy.graph.model import files_of, measure_size, read_model
 from fcdeploy.runtime.session import Session
 
 Array = np.ndarray[Any, Any]
@@ -139,7 +139,7 @@ def test_weights_beside_the_file(float_model: Path, int8_model: Path, data: Path
         values["advice"] = None
     assert {**beside, "hashes": None} == {**inside, "hashes": None}
     assert beside["hashes"]["int8"] != inside["hashes"]["int8"]  # other files
-    size = size_on_disk(files_of(read_model(tmp_path / "float.onnx"), tmp_path / "float.onnx"))
+    size = measure_size(files_of(read_model(tmp_path / "float.onnx"), tmp_path / "float.onnx"))
     assert size == sum((tmp_path / name).stat().st_size for name in ("float.onnx", "float.data"))
 
 

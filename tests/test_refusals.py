@@ -19,7 +19,8 @@ from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
-from fcdeploy.graph.model import check_output, read_model, refuse_unsupported
+from fcdeploy.files import check_output
+from fcdeploy.graph.model import read_model, refuse_unsupported
 from fcdeploy.records import costs as costing
 from fcdeploy.runtime import options
 

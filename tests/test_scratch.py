@@ -18,7 +18,7 @@ from networks import Net, quantize_net, random_data
 
 from fcdeploy.cli import main
 from fcdeploy.graph import external_data, weights
-from fcdeploy.graph.scratch import Scratch, kept, scratch_for
+from fcdeploy.graph.scratch import Scratch, keep_tensors, make_scratch
 from fcdeploy.records.costs import from_text
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables.types import TYPES
@@ -176,7 +176,7 @@ def test_a_weight_is_made_once_for_what_it_depends_on(tmp_path: Path) -> None:
     scratch.keep(other, ("kind", np.array([1.0]), None), lambda: make(3.0))
     scratch.keep(source, ("kind", np.array([1.0]), 128), lambda: make(4.0))
     assert made == [1.0, 2.0, 3.0, 4.0]
-    assert [each.numpy().flat[0] for each in kept(None, source, (), lambda: make(5.0))] == [5.0, 5.0]
+    assert [each.numpy().flat[0] for each in keep_tensors(None, source, (), lambda: make(5.0))] == [5.0, 5.0]
     folder = scratch.file.parent
     assert folder.is_dir()
     del scratch
@@ -186,10 +186,10 @@ def test_a_weight_is_made_once_for_what_it_depends_on(tmp_path: Path) -> None:
 
 def test_a_heavy_model_moves_and_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ir.load(tmp_path / "inside.onnx")
-    assert scratch_for(model, tmp_path) is None
+    assert make_scratch(model, tmp_path) is None
     expected = Session(model, threads=1).run(DATA)[0]
     lower(monkeypatch)
-    scratch = scratch_for(model, tmp_path)
+    scratch = make_scratch(model, tmp_path)
     assert scratch is not None
     held = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
     assert max(tensor.nbytes for tensor in held if not isinstance(tensor, ir.ExternalTensor)) < 128

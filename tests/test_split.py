@@ -18,7 +18,7 @@ from fcdeploy import cli
 from fcdeploy.commands import split as station
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.commands.split import split
-from fcdeploy.graph.model import file_hash
+from fcdeploy.files import hash_file
 from fcdeploy.transform.cut import KEY, Cuts, fixed
 from tests import small_models
 from tests.conftest import fails
@@ -118,7 +118,7 @@ def test_scale_and_zero_point_travel_in_both_files(models: dict[str, Path], tmp_
     for number, half in enumerate((first, second), start=1):
         kept = {item.key: item.value for item in onnx.load(half).metadata_props}
         assert json.loads(kept[KEY]) == {
-            "half": number, "of": file_hash(models["byte"]), "tensor": values["cut"]["tensor"], "dtype": "uint8",
+            "half": number, "of": hash_file(models["byte"]), "tensor": values["cut"]["tensor"], "dtype": "uint8",
             "scale": scale, "zero_point": zero,
         }  # fmt: skip
     assert (values["cut"]["scale"], values["cut"]["zero_point"]) == (scale, zero)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fcdeploy.bundles.write import Content, put, replacing_folder
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import replacing
+from fcdeploy.files import replace_file
 from fcdeploy.records.manifest import Manifest
 from fcdeploy.records.signature import TensorSpec
 
@@ -75,7 +75,7 @@ def write_repository(folder: Path, manifest: Manifest, contents: Mapping[str, Co
     with replacing_folder(place / manifest.version) as version:
         for name, content in contents.items():
             put(version / name, content)
-    with replacing(place / "config.pbtxt", force=True) as aside:
+    with replace_file(place / "config.pbtxt", force=True) as aside:
         aside.write_text(text)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from fcdeploy.bundles.golden import stored
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import check_output, file_hash, replacing
+from fcdeploy.files import check_output, hash_file, replace_file
 from fcdeploy.records.manifest import MANIFEST, BundleFile, Manifest, to_json
 from fcdeploy.records.progress import OnStep
 
@@ -55,7 +55,7 @@ def write_bundle(
     manifest = replace(manifest, files=files)
     everything: dict[str, Content] = {MANIFEST: json_bytes(to_json(manifest)), **dict(sorted(contents.items()))}
     if output.suffix == ".zip":
-        with replacing(output, force=force) as aside:
+        with replace_file(output, force=force) as aside:
             _zip(aside, everything)
     else:
         check_bundle_output(output, force=force)
@@ -68,7 +68,7 @@ def write_bundle(
 def _described(content: Content) -> BundleFile:
     if isinstance(content, bytes):
         return BundleFile(len(content), hashlib.sha256(content).hexdigest())
-    return BundleFile(content.stat().st_size, file_hash(content))
+    return BundleFile(content.stat().st_size, hash_file(content))
 
 
 def _zip(path: Path, contents: Mapping[str, Content]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.signatures import check_same_ends
-from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, read_model, size_on_disk
+from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, measure_size, read_model
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime import feeds
@@ -105,7 +105,7 @@ def bench(
     specs = [[feeds.fix_shapes(input_specs(graph), one, shapes) for graph in models] for one in wanted]
     _check_batches(wanted, specs)
     _check_memory([one for each in specs for one in each])
-    sizes = [size_on_disk(files_of(graph, path)) for graph, path in zip(models, paths, strict=True)]
+    sizes = [measure_size(files_of(graph, path)) for graph, path in zip(models, paths, strict=True)]
     loading = [_load_ms(path, threads) for path in paths]
     rows = []
     for each in specs:

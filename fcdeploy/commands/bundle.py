@@ -17,7 +17,7 @@ from fcdeploy.bundles import triton as repository
 from fcdeploy.bundles.write import Content, check_bundle_output, json_bytes, write_bundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import read_outline
-from fcdeploy.graph.model import files_of, input_specs, model_hash, read_model
+from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model
 from fcdeploy.graph.opset import RUNTIMES
 from fcdeploy.proof.batch_axis import why_not
 from fcdeploy.records import calibration as calibrations
@@ -85,7 +85,7 @@ def bundle(
     reports = {
         "plan": _plan(plan, manifest.made_from),
         "calibration": None if recorded is None else _summary(recorded),
-        "validation": _validation(validation, model_hash(files)),
+        "validation": _validation(validation, hash_model(files)),
     }
     if reports["validation"] and not reports["validation"].get("passed"):
         warnings.append(f"validation report {str(validation)!r} says that the model did not pass")

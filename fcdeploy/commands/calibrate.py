@@ -9,15 +9,8 @@ from pathlib import Path
 
 from fcdeploy.arithmetic.fixed_point import describe_fixed_point
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import (
-    check_output,
-    files_of,
-    input_specs,
-    model_hash,
-    read_model,
-    refuse_unsupported,
-    replacing,
-)
+from fcdeploy.files import check_output, replace_file
+from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model, refuse_unsupported
 from fcdeploy.int8.calibrating.collect import CalibrationResult, collect
 from fcdeploy.int8.calibrating.shard import CalibrationJob
 from fcdeploy.int8.calibrating.statistics import warn_too_few
@@ -73,7 +66,7 @@ def calibrate(
     chosen = Samples(str(data), samples, seed, preprocess)
     source = chosen.open(input_specs(graph))
     job = CalibrationJob(
-        str(path), model_hash(files), chosen, everything=everything, keep_samples=keep_samples, skip_bad=skip_bad
+        str(path), hash_model(files), chosen, everything=everything, keep_samples=keep_samples, skip_bad=skip_bad
     )
     with open_pool(workers, cluster) as team:
         result = collect(
@@ -82,11 +75,11 @@ def calibrate(
         )  # fmt: skip
     calibration = result.calibration
     seconds = time.perf_counter() - begin
-    with replacing(target, force=force) as aside:
+    with replace_file(target, force=force) as aside:
         aside.write_bytes(to_bytes(calibration))
     rows = list(ranges_table(calibration))
     if table_file:
-        with replacing(table_file, force=force) as beside, beside.open("w", newline="") as table:
+        with replace_file(table_file, force=force) as beside, beside.open("w", newline="") as table:
             csv.writer(table).writerows([COLUMNS, *rows])
     result.progress.unlink(missing_ok=True)
     return _report(path, result, rows, seconds, target)

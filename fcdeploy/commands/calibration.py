@@ -10,7 +10,7 @@ import numpy as np
 
 from fcdeploy.arithmetic.histogram_summary import count_in_cells, estimate_quantiles
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import check_output, replacing
+from fcdeploy.files import check_output, replace_file
 from fcdeploy.int8.calibrating.merge import BOTH, merge
 from fcdeploy.records.calibration import Calibration, TensorRecord, read, to_bytes
 from fcdeploy.records.progress import OnStep
@@ -46,7 +46,7 @@ def merge_calibrations(
             raise FcdeployError(
                 f"{str(path)!r} does not go with {str(paths[0])!r}: {error.message}", error.hint
             ) from error
-    with replacing(Path(output), force=force) as aside:
+    with replace_file(Path(output), force=force) as aside:
         aside.write_bytes(to_bytes(total))
     values = {
         "samples": total.samples, "tensors": len(total.tensors), "model": total.model, "data": total.data,

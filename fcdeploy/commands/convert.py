@@ -9,7 +9,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import check_output, files_of, model_hash, read_model, refuse_unsupported, replacing
+from fcdeploy.files import check_output, replace_file
+from fcdeploy.graph.model import files_of, hash_model, read_model, refuse_unsupported
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.calibrating.imported_ranges import import_ranges
 from fcdeploy.prepare import prepare
@@ -74,7 +75,7 @@ def convert(
     else:
         ends = given.ends
         data = write_json(ends) if target.suffix == ".json" else write_cache(ends, header)
-    with replacing(target, force=force) as aside:
+    with replace_file(target, force=force) as aside:
         aside.write_bytes(data)
     return _report(given, ends, found, target)
 
@@ -111,7 +112,7 @@ def _fitted(given: Measured, path: Path, model: Path) -> Fitted:
     """The ranges that are of tensors of the model, and which are not."""
     graph = read_model(model)
     refuse_unsupported(graph, str(model))
-    content = model_hash(files_of(graph, model))
+    content = hash_model(files_of(graph, model))
     if given.model not in ("", content):
         raise FcdeployError(
             f"calibration {str(path)!r} was made from another model than {str(model)!r}",

@@ -18,17 +18,17 @@ import numpy as np
 
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import check_output
 from fcdeploy.graph import opset as sets
-from fcdeploy.graph.external_data import beside
+from fcdeploy.graph.external_data import weights_path
 from fcdeploy.graph.model import (
     TensorSpec,
-    check_output,
     files_of,
     input_specs,
+    measure_size,
     output_specs,
     read_model,
-    replacing_model,
-    size_on_disk,
+    replace_model,
     write_model,
 )
 from fcdeploy.records.progress import OnStep
@@ -102,12 +102,12 @@ def export(
     if state is not None:
         torch_module.load_state(built, Path(state))
     if sum(tensor.numel() * tensor.element_size() for tensor in built.state_dict().values()) > LARGEST:
-        check_output(beside(path), force=force)
-    with _inference(built), replacing_model(path, force=force) as aside:
+        check_output(weights_path(path), force=force)
+    with _inference(built), replace_model(path, force=force) as aside:
         found = torch_module.read_inputs(built, inputs, namespace)
         differences, fixed = _write(built, found, aside, data, opset, tolerance, step)
         written = read_model(aside)
-        size = size_on_disk(files_of(written, aside))
+        size = measure_size(files_of(written, aside))
     step("done", 3, 3)
     warnings = tuple(text for text in (warning, fixed) if text)
     values = {
@@ -349,7 +349,7 @@ def _report(values: dict[str, Any], warnings: tuple[str, ...]) -> Report:
     table = Table("", ("", "name", "dtype", "shape", "differs from torch by", "relative"), tuple(rows))
     worst = max(spec["max_rel"] for spec in values["outputs"])
     lines = (
-        sets.described(values["opset"], values["ir_version"]),
+        sets.describe_requirements(values["opset"], values["ir_version"]),
         f"{values['output']}: {values['parameters']:,} parameters, {values['bytes'] / 1000:,.0f} kB, "
         f"the same as torch within {worst:.1e}",
     )

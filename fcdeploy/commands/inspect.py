@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, output_specs, read_model, size_on_disk
+from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, measure_size, output_specs, read_model
 from fcdeploy.prepare import cost_model
 from fcdeploy.prepare.cost_model import Layer
 from fcdeploy.proof.exact import Exact, Exactness, exact_layers, verdict
@@ -89,7 +89,7 @@ def _contents(
 ) -> tuple[dict[str, Any], list[Table], list[str], list[str]]:
     """What the file holds: values, tables, lines, warnings. The leading axis of `network` is fixed to 1 on the way."""
     outputs = output_specs(network)
-    stored = size_on_disk(files_of(network, path))
+    stored = measure_size(files_of(network, path))
     weights = cost_model.weight_bytes(network)
     cost_model.fix_leading_axis(network)
     rows = cost_model.layers(network)

@@ -11,18 +11,18 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.external_data import beside
+from fcdeploy.files import check_output
+from fcdeploy.graph.external_data import weights_path
 from fcdeploy.graph.model import (
-    check_output,
     files_of,
     input_specs,
+    measure_size,
     read_model,
     refuse_unsupported,
-    replacing_model,
-    size_on_disk,
+    replace_model,
     write_model,
 )
-from fcdeploy.graph.scratch import scratch_for
+from fcdeploy.graph.scratch import make_scratch
 from fcdeploy.graph.weights import is_large
 from fcdeploy.int8.calibrating.statistics import load_or_observe, warn_too_few
 from fcdeploy.int8.plan_file import load_plan, write_plan
@@ -168,7 +168,7 @@ def _quantize(request: Request, on_step: OnStep | None) -> Report:
 def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on_step: OnStep | None) -> Problem:
     """The prepared model with its statistics, and samples to run it on."""
     source = None if request.samples is None else request.samples.open(input_specs(model))
-    scratch = scratch_for(model, None if request.dry_run else request.output.parent)
+    scratch = make_scratch(model, None if request.dry_run else request.output.parent)
     calibration, kept = load_or_observe(model, files, source, request.calibration, on_step)
     return Problem(
         request.model, model, calibration, kept, request.target,
@@ -203,7 +203,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
         write_plan(Path(request.save_plan), plan, force=request.force)
 
     macs = multiplications_of(problem.model)
-    result = QuantizeResult(plan, planned.basis, kernels, macs, size_on_disk(files), size, planned.tried)
+    result = QuantizeResult(plan, planned.basis, kernels, macs, measure_size(files), size, planned.tried)
     warnings = [*warn_too_few(problem.calibration), *warn_left_out(problem, plan), *planned.basis.warnings]
     report = build_report(request.model, out, int8, result, begin, warnings)
     if planned.found is not None:
@@ -218,7 +218,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
 
 def _write_and_read_back(int8: ir.Model, out: Path, large: bool, force: bool) -> tuple[int, tuple[Kernel, ...]]:
     """Bytes of what was written, and the kernels that run it. A file that the runtime would not load is not put in place."""
-    with replacing_model(out, force=force) as aside:
+    with replace_model(out, force=force) as aside:
         size = write_model(int8, aside)
         Session(aside, threads=1, prepack=not large)
         return size, find_kernels(aside)
@@ -259,6 +259,6 @@ def _check_outputs(request: Request, model: ir.Model, files: tuple[Path, ...]) -
     samples, goal = request.samples, request.goal
     read = (samples and samples.data, request.calibration, request.plan, request.costs, goal and goal.samples.data)
     inputs = (*files, *(Path(file) for file in read if file))
-    written = [request.output, *([beside(request.output)] if is_large(model) else [])]
+    written = [request.output, *([weights_path(request.output)] if is_large(model) else [])]
     for file in (*written, *([Path(request.save_plan)] if request.save_plan else [])):
         check_output(file, force=request.force, inputs=inputs)

@@ -11,16 +11,8 @@ from typing import Any
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import (
-    check_output,
-    files_of,
-    input_specs,
-    is_quantized,
-    model_hash,
-    read_model,
-    replacing_model,
-    write_model,
-)
+from fcdeploy.files import check_output
+from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, read_model, replace_model, write_model
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime import feeds
@@ -80,7 +72,7 @@ def split(
         return Report("transform-split", {"cuts": [_row(row) for row in rows]}, (_table(rows, None),), lines,
                       warnings=tuple(warnings))  # fmt: skip
     cut = found.at(at) if at is not None else _latest(rows, memory, macs)
-    first, second = halves(network, cut, model_hash(files_of(network, path)))
+    first, second = halves(network, cut, hash_model(files_of(network, path)))
     equal = _write((first, second), targets, Session(path).run, fed, force=force, on_step=on_step)
     scale, zero = parameters(network, cut.tensor)
     if is_quantized(network) and scale is None:
@@ -98,7 +90,7 @@ def _write(
     on_step: OnStep | None,
 ) -> Equality:
     """Write both halves aside, run them one behind the other against the whole, and move them into place when equal."""
-    with replacing_model(targets[0], force=force) as one, replacing_model(targets[1], force=force) as other:
+    with replace_model(targets[0], force=force) as one, replace_model(targets[1], force=force) as other:
         write_model(models[0], one)
         write_model(models[1], other)
         device, server = Session(one), Session(other)

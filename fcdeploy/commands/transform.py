@@ -12,15 +12,15 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import check_output
 from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.model import (
     TensorSpec,
-    check_output,
     input_specs,
     output_specs,
     read_model,
     refuse_unsupported,
-    replacing_model,
+    replace_model,
     write_model,
 )
 from fcdeploy.prepare.passes.drop_identities import drop_identities
@@ -106,7 +106,7 @@ def _turned(
     _forget_shapes(network)
     before = Session(path).run
     slides, why = (None, "") if name != "dense-to-conv" else _slide(network, before, sizes)
-    with replacing_model(output, force=force) as aside:
+    with replace_model(output, force=force) as aside:
         write_model(network, aside)
         found = compare(before, Session(aside).run, fed, on_step=on_step)
         refuse_different(found, f"{name} of {str(path)!r}")

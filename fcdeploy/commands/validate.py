@@ -21,7 +21,7 @@ from fcdeploy.evaluate.scores import Decision, Metric
 from fcdeploy.evaluate.sharded import Job, answer_all
 from fcdeploy.evaluate.sharded import choose as chosen
 from fcdeploy.evaluate.signatures import check_same_ends, is_probability
-from fcdeploy.graph.model import files_of, input_specs, is_quantized, model_hash, output_specs, read_model
+from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, output_specs, read_model
 from fcdeploy.prepare import prepare
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
@@ -82,7 +82,7 @@ def validate(
         )
     samples = open_data(data, input_specs(float_model), limit, seed, Path(preprocess) if preprocess else None)
     hashes = {
-        "int8": model_hash(files_of(int8_model, int8)), "float": model_hash(files_of(float_model, against)),
+        "int8": hash_model(files_of(int8_model, int8)), "float": hash_model(files_of(float_model, against)),
     }  # fmt: skip
     job = Job(
         ((str(against), hashes["float"]), (str(int8), hashes["int8"])), samples, metric,

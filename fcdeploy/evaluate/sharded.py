@@ -17,7 +17,7 @@ from fcdeploy.evaluate.compare import Answers, add, begun, outputs_of, run
 from fcdeploy.evaluate.data import Data
 from fcdeploy.evaluate.leakage import SameData
 from fcdeploy.evaluate.scores import Decision, Metric
-from fcdeploy.graph.model import files_of, model_hash, read_model
+from fcdeploy.graph.model import files_of, hash_model, read_model
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.workers import WorkerPool, describe_failure
@@ -177,7 +177,7 @@ def _plain(answers: Answers) -> Answers:
 
 def _check_files(job: Job) -> None:
     for path, known in job.models:
-        if model_hash(files_of(read_model(path), Path(path))) != known:
+        if hash_model(files_of(read_model(path), Path(path))) != known:
             raise FcdeployError(
                 f"model {path!r} is not the same file for a worker as for the command that started it",
                 "let all machines see the same files",

@@ -18,43 +18,52 @@ PAGE = 4096  # weights begin at a multiple of it, so that they can be mapped
 MESSAGE = 1 << 27  # bytes of weights that go into one message; of more there would be four copies until it is read
 
 
-def beside(path: Path) -> Path:
+def weights_path(path: Path) -> Path:
     """The file of a model's weights when they are too large for the model file."""
     return path.with_name(f"{path.name}.data")
 
 
-def save(model: ir.Model, path: Path, *, outside: bool) -> None:
+def save_model(model: ir.Model, path: Path, *, outside: bool) -> None:
     """Write the model to `path`, and with `outside` its weights to the file beside it; weights are read one by one."""
     if not outside:
-        ir.save(_placed(model, _inline), path, format="protobuf")
+        ir.save(_copy_with_tensors(model, _load_external), path, format="protobuf")
         return
-    data = beside(path)
+    data = weights_path(path)
     with data.open("wb") as file:
-        small = _placed(model, lambda tensor: append(tensor, file, data.name) or _inline(tensor))
+        small = _copy_with_tensors(
+            model, lambda tensor: append_tensor(tensor, file, data.name) or _load_external(tensor)
+        )
     ir.save(small, path, format="protobuf")
 
 
 @contextmanager
-def serialized(model: ir.Model) -> Iterator[tuple[bytes, str | None]]:
+def serialize(model: ir.Model) -> Iterator[tuple[bytes, str | None]]:
     """The model as one message, and the folder that the locations in it are relative to, None for a model without any.
 
     Weights in files are referred to; more than MESSAGE bytes of others lie in a temporary file until the block ends.
     """
     tensors = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
-    files = [tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
-    if sum(tensor.nbytes for tensor in tensors) - sum(tensor.nbytes for tensor in files) < MESSAGE:
-        folders = {str(tensor.base_dir or ".") for tensor in files}
-        small, folder = (
-            (model, next(iter(folders), None)) if len(folders) < 2 else (_placed(model, _refer), _root(files[0]))
-        )
-        yield bytes(ir.to_proto(small).SerializeToString()), folder
+    external = [tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
+
+    # few bytes in memory: they go into the message, and files are told from the root where they lie in many folders
+    if sum(tensor.nbytes for tensor in tensors) - sum(tensor.nbytes for tensor in external) < MESSAGE:
+        folders = {str(tensor.base_dir or ".") for tensor in external}
+        if len(folders) < 2:
+            yield bytes(ir.to_proto(model).SerializeToString()), next(iter(folders), None)
+        else:
+            small = _copy_with_tensors(model, _refer_from_root)
+            yield bytes(ir.to_proto(small).SerializeToString()), _root_of(external[0])
         return
+
+    # many: a temporary file beside the others
     with tempfile.TemporaryDirectory(prefix="fcdeploy-") as folder:
         data = Path(folder).resolve() / "weights"
         try:
             with data.open("wb") as file:
                 # onnxruntime knows one folder of weights and nothing outside it: that is the root, then
-                small = _placed(model, lambda tensor: _refer(tensor) or append(tensor, file, _from_root(data)))
+                small = _copy_with_tensors(
+                    model, lambda tensor: _refer_from_root(tensor) or append_tensor(tensor, file, _path_from_root(data))
+                )
         except OSError as error:
             raise FcdeployError(
                 f"cannot write weights to the temporary folder {folder!r}: {error.strerror}",
@@ -63,7 +72,7 @@ def serialized(model: ir.Model) -> Iterator[tuple[bytes, str | None]]:
         yield bytes(ir.to_proto(small).SerializeToString()), data.anchor
 
 
-def _placed(model: ir.Model, place: Callable[[ir.TensorProtocol], ir.TensorProtocol | None]) -> ir.Model:
+def _copy_with_tensors(model: ir.Model, place: Callable[[ir.TensorProtocol], ir.TensorProtocol | None]) -> ir.Model:
     """A copy of the model with each initializer where `place` puts it; None leaves it as it is."""
     copy = model.clone()
     for graph in (copy.graph, *copy.graph.subgraphs()):
@@ -75,12 +84,14 @@ def _placed(model: ir.Model, place: Callable[[ir.TensorProtocol], ir.TensorProto
     return copy
 
 
-def _inline(tensor: ir.TensorProtocol) -> ir.TensorProtocol | None:
+def _load_external(tensor: ir.TensorProtocol) -> ir.TensorProtocol | None:
     """Into the model file, out of the files of the model that it comes from."""
     return ir.Tensor(np.array(tensor.numpy()), dtype=tensor.dtype) if isinstance(tensor, ir.ExternalTensor) else None
 
 
-def append(tensor: ir.TensorProtocol, file: BinaryIO, location: str, *, base_dir: str = "") -> ir.ExternalTensor | None:
+def append_tensor(
+    tensor: ir.TensorProtocol, file: BinaryIO, location: str, *, base_dir: str = ""
+) -> ir.ExternalTensor | None:
     """The tensor at the end of `file`, which is `location` seen from `base_dir`; None where it is small."""
     if tensor.nbytes < OUTSIDE_FROM or tensor.dtype == ir.DataType.STRING:
         return None
@@ -93,19 +104,19 @@ def append(tensor: ir.TensorProtocol, file: BinaryIO, location: str, *, base_dir
     )
 
 
-def _refer(tensor: ir.TensorProtocol) -> ir.TensorProtocol | None:
+def _refer_from_root(tensor: ir.TensorProtocol) -> ir.TensorProtocol | None:
     """Where it lies, from the root."""
     if not isinstance(tensor, ir.ExternalTensor):
         return None
-    place = _from_root(Path(tensor.path).resolve())
+    place = _path_from_root(Path(tensor.path).resolve())
     return ir.ExternalTensor(
         place, tensor.offset, tensor.length, tensor.dtype, shape=tensor.shape, name=tensor.name or ""
     )
 
 
-def _root(tensor: ir.ExternalTensor) -> str:
+def _root_of(tensor: ir.ExternalTensor) -> str:
     return Path(tensor.path).resolve().anchor
 
 
-def _from_root(path: Path) -> str:
+def _path_from_root(path: Path) -> str:
     return path.relative_to(path.anchor).as_posix()

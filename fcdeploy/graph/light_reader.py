@@ -60,9 +60,9 @@ def read_outline(model: Path | str | bytes) -> Outline:
     path = Path("model" if isinstance(model, bytes) else model)
     try:
         if isinstance(model, bytes):
-            return _model(model)
+            return _read_model(model)
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            return _model(mapped)
+            return _read_model(mapped)
     except (OSError, ValueError, IndexError, struct.error, RecursionError) as error:
         raise FcdeployError(f"{str(path)!r} is not an ONNX model, or is damaged", f"fcdeploy inspect {path}") from error
 
@@ -73,51 +73,56 @@ Value = int | Span
 """What a field holds: a number as it is written, or where its bytes begin and end."""
 
 
-def _model(data: Data) -> Outline:
+def _read_model(data: Data) -> Outline:
+    """ModelProto: 7 graph, 8 opset_import (1 domain, 2 version); GraphProto: 1 node, 5 initializer, 11 input, 12 output."""
     graph: Span | None = None
     opset = 1
-    for number, value in _fields(data, (0, len(data))):
+    for number, value in _iterate_fields(data, (0, len(data))):
         if number == 7 and isinstance(value, tuple):
             graph = value
         elif number == 8 and isinstance(value, tuple):
             domain, version = "", 1
-            for part, content in _fields(data, value):
+            for part, content in _iterate_fields(data, value):
                 if part == 1:
-                    domain = _text(data, content)
+                    domain = _read_text(data, content)
                 elif part == 2 and isinstance(content, int):
                     version = content
             if domain in ("", "ai.onnx"):
                 opset = version
     if graph is None:
         raise ValueError("no graph")
+
     nodes: list[Node] = []
     inputs: dict[str, Dims] = {}
     outputs: dict[str, Dims] = {}
     constants: dict[str, Constant] = {}
-    for number, value in _fields(data, graph):
+    for number, value in _iterate_fields(data, graph):
         if number == 1:
-            nodes.append(_node(data, _span(value)))
+            nodes.append(_read_node(data, _expect_message(value)))
         elif number == 5:
-            name, constant = _tensor(data, _span(value))
+            name, constant = _read_tensor(data, _expect_message(value))
             constants[name] = constant
         elif number in (11, 12):
-            name, dims = _value_info(data, _span(value))
+            name, dims = _read_value_info(data, _expect_message(value))
             (inputs if number == 11 else outputs)[name] = dims
+
+    # weights that are listed as inputs are not fed
     fed = {name: dims for name, dims in inputs.items() if name not in constants}
     return Outline(tuple(nodes), fed, outputs, constants, opset)
 
 
-def _node(data: Data, span: Span) -> Node:
+def _read_node(data: Data, span: Span) -> Node:
+    """NodeProto: 1 input, 2 output, 3 name, 4 op_type, 5 attribute, 7 domain."""
     inputs, outputs, attributes, texts, subgraphs = [], [], {}, {3: "", 4: "", 7: ""}, 0
-    for number, value in _fields(data, span):
+    for number, value in _iterate_fields(data, span):
         if number == 1:
-            inputs.append(_text(data, value))
+            inputs.append(_read_text(data, value))
         elif number == 2:
-            outputs.append(_text(data, value))
+            outputs.append(_read_text(data, value))
         elif number in texts:
-            texts[number] = _text(data, value)
+            texts[number] = _read_text(data, value)
         elif number == 5:
-            name, attribute = _attribute(data, _span(value))
+            name, attribute = _read_attribute(data, _expect_message(value))
             if attribute is None:
                 subgraphs += 1
             else:
@@ -125,48 +130,51 @@ def _node(data: Data, span: Span) -> Node:
     return Node(texts[4], texts[7], texts[3], tuple(inputs), tuple(outputs), attributes, subgraphs)
 
 
-def _attribute(data: Data, span: Span) -> tuple[str, int | float | str | tuple[int, ...] | Constant | None]:
+def _read_attribute(data: Data, span: Span) -> tuple[str, int | float | str | tuple[int, ...] | Constant | None]:
     """Its name, and its value; None for graphs and for lists of anything but integers."""
-    name, found = "", None
+    name, content = "", None
     integers: list[int] = []
     listed = False
-    for number, value in _fields(data, span):
+    for number, value in _iterate_fields(data, span):
         if number == 1:
-            name = _text(data, value)
+            name = _read_text(data, value)
         elif number == 2 and isinstance(value, int):
-            found = struct.unpack("<f", value.to_bytes(4, "little"))[0]
+            content = struct.unpack("<f", value.to_bytes(4, "little"))[0]
         elif number == 3 and isinstance(value, int):
-            found = _signed(value)
+            content = _to_signed(value)
         elif number == 4:
-            found = _text(data, value)
+            content = _read_text(data, value)
         elif number == 5:
-            found = _tensor(data, _span(value))[1]
+            content = _read_tensor(data, _expect_message(value))[1]
         elif number == 8:
             listed = True
-            integers += _integers(data, value)
+            integers += _read_integers(data, value)
         elif number == 20:  # the type; an empty list of integers has nothing else
             listed = listed or value == 7
-    return name, tuple(integers) if listed else found
+    return name, tuple(integers) if listed else content
 
 
-def _tensor(data: Data, span: Span) -> tuple[str, Constant]:
+def _read_tensor(data: Data, span: Span) -> tuple[str, Constant]:
+    """TensorProto: 1 dims, 2 data_type, 5 int32_data, 7 int64_data, 8 name, 9 raw_data, 13 external_data (key, value)."""
     name, location, dims, kind, raw = "", "", [], 0, None
     integers: list[int] = []
-    for number, value in _fields(data, span):
+    for number, value in _iterate_fields(data, span):
         if number == 1:
-            dims += _integers(data, value)
+            dims += _read_integers(data, value)
         elif number == 2 and isinstance(value, int):
             kind = value
         elif number in (5, 7) and (isinstance(value, int) or value[1] - value[0] <= 10 * SMALL):
-            integers += _integers(data, value)
+            integers += _read_integers(data, value)
         elif number == 8:
-            name = _text(data, value)
+            name = _read_text(data, value)
         elif number == 9:
-            raw = _span(value)
+            raw = _expect_message(value)
         elif number == 13:
-            pair = {part: _text(data, content) for part, content in _fields(data, _span(value))}
+            pair = {part: _read_text(data, content) for part, content in _iterate_fields(data, _expect_message(value))}
             if pair.get(1) == "location":
                 location = pair.get(2, "")
+
+    # short lists of integers alone, raw or one by one
     values = None
     if kind in (INT32, INT64):
         width = 4 if kind == INT32 else 8
@@ -178,49 +186,49 @@ def _tensor(data: Data, span: Span) -> tuple[str, Constant]:
     return name, Constant(tuple(dims), values, location)
 
 
-def _value_info(data: Data, span: Span) -> tuple[str, Dims]:
+def _read_value_info(data: Data, span: Span) -> tuple[str, Dims]:
     """ValueInfoProto.type.tensor_type.shape.dim; () where there is no shape."""
     name, dims = "", []
-    for number, value in _fields(data, span):
+    for number, value in _iterate_fields(data, span):
         if number == 1:
-            name = _text(data, value)
+            name = _read_text(data, value)
         elif number == 2:
-            for shape in _inside(data, _span(value), 1, 2):
-                dims = [_axis(data, dim) for dim in _inside(data, shape, 1)]
+            for shape in _find_messages(data, _expect_message(value), 1, 2):
+                dims = [_read_axis(data, dim) for dim in _find_messages(data, shape, 1)]
     return name, tuple(dims)
 
 
-def _axis(data: Data, span: Span) -> int | str | None:
-    for number, value in _fields(data, span):
+def _read_axis(data: Data, span: Span) -> int | str | None:
+    for number, value in _iterate_fields(data, span):
         if number == 1 and isinstance(value, int):
-            return _signed(value)
+            return _to_signed(value)
         if number == 2:
-            return _text(data, value) or None
+            return _read_text(data, value) or None
     return None
 
 
-def _inside(data: Data, span: Span, *path: int) -> Iterator[Span]:
+def _find_messages(data: Data, span: Span, *path: int) -> Iterator[Span]:
     """The messages at this path of field numbers below a message."""
-    for number, value in _fields(data, span):
+    for number, value in _iterate_fields(data, span):
         if number == path[0] and isinstance(value, tuple):
             if len(path) == 1:
                 yield value
             else:
-                yield from _inside(data, value, *path[1:])
+                yield from _find_messages(data, value, *path[1:])
 
 
-def _fields(data: Data, span: Span) -> Iterator[tuple[int, Value]]:
+def _iterate_fields(data: Data, span: Span) -> Iterator[tuple[int, Value]]:
     """Number and value of each field of the message that lies there."""
     at, end = span
     while at < end:
-        tag, at = _varint(data, at)
+        tag, at = _read_varint(data, at)
         number, wire = tag >> 3, tag & 7
         if wire == VARINT:
-            value, at = _varint(data, at)
+            value, at = _read_varint(data, at)
             yield number, value
             continue
         if wire == BYTES:
-            length, at = _varint(data, at)
+            length, at = _read_varint(data, at)
         elif wire in (FIXED64, FIXED32):
             length = 8 if wire == FIXED64 else 4
         else:
@@ -231,7 +239,7 @@ def _fields(data: Data, span: Span) -> Iterator[tuple[int, Value]]:
         at += length
 
 
-def _varint(data: Data, at: int) -> tuple[int, int]:
+def _read_varint(data: Data, at: int) -> tuple[int, int]:
     result = shift = 0
     while True:
         byte = data[at]
@@ -244,28 +252,28 @@ def _varint(data: Data, at: int) -> tuple[int, int]:
             raise ValueError("a number of more than 64 bits")
 
 
-def _integers(data: Data, value: Value) -> list[int]:
+def _read_integers(data: Data, value: Value) -> list[int]:
     """A repeated integer field: one number, or many packed."""
     if isinstance(value, int):
-        return [_signed(value)]
+        return [_to_signed(value)]
     at, end = value
-    found = []
+    numbers = []
     while at < end:
-        number, at = _varint(data, at)
-        found.append(_signed(number))
-    return found
+        number, at = _read_varint(data, at)
+        numbers.append(_to_signed(number))
+    return numbers
 
 
-def _signed(value: int) -> int:
+def _to_signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def _span(value: Value) -> Span:
+def _expect_message(value: Value) -> Span:
     if isinstance(value, int):
         raise ValueError("a number where a message belongs")
     return value
 
 
-def _text(data: Data, value: Value) -> str:
-    start, end = _span(value)
+def _read_text(data: Data, value: Value) -> str:
+    start, end = _expect_message(value)
     return data[start:end].decode(errors="replace")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import check_output, file_mode, hash_file
 from fcdeploy.graph import external_data
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.weights import initializer_bytes
@@ -29,21 +28,6 @@ QUANTIZED_OPS = {
     "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulNBits", "MatMulBnb4", "MatMulFpQ4",
     "QMoE", "GatherBlockQuantized", "QEmbedLayerNormalization",
 }  # fmt: skip
-DATA_SUFFIXES = {
-    ".npy",
-    ".npz",
-    ".csv",
-    ".bin",
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".bmp",
-    ".gif",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
-}
 
 
 def read_model(path: Path | str) -> ir.Model:
@@ -51,6 +35,7 @@ def read_model(path: Path | str) -> ir.Model:
 
     Raises FcdeployError when the path is not a readable ONNX model.
     """
+    # what the path names, before protobuf is asked to read it
     path = Path(path)
     try:
         path.stat()
@@ -60,6 +45,7 @@ def read_model(path: Path | str) -> ir.Model:
         raise FcdeployError(f"model {str(path)[:100]!r}: {error.strerror}", "give the path of an .onnx file") from error
     if path.is_dir():
         raise FcdeployError(f"model {str(path)!r} is a folder, expected an .onnx file", f"ls {path}")
+
     hint = "fcdeploy export FILE.py:FUNCTION -o model.onnx writes one from a PyTorch module"
     try:
         model = ir.load(path)
@@ -67,10 +53,11 @@ def read_model(path: Path | str) -> ir.Model:
         raise FcdeployError(f"{str(path)!r} is not an ONNX model, or is damaged", hint) from error
     if not len(model.graph) or not model.graph.outputs:
         raise FcdeployError(f"{str(path)!r} holds no network: its graph has no nodes or no outputs", hint)
+
     if "ai.onnx" in model.opset_imports:  # the long name of the standard domain
         model.opset_imports[""] = model.opset_imports.pop("ai.onnx")
     _check_whole(model, str(path))
-    _sort(model, str(path))
+    _sort_nodes(model, str(path))
     _check_external_data(model, path)
     name_everything(model.graph)
     return model
@@ -82,14 +69,14 @@ def write_model(model: ir.Model, path: Path | str, *, force: bool = False, large
     More than `largest` bytes of weights (ONE_FILE unless given) go into a file beside it, PATH.data, one by one.
     """
     largest = ONE_FILE if largest is None else largest
-    with replacing_model(Path(path), force=force) as aside:
-        external_data.save(model, aside, outside=initializer_bytes(model) > largest)
+    with replace_model(Path(path), force=force) as aside:
+        external_data.save_model(model, aside, outside=initializer_bytes(model) > largest)
         return sum(file.stat().st_size for file in aside.parent.iterdir())
 
 
 @contextmanager
-def replacing_model(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """As `replacing`, for a model that may have a file of weights beside it.
+def replace_model(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """As `replace_file`, for a model that may have a file of weights beside it.
 
     Both lie in a temporary folder under their final names, so that the model can be loaded from there.
     """
@@ -99,94 +86,33 @@ def replacing_model(path: Path, *, force: bool = False) -> Iterator[Path]:
             aside = Path(folder) / path.name
             yield aside
             for file, target in (
-                (external_data.beside(aside), external_data.beside(path)),
+                (external_data.weights_path(aside), external_data.weights_path(path)),
                 (aside, path),
             ):  # weights are there first
                 if file.exists():
                     check_output(target, force=force)
-                    file.chmod(0o666 & ~_umask())
+                    file.chmod(file_mode())
                     file.replace(target)
     except OSError as error:
         reason = error.strerror or str(error)
         raise FcdeployError(f"cannot write {str(path)!r}: {reason}", "give a folder with room, -o OUT") from error
 
 
-@contextmanager
-def replacing(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Give a temporary path beside `path`; move it into place when the block ends well, delete it when it does not."""
-    check_output(path, force=force)
-    aside = None
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-        os.close(handle)
-        aside = Path(name)
-        yield aside
-        aside.chmod(0o666 & ~_umask())
-        aside.replace(path)
-    except OSError as error:
-        raise FcdeployError(
-            f"cannot write {str(path)!r}: {error.strerror}", "give a folder with room, -o OUT"
-        ) from error
-    finally:
-        if aside is not None:
-            aside.unlink(missing_ok=True)
-
-
-def check_output(path: Path, *, force: bool = False, inputs: tuple[Path, ...] = ()) -> None:
-    """Refuse an output that exists, is one of the inputs, or lies in no folder. Called before any long work.
-
-    An input may be a folder of samples, or FILE.py:FUNCTION.
-    """
-    name = str(path) if len(str(path)) < 100 else f"{str(path)[:97]}..."
-    try:
-        kind = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        kind = None
-    except OSError as error:
-        raise FcdeployError(f"output {name!r}: {error.strerror}", "give another name with -o") from error
-    if kind is not None and stat.S_ISDIR(kind):
-        raise FcdeployError(f"output {name!r} is a folder, expected a file name", f"-o {path / 'model.onnx'}")
-    if kind is not None and not stat.S_ISREG(kind):
-        raise FcdeployError(f"output {name!r} is a device or a pipe, expected a file", "give another name with -o")
-    for other in map(_file_of, inputs):
-        if path.resolve() == other.resolve() or (kind is not None and other.exists() and path.samefile(other)):
-            raise FcdeployError(f"output {name!r} is also an input", "give another name with -o")
-        within = kind is not None and path.suffix.lower() in DATA_SUFFIXES and other.is_dir()
-        if within and path.resolve().is_relative_to(other.resolve()):
-            raise FcdeployError(f"output {name!r} is one of the samples in {str(other)!r}", "give another name with -o")
-    if not path.parent.is_dir():
-        raise FcdeployError(f"folder {str(path.parent)!r} of the output does not exist", f"mkdir -p {path.parent}")
-    if kind is not None and not force:
-        raise FcdeployError(f"output {name!r} exists", "add --force to replace it, or give another name with -o")
-
-
-def _file_of(given: Path) -> Path:
-    """The file that was given, FILE.py of FILE.py:FUNCTION."""
-    file, colon, _ = str(given).rpartition(":")
-    return Path(file) if colon and file.endswith(".py") else given
-
-
-def file_hash(path: Path | str) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def files_of(model: ir.Model, path: Path) -> tuple[Path, ...]:
     """The file of a model as it was read, and the files of its weights."""
-    found = {tensor.location for _, tensor in _tensors(model) if isinstance(tensor, ir.ExternalTensor)}
-    return (path, *(path.parent / location for location in sorted(map(str, found))))
+    locations = {tensor.location for _, tensor in _iterate_tensors(model) if isinstance(tensor, ir.ExternalTensor)}
+    return (path, *(path.parent / location for location in sorted(map(str, locations))))
 
 
-def model_hash(files: tuple[Path, ...]) -> str:
+def hash_model(files: tuple[Path, ...]) -> str:
     """sha256 of a model's content, by `files_of`: that of its file, or of a list of the hashes of several."""
     if len(files) == 1:
-        return file_hash(files[0])
-    hashes = [file_hash(files[0]), *(f"{file_hash(file)} {file.relative_to(files[0].parent)}" for file in files[1:])]
+        return hash_file(files[0])
+    hashes = [hash_file(files[0]), *(f"{hash_file(file)} {file.relative_to(files[0].parent)}" for file in files[1:])]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def size_on_disk(files: tuple[Path, ...]) -> int:
+def measure_size(files: tuple[Path, ...]) -> int:
     """Bytes of all files of a model, by `files_of`."""
     return sum(file.stat().st_size for file in files)
 
@@ -251,7 +177,7 @@ def name_everything(graph: ir.Graph) -> None:
         node.name = name
 
 
-def _tensors(model: ir.Model) -> Iterator[tuple[str, object]]:
+def _iterate_tensors(model: ir.Model) -> Iterator[tuple[str, object]]:
     """Every tensor the file holds or points to: weights of all graphs, and constants inside nodes."""
     for graph in (model.graph, *model.graph.subgraphs()):
         yield from ((str(name), value.const_value) for name, value in graph.initializers.items())
@@ -266,7 +192,7 @@ def _tensors(model: ir.Model) -> Iterator[tuple[str, object]]:
 def _check_external_data(model: ir.Model, path: Path) -> None:
     """Weights outside the file: relative, inside the model's folder, there, and long enough."""
     folder = path.parent.resolve()
-    for name, tensor in _tensors(model):
+    for name, tensor in _iterate_tensors(model):
         if not isinstance(tensor, ir.ExternalTensor):
             continue
         target = (folder / tensor.location).resolve()
@@ -275,6 +201,8 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
                 f"model {str(path)!r}: weight {name!r} points to {str(tensor.location)!r}, outside the model's folder",
                 "keep weight files beside the model",
             )
+
+        # the bytes that it is said to be, against its shape and against the file
         offset, length, shape = tensor.offset or 0, tensor.length, tensor.shape.numpy()
         if offset < 0 or length not in (None, tensor.nbytes) or min(shape, default=0) < 0:
             where = f"bytes {offset} to {offset + (length or tensor.nbytes)} of {target.name!r}"
@@ -288,6 +216,7 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
                 f"model {str(path)!r}: weight {name!r} wants {needed} bytes of {target.name!r}, which has fewer",
                 "copy the weight file beside the model, whole",
             )
+
         if target.stat().st_nlink > 1:  # onnx-ir refuses it: a link could smuggle another user's file in
             raise FcdeployError(
                 f"model {str(path)!r}: weight file {target.name!r} has another name elsewhere, a hard link",
@@ -299,25 +228,25 @@ def _check_whole(model: ir.Model, name: str) -> None:
     """Raise FcdeployError where an end of the graph is connected to nothing: damaged files can still be protobuf."""
     outputs = [(value, "an output of the graph") for value in model.graph.outputs]
     inputs = [(v, f"an input of node {n.name!r}") for n in model.graph.all_nodes() for v in n.inputs if v is not None]
-    found = [
+    faults = [
         f"{value.name!r}, {what}, comes from nowhere"
         for value, what in inputs + outputs
         if value.producer() is None and not value.is_graph_input() and not value.is_initializer()
     ]
-    found += [f"node {node.name!r} has no output" for node in model.graph.all_nodes() if not node.outputs]
-    found += [
+    faults += [f"node {node.name!r} has no output" for node in model.graph.all_nodes() if not node.outputs]
+    faults += [
         f"weight {key!r} has no data type"
         for graph in (model.graph, *model.graph.subgraphs())
         for key, value in graph.initializers.items()
         if value.const_value is not None and value.const_value.dtype == ir.DataType.UNDEFINED
     ]
-    if found:
+    if faults:
         raise FcdeployError(
-            f"model {name!r} is broken: {found[0]}", "write it again: fcdeploy export FILE.py:FUNCTION -o model.onnx"
+            f"model {name!r} is broken: {faults[0]}", "write it again: fcdeploy export FILE.py:FUNCTION -o model.onnx"
         )
 
 
-def _sort(model: ir.Model, name: str) -> None:
+def _sort_nodes(model: ir.Model, name: str) -> None:
     """Put every node behind those it reads, as ONNX wants it and not every tool writes it. Raises FcdeployError."""
     for graph in (model.graph, *model.graph.subgraphs()):
         seen: set[ir.Node] = set()
@@ -336,9 +265,3 @@ def _sort(model: ir.Model, name: str) -> None:
                 "write it again: fcdeploy export FILE.py:FUNCTION -o model.onnx",
             ) from error
         return
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -62,7 +62,7 @@ def lowest_opset(model: ir.Model) -> tuple[int, str]:
         return model.opset_imports[""], "a function of its own" if model.functions else f"opset above {TOP}"
     lowest, why = LOWEST, ""
     for node in model.graph.all_nodes():
-        needed = _needed(node)
+        needed = _required_opset(node)
         if needed > lowest:
             lowest, why = needed, f"{node.op_type} {node.name!r}"
     return lowest, why
@@ -89,23 +89,23 @@ def lowest_ir_version(model: ir.Model) -> int:
     return max(4, onnx.helper.find_min_ir_version_for(sets, ignore_unknown=True))
 
 
-def described(opset: int, ir_version: int, own: str = "") -> str:
-    """What a device must know to load the model, in words; `own` is what `oldest_of_own` says."""
-    oldest = max(RUNTIMES.get(opset, ""), own, key=_release)
+def describe_requirements(opset: int, ir_version: int, own: str = "") -> str:
+    """What a device must know to load the model, in words; `own` is what `oldest_runtime` says."""
+    oldest = max(RUNTIMES.get(opset, ""), own, key=_parse_release)
     return f"opset {opset}, IR version {ir_version}" + (f", onnxruntime >= {oldest}" if oldest else "")
 
 
-def oldest_of_own(model: ir.Model) -> str:
+def oldest_runtime(model: ir.Model) -> str:
     """The first onnxruntime that has all operators of its own that the model uses; empty where it uses none."""
     used = {OWN.get(node.op_type, "") for node in model.graph.all_nodes() if node.domain == "com.microsoft"}
-    return max(used, key=_release, default="")
+    return max(used, key=_parse_release, default="")
 
 
-def _release(version: str) -> tuple[int, ...]:
+def _parse_release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part)
 
 
-def _needed(node: ir.Node) -> int:
+def _required_opset(node: ir.Node) -> int:
     """The lowest opset, 13 or above, in which this node means what it means in opset 18."""
     if node.domain:
         return LOWEST
@@ -114,20 +114,22 @@ def _needed(node: ir.Node) -> int:
     if since <= LOWEST:
         return LOWEST
     if op in REDUCTIONS:
-        return LOWEST if _axes(node) is not None else 18
-    if op == "Reshape" and _shape_without_zero(node):
+        return LOWEST if _axes_of(node) is not None else 18
+    if op == "Reshape" and _has_no_zero(node):
         return LOWEST
     if op in WIDENED:
-        return _needed_by_type(node)
-    told = [row for (name, key), row in ADDED.items() if name == op and _value(node, key) not in (None, row[1])]
+        return _required_opset_by_type(node)
+    told = [
+        row for (name, key), row in ADDED.items() if name == op and _attribute_value(node, key) not in (None, row[1])
+    ]
     if not any(name == op for name, _ in ADDED):
         return since  # new, or changed in a way that nobody has looked into
-    if op.startswith("Scatter") and _value(node, "reduction") in ("max", "min"):
+    if op.startswith("Scatter") and _attribute_value(node, "reduction") in ("max", "min"):
         return 18
     return max((added for added, _ in told), default=LOWEST)
 
 
-def _needed_by_type(node: ir.Node) -> int:
+def _required_opset_by_type(node: ir.Node) -> int:
     if node.op_type == "Pad" and len(node.inputs) > 3 and node.inputs[3] is not None:
         return 18  # axes
     dtypes = {value.dtype for value in node.inputs if value is not None}
@@ -138,18 +140,18 @@ def _needed_by_type(node: ir.Node) -> int:
     return LOWEST
 
 
-def _axes(node: ir.Node) -> list[int] | None:
+def _axes_of(node: ir.Node) -> list[int] | None:
     """The axes of a reduction as the older operator has them ([] is all), None when they cannot be said there."""
     if len(node.inputs) < 2 or node.inputs[1] is None:
-        return None if _value(node, "noop_with_empty_axes") else []
+        return None if _attribute_value(node, "noop_with_empty_axes") else []
     axes = array_of(node.inputs[1])
-    if axes is None or (axes.size == 0 and _value(node, "noop_with_empty_axes")):
+    if axes is None or (axes.size == 0 and _attribute_value(node, "noop_with_empty_axes")):
         return None
     return [int(axis) for axis in axes.ravel()]
 
 
 def _axes_to_attribute(node: ir.Node) -> None:
-    axes = _axes(node)
+    axes = _axes_of(node)
     assert axes is not None
     node.attributes.pop("noop_with_empty_axes", None)
     node.resize_inputs(1)
@@ -157,12 +159,12 @@ def _axes_to_attribute(node: ir.Node) -> None:
         node.attributes.add(ir.AttrInt64s("axes", axes))
 
 
-def _shape_without_zero(node: ir.Node) -> bool:
+def _has_no_zero(node: ir.Node) -> bool:
     """With a constant shape that holds no 0, `allowzero` decides nothing."""
     shape = array_of(node.inputs[1])
     return shape is not None and bool((shape != 0).all())
 
 
-def _value(node: ir.Node, key: str) -> Any:
+def _attribute_value(node: ir.Node, key: str) -> Any:
     attribute = node.attributes.get(key)
     return None if attribute is None else attribute.value

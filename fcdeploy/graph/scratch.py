@@ -14,10 +14,10 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.external_data import append
+from fcdeploy.graph.external_data import append_tensor
 from fcdeploy.graph.weights import is_heavy
 
-Made = tuple[ir.TensorProtocol, ...]
+Tensors = tuple[ir.TensorProtocol, ...]
 
 
 class Scratch:
@@ -30,34 +30,36 @@ class Scratch:
             raise FcdeployError(f"cannot write to {str(folder)!r}: {error.strerror}", "give another, -o OUT") from error
         weakref.finalize(self, shutil.rmtree, own, ignore_errors=True)
         self.file = own / "weights"
-        self.kept: dict[bytes, Made] = {}
+        self.tensors: dict[bytes, Tensors] = {}
         self.sources: list[ir.TensorProtocol] = []  # alive as long as keys are made of their identity
 
-    def keep(self, source: ir.TensorProtocol, key: tuple[object, ...], make: Callable[[], tuple[Array, ...]]) -> Made:
+    def keep(
+        self, source: ir.TensorProtocol, key: tuple[object, ...], make: Callable[[], tuple[Array, ...]]
+    ) -> Tensors:
         """What `make` makes of `source`, from the file; `key`, its arrays by content, is all else that it depends on."""
         digest = hashlib.sha256(str(id(source)).encode())
         for part in key:
             digest.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
             digest.update(b"\0")
         name = digest.digest()
-        if name not in self.kept:
+        if name not in self.tensors:
             self.sources.append(source)
-            self.kept[name] = tuple(self._written(ir.Tensor(array)) for array in make())
-        return tuple(map(_own, self.kept[name]))
+            self.tensors[name] = tuple(self._write(ir.Tensor(array)) for array in make())
+        return tuple(map(_rename_copy, self.tensors[name]))
 
     def settle(self, model: ir.Model) -> None:
         """Move a model's weights out of memory, in place; those that lie in files stay where they are."""
         for graph in (model.graph, *model.graph.subgraphs()):
             for name, value in graph.initializers.items():
                 if value.const_value is not None and not isinstance(value.const_value, ir.ExternalTensor):
-                    value.const_value = self._written(value.const_value)
+                    value.const_value = self._write(value.const_value)
                     value.const_value.name = name
 
-    def _written(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    def _write(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
         """The tensor at the end of the file, or as it is where it is small."""
         try:
             with self.file.open("ab") as file:
-                placed = append(tensor, file, self.file.name, base_dir=str(self.file.parent))
+                placed = append_tensor(tensor, file, self.file.name, base_dir=str(self.file.parent))
         except OSError as error:
             raise FcdeployError(
                 f"cannot write weights to the temporary folder {str(self.file.parent)!r}: {error.strerror}",
@@ -66,7 +68,7 @@ class Scratch:
         return tensor if placed is None else placed
 
 
-def scratch_for(model: ir.Model, folder: Path | None) -> Scratch | None:
+def make_scratch(model: ir.Model, folder: Path | None) -> Scratch | None:
     """A scratch inside `folder` for a heavy model, whose weights have moved there; None for any other."""
     if not is_heavy(model):
         return None
@@ -75,17 +77,17 @@ def scratch_for(model: ir.Model, folder: Path | None) -> Scratch | None:
     return scratch
 
 
-def kept(
+def keep_tensors(
     scratch: Scratch | None,
     source: ir.TensorProtocol,
     key: tuple[object, ...],
     make: Callable[[], tuple[Array, ...]],
-) -> Made:
+) -> Tensors:
     """As `Scratch.keep`, or made in memory where there is no scratch."""
     return tuple(map(ir.Tensor, make())) if scratch is None else scratch.keep(source, key, make)
 
 
-def _own(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+def _rename_copy(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     """The same tensor under a name that is yet to be given."""
     if not isinstance(tensor, ir.ExternalTensor):
         return ir.Tensor(tensor.numpy())

@@ -37,7 +37,7 @@ def is_heavy(model: ir.Model) -> bool:
     return initializer_bytes(model) >= HEAVY
 
 
-def blocks(tensor: ir.TensorProtocol, axis: int = 0) -> Iterator[tuple[slice, Array]]:
+def read_blocks(tensor: ir.TensorProtocol, axis: int = 0) -> Iterator[tuple[slice, Array]]:
     """Slices along `axis`, in order, each of about BLOCK_BYTES at most, and what is there: `array[..., part, ...]`.
 
     Bytes outside the model are read from their file rather than mapped: pages of a map count as memory of this process
@@ -48,44 +48,44 @@ def blocks(tensor: ir.TensorProtocol, axis: int = 0) -> Iterator[tuple[slice, Ar
         yield slice(0, 1), tensor.numpy().reshape(1)
         return
     count = max(1, BLOCK_BYTES * shape[axis] // max(tensor.nbytes, 1))
-    held = None if _readable(tensor) else tensor.numpy()
+    held = None if _is_readable(tensor) else tensor.numpy()
     for at in range(0, shape[axis], count):
         part = slice(at, min(at + count, shape[axis]))
         if held is not None:
             yield part, held[(slice(None),) * axis + (part,)]
         else:
             assert isinstance(tensor, ir.ExternalTensor)
-            yield part, _read(tensor, shape, axis, part)
+            yield part, _read_slice(tensor, shape, axis, part)
 
 
-def whole(tensor: ir.TensorProtocol) -> Array:
+def read_whole(tensor: ir.TensorProtocol) -> Array:
     """All of it; of a file read, so that no map stays with the tensor."""
-    if not _readable(tensor) or not len(tensor.shape):
+    if not _is_readable(tensor) or not len(tensor.shape):
         return tensor.numpy()
     result = np.empty(tensor.shape.numpy(), tensor.dtype.numpy())
-    for part, array in blocks(tensor):
+    for part, array in read_blocks(tensor):
         result[part] = array
     return result
 
 
-def _readable(tensor: ir.TensorProtocol) -> bool:
+def _is_readable(tensor: ir.TensorProtocol) -> bool:
     """Whether the elements lie in a file as NumPy would lay them out: whole bytes each, little end first."""
     return isinstance(tensor, ir.ExternalTensor) and tensor.dtype.bitwidth >= 8
 
 
-def _read(tensor: ir.ExternalTensor, shape: list[int], axis: int, part: slice) -> Array:
+def _read_slice(tensor: ir.ExternalTensor, shape: list[int], axis: int, part: slice) -> Array:
     """A slice along an axis: one stretch of the file for each index of the axes before it."""
     before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
     dtype = tensor.dtype.numpy().newbyteorder("<")
-    found = np.empty((before, (part.stop - part.start) * after), dtype)
+    result = np.empty((before, (part.stop - part.start) * after), dtype)
     step, start = shape[axis] * after * dtype.itemsize, (tensor.offset or 0) + part.start * after * dtype.itemsize
     with Path(tensor.path).open("rb", buffering=0) as file:
-        for index, row in enumerate(found.view(np.uint8)):
-            _fill(file.fileno(), memoryview(row), start + index * step, tensor.path)
-    return found.reshape(*shape[:axis], part.stop - part.start, *shape[axis + 1 :])
+        for index, row in enumerate(result.view(np.uint8)):
+            _read_exactly(file.fileno(), memoryview(row), start + index * step, tensor.path)
+    return result.reshape(*shape[:axis], part.stop - part.start, *shape[axis + 1 :])
 
 
-def _fill(file: int, into: memoryview, offset: int, path: str) -> None:
+def _read_exactly(file: int, into: memoryview, offset: int, path: str) -> None:
     while into:
         count = os.preadv(file, [into], offset)
         if not count:

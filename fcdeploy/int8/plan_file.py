@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import replacing
+from fcdeploy.files import replace_file
 from fcdeploy.int8.planning.check_plan import check_plan
 from fcdeploy.int8.planning.weights import update_bias_scales
 from fcdeploy.int8.problem import Problem
@@ -73,7 +73,7 @@ def _apply_channel_changes(problem: Problem, plan: Plan, source: str) -> Problem
 
 def write_plan(file: Path, plan: Plan, *, force: bool) -> None:
     """The plan as `load_plan` reads it."""
-    with replacing(file, force=force) as aside:
+    with replace_file(file, force=force) as aside:
         aside.write_text(json.dumps(plans.to_json(plan), indent=1, ensure_ascii=False) + "\n")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fcdeploy.graph.edit import Changes
-from fcdeploy.graph.opset import described, oldest_of_own
+from fcdeploy.graph.opset import describe_requirements, oldest_runtime
 from fcdeploy.int8.timing.costs import CostBasis, describe_times
 from fcdeploy.prepare.cost_model import DATA_AND_WEIGHT
 from fcdeploy.records import plan as plans
@@ -70,7 +70,7 @@ def build_report(
         *list_caveats(int8),
         f"{result.bytes_float:,} bytes -> {result.bytes_int8:,} bytes ({ratio:.2f} of float), target {plan.target}, "
         f"{seconds:.1f} s",
-        described(int8.opset_imports[""], int8.ir_version, oldest_of_own(int8)),
+        describe_requirements(int8.opset_imports[""], int8.ir_version, oldest_runtime(int8)),
         f"next: fcdeploy validate {out} --against {path} --data EVALUATION",
     )
     costs = spent.costs

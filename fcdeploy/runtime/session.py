@@ -149,9 +149,9 @@ def _prepare_source(model: str | Path | bytes | ir.Model) -> Iterator[tuple[str 
     elif isinstance(model, bytes):
         yield model, None
     else:
-        from fcdeploy.graph.external_data import serialized
+        from fcdeploy.graph.external_data import serialize
 
-        with serialized(model) as loadable:
+        with serialize(model) as loadable:
             yield loadable
 
 

@@ -13,7 +13,7 @@ from fcdeploy.arithmetic.histogram import HistogramBuilder
 from fcdeploy.arrays import Float32
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import input_of, name_of, operator_of, tensor_of
-from fcdeploy.graph.weights import blocks, is_large
+from fcdeploy.graph.weights import is_large, read_blocks
 from fcdeploy.int8.calibrating.instrument import (
     channel_axis,
     expose_tensors,
@@ -290,7 +290,7 @@ def _order_records(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iter
             tensor = tensor_of(constant)
             if tensor is not None and tensor.dtype == ir.DataType.FLOAT:
                 name, layer, tally = name_of(constant), name_of(node), HistogramBuilder()
-                for _, part in blocks(tensor):
+                for _, part in read_blocks(tensor):
                     tally.add(part.reshape(-1, 1))
                 shape, found = tuple(int(n) for n in tensor.shape.numpy()), tally.histogram()
                 if found.nonfinite:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import files_of, input_specs, model_hash, read_model
+from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model
 from fcdeploy.int8.calibrating.observe import CalibrationPart, observe_pass
 from fcdeploy.int8.calibrating.schedule import Passes
 from fcdeploy.prepare import prepare
@@ -37,7 +37,7 @@ class CalibrationJob:
 def observe_shard(job: CalibrationJob) -> Iterator[int | CalibrationPart]:
     """What `observe_pass` yields, from a model and data opened here: a job goes to any process that sees their files."""
     model = read_model(job.model)
-    if model_hash(files_of(model, Path(job.model))) != job.model_hash:
+    if hash_model(files_of(model, Path(job.model))) != job.model_hash:
         raise FcdeployError(
             f"model {job.model!r} is not the same file for a worker as for the command that started it",
             "let all machines see the same files",

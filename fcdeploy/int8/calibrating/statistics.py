@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import model_hash
+from fcdeploy.graph.model import hash_model
 from fcdeploy.graph.weights import is_large
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.records import calibration as calibrations
@@ -41,7 +41,7 @@ def load_or_observe(
     There are no samples of a model too large to run, or where they fill no batch that it takes; with neither source nor
     calibration both are empty.  Raises FcdeployError for a calibration of another model.
     """
-    path, content = files[0], model_hash(files)
+    path, content = files[0], hash_model(files)
     if calibration_file is not None:
         calibration = calibrations.read(Path(calibration_file))
         if calibration.model != content:

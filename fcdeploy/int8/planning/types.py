@@ -29,8 +29,8 @@ from fcdeploy.graph.nodes import (
     shape_of,
     weight_of,
 )
-from fcdeploy.graph.scratch import Scratch, kept
-from fcdeploy.graph.weights import blocks
+from fcdeploy.graph.scratch import Scratch, keep_tensors
+from fcdeploy.graph.weights import read_blocks
 from fcdeploy.int8.planning.eligibility import why_ineligible
 from fcdeploy.int8.planning.weights import (
     RoundedLayer,
@@ -202,11 +202,11 @@ def round_packed_layers(
             q, h = plan.tensors[name_of(weight)], importance_of(node, calibration, padded=False)
             scale = np.asarray(q.scale)
             make = partial(round_weight, node, weight, scale, h, None, q.dtype, padded=False)
-            (integers,) = kept(scratch, constant_tensor(weight), (q.dtype, scale, h), make)
+            (integers,) = keep_tensors(scratch, constant_tensor(weight), (q.dtype, scale, h), make)
             layers[name_of(node)] = RoundedLayer(integers, None, fuses=False)
         elif kind == "blockwise" and weight is not None:
             q, h = plan.tensors[name_of(weight)], importance_of(node, calibration)
-            blocked = kept(
+            blocked = keep_tensors(
                 scratch, constant_tensor(weight), (q.dtype, q.block, h), partial(_round_blockwise, node, weight, q, h)
             )
             layers[name_of(node)] = PackedWeights({1: blocked})
@@ -218,7 +218,7 @@ def round_packed_layers(
                     _dynamic_importance(node, value, calibration),
                 )
                 found = partial(_round_dynamic, value, axis, scale, h, pair_limit)
-                weights[index] = kept(scratch, constant_tensor(value), ("dynamic", scale, h, pair_limit), found)
+                weights[index] = keep_tensors(scratch, constant_tensor(value), ("dynamic", scale, h, pair_limit), found)
             layers[name_of(node)] = PackedWeights(weights)
     return layers
 
@@ -270,7 +270,7 @@ def _search_dynamic_scales(
 
 def _rows_by_output(value: ir.Value, axis: int) -> Iterator[tuple[slice, Float32]]:
     """Some outputs of a weight at a time: which, and their rows (outputs x directions, in)."""
-    for part, array in blocks(constant_tensor(value), axis):
+    for part, array in read_blocks(constant_tensor(value), axis):
         moved = np.moveaxis(array, axis, 0)
         yield part, moved.reshape(-1, moved.shape[-1])
 

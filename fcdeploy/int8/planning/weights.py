@@ -31,8 +31,8 @@ from fcdeploy.graph.nodes import (
     output_axis,
     weight_of,
 )
-from fcdeploy.graph.scratch import Scratch, kept
-from fcdeploy.graph.weights import blocks
+from fcdeploy.graph.scratch import Scratch, keep_tensors
+from fcdeploy.graph.weights import read_blocks
 from fcdeploy.int8.nodes import is_depthwise, missing_channels, weight_only_inputs
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan, QParams
@@ -118,7 +118,7 @@ def find_weight_only(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, int, ir
 
 def _weight_only_rows(weight: ir.Value, axis: int) -> Iterator[tuple[slice, Float32]]:
     """A weight that is stored as bytes, some channels at a time: which, and their rows (out, K)."""
-    for part, array in blocks(constant_tensor(weight), axis):
+    for part, array in read_blocks(constant_tensor(weight), axis):
         yield part, np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
 
 
@@ -155,7 +155,7 @@ def round_layers(
         grid = plan.tensors[name_of(node.inputs[0])].pixels
         importance = importance_of(node, calibration, grid)
         make = partial(round_weight, node, weight, scale, importance, limit, grid=grid)
-        (integers,) = kept(scratch, constant_tensor(weight), ("int8", scale, importance, limit, grid), make)
+        (integers,) = keep_tensors(scratch, constant_tensor(weight), ("int8", scale, importance, limit, grid), make)
         bias = bias_array(node)
         if bias is None and correctable and operator_of(node).bias is not None:
             bias = np.zeros(len(scale))
@@ -227,7 +227,7 @@ def kernel_rows(
     `grid` is that of the input whose bytes it reads, if it is a picture.
     """
     axis, more = output_axis(node), missing_channels(node) if padded else 0
-    for part, array in blocks(constant_tensor(weight), axis):
+    for part, array in read_blocks(constant_tensor(weight), axis):
         if grid:
             array = scale_weight_for_bytes(array, grid, array.shape[1] + more)
         elif more:

@@ -17,7 +17,7 @@ from pathlib import Path
 from fcdeploy import __version__
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import replacing
+from fcdeploy.files import replace_file
 from fcdeploy.records import costs as costing
 from fcdeploy.records import plan as plans
 from fcdeploy.records.costs import Costs
@@ -73,7 +73,7 @@ def write(file: Path, costs: Costs) -> str:
     """Keep costs; a warning where that cannot be done, which is no reason to fail."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file, force=True) as aside:
+        with replace_file(file, force=True) as aside:
             aside.write_text(costing.to_text(costs))
     except (OSError, FcdeployError) as error:
         return f"costs are not kept for the next time: {error}; {VARIABLE}=FOLDER keeps them elsewhere"

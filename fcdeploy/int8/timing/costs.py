@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import replacing
+from fcdeploy.files import replace_file
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing import cost_cache
 from fcdeploy.int8.timing.choose_kernels import JUDGED, SLOWER, best_trial, choose, measure_choices, plan_choice
@@ -74,7 +74,7 @@ def _find_costs(problem: Problem, everything: Plan, asked: str | Path, on_step: 
         return CostBasis(costs_from_table(problem.model, model, problem.target.name), warnings=(why,))
     spent = _measure_or_reuse(problem, everything, anew=asked == MEASURE, on_step=on_step)
     if named and spent.costs:
-        with replacing(file) as aside:
+        with replace_file(file) as aside:
             aside.write_text(costing.to_text(spent.costs))
     return spent
 

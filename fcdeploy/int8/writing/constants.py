@@ -13,8 +13,8 @@ from fcdeploy.arithmetic.quantization import quantize
 from fcdeploy.arrays import Array
 from fcdeploy.graph.edit import set_input
 from fcdeploy.graph.nodes import attribute_of, constant_array, constant_tensor, input_of, name_of, operator_of
-from fcdeploy.graph.scratch import Scratch, kept
-from fcdeploy.graph.weights import blocks
+from fcdeploy.graph.scratch import Scratch, keep_tensors
+from fcdeploy.graph.weights import read_blocks
 from fcdeploy.int8.nodes import weight_only_inputs
 from fcdeploy.int8.planning.weights import RoundedLayer, bias_name
 from fcdeploy.int8.writing.conversions import Conversions, producer
@@ -51,7 +51,7 @@ def write_weight_only(node: ir.Node, tensors: Tensors, made: Conversions, scratc
     for index, value, axis in weight_only_inputs(node):
         q, tensor = tensors[name_of(value)], constant_tensor(value)
         key = ("weight_only", q.dtype, q.zero_point, np.asarray(q.scale))
-        (stored,) = kept(scratch, tensor, key, partial(_quantize_by_channel, tensor, q, axis))
+        (stored,) = keep_tensors(scratch, tensor, key, partial(_quantize_by_channel, tensor, q, axis))
         integers = made.constant(stored, f"{value.name}/q")
         shape = [-1 if i == axis else 1 for i in range(len(tensor.shape))]
         scale = made.constant(np.asarray(q.scale, np.float32).reshape(shape), f"{value.name}/s")
@@ -68,7 +68,7 @@ def write_weight_only(node: ir.Node, tensors: Tensors, made: Conversions, scratc
 def _quantize_by_channel(tensor: ir.TensorProtocol, q: QParams, axis: int) -> tuple[Array]:
     """The integers of a weight, some channels at a time."""
     result = np.empty(tensor.shape.numpy(), q.dtype)
-    for part, array in blocks(tensor, axis):
+    for part, array in read_blocks(tensor, axis):
         result[(slice(None),) * axis + (part,)] = quantize(array, replace(q, scale=q.scale[part]))
     return (result,)
 

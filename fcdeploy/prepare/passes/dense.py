@@ -18,7 +18,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.graph.edit import Changes, Edits
 from fcdeploy.graph.nodes import array_of, attribute_of, constant_tensor, input_of, is_constant, rank_of, tensor_of
-from fcdeploy.graph.weights import whole
+from fcdeploy.graph.weights import read_whole
 
 LARGE_FROM = 1 << 22  # elements; a weight of 16 MB or more is not transposed, and scaled when it is written, not before
 
@@ -114,7 +114,7 @@ def _weight(edits: Edits, value: ir.Value, alpha: float, transposed: bool) -> ir
     tensor = constant_tensor(value)
 
     def make() -> Array:
-        array = whole(tensor)
+        array = read_whole(tensor)
         return _times(array.T if transposed else array, alpha)
 
     name = f"{value.name}.{'transposed' if transposed else 'alpha'}"

@@ -1,0 +1,89 @@
+"""Files that are written: refused before any long work, made aside and moved into place whole; and their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fcdeploy.errors import FcdeployError
+
+DATA_SUFFIXES = {
+    ".npy", ".npz", ".csv", ".bin", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp",
+}  # fmt: skip
+
+
+def check_output(path: Path, *, force: bool = False, inputs: tuple[Path, ...] = ()) -> None:
+    """Refuse an output that exists, is one of the inputs, or lies in no folder. Called before any long work.
+
+    An input may be a folder of samples, or FILE.py:FUNCTION.
+    """
+    # what is there already: nothing, a file, or what can be no output at all
+    name = str(path) if len(str(path)) < 100 else f"{str(path)[:97]}..."
+    try:
+        kind = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        kind = None
+    except OSError as error:
+        raise FcdeployError(f"output {name!r}: {error.strerror}", "give another name with -o") from error
+    if kind is not None and stat.S_ISDIR(kind):
+        raise FcdeployError(f"output {name!r} is a folder, expected a file name", f"-o {path / 'model.onnx'}")
+    if kind is not None and not stat.S_ISREG(kind):
+        raise FcdeployError(f"output {name!r} is a device or a pipe, expected a file", "give another name with -o")
+
+    # an input would be lost while it is read, and so would a sample in a folder of them
+    for other in map(_strip_function, inputs):
+        if path.resolve() == other.resolve() or (kind is not None and other.exists() and path.samefile(other)):
+            raise FcdeployError(f"output {name!r} is also an input", "give another name with -o")
+        within = kind is not None and path.suffix.lower() in DATA_SUFFIXES and other.is_dir()
+        if within and path.resolve().is_relative_to(other.resolve()):
+            raise FcdeployError(f"output {name!r} is one of the samples in {str(other)!r}", "give another name with -o")
+
+    if not path.parent.is_dir():
+        raise FcdeployError(f"folder {str(path.parent)!r} of the output does not exist", f"mkdir -p {path.parent}")
+    if kind is not None and not force:
+        raise FcdeployError(f"output {name!r} exists", "add --force to replace it, or give another name with -o")
+
+
+def _strip_function(given: Path) -> Path:
+    """The file that was given, FILE.py of FILE.py:FUNCTION."""
+    file, colon, _ = str(given).rpartition(":")
+    return Path(file) if colon and file.endswith(".py") else given
+
+
+@contextmanager
+def replace_file(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside `path`; move it into place when the block ends well, delete it when it does not."""
+    check_output(path, force=force)
+    aside = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+        os.close(handle)
+        aside = Path(name)
+        yield aside
+        aside.chmod(file_mode())
+        aside.replace(path)
+    except OSError as error:
+        raise FcdeployError(
+            f"cannot write {str(path)!r}: {error.strerror}", "give a folder with room, -o OUT"
+        ) from error
+    finally:
+        if aside is not None:
+            aside.unlink(missing_ok=True)
+
+
+def hash_file(path: Path | str) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_mode() -> int:
+    """What a new file may be read and written by, by the umask of this process."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
