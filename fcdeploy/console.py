@@ -39,7 +39,7 @@ def show(report: Report, *, as_json: bool) -> None:
         _talk("warning", warning, "yellow")
     try:
         if as_json:
-            print(json.dumps(report.to_json(), indent=2, ensure_ascii=False, allow_nan=False, default=_number))
+            print(json.dumps(report.to_json(), indent=2, ensure_ascii=False, allow_nan=False, default=_encode_number))
         else:
             _show_text(report)
         sys.stdout.flush()
@@ -49,7 +49,7 @@ def show(report: Report, *, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def error(problem: FcdeployError) -> None:
+def show_error(problem: FcdeployError) -> None:
     """One `error:` line with what is wrong, one `hint:` line with what to do."""
     _talk("error", problem.message, "red")
     if problem.hint:
@@ -73,7 +73,7 @@ def progress() -> Iterator[OnStep]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[rest]}"))
-    bar = Progress(*columns, console=_console(sys.stderr), transient=True)
+    bar = Progress(*columns, console=_make_console(sys.stderr), transient=True)
     begun = time.monotonic()
     first: dict[str, tuple[float, int]] = {}
     tasks: dict[str, Any] = {}
@@ -83,7 +83,7 @@ def progress() -> Iterator[OnStep]:
         start, already = first.setdefault(label, (now, done))
         if now - begun < PATIENCE:
             return
-        rest = _rest(done, total, (done - already) / (now - start) if now > start else 0.0)
+        rest = _describe_progress(done, total, (done - already) / (now - start) if now > start else 0.0)
         if label not in tasks:
             for finished in tasks.values():
                 bar.update(finished, visible=False)
@@ -103,17 +103,17 @@ def quiet_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _rest(done: int, total: int | None, rate: float) -> str:
+def _describe_progress(done: int, total: int | None, rate: float) -> str:
     """'96/512  230/s  2 s left'."""
     parts = [str(done) if total is None else f"{done}/{total}"]
     if rate > 0:
         parts.append(f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
         if total is not None and total > done:
-            parts.append(f"{_duration((total - done) / rate)} left")
+            parts.append(f"{_format_duration((total - done) / rate)} left")
     return "  ".join(parts)
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
@@ -142,7 +142,7 @@ def _show_table(table: Table) -> None:
     from rich.text import Text
 
     styled = _is_styled(sys.stdout)
-    console = _console(sys.stdout)
+    console = _make_console(sys.stdout)
     widths = _widths(table, console.width)
     if widths is None:
         _show_blocks(table, console.width)
@@ -196,7 +196,7 @@ def _show_blocks(table: Table, room: int) -> None:
                 print(textwrap.fill(cell, room, initial_indent=start, subsequent_indent=" " * len(start)))
 
 
-def _console(file: IO[str]) -> Any:
+def _make_console(file: IO[str]) -> Any:
     from rich.console import Console
 
     terminal = _is_terminal(file)
@@ -232,7 +232,7 @@ def _is_styled(file: IO[str]) -> bool:
     return _is_terminal(file) and not os.environ.get("NO_COLOR")
 
 
-def _number(value: Any) -> Any:
+def _encode_number(value: Any) -> Any:
     """NumPy's numbers and arrays, which json does not know."""
     if hasattr(value, "tolist"):
         return value.tolist()

@@ -1,7 +1,7 @@
 """`scripts/bench recipes`: fcdeploy beside onnxruntime.quantization's own recipes, on the same data in one run.
 
 Every recipe runs in a process of its own, which is what its CPU seconds and peak memory are those of.  What it wrote is
-then measured by the same two stations, validate and bench, whoever wrote it.
+then measured by the same two commands, validate and bench, whoever wrote it.
 """
 
 from __future__ import annotations

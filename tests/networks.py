@@ -121,7 +121,7 @@ def in_memory(data: Mapping[str, Array], model: ir.Model) -> Source:
 
 @dataclass
 class Line:
-    """What every station made of a network."""
+    """What every command made of a network."""
 
     float_model: onnx.ModelProto
     prepared: ir.Model

@@ -18,7 +18,7 @@ from small_models import dense, quantized, residual, samples, save
 
 from fcdeploy.cli.bench import command, parse_batches
 from fcdeploy.cli.options import parse_shapes
-from fcdeploy.commands import bench as station
+from fcdeploy.commands import bench as bench_module
 from fcdeploy.commands.bench import bench
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.runtime import feeds, paired_timing
@@ -38,7 +38,7 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def no_footprint(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of its own for every model takes most of a test's time."""
-    monkeypatch.setattr(station, "measure_footprint", lambda *_: None)
+    monkeypatch.setattr(bench_module, "measure_footprint", lambda *_: None)
 
 
 def test_two_models(nets: dict[str, Path]) -> None:
@@ -142,7 +142,7 @@ def test_what_is_said_of_an_interval() -> None:
         conclusive = high - low <= asked / 100 * ratio
         values = {"ratio": ratio, "ratio_low": low, "ratio_high": high, "conclusive": conclusive}
         values["passed"] = limit is None or (ratio <= limit and conclusive)
-        return next(station._lines(values, limit, asked, 20)), list(station._warnings(values, limit))
+        return next(bench_module._conclude(values, limit, asked, 20)), list(bench_module._warn(values, limit))
 
     assert said(0.6, 0.59, 0.61)[0].endswith("faster")
     assert said(1.6, 1.55, 1.65)[0].endswith("slower")

@@ -73,7 +73,7 @@ def test_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     out, err = on_terminal(monkeypatch)
     monkeypatch.setenv("NO_COLOR", "1")
     console.show(REPORT, as_json=False)
-    console.error(FcdeployError("bad", "do this"))
+    console.show_error(FcdeployError("bad", "do this"))
     assert "\x1b" not in out.getvalue() + err.getvalue()
 
 
@@ -99,12 +99,12 @@ def test_words_are_never_broken(columns: int, monkeypatch: pytest.MonkeyPatch) -
 
 def test_errors_are_coloured_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     _, err = on_terminal(monkeypatch)
-    console.error(FcdeployError("bad", "do this"))
+    console.show_error(FcdeployError("bad", "do this"))
     assert err.getvalue() == "\x1b[31m\x1b[1merror:\x1b[0m bad\n\x1b[36m\x1b[1mhint:\x1b[0m do this\n"
 
 
 def test_errors_are_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    console.error(FcdeployError("bad\n  thing", "do\nthis"))
+    console.show_error(FcdeployError("bad\n  thing", "do\nthis"))
     assert capsys.readouterr() == ("", "error: bad thing\nhint: do this\n")
 
 
@@ -191,4 +191,4 @@ def test_progress_ends_when_the_work_fails(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min 01 s"), (7321, "122 min 01 s")])
 def test_durations(seconds: float, text: str) -> None:
-    assert console._duration(seconds) == text
+    assert console._format_duration(seconds) == text

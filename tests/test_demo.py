@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fcdeploy import cli
-from fcdeploy.cli.demo import _verdict
+from fcdeploy.cli.demo import _judge_speed
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,7 +43,7 @@ def test_in_a_checkout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     ],
 )
 def test_the_verdict_says_what_the_interval_allows(ratio: float, low: float, high: float, verdict: str) -> None:
-    assert _verdict(ratio, low, high) == verdict
+    assert _judge_speed(ratio, low, high) == verdict
 
 
 def test_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fcdeploy import cli
-from fcdeploy.commands import doctor as station
+from fcdeploy.commands import doctor as doctor_module
 from fcdeploy.commands.doctor import doctor
 from fcdeploy.runtime import cpu
 from fcdeploy.tables.targets import TARGETS
@@ -20,8 +20,8 @@ from fcdeploy.tables.targets import TARGETS
 def played(monkeypatch: pytest.MonkeyPatch, machine: str, *flags: str) -> Any:
     """The report of a machine with these flags."""
     monkeypatch.setattr(cpu, "read_cpu_flags", lambda: frozenset(flags))
-    monkeypatch.setattr(station, "read_cpu_flags", cpu.read_cpu_flags)
-    monkeypatch.setattr(station.platform, "machine", lambda: machine)
+    monkeypatch.setattr(doctor_module, "read_cpu_flags", cpu.read_cpu_flags)
+    monkeypatch.setattr(doctor_module.platform, "machine", lambda: machine)
     return doctor()
 
 
@@ -126,8 +126,8 @@ def test_extras_that_are_missing_come_with_the_command(monkeypatch: pytest.Monke
             raise metadata.PackageNotFoundError(package)
         return installed[package]
 
-    monkeypatch.setattr(station.metadata, "requires", lambda _: declared)
-    monkeypatch.setattr(station.metadata, "version", version)
+    monkeypatch.setattr(doctor_module.metadata, "requires", lambda _: declared)
+    monkeypatch.setattr(doctor_module.metadata, "version", version)
     report = doctor()
     assert report.values["extras"] == {
         "export": {
@@ -154,7 +154,7 @@ def test_a_runtime_that_does_not_load_is_the_answer_no(
     def foreign(name: str) -> Any:
         raise ImportError(f"{name}.so:\n wrong ELF class")
 
-    monkeypatch.setattr(station, "importlib", type("Broken", (), {"import_module": staticmethod(foreign)}))
+    monkeypatch.setattr(doctor_module, "importlib", type("Broken", (), {"import_module": staticmethod(foreign)}))
     assert not doctor().passed
     assert cli.main(["doctor"]) == 1
     assert "onnxruntime does not load: ImportError: onnxruntime.so: wrong ELF class" in capsys.readouterr().out

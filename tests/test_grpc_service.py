@@ -18,9 +18,9 @@ from networks import Net
 from onnx import TensorProto
 from servers import RUN, Server, serving
 
-from fcdeploy.serve.grpc_messages import PACKAGE, SERVICE, classes
+from fcdeploy.serve.grpc_messages import PACKAGE, SERVICE, build_messages
 
-MESSAGES = classes()
+MESSAGES = build_messages()
 TYPES = {
     "FP16": (TensorProto.FLOAT16, np.float16, None), "FP32": (TensorProto.FLOAT, np.float32, "fp32_contents"),
     "FP64": (TensorProto.DOUBLE, np.float64, "fp64_contents"), "BOOL": (TensorProto.BOOL, np.bool_, "bool_contents"),

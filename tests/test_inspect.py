@@ -17,7 +17,7 @@ from onnx import helper as oh
 from onnx import numpy_helper as nh
 
 from fcdeploy import cli
-from fcdeploy.commands.inspect import count, inspect, size
+from fcdeploy.commands.inspect import format_count, format_size, inspect
 from fcdeploy.prepare import cost_model
 
 Dims = tuple[Any, ...]
@@ -396,14 +396,14 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_numbers_for_people() -> None:
-    assert [size(n) for n in (0, 999, 17_408, 1_080_000, 2_700_000_000)] == [
+    assert [format_size(n) for n in (0, 999, 17_408, 1_080_000, 2_700_000_000)] == [
         "0 B",
         "999 B",
         "17.4 kB",
         "1.08 MB",
         "2.7 GB",
     ]
-    assert [count(n) for n in (None, 9_216, 40_551_040, 4 * 10**9)] == [
+    assert [format_count(n) for n in (None, 9_216, 40_551_040, 4 * 10**9)] == [
         "an unknown number of",
         "9,216",
         "40.6 million",

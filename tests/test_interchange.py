@@ -345,7 +345,7 @@ def test_a_file_that_is_too_large(tmp_path: Path) -> None:
         read_ranges(tmp_path / "f")
 
 
-# --- the station
+# --- the command
 
 
 def test_ranges_of_onnxruntime_quantize(tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ from conftest import fails
 from starlette.requests import Request
 
 from fcdeploy import cli
-from fcdeploy.serve.http_request import Heads, Route
+from fcdeploy.serve.http_request import HeadParser, Route
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what Ray says of itself when it is imported
-    from fcdeploy.serve.ray_app import app, head_of
+    from fcdeploy.serve.ray_app import app, build_head
 
 SERVING = Path(__file__).parent.parent / "docs" / "serving.md"
 
@@ -91,7 +91,7 @@ def test_a_request_s_head_is_the_one_that_fcdeploy_serve_reads() -> None:
         "query_string": b"x=1", "headers": [(b"content-encoding", b"gzip"), (b"x-other", b"1"),
                                             (b"inference-header-content-length", b"12")],
     }  # fmt: skip
-    head = Heads().read(head_of(Request(scope)))
+    head = HeadParser().read(build_head(Request(scope)))
     assert (head.route, head.coding, head.header_length) == (Route("infer", "a b", ""), "gzip", 12)
 
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import dense
 
-from fcdeploy.serve.models import Model, load
+from fcdeploy.serve.models import Model, load_model
 from fcdeploy.serve.refusal import RefusedError
-from fcdeploy.serve.repository import find
-from fcdeploy.serve.tensors import Around, decode
+from fcdeploy.serve.repository import find_models
+from fcdeploy.serve.tensors import JsonFrame, decode
 
 FRONT = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":'
 
@@ -25,7 +25,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """Two inputs to a sample."""
     path = tmp_path_factory.mktemp("models") / "dense.onnx"
     dense(path, 2)
-    loaded = load(find(path)[0])
+    loaded = load_model(find_models(path)[0])
     (spec,) = loaded.inputs.values()
     return replace(loaded, inputs={"x": replace(spec, name="x", shape=(None, 2))})
 
@@ -44,8 +44,8 @@ def read(model: Model, body: bytes) -> Any:
     )
 
 
-def arounds(model: Model) -> list[Around]:
-    return [value for value in model.layouts.values() if isinstance(value, Around)]
+def arounds(model: Model) -> list[JsonFrame]:
+    return [value for value in model.layouts.values() if isinstance(value, JsonFrame)]
 
 
 @pytest.mark.parametrize(

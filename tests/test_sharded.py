@@ -16,7 +16,7 @@ from conftest import fails
 from small_models import CLASSES, outputs, residual, samples
 
 from fcdeploy.cli import main
-from fcdeploy.commands import validate as station
+from fcdeploy.commands import validate as validate_module
 from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate import data as reading
 from fcdeploy.evaluate.sharded import answer_all
@@ -82,7 +82,9 @@ def by(monkeypatch: pytest.MonkeyPatch) -> Validated:
 
     def run(*arguments: Any, size: int, seed: int = 0, **options: Any) -> Any:
         with monkeypatch.context() as patch:
-            patch.setattr(station, "answer_all", lambda _, job, step: answer_all(shuffled(size, seed), job, step))
+            patch.setattr(
+                validate_module, "answer_all", lambda _, job, step: answer_all(shuffled(size, seed), job, step)
+            )
             return validate(*arguments, **options)
 
     return run
@@ -219,7 +221,7 @@ def test_data_that_are_others_for_each_worker_are_an_error(
 
         return answer_all(replace(team, run=run), job, step)
 
-    monkeypatch.setattr(station, "answer_all", differ)
+    monkeypatch.setattr(validate_module, "answer_all", differ)
     with fails("the data gave other samples to each worker", "run without --workers"):
         validate(nets["residual8"], against=nets["residual"], data="eval.npz")
 
@@ -296,5 +298,5 @@ def test_a_model_that_is_another_file_for_a_worker(nets: dict[str, Path], tmp_pa
         return answer_all(team, job, step)
 
     with pytest.MonkeyPatch.context() as patch, fails("is not the same file for a worker", "see the same files"):
-        patch.setattr(station, "answer_all", hurried)
+        patch.setattr(validate_module, "answer_all", hurried)
         validate(nets["residual8"], against=float_model, data="eval.npz", workers=2)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcdeploy import cli
-from fcdeploy.commands import split as station
+from fcdeploy.commands import split as split_module
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.commands.split import split
 from fcdeploy.files import hash_file
@@ -193,7 +193,7 @@ def test_what_makes_a_cut_impossible_is_named(models: dict[str, Path], tmp_path:
 def test_a_pair_that_differs_is_not_written(
     models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = station.halves
+    honest = split_module.halves
 
     def wrong(*arguments: Any) -> tuple[ir.Model, ir.Model]:
         first, second = honest(*arguments)
@@ -202,7 +202,7 @@ def test_a_pair_that_differs_is_not_written(
         value.const_value = ir.Tensor(value.const_value.numpy() * np.float32(1.1), name="b4")
         return first, second
 
-    monkeypatch.setattr(station, "halves", wrong)
+    monkeypatch.setattr(split_module, "halves", wrong)
     with fails("the pair of halves differs by", "--data DATA"):
         cut(models["plain"], tmp_path, at="add")
     assert list(tmp_path.iterdir()) == []

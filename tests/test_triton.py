@@ -21,7 +21,7 @@ from tritonclient_env import tritonclient_python
 
 from fcdeploy import cli
 from fcdeploy.commands.bundle import bundle
-from fcdeploy.serve.repository import find
+from fcdeploy.serve.repository import find_models
 
 PARSE = """
 import sys
@@ -68,9 +68,9 @@ def test_the_configuration(model: Path, tmp_path: Path) -> None:
 def test_the_folder_is_a_repository_that_we_serve_too(model: Path, tmp_path: Path) -> None:
     for version in ("1", "2"):
         bundle(model, triton=tmp_path, version=version)
-    assert [(place.name, place.version) for place in find(tmp_path)] == [("net", "1"), ("net", "2")]
+    assert [(place.name, place.version) for place in find_models(tmp_path)] == [("net", "1"), ("net", "2")]
     x = np.ones((2, 8), np.float32)
-    one, other = (ort.InferenceSession(path).run(None, {"x": x})[0] for path in (find(tmp_path)[0].path, model))
+    one, other = (ort.InferenceSession(path).run(None, {"x": x})[0] for path in (find_models(tmp_path)[0].path, model))
     np.testing.assert_array_equal(one, other)
 
 

@@ -248,7 +248,7 @@ def test_zero_points_of_the_wrong_type_or_number() -> None:
         refuse_untrusted(single, "trap.onnx")
 
 
-def test_stations_refuse(tmp_path: Path) -> None:
+def test_commands_refuse(tmp_path: Path) -> None:
     path, sound = tmp_path / "trap.onnx", tmp_path / "sound.onnx"
     ir.save(WRONG["matmul, float output"][0], path)
     ir.save(RIGHT["matmul"][0], sound)

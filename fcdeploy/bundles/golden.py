@@ -45,11 +45,11 @@ def to_bytes(runs: Sequence[Run]) -> bytes:
             npy.write_array(
                 content, np.ascontiguousarray(array).reshape(array.shape), version=(1, 0), allow_pickle=False
             )
-            archive.writestr(stored(name), content.getvalue())
+            archive.writestr(make_zip_member(name), content.getvalue())
     return file.getvalue()
 
 
-def stored(name: str) -> zipfile.ZipInfo:
+def make_zip_member(name: str) -> zipfile.ZipInfo:
     """A member of a zip that is the same on every system and at every time."""
     info = zipfile.ZipInfo(name, EPOCH)
     info.create_system, info.external_attr = 3, 0o644 << 16
@@ -66,7 +66,7 @@ def from_bytes(content: bytes, inputs: Sequence[str], outputs: Sequence[str], so
                 if info.compress_type != zipfile.ZIP_STORED or side not in ("input", "output"):
                     raise ValueError(f"{info.filename!r} is no array of a run")
                 with archive.open(info) as file:
-                    runs.setdefault(int(number), ({}, {}))[side == "output"][name] = _array(file, info.file_size)
+                    runs.setdefault(int(number), ({}, {}))[side == "output"][name] = _read_array(file, info.file_size)
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError, NotImplementedError) as error:
         raise FcdeployError(f"{source}: the golden samples are damaged: {first_line(error)[:120]}", AGAIN) from error
     for index, (feeds, answers) in sorted(runs.items()):
@@ -80,7 +80,7 @@ def from_bytes(content: bytes, inputs: Sequence[str], outputs: Sequence[str], so
     return [runs[index] for index in sorted(runs)]
 
 
-def _array(file: IO[bytes], size: int) -> Array:
+def _read_array(file: IO[bytes], size: int) -> Array:
     """An array whose header is believed only as far as the bytes that are there."""
     if npy.read_magic(file) != (1, 0):
         raise ValueError("an array of another npy version than 1.0")
@@ -94,7 +94,7 @@ def _array(file: IO[bytes], size: int) -> Array:
 
 
 @dataclass(frozen=True)
-class Difference:
+class OutputDifference:
     """One output over all runs: elements, how many differ, the largest difference, and what that makes of it.
 
     `levels` is the largest difference in 1/255 of what the golden output spans, which is about one step of its bytes;
@@ -111,7 +111,7 @@ class Difference:
     why: str = ""
 
 
-def compare(runs: Sequence[Run], run: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> list[Difference]:
+def compare(runs: Sequence[Run], run: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> list[OutputDifference]:
     """Run the golden inputs and compare each output with the golden one.
 
     Equal: the same bits.  Ties: floats within 38 dB, which rounding ties explain; or bytes that are one level off.
@@ -122,32 +122,36 @@ def compare(runs: Sequence[Run], run: Callable[[Mapping[str, Array]], Mapping[st
         given = run(feeds)
         for name, golden in answers.items():
             pairs[name].append((golden, given[name]))
-    return [_difference(name, found) for name, found in pairs.items()]
+    return [_compare_output(name, found) for name, found in pairs.items()]
 
 
-def _difference(name: str, pairs: Sequence[tuple[Array, Array]]) -> Difference:
+def _compare_output(name: str, pairs: Sequence[tuple[Array, Array]]) -> OutputDifference:
     elements = sum(golden.size for golden, _ in pairs)
     odd = next(((g, a) for g, a in pairs if g.shape != a.shape or g.dtype != a.dtype), None)
     if odd:
         why = f"{odd[1].dtype}{list(odd[1].shape)} instead of {odd[0].dtype}{list(odd[0].shape)}"
-        return Difference(name, DIFFERENT, elements, elements, math.inf, math.inf, None, why)
+        return OutputDifference(name, DIFFERENT, elements, elements, math.inf, math.inf, None, why)
     golden, given = (np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1))
-    differ = int(np.count_nonzero(_bits(golden) != _bits(given)))
+    differ = int(np.count_nonzero(_view_bits(golden) != _view_bits(given)))
     if not differ:
-        return Difference(name, EQUAL, elements, 0, 0.0, 0.0, None)
+        return OutputDifference(name, EQUAL, elements, 0, 0.0, 0.0, None)
     if not np.array_equal(np.isfinite(golden), np.isfinite(given)):
-        return Difference(name, DIFFERENT, elements, differ, math.inf, math.inf, None, "not a number where one was")
+        return OutputDifference(
+            name, DIFFERENT, elements, differ, math.inf, math.inf, None, "not a number where one was"
+        )
     finite = np.isfinite(golden)
     noise = measure_fidelity(golden[finite], given[finite])
     span = float(np.ptp(golden[finite].astype(np.float64))) if finite.any() else 0.0
     levels = noise.largest * LEVELS / span if span else math.inf if noise.largest else 0.0
     if golden.dtype.kind == "f":
         kind = TIES if noise.sqnr_db >= TIES_DB else DIFFERENT
-        return Difference(name, kind, elements, differ, noise.largest, levels, noise.sqnr_db)
+        return OutputDifference(name, kind, elements, differ, noise.largest, levels, noise.sqnr_db)
     bytes_off_by_one = golden.dtype.itemsize == 1 and golden.dtype.kind in "iu" and noise.largest <= 1
-    return Difference(name, TIES if bytes_off_by_one else DIFFERENT, elements, differ, noise.largest, levels, None)
+    return OutputDifference(
+        name, TIES if bytes_off_by_one else DIFFERENT, elements, differ, noise.largest, levels, None
+    )
 
 
-def _bits(array: Array) -> Array:
+def _view_bits(array: Array) -> Array:
     """Elements as bytes, so that -0.0 is not 0.0 and a NaN is itself."""
     return array.view(f"u{array.dtype.itemsize}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.bundles import golden
-from fcdeploy.bundles.read import Stored, altered, open_bundle
+from fcdeploy.bundles.read import OpenedBundle, make_altered_error, open_bundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.manifest import AGAIN, Manifest
 from fcdeploy.runtime.feeds import check_feeds
@@ -21,7 +21,7 @@ class Bundle:
 
     manifest: Manifest
     session: Session
-    stored: Stored
+    stored: OpenedBundle
 
     def predict(self, **arrays: Array) -> Arrays:
         """All outputs by name, from one array for each input, in the manifest's dtypes and shapes.
@@ -40,7 +40,7 @@ class Bundle:
         inputs, outputs = ([spec.name for spec in specs] for specs in (self.manifest.inputs, self.manifest.outputs))
         return golden.from_bytes(self.stored.read(name), inputs, outputs, f"bundle {str(self.stored.path)!r}")
 
-    def compare(self) -> list[golden.Difference]:
+    def compare(self) -> list[golden.OutputDifference]:
         """What this CPU answers on the golden samples, compared with what they say, output by output."""
         return golden.compare(self.golden_runs(), lambda feeds: self.predict(**feeds))
 
@@ -52,12 +52,12 @@ def load_bundle(path: str | Path, *, threads: int | None = None) -> Bundle:
     is damaged, when its model does not load, or when the model is not what the manifest says.
     """
     stored = open_bundle(path)
-    for name in stored.altered():
-        raise altered(stored.path, name)
-    return load_stored(stored, threads=threads)
+    for name in stored.find_altered():
+        raise make_altered_error(stored.path, name)
+    return load_opened(stored, threads=threads)
 
 
-def load_stored(stored: Stored, *, threads: int | None = None) -> Bundle:
+def load_opened(stored: OpenedBundle, *, threads: int | None = None) -> Bundle:
     """The same from a bundle that is open, whose hashes hold."""
     manifest = stored.manifest
     source = f"bundle {str(stored.path)!r}"

@@ -26,7 +26,7 @@ Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
-class Stored:
+class OpenedBundle:
     """An opened bundle: every file of the manifest is there in its size. `open` gives one, by its name there."""
 
     path: Path
@@ -37,12 +37,12 @@ class Stored:
     def read(self, name: str) -> bytes:
         """A whole file. Raises FcdeployError when it is not the one that the manifest names."""
         size = self.manifest.files[name].size
-        content = _reading(self.path, name, lambda: _exactly(self.open, name, size))
+        content = _explain_failure(self.path, name, lambda: _read_exactly(self.open, name, size))
         if hashlib.sha256(content).hexdigest() != self.manifest.files[name].sha256:
-            raise altered(self.path, name)
+            raise make_altered_error(self.path, name)
         return content
 
-    def altered(self, on_step: OnStep | None = None) -> list[str]:
+    def find_altered(self, on_step: OnStep | None = None) -> list[str]:
         """Files whose bytes are not those of the manifest, in order; a pass over all of them, streamed."""
         files = self.manifest.files
         found = []
@@ -59,10 +59,10 @@ class Stored:
                 return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
             return ""
 
-        return _reading(self.path, name, digest)
+        return _explain_failure(self.path, name, digest)
 
 
-def open_bundle(path: Path | str) -> Stored:
+def open_bundle(path: Path | str) -> OpenedBundle:
     """Open a folder or a zip and check what can be checked without reading the files themselves.
 
     Raises FcdeployError when it is no bundle: `docs/bundle.md` lists every way in which one can be wrong.
@@ -70,13 +70,13 @@ def open_bundle(path: Path | str) -> Stored:
     path = Path(path)
     if not path.exists():
         raise FcdeployError(f"bundle {str(path)!r} does not exist", "fcdeploy bundle INT8 -o model.fcd writes one")
-    sizes, opener = _folder(path) if path.is_dir() else _zip(path)
+    sizes, opener = _list_folder(path) if path.is_dir() else _list_zip(path)
     source = f"bundle {str(path)!r}"
     if MANIFEST not in sizes:
         raise FcdeployError(f"{source} has no {MANIFEST}", "fcdeploy bundle INT8 -o model.fcd writes one")
     if sizes[MANIFEST] > MOST_MANIFEST:
         raise FcdeployError(f"{source}: {MANIFEST} has {sizes[MANIFEST]} bytes, {MOST_MANIFEST} at most", AGAIN)
-    text = _reading(path, MANIFEST, lambda: _exactly(opener, MANIFEST, sizes[MANIFEST]))
+    text = _explain_failure(path, MANIFEST, lambda: _read_exactly(opener, MANIFEST, sizes[MANIFEST]))
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -92,10 +92,10 @@ def open_bundle(path: Path | str) -> Stored:
             )
     for name in sorted(sizes.keys() - manifest.files.keys() - {MANIFEST}):
         raise FcdeployError(f"{source}: file {name!r} is not in the manifest", f"take {name!r} out")
-    return Stored(path, manifest, opener, not path.is_dir())
+    return OpenedBundle(path, manifest, opener, not path.is_dir())
 
 
-def altered(path: Path, name: str) -> FcdeployError:
+def make_altered_error(path: Path, name: str) -> FcdeployError:
     """What to say of a file whose bytes are not those the bundle was made with."""
     return FcdeployError(
         f"bundle {str(path)!r}: file {name!r} is not the one that was bundled: its sha256 differs",
@@ -103,11 +103,11 @@ def altered(path: Path, name: str) -> FcdeployError:
     )
 
 
-def _folder(path: Path) -> tuple[dict[str, int], Open]:
+def _list_folder(path: Path) -> tuple[dict[str, int], Open]:
     """Sizes of the files in a folder. Hidden ones are not of the bundle; a link must not lead out of it."""
     home = path.resolve()
     sizes = {}
-    for file in _files(path):
+    for file in _walk_files(path):
         name = file.relative_to(path).as_posix()
         if not file.resolve().is_relative_to(home):
             raise FcdeployError(f"bundle {str(path)!r}: {name!r} is a link that leads out of the folder", AGAIN)
@@ -115,17 +115,17 @@ def _folder(path: Path) -> tuple[dict[str, int], Open]:
     return sizes, lambda name: (path / name).open("rb")
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _walk_files(folder: Path) -> Iterator[Path]:
     for child in sorted(folder.iterdir()):
         if child.name.startswith("."):
             continue
         if child.is_dir() and not child.is_symlink():
-            yield from _files(child)
+            yield from _walk_files(child)
         elif child.is_file():
             yield child
 
 
-def _zip(path: Path) -> tuple[dict[str, int], Open]:
+def _list_zip(path: Path) -> tuple[dict[str, int], Open]:
     """Sizes of the members of a zip: stored, plain, each there once, together no larger than the file."""
     source = f"bundle {str(path)!r}"
     hint = "zip -0 -r model.zip . in the bundle's folder, or fcdeploy bundle INT8 -o model.zip"
@@ -152,12 +152,12 @@ def _zip(path: Path) -> tuple[dict[str, int], Open]:
     return sizes, lambda name: archive.open(name)
 
 
-def _exactly(opener: Open, name: str, size: int) -> bytes:
+def _read_exactly(opener: Open, name: str, size: int) -> bytes:
     with opener(name) as file:
         return file.read(size)
 
 
-def _reading(path: Path, name: str, read: Callable[[], Read]) -> Read:
+def _explain_failure(path: Path, name: str, read: Callable[[], Read]) -> Read:
     """What a disk or a damaged zip raises while a file is read, as one error that names the file."""
     try:
         return read()

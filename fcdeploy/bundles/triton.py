@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fcdeploy.bundles.write import Content, put, replacing_folder
+from fcdeploy.bundles.write import Content, replacing_folder, write_file
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import replace_file
 from fcdeploy.records.manifest import Manifest
@@ -29,7 +29,7 @@ parameters {{ key: "inter_op_thread_count" value: {{ string_value: "1" }} }}
 BATCHING = "dynamic_batching { }\n"
 
 
-def config(manifest: Manifest, *, why_alone: str) -> str:
+def make_config(manifest: Manifest, *, why_alone: str) -> str:
     """The text of `config.pbtxt`.
 
     Triton counts samples apart from `dims` when `max_batch_size` is positive, and then puts requests into one run.  So
@@ -40,10 +40,10 @@ def config(manifest: Manifest, *, why_alone: str) -> str:
     free = all(spec.shape[:1] == (None,) for spec in ends)
     largest = 0 if not free else 1 if why_alone else LARGEST
     rows = [
-        *(_end("input", spec, batched=free) for spec in manifest.inputs),
-        *(_end("output", spec, batched=free) for spec in manifest.outputs),
+        *(_format_tensor("input", spec, batched=free) for spec in manifest.inputs),
+        *(_format_tensor("output", spec, batched=free) for spec in manifest.outputs),
     ]
-    text = CONFIG.format(name=_quoted(manifest.name), largest=largest, ends="\n".join(rows))
+    text = CONFIG.format(name=_quote(manifest.name), largest=largest, ends="\n".join(rows))
     return text + (BATCHING if largest > 1 else "")
 
 
@@ -74,22 +74,22 @@ def write_repository(folder: Path, manifest: Manifest, contents: Mapping[str, Co
         raise FcdeployError(f"cannot write {str(place)!r}: {error.strerror}", "--triton FOLDER") from error
     with replacing_folder(place / manifest.version) as version:
         for name, content in contents.items():
-            put(version / name, content)
+            write_file(version / name, content)
     with replace_file(place / "config.pbtxt", force=True) as aside:
         aside.write_text(text)
 
 
-def _end(kind: str, spec: TensorSpec, *, batched: bool) -> str:
+def _format_tensor(kind: str, spec: TensorSpec, *, batched: bool) -> str:
     """An input or output; one number a sample has `dims` of [ 1 ], which stands for no axis at all."""
     dims = spec.shape[1:] if batched else spec.shape
-    shape = f"dims: {_listed(dims)}" if dims else "dims: [ 1 ] reshape { shape: [ ] }"
+    shape = f"dims: {_format_list(dims)}" if dims else "dims: [ 1 ] reshape { shape: [ ] }"
     dtype = DATATYPES.get(str(spec.dtype), str(spec.dtype).upper())
-    return f"{kind} [ {{ name: {_quoted(spec.name)} data_type: TYPE_{dtype} {shape} }} ]"
+    return f"{kind} [ {{ name: {_quote(spec.name)} data_type: TYPE_{dtype} {shape} }} ]"
 
 
-def _listed(dims: Sequence[int | None]) -> str:
+def _format_list(dims: Sequence[int | None]) -> str:
     return f"[ {', '.join(str(-1 if n is None else n) for n in dims)} ]"
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)

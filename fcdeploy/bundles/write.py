@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fcdeploy.bundles.golden import stored
+from fcdeploy.bundles.golden import make_zip_member
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output, hash_file, replace_file
 from fcdeploy.records.manifest import MANIFEST, BundleFile, Manifest, to_json
@@ -23,7 +23,7 @@ Content = bytes | Path
 """A file of the bundle: its bytes, or where they lie."""
 
 
-def json_bytes(value: Any) -> bytes:
+def encode_json(value: Any) -> bytes:
     """JSON for people and for diffs; equal values give equal bytes."""
     return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
@@ -51,30 +51,30 @@ def write_bundle(
     files = {}
     for done, (name, content) in enumerate(sorted(contents.items())):
         step(f"hashing {name}", done, len(contents))
-        files[name] = _described(content)
+        files[name] = _describe_file(content)
     manifest = replace(manifest, files=files)
-    everything: dict[str, Content] = {MANIFEST: json_bytes(to_json(manifest)), **dict(sorted(contents.items()))}
+    everything: dict[str, Content] = {MANIFEST: encode_json(to_json(manifest)), **dict(sorted(contents.items()))}
     if output.suffix == ".zip":
         with replace_file(output, force=force) as aside:
-            _zip(aside, everything)
+            _write_zip(aside, everything)
     else:
         check_bundle_output(output, force=force)
         with replacing_folder(output) as folder:
             for name, content in everything.items():
-                put(folder / name, content)
+                write_file(folder / name, content)
     return manifest
 
 
-def _described(content: Content) -> BundleFile:
+def _describe_file(content: Content) -> BundleFile:
     if isinstance(content, bytes):
         return BundleFile(len(content), hashlib.sha256(content).hexdigest())
     return BundleFile(content.stat().st_size, hash_file(content))
 
 
-def _zip(path: Path, contents: Mapping[str, Content]) -> None:
+def _write_zip(path: Path, contents: Mapping[str, Content]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, strict_timestamps=True) as archive:
         for name, content in contents.items():
-            info = stored(name)
+            info = make_zip_member(name)
             if isinstance(content, bytes):
                 archive.writestr(info, content)
                 continue
@@ -83,7 +83,7 @@ def _zip(path: Path, contents: Mapping[str, Content]) -> None:
                 shutil.copyfileobj(source, target, 1 << 20)
 
 
-def put(path: Path, content: Content) -> None:
+def write_file(path: Path, content: Content) -> None:
     """One file, in a folder that is made when it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, bytes):

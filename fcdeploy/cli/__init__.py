@@ -71,63 +71,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(shown.format_message(), file=sys.stderr)  # noqa: T201
         return 2
     except click.ClickException as mistake:
-        return _failed(_usage(mistake))
+        return _report_failure(_explain_usage(mistake))
     except (click.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
         console.quiet_stdout()
         return 0
     except FcdeployError as mistake:
-        return _failed(mistake)
+        return _report_failure(mistake)
     except OSError as mistake:
-        return _failed(_file_trouble(mistake))
+        return _report_failure(_explain_os_error(mistake))
     except Exception as defect:
-        return _failed(_internal(defect))
+        return _report_failure(_explain_defect(defect))
     return code if isinstance(code, int) else 0
 
 
-def _failed(problem: FcdeployError) -> int:
+def _report_failure(problem: FcdeployError) -> int:
     if os.environ.get("FCDEPLOY_DEBUG", "") not in ("", "0"):
         traceback.print_exc()
-    console.error(problem)
+    console.show_error(problem)
     return 2
 
 
-def _file_trouble(trouble: OSError) -> FcdeployError:
+def _explain_os_error(trouble: OSError) -> FcdeployError:
     """A file that the system does not give, for whatever reason: no room, no permission, a name too long."""
     if trouble.filename is None or trouble.strerror is None:
-        return _internal(trouble)
+        return _explain_defect(trouble)
     name = str(trouble.filename)
     return FcdeployError(
         f"{name if len(name) < 100 else name[:97] + '...'!r}: {trouble.strerror}", f"ls -l {name[:100]}"
     )
 
 
-def _internal(defect: Exception) -> FcdeployError:
+def _explain_defect(defect: Exception) -> FcdeployError:
     """Something that is no user's mistake, or that we failed to foresee as one."""
     text = f"internal {type(defect).__name__}: {defect}"
     return FcdeployError(text, "FCDEPLOY_DEBUG=1 shows the traceback; please report it with the command")
 
 
-def _usage(mistake: click.ClickException) -> FcdeployError:
+def _explain_usage(mistake: click.ClickException) -> FcdeployError:
     """What click finds wrong with the command line, in the words and form of all other errors."""
     context = mistake.ctx if isinstance(mistake, click.UsageError) else None
     path = context.command_path if context else "fcdeploy"
     see = f"{path} --help"
     if isinstance(mistake, click.NoSuchOption):
-        return FcdeployError(
-            f"{path}: unknown option {mistake.option_name!r}", _did_you_mean(mistake.possibilities, see)
-        )
+        return FcdeployError(f"{path}: unknown option {mistake.option_name!r}", _suggest(mistake.possibilities, see))
     if isinstance(mistake, click.exceptions.NoSuchCommand):
         there = context.command.list_commands(context) if context and isinstance(context.command, click.Group) else []
         known = importlib.import_module("difflib").get_close_matches(mistake.command_name, there, 1)
         return FcdeployError(
             f"unknown command {mistake.command_name!r}, expected one of {', '.join(there)}",
-            _did_you_mean(known, see),
+            _suggest(known, see),
         )
     text = mistake.format_message().strip().removesuffix(".")
     return FcdeployError(f"{path}: {text[:1].lower()}{text[1:]}", see)
 
 
-def _did_you_mean(close: list[str] | None, see: str) -> str:
+def _suggest(close: list[str] | None, see: str) -> str:
     return f"did you mean {close[0]!r}? {see} lists all" if close else f"{see} lists all"

@@ -44,8 +44,8 @@ def command(output: Path | None, seconds: float, as_json: bool) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = output or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        results = {name: _whole_line(name, data, folder, seconds) for name, data in NETWORKS}
-    rows = tuple(_row(name, values) for name, values in results.items())
+        results = {name: _run_all_commands(name, data, folder, seconds) for name, data in NETWORKS}
+    rows = tuple(_make_row(name, values) for name, values in results.items())
     lines: tuple[str, ...] = (
         "time is int8 / float on this CPU, one thread, batch 1, the two taken in turn, with its 95 % interval",
     )
@@ -63,7 +63,7 @@ def command(output: Path | None, seconds: float, as_json: bool) -> None:
     )
 
 
-def _whole_line(name: str, data: str, folder: Path, seconds: float) -> dict[str, Any]:
+def _run_all_commands(name: str, data: str, folder: Path, seconds: float) -> dict[str, Any]:
     """Export, calibrate, quantize, validate and bench one network; the numbers of the last three."""
     from fcdeploy.commands.bench import bench
     from fcdeploy.commands.calibrate import calibrate
@@ -75,20 +75,20 @@ def _whole_line(name: str, data: str, folder: Path, seconds: float) -> dict[str,
     state, source = f"models/{name}.safetensors", f"models/{name}.py:{name}"
     train, held_out = f"calib_data/{data}.calib.npz", f"calib_data/{data}.eval.npz"
     with console.progress() as on_step:
-        _say(f"export {source} --state {state} -o {model}")
+        _announce(f"export {source} --state {state} -o {model}")
         export(source, state=state, output=model, force=True, on_step=on_step)
-        _say(f"calibrate {model} --data {train} -o {calib}")
+        _announce(f"calibrate {model} --data {train} -o {calib}")
         calibrate(model, data=train, output=calib, force=True, on_step=on_step)
-        _say(f"quantize {model} --int8 --calibration {calib} -o {int8}")
+        _announce(f"quantize {model} --int8 --calibration {calib} -o {int8}")
         quantized = quantize(model, calibration=calib, output=int8, force=True, on_step=on_step).values
-        _say(f"validate {int8} --against {model} --data {held_out}")
+        _announce(f"validate {int8} --against {model} --data {held_out}")
         proof = validate(int8, against=model, data=held_out, on_step=on_step).values
-        _say(f"bench {int8} --against {model}")
+        _announce(f"bench {int8} --against {model}")
         time = bench(int8, against=model, seconds=seconds, on_step=on_step).values
     return {"quantize": quantized, "validate": proof, "bench": time}
 
 
-def _row(name: str, values: dict[str, Any]) -> tuple[str, ...]:
+def _make_row(name: str, values: dict[str, Any]) -> tuple[str, ...]:
     quantized, proof, time = values["quantize"], values["validate"], values["bench"]
     ratio = time["ratio"]
     return (
@@ -100,16 +100,16 @@ def _row(name: str, values: dict[str, Any]) -> tuple[str, ...]:
         f"{proof['sqnr_db']:.1f} dB" if proof["sqnr_db"] is not None else "exact",
         f"{quantized['bytes_int8'] / quantized['bytes_float']:.2f}",
         f"{ratio:.2f} ({time['ratio_low']:.2f} .. {time['ratio_high']:.2f})",
-        _verdict(ratio, time["ratio_low"], time["ratio_high"]),
+        _judge_speed(ratio, time["ratio_low"], time["ratio_high"]),
     )
 
 
-def _verdict(ratio: float, low: float, high: float) -> str:
+def _judge_speed(ratio: float, low: float, high: float) -> str:
     """Only what the interval allows to say; within MARGIN of each other two models are equally fast."""
     if high < 1 / MARGIN:
         return f"{1 / ratio:.{1 if ratio < 0.9 else 2}f} times faster"
     return "slower: keep it float for speed" if low > MARGIN else "as fast"
 
 
-def _say(command: str) -> None:
+def _announce(command: str) -> None:
     click.echo(f"$ fcdeploy {command}", err=True)

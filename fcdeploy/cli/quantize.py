@@ -72,7 +72,7 @@ def command(
 
     Ranges come from a calibration, or from samples in the same run.
     """
-    types = _types(int8, weights, activations)
+    types = _read_types(int8, weights, activations)
     from fcdeploy.commands.quantize import quantize
 
     with console.progress() as on_step:
@@ -80,7 +80,7 @@ def command(
     console.show(report, as_json=as_json)
 
 
-def _types(int8: bool, weights: str | None, activations: str | None) -> dict[str, str]:
+def _read_types(int8: bool, weights: str | None, activations: str | None) -> dict[str, str]:
     """What the three options ask for: `--int8`, or `--weights` with or without `--activations`."""
     given = [f"--{name} {value}" for name, value in (("weights", weights), ("activations", activations)) if value]
     if int8 and given:

@@ -16,7 +16,7 @@ def command() -> None:
     """A model in another shape that computes the same, proven by a run before it is written."""
 
 
-def proven(function: options.Function) -> options.Function:
+def comparison_options(function: options.Function) -> options.Function:
     """`--shape --data --samples --preprocess --force --json`: on what the answers before and after are compared."""
     shared: tuple[Callable[[options.Function], options.Function], ...] = (
         options.json_option,
@@ -34,7 +34,7 @@ def proven(function: options.Function) -> options.Function:
 @command.command("dense-to-conv")
 @options.model_argument
 @options.output_option("The model with convolutions.", required=True)
-@proven
+@comparison_options
 def dense_to_conv(model: Path, output: Path, shapes: tuple[str, ...], as_json: bool, **arguments: object) -> None:
     """A classifier's dense head as convolutions, so that it slides over larger images.
 
@@ -51,7 +51,7 @@ def dense_to_conv(model: Path, output: Path, shapes: tuple[str, ...], as_json: b
 @command.command("conv-to-dense")
 @options.model_argument
 @options.output_option("The model with dense layers.", required=True)
-@proven
+@comparison_options
 def conv_to_dense(model: Path, output: Path, shapes: tuple[str, ...], as_json: bool, **arguments: object) -> None:
     """Convolutions that cover their whole input as dense layers.
 
@@ -70,7 +70,7 @@ def conv_to_dense(model: Path, output: Path, shapes: tuple[str, ...], as_json: b
 @click.option("--at", metavar="NODE", help="Cut behind this node.")
 @click.option("--memory", type=options.Size(), metavar="M", help="Cut as late as weights and activations fit, 256KB.")
 @click.option("--macs", type=options.COUNT, metavar="N", help="Cut as late as N multiply-accumulates allow.")
-@proven
+@comparison_options
 def split(model: Path, shapes: tuple[str, ...], as_json: bool, **arguments: object) -> None:
     """One model as two: the first half for a small device, the second for a server.
 

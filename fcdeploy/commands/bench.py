@@ -32,7 +32,7 @@ PROFILED = range(20, 201)  # runs for the time of each node
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model ready to be timed."""
 
     path: Path
@@ -49,10 +49,10 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Row:
+class BatchResult:
     """What was measured at one batch size; a list has one entry, or two with the float model."""
 
-    loaded: list[Loaded]
+    loaded: list[LoadedModel]
     timed: list[Timing]
     memory: list[Footprint | None]
 
@@ -106,17 +106,17 @@ def bench(
     _check_batches(wanted, specs)
     _check_memory([one for each in specs for one in each])
     sizes = [measure_size(files_of(graph, path)) for graph, path in zip(models, paths, strict=True)]
-    loading = [_load_ms(path, threads) for path in paths]
+    loading = [_measure_load_ms(path, threads) for path in paths]
     rows = []
     for each in specs:
         loaded = [
-            Loaded(path, threads, feeds.draw_feeds(spec), spec, load_ms, size)
+            LoadedModel(path, threads, feeds.draw_feeds(spec), spec, load_ms, size)
             for path, load_ms, spec, size in zip(paths, loading, each, sizes, strict=True)
         ]
         timed = time_reloaded([one.load for one in loaded], seconds, step, interval / 100)
-        rows.append(Row(loaded, timed, [_footprint(one, threads, step) for one in loaded]))
-    nodes = _profiles(rows[0], threads, seconds, step) if per_node else None
-    return _report(rows, nodes, threads, max_ratio, interval, seconds)
+        rows.append(BatchResult(loaded, timed, [_measure_footprint(one, threads, step) for one in loaded]))
+    nodes = _profile_nodes(rows[0], threads, seconds, step) if per_node else None
+    return _make_report(rows, nodes, threads, max_ratio, interval, seconds)
 
 
 def _check_arguments(against: object, max_ratio: float | None, **positive: float | None) -> None:
@@ -154,33 +154,33 @@ def _check_memory(specs: Sequence[Sequence[TensorSpec]]) -> None:
             )
 
 
-def _load_ms(path: Path, threads: int) -> float:
+def _measure_load_ms(path: Path, threads: int) -> float:
     begin = time.perf_counter()
     Session(path, threads=threads)
     return 1e3 * (time.perf_counter() - begin)
 
 
-def _footprint(one: Loaded, threads: int, on_step: OnStep) -> Footprint | None:
+def _measure_footprint(one: LoadedModel, threads: int, on_step: OnStep) -> Footprint | None:
     on_step("memory", 0, None)
     return measure_footprint(one.path, one.specs, threads)
 
 
-def _profiles(row: Row, threads: int, seconds: float, on_step: OnStep) -> list[Profile]:
+def _profile_nodes(row: BatchResult, threads: int, seconds: float, on_step: OnStep) -> list[Profile]:
     on_step("nodes", 0, None)
     once = sum(float(np.median(timed.runs)) for timed in row.timed) / 1e3
     runs = min(max(int(seconds / once / 2), PROFILED[0]), PROFILED[-1])
     return profile_models([(one.path, one.inputs) for one in row.loaded], runs=runs, threads=threads)
 
 
-def _report(
-    rows: list[Row],
+def _make_report(
+    rows: list[BatchResult],
     nodes: list[Profile] | None,
     threads: int,
     max_ratio: float | None,
     interval: float,
     seconds: float,
 ) -> Report:
-    found = [_values(row, max_ratio, interval) for row in rows]
+    found = [_collect_values(row, max_ratio, interval) for row in rows]
     passed = all(values["passed"] for values in found)
     values = {
         **found[0],
@@ -189,23 +189,23 @@ def _report(
         "interval": interval,
         "passed": passed,
         "batches": found,
-        "per_node": _per_node_values(nodes) if nodes else None,
+        "per_node": _collect_node_values(nodes) if nodes else None,
     }
-    tables = [_table(row, threads) for row in rows]
-    tables += _per_node_tables(nodes) if nodes else []
+    tables = [_make_table(row, threads) for row in rows]
+    tables += _make_node_tables(nodes) if nodes else []
     lines = [
         f"batch {each['batch']}: {line}" if len(rows) > 1 else line
         for each in found
-        for line in _lines(each, max_ratio, interval, PATIENCE * seconds)
+        for line in _conclude(each, max_ratio, interval, PATIENCE * seconds)
     ]
     if len(rows) > 1 and max_ratio is not None:
         failed = [str(each["batch"]) for each in found if not each["passed"]]
         lines.append(f"failed: batch {', '.join(failed)}" if failed else f"passed: all {len(rows)} batch sizes")
-    warnings = [text for each in found for text in _warnings(each, max_ratio)]
+    warnings = [text for each in found for text in _warn(each, max_ratio)]
     return Report("bench", values, tuple(tables), tuple(lines), passed, tuple(warnings))
 
 
-def _values(row: Row, max_ratio: float | None, interval: float) -> dict[str, Any]:
+def _collect_values(row: BatchResult, max_ratio: float | None, interval: float) -> dict[str, Any]:
     """The JSON keys that tell of one batch size."""
     ratio, batch = row.ratio, row.batch
     values: dict[str, Any] = {
@@ -239,7 +239,7 @@ def _values(row: Row, max_ratio: float | None, interval: float) -> dict[str, Any
     }
 
 
-def _table(row: Row, threads: int) -> Table:
+def _make_table(row: BatchResult, threads: int) -> Table:
     cells = []
     for one, times, use in zip(row.loaded, row.timed, row.memory, strict=True):
         p50, p99 = np.percentile(times.runs, [50, 99])
@@ -255,7 +255,7 @@ def _table(row: Row, threads: int) -> Table:
     )
 
 
-def _lines(values: Mapping[str, Any], max_ratio: float | None, interval: float, patience: float) -> Iterator[str]:
+def _conclude(values: Mapping[str, Any], max_ratio: float | None, interval: float, patience: float) -> Iterator[str]:
     ratio, low, high = values["ratio"], values["ratio_low"], values["ratio_high"]
     if ratio is None:
         yield f"{values['int8_ms']:.3f} ms a run"
@@ -275,12 +275,12 @@ def _lines(values: Mapping[str, Any], max_ratio: float | None, interval: float, 
         yield f"{text}: {'faster' if ratio < 1 else 'slower'}"
 
 
-def _warnings(values: Mapping[str, Any], limit: float | None) -> Iterator[str]:
+def _warn(values: Mapping[str, Any], limit: float | None) -> Iterator[str]:
     if limit is not None and values["conclusive"] and values["ratio_low"] <= limit <= values["ratio_high"]:
         yield f"the allowed ratio {limit:g} lies inside the interval: another run may answer otherwise"
 
 
-def _per_node_values(nodes: list[Profile]) -> dict[str, Any]:
+def _collect_node_values(nodes: list[Profile]) -> dict[str, Any]:
     pairs = match_layers(nodes[1].nodes, nodes[0].nodes) if len(nodes) == 2 else []
     both = [{one.node for one, _ in pairs}, {other.node for _, other in pairs}][::-1]
     values: dict[str, Any] = {
@@ -291,7 +291,7 @@ def _per_node_values(nodes: list[Profile]) -> dict[str, Any]:
                 "int8_kernel": other.op,
                 "float_us": one.us,
                 "int8_us": other.us,
-                "ratio": _ratio(other.us, one.us),
+                "ratio": _divide(other.us, one.us),
             }
             for one, other in pairs
         ]
@@ -305,41 +305,41 @@ def _per_node_values(nodes: list[Profile]) -> dict[str, Any]:
     return values
 
 
-def _per_node_tables(nodes: list[Profile]) -> Iterator[Table]:
+def _make_node_tables(nodes: list[Profile]) -> Iterator[Table]:
     """Matched layers side by side, and what one of the models alone has; of a single model its nodes."""
     if len(nodes) == 1:
         found = nodes[0].nodes.values()
-        cells = [(node.node, node.op, f"{node.us:.1f} us", _share(node.us, nodes[0])) for node in found]
+        cells = [(node.node, node.op, f"{node.us:.1f} us", _format_share(node.us, nodes[0])) for node in found]
         yield Table("Time of each node", ("node", "kernel", "median", "share"), tuple(cells))
         return
     pairs = match_layers(nodes[1].nodes, nodes[0].nodes)
     rows = [
-        (one.node, one.op, other.op, f"{one.us:.1f} us", f"{other.us:.1f} us", f"{_ratio(other.us, one.us):.2f}")
+        (one.node, one.op, other.op, f"{one.us:.1f} us", f"{other.us:.1f} us", f"{_divide(other.us, one.us):.2f}")
         for one, other in pairs
     ]
     ours, theirs = sum(other.us for _, other in pairs), sum(one.us for one, _ in pairs)
-    rows.append(("together", "", "", f"{theirs:.1f} us", f"{ours:.1f} us", f"{_ratio(ours, theirs):.2f}"))
+    rows.append(("together", "", "", f"{theirs:.1f} us", f"{ours:.1f} us", f"{_divide(ours, theirs):.2f}"))
     columns = ("node", "float kernel", "int8 kernel", "float", "int8", "int8 / float")
     yield Table("Nodes that both models have", columns, tuple(rows))
     taken = {other.node for _, other in pairs}, {one.node for one, _ in pairs}
     alone = [
-        (name, kernel, str(count), f"{us:.1f} us", _share(us, nodes[index]))
+        (name, kernel, str(count), f"{us:.1f} us", _format_share(us, nodes[index]))
         for index, name in enumerate(NAMES)
-        for kernel, count, us in _totals([n for n in nodes[index].nodes.values() if n.node not in taken[index]])
+        for kernel, count, us in _sum_by_kernel([n for n in nodes[index].nodes.values() if n.node not in taken[index]])
     ]
     yield Table("Nodes that one of them has", ("model", "kernel", "nodes", "together", "share"), tuple(alone))
 
 
-def _totals(nodes: Sequence[NodeTime]) -> list[tuple[str, int, float]]:
+def _sum_by_kernel(nodes: Sequence[NodeTime]) -> list[tuple[str, int, float]]:
     """(Kernel, how many, microseconds together), the longest first."""
     count = Counter(node.op for node in nodes)
     spent = {op: sum(node.us for node in nodes if node.op == op) for op in count}
     return sorted(((op, count[op], spent[op]) for op in count), key=lambda row: -row[2])
 
 
-def _share(us: float, whole: Profile) -> str:
+def _format_share(us: float, whole: Profile) -> str:
     return f"{100 * us / whole.latency_us:.1f} %"
 
 
-def _ratio(one: float, other: float) -> float:
+def _divide(one: float, other: float) -> float:
     return one / other if other else float("nan")

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from fcdeploy import __version__
 from fcdeploy.bundles import golden
 from fcdeploy.bundles import triton as repository
-from fcdeploy.bundles.write import Content, check_bundle_output, json_bytes, write_bundle
+from fcdeploy.bundles.write import Content, check_bundle_output, encode_json, write_bundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import read_outline
 from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model
@@ -73,48 +73,48 @@ def bundle(
     model = read_model(path)
     warnings = list(refuse_untrusted(model, str(path)))
     session = Session(path, threads=1)
-    manifest = _manifest(path, model, session, name=name, version=version, preprocess=preprocess)
+    manifest = _make_manifest(path, model, session, name=name, version=version, preprocess=preprocess)
     files = files_of(model, path)
-    served: dict[str, Content] = {MODEL: path, **_weights(files)}
+    served: dict[str, Content] = {MODEL: path, **_find_weight_files(files)}
     if triton is not None:
         why_alone = why_not(read_outline(path))
-        text = repository.config(manifest, why_alone=why_alone)
+        text = repository.make_config(manifest, why_alone=why_alone)
         repository.check_repository(Path(triton), manifest, text, force=force)
-        warnings += _lost(manifest)
-    recorded = _calibration(calibration, manifest.made_from)
+        warnings += _warn_of_lost_options(manifest)
+    recorded = _read_calibration(calibration, manifest.made_from)
     reports = {
-        "plan": _plan(plan, manifest.made_from),
-        "calibration": None if recorded is None else _summary(recorded),
-        "validation": _validation(validation, hash_model(files)),
+        "plan": _read_plan(plan, manifest.made_from),
+        "calibration": None if recorded is None else _summarize(recorded),
+        "validation": _read_validation(validation, hash_model(files)),
     }
     if reports["validation"] and not reports["validation"].get("passed"):
         warnings.append(f"validation report {str(validation)!r} says that the model did not pass")
     known = {key: value for key, value in reports.items() if value is not None}
-    source, runs = _golden(session, model, recorded, data, samples or RUNS, preprocess, on_step)
+    source, runs = _run_golden_samples(session, model, recorded, data, samples or RUNS, preprocess, on_step)
     manifest = replace(manifest, golden_from=source, reports=tuple(known))
-    contents = served | {f"{key}.json": json_bytes(value) for key, value in known.items()}
+    contents = served | {f"{key}.json": encode_json(value) for key, value in known.items()}
     contents[GOLDEN] = golden.to_bytes(runs)
     if output is not None:
         manifest = write_bundle(Path(output), manifest, contents, force=force, on_step=on_step)
     if triton is not None:
         repository.write_repository(Path(triton), manifest, served, text)
-    return _report(manifest, contents, len(runs), output, triton, warnings)
+    return _make_report(manifest, contents, len(runs), output, triton, warnings)
 
 
-def _manifest(
+def _make_manifest(
     path: Path, model: ir.Model, session: Session, *, name: str | None, version: str, preprocess: Path | None
 ) -> Manifest:
     """All that is known before anything is run; the files are for `write_bundle` to fill in."""
-    _check_ends(session, str(path))
+    _check_types(session, str(path))
     opset = model.opset_imports.get("", 1)
     return Manifest(
-        name=_checked("name", name or path.name.split(".")[0], NAME, "letters, digits, '.', '_' and '-'"),
-        version=_checked("version", version, VERSION, "a positive number"),
+        name=_check_pattern("name", name or path.name.split(".")[0], NAME, "letters, digits, '.', '_' and '-'"),
+        version=_check_pattern("version", version, VERSION, "a positive number"),
         model=MODEL,
         inputs=session.input_specs,
         outputs=session.output_specs,
         files={},
-        made_from=_made_from(model, str(path)),
+        made_from=_read_origin(model, str(path)),
         made_by={
             "fcdeploy": __version__,
             "onnxruntime": read_versions()["onnxruntime"],
@@ -128,14 +128,14 @@ def _manifest(
     )
 
 
-def _lost(manifest: Manifest) -> list[str]:
+def _warn_of_lost_options(manifest: Manifest) -> list[str]:
     """What the model wants of onnxruntime and Triton's configuration cannot say."""
     return [
         f"Triton cannot set {name!r}, which the model asks for: answers may differ there" for name in manifest.session
     ]
 
 
-def _made_from(model: ir.Model, name: str) -> dict[str, str]:
+def _read_origin(model: ir.Model, name: str) -> dict[str, str]:
     """What `quantize` wrote into the model about its origin; {} for a model of another tool."""
     text = model.metadata_props.get("fcdeploy", "{}")
     try:
@@ -145,7 +145,7 @@ def _made_from(model: ir.Model, name: str) -> dict[str, str]:
         raise FcdeployError(f"model {name!r}: its metadata 'fcdeploy' is {text[:60]!r}", REMAKE) from error
 
 
-def _weights(files: tuple[Path, ...]) -> dict[str, Path]:
+def _find_weight_files(files: tuple[Path, ...]) -> dict[str, Path]:
     """Files of weights beside the model, under the names that the model has for them."""
     taken = {MODEL, GOLDEN, "plan.json", "calibration.json", "validation.json"}
     found = {file.relative_to(files[0].parent).as_posix(): file for file in files[1:]}
@@ -158,7 +158,7 @@ def _weights(files: tuple[Path, ...]) -> dict[str, Path]:
     return found
 
 
-def _calibration(file: str | Path | None, made: Mapping[str, str]) -> Calibration | None:
+def _read_calibration(file: str | Path | None, made: Mapping[str, str]) -> Calibration | None:
     if file is None:
         return None
     recorded = calibrations.read(Path(file))
@@ -167,7 +167,7 @@ def _calibration(file: str | Path | None, made: Mapping[str, str]) -> Calibratio
     return recorded
 
 
-def _summary(recorded: Calibration) -> dict[str, Any]:
+def _summarize(recorded: Calibration) -> dict[str, Any]:
     """What was recorded of each tensor, in numbers; no samples."""
     rows = [
         {"name": r.name, "kind": r.kind, "layer": r.layer, "op": r.op, "shape": list(r.shape),
@@ -178,22 +178,22 @@ def _summary(recorded: Calibration) -> dict[str, Any]:
     return {"schema": "fcdeploy.calibration-summary/1", **about, "made_by": recorded.made_by, "tensors": rows}
 
 
-def _plan(file: str | Path | None, made: Mapping[str, str]) -> dict[str, Any] | None:
+def _read_plan(file: str | Path | None, made: Mapping[str, str]) -> dict[str, Any] | None:
     """The plan, which must be the one that the model was made by; models of other tools do not say."""
     if file is None:
         return None
-    decided = plans.from_json(_json(file, "plan", SAVE), f"plan {str(file)!r}")
+    decided = plans.from_json(_read_json(file, "plan", SAVE), f"plan {str(file)!r}")
     if made and made.get("plan") not in (plans.digest(decided), plans.digest(decided, plans.SCHEMA_1)):
         raise FcdeployError(f"plan {str(file)!r} is not the one that the model was made by", SAVE)
     return plans.to_json(decided)
 
 
-def _validation(file: str | Path | None, content: str) -> dict[str, Any] | None:
+def _read_validation(file: str | Path | None, content: str) -> dict[str, Any] | None:
     """The report, which must be about the model of this hash."""
     if file is None:
         return None
     hint = "fcdeploy validate INT8 --against FLOAT --data DATA --json > report.json writes one"
-    report = _json(file, "validation report", hint)
+    report = _read_json(file, "validation report", hint)
     schema = report.get("schema") if isinstance(report, dict) else None
     if schema != "fcdeploy.validate/1":
         raise FcdeployError(f"{str(file)!r} has format {str(schema)[:40]!r}, expected 'fcdeploy.validate/1'", hint)
@@ -203,20 +203,20 @@ def _validation(file: str | Path | None, content: str) -> dict[str, Any] | None:
     return dict(report)
 
 
-def _json(file: str | Path, what: str, hint: str) -> Any:
+def _read_json(file: str | Path, what: str, hint: str) -> Any:
     try:
         return json.loads(Path(file).read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise FcdeployError(f"{what} {str(file)!r} cannot be read as JSON: {error}", hint) from error
 
 
-def _checked(option: str, value: str, pattern: Any, wanted: str) -> str:
+def _check_pattern(option: str, value: str, pattern: Any, wanted: str) -> str:
     if not pattern.fullmatch(value):
         raise FcdeployError(f"--{option} {value!r} cannot stand in an address, expected {wanted}", f"--{option} 1")
     return value
 
 
-def _check_ends(session: Session, name: str) -> None:
+def _check_types(session: Session, name: str) -> None:
     for spec in (*session.input_specs, *session.output_specs):
         if spec.dtype.kind == "O":
             raise FcdeployError(
@@ -224,7 +224,7 @@ def _check_ends(session: Session, name: str) -> None:
             )
 
 
-def _golden(
+def _run_golden_samples(
     session: Session,
     model: ir.Model,
     recorded: Calibration | None,
@@ -247,7 +247,7 @@ def _golden(
         feeds = [{n: a[i * size : (i + 1) * size] for n, a in recorded.kept.items()} for i in range(count)]
     else:
         source = "random"
-        feeds = [draw_feeds(_one(inputs), seed=i) for i in range(samples)]
+        feeds = [draw_feeds(_fix_shapes(inputs), seed=i) for i in range(samples)]
     runs: list[golden.Run] = []
     for done, fed in enumerate(feeds):
         if on_step:
@@ -256,14 +256,14 @@ def _golden(
     return source, runs
 
 
-def _one(inputs: list[TensorSpec]) -> list[TensorSpec]:
+def _fix_shapes(inputs: list[TensorSpec]) -> list[TensorSpec]:
     try:
         return fix_shapes(inputs, None)
     except FcdeployError as error:
         raise FcdeployError(error.message, "--data DATA gives golden samples") from error
 
 
-def _report(
+def _make_report(
     manifest: Manifest,
     contents: Mapping[str, Content],
     runs: int,

@@ -39,7 +39,7 @@ def merge_calibrations(
         if on_step:
             on_step("merging", done, len(paths))
         part = read(path)
-        warnings += _doubts(total, part, path)
+        warnings += _compare_origins(total, part, path)
         try:
             total = merge(total, part)
         except FcdeployError as error:
@@ -70,10 +70,10 @@ def show_calibration(file: str | Path, *, tensor: str | None = None) -> Report:
     values = {
         "model": recorded.model, "data": recorded.data, "samples": recorded.samples,
         "kept": sum(len(next(iter(group.values()))) for group in recorded.groups), "made_by": recorded.made_by,
-        "tensors": [_row_values(record) for record in shown],
+        "tensors": [_collect_values(record) for record in shown],
     }  # fmt: skip
     alone = len(shown) == 1 and not shown[0].histogram.ends_only
-    table = _one(shown[0]) if alone else _many(shown)
+    table = _draw_histogram(shown[0]) if alone else _make_table(shown)
     made = ", ".join(f"{key} {value}" for key, value in sorted(recorded.made_by.items()))
     lines = (
         f"{recorded.samples} samples, {values['kept']} of them kept; model {recorded.model[:12]}, "
@@ -82,7 +82,7 @@ def show_calibration(file: str | Path, *, tensor: str | None = None) -> Report:
     return Report("calibration-show", values, (table,), lines)
 
 
-def _doubts(total: Calibration, part: Calibration, path: Path) -> list[str]:
+def _compare_origins(total: Calibration, part: Calibration, path: Path) -> list[str]:
     found = []
     for key in sorted(total.made_by.keys() | part.made_by.keys()):
         one, other = total.made_by.get(key, "?"), part.made_by.get(key, "?")
@@ -96,7 +96,7 @@ def _doubts(total: Calibration, part: Calibration, path: Path) -> list[str]:
     return found
 
 
-def _row_values(record: TensorRecord) -> dict[str, object]:
+def _collect_values(record: TensorRecord) -> dict[str, object]:
     h = record.histogram
     return {
         "tensor": record.name, "layer": record.layer, "kind": record.kind, "op": record.op, "shape": list(record.shape),
@@ -106,16 +106,16 @@ def _row_values(record: TensorRecord) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _many(records: Sequence[TensorRecord]) -> Table:
+def _make_table(records: Sequence[TensorRecord]) -> Table:
     rows = []
     for record in records:
         h = record.histogram
         inner = ["-" if h.ends_only else f"{value:.4g}" for value in estimate_quantiles(h, list(SHARES.values()))]
-        rows.append((record.name, record.kind, f"{h.low:.6g}", *inner, f"{h.high:.6g}", _strip(record)))
+        rows.append((record.name, record.kind, f"{h.low:.6g}", *inner, f"{h.high:.6g}", _draw_strip(record)))
     return Table("from the least to the largest", ("tensor", "kind", "min", *SHARES, "max", "histogram"), tuple(rows))
 
 
-def _strip(record: TensorRecord) -> str:
+def _draw_strip(record: TensorRecord) -> str:
     """One character a cell; a cell that holds anything is not blank."""
     if record.histogram.ends_only:
         return "measured elsewhere"
@@ -124,19 +124,24 @@ def _strip(record: TensorRecord) -> str:
     return "|" + "".join(BLOCKS[height] for height in heights) + "|"
 
 
-def _one(record: TensorRecord) -> Table:
+def _draw_histogram(record: TensorRecord) -> Table:
     """One tensor: a bar for each cell."""
     h = record.histogram
     counts = count_in_cells(h, ROWS)
     edges = np.linspace(h.low, h.high, ROWS + 1)
     total = max(counts.sum(), 1e-9)
     rows = [
-        (f"{edges[i]:.4g}", f"{edges[i + 1]:.4g}", f"{100 * counts[i] / total:.3g} %", _bar(counts[i] / counts.max()))
+        (
+            f"{edges[i]:.4g}",
+            f"{edges[i + 1]:.4g}",
+            f"{100 * counts[i] / total:.3g} %",
+            _draw_bar(counts[i] / counts.max()),
+        )
         for i in range(ROWS)
     ]
     return Table(f"{record.name}: {h.total} elements", ("from", "to", "share", "histogram"), tuple(rows))
 
 
-def _bar(share: float) -> str:
+def _draw_bar(share: float) -> str:
     eighths = int(np.ceil(share * BAR * 8))
     return PARTS[-1] * (eighths // 8) + PARTS[eighths % 8].strip()

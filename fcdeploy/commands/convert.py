@@ -28,7 +28,7 @@ SHOWN = 6
 
 
 @dataclass(frozen=True)
-class Measured:
+class SourceRanges:
     """What was read: ranges, the name of their format, what to know of them, the model's hash where it is known."""
 
     ends: Ends
@@ -60,7 +60,7 @@ def convert(
     if not FORM.match(header):
         raise FcdeployError(f"header {header!r} is not TRT-VERSION-ALGORITHM", f"--header {HEADER}")
     check_output(target, force=force, inputs=(path, *([Path(model)] if model else [])))
-    given = _own(path) if is_calibration(path) else _foreign(path)
+    given = _read_own(path) if is_calibration(path) else _read_foreign(path)
     if target.suffix == OURS and (given.model or model is None):
         raise FcdeployError(
             f"{str(path)!r} is a calibration file of fcdeploy's already"
@@ -68,7 +68,7 @@ def convert(
             else f"{str(path)!r} does not say which model its ranges are of, and a .calib has to",
             "-o NAME.json or NAME.cache" if given.model else f"--model MODEL -o {target}",
         )
-    found = None if model is None else _fitted(given, path, Path(model))
+    found = None if model is None else _fit_to_model(given, path, Path(model))
     if target.suffix == OURS:
         assert found is not None
         data, ends = calibrations.to_bytes(found.calibration), found.ends
@@ -77,11 +77,11 @@ def convert(
         data = write_json(ends) if target.suffix == ".json" else write_cache(ends, header)
     with replace_file(target, force=force) as aside:
         aside.write_bytes(data)
-    return _report(given, ends, found, target)
+    return _make_report(given, ends, found, target)
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedRanges:
     """Ranges beside a model: its calibration, the ends in it, what the file has too much and what it lacks."""
 
     calibration: calibrations.Calibration
@@ -90,7 +90,7 @@ class Fitted:
     missing: list[str]
 
 
-def _own(path: Path) -> Measured:
+def _read_own(path: Path) -> SourceRanges:
     """The ends of inputs and activations; weights are in the model."""
     recorded = calibrations.read(path)
     records = [record for record in recorded.tensors.values() if record.kind in ("input", "activation")]
@@ -98,17 +98,17 @@ def _own(path: Path) -> Measured:
         r.name: r.histogram for r in records if r.histogram.total > r.histogram.nonfinite or r.histogram.ends_only
     }
     broken = [r.name for r in records if r.name not in finite]
-    warnings = (f"left out, never finite: {_listed(broken)}",) if broken else ()
+    warnings = (f"left out, never finite: {_list_names(broken)}",) if broken else ()
     ends = {name: (h.low, h.high) for name, h in finite.items()}
-    return Measured(ends, "fcdeploy's calibration file", "", warnings, recorded.model)
+    return SourceRanges(ends, "fcdeploy's calibration file", "", warnings, recorded.model)
 
 
-def _foreign(path: Path) -> Measured:
+def _read_foreign(path: Path) -> SourceRanges:
     ranges, name = read_ranges(path)
-    return Measured(ranges.ends, name, ranges.made_by, ranges.doubts)
+    return SourceRanges(ranges.ends, name, ranges.made_by, ranges.doubts)
 
 
-def _fitted(given: Measured, path: Path, model: Path) -> Fitted:
+def _fit_to_model(given: SourceRanges, path: Path, model: Path) -> FittedRanges:
     """The ranges that are of tensors of the model, and which are not."""
     graph = read_model(model)
     refuse_unsupported(graph, str(model))
@@ -118,33 +118,33 @@ def _fitted(given: Measured, path: Path, model: Path) -> Fitted:
             f"calibration {str(path)!r} was made from another model than {str(model)!r}",
             f"fcdeploy calibrate {model} --data DATA -o {path} --force",
         )
-    known = _names(graph)
+    known = _list_tensors(graph)
     prepare(graph)
-    known |= _names(graph)
+    known |= _list_tensors(graph)
     calibration, missing = import_ranges(graph, given.ends, model_hash=content, made_by=given.made_by)
     if not calibration.tensors:
         raise FcdeployError(
             f"none of the {len(given.ends)} ranges of {str(path)!r} is of a tensor of {str(model)!r}: "
-            f"it has {_listed(list(given.ends))}",
+            f"it has {_list_names(list(given.ends))}",
             "give the model that was calibrated, with its tensors' names unchanged",
         )
     ends = {name: given.ends[name] for name in calibration.tensors}
-    return Fitted(calibration, ends, [name for name in given.ends if name not in known], missing)
+    return FittedRanges(calibration, ends, [name for name in given.ends if name not in known], missing)
 
 
-def _names(graph: ir.Model) -> set[str]:
+def _list_tensors(graph: ir.Model) -> set[str]:
     values = [*graph.graph.inputs, *(value for node in graph.graph for value in node.outputs)]
     return {name_of(value) for value in values} | set(map(str, graph.graph.initializers))
 
 
-def _report(given: Measured, ends: Ends, found: Fitted | None, target: Path) -> Report:
+def _make_report(given: SourceRanges, ends: Ends, found: FittedRanges | None, target: Path) -> Report:
     warnings = list(given.warnings)
     unknown, missing = (found.unknown, found.missing) if found else ([], [])
     if unknown:
-        warnings.append(f"{len(unknown)} ranges are of no tensor of the model: {_listed(unknown)}")
+        warnings.append(f"{len(unknown)} ranges are of no tensor of the model: {_list_names(unknown)}")
     if missing:
         stay = "; their layers will stay float" if target.suffix == OURS else ""
-        warnings.append(f"{len(missing)} tensors of the model have no range: {_listed(missing)}{stay}")
+        warnings.append(f"{len(missing)} tensors of the model have no range: {_list_names(missing)}{stay}")
     widened = [name for name, (low, high) in ends.items() if target.suffix == ".cache" and -low != high]
     values = {
         "tensors": [{"tensor": name, "min": low, "max": high} for name, (low, high) in ends.items()],
@@ -163,6 +163,6 @@ def _report(given: Measured, ends: Ends, found: Fitted | None, target: Path) -> 
     )  # fmt: skip
 
 
-def _listed(names: list[str]) -> str:
+def _list_names(names: list[str]) -> str:
     more = [f"{len(names) - SHOWN} more"] if len(names) > SHOWN else []
     return ", ".join([repr(name) for name in names[:SHOWN]] + more)

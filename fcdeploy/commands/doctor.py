@@ -33,17 +33,17 @@ def doctor() -> Report:
     """
     flags, target, host = read_cpu_flags(), detect_target(), find_target("host")
     found = {name: bool(flags & set(row.flags)) for name, row in INSTRUCTIONS.items()}
-    problem = _runtime_problem()
+    problem = _explain_runtime()
     cores, memory = count_usable_cores(), read_memory_bytes()
-    versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
-    extras = _extras()
+    versions = {"python": platform.python_version(), **{name: _find_version(name) for name in PACKAGES}}
+    extras = _find_extras()
     values: dict[str, Any] = {
         "cpu": read_cpu_name(),
         "machine": platform.machine(),
         "instructions": found,
         "byte_kernels": [asdict(row) for row in INSTRUCTIONS.values()],
-        "target": _target(target),
-        "targets": [_target(row) for row in TARGETS.values()],
+        "target": _describe_target(target),
+        "targets": [_describe_target(row) for row in TARGETS.values()],
         "host": host.name,
         "cores": cores,
         "memory_bytes": memory,
@@ -52,22 +52,22 @@ def doctor() -> Report:
         "runtime": problem or "loads",
     }
     tables = (
-        _machine_table(values),
+        _make_machine_table(values),
         Table(
             "Versions",
             ("package", "version"),
             tuple((name, version or "missing") for name, version in versions.items()),
         ),
-        Table("Extras", ("extra", "installed", "to install"), tuple(_extra_rows(extras))),
-        _instruction_table(found),
-        _target_table(),
+        Table("Extras", ("extra", "installed", "to install"), tuple(_make_extra_rows(extras))),
+        _make_instruction_table(found),
+        _make_target_table(),
     )
     return Report(
-        "doctor", values, tables, tuple(_sentences(target, host, found, cores, problem)), passed=problem is None
+        "doctor", values, tables, tuple(_conclude(target, host, found, cores, problem)), passed=problem is None
     )
 
 
-def _sentences(target: Target, host: Target, found: dict[str, bool], cores: int, problem: str | None) -> list[str]:
+def _conclude(target: Target, host: Target, found: dict[str, bool], cores: int, problem: str | None) -> list[str]:
     """What follows, the most important last."""
     if problem:
         return [f"onnxruntime does not load: {problem}", "No model can run here until it does: pip install onnxruntime"]
@@ -94,7 +94,7 @@ def _sentences(target: Target, host: Target, found: dict[str, bool], cores: int,
     return lines
 
 
-def _machine_table(values: dict[str, Any]) -> Table:
+def _make_machine_table(values: dict[str, Any]) -> Table:
     shown = [name for name in INSTRUCTIONS if (name in ARM) == (values["machine"].lower() in ("arm64", "aarch64"))]
     has = [name for name in shown if values["instructions"][name]]
     lacks = [name for name in shown if name not in has]
@@ -110,7 +110,7 @@ def _machine_table(values: dict[str, Any]) -> Table:
     return Table("This machine", ("", ""), tuple(rows))
 
 
-def _target(row: Target) -> dict[str, Any]:
+def _describe_target(row: Target) -> dict[str, Any]:
     return {
         "name": row.name,
         "activations": row.activations,
@@ -121,7 +121,7 @@ def _target(row: Target) -> dict[str, Any]:
     }
 
 
-def _instruction_table(found: dict[str, bool]) -> Table:
+def _make_instruction_table(found: dict[str, bool]) -> Table:
     """What each instruction set does with products of bytes, here or elsewhere."""
     rows = tuple(
         (
@@ -137,7 +137,7 @@ def _instruction_table(found: dict[str, bool]) -> Table:
     return Table("Byte kernels", ("made of", "here", "instructions", "products added", "--target", "known"), rows)
 
 
-def _target_table() -> Table:
+def _make_target_table() -> Table:
     """Every row that --target takes; those that were never run say so."""
     rows = tuple(
         (
@@ -153,7 +153,7 @@ def _target_table() -> Table:
     return Table("Targets", ("--target", "CPU with", "activations", "weights", "kernels", "known"), rows)
 
 
-def _extra_rows(extras: dict[str, Any]) -> list[tuple[str, ...]]:
+def _make_extra_rows(extras: dict[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             name,
@@ -164,7 +164,7 @@ def _extra_rows(extras: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _extras() -> dict[str, Any]:
+def _find_extras() -> dict[str, Any]:
     """Extra -> what it needs, what of that is missing, and the command; as the installed package declares them."""
     try:
         declared = metadata.requires("fcdeploy") or []
@@ -178,7 +178,7 @@ def _extras() -> dict[str, Any]:
     return {
         extra: {
             "needs": [f"{package}{version}" for package, version in packages.items()],
-            "missing": (missing := [package for package in packages if _version(package) is None]),
+            "missing": (missing := [package for package in packages if _find_version(package) is None]),
             "installed": not missing,
             "install": f"pip install 'fcdeploy[{extra}]'",
         }
@@ -186,14 +186,14 @@ def _extras() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def _find_version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _runtime_problem() -> str | None:
+def _explain_runtime() -> str | None:
     """Why onnxruntime cannot be used, None when it can; a wheel for another system is installed but does not load."""
     try:
         importlib.import_module("onnxruntime")

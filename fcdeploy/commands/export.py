@@ -49,7 +49,7 @@ LARGEST = 2**31 - 2**20  # bytes; protobuf ends at 2 GiB, and the graph takes so
 
 
 @dataclass(frozen=True)
-class Difference:
+class TorchDifference:
     """How far an output of the file is from torch's."""
 
     absolute: float
@@ -57,7 +57,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Trial:
+class ComparisonInputs:
     """Inputs to compare on, and what to call them in an error; `as_exported` when they have the sizes torch traced."""
 
     name: str
@@ -94,7 +94,7 @@ def export(
     sources = [Path(given) for given in (module, state, data) if isinstance(given, str | Path)]
     check_output(path, force=force, inputs=tuple(sources))
     _check_opset(opset)
-    warning = _need_torch()
+    warning = _require_torch()
     from fcdeploy.pytorch import module as torch_module
 
     step("load the module", 0, 3)
@@ -103,7 +103,7 @@ def export(
         torch_module.load_state(built, Path(state))
     if sum(tensor.numel() * tensor.element_size() for tensor in built.state_dict().values()) > LARGEST:
         check_output(weights_path(path), force=force)
-    with _inference(built), replace_model(path, force=force) as aside:
+    with _eval_mode(built), replace_model(path, force=force) as aside:
         found = torch_module.read_inputs(built, inputs, namespace)
         differences, fixed = _write(built, found, aside, data, opset, tolerance, step)
         written = read_model(aside)
@@ -117,15 +117,15 @@ def export(
         "bytes": size,
         "parameters": sum(parameter.numel() for parameter in built.parameters()),
         "free_batch": all(spec.shape[0] is None for spec in input_specs(written)),
-        "inputs": [_described(spec) for spec in input_specs(written)],
+        "inputs": [_describe(spec) for spec in input_specs(written)],
         "outputs": [
-            {**_described(spec), "max_abs": differences[spec.name].absolute, "max_rel": differences[spec.name].relative}
+            {**_describe(spec), "max_abs": differences[spec.name].absolute, "max_rel": differences[spec.name].relative}
             for spec in output_specs(written)
         ],
         "tolerance": tolerance,
         "seconds": time.perf_counter() - started,
     }
-    return _report(values, warnings)
+    return _make_report(values, warnings)
 
 
 def _check_opset(opset: int | None) -> None:
@@ -135,7 +135,7 @@ def _check_opset(opset: int | None) -> None:
         )
 
 
-def _need_torch() -> str:
+def _require_torch() -> str:
     """A warning when torch is another release than the one that is tested, an error when there is none."""
     try:
         import torch
@@ -149,7 +149,7 @@ def _need_torch() -> str:
 
 
 @contextmanager
-def _inference(module: nn.Module) -> Iterator[None]:
+def _eval_mode(module: nn.Module) -> Iterator[None]:
     """Eval mode; a module that the caller goes on training is given back as it was."""
     training = [part for part in module.modules() if part.training]
     module.eval()
@@ -168,7 +168,7 @@ def _write(
     opset: int | None,
     tolerance: float,
     step: OnStep,
-) -> tuple[dict[str, Difference], str]:
+) -> tuple[dict[str, TorchDifference], str]:
     """Write and prove the model with its free axes, else with a free batch only, else with none, and say why."""
     from fcdeploy.pytorch.module import FinalError
 
@@ -184,7 +184,7 @@ def _write(
             step("export to ONNX", 1, 3)
             sizes = _write_model(module, candidate, aside, opset)
             step("compare with torch", 2, 3)
-            found = _compare(module, candidate, aside, _trials(candidate, sizes), tolerance, {})
+            found = _compare(module, candidate, aside, _make_comparisons(candidate, sizes), tolerance, {})
             warning = loss and f"the exported model {loss}: {reason}"
             break
         except FinalError:
@@ -194,7 +194,7 @@ def _write(
             if candidate is fixed:
                 raise
     if data is not None:
-        found = _compare(module, candidate, aside, _samples(candidate, aside, data), tolerance, found)
+        found = _compare(module, candidate, aside, _read_samples(candidate, aside, data), tolerance, found)
     return found, warning
 
 
@@ -211,7 +211,7 @@ def _write_model(module: nn.Module, inputs: tuple[Input, ...], aside: Path, opse
         torch_module.flatten(torch_module.call(module, inputs, [item.resized(lengths) for item in inputs]))
         for lengths in (small, large)
     ]
-    names = _output_names([name for name, _ in ends[0]])
+    names = _name_outputs([name for name, _ in ends[0]])
     sized = [replace(item, example=item.resized(traced)) for item in inputs]
     model = torch_export.to_onnx(module, sized, names, opset=opset)
     torch_export.set_shapes(
@@ -220,13 +220,13 @@ def _write_model(module: nn.Module, inputs: tuple[Input, ...], aside: Path, opse
     )
     torch_export.set_shapes(
         model.graph.outputs,
-        [_symbolic(a.shape, b.shape, small, large) for (_, a), (_, b) in zip(*ends, strict=True)],
+        [_find_free_axes(a.shape, b.shape, small, large) for (_, a), (_, b) in zip(*ends, strict=True)],
     )
     write_model(model, aside, force=True, largest=LARGEST)
     return [traced, small, large]
 
 
-def _output_names(paths: list[str]) -> list[str]:
+def _name_outputs(paths: list[str]) -> list[str]:
     """`output` for one, `output_0` and on for a tuple's, the keys of a dict."""
     if not paths:
         raise FcdeployError("the module returns no tensor", "return a tensor, or a tuple or dict of tensors")
@@ -234,7 +234,7 @@ def _output_names(paths: list[str]) -> list[str]:
     return names if paths != ["0"] else ["output"]
 
 
-def _symbolic(
+def _find_free_axes(
     first: Sequence[int], second: Sequence[int], small: dict[str, int], large: dict[str, int]
 ) -> list[int | str | None]:
     """An output's shape from two runs: an axis that changes is named after the free axis it changes with."""
@@ -246,28 +246,30 @@ def _compare(
     module: nn.Module,
     inputs: tuple[Input, ...],
     aside: Path,
-    trials: Iterable[Trial],
+    trials: Iterable[ComparisonInputs],
     tolerance: float,
-    found: dict[str, Difference],
-) -> dict[str, Difference]:
+    found: dict[str, TorchDifference],
+) -> dict[str, TorchDifference]:
     """The largest difference of every output over the trials and what was found before."""
     session = Session(aside)
     worst = dict(found)
     for trial in trials:
-        expected = _torch_outputs(module, inputs, trial.tensors)
+        expected = _run_torch(module, inputs, trial.tensors)
         actual = session.run({item.name: tensor.numpy() for item, tensor in zip(inputs, trial.tensors, strict=True)})
         for name, a, b in zip(session.outputs, expected, actual, strict=True):
-            now = _difference(a, b, name, trial.name)
+            now = _measure_difference(a, b, name, trial.name)
             if not now.relative <= tolerance:
-                again = _torch_outputs(module, inputs, trial.tensors)
+                again = _run_torch(module, inputs, trial.tensors)
                 same = all(np.array_equal(x, y, equal_nan=True) for x, y in zip(expected, again, strict=True))
-                raise _differs(name, now, trial, tolerance, same)
+                raise _make_difference_error(name, now, trial, tolerance, same)
             before = worst.get(name, now)
-            worst[name] = Difference(max(before.absolute, now.absolute), max(before.relative, now.relative))
+            worst[name] = TorchDifference(max(before.absolute, now.absolute), max(before.relative, now.relative))
     return worst
 
 
-def _differs(name: str, found: Difference, trial: Trial, tolerance: float, repeatable: bool) -> FcdeployError:
+def _make_difference_error(
+    name: str, found: TorchDifference, trial: ComparisonInputs, tolerance: float, repeatable: bool
+) -> FcdeployError:
     from fcdeploy.pytorch.module import FinalError
 
     kind = FinalError if trial.as_exported else FcdeployError
@@ -280,29 +282,29 @@ def _differs(name: str, found: Difference, trial: Trial, tolerance: float, repea
     )
 
 
-def _trials(inputs: tuple[Input, ...], sizes: list[dict[str, int]]) -> Iterator[Trial]:
+def _make_comparisons(inputs: tuple[Input, ...], sizes: list[dict[str, int]]) -> Iterator[ComparisonInputs]:
     """Random inputs of every size, the exported one first, and the example."""
     import torch
 
     generator = torch.Generator().manual_seed(1)
     for index, size in enumerate(sizes):
         where = ", ".join(f"{name} {length}" for name, length in size.items())
-        tensors = [_random_like(item.resized(size), generator) for item in inputs]
-        yield Trial(f"random inputs{where and ' of ' + where}", tensors, as_exported=index == 0)
-    yield Trial("the example inputs", [item.example for item in inputs])
+        tensors = [_draw_like(item.resized(size), generator) for item in inputs]
+        yield ComparisonInputs(f"random inputs{where and ' of ' + where}", tensors, as_exported=index == 0)
+    yield ComparisonInputs("the example inputs", [item.example for item in inputs])
 
 
-def _samples(inputs: tuple[Input, ...], aside: Path, data: str | Path) -> Iterator[Trial]:
+def _read_samples(inputs: tuple[Input, ...], aside: Path, data: str | Path) -> Iterator[ComparisonInputs]:
     import torch
 
     from fcdeploy.samples import choose_batch_size, make_batches, open_source
 
     specs = input_specs(read_model(aside))
     for batch in make_batches(open_source(data, specs, limit=SAMPLES), choose_batch_size(specs, 32)):
-        yield Trial(batch.names[0], [torch.from_numpy(batch.inputs[item.name]) for item in inputs])
+        yield ComparisonInputs(batch.names[0], [torch.from_numpy(batch.inputs[item.name]) for item in inputs])
 
 
-def _random_like(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _draw_like(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Normal numbers with the example's mean and deviation; integers and booleans are drawn from the example's."""
     import torch
 
@@ -314,14 +316,14 @@ def _random_like(example: torch.Tensor, generator: torch.Generator) -> torch.Ten
     return values[torch.randint(len(values), example.shape, generator=generator)]
 
 
-def _torch_outputs(module: nn.Module, inputs: tuple[Input, ...], tensors: list[torch.Tensor]) -> list[Array]:
+def _run_torch(module: nn.Module, inputs: tuple[Input, ...], tensors: list[torch.Tensor]) -> list[Array]:
     from fcdeploy.pytorch import module as torch_module
 
     found = torch_module.flatten(torch_module.call(module, inputs, tensors))
     return [tensor.numpy(force=True) for _, tensor in found]
 
 
-def _difference(expected: Array, actual: Array, name: str, what: str) -> Difference:
+def _measure_difference(expected: Array, actual: Array, name: str, what: str) -> TorchDifference:
     """Largest |expected - actual|, and that over the largest finite |expected|. NaN and infinity equal themselves."""
     if expected.shape != actual.shape:
         raise FcdeployError(
@@ -333,17 +335,17 @@ def _difference(expected: Array, actual: Array, name: str, what: str) -> Differe
         gap = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
     absolute = float(np.nan_to_num(gap, nan=np.inf, posinf=np.inf).max(initial=0.0))
     scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
-    return Difference(absolute, absolute / scale if scale else absolute)
+    return TorchDifference(absolute, absolute / scale if scale else absolute)
 
 
-def _described(spec: TensorSpec) -> dict[str, Any]:
+def _describe(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "dtype": str(spec.dtype), "shape": list(spec.shape)}
 
 
-def _report(values: dict[str, Any], warnings: tuple[str, ...]) -> Report:
-    rows = [("input", spec["name"], spec["dtype"], _shape(spec["shape"]), "", "") for spec in values["inputs"]]
+def _make_report(values: dict[str, Any], warnings: tuple[str, ...]) -> Report:
+    rows = [("input", spec["name"], spec["dtype"], _format_shape(spec["shape"]), "", "") for spec in values["inputs"]]
     for spec in values["outputs"]:
-        shape = _shape(spec["shape"])
+        shape = _format_shape(spec["shape"])
         gaps = (f"{spec['max_abs']:.1e}", f"{spec['max_rel']:.1e}")
         rows.append(("output", spec["name"], spec["dtype"], shape, *gaps))
     table = Table("", ("", "name", "dtype", "shape", "differs from torch by", "relative"), tuple(rows))
@@ -356,5 +358,5 @@ def _report(values: dict[str, Any], warnings: tuple[str, ...]) -> Report:
     return Report("export", values, (table,), lines, warnings=warnings)
 
 
-def _shape(lengths: Sequence[int | None]) -> str:
+def _format_shape(lengths: Sequence[int | None]) -> str:
     return "x".join("?" if length is None else str(length) for length in lengths)

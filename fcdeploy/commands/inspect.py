@@ -59,32 +59,32 @@ def inspect(
     network = read_model(path)
     untrusted = refuse_untrusted(network, str(path))
     inputs = input_specs(network)
-    proofs = _proofs(network, path) if saturation else None
-    compared = _exact(network, path, data, samples, preprocess, on_step) if data is not None else None
-    found = _kernels(path) if kernels else []
-    values, tables, lines, unclear = _contents(network, path, inputs, found)
+    proofs = _prove_layers(network, path) if saturation else None
+    compared = _compare_exactly(network, path, data, samples, preprocess, on_step) if data is not None else None
+    found = _read_kernels(path) if kernels else []
+    values, tables, lines, unclear = _describe_contents(network, path, inputs, found)
     if kernels:
         values["kernels"] = found
-        lines += _kernel_lines(found)
+        lines += _count_kernels(found)
     lines += list_caveats(network)
-    lines.append(f"{values['parameters']:,} parameters, {count(values['macs'])} multiply-accumulates at batch 1")
+    lines.append(f"{values['parameters']:,} parameters, {format_count(values['macs'])} multiply-accumulates at batch 1")
     if proofs is not None:
-        values |= {"saturation": [_proof(row) for row in proofs], "safe": all(row.safe for row in proofs)}
-        tables.append(_saturation_table(proofs))
-        lines.append(_saturation_verdict(proofs))
+        values |= {"saturation": [_describe_proof(row) for row in proofs], "safe": all(row.safe for row in proofs)}
+        tables.append(_make_saturation_table(proofs))
+        lines.append(_judge_saturation(proofs))
     if compared is not None:
         values |= {
-            "exact": [_exactness(row) for row in compared.rows],
-            "exact_floats": [_exactness(row) for row in compared.floats],
+            "exact": [_describe_exactness(row) for row in compared.rows],
+            "exact_floats": [_describe_exactness(row) for row in compared.floats],
             "exact_passed": compared.passed,
         }
-        tables += _exact_tables(compared)
+        tables += _make_exact_tables(compared)
         lines.append(verdict(compared))
     passed = compared is None or compared.passed
     return Report("inspect", values, tuple(tables), tuple(lines), passed=passed, warnings=(*untrusted, *unclear))
 
 
-def _contents(
+def _describe_contents(
     network: ir.Model, path: Path, inputs: list[TensorSpec], kernels: list[dict[str, Any]]
 ) -> tuple[dict[str, Any], list[Table], list[str], list[str]]:
     """What the file holds: values, tables, lines, warnings. The leading axis of `network` is fixed to 1 on the way."""
@@ -99,25 +99,30 @@ def _contents(
         "opset": network.opset_imports.get("", 0),
         "ir_version": network.ir_version,
         "producer": " ".join(str(part) for part in (network.producer_name, network.producer_version) if part),
-        "inputs": [_spec(spec) for spec in inputs],
-        "outputs": [_spec(spec) for spec in outputs],
+        "inputs": [_describe_spec(spec) for spec in inputs],
+        "outputs": [_describe_spec(spec) for spec in outputs],
         "bytes": stored,
         "weight_bytes": weights,
         "parameters": sum(row.parameters for row in rows),
-        "macs": _total([row.macs for row in rows]),
+        "macs": _sum_known([row.macs for row in rows]),
         "peak_activation_bytes": peak,
-        "layers": [_layer(row) for row in rows],
+        "layers": [_describe_layer(row) for row in rows],
     }
     lines = [
         f"opset {values['opset']}, IR version {values['ir_version']}"
         + (f", written by {values['producer']}" if values["producer"] else ""),
-        f"{size(stored)} on disk, {size(weights)} of it constants; "
-        f"at most {size(peak) if peak is not None else '?'} of activations alive at batch 1",
+        f"{format_size(stored)} on disk, {format_size(weights)} of it constants; "
+        f"at most {format_size(peak) if peak is not None else '?'} of activations alive at batch 1",
     ]
-    return values, [_ends(inputs, outputs), _layer_table(rows, kernels)], lines, _warnings(inputs, network, rows)
+    return (
+        values,
+        [_make_signature_table(inputs, outputs), _make_layer_table(rows, kernels)],
+        lines,
+        _warn(inputs, network, rows),
+    )
 
 
-def size(number: int) -> str:
+def format_size(number: int) -> str:
     """Bytes for people: 512 B, 17.4 kB, 1.08 MB."""
     scaled, units = float(number), ["B", "kB", "MB", "GB", "TB"]
     while scaled >= 999.5 and len(units) > 1:
@@ -125,7 +130,7 @@ def size(number: int) -> str:
     return f"{number} B" if units[0] == "B" else f"{scaled:.3g} {units[0]}"
 
 
-def count(number: int | None) -> str:
+def format_count(number: int | None) -> str:
     """A count for people: 9,216, 40.6 million."""
     if number is None:
         return "an unknown number of"
@@ -135,15 +140,15 @@ def count(number: int | None) -> str:
     return f"{number:,}"
 
 
-def _total(parts: list[int | None]) -> int | None:
+def _sum_known(parts: list[int | None]) -> int | None:
     return None if None in parts else sum(part for part in parts if part is not None)
 
 
-def _spec(spec: TensorSpec) -> dict[str, Any]:
+def _describe_spec(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "dtype": str(spec.dtype), "shape": list(spec.shape)}
 
 
-def _layer(row: Layer) -> dict[str, Any]:
+def _describe_layer(row: Layer) -> dict[str, Any]:
     return {
         "node": row.node,
         "op": row.op,
@@ -155,18 +160,21 @@ def _layer(row: Layer) -> dict[str, Any]:
     }
 
 
-def _ends(inputs: list[TensorSpec], outputs: list[TensorSpec]) -> Table:
+def _make_signature_table(inputs: list[TensorSpec], outputs: list[TensorSpec]) -> Table:
     rows = [
-        (kind, spec.name, str(spec.dtype), _shape(spec.shape))
+        (kind, spec.name, str(spec.dtype), _format_shape(spec.shape))
         for kind, specs in (("input", inputs), ("output", outputs))
         for spec in specs
     ]
     return Table("Inputs and outputs", ("", "name", "type", "shape"), tuple(rows))
 
 
-def _layer_table(rows: list[Layer], kernels: list[dict[str, Any]]) -> Table:
+def _make_layer_table(rows: list[Layer], kernels: list[dict[str, Any]]) -> Table:
     """A row a layer: what it takes, or where `kernels` are known, which of them runs it."""
-    plain = {row.node: (row.op, "?" if row.shape is None else _shape(row.shape), _macs(row.macs)) for row in rows}
+    plain = {
+        row.node: (row.op, "?" if row.shape is None else _format_shape(row.shape), _format_macs(row.macs))
+        for row in rows
+    }
     if not kernels:
         cells = tuple(
             (
@@ -174,7 +182,7 @@ def _layer_table(rows: list[Layer], kernels: list[dict[str, Any]]) -> Table:
                 *plain[row.node][:2],
                 f"{row.parameters:,}" if row.parameters else "-",
                 plain[row.node][2],
-                "?" if row.activation_bytes is None else size(row.activation_bytes),
+                "?" if row.activation_bytes is None else format_size(row.activation_bytes),
             )
             for row in rows
         )
@@ -187,15 +195,15 @@ def _layer_table(rows: list[Layer], kernels: list[dict[str, Any]]) -> Table:
     return Table("Layers, and the kernels that run them on this CPU", columns[:used], tuple(r[:used] for r in joined))
 
 
-def _macs(number: int | None) -> str:
+def _format_macs(number: int | None) -> str:
     return "?" if number is None else f"{number:,}" if number else "-"
 
 
-def _shape(shape: tuple[int | None, ...]) -> str:
+def _format_shape(shape: tuple[int | None, ...]) -> str:
     return " x ".join("?" if n is None else str(n) for n in shape) or "one number"
 
 
-def _kernels(path: Path) -> list[dict[str, Any]]:
+def _read_kernels(path: Path) -> list[dict[str, Any]]:
     from fcdeploy.runtime.kernels import find_kernels
 
     return [
@@ -204,14 +212,14 @@ def _kernels(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _kernel_lines(found: list[dict[str, Any]]) -> list[str]:
+def _count_kernels(found: list[dict[str, Any]]) -> list[str]:
     """'19 of 19 Conv, 9 of 9 Add in integer kernels', for the operators that integer kernels are about."""
     total, integer = Counter(row["op"] for row in found), Counter(row["op"] for row in found if row["integer"])
     ops = [op for op in total if op in TYPICALLY_INTEGER or integer[op]]
     return [", ".join(f"{integer[op]} of {total[op]} {op}" for op in ops) + " in integer kernels"] if ops else []
 
 
-def _proofs(network: ir.Model, path: Path) -> list[Proof]:
+def _prove_layers(network: ir.Model, path: Path) -> list[Proof]:
     """The worst layer first; those that add in 32 bits last."""
     _check_quantized(network, path, "--saturation")
     return sorted(prove(network), key=lambda row: math.inf if row.margin is None else row.margin)
@@ -225,7 +233,7 @@ def _check_quantized(network: ir.Model, path: Path, option: str) -> None:
         )
 
 
-def _proof(row: Proof) -> dict[str, Any]:
+def _describe_proof(row: Proof) -> dict[str, Any]:
     return {
         "node": row.node,
         "op": row.op,
@@ -241,7 +249,7 @@ def _proof(row: Proof) -> dict[str, Any]:
     }
 
 
-def _saturation_table(proofs: list[Proof]) -> Table:
+def _make_saturation_table(proofs: list[Proof]) -> Table:
     cells = tuple(
         (
             row.node,
@@ -260,7 +268,7 @@ def _saturation_table(proofs: list[Proof]) -> Table:
     return Table("Pairs of products in 16 bits", columns, cells)
 
 
-def _saturation_verdict(proofs: list[Proof]) -> str:
+def _judge_saturation(proofs: list[Proof]) -> str:
     if not proofs:
         return "no layer multiplies bytes: exact everywhere"
     over = [row for row in proofs if row.proven and not row.safe]
@@ -277,7 +285,7 @@ def _saturation_verdict(proofs: list[Proof]) -> str:
     return f"no pair of products can leave 16 bits in {layers}, least margin {pairs[0].margin:.1f} %: exact everywhere"
 
 
-def _exact(
+def _compare_exactly(
     network: ir.Model,
     path: Path,
     data: Path | str,
@@ -293,7 +301,7 @@ def _exact(
     return exact_layers(network, (part.inputs for part in parts), on_step=on_step)
 
 
-def _exactness(row: Exactness) -> dict[str, Any]:
+def _describe_exactness(row: Exactness) -> dict[str, Any]:
     return {
         "node": row.node,
         "op": row.op,
@@ -305,7 +313,7 @@ def _exactness(row: Exactness) -> dict[str, Any]:
     }
 
 
-def _exact_cells(rows: Sequence[Exactness]) -> tuple[tuple[str, ...], ...]:
+def _make_exact_cells(rows: Sequence[Exactness]) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
             row.node,
@@ -320,19 +328,19 @@ def _exact_cells(rows: Sequence[Exactness]) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def _exact_tables(found: Exact) -> list[Table]:
+def _make_exact_tables(found: Exact) -> list[Table]:
     columns = ("layer", "op", "compared", "differ", "share", "levels", "")
-    tables = [Table("What the kernels write here, against exact arithmetic", columns, _exact_cells(found.rows))]
+    tables = [Table("What the kernels write here, against exact arithmetic", columns, _make_exact_cells(found.rows))]
     if found.floats:
         title = "Float nodes from the same integers, on every path through the runtime"
-        tables.append(Table(title, columns, _exact_cells(found.floats)))
+        tables.append(Table(title, columns, _make_exact_cells(found.floats)))
     if found.skipped:
         why = tuple((row.node, row.op, row.why) for row in found.skipped)
         tables.append(Table("Not compared", ("layer", "op", "why"), why))
     return tables
 
 
-def _warnings(inputs: list[TensorSpec], network: ir.Model, rows: list[Layer]) -> list[str]:
+def _warn(inputs: list[TensorSpec], network: ir.Model, rows: list[Layer]) -> list[str]:
     warnings = []
     unknown = sum(row.shape is None for row in rows)
     if unknown:

@@ -53,7 +53,7 @@ def split(
             f"fcdeploy transform split {path} --memory 256KB -o {path.stem}.onnx",
         )
     given = tuple(Path(item) for item in (path, data, preprocess) if item)
-    targets = _targets(Path(output)) if output is not None else ()
+    targets = _name_halves(Path(output)) if output is not None else ()
     for target in targets:
         check_output(target, force=force, inputs=given)
     network = read_model(path)
@@ -69,15 +69,15 @@ def split(
         least = min(rows, key=lambda row: row.bytes or 0)
         count = f"{len(rows)} cut{'s' if len(rows) != 1 else ''}"
         lines = (f"{count}; next: fcdeploy transform split {path} --at {shlex.quote(least.node)} -o {path.stem}.onnx",)
-        return Report("transform-split", {"cuts": [_row(row) for row in rows]}, (_table(rows, None),), lines,
+        return Report("transform-split", {"cuts": [_describe_cut(row) for row in rows]}, (_make_table(rows, None),), lines,
                       warnings=tuple(warnings))  # fmt: skip
-    cut = found.at(at) if at is not None else _latest(rows, memory, macs)
+    cut = found.at(at) if at is not None else _choose_latest(rows, memory, macs)
     first, second = halves(network, cut, hash_model(files_of(network, path)))
     equal = _write((first, second), targets, Session(path).run, fed, force=force, on_step=on_step)
     scale, zero = parameters(network, cut.tensor)
     if is_quantized(network) and scale is None:
         warnings.append(f"the model is quantized, but {cut.tensor!r}, which crosses, is {cut.dtype}")
-    return _report(rows, cut, (scale, zero), equal, source, targets, warnings)
+    return _make_report(rows, cut, (scale, zero), equal, source, targets, warnings)
 
 
 def _write(
@@ -100,12 +100,12 @@ def _write(
     return found
 
 
-def _targets(output: Path) -> tuple[Path, Path]:
+def _name_halves(output: Path) -> tuple[Path, Path]:
     stem = output.name.removesuffix(".onnx")
     return output.with_name(f"{stem}.first.onnx"), output.with_name(f"{stem}.second.onnx")
 
 
-def _latest(rows: list[Cut], memory: int | None, macs: int | None) -> Cut:
+def _choose_latest(rows: list[Cut], memory: int | None, macs: int | None) -> Cut:
     """The last cut whose first half stays within the limit. Raises FcdeployError, naming the smallest, when none does."""
     limit, what = (memory, "bytes") if memory is not None else (macs, "multiply-accumulates")
     assert limit is not None
@@ -125,11 +125,11 @@ def _latest(rows: list[Cut], memory: int | None, macs: int | None) -> Cut:
     return fits[-1]
 
 
-def _row(cut: Cut) -> dict[str, Any]:
+def _describe_cut(cut: Cut) -> dict[str, Any]:
     return {**asdict(cut), "shape": None if cut.shape is None else list(cut.shape), "memory": cut.memory}
 
 
-def _table(rows: list[Cut], chosen: Cut | None) -> Table:
+def _make_table(rows: list[Cut], chosen: Cut | None) -> Table:
     cells = tuple(
         (
             row.node,
@@ -147,7 +147,7 @@ def _table(rows: list[Cut], chosen: Cut | None) -> Table:
     return Table("Cuts: what crosses, and bytes and multiply-accumulates of the first half at batch 1", columns, cells)
 
 
-def _report(
+def _make_report(
     rows: list[Cut],
     cut: Cut,
     quantized: tuple[float | None, int | None],
@@ -158,7 +158,7 @@ def _report(
 ) -> Report:
     scale, zero = quantized
     values: dict[str, Any] = {
-        "cut": {**_row(cut), "scale": scale, "zero_point": zero}, "cuts": [_row(row) for row in rows],
+        "cut": {**_describe_cut(cut), "scale": scale, "zero_point": zero}, "cuts": [_describe_cut(row) for row in rows],
         "samples": equal.samples, "max_rel": equal.relative, "equal": equal.equal,
         "first": str(targets[0]), "second": str(targets[1]),
     }  # fmt: skip
@@ -172,4 +172,4 @@ def _report(
         f"{'?' if cut.macs is None else f'{cut.macs:,}'} multiply-accumulates",
         f"run one behind the other: {described(equal, source)} -> {targets[0]}, {targets[1]}",
     ]
-    return Report("transform-split", values, (_table(rows, cut),), tuple(lines), warnings=tuple(warnings))
+    return Report("transform-split", values, (_make_table(rows, cut),), tuple(lines), warnings=tuple(warnings))

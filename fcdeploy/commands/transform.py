@@ -48,7 +48,7 @@ SHOWN = 3  # names in a line
 
 
 @dataclass(frozen=True)
-class Slides:
+class SlidingRun:
     """A run on images of twice the size: the shapes of the answers, and the worst window against the model before."""
 
     shapes: list[list[int]]
@@ -63,7 +63,7 @@ def dense_to_conv(model: Path | str, *, output: Path | str, **options: Any) -> R
     Outputs (N, K) become maps (N, K, h, w), 1x1 at the original size; the spatial axes of inputs and outputs are free.
     Where a layer behind the head cannot be turned, the sizes stay as they were.  Options are those of `_turned`.
     """
-    return _turned("dense-to-conv", forth.dense_to_conv, Path(model), Path(output), **options)
+    return _transform("dense-to-conv", forth.dense_to_conv, Path(model), Path(output), **options)
 
 
 def conv_to_dense(model: Path | str, *, output: Path | str, **options: Any) -> Report:
@@ -71,10 +71,10 @@ def conv_to_dense(model: Path | str, *, output: Path | str, **options: Any) -> R
 
     The sizes of the inputs are fixed, but for the batch.  Options are those of `_turned`.
     """
-    return _turned("conv-to-dense", back.conv_to_dense, Path(model), Path(output), **options)
+    return _transform("conv-to-dense", back.conv_to_dense, Path(model), Path(output), **options)
 
 
-def _turned(
+def _transform(
     name: str,
     turn: Callable[[ir.Model], Changes],
     path: Path,
@@ -98,23 +98,25 @@ def _turned(
     sizes = feeds.fix_shapes(specs, None, shapes)
     source, fed = samples_for(specs, sizes, data=data, samples=samples, preprocess=preprocess)
     before_outputs = output_specs(network)
-    _fix(network, sizes)
+    _fix_sizes(network, sizes)
     _simplify(network)
     changes = turn(network)
     if not changes.count:
-        raise FcdeployError(f"{name} turns no layer of {str(path)!r}: {_reasons(changes)}", f"fcdeploy inspect {path}")
+        raise FcdeployError(
+            f"{name} turns no layer of {str(path)!r}: {_give_reasons(changes)}", f"fcdeploy inspect {path}"
+        )
     _forget_shapes(network)
     before = Session(path).run
-    slides, why = (None, "") if name != "dense-to-conv" else _slide(network, before, sizes)
+    slides, why = (None, "") if name != "dense-to-conv" else _try_sliding(network, before, sizes)
     with replace_model(output, force=force) as aside:
         write_model(network, aside)
         found = compare(before, Session(aside).run, fed, on_step=on_step)
         refuse_different(found, f"{name} of {str(path)!r}")
     ends = list(zip(before_outputs, output_specs(network), strict=True))
-    return _report(name, changes, found, source, slides, why, ends, output)
+    return _make_report(name, changes, found, source, slides, why, ends, output)
 
 
-def _fix(model: ir.Model, sizes: Sequence[TensorSpec]) -> None:
+def _fix_sizes(model: ir.Model, sizes: Sequence[TensorSpec]) -> None:
     """Give every input axis but the batch its length."""
     lengths = {spec.name: spec.shape for spec in sizes}
     for value in model.graph.inputs:
@@ -141,7 +143,7 @@ def _forget_shapes(model: ir.Model) -> None:
                 value.shape = None
 
 
-def _slide(model: ir.Model, before: Run, sizes: Sequence[TensorSpec]) -> tuple[Slides | None, str]:
+def _try_sliding(model: ir.Model, before: Run, sizes: Sequence[TensorSpec]) -> tuple[SlidingRun | None, str]:
     """Free the spatial axes, in place, and run the model on images of twice the size; or say why it cannot slide."""
     outputs = list(model.graph.outputs)
     flat = next((value.name for value in outputs if value.shape is None or len(value.shape) < 3), None)
@@ -149,7 +151,7 @@ def _slide(model: ir.Model, before: Run, sizes: Sequence[TensorSpec]) -> tuple[S
         return None, f"output {flat!r} is no map"
     ends = [*model.graph.inputs, *outputs]
     shapes = [value.shape for value in ends]
-    _free(list(model.graph.inputs), outputs)
+    _free_axes(list(model.graph.inputs), outputs)
     large = [replace(size, shape=(*size.shape[:2], *(2 * (n or 0) for n in size.shape[2:]))) for size in sizes]
     images = feeds.draw_feeds(large)
     cut = {size.name: np.ascontiguousarray(images[size.name][tuple(slice(0, n) for n in size.shape)]) for size in sizes}
@@ -158,23 +160,23 @@ def _slide(model: ir.Model, before: Run, sizes: Sequence[TensorSpec]) -> tuple[S
     except FcdeployError as error:
         for value, shape in zip(ends, shapes, strict=True):
             value.shape = shape
-        return None, _where(error.message)
+        return None, _explain_failure(error.message)
     corner = [item[(slice(None), slice(None), *[slice(0, 1)] * (item.ndim - 2))] for item in maps]
     firsts = [item if item.ndim == 2 else None for item in before(cut)]
     pairs = [(f, q) for f, q in zip(firsts, corner, strict=True) if f is not None]
     window = compare(lambda _: [f for f, _ in pairs], lambda _: [q for _, q in pairs], [cut]).relative
-    return Slides(
+    return SlidingRun(
         [list(item.shape) for item in maps], steps(model.graph, outputs[0]), window, sees_more(model.graph)
     ), ""
 
 
-def _where(message: str) -> str:
+def _explain_failure(message: str) -> str:
     """The node that onnxruntime failed in, which says it in a line too long to be read; else the line."""
     found = FAILED.search(message)
     return f"{found[1]} {found[2]!r} fails on images of twice the size" if found else message
 
 
-def _free(inputs: list[ir.Value], outputs: list[ir.Value]) -> None:
+def _free_axes(inputs: list[ir.Value], outputs: list[ir.Value]) -> None:
     many = sum(len(value.shape or ()) > 2 for value in inputs) > 1
     for value in inputs:
         names = AXES.get(len(value.shape or ()), ())
@@ -186,17 +188,17 @@ def _free(inputs: list[ir.Value], outputs: list[ir.Value]) -> None:
         value.shape = ir.Shape([*list(value.shape)[:2], *[None] * (len(value.shape) - 2)])
 
 
-def _reasons(changes: Changes) -> str:
+def _give_reasons(changes: Changes) -> str:
     more = len(changes.declined) - 1
     return changes.declined[0] + (f", and {more} more" if more else "") if changes.declined else "it has none"
 
 
-def _report(
+def _make_report(
     name: str,
     changes: Changes,
     found: Equality,
     source: str,
-    slides: Slides | None,
+    slides: SlidingRun | None,
     why: str,
     ends: list[tuple[TensorSpec, TensorSpec]],
     output: Path,
@@ -216,7 +218,7 @@ def _report(
         apart = f", an answer every {' x '.join(map(str, slides.step))} pixels" if slides.step else ""
         shapes = "; ".join(" x ".join(map(str, shape)) for shape in slides.shapes)
         lines.append(f"slides: twice the size gives {shapes}{apart}")
-        lines.append(_window_line(slides))
+        lines.append(_describe_window(slides))
     elif why:
         warnings.append(f"it does not slide over larger images, and its sizes stay fixed: {why}")
     count = f"{changes.count} layer{'s' if changes.count != 1 else ''}"
@@ -226,7 +228,7 @@ def _report(
                   warnings=tuple(warnings))  # fmt: skip
 
 
-def _window_line(slides: Slides) -> str:
+def _describe_window(slides: SlidingRun) -> str:
     if not slides.more:
         return f"a window answers as the image cut out does, within {slides.window:.1e}"
     names = ", ".join(slides.more[:SHOWN]) + (

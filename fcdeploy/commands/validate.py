@@ -99,11 +99,11 @@ def validate(
     loss = loss_of(answers)
     kernel = kernels(int8, samples.read(FEW), step, samples.total(FEW))
     kernel_db = min((one.sqnr_db for one in kernel.values()), default=None)
-    found = _layers(int8, against, samples, step) if layers else None
-    blame = _blame(int8_model, against, job, answers, found, step) if found and rounds else None
-    made = _report(answers, loss, kernel_db, found, max_drop)
+    found = _compare_layers(int8, against, samples, step) if layers else None
+    blame = _find_causes(int8_model, against, job, answers, found, step) if found and rounds else None
+    made = _make_report(answers, loss, kernel_db, found, max_drop)
     if blame:
-        made = _explained(made, answers, loss, blame, effort_of(int8_model))
+        made = _add_explanation(made, answers, loss, blame, effort_of(int8_model))
     seen_before = None if seen.known is None else seen.shared
     values = {**made.values, "calibration_samples": seen_before, "hashes": hashes}
     notes = [] if rounds else [f"{int8.name!r} is not quantized: float is compared with float"]
@@ -113,18 +113,20 @@ def validate(
     return replace(made, values=values, lines=lines, warnings=(*untrusted, *notes, *made.warnings))
 
 
-def _floats(against: Path) -> list[ir.Model]:
+def _read_float_models(against: Path) -> list[ir.Model]:
     """Float tensors have the names of the prepared model, which is what is quantized; else those of the file itself."""
     prepared, original = read_model(against), read_model(against)
     prepare(prepared)
     return [prepared, original]
 
 
-def _layers(int8: Path, against: Path, samples: Data, step: OnStep) -> LayerSums:
-    return by_layer(int8, _floats(against), samples.read(FEW, LAYER_BATCH, LAYER_BYTES), step, samples.total(FEW))
+def _compare_layers(int8: Path, against: Path, samples: Data, step: OnStep) -> LayerSums:
+    return by_layer(
+        int8, _read_float_models(against), samples.read(FEW, LAYER_BATCH, LAYER_BYTES), step, samples.total(FEW)
+    )
 
 
-def _blame(int8: ir.Model, against: Path, job: Job, answers: Answers, found: LayerSums, step: OnStep) -> Findings:
+def _find_causes(int8: ir.Model, against: Path, job: Job, answers: Answers, found: LayerSums, step: OnStep) -> Findings:
     """Without labels the error of the outputs ranks, not the decisions: those that change are too few to tell from."""
 
     def choose(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, Decision | None]:
@@ -135,10 +137,10 @@ def _blame(int8: ir.Model, against: Path, job: Job, answers: Answers, found: Lay
 
     labelled = answers.metric is not None and answers.metric.name != "agreement"
     by = choose if labelled else None
-    return findings(int8, _floats(against), read, by, found, on_step=step, total=job.data.count)
+    return findings(int8, _read_float_models(against), read, by, found, on_step=step, total=job.data.count)
 
 
-def _report(
+def _make_report(
     answers: Answers, loss: Loss | None, kernel_db: float | None, found: LayerSums | None, max_drop: float | None
 ) -> Report:
     metric = answers.metric
@@ -180,7 +182,7 @@ def _report(
     )
 
 
-def _explained(made: Report, answers: Answers, loss: Loss | None, blame: Findings, effort: str | None) -> Report:
+def _add_explanation(made: Report, answers: Answers, loss: Loss | None, blame: Findings, effort: str | None) -> Report:
     """The report with what is to blame, and the advice that follows on top."""
     kernel_db = made.values["kernel_sqnr_db"]
     text = advice(

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from fcdeploy.bundles.golden import DIFFERENT, EQUAL, TIES, Difference
-from fcdeploy.bundles.load import load_stored
+from fcdeploy.bundles.golden import DIFFERENT, EQUAL, TIES, OutputDifference
+from fcdeploy.bundles.load import load_opened
 from fcdeploy.bundles.read import open_bundle
 from fcdeploy.records.manifest import Manifest
 from fcdeploy.records.progress import OnStep
@@ -23,8 +23,8 @@ def verify(bundle: str | Path, *, on_step: OnStep | None = None) -> Report:
     """
     opened = open_bundle(bundle)
     manifest = opened.manifest
-    wrong = opened.altered(on_step)
-    found = [] if wrong else load_stored(opened).compare()
+    wrong = opened.find_altered(on_step)
+    found = [] if wrong else load_opened(opened).compare()
     order = (EQUAL, TIES, DIFFERENT)
     worst = max((one.kind for one in found), key=order.index, default=None)
     values: dict[str, Any] = {
@@ -45,18 +45,18 @@ def verify(bundle: str | Path, *, on_step: OnStep | None = None) -> Report:
     passed = not wrong and worst != DIFFERENT
     values["passed"] = passed
     rows = tuple(
-        (one.output, one.kind, f"{one.differ:,} of {one.elements:,}", f"{one.levels:.3g}", _decibels(one))
+        (one.output, one.kind, f"{one.differ:,} of {one.elements:,}", f"{one.levels:.3g}", _format_decibels(one))
         for one in found
     )
     table = Table("golden samples on this CPU", ("output", "", "differ", "levels", "SQNR"), rows)
     warnings = () if manifest.golden else ("the bundle holds no golden samples: only its hashes were checked",)
     lines = (f"{len(manifest.files)} files, {sum(file.size for file in manifest.files.values()):,} bytes",)
     return Report(
-        "verify", values, (table,) if rows else (), (*lines, _verdict(manifest, wrong, found)), passed, warnings
+        "verify", values, (table,) if rows else (), (*lines, _judge(manifest, wrong, found)), passed, warnings
     )
 
 
-def _verdict(manifest: Manifest, wrong: list[str], found: list[Difference]) -> str:
+def _judge(manifest: Manifest, wrong: list[str], found: list[OutputDifference]) -> str:
     if wrong:
         return f"failed: {wrong[0]!r} is not the file that was bundled: its sha256 differs"
     if not found:
@@ -65,29 +65,29 @@ def _verdict(manifest: Manifest, wrong: list[str], found: list[Difference]) -> s
     ties = sum(one.differ for one in found)
     elements = sum(one.elements for one in found)
     if different:
-        return f"failed: {_difference(different[0])}; {_where(manifest)}"
+        return f"failed: {_describe_difference(different[0])}; {_describe_cpus(manifest)}"
     if ties:
-        return f"passed: within rounding ties, {ties:,} of {elements:,} elements differ; {_where(manifest)}"
+        return f"passed: within rounding ties, {ties:,} of {elements:,} elements differ; {_describe_cpus(manifest)}"
     return f"passed: bit-equal, all {elements:,} elements of {len(found)} outputs"
 
 
-def _difference(one: Difference) -> str:
+def _describe_difference(one: OutputDifference) -> str:
     if one.why:
         return f"output {one.output!r} is {one.why}"
     return (
         f"output {one.output!r} differs on {one.differ:,} of {one.elements:,} elements, "
         f"by {one.largest:.4g} at most ({one.levels:.3g} levels of 255)"
-        + (f", {_decibels(one)}" if one.sqnr_db is not None else "")
+        + (f", {_format_decibels(one)}" if one.sqnr_db is not None else "")
     )
 
 
-def _where(manifest: Manifest) -> str:
+def _describe_cpus(manifest: Manifest) -> str:
     """Both CPU families, and both runtimes."""
     made, here = manifest.made_by, detect_target().name
     return f"this CPU is {here}, the bundle was made on {made.get('family', 'another')} ({made.get('cpu', 'unknown')})"
 
 
-def _decibels(one: Difference) -> str:
+def _format_decibels(one: OutputDifference) -> str:
     if one.sqnr_db is None or one.sqnr_db == math.inf:
         return ""
     return f"{one.sqnr_db:.1f} dB"

@@ -1,4 +1,4 @@
-"""What a station found, as a value: numbers for machines, tables and lines for people."""
+"""What a command found, as a value: numbers for machines, tables and lines for people."""
 
 from __future__ import annotations
 

@@ -89,25 +89,25 @@ class Queue:
     def put(self, request: Request) -> None:
         self._waiting.append(request)
         if not self._planned and self._running < self._slots:
-            self._plan()
+            self._schedule()
 
-    def _plan(self) -> None:
+    def _schedule(self) -> None:
         """Run when nothing more arrives, or `delay` seconds later where a batch is not full by then."""
         self._planned = True
         if self._delay and len(self._waiting) < self.model.largest:
-            self._loop.call_later(self._delay, self._turn)
+            self._loop.call_later(self._delay, self._run_next)
         else:
-            self._loop.call_soon(self._look, 0)
+            self._loop.call_soon(self._look_again, 0)
 
-    def _look(self, seen: int) -> None:
+    def _look_again(self, seen: int) -> None:
         """Look at the sockets again as long as that brings requests and there is room: it takes microseconds."""
         waiting = len(self._waiting)
         if seen < waiting < self.model.largest:
-            self._loop.call_soon(self._look, waiting)
+            self._loop.call_soon(self._look_again, waiting)
         else:
-            self._turn()
+            self._run_next()
 
-    def _turn(self) -> None:
+    def _run_next(self) -> None:
         """One run; what still waits is left for the next turn, so that answers leave in between."""
         self._planned = False
         if self._running >= self._slots:
@@ -119,9 +119,9 @@ class Queue:
             else:
                 self._running += 1
                 future = self._loop.run_in_executor(self._threads, _compute, self.model, batch)
-                future.add_done_callback(lambda done: self._came_back(batch, rows, done))
+                future.add_done_callback(lambda done: self._complete(batch, rows, done))
         if self._waiting and not self._planned and self._running < self._slots:
-            self._plan()
+            self._schedule()
 
     def _take(self) -> tuple[list[Request], int]:
         """The next requests that fit in a run, in their order, and their samples.
@@ -150,12 +150,12 @@ class Queue:
             rows += request.rows
         return batch, rows
 
-    def _came_back(self, batch: list[Request], rows: int, done: asyncio.Future[tuple[list[Any], float]]) -> None:
+    def _complete(self, batch: list[Request], rows: int, done: asyncio.Future[tuple[list[Any], float]]) -> None:
         self._running -= 1
         if not done.cancelled():
             self._finish(batch, rows, *done.result())
         if self._waiting and not self._planned:
-            self._plan()
+            self._schedule()
 
     def _finish(
         self, batch: list[Request], rows: int, results: list[list[Array] | RefusedError], seconds: float
@@ -171,7 +171,7 @@ def _compute(model: Model, batch: list[Request]) -> tuple[list[list[Array] | Ref
     """Each request's outputs, and the seconds it took. A run that fails is repeated request by request."""
     begun = time.perf_counter()
     if len(batch) == 1:
-        results = [_alone(model, batch[0])]
+        results = [_run_alone(model, batch[0])]
     else:
         try:
             feeds = [request.feeds for request in batch]
@@ -182,11 +182,11 @@ def _compute(model: Model, batch: list[Request]) -> tuple[list[list[Array] | Ref
                 results.append([output[start:stop] for output in together])
                 start = stop
         except Exception:  # whatever it is, only those whose fault it is shall suffer
-            results = [_alone(model, request) for request in batch]
+            results = [_run_alone(model, request) for request in batch]
     return results, time.perf_counter() - begun
 
 
-def _alone(model: Model, request: Request) -> list[Array] | RefusedError:
+def _run_alone(model: Model, request: Request) -> list[Array] | RefusedError:
     try:
         return model.run({name: a if a.flags.aligned else a.copy() for name, a in request.feeds.items()})
     except FcdeployError as error:  # shapes were checked before: what is left are values, and lengths of free axes

@@ -22,16 +22,16 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.runtime.cpu import count_usable_cores
 from fcdeploy.runtime.feeds import check_feeds
 from fcdeploy.serve.batching import Done, Queue, Request
-from fcdeploy.serve.models import Model, load
+from fcdeploy.serve.models import Model, load_model
 from fcdeploy.serve.refusal import RefusedError
-from fcdeploy.serve.repository import Place, Stamp, content, find, stamp
+from fcdeploy.serve.repository import ModelFile, Stamp, find_models, hash_content, take_stamp
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class ServedModel:
     """A model with the queue in front of it, and what its files looked like when it was loaded."""
 
-    place: Place
+    place: ModelFile
     model: Model
     queue: Queue
     stamp: Stamp
@@ -69,10 +69,10 @@ class Engine:
         self._queue_seconds = queue_seconds
         self._say = say
         self._observer = observer or Observer()
-        self._served: dict[tuple[str, str], Served] = {}
+        self._served: dict[tuple[str, str], ServedModel] = {}
         self._newest: dict[str, str] = {}
-        self._failed: dict[Place, Stamp] = {}
-        self._pending: dict[Place, Stamp] = {}
+        self._failed: dict[ModelFile, Stamp] = {}
+        self._pending: dict[ModelFile, Stamp] = {}
         self.requests = self.bytes = 0
 
     async def start(self) -> None:
@@ -80,7 +80,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(self.at_once, thread_name_prefix="run")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
-        for place in find(self.source):
+        for place in find_models(self.source):
             self._put(await self._loop.run_in_executor(self._loader, self._load, place))
         self.ready = True
 
@@ -92,7 +92,7 @@ class Engine:
         self._pool.shutdown()
         self._loader.shutdown()
 
-    def find(self, name: str, version: str = "") -> Served:
+    def find(self, name: str, version: str = "") -> ServedModel:
         """The newest version unless one is given. Raises RefusedError 404."""
         served = self._served.get((name, version or self._newest.get(name, "")))
         if served is None:
@@ -101,15 +101,15 @@ class Engine:
                 raise RefusedError(404, f"model {name[:100]!r} is unknown, expected one of: {known}")
             raise RefusedError(
                 404,
-                f"model {name!r} has no version {version[:100]!r}, expected one of: {', '.join(self.versions(name))}",
+                f"model {name!r} has no version {version[:100]!r}, expected one of: {', '.join(self.list_versions(name))}",
             )
         return served
 
-    def versions(self, name: str) -> list[str]:
+    def list_versions(self, name: str) -> list[str]:
         """Oldest first."""
         return sorted((version for known, version in self._served if known == name), key=int)
 
-    def models(self) -> list[Model]:
+    def list_models(self) -> list[Model]:
         """All versions, sorted by name and number."""
         keys = sorted(self._served, key=lambda key: (key[0], int(key[1])))
         return [self._served[key].model for key in keys]
@@ -133,7 +133,7 @@ class Engine:
         wanted = list(model.outputs) if outputs is None else list(outputs)
         for output in wanted:
             if output not in model.outputs:
-                raise RefusedError(400, unknown_output(model, output))
+                raise RefusedError(400, explain_unknown_output(model, output))
         future: asyncio.Future[list[Array]] = self._loop.create_future()
 
         def done(_: Request, result: list[Array] | RefusedError) -> None:
@@ -150,7 +150,7 @@ class Engine:
 
     def submit(
         self,
-        served: Served,
+        served: ServedModel,
         feeds: Mapping[str, Array],
         done: Done,
         *,
@@ -163,7 +163,7 @@ class Engine:
         """
         request = Request(feeds, done, arrived)
         if self.requests >= self._max_requests or self.bytes + request.bytes > max(self._max_bytes, request.bytes):
-            self._observer.rejected(served.model)
+            self._observer.on_rejection(served.model)
             what = f"{self.requests} requests with {self.bytes} bytes wait already"
             raise RefusedError(503, f"model {served.model.name!r} is busy: {what}", retry_after=1)
         self.requests += 1
@@ -183,13 +183,13 @@ class Engine:
         served.queue.put(request)
         return request
 
-    def _ran(self, model: Model, batch: Sequence[Request], seconds: float) -> None:
+    def _release(self, model: Model, batch: Sequence[Request], seconds: float) -> None:
         """These requests have left their queue; without seconds they were never run."""
         self.requests -= len(batch)
         for request in batch:
             self.bytes -= request.bytes
         if seconds:
-            self._observer.ran(model, batch, seconds)
+            self._observer.on_run(model, batch, seconds)
 
     async def refresh(self) -> None:
         """Look at the files: load what changed beside what runs, swap it in when it works, keep the old when it fails.
@@ -197,7 +197,7 @@ class Engine:
         A file is loaded when two looks in a row see the same, so that it is whole.
         """
         try:
-            places = await self._loop.run_in_executor(self._loader, find, self.source)
+            places = await self._loop.run_in_executor(self._loader, find_models, self.source)
         except (FcdeployError, OSError) as error:
             self._say(f"keeping what is loaded: {error}")
             return
@@ -207,10 +207,10 @@ class Engine:
         for key in [key for key in self._served if key not in here]:
             self._say(f"model {key[0]!r} version {key[1]} is gone")
             del self._served[key]
-        self._count()
+        self._find_newest()
 
-    async def _refresh(self, place: Place) -> None:
-        now = stamp(place)
+    async def _refresh(self, place: ModelFile) -> None:
+        now = take_stamp(place)
         old = self._served.get((place.name, place.version))
         if (old and old.stamp == now) or self._failed.get(place) == now:
             return
@@ -218,33 +218,33 @@ class Engine:
             self._pending[place] = now
             return
         try:
-            if old and await self._loop.run_in_executor(self._loader, content, place) == old.content:
-                self._served[place.name, place.version] = Served(place, old.model, old.queue, now, old.content)
+            if old and await self._loop.run_in_executor(self._loader, hash_content, place) == old.content:
+                self._served[place.name, place.version] = ServedModel(place, old.model, old.queue, now, old.content)
                 return
             self._put(await self._loop.run_in_executor(self._loader, self._load, place))
         except (FcdeployError, OSError) as error:
             self._failed[place] = now
-            self._observer.failed_load(place.name, place.version)
+            self._observer.on_load_failure(place.name, place.version)
             kept = "keeping the one that runs" if old else "not served"
             self._say(f"model {place.name!r} version {place.version}: {kept}: {error}")
 
-    def _load(self, place: Place) -> Served:
-        before = stamp(place)
-        hashed = content(place)
-        model = load(place, threads=self.threads, max_batch=self._max_batch)
-        if stamp(place) != before:
+    def _load(self, place: ModelFile) -> ServedModel:
+        before = take_stamp(place)
+        hashed = hash_content(place)
+        model = load_model(place, threads=self.threads, max_batch=self._max_batch)
+        if take_stamp(place) != before:
             raise FcdeployError(f"model {str(place.path)!r} changed while it was loaded", "replace files by renaming")
-        queue = Queue(model, self._loop, self._pool, slots=self.at_once, delay=self._max_delay, on_run=self._ran)
-        return Served(place, model, queue, before, hashed)
+        queue = Queue(model, self._loop, self._pool, slots=self.at_once, delay=self._max_delay, on_run=self._release)
+        return ServedModel(place, model, queue, before, hashed)
 
-    def _put(self, served: Served) -> None:
+    def _put(self, served: ServedModel) -> None:
         model = served.model
         again = (model.name, model.version) in self._served
         self._served[model.name, model.version] = served
         self._failed.pop(served.place, None)
         self._pending.pop(served.place, None)
-        self._count()
-        self._observer.loaded(model)
+        self._find_newest()
+        self._observer.on_load(model)
         share = f"up to {model.largest} samples a run" if model.largest > 1 else f"one request a run: {model.alone}"
         verb = "loaded again" if again else "loaded"
         self._say(
@@ -252,18 +252,18 @@ class Engine:
             f"{1000 * model.sample_seconds:.3f} ms a sample, {share}"
         )
 
-    def _count(self) -> None:
-        self._newest = {name: self.versions(name)[-1] for name, _ in self._served}
+    def _find_newest(self) -> None:
+        self._newest = {name: self.list_versions(name)[-1] for name, _ in self._served}
 
 
 class Observer:
     """What the engine tells of itself; by default nobody listens."""
 
-    def ran(self, model: Model, batch: Sequence[Request], seconds: float) -> None: ...
-    def rejected(self, model: Model) -> None: ...
-    def loaded(self, model: Model) -> None: ...
-    def failed_load(self, name: str, version: str) -> None: ...
+    def on_run(self, model: Model, batch: Sequence[Request], seconds: float) -> None: ...
+    def on_rejection(self, model: Model) -> None: ...
+    def on_load(self, model: Model) -> None: ...
+    def on_load_failure(self, name: str, version: str) -> None: ...
 
 
-def unknown_output(model: Model, name: object) -> str:
+def explain_unknown_output(model: Model, name: object) -> str:
     return f"output {str(name)[:100]!r} is unknown, expected {', '.join(map(repr, model.outputs))}"

@@ -60,7 +60,7 @@ METHODS = (
 )
 
 
-def classes() -> dict[str, Any]:
+def build_messages() -> dict[str, Any]:
     """Message name -> its class, in a pool of their own: another definition in the same process does no harm."""
     file = descriptor_pb2.FileDescriptorProto(name="inference.proto", package=PACKAGE, syntax="proto3")
     for name, fields in MESSAGES.items():

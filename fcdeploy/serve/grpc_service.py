@@ -23,11 +23,11 @@ from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import format_shape
-from fcdeploy.serve.grpc_messages import METHODS, PACKAGE, SERVICE, classes
+from fcdeploy.serve.grpc_messages import METHODS, PACKAGE, SERVICE, build_messages
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.request import DATATYPES
-from fcdeploy.serve.routes import EXTENSIONS, Site, metadata
+from fcdeploy.serve.routes import EXTENSIONS, ServerState, describe_model
 
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT, 401: grpc.StatusCode.UNAUTHENTICATED, 404: grpc.StatusCode.NOT_FOUND,
@@ -48,36 +48,36 @@ OPEN = ("ServerLive", "ServerReady")  # without a token, as over HTTP
 class Calls:
     """One method for each of the protocol's: a request's message in, an answer's out, or RefusedError."""
 
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self.messages = classes()
+    def __init__(self, state: ServerState) -> None:
+        self.state = state
+        self.messages = build_messages()
 
     async def server_live(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
         return self.messages["ServerLiveResponse"](live=True)
 
     async def server_ready(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
-        return self.messages["ServerReadyResponse"](ready=self._ready())
+        return self.messages["ServerReadyResponse"](ready=self._is_ready())
 
     async def model_ready(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
         """A model that is not there is not ready, which is an answer and no error: so it is in Triton."""
         with suppress(RefusedError):
-            self.site.engine.find(request.name, request.version)
-            return self.messages["ModelReadyResponse"](ready=self._ready())
+            self.state.engine.find(request.name, request.version)
+            return self.messages["ModelReadyResponse"](ready=self._is_ready())
         return self.messages["ModelReadyResponse"](ready=False)
 
     async def server_metadata(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
         return self.messages["ServerMetadataResponse"](name="fcdeploy", version=__version__, extensions=EXTENSIONS)
 
     async def model_metadata(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
-        model = self.site.engine.find(request.name, request.version).model
-        return self.messages["ModelMetadataResponse"](**metadata(self.site.engine, model))
+        model = self.state.engine.find(request.name, request.version).model
+        return self.messages["ModelMetadataResponse"](**describe_model(self.state.engine, model))
 
     async def repository_index(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
-        rows = [{"name": m.name, "version": m.version, "state": "READY"} for m in self.site.engine.models()]
+        rows = [{"name": m.name, "version": m.version, "state": "READY"} for m in self.state.engine.list_models()]
         return self.messages["RepositoryIndexResponse"](models=rows)
 
     async def model_infer(self, request: Any, seconds: float | None) -> Any:
-        engine = self.site.engine
+        engine = self.state.engine
         model = engine.find(request.model_name, request.model_version).model
         code = 500
         try:
@@ -85,20 +85,20 @@ class Calls:
             wanted = [output.name for output in request.outputs] or None
             _check_outputs(request.outputs)
             outputs = await engine.infer(
-                model.name, feeds, version=model.version, outputs=wanted, timeout=_timeout(request, seconds)
+                model.name, feeds, version=model.version, outputs=wanted, timeout=_find_timeout(request, seconds)
             )
             code = 200
         except RefusedError as refusal:
             code = refusal.status
             raise
         finally:
-            self.site.metrics.count(model.key, code)
+            self.state.metrics.count(model.key, code)
         answer = self.messages["ModelInferResponse"](model_name=model.name, model_version=model.version, id=request.id)
         write_outputs(answer, outputs, raw=bool(request.raw_input_contents))
         return answer
 
-    def _ready(self) -> bool:
-        return self.site.engine.ready and not self.site.draining
+    def _is_ready(self) -> bool:
+        return self.state.engine.ready and not self.state.draining
 
 
 def read_inputs(model: Model, request: Any) -> Arrays:
@@ -118,8 +118,8 @@ def read_inputs(model: Model, request: Any) -> Arrays:
             raise RefusedError(400, f"input {name!r} is given twice, expected once")
         if any(parameter.key == "shared_memory_region" for parameter in tensor.parameters):
             raise RefusedError(400, f"input {name!r}: shared memory is not served, expected data")
-        shape = _shape(spec, tensor)
-        feeds[name] = _raw(spec, raw[index], shape) if raw else _typed(spec, tensor.contents, shape)
+        shape = _check_shape(spec, tensor)
+        feeds[name] = _decode_raw(spec, raw[index], shape) if raw else _decode_typed(spec, tensor.contents, shape)
     return feeds
 
 
@@ -130,12 +130,12 @@ def write_outputs(answer: Any, outputs: Mapping[str, Array], *, raw: bool) -> No
         datatype = DATATYPES[array.dtype.name]
         tensor = answer.outputs.add(name=name, datatype=datatype, shape=array.shape)
         if raw:
-            answer.raw_output_contents.append(_little(array).tobytes())
+            answer.raw_output_contents.append(_to_little_endian(array).tobytes())
         else:
             getattr(tensor.contents, CONTENTS[datatype]).extend(array.reshape(-1).tolist())
 
 
-def _shape(spec: TensorSpec, tensor: Any) -> tuple[int, ...]:
+def _check_shape(spec: TensorSpec, tensor: Any) -> tuple[int, ...]:
     datatype, shape = DATATYPES[spec.dtype.name], tuple(tensor.shape)
     if tensor.datatype != datatype:
         raise RefusedError(400, f"input {spec.name!r}: datatype {tensor.datatype[:20] or 'none'}, expected {datatype}")
@@ -147,7 +147,7 @@ def _shape(spec: TensorSpec, tensor: Any) -> tuple[int, ...]:
     return shape
 
 
-def _raw(spec: TensorSpec, content: bytes, shape: Sequence[int]) -> Array:
+def _decode_raw(spec: TensorSpec, content: bytes, shape: Sequence[int]) -> Array:
     expected = math.prod(shape) * spec.dtype.itemsize
     if len(content) != expected:
         raise RefusedError(
@@ -158,7 +158,7 @@ def _raw(spec: TensorSpec, content: bytes, shape: Sequence[int]) -> Array:
     return np.frombuffer(content, spec.dtype.newbyteorder("<")).astype(spec.dtype, copy=False).reshape(shape)
 
 
-def _typed(spec: TensorSpec, contents: Any, shape: Sequence[int]) -> Array:
+def _decode_typed(spec: TensorSpec, contents: Any, shape: Sequence[int]) -> Array:
     datatype, count = DATATYPES[spec.dtype.name], math.prod(shape)
     field = CONTENTS.get(datatype)
     if field is None:
@@ -182,18 +182,18 @@ def _check_outputs(outputs: Sequence[Any]) -> None:
                 raise RefusedError(400, f"output {output.name!r}: {parameter.key} is not served, expected nothing")
 
 
-def _timeout(request: Any, seconds: float | None) -> float | None:
+def _find_timeout(request: Any, seconds: float | None) -> float | None:
     """The call's deadline, or the parameter `timeout` in microseconds: what ends first."""
     given = [p.value.int64_param / 1e6 for p in request.parameters if p.key == "timeout" and p.value.int64_param > 0]
     return min([*given, *([] if seconds is None else [seconds])], default=None)
 
 
-def _little(array: Array) -> Array:
+def _to_little_endian(array: Array) -> Array:
     return array if sys.byteorder == "little" else array.astype(array.dtype.newbyteorder("<"))
 
 
-async def start_rpc(
-    site: Site,
+async def start_grpc(
+    state: ServerState,
     host: str,
     port: int,
     *,
@@ -205,13 +205,13 @@ async def start_rpc(
 
     `shared` lets several processes have the port.  Raises FcdeployError when it cannot listen there.
     """
-    limits = {"grpc.max_receive_message_length": site.max_body, "grpc.max_send_message_length": -1}
+    limits = {"grpc.max_receive_message_length": state.max_body, "grpc.max_send_message_length": -1}
     server = grpc.aio.server(options=[*limits.items(), ("grpc.so_reuseport", int(shared))])
-    calls = Calls(site)
+    calls = Calls(state)
     handlers = {
         method: grpc.unary_unary_rpc_method_handler(
-            _answering(
-                getattr(calls, _snake(method)),
+            _make_handler(
+                getattr(calls, _to_snake_case(method)),
                 calls.messages[f"{method}Request"].FromString,
                 None if method in OPEN else token,
             ),
@@ -235,14 +235,14 @@ async def start_rpc(
     return server, bound
 
 
-def _answering(
+def _make_handler(
     call: Callable[[Any, float | None], Awaitable[Any]], parse: Callable[[bytes], Any], token: bytes | None
 ) -> Callable[[bytes, Any], Awaitable[Any]]:
     """The call behind a token, its refusals as status codes."""
 
     async def answer(content: bytes, context: Any) -> Any:
         try:
-            if token is not None and not _authorized(context, token):
+            if token is not None and not _is_authorized(context, token):
                 raise RefusedError(401, "this server wants a token, expected metadata 'authorization: Bearer TOKEN'")
             try:
                 request = parse(content)
@@ -257,12 +257,12 @@ def _answering(
     return answer
 
 
-def _authorized(context: Any, token: bytes) -> bool:
+def _is_authorized(context: Any, token: bytes) -> bool:
     fields = dict(context.invocation_metadata() or ())
     scheme, _, given = str(fields.get("authorization", "")).partition(" ")
     return hmac.compare_digest(given.strip().encode(), token) and scheme.lower() == "bearer"
 
 
-def _snake(method: str) -> str:
+def _to_snake_case(method: str) -> str:
     """`ModelInfer` -> `model_infer`."""
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in method).lstrip("_")

@@ -11,21 +11,21 @@ from collections import deque
 from functools import partial
 from typing import Any
 
-from fcdeploy.serve.http_request import END, Chunks, Head, Heads
+from fcdeploy.serve.http_request import END, ChunkedBody, HeadParser, RequestHead
 from fcdeploy.serve.refusal import RefusedError
-from fcdeploy.serve.routes import Answer, Site, begin, error_answer
+from fcdeploy.serve.routes import Answer, ServerState, answer_request, make_error_answer
 from fcdeploy.serve.settings import Limits
 
 PIPELINED = 64  # requests of one connection that may wait for answers
 LINGER = 2.0  # seconds in which a refused client may still send; closing at once could destroy the answer on its way
 
 
-class Slot:
+class PendingAnswer:
     """The place of a request's answer in the order of answers; with the `last` the connection ends."""
 
     __slots__ = ("answer", "begun", "head", "last")
 
-    def __init__(self, head: Head | None, *, last: bool) -> None:
+    def __init__(self, head: RequestHead | None, *, last: bool) -> None:
         self.head = head
         self.last = last
         self.begun = time.perf_counter()
@@ -33,26 +33,28 @@ class Slot:
 
 
 class Connection(asyncio.Protocol):
-    """One client. `site` is what all connections share."""
+    """One client. `state` is what all connections share."""
 
-    def __init__(self, site: Site, heads: Heads, limits: Limits, connections: set[Connection]) -> None:
-        self._site, self._heads, self._limits = site, heads, limits
+    def __init__(
+        self, state: ServerState, head_parser: HeadParser, limits: Limits, connections: set[Connection]
+    ) -> None:
+        self._state, self._head_parser, self._limits = state, head_parser, limits
         self._connections = connections
         self._transport: Any = None
-        self._rest = b""  # of a head that is not whole yet
-        self._last: tuple[bytes, Head, int] | None = (
+        self._partial_head = b""  # of a head that is not whole yet
+        self._last_request: tuple[bytes, RequestHead, int] | None = (
             None  # the head before, as it came and as read; the request's length
         )
-        self._head: Head | None = None  # whose body is coming in
+        self._head: RequestHead | None = None  # whose body is coming in
         self._body = bytearray()
-        self._chunks: Chunks | None = None
-        self._slots: deque[Slot] = deque()
-        self._since = 0.0  # the first byte of a request that is not whole; 0 between requests
-        self._quiet = time.perf_counter()  # when the last answer left
-        self._stuck = 0.0  # since when the client does not read
-        self._deaf = 0.0  # since when nothing more is read
+        self._chunks: ChunkedBody | None = None
+        self._pending: deque[PendingAnswer] = deque()
+        self._request_started = 0.0  # the first byte of a request that is not whole; 0 between requests
+        self._idle_since = time.perf_counter()  # when the last answer left
+        self._blocked_since = 0.0  # since when the client does not read
+        self._closing_since = 0.0  # since when nothing more is read
         self._ended = False  # the client's end came: close behind the answers, which say the same as without it
-        self._held = 0  # bytes of the body that count among those of the server
+        self._buffered = 0  # bytes of the body that count among those of the server
 
     # what the loop calls
 
@@ -64,23 +66,23 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
         self._connections.discard(self)
-        self._hold(-self._held)
-        self._deaf = self._deaf or 1.0
-        self._slots.clear()
+        self._count_buffered(-self._buffered)
+        self._closing_since = self._closing_since or 1.0
+        self._pending.clear()
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._closing_since:
             return
         try:
             if self._head is None:
-                if self._last is not None and not self._rest:
-                    text, head, length = self._last
+                if self._last_request is not None and not self._partial_head:
+                    text, head, length = self._last_request
                     if len(data) == length and data.startswith(text):
-                        self._begin(head, data[len(text) :])
+                        self._start_request(head, data[len(text) :])
                         return
-                if self._rest:
-                    data, self._rest = self._rest + data, b""
+                if self._partial_head:
+                    data, self._partial_head = self._partial_head + data, b""
                 self._read_requests(data)
             else:
                 self._read_body(data)
@@ -89,19 +91,19 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client sends no more; what it sent is answered first."""
-        if self._since and not self._deaf:
+        if self._request_started and not self._closing_since:
             self._refuse(RefusedError(400, "the request ended early, expected more of it"))
-        elif self._slots:
+        elif self._pending:
             self._ended = True
-            self._deaf = time.perf_counter()
-        return bool(self._slots)
+            self._closing_since = time.perf_counter()
+        return bool(self._pending)
 
     def pause_writing(self) -> None:
-        self._stuck = time.perf_counter()
+        self._blocked_since = time.perf_counter()
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self._stuck = 0.0
+        self._blocked_since = 0.0
         if self._transport is not None:
             self._transport.resume_reading()
 
@@ -112,16 +114,20 @@ class Connection(asyncio.Protocol):
         limits = self._limits
         if self._transport is None:
             return
-        if self._deaf and not self._slots:
-            if now - self._deaf > LINGER:
+        if self._closing_since and not self._pending:
+            if now - self._closing_since > LINGER:
                 self._transport.abort()
-        elif self._stuck and now - self._stuck > limits.read_seconds:
+        elif self._blocked_since and now - self._blocked_since > limits.read_seconds:
             self._transport.abort()
-        elif self._since and now - self._since > limits.read_seconds:
+        elif self._request_started and now - self._request_started > limits.read_seconds:
             self._refuse(
                 RefusedError(408, f"the request was not whole after {limits.read_seconds:g} s, expected it faster")
             )
-        elif not self._since and not self._slots and now - self._quiet > (1.0 if draining else limits.idle_seconds):
+        elif (
+            not self._request_started
+            and not self._pending
+            and now - self._idle_since > (1.0 if draining else limits.idle_seconds)
+        ):
             self._transport.close()
 
     def end(self) -> None:
@@ -133,34 +139,34 @@ class Connection(asyncio.Protocol):
 
     def _read_requests(self, data: bytes) -> None:
         at = 0
-        while not self._deaf:
+        while not self._closing_since:
             while data.startswith(b"\r\n", at):  # an empty line in front of a request is let pass (RFC 9112, 2.2)
                 at += 2
             end = data.find(END, at)
             if end < 0:
                 if len(data) - at > self._limits.head:
                     raise RefusedError(431, f"the head of the request is longer than {self._limits.head} bytes")
-                self._rest = data[at:] if at else data
-                self._since = (self._since or time.perf_counter()) if self._rest else 0.0
+                self._partial_head = data[at:] if at else data
+                self._request_started = (self._request_started or time.perf_counter()) if self._partial_head else 0.0
                 return
             if end + 4 - at > self._limits.head:
                 raise RefusedError(431, f"the head of the request is longer than {self._limits.head} bytes")
             text = data[at : end + 4]
-            head = self._heads.read(text)
+            head = self._head_parser.read(text)
             at = end + 4
             if head.length > self._limits.body:
                 raise RefusedError(413, f"a body of {head.length} bytes, expected at most {self._limits.body}")
             if not head.chunked and len(data) - at >= head.length:
                 body = data[at : at + head.length]
                 at += head.length
-                self._since = 0.0
-                self._last = text, head, len(text) + head.length
-                self._begin(head, body)
+                self._request_started = 0.0
+                self._last_request = text, head, len(text) + head.length
+                self._start_request(head, body)
             else:
                 self._head, self._body = head, bytearray()
-                self._chunks = Chunks() if head.chunked else None
-                self._since = self._since or time.perf_counter()
-                if head.expects and not self._slots and at == len(data):
+                self._chunks = ChunkedBody() if head.chunked else None
+                self._request_started = self._request_started or time.perf_counter()
+                if head.expects and not self._pending and at == len(data):
                     self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 self._read_body(data[at:])
                 return
@@ -168,8 +174,8 @@ class Connection(asyncio.Protocol):
     def _read_body(self, data: bytes) -> None:
         head = self._head
         assert head is not None
-        self._hold(len(data))
-        if self._site.full():
+        self._count_buffered(len(data))
+        if self._state.full():
             raise RefusedError(503, "too many bytes of requests are under way, expected fewer", retry_after=1)
         if self._chunks is not None:
             rest = self._chunks.feed(data)
@@ -183,82 +189,82 @@ class Connection(asyncio.Protocol):
         if rest is None:
             return
         body, self._body, self._head, self._chunks = self._body, bytearray(), None, None
-        self._hold(-self._held)
-        self._since = 0.0
-        self._begin(head, body)
+        self._count_buffered(-self._buffered)
+        self._request_started = 0.0
+        self._start_request(head, body)
         if rest:
             self._read_requests(rest)
 
-    def _hold(self, size: int) -> None:
-        self._held += size
-        self._site.held += size
+    def _count_buffered(self, size: int) -> None:
+        self._buffered += size
+        self._state.held += size
 
     # answering
 
-    def _begin(self, head: Head, body: bytes | bytearray) -> None:
-        slot = Slot(head, last=not head.keep_alive)
-        self._slots.append(slot)
-        if slot.last:
-            self._deaf = slot.begun
-        begin(self._site, head, body, slot.begun, partial(self._fill, slot))
-        if len(self._slots) > PIPELINED and self._transport is not None:
+    def _start_request(self, head: RequestHead, body: bytes | bytearray) -> None:
+        pending_answer = PendingAnswer(head, last=not head.keep_alive)
+        self._pending.append(pending_answer)
+        if pending_answer.last:
+            self._closing_since = pending_answer.begun
+        answer_request(self._state, head, body, pending_answer.begun, partial(self._complete, pending_answer))
+        if len(self._pending) > PIPELINED and self._transport is not None:
             self._transport.pause_reading()
 
     def _refuse(self, refusal: RefusedError) -> None:
         """Answer what cannot be read further, after all that came before it."""
-        self._since, self._rest, self._head, self._chunks = 0.0, b"", None, None
-        self._hold(-self._held)
-        slot = Slot(None, last=True)
-        self._deaf = slot.begun
-        self._slots.append(slot)
-        self._site.metrics.count(("", ""), refusal.status)
-        self._fill(slot, error_answer(refusal))
+        self._request_started, self._partial_head, self._head, self._chunks = 0.0, b"", None, None
+        self._count_buffered(-self._buffered)
+        pending_answer = PendingAnswer(None, last=True)
+        self._closing_since = pending_answer.begun
+        self._pending.append(pending_answer)
+        self._state.metrics.count(("", ""), refusal.status)
+        self._complete(pending_answer, make_error_answer(refusal))
 
-    def _fill(self, slot: Slot, answer: Answer) -> None:
+    def _complete(self, pending_answer: PendingAnswer, answer: Answer) -> None:
         """Put an answer in its place, and send all whose turn it is."""
         if self._transport is None:
             return
-        if self._site.draining and self._slots and self._slots[-1] is slot:
-            slot.last = True
-        slot.answer = _bytes(answer, slot)
-        slots = self._slots
-        if self._site.log is not None:
-            self._site.log(_line(slot, answer, self._transport))
-        while slots and slots[0].answer is not None:
-            slot = slots.popleft()
-            assert slot.answer is not None
-            self._transport.write(slot.answer)
-            if slot.last:
-                slots.clear()
+        if self._state.draining and self._pending and self._pending[-1] is pending_answer:
+            pending_answer.last = True
+        pending_answer.answer = _encode(answer, pending_answer)
+        pending = self._pending
+        if self._state.log is not None:
+            self._state.log(_make_log_entry(pending_answer, answer, self._transport))
+        while pending and pending[0].answer is not None:
+            pending_answer = pending.popleft()
+            assert pending_answer.answer is not None
+            self._transport.write(pending_answer.answer)
+            if pending_answer.last:
+                pending.clear()
                 self._hang_up()
                 return
-        if self._ended and not slots:
+        if self._ended and not pending:
             self._hang_up()
             return
-        self._quiet = time.perf_counter()
-        if not self._stuck and len(slots) == PIPELINED // 2:
+        self._idle_since = time.perf_counter()
+        if not self._blocked_since and len(pending) == PIPELINED // 2:
             self._transport.resume_reading()
 
     def _hang_up(self) -> None:
         """The last answer is on its way: read on for a while, so that closing does not destroy it."""
-        self._deaf = time.perf_counter()
+        self._closing_since = time.perf_counter()
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:
             self._transport.close()
 
 
-def _bytes(answer: Answer, slot: Slot) -> bytes:
+def _encode(answer: Answer, pending_answer: PendingAnswer) -> bytes:
     """The answer as it goes over the wire."""
-    head, parts = slot.head, answer.parts
+    head, parts = pending_answer.head, answer.parts
     if answer.whole is not None:
-        if slot.last:
+        if pending_answer.last:
             return b"".join((answer.whole.replace(END, b"\r\nConnection: close" + END, 1), *parts))
         if head is not None and head.old:
             return b"".join((answer.whole.replace(END, b"\r\nConnection: keep-alive" + END, 1), *parts))
         return b"".join((answer.whole, *parts))
     length = b"Content-Length: %d" % sum(map(len, parts))
-    if slot.last:
+    if pending_answer.last:
         length += b"\r\nConnection: close"
     elif head is not None and head.old:
         length += b"\r\nConnection: keep-alive"
@@ -267,10 +273,10 @@ def _bytes(answer: Answer, slot: Slot) -> bytes:
     return b"".join((answer.lead, length, END, *parts))
 
 
-def _line(slot: Slot, answer: Answer, transport: Any) -> dict[str, Any]:
+def _make_log_entry(pending_answer: PendingAnswer, answer: Answer, transport: Any) -> dict[str, Any]:
     """What the access log has of a request."""
     peer = transport.get_extra_info("peername")
-    head = slot.head
+    head = pending_answer.head
     return {
         "time": round(time.time(), 6),
         "client": peer[0] if isinstance(peer, tuple) else "",
@@ -278,6 +284,6 @@ def _line(slot: Slot, answer: Answer, transport: Any) -> dict[str, Any]:
         "path": head.path if head else "",
         "status": answer.status,
         "bytes": sum(map(len, answer.parts)),
-        "seconds": round(time.perf_counter() - slot.begun, 6),
+        "seconds": round(time.perf_counter() - pending_answer.begun, 6),
         **(answer.notes or {}),
     }

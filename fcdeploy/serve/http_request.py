@@ -28,7 +28,7 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Head:
+class RequestHead:
     """All that a request says before its body. `header_length` is of the JSON in front of binary tensors."""
 
     method: str
@@ -63,7 +63,7 @@ OF_MODEL = {
 OPEN = {"live", "ready"}  # answered without a token: whoever starts and stops servers has none
 
 
-def route(method: str, target: str) -> Route:
+def find_route(method: str, target: str) -> Route:
     """Raises RefusedError 404, or 405 with what the address takes."""
     path = target.split("?", 1)[0]
     words = tuple(unquote(word) for word in path.strip("/").split("/"))
@@ -83,14 +83,14 @@ def route(method: str, target: str) -> Route:
     return Route(row[1], name, version)
 
 
-class Heads:
+class HeadParser:
     """Parses heads. With a token, all but health wants `Authorization: Bearer TOKEN`."""
 
     def __init__(self, token: bytes | None = None) -> None:
         self._token = token
-        self._known: dict[bytes, Head] = {}
+        self._known: dict[bytes, RequestHead] = {}
 
-    def read(self, text: bytes) -> Head:
+    def read(self, text: bytes) -> RequestHead:
         """Raises RefusedError for anything that is no request for what is served here."""
         head = self._known.get(text)
         if head is None:
@@ -101,8 +101,8 @@ class Heads:
                 self._known[text] = head
         return head
 
-    def _parse(self, text: bytes) -> Head:
-        seen = _Seen()
+    def _parse(self, text: bytes) -> RequestHead:
+        seen = _HeadCallbacks()
         parser = seen.parser = httptools.HttpRequestParser(seen)
         try:
             parser.feed_data(text)
@@ -113,32 +113,32 @@ class Heads:
         method, fields = parser.get_method().decode(), seen.fields
         target = seen.target.decode("latin-1")
         chunked = b"transfer-encoding" in fields
-        asked = route(method, target)
-        if self._token is not None and asked.what not in OPEN and not self._authorized(fields):
+        asked = find_route(method, target)
+        if self._token is not None and asked.what not in OPEN and not self._is_authorized(fields):
             raise RefusedError(401, "this server wants a token, expected the header 'Authorization: Bearer TOKEN'")
         header_length = fields.get(b"inference-header-content-length")
         if header_length is not None and not (header_length.isdigit() and len(header_length) < 19):
             raise RefusedError(
-                400, f"Inference-Header-Content-Length is {_shown(header_length)}, expected a number of bytes"
+                400, f"Inference-Header-Content-Length is {_quote(header_length)}, expected a number of bytes"
             )
         coding = fields.get(b"content-encoding", b"").decode("latin-1").strip().lower()
         if coding not in CODINGS:
-            raise RefusedError(415, f"Content-Encoding is {_shown(coding.encode())}, expected gzip or deflate")
+            raise RefusedError(415, f"Content-Encoding is {_quote(coding.encode())}, expected gzip or deflate")
         length = fields.get(b"content-length", b"0")
-        return Head(
+        return RequestHead(
             method, target, asked, int(length), chunked, seen.keep_alive,
             parser.get_http_version() == "1.0", None if header_length is None else int(header_length),
-            CODINGS[coding], _accepted(fields.get(b"accept-encoding", b"")),
+            CODINGS[coding], _choose_coding(fields.get(b"accept-encoding", b"")),
             fields.get(b"expect", b"").lower() == b"100-continue",
         )  # fmt: skip
 
-    def _authorized(self, fields: dict[bytes, bytes]) -> bool:
+    def _is_authorized(self, fields: dict[bytes, bytes]) -> bool:
         scheme, _, given = fields.get(b"authorization", b"").partition(b" ")
         assert self._token is not None
         return hmac.compare_digest(given.strip(), self._token) and scheme.lower() == b"bearer"
 
 
-class _Seen:
+class _HeadCallbacks:
     """What the parser calls."""
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ class _Seen:
         self.keep_alive = self.parser.should_keep_alive()
 
 
-def _accepted(value: bytes) -> str:
+def _choose_coding(value: bytes) -> str:
     """gzip or deflate where the client takes it, in its order; codings with q=0 are refused ones."""
     for word in value.decode("latin-1").lower().split(","):
         coding, _, quality = word.partition(";")
@@ -171,11 +171,11 @@ def _accepted(value: bytes) -> str:
     return ""
 
 
-def _shown(value: bytes) -> str:
+def _quote(value: bytes) -> str:
     return repr(value[:40].decode("latin-1"))
 
 
-class Chunks:
+class ChunkedBody:
     """A chunked body as it comes in (RFC 9112, section 7.1). Extensions and trailers are read over."""
 
     LINE = 4096  # bytes of a chunk's line, or of all trailers
@@ -209,7 +209,7 @@ class Chunks:
             return False
         digits = line.split(b";", 1)[0].strip(b" \t")
         if not digits or len(digits) > 15 or not all(byte in b"0123456789abcdefABCDEF" for byte in digits):
-            raise RefusedError(400, f"the chunked body has {_shown(line)} where the length of a chunk is expected")
+            raise RefusedError(400, f"the chunked body has {_quote(line)} where the length of a chunk is expected")
         self._missing = int(digits, 16)
         self._read = self._content if self._missing else self._trailer
         return True

@@ -43,7 +43,7 @@ Key = tuple[str, str, str, str]
 """Metric, model, version, code; '' where a label does not apply."""
 
 
-class Histogram:
+class BucketCounts:
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
@@ -54,13 +54,13 @@ class Histogram:
         self.total += value
 
 
-class Recorder:
+class ModelFigures:
     """The figures of one version of a model; ('', '') is for requests that named none."""
 
     def __init__(self) -> None:
         self.codes: dict[int, int] = {}
         self.counters: dict[str, float] = {}
-        self.queue, self.compute, self.samples = Histogram(SECONDS), Histogram(SECONDS), Histogram(SAMPLES)
+        self.queue, self.compute, self.samples = BucketCounts(SECONDS), BucketCounts(SECONDS), BucketCounts(SAMPLES)
 
     def add(self, metric: str) -> None:
         self.counters[metric] = self.counters.get(metric, 0) + 1
@@ -70,7 +70,7 @@ class Metrics(Observer):
     """Counts. With `share`, a folder, several processes publish theirs there, and each answers for all."""
 
     def __init__(self, share: Path | None = None, worker: int = 0) -> None:
-        self._of: defaultdict[tuple[str, str], Recorder] = defaultdict(Recorder)
+        self._of: defaultdict[tuple[str, str], ModelFigures] = defaultdict(ModelFigures)
         self._share = share
         self._worker = worker
         self._started = time.time()
@@ -79,7 +79,7 @@ class Metrics(Observer):
         codes = self._of[key].codes
         codes[code] = codes.get(code, 0) + 1
 
-    def ran(self, model: Model, batch: Sequence[Request], seconds: float) -> None:
+    def on_run(self, model: Model, batch: Sequence[Request], seconds: float) -> None:
         recorder = self._of[model.key]
         rows = 0
         waited, counts = 0.0, recorder.queue.counts
@@ -91,42 +91,42 @@ class Metrics(Observer):
         recorder.compute.add(seconds)
         recorder.samples.add(rows)
 
-    def rejected(self, model: Model) -> None:
+    def on_rejection(self, model: Model) -> None:
         self._of[model.key].add("fcdeploy_rejected_total")
 
-    def loaded(self, model: Model) -> None:
+    def on_load(self, model: Model) -> None:
         recorder = self._of[model.key]
         recorder.add("fcdeploy_loads_total")
         recorder.counters["fcdeploy_load_seconds"] = model.load_seconds
 
-    def failed_load(self, name: str, version: str) -> None:
+    def on_load_failure(self, name: str, version: str) -> None:
         self._of[name, version].add("fcdeploy_load_failures_total")
 
-    def text(self, *, waiting: int, ready: bool) -> bytes:
+    def format_page(self, *, waiting: int, ready: bool) -> bytes:
         """The page, of all processes that share."""
-        own = self._snapshot(waiting, ready)
-        return _page(_merged([own, *self._others()])).encode()
+        own = self._take_snapshot(waiting, ready)
+        return _format_page(_merge([own, *self._read_others()])).encode()
 
     def publish(self, *, waiting: int, ready: bool) -> None:
         """Write this process's figures where the others find them."""
         if self._share is not None:
             aside = self._share / f".{self._worker}"
-            aside.write_text(json.dumps(self._snapshot(waiting, ready)))
+            aside.write_text(json.dumps(self._take_snapshot(waiting, ready)))
             aside.replace(self._share / f"{self._worker}.json")
 
-    def _others(self) -> Iterable[dict[str, Any]]:
+    def _read_others(self) -> Iterable[dict[str, Any]]:
         for path in sorted(self._share.glob("*.json")) if self._share is not None else ():
             if path.stem != str(self._worker):
                 with suppress(OSError, ValueError):
                     yield json.loads(path.read_text())
 
-    def _snapshot(self, waiting: int, ready: bool) -> dict[str, Any]:
+    def _take_snapshot(self, waiting: int, ready: bool) -> dict[str, Any]:
         of_process = {
             "fcdeploy_waiting_requests": waiting,
             "fcdeploy_ready": int(ready),
             "process_start_time_seconds": self._started,
             "process_cpu_seconds_total": sum(os.times()[:2]),
-            **_process(),
+            **_measure_process(),
         }
         numbers: list[list[Any]] = [[name, "", "", "", value] for name, value in of_process.items()]
         histograms: list[list[Any]] = []
@@ -143,14 +143,14 @@ class Metrics(Observer):
         return {"numbers": numbers, "histograms": histograms}
 
 
-def _process() -> dict[str, float]:
+def _measure_process() -> dict[str, float]:
     with suppress(OSError, ValueError, IndexError):
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         return {"process_resident_memory_bytes": resident, "process_open_fds": len(os.listdir("/proc/self/fd"))}  # noqa: PTH208
     return {}
 
 
-def _merged(snapshots: Iterable[dict[str, Any]]) -> dict[Key, Any]:
+def _merge(snapshots: Iterable[dict[str, Any]]) -> dict[Key, Any]:
     """Sums; of load times the longest, of starts the first, ready only when all are."""
     found: dict[Key, Any] = {}
     choose: dict[str, Callable[[float, float], float]] = {
@@ -170,7 +170,7 @@ def _merged(snapshots: Iterable[dict[str, Any]]) -> dict[Key, Any]:
     return found
 
 
-def _page(found: dict[Key, Any]) -> str:
+def _format_page(found: dict[Key, Any]) -> str:
     lines: list[str] = []
     for metric, (kind, meaning) in HELP.items():
         rows = sorted((key, value) for key, value in found.items() if key[0] == metric)
@@ -180,21 +180,24 @@ def _page(found: dict[Key, Any]) -> str:
         for (_, name, version, code), value in rows:
             labels = [f'{k}="{v}"' for k, v in (("model", name), ("version", version), ("code", code)) if v]
             if kind != "histogram":
-                lines.append(f"{metric}{_labels(labels)} {_number(value)}")
+                lines.append(f"{metric}{_format_labels(labels)} {_format_number(value)}")
                 continue
             bounds, counts, total = value
             so_far = 0
-            for bound, count in zip([*map(_number, bounds), "+Inf"], counts, strict=True):
+            for bound, count in zip([*map(_format_number, bounds), "+Inf"], counts, strict=True):
                 so_far += count
                 le = f'le="{bound}"'
-                lines.append(f"{metric}_bucket{_labels([*labels, le])} {so_far}")
-            lines += [f"{metric}_sum{_labels(labels)} {_number(total)}", f"{metric}_count{_labels(labels)} {so_far}"]
+                lines.append(f"{metric}_bucket{_format_labels([*labels, le])} {so_far}")
+            lines += [
+                f"{metric}_sum{_format_labels(labels)} {_format_number(total)}",
+                f"{metric}_count{_format_labels(labels)} {so_far}",
+            ]
     return "\n".join(lines) + "\n"
 
 
-def _labels(labels: list[str]) -> str:
+def _format_labels(labels: list[str]) -> str:
     return f"{{{','.join(labels)}}}" if labels else ""
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(value)

@@ -23,7 +23,7 @@ from fcdeploy.proof.batch_axis import why_not
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import draw_feeds
 from fcdeploy.runtime.session import Session
-from fcdeploy.serve.repository import Place
+from fcdeploy.serve.repository import ModelFile
 
 INLINE_SECONDS = 0.002  # a run up to here costs less on the loop than handing it to a thread and back
 LARGEST = 16  # samples in one run: a sample hardly gets cheaper beyond it, and answers leave while others are computed
@@ -59,7 +59,7 @@ class Model:
         return self.session.run(feeds)
 
 
-def load(place: Place, *, threads: int = 1, max_batch: int | None = None) -> Model:
+def load_model(place: ModelFile, *, threads: int = 1, max_batch: int | None = None) -> Model:
     """Load, warm up, and find out how many samples may share a run: at most `max_batch`, else what runs in 2 ms.
 
     A bundle's golden samples must come out as they did where it was made, but for rounding ties.  Raises FcdeployError
@@ -67,21 +67,21 @@ def load(place: Place, *, threads: int = 1, max_batch: int | None = None) -> Mod
     """
     begun = time.perf_counter()
     name = place.name
-    session, outline = _open_bundle(place, threads) if place.bundle else _open(place.path, threads)
+    session, outline = _open_bundle(place, threads) if place.bundle else _open_file(place.path, threads)
     inputs, outputs = session.input_specs, session.output_specs
     for spec in (*inputs, *outputs):
         if spec.dtype.kind == "O":
             raise FcdeployError(
                 f"model {name!r}: {spec.name!r} is text, which is not served", "take it out of the model"
             )
-    alone = "--max-batch 1" if max_batch == 1 else why_not(outline) or _free_axis(inputs)
-    samples = _made_up(session, inputs, 1 if alone else max_batch or LARGEST)
+    alone = "--max-batch 1" if max_batch == 1 else why_not(outline) or _find_free_axis(inputs)
+    samples = _make_inputs(session, inputs, 1 if alone else max_batch or LARGEST)
     largest, seconds = 1, 0.0
     if samples is None:
         alone = alone or "no inputs could be made up to try it"
     else:
         rows = max((array.shape[0] for array in samples.values() if array.ndim), default=1) if alone else 1
-        seconds = _seconds(session, samples, rows) / rows
+        seconds = _time_run(session, samples, rows) / rows
         if not alone:
             largest, alone = _try_batches(session, samples, seconds, max_batch)
     return Model(
@@ -90,7 +90,7 @@ def load(place: Place, *, threads: int = 1, max_batch: int | None = None) -> Mod
     )  # fmt: skip
 
 
-def _open(path: Path, threads: int) -> tuple[Session, Outline]:
+def _open_file(path: Path, threads: int) -> tuple[Session, Outline]:
     """A file; weights outside it must lie in its folder."""
     outline = read_outline(path)
     folder = path.parent.resolve()
@@ -103,7 +103,7 @@ def _open(path: Path, threads: int) -> tuple[Session, Outline]:
     return Session(path, threads=threads), outline
 
 
-def _open_bundle(place: Place, threads: int) -> tuple[Session, Outline]:
+def _open_bundle(place: ModelFile, threads: int) -> tuple[Session, Outline]:
     """A bundle whose hashes and golden samples hold."""
     bundle = load_bundle(place.path, threads=threads)
     for difference in bundle.compare():
@@ -115,13 +115,13 @@ def _open_bundle(place: Place, threads: int) -> tuple[Session, Outline]:
     return bundle.session, read_outline(bundle.stored.read(bundle.manifest.model))
 
 
-def _free_axis(inputs: Sequence[TensorSpec]) -> str:
+def _find_free_axis(inputs: Sequence[TensorSpec]) -> str:
     """Batches are tried at one shape, so there must be only one."""
     free = [spec.name for spec in inputs if None in spec.shape[1:]]
     return f"input {free[0]!r} has free axes behind the first" if free else ""
 
 
-def _made_up(session: Session, inputs: Sequence[TensorSpec], count: int) -> Arrays | None:
+def _make_inputs(session: Session, inputs: Sequence[TensorSpec], count: int) -> Arrays | None:
     """Inputs of `count` samples, one of which the model runs on; None where none are found."""
     for length in FREE_LENGTHS:
         one = [
@@ -135,13 +135,13 @@ def _made_up(session: Session, inputs: Sequence[TensorSpec], count: int) -> Arra
     return None
 
 
-def _part(samples: Mapping[str, Array], start: int, stop: int) -> Arrays:
+def _slice_samples(samples: Mapping[str, Array], start: int, stop: int) -> Arrays:
     return {name: array[start:stop] if array.ndim else array for name, array in samples.items()}
 
 
-def _seconds(session: Session, samples: Mapping[str, Array], size: int) -> float:
+def _time_run(session: Session, samples: Mapping[str, Array], size: int) -> float:
     """Of a warm run of the first `size` samples: the shortest of three."""
-    feeds = _part(samples, 0, size)
+    feeds = _slice_samples(samples, 0, size)
     taken = []
     for _ in range(3):
         begun = time.perf_counter()
@@ -161,22 +161,22 @@ def _try_batches(
     for size in range(1, (max_batch or LARGEST) + 1):
         if max_batch is None and single * size > 2 * INLINE_SECONDS:
             return size - 1, f"a single run takes {1000 * single:.1f} ms" if size == 2 else ""
-        alone.append(session.run(_part(samples, size - 1, size)))
+        alone.append(session.run(_slice_samples(samples, size - 1, size)))
         started = time.perf_counter()
-        together = session.run(_part(samples, 0, size))
+        together = session.run(_slice_samples(samples, 0, size))
         now = time.perf_counter()
         if any(not output.ndim or len(output) != size for output in together):
             return 1, "an output has another leading axis than the inputs"
-        if not _equal(together, alone):
+        if not _are_equal(together, alone):
             return size - 1, f"samples in a batch of {size} are answered otherwise than alone" if size == 2 else ""
-        if max_batch is None and now - started > INLINE_SECONDS and _seconds(session, samples, size) > INLINE_SECONDS:
+        if max_batch is None and now - started > INLINE_SECONDS and _time_run(session, samples, size) > INLINE_SECONDS:
             return size, "" if size > 1 else f"a single run takes {1000 * single:.1f} ms"
         if now - begun > PATIENCE:
             return size, "" if size > 1 else "a single run takes too long to try more"
     return size, ""
 
 
-def _equal(together: Sequence[Array], alone: Sequence[Sequence[Array]]) -> bool:
+def _are_equal(together: Sequence[Array], alone: Sequence[Sequence[Array]]) -> bool:
     """Bit for bit, also where a result is NaN."""
     return all(
         part.tobytes() == whole[i : i + 1].tobytes()

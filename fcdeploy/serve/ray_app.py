@@ -20,10 +20,10 @@ from starlette.responses import Response
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.serve.engine import Engine
-from fcdeploy.serve.http_request import Heads
+from fcdeploy.serve.http_request import HeadParser
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.refusal import RefusedError
-from fcdeploy.serve.routes import Answer, Site, begin, error_answer
+from fcdeploy.serve.routes import Answer, ServerState, answer_request, make_error_answer
 
 DEFAULTS = {"replicas": 1, "threads": 1, "max_batch": 0, "max_body": 64 << 20, "max_requests": 256}
 """Option -> its value; all are whole numbers. `max_batch` 0 is what runs in 2 ms."""
@@ -64,8 +64,8 @@ class Replica:
     """One process of the deployment. Ray calls `reconfigure` before the first request, and with every new configuration."""
 
     def __init__(self) -> None:
-        self._site: Site | None = None
-        self._heads = Heads()
+        self._state: ServerState | None = None
+        self._head_parser = HeadParser()
 
     async def reconfigure(self, options: Mapping[str, Any]) -> None:
         """Load the models beside those that run, then take their place. Raises FcdeployError when they cannot be served."""
@@ -76,38 +76,38 @@ class Replica:
             max_requests=options["max_requests"],
         )
         await engine.start()
-        old, self._site = self._site, Site(engine, Metrics(), options["max_body"])
+        old, self._state = self._state, ServerState(engine, Metrics(), options["max_body"])
         if old is not None:
             await old.engine.stop()
 
     async def infer(self, model: str, inputs: Mapping[str, Array], version: str = "") -> Arrays:
         """For other deployments, by a handle: all outputs by name. Raises ValueError, which names the mistake."""
-        assert self._site is not None
+        assert self._state is not None
         try:
-            return await self._site.engine.infer(model, inputs, version=version)
+            return await self._state.engine.infer(model, inputs, version=version)
         except RefusedError as refusal:
             raise ValueError(refusal.message) from None
 
     async def __call__(self, request: Request) -> Response:
         """Any address of the protocol, over HTTP."""
-        assert self._site is not None
+        assert self._state is not None
         begun = time.perf_counter()
         try:
-            head = self._heads.read(head_of(request))
-            body = await _body(request, self._site.max_body)
+            head = self._head_parser.read(build_head(request))
+            body = await _read_body(request, self._state.max_body)
         except RefusedError as refusal:
-            return _response(error_answer(refusal))
+            return _make_response(make_error_answer(refusal))
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def send(answer: Answer) -> None:
             if not answered.done():  # the client may have gone
                 answered.set_result(answer)
 
-        begin(self._site, head, body, begun, send)
-        return _response(await answered)
+        answer_request(self._state, head, body, begun, send)
+        return _make_response(await answered)
 
 
-def head_of(request: Request) -> bytes:
+def build_head(request: Request) -> bytes:
     """What the request's head comes to here: its address, and the fields that say how its body is to be read."""
     raw = request.scope.get("raw_path") or request.url.path.encode()
     lines = [f"{request.method} {raw.decode('latin-1')} HTTP/1.1", "host: ray"]
@@ -115,7 +115,7 @@ def head_of(request: Request) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-async def _body(request: Request, limit: int) -> bytes:
+async def _read_body(request: Request, limit: int) -> bytes:
     content = bytearray()
     async for part in request.stream():
         content += part
@@ -124,6 +124,6 @@ async def _body(request: Request, limit: int) -> bytes:
     return bytes(content)
 
 
-def _response(answer: Answer) -> Response:
+def _make_response(answer: Answer) -> Response:
     fields = dict(line.split(": ", 1) for line in answer.lead.decode().splitlines()[1:])
     return Response(b"".join(answer.parts), answer.status, fields)

@@ -13,7 +13,7 @@ class RefusedError(Exception):
         self.retry_after = retry_after
 
 
-def json_problem(error: Exception) -> str:
+def explain_json_error(error: Exception) -> str:
     """What is wrong with text that simdjson refuses; its own sentences speak of its tape."""
     code, _, _ = str(error).partition(":")
     if isinstance(error, UnicodeDecodeError):

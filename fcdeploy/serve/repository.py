@@ -16,7 +16,7 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class ModelFile:
     """A version of a model and its file or bundle. Requests name models; only what was found here can be named."""
 
     name: str
@@ -25,11 +25,11 @@ class Place:
     bundle: bool = False
 
 
-def find(source: Path) -> list[Place]:
+def find_models(source: Path) -> list[ModelFile]:
     """Everything that SOURCE holds, sorted. Raises FcdeployError where that is nothing, or not servable by its name."""
     if not source.exists():
         raise FcdeployError(f"{str(source)!r} does not exist", "give an .onnx file, a bundle, or a folder of them")
-    found = sorted(_places(source), key=lambda place: (place.name, int(place.version)))
+    found = sorted(_list_models(source), key=lambda place: (place.name, int(place.version)))
     if not found:
         raise FcdeployError(
             f"folder {str(source)!r} holds no models, expected NAME.onnx, bundles or NAME/VERSION/model.onnx",
@@ -48,35 +48,35 @@ def find(source: Path) -> list[Place]:
     return found
 
 
-def _places(source: Path) -> Iterator[Place]:
-    if found := _place(source):
+def _list_models(source: Path) -> Iterator[ModelFile]:
+    if found := _identify(source):
         yield found
         return
     if source.is_file():
-        yield Place(source.stem, "1", source)
+        yield ModelFile(source.stem, "1", source)
         return
     for child in sorted(source.iterdir()):
         if child.name.startswith("."):
             continue
-        if found := _place(child):
+        if found := _identify(child):
             yield found
         elif child.is_dir():
             for version in sorted(child.iterdir()):
                 if VERSION.fullmatch(version.name) and (version / "model.onnx").is_file():
-                    yield Place(child.name, version.name, version / "model.onnx")
+                    yield ModelFile(child.name, version.name, version / "model.onnx")
 
 
-def _place(path: Path) -> Place | None:
+def _identify(path: Path) -> ModelFile | None:
     """A model file or a bundle; None for anything else."""
     if path.is_file() and path.suffix == ".onnx":
-        return Place(path.stem, "1", path)
+        return ModelFile(path.stem, "1", path)
     if (path / MANIFEST).is_file() or (path.is_file() and path.suffix in (".zip", ".fcd")):
         manifest = open_bundle(path).manifest
-        return Place(manifest.name, manifest.version, path, bundle=True)
+        return ModelFile(manifest.name, manifest.version, path, bundle=True)
     return None
 
 
-def stamp(place: Place) -> Stamp:
+def take_stamp(place: ModelFile) -> Stamp:
     """Changes whenever a file of the model does; cheap enough to ask every second. () when it is gone."""
     path = place.path
     try:
@@ -87,10 +87,10 @@ def stamp(place: Place) -> Stamp:
         return ()
 
 
-def content(place: Place) -> str:
+def hash_content(place: ModelFile) -> str:
     """sha256 over the same files, which tells a change from a copy of the same."""
     total = hashlib.sha256()
-    for name, *_ in stamp(place):
+    for name, *_ in take_stamp(place):
         with Path(name).open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()

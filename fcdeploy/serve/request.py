@@ -50,7 +50,7 @@ class Wanted:
         return sys.byteorder == "little" and all(binary for _, binary in self.outputs)
 
 
-def described(
+def check_input(
     model: Model, tensor: Any, feeds: Mapping[str, Array], parts: Sequence[tuple[Any, ...]]
 ) -> tuple[TensorSpec, tuple[int, ...]]:
     """The input that an element of `inputs` is for, and its shape, both checked."""
@@ -58,10 +58,10 @@ def described(
         raise RefusedError(400, "an element of 'inputs' is not an object with name, shape, datatype and data")
     name = tensor.get("name")
     if not isinstance(name, str):
-        raise RefusedError(400, f"an input has no name, expected {listed(model.inputs)}")
+        raise RefusedError(400, f"an input has no name, expected {list_names(model.inputs)}")
     spec = model.inputs.get(name)
     if spec is None:
-        raise RefusedError(400, f"input {name[:100]!r} is unknown, expected {listed(model.inputs)}")
+        raise RefusedError(400, f"input {name[:100]!r} is unknown, expected {list_names(model.inputs)}")
     if name in feeds or any(name == part[0] for part in parts):
         raise RefusedError(400, f"input {name!r} is given twice, expected once")
     datatype, expected = tensor.get("datatype"), OF_DTYPE[spec.dtype]
@@ -74,11 +74,11 @@ def described(
         raise RefusedError(400, f"input {name!r}: no shape, expected a list of integers: {format_shape(spec.shape)}")
     fits = len(shape) == len(spec.shape) and all(n in (None, m) for n, m in zip(spec.shape, shape, strict=True))
     if not fits or any(n < 1 for n in shape):
-        raise RefusedError(400, f"input {name!r}: shape {_short(shape)}, expected {format_shape(spec.shape)}")
+        raise RefusedError(400, f"input {name!r}: shape {_shorten(shape)}, expected {format_shape(spec.shape)}")
     return spec, tuple(shape)
 
 
-def binary_size(parameters: Any, name: str) -> int | None:
+def read_binary_size(parameters: Any, name: str) -> int | None:
     if not isinstance(parameters, simdjson.Object):
         return None
     if "shared_memory_region" in parameters:
@@ -89,14 +89,14 @@ def binary_size(parameters: Any, name: str) -> int | None:
     return size
 
 
-def numbers_of(data: Any, spec: TensorSpec, count: int, shape: Sequence[int]) -> Array:
+def read_numbers(data: Any, spec: TensorSpec, count: int, shape: Sequence[int]) -> Array:
     """`data` as an array of the input's dtype. Numbers that it cannot hold are refused, not wrapped."""
     name, kind = spec.name, spec.dtype.kind
     datatype = OF_DTYPE[spec.dtype]
     if not isinstance(data, simdjson.Array):
         raise RefusedError(400, f"input {name!r}: no data, expected a list of {count} values")
     if kind == "b":
-        array = _truths(data, name)
+        array = _read_booleans(data, name)
     else:
         read, wide = READ[kind]
         try:
@@ -106,7 +106,7 @@ def numbers_of(data: Any, spec: TensorSpec, count: int, shape: Sequence[int]) ->
                 400, f"input {name!r}: data holds something else, expected numbers for {datatype}"
             ) from None
     if array.size != count:
-        raise RefusedError(400, f"input {name!r}: {array.size} values, expected {count} for shape {_short(shape)}")
+        raise RefusedError(400, f"input {name!r}: {array.size} values, expected {count} for shape {_shorten(shape)}")
     if kind in "iu" and array.dtype != spec.dtype:
         limits: Any = np.iinfo(spec.dtype.name)
         if array.min() < limits.min or array.max() > limits.max:
@@ -122,7 +122,7 @@ def numbers_of(data: Any, spec: TensorSpec, count: int, shape: Sequence[int]) ->
         ) from None
 
 
-def _truths(data: Any, name: str) -> Array:
+def _read_booleans(data: Any, name: str) -> Array:
     try:
         flat = np.array(data.as_list(), object).reshape(-1)
     except ValueError:  # lists of different lengths
@@ -132,7 +132,7 @@ def _truths(data: Any, name: str) -> Array:
     return flat.astype(np.bool_)
 
 
-def wanted_of(model: Model, document: Any, keys: set[str]) -> Wanted:
+def read_wanted(model: Model, document: Any, keys: set[str]) -> Wanted:
     """`outputs`, `id` and `parameters` of the request."""
     if keys == {"inputs"}:
         return Wanted(tuple((i, False) for i in range(len(model.outputs))), None, None)
@@ -150,16 +150,16 @@ def wanted_of(model: Model, document: Any, keys: set[str]) -> Wanted:
     if said is None or (isinstance(said, simdjson.Array) and not len(said)):
         outputs = tuple((i, binary) for i in range(len(names)))
     elif isinstance(said, simdjson.Array):
-        outputs = tuple(_output(model, names, output, binary) for output in said.as_list())
+        outputs = tuple(_read_output(model, names, output, binary) for output in said.as_list())
     else:
         raise RefusedError(400, "'outputs' is not a list of objects with a name")
     return Wanted(outputs, identity, timeout / 1e6 if timeout else None)
 
 
-def _output(model: Model, names: list[str], output: Any, binary: bool) -> tuple[int, bool]:
+def _read_output(model: Model, names: list[str], output: Any, binary: bool) -> tuple[int, bool]:
     name = output.get("name") if isinstance(output, dict) else None
     if not isinstance(name, str) or name not in model.outputs:
-        raise RefusedError(400, f"output {_short(name)} is unknown, expected {listed(model.outputs)}")
+        raise RefusedError(400, f"output {_shorten(name)} is unknown, expected {list_names(model.outputs)}")
     parameters = output.get("parameters")
     parameters = parameters if isinstance(parameters, dict) else {}
     for refused in ("classification", "shared_memory_region"):
@@ -168,11 +168,11 @@ def _output(model: Model, names: list[str], output: Any, binary: bool) -> tuple[
     return names.index(name), bool(parameters.get("binary_data", binary))
 
 
-def listed(ends: Mapping[str, TensorSpec]) -> str:
+def list_names(ends: Mapping[str, TensorSpec]) -> str:
     return ", ".join(map(repr, ends))
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     """At most 100 characters of what came."""
     text = json.dumps(value)
     return text if len(text) <= 100 else f"{text[:100]}..."

@@ -14,8 +14,8 @@ import orjson
 from fcdeploy import __version__
 from fcdeploy.arrays import Array
 from fcdeploy.serve.batching import Request
-from fcdeploy.serve.engine import Engine, Served
-from fcdeploy.serve.http_request import Head
+from fcdeploy.serve.engine import Engine, ServedModel
+from fcdeploy.serve.http_request import RequestHead
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
@@ -33,14 +33,14 @@ REASONS = {
 }  # fmt: skip
 
 
-def lead(status: int, kind: str, *fields: tuple[str, object]) -> bytes:
+def format_head(status: int, kind: str, *fields: tuple[str, object]) -> bytes:
     """How an answer begins, but for its length and what becomes of the connection."""
     lines = [f"HTTP/1.1 {status} {REASONS[status]}", f"Content-Type: {kind}", *(f"{n}: {v}" for n, v in fields)]
     return "".join(f"{line}\r\n" for line in lines).encode()
 
 
 JSON, BINARY = "application/json", "application/octet-stream"
-PLAIN = {status: lead(status, JSON) for status in REASONS}
+PLAIN = {status: format_head(status, JSON) for status in REASONS}
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ Send = Callable[[Answer], None]
 
 
 @dataclass(eq=False)
-class Site:
+class ServerState:
     """What all connections share. `held` is the bytes of bodies that are coming in, at most `max_held`."""
 
     engine: Engine
@@ -76,32 +76,32 @@ class Site:
         return self.held > self.max_held
 
 
-def begin(site: Site, head: Head, body: bytes | bytearray, begun: float, send: Send) -> None:
+def answer_request(state: ServerState, head: RequestHead, body: bytes | bytearray, begun: float, send: Send) -> None:
     """Answer a request, now or, when a model must run for it, later on the loop. Raises nothing."""
     key = ("", "")
     try:
         if head.coding:
-            body = inflate(body, head.coding, site.max_body)
+            body = inflate(body, head.coding, state.max_body)
         if head.route.what == "infer":
-            served = site.engine.find(head.route.name, head.route.version)
+            served = state.engine.find(head.route.name, head.route.version)
             key = served.model.key
-            _infer(site, served, head, body, begun, send)
+            _infer(state, served, head, body, begun, send)
             return
-        answer = _simple(site, head)
+        answer = _answer_directly(state, head)
     except RefusedError as refusal:
-        answer = error_answer(refusal)
+        answer = make_error_answer(refusal)
     except Exception as defect:  # a mistake of ours must not take the connection, or the server, with it
-        answer = error_answer(RefusedError(500, f"internal {type(defect).__name__}: {defect}"))
-    site.metrics.count(key, answer.status)
+        answer = make_error_answer(RefusedError(500, f"internal {type(defect).__name__}: {defect}"))
+    state.metrics.count(key, answer.status)
     send(answer)
 
 
-def error_answer(refusal: RefusedError) -> Answer:
+def make_error_answer(refusal: RefusedError) -> Answer:
     start = PLAIN[refusal.status]
     if refusal.retry_after:
-        start = lead(refusal.status, JSON, ("Retry-After", refusal.retry_after))
+        start = format_head(refusal.status, JSON, ("Retry-After", refusal.retry_after))
     if refusal.status == 401:
-        start = lead(401, JSON, ("WWW-Authenticate", "Bearer"))
+        start = format_head(401, JSON, ("WWW-Authenticate", "Bearer"))
     return Answer(refusal.status, [orjson.dumps({"error": refusal.message})], start)
 
 
@@ -119,25 +119,27 @@ def inflate(body: bytes | bytearray, coding: str, limit: int) -> bytes:
     return found
 
 
-def _infer(site: Site, served: Served, head: Head, body: bytes | bytearray, begun: float, send: Send) -> None:
+def _infer(
+    state: ServerState, served: ServedModel, head: RequestHead, body: bytes | bytearray, begun: float, send: Send
+) -> None:
     model = served.model
     feeds, wanted = decode(model, body, head.header_length)
 
     def done(request: Request, result: list[Array] | RefusedError) -> None:
         if isinstance(result, RefusedError):
-            answer = error_answer(result)
+            answer = make_error_answer(result)
         else:
-            answer = _answer(model, result, wanted, head.accepts)
-            if site.log is not None:
-                answer.notes = _notes(model, request)
-        site.metrics.count(model.key, answer.status)
+            answer = _make_answer(model, result, wanted, head.accepts)
+            if state.log is not None:
+                answer.notes = _make_log_notes(model, request)
+        state.metrics.count(model.key, answer.status)
         send(answer)
 
     timeout = None if wanted.timeout is None else wanted.timeout - (time.perf_counter() - begun)
-    site.engine.submit(served, feeds, done, timeout=timeout, arrived=begun)
+    state.engine.submit(served, feeds, done, timeout=timeout, arrived=begun)
 
 
-def _notes(model: Model, request: Request) -> dict[str, Any]:
+def _make_log_notes(model: Model, request: Request) -> dict[str, Any]:
     return {
         "model": model.name,
         "version": model.version,
@@ -148,7 +150,7 @@ def _notes(model: Model, request: Request) -> dict[str, Any]:
     }
 
 
-def _answer(model: Model, outputs: list[Array], wanted: Wanted, accepts: str) -> Answer:
+def _make_answer(model: Model, outputs: list[Array], wanted: Wanted, accepts: str) -> Answer:
     """The outputs that are wanted; of a client's binary answers, all but the tensors is the same every time."""
     if wanted.binary and not accepts:
         if len(outputs) == 1 == len(wanted.outputs):
@@ -160,65 +162,67 @@ def _answer(model: Model, outputs: list[Array], wanted: Wanted, accepts: str) ->
         if (whole := wanted.heads.get(shapes)) is not None:
             return Answer(200, parts, b"", whole)
     parts, header_length = encode(model, outputs, wanted)
-    answer = _packed(parts, header_length, accepts)
+    answer = _compress(parts, header_length, accepts)
     if wanted.binary and not accepts and len(wanted.heads) < SHAPES:
         length = sum(map(len, parts))
         wanted.heads[shapes] = b"%bContent-Length: %d\r\n\r\n%b" % (answer.lead, length, parts[0])
     return answer
 
 
-def _packed(parts: list[bytes], header_length: int | None, accepts: str) -> Answer:
+def _compress(parts: list[bytes], header_length: int | None, accepts: str) -> Answer:
     """The parts of an answer behind what says what they are, compressed where the client takes it."""
     if not accepts or sum(map(len, parts)) <= SMALL:
-        return Answer(200, parts, PLAIN[200] if header_length is None else _binary_lead(header_length))
+        return Answer(200, parts, PLAIN[200] if header_length is None else _format_binary_head(header_length))
     fields: tuple[tuple[str, object], ...] = (("Content-Encoding", accepts), ("Vary", "Accept-Encoding"))
     if header_length is not None:
         fields = (("Inference-Header-Content-Length", header_length), *fields)
     packer = zlib.compressobj(1, zlib.DEFLATED, WINDOW[accepts])
     parts = [b"".join([*map(packer.compress, parts), packer.flush()])]
-    return Answer(200, parts, lead(200, JSON if header_length is None else BINARY, *fields))
+    return Answer(200, parts, format_head(200, JSON if header_length is None else BINARY, *fields))
 
 
 @lru_cache(256)
-def _binary_lead(header_length: int) -> bytes:
-    return lead(200, BINARY, ("Inference-Header-Content-Length", header_length))
+def _format_binary_head(header_length: int) -> bytes:
+    return format_head(200, BINARY, ("Inference-Header-Content-Length", header_length))
 
 
-def _simple(site: Site, head: Head) -> Answer:
+def _answer_directly(state: ServerState, head: RequestHead) -> Answer:
     """Everything but infer."""
-    what, engine = head.route.what, site.engine
-    ready = engine.ready and not site.draining
+    what, engine = head.route.what, state.engine
+    ready = engine.ready and not state.draining
     if what == "live":
-        return _json({"live": True})
+        return _answer_json({"live": True})
     if what == "ready":
-        return _ready(ready)
+        return _answer_ready(ready)
     if what == "metrics":
-        page = site.metrics.text(waiting=engine.requests, ready=ready)
-        return Answer(200, [page], lead(200, "text/plain; version=0.0.4; charset=utf-8"))
+        page = state.metrics.format_page(waiting=engine.requests, ready=ready)
+        return Answer(200, [page], format_head(200, "text/plain; version=0.0.4; charset=utf-8"))
     if what == "server":
-        return _json({"name": "fcdeploy", "version": __version__, "extensions": EXTENSIONS})
+        return _answer_json({"name": "fcdeploy", "version": __version__, "extensions": EXTENSIONS})
     if what == "models":
-        return _json({"models": sorted({model.name for model in engine.models()})})
+        return _answer_json({"models": sorted({model.name for model in engine.list_models()})})
     if what == "index":
-        return _json([{"name": m.name, "version": m.version, "state": "READY", "reason": ""} for m in engine.models()])
+        return _answer_json(
+            [{"name": m.name, "version": m.version, "state": "READY", "reason": ""} for m in engine.list_models()]
+        )
     model = engine.find(head.route.name, head.route.version).model
     if what == "model ready":
-        return _ready(ready, model)
-    return _json(metadata(engine, model) if what == "model" else _config(model))
+        return _answer_ready(ready, model)
+    return _answer_json(describe_model(engine, model) if what == "model" else _make_triton_config(model))
 
 
-def metadata(engine: Engine, model: Model) -> dict[str, Any]:
+def describe_model(engine: Engine, model: Model) -> dict[str, Any]:
     """Names, datatypes and shapes, as the file has them."""
     return {
         "name": model.name,
-        "versions": engine.versions(model.name),
+        "versions": engine.list_versions(model.name),
         "platform": "onnxruntime_onnx",
         "inputs": [describe(spec) for spec in model.inputs.values()],
         "outputs": [describe(spec) for spec in model.outputs.values()],
     }
 
 
-def _config(model: Model) -> dict[str, Any]:
+def _make_triton_config(model: Model) -> dict[str, Any]:
     """What Triton's clients ask for beside the metadata; max_batch_size 0: shapes hold the batch axis."""
 
     def ends(specs: Sequence[Any]) -> list[dict[str, Any]]:
@@ -235,11 +239,11 @@ def _config(model: Model) -> dict[str, Any]:
     }
 
 
-def _ready(ready: bool, model: Model | None = None) -> Answer:
+def _answer_ready(ready: bool, model: Model | None = None) -> Answer:
     named = {"name": model.name} if model else {}
     status = 200 if ready else 503
     return Answer(status, [orjson.dumps({**named, "ready": ready})], PLAIN[status])
 
 
-def _json(value: Any) -> Answer:
+def _answer_json(value: Any) -> Answer:
     return Answer(200, [orjson.dumps(value)], PLAIN[200])

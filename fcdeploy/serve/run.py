@@ -12,10 +12,10 @@ from fcdeploy.records.report import Report
 from fcdeploy.runtime.cpu import count_usable_cores
 from fcdeploy.serve.engine import Engine
 from fcdeploy.serve.metrics import Metrics
-from fcdeploy.serve.routes import Site
-from fcdeploy.serve.server import Stop, read_token, run, serve, tls, write_log
+from fcdeploy.serve.routes import ServerState
+from fcdeploy.serve.server import Stop, make_tls_context, read_token, run, serve, write_log
 from fcdeploy.serve.settings import Settings, Worker
-from fcdeploy.serve.sockets import bound
+from fcdeploy.serve.sockets import bind_socket
 
 
 def serve_one(
@@ -36,8 +36,8 @@ def serve_one(
         observer=metrics,
     )
     token = read_token(settings.token_file) if settings.token_file else None
-    context = certificate(settings)
-    sock = bound(settings.host, settings.port, shared=worker is not None)
+    context = load_certificate(settings)
+    sock = bind_socket(settings.host, settings.port, shared=worker is not None)
     host, port = sock.getsockname()[:2]
     if host not in ("127.0.0.1", "::1") and token is None:
         say(f"warning: {host} can be reached from other machines, and no --token-file was given")
@@ -45,23 +45,23 @@ def serve_one(
 
     rpc_address: list[str] = []
 
-    async def rpc(site: Site) -> Stop:
-        from fcdeploy.serve.grpc_service import start_rpc
+    async def rpc(state: ServerState) -> Stop:
+        from fcdeploy.serve.grpc_service import start_grpc
 
         pem = (settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
         shared = worker is not None
-        server, rpc_port = await start_rpc(
-            site, settings.host, settings.grpc_port or 0, token=token, tls=pem, shared=shared
+        server, rpc_port = await start_grpc(
+            state, settings.host, settings.grpc_port or 0, token=token, tls=pem, shared=shared
         )
         rpc_address.append(f"{f'[{host}]' if ':' in host else host}:{rpc_port}")
         return server.stop  # type: ignore[no-any-return]
 
     def ready() -> None:
-        say(plan(settings.threads, engine.at_once, settings.workers))
+        say(describe_threads(settings.threads, engine.at_once, settings.workers))
         if rpc_address:
             say(f"serving gRPC on {rpc_address[0]}")
         say(f"serving on {address}")
-        on_ready(Report("serve", {**described(engine, address), "grpc": rpc_address[0] if rpc_address else None}))
+        on_ready(Report("serve", {**describe_server(engine, address), "grpc": rpc_address[0] if rpc_address else None}))
 
     with closing(sock):
         run(
@@ -74,7 +74,7 @@ def serve_one(
         )  # fmt: skip
 
 
-def described(engine: Engine, address: str) -> dict[str, Any]:
+def describe_server(engine: Engine, address: str) -> dict[str, Any]:
     """What `--json` prints."""
     return {
         "address": address,
@@ -90,22 +90,22 @@ def described(engine: Engine, address: str) -> dict[str, Any]:
                 "sample_seconds": model.sample_seconds,
                 "load_seconds": model.load_seconds,
             }
-            for model in engine.models()
+            for model in engine.list_models()
         ],
     }
 
 
-def certificate(settings: Settings) -> ssl.SSLContext | None:
+def load_certificate(settings: Settings) -> ssl.SSLContext | None:
     """None without TLS; the two files come together."""
     if settings.tls_cert and settings.tls_key:
-        return tls(settings.tls_cert, settings.tls_key)
+        return make_tls_context(settings.tls_cert, settings.tls_key)
     if settings.tls_cert or settings.tls_key:
         given, missing = ("--tls-cert", "--tls-key") if settings.tls_cert else ("--tls-key", "--tls-cert")
         raise FcdeployError(f"{given} is given without {missing}, expected both", f"{missing} FILE.pem")
     return None
 
 
-def plan(threads: int, at_once: int, workers: int = 1) -> str:
+def describe_threads(threads: int, at_once: int, workers: int = 1) -> str:
     """The thread plan, in a sentence."""
     each = "1 thread" if threads == 1 else f"{threads} threads"
     processes = f", {workers} processes" if workers > 1 else ""

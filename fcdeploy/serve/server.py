@@ -19,9 +19,9 @@ from typing import Any
 from fcdeploy.errors import FcdeployError
 from fcdeploy.serve.engine import Engine
 from fcdeploy.serve.http_connection import Connection
-from fcdeploy.serve.http_request import Heads
+from fcdeploy.serve.http_request import HeadParser
 from fcdeploy.serve.metrics import Metrics
-from fcdeploy.serve.routes import Site
+from fcdeploy.serve.routes import ServerState
 from fcdeploy.serve.settings import Limits
 
 Stop = Callable[[float], Coroutine[Any, Any, None]]
@@ -43,7 +43,7 @@ def read_token(path: Path) -> bytes:
     return token
 
 
-def tls(cert: Path, key: Path) -> ssl.SSLContext:
+def make_tls_context(cert: Path, key: Path) -> ssl.SSLContext:
     """TLS 1.2 or later with this certificate chain and key, both PEM."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
@@ -69,7 +69,7 @@ async def serve(
     drain: float = 30.0,
     log: Callable[[dict[str, Any]], None] | None = None,
     on_ready: Callable[[], None] = lambda: None,
-    also: Callable[[Site], Awaitable[Stop]] | None = None,
+    also: Callable[[ServerState], Awaitable[Stop]] | None = None,
 ) -> None:
     """Answer until SIGTERM, SIGINT or the end of the process that started this worker; then finish what is under way.
 
@@ -89,22 +89,22 @@ async def serve(
 
         loop.add_reader(watcher.sentinel, orphan)
     await engine.start()
-    site = Site(engine, metrics, limits.body, max_held, log)
-    heads, connections = Heads(token), set[Connection]()
+    state = ServerState(engine, metrics, limits.body, max_held, log)
+    head_parser, connections = HeadParser(token), set[Connection]()
 
     def accept() -> Connection:
-        return Connection(site, heads, limits, connections)
+        return Connection(state, head_parser, limits, connections)
 
     server = await loop.create_server(accept, sock=sock, backlog=BACKLOG, ssl=context)
-    tasks = [asyncio.create_task(_sweep(site, connections))]
+    tasks = [asyncio.create_task(_sweep(state, connections))]
     if poll:
         tasks.append(asyncio.create_task(_watch(engine, poll)))
-    stop_other = None if also is None else await also(site)
+    stop_other = None if also is None else await also(state)
     gc.freeze()  # what was loaded stays
     gc.set_threshold(YOUNG)
     on_ready()
     await stop.wait()
-    site.draining = True
+    state.draining = True
     stopping = None if stop_other is None else asyncio.create_task(stop_other(drain))
     end = loop.time() + drain
     await _accept_waiting(loop, sock, accept, context)
@@ -139,16 +139,16 @@ async def _accept_waiting(
             await loop.connect_accepted_socket(accept, waiting, ssl=context)
 
 
-async def _sweep(site: Site, connections: set[Connection]) -> None:
+async def _sweep(state: ServerState, connections: set[Connection]) -> None:
     ticks = 0
     while True:
         await asyncio.sleep(TICK)
         now = time.perf_counter()
         for connection in list(connections):
-            connection.sweep(now, draining=site.draining)
+            connection.sweep(now, draining=state.draining)
         ticks += 1
         if ticks % 4 == 0:
-            site.metrics.publish(waiting=site.engine.requests, ready=site.engine.ready and not site.draining)
+            state.metrics.publish(waiting=state.engine.requests, ready=state.engine.ready and not state.draining)
 
 
 async def _watch(engine: Engine, poll: float) -> None:

@@ -7,7 +7,7 @@ import socket
 from fcdeploy.errors import FcdeployError
 
 
-def bound(host: str, port: int, *, shared: bool = False) -> socket.socket:
+def bind_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A socket at this address; `shared` lets several processes have the same. Raises FcdeployError when it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)

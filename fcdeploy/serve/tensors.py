@@ -21,15 +21,23 @@ from fcdeploy.arrays import Array, Arrays
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import format_shape
 from fcdeploy.serve.models import Model
-from fcdeploy.serve.refusal import RefusedError, json_problem
-from fcdeploy.serve.request import OF_DTYPE, Wanted, binary_size, described, listed, numbers_of, wanted_of
+from fcdeploy.serve.refusal import RefusedError, explain_json_error
+from fcdeploy.serve.request import (
+    OF_DTYPE,
+    Wanted,
+    check_input,
+    list_names,
+    read_binary_size,
+    read_numbers,
+    read_wanted,
+)
 
 MEMO = 256  # JSON headers of binary requests that are remembered; a client's differ by their id at most
 MEMO_BYTES = 2048
 
 
 @dataclass(frozen=True)
-class Layout:
+class BinaryLayout:
     """Where the inputs of a binary request lie behind its header: (name, dtype, shape, start, count)."""
 
     parts: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int, int], ...]
@@ -38,7 +46,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Around:
+class JsonFrame:
     """A JSON request whose numbers are one flat list: all that is said around them."""
 
     spec: TensorSpec
@@ -53,7 +61,7 @@ _parser = simdjson.Parser()
 def decode(model: Model, body: bytes | bytearray, header_length: int | None) -> tuple[Arrays, Wanted]:
     """The inputs and what is wanted. Raises RefusedError 400, which names the input, what came and what was expected."""
     if header_length is None:
-        return _from_text(model, bytes(body))
+        return _decode_text(model, bytes(body))
     if header_length > len(body):
         raise RefusedError(
             400, f"Inference-Header-Content-Length is {header_length}, more than the {len(body)} bytes of the body"
@@ -61,19 +69,19 @@ def decode(model: Model, body: bytes | bytearray, header_length: int | None) -> 
     header = body[:header_length] if type(body) is bytes else bytes(memoryview(body)[:header_length])
     layout = model.layouts.get(header)
     if layout is not None:
-        return _sliced(layout, body, header_length), layout.wanted
-    return _from_json(model, header, memoryview(body)[header_length:])
+        return _slice_inputs(layout, body, header_length), layout.wanted
+    return _decode_json(model, header, memoryview(body)[header_length:])
 
 
 def encode(model: Model, outputs: Sequence[Array], wanted: Wanted) -> tuple[list[bytes], int | None]:
     """The parts of a body, and the length of its JSON header where tensors follow it."""
     chosen = [(outputs[index], binary) for index, binary in wanted.outputs]
-    header = _header(model, chosen, wanted)
-    tensors = [_little(array).tobytes() for array, binary in chosen if binary]
+    header = _make_header(model, chosen, wanted)
+    tensors = [_to_little_endian(array).tobytes() for array, binary in chosen if binary]
     return [header, *tensors], len(header) if tensors else None
 
 
-def _header(model: Model, chosen: Sequence[tuple[Array, bool]], wanted: Wanted) -> bytes:
+def _make_header(model: Model, chosen: Sequence[tuple[Array, bool]], wanted: Wanted) -> bytes:
     """The JSON of an answer, with the data of what is not wanted in binary."""
     names = list(model.outputs)
     tensors: list[dict[str, Any]] = []
@@ -96,7 +104,7 @@ def describe(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": OF_DTYPE[spec.dtype], "shape": shape}
 
 
-def _sliced(layout: Layout, body: bytes | bytearray, start: int) -> Arrays:
+def _slice_inputs(layout: BinaryLayout, body: bytes | bytearray, start: int) -> Arrays:
     if start + layout.size != len(body):
         raise RefusedError(
             400, f"{len(body) - start} bytes follow the header, expected {layout.size}: the sum of binary_data_size"
@@ -112,11 +120,11 @@ def _sliced(layout: Layout, body: bytes | bytearray, start: int) -> Arrays:
     return feeds
 
 
-def _little(array: Array) -> Array:
+def _to_little_endian(array: Array) -> Array:
     return array if sys.byteorder == "little" else array.astype(array.dtype.newbyteorder("<"))
 
 
-def _parsed(text: bytes) -> Any:
+def _parse(text: bytes) -> Any:
     """The caller deletes it when done. Raises ValueError, or RuntimeError for integers of more than 64 bits."""
     global _parser
     try:
@@ -126,7 +134,7 @@ def _parsed(text: bytes) -> Any:
         return _parser.parse(text)
 
 
-def _from_text(model: Model, text: bytes) -> tuple[Arrays, Wanted]:
+def _decode_text(model: Model, text: bytes) -> tuple[Arrays, Wanted]:
     """A request without binary inputs.
 
     A client that sends one input says the same around its numbers every time.  Where that was read before, only the list
@@ -138,30 +146,30 @@ def _from_text(model: Model, text: bytes) -> tuple[Arrays, Wanted]:
     around = model.layouts.get(key)
     if around is not None:
         try:
-            numbers = _parsed(text[start:end])
+            numbers = _parse(text[start:end])
         except (ValueError, RuntimeError):  # the whole is read for what to say about it
-            return _from_json(model, text, None)
+            return _decode_json(model, text, None)
         try:
-            return {around.spec.name: numbers_of(numbers, around.spec, around.count, around.shape)}, around.wanted
+            return {around.spec.name: read_numbers(numbers, around.spec, around.count, around.shape)}, around.wanted
         finally:
             del numbers
-    feeds, wanted = _from_json(model, text, None)
+    feeds, wanted = _decode_json(model, text, None)
     if (
         len(feeds) == 1
         and all(key)
         and wanted.id is None
         and text[start + 1 : start + 2] not in b"["
-        and _lies_between(*key)
+        and _is_data_between(*key)
     ):
         ((name, array),) = feeds.items()
-        _remember(model, key, Around(model.inputs[name], array.size, array.shape, wanted))
+        _remember(model, key, JsonFrame(model.inputs[name], array.size, array.shape, wanted))
     return feeds, wanted
 
 
-def _lies_between(front: bytes, back: bytes) -> bool:
+def _is_data_between(front: bytes, back: bytes) -> bool:
     """What stands between these is the data of the first input: with null there, that is what it is."""
     try:
-        document = _parsed(front + b"null" + back)
+        document = _parse(front + b"null" + back)
     except (ValueError, RuntimeError):
         return False
     match document.as_dict():
@@ -170,25 +178,25 @@ def _lies_between(front: bytes, back: bytes) -> bool:
     return False
 
 
-def _remember(model: Model, key: Any, value: Layout | Around) -> None:
+def _remember(model: Model, key: Any, value: BinaryLayout | JsonFrame) -> None:
     if len(model.layouts) >= MEMO:
         model.layouts.clear()
     model.layouts[key] = value
 
 
-def _from_json(model: Model, text: bytes, rest: memoryview | None) -> tuple[Arrays, Wanted]:
+def _decode_json(model: Model, text: bytes, rest: memoryview | None) -> tuple[Arrays, Wanted]:
     try:
-        document = _parsed(text)
+        document = _parse(text)
     except (ValueError, RuntimeError) as error:  # RuntimeError also for integers of more than 64 bits
         what = "the body" if rest is None else "the header of the body"
-        raise RefusedError(400, f"{what} {json_problem(error)}, expected a JSON object with 'inputs'") from None
+        raise RefusedError(400, f"{what} {explain_json_error(error)}, expected a JSON object with 'inputs'") from None
     try:
-        return _request(model, document, text, rest)
+        return _read_request(model, document, text, rest)
     finally:
         del document
 
 
-def _request(model: Model, document: Any, text: bytes, rest: memoryview | None) -> tuple[Arrays, Wanted]:
+def _read_request(model: Model, document: Any, text: bytes, rest: memoryview | None) -> tuple[Arrays, Wanted]:
     if not isinstance(document, simdjson.Object):
         raise RefusedError(400, "the body is not a JSON object with 'inputs'")
     keys = set(document)  # asking simdjson for what is not there takes longer than all keys
@@ -200,11 +208,11 @@ def _request(model: Model, document: Any, text: bytes, rest: memoryview | None) 
     offset = 0
     tensor: Any
     for tensor in inputs:
-        spec, shape = described(model, tensor, feeds, parts)
+        spec, shape = check_input(model, tensor, feeds, parts)
         count = math.prod(shape)
-        size = binary_size(tensor["parameters"], spec.name) if "parameters" in set(tensor) else None
+        size = read_binary_size(tensor["parameters"], spec.name) if "parameters" in set(tensor) else None
         if size is None:
-            feeds[spec.name] = numbers_of(tensor.get("data"), spec, count, shape)
+            feeds[spec.name] = read_numbers(tensor.get("data"), spec, count, shape)
             continue
         if rest is None:
             raise RefusedError(
@@ -220,13 +228,13 @@ def _request(model: Model, document: Any, text: bytes, rest: memoryview | None) 
         offset += size
     missing = [name for name in model.inputs if name not in feeds and all(name != part[0] for part in parts)]
     if missing:
-        raise RefusedError(400, f"input {missing[0]!r} is missing, expected {listed(model.inputs)}")
-    wanted = wanted_of(model, document, keys)
+        raise RefusedError(400, f"input {missing[0]!r} is missing, expected {list_names(model.inputs)}")
+    wanted = read_wanted(model, document, keys)
     if rest is not None:
-        layout = Layout(tuple(parts), offset, wanted)
+        layout = BinaryLayout(tuple(parts), offset, wanted)
         whole = rest.obj
         assert isinstance(whole, bytes | bytearray)
-        feeds |= _sliced(layout, whole, len(text))
+        feeds |= _slice_inputs(layout, whole, len(text))
         if len(parts) == len(model.inputs) and len(text) <= MEMO_BYTES:
             _remember(model, text, layout)
     return feeds, wanted

@@ -55,26 +55,26 @@ def serve_forever(settings: Settings, *, say: Say, on_ready: Callable[[Report], 
     host = settings.host
     with (
         tempfile.TemporaryDirectory(prefix="fcdeploy-") as share,
-        reserved(host, settings.port) as port,
-        reserved(host, settings.grpc_port) as grpc_port,
+        reserve_port(host, settings.port) as port,
+        reserve_port(host, settings.grpc_port) as grpc_port,
     ):
-        _watch(replace(settings, port=port or 0, grpc_port=grpc_port), Path(share), say, on_ready)
+        _supervise(replace(settings, port=port or 0, grpc_port=grpc_port), Path(share), say, on_ready)
     say("stopped")
 
 
 @contextmanager
-def reserved(host: str, port: int | None) -> Iterator[int | None]:
+def reserve_port(host: str, port: int | None) -> Iterator[int | None]:
     """Hold an address without listening, so that port 0 is one port for all workers; without a port there is nothing."""
-    from fcdeploy.serve.sockets import bound
+    from fcdeploy.serve.sockets import bind_socket
 
     if port is None:
         yield None
         return
-    with bound(host, port, shared=True) as held:
+    with bind_socket(host, port, shared=True) as held:
         yield int(held.getsockname()[1])
 
 
-def _watch(settings: Settings, share: Path, say: Say, on_ready: Callable[[Report], None]) -> None:
+def _supervise(settings: Settings, share: Path, say: Say, on_ready: Callable[[Report], None]) -> None:
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: stopping.append(number))
@@ -84,7 +84,7 @@ def _watch(settings: Settings, share: Path, say: Say, on_ready: Callable[[Report
         while not stopping:
             wait([c.process.sentinel for c in children.values()] + [c.told for c in children.values()], LOOK)
             for index, child in list(children.items()):
-                report = _listen(child)
+                report = _read_report(child)
                 if report is not None and not announced and all(c.ready for c in children.values()):
                     announced = True
                     on_ready(report)
@@ -107,13 +107,15 @@ def _start(settings: Settings, index: int, share: Path, say: Say) -> Child:
     context = multiprocessing.get_context("spawn")  # a fork would copy threads and locks of libraries half way
     os.environ[SAFE_PATH] = "1"  # spawn starts an interpreter with -c, and gives it the environment of this process
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(settings, Worker(index, share), say, theirs), name=f"worker {index}")
+    process = context.Process(
+        target=_run_worker, args=(settings, Worker(index, share), say, theirs), name=f"worker {index}"
+    )
     process.start()
     theirs.close()
     return Child(process, ours, time.monotonic())
 
 
-def _listen(child: Child) -> Report | None:
+def _read_report(child: Child) -> Report | None:
     """What a worker says when it is ready. Raises FcdeployError when it could not begin."""
     try:
         if not child.told.poll():
@@ -127,7 +129,7 @@ def _listen(child: Child) -> Report | None:
     return Report("serve", told)
 
 
-def _work(settings: Settings, worker: Worker, say: Say, tell: Connection) -> None:
+def _run_worker(settings: Settings, worker: Worker, say: Say, tell: Connection) -> None:
     """The worker's process. The first one speaks for all of what they load."""
     from fcdeploy.serve.run import serve_one
 
