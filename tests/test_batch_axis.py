@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from small_models import family, samples
 
 from fcdeploy.graph.light_reader import read_outline
-from fcdeploy.proof.batch_axis import why_not
+from fcdeploy.proof.batch_axis import explain_dependence
 
 Build = Callable[[Net, str], str]
 
@@ -22,7 +22,7 @@ Build = Callable[[Net, str], str]
 def proof(build: Build, folder: Path, opset: int = 17) -> str:
     """Of a network of one input x (n, 4, 6)."""
     net = Net(opset=opset)
-    return why_not(read_outline(net.output(build(net, net.input("x", 4, 6))).save(folder / "m.onnx")))
+    return explain_dependence(read_outline(net.output(build(net, net.input("x", 4, 6))).save(folder / "m.onnx")))
 
 
 def ints(net: Net, *values: int) -> str:
@@ -104,7 +104,7 @@ def test_not_proven_with_a_reason(name: str, tmp_path: Path) -> None:
 
 def test_networks_and_their_int8_forms_are_proven(tmp_path: Path) -> None:
     for name, path in family(tmp_path).items():
-        assert why_not(read_outline(path)) == "", name
+        assert explain_dependence(read_outline(path)) == "", name
 
 
 def test_what_quantizes_as_it_runs_is_never_proven(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_inputs_must_begin_with_one_free_axis(tmp_path: Path) -> None:
             helper.make_graph([node], "g", ends, [out]), opset_imports=[helper.make_opsetid("", 17)]
         )
         onnx.save(model, tmp_path / "m.onnx")
-        return why_not(read_outline(tmp_path / "m.onnx"))
+        return explain_dependence(read_outline(tmp_path / "m.onnx"))
 
     assert reason(["n", 3], ["n", 3]) == ""
     assert reason([1, 3]) == "input 'x0' has a leading axis of 1, not a free one"
@@ -147,4 +147,4 @@ def test_operators_of_other_domains_are_not_known(tmp_path: Path) -> None:
     node = helper.make_node("Relu", ["x"], ["y"], domain="mine")
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in "xy"]
     onnx.save(helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:])), tmp_path / "m.onnx")
-    assert why_not(read_outline(tmp_path / "m.onnx")) == "Relu is of the domain 'mine'"
+    assert explain_dependence(read_outline(tmp_path / "m.onnx")) == "Relu is of the domain 'mine'"

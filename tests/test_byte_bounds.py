@@ -20,9 +20,9 @@ from fcdeploy.arithmetic.interval_arithmetic import (
     multiply_intervals,
     subtract_intervals,
 )
-from fcdeploy.evaluate.layers import expose
-from fcdeploy.proof.byte_bounds import Bounds
-from fcdeploy.proof.saturation import prove
+from fcdeploy.evaluate.layers import expose_tensors
+from fcdeploy.proof.byte_bounds import TensorBounds
+from fcdeploy.proof.saturation import prove_no_saturation
 from fcdeploy.runtime.session import Session
 
 Array = np.ndarray[Any, Any]
@@ -101,13 +101,13 @@ def sequence(net: Net, seed: int) -> Net:
 
 def check(line: Line) -> tuple[int, int]:
     """Channels whose bytes are bounded by more than their type, and all channels."""
-    known, taps = Bounds(), []
+    known, taps = TensorBounds(), []
     for node in line.int8.graph:
         known.add(node)
         if node.op_type == "QuantizeLinear":
             taps.append(node.outputs[0])
     exposed = ir.from_proto(ir.to_proto(line.int8))
-    expose(exposed, [value.name or "" for value in taps])
+    expose_tensors(exposed, [value.name or "" for value in taps])
     names = [value.name or "" for value in taps]
     tighter = total = 0
     for optimize in (True, False):
@@ -128,7 +128,7 @@ def check(line: Line) -> tuple[int, int]:
 def test_no_path_writes_a_byte_outside_its_bounds(seed: int) -> None:
     kind, shape = (images, (4, 8, 8)) if seed < 6 else (sequence, (6,))
     line = quantize_net(kind(Net(seed), seed), random_data(seed, 12, x=shape), correct=True)
-    assert all(proof.safe for proof in prove(line.int8))
+    assert all(proof.safe for proof in prove_no_saturation(line.int8))
     tighter, total = check(line)
     assert 0 < tighter < total
 
@@ -140,7 +140,7 @@ def test_a_bound_by_channel_proves_what_one_for_all_could_not() -> None:
     net.output(net.op("Conv", x, net.constant([[[[0.8]], [[1.0]]]])))
     data = {"x": np.random.default_rng(0).random((8, 2, 4, 4), np.float32)}
     free = quantize_net(net, data, target="x86-vnni", ranges="minmax")
-    last = prove(free.int8)[-1]
+    last = prove_no_saturation(free.int8)[-1]
     assert last.safe
     assert "lower in 1 of 2 channels" in last.why
     for initializer in free.int8.graph.initializers.values():  # the same with a first layer that reaches every byte
@@ -149,7 +149,7 @@ def test_a_bound_by_channel_proves_what_one_for_all_could_not() -> None:
             scale = initializer.uses()[0].node.inputs[1]
             assert scale is not None
             scale.const_value = ir.tensor(np.full(2, 1.0, np.float32))
-    worst = prove(free.int8)[-1]
+    worst = prove_no_saturation(free.int8)[-1]
     assert not worst.safe
     assert worst.why == "activations in 0 .. 255"
 
@@ -160,7 +160,7 @@ def test_what_saturates_bounds_nothing() -> None:
     x = net.op("Relu", net.conv(net.input("x", 4, 4, 4), 4, 8, (1, 1)))
     net.output(net.conv(net.op("Relu", net.conv(x, 8, 8, (1, 1))), 8, 4, (1, 1)))
     line = quantize_net(net, random_data(1, 8, x=(4, 4, 4)), target="x86-vnni")
-    rows = prove(line.int8)
+    rows = prove_no_saturation(line.int8)
     over = [i for i, row in enumerate(rows) if not row.safe]
     assert over
     assert all("lower in" not in rows[i + 1].why for i in over if i + 1 < len(rows))

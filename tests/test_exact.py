@@ -27,8 +27,8 @@ from fcdeploy import cli
 from fcdeploy.arithmetic import avx2
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.proof import exact
-from fcdeploy.proof.exact import Exact, Exactness, exact_layers, verdict
-from fcdeploy.proof.operands import Skipped, Task, tasks
+from fcdeploy.proof.exact import Exactness, LayerExactness, check_exactness, describe_exactness
+from fcdeploy.proof.operands import RecomputedNode, SkippedNode, find_integer_nodes
 from fcdeploy.runtime.session import Session
 
 Array = np.ndarray[Any, Any]
@@ -49,8 +49,8 @@ def saturates_here() -> bool:
     return bool(answer.item() == 32767)
 
 
-def compare(line: Line, samples: int = 4, budget: int = exact.BUDGET) -> Exact:
-    return exact_layers(line.int8, [{name: array[:samples] for name, array in line.data.items()}], budget=budget)
+def compare(line: Line, samples: int = 4, budget: int = exact.BUDGET) -> Exactness:
+    return check_exactness(line.int8, [{name: array[:samples] for name, array in line.data.items()}], budget=budget)
 
 
 def images(net: Net) -> str:
@@ -126,7 +126,7 @@ def lines() -> dict[str, Line]:
 def test_every_kernel_is_exact_here(name: str, seed: int) -> None:
     line = line_of(name, seed)
     found = compare(line)
-    assert found.passed, verdict(found)
+    assert found.passed, describe_exactness(found)
     assert found.undisturbed
     assert not found.skipped
     assert {row.node for row in found.rows} >= NETWORKS[name][2] - {"bias"}
@@ -138,15 +138,17 @@ def test_every_kernel_is_exact_here(name: str, seed: int) -> None:
 def test_another_scale_in_the_reference_is_caught(name: str, lines: dict[str, Line], monkeypatch: Any) -> None:
     """Each layer in turn: 2 % more of its output's scale, or for floats of its input's."""
     line = lines[name]
-    honest = list(tasks(line.int8))
+    honest = list(find_integer_nodes(line.int8))
     for wrong in honest:
-        assert isinstance(wrong, Task)
+        assert isinstance(wrong, RecomputedNode)
         if wrong.written.scale is not None:
             other = replace(wrong, written=replace(wrong.written, scale=wrong.written.scale * np.float32(1.02)))
         else:
             first = replace(wrong.inputs[0], scale=wrong.inputs[0].scale * np.float32(1.02))
             other = replace(wrong, inputs=(first, *wrong.inputs[1:]))
-        monkeypatch.setattr(exact, "tasks", lambda _, t=wrong, o=other: [o if each is t else each for each in honest])
+        monkeypatch.setattr(
+            exact, "find_integer_nodes", lambda _, t=wrong, o=other: [o if each is t else each for each in honest]
+        )
         found = compare(line)
         assert not found.passed
         assert [row.node for row in found.rows if not row.passed] == [wrong.node.name]
@@ -177,7 +179,7 @@ def test_saturation_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {row.node for row in found.rows if not row.passed} == {"conv", "dense"}
     assert found.rows[0].levels > 20
     assert found.rows[0].share > 0.5
-    assert verdict(found).startswith("not exact: 2 of 3 layers differ from 32-bit sums, ")
+    assert describe_exactness(found).startswith("not exact: 2 of 3 layers differ from 32-bit sums, ")
 
 
 def test_the_bound_keeps_full_weights_from_saturating() -> None:
@@ -193,7 +195,10 @@ def test_a_budget_draws_positions_and_the_same_ones_again(lines: dict[str, Line]
     assert sizes["depthwise"].elements == 8 * (20_000 // (8 * 9))
     assert some.passed
     assert some == compare(lines["images"], budget=20_000)
-    assert f"{some.total['elements']:,} elements, drawn from {whole.total['elements']:,}, in 6 layers" in verdict(some)
+    assert (
+        f"{some.total['elements']:,} elements, drawn from {whole.total['elements']:,}, in 6 layers"
+        in describe_exactness(some)
+    )
     assert {row.node: row.of for row in whole.rows} == {row.node: row.of for row in some.rows}
     tiny = {row.node: row for row in compare(lines["dense"], budget=100).rows}
     assert tiny["first"].elements == 100 // 40  # one position, and not even all of its channels
@@ -210,8 +215,8 @@ def test_what_is_drawn_is_compared_at_its_own_place(lines: dict[str, Line], monk
 
 def test_batches_add(lines: dict[str, Line]) -> None:
     data = lines["between"].data["x"]
-    one = exact_layers(lines["between"].int8, [{"x": data[:4]}])
-    two = exact_layers(lines["between"].int8, [{"x": data[:1]}, {"x": data[1:4]}])
+    one = check_exactness(lines["between"].int8, [{"x": data[:4]}])
+    two = check_exactness(lines["between"].int8, [{"x": data[:1]}, {"x": data[1:4]}])
     assert one.total["elements"] == two.total["elements"]
     assert one.total["differ"] == two.total["differ"]
 
@@ -222,8 +227,8 @@ def test_the_model_is_left_as_it_was(lines: dict[str, Line]) -> None:
     assert ir.to_proto(lines["between"].int8).SerializeToString() == before
 
 
-def row(elements: int, differ: int, levels: float, *, floats: bool = False) -> Exactness:
-    return Exactness("n", "Conv", elements, elements, differ, levels, floats)
+def row(elements: int, differ: int, levels: float, *, floats: bool = False) -> LayerExactness:
+    return LayerExactness("n", "Conv", elements, elements, differ, levels, floats)
 
 
 def test_what_passes() -> None:
@@ -234,12 +239,14 @@ def test_what_passes() -> None:
     for bad in (row(10_000, 11, 1), row(10_000, 1, 2), row(40, 2, 1), row(10_000, 1, 0.1, floats=True)):
         assert not bad.passed
     assert (row(10, 1, 1) + row(30, 2, 5)) == row(40, 3, 5)
-    skipped = (Skipped("s", "Softmax", "no reference"),)
-    assert not Exact((), skipped, True).passed
-    assert verdict(Exact((), skipped, True)) == "not proven: none of 1 node on bytes was compared"
-    assert Exact((), (), True).passed
-    assert not Exact((row(10, 0, 0),), (), False).passed
-    assert verdict(Exact((row(10, 0, 0),), (), False)).startswith("not proven: looking at the integers changed")
+    skipped = (SkippedNode("s", "Softmax", "no reference"),)
+    assert not Exactness((), skipped, True).passed
+    assert describe_exactness(Exactness((), skipped, True)) == "not proven: none of 1 node on bytes was compared"
+    assert Exactness((), (), True).passed
+    assert not Exactness((row(10, 0, 0),), (), False).passed
+    assert describe_exactness(Exactness((row(10, 0, 0),), (), False)).startswith(
+        "not proven: looking at the integers changed"
+    )
 
 
 def test_what_cannot_be_recomputed_is_said() -> None:

@@ -19,8 +19,8 @@ from fcdeploy.arithmetic import dynamic
 from fcdeploy.arithmetic.weights.layout import pack_blocks, unpack_blocks
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.proof import exact
-from fcdeploy.proof.exact import Exact, exact_layers
-from fcdeploy.proof.saturation import UNPROVEN, prove
+from fcdeploy.proof.exact import Exactness, check_exactness
+from fcdeploy.proof.saturation import UNPROVEN, prove_no_saturation
 from fcdeploy.tables.types import TYPES
 
 Array = np.ndarray[Any, Any]
@@ -40,15 +40,15 @@ def line(weights: str, activations: str) -> Line:
     return quantize_net(dense(), DATA, types=TYPES[weights, activations])
 
 
-def compare(model: ir.Model, count: int = 5, **how: Any) -> Exact:
-    return exact_layers(model, [{"x": DATA["x"][:count]}], **how)
+def compare(model: ir.Model, count: int = 5, **how: Any) -> Exactness:
+    return check_exactness(model, [{"x": DATA["x"][:count]}], **how)
 
 
 @pytest.mark.parametrize("types", [("int8", "dynamic"), pytest.param(("int4", "none"), marks=x86)])
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_what_rounds_by_itself_is_computed_again(types: tuple[str, str], count: int) -> None:
     found = compare(line(*types).int8, count)
-    assert found.passed, exact.verdict(found)
+    assert found.passed, exact.describe_exactness(found)
     assert {row.node for row in found.rows} == {"first", "second", "third"}
     assert [row.elements for row in found.rows if row.node == "first"] == [150 * count]
     assert not found.skipped
@@ -115,17 +115,17 @@ def test_a_recurrent_layer_is_named_with_the_reason() -> None:
     net.output(net.ops("LSTM", x, *weights, outputs=1, name="lstm", hidden_size=16)[0])
     data = random_data(1, 4, x=(5, 12))
     int8 = quantize_net(net, data, types=TYPES["int8", "dynamic"]).int8
-    found = exact_layers(int8, [data])
+    found = check_exactness(int8, [data])
     assert [(row.node, row.op) for row in found.skipped] == [("lstm", "DynamicQuantizeLSTM")]
     assert "no reference" in found.skipped[0].why
     assert not found.passed
-    (proof,) = prove(int8)
+    (proof,) = prove_no_saturation(int8)
     assert (proof.node, proof.adds_pairs, proof.safe) == ("lstm", True, True)  # both weights keep the bound
 
 
 def test_blocks_are_proven_and_what_is_unknown_says_so() -> None:
     blocks = line("int4", "none").int8
-    proofs = prove(blocks)
+    proofs = prove_no_saturation(blocks)
     assert [(proof.node, proof.safe, proof.adds_pairs) for proof in proofs] == [
         (name, True, False) for name in ("first", "second", "third")
     ]
@@ -133,12 +133,12 @@ def test_blocks_are_proven_and_what_is_unknown_says_so() -> None:
     for node in blocks.graph:
         if node.op_type == "MatMulNBits":
             node.attributes.add(ir.AttrInt64("bits", 3))
-    odd = prove(blocks)
+    odd = prove_no_saturation(blocks)
     assert [(proof.proven, proof.safe, proof.verdict) for proof in odd] == [(False, False, UNPROVEN)] * 3
     for node in blocks.graph:
         if node.op_type == "MatMulNBits":
             node.attributes.add(ir.AttrInt64("accuracy_level", 1))
-    assert prove(blocks) == ()  # computes in float
+    assert prove_no_saturation(blocks) == ()  # computes in float
 
 
 def test_inspect_says_it(tmp_path: Path) -> None:
@@ -168,6 +168,8 @@ def test_floats_times_dequantized_weights_become_blocks(axis: int, rows: int) ->
             tensor(np.full(8 if axis else 64, 0.02, np.float32), "s")]  # fmt: skip
     ends = [onnx.helper.make_tensor_value_info(name, 1, ["n", width]) for name, width in (("x", 64), ("y", 8))]
     graph = onnx.helper.make_graph(nodes, "one", ends[:1], ends[1:], held)
-    found = prove(ir.from_proto(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])))
+    found = prove_no_saturation(
+        ir.from_proto(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]))
+    )
     assert len(found) == rows
     assert all(proof.safe and not proof.adds_pairs for proof in found)

@@ -13,8 +13,8 @@ from onnx import helper as oh
 from onnx import numpy_helper as nh
 
 from fcdeploy.commands.inspect import inspect
-from fcdeploy.proof.exact import exact_layers, verdict
-from fcdeploy.proof.float_nodes import bytes_of, ends_of, stretches
+from fcdeploy.proof.exact import check_exactness, describe_exactness
+from fcdeploy.proof.float_nodes import cut_float_regions, find_byte_tensors, find_float_ends
 from fcdeploy.runtime.session import Session
 
 Array = np.ndarray[Any, Any]
@@ -34,19 +34,19 @@ def mixed() -> Net:
 
 def test_ends_are_named_and_agree() -> None:
     line = quantize_net(mixed(), DATA, keep_float=["kept", "soft"])
-    found = exact_layers(line.int8, [DATA])
-    assert found.passed, verdict(found)
+    found = check_exactness(line.int8, [DATA])
+    assert found.passed, describe_exactness(found)
     ends = {row.node: row for row in found.floats}
     assert set(ends) == {"tanh", "pool", "soft"}
     assert ends["soft"].floats
     assert ends["soft"].elements == 4 * 5
-    assert "on every path" in verdict(found)
+    assert "on every path" in describe_exactness(found)
 
 
 def test_what_the_cut_model_computes_is_what_the_whole_one_did() -> None:
     """From the same integers, without optimization, it is the unoptimized model bit for bit."""
     model = quantize_net(mixed(), DATA, keep_float=["kept", "soft"]).int8
-    ends, starts = ends_of(model, {"first", "second", "third", "last"}), bytes_of(model)
+    ends, starts = find_float_ends(model, {"first", "second", "third", "last"}), find_byte_tensors(model)
     exposed = model.clone()
     values = {value.name: value for node in exposed.graph for value in node.outputs}
     for name in starts:
@@ -54,7 +54,7 @@ def test_what_the_cut_model_computes_is_what_the_whole_one_did() -> None:
         exposed.graph.outputs.append(values[name])
     session = Session(exposed, optimize=False)
     plain = dict(zip(session.outputs, session.run(DATA), strict=True))
-    again = stretches(model, starts, ends).run(DATA, plain)[0]
+    again = cut_float_regions(model, starts, ends).run(DATA, plain)[0]
     assert ends
     for end, value in zip(ends, again, strict=True):
         np.testing.assert_array_equal(value, plain[end.tensor])
@@ -84,12 +84,12 @@ def weight_only() -> ir.Model:
 @pytest.mark.filterwarnings("ignore")
 def test_a_float_node_that_another_path_computes_otherwise_is_named(tmp_path: Path) -> None:
     x = np.random.default_rng(1).normal(size=(5, 64)).astype(np.float32)
-    found = exact_layers(weight_only(), [{"x": x}])
+    found = check_exactness(weight_only(), [{"x": x}])
     assert not found.passed
     assert all(row.passed for row in found.rows)
     (row,) = found.floats
     assert (row.node, row.passed) == ("second", False)
-    assert verdict(found).startswith("not exact: float MatMul 'second' differs between paths")
+    assert describe_exactness(found).startswith("not exact: float MatMul 'second' differs between paths")
     ir.save(weight_only(), tmp_path / "m.onnx")
     np.savez(tmp_path / "x.npz", x=x)
     report = inspect(tmp_path / "m.onnx", exact=True, data=tmp_path / "x.npz")

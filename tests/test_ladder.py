@@ -14,16 +14,16 @@ from fcdeploy.search.ladder import (
     HEIGHT,
     RUNGS,
     Forms,
-    Group,
-    Judge,
+    NodeGroup,
+    Objective,
     Score,
     Step,
-    best_of,
-    climb,
-    front,
-    holds,
-    of_moves,
-    raised,
+    apply_moves,
+    choose_best,
+    climb_ladder,
+    find_front,
+    meets_bound,
+    raise_nodes,
     take_back,
 )  # fmt: skip
 
@@ -41,11 +41,11 @@ class Table:
     measured: int = 0
 
     @property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[NodeGroup]:
         layers = [str(i) for i in range(len(self.weights))]
-        found = [Group(f"w{i}", "weights", (layer,), WEIGHTS) for i, layer in enumerate(layers)]
+        found = [NodeGroup(f"w{i}", "weights", (layer,), WEIGHTS) for i, layer in enumerate(layers)]
         pairs = itertools.pairwise(layers)
-        return found + [Group(f"t{i}", "tensor", pair, TENSOR) for i, pair in enumerate(pairs)]
+        return found + [NodeGroup(f"t{i}", "tensor", pair, TENSOR) for i, pair in enumerate(pairs)]
 
     def error(self, forms: Forms) -> float:
         """What is left: the weights' by their rung, a tensor's unless both its ends compute in float."""
@@ -64,15 +64,15 @@ class Table:
     def cost(self, forms: Forms) -> float:
         return float(sum(HEIGHT[rung] >= HEIGHT["bytes"] for rung in forms.values()))
 
-    def rank(self, forms: Forms, groups: Sequence[Group]) -> Mapping[str, float]:
-        undone = {group.name: raised(forms, group.nodes, "float") for group in groups}
+    def rank(self, forms: Forms, groups: Sequence[NodeGroup]) -> Mapping[str, float]:
+        undone = {group.name: raise_nodes(forms, group.nodes, "float") for group in groups}
         whole = max(self.error(forms), 1e-300)
         return {name: 1 - self.error(each) / whole for name, each in undone.items()}
 
     def search(self, bound: float = 0.5, stop: Callable[[], bool] = lambda: False) -> list[Step]:
-        judge = Judge(bound, self.rank, self.measure, self.cost, stop)
-        road = climb(self.groups, judge)
-        if holds(road[-1].score, bound):
+        judge = Objective(bound, self.rank, self.measure, self.cost, stop)
+        road = climb_ladder(self.groups, judge)
+        if meets_bound(road[-1].score, bound):
             road += take_back(self.groups, road, judge)
         return road
 
@@ -88,9 +88,9 @@ def tables(draw: st.DrawFn) -> Table:
 @given(tables())
 def test_what_float_holds_is_held_at_the_end(table: Table) -> None:
     road = table.search()
-    assert holds(road[-1].score, 0.5)
+    assert meets_bound(road[-1].score, 0.5)
     assert road[0].forms == {}
-    assert table.cost(road[-1].forms) <= min(table.cost(step.forms) for step in road if holds(step.score, 0.5))
+    assert table.cost(road[-1].forms) <= min(table.cost(step.forms) for step in road if meets_bound(step.score, 0.5))
     assert all(step.score == table.measure(step.forms) for step in road)
 
 
@@ -106,7 +106,7 @@ def test_no_group_can_be_given_back_whole(table: Table) -> None:
         own = set(group.nodes) - others
         if group.name in up and own & set(forms):
             lower = {node: rung for node, rung in forms.items() if node not in own}
-            assert not holds(table.measure(lower), 0.5) or table.cost(lower) >= table.cost(forms)
+            assert not meets_bound(table.measure(lower), 0.5) or table.cost(lower) >= table.cost(forms)
 
 
 @given(tables(), st.data())
@@ -121,7 +121,7 @@ def test_one_fragile_place_is_found_and_nothing_else_left_out(table: Table, data
     errors[place] = data.draw(st.floats(2.0, 50.0)) * table.unit  # type: ignore[index]
     names = [str(i) for i in range(layers)]
     every = [set(some) for n in range(layers + 1) for some in itertools.combinations(names, n)]
-    held = [some for some in every if holds(table.measure(dict.fromkeys(some, "float")), 0.5)]
+    held = [some for some in every if meets_bound(table.measure(dict.fromkeys(some, "float")), 0.5)]
     found = {node for node, rung in table.search()[-1].forms.items() if HEIGHT[rung] >= HEIGHT["bytes"]}
     assert found == min(held, key=len) == ({names[place]} if of_weights else {names[place], names[place + 1]})
 
@@ -140,16 +140,16 @@ def test_rounding_that_heals_leaves_nothing_out(table: Table) -> None:
 def test_stopped_early_it_has_measured_what_it_ends_at(table: Table, most: int) -> None:
     road = table.search(stop=lambda: table.measured >= most)
     assert table.measured <= most + 1
-    best = best_of(road, [], 0.5)
-    assert best.score.drop == min(step.score.drop for step in road) or holds(best.score, 0.5)
+    best = choose_best(road, [], 0.5)
+    assert best.score.drop == min(step.score.drop for step in road) or meets_bound(best.score, 0.5)
 
 
 def test_what_was_rejected_is_taken_only_where_it_holds() -> None:
     """Of many trials the least drop may be chance: where none holds, the road decides."""
     road = [Step((), {}, Score(3.0, 0.5, 1.0)), Step((), {"a": "float"}, Score(2.0, 0.4, 2.0))]
     rejected = Step((), {"b": "float"}, Score(1.0, 0.6, 0.5))
-    assert best_of(road, [rejected], 0.5) is road[1]
-    assert best_of(road, [rejected], 1.0) is rejected
+    assert choose_best(road, [rejected], 0.5) is road[1]
+    assert choose_best(road, [rejected], 1.0) is rejected
 
 
 def test_noise_that_is_everywhere_takes_ever_larger_steps() -> None:
@@ -169,7 +169,7 @@ def test_for_what_chance_explains_no_layer_leaves_int8() -> None:
     assert [step.score.drop for step in road] == [11.0, 11.0]
     assert road[1].moved == tuple((f"w{i}", "rounded") for i in range(6))
     table.measure = lambda forms: replace(sure(forms), unsure=10.4)  # type: ignore[method-assign]
-    assert holds(table.search()[-1].score, 0.5)
+    assert meets_bound(table.search()[-1].score, 0.5)
     table = Table([0.01, 3.0, 0.01, 0.01], [0.01] * 3, [1.0] * 4, 1.0)
     sure = table.measure
     table.measure = lambda forms: replace(sure(forms), unsure=10.5)  # type: ignore[method-assign]
@@ -179,19 +179,19 @@ def test_for_what_chance_explains_no_layer_leaves_int8() -> None:
 def test_a_group_that_costs_less_time_goes_first_among_equals() -> None:
     table = Table([1.0, 0.0, 1.2], [0.0, 0.0], [1.0] * 3, 1.0)
     slow = {"0": 1.0, "1": 1.0, "2": 5.0}
-    judge = Judge(
+    judge = Objective(
         1.0, table.rank, table.measure, stop=lambda: False,
         cost=lambda forms: sum(slow[node] for node, rung in forms.items() if HEIGHT[rung] > 1),
     )  # fmt: skip
-    road = climb(table.groups, judge)
+    road = climb_ladder(table.groups, judge)
     assert road[1].moved[0][0] == "w0"
 
 
 def test_the_way_up_is_by_rungs_and_a_node_is_as_high_as_its_highest_group() -> None:
-    groups = [Group("w", "weights", ("a",), WEIGHTS), Group("t", "tensor", ("a", "b"), TENSOR)]
-    assert of_moves(groups, {"w": "wide", "t": "bytes"}) == {"a": "wide", "b": "bytes"}
-    assert of_moves(groups, {"w": "int8"}) == {}
-    assert raised({"a": "float"}, ("a", "b"), "rounded") == {"a": "float", "b": "rounded"}
+    groups = [NodeGroup("w", "weights", ("a",), WEIGHTS), NodeGroup("t", "tensor", ("a", "b"), TENSOR)]
+    assert apply_moves(groups, {"w": "wide", "t": "bytes"}) == {"a": "wide", "b": "bytes"}
+    assert apply_moves(groups, {"w": "int8"}) == {}
+    assert raise_nodes({"a": "float"}, ("a", "b"), "rounded") == {"a": "float", "b": "rounded"}
     assert [HEIGHT[rung] for rung in RUNGS] == list(range(len(RUNGS)))
 
 
@@ -199,7 +199,7 @@ def test_the_way_up_is_by_rungs_and_a_node_is_as_high_as_its_highest_group() -> 
     st.dictionaries(st.integers(0, 9), st.tuples(st.sampled_from([0.5, 0.6, 0.7]), st.sampled_from([0.0, 1.0, 2.0])))
 )
 def test_the_front_holds_what_nothing_beats(points: dict[int, tuple[float, float]]) -> None:
-    found = front(points)
+    found = find_front(points)
     assert len({points[number] for number in found}) == len(found)
     for number, (time, drop) in points.items():
         beaten = any(other[0] <= time and other[1] <= drop and other != (time, drop) for other in points.values())

@@ -47,8 +47,8 @@ def kernels(model: ir.Model, folder: Path) -> Counter[str]:
 def test_looking_does_not_change_what_runs(int8_model: Path, tmp_path: Path) -> None:
     x = samples(16, 3, 8, 8)
     plain, exposed = read_model(int8_model), read_model(int8_model)
-    taps = layers.taps(exposed)
-    layers.expose(exposed, [tap.integers for tap in taps])
+    taps = layers.find_quantized_tensors(exposed)
+    layers.expose_tensors(exposed, [tap.integers for tap in taps])
     (expected,) = Session(plain).run({"x": x})
     found = dict(zip((session := Session(exposed)).outputs, session.run({"x": x}), strict=True))
     assert np.array_equal(found["logits"], expected)
@@ -152,8 +152,8 @@ def test_signed_integers_and_axes_dequantize_as_the_runtime_does(tmp_path: Path)
     ]
     path = save(tmp_path / "q.onnx", nodes, {"x": ["n", 3, 5]}, {"y": ["n", 3, 5]}, {"s": scale, "z": zero_point})
     model = read_model(path)
-    (tap,) = layers.taps(model)
-    layers.expose(model, [tap.integers])
+    (tap,) = layers.find_quantized_tensors(model)
+    layers.expose_tensors(model, [tap.integers])
     y, q = Session(model).run({"x": x})
     assert q.dtype == np.int8
     assert tap.dequantize(q) == pytest.approx(y.astype(float), abs=1e-6)
@@ -186,12 +186,12 @@ def test_weights_are_no_layers(tmp_path: Path) -> None:
     ]
     weights = {"w": samples(3, 2), "s": np.float32(0.1), "z": np.int8(0)}
     path = save(tmp_path / "w.onnx", nodes, {"x": ["n", 3]}, {"y": ["n", 2]}, weights)
-    assert layers.taps(read_model(path)) == []
+    assert layers.find_quantized_tensors(read_model(path)) == []
 
 
 def test_the_first_layer_of_a_sound_network_is_no_culprit() -> None:
-    def row(name: str, sqnr: float, source: float | None) -> layers.Layer:
-        return layers.Layer(name, name, "Conv", sqnr, None if source is None else source - sqnr, source)
+    def row(name: str, sqnr: float, source: float | None) -> layers.LayerError:
+        return layers.LayerError(name, name, "Conv", sqnr, None if source is None else source - sqnr, source)
 
     sound = [
         row("input", 45, None),
@@ -200,11 +200,11 @@ def test_the_first_layer_of_a_sound_network_is_no_culprit() -> None:
         row("third", 25, 30),
         row("last", 24, 25),
     ]
-    worst = layers.culprit(sound)
+    worst = layers.find_culprit(sound)
     assert worst is not None
     assert worst.node == "second"
     spoilt = [*sound[:1], row("first", 12, 45), row("second", 11, 12)]
-    worst = layers.culprit(spoilt)
+    worst = layers.find_culprit(spoilt)
     assert worst is not None
     assert worst.node == "first"
-    assert layers.culprit([]) is None
+    assert layers.find_culprit([]) is None

@@ -22,8 +22,8 @@ from onnx import numpy_helper as nh
 from fcdeploy import cli
 from fcdeploy.arithmetic import avx2
 from fcdeploy.commands.inspect import inspect
-from fcdeploy.proof.byte_bounds import Bounds
-from fcdeploy.proof.saturation import EXACT, SATURATES, Proof, prove, reach
+from fcdeploy.proof.byte_bounds import TensorBounds
+from fcdeploy.proof.saturation import EXACT, SATURATES, SaturationProof, bound_pair_sums, prove_no_saturation
 
 Array = np.ndarray[Any, Any]
 many = settings(max_examples=40, deadline=None, derandomize=True)
@@ -77,8 +77,8 @@ def qdq(
     return model(nodes, weights)
 
 
-def only(network: ir.Model) -> Proof:
-    (proof,) = prove(network)
+def only(network: ir.Model) -> SaturationProof:
+    (proof,) = prove_no_saturation(network)
     return proof
 
 
@@ -97,7 +97,7 @@ def brute(rows: Array, low: int, high: int) -> tuple[int, int, int, int]:
     return found, (32767 if found > 0 else -32768), len(channels), pairs
 
 
-def summary(proof: Proof) -> tuple[Any, ...]:
+def summary(proof: SaturationProof) -> tuple[Any, ...]:
     return proof.worst, proof.limit, proof.channels, proof.pairs
 
 
@@ -110,7 +110,7 @@ def extreme(random: np.random.Generator, shape: tuple[int, ...], peak: int = 127
 def test_reach_is_the_worst_over_all_activations(k: int, n: int, one: int, other: int, seed: int) -> None:
     rows = np.random.default_rng(seed).integers(-128, 128, (n, k)).astype(np.int8)
     low, high = min(one, other), max(one, other)
-    found = reach(rows, low, high)
+    found = bound_pair_sums(rows, low, high)
     expected = brute(rows, low, high)
     assert found[2:] == expected[2:]
     assert found[0] == expected[0] or found[0] * expected[1] == expected[0] * found[1] or found[0] == expected[0] == 0
@@ -165,7 +165,9 @@ def test_depthwise_unsigned_weights_and_float_layers_are_exact() -> None:
     unsigned = only(qdq("MatMul", np.full((4, 4), 255, np.uint8)))
     assert unsigned.safe
     assert "unsigned weights" in unsigned.why
-    assert prove(qdq("Conv", np.full((4, 4, 3, 3), 127, np.int8), after=False)) == ()  # needs a Q: stays float
+    assert (
+        prove_no_saturation(qdq("Conv", np.full((4, 4, 3, 3), 127, np.int8), after=False)) == ()
+    )  # needs a Q: stays float
     assert not only(qdq("MatMul", np.full((4, 4), 127, np.int8), after=False)).safe  # does not
 
 
@@ -211,7 +213,7 @@ def test_bounds_hold_for_every_activation_the_runtime_computes() -> None:
     ]  # fmt: skip
     network = model(nodes, weights)
     last = next(n for n in network.graph if n.name == "QuantizeLinear_p")
-    known = Bounds()
+    known = TensorBounds()
     for each in network.graph:
         known.add(each)
     low, high = known.of(last.outputs[0]).ends()

@@ -28,11 +28,11 @@ from fcdeploy.records import calibration
 from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import open_source
-from fcdeploy.search.evaluator import SKETCH, sketch
-from fcdeploy.search.groups import ALL, groups_of, reasons
-from fcdeploy.search.ladder import Group
+from fcdeploy.search.evaluator import SKETCH, sketch_output
+from fcdeploy.search.groups import ALL, explain_moves, find_groups
+from fcdeploy.search.ladder import NodeGroup
 from fcdeploy.search.report import NOT_KNOWN
-from fcdeploy.sensitivity.error_sources import sources
+from fcdeploy.sensitivity.error_sources import find_sources
 from fcdeploy.user_code import load_file
 
 ROOT = Path(__file__).parent.parent
@@ -215,14 +215,16 @@ def test_samples_that_were_calibrated_on_are_taken_when_asked_for_and_it_is_said
 def test_sketches_tell_how_far_outputs_lie_apart(size: int, seed: int) -> None:
     """In expectation: over 400 samples within a fifth; exactly where there is nothing to save."""
     one, other = np.random.default_rng(seed).normal(size=(2, 400, size))
-    apart, real = (np.square(a - b).sum() for a, b in ((sketch(one, 400), sketch(other, 400)), (one, other)))
-    assert sketch(one, 400).shape == (400, min(size, SKETCH))
+    apart, real = (
+        np.square(a - b).sum() for a, b in ((sketch_output(one, 400), sketch_output(other, 400)), (one, other))
+    )
+    assert sketch_output(one, 400).shape == (400, min(size, SKETCH))
     assert apart == pytest.approx(real, rel=1e-12 if size <= SKETCH else 0.2)
 
 
 def test_every_source_of_the_int8_model_has_a_group(dense: Path, tmp_path: Path) -> None:
     quantize(dense, data=CALIB, output=tmp_path / "int8.onnx", costs="none")
-    found = sources(read_model(tmp_path / "int8.onnx"))
+    found = find_sources(read_model(tmp_path / "int8.onnx"))
     assert len([source for source in found if source.kind == "weights"]) == len(layers(dense))
     assert isinstance(read_model(dense), ir.Model)
 
@@ -260,8 +262,8 @@ def test_constants_of_one_node_are_one_group(tmp_path: Path) -> None:
     made = Problem(file, graph, recorded, kept, *how, source)
     plan = made.plan()
     int8 = made.build(plan)
-    assert [each.node for each in sources(int8) if each.kind == "weights"].count("both") == 2
-    groups = groups_of(made, plan, int8)
+    assert [each.node for each in find_sources(int8) if each.kind == "weights"].count("both") == 2
+    groups = find_groups(made, plan, int8)
     assert [group.name for group in groups].count("weights of 'both'") == 1
     assert {group.name for group in groups} >= {"weights of 'first'", "weights of 'last'"}
 
@@ -276,11 +278,13 @@ def test_a_calibration_without_hashes_is_said_not_to_tell(command: Command) -> N
 
 
 def test_only_what_moved_is_a_reason() -> None:
-    groups = [Group("w", "weights", ("a",), ("float",)), Group("t", "tensor", ("a", "b"), ("float",))]
+    groups = [NodeGroup("w", "weights", ("a",), ("float",)), NodeGroup("t", "tensor", ("a", "b"), ("float",))]
     forms = {"a": "float", "b": "bytes", "c": "rounded"}
-    assert reasons(groups, forms, {"w"}) == {"a": "w in 8 bits costs accuracy, to hold --max-drop"}
-    assert reasons(groups, forms, {"w", "t"}) == dict.fromkeys("ab", "t in 8 bits costs accuracy, to hold --max-drop")
-    told = reasons(groups, forms, {"w", ALL})
+    assert explain_moves(groups, forms, {"w"}) == {"a": "w in 8 bits costs accuracy, to hold --max-drop"}
+    assert explain_moves(groups, forms, {"w", "t"}) == dict.fromkeys(
+        "ab", "t in 8 bits costs accuracy, to hold --max-drop"
+    )
+    told = explain_moves(groups, forms, {"w", ALL})
     assert set(told) == {"a", "b"}
     assert all("faster" in why and "accuracy" not in why for why in told.values())
 
@@ -296,10 +300,10 @@ def test_outputs_without_an_axis_of_samples_are_compared_whole(command: Command)
     assert code in (0, 1)
     assert road[0]["output_error"] > 0
     samples = np.arange(6.0)
-    assert sketch(samples, 6).shape == (6, 1)
-    assert sketch(samples, 5).shape == (1, 6)
-    assert sketch(np.array(2.0), 5).tolist() == [[2.0]]
-    assert sketch(np.zeros((0, 4)), 5).shape == (1, 0)
+    assert sketch_output(samples, 6).shape == (6, 1)
+    assert sketch_output(samples, 5).shape == (1, 6)
+    assert sketch_output(np.array(2.0), 5).tolist() == [[2.0]]
+    assert sketch_output(np.zeros((0, 4)), 5).shape == (1, 0)
 
 
 def test_an_output_of_another_shape_is_an_error(command: Command) -> None:

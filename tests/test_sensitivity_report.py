@@ -17,45 +17,45 @@ from fcdeploy.arithmetic.metrics import Fidelity
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate.loss import Loss
-from fcdeploy.evaluate.rounding_error import Local
-from fcdeploy.evaluate.scores import SHARE, Metric, mean
+from fcdeploy.evaluate.rounding_error import RoundingError
+from fcdeploy.evaluate.scores import SHARE, Metric, take_mean
 from fcdeploy.graph.model import read_model
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.paired_timing import Ratio
-from fcdeploy.sensitivity.ablation import without
-from fcdeploy.sensitivity.advice import advice
-from fcdeploy.sensitivity.analysis import effort_of, findings, with_advice
-from fcdeploy.sensitivity.error_sources import Source, sources
-from fcdeploy.sensitivity.groups import Group, Remedy, groups
-from fcdeploy.sensitivity.rank import Cost, Ranking
-from fcdeploy.sensitivity.report import blame_tables, short
+from fcdeploy.sensitivity.ablation import leave_unrounded
+from fcdeploy.sensitivity.advice import advise
+from fcdeploy.sensitivity.analysis import add_advice, analyze_sensitivity, read_effort
+from fcdeploy.sensitivity.error_sources import ErrorSource, find_sources
+from fcdeploy.sensitivity.groups import FloatGroup, Remedy, choose_groups
+from fcdeploy.sensitivity.rank import Ranking, SourceCost
+from fcdeploy.sensitivity.report import make_sensitivity_tables, shorten
 
-TOP1 = Metric("top1", "y", "", SHARE, None, mean)
+TOP1 = Metric("top1", "y", "", SHARE, None, take_mean)
 LOST = Loss(0.9, 0.88, 2.0, 1.0, 3.0, 0.01)
 NOISE = Loss(0.9, 0.89, 1.0, -1.0, 3.0, 0.4)
 
 
-def source(name: str, *nodes: str, kind: Any = "tensor") -> Source:
-    return Source(name, kind, nodes[0], "Conv", nodes, 0.1, (f"{name}/q",))
+def source(name: str, *nodes: str, kind: Any = "tensor") -> ErrorSource:
+    return ErrorSource(name, kind, nodes[0], "Conv", nodes, 0.1, (f"{name}/q",))
 
 
-def cost(name: str, share: float, *nodes: str, kind: Any = "tensor") -> Cost:
-    return Cost(source(name, *(nodes or (name,)), kind=kind), share, share - 0.05, share + 0.05, None)
+def cost(name: str, share: float, *nodes: str, kind: Any = "tensor") -> SourceCost:
+    return SourceCost(source(name, *(nodes or (name,)), kind=kind), share, share - 0.05, share + 0.05, None)
 
 
-def ranking(*costs: Cost, left: int = 0) -> Ranking:
+def ranking(*costs: SourceCost, left: int = 0) -> Ranking:
     return Ranking(costs, (), tuple(source(f"l{i}", "l") for i in range(left)), {}, 64)
 
 
-def remedy(of: Cost, share: float, back: float | None = None) -> Remedy:
+def remedy(of: SourceCost, share: float, back: float | None = None) -> Remedy:
     loss = None if back is None else Loss(0.9, 0.9 - back / 100, back, back - 0.5, back + 0.5, 0.01)
-    group = Group(of.source.group, 0.1, of, (of.source,))
+    group = FloatGroup(of.source.group, 0.1, of, (of.source,))
     return Remedy(group, share, share - 0.05, share + 0.05, loss, Ratio(1.04, 1.0, 1.1))
 
 
 def said(*rows: Remedy, loss: Loss | None = LOST, metric: Metric | None = TOP1, **options: Any) -> str:
     given: dict[str, Any] = {"samples": 500, "sqnr_db": 20.0, "ranges": {}, "effort": "balanced"}
-    return advice(
+    return advise(
         metric=metric, loss=loss, ranking=ranking(*(row.group.cost for row in rows)), rows=rows, **{**given, **options}
     )
 
@@ -82,7 +82,8 @@ SPREAD = cost("relu", 0.1)
          "nothing to gain: int8 is no worse than float on 500 samples"),
         (said(remedy(STEM, 0.6, 1.5), loss=Loss(0.9, 0.8, 10.0, None, None, 1.0)),
          "nothing to gain: one sample cannot tell the drop of 10.00 points from chance"),
-        (said(remedy(STEM, 0.6), metric=Metric("agreement", "y", "", SHARE, None, mean), loss=Loss(1, 1, 0.0, 0.0, 0.7, None)),
+        (said(remedy(STEM, 0.6), metric=Metric("agreement", "y", "", SHARE, None, take_mean),
+              loss=Loss(1, 1, 0.0, 0.0, 0.7, None)),
          "nothing to gain: all decisions on 500 samples are float's"),
         (said(remedy(SPREAD, 0.1)),
          "no single rounding makes more than 10 % of the error, so it takes better rounding everywhere: "
@@ -95,10 +96,11 @@ SPREAD = cost("relu", 0.1)
         (said(remedy(STEM, 0.6, 1.5), saturates=True),
          "byte products saturate on this CPU, which costs more than rounding: fcdeploy quantize ... --target x86-avx2"),
         (said(), "nothing to gain: nothing in this model is rounded to few bits"),
-        (said(remedy(STEM, 0.6, 1.5), ranges={STEM.source: Local(Fidelity(noise=10.0, count=1000), 8.0, 30, 0, 255, 255)}),
+        (said(remedy(STEM, 0.6, 1.5),
+              ranges={STEM.source: RoundingError(Fidelity(noise=10.0, count=1000), 8.0, 30, 0, 255, 255)}),
          "3.00 % of the output of stem lies outside its range, and rounding it makes 60 % of the error: "
          "fcdeploy quantize ... --ranges minmax, or more data to calibrate on"),
-        (said(remedy(STEM, 0.6, 1.5), ranges={STEM.source: Local(Fidelity(noise=10.0, count=1000), 1.0, 1, 0, 255, 255)}),
+        (said(remedy(STEM, 0.6, 1.5), ranges={STEM.source: RoundingError(Fidelity(noise=10.0, count=1000), 1.0, 1, 0, 255, 255)}),
          "float around the output of stem brings back 1.50 points for 1.04 of the time here: "
          "fcdeploy quantize ... --keep-float stem --keep-float 'a b'"),
     ],
@@ -110,23 +112,23 @@ def test_advice(text: str, expected: str) -> None:
 def test_advice_says_how_far_the_ranking_went() -> None:
     """A rounding that stands out by chance alone is named with its interval; what was not tried is not spoken of."""
     given: dict[str, Any] = {"metric": TOP1, "loss": LOST, "samples": 500, "sqnr_db": 20.0, "ranges": {}}
-    unsure = Remedy(Group(("stem",), 0.1, STEM, (STEM.source,)), 0.6, -0.1, 1.3, None, None)
+    unsure = Remedy(FloatGroup(("stem",), 0.1, STEM, (STEM.source,)), 0.6, -0.1, 1.3, None, None)
     named = "rounding the output of stem makes 60 % of the error (95 % interval 55 to 65 %, 64 samples), "
-    text = advice(ranking=ranking(STEM), rows=[unsure], effort="fast", **given)
+    text = advise(ranking=ranking(STEM), rows=[unsure], effort="fast", **given)
     assert text == (
         f"{named}and float around it is no sure gain; to round better everywhere: fcdeploy quantize ... --effort best"
     )
-    text = advice(ranking=ranking(STEM), rows=[unsure], effort="best", **given)
+    text = advise(ranking=ranking(STEM), rows=[unsure], effort="best", **given)
     assert text == f"{named}and float around it is no sure gain; --activations int16 rounds finer, without the speed"
     sure = remedy(SPREAD, 0.3)
-    text = advice(ranking=ranking(STEM, SPREAD), rows=[unsure, sure], effort="best", **given)
+    text = advise(ranking=ranking(STEM, SPREAD), rows=[unsure, sure], effort="best", **given)
     assert text.endswith(
         "takes away 30 % of the error for 1.04 of the time here: fcdeploy quantize ... --keep-float relu"
     )
-    text = advice(ranking=ranking(SPREAD, left=3), rows=[], effort="fast", **given)
+    text = advise(ranking=ranking(SPREAD, left=3), rows=[], effort="fast", **given)
     assert text.startswith("no single rounding of the 1 tried makes more than 10 % of the error, so it takes")
     unknown = Ranking((), (STEM.source,), (), {}, 64)
-    assert advice(ranking=unknown, rows=[], **given) == (
+    assert advise(ranking=unknown, rows=[], **given) == (
         "what rounding costs is not known: give --against the float model that this one was made from"
     )
 
@@ -135,13 +137,13 @@ def test_with_labels_the_metric_ranks(spoilt: tuple[Path, Path, Path]) -> None:
     float_model, int8 = read_model(spoilt[1]), read_model(spoilt[0])
     with np.load(spoilt[2] / "labelled.npz") as data:
         batches = [batch(data["x"], label=data["label"])]
-    found = findings(int8, [float_model], lambda _: batches, top1, timed=False).ranking
+    found = analyze_sensitivity(int8, [float_model], lambda _: batches, top1, timed=False).ranking
     assert found.costs[0].source.name == "r2"
     assert found.costs[0].takes > 0
     order = [(-each.takes, -each.share) for each in found.costs]
     assert order == sorted(order)
     assert all(each.loss is not None for each in found.costs)
-    alone = findings(int8, [float_model], lambda _: batches, None, timed=False).ranking
+    alone = analyze_sensitivity(int8, [float_model], lambda _: batches, None, timed=False).ranking
     assert {each.loss for each in alone.costs} == {None}
 
 
@@ -154,22 +156,22 @@ def test_a_group_undoes_what_lies_inside_it() -> None:
     ]
     outer, same = cost("t", 0.5, "a", "b"), cost("other", 0.3, "b", "a")
     found = [each.source for each in (*inside, outer, same)]
-    made = groups(ranking(outer, same, *inside), found, 9)
+    made = choose_groups(ranking(outer, same, *inside), found, 9)
     assert [group.nodes for group in made] == [("a", "b"), ("a",), ("b",)]
     assert {s.name for s in made[0].undone} == {"w1", "w2", "t", "other"}
     assert made[1].undone == (found[0],)
-    assert [group.nodes for group in groups(ranking(outer, same, *inside), found, 1)] == [("a", "b")]
+    assert [group.nodes for group in choose_groups(ranking(outer, same, *inside), found, 1)] == [("a", "b")]
 
 
 def test_rows_fit_in_80_columns_and_are_few() -> None:
     long = [cost("t", 0.9, f"backbone.stage{i}.very.long.block.name.conv2", "next") for i in range(12)]
-    few, back = blame_tables(ranking(*long), [remedy(each, 0.5, 1.5) for each in long[:4]], TOP1, {}, {})
+    few, back = make_sensitivity_tables(ranking(*long), [remedy(each, 0.5, 1.5) for each in long[:4]], TOP1, {}, {})
     assert len(few.rows) == 6
     for table in (few, back):
         widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
         assert sum(widths) + 3 * (len(widths) - 1) <= 80
-    assert short("abcdefgh", 5) == "…efgh"
-    assert short("abcde", 5) == "abcde"
+    assert shorten("abcdefgh", 5) == "…efgh"
+    assert shorten("abcde", 5) == "abcde"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,7 @@ def test_rows_fit_in_80_columns_and_are_few() -> None:
 def test_effort_is_read_from_metadata_of_any_kind(text: str, effort: str | None) -> None:
     model = ir.Model(ir.Graph([], [], nodes=[]), ir_version=8)
     model.metadata_props["fcdeploy"] = text
-    assert effort_of(model) == effort
+    assert read_effort(model) == effort
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +197,7 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     folder = tmp_path_factory.mktemp("spoilt")
     path = residual(folder / "float.onnx")
     model = read_model(quantized(path, samples(64, 3, 8, 8), folder / "int8.onnx"))
-    (coarse,) = (each for each in sources(model) if each.name == "r2")
+    (coarse,) = (each for each in find_sources(model) if each.name == "r2")
     spoil(model, coarse, 500)
     ir.save(model, folder / "spoilt.onnx")
     x = samples(96, 3, 8, 8, seed=1)
@@ -226,7 +228,7 @@ def test_validate_names_the_group_and_the_command(spoilt: tuple[Path, Path, Path
     )
     assert report.values["advice"] == report.advice
     assert list(report.values["groups"][-1]) == list(first)
-    assert {row["source"] for row in report.values["groups"]} == {each.name for each in sources(read_model(int8))}
+    assert {row["source"] for row in report.values["groups"]} == {each.name for each in find_sources(read_model(int8))}
 
 
 def test_without_labels_the_error_of_the_outputs_ranks(spoilt: tuple[Path, Path, Path]) -> None:
@@ -274,26 +276,26 @@ def test_a_model_just_quantized_badly_is_explained(
     float_model, int8 = read_model(spoilt[1]), read_model(spoilt[0])
     data = {"x": samples(48, 3, 8, 8, seed=4)}
     begun = Report("quantize", {"output": "out.onnx"})
-    report = with_advice(begun, int8, float_model, data, "balanced")
+    report = add_advice(begun, int8, float_model, data, "balanced")
     assert report.advice.startswith("float around the output of add takes away ")
     assert report.advice.endswith("% of the error: fcdeploy quantize ... --keep-float add --keep-float conv3")
     assert report.values["sqnr_db"] < 20
     assert list(report.values) == ["output", "advice", "sqnr_db"]
-    (coarse,) = (each for each in sources(int8) if each.name == "r2")
-    even = without(int8, [float_model], coarse)
-    spoil(even, next(each for each in sources(even) if each.name == "c2"), 4)
+    (coarse,) = (each for each in find_sources(int8) if each.name == "r2")
+    even = leave_unrounded(int8, [float_model], coarse)
+    spoil(even, next(each for each in find_sources(even) if each.name == "c2"), 4)
     monkeypatch.setattr("fcdeploy.sensitivity.analysis.EXACT_ENOUGH_DB", 400.0)
     monkeypatch.setattr("fcdeploy.sensitivity.analysis.STANDS_OUT", 2.0)
     monkeypatch.setattr("fcdeploy.sensitivity.analysis.BRIEF_SECONDS", 0.0)
-    text = with_advice(begun, even, float_model, data, "balanced").advice
+    text = add_advice(begun, even, float_model, data, "balanced").advice
     assert re.fullmatch(r"the outputs are float's to 3\d\.\d dB: validate --layers tells .*", text)
-    text = with_advice(begun, even, float_model, data, "best").advice
+    text = add_advice(begun, even, float_model, data, "best").advice
     assert re.fullmatch(
         r"the outputs are float's to \d+\.\d dB: 1 of \d+ roundings were left out one at a time, and none stands out; "
         r"validate --layers looks at all", text,
     )  # fmt: skip
-    assert with_advice(begun, int8, float_model, {}, "balanced") is begun
-    assert with_advice(begun, float_model, float_model, data, "balanced") is begun
+    assert add_advice(begun, int8, float_model, {}, "balanced") is begun
+    assert add_advice(begun, float_model, float_model, data, "balanced") is begun
 
 
 def test_nodes_of_a_group_are_nodes_of_the_float_model() -> None:
@@ -305,7 +307,7 @@ def test_nodes_of_a_group_are_nodes_of_the_float_model() -> None:
     net.output(net.dense(net.op("Flatten", y), 128, 4, name="last"))
     line = quantize_net(net, random_data(0, 16, x=(3, 8, 8)), keep_float=["middle"])
     names = {node.name for node in line.prepared.graph}
-    found = sources(line.int8)
+    found = find_sources(line.int8)
     assert any("held" in (node.name or "") for node in line.int8.graph)
     assert any(node.op_type == "Pad" for node in line.int8.graph)
     assert {name for each in found for name in each.group} <= names

@@ -16,16 +16,16 @@ from small_models import quantized, residual, samples
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arrays import Arrays
 from fcdeploy.evaluate import scores
-from fcdeploy.evaluate.scores import Decision, Metric
+from fcdeploy.evaluate.scores import DecisionRule, Metric
 from fcdeploy.graph.model import read_model
 from fcdeploy.int8.refining.smooth import rescale, smoothing_factors
 from fcdeploy.prepare import prepare
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Batch
-from fcdeploy.sensitivity.ablation import without
-from fcdeploy.sensitivity.error_sources import Source, sources
-from fcdeploy.sensitivity.rank import rank
-from fcdeploy.sensitivity.source_errors import local_tensors, local_weights
+from fcdeploy.sensitivity.ablation import leave_unrounded
+from fcdeploy.sensitivity.error_sources import ErrorSource, find_sources
+from fcdeploy.sensitivity.rank import rank_sources
+from fcdeploy.sensitivity.source_errors import measure_tensor_errors, measure_weight_errors
 from fcdeploy.tables.types import TYPES
 
 Array = np.ndarray[Any, Any]
@@ -102,13 +102,13 @@ def test_without_every_source_it_is_the_float_model(network: Any, types: tuple[s
     made = line(network, types=TYPES[types])
     x, model = made.data["x"], made.int8
     expected = answer(made.float_model, x)
-    found = sources(model)
+    found = find_sources(model)
     assert found
     first = measure_fidelity(expected, answer(model, x)).sqnr_db
     for source in found:
-        model = without(model, [made.prepared], source)
+        model = leave_unrounded(model, [made.prepared], source)
         onnx.checker.check_model(ir.to_proto(model), full_check=True)
-    assert sources(model) == []
+    assert find_sources(model) == []
     assert first < 60
     assert measure_fidelity(expected, answer(model, x)).sqnr_db > 100
 
@@ -116,14 +116,14 @@ def test_without_every_source_it_is_the_float_model(network: Any, types: tuple[s
 def test_without_every_source_a_peers_model_is_float_too(tmp_path: Path) -> None:
     model, floats = peer(tmp_path)
     x = samples(32, 3, 8, 8, seed=1)
-    for source in sources(model):
-        model = without(model, floats, source)
+    for source in find_sources(model):
+        model = leave_unrounded(model, floats, source)
     assert measure_fidelity(answer(floats[1], x), answer(model, x)).sqnr_db > 100
 
 
 def test_sources_and_their_groups(tmp_path: Path) -> None:
     """A residual block: a tensor that two nodes read, one that is only reshaped, one that is an answer."""
-    found = {(source.name, source.kind): source for source in sources(peer(tmp_path)[0])}
+    found = {(source.name, source.kind): source for source in find_sources(peer(tmp_path)[0])}
     weights = {name: source.group for (name, kind), source in found.items() if kind == "weights"}
     assert weights == {"w1": ("conv1",), "w2": ("conv2",), "w3": ("conv3",), "w4": ("dense",)}
     tensors = {name: source.group for (name, kind), source in found.items() if kind == "tensor"}
@@ -144,7 +144,7 @@ def test_a_tensor_that_is_not_rounded(tmp_path: Path, name: str) -> None:
     """Against the file edited by hand: whoever reads the DequantizeLinear reads what the QuantizeLinear reads."""
     model, floats = peer(tmp_path)
     x = samples(32, 3, 8, 8, seed=1)
-    (source,) = (source for source in sources(model) if source.name == name)
+    (source,) = (source for source in find_sources(model) if source.name == name)
     edited = onnx.load(tmp_path / "int8.onnx")
     (quantize,) = (node for node in edited.graph.node if node.op_type == "QuantizeLinear" and node.input[0] == name)
     (back,) = (node for node in edited.graph.node if quantize.output[0] in node.input)
@@ -155,7 +155,7 @@ def test_a_tensor_that_is_not_rounded(tmp_path: Path, name: str) -> None:
         ]
     if relu:
         edited.graph.node.insert(list(edited.graph.node).index(quantize), relu)
-    made = without(model, floats, source)
+    made = leave_unrounded(model, floats, source)
     assert np.allclose(answer(made, x, optimize=False), answer(edited, x, optimize=False), rtol=0, atol=1e-5)
     assert np.abs(answer(model, x, optimize=False) - answer(edited, x, optimize=False)).max() > 1e-3
 
@@ -163,13 +163,13 @@ def test_a_tensor_that_is_not_rounded(tmp_path: Path, name: str) -> None:
 def test_weights_that_are_not_rounded(tmp_path: Path) -> None:
     model, floats = peer(tmp_path)
     x = samples(32, 3, 8, 8, seed=1)
-    (source,) = (source for source in sources(model) if source.name == "w2")
+    (source,) = (source for source in find_sources(model) if source.name == "w2")
     edited = onnx.load(tmp_path / "int8.onnx")
     (real,) = (item for item in onnx.load(tmp_path / "float.onnx").graph.initializer if item.name == "w2")
     edited.graph.initializer.append(real)
     for node in edited.graph.node:
         node.input[:] = ["w2" if i == "w2_DequantizeLinear_Output" else i for i in node.input]
-    made = without(model, floats, source)
+    made = leave_unrounded(model, floats, source)
     assert (
         measure_fidelity(answer(edited, x, optimize=False), answer(made, x, optimize=False)).sqnr_db > 45
     )  # but for the bias
@@ -180,8 +180,8 @@ def test_weights_that_are_not_rounded(tmp_path: Path) -> None:
 def test_the_model_itself_is_left_alone() -> None:
     made = line(images)
     before = ir.to_proto(made.int8).SerializeToString()
-    for source in sources(made.int8):
-        without(made.int8, [made.prepared], source)
+    for source in find_sources(made.int8):
+        leave_unrounded(made.int8, [made.prepared], source)
     assert ir.to_proto(made.int8).SerializeToString() == before
 
 
@@ -192,41 +192,41 @@ def test_weights_on_the_bytes_of_a_picture() -> None:
     x = (lowest + step * bytes_).astype(np.float32)
     made = quantize_net(images(Net(1)), {"x": x})
     assert made.plan.tensors["x"].pixels
-    found = sources(made.int8)
+    found = find_sources(made.int8)
     (picture,) = (each for each in found if each.kind == "tensor" and each.op == "input")
     assert (picture.name, picture.node, picture.group) == ("x", "", ("stem",))
     assert all(set(each.group) <= {node.name for node in made.prepared.graph} for each in found)
     (stem,) = (each for each in found if each.node == "stem" and each.kind == "weights")
-    assert local_weights(made.int8, [made.prepared], found)[stem].sqnr_db > 35
+    assert measure_weight_errors(made.int8, [made.prepared], found)[stem].sqnr_db > 35
     expected = answer(made.float_model, x)
     others = [each for each in found if each is not stem]
     for model in (
-        without(made.int8, [made.prepared], stem, *others),
-        without(made.int8, [made.prepared], *found[::-1]),
+        leave_unrounded(made.int8, [made.prepared], stem, *others),
+        leave_unrounded(made.int8, [made.prepared], *found[::-1]),
     ):
         assert measure_fidelity(expected, answer(model, x)).sqnr_db > 80
     before, after = (measure_fidelity(expected, answer(each, x)).sqnr_db
-                     for each in (made.int8, without(made.int8, [made.prepared], stem)))  # fmt: skip
+                     for each in (made.int8, leave_unrounded(made.int8, [made.prepared], stem)))  # fmt: skip
     assert after > before - 1
 
 
 def test_an_added_channel_that_carries_something_unknown_has_no_floats() -> None:
     """Zeros in its place would leave out more than a rounding."""
     made = line(images)
-    (stem,) = (each for each in sources(made.int8) if each.node == "stem" and each.kind == "weights")
+    (stem,) = (each for each in find_sources(made.int8) if each.node == "stem" and each.kind == "weights")
     stored = made.int8.graph.initializers[stem.integers[0]]
     weight = stored.const_value.numpy().copy()
     weight[:, 3] = 1
     stored.const_value = ir.tensor(weight, name=stored.name)
     with fails("the float model has no weights like", "give the float model"):
-        without(made.int8, [made.prepared], stem)
+        leave_unrounded(made.int8, [made.prepared], stem)
 
 
 def test_a_model_whose_only_tensor_is_its_input() -> None:
     net = Net(1)
     made = quantize_net(net.output(net.dense(net.input("x", 16), 16, 8, name="only")), random_data(1, 32, x=(16,)))
-    found = [each for each in sources(made.int8) if each.name == "x"]
-    (row,) = local_tensors(made.int8, [made.prepared], found, {"x": made.data["x"]}).values()
+    found = [each for each in find_sources(made.int8) if each.name == "x"]
+    (row,) = measure_tensor_errors(made.int8, [made.prepared], found, {"x": made.data["x"]}).values()
     assert row.sqnr_db > 30
 
 
@@ -236,7 +236,7 @@ def test_bytes_times_what_is_computed_are_no_weights() -> None:
     x = net.input("x", 8)
     mask = net.op("Cast", net.constant(np.ones((1, 8)), np.uint8), to=1)
     net.output(net.dense(net.op("Mul", mask, x), 8, 4))
-    assert sources(ir.from_proto(net.model())) == []
+    assert find_sources(ir.from_proto(net.model())) == []
 
 
 def shortcut(net: Net) -> Net:
@@ -254,9 +254,9 @@ def test_weights_of_smoothed_channels_are_scaled_alike() -> None:
     smoothed = made.prepared.clone()
     rescale(smoothed, smoothing_factors(smoothed, data))
     model = exact = quantize_net(ir.to_proto(smoothed), data).int8
-    for source in sources(model):
-        exact = without(exact, [made.prepared], source)
-        model = without(model, [made.prepared], source) if source.kind == "tensor" else model
+    for source in find_sources(model):
+        exact = leave_unrounded(exact, [made.prepared], source)
+        model = leave_unrounded(model, [made.prepared], source) if source.kind == "tensor" else model
     expected = answer(made.float_model, data["x"])
     found = [measure_fidelity(expected, answer(each, data["x"])).sqnr_db for each in (exact, model)]
     assert found[0] > found[1] + 4  # scales are fitted to rounded weights, nine to a channel in the worst layer
@@ -264,26 +264,28 @@ def test_weights_of_smoothed_channels_are_scaled_alike() -> None:
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     model, floats = peer(tmp_path)
-    (source,) = (source for source in sources(model) if source.name == "w2")
+    (source,) = (source for source in find_sources(model) if source.name == "w2")
     for other in floats:
         weight = other.graph.initializers["w2"]
         weight.const_value = ir.tensor(samples(8, 8, 3, 3, seed=5), name="w2")
     with fails("the float model has no weights like 'w2' of Conv 'conv2'", "give the float model"):
-        without(model, floats, source)
-    found = rank(model, floats, [batch(samples(16, 3, 8, 8))])
+        leave_unrounded(model, floats, source)
+    found = rank_sources(model, floats, [batch(samples(16, 3, 8, 8))])
     assert [source.name for source in found.unknown] == ["w2"]
-    assert len(found.costs) == len(sources(model)) - 1
+    assert len(found.costs) == len(find_sources(model)) - 1
 
 
 def test_what_a_source_does_on_the_spot() -> None:
     """Against NumPy: what a tensor becomes behind its bytes, what is clipped, what part of 0 .. 255 is used."""
     made = line(images)
     x = np.concatenate([made.data["x"], 3 * made.data["x"]])  # beyond the range
-    every = sources(made.int8)
-    rows = local_weights(made.int8, [made.prepared], every) | local_tensors(made.int8, [made.prepared], every, {"x": x})
+    every = find_sources(made.int8)
+    rows = measure_weight_errors(made.int8, [made.prepared], every) | measure_tensor_errors(
+        made.int8, [made.prepared], every, {"x": x}
+    )
     assert set(rows) == set(every)
     found = {source.name: row for source, row in rows.items()}
-    halves = [local_tensors(made.int8, [made.prepared], every, {"x": part}) for part in (x[:48], x[48:])]
+    halves = [measure_tensor_errors(made.int8, [made.prepared], every, {"x": part}) for part in (x[:48], x[48:])]
     whole = halves[0][every[-1]] + halves[1][every[-1]]
     assert whole.sqnr_db == pytest.approx(rows[every[-1]].sqnr_db)
     assert (whole.clipped, whole.used) == (rows[every[-1]].clipped, rows[every[-1]].used)
@@ -305,7 +307,7 @@ def test_what_a_source_does_on_the_spot() -> None:
     assert found[made.prepared.graph.node("one").inputs[1].name].sqnr_db == pytest.approx(expected, abs=0.01)
 
 
-def spoil(model: ir.Model, source: Source, times: int = 32) -> None:
+def spoil(model: ir.Model, source: ErrorSource, times: int = 32) -> None:
     """Some bits fewer for one source."""
     if source.kind == "weights":
         weight = model.graph.initializers[source.integers[0]]
@@ -325,9 +327,9 @@ def spoil(model: ir.Model, source: Source, times: int = 32) -> None:
 def test_the_spoilt_source_is_the_dearest(tmp_path: Path, number: int) -> None:
     """Each of a model's sources in turn, wherever it is; nothing tells the ranking which."""
     model, floats = peer(tmp_path)
-    found = [source for source in sources(model) if len(source.integers) == 1]
+    found = [source for source in find_sources(model) if len(source.integers) == 1]
     spoil(model, found[number % len(found)])
-    ranking = rank(model, floats, [batch(samples(24, 3, 8, 8, seed=2)), batch(samples(24, 3, 8, 8, seed=3))])
+    ranking = rank_sources(model, floats, [batch(samples(24, 3, 8, 8, seed=2)), batch(samples(24, 3, 8, 8, seed=3))])
     assert ranking.costs[0].source == found[number % len(found)]
     assert ranking.costs[0].low > 0
     assert ranking.costs[0].real
@@ -336,8 +338,8 @@ def test_the_spoilt_source_is_the_dearest(tmp_path: Path, number: int) -> None:
     assert not ranking.unknown
 
 
-def top1(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, Decision | None]:
-    metric = scores.choose(None, outputs, labels, lambda _: False)
+def top1(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, DecisionRule | None]:
+    metric = scores.choose_metric(None, outputs, labels, lambda _: False)
     return metric, metric.decision if metric else None
 
 
@@ -345,11 +347,11 @@ def test_drops_are_those_of_the_metric(tmp_path: Path) -> None:
     """Against accuracies counted here; and the error power, with its interval, from arrays."""
     model, floats = peer(tmp_path)
     x = samples(96, 3, 8, 8, seed=2)
-    (source,) = (source for source in sources(model) if source.name == "r2")
+    (source,) = (source for source in find_sources(model) if source.name == "r2")
     spoil(model, source, 500)
-    exact, whole, fewer = (answer(each, x) for each in (floats[0], model, without(model, floats, source)))
+    exact, whole, fewer = (answer(each, x) for each in (floats[0], model, leave_unrounded(model, floats, source)))
     labels = exact.argmax(axis=1)
-    cost = next(c for c in rank(model, floats, [batch(x, label=labels)], top1).costs if c.source == source)
+    cost = next(c for c in rank_sources(model, floats, [batch(x, label=labels)], top1).costs if c.source == source)
     assert cost.loss is not None
     assert cost.loss.drop == pytest.approx(
         100 * (np.mean(fewer.argmax(1) == labels) - np.mean(whole.argmax(1) == labels))
@@ -365,7 +367,7 @@ def test_drops_are_those_of_the_metric(tmp_path: Path) -> None:
 
 def test_without_labels_drops_are_decisions_that_change_and_ties_fall_to_the_error(tmp_path: Path) -> None:
     model, floats = peer(tmp_path)
-    found = rank(model, floats, [batch(samples(32, 3, 8, 8, seed=2))], top1)
+    found = rank_sources(model, floats, [batch(samples(32, 3, 8, 8, seed=2))], top1)
     drops = [cost.loss.drop for cost in found.costs if cost.loss is not None]
     assert len(drops) == len(found.costs)
     assert drops == sorted(drops, reverse=True)
@@ -381,14 +383,14 @@ def test_without_labels_drops_are_decisions_that_change_and_ties_fall_to_the_err
 
 def test_a_time_budget_tries_the_least_exact_first(tmp_path: Path) -> None:
     model, floats = peer(tmp_path)
-    (source,) = (source for source in sources(model) if source.name == "r2")
+    (source,) = (source for source in find_sources(model) if source.name == "r2")
     spoil(model, source)
-    found = rank(model, floats, [batch(samples(32, 3, 8, 8, seed=2))], seconds=0)
+    found = rank_sources(model, floats, [batch(samples(32, 3, 8, 8, seed=2))], seconds=0)
     assert [cost.source for cost in found.costs] == [source]
-    assert len(found.left) == len(sources(model)) - 1
+    assert len(found.left) == len(find_sources(model)) - 1
 
 
 def test_ranking_is_the_same_again(tmp_path: Path) -> None:
     model, floats = peer(tmp_path)
     data = [batch(samples(32, 3, 8, 8, seed=2))]
-    assert rank(model, floats, data, top1).costs == rank(model, floats, data, top1).costs
+    assert rank_sources(model, floats, data, top1).costs == rank_sources(model, floats, data, top1).costs

@@ -201,7 +201,7 @@ def test_kernels_that_change_the_outputs_are_a_warning(
     data = save_npz(x=samples(20, 3, 8, 8))
     clean = validate(nets["residual"], against=nets["residual"], data=data)
     assert not [text for text in clean.warnings if "byte products" in text]
-    monkeypatch.setattr("fcdeploy.commands.validate.kernels", kernels)
+    monkeypatch.setattr("fcdeploy.commands.validate.compare_kernels", kernels)
     report = validate(nets["residual8"], against=nets["residual"], data=data)
     assert report.values["kernel_sqnr_db"] == pytest.approx(30.0)
     assert any("30.0 dB against exact arithmetic, clean is above 38: byte products" in text for text in report.warnings)

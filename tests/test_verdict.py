@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fcdeploy.arithmetic import significance
 from fcdeploy.evaluate.loss import Loss
-from fcdeploy.search.verdict import samples_needed, standard_error, verdict
+from fcdeploy.search.verdict import count_samples_needed, judge_drop, standard_error
 
 
 def answers(lost: int, won: int, n: int) -> Loss:
@@ -33,7 +33,7 @@ def answers(lost: int, won: int, n: int) -> Loss:
     ],
 )
 def test_the_interval_decides(loss: Loss, bound: float, expected: str) -> None:
-    assert verdict(loss, bound) == expected
+    assert judge_drop(loss, bound) == expected
 
 
 @given(st.integers(0, 6), st.integers(0, 6), st.integers(50, 400), st.sampled_from([0.5, 1.0, 3.0]))
@@ -44,7 +44,7 @@ def test_so_many_samples_would_tell_and_one_fewer_would_not(lost: int, won: int,
         low, high = (100 * end for end in significance.estimate_paired_interval(lost * m / n, won * m / n, m))  # type: ignore[arg-type]
         return high <= bound or low > bound
 
-    needed = samples_needed(answers(lost, won, n), bound, n, (lost, won))
+    needed = count_samples_needed(answers(lost, won, n), bound, n, (lost, won))
     if needed is None:
         assert not tells(10**9)
     elif needed < 20_000:
@@ -57,7 +57,7 @@ def test_so_many_samples_would_tell_and_one_fewer_would_not(lost: int, won: int,
 
 def test_agreement_has_the_interval_of_a_share() -> None:
     low, high = (100 * end for end in significance.estimate_share_interval(0, 800))
-    needed = samples_needed(Loss(1.0, 1.0, 0.0, low, high, None), 0.1, 800, (0, None))
+    needed = count_samples_needed(Loss(1.0, 1.0, 0.0, low, high, None), 0.1, 800, (0, None))
     assert needed == math.ceil(
         significance.Z**2 * (1 / 0.001 - 1)
     )  # Wilson's upper end for none of n is z^2 / (n + z^2)
@@ -65,10 +65,10 @@ def test_agreement_has_the_interval_of_a_share() -> None:
 
 def test_of_other_figures_the_interval_narrows_with_the_root_of_their_number() -> None:
     loss = Loss(0.5, 0.6, 0.1, -0.1, 0.4, 0.3)
-    assert samples_needed(loss, 0.25, 100) == 400
-    assert samples_needed(loss, 0.0, 100) == 401  # at 400 the lower end is 0, which is not above it yet
-    assert samples_needed(loss, 0.1, 100) is None
-    assert samples_needed(Loss(0.5, 0.6, 0.1, None, None, None), 0.2, 1) is None
+    assert count_samples_needed(loss, 0.25, 100) == 400
+    assert count_samples_needed(loss, 0.0, 100) == 401  # at 400 the lower end is 0, which is not above it yet
+    assert count_samples_needed(loss, 0.1, 100) is None
+    assert count_samples_needed(Loss(0.5, 0.6, 0.1, None, None, None), 0.2, 1) is None
 
 
 def test_the_standard_error_is_that_of_the_interval() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate.signatures import check_same_ends
+from fcdeploy.evaluate.signatures import check_same_signature
 from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, measure_size, read_model
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
@@ -96,7 +96,7 @@ def bench(
     paths = [Path(model), *([Path(against)] if against is not None else [])]
     models = [read_model(path) for path in paths]
     if len(models) == 2:
-        check_same_ends(models[0], models[1], paths[0].name, paths[1].name, dtypes=False)
+        check_same_signature(models[0], models[1], paths[0].name, paths[1].name, dtypes=False)
         if is_quantized(models[1]) and not is_quantized(models[0]):
             raise FcdeployError(
                 f"{paths[1].name!r} is quantized and {paths[0].name!r} is not, expected it the other way round",

@@ -19,7 +19,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import read_outline
 from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model
 from fcdeploy.graph.opset import RUNTIMES
-from fcdeploy.proof.batch_axis import why_not
+from fcdeploy.proof.batch_axis import explain_dependence
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import plan as plans
 from fcdeploy.records.calibration import Calibration
@@ -77,7 +77,7 @@ def bundle(
     files = files_of(model, path)
     served: dict[str, Content] = {MODEL: path, **_find_weight_files(files)}
     if triton is not None:
-        why_alone = why_not(read_outline(path))
+        why_alone = explain_dependence(read_outline(path))
         text = repository.make_config(manifest, why_alone=why_alone)
         repository.check_repository(Path(triton), manifest, text, force=force)
         warnings += _warn_of_lost_options(manifest)

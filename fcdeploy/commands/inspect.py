@@ -14,8 +14,8 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, measure_size, output_specs, read_model
 from fcdeploy.prepare import cost_model
 from fcdeploy.prepare.cost_model import Layer
-from fcdeploy.proof.exact import Exact, Exactness, exact_layers, verdict
-from fcdeploy.proof.saturation import SATURATES, UNPROVEN, Proof, prove
+from fcdeploy.proof.exact import Exactness, LayerExactness, check_exactness, describe_exactness
+from fcdeploy.proof.saturation import SATURATES, UNPROVEN, SaturationProof, prove_no_saturation
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.caveats import list_caveats
@@ -79,7 +79,7 @@ def inspect(
             "exact_passed": compared.passed,
         }
         tables += _make_exact_tables(compared)
-        lines.append(verdict(compared))
+        lines.append(describe_exactness(compared))
     passed = compared is None or compared.passed
     return Report("inspect", values, tuple(tables), tuple(lines), passed=passed, warnings=(*untrusted, *unclear))
 
@@ -219,10 +219,10 @@ def _count_kernels(found: list[dict[str, Any]]) -> list[str]:
     return [", ".join(f"{integer[op]} of {total[op]} {op}" for op in ops) + " in integer kernels"] if ops else []
 
 
-def _prove_layers(network: ir.Model, path: Path) -> list[Proof]:
+def _prove_layers(network: ir.Model, path: Path) -> list[SaturationProof]:
     """The worst layer first; those that add in 32 bits last."""
     _check_quantized(network, path, "--saturation")
-    return sorted(prove(network), key=lambda row: math.inf if row.margin is None else row.margin)
+    return sorted(prove_no_saturation(network), key=lambda row: math.inf if row.margin is None else row.margin)
 
 
 def _check_quantized(network: ir.Model, path: Path, option: str) -> None:
@@ -233,7 +233,7 @@ def _check_quantized(network: ir.Model, path: Path, option: str) -> None:
         )
 
 
-def _describe_proof(row: Proof) -> dict[str, Any]:
+def _describe_proof(row: SaturationProof) -> dict[str, Any]:
     return {
         "node": row.node,
         "op": row.op,
@@ -249,7 +249,7 @@ def _describe_proof(row: Proof) -> dict[str, Any]:
     }
 
 
-def _make_saturation_table(proofs: list[Proof]) -> Table:
+def _make_saturation_table(proofs: list[SaturationProof]) -> Table:
     cells = tuple(
         (
             row.node,
@@ -268,7 +268,7 @@ def _make_saturation_table(proofs: list[Proof]) -> Table:
     return Table("Pairs of products in 16 bits", columns, cells)
 
 
-def _judge_saturation(proofs: list[Proof]) -> str:
+def _judge_saturation(proofs: list[SaturationProof]) -> str:
     if not proofs:
         return "no layer multiplies bytes: exact everywhere"
     over = [row for row in proofs if row.proven and not row.safe]
@@ -292,16 +292,16 @@ def _compare_exactly(
     samples: int | None,
     preprocess: Path | None,
     on_step: OnStep | None,
-) -> Exact:
+) -> Exactness:
     _check_quantized(network, path, "--exact")
     inputs = input_specs(network)
     limit = samples or choose_batch_size(inputs, FEW)
     source = open_source(data, inputs, limit=limit, preprocess=preprocess)
     parts = make_batches(source, choose_batch_size(inputs, min(limit, FEW)))
-    return exact_layers(network, (part.inputs for part in parts), on_step=on_step)
+    return check_exactness(network, (part.inputs for part in parts), on_step=on_step)
 
 
-def _describe_exactness(row: Exactness) -> dict[str, Any]:
+def _describe_exactness(row: LayerExactness) -> dict[str, Any]:
     return {
         "node": row.node,
         "op": row.op,
@@ -313,7 +313,7 @@ def _describe_exactness(row: Exactness) -> dict[str, Any]:
     }
 
 
-def _make_exact_cells(rows: Sequence[Exactness]) -> tuple[tuple[str, ...], ...]:
+def _make_exact_cells(rows: Sequence[LayerExactness]) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
             row.node,
@@ -328,7 +328,7 @@ def _make_exact_cells(rows: Sequence[Exactness]) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def _make_exact_tables(found: Exact) -> list[Table]:
+def _make_exact_tables(found: Exactness) -> list[Table]:
     columns = ("layer", "op", "compared", "differ", "share", "levels", "")
     tables = [Table("What the kernels write here, against exact arithmetic", columns, _make_exact_cells(found.rows))]
     if found.floats:

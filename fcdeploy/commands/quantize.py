@@ -35,7 +35,7 @@ from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_faste
 from fcdeploy.int8.writing.metadata import write_metadata
 from fcdeploy.prepare import prepare
 from fcdeploy.prepare.cost_model import multiplications_of
-from fcdeploy.proof.exact import with_ties
+from fcdeploy.proof.exact import add_ties
 from fcdeploy.records.plan import EFFORTS, Effort, Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
@@ -44,9 +44,9 @@ from fcdeploy.runtime.kernels import Kernel, find_kernels
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Samples
 from fcdeploy.search.goal import AccuracyGoal, check_goal, make_goal
-from fcdeploy.search.report import with_search
-from fcdeploy.search.search import Found, search
-from fcdeploy.sensitivity.analysis import with_advice
+from fcdeploy.search.report import add_search
+from fcdeploy.search.search import SearchResult, run_search
+from fcdeploy.sensitivity.analysis import add_advice
 from fcdeploy.tables.targets import Target
 from fcdeploy.tables.types import Types
 
@@ -146,7 +146,7 @@ class Planned:
     plan: Plan
     basis: CostBasis
     tried: str
-    found: Found | None
+    found: SearchResult | None
 
 
 def _quantize(request: Request, on_step: OnStep | None) -> Report:
@@ -161,7 +161,7 @@ def _quantize(request: Request, on_step: OnStep | None) -> Report:
     planned = _plan(request, _load_problem(request, model, files, on_step), on_step)
     if request.dry_run:
         report = build_dry_run_report(changes, planned.plan, planned.basis, time.perf_counter() - begin)
-        return report if planned.found is None else with_search(report, planned.found, multiplications_of(model))
+        return report if planned.found is None else add_search(report, planned.found, multiplications_of(model))
     return _write(request, planned, files, begin, on_step)
 
 
@@ -189,7 +189,7 @@ def _plan(request: Request, problem: Problem, on_step: OnStep | None) -> Planned
         source = choose_cost_source(problem, request.costs, request.target_name)
         plan, basis = plan_fastest(problem, source, on_step)
         plan = add_refinements(problem, plan)
-    found = None if request.goal is None else search(problem, basis, request.goal, on_step)
+    found = None if request.goal is None else run_search(problem, basis, request.goal, on_step)
     return Planned(problem, plan if found is None else found.plan, basis, tried, found)
 
 
@@ -207,13 +207,13 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     warnings = [*warn_too_few(problem.calibration), *warn_left_out(problem, plan), *planned.basis.warnings]
     report = build_report(request.model, out, int8, result, begin, warnings)
     if planned.found is not None:
-        report = with_search(report, planned.found, macs)
+        report = add_search(report, planned.found, macs)
     elif problem.effort != "fast":
-        report = with_advice(report, int8, problem.model, problem.samples, problem.effort)
+        report = add_advice(report, int8, problem.model, problem.samples, problem.effort)
 
     # portable files promise one answer on all CPUs: where float sums break a tie of rounding, that is said
     ties = request.target.name == "portable" and "int8" in plan.kinds.values()
-    return with_ties(report, out, problem.samples) if ties else report
+    return add_ties(report, out, problem.samples) if ties else report
 
 
 def _write_and_read_back(int8: ir.Model, out: Path, large: bool, force: bool) -> tuple[int, tuple[Kernel, ...]]:

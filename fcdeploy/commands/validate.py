@@ -13,14 +13,14 @@ from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers as tensors
 from fcdeploy.evaluate import report
-from fcdeploy.evaluate.compare import Answers, LayerSums, by_layer, kernels
-from fcdeploy.evaluate.data import Data, open_data
-from fcdeploy.evaluate.leakage import same_data as watched
-from fcdeploy.evaluate.loss import Loss, agreement, confusion, loss_of, regression
-from fcdeploy.evaluate.scores import Decision, Metric
-from fcdeploy.evaluate.sharded import Job, answer_all
-from fcdeploy.evaluate.sharded import choose as chosen
-from fcdeploy.evaluate.signatures import check_same_ends, is_probability
+from fcdeploy.evaluate.compare import Answers, LayerSums, compare_kernels, compare_layers
+from fcdeploy.evaluate.data import EvaluationData, open_data
+from fcdeploy.evaluate.leakage import make_leakage_check as watched
+from fcdeploy.evaluate.loss import Loss, compute_agreement, compute_confusion, compute_loss, compute_regression
+from fcdeploy.evaluate.scores import DecisionRule, Metric
+from fcdeploy.evaluate.sharded import EvaluationJob, answer_all
+from fcdeploy.evaluate.sharded import choose_metric_and_rule as chosen
+from fcdeploy.evaluate.signatures import check_same_signature, is_probability
 from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, output_specs, read_model
 from fcdeploy.prepare import prepare
 from fcdeploy.records.progress import OnStep
@@ -28,10 +28,10 @@ from fcdeploy.records.report import Report
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.runtime.workers import open_pool
 from fcdeploy.samples import Batch
-from fcdeploy.sensitivity.advice import advice
-from fcdeploy.sensitivity.analysis import Findings, effort_of, findings
-from fcdeploy.sensitivity.error_sources import sources
-from fcdeploy.sensitivity.report import blame_lines, blame_tables, group_values
+from fcdeploy.sensitivity.advice import advise
+from fcdeploy.sensitivity.analysis import Sensitivity, analyze_sensitivity, read_effort
+from fcdeploy.sensitivity.error_sources import find_sources
+from fcdeploy.sensitivity.report import make_group_values, make_sensitivity_lines, make_sensitivity_tables
 
 FEW = 192  # samples for the looks at kernels and layers, which are sums over many values
 LAYER_BATCH, LAYER_BYTES = 8, 1 << 20  # every activation of a batch is in memory at once there
@@ -72,9 +72,9 @@ def validate(
     int8, against = Path(int8), Path(against)
     float_model, int8_model = read_model(against), read_model(int8)
     untrusted = refuse_untrusted(int8_model, str(int8)) + refuse_untrusted(float_model, str(against))
-    check_same_ends(int8_model, float_model, int8.name, against.name)
+    check_same_signature(int8_model, float_model, int8.name, against.name)
     # bytes may be stored alone, and computed with as floats
-    rounds = is_quantized(int8_model) or bool(sources(int8_model))
+    rounds = is_quantized(int8_model) or bool(find_sources(int8_model))
     if is_quantized(float_model) and not rounds:
         raise FcdeployError(
             f"{against.name!r} is quantized and {int8.name!r} is not, expected it the other way round",
@@ -84,7 +84,7 @@ def validate(
     hashes = {
         "int8": hash_model(files_of(int8_model, int8)), "float": hash_model(files_of(float_model, against)),
     }  # fmt: skip
-    job = Job(
+    job = EvaluationJob(
         ((str(against), hashes["float"]), (str(int8), hashes["int8"])), samples, metric,
         {spec.name: is_probability(float_model, spec.name) for spec in output_specs(float_model)},
         watched(int8_model, int8.name, allowed=same_data),
@@ -96,14 +96,14 @@ def validate(
             "a largest drop needs a metric, and without labels one number a sample has none",
             "add an array 'label' to the data, or use --metric FILE.py:FUNCTION",
         )
-    loss = loss_of(answers)
-    kernel = kernels(int8, samples.read(FEW), step, samples.total(FEW))
+    loss = compute_loss(answers)
+    kernel = compare_kernels(int8, samples.read(FEW), step, samples.total(FEW))
     kernel_db = min((one.sqnr_db for one in kernel.values()), default=None)
     found = _compare_layers(int8, against, samples, step) if layers else None
     blame = _find_causes(int8_model, against, job, answers, found, step) if found and rounds else None
     made = _make_report(answers, loss, kernel_db, found, max_drop)
     if blame:
-        made = _add_explanation(made, answers, loss, blame, effort_of(int8_model))
+        made = _add_explanation(made, answers, loss, blame, read_effort(int8_model))
     seen_before = None if seen.known is None else seen.shared
     values = {**made.values, "calibration_samples": seen_before, "hashes": hashes}
     notes = [] if rounds else [f"{int8.name!r} is not quantized: float is compared with float"]
@@ -120,16 +120,18 @@ def _read_float_models(against: Path) -> list[ir.Model]:
     return [prepared, original]
 
 
-def _compare_layers(int8: Path, against: Path, samples: Data, step: OnStep) -> LayerSums:
-    return by_layer(
+def _compare_layers(int8: Path, against: Path, samples: EvaluationData, step: OnStep) -> LayerSums:
+    return compare_layers(
         int8, _read_float_models(against), samples.read(FEW, LAYER_BATCH, LAYER_BYTES), step, samples.total(FEW)
     )
 
 
-def _find_causes(int8: ir.Model, against: Path, job: Job, answers: Answers, found: LayerSums, step: OnStep) -> Findings:
+def _find_causes(
+    int8: ir.Model, against: Path, job: EvaluationJob, answers: Answers, found: LayerSums, step: OnStep
+) -> Sensitivity:
     """Without labels the error of the outputs ranks, not the decisions: those that change are too few to tell from."""
 
-    def choose(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, Decision | None]:
+    def choose(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, DecisionRule | None]:
         return chosen(job.metric, outputs, labels, job.probability)
 
     def read(most: int | None) -> Iterable[Batch]:
@@ -137,15 +139,15 @@ def _find_causes(int8: ir.Model, against: Path, job: Job, answers: Answers, foun
 
     labelled = answers.metric is not None and answers.metric.name != "agreement"
     by = choose if labelled else None
-    return findings(int8, _read_float_models(against), read, by, found, on_step=step, total=job.data.count)
+    return analyze_sensitivity(int8, _read_float_models(against), read, by, found, on_step=step, total=job.data.count)
 
 
 def _make_report(
     answers: Answers, loss: Loss | None, kernel_db: float | None, found: LayerSums | None, max_drop: float | None
 ) -> Report:
     metric = answers.metric
-    rows = tensors.layers(found.taps, found.tensors, found.sums) if found else []
-    worst = tensors.culprit(rows)
+    rows = tensors.compute_layer_errors(found.quantized, found.tensors, found.sums) if found else []
+    worst = tensors.find_culprit(rows)
     passed = loss is None or max_drop is None or loss.drop <= max_drop + 1e-9  # 100 * 3 / 300 may come out above 1
     values: dict[str, Any] = {
         "metric": metric.name if metric else None,
@@ -159,15 +161,15 @@ def _make_report(
         "drop_unit": metric.unit if metric else None,
         "p_value": loss.p_value if loss else None,
         "max_drop": max_drop,
-        **regression(answers),
-        "agreement": agreement(answers),
+        **compute_regression(answers),
+        "agreement": compute_agreement(answers),
         "sqnr_db": min((one.sqnr_db for one in answers.fidelity.values()), default=None),
         "outputs": [
             {"name": name, "sqnr_db": one.sqnr_db, "cosine": one.cosine, "largest_error": one.largest}
             for name, one in answers.fidelity.items()
         ],
         "kernel_sqnr_db": kernel_db,
-        "confusion": confusion(answers),
+        "confusion": compute_confusion(answers),
     }
     if found:
         values |= {"layers": [asdict(row) for row in rows], "culprit": asdict(worst) if worst else None}
@@ -175,17 +177,19 @@ def _make_report(
     return Report(
         command="validate",
         values=values,
-        tables=tuple(report.tables(answers, loss, values)),
-        lines=tuple(report.lines(metric, loss, values)),
+        tables=tuple(report.make_tables(answers, loss, values)),
+        lines=tuple(report.make_lines(metric, loss, values)),
         passed=passed,
-        warnings=tuple(report.warnings(answers, loss, values, found)),
+        warnings=tuple(report.make_warnings(answers, loss, values, found)),
     )
 
 
-def _add_explanation(made: Report, answers: Answers, loss: Loss | None, blame: Findings, effort: str | None) -> Report:
+def _add_explanation(
+    made: Report, answers: Answers, loss: Loss | None, blame: Sensitivity, effort: str | None
+) -> Report:
     """The report with what is to blame, and the advice that follows on top."""
     kernel_db = made.values["kernel_sqnr_db"]
-    text = advice(
+    text = advise(
         metric=answers.metric,
         loss=loss,
         samples=answers.samples,
@@ -196,12 +200,12 @@ def _add_explanation(made: Report, answers: Answers, loss: Loss | None, blame: F
         saturates=not blame.safe and kernel_db is not None and kernel_db < report.CLEAN_KERNELS_DB,
         effort=effort,
     )
-    rows = group_values(blame.ranking, blame.rows, blame.ranges, blame.proofs)
-    more = blame_tables(blame.ranking, blame.rows, answers.metric, blame.ranges, blame.proofs)
+    rows = make_group_values(blame.ranking, blame.rows, blame.ranges, blame.proofs)
+    more = make_sensitivity_tables(blame.ranking, blame.rows, answers.metric, blame.ranges, blame.proofs)
     return replace(
         made,
         values={**made.values, "advice": text, "groups": rows},
         tables=(*made.tables, *more),
-        lines=(*blame_lines(blame.ranking), *made.lines),
+        lines=(*make_sensitivity_lines(blame.ranking), *made.lines),
         advice=text,
     )

@@ -20,15 +20,15 @@ from fcdeploy.arithmetic.metrics import Fidelity, Spread, measure_fidelity
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers, scores
-from fcdeploy.evaluate.rounding_error import Local, behind_bytes
-from fcdeploy.evaluate.scores import Decision, Metric
+from fcdeploy.evaluate.rounding_error import RoundingError, measure_rounding
+from fcdeploy.evaluate.scores import DecisionRule, Metric
 from fcdeploy.graph.model import read_model
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Batch
 
 OTHER_MODEL = "give the float model that the int8 model was made from"
-Choose = Callable[[Arrays, Arrays], tuple[Metric | None, Decision | None]]
+Choose = Callable[[Arrays, Arrays], tuple[Metric | None, DecisionRule | None]]
 """From the float outputs and the labels of the first batch to the metric, and to how decisions are compared."""
 
 
@@ -37,7 +37,7 @@ class Answers:
     """What two models answered: sums per output, figures per sample. `float_figures` and `int8_figures` are paired."""
 
     metric: Metric | None
-    decision: Decision | None
+    decision: DecisionRule | None
     other_labels: tuple[str, ...] = ()
     fidelity: dict[str, Fidelity] = field(default_factory=dict)
     samples: int = 0
@@ -56,24 +56,24 @@ class Answers:
         self.int8_figures += later.int8_figures
         self.equal += later.equal
         self.classes += later.classes
-        self.spread = _spread(self.spread, later.spread)
+        self.spread = _merge_spread(self.spread, later.spread)
 
 
-def begun(choose: Choose, outputs: Arrays, labels: Arrays) -> Answers:
+def start_answers(choose: Choose, outputs: Arrays, labels: Arrays) -> Answers:
     """No answers yet: what will be kept of them, by the float outputs and the labels of the first batch."""
     metric, decision = choose(outputs, labels)
     read = metric.label if metric else None
     return Answers(metric, decision, tuple(name for name in labels if read and name != read))
 
 
-def outputs_of(reference: Session, other: Session, batch: Batch) -> tuple[Arrays, Arrays]:
+def run_both(reference: Session, other: Session, batch: Batch) -> tuple[Arrays, Arrays]:
     """What both models answer. Outputs must be finite and of equal shapes, or FcdeployError names the sample."""
-    f, q = run(reference, batch, "float"), run(other, batch, "int8")
+    f, q = run_model(reference, batch, "float"), run_model(other, batch, "int8")
     check_shapes({name: value.shape for name, value in f.items()}, q)
     return f, q
 
 
-def kernels(int8: Path, data: Iterable[Batch], on_step: OnStep, total: int | None) -> dict[str, Fidelity]:
+def compare_kernels(int8: Path, data: Iterable[Batch], on_step: OnStep, total: int | None) -> dict[str, Fidelity]:
     """What the runtime's integer kernels change: the same file without optimization, and with exact byte products,
     against its defaults.  The worse of both per output; outputs that are not floating point are left out.
     """
@@ -81,12 +81,12 @@ def kernels(int8: Path, data: Iterable[Batch], on_step: OnStep, total: int | Non
     sums: list[dict[str, Fidelity]] = [{}, {}]
     done = 0
     for batch in data:
-        q = run(usual, batch, "int8")
+        q = run_model(usual, batch, "int8")
         for index, session in enumerate(others):
-            f = run(session, batch, "int8")
+            f = run_model(session, batch, "int8")
             for name in f:
                 if f[name].dtype.kind == "f":
-                    sums[index][name] = _sums(sums[index].get(name), f[name], q[name], len(batch))
+                    sums[index][name] = _add_sums(sums[index].get(name), f[name], q[name], len(batch))
         done += len(batch)
         on_step("kernels", done, total)
     return {name: min(sums[0][name], sums[1][name], key=lambda one: one.sqnr_db) for name in sums[0]}
@@ -100,15 +100,15 @@ class LayerSums:
     rounding alone does to the float tensors.
     """
 
-    taps: list[layers.Tap]
+    quantized: list[layers.QuantizedTensor]
     tensors: dict[str, str]
     sums: dict[str, Fidelity]
     unmatched: list[str]
     undisturbed: bool
-    ranges: dict[str, Local]
+    ranges: dict[str, RoundingError]
 
 
-def by_layer(
+def compare_layers(
     int8: Path, floats: Sequence[ir.Model], data: Iterable[Batch], on_step: OnStep, total: int | None
 ) -> LayerSums:
     """Compare every integer tensor of the int8 file with its float tensor, taken from the first of `floats` to know it.
@@ -116,43 +116,43 @@ def by_layer(
     `floats` are changed in place.
     """
     model = read_model(int8)
-    taps = layers.taps(model)
-    where = layers.match(taps, model, floats)
+    quantized = layers.find_quantized_tensors(model)
+    where = layers.match_tensors(quantized, model, floats)
     tensors = {integers: name for integers, (_, name) in where.items()}
-    layers.expose(model, where)
+    layers.expose_tensors(model, where)
     sessions: dict[int, Session] = {}
     for index in sorted({index for index, _ in where.values()}):
-        layers.expose(floats[index], [name for which, name in where.values() if which == index])
-        sessions[index] = _session(floats[index])
-    usual, exposed = Session(int8), _session(model)
+        layers.expose_tensors(floats[index], [name for which, name in where.values() if which == index])
+        sessions[index] = _open_session(floats[index])
+    usual, exposed = Session(int8), _open_session(model)
     sums: dict[str, Fidelity] = {}
-    ranges: dict[str, Local] = {}
+    ranges: dict[str, RoundingError] = {}
     undisturbed, done = True, 0
     for batch in data:
-        f = {index: {**batch.inputs, **_all(session, batch)} for index, session in sessions.items()}
-        q = _all(exposed, batch)
+        f = {index: {**batch.inputs, **_run_all(session, batch)} for index, session in sessions.items()}
+        q = _run_all(exposed, batch)
         if done == 0:
-            before = _all(usual, batch)
+            before = _run_all(usual, batch)
             undisturbed = all(np.array_equal(before[name], q[name]) for name in before)
-        for tap in taps:
-            if tap.integers in where:
-                index, name = where[tap.integers]
-                found = measure_fidelity(f[index][name], tap.dequantize(q[tap.integers]))
-                sums[tap.integers] = sums.get(tap.integers, Fidelity()) + found
-                if q[tap.integers].dtype.kind in "iu":
-                    new = behind_bytes(tap, f[index][name])
-                    ranges[tap.integers] = ranges[tap.integers] + new if tap.integers in ranges else new
+        for tensor in quantized:
+            if tensor.integers in where:
+                index, name = where[tensor.integers]
+                difference = measure_fidelity(f[index][name], tensor.dequantize(q[tensor.integers]))
+                sums[tensor.integers] = sums.get(tensor.integers, Fidelity()) + difference
+                if q[tensor.integers].dtype.kind in "iu":
+                    new = measure_rounding(tensor, f[index][name])
+                    ranges[tensor.integers] = ranges[tensor.integers] + new if tensor.integers in ranges else new
         done += len(batch)
         on_step("layers", done, total)
-    unmatched = [tap.names[0] for tap in taps if tap.integers not in where]
-    return LayerSums(taps, tensors, sums, unmatched, undisturbed, ranges)
+    unmatched = [tensor.names[0] for tensor in quantized if tensor.integers not in where]
+    return LayerSums(quantized, tensors, sums, unmatched, undisturbed, ranges)
 
 
-def add(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
+def add_batch(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
     """The answers to a batch: float's and int8's."""
     for name in f:
         if f[name].dtype.kind == "f":
-            answers.fidelity[name] = _sums(answers.fidelity.get(name), f[name], q[name], len(batch))
+            answers.fidelity[name] = _add_sums(answers.fidelity.get(name), f[name], q[name], len(batch))
     answers.samples += len(batch)
     metric, decision, n = answers.metric, answers.decision, len(batch)
     one = other = None
@@ -175,26 +175,26 @@ def add(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
         answers.classes.append(np.stack([label, one, other], axis=1).astype(np.int64))
     if metric.name == "regression" and metric.label:
         for label in batch.labels[metric.label]:
-            answers.spread = _spread(answers.spread, metrics.compute_spread(label[None]))
+            answers.spread = _merge_spread(answers.spread, metrics.compute_spread(label[None]))
 
 
-def _sums(sofar: Fidelity | None, reference: Array, approximation: Array, count: int) -> Fidelity:
+def _add_sums(total: Fidelity | None, reference: Array, approximation: Array, count: int) -> Fidelity:
     """With a batch of so many samples, one after the other; an output without an axis of them is taken whole."""
     if reference.ndim and len(reference) == count:
-        return metrics.add_rows(sofar or Fidelity(), metrics.compute_fidelity_rows(reference, approximation))
-    return (sofar or Fidelity()) + measure_fidelity(reference, approximation)
+        return metrics.add_rows(total or Fidelity(), metrics.compute_fidelity_rows(reference, approximation))
+    return (total or Fidelity()) + measure_fidelity(reference, approximation)
 
 
-def _spread(sofar: Spread | None, new: Spread | None) -> Spread | None:
+def _merge_spread(total: Spread | None, new: Spread | None) -> Spread | None:
     """Labels of varying shape have no columns, and so no spread around the columns' means: NaN from there on."""
-    if sofar is None or new is None:
-        return new or sofar
-    return sofar + new if sofar.mean.shape == new.mean.shape else Spread(1, np.full(1, np.nan), np.full(1, np.nan))
+    if total is None or new is None:
+        return new or total
+    return total + new if total.mean.shape == new.mean.shape else Spread(1, np.full(1, np.nan), np.full(1, np.nan))
 
 
-def run(session: Session, batch: Batch, which: str) -> Arrays:
+def run_model(session: Session, batch: Batch, which: str) -> Arrays:
     """All outputs of one of the models; they must be finite, or FcdeployError names the sample."""
-    outputs = _all(session, batch)
+    outputs = _run_all(session, batch)
     for name, value in outputs.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             rows = np.isfinite(np.atleast_1d(value))
@@ -207,7 +207,7 @@ def run(session: Session, batch: Batch, which: str) -> Arrays:
     return outputs
 
 
-def _all(session: Session, batch: Batch) -> Arrays:
+def _run_all(session: Session, batch: Batch) -> Arrays:
     return dict(zip(session.outputs, map(np.asarray, session.run(batch.inputs)), strict=True))
 
 
@@ -220,7 +220,7 @@ def check_shapes(shapes: Mapping[str, tuple[int, ...]], q: Arrays, hint: str = O
             )
 
 
-def _session(model: ir.Model) -> Session:
+def _open_session(model: ir.Model) -> Session:
     """A session for a model in memory; weights kept outside its file are written beside a copy, which may be large."""
     if not any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
         return Session(model)

@@ -15,7 +15,7 @@ BLOCK = 32  # samples whose figures are summed up together, and that one worker 
 
 
 @dataclass(frozen=True)
-class Data:
+class EvaluationData:
     """Where the samples come from; `sample_bytes` is what the first one takes."""
 
     data: str | Path
@@ -58,9 +58,9 @@ class Data:
 
 def open_data(
     data: Path | str, inputs: Sequence[TensorSpec], limit: int | None, seed: int | None, preprocess: Path | None
-) -> Data:
+) -> EvaluationData:
     """Look at the first sample. Raises FcdeployError where the data cannot be read or it does not fit."""
     source = open_source(data, inputs, limit=limit, seed=seed, preprocess=preprocess)
     first = next(iter(source))
     size = sum(value.nbytes for value in first.inputs.values())
-    return Data(data, inputs, limit, seed, preprocess, size, source.count)
+    return EvaluationData(data, inputs, limit, seed, preprocess, size, source.count)

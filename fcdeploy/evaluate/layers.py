@@ -27,7 +27,7 @@ EIGHT_BITS_DB = 49.9  # a full-scale sine in 8 bits: 6.02 * 8 + 1.76; an input b
 
 
 @dataclass(frozen=True)
-class Tap:
+class QuantizedTensor:
     """The integers that one QuantizeLinear writes; or, with scale 1, what a kernel writes as floating point.
 
     `names` are what the float model may call the tensor, the likeliest first.  `node` and `op` are what computes it;
@@ -52,7 +52,7 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerError:
     """One tensor's SQNR, that of the worst tensor it is computed from (None: from no integers), and the fall."""
 
     tensor: str
@@ -63,7 +63,7 @@ class Layer:
     source_db: float | None
 
 
-def taps(model: ir.Model) -> list[Tap]:
+def find_quantized_tensors(model: ir.Model) -> list[QuantizedTensor]:
     """A row per QuantizeLinear of an activation in the main graph, then the floating-point ends of integer regions."""
     result = []
     for node in model.graph:
@@ -78,43 +78,45 @@ def taps(model: ir.Model) -> list[Tap]:
             continue
         if _is_picture(source):
             continue
-        made_by = maker(source)
+        made_by = find_producer(source)
         axis = attribute_of(node, "axis", 1) if scale.size > 1 else None
         result.append(
-            Tap(
+            QuantizedTensor(
                 integers=name_of(written),
-                names=_names(source, written),
+                names=_list_names(source, written),
                 node=name_of(made_by) if made_by else "",
                 op=made_by.op_type if made_by else "input",
-                sources=_sources(source),
+                sources=_find_sources(source),
                 scale=scale if axis is not None else scale.reshape(()),
-                zero_point=_fitting(zero_point, axis),
+                zero_point=_fit_zero_point(zero_point, axis),
                 axis=None if axis is None else axis % len(source.shape) if source.shape else axis,
             )
         )
-    return result + _float_ends(model, {tap.integers for tap in result})
+    return result + _find_float_ends(model, {tap.integers for tap in result})
 
 
-def match(found: Sequence[Tap], int8: ir.Model, floats: Sequence[ir.Model]) -> dict[str, tuple[int, str]]:
+def match_tensors(
+    quantized: Sequence[QuantizedTensor], int8: ir.Model, floats: Sequence[ir.Model]
+) -> dict[str, tuple[int, str]]:
     """For each tap (by its integers) the float model, an index into `floats`, and the tensor that holds its values.
 
     A Relu or Clip that the int8 model left to the saturation of its bytes is put back: the tensor after it is taken.
     """
-    here = {value.name for value in _values(int8)}
-    tensors = [{value.name: value for value in _values(model)} for model in floats]
+    here = {value.name for value in _list_values(int8)}
+    tensors = [{value.name: value for value in _list_values(model)} for model in floats]
     result = {}
-    for tap in found:
-        for name in tap.names:
+    for tensor in quantized:
+        for name in tensor.names:
             which = next((index for index, known in enumerate(tensors) if name in known), None)
             if which is not None:
-                result[tap.integers] = (which, _after_clip(tensors[which][name], here))
+                result[tensor.integers] = (which, _name_after_clip(tensors[which][name], here))
                 break
     return result
 
 
-def expose(model: ir.Model, names: Iterable[str]) -> None:
+def expose_tensors(model: ir.Model, names: Iterable[str]) -> None:
     """Make these tensors graph outputs as well, in place."""
-    known = {value.name: value for value in _values(model)}
+    known = {value.name: value for value in _list_values(model)}
     present = {value.name for value in model.graph.outputs} | {value.name for value in model.graph.inputs}
     for name in dict.fromkeys(names):
         if name in present:
@@ -127,21 +129,23 @@ def expose(model: ir.Model, names: Iterable[str]) -> None:
         model.graph.outputs.append(value)
 
 
-def layers(found: Sequence[Tap], tensors: Mapping[str, str], sums: Mapping[str, Fidelity]) -> list[Layer]:
+def compute_layer_errors(
+    quantized: Sequence[QuantizedTensor], tensors: Mapping[str, str], sums: Mapping[str, Fidelity]
+) -> list[LayerError]:
     """SQNR per tensor, worst first; `tensors` and `sums` by the taps' integers."""
     rows = []
-    for tap in found:
-        if tap.integers not in sums:
+    for tensor in quantized:
+        if tensor.integers not in sums:
             continue
-        own = sums[tap.integers].sqnr_db
-        before = [min(sums[name].sqnr_db, EIGHT_BITS_DB) for name in tap.sources if name in sums]
+        own = sums[tensor.integers].sqnr_db
+        before = [min(sums[name].sqnr_db, EIGHT_BITS_DB) for name in tensor.sources if name in sums]
         source = min(before) if before else None
         fall = None if source is None else source - min(own, EIGHT_BITS_DB)
-        rows.append(Layer(tensors[tap.integers], tap.node, tap.op, own, fall, source))
+        rows.append(LayerError(tensors[tensor.integers], tensor.node, tensor.op, own, fall, source))
     return sorted(rows, key=lambda row: row.sqnr_db)
 
 
-def culprit(rows: Sequence[Layer]) -> Layer | None:
+def find_culprit(rows: Sequence[LayerError]) -> LayerError | None:
     """The row whose SQNR falls most from its inputs to its output; None where nothing falls.
 
     Only rows that can explain the worst tensor: one 10 dB above it accounts for a tenth of its noise.  Without that,
@@ -152,7 +156,7 @@ def culprit(rows: Sequence[Layer]) -> Layer | None:
     return max(falls, key=lambda row: row.fall_db or -math.inf, default=None)
 
 
-def _float_ends(model: ir.Model, integers: set[str]) -> list[Tap]:
+def _find_float_ends(model: ir.Model, integers: set[str]) -> list[QuantizedTensor]:
     """What nodes between DequantizeLinears and floating-point ones write, where looking at it keeps patterns whole."""
     result = []
     for node in model.graph:
@@ -162,18 +166,20 @@ def _float_ends(model: ir.Model, integers: set[str]) -> list[Tap]:
         if not reads or len(node.outputs) != 1 or node.op_type == "QuantizeLinear" or readers & FUSED_INTO:
             continue
         value = node.outputs[0]
-        sources = tuple(name for name in _sources(value) if name in integers)
+        sources = tuple(name for name in _find_sources(value) if name in integers)
         if sources and value.name:
             one, zero = np.ones((), np.float32), np.zeros((), np.int64)
-            result.append(Tap(value.name, (value.name,), name_of(node), node.op_type, sources, one, zero, None))
+            result.append(
+                QuantizedTensor(value.name, (value.name,), name_of(node), node.op_type, sources, one, zero, None)
+            )
     return result
 
 
-def _values(model: ir.Model) -> list[ir.Value]:
+def _list_values(model: ir.Model) -> list[ir.Value]:
     return [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
 
 
-def _fitting(zero_point: Array | None, axis: int | None) -> Array:
+def _fit_zero_point(zero_point: Array | None, axis: int | None) -> Array:
     if zero_point is None:
         return np.zeros((), np.int64)
     return zero_point if axis is not None else zero_point.reshape(())
@@ -186,13 +192,13 @@ def _is_picture(value: ir.Value) -> bool:
     return made_here and node.inputs[0].is_graph_input()  # type: ignore[union-attr]
 
 
-def _names(source: ir.Value, written: ir.Value) -> tuple[str, ...]:
+def _list_names(source: ir.Value, written: ir.Value) -> tuple[str, ...]:
     """The name at the QuantizeLinear's input, then those its DequantizeLinears write (there, a graph output's own)."""
     readers = [node.outputs[0].name for node in written.consumers() if node.op_type == "DequantizeLinear"]
     return tuple(name for name in (source.name, *readers) if name)
 
 
-def maker(value: ir.Value) -> ir.Node | None:
+def find_producer(value: ir.Value) -> ir.Node | None:
     """The node that computes a tensor; a clip behind another node is part of it."""
     node = value.producer()
     while node is not None and node.op_type in CLIPS and node.inputs[0] is not None:
@@ -203,9 +209,9 @@ def maker(value: ir.Value) -> ir.Node | None:
     return node
 
 
-def _sources(value: ir.Value) -> tuple[str, ...]:
+def _find_sources(value: ir.Value) -> tuple[str, ...]:
     """The integer tensors that a float tensor is computed from: back to the nearest QuantizeLinears."""
-    found: dict[str, None] = {}
+    sources: dict[str, None] = {}
     seen: set[ir.Node] = set()
     waiting = [value.producer()]
     while waiting:
@@ -214,13 +220,13 @@ def _sources(value: ir.Value) -> tuple[str, ...]:
             continue
         seen.add(node)
         if node.op_type == "QuantizeLinear":
-            found[name_of(node.outputs[0])] = None
+            sources[name_of(node.outputs[0])] = None
         else:
             waiting += [item.producer() for item in node.inputs if item is not None]
-    return tuple(found)
+    return tuple(sources)
 
 
-def _after_clip(value: ir.Value, here: set[str | None]) -> str:
+def _name_after_clip(value: ir.Value, here: set[str | None]) -> str:
     """The tensor's name, or that of the clip behind it when the int8 model has no such clip any more."""
     readers = list(value.consumers())
     if len(readers) == 1 and readers[0].op_type in CLIPS and not value.is_graph_output():

@@ -14,7 +14,7 @@ from fcdeploy.samples.kept_samples import hash_sample
 
 
 @dataclass
-class SameData:
+class LeakageCheck:
     """How many of the samples that went by were calibrated on; where `allowed` is not set, the first one is an error.
 
     `option` is what names the samples that are evaluated on.
@@ -54,12 +54,12 @@ class SameData:
             )
 
 
-def same_data(model: ir.Model, name: str, *, allowed: bool) -> SameData:
+def make_leakage_check(model: ir.Model, name: str, *, allowed: bool) -> LeakageCheck:
     """What the metadata of an int8 model knows. Raises FcdeployError where it is damaged and samples must differ."""
     text = model.metadata_props.get(KEY)
     try:
-        return SameData(None if text is None else from_text(text, f"model {name!r}"), name, allowed)
+        return LeakageCheck(None if text is None else from_text(text, f"model {name!r}"), name, allowed)
     except FcdeployError:
         if not allowed:
             raise
-        return SameData(None, name, allowed)
+        return LeakageCheck(None, name, allowed)

@@ -30,32 +30,32 @@ class Loss:
     p_value: float | None
 
 
-def amount(drop: float, unit: str) -> str:
+def format_amount(drop: float, unit: str) -> str:
     """'1.20 points', '0.0031 (unit of the labels)'."""
     return f"{drop:.2f} points" if unit == scores.SHARE else f"{drop:.4g} ({unit})"
 
 
-def loss_of(answers: Answers) -> Loss | None:
+def compute_loss(answers: Answers) -> Loss | None:
     """The metric's figures summed up; None without a metric. Raises FcdeployError where no position counts."""
     metric = answers.metric
     if metric is None:
         return None
     one, other = np.concatenate(answers.float_figures), np.concatenate(answers.int8_figures)
-    if metric.summary is scores.ratio and one[:, 1].sum() == 0:
+    if metric.summary is scores.take_ratio and one[:, 1].sum() == 0:
         raise FcdeployError(
             f"metric {metric.name!r}: no position counts, all labels are {scores.IGNORED}", "give labels from 0"
         )
-    yes_or_no = metric.summary is scores.mean and bool(np.isin([one, other], (0.0, 1.0)).all())
+    yes_or_no = metric.summary is scores.take_mean and bool(np.isin([one, other], (0.0, 1.0)).all())
     if yes_or_no:
-        return _answers_loss(one[:, 0] == 1, other[:, 0] == 1)
+        return _compute_share_loss(one[:, 0] == 1, other[:, 0] == 1)
     if metric.name == "agreement" and (one == 1).all():
         changed, n = int((other[:, 0] == 0).sum()), len(one)
         low, high = (100 * end for end in significance.estimate_share_interval(changed, n))
         return Loss(1.0, 1 - changed / n, 100 * changed / n, low, high, None)
-    return _figures_loss(metric, one, other)
+    return _compute_figures_loss(metric, one, other)
 
 
-def _answers_loss(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Loss:
+def _compute_share_loss(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Loss:
     """Right and wrong answers: McNemar's test, and an interval for paired proportions."""
     n, lost, won = len(one), int((one & ~other).sum()), int((~one & other).sum())
     low, high = (100 * end for end in significance.estimate_paired_interval(lost, won, n))
@@ -63,7 +63,7 @@ def _answers_loss(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Loss:
     return Loss(float(one.mean()), float(other.mean()), drop, low, high, significance.compute_mcnemar_p(lost, won))
 
 
-def _figures_loss(metric: Metric, one: Float64, other: Float64) -> Loss:
+def _compute_figures_loss(metric: Metric, one: Float64, other: Float64) -> Loss:
     """Anything else: bootstrap and randomization test over samples, since the parts of one depend on each other."""
     summary, k = metric.summary, one.shape[1]
     sign = (-1 if metric.unit == scores.ERROR else 1) * (100 if metric.unit == scores.SHARE else 1)
@@ -78,7 +78,7 @@ def _figures_loss(metric: Metric, one: Float64, other: Float64) -> Loss:
     return Loss(values[0], values[1], sign * (values[0] - values[1]), low, high, p_value)
 
 
-def agreement(answers: Answers) -> float | None:
+def compute_agreement(answers: Answers) -> float | None:
     """The share of equal decisions; None where outputs make none."""
     if not answers.equal:
         return None
@@ -86,7 +86,7 @@ def agreement(answers: Answers) -> float | None:
     return float(equal / count)
 
 
-def regression(answers: Answers) -> dict[str, dict[str, float]]:
+def compute_regression(answers: Answers) -> dict[str, dict[str, float]]:
     """RMSE, MAE and R2 of both models; empty for other metrics."""
     if answers.metric is None or answers.metric.name != "regression":
         return {}
@@ -99,7 +99,7 @@ def regression(answers: Answers) -> dict[str, dict[str, float]]:
     return result
 
 
-def confusion(answers: Answers) -> dict[str, list[list[int]]] | None:
+def compute_confusion(answers: Answers) -> dict[str, list[list[int]]] | None:
     """Confusion matrices of both models, row = label, column = answer; None where nothing is classified."""
     if not answers.classes or answers.decision is None:
         return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from fcdeploy.evaluate import scores
 from fcdeploy.evaluate.compare import Answers, LayerSums
-from fcdeploy.evaluate.loss import Loss, amount
+from fcdeploy.evaluate.loss import Loss, format_amount
 from fcdeploy.evaluate.scores import Metric
 from fcdeploy.records.report import Table
 from fcdeploy.samples.checks import quote_names
@@ -18,24 +18,24 @@ SHOWN_CLASSES = 12
 WIDE_POINTS = 2.0  # an interval wider than that does not tell one percentage point from none
 
 
-def tables(answers: Answers, loss: Loss | None, values: dict[str, Any]) -> Iterator[Table]:
+def make_tables(answers: Answers, loss: Loss | None, values: dict[str, Any]) -> Iterator[Table]:
     """The metrics of both models, and the confusion matrix of a small classifier."""
     lines: list[tuple[str, ...]] = []
     metric = answers.metric
     if metric and loss:
-        one, other = _value(loss.float_value, metric.unit), _value(loss.int8_value, metric.unit)
+        one, other = _format_value(loss.float_value, metric.unit), _format_value(loss.int8_value, metric.unit)
         name = "RMSE" if metric.name == "regression" else metric.name
-        lines.append((name, one, other, _drop(loss, metric.unit)))
+        lines.append((name, one, other, _format_drop(loss, metric.unit)))
     for name in ("mae", "r2"):
         if name in values:
             lines.append((name.upper(), f"{values[name]['float']:.5g}", f"{values[name]['int8']:.5g}", ""))
     if values["agreement"] is not None and not (metric and metric.name == "agreement"):
         lines.append(("agreement", "", f"{100 * values['agreement']:.2f} %", f"{answers.decision}"))
     for row in values["outputs"]:
-        lines.append((f"SQNR of {row['name']}", "", _decibels(row["sqnr_db"]), f"cosine {row['cosine']:.6f}"))
+        lines.append((f"SQNR of {row['name']}", "", _format_decibels(row["sqnr_db"]), f"cosine {row['cosine']:.6f}"))
     if values["kernel_sqnr_db"] is not None:
         text = "integer kernels against exact ones; clean is above 38 dB"
-        lines.append(("kernel SQNR", "", _decibels(values["kernel_sqnr_db"]), text))
+        lines.append(("kernel SQNR", "", _format_decibels(values["kernel_sqnr_db"]), text))
     yield Table(f"{answers.samples} samples", ("", "float", "int8", ""), tuple(lines))
     matrix = values["confusion"]
     if matrix and len(matrix["int8"]) <= SHOWN_CLASSES:
@@ -44,15 +44,15 @@ def tables(answers: Answers, loss: Loss | None, values: dict[str, Any]) -> Itera
         yield Table("int8: label down, answer across", ("", *classes), tuple(body))
 
 
-def lines(metric: Metric | None, loss: Loss | None, values: dict[str, Any]) -> Iterator[str]:
+def make_lines(metric: Metric | None, loss: Loss | None, values: dict[str, Any]) -> Iterator[str]:
     """What was measured, and the verdict."""
     yield f"metric: {values['metric'] or 'none'}, {values['why']}"
     if metric is None or loss is None:
-        yield f"SQNR {_decibels(values['sqnr_db'])} on the worst output"
+        yield f"SQNR {_format_decibels(values['sqnr_db'])} on the worst output"
         return
-    drop = amount(loss.drop, metric.unit)
+    drop = format_amount(loss.drop, metric.unit)
     if values["max_drop"] is not None:
-        limit = amount(values["max_drop"], metric.unit)
+        limit = format_amount(values["max_drop"], metric.unit)
         yield f"passed: drop {drop}, allowed {limit}" if values["passed"] else f"failed: drop {drop}, allowed {limit}"
     elif loss.p_value is None:
         yield f"{100 * loss.int8_value:.2f} % of decisions are the float model's"
@@ -62,7 +62,9 @@ def lines(metric: Metric | None, loss: Loss | None, values: dict[str, Any]) -> I
         yield f"drop {drop}: {'a real loss' if loss.drop > 0 else 'int8 is better'} (p {loss.p_value:.2g})"
 
 
-def warnings(answers: Answers, loss: Loss | None, values: dict[str, Any], found: LayerSums | None) -> Iterator[str]:
+def make_warnings(
+    answers: Answers, loss: Loss | None, values: dict[str, Any], layers: LayerSums | None
+) -> Iterator[str]:
     """What puts the figures in doubt."""
     metric, kernel_db, max_drop = answers.metric, values["kernel_sqnr_db"], values["max_drop"]
     if kernel_db is not None and kernel_db < CLEAN_KERNELS_DB:
@@ -74,7 +76,7 @@ def warnings(answers: Answers, loss: Loss | None, values: dict[str, Any], found:
         if max_drop is not None and loss.drop <= max_drop < loss.high:
             yield (
                 f"{answers.samples} samples are too few to be sure: "
-                f"the drop may be as large as {amount(loss.high, metric.unit)}, allowed {max_drop:g}"
+                f"the drop may be as large as {format_amount(loss.high, metric.unit)}, allowed {max_drop:g}"
             )
         elif metric.unit == scores.SHARE and loss.high - loss.low > WIDE_POINTS:
             half = (loss.high - loss.low) / 2
@@ -87,18 +89,18 @@ def warnings(answers: Answers, loss: Loss | None, values: dict[str, Any], found:
         )
     if answers.other_labels:
         yield f"labels not read: {', '.join(answers.other_labels)}; --metric FILE.py:FUNCTION sees all"
-    if found and found.unmatched:
-        yield f"the float model has no tensor named {quote_names(found.unmatched)}: not compared by layer"
-    if found and not found.undisturbed:
+    if layers and layers.unmatched:
+        yield f"the float model has no tensor named {quote_names(layers.unmatched)}: not compared by layer"
+    if layers and not layers.undisturbed:
         yield "looking at the integer tensors changed the int8 outputs on this runtime: by layer is approximate"
 
 
-def _value(value: float, unit: str) -> str:
+def _format_value(value: float, unit: str) -> str:
     return f"{100 * value:.2f} %" if unit == scores.SHARE else f"{value:.5g}"
 
 
-def _drop(loss: Loss, unit: str) -> str:
-    parts = [f"drop {amount(loss.drop, unit)}"]
+def _format_drop(loss: Loss, unit: str) -> str:
+    parts = [f"drop {format_amount(loss.drop, unit)}"]
     if loss.low is not None and loss.high is not None:
         digits = ".2f" if unit == scores.SHARE else ".4g"
         parts.append(f"95 % interval {loss.low:{digits}} to {loss.high:{digits}}")
@@ -107,7 +109,7 @@ def _drop(loss: Loss, unit: str) -> str:
     return ", ".join(parts)
 
 
-def _decibels(value: float | None) -> str:
+def _format_decibels(value: float | None) -> str:
     if value is None:
         return "not measured: no output is floating point"
     return "identical" if value == math.inf else f"{value:.1f} dB"

@@ -12,11 +12,11 @@ import numpy as np
 from fcdeploy.arithmetic.metrics import Fidelity, measure_fidelity
 from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along
 from fcdeploy.arrays import Array
-from fcdeploy.evaluate.layers import Tap
+from fcdeploy.evaluate.layers import QuantizedTensor
 
 
 @dataclass(frozen=True)
-class Local:
+class RoundingError:
     """Running sums over the values of a source before and after rounding; two of them add.
 
     `clipping` is the squared error of the values beyond the range, `outside` their number.  `lowest` to `highest` are
@@ -30,8 +30,8 @@ class Local:
     highest: float = 0.0
     levels: int = 0
 
-    def __add__(self, other: Local) -> Local:
-        return Local(
+    def __add__(self, other: RoundingError) -> RoundingError:
+        return RoundingError(
             self.sums + other.sums,
             self.clipping + other.clipping,
             self.outside + other.outside,
@@ -61,15 +61,15 @@ class Local:
         return self.clipping / self.sums.noise if self.sums.noise > 0 else 0.0
 
 
-def behind_bytes(tap: Tap, x: Array) -> Local:
+def measure_rounding(tensor: QuantizedTensor, x: Array) -> RoundingError:
     """What becomes of a float tensor."""
-    kind = tap.zero_point.dtype.name
+    kind = tensor.zero_point.dtype.name
     low, high = LIMITS[kind if kind in LIMITS else "uint8"]
-    steps, point = (broadcast_along(each, tap.axis, x.ndim) for each in (tap.scale, tap.zero_point))
+    steps, point = (broadcast_along(each, tensor.axis, x.ndim) for each in (tensor.scale, tensor.zero_point))
     exact = x / steps + point
     integers = np.clip(np.rint(exact), low, high)
     back = (integers - point) * steps
     outside = (exact < low - 0.5) | (exact > high + 0.5)
     clipping = float(((back - x)[outside] ** 2).sum())
     ends = (float(integers.min()), float(integers.max())) if integers.size else (0.0, 0.0)
-    return Local(measure_fidelity(x, back), clipping, int(outside.sum()), *ends, high - low)
+    return RoundingError(measure_fidelity(x, back), clipping, int(outside.sum()), *ends, high - low)

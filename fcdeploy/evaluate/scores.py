@@ -29,7 +29,7 @@ SHARE, ERROR, SCORE = "points", "unit of the labels", "unit of the score"
 
 
 @dataclass(frozen=True)
-class Decision:
+class DecisionRule:
     """How an output becomes classes: `axis` holds the scores; None: one score a class 1 above `threshold`."""
 
     axis: int | None
@@ -60,55 +60,57 @@ class Metric:
     unit: str
     figures: Callable[[Arrays, Arrays, tuple[str, ...]], Float64] | None
     summary: Callable[[Float64], Float64]
-    decision: Decision | None = None
+    decision: DecisionRule | None = None
     label: str | None = None
 
 
-def mean(figures: Float64) -> Float64:
+def take_mean(figures: Float64) -> Float64:
     return figures[..., 0]
 
 
-def ratio(figures: Float64) -> Float64:
+def take_ratio(figures: Float64) -> Float64:
     return np.asarray(figures[..., 0] / figures[..., 1])
 
 
-def choose(name: str | None, outputs: Arrays, labels: Arrays, is_probability: Callable[[str], bool]) -> Metric | None:
+def choose_metric(
+    name: str | None, outputs: Arrays, labels: Arrays, is_probability: Callable[[str], bool]
+) -> Metric | None:
     """The metric of that name, or the one that fits the labels, given the first batch of the float model.
 
     Without labels it is the agreement of decisions, or None where no output makes decisions.
     """
     if name is not None and ".py:" in name:
-        return _own(name, outputs)
+        return _load_own(name, outputs)
     if name is not None and name not in NAMES:
         raise FcdeployError(
             f"metric {name!r} is unknown, expected one of {', '.join(NAMES)} or FILE.py:FUNCTION", "--metric top1"
         )
     if name == "agreement" or (name is None and not labels):
-        return _agreement(name, outputs, is_probability)
+        return _make_agreement(name, outputs, is_probability)
     if not labels:
         raise FcdeployError(
             f"metric {name!r} needs labels, and the data have none",
             "add an array 'label' to the data, or use --metric agreement",
         )
-    label, output = labelled_output(labels, outputs)
-    first, values = _squeezed(outputs[output]), np.asarray(labels[label])
-    if name is None and _one_hot(values):
+    label, output = find_labelled_output(labels, outputs)
+    first, values = _squeeze(outputs[output]), np.asarray(labels[label])
+    if name is None and _is_one_hot(values):
         raise FcdeployError(
-            f"{label!r} is one-hot, {_free(values)}: classes, or numbers to be predicted",
+            f"{label!r} is one-hot, {_format_shape(values)}: classes, or numbers to be predicted",
             "labels.argmax(axis=1) are class indices; --metric regression takes them as numbers",
         )
-    chosen, why = (name, "as asked for") if name else _default(values)
+    chosen, why = (name, "as asked for") if name else _choose_default(values)
     why = f"{why}, on output {output!r}"
     if chosen in ("top1", "top5"):
-        return _classes(chosen, why, output, label, first, is_probability(output))
+        return _make_top_k(chosen, why, output, label, first, is_probability(output))
     if chosen == "tokens":
-        return _tokens(why, output, label, outputs[output], values)
+        return _make_tokens(why, output, label, outputs[output], values)
     if chosen == "iou":
-        return Metric("iou", output, why, SHARE, _boxes(output, label), ratio, label=label)
-    return Metric("regression", output, why, ERROR, _regression(output, label), metrics.rmse, label=label)
+        return Metric("iou", output, why, SHARE, _make_iou(output, label), take_ratio, label=label)
+    return Metric("regression", output, why, ERROR, _make_regression(output, label), metrics.rmse, label=label)
 
 
-def labelled_output(labels: Arrays, outputs: Arrays) -> tuple[str, str]:
+def find_labelled_output(labels: Arrays, outputs: Arrays) -> tuple[str, str]:
     """The label array that is read, and the output it belongs to: the first output that has one."""
     for name in labels:
         if name != "label" and name.removeprefix("label.") not in outputs:
@@ -121,104 +123,104 @@ def labelled_output(labels: Arrays, outputs: Arrays) -> tuple[str, str]:
     return next((f"label.{output}", output) for output in outputs if f"label.{output}" in labels)
 
 
-def decision_of(output: Array, probability: bool, labelled: bool) -> Decision | None:
+def infer_decision(output: Array, probability: bool, labelled: bool) -> DecisionRule | None:
     """How an output decides when nothing else tells: an axis of scores, integers, one probability, or not at all."""
-    output = _squeezed(output)
+    output = _squeeze(output)
     if output.dtype.kind in "biu":
-        return Decision(None, None)
+        return DecisionRule(None, None)
     if output.ndim == 1:
-        return Decision(None, 2, 0.5 if probability else 0.0) if probability or labelled else None
+        return DecisionRule(None, 2, 0.5 if probability else 0.0) if probability or labelled else None
     axis = 1 if output.ndim != 3 else 2
-    return Decision(axis, output.shape[axis]) if output.shape[axis] > 1 else None
+    return DecisionRule(axis, output.shape[axis]) if output.shape[axis] > 1 else None
 
 
-def decide(decision: Decision, output: Array) -> Array:
+def decide(decision: DecisionRule, output: Array) -> Array:
     """The decisions (n, ...) that an output makes."""
-    return np.asarray(decision(_squeezed(output)))
+    return np.asarray(decision(_squeeze(output)))
 
 
-def _one_hot(labels: Array) -> bool:
+def _is_one_hot(labels: Array) -> bool:
     """Rows of a single 1 among zeros, for several classes."""
-    y = _squeezed(labels)
+    y = _squeeze(labels)
     if y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind not in "biuf":
         return False
     return bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all() and len(y) > 1)
 
 
-def _default(labels: Array) -> tuple[str, str]:
+def _choose_default(labels: Array) -> tuple[str, str]:
     if labels.dtype.kind not in "biu":
         return "regression", f"labels are {labels.dtype}"
-    if _squeezed(labels).ndim == 1:
+    if _squeeze(labels).ndim == 1:
         return "top1", f"labels are {labels.dtype}, one a sample"
     return "tokens", f"labels are {labels.dtype}, several a sample"
 
 
-def _agreement(name: str | None, outputs: Arrays, is_probability: Callable[[str], bool]) -> Metric | None:
+def _make_agreement(name: str | None, outputs: Arrays, is_probability: Callable[[str], bool]) -> Metric | None:
     output = next(iter(outputs))
-    decision = decision_of(outputs[output], is_probability(output), labelled=False)
+    decision = infer_decision(outputs[output], is_probability(output), labelled=False)
     if decision is None and name is None:
         return None
     if decision is None:
         raise FcdeployError(
             f"metric 'agreement' compares decisions, and output {output!r} has shape "
-            f"{_free(outputs[output])}: one number a sample",
+            f"{_format_shape(outputs[output])}: one number a sample",
             "give labels for --metric regression, or --metric FILE.py:FUNCTION",
         )
     why = f"{'as asked for' if name else 'the data have no labels'}, {decision} of output {output!r}"
-    return Metric("agreement", output, why, SHARE, None, ratio, decision)
+    return Metric("agreement", output, why, SHARE, None, take_ratio, decision)
 
 
-def _classes(name: str, why: str, output: str, label: str, first: Array, probability: bool) -> Metric:
-    decision = decision_of(first, probability, labelled=True) if first.ndim <= 2 else None
+def _make_top_k(name: str, why: str, output: str, label: str, first: Array, probability: bool) -> Metric:
+    decision = infer_decision(first, probability, labelled=True) if first.ndim <= 2 else None
     if decision is None:
         raise FcdeployError(
-            f"metric {name!r}: output {output!r} has shape {_free(first)}, expected (n, classes)",
+            f"metric {name!r}: output {output!r} has shape {_format_shape(first)}, expected (n, classes)",
             "--metric tokens takes labels with several positions a sample, --metric FILE.py:FUNCTION any",
         )
     k = int(name[3:])
     if k > 1 and (decision.axis is None or first.shape[1] <= k):
         raise FcdeployError(
-            f"metric {name!r}: output {output!r} has shape {_free(first)}, expected more than {k} classes",
+            f"metric {name!r}: output {output!r} has shape {_format_shape(first)}, expected more than {k} classes",
             "--metric top1",
         )
 
     def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> Float64:
-        y, scores = _class_labels(labels[label], label, output, decision, names), _squeezed(outputs[output])
+        y, scores = _check_class_labels(labels[label], label, output, decision, names), _squeeze(outputs[output])
         if y.ndim != 1:
-            raise _misfit(label, labels[label], output, first, "one class index a sample, shape (n,)")
+            raise _make_misfit_error(label, labels[label], output, first, "one class index a sample, shape (n,)")
         hits = metrics.is_in_top_k(scores, y, k) if decision.axis is not None else decision(scores) == y
         return hits[:, None].astype(np.float64)
 
-    return Metric(name, output, f"{why}, {decision}", SHARE, figures, mean, decision, label)
+    return Metric(name, output, f"{why}, {decision}", SHARE, figures, take_mean, decision, label)
 
 
-def _tokens(why: str, output: str, label: str, first: Array, values: Array) -> Metric:
+def _make_tokens(why: str, output: str, label: str, first: Array, values: Array) -> Metric:
     shape = values.shape
     axes = [
         i for i in range(first.ndim - 1, 0, -1)
         if first.shape[i] > 1 and first.shape[:i] + first.shape[i + 1 :] == shape
     ]  # fmt: skip
     if first.dtype.kind in "biu" and first.shape == shape:
-        decision = Decision(None, None)
+        decision = DecisionRule(None, None)
     elif axes:
         # images are (n, classes, height, width), sequences (n, length, classes)
         axis = 1 if first.ndim > 3 and 1 in axes else axes[0]
-        decision = Decision(axis, first.shape[axis])
+        decision = DecisionRule(axis, first.shape[axis])
     else:
-        raise _misfit(label, values, output, first, "the output's shape without its class axis")
+        raise _make_misfit_error(label, values, output, first, "the output's shape without its class axis")
 
     def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> Float64:
-        y = _class_labels(labels[label], label, output, decision, names, ignore=IGNORED, squeeze=False)
+        y = _check_class_labels(labels[label], label, output, decision, names, ignore=IGNORED, squeeze=False)
         predicted = decision(outputs[output])
         if predicted.shape != y.shape:
-            raise _misfit(label, y, output, outputs[output], "the output's shape without its class axis")
+            raise _make_misfit_error(label, y, output, outputs[output], "the output's shape without its class axis")
         return metrics.count_token_hits(predicted, y, IGNORED)
 
-    return Metric("tokens", output, f"{why}, {decision}", SHARE, figures, ratio, decision, label)
+    return Metric("tokens", output, f"{why}, {decision}", SHARE, figures, take_ratio, decision, label)
 
 
-def _class_labels(
-    labels: Array, label: str, output: str, decision: Decision, names: tuple[str, ...],
+def _check_class_labels(
+    labels: Array, label: str, output: str, decision: DecisionRule, names: tuple[str, ...],
     *, ignore: int | None = None, squeeze: bool = True,
 ) -> Array:  # fmt: skip
     """Integers from 0 to classes - 1, or an error that names the sample."""
@@ -227,7 +229,7 @@ def _class_labels(
             f"{label!r} is {labels.dtype}, expected class indices: integers from 0",
             "convert it: labels.astype('int64'); numbers to be predicted go with --metric regression",
         )
-    y = (_squeezed(labels) if squeeze else labels).astype(np.int64)
+    y = (_squeeze(labels) if squeeze else labels).astype(np.int64)
     wrong = y < 0 if decision.classes is None else (y < 0) | (y >= decision.classes)
     if ignore is not None:
         wrong &= y != ignore
@@ -241,20 +243,20 @@ def _class_labels(
     return y
 
 
-def _regression(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, ...]], Float64]:
+def _make_regression(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, ...]], Float64]:
     def figures(outputs: Arrays, labels: Arrays, _: tuple[str, ...]) -> Float64:
-        if _squeezed(outputs[output]).shape != _squeezed(labels[label]).shape:
-            raise _misfit(label, labels[label], output, outputs[output], "numbers of the output's shape")
+        if _squeeze(outputs[output]).shape != _squeeze(labels[label]).shape:
+            raise _make_misfit_error(label, labels[label], output, outputs[output], "numbers of the output's shape")
         return metrics.sum_errors(outputs[output], labels[label])
 
     return figures
 
 
-def _boxes(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, ...]], Float64]:
+def _make_iou(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, ...]], Float64]:
     def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> Float64:
         y, boxes = labels[label], outputs[output]
         if boxes.shape != y.shape or boxes.ndim < 2 or boxes.shape[-1] != 4:
-            raise _misfit(label, y, output, boxes, "boxes (x1, y1, x2, y2) in both, shape (n, ..., 4)")
+            raise _make_misfit_error(label, y, output, boxes, "boxes (x1, y1, x2, y2) in both, shape (n, ..., 4)")
         swapped = (y[..., :2] > y[..., 2:]).reshape(len(y), -1).any(axis=1)
         if swapped.any():
             raise FcdeployError(
@@ -268,7 +270,7 @@ def _boxes(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, ...]
     return figures
 
 
-def _own(name: str, outputs: Arrays) -> Metric:
+def _load_own(name: str, outputs: Arrays) -> Metric:
     function, _ = load_function(name)
 
     def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> Float64:
@@ -285,24 +287,24 @@ def _own(name: str, outputs: Arrays) -> Metric:
             raise FcdeployError(text, "score such a sample 0")
         return scores[:, None]
 
-    return Metric(name, next(iter(outputs)), "as asked for, higher is better", SCORE, figures, mean)
+    return Metric(name, next(iter(outputs)), "as asked for, higher is better", SCORE, figures, take_mean)
 
 
-def _misfit(label: str, labels: Array, output: str, values: Array, expected: str) -> FcdeployError:
+def _make_misfit_error(label: str, labels: Array, output: str, values: Array, expected: str) -> FcdeployError:
     return FcdeployError(
-        f"{label!r} is {labels.dtype} of shape {_free(labels)}, which does not fit output {output!r} of shape "
-        f"{_free(values)}: expected {expected}",
+        f"{label!r} is {labels.dtype} of shape {_format_shape(labels)}, which does not fit output {output!r} of shape "
+        f"{_format_shape(values)}: expected {expected}",
         f"correct the labels, name the output they belong to: 'label.{output}', or choose another --metric",
     )
 
 
-def _squeezed(array: Array) -> Array:
+def _squeeze(array: Array) -> Array:
     """Without axes of length 1 at the end, but for the samples' own: (n, 10, 1, 1) and (n, 1) as (n, 10) and (n,)."""
     while array.ndim > 1 and array.shape[-1] == 1:
         array = array[..., 0]
     return array
 
 
-def _free(array: Array) -> str:
+def _format_shape(array: Array) -> str:
     inner = "".join(f", {length}" for length in array.shape[1:])
     return f"(n{inner or ','})"

@@ -13,10 +13,10 @@ from pathlib import Path
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import scores
-from fcdeploy.evaluate.compare import Answers, add, begun, outputs_of, run
-from fcdeploy.evaluate.data import Data
-from fcdeploy.evaluate.leakage import SameData
-from fcdeploy.evaluate.scores import Decision, Metric
+from fcdeploy.evaluate.compare import Answers, add_batch, run_both, run_model, start_answers
+from fcdeploy.evaluate.data import EvaluationData
+from fcdeploy.evaluate.leakage import LeakageCheck
+from fcdeploy.evaluate.scores import DecisionRule, Metric
 from fcdeploy.graph.model import files_of, hash_model, read_model
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
@@ -24,7 +24,7 @@ from fcdeploy.runtime.workers import WorkerPool, describe_failure
 
 
 @dataclass(frozen=True)
-class Job:
+class EvaluationJob:
     """Shard `part` (index, of how many) of the data, for a worker that opens models and data itself.
 
     `models` are path and hash of the float and the int8 model; `metric` is a name, None for what fits the labels;
@@ -32,16 +32,16 @@ class Job:
     """
 
     models: tuple[tuple[str, str], tuple[str, str]]
-    data: Data
+    data: EvaluationData
     metric: str | None
     probability: Mapping[str, bool]
-    seen: SameData
+    seen: LeakageCheck
     part: tuple[int, int] = (0, 1)
     threads: int | None = None
 
 
 @dataclass(frozen=True)
-class Block:
+class AnsweredBlock:
     """The answers on the block of that number, counted from 0 over the whole data; `shared`: calibrated on."""
 
     number: int
@@ -50,7 +50,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Failed:
+class FailedBlock:
     """What ended a worker, in the block of that number."""
 
     number: int
@@ -58,36 +58,36 @@ class Failed:
     hint: str
 
 
-def answer_shard(job: Job) -> Iterator[int | Block | Failed]:
+def answer_shard(job: EvaluationJob) -> Iterator[int | AnsweredBlock | FailedBlock]:
     """The samples of each batch as it is done, and block after block what both models answered.
 
     An error is the last thing it yields, so that one in an earlier block can go first.
     """
     at = [job.part[0]]
     try:
-        yield from _answering(job, at)
+        yield from _answer(job, at)
     except FcdeployError as error:
         if job.threads is None:  # all in this process, so in order
             raise
-        yield Failed(at[0], *describe_failure(error))
+        yield FailedBlock(at[0], *describe_failure(error))
 
 
-def answer_all(team: WorkerPool, job: Job, on_step: OnStep) -> tuple[Answers, SameData]:
+def answer_all(team: WorkerPool, job: EvaluationJob, on_step: OnStep) -> tuple[Answers, LeakageCheck]:
     """What both models answered to all samples, and how many of those were calibrated on."""
     data = job.data
     of = team.size if data.count is None else min(team.size, -(-data.count // data.block))
     jobs = [replace(job, part=(index, of), threads=team.threads) for index in range(of)]
     total: Answers | None = None
     seen = replace(job.seen, samples=0, shared=0)
-    waiting = _Waiting()
+    waiting = _BlockQueue()
     done = 0
-    for _, found in team.run(answer_shard, jobs):
-        if isinstance(found, int):
-            done += found
+    for _, message in team.run(answer_shard, jobs):
+        if isinstance(message, int):
+            done += message
             on_step("comparing", done, data.count)
             continue
-        waiting.blocks[found.number] = found
-        for block in waiting.in_turn():
+        waiting.blocks[message.number] = message
+        for block in waiting.take_in_order():
             if total is None:
                 total = block.answers
             else:
@@ -100,22 +100,22 @@ def answer_all(team: WorkerPool, job: Job, on_step: OnStep) -> tuple[Answers, Sa
 
 
 @dataclass
-class _Waiting:
+class _BlockQueue:
     """What came before its turn."""
 
-    blocks: dict[int, Block | Failed] = field(default_factory=dict)
+    blocks: dict[int, AnsweredBlock | FailedBlock] = field(default_factory=dict)
     turn: int = 0
 
-    def in_turn(self) -> Iterator[Block]:
-        while (found := self.blocks.pop(self.turn, None)) is not None:
-            if isinstance(found, Failed):
-                raise FcdeployError(found.message, found.hint)
+    def take_in_order(self) -> Iterator[AnsweredBlock]:
+        while (block := self.blocks.pop(self.turn, None)) is not None:
+            if isinstance(block, FailedBlock):
+                raise FcdeployError(block.message, block.hint)
             self.turn += 1
-            yield found
+            yield block
 
     def check_empty(self) -> None:
         """Raise where a block is missing: of one that failed, or of data that are others every time."""
-        failed = [found for _, found in sorted(self.blocks.items()) if isinstance(found, Failed)]
+        failed = [block for _, block in sorted(self.blocks.items()) if isinstance(block, FailedBlock)]
         if failed:
             raise FcdeployError(failed[0].message, failed[0].hint)
         if self.blocks:
@@ -125,7 +125,7 @@ class _Waiting:
             )
 
 
-def _answering(job: Job, at: list[int]) -> Iterator[int | Block]:
+def _answer(job: EvaluationJob, at: list[int]) -> Iterator[int | AnsweredBlock]:
     """As `answer_shard`; `at` holds the number of the block that is worked on."""
     index, of = job.part
     at[0] = 0  # what goes wrong before the first sample is the same for everyone
@@ -136,46 +136,48 @@ def _answering(job: Job, at: list[int]) -> Iterator[int | Block]:
     labels: frozenset[str] | None = None
     if index:
         first = next(job.data.read())
-        start = _begun(job, run(reference, first, "float"), first.labels)
+        start = _start_answers(job, run_model(reference, first, "float"), first.labels)
         labels = frozenset(first.labels)
     at[0] = index
     seen = replace(job.seen, samples=0, shared=0)
     answers: Answers | None = None
     for batch in seen.watch(job.data.shard(index, of, labels)):
-        f, q = outputs_of(reference, other, batch)
-        start = start or _begun(job, f, batch.labels)
+        f, q = run_both(reference, other, batch)
+        start = start or _start_answers(job, f, batch.labels)
         answers = answers or Answers(start.metric, start.decision, start.other_labels)
-        add(answers, f, q, batch)
+        add_batch(answers, f, q, batch)
         yield len(batch)
         if answers.samples == job.data.block:
-            yield Block(at[0], _plain(answers), seen.shared)
+            yield AnsweredBlock(at[0], _strip_function(answers), seen.shared)
             answers, seen.shared = None, 0
             at[0] += of
     if answers:
-        yield Block(at[0], _plain(answers), seen.shared)
+        yield AnsweredBlock(at[0], _strip_function(answers), seen.shared)
 
 
-def _begun(job: Job, outputs: Arrays, labels: Arrays) -> Answers:
-    return begun(lambda f, names: choose(job.metric, f, names, job.probability), outputs, labels)
+def _start_answers(job: EvaluationJob, outputs: Arrays, labels: Arrays) -> Answers:
+    return start_answers(
+        lambda f, names: choose_metric_and_rule(job.metric, f, names, job.probability), outputs, labels
+    )
 
 
-def choose(
+def choose_metric_and_rule(
     name: str | None, outputs: Arrays, labels: Arrays, probability: Mapping[str, bool]
-) -> tuple[Metric | None, Decision | None]:
+) -> tuple[Metric | None, DecisionRule | None]:
     """The metric, and how outputs decide: as the metric does, else as the first output's shape says."""
-    metric = scores.choose(name, outputs, labels, probability.__getitem__)
+    metric = scores.choose_metric(name, outputs, labels, probability.__getitem__)
     if metric is None or metric.name in ("regression", "iou"):
         return metric, None
     first = metric.output
-    return metric, metric.decision or scores.decision_of(outputs[first], probability[first], labelled=False)
+    return metric, metric.decision or scores.infer_decision(outputs[first], probability[first], labelled=False)
 
 
-def _plain(answers: Answers) -> Answers:
+def _strip_function(answers: Answers) -> Answers:
     """Without the metric's function, which cannot be sent to another process."""
     return replace(answers, metric=answers.metric and replace(answers.metric, figures=None))
 
 
-def _check_files(job: Job) -> None:
+def _check_files(job: EvaluationJob) -> None:
     for path, known in job.models:
         if hash_model(files_of(read_model(path), Path(path))) != known:
             raise FcdeployError(

@@ -14,16 +14,16 @@ MOVES = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", 
 UP_TO_ONE = {"Sigmoid", "HardSigmoid"}
 
 
-def check_same_ends(one: ir.Model, other: ir.Model, name: str, other_name: str, *, dtypes: bool = True) -> None:
+def check_same_signature(one: ir.Model, other: ir.Model, name: str, other_name: str, *, dtypes: bool = True) -> None:
     """Raise unless both models have the same inputs and outputs: names, order, shapes, and dtypes where asked."""
     ends = ("input", input_specs(one), input_specs(other)), ("output", output_specs(one), output_specs(other))
     for kind, mine, theirs in ends:
         hint = f"give the float model that {name!r} was made from; fcdeploy inspect shows both models' {kind}s"
         if [spec.name for spec in mine] != [spec.name for spec in theirs]:
-            both = f"{name!r} has {_listed(mine)}, {other_name!r} has {_listed(theirs)}"
+            both = f"{name!r} has {_quote_names(mine)}, {other_name!r} has {_quote_names(theirs)}"
             raise FcdeployError(f"the models differ in their {kind}s: {both}", hint)
         for a, b in zip(mine, theirs, strict=True):
-            if not _fit(a, b, dtypes=dtypes):
+            if not _is_compatible(a, b, dtypes=dtypes):
                 raise FcdeployError(
                     f"the models differ in {kind} {a.name!r}: {name!r} has {a}, {other_name!r} has {b}", hint
                 )
@@ -40,7 +40,7 @@ def is_probability(model: ir.Model, output: str) -> bool:
     return node is not None and node.op_type in UP_TO_ONE
 
 
-def _fit(a: TensorSpec, b: TensorSpec, *, dtypes: bool) -> bool:
+def _is_compatible(a: TensorSpec, b: TensorSpec, *, dtypes: bool) -> bool:
     if dtypes and a.dtype != b.dtype:
         return False
     if not a.shape or not b.shape:  # unknown, or a scalar
@@ -49,5 +49,5 @@ def _fit(a: TensorSpec, b: TensorSpec, *, dtypes: bool) -> bool:
     return len(a.shape) == len(b.shape) and all(m is None or n is None or m == n for m, n in lengths)
 
 
-def _listed(specs: Sequence[TensorSpec]) -> str:
+def _quote_names(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(repr(spec.name) for spec in specs) or "none"

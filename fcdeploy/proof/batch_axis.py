@@ -45,7 +45,7 @@ RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLik
 
 
 @dataclass(frozen=True)
-class Fixed:
+class ConstantTensor:
     """A tensor that no input reaches; its shape and small integers where they are known."""
 
     dims: tuple[int, ...] | None = None
@@ -54,14 +54,14 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class Samples:
+class BatchedTensor:
     """A tensor of `rank` axes whose leading one counts samples."""
 
     rank: int
     dequantized: bool = False
 
 
-State = Fixed | Samples
+State = ConstantTensor | BatchedTensor
 Known = dict[str, State]
 
 
@@ -69,21 +69,21 @@ class _UnprovenError(Exception):
     """Why the proof ends here."""
 
 
-def why_not(outline: Outline) -> str:
+def explain_dependence(outline: Outline) -> str:
     """One sentence why samples of a batch may depend on each other; '' where it is proven that they do not."""
     try:
-        known = _ends(outline)
+        known = _read_ends(outline)
         for node in outline.nodes:
-            _step(node, known, outline.opset)
+            _add_node(node, known, outline.opset)
         for name in outline.outputs:
-            if not isinstance(known.get(name), Samples):
+            if not isinstance(known.get(name), BatchedTensor):
                 return f"output {name!r} does not begin with the batch axis"
     except _UnprovenError as reason:
         return str(reason)
     return ""
 
 
-def _ends(outline: Outline) -> Known:
+def _read_ends(outline: Outline) -> Known:
     leading = {dims[0] if dims else None for dims in outline.inputs.values()}
     for name, dims in outline.inputs.items():
         if not dims:
@@ -92,15 +92,15 @@ def _ends(outline: Outline) -> Known:
             raise _UnprovenError(f"input {name!r} has a leading axis of {dims[0]}, not a free one")
     if len(leading) > 1:
         raise _UnprovenError(f"the inputs begin with different axes: {', '.join(sorted(map(str, leading)))}")
-    known: Known = {name: _fixed(constant) for name, constant in outline.constants.items()}
-    return known | {name: Samples(len(dims)) for name, dims in outline.inputs.items()}
+    known: Known = {name: _to_constant(constant) for name, constant in outline.constants.items()}
+    return known | {name: BatchedTensor(len(dims)) for name, dims in outline.inputs.items()}
 
 
-def _fixed(constant: Constant) -> Fixed:
-    return Fixed(constant.dims, constant.values)
+def _to_constant(constant: Constant) -> ConstantTensor:
+    return ConstantTensor(constant.dims, constant.values)
 
 
-def _step(node: Node, known: Known, opset: int) -> None:
+def _add_node(node: Node, known: Known, opset: int) -> None:
     """Add what the node writes."""
     where = f"{node.op} {node.name!r}" if node.name else node.op
     states = [known.get(name) if name else None for name in node.inputs]
@@ -112,31 +112,31 @@ def _step(node: Node, known: Known, opset: int) -> None:
         raise _UnprovenError(f"{where} holds a graph of its own")
     if node.op in RANDOM:
         raise _UnprovenError(f"{where} draws random numbers")
-    if not any(isinstance(state, Samples) for state in states):
-        written: State = _constant(node, states)
+    if not any(isinstance(state, BatchedTensor) for state in states):
+        written: State = _derive_constant(node, states)
     else:
-        written = _samples(node, states, where, opset)
+        written = _derive_samples(node, states, where, opset)
     known.update((name, written) for name in node.outputs if name)
 
 
-def _constant(node: Node, states: list[State | None]) -> Fixed:
+def _derive_constant(node: Node, states: list[State | None]) -> ConstantTensor:
     """What a node makes of constants; shapes only where rules below need them."""
     if node.op == "Constant":
         value = node.attributes.get("value")
         if isinstance(value, Constant):
-            return _fixed(value)
+            return _to_constant(value)
         listed = node.attributes.get("value_ints", node.attributes.get("value_int"))
         if isinstance(listed, tuple):
-            return Fixed((len(listed),), listed)
-        return Fixed((), (listed,) if isinstance(listed, int) else None)
+            return ConstantTensor((len(listed),), listed)
+        return ConstantTensor((), (listed,) if isinstance(listed, int) else None)
     first = states[0] if states else None
-    if node.op in ("DequantizeLinear", "QuantizeLinear", "Cast", "Identity") and isinstance(first, Fixed):
-        return Fixed(first.dims, dequantized=node.op == "DequantizeLinear" or first.dequantized)
+    if node.op in ("DequantizeLinear", "QuantizeLinear", "Cast", "Identity") and isinstance(first, ConstantTensor):
+        return ConstantTensor(first.dims, dequantized=node.op == "DequantizeLinear" or first.dequantized)
     if node.op in ELEMENTWISE:
-        shapes = [state.dims if isinstance(state, Fixed) else None for state in states]
+        shapes = [state.dims if isinstance(state, ConstantTensor) else None for state in states]
         if all(shape is not None for shape in shapes):
-            return Fixed(_broadcast([shape for shape in shapes if shape is not None]))
-    return Fixed()
+            return ConstantTensor(_broadcast([shape for shape in shapes if shape is not None]))
+    return ConstantTensor()
 
 
 def _broadcast(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
@@ -145,7 +145,7 @@ def _broadcast(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
     return tuple(max(axis) for axis in zip(*padded, strict=True))
 
 
-def _samples(node: Node, states: list[State | None], where: str, opset: int) -> Samples:
+def _derive_samples(node: Node, states: list[State | None], where: str, opset: int) -> BatchedTensor:
     if node.op in DYNAMIC_OPS or "DynamicQuantize" in node.op:
         raise _UnprovenError(f"{where} {DYNAMIC}")
     if node.op in ELEMENTWISE or node.op in ("QLinearAdd", "QLinearMul"):
@@ -153,7 +153,7 @@ def _samples(node: Node, states: list[State | None], where: str, opset: int) -> 
     rule = RULES.get(node.op)
     first = states[0]
     if rule is None and (node.op in ROWS_ALONE or node.op in ALONG_AXIS or node.op in REDUCTIONS):
-        if not isinstance(first, Samples) or any(isinstance(state, Samples) for state in states[1:]):
+        if not isinstance(first, BatchedTensor) or any(isinstance(state, BatchedTensor) for state in states[1:]):
             raise _UnprovenError(f"{where} reads samples where constants are expected")
         if node.op in REDUCTIONS:
             return _reduction(node, first, states, where)
@@ -165,196 +165,196 @@ def _samples(node: Node, states: list[State | None], where: str, opset: int) -> 
     return rule(node, states, where)
 
 
-def _alone(node: Node, x: Samples, states: list[State | None], where: str) -> Samples:
+def _alone(node: Node, x: BatchedTensor, states: list[State | None], where: str) -> BatchedTensor:
     if node.op == "MaxPool" and len(node.outputs) > 1:
         raise _UnprovenError(f"{where} counts positions over the whole batch")
     if node.op in ("QuantizeLinear", "DequantizeLinear"):
         scale = states[1]
-        per_tensor = isinstance(scale, Fixed) and scale.dims in ((), (1,))
-        if not per_tensor and _axis(node, "axis", 1, x.rank, where) == 0:
+        per_tensor = isinstance(scale, ConstantTensor) and scale.dims in ((), (1,))
+        if not per_tensor and _get_axis(node, "axis", 1, x.rank, where) == 0:
             raise _UnprovenError(f"{where} has a scale per sample")
     if (node.op == "Dropout" and len(node.inputs) > 2) or node.attributes.get("training_mode", 0):
         raise _UnprovenError(f"{where} may be in training mode")
-    return Samples(x.rank, dequantized=node.op == "DequantizeLinear")
+    return BatchedTensor(x.rank, dequantized=node.op == "DequantizeLinear")
 
 
-def _elementwise(states: list[State | None], where: str) -> Samples:
+def _elementwise(states: list[State | None], where: str) -> BatchedTensor:
     """Axes are matched from the last: the leading ones meet only where ranks are equal."""
-    rank = max(state.rank for state in states if isinstance(state, Samples))
+    rank = max(state.rank for state in states if isinstance(state, BatchedTensor))
     for state in states:
-        if isinstance(state, Samples) and state.rank != rank:
+        if isinstance(state, BatchedTensor) and state.rank != rank:
             raise _UnprovenError(f"{where} matches the batch axis with another axis")
-        if isinstance(state, Fixed):
+        if isinstance(state, ConstantTensor):
             if state.dims is None:
                 raise _UnprovenError(f"{where} reads a constant of unknown shape")
             if len(state.dims) > rank or (len(state.dims) == rank and state.dims[0] != 1):
                 raise _UnprovenError(f"{where} has a constant along the batch axis")
-    return Samples(rank)
+    return BatchedTensor(rank)
 
 
-def _along_axis(node: Node, x: Samples, where: str, opset: int) -> Samples:
+def _along_axis(node: Node, x: BatchedTensor, where: str, opset: int) -> BatchedTensor:
     default = ALONG_AXIS[node.op]
     if node.op in SAME_FROM_13 and opset < 13:
         default = 1
-    if _axis(node, "axis", default, x.rank, where) == 0:
+    if _get_axis(node, "axis", default, x.rank, where) == 0:
         raise _UnprovenError(f"{where} works along the batch axis")
     dropped = node.op in ("ArgMax", "ArgMin") and node.attributes.get("keepdims", 1) == 0
-    return Samples(x.rank - dropped)
+    return BatchedTensor(x.rank - dropped)
 
 
-def _reduction(node: Node, x: Samples, states: list[State | None], where: str) -> Samples:
-    axes = _listed(node, "axes", states, 1)
+def _reduction(node: Node, x: BatchedTensor, states: list[State | None], where: str) -> BatchedTensor:
+    axes = _get_integers(node, "axes", states, 1)
     if not axes:
         raise _UnprovenError(f"{where} reduces all axes, or axes computed at run time")
     if any(axis % x.rank == 0 for axis in axes):
         raise _UnprovenError(f"{where} reduces the batch axis")
-    return Samples(x.rank if node.attributes.get("keepdims", 1) else x.rank - len(axes))
+    return BatchedTensor(x.rank if node.attributes.get("keepdims", 1) else x.rank - len(axes))
 
 
-def _gemm(node: Node, states: list[State | None], where: str) -> Samples:
+def _gemm(node: Node, states: list[State | None], where: str) -> BatchedTensor:
     a, b = states[0], states[1] if node.op == "Gemm" else states[3]
     c = states[2] if node.op == "Gemm" and len(states) > 2 else None
-    if not isinstance(a, Samples) or not isinstance(b, Fixed) or node.attributes.get("transA", 0):
+    if not isinstance(a, BatchedTensor) or not isinstance(b, ConstantTensor) or node.attributes.get("transA", 0):
         raise _UnprovenError(f"{where} multiplies samples with each other")
-    if isinstance(c, Fixed) and (c.dims is None or (len(c.dims) == 2 and c.dims[0] != 1)):
+    if isinstance(c, ConstantTensor) and (c.dims is None or (len(c.dims) == 2 and c.dims[0] != 1)):
         raise _UnprovenError(f"{where} adds a constant along the batch axis")
     _whole_weight(a, b, where)
-    return Samples(2)
+    return BatchedTensor(2)
 
 
-def _matmul(node: Node, states: list[State | None], where: str) -> Samples:
+def _matmul(node: Node, states: list[State | None], where: str) -> BatchedTensor:
     a, b = states[0], states[1] if node.op == "MatMul" else states[3]
-    if isinstance(a, Samples) and isinstance(b, Samples) and a.rank == b.rank >= 3:
-        return Samples(a.rank)
-    if not isinstance(a, Samples) or not isinstance(b, Fixed) or a.rank < 2:
+    if isinstance(a, BatchedTensor) and isinstance(b, BatchedTensor) and a.rank == b.rank >= 3:
+        return BatchedTensor(a.rank)
+    if not isinstance(a, BatchedTensor) or not isinstance(b, ConstantTensor) or a.rank < 2:
         raise _UnprovenError(f"{where} multiplies samples with each other")
     if b.dims is None or len(b.dims) < 2 or (len(b.dims) >= a.rank > 2) or (a.rank == 2 and len(b.dims) > 2):
         raise _UnprovenError(f"{where} multiplies with a constant that may reach the batch axis")
     _whole_weight(a, b, where)
-    return Samples(a.rank)
+    return BatchedTensor(a.rank)
 
 
-def _whole_weight(a: Samples, b: Fixed, where: str) -> None:
+def _whole_weight(a: BatchedTensor, b: ConstantTensor, where: str) -> None:
     """Float activations with a weight that is dequantized: onnxruntime makes MatMulNBits of it."""
     if b.dequantized and not a.dequantized:
         raise _UnprovenError(f"{where} becomes MatMulNBits, which {DYNAMIC}")
 
 
-def _concat(node: Node, states: list[State | None], where: str) -> Samples:
-    ranks = {state.rank for state in states if isinstance(state, Samples)}
-    if len(ranks) != 1 or not all(isinstance(state, Samples) for state in states):
+def _concat(node: Node, states: list[State | None], where: str) -> BatchedTensor:
+    ranks = {state.rank for state in states if isinstance(state, BatchedTensor)}
+    if len(ranks) != 1 or not all(isinstance(state, BatchedTensor) for state in states):
         raise _UnprovenError(f"{where} joins samples with constants")
     rank = ranks.pop()
-    if _axis(node, "axis", 0, rank, where) == 0:
+    if _get_axis(node, "axis", 0, rank, where) == 0:
         raise _UnprovenError(f"{where} joins along the batch axis")
-    return Samples(rank)
+    return BatchedTensor(rank)
 
 
-def _flatten(node: Node, states: list[State | None], where: str) -> Samples:
-    x = _only(states, where)
-    if _axis(node, "axis", 1, x.rank, where) != 1:
+def _flatten(node: Node, states: list[State | None], where: str) -> BatchedTensor:
+    x = _get_only_samples(states, where)
+    if _get_axis(node, "axis", 1, x.rank, where) != 1:
         raise _UnprovenError(f"{where} flattens the batch axis")
-    return Samples(2)
+    return BatchedTensor(2)
 
 
-def _reshape(node: Node, states: list[State | None], where: str) -> Samples:
+def _reshape(node: Node, states: list[State | None], where: str) -> BatchedTensor:
     """Into rows of a fixed size, in the order of samples."""
-    _only(states, where)
-    shape = _listed(node, "shape", states, 1)
+    _get_only_samples(states, where)
+    shape = _get_integers(node, "shape", states, 1)
     if not shape:
         raise _UnprovenError(f"{where} has a shape computed at run time")
     if shape[0] not in (0, -1) or (shape[0] == 0 and node.attributes.get("allowzero", 0)):
         raise _UnprovenError(f"{where} makes a leading axis of {shape[0]}")
     if shape[0] == -1 and any(n <= 0 for n in shape[1:]):
         raise _UnprovenError(f"{where} copies axes behind a free one")
-    return Samples(len(shape))
+    return BatchedTensor(len(shape))
 
 
-def _transpose(node: Node, states: list[State | None], where: str) -> Samples:
-    x = _only(states, where)
+def _transpose(node: Node, states: list[State | None], where: str) -> BatchedTensor:
+    x = _get_only_samples(states, where)
     order = node.attributes.get("perm", tuple(reversed(range(x.rank))))
     if not isinstance(order, tuple) or not order or order[0] != 0:
         raise _UnprovenError(f"{where} moves the batch axis")
-    return Samples(x.rank)
+    return BatchedTensor(x.rank)
 
 
-def _squeeze(node: Node, states: list[State | None], where: str) -> Samples:
-    x = _only(states, where)
-    axes = _listed(node, "axes", states, 1)
+def _squeeze(node: Node, states: list[State | None], where: str) -> BatchedTensor:
+    x = _get_only_samples(states, where)
+    axes = _get_integers(node, "axes", states, 1)
     rank = x.rank if node.op == "Squeeze" else x.rank + len(axes)
     if not axes or any(axis % rank == 0 for axis in axes):
         raise _UnprovenError(f"{where} changes the batch axis")
-    return Samples(x.rank - len(axes) if node.op == "Squeeze" else rank)
+    return BatchedTensor(x.rank - len(axes) if node.op == "Squeeze" else rank)
 
 
-def _slice(node: Node, states: list[State | None], where: str) -> Samples:
-    x = _only(states, where)
-    axes = _listed(node, "axes", states, 3)
+def _slice(node: Node, states: list[State | None], where: str) -> BatchedTensor:
+    x = _get_only_samples(states, where)
+    axes = _get_integers(node, "axes", states, 3)
     if not axes or any(axis % x.rank == 0 for axis in axes):
         raise _UnprovenError(f"{where} cuts the batch axis, or axes computed at run time")
-    return Samples(x.rank)
+    return BatchedTensor(x.rank)
 
 
-def _pad(node: Node, states: list[State | None], where: str) -> Samples:
-    x = _only(states, where)
-    pads = _listed(node, "pads", states, 1)
+def _pad(node: Node, states: list[State | None], where: str) -> BatchedTensor:
+    x = _get_only_samples(states, where)
+    pads = _get_integers(node, "pads", states, 1)
     if len(states) > 3 and states[3] is not None:
-        axes = _listed(node, "-", states, 3)
+        axes = _get_integers(node, "-", states, 3)
         clean = axes and all(axis % x.rank for axis in axes)
     else:
         clean = len(pads) == 2 * x.rank and pads[0] == pads[x.rank] == 0
     if not clean:
         raise _UnprovenError(f"{where} pads the batch axis, or axes computed at run time")
-    return Samples(x.rank)
+    return BatchedTensor(x.rank)
 
 
-def _gather(node: Node, states: list[State | None], where: str) -> Samples:
+def _gather(node: Node, states: list[State | None], where: str) -> BatchedTensor:
     data, indices = states[0], states[1]
-    if isinstance(data, Fixed) and isinstance(indices, Samples) and data.dims:
+    if isinstance(data, ConstantTensor) and isinstance(indices, BatchedTensor) and data.dims:
         table_rank = len(data.dims)
-        if _axis(node, "axis", 0, table_rank, where) == 0:
-            return Samples(indices.rank + table_rank - 1)
-    if isinstance(data, Samples) and isinstance(indices, Fixed) and indices.dims is not None:
+        if _get_axis(node, "axis", 0, table_rank, where) == 0:
+            return BatchedTensor(indices.rank + table_rank - 1)
+    if isinstance(data, BatchedTensor) and isinstance(indices, ConstantTensor) and indices.dims is not None:
         added = len(indices.dims) - 1
-        if _axis(node, "axis", 0, data.rank, where) != 0:
-            return Samples(data.rank + added)
+        if _get_axis(node, "axis", 0, data.rank, where) != 0:
+            return BatchedTensor(data.rank + added)
     raise _UnprovenError(f"{where} picks along the batch axis")
 
 
-def _resize(node: Node, states: list[State | None], where: str) -> Samples:
+def _resize(node: Node, states: list[State | None], where: str) -> BatchedTensor:
     """By factors that leave the batch axis alone; sizes would hold its length."""
-    x = _only(states, where)
+    x = _get_only_samples(states, where)
     if "axes" in node.attributes:
-        axes = _listed(node, "axes", states, 9)
+        axes = _get_integers(node, "axes", states, 9)
         if axes and all(axis % x.rank for axis in axes):
-            return Samples(x.rank)
+            return BatchedTensor(x.rank)
     raise _UnprovenError(f"{where} may resize the batch axis")
 
 
-def _only(states: list[State | None], where: str) -> Samples:
-    if not isinstance(states[0], Samples) or any(isinstance(state, Samples) for state in states[1:]):
+def _get_only_samples(states: list[State | None], where: str) -> BatchedTensor:
+    if not isinstance(states[0], BatchedTensor) or any(isinstance(state, BatchedTensor) for state in states[1:]):
         raise _UnprovenError(f"{where} reads samples where constants are expected")
     return states[0]
 
 
-def _axis(node: Node, name: str, default: int, rank: int, where: str) -> int:
+def _get_axis(node: Node, name: str, default: int, rank: int, where: str) -> int:
     axis = node.attributes.get(name, default)
     if not isinstance(axis, int) or not -rank <= axis < rank:
         raise _UnprovenError(f"{where} has an {name} of {axis}")
     return axis % rank
 
 
-def _listed(node: Node, name: str, states: list[State | None], position: int) -> tuple[int, ...]:
+def _get_integers(node: Node, name: str, states: list[State | None], position: int) -> tuple[int, ...]:
     """Integers given as an attribute, or as a constant input at that position; () where they are neither."""
-    found = node.attributes.get(name)
-    if isinstance(found, tuple):
-        return found
+    attribute = node.attributes.get(name)
+    if isinstance(attribute, tuple):
+        return attribute
     state = states[position] if len(states) > position else None
-    return (state.values or ()) if isinstance(state, Fixed) else ()
+    return (state.values or ()) if isinstance(state, ConstantTensor) else ()
 
 
 DYNAMIC_OPS = {"MatMulNBits", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat", "MatMulBnb4", "MatMulFpQ4"}
-RULES: dict[str, Callable[[Node, list[State | None], str], Samples]] = {
+RULES: dict[str, Callable[[Node, list[State | None], str], BatchedTensor]] = {
     "Gemm": _gemm, "QGemm": _gemm, "MatMul": _matmul, "QLinearMatMul": _matmul, "Concat": _concat, "Flatten": _flatten,
     "Reshape": _reshape, "Transpose": _transpose, "Squeeze": _squeeze, "Unsqueeze": _squeeze, "Slice": _slice, "Pad": _pad,
     "Gather": _gather, "Resize": _resize,

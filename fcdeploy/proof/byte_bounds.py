@@ -39,25 +39,25 @@ BETWEEN = {"Add": add_intervals, "Sub": subtract_intervals, "Mul": multiply_inte
 DOMAINS = {"", "ai.onnx"}
 
 
-class Bounds:
+class TensorBounds:
     """The intervals of every tensor so far, bytes as integers and floats as numbers; nodes are added in their order."""
 
     def __init__(self) -> None:
-        self.found: dict[ir.Value, Interval] = {}
+        self.intervals: dict[ir.Value, Interval] = {}
 
     def of(self, value: ir.Value | None) -> Interval:
         """The interval of any tensor; what nothing bounds is bounded by its type alone."""
         if value is None:
             return ANY
-        if value not in self.found:
-            held, kind = array_of(value), byte_type(value)
+        if value not in self.intervals:
+            held, kind = array_of(value), find_byte_type(value)
             if held is not None and held.size and held.dtype.kind in "fiu":
                 real = held.astype(np.float64) if held.size <= SPREAD else None
                 low, high = float(held.min()), float(held.max())
-                self.found[value] = make_interval(low, high) if real is None else Interval(real, real)
+                self.intervals[value] = make_interval(low, high) if real is None else Interval(real, real)
             else:
-                self.found[value] = make_interval(*LIMITS[kind]) if kind else ANY
-        return self.found[value]
+                self.intervals[value] = make_interval(*LIMITS[kind]) if kind else ANY
+        return self.intervals[value]
 
     def add(self, node: ir.Node, *, exact: bool = True) -> None:
         """Bound what a node writes; not where its kernel may saturate."""
@@ -67,19 +67,19 @@ class Bounds:
             return
         try:
             with np.errstate(all="ignore"):
-                found = _written(node, self)
+                interval = _bound_outputs(node, self)
         except (ValueError, IndexError):  # its shapes contradict each other: it does not run
             return
-        if found is None or np.isnan(found.low).any() or np.isnan(found.high).any():
+        if interval is None or np.isnan(interval.low).any() or np.isnan(interval.high).any():
             return
         for output in node.outputs if node.op_type == "Split" else node.outputs[:1]:
-            kind = byte_type(output)
-            fits = found.low.ndim in (0, len(output.shape) if output.shape is not None else found.low.ndim)
-            kept = found if fits and found.low.size <= SPREAD else found.whole()
-            self.found[output] = kept.clip(*LIMITS[kind]) if kind else kept
+            kind = find_byte_type(output)
+            fits = interval.low.ndim in (0, len(output.shape) if output.shape is not None else interval.low.ndim)
+            kept = interval if fits and interval.low.size <= SPREAD else interval.whole()
+            self.intervals[output] = kept.clip(*LIMITS[kind]) if kind else kept
 
 
-def byte_type(value: ir.Value | None) -> str | None:
+def find_byte_type(value: ir.Value | None) -> str | None:
     """'uint8' or 'int8' where the tensor holds bytes, from its declared type or the zero point it is written with."""
     while value is not None:
         node = value.producer()
@@ -90,8 +90,10 @@ def byte_type(value: ir.Value | None) -> str | None:
         elif node is not None and node.op_type == "QuantizeLinear":
             zero = input_of(node, 2)
             kind = attribute_of(node, "output_dtype", 0)
-            found = zero.dtype if zero is not None and zero.dtype else ir.DataType(kind) if kind else ir.DataType.UINT8
-            dtype = found.name.lower()
+            written = (
+                zero.dtype if zero is not None and zero.dtype else ir.DataType(kind) if kind else ir.DataType.UINT8
+            )
+            dtype = written.name.lower()
         elif node is not None and node.op_type == "DynamicQuantizeLinear":
             dtype = "uint8"
         elif value.dtype is not None:
@@ -103,17 +105,17 @@ def byte_type(value: ir.Value | None) -> str | None:
     return None
 
 
-def _written(node: ir.Node, known: Bounds) -> Interval | None:
+def _bound_outputs(node: ir.Node, known: TensorBounds) -> Interval | None:
     """What the node writes, in the units of its outputs; None where nothing is known of it."""
     op, x = node.op_type, known.of(node.inputs[0])
     if op == "QuantizeLinear":
-        return _quantized(node, x)
+        return _bound_quantize(node, x)
     if op == "DequantizeLinear":
-        return _dequantized(node, x)
+        return _bound_dequantize(node, x)
     if op in ("Conv", "Gemm", "MatMul"):
-        return _layer(node, known)
+        return _bound_layer(node, known)
     if op in CHOOSES or (op == "Resize" and attribute_of(node, "mode", "nearest") == "nearest"):
-        return _moved(node, x)
+        return _bound_moved(node, x)
     if op in ("Relu", "Clip"):
         return x.clip(*clip_bounds(node))
     if op == "LeakyRelu":
@@ -121,35 +123,35 @@ def _written(node: ir.Node, known: Bounds) -> Interval | None:
     if op in BETWEEN:
         return BETWEEN[op](x, known.of(node.inputs[1]))
     if op in ("AveragePool", "GlobalAveragePool"):
-        return _average(node, x)
+        return _bound_average(node, x)
     if op == "Concat":
-        return _joined(node, [known.of(value) for value in node.inputs])
+        return _bound_concat(node, [known.of(value) for value in node.inputs])
     if op == "Where":
         one, other = (known.of(value).ends() for value in node.inputs[1:3])
         return make_interval(min(one[0], other[0]), max(one[1], other[1]))
     if op == "Pad":
-        return x.whole() if attribute_of(node, "mode", "constant") != "constant" else _padded(node, x)
+        return x.whole() if attribute_of(node, "mode", "constant") != "constant" else _bound_pad(node, x)
     return make_interval(*FIXED[op]) if op in FIXED else None
 
 
-def _padded(node: ir.Node, x: Interval) -> Interval:
+def _bound_pad(node: ir.Node, x: Interval) -> Interval:
     computed = input_of(node, 2) is not None and not is_constant(input_of(node, 2))
     return ANY if computed else x.hull(fill_value(node)).whole()
 
 
-def _average(node: ir.Node, x: Interval) -> Interval | None:
+def _bound_average(node: ir.Node, x: Interval) -> Interval | None:
     """A mean of n float32 numbers errs by at most n 2^-24 of the largest; twice that with the division."""
     positions = attribute_of(node, "kernel_shape", ())
     if node.op_type == "GlobalAveragePool":
-        positions = _lengths(node.inputs[0])[1:]
+        positions = _get_lengths(node.inputs[0])[1:]
     if not positions:
         return None
     pooled = x.places().hull(0.0) if attribute_of(node, "count_include_pad", 0) else x.places()
     return pooled.wider(pooled.largest * (math.prod(positions) + 2) * 2.0**-23)
 
 
-def _quantized(node: ir.Node, x: Interval) -> Interval | None:
-    scale, zero = scalars(node)
+def _bound_quantize(node: ir.Node, x: Interval) -> Interval | None:
+    scale, zero = read_scalars(node)
     if scale is None or zero is None:
         return None
     ends = [np.asarray(e, np.float64) / float(scale) for e in (x.low, x.high)]
@@ -157,8 +159,8 @@ def _quantized(node: ir.Node, x: Interval) -> Interval | None:
     return Interval(np.rint(ends[0] - slack[0]) + zero, np.rint(ends[1] + slack[1]) + zero)
 
 
-def _dequantized(node: ir.Node, x: Interval) -> Interval | None:
-    scale, zero = array_of(node.inputs[1]), _zero_point(node)
+def _bound_dequantize(node: ir.Node, x: Interval) -> Interval | None:
+    scale, zero = array_of(node.inputs[1]), _read_zero_point(node)
     if scale is None or zero is None or "block_size" in node.attributes or (scale <= 0).any():
         return None
     if max(scale.size, zero.size) > 1:
@@ -173,9 +175,9 @@ def _dequantized(node: ir.Node, x: Interval) -> Interval | None:
                       for end in (x.low, x.high)))  # fmt: skip
 
 
-def _layer(node: ir.Node, known: Bounds) -> Interval | None:
+def _bound_layer(node: ir.Node, known: TensorBounds) -> Interval | None:
     """A convolution or dense layer whose weights are constant, in float or behind a DequantizeLinear."""
-    weight, unit = _real_weight(node.inputs[1])
+    weight, unit = _read_weight(node.inputs[1])
     if weight is None or unit is None or any(attribute_of(node, k, 1.0) != 1.0 for k in ("alpha", "beta")):
         return None
     is_conv, transposed = node.op_type == "Conv", attribute_of(node, "transB", 0) == 1
@@ -196,15 +198,15 @@ def _layer(node: ir.Node, known: Bounds) -> Interval | None:
         ends = [lay_out_importance(np.ascontiguousarray(end), weight.shape, groups) for end in ends]
     sums = bound_row_sums(rows, unit, ends[0], ends[1])
     bias = known.of(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else make_interval(0, 0)
-    found = add_intervals(sums, bias.channels(-1))
+    outputs = add_intervals(sums, bias.channels(-1))
     shape = (1, -1, *[1] * (weight.ndim - 2)) if is_conv else (1, -1)
     rank = node.outputs[0].shape
     if not is_conv and node.op_type == "MatMul" and (rank is None or len(rank) != 2):
-        return found.whole()
-    return Interval(found.low.reshape(shape), found.high.reshape(shape))
+        return outputs.whole()
+    return Interval(outputs.low.reshape(shape), outputs.high.reshape(shape))
 
 
-def _real_weight(value: ir.Value | None) -> tuple[Array | None, Array | None]:
+def _read_weight(value: ir.Value | None) -> tuple[Array | None, Array | None]:
     """A constant weight and the unit of its rows, (1,) or (N,): floats, or integers behind a DequantizeLinear."""
     held = array_of(value)
     if held is not None:
@@ -213,7 +215,7 @@ def _real_weight(value: ir.Value | None) -> tuple[Array | None, Array | None]:
     if node is None or node.op_type != "DequantizeLinear" or "block_size" in node.attributes:
         return None, None
     integers, scale = array_of(node.inputs[0]), array_of(node.inputs[1])
-    zero = _zero_point(node)
+    zero = _read_zero_point(node)
     if integers is None or scale is None or zero is None or scale.dtype != np.float32 or (scale <= 0).any():
         return None, None
     if zero.any():
@@ -224,7 +226,7 @@ def _real_weight(value: ir.Value | None) -> tuple[Array | None, Array | None]:
     return integers, scale.astype(np.float64).reshape(-1)
 
 
-def _moved(node: ir.Node, x: Interval) -> Interval:
+def _bound_moved(node: ir.Node, x: Interval) -> Interval:
     """What is chosen from an interval: the channels are followed where they only change place."""
     if x.low.ndim == 0 or node.op_type == "Identity":
         return x
@@ -233,7 +235,7 @@ def _moved(node: ir.Node, x: Interval) -> Interval:
     if node.op_type == "Transpose":
         order = attribute_of(node, "perm", tuple(reversed(range(x.low.ndim))))
         return Interval(x.low.transpose(order), x.high.transpose(order))
-    before, after = (_lengths(value) for value in (node.inputs[0], node.outputs[0]))
+    before, after = (_get_lengths(value) for value in (node.inputs[0], node.outputs[0]))
     if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze") and before and after:
         inner = x.low.shape[0] == 1 and math.prod(before) == math.prod(after) <= SPREAD
         if inner and len(before) + 1 == x.low.ndim:
@@ -242,18 +244,18 @@ def _moved(node: ir.Node, x: Interval) -> Interval:
     return x.whole()
 
 
-def _lengths(value: ir.Value | None) -> tuple[int, ...]:
+def _get_lengths(value: ir.Value | None) -> tuple[int, ...]:
     """The lengths of all axes but the first, () where one is not known."""
     shape = tuple(value.shape)[1:] if value is not None and value.shape is not None else ()
     return tuple(n for n in shape if isinstance(n, int)) if all(isinstance(n, int) for n in shape) else ()
 
 
-def _joined(node: ir.Node, parts: list[Interval]) -> Interval:
+def _bound_concat(node: ir.Node, parts: list[Interval]) -> Interval:
     """Side by side along the axis, where every length is known; else one pair for all."""
     axis = attribute_of(node, "axis", 0)
     rank = max(part.low.ndim for part in parts)
     low, high = min(part.ends()[0] for part in parts), max(part.ends()[1] for part in parts)
-    lengths = [_lengths(value) for value in node.inputs]
+    lengths = [_get_lengths(value) for value in node.inputs]
     axis = axis + rank if axis < 0 else axis
     if rank < 2 or axis == 0 or any(len(each) + 1 != rank for each in lengths):
         return make_interval(low, high)
@@ -271,16 +273,16 @@ def _joined(node: ir.Node, parts: list[Interval]) -> Interval:
         return make_interval(low, high)
 
 
-def scalars(node: ir.Node) -> tuple[np.float32 | None, int | None]:
+def read_scalars(node: ir.Node) -> tuple[np.float32 | None, int | None]:
     """Scale and zero point of a Q or DQ with one of each; None where they are computed, or one per channel."""
     scale = array_of(node.inputs[1])
-    zero = _zero_point(node)
+    zero = _read_zero_point(node)
     if scale is None or zero is None or scale.size != 1 or zero.size != 1:
         return None, None
     return np.float32(scale.reshape(())), int(zero.reshape(()))
 
 
-def _zero_point(node: ir.Node) -> Array | None:
+def _read_zero_point(node: ir.Node) -> Array | None:
     """Of a Q or DQ: 0 where it is not given, None where it is computed."""
     given = input_of(node, 2)
     return array_of(given) if given is not None else np.zeros((), np.int64)

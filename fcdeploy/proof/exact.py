@@ -24,11 +24,11 @@ from fcdeploy.arithmetic import avx2, dynamic, reference
 from fcdeploy.arithmetic.reference import QuantizedArray
 from fcdeploy.arithmetic.weights.layout import to_rows, unpack_blocks
 from fcdeploy.arrays import Array, Arrays, Float32
-from fcdeploy.evaluate.layers import expose
+from fcdeploy.evaluate.layers import expose_tensors
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.graph.nodes import array_of, attribute_of, name_of
-from fcdeploy.proof.float_nodes import End, Stretches, bytes_of, ends_of, stretches
-from fcdeploy.proof.operands import LAYERS, ROUNDING, Skipped, Task, tasks
+from fcdeploy.proof.float_nodes import FloatEnd, FloatRegions, cut_float_regions, find_byte_tensors, find_float_ends
+from fcdeploy.proof.operands import LAYERS, ROUNDING, RecomputedNode, SkippedNode, find_integer_nodes
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.session import Session
@@ -44,7 +44,7 @@ LEVELS = 255
 
 
 @dataclass(frozen=True)
-class Exactness:
+class LayerExactness:
     """One layer: elements compared, of `of` there were, how many differ, and by how much at most.
 
     A level is one integer; of floats, 1/255 of what the layer's output spans, and those within 1e-5 do not differ.
@@ -67,24 +67,24 @@ class Exactness:
         """At most ties: one level on one element in a thousand, but one element in any case. Floats have none."""
         return self.differ <= (0 if self.floats else max(1.0, TIES * self.elements)) and self.levels <= 1
 
-    def __add__(self, other: Exactness) -> Exactness:
-        return Exactness(
+    def __add__(self, other: LayerExactness) -> LayerExactness:
+        return LayerExactness(
             self.node, self.op, self.elements + other.elements, self.of + other.of, self.differ + other.differ,
             max(self.levels, other.levels), self.floats,
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Exact:
+class Exactness:
     """Rows, worst first; nodes on bytes that were not compared; and whether looking left the outputs as they were.
 
     `floats` are the ends of stretches of float nodes, against those of every other path, the worst of them.
     """
 
-    rows: tuple[Exactness, ...]
-    skipped: tuple[Skipped, ...]
+    rows: tuple[LayerExactness, ...]
+    skipped: tuple[SkippedNode, ...]
     undisturbed: bool
-    floats: tuple[Exactness, ...] = ()
+    floats: tuple[LayerExactness, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -102,18 +102,20 @@ class Exact:
         }
 
 
-def exact_layers(
+def check_exactness(
     model: ir.Model, batches: Iterable[Mapping[str, Array]], *, budget: int = BUDGET, on_step: OnStep | None = None
-) -> Exact:
+) -> Exactness:
     """Compare what the kernels of a Q/DQ model write on this CPU with exact arithmetic. The model is left as it is."""
-    found = list(tasks(model))
-    work = [task for task in found if isinstance(task, Task)]
-    ends = ends_of(model, {name_of(task.node) if isinstance(task, Task) else task.node for task in found})
-    starts = {task.written.name: task.written.dtype for task in work} | bytes_of(model)
+    nodes = list(find_integer_nodes(model))
+    work = [task for task in nodes if isinstance(task, RecomputedNode)]
+    ends = find_float_ends(
+        model, {name_of(task.node) if isinstance(task, RecomputedNode) else task.node for task in nodes}
+    )
+    starts = {task.written.name: task.written.dtype for task in work} | find_byte_tensors(model)
     held = {each.name: each.dtype for task in work for each in task.inputs if each.held is None}
-    usual, watched = Session(model), Session(_exposing(model, held | starts))
-    floats = stretches(model, starts, ends) if ends else None
-    rows: dict[ir.Node | End, Exactness] = {}
+    usual, watched = Session(model), Session(_expose_copy(model, held | starts))
+    floats = cut_float_regions(model, starts, ends) if ends else None
+    rows: dict[ir.Node | FloatEnd, LayerExactness] = {}
     undisturbed = True
     for batch in batches:
         feeds = dict(batch)
@@ -121,51 +123,53 @@ def exact_layers(
         before = zip(usual.outputs, usual.run(feeds), strict=True)
         undisturbed &= all(np.array_equal(value, computed[name], equal_nan=True) for name, value in before)
         for done, task in enumerate(work, 1):
-            real, expected = _compared(task, computed, budget)
+            real, expected = _compute_pair(task, computed, budget)
             size, name = computed[task.written.name].size, name_of(task.node)
-            row = _row(name, task.node.op_type, real, expected, of=size, floats=task.written.scale is None)
+            row = _compare(name, task.node.op_type, real, expected, of=size, floats=task.written.scale is None)
             rows[task.node] = rows[task.node] + row if task.node in rows else row
             if on_step:
                 on_step("exact arithmetic", done, len(work))
-        for end, row in _float_rows(floats, feeds, computed) if floats else ():
+        for end, row in _compare_float_nodes(floats, feeds, computed) if floats else ():
             rows[end] = rows[end] + row if end in rows else row
     worst = sorted(rows.items(), key=lambda item: (item[1].passed, -item[1].levels, -item[1].share))
-    integers, reals = ([row for key, row in worst if isinstance(key, kind)] for kind in (ir.Node, End))
-    skipped = tuple(task for task in found if isinstance(task, Skipped))
-    return Exact(tuple(integers), skipped, undisturbed, tuple(reals))
+    integers, reals = ([row for key, row in worst if isinstance(key, kind)] for kind in (ir.Node, FloatEnd))
+    skipped = tuple(task for task in nodes if isinstance(task, SkippedNode))
+    return Exactness(tuple(integers), skipped, undisturbed, tuple(reals))
 
 
-def _float_rows(floats: Stretches, feeds: Arrays, computed: Arrays) -> Iterator[tuple[End, Exactness]]:
+def _compare_float_nodes(
+    floats: FloatRegions, feeds: Arrays, computed: Arrays
+) -> Iterator[tuple[FloatEnd, LayerExactness]]:
     """Each end of float nodes on the path that differs most."""
     ways = floats.run(feeds, computed)
     for index, end in enumerate(floats.ends):
         real = computed[end.tensor]
-        rows = [_row(end.node, end.op, real, way[index], of=real.size, floats=end.floats) for way in ways]
+        rows = [_compare(end.node, end.op, real, way[index], of=real.size, floats=end.floats) for way in ways]
         yield end, max(rows, key=lambda row: (row.differ, row.levels))
 
 
-def with_ties(report: Report, path: Path, samples: Mapping[str, Array]) -> Report:
+def add_ties(report: Report, path: Path, samples: Mapping[str, Array]) -> Report:
     """The report on a file with what differs from exact arithmetic, counted on two of the samples, or on one batch."""
     model = read_model(path)
     count = get_fixed_batch(input_specs(model)) or FEW
     if not samples or (count != FEW and len(next(iter(samples.values()))) < count):
         return replace(report, values={**report.values, "ties": None})
-    found = exact_layers(model, [{name: array[:count] for name, array in samples.items()}])
-    said = verdict(found)
+    result = check_exactness(model, [{name: array[:count] for name, array in samples.items()}])
+    said = describe_exactness(result)
     return replace(
         report,
-        values={**report.values, "ties": found.total},
+        values={**report.values, "ties": result.total},
         lines=(*report.lines[:-1], said, *report.lines[-1:]),  # the last one says what to do next
-        warnings=report.warnings if found.passed else (*report.warnings, said),
+        warnings=report.warnings if result.passed else (*report.warnings, said),
     )
 
 
-def verdict(found: Exact) -> str:
+def describe_exactness(result: Exactness) -> str:
     """The answer in words."""
-    total, bad, away = found.total, *([row for row in rows if not row.passed] for rows in (found.rows, found.floats))
-    of, layers = sum(row.of for row in found.rows), _count(len(found.rows), "layer")
+    total, bad, away = result.total, *([row for row in rows if not row.passed] for rows in (result.rows, result.floats))
+    of, layers = sum(row.of for row in result.rows), _format_count(len(result.rows), "layer")
     elements = f"{total['elements']:,} elements" + ("" if total["elements"] == of else f", drawn from {of:,},")
-    if not found.undisturbed:
+    if not result.undisturbed:
         return "not proven: looking at the integers changed the model's outputs on this runtime"
     if bad:
         worst = bad[0]
@@ -174,39 +178,41 @@ def verdict(found: Exact) -> str:
     if away:
         by = f"{away[0].levels:.3g} levels on {100 * away[0].share:.3g} % of its elements"
         return f"not exact: float {away[0].op} {away[0].node!r} differs between paths through the runtime, by {by}"
-    if not found.rows:
-        return f"not proven: none of {_count(len(found.skipped), 'node')} on bytes was compared" if found.skipped else (
+    if not result.rows:
+        return f"not proven: none of {_format_count(len(result.skipped), 'node')} on bytes was compared" if result.skipped else (
             "no layer computes on bytes"
         )  # fmt: skip
-    and_floats = f"; {_count(len(found.floats), 'float result')} the same on every path" if found.floats else ""
+    and_floats = (
+        f"; {_format_count(len(result.floats), 'float result')} the same on every path" if result.floats else ""
+    )
     if not total["differ"]:
         return f"exact: all {elements} in {layers} are those of exact arithmetic{and_floats}"
     ties = f"{total['differ']:,} of {elements} in {layers} differ, by one level at most: rounding ties"
     return f"exact: {ties}{and_floats}"
 
 
-def _count(number: int, noun: str) -> str:
+def _format_count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def _exposing(model: ir.Model, types: Mapping[str, str]) -> ir.Model:
+def _expose_copy(model: ir.Model, types: Mapping[str, str]) -> ir.Model:
     """A copy whose outputs are also these tensors, name -> type."""
     copy = model.clone()
     for node in copy.graph:
         for value in node.outputs:
             if value.name in types and value.type is None:
                 value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(types[name_of(value)])))
-    expose(copy, types)
+    expose_tensors(copy, types)
     return copy
 
 
-def _compared(task: Task, computed: Arrays, budget: int) -> tuple[Array, Array]:
+def _compute_pair(task: RecomputedNode, computed: Arrays, budget: int) -> tuple[Array, Array]:
     """What the kernel wrote and what exact arithmetic gives, of one shape."""
     real = computed[task.written.name]
     if task.node.op_type in LAYERS:
-        return _layer(task, computed, real, budget)
+        return _compute_layer(task, computed, real, budget)
     if task.node.op_type in ROUNDING:
-        return _rounding(task, computed, real, budget)
+        return _compute_rounding_layer(task, computed, real, budget)
     operands = [
         QuantizedArray(each.integers(computed), np.float32(each.scale.reshape(())), int(each.zero_point.reshape(())))
         for each in task.inputs
@@ -218,21 +224,21 @@ def _compared(task: Task, computed: Arrays, budget: int) -> tuple[Array, Array]:
     return real, reference.quantize_real(clipped, to.scale, to.zero_point, to.dtype)
 
 
-def _row(name: str, op: str, real: Array, expected: Array, *, of: int, floats: bool) -> Exactness:
+def _compare(name: str, op: str, real: Array, expected: Array, *, of: int, floats: bool) -> LayerExactness:
     assert real.shape == expected.shape, f"{name}: {real.shape} and {expected.shape}"
     if not floats:
         apart = np.abs(real.astype(np.int64) - expected.astype(np.int64))
         levels = int(apart.max(initial=0))
-        return Exactness(name, op, real.size, of, int(np.count_nonzero(apart)), levels, False)
+        return LayerExactness(name, op, real.size, of, int(np.count_nonzero(apart)), levels, False)
     with np.errstate(invalid="ignore"):
         away = np.where(real == expected, 0.0, np.abs(real.astype(np.float64) - expected))  # infinities may be equal
     finite = expected[np.isfinite(expected)]
     differ = int(np.count_nonzero(~(away <= CLOSE * np.abs(finite).max(initial=0.0))))
     step = float(np.ptp(finite)) / LEVELS if finite.size else 0.0
-    return Exactness(name, op, real.size, of, differ, float(away.max()) / (step or 1.0) if differ else 0, True)
+    return LayerExactness(name, op, real.size, of, differ, float(away.max()) / (step or 1.0) if differ else 0, True)
 
 
-def _layer(task: Task, computed: Arrays, real: Array, budget: int) -> tuple[Array, Array]:
+def _compute_layer(task: RecomputedNode, computed: Arrays, real: Array, budget: int) -> tuple[Array, Array]:
     """Outputs as (positions, channels), all of them or as many as the budget allows."""
     x, weight = task.inputs[:2]
     assert weight.held is not None
@@ -240,25 +246,25 @@ def _layer(task: Task, computed: Arrays, real: Array, budget: int) -> tuple[Arra
     transposed = conv or bool(attribute_of(task.node, "transB", 0))
     rows = to_rows(weight.held, 0 if transposed else 1)  # (out, K)
     table = (np.moveaxis(real, 1, -1) if conv else real).reshape(-1, len(rows))
-    positions, channels = _chosen(len(table), len(rows), rows.shape[1], budget)
+    positions, channels = _choose_positions(len(table), len(rows), rows.shape[1], budget)
     integers, zero = x.integers(computed), int(x.zero_point.reshape(()))
     zeros = np.broadcast_to(weight.zero_point, len(rows)) if weight.zero_point.size > 1 else weight.zero_point
     if conv:
         channels = np.arange(len(rows))
-        sums = _convolution(task.node, integers, zero, weight.held, zeros, positions)
+        sums = _sum_convolution(task.node, integers, zero, weight.held, zeros, positions)
     else:
         own = zeros[channels] if zeros.size > 1 else zeros.reshape(())
         seen = integers.reshape(-1, integers.shape[-1])[positions]
         sums = avx2.dense_sums(seen, rows[channels], zero_point=zero, weight_zero_point=own, exact=True)
     scale = weight.scale.reshape(-1)
     scale = scale[channels] if scale.size > 1 else scale
-    bias = _bias(task, x.scale.reshape(-1) * weight.scale.reshape(-1), len(rows))
+    bias = _read_bias(task, x.scale.reshape(-1) * weight.scale.reshape(-1), len(rows))
     expected = _finish(task, sums, (float(x.scale.reshape(())), scale), None if bias is None else bias[channels])
     return table[np.ix_(positions, channels)], expected
 
 
-def _rounding(task: Task, computed: Arrays, real: Array, budget: int) -> tuple[Array, Array]:
-    """As `_layer`, of a dense layer that rounds its activations by itself."""
+def _compute_rounding_layer(task: RecomputedNode, computed: Arrays, real: Array, budget: int) -> tuple[Array, Array]:
+    """As `_compute_layer`, of a dense layer that rounds its activations by itself."""
     node = task.node
     held = [array_of(value) for value in node.inputs]
     weight, scale = held[1], held[2]
@@ -266,7 +272,7 @@ def _rounding(task: Task, computed: Arrays, real: Array, budget: int) -> tuple[A
     x = task.inputs[0].integers(computed)
     seen = x.reshape(-1, x.shape[-1])
     table = real.reshape(len(seen), -1)
-    positions, channels = _chosen(len(seen), table.shape[1], seen.shape[1], budget)
+    positions, channels = _choose_positions(len(seen), table.shape[1], seen.shape[1], budget)
     if node.op_type == "MatMulNBits":
         block, bits = attribute_of(node, "block_size", 0), attribute_of(node, "bits", 4)
         scales = scale.reshape(table.shape[1], -1)[channels]
@@ -282,7 +288,9 @@ def _rounding(task: Task, computed: Arrays, real: Array, budget: int) -> tuple[A
     return table[np.ix_(positions, channels)], sums if bias is None else sums + bias.astype(np.float64)[channels]
 
 
-def _chosen(positions: int, outs: int, reduced: int, budget: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _choose_positions(
+    positions: int, outs: int, reduced: int, budget: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions, and of a very large dense layer channels, so that their product with K is within the budget."""
     random = np.random.default_rng(SEED)
     most = max(1, budget // max(1, outs * reduced))
@@ -292,11 +300,13 @@ def _chosen(positions: int, outs: int, reduced: int, budget: int) -> tuple[NDArr
     return some, channels
 
 
-def _convolution(node: ir.Node, x: Array, zero: int, weight: Array, zeros: Array, chosen: Array) -> NDArray[np.int64]:
+def _sum_convolution(
+    node: ir.Node, x: Array, zero: int, weight: Array, zeros: Array, chosen: Array
+) -> NDArray[np.int64]:
     """Sums at the chosen of all output positions, sample by sample: (B, C, *space) -> (chosen, out)."""
     kernel, groups = weight.shape[2:], attribute_of(node, "group", 1)
     rows, each, outs = to_rows(weight, 0), weight.shape[1], len(weight) // groups
-    strides, dilations, pads = _geometry(node, x.shape[2:], kernel)
+    strides, dilations, pads = _read_geometry(node, x.shape[2:], kernel)
     size = len(avx2.gather_windows(x[:1, :1], kernel, zero, strides, pads, dilations).reshape(-1, int(np.prod(kernel))))
     parts = []
     for sample in np.unique(chosen // size):
@@ -312,7 +322,7 @@ def _convolution(node: ir.Node, x: Array, zero: int, weight: Array, zeros: Array
     return np.concatenate(parts)
 
 
-def _geometry(
+def _read_geometry(
     node: ir.Node, space: Sequence[int], kernel: Sequence[int]
 ) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
     """Strides, dilations and pads of a convolution or pool."""
@@ -330,7 +340,7 @@ def _geometry(
     return strides, dilations, [*less, *more] if auto == "SAME_UPPER" else [*more, *less]
 
 
-def _bias(task: Task, scale: Array, outs: int) -> Array | None:
+def _read_bias(task: RecomputedNode, scale: Array, outs: int) -> Array | None:
     """The bias in units of input scale x weight scale, one integer per output; a float one as the runtime rounds it."""
     if task.float_bias is not None:
         return np.broadcast_to(np.rint(task.float_bias.reshape(-1) / scale).astype(np.int64), outs)
@@ -338,7 +348,7 @@ def _bias(task: Task, scale: Array, outs: int) -> Array | None:
     return None if held is None else np.broadcast_to(held.reshape(-1), outs)
 
 
-def _finish(task: Task, sums: NDArray[np.int64], scales: tuple[float, Array], bias: Array | None) -> Array:
+def _finish(task: RecomputedNode, sums: NDArray[np.int64], scales: tuple[float, Array], bias: Array | None) -> Array:
     to = task.written
     if to.scale is None:
         return avx2.dequantize_sums(sums, scales, bias=bias)
@@ -348,10 +358,10 @@ def _finish(task: Task, sums: NDArray[np.int64], scales: tuple[float, Array], bi
     return np.clip(integers, low, high)
 
 
-def _average(node: ir.Node, operands: list[QuantizedArray], _: np.float32) -> Float32:
+def _compute_average(node: ir.Node, operands: list[QuantizedArray], _: np.float32) -> Float32:
     (x,) = operands
     kernel = attribute_of(node, "kernel_shape", ())
-    strides, _dilations, pads = _geometry(node, x.integers.shape[2:], kernel)
+    strides, _dilations, pads = _read_geometry(node, x.integers.shape[2:], kernel)
     padding = bool(attribute_of(node, "count_include_pad", 0))
     return reference.average(x, kernel, strides, pads, count_padding=padding)
 
@@ -363,5 +373,5 @@ OPERATORS: dict[str, Callable[[ir.Node, list[QuantizedArray], np.float32], Float
     "Sigmoid": lambda _, x, __: reference.sigmoid(x[0]),
     "LeakyRelu": lambda node, x, _: reference.leaky_relu(x[0], attribute_of(node, "alpha", 0.01)),
     "GlobalAveragePool": lambda _, x, scale: reference.global_average(x[0], scale),
-    "AveragePool": _average,
+    "AveragePool": _compute_average,
 }

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import array_of, name_of
 from fcdeploy.prepare.passes.remove_unused import remove_unused
-from fcdeploy.proof.byte_bounds import byte_type
+from fcdeploy.proof.byte_bounds import find_byte_type
 from fcdeploy.runtime.session import Session
 
 AGAIN = "/again"
@@ -25,7 +25,7 @@ CONVERSIONS = {"QuantizeLinear", "DequantizeLinear"}
 
 
 @dataclass(frozen=True)
-class End:
+class FloatEnd:
     """A tensor at which a stretch of float nodes ends: the node that computes it, and the tensor's name."""
 
     node: str
@@ -35,12 +35,12 @@ class End:
 
 
 @dataclass(frozen=True)
-class Stretches:
+class FloatRegions:
     """The cut model in each way to run it, what to feed it, and its ends in the order of its outputs."""
 
     sessions: tuple[Session, ...]
     starts: tuple[str, ...]
-    ends: tuple[End, ...]
+    ends: tuple[FloatEnd, ...]
 
     def run(self, feeds: Mapping[str, Array], computed: Mapping[str, Array]) -> list[list[Array]]:
         """For each way, what the stretches end with, given what the whole model `computed`."""
@@ -48,30 +48,30 @@ class Stretches:
         return [[np.asarray(value) for value in session.run(given)] for session in self.sessions]
 
 
-def bytes_of(model: ir.Model) -> dict[str, str]:
+def find_byte_tensors(model: ir.Model) -> dict[str, str]:
     """What QuantizeLinears of the main graph write of computed tensors: name -> type."""
     nodes = [node for node in model.graph if node.op_type == "QuantizeLinear" and array_of(node.inputs[0]) is None]
-    types = {name_of(node.outputs[0]): byte_type(node.outputs[0]) for node in nodes}
+    types = {name_of(node.outputs[0]): find_byte_type(node.outputs[0]) for node in nodes}
     return {name: kind for name, kind in types.items() if kind is not None}
 
 
-def ends_of(model: ir.Model, known: Collection[str]) -> tuple[End, ...]:
+def find_float_ends(model: ir.Model, known: Collection[str]) -> tuple[FloatEnd, ...]:
     """Where stretches of float nodes end; `known` are the nodes whose integers are recomputed or skipped elsewhere."""
-    found = []
+    float_ends = []
     for node in model.graph:
         if node.op_type in CONVERSIONS or name_of(node) in known:
             continue
         for value in node.outputs:
-            if value.dtype not in (None, ir.DataType.FLOAT) or _constant_folded(node):
+            if value.dtype not in (None, ir.DataType.FLOAT) or _is_constant_folded(node):
                 continue
             behind = [user.outputs[0] for user in value.consumers() if user.op_type == "QuantizeLinear"]
-            tensors = [(name_of(each), False) for each in behind if byte_type(each)]
+            tensors = [(name_of(each), False) for each in behind if find_byte_type(each)]
             tensors += [(name_of(value), True)] if value.is_graph_output() and value.dtype else []
-            found += [End(name_of(node), node.op_type, tensor, floats) for tensor, floats in tensors]
-    return tuple(found)
+            float_ends += [FloatEnd(name_of(node), node.op_type, tensor, floats) for tensor, floats in tensors]
+    return tuple(float_ends)
 
 
-def stretches(model: ir.Model, starts: Mapping[str, str], ends: tuple[End, ...]) -> Stretches:
+def cut_float_regions(model: ir.Model, starts: Mapping[str, str], ends: tuple[FloatEnd, ...]) -> FloatRegions:
     """The model cut at `starts` (tensor name -> type), in three ways to run it."""
     cut = model.clone()
     values = {value.name: value for node in cut.graph for value in node.outputs}
@@ -87,9 +87,9 @@ def stretches(model: ir.Model, starts: Mapping[str, str], ends: tuple[End, ...])
     cut.graph.outputs.extend(outputs[end.tensor] for end in ends)
     remove_unused(cut)
     sessions = Session(cut, optimize=False), Session(cut), Session(cut, precise=True)
-    return Stretches(sessions, tuple(starts), ends)
+    return FloatRegions(sessions, tuple(starts), ends)
 
 
-def _constant_folded(node: ir.Node) -> bool:
+def _is_constant_folded(node: ir.Node) -> bool:
     """Whether the node only prepares a weight, which the runtime does when it loads the model."""
     return all(value is None or array_of(value) is not None for value in node.inputs)

@@ -42,7 +42,7 @@ class Operand:
 
 
 @dataclass(frozen=True)
-class Written:
+class KernelOutput:
     """What a node writes: bytes, clipped before to [low, high], or, without a scale, floats."""
 
     name: str
@@ -54,17 +54,17 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Task:
+class RecomputedNode:
     """A node that can be recomputed; `inputs` in its order, a bias that is stored as float as an array."""
 
     node: ir.Node
     inputs: tuple[Operand, ...]
-    written: Written
+    written: KernelOutput
     float_bias: Array | None = None
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedNode:
     """A node on bytes that is not recomputed, and why."""
 
     node: str
@@ -72,15 +72,15 @@ class Skipped:
     why: str
 
 
-def tasks(model: ir.Model) -> Iterator[Task | Skipped]:
+def find_integer_nodes(model: ir.Model) -> Iterator[RecomputedNode | SkippedNode]:
     """Every node of the main graph that an integer kernel may run, in its order."""
     for node in model.graph:
         name, op = name_of(node), node.op_type
         if op in ROUNDING:
-            yield from _rounding(node)
+            yield from _read_rounding_layer(node)
             continue
         if op.startswith("QLinear") or op in INTEGER_KERNELS:
-            yield Skipped(name, op, NO_REFERENCE.get(op, "an integer operator of the file itself"))
+            yield SkippedNode(name, op, NO_REFERENCE.get(op, "an integer operator of the file itself"))
             continue
         row = operator(op, node.domain)
         if row.role not in ("multiply", "integer"):
@@ -88,17 +88,17 @@ def tasks(model: ir.Model) -> Iterator[Task | Skipped]:
         which = tuple(range(len(node.inputs))) if row.data is None else row.data
         if op == "MatMul":
             which = (0,)  # its weight is data in the table, because it may be computed
-        data = [operand(node.inputs[i]) if i < len(node.inputs) else None for i in which]
+        data = [read_operand(node.inputs[i]) if i < len(node.inputs) else None for i in which]
         if any(each is None or each.dtype not in BYTES for each in data):
             continue
-        found = _layer(node) if op in LAYERS else _between(node)
-        if isinstance(found, str):
-            yield Skipped(name, op, found)
-        elif found is not None:
-            yield found
+        read = _read_layer(node) if op in LAYERS else _read_operator(node)
+        if isinstance(read, str):
+            yield SkippedNode(name, op, read)
+        elif read is not None:
+            yield read
 
 
-def operand(value: ir.Value | None) -> Operand | None:
+def read_operand(value: ir.Value | None) -> Operand | None:
     """The integers that a DequantizeLinear reads; None for what is not dequantized, or in blocks, or by what is computed."""
     node = producer_of(value)
     if node is None or node.op_type != "DequantizeLinear" or "block_size" in node.attributes:
@@ -109,11 +109,11 @@ def operand(value: ir.Value | None) -> Operand | None:
     if source is None or scale is None or zero is None or scale.dtype != np.float32:
         return None
     held = array_of(source)
-    kind = held.dtype.name if held is not None else _type(source, None if given is None else zero)
+    kind = held.dtype.name if held is not None else _find_type(source, None if given is None else zero)
     return Operand(name_of(source), held, scale, zero.astype(np.int64), kind)
 
 
-def written(node: ir.Node) -> Written | None:
+def find_output(node: ir.Node) -> KernelOutput | None:
     """The bytes of the one QuantizeLinear behind a node, clips between them included; None where there is none."""
     value, low, high = node.outputs[0], -math.inf, math.inf
     while not value.is_graph_output():
@@ -122,7 +122,7 @@ def written(node: ir.Node) -> Written | None:
             return None
         reader = readers[0]
         if reader.op_type == "QuantizeLinear":
-            return _quantized(reader, low, high)
+            return _read_quantize(reader, low, high)
         if reader.op_type not in ("Relu", "Clip"):
             return None
         if any(bound is not None and not is_constant(bound) for bound in reader.inputs[1:]):
@@ -133,12 +133,12 @@ def written(node: ir.Node) -> Written | None:
     return None
 
 
-def _layer(node: ir.Node) -> Task | Skipped | str | None:
+def _read_layer(node: ir.Node) -> RecomputedNode | SkippedNode | str | None:
     """A convolution or dense layer on dequantized constants; a sentence where it is one that is not recomputed."""
-    x, weight = (operand(value) for value in node.inputs[:2])
+    x, weight = (read_operand(value) for value in node.inputs[:2])
     if x is None or weight is None:
         return None  # its weights are floats, so it computes in float
-    to = written(node)
+    to = find_output(node)
     if to is None and node.op_type == "Conv":
         return None
     if weight.held is None:
@@ -154,18 +154,18 @@ def _layer(node: ir.Node) -> Task | Skipped | str | None:
         value = node.outputs[0]
         if not value.is_graph_output() and {reader.op_type for reader in value.consumers()} & FUSED_INTO:
             return "its float output may be part of a larger kernel"
-        to = Written(name_of(value))
+        to = KernelOutput(name_of(value))
     inputs, real = [x, weight], None
     if len(node.inputs) > 2 and node.inputs[2] is not None:
-        bias, real = operand(node.inputs[2]), array_of(node.inputs[2])
+        bias, real = read_operand(node.inputs[2]), array_of(node.inputs[2])
         if bias is not None and bias.held is not None:
             inputs.append(bias)
         elif real is None:
             return "its bias is computed at run time"
-    return Task(node, tuple(inputs), to, real)
+    return RecomputedNode(node, tuple(inputs), to, real)
 
 
-def _rounding(node: ir.Node) -> Iterator[Task | Skipped]:
+def _read_rounding_layer(node: ir.Node) -> Iterator[RecomputedNode | SkippedNode]:
     """A dense layer that rounds its activations itself; nothing where it computes in float."""
     x, name = node.inputs[0], name_of(node)
     rounds = node.op_type != "MatMulNBits" or attribute_of(node, "accuracy_level", 0) == 4
@@ -173,48 +173,48 @@ def _rounding(node: ir.Node) -> Iterator[Task | Skipped]:
         return
     given = [value for value in node.inputs[1:] if value is not None]
     if any(array_of(value) is None for value in given):
-        yield Skipped(name, node.op_type, "its weights are computed at run time")
+        yield SkippedNode(name, node.op_type, "its weights are computed at run time")
     elif node.op_type == "MatMulNBits" and any(value is not None for value in node.inputs[3:5]):
-        yield Skipped(name, node.op_type, "its blocks have zero points or an order of their own")
+        yield SkippedNode(name, node.op_type, "its blocks have zero points or an order of their own")
     elif node.op_type == "MatMulNBits" and attribute_of(node, "bits", 4) not in (4, 8):
-        yield Skipped(name, node.op_type, "its weights have neither 4 bits nor 8")
+        yield SkippedNode(name, node.op_type, "its weights have neither 4 bits nor 8")
     elif node.op_type == "MatMulNBits" and machine().lower() not in X86:
-        yield Skipped(name, node.op_type, "how kernels of this CPU round a block of activations is not known")
+        yield SkippedNode(name, node.op_type, "how kernels of this CPU round a block of activations is not known")
     else:
         held = array_of(x)
         read = Operand(name_of(x), held, np.ones(1, np.float32), np.zeros(1, np.int64), "float32")
-        yield Task(node, (read,), Written(name_of(node.outputs[0])))
+        yield RecomputedNode(node, (read,), KernelOutput(name_of(node.outputs[0])))
 
 
-def _between(node: ir.Node) -> Task | str | None:
+def _read_operator(node: ir.Node) -> RecomputedNode | str | None:
     """An operator without weights between DequantizeLinears and a QuantizeLinear."""
-    to = written(node)
+    to = find_output(node)
     if to is None:
         return None
     if node.op_type not in KNOWN:
         return "no reference for this operator"
-    inputs = [operand(value) for value in node.inputs]
-    found = tuple(each for each in inputs if each is not None)
-    if len(found) < len(inputs) or any(each.scale.size != 1 for each in found):
+    inputs = [read_operand(value) for value in node.inputs]
+    operands = tuple(each for each in inputs if each is not None)
+    if len(operands) < len(inputs) or any(each.scale.size != 1 for each in operands):
         return None
     if node.op_type == "AveragePool" and (
         attribute_of(node, "ceil_mode", 0) != 0 or any(d != 1 for d in attribute_of(node, "dilations", ()))
     ):
         return "its windows are dilated or reach beyond the padding (ceil_mode)"
-    return Task(node, found, to)
+    return RecomputedNode(node, operands, to)
 
 
-def _quantized(node: ir.Node, low: float, high: float) -> Written | None:
+def _read_quantize(node: ir.Node, low: float, high: float) -> KernelOutput | None:
     scale = array_of(node.inputs[1])
     given = input_of(node, 2)
     zero = array_of(given) if given is not None else np.zeros((), np.uint8)
     if scale is None or zero is None or scale.size != 1 or zero.dtype.name not in BYTES:
         return None
     point = int(zero.reshape(()))
-    return Written(name_of(node.outputs[0]), np.float32(scale.reshape(())), point, zero.dtype.name, low, high)
+    return KernelOutput(name_of(node.outputs[0]), np.float32(scale.reshape(())), point, zero.dtype.name, low, high)
 
 
-def _type(source: ir.Value, zero: Array | None) -> str:
+def _find_type(source: ir.Value, zero: Array | None) -> str:
     """Of computed integers: as declared, as their zero point has it, else what a QuantizeLinear writes by default."""
     if source.dtype is not None:
         return source.dtype.name.lower()

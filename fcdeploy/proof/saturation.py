@@ -24,7 +24,7 @@ from fcdeploy.arithmetic.weights.layout import lay_out_importance, to_rows
 from fcdeploy.arrays import Array
 from fcdeploy.graph.model import works_on_integers
 from fcdeploy.graph.nodes import array_of, attribute_of, name_of, producer_of, tensor_of
-from fcdeploy.proof.byte_bounds import CHOOSES, Bounds, byte_type, scalars
+from fcdeploy.proof.byte_bounds import CHOOSES, TensorBounds, find_byte_type, read_scalars
 
 EXACT = "exact everywhere"
 SATURATES = "saturates on x86 without VNNI, e.g. AVX2; exact with VNNI and on ARM"
@@ -54,7 +54,7 @@ MULTIPLY = re.compile("MatMul|Gemm|Conv|Attention|LSTM|GRU|MoE")  # in names of 
 
 
 @dataclass(frozen=True)
-class Proof:
+class SaturationProof:
     """What the pairs of one layer can reach.
 
     `worst` is the pair sum closest to, or farthest beyond, its `limit` (32767, or -32768 where it is negative);
@@ -83,7 +83,7 @@ class Proof:
 
 
 @dataclass(frozen=True)
-class Product:
+class ByteProduct:
     """The operands of a layer as its kernel gets them: types, weights as rows (out, K) per matrix, activation bounds.
 
     `rows` is None where weights are computed at run time.  `bounds` has one pair for all, or one a channel.
@@ -101,29 +101,29 @@ class Product:
         return attribute_of(self.node, "group", 1)
 
 
-def prove(model: ir.Model) -> tuple[Proof, ...]:
+def prove_no_saturation(model: ir.Model) -> tuple[SaturationProof, ...]:
     """One proof for each layer that multiplies bytes, in the graph's order; layers that compute in float have none.
 
     What a layer writes bounds the next one's activations, but only where it is proven itself.
     """
-    proofs, known = [], Bounds()
+    proofs, known = [], TensorBounds()
     for node in model.graph.all_nodes():
-        product = product_of(node, known)
-        proof = _other(node) if product is None else _proof(product)
+        product = find_product(node, known)
+        proof = _judge_other(node) if product is None else _prove_product(product)
         if proof is not None:
             proofs.append(proof)
         known.add(node, exact=proof is None or proof.safe)
     return tuple(proofs)
 
 
-def product_of(node: ir.Node, known: Bounds) -> Product | None:
+def find_product(node: ir.Node, known: TensorBounds) -> ByteProduct | None:
     """The multiplication of bytes that a node is, None for any other node."""
     if node.op_type in INTEGER_OPS:
-        return _integer_operator(node, known)
-    return _between_q_and_dq(node, known) if node.op_type in FLOAT_OPS else None
+        return _read_integer_operator(node, known)
+    return _read_qdq_layer(node, known) if node.op_type in FLOAT_OPS else None
 
 
-def reach(rows: Array, low: Array | int, high: Array | int) -> tuple[int, int, int, int]:
+def bound_pair_sums(rows: Array, low: Array | int, high: Array | int) -> tuple[int, int, int, int]:
     """Worst pair sum, its limit, how many channels and pairs can overflow.
 
     Weights (out, K), activations from `low` to `high`: one number each, (K,) or (out, K).
@@ -135,53 +135,55 @@ def reach(rows: Array, low: Array | int, high: Array | int) -> tuple[int, int, i
         least, greatest = pair_range(rows[at : at + size], *ends)
         over = (least < LOWEST) | (greatest > HIGHEST)
         channels, pairs = channels + int(over.any(axis=1).sum()), pairs + int(over.sum())
-        found = (int(greatest.max(initial=0)), HIGHEST), (int(least.min(initial=0)), LOWEST)
-        worst, limit = max((worst, limit), *found, key=lambda each: each[0] / each[1])
+        ends_here = (int(greatest.max(initial=0)), HIGHEST), (int(least.min(initial=0)), LOWEST)
+        worst, limit = max((worst, limit), *ends_here, key=lambda each: each[0] / each[1])
     return worst, limit, channels, pairs
 
 
-def _proof(product: Product) -> Proof:
+def _prove_product(product: ByteProduct) -> SaturationProof:
     name, op = name_of(product.node), product.node.op_type
     if product.exact:
-        return Proof(name, op, False, None, None, None, 0, 0, product.exact)
+        return SaturationProof(name, op, False, None, None, None, 0, 0, product.exact)
     low, high = (int(end) for end in product.bounds.ends())
     if product.rows is None:
-        worst, limit, channels, pairs = *reach(np.full((1, 2), LIMITS["int8"][0]), low, high)[:2], 0, 0
+        worst, limit, channels, pairs = *bound_pair_sums(np.full((1, 2), LIMITS["int8"][0]), low, high)[:2], 0, 0
         why = f"weights are computed at run time: any byte, activations in {low} .. {high}"
     else:
-        found = [reach(rows, *ends) for rows, ends in zip(product.rows, _row_bounds(product), strict=True)]
-        worst, limit = max(((f[0], f[1]) for f in found), key=lambda pair: pair[0] / pair[1])
-        channels, pairs = sum(f[2] for f in found), sum(f[3] for f in found)
+        reached = [
+            bound_pair_sums(rows, *ends) for rows, ends in zip(product.rows, _lay_out_bounds(product), strict=True)
+        ]
+        worst, limit = max(((f[0], f[1]) for f in reached), key=lambda pair: pair[0] / pair[1])
+        channels, pairs = sum(f[2] for f in reached), sum(f[3] for f in reached)
         narrow = int((product.bounds.high < high).sum())
         why = f"activations in {low} .. {high}"
         why += f", lower in {narrow} of {product.bounds.high.size} channels" if narrow else ""
     if product.activation == "int8":
         why += ", made unsigned by the runtime"
-    return Proof(name, op, True, worst, limit, 100 * (1 - worst / limit), channels, pairs, why)
+    return SaturationProof(name, op, True, worst, limit, 100 * (1 - worst / limit), channels, pairs, why)
 
 
-def _other(node: ir.Node) -> Proof | None:
+def _judge_other(node: ir.Node) -> SaturationProof | None:
     """What is known of a node that multiplies integers in another way, None for one that multiplies none."""
-    bits = _bits_of_blocks(node)
+    bits = _find_block_bits(node)
     if bits in BLOCKS:
-        return Proof(name_of(node), node.op_type, False, None, None, None, 0, 0, BLOCKS[bits])
+        return SaturationProof(name_of(node), node.op_type, False, None, None, None, 0, 0, BLOCKS[bits])
     multiplies = works_on_integers(node) and MULTIPLY.search(node.op_type) and node.op_type not in IN_FLOAT
     if bits is None and not multiplies:
         return None
     why = "how its kernels add products is not known to fcdeploy"
-    return Proof(name_of(node), node.op_type, False, None, None, None, 0, 0, why, proven=False)
+    return SaturationProof(name_of(node), node.op_type, False, None, None, None, 0, 0, why, proven=False)
 
 
-def _bits_of_blocks(node: ir.Node) -> int | None:
+def _find_block_bits(node: ir.Node) -> int | None:
     """Bits of the weights of a layer whose kernel rounds activations by itself: MatMulNBits, or what becomes one.
 
     That is a MatMul of floats with a constant that is dequantized, for which the runtime takes accuracy level 4.
     """
     if node.op_type == "MatMulNBits":
         return attribute_of(node, "bits", 4) if attribute_of(node, "accuracy_level", 0) == 4 else None
-    weight = _dequantizer(node.inputs[1]) if node.op_type == "MatMul" and len(node.inputs) > 1 else None
+    weight = _find_dequantize(node.inputs[1]) if node.op_type == "MatMul" and len(node.inputs) > 1 else None
     held = None if weight is None else tensor_of(weight.inputs[0])
-    if weight is None or held is None or _dequantizer(node.inputs[0]) is not None:
+    if weight is None or held is None or _find_dequantize(node.inputs[0]) is not None:
         return None
     scale, axis = array_of(weight.inputs[1]), attribute_of(weight, "axis", 1)
     along_inputs = scale is None or (scale.size > 1 and axis % len(held.shape) != len(held.shape) - 1)
@@ -190,9 +192,9 @@ def _bits_of_blocks(node: ir.Node) -> int | None:
     return held.dtype.bitwidth if held.dtype.is_integer() and held.dtype.bitwidth <= 8 else None
 
 
-def _row_bounds(product: Product) -> list[tuple[Array | int, Array | int]]:
+def _lay_out_bounds(product: ByteProduct) -> list[tuple[Array | int, Array | int]]:
     """The bounds of a layer's activations laid out as its rows: (K,), (out, K) with groups, or one number for all."""
-    found: list[tuple[Array | int, Array | int]] = []
+    bounds: list[tuple[Array | int, Array | int]] = []
     for rows in product.rows or ():
         ends: list[Array] = [product.bounds.low, product.bounds.high]
         if ends[0].ndim and "Conv" in product.node.op_type:
@@ -201,17 +203,17 @@ def _row_bounds(product: Product) -> list[tuple[Array | int, Array | int]]:
         if ends[0].ndim and ends[0].shape[-1] != rows.shape[1]:
             ends = [ends[0].min(), ends[1].max()]
         ends = [end.astype(np.int64) for end in ends]
-        found.append((ends[0], ends[1]))
-    return found
+        bounds.append((ends[0], ends[1]))
+    return bounds
 
 
-def _integer_operator(node: ir.Node, known: Bounds) -> Product | None:
+def _read_integer_operator(node: ir.Node, known: TensorBounds) -> ByteProduct | None:
     """QLinearConv and its kind: the file itself says what is multiplied."""
     data, weights, zero = INTEGER_OPS[node.op_type]
     inputs = list(node.inputs)
-    activation = "uint8" if data is None else byte_type(inputs[data]) or "uint8"
-    held = [_weight(inputs[index]) for index in weights if index < len(inputs)]
-    types = [byte_type(inputs[index]) or (a.dtype.name if a is not None else "int8")
+    activation = "uint8" if data is None else find_byte_type(inputs[data]) or "uint8"
+    held = [_read_weight(inputs[index]) for index in weights if index < len(inputs)]
+    types = [find_byte_type(inputs[index]) or (a.dtype.name if a is not None else "int8")
              for index, a in zip(weights, held, strict=True)]  # fmt: skip
     kind = "int8" if "int8" in types else "uint8"
     exact = ""
@@ -221,7 +223,7 @@ def _integer_operator(node: ir.Node, known: Bounds) -> Product | None:
         exact = "unsigned weights are multiplied in 32 bits"
     elif activation == "int8":
         exact = "signed activations are multiplied in 32 bits"
-    elif node.op_type == "QLinearConv" and _depthwise(node, held[0]):
+    elif node.op_type == "QLinearConv" and _is_depthwise(node, held[0]):
         exact = "depthwise: one input channel per output, added in 32 bits"
     bounds = FULL
     source = None if data is None else inputs[data]
@@ -229,37 +231,37 @@ def _integer_operator(node: ir.Node, known: Bounds) -> Product | None:
         point = array_of(inputs[zero]) if zero is not None and len(inputs) > zero else None
         axis = 1 if "Conv" in node.op_type else -1
         bounds = known.of(source).channels(axis).hull(0 if point is None else int(point.reshape(-1)[0]))
-    return Product(node, activation, kind, _rows(node, held), bounds, exact)
+    return ByteProduct(node, activation, kind, _to_rows(node, held), bounds, exact)
 
 
-def _between_q_and_dq(node: ir.Node, known: Bounds) -> Product | None:
+def _read_qdq_layer(node: ir.Node, known: TensorBounds) -> ByteProduct | None:
     """Conv, Gemm or MatMul whose operands are dequantized bytes: the runtime makes an integer kernel of it.
 
     A Conv needs a QuantizeLinear behind it for that; Gemm and MatMul may write floats.
     """
-    data, weight = (_dequantizer(node.inputs[i]) if len(node.inputs) > i else None for i in (0, 1))
-    if data is None or weight is None or (node.op_type == "Conv" and not _requantized(node.outputs[0])):
+    data, weight = (_find_dequantize(node.inputs[i]) if len(node.inputs) > i else None for i in (0, 1))
+    if data is None or weight is None or (node.op_type == "Conv" and not _is_requantized(node.outputs[0])):
         return None
-    activation, kind = byte_type(data.inputs[0]), byte_type(weight.inputs[0])
+    activation, kind = find_byte_type(data.inputs[0]), find_byte_type(weight.inputs[0])
     if activation is None or kind is None or data.inputs[0] is None or weight.inputs[0] is None:
         return None
-    held = _weight(node.inputs[1])
+    held = _read_weight(node.inputs[1])
     exact = ""
     if kind == "uint8":
         exact = "unsigned weights are multiplied in 32 bits"
-    elif node.op_type == "Conv" and _depthwise(node, held):
+    elif node.op_type == "Conv" and _is_depthwise(node, held):
         exact = "depthwise: one input channel per output, added in 32 bits"
-    elif held is None and _rewritten(weight.inputs[0]):
+    elif held is None and _is_made_unsigned(weight.inputs[0]):
         exact = "both operands are made unsigned by the runtime and multiplied in 32 bits"
     raised = 128 if activation == "int8" else 0
-    seen = _bytes_read(node, data, activation, known)
+    seen = _bound_bytes_read(node, data, activation, known)
     bounds = Interval(seen.low + raised, seen.high + raised)
-    return Product(node, activation, kind, _rows(node, [held]), bounds, exact)
+    return ByteProduct(node, activation, kind, _to_rows(node, [held]), bounds, exact)
 
 
-def _bytes_read(node: ir.Node, data: ir.Node, kind: str, known: Bounds) -> Interval:
+def _bound_bytes_read(node: ir.Node, data: ir.Node, kind: str, known: TensorBounds) -> Interval:
     """The integers that a layer reads, by channel; a convolution also reads zero points, at its borders."""
-    scale, zero = scalars(data)
+    scale, zero = read_scalars(data)
     if scale is None or zero is None:
         return make_interval(*LIMITS[kind])
     x = known.of(node.inputs[0]).channels(1 if node.op_type == "Conv" else -1).hull(0.0)
@@ -267,7 +269,7 @@ def _bytes_read(node: ir.Node, data: ir.Node, kind: str, known: Bounds) -> Inter
     return Interval(low, high)
 
 
-def _dequantizer(value: ir.Value | None) -> ir.Node | None:
+def _find_dequantize(value: ir.Value | None) -> ir.Node | None:
     """The DequantizeLinear a float tensor comes from; what only moves elements is exchanged with it by the runtime."""
     node = producer_of(value)
     while node is not None and node.op_type in CHOOSES:
@@ -275,23 +277,23 @@ def _dequantizer(value: ir.Value | None) -> ir.Node | None:
     return node if node is not None and node.op_type == "DequantizeLinear" else None
 
 
-def _requantized(value: ir.Value) -> bool:
+def _is_requantized(value: ir.Value) -> bool:
     """Whether a QuantizeLinear follows, at once or behind a clip or what moves elements."""
     readers = list(value.consumers())
     return any(
         reader.op_type == "QuantizeLinear"
-        or (reader.op_type in CHOOSES | {"Relu", "Clip"} and any(_requantized(out) for out in reader.outputs))
+        or (reader.op_type in CHOOSES | {"Relu", "Clip"} and any(_is_requantized(out) for out in reader.outputs))
         for reader in readers
     )
 
 
-def _rewritten(value: ir.Value) -> bool:
+def _is_made_unsigned(value: ir.Value) -> bool:
     """Signed bytes that the runtime makes unsigned: written by a QuantizeLinear with one reader."""
     node = value.producer()
     return node is not None and node.op_type == "QuantizeLinear" and len(list(value.consumers())) == 1
 
 
-def _weight(value: ir.Value | None) -> Array | None:
+def _read_weight(value: ir.Value | None) -> Array | None:
     """The integers of a weight: stored ones, stored floats behind a QuantizeLinear, either of them transposed."""
     held = array_of(value)
     if held is not None:
@@ -300,8 +302,8 @@ def _weight(value: ir.Value | None) -> Array | None:
     if node is None or node.op_type not in ("DequantizeLinear", "QuantizeLinear", "Identity", "Transpose", "Reshape"):
         return None
     if node.op_type == "QuantizeLinear":
-        return _quantized_constant(node)
-    inner = _weight(node.inputs[0])
+        return _quantize_constant(node)
+    inner = _read_weight(node.inputs[0])
     if inner is None or node.op_type in ("DequantizeLinear", "Identity"):
         return inner
     if node.op_type == "Transpose":
@@ -311,10 +313,10 @@ def _weight(value: ir.Value | None) -> Array | None:
     return None if shape is None or 0 in shape else inner.reshape(shape)
 
 
-def _quantized_constant(node: ir.Node) -> Array | None:
+def _quantize_constant(node: ir.Node) -> Array | None:
     """A float weight that the runtime quantizes once, when it loads the model."""
     weight, scale = array_of(node.inputs[0]), array_of(node.inputs[1])
-    kind = byte_type(node.outputs[0])
+    kind = find_byte_type(node.outputs[0])
     point = array_of(node.inputs[2]) if len(node.inputs) > 2 else np.zeros((), np.int8)
     if weight is None or scale is None or point is None or kind is None or weight.dtype != np.float32:
         return None
@@ -328,11 +330,11 @@ def _quantized_constant(node: ir.Node) -> Array | None:
     return np.asarray(np.clip(np.rint(weight / step.astype(np.float32)) + zero, *LIMITS[kind]).astype(kind))
 
 
-def _depthwise(node: ir.Node, weight: Array | None) -> bool:
+def _is_depthwise(node: ir.Node, weight: Array | None) -> bool:
     return weight is not None and weight.shape[1] == 1 and weight.shape[0] == attribute_of(node, "group", 1)
 
 
-def _rows(node: ir.Node, weights: list[Array | None]) -> tuple[Array, ...] | None:
+def _to_rows(node: ir.Node, weights: list[Array | None]) -> tuple[Array, ...] | None:
     """Weights as (out, K) in the order of the kernel; a stack of matrices (..., K, out) as the rows of all."""
     rows = []
     for weight in weights:

@@ -19,7 +19,7 @@ SEE_INPUTS = "fcdeploy inspect MODEL shows the inputs the model declares"
 
 
 def is_label(name: str) -> bool:
-    """`check_label`, or `label.<output>` where a model has several outputs."""
+    """`label`, or `label.<output>` where a model has several outputs."""
     return name == "label" or name.startswith("label.")
 
 

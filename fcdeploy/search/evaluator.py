@@ -17,10 +17,10 @@ from fcdeploy.arithmetic import metrics
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import scores
-from fcdeploy.evaluate.compare import Answers, check_shapes, run
+from fcdeploy.evaluate.compare import Answers, check_shapes, run_model
 from fcdeploy.evaluate.data import BATCH_BYTES, MOST_BATCH
-from fcdeploy.evaluate.leakage import SameData
-from fcdeploy.evaluate.loss import Loss, loss_of
+from fcdeploy.evaluate.leakage import LeakageCheck
+from fcdeploy.evaluate.loss import Loss, compute_loss
 from fcdeploy.evaluate.scores import Metric
 from fcdeploy.evaluate.signatures import is_probability
 from fcdeploy.int8.problem import Problem
@@ -37,7 +37,7 @@ SKETCH = 32  # numbers that are kept of each output of a sample, however large i
 
 
 @dataclass(frozen=True)
-class Part:
+class ReferenceBatch:
     """What is kept of the float model's answers to one batch: figures (n, k), decisions, sketches and shapes by output."""
 
     figures: Figures | None
@@ -47,12 +47,12 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Exam:
+class Evaluation:
     """The evaluation samples, the metric, and the float model's answers, batch by batch."""
 
     read: Callable[[], Iterable[Batch]]
     metric: Metric
-    parts: tuple[Part, ...]
+    parts: tuple[ReferenceBatch, ...]
     samples: int
 
     @property
@@ -62,7 +62,7 @@ class Exam:
 
 
 @dataclass(frozen=True)
-class Result:
+class EvaluationResult:
     """How a model did: the metric's loss against float, and the error of its outputs relative to their power.
 
     Where no output is in floating point, the error is the drop.
@@ -75,83 +75,90 @@ class Result:
     changed: tuple[int, int | None] | None
 
 
-def examined(problem: Problem, source: Source, metric: str | None, seen: SameData, on_step: OnStep) -> Exam:
+def evaluate_float(
+    problem: Problem, source: Source, metric: str | None, seen: LeakageCheck, on_step: OnStep
+) -> Evaluation:
     """Run the float model over all samples, once.
 
     Raises FcdeployError where there is no metric, an output is not finite, or a sample is one of the calibration; later
     where samples that are too large to keep are others when they are read again.
     """
-    chosen: Metric | None = None
-    found: list[Part] = []
+    metric_used: Metric | None = None
+    parts: list[ReferenceBatch] = []
     held: list[Batch] | None = []
     hashes: list[int] = []
-    done, size, wanted = 0, 0, _batch(source)
+    done, size, wanted = 0, 0, _choose_batch(source)
     for batch in seen.watch(make_batches(source, wanted)):
-        if not found:
+        if not parts:
             session = Session(choose_reference(problem.file, problem.model, batch.inputs))
-        outputs = run(session, batch, "float")
-        if chosen is None:
-            chosen = scores.choose(metric, outputs, batch.labels, lambda name: is_probability(problem.model, name))
-            if chosen is None:
+        outputs = run_model(session, batch, "float")
+        if metric_used is None:
+            metric_used = scores.choose_metric(
+                metric, outputs, batch.labels, lambda name: is_probability(problem.model, name)
+            )
+            if metric_used is None:
                 raise FcdeployError(
                     "a largest drop needs a metric, and without labels one number a sample has none",
                     "add an array 'label' to the data, or use --metric FILE.py:FUNCTION",
                 )
-        found.append(_part(chosen, outputs, batch))
-        hashes.append(_hash(batch))
+        parts.append(_make_reference(metric_used, outputs, batch))
+        hashes.append(_hash_batch(batch))
         done += len(batch)
         size += sum(array.nbytes for array in chain(batch.inputs.values(), batch.labels.values()))
         held = None if held is None or size > HELD_BYTES else [*held, batch]
         on_step("float model", done, source.count)
-    assert chosen is not None  # a source without samples is an error of its own
+    assert metric_used is not None  # a source without samples is an error of its own
     kept = held
     read: Callable[[], Iterable[Batch]] = (
-        (lambda: _again(source, wanted, hashes)) if kept is None else (lambda: iter(kept))
+        (lambda: _read_again(source, wanted, hashes)) if kept is None else (lambda: iter(kept))
     )
-    return Exam(read, chosen, tuple(found), done)
+    return Evaluation(read, metric_used, tuple(parts), done)
 
 
-def calibrated_on(problem: Problem, name: str, *, allowed: bool) -> SameData:
+def check_calibrated(problem: Problem, name: str, *, allowed: bool) -> LeakageCheck:
     """Which samples the model was calibrated on; `name` is what to call them, and evaluating on them is `allowed` or not."""
     numbers = problem.calibration.seen
     upper = frozenset((numbers >> np.uint64(SHIFT)).tolist())
-    return SameData(Sketch(len(upper), upper) if upper else None, name, allowed, "--eval")
+    return LeakageCheck(Sketch(len(upper), upper) if upper else None, name, allowed, "--eval")
 
 
-def result(exam: Exam, model: ir.Model) -> Result:
+def evaluate_model(exam: Evaluation, model: ir.Model) -> EvaluationResult:
     """The metric's loss and the error of a model on all samples."""
     session, answers = Session(model), Answers(exam.metric, None)
     errors, power = np.zeros(1), np.zeros(1)
     for part, batch in zip(exam.parts, exam.read(), strict=True):
-        outputs = _outputs(session, part, batch)
-        one, other = _figures(exam.metric, part, outputs, batch)
+        outputs = _run_outputs(session, part, batch)
+        one, other = _compute_figures(exam.metric, part, outputs, batch)
         answers.float_figures.append(one)
         answers.int8_figures.append(other)
-        errors, power = errors + _errors(part, outputs, len(batch)), power + _power(part)
+        errors, power = errors + _sum_errors(part, outputs, len(batch)), power + _sum_power(part)
     answers.samples = exam.samples
-    loss = loss_of(answers)
+    loss = compute_loss(answers)
     assert loss is not None
     distance = float(np.sum(errors / np.maximum(power, 1e-300))) if exam.in_float else max(loss.drop, 0.0)
-    return Result(loss, distance, _changed(answers))
+    return EvaluationResult(loss, distance, _count_changed(answers))
 
 
-def error(exam: Exam, model: ir.Model, most: int) -> float:
+def measure_error(exam: Evaluation, model: ir.Model, most: int) -> float:
     """The error of a model's outputs relative to their power, on the first `most` samples at least.
 
     Where it is the drop, which moves in steps of whole samples, on all of them.
     """
     if not exam.in_float:
-        return result(exam, model).error
+        return evaluate_model(exam, model).error
     session, errors, power, done = Session(model), np.zeros(1), np.zeros(1), 0
     for part, batch in zip(exam.parts, exam.read(), strict=False):
-        errors, power = errors + _errors(part, _outputs(session, part, batch), len(batch)), power + _power(part)
+        errors, power = (
+            errors + _sum_errors(part, _run_outputs(session, part, batch), len(batch)),
+            power + _sum_power(part),
+        )
         done += len(batch)
         if done >= most:
             break
     return float(np.sum(errors / np.maximum(power, 1e-300)))
 
 
-def sketch(output: Array, samples: int) -> Figures:
+def sketch_output(output: Array, samples: int) -> Figures:
     """At most SKETCH numbers (n, k) for each sample of an output (n, ...), the same linear map for outputs of one size.
 
     An output without an axis of so many samples is one row.
@@ -170,17 +177,17 @@ def sketch(output: Array, samples: int) -> Figures:
     return np.asarray(np.add.reduceat((rows * signs)[:, order], ends, axis=1))
 
 
-def _part(metric: Metric, outputs: Arrays, batch: Batch) -> Part:
-    sketches = {name: sketch(value, len(batch)) for name, value in outputs.items() if value.dtype.kind == "f"}
+def _make_reference(metric: Metric, outputs: Arrays, batch: Batch) -> ReferenceBatch:
+    sketches = {name: sketch_output(value, len(batch)) for name, value in outputs.items() if value.dtype.kind == "f"}
     shapes = {name: value.shape for name, value in outputs.items()}
     if metric.figures is None:
         assert metric.decision is not None
         decisions = scores.decide(metric.decision, outputs[metric.output])
-        return Part(None, _narrow(decisions), sketches, shapes)
-    return Part(metric.figures(outputs, batch.labels, batch.names), None, sketches, shapes)
+        return ReferenceBatch(None, _narrow_integers(decisions), sketches, shapes)
+    return ReferenceBatch(metric.figures(outputs, batch.labels, batch.names), None, sketches, shapes)
 
 
-def _figures(metric: Metric, part: Part, outputs: Arrays, batch: Batch) -> tuple[Figures, Figures]:
+def _compute_figures(metric: Metric, part: ReferenceBatch, outputs: Arrays, batch: Batch) -> tuple[Figures, Figures]:
     """The metric's figures of both models: agreement has none of its own, it is between two."""
     if metric.figures is not None:
         assert part.figures is not None
@@ -190,63 +197,65 @@ def _figures(metric: Metric, part: Part, outputs: Arrays, batch: Batch) -> tuple
     return np.repeat(equal[:, 1:], 2, axis=1), equal
 
 
-def _changed(answers: Answers) -> tuple[int, int | None] | None:
+def _count_changed(answers: Answers) -> tuple[int, int | None] | None:
     one, other = np.concatenate(answers.float_figures), np.concatenate(answers.int8_figures)
     assert answers.metric is not None
     if answers.metric.name == "agreement" and (one == 1).all():
         return int((other[:, 0] == 0).sum()), None
-    if answers.metric.summary is not scores.mean or not np.isin([one, other], (0.0, 1.0)).all():
+    if answers.metric.summary is not scores.take_mean or not np.isin([one, other], (0.0, 1.0)).all():
         return None
     return int((one > other).sum()), int((one < other).sum())
 
 
-def _errors(part: Part, outputs: Arrays, samples: int) -> Figures:
+def _sum_errors(part: ReferenceBatch, outputs: Arrays, samples: int) -> Figures:
     """By output, the squares of what differs."""
-    return np.array([np.square(own - sketch(outputs[name], samples)).sum() for name, own in part.sketches.items()])
+    return np.array(
+        [np.square(own - sketch_output(outputs[name], samples)).sum() for name, own in part.sketches.items()]
+    )
 
 
-def _power(part: Part) -> Figures:
+def _sum_power(part: ReferenceBatch) -> Figures:
     return np.array([np.square(own).sum() for own in part.sketches.values()])
 
 
-def _narrow(decisions: Array) -> Array:
+def _narrow_integers(decisions: Array) -> Array:
     """Integers in the smallest type that holds them."""
     if decisions.dtype.kind not in "iu":
         return decisions
     return decisions.astype(np.promote_types(*(np.min_scalar_type(end) for end in (decisions.min(), decisions.max()))))
 
 
-def _batch(source: Source) -> int:
+def _choose_batch(source: Source) -> int:
     sample = next(iter(source))
     size = sum(value.nbytes for value in sample.inputs.values())
     return choose_batch_size(source.inputs, max(1, min(MOST_BATCH, BATCH_BYTES // max(size, 1))))
 
 
-def _outputs(session: Session, part: Part, batch: Batch) -> Arrays:
-    outputs = run(session, batch, "int8")
+def _run_outputs(session: Session, part: ReferenceBatch, batch: Batch) -> Arrays:
+    outputs = run_model(session, batch, "int8")
     check_shapes(part.shapes, outputs, "leave --max-drop out: shapes that depend on values cannot be compared")
     return outputs
 
 
-def _again(source: Source, wanted: int, hashes: Sequence[int]) -> Iterator[Batch]:
+def _read_again(source: Source, wanted: int, hashes: Sequence[int]) -> Iterator[Batch]:
     """The batches once more. Raises FcdeployError where they are not those that had these hashes."""
     number = 0
     for number, batch in enumerate(make_batches(source, wanted), start=1):
-        if number > len(hashes) or _hash(batch) != hashes[number - 1]:
-            raise _differs(source, f"{batch.names[0]} or one soon after it differs")
+        if number > len(hashes) or _hash_batch(batch) != hashes[number - 1]:
+            raise _make_differs_error(source, f"{batch.names[0]} or one soon after it differs")
         yield batch
     if number < len(hashes):
-        raise _differs(source, "there are fewer samples")
+        raise _make_differs_error(source, "there are fewer samples")
 
 
-def _differs(source: Source, how: str) -> FcdeployError:
+def _make_differs_error(source: Source, how: str) -> FcdeployError:
     return FcdeployError(
         f"{source.name!r} was read again, and {how}, expected the same samples each time",
         "give the function's random numbers a fixed seed, or write the samples to an .npz file",
     )
 
 
-def _hash(batch: Batch) -> int:
+def _hash_batch(batch: Batch) -> int:
     """Of all inputs and labels."""
     kinds = (("input", batch.inputs), ("label", batch.labels))
     return hash_sample({f"{kind} {name}": array for kind, arrays in kinds for name, array in arrays.items()})

@@ -17,9 +17,9 @@ from fcdeploy.int8.refining.refine import add_refinements
 from fcdeploy.int8.timing.partition import explain_slow
 from fcdeploy.records.costs import Choice, Costs
 from fcdeploy.records.plan import Plan, Rounding
-from fcdeploy.search.ladder import Forms, Group
-from fcdeploy.sensitivity.ablation import without
-from fcdeploy.sensitivity.error_sources import Source, sources
+from fcdeploy.search.ladder import Forms, NodeGroup
+from fcdeploy.sensitivity.ablation import leave_unrounded
+from fcdeploy.sensitivity.error_sources import ErrorSource, find_sources
 
 BETTER: Rounding = "gptq"
 WHY = "to hold --max-drop"
@@ -27,24 +27,24 @@ ALL = "all layers"
 FASTER = f"float for all layers is faster than for those that must be {WHY}"
 
 
-def groups_of(problem: Problem, plan: Plan, int8: ir.Model) -> list[Group]:
+def find_groups(problem: Problem, plan: Plan, int8: ir.Model) -> list[NodeGroup]:
     """A group for each source of noise of the int8 model that a plan became, and the rungs it may climb.
 
     Sources of one name, such as two constants of a Concat, are one group.
     """
     nodes = {name_of(node): node for node in problem.model.graph}
-    found: dict[tuple[str, str], dict[str, None]] = {}
-    for source in sources(int8):
-        members = found.setdefault((_key(source), source.kind), {})
+    members_of: dict[tuple[str, str], dict[str, None]] = {}
+    for source in find_sources(int8):
+        members = members_of.setdefault((_name_source(source), source.kind), {})
         members.update(dict.fromkeys(name for name in source.group if name in nodes))
     return [
-        Group(key, kind, tuple(members), _rungs(problem, plan, kind, [nodes[name] for name in members]))
-        for (key, kind), members in found.items()
+        NodeGroup(key, kind, tuple(members), _choose_rungs(problem, plan, kind, [nodes[name] for name in members]))
+        for (key, kind), members in members_of.items()
         if members
     ]
 
 
-def plan_of(problem: Problem, base: Choice, costs: Costs | None, forms: Forms, why: Mapping[str, str]) -> Plan:
+def make_plan_with(problem: Problem, base: Choice, costs: Costs | None, forms: Forms, why: Mapping[str, str]) -> Plan:
     """The plan in which nodes have these forms, and are else as the choice of kernels has them.
 
     `why` says, by node, what it left int8 for.
@@ -61,7 +61,7 @@ def plan_of(problem: Problem, base: Choice, costs: Costs | None, forms: Forms, w
     return replace(plan, nodes=tuple(replace(d, rounding=BETTER) if d.node in better else d for d in plan.nodes))
 
 
-def reasons(groups: Iterable[Group], forms: Forms, moved: Collection[str]) -> dict[str, str]:
+def explain_moves(groups: Iterable[NodeGroup], forms: Forms, moved: Collection[str]) -> dict[str, str]:
     """Node -> why it left int8: a group of `moved` that did as a whole, tensors before weights.
 
     Where ALL moved, it is the time of the others for every node.
@@ -69,33 +69,37 @@ def reasons(groups: Iterable[Group], forms: Forms, moved: Collection[str]) -> di
     out = {node for node, rung in forms.items() if rung not in ("int8", "rounded")}
     if ALL in moved:
         return dict.fromkeys(out, FASTER)
-    found: dict[str, str] = {}
+    why: dict[str, str] = {}
     for group in sorted(groups, key=lambda group: group.kind != "tensor"):
         if group.name in moved and set(group.nodes) <= out:
             for node in group.nodes:
-                found.setdefault(node, f"{group.name} in 8 bits costs accuracy, {WHY}")
-    return found
+                why.setdefault(node, f"{group.name} in 8 bits costs accuracy, {WHY}")
+    return why
 
 
-def undone(int8: ir.Model, floats: Sequence[ir.Model], noise: Sequence[Source], group: Group) -> ir.Model | None:
+def undo_group(
+    int8: ir.Model, floats: Sequence[ir.Model], noise: Sequence[ErrorSource], group: NodeGroup
+) -> ir.Model | None:
     """The int8 model without the roundings of a group: the tensor's, and those of the weights of its nodes.
 
     `noise` are all its sources.  None where it has none of the group any more.
     """
     layers = set(group.nodes)
-    found = [s for s in noise if _key(s) == group.name or (s.kind == "weights" and s.node in layers)]
+    group_sources = [s for s in noise if _name_source(s) == group.name or (s.kind == "weights" and s.node in layers)]
     model = None
-    for source in sorted(found, key=lambda source: source.kind == "tensor"):  # a tensor's surgery changes layers
+    for source in sorted(
+        group_sources, key=lambda source: source.kind == "tensor"
+    ):  # a tensor's surgery changes layers
         with suppress(FcdeployError):  # the float model does not know it by this name: it stays as it is
-            model = without(int8 if model is None else model, floats, source)
+            model = leave_unrounded(int8 if model is None else model, floats, source)
     return model
 
 
-def _key(source: Source) -> str:
+def _name_source(source: ErrorSource) -> str:
     return f"tensor {source.name!r}" if source.kind == "tensor" else f"weights of {source.node!r}"
 
 
-def _rungs(problem: Problem, plan: Plan, kind: str, nodes: Sequence[ir.Node]) -> tuple[str, ...]:
+def _choose_rungs(problem: Problem, plan: Plan, kind: str, nodes: Sequence[ir.Node]) -> tuple[str, ...]:
     stored = any(weight_only_inputs(node) for node in nodes)
     kinds = plan.kinds
     if kind == "tensor":

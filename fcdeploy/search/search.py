@@ -23,12 +23,19 @@ from fcdeploy.records.costs import Choice, Costs, Trial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.search import ladder
-from fcdeploy.search.evaluator import Exam, Result, calibrated_on, error, examined, result
+from fcdeploy.search.evaluator import (
+    Evaluation,
+    EvaluationResult,
+    check_calibrated,
+    evaluate_float,
+    evaluate_model,
+    measure_error,
+)
 from fcdeploy.search.goal import AccuracyGoal
-from fcdeploy.search.groups import ALL, groups_of, plan_of, reasons, undone
-from fcdeploy.search.ladder import Forms, Group, Judge, Score, Step
+from fcdeploy.search.groups import ALL, explain_moves, find_groups, make_plan_with, undo_group
+from fcdeploy.search.ladder import Forms, NodeGroup, Objective, Score, Step
 from fcdeploy.search.verdict import standard_error
-from fcdeploy.sensitivity.error_sources import sources
+from fcdeploy.sensitivity.error_sources import find_sources
 
 FEW = 64  # samples on which roundings are ranked: sums over many values
 ONE_SIDED = 1.645  # standard errors: beyond them a drop is above the bound with 95 % certainty
@@ -36,17 +43,17 @@ TIMED = 8  # steps of the way that are run against the float model, besides the 
 
 
 @dataclass(frozen=True)
-class Stop:
+class MeasuredStep:
     """A step of the road: what was changed, the metric there, and the time against the float model where it was taken."""
 
     moved: tuple[tuple[str, str], ...]
-    result: Result
+    result: EvaluationResult
     estimate_us: float
     time: Trial | None = None
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The plan that was found, the road to it, and the steps of it that none other beats in time and drop.
 
     `held` is whether the drop of the last result is within the bound.  `warning` is about samples seen in calibration;
@@ -55,11 +62,11 @@ class Found:
     """
 
     plan: Plan
-    road: tuple[Stop, ...]
+    road: tuple[MeasuredStep, ...]
     front: tuple[int, ...]
     goal: AccuracyGoal
     spent: CostBasis
-    exam: Exam
+    exam: Evaluation
     held: bool
     left_out: tuple[str, ...]
     in_time: bool
@@ -68,17 +75,17 @@ class Found:
     known: bool
 
     @property
-    def result(self) -> Result:
+    def result(self) -> EvaluationResult:
         """Of the plan: the road ends there."""
         return self.road[-1].result
 
 
 @dataclass
-class Run:
+class SearchRun:
     """What is measured of one model's forms, each once; `deadline` is on the clock of time.perf_counter."""
 
     problem: Problem
-    exam: Exam
+    exam: Evaluation
     everything: Plan
     base: Choice
     costs: Costs | None
@@ -86,11 +93,11 @@ class Run:
     bound: float
     deadline: float
     on_step: OnStep
-    groups: list[Group] = field(default_factory=list)
-    results: dict[tuple[tuple[str, str], ...], Result] = field(default_factory=dict)
+    groups: list[NodeGroup] = field(default_factory=list)
+    results: dict[tuple[tuple[str, str], ...], EvaluationResult] = field(default_factory=dict)
 
     def plan(self, forms: Forms, moved: Collection[str] = ()) -> Plan:
-        return plan_of(self.problem, self.base, self.costs, forms, reasons(self.groups, forms, moved))
+        return make_plan_with(self.problem, self.base, self.costs, forms, explain_moves(self.groups, forms, moved))
 
     def model(self, forms: Forms) -> ir.Model:
         return refine(self.problem, self.plan(forms), None)
@@ -107,17 +114,17 @@ class Run:
                 int8.graph.initializers[name].const_value = value.const_value
         return int8
 
-    def result(self, forms: Forms) -> Result:
+    def result(self, forms: Forms) -> EvaluationResult:
         """The metric and the error of these forms."""
         key = tuple(sorted(forms.items()))
         if key not in self.results:
-            self.results[key] = result(self.exam, self.model(forms))
+            self.results[key] = evaluate_model(self.exam, self.model(forms))
             self.on_step("trying plans", len(self.results), None)
         return self.results[key]
 
     def score(self, forms: Forms) -> Score:
-        found = self.result(forms)
-        return Score(found.loss.drop, found.error, self.cost(forms), ONE_SIDED * standard_error(found.loss))
+        measured = self.result(forms)
+        return Score(measured.loss.drop, measured.error, self.cost(forms), ONE_SIDED * standard_error(measured.loss))
 
     def cost(self, forms: Forms) -> float:
         """What the time would be by the costs, which are an input: the same costs give the same search.
@@ -130,18 +137,18 @@ class Run:
         slow = {*self.base.slow, *out}
         return cost_of(self.problem.model.graph, self.everything, self.problem.calibration, self.costs, slow)
 
-    def rank(self, forms: Forms, groups: Sequence[Group]) -> Mapping[str, float]:
+    def rank(self, forms: Forms, groups: Sequence[NodeGroup]) -> Mapping[str, float]:
         """The share of the error that goes with each group's roundings, on the first samples.
 
         Of the model before biases are corrected: they make up for errors of layers before them, which are then gone.
         """
         int8, floats = self.uncorrected(forms), [self.problem.model, read_model(self.problem.file)]
-        whole, gains, noise = max(error(self.exam, int8, FEW), 1e-300), {}, sources(int8)
+        whole, gains, noise = max(measure_error(self.exam, int8, FEW), 1e-300), {}, find_sources(int8)
         for done, group in enumerate(groups, start=1):
             if self.stop():
                 break
-            model = undone(int8, floats, noise, group)
-            gains[group.name] = 0.0 if model is None else 1 - error(self.exam, model, FEW) / whole
+            model = undo_group(int8, floats, noise, group)
+            gains[group.name] = 0.0 if model is None else 1 - measure_error(self.exam, model, FEW) / whole
             self.on_step("what each rounding costs", done, len(groups))
         return gains
 
@@ -149,7 +156,7 @@ class Run:
         return time.perf_counter() > self.deadline
 
 
-def search(problem: Problem, spent: CostBasis, goal: AccuracyGoal, on_step: OnStep | None = None) -> Found:
+def run_search(problem: Problem, spent: CostBasis, goal: AccuracyGoal, on_step: OnStep | None = None) -> SearchResult:
     """The fastest plan found whose drop is within the bound; `spent` are the costs that it starts from.
 
     What holds the bound is not improved further.  Where nothing does, or time is up, the step of the road with the least
@@ -160,32 +167,32 @@ def search(problem: Problem, spent: CostBasis, goal: AccuracyGoal, on_step: OnSt
     if problem.large:
         raise FcdeployError(f"--max-drop runs the model again and again: {problem.why_not_run}", "leave --max-drop out")
     source = goal.samples.open(input_specs(problem.model))
-    seen = calibrated_on(problem, str(problem.file), allowed=goal.same_data)
-    exam = examined(problem, source, goal.metric, seen, step)
-    run = _start(problem, exam, spent, bound, begin + 60 * goal.minutes, step)
-    judge = Judge(bound, run.rank, run.score, run.cost, run.stop)
-    road = ladder.climb(run.groups, judge)
-    if ladder.holds(road[-1].score, bound):
-        road += ladder.take_back(run.groups, road, judge)
+    seen = check_calibrated(problem, str(problem.file), allowed=goal.same_data)
+    exam = evaluate_float(problem, source, goal.metric, seen, step)
+    run = _start_run(problem, exam, spent, bound, begin + 60 * goal.minutes, step)
+    objective = Objective(bound, run.rank, run.score, run.cost, run.stop)
+    road = ladder.climb_ladder(run.groups, objective)
+    if ladder.meets_bound(road[-1].score, bound):
+        road += ladder.take_back(run.groups, road, objective)
     in_time = not run.stop()
-    best = ladder.best_of([road[-1], *road], _measured(run), bound)
+    best = ladder.choose_best([road[-1], *road], _list_measured(run), bound)
     if best.forms != road[-1].forms:
         road.append(best)
-    road += _all_in_float(run, best)
+    road += _try_all_in_float(run, best)
     best = road[-1]
-    stops = _timed(run, road)
+    stops = _time_steps(run, road)
     points = {i: (stop.time.ratio, stop.result.loss.drop) for i, stop in enumerate(stops) if stop.time}
     out = {node for node, rung in best.forms.items() if rung not in ("int8", "rounded")}
     last = {name: rung for step in road for name, rung in step.moved}
     moved = {name for name, rung in last.items() if rung not in ("int8", "rounded")}
-    return Found(
+    return SearchResult(
         plan=run.plan(best.forms, moved),
         road=tuple(stops),
-        front=tuple(ladder.front(points)),
+        front=tuple(ladder.find_front(points)),
         goal=goal,
         spent=spent,
         exam=exam,
-        held=ladder.holds(best.score, bound),
+        held=ladder.meets_bound(best.score, bound),
         left_out=tuple(name_of(node) for node in problem.model.graph if node.name in out),
         in_time=in_time,
         seconds=time.perf_counter() - begin,
@@ -194,17 +201,19 @@ def search(problem: Problem, spent: CostBasis, goal: AccuracyGoal, on_step: OnSt
     )
 
 
-def _start(problem: Problem, exam: Exam, spent: CostBasis, bound: float, deadline: float, on_step: OnStep) -> Run:
+def _start_run(
+    problem: Problem, exam: Evaluation, spent: CostBasis, bound: float, deadline: float, on_step: OnStep
+) -> SearchRun:
     everything = problem.plan()
     base = Choice() if spent.costs is None else choose(problem.model, everything, problem.calibration, spent.costs)
     macs = multiplications_of(problem.model)
-    run = Run(problem, exam, everything, base, spent.costs, macs, bound, deadline, on_step)
+    run = SearchRun(problem, exam, everything, base, spent.costs, macs, bound, deadline, on_step)
     plan = run.plan({})
-    run.groups = groups_of(problem, plan, run.model({}))
+    run.groups = find_groups(problem, plan, run.model({}))
     return run
 
 
-def _all_in_float(run: Run, best: Step) -> list[Step]:
+def _try_all_in_float(run: SearchRun, best: Step) -> list[Step]:
     """Everything in float with its weights in 8 bits, where the costs have that faster than what was found and it holds."""
     if run.costs is None:
         return []
@@ -212,28 +221,28 @@ def _all_in_float(run: Run, best: Step) -> list[Step]:
     if run.cost(forms) >= best.score.cost or run.stop():
         return []
     step = Step(((ALL, "bytes"),), forms, run.score(forms))
-    return [step] if ladder.best_of([best], [step], run.bound) is step else []
+    return [step] if ladder.choose_best([best], [step], run.bound) is step else []
 
 
-def _measured(run: Run) -> list[Step]:
+def _list_measured(run: SearchRun) -> list[Step]:
     """Everything that was measured, as steps without a name."""
     return [Step((), dict(key), run.score(dict(key))) for key in run.results]
 
 
-def _timed(run: Run, road: Sequence[Step]) -> list[Stop]:
+def _time_steps(run: SearchRun, road: Sequence[Step]) -> list[MeasuredStep]:
     """The steps of the road with their times: the last and the first for certain, others while there is time."""
-    feeds = _one_sample(run)
+    feeds = _take_one_batch(run)
     reference = choose_reference(run.problem.file, run.problem.model, feeds)
     first_and_last = {0, len(road) - 1}
-    found = []
+    steps = []
     for number, step in enumerate(road):
         timed = number in first_and_last or (number <= TIMED and not run.stop())
         trial = confirm(reference, run.model(step.forms), run.base, feeds, on_step=run.on_step) if timed else None
-        found.append(Stop(step.moved, run.result(step.forms), step.score.cost, trial))
-    return found
+        steps.append(MeasuredStep(step.moved, run.result(step.forms), step.score.cost, trial))
+    return steps
 
 
-def _one_sample(run: Run) -> Arrays:
+def _take_one_batch(run: SearchRun) -> Arrays:
     """A batch of one, or as many as the model insists on."""
     batch = next(iter(run.exam.read()))
     fixed = next(iter(run.problem.model.graph.inputs)).shape

@@ -13,7 +13,7 @@ Verdict = Literal["held", "not held", "too few samples"]
 MOST = 10**9  # samples that are still worth naming
 
 
-def verdict(loss: Loss, bound: float) -> Verdict:
+def judge_drop(loss: Loss, bound: float) -> Verdict:
     """By the 95 % interval of the drop on paired samples: all of it within the bound, all of it beyond, or neither."""
     if loss.low is None or loss.high is None:
         return "too few samples"
@@ -27,7 +27,9 @@ def standard_error(loss: Loss) -> float:
     return 0.0 if loss.low is None or loss.high is None else (loss.high - loss.low) / (2 * significance.Z)
 
 
-def samples_needed(loss: Loss, bound: float, samples: int, changed: tuple[int, int | None] | None = None) -> int | None:
+def count_samples_needed(
+    loss: Loss, bound: float, samples: int, changed: tuple[int, int | None] | None = None
+) -> int | None:
     """How many samples would tell, were their figures like these; None where no number would.
 
     `changed` are the pairs that only the float model and only the int8 model has right, where answers are right or wrong, or
@@ -53,10 +55,10 @@ def samples_needed(loss: Loss, bound: float, samples: int, changed: tuple[int, i
             narrower = math.sqrt(samples / n)
             return loss.drop - below * narrower, loss.drop + above * narrower
 
-    return _first(lambda n: ends(n)[1] <= bound or ends(n)[0] > bound, samples)
+    return _find_first(lambda n: ends(n)[1] <= bound or ends(n)[0] > bound, samples)
 
 
-def _first(tells: Callable[[int], bool], low: int) -> int | None:
+def _find_first(tells: Callable[[int], bool], low: int) -> int | None:
     """The least number, from `low` on, that tells; what tells goes on telling."""
     if tells(low):
         return low

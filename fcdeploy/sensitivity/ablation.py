@@ -18,11 +18,11 @@ from fcdeploy.graph.edit import add_constant, remove_dead, set_operator
 from fcdeploy.graph.nodes import array_of, bias_of, data_inputs, input_of, operator_of, producer_of
 from fcdeploy.int8.refining.smooth import SMOOTHED
 from fcdeploy.int8.writing.block_fusion import block_fusion, would_fuse
-from fcdeploy.sensitivity.error_sources import PACKED, Source, rounded_inputs
-from fcdeploy.sensitivity.stored_constants import Original, held, integers_of, original
+from fcdeploy.sensitivity.error_sources import PACKED, ErrorSource, find_rounded_inputs
+from fcdeploy.sensitivity.stored_constants import Original, dequantize_constant, find_integers, find_original
 
 
-def without(int8: ir.Model, floats: Sequence[ir.Model], source: Source, *more: Source) -> ir.Model:
+def leave_unrounded(int8: ir.Model, floats: Sequence[ir.Model], source: ErrorSource, *more: ErrorSource) -> ir.Model:
     """The int8 model with one source of `sources(int8)`, or several, left unrounded, as a copy.
 
     `floats` are models that may know it, the likeliest first: the prepared one, whose layers were quantized, then that
@@ -34,46 +34,50 @@ def without(int8: ir.Model, floats: Sequence[ir.Model], source: Source, *more: S
     """
     model = int8.clone()
     for each in sorted((source, *more), key=lambda each: each.kind == "tensor"):
-        (_float_tensor if each.kind == "tensor" else _float_weights)(model, floats, each)
+        (_restore_tensor if each.kind == "tensor" else _restore_weights)(model, floats, each)
     remove_dead(model.graph)
     return model
 
 
-def _float_weights(model: ir.Model, floats: Sequence[ir.Model], source: Source) -> None:
+def _restore_weights(model: ir.Model, floats: Sequence[ir.Model], source: ErrorSource) -> None:
     node = next(node for node in model.graph if node.name == source.node)
     if node.op_type in PACKED:
         _unpack(model.graph, node, floats, source)
         return
-    (value,) = (each for each in rounded_inputs(node) if (s := integers_of(each)) and s.name == source.integers[0])
-    found = original(node, value, floats)
-    if found is None:
-        raise _unknown(source)
-    _float_bias(model.graph, node, found)
+    (value,) = (
+        each for each in find_rounded_inputs(node) if (s := find_integers(each)) and s.name == source.integers[0]
+    )
+    original_weight = find_original(node, value, floats)
+    if original_weight is None:
+        raise _make_unknown_error(source)
+    _restore_bias(model.graph, node, original_weight)
     for index, each in enumerate(node.inputs):
         if each is value:
-            node.replace_input_with(index, add_constant(model.graph, f"{node.name}/float/{index}", found.weight))
+            node.replace_input_with(
+                index, add_constant(model.graph, f"{node.name}/float/{index}", original_weight.weight)
+            )
     if would_fuse(node):
         block_fusion(model.graph, node)
 
 
-def _float_bias(graph: ir.Graph, node: ir.Node, found: Original) -> None:
+def _restore_bias(graph: ir.Graph, node: ir.Node, weights: Original) -> None:
     """The bias of the layer whose weights were found, zeros where it has none; one that is computed is left alone."""
     index, value = operator_of(node).bias, bias_of(node)
-    if found.layer is None or index is None or value is None:
+    if weights.layer is None or index is None or value is None:
         return
-    stored = array_of(value) if integers_of(value) is None else held(value)
+    stored = array_of(value) if find_integers(value) is None else dequantize_constant(value)
     if stored is None:
         return
-    real = array_of(input_of(found.layer, index))
+    real = array_of(input_of(weights.layer, index))
     bias = np.zeros(stored.shape) if real is None else real.reshape(stored.shape)
     node.replace_input_with(index, add_constant(graph, f"{node.name}/float/bias", bias.astype(np.float32)))
 
 
-def _unpack(graph: ir.Graph, node: ir.Node, floats: Sequence[ir.Model], source: Source) -> None:
+def _unpack(graph: ir.Graph, node: ir.Node, floats: Sequence[ir.Model], source: ErrorSource) -> None:
     """The layer of the float model in place of an operator that holds integers itself."""
     layer = next((other for model in floats for other in model.graph if other.name == node.name), None)
     if layer is None or array_of(layer.inputs[1]) is None:
-        raise _unknown(source)
+        raise _make_unknown_error(source)
     inputs = list(node.inputs[: len(layer.inputs)])
     inputs += [None] * (len(layer.inputs) - len(inputs))
     for index, value in enumerate(layer.inputs[1:], start=1):
@@ -82,29 +86,31 @@ def _unpack(graph: ir.Graph, node: ir.Node, floats: Sequence[ir.Model], source: 
     set_operator(node, layer.op_type, layer.domain, inputs, tuple(layer.attributes.values()))
 
 
-def _float_tensor(model: ir.Model, floats: Sequence[ir.Model], source: Source) -> None:
+def _restore_tensor(model: ir.Model, floats: Sequence[ir.Model], source: ErrorSource) -> None:
     """Pass a tensor's bytes by."""
     nodes = list(model.graph)
     by_name = {node.outputs[0].name: node for node in nodes if node.op_type == "QuantizeLinear"}
     quantizers = [by_name[name] for name in source.integers]
-    real = {node.outputs[0]: _clipped(model, floats, node) for node in quantizers}
-    makers = [layers.maker(node.inputs[0]) for node in quantizers if node.inputs[0] is not None]
+    real = {node.outputs[0]: _restore_clips(model, floats, node) for node in quantizers}
+    makers = [layers.find_producer(node.inputs[0]) for node in quantizers if node.inputs[0] is not None]
     touched = {node for node in makers if node is not None}
     for node in nodes:
         if not any(value in real for value in node.inputs):
             continue
         if node.op_type == "DequantizeLinear":
             touched.update(node.outputs[0].consumers())
-            _pass_by(node, real[node.inputs[0]])  # type: ignore[index]
+            _bypass(node, real[node.inputs[0]])  # type: ignore[index]
         else:
-            real.update(zip(node.outputs, _on_floats(model.graph, node, real, quantizers[0]), strict=True))
+            real.update(zip(node.outputs, _copy_on_floats(model.graph, node, real, quantizers[0]), strict=True))
     for node in touched:
-        for value in rounded_inputs(node):  # no integer kernel computes this any more: the bytes are said in floats
-            array = add_constant(model.graph, f"{node.name}/held/{value.name}", held(value))
+        for value in find_rounded_inputs(
+            node
+        ):  # no integer kernel computes this any more: the bytes are said in floats
+            array = add_constant(model.graph, f"{node.name}/held/{value.name}", dequantize_constant(value))
             node.replace_input_with(list(node.inputs).index(value), array)
 
 
-def _pass_by(node: ir.Node, value: ir.Value) -> None:
+def _bypass(node: ir.Node, value: ir.Value) -> None:
     """Readers of what a DequantizeLinear writes read the value; what the graph calls by its name keeps a node."""
     read_back = node.outputs[0]
     if not read_back.is_graph_output():
@@ -113,7 +119,9 @@ def _pass_by(node: ir.Node, value: ir.Value) -> None:
     set_operator(node, "Identity", "", [value])
 
 
-def _on_floats(graph: ir.Graph, node: ir.Node, real: dict[ir.Value, ir.Value], quantize: ir.Node) -> Sequence[ir.Value]:
+def _copy_on_floats(
+    graph: ir.Graph, node: ir.Node, real: dict[ir.Value, ir.Value], quantize: ir.Node
+) -> Sequence[ir.Value]:
     """What a copy of a node that moves bytes writes, on floats; other bytes that it reads are read back for it."""
     data = data_inputs(node)
     scale, point = (array_of(value) for value in (*quantize.inputs[1:], None)[:2])
@@ -142,12 +150,12 @@ def _on_floats(graph: ir.Graph, node: ir.Node, real: dict[ir.Value, ir.Value], q
     return copy.outputs
 
 
-def _clipped(model: ir.Model, floats: Sequence[ir.Model], quantize: ir.Node) -> ir.Value:
+def _restore_clips(model: ir.Model, floats: Sequence[ir.Model], quantize: ir.Node) -> ir.Value:
     """What a QuantizeLinear reads, behind the clips that the float model has there; clipping twice is clipping once."""
     value = quantize.inputs[0]
     assert value is not None
     written = quantize.outputs[0].name
-    for number, clip in enumerate(_clips(model, floats, quantize)):
+    for number, clip in enumerate(_find_clips(model, floats, quantize)):
         name = f"{written}/clip/{number}"
         bounds = [array_of(bound) for bound in clip.inputs[1:]]
         given = [None if b is None else add_constant(model.graph, f"{name}/{i}", b) for i, b in enumerate(bounds)]
@@ -158,23 +166,23 @@ def _clipped(model: ir.Model, floats: Sequence[ir.Model], quantize: ir.Node) -> 
     return value
 
 
-def _clips(model: ir.Model, floats: Sequence[ir.Model], quantize: ir.Node) -> list[ir.Node]:
+def _find_clips(model: ir.Model, floats: Sequence[ir.Model], quantize: ir.Node) -> list[ir.Node]:
     """The clips in front of the tensor in the first float model to know it, in their order."""
-    for tap in layers.taps(model):
+    for tap in layers.find_quantized_tensors(model):
         if tap.integers != quantize.outputs[0].name:
             continue
         names = (*tap.names, *(name.removesuffix(SMOOTHED) for name in tap.names))
-        for which, name in layers.match([replace(tap, names=names)], model, floats).values():
-            found: list[ir.Node] = []
+        for which, name in layers.match_tensors([replace(tap, names=names)], model, floats).values():
+            clips: list[ir.Node] = []
             last = next((n for n in floats[which].graph if name in {v.name for v in n.outputs}), None)
             while last is not None and last.op_type in layers.CLIPS and last.inputs[0] is not None:
-                found.append(last)
+                clips.append(last)
                 last = producer_of(last.inputs[0])
-            return found[::-1]
+            return clips[::-1]
     return []
 
 
-def _unknown(source: Source) -> FcdeployError:
+def _make_unknown_error(source: ErrorSource) -> FcdeployError:
     return FcdeployError(
         f"the float model has no weights like {source.name!r} of {source.op} {source.node!r}",
         "give the float model that the int8 model was made from",

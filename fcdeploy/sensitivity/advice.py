@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from fcdeploy.evaluate import scores
-from fcdeploy.evaluate.loss import Loss, amount
-from fcdeploy.evaluate.rounding_error import Local
+from fcdeploy.evaluate.loss import Loss, format_amount
+from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.evaluate.scores import Metric
-from fcdeploy.sensitivity.error_sources import Source
+from fcdeploy.sensitivity.error_sources import ErrorSource
 from fcdeploy.sensitivity.groups import Remedy
 from fcdeploy.sensitivity.rank import Ranking
 
@@ -20,7 +20,7 @@ EXACT_ENOUGH_DB = 40.0  # outputs to within a hundredth
 QUANTIZE = "fcdeploy quantize ..."
 
 
-def advice(
+def advise(
     *,
     metric: Metric | None,
     loss: Loss | None,
@@ -28,7 +28,7 @@ def advice(
     sqnr_db: float | None,
     ranking: Ranking,
     rows: Sequence[Remedy],
-    ranges: Mapping[Source, Local],
+    ranges: Mapping[ErrorSource, RoundingError],
     saturates: bool = False,
     effort: str | None = None,
 ) -> str:
@@ -42,15 +42,15 @@ def advice(
         return "nothing to gain: nothing in this model is rounded to few bits"
     if saturates:
         return f"byte products saturate on this CPU, which costs more than rounding: {QUANTIZE} --target x86-avx2"
-    within = _within_noise(metric, loss, samples)
+    within = _explain_noise(metric, loss, samples)
     if within:
         return f"nothing to gain: {within}"
     best = next((row for row in rows if row.returns > 0 or (row.share >= STANDS_OUT and row.low > 0)), None)
     if best is not None:
-        return _remedy(best, metric, ranges)
+        return _describe_remedy(best, metric, ranges)
     if not ranking.costs:
         return "what rounding costs is not known: give --against the float model that this one was made from"
-    spread, stands_out = _most(ranking)
+    spread, stands_out = _describe_dearest(ranking)
     if metric is None and sqnr_db is not None and sqnr_db >= EXACT_ENOUGH_DB:
         return f"nothing to gain: the outputs are float's to {sqnr_db:.1f} dB, and {spread}"
     if stands_out:
@@ -63,29 +63,32 @@ def advice(
     return f"nothing to gain from leaving nodes in float: {spread}; --activations int16 rounds finer, without the speed"
 
 
-def what(source: Source) -> str:
+def describe_source(source: ErrorSource) -> str:
     """'weights of stem', 'output of stem', 'input image'."""
     if source.kind == "weights":
         return f"weights of {source.node}"
     return f"output of {source.node}" if source.node else f"input {source.name}"
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _most(ranking: Ranking) -> tuple[str, bool]:
+def _describe_dearest(ranking: Ranking) -> tuple[str, bool]:
     """What the dearest rounding in the ranking makes of the error, and whether it stands out."""
     dearest = max(ranking.costs, key=lambda cost: cost.share)
     if dearest.share >= STANDS_OUT:
         seen = f"95 % interval {100 * dearest.low:.0f} to {100 * dearest.high:.0f} %, {ranking.samples} samples"
         seen = seen if math.isfinite(dearest.low) else "one sample"
-        return f"rounding the {what(dearest.source)} makes {percent(dearest.share)} of the error ({seen})", True
+        return (
+            f"rounding the {describe_source(dearest.source)} makes {format_percent(dearest.share)} of the error ({seen})",
+            True,
+        )
     tried = f" of the {len(ranking.costs)} tried" if ranking.left or ranking.unknown else ""
-    return f"no single rounding{tried} makes more than {percent(max(dearest.share, 0.0))} of the error", False
+    return f"no single rounding{tried} makes more than {format_percent(max(dearest.share, 0.0))} of the error", False
 
 
-def _within_noise(metric: Metric | None, loss: Loss | None, samples: int) -> str:
+def _explain_noise(metric: Metric | None, loss: Loss | None, samples: int) -> str:
     """Why the metric asks for nothing; empty where int8 is worse by more than chance, or there is no metric."""
     if metric is None or loss is None or (loss.low is not None and loss.low > 0):
         return ""
@@ -94,24 +97,26 @@ def _within_noise(metric: Metric | None, loss: Loss | None, samples: int) -> str
     if loss.drop <= 0:
         return f"int8 is no worse than float on {samples} samples"
     if loss.low is None or loss.high is None:
-        return f"one sample cannot tell the drop of {amount(loss.drop, metric.unit)} from chance"
+        return f"one sample cannot tell the drop of {format_amount(loss.drop, metric.unit)} from chance"
     digits = ".2f" if metric.unit == scores.SHARE else ".4g"
     interval = f"95 % interval {loss.low:{digits}} to {loss.high:{digits}}"
-    return f"the drop of {amount(loss.drop, metric.unit)} is no more than chance on {samples} samples, {interval}"
+    return (
+        f"the drop of {format_amount(loss.drop, metric.unit)} is no more than chance on {samples} samples, {interval}"
+    )
 
 
-def _remedy(best: Remedy, metric: Metric | None, ranges: Mapping[Source, Local]) -> str:
+def _describe_remedy(best: Remedy, metric: Metric | None, ranges: Mapping[ErrorSource, RoundingError]) -> str:
     source = best.group.cost.source
     seen = ranges.get(source)
     if seen is not None and seen.clipped and seen.by_clipping >= BY_CLIPPING:
         return (
-            f"{100 * seen.clipped:.2f} % of the {what(source)} lies outside its range, and rounding it makes "
-            f"{percent(best.group.cost.share)} of the error: {QUANTIZE} --ranges minmax, or more data to calibrate on"
+            f"{100 * seen.clipped:.2f} % of the {describe_source(source)} lies outside its range, and rounding it makes "
+            f"{format_percent(best.group.cost.share)} of the error: {QUANTIZE} --ranges minmax, or more data to calibrate on"
         )
     options = " ".join(f"--keep-float {shlex.quote(node)}" for node in best.group.nodes)
     if best.returns > 0 and metric is not None:
-        back = f"brings back {amount(best.returns, metric.unit)}"
+        back = f"brings back {format_amount(best.returns, metric.unit)}"
     else:
-        back = f"takes away {percent(best.share)} of the error"
+        back = f"takes away {format_percent(best.share)} of the error"
     cost = f" for {best.time.median:.2f} of the time here" if best.time else ""
-    return f"float around the {what(source)} {back}{cost}: {QUANTIZE} {options}"
+    return f"float around the {describe_source(source)} {back}{cost}: {QUANTIZE} {options}"

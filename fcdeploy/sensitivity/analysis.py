@@ -10,20 +10,20 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.evaluate.compare import Choose, LayerSums
-from fcdeploy.evaluate.rounding_error import Local
+from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.fidelity import measure_sqnr
 from fcdeploy.prepare.cost_model import multiplications_of
-from fcdeploy.proof.saturation import Proof, prove
+from fcdeploy.proof.saturation import SaturationProof, prove_no_saturation
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.samples import Batch
 from fcdeploy.samples.kept_samples import split_into_chunks
 from fcdeploy.samples.source import get_fixed_batch
-from fcdeploy.sensitivity.advice import EXACT_ENOUGH_DB, STANDS_OUT, advice
-from fcdeploy.sensitivity.error_sources import Source, sources
-from fcdeploy.sensitivity.groups import Remedy, groups, remedies
-from fcdeploy.sensitivity.rank import Ranking, rank
+from fcdeploy.sensitivity.advice import EXACT_ENOUGH_DB, STANDS_OUT, advise
+from fcdeploy.sensitivity.error_sources import ErrorSource, find_sources
+from fcdeploy.sensitivity.groups import Remedy, choose_groups, measure_remedies
+from fcdeploy.sensitivity.rank import Ranking, rank_sources
 
 MOST, LEAST = 64, 8  # samples for the ranking: errors are sums over many values
 WORK = 1.5e11  # multiplications for it: some seconds
@@ -37,13 +37,13 @@ Read = Callable[[int | None], Iterable[Batch]]
 
 
 @dataclass(frozen=True)
-class Findings:
+class Sensitivity:
     """The ranking, the groups measured, what rounding alone does to tensors, and the proof of pair sums by node."""
 
     ranking: Ranking
     rows: tuple[Remedy, ...]
-    ranges: Mapping[Source, Local]
-    proofs: Mapping[str, Proof]
+    ranges: Mapping[ErrorSource, RoundingError]
+    proofs: Mapping[str, SaturationProof]
 
     @property
     def safe(self) -> bool:
@@ -51,34 +51,36 @@ class Findings:
         return all(proof.safe for proof in self.proofs.values())
 
 
-def findings(
+def analyze_sensitivity(
     int8: ir.Model,
     floats: Sequence[ir.Model],
     read: Read,
     choose: Choose | None,
-    found: LayerSums | None = None,
+    layers: LayerSums | None = None,
     *,
     seconds: float = SECONDS,
     timed: bool = True,
     on_step: OnStep | None = None,
     total: int | None = None,
-) -> Findings:
+) -> Sensitivity:
     """Rank all sources on a few samples, by the metric and then by the outputs' error, and measure the dearest groups on all.
 
-    The few are as many as WORK allows, so the same on every machine.  `floats` and `choose` as for `rank`; `found`
+    The few are as many as WORK allows, so the same on every machine.  `floats` and `choose` as for `rank`; `layers`
     has what rounding does to tensors, where that was looked at.
     """
-    every = sources(int8)
+    every = find_sources(int8)
     work = max(sum(multiplications_of(int8).values()), 1) * max(len(every), 1)
     few = max(LEAST, min(MOST, int(WORK / work)))
-    ranking = rank(int8, floats, read(few), choose, seconds=seconds, on_step=on_step)
-    wanted = groups(ranking, every, GROUPS)
-    rows = remedies(int8, floats, wanted, read(None), choose, timed=timed, on_step=on_step, total=total)
-    ranges = {} if found is None else {s: found.ranges[s.integers[0]] for s in every if s.integers[0] in found.ranges}
-    return Findings(ranking, tuple(rows), ranges, {proof.node: proof for proof in prove(int8)})
+    ranking = rank_sources(int8, floats, read(few), choose, seconds=seconds, on_step=on_step)
+    wanted = choose_groups(ranking, every, GROUPS)
+    rows = measure_remedies(int8, floats, wanted, read(None), choose, timed=timed, on_step=on_step, total=total)
+    ranges = (
+        {} if layers is None else {s: layers.ranges[s.integers[0]] for s in every if s.integers[0] in layers.ranges}
+    )
+    return Sensitivity(ranking, tuple(rows), ranges, {proof.node: proof for proof in prove_no_saturation(int8)})
 
 
-def effort_of(int8: ir.Model) -> str | None:
+def read_effort(int8: ir.Model) -> str | None:
     """With which effort fcdeploy quantized a model, from its metadata; None where they do not say."""
     try:
         made = json.loads(int8.metadata_props.get("fcdeploy", "{}"))
@@ -88,7 +90,7 @@ def effort_of(int8: ir.Model) -> str | None:
     return effort if isinstance(effort, str) else None
 
 
-def with_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays, effort: str) -> Report:
+def add_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays, effort: str) -> Report:
     """The report of a model that was just quantized, with what to do about the error of its outputs on the samples.
 
     `graph` is the prepared float model.  Outputs that are near enough are left at that; where they are poor, or with effort
@@ -104,18 +106,18 @@ def with_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays
         return report
     text = f"nothing to gain: the outputs are float's to {db:.1f} dB"
     if db < POOR_DB or (db < EXACT_ENOUGH_DB and effort == "best"):
-        text = _brief(int8, graph, some, effort, db)
+        text = _advise_briefly(int8, graph, some, effort, db)
     elif db < EXACT_ENOUGH_DB:
         text = f"the outputs are float's to {db:.1f} dB: validate --layers tells what it costs, and which layers"
     return replace(report, advice=text, values={**report.values, "advice": text, "sqnr_db": db})
 
 
-def _brief(int8: ir.Model, graph: ir.Model, samples: Arrays, effort: str, db: float) -> str:
+def _advise_briefly(int8: ir.Model, graph: ir.Model, samples: Arrays, effort: str, db: float) -> str:
     batches = [
         Batch(("a sample",) * len(next(iter(part.values()))), part, {}) for part in split_into_chunks(graph, samples)
     ]
-    every = sources(int8)
-    ranking = rank(int8, [graph], batches, seconds=BRIEF_SECONDS, guessed_on=BRIEF_GUESS)
+    every = find_sources(int8)
+    ranking = rank_sources(int8, [graph], batches, seconds=BRIEF_SECONDS, guessed_on=BRIEF_GUESS)
     if not ranking.costs:
         return f"the outputs are float's to {db:.1f} dB"
     best = ranking.costs[0]
@@ -123,6 +125,6 @@ def _brief(int8: ir.Model, graph: ir.Model, samples: Arrays, effort: str, db: fl
     if ranking.left and not stands_out:
         tried = f"{len(ranking.costs)} of {len(every)} roundings were left out one at a time, and none stands out"
         return f"the outputs are float's to {db:.1f} dB: {tried}; validate --layers looks at all"
-    rows = remedies(int8, [graph], groups(ranking, every, 1) if stands_out else [], batches, timed=False)
-    return advice(metric=None, loss=None, samples=ranking.samples, sqnr_db=db, ranking=ranking, rows=rows,
+    rows = measure_remedies(int8, [graph], choose_groups(ranking, every, 1) if stands_out else [], batches, timed=False)
+    return advise(metric=None, loss=None, samples=ranking.samples, sqnr_db=db, ranking=ranking, rows=rows,
                   ranges=ranking.guesses, effort=effort)  # fmt: skip

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
-from fcdeploy.evaluate.compare import Answers, Choose, add, run
+from fcdeploy.evaluate.compare import Answers, Choose, add_batch, run_model
 from fcdeploy.evaluate.loss import Loss
 from fcdeploy.graph.model import input_specs
 from fcdeploy.records.progress import OnStep
@@ -20,16 +20,16 @@ from fcdeploy.runtime.paired_timing import Ratio, compute_ratio, time_in_turns
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Batch
 from fcdeploy.samples.source import get_fixed_batch
-from fcdeploy.sensitivity.ablation import without
-from fcdeploy.sensitivity.error_sources import Source
-from fcdeploy.sensitivity.rank import Cost, Errors, Ranking, errors_of, gain, share_of
+from fcdeploy.sensitivity.ablation import leave_unrounded
+from fcdeploy.sensitivity.error_sources import ErrorSource
+from fcdeploy.sensitivity.rank import Errors, Ranking, SourceCost, compute_errors, compute_gain, compute_share
 
 TURNS = 0.8  # seconds of timing for each group
 ERROR_BYTES = 256 << 20  # of errors of all models: enough samples to tell shares
 
 
 @dataclass(frozen=True)
-class Group:
+class FloatGroup:
     """Nodes, in the graph's order, with the dearest source that leaving int8 undoes, and all that it undoes.
 
     `macs` is their share of the multiplications.
@@ -37,8 +37,8 @@ class Group:
 
     nodes: tuple[str, ...]
     macs: float
-    cost: Cost
-    undone: tuple[Source, ...]
+    cost: SourceCost
+    undone: tuple[ErrorSource, ...]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Remedy:
     relative to the int8 model: one thread, one sample, in paired turns on this CPU; None where it was not measured.
     """
 
-    group: Group
+    group: FloatGroup
     share: float
     low: float
     high: float
@@ -63,24 +63,24 @@ class Remedy:
         return self.loss.drop if self.loss is not None and self.loss.low is not None and self.loss.low > 0 else 0.0
 
 
-def groups(ranking: Ranking, found: Sequence[Source], most: int) -> list[Group]:
+def choose_groups(ranking: Ranking, every: Sequence[ErrorSource], most: int) -> list[FloatGroup]:
     """The groups of the dearest sources, each once, at most `most`; a source that costs nothing has none.
 
-    `found` are all sources of the model, any of which may be undone on the way.
+    `every` are all sources of the model, any of which may be undone on the way.
     """
-    result: dict[frozenset[str], Group] = {}
+    result: dict[frozenset[str], FloatGroup] = {}
     for cost in ranking.costs:
         nodes = frozenset(cost.source.group)
         if len(result) < most and nodes not in result and (cost.takes > 0 or cost.share > 0):
-            undone = tuple(s for s in found if nodes.issuperset(s.group) and s not in ranking.unknown)
-            result[nodes] = Group(cost.source.group, cost.source.share, cost, undone)
+            undone = tuple(s for s in every if nodes.issuperset(s.group) and s not in ranking.unknown)
+            result[nodes] = FloatGroup(cost.source.group, cost.source.share, cost, undone)
     return list(result.values())
 
 
-def remedies(
+def measure_remedies(
     int8: ir.Model,
     floats: Sequence[ir.Model],
-    wanted: Sequence[Group],
+    wanted: Sequence[FloatGroup],
     data: Iterable[Batch],
     choose: Choose | None = None,
     *,
@@ -94,34 +94,34 @@ def remedies(
     """
     if not wanted:
         return []
-    models = [without(int8, floats, *group.undone) for group in wanted]
+    models = [leave_unrounded(int8, floats, *group.undone) for group in wanted]
     reference, sessions = Session(floats[0]), [Session(model) for model in (int8, *models)]
     answers: list[Answers] = []
     errors: list[list[Errors]] = [[] for _ in sessions]
     held = 0
     first: Arrays = {}
     for batch in data:
-        f = run(reference, batch, "float")
+        f = run_model(reference, batch, "float")
         if not answers:
             chosen = (None, None) if choose is None else choose(f, batch.labels)
             answers = [Answers(*chosen) for _ in sessions]
             first = batch.inputs
         for one, session, parts in zip(answers, sessions, errors, strict=True):
-            q = run(session, batch, "int8")
-            add(one, f, q, batch)
+            q = run_model(session, batch, "int8")
+            add_batch(one, f, q, batch)
             if held < ERROR_BYTES:
-                parts.append(errors_of(f, q, len(batch)))
+                parts.append(compute_errors(f, q, len(batch)))
         held += 8 * sum(value.size for value in f.values()) * len(sessions)
         if on_step:
             on_step("groups in float", answers[0].samples, total)
     result = []
     for group, model, own, fewer in zip(wanted, models, answers[1:], errors[1:], strict=True):
-        time = _time(int8, model, first) if timed else None
-        result.append(Remedy(group, *share_of(errors[0], fewer), gain(own, answers[0]), time))
+        time = _time_model(int8, model, first) if timed else None
+        result.append(Remedy(group, *compute_share(errors[0], fewer), compute_gain(own, answers[0]), time))
     return sorted(result, key=lambda row: (-row.returns, -row.share))
 
 
-def _time(int8: ir.Model, model: ir.Model, inputs: Arrays) -> Ratio:
+def _time_model(int8: ir.Model, model: ir.Model, inputs: Arrays) -> Ratio:
     """Time of a model relative to the int8 one, with a 95 % interval."""
 
     count = get_fixed_batch(input_specs(int8)) or 1

@@ -17,17 +17,17 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.significance import Z
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate.compare import Answers, Choose, add, run
-from fcdeploy.evaluate.loss import Loss, loss_of
-from fcdeploy.evaluate.rounding_error import Local
+from fcdeploy.evaluate.compare import Answers, Choose, add_batch, run_model
+from fcdeploy.evaluate.loss import Loss, compute_loss
+from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.graph.model import input_specs
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Batch
 from fcdeploy.samples.source import get_fixed_batch
-from fcdeploy.sensitivity.ablation import without
-from fcdeploy.sensitivity.error_sources import Source, sources
-from fcdeploy.sensitivity.source_errors import local_tensors, local_weights
+from fcdeploy.sensitivity.ablation import leave_unrounded
+from fcdeploy.sensitivity.error_sources import ErrorSource, find_sources
+from fcdeploy.sensitivity.source_errors import measure_tensor_errors, measure_weight_errors
 
 Errors = list[Float64]
 """Of each floating-point output, (n, elements)."""
@@ -38,7 +38,7 @@ UNKNOWN_DB = -math.inf  # guessed to be the worst: nothing is known of it
 
 
 @dataclass(frozen=True)
-class Cost:
+class SourceCost:
     """What one source costs.
 
     `share` of the outputs' error power goes with it, `low` to `high` the 95 % interval over samples (normal, for a ratio of
@@ -46,7 +46,7 @@ class Cost:
     it, in the metric's unit, with its paired interval; None without a metric.
     """
 
-    source: Source
+    source: ErrorSource
     share: float
     low: float
     high: float
@@ -70,14 +70,14 @@ class Ranking:
     `guesses` hold what each source does on the spot, where the float model knows its values.
     """
 
-    costs: tuple[Cost, ...]
-    unknown: tuple[Source, ...]
-    left: tuple[Source, ...]
-    guesses: Mapping[Source, Local]
+    costs: tuple[SourceCost, ...]
+    unknown: tuple[ErrorSource, ...]
+    left: tuple[ErrorSource, ...]
+    guesses: Mapping[ErrorSource, RoundingError]
     samples: int
 
 
-def rank(
+def rank_sources(
     int8: ir.Model,
     floats: Sequence[ir.Model],
     data: Iterable[Batch],
@@ -97,55 +97,55 @@ def rank(
     """
     begin = time.perf_counter()
     batches = list(data)
-    found = sources(int8)
+    every = find_sources(int8)
     guesses = {
-        **local_weights(int8, floats, found),
-        **local_tensors(int8, floats, found, _few(int8, batches[0], guessed_on)),
+        **measure_weight_errors(int8, floats, every),
+        **measure_tensor_errors(int8, floats, every, _take_few(int8, batches[0], guessed_on)),
     }
-    found.sort(key=lambda source: guesses[source].sqnr_db if source in guesses else UNKNOWN_DB)
-    exact = _outputs(Session(floats[0]), batches)
+    every.sort(key=lambda source: guesses[source].sqnr_db if source in guesses else UNKNOWN_DB)
+    exact = _run_outputs(Session(floats[0]), batches)
     chosen = (None, None) if choose is None else choose(exact[0], batches[0].labels)
-    base, errors = _answers(Session(int8), batches, exact, Answers(*chosen))
-    costs: list[Cost] = []
-    unknown: list[Source] = []
-    for done, source in enumerate(found):
+    base, errors = _run_answers(Session(int8), batches, exact, Answers(*chosen))
+    costs: list[SourceCost] = []
+    unknown: list[ErrorSource] = []
+    for done, source in enumerate(every):
         if costs and time.perf_counter() - begin > seconds:
             break
         try:
-            model = without(int8, floats, source)
+            model = leave_unrounded(int8, floats, source)
         except FcdeployError:
             unknown.append(source)
             continue
-        answers, fewer = _answers(Session(model), batches, exact, Answers(*chosen))
-        costs.append(Cost(source, *share_of(errors, fewer), gain(answers, base)))
+        answers, fewer = _run_answers(Session(model), batches, exact, Answers(*chosen))
+        costs.append(SourceCost(source, *compute_share(errors, fewer), compute_gain(answers, base)))
         if on_step:
-            on_step("leaving out", done + 1, len(found))
+            on_step("leaving out", done + 1, len(every))
     tried = {cost.source for cost in costs} | set(unknown)
-    left = tuple(source for source in found if source not in tried)
+    left = tuple(source for source in every if source not in tried)
     costs.sort(key=lambda cost: (-cost.takes, -cost.share))
     return Ranking(tuple(costs), tuple(unknown), left, guesses, sum(map(len, batches)))
 
 
-def errors_of(f: Arrays, q: Arrays, n: int) -> Errors:
+def compute_errors(f: Arrays, q: Arrays, n: int) -> Errors:
     """Errors of the floating-point outputs (n, elements) each; an output without an axis of samples is one row for all."""
-    found = []
+    errors = []
     for name, value in f.items():
         if value.dtype.kind == "f":
             e = np.asarray(q[name] - value, np.float64)
-            found.append(
+            errors.append(
                 e.reshape(n, -1) if value.shape[:1] == (n,) else np.repeat(e.reshape(1, -1), n, 0) / math.sqrt(n)
             )
-    return found or [np.zeros((n, 1))]
+    return errors or [np.zeros((n, 1))]
 
 
-def share_of(before: Sequence[Errors], after: Sequence[Errors]) -> tuple[float, float, float]:
+def compute_share(before: Sequence[Errors], after: Sequence[Errors]) -> tuple[float, float, float]:
     """1 - after / before of the error power, all outputs counting the same, with a 95 % interval over samples.
 
     Both are errors of the same samples, batch by batch.  Where `before` has hardly any mean error, since biases were
     corrected, the mean of both is taken off: corrections of an error that is gone are made anew when one quantizes again.
     The interval is that of a ratio of paired sums, linearized.
     """
-    columns = [_powers(*pair) for pair in zip(zip(*before, strict=True), zip(*after, strict=True), strict=True)]
+    columns = [_compute_powers(*pair) for pair in zip(zip(*before, strict=True), zip(*after, strict=True), strict=True)]
     live = [(one / one.sum(), other / one.sum()) for one, other in columns if one.sum() > 0]
     if not live:
         return 0.0, 0.0, 0.0
@@ -156,7 +156,7 @@ def share_of(before: Sequence[Errors], after: Sequence[Errors]) -> tuple[float, 
     return share, share - half, share + half
 
 
-def _powers(before: Sequence[Array], after: Sequence[Array]) -> tuple[Array, Array]:
+def _compute_powers(before: Sequence[Array], after: Sequence[Array]) -> tuple[Array, Array]:
     """Squared errors of one output, sample by sample."""
     if len({part.shape[1] for part in before}) > 1:  # shapes vary: there is no mean
         one, other = (np.concatenate([(part**2).sum(axis=1) for part in each]) for each in (before, after))
@@ -168,31 +168,31 @@ def _powers(before: Sequence[Array], after: Sequence[Array]) -> tuple[Array, Arr
     return (e**2).sum(axis=1), (d**2).sum(axis=1)
 
 
-def gain(answers: Answers, base: Answers) -> Loss | None:
+def compute_gain(answers: Answers, base: Answers) -> Loss | None:
     """The metric of a model that rounds less, beside that of the int8 model as it is; None without a metric."""
     if answers.metric is None:
         return None
     both = Answers(answers.metric, answers.decision)
     both.float_figures, both.int8_figures = answers.int8_figures, base.int8_figures
-    return loss_of(both)
+    return compute_loss(both)
 
 
-def _few(model: ir.Model, batch: Batch, most: int) -> Arrays:
+def _take_few(model: ir.Model, batch: Batch, most: int) -> Arrays:
     count = get_fixed_batch(input_specs(model)) or most
     return {name: array[:count] for name, array in batch.inputs.items()}
 
 
-def _outputs(session: Session, batches: Sequence[Batch]) -> list[Arrays]:
-    return [run(session, batch, "float") for batch in batches]
+def _run_outputs(session: Session, batches: Sequence[Batch]) -> list[Arrays]:
+    return [run_model(session, batch, "float") for batch in batches]
 
 
-def _answers(
+def _run_answers(
     session: Session, batches: Sequence[Batch], exact: Sequence[Arrays], answers: Answers
 ) -> tuple[Answers, list[Errors]]:
     """What a model answers, and its errors, batch by batch."""
     errors = []
     for batch, f in zip(batches, exact, strict=True):
-        q = run(session, batch, "int8")
-        add(answers, f, q, batch)
-        errors.append(errors_of(f, q, len(batch)))
+        q = run_model(session, batch, "int8")
+        add_batch(answers, f, q, batch)
+        errors.append(compute_errors(f, q, len(batch)))
     return answers, errors

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fcdeploy.evaluate import scores
-from fcdeploy.evaluate.rounding_error import Local
+from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.evaluate.scores import Metric
-from fcdeploy.proof.saturation import Proof
+from fcdeploy.proof.saturation import SaturationProof
 from fcdeploy.records.report import Table
-from fcdeploy.sensitivity.advice import percent, what
-from fcdeploy.sensitivity.error_sources import Source
+from fcdeploy.sensitivity.advice import describe_source, format_percent
+from fcdeploy.sensitivity.error_sources import ErrorSource
 from fcdeploy.sensitivity.groups import Remedy
 from fcdeploy.sensitivity.rank import Ranking
 
@@ -20,8 +20,11 @@ SHOWN = 6
 WIDEST = 25  # characters of a name, so that a row fits in 80 columns
 
 
-def group_values(
-    ranking: Ranking, rows: Sequence[Remedy], ranges: Mapping[Source, Local], proofs: Mapping[str, Proof]
+def make_group_values(
+    ranking: Ranking,
+    rows: Sequence[Remedy],
+    ranges: Mapping[ErrorSource, RoundingError],
+    proofs: Mapping[str, SaturationProof],
 ) -> list[dict[str, Any]]:
     """A row per source of error, in the order of what the groups bring back, then of what the sources cost."""
     measured = {row.group.cost.source: row for row in rows}
@@ -42,31 +45,31 @@ def group_values(
                 "time": time.median if time else None, "time_low": time.low if time else None,
                 "time_high": time.high if time else None,
                 "sqnr_db": seen.sqnr_db if seen else None, "clipped": seen.clipped if seen else None,
-                "range_used": seen.used if seen else None, "pair_margin": _margin(source, proofs),
+                "range_used": seen.used if seen else None, "pair_margin": _find_margin(source, proofs),
             }
         )  # fmt: skip
     return result
 
 
-def blame_tables(
+def make_sensitivity_tables(
     ranking: Ranking,
     rows: Sequence[Remedy],
     metric: Metric | None,
-    ranges: Mapping[Source, Local],
-    proofs: Mapping[str, Proof],
+    ranges: Mapping[ErrorSource, RoundingError],
+    proofs: Mapping[str, SaturationProof],
 ) -> Iterator[Table]:
     """The dearest sources, then what the groups bring back."""
     body = []
     for cost in ranking.costs[:SHOWN]:
         seen = ranges.get(cost.source) or ranking.guesses.get(cost.source)
-        margin = _margin(cost.source, proofs)
+        margin = _find_margin(cost.source, proofs)
         body.append(
             (
-                _what(cost.source),
-                _span(100 * cost.share, 100 * cost.low, 100 * cost.high, ".0f", " %"),
-                "" if seen is None else _decibels(seen.sqnr_db),
-                "" if seen is None or seen.clipped is None else _small(seen.clipped),
-                "" if seen is None or seen.used is None else percent(seen.used),
+                _describe_shortly(cost.source),
+                _format_span(100 * cost.share, 100 * cost.low, 100 * cost.high, ".0f", " %"),
+                "" if seen is None else _format_decibels(seen.sqnr_db),
+                "" if seen is None or seen.clipped is None else _format_small(seen.clipped),
+                "" if seen is None or seen.used is None else format_percent(seen.used),
                 "" if margin is None else f"{margin:.0f} %",
             )
         )
@@ -78,53 +81,57 @@ def blame_tables(
         by_metric = metric is not None and rows[0].loss is not None
         names = ("nodes in float", f"{metric.name} back" if metric and by_metric else "error gone", "int8 time")
         yield Table(
-            "what leaving them in float brings, measured here (95 %)", names, tuple(_row(row, points) for row in rows)
+            "what leaving them in float brings, measured here (95 %)",
+            names,
+            tuple(_format_row(row, points) for row in rows),
         )
 
 
-def blame_lines(ranking: Ranking) -> Iterator[str]:
+def make_sensitivity_lines(ranking: Ranking) -> Iterator[str]:
     """What was not looked at."""
     if ranking.left:
         yield f"time was up before {len(ranking.left)} of {len(ranking.left) + len(ranking.costs)} sources were tried"
 
 
-def short(text: str, most: int = WIDEST) -> str:
+def shorten(text: str, most: int = WIDEST) -> str:
     """At most so many characters: names differ at their ends."""
     return text if len(text) <= most else f"…{text[len(text) - most + 1 :]}"
 
 
-def _row(row: Remedy, points: bool) -> tuple[str, str, str]:
+def _format_row(row: Remedy, points: bool) -> tuple[str, str, str]:
     nodes = row.group.nodes
     more = f" +{len(nodes) - 1}" if len(nodes) > 1 else ""
-    name = short(", ".join(nodes)) if len(", ".join(nodes)) <= WIDEST else short(nodes[0], WIDEST - len(more)) + more
+    name = (
+        shorten(", ".join(nodes)) if len(", ".join(nodes)) <= WIDEST else shorten(nodes[0], WIDEST - len(more)) + more
+    )
     if row.loss is not None and row.loss.low is not None and row.loss.high is not None:
-        back = _span(row.loss.drop, row.loss.low, row.loss.high, ".2f" if points else ".3g", "")
+        back = _format_span(row.loss.drop, row.loss.low, row.loss.high, ".2f" if points else ".3g", "")
     else:
-        back = _span(100 * row.share, 100 * row.low, 100 * row.high, ".0f", " %")
-    time = "" if row.time is None else _span(row.time.median, row.time.low, row.time.high, ".2f", "")
+        back = _format_span(100 * row.share, 100 * row.low, 100 * row.high, ".0f", " %")
+    time = "" if row.time is None else _format_span(row.time.median, row.time.low, row.time.high, ".2f", "")
     return name, back, time
 
 
-def _span(value: float, low: float, high: float, digits: str, unit: str) -> str:
+def _format_span(value: float, low: float, high: float, digits: str, unit: str) -> str:
     return f"{value:{digits}}{unit} ({low:{digits}} .. {high:{digits}})"
 
 
-def _margin(source: Source, proofs: Mapping[str, Proof]) -> float | None:
+def _find_margin(source: ErrorSource, proofs: Mapping[str, SaturationProof]) -> float | None:
     """How far the worst pair sum of the group's layers is from overflowing, in percent of the limit."""
     margins = [proofs[node].margin for node in source.group if node in proofs]
     return min((margin for margin in margins if margin is not None), default=None)
 
 
-def _what(source: Source) -> str:
-    text = what(source)
+def _describe_shortly(source: ErrorSource) -> str:
+    text = describe_source(source)
     name = source.node or source.name
     head = text.removesuffix(name)
-    return head + short(name, WIDEST - len(head))
+    return head + shorten(name, WIDEST - len(head))
 
 
-def _small(share: float) -> str:
+def _format_small(share: float) -> str:
     return "0 %" if share == 0 else "<0.01 %" if share < 1e-4 else f"{100 * share:.2f} %"
 
 
-def _decibels(value: float) -> str:
+def _format_decibels(value: float) -> str:
     return "exact" if value == math.inf else f"{value:.0f} dB"

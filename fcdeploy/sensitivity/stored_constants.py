@@ -33,7 +33,7 @@ class Original:
     layer: ir.Node | None
 
 
-def integers_of(value: ir.Value | None) -> ir.Value | None:
+def find_integers(value: ir.Value | None) -> ir.Value | None:
     """The constant behind what is read back from it: integers, or floats that the graph rounds itself; else None.
 
     Read back by a DequantizeLinear, or, where the layer computes in float, by a Cast and a Mul.
@@ -54,13 +54,13 @@ def integers_of(value: ir.Value | None) -> ir.Value | None:
     maker = producer_of(source)
     if maker is not None and maker.op_type == "QuantizeLinear" and wanted == "DequantizeLinear":
         source = maker.inputs[0]
-    found = array_of(source)
+    array = array_of(source)
     # a Cast and a Mul of anything else are no weight
-    return source if found is not None and (wanted == "DequantizeLinear" or found.dtype.kind in "iu") else None
+    return source if array is not None and (wanted == "DequantizeLinear" or array.dtype.kind in "iu") else None
 
 
-def held(value: ir.Value) -> Array:
-    """What is read back from a constant for which `integers_of` finds one, float32."""
+def dequantize_constant(value: ir.Value) -> Array:
+    """What is read back from a constant for which `find_integers` finds one, float32."""
     node = value.producer()
     assert node is not None
     if node.op_type == "Mul":
@@ -68,37 +68,37 @@ def held(value: ir.Value) -> Array:
         integers = array_of(cast.inputs[0])  # type: ignore[union-attr]
         assert scale is not None and integers is not None
         return np.asarray(integers.astype(np.float32) * scale, np.float32)
-    scale, zero = _steps(node)
+    scale, zero = _read_steps(node)
     integers = array_of(node.inputs[0])
     if integers is None:
         quantize = producer_of(node.inputs[0])
         real = array_of(quantize.inputs[0])  # type: ignore[union-attr]
         assert real is not None
-        step, point = (_spread(each, node, real) for each in (scale, zero))
+        step, point = (_spread_steps(each, node, real) for each in (scale, zero))
         integers = np.clip(np.rint(real / step) + point, *LIMITS[zero.dtype.name])
-    step, point = (_spread(each, node, integers) for each in (scale, zero))
+    step, point = (_spread_steps(each, node, integers) for each in (scale, zero))
     return np.asarray((integers.astype(np.float64) - point) * step, np.float32)
 
 
-def original(node: ir.Node, value: ir.Value, floats: Sequence[ir.Model]) -> Original | None:
+def find_original(node: ir.Node, value: ir.Value, floats: Sequence[ir.Model]) -> Original | None:
     """The floats that a layer's constant was made from; None where no model has anything like it.
 
     `value` is the input of `node`.  Looked for in the node of the same name and operator, then by the constant's name.
     Channels that were added for the kernel are added here; weights on the bytes of a picture are put on these.
     """
-    stored = integers_of(value)
+    stored = find_integers(value)
     assert stored is not None
-    found = array_of(stored)
-    if found is not None and found.dtype.kind == "f":
-        return Original(np.asarray(found), None)
-    rounded, index, grid = held(value), list(node.inputs).index(value), _grid_read(node)
-    for layer, candidate in _candidates(node, index, name_of(stored), floats):
-        real = _widened(candidate, rounded, grid)
+    array = array_of(stored)
+    if array is not None and array.dtype.kind == "f":
+        return Original(np.asarray(array), None)
+    rounded, index, grid = dequantize_constant(value), list(node.inputs).index(value), _find_grid(node)
+    for layer, candidate in _find_candidates(node, index, name_of(stored), floats):
+        real = _widen(candidate, rounded, grid)
         if real is None:
             continue
         plain = measure_fidelity(real, rounded).sqnr_db
         if layer is not None and index == operator_of(node).weight:
-            rescaled = _rescaled(real, rounded, output_axis(layer))
+            rescaled = _rescale(real, rounded, output_axis(layer))
             fitted = measure_fidelity(rescaled, rounded).sqnr_db
             if fitted >= max(LIKE_DB, plain + FITS_BETTER_DB):
                 return Original(rescaled.astype(np.float32), None)
@@ -109,7 +109,7 @@ def original(node: ir.Node, value: ir.Value, floats: Sequence[ir.Model]) -> Orig
     return None
 
 
-def grid_of(value: ir.Value | None) -> Pixels:
+def read_grid(value: ir.Value | None) -> Pixels:
     """(step, lowest) of each channel of an input of the graph, where `value` is its bytes found again; else empty.
 
     They are found by a BatchNormalization that does nothing else, (x - lowest) / step.
@@ -127,7 +127,7 @@ def grid_of(value: ir.Value | None) -> Pixels:
     return tuple(zip((1 / faster).tolist(), lowest.tolist(), strict=True))
 
 
-def plain_name(stored: ir.Value) -> str:
+def strip_marks(stored: ir.Value) -> str:
     """The name of the float constant."""
     name = name_of(stored)
     for mark in MARKS:
@@ -135,31 +135,33 @@ def plain_name(stored: ir.Value) -> str:
     return name
 
 
-def _candidates(node: ir.Node, index: int, name: str, floats: Sequence[ir.Model]) -> list[tuple[ir.Node | None, Array]]:
-    found: list[tuple[ir.Node | None, Array]] = []
+def _find_candidates(
+    node: ir.Node, index: int, name: str, floats: Sequence[ir.Model]
+) -> list[tuple[ir.Node | None, Array]]:
+    candidates: list[tuple[ir.Node | None, Array]] = []
     for model in floats:
         layer = next(
             (other for other in model.graph if other.name == node.name and other.op_type == node.op_type), None
         )
         if layer is not None and index < len(layer.inputs):
             array = array_of(layer.inputs[index])
-            found += [] if array is None else [(layer, array)]
+            candidates += [] if array is None else [(layer, array)]
         for mark in MARKS:
             value = model.graph.initializers.get(name.removesuffix(mark)) if name.endswith(mark) else None
             array = array_of(value)
-            found += [] if array is None else [(None, array)]
-    return found
+            candidates += [] if array is None else [(None, array)]
+    return candidates
 
 
-def _grid_read(node: ir.Node) -> Pixels:
+def _find_grid(node: ir.Node) -> Pixels:
     """The grid of the picture whose bytes a layer reads, behind what only moves or converts them; empty where it reads none."""
     value = node.inputs[0]
     while value is not None and (before := value.producer()) is not None and before.op_type in BETWEEN:
         value = before.inputs[0]
-    return grid_of(value)
+    return read_grid(value)
 
 
-def _widened(real: Array, rounded: Array, grid: Pixels) -> Array | None:
+def _widen(real: Array, rounded: Array, grid: Pixels) -> Array | None:
     """With the input channels that were added, zeros but for a picture's; None where the shapes differ otherwise."""
     if real.ndim != rounded.ndim:
         return None
@@ -174,7 +176,7 @@ def _widened(real: Array, rounded: Array, grid: Pixels) -> Array | None:
     return np.pad(real, [(0, each) for each in more])
 
 
-def _rescaled(real: Array, rounded: Array, axis: int) -> Array:
+def _rescale(real: Array, rounded: Array, axis: int) -> Array:
     """Real weights with every channel scaled, by a[o] b[i]: least squares, in turns.
 
     Channels may have been smoothed when the model was quantized; rounding averages out over the weights of a channel.
@@ -185,26 +187,26 @@ def _rescaled(real: Array, rounded: Array, axis: int) -> Array:
     f, q = (each.reshape(*each.shape[:2], -1) for each in moved)  # (out, in, kernel)
     a, b = np.ones((f.shape[0], 1, 1)), np.ones((1, f.shape[1], 1))
     for _ in range(ROUNDS):
-        a = _ratio(q, f * b, (1, 2))
-        b = _ratio(q, f * a, (0, 2))
+        a = _compute_ratio(q, f * b, (1, 2))
+        b = _compute_ratio(q, f * a, (0, 2))
     return np.moveaxis((f * a * b).reshape(moved[0].shape), 0, axis)
 
 
-def _ratio(q: Array, f: Array, axes: tuple[int, int]) -> Array:
+def _compute_ratio(q: Array, f: Array, axes: tuple[int, int]) -> Array:
     """sum q f / sum f^2; 1 where there is nothing."""
     below = (f * f).sum(axis=axes, keepdims=True)
     above = (q * f).sum(axis=axes, keepdims=True)
     return np.asarray(np.divide(above, below, out=np.ones_like(below), where=below > 0))
 
 
-def _steps(node: ir.Node) -> tuple[Array, Array]:
+def _read_steps(node: ir.Node) -> tuple[Array, Array]:
     scale = array_of(node.inputs[1])
     zero = array_of(node.inputs[2]) if len(node.inputs) > 2 else None
     assert scale is not None
     return scale.astype(np.float64), np.zeros((), np.uint8) if zero is None else zero
 
 
-def _spread(steps: Array, node: ir.Node, array: Array) -> Array:
+def _spread_steps(steps: Array, node: ir.Node, array: Array) -> Array:
     """Scales or zero points along the axis, or in blocks of it, that they belong to."""
     if steps.size == 1:
         return steps.reshape(())

@@ -19,7 +19,7 @@ from fcdeploy.bundles.golden import DIFFERENT
 from fcdeploy.bundles.load import load_bundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import Outline, read_outline
-from fcdeploy.proof.batch_axis import why_not
+from fcdeploy.proof.batch_axis import explain_dependence
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import draw_feeds
 from fcdeploy.runtime.session import Session
@@ -74,7 +74,7 @@ def load_model(place: ModelFile, *, threads: int = 1, max_batch: int | None = No
             raise FcdeployError(
                 f"model {name!r}: {spec.name!r} is text, which is not served", "take it out of the model"
             )
-    alone = "--max-batch 1" if max_batch == 1 else why_not(outline) or _find_free_axis(inputs)
+    alone = "--max-batch 1" if max_batch == 1 else explain_dependence(outline) or _find_free_axis(inputs)
     samples = _make_inputs(session, inputs, 1 if alone else max_batch or LARGEST)
     largest, seconds = 1, 0.0
     if samples is None:

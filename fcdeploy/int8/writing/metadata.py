@@ -9,7 +9,7 @@ import onnx_ir as ir
 from fcdeploy import __version__
 from fcdeploy.graph.opset import lower_opset, lowest_ir_version, lowest_opset
 from fcdeploy.int8.writing.strip import strip
-from fcdeploy.proof.saturation import prove
+from fcdeploy.proof.saturation import prove_no_saturation
 from fcdeploy.records import fingerprints
 from fcdeploy.records import plan as plans
 from fcdeploy.records.calibration import Calibration
@@ -39,6 +39,6 @@ def write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan) -> None
     weights = sum(value.const_value.nbytes for value in int8.graph.initializers.values() if value.const_value)
     if calibration.samples:  # ranges that were measured elsewhere come without
         int8.metadata_props[fingerprints.KEY] = fingerprints.to_text(calibration.seen, weights)
-    if TARGETS[plan.target].pair_limit is None and not all(proof.safe for proof in prove(int8)):
+    if TARGETS[plan.target].pair_limit is None and not all(proof.safe for proof in prove_no_saturation(int8)):
         options.write_options(int8, {options.PRECISION: "1"})
     strip(int8)
