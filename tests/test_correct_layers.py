@@ -159,7 +159,7 @@ def test_results_that_pass_are_those_computed_anew_and_are_forgotten(make: Any) 
         found = walk.read(layer.outputs[0])
         for ours, expected in zip(found, anew.read(layer.outputs[0]), strict=True):
             np.testing.assert_array_equal(ours, expected)
-        walk.give(layer.outputs[0], found, passing=True)
+        walk.provide(layer.outputs[0], found, passing=True)
     held = {name for name in walk.known[0] if name in {layer.outputs[0].name for layer in layers}}
     assert held == walk.passing
     assert len(held) < len(layers)

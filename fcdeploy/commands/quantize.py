@@ -146,7 +146,7 @@ class Planned:
     plan: Plan
     basis: CostBasis
     tried: str
-    found: SearchResult | None
+    search_result: SearchResult | None
 
 
 def _quantize(request: Request, on_step: OnStep | None) -> Report:
@@ -161,7 +161,11 @@ def _quantize(request: Request, on_step: OnStep | None) -> Report:
     planned = _plan(request, _load_problem(request, model, files, on_step), on_step)
     if request.dry_run:
         report = build_dry_run_report(changes, planned.plan, planned.basis, time.perf_counter() - begin)
-        return report if planned.found is None else add_search(report, planned.found, multiplications_of(model))
+        return (
+            report
+            if planned.search_result is None
+            else add_search(report, planned.search_result, multiplications_of(model))
+        )
     return _write(request, planned, files, begin, on_step)
 
 
@@ -189,8 +193,8 @@ def _plan(request: Request, problem: Problem, on_step: OnStep | None) -> Planned
         source = choose_cost_source(problem, request.costs, request.target_name)
         plan, basis = plan_fastest(problem, source, on_step)
         plan = add_refinements(problem, plan)
-    found = None if request.goal is None else run_search(problem, basis, request.goal, on_step)
-    return Planned(problem, plan if found is None else found.plan, basis, tried, found)
+    result = None if request.goal is None else run_search(problem, basis, request.goal, on_step)
+    return Planned(problem, plan if result is None else result.plan, basis, tried, result)
 
 
 def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: float, on_step: OnStep | None) -> Report:
@@ -206,8 +210,8 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     result = QuantizeResult(plan, planned.basis, kernels, macs, measure_size(files), size, planned.tried)
     warnings = [*warn_too_few(problem.calibration), *warn_left_out(problem, plan), *planned.basis.warnings]
     report = build_report(request.model, out, int8, result, begin, warnings)
-    if planned.found is not None:
-        report = add_search(report, planned.found, macs)
+    if planned.search_result is not None:
+        report = add_search(report, planned.search_result, macs)
     elif problem.effort != "fast":
         report = add_advice(report, int8, problem.model, problem.samples, problem.effort)
 

@@ -1,8 +1,11 @@
 """Float model to int8 model, in the order of the work:
 
-recording    samples to a calibration: what every tensor looked like
-planning     graph and calibration to a plan: what every node becomes, with which scales, and why
-writing      graph and plan to the int8 model
+calibrating  samples to a calibration: what every tensor looked like
+problem      what planning starts from: prepared model, calibration, samples, target, and what was asked for
+planning     problem to a plan: what every node becomes, with which scales, and why
 timing       which nodes stay in float because integers would be slower, measured on this CPU
+writing      model and plan to the int8 model; it decides nothing
 refining     biases and weights corrected on samples, layer by layer
+plan_file    a plan from a file, edited or not, and to one
+report       what quantizing came to
 """

@@ -16,9 +16,9 @@ EXACT_DB = 200.0  # where nothing differs: what is kept in files and averaged ha
 def measure_sqnr(model: ir.Model, int8: ir.Model, samples: Arrays) -> list[float]:
     """SQNR of every floating-point output in dB, within EXACT_DB on both sides; none of integer outputs."""
     exact, rounded = Session(model), Session(int8)
-    found = []
+    by_chunk = []
     for part in split_into_chunks(model, samples):
         pairs = zip(exact.run(part), rounded.run(part), strict=True)
-        found.append([measure_fidelity(f, q) for f, q in pairs if np.asarray(f).dtype.kind == "f"])
-    outputs = [sum(rest, first).sqnr_db for first, *rest in zip(*found, strict=True)]
+        by_chunk.append([measure_fidelity(f, q) for f, q in pairs if np.asarray(f).dtype.kind == "f"])
+    outputs = [sum(rest, first).sqnr_db for first, *rest in zip(*by_chunk, strict=True)]
     return [max(-EXACT_DB, min(db, EXACT_DB)) for db in outputs]

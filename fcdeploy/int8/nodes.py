@@ -22,7 +22,7 @@ WEIGHT_ONLY_LEAST = 512  # weights: below, the two nodes that read bytes back ar
 
 def weight_only_inputs(node: ir.Node) -> list[tuple[int, ir.Value, int]]:
     """Input index, value and channel axis of each constant that a float node may keep as bytes."""
-    found = []
+    weights = []
     for index in operator_of(node).weight_only:
         value = input_of(node, index)
         if value is None or not is_constant(value) or value.dtype != ir.DataType.FLOAT or value.shape is None:
@@ -30,8 +30,8 @@ def weight_only_inputs(node: ir.Node) -> list[tuple[int, ir.Value, int]]:
         if len(value.uses()) == 1 and len(value.shape) >= 2 and math.prod(value.shape.numpy()) >= WEIGHT_ONLY_LEAST:
             # ConvTranspose (in, out, ...) and recurrent weights (directions, gates x hidden, in) count outputs in axis 1
             axis = output_axis(node) if node.op_type in ("Conv", "Gemm", "MatMul") else 1
-            found.append((index, value, axis))
-    return found
+            weights.append((index, value, axis))
+    return weights
 
 
 def vanishes(value: ir.Value) -> bool:

@@ -67,7 +67,7 @@ def observe(
     """
     values = observable_tensors(model.graph, everything=everything)
     passes = plan_passes(model, values, source, batch=batch, max_memory=max_memory)
-    found = []
+    by_pass = []
     for index in range(len(passes.groups)):
         done, total = 0, None
         for step in observe_pass(model, source, passes, index, model_hash=model_hash, keep_samples=keep_samples):
@@ -78,8 +78,8 @@ def observe(
                 if on_step:
                     on_step(pass_label(index, passes), done, source.count)
         assert total is not None
-        found.append(total)
-    return assemble(model, found)
+        by_pass.append(total)
+    return assemble(model, by_pass)
 
 
 def pass_label(index: int, passes: Passes) -> str:
@@ -168,18 +168,18 @@ def _make_calibration(
     return Calibration(model_hash, tensors, np.sort(np.array(hashes, np.uint64)), kept, made_by, tuple(more))
 
 
-def assemble(model: ir.Model, found: Sequence[Calibration]) -> Calibration:
+def assemble(model: ir.Model, by_pass: Sequence[Calibration]) -> Calibration:
     """The calibration from what the passes saw: all tensors in the order of the graph, and the weights.
 
     Raises FcdeployError when the passes did not see the same samples.
     """
-    first = found[0]
-    if any(len(other.seen) != len(first.seen) or (other.seen != first.seen).any() for other in found[1:]):
+    first = by_pass[0]
+    if any(len(other.seen) != len(first.seen) or (other.seen != first.seen).any() for other in by_pass[1:]):
         raise FcdeployError(
             "the data gave other samples when they were read again, and this model needs several passes",
             "let the data be the same each time, or give room for one pass with --max-memory",
         )
-    records = {name: record for one in found for name, record in one.tensors.items()}
+    records = {name: record for one in by_pass for name, record in one.tensors.items()}
     return replace(first, tensors={record.name: record for record in _order_records(model.graph, records)})
 
 
@@ -211,10 +211,10 @@ def _run(
 
 
 def _record_batch(
-    batch: Batch, found: Mapping[str, Float32], watched: Mapping[str, TensorRecorder], pooled: Mapping[str, int]
+    batch: Batch, outputs: Mapping[str, Float32], watched: Mapping[str, TensorRecorder], pooled: Mapping[str, int]
 ) -> list[str]:
     """Record the batch, unless pooled tensors have to be seen whole for it: then their names."""
-    small = {name: tuple(found[output] for output in outputs_of(name, pooled)) for name in pooled}
+    small = {name: tuple(outputs[output] for output in outputs_of(name, pooled)) for name in pooled}
     odd = [name for name, (few, _, means) in small.items() if not watched[name].pooled_suffices(few, means)]
     if odd:
         return odd
@@ -222,8 +222,8 @@ def _record_batch(
         if name in small:
             few, largest, _ = small[name]
             one.add_pooled(few, largest)
-        elif found[name].dtype == np.float32:
-            one.add(found[name], len(batch))
+        elif outputs[name].dtype == np.float32:
+            one.add(outputs[name], len(batch))
     return []
 
 
@@ -292,11 +292,11 @@ def _order_records(graph: ir.Graph, records: Mapping[str, TensorRecord]) -> Iter
                 name, layer, tally = name_of(constant), name_of(node), HistogramBuilder()
                 for _, part in read_blocks(tensor):
                     tally.add(part.reshape(-1, 1))
-                shape, found = tuple(int(n) for n in tensor.shape.numpy()), tally.histogram()
-                if found.nonfinite:
+                shape, histogram = tuple(int(n) for n in tensor.shape.numpy()), tally.histogram()
+                if histogram.nonfinite:
                     raise FcdeployError(
-                        f"{kind} {name!r} of node {layer!r} holds NaN or infinity in {found.nonfinite} places",
+                        f"{kind} {name!r} of node {layer!r} holds NaN or infinity in {histogram.nonfinite} places",
                         "train the network again: its answers mean nothing",
                     )
-                yield TensorRecord(name, kind, layer, node.op_type, shape, found)
+                yield TensorRecord(name, kind, layer, node.op_type, shape, histogram)
         yield from (records[name_of(result)] for result in node.outputs if result.name in records)

@@ -57,10 +57,10 @@ def plan_passes(
     not fit into the memory with one tensor and one sample.
     """
     fixed = get_fixed_batch(source.inputs)
-    found = {name_of(value): _read_declared_sizes(value, model, fixed) for value in values}
-    unknown = [value for value in values if found[name_of(value)] is None]
+    declared = {name_of(value): _read_declared_sizes(value, model, fixed) for value in values}
+    unknown = [value for value in values if declared[name_of(value)] is None]
     measured = _measure_sizes(model, unknown, source, fixed) if unknown else {}
-    sizes = {name: (known or measured[name]) for name, known in found.items()}
+    sizes = {name: (known or measured[name]) for name, known in declared.items()}
     axes = {name: axis for name, (axis, _) in sizes.items()}
     costs = {name: max(4 * size, 1) for name, (_, size) in sizes.items()}  # bytes a sample
     alone = None in axes.values() and not fixed

@@ -20,17 +20,17 @@ def plan_image_inputs(
 
     The samples that were kept must lie on the grids, and all others between their ends.
     """
-    found = dict(tensors)
+    scales = dict(tensors)
     for node in graph:
         if decisions[name_of(node)].kind != "int8" or not may_read_pixels(node):
             continue
         name = name_of(node.inputs[0])
         grid = find_pixel_grids(calibration.kept[name]) if name in calibration.kept else ()
         if grid and _covers(grid, calibration.tensors[name].histogram):
-            dtype = found[name].dtype
+            dtype = scales[name].dtype
             why = f"pictures: each channel is its lowest value and 0 to {HIGHEST} of its steps, read as these bytes"
-            found[name] = QParams(dtype, (1.0,), LIMITS[dtype][0], why=why, pixels=grid)
-    return found
+            scales[name] = QParams(dtype, (1.0,), LIMITS[dtype][0], why=why, pixels=grid)
+    return scales
 
 
 def _covers(grid: Pixels, seen: Histogram) -> bool:

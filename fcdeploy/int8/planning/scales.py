@@ -122,9 +122,9 @@ class ScaleGroups:
         return list(self._parent)
 
     def cover(self, value: ir.Value) -> Range:
-        found = self._cover.get(self.source(value))
-        assert found is not None, f"{value.name} is read as bytes but nothing writes it"
-        return found
+        cover = self._cover.get(self.source(value))
+        assert cover is not None, f"{value.name} is read as bytes but nothing writes it"
+        return cover
 
     def join(self, values: list[ir.Value]) -> None:
         """One group of all groups that `values` are in; it covers what each of them covered."""

@@ -86,20 +86,20 @@ def bits_of(q: QParams) -> int:
 def decide_by_types(graph: ir.Graph, types: Types) -> dict[str, tuple[Kind, str]]:
     """The nodes that the types keep out of integer regions, by name: what each becomes, and why."""
     blocked = _find_blockwise_layers(graph)
-    found: dict[str, tuple[Kind, str]] = {}
+    decided: dict[str, tuple[Kind, str]] = {}
     for node in graph:
         dense = _dense_weight(node) is not None
         if types.dense == "blockwise" and node in blocked:
             what = f"MatMulNBits: {blocked[node]} weights in blocks of {BLOCK}"
             little = f"; 8 bits, for it holds less than 1 in {1 / LITTLE:.0f} of them"
-            found[name_of(node)] = "blockwise", what + (little if blocked[node] == "int8" else "")
+            decided[name_of(node)] = "blockwise", what + (little if blocked[node] == "int8" else "")
         elif types.dense == "dynamic" and dense:
-            found[name_of(node)] = "dynamic", "DynamicQuantizeMatMul: one scale for all activations of a run"
+            decided[name_of(node)] = "dynamic", "DynamicQuantizeMatMul: one scale for all activations of a run"
         elif types.recurrent == "dynamic" and node.op_type in STATES and not _why_lstm_not_dynamic(node):
-            found[name_of(node)] = "dynamic", "DynamicQuantizeLSTM: one scale for all activations of a run"
+            decided[name_of(node)] = "dynamic", "DynamicQuantizeLSTM: one scale for all activations of a run"
         elif not types.between:
-            found[name_of(node)] = "float", _why_float(node, types, dense)
-    return found
+            decided[name_of(node)] = "float", _why_float(node, types, dense)
+    return decided
 
 
 def _why_float(node: ir.Node, types: Types, dense: bool) -> str:
@@ -121,15 +121,15 @@ def _why_float(node: ir.Node, types: Types, dense: bool) -> str:
 
 
 def apply_types(
-    graph: ir.Graph, decisions: Mapping[str, Decision], found: Mapping[str, tuple[Kind, str]], types: Types
+    graph: ir.Graph, decisions: Mapping[str, Decision], decided: Mapping[str, tuple[Kind, str]], types: Types
 ) -> dict[str, Decision]:
-    """Decisions in which the nodes of `found` are what they become, and those of 16 bits say so."""
+    """Decisions in which the nodes of `decided` are what they become, and those of 16 bits say so."""
     changed = dict(decisions)
     for node in graph:
         name = name_of(node)
         decision = changed[name]
-        if name in found and found[name][0] != "float":
-            changed[name] = replace(decision, kind=found[name][0], why=found[name][1])
+        if name in decided and decided[name][0] != "float":
+            changed[name] = replace(decision, kind=decided[name][0], why=decided[name][1])
         layer = operator_of(node).role == "multiply"
         wide = types.activations == "int16" or (layer and types.elsewhere == "int16")
         if wide and decision.kind == "int8":
@@ -217,19 +217,19 @@ def round_packed_layers(
                     np.asarray(plan.tensors[name_of(value)].scale),
                     _dynamic_importance(node, value, calibration),
                 )
-                found = partial(_round_dynamic, value, axis, scale, h, pair_limit)
-                weights[index] = keep_tensors(scratch, constant_tensor(value), ("dynamic", scale, h, pair_limit), found)
+                pack = partial(_round_dynamic, value, axis, scale, h, pair_limit)
+                weights[index] = keep_tensors(scratch, constant_tensor(value), ("dynamic", scale, h, pair_limit), pack)
             layers[name_of(node)] = PackedWeights(weights)
     return layers
 
 
 def _round_blockwise(node: ir.Node, weight: ir.Value, q: QParams, importance: Float64) -> tuple[Array, ...]:
     """Bytes and scales of a layer in blocks, some outputs at a time."""
-    found = []
+    rounded = []
     for _, rows in kernel_rows(node, weight):
         integers, scales = round_blocks_to_nearest(rows.astype(np.float64), importance, q.block, dtype=q.dtype)
-        found.append((pack_blocks(integers.astype(np.int8), q.block, bits_of(q)), scales.astype(np.float32)))
-    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+        rounded.append((pack_blocks(integers.astype(np.int8), q.block, bits_of(q)), scales.astype(np.float32)))
+    return tuple(np.concatenate(parts) for parts in zip(*rounded, strict=True))
 
 
 def _least_scales(node: ir.Node, tensors: Mapping[str, QParams]) -> Float64 | None:
@@ -296,8 +296,8 @@ def _dense_weight(node: ir.Node) -> ir.Value | None:
 
 def _find_blockwise_layers(graph: ir.Graph) -> dict[ir.Node, str]:
     """The dense layers that fill a block, and the type of their weights."""
-    found = {node: weight for node in graph if (weight := _dense_weight(node)) is not None and _inputs(node) >= BLOCK}
-    sizes = {node: math.prod(shape_of(weight)) for node, weight in found.items()}
+    weights = {node: weight for node in graph if (weight := _dense_weight(node)) is not None and _inputs(node) >= BLOCK}
+    sizes = {node: math.prod(shape_of(weight)) for node, weight in weights.items()}
     return {node: "int8" if size < LITTLE * sum(sizes.values()) else "int4" for node, size in sizes.items()}
 
 

@@ -113,7 +113,7 @@ def update_bias_scales(model: ir.Model, plan: Plan) -> Plan:
 def find_weight_only(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, int, ir.Value, int]]:
     """Node, input index, weight and channel axis of what float nodes keep as bytes, in the graph's order."""
     chosen = {decision.node for decision in plan.nodes if decision.kind == "weight_only"}
-    return [(node, *found) for node in graph if node.name in chosen for found in weight_only_inputs(node)]
+    return [(node, *place) for node in graph if node.name in chosen for place in weight_only_inputs(node)]
 
 
 def _weight_only_rows(weight: ir.Value, axis: int) -> Iterator[tuple[slice, Float32]]:
@@ -126,11 +126,11 @@ def collect_search_rows(
     parts: Iterable[tuple[slice, Float32]], importance: Float64
 ) -> tuple[NDArray[np.floating], NDArray[np.floating], Float64]:
     """Of rows that come in blocks: the largest |w| of each, the part that its scale is searched on, and what it counts."""
-    found = []
+    collected = []
     for part, rows in parts:
         h = importance if importance.ndim == 1 else importance[part]
-        found.append((np.abs(rows).max(axis=1, initial=0), *sample_columns(rows, h)))
-    top, some, counts = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        collected.append((np.abs(rows).max(axis=1, initial=0), *sample_columns(rows, h)))
+    top, some, counts = (np.concatenate(arrays) for arrays in zip(*collected, strict=True))
     return top, some, counts
 
 

@@ -44,12 +44,12 @@ def find_shifts(model: ir.Model, samples: Arrays) -> dict[str, tuple[float, ...]
         for seen, x in zip(ends, values, strict=True):
             others = tuple(axis for axis in range(x.ndim) if axis != 1)
             seen.append(np.stack([x.min(axis=others), x.max(axis=others)]).astype(np.float64))
-    found = {}
+    shifts = {}
     for (name, place), seen in zip(places.items(), ends, strict=True):
         c = choose_offsets(np.min(seen, axis=0)[0], np.max(seen, axis=0)[1], clipped=place.clipped)
         if np.any(c):
-            found[name] = tuple(c.tolist())
-    return found
+            shifts[name] = tuple(c.tolist())
+    return shifts
 
 
 def absorb_shifts(model: ir.Model, shifts: Shifts) -> None:
@@ -79,7 +79,7 @@ def absorb_shifts(model: ir.Model, shifts: Shifts) -> None:
 
 def find_absorption_sites(model: ir.Model) -> dict[str, AbsorptionSite]:
     """What a layer writes, by name, where all that read it can absorb what is taken off."""
-    found = {}
+    sites = {}
     for node in model.graph:
         out = node.outputs[0] if node.outputs else None
         if out is None or not is_layer(node) or isinstance(_read(node), str):
@@ -89,8 +89,8 @@ def find_absorption_sites(model: ir.Model) -> dict[str, AbsorptionSite]:
         value = users[0].outputs[0] if clipped and not out.is_graph_output() else out
         readers = tuple(value.consumers())
         if readers and not value.is_graph_output() and all(_can_absorb(reader, value, model) for reader in readers):
-            found[name_of(out)] = AbsorptionSite(node, value, clipped, readers)
-    return found
+            sites[name_of(out)] = AbsorptionSite(node, value, clipped, readers)
+    return sites
 
 
 def _can_absorb(reader: ir.Node, value: ir.Value, model: ir.Model) -> bool:

@@ -46,22 +46,22 @@ class ActivationWalk:
         names = [name_of(v) for v in sources]
         part = ir.convenience.extract(self.model.graph, names, [name_of(v) for v in outputs])
         session = Session(ir.Model(part, ir_version=self.model.ir_version))
-        found = []
+        values = []
         for known in self.known:
             # copied, because what a session returns keeps the memory of its weights
             first, *rest = map(np.array, session.run({name: known[name] for name in names}))
             known.update({name_of(v): array for v, array in zip(passed, rest, strict=True)})
-            found.append(first)
+            values.append(first)
         self._forget([v for v in sources if v.name in self.passing and all(user in nodes for user in v.consumers())])
-        return found
+        return values
 
-    def give(self, target: ir.Value, found: list[Float32], *, passing: bool = False) -> None:
+    def provide(self, target: ir.Value, values: list[Float32], *, passing: bool = False) -> None:
         """Remember a float tensor that was computed elsewhere, chunk by chunk: stretches start there from now on.
 
         With `passing`, until all that reads it was run: should it be wanted again, it is computed again.
         """
         self.passing |= {name_of(target)} if passing else set()
-        for known, array in zip(self.known, found, strict=True):
+        for known, array in zip(self.known, values, strict=True):
             known[name_of(target)] = array
 
     def _forget(self, values: list[ir.Value]) -> None:

@@ -62,7 +62,7 @@ def correct_layers(
         corrected = round_bias(rounded - error, q)
         set_constant(_find_integers(layer, 2), corrected)
         shift = (corrected * np.asarray(q.scale) - rounded).astype(np.float32)
-        walk.give(layer.outputs[0], [y + _along_channels(shift, y.ndim) for y in written], passing=True)
+        walk.provide(layer.outputs[0], [y + _along_channels(shift, y.ndim) for y in written], passing=True)
         if on_step:
             on_step("correcting layers", done, len(layers))
     return len(layers)
@@ -78,8 +78,8 @@ def measure_float_means(model: ir.Model, layers: list[ir.Node], samples: Arrays)
     if not layers:  # the runtime refuses a run without outputs
         return {}
     sums: list[list[tuple[Float64, int]]] = [[] for _ in layers]
-    for found in iterate_activations(model, [name_of(layer.outputs[0]) for layer in layers], samples):
-        for parts, y in zip(sums, found, strict=True):
+    for written in iterate_activations(model, [name_of(layer.outputs[0]) for layer in layers], samples):
+        for parts, y in zip(sums, written, strict=True):
             parts.append(channel_sum(y))
     return {name_of(layer): _mean(parts) for layer, parts in zip(layers, sums, strict=True)}
 
@@ -92,7 +92,7 @@ def measure_float_means_layerwise(model: ir.Model, layers: list[ir.Node], sample
         assert weight is not None
         dense = layer.op_type == "Gemm"
         read = walk.read(layer.inputs[0] if dense else layer.outputs[0])  # type: ignore[arg-type]
-        walk.give(layer.outputs[0], _run_dense(layer, weight, read) if dense else read)
+        walk.provide(layer.outputs[0], _run_dense(layer, weight, read) if dense else read)
     return {name_of(layer): mean_of_chunks(walk.read(layer.outputs[0])) for layer in layers}
 
 

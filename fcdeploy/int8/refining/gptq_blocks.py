@@ -56,9 +56,9 @@ def _round_rows(rows: NDArray[np.floating], inputs: Iterable[Float32], q: QParam
     """Integers (out, in) and scales (out, blocks) by what the layer reads."""
     read = [x.reshape(-1, rows.shape[1]) for x in inputs]
     pieces = [slice(begin, begin + LARGEST_GRAM) for begin in range(0, rows.shape[1], LARGEST_GRAM)]
-    found = []
+    rounded = []
     for c in pieces:
         piece = rows[:, c].astype(np.float64)
         integers, scales = round_blocks_by_gptq(piece, compute_gram([x[:, c] for x in read]), q.block, dtype=q.dtype)
-        found.append((integers.astype(np.int8), scales))
-    return np.concatenate([q for q, _ in found], axis=1), np.concatenate([s for _, s in found], axis=1)
+        rounded.append((integers.astype(np.int8), scales))
+    return np.concatenate([q for q, _ in rounded], axis=1), np.concatenate([s for _, s in rounded], axis=1)

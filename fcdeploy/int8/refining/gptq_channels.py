@@ -37,17 +37,19 @@ def gptq_round_layer(
     read = _matrices(node, shape, inputs)  # (groups, rows, K) each
     groups = len(read[0])
     each = len(rows) // groups
-    found = [
+    rounded = [
         _round_group(rows[g * each : (g + 1) * each], [x[g] for x in read], scale[g * each : (g + 1) * each], limit)
         for g in range(groups)
     ]
-    return from_rows(np.concatenate(found), shape, output_axis(node)).astype(np.int8)
+    return from_rows(np.concatenate(rounded), shape, output_axis(node)).astype(np.int8)
 
 
 def _round_group(rows: Float64, read: list[Float32], scale: Float64, limit: int | None) -> Float64:
     pieces = [slice(begin, begin + LARGEST_GRAM) for begin in range(0, rows.shape[1], LARGEST_GRAM)]
-    found = [round_by_gptq(rows[:, c], _covariance([x[:, c] for x in read]), scale, pair_limit=limit) for c in pieces]
-    return np.concatenate(found, axis=1)
+    pieces_rounded = [
+        round_by_gptq(rows[:, c], _covariance([x[:, c] for x in read]), scale, pair_limit=limit) for c in pieces
+    ]
+    return np.concatenate(pieces_rounded, axis=1)
 
 
 def _covariance(read: list[Float32]) -> Float64:

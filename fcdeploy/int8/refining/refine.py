@@ -79,14 +79,14 @@ def warn_left_out(problem: Problem, plan: Plan) -> list[str]:
     if problem.samples:
         return []
     kinds = set(plan.kinds.values()) if plan.effort != "fast" else set()
-    found = []
+    warnings = []
     if "int8" in kinds and not select_layerwise_samples(problem, plan):
-        found.append(f"bias correction left out: {_why_not_layerwise(problem)}")
+        warnings.append(f"bias correction left out: {_why_not_layerwise(problem)}")
     if "blockwise" in kinds:
-        found.append(f"weights in blocks were rounded one by one: {problem.why_not_run}")
+        warnings.append(f"weights in blocks were rounded one by one: {problem.why_not_run}")
     if problem.large and problem.target.name == "portable":
-        found.append(f"exactness was not looked at: {problem.why_not_run}")
-    return found
+        warnings.append(f"exactness was not looked at: {problem.why_not_run}")
+    return warnings
 
 
 def _why_not_layerwise(problem: Problem) -> str:

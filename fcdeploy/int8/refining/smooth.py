@@ -42,9 +42,9 @@ def rescale(model: ir.Model, factors: Factors) -> None:
 def _largest_activations(model: ir.Model, channels: Channels, samples: Arrays) -> Float64:
     """The largest magnitude of each scale's channels where a layer reads them."""
     read = {name_of(node.inputs[0]): ids for node, ids in channels.readers if (ids >= 0).any() and node.inputs[0]}
-    found = np.zeros(len(channels.meets))
+    active = np.zeros(len(channels.meets))
     for values in iterate_activations(model, list(read), samples):
         for ids, x in zip(read.values(), values, strict=True):
             largest = np.abs(x).max(axis=tuple(axis for axis in range(x.ndim) if axis != 1)).astype(np.float64)
-            np.maximum.at(found, ids[ids >= 0], largest[ids >= 0])
-    return found
+            np.maximum.at(active, ids[ids >= 0], largest[ids >= 0])
+    return active

@@ -65,9 +65,11 @@ def measure_choices(problem: Problem, everything: Plan, *, source: str, on_step:
         costs = replace(costs, trials=trials, sqnr_db=every_db)
     best = best_trial(costs.trials).choice if costs.trials else Choice()
     for choice in dict.fromkeys((best, Choice(layers))):
-        found = replace(confirm(reference, build(choice), choice, feeds, on_step=step), sqnr_db=accurate.get(choice))
-        costs = replace(costs, confirmed=(*costs.confirmed, found))
-        if found.ratio <= SLOWER:
+        confirmed = replace(
+            confirm(reference, build(choice), choice, feeds, on_step=step), sqnr_db=accurate.get(choice)
+        )
+        costs = replace(costs, confirmed=(*costs.confirmed, confirmed))
+        if confirmed.ratio <= SLOWER:
             break
     return costs
 
@@ -141,7 +143,7 @@ def _list_choices(
     `saved` are microseconds that one scale saves, by layer: it is tried for all of them, and for those that gain most.
     Of a large network in which integers everywhere are faster beyond doubt, only what may be faster still is tried.
     """
-    found = [Choice(), Choice(costs.layers)]
+    choices = [Choice(), Choice(costs.layers)]
     most = {name: us for name, us in saved.items() if us >= max(saved.values()) / 2}
     for ones in ({}, saved, most) if saved else ({},):
         cheaper = {name: (f, max(i - ones.get(name, 0.0), 0.0)) for name, (f, i) in costs.nodes.items()}
@@ -149,21 +151,21 @@ def _list_choices(
         splits = [
             find_slow_nodes(model.graph, plan, calibration, weighed, conversions=factor) for factor in CONVERSIONS
         ]
-        found += [Choice(tuple(sorted(split)), tuple(sorted(set(ones) - set(split)))) for split in ({}, *splits)]
+        choices += [Choice(tuple(sorted(split)), tuple(sorted(set(ones) - set(split)))) for split in ({}, *splits)]
     whole, in_float = (cost_of(model.graph, plan, calibration, costs, slow) for slow in ((), costs.layers))
     if in_float > LONG_US and whole < SURE * in_float:
         least = (1 - ESTIMATED / 2) * whole
-        found = [c for c in found if not c.slow or cost_of(model.graph, plan, calibration, costs, c.slow) < least]
-    return list(dict.fromkeys(found))
+        choices = [c for c in choices if not c.slow or cost_of(model.graph, plan, calibration, costs, c.slow) < least]
+    return list(dict.fromkeys(choices))
 
 
 def vary_dynamic(choices: list[Choice], dynamic: Collection[str]) -> list[Choice]:
     """Every choice with the layers of dynamic activations (LSTM) as such, and with them in float."""
-    found = []
+    varied = []
     for choice in choices:
         rest = set(choice.slow) - set(dynamic)
-        found += [replace(choice, slow=tuple(sorted(slow))) for slow in (rest, {*rest, *dynamic})]
-    return list(dict.fromkeys(found))
+        varied += [replace(choice, slow=tuple(sorted(slow))) for slow in (rest, {*rest, *dynamic})]
+    return list(dict.fromkeys(varied))
 
 
 def _find_worth_one_scale(problem: Problem, everything: Plan, costs: Costs) -> dict[str, float]:
@@ -184,5 +186,5 @@ def _drop_inaccurate(
         return round(min(measure_sqnr(problem.model, build(choice), few), default=EXACT_DB), 2)
 
     least = judged(Choice())
-    found = {choice: judged(choice) if choice.one_scale else None for choice in choices}
-    return {choice: db for choice, db in found.items() if db is None or db >= least - MOST_LOSS_DB}, least
+    judged_db = {choice: judged(choice) if choice.one_scale else None for choice in choices}
+    return {choice: db for choice, db in judged_db.items() if db is None or db >= least - MOST_LOSS_DB}, least

@@ -59,14 +59,14 @@ def read(file: Path, model: str) -> tuple[Costs | None, str]:
         if not file.exists():
             return None, ""
         text = file.read_text(errors="replace") if file.stat().st_size <= LARGEST else ""
-        found = costing.from_text(text, f"cached costs {str(file)!r}")
+        costs = costing.from_text(text, f"cached costs {str(file)!r}")
     except OSError as error:
         return None, f"cached costs {str(file)!r} cannot be read ({error.strerror}), so times are measured"
     except FcdeployError as error:
         return None, f"{error.message}; it is replaced"
-    if found.model != model:
+    if costs.model != model:
         return None, f"cached costs {str(file)!r} are those of another model; they are replaced"
-    return found, ""
+    return costs, ""
 
 
 def write(file: Path, costs: Costs) -> str:

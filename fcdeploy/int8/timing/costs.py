@@ -80,23 +80,23 @@ def _find_costs(problem: Problem, everything: Plan, asked: str | Path, on_step: 
 
 
 def _read_costs(file: Path, model: str) -> Costs:
-    found = costing.from_text(file.read_text(errors="replace"), f"costs {str(file)!r}")
-    if found.model != model:
+    costs = costing.from_text(file.read_text(errors="replace"), f"costs {str(file)!r}")
+    if costs.model != model:
         raise FcdeployError(f"costs {str(file)!r} are those of another model", "give a new file name to measure")
-    return found
+    return costs
 
 
 def _measure_or_reuse(problem: Problem, everything: Plan, *, anew: bool, on_step: OnStep | None) -> CostBasis:
     """The costs on this CPU: as they were measured before, unless there are none, or `anew`."""
     model = problem.calibration.model
     kept = cost_cache.file_of(model, everything, {name: array[:1] for name, array in problem.samples.items()})
-    found, warning = (None, "") if anew else cost_cache.read(kept, model)
-    if found is not None:
-        return CostBasis(found, before=True)
+    costs, warning = (None, "") if anew else cost_cache.read(kept, model)
+    if costs is not None:
+        return CostBasis(costs, before=True)
     source = f"{read_cpu_name()}, onnxruntime {read_versions()['onnxruntime']}"
-    found = measure_choices(problem, everything, source=source, on_step=on_step)
-    warnings = (warning, cost_cache.write(kept, found))
-    return CostBasis(found, warnings=tuple(filter(None, warnings)))
+    costs = measure_choices(problem, everything, source=source, on_step=on_step)
+    warnings = (warning, cost_cache.write(kept, costs))
+    return CostBasis(costs, warnings=tuple(filter(None, warnings)))
 
 
 def describe_times(spent: CostBasis) -> Iterator[str]:

@@ -40,7 +40,7 @@ def measure_costs(
     once = 1e-9 * FLOAT_NS * sum(multiplications_of(model).values())
     runs = min(max(int(PROFILED_SECONDS / 4 / max(once, 1e-9)), PROFILED_RUNS[0]), PROFILED_RUNS[-1])
     both = [(_serialize(each), feeds) for each in (model, int8)]
-    in_float, as_integers = (found.nodes for found in profile_models(both, runs=runs, threads=1, apart=apart))
+    in_float, as_integers = (profile.nodes for profile in profile_models(both, runs=runs, threads=1, apart=apart))
     nodes: dict[str, tuple[float, float]] = {}
     for node in model.graph:
         names = [name_of(node)]

@@ -32,7 +32,7 @@ def find_one_scale_layers(
     The error of a result is that of its weights, sum E[x^2] (w - s q)^2, and of its rounded inputs, sum w^2 S^2 / 12 with
     their scale S, both summed over the outputs.
     """
-    found = {}
+    saved = {}
     for node, weight in find_int8_layers(graph, plan):
         if node.op_type not in ("Gemm", "MatMul"):
             continue
@@ -48,8 +48,8 @@ def find_one_scale_layers(
             errors.append(rounding + float((h * (rows - integers * scale[:, None]) ** 2).sum()))
         if errors[1] <= errors[0] * 10 ** (MOST_LOSS_DB / 10):
             outputs = shape_of(weight)[axis]
-            found[name_of(node)] = LAYER_US + COLUMN_US * outputs
-    return found
+            saved[name_of(node)] = LAYER_US + COLUMN_US * outputs
+    return saved
 
 
 def _sample_rows(blocks: Iterable[tuple[slice, NDArray[np.floating]]], height: int) -> Float64:

@@ -23,7 +23,9 @@ from fcdeploy.records.plan import QParams
 Tensors = Mapping[str, QParams]
 
 
-def write_layer(node: ir.Node, weight: ir.Value, layer: RoundedLayer, tensors: Tensors, made: Conversions) -> None:
+def write_layer(
+    node: ir.Node, weight: ir.Value, layer: RoundedLayer, tensors: Tensors, conversions: Conversions
+) -> None:
     """Weight and bias of a layer as integers behind DequantizeLinear."""
     named: list[tuple[str, Array | ir.TensorProtocol, int | None]] = [
         (name_of(weight), layer.weight, operator_of(node).weight)
@@ -32,18 +34,18 @@ def write_layer(node: ir.Node, weight: ir.Value, layer: RoundedLayer, tensors: T
         named.append((bias_name(node), layer.bias, operator_of(node).bias))
     for name, integers, index in named:
         assert index is not None
-        stored = made.constant(integers, f"{name}/q")
+        stored = conversions.add_constant(integers, f"{name}/q")
         # QGemm fuses only where a weight's zero points are given, and shared ones keep onnxruntime from loading the
         # model under session.x64quantprecision, which gives 8-bit weights that fuse with nothing one of its own, for
         # all channels, and then cannot run; QLinearConv does without
         given = name == weight.name and (node.op_type != "Conv" or not layer.fuses)
         zeros = "own" if given and tensors[name].dtype == "int8" else "none"
-        real = made.dequantize(stored, tensors[name], f"{name}/dq", zeros)
-        made.graph.insert_before(node, producer(real))
+        real = conversions.dequantize(stored, tensors[name], f"{name}/dq", zeros)
+        conversions.graph.insert_before(node, producer(real))
         set_input(node, index, real)
 
 
-def write_weight_only(node: ir.Node, tensors: Tensors, made: Conversions, scratch: Scratch | None) -> None:
+def write_weight_only(node: ir.Node, tensors: Tensors, conversions: Conversions, scratch: Scratch | None) -> None:
     """Weights of a float node as bytes that the runtime turns back into floats once, when it loads the model.
 
     A DequantizeLinear would be run at every inference, and keep the weight from being laid out for the fast kernels.
@@ -52,16 +54,16 @@ def write_weight_only(node: ir.Node, tensors: Tensors, made: Conversions, scratc
         q, tensor = tensors[name_of(value)], constant_tensor(value)
         key = ("weight_only", q.dtype, q.zero_point, np.asarray(q.scale))
         (stored,) = keep_tensors(scratch, tensor, key, partial(_quantize_by_channel, tensor, q, axis))
-        integers = made.constant(stored, f"{value.name}/q")
+        integers = conversions.add_constant(stored, f"{value.name}/q")
         shape = [-1 if i == axis else 1 for i in range(len(tensor.shape))]
-        scale = made.constant(np.asarray(q.scale, np.float32).reshape(shape), f"{value.name}/s")
-        names = made.free(f"{value.name}/c"), made.free(f"{value.name}/r")
+        scale = conversions.add_constant(np.asarray(q.scale, np.float32).reshape(shape), f"{value.name}/s")
+        names = conversions.free_name(f"{value.name}/c"), conversions.free_name(f"{value.name}/r")
         cast = ir.node("Cast", [integers], {"to": ir.DataType.FLOAT}, name=names[0])
         real = ir.node("Mul", [cast.outputs[0], scale], name=names[1])
         cast.outputs[0].name, real.outputs[0].name = names
         for result in (cast.outputs[0], real.outputs[0]):
             result.type = ir.TensorType(ir.DataType.FLOAT)
-        made.graph.insert_before(node, [cast, real])
+        conversions.graph.insert_before(node, [cast, real])
         node.replace_input_with(index, real.outputs[0])
 
 
@@ -73,11 +75,11 @@ def _quantize_by_channel(tensor: ir.TensorProtocol, q: QParams, axis: int) -> tu
     return (result,)
 
 
-def quantize_constants(node: ir.Node, q: QParams, made: Conversions) -> None:
+def quantize_constants(node: ir.Node, q: QParams, conversions: Conversions) -> None:
     """Fill value of a Pad and bounds of a Clip, in the integers they now stand among; a Relu becomes such a Clip."""
     if node.op_type == "Relu":
         node.op_type = "Clip"
-        set_input(node, 1, made.constant(np.array(q.zero_point, q.dtype), f"{node.outputs[0].name}/low"))
+        set_input(node, 1, conversions.add_constant(np.array(q.zero_point, q.dtype), f"{node.outputs[0].name}/low"))
         return
     if node.op_type not in ("Pad", "Clip"):
         return
@@ -90,4 +92,4 @@ def quantize_constants(node: ir.Node, q: QParams, made: Conversions) -> None:
             continue
         real = np.zeros((), np.float32) if value is None else constant_array(value).reshape(())
         integers = quantize(real, q)
-        set_input(node, index, made.constant(np.asarray(integers), f"{node.outputs[0].name}/{index}"))
+        set_input(node, index, conversions.add_constant(np.asarray(integers), f"{node.outputs[0].name}/{index}"))

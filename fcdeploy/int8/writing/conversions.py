@@ -18,12 +18,12 @@ class Conversions:
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
-        self.free = Names(graph).take
+        self.free_name = Names(graph).take
         self.shared: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
-    def constant(self, made: Array | ir.TensorProtocol, name: str) -> ir.Value:
+    def add_constant(self, made: Array | ir.TensorProtocol, name: str) -> ir.Value:
         """An initializer."""
-        return add_initializer(self.graph, self.free(name), made)
+        return add_initializer(self.graph, self.free_name(name), made)
 
     def scale(self, q: QParams) -> ir.Value:
         values = np.asarray(q.scale, np.float32)
@@ -35,21 +35,21 @@ class Conversions:
     def highest(self, q: QParams) -> ir.Value:
         return self._once(np.array(LIMITS[q.dtype][1], q.dtype), "h")
 
-    def bytes_of(self, value: ir.Value, q: QParams, name: str) -> ir.Value:
+    def normalize_pixels(self, value: ir.Value, q: QParams, name: str) -> ir.Value:
         """The bytes of a picture as floats, which a new node writes that is not in the graph yet.
 
         (x - lowest) / step, as the one operator that does so channel by channel.
         """
-        name, (step, lowest) = self.free(name), np.array(q.pixels).T
+        name, (step, lowest) = self.free_name(name), np.array(q.pixels).T
         rows = {"a": 1 / step, "o": np.zeros(len(step)), "l": lowest, "v": np.ones(len(step))}
-        inputs = [value, *(self.constant(row.astype(np.float32), f"{name}/{key}") for key, row in rows.items())]
+        inputs = [value, *(self.add_constant(row.astype(np.float32), f"{name}/{key}") for key, row in rows.items())]
         result = ir.Value(name=name, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT))
         ir.Node("", "BatchNormalization", inputs, [ir.AttrFloat32("epsilon", 0.0)], outputs=[result], name=name)
         return result
 
     def quantize(self, value: ir.Value, q: QParams, name: str) -> ir.Value:
         """The integers that a new QuantizeLinear writes, which is not in the graph yet."""
-        name = self.free(name)
+        name = self.free_name(name)
         result = ir.Value(name=name, shape=value.shape, type=integer_type(q))
         inputs = [value, self.scale(q), self.zero_point(q)]
         ir.Node(_domain(q), "QuantizeLinear", inputs, outputs=[result], name=name)
@@ -60,7 +60,7 @@ class Conversions:
 
         Its zero point is "shared", its "own", or "none", being 0.
         """
-        name = self.free(name)
+        name = self.free_name(name)
         real = ir.Value(name=name, shape=integers.shape, type=ir.TensorType(ir.DataType.FLOAT))
         inputs, axis = [integers, self.scale(q)], {}
         if q.axis is not None:
@@ -69,7 +69,7 @@ class Conversions:
             inputs.append(self.zero_point(q))
         elif zeros == "own":
             every = np.zeros(() if q.axis is None else len(q.scale), q.dtype)
-            inputs.append(self.constant(every, f"{integers.name}z"))
+            inputs.append(self.add_constant(every, f"{integers.name}z"))
         ir.Node(_domain(q), "DequantizeLinear", inputs, axis, outputs=[real], name=name)
         return real
 
@@ -78,7 +78,7 @@ class Conversions:
         array = np.asarray(array)
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self.shared:
-            self.shared[key] = self.constant(array, f"{prefix}{len(self.shared)}")
+            self.shared[key] = self.add_constant(array, f"{prefix}{len(self.shared)}")
         return self.shared[key]
 
 

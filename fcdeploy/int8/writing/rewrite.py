@@ -42,16 +42,16 @@ def rewrite(
         kind, layer = kinds[name_of(node)], layers.get(name_of(node))
         if kind in ("int8", "int16"):
             assert not isinstance(layer, PackedWeights)
-            writer.integer(node, layer)
+            writer.write_integer(node, layer)
         elif kind == "passthrough":
-            writer.move(node)
+            writer.write_passthrough(node)
         else:
             if kind == "weight_only":
-                write_weight_only(node, plan.tensors, writer.made, scratch)
-            writer.leave(node)
+                write_weight_only(node, plan.tensors, writer.conversions, scratch)
+            writer.write_float(node)
             if isinstance(layer, PackedWeights):
-                writer.pack(node, layer)
-    writer.outputs()
+                writer.write_packed(node, layer)
+    writer.restore_outputs()
     block_unwanted_fusions(model.graph)
     for name in [n for n, v in model.graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
         del model.graph.initializers[name]
@@ -77,83 +77,86 @@ class Writer:
         self.graph = graph
         self.tensors = tensors
         self.names = {value: name_of(value) for node in graph for value in node.outputs}
-        self.made = Conversions(graph)
+        self.conversions = Conversions(graph)
         self.integers: dict[ir.Value, ir.Value] = {}
         self.read_back: dict[ir.Value, ir.Value] = {}
-        self.behind: set[ir.Value] = set()  # tensors whose only truth is their integers
+        self.integer_only: set[ir.Value] = set()  # tensors whose only truth is their integers
 
-    def integer(self, node: ir.Node, layer: RoundedLayer | None) -> None:
+    def write_integer(self, node: ir.Node, layer: RoundedLayer | None) -> None:
         """A node with an integer kernel: it reads through DequantizeLinear, and QuantizeLinear reads it."""
         data = data_inputs(node)
         if node.op_type == "Concat" and len({_key(self.qparams(v)) for v in (*data, *node.outputs)}) == 1:
-            self.move(node)
+            self.write_passthrough(node)
             return
-        self.between(node, layer)
+        self.write_between_qdq(node, layer)
 
-    def between(self, node: ir.Node, layer: RoundedLayer | None) -> None:
+    def write_between_qdq(self, node: ir.Node, layer: RoundedLayer | None) -> None:
         """A node that reads through DequantizeLinear, and QuantizeLinear reads it."""
         data = data_inputs(node)
         weight = weight_of(node)
         more = missing_channels(node) if layer is not None and layer.padded else 0
         for index, value in enumerate(node.inputs):
             if value in data and value is not weight:
-                read = self._with_channels(value, more, node) if more else self.dequantized(value, node)
+                read = self._with_channels(value, more, node) if more else self.read_dequantized(value, node)
                 node.replace_input_with(index, read)
         if weight is not None and layer is not None:
-            write_layer(node, weight, layer, self.tensors, self.made)
+            write_layer(node, weight, layer, self.tensors, self.conversions)
         for output in node.outputs:
             if self.names[output] in self.tensors:
                 self.integers[output] = self._quantize_linear(output, after=node)
-                self.behind.add(output)
+                self.integer_only.add(output)
 
-    def move(self, node: ir.Node) -> None:
+    def write_passthrough(self, node: ir.Node) -> None:
         """A node that moves bytes: the same node, on the integers."""
         data = data_inputs(node)
         q = self.qparams(data[0])
         if q.dtype == "int16":  # few kernels move 16 bits
-            self.between(node, None)
+            self.write_between_qdq(node, None)
             return
         for index, value in enumerate(node.inputs):
             if value in data:
-                node.replace_input_with(index, self.quantized(value, node))
-        quantize_constants(node, q, self.made)
+                node.replace_input_with(index, self.read_quantized(value, node))
+        quantize_constants(node, q, self.conversions)
         for output in node.outputs:
-            output.name = self.made.free(f"{output.name}/q")
+            output.name = self.conversions.free_name(f"{output.name}/q")
             output.type = integer_type(q)
             self.integers[output] = output
-            self.behind.add(output)
+            self.integer_only.add(output)
 
-    def leave(self, node: ir.Node) -> None:
+    def write_float(self, node: ir.Node) -> None:
         """A float node: what exists only as integers is read back for it, or for the bodies it holds."""
         row = operator_of(node)
         for index, value in enumerate(node.inputs):
-            if value in self.behind:
-                replacement = self.integers[value] if row.role == "shape" else self.dequantized(value, node)
+            if value in self.integer_only:
+                replacement = self.integers[value] if row.role == "shape" else self.read_dequantized(value, node)
                 node.replace_input_with(index, replacement)
         for body in subgraphs_of(node):
             for inner in body.all_nodes():
                 for index, value in enumerate(inner.inputs):
-                    if value in self.behind:
-                        inner.replace_input_with(index, self.dequantized(value, node))
+                    if value in self.integer_only:
+                        inner.replace_input_with(index, self.read_dequantized(value, node))
 
-    def pack(self, node: ir.Node, layer: PackedWeights) -> None:
+    def write_packed(self, node: ir.Node, layer: PackedWeights) -> None:
         """A layer on float activations, as the operator of onnxruntime's own that it becomes."""
         replace_with_contrib_op(
-            node, layer, self.tensors[name_of(weight)] if (weight := node.inputs[1]) else None, self.made.constant
+            node,
+            layer,
+            self.tensors[name_of(weight)] if (weight := node.inputs[1]) else None,
+            self.conversions.add_constant,
         )
 
-    def outputs(self) -> None:
+    def restore_outputs(self) -> None:
         """Graph outputs keep their names and stay float."""
         for index, value in enumerate(list(self.graph.outputs)):
-            if value not in self.behind:
+            if value not in self.integer_only:
                 continue
             name = self.names[value]
             if value.name == name:
-                value.name = self.made.free(f"{name}/f")
+                value.name = self.conversions.free_name(f"{name}/f")
             if value in self.read_back:
                 real = self.read_back[value]
             else:
-                real = self.made.dequantize(self.integers[value], self.qparams(value), name)
+                real = self.conversions.dequantize(self.integers[value], self.qparams(value), name)
                 self.graph.append(producer(real))
                 self.read_back[value] = real
             real.name = name
@@ -170,21 +173,21 @@ class Writer:
             )
         return self.tensors[name]
 
-    def quantized(self, value: ir.Value, reader: ir.Node) -> ir.Value:
-        """The integers of a tensor, made in front of its first reader when it has none yet."""
+    def read_quantized(self, value: ir.Value, reader: ir.Node) -> ir.Value:
+        """The integers of a tensor, conversions in front of its first reader when it has none yet."""
         if value not in self.integers:
             if is_constant(value):
                 integers = quantize(constant_array(value), self.qparams(value))
-                self.integers[value] = self.made.constant(integers, f"{value.name}/q")
+                self.integers[value] = self.conversions.add_constant(integers, f"{value.name}/q")
             else:
                 self.integers[value] = self._quantize_linear(value, before=reader)
         return self.integers[value]
 
-    def dequantized(self, value: ir.Value, reader: ir.Node) -> ir.Value:
+    def read_dequantized(self, value: ir.Value, reader: ir.Node) -> ir.Value:
         """What is read back from the integers of a tensor."""
         if value not in self.read_back:
             name = self.names.get(value, name_of(value))
-            real = self.made.dequantize(self.quantized(value, reader), self.qparams(value), f"{name}/dq")
+            real = self.conversions.dequantize(self.read_quantized(value, reader), self.qparams(value), f"{name}/dq")
             self.graph.insert_before(reader, producer(real))
             self.read_back[value] = real
         return self.read_back[value]
@@ -194,9 +197,9 @@ class Writer:
     ) -> ir.Value:
         q, name = self.qparams(value), self.names.get(value, value.name)
         if q.pixels and before is not None:
-            value = self.made.bytes_of(value, q, f"{name}/b")
+            value = self.conversions.normalize_pixels(value, q, f"{name}/b")
             self.graph.insert_before(before, producer(value))
-        result = self.made.quantize(value, q, f"{name}/q")
+        result = self.conversions.quantize(value, q, f"{name}/q")
         if after is not None:
             self.graph.insert_after(after, producer(result))
         elif before is not None:
@@ -205,14 +208,14 @@ class Writer:
 
     def _with_channels(self, value: ir.Value, more: int, node: ir.Node) -> ir.Value:
         """The image that a convolution reads with `more` channels of zeros behind its own, or of 255 where it is bytes."""
-        q, integers = self.qparams(value), self.quantized(value, node)
-        fill = self.made.highest(q) if q.pixels else self.made.zero_point(q)
+        q, integers = self.qparams(value), self.read_quantized(value, node)
+        fill = self.conversions.highest(q) if q.pixels else self.conversions.zero_point(q)
         name = f"{self.names.get(value, value.name)}/{node.name}"
-        pads = self.made.constant(np.array([0, 0, 0, 0, 0, more, 0, 0]), f"{name}/p")
-        wide = self.made.free(f"{name}/w")
+        pads = self.conversions.add_constant(np.array([0, 0, 0, 0, 0, more, 0, 0]), f"{name}/p")
+        wide = self.conversions.free_name(f"{name}/w")
         wider = ir.Value(name=wide, type=integer_type(q))
         pad = ir.Node("", "Pad", [integers, pads, fill], outputs=[wider], name=wide)
-        real = self.made.dequantize(wider, q, f"{name}/dq")
+        real = self.conversions.dequantize(wider, q, f"{name}/dq")
         self.graph.insert_before(node, [pad, producer(real)])
         return real
 
