@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.graph.model import input_specs, name_everything
 from fcdeploy.int8.calibrating.observe import observe
-from fcdeploy.int8.planning import plan_graph
+from fcdeploy.int8.planning import Overrides, plan_graph
 from fcdeploy.int8.planning.check_plan import check_plan
 from fcdeploy.int8.planning.types import round_packed_layers
 from fcdeploy.int8.planning.weights import RoundedLayer, round_layers
@@ -176,7 +176,13 @@ def quantize_net(
     prepare(prepared)
     calibration = observe(prepared, in_memory(data, prepared), model_hash="test")
     plan = plan_graph(
-        prepared, calibration, TARGETS[target], ranges=ranges, keep_float=keep_float, types=types, slow=slow
+        prepared,
+        calibration,
+        TARGETS[target],
+        ranges=ranges,
+        keep_float=keep_float,
+        types=types,
+        overrides=Overrides(slow or {}),
     )
     if edit is not None:
         plan = edit(plan)
