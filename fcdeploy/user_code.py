@@ -1,8 +1,9 @@
-"""FILE.py:FUNCTION: a function of the user's own Python file, found or refused with a reason."""
+"""The user's own code: FILE.py:FUNCTION, found or refused with a reason, and libraries of operators."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -13,6 +14,7 @@ from typing import Any
 from fcdeploy.errors import FcdeployError, first_line
 
 DEBUG = "FCDEPLOY_DEBUG=1 shows the traceback"
+OPERATORS = "FCDEPLOY_OPS"  # an environment variable, so that workers in other processes load the same
 
 
 def load_function(reference: str) -> tuple[Callable[..., Any], ModuleType]:
@@ -67,3 +69,22 @@ def user_code(failure: str, hint: str = DEBUG) -> Iterator[None]:
 
 def _defined_in(value: Any, module: ModuleType) -> bool:
     return getattr(value, "__module__", None) == module.__name__
+
+
+def use_operators(*libraries: Path | str) -> None:
+    """Let every model of this process, and of workers it starts, be loaded with these libraries of custom operators.
+
+    Each is a shared library with the entry point RegisterCustomOps of onnxruntime; loading one runs its code.  Raises
+    FcdeployError for one that is no file.
+    """
+    for library in libraries:
+        if not Path(library).is_file():
+            raise FcdeployError(f"library of operators {str(library)!r} does not exist", "--ops LIB.so")
+    known = operator_libraries()
+    new = [str(Path(library).resolve()) for library in libraries]
+    os.environ[OPERATORS] = os.pathsep.join([*known, *(one for one in new if one not in known)])
+
+
+def operator_libraries() -> list[str]:
+    """The libraries of custom operators that models are loaded with."""
+    return [one for one in os.environ.get(OPERATORS, "").split(os.pathsep) if one]

@@ -187,7 +187,7 @@ MISTAKES = {
     "folder": ("model '.' is a folder, expected an .onnx file", "ls ."),
     "text": ("'model.onnx' is not an ONNX model, or is damaged", "fcdeploy export"),
     "truncated": ("'model.onnx' is not an ONNX model, or is damaged", "fcdeploy export"),
-    "domain": ("is a Conv of the unknown domain 'my.own', expected a standard operator", "export"),
+    "domain": ("is a Conv of the domain 'my.own', which onnxruntime does not know", "--ops LIB"),
     "quantized": ("the model is quantized already, expected a float model", "give the float model"),
     "no data": ("data 'nothing.npz' does not exist", "DATA is one of"),
     "shape": ("has shape (3, 5, 6), the model wants (3, 6, 6)", "fcdeploy inspect"),

@@ -323,7 +323,7 @@ MISTAKES = {
     "missing": ("input 'x' is missing, it has 'y'", "the model wants 'x'"),
     "truncated": ("'model.onnx' is not an ONNX model, or is damaged", "fcdeploy export"),
     "quantized": ("the model is quantized already, expected a float model", "give the float model"),
-    "domain": ("of the unknown domain 'my.own'", "export"),
+    "domain": ("of the domain 'my.own', which onnxruntime does not know", "--ops LIB"),
     "ranges": ("--ranges 'best' is unknown, expected mse, minmax, percentile, entropy", "--ranges mse"),
     "effort": ("--effort 'most' is unknown, expected fast, balanced", "--effort fast"),
     "target": ("--target 'z80' is unknown, expected host, portable", "fcdeploy doctor"),

@@ -41,6 +41,7 @@ def parse_batches(given: str | None) -> tuple[int, ...] | None:
     help="Conclude only from a 95 % interval of the ratio narrower than this; takes up to 4 times as long for it.",
 )  # fmt: skip
 @click.option("--per-node", is_flag=True, help="Add the time of each node, side by side with FLOAT's.")
+@options.operators_option
 @options.json_option
 def command(
     model: Path,

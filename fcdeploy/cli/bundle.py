@@ -23,6 +23,7 @@ from fcdeploy.cli import options
 @options.data_option(required=False)
 @options.preprocess_option
 @options.force_option
+@options.operators_option
 @options.json_option
 def command(int8: Path, as_json: bool, **arguments: object) -> None:
     """Put a model and all that is known of it into one folder or zip that is deployed whole.

@@ -27,6 +27,7 @@ from fcdeploy.cli import options
     "--skip-bad", is_flag=True, help="Leave out samples that cannot be used, and name them, instead of stopping."
 )
 @options.force_option
+@options.operators_option
 @options.json_option
 def command(
     model: Path,

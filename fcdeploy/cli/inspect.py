@@ -27,6 +27,7 @@ from fcdeploy.cli import options
 @options.data_option(required=False)
 @click.option("--samples", type=options.COUNT, metavar="N", help="Take the first N samples; 4 by default.")
 @options.preprocess_option
+@options.operators_option
 @options.json_option
 def command(model: Path, as_json: bool, **arguments: object) -> None:
     """Show the layers of an ONNX model, float or int8, with their parameters, multiplications and memory.

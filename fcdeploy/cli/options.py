@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.user_code import use_operators
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -62,6 +63,12 @@ cluster_option = click.option(
 shape_option = click.option(
     "--shape", "shapes", multiple=True, metavar="NAME:1,3,..", help="Shape of an input whose axes are free; repeatable."
 )
+
+operators_option = click.option(
+    "--ops", multiple=True, type=FILE, metavar="LIB", expose_value=False, is_eager=True,
+    callback=lambda _context, _option, given: use_operators(*given),
+    help="A shared library of custom operators for onnxruntime; repeatable. Loading one runs its code.",
+)  # fmt: skip
 
 
 def parse_shapes(given: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

@@ -64,6 +64,7 @@ from fcdeploy.errors import FcdeployError
 @click.option("--same-data", is_flag=True, help="Take samples for --eval that were calibrated on, too.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @options.force_option
+@options.operators_option
 @options.json_option
 def command(
     int8: bool, weights: str | None, activations: str | None, model: Path, as_json: bool, **arguments: object

@@ -35,6 +35,7 @@ from fcdeploy.cli import options
 @options.preprocess_option
 @options.workers_option
 @options.cluster_option
+@options.operators_option
 @options.json_option
 def command(
     int8: Path,

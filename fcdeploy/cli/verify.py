@@ -12,6 +12,7 @@ from fcdeploy.cli import options
 
 @click.command("verify")
 @click.argument("bundle", type=options.FILE)
+@options.operators_option
 @options.json_option
 def command(bundle: Path, as_json: bool) -> None:
     """Check the hashes of a BUNDLE, and whether this CPU answers its golden samples as the CPU it was made on did."""

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.protobuf import proto_of
 
 OUTSIDE_FROM = 1 << 12  # bytes of a tensor; a smaller one stays in the model file
 PAGE = 4096  # weights begin at a multiple of it, so that they can be mapped
@@ -26,14 +27,14 @@ def weights_path(path: Path) -> Path:
 def save_model(model: ir.Model, path: Path, *, outside: bool) -> None:
     """Write the model to `path`, and with `outside` its weights to the file beside it; weights are read one by one."""
     if not outside:
-        ir.save(_copy_with_tensors(model, _load_external), path, format="protobuf")
+        path.write_bytes(proto_of(_copy_with_tensors(model, _load_external)).SerializeToString())
         return
     data = weights_path(path)
     with data.open("wb") as file:
         small = _copy_with_tensors(
             model, lambda tensor: append_tensor(tensor, file, data.name) or _load_external(tensor)
         )
-    ir.save(small, path, format="protobuf")
+    path.write_bytes(proto_of(small).SerializeToString())
 
 
 @contextmanager
@@ -49,10 +50,10 @@ def serialize(model: ir.Model) -> Iterator[tuple[bytes, str | None]]:
     if sum(tensor.nbytes for tensor in tensors) - sum(tensor.nbytes for tensor in external) < MESSAGE:
         folders = {str(tensor.base_dir or ".") for tensor in external}
         if len(folders) < 2:
-            yield bytes(ir.to_proto(model).SerializeToString()), next(iter(folders), None)
+            yield proto_of(model).SerializeToString(), next(iter(folders), None)
         else:
             small = _copy_with_tensors(model, _refer_from_root)
-            yield bytes(ir.to_proto(small).SerializeToString()), _root_of(external[0])
+            yield proto_of(small).SerializeToString(), _root_of(external[0])
         return
 
     # many: a temporary file beside the others
@@ -69,7 +70,7 @@ def serialize(model: ir.Model) -> Iterator[tuple[bytes, str | None]]:
                 f"cannot write weights to the temporary folder {folder!r}: {error.strerror}",
                 "TMPDIR=FOLDER, one with room",
             ) from error
-        yield bytes(ir.to_proto(small).SerializeToString()), data.anchor
+        yield proto_of(small).SerializeToString(), data.anchor
 
 
 def _copy_with_tensors(model: ir.Model, place: Callable[[ir.TensorProtocol], ir.TensorProtocol | None]) -> ir.Model:

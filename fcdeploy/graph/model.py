@@ -15,11 +15,16 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output, file_mode, hash_file
 from fcdeploy.graph import external_data
+from fcdeploy.graph.functions import inline_functions
 from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.protobuf import load_model
 from fcdeploy.graph.weights import initializer_bytes
 from fcdeploy.records.signature import TensorSpec as TensorSpec
+from fcdeploy.user_code import operator_libraries
 
-STANDARD_DOMAINS = {"", "ai.onnx", "com.microsoft"}
+KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"}
+"""Domains whose operators onnxruntime brings along."""
+
 logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # what it would say of a damaged file is said here, once
 
 ONE_FILE = 1 << 28  # bytes of weights; of more, one message would have to be in memory as a whole, twice
@@ -48,7 +53,7 @@ def read_model(path: Path | str) -> ir.Model:
 
     hint = "fcdeploy export FILE.py:FUNCTION -o model.onnx writes one from a PyTorch module"
     try:
-        model = ir.load(path)
+        model = load_model(path)
     except Exception as error:  # protobuf and onnx-ir raise unrelated types for bytes that are no model
         raise FcdeployError(f"{str(path)!r} is not an ONNX model, or is damaged", hint) from error
     if not len(model.graph) or not model.graph.outputs:
@@ -59,6 +64,7 @@ def read_model(path: Path | str) -> ir.Model:
     _check_whole(model, str(path))
     _sort_nodes(model, str(path))
     _check_external_data(model, path)
+    inline_functions(model, str(path))
     name_everything(model.graph)
     return model
 
@@ -128,7 +134,7 @@ def is_quantized(model: ir.Model) -> bool:
 
 
 def refuse_unsupported(model: ir.Model, name: str) -> None:
-    """Raise when the model is quantized already or uses operators that no table row describes."""
+    """Raise when the model is quantized already, or uses operators that nothing here could run."""
     for node in model.graph.all_nodes():
         where = f"model {name!r}: node {node.name!r}"
         if works_on_integers(node):
@@ -136,10 +142,11 @@ def refuse_unsupported(model: ir.Model, name: str) -> None:
                 f"{where} is a {node.op_type}: the model is quantized already, expected a float model",
                 "give the float model it was made from",
             )
-        if node.domain not in STANDARD_DOMAINS:
+        own = node.op_identifier() in model.functions
+        if node.domain not in KNOWN_DOMAINS and not own and not operator_libraries():
             raise FcdeployError(
-                f"{where} is a {node.op_type} of the unknown domain {node.domain!r}, expected a standard operator",
-                "export the model again with standard ONNX operators",
+                f"{where} is a {node.op_type} of the domain {node.domain!r}, which onnxruntime does not know",
+                "--ops LIB loads the library of operators that has it",
             )
 
 

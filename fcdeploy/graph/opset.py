@@ -65,7 +65,7 @@ def lowest_opset(model: ir.Model) -> tuple[int, str]:
         needed = _required_opset(node)
         if needed > lowest:
             lowest, why = needed, f"{node.op_type} {node.name!r}"
-    return lowest, why
+    return (lowest, why) if lowest <= model.opset_imports[""] else (model.opset_imports[""], why)
 
 
 def lower_opset(model: ir.Model, opset: int) -> None:

@@ -28,7 +28,7 @@ from fcdeploy.prepare.passes.raise_opset import raise_opset
 from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.prepare.passes.separate_shared_weights import separate_shared_weights
 from fcdeploy.prepare.passes.widen_half import widen_half
-from fcdeploy.prepare.shape_inference import infer_shapes
+from fcdeploy.prepare.shape_inference import infer_afresh, infer_shapes
 
 PASSES: tuple[Callable[[ir.Model], Changes], ...] = (
     widen_half,
@@ -59,6 +59,7 @@ def prepare(model: ir.Model) -> tuple[Changes, ...]:
     """
     counts: dict[str, int] = {}
     name_everything(model.graph)
+    infer_afresh(model)
     raise_opset(model)
     for _ in range(ROUNDS):
         infer_shapes(model)

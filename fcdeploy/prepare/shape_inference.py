@@ -1,4 +1,4 @@
-"""Types and shapes of all values, by ONNX's own inference, without the weights.
+"""Types and shapes of all values: by ONNX's own inference, without the weights, and where that ends, by onnxruntime's.
 
 Whole types are taken over, so that a sequence of tensors does not become a tensor, and graph by graph, because a name in
 the body of a Scan may be that of another value outside.
@@ -6,8 +6,14 @@ the body of a Scan may be that of another value outside.
 
 from __future__ import annotations
 
+import re
+
 import onnx
 import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.protobuf import model_of, proto_of
 
 SMALL = 1024  # bytes; larger initializers stay out of what is serialized, so that their size does not matter
 
@@ -22,7 +28,7 @@ def infer_shapes(model: ir.Model) -> None:
     except Exception:  # the C++ side throws whatever it likes, and so does protobuf above 2 GB
         return
     declared = {id(value) for value in model.graph.outputs if value.type is not None}
-    graphs = zip(model.graphs(), ir.from_proto(inferred).graphs(), strict=True)
+    graphs = zip(model.graphs(), model_of(inferred).graphs(), strict=True)
     for graph, known in graphs:
         found = {value.name: value for value in _values(known)}
         for value in _values(graph):
@@ -34,6 +40,73 @@ def infer_shapes(model: ir.Model) -> None:
             # the declared output is part of the contract, inference only fills gaps
             if other.shape is not None and (value.shape is None or id(value) not in declared):
                 value.shape = other.shape
+
+
+def infer_afresh(model: ir.Model) -> None:
+    """As `infer_shapes`, from what computes each value alone: shapes that the file stores within may be wrong.
+
+    Exporters leave those of a batch of 1 behind inputs of any length, and onnxruntime does not mind.  What stands behind
+    operators that ONNX knows nothing of has the type that onnxruntime finds, and the shape if it finds one.
+    """
+    outputs = set(model.graph.outputs)
+    for graph in model.graphs():
+        for node in graph:
+            for value in node.outputs:
+                if value not in outputs and value.const_value is None:
+                    value.shape = None
+    infer_shapes(model)
+    if _ask_runtime(model):
+        infer_shapes(model)
+
+
+def is_tensor(value: ir.Value) -> bool:
+    """Whether it may be a tensor: no sequence, optional or map."""
+    return value.type is None or isinstance(value.type, ir.TensorType)
+
+
+def _ask_runtime(model: ir.Model) -> bool:
+    """Give types, and shapes if there are any, to results that have none; whether there were such.
+
+    Only what could be found now and was not: a model that onnxruntime cannot load stays as it is.
+    """
+    unknown = {name_of(v) for node in model.graph for v in node.outputs if v.type is None and v.name and v.uses()}
+    if not unknown:
+        return False
+    from fcdeploy.runtime.session import Session
+
+    copy = model.clone()
+    copy.graph.outputs.clear()
+    copy.graph.outputs.extend(v for node in copy.graph for v in node.outputs if name_of(v) in unknown)
+    try:
+        found = Session(copy, threads=1, optimize=False, prepack=False).output_types
+    except FcdeployError:
+        return False
+    for value in (v for node in model.graph for v in node.outputs if name_of(v) in unknown):
+        written, shape = found[name_of(value)]
+        value.type = _type_of(written)
+        if value.type is not None and is_tensor(value) and shape is not None:
+            value.shape = ir.Shape(shape)
+    return True
+
+
+def _type_of(written: str) -> ir.TypeProtocol | None:
+    """`seq(tensor(float))` as onnxruntime writes it; None for a map."""
+    match = re.fullmatch(r"(seq|optional|tensor|sparse_tensor)\((.*)\)", written)
+    if match is None:
+        return None
+    kind, inner = match.groups()
+    if kind in ("tensor", "sparse_tensor"):
+        element = _element(inner)
+        made = ir.TensorType if kind == "tensor" else ir.SparseTensorType
+        return None if element is None else made(element)
+    of = _type_of(inner)
+    wrapped = ir.SequenceType if kind == "seq" else ir.OptionalType
+    return None if of is None else wrapped(of)
+
+
+def _element(name: str) -> ir.DataType | None:
+    """The element type that onnxruntime calls `float`, `int64`, `float8e4m3fn` ..."""
+    return ir.DataType.__members__.get(name.upper())
 
 
 def _values(graph: ir.Graph) -> list[ir.Value]:
@@ -54,4 +127,4 @@ def _without_weights(model: ir.Model) -> onnx.ModelProto:
             del copy.graph.initializers[name]
             if value not in copy.graph.inputs:
                 copy.graph.inputs.append(value)
-    return ir.to_proto(copy)
+    return proto_of(copy)

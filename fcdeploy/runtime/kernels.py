@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from fcdeploy.graph.model import name_everything, read_model
 from fcdeploy.graph.nodes import attribute_of, name_of
+from fcdeploy.graph.protobuf import load_model, model_of
 from fcdeploy.runtime.session import Session
 
 INTEGER_KERNELS = {
@@ -62,7 +63,7 @@ def optimize_graph(model: Path | bytes | ir.Model) -> ir.Graph:
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / "optimized.onnx"
         Session(model, threads=1, dump=dump, prepack=False)
-        return ir.load(dump).graph
+        return load_model(dump).graph
 
 
 def name_nodes(model: Path | bytes | ir.Model) -> Path | ir.Model:
@@ -73,7 +74,7 @@ def name_nodes(model: Path | bytes | ir.Model) -> Path | ir.Model:
     if isinstance(model, ir.Model):
         loaded = model.clone()
     else:
-        loaded = ir.from_proto(onnx.ModelProto.FromString(model)) if isinstance(model, bytes) else ir.load(model)
+        loaded = model_of(onnx.ModelProto.FromString(model)) if isinstance(model, bytes) else load_model(model)
     before = [node.name for node in loaded.graph.all_nodes()]
     name_everything(loaded.graph)
     if isinstance(model, Path) and before == [node.name for node in loaded.graph.all_nodes()]:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.protobuf import load_model
 from fcdeploy.runtime.kernels import may_run, name_nodes, trace_origins
 from fcdeploy.runtime.session import Session
 
@@ -113,7 +114,7 @@ class _TracedModel:
 def _trace_model(model: Model, feeds: Feeds, threads: int, folder: Path, *, apart: bool = False) -> _TracedModel:
     folder.mkdir()
     named, dump = name_nodes(model), folder / "optimized.onnx"
-    source = (named if isinstance(named, ir.Model) else ir.load(named)).graph
+    source = (named if isinstance(named, ir.Model) else load_model(named)).graph
     traced = Session(named, threads=threads, dump=dump, profile=folder / "profile")
     return _TracedModel(source, feeds, dump, traced, traced if apart else Session(named, threads=threads), [])
 
@@ -139,7 +140,7 @@ def _read_trace(one: _TracedModel, trace: Path) -> Profile:
     times = read_durations(json.loads(trace.read_text()))
     latency = median(one.spent[WARM_UP:])
     excess = _compute_excess(list(times.values()), latency)
-    optimized = ir.load(one.dump).graph
+    optimized = load_model(one.dump).graph
     origins = trace_origins(one.source, optimized)
     running: dict[str, list[ir.Node]] = {}
     for node in optimized:

@@ -15,6 +15,8 @@ from fcdeploy.errors import FcdeployError, first_line
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.cpu import count_usable_cores, read_cpu_flags
 from fcdeploy.runtime.options import read_options, select_for_cpu
+from fcdeploy.runtime.structured import as_array, element_of
+from fcdeploy.user_code import operator_libraries
 
 if TYPE_CHECKING:  # a bundle is run with numpy and onnxruntime alone
     import onnx_ir as ir
@@ -79,6 +81,7 @@ class Session:
             options.profile_file_prefix = str(profile)
         if weights is not None:
             _give_weights(options, weights)
+        _load_operators(options)
         with _prepare_source(model) as (source, folder):
             if folder is not None:
                 entries["session.model_external_initializers_file_folder_path"] = folder
@@ -103,8 +106,20 @@ class Session:
         """The outputs, in the order of `outputs`."""
         return tuple(map(_to_spec, self._session.get_outputs()))
 
+    @property
+    def output_types(self) -> dict[str, tuple[str, tuple[int | None, ...] | None]]:
+        """Of each output the type as onnxruntime writes it, and the lengths of its axes; None where the rank is unknown.
+
+        onnxruntime gives no axes to a scalar either, so a tensor without any is one of unknown rank here.
+        """
+        found = {}
+        for end in self._session.get_outputs():
+            axes = tuple(n if isinstance(n, int) else None for n in end.shape) if end.shape else None
+            found[end.name] = (str(end.type), axes)
+        return found
+
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Any]:
-        """The named outputs (all by default), in order."""
+        """The named outputs (all by default), in order; what is no tensor as the array nearest to it."""
         try:
             result: list[Any] = self._session.run(outputs, dict(feeds))
         except Exception as error:
@@ -113,7 +128,7 @@ class Session:
                 f"onnxruntime cannot run the model on {shapes}: {first_line(error)}",
                 "fcdeploy inspect MODEL shows the inputs the model declares",
             ) from error
-        return result
+        return [value if isinstance(value, np.ndarray) else as_array(value) for value in result]
 
     def end_profiling(self) -> Path:
         """Stop profiling and return the file that holds the trace."""
@@ -122,12 +137,25 @@ class Session:
 
 def _to_spec(end: ort.NodeArg) -> TensorSpec:
     """Name, dtype and shape of a graph input or output; names of axes are axes of any length."""
-    element = str(end.type).removeprefix("tensor(").removesuffix(")")
+    element, plain = element_of(str(end.type))
     if element not in DTYPES:
         raise FcdeployError(
             f"the model's {end.name!r} is {end.type}, which NumPy cannot hold", "export it with float32 ends"
         )
-    return TensorSpec(end.name, np.dtype(DTYPES[element]), tuple(n if isinstance(n, int) else None for n in end.shape))
+    axes = tuple(n if isinstance(n, int) else None for n in end.shape) if plain else ()
+    return TensorSpec(end.name, np.dtype(DTYPES[element]), axes)
+
+
+def _load_operators(options: ort.SessionOptions) -> None:
+    """Let the model use operators of the user's own libraries."""
+    for library in operator_libraries():
+        try:
+            options.register_custom_ops_library(library)
+        except Exception as error:  # whatever the loader of the system says
+            raise FcdeployError(
+                f"library of operators {library!r} cannot be loaded: {first_line(error)}",
+                "expected a shared library with RegisterCustomOps, built for this onnxruntime",
+            ) from error
 
 
 def _give_weights(options: ort.SessionOptions, weights: Mapping[str, bytes]) -> None:

@@ -105,9 +105,40 @@ OPERATORS: dict[str, Operator] = {
     },
 }  # fmt: skip
 
+COMPARED = (
+    "ArgMax",
+    "ArgMin",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "NonZero",
+    "IsNaN",
+    "IsInf",
+)
+NO_NUMBERS = (
+    *("SequenceConstruct", "SequenceEmpty", "SequenceAt", "SequenceInsert", "SequenceErase", "SequenceLength"),
+    *("SplitToSequence", "ConcatFromSequence", "SequenceMap", "Optional", "OptionalGetElement", "OptionalHasElement"),
+    *(
+        "StringConcat",
+        "StringSplit",
+        "StringNormalizer",
+        "RegexFullMatch",
+        "TfIdfVectorizer",
+        "Not",
+        "And",
+        "Or",
+        "Xor",
+    ),
+)
+OPERATORS |= {op: _float("its values are compared, not computed with") for op in COMPARED}
+OPERATORS |= {op: _float("it is about sequences, optionals, text or truth, not about numbers") for op in NO_NUMBERS}
+
 UNKNOWN = _float("fcdeploy has no row for this operator")
+FOREIGN = _float("an operator outside ONNX's own set: it stays as it is")
 
 
 def operator(op: str, domain: str = "") -> Operator:
     """The row of an operator; one that is not in the table stays float and says so."""
-    return OPERATORS.get(op, UNKNOWN) if domain in ("", "ai.onnx") else UNKNOWN
+    return OPERATORS.get(op, UNKNOWN) if domain in ("", "ai.onnx") else FOREIGN

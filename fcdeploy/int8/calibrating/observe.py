@@ -25,6 +25,7 @@ from fcdeploy.int8.calibrating.instrument import (
 from fcdeploy.int8.calibrating.merge import merge
 from fcdeploy.int8.calibrating.schedule import Passes, move_samples_first, plan_passes
 from fcdeploy.int8.nodes import vanishes
+from fcdeploy.prepare.shape_inference import is_tensor
 from fcdeploy.records.calibration import Calibration, TensorRecord
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect_target
@@ -189,7 +190,7 @@ def observable_tensors(graph: ir.Graph, *, everything: bool = False) -> list[ir.
     if not everything:
         results = [value for value in results if not vanishes(value)]
     inputs = [value for value in graph.inputs if value.name not in graph.initializers]
-    return [value for value in (*inputs, *results) if value.dtype in (None, ir.DataType.FLOAT)]
+    return [value for value in (*inputs, *results) if is_tensor(value) and value.dtype == ir.DataType.FLOAT]
 
 
 def meets_weights(value: ir.Value) -> bool:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.protobuf import proto_of
 from fcdeploy.int8.nodes import vanishes
 from fcdeploy.prepare.cost_model import multiplications_of
 from fcdeploy.records.costs import Choice, Costs, Rates, Trial
@@ -138,7 +139,7 @@ def _serialize(model: ir.Model) -> Model:
     """What is loaded again and again: serialized once, or, where weights lie in files, as it is."""
     if any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
         return model
-    return bytes(ir.to_proto(model).SerializeToString())
+    return bytes(proto_of(model).SerializeToString())
 
 
 def _make_one_node_model(op: str, dtype: np.dtype[Any]) -> ir.Model:

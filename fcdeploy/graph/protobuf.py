@@ -1,0 +1,70 @@
+"""Models between files and onnx-ir, which has no word for maps: their types are kept aside and written back.
+
+Classifiers of scikit-learn end in a ZipMap, whose output is a sequence of maps from class to probability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+MAP = "type of a map"
+"""Under this key a value's `meta` holds the serialized type that onnx-ir cannot."""
+
+
+def load_model(path: Path | str) -> ir.Model:
+    """The model in a file, its weights still in theirs. Raises whatever protobuf and onnx-ir raise."""
+    model = model_of(onnx.load(path, load_external_data=False))
+    ir.external_data.set_base_dir(model.graph, Path(path).parent)
+    return model
+
+
+def model_of(proto: onnx.ModelProto) -> ir.Model:
+    """The model of a message; types of maps are taken out of the message."""
+    maps = {}
+    for info in _values(proto.graph):
+        if _holds_map(info.type):
+            maps[info.name] = info.type.SerializeToString()
+            info.type.Clear()
+    model = ir.from_proto(proto)
+    if maps:
+        for value in _all_values(model.graph):
+            if value.name in maps:
+                value.meta[MAP] = maps[value.name]
+    return model
+
+
+def proto_of(model: ir.Model) -> onnx.ModelProto:
+    """The message of a model."""
+    proto: onnx.ModelProto = ir.to_proto(model)
+    maps = {value.name: value.meta[MAP] for value in _all_values(model.graph) if MAP in value.meta}
+    for info in _values(proto.graph) if maps else ():
+        if info.name in maps and not info.HasField("type"):
+            info.type.ParseFromString(maps[info.name])
+    return proto
+
+
+def is_map(value: ir.Value) -> bool:
+    """Whether it holds maps, alone or in a sequence."""
+    return MAP in value.meta
+
+
+def _values(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    yield from (*graph.input, *graph.output, *graph.value_info)
+
+
+def _all_values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    for node in graph:
+        yield from node.outputs
+
+
+def _holds_map(kind: onnx.TypeProto) -> bool:
+    if kind.HasField("sequence_type"):
+        return _holds_map(kind.sequence_type.elem_type)
+    if kind.HasField("optional_type"):
+        return _holds_map(kind.optional_type.elem_type)
+    return bool(kind.HasField("map_type"))
