@@ -139,7 +139,7 @@ def test_whole_networks_as_published(
 ) -> None:
     model = of_shapes(convolutions, dense, size)
     cost_model.fix_leading_axis(model)
-    rows = cost_model.layers(model)
+    rows = cost_model.list_layer_costs(model)
     assert sum(row.parameters for row in rows) == parameters
     assert sum(row.macs or 0 for row in rows) == macs
     assert cost_model.weight_bytes(model) == 4 * parameters

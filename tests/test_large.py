@@ -41,7 +41,7 @@ def network(net: Net) -> Net:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with model.onnx, its weights in model.data, and data.npz, the current one. Large weights stay turned."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(import_module("fcdeploy.prepare.passes.dense"), "LARGE_FROM", 1000)
+    monkeypatch.setattr(import_module("fcdeploy.prepare.passes.form_gemm"), "LARGE_FROM", 1000)
     onnx.save(network(Net(0)).model(), "model.onnx", save_as_external_data=True, location="model.data")
     np.savez("data.npz", **DATA)
     return tmp_path

@@ -19,7 +19,7 @@ from fcdeploy.commands.quantize import quantize
 from fcdeploy.graph.edit import Edits
 from fcdeploy.graph.model import name_everything
 from fcdeploy.prepare import prepare
-from fcdeploy.prepare.channels import free_channels
+from fcdeploy.prepare.channels import find_free_channels
 
 
 def uneven(net: Net) -> Net:
@@ -167,8 +167,8 @@ def test_factors_come_back_from_their_tensors(data: st.DataObject) -> None:
     model = ir.from_proto(uneven(net).model())
     name_everything(model.graph)
     prepare(model)
-    channels = free_channels(Edits(model, "test"))
+    channels = find_free_channels(Edits(model, "test"))
     count = len(channels.meets)
     assert count == 16  # the stream of the sum, and what the depthwise layer writes
     s = np.array(data.draw(st.lists(st.sampled_from([0.25, 1.0, 1.0, 3.7]), min_size=count, max_size=count)))
-    np.testing.assert_array_equal(channels.from_tensors(channels.by_tensor(s)), s)
+    np.testing.assert_array_equal(channels.from_tensors(channels.factors_by_tensor(s)), s)

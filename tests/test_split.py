@@ -19,7 +19,7 @@ from fcdeploy.commands import split as split_module
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.commands.split import split
 from fcdeploy.files import hash_file
-from fcdeploy.transform.cut import KEY, Cuts, fixed
+from fcdeploy.transform.cut import KEY, Cuts, fix_shapes
 from tests import small_models
 from tests.conftest import fails
 from tests.networks import Net, quantize_net, random_data
@@ -168,7 +168,7 @@ def test_cuts_are_what_every_path_goes_through(edges: list[tuple[int, int]]) -> 
         return False
 
     expected = [value for value in values[1:-1] if not reached_without(value)]
-    assert [cut.tensor for cut in Cuts(fixed(model, [])).all()] == expected
+    assert [cut.tensor for cut in Cuts(fix_shapes(model, [])).all()] == expected
 
 
 def test_what_makes_a_cut_impossible_is_named(models: dict[str, Path], tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_what_makes_a_cut_impossible_is_named(models: dict[str, Path], tmp_path:
 def test_a_pair_that_differs_is_not_written(
     models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = split_module.halves
+    honest = split_module.split_model
 
     def wrong(*arguments: Any) -> tuple[ir.Model, ir.Model]:
         first, second = honest(*arguments)
@@ -202,7 +202,7 @@ def test_a_pair_that_differs_is_not_written(
         value.const_value = ir.Tensor(value.const_value.numpy() * np.float32(1.1), name="b4")
         return first, second
 
-    monkeypatch.setattr(split_module, "halves", wrong)
+    monkeypatch.setattr(split_module, "split_model", wrong)
     with fails("the pair of halves differs by", "--data DATA"):
         cut(models["plain"], tmp_path, at="add")
     assert list(tmp_path.iterdir()) == []

@@ -208,11 +208,13 @@ def _write_model(module: nn.Module, inputs: tuple[Input, ...], aside: Path, opse
     large = {name: LARGER_BATCH if name == BATCH else 2 * length for name, length in given.items()}
     traced = {name: 2 if name == BATCH else max(2, length) for name, length in given.items()}  # torch takes 1 for fixed
     ends = [
-        torch_module.flatten(torch_module.call(module, inputs, [item.resized(lengths) for item in inputs]))
+        torch_module.flatten_outputs(
+            torch_module.call_module(module, inputs, [item.resize(lengths) for item in inputs])
+        )
         for lengths in (small, large)
     ]
     names = _name_outputs([name for name, _ in ends[0]])
-    sized = [replace(item, example=item.resized(traced)) for item in inputs]
+    sized = [replace(item, example=item.resize(traced)) for item in inputs]
     model = torch_export.to_onnx(module, sized, names, opset=opset)
     torch_export.set_shapes(
         model.graph.inputs,
@@ -289,7 +291,7 @@ def _make_comparisons(inputs: tuple[Input, ...], sizes: list[dict[str, int]]) ->
     generator = torch.Generator().manual_seed(1)
     for index, size in enumerate(sizes):
         where = ", ".join(f"{name} {length}" for name, length in size.items())
-        tensors = [_draw_like(item.resized(size), generator) for item in inputs]
+        tensors = [_draw_like(item.resize(size), generator) for item in inputs]
         yield ComparisonInputs(f"random inputs{where and ' of ' + where}", tensors, as_exported=index == 0)
     yield ComparisonInputs("the example inputs", [item.example for item in inputs])
 
@@ -319,7 +321,7 @@ def _draw_like(example: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 def _run_torch(module: nn.Module, inputs: tuple[Input, ...], tensors: list[torch.Tensor]) -> list[Array]:
     from fcdeploy.pytorch import module as torch_module
 
-    found = torch_module.flatten(torch_module.call(module, inputs, tensors))
+    found = torch_module.flatten_outputs(torch_module.call_module(module, inputs, tensors))
     return [tensor.numpy(force=True) for _, tensor in found]
 
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, measure_size, output_specs, read_model
 from fcdeploy.prepare import cost_model
-from fcdeploy.prepare.cost_model import Layer
+from fcdeploy.prepare.cost_model import LayerCost
 from fcdeploy.proof.exact import Exactness, LayerExactness, check_exactness, describe_exactness
 from fcdeploy.proof.saturation import SATURATES, UNPROVEN, SaturationProof, prove_no_saturation
 from fcdeploy.records.progress import OnStep
@@ -92,7 +92,7 @@ def _describe_contents(
     stored = measure_size(files_of(network, path))
     weights = cost_model.weight_bytes(network)
     cost_model.fix_leading_axis(network)
-    rows = cost_model.layers(network)
+    rows = cost_model.list_layer_costs(network)
     peak = cost_model.peak_activation_bytes(network)
     values: dict[str, Any] = {
         "model": str(path),
@@ -148,7 +148,7 @@ def _describe_spec(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "dtype": str(spec.dtype), "shape": list(spec.shape)}
 
 
-def _describe_layer(row: Layer) -> dict[str, Any]:
+def _describe_layer(row: LayerCost) -> dict[str, Any]:
     return {
         "node": row.node,
         "op": row.op,
@@ -169,7 +169,7 @@ def _make_signature_table(inputs: list[TensorSpec], outputs: list[TensorSpec]) -
     return Table("Inputs and outputs", ("", "name", "type", "shape"), tuple(rows))
 
 
-def _make_layer_table(rows: list[Layer], kernels: list[dict[str, Any]]) -> Table:
+def _make_layer_table(rows: list[LayerCost], kernels: list[dict[str, Any]]) -> Table:
     """A row a layer: what it takes, or where `kernels` are known, which of them runs it."""
     plain = {
         row.node: (row.op, "?" if row.shape is None else _format_shape(row.shape), _format_macs(row.macs))
@@ -340,7 +340,7 @@ def _make_exact_tables(found: Exactness) -> list[Table]:
     return tables
 
 
-def _warn(inputs: list[TensorSpec], network: ir.Model, rows: list[Layer]) -> list[str]:
+def _warn(inputs: list[TensorSpec], network: ir.Model, rows: list[LayerCost]) -> list[str]:
     warnings = []
     unknown = sum(row.shape is None for row in rows)
     if unknown:

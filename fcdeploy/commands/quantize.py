@@ -34,7 +34,7 @@ from fcdeploy.int8.report import QuantizeResult, build_dry_run_report, build_rep
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
 from fcdeploy.int8.writing.metadata import write_metadata
 from fcdeploy.prepare import prepare
-from fcdeploy.prepare.cost_model import multiplications_of
+from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.proof.exact import add_ties
 from fcdeploy.records.plan import EFFORTS, Effort, Plan
 from fcdeploy.records.progress import OnStep
@@ -164,7 +164,7 @@ def _quantize(request: Request, on_step: OnStep | None) -> Report:
         return (
             report
             if planned.search_result is None
-            else add_search(report, planned.search_result, multiplications_of(model))
+            else add_search(report, planned.search_result, count_macs_by_node(model))
         )
     return _write(request, planned, files, begin, on_step)
 
@@ -206,7 +206,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     if request.save_plan is not None:
         write_plan(Path(request.save_plan), plan, force=request.force)
 
-    macs = multiplications_of(problem.model)
+    macs = count_macs_by_node(problem.model)
     result = QuantizeResult(plan, planned.basis, kernels, macs, measure_size(files), size, planned.tried)
     warnings = [*warn_too_few(problem.calibration), *warn_left_out(problem, plan), *planned.basis.warnings]
     report = build_report(request.model, out, int8, result, begin, warnings)

@@ -18,8 +18,8 @@ from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime import feeds
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import refuse_untrusted
-from fcdeploy.transform.cut import Cut, Cuts, fixed, halves, parameters
-from fcdeploy.transform.equality import Equality, Feeds, Run, compare, described, refuse_different, samples_for
+from fcdeploy.transform.cut import Cut, Cuts, fix_shapes, quantization_of, split_model
+from fcdeploy.transform.equality import Equality, Feeds, Run, compare, describe_equality, open_samples, refuse_different
 
 
 def split(
@@ -60,8 +60,8 @@ def split(
     warnings = list(refuse_untrusted(network, str(path)))
     specs = input_specs(network)
     sizes = feeds.fix_shapes(specs, None, shapes)
-    source, fed = samples_for(specs, sizes, data=data, samples=samples, preprocess=preprocess)
-    found = Cuts(fixed(network, sizes))
+    source, fed = open_samples(specs, sizes, data=data, samples=samples, preprocess=preprocess)
+    found = Cuts(fix_shapes(network, sizes))
     rows = found.all()
     if not rows:
         raise FcdeployError(f"model {str(path)!r} cannot be cut: {found.why_none()}", f"fcdeploy inspect {path}")
@@ -72,9 +72,9 @@ def split(
         return Report("transform-split", {"cuts": [_describe_cut(row) for row in rows]}, (_make_table(rows, None),), lines,
                       warnings=tuple(warnings))  # fmt: skip
     cut = found.at(at) if at is not None else _choose_latest(rows, memory, macs)
-    first, second = halves(network, cut, hash_model(files_of(network, path)))
+    first, second = split_model(network, cut, hash_model(files_of(network, path)))
     equal = _write((first, second), targets, Session(path).run, fed, force=force, on_step=on_step)
-    scale, zero = parameters(network, cut.tensor)
+    scale, zero = quantization_of(network, cut.tensor)
     if is_quantized(network) and scale is None:
         warnings.append(f"the model is quantized, but {cut.tensor!r}, which crosses, is {cut.dtype}")
     return _make_report(rows, cut, (scale, zero), equal, source, targets, warnings)
@@ -170,6 +170,6 @@ def _make_report(
         f"cut behind {cut.node!r}: {cut.tensor!r} crosses, {size} bytes of {cut.dtype} a sample{with_scale}",
         f"first half: {takes} bytes of memory ({parts}), "
         f"{'?' if cut.macs is None else f'{cut.macs:,}'} multiply-accumulates",
-        f"run one behind the other: {described(equal, source)} -> {targets[0]}, {targets[1]}",
+        f"run one behind the other: {describe_equality(equal, source)} -> {targets[0]}, {targets[1]}",
     ]
     return Report("transform-split", values, (_make_table(rows, cut),), tuple(lines), warnings=tuple(warnings))

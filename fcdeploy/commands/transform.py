@@ -26,7 +26,7 @@ from fcdeploy.graph.model import (
 from fcdeploy.prepare.passes.drop_identities import drop_identities
 from fcdeploy.prepare.passes.fold_constants import fold_constants
 from fcdeploy.prepare.passes.fold_shapes import fold_shapes
-from fcdeploy.prepare.passes.global_average_pool import global_average_pool
+from fcdeploy.prepare.passes.form_global_average_pool import form_global_average_pool
 from fcdeploy.prepare.passes.lift_constants import lift_constants
 from fcdeploy.prepare.passes.raise_opset import raise_opset
 from fcdeploy.prepare.passes.remove_unused import remove_unused
@@ -37,10 +37,10 @@ from fcdeploy.runtime import feeds
 from fcdeploy.runtime.session import Session
 from fcdeploy.transform import conv_to_dense as back
 from fcdeploy.transform import dense_to_conv as forth
-from fcdeploy.transform.equality import Equality, Run, compare, described, refuse_different, samples_for
-from fcdeploy.transform.slide import sees_more, steps
+from fcdeploy.transform.equality import Equality, Run, compare, describe_equality, open_samples, refuse_different
+from fcdeploy.transform.slide import find_strides, find_wider_views
 
-SIMPLER = (lift_constants, fold_shapes, remove_unused, fold_constants, drop_identities, global_average_pool)
+SIMPLER = (lift_constants, fold_shapes, remove_unused, fold_constants, drop_identities, form_global_average_pool)
 ROUNDS = 3  # of these passes; shape arithmetic takes two
 AXES = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
 FAILED = re.compile(r"while running (\w+) node\. Name:'([^']*)'")
@@ -96,7 +96,7 @@ def _transform(
     refuse_unsupported(network, str(path))
     specs = input_specs(network)
     sizes = feeds.fix_shapes(specs, None, shapes)
-    source, fed = samples_for(specs, sizes, data=data, samples=samples, preprocess=preprocess)
+    source, fed = open_samples(specs, sizes, data=data, samples=samples, preprocess=preprocess)
     before_outputs = output_specs(network)
     _fix_sizes(network, sizes)
     _simplify(network)
@@ -166,7 +166,10 @@ def _try_sliding(model: ir.Model, before: Run, sizes: Sequence[TensorSpec]) -> t
     pairs = [(f, q) for f, q in zip(firsts, corner, strict=True) if f is not None]
     window = compare(lambda _: [f for f, _ in pairs], lambda _: [q for _, q in pairs], [cut]).relative
     return SlidingRun(
-        [list(item.shape) for item in maps], steps(model.graph, outputs[0]), window, sees_more(model.graph)
+        [list(item.shape) for item in maps],
+        find_strides(model.graph, outputs[0]),
+        window,
+        find_wider_views(model.graph),
     ), ""
 
 
@@ -222,7 +225,7 @@ def _make_report(
     elif why:
         warnings.append(f"it does not slide over larger images, and its sizes stay fixed: {why}")
     count = f"{changes.count} layer{'s' if changes.count != 1 else ''}"
-    lines.append(f"{count} turned, {described(found, source)} -> {output}")
+    lines.append(f"{count} turned, {describe_equality(found, source)} -> {output}")
     rows = tuple((text,) for text in changes.declined)
     return Report(f"transform-{name}", values, (Table("Not turned", ("why",), rows),), tuple(lines),
                   warnings=tuple(warnings))  # fmt: skip

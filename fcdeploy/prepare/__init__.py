@@ -11,19 +11,19 @@ import onnx_ir as ir
 
 from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.model import name_everything
-from fcdeploy.prepare.passes.clip import clip
-from fcdeploy.prepare.passes.dense import dense
 from fcdeploy.prepare.passes.drop_identities import drop_identities
 from fcdeploy.prepare.passes.equalize import equalize
 from fcdeploy.prepare.passes.fold_batchnorm import fold_batchnorm
 from fcdeploy.prepare.passes.fold_constants import fold_constants
+from fcdeploy.prepare.passes.fold_pads import fold_pads
 from fcdeploy.prepare.passes.fold_scale_shift import fold_scale_shift
 from fcdeploy.prepare.passes.fold_shapes import fold_shapes
-from fcdeploy.prepare.passes.global_average_pool import global_average_pool
-from fcdeploy.prepare.passes.hard_sigmoid import hard_sigmoid
+from fcdeploy.prepare.passes.form_gemm import form_gemm
+from fcdeploy.prepare.passes.form_global_average_pool import form_global_average_pool
+from fcdeploy.prepare.passes.form_hard_sigmoid import form_hard_sigmoid
 from fcdeploy.prepare.passes.level_bounds import level_bounds
 from fcdeploy.prepare.passes.lift_constants import lift_constants
-from fcdeploy.prepare.passes.pad_into_conv import pad_into_conv
+from fcdeploy.prepare.passes.merge_clips import merge_clips
 from fcdeploy.prepare.passes.raise_opset import raise_opset
 from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.prepare.passes.separate_shared_weights import separate_shared_weights
@@ -37,13 +37,13 @@ PASSES: tuple[Callable[[ir.Model], Changes], ...] = (
     remove_unused,  # before constants are computed that only shape arithmetic wanted
     fold_constants,
     drop_identities,
-    global_average_pool,
-    pad_into_conv,
-    dense,
+    form_global_average_pool,
+    fold_pads,
+    form_gemm,
     fold_batchnorm,
     fold_scale_shift,
-    clip,
-    hard_sigmoid,
+    merge_clips,
+    form_hard_sigmoid,
     separate_shared_weights,
     level_bounds,  # every weight is one layer's own now
     equalize,

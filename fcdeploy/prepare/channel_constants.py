@@ -13,7 +13,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array, Float64
 from fcdeploy.graph.edit import Edits
 from fcdeploy.graph.nodes import array_of, attribute_of, constant_tensor, is_constant, is_op, name_of, rank_of
-from fcdeploy.prepare.layers import channels_of, per_channel
+from fcdeploy.prepare.linear_layers import channels_of, expand_per_channel
 
 FOLLOWING = ("Min", "Max", "Add", "Sub")
 STARTING = ("Mul", "LayerNormalization", "InstanceNormalization")
@@ -32,11 +32,11 @@ def vectors_of(node: ir.Node) -> dict[int, Float64]:
     constants = [at for at in (0, 1) if is_constant(node.inputs[at])] if len(node.inputs) == 2 else []
     if len(constants) != 1 or rank_of(node.inputs[1 - constants[0]]) != rank:
         return {}
-    row = _row(array_of(node.inputs[constants[0]]), channels, rank)
+    row = _read_row(array_of(node.inputs[constants[0]]), channels, rank)
     return {} if row is None else {constants[0]: row}
 
 
-def divide(edits: Edits, node: ir.Node, s: Float64) -> None:
+def divide_constants(edits: Edits, node: ir.Node, s: Float64) -> None:
     """Divide the constants of a node by s (channels,)."""
     for at, row in vectors_of(node).items():
         before = node.inputs[at]
@@ -44,13 +44,13 @@ def divide(edits: Edits, node: ir.Node, s: Float64) -> None:
         node.replace_input_with(at, edits.constant(f"{name_of(before)}.folded", divided))
 
 
-def largest(node: ir.Node) -> Float64:
+def largest_constants(node: ir.Node) -> Float64:
     """The largest constant of each channel."""
     return np.asarray(np.max([np.abs(row) for row in vectors_of(node).values()], axis=0))
 
 
-def _row(array: Array | None, channels: int, rank: int) -> Float64 | None:
+def _read_row(array: Array | None, channels: int, rank: int) -> Float64 | None:
     if array is None or array.dtype != np.float32 or array.size != channels:
         return None
-    row = per_channel(array, channels, rank)
+    row = expand_per_channel(array, channels, rank)
     return None if row is None or np.isnan(row).any() else row

@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from fcdeploy.arrays import Array, Float64
 from fcdeploy.graph.edit import Edits
 from fcdeploy.graph.nodes import array_of, attribute_of, input_of, ints_of, is_constant, is_op, rank_of, tensor_of
-from fcdeploy.prepare.channel_constants import FOLLOWING, STARTING, divide, vectors_of
-from fcdeploy.prepare.layers import (
-    Layer,
+from fcdeploy.prepare.channel_constants import FOLLOWING, STARTING, divide_constants, vectors_of
+from fcdeploy.prepare.linear_layers import (
+    LinearLayer,
     channels_of,
     is_layer,
     read_layer,
-    scaled_inputs,
-    scaled_outputs,
-    unrepresentable,
+    scale_inputs,
+    scale_outputs,
+    why_unrepresentable,
     write_layer,
 )
 
@@ -44,7 +44,7 @@ class Channels:
     """The scales that a network is free to choose: 0 .. count - 1.
 
     `writers` and `readers` are layers with the scale of each of their output or input channels, -1 where it is pinned;
-    `following` and `starting` are nodes with a constant for each channel (vectors.py), likewise, and `tensors` are
+    `following` and `starting` are nodes with a constant for each channel (channel_constants.py), likewise, and `tensors` are
     activations.  `meets` (count,) is the same number for scales that meet in one tensor, directly or by way of others.
     """
 
@@ -55,25 +55,25 @@ class Channels:
     starting: tuple[tuple[ir.Node, Ids], ...]
     meets: Ids
 
-    def by_tensor(self, s: Float64) -> dict[str, tuple[float, ...]]:
+    def factors_by_tensor(self, s: Float64) -> dict[str, tuple[float, ...]]:
         """The factors s (count,) as they are written down: of the tensors that get them, one factor a channel."""
         s = np.append(s, 1.0)
         found = {str(node.outputs[0].name): s[ids] for node, ids in (*self.writers, *self.starting)}
         return {name: tuple(factor.tolist()) for name, factor in found.items() if np.any(factor != 1.0)}
 
     def from_tensors(self, factors: Mapping[str, Sequence[float]]) -> Float64:
-        """The inverse of `by_tensor`. Raises ValueError, with a sentence, where these channels cannot have such factors."""
+        """The inverse. Raises ValueError, with a sentence, where these channels cannot have such factors."""
         s = np.ones(len(self.meets) + 1)
-        written = {str(node.outputs[0].name): ids for node, ids in (*self.writers, *self.starting)}
+        largest_by_output = {str(node.outputs[0].name): ids for node, ids in (*self.writers, *self.starting)}
         for name, factor in factors.items():
-            ids = written.get(name)
+            ids = largest_by_output.get(name)
             if ids is None:
                 raise ValueError(f"tensor {name!r} is not one that starts with scales of its own")
             if len(factor) != len(ids):
                 raise ValueError(f"tensor {name!r} has {len(ids)} channels, not {len(factor)}")
             s[ids] = factor
             s[-1] = 1.0
-        for name, ids in written.items():
+        for name, ids in largest_by_output.items():
             wanted = np.asarray(factors.get(name, np.ones(len(ids))))
             if differ := np.flatnonzero(s[ids] != wanted).tolist():
                 why = (
@@ -90,7 +90,7 @@ class Channels:
         Tensors that are not what they were get `suffix` behind their names.  Nothing, and False, when float32 cannot hold
         the result.
         """
-        layers: dict[ir.Node, Layer] = {}
+        layers: dict[ir.Node, LinearLayer] = {}
         s = np.append(s, 1.0)  # at -1
         for ends, inverse in ((self.writers, True), (self.readers, False)):
             for node, ids in ends:
@@ -98,60 +98,60 @@ class Channels:
                 if np.all(factor == 1.0):
                     continue
                 layer = layers.get(node) or read_layer(node)
-                assert isinstance(layer, Layer), "others were pinned"
+                assert isinstance(layer, LinearLayer), "others were pinned"
                 zero = np.zeros_like(factor)
-                changed = scaled_outputs(layer, 1 / factor, zero) if inverse else scaled_inputs(layer, factor, zero)
+                changed = scale_outputs(layer, 1 / factor, zero) if inverse else scale_inputs(layer, factor, zero)
                 assert not isinstance(changed, str), (
                     "without a shift there is nothing that padding could be in the way of"
                 )
                 layers[node] = replace(layer, weight=changed[0], bias=changed[1])
-        if any(unrepresentable(layer, layer.weight, layer.bias) for layer in layers.values()):
+        if any(why_unrepresentable(layer, layer.weight, layer.bias) for layer in layers.values()):
             return False
         for node, layer in layers.items():
             before = read_layer(node)
-            assert isinstance(before, Layer)
+            assert isinstance(before, LinearLayer)
             write_layer(edits, before, layer.weight, layer.bias)
         for node, ids in (*self.following, *self.starting):
             if np.any(s[ids] != 1.0):
-                divide(edits, node, s[ids])
+                divide_constants(edits, node, s[ids])
         for value, ids in self.tensors:
             if np.any(s[ids] != 1.0):
                 value.name = f"{(value.name or '').removesuffix(suffix)}{suffix}"
         return bool(layers)
 
 
-def written(layer: Layer) -> Float64:
+def largest_by_output(layer: LinearLayer) -> Float64:
     """Largest parameter of each output channel; the bias counts, for it sets the range where weights are small."""
     W, op = layer.weight, layer.node.op_type  # noqa: N806
     if op == "ConvTranspose":  # (in, out / groups, *kernel)
         W = np.moveaxis(W.reshape(layer.groups, -1, *W.shape[1:]), 2, 1)  # noqa: N806
     elif op != "Conv" and not attribute_of(layer.node, "transB", 0):
         W = W.T  # noqa: N806
-    return np.asarray(np.maximum(_largest(W.reshape(layer.outputs, -1)), np.abs(layer.bias)))
+    return np.asarray(np.maximum(_largest_of_rows(W.reshape(layer.outputs, -1)), np.abs(layer.bias)))
 
 
-def read(layer: Layer) -> Float64:
+def largest_by_input(layer: LinearLayer) -> Float64:
     """Largest weight of each input channel."""
     W, op = layer.weight, layer.node.op_type  # noqa: N806
     if op == "Conv":  # (out, in / groups, *kernel)
         W = np.moveaxis(W.reshape(layer.groups, -1, *W.shape[1:]), 2, 1)  # noqa: N806
     elif op != "ConvTranspose" and attribute_of(layer.node, "transB", 0):
         W = W.T  # noqa: N806
-    return _largest(W.reshape(layer.inputs, -1))
+    return _largest_of_rows(W.reshape(layer.inputs, -1))
 
 
-def free_channels(edits: Edits) -> Channels:
+def find_free_channels(edits: Edits) -> Channels:
     """The scales of the channels of the main graph's activations; a layer that stays out says why in `edits`."""
-    found = _Identities(edits)
+    found = _ChannelGroups(edits)
     for node in edits.graph:
-        found.pass_on(node)
+        found.visit(node)
     for graph in edits.graph.subgraphs():
         found.pin(value for node in graph for value in node.inputs if value is not None)
     found.pin(edits.graph.outputs)
-    return found.numbered()
+    return found.number()
 
 
-class _Identities:
+class _ChannelGroups:
     """Identities of channels while a graph is walked: a union-find over numbers, and the values that have them."""
 
     def __init__(self, edits: Edits) -> None:
@@ -164,10 +164,10 @@ class _Identities:
         self.following: list[tuple[ir.Node, Ids]] = []
         self.starting: list[tuple[ir.Node, Ids]] = []
         for value in edits.graph.inputs:
-            self.fresh(value)
+            self.add(value)
         self.pin(edits.graph.inputs)
 
-    def fresh(self, value: ir.Value) -> None:
+    def add(self, value: ir.Value) -> None:
         """New identities for all channels of a value, none when their number is not known."""
         self.of[value] = self._new(channels_of(value) or 0)
 
@@ -179,7 +179,7 @@ class _Identities:
     def pin(self, values: Iterable[ir.Value]) -> None:
         self.pinned += [self.of[value] for value in values if value in self.of]
 
-    def root(self, number: int) -> int:
+    def find_root(self, number: int) -> int:
         while self.parent[number] != number:
             self.parent[number] = self.parent[self.parent[number]]
             number = self.parent[number]
@@ -187,20 +187,20 @@ class _Identities:
 
     def join(self, one: Ids, other: Ids) -> None:
         for a, b in zip(one.tolist(), other.tolist(), strict=True):
-            self.parent[self.root(a)] = self.root(b)
+            self.parent[self.find_root(a)] = self.find_root(b)
 
-    def pass_on(self, node: ir.Node) -> None:
+    def visit(self, node: ir.Node) -> None:
         """Give the outputs of a node their identities."""
         data = [value for value in node.inputs if value is not None and not is_constant(value)]
         if is_layer(node):
-            self._layer(node, data)
+            self._visit_layer(node, data)
             return
         if is_op(node, *STARTING) and vectors_of(node) and len(node.outputs) == 1:
             self.pin(data)
-            self.fresh(node.outputs[0])
+            self.add(node.outputs[0])
             self.starting.append((node, self.of[node.outputs[0]]))
             return
-        ids = self._kept(node, data) if data and all(value in self.of for value in data) else None
+        ids = self._carry(node, data) if data and all(value in self.of for value in data) else None
         if ids is not None and len(ids) == (channels_of(node.outputs[0]) or 0):
             self.of[node.outputs[0]] = ids
             rest = list(node.outputs[1:])
@@ -208,12 +208,12 @@ class _Identities:
             self.pin(data)
             rest = list(node.outputs)
         for value in rest:
-            self.fresh(value)
+            self.add(value)
         self.pin(rest)
 
-    def _layer(self, node: ir.Node, data: list[ir.Value]) -> None:
+    def _visit_layer(self, node: ir.Node, data: list[ir.Value]) -> None:
         output = node.outputs[0]
-        self.fresh(output)
+        self.add(output)
         weight = input_of(node, 1)
         small = (tensor := tensor_of(weight)) is not None and tensor.size <= LARGEST
         layer = read_layer(node) if small else f"it has more than {LARGEST:,} weights"
@@ -227,7 +227,7 @@ class _Identities:
             self.readers.append((node, self.of[data[0]]))
             self.writers.append((node, self.of[output]))
 
-    def _kept(self, node: ir.Node, data: list[ir.Value]) -> Ids | None:
+    def _carry(self, node: ir.Node, data: list[ir.Value]) -> Ids | None:
         """The identities of the first output's channels where f(y / s) = f(y) / s, else None."""
         first = self.of[data[0]]
         if is_op(node, *HOMOGENEOUS):
@@ -248,14 +248,14 @@ class _Identities:
             axes = ints_of(node, "axes", 3)
             return first if axes and all(axis not in (1, 1 - (rank_of(data[0]) or 0)) for axis in axes) else None
         if is_op(node, "Pad"):
-            return self._padded(node, first)
+            return self._carry_through_pad(node, first)
         if is_op(node, "Flatten", "Reshape", "Squeeze"):  # (N, C, 1, 1) to (N, C)
             before, after = data[0].shape, node.outputs[0].shape
             flat = before is not None and after is not None and len(before) > 2 and len(after) == 2
             return first if flat and all(n == 1 for n in before[2:]) else None  # type: ignore[index]
         return None
 
-    def _padded(self, node: ir.Node, first: Ids) -> Ids | None:
+    def _carry_through_pad(self, node: ir.Node, first: Ids) -> Ids | None:
         """Channels of zeros have identities that nothing writes."""
         pads, fill = ints_of(node, "pads", 1), array_of(input_of(node, 2))
         rank = rank_of(node.inputs[0])
@@ -265,9 +265,9 @@ class _Identities:
             return None
         return np.concatenate([self._new(pads[1]), first, self._new(pads[1 + rank])])
 
-    def numbered(self) -> Channels:
+    def number(self) -> Channels:
         """The free identities that some layer writes and some layer reads, numbered from 0."""
-        roots = np.array([self.root(number) for number in range(len(self.parent))], np.intp)
+        roots = np.array([self.find_root(number) for number in range(len(self.parent))], np.intp)
         written_read = [np.zeros(len(roots), bool) for _ in range(2)]
         for end, ends in enumerate(([*self.writers, *self.starting], self.readers)):
             for _, ids in ends:
@@ -282,11 +282,11 @@ class _Identities:
         tensors = tuple((value, number[roots[ids]]) for value, ids in self.of.items())
         following = tuple((node, number[roots[ids]]) for node, ids in self.following)
         starting = tuple((node, number[roots[ids]]) for node, ids in self.starting)
-        meets = _meeting([ids for _, ids in (*writers, *starting, *readers)], int(free.sum()))
+        meets = _find_meeting([ids for _, ids in (*writers, *starting, *readers)], int(free.sum()))
         return Channels(writers, readers, tensors, following, starting, meets)
 
 
-def _meeting(tensors: list[Ids], count: int) -> Ids:
+def _find_meeting(tensors: list[Ids], count: int) -> Ids:
     """For each scale a number that it shares with every scale it meets in a tensor."""
     meets = np.arange(count)
     changed = True
@@ -300,6 +300,6 @@ def _meeting(tensors: list[Ids], count: int) -> Ids:
     return meets
 
 
-def _largest(rows: Array) -> Float64:
+def _largest_of_rows(rows: Array) -> Float64:
     """Largest magnitude of each row, without a copy of them."""
     return np.asarray(np.maximum(rows.max(axis=1), -rows.min(axis=1)), np.float64)

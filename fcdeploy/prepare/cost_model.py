@@ -54,7 +54,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerCost:
     """One node that runs. Sizes in bytes; None where the shape depends on an input axis of any length."""
 
     node: str
@@ -74,59 +74,61 @@ def fix_leading_axis(model: ir.Model) -> None:
     # what the file says in symbols of the batch would win over what is inferred for a batch of one
     for node in model.graph.all_nodes():
         for value in node.outputs:
-            if _static(value) is None:
+            if _known_shape(value) is None:
                 value.shape = None
     infer_shapes(model)
-    unknown = [value for node in model.graph for value in node.outputs if value.name and _static(value) is None]
+    unknown = [value for node in model.graph for value in node.outputs if value.name and _known_shape(value) is None]
     if unknown:
         _measure_shapes(model, unknown)
 
 
-def layers(model: ir.Model) -> list[Layer]:
+def list_layer_costs(model: ir.Model) -> list[LayerCost]:
     """A row per node that computes at run time, in the graph's order; `fix_leading_axis` has run."""
-    constant = constants(model.graph)
-    stored = _quantized_bytes(model.graph)
+    constant = find_constants(model.graph)
+    stored = _find_byte_sizes(model.graph)
     seen: set[ir.Value] = set()
     rows = []
     for node in model.graph:
         if node.op_type in CONVERSIONS or all(value in constant for value in node.outputs):
             continue
-        weights = [value for value in _learned(node, constant) if value not in seen]
+        weights = [value for value in _find_parameters(node, constant) if value not in seen]
         seen.update(weights)
-        parameters = _unpacked(node) if _packed(node) else sum(prod(_static(value) or ()) for value in weights)
-        sizes = [_bytes(value, stored) for value in node.outputs if value.name]
+        parameters = (
+            _count_packed(node) if _is_packed(node) else sum(prod(_known_shape(value) or ()) for value in weights)
+        )
+        sizes = [_size_of(value, stored) for value in node.outputs if value.name]
         rows.append(
-            Layer(
+            LayerCost(
                 node=name_of(node),
                 op=node.op_type,
-                shape=_static(node.outputs[0]),
+                shape=_known_shape(node.outputs[0]),
                 parameters=parameters,
-                macs=multiplications(node),
-                weight_bytes=sum(_constant_bytes(value) for value in weights),
+                macs=count_macs(node),
+                weight_bytes=sum(_size_of_constant(value) for value in weights),
                 activation_bytes=None if None in sizes else sum(size for size in sizes if size is not None),
             )
         )
     return rows
 
 
-def multiplications_of(model: ir.Model) -> dict[str, int]:
+def count_macs_by_node(model: ir.Model) -> dict[str, int]:
     """Multiply-accumulates of each node that has any, for a batch of one; the model is left as it is."""
     copy = model.clone()
     fix_leading_axis(copy)
-    return {layer.node: layer.macs for layer in layers(copy) if layer.macs}
+    return {layer.node: layer.macs for layer in list_layer_costs(copy) if layer.macs}
 
 
-def multiplications(node: ir.Node) -> int | None:
+def count_macs(node: ir.Node) -> int | None:
     """Multiply-accumulates of one node, by the table on top; 0 for other operators, None where a shape is unknown."""
-    if _packed(node):
-        out = _static(node.outputs[0])
+    if _is_packed(node):
+        out = _known_shape(node.outputs[0])
         return None if out is None else prod(out) * attribute_of(node, "K", 0)
     if node.op_type not in DATA_AND_WEIGHT:
         return 0
     data_at, weight_at = DATA_AND_WEIGHT[node.op_type]
-    data, weight, out = _shape_at(node, data_at), _shape_at(node, weight_at), _static(node.outputs[0])
+    data, weight, out = _shape_of_input(node, data_at), _shape_of_input(node, weight_at), _known_shape(node.outputs[0])
     if node.op_type in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"):
-        recurrent = _shape_at(node, 2)
+        recurrent = _shape_of_input(node, 2)
         if data is None or weight is None or recurrent is None:
             return None
         return prod(data[:2]) * (prod(weight) + prod(recurrent))
@@ -147,7 +149,7 @@ def peak_activation_bytes(model: ir.Model) -> int | None:
     output to the end).  Reshapes and the like write nothing; a tensor behind a QuantizeLinear is one byte an element.
     """
     graph = model.graph
-    constant, root, stored = constants(graph), _roots(graph), _quantized_bytes(graph)
+    constant, root, stored = find_constants(graph), _find_shared_memory(graph), _find_byte_sizes(graph)
     nodes = list(graph)
     last: dict[ir.Value, int] = {}
     for index, node in enumerate(nodes):
@@ -161,7 +163,7 @@ def peak_activation_bytes(model: ir.Model) -> int | None:
             own = root.get(value, value)
             if value in constant or own in alive or own not in last or value.name in graph.initializers:
                 continue
-            size = _bytes(own, stored)
+            size = _size_of(own, stored)
             if size is None:
                 return None
             alive[own] = size
@@ -172,9 +174,9 @@ def peak_activation_bytes(model: ir.Model) -> int | None:
 
 def weight_bytes(model: ir.Model) -> int:
     """Bytes of all constants as the file stores them, in subgraphs too."""
-    total = sum(_constant_bytes(value) for graph in _graphs(model) for value in graph.initializers.values())
+    total = sum(_size_of_constant(value) for graph in _graphs(model) for value in graph.initializers.values())
     return total + sum(
-        _constant_bytes(node.outputs[0]) for node in model.graph.all_nodes() if node.op_type == "Constant"
+        _size_of_constant(node.outputs[0]) for node in model.graph.all_nodes() if node.op_type == "Constant"
     )
 
 
@@ -207,7 +209,7 @@ def _measure_shapes(model: ir.Model, unknown: list[ir.Value]) -> None:
             value.dtype = value.dtype or ir.DataType.from_numpy(result.dtype)
 
 
-def constants(graph: ir.Graph) -> set[ir.Value]:
+def find_constants(graph: ir.Graph) -> set[ir.Value]:
     """Values that do not depend on an input: initializers, and what is computed from them alone."""
     found = set(graph.initializers.values())
     for node in graph:
@@ -217,23 +219,23 @@ def constants(graph: ir.Graph) -> set[ir.Value]:
     return found
 
 
-def _learned(node: ir.Node, constant: set[ir.Value]) -> list[ir.Value]:
+def _find_parameters(node: ir.Node, constant: set[ir.Value]) -> list[ir.Value]:
     """The stored constants that a node's learned inputs come from, and those inside its subgraphs."""
     if node.op_type in ELEMENTWISE:
-        used = [value for value in node.inputs if value is not None and prod(_static(value) or ()) > 1]
+        used = [value for value in node.inputs if value is not None and prod(_known_shape(value) or ()) > 1]
     else:
         at = PARAMETERS.get(node.op_type, ())
         used = [value for index, value in enumerate(node.inputs) if value is not None and index in at]
-    found = [_origin(value) for value in used if value in constant]
+    found = [_trace_origin(value) for value in used if value in constant]
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
             inner = attribute.as_graph()
-            known = constant | constants(inner)
-            found += [value for child in inner for value in _learned(child, known)]
+            known = constant | find_constants(inner)
+            found += [value for child in inner for value in _find_parameters(child, known)]
     return list(dict.fromkeys(found))
 
 
-def _origin(value: ir.Value) -> ir.Value:
+def _trace_origin(value: ir.Value) -> ir.Value:
     """The stored constant behind DequantizeLinear, Cast, Mul by scales, Transpose and the like."""
     node = value.producer()
     while node is not None and node.op_type != "Constant" and node.inputs and node.inputs[0] is not None:
@@ -242,18 +244,18 @@ def _origin(value: ir.Value) -> ir.Value:
     return value
 
 
-def _packed(node: ir.Node) -> bool:
+def _is_packed(node: ir.Node) -> bool:
     return node.op_type == "MatMulNBits"
 
 
-def _unpacked(node: ir.Node) -> int:
+def _count_packed(node: ir.Node) -> int:
     """Weights of a MatMulNBits, several of which share a byte, and its bias."""
     columns = attribute_of(node, "N", 0)
     has_bias = len(node.inputs) > 5 and node.inputs[5] is not None
     return columns * attribute_of(node, "K", 0) + columns * has_bias
 
 
-def _quantized_bytes(graph: ir.Graph) -> dict[ir.Value, int]:
+def _find_byte_sizes(graph: ir.Graph) -> dict[ir.Value, int]:
     """Values that the integer kernels keep as bytes, though the file calls them float: bytes per element."""
     sizes: dict[ir.Value, int] = {}
     fixed = {*graph.inputs, *graph.outputs}
@@ -262,13 +264,13 @@ def _quantized_bytes(graph: ir.Graph) -> dict[ir.Value, int]:
         if node.op_type != "QuantizeLinear" or source is None:
             continue
         written = node.outputs[0]
-        around = [source, *_before_clip(source), *(value for user in written.consumers() for value in user.outputs)]
+        around = [source, *_inputs_of_clip(source), *(value for user in written.consumers() for value in user.outputs)]
         size = int(written.dtype.itemsize) if written.dtype else 1
         sizes.update({value: size for value in around if value not in fixed})
     return sizes
 
 
-def _before_clip(value: ir.Value) -> list[ir.Value]:
+def _inputs_of_clip(value: ir.Value) -> list[ir.Value]:
     """What a clip takes in, where nobody else reads it: it lives in the integer kernel only."""
     node = value.producer()
     if node is None or node.op_type not in CLIPS or node.inputs[0] is None:
@@ -278,7 +280,7 @@ def _before_clip(value: ir.Value) -> list[ir.Value]:
     return [source] if alone else []
 
 
-def _roots(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
+def _find_shared_memory(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
     """Value -> the one whose memory it shares.
 
     A view shares its input's; a QuantizeLinear or DequantizeLinear is part of the kernel beside it, except where it
@@ -292,7 +294,7 @@ def _roots(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
             continue
         written = node.outputs[0]
         converts = node.op_type in CONVERSIONS and source not in inputs and written not in outputs
-        clips = any(user.op_type == "QuantizeLinear" for user in written.consumers()) and bool(_before_clip(written))
+        clips = any(user.op_type == "QuantizeLinear" for user in written.consumers()) and bool(_inputs_of_clip(written))
         if node.op_type in VIEWS or converts or clips:
             root[written] = root.get(source, source)
     return root
@@ -308,12 +310,12 @@ def read_by(node: ir.Node) -> list[ir.Value]:
     return values
 
 
-def _shape_at(node: ir.Node, index: int) -> Shape | None:
+def _shape_of_input(node: ir.Node, index: int) -> Shape | None:
     value = input_of(node, index)
-    return _static(value) if value is not None else None
+    return _known_shape(value) if value is not None else None
 
 
-def _static(value: ir.Value) -> Shape | None:
+def _known_shape(value: ir.Value) -> Shape | None:
     """The shape, when every axis is known."""
     if value.shape is None:
         tensor = value.const_value
@@ -322,8 +324,8 @@ def _static(value: ir.Value) -> Shape | None:
     return None if None in axes else tuple(axis for axis in axes if axis is not None)
 
 
-def _bytes(value: ir.Value, stored: dict[ir.Value, int]) -> int | None:
-    shape = _static(value)
+def _size_of(value: ir.Value, stored: dict[ir.Value, int]) -> int | None:
+    shape = _known_shape(value)
     if shape is None:
         return None
     if value.dtype == ir.DataType.STRING:  # as long as its texts
@@ -331,6 +333,6 @@ def _bytes(value: ir.Value, stored: dict[ir.Value, int]) -> int | None:
     return prod(shape) * int(stored.get(value, value.dtype.itemsize if value.dtype else 4))
 
 
-def _constant_bytes(value: ir.Value) -> int:
+def _size_of_constant(value: ir.Value) -> int:
     tensor = tensor_of(value)
     return 0 if tensor is None or tensor.dtype == ir.DataType.STRING else int(tensor.nbytes)

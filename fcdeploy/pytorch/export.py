@@ -27,7 +27,7 @@ from torch import nn
 from fcdeploy.errors import FcdeployError, first_line
 from fcdeploy.graph import opset as sets
 from fcdeploy.graph.nodes import name_of
-from fcdeploy.pytorch.module import FinalError, Input, arguments
+from fcdeploy.pytorch.module import FinalError, Input, split_arguments
 from fcdeploy.pytorch.recurrent import simplify_recurrent
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note on which modules a node was called through
@@ -45,7 +45,7 @@ def to_onnx(module: nn.Module, inputs: Sequence[Input], outputs: Sequence[str], 
     not in that opset.
     """
     asked = max(opset or 0, sets.TOP)
-    program = _exported(module, inputs, asked)
+    program = _export(module, inputs, asked)
     model: ir.Model = program.model
     written = model.opset_imports[""]
     if written != asked:
@@ -61,7 +61,7 @@ def to_onnx(module: nn.Module, inputs: Sequence[Input], outputs: Sequence[str], 
     simplify_recurrent(model.graph)
     passes.RemoveUnusedNodesPass()(model)
     _rename(model, [item.name for item in inputs], outputs, set(module.state_dict()))
-    _lower(model, opset)
+    _lower_opset(model, opset)
     _strip(model)
     return model
 
@@ -72,11 +72,11 @@ def set_shapes(values: Sequence[ir.Value], shapes: Sequence[Sequence[int | str |
         value.shape = ir.Shape(shape)
 
 
-def _exported(module: nn.Module, inputs: Sequence[Input], opset: int) -> Any:
+def _export(module: nn.Module, inputs: Sequence[Input], opset: int) -> Any:
     """torch.onnx.export, silent. A failure is told in one line, with the user's line that it happened in."""
-    args, kwargs = arguments(inputs, [item.example for item in inputs])
+    args, kwargs = split_arguments(inputs, [item.example for item in inputs])
     free = torch.export.Dim.DYNAMIC
-    axes, named_axes = arguments(inputs, [dict.fromkeys(item.free, free) for item in inputs])
+    axes, named_axes = split_arguments(inputs, [dict.fromkeys(item.free, free) for item in inputs])
     try:
         with _silence():
             return torch.onnx.export(
@@ -92,7 +92,7 @@ def _exported(module: nn.Module, inputs: Sequence[Input], opset: int) -> Any:
         root: BaseException = error
         while root.__cause__ is not None:
             root = root.__cause__
-        where = _where(root, type(module).__module__)
+        where = _find_user_line(root, type(module).__module__)
         hint = PACKED if "pack_padded_sequence" in where or "pack_padded" in str(root) else HINT
         reason = " ".join(part.strip("- ") for part in str(root).strip().splitlines()[:2]) or first_line(root)
         raise FcdeployError(f"torch cannot export {type(module).__name__}{where}: {reason}", hint) from error
@@ -105,7 +105,7 @@ def _as_signature(module: nn.Module, axes: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*axes[:named], axes[named:]) if len(axes) > named else axes
 
 
-def _where(error: BaseException, module_name: str) -> str:
+def _find_user_line(error: BaseException, module_name: str) -> str:
     """The last line of the user's own file that the error passed through."""
     file = getattr(sys.modules.get(module_name), "__file__", None)
     own = [line for line in traceback.extract_tb(error.__traceback__) if line.filename == file]
@@ -126,7 +126,7 @@ def _silence() -> Iterator[None]:
         logging.disable(before)
 
 
-def _lower(model: ir.Model, asked: int | None) -> None:
+def _lower_opset(model: ir.Model, asked: int | None) -> None:
     """To the opset asked for, or the lowest; the IR version follows."""
     lowest, why = sets.lowest_opset(model)
     if asked is not None and asked < lowest:
@@ -143,9 +143,9 @@ def _lower(model: ir.Model, asked: int | None) -> None:
 def _rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], weights: Collection[str]) -> None:
     """Names from the module: a layer with weights is its path (`stage1.0.conv1`), any other node path/Operator."""
     taken_nodes: set[str] = set()
-    values = _distinct(model, inputs, outputs)
+    values = _name_ends(model, inputs, outputs)
     for node in model.graph.all_nodes():
-        node.name = _unused(_node_name(node, weights), taken_nodes)
+        node.name = _unused(_name_for(node, weights), taken_nodes)
         for index, made in enumerate(node.outputs):
             if not made.is_graph_output():
                 made.name = _unused(f"{node.name}.{index}" if index else node.name, values)
@@ -153,11 +153,11 @@ def _rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], weig
     for node in model.graph.all_nodes():
         for index, value in enumerate(node.inputs):
             if value is not None and value.is_initializer() and value.name not in named:
-                value.name = _unused(f"{node.name}.{_formal_name(node, index)}", values)
+                value.name = _unused(f"{node.name}.{_formal_input_name(node, index)}", values)
                 named.add(value.name)
 
 
-def _distinct(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> set[str]:
+def _name_ends(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> set[str]:
     """Name the graph's inputs and outputs; return the names that no other value may have."""
     weights = {value.name for value in model.graph.initializers.values()}
     ends = zip((*model.graph.inputs, *model.graph.outputs), (*inputs, *outputs), strict=True)
@@ -171,7 +171,7 @@ def _distinct(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) ->
     return {*inputs, *outputs, *model.graph.initializers}
 
 
-def _node_name(node: ir.Node, weights: Collection[str]) -> str:
+def _name_for(node: ir.Node, weights: Collection[str]) -> str:
     for value in node.inputs:
         if value is not None and value.name in weights and name_of(value).endswith(".weight"):
             return str(value.name).removesuffix(".weight")
@@ -183,7 +183,7 @@ def _node_name(node: ir.Node, weights: Collection[str]) -> str:
     return f"{path}/{node.op_type}" if path else node.op_type
 
 
-def _formal_name(node: ir.Node, index: int) -> str:
+def _formal_input_name(node: ir.Node, index: int) -> str:
     """What the operator's definition calls an input."""
     try:
         formal = onnx.defs.get_schema(node.op_type, sets.TOP, node.domain).inputs

@@ -34,7 +34,7 @@ class Input:
     example: torch.Tensor
     free: dict[int, str]  # axis -> what its length is called
 
-    def resized(self, lengths: Mapping[str, int]) -> torch.Tensor:
+    def resize(self, lengths: Mapping[str, int]) -> torch.Tensor:
         """The example with its free axes at these lengths, repeated or cut."""
         tensor = self.example
         for axis, name in self.free.items():
@@ -69,8 +69,8 @@ def load_state(module: nn.Module, path: Path) -> None:
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own]
     if missing or unexpected:
-        parts = [f"misses {_listed(missing)}"] if missing else []
-        parts += [f"has {_listed(unexpected)} that the module has not"] if unexpected else []
+        parts = [f"misses {_format_keys(missing)}"] if missing else []
+        parts += [f"has {_format_keys(unexpected)} that the module has not"] if unexpected else []
         raise FcdeployError(f"weights {str(path)!r}: {', and '.join(parts)}", "train and export the same network")
     for key, value in state.items():
         if value.shape != own[key].shape:
@@ -110,11 +110,11 @@ def read_inputs(
 ) -> tuple[Input, ...]:
     """The module's inputs from shapes or tensors, or from `example_inputs()` of its file, in `forward`'s order."""
     example = getattr(namespace, "example_inputs", None)
-    drafts = [_draft(item) for item in given] if given else _from_example(example, namespace)
+    drafts = [_draft_input(item) for item in given] if given else _inputs_from_example(example, namespace)
     for draft in drafts:
         if draft.example.ndim == 0:
             raise FcdeployError(f"input {draft.name or 0!r} has no axes, expected a leading batch axis", INPUT_HINT)
-    inputs = _bind(module, drafts)
+    inputs = _bind_parameters(module, drafts)
     lengths_of(inputs)
     return inputs
 
@@ -155,12 +155,12 @@ def parse_input(text: str) -> Input:
         if match["name"]:
             free[axis] = match["name"]
         shape.append(int(match["length"]))
-    return Input(name, None, _random(shape, getattr(torch, dtype)), free)
+    return Input(name, None, _draw(shape, getattr(torch, dtype)), free)
 
 
-def call(module: nn.Module, inputs: Sequence[Input], tensors: Sequence[torch.Tensor]) -> Any:
+def call_module(module: nn.Module, inputs: Sequence[Input], tensors: Sequence[torch.Tensor]) -> Any:
     """forward(...) without gradients; whatever it raises becomes one error that shows the inputs."""
-    args, kwargs = arguments(inputs, tensors)
+    args, kwargs = split_arguments(inputs, tensors)
     shapes = ", ".join(
         f"{item.name} {str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
         for item, tensor in zip(inputs, tensors, strict=True)
@@ -170,14 +170,14 @@ def call(module: nn.Module, inputs: Sequence[Input], tensors: Sequence[torch.Ten
         return module(*args, **kwargs)
 
 
-def arguments(inputs: Sequence[Input], values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def split_arguments(inputs: Sequence[Input], values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Values, one per input, as the positional and keyword arguments of `forward`."""
     pairs = list(zip(inputs, values, strict=True))
     args = tuple(value for item, value in pairs if item.parameter is None)
     return args, {item.parameter: value for item, value in pairs if item.parameter is not None}
 
 
-def flatten(value: Any, path: str = "") -> list[tuple[str, torch.Tensor]]:
+def flatten_outputs(value: Any, path: str = "") -> list[tuple[str, torch.Tensor]]:
     """The tensors in what `forward` returned, in order, each with where it was: "" alone, "0", "boxes", "state.1"."""
     if isinstance(value, torch.Tensor):
         return [(path, value)]
@@ -192,10 +192,10 @@ def flatten(value: Any, path: str = "") -> list[tuple[str, torch.Tensor]]:
             f"the module's output {path or 'output'!r} is a {type(value).__name__}, expected tensors",
             "return a tensor, or a tuple or dict of tensors",
         )
-    return [found for key, item in items for found in flatten(item, f"{path}.{key}" if path else key)]
+    return [found for key, item in items for found in flatten_outputs(item, f"{path}.{key}" if path else key)]
 
 
-def _draft(item: str | Sequence[int] | torch.Tensor) -> Input:
+def _draft_input(item: str | Sequence[int] | torch.Tensor) -> Input:
     if isinstance(item, str):
         return parse_input(item)
     if isinstance(item, torch.Tensor):
@@ -203,7 +203,7 @@ def _draft(item: str | Sequence[int] | torch.Tensor) -> Input:
     return parse_input(",".join(str(length) for length in item))
 
 
-def _from_example(function: Callable[[], Any] | None, namespace: ModuleType | None) -> list[Input]:
+def _inputs_from_example(function: Callable[[], Any] | None, namespace: ModuleType | None) -> list[Input]:
     """Inputs from what `example_inputs()` returns."""
     if function is None:
         where = "no input shapes are given" + (", and the file has no example_inputs()" if namespace else "")
@@ -223,7 +223,7 @@ def _from_example(function: Callable[[], Any] | None, namespace: ModuleType | No
     return [Input(str(key), None, item, {0: "batch"}) for key, item in pairs]
 
 
-def _bind(module: nn.Module, drafts: list[Input]) -> tuple[Input, ...]:
+def _bind_parameters(module: nn.Module, drafts: list[Input]) -> tuple[Input, ...]:
     """Give each input a parameter of `forward`: the one of its own name, else the next that is free."""
     parameters = inspect.signature(module.forward).parameters
     kinds = {kind: [key for key, p in parameters.items() if p.kind is kind] for kind in inspect._ParameterKind}
@@ -248,7 +248,7 @@ def _bind(module: nn.Module, drafts: list[Input]) -> tuple[Input, ...]:
     return tuple(sorted(bound, key=lambda item: named.index(item.parameter or "")))
 
 
-def _random(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+def _draw(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     """Standard normal numbers; 0 and 1 for integers, which index every table and are in range for every type."""
     generator = torch.Generator().manual_seed(0)
     if dtype.is_floating_point:
@@ -256,6 +256,6 @@ def _random(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     return torch.randint(0, 2, tuple(shape), generator=generator).to(dtype)
 
 
-def _listed(keys: Sequence[str], most: int = 3) -> str:
+def _format_keys(keys: Sequence[str], most: int = 3) -> str:
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
     return ", ".join(repr(key) for key in keys[:most]) + more

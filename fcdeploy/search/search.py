@@ -18,7 +18,7 @@ from fcdeploy.int8.timing.choose_kernels import choose
 from fcdeploy.int8.timing.costs import CostBasis
 from fcdeploy.int8.timing.measure import choose_reference, confirm
 from fcdeploy.int8.timing.partition import cost_of
-from fcdeploy.prepare.cost_model import multiplications_of
+from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.records.costs import Choice, Costs, Trial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
@@ -206,7 +206,7 @@ def _start_run(
 ) -> SearchRun:
     everything = problem.plan()
     base = Choice() if spent.costs is None else choose(problem.model, everything, problem.calibration, spent.costs)
-    macs = multiplications_of(problem.model)
+    macs = count_macs_by_node(problem.model)
     run = SearchRun(problem, exam, everything, base, spent.costs, macs, bound, deadline, on_step)
     plan = run.plan({})
     run.groups = find_groups(problem, plan, run.model({}))

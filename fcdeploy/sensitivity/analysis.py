@@ -13,7 +13,7 @@ from fcdeploy.evaluate.compare import Choose, LayerSums
 from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.fidelity import measure_sqnr
-from fcdeploy.prepare.cost_model import multiplications_of
+from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.proof.saturation import SaturationProof, prove_no_saturation
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
@@ -69,7 +69,7 @@ def analyze_sensitivity(
     has what rounding does to tensors, where that was looked at.
     """
     every = find_sources(int8)
-    work = max(sum(multiplications_of(int8).values()), 1) * max(len(every), 1)
+    work = max(sum(count_macs_by_node(int8).values()), 1) * max(len(every), 1)
     few = max(LEAST, min(MOST, int(WORK / work)))
     ranking = rank_sources(int8, floats, read(few), choose, seconds=seconds, on_step=on_step)
     wanted = choose_groups(ranking, every, GROUPS)
@@ -98,7 +98,7 @@ def add_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays,
     """
     if not samples or not any(node.op_type == "QuantizeLinear" for node in int8.graph):
         return report
-    work = max(sum(multiplications_of(int8).values()), 1)
+    work = max(sum(count_macs_by_node(int8).values()), 1)
     few = max(LEAST, min(MOST, int(BRIEF_WORK / work)), get_fixed_batch(input_specs(graph)) or 0)
     some = {name: array[:few] for name, array in samples.items()}
     db = min(measure_sqnr(graph, int8, some), default=None)

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from fcdeploy.evaluate.layers import find_producer
 from fcdeploy.graph.nodes import array_of, name_of, operator_of, producer_of
-from fcdeploy.prepare.cost_model import multiplications_of
+from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.sensitivity.stored_constants import find_integers, read_grid, strip_marks
 
 WIDE = ("int32", "int64")  # biases: a step is a product of two scales, far below any other
@@ -47,7 +47,7 @@ class ErrorSource:
 
 def find_sources(int8: ir.Model) -> list[ErrorSource]:
     """Every source of error in the main graph of a Q/DQ model: weights by layer, then tensors, in the graph's order."""
-    macs = multiplications_of(int8)
+    macs = count_macs_by_node(int8)
     total = max(sum(macs.values()), 1)
     order = {node: index for index, node in enumerate(int8.graph)}
 

@@ -15,21 +15,21 @@ import onnx_ir as ir
 
 from fcdeploy.graph.edit import Changes, Edits
 from fcdeploy.graph.nodes import attribute_of, input_of
-from fcdeploy.prepare.layers import read_layer, reads_padding
+from fcdeploy.prepare.linear_layers import read_layer, reads_padding
 from fcdeploy.prepare.passes.drop_identities import drop_identities
 from fcdeploy.prepare.passes.remove_unused import remove_unused
-from fcdeploy.transform.dense_to_conv import FLATTENS, static_shape_but_first
+from fcdeploy.transform.dense_to_conv import FLATTENS, sample_shape
 from fcdeploy.transform.forms import (
     CHANNELS,
     ELEMENTWISE,
     Form,
     Rule,
     Walk,
-    channels,
-    concat,
-    elementwise,
-    finish,
-    step,
+    convert_by_channel,
+    convert_concat,
+    convert_elementwise,
+    convert_node,
+    finish_walk,
 )
 
 
@@ -42,38 +42,38 @@ def conv_to_dense(model: ir.Model) -> Changes:
     walk = Walk(edits)
     for node in list(edits.graph):
         if node.op_type == "Conv":
-            _begin(walk, node)
+            _start_at(walk, node)
         elif any(value in walk.forms for value in node.inputs if value is not None):
-            step(walk, node, RULES)
+            convert_node(walk, node, RULES)
     edits.count = sum(node.op_type == "Conv" for node in walk.replaced)
     edits.declined[:] = [text for text in edits.declined if text.startswith("Conv ")]  # others read the old shape: fine
     if edits.count:
-        finish(walk, _map, maps=False)
+        finish_walk(walk, _bridge_to_map, maps=False)
         drop_identities(model)
         remove_unused(model)
     return edits.changes()
 
 
-def _begin(walk: Walk, node: ir.Node) -> None:
+def _start_at(walk: Walk, node: ir.Node) -> None:
     """Turn a convolution; its input is flattened for it unless that was turned already."""
     source = node.inputs[0]
     assert source is not None
-    reason = _decline(node)
+    reason = _why_not_dense(node)
     if reason is not None:
         walk.edits.decline(node, reason)
         return
     if source not in walk.forms:
-        shape = static_shape_but_first(source)
+        shape = sample_shape(source)
         assert shape is not None
         flat = walk.edits.insert(node, "Flatten", [source], {"axis": 1}, output=f"{source.name}.flat")
         walk.forms[source] = Form(flat, shape)
-    step(walk, node, {"Conv": _gemm})
+    convert_node(walk, node, {"Conv": _convert_conv})
 
 
-def _decline(node: ir.Node) -> str | None:
+def _why_not_dense(node: ir.Node) -> str | None:
     """Why a convolution is no dense layer, None when it is one."""
     source, weight = node.inputs[0], input_of(node, 1)
-    shape = static_shape_but_first(source) if source is not None else None
+    shape = sample_shape(source) if source is not None else None
     if shape is None:
         return f"has an input {source.name if source else ''!r} whose size is unknown"
     layer = read_layer(node)
@@ -83,14 +83,14 @@ def _decline(node: ir.Node) -> str | None:
     if layer.groups != 1:
         return f"has {layer.groups} groups"
     if kernel != shape[1:]:
-        return f"covers {_times(kernel)} of an input of {_times(shape[1:])}"
+        return f"covers {_join_lengths(kernel)} of an input of {_join_lengths(shape[1:])}"
     if reads_padding(node) or any(n != 1 for n in attribute_of(node, "dilations", ())):
         return "reads padding, or has gaps in its kernel"
     assert weight is not None
     return None
 
 
-def _gemm(walk: Walk, node: ir.Node) -> Form | str:
+def _convert_conv(walk: Walk, node: ir.Node) -> Form | str:
     source, weight = node.inputs[0], node.inputs[1]
     assert source is not None
     assert weight is not None
@@ -104,21 +104,21 @@ def _gemm(walk: Walk, node: ir.Node) -> Form | str:
     return Form(made, (len(rows), *[1] * (layer.weight.ndim - 2)))
 
 
-def _flat(walk: Walk, node: ir.Node) -> Form | str:
+def _convert_flatten(walk: Walk, node: ir.Node) -> Form | str:
     """A flattened vector is what the new form is."""
     value = node.inputs[0]
     form = walk.forms.get(value) if value is not None else None
-    shape = static_shape_but_first(node.outputs[0])
+    shape = sample_shape(node.outputs[0])
     if form is None or shape != (math.prod(form.shape),):
         return "makes another shape"
     return Form(walk.edits.insert(node, "Identity", [form.value], output=f"{node.outputs[0].name}.turned"), form.shape)
 
 
-def _by_channel(walk: Walk, node: ir.Node) -> Form | str:
-    return channels(walk, node, spatial=0)
+def _convert_by_channel(walk: Walk, node: ir.Node) -> Form | str:
+    return convert_by_channel(walk, node, spatial=0)
 
 
-def _map(edits: Edits, node: ir.Node, form: Form) -> ir.Value:
+def _bridge_to_map(edits: Edits, node: ir.Node, form: Form) -> ir.Value:
     """The form that readers of a kind that was not turned want: a map, or the vector it was."""
     if len(node.outputs[0].shape or ()) == 2:
         return form.value
@@ -126,13 +126,13 @@ def _map(edits: Edits, node: ir.Node, form: Form) -> ir.Value:
     return edits.insert(node, "Reshape", [form.value, shape], output=f"{node.outputs[0].name}.map")
 
 
-def _times(lengths: tuple[int, ...]) -> str:
+def _join_lengths(lengths: tuple[int, ...]) -> str:
     return "x".join(map(str, lengths))
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(ELEMENTWISE, elementwise),
-    **dict.fromkeys(CHANNELS, _by_channel),
-    **dict.fromkeys(FLATTENS, _flat),
-    "Concat": concat,
+    **dict.fromkeys(ELEMENTWISE, convert_elementwise),
+    **dict.fromkeys(CHANNELS, _convert_by_channel),
+    **dict.fromkeys(FLATTENS, _convert_flatten),
+    "Concat": convert_concat,
 }

@@ -48,7 +48,7 @@ class Cut:
         return None if self.activations is None else self.weights + self.activations
 
 
-def fixed(model: ir.Model, sizes: Sequence[TensorSpec]) -> ir.Model:
+def fix_shapes(model: ir.Model, sizes: Sequence[TensorSpec]) -> ir.Model:
     """A copy with inputs of these sizes but a batch of one, and all shapes inferred from that; dead nodes are gone."""
     copy = model.clone()
     remove_unused(copy)
@@ -66,22 +66,22 @@ class Cuts:
     def __init__(self, model: ir.Model) -> None:
         self.model = model
         graph = model.graph
-        self._constant = cost_model.constants(graph)
+        self._constant = cost_model.find_constants(graph)
         self._nodes = [node for node in graph if not all(value in self._constant for value in node.outputs)]
         self._index = {node: index for index, node in enumerate(self._nodes)}
         self._before: list[int] = []  # of each node the set of nodes it is computed from, itself too, as bits
         for index, node in enumerate(self._nodes):
             makers = (value.producer() for value in cost_model.read_by(node))
             found = (self._before[self._index[maker]] for maker in makers if maker in self._index)
-            self._before.append(_union(found) | 1 << index)
-        self._layers = _union(1 << i for i, node in enumerate(self._nodes) if node.op_type not in FREE)
+            self._before.append(_unite(found) | 1 << index)
+        self._layers = _unite(1 << i for i, node in enumerate(self._nodes) if node.op_type not in FREE)
         self._best: dict[int, ir.Value] = {}
         for node in self._nodes:
             layers = self._before[self._index[node]] & self._layers
             if layers in (0, self._layers):
                 continue
             for value in node.outputs:
-                better = layers not in self._best or _size(value) <= _size(self._best[layers])
+                better = layers not in self._best or _size_of(value) <= _size_of(self._best[layers])
                 if better and value.name and not self._crosses(value):
                     self._best[layers] = value
 
@@ -145,8 +145,8 @@ class Cuts:
 
     def _cut(self, value: ir.Value) -> Cut:
         name = self._cut_name(value)
-        first = first_half(self.model, name_of(value))
-        macs = [layer.macs for layer in cost_model.layers(first)]
+        first = extract_first_half(self.model, name_of(value))
+        macs = [layer.macs for layer in cost_model.list_layer_costs(first)]
         shape = static_shape(value)
         return Cut(
             node=name,
@@ -154,25 +154,25 @@ class Cuts:
             tensor=name_of(value),
             dtype=str(value.dtype.numpy()) if value.dtype else "float32",
             shape=shape,
-            bytes=None if shape is None else _size(value),
+            bytes=None if shape is None else _size_of(value),
             weights=cost_model.weight_bytes(first),
             activations=cost_model.peak_activation_bytes(first),
             macs=None if None in macs else sum(one for one in macs if one is not None),
         )
 
 
-def first_half(model: ir.Model, tensor: str) -> ir.Model:
+def extract_first_half(model: ir.Model, tensor: str) -> ir.Model:
     """A copy of what `tensor` is computed from, which is its only output."""
     copy = model.clone()
-    copy.graph.outputs[:] = [_value(copy, tensor)]
+    copy.graph.outputs[:] = [_find_value(copy, tensor)]
     remove_unused(copy)
     return copy
 
 
-def second_half(model: ir.Model, tensor: str) -> ir.Model:
+def extract_second_half(model: ir.Model, tensor: str) -> ir.Model:
     """A copy of what is computed from `tensor`, which is its only input."""
     copy = model.clone()
-    value = _value(copy, tensor)
+    value = _find_value(copy, tensor)
     value.replace_all_uses_with(given := ir.Value(name=tensor, shape=value.shape, type=value.type))
     remove_unused(copy)
     copy.graph.inputs[:] = [given]
@@ -180,28 +180,28 @@ def second_half(model: ir.Model, tensor: str) -> ir.Model:
     return copy
 
 
-def halves(model: ir.Model, cut: Cut, of: str) -> tuple[ir.Model, ir.Model]:
+def split_model(model: ir.Model, cut: Cut, of: str) -> tuple[ir.Model, ir.Model]:
     """Both halves, each with the tensor between them, its scale and zero point, in its metadata; `of` is a hash."""
-    first, second = first_half(model, cut.tensor), second_half(model, cut.tensor)
+    first, second = extract_first_half(model, cut.tensor), extract_second_half(model, cut.tensor)
     known = model.clone()
     infer_shapes(known)
-    said = _value(known, cut.tensor).shape
+    said = _find_value(known, cut.tensor).shape
     lengths: list[Any] = list(said) if said is not None else list(cut.shape or ())
     if lengths and said is None:
         lengths[0] = None  # what was found is for a batch of one
     for value in (first.graph.outputs[0], second.graph.inputs[0]):
         value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(cut.dtype)))
         value.shape = ir.Shape(lengths) if said is not None or cut.shape is not None else None
-    scale, zero = parameters(model, cut.tensor)
+    scale, zero = quantization_of(model, cut.tensor)
     for number, half in enumerate((first, second), start=1):
         about = {"half": number, "of": of, "tensor": cut.tensor, "dtype": cut.dtype, "scale": scale, "zero_point": zero}
         half.metadata_props[KEY] = json.dumps(about)
     return first, second
 
 
-def parameters(model: ir.Model, tensor: str) -> tuple[float | None, int | None]:
+def quantization_of(model: ir.Model, tensor: str) -> tuple[float | None, int | None]:
     """Scale and zero point that a tensor of integers is written or read with; None for floats."""
-    value = _value(model, tensor)
+    value = _find_value(model, tensor)
     maker = value.producer()
     around = [maker] if is_op(maker, "QuantizeLinear") else list(value.consumers())
     for node in around:
@@ -212,18 +212,18 @@ def parameters(model: ir.Model, tensor: str) -> tuple[float | None, int | None]:
     return None, None
 
 
-def _value(model: ir.Model, name: str) -> ir.Value:
+def _find_value(model: ir.Model, name: str) -> ir.Value:
     return next(value for node in model.graph for value in node.outputs if value.name == name)
 
 
-def _union(parts: Iterable[int]) -> int:
+def _unite(parts: Iterable[int]) -> int:
     found = 0
     for part in parts:
         found |= part
     return found
 
 
-def _size(value: ir.Value) -> int:
+def _size_of(value: ir.Value) -> int:
     """Bytes of a tensor; one of unknown shape is larger than all others."""
     shape = static_shape(value)
     return 1 << 62 if shape is None else prod(shape) * int(value.dtype.itemsize if value.dtype else 4)

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from fcdeploy.graph.edit import Changes, Edits
 from fcdeploy.graph.nodes import attribute_of, input_of, is_op
-from fcdeploy.prepare.layers import read_layer
+from fcdeploy.prepare.linear_layers import read_layer
 from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.transform.forms import (
     CHANNELS,
@@ -25,12 +25,12 @@ from fcdeploy.transform.forms import (
     Form,
     Rule,
     Walk,
-    channels,
-    concat,
-    elementwise,
-    finish,
-    step,
-    unread,
+    convert_by_channel,
+    convert_concat,
+    convert_elementwise,
+    convert_node,
+    describe_source,
+    finish_walk,
 )
 
 FLATTENS = ("Flatten", "Reshape", "Squeeze")
@@ -46,34 +46,34 @@ def dense_to_conv(model: ir.Model) -> Changes:
     edits = Edits(model, "dense_to_conv")
     walk = Walk(edits)
     for node in list(edits.graph):
-        form = _flattened(node)
-        if form is not None and node.outputs[0] not in walk.forms and not _reads_turned(walk, node):
+        form = _read_flattened(node)
+        if form is not None and node.outputs[0] not in walk.forms and not _reads_converted(walk, node):
             walk.forms[node.outputs[0]] = form
-        elif _reads_turned(walk, node):
-            step(walk, node, RULES)
+        elif _reads_converted(walk, node):
+            convert_node(walk, node, RULES)
         elif node.op_type in DENSE:
-            edits.decline(node, f"{unread(node)}, no flattened map")
+            edits.decline(node, f"{describe_source(node)}, no flattened map")
     edits.count = sum(node.op_type in DENSE for node in walk.replaced)
     heads = [form for value, form in walk.forms.items() if value.producer() not in walk.replaced]
     pools = [node for node in edits.nodes(*POOLS) if any(form.value is node.outputs[0] for form in heads)]
     if edits.count:
-        finish(walk, _flat, maps=True)
+        finish_walk(walk, _bridge_to_vector, maps=True)
         remove_unused(model)
         for node in pools:
-            _window(edits, node)
+            _pool_in_window(edits, node)
     return edits.changes()
 
 
-def _reads_turned(walk: Walk, node: ir.Node) -> bool:
+def _reads_converted(walk: Walk, node: ir.Node) -> bool:
     return any(value in walk.forms for value in node.inputs if value is not None)
 
 
-def _flattened(node: ir.Node) -> Form | None:
+def _read_flattened(node: ir.Node) -> Form | None:
     """The map that a node flattens, all but the batch; a Transpose before it is part of it."""
-    source, result = input_of(node, 0), static_shape_but_first(node.outputs[0])
+    source, result = input_of(node, 0), sample_shape(node.outputs[0])
     if not is_op(node, *FLATTENS) or source is None or result is None or len(result) != 1:
         return None
-    shape = static_shape_but_first(source)
+    shape = sample_shape(source)
     if shape is None or len(shape) < 2 or np.prod(shape) != result[0]:
         return None
     before = source.producer()
@@ -81,13 +81,13 @@ def _flattened(node: ir.Node) -> Form | None:
         return Form(source, shape)
     perm = attribute_of(before, "perm", ())
     inner = before.inputs[0]
-    own = static_shape_but_first(inner) if inner is not None else None
+    own = sample_shape(inner) if inner is not None else None
     if inner is None or own is None or not perm or perm[0] != 0:
         return Form(source, shape)
     return Form(inner, own, tuple(axis - 1 for axis in perm[1:]))
 
 
-def static_shape_but_first(value: ir.Value) -> tuple[int, ...] | None:
+def sample_shape(value: ir.Value) -> tuple[int, ...] | None:
     """The lengths behind the leading axis, when all are known."""
     shape = value.shape
     if shape is None or not len(shape):
@@ -96,7 +96,7 @@ def static_shape_but_first(value: ir.Value) -> tuple[int, ...] | None:
     return rest if len(rest) == len(shape) - 1 else None
 
 
-def _conv(walk: Walk, node: ir.Node) -> Form | str:
+def _convert_dense(walk: Walk, node: ir.Node) -> Form | str:
     value = node.inputs[0]
     form = walk.forms.get(value) if value is not None else None
     if form is None:
@@ -117,27 +117,27 @@ def _conv(walk: Walk, node: ir.Node) -> Form | str:
     return Form(made, (len(rows), *[1] * (len(form.shape) - 1)))
 
 
-def _by_channel(walk: Walk, node: ir.Node) -> Form | str:
+def _convert_by_channel(walk: Walk, node: ir.Node) -> Form | str:
     ranks = [len(walk.forms[value].shape) for value in node.inputs if value is not None and value in walk.forms]
-    return channels(walk, node, spatial=ranks[0] - 1)
+    return convert_by_channel(walk, node, spatial=ranks[0] - 1)
 
 
-def _flat(edits: Edits, node: ir.Node, form: Form) -> ir.Value:
+def _bridge_to_vector(edits: Edits, node: ir.Node, form: Form) -> ir.Value:
     """The vector that readers of a kind that was not turned want."""
     return edits.insert(node, "Flatten", [form.value], {"axis": 1}, output=f"{node.outputs[0].name}.flat")
 
 
-def _window(edits: Edits, node: ir.Node) -> None:
+def _pool_in_window(edits: Edits, node: ir.Node) -> None:
     """Pool a window of the map's size instead of the whole of a map, which would be one answer for a larger one."""
     value = node.inputs[0]
-    shape = static_shape_but_first(value) if value is not None else None
+    shape = sample_shape(value) if value is not None else None
     if shape is not None:
         edits.replace(node, POOLS[node.op_type], [value], {"kernel_shape": list(shape[1:])})
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(ELEMENTWISE, elementwise),
-    **dict.fromkeys(CHANNELS, _by_channel),
-    **dict.fromkeys(DENSE, _conv),
-    "Concat": concat,
+    **dict.fromkeys(ELEMENTWISE, convert_elementwise),
+    **dict.fromkeys(CHANNELS, _convert_by_channel),
+    **dict.fromkeys(DENSE, _convert_dense),
+    "Concat": convert_concat,
 }

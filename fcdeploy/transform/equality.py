@@ -35,7 +35,7 @@ class Equality:
     equal: float
 
 
-def samples_for(
+def open_samples(
     specs: Sequence[TensorSpec],
     sizes: Sequence[TensorSpec],
     *,
@@ -51,7 +51,7 @@ def samples_for(
     if data is None:
         if samples is not None or preprocess is not None:
             raise FcdeployError("--samples and --preprocess are for --data", "--data DATA")
-        return "drawn with a seed", _drawn(sizes, BATCH if len(free) == len(specs) else None)
+        return "drawn with a seed", _draw_batches(sizes, BATCH if len(free) == len(specs) else None)
     wanted = [replace(size, shape=(None, *size.shape[1:])) if spec in free else size
               for spec, size in zip(specs, sizes, strict=True)]  # fmt: skip
     source = open_source(data, wanted, limit=samples, preprocess=preprocess)
@@ -60,7 +60,7 @@ def samples_for(
     )
 
 
-def _drawn(sizes: Sequence[TensorSpec], batch: int | None) -> Iterator[Feeds]:
+def _draw_batches(sizes: Sequence[TensorSpec], batch: int | None) -> Iterator[Feeds]:
     for seed in range(RUNS):
         length = batch if seed and batch else None
         yield draw_feeds([replace(one, shape=(length, *one.shape[1:])) if length else one for one in sizes], seed=seed)
@@ -87,10 +87,10 @@ def compare(before: Run, after: Run, feeds: Iterable[Feeds], *, on_step: OnStep 
                 raise FcdeployError(f"output {index} is not finite on these samples", "--data DATA gives others")
             largest[index] = max(largest.get(index, 0.0), float(np.abs(a).max(initial=0.0)))
             apart[index] = max(apart.get(index, 0.0), float(np.abs(a - b).max(initial=0.0)))
-        samples += _rows(fed)
+        samples += _count_samples(fed)
         if on_step:
             on_step("comparing", samples, None)
-    relative = max((_relative(apart[index], largest[index]) for index in apart), default=0.0)
+    relative = max((_relative_difference(apart[index], largest[index]) for index in apart), default=0.0)
     return Equality(samples, relative, equal / elements if elements else 1.0)
 
 
@@ -103,15 +103,15 @@ def refuse_different(found: Equality, what: str) -> None:
         )
 
 
-def described(found: Equality, source: str) -> str:
+def describe_equality(found: Equality, source: str) -> str:
     """'the same within 3.1e-07 on 7 samples drawn with a seed'."""
     what = "equal bit for bit" if found.equal == 1 else f"the same within {found.relative:.1e}"
     return f"{what} on {found.samples} samples {source}"
 
 
-def _relative(apart: float, largest: float) -> float:
+def _relative_difference(apart: float, largest: float) -> float:
     return apart / largest if largest > 0 else math.inf if apart else 0.0
 
 
-def _rows(fed: Mapping[str, Array]) -> int:
+def _count_samples(fed: Mapping[str, Array]) -> int:
     return next((len(array) for array in fed.values() if array.ndim), 1)

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from fcdeploy.graph.edit import Edits
 from fcdeploy.graph.nodes import array_of, attribute_of, describe, input_of, producer_of
-from fcdeploy.prepare.layers import per_channel
+from fcdeploy.prepare.linear_layers import expand_per_channel
 
 ELEMENTWISE = {
     "Abs", "Celu", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log",
@@ -58,7 +58,7 @@ class Walk:
 Rule = Callable[[Walk, ir.Node], Form | str]
 
 
-def step(walk: Walk, node: ir.Node, rules: Mapping[str, Rule]) -> None:
+def convert_node(walk: Walk, node: ir.Node, rules: Mapping[str, Rule]) -> None:
     """Turn a node that reads a turned value, or note why it stays."""
     rule = rules.get(node.op_type)
     made = rule(walk, node) if rule else "has no form without the old shape"
@@ -70,7 +70,7 @@ def step(walk: Walk, node: ir.Node, rules: Mapping[str, Rule]) -> None:
         walk.replaced.append(node)
 
 
-def finish(walk: Walk, bridge: Callable[[Edits, ir.Node, Form], ir.Value], *, maps: bool) -> None:
+def finish_walk(walk: Walk, bridge: Callable[[Edits, ir.Node, Form], ir.Value], *, maps: bool) -> None:
     """Let turned outputs of the graph take the old ones' places, bridge the others, and remove what was replaced.
 
     The new form is that of `maps`, else of vectors.
@@ -102,16 +102,16 @@ def finish(walk: Walk, bridge: Callable[[Edits, ir.Node, Form], ir.Value], *, ma
         producer.name = of_node
 
 
-def elementwise(walk: Walk, node: ir.Node) -> Form | str:
+def convert_elementwise(walk: Walk, node: ir.Node) -> Form | str:
     """The same node on the new form."""
-    form = walk.forms.get(_first(node))
+    form = walk.forms.get(_first_input(node))
     if form is None:
         return "takes what was turned as a parameter"
     inputs = [form.value, *node.inputs[1:]]
-    return Form(copy(walk.edits, node, inputs), form.shape, form.order)
+    return Form(copy_node(walk.edits, node, inputs), form.shape, form.order)
 
 
-def channels(walk: Walk, node: ir.Node, *, spatial: int) -> Form | str:
+def convert_by_channel(walk: Walk, node: ir.Node, *, spatial: int) -> Form | str:
     """The same node on maps with `spatial` axes of length 1 behind the channels, or on vectors for 0."""
     forms = [walk.forms[value] for value in node.inputs if value is not None and value in walk.forms]
     if any(form.positions != 1 for form in forms):
@@ -123,7 +123,7 @@ def channels(walk: Walk, node: ir.Node, *, spatial: int) -> Form | str:
         axis = attribute_of(node, "axis", -1)
         if axis % max(rank, 1) != 1:
             return f"runs along axis {axis}, not the channels"
-        return Form(copy(walk.edits, node, [forms[0].value], axis=1), forms[0].shape)
+        return Form(copy_node(walk.edits, node, [forms[0].value], axis=1), forms[0].shape)
     inputs: list[ir.Value | None] = []
     for value in node.inputs:
         found = walk.forms.get(value) if value is not None else None
@@ -132,40 +132,40 @@ def channels(walk: Walk, node: ir.Node, *, spatial: int) -> Form | str:
         elif node.op_type == "BatchNormalization":
             inputs.append(value)
         else:
-            row = per_channel(array_of(value), count, rank)
+            row = expand_per_channel(array_of(value), count, rank)
             if row is None:
                 name = value.name if value is not None else ""
                 return f"its input {name!r} is no constant with one number per channel"
             array = row.astype(np.float32).reshape(count, *[1] * spatial)
             inputs.append(walk.edits.constant(f"{node.name}.channels", array))
-    return Form(copy(walk.edits, node, inputs), forms[0].shape)
+    return Form(copy_node(walk.edits, node, inputs), forms[0].shape)
 
 
-def concat(walk: Walk, node: ir.Node) -> Form | str:
+def convert_concat(walk: Walk, node: ir.Node) -> Form | str:
     """Channels of maps of one position side by side, or of vectors."""
     forms = [walk.forms.get(value) if value is not None else None for value in node.inputs]
     found = [form for form in forms if form is not None and form.positions == 1]
     rank = len(node.outputs[0].shape or ())
     if len(found) != len(forms) or attribute_of(node, "axis", 0) % max(rank, 1) != 1:
         return "joins other things than channels of one position"
-    made = copy(walk.edits, node, [form.value for form in found], axis=1)
+    made = copy_node(walk.edits, node, [form.value for form in found], axis=1)
     return Form(made, (sum(form.shape[0] for form in found), *found[0].shape[1:]))
 
 
-def copy(edits: Edits, node: ir.Node, inputs: list[ir.Value | None], **changed: int) -> ir.Value:
+def copy_node(edits: Edits, node: ir.Node, inputs: list[ir.Value | None], **changed: int) -> ir.Value:
     """A node of the same operator and attributes in front of `node`, on other inputs."""
     attributes = {name: item.value for name, item in node.attributes.items()} | changed
     return edits.insert(node, node.op_type, inputs, attributes, output=f"{node.outputs[0].name}.turned")
 
 
-def unread(node: ir.Node) -> str:
+def describe_source(node: ir.Node) -> str:
     """The reason why nothing was done to a node that reads no turned value."""
     value = input_of(node, 0)
     producer = producer_of(value)
     return f"reads {describe(producer)}" if producer is not None else "reads an input of the graph"
 
 
-def _first(node: ir.Node) -> ir.Value:
+def _first_input(node: ir.Node) -> ir.Value:
     value = node.inputs[0]
     assert value is not None
     return value

@@ -5,14 +5,14 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from fcdeploy.graph.nodes import attribute_of, describe
-from fcdeploy.prepare.layers import reads_padding
+from fcdeploy.prepare.linear_layers import reads_padding
 
 STEPS = {"Conv", "MaxPool", "AveragePool", "LpPool"}
 UNKNOWN = {"ConvTranspose", "Resize", "Upsample", "DepthToSpace", "SpaceToDepth", "Slice", "Reshape", "Transpose"}
 GLOBAL = {"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "InstanceNormalization"}
 
 
-def steps(graph: ir.Graph, output: ir.Value) -> tuple[int, ...] | None:
+def find_strides(graph: ir.Graph, output: ir.Value) -> tuple[int, ...] | None:
     """Pixels between neighbouring answers along each spatial axis, or None where a node makes that unclear."""
     found: dict[ir.Value, tuple[int, ...] | None] = {}
     for value in graph.inputs:
@@ -30,7 +30,7 @@ def steps(graph: ir.Graph, output: ir.Value) -> tuple[int, ...] | None:
     return found.get(output)
 
 
-def sees_more(graph: ir.Graph) -> list[str]:
+def find_wider_views(graph: ir.Graph) -> list[str]:
     """Nodes that see more of a larger image than a window cut out of it shows them: padding there, pixels here."""
     padded = [node for node in graph if node.op_type in STEPS and reads_padding(node)]
     others = [node for node in graph if node.op_type in GLOBAL or (node.op_type == "Pad" and node not in padded)]

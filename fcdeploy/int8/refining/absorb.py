@@ -19,7 +19,15 @@ from fcdeploy.graph.edit import Edits
 from fcdeploy.graph.nodes import is_op, name_of, tensor_of
 from fcdeploy.int8.refining.activations import iterate_activations
 from fcdeploy.prepare.channels import LARGEST
-from fcdeploy.prepare.layers import Layer, channels_of, is_layer, read_layer, reads_padding, scaled_inputs, write_layer
+from fcdeploy.prepare.linear_layers import (
+    LinearLayer,
+    channels_of,
+    is_layer,
+    read_layer,
+    reads_padding,
+    scale_inputs,
+    write_layer,
+)
 
 ABSORBED = ".absorbed"
 Shifts = Mapping[str, Sequence[float]]  # what a layer writes -> what is taken off each of its channels
@@ -67,7 +75,7 @@ def absorb_shifts(model: ir.Model, shifts: Shifts) -> None:
         reason = write_layer(edits, layer, layer.weight, layer.bias - c)
         for reader in place.readers:
             of = _layer(reader)
-            parameters = scaled_inputs(of, np.ones(len(c)), c)
+            parameters = scale_inputs(of, np.ones(len(c)), c)
             assert not isinstance(parameters, str), "readers of padding are no readers of a place"
             reason = reason or write_layer(edits, of, *parameters)
         if reason:
@@ -99,16 +107,16 @@ def _can_absorb(reader: ir.Node, value: ir.Value, model: ir.Model) -> bool:
     layer = _read(reader)
     padded = reader.op_type == "ConvTranspose" or (reader.op_type == "Conv" and reads_padding(reader))
     once = sum(other is value for other in reader.inputs) == 1
-    return once and not padded and isinstance(layer, Layer) and layer.inputs == channels_of(value)
+    return once and not padded and isinstance(layer, LinearLayer) and layer.inputs == channels_of(value)
 
 
-def _read(node: ir.Node) -> Layer | str:
+def _read(node: ir.Node) -> LinearLayer | str:
     weight = node.inputs[1]
     small = (tensor := tensor_of(weight)) is not None and tensor.size <= LARGEST
     return read_layer(node) if small else "its weights are not to be read whole"
 
 
-def _layer(node: ir.Node) -> Layer:
+def _layer(node: ir.Node) -> LinearLayer:
     layer = _read(node)
-    assert isinstance(layer, Layer), "places have such layers"
+    assert isinstance(layer, LinearLayer), "places have such layers"
     return layer

@@ -12,7 +12,7 @@ from fcdeploy.arrays import Arrays, Float64
 from fcdeploy.graph.edit import Edits
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.refining.activations import iterate_activations
-from fcdeploy.prepare.channels import Channels, free_channels
+from fcdeploy.prepare.channels import Channels, find_free_channels
 
 SMOOTHED = ".smoothed"
 Factors = Mapping[str, Sequence[float]]  # activation -> what each of its channels is divided by
@@ -20,7 +20,7 @@ Factors = Mapping[str, Sequence[float]]  # activation -> what each of its channe
 
 def smoothing_factors(model: ir.Model, samples: Arrays) -> dict[str, tuple[float, ...]]:
     """What to rescale the channels of a prepared float model by, empty where there is nothing to rescale."""
-    channels = free_channels(Edits(model, "smooth"))
+    channels = find_free_channels(Edits(model, "smooth"))
     if not len(channels.meets):
         return {}
     active = _largest_activations(model, channels, samples)
@@ -28,13 +28,13 @@ def smoothing_factors(model: ir.Model, samples: Arrays) -> dict[str, tuple[float
     for group in np.unique(channels.meets):
         members = channels.meets == group
         s[members] = choose_smoothing(active[members])
-    return channels.by_tensor(s)
+    return channels.factors_by_tensor(s)
 
 
 def rescale(model: ir.Model, factors: Factors) -> None:
     """Rescale the channels of a prepared float model in place. Raises ValueError, with a sentence, where that cannot be."""
     edits = Edits(model, "smooth")
-    channels = free_channels(edits)
+    channels = find_free_channels(edits)
     if not channels.rescale(edits, channels.from_tensors(factors), SMOOTHED):
         raise ValueError("the rescaled weights would not be float32 numbers")
 

@@ -14,7 +14,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.protobuf import proto_of
 from fcdeploy.int8.nodes import vanishes
-from fcdeploy.prepare.cost_model import multiplications_of
+from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.records.costs import Choice, Costs, Rates, Trial
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.paired_timing import Load, compute_ratio, time_in_turns, time_reloaded
@@ -38,7 +38,7 @@ def measure_costs(
 
     `apart` loads one after the other.
     """
-    once = 1e-9 * FLOAT_NS * sum(multiplications_of(model).values())
+    once = 1e-9 * FLOAT_NS * sum(count_macs_by_node(model).values())
     runs = min(max(int(PROFILED_SECONDS / 4 / max(once, 1e-9)), PROFILED_RUNS[0]), PROFILED_RUNS[-1])
     both = [(_serialize(each), feeds) for each in (model, int8)]
     in_float, as_integers = (profile.nodes for profile in profile_models(both, runs=runs, threads=1, apart=apart))

@@ -8,14 +8,14 @@ import onnx_ir as ir
 
 from fcdeploy.graph.nodes import name_of, output_axis, shape_of, weight_of
 from fcdeploy.int8.nodes import is_depthwise
-from fcdeploy.prepare.cost_model import multiplications_of
+from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.records.costs import Costs
 from fcdeploy.tables import rates
 
 
 def costs_from_table(model: ir.Model, model_hash: str, target: str) -> Costs:
     """Microseconds of the layers that multiply, in float and as integers; other nodes cost the same either way."""
-    macs, table = multiplications_of(model), rates.BY_TARGET[target]
+    macs, table = count_macs_by_node(model), rates.BY_TARGET[target]
     nodes = {}
     for node in model.graph:
         kind = kind_of(node)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.equalize import choose_exponents
 from fcdeploy.graph.edit import Changes, Edits
-from fcdeploy.prepare.channel_constants import largest
-from fcdeploy.prepare.channels import Channels, free_channels, read, written
-from fcdeploy.prepare.layers import Layer, read_layer
+from fcdeploy.prepare.channel_constants import largest_constants
+from fcdeploy.prepare.channels import Channels, find_free_channels, largest_by_input, largest_by_output
+from fcdeploy.prepare.linear_layers import LinearLayer, read_layer
 
 RESCALED = ".rescaled"
 ROUNDS = 20  # neighbouring tensors share the depthwise layers between them, and settle in a few
@@ -24,25 +24,25 @@ ROUNDS = 20  # neighbouring tensors share the depthwise layers between them, and
 def equalize(model: ir.Model) -> Changes:
     """Rescale the channels of tensors in which some are at least eight times out of proportion."""
     edits = Edits(model, "equalize")
-    channels = free_channels(edits)
+    channels = find_free_channels(edits)
     for _ in range(ROUNDS):
-        s = np.exp2(_exponents(channels).astype(np.float64))
+        s = np.exp2(_choose_exponents(channels).astype(np.float64))
         if np.all(s == 1.0) or not channels.rescale(edits, s, RESCALED):
             break
         edits.count += 1
     return edits.changes()
 
 
-def _exponents(channels: Channels) -> NDArray[np.int64]:
+def _choose_exponents(channels: Channels) -> NDArray[np.int64]:
     """log2 of the factor of each scale: r1 and r2 are the largest of all that write or read it."""
     r1, r2 = np.zeros(len(channels.meets)), np.zeros(len(channels.meets))
-    for ends, ranges, measure in ((channels.writers, r1, written), (channels.readers, r2, read)):
+    for ends, ranges, measure in ((channels.writers, r1, largest_by_output), (channels.readers, r2, largest_by_input)):
         for node, ids in ends:
             layer = read_layer(node) if (ids >= 0).any() else None
-            if isinstance(layer, Layer):
+            if isinstance(layer, LinearLayer):
                 np.maximum.at(ranges, ids[ids >= 0], measure(layer)[ids >= 0])
     for node, ids in channels.starting:
-        np.maximum.at(r1, ids[ids >= 0], largest(node)[ids >= 0])
+        np.maximum.at(r1, ids[ids >= 0], largest_constants(node)[ids >= 0])
     found = np.zeros(len(r1), np.int64)
     for group in np.unique(channels.meets):
         members = channels.meets == group

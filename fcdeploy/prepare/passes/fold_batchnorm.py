@@ -19,14 +19,14 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.graph.edit import Changes, Edits
 from fcdeploy.graph.nodes import array_of, attribute_of, input_of
-from fcdeploy.prepare.layers import fold_into_producer, fold_into_readers
+from fcdeploy.prepare.linear_layers import fold_into_producer, fold_into_readers
 
 
 def fold_batchnorm(model: ir.Model) -> Changes:
     """Fold every BatchNormalization that can be; say why for each that stays."""
     edits = Edits(model, "fold_batchnorm")
     for node in edits.nodes("BatchNormalization"):
-        affine = _affine(node, edits.opset)
+        affine = _read_affine(node, edits.opset)
         if isinstance(affine, str):
             edits.decline(node, f"keeps: {affine}")
             continue
@@ -39,7 +39,7 @@ def fold_batchnorm(model: ir.Model) -> Changes:
     return edits.changes()
 
 
-def _affine(node: ir.Node, opset: int) -> tuple[Array, Array] | str:
+def _read_affine(node: ir.Node, opset: int) -> tuple[Array, Array] | str:
     """s and t of a BatchNormalization, float64 (channels,), or why it is no constant affine map."""
     trains = attribute_of(node, "training_mode", 0) or (opset < 7 and not attribute_of(node, "is_test", 0))
     if trains or not attribute_of(node, "spatial", 1):

@@ -28,7 +28,7 @@ def fold_constants(model: ir.Model) -> Changes:
     for node in list(model.graph):
         if not node.inputs or not all(value is None or is_constant(value) for value in node.inputs):
             continue
-        reason = _decline(node)
+        reason = _why_not(node)
         if reason is None:
             reason = _fold(edits, node)
         if reason is not None:
@@ -36,7 +36,7 @@ def fold_constants(model: ir.Model) -> Changes:
     return edits.changes()
 
 
-def _decline(node: ir.Node) -> str | None:
+def _why_not(node: ir.Node) -> str | None:
     if node.op_type in RANDOM:
         return "its result is random"
     if node.op_type in QUANTIZING:
@@ -46,16 +46,16 @@ def _decline(node: ir.Node) -> str | None:
     if any(value.is_graph_output() for value in node.outputs):
         return f"its output {node.outputs[0].name!r} is an output of the graph"
     for output in node.outputs:
-        if _bytes(output) is None:
+        if _count_bytes(output) is None:
             return f"the size of its output {output.name!r} is not known before it runs"
-    needed = sum(_bytes(output) or 0 for output in node.outputs)
-    freed = sum(_freed(value, node) for value in dict.fromkeys(node.inputs))
+    needed = sum(_count_bytes(output) or 0 for output in node.outputs)
+    freed = sum(_count_freed_bytes(value, node) for value in dict.fromkeys(node.inputs))
     if needed > max(SMALL, freed):
         return f"its result takes {needed} bytes, more than the {freed} it would free"
     return None
 
 
-def _bytes(value: ir.Value) -> int | None:
+def _count_bytes(value: ir.Value) -> int | None:
     """What a tensor takes, or None where that is not known before it is computed."""
     shape = static_shape(value)
     if shape is None or value.dtype is None or value.dtype == ir.DataType.STRING:
@@ -63,7 +63,7 @@ def _bytes(value: ir.Value) -> int | None:
     return int(math.prod(shape) * value.dtype.itemsize)
 
 
-def _freed(value: ir.Value | None, node: ir.Node) -> int:
+def _count_freed_bytes(value: ir.Value | None, node: ir.Node) -> int:
     """Bytes of a constant that nothing but this node reads; or, where it is cut into slices, those of this one.
 
     torch writes the gates of an LSTM as four slices of one weight: each alone would add to the file, all together replace
@@ -77,7 +77,7 @@ def _freed(value: ir.Value | None, node: ir.Node) -> int:
     slices = all(reader.op_type == "Slice" and reader.inputs[0] is value for reader in readers)
     if not slices or not all(is_constant(given) for reader in readers for given in reader.inputs if given is not None):
         return 0
-    sizes = {reader: _bytes(reader.outputs[0]) for reader in readers}
+    sizes = {reader: _count_bytes(reader.outputs[0]) for reader in readers}
     taken = sum(size or 0 for size in sizes.values())
     return (sizes[node] or 0) if None not in sizes.values() and taken <= value.const_value.nbytes else 0
 
@@ -117,13 +117,13 @@ def _run(node: ir.Node, opset: int) -> list[Array] | str:
     graph = ir.Graph(list(inputs.values()), outputs, nodes=[alone], opset_imports={"": opset}, name="constants")
     try:
         session = Session(ir.Model(graph, ir_version=8), threads=1, optimize=False)
-        feeds = {name: np.ascontiguousarray(array) for name, array in _arrays(given).items()}
+        feeds = {name: np.ascontiguousarray(array) for name, array in _read_arrays(given).items()}
         return [np.asarray(result) for result in session.run(feeds)]
     except FcdeployError as error:
         return f"onnxruntime cannot compute it apart: {error.message}"
 
 
-def _arrays(values: dict[str | None, ir.Value]) -> Arrays:
+def _read_arrays(values: dict[str | None, ir.Value]) -> Arrays:
     arrays = {}
     for name, value in values.items():
         array = array_of(value)

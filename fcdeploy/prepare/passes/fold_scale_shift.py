@@ -21,12 +21,12 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.graph.edit import Changes, Edits
 from fcdeploy.graph.nodes import array_of, describe, is_constant, is_op, rank_of
-from fcdeploy.prepare.layers import (
+from fcdeploy.prepare.linear_layers import (
     channels_of,
+    expand_per_channel,
     fold_into_producer,
     fold_into_readers,
     is_layer,
-    per_channel,
     read_layer,
 )
 
@@ -62,7 +62,7 @@ def _fold_back(edits: Edits, node: ir.Node, side: int, value: ir.Value) -> str |
     layer = read_layer(producer)
     if isinstance(layer, str):
         return layer
-    affine = _affine(node, side, layer.outputs, layer.weight.ndim)
+    affine = _read_affine(node, side, layer.outputs, layer.weight.ndim)
     if isinstance(affine, str):
         return affine
     if side == 0:
@@ -77,7 +77,7 @@ def _fold_ahead(edits: Edits, node: ir.Node, side: int, value: ir.Value) -> str 
     rank, channels = rank_of(value), channels_of(value)
     if rank is None or channels is None:
         return f"the number of channels of {value.name!r} is not known before it runs"
-    affine = _affine(node, side, channels, rank)
+    affine = _read_affine(node, side, channels, rank)
     if isinstance(affine, str):
         return affine
     if side == 0:
@@ -85,10 +85,10 @@ def _fold_ahead(edits: Edits, node: ir.Node, side: int, value: ir.Value) -> str 
     return fold_into_readers(edits, node, *affine)
 
 
-def _affine(node: ir.Node, side: int, channels: int, rank: int) -> tuple[Array, Array] | str:
+def _read_affine(node: ir.Node, side: int, channels: int, rank: int) -> tuple[Array, Array] | str:
     """s and t of the node, float64 (channels,), or why it has none."""
     constant = node.inputs[side]
-    c = per_channel(array_of(constant), channels, rank)
+    c = expand_per_channel(array_of(constant), channels, rank)
     if c is None or not np.isfinite(c).all():
         return f"its constant {constant.name!r} is not one finite number per channel"  # type: ignore[union-attr]
     one, zero = np.ones(channels), np.zeros(channels)

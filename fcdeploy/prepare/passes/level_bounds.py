@@ -15,7 +15,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Float64
 from fcdeploy.graph.edit import Changes, Edits
 from fcdeploy.prepare.channel_constants import vectors_of
-from fcdeploy.prepare.channels import free_channels
+from fcdeploy.prepare.channels import find_free_channels
 from fcdeploy.prepare.passes.equalize import RESCALED
 
 LARGEST = 2.0**32  # factor: weights have to stay float32 numbers
@@ -27,7 +27,7 @@ def level_bounds(model: ir.Model) -> Changes:
     for level in (False, True):  # equal ones first: from then on nothing can spread them
         for node in edits.nodes("Min", "Max"):
             for side in vectors_of(node):
-                why = _levelled(model, node, vectors_of(node)[side]) if level else ""
+                why = _level(model, node, vectors_of(node)[side]) if level else ""
                 if why:
                     edits.decline(node, f"keeps a bound for each channel: {why}")
                 bounds = vectors_of(node)[side]
@@ -38,10 +38,10 @@ def level_bounds(model: ir.Model) -> Changes:
     return edits.changes()
 
 
-def _levelled(model: ir.Model, node: ir.Node, bounds: Float64) -> str:
+def _level(model: ir.Model, node: ir.Node, bounds: Float64) -> str:
     """Make the bounds of a node equal; or say why they are not, and change nothing."""
     edits = Edits(model, "level_bounds")
-    channels = free_channels(edits)
+    channels = find_free_channels(edits)
     ids = next((ids for other, ids in channels.following if other is node), None)
     if ids is None:
         return "its input does not keep channels apart"

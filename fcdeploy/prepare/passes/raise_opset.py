@@ -20,7 +20,7 @@ from fcdeploy.graph.edit import set_attributes, set_input, set_operator
 from fcdeploy.graph.model import name_everything
 from fcdeploy.graph.nodes import STANDARD, array_of, attribute_of, describe, input_of, opset_of
 from fcdeploy.graph.opset import LOWEST
-from fcdeploy.prepare.passes.batched_scan import nest_batched_scan
+from fcdeploy.prepare.passes.nest_batched_scan import nest_batched_scan
 from fcdeploy.prepare.shape_inference import infer_shapes
 
 LOWEST_IR = 7  # the IR version that came with operator set 12 and 13

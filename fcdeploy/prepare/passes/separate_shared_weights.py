@@ -26,7 +26,7 @@ def separate_shared_weights(model: ir.Model) -> Changes:
         weights.sort(key=lambda use: (order[use.node], use.idx))
         read_otherwise = len(weights) < len(uses) or value.is_graph_output()
         for use in weights if read_otherwise else weights[1:]:
-            use.node.replace_input_with(use.idx, _copy(edits, value))
+            use.node.replace_input_with(use.idx, _copy_weight(edits, value))
             edits.count += 1
     return edits.changes()
 
@@ -36,7 +36,7 @@ def _is_weight(node: ir.Node, slot: int, order: dict[ir.Node, int]) -> bool:
     return node in order and node.domain in STANDARD and slot in WEIGHT_SLOTS.get(node.op_type, ())
 
 
-def _copy(edits: Edits, value: ir.Value) -> ir.Value:
+def _copy_weight(edits: Edits, value: ir.Value) -> ir.Value:
     tensor = constant_tensor(value)
     name, shape = f"{value.name}.copy", ir.Shape(tensor.shape.numpy())
     if isinstance(tensor, ir.ExternalTensor):  # stays outside the file, in the same place

@@ -20,7 +20,7 @@ TYPE_ATTRIBUTES = ("to", "dtype", "output_datatype")
 def widen_half(model: ir.Model) -> Changes:
     """Widen everything inside the border, subgraphs included: what they capture changes type with the rest."""
     edits = Edits(model, "widen_half")
-    border = {cast for cast in (_border_cast(value) for value in model.graph.outputs) if cast is not None}
+    border = {cast for cast in (_find_border_cast(value) for value in model.graph.outputs) if cast is not None}
     for value in list(model.graph.inputs):
         if value.dtype in HALF and not value.is_initializer():
             _widen_input(edits, value)
@@ -39,7 +39,7 @@ def widen_half(model: ir.Model) -> Changes:
     return edits.changes()
 
 
-def _border_cast(value: ir.Value) -> ir.Node | None:
+def _find_border_cast(value: ir.Value) -> ir.Node | None:
     """The Cast from float32 that already makes a half-precision output."""
     producer = value.producer()
     if producer is None or value.dtype not in HALF or not is_op(producer, "Cast"):
@@ -91,12 +91,12 @@ def _widen_initializer(value: ir.Value) -> bool:
     tensor = value.const_value
     if tensor is None or tensor.dtype not in HALF:
         return False
-    value.const_value = _wide(tensor, value.name)
+    value.const_value = _widen_tensor(tensor, value.name)
     value.type = ir.TensorType(FLOAT)
     return True
 
 
-def _wide(tensor: ir.TensorProtocol, name: str | None) -> ir.TensorProtocol:
+def _widen_tensor(tensor: ir.TensorProtocol, name: str | None) -> ir.TensorProtocol:
     """The same numbers as float32, made when they are read: a large model is not held twice."""
     return ir.LazyTensor(
         lambda: ir.Tensor(tensor.numpy().astype(np.float32)),

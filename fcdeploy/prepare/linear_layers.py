@@ -23,7 +23,7 @@ LAYER_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
-class Layer:
+class LinearLayer:
     """A layer with constant weights. `bias` is float64 (out,), zeros when the node has none."""
 
     node: ir.Node
@@ -42,7 +42,7 @@ class Layer:
         return int(self.weight.shape[1 if attribute_of(self.node, "transB", 0) else 0])
 
 
-def read_layer(node: ir.Node) -> Layer | str:
+def read_layer(node: ir.Node) -> LinearLayer | str:
     """The layer behind a node of LAYER_OPS, or the reason why nothing can be folded into it."""
     weight = array_of(input_of(node, 1))
     if weight is None:
@@ -59,15 +59,15 @@ def read_layer(node: ir.Node) -> Layer | str:
         ):
             return f"{describe(node)} has alpha, beta or transA"
     groups = int(attribute_of(node, "group", 1))
-    outputs = _outputs(node, weight, groups)
+    outputs = _count_outputs(node, weight, groups)
     bias_value = input_of(node, 2)
-    bias = np.zeros(outputs) if bias_value is None else _row(array_of(bias_value), outputs)
+    bias = np.zeros(outputs) if bias_value is None else _read_bias(array_of(bias_value), outputs)
     if bias is None:
         return f"the bias of {describe(node)} is no constant with one number per output channel"
-    return Layer(node, weight, bias, groups)
+    return LinearLayer(node, weight, bias, groups)
 
 
-def scaled_outputs(layer: Layer, s: Array, t: Array) -> tuple[Array, Array]:
+def scale_outputs(layer: LinearLayer, s: Array, t: Array) -> tuple[Array, Array]:
     """Weight and bias of s y + t; s and t are float64 (out,). The weight is the layer's own array when s is 1."""
     W, op = layer.weight, layer.node.op_type  # noqa: N806
     if np.all(s == 1.0):
@@ -75,26 +75,26 @@ def scaled_outputs(layer: Layer, s: Array, t: Array) -> tuple[Array, Array]:
     if op == "ConvTranspose":  # (in, out / groups, *kernel): the groups lie along the inputs
         grouped = W.reshape(layer.groups, W.shape[0] // layer.groups, *W.shape[1:])
         factor = s.reshape(layer.groups, 1, -1, *[1] * (W.ndim - 2))
-        return _product(grouped, factor).reshape(W.shape), layer.bias * s + t
+        return _multiply(grouped, factor).reshape(W.shape), layer.bias * s + t
     axis = 0 if op == "Conv" or attribute_of(layer.node, "transB", 0) else 1
-    return _product(W, _along(s, axis, W.ndim)), layer.bias * s + t
+    return _multiply(W, _reshape_along(s, axis, W.ndim)), layer.bias * s + t
 
 
-def scaled_inputs(layer: Layer, s: Array, t: Array) -> tuple[Array, Array] | str:
+def scale_inputs(layer: LinearLayer, s: Array, t: Array) -> tuple[Array, Array] | str:
     """Weight and bias of W (s x + t) + b, s and t float64 (in,); or why they do not exist."""
     W, node = layer.weight, layer.node  # noqa: N806
     if node.op_type in ("Gemm", "MatMul"):
         axis = 1 if attribute_of(node, "transB", 0) else 0
-        return _product(W, _along(s, axis, 2)), layer.bias + _dot(np.moveaxis(W, axis, -1), t)
+        return _multiply(W, _reshape_along(s, axis, 2)), layer.bias + _multiply_vector(np.moveaxis(W, axis, -1), t)
     if np.any(t) and (node.op_type == "ConvTranspose" or reads_padding(node)):
         return f"{describe(node)} reads padding, which the shift would change"
     if node.op_type == "ConvTranspose":
-        return _product(W, _along(s, 0, W.ndim)), layer.bias
+        return _multiply(W, _reshape_along(s, 0, W.ndim)), layer.bias
     grouped = W.reshape(layer.groups, W.shape[0] // layer.groups, *W.shape[1:])  # (group, out, in, *kernel)
     factor = s.reshape(layer.groups, 1, -1, *[1] * (W.ndim - 2))
     summed = grouped.sum(axis=tuple(range(3, grouped.ndim)), dtype=np.float64)  # (group, out, in)
     shift = np.einsum("goi,gi->go", summed, t.reshape(layer.groups, -1)).reshape(-1)
-    return _product(grouped, factor).reshape(W.shape), layer.bias + shift
+    return _multiply(grouped, factor).reshape(W.shape), layer.bias + shift
 
 
 def reads_padding(node: ir.Node) -> bool:
@@ -103,9 +103,9 @@ def reads_padding(node: ir.Node) -> bool:
     return auto not in ("NOTSET", "VALID") or (auto == "NOTSET" and any(attribute_of(node, "pads", ())))
 
 
-def write_layer(edits: Edits, layer: Layer, weight: Array, bias: Array) -> str | None:
+def write_layer(edits: Edits, layer: LinearLayer, weight: Array, bias: Array) -> str | None:
     """Store folded parameters as new initializers of this node; return a reason when float32 cannot hold them."""
-    node, reason = layer.node, unrepresentable(layer, weight, bias)
+    node, reason = layer.node, why_unrepresentable(layer, weight, bias)
     if reason is not None:
         return reason
     rounded = bias.astype(np.float32)
@@ -120,7 +120,7 @@ def write_layer(edits: Edits, layer: Layer, weight: Array, bias: Array) -> str |
     return None
 
 
-def unrepresentable(layer: Layer, weight: Array, bias: Array) -> str | None:
+def why_unrepresentable(layer: LinearLayer, weight: Array, bias: Array) -> str | None:
     """The reason why float32 cannot hold folded parameters, None when it can."""
     largest = np.finfo(np.float32).max
     if (weight is layer.weight or np.isfinite(weight).all()) and (np.abs(bias) <= largest).all():  # false for NaN too
@@ -128,7 +128,7 @@ def unrepresentable(layer: Layer, weight: Array, bias: Array) -> str | None:
     return f"the folded parameters of {describe(layer.node)} are not finite in float32"
 
 
-def per_channel(array: Array | None, channels: int, rank: int) -> Array | None:
+def expand_per_channel(array: Array | None, channels: int, rank: int) -> Array | None:
     """float64 (channels,) when `array` broadcasts along axis 1 of a rank-`rank` tensor only, else None.
 
     The array must not add axes or lengthen any: (C, 1, 1), (1, C, 1, 1), (1,) and () for rank 4; (C,) for rank 2.
@@ -163,7 +163,7 @@ def fold_into_producer(edits: Edits, node: ir.Node, s: Array, t: Array) -> str |
         return layer
     if len(s) != layer.outputs:
         return f"it has {len(s)} channels, {describe(producer)} has {layer.outputs}"
-    reason = write_layer(edits, layer, *scaled_outputs(layer, s, t))
+    reason = write_layer(edits, layer, *scale_outputs(layer, s, t))
     if reason is None:
         folded = node.inputs[0]
         assert folded is not None
@@ -194,10 +194,10 @@ def fold_into_readers(edits: Edits, node: ir.Node, s: Array, t: Array) -> str | 
             return f"its output {output.name!r} is a parameter of {describe(reader)}"
         if len(s) != layer.inputs:
             return f"it has {len(s)} channels, {describe(reader)} reads {layer.inputs}"
-        parameters = scaled_inputs(layer, s, t)
+        parameters = scale_inputs(layer, s, t)
         if isinstance(parameters, str):
             return parameters
-        reason = unrepresentable(layer, *parameters)
+        reason = why_unrepresentable(layer, *parameters)
         if reason is not None:
             return reason
         folded.append((layer, parameters))
@@ -213,7 +213,7 @@ def is_layer(node: ir.Node | None) -> bool:
     return is_op(node, *LAYER_OPS)
 
 
-def _outputs(node: ir.Node, weight: Array, groups: int) -> int:
+def _count_outputs(node: ir.Node, weight: Array, groups: int) -> int:
     if node.op_type == "Conv":
         return int(weight.shape[0])
     if node.op_type == "ConvTranspose":
@@ -221,18 +221,18 @@ def _outputs(node: ir.Node, weight: Array, groups: int) -> int:
     return int(weight.shape[0 if attribute_of(node, "transB", 0) else 1])
 
 
-def _row(array: Array | None, outputs: int) -> Array | None:
+def _read_bias(array: Array | None, outputs: int) -> Array | None:
     """A bias as float64 (out,): from (out,), (1, out), or one number for all."""
     if array is None or array.size not in (1, outputs) or math.prod(array.shape[:-1]) != 1:
         return None
     return np.array(np.broadcast_to(array.reshape(-1).astype(np.float64), (outputs,)))
 
 
-def _along(vector: Array, axis: int, rank: int) -> Array:
+def _reshape_along(vector: Array, axis: int, rank: int) -> Array:
     return vector.reshape([-1 if position == axis else 1 for position in range(rank)])
 
 
-def _product(W: Array, factor: Array) -> Array:  # noqa: N803
+def _multiply(W: Array, factor: Array) -> Array:  # noqa: N803
     """W * factor, formed in float64 and rounded once to float32, without a float64 copy of W."""
     out = np.empty(W.shape, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -240,7 +240,7 @@ def _product(W: Array, factor: Array) -> Array:  # noqa: N803
     return out
 
 
-def _dot(W: Array, t: Array) -> Array:  # noqa: N803
+def _multiply_vector(W: Array, t: Array) -> Array:  # noqa: N803
     """W @ t in float64, a block of rows at a time."""
     if not np.any(t):
         return np.zeros(len(W))

@@ -34,9 +34,9 @@ class Affine:
     offset: float = 0.0
 
 
-def hard_sigmoid(model: ir.Model) -> Changes:
+def form_hard_sigmoid(model: ir.Model) -> Changes:
     """Bring every hard-sigmoid and hard-swish into HardSigmoid, the latter times its input."""
-    edits = Edits(model, "hard_sigmoid")
+    edits = Edits(model, "form_hard_sigmoid")
     for node in edits.nodes("HardSwish"):
         value = node.inputs[0]
         assert value is not None

@@ -13,14 +13,14 @@ from fcdeploy.graph.edit import Changes, Edits
 from fcdeploy.graph.nodes import array_of, attribute_of, describe, input_of, ints_of, is_op, rank_of
 
 
-def pad_into_conv(model: ir.Model) -> Changes:
+def fold_pads(model: ir.Model) -> Changes:
     """Move each Pad into all of its readers, or say why it stays."""
-    edits = Edits(model, "pad_into_conv")
+    edits = Edits(model, "fold_pads")
     for node in edits.nodes("Pad"):
         value = node.inputs[0]
         assert value is not None
-        pads = _spatial_pads(node, value)
-        reason = pads if isinstance(pads, str) else _unable_reader(edits, node, pads)
+        pads = _read_pads(node, value)
+        reason = pads if isinstance(pads, str) else _why_reader_cannot(edits, node, pads)
         if reason is not None or isinstance(pads, str):
             edits.decline(node, f"keeps: {reason}")
             continue
@@ -32,7 +32,7 @@ def pad_into_conv(model: ir.Model) -> Changes:
     return edits.changes()
 
 
-def _spatial_pads(node: ir.Node, value: ir.Value) -> list[int] | str:
+def _read_pads(node: ir.Node, value: ir.Value) -> list[int] | str:
     """ONNX pads of the spatial axes, all begins and then all ends; or why they cannot move."""
     mode = attribute_of(node, "mode", "constant")
     if mode != "constant":
@@ -55,7 +55,7 @@ def _spatial_pads(node: ir.Node, value: ir.Value) -> list[int] | str:
     return begins[2:] + ends[2:]
 
 
-def _unable_reader(edits: Edits, node: ir.Node, pads: list[int]) -> str | None:
+def _why_reader_cannot(edits: Edits, node: ir.Node, pads: list[int]) -> str | None:
     """Why one of the readers cannot take the pads over, or None."""
     output = node.outputs[0]
     if output.is_graph_output() or not output.uses():
@@ -74,24 +74,24 @@ def _unable_reader(edits: Edits, node: ir.Node, pads: list[int]) -> str | None:
     return None
 
 
-def _unable_average(pool: ir.Node, _pad: ir.Node, pads: list[int]) -> str | None:
+def _why_average_cannot(pool: ir.Node, _pad: ir.Node, pads: list[int]) -> str | None:
     own = attribute_of(pool, "pads", (0,) * len(pads))
     if any(own) and not attribute_of(pool, "count_include_pad", 0):
         return "leaves its own padding out of the mean, but not these zeros"
-    return _unable_window(pool, pads)
+    return _why_window_cannot(pool, pads)
 
 
-def _unable_max(pool: ir.Node, pad: ir.Node, pads: list[int]) -> str | None:
+def _why_max_cannot(pool: ir.Node, pad: ir.Node, pads: list[int]) -> str | None:
     source = pad.inputs[0]
     assert source is not None
-    if not _never_negative(source.producer()):
+    if not _is_never_negative(source.producer()):
         return f"pads with minus infinity, and {source.name!r} may be negative"
     if len(pool.outputs) > 1 or any(step != 1 for step in attribute_of(pool, "dilations", ())):
         return "is dilated or returns indices"
-    return _unable_window(pool, pads)
+    return _why_window_cannot(pool, pads)
 
 
-def _unable_window(pool: ir.Node, pads: list[int]) -> str | None:
+def _why_window_cannot(pool: ir.Node, pads: list[int]) -> str | None:
     own = attribute_of(pool, "pads", (0,) * len(pads))
     if attribute_of(pool, "ceil_mode", 0):
         return "rounds its output size up, which counts padding differently"
@@ -101,14 +101,14 @@ def _unable_window(pool: ir.Node, pads: list[int]) -> str | None:
     return None
 
 
-def _never_negative(node: ir.Node | None) -> bool:
+def _is_never_negative(node: ir.Node | None) -> bool:
     if node is None or not is_op(node, "Clip"):
         return is_op(node, "Relu", "Sigmoid", "HardSigmoid", "Softmax")
     low = array_of(input_of(node, 1))
     return float(attribute_of(node, "min", -1.0) if low is None else low.reshape(-1)[0]) >= 0
 
 
-POOLS = {"AveragePool": _unable_average, "MaxPool": _unable_max}
+POOLS = {"AveragePool": _why_average_cannot, "MaxPool": _why_max_cannot}
 
 
 def _widen(reader: ir.Node, pads: list[int]) -> None:

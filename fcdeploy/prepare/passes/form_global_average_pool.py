@@ -13,9 +13,9 @@ from fcdeploy.graph.edit import Changes, Edits
 from fcdeploy.graph.nodes import attribute_of, ints_of, is_op, rank_of
 
 
-def global_average_pool(model: ir.Model) -> Changes:
+def form_global_average_pool(model: ir.Model) -> Changes:
     """Rewrite every ReduceMean over exactly the spatial axes of a tensor of rank 3, 4 or 5."""
-    edits = Edits(model, "global_average_pool")
+    edits = Edits(model, "form_global_average_pool")
     for node in edits.nodes("ReduceMean"):
         _merge_with_next(edits, node)
     for node in edits.nodes("ReduceMean"):

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from prepare_graphs import apply, graph, op, ops
 
-from fcdeploy.prepare.passes.global_average_pool import global_average_pool
+from fcdeploy.prepare.passes.form_global_average_pool import form_global_average_pool
 
 SIZES = {3: (5,), 4: (5, 4), 5: (5, 4, 3)}
 
@@ -31,7 +31,7 @@ def model_of(rank: int, axes: list[int], keepdims: int, opset: int) -> ir.Model:
 )
 def test_every_form_of_the_spatial_mean(rank: int, axes: list[int], keepdims: int, opset: int) -> None:
     model = model_of(rank, axes, keepdims, opset)
-    assert apply(global_average_pool, model).count == 1
+    assert apply(form_global_average_pool, model).count == 1
     assert ops(model) == ["GlobalAveragePool"] if keepdims else ["GlobalAveragePool", "Flatten"]
 
 
@@ -45,13 +45,13 @@ def test_a_mean_of_means_is_one_mean(keepdims: int, opset: int) -> None:
     ]
     constants = {"axes_rows": np.asarray([3]), "axes_y": np.asarray(second)} if opset >= 18 else {}
     model = graph(nodes, {"x": ["n", 3, 5, 4]}, ["y"], constants, opset=opset)  # type: ignore[arg-type]
-    assert apply(global_average_pool, model).count == 2
+    assert apply(form_global_average_pool, model).count == 2
     assert "ReduceMean" not in ops(model)
 
 
 @pytest.mark.parametrize("axes", [[1], [1, 2, 3], [0, 2, 3], [2], [3]])
 def test_other_axes_are_declined(axes: list[int]) -> None:
-    changes = apply(global_average_pool, model_of(4, axes, 1, 18))
+    changes = apply(form_global_average_pool, model_of(4, axes, 1, 18))
     assert changes.count == 0
     assert changes.declined == (
         f"ReduceMean 'n_y' keeps: it reduces axes {axes} of a tensor of rank 4, not exactly the spatial ones",
@@ -61,11 +61,13 @@ def test_other_axes_are_declined(axes: list[int]) -> None:
 def test_two_means_that_are_no_spatial_mean_stay_two() -> None:
     nodes = [op("ReduceMean", "x", "rows", axes=[3]), op("ReduceMean", "rows", "y", axes=[1])]
     model = graph(nodes, {"x": ["n", 3, 5, 4]}, ["y"], opset=13)
-    assert apply(global_average_pool, model).count == 0
+    assert apply(form_global_average_pool, model).count == 0
 
 
 def test_axes_computed_at_run_time_are_declined() -> None:
     nodes = [op("Shape", "x", "s"), op("Slice", "s one two", "a"), op("ReduceMean", "x a", "y")]
     constants = {"one": np.asarray([0]), "two": np.asarray([1])}
     model = graph(nodes, {"x": [2, 3, 5, 4]}, {"y": [None, None, None, None]}, constants)
-    assert apply(global_average_pool, model).declined == ("ReduceMean 'n_y' keeps: its axes are computed at run time",)
+    assert apply(form_global_average_pool, model).declined == (
+        "ReduceMean 'n_y' keeps: its axes are computed at run time",
+    )

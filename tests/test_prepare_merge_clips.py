@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepare_graphs import apply, graph, op, ops
 
-from fcdeploy.prepare.passes.clip import clip
+from fcdeploy.prepare.passes.merge_clips import merge_clips
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.runtime.session import Session
 
@@ -42,7 +42,7 @@ def bounds(model: ir.Model) -> list[float | None]:
 @pytest.mark.parametrize("order", [("Max", "Min"), ("Min", "Max")])
 def test_max_and_min_are_a_clip(order: tuple[str, str], opset: int) -> None:
     model = chain([(op_type, -1.0, 0.5) for op_type in order], opset)
-    apply(clip, model)
+    apply(merge_clips, model)
     assert ops(model) == ["Clip"]
     assert bounds(model) == [-1.0, 0.5]
 
@@ -61,13 +61,13 @@ def test_max_and_min_are_a_clip(order: tuple[str, str], opset: int) -> None:
 )
 def test_shorter_forms(steps: list[tuple[str, float, float]], expected: str) -> None:
     model = chain(steps)
-    assert apply(clip, model).count > 0
+    assert apply(merge_clips, model).count > 0
     assert ops(model) == [expected]
 
 
 def test_relu6_has_scalar_bounds() -> None:
     model = chain([("Relu", 0, 0), ("Min", 0, 6)])
-    clip(model)
+    merge_clips(model)
     assert bounds(model) == [0, 6]
     (node,) = model.graph
     assert [value.shape for value in node.inputs[1:] if value] == [ir.Shape(()), ir.Shape(())]
@@ -81,20 +81,20 @@ def test_any_chain_computes_the_same(steps: list[tuple[str, float, float]]) -> N
     ordered = [(op_type, min(low, high), max(low, high)) for op_type, low, high in steps] or [("Relu", 0, 0)]
     model = chain(ordered)
     x = np.linspace(-3, 3, 32, dtype=np.float32).reshape(8, 4)
-    apply(clip, model, feeds={"x": x}, tolerance=0)
+    apply(merge_clips, model, feeds={"x": x}, tolerance=0)
 
 
 def test_a_clip_of_nothing_goes_and_the_output_keeps_its_name() -> None:
     nodes = [op("Sigmoid", "x", "s"), op("Clip", "s low high", "y")]
     constants = {"low": np.float32(-np.inf), "high": np.float32(np.inf)}
     model = graph(nodes, {"x": ["n", 4]}, ["y"], constants)
-    assert apply(clip, model).count == 1
+    assert apply(merge_clips, model).count == 1
     assert ops(model) == ["Sigmoid"]
 
 
 def test_attributes_stay_attributes_in_old_operator_sets() -> None:
     model = chain([("Relu", 0, 0), ("Clip", -1, 6)], opset=10)
-    assert apply(clip, model).count == 1
+    assert apply(merge_clips, model).count == 1
     last = model.graph.outputs[0].producer()
     assert last is not None
     assert {name: attr.as_float() for name, attr in last.attributes.items()} == {"min": 0.0, "max": 6.0}
@@ -103,7 +103,7 @@ def test_attributes_stay_attributes_in_old_operator_sets() -> None:
 def test_a_relu_that_others_read_is_not_merged() -> None:
     nodes = [op("Relu", "x", "r"), op("Clip", "r - six", "c"), op("Add", "r c", "y")]
     model = graph(nodes, {"x": ["n", 4]}, ["y"], {"six": np.float32(6)})
-    assert apply(clip, model).count == 0
+    assert apply(merge_clips, model).count == 0
 
 
 @pytest.mark.parametrize(
@@ -117,13 +117,13 @@ def test_a_relu_that_others_read_is_not_merged() -> None:
 def test_declines(nodes: list[Any], why: str) -> None:
     constants = {"one": np.float32(1), "zero": np.float32(0), "nan": np.float32(np.nan)}
     model = graph(nodes, {"x": [2, 4]}, ["y"], constants)
-    assert apply(clip, model).declined == (f"Clip 'n_y' keeps its form: {why}",)
+    assert apply(merge_clips, model).declined == (f"Clip 'n_y' keeps its form: {why}",)
 
 
 @pytest.mark.parametrize("constant", [np.ones(4, np.float32), np.ones((1, 1, 1), np.float32)])
 def test_max_with_a_vector_or_a_longer_shape_stays(constant: np.ndarray[Any, Any]) -> None:
     model = graph([op("Max", "x c", "y")], {"x": ["n", 4]}, ["y"], {"c": constant})
-    assert apply(clip, model).count == 0
+    assert apply(merge_clips, model).count == 0
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 6.0), (None, 6.0), (-1.0, None), (0.0, None)])
@@ -154,7 +154,7 @@ def test_onnxruntime_drops_the_form_written_here_in_front_of_a_quantizer(
     nodes += [op("QuantizeLinear", f"{name} s z", "q"), op("DequantizeLinear", "q s z", "y")]
     model = graph(nodes, {"x": ["n", 2, 4, 4]}, ["y"], constants, opset=13)
     infer_shapes(model)
-    clip(model)
+    merge_clips(model)
     Session(model, dump=tmp_path / "fused.onnx")
     fused = [node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node]
     assert [kind for kind in fused if kind != "Transpose"] == ["QuantizeLinear", "QLinearConv", "DequantizeLinear"]

@@ -15,7 +15,7 @@ from prepare_graphs import apply, graph, normal, op, ops
 
 from fcdeploy.graph.edit import Changes
 from fcdeploy.prepare import prepare
-from fcdeploy.prepare.passes.dense import dense
+from fcdeploy.prepare.passes.form_gemm import form_gemm
 from fcdeploy.runtime.session import Session
 
 
@@ -51,7 +51,7 @@ def test_gemm_in_one_form(alpha: float, beta: float, transposed: bool, bias: tup
     inputs = "x w" if bias is None else "x w b"
     node = op("Gemm", inputs, "y", alpha=alpha, beta=beta, transB=int(transposed))
     model = graph([node], {"x": ["n", 7]}, ["y"], constants)
-    apply(dense, model)
+    apply(form_gemm, model)
     (node,) = model.graph  # type: ignore[assignment]
     assert not node.attributes  # type: ignore[attr-defined]
 
@@ -59,7 +59,7 @@ def test_gemm_in_one_form(alpha: float, beta: float, transposed: bool, bias: tup
 def test_a_large_weight_stays_transposed() -> None:
     weight = normal(2048, 2049)
     model = graph([op("Gemm", "x w b", "y", transB=1)], {"x": ["n", 2049]}, ["y"], {"w": weight, "b": normal(1, 2048)})
-    apply(dense, model, tolerance=1e-4)
+    apply(form_gemm, model, tolerance=1e-4)
     (node,) = model.graph
     assert node.attributes["transB"].as_int() == 1
     assert node.inputs[1].name == "w"
@@ -69,7 +69,7 @@ def test_a_large_weight_stays_transposed() -> None:
 def test_a_large_weight_with_a_factor_is_made_when_it_is_read() -> None:
     weight = normal(2048, 2049)
     model = graph([op("Gemm", "x w", "y", transB=1, alpha=0.5)], {"x": ["n", 2049]}, ["y"], {"w": weight})
-    apply(dense, model, tolerance=1e-4)
+    apply(form_gemm, model, tolerance=1e-4)
     tensor = model.graph.initializers["w.alpha"].const_value
     assert isinstance(tensor, ir.LazyTensor)
     np.testing.assert_array_equal(tensor.numpy(), weight * np.float32(0.5))
@@ -110,7 +110,7 @@ def test_a_large_weight_with_a_factor_is_made_when_it_is_read() -> None:
 )
 def test_declines(node: onnx.NodeProto, x: list[int], weight: tuple[int, ...], why: str) -> None:
     model = graph([node], {"x": x}, ["y"], {"w": normal(*weight)})
-    changes = apply(dense, model)
+    changes = apply(form_gemm, model)
     assert changes.count == 0
     assert changes.declined == (why,)
 

@@ -11,7 +11,7 @@ import pytest
 from prepare_graphs import apply, graph, op, ops
 
 from fcdeploy.prepare import prepare
-from fcdeploy.prepare.passes.hard_sigmoid import hard_sigmoid
+from fcdeploy.prepare.passes.form_hard_sigmoid import form_hard_sigmoid
 
 NUMBERS = {
     "three": np.float32(3), "six": np.float32([6]), "zero": np.float32(0), "sixth": np.float32(1 / 6),
@@ -38,7 +38,7 @@ SWISHES = {
 @pytest.mark.parametrize("spelling", SWISHES)
 def test_hard_swish_is_its_input_times_a_hard_sigmoid(spelling: str) -> None:
     model = spelled(*SWISHES[spelling])
-    assert apply(hard_sigmoid, model, feeds={"x": X}).count > 0
+    assert apply(form_hard_sigmoid, model, feeds={"x": X}).count > 0
     prepare(model)
     assert ops(model) == ["HardSigmoid", "Mul"]
     gate = model.graph[0]
@@ -56,7 +56,7 @@ SIGMOIDS = {
 def test_hard_sigmoid_is_one_operator(spelling: str) -> None:
     nodes, expected = SIGMOIDS[spelling]
     model = spelled(*nodes)
-    apply(hard_sigmoid, model, feeds={"x": X})
+    apply(form_hard_sigmoid, model, feeds={"x": X})
     prepare(model)
     assert ops(model) == ["HardSigmoid"]
     found = [model.graph[0].attributes[k].as_float() for k in ("alpha", "beta")]
@@ -71,7 +71,7 @@ def test_bounds_as_attributes() -> None:
         op("Div", "m six", "y"),
     ]
     model = spelled(*nodes, opset=10)
-    assert apply(hard_sigmoid, model, feeds={"x": X}).count == 1
+    assert apply(form_hard_sigmoid, model, feeds={"x": X}).count == 1
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_bounds_as_attributes() -> None:
 def test_what_is_none_stays(nodes: list[Any]) -> None:
     model = spelled(*nodes)
     before = ops(model)
-    assert apply(hard_sigmoid, model, feeds={"x": X}).count == 0
+    assert apply(form_hard_sigmoid, model, feeds={"x": X}).count == 0
     assert ops(model) == before
 
 
@@ -106,18 +106,18 @@ def test_a_step_that_is_read_elsewhere_keeps_its_nodes() -> None:
         op("Div", "m six", "d"),
         op("Add", "d c", "y"),
     ]
-    assert apply(hard_sigmoid, spelled(*nodes), feeds={"x": X}).count == 0
+    assert apply(form_hard_sigmoid, spelled(*nodes), feeds={"x": X}).count == 0
 
 
 def test_a_vector_is_no_number() -> None:
     nodes = [op("Add", "x row", "a"), op("Clip", "a zero six", "c"), op("Mul", "x c", "m"), op("Div", "m six", "y")]
     model = graph(nodes, {"x": ["n", 4, 5]}, ["y"], {**NUMBERS, "row": np.full(5, 3, np.float32)})
-    assert apply(hard_sigmoid, model, feeds={"x": X}).count == 0
+    assert apply(form_hard_sigmoid, model, feeds={"x": X}).count == 0
 
 
 def test_a_product_with_what_is_clipped_is_gated_by_a_line_through_zero() -> None:
     nodes = [op("Add", "x three", "a"), op("Clip", "a zero six", "c"), op("Mul", "a c", "m"), op("Div", "m six", "y")]
     model = spelled(*nodes)
-    assert apply(hard_sigmoid, model, feeds={"x": X}).count == 1
+    assert apply(form_hard_sigmoid, model, feeds={"x": X}).count == 1
     (gate,) = (node for node in model.graph if node.op_type == "HardSigmoid")
     np.testing.assert_allclose([gate.attributes[k].as_float() for k in ("alpha", "beta")], [1 / 6, 0], atol=1e-7)

@@ -23,24 +23,24 @@ from fcdeploy.graph.weights import read_whole
 LARGE_FROM = 1 << 22  # elements; a weight of 16 MB or more is not transposed, and scaled when it is written, not before
 
 
-def dense(model: ir.Model) -> Changes:
+def form_gemm(model: ir.Model) -> Changes:
     """Bring each dense layer into the one form, or say why it cannot be."""
-    edits = Edits(model, "dense")
+    edits = Edits(model, "form_gemm")
     for node in edits.nodes("MatMul"):
-        reason = _unlike_gemm(node)
+        reason = _why_not_gemm(node)
         if reason is not None:
             edits.decline(node, f"stays: {reason}")
             continue
         edits.replace(node, "Gemm", [node.inputs[0], node.inputs[1]])
         edits.count += 1
     for node in edits.nodes("Gemm"):
-        reason = _normalise(edits, node)
+        reason = _normalize(edits, node)
         if reason is not None:
             edits.decline(node, f"keeps its form: {reason}")
     return edits.changes()
 
 
-def _unlike_gemm(node: ir.Node) -> str | None:
+def _why_not_gemm(node: ir.Node) -> str | None:
     x, weight = node.inputs
     if not is_constant(weight):
         return f"its second factor {weight.name!r} is computed at run time"  # type: ignore[union-attr]
@@ -54,7 +54,7 @@ def _unlike_gemm(node: ir.Node) -> str | None:
     return None
 
 
-def _normalise(edits: Edits, node: ir.Node) -> str | None:
+def _normalize(edits: Edits, node: ir.Node) -> str | None:
     alpha, beta = attribute_of(node, "alpha", 1.0), attribute_of(node, "beta", 1.0)
     trans_b = bool(attribute_of(node, "transB", 0))
     if attribute_of(node, "transA", 0):
@@ -70,9 +70,9 @@ def _normalise(edits: Edits, node: ir.Node) -> str | None:
         return f"its bias {bias.name!r} is computed at run time and has factor beta = {beta}"
     assert weight is not None
     if turned or alpha != 1.0:
-        node.replace_input_with(1, _weight(edits, weight, alpha, turned))
+        node.replace_input_with(1, _make_weight(edits, weight, alpha, turned))
     if bias is not None and beta != 1.0:
-        node.replace_input_with(2, edits.constant(f"{bias.name}.beta", _times(array_of(bias), beta)))
+        node.replace_input_with(2, edits.constant(f"{bias.name}.beta", _multiply(array_of(bias), beta)))
     _drop_defaults(node, keep=trans_b and not turned)
     edits.count += 1
     return _give_row(edits, node)
@@ -109,13 +109,13 @@ def _give_row(edits: Edits, node: ir.Node) -> str | None:
     return None
 
 
-def _weight(edits: Edits, value: ir.Value, alpha: float, transposed: bool) -> ir.Value:
+def _make_weight(edits: Edits, value: ir.Value, alpha: float, transposed: bool) -> ir.Value:
     """alpha W, or alpha W^T, as a new initializer; made only when it is read if it is large."""
     tensor = constant_tensor(value)
 
     def make() -> Array:
         array = read_whole(tensor)
-        return _times(array.T if transposed else array, alpha)
+        return _multiply(array.T if transposed else array, alpha)
 
     name = f"{value.name}.{'transposed' if transposed else 'alpha'}"
     if tensor.size < LARGE_FROM:
@@ -124,7 +124,7 @@ def _weight(edits: Edits, value: ir.Value, alpha: float, transposed: bool) -> ir
     return edits.constant(name, ir.LazyTensor(lambda: ir.Tensor(make()), dtype=tensor.dtype, shape=shape))
 
 
-def _times(array: Array | None, factor: float) -> Array:
+def _multiply(array: Array | None, factor: float) -> Array:
     assert array is not None
     if factor == 1.0:
         return array

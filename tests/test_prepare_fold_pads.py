@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepare_graphs import apply, graph, normal, op, ops
 
-from fcdeploy.prepare.passes.pad_into_conv import pad_into_conv
+from fcdeploy.prepare.passes.fold_pads import fold_pads
 
 WEIGHT = {"w": normal(6, 3, 3, 3), "zero": np.float32(0), "one": np.float32(1)}
 
@@ -41,7 +41,7 @@ def test_into_a_convolution(around: list[int], own: list[int] | None, stride: in
         constants |= pads(*whole)
     conv = op("Conv", "z w", "y", strides=[stride, stride], **({} if own is None else {"pads": own}))
     model = graph([pad, conv], {"x": ["n", 3, 7, 6]}, ["y"], constants, opset=opset)
-    assert apply(pad_into_conv, model).count == 1
+    assert apply(fold_pads, model).count == 1
     assert ops(model) == ["Conv"]
 
 
@@ -51,7 +51,7 @@ def test_other_ranks_and_several_readers(dimensions: int) -> None:
     nodes = [op("Pad", "x p", "z"), op("Conv", "z w", "y0"), op("Conv", "z w", "y1", auto_pad="VALID")]
     constants = {"w": normal(6, 3, *[3] * dimensions), **pads(*around)}
     model = graph(nodes, {"x": ["n", 3, *[5] * dimensions]}, ["y0", "y1"], constants)
-    assert apply(pad_into_conv, model).count == 1
+    assert apply(fold_pads, model).count == 1
     assert ops(model) == ["Conv", "Conv"]
 
 
@@ -61,7 +61,7 @@ def test_into_an_average_pool(own: list[int] | None, counted: int) -> None:
     extra = {} if own is None else {"pads": own}
     pool = op("AveragePool", "z", "y", kernel_shape=[3, 3], count_include_pad=counted, **extra)
     model = graph([op("Pad", "x p", "z"), pool], {"x": ["n", 3, 6, 5]}, ["y"], pads(0, 0, 1, 0, 0, 0, 1, 1))
-    changes = apply(pad_into_conv, model)
+    changes = apply(fold_pads, model)
     if own and not counted:
         assert "leaves its own padding out of the mean" in changes.declined[0]
     else:
@@ -73,7 +73,7 @@ def test_into_a_max_pool_of_what_is_never_negative(before: str) -> None:
     first = op("Clip", "x one", "r") if before == "Clip" else op(before, "x", "r")
     nodes = [first, op("Pad", "r p", "z"), op("MaxPool", "z", "y", kernel_shape=[3, 3], strides=[2, 2])]
     model = graph(nodes, {"x": ["n", 3, 6, 6]}, ["y"], {**WEIGHT, **pads(0, 0, 1, 1, 0, 0, 1, 1)})
-    assert apply(pad_into_conv, model).count == 1
+    assert apply(fold_pads, model).count == 1
     assert ops(model) == [before, "MaxPool"]
 
 
@@ -126,7 +126,7 @@ MAX = {"kernel_shape": [3, 3]}
 )
 def test_declines(pad: Any, reader: Any, around: tuple[int, ...], why: str) -> None:
     model = graph([pad, reader], {"x": [2, 3, 6, 6]}, ["y"], {**WEIGHT, **pads(*around)})
-    changes = apply(pad_into_conv, model)
+    changes = apply(fold_pads, model)
     assert changes.count == 0
     (reason,) = changes.declined
     assert reason.startswith("Pad 'n_z' keeps: ")
@@ -136,4 +136,4 @@ def test_declines(pad: Any, reader: Any, around: tuple[int, ...], why: str) -> N
 def test_a_padded_tensor_that_is_an_output_stays() -> None:
     nodes = [op("Pad", "x p", "z"), op("Conv", "z w", "y")]
     model = graph(nodes, {"x": [2, 3, 6, 6]}, ["z", "y"], {**WEIGHT, **pads(0, 0, 1, 1, 0, 0, 1, 1)})
-    assert apply(pad_into_conv, model).declined == ("Pad 'n_z' keeps: its output 'z' is an output of the graph",)
+    assert apply(fold_pads, model).declined == ("Pad 'n_z' keeps: its output 'z' is an output of the graph",)

@@ -30,11 +30,11 @@ class Bounds:
     high: float = math.inf
 
 
-def clip(model: ir.Model) -> Changes:
+def merge_clips(model: ir.Model) -> Changes:
     """Bring every Relu, Clip, and Max or Min by a constant into as few nodes as possible."""
-    edits = Edits(model, "clip")
+    edits = Edits(model, "merge_clips")
     for node in edits.nodes("Relu", "Clip", "Max", "Min"):
-        value, bounds = _read(node)
+        value, bounds = _read_clip(node)
         if isinstance(bounds, str):
             if is_op(node, "Clip"):
                 edits.decline(node, f"keeps its form: {bounds}")
@@ -43,11 +43,11 @@ def clip(model: ir.Model) -> Changes:
             continue
         before = _clip_before(edits, value, node)
         if before is not None:
-            value, first = before.inputs[0], _read(before)[1]
+            value, first = before.inputs[0], _read_clip(before)[1]
             assert value is not None
             assert isinstance(first, Bounds)
             bounds = _compose(first, bounds)
-        _write(edits, node, value, bounds, merged=before is not None)
+        _write_shortest(edits, node, value, bounds, merged=before is not None)
         if before is not None and not before.outputs[0].uses():
             edits.graph.remove(before, safe=True)
     return edits.changes()
@@ -58,7 +58,7 @@ def _clip_before(edits: Edits, value: ir.Value, node: ir.Node) -> ir.Node | None
     producer = value.producer()
     if producer is None or not is_op(producer, "Relu", "Clip") or edits.only_reader(value) is not node:
         return None
-    return None if isinstance(_read(producer)[1], str) else producer
+    return None if isinstance(_read_clip(producer)[1], str) else producer
 
 
 def _compose(first: Bounds, second: Bounds) -> Bounds:
@@ -67,7 +67,7 @@ def _compose(first: Bounds, second: Bounds) -> Bounds:
     return Bounds(low, high)
 
 
-def _read(node: ir.Node) -> tuple[ir.Value | None, Bounds | str]:
+def _read_clip(node: ir.Node) -> tuple[ir.Value | None, Bounds | str]:
     """What a node clips and to what; or why it is not a clip by constants."""
     if is_op(node, "Relu"):
         return node.inputs[0], Bounds(low=0.0)
@@ -97,7 +97,7 @@ def _clip_bounds(node: ir.Node) -> Bounds | str:
     return Bounds(low, high) if low <= high else f"its min {low:g} lies above its max {high:g}"
 
 
-def _write(edits: Edits, node: ir.Node, value: ir.Value, bounds: Bounds, *, merged: bool) -> None:
+def _write_shortest(edits: Edits, node: ir.Node, value: ir.Value, bounds: Bounds, *, merged: bool) -> None:
     """Replace `node` by the shortest form of clipping `value`, unless it has that form already."""
     if bounds == Bounds():
         edits.count += edits.bypass(node, value)
