@@ -16,6 +16,7 @@ from test_sources import batch, spoil, top1
 from fcdeploy.arithmetic.metrics import Fidelity
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
+from fcdeploy.evaluate.compare import Answers
 from fcdeploy.evaluate.loss import Loss
 from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.evaluate.scores import SHARE, Metric, take_mean
@@ -54,9 +55,14 @@ def remedy(of: SourceCost, share: float, back: float | None = None) -> Remedy:
 
 
 def said(*rows: Remedy, loss: Loss | None = LOST, metric: Metric | None = TOP1, **options: Any) -> str:
-    given: dict[str, Any] = {"samples": 500, "sqnr_db": 20.0, "ranges": {}, "effort": "balanced"}
+    given: dict[str, Any] = {"sqnr_db": 20.0, "ranges": {}, "effort": "balanced"}
+    answers = Answers(metric, None, samples=500)
     return advise(
-        metric=metric, loss=loss, ranking=ranking(*(row.group.cost for row in rows)), rows=rows, **{**given, **options}
+        answers=answers,
+        loss=loss,
+        ranking=ranking(*(row.group.cost for row in rows)),
+        rows=rows,
+        **{**given, **options},
     )
 
 
@@ -111,7 +117,7 @@ def test_advice(text: str, expected: str) -> None:
 
 def test_advice_says_how_far_the_ranking_went() -> None:
     """A rounding that stands out by chance alone is named with its interval; what was not tried is not spoken of."""
-    given: dict[str, Any] = {"metric": TOP1, "loss": LOST, "samples": 500, "sqnr_db": 20.0, "ranges": {}}
+    given: dict[str, Any] = {"answers": Answers(TOP1, None, samples=500), "loss": LOST, "sqnr_db": 20.0, "ranges": {}}
     unsure = Remedy(FloatGroup(("stem",), 0.1, STEM, (STEM.source,)), 0.6, -0.1, 1.3, None, None)
     named = "rounding the output of stem makes 60 % of the error (95 % interval 55 to 65 %, 64 samples), "
     text = advise(ranking=ranking(STEM), rows=[unsure], effort="fast", **given)

@@ -190,9 +190,8 @@ def _add_explanation(
     """The report with what is to blame, and the advice that follows on top."""
     kernel_db = made.values["kernel_sqnr_db"]
     text = advise(
-        metric=answers.metric,
+        answers=answers,
         loss=loss,
-        samples=answers.samples,
         sqnr_db=made.values["sqnr_db"],
         ranking=blame.ranking,
         rows=blame.rows,

@@ -154,6 +154,8 @@ def add_batch(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
         if f[name].dtype.kind == "f":
             answers.fidelity[name] = _add_sums(answers.fidelity.get(name), f[name], q[name], len(batch))
     answers.samples += len(batch)
+
+    # decisions of both models, whose agreement is known without labels
     metric, decision, n = answers.metric, answers.decision, len(batch)
     one = other = None
     if decision is not None:
@@ -162,6 +164,8 @@ def add_batch(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
         answers.equal.append(metrics.count_agreement(one, other))
     if metric is None:
         return
+
+    # the metric's own figures: agreement has none, it is between the two
     if metric.name == "agreement":
         equal = answers.equal[-1]
         answers.int8_figures.append(equal)

@@ -78,6 +78,7 @@ def find_quantized_tensors(model: ir.Model) -> list[QuantizedTensor]:
             continue
         if _is_picture(source):
             continue
+
         made_by = find_producer(source)
         axis = attribute_of(node, "axis", 1) if scale.size > 1 else None
         result.append(

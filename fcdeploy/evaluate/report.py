@@ -72,15 +72,8 @@ def make_warnings(
             f"integer kernels change the outputs: {kernel_db:.1f} dB against exact arithmetic, clean is above "
             f"{CLEAN_KERNELS_DB:.0f}: byte products saturate on this CPU, or operators were fused wrongly"
         )
-    if metric and loss and loss.low is not None and loss.high is not None:
-        if max_drop is not None and loss.drop <= max_drop < loss.high:
-            yield (
-                f"{answers.samples} samples are too few to be sure: "
-                f"the drop may be as large as {format_amount(loss.high, metric.unit)}, allowed {max_drop:g}"
-            )
-        elif metric.unit == scores.SHARE and loss.high - loss.low > WIDE_POINTS:
-            half = (loss.high - loss.low) / 2
-            yield f"{answers.samples} samples tell the drop only to within {half:.1f} points either way"
+    if metric and loss:
+        yield from _warn_of_few_samples(answers.samples, metric, loss, max_drop)
     classes = answers.decision.classes if answers.decision else None
     if metric and loss and metric.name == "top1" and classes and loss.float_value <= 1 / classes:
         yield (
@@ -93,6 +86,17 @@ def make_warnings(
         yield f"the float model has no tensor named {quote_names(layers.unmatched)}: not compared by layer"
     if layers and not layers.undisturbed:
         yield "looking at the integer tensors changed the int8 outputs on this runtime: by layer is approximate"
+
+
+def _warn_of_few_samples(samples: int, metric: Metric, loss: Loss, max_drop: float | None) -> Iterator[str]:
+    if loss.low is None or loss.high is None:
+        return
+    if max_drop is not None and loss.drop <= max_drop < loss.high:
+        most = format_amount(loss.high, metric.unit)
+        yield f"{samples} samples are too few to be sure: the drop may be as large as {most}, allowed {max_drop:g}"
+    elif metric.unit == scores.SHARE and loss.high - loss.low > WIDE_POINTS:
+        half = (loss.high - loss.low) / 2
+        yield f"{samples} samples tell the drop only to within {half:.1f} points either way"
 
 
 def _format_value(value: float, unit: str) -> str:

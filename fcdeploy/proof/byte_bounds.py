@@ -184,26 +184,34 @@ def _bound_layer(node: ir.Node, known: TensorBounds) -> Interval | None:
     if attribute_of(node, "transA", 0) or (not is_conv and weight.ndim != 2):
         return None
     axis = 0 if is_conv or transposed else 1
-    x = known.of(node.inputs[0])
-    groups = attribute_of(node, "group", 1)
-    inputs = weight.shape[1] * groups if is_conv else weight.shape[1 - axis]
     rows = to_rows(weight, axis)
     if rows.shape[1] > LONGEST:
         return None
-    if is_conv:  # the border is zero
-        x = x.hull(0.0)
-    seen = x.channels(1 if is_conv else -1)
-    ends = [np.broadcast_to(end, (inputs,)) for end in (seen.low, seen.high)]
-    if is_conv:
-        ends = [lay_out_importance(np.ascontiguousarray(end), weight.shape, groups) for end in ends]
-    sums = bound_row_sums(rows, unit, ends[0], ends[1])
+
+    low, high = _lay_out_inputs(node, known.of(node.inputs[0]), weight, axis)
+    sums = bound_row_sums(rows, unit, low, high)
     bias = known.of(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else make_interval(0, 0)
     outputs = add_intervals(sums, bias.channels(-1))
+
+    # one pair an output channel, shaped to broadcast over the tensor; a MatMul of unknown rank has its channels anywhere
     shape = (1, -1, *[1] * (weight.ndim - 2)) if is_conv else (1, -1)
     rank = node.outputs[0].shape
     if not is_conv and node.op_type == "MatMul" and (rank is None or len(rank) != 2):
         return outputs.whole()
     return Interval(outputs.low.reshape(shape), outputs.high.reshape(shape))
+
+
+def _lay_out_inputs(node: ir.Node, x: Interval, weight: Array, axis: int) -> tuple[Array, Array]:
+    """The ends of a layer's inputs as its rows read them: (K,), or (N, K) with groups."""
+    if node.op_type != "Conv":
+        seen = x.channels(-1)
+        low, high = (np.broadcast_to(end, (weight.shape[1 - axis],)) for end in (seen.low, seen.high))
+        return low, high
+    groups = attribute_of(node, "group", 1)
+    seen = x.hull(0.0).channels(1)  # the border is zero
+    ends = (np.broadcast_to(end, (weight.shape[1] * groups,)) for end in (seen.low, seen.high))
+    low, high = (lay_out_importance(np.ascontiguousarray(end), weight.shape, groups) for end in ends)
+    return low, high
 
 
 def _read_weight(value: ir.Value | None) -> tuple[Array | None, Array | None]:

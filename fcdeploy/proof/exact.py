@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,8 @@ def check_exactness(
     held = {each.name: each.dtype for task in work for each in task.inputs if each.held is None}
     usual, watched = Session(model), Session(_expose_copy(model, held | starts))
     floats = cut_float_regions(model, starts, ends) if ends else None
+
+    # rows of several batches add, so one batch is in memory
     rows: dict[ir.Node | FloatEnd, LayerExactness] = {}
     undisturbed = True
     for batch in batches:
@@ -122,19 +125,28 @@ def check_exactness(
         computed = feeds | dict(zip(watched.outputs, map(np.asarray, watched.run(feeds)), strict=True))
         before = zip(usual.outputs, usual.run(feeds), strict=True)
         undisturbed &= all(np.array_equal(value, computed[name], equal_nan=True) for name, value in before)
-        for done, task in enumerate(work, 1):
-            real, expected = _compute_pair(task, computed, budget)
-            size, name = computed[task.written.name].size, name_of(task.node)
-            row = _compare(name, task.node.op_type, real, expected, of=size, floats=task.written.scale is None)
-            rows[task.node] = rows[task.node] + row if task.node in rows else row
-            if on_step:
-                on_step("exact arithmetic", done, len(work))
-        for end, row in _compare_float_nodes(floats, feeds, computed) if floats else ():
-            rows[end] = rows[end] + row if end in rows else row
+        compared: Iterator[tuple[ir.Node | FloatEnd, LayerExactness]] = chain(
+            _compare_layers(work, computed, budget, on_step),
+            _compare_float_nodes(floats, feeds, computed) if floats else (),
+        )
+        for key, row in compared:
+            rows[key] = rows[key] + row if key in rows else row
+
     worst = sorted(rows.items(), key=lambda item: (item[1].passed, -item[1].levels, -item[1].share))
     integers, reals = ([row for key, row in worst if isinstance(key, kind)] for kind in (ir.Node, FloatEnd))
     skipped = tuple(task for task in nodes if isinstance(task, SkippedNode))
     return Exactness(tuple(integers), skipped, undisturbed, tuple(reals))
+
+
+def _compare_layers(
+    work: Sequence[RecomputedNode], computed: Arrays, budget: int, on_step: OnStep | None
+) -> Iterator[tuple[ir.Node, LayerExactness]]:
+    for done, task in enumerate(work, 1):
+        real, expected = _compute_pair(task, computed, budget)
+        size, name = computed[task.written.name].size, name_of(task.node)
+        yield task.node, _compare(name, task.node.op_type, real, expected, of=size, floats=task.written.scale is None)
+        if on_step:
+            on_step("exact arithmetic", done, len(work))
 
 
 def _compare_float_nodes(

@@ -145,24 +145,31 @@ def _read_layer(node: ir.Node) -> RecomputedNode | SkippedNode | str | None:
         return "its weights are computed at run time"
     if weight.dtype not in BYTES or x.scale.size != 1:
         return None
-    if node.op_type == "MatMul" and weight.held.ndim != 2:
-        return f"its weight has {weight.held.ndim} axes"
-    plain = all(attribute_of(node, key, 1.0) == 1.0 for key in ("alpha", "beta"))
-    if not plain or attribute_of(node, "transA", 0) != 0:
-        return "its alpha, beta or transA is not the plain one"
-    if to is None:
-        value = node.outputs[0]
-        if not value.is_graph_output() and {reader.op_type for reader in value.consumers()} & FUSED_INTO:
-            return "its float output may be part of a larger kernel"
-        to = KernelOutput(name_of(value))
-    inputs, real = [x, weight], None
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
-        bias, real = read_operand(node.inputs[2]), array_of(node.inputs[2])
-        if bias is not None and bias.held is not None:
-            inputs.append(bias)
-        elif real is None:
-            return "its bias is computed at run time"
-    return RecomputedNode(node, tuple(inputs), to, real)
+
+    bias = input_of(node, 2)
+    stored, real = read_operand(bias), array_of(bias)
+    stored = stored if stored is not None and stored.held is not None else None
+    reasons = {
+        f"its weight has {weight.held.ndim} axes": node.op_type == "MatMul" and weight.held.ndim != 2,
+        "its alpha, beta or transA is not the plain one": not _is_plain(node),
+        "its float output may be part of a larger kernel": to is None and _may_fuse(node.outputs[0]),
+        "its bias is computed at run time": bias is not None and stored is None and real is None,
+    }
+    if why := next((why for why, holds in reasons.items() if holds), None):
+        return why
+    inputs = (x, weight) if stored is None else (x, weight, stored)
+    return RecomputedNode(node, inputs, to or KernelOutput(name_of(node.outputs[0])), real)
+
+
+def _may_fuse(value: ir.Value) -> bool:
+    """Whether what writes the value may become one kernel with what reads it."""
+    return not value.is_graph_output() and bool({reader.op_type for reader in value.consumers()} & FUSED_INTO)
+
+
+def _is_plain(node: ir.Node) -> bool:
+    """Whether a Gemm only multiplies and adds; other operators have none of these attributes."""
+    factors = (attribute_of(node, key, 1.0) for key in ("alpha", "beta"))
+    return all(factor == 1.0 for factor in factors) and attribute_of(node, "transA", 0) == 0
 
 
 def _read_rounding_layer(node: ir.Node) -> Iterator[RecomputedNode | SkippedNode]:

@@ -29,6 +29,7 @@ from fcdeploy.proof.byte_bounds import CHOOSES, TensorBounds, find_byte_type, re
 EXACT = "exact everywhere"
 SATURATES = "saturates on x86 without VNNI, e.g. AVX2; exact with VNNI and on ARM"
 UNPROVEN = "not proven"
+DEPTHWISE = "depthwise: one input channel per output, added in 32 bits"
 FULL = make_interval(0, 255)
 BLOCK = 1 << 20  # weights looked at together
 INTEGER_OPS: dict[str, tuple[int | None, tuple[int, ...], int | None]] = {
@@ -216,15 +217,13 @@ def _read_integer_operator(node: ir.Node, known: TensorBounds) -> ByteProduct | 
     types = [find_byte_type(inputs[index]) or (a.dtype.name if a is not None else "int8")
              for index, a in zip(weights, held, strict=True)]  # fmt: skip
     kind = "int8" if "int8" in types else "uint8"
-    exact = ""
-    if node.op_type == "ConvInteger":
-        exact = "ConvInteger multiplies unsigned bytes, in 32 bits"
-    elif kind == "uint8":
-        exact = "unsigned weights are multiplied in 32 bits"
-    elif activation == "int8":
-        exact = "signed activations are multiplied in 32 bits"
-    elif node.op_type == "QLinearConv" and _is_depthwise(node, held[0]):
-        exact = "depthwise: one input channel per output, added in 32 bits"
+    reasons = (  # the first that holds
+        (node.op_type == "ConvInteger", "ConvInteger multiplies unsigned bytes, in 32 bits"),
+        (kind == "uint8", "unsigned weights are multiplied in 32 bits"),
+        (activation == "int8", "signed activations are multiplied in 32 bits"),
+        (node.op_type == "QLinearConv" and _is_depthwise(node, held[0]), DEPTHWISE),
+    )
+    exact = next((why for holds, why in reasons if holds), "")
     bounds = FULL
     source = None if data is None else inputs[data]
     if source is not None and activation == "uint8":
@@ -250,7 +249,7 @@ def _read_qdq_layer(node: ir.Node, known: TensorBounds) -> ByteProduct | None:
     if kind == "uint8":
         exact = "unsigned weights are multiplied in 32 bits"
     elif node.op_type == "Conv" and _is_depthwise(node, held):
-        exact = "depthwise: one input channel per output, added in 32 bits"
+        exact = DEPTHWISE
     elif held is None and _is_made_unsigned(weight.inputs[0]):
         exact = "both operands are made unsigned by the runtime and multiplied in 32 bits"
     raised = 128 if activation == "int8" else 0

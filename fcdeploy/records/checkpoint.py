@@ -71,6 +71,8 @@ def read_checkpoint(path: Path, bound: dict[str, Any]) -> Checkpoint:
         state = Checkpoint(dict(header["bound"]), dict(header["passes"]), shards, bad, stamps, calibrations)
     except (ValueError, KeyError, TypeError, RecursionError, FcdeployError) as error:
         raise FcdeployError(f"progress {str(path)!r} is damaged", HINT) from error
+
+    # sound, but perhaps of another model, other data or options
     for key in sorted(bound.keys() | state.bound.keys()):
         if state.bound.get(key) != bound.get(key):
             raise FcdeployError(f"progress {str(path)!r} belongs to another run, whose {key} differs", HINT)

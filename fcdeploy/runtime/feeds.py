@@ -92,13 +92,9 @@ def format_shape(shape: Sequence[int | None]) -> str:
 def _fix_shape(spec: TensorSpec, batch: int | None, given: Sequence[int] | None) -> TensorSpec:
     hint = f"--shape {spec.name}:{','.join(str(n or (batch or 1)) for n in spec.shape) or '1,3,224,224'}"
     if given is not None:
-        shape = tuple(given)
-        fits = not spec.shape or len(shape) == len(spec.shape)
-        if not fits or any(n is not None and n != m for n, m in zip(spec.shape, shape, strict=False)):
-            raise FcdeployError(f"shape {','.join(map(str, shape))} for input {spec}, which does not take it", hint)
-        if any(n < 1 for n in shape):
-            raise FcdeployError(f"shape {','.join(map(str, shape))} for input {spec} holds nothing", hint)
-        return replace(spec, shape=shape)
+        _check_shape(spec, given, hint)
+        return replace(spec, shape=tuple(given))
+
     if spec.shape and spec.shape[0] is not None and batch not in (None, spec.shape[0]):
         raise FcdeployError(
             f"input {spec}: the model runs batches of exactly {spec.shape[0]}, not {batch}",
@@ -108,3 +104,11 @@ def _fix_shape(spec: TensorSpec, batch: int | None, given: Sequence[int] | None)
     if 0 in shape:
         raise FcdeployError(f"input {spec}: which length do the free axes marked ? have?", hint)
     return replace(spec, shape=shape)
+
+
+def _check_shape(spec: TensorSpec, shape: Sequence[int], hint: str) -> None:
+    said = f"shape {','.join(map(str, shape))} for input {spec}"
+    if spec.shape and not _accepts(spec.shape, shape):
+        raise FcdeployError(f"{said}, which does not take it", hint)
+    if any(n < 1 for n in shape):
+        raise FcdeployError(f"{said} holds nothing", hint)

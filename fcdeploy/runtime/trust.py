@@ -22,7 +22,7 @@ A suspect is only refused when the graph that onnxruntime made of the model show
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,25 +68,39 @@ def refuse_untrusted(model: ir.Model, name: str) -> tuple[str, ...]:
         running = {origin: node for node, origin in trace_origins(model.graph, optimize_graph(model)).items() if origin}
     except FcdeployError:
         return ()  # it does not load at all, which whoever needs it loaded says
+
+    _refuse_fused(running, large, suspects, name)
+
+    # none of them fused, so they are computed as written, if not as fast as they were meant to be
+    warnings = [f"{_describe(suspect.node)}: {suspect.otherwise}" for suspect in suspects if suspect.otherwise]
+    rounding = [repr(node.name) for node in alone if node in running and running[node].op_type == "MatMulNBits"]
+    return (*warnings, *([_describe_rounding(rounding)] if rounding else []))
+
+
+def _refuse_fused(
+    running: Mapping[ir.Node, ir.Node], large: Sequence[ir.Node], suspects: Sequence[Suspect], name: str
+) -> None:
+    """Raise for a node that an integer kernel runs, but not as it is written; `running` is by node of the file."""
     for node in large:
         if node in running and _rounds_bias(running[node]):
             raise FcdeployError(
-                f"model {name!r}: node {node.name!r}, a {node.op_type}: its bias does not fit 32 bits of input scale x "
-                f"weight scale, to which onnxruntime rounds it",
+                f"model {name!r}: {_describe(node)}: its bias does not fit 32 bits of input scale x weight scale, to which "
+                f"onnxruntime rounds it",
                 AGAIN,
             )
-    warnings = []
     for suspect in suspects:
         kernel = running.get(suspect.node)
-        if kernel is not None and (kernel.op_type.startswith("QLinear") or kernel.op_type in INTEGER_KERNELS):
-            where = f"model {name!r}: node {suspect.node.name!r}, a {suspect.node.op_type}"
+        if kernel is not None and _is_integer_kernel(kernel):
+            where = f"model {name!r}: {_describe(suspect.node)}"
             raise FcdeployError(f"{where}: {suspect.why}, which onnxruntime's {kernel.op_type} does not compute", AGAIN)
-        if suspect.otherwise:
-            warnings.append(f"node {suspect.node.name!r}, a {suspect.node.op_type}: {suspect.otherwise}")
-    rounding = [repr(node.name) for node in alone if node in running and running[node].op_type == "MatMulNBits"]
-    if rounding:
-        warnings.append(_describe_rounding(rounding))
-    return tuple(warnings)
+
+
+def _describe(node: ir.Node) -> str:
+    return f"node {node.name!r}, a {node.op_type}"
+
+
+def _is_integer_kernel(kernel: ir.Node) -> bool:
+    return kernel.op_type.startswith("QLinear") or kernel.op_type in INTEGER_KERNELS
 
 
 def _describe_rounding(nodes: list[str]) -> str:
@@ -191,8 +205,7 @@ def _bias_overflows(node: ir.Node) -> bool:
 
 def _rounds_bias(kernel: ir.Node) -> bool:
     """Whether the node that runs reads its bias as integers."""
-    integer = kernel.op_type.startswith("QLinear") or kernel.op_type in INTEGER_KERNELS
-    return integer or (len(kernel.inputs) > 2 and _find_dequantize(kernel.inputs[2]) is not None)
+    return _is_integer_kernel(kernel) or (len(kernel.inputs) > 2 and _find_dequantize(kernel.inputs[2]) is not None)
 
 
 def _check_packed(model: ir.Model, name: str) -> None:

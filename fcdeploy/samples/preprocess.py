@@ -129,36 +129,15 @@ def _read_toml(path: Path | None) -> dict[str, Any]:
 
 def _complete(given: dict[str, Any], spec: TensorSpec, name: str, stored: tuple[int, int, int] | None) -> Preprocess:
     """Fill what the file leaves open from the model's input, and check every value."""
-    for key in given:
-        if key not in Preprocess.__annotations__:
-            close = difflib.get_close_matches(key, Preprocess.__annotations__, 1)
-            raise FcdeployError(
-                f"{name}: unknown key {key!r}, expected one of {', '.join(Preprocess.__annotations__)}",
-                f"did you mean {close[0]!r}?" if close else f"remove {key!r}",
-            )
-    layout = (
-        _check_choice(given, "layout", ("NCHW", "NHWC"), _guess_layout(spec.shape), name)
-        if len(spec.shape) != 3
-        else "NCHW"
-    )
+    _check_keys(given, spec, name)
+    layout = "NCHW"
+    if len(spec.shape) != 3:
+        layout = _check_choice(given, "layout", ("NCHW", "NHWC"), _guess_layout(spec.shape), name)
     channels, size = _read_declared_size(spec, layout, name)
     if stored:
         size = (size[0] or stored[0], size[1] or stored[1])
-    gray = (channels or (stored[2] if stored else 3)) == 1
-    colour = _check_choice(given, "colour", ("RGB", "BGR", "gray"), "gray" if gray else "RGB", name)
+    colour = _choose_colour(given, channels, stored, spec, name)
     bands = 1 if colour == "gray" else 3
-    if channels not in (None, bands):
-        raise FcdeployError(
-            f"{name}: 'colour' is {colour!r}, {bands} channels, and input {spec.name!r} wants {channels}",
-            f'colour = "{"gray" if channels == 1 else "RGB"}"' if channels in (1, 3) else "give an .npz",
-        )
-    integer = spec.dtype.kind in "iu"
-    changed = [key for key in ("scale", "mean", "std") if key in given]
-    if integer and changed:
-        raise FcdeployError(
-            f"{name}: {changed[0]!r} makes fractions, and input {spec.name!r} wants {spec.dtype}",
-            f"remove {changed[0]!r}",
-        )
     how = Preprocess(
         size=_check_size(given.get("size", size), spec, name),
         resize=_check_choice(given, "resize", ("stretch", "crop"), "stretch", name),
@@ -170,6 +149,8 @@ def _complete(given: dict[str, Any], spec: TensorSpec, name: str, stored: tuple[
         mean=_check_numbers(given.get("mean", 0.0), "mean", bands, name),
         std=_check_numbers(given.get("std", 1.0), "std", bands, name),
     )
+
+    # what no value says alone
     if 0 in how.std:
         raise FcdeployError(f"{name}: 'std' is 0, expected a positive number", "std = 1.0 leaves values as they are")
     if how.shorter_side is not None and (how.resize != "crop" or not _is_positive(how.shorter_side)):
@@ -178,6 +159,39 @@ def _complete(given: dict[str, Any], spec: TensorSpec, name: str, stored: tuple[
             'resize = "crop"',
         )
     return how
+
+
+def _check_keys(given: dict[str, Any], spec: TensorSpec, name: str) -> None:
+    """Keys that there are, and none that makes fractions for an input of integers."""
+    known = Preprocess.__annotations__
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            raise FcdeployError(
+                f"{name}: unknown key {key!r}, expected one of {', '.join(known)}",
+                f"did you mean {close[0]!r}?" if close else f"remove {key!r}",
+            )
+    changed = [key for key in ("scale", "mean", "std") if key in given]
+    if spec.dtype.kind in "iu" and changed:
+        raise FcdeployError(
+            f"{name}: {changed[0]!r} makes fractions, and input {spec.name!r} wants {spec.dtype}",
+            f"remove {changed[0]!r}",
+        )
+
+
+def _choose_colour(
+    given: dict[str, Any], channels: int | None, stored: tuple[int, int, int] | None, spec: TensorSpec, name: str
+) -> str:
+    """The colours asked for, or those of the input's channels, or of the pictures; the input must have as many."""
+    gray = (channels or (stored[2] if stored else 3)) == 1
+    colour = _check_choice(given, "colour", ("RGB", "BGR", "gray"), "gray" if gray else "RGB", name)
+    bands = 1 if colour == "gray" else 3
+    if channels not in (None, bands):
+        raise FcdeployError(
+            f"{name}: 'colour' is {colour!r}, {bands} channels, and input {spec.name!r} wants {channels}",
+            f'colour = "{"gray" if channels == 1 else "RGB"}"' if channels in (1, 3) else "give an .npz",
+        )
+    return colour
 
 
 def _guess_layout(shape: tuple[int | None, ...]) -> str:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from fcdeploy.evaluate import scores
+from fcdeploy.evaluate.compare import Answers
 from fcdeploy.evaluate.loss import Loss, format_amount
 from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.evaluate.scores import Metric
@@ -22,9 +23,8 @@ QUANTIZE = "fcdeploy quantize ..."
 
 def advise(
     *,
-    metric: Metric | None,
+    answers: Answers | None,
     loss: Loss | None,
-    samples: int,
     sqnr_db: float | None,
     ranking: Ranking,
     rows: Sequence[Remedy],
@@ -34,6 +34,7 @@ def advise(
 ) -> str:
     """What to do, with the command that does it, or that there is nothing to gain, and why.
 
+    `answers` are what float and int8 answered, None where only errors of outputs are known; `loss` sums them up.
     `rows` are the remedies, the one that brings back most first; `ranges` what rounding does to tensors on the samples.
     `saturates`: the model's pair sums can overflow on some CPUs, and its kernels changed the outputs here.  `effort` is that
     with which the model was quantized, None where it does not say.
@@ -42,12 +43,17 @@ def advise(
         return "nothing to gain: nothing in this model is rounded to few bits"
     if saturates:
         return f"byte products saturate on this CPU, which costs more than rounding: {QUANTIZE} --target x86-avx2"
-    within = _explain_noise(metric, loss, samples)
+    metric = None if answers is None else answers.metric
+    within = "" if answers is None else _explain_noise(metric, loss, answers.samples)
     if within:
         return f"nothing to gain: {within}"
+
+    # one group stands out, or is sure to bring something back: that is what to do
     best = next((row for row in rows if row.returns > 0 or (row.share >= STANDS_OUT and row.low > 0)), None)
     if best is not None:
         return _describe_remedy(best, metric, ranges)
+
+    # else rounding better everywhere is all that is left, if anything is lost at all
     if not ranking.costs:
         return "what rounding costs is not known: give --against the float model that this one was made from"
     spread, stands_out = _describe_dearest(ranking)

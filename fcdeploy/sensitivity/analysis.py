@@ -58,7 +58,6 @@ def analyze_sensitivity(
     choose: Choose | None,
     layers: LayerSums | None = None,
     *,
-    seconds: float = SECONDS,
     timed: bool = True,
     on_step: OnStep | None = None,
     total: int | None = None,
@@ -71,7 +70,7 @@ def analyze_sensitivity(
     every = find_sources(int8)
     work = max(sum(count_macs_by_node(int8).values()), 1) * max(len(every), 1)
     few = max(LEAST, min(MOST, int(WORK / work)))
-    ranking = rank_sources(int8, floats, read(few), choose, seconds=seconds, on_step=on_step)
+    ranking = rank_sources(int8, floats, read(few), choose, seconds=SECONDS, on_step=on_step)
     wanted = choose_groups(ranking, every, GROUPS)
     rows = measure_remedies(int8, floats, wanted, read(None), choose, timed=timed, on_step=on_step, total=total)
     ranges = (
@@ -126,5 +125,5 @@ def _advise_briefly(int8: ir.Model, graph: ir.Model, samples: Arrays, effort: st
         tried = f"{len(ranking.costs)} of {len(every)} roundings were left out one at a time, and none stands out"
         return f"the outputs are float's to {db:.1f} dB: {tried}; validate --layers looks at all"
     rows = measure_remedies(int8, [graph], choose_groups(ranking, every, 1) if stands_out else [], batches, timed=False)
-    return advise(metric=None, loss=None, samples=ranking.samples, sqnr_db=db, ranking=ranking, rows=rows,
+    return advise(answers=None, loss=None, sqnr_db=db, ranking=ranking, rows=rows,
                   ranges=ranking.guesses, effort=effort)  # fmt: skip

@@ -38,17 +38,19 @@ def make_group_values(
             {
                 "nodes": list(source.group), "source": source.name, "kind": source.kind, "macs": source.share,
                 "error": cost.share, "error_low": cost.low, "error_high": cost.high,
-                "back": row.share if row else None,
-                "back_low": row.low if row else None, "back_high": row.high if row else None,
-                "drop": loss.drop if loss else None, "drop_low": loss.low if loss else None,
-                "drop_high": loss.high if loss else None, "p_value": loss.p_value if loss else None,
-                "time": time.median if time else None, "time_low": time.low if time else None,
-                "time_high": time.high if time else None,
-                "sqnr_db": seen.sqnr_db if seen else None, "clipped": seen.clipped if seen else None,
-                "range_used": seen.used if seen else None, "pair_margin": _find_margin(source, proofs),
+                **_read_fields(row, back="share", back_low="low", back_high="high"),
+                **_read_fields(loss, drop="drop", drop_low="low", drop_high="high", p_value="p_value"),
+                **_read_fields(time, time="median", time_low="low", time_high="high"),
+                **_read_fields(seen, sqnr_db="sqnr_db", clipped="clipped", range_used="used"),
+                "pair_margin": _find_margin(source, proofs),
             }
         )  # fmt: skip
     return result
+
+
+def _read_fields(value: object, **fields: str) -> dict[str, Any]:
+    """Key -> the field of that name; None for all of them where there is no value."""
+    return {key: None if value is None else getattr(value, field) for key, field in fields.items()}
 
 
 def make_sensitivity_tables(
@@ -59,6 +61,8 @@ def make_sensitivity_tables(
     proofs: Mapping[str, SaturationProof],
 ) -> Iterator[Table]:
     """The dearest sources, then what the groups bring back."""
+
+    # what each rounding costs, and how it looks on the spot
     body = []
     for cost in ranking.costs[:SHOWN]:
         seen = ranges.get(cost.source) or ranking.guesses.get(cost.source)
@@ -76,6 +80,8 @@ def make_sensitivity_tables(
     if body:
         title = f"share of the error: each left unrounded in turn, {ranking.samples} samples; need not add up"
         yield Table(title, ("", "error (95 %)", "alone", "clipped", "range", "pairs"), tuple(body))
+
+    # what comes back with nodes in float, and for how much time
     if rows:
         points = metric is not None and metric.unit == scores.SHARE
         by_metric = metric is not None and rows[0].loss is not None
