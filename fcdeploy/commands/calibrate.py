@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fcdeploy.arithmetic.fixed_point import describe_fixed_point
 from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate.prepared import check_on_first
 from fcdeploy.files import check_output, replace_file
 from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model, refuse_unsupported
 from fcdeploy.int8.calibrating.collect import CalibrationResult, collect
@@ -65,6 +66,7 @@ def calibrate(
     prepare(graph)
     chosen = Samples(str(data), samples, seed, preprocess)
     source = chosen.open(input_specs(graph))
+    check_on_first(path, graph, source, skip_bad=skip_bad)
     job = CalibrationJob(
         str(path), hash_model(files), chosen, everything=everything, keep_samples=keep_samples, skip_bad=skip_bad
     )

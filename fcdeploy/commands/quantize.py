@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate.prepared import check_on_first, check_prepared
 from fcdeploy.files import check_output
 from fcdeploy.graph.external_data import weights_path
 from fcdeploy.graph.model import (
@@ -43,6 +44,7 @@ from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.kernels import Kernel, find_kernels
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Samples
+from fcdeploy.samples.kept_samples import split_into_chunks
 from fcdeploy.search.goal import AccuracyGoal, check_goal, make_goal
 from fcdeploy.search.report import add_search
 from fcdeploy.search.search import SearchResult, run_search
@@ -173,7 +175,11 @@ def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on
     """The prepared model with its statistics, and samples to run it on."""
     source = None if request.samples is None else request.samples.open(input_specs(model))
     scratch = make_scratch(model, None if request.dry_run else request.output.parent)
+    if source is not None:
+        check_on_first(request.model, model, source)
     calibration, kept = load_or_observe(model, files, source, request.calibration, on_step)
+    if source is None and kept:
+        check_prepared(request.model, model, next(split_into_chunks(model, kept)))
     return Problem(
         request.model, model, calibration, kept, request.target,
         ranges=request.ranges or METHOD, keep_float=request.keep_float, types=request.types,

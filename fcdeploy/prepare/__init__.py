@@ -52,10 +52,11 @@ PASSES: tuple[Callable[[ir.Model], Changes], ...] = (
 ROUNDS = 30  # a safety net: each round that changes anything removes nodes or constants, models need two or three
 
 
-def prepare(model: ir.Model) -> tuple[Changes, ...]:
+def prepare(model: ir.Model, *, without: str = "") -> tuple[Changes, ...]:
     """Run all passes, in place, until none changes anything; one Changes per pass, with the last round's declines.
 
-    The graph's inputs and outputs keep names, order and types.  A second call changes nothing.
+    `without` names one pass to leave out, to see whether it is at fault.  The graph's inputs and outputs keep names, order
+    and types.  A second call changes nothing.
     """
     counts: dict[str, int] = {}
     name_everything(model.graph)
@@ -65,7 +66,7 @@ def prepare(model: ir.Model) -> tuple[Changes, ...]:
         infer_shapes(model)
         declined: dict[str, tuple[str, ...]] = {}
         changed = 0
-        for run in PASSES:
+        for run in (each for each in PASSES if each.__name__ != without):
             changes = run(model)
             counts[changes.name] = counts.get(changes.name, 0) + changes.count
             declined[changes.name] = changes.declined
