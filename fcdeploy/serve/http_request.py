@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -176,62 +176,53 @@ def _quote(value: bytes) -> str:
 
 
 class ChunkedBody:
-    """A chunked body as it comes in (RFC 9112, section 7.1). Extensions and trailers are read over."""
+    """A chunked body as it comes in (RFC 9112, section 7.1), decoded by llhttp. Extensions and trailers are read over.
 
-    LINE = 4096  # bytes of a chunk's line, or of all trailers
+    llhttp does not say where a message ends, and what follows is the next request.  But a chunked body ends with an empty
+    line, so the parser gets pieces that end with one.
+    """
+
+    HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    FRAMING = 4096  # bytes of chunk lengths, extensions or trailers without a byte of the body between them
 
     def __init__(self) -> None:
         self.body = bytearray()
-        self._rest = b""
-        self._missing = 0
-        self._read: Callable[[], bool] = self._size
+        self._framing = 0
+        self._complete = False
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(self.HEAD)
+
+    def on_body(self, part: bytes) -> None:
+        self.body += part
+        self._framing = 0
+
+    def on_message_complete(self) -> None:
+        self._complete = True
 
     def feed(self, data: bytes) -> bytes | None:
         """What follows the body once it is complete, None before. Raises RefusedError 400."""
-        self._rest += data
-        while self._read():
-            if self._read == self._end:
-                return self._rest
+        self._framing += len(data)
+        start = 0
+        for stop in _piece_ends(data):
+            try:
+                self._parser.feed_data(data[start:stop])
+            except httptools.HttpParserError as error:
+                raise RefusedError(400, f"the chunked body is broken: {str(error)[:100]}") from None
+            if self._complete:
+                return data[stop:]
+            start = stop
+        if self._framing > self.FRAMING:
+            raise RefusedError(
+                400, f"more than {self.FRAMING} bytes around the chunks of the body, expected its next byte"
+            )
         return None
 
-    def _line(self) -> bytes | None:
-        end = self._rest.find(b"\r\n")
-        if end < 0:
-            if len(self._rest) > self.LINE:
-                raise RefusedError(400, "a line of the chunked body does not end, expected the length of a chunk")
-            return None
-        line, self._rest = self._rest[:end], self._rest[end + 2 :]
-        return line
 
-    def _size(self) -> bool:
-        line = self._line()
-        if line is None:
-            return False
-        digits = line.split(b";", 1)[0].strip(b" \t")
-        if not digits or len(digits) > 15 or not all(byte in b"0123456789abcdefABCDEF" for byte in digits):
-            raise RefusedError(400, f"the chunked body has {_quote(line)} where the length of a chunk is expected")
-        self._missing = int(digits, 16)
-        self._read = self._content if self._missing else self._trailer
-        return True
-
-    def _content(self) -> bool:
-        part = self._rest[: self._missing]
-        self.body += part
-        self._missing -= len(part)
-        self._rest = self._rest[len(part) :]
-        if self._missing or len(self._rest) < 2:
-            return False
-        if self._rest[:2] != b"\r\n":
-            raise RefusedError(400, "a chunk of the body is longer than it says, expected a line's end behind it")
-        self._rest = self._rest[2:]
-        self._read = self._size
-        return True
-
-    def _trailer(self) -> bool:
-        line = self._line()
-        if line == b"":
-            self._read = self._end
-        return line is not None
-
-    def _end(self) -> bool:
-        return False
+def _piece_ends(data: bytes) -> Iterator[int]:
+    """Where an empty line may end: after each of the first bytes, since it may have begun before, and behind those inside."""
+    yield from range(1, min(len(END), len(data)))
+    stop = 0
+    while (end := data.find(END, stop)) >= 0:
+        stop = end + len(END)
+        yield stop
+    yield len(data)
