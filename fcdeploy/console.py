@@ -10,11 +10,10 @@ import json
 import os
 import re
 import sys
-import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import click
 
@@ -141,59 +140,60 @@ def _show_table(table: Table) -> None:
     from rich.table import Table as Grid
     from rich.text import Text
 
-    styled = _is_styled(sys.stdout)
-    console = _make_console(sys.stdout)
-    widths = _widths(table, console.width)
-    if widths is None:
-        _show_blocks(table, console.width)
-        return
+    console, styled = _make_console(sys.stdout), _is_styled(sys.stdout)
+    widths = _fit_columns(console, table)
     grid = Grid(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim" if styled else "")
     grid.show_header = any(table.columns)
-    for index, name in enumerate(table.columns):
-        right = _is_numeric([row[index] for row in table.rows])
-        grid.add_column(Text(name), justify="right" if right else "left", overflow="fold", width=widths[index])
+    free: list[int | None] = [None] * len(table.columns)
+    for width, name, *cells in zip(widths or free, table.columns, *table.rows, strict=True):
+        side: Literal["left", "right"] = "right" if _is_numeric(cells) else "left"
+        grid.add_column(Text(name), justify=side, overflow="fold", width=width)
     for row in table.rows:
         grid.add_row(*map(Text, row))
+    blocks = [grid] if widths else [block for row in table.rows for block in _make_block(table.columns, row)]
+
     with console.capture() as captured:  # so that it is print that meets a closed pipe: rich would exit by itself
         if table.title:
             console.print(Text(table.title, style="bold" if styled else ""), soft_wrap=True)
-        console.print(grid)
+        for block in blocks:
+            console.print(block)
     for line in captured.get().splitlines():
         print(line.rstrip())
 
 
-def _widths(table: Table, room: int) -> list[int] | None:
-    """Each column's width: as its cells want, or where that is too much, the words' and what room is left beside them.
+def _fit_columns(console: Any, table: Table) -> list[int] | None:
+    """Each column's width: its longest word's, and a share of what is left, as far as its cells want more.
 
-    A word longer than LONGEST is a name or a path, which may be folded.  None where the words alone need more.
+    A word longer than LONGEST is a name or a path, which may be folded.  None where the words alone need more: rich by
+    itself would break them.
     """
-    return next((found for longest in LONGEST if (found := _fitting(table, room, longest))), None)
+    from rich.measure import Measurement
+    from rich.text import Text
+
+    columns = [Text("\n".join(cells)) for cells in zip(table.columns, *table.rows, strict=True)]
+    sizes = [Measurement.get(console, console.options, column) for column in columns]
+    for longest in LONGEST:
+        words = [min(size.minimum, longest) for size in sizes]
+        wanted = [size.maximum - word for size, word in zip(sizes, words, strict=True)]
+        left = min(console.width - GAP * (len(sizes) - 1) - sum(words), sum(wanted))
+        if left >= 0:
+            return [word + left * more // max(sum(wanted), 1) for word, more in zip(words, wanted, strict=True)]
+    return None
 
 
-def _fitting(table: Table, room: int, longest: int) -> list[int] | None:
-    columns = [[name, *cells] for name, *cells in zip(table.columns, *table.rows, strict=True)]
-    wanted = [max(map(len, cells)) for cells in columns]
-    widths = [max((min(len(word), longest) for cell in cells for word in cell.split()), default=1) for cells in columns]
-    left = room - GAP * (len(columns) - 1) - sum(widths)
-    if left < 0:
-        return None
-    for _ in range(min(left, sum(wanted) - sum(widths))):
-        short = [want - width for want, width in zip(wanted, widths, strict=True)]
-        widths[short.index(max(short))] += 1
-    return widths
+def _make_block(columns: Sequence[str], row: Sequence[str]) -> tuple[Any, Any]:
+    """A row's first cell, and below it the others, each behind its column's name."""
+    from rich.padding import Padding
+    from rich.table import Table as Grid
+    from rich.text import Text
 
-
-def _show_blocks(table: Table, room: int) -> None:
-    """Each row as its first cell and below it the others, each behind its column's name."""
-    if table.title:
-        print(table.title)
-    names = max(map(len, table.columns))
-    for row in table.rows:
-        print(textwrap.fill(row[0], room))
-        for name, cell in zip(table.columns[1:], row[1:], strict=True):
-            if cell:
-                start = f"  {name:{names}}{' ' * GAP}"
-                print(textwrap.fill(cell, room, initial_indent=start, subsequent_indent=" " * len(start)))
+    rest = Grid.grid(padding=(0, GAP, 0, 0))
+    rest.add_column(min_width=max(map(len, columns)), no_wrap=True)
+    rest.add_column(overflow="fold")
+    for name, cell in zip(columns[1:], row[1:], strict=True):
+        if cell:
+            rest.add_row(Text(name), Text(cell))
+    return Text(row[0], overflow="fold"), Padding(rest, (0, 0, 0, 2))
 
 
 def _make_console(file: IO[str]) -> Any:
