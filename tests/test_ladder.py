@@ -71,10 +71,10 @@ class Table:
 
     def search(self, bound: float = 0.5, stop: Callable[[], bool] = lambda: False) -> list[Step]:
         judge = Objective(bound, self.rank, self.measure, self.cost, stop)
-        road = climb_ladder(self.groups, judge)
-        if meets_bound(road[-1].score, bound):
-            road += take_back(self.groups, road, judge)
-        return road
+        path = climb_ladder(self.groups, judge)
+        if meets_bound(path[-1].score, bound):
+            path += take_back(self.groups, path, judge)
+        return path
 
 
 @st.composite
@@ -87,19 +87,19 @@ def tables(draw: st.DrawFn) -> Table:
 
 @given(tables())
 def test_what_float_holds_is_held_at_the_end(table: Table) -> None:
-    road = table.search()
-    assert meets_bound(road[-1].score, 0.5)
-    assert road[0].forms == {}
-    assert table.cost(road[-1].forms) <= min(table.cost(step.forms) for step in road if meets_bound(step.score, 0.5))
-    assert all(step.score == table.measure(step.forms) for step in road)
+    path = table.search()
+    assert meets_bound(path[-1].score, 0.5)
+    assert path[0].forms == {}
+    assert table.cost(path[-1].forms) <= min(table.cost(step.forms) for step in path if meets_bound(step.score, 0.5))
+    assert all(step.score == table.measure(step.forms) for step in path)
 
 
 @given(tables())
 def test_no_group_can_be_given_back_whole(table: Table) -> None:
     """Each group that left int8, with every node that no other one holds up, is needed."""
-    road = table.search()
-    forms = road[-1].forms
-    last = {name: rung for step in road for name, rung in step.moved}
+    path = table.search()
+    forms = path[-1].forms
+    last = {name: rung for step in path for name, rung in step.moved}
     up = {name for name, rung in last.items() if rung != "int8"}
     for group in table.groups:
         others = {node for other in table.groups if other.name in up - {group.name} for node in other.nodes}
@@ -138,26 +138,26 @@ def test_rounding_that_heals_leaves_nothing_out(table: Table) -> None:
 
 @given(tables(), st.integers(1, 12))
 def test_stopped_early_it_has_measured_what_it_ends_at(table: Table, most: int) -> None:
-    road = table.search(stop=lambda: table.measured >= most)
+    path = table.search(stop=lambda: table.measured >= most)
     assert table.measured <= most + 1
-    best = choose_best(road, [], 0.5)
-    assert best.score.drop == min(step.score.drop for step in road) or meets_bound(best.score, 0.5)
+    best = choose_best(path, [], 0.5)
+    assert best.score.drop == min(step.score.drop for step in path) or meets_bound(best.score, 0.5)
 
 
 def test_what_was_rejected_is_taken_only_where_it_holds() -> None:
-    """Of many trials the least drop may be chance: where none holds, the road decides."""
-    road = [Step((), {}, Score(3.0, 0.5, 1.0)), Step((), {"a": "float"}, Score(2.0, 0.4, 2.0))]
+    """Of many trials the least drop may be chance: where none holds, the path decides."""
+    path = [Step((), {}, Score(3.0, 0.5, 1.0)), Step((), {"a": "float"}, Score(2.0, 0.4, 2.0))]
     rejected = Step((), {"b": "float"}, Score(1.0, 0.6, 0.5))
-    assert choose_best(road, [rejected], 0.5) is road[1]
-    assert choose_best(road, [rejected], 1.0) is rejected
+    assert choose_best(path, [rejected], 0.5) is path[1]
+    assert choose_best(path, [rejected], 1.0) is rejected
 
 
 def test_noise_that_is_everywhere_takes_ever_larger_steps() -> None:
     """40 layers of which 38 have to go: one at a time would rank 38 times."""
     table = Table([1.0] * 40, [0.0] * 39, [1.0] * 40, 1.0)
-    road = table.search(bound=2.0)
-    assert [len(step.moved) for step in road[1:7]] == [1, 1, 2, 4, 8, 16]
-    assert table.cost(road[-1].forms) == 38
+    path = table.search(bound=2.0)
+    assert [len(step.moved) for step in path[1:7]] == [1, 1, 2, 4, 8, 16]
+    assert table.cost(path[-1].forms) == 38
 
 
 def test_for_what_chance_explains_no_layer_leaves_int8() -> None:
@@ -165,9 +165,9 @@ def test_for_what_chance_explains_no_layer_leaves_int8() -> None:
     table = Table([1.0] * 6, [1.0] * 5, [0.98] * 6, 1.0)
     sure = table.measure
     table.measure = lambda forms: replace(sure(forms), unsure=10.5)  # type: ignore[method-assign]
-    road = table.search()
-    assert [step.score.drop for step in road] == [11.0, 11.0]
-    assert road[1].moved == tuple((f"w{i}", "rounded") for i in range(6))
+    path = table.search()
+    assert [step.score.drop for step in path] == [11.0, 11.0]
+    assert path[1].moved == tuple((f"w{i}", "rounded") for i in range(6))
     table.measure = lambda forms: replace(sure(forms), unsure=10.4)  # type: ignore[method-assign]
     assert meets_bound(table.search()[-1].score, 0.5)
     table = Table([0.01, 3.0, 0.01, 0.01], [0.01] * 3, [1.0] * 4, 1.0)
@@ -183,8 +183,8 @@ def test_a_group_that_costs_less_time_goes_first_among_equals() -> None:
         1.0, table.rank, table.measure, stop=lambda: False,
         cost=lambda forms: sum(slow[node] for node, rung in forms.items() if HEIGHT[rung] > 1),
     )  # fmt: skip
-    road = climb_ladder(table.groups, judge)
-    assert road[1].moved[0][0] == "w0"
+    path = climb_ladder(table.groups, judge)
+    assert path[1].moved[0][0] == "w0"
 
 
 def test_the_way_up_is_by_rungs_and_a_node_is_as_high_as_its_highest_group() -> None:

@@ -296,9 +296,9 @@ def test_outputs_without_an_axis_of_samples_are_compared_whole(command: Command)
     nothing = net.op("Slice", scores, *(net.constant([end], np.int64) for end in (0, 0, 1)))
     net.output(scores, net.op("ReduceMean", scores, keepdims=0), nothing).save(Path("model.onnx"))
     code, out, _ = command("--costs", "none", "--max-drop", "0", "--eval", "eval.npz", "--json")
-    road = json.loads(out)["road"]
+    path = json.loads(out)["road"]
     assert code in (0, 1)
-    assert road[0]["output_error"] > 0
+    assert path[0]["output_error"] > 0
     samples = np.arange(6.0)
     assert sketch_output(samples, 6).shape == (6, 1)
     assert sketch_output(samples, 5).shape == (1, 6)

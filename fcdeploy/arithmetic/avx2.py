@@ -174,7 +174,7 @@ def dequantize_sums(
 
 
 def _add_bias(sums: NDArray[np.int64], bias: Array | None, axis: int) -> NDArray[np.int32]:
-    """In 32 bits, where an overflow wraps around."""
+    """The sums plus the bias, in 32 bits, where an overflow wraps around."""
     whole = sums if bias is None else sums + _broadcast_along(bias.astype(np.int64), sums.ndim, axis)
     return whole.astype(np.int32)
 
@@ -185,5 +185,5 @@ def _broadcast_along(values: Array, ndim: int, axis: int) -> Array:
 
 
 def _pad_to_even(rows: Array) -> Array:
-    """(N, K) with a zero behind it where K is odd."""
+    """Rows (N, K), padded with a zero where K is odd."""
     return np.pad(rows, ((0, 0), (0, 1))) if rows.shape[1] % 2 else rows

@@ -14,7 +14,7 @@ from fcdeploy.arrays import Array
 
 
 def choose_dynamic_qparams(x: Array) -> tuple[np.float32, int]:
-    """Scale and zero point of a uint8 tensor, in float32 steps."""
+    """Scale and zero point of a tensor as uint8, computed in float32 as ONNX does."""
     low, high = min(np.float32(0), x.min(initial=0)), max(np.float32(0), x.max(initial=0))
     scale = np.float32((high - low) / np.float32(255))
     if scale == 0:

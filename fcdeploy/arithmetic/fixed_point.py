@@ -6,7 +6,7 @@ import math
 
 
 def describe_fixed_point(low: float, high: float) -> str:
-    """Sign, integer bits and the step that 8 bits then leave.
+    """Sign, integer bits, and the step of an 8-bit grid over this range.
 
     n integer bits hold every magnitude below 2^n: -2.1 .. 2.6 needs a sign and 2 integer bits.  A negative number of
     bits says that leading fraction bits are always zero.  The step is that of an affine byte over [low, high] and 0.

@@ -38,7 +38,7 @@ LARGEST_MOMENT = 2.0**40  # leaves room for 2^22 samples of it in the whole part
 
 @dataclass
 class HistogramBuilder:
-    """A histogram under way, and where they are `with_moments` the moments of every channel.
+    """A histogram being built, and with `with_moments` the moments of every channel.
 
     Every bin is there, empty or not, so that adding a batch costs little more than counting it.  `floor` is a number
     that no element can be below: once one was there, the smallest is known.
@@ -63,7 +63,7 @@ class HistogramBuilder:
         self.sums, self.total, self.without_moments = [], None, False
 
     def add(self, x: Float32, axis: int = 1) -> None:
-        """Count a batch, samples first, channels along `axis`: exact ends of all elements, bins of those `subsample`.
+        """Count a batch, samples first, channels along `axis`: exact ends of all elements, bins of a `subsample`.
 
         A sample that holds a NaN or an infinity is counted whole.
         """
@@ -78,7 +78,7 @@ class HistogramBuilder:
             self._add_nonfinite(x.reshape(len(x), -1), few)
 
     def add_subsample(self, low: float, high: float, few: Float32) -> None:
-        """The same from the ends of the batch, which are finite, and what is `subsample` of it."""
+        """The same from the finite ends of a batch and its `subsample`."""
         self.low, self.high = min(self.low, low), max(self.high, high)
         if self.filled + few.size > WAITING or few.shape[1:] != self.form:
             self._add_waiting()
@@ -90,7 +90,7 @@ class HistogramBuilder:
         self.filled += few.size
 
     def _add_nonfinite(self, rows: Float32, few: Float32) -> None:
-        """Samples of which some are not all finite."""
+        """Count samples some of which hold NaN or infinity; those are counted whole."""
         finite = np.isfinite(rows)
         whole = finite.all(axis=1)
         self._count(rows[~whole])
@@ -101,7 +101,7 @@ class HistogramBuilder:
             self.low, self.high = min(self.low, float(some.min())), max(self.high, float(some.max()))
 
     def _add_waiting(self) -> None:
-        """Count what waits; adding up all the bins costs as much as counting some thousand elements."""
+        """Count the waiting elements together; adding up all bins costs as much as counting a few thousand elements."""
         if self.filled:
             self._record(self.waiting[: self.filled].reshape(-1, *self.form))
             self.filled = 0
@@ -118,7 +118,7 @@ class HistogramBuilder:
             self.dense[: len(counts)] += counts
 
     def _add_moments(self, few: Float32) -> None:
-        """Add moments of samples; where the channels vary in number there are none."""
+        """Add the moments of samples; a tensor whose channels vary in number has none."""
         if not self.with_moments or self.without_moments:
             return
         sums = compute_sample_moments(few)
@@ -131,7 +131,7 @@ class HistogramBuilder:
             self._add_sums()
 
     def drop_moments(self) -> None:
-        """There shall be no moments."""
+        """Discard the moments and record none from here on."""
         self.without_moments, self.sums, self.total = True, [], None
 
     def _add_sums(self) -> None:
@@ -140,7 +140,7 @@ class HistogramBuilder:
             self.total, self.sums = part if self.total is None else merge_moments(self.total, part), []
 
     def histogram(self) -> Histogram:
-        """What was counted so far; ends are 0 where nothing finite was."""
+        """The histogram so far; its ends are 0 where nothing finite was seen."""
         self._add_waiting()
         codes = np.flatnonzero(self.dense != 0)  # of booleans: three times as fast
         # which of -0 and 0 is the smaller depends on their order: adding 0 makes both of them 0
@@ -148,14 +148,14 @@ class HistogramBuilder:
         return Histogram(codes.astype(np.uint16), self.dense[codes], low, high)
 
     def moments(self) -> Moments | None:
-        """Of what was added so far; None for a tensor that is not weighed, or whose channels varied in number."""
+        """The moments so far; None without `with_moments`, or where the channels varied in number."""
         self._add_waiting()
         self._add_sums()
         return self.total
 
 
 def subsample(x: Float32, axis: int) -> Float32:
-    """What is counted of a batch with samples first and channels along `axis`: (samples, channels, positions), a view.
+    """The part of a batch that is counted, as a view (samples, channels, positions); channels lie along `axis`.
 
     Every channel at every k-th position; of an image (samples, channels, rows, columns), every k-th of both.
     """
@@ -172,7 +172,7 @@ def subsample(x: Float32, axis: int) -> Float32:
 
 @lru_cache(4096)
 def choose_step(channels: int, lengths: tuple[int, ...]) -> int:
-    """Every how-manieth position of a sample is counted, by its size alone.
+    """The step between counted positions of a sample, chosen by its size alone.
 
     As large as leaves POSITIONS elements and CHANNEL_POSITIONS in a channel: one of IMAGE_STEPS along both sides of an
     image, and otherwise up to STEP without a factor in common with the number of positions, so that it goes through all
@@ -225,12 +225,12 @@ def get_bin_edges(h: Histogram) -> tuple[Float64, Float64, NDArray[np.int64]]:
 
 
 def compute_moments(x: Float32, axis: int) -> Moments:
-    """Mean and mean square per channel of what is `subsample` of each sample of `x`, summed over the samples."""
+    """Mean and mean square per channel of the counted part of each sample of `x`, summed over the samples."""
     return sum_moments(compute_sample_moments(subsample(x, axis)))
 
 
 def compute_sample_moments(few: Float32) -> Float64:
-    """Mean and mean square per sample and channel of what is `subsample`: (samples, channels, 2)."""
+    """Mean and mean square per sample and channel of what `subsample` returned: (samples, channels, 2)."""
     samples, channels = few.shape[:2]
     rows = few.reshape(samples * channels, math.prod(few.shape[2:]))
     rows = rows[:, :: choose_stride(rows.shape[1], CHANNEL_POSITIONS)]
@@ -248,7 +248,7 @@ def compute_sample_moments(few: Float32) -> Float64:
 
 
 def sum_moments(values: Float64) -> Moments:
-    """Sum what `compute_sample_moments` gave, each number rounded to the grid first.
+    """Sum what `compute_sample_moments` returned, each number rounded to the grid first.
 
     A mean beyond 2^40 is cut there: such a tensor is not one that bytes can carry, and its ends say so exactly.
     """

@@ -34,7 +34,7 @@ class Interval:
         return np.maximum(np.abs(self.low), np.abs(self.high))
 
     def ends(self) -> tuple[float, float]:
-        """Of all elements."""
+        """The smallest low and the largest high of all elements."""
         return float(self.low.min()), float(self.high.max())
 
     def whole(self) -> Interval:
@@ -42,32 +42,32 @@ class Interval:
         return make_interval(*self.ends())
 
     def channels(self, axis: int) -> Interval:
-        """One pair an index of `axis`, as vectors; one for all where it has no axes, or one index."""
+        """One pair per index of `axis`, as vectors; a single pair where there are no axes, or one index."""
         if self.low.ndim == 0 or self.low.shape[axis] == 1:
             return self.whole()
         others = tuple(i for i in range(self.low.ndim) if i != axis % self.low.ndim)
         return Interval(self.low.min(axis=others), self.high.max(axis=others))
 
     def places(self) -> Interval:
-        """One pair a channel, the same for every place behind it."""
+        """One pair per channel, for all spatial positions."""
         axes = tuple(range(2, self.low.ndim))
         if not axes:
             return self
         return Interval(self.low.min(axis=axes, keepdims=True), self.high.max(axis=axes, keepdims=True))
 
     def hull(self, number: float) -> Interval:
-        """With this number inside."""
+        """The interval widened to hold this number."""
         return Interval(np.minimum(self.low, number), np.maximum(self.high, number))
 
     def clip(self, low: float, high: float) -> Interval:
-        """As ONNX has it: with crossed limits the upper one wins."""
+        """Clipped as ONNX defines Clip: where the limits cross, the upper one wins."""
         return Interval(*(np.minimum(np.maximum(end, low), high) for end in (self.low, self.high)))
 
     def wider(self, by: Float64 | float) -> Interval:
         return Interval(self.low - by, self.high + by)
 
     def rounded(self) -> Interval:
-        """With room for the rounding of a few float32 operations."""
+        """The interval widened by the rounding of a few float32 operations."""
         return Interval(self.low - np.abs(self.low) * ROUNDING, self.high + np.abs(self.high) * ROUNDING)
 
 
@@ -122,6 +122,6 @@ def bound_row_sums(rows: Array, unit: Float64, low: Float64, high: Float64) -> I
 
 
 def _dot(weight: Float64, end: Float64) -> Float64:
-    """Row by row; a weight of zero leaves nothing of an infinite end."""
+    """Row sums of weight * end, where a weight of zero times an infinite end is zero."""
     products = np.multiply(weight, end, out=np.zeros_like(weight), where=weight != 0)
     return np.asarray(products.sum(axis=1))

@@ -53,12 +53,12 @@ class Fidelity:
 
 
 def measure_fidelity(reference: Array, approximation: Array) -> Fidelity:
-    """The sums over two arrays of one shape."""
+    """Compare two arrays of one shape."""
     return add_rows(Fidelity(), compute_fidelity_rows(reference[None], approximation[None]))
 
 
 def compute_fidelity_rows(reference: Array, approximation: Array) -> Float64:
-    """What `Fidelity` holds of every sample, (n, 6), of two arrays (n, ...).
+    """The fields of `Fidelity` for every sample, (n, 6), from two arrays (n, ...).
 
     A row has the same bits whichever samples are beside it and with any number of threads: no BLAS, which splits a
     long sum among them.
@@ -74,7 +74,7 @@ def compute_fidelity_rows(reference: Array, approximation: Array) -> Float64:
 
 
 def add_rows(total: Fidelity, rows: Float64) -> Fidelity:
-    """With these rows of `compute_fidelity_rows`, one after the other: the same however they were cut into groups."""
+    """`total` plus these rows of `compute_fidelity_rows`, added in order: the same bits however they are batched."""
     if not len(rows):
         return total
     start = [[total.reference, total.approximation, total.product, total.noise]]

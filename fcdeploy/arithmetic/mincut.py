@@ -18,7 +18,7 @@ SMALLEST = 1e-9  # residual capacity below this is rounding
 def find_cheapest_split(
     left: Sequence[float], right: Sequence[float], arcs: Sequence[tuple[int, int, float]]
 ) -> tuple[list[bool], float]:
-    """Which nodes go left, and the cost of that split.
+    """Find which nodes go left in the cheapest split, and what it costs.
 
     `left` and `right` may be infinite where a node must be on the other side.  Of equally cheap splits, the one with
     most nodes on the left is given.
@@ -51,7 +51,7 @@ def find_cheapest_split(
 
 
 def _find_shortest_path(capacity: list[dict[int, float]], source: int, sink: int) -> list[tuple[int, int]]:
-    """The arcs of a shortest path with room left, empty when there is none."""
+    """The arcs of a shortest path with residual capacity, empty when there is none."""
     before: dict[int, int] = {source: source}
     queue = deque([source])
     while queue and sink not in before:

@@ -1,4 +1,4 @@
-"""The bytes that the values of an image were made of, and a first layer that reads those bytes.
+"""The 8-bit pixel values that a normalised image was made from, and a first layer that reads them directly.
 
 A picture is decoded to bytes b and then normalised: x = (b / 255 - mean) / std, or b - mean, with other numbers in each
 channel.  So a channel holds at most 256 evenly spaced values, x = lowest + step * b.  One scale for all channels lies
@@ -29,7 +29,7 @@ APART = 0.05  # of a step: how far one grid for all channels must be off before 
 
 
 def find_pixel_grids(x: NDArray[np.floating]) -> Pixels:
-    """The grid of each channel of `x` (samples, channels, *positions); empty where there is none, or one scale serves all.
+    """Find the grid of each channel of `x` (samples, channels, *positions); empty where there is none, or one scale serves all.
 
     Every value must lie on the grid of its channel, and zero within its reach.  A channel that was not seen from end to
     end gets as much room below as above.
@@ -45,7 +45,7 @@ def find_pixel_grids(x: NDArray[np.floating]) -> Pixels:
 
 
 def _find_grid(x: NDArray[np.floating]) -> tuple[float, float] | None:
-    """(step, lowest) of the 256 places that all of `x` lies on, or None."""
+    """(step, lowest) of the 256-point grid that all of `x` lies on, or None."""
     values = np.unique(x).astype(np.float64)
     reach = float(values[-1] - values[0]) if len(values) else 0.0
     if not np.isfinite(reach) or not reach:

@@ -101,7 +101,7 @@ def _compute_difference(half: Float64, middle: Float64, statistic: Statistic) ->
 
 
 def _average_groups(rows: Float64) -> Float64:
-    """At most MOST_ROWS rows: beyond, neighbours are averaged, which bounds the work and keeps the mean's variance.
+    """At most MOST_ROWS rows; more are averaged in groups of neighbours, which bounds the work and keeps the mean's variance.
 
     A remainder smaller than a group is left out.
     """

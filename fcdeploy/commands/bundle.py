@@ -19,7 +19,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import read_outline
 from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model
 from fcdeploy.graph.opset import RUNTIMES
-from fcdeploy.proof.batch_axis import explain_dependence
+from fcdeploy.proof.batch_independence import explain_dependence
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import plan as plans
 from fcdeploy.records.calibration import Calibration

@@ -1,4 +1,4 @@
-"""Two models, the same samples: what is kept of the outputs, one batch at a time.
+"""Compare two models on the same samples, one batch at a time.
 
 Memory holds one batch, running sums, and a few figures per sample.  Sums are taken sample by sample, so that batches
 make no difference to a bit of them.
@@ -48,7 +48,7 @@ class Answers:
     spread: Spread | None = None
 
     def extend(self, later: Answers) -> None:
-        """With the answers on the samples that follow."""
+        """Append the answers to the samples that follow."""
         self.samples += later.samples
         for name, sums in later.fidelity.items():
             self.fidelity[name] = self.fidelity.get(name, Fidelity()) + sums
@@ -60,21 +60,21 @@ class Answers:
 
 
 def start_answers(choose: Choose, outputs: Arrays, labels: Arrays) -> Answers:
-    """No answers yet: what will be kept of them, by the float outputs and the labels of the first batch."""
+    """Choose the metric by the float outputs and labels of the first batch; no answers yet."""
     metric, decision = choose(outputs, labels)
     read = metric.label if metric else None
     return Answers(metric, decision, tuple(name for name in labels if read and name != read))
 
 
 def run_both(reference: Session, other: Session, batch: Batch) -> tuple[Arrays, Arrays]:
-    """What both models answer. Outputs must be finite and of equal shapes, or FcdeployError names the sample."""
+    """Run both models on a batch. Outputs must be finite and of equal shapes, or FcdeployError names the sample."""
     f, q = run_model(reference, batch, "float"), run_model(other, batch, "int8")
     check_shapes({name: value.shape for name, value in f.items()}, q)
     return f, q
 
 
 def compare_kernels(int8: Path, data: Iterable[Batch], on_step: OnStep, total: int | None) -> dict[str, Fidelity]:
-    """What the runtime's integer kernels change: the same file without optimization, and with exact byte products,
+    """Measure what integer kernels change: the same file without optimization, and with exact byte products,
     against its defaults.  The worse of both per output; outputs that are not floating point are left out.
     """
     usual, others = Session(int8), (Session(int8, optimize=False), Session(int8, precise=True))
@@ -94,7 +94,7 @@ def compare_kernels(int8: Path, data: Iterable[Batch], on_step: OnStep, total: i
 
 @dataclass(frozen=True)
 class LayerSums:
-    """Rows for `layers.layers`: taps, the float tensor each stands for, sums; and what could not be compared.
+    """What `compute_layer_errors` needs: the quantized tensors, their float counterparts, sums; and what was not compared.
 
     `undisturbed`: the int8 model's outputs were the same with its integer tensors exposed as without.  `ranges` is what
     rounding alone does to the float tensors.
@@ -149,7 +149,7 @@ def compare_layers(
 
 
 def add_batch(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
-    """The answers to a batch: float's and int8's."""
+    """Add both models' outputs on a batch to the answers."""
     for name in f:
         if f[name].dtype.kind == "f":
             answers.fidelity[name] = _add_sums(answers.fidelity.get(name), f[name], q[name], len(batch))
@@ -183,21 +183,21 @@ def add_batch(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
 
 
 def _add_sums(total: Fidelity | None, reference: Array, approximation: Array, count: int) -> Fidelity:
-    """With a batch of so many samples, one after the other; an output without an axis of them is taken whole."""
+    """Add a batch sample by sample; an output without a sample axis is added whole."""
     if reference.ndim and len(reference) == count:
         return metrics.add_rows(total or Fidelity(), metrics.compute_fidelity_rows(reference, approximation))
     return (total or Fidelity()) + measure_fidelity(reference, approximation)
 
 
 def _merge_spread(total: Spread | None, new: Spread | None) -> Spread | None:
-    """Labels of varying shape have no columns, and so no spread around the columns' means: NaN from there on."""
+    """Merge two spreads; labels of varying shape have no columns and so no spread, which is NaN from there on."""
     if total is None or new is None:
         return new or total
     return total + new if total.mean.shape == new.mean.shape else Spread(1, np.full(1, np.nan), np.full(1, np.nan))
 
 
 def run_model(session: Session, batch: Batch, which: str) -> Arrays:
-    """All outputs of one of the models; they must be finite, or FcdeployError names the sample."""
+    """Run one model on a batch. Its outputs must be finite, or FcdeployError names the sample."""
     outputs = _run_all(session, batch)
     for name, value in outputs.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
@@ -216,7 +216,7 @@ def _run_all(session: Session, batch: Batch) -> Arrays:
 
 
 def check_shapes(shapes: Mapping[str, tuple[int, ...]], q: Arrays, hint: str = OTHER_MODEL) -> None:
-    """Raise FcdeployError where the int8 model answers in other shapes than the float model."""
+    """Raise FcdeployError where an int8 output has another shape than the float one."""
     for name, shape in shapes.items():
         if shape != q[name].shape:
             raise FcdeployError(

@@ -1,4 +1,4 @@
-"""The samples that two models are compared on: opened again by whoever needs them, in this process or another."""
+"""The evaluation samples, as a value that any process can open them from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOCK = 32  # samples whose figures are summed up together, and that one worker 
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """Where the samples come from; `sample_bytes` is what the first one takes."""
+    """Where the evaluation samples come from; `sample_bytes` is the size of the first one."""
 
     data: str | Path
     inputs: Sequence[TensorSpec]

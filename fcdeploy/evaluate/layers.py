@@ -1,4 +1,4 @@
-"""The int8 model beside the float one, tensor by tensor: which integers stand for which float tensor.
+"""Match the tensors of an int8 model with those of the float model.
 
 Looking must not change what runs.  An integer kernel writes the output of its QuantizeLinear, so that is what is made a
 graph output; a float tensor in between would break the pattern that becomes the kernel.  The integers are dequantized
@@ -28,7 +28,7 @@ EIGHT_BITS_DB = 49.9  # a full-scale sine in 8 bits: 6.02 * 8 + 1.76; an input b
 
 @dataclass(frozen=True)
 class QuantizedTensor:
-    """The integers that one QuantizeLinear writes; or, with scale 1, what a kernel writes as floating point.
+    """The output of one QuantizeLinear; or, with scale 1, a floating-point tensor that an integer kernel writes.
 
     `names` are what the float model may call the tensor, the likeliest first.  `node` and `op` are what computes it;
     `sources` the integer tensors (other taps) that it is computed from.
@@ -53,7 +53,7 @@ class QuantizedTensor:
 
 @dataclass(frozen=True)
 class LayerError:
-    """One tensor's SQNR, that of the worst tensor it is computed from (None: from no integers), and the fall."""
+    """SQNR of one tensor, of its worst quantized input (None where it has none), and the drop between them."""
 
     tensor: str
     node: str
@@ -64,7 +64,7 @@ class LayerError:
 
 
 def find_quantized_tensors(model: ir.Model) -> list[QuantizedTensor]:
-    """A row per QuantizeLinear of an activation in the main graph, then the floating-point ends of integer regions."""
+    """Find the QuantizeLinears of activations in the main graph, then the floating-point ends of integer regions."""
     result = []
     for node in model.graph:
         if node.op_type != "QuantizeLinear" or array_of(node.inputs[0]) is not None:
@@ -99,7 +99,7 @@ def find_quantized_tensors(model: ir.Model) -> list[QuantizedTensor]:
 def match_tensors(
     quantized: Sequence[QuantizedTensor], int8: ir.Model, floats: Sequence[ir.Model]
 ) -> dict[str, tuple[int, str]]:
-    """For each tap (by its integers) the float model, an index into `floats`, and the tensor that holds its values.
+    """Find for each quantized tensor, by the name of its integers, the index into `floats` and the float tensor's name.
 
     A Relu or Clip that the int8 model left to the saturation of its bytes is put back: the tensor after it is taken.
     """
@@ -133,7 +133,7 @@ def expose_tensors(model: ir.Model, names: Iterable[str]) -> None:
 def compute_layer_errors(
     quantized: Sequence[QuantizedTensor], tensors: Mapping[str, str], sums: Mapping[str, Fidelity]
 ) -> list[LayerError]:
-    """SQNR per tensor, worst first; `tensors` and `sums` by the taps' integers."""
+    """SQNR of every tensor, worst first; `tensors` and `sums` are keyed by the name of the integers."""
     rows = []
     for tensor in quantized:
         if tensor.integers not in sums:
@@ -158,7 +158,7 @@ def find_culprit(rows: Sequence[LayerError]) -> LayerError | None:
 
 
 def _find_float_ends(model: ir.Model, integers: set[str]) -> list[QuantizedTensor]:
-    """What nodes between DequantizeLinears and floating-point ones write, where looking at it keeps patterns whole."""
+    """Find floating-point outputs of integer regions that can be exposed without breaking a fusion pattern."""
     result = []
     for node in model.graph:
         readers = {reader.op_type for output in node.outputs for reader in output.consumers()}

@@ -1,4 +1,4 @@
-"""Evaluation samples against those a model was calibrated on: figures from the same samples flatter the int8 model."""
+"""Evaluation samples that were also calibrated on, which flatter the int8 model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fcdeploy.samples.kept_samples import hash_sample
 
 @dataclass
 class LeakageCheck:
-    """How many of the samples that went by were calibrated on; where `allowed` is not set, the first one is an error.
+    """Counts evaluation samples that were calibrated on; unless that is `allowed`, the first one is an error.
 
     `option` is what names the samples that are evaluated on.
     """
@@ -28,7 +28,7 @@ class LeakageCheck:
     shared: int = 0
 
     def watch(self, parts: Iterable[Batch]) -> Iterator[Batch]:
-        """The same batches, looked at. Raises FcdeployError at a sample of the calibration."""
+        """Yield the batches while counting. Raises FcdeployError at a sample that was calibrated on and may not be."""
         for part in parts:
             if self.known is not None:
                 for i, sample in enumerate(part.names):
@@ -40,7 +40,7 @@ class LeakageCheck:
 
     @property
     def warning(self) -> str | None:
-        """What to say of samples that were calibrated on."""
+        """The warning about samples that were calibrated on, None without any."""
         if not self.shared or self.known is None:
             return None
         least = "" if self.known.complete else "at least "
@@ -55,7 +55,7 @@ class LeakageCheck:
 
 
 def make_leakage_check(model: ir.Model, name: str, *, allowed: bool) -> LeakageCheck:
-    """What the metadata of an int8 model knows. Raises FcdeployError where it is damaged and samples must differ."""
+    """Read a model's calibration fingerprints. Raises FcdeployError where they are damaged and samples must differ."""
     text = model.metadata_props.get(KEY)
     try:
         return LeakageCheck(None if text is None else from_text(text, f"model {name!r}"), name, allowed)

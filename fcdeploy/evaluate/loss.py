@@ -1,4 +1,4 @@
-"""How much the int8 model loses, summed up from what both models answered."""
+"""The int8 model's accuracy loss, with its statistical significance."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Loss:
 
 
 def format_amount(drop: float, unit: str) -> str:
-    """'1.20 points', '0.0031 (unit of the labels)'."""
+    """Format a drop with its unit: '1.20 points', '0.0031 (unit of the labels)'."""
     return f"{drop:.2f} points" if unit == scores.SHARE else f"{drop:.4g} ({unit})"
 
 
 def compute_loss(answers: Answers) -> Loss | None:
-    """The metric's figures summed up; None without a metric. Raises FcdeployError where no position counts."""
+    """Sum up the metric of both models; None without a metric. Raises FcdeployError where no position counts."""
     metric = answers.metric
     if metric is None:
         return None
@@ -56,7 +56,7 @@ def compute_loss(answers: Answers) -> Loss | None:
 
 
 def _compute_share_loss(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Loss:
-    """Right and wrong answers: McNemar's test, and an interval for paired proportions."""
+    """The loss in right answers, by McNemar's test and an interval for paired proportions."""
     n, lost, won = len(one), int((one & ~other).sum()), int((~one & other).sum())
     low, high = (100 * end for end in significance.estimate_paired_interval(lost, won, n))
     drop = 100 * (lost - won) / n
@@ -64,7 +64,7 @@ def _compute_share_loss(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Los
 
 
 def _compute_figures_loss(metric: Metric, one: Float64, other: Float64) -> Loss:
-    """Anything else: bootstrap and randomization test over samples, since the parts of one depend on each other."""
+    """The loss in any other figures, by bootstrap and randomization test over whole samples."""
     summary, k = metric.summary, one.shape[1]
     sign = (-1 if metric.unit == scores.ERROR else 1) * (100 if metric.unit == scores.SHARE else 1)
     values = [float(summary(figures.mean(axis=0))) for figures in (one, other)]

@@ -1,4 +1,4 @@
-"""What rounding a tensor does on the spot: how exact it is, what it clips, what part of its range it uses.
+"""Local rounding error of a tensor: its SQNR, the share of values clipped, the share of the range used.
 
 That says where to look first, not what it costs: errors grow, cancel or vanish on their way to the output.
 """
@@ -42,7 +42,7 @@ class RoundingError:
 
     @property
     def sqnr_db(self) -> float:
-        """Of the rounding alone."""
+        """SQNR of the rounding alone."""
         return self.sums.sqnr_db
 
     @property
@@ -62,7 +62,7 @@ class RoundingError:
 
 
 def measure_rounding(tensor: QuantizedTensor, x: Array) -> RoundingError:
-    """What becomes of a float tensor."""
+    """Quantize and dequantize a float tensor, and measure the error."""
     kind = tensor.zero_point.dtype.name
     low, high = LIMITS[kind if kind in LIMITS else "uint8"]
     steps, point = (broadcast_along(each, tensor.axis, x.ndim) for each in (tensor.scale, tensor.zero_point))

@@ -1,4 +1,4 @@
-"""Comparing by one or many: shares the samples out and puts what comes in back in their order.
+"""Evaluation by several workers: samples are dealt out in blocks, and results put back in order.
 
 Samples are dealt out in blocks, and a block's batches and sums are the same whoever works on it.  So are all figures,
 which are added up block after block, and the first error, whichever worker meets one first.
@@ -51,7 +51,7 @@ class AnsweredBlock:
 
 @dataclass(frozen=True)
 class FailedBlock:
-    """What ended a worker, in the block of that number."""
+    """The error that ended a worker, and the number of the block it happened in."""
 
     number: int
     message: str
@@ -59,7 +59,7 @@ class FailedBlock:
 
 
 def answer_shard(job: EvaluationJob) -> Iterator[int | AnsweredBlock | FailedBlock]:
-    """The samples of each batch as it is done, and block after block what both models answered.
+    """Evaluate one shard: yields the number of samples of each batch, and block after block of answers.
 
     An error is the last thing it yields, so that one in an earlier block can go first.
     """
@@ -73,7 +73,7 @@ def answer_shard(job: EvaluationJob) -> Iterator[int | AnsweredBlock | FailedBlo
 
 
 def answer_all(team: WorkerPool, job: EvaluationJob, on_step: OnStep) -> tuple[Answers, LeakageCheck]:
-    """What both models answered to all samples, and how many of those were calibrated on."""
+    """Evaluate both models on all samples, by all workers of the pool."""
     data = job.data
     of = team.size if data.count is None else min(team.size, -(-data.count // data.block))
     jobs = [replace(job, part=(index, of), threads=team.threads) for index in range(of)]
@@ -101,7 +101,7 @@ def answer_all(team: WorkerPool, job: EvaluationJob, on_step: OnStep) -> tuple[A
 
 @dataclass
 class _BlockQueue:
-    """What came before its turn."""
+    """Blocks that arrived before their turn."""
 
     blocks: dict[int, AnsweredBlock | FailedBlock] = field(default_factory=dict)
     turn: int = 0
@@ -173,7 +173,7 @@ def choose_metric_and_rule(
 
 
 def _strip_function(answers: Answers) -> Answers:
-    """Without the metric's function, which cannot be sent to another process."""
+    """The answers without the metric's function, which cannot be pickled."""
     return replace(answers, metric=answers.metric and replace(answers.metric, figures=None))
 
 

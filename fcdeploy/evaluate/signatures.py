@@ -1,4 +1,4 @@
-"""Two files of one network, the float model and what it became: do they still speak of the same things?"""
+"""Whether two files have the same inputs and outputs, as the float and int8 files of one network must."""
 
 from __future__ import annotations
 

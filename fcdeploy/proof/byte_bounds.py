@@ -1,4 +1,4 @@
-"""Which bytes each channel of a quantized tensor can hold, as far as the graph proves it for every input there is.
+"""Bounds on the integers each channel of a quantized tensor can hold, proven for every possible input.
 
 One walk over the graph with interval arithmetic (`arithmetic/interval_arithmetic.py`).  What was seen in calibration proves
 nothing: another sample may reach further.  What saturates may write anything.
@@ -106,7 +106,7 @@ def find_byte_type(value: ir.Value | None) -> str | None:
 
 
 def _bound_outputs(node: ir.Node, known: TensorBounds) -> Interval | None:
-    """What the node writes, in the units of its outputs; None where nothing is known of it."""
+    """Bound a node's output, in that tensor's units; None where nothing is known."""
     op, x = node.op_type, known.of(node.inputs[0])
     if op == "QuantizeLinear":
         return _bound_quantize(node, x)
@@ -140,7 +140,7 @@ def _bound_pad(node: ir.Node, x: Interval) -> Interval:
 
 
 def _bound_average(node: ir.Node, x: Interval) -> Interval | None:
-    """A mean of n float32 numbers errs by at most n 2^-24 of the largest; twice that with the division."""
+    """Bound a mean: one of n float32 numbers errs by at most n 2^-24 of the largest, twice that with the division."""
     positions = attribute_of(node, "kernel_shape", ())
     if node.op_type == "GlobalAveragePool":
         positions = _get_lengths(node.inputs[0])[1:]
@@ -176,7 +176,7 @@ def _bound_dequantize(node: ir.Node, x: Interval) -> Interval | None:
 
 
 def _bound_layer(node: ir.Node, known: TensorBounds) -> Interval | None:
-    """A convolution or dense layer whose weights are constant, in float or behind a DequantizeLinear."""
+    """Bound a convolution or dense layer whose weights are constant, in float or behind a DequantizeLinear."""
     weight, unit = _read_weight(node.inputs[1])
     if weight is None or unit is None or any(attribute_of(node, k, 1.0) != 1.0 for k in ("alpha", "beta")):
         return None
@@ -235,7 +235,7 @@ def _read_weight(value: ir.Value | None) -> tuple[Array | None, Array | None]:
 
 
 def _bound_moved(node: ir.Node, x: Interval) -> Interval:
-    """What is chosen from an interval: the channels are followed where they only change place."""
+    """Bound an output whose elements are some of the input's, keeping channels apart where they only change place."""
     if x.low.ndim == 0 or node.op_type == "Identity":
         return x
     if node.op_type == "MaxPool":
@@ -259,7 +259,7 @@ def _get_lengths(value: ir.Value | None) -> tuple[int, ...]:
 
 
 def _bound_concat(node: ir.Node, parts: list[Interval]) -> Interval:
-    """Side by side along the axis, where every length is known; else one pair for all."""
+    """Bound a Concat: the parts side by side where every length is known, else one pair for all."""
     axis = attribute_of(node, "axis", 0)
     rank = max(part.low.ndim for part in parts)
     low, high = min(part.ends()[0] for part in parts), max(part.ends()[1] for part in parts)
@@ -291,6 +291,6 @@ def read_scalars(node: ir.Node) -> tuple[np.float32 | None, int | None]:
 
 
 def _read_zero_point(node: ir.Node) -> Array | None:
-    """Of a Q or DQ: 0 where it is not given, None where it is computed."""
+    """The zero point of a Q or DQ: 0 where it is not given, None where it is computed."""
     given = input_of(node, 2)
     return array_of(given) if given is not None else np.zeros((), np.int64)

@@ -1,4 +1,4 @@
-"""Are the integers that run here those of exact arithmetic?  Layer by layer, on the integers each kernel really reads.
+"""Checks, layer by layer, that the integers computed on this CPU are those of exact arithmetic.
 
 A kernel that adds products in 16 bits saturates in silence; elsewhere the same file is right.  So every byte tensor is
 exposed (`evaluate/layers.py`: looking at what a QuantizeLinear writes leaves its pattern whole), and each layer is computed
@@ -77,7 +77,7 @@ class LayerExactness:
 
 @dataclass(frozen=True)
 class Exactness:
-    """Rows, worst first; nodes on bytes that were not compared; and whether looking left the outputs as they were.
+    """Rows, worst first; integer nodes that were not compared; and whether exposing tensors left the outputs unchanged.
 
     `floats` are the ends of stretches of float nodes, against those of every other path, the worst of them.
     """
@@ -161,7 +161,7 @@ def _compare_float_nodes(
 
 
 def add_ties(report: Report, path: Path, samples: Mapping[str, Array]) -> Report:
-    """The report on a file with what differs from exact arithmetic, counted on two of the samples, or on one batch."""
+    """Add to a report what differs from exact arithmetic, counted on two of the samples, or on one batch."""
     model = read_model(path)
     count = get_fixed_batch(input_specs(model)) or FEW
     if not samples or (count != FEW and len(next(iter(samples.values()))) < count):
@@ -177,7 +177,7 @@ def add_ties(report: Report, path: Path, samples: Mapping[str, Array]) -> Report
 
 
 def describe_exactness(result: Exactness) -> str:
-    """The answer in words."""
+    """Describe the result in one line."""
     total, bad, away = result.total, *([row for row in rows if not row.passed] for rows in (result.rows, result.floats))
     of, layers = sum(row.of for row in result.rows), _format_count(len(result.rows), "layer")
     elements = f"{total['elements']:,} elements" + ("" if total["elements"] == of else f", drawn from {of:,},")
@@ -219,7 +219,7 @@ def _expose_copy(model: ir.Model, types: Mapping[str, str]) -> ir.Model:
 
 
 def _compute_pair(task: RecomputedNode, computed: Arrays, budget: int) -> tuple[Array, Array]:
-    """What the kernel wrote and what exact arithmetic gives, of one shape."""
+    """The kernel's output and that of exact arithmetic, in one shape."""
     real = computed[task.written.name]
     if task.node.op_type in LAYERS:
         return _compute_layer(task, computed, real, budget)
@@ -251,7 +251,7 @@ def _compare(name: str, op: str, real: Array, expected: Array, *, of: int, float
 
 
 def _compute_layer(task: RecomputedNode, computed: Arrays, real: Array, budget: int) -> tuple[Array, Array]:
-    """Outputs as (positions, channels), all of them or as many as the budget allows."""
+    """Outputs of a layer as (positions, channels), all of them or as many as the budget allows."""
     x, weight = task.inputs[:2]
     assert weight.held is not None
     conv = task.node.op_type == "Conv"

@@ -49,7 +49,7 @@ class FloatRegions:
 
 
 def find_byte_tensors(model: ir.Model) -> dict[str, str]:
-    """What QuantizeLinears of the main graph write of computed tensors: name -> type."""
+    """Find the integer tensors that QuantizeLinears of the main graph write at run time: name -> type."""
     nodes = [node for node in model.graph if node.op_type == "QuantizeLinear" and array_of(node.inputs[0]) is None]
     types = {name_of(node.outputs[0]): find_byte_type(node.outputs[0]) for node in nodes}
     return {name: kind for name, kind in types.items() if kind is not None}

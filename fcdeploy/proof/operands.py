@@ -1,4 +1,4 @@
-"""Which nodes of a Q/DQ model compute on bytes, and what each reads and writes: the rows that can be recomputed."""
+"""The nodes of a Q/DQ model that compute on integers, with what each reads and writes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class KernelOutput:
-    """What a node writes: bytes, clipped before to [low, high], or, without a scale, floats."""
+    """The output of a node: integers, clipped before to [low, high], or, without a scale, floats."""
 
     name: str
     scale: np.float32 | None = None

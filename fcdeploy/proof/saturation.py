@@ -56,7 +56,7 @@ MULTIPLY = re.compile("MatMul|Gemm|Conv|Attention|LSTM|GRU|MoE")  # in names of 
 
 @dataclass(frozen=True)
 class SaturationProof:
-    """What the pairs of one layer can reach.
+    """The proof for one layer: how large its 16-bit pair sums can get.
 
     `worst` is the pair sum closest to, or farthest beyond, its `limit` (32767, or -32768 where it is negative);
     `margin` the distance to it in percent of the limit, negative when it is passed.  `channels` and `pairs` count what
@@ -118,7 +118,7 @@ def prove_no_saturation(model: ir.Model) -> tuple[SaturationProof, ...]:
 
 
 def find_product(node: ir.Node, known: TensorBounds) -> ByteProduct | None:
-    """The multiplication of bytes that a node is, None for any other node."""
+    """The byte product that a node computes, None for a node that computes none."""
     if node.op_type in INTEGER_OPS:
         return _read_integer_operator(node, known)
     return _read_qdq_layer(node, known) if node.op_type in FLOAT_OPS else None
@@ -164,7 +164,7 @@ def _prove_product(product: ByteProduct) -> SaturationProof:
 
 
 def _judge_other(node: ir.Node) -> SaturationProof | None:
-    """What is known of a node that multiplies integers in another way, None for one that multiplies none."""
+    """The proof for a node that multiplies integers in another way, None for one that multiplies none."""
     bits = _find_block_bits(node)
     if bits in BLOCKS:
         return SaturationProof(name_of(node), node.op_type, False, None, None, None, 0, 0, BLOCKS[bits])

@@ -1,4 +1,4 @@
-"""What one pass over the data recorded. It decides nothing: every range method reads it later.
+"""Calibration statistics and their file. They decide nothing: every range method reads them later.
 
 The file is a safetensors file (no pickle; every header field is checked by that library) with one metadata entry,
 `fcdeploy`, a JSON object.  Arrays of all tensors are laid end to end in the order of that object's `tensors` list:
@@ -85,7 +85,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """One tensor: which layer it belongs to, and what was seen of it. What no weights are multiplied with has no moments."""
+    """The statistics of one tensor, and the layer it belongs to. Tensors that feed no weights have no moments."""
 
     name: str
     kind: str  # "input", "activation", "weight" or "bias"
@@ -98,7 +98,7 @@ class TensorRecord:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Everything that was recorded, and what it was recorded from."""
+    """All calibration statistics, and what they were collected from."""
 
     model: str  # sha256 of the float model's file
     tensors: dict[str, TensorRecord]
@@ -123,7 +123,7 @@ class Calibration:
 
 
 def to_bytes(calibration: Calibration) -> bytes:
-    """The file's bytes: equal for equal calibrations."""
+    """Serialize a calibration: equal bytes for equal calibrations."""
     from safetensors.numpy import save
 
     records = list(calibration.tensors.values())
@@ -178,7 +178,7 @@ def read(path: Path) -> Calibration:
 
 
 def from_bytes(content: bytes, name: str) -> Calibration:
-    """What `to_bytes` gave. Raises FcdeployError with this name as `read` does."""
+    """Read what `to_bytes` wrote. Raises FcdeployError with this name, as `read` does."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

@@ -1,4 +1,4 @@
-"""How far a calibration has come, so that it can go on after a crash: one file, replaced whole as the work proceeds.
+"""A checkpoint of a calibration run, from which it resumes after a crash: one file, replaced whole as the run proceeds.
 
     fcdeploy.checkpoint/2\\n
     JSON, one line: bound, passes, shards, bad, stamps, sizes, sha256
@@ -39,7 +39,7 @@ class Checkpoint:
 
 
 def checkpoint_bytes(state: Checkpoint) -> bytes:
-    """The file's content."""
+    """Serialize a checkpoint."""
     blobs = [to_bytes(one) for one in state.calibrations]
     header = {
         "bound": state.bound, "passes": state.passes, "shards": state.shards, "bad": state.bad,

@@ -1,4 +1,4 @@
-"""What the nodes of a model cost on one CPU, in float and as integers: an input of the plan, kept so that it can be repeated."""
+"""Time costs of a model's nodes on one CPU, in float and as integers: an input of the plan, kept so that it is repeatable."""
 
 from __future__ import annotations
 

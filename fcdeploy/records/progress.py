@@ -1,4 +1,4 @@
-"""How long work tells what it has done: libraries call it, the face draws it."""
+"""Progress of long work: libraries call it, the command line draws it."""
 
 from __future__ import annotations
 

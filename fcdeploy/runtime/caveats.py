@@ -1,4 +1,4 @@
-"""What a reader should know of a file's integers, where they are not bytes on both sides of an integer kernel."""
+"""Caveats about a model's quantization, where it is not int8 on both sides of an integer kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which row of the targets table this machine is."""
+"""Detection of this machine: instruction sets, cores, memory, and its row of the targets table."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def find_target(name: str) -> Target:
 
 
 def read_cpu_name() -> str:
-    """What the CPU calls itself."""
+    """The CPU's model name."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(errors="replace").splitlines():
@@ -76,7 +76,7 @@ def _read_words(path: Path) -> list[str]:
 
 
 def read_memory_bytes() -> int | None:
-    """What this process may use: the machine's memory, or less where a container limits it."""
+    """Bytes of memory this process may use: the machine's, or less where a container limits it."""
     limit = [int(word) for word in _read_words(Path("/sys/fs/cgroup/memory.max")) if word.isdigit()]
     names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
     if sys.platform != "win32" and all(name in os.sysconf_names for name in names):

@@ -35,7 +35,7 @@ def fix_shapes(
 
 
 def draw_feeds(specs: Sequence[TensorSpec], *, seed: int = SEED) -> Arrays:
-    """Normal numbers; bytes of any value; 0 and 1 for other integers, which any table that they index has."""
+    """Draw random inputs: normal floats, bytes of any value, and 0 or 1 for other integers, valid indices of any table."""
     random = np.random.default_rng(seed)
     feeds: Arrays = {}
     for spec in specs:
@@ -85,7 +85,7 @@ def _accepts(shape: Sequence[int | None], given: Sequence[int]) -> bool:
 
 
 def format_shape(shape: Sequence[int | None]) -> str:
-    """`[?, 3, 32, 32]`."""
+    """Format a shape as `[?, 3, 32, 32]`."""
     return f"[{', '.join('?' if n is None else str(n) for n in shape)}]"
 
 

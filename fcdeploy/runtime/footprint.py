@@ -1,4 +1,4 @@
-"""Memory that a model takes: that of a process of its own, which loads it, runs it twice and ends."""
+"""Memory that a model takes, measured in a process of its own that loads it and runs it twice."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def measure_footprint(model: Path, specs: Sequence[TensorSpec], threads: int) ->
 
 
 def run_child() -> None:
-    """The process: a request on stdin, two numbers of bytes on stdout."""
+    """The child process: a request on stdin, two byte counts on stdout."""
     request = json.load(sys.stdin)
     specs = [TensorSpec(name, np.dtype(dtype), tuple(shape)) for name, dtype, shape in request["inputs"]]
     feeds = draw_feeds(specs)

@@ -1,4 +1,4 @@
-"""What onnxruntime made of a model: which kernel runs each node, read from the graph as it optimized it."""
+"""Which onnxruntime kernel runs each node, read from the graph as the runtime optimized it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def optimize_graph(model: Path | bytes | ir.Model) -> ir.Graph:
 
 
 def name_nodes(model: Path | bytes | ir.Model) -> Path | ir.Model:
-    """The model with a name for every node: the path itself where it has them all.
+    """Give every node a name; the path is returned as it is where all have one.
 
     Without a name nothing could be found again in what the runtime made of it.
     """
@@ -83,7 +83,7 @@ def name_nodes(model: Path | bytes | ir.Model) -> Path | ir.Model:
 
 
 def match_kernels(source: ir.Graph, optimized: ir.Graph) -> list[Kernel]:
-    """Pair the nodes of the file with the nodes that run."""
+    """Match the nodes of the file with the nodes that run."""
     runs = {origin: node for node, origin in trace_origins(source, optimized).items() if origin is not None}
     kernels = []
     for node in source:

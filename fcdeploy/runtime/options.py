@@ -41,7 +41,7 @@ def read_options(model: str | Path | bytes | ir.Model) -> dict[str, str]:
 
 
 def select_for_cpu(entries: Mapping[str, str], flags: Set[str]) -> dict[str, str]:
-    """The entries without what a CPU with these flags does by itself."""
+    """Drop the entries that a CPU with these flags does not need."""
     exact = flags & {"avx512_vnni", "avx_vnni", "asimd", "neon"}
     return {name: value for name, value in entries.items() if name != PRECISION or not exact}
 
@@ -75,7 +75,7 @@ def check_options(entries: object, source: str) -> dict[str, str]:
 
 
 def write_options(model: ir.Model, entries: Mapping[str, str]) -> None:
-    """Let the model carry these entries besides those it has already."""
+    """Add these entries to those the model carries already."""
     model.metadata_props[KEY] = json.dumps(
         read_options(model) | parse_options(json.dumps(dict(entries))), sort_keys=True
     )

@@ -61,7 +61,7 @@ def time_reloaded(
     *,
     label: str = "timing",
 ) -> list[Timing]:
-    """Load the models and time them in turn, LOADS times over; once where loading takes longer than the timing.
+    """Load the models and time them in turn, LOADS times; once where loading takes longer than the timing.
 
     Takes `seconds` and the time of loading, more only where the fewest rounds do, or, with two models, where the
     interval of their ratio is not yet narrower than `interval` (relative to the ratio): then up to `PATIENCE` times as
@@ -137,7 +137,7 @@ def _join(parts: Sequence[Timing], again: bool) -> Timing:
 
 
 def _warm_up(run: Run) -> float:
-    """Seconds of a call, once the first ones have allocated what they need."""
+    """Seconds of a call after warm-up, when memory has been allocated."""
     spent = _time_calls(run, 2)
     while len(spent) < WARM_UP and sum(spent) < WARM_SECONDS:
         spent += _time_calls(run, 1)

@@ -78,7 +78,7 @@ def profile_models(
 def match_layers(
     float_nodes: Mapping[str, NodeTime], int8_nodes: Mapping[str, NodeTime]
 ) -> list[tuple[NodeTime, NodeTime]]:
-    """The layers that both models have: by the name of the node, or else by a tensor that both write."""
+    """Match the layers of two models, by the name of the node, or else by a tensor that both write."""
     by_output = {output: node for node in int8_nodes.values() for output in node.outputs}
     pairs, taken = [], set()
     for node in float_nodes.values():
@@ -180,7 +180,7 @@ def read_durations(events: list[dict[str, Any]]) -> dict[tuple[str, str], float]
 
 
 def _compute_excess(times: list[float], latency: float) -> float:
-    """What to take off every time, none of which goes below zero, so that their sum is at most the latency."""
+    """The overhead to subtract from every time, none going below zero, so that their sum is at most the latency."""
     low, high = 0.0, max(times, default=0.0)
     if sum(times) <= latency:
         return 0.0

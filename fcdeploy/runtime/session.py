@@ -171,7 +171,7 @@ def _give_weights(options: ort.SessionOptions, weights: Mapping[str, bytes]) -> 
 
 @contextmanager
 def _prepare_source(model: str | Path | bytes | ir.Model) -> Iterator[tuple[str | bytes, str | None]]:
-    """What onnxruntime loads, and where weights lie outside it, which it cannot know from a message alone."""
+    """What onnxruntime loads, and the folder of external weights, which serialized bytes alone do not tell."""
     if isinstance(model, str | Path):
         yield str(model), None
     elif isinstance(model, bytes):

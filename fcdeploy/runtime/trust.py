@@ -1,4 +1,4 @@
-"""Models that onnxruntime would run, but not as the file says: its fusions do not check everything they rely on.
+"""Refusal of models that onnxruntime computes otherwise than written: its fusions do not check all they rely on.
 
 Measured with onnxruntime 1.31.1 against the same file without optimization (tests/test_trust.py pins every line):
 

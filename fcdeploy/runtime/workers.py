@@ -1,4 +1,4 @@
-"""The same work on many shards: in this process, in processes of this machine, or on Ray.
+"""Workers for sharded work: this process, several processes of this machine, or Ray.
 
 Work is a module-level function of one shard (both can be pickled) that yields what it found so far, as often as it
 likes.  What the shards yield comes in as it is made, each with the number of its shard; in which order shards come is
@@ -41,7 +41,7 @@ PREFACE, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 
 
 @dataclass(frozen=True)
 class WorkerPool:
-    """Who works: how many shards are worked on at a time, with how many threads each, and how to let them."""
+    """A pool of workers: how many shards run at a time, with how many threads each, and the function that runs them."""
 
     size: int
     threads: int | None
@@ -130,7 +130,7 @@ def _send(process: subprocess.Popen[bytes], job: tuple[Work, Any]) -> None:
 
 
 def _listen(index: int, process: subprocess.Popen[bytes], queue: SimpleQueue[tuple[int, str, Any]]) -> None:
-    """Pass on what a process says until it is done or gone."""
+    """Forward a process's messages until it is done or gone."""
     assert process.stdout is not None
     kind = ""
     with process.stdout as pipe:
@@ -161,7 +161,7 @@ def run_child() -> None:
 
 
 def _run_guarded(work: Work, shard: Any) -> Iterator[tuple[str, Any]]:
-    """What the work yields, and in the end what stopped it; errors are passed on as text, which any process can read."""
+    """Yield the work's results, and last the error that stopped it, as text that any process can unpickle."""
     try:
         for value in work(shard):
             yield "found", value

@@ -1,4 +1,4 @@
-"""Where data come from: every source yields one sample at a time, checked against the model's inputs.
+"""Data sources: each yields one sample at a time, checked against the model's inputs.
 
 `KINDS` is the one place that says how each kind of DATA is recognised; the module in its row says what its samples are.
 """

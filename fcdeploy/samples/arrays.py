@@ -94,7 +94,7 @@ def read_whole(file: IO[bytes], header: Header, what: str) -> Array:
 
 @contextmanager
 def report_damage(source: str, place: str) -> Iterator[None]:
-    """What a broken archive or disk raises while it is read, as one error that names the place."""
+    """Turn whatever a damaged archive or disk raises into one error that names the place."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:

@@ -1,4 +1,4 @@
-"""Does a sample fit the model? Each way it may not is one function here and one sentence for the user.
+"""Checks that a sample fits the model: one function and one error message for each way it may not.
 
 Every message names the input, the sample, the value and what the model wants.
 """
@@ -38,7 +38,7 @@ def fit_sample(
 
 
 def to_array(name: str, value: Any, place: str, source: str) -> Array:
-    """What a generator yields: an array, or what NumPy makes one of."""
+    """Convert what a generator yielded to an array."""
     try:
         return np.asarray(value)
     except Exception as error:  # lists of unequal lengths, foreign arrays on another device, ...
@@ -87,7 +87,7 @@ def check_shape(spec: TensorSpec, shape: tuple[int, ...], place: str, source: st
 
 
 def check_dtype(spec: TensorSpec, dtype: np.dtype[Any], place: str, source: str) -> None:
-    """Numbers only, and no cast that changes their kind: float to int or to bool, complex to float."""
+    """Accept numbers only, and no cast that changes their kind: float to int or to bool, complex to float."""
     if is_number(dtype) and is_number(spec.dtype) and _is_same_kind(dtype, spec.dtype):
         return
     raise FcdeployError(
@@ -112,7 +112,7 @@ def cast(value: Array, spec: TensorSpec, place: str, source: str) -> Array:
 
 
 def check_label(name: str, value: Any, place: str, source: str) -> Array:
-    """A label: any array of finite numbers."""
+    """Accept any array of finite numbers as a label."""
     array = to_array(name, value, place, source)
     if not is_number(array.dtype):
         raise FcdeployError(
@@ -124,7 +124,7 @@ def check_label(name: str, value: Any, place: str, source: str) -> Array:
 
 
 def check_same_labels(expected: Set[str], labels: Mapping[str, Array], place: str, source: str) -> None:
-    """All samples carry the labels that the first one has."""
+    """Raise unless a sample carries the labels that the first one has."""
     if set(labels) != expected:
         has, first = quote_names(sorted(labels)) or "none", quote_names(sorted(expected)) or "none"
         raise FcdeployError(
@@ -160,7 +160,7 @@ def make_ragged_error(batch: int, seen: int, left: int, source: str) -> Fcdeploy
 
 
 def quote_names(names: Iterable[str]) -> str:
-    """'a', 'b', 'c', and where there are many, how many more."""
+    """Quote and join names; of more than eight, the rest is counted."""
     all_names = [repr(name) for name in names]
     more = [f"{len(all_names) - 8} more"] if len(all_names) > 8 else []
     return ", ".join(all_names[:8] + more)

@@ -60,7 +60,7 @@ def _check_arrays(sample: Any, place: str, inputs: Sequence[TensorSpec], name: s
 
 
 def _describe_yield(inputs: Sequence[TensorSpec]) -> str:
-    """What the function has to say."""
+    """The hint: the yield statement that the function needs."""
     return f"yield {{{', '.join(repr(spec.name) + ': array' for spec in inputs)}}}"
 
 

@@ -143,6 +143,6 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _is_gzip(path: Path) -> bool:
-    """By its first bytes, whatever it is called."""
+    """Whether a file is gzipped, by its first bytes."""
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"

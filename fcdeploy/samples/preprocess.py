@@ -1,4 +1,4 @@
-"""How pixels become numbers: a small TOML file, every key optional (`--preprocess FILE`).
+"""Image preprocessing, described in a small TOML file, every key optional (`--preprocess FILE`).
 
 size = [224, 224]          # height and width, or one number; by default what the model's input declares
 resize = "crop"            # "stretch" (default), or "crop": scale the shorter side, then cut the centre out
@@ -46,7 +46,7 @@ class Preprocess:
 
 
 def read_preprocess(path: Path | None, spec: TensorSpec, *, stored: tuple[int, int, int] | None = None) -> Preprocess:
-    """The file, and what it leaves open from the model's input; every value checked.
+    """Read and check the file; what it leaves open comes from the model's input.
 
     `stored` is (height, width, channels) where all pictures are of one size: it stands in for what the input does not
     say, and an input of one row of features takes the picture laid out flat.
@@ -57,7 +57,7 @@ def read_preprocess(path: Path | None, spec: TensorSpec, *, stored: tuple[int, i
 
 
 def preprocess_pixels(pixels: Pixels, how: Preprocess, spec: TensorSpec) -> Array:
-    """A stored picture as the input wants it. Pillow is needed only to change its size or its colours."""
+    """Convert a stored image to the model's input. Pillow is needed only to change its size or its colours."""
     if pixels.shape != (*how.size, count_channels(how)) or how.shorter_side:
         picture = import_pillow().fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
         try:
@@ -69,7 +69,7 @@ def preprocess_pixels(pixels: Pixels, how: Preprocess, spec: TensorSpec) -> Arra
 
 
 def fit_picture(picture: Any, how: Preprocess) -> Pixels:
-    """A Pillow picture in the wanted colours and size. Raises ValueError where it is too small to cut."""
+    """Convert a Pillow image to the configured colours and size. Raises ValueError where it is too small to crop."""
     pixels = np.asarray(_resize(picture.convert("L" if how.colour == "gray" else "RGB"), how))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 

@@ -28,7 +28,7 @@ the end of the source.
 
 @dataclass(frozen=True)
 class FromFile:
-    """What loads a sample that lies in a file of its own."""
+    """Loads a sample that has a file of its own."""
 
     file: Path
     load: Load
@@ -149,7 +149,7 @@ class Source:
 
     @property
     def shard_unit(self) -> int:
-        """How many consecutive samples stay together when shards are cut."""
+        """How many consecutive samples are dealt to a shard together."""
         return self.block or get_fixed_batch(self.inputs) or 1
 
     def rank(self, own: int) -> int:
@@ -159,7 +159,7 @@ class Source:
         return (blocks * of + index) * self.shard_unit + rest + 1
 
     def after(self, passed: int) -> Source:
-        """Without its first `passed` samples, which are not loaded; `count` stays that of all."""
+        """The source without its first `passed` samples, which are not loaded; `count` stays that of all."""
         return replace(self, passed=self.passed + passed)
 
     def stamps(self) -> Iterator[int]:
@@ -167,7 +167,7 @@ class Source:
         return (load.stamp if isinstance(load, FromFile) else 0 for _, _, load in self._iterate())
 
     def require_labels(self, labels: frozenset[str] | None) -> Source:
-        """The same samples, each of which must have these labels; None: those of the first one."""
+        """The same samples, required to have these labels; None requires those of the first one."""
         return replace(self, labels=labels)
 
     def first(self, limit: int) -> Source:
@@ -227,7 +227,7 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def get_fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
-    """The batch a model insists on, None when its leading axes are free; inputs that disagree are an error."""
+    """The model's fixed batch size, None when its leading axes are free; inputs that disagree are an error."""
     fixed = {spec.shape[0]: spec.name for spec in inputs if spec.shape and spec.shape[0] is not None}
     if len(fixed) > 1:
         sizes = " and ".join(f"{name!r} has {n}" for n, name in fixed.items())
@@ -239,7 +239,7 @@ def get_fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
 
 
 def choose_batch_size(inputs: Sequence[TensorSpec], wanted: int) -> int:
-    """How many samples to run at once: `wanted`, unless the model's leading axis is fixed and dictates it."""
+    """Choose how many samples to run at once: `wanted`, unless the model's leading axis is fixed."""
     if wanted < 1:
         raise FcdeployError(f"batch size {wanted} is not positive, expected 1 or more", "--batch 1")
     return get_fixed_batch(inputs) or wanted

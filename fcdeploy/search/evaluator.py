@@ -63,7 +63,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """How a model did: the metric's loss against float, and the error of its outputs relative to their power.
+    """A model's metric loss against float, and the error of its outputs relative to their power.
 
     Where no output is in floating point, the error is the drop.
     `changed` are the samples that only the float model and only this one has right, where answers are right or wrong; of
@@ -116,14 +116,14 @@ def evaluate_float(
 
 
 def check_calibrated(problem: Problem, name: str, *, allowed: bool) -> LeakageCheck:
-    """Which samples the model was calibrated on; `name` is what to call them, and evaluating on them is `allowed` or not."""
+    """The check of evaluation samples against those the model was calibrated on, which are `allowed` or not."""
     numbers = problem.calibration.seen
     upper = frozenset((numbers >> np.uint64(SHIFT)).tolist())
     return LeakageCheck(Sketch(len(upper), upper) if upper else None, name, allowed, "--eval")
 
 
 def evaluate_model(exam: Evaluation, model: ir.Model) -> EvaluationResult:
-    """The metric's loss and the error of a model on all samples."""
+    """Evaluate a model on all samples: the metric's loss, and the error of its outputs."""
     session, answers = Session(model), Answers(exam.metric, None)
     errors, power = np.zeros(1), np.zeros(1)
     for part, batch in zip(exam.parts, exam.read(), strict=True):
@@ -208,7 +208,7 @@ def _count_changed(answers: Answers) -> tuple[int, int | None] | None:
 
 
 def _sum_errors(part: ReferenceBatch, outputs: Arrays, samples: int) -> Figures:
-    """By output, the squares of what differs."""
+    """The squared error of each output."""
     return np.array(
         [np.square(own - sketch_output(outputs[name], samples)).sum() for name, own in part.sketches.items()]
     )
@@ -256,6 +256,6 @@ def _make_differs_error(source: Source, how: str) -> FcdeployError:
 
 
 def _hash_batch(batch: Batch) -> int:
-    """Of all inputs and labels."""
+    """A hash of all inputs and labels of a batch."""
     kinds = (("input", batch.inputs), ("label", batch.labels))
     return hash_sample({f"{kind} {name}": array for kind, arrays in kinds for name, array in arrays.items()})

@@ -1,4 +1,4 @@
-"""What --max-drop asks for, checked as far as that can be done without reading samples."""
+"""The accuracy goal (--max-drop), checked as far as possible without reading samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which nodes must leave int8 together to undo one rounding, what they may become instead, and the plan that follows."""
+"""Groups of nodes that must leave int8 together to undo one rounding, and the plans that follow."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def find_groups(problem: Problem, plan: Plan, int8: ir.Model) -> list[NodeGroup]
 
 
 def make_plan_with(problem: Problem, base: Choice, costs: Costs | None, forms: Forms, why: Mapping[str, str]) -> Plan:
-    """The plan in which nodes have these forms, and are else as the choice of kernels has them.
+    """Make the plan in which nodes have these forms; all others are as the choice of kernels has them.
 
     `why` says, by node, what it left int8 for.
     """

@@ -1,4 +1,4 @@
-"""The search, decided from rows of numbers: nothing here knows models.
+"""The search algorithm, on numbers alone: it knows groups, rungs and scores, but no models.
 
 Groups of nodes leave int8 one after the other, the one whose rounding costs most first, each no further up its ladder
 than helps.  After every step all is measured anew, because what roundings cost does not add up.  Then every step is
@@ -65,7 +65,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Objective:
-    """What tells choices apart: the largest drop, and four functions.
+    """What the search minimises and respects: the largest drop, and the functions that measure.
 
     `rank` is what each group costs where things stand: the share of the error that goes when its roundings are undone.
     `measure` is the score of a choice, `cost` its time alone, and `stop` says whether the time is up.
@@ -79,7 +79,7 @@ class Objective:
 
 
 def raise_nodes(forms: Forms, nodes: Iterable[str], rung: str) -> dict[str, str]:
-    """The nodes at least as high as `rung`."""
+    """Raise the nodes to `rung` at least."""
     higher = {node: rung for node in nodes if HEIGHT[forms.get(node, "int8")] < HEIGHT[rung]}
     return {**forms, **higher}
 
@@ -99,42 +99,42 @@ def meets_bound(score: Score, bound: float) -> bool:
 
 
 def climb_ladder(groups: Sequence[NodeGroup], objective: Objective) -> list[Step]:
-    """The steps of the way up, the first being int8 as it is; the last holds the bound unless `stop` or the end came.
+    """Climb from int8 as it is until the bound holds, `stop` says so, or nothing is left to raise; returns every step.
 
     Where the drop is above the bound by no more than chance explains, groups go on only as long as one of them is to blame
     for most of the error; else only what costs no time is still tried.  To leave layers in float for a sample or two
     would fit them to these samples.
     """
-    road = [Step((), {}, objective.measure({}))]
+    path = [Step((), {}, objective.measure({}))]
     spent: set[str] = set()
     width = 1
-    while not meets_bound(road[-1].score, objective.bound) and not objective.stop():
-        left = [group for group in groups if group.name not in spent and _list_higher_rungs(road[-1].forms, group)]
-        gains = objective.rank(road[-1].forms, left) if left else {}
-        if road[-1].score.drop <= objective.bound + road[-1].score.unsure and max(gains.values(), default=0.0) < MOST:
-            return [*road, *_round_better(groups, road[-1], objective)]
+    while not meets_bound(path[-1].score, objective.bound) and not objective.stop():
+        left = [group for group in groups if group.name not in spent and _list_higher_rungs(path[-1].forms, group)]
+        gains = objective.rank(path[-1].forms, left) if left else {}
+        if path[-1].score.drop <= objective.bound + path[-1].score.unsure and max(gains.values(), default=0.0) < MOST:
+            return [*path, *_round_better(groups, path[-1], objective)]
         taken = None
         while taken is None and left and not objective.stop():
-            chosen = _choose_next(road[-1], left, gains, objective.cost, width)
-            taken = _try_rungs(road[-1], chosen, gains, objective)
+            chosen = _choose_next(path[-1], left, gains, objective.cost, width)
+            taken = _try_rungs(path[-1], chosen, gains, objective)
             if taken is None:
                 spent.update(group.name for group in chosen)
                 left = [group for group in left if group.name not in spent]
         if taken is None:
             break
-        road.append(taken)
-        width = 2 * width if len(road) > ALONE else 1
-    return road
+        path.append(taken)
+        width = 2 * width if len(path) > ALONE else 1
+    return path
 
 
-def take_back(groups: Sequence[NodeGroup], road: Sequence[Step], objective: Objective) -> list[Step]:
-    """Steps down from the end of a road that holds the bound: what costs most time is tried first, and kept if it holds.
+def take_back(groups: Sequence[NodeGroup], path: Sequence[Step], objective: Objective) -> list[Step]:
+    """Steps down from the end of a path that holds the bound: what costs most time is tried first, and kept if it holds.
 
     Again from the start after each, since what one group could not be spared for may be gone with another.
     """
     down: list[Step] = []
-    moves = {name: rung for step in road for name, rung in step.moved}
-    now, kept = road[-1].forms, dict[str, str]()
+    moves = {name: rung for step in path for name, rung in step.moved}
+    now, kept = path[-1].forms, dict[str, str]()
     while (lower := _lower_group(groups, moves, kept, now, objective)) is not None:
         ((name, rung),) = lower.moved
         shared = {
@@ -172,8 +172,8 @@ def _lower_group(
     return None
 
 
-def choose_best(road: Sequence[Step], tried: Iterable[Step], bound: float) -> Step:
-    """Of the road and what else was tried, the fastest that holds the bound; where none does, the least drop of the road.
+def choose_best(path: Sequence[Step], tried: Iterable[Step], bound: float) -> Step:
+    """Of the path and what else was tried, the fastest that holds the bound; where none does, the least drop of the path.
 
     The first stands where no other is faster.  Of what was tried and rejected the least drop may be a sample's chance.
     """
@@ -184,7 +184,7 @@ def choose_best(road: Sequence[Step], tried: Iterable[Step], bound: float) -> St
             return (0.0, score.cost)
         return (1.0, score.drop, score.error)
 
-    return min((*road, *(step for step in tried if meets_bound(step.score, bound))), key=rank_step)
+    return min((*path, *(step for step in tried if meets_bound(step.score, bound))), key=rank_step)
 
 
 def find_front(points: Mapping[int, tuple[float, float]]) -> list[int]:

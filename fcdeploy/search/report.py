@@ -25,7 +25,7 @@ NOT_KNOWN = "the calibration does not say which samples it was made on: whether 
 
 
 def add_search(report: Report, result: SearchResult, macs: Mapping[str, int]) -> Report:
-    """The report with the road, the front and the verdict; the answer is no where the bound is not held."""
+    """The report with the path, the front and the verdict; the answer is no where the bound is not held."""
     exam, bound = result.exam, result.goal.max_drop
     loss, unit = result.result.loss, exam.metric.unit
     decided = judge_drop(loss, bound)
@@ -35,17 +35,17 @@ def add_search(report: Report, result: SearchResult, macs: Mapping[str, int]) ->
     total = max(sum(macs.values()), 1)
     out = [{"node": node, "macs_share": macs.get(node, 0) / total} for node in result.left_out]
     share = sum(row["macs_share"] for row in out)  # type: ignore[misc]
-    road = [_make_row(number, stop) for number, stop in enumerate(result.road)]
+    path = [_make_row(number, stop) for number, stop in enumerate(result.path)]
     values: dict[str, Any] = {
         "metric": exam.metric.name, "samples": exam.samples, "max_drop": bound, "drop_unit": unit,
         "float": loss.float_value, "int8": loss.int8_value,
         "drop": loss.drop, "drop_low": loss.low, "drop_high": loss.high, "p_value": loss.p_value,
         "held": result.held, "verdict": decided, "samples_needed": needed,
-        "road": road, "front": [road[number] for number in result.front],
+        "road": path, "front": [path[number] for number in result.front],
         "left_out": {"nodes": out, "macs_share": share},
-        **_make_ratio(result.road[-1]), "search_seconds": round(result.seconds, 3), "in_time": result.in_time,
+        **_make_ratio(result.path[-1]), "search_seconds": round(result.seconds, 3), "in_time": result.in_time,
     }  # fmt: skip
-    tables = (_make_road_table(result, unit), *([_make_front_table(result, unit)] if len(result.front) > 1 else []))
+    tables = (_make_path_table(result, unit), *([_make_front_table(result, unit)] if len(result.front) > 1 else []))
     before = set(describe_times(result.spent))  # of the plan that the search began with
     lines = (
         *_make_time_lines(result), *(line for line in report.lines if line not in before), *_make_lines(result, share),
@@ -79,10 +79,10 @@ def _make_ratio(stop: MeasuredStep) -> dict[str, float | None]:
     return dict(zip(("ratio", "ratio_low", "ratio_high"), ends, strict=True))
 
 
-def _make_road_table(result: SearchResult, unit: str) -> Table:
+def _make_path_table(result: SearchResult, unit: str) -> Table:
     rows = (
         (str(number), _format_changed(number, stop), _format_drop(stop, unit), _format_time(stop))
-        for number, stop in enumerate(result.road)
+        for number, stop in enumerate(result.path)
     )
     return Table("road", ("step", "changed", f"drop, {unit} (95 %)", "time / float"), tuple(rows))
 
@@ -90,7 +90,7 @@ def _make_road_table(result: SearchResult, unit: str) -> Table:
 def _make_front_table(result: SearchResult, unit: str) -> Table:
     """Steps that no other beats in both time and drop, fastest first."""
     rows = (
-        (_format_time(result.road[number]), _format_drop(result.road[number], unit), str(number))
+        (_format_time(result.path[number]), _format_drop(result.path[number], unit), str(number))
         for number in result.front
     )
     return Table("front: steps that none beats in both", ("time / float", "drop", "step"), tuple(rows))
@@ -114,7 +114,7 @@ def _format_time(stop: MeasuredStep) -> str:
 
 
 def _make_time_lines(result: SearchResult) -> Iterator[str]:
-    time = result.road[-1].time
+    time = result.path[-1].time
     if time is not None:
         yield f"{time.ratio:.2f} ({time.low:.2f} to {time.high:.2f}) of the float time, measured on this CPU"
         if time.low > SLOWER:
@@ -128,7 +128,7 @@ def _make_lines(result: SearchResult, share: float) -> Iterator[str]:
             f"left out of int8 for accuracy: {count} node{'s' if count > 1 else ''}, "
             f"{100 * share:.1f} % of the multiplications: {', '.join(result.left_out)}"
         )
-    elif result.held and len(result.road) > 1:
+    elif result.held and len(result.path) > 1:
         yield "nothing had to leave int8"
     if not result.in_time:
         yield f"stopped after {result.seconds / 60:.1f} minutes with the best so far; --minutes gives it longer"
@@ -145,7 +145,7 @@ def _format_verdict(result: SearchResult, decided: str, needed: int | None, *, w
     )
     best = "; the best is written all the same" if written else ""
     if decided == "held":
-        chosen = ", on the samples it was chosen by" if len(result.road) > 1 else ""
+        chosen = ", on the samples it was chosen by" if len(result.path) > 1 else ""
         return f"held (95 % interval {loss.low:{digits}} to {loss.high:{digits}}{chosen}): {figures}"
     if decided == "not held":
         return f"not held: {figures}{best}"

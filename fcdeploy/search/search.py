@@ -44,7 +44,7 @@ TIMED = 8  # steps of the way that are run against the float model, besides the 
 
 @dataclass(frozen=True)
 class MeasuredStep:
-    """A step of the road: what was changed, the metric there, and the time against the float model where it was taken."""
+    """A step of the path: what was changed, the metric there, and the time against the float model where it was taken."""
 
     moved: tuple[tuple[str, str], ...]
     result: EvaluationResult
@@ -54,7 +54,7 @@ class MeasuredStep:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The plan that was found, the road to it, and the steps of it that none other beats in time and drop.
+    """The plan that was found, the path to it, and the steps of it that none other beats in time and drop.
 
     `held` is whether the drop of the last result is within the bound.  `warning` is about samples seen in calibration;
     `known` is False where nobody can tell which those are.  `left_out` are the nodes that the search took out of int8.
@@ -62,7 +62,7 @@ class SearchResult:
     """
 
     plan: Plan
-    road: tuple[MeasuredStep, ...]
+    path: tuple[MeasuredStep, ...]
     front: tuple[int, ...]
     goal: AccuracyGoal
     spent: CostBasis
@@ -76,8 +76,8 @@ class SearchResult:
 
     @property
     def result(self) -> EvaluationResult:
-        """Of the plan: the road ends there."""
-        return self.road[-1].result
+        """Of the plan: the path ends there."""
+        return self.path[-1].result
 
 
 @dataclass
@@ -159,8 +159,8 @@ class SearchRun:
 def run_search(problem: Problem, spent: CostBasis, goal: AccuracyGoal, on_step: OnStep | None = None) -> SearchResult:
     """The fastest plan found whose drop is within the bound; `spent` are the costs that it starts from.
 
-    What holds the bound is not improved further.  Where nothing does, or time is up, the step of the road with the least
-    drop is taken.  The costs decide what is fast; the steps of the road are timed for the reader.  Raises FcdeployError where
+    What holds the bound is not improved further.  Where nothing does, or time is up, the step of the path with the least
+    drop is taken.  The costs decide what is fast; the steps of the path are timed for the reader.  Raises FcdeployError where
     the model is too large to be run, or samples, labels and metric do not fit.
     """
     begin, bound, step = time.perf_counter(), goal.max_drop, on_step or (lambda *_: None)
@@ -171,23 +171,23 @@ def run_search(problem: Problem, spent: CostBasis, goal: AccuracyGoal, on_step: 
     exam = evaluate_float(problem, source, goal.metric, seen, step)
     run = _start_run(problem, exam, spent, bound, begin + 60 * goal.minutes, step)
     objective = Objective(bound, run.rank, run.score, run.cost, run.stop)
-    road = ladder.climb_ladder(run.groups, objective)
-    if ladder.meets_bound(road[-1].score, bound):
-        road += ladder.take_back(run.groups, road, objective)
+    path = ladder.climb_ladder(run.groups, objective)
+    if ladder.meets_bound(path[-1].score, bound):
+        path += ladder.take_back(run.groups, path, objective)
     in_time = not run.stop()
-    best = ladder.choose_best([road[-1], *road], _list_measured(run), bound)
-    if best.forms != road[-1].forms:
-        road.append(best)
-    road += _try_all_in_float(run, best)
-    best = road[-1]
-    stops = _time_steps(run, road)
+    best = ladder.choose_best([path[-1], *path], _list_measured(run), bound)
+    if best.forms != path[-1].forms:
+        path.append(best)
+    path += _try_all_in_float(run, best)
+    best = path[-1]
+    stops = _time_steps(run, path)
     points = {i: (stop.time.ratio, stop.result.loss.drop) for i, stop in enumerate(stops) if stop.time}
     out = {node for node, rung in best.forms.items() if rung not in ("int8", "rounded")}
-    last = {name: rung for step in road for name, rung in step.moved}
+    last = {name: rung for step in path for name, rung in step.moved}
     moved = {name for name, rung in last.items() if rung not in ("int8", "rounded")}
     return SearchResult(
         plan=run.plan(best.forms, moved),
-        road=tuple(stops),
+        path=tuple(stops),
         front=tuple(ladder.find_front(points)),
         goal=goal,
         spent=spent,
@@ -229,13 +229,13 @@ def _list_measured(run: SearchRun) -> list[Step]:
     return [Step((), dict(key), run.score(dict(key))) for key in run.results]
 
 
-def _time_steps(run: SearchRun, road: Sequence[Step]) -> list[MeasuredStep]:
-    """The steps of the road with their times: the last and the first for certain, others while there is time."""
+def _time_steps(run: SearchRun, path: Sequence[Step]) -> list[MeasuredStep]:
+    """The steps of the path with their times: the last and the first for certain, others while there is time."""
     feeds = _take_one_batch(run)
     reference = choose_reference(run.problem.file, run.problem.model, feeds)
-    first_and_last = {0, len(road) - 1}
+    first_and_last = {0, len(path) - 1}
     steps = []
-    for number, step in enumerate(road):
+    for number, step in enumerate(path):
         timed = number in first_and_last or (number <= TIMED and not run.stop())
         trial = confirm(reference, run.model(step.forms), run.base, feeds, on_step=run.on_step) if timed else None
         steps.append(MeasuredStep(step.moved, run.result(step.forms), step.score.cost, trial))

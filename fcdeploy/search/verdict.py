@@ -23,7 +23,7 @@ def judge_drop(loss: Loss, bound: float) -> Verdict:
 
 
 def standard_error(loss: Loss) -> float:
-    """Of the drop, as its interval has it; 0 where it has none."""
+    """The standard error of the drop, from its interval; 0 where it has none."""
     return 0.0 if loss.low is None or loss.high is None else (loss.high - loss.low) / (2 * significance.Z)
 
 

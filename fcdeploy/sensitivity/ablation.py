@@ -1,4 +1,4 @@
-"""An int8 model in which some sources of error (sources.py) are not rounded, and everything else is as it was.
+"""Ablation: an int8 model in which some sources of error (error_sources.py) are not rounded, all else unchanged.
 
 Graph surgery on a copy: nothing is planned, rounded or corrected anew.  What no longer has a whole pattern of integers
 around it is said in floats, so that the runtime does not make up a rounding of its own for it.
@@ -23,7 +23,7 @@ from fcdeploy.sensitivity.stored_constants import Original, dequantize_constant,
 
 
 def leave_unrounded(int8: ir.Model, floats: Sequence[ir.Model], source: ErrorSource, *more: ErrorSource) -> ir.Model:
-    """The int8 model with one source of `sources(int8)`, or several, left unrounded, as a copy.
+    """A copy of the int8 model with one source of `find_sources(int8)`, or several, left unrounded.
 
     `floats` are models that may know it, the likeliest first: the prepared one, whose layers were quantized, then that
     of the file.  A tensor's bytes are passed by, clips put back that were left to the saturation of the bytes, and nodes
@@ -87,7 +87,7 @@ def _unpack(graph: ir.Graph, node: ir.Node, floats: Sequence[ir.Model], source: 
 
 
 def _restore_tensor(model: ir.Model, floats: Sequence[ir.Model], source: ErrorSource) -> None:
-    """Pass a tensor's bytes by."""
+    """Bypass the integers of a tensor: its readers get the floats."""
     nodes = list(model.graph)
     by_name = {node.outputs[0].name: node for node in nodes if node.op_type == "QuantizeLinear"}
     quantizers = [by_name[name] for name in source.integers]

@@ -81,7 +81,7 @@ def format_percent(share: float) -> str:
 
 
 def _describe_dearest(ranking: Ranking) -> tuple[str, bool]:
-    """What the dearest rounding in the ranking makes of the error, and whether it stands out."""
+    """Describe the costliest rounding of the ranking, and say whether it stands out."""
     dearest = max(ranking.costs, key=lambda cost: cost.share)
     if dearest.share >= STANDS_OUT:
         seen = f"95 % interval {100 * dearest.low:.0f} to {100 * dearest.high:.0f} %, {ranking.samples} samples"

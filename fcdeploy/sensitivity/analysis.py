@@ -1,4 +1,4 @@
-"""The whole look for blame: which roundings cost most, what leaving them brings back, and what to do."""
+"""The whole sensitivity analysis: which roundings cost most, what leaving them out recovers, and what to do."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Keeping one layer in float does not undo the rounding of what it reads: the integer kernel before it writes bytes.  So
 the sources of error are roundings, not nodes, and `group` says which nodes must leave int8 to undo one: for weights the
-layer, for a tensor the node that writes it and all that compute with it.  `without.py` undoes one, `rank.py` says what
+layer, for a tensor the node that writes it and all that compute with it.  `ablation.py` undoes one, `rank.py` says what
 each costs.
 """
 
@@ -111,7 +111,7 @@ def _find_rounded_constants(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def _find_same_bytes(node: ir.Node) -> ir.Node | None:
-    """The QuantizeLinear whose bytes this one gets back, because what lies between only moves them."""
+    """The QuantizeLinear whose integers this one reproduces, because the nodes between only move them."""
     value = node.inputs[0]
     while value is not None and (before := value.producer()) is not None:
         if before.op_type == "DequantizeLinear":
@@ -131,7 +131,7 @@ def _read_steps(node: ir.Node) -> tuple[Any, ...]:
 
 
 def _find_readers(chain: Sequence[ir.Node]) -> set[ir.Node]:
-    """Who computes with what is read back from these bytes. Who only moves them does what its neighbours do."""
+    """The nodes that compute with these integers once dequantized; nodes that only move them do not count."""
     readers: set[ir.Node] = set()
     waiting = [node.outputs[0] for node in chain]
     while waiting:

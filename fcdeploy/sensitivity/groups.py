@@ -1,6 +1,6 @@
-"""Groups of nodes that could leave int8: what comes back with them, and what that costs in time, both measured.
+"""Groups of nodes that could leave int8: the accuracy recovered and the time it costs, both measured.
 
-A group is what must leave int8 to undo a source of error (sources.py).  Leaving it takes with it every other source whose
+A group is what must leave int8 to undo a source of error (error_sources.py).  Leaving it takes with it every other source whose
 nodes are all in the group, as `--keep-float` does.
 """
 
@@ -43,7 +43,7 @@ class FloatGroup:
 
 @dataclass(frozen=True)
 class Remedy:
-    """What comes back when a group computes in float, everything else being as it is.
+    """What is recovered when a group computes in float, all else unchanged.
 
     `share` of the outputs' error power, with its 95 % interval; `loss` the metric in float beside the metric as it is,
     its `drop` being what comes back, None without a metric.  `time` is that of the model with the group in float,

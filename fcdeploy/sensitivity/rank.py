@@ -1,4 +1,4 @@
-"""What each source of error (sources.py) costs: the int8 model as it is, beside the one in which that source is not rounded.
+"""What each source of error (error_sources.py) costs: the int8 model compared with one in which that source is not rounded.
 
 Leave-one-out measures a source in its place, with all other errors there.  Costs need not add up: errors that cancel each
 other make the sum larger than the whole, errors that hide behind each other make it smaller, and a cost may be negative.
@@ -87,7 +87,7 @@ def rank_sources(
     guessed_on: int = GUESSED_ON,
     on_step: OnStep | None = None,
 ) -> Ranking:
-    """Leave out one source after the other on the same samples, those first that are the least exact on the spot.
+    """Leave out one source after the other on the same samples, those with the largest local error first.
 
     `floats` as for `without`; the first is the reference.  `choose` picks a metric as for `compare`; with none, errors of
     the outputs alone are ranked.  With a metric, drops that are no chance come first, by size, then the error power ranks.

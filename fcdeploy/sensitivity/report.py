@@ -94,13 +94,13 @@ def make_sensitivity_tables(
 
 
 def make_sensitivity_lines(ranking: Ranking) -> Iterator[str]:
-    """What was not looked at."""
+    """Say what was not looked at."""
     if ranking.left:
         yield f"time was up before {len(ranking.left)} of {len(ranking.left) + len(ranking.costs)} sources were tried"
 
 
 def shorten(text: str, most: int = WIDEST) -> str:
-    """At most so many characters: names differ at their ends."""
+    """Shorten to at most so many characters, keeping the end, where names differ."""
     return text if len(text) <= most else f"…{text[len(text) - most + 1 :]}"
 
 

@@ -1,4 +1,4 @@
-"""What each source of error (sources.py) does on the spot (evaluate/rounding_error.py), where a float model knows its values."""
+"""The local rounding error of each source (evaluate/rounding_error.py), where a float model has its values."""
 
 from __future__ import annotations
 

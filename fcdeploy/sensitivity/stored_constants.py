@@ -60,7 +60,7 @@ def find_integers(value: ir.Value | None) -> ir.Value | None:
 
 
 def dequantize_constant(value: ir.Value) -> Array:
-    """What is read back from a constant for which `find_integers` finds one, float32."""
+    """Dequantize a constant for which `find_integers` finds integers, to float32."""
     node = value.producer()
     assert node is not None
     if node.op_type == "Mul":
@@ -81,7 +81,7 @@ def dequantize_constant(value: ir.Value) -> Array:
 
 
 def find_original(node: ir.Node, value: ir.Value, floats: Sequence[ir.Model]) -> Original | None:
-    """The floats that a layer's constant was made from; None where no model has anything like it.
+    """Find the floats that a layer's constant was quantized from; None where no model has anything like it.
 
     `value` is the input of `node`.  Looked for in the node of the same name and operator, then by the constant's name.
     Channels that were added for the kernel are added here; weights on the bytes of a picture are put on these.
@@ -128,7 +128,7 @@ def read_grid(value: ir.Value | None) -> Pixels:
 
 
 def strip_marks(stored: ir.Value) -> str:
-    """The name of the float constant."""
+    """Strip quantizers' suffixes from a constant's name."""
     name = name_of(stored)
     for mark in MARKS:
         name = name.removesuffix(mark)

@@ -1,6 +1,6 @@
 """One loaded model: its session, what it reads and writes, and how many samples may share a run.
 
-Requests share a run only where the graph proves that samples do not touch each other (`fcdeploy.proof.batch_axis`) and
+Requests share a run only where the graph proves that samples do not touch each other (`fcdeploy.proof.batch_independence`) and
 where the kernels showed it: every batch size that will be used is run once when the model is loaded, and each sample's
 answer must be that of a run of its own, bit for bit.
 """
@@ -19,7 +19,7 @@ from fcdeploy.bundles.golden import DIFFERENT
 from fcdeploy.bundles.load import load_bundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import Outline, read_outline
-from fcdeploy.proof.batch_axis import explain_dependence
+from fcdeploy.proof.batch_independence import explain_dependence
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import draw_feeds
 from fcdeploy.runtime.session import Session

@@ -1,4 +1,4 @@
-"""The range whose quantized distribution tells least apart from the float one.
+"""The range whose quantized distribution diverges least from the float one.
 
 Szymon Migacz, "8-bit Inference with TensorRT", GTC 2017, slides 27 to 38.  Two changes: clipping is bounded by a
 coverage floor, without which smooth tensors are clipped absurdly, and zero is left out, because after a Relu it is most

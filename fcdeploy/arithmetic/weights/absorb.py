@@ -1,4 +1,4 @@
-"""What all values of a channel have in common, moved into the biases around the tensor: its range gets narrower.
+"""Each channel's common offset, moved into the biases around the tensor, so that its range gets narrower.
 
 Markus Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv:1906.04721, section 4.1.3:
 

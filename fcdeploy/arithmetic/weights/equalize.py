@@ -1,4 +1,4 @@
-"""Channels of one tensor brought to one magnitude, by moving a factor from the weights after it to those before it.
+"""Cross-layer equalization: the channels of a tensor brought to one magnitude by rescaling the weights before and after it.
 
 Markus Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv:1906.04721, section 4.1:
 where f is positively homogeneous, W2 f(W1 x + b) = W2 S f(S^-1 (W1 x + b)) for any positive diagonal S, and with r1 the

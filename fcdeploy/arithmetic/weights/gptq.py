@@ -1,4 +1,4 @@
-"""Rounding a layer's weights together, so that what one weight errs the next ones make up for.
+"""GPTQ: the weights of a layer rounded one after the other, each making up for the errors of those before it.
 
 Elias Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
 arXiv:2210.17323, in the equal form that needs no inverse (Jerry Chee et al., "QuIP", arXiv:2307.13304, theorem 6).

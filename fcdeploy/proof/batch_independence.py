@@ -1,4 +1,4 @@
-"""Whether samples of a batch are computed independently: then requests can share a run and nobody can tell.
+"""Proof that the samples of a batch are computed independently, so that requests may share a run.
 
 A walk over the graph with one question per node: when the leading axis of its inputs counts samples, does each sample of
 its output depend on that sample of the inputs alone?  Conservative: an operator that no rule knows, or whose axes are
@@ -70,7 +70,7 @@ class _UnprovenError(Exception):
 
 
 def explain_dependence(outline: Outline) -> str:
-    """One sentence why samples of a batch may depend on each other; '' where it is proven that they do not."""
+    """Why samples of a batch may depend on each other, in a sentence; '' where it is proven that they do not."""
     try:
         known = _read_ends(outline)
         for node in outline.nodes:
@@ -101,7 +101,7 @@ def _to_constant(constant: Constant) -> ConstantTensor:
 
 
 def _add_node(node: Node, known: Known, opset: int) -> None:
-    """Add what the node writes."""
+    """Add the states of a node's outputs."""
     where = f"{node.op} {node.name!r}" if node.name else node.op
     states = [known.get(name) if name else None for name in node.inputs]
     if any(state is None and name for state, name in zip(states, node.inputs, strict=True)):

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from small_models import family, samples
 
 from fcdeploy.graph.light_reader import read_outline
-from fcdeploy.proof.batch_axis import explain_dependence
+from fcdeploy.proof.batch_independence import explain_dependence
 
 Build = Callable[[Net, str], str]
 
