@@ -164,9 +164,9 @@ def test_the_module_map_names_every_folder() -> None:
     assert named == packages | {"models", "calib_data", "scripts", "tests", "docs"}
 
 
-def test_the_design_names_every_dependency() -> None:
+def test_the_architecture_names_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    text = (ROOT / "docs" / "design.md").read_text()
+    text = (ROOT / "docs" / "architecture.md").read_text()
     for requirement in project["dependencies"]:
         assert f"| `{re.split('[>=<]', requirement)[0]}` |" in text
 
@@ -210,3 +210,25 @@ def test_the_bundle_s_example_runs(done: set[str], capsys: pytest.CaptureFixture
     assert example
     exec(compile(example[1], "bundle.md", "exec"), {})
     assert capsys.readouterr().out == "output True\n"
+
+
+def test_the_architecture_names_modules_and_functions_that_exist() -> None:
+    """Whatever stands in backquotes with a path or a file's name is there; functions of the flow are defined there."""
+    text = (ROOT / "docs" / "architecture.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    for path in re.findall(r"`((?:fcdeploy|tests|docs)/[\w/.]*\w/?)`", text):
+        assert (ROOT / path).exists() or "NAME" in path, path
+    flow = re.findall(r"^\| [\w ]+ \| (`.*?`) \| (`.*?) \|.*\|.*\|$", text.split("## Layers")[0], re.MULTILINE)
+    assert len(flow) > 15
+    for functions, modules in flow:
+        places = [ROOT / "fcdeploy" / place for place in re.findall(r"`([\w/]+(?:\.py)?/?)`", modules)]
+        sources = [f for place in places for f in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
+        whole = "\n".join(file.read_text() for file in sources)
+        for name in re.findall(r"`(\w+)`", functions):
+            assert re.search(rf"^(def|class) {name}\b|^{name}\b", whole, re.MULTILINE), (name, modules)
+
+
+def test_every_layer_of_the_architecture_is_in_its_table() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text().split("## Layers")[1].split("## Errors")[0]
+    words = set(re.findall(r"`([\w.]+?)/?`", text))
+    inside = {path.name for path in (ROOT / "fcdeploy").iterdir() if path.name[:2] != "__"}
+    assert inside <= words, inside - words
