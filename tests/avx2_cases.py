@@ -22,7 +22,7 @@ from onnx import TensorProto as Tp
 from onnx import helper as oh
 from onnx import numpy_helper as nh
 
-from fcdeploy.arithmetic import avx2
+from fcdeploy.arithmetic.kernels import avx2
 from fcdeploy.runtime.session import Session
 
 Array = np.ndarray[Any, Any]

@@ -1,8 +1,9 @@
-"""The layers of the architecture, read from the source: a module imports from lower layers or its own, never from above."""
+"""The layers of the architecture, as README's table of folders declares them: a row imports from the rows below it."""
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -13,22 +14,17 @@ import pytest
 import fcdeploy
 
 HOME = Path(fcdeploy.__file__).parent
-LAYERS = {
-    "arrays": 0, "errors": 0, "files": 0, "records": 0, "user_code": 0,
-    "arithmetic": 1,
-    "tables": 2,
-    "graph": 3,
-    "runtime": 4,
-    "bundles": 5, "prepare": 5, "samples": 5,
-    "evaluate": 6, "pytorch": 6, "transform": 6,
-    "proof": 7,
-    "int8": 8,
-    "sensitivity": 9,
-    "search": 10,
-    "commands": 11,
-    "serve": 12,
-    "cli": 13, "console": 13,
-}  # fmt: skip
+README = (HOME.parent / "README.md").read_text()
+ROW = re.compile(r"^\| ((?:`fcdeploy/[^`]*`(?:, )?)+) \|", re.M)
+
+
+def declared_rows() -> list[list[str]]:
+    """The modules of each row of the table, from the bottom up, as the beginnings of their names."""
+    rows = [re.findall(r"`fcdeploy/([^`]*)`", row) for row in ROW.findall(README)]
+    return [[path.removesuffix(".py").rstrip("/").replace("/", ".") for path in row] for row in reversed(rows)]
+
+
+LAYERS = {f"fcdeploy.{name}": level for level, row in enumerate(declared_rows()) for name in row}
 FACE = {"click", "rich"}
 NEEDS_TORCH = {"fcdeploy.pytorch.export", "fcdeploy.pytorch.module"}  # cannot be imported without it
 TORCH = {"fcdeploy.commands.export", *NEEDS_TORCH}
@@ -39,7 +35,8 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-PARSED = {module_name(path): ast.parse(path.read_text()) for path in sorted(HOME.rglob("*.py"))}
+PATHS = {module_name(path): path for path in sorted(HOME.rglob("*.py"))}
+PARSED = {name: ast.parse(path.read_text()) for name, path in PATHS.items()}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -55,42 +52,56 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 IMPORTS = {name: sorted(set(imports(tree))) for name, tree in PARSED.items()}
-INSIDE = {name: [other for other in found if other.split(".")[0] == "fcdeploy"] for name, found in IMPORTS.items()}
+INSIDE = {
+    name: [other for other in imported if other.split(".")[0] == "fcdeploy"] for name, imported in IMPORTS.items()
+}
 
 
 def layer(module: str) -> int:
-    """Of a module; the package itself, which holds the version and loads commands when asked for one, is below all."""
-    return LAYERS[module.split(".")[1]] if "." in module else -1
+    """The row of a module's folder, or its own; the package itself, which holds the version, is below all."""
+    if module == "fcdeploy":
+        return -1
+    while module not in LAYERS:
+        module, dot, _ = module.rpartition(".")
+        assert dot, "no row of README's table has it"
+    return LAYERS[module]
+
+
+def top(module: str) -> str:
+    """The folder directly in the package, or the module there."""
+    return module.split(".")[1] if "." in module else ""
 
 
 def importers(*packages: str) -> set[str]:
-    return {name for name, found in IMPORTS.items() for other in found if other.split(".")[0] in packages}
+    return {name for name, imported in IMPORTS.items() for other in imported if other.split(".")[0] in packages}
 
 
-def test_everything_is_on_a_layer() -> None:
-    assert {name.split(".")[1] for name in PARSED if "." in name} == set(LAYERS)
+def test_every_folder_and_module_has_a_row_and_every_row_a_folder() -> None:
+    folders = {module_name(path / "__init__.py") for path in HOME.rglob("*") if (path / "__init__.py").exists()}
+    alone = {name for name in PARSED if name.count(".") == 1}
+    assert folders | (alone - folders) <= set(LAYERS)
+    assert set(LAYERS) <= set(PARSED)
 
 
 def test_imports_name_modules_that_exist() -> None:
-    assert {other for found in INSIDE.values() for other in found} <= set(PARSED)
+    assert {other for imported in INSIDE.values() for other in imported} <= set(PARSED)
 
 
 def test_imports_go_down() -> None:
+    """An `__init__` is the face of its folder, and may import from all that lies in it."""
     upward = [
-        f"{name} (layer {layer(name)}) imports {other} (layer {layer(other)})"
-        for name, found in INSIDE.items()
-        for other in found
-        if layer(other) > layer(name)
+        f"{name} (row {layer(name)}) imports {other} (row {layer(other)})"
+        for name, imported in INSIDE.items()
+        for other in imported
+        if layer(other) > layer(name) and not (PATHS[name].stem == "__init__" and other.startswith(f"{name}."))
     ]
     assert not upward, "\n".join(upward)
 
 
 def test_commands_do_not_import_each_other() -> None:
-    commands = {name: found for name, found in INSIDE.items() if layer(name) == LAYERS["commands"]}
+    commands = {name: imported for name, imported in INSIDE.items() if top(name) == "commands"}
     assert len(commands) > 5
-    assert not [
-        (name, other) for name, found in commands.items() for other in found if layer(other) == LAYERS["commands"]
-    ]
+    assert not [(name, other) for name, imported in commands.items() for other in imported if top(other) == "commands"]
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
@@ -101,15 +112,18 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     assert set(order) == set(PARSED)
 
 
-def test_arithmetic_and_records_need_only_numpy() -> None:
-    """Layers 0 and 1: arrays in, arrays out. A calibration file is read and written by safetensors."""
+LOWEST = {"arithmetic", "arrays", "errors", "files", "records", "user_code"}
+
+
+def test_the_lowest_layers_need_only_numpy() -> None:
+    """Arrays in, arrays out. A calibration file is read and written by safetensors."""
     allowed = {"numpy", "fcdeploy"} | set(sys.stdlib_module_names)
-    found = {(name, other.split(".")[0]) for name in PARSED if layer(name) in (0, 1) for other in IMPORTS[name]}
-    assert {pair for pair in found if pair[1] not in allowed} == {("fcdeploy.records.calibration", "safetensors")}
+    needed = {(name, other.split(".")[0]) for name in PARSED if top(name) in LOWEST for other in IMPORTS[name]}
+    assert {pair for pair in needed if pair[1] not in allowed} == {("fcdeploy.records.calibration", "safetensors")}
 
 
 def test_tables_hold_rows_and_import_only_records() -> None:
-    assert {layer(other) for name in PARSED if layer(name) == 2 for other in INSIDE[name]} <= {0, 2}
+    assert {top(other) for name in PARSED if top(name) == "tables" for other in INSIDE[name]} <= {"records", "tables"}
 
 
 def test_only_export_imports_torch() -> None:
@@ -118,8 +132,8 @@ def test_only_export_imports_torch() -> None:
 
 def test_torch_modules_are_only_imported_by_export_and_inside_functions() -> None:
     """So that every other command runs without torch, and `export` can say how to install it."""
-    for name, found in INSIDE.items():
-        if NEEDS_TORCH & set(found):
+    for name, imported in INSIDE.items():
+        if NEEDS_TORCH & set(imported):
             assert name in TORCH, name
     always_run = [node for node in PARSED["fcdeploy.commands.export"].body if not guarded(node)]
     at_top = {name for node in always_run for name in imports(node)}
@@ -133,7 +147,7 @@ def guarded(node: ast.AST) -> bool:
 
 
 def test_only_the_face_imports_click_and_rich() -> None:
-    assert {layer(name) for name in importers(*FACE)} == {LAYERS["cli"]}
+    assert {top(name) for name in importers(*FACE)} == {"cli", "console"}
     assert importers("rich") == {"fcdeploy.console"}
 
 
@@ -152,4 +166,4 @@ def test_no_module_below_the_face_prints() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
-    assert {layer(name) for name in calls} <= {LAYERS["cli"]}
+    assert {top(name) for name in calls} <= {"cli", "console"}

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto as Tp
 from onnx import helper as oh
 
-from fcdeploy.arithmetic import avx2
+from fcdeploy.arithmetic.kernels import avx2
 
 Array = np.ndarray[Any, Any]
 many = settings(max_examples=60, deadline=None, derandomize=True)

@@ -24,7 +24,7 @@ from onnx import helper as oh
 from onnx import numpy_helper as nh
 
 from fcdeploy import cli
-from fcdeploy.arithmetic import avx2
+from fcdeploy.arithmetic.kernels import avx2
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.proof import exact
 from fcdeploy.proof.exact import Exactness, LayerExactness, check_exactness, describe_exactness

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from networks import Line, Net, quantize_net, random_data
 from onnx.reference import ReferenceEvaluator
 
-from fcdeploy.arithmetic import dynamic
+from fcdeploy.arithmetic.kernels import dynamic
 from fcdeploy.arithmetic.weights.layout import pack_blocks, unpack_blocks
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.proof import exact

@@ -20,7 +20,7 @@ from onnx import helper as oh
 from onnx import numpy_helper as nh
 
 from fcdeploy import cli
-from fcdeploy.arithmetic import avx2
+from fcdeploy.arithmetic.kernels import avx2
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.proof.byte_bounds import TensorBounds
 from fcdeploy.proof.saturation import EXACT, SATURATES, SaturationProof, bound_pair_sums, prove_no_saturation

@@ -4,7 +4,7 @@ A kernel that adds products in 16 bits saturates in silence; elsewhere the same 
 exposed (`evaluate/layers.py`: looking at what a QuantizeLinear writes leaves its pattern whole), and each layer is computed
 again from what its kernel read, with every product added in 32 bits.  What is left are ties: the last bit of a float32
 decides them, one level apart.  A dense layer that rounds floats by itself is computed again from those floats, rounded as
-its kernel does (arithmetic/dynamic.py).  Float nodes in between are run again on every path through the runtime
+its kernel does (arithmetic/kernels/dynamic.py).  Float nodes in between are run again on every path through the runtime
 (`proof/float_nodes.py`).
 
 A layer of more multiply-accumulates than the budget is compared at output positions drawn with a fixed seed.
@@ -21,8 +21,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic import avx2, dynamic, reference
-from fcdeploy.arithmetic.reference import QuantizedArray
+from fcdeploy.arithmetic.kernels import avx2, dynamic, reference
+from fcdeploy.arithmetic.kernels.reference import QuantizedArray
 from fcdeploy.arithmetic.weights.layout import to_rows, unpack_blocks
 from fcdeploy.arrays import Array, Arrays, Float32
 from fcdeploy.evaluate.layers import expose_tensors

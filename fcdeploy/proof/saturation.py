@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.avx2 import HIGHEST, LOWEST, pair_range
 from fcdeploy.arithmetic.interval_arithmetic import Interval, make_interval
+from fcdeploy.arithmetic.kernels.avx2 import HIGHEST, LOWEST, pair_range
 from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along
 from fcdeploy.arithmetic.weights.layout import lay_out_importance, to_rows
 from fcdeploy.arrays import Array

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fcdeploy.arithmetic.avx2 import gather_windows
+from fcdeploy.arithmetic.kernels.avx2 import gather_windows
 from fcdeploy.arithmetic.quantization import LIMITS
 from fcdeploy.arrays import Array, Float32
 

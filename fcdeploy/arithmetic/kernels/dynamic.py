@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fcdeploy.arithmetic import avx2
+from fcdeploy.arithmetic.kernels import avx2
 from fcdeploy.arrays import Array
 
 
