@@ -121,3 +121,10 @@ def test_a_product_with_what_is_clipped_is_gated_by_a_line_through_zero() -> Non
     assert apply(form_hard_sigmoid, model, feeds={"x": X}).count == 1
     (gate,) = (node for node in model.graph if node.op_type == "HardSigmoid")
     np.testing.assert_allclose([gate.attributes[k].as_float() for k in ("alpha", "beta")], [1 / 6, 0], atol=1e-7)
+
+
+def test_what_scales_the_result_further_is_left_to_others() -> None:
+    nodes = [*SWISHES["Paddle"][:3], op("Div", "m six", "h"), op("Mul", "h fifth", "s"), op("Add", "s half", "y")]
+    model = spelled(*nodes)
+    assert apply(hard_sigmoid, model, feeds={"x": X}).count == 1
+    assert ops(model) == ["HardSigmoid", "Mul", "Mul", "Add"]

@@ -15,6 +15,7 @@ from fcdeploy.prepare.passes.drop_identities import drop_identities
 from fcdeploy.prepare.passes.equalize import equalize
 from fcdeploy.prepare.passes.fold_batchnorm import fold_batchnorm
 from fcdeploy.prepare.passes.fold_constants import fold_constants
+from fcdeploy.prepare.passes.fold_hard_sigmoid import fold_hard_sigmoid
 from fcdeploy.prepare.passes.fold_pads import fold_pads
 from fcdeploy.prepare.passes.fold_scale_shift import fold_scale_shift
 from fcdeploy.prepare.passes.fold_shapes import fold_shapes
@@ -44,6 +45,7 @@ PASSES: tuple[Callable[[ir.Model], Changes], ...] = (
     fold_scale_shift,
     merge_clips,
     form_hard_sigmoid,
+    fold_hard_sigmoid,
     separate_shared_weights,
     level_bounds,  # every weight is one layer's own now
     equalize,

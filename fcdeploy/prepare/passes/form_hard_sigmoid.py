@@ -13,25 +13,15 @@ the two nodes take 0.62 of the time of Add, Clip, Mul and Div; as integers both 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.graph.affine import ARITHMETIC, Affine, affine_step
 from fcdeploy.graph.edit import Changes, Edits, remove_dead
-from fcdeploy.graph.nodes import array_of, attribute_of, input_of, is_constant, is_op, name_of, rank_of
+from fcdeploy.graph.nodes import array_of, attribute_of, input_of, is_constant, is_op, name_of
 
 TOLERANCE = 1e-6  # of constants that should be equal: exporters round 1 / 6 to float32, some to six digits
-ARITHMETIC = ("Add", "Sub", "Mul", "Div")
-
-
-@dataclass(frozen=True)
-class Affine:
-    """gain * value + offset, `value` read by the first node of a chain."""
-
-    value: ir.Value
-    gain: float = 1.0
-    offset: float = 0.0
 
 
 def form_hard_sigmoid(model: ir.Model) -> Changes:
@@ -50,7 +40,7 @@ def form_hard_sigmoid(model: ir.Model) -> Changes:
     return edits.changes()
 
 
-def affine_of(edits: Edits, value: ir.Value) -> Affine:
+def _follow_back(edits: Edits, value: ir.Value) -> Affine:
     """`value` as gain and offset of the tensor that a chain of arithmetic with single numbers starts from.
 
     Every tensor of the chain but the first is read by the next node alone, so that the chain can go.
@@ -58,7 +48,7 @@ def affine_of(edits: Edits, value: ir.Value) -> Affine:
     gain, offset = 1.0, 0.0
     while True:
         producer = value.producer()
-        step = None if producer is None or producer.graph is not edits.graph else step_of(producer)
+        step = None if producer is None or producer.graph is not edits.graph else affine_step(producer)
         if step is None or not all(map(math.isfinite, (gain * step.gain, gain * step.offset + offset))):
             return Affine(value, gain, offset)
         gain, offset, before = gain * step.gain, gain * step.offset + offset, step.value
@@ -67,36 +57,10 @@ def affine_of(edits: Edits, value: ir.Value) -> Affine:
         value = before
 
 
-def step_of(node: ir.Node) -> Affine | None:
-    """What one node of arithmetic with a single number computes of its other input; None for other nodes."""
-    if not is_op(node, *ARITHMETIC) or len(node.inputs) != 2:
-        return None
-    sides = [side for side in (0, 1) if is_constant(node.inputs[side])]
-    if len(sides) != 1:
-        return None
-    (side,) = sides
-    value, array = node.inputs[1 - side], array_of(node.inputs[side])
-    if value is None or value.dtype != ir.DataType.FLOAT or array is None or array.size != 1:
-        return None
-    if array.ndim > (rank_of(value) or 0):
-        return None
-    c = float(array.reshape(-1)[0])
-    if not math.isfinite(c) or (node.op_type == "Div" and (side == 0 or c == 0)):
-        return None
-    if node.op_type in ("Mul", "Div"):
-        return Affine(value, c if node.op_type == "Mul" else 1 / c, 0.0)
-    if node.op_type == "Add":
-        return Affine(value, 1.0, c)
-    return Affine(value, 1.0, -c) if side == 1 else Affine(value, -1.0, c)
-
-
 def _sigmoid(edits: Edits, node: ir.Node) -> None:
-    """Case 1: `node` is the last of the chain."""
+    """Case 1, where `node` ends the chain: what comes behind it is other arithmetic."""
     output = node.outputs[0]
-    reader = edits.only_reader(output)
-    if reader is not None and step_of(reader) is not None:
-        return  # the chain goes on
-    last = Affine(output) if is_op(node, "Clip") else affine_of(edits, output)
+    last = Affine(output) if is_op(node, "Clip") else _follow_back(edits, output)
     if last.value is not output and edits.only_reader(last.value) is None:
         return
     gate = _gate(edits, last.value)
@@ -113,12 +77,8 @@ def _sigmoid(edits: Edits, node: ir.Node) -> None:
 
 
 def _swish(edits: Edits, node: ir.Node) -> None:
-    """Case 2: `node` is the last of the chain, the product itself or what scales it."""
-    output = node.outputs[0]
-    reader = edits.only_reader(output)
-    if reader is not None and _scales(reader):
-        return
-    last = affine_of(edits, output)
+    """Case 2, where `node` is the product or the last step that scales it: what comes behind is other arithmetic."""
+    last = _follow_back(edits, node.outputs[0])
     product = last.value.producer() if last.offset == 0 else None
     if product is None or not is_op(product, "Mul") or product.graph is not edits.graph:
         return
@@ -129,7 +89,7 @@ def _swish(edits: Edits, node: ir.Node) -> None:
         if clipped is None or other is None or is_constant(clipped) or is_constant(other):
             continue
         gate = _gate(edits, clipped) if edits.only_reader(clipped) is product else None
-        scaled = affine_of(edits, other) if gate is None or other is not gate[1].value else Affine(other)
+        scaled = _follow_back(edits, other) if gate is None or other is not gate[1].value else Affine(other)
         if gate is None or scaled.value is not gate[1].value or scaled.offset != 0:
             continue
         low, high = _bounds(gate[0])
@@ -137,11 +97,6 @@ def _swish(edits: Edits, node: ir.Node) -> None:
         if low == 0 and high > 0 and abs(whole - 1.0) <= TOLERANCE and gate[1].gain > 0:
             _write_swish(edits, node, gate[1].value, gate[1].gain / high, gate[1].offset / high)
             return
-
-
-def _scales(node: ir.Node) -> bool:
-    step = step_of(node)
-    return step is not None and step.offset == 0
 
 
 def _gate(edits: Edits, value: ir.Value) -> tuple[ir.Node, Affine] | None:
@@ -153,7 +108,7 @@ def _gate(edits: Edits, value: ir.Value) -> tuple[ir.Node, Affine] | None:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         return None
     read = node.inputs[0]
-    return node, affine_of(edits, read) if edits.only_reader(read) is node else Affine(read)
+    return node, _follow_back(edits, read) if edits.only_reader(read) is node else Affine(read)
 
 
 def _bounds(node: ir.Node) -> tuple[float, float]:
