@@ -74,6 +74,22 @@ def clip(low: float, high: float) -> Callable[[Net, str], str]:
     return lambda net, x: net.op("Clip", x, net.constant(low), net.constant(high))
 
 
+def gelu(net: Net, x: str) -> str:
+    whole = net.op("Add", net.op("Erf", net.op("Div", x, net.constant(np.sqrt(2)))), net.constant(1.0))
+    return net.op("Mul", net.op("Mul", x, whole), net.constant(0.5))
+
+
+def numbers(net: Net, x: str) -> str:
+    """Arithmetic that is folded into no layer, for a Sigmoid is before it."""
+    x = net.op("Mul", net.op("Sigmoid", x), net.constant([3.0]))
+    x = net.op("Sub", net.op("Add", x, net.constant(0.5)), net.constant([[1.0]]))
+    return net.op("Div", x, net.constant(0.7))
+
+
+def by_channel(net: Net, x: str) -> str:
+    return net.op("Div", net.op("Sigmoid", x), net.constant(np.linspace(0.5, 2, 8).reshape(8, 1, 1)))
+
+
 def silu(net: Net, x: str) -> str:
     return net.op("Mul", x, net.op("Sigmoid", x))
 
@@ -277,9 +293,18 @@ CASES = {
     "leaky relu": Case(between(act("LeakyRelu", alpha=0.1)), {"LeakyRelu": ["int8"]}),
     "sigmoid": Case(between(act("Sigmoid")), {"Sigmoid": ["int8"]}),
     "silu": Case(between(silu), {"Sigmoid": ["int8"], "Mul": ["int8"]}),
-    "hard sigmoid": Case(between(act("HardSigmoid")), stay_float("HardSigmoid")),
-    "hard swish": Case(between(act("HardSwish")), stay_float("HardSwish")),
-    "tanh": Case(between(act("Tanh")), stay_float("Tanh"), opset=13),
+    "hard sigmoid": Case(between(act("HardSigmoid")), {"Clip": ["fused"], "Conv": ["int8"] * 2}),
+    "hard swish": Case(between(act("HardSwish")), {"HardSigmoid": ["reinterpreted"], "Mul": ["int8"]}),
+    "gelu": Case(
+        between(gelu),
+        {"Div": ["reinterpreted"], "Erf": ["int8"], "Add": ["reinterpreted"], "Mul": ["int8", "reinterpreted"]},
+    ),
+    "arithmetic with numbers": Case(
+        between(numbers), {op: ["reinterpreted"] for op in ("Mul", "Add", "Sub", "Div")}
+    ),
+    "minus": Case(between(lambda net, x: net.op("Sub", net.constant(1.0), net.op("Sigmoid", x))), stay_float("Sub")),
+    "division by channel": Case(between(by_channel), stay_float("Div")),
+    "tanh": Case(between(act("Tanh")), {"Tanh": ["int8"]}, opset=13),
     "softmax": Case(between(act("Softmax", axis=1)), {"Softmax": ["int8"]}, 24),
     "layer normalization": Case(
         flat(layer_norm), {"LayerNormalization": ["float"], "Gemm": ["int8"] * 2}, shapes=FLAT

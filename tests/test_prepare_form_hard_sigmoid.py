@@ -126,5 +126,5 @@ def test_a_product_with_what_is_clipped_is_gated_by_a_line_through_zero() -> Non
 def test_what_scales_the_result_further_is_left_to_others() -> None:
     nodes = [*SWISHES["Paddle"][:3], op("Div", "m six", "h"), op("Mul", "h fifth", "s"), op("Add", "s half", "y")]
     model = spelled(*nodes)
-    assert apply(hard_sigmoid, model, feeds={"x": X}).count == 1
+    assert apply(form_hard_sigmoid, model, feeds={"x": X}).count == 1
     assert ops(model) == ["HardSigmoid", "Mul", "Mul", "Add"]

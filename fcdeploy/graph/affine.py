@@ -21,8 +21,8 @@ class Affine:
     offset: float = 0.0
 
     @property
-    def root(self) -> float:
-        """Where it is zero."""
+    def zero(self) -> float:
+        """What `value` is where the result is zero."""
         return -self.offset / self.gain
 
 

@@ -6,6 +6,7 @@ import math
 
 import onnx_ir as ir
 
+from fcdeploy.graph.affine import Affine, affine_step, gate_of
 from fcdeploy.graph.nodes import (
     attribute_of,
     input_of,
@@ -34,12 +35,22 @@ def weight_only_inputs(node: ir.Node) -> list[tuple[int, ir.Value, int]]:
     return weights
 
 
+def affine_of(node: ir.Node) -> Affine | None:
+    """What a node computes that the bytes it reads can say by another scale and zero point; a HardSigmoid clips them too.
+
+    None for nodes that compute something else, and where the gain is negative, which would turn the bytes around.
+    """
+    step = affine_step(node) or gate_of(node)
+    return step if step is not None and step.gain > 0 else None
+
+
 def vanishes(value: ir.Value) -> bool:
     """Whether an integer kernel never writes this tensor, because the clip that alone reads it is part of the kernel."""
     producer, readers = value.producer(), value.consumers()
     return (
         producer is not None
         and operator_of(producer).role in ("multiply", "integer")
+        and affine_of(producer) is None
         and len(readers) == 1
         and readers[0].graph is producer.graph
         and readers[0].inputs[0] is value

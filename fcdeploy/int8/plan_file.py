@@ -9,6 +9,7 @@ from pathlib import Path
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import replace_file
 from fcdeploy.int8.planning.check_plan import check_plan
+from fcdeploy.int8.planning.scales import update_reinterpreted_scales
 from fcdeploy.int8.planning.weights import update_bias_scales
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.recalibrate import recalibrate
@@ -17,7 +18,7 @@ from fcdeploy.records.plan import Plan
 
 
 def load_plan(problem: Problem, file: str | Path, effort: str | None = None) -> tuple[Problem, Plan, tuple[str, ...]]:
-    """What a plan in a file starts from, the plan as it stands there, and warnings; bias scales follow the others.
+    """What a plan in a file starts from, the plan as it stands there, and warnings; scales that follow from others do.
 
     `effort` is the one that was asked for.  Raises FcdeployError where the plan does not fit.
     """
@@ -40,7 +41,8 @@ def load_plan(problem: Problem, file: str | Path, effort: str | None = None) -> 
         raise FcdeployError(f"{source} is for effort {read.effort!r}, not {effort!r}", "leave --effort out")
     problem = replace(problem, effort=read.effort or problem.effort)
     problem = _apply_channel_changes(problem, read, source)
-    decided = update_bias_scales(problem.model, replace(read, effort=problem.effort))
+    decided = update_reinterpreted_scales(problem.model.graph, replace(read, effort=problem.effort))
+    decided = update_bias_scales(problem.model, decided)
     check_plan(problem.model.graph, decided, source)
     return problem, _refresh_reasons(decided, problem.plan()), warnings
 

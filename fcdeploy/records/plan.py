@@ -13,9 +13,12 @@ import numpy as np
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.json_keys import check_keys
 
-Kind = Literal["int8", "int16", "passthrough", "fused", "blockwise", "dynamic", "weight_only", "float"]
+Kind = Literal[
+    "int8", "int16", "passthrough", "fused", "reinterpreted", "blockwise", "dynamic", "weight_only", "float"
+]  # fmt: skip
 """int8: an integer kernel. int16: between Q/DQ of 16 bits, which runs in float. passthrough: integers go through as
-they are, or clipped. fused: a clip that is part of the integer kernel before it. blockwise: a dense layer whose weights
+they are, or clipped. fused: a clip that is part of the integer kernel before it. reinterpreted: arithmetic with one number, by
+reading the same integers with another scale and zero point; a HardSigmoid clips them. blockwise: a dense layer whose weights
 have a scale a block, on float activations. dynamic: an integer kernel that finds the scale of its activations in every
 run. weight_only: float, but for its weights in the file. float: as before."""
 

@@ -3,6 +3,7 @@
 Roles:
   multiply     weights against activations: an integer kernel, the reason to quantize at all
   integer      an integer kernel exists: pays between other integer kernels, on its own it is only rounding
+  affine       with one number: the same bytes, read with another scale and zero point; Add and Mul by one number too
   passthrough  copies elements: runs on the bytes themselves, keeping their scale
   clips        a clip: the saturation of the byte before it does the same, or it runs on the bytes themselves
   shape        reads only the shape: indifferent to the type
@@ -18,7 +19,7 @@ from typing import Literal
 
 from fcdeploy.records.plan import Range
 
-Role = Literal["multiply", "integer", "passthrough", "clips", "shape", "float"]
+Role = Literal["multiply", "integer", "affine", "passthrough", "clips", "shape", "float"]
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,15 @@ OPERATORS: dict[str, Operator] = {
     "GlobalAveragePool": Operator("integer", "QLinearGlobalAveragePool", reduces=True, ranks=(3, 4, 5)),
     "LeakyRelu": Operator("integer", "QLinearLeakyRelu"),
     "Sigmoid": Operator("integer", "QLinearSigmoid", output=Range(0.0, 1.0)),
+    # both are byte to byte, as the sigmoid is: arithmetic/sigmoid_forms.py
+    "Tanh": Operator("integer", "QLinearSigmoid, read as 2 sigmoid(2 x) - 1", output=Range(-1.0, 128 / 127)),
+    "Erf": Operator("integer", "QLinearSigmoid, within 0.01 of it", output=Range(-127 / 124, 128 / 124)),
     "Softmax": Operator("integer", "QLinearSoftmax", output=Range(0.0, 1.0)),
     "Concat": Operator("integer", "QLinearConcat", data=None),
     "Where": Operator("integer", "QLinearWhere", data=(1, 2)),
+    # arithmetic with one number
+    **{op: Operator("affine", "the same bytes with another scale", data=None) for op in ("Sub", "Div")},
+    "HardSigmoid": Operator("affine", "clips the same bytes, read with another scale", output=Range(0.0, 1.0)),
     # bytes moved as they are
     **{
         op: Operator("passthrough", "moves bytes")
@@ -95,9 +102,9 @@ OPERATORS: dict[str, Operator] = {
     **{
         op: _float(NO_KERNEL)
         for op in (
-            "Sub", "Div", "Max", "Min", "Pow", "Sum", "Mean", "PRelu", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Selu",
+            "Max", "Min", "Pow", "Sum", "Mean", "PRelu", "HardSwish", "Elu", "Selu",
             "Celu", "Gelu", "Mish", "Swish", "Softplus", "Softsign", "ThresholdedRelu", "Exp", "Log", "Sqrt", "Reciprocal",
-            "Erf", "Abs", "Neg", "Sin", "Cos", "Floor", "Ceil", "Round", "Sign", "LogSoftmax", "Hardmax", "GlobalMaxPool",
+            "Abs", "Neg", "Sin", "Cos", "Floor", "Ceil", "Round", "Sign", "LogSoftmax", "Hardmax", "GlobalMaxPool",
             "GlobalLpPool", "LpPool", "ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare",
             "ReduceLogSumExp", "CumSum", "GridSample", "RoiAlign", "MaxUnpool", "GatherElements", "GatherND",
             "ScatterElements", "ScatterND", "Cast", "Attention", "Dropout",

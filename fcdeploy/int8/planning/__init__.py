@@ -59,10 +59,12 @@ def plan_graph(
     apart = {name: row for name, row in decide_by_types(graph, types).items() if name not in {*exact, *slow}}
     kept = {**slow, **{name: why for name, (_, why) in apart.items()}, **exact}
     wants = find_wanted(graph, kept)
-    decisions = decide(graph, wants, kept, calibration, exact, types.elsewhere, wide)
+    on_16_bits = types.activations == "int16"
+    decisions = decide(
+        graph, wants, kept, calibration, exact, types.elsewhere, wide, on_bytes=not on_16_bits
+    )  # fmt: skip
 
     # which scales: of activations first, because those of weights and biases follow
-    on_16_bits = types.activations == "int16"
     method = partial(mse, levels=2**16) if on_16_bits and ranges == "mse" else METHODS[ranges]
     dtype = "int16" if on_16_bits else target.activations
     tensors = choose_activation_scales(graph, decisions, wants, calibration, dtype, method)

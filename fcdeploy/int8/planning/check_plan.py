@@ -10,14 +10,16 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.quantization import choose_bias_qparams
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import data_inputs, name_of, operator_of, output_axis, producer_of, shape_of, weight_of
-from fcdeploy.int8.nodes import may_read_pixels, vanishes, weight_only_inputs
+from fcdeploy.int8.nodes import affine_of, may_read_pixels, vanishes, weight_only_inputs
 from fcdeploy.int8.planning.clip_fusion import saturates_alike
 from fcdeploy.int8.planning.eligibility import why_ineligible
+from fcdeploy.int8.planning.scale_groups import follow
 from fcdeploy.int8.planning.types import packed_weights, why_not_packed
 from fcdeploy.int8.planning.weights import bias_name
 from fcdeploy.records.plan import HINT, LIMITS, Decision, Kind, Plan, QParams
 
 MAKE_FLOAT = 'make its kind "float"'
+ON_FLOATS = ("float", "weight_only", "blockwise", "dynamic")  # kinds of nodes that write floats
 ROLES: dict[str, tuple[str, ...]] = {
     "int8": ("multiply", "integer"), "int16": ("multiply", "integer"),
     "passthrough": ("passthrough", "clips"), "fused": ("clips",),
@@ -117,6 +119,24 @@ def _check_fused(row: PlannedNode) -> None:
         raise row.breach(f" is fused, but the scale of {after.name!r} does not end where it clips", MAKE_FLOAT)
 
 
+def _check_reinterpreted(row: PlannedNode) -> None:
+    """Arithmetic with one number on bytes, whose result has the scale and zero point that follow from theirs."""
+    step = affine_of(row.node)
+    if step is None:
+        raise row.breach(f" is a {row.node.op_type} and no arithmetic with one number, of positive gain", MAKE_FLOAT)
+    before, after = row.qparams(step.value), row.qparams(row.node.outputs[0])
+    producer = step.value.producer()
+    if before is None or producer is None or row.rows[name_of(producer)].kind in ON_FLOATS or before.dtype == "int16":
+        raise row.breach(f" is reinterpreted, but {step.value.name!r} does not exist as bytes", MAKE_FLOAT)
+    wanted = follow(before, step.gain, step.offset)
+    if after is None or _key(after) != _key(wanted):
+        raise row.breach(
+            f": tensor {row.node.outputs[0].name!r} needs scale {wanted.scale[0]:.9g} and zero_point "
+            f"{wanted.zero_point}, which follow from those of {step.value.name!r}",
+            "leave it out of the edit",
+        )
+
+
 def _check_weight_only(row: PlannedNode) -> None:
     weights = weight_only_inputs(row.node)
     if not weights:
@@ -205,6 +225,7 @@ CHECKS: dict[Kind, tuple[Callable[[PlannedNode], None], ...]] = {
     "blockwise": (_check_packed, _check_blocks),
     "dynamic": (_check_packed, _check_dynamic),
     "fused": (_check_role, _check_fused),
+    "reinterpreted": (_check_reinterpreted,),
     "passthrough": (_check_role, _check_scales, _check_pixels, _check_equal_scales),
     "int8": (_check_role, _check_scales, _check_pixels, _check_weight),
     "int16": (_check_role, _check_scales, _check_pixels, _check_wide_weight),

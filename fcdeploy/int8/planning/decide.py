@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from fcdeploy.graph.nodes import data_inputs, is_constant, name_of, operator_of
-from fcdeploy.int8.nodes import vanishes, weight_only_inputs
-from fcdeploy.int8.planning.eligibility import why_fill_too_far, why_ineligible
+from fcdeploy.int8.nodes import affine_of, vanishes, weight_only_inputs
+from fcdeploy.int8.planning.eligibility import why_fill_too_far, why_ineligible, why_zero_too_far
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Decision, Kind
-from fcdeploy.tables.operators import Operator, Role
+from fcdeploy.tables.operators import NO_KERNEL, Operator, Role
 
 FUSED_WITH_GEMM = {
     "Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Elu", "Selu", "Softplus", "Softsign", "ThresholdedRelu",
@@ -25,7 +25,9 @@ def find_wanted(graph: ir.Graph, kept: Mapping[str, str]) -> set[ir.Value]:
     wants: set[ir.Value] = set()
     for node in reversed(graph):
         row = operator_of(node)
-        passes_on = row.role in ("integer", "passthrough", "clips") and any(value in wants for value in node.outputs)
+        passes_on = row.role in ("integer", "affine", "passthrough", "clips") and any(
+            value in wants for value in node.outputs
+        )
         if node.name not in kept and not why_ineligible(node, row) and (row.role == "multiply" or passes_on):
             wants.update(value for value in data_inputs(node) if not is_constant(value))
     return wants
@@ -39,11 +41,14 @@ def decide(
     exact: Collection[str] = (),
     elsewhere: str = "int8",
     wide: Collection[str] = (),
+    *,
+    on_bytes: bool = True,
 ) -> dict[str, Decision]:
     """One decision a node, in the graph's order.
 
     `kept` are the nodes that stay float, with the reason; of those, the ones in `exact` keep their weights float too.
     The others' weights are kept in the file as `elsewhere`, those of `wide` in 16 bits.
+    Integers are bytes, unless `on_bytes` is false: others are not read with a second scale.
     """
     decisions: dict[str, Decision] = {}
     as_bytes: set[ir.Value] = set()  # tensors that exist as bytes
@@ -51,12 +56,13 @@ def decide(
         row = operator_of(node)
         inputs = tuple(value for value in data_inputs(node) if not is_constant(value))
         from_bytes, leads_on = not as_bytes.isdisjoint(inputs), not wants.isdisjoint(node.outputs)
-        kind, why = _decide_node(NodeContext(node, row, inputs, from_bytes, leads_on, wants, kept, calibration))
+        context = NodeContext(node, row, inputs, from_bytes, leads_on, wants, kept, calibration)
+        kind, why = (_reinterpret(context) if on_bytes else None) or _decide_node(context)
         if kind == "float" and node.name not in exact and weight_only_inputs(node):
             kept_as = "bytes" if elsewhere == "int8" and node.name not in wide else "16-bit integers"
             kind, why = "weight_only", f"{why}; its weights are kept as {kept_as} in the file"
         decisions[name_of(node)] = Decision(name_of(node), node.op_type, kind, why)
-        if (kind == "int8" and writes_bytes(node, wants)) or kind in ("passthrough", "fused"):
+        if (kind == "int8" and writes_bytes(node, wants)) or kind in ("passthrough", "fused", "reinterpreted"):
             as_bytes.update(node.outputs)
     return decisions
 
@@ -103,6 +109,19 @@ def _decide_node(context: NodeContext) -> tuple[Kind, str]:
         if reason := why(context):
             return "float", reason
     return BY_ROLE[context.row.role](context)
+
+
+def _reinterpret(context: NodeContext) -> tuple[Kind, str] | None:
+    """Kind and reason of arithmetic with one number on bytes, which is another scale and zero point of theirs."""
+    step = affine_of(context.node)
+    if step is None or not context.from_bytes or name_of(context.node) in context.kept:
+        return None
+    if not _has_range(step.value, context.calibration):
+        return None
+    seen = context.calibration.tensors[name_of(step.value)].histogram
+    if why_zero_too_far(step.zero, seen.low, seen.high):
+        return None
+    return "reinterpreted", "the same bytes, read with another scale and zero point"
 
 
 def _why_without_kernel(context: NodeContext) -> str:
@@ -170,6 +189,15 @@ def _decide_clip(context: NodeContext) -> tuple[Kind, str]:
     return "passthrough", "clips bytes"
 
 
+def _decide_affine(context: NodeContext) -> tuple[Kind, str]:
+    """Arithmetic with one number that was not reinterpreted."""
+    step = affine_of(context.node)
+    if step is None or not context.from_bytes:
+        return "float", FLOAT_ALREADY
+    seen = context.calibration.tensors[name_of(step.value)].histogram
+    return "float", why_zero_too_far(step.zero, seen.low, seen.high) or NO_KERNEL
+
+
 def _decide_shape(context: NodeContext) -> tuple[Kind, str]:
     return "float", context.row.why
 
@@ -178,6 +206,7 @@ FLOAT_ALREADY = "its input is float already"
 BY_ROLE: dict[Role, Callable[[NodeContext], tuple[Kind, str]]] = {
     "multiply": _decide_multiply,
     "integer": _decide_integer,
+    "affine": _decide_affine,
     "passthrough": _decide_passthrough,
     "clips": _decide_clip,
     "shape": _decide_shape,

@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import attribute_of, fill_value, input_of, is_constant, name_of, output_axis
-from fcdeploy.tables.operators import Operator
+from fcdeploy.int8.nodes import affine_of
+from fcdeploy.tables.operators import NO_KERNEL, Operator
 
 FILL_WITHIN = 2.0  # a fill value may cost its tensor one bit
 
@@ -79,6 +80,10 @@ def _check_clip(node: ir.Node) -> str:
     return f"its bound {computed[0]!r} is computed at run time" if computed else ""
 
 
+def _check_affine(node: ir.Node) -> str:
+    return "" if affine_of(node) is not None else NO_KERNEL
+
+
 CHECKS = {
     "Conv": _check_layer,
     "Gemm": _check_layer,
@@ -86,6 +91,9 @@ CHECKS = {
     "Resize": _check_resize,
     "Pad": _check_pad,
     "Clip": _check_clip,
+    "Sub": _check_affine,
+    "Div": _check_affine,
+    "HardSigmoid": _check_affine,
 }
 
 
@@ -96,6 +104,14 @@ def why_fill_too_far(node: ir.Node, low: float, high: float) -> str:
     if max(high, fill) - min(low, fill) <= FILL_WITHIN * (high - low):
         return ""
     return f"its fill value {fill:g} lies far outside its input's range, {low:.4g} to {high:.4g}"
+
+
+def why_zero_too_far(zero: float, low: float, high: float) -> str:
+    """Why bytes of values in [low, high] cannot also stand for `zero`. Empty when they can."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    if max(high, zero) - min(low, zero) <= FILL_WITHIN * (high - low):
+        return ""
+    return f"it is zero at {zero:g}, far outside its input's range, {low:.4g} to {high:.4g}"
 
 
 def match_keep_float(graph: ir.Graph, patterns: Sequence[str]) -> dict[str, str]:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.quantization import choose_activation_qparams, choose_symmetric_qparams
+from fcdeploy.arithmetic.quantization import choose_symmetric_qparams
 from fcdeploy.arithmetic.ranges import METHODS
+from fcdeploy.arithmetic.ranges.mse import mse
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import constant_array, data_inputs, fill_value, is_constant, name_of, operator_of
+from fcdeploy.int8.nodes import affine_of
 from fcdeploy.int8.planning.decide import writes_bytes
+from fcdeploy.int8.planning.elementwise import Function, function_behind, within_flat_ends
+from fcdeploy.int8.planning.scale_groups import ScaleGroups, follow
 from fcdeploy.records.calibration import Calibration, Histogram
-from fcdeploy.records.plan import Decision, QParams, Range
+from fcdeploy.records.plan import Decision, Plan, QParams, Range
 
+Method = Callable[[Histogram], Range]
 ON_FLOATS = ("float", "weight_only", "blockwise", "dynamic")  # kinds of nodes that write floats
 HEAD_ROOM = 2.0  # of 16 bits one is kept for values that calibration did not see: clipping them would cost more
-SHARE_WITHIN = 2.0  # tensors joined by Concat share a scale when that costs none of them more than one bit
 
 
 def choose_activation_scales(
@@ -26,7 +32,7 @@ def choose_activation_scales(
     wants: set[ir.Value],
     calibration: Calibration,
     dtype: str,
-    method: Callable[[Histogram], Range],
+    method: Method,
 ) -> dict[str, QParams]:
     """QParams of every tensor that is read or written as integers of `dtype`, by name, in the graph's order."""
     sources = dict(_find_rounded_tensors(graph, decisions, wants))
@@ -42,19 +48,38 @@ def choose_activation_scales(
             for output in node.outputs:
                 groups.join([output, *data_inputs(node)])
             groups.widen(node.outputs[0], fill_value(node))
+        elif decision.kind == "reinterpreted":
+            step = affine_of(node)
+            assert step is not None, "only such nodes are"
+            groups.follow(node.outputs[0], step.value, step.gain, step.offset)
         elif decision.kind == "int8" and node.op_type == "Concat":
             groups.join_if_close([node.outputs[0], *(v for v in node.inputs if v is not None and not is_constant(v))])
     tensors: dict[str, QParams] = {}
+    bytes_alone = {} if dtype == "int16" else groups.qparams(dtype)
     for value in groups.members():
-        first = groups.source(value)
+        first = groups.line(value).first
         why = sources.get(value, f"shares the scale of {first.name!r}")
-        cover = groups.cover(value)
-        tensors[name_of(value)] = (
-            choose_symmetric_qparams(Range(HEAD_ROOM * cover.low, HEAD_ROOM * cover.high), dtype, why)
-            if dtype == "int16"
-            else choose_activation_qparams(cover, dtype, why)
-        )
+        if dtype == "int16":
+            cover = groups.cover(value)
+            q = choose_symmetric_qparams(Range(HEAD_ROOM * cover.low, HEAD_ROOM * cover.high), dtype)
+        else:
+            q = bytes_alone[value]
+            if q.scale != bytes_alone[first].scale or q.zero_point != bytes_alone[first].zero_point:
+                why = f"the bytes of {first.name!r}, read with another scale"
+        tensors[name_of(value)] = replace(q, why=q.why or why)
     return tensors
+
+
+def update_reinterpreted_scales(graph: ir.Graph, plan: Plan) -> Plan:
+    """An edited plan in which the scales of bytes that are read in a second way follow from the first."""
+    tensors, kinds = dict(plan.tensors), plan.kinds
+    for node in graph:
+        step = affine_of(node) if kinds.get(name_of(node)) == "reinterpreted" else None
+        before = None if step is None else tensors.get(name_of(step.value))
+        name = name_of(node.outputs[0]) if node.outputs else ""
+        if step is not None and before is not None and name in tensors:
+            tensors[name] = replace(follow(before, step.gain, step.offset), why=tensors[name].why)
+    return replace(plan, tensors=tensors)
 
 
 def _find_rounded_tensors(
@@ -89,7 +114,7 @@ def final_value(node: ir.Node, decisions: Mapping[str, Decision]) -> ir.Value:
         value = after[0].outputs[0]
 
 
-def _choose_range(value: ir.Value, calibration: Calibration, method: Callable[[Histogram], Range]) -> Range:
+def _choose_range(value: ir.Value, calibration: Calibration, method: Method) -> Range:
     if is_constant(value):
         array = constant_array(value)
         return Range(float(min(np.min(array), 0.0)), float(max(np.max(array), 0.0)))
@@ -102,56 +127,22 @@ def _choose_range(value: ir.Value, calibration: Calibration, method: Callable[[H
             "histogram, which every range method but minmax needs",
             "--ranges minmax, or a calibration of your own: fcdeploy calibrate MODEL --data DATA",
         )
-    return fixed or method(seen)
+    if fixed:
+        return fixed
+    function = None if seen.ends_only else function_behind(value)
+    if function is None:
+        return method(seen)
+    low, high = within_flat_ends(function, min(seen.low, 0.0), max(seen.high, 0.0))
+    ends = replace(seen, low=max(seen.low, low), high=min(seen.high, high))
+    found = _behind(method, function)(ends)
+    return Range(max(found.low, min(low, 0.0)), min(found.high, max(high, 0.0)))
 
 
-class ScaleGroups:
-    """Tensors that share a scale: a union-find whose roots know what the group covers."""
-
-    def __init__(self, covers: Mapping[ir.Value, Range]) -> None:
-        self._parent: dict[ir.Value, ir.Value] = {value: value for value in covers}
-        self._cover: dict[ir.Value, Range | None] = dict(covers)
-        self._narrowest: dict[ir.Value, float] = {value: r.high - r.low for value, r in covers.items()}
-
-    def source(self, value: ir.Value) -> ir.Value:
-        while self._parent.setdefault(value, value) is not value:
-            value = self._parent[value]
-        return value
-
-    def members(self) -> list[ir.Value]:
-        return list(self._parent)
-
-    def cover(self, value: ir.Value) -> Range:
-        cover = self._cover.get(self.source(value))
-        assert cover is not None, f"{value.name} is read as bytes but nothing writes it"
-        return cover
-
-    def join(self, values: list[ir.Value]) -> None:
-        """One group of all groups that `values` are in; it covers what each of them covered."""
-        roots = list(dict.fromkeys(self.source(value) for value in values))
-        known = [root for root in roots if self._cover.get(root) is not None]
-        first = known[0] if known else roots[0]
-        for root in roots:
-            self._parent[root] = first
-        if known:
-            self._cover[first] = _join_ranges([self._cover[root] for root in known])
-            self._narrowest[first] = min(self._narrowest[root] for root in known)
-
-    def widen(self, value: ir.Value, reach: float) -> None:
-        """Let the group of `value` cover `reach` as well."""
-        root = self.source(value)
-        if self._cover.get(root) is not None:
-            self._cover[root] = _join_ranges([self._cover[root], Range(min(reach, 0.0), max(reach, 0.0))])
-
-    def join_if_close(self, values: list[ir.Value]) -> None:
-        """Join, unless a member would lose more than SHARE_WITHIN of its resolution to the widest."""
-        roots = list(dict.fromkeys(self.source(value) for value in values))
-        known = [root for root in roots if self._cover.get(root) is not None]
-        whole = _join_ranges([self._cover[root] for root in known])
-        if whole.high - whole.low <= SHARE_WITHIN * min(self._narrowest[root] for root in known):
-            self.join(values)
-
-
-def _join_ranges(covers: list[Range | None]) -> Range:
-    some = [r for r in covers if r is not None]
-    return Range(min(r.low for r in some), max(r.high for r in some))
+def _behind(method: Method, function: Function) -> Method:
+    """The method, which weighs errors by what they are behind a function if it weighs them at all."""
+    plain = method.func if isinstance(method, partial) else method
+    return (
+        partial(mse, **(method.keywords if isinstance(method, partial) else {}), function=function)
+        if plain is mse
+        else method
+    )

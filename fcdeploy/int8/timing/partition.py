@@ -19,7 +19,7 @@ from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Costs, Rates
 from fcdeploy.records.plan import Plan
 
-INTEGER = ("int8", "passthrough", "fused")
+INTEGER = ("int8", "passthrough", "fused", "reinterpreted")
 
 
 def find_slow_nodes(

@@ -32,6 +32,10 @@ class Conversions:
     def zero_point(self, q: QParams) -> ir.Value:
         return self._once(np.array(q.zero_point, q.dtype), "z")
 
+    def one_integer(self, number: np.integer[Any]) -> ir.Value:
+        """One integer, of its type."""
+        return self._once(np.array(number), "h")
+
     def highest(self, q: QParams) -> ir.Value:
         return self._once(np.array(LIMITS[q.dtype][1], q.dtype), "h")
 

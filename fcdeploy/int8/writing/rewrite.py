@@ -12,11 +12,14 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.quantization import quantize
+from fcdeploy.arithmetic.quantization import LIMITS, quantize
+from fcdeploy.arithmetic.sigmoid_forms import SIGMOID_FORMS
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.edit import set_operator
 from fcdeploy.graph.nodes import constant_array, data_inputs, is_constant, name_of, operator_of, subgraphs_of, weight_of
 from fcdeploy.graph.scratch import Scratch
-from fcdeploy.int8.nodes import missing_channels
+from fcdeploy.int8.nodes import affine_of, missing_channels
+from fcdeploy.int8.planning.scale_groups import follow
 from fcdeploy.int8.planning.types import PackedWeights
 from fcdeploy.int8.planning.weights import RoundedLayer
 from fcdeploy.int8.writing.block_fusion import block_unwanted_fusions
@@ -45,6 +48,8 @@ def rewrite(
             writer.write_integer(node, layer)
         elif kind == "passthrough":
             writer.write_passthrough(node)
+        elif kind == "reinterpreted":
+            writer.write_reinterpreted(node)
         else:
             if kind == "weight_only":
                 write_weight_only(node, plan.tensors, writer.conversions, scratch)
@@ -52,6 +57,7 @@ def rewrite(
             if isinstance(layer, PackedWeights):
                 writer.write_packed(node, layer)
     writer.restore_outputs()
+    writer.remove_finished()
     block_unwanted_fusions(model.graph)
     for name in [n for n, v in model.graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
         del model.graph.initializers[name]
@@ -81,12 +87,16 @@ class Writer:
         self.integers: dict[ir.Value, ir.Value] = {}
         self.read_back: dict[ir.Value, ir.Value] = {}
         self.integer_only: set[ir.Value] = set()  # tensors whose only truth is their integers
+        self.finished: list[ir.Node] = []  # nodes that a second way of reading bytes has made superfluous
 
     def write_integer(self, node: ir.Node, layer: RoundedLayer | None) -> None:
         """A node with an integer kernel: it reads through DequantizeLinear, and QuantizeLinear reads it."""
         data = data_inputs(node)
         if node.op_type == "Concat" and len({_key(self.qparams(v)) for v in (*data, *node.outputs)}) == 1:
             self.write_passthrough(node)
+            return
+        if node.op_type in SIGMOID_FORMS and self.qparams(node.outputs[0]).dtype != "int16":
+            self.write_sigmoid(node)
             return
         self.write_between_qdq(node, layer)
 
@@ -122,6 +132,60 @@ class Writer:
             output.type = integer_type(q)
             self.integers[output] = output
             self.integer_only.add(output)
+
+    def write_reinterpreted(self, node: ir.Node) -> None:
+        """Arithmetic with one number: what reads its result reads the bytes of its input. A HardSigmoid clips them first."""
+        step, output = affine_of(node), node.outputs[0]
+        assert step is not None, "only such nodes are reinterpreted"
+        integers, q = self.read_quantized(step.value, node), self.qparams(output)
+        if node.op_type == "HardSigmoid":
+            integers = self._clip(integers, q, 0.0, 1.0, node)
+        self.integers[output] = integers
+        self.integer_only.add(output)
+        self.finished.append(node)
+
+    def write_sigmoid(self, node: ir.Node) -> None:
+        """A function that is a table of sigmoids, by the kernel that looks them up (arithmetic/sigmoid_forms.py)."""
+        form, output = SIGMOID_FORMS[node.op_type], node.outputs[0]
+        value, name = node.inputs[0], self.names[output]
+        assert value is not None
+        read, q = self.qparams(value), self.qparams(output)
+        inner = follow(read, form.inner, 0.0)
+        real = self.conversions.dequantize(self.read_quantized(value, node), inner, f"{name}/i")
+        self.graph.insert_before(node, producer(real))
+        set_operator(node, "Sigmoid", "", [real])
+        # outer (sigmoid - 1/2) = s (q - z)
+        table = follow(q, 1 / form.outer, 0.5)
+        integers = self.conversions.quantize(output, table, f"{name}/q")
+        self.graph.insert_after(node, producer(integers))
+        self.integers[output] = self._clip(integers, q, -1.0, 1.0, producer(integers), after=True)
+        self.integer_only.add(output)
+
+    def _clip(
+        self, integers: ir.Value, q: QParams, low: float, high: float, node: ir.Node, *, after: bool = False
+    ) -> ir.Value:
+        """Bytes clipped where they stand for numbers outside [low, high], if there are such bytes."""
+        ends = quantize(np.array([low, high], np.float32), q)
+        if tuple(ends.tolist()) == LIMITS[q.dtype]:
+            return integers
+        bounds = [
+            None if end == limit else self.conversions.one_integer(end)
+            for end, limit in zip(ends, LIMITS[q.dtype], strict=True)
+        ]  # fmt: skip
+        name = self.conversions.free_name(f"{integers.name}/c")
+        result = ir.Value(name=name, shape=integers.shape, type=integer_type(q))
+        inputs = [integers, *bounds] if bounds[1] is not None else [integers, bounds[0]]
+        clip = ir.Node("", "Clip", inputs, outputs=[result], name=name)
+        if after:
+            self.graph.insert_after(node, clip)
+        else:
+            self.graph.insert_before(node, clip)
+        return result
+
+    def remove_finished(self) -> None:
+        """Take out the nodes that nothing reads any more."""
+        for node in reversed(self.finished):
+            self.graph.remove(node, safe=True)
 
     def write_float(self, node: ir.Node) -> None:
         """A float node: what exists only as integers is read back for it, or for the bodies it holds."""

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from fcdeploy.graph.affine import gate_of
 from fcdeploy.graph.edit import Changes, Edits
 from fcdeploy.graph.nodes import name_of
-from fcdeploy.prepare.layers import is_layer, read_layer, scaled_outputs, write_layer
+from fcdeploy.prepare.linear_layers import is_layer, read_layer, scale_outputs, write_layer
 from fcdeploy.prepare.passes.merge_clips import FIRST_WITH_INPUTS
 
 FOLDED = ".gate"
@@ -33,7 +33,7 @@ def fold_hard_sigmoid(model: ir.Model) -> Changes:
             edits.decline(node, f"keeps: {layer}")
             continue
         slope, offset = np.full(layer.outputs, gate.gain), np.full(layer.outputs, gate.offset)
-        reason = write_layer(edits, layer, *scaled_outputs(layer, slope, offset))
+        reason = write_layer(edits, layer, *scale_outputs(layer, slope, offset))
         if reason is not None:
             edits.decline(node, f"keeps: {reason}")
             continue
