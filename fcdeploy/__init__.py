@@ -18,8 +18,12 @@ __all__ = ["bench", "bundle", "calibrate", "export", "inspect", "load_bundle", "
 
 
 def __getattr__(name: str) -> Any:
-    """Import a function when it is first used: `import fcdeploy` alone loads neither onnxruntime nor torch."""
+    """Import a function when it is first used: `import fcdeploy` alone loads neither onnxruntime nor torch.
+
+    Its errors name its parameters, where the command line's name options.
+    """
     if name not in __all__:
         raise AttributeError(f"module 'fcdeploy' has no attribute {name!r}")
     module = "bundles.load" if name == "load_bundle" else f"commands.{name}"
-    return getattr(importlib.import_module(f"fcdeploy.{module}"), name)
+    function = getattr(importlib.import_module(f"fcdeploy.{module}"), name)
+    return importlib.import_module("fcdeploy.errors").in_python_words(function)

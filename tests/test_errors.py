@@ -1,0 +1,72 @@
+"""Mistakes are told in the caller's language: options to a shell, parameters to Python."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+import click
+import pytest
+
+import fcdeploy
+from fcdeploy import cli
+from fcdeploy.errors import FcdeployError, speak_python
+
+
+def parameters(name: str) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(getattr(fcdeploy, name)).parameters)
+
+
+@pytest.mark.parametrize(
+    ("function", "shell", "python"),
+    [
+        ("validate", "--max-drop -1.0 is no number of 0 or more", "max_drop=-1.0 is no number of 0 or more"),
+        ("validate", "--max-drop 1", "max_drop=1"),
+        ("validate", "--metric top1", "metric='top1'"),
+        ("validate", "--samples 512 --seed 3", "limit=512, seed=3"),
+        ("calibrate", "--samples 512 --seed 3", "samples=512, seed=3"),
+        ("validate", "--data OTHER, or --same-data to go on", "data=OTHER, or same_data=True to go on"),
+        ("bench", "--shape x:1,3,224,224", "shapes={'x': (1, 3, 224, 224)}"),
+        ("bench", "leave --batch out, or export the model anew", "leave batch out, or export the model anew"),
+        ("bench", "--against FLOAT.onnx", "against='FLOAT.onnx'"),
+        ("bundle", "add --force, or give another name with -o", "add force=True, or give another name with output"),
+        ("bundle", "-o model.fcd", "output='model.fcd'"),
+        ("quantize", "--weights int4 --activations none", "weights='int4', activations='none'"),
+        ("quantize", "fcdeploy calibrate m.onnx --data DATA -o m", "fcdeploy calibrate m.onnx --data DATA -o m"),
+        ("verify", "--data DATA", "--data DATA"),  # of another function
+        ("quantize", "the axis -1 of 'a--data-b' and a-o", "the axis -1 of 'a--data-b' and a-o"),
+    ],
+)  # fmt: skip
+def test_options_become_parameters(function: str, shell: str, python: str) -> None:
+    assert speak_python(shell, parameters(function)) == python
+
+
+def test_a_python_caller_hears_of_max_drop_and_a_shell_user_of_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(FcdeployError) as failed:
+        fcdeploy.validate("int8.onnx", against="float.onnx", data="x.npz", max_drop=-1)
+    assert (failed.value.message, failed.value.hint) == ("max_drop=-1 is no number of 0 or more", "max_drop=1")
+    assert str(failed.value) == failed.value.message
+    assert cli.main(["validate", "int8.onnx", "--against", "float.onnx", "--data", "x.npz", "--max-drop", "-1"]) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == "error: --max-drop -1.0 is no number of 0 or more"
+    assert hint == "hint: --max-drop 1"
+
+
+def test_public_functions_keep_their_signature_and_docstring() -> None:
+    for name in fcdeploy.__all__:
+        inner = getattr(importlib.import_module(getattr(fcdeploy, name).__module__), name)
+        assert inspect.signature(getattr(fcdeploy, name)) == inspect.signature(inner)
+        assert getattr(fcdeploy, name).__doc__ == inner.__doc__
+
+
+@pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) & set(fcdeploy.__all__)))
+def test_every_option_can_be_told_to_python(name: str) -> None:
+    """But for those that only the shell has, each option is translated to the parameter that click passes it as."""
+    command = cli.fcdeploy.get_command(click.Context(cli.fcdeploy), name)
+    assert command is not None
+    known = parameters(name)
+    for option in (param for param in command.params if isinstance(param, click.Option)):
+        if option.name in known:
+            long = next((word for word in option.opts if word.startswith("--") and len(option.opts) == 1), None)
+            told = speak_python(long or option.opts[0], known)
+            assert told in (option.name, f"{option.name}=True"), option.opts
