@@ -22,10 +22,10 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.serve.models import INLINE_SECONDS, Model
 from fcdeploy.serve.refusal import RefusedError
 
-Done = Callable[["Request", "list[Array] | RefusedError"], None]
+Done = Callable[["InferenceRequest", "list[Array] | RefusedError"], None]
 
 
-class Request:
+class InferenceRequest:
     """Inputs on their way to a model. `done` is called once, on the loop, with all outputs or with why there are none.
 
     `rows` is the number of samples; inputs that do not agree on it run `alone`.
@@ -74,7 +74,7 @@ class Queue:
         *,
         slots: int = 1,
         delay: float = 0.0,
-        on_run: Callable[[Model, list[Request], float], None] = lambda *_: None,
+        on_run: Callable[[Model, list[InferenceRequest], float], None] = lambda *_: None,
     ) -> None:
         self.model = model
         self._loop = loop
@@ -82,11 +82,11 @@ class Queue:
         self._slots = slots
         self._delay = delay
         self._on_run = on_run
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[InferenceRequest] = deque()
         self._running = 0
         self._planned = False
 
-    def put(self, request: Request) -> None:
+    def put(self, request: InferenceRequest) -> None:
         self._waiting.append(request)
         if not self._planned and self._running < self._slots:
             self._schedule()
@@ -123,12 +123,12 @@ class Queue:
         if self._waiting and not self._planned and self._running < self._slots:
             self._schedule()
 
-    def _take(self) -> tuple[list[Request], int]:
+    def _take(self) -> tuple[list[InferenceRequest], int]:
         """The next requests that fit in a run, in their order, and their samples.
 
         Those too late are told so, those given up are dropped.
         """
-        batch: list[Request] = []
+        batch: list[InferenceRequest] = []
         rows, now = 0, time.perf_counter()
         while self._waiting:
             request = self._waiting[0]
@@ -150,7 +150,9 @@ class Queue:
             rows += request.rows
         return batch, rows
 
-    def _complete(self, batch: list[Request], rows: int, done: asyncio.Future[tuple[list[Any], float]]) -> None:
+    def _complete(
+        self, batch: list[InferenceRequest], rows: int, done: asyncio.Future[tuple[list[Any], float]]
+    ) -> None:
         self._running -= 1
         if not done.cancelled():
             self._finish(batch, rows, *done.result())
@@ -158,7 +160,7 @@ class Queue:
             self._schedule()
 
     def _finish(
-        self, batch: list[Request], rows: int, results: list[list[Array] | RefusedError], seconds: float
+        self, batch: list[InferenceRequest], rows: int, results: list[list[Array] | RefusedError], seconds: float
     ) -> None:
         self._on_run(self.model, batch, seconds)
         for request, result in zip(batch, results, strict=True):
@@ -167,7 +169,7 @@ class Queue:
             request.finish(result)
 
 
-def _compute(model: Model, batch: list[Request]) -> tuple[list[list[Array] | RefusedError], float]:
+def _compute(model: Model, batch: list[InferenceRequest]) -> tuple[list[list[Array] | RefusedError], float]:
     """Each request's outputs, and the seconds it took. A run that fails is repeated request by request."""
     begun = time.perf_counter()
     if len(batch) == 1:
@@ -186,7 +188,7 @@ def _compute(model: Model, batch: list[Request]) -> tuple[list[list[Array] | Ref
     return results, time.perf_counter() - begun
 
 
-def _run_alone(model: Model, request: Request) -> list[Array] | RefusedError:
+def _run_alone(model: Model, request: InferenceRequest) -> list[Array] | RefusedError:
     try:
         return model.run({name: a if a.flags.aligned else a.copy() for name, a in request.feeds.items()})
     except FcdeployError as error:  # shapes were checked before: what is left are values, and lengths of free axes

@@ -21,7 +21,7 @@ from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.runtime.cpu import count_usable_cores
 from fcdeploy.runtime.feeds import check_feeds
-from fcdeploy.serve.batching import Done, Queue, Request
+from fcdeploy.serve.batching import Done, InferenceRequest, Queue
 from fcdeploy.serve.models import Model, load_model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import ModelFile, Stamp, find_models, hash_content, take_stamp
@@ -136,7 +136,7 @@ class Engine:
                 raise RefusedError(400, explain_unknown_output(model, output))
         future: asyncio.Future[list[Array]] = self._loop.create_future()
 
-        def done(_: Request, result: list[Array] | RefusedError) -> None:
+        def done(_: InferenceRequest, result: list[Array] | RefusedError) -> None:
             if future.cancelled():
                 return
             if isinstance(result, RefusedError):
@@ -156,12 +156,12 @@ class Engine:
         *,
         timeout: float | None = None,
         arrived: float = 0.0,
-    ) -> Request:
+    ) -> InferenceRequest:
         """Queue inputs that were checked. `done` is called later, on the loop. Raises RefusedError 503 when it is full.
 
         `arrived` is when the request came (`time.perf_counter`), now unless given.
         """
-        request = Request(feeds, done, arrived)
+        request = InferenceRequest(feeds, done, arrived)
         if self.requests >= self._max_requests or self.bytes + request.bytes > max(self._max_bytes, request.bytes):
             self._observer.on_rejection(served.model)
             what = f"{self.requests} requests with {self.bytes} bytes wait already"
@@ -175,7 +175,7 @@ class Engine:
             late = RefusedError(504, f"model {served.model.name!r}: no answer within the {timeout:g} s given")
             timer = self._loop.call_later(timeout, request.finish, late)
 
-            def finished(request: Request, result: list[Array] | RefusedError) -> None:
+            def finished(request: InferenceRequest, result: list[Array] | RefusedError) -> None:
                 timer.cancel()
                 done(request, result)
 
@@ -183,7 +183,7 @@ class Engine:
         served.queue.put(request)
         return request
 
-    def _release(self, model: Model, batch: Sequence[Request], seconds: float) -> None:
+    def _release(self, model: Model, batch: Sequence[InferenceRequest], seconds: float) -> None:
         """These requests have left their queue; without seconds they were never run."""
         self.requests -= len(batch)
         for request in batch:
@@ -259,7 +259,7 @@ class Engine:
 class Observer:
     """What the engine tells of itself; by default nobody listens."""
 
-    def on_run(self, model: Model, batch: Sequence[Request], seconds: float) -> None: ...
+    def on_run(self, model: Model, batch: Sequence[InferenceRequest], seconds: float) -> None: ...
     def on_rejection(self, model: Model) -> None: ...
     def on_load(self, model: Model) -> None: ...
     def on_load_failure(self, name: str, version: str) -> None: ...

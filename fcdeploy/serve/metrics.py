@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fcdeploy.serve.batching import Request
+from fcdeploy.serve.batching import InferenceRequest
 from fcdeploy.serve.engine import Observer
 from fcdeploy.serve.models import Model
 
@@ -79,7 +79,7 @@ class Metrics(Observer):
         codes = self._of[key].codes
         codes[code] = codes.get(code, 0) + 1
 
-    def on_run(self, model: Model, batch: Sequence[Request], seconds: float) -> None:
+    def on_run(self, model: Model, batch: Sequence[InferenceRequest], seconds: float) -> None:
         recorder = self._of[model.key]
         rows = 0
         waited, counts = 0.0, recorder.queue.counts

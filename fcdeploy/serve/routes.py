@@ -13,7 +13,7 @@ import orjson
 
 from fcdeploy import __version__
 from fcdeploy.arrays import Array
-from fcdeploy.serve.batching import Request
+from fcdeploy.serve.batching import InferenceRequest
 from fcdeploy.serve.engine import Engine, ServedModel
 from fcdeploy.serve.http_request import RequestHead
 from fcdeploy.serve.metrics import Metrics
@@ -125,7 +125,7 @@ def _infer(
     model = served.model
     feeds, wanted = decode(model, body, head.header_length)
 
-    def done(request: Request, result: list[Array] | RefusedError) -> None:
+    def done(request: InferenceRequest, result: list[Array] | RefusedError) -> None:
         if isinstance(result, RefusedError):
             answer = make_error_answer(result)
         else:
@@ -139,7 +139,7 @@ def _infer(
     state.engine.submit(served, feeds, done, timeout=timeout, arrived=begun)
 
 
-def _make_log_notes(model: Model, request: Request) -> dict[str, Any]:
+def _make_log_notes(model: Model, request: InferenceRequest) -> dict[str, Any]:
     return {
         "model": model.name,
         "version": model.version,

@@ -181,10 +181,10 @@ def _drop_inaccurate(
     if not any(choice.one_scale for choice in choices):
         return dict.fromkeys(choices), None
 
-    def judged(choice: Choice) -> float:
+    def judge(choice: Choice) -> float:
         few = {name: array[:JUDGED] for name, array in problem.samples.items()}
         return round(min(measure_sqnr(problem.model, build(choice), few), default=EXACT_DB), 2)
 
-    least = judged(Choice())
-    judged_db = {choice: judged(choice) if choice.one_scale else None for choice in choices}
+    least = judge(Choice())
+    judged_db = {choice: judge(choice) if choice.one_scale else None for choice in choices}
     return {choice: db for choice, db in judged_db.items() if db is None or db >= least - MOST_LOSS_DB}, least
