@@ -13,6 +13,7 @@ from fcdeploy.arithmetic.ranges.mse import mse
 from fcdeploy.int8.planning.clip_fusion import keep_unequal_clips
 from fcdeploy.int8.planning.decide import decide, find_wanted
 from fcdeploy.int8.planning.eligibility import match_keep_float
+from fcdeploy.int8.planning.front_ends import find_front_ends
 from fcdeploy.int8.planning.image_inputs import plan_image_inputs
 from fcdeploy.int8.planning.scales import choose_activation_scales
 from fcdeploy.int8.planning.types import apply_types, choose_type_scales, decide_by_types
@@ -52,7 +53,8 @@ def plan_graph(
     `keep_float` are the user's names and globs.
     """
     graph, overrides = model.graph, overrides or Overrides()
-    exact, wide = {**overrides.exact, **match_keep_float(graph, keep_float)}, overrides.wide
+    exact = {**overrides.exact, **match_keep_float(graph, keep_float)}
+    wide = {**find_front_ends(graph), **overrides.wide}
     slow = {**overrides.slow, **wide}
 
     # which nodes: those that the types keep out of integer regions, then the regions

@@ -26,6 +26,7 @@ from fcdeploy.int8.writing.block_fusion import block_unwanted_fusions
 from fcdeploy.int8.writing.constants import quantize_constants, write_layer, write_weight_only
 from fcdeploy.int8.writing.contrib_ops import DOMAIN, replace_with_contrib_op
 from fcdeploy.int8.writing.conversions import Conversions, integer_type, producer
+from fcdeploy.int8.writing.shared_constants import share_constants
 from fcdeploy.records.plan import Plan, QParams
 
 
@@ -61,6 +62,7 @@ def rewrite(
     block_unwanted_fusions(model.graph)
     for name in [n for n, v in model.graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
         del model.graph.initializers[name]
+    share_constants(model.graph)
     if any(node.domain == DOMAIN for node in model.graph):
         model.opset_imports[DOMAIN] = 1
 
