@@ -61,6 +61,16 @@ def test_a_hard_swish_is_a_clip_and_a_product_of_the_same_bytes(tmp_path: Path) 
     ]
 
 
+def test_arithmetic_behind_moved_bytes() -> None:
+    net = Net(0)
+    x = net.conv(net.input("x", 4, 6, 6), 4, 8, name="first")
+    x = net.op("Transpose", net.op("Sigmoid", x), perm=[0, 1, 3, 2], name="turned")
+    net.output(net.conv(net.op("Add", x, net.constant(0.25), name="shift"), 8, 4, name="last"))
+    line = quantize_net(net, DATA)
+    assert (line.kinds["turned"], line.kinds["shift"]) == ("passthrough", "reinterpreted")
+    assert line.sqnr() > 30
+
+
 def test_what_is_read_twice_may_be_an_output() -> None:
     line = hard_swish(output=True)
     assert line.sqnr() > 30

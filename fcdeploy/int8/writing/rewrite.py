@@ -90,6 +90,7 @@ class Writer:
         self.read_back: dict[ir.Value, ir.Value] = {}
         self.integer_only: set[ir.Value] = set()  # tensors whose only truth is their integers
         self.finished: list[ir.Node] = []  # nodes that a second way of reading bytes has made superfluous
+        self.steps = {node: affine_of(node) for node in graph}  # seen while what nodes read are floats
 
     def write_integer(self, node: ir.Node, layer: RoundedLayer | None) -> None:
         """A node with an integer kernel: it reads through DequantizeLinear, and QuantizeLinear reads it."""
@@ -137,7 +138,7 @@ class Writer:
 
     def write_reinterpreted(self, node: ir.Node) -> None:
         """Arithmetic with one number: what reads its result reads the bytes of its input. A HardSigmoid clips them first."""
-        step, output = affine_of(node), node.outputs[0]
+        step, output = self.steps[node], node.outputs[0]
         assert step is not None, "only such nodes are reinterpreted"
         integers, q = self.read_quantized(step.value, node), self.qparams(output)
         if node.op_type == "HardSigmoid":
