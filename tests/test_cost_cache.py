@@ -15,6 +15,7 @@ from networks import Net, quantize_net, random_data
 from fcdeploy.cli import main
 from fcdeploy.int8.timing import cost_cache
 from fcdeploy.records.costs import Choice, Costs, Rates, Trial, from_text, to_text
+from fcdeploy.runtime.cache import VARIABLE, cache_folder
 
 DATA = random_data(0, 16, x=(32,))
 Quantize = Callable[..., dict[str, Any]]
@@ -28,7 +29,7 @@ def dense(seed: int = 0) -> Net:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(cost_cache.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     dense().save(Path("model.onnx"))
     np.savez("data.npz", **DATA)
@@ -121,15 +122,15 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(cache: Path, quanti
 
 def test_where_the_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv(cost_cache.VARIABLE, raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cost_cache.folder() == tmp_path / ".cache" / "fcdeploy"
+    assert cache_folder() == tmp_path / ".cache" / "fcdeploy"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which the specification says to ignore
-    assert cost_cache.folder() == tmp_path / ".cache" / "fcdeploy"
+    assert cache_folder() == tmp_path / ".cache" / "fcdeploy"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert cost_cache.folder() == tmp_path / "x" / "fcdeploy"
-    monkeypatch.setenv(cost_cache.VARIABLE, str(tmp_path / "own"))
-    assert cost_cache.folder() == tmp_path / "own"
+    assert cache_folder() == tmp_path / "x" / "fcdeploy"
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
 
 
 def test_the_name_depends_on_all_that_times_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:

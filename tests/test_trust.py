@@ -222,7 +222,9 @@ def test_weights_alone_are_a_warning(kind: str) -> None:
     )
     assert sqnr(hollow, dwarf) < 1
     (warning,) = refuse_untrusted(model, "small.onnx")
-    assert warning.startswith("only the weights of 'layer' are quantized, but onnxruntime rounds the activations")
+    assert warning.startswith(
+        "of 'layer' the weights have 8 bits or less and the activations more, but onnxruntime rounds"
+    )
     exact = layer("MatMul", ROWS, weight, SCALES, 1, entries={LEVEL: "1"}, **options)
     assert sqnr(exact, ROWS) > ROUNDING
     assert refuse_untrusted(exact, "exact.onnx") == ()
@@ -260,7 +262,7 @@ def test_commands_refuse(tmp_path: Path) -> None:
     assert inspect(sound).warnings == ()
     only = tmp_path / "only.onnx"
     ir.save(layer("MatMul", ROWS, SQUARE, SCALES, quantized_input=False, quantized_output=False), only)
-    assert any("only the weights of 'layer' are quantized" in warning for warning in inspect(only).warnings)
+    assert any("of 'layer' the weights have 8 bits or less" in warning for warning in inspect(only).warnings)
 
 
 def test_honest_models_pass(tmp_path: Path) -> None:

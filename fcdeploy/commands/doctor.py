@@ -18,6 +18,9 @@ from fcdeploy.runtime.cpu import (
     read_cpu_name,
     read_memory_bytes,
 )
+from fcdeploy.runtime.probes import answers, describe_version, differences
+from fcdeploy.runtime.session import read_versions
+from fcdeploy.tables.facts import FACTS
 from fcdeploy.tables.targets import INSTRUCTIONS, TARGETS, Target
 
 ARM = ("NEON", "dotprod", "i8mm")
@@ -34,6 +37,7 @@ def doctor() -> Report:
     flags, target, host = read_cpu_flags(), detect_target(), find_target("host")
     found = {name: bool(flags & set(row.flags)) for name, row in INSTRUCTIONS.items()}
     problem = _explain_runtime()
+    asked = {} if problem else answers()
     cores, memory = count_usable_cores(), read_memory_bytes()
     versions = {"python": platform.python_version(), **{name: _find_version(name) for name in PACKAGES}}
     extras = _find_extras()
@@ -50,6 +54,7 @@ def doctor() -> Report:
         "versions": versions,
         "extras": extras,
         "runtime": problem or "loads",
+        "facts": asked,
     }
     tables = (
         _make_machine_table(values),
@@ -79,6 +84,7 @@ def _conclude(target: Target, host: Target, found: dict[str, bool], cores: int, 
         lines.append(
             "None of the instruction sets for byte kernels was found: int8 may not be faster here, so bench it."
         )
+    lines.append(_describe_answers())
     lines.append(f"This CPU is {target.name}: {target.why}{'' if target.verified else f' ({UNVERIFIED})'}.")
     if host != target:
         lines.append(
@@ -92,6 +98,17 @@ def _conclude(target: Target, host: Target, found: dict[str, bool], cores: int, 
     )
     lines.append(f"fcdeploy quantize makes files for {host.name} here, with {host.activations} activations.")
     return lines
+
+
+def _describe_answers() -> str:
+    """What the installed onnxruntime answered to the facts that files are built on."""
+    version = read_versions()["onnxruntime"]
+    if sentence := describe_version():
+        return sentence + "."
+    changed = differences(version)
+    said = "; ".join(f"{name}: {now}, not {before}" for name, (before, now) in changed.items())
+    as_written = f"all but {len(changed)} as in the table ({said})" if changed else "all as in the table"
+    return f"onnxruntime {version} was asked {len(FACTS)} questions on this CPU, and answers {as_written}."
 
 
 def _make_machine_table(values: dict[str, Any]) -> Table:

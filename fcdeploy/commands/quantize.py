@@ -42,6 +42,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.kernels import Kernel, find_kernels
+from fcdeploy.runtime.probes import describe_version
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Samples
 from fcdeploy.samples.kept_samples import split_into_chunks
@@ -214,7 +215,8 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
 
     macs = count_macs_by_node(problem.model)
     result = QuantizeResult(plan, planned.basis, kernels, macs, measure_size(files), size, planned.tried)
-    warnings = [*warn_too_few(problem.calibration), *warn_left_out(problem, plan), *planned.basis.warnings]
+    unseen = [sentence for sentence in (describe_version(),) if sentence]
+    warnings = [*warn_too_few(problem.calibration), *warn_left_out(problem, plan), *planned.basis.warnings, *unseen]
     report = build_report(request.model, out, int8, result, begin, warnings)
     if planned.search_result is not None:
         report = add_search(report, planned.search_result, macs)

@@ -6,7 +6,7 @@ integer operator of the file; and ConvInteger, whose operands are both unsigned.
 QuantizeLinear and DequantizeLinear are rewritten by the runtime to unsigned ones, 128 higher, so they count.
 
 Weights in blocks (MatMulNBits) of 4 and 8 bits are exact as well, although their kernels round activations to bytes: two
-products of 4 bits cannot leave 16 bits, and of 8 bits each is added alone (tests/test_runtime_facts.py).
+products of 4 bits cannot leave 16 bits, and of 8 bits each is added alone (tests/test_matmul_nbits.py).
 """
 
 from __future__ import annotations

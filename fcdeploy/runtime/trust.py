@@ -1,6 +1,6 @@
 """Refusal of models that onnxruntime computes otherwise than written: its fusions do not check all they rely on.
 
-Measured with onnxruntime 1.31.1 against the same file without optimization (tests/test_trust.py pins every line):
+Each row is a group of facts (tables/facts.py); what the installed runtime answers decides, not the version:
 
   scales along the wrong axis of a weight     fuses, SQNR -2 to 6 dB, or fails at the first run     refused
   Gemm, bias scale not input x weight scale   fuses, the bias is read in the wrong unit, 12-16 dB   refused
@@ -12,8 +12,8 @@ Measured with onnxruntime 1.31.1 against the same file without optimization (tes
   zero points of another type or number       do not load                                          refused, by name
   MatMulNBits, weights of another size than   fails at the first run                                refused, by name
   its attributes say
-  weight-only MatMul or Gemm                  fuses; activations are rounded to bytes in blocks:    a warning
-                                              37-41 dB as a rule, the cost of int8 activations,
+  weight-only MatMul or Gemm, activations     fuses; activations are rounded to bytes in blocks:    a warning
+  float or of 16 bits                         37-41 dB as a rule, the cost of int8 activations,
                                               but anything where one activation dwarfs its block;
                                               exact (level 1) takes 40 times the float time
 
@@ -33,6 +33,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import array_of, attribute_of, is_constant, producer_of, tensor_of
 from fcdeploy.runtime.kernels import INTEGER_KERNELS, optimize_graph, trace_origins
 from fcdeploy.runtime.options import read_options
+from fcdeploy.runtime.probes import harms
 
 LAYERS = {"Conv", "Gemm", "MatMul"}
 BYTES = {ir.DataType.INT8, ir.DataType.UINT8}
@@ -44,9 +45,13 @@ AGAIN = "make it again from the float model: fcdeploy quantize FLOAT --int8 --da
 
 @dataclass(frozen=True)
 class Suspect:
-    """A node that is computed otherwise than written if it fuses; `otherwise` is what to say where it does not."""
+    """A node that is computed otherwise than written if it fuses, where the runtime answers `fact` so (runtime/probes).
+
+    `fact` is how the names of its facts begin; `otherwise` is what to say where it does not fuse.
+    """
 
     node: ir.Node
+    fact: str
     why: str
     otherwise: str = ""
 
@@ -71,10 +76,14 @@ def refuse_untrusted(model: ir.Model, name: str) -> tuple[str, ...]:
 
     _refuse_fused(running, large, suspects, name)
 
-    # none of them fused, so they are computed as written, if not as fast as they were meant to be
-    warnings = [f"{_describe(suspect.node)}: {suspect.otherwise}" for suspect in suspects if suspect.otherwise]
+    # computed as written, if not as fast as it was meant to be
+    warnings = [
+        f"{_describe(suspect.node)}: {suspect.otherwise}"
+        for suspect in suspects
+        if suspect.otherwise and not (suspect.node in running and _is_integer_kernel(running[suspect.node]))
+    ]
     rounding = [repr(node.name) for node in alone if node in running and running[node].op_type == "MatMulNBits"]
-    return (*warnings, *([_describe_rounding(rounding)] if rounding else []))
+    return (*warnings, *([_describe_rounding(rounding)] if rounding and harms("weights alone, ") else []))
 
 
 def _refuse_fused(
@@ -82,7 +91,7 @@ def _refuse_fused(
 ) -> None:
     """Raise for a node that an integer kernel runs, but not as it is written; `running` is by node of the file."""
     for node in large:
-        if node in running and _rounds_bias(running[node]):
+        if node in running and _rounds_bias(running[node]) and harms(f"bias beyond 32 bits, {node.op_type}"):
             raise FcdeployError(
                 f"model {name!r}: {_describe(node)}: its bias does not fit 32 bits of input scale x weight scale, to which "
                 f"onnxruntime rounds it",
@@ -90,7 +99,7 @@ def _refuse_fused(
             )
     for suspect in suspects:
         kernel = running.get(suspect.node)
-        if kernel is not None and _is_integer_kernel(kernel):
+        if kernel is not None and _is_integer_kernel(kernel) and harms(suspect.fact):
             where = f"model {name!r}: {_describe(suspect.node)}"
             raise FcdeployError(f"{where}: {suspect.why}, which onnxruntime's {kernel.op_type} does not compute", AGAIN)
 
@@ -106,7 +115,7 @@ def _is_integer_kernel(kernel: ir.Node) -> bool:
 def _describe_rounding(nodes: list[str]) -> str:
     listed = ", ".join(nodes[:5]) + (f" and {len(nodes) - 5} more" if len(nodes) > 5 else "")
     return (
-        f"only the weights of {listed} are quantized, but onnxruntime rounds the activations to bytes as well "
+        f"of {listed} the weights have 8 bits or less and the activations more, but onnxruntime rounds these to bytes as well "
         f'(MatMulNBits); metadata fcdeploy.session = {{"{LEVEL}": "1"}} makes it exact and slow, "4" accepts it'
     )
 
@@ -153,7 +162,9 @@ def _find_suspects(node: ir.Node) -> Iterator[Suspect]:
         same = np.all(scales == scales.flat[0]) and (zeros is None or np.all(zeros == zeros.flat[0]))
         if not same or scales.size != integers.shape[right]:
             yield Suspect(
-                node, f"the scales of weight {_quote_name(weight)} are along axis {axis}, not its outputs' axis {right}"
+                node,
+                f"scales along the wrong axis, {node.op_type}",
+                f"the scales of weight {_quote_name(weight)} are along axis {axis}, not its outputs' axis {right}",
             )
         return
     bias = _find_bias(node)
@@ -173,11 +184,13 @@ def _find_bias_suspects(node: ir.Node, bias: ir.Node, product: Array) -> Iterato
     off = np.where(integers.ravel() == 0, 0.0, np.abs(scale.ravel().astype(np.float64) / product - 1))
     if np.max(off, initial=0.0) > NEAR:
         what = f"the scale of bias {_quote_name(bias)} is not input scale x weight scale"
-        yield Suspect(node, what, f"{what}, so that no integer kernel runs it")
+        yield Suspect(
+            node, f"bias scale not the product, {node.op_type}", what, f"{what}, so that no integer kernel runs it"
+        )
     zeros = array_of(bias.inputs[2]) if len(bias.inputs) > 2 else None
     if zeros is not None and np.any(zeros):
         what = f"the zero point of bias {_quote_name(bias)} is not 0"
-        yield Suspect(node, what, f"{what}, so that no integer kernel runs it")
+        yield Suspect(node, "bias zero point", what, f"{what}, so that no integer kernel runs it")
 
 
 def _find_bias(node: ir.Node) -> ir.Node | None:

@@ -11,6 +11,9 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import attribute_of, fill_value, input_of, is_constant, name_of, output_axis
 from fcdeploy.int8.nodes import affine_of
+from fcdeploy.runtime.probes import answer, holds
+from fcdeploy.runtime.session import read_versions
+from fcdeploy.tables.facts import FACTS
 from fcdeploy.tables.operators import NO_KERNEL, Operator
 
 FILL_WITHIN = 2.0  # a fill value may cost its tensor one bit
@@ -22,11 +25,25 @@ def why_ineligible(node: ir.Node, row: Operator) -> str:
         return row.why
     if row.role == "shape":
         return ""
+    if reason := _why_not_here(node, row):
+        return reason
     shape = node.inputs[0].shape if node.inputs and node.inputs[0] is not None else None
     if row.ranks and shape is not None and len(shape) not in row.ranks:
         return f"its input has {len(shape)} axes, integer kernels exist for {', '.join(map(str, row.ranks))}"
     check = CHECKS.get(node.op_type)
     return check(node) if check else ""
+
+
+def _why_not_here(node: ir.Node, row: Operator) -> str:
+    """Why the installed onnxruntime, as it was asked, has no integer kernel for the operator."""
+    facts = (
+        [node.op_type]
+        if row.role in ("multiply", "integer")
+        else [f"{node.op_type}, on {t}" for t in ("uint8", "int8")]
+    )
+    if all(fact not in FACTS or holds(fact) for fact in facts):
+        return ""
+    return f"onnxruntime {read_versions()['onnxruntime']} has no integer kernel for it, as a probe shows"
 
 
 def _check_layer(node: ir.Node) -> str:
@@ -75,6 +92,21 @@ def _check_pad(node: ir.Node) -> str:
     return "" if math.isfinite(fill_value(node)) else f"its fill value {fill_value(node)} is no byte"
 
 
+def _computes(fact: str) -> bool:
+    """Whether the installed onnxruntime computes what the fact's model says."""
+    return answer(fact) == "right"
+
+
+def _check_average_pool(node: ir.Node) -> str:
+    dilated = any(length != 1 for length in attribute_of(node, "dilations", ()))
+    if dilated and not _computes("AveragePool, dilations"):
+        return "onnxruntime's integer kernel has no dilations"
+    counted = attribute_of(node, "ceil_mode", 0) and attribute_of(node, "count_include_pad", 0)
+    if counted and not _computes("AveragePool, ceil_mode counting pads"):
+        return "with ceil_mode and count_include_pad onnxruntime's integer kernel averages over what lies outside too"
+    return ""
+
+
 def _check_clip(node: ir.Node) -> str:
     computed = [v.name for v in node.inputs[1:] if v is not None and not is_constant(v)]
     return f"its bound {computed[0]!r} is computed at run time" if computed else ""
@@ -90,6 +122,7 @@ CHECKS = {
     "MatMul": _check_matmul,
     "Resize": _check_resize,
     "Pad": _check_pad,
+    "AveragePool": _check_average_pool,
     "Clip": _check_clip,
     "Sub": _check_affine,
     "Div": _check_affine,

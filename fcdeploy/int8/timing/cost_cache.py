@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,19 +21,11 @@ from fcdeploy.records import costs as costing
 from fcdeploy.records import plan as plans
 from fcdeploy.records.costs import Costs
 from fcdeploy.records.plan import Plan
+from fcdeploy.runtime.cache import VARIABLE, cache_folder
 from fcdeploy.runtime.cpu import read_cpu_flags, read_cpu_name
 from fcdeploy.runtime.session import read_versions
 
-VARIABLE = "FCDEPLOY_CACHE"
 LARGEST = 1 << 26  # bytes of a file that is read at all
-
-
-def folder() -> Path:
-    """`FCDEPLOY_CACHE`, else `fcdeploy` in `XDG_CACHE_HOME` or ~/.cache."""
-    if own := os.environ.get(VARIABLE):
-        return Path(own)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "")
-    return (base if base.is_absolute() else Path.home() / ".cache") / "fcdeploy"
 
 
 def file_of(model: str, everything: Plan, feeds: Mapping[str, Array]) -> Path:
@@ -50,7 +41,7 @@ def file_of(model: str, everything: Plan, feeds: Mapping[str, Array]) -> Path:
         "threads": 1,
     }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return folder() / "costs" / f"{key}.json"
+    return cache_folder() / "costs" / f"{key}.json"
 
 
 def read(file: Path, model: str) -> tuple[Costs | None, str]:

@@ -1,0 +1,104 @@
+"""Asking the installed onnxruntime: each probe runs in a process beside this one, since some versions end theirs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from fcdeploy.arrays import Array
+from fcdeploy.errors import FcdeployError
+from fcdeploy.runtime.interpreters import interpreter_environment
+from fcdeploy.runtime.kernels import INTEGER_KERNELS
+from fcdeploy.runtime.options import PRECISION
+from fcdeploy.runtime.probes.kernels import PATTERNS, operator_probes
+from fcdeploy.runtime.probes.qdq_graph import Probe
+from fcdeploy.runtime.probes.traps import OPERATORS, SUMS, TRAPS
+from fcdeploy.runtime.session import Session
+from fcdeploy.tables.facts import FACTS, Fact
+
+PROBES = {**operator_probes(), **PATTERNS, **TRAPS, **SUMS, **OPERATORS}
+"""Name of the fact -> what builds its model."""
+
+INTEGER = INTEGER_KERNELS | {"MatMulNBits"}
+RIGHT_DB, WRONG_DB = 100.0, 25.0
+CHILD = "from fcdeploy.runtime.probes.ask import run_child; run_child()"
+CRASHES = "crashes"
+
+
+def ask_apart(names: Iterable[str]) -> dict[str, str]:
+    """Answers by fact. One that ends the process "crashes", and the others are asked in another."""
+    left, answers = list(names), dict[str, str]()
+    while left:
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD],
+            input="\n".join(left), capture_output=True, text=True, env=interpreter_environment(), check=False,
+        )  # fmt: skip
+        said = dict(line.split("\t") for line in done.stdout.splitlines() if line.count("\t") == 1)
+        answers |= {name: said[name] for name in left if name in said}
+        left = [name for name in left if name not in said]
+        if done.returncode == 0:
+            break
+        if left:
+            answers[left.pop(0)] = CRASHES
+    return answers
+
+
+def run_child() -> None:
+    """The process: names of facts on stdin, a line with its answer for each on stdout."""
+    for name in sys.stdin.read().splitlines():
+        sys.stdout.write(f"{name}\t{ask(FACTS[name], PROBES[name]())}\n")
+        sys.stdout.flush()
+
+
+def ask(fact: Fact, probe: Probe) -> str:
+    """Run a probe."""
+    if fact.kind == "kernels":
+        return _ask_kernels(probe)
+    if fact.kind == "runs":
+        written = _run(probe, optimize=False)
+        return written if isinstance(written, str) else "runs"
+    found = _run(probe, optimize=True)
+    if isinstance(found, str):
+        return found
+    wanted = probe.expected if probe.expected is not None else _run(probe, optimize=False)
+    return wanted if isinstance(wanted, str) else _judge(found, wanted)
+
+
+def _ask_kernels(probe: Probe) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        dump = Path(folder) / "optimized.onnx"
+        try:
+            Session(probe.model, threads=1, dump=dump)
+        except FcdeployError:
+            return "does not load"
+        graph = onnx.load(dump).graph
+    running = [node.op_type for node in graph.node]
+    return " + ".join(op for op in running if op.startswith("QLinear") or op in INTEGER) or "float"
+
+
+def _run(probe: Probe, *, optimize: bool) -> Array | str:
+    """The output, or "does not load" or "fails"."""
+    try:
+        precise = PRECISION in probe.entries  # asked for on every CPU
+        session = Session(probe.model, threads=1, optimize=optimize, precise=precise, entries=probe.entries)
+    except FcdeployError:
+        return "does not load"
+    try:
+        found: Array = session.run(probe.feeds)[0]
+    except FcdeployError:
+        return "fails"
+    return found
+
+
+def _judge(found: Array, wanted: Array) -> str:
+    """By signal over error in decibels."""
+    wanted = wanted.astype(np.float64)
+    noise = float(np.sum((found.astype(np.float64) - wanted) ** 2))
+    decibels = np.inf if noise == 0 else 10 * np.log10(max(float(np.sum(wanted**2)), 1e-300) / noise)
+    return "right" if decibels >= RIGHT_DB else "rounded" if decibels >= WRONG_DB else "wrong"
