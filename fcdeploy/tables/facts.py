@@ -35,14 +35,14 @@ def _of_operators() -> list[Fact]:
     """What the table of operators says of kernels."""
     found = []
     for op, row in OPERATORS.items():
-        if row.role in ("multiply", "integer"):
+        if row.role in ("multiply", "integer") and "," not in row.why:
             found.append(Fact(op, "kernels", row.why, "between pairs it is an integer kernel"))
         elif row.role == "passthrough" or op == "Clip":
             found += [
                 Fact(f"{op}, on {dtype}", "runs", "runs", "it stands on bytes themselves in int8 files")
                 for dtype in ("uint8", "int8")
             ]
-        elif row.why == NO_KERNEL or row.role == "affine":
+        elif row.why == NO_KERNEL or row.role in ("integer", "affine"):  # those are written by way of another
             found.append(Fact(op, "kernels", "float", "pairs around it would cost time and rounding and buy nothing"))
     return found
 
