@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, measure_size, output_specs, read_model
-from fcdeploy.prepare import cost_model
+from fcdeploy.prepare import activation_memory, cost_model
 from fcdeploy.prepare.cost_model import LayerCost
 from fcdeploy.proof.exact import Exactness, LayerExactness, check_exactness, describe_exactness
 from fcdeploy.proof.saturation import SATURATES, UNPROVEN, SaturationProof, prove_no_saturation
@@ -93,7 +93,7 @@ def _describe_contents(
     weights = cost_model.weight_bytes(network)
     cost_model.fix_leading_axis(network)
     rows = cost_model.list_layer_costs(network)
-    peak = cost_model.peak_activation_bytes(network)
+    peak = activation_memory.peak_activation_bytes(network)
     values: dict[str, Any] = {
         "model": str(path),
         "opset": network.opset_imports.get("", 0),

@@ -202,6 +202,16 @@ def constant_array(value: ir.Value | None) -> Array:
     return constant_tensor(value).numpy()
 
 
+def find_constants(graph: ir.Graph) -> set[ir.Value]:
+    """Values that do not depend on an input: initializers, and what is computed from them alone."""
+    constant = set(graph.initializers.values())
+    for node in graph:
+        inputs = [value for value in node.inputs if value is not None]
+        if node.op_type == "Constant" or (inputs and all(value in constant for value in inputs)):
+            constant.update(node.outputs)
+    return constant
+
+
 def rank_of(value: ir.Value | None) -> int | None:
     """The number of axes, None where it is unknown."""
     return None if value is None or value.shape is None else len(value.shape)

@@ -25,15 +25,20 @@ def vectors_of(node: ir.Node) -> dict[int, Float64]:
     if channels is None or rank is None or not is_op(node, *FOLLOWING, *STARTING):
         return {}
     if is_op(node, "LayerNormalization", "InstanceNormalization"):
-        across = is_op(node, "InstanceNormalization") or (rank == 2 and attribute_of(node, "axis", -1) in (1, -1))
-        rows = {at: array_of(value) for at, value in enumerate(node.inputs) if at and value is not None}
-        fits = across and all(row is not None and row.shape == (channels,) for row in rows.values())
-        return {at: row.astype(np.float64) for at, row in rows.items() if row is not None} if fits else {}
+        return _read_normalization(node, channels, rank)
     constants = [at for at in (0, 1) if is_constant(node.inputs[at])] if len(node.inputs) == 2 else []
     if len(constants) != 1 or rank_of(node.inputs[1 - constants[0]]) != rank:
         return {}
     row = _read_row(array_of(node.inputs[constants[0]]), channels, rank)
     return {} if row is None else {constants[0]: row}
+
+
+def _read_normalization(node: ir.Node, channels: int, rank: int) -> dict[int, Float64]:
+    """Scale and bias, where each channel has its own."""
+    by_channel = is_op(node, "InstanceNormalization") or (rank == 2 and attribute_of(node, "axis", -1) in (1, -1))
+    rows = {at: array_of(value) for at, value in enumerate(node.inputs) if at and value is not None}
+    fits = by_channel and all(row is not None and row.shape == (channels,) for row in rows.values())
+    return {at: row.astype(np.float64) for at, row in rows.items() if row is not None} if fits else {}
 
 
 def divide_constants(edits: Edits, node: ir.Node, s: Float64) -> None:

@@ -58,8 +58,8 @@ class Channels:
     def factors_by_tensor(self, s: Float64) -> dict[str, tuple[float, ...]]:
         """The factors s (count,) as they are written down: of the tensors that get them, one factor a channel."""
         s = np.append(s, 1.0)
-        found = {str(node.outputs[0].name): s[ids] for node, ids in (*self.writers, *self.starting)}
-        return {name: tuple(factor.tolist()) for name, factor in found.items() if np.any(factor != 1.0)}
+        factors = {str(node.outputs[0].name): s[ids] for node, ids in (*self.writers, *self.starting)}
+        return {name: tuple(factor.tolist()) for name, factor in factors.items() if np.any(factor != 1.0)}
 
     def from_tensors(self, factors: Mapping[str, Sequence[float]]) -> Float64:
         """The inverse. Raises ValueError, with a sentence, where these channels cannot have such factors."""
@@ -90,6 +90,7 @@ class Channels:
         Tensors that are not what they were get `suffix` behind their names.  Nothing, and False, when float32 cannot hold
         the result.
         """
+        # first all layers as they would be: a layer may be written and read, and none is touched if one cannot be
         layers: dict[ir.Node, LinearLayer] = {}
         s = np.append(s, 1.0)  # at -1
         for ends, inverse in ((self.writers, True), (self.readers, False)):
@@ -107,6 +108,7 @@ class Channels:
                 layers[node] = replace(layer, weight=changed[0], bias=changed[1])
         if any(why_unrepresentable(layer, layer.weight, layer.bias) for layer in layers.values()):
             return False
+
         for node, layer in layers.items():
             before = read_layer(node)
             assert isinstance(before, LinearLayer)
@@ -142,13 +144,13 @@ def largest_by_input(layer: LinearLayer) -> Float64:
 
 def find_free_channels(edits: Edits) -> Channels:
     """The scales of the channels of the main graph's activations; a layer that stays out says why in `edits`."""
-    found = _ChannelGroups(edits)
+    groups = _ChannelGroups(edits)
     for node in edits.graph:
-        found.visit(node)
+        groups.visit(node)
     for graph in edits.graph.subgraphs():
-        found.pin(value for node in graph for value in node.inputs if value is not None)
-    found.pin(edits.graph.outputs)
-    return found.number()
+        groups.pin(value for node in graph for value in node.inputs if value is not None)
+    groups.pin(edits.graph.outputs)
+    return groups.number()
 
 
 class _ChannelGroups:
@@ -235,25 +237,25 @@ class _ChannelGroups:
         if is_op(node, *FOLLOWING) and vectors_of(node) and len(first) == channels_of(node.outputs[0]):
             self.following.append((node, first))
             return first
-        if is_op(node, *JOINING) and len(data) == len(node.inputs):
-            same = len({rank_of(value) for value in (*data, node.outputs[0])}) == 1
-            if not same or any(len(self.of[value]) != len(first) for value in data):
-                return None
-            for value in data[1:]:
-                self.join(first, self.of[value])
-            return first
-        if is_op(node, "Concat") and len(data) == len(node.inputs) and attribute_of(node, "axis", 0) == 1:
+        computed = len(data) == len(node.inputs)  # none of them is a constant
+        if is_op(node, *JOINING) and computed:
+            return self._join_inputs(node, data)
+        if is_op(node, "Concat") and computed and attribute_of(node, "axis", 0) == 1:
             return np.concatenate([self.of[value] for value in data])
-        if is_op(node, "Slice"):
-            axes = ints_of(node, "axes", 3)
-            return first if axes and all(axis not in (1, 1 - (rank_of(data[0]) or 0)) for axis in axes) else None
         if is_op(node, "Pad"):
             return self._carry_through_pad(node, first)
-        if is_op(node, "Flatten", "Reshape", "Squeeze"):  # (N, C, 1, 1) to (N, C)
-            before, after = data[0].shape, node.outputs[0].shape
-            flat = before is not None and after is not None and len(before) > 2 and len(after) == 2
-            return first if flat and all(n == 1 for n in before[2:]) else None  # type: ignore[index]
-        return None
+        whole = is_op(node, "Slice") and _slices_positions(node, data[0])
+        return first if whole or _drops_positions(node, data[0]) else None
+
+    def _join_inputs(self, node: ir.Node, data: list[ir.Value]) -> Ids | None:
+        """One scale for what is added or compared channel by channel."""
+        first = self.of[data[0]]
+        same = len({rank_of(value) for value in (*data, node.outputs[0])}) == 1
+        if not same or any(len(self.of[value]) != len(first) for value in data):
+            return None
+        for value in data[1:]:
+            self.join(first, self.of[value])
+        return first
 
     def _carry_through_pad(self, node: ir.Node, first: Ids) -> Ids | None:
         """Channels of zeros have identities that nothing writes."""
@@ -284,6 +286,20 @@ class _ChannelGroups:
         starting = tuple((node, number[roots[ids]]) for node, ids in self.starting)
         meets = _find_meeting([ids for _, ids in (*writers, *starting, *readers)], int(free.sum()))
         return Channels(writers, readers, tensors, following, starting, meets)
+
+
+def _slices_positions(node: ir.Node, data: ir.Value) -> bool:
+    """Whether a Slice leaves all channels."""
+    axes = ints_of(node, "axes", 3)
+    return bool(axes) and all(axis not in (1, 1 - (rank_of(data) or 0)) for axis in axes or ())
+
+
+def _drops_positions(node: ir.Node, data: ir.Value) -> bool:
+    """Whether a reshape is (N, C, 1, 1) to (N, C)."""
+    before, after = data.shape, node.outputs[0].shape
+    if not is_op(node, "Flatten", "Reshape", "Squeeze") or before is None or after is None:
+        return False
+    return len(before) > 2 and len(after) == 2 and all(n == 1 for n in before[2:])
 
 
 def _find_meeting(tensors: list[Ids], count: int) -> Ids:

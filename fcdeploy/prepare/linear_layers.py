@@ -58,6 +58,7 @@ def read_layer(node: ir.Node) -> LinearLayer | str:
             or attribute_of(node, "transA", 0)
         ):
             return f"{describe(node)} has alpha, beta or transA"
+
     groups = int(attribute_of(node, "group", 1))
     outputs = _count_outputs(node, weight, groups)
     bias_value = input_of(node, 2)
@@ -185,6 +186,8 @@ def fold_into_readers(edits: Edits, node: ir.Node, s: Array, t: Array) -> str | 
         return f"its output {output.name!r} is an output of the graph"
     if stranger is not None:
         return f"its output {output.name!r} is read by {describe(stranger)}"
+
+    # every reader before any: one that cannot take it leaves all as they are
     folded = []
     for reader in readers:
         layer = read_layer(reader)

@@ -58,6 +58,7 @@ def to_onnx(module: nn.Module, inputs: Sequence[Input], outputs: Sequence[str], 
             f"the module {len(inputs)} and {len(outputs)}",
             "return each tensor once, and no constants",
         )
+
     simplify_recurrent(model.graph)
     passes.RemoveUnusedNodesPass()(model)
     _rename(model, [item.name for item in inputs], outputs, set(module.state_dict()))
@@ -88,7 +89,7 @@ def _export(module: nn.Module, inputs: Sequence[Input], opset: int) -> Any:
                 dynamo=True,
                 verbose=False,
             )
-    except Exception as error:  # torch raises many types, most of them internal
+    except Exception as error:  # torch raises many types, most of them internal: the first of the chain says why
         root: BaseException = error
         while root.__cause__ is not None:
             root = root.__cause__
@@ -194,12 +195,12 @@ def _formal_input_name(node: ir.Node, index: int) -> str:
 
 def _unused(name: str, taken: set[str]) -> str:
     """The name, or with _2, _3, ... after it; it is taken from then on."""
-    found, number = name, 1
-    while found in taken:
+    free, number = name, 1
+    while free in taken:
         number += 1
-        found = f"{name}_{number}"
-    taken.add(found)
-    return found
+        free = f"{name}_{number}"
+    taken.add(free)
+    return free
 
 
 def _strip(model: ir.Model) -> None:

@@ -95,6 +95,7 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         raise FcdeployError(
             f"weights {str(path)!r} cannot be loaded safely: the file is damaged or holds more than tensors", SAVE_STATE
         ) from error
+
     for key in ("state_dict", "model_state_dict"):  # checkpoints keep the weights beside the optimizer's state
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -121,17 +122,17 @@ def read_inputs(
 
 def lengths_of(inputs: Sequence[Input]) -> dict[str, int]:
     """The lengths of the free axes in the examples; one name is one length."""
-    found: dict[str, tuple[int, str]] = {}
+    lengths: dict[str, tuple[int, str]] = {}
     for item in inputs:
         for axis, name in item.free.items():
             length = item.example.shape[axis]
-            other, first = found.setdefault(name, (length, item.name))
+            other, first = lengths.setdefault(name, (length, item.name))
             if other != length:
                 raise FcdeployError(
                     f"inputs {first!r} and {item.name!r} differ in the length of {name}: {other} and {length}",
                     "the first axis of every input is the batch; give all the same length",
                 )
-    return {name: length for name, (length, _) in found.items()}
+    return {name: length for name, (length, _) in lengths.items()}
 
 
 def parse_input(text: str) -> Input:
@@ -145,6 +146,7 @@ def parse_input(text: str) -> Input:
         raise FcdeployError(
             f"input {text!r}: dtype {dtype!r} is unknown, expected one of {', '.join(DTYPES)}", INPUT_HINT
         )
+
     free, shape = {0: "batch"}, []
     for axis, token in enumerate(parts[0].split(",")):
         match = re.fullmatch(r"\s*(?:(?P<name>[^\W\d]\w*)=)?0*(?P<length>[1-9]\d*)\s*", token)
@@ -192,7 +194,7 @@ def flatten_outputs(value: Any, path: str = "") -> list[tuple[str, torch.Tensor]
             f"the module's output {path or 'output'!r} is a {type(value).__name__}, expected tensors",
             "return a tensor, or a tuple or dict of tensors",
         )
-    return [found for key, item in items for found in flatten_outputs(item, f"{path}.{key}" if path else key)]
+    return [pair for key, item in items for pair in flatten_outputs(item, f"{path}.{key}" if path else key)]
 
 
 def _draft_input(item: str | Sequence[int] | torch.Tensor) -> Input:
@@ -226,20 +228,23 @@ def _inputs_from_example(function: Callable[[], Any] | None, namespace: ModuleTy
 def _bind_parameters(module: nn.Module, drafts: list[Input]) -> tuple[Input, ...]:
     """Give each input a parameter of `forward`: the one of its own name, else the next that is free."""
     parameters = inspect.signature(module.forward).parameters
-    kinds = {kind: [key for key, p in parameters.items() if p.kind is kind] for kind in inspect._ParameterKind}
-    named = kinds[inspect.Parameter.POSITIONAL_OR_KEYWORD] + kinds[inspect.Parameter.KEYWORD_ONLY]
-    takes = ", ".join(parameters) or "nothing"
-    if kinds[inspect.Parameter.POSITIONAL_ONLY] or kinds[inspect.Parameter.VAR_POSITIONAL]:
+    kinds = {parameter.kind for parameter in parameters.values()}
+    if kinds & {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL}:  # they have no names to go by
         return tuple(replace(item, name=item.name or f"input_{i}") for i, item in enumerate(drafts))
+
+    by_name = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+    named = [key for key, parameter in parameters.items() if parameter.kind in by_name]
     unclaimed = [key for key in named if key not in {item.name for item in drafts}]
     bound = []
     for item in drafts:
         parameter = item.name if item.name in named else next(iter(unclaimed), None)
         if parameter is None:
+            takes = ", ".join(parameters) or "nothing"
             raise FcdeployError(f"{len(drafts)} inputs are given, forward takes {takes}", "give one --input for each")
         if parameter in unclaimed:
             unclaimed.remove(parameter)
         bound.append(replace(item, name=item.name or parameter, parameter=parameter))
+
     needed = [key for key in unclaimed if parameters[key].default is inspect.Parameter.empty]
     if needed:
         raise FcdeployError(

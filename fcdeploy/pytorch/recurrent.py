@@ -24,9 +24,9 @@ PASSES_ZEROS = {"Slice", "Expand", "Identity", "Squeeze", "Unsqueeze"}
 
 def simplify_recurrent(graph: ir.Graph) -> int:
     """Rewrite both forms in place; return the number of rewrites."""
-    found = [node for node in graph.all_nodes() if node.op_type in RECURRENT and not node.domain]
+    recurrent = [node for node in graph.all_nodes() if node.op_type in RECURRENT and not node.domain]
     names = Names(graph)
-    return sum(_drop_zero_states(node) + _join_directions(graph, names, node) for node in found)
+    return sum(_drop_zero_states(node) + _join_directions(graph, names, node) for node in recurrent)
 
 
 def _drop_zero_states(node: ir.Node) -> int:

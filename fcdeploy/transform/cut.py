@@ -18,15 +18,25 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import array_of, describe, input_of, is_op, name_of, producer_of, static_shape
-from fcdeploy.prepare import cost_model
+from fcdeploy.graph.nodes import (
+    array_of,
+    describe,
+    find_constants,
+    input_of,
+    is_op,
+    name_of,
+    producer_of,
+    static_shape,
+    values_read_by,
+)
+from fcdeploy.prepare import activation_memory, cost_model
 from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.records import fingerprints
 from fcdeploy.records.signature import TensorSpec
 
 KEY = "fcdeploy.split"
-FREE = cost_model.CONVERSIONS | cost_model.CLIPS | cost_model.VIEWS
+FREE = activation_memory.CONVERSIONS | activation_memory.CLIPS | activation_memory.VIEWS
 
 
 @dataclass(frozen=True)
@@ -66,14 +76,16 @@ class Cuts:
     def __init__(self, model: ir.Model) -> None:
         self.model = model
         graph = model.graph
-        self._constant = cost_model.find_constants(graph)
+        self._constant = find_constants(graph)
         self._nodes = [node for node in graph if not all(value in self._constant for value in node.outputs)]
         self._index = {node: index for index, node in enumerate(self._nodes)}
         self._before: list[int] = []  # of each node the set of nodes it is computed from, itself too, as bits
         for index, node in enumerate(self._nodes):
-            makers = (value.producer() for value in cost_model.read_by(node))
-            found = (self._before[self._index[maker]] for maker in makers if maker in self._index)
-            self._before.append(_unite(found) | 1 << index)
+            makers = (value.producer() for value in values_read_by(node))
+            earlier = (self._before[self._index[maker]] for maker in makers if maker in self._index)
+            self._before.append(_unite(earlier) | 1 << index)
+
+        # of cuts with the same layers before them, the one with the fewest bytes to send
         self._layers = _unite(1 << i for i, node in enumerate(self._nodes) if node.op_type not in FREE)
         self._best: dict[int, ir.Value] = {}
         for node in self._nodes:
@@ -121,7 +133,7 @@ class Cuts:
             return f"{value.name!r} is an output of the model itself"
         outside = [node for index, node in enumerate(self._nodes) if not first >> index & 1]
         for node in outside:
-            for read in cost_model.read_by(node):
+            for read in values_read_by(node):
                 maker = read.producer()
                 inner = maker in self._index and first >> self._index[maker] & 1
                 if read is not value and read not in self._constant and (inner or read.is_graph_input()):
@@ -156,7 +168,7 @@ class Cuts:
             shape=shape,
             bytes=None if shape is None else _size_of(value),
             weights=cost_model.weight_bytes(first),
-            activations=cost_model.peak_activation_bytes(first),
+            activations=activation_memory.peak_activation_bytes(first),
             macs=None if None in macs else sum(one for one in macs if one is not None),
         )
 
@@ -205,7 +217,7 @@ def quantization_of(model: ir.Model, tensor: str) -> tuple[float | None, int | N
     maker = value.producer()
     around = [maker] if is_op(maker, "QuantizeLinear") else list(value.consumers())
     for node in around:
-        if node is not None and is_op(node, *cost_model.CONVERSIONS):
+        if node is not None and is_op(node, *activation_memory.CONVERSIONS):
             scale, zero = array_of(input_of(node, 1)), array_of(input_of(node, 2))
             if scale is not None and scale.size == 1:
                 return float(scale.reshape(-1)[0]), 0 if zero is None else int(zero.reshape(-1)[0])
@@ -217,10 +229,10 @@ def _find_value(model: ir.Model, name: str) -> ir.Value:
 
 
 def _unite(parts: Iterable[int]) -> int:
-    found = 0
+    union = 0
     for part in parts:
-        found |= part
-    return found
+        union |= part
+    return union
 
 
 def _size_of(value: ir.Value) -> int:

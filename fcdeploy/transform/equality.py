@@ -81,6 +81,8 @@ def compare(before: Run, after: Run, feeds: Iterable[Feeds], *, on_step: OnStep 
                 raise FcdeployError(
                     f"output {index} has shape {f.shape} before and {q.shape} after", "fcdeploy inspect MODEL shows it"
                 )
+
+            # bits first, then distances in float64
             elements, equal = elements + a.size, equal + int((a == b).sum())
             a, b = a.astype(np.float64), b.astype(np.float64)
             if not (np.isfinite(a).all() and np.isfinite(b).all()):
@@ -94,19 +96,19 @@ def compare(before: Run, after: Run, feeds: Iterable[Feeds], *, on_step: OnStep 
     return Equality(samples, relative, equal / elements if elements else 1.0)
 
 
-def refuse_different(found: Equality, what: str) -> None:
+def refuse_different(equality: Equality, what: str) -> None:
     """Raise FcdeployError unless the answers are the same within the tolerance."""
-    if not found.relative <= TOLERANCE:
+    if not equality.relative <= TOLERANCE:
         raise FcdeployError(
-            f"{what} differs by {found.relative:.2g} of its largest value, expected {TOLERANCE:g}: nothing is written",
+            f"{what} differs by {equality.relative:.2g} of its largest value, expected {TOLERANCE:g}: nothing is written",
             "--data DATA compares on real samples; please report it with the model",
         )
 
 
-def describe_equality(found: Equality, source: str) -> str:
+def describe_equality(equality: Equality, source: str) -> str:
     """'the same within 3.1e-07 on 7 samples drawn with a seed'."""
-    what = "equal bit for bit" if found.equal == 1 else f"the same within {found.relative:.1e}"
-    return f"{what} on {found.samples} samples {source}"
+    what = "equal bit for bit" if equality.equal == 1 else f"the same within {equality.relative:.1e}"
+    return f"{what} on {equality.samples} samples {source}"
 
 
 def _relative_difference(apart: float, largest: float) -> float:

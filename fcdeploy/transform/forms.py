@@ -76,6 +76,7 @@ def finish_walk(walk: Walk, bridge: Callable[[Edits, ir.Node, Form], ir.Value], 
     The new form is that of `maps`, else of vectors.
     """
     graph, gone = walk.edits.graph, set(walk.replaced)
+
     for node in walk.replaced:
         old = node.outputs[0]
         form = walk.forms[old]
@@ -92,6 +93,7 @@ def finish_walk(walk: Walk, bridge: Callable[[Edits, ir.Node, Form], ir.Value], 
                 else ir.Shape([old.shape[0], *(form.shape if maps else [math.prod(form.shape)])])
             )
             old.replace_all_uses_with(form.value, replace_graph_outputs=True)
+
     names = [(walk.forms[node.outputs[0]].value, node.outputs[0].name, node.name) for node in walk.replaced]
     for node in reversed(walk.replaced):
         graph.remove(node, safe=True)
@@ -124,11 +126,13 @@ def convert_by_channel(walk: Walk, node: ir.Node, *, spatial: int) -> Form | str
         if axis % max(rank, 1) != 1:
             return f"runs along axis {axis}, not the channels"
         return Form(copy_node(walk.edits, node, [forms[0].value], axis=1), forms[0].shape)
+
+    # constants become one number a channel, on the axis where the new form has them
     inputs: list[ir.Value | None] = []
     for value in node.inputs:
-        found = walk.forms.get(value) if value is not None else None
-        if found is not None:
-            inputs.append(found.value)
+        turned = walk.forms.get(value) if value is not None else None
+        if turned is not None:
+            inputs.append(turned.value)
         elif node.op_type == "BatchNormalization":
             inputs.append(value)
         else:
@@ -144,12 +148,12 @@ def convert_by_channel(walk: Walk, node: ir.Node, *, spatial: int) -> Form | str
 def convert_concat(walk: Walk, node: ir.Node) -> Form | str:
     """Channels of maps of one position side by side, or of vectors."""
     forms = [walk.forms.get(value) if value is not None else None for value in node.inputs]
-    found = [form for form in forms if form is not None and form.positions == 1]
+    joined = [form for form in forms if form is not None and form.positions == 1]
     rank = len(node.outputs[0].shape or ())
-    if len(found) != len(forms) or attribute_of(node, "axis", 0) % max(rank, 1) != 1:
+    if len(joined) != len(forms) or attribute_of(node, "axis", 0) % max(rank, 1) != 1:
         return "joins other things than channels of one position"
-    made = copy_node(walk.edits, node, [form.value for form in found], axis=1)
-    return Form(made, (sum(form.shape[0] for form in found), *found[0].shape[1:]))
+    made = copy_node(walk.edits, node, [form.value for form in joined], axis=1)
+    return Form(made, (sum(form.shape[0] for form in joined), *joined[0].shape[1:]))
 
 
 def copy_node(edits: Edits, node: ir.Node, inputs: list[ir.Value | None], **changed: int) -> ir.Value:

@@ -14,20 +14,20 @@ GLOBAL = {"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "Inst
 
 def find_strides(graph: ir.Graph, output: ir.Value) -> tuple[int, ...] | None:
     """Pixels between neighbouring answers along each spatial axis, or None where a node makes that unclear."""
-    found: dict[ir.Value, tuple[int, ...] | None] = {}
+    strides: dict[ir.Value, tuple[int, ...] | None] = {}
     for value in graph.inputs:
         rank = len(value.shape or ())
-        found[value] = (1,) * (rank - 2) if rank > 2 else None
+        strides[value] = (1,) * (rank - 2) if rank > 2 else None
     for node in graph:
-        read = [found[value] for value in node.inputs if value is not None and value in found]
+        read = [strides[value] for value in node.inputs if value is not None and value in strides]
         known = [one for one in read if one is not None]
         if not known or len(known) < len(read) or any(one != known[0] for one in known) or node.op_type in UNKNOWN:
-            found.update(dict.fromkeys(node.outputs) if read else {})
+            strides.update(dict.fromkeys(node.outputs) if read else {})
             continue
         own = attribute_of(node, "strides", ()) if node.op_type in STEPS else ()
         stride = tuple(a * b for a, b in zip(known[0], own or (1,) * len(known[0]), strict=True))
-        found.update(dict.fromkeys(node.outputs, stride))
-    return found.get(output)
+        strides.update(dict.fromkeys(node.outputs, stride))
+    return strides.get(output)
 
 
 def find_wider_views(graph: ir.Graph) -> list[str]:

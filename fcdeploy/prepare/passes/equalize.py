@@ -43,8 +43,8 @@ def _choose_exponents(channels: Channels) -> NDArray[np.int64]:
                 np.maximum.at(ranges, ids[ids >= 0], measure(layer)[ids >= 0])
     for node, ids in channels.starting:
         np.maximum.at(r1, ids[ids >= 0], largest_constants(node)[ids >= 0])
-    found = np.zeros(len(r1), np.int64)
+    exponents = np.zeros(len(r1), np.int64)
     for group in np.unique(channels.meets):
         members = channels.meets == group
-        found[members] = choose_exponents(r1[members], r2[members])
-    return found
+        exponents[members] = choose_exponents(r1[members], r2[members])
+    return exponents

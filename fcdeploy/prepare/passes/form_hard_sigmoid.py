@@ -14,12 +14,17 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.affine import ARITHMETIC, Affine, affine_step
 from fcdeploy.graph.edit import Changes, Edits, remove_dead
-from fcdeploy.graph.nodes import array_of, attribute_of, input_of, is_constant, is_op, name_of
+from fcdeploy.graph.nodes import (
+    clip_bounds,
+    is_constant,
+    is_op,
+    name_of,
+    tensor_of,
+)
 
 TOLERANCE = 1e-6  # of constants that should be equal: exporters round 1 / 6 to float32, some to six digits
 
@@ -85,18 +90,28 @@ def _swish(edits: Edits, node: ir.Node) -> None:
     if product is not node and edits.only_reader(last.value) is None:
         return
     for side in (0, 1):
-        clipped, other = product.inputs[side], product.inputs[1 - side]
-        if clipped is None or other is None or is_constant(clipped) or is_constant(other):
+        factors = _read_factors(edits, product, side)
+        if factors is None:
             continue
-        gate = _gate(edits, clipped) if edits.only_reader(clipped) is product else None
-        scaled = _follow_back(edits, other) if gate is None or other is not gate[1].value else Affine(other)
-        if gate is None or scaled.value is not gate[1].value or scaled.offset != 0:
-            continue
-        low, high = _bounds(gate[0])
-        whole = scaled.gain * last.gain * high
-        if low == 0 and high > 0 and abs(whole - 1.0) <= TOLERANCE and gate[1].gain > 0:
-            _write_swish(edits, node, gate[1].value, gate[1].gain / high, gate[1].offset / high)
+        clip, before, gain = factors
+        low, high = _bounds(clip)
+        whole = gain * last.gain * high
+        if low == 0 and high > 0 and abs(whole - 1.0) <= TOLERANCE and before.gain > 0:
+            _write_swish(edits, node, before.value, before.gain / high, before.offset / high)
             return
+
+
+def _read_factors(edits: Edits, product: ir.Node, side: int) -> tuple[ir.Node, Affine, float] | None:
+    """The Clip on one side of a product, what it clips, and how many times the same value the other side is."""
+    clipped, other = product.inputs[side], product.inputs[1 - side]
+    if clipped is None or other is None or is_constant(clipped) or is_constant(other):
+        return None
+    gate = _gate(edits, clipped) if edits.only_reader(clipped) is product else None
+    if gate is None:
+        return None
+    clip, before = gate
+    scaled = Affine(other) if other is before.value else _follow_back(edits, other)
+    return (clip, before, scaled.gain) if scaled.value is before.value and scaled.offset == 0 else None
 
 
 def _gate(edits: Edits, value: ir.Value) -> tuple[ir.Node, Affine] | None:
@@ -113,15 +128,9 @@ def _gate(edits: Edits, value: ir.Value) -> tuple[ir.Node, Affine] | None:
 
 def _bounds(node: ir.Node) -> tuple[float, float]:
     """Where a Clip clips; not a number where that is computed at run time."""
-    found = []
-    for index, (name, default) in enumerate((("min", -math.inf), ("max", math.inf)), start=1):
-        value = input_of(node, index)
-        if value is None:
-            found.append(attribute_of(node, name, default))
-        else:
-            array = array_of(value)
-            found.append(math.nan if array is None or array.size != 1 else float(np.reshape(array, -1)[0]))
-    return found[0], found[1]
+    tensors = [tensor_of(value) for value in node.inputs[1:] if value is not None]
+    known = all(tensor is not None and tensor.size == 1 for tensor in tensors)
+    return clip_bounds(node) if known else (math.nan, math.nan)
 
 
 def _write_swish(edits: Edits, node: ir.Node, value: ir.Value, alpha: float, beta: float) -> None:
