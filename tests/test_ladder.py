@@ -161,7 +161,7 @@ def test_noise_that_is_everywhere_takes_ever_larger_steps() -> None:
 
 
 def test_for_what_chance_explains_no_layer_leaves_int8() -> None:
-    """Eleven points, of which no group has half: rounding is bettered, and nothing else. But for one to blame, a layer goes."""
+    """Eleven points, of which no group has half: rounding is bettered, no more. For one that causes most, a layer goes."""
     table = Table([1.0] * 6, [1.0] * 5, [0.98] * 6, 1.0)
     sure = table.measure
     table.measure = lambda forms: replace(sure(forms), unsure=10.5)  # type: ignore[method-assign]

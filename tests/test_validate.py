@@ -256,8 +256,8 @@ def test_command(nets: dict[str, Path], labelled: tuple[Array, Array], save_npz:
     first = shown.stdout.splitlines()[0]
     assert first.startswith("nothing to gain: ") or ": fcdeploy quantize ... --" in first
     assert "does not say which samples it was calibrated on" in shown.stdout  # another tool's model
-    blamed = shown.stdout[shown.stdout.index("share of the error") : shown.stdout.index("metric: top1")]
-    assert max(map(len, blamed.splitlines())) <= 80
+    table = shown.stdout[shown.stdout.index("share of the error") : shown.stdout.index("metric: top1")]
+    assert max(map(len, table.splitlines())) <= 80
     as_json = CliRunner().invoke(command, [*arguments, "--json", "--limit", "50"])
     assert json.loads(as_json.stdout)["samples"] == 50
     x = labelled[0]

@@ -56,8 +56,8 @@ def _find_shortest_path(capacity: list[dict[int, float]], source: int, sink: int
     queue = deque([source])
     while queue and sink not in before:
         i = queue.popleft()
-        for j, room in capacity[i].items():
-            if room > SMALLEST and j not in before:
+        for j, space in capacity[i].items():
+            if space > SMALLEST and j not in before:
                 before[j] = i
                 queue.append(j)
     path, j = [], sink

@@ -72,6 +72,7 @@ def open_bundle(path: Path | str) -> OpenedBundle:
         raise FcdeployError(f"bundle {str(path)!r} does not exist", "fcdeploy bundle INT8 -o model.fcd writes one")
     sizes, opener = _list_folder(path) if path.is_dir() else _list_zip(path)
     source = f"bundle {str(path)!r}"
+
     if MANIFEST not in sizes:
         raise FcdeployError(f"{source} has no {MANIFEST}", "fcdeploy bundle INT8 -o model.fcd writes one")
     if sizes[MANIFEST] > MOST_MANIFEST:
@@ -82,6 +83,7 @@ def open_bundle(path: Path | str) -> OpenedBundle:
     except (ValueError, RecursionError) as error:
         raise FcdeployError(f"{source}: {MANIFEST} is not JSON", AGAIN) from error
     manifest = from_json(data, f"{source}: {MANIFEST}")
+
     for name, file in manifest.files.items():
         if name not in sizes:
             raise FcdeployError(f"{source}: file {name!r} is missing", "copy the bundle again, whole")
@@ -134,7 +136,7 @@ def _list_zip(path: Path) -> tuple[dict[str, int], Open]:
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         raise FcdeployError(f"{source} is neither a folder nor a zip, or is damaged", hint) from error
     sizes: dict[str, int] = {}
-    room = path.stat().st_size
+    space = path.stat().st_size
     for info in archive.infolist():
         name = info.filename
         if info.is_dir():
@@ -146,8 +148,8 @@ def _list_zip(path: Path) -> tuple[dict[str, int], Open]:
         if name in sizes:
             raise FcdeployError(f"{source}: {name!r} is there twice", hint)
         sizes[name] = info.file_size
-        room -= info.file_size
-        if info.file_size != info.compress_size or room < 0:
+        space -= info.file_size
+        if info.file_size != info.compress_size or space < 0:
             raise FcdeployError(f"{source}: {name!r} claims more bytes than the file has", hint)
     return sizes, lambda name: archive.open(name)
 

@@ -94,7 +94,7 @@ def _report_failure(problem: FcdeployError) -> int:
 
 
 def _explain_os_error(trouble: OSError) -> FcdeployError:
-    """A file that the system does not give, for whatever reason: no room, no permission, a name too long."""
+    """A file that the system does not give, for whatever reason: a full disk, no permission, a name too long."""
     if trouble.filename is None or trouble.strerror is None:
         return _explain_defect(trouble)
     name = str(trouble.filename)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
@@ -93,18 +94,16 @@ def bench(
     if not wanted or any(one is not None and one < 1 for one in wanted):
         raise FcdeployError(f"batch {', '.join(map(str, wanted)) or 'of nothing'} is not positive", "--batch 1")
     step: OnStep = on_step or (lambda *_: None)
+
     paths = [Path(model), *([Path(against)] if against is not None else [])]
     models = [read_model(path) for path in paths]
     if len(models) == 2:
-        check_same_signature(models[0], models[1], paths[0].name, paths[1].name, dtypes=False)
-        if is_quantized(models[1]) and not is_quantized(models[0]):
-            raise FcdeployError(
-                f"{paths[1].name!r} is quantized and {paths[0].name!r} is not, expected it the other way round",
-                f"fcdeploy bench {paths[1]} --against {paths[0]}",
-            )
+        _check_order(models, paths)
     specs = [[feeds.fix_shapes(input_specs(graph), one, shapes) for graph in models] for one in wanted]
     _check_batches(wanted, specs)
     _check_memory([one for each in specs for one in each])
+
+    # every input was checked above, so that no batch size fails after minutes of timing others
     sizes = [measure_size(files_of(graph, path)) for graph, path in zip(models, paths, strict=True)]
     loading = [_measure_load_ms(path, threads) for path in paths]
     rows = []
@@ -115,8 +114,19 @@ def bench(
         ]
         timed = time_reloaded([one.load for one in loaded], seconds, step, interval / 100)
         rows.append(BatchResult(loaded, timed, [_measure_footprint(one, threads, step) for one in loaded]))
+
     nodes = _profile_nodes(rows[0], threads, seconds, step) if per_node else None
     return _make_report(rows, nodes, threads, max_ratio, interval, seconds)
+
+
+def _check_order(models: Sequence[ir.Model], paths: Sequence[Path]) -> None:
+    """Raise FcdeployError unless the two read and write the same, and the float one is the second."""
+    check_same_signature(models[0], models[1], paths[0].name, paths[1].name, dtypes=False)
+    if is_quantized(models[1]) and not is_quantized(models[0]):
+        raise FcdeployError(
+            f"{paths[1].name!r} is quantized and {paths[0].name!r} is not, expected it the other way round",
+            f"fcdeploy bench {paths[1]} --against {paths[0]}",
+        )
 
 
 def _check_arguments(against: object, max_ratio: float | None, **positive: float | None) -> None:
@@ -142,7 +152,7 @@ def _check_batches(wanted: Sequence[int | None], specs: Sequence[Sequence[Sequen
 
 
 def _check_memory(specs: Sequence[Sequence[TensorSpec]]) -> None:
-    """Refuse inputs that leave the machine no room for anything else."""
+    """Refuse inputs that leave the machine no memory for anything else."""
     memory = read_memory_bytes()
     for one in specs:
         needed = sum(math.prod(n or 0 for n in spec.shape) * spec.dtype.itemsize for spec in one)
@@ -180,28 +190,29 @@ def _make_report(
     interval: float,
     seconds: float,
 ) -> Report:
-    found = [_collect_values(row, max_ratio, interval) for row in rows]
-    passed = all(values["passed"] for values in found)
+    by_batch = [_collect_values(row, max_ratio, interval) for row in rows]
+    passed = all(values["passed"] for values in by_batch)
     values = {
-        **found[0],
+        **by_batch[0],
         "threads": threads,
         "max_ratio": max_ratio,
         "interval": interval,
         "passed": passed,
-        "batches": found,
+        "batches": by_batch,
         "per_node": _collect_node_values(nodes) if nodes else None,
     }
+
     tables = [_make_table(row, threads) for row in rows]
     tables += _make_node_tables(nodes) if nodes else []
     lines = [
         f"batch {each['batch']}: {line}" if len(rows) > 1 else line
-        for each in found
+        for each in by_batch
         for line in _conclude(each, max_ratio, interval, PATIENCE * seconds)
     ]
     if len(rows) > 1 and max_ratio is not None:
-        failed = [str(each["batch"]) for each in found if not each["passed"]]
+        failed = [str(each["batch"]) for each in by_batch if not each["passed"]]
         lines.append(f"failed: batch {', '.join(failed)}" if failed else f"passed: all {len(rows)} batch sizes")
-    warnings = [text for each in found for text in _warn(each, max_ratio)]
+    warnings = [text for each in by_batch for text in _warn(each, max_ratio)]
     return Report("bench", values, tuple(tables), tuple(lines), passed, tuple(warnings))
 
 
@@ -214,6 +225,7 @@ def _collect_values(row: BatchResult, max_ratio: float | None, interval: float) 
         "ratio_high": ratio.high if ratio else None,
         "conclusive": ratio.width <= interval / 100 if ratio else None,
     }
+
     for index, name in enumerate(NAMES):
         known = index < len(row.timed)
         p50, p99 = np.percentile(row.timed[index].runs, [50, 99]) if known else (None, None)
@@ -227,6 +239,7 @@ def _collect_values(row: BatchResult, max_ratio: float | None, interval: float) 
             f"{name}_model_mb": use.peak_mb - use.before_mb if use else None,
             f"bytes_{name}": row.loaded[index].bytes if known else None,
         }
+
     values["rss_mb"] = values.pop("int8_rss_mb")
     values["model_mb"] = values.pop("int8_model_mb")
     within = max_ratio is None or (ratio is not None and ratio.median <= max_ratio and values["conclusive"])
@@ -308,8 +321,10 @@ def _collect_node_values(nodes: list[Profile]) -> dict[str, Any]:
 def _make_node_tables(nodes: list[Profile]) -> Iterator[Table]:
     """Matched layers side by side, and what one of the models alone has; of a single model its nodes."""
     if len(nodes) == 1:
-        found = nodes[0].nodes.values()
-        cells = [(node.node, node.op, f"{node.us:.1f} us", _format_share(node.us, nodes[0])) for node in found]
+        cells = [
+            (node.node, node.op, f"{node.us:.1f} us", _format_share(node.us, nodes[0]))
+            for node in nodes[0].nodes.values()
+        ]
         yield Table("Time of each node", ("node", "kernel", "median", "share"), tuple(cells))
         return
     pairs = match_layers(nodes[1].nodes, nodes[0].nodes)

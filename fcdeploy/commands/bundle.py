@@ -70,17 +70,19 @@ def bundle(
         raise FcdeployError("there is no output: neither -o nor --triton was given", "-o model.fcd")
     if output is not None:
         check_bundle_output(Path(output), force=force, inputs=tuple(given))
+
     model = read_model(path)
     warnings = list(refuse_untrusted(model, str(path)))
     session = Session(path, threads=1)
     manifest = _make_manifest(path, model, session, name=name, version=version, preprocess=preprocess)
     files = files_of(model, path)
     served: dict[str, Content] = {MODEL: path, **_find_weight_files(files)}
-    if triton is not None:
+    if triton is not None:  # refused before the golden samples are run
         why_alone = explain_dependence(read_outline(path))
         text = repository.make_config(manifest, why_alone=why_alone)
         repository.check_repository(Path(triton), manifest, text, force=force)
         warnings += _warn_of_lost_options(manifest)
+
     recorded = _read_calibration(calibration, manifest.made_from)
     reports = {
         "plan": _read_plan(plan, manifest.made_from),
@@ -90,6 +92,7 @@ def bundle(
     if reports["validation"] and not reports["validation"].get("passed"):
         warnings.append(f"validation report {str(validation)!r} says that the model did not pass")
     known = {key: value for key, value in reports.items() if value is not None}
+
     source, runs = _run_golden_samples(session, model, recorded, data, samples or RUNS, preprocess, on_step)
     manifest = replace(manifest, golden_from=source, reports=tuple(known))
     contents = served | {f"{key}.json": encode_json(value) for key, value in known.items()}
@@ -139,8 +142,8 @@ def _read_origin(model: ir.Model, name: str) -> dict[str, str]:
     """What `quantize` wrote into the model about its origin; {} for a model of another tool."""
     text = model.metadata_props.get("fcdeploy", "{}")
     try:
-        found = json.loads(text)
-        return {str(key): str(value) for key, value in found.items()}
+        origin = json.loads(text)
+        return {str(key): str(value) for key, value in origin.items()}
     except (ValueError, AttributeError) as error:
         raise FcdeployError(f"model {name!r}: its metadata 'fcdeploy' is {text[:60]!r}", REMAKE) from error
 
@@ -248,6 +251,7 @@ def _run_golden_samples(
     else:
         source = "random"
         feeds = [draw_feeds(_fix_shapes(inputs), seed=i) for i in range(samples)]
+
     runs: list[golden.Run] = []
     for done, fed in enumerate(feeds):
         if on_step:

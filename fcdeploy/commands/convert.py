@@ -60,6 +60,7 @@ def convert(
     if not FORM.match(header):
         raise FcdeployError(f"header {header!r} is not TRT-VERSION-ALGORITHM", f"--header {HEADER}")
     check_output(target, force=force, inputs=(path, *([Path(model)] if model else [])))
+
     given = _read_own(path) if is_calibration(path) else _read_foreign(path)
     if target.suffix == OURS and (given.model or model is None):
         raise FcdeployError(
@@ -68,16 +69,17 @@ def convert(
             else f"{str(path)!r} does not say which model its ranges are of, and a .calib has to",
             "-o NAME.json or NAME.cache" if given.model else f"--model MODEL -o {target}",
         )
-    found = None if model is None else _fit_to_model(given, path, Path(model))
+
+    fitted = None if model is None else _fit_to_model(given, path, Path(model))
     if target.suffix == OURS:
-        assert found is not None
-        data, ends = calibrations.to_bytes(found.calibration), found.ends
+        assert fitted is not None
+        data, ends = calibrations.to_bytes(fitted.calibration), fitted.ends
     else:
         ends = given.ends
         data = write_json(ends) if target.suffix == ".json" else write_cache(ends, header)
     with replace_file(target, force=force) as aside:
         aside.write_bytes(data)
-    return _make_report(given, ends, found, target)
+    return _make_report(given, ends, fitted, target)
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,9 @@ def _list_tensors(graph: ir.Model) -> set[str]:
     return {name_of(value) for value in values} | set(map(str, graph.graph.initializers))
 
 
-def _make_report(given: SourceRanges, ends: Ends, found: FittedRanges | None, target: Path) -> Report:
+def _make_report(given: SourceRanges, ends: Ends, fitted: FittedRanges | None, target: Path) -> Report:
     warnings = list(given.warnings)
-    unknown, missing = (found.unknown, found.missing) if found else ([], [])
+    unknown, missing = (fitted.unknown, fitted.missing) if fitted else ([], [])
     if unknown:
         warnings.append(f"{len(unknown)} ranges are of no tensor of the model: {_list_names(unknown)}")
     if missing:

@@ -35,7 +35,7 @@ def doctor() -> Report:
     The report's answer is no when onnxruntime cannot be loaded: then no command that runs a model works.
     """
     flags, target, host = read_cpu_flags(), detect_target(), find_target("host")
-    found = {name: bool(flags & set(row.flags)) for name, row in INSTRUCTIONS.items()}
+    available = {name: bool(flags & set(row.flags)) for name, row in INSTRUCTIONS.items()}
     problem = _explain_runtime()
     asked = {} if problem else answers()
     cores, memory = count_usable_cores(), read_memory_bytes()
@@ -44,7 +44,7 @@ def doctor() -> Report:
     values: dict[str, Any] = {
         "cpu": read_cpu_name(),
         "machine": platform.machine(),
-        "instructions": found,
+        "instructions": available,
         "byte_kernels": [asdict(row) for row in INSTRUCTIONS.values()],
         "target": _describe_target(target),
         "targets": [_describe_target(row) for row in TARGETS.values()],
@@ -56,6 +56,7 @@ def doctor() -> Report:
         "runtime": problem or "loads",
         "facts": asked,
     }
+
     tables = (
         _make_machine_table(values),
         Table(
@@ -64,11 +65,11 @@ def doctor() -> Report:
             tuple((name, version or "missing") for name, version in versions.items()),
         ),
         Table("Extras", ("extra", "installed", "to install"), tuple(_make_extra_rows(extras))),
-        _make_instruction_table(found),
+        _make_instruction_table(available),
         _make_target_table(),
     )
     return Report(
-        "doctor", values, tables, tuple(_conclude(target, host, found, cores, problem)), passed=problem is None
+        "doctor", values, tables, tuple(_conclude(target, host, available, cores, problem)), passed=problem is None
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
@@ -103,29 +104,36 @@ def export(
         torch_module.load_state(built, Path(state))
     if sum(tensor.numel() * tensor.element_size() for tensor in built.state_dict().values()) > LARGEST:
         check_output(weights_path(path), force=force)
+
     with _eval_mode(built), replace_model(path, force=force) as aside:
-        found = torch_module.read_inputs(built, inputs, namespace)
-        differences, fixed = _write(built, found, aside, data, opset, tolerance, step)
+        examples = torch_module.read_inputs(built, inputs, namespace)
+        differences, fixed = _write(built, examples, aside, data, opset, tolerance, step)
         written = read_model(aside)
         size = measure_size(files_of(written, aside))
     step("done", 3, 3)
-    warnings = tuple(text for text in (warning, fixed) if text)
-    values = {
+
+    values = _describe_file(written, differences) | {
         "output": str(path),
-        "opset": written.opset_imports[""],
-        "ir_version": written.ir_version,
         "bytes": size,
         "parameters": sum(parameter.numel() for parameter in built.parameters()),
+        "tolerance": tolerance,
+        "seconds": time.perf_counter() - started,
+    }
+    return _make_report(values, tuple(text for text in (warning, fixed) if text))
+
+
+def _describe_file(written: ir.Model, differences: dict[str, TorchDifference]) -> dict[str, Any]:
+    """What the file says of itself, and how far each output is from torch's."""
+    return {
+        "opset": written.opset_imports[""],
+        "ir_version": written.ir_version,
         "free_batch": all(spec.shape[0] is None for spec in input_specs(written)),
         "inputs": [_describe(spec) for spec in input_specs(written)],
         "outputs": [
             {**_describe(spec), "max_abs": differences[spec.name].absolute, "max_rel": differences[spec.name].relative}
             for spec in output_specs(written)
         ],
-        "tolerance": tolerance,
-        "seconds": time.perf_counter() - started,
     }
-    return _make_report(values, warnings)
 
 
 def _check_opset(opset: int | None) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output
 from fcdeploy.graph.edit import Changes
@@ -48,6 +49,16 @@ SHOWN = 3  # names in a line
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Where the samples come from that the answers before and after are compared on; `shapes` by input name."""
+
+    shapes: Mapping[str, Sequence[int]] | None = None
+    data: Path | str | None = None
+    samples: int | None = None
+    preprocess: Path | None = None
+
+
+@dataclass(frozen=True)
 class SlidingRun:
     """A run on images of twice the size: the shapes of the answers, and the worst window against the model before."""
 
@@ -61,7 +72,7 @@ def dense_to_conv(model: Path | str, *, output: Path | str, **options: Any) -> R
     """Write the model with its dense head as convolutions, so that it answers for every window of a larger image.
 
     Outputs (N, K) become maps (N, K, h, w), 1x1 at the original size; the spatial axes of inputs and outputs are free.
-    Where a layer behind the head cannot be turned, the sizes stay as they were.  Options are those of `_turned`.
+    Where a layer behind the head cannot be turned, the sizes stay as they were.  Options are those of `_transform`.
     """
     return _transform("dense-to-conv", forth.dense_to_conv, Path(model), Path(output), **options)
 
@@ -69,7 +80,7 @@ def dense_to_conv(model: Path | str, *, output: Path | str, **options: Any) -> R
 def conv_to_dense(model: Path | str, *, output: Path | str, **options: Any) -> Report:
     """Write the model with convolutions that cover their whole input as dense layers; outputs of 1x1 become (N, K).
 
-    The sizes of the inputs are fixed, but for the batch.  Options are those of `_turned`.
+    The sizes of the inputs are fixed, but for the batch.  Options are those of `_transform`.
     """
     return _transform("conv-to-dense", back.conv_to_dense, Path(model), Path(output), **options)
 
@@ -80,23 +91,22 @@ def _transform(
     path: Path,
     output: Path,
     *,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    data: Path | str | None = None,
-    samples: int | None = None,
-    preprocess: Path | None = None,
     force: bool = False,
     on_step: OnStep | None = None,
+    **options: Any,
 ) -> Report:
-    """`shapes` gives inputs whose axes are free a size, by name; answers are compared on `samples` of `data`, else on
-    numbers drawn with a seed.  Raises FcdeployError where no layer can be turned, or the answers differ.
+    """`shapes` gives inputs whose axes are free a size, by name; answers are compared on `samples` of `data`, with
+    `preprocess`, else on numbers drawn with a seed.  Raises FcdeployError where no layer can be turned, or answers differ.
     """
-    given = [Path(item) for item in (path, data, preprocess) if item]
+    on = Comparison(**options)
+    given = [Path(item) for item in (path, on.data, on.preprocess) if item]
     check_output(output, force=force, inputs=tuple(given))
     network = read_model(path)
     refuse_unsupported(network, str(path))
     specs = input_specs(network)
-    sizes = feeds.fix_shapes(specs, None, shapes)
-    source, fed = open_samples(specs, sizes, data=data, samples=samples, preprocess=preprocess)
+    sizes = feeds.fix_shapes(specs, None, on.shapes)
+    source, fed = open_samples(specs, sizes, data=on.data, samples=on.samples, preprocess=on.preprocess)
+
     before_outputs = output_specs(network)
     _fix_sizes(network, sizes)
     _simplify(network)
@@ -106,14 +116,15 @@ def _transform(
             f"{name} turns no layer of {str(path)!r}: {_give_reasons(changes)}", f"fcdeploy inspect {path}"
         )
     _forget_shapes(network)
+
     before = Session(path).run
     slides, why = (None, "") if name != "dense-to-conv" else _try_sliding(network, before, sizes)
     with replace_model(output, force=force) as aside:
         write_model(network, aside)
-        found = compare(before, Session(aside).run, fed, on_step=on_step)
-        refuse_different(found, f"{name} of {str(path)!r}")
+        equality = compare(before, Session(aside).run, fed, on_step=on_step)
+        refuse_different(equality, f"{name} of {str(path)!r}")
     ends = list(zip(before_outputs, output_specs(network), strict=True))
-    return _make_report(name, changes, found, source, slides, why, ends, output)
+    return _make_report(name, changes, equality, source, slides, why, ends, output)
 
 
 def _fix_sizes(model: ir.Model, sizes: Sequence[TensorSpec]) -> None:
@@ -149,6 +160,7 @@ def _try_sliding(model: ir.Model, before: Run, sizes: Sequence[TensorSpec]) -> t
     flat = next((value.name for value in outputs if value.shape is None or len(value.shape) < 3), None)
     if flat is not None:
         return None, f"output {flat!r} is no map"
+
     ends = [*model.graph.inputs, *outputs]
     shapes = [value.shape for value in ends]
     _free_axes(list(model.graph.inputs), outputs)
@@ -161,10 +173,8 @@ def _try_sliding(model: ir.Model, before: Run, sizes: Sequence[TensorSpec]) -> t
         for value, shape in zip(ends, shapes, strict=True):
             value.shape = shape
         return None, _explain_failure(error.message)
-    corner = [item[(slice(None), slice(None), *[slice(0, 1)] * (item.ndim - 2))] for item in maps]
-    firsts = [item if item.ndim == 2 else None for item in before(cut)]
-    pairs = [(f, q) for f, q in zip(firsts, corner, strict=True) if f is not None]
-    window = compare(lambda _: [f for f, _ in pairs], lambda _: [q for _, q in pairs], [cut]).relative
+
+    window = _compare_window(maps, before(cut), cut)
     return SlidingRun(
         [list(item.shape) for item in maps],
         find_strides(model.graph, outputs[0]),
@@ -173,10 +183,17 @@ def _try_sliding(model: ir.Model, before: Run, sizes: Sequence[TensorSpec]) -> t
     ), ""
 
 
+def _compare_window(maps: Sequence[Array], whole: Sequence[Array], image: Arrays) -> float:
+    """How far the first window's answers are from those on the image cut out, relative to their largest."""
+    corner = [item[(slice(None), slice(None), *[slice(0, 1)] * (item.ndim - 2))] for item in maps]
+    pairs = [(f, q) for f, q in zip(whole, corner, strict=True) if f.ndim == 2]
+    return compare(lambda _: [f for f, _ in pairs], lambda _: [q for _, q in pairs], [image]).relative
+
+
 def _explain_failure(message: str) -> str:
     """The node that onnxruntime failed in, which says it in a line too long to be read; else the line."""
-    found = FAILED.search(message)
-    return f"{found[1]} {found[2]!r} fails on images of twice the size" if found else message
+    match = FAILED.search(message)
+    return f"{match[1]} {match[2]!r} fails on images of twice the size" if match else message
 
 
 def _free_axes(inputs: list[ir.Value], outputs: list[ir.Value]) -> None:
@@ -199,7 +216,7 @@ def _give_reasons(changes: Changes) -> str:
 def _make_report(
     name: str,
     changes: Changes,
-    found: Equality,
+    equality: Equality,
     source: str,
     slides: SlidingRun | None,
     why: str,
@@ -207,8 +224,8 @@ def _make_report(
     output: Path,
 ) -> Report:
     values: dict[str, Any] = {
-        "turned": changes.count, "declined": list(changes.declined), "samples": found.samples,
-        "max_rel": found.relative, "equal": found.equal, "slides": slides is not None,
+        "turned": changes.count, "declined": list(changes.declined), "samples": equality.samples,
+        "max_rel": equality.relative, "equal": equality.equal, "slides": slides is not None,
         "step": list(slides.step) if slides and slides.step else None,
         "window_max_rel": slides.window if slides else None, "output": str(output),
     }  # fmt: skip
@@ -225,7 +242,7 @@ def _make_report(
     elif why:
         warnings.append(f"it does not slide over larger images, and its sizes stay fixed: {why}")
     count = f"{changes.count} layer{'s' if changes.count != 1 else ''}"
-    lines.append(f"{count} turned, {describe_equality(found, source)} -> {output}")
+    lines.append(f"{count} turned, {describe_equality(equality, source)} -> {output}")
     rows = tuple((text,) for text in changes.declined)
     return Report(f"transform-{name}", values, (Table("Not turned", ("why",), rows),), tuple(lines),
                   warnings=tuple(warnings))  # fmt: skip

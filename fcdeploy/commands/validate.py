@@ -60,8 +60,8 @@ def validate(
     `metric` is one of `top1`, `top5`, `regression`, `iou`, `tokens`, `agreement` or FILE.py:FUNCTION (a function of
     outputs and labels, both dicts of arrays, to one score a sample, higher is better); by default what fits the labels.
     `max_drop` is the largest drop that passes, in percentage points; for `regression` the rise of the RMSE, in the
-    labels' unit; for a function that scores other than 0 and 1, in its unit.  `layers` looks for blame: the SQNR of every
-    integer tensor on the first 192 samples, what each rounding costs, what leaving it brings back, and what to do.
+    labels' unit; for a function that scores other than 0 and 1, in its unit.  `layers` looks for the cause of a loss: the SQNR
+    of every integer tensor on the first 192 samples, what each rounding costs, what leaving it out brings back, and what to do.
     Samples that the int8 model was calibrated on are refused, but for `same_data`.
     `workers` (processes) and `cluster` ("ray" or "ray:ADDRESS") share the samples out, and change no figure.
     Raises FcdeployError where models, data or labels do not fit each other.
@@ -72,14 +72,8 @@ def validate(
     int8, against = Path(int8), Path(against)
     float_model, int8_model = read_model(against), read_model(int8)
     untrusted = refuse_untrusted(int8_model, str(int8)) + refuse_untrusted(float_model, str(against))
-    check_same_signature(int8_model, float_model, int8.name, against.name)
-    # bytes may be stored alone, and computed with as floats
-    rounds = is_quantized(int8_model) or bool(find_sources(int8_model))
-    if is_quantized(float_model) and not rounds:
-        raise FcdeployError(
-            f"{against.name!r} is quantized and {int8.name!r} is not, expected it the other way round",
-            f"fcdeploy validate {against} --against {int8} --data DATA",
-        )
+    rounds = _check_models(int8_model, float_model, int8, against)
+
     samples = open_data(data, input_specs(float_model), limit, seed, Path(preprocess) if preprocess else None)
     hashes = {
         "int8": hash_model(files_of(int8_model, int8)), "float": hash_model(files_of(float_model, against)),
@@ -96,21 +90,41 @@ def validate(
             "a largest drop needs a metric, and without labels one number a sample has none",
             "add an array 'label' to the data, or use --metric FILE.py:FUNCTION",
         )
+
     loss = compute_loss(answers)
     kernel = compare_kernels(int8, samples.read(FEW), step, samples.total(FEW))
     kernel_db = min((one.sqnr_db for one in kernel.values()), default=None)
-    found = _compare_layers(int8, against, samples, step) if layers else None
-    blame = _find_causes(int8_model, against, job, answers, found, step) if found and rounds else None
-    made = _make_report(answers, loss, kernel_db, found, max_drop)
-    if blame:
-        made = _add_explanation(made, answers, loss, blame, read_effort(int8_model))
-    seen_before = None if seen.known is None else seen.shared
-    values = {**made.values, "calibration_samples": seen_before, "hashes": hashes}
-    notes = [] if rounds else [f"{int8.name!r} is not quantized: float is compared with float"]
+    sums = _compare_layers(int8, against, samples, step) if layers else None
+    report = _make_report(answers, loss, kernel_db, sums, max_drop)
+    if sums and rounds:
+        causes = _find_causes(int8_model, against, job, answers, sums, step)
+        report = _add_explanation(report, answers, loss, causes, read_effort(int8_model))
+
+    notes = [*untrusted] if rounds else [*untrusted, f"{int8.name!r} is not quantized: float is compared with float"]
+    return _add_leakage(report, seen, hashes, notes, quantized=is_quantized(int8_model))
+
+
+def _check_models(int8_model: ir.Model, float_model: ir.Model, int8: Path, against: Path) -> bool:
+    """Whether the first one rounds anything. Raises FcdeployError where the two do not fit, or are in the wrong order."""
+    check_same_signature(int8_model, float_model, int8.name, against.name)
+    rounds = is_quantized(int8_model) or bool(
+        find_sources(int8_model)
+    )  # bytes may be stored, and computed with as floats
+    if is_quantized(float_model) and not rounds:
+        raise FcdeployError(
+            f"{against.name!r} is quantized and {int8.name!r} is not, expected it the other way round",
+            f"fcdeploy validate {against} --against {int8} --data DATA",
+        )
+    return rounds
+
+
+def _add_leakage(report: Report, seen: Any, hashes: dict[str, str], notes: list[str], *, quantized: bool) -> Report:
+    """The report with which models it is about, and how many samples the int8 one was calibrated on."""
+    values = {**report.values, "calibration_samples": None if seen.known is None else seen.shared, "hashes": hashes}
     notes += [seen.warning] if seen.warning else []
-    unknown = [NOT_KNOWN] if is_quantized(int8_model) and seen.known is None else []
-    lines = (*made.lines[:-1], *unknown, *made.lines[-1:])
-    return replace(made, values=values, lines=lines, warnings=(*untrusted, *notes, *made.warnings))
+    unknown = [NOT_KNOWN] if quantized and seen.known is None else []
+    lines = (*report.lines[:-1], *unknown, *report.lines[-1:])
+    return replace(report, values=values, lines=lines, warnings=(*notes, *report.warnings))
 
 
 def _read_float_models(against: Path) -> list[ir.Model]:
@@ -127,7 +141,7 @@ def _compare_layers(int8: Path, against: Path, samples: EvaluationData, step: On
 
 
 def _find_causes(
-    int8: ir.Model, against: Path, job: EvaluationJob, answers: Answers, found: LayerSums, step: OnStep
+    int8: ir.Model, against: Path, job: EvaluationJob, answers: Answers, sums: LayerSums, step: OnStep
 ) -> Sensitivity:
     """Without labels the error of the outputs ranks, not the decisions: those that change are too few to tell from."""
 
@@ -139,14 +153,14 @@ def _find_causes(
 
     labelled = answers.metric is not None and answers.metric.name != "agreement"
     by = choose if labelled else None
-    return analyze_sensitivity(int8, _read_float_models(against), read, by, found, on_step=step, total=job.data.count)
+    return analyze_sensitivity(int8, _read_float_models(against), read, by, sums, on_step=step, total=job.data.count)
 
 
 def _make_report(
-    answers: Answers, loss: Loss | None, kernel_db: float | None, found: LayerSums | None, max_drop: float | None
+    answers: Answers, loss: Loss | None, kernel_db: float | None, sums: LayerSums | None, max_drop: float | None
 ) -> Report:
     metric = answers.metric
-    rows = tensors.compute_layer_errors(found.quantized, found.tensors, found.sums) if found else []
+    rows = tensors.compute_layer_errors(sums.quantized, sums.tensors, sums.sums) if sums else []
     worst = tensors.find_culprit(rows)
     passed = loss is None or max_drop is None or loss.drop <= max_drop + 1e-9  # 100 * 3 / 300 may come out above 1
     values: dict[str, Any] = {
@@ -171,7 +185,7 @@ def _make_report(
         "kernel_sqnr_db": kernel_db,
         "confusion": compute_confusion(answers),
     }
-    if found:
+    if sums:
         values |= {"layers": [asdict(row) for row in rows], "culprit": asdict(worst) if worst else None}
     values["passed"] = passed
     return Report(
@@ -180,31 +194,31 @@ def _make_report(
         tables=tuple(report.make_tables(answers, loss, values)),
         lines=tuple(report.make_lines(metric, loss, values)),
         passed=passed,
-        warnings=tuple(report.make_warnings(answers, loss, values, found)),
+        warnings=tuple(report.make_warnings(answers, loss, values, sums)),
     )
 
 
 def _add_explanation(
-    made: Report, answers: Answers, loss: Loss | None, blame: Sensitivity, effort: str | None
+    made: Report, answers: Answers, loss: Loss | None, causes: Sensitivity, effort: str | None
 ) -> Report:
-    """The report with what is to blame, and the advice that follows on top."""
+    """The report with the causes of the loss, and the advice that follows on top."""
     kernel_db = made.values["kernel_sqnr_db"]
     text = advise(
         answers=answers,
         loss=loss,
         sqnr_db=made.values["sqnr_db"],
-        ranking=blame.ranking,
-        rows=blame.rows,
-        ranges=blame.ranges,
-        saturates=not blame.safe and kernel_db is not None and kernel_db < report.CLEAN_KERNELS_DB,
+        ranking=causes.ranking,
+        rows=causes.rows,
+        ranges=causes.ranges,
+        saturates=not causes.safe and kernel_db is not None and kernel_db < report.CLEAN_KERNELS_DB,
         effort=effort,
     )
-    rows = make_group_values(blame.ranking, blame.rows, blame.ranges, blame.proofs)
-    more = make_sensitivity_tables(blame.ranking, blame.rows, answers.metric, blame.ranges, blame.proofs)
+    rows = make_group_values(causes.ranking, causes.rows, causes.ranges, causes.proofs)
+    more = make_sensitivity_tables(causes.ranking, causes.rows, answers.metric, causes.ranges, causes.proofs)
     return replace(
         made,
         values={**made.values, "advice": text, "groups": rows},
         tables=(*made.tables, *more),
-        lines=(*make_sensitivity_lines(blame.ranking), *made.lines),
+        lines=(*make_sensitivity_lines(causes.ranking), *made.lines),
         advice=text,
     )

@@ -20,7 +20,7 @@ computed in float from 8-bit weights.  wide: from 16-bit weights.  float: as bef
 HEIGHT = {rung: height for height, rung in enumerate(RUNGS)}
 HELPS = 0.5  # of what a group's roundings cost, that a rung must undo, or the next one is tried
 CLOSE = 0.5  # of the largest gain: among groups that gain so much, the one that costs least time goes first
-MOST = 0.5  # of the error: a group with that much is to blame, however few samples show it
+MOST = 0.5  # of the error: a group with that much is the cause, however few samples show it
 ALONE = 2  # steps of one group; where that is not enough, the noise is everywhere, and each step has twice as many
 TIE = 1e-9  # 100 * 3 / 300 may come out above 1
 
@@ -101,7 +101,7 @@ def meets_bound(score: Score, bound: float) -> bool:
 def climb_ladder(groups: Sequence[NodeGroup], objective: Objective) -> list[Step]:
     """Climb from int8 as it is until the bound holds, `stop` says so, or nothing is left to raise; returns every step.
 
-    Where the drop is above the bound by no more than chance explains, groups go on only as long as one of them is to blame
+    Where the drop is above the bound by no more than chance explains, groups go on only as long as one causes most of it
     for most of the error; else only what costs no time is still tried.  To leave layers in float for a sample or two
     would fit them to these samples.
     """

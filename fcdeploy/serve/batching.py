@@ -100,7 +100,7 @@ class Queue:
             self._loop.call_soon(self._look_again, 0)
 
     def _look_again(self, seen: int) -> None:
-        """Look at the sockets again as long as that brings requests and there is room: it takes microseconds."""
+        """Look at the sockets again as long as that brings requests and more fit: it takes microseconds."""
         waiting = len(self._waiting)
         if seen < waiting < self.model.largest:
             self._loop.call_soon(self._look_again, waiting)
@@ -136,12 +136,14 @@ class Queue:
                 self._waiting.popleft()
                 self._on_run(self.model, [request], 0.0)
                 continue
+
             if now > request.deadline:
                 self._waiting.popleft()
                 self._on_run(self.model, [request], 0.0)
                 waited = f"waited {now - request.arrived:.3f} s for its turn, longer than it had"
                 request.finish(RefusedError(504, f"model {self.model.name!r}: the request {waited}"))
                 continue
+
             if batch and (request.alone or batch[0].alone or rows + request.rows > self.model.largest):
                 break
             self._waiting.popleft()

@@ -25,6 +25,7 @@ from fcdeploy.serve.batching import Done, InferenceRequest, Queue
 from fcdeploy.serve.models import Model, load_model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import ModelFile, Stamp, find_models, hash_content, take_stamp
+from fcdeploy.serve.settings import QueueLimits
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +42,8 @@ class ServedModel:
 class Engine:
     """Serves what lies at `source`.
 
-    `threads` is for each run, `workers` how many processes share the cores; `max_batch` and `max_delay` (seconds) are
-    for `fcdeploy.serve.batching`; at most `max_requests` and `max_bytes` of inputs wait or run at a time.  `say` gets a
-    line about every load and reload, `observer` the figures (`fcdeploy.serve.metrics`).
+    `threads` is for each run, `workers` how many processes share the cores; `limits` says how long batches get and how
+    many requests wait.  `say` gets a line about every load and reload, `observer` the figures (`fcdeploy.serve.metrics`).
     """
 
     def __init__(
@@ -52,11 +52,7 @@ class Engine:
         *,
         threads: int = 1,
         workers: int = 1,
-        max_batch: int | None = None,
-        max_delay: float = 0.0,
-        max_requests: int = 1024,
-        max_bytes: int = 1 << 28,
-        queue_seconds: float = 30.0,
+        limits: QueueLimits | None = None,
         say: Callable[[str], None] = lambda _: None,
         observer: Observer | None = None,
     ) -> None:
@@ -64,9 +60,7 @@ class Engine:
         self.threads = threads
         self.at_once = max(1, count_usable_cores() // (threads * workers))
         self.ready = False
-        self._max_batch, self._max_delay = max_batch, max_delay
-        self._max_requests, self._max_bytes = max_requests, max_bytes
-        self._queue_seconds = queue_seconds
+        self._limits = limits or QueueLimits()
         self._say = say
         self._observer = observer or Observer()
         self._served: dict[tuple[str, str], ServedModel] = {}
@@ -162,14 +156,16 @@ class Engine:
         `arrived` is when the request came (`time.perf_counter`), now unless given.
         """
         request = InferenceRequest(feeds, done, arrived)
-        if self.requests >= self._max_requests or self.bytes + request.bytes > max(self._max_bytes, request.bytes):
+        if self.requests >= self._limits.max_requests or self.bytes + request.bytes > max(
+            self._limits.max_bytes, request.bytes
+        ):
             self._observer.on_rejection(served.model)
             what = f"{self.requests} requests with {self.bytes} bytes wait already"
             raise RefusedError(503, f"model {served.model.name!r} is busy: {what}", retry_after=1)
         self.requests += 1
         self.bytes += request.bytes
         if timeout is None:
-            request.deadline = request.arrived + self._queue_seconds
+            request.deadline = request.arrived + self._limits.seconds
         else:
             request.deadline = time.perf_counter() + timeout
             late = RefusedError(504, f"model {served.model.name!r}: no answer within the {timeout:g} s given")
@@ -231,10 +227,12 @@ class Engine:
     def _load(self, place: ModelFile) -> ServedModel:
         before = take_stamp(place)
         hashed = hash_content(place)
-        model = load_model(place, threads=self.threads, max_batch=self._max_batch)
+        model = load_model(place, threads=self.threads, max_batch=self._limits.max_batch)
         if take_stamp(place) != before:
             raise FcdeployError(f"model {str(place.path)!r} changed while it was loaded", "replace files by renaming")
-        queue = Queue(model, self._loop, self._pool, slots=self.at_once, delay=self._max_delay, on_run=self._release)
+        queue = Queue(
+            model, self._loop, self._pool, slots=self.at_once, delay=self._limits.max_delay, on_run=self._release
+        )
         return ServedModel(place, model, queue, before, hashed)
 
     def _put(self, served: ServedModel) -> None:

@@ -24,6 +24,7 @@ from fcdeploy.serve.http_request import HeadParser
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.routes import Answer, ServerState, answer_request, make_error_answer
+from fcdeploy.serve.settings import QueueLimits
 
 DEFAULTS = {"replicas": 1, "threads": 1, "max_batch": 0, "max_body": 64 << 20, "max_requests": 256}
 """Option -> its value; all are whole numbers. `max_batch` 0 is what runs in 2 ms."""
@@ -48,6 +49,7 @@ def app(args: Mapping[str, Any]) -> serve.Application:
         options[name] = int(value)
     if "source" not in args:
         raise FcdeployError("there is no source, expected a model, a bundle or a folder", "source=model.onnx")
+
     source = str(Path(str(args["source"])).resolve())
     deployment = serve.deployment(
         Replica,
@@ -72,8 +74,7 @@ class Replica:
         engine = Engine(
             Path(options["source"]),
             threads=options["threads"],
-            max_batch=options["max_batch"] or None,
-            max_requests=options["max_requests"],
+            limits=QueueLimits(max_batch=options["max_batch"] or None, max_requests=options["max_requests"]),
         )
         await engine.start()
         old, self._state = self._state, ServerState(engine, Metrics(), options["max_body"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class RefusedError(Exception):
-    """`status` is 4xx for the client's mistakes, 503 when there is no room (then with seconds to wait), 504 too late."""
+    """`status` is 4xx for the client's mistakes, 503 when the queue is full (then with seconds to wait), 504 too late."""
 
     def __init__(self, status: int, message: str, *, retry_after: int = 0) -> None:
         super().__init__(message)

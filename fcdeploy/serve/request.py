@@ -56,6 +56,7 @@ def check_input(
     """The input that an element of `inputs` is for, and its shape, both checked."""
     if not isinstance(tensor, simdjson.Object):
         raise RefusedError(400, "an element of 'inputs' is not an object with name, shape, datatype and data")
+
     name = tensor.get("name")
     if not isinstance(name, str):
         raise RefusedError(400, f"an input has no name, expected {list_names(model.inputs)}")
@@ -64,6 +65,7 @@ def check_input(
         raise RefusedError(400, f"input {name[:100]!r} is unknown, expected {list_names(model.inputs)}")
     if name in feeds or any(name == part[0] for part in parts):
         raise RefusedError(400, f"input {name!r} is given twice, expected once")
+
     datatype, expected = tensor.get("datatype"), OF_DTYPE[spec.dtype]
     if datatype != expected:
         got = datatype[:20] if isinstance(datatype, str) else "none"
@@ -105,6 +107,7 @@ def read_numbers(data: Any, spec: TensorSpec, count: int, shape: Sequence[int]) 
             raise RefusedError(
                 400, f"input {name!r}: data holds something else, expected numbers for {datatype}"
             ) from None
+
     if array.size != count:
         raise RefusedError(400, f"input {name!r}: {array.size} values, expected {count} for shape {_shorten(shape)}")
     if kind in "iu" and array.dtype != spec.dtype:

@@ -13,8 +13,8 @@ from fcdeploy.runtime.cpu import count_usable_cores
 from fcdeploy.serve.engine import Engine
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.routes import ServerState
-from fcdeploy.serve.server import Stop, make_tls_context, read_token, run, serve, write_log
-from fcdeploy.serve.settings import Settings, Worker
+from fcdeploy.serve.server import Stop, make_tls_context, read_token, run, serve
+from fcdeploy.serve.settings import QueueLimits, Settings, Worker
 from fcdeploy.serve.sockets import bind_socket
 
 
@@ -23,17 +23,11 @@ def serve_one(
 ) -> None:
     """Serve in this process until SIGTERM or SIGINT; `worker` says which of several it is."""
     metrics = Metrics(worker.share, worker.index) if worker else Metrics()
+    limits = QueueLimits(
+        settings.max_batch, settings.max_delay, settings.max_queue, settings.max_queue_bytes, settings.queue_seconds
+    )
     engine = Engine(
-        settings.source,
-        threads=settings.threads,
-        workers=settings.workers,
-        max_batch=settings.max_batch,
-        max_delay=settings.max_delay,
-        max_requests=settings.max_queue,
-        max_bytes=settings.max_queue_bytes,
-        queue_seconds=settings.queue_seconds,
-        say=say,
-        observer=metrics,
+        settings.source, threads=settings.threads, workers=settings.workers, limits=limits, say=say, observer=metrics
     )
     token = read_token(settings.token_file) if settings.token_file else None
     context = load_certificate(settings)
@@ -66,9 +60,7 @@ def serve_one(
     with closing(sock):
         run(
             serve(
-                engine, sock, metrics=metrics, limits=settings.limits, token=token, context=context,
-                max_held=settings.max_queue_bytes, poll=settings.poll, drain=settings.drain,
-                log=write_log if settings.access_log else None,
+                engine, sock, settings, metrics=metrics, token=token, context=context,
                 on_ready=ready, also=None if settings.grpc_port is None else rpc,
             )
         )  # fmt: skip

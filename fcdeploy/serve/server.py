@@ -22,7 +22,7 @@ from fcdeploy.serve.http_connection import Connection
 from fcdeploy.serve.http_request import HeadParser
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.routes import ServerState
-from fcdeploy.serve.settings import Limits
+from fcdeploy.serve.settings import Settings
 
 Stop = Callable[[float], Coroutine[Any, Any, None]]
 """Take no more calls, and finish those under way, for so many seconds at most."""
@@ -59,54 +59,44 @@ def make_tls_context(cert: Path, key: Path) -> ssl.SSLContext:
 async def serve(
     engine: Engine,
     sock: socket.socket,
+    settings: Settings,
     *,
     metrics: Metrics,
-    limits: Limits,
     token: bytes | None = None,
     context: ssl.SSLContext | None = None,
-    max_held: int = 1 << 28,
-    poll: float = 1.0,
-    drain: float = 30.0,
-    log: Callable[[dict[str, Any]], None] | None = None,
     on_ready: Callable[[], None] = lambda: None,
     also: Callable[[ServerState], Awaitable[Stop]] | None = None,
 ) -> None:
     """Answer until SIGTERM, SIGINT or the end of the process that started this worker; then finish what is under way.
 
-    That takes `drain` seconds at most.  Looks for changed models every `poll` seconds, never with 0.
+    That takes `settings.drain` seconds at most.  Looks for changed models every `settings.poll` seconds, never with 0.
     `also` starts another protocol on the same engine.
     """
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    watcher = multiprocessing.parent_process()
-    if watcher is not None:  # nobody starts a worker again once the process that watched it was killed
-
-        def orphan() -> None:
-            loop.remove_reader(watcher.sentinel)
-            stop.set()
-
-        loop.add_reader(watcher.sentinel, orphan)
+    stop = _listen_for_end(loop)
     await engine.start()
-    state = ServerState(engine, metrics, limits.body, max_held, log)
+
+    log = write_log if settings.access_log else None
+    state = ServerState(engine, metrics, settings.limits.body, settings.max_queue_bytes, log)
     head_parser, connections = HeadParser(token), set[Connection]()
 
     def accept() -> Connection:
-        return Connection(state, head_parser, limits, connections)
+        return Connection(state, head_parser, settings.limits, connections)
 
     server = await loop.create_server(accept, sock=sock, backlog=BACKLOG, ssl=context)
     tasks = [asyncio.create_task(_sweep(state, connections))]
-    if poll:
-        tasks.append(asyncio.create_task(_watch(engine, poll)))
+    if settings.poll:
+        tasks.append(asyncio.create_task(_watch(engine, settings.poll)))
     stop_other = None if also is None else await also(state)
     gc.freeze()  # what was loaded stays
     gc.set_threshold(YOUNG)
     on_ready()
     await stop.wait()
+
+    # draining: answer what has arrived, in the sockets' backlog too, and then close
     state.draining = True
-    stopping = None if stop_other is None else asyncio.create_task(stop_other(drain))
-    end = loop.time() + drain
+    stopping = None if stop_other is None else asyncio.create_task(stop_other(settings.drain))
+    end = loop.time() + settings.drain
     await _accept_waiting(loop, sock, accept, context)
     server.close()
     while connections and loop.time() < end:
@@ -119,6 +109,22 @@ async def serve(
         await stopping
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(engine.stop(), max(0.1, end - loop.time()))
+
+
+def _listen_for_end(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """Set by SIGTERM, by SIGINT, and in a worker by the end of the process that watches it: nobody starts it again then."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    watcher = multiprocessing.parent_process()
+    if watcher is not None:
+
+        def stop_orphan() -> None:
+            loop.remove_reader(watcher.sentinel)
+            stop.set()
+
+        loop.add_reader(watcher.sentinel, stop_orphan)
+    return stop
 
 
 async def _accept_waiting(

@@ -18,6 +18,20 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class QueueLimits:
+    """What waits in front of a model: samples of a run, seconds it may wait to fill, requests, bytes, seconds of one.
+
+    A `max_batch` of None is what runs in 2 ms, at most 16.
+    """
+
+    max_batch: int | None = None
+    max_delay: float = 0.0
+    max_requests: int = 1024
+    max_bytes: int = 1 << 28
+    seconds: float = 30.0
+
+
+@dataclass(frozen=True)
 class Settings:
     """The options of the command, checked."""
 

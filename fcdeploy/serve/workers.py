@@ -78,6 +78,7 @@ def _supervise(settings: Settings, share: Path, say: Say, on_ready: Callable[[Re
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: stopping.append(number))
+
     children = {index: _start(settings, index, share, say) for index in range(settings.workers)}
     announced = False
     try:
