@@ -71,6 +71,7 @@ def test_shared_weights_stand_in_the_file_once(tmp_path: Path) -> None:
         v for v in made.int8.graph.initializers.values() if v.const_value is not None and v.const_value.size == 12 * 64
     ]
     assert len(stored) == 2  # sines and cosines, of four convolutions
+    assert [node.op_type for node in made.int8.graph].count("Cast") == 2
     before = Session(made.int8, threads=1).run(made.data)
     assert share_constants(made.int8.graph) == 0
     ir.save(made.int8, tmp_path / "int8.onnx")

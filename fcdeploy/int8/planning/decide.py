@@ -15,7 +15,7 @@ from fcdeploy.records.plan import Decision, Kind
 from fcdeploy.tables.operators import NO_KERNEL, Operator, Role
 
 FUSED_WITH_GEMM = {
-    "Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Elu", "Selu", "Softplus", "Softsign", "ThresholdedRelu",
+    "Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Elu", "Selu", "Softplus", "Softsign", "ThresholdedRelu",
 }  # fmt: skip
 FLOAT_OUTPUT = {"Gemm", "MatMul"}  # their integer kernels can write float: a last layer is not rounded again
 

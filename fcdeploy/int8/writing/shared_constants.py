@@ -6,7 +6,8 @@ import onnx_ir as ir
 
 from fcdeploy.graph.nodes import is_op
 
-LEAST_BYTES = 256  # below, the name of a constant is as long as what it holds
+LEAST_BYTES = 32  # below, it is single numbers, which are stored once already
+READS_BACK = ("Cast", "Mul")  # what makes floats of the bytes of a float layer
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -30,7 +31,24 @@ def share_constants(graph: ir.Graph) -> int:
             value.replace_all_uses_with(kept)
             del graph.initializers[name]
             gone += 1
+    _share_nodes(graph)
     return gone
+
+
+def _share_nodes(graph: ir.Graph) -> None:
+    """Let all that read equal floats, made of equal constants, read the first of them."""
+    first: dict[tuple[object, ...], ir.Value] = {}
+    computed: set[ir.Value] = set()
+    for node in list(graph):
+        constant = all(value is not None and (value.is_initializer() or value in computed) for value in node.inputs)
+        if not is_op(node, *READS_BACK) or not constant or node.outputs[0].is_graph_output():
+            continue
+        attributes = tuple((name, str(attribute.value)) for name, attribute in sorted(node.attributes.items()))
+        kept = first.setdefault((node.op_type, *node.inputs, attributes), node.outputs[0])
+        computed.add(kept)
+        if kept is not node.outputs[0]:
+            node.outputs[0].replace_all_uses_with(kept)
+            graph.remove(node, safe=True)
 
 
 def _shares(node: ir.Node) -> bool:
