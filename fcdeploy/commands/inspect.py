@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, measure_size, output_specs, read_model
+from fcdeploy.graph.nodes import subgraphs_of
 from fcdeploy.prepare import activation_memory, cost_model
 from fcdeploy.prepare.cost_model import LayerCost
 from fcdeploy.proof.exact import Exactness, LayerExactness, check_exactness, describe_exactness
@@ -351,11 +352,7 @@ def _warn(inputs: list[TensorSpec], network: ir.Model, rows: list[LayerCost]) ->
             else "their shapes are computed from data"
         )
         warnings.append(f"sizes of {unknown} of {len(rows)} layers are unknown: {why}")
-    inside = [node.name for node in network.graph if _has_subgraph(node)]
+    inside = [node.name for node in network.graph if any(True for _ in subgraphs_of(node))]
     if inside:
         warnings.append(f"multiply-accumulates inside the subgraphs of {', '.join(map(repr, inside))} are not counted")
     return warnings
-
-
-def _has_subgraph(node: ir.Node) -> bool:
-    return any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values())

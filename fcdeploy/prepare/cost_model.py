@@ -87,6 +87,7 @@ def list_layer_costs(model: ir.Model) -> list[LayerCost]:
     for node in model.graph:
         if node.op_type in CONVERSIONS or all(value in constant for value in node.outputs):
             continue
+        # weights that layers share count where they are read first
         weights = [value for value in _find_parameters(node, constant) if value not in seen]
         seen.update(weights)
         parameters = (

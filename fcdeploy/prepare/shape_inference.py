@@ -30,9 +30,9 @@ def infer_shapes(model: ir.Model) -> None:
     declared = {id(value) for value in model.graph.outputs if value.type is not None}
     graphs = zip(model.graphs(), model_of(inferred).graphs(), strict=True)
     for graph, known in graphs:
-        found = {value.name: value for value in _values(known)}
+        inferred_values = {value.name: value for value in _values(known)}
         for value in _values(graph):
-            other = found.get(value.name)
+            other = inferred_values.get(value.name)
             if other is None:
                 continue
             if value.type is None or (other.type is not None and id(value) not in declared):
@@ -78,11 +78,11 @@ def _ask_runtime(model: ir.Model) -> bool:
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(v for node in copy.graph for v in node.outputs if name_of(v) in unknown)
     try:
-        found = Session(copy, threads=1, optimize=False, prepack=False).output_types
+        types = Session(copy, threads=1, optimize=False, prepack=False).output_types
     except FcdeployError:
         return False
     for value in (v for node in model.graph for v in node.outputs if name_of(v) in unknown):
-        written, shape = found[name_of(value)]
+        written, shape = types[name_of(value)]
         value.type = _type_of(written)
         if value.type is not None and is_tensor(value) and shape is not None:
             value.shape = ir.Shape(shape)

@@ -25,7 +25,7 @@ LARGEST = float(np.finfo(np.float32).max)  # Clip's default bounds, which clip n
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ClipBounds:
     low: float = -math.inf
     high: float = math.inf
 
@@ -45,7 +45,7 @@ def merge_clips(model: ir.Model) -> Changes:
         if before is not None:
             value, first = before.inputs[0], _read_clip(before)[1]
             assert value is not None
-            assert isinstance(first, Bounds)
+            assert isinstance(first, ClipBounds)
             bounds = _compose(first, bounds)
         _write_shortest(edits, node, value, bounds, merged=before is not None)
         if before is not None and not before.outputs[0].uses():
@@ -61,16 +61,16 @@ def _clip_before(edits: Edits, value: ir.Value, node: ir.Node) -> ir.Node | None
     return None if isinstance(_read_clip(producer)[1], str) else producer
 
 
-def _compose(first: Bounds, second: Bounds) -> Bounds:
+def _compose(first: ClipBounds, second: ClipBounds) -> ClipBounds:
     """clip(clip(x, first), second) as one: both bounds of the first pass through the second."""
     low, high = (min(max(bound, second.low), second.high) for bound in (first.low, first.high))
-    return Bounds(low, high)
+    return ClipBounds(low, high)
 
 
-def _read_clip(node: ir.Node) -> tuple[ir.Value | None, Bounds | str]:
+def _read_clip(node: ir.Node) -> tuple[ir.Value | None, ClipBounds | str]:
     """What a node clips and to what; or why it is not a clip by constants."""
     if is_op(node, "Relu"):
-        return node.inputs[0], Bounds(low=0.0)
+        return node.inputs[0], ClipBounds(low=0.0)
     if is_op(node, "Clip"):
         return node.inputs[0], _clip_bounds(node)
     if len(node.inputs) != 2 or is_constant(node.inputs[0]) == is_constant(node.inputs[1]):
@@ -81,10 +81,10 @@ def _read_clip(node: ir.Node) -> tuple[ir.Value | None, Bounds | str]:
     if array is None or array.size != 1 or rank is None or array.ndim > rank or not np.isfinite(array).all():
         return None, "its constant is not one finite number"
     bound = float(array.reshape(-1)[0])
-    return value, Bounds(low=bound) if is_op(node, "Max") else Bounds(high=bound)
+    return value, ClipBounds(low=bound) if is_op(node, "Max") else ClipBounds(high=bound)
 
 
-def _clip_bounds(node: ir.Node) -> Bounds | str:
+def _clip_bounds(node: ir.Node) -> ClipBounds | str:
     for value in node.inputs[1:]:
         tensor = tensor_of(value)
         if value is not None and (tensor is None or tensor.size != 1):
@@ -94,14 +94,14 @@ def _clip_bounds(node: ir.Node) -> Bounds | str:
         if math.isnan(bound):
             return f"its {name} is not a number"
     low, high = -math.inf if low <= -LARGEST else low, math.inf if high >= LARGEST else high
-    return Bounds(low, high) if low <= high else f"its min {low:g} lies above its max {high:g}"
+    return ClipBounds(low, high) if low <= high else f"its min {low:g} lies above its max {high:g}"
 
 
-def _write_shortest(edits: Edits, node: ir.Node, value: ir.Value, bounds: Bounds, *, merged: bool) -> None:
+def _write_shortest(edits: Edits, node: ir.Node, value: ir.Value, bounds: ClipBounds, *, merged: bool) -> None:
     """Replace `node` by the shortest form of clipping `value`, unless it has that form already."""
-    if bounds == Bounds():
+    if bounds == ClipBounds():
         edits.count += edits.bypass(node, value)
-    elif bounds == Bounds(low=0.0):
+    elif bounds == ClipBounds(low=0.0):
         if merged or not is_op(node, "Relu"):
             edits.replace(node, "Relu", [value])
             edits.count += 1
@@ -110,7 +110,7 @@ def _write_shortest(edits: Edits, node: ir.Node, value: ir.Value, bounds: Bounds
         edits.count += 1
 
 
-def _write_clip(edits: Edits, node: ir.Node, value: ir.Value, bounds: Bounds) -> None:
+def _write_clip(edits: Edits, node: ir.Node, value: ir.Value, bounds: ClipBounds) -> None:
     finite = {name: number for name, number in (("min", bounds.low), ("max", bounds.high)) if math.isfinite(number)}
     if edits.opset < FIRST_WITH_INPUTS:
         edits.replace(node, "Clip", [value], finite)

@@ -78,18 +78,18 @@ def _constant(node: ir.Node, label: str, array: Any) -> ir.Value:
 
 def _ints_to_input(node: ir.Node, *, key: str, index: int) -> None:
     """A list of integers, or one, that became an input."""
-    found = node.attributes.pop(key, None)
-    if found is not None:
-        integers = np.atleast_1d(np.asarray(found.value, np.int64))
+    attribute = node.attributes.pop(key, None)
+    if attribute is not None:
+        integers = np.atleast_1d(np.asarray(attribute.value, np.int64))
         set_input(node, index, _constant(node, key, integers))
 
 
 def _number_to_input(node: ir.Node, *, key: str, index: int) -> None:
     """A number that became an input, of the type of the data."""
-    found, data = node.attributes.pop(key, None), input_of(node, 0)
-    if found is not None:
+    attribute, data = node.attributes.pop(key, None), input_of(node, 0)
+    if attribute is not None:
         dtype = data.dtype if data is not None and data.dtype is not None else ir.DataType.FLOAT
-        set_input(node, index, _constant(node, key, np.asarray(found.value, dtype.numpy())))
+        set_input(node, index, _constant(node, key, np.asarray(attribute.value, dtype.numpy())))
 
 
 def _flatten_around(node: ir.Node) -> None:
@@ -156,9 +156,9 @@ def _resize(node: ir.Node) -> None:
 
 def _upsample(node: ir.Node) -> None:
     """Upsample: Resize of operator set 10, its scales an attribute up to set 8, for height and width alone in set 1."""
-    found = node.attributes.pop("scales", None)
+    attribute = node.attributes.pop("scales", None)
     height, width = (node.attributes.pop(f"{key}_scale", None) for key in ("height", "width"))
-    scales = list(found.as_floats()) if found is not None else None
+    scales = list(attribute.as_floats()) if attribute is not None else None
     if height is not None and width is not None:
         scales = [1.0, 1.0, height.as_float(), width.as_float()]
     if scales is not None:
