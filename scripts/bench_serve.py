@@ -156,7 +156,9 @@ def quantized(name: str, folder: Path) -> tuple[Path, Array]:
     x = random.normal(size=(32, *shape)).astype(np.float32)
     np.savez(folder / "x.npz", x=x)
     path = folder / f"{name}.onnx"
-    fcdeploy.quantize(folder / f"{name}.float", output=path, data=folder / "x.npz", effort="fast", costs="none")
+    fcdeploy.quantize(
+        folder / f"{name}.float", output=path, data=folder / "x.npz", effort="fast", costs="none", floor="none"
+    )
     return path, x[:1]
 
 

@@ -81,7 +81,7 @@ def _row(folder: Path, kind: str | None, seed: int | None) -> tuple[str, ...]:
         found.append(_validated(model, int8, folder))
     for taken_back in (False, True):
         with factors_taken_back(taken_back):
-            fcdeploy.quantize(model, data=folder / "calib.npz", output=int8, costs="none", force=True)
+            fcdeploy.quantize(model, data=folder / "calib.npz", output=int8, costs="none", floor="none", force=True)
         found.append(_validated(model, int8, folder))
     last = found[-1]
     drop = f"{last['drop']:.1f} ({last['drop_low']:.1f} .. {last['drop_high']:.1f})"

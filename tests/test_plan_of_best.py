@@ -82,7 +82,7 @@ def test_a_smoothed_network_comes_back_with_the_same_bytes(made: Path, tmp_path:
 
 
 def test_from_data_alone_and_from_a_dry_run_too(made: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"data": made / "d.npz", "effort": "best", "costs": "none"}
+    options: dict[str, Any] = {"data": made / "d.npz", "effort": "best", "costs": "none", "floor": "none"}
     quantize(made / "m.onnx", output=tmp_path / "a.onnx", **options)
     plan = quantize(made / "m.onnx", dry_run=True, **options).values["plan"]
     found = again(made, tmp_path, plan, calibration=None, data=made / "d.npz")

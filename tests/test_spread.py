@@ -44,7 +44,7 @@ def test_a_network_spread_by_factors_that_cancel(data: Path, bench_spread: Any, 
     for taken_back in (False, True):
         with bench_spread.factors_taken_back(taken_back):
             report = fcdeploy.quantize(
-                model, data=data / "calib.npz", output=int8, costs="none", effort="fast", force=True
+                model, data=data / "calib.npz", output=int8, costs="none", effort="fast", floor="none", force=True
             )
         drops.append(fcdeploy.validate(int8, against=model, data=data / "eval.npz").values["drop"])
     assert drops[0] > 20

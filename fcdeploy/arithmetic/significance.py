@@ -55,6 +55,11 @@ def estimate_share_interval(k: int, n: int) -> tuple[float, float]:
     return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
 
 
+def tail_of_binomial(k: int, n: int, share: float) -> float:
+    """The probability of `k` events or more in `n` trials of probability `share` each."""
+    return 1.0 - sum(math.comb(n, i) * share**i * (1 - share) ** (n - i) for i in range(k))
+
+
 def bootstrap_interval(columns: Float64, statistic: Statistic) -> tuple[float, float]:
     """95 % percentile interval (Efron, 1979) of `statistic(mean of columns)`, rows (n, k) being independent samples."""
     rows = _average_groups(columns)

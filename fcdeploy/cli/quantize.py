@@ -62,6 +62,13 @@ from fcdeploy.errors import FcdeployError
 @click.option("--metric", metavar="M", help="As in fcdeploy validate; by default what fits the labels.")
 @click.option("--minutes", type=float, metavar="N", help="How long to search at most; 10 unless given.")
 @click.option("--same-data", is_flag=True, help="Take samples for --eval that were calibrated on, too.")
+@click.option(
+    "--floor",
+    metavar="PERCENT[,DB]",
+    help="What the result must hold on samples kept apart: equal decisions, and decibels of outputs that decide nothing; "
+    "99,20 unless given, or none.",
+)
+@click.option("--accept", is_flag=True, help="Write a result below the floor, too.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @options.force_option
 @options.operators_option

@@ -26,6 +26,7 @@ from fcdeploy.graph.model import (
 from fcdeploy.graph.scratch import make_scratch
 from fcdeploy.graph.weights import is_large
 from fcdeploy.int8.calibrating.statistics import load_or_observe, warn_too_few
+from fcdeploy.int8.judge import Floor, parse_floor, split_samples
 from fcdeploy.int8.plan_file import load_plan, write_plan
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
@@ -46,12 +47,14 @@ from fcdeploy.runtime.probes import describe_version
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Samples
 from fcdeploy.samples.kept_samples import split_into_chunks
+from fcdeploy.search.floor import Held, hold_floor, make_judge
+from fcdeploy.search.floor_report import add_floor, build_refusal
 from fcdeploy.search.goal import AccuracyGoal, check_goal, make_goal
 from fcdeploy.search.report import add_search
 from fcdeploy.search.search import SearchResult, run_search
 from fcdeploy.sensitivity.analysis import add_advice
 from fcdeploy.tables.targets import Target
-from fcdeploy.tables.types import Types
+from fcdeploy.tables.types import INT8, Types
 
 METHOD = "mse"  # unless asked for another
 EFFORT: Effort = "balanced"
@@ -81,6 +84,8 @@ def quantize(
     samples: int | None = None,
     seed: int | None = None,
     preprocess: Path | None = None,
+    floor: str | None = None,
+    accept: bool = False,
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> Report:
@@ -96,14 +101,18 @@ def quantize(
 
     With `max_drop` layers leave int8 until the drop on the samples of `eval` is no larger, in the unit of `metric` (as
     `validate` has them), for at most `minutes` (10 unless given); samples that were calibrated on are refused, but for
-    `same_data`.  Raises FcdeployError.
+    `same_data`.
+
+    Without it the result is judged on samples that no tool has seen: `floor` is "PERCENT" of equal decisions, or
+    "PERCENT,DECIBELS" with those of outputs that decide nothing ("99,20"), or "none".  Tools that harm are left out, and
+    layers leave int8 until the floor is held; what cannot hold it is not written, but for `accept`.  Raises FcdeployError.
     """
     goal = make_goal(max_drop, eval, metric, minutes, same_data=same_data, preprocess=preprocess)
     request = Request(
         Path(model), Path(output or ""), find_target(target), find_types(weights, activations), target,
         samples=None if data is None else Samples(data, samples, seed, preprocess), calibration=calibration,
         ranges=ranges, effort=effort, keep_float=tuple(keep_float), plan=plan, save_plan=save_plan, costs=costs, goal=goal,
-        dry_run=dry_run, force=force,
+        dry_run=dry_run, floor=parse_floor(floor), accept=accept, force=force,
     )  # fmt: skip
     _check_request(request, output)
     _refuse_ignored("there is no --data", data is not None, samples=samples, seed=seed)
@@ -138,6 +147,8 @@ class Request:
     costs: str | Path | None
     goal: AccuracyGoal | None
     dry_run: bool
+    floor: Floor | None
+    accept: bool
     force: bool
 
 
@@ -181,8 +192,11 @@ def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on
     calibration, kept = load_or_observe(model, files, source, request.calibration, on_step)
     if source is None and kept:
         check_prepared(request.model, model, next(split_into_chunks(model, kept)))
+    others = calibration.kept_more if kept is calibration.kept else ()
+    judges = request.floor is not None and request.goal is None  # with a goal it is judged by the goal's own samples
+    tools, judged, unseen = split_samples((kept, *others)) if judges and kept else (kept, (), False)
     return Problem(
-        request.model, model, calibration, kept, request.target,
+        request.model, model, calibration, tools, request.target, judged=judged, unseen=unseen,
         ranges=request.ranges or METHOD, keep_float=request.keep_float, types=request.types,
         effort=request.effort or EFFORT, source=source, scratch=scratch,
     )  # fmt: skip
@@ -207,7 +221,13 @@ def _plan(request: Request, problem: Problem, on_step: OnStep | None) -> Planned
 def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: float, on_step: OnStep | None) -> Report:
     """The int8 model on disk, and what can be said of it."""
     problem, plan, out = planned.problem, planned.plan, request.output
-    int8 = refine(problem, plan, on_step)
+    held = _judge(request, planned, on_step)
+    if held is not None:
+        plan, int8 = held.chosen.plan, held.chosen.int8
+        if held.misses and not request.accept:
+            return build_refusal(request.model, held, time.perf_counter() - begin)
+    else:
+        int8 = refine(problem, plan, on_step)
     write_metadata(int8, problem.calibration, plan)
     size, kernels = _write_and_read_back(int8, out, problem.large, request.force)
     if request.save_plan is not None:
@@ -221,11 +241,27 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     if planned.search_result is not None:
         report = add_search(report, planned.search_result, macs)
     elif problem.effort != "fast":
-        report = add_advice(report, int8, problem.model, problem.samples, problem.effort)
+        report = add_advice(report, int8, problem.model, next(iter(problem.judged), problem.samples), problem.effort)
+    if held is not None:
+        report = add_floor(report, held, macs, unseen=problem.unseen)
 
     # portable files promise one answer on all CPUs: where float sums break a tie of rounding, that is said
     ties = request.target.name == "portable" and "int8" in plan.kinds.values()
     return add_ties(report, out, problem.samples) if ties else report
+
+
+def _judge(request: Request, planned: Planned, on_step: OnStep | None) -> Held | None:
+    """The plan carried out so that the floor is held; None where a metric decides, there is no floor, or nothing to run on."""
+    problem = planned.problem
+    judge = None if planned.search_result is not None or request.floor is None else make_judge(problem)
+    if judge is None or request.floor is None:
+        return None
+    free = request.plan is None and problem.types == INT8 and problem.effort != "fast"
+    choose_ranges = free and request.ranges is None and problem.effort != "best"  # best has tried them
+    return hold_floor(
+        problem, planned.plan, planned.basis, judge, request.floor,
+        compare=request.plan is None, choose_ranges=choose_ranges, repair=free, on_step=on_step,
+    )  # fmt: skip
 
 
 def _write_and_read_back(int8: ir.Model, out: Path, large: bool, force: bool) -> tuple[int, tuple[Kernel, ...]]:

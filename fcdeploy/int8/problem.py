@@ -29,7 +29,8 @@ NO_SAMPLES = "the calibration carries no samples, and there is no --data"
 class Problem:
     """What planning starts from: the model's file, prepared, its statistics, and what the user asked for.
 
-    `samples` are those on which tools may run the model: none where it is too large for that.  `source`, of which they
+    `samples` are those on which tools may run the model: none where it is too large for that; `judged` are groups of one
+    shape each on which the result is judged, and `unseen` says that no tool has seen these.  `source`, of which they
     are a few, is there where DATA was given.  `rescaled` are the factors that the channels of `model` were divided by,
     `absorbed` what was taken off them then.  `scratch` is where weights lie that should not be in memory.
     """
@@ -44,6 +45,8 @@ class Problem:
     types: Types = INT8
     effort: Effort = "balanced"
     source: Source | None = None
+    judged: tuple[Arrays, ...] = ()
+    unseen: bool = False
     rescaled: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     absorbed: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     scratch: Scratch | None = None

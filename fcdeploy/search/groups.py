@@ -44,14 +44,16 @@ def find_groups(problem: Problem, plan: Plan, int8: ir.Model) -> list[NodeGroup]
     ]
 
 
-def make_plan_with(problem: Problem, base: Choice, costs: Costs | None, forms: Forms, why: Mapping[str, str]) -> Plan:
+def make_plan_with(
+    problem: Problem, base: Choice, costs: Costs | None, forms: Forms, why: Mapping[str, str], goal: str = WHY
+) -> Plan:
     """Make the plan in which nodes have these forms; all others are as the choice of kernels has them.
 
     `why` says, by node, what it left int8 for.
     """
     slow = {name: explain_slow(costs, name) for name in base.slow} if costs else {}
     of = {
-        rung: {node: why.get(node, WHY) for node, form in forms.items() if form == rung}
+        rung: {node: why.get(node, goal) for node, form in forms.items() if form == rung}
         for rung in ("bytes", "wide", "float")
     }
     made = problem.plan(Overrides({**slow, **of["bytes"]}, of["wide"], of["float"], base.one_scale))
@@ -61,7 +63,7 @@ def make_plan_with(problem: Problem, base: Choice, costs: Costs | None, forms: F
     return replace(plan, nodes=tuple(replace(d, rounding=BETTER) if d.node in better else d for d in plan.nodes))
 
 
-def explain_moves(groups: Iterable[NodeGroup], forms: Forms, moved: Collection[str]) -> dict[str, str]:
+def explain_moves(groups: Iterable[NodeGroup], forms: Forms, moved: Collection[str], goal: str = WHY) -> dict[str, str]:
     """Node -> why it left int8: a group of `moved` that did as a whole, tensors before weights.
 
     Where ALL moved, it is the time of the others for every node.
@@ -73,7 +75,7 @@ def explain_moves(groups: Iterable[NodeGroup], forms: Forms, moved: Collection[s
     for group in sorted(groups, key=lambda group: group.kind != "tensor"):
         if group.name in moved and set(group.nodes) <= out:
             for node in group.nodes:
-                why.setdefault(node, f"{group.name} in 8 bits costs accuracy, {WHY}")
+                why.setdefault(node, f"{group.name} in 8 bits costs accuracy, {goal}")
     return why
 
 

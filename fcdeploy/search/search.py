@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import input_specs, read_model
+from fcdeploy.graph.model import input_specs
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.problem import Problem
-from fcdeploy.int8.refining.refine import refine
-from fcdeploy.int8.timing.choose_kernels import choose
 from fcdeploy.int8.timing.costs import CostBasis
 from fcdeploy.int8.timing.measure import choose_reference, confirm
-from fcdeploy.int8.timing.partition import cost_of
-from fcdeploy.prepare.cost_model import count_macs_by_node
-from fcdeploy.records.costs import Choice, Costs, Trial
+from fcdeploy.records.costs import Trial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.search import ladder
+from fcdeploy.search.builder import Builder, begin_building
 from fcdeploy.search.evaluator import (
     Evaluation,
     EvaluationResult,
@@ -32,10 +29,9 @@ from fcdeploy.search.evaluator import (
     measure_error,
 )
 from fcdeploy.search.goal import AccuracyGoal
-from fcdeploy.search.groups import ALL, explain_moves, find_groups, make_plan_with, undo_group
+from fcdeploy.search.groups import ALL
 from fcdeploy.search.ladder import Forms, NodeGroup, Objective, Score, Step
 from fcdeploy.search.verdict import standard_error
-from fcdeploy.sensitivity.error_sources import find_sources
 
 FEW = 64  # samples on which roundings are ranked: sums over many values
 ONE_SIDED = 1.645  # standard errors: beyond them a drop is above the bound with 95 % certainty
@@ -84,73 +80,33 @@ class SearchResult:
 class SearchRun:
     """What is measured of one model's forms, each once; `deadline` is on the clock of time.perf_counter."""
 
-    problem: Problem
+    builder: Builder
     exam: Evaluation
-    everything: Plan
-    base: Choice
-    costs: Costs | None
-    macs: Mapping[str, int]
     bound: float
     deadline: float
     on_step: OnStep
-    groups: list[NodeGroup] = field(default_factory=list)
     results: dict[tuple[tuple[str, str], ...], EvaluationResult] = field(default_factory=dict)
-
-    def plan(self, forms: Forms, moved: Collection[str] = ()) -> Plan:
-        return make_plan_with(self.problem, self.base, self.costs, forms, explain_moves(self.groups, forms, moved))
-
-    def model(self, forms: Forms) -> ir.Model:
-        return refine(self.problem, self.plan(forms), None)
-
-    def uncorrected(self, forms: Forms) -> ir.Model:
-        """The same with the biases of the float model."""
-        plan = self.plan(forms)
-        plain = self.problem.build(plan, correctable=True)
-        if not plan.gptq_nodes:
-            return plain
-        int8 = refine(self.problem, plan, None)
-        for name, value in plain.graph.initializers.items():
-            if value.dtype == ir.DataType.INT32:
-                int8.graph.initializers[name].const_value = value.const_value
-        return int8
 
     def result(self, forms: Forms) -> EvaluationResult:
         """The metric and the error of these forms."""
         key = tuple(sorted(forms.items()))
         if key not in self.results:
-            self.results[key] = evaluate_model(self.exam, self.model(forms))
+            self.results[key] = evaluate_model(self.exam, self.builder.model(forms))
             self.on_step("trying plans", len(self.results), None)
         return self.results[key]
 
     def score(self, forms: Forms) -> Score:
         measured = self.result(forms)
-        return Score(measured.loss.drop, measured.error, self.cost(forms), ONE_SIDED * standard_error(measured.loss))
-
-    def cost(self, forms: Forms) -> float:
-        """What the time would be by the costs, which are an input: the same costs give the same search.
-
-        In microseconds; without costs, where every integer kernel is wanted, the multiplications that leave int8.
-        """
-        out = {node for node, rung in forms.items() if rung != "rounded"}
-        if self.costs is None:
-            return float(sum(self.macs.get(node, 0) + 1 for node in out))
-        slow = {*self.base.slow, *out}
-        return cost_of(self.problem.model.graph, self.everything, self.problem.calibration, self.costs, slow)
+        unsure = ONE_SIDED * standard_error(measured.loss)
+        return Score(measured.loss.drop, measured.error, self.builder.cost(forms), unsure)
 
     def rank(self, forms: Forms, groups: Sequence[NodeGroup]) -> Mapping[str, float]:
-        """The share of the error that goes with each group's roundings, on the first samples.
+        """The share of the error that goes with each group's roundings, on the first samples."""
 
-        Of the model before biases are corrected: they make up for errors of layers before them, which are then gone.
-        """
-        int8, floats = self.uncorrected(forms), [self.problem.model, read_model(self.problem.file)]
-        whole, gains, noise = max(measure_error(self.exam, int8, FEW), 1e-300), {}, find_sources(int8)
-        for done, group in enumerate(groups, start=1):
-            if self.stop():
-                break
-            model = undo_group(int8, floats, noise, group)
-            gains[group.name] = 0.0 if model is None else 1 - measure_error(self.exam, model, FEW) / whole
-            self.on_step("what each rounding costs", done, len(groups))
-        return gains
+        def measure(model: ir.Model) -> float:
+            return measure_error(self.exam, model, FEW)
+
+        return self.builder.rank(forms, groups, measure, self.stop, self.on_step)
 
     def stop(self) -> bool:
         return time.perf_counter() > self.deadline
@@ -170,10 +126,10 @@ def run_search(problem: Problem, spent: CostBasis, goal: AccuracyGoal, on_step: 
     seen = check_calibrated(problem, str(problem.file), allowed=goal.same_data)
     exam = evaluate_float(problem, source, goal.metric, seen, step)
     run = _start_run(problem, exam, spent, bound, begin + 60 * goal.minutes, step)
-    objective = Objective(bound, run.rank, run.score, run.cost, run.stop)
-    path = ladder.climb_ladder(run.groups, objective)
+    objective = Objective(bound, run.rank, run.score, run.builder.cost, run.stop)
+    path = ladder.climb_ladder(run.builder.groups, objective)
     if ladder.meets_bound(path[-1].score, bound):
-        path += ladder.take_back(run.groups, path, objective)
+        path += ladder.take_back(run.builder.groups, path, objective)
     in_time = not run.stop()
     best = ladder.choose_best([path[-1], *path], _list_measured(run), bound)
     if best.forms != path[-1].forms:
@@ -186,7 +142,7 @@ def run_search(problem: Problem, spent: CostBasis, goal: AccuracyGoal, on_step: 
     last = {name: rung for step in path for name, rung in step.moved}
     moved = {name for name, rung in last.items() if rung not in ("int8", "rounded")}
     return SearchResult(
-        plan=run.plan(best.forms, moved),
+        plan=run.builder.plan(best.forms, moved),
         path=tuple(stops),
         front=tuple(ladder.find_front(points)),
         goal=goal,
@@ -204,21 +160,15 @@ def run_search(problem: Problem, spent: CostBasis, goal: AccuracyGoal, on_step: 
 def _start_run(
     problem: Problem, exam: Evaluation, spent: CostBasis, bound: float, deadline: float, on_step: OnStep
 ) -> SearchRun:
-    everything = problem.plan()
-    base = Choice() if spent.costs is None else choose(problem.model, everything, problem.calibration, spent.costs)
-    macs = count_macs_by_node(problem.model)
-    run = SearchRun(problem, exam, everything, base, spent.costs, macs, bound, deadline, on_step)
-    plan = run.plan({})
-    run.groups = find_groups(problem, plan, run.model({}))
-    return run
+    return SearchRun(begin_building(problem, spent.costs), exam, bound, deadline, on_step)
 
 
 def _try_all_in_float(run: SearchRun, best: Step) -> list[Step]:
     """Everything in float with its weights in 8 bits, where the costs have that faster than what was found and it holds."""
-    if run.costs is None:
+    if run.builder.costs is None:
         return []
-    forms = dict.fromkeys(run.costs.layers, "bytes")
-    if run.cost(forms) >= best.score.cost or run.stop():
+    forms = dict.fromkeys(run.builder.costs.layers, "bytes")
+    if run.builder.cost(forms) >= best.score.cost or run.stop():
         return []
     step = Step(((ALL, "bytes"),), forms, run.score(forms))
     return [step] if ladder.choose_best([best], [step], run.bound) is step else []
@@ -232,12 +182,16 @@ def _list_measured(run: SearchRun) -> list[Step]:
 def _time_steps(run: SearchRun, path: Sequence[Step]) -> list[MeasuredStep]:
     """The steps of the path with their times: the last and the first for certain, others while there is time."""
     feeds = _take_one_batch(run)
-    reference = choose_reference(run.problem.file, run.problem.model, feeds)
+    reference = choose_reference(run.builder.problem.file, run.builder.problem.model, feeds)
     first_and_last = {0, len(path) - 1}
     steps = []
     for number, step in enumerate(path):
         timed = number in first_and_last or (number <= TIMED and not run.stop())
-        trial = confirm(reference, run.model(step.forms), run.base, feeds, on_step=run.on_step) if timed else None
+        trial = (
+            confirm(reference, run.builder.model(step.forms), run.builder.base, feeds, on_step=run.on_step)
+            if timed
+            else None
+        )
         steps.append(MeasuredStep(step.moved, run.result(step.forms), step.score.cost, trial))
     return steps
 
@@ -245,6 +199,6 @@ def _time_steps(run: SearchRun, path: Sequence[Step]) -> list[MeasuredStep]:
 def _take_one_batch(run: SearchRun) -> Arrays:
     """A batch of one, or as many as the model insists on."""
     batch = next(iter(run.exam.read()))
-    fixed = next(iter(run.problem.model.graph.inputs)).shape
+    fixed = next(iter(run.builder.problem.model.graph.inputs)).shape
     least = fixed[0] if fixed is not None and len(fixed) and isinstance(fixed[0], int) else 1
     return {name: array[:least] for name, array in batch.inputs.items()}

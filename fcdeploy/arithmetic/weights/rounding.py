@@ -7,12 +7,14 @@ follows Markus Nagel et al., arXiv:2106.08295, section 3.1.
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.quantization import LIMITS, SMALLEST_SCALE
 from fcdeploy.arithmetic.weights.pair_bound import compute_excess, enforce_pair_limit
-from fcdeploy.arrays import Float64
+from fcdeploy.arrays import Array, Float64
 
 BLOCK = 64  # rows worked on at once, so that they stay in the cache
 SEARCHED = 1024  # weights of a row that a scale is searched on: the error of more of them is hardly another
@@ -21,6 +23,9 @@ FACTORS = np.linspace(0.6, 1.0, 9)  # of max |w| / 127
 GROWN = np.linspace(1.0, 127 / 64, 13)[1:]  # at 127 / 64 every weight fits 7 bits and no pair can exceed 128
 EMPTY = 2.0**-20  # scale of a weight that is all zeros: any would do, but a bias must be fine and fit in 32 bits of it
 FINER = np.linspace(0.95, 1.05, 7)  # of the best of those
+MOST_FOUND = 4096  # layers whose scales are remembered, a few kilobytes each
+FOUND: dict[bytes, Float64] = {}
+"""Hash of all that a search for scales reads -> what it found.  Every plan of a network asks for the same ones again."""
 
 
 def round_rows(
@@ -93,6 +98,27 @@ def search_scales(
     full = compute_full_scales(np.abs(weight).max(axis=1) if top is None else top, "int8")
     lowest = np.maximum(SMALLEST_SCALE, np.zeros(len(weight)) if least is None else _round_up_to_float32(least))
     weight, importance = sample_columns(weight, importance, searched)
+    key = _hash_arrays(weight, importance, full, lowest, np.array(-1 if pair_limit is None else pair_limit))
+    if key not in FOUND:
+        if len(FOUND) >= MOST_FOUND:
+            FOUND.pop(next(iter(FOUND)))
+        FOUND[key] = _search_blocks(weight, importance, pair_limit, full, lowest)
+    return FOUND[key].copy()
+
+
+def _hash_arrays(*arrays: Array) -> bytes:
+    """Of shapes, types and contents."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(f"{array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.digest()
+
+
+def _search_blocks(
+    weight: NDArray[np.floating], importance: Float64, pair_limit: int | None, full: Float64, lowest: Float64
+) -> Float64:
+    """The best scale of each row, some rows at a time."""
     scales = np.empty_like(full)
     for at in range(0, len(weight), BLOCK):
         rows = slice(at, at + BLOCK)

@@ -36,19 +36,29 @@ def add_refinements(problem: Problem, plan: Plan) -> Plan:
 
 def refine(problem: Problem, plan: Plan, on_step: OnStep | None) -> ir.Model:
     """The int8 model of a plan, its biases corrected and its weights rounded by what their layers read."""
-    few = select_layerwise_samples(problem, plan)
-    if plan.effort == "fast" or not (problem.samples or few):
+    if not is_refined(problem, plan):
         return problem.build(plan)
     int8 = problem.build(plan, correctable=True)
+    refine_built(problem, plan, int8, on_step)
+    return int8
+
+
+def is_refined(problem: Problem, plan: Plan) -> bool:
+    """Whether anything is done on samples: by effort, and if there are any."""
+    return plan.effort != "fast" and bool(problem.samples or select_layerwise_samples(problem, plan))
+
+
+def refine_built(problem: Problem, plan: Plan, int8: ir.Model, on_step: OnStep | None) -> None:
+    """Correct the int8 model that was built of a plan, in place."""
+    few = select_layerwise_samples(problem, plan)
     if few:
         correct_layers(problem.model, int8, plan, few, target=problem.target, alone=True, on_step=on_step)
-        return int8
+        return
     if "blockwise" in plan.kinds.values():
         many = problem.samples if problem.source is None else keep_smallest(problem.source, most=MANY, room=MANY_BYTES)
         gptq_round_blocks(problem.model, int8, plan, many, on_step=on_step)
     some = problem.samples if plan.gptq_nodes else select_correction_samples(problem)
     correct_layers(problem.model, int8, plan, some, target=problem.target, on_step=on_step)
-    return int8
 
 
 def select_correction_samples(problem: Problem) -> Arrays:

@@ -52,10 +52,15 @@ def plan_fastest(problem: Problem, asked: str | Path, on_step: OnStep | None) ->
     """The plan that costs least time, and the costs it rests on. Raises FcdeployError."""
     everything = problem.plan()
     spent = _find_costs(problem, everything, asked, on_step)
-    if spent.costs is None:
-        return everything, spent
-    choice = choose(problem.model, everything, problem.calibration, spent.costs)
-    return replace(plan_choice(problem, everything, spent.costs, choice), costs=spent.costs.hash), spent
+    return plan_by_costs(problem, everything, spent.costs), spent
+
+
+def plan_by_costs(problem: Problem, everything: Plan, costs: Costs | None) -> Plan:
+    """The plan that costs least time, by costs that are known; `everything` takes every integer kernel."""
+    if costs is None:
+        return everything
+    choice = choose(problem.model, everything, problem.calibration, costs)
+    return replace(plan_choice(problem, everything, costs, choice), costs=costs.hash)
 
 
 def _find_costs(problem: Problem, everything: Plan, asked: str | Path, on_step: OnStep | None) -> CostBasis:

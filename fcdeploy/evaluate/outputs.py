@@ -1,0 +1,260 @@
+"""What an output means: classes, a text, a map, an embedding, or numbers of no decision; read from the graph, then from data.
+
+| the graph ends in | output | it is | equal decisions are |
+|---|---|---|---|
+| Softmax, LogSoftmax | any | scores of classes along the axis of the Softmax | equal arg max |
+| the same, or a dense layer | (n, steps, classes), one class at most steps | a text by CTC | equal texts |
+| Sigmoid, HardSigmoid | one number a sample | a probability | the same side of one half |
+| Sigmoid, HardSigmoid | many | a map of probabilities | overlap of what is above one half |
+| a dense layer | (n, classes) | logits of classes | equal arg max |
+| a convolution | (n, classes, ...) | logits of classes at every position | equal arg max |
+| integers | any | decisions as they are | equal numbers |
+| a norm that each row is divided by | (n, k) | an embedding | none |
+| anything else | any | numbers | none |
+
+What may be moved about behind these (Reshape, Transpose, ...) is looked through.  Logits are told from other numbers by what
+the float model answers: a class stands out (`stands_out`), and it is not always the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.arrays import Array, Arrays
+from fcdeploy.graph.nodes import (  # fmt: skip
+    attribute_of,
+    ints_of,
+    is_constant,
+    is_op,
+    name_of,
+    output_axis,
+    producer_of,
+    rank_of,
+    weight_of,
+)
+
+MOVED = (
+    "Identity",
+    "Cast",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Reshape",
+    "Flatten",
+    "QuantizeLinear",
+    "DequantizeLinear",
+)
+UP_TO_ONE = ("Sigmoid", "HardSigmoid")
+SUM_TO_ONE = ("Softmax", "LogSoftmax")
+LAYERS = ("Gemm", "MatMul", "Conv", "ConvTranspose")
+Kind = Literal["softmax", "sigmoid", "dense", "convolution", "embedding", "other"]
+MANY_CLASSES = 64  # an output of fewer numbers a sample, straight from a dense layer, is taken for logits unseen
+STANDS_OUT = 0.5  # standard deviations of a row between its two largest numbers; 0.27 for 512 random ones, 0.4 for 64
+BLANK = 0.4  # of the steps of a text by CTC: its most frequent class is the blank between letters
+STEPS = 8  # a text by CTC has more steps than letters
+
+
+@dataclass(frozen=True)
+class OutputEnd:
+    """What the graph says of an output: the operator that makes its numbers, and the axis of classes if it has one."""
+
+    kind: Kind
+    axis: int | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How an output decides.
+
+    `axis` holds the scores of `classes`; None: one score a class 1 above `threshold`, or integers that are decisions.
+    `text`: the arg max along steps, repeats and the class `blank` left out, is one answer.  `sparse`: only positions
+    above the threshold in one of two models count.
+    """
+
+    axis: int | None
+    classes: int | None
+    threshold: float | None = None
+    blank: int | None = None
+    sparse: bool = False
+
+    def __call__(self, output: Array) -> Array:
+        if self.axis is not None:
+            return np.asarray(output.argmax(axis=self.axis))
+        return output if self.threshold is None else (output > self.threshold).astype(np.int64)
+
+    def __str__(self) -> str:
+        if self.blank is not None:
+            return f"the text of arg max over axis {self.axis}, class {self.blank} between letters"
+        if self.axis is not None:
+            return f"arg max over axis {self.axis}"
+        if self.threshold is None:
+            return "its own integers"
+        return f"overlap of what is above {self.threshold:g}" if self.sparse else f"above {self.threshold:g}"
+
+    def count_equal(self, one: Array, other: Array) -> tuple[Array, Array]:
+        """Equal decisions and all that count, by sample (n,), of two arrays of decisions (n, ...)."""
+        if self.blank is not None:
+            same = [_collapse(a, self.blank) == _collapse(b, self.blank) for a, b in zip(one, other, strict=True)]
+            return np.array(same, np.float64), np.ones(len(one))
+        rows, others = one.reshape(len(one), -1), other.reshape(len(other), -1)
+        if self.sparse:  # F1: twice what both have, over what either has
+            return 2.0 * (rows & others).sum(axis=1), np.asarray((rows + others).sum(axis=1), np.float64)
+        return np.asarray((rows == others).sum(axis=1), np.float64), np.full(len(one), float(rows.shape[1]))
+
+
+def find_ends(model: ir.Model) -> dict[str, OutputEnd]:
+    """What makes the numbers of each output."""
+    return {name_of(value): _find_end(value) for value in model.graph.outputs}
+
+
+def decide_by(output: Array, end: OutputEnd) -> Decision | None:
+    """How an output (n, ...) of the float model decides; None where it does not."""
+    if output.dtype.kind in "biu":
+        return Decision(None, None)
+    if output.dtype.kind != "f" or output.ndim == 0 or output.size == 0:
+        return None
+    if end.kind == "sigmoid":
+        return Decision(None, 2, 0.5, sparse=output.size > len(output))
+    squeezed = squeeze_end(output)
+    if squeezed.ndim < 2 or end.axis is None or not 0 < end.axis < squeezed.ndim or squeezed.shape[end.axis] < 2:
+        return None
+    decision = Decision(end.axis, squeezed.shape[end.axis])
+    if end.kind == "softmax" or (end.kind == "dense" and squeezed.ndim == 2 and squeezed.shape[1] < MANY_CLASSES):
+        return _as_text(squeezed, decision)
+    if end.kind in ("dense", "convolution") and stands_out(squeezed, end.axis):
+        return _as_text(squeezed, decision)
+    return None
+
+
+def first_decision(outputs: Arrays, ends: Mapping[str, OutputEnd]) -> tuple[str, Decision] | None:
+    """The first output that decides something, and how."""
+    for name, output in outputs.items():
+        decision = decide_by(output, ends.get(name, OutputEnd("other")))
+        if decision is not None:
+            return name, decision
+    return None
+
+
+def stands_out(output: Array, axis: int) -> bool:
+    """Whether rows along an axis look like scores of classes: one stands out, and not everywhere the same."""
+    rows = np.moveaxis(np.asarray(output, np.float64), axis, -1).reshape(-1, output.shape[axis])
+    rows = rows[:: max(1, len(rows) // 4096)]
+    two = np.partition(rows, -2, axis=1)[:, -2:]
+    spread = np.maximum(rows.std(axis=1), 1e-30)
+    winners = np.unique(rows.argmax(axis=1))
+    return bool(np.median((two[:, 1] - two[:, 0]) / spread) > STANDS_OUT) and (len(winners) > 1 or len(rows) == 1)
+
+
+def squeeze_end(array: Array) -> Array:
+    """Without axes of length 1 at the end, but for the samples' own: (n, 10, 1, 1) and (n, 1) as (n, 10) and (n,)."""
+    while array.ndim > 1 and array.shape[-1] == 1:
+        array = array[..., 0]
+    return array
+
+
+def _as_text(output: Array, decision: Decision) -> Decision:
+    """A decision a step, of more steps than one could read without a class for the pauses, is a text by CTC."""
+    if output.ndim != 3 or decision.axis != 2 or output.shape[1] < STEPS or decision.classes is None:
+        return decision
+    counts = np.bincount(decision(output).reshape(-1), minlength=decision.classes)
+    blank = int(counts.argmax())
+    if counts[blank] < BLANK * counts.sum() or blank not in (0, decision.classes - 1):
+        return decision
+    return Decision(decision.axis, decision.classes, blank=blank)
+
+
+def _collapse(steps: Array, blank: int) -> list[int]:
+    """What a text by CTC says (A. Graves et al., "Connectionist Temporal Classification", 2006): repeats are one letter."""
+    changes = np.flatnonzero(np.diff(steps, prepend=-1))
+    return [int(letter) for letter in steps[changes] if letter != blank]
+
+
+def _find_end(value: ir.Value) -> OutputEnd:
+    """Walks back over what moves numbers, to what makes them; the axis of classes is followed on the way."""
+    moved: list[ir.Node] = []
+    node = producer_of(value)
+    while node is not None and (is_op(node, *MOVED) or _adds_constant(node)):
+        moved.append(node)
+        node = producer_of(_data_of(node))
+    if node is None:
+        return OutputEnd("other")
+    if is_op(node, *UP_TO_ONE):
+        return OutputEnd("sigmoid")
+    if _is_normalized(node):
+        return OutputEnd("embedding")
+    axis, classes = _class_axis(node)
+    if axis is None:
+        return OutputEnd("other")
+    for step in reversed(moved):
+        axis = _follow(step, axis, classes)
+        if axis is None:
+            return OutputEnd("other")
+    kind: Kind = "softmax" if is_op(node, *SUM_TO_ONE) else "convolution" if "Conv" in node.op_type else "dense"
+    return OutputEnd(kind, axis)
+
+
+def _adds_constant(node: ir.Node) -> bool:
+    """An Add of a bias, or a Mul or Div by one positive number, which change no order of scores for the first."""
+    return is_op(node, "Add", "Mul", "Div") and any(is_constant(value) for value in node.inputs)
+
+
+def _data_of(node: ir.Node) -> ir.Value | None:
+    """What a node moves or adds a constant to."""
+    return next((value for value in node.inputs if not is_constant(value)), None)
+
+
+def _class_axis(node: ir.Node) -> tuple[int | None, int | None]:
+    """The axis of classes of a node's output, and how many there are if that is known."""
+    rank = rank_of(node.outputs[0])
+    weight = weight_of(node)
+    if is_op(node, *SUM_TO_ONE):
+        axis = attribute_of(node, "axis", -1)
+        axis = axis + rank if axis < 0 and rank is not None else axis
+        length = None if rank is None or not 0 <= axis < rank else node.outputs[0].shape[axis]  # type: ignore[index]
+        return (axis if axis >= 0 else None), length if isinstance(length, int) else None
+    if is_op(node, "Conv", "ConvTranspose") and weight is not None and weight.shape is not None:
+        length = weight.shape[0 if node.op_type == "Conv" else 1]
+        return 1, length if isinstance(length, int) else None
+    if is_op(node, "Gemm", "MatMul") and weight is not None and weight.shape is not None:
+        length = weight.shape[output_axis(node)]
+        read = rank_of(node.inputs[0]) if node.op_type == "MatMul" else 2
+        return (None if read is None else read - 1), length if isinstance(length, int) else None
+    return None, None
+
+
+def _follow(node: ir.Node, axis: int, classes: int | None) -> int | None:
+    """Where an axis of a node's input is in its output; None where that is not certain."""
+    rank = rank_of(node.outputs[0])
+    if is_op(node, "Transpose"):
+        permutation = attribute_of(node, "perm", ())
+        return permutation.index(axis) if axis in permutation else None
+    if is_op(node, "Squeeze", "Unsqueeze"):
+        axes = ints_of(node, "axes", 1)
+        if not axes or rank is None:
+            return None
+        if is_op(node, "Squeeze"):
+            gone = {a % (rank + len(axes)) for a in axes}
+            return None if axis in gone else axis - sum(a < axis for a in gone)
+        new = {a % rank for a in axes}
+        return [a for a in range(rank) if a not in new][axis]
+    if is_op(node, "Reshape", "Flatten"):
+        shape = node.outputs[0].shape
+        places = [at for at, length in enumerate(shape or ()) if at and length == classes]
+        return places[0] if classes and len(places) == 1 else None
+    return axis
+
+
+def _is_normalized(node: ir.Node) -> bool:
+    """A row divided by its own norm."""
+    if is_op(node, "LpNormalization"):
+        return True
+    below = producer_of(node.inputs[1]) if is_op(node, "Div") and len(node.inputs) == 2 else None
+    while is_op(below, "Clip", "Max", "Expand", "Sqrt", "Add", "Unsqueeze"):
+        assert below is not None
+        below = producer_of(_data_of(below))
+    return is_op(below, "ReduceL2", "ReduceSumSquare", "ReduceSum") and not is_constant(node.inputs[1])

@@ -1,0 +1,99 @@
+"""Plans and models of one network in which some nodes have left int8: what a search tries, built and compared by cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from fcdeploy.graph.model import read_model
+from fcdeploy.int8.problem import Problem
+from fcdeploy.int8.refining.refine import refine
+from fcdeploy.int8.timing.choose_kernels import choose
+from fcdeploy.int8.timing.partition import cost_of
+from fcdeploy.prepare.cost_model import count_macs_by_node
+from fcdeploy.records.costs import Choice, Costs
+from fcdeploy.records.plan import Plan
+from fcdeploy.records.progress import OnStep
+from fcdeploy.search.groups import WHY, explain_moves, find_groups, make_plan_with, undo_group
+from fcdeploy.search.ladder import Forms, NodeGroup
+from fcdeploy.sensitivity.error_sources import find_sources
+
+
+@dataclass
+class Builder:
+    """Builds what nodes in other forms come to.
+
+    `everything` takes every integer kernel, `base` is the choice of kernels by `costs`, `macs` are the multiplications of
+    nodes, and `goal` is why nodes leave int8, in words.
+    """
+
+    problem: Problem
+    everything: Plan
+    base: Choice
+    costs: Costs | None
+    macs: Mapping[str, int]
+    goal: str = WHY
+    groups: list[NodeGroup] = field(default_factory=list)
+
+    def plan(self, forms: Forms, moved: Collection[str] = ()) -> Plan:
+        why = explain_moves(self.groups, forms, moved, self.goal)
+        return make_plan_with(self.problem, self.base, self.costs, forms, why, self.goal)
+
+    def model(self, forms: Forms) -> ir.Model:
+        return refine(self.problem, self.plan(forms), None)
+
+    def uncorrected(self, forms: Forms) -> ir.Model:
+        """The same with the biases of the float model."""
+        plan = self.plan(forms)
+        plain = self.problem.build(plan, correctable=True)
+        if not plan.gptq_nodes:
+            return plain
+        int8 = refine(self.problem, plan, None)
+        for name, value in plain.graph.initializers.items():
+            if value.dtype == ir.DataType.INT32:
+                int8.graph.initializers[name].const_value = value.const_value
+        return int8
+
+    def cost(self, forms: Forms) -> float:
+        """What the time would be by the costs, which are an input: the same costs give the same search.
+
+        In microseconds; without costs, where every integer kernel is wanted, the multiplications that leave int8.
+        """
+        out = {node for node, rung in forms.items() if rung != "rounded"}
+        if self.costs is None:
+            return float(sum(self.macs.get(node, 0) + 1 for node in out))
+        slow = {*self.base.slow, *out}
+        return cost_of(self.problem.model.graph, self.everything, self.problem.calibration, self.costs, slow)
+
+    def rank(
+        self,
+        forms: Forms,
+        groups: Sequence[NodeGroup],
+        error: Callable[[ir.Model], float],
+        stop: Callable[[], bool],
+        on_step: OnStep,
+    ) -> Mapping[str, float]:
+        """The share of the error that goes with each group's roundings.
+
+        Of the model before biases are corrected: they make up for errors of layers before them, which are then gone.
+        """
+        int8, floats = self.uncorrected(forms), [self.problem.model, read_model(self.problem.file)]
+        whole, gains, noise = max(error(int8), 1e-300), {}, find_sources(int8)
+        for done, group in enumerate(groups, start=1):
+            if stop():
+                break
+            model = undo_group(int8, floats, noise, group)
+            gains[group.name] = 0.0 if model is None else 1 - error(model) / whole
+            on_step("what each rounding costs", done, len(groups))
+        return gains
+
+
+def begin_building(problem: Problem, costs: Costs | None, goal: str = WHY) -> Builder:
+    """With the groups that can leave int8, as the choice of kernels by `costs` has them."""
+    everything = problem.plan()
+    base = Choice() if costs is None else choose(problem.model, everything, problem.calibration, costs)
+    builder = Builder(problem, everything, base, costs, count_macs_by_node(problem.model), goal)
+    builder.groups = find_groups(problem, builder.plan({}), builder.model({}))
+    return builder

@@ -1,0 +1,212 @@
+"""The default holds the outputs, or says no.
+
+What a plan became is judged on samples that no tool has seen (int8/judge.py), and so is what simpler settings make of the
+same plan: each tool that can do harm is kept only where it helps.
+
+1. The plan as effort asks for it, and without the corrections on samples, which costs one run more.
+2. Where the outputs are poor, other methods for the ranges, each with and without corrections.
+3. Where they are below the floor, groups of nodes leave int8, most harmful first (ladder.py).  Where that is not enough, the
+   error is everywhere: then all nodes before a place, or all behind one, and in the end all of them compute in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import onnx_ir as ir
+
+from fcdeploy.evaluate.outputs import find_ends
+from fcdeploy.graph.nodes import name_of
+from fcdeploy.int8.judge import Floor, Judge, Judgement
+from fcdeploy.int8.problem import Problem
+from fcdeploy.int8.refining.refine import add_refinements, is_refined, refine_built
+from fcdeploy.int8.timing.costs import CostBasis, plan_by_costs
+from fcdeploy.prepare.shape_inference import infer_shapes
+from fcdeploy.records.plan import Plan
+from fcdeploy.records.progress import OnStep
+from fcdeploy.search import ladder
+from fcdeploy.search.builder import Builder, begin_building
+from fcdeploy.search.ladder import Forms, NodeGroup, Score, Step
+
+POOR_DB = 30.0  # of the worst output: below it other methods for the ranges are tried
+OTHER_METHODS = ("minmax", "percentile", "mse")
+CLEAR_DB = 0.1  # by which a simpler candidate must be better, or the one before it stands
+PLAIN = "biases as in the float model"
+GOAL = "to hold the floor"
+RANKED = 8  # samples on which roundings are ranked
+RANKINGS = 1  # of all roundings; later steps go by it
+MOST_TRIALS = 16  # models that are built and judged by the ranking; a number, so that a busy machine decides nothing
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to quantize, the model it became, and how that did; `name` says what is special about it."""
+
+    name: str
+    problem: Problem
+    plan: Plan
+    int8: ir.Model
+    judgement: Judgement
+
+
+@dataclass(frozen=True)
+class Held:
+    """The candidate that was taken, what else was tried, the nodes that left int8 for the floor, and what is still missed.
+
+    The first of `tried` is what was asked for.
+    """
+
+    chosen: Candidate
+    tried: tuple[Candidate, ...]
+    left_out: tuple[str, ...]
+    misses: tuple[str, ...]
+    floor: Floor
+
+
+def hold_floor(
+    problem: Problem,
+    plan: Plan,
+    spent: CostBasis,
+    judge: Judge,
+    floor: Floor,
+    *,
+    compare: bool,
+    choose_ranges: bool,
+    repair: bool,
+    on_step: OnStep | None,
+) -> Held:
+    """The plan carried out, with what helps and nothing that harms, and with as little float as the floor asks for.
+
+    `compare` looks at the plan without corrections too, `choose_ranges` allows other methods for the ranges, `repair`
+    lets nodes leave int8.  The same samples and costs give the same plan.
+    """
+    tried = list(islice(_build_both(problem, plan, "", judge, on_step), None if compare else 1))
+    best = _choose(tried)
+    poor = best.judgement.worst_db < POOR_DB or best.judgement.shortfall(floor) > 0
+    for method in OTHER_METHODS if choose_ranges and poor else ():
+        if method != problem.ranges:
+            other = replace(problem, ranges=method)
+            made = add_refinements(other, plan_by_costs(other, other.plan(), spent.costs))
+            tried += _build_both(other, made, f"{method} ranges", judge, on_step)
+    best = _choose(tried)
+
+    left_out: tuple[str, ...] = ()
+    if repair and best.judgement.shortfall(floor) > 0:
+        best, left_out = _leave_int8(best, spent, judge, floor, on_step)
+    misses = tuple(text for text, _ in best.judgement.misses(floor))
+    return Held(best, tuple(tried), left_out, misses, floor)
+
+
+def make_judge(problem: Problem) -> Judge | None:
+    """Of the problem's samples kept apart; None where there are none, or they fill no batch."""
+    if not problem.judged:
+        return None
+    model = problem.model.clone()
+    infer_shapes(model)
+    judge = Judge(problem.load_original(), problem.model, problem.judged, find_ends(model))
+    return judge if judge.samples else None
+
+
+def _build_both(problem: Problem, plan: Plan, name: str, judge: Judge, on_step: OnStep | None) -> Iterator[Candidate]:
+    """A plan as it is, and without corrections on samples if it has any."""
+    if not is_refined(problem, plan):
+        int8 = problem.build(plan)
+        yield Candidate(name, problem, plan, int8, judge.measure(int8))
+        return
+    int8 = problem.build(plan, correctable=True)
+    refine_built(problem, plan, int8, on_step)
+    yield Candidate(name, problem, plan, int8, judge.measure(int8))
+    if "blockwise" in plan.kinds.values():
+        return  # rounded one by one they are worse by 10 dB and more: nothing to find out
+    nearest = [replace(d, rounding="nearest") if d.rounding == "gptq" else d for d in plan.nodes]
+    simpler = replace(plan, effort="fast", nodes=tuple(nearest))
+    plain = problem.build(simpler)
+    alone = f"{name}, {PLAIN}" if name else PLAIN
+    yield Candidate(alone, replace(problem, effort="fast"), simpler, plain, judge.measure(plain))
+
+
+def _choose(tried: Sequence[Candidate]) -> Candidate:
+    """The best by the outputs' error, unless it changes more decisions than another by more than one sample's."""
+    best = tried[0]
+    for other in tried[1:]:
+        fewer = other.judgement.changed - best.judgement.changed
+        gain = other.judgement.worst_db - best.judgement.worst_db
+        if fewer < -1 or (gain > CLEAR_DB and fewer <= 1):
+            best = other
+    return best
+
+
+def _leave_int8(
+    best: Candidate, spent: CostBasis, judge: Judge, floor: Floor, on_step: OnStep | None
+) -> tuple[Candidate, tuple[str, ...]]:
+    """The candidate with groups of nodes in float until the floor is held, or nothing more helps; and those nodes."""
+    step: OnStep = on_step or (lambda *_: None)
+    builder = begin_building(best.problem, spent.costs, GOAL)
+    trials, rankings = 0, list[Mapping[str, float]]()
+
+    def measure(forms: Forms) -> Score:
+        nonlocal trials
+        trials += 1
+        step("models judged to hold the floor", trials, MOST_TRIALS)
+        judgement = judge.measure(builder.model(forms))
+        return Score(judgement.shortfall(floor), judgement.noise, builder.cost(forms))
+
+    def rank(forms: Forms, groups: Sequence[NodeGroup]) -> Mapping[str, float]:
+        if len(rankings) < RANKINGS:
+            rankings.append(builder.rank(forms, groups, lambda m: judge.measure(m, RANKED).noise, lambda: False, step))
+        return rankings[-1]
+
+    def stop() -> bool:
+        return trials >= MOST_TRIALS
+
+    # what tensors lose is nearly all of it, and a tensor leaves with the weights of its nodes: half of the runs
+    groups = [group for group in builder.groups if group.kind == "tensor"] or builder.groups
+    choices = ladder.Objective(0.0, rank, measure, builder.cost, stop)
+    path = ladder.climb_ladder(groups, choices)
+    if ladder.meets_bound(path[-1].score, 0.0):
+        path += ladder.take_back(groups, path, choices)
+    last = ladder.choose_best([path[-1], *path], (), 0.0)
+    if not ladder.meets_bound(last.score, 0.0):
+        last = _leave_by_place(builder, measure) or last
+    return _carry_out(best, builder, path, last.forms, judge)
+
+
+def _leave_by_place(builder: Builder, measure: Callable[[Forms], Score]) -> Step | None:
+    """The cheapest choice that holds the floor among: all nodes from a place on in float, all up to one, all.
+
+    More nodes in float are taken to be no worse, so that each place is found by bisection.  None where not even all
+    in float hold it.
+    """
+    nodes = [d.node for d in builder.plan({}).nodes if d.kind != "float"]
+    stored = {node for group in builder.groups if "bytes" in group.rungs for node in group.nodes}
+
+    def leave(some: Sequence[str]) -> Step:
+        forms = {node: "bytes" if node in stored else "float" for node in some}
+        return Step((), forms, measure(forms))
+
+    everything = leave(nodes)
+    if not ladder.meets_bound(everything.score, 0.0):
+        return None
+    found = [everything]
+    for order in (nodes, nodes[::-1]):
+        low, high = 0, len(nodes)  # of nodes in float: too few, enough
+        while high - low > max(1, len(nodes) // 32):
+            middle = (low + high) // 2
+            step = leave(order[:middle])
+            low, high = (low, middle) if ladder.meets_bound(step.score, 0.0) else (middle, high)
+            found.append(step)
+    return min((step for step in found if ladder.meets_bound(step.score, 0.0)), key=lambda step: step.score.cost)
+
+
+def _carry_out(
+    best: Candidate, builder: Builder, path: Sequence[ladder.Step], forms: Forms, judge: Judge
+) -> tuple[Candidate, tuple[str, ...]]:
+    """The candidate in these forms, and the nodes that left int8."""
+    rungs = {name: rung for step in path for name, rung in step.moved}
+    moved = {name for name, rung in rungs.items() if rung not in ("int8", "rounded")}
+    plan, int8 = builder.plan(forms, moved), builder.model(forms)
+    out = {node for node, rung in forms.items() if rung not in ("int8", "rounded")}
+    left = tuple(name_of(node) for node in best.problem.model.graph if node.name in out)
+    return replace(best, plan=plan, int8=int8, judgement=judge.measure(int8)), left

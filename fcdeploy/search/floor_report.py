@@ -1,0 +1,100 @@
+"""What holding the floor came to, added to the report of what was written, or instead of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fcdeploy.int8.judge import Judgement
+from fcdeploy.records.report import Report, Table
+from fcdeploy.search.floor import Candidate, Held
+
+NOTABLE_DB = 0.5  # of gain by a simpler setting: below it nobody need know
+
+
+def add_floor(report: Report, held: Held, macs: Mapping[str, int], *, unseen: bool) -> Report:
+    """The report with how the model was judged, what was left out for it, and what is still missed."""
+    judgement = held.chosen.judgement
+    apart = "kept apart" if unseen else "that tools have seen too, for lack of others"
+    lines = [f"judged: {judgement.summary()} {apart}", *_describe_choice(held), *_describe_left_out(held, macs)]
+    values = {**report.values, **_values(held, unseen), "sqnr_db": judgement.worst_db}
+    warnings = (*(f"below the floor, and accepted: {text}" for text in held.misses), *report.warnings)
+    return replace(report, values=values, lines=(*report.lines[:-1], *lines, *report.lines[-1:]), warnings=warnings)
+
+
+def build_refusal(model: Path, held: Held, seconds: float) -> Report:
+    """The report of a model that was not written."""
+    reasons = "; ".join(held.misses)
+    rows = tuple(_row(candidate) for candidate in held.tried)
+    if held.left_out:
+        rows = (*rows, (f"{len(held.left_out)} nodes in float", *_row(held.chosen)[1:]))
+    table = Table("tried", ("what", "equal decisions", "worst output"), rows)
+    return Report(
+        "quantize",
+        {
+            "output": None,
+            "seconds": round(seconds, 3),
+            **_values(held, None),
+            "sqnr_db": held.chosen.judgement.worst_db,
+        },
+        (table,),
+        (
+            f"to write it all the same: --accept; to ask for less: --floor; fcdeploy quantize {model} --int8 --weights int8 "
+            "--activations none rounds weights alone",
+        ),
+        passed=False,
+        advice=f"not written: {reasons}",
+    )
+
+
+def _describe_choice(held: Held) -> list[str]:
+    """What the default setting would have come to, where another was clearly better."""
+    first, chosen = held.tried[0], held.chosen
+    if chosen.name == first.name:
+        return []
+    gain = chosen.judgement.worst_db - first.judgement.worst_db
+    if gain < NOTABLE_DB and not held.left_out:
+        return []
+    return [f"taken: {chosen.name}; the usual setting comes to {first.judgement.summary()}"]
+
+
+def _describe_left_out(held: Held, macs: Mapping[str, int]) -> list[str]:
+    if not held.left_out:
+        return []
+    share = sum(macs.get(node, 0) for node in held.left_out) / max(sum(macs.values()), 1)
+    nodes = ", ".join(map(repr, held.left_out[:3])) + (", ..." if len(held.left_out) > 3 else "")
+    before = max((candidate.judgement for candidate in held.tried), key=lambda judgement: judgement.worst_db)
+    return [
+        f"{len(held.left_out)} nodes with {100 * share:.0f} % of the multiplications left int8 to hold the floor "
+        f"({nodes}); without that: {before.summary()}"
+    ]
+
+
+def _values(held: Held, unseen: bool | None) -> dict[str, Any]:
+    judgement = held.chosen.judgement
+    return {
+        "floor": {
+            "decisions": held.floor.decisions,
+            "sqnr_db": held.floor.sqnr_db,
+            "held": not held.misses,
+            "misses": list(held.misses),
+            "samples": judgement.samples,
+            "unseen": unseen,
+            "equal_decisions": {name: judgement.share(name) for name in judgement.equal},
+            "outputs": [{"name": name, "sqnr_db": db} for name, db in judgement.sqnr_db.items()],
+            "left_out": list(held.left_out),
+            "tried": [{"what": c.name or "as planned", **_figures(c.judgement)} for c in held.tried],
+        }
+    }
+
+
+def _figures(judgement: Judgement) -> dict[str, float]:
+    return {"changed_samples": round(judgement.changed, 3), "sqnr_db": judgement.worst_db}
+
+
+def _row(candidate: Candidate) -> tuple[str, str, str]:
+    judgement = candidate.judgement
+    shares = ", ".join(f"{100 * judgement.share(name):.1f} %" for name in judgement.equal) or "-"
+    return candidate.name or "as planned", shares, f"{judgement.worst_db:.1f} dB"

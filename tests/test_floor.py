@@ -1,0 +1,151 @@
+"""The floor: samples apart, judgements against their definitions, and quantize on networks with a cliff."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from conftest import fails
+from hypothesis import given
+from hypothesis import strategies as st
+from networks import Net, random_data
+
+from fcdeploy.arithmetic.significance import tail_of_binomial
+from fcdeploy.cli import main
+from fcdeploy.commands.quantize import quantize
+from fcdeploy.evaluate.outputs import find_ends
+from fcdeploy.int8.judge import APART, MOST_APART, Floor, Judge, parse_floor, split_samples
+from fcdeploy.runtime.session import Session
+
+DATA = random_data(0, 96, x=(12,))
+
+
+def cliff(folder: Path, size: float) -> Path:
+    """A dense network with one hidden channel that is `size` times the others, and two weights that take it off again."""
+    net = Net(0)
+    hidden = net.op("Relu", net.dense(net.input("x", 12), 12, 16))
+    scale = np.ones(16, np.float32)
+    scale[3] = size
+    large = net.op("Mul", hidden, net.constant(scale))
+    off = np.zeros((16, 16), np.float32)
+    off[3, 3] = 1 - size
+    rest = net.op("Add", large, net.op("MatMul", hidden, net.constant(off)))
+    path = folder / "net.onnx"
+    net.output(net.dense(rest, 16, 6)).save(path)
+    np.savez(folder / "data.npz", **DATA)
+    return path
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=6))
+def test_samples_apart_are_no_tool_s(sizes: list[int]) -> None:
+    starts = np.cumsum([0, *sizes])
+    groups = [{"x": np.arange(a, b)} for a, b in pairwise(starts)]
+    tools, judged, unseen = split_samples(groups)
+    apart = np.concatenate([group["x"] for group in judged])
+    assert len(tools["x"]) == max(sizes) - (unseen and min(max(sizes) // APART, MOST_APART))
+    assert not unseen or not set(tools["x"]) & set(apart)
+    if unseen:
+        assert sorted([*tools["x"], *apart]) == list(range(sum(sizes)))
+    else:
+        assert len(apart) == sum(sizes)
+
+
+def test_tail_of_binomial_against_counting() -> None:
+    draws = np.random.default_rng(0).random((200_000, 12)) < 0.1
+    for k in range(4):
+        assert tail_of_binomial(k, 12, 0.1) == pytest.approx((draws.sum(axis=1) >= k).mean(), abs=0.005)
+
+
+def test_a_judgement_against_the_definition(tmp_path: Path) -> None:
+    path = cliff(tmp_path, 1.0)
+    quantize(path, output=tmp_path / "int8.onnx", data=tmp_path / "data.npz", costs="none", floor="none")
+    model, int8 = ir.load(path), ir.load(tmp_path / "int8.onnx")
+    judgement = Judge(path, model, [DATA], find_ends(model)).measure(int8)
+    f, q = (Session(file).run(DATA)[0].astype(np.float64) for file in (path, tmp_path / "int8.onnx"))
+    assert judgement.samples == 96
+    assert judgement.worst_db == pytest.approx(10 * np.log10((f**2).sum() / ((f - q) ** 2).sum()))
+    (name,) = judgement.equal
+    assert judgement.share(name) == np.mean(f.argmax(axis=1) == q.argmax(axis=1))
+
+
+def test_what_holds_the_floor_is_as_it_was(tmp_path: Path) -> None:
+    """On the same samples for its corrections a good model is the same with and without a judge, and the report says so."""
+    path = cliff(tmp_path, 1.0)
+    report = quantize(path, output=tmp_path / "a.onnx", data=tmp_path / "data.npz", costs="none")
+    assert report.passed
+    assert report.values["floor"]["held"]
+    assert report.values["floor"]["samples"] == 32
+    assert report.values["floor"]["unseen"]
+    assert not report.values["floor"]["left_out"]
+    assert any(line.startswith("judged: ") and line.endswith("kept apart") for line in report.lines)
+
+
+def test_a_cliff_is_left_in_float_or_refused(tmp_path: Path) -> None:
+    path = cliff(tmp_path, 3000.0)
+    options: dict[str, Any] = {"data": tmp_path / "data.npz", "costs": "none", "force": True}
+    bare = quantize(path, output=tmp_path / "bare.onnx", floor="none", **options)
+    f, q = (Session(file).run(DATA)[0] for file in (path, tmp_path / "bare.onnx"))
+    assert np.mean(f.argmax(axis=1) == q.argmax(axis=1)) < 0.9, "the network was to have a cliff"
+    assert "floor" not in bare.values
+
+    held = quantize(path, output=tmp_path / "held.onnx", **options)
+    assert held.passed
+    assert held.values["floor"]["left_out"]
+    q = Session(tmp_path / "held.onnx").run(DATA)[0]
+    assert np.mean(f.argmax(axis=1) == q.argmax(axis=1)) > 0.98
+    again = quantize(path, output=tmp_path / "again.onnx", **options)
+    assert again.values["floor"] == held.values["floor"]
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "held.onnx").read_bytes()
+
+    refused = quantize(path, output=tmp_path / "no.onnx", effort="fast", **options)  # which repairs nothing
+    assert not refused.passed
+    assert refused.advice.startswith("not written: ")
+    assert not (tmp_path / "no.onnx").exists()
+
+
+def test_the_command_line_says_no_and_takes_it_when_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cliff(tmp_path, 3000.0)
+    command = [
+        "quantize",
+        "net.onnx",
+        "--int8",
+        "--data",
+        "data.npz",
+        "--costs",
+        "none",
+        "--effort",
+        "fast",
+        "-o",
+        "q.onnx",
+    ]
+    assert main(command) == 1
+    assert capsys.readouterr().out.splitlines()[0].startswith("not written: ")
+    assert not Path("q.onnx").exists()
+    assert main([*command, "--accept", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert not said["floor"]["held"]
+    assert any(warning.startswith("below the floor, and accepted: ") for warning in said["warnings"])
+    assert Path("q.onnx").exists()
+
+
+@pytest.mark.parametrize("text", ["101", "-1", "x", "99,", "99,x", "99,20,3", "nan", ""])
+def test_a_floor_that_is_none(text: str) -> None:
+    if text == "99,":
+        assert parse_floor(text) == Floor(0.99)
+        return
+    with fails(f"--floor {text!r} is not PERCENT, PERCENT,DECIBELS or none", "--floor 99,20"):
+        parse_floor(text)
+
+
+def test_floors() -> None:
+    assert parse_floor(None) == Floor(0.99, 20.0)
+    assert parse_floor("98,25") == Floor(0.98, 25.0)
+    assert parse_floor("none") is None
