@@ -153,17 +153,6 @@ def test_the_guide_s_json_keys_are_printed(done: set[str], capsys: pytest.Captur
         assert not set(keys) - set(printed), name
 
 
-def test_the_module_map_names_every_folder() -> None:
-    text = (ROOT / "README.md").read_text()
-    named = {
-        word.rstrip("/")
-        for line in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
-        for word in re.findall(r"`(.*?)`", line)
-    }
-    packages = {str(path.parent.relative_to(ROOT)) for path in (ROOT / "fcdeploy").rglob("*.py")} - {"fcdeploy"}
-    assert named == packages | {"models", "calib_data", "scripts", "tests", "docs"}
-
-
 def test_the_architecture_names_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     text = (ROOT / "docs" / "architecture.md").read_text()
