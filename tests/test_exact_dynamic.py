@@ -65,7 +65,7 @@ def test_some_outputs_of_a_layer_stand_for_all(types: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize(
     ("types", "name"),
-    [(("int8", "dynamic"), "dynamic_dense"), pytest.param(("int4", "none"), "block_dense", marks=x86)],
+    [(("int8", "dynamic"), "dynamic_dense"), pytest.param(("int4", "none"), "blockwise_dense", marks=x86)],
 )
 def test_one_wrong_sum_is_found(types: tuple[str, str], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right = getattr(dynamic, name)
