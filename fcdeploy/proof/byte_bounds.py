@@ -114,6 +114,8 @@ def _bound_outputs(node: ir.Node, known: TensorBounds) -> Interval | None:
         return _bound_dequantize(node, x)
     if op in ("Conv", "Gemm", "MatMul"):
         return _bound_layer(node, known)
+
+    # elements moved, clipped or combined, in floats as in bytes
     if op in CHOOSES or (op == "Resize" and attribute_of(node, "mode", "nearest") == "nearest"):
         return _bound_moved(node, x)
     if op in ("Relu", "Clip"):

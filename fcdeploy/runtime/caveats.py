@@ -20,6 +20,8 @@ def list_caveats(model: ir.Model) -> tuple[str, ...]:
             f"{_count_layers(wide)} of 16 bits: for accuracy, DSPs and NPUs; onnxruntime has no integer kernel for 16 bits and "
             f"computes in float"
         )
+
+    # weights in blocks: what the kernel does with activations depends on the accuracy level
     blocks = [node for node in model.graph if node.op_type == "MatMulNBits"]
     rounding = sum(attribute_of(node, "accuracy_level", 0) == 4 for node in blocks)
     if rounding:
@@ -31,6 +33,7 @@ def list_caveats(model: ir.Model) -> tuple[str, ...]:
         caveats.append(
             f"{_count_layers(len(blocks) - rounding)} in blocks, computed in float (MatMulNBits, accuracy_level below 4)"
         )
+
     dynamic = sum(node.op_type in DYNAMIC for node in model.graph)
     if dynamic:
         caveats.append(

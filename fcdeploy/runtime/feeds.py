@@ -58,6 +58,8 @@ def check_feeds(feeds: Mapping[str, Any], specs: Sequence[TensorSpec]) -> None:
     for name in feeds:
         if name not in known:
             raise FcdeployError(f"input {name!r} is unknown: {wants}", f"leave {name!r} out")
+
+    # every input is there, an array of the right type, and of a shape the model takes
     for name, spec in known.items():
         if name not in feeds:
             raise FcdeployError(f"input {name!r} is missing: {wants}", f"give {spec}")

@@ -75,8 +75,13 @@ def refuse_untrusted(model: ir.Model, name: str) -> tuple[str, ...]:
         return ()  # it does not load at all, which whoever needs it loaded says
 
     _refuse_fused(running, large, suspects, name)
+    return _warn_of_unfused(running, suspects, alone)
 
-    # computed as written, if not as fast as it was meant to be
+
+def _warn_of_unfused(
+    running: Mapping[ir.Node, ir.Node], suspects: Sequence[Suspect], alone: Sequence[ir.Node]
+) -> tuple[str, ...]:
+    """Warnings about nodes computed as written, if not as fast as they were meant to be, and about rounded activations."""
     warnings = [
         f"{_describe(suspect.node)}: {suspect.otherwise}"
         for suspect in suspects
