@@ -36,6 +36,7 @@ from fcdeploy.sensitivity.report import make_group_values, make_sensitivity_line
 FEW = 192  # samples for the looks at kernels and layers, which are sums over many values
 LAYER_BATCH, LAYER_BYTES = 8, 1 << 20  # every activation of a batch is in memory at once there
 NOT_KNOWN = "the model does not say which samples it was calibrated on: whether these are among them is not known"
+NO_LABEL = "add an array 'label' to the data, or use --metric FILE.py:FUNCTION"
 NO_METRIC = "the data have no labels, and no output makes decisions"
 
 
@@ -75,9 +76,8 @@ def validate(
     rounds = _check_models(int8_model, float_model, int8, against)
 
     samples = open_data(data, input_specs(float_model), limit, seed, Path(preprocess) if preprocess else None)
-    hashes = {
-        "int8": hash_model(files_of(int8_model, int8)), "float": hash_model(files_of(float_model, against)),
-    }  # fmt: skip
+    pairs = {"int8": (int8_model, int8), "float": (float_model, against)}
+    hashes = {name: hash_model(files_of(*pair)) for name, pair in pairs.items()}
     job = EvaluationJob(
         ((str(against), hashes["float"]), (str(int8), hashes["int8"])), samples, metric,
         {spec.name: is_probability(float_model, spec.name) for spec in output_specs(float_model)},
@@ -86,10 +86,7 @@ def validate(
     with open_pool(workers, cluster) as team:
         answers, seen = answer_all(team, job, step)
     if max_drop is not None and answers.metric is None:
-        raise FcdeployError(
-            "a largest drop needs a metric, and without labels one number a sample has none",
-            "add an array 'label' to the data, or use --metric FILE.py:FUNCTION",
-        )
+        raise FcdeployError("a largest drop needs a metric, and without labels one number a sample has none", NO_LABEL)
 
     loss = compute_loss(answers)
     kernel = compare_kernels(int8, samples.read(FEW), step, samples.total(FEW))
