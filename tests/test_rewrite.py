@@ -303,3 +303,29 @@ def test_nothing_is_written_that_nothing_reads(channels: int) -> None:
     dead = [node.name for node in line.int8.graph for v in node.outputs if not v.uses() and not v.is_graph_output()]
     assert dead == []
     assert line.sqnr() > 20
+
+
+def test_a_file_for_arm_runs_with_32_bit_sums_here() -> None:
+    """Where its int8 activations fuse with nothing, weights of more than 7 bits need zero points of their own for that."""
+    line = made("arm64")
+    usual, precise = (Session(line.int8, threads=1, precise=on).run(DATA)[0] for on in (False, True))
+    np.testing.assert_allclose(usual, precise, atol=0.05 * np.abs(usual).max())
+    weights = [node for node in line.int8.graph if node.op_type == "DequantizeLinear" and "/q" in str(node.inputs[0])]
+    kept = [node.inputs[2] for node in weights if len(node.inputs) > 2 and node.inputs[2] is not None]
+    names = [value.name for value in kept if value.shape is not None and len(value.shape) == 1]
+    assert len(names) == len(set(names)) == len(LAYERS)
+
+
+@pytest.mark.parametrize("fill", [None, 0.25])
+def test_the_fill_of_a_pad_is_a_scalar(fill: float | None) -> None:
+    """ONNX says so; onnxruntime takes one of shape [1] too, and other runtimes do not."""
+    net = Net(0)
+    x = net.op("Relu", net.conv(net.input("x", 4, 8, 8), 4, 8))
+    more = [] if fill is None else [net.constant([fill])]
+    x = net.op("Pad", x, net.constant([0, 1, 0, 0, 0, 0, 0, 0], np.int64), *more, name="pad")
+    line = quantize_net(net.output(net.conv(x, 9, 4)), DATA)
+    (pad,) = (node for node in line.int8.graph if node.op_type == "Pad")
+    value = pad.inputs[2]
+    assert value is not None and value.const_value is not None
+    assert value.dtype == ir.DataType.UINT8
+    assert tuple(value.const_value.shape) == ()

@@ -37,12 +37,21 @@ def write_layer(
         stored = conversions.add_constant(integers, f"{name}/q")
         # QGemm fuses only where a weight's zero points are given, and shared ones keep onnxruntime from loading the
         # model under session.x64quantprecision, which gives 8-bit weights that fuse with nothing one of its own, for
-        # all channels, and then cannot run; QLinearConv does without
-        given = name == weight.name and (node.op_type != "Conv" or not layer.fuses)
+        # all channels, and then cannot run; QLinearConv does without, and int8 activations need not fuse on x86
+        bare = node.op_type == "Conv" and layer.fuses and not _reads_int8(node)
+        given = name == weight.name and not bare
         zeros = "own" if given and tensors[name].dtype == "int8" else "none"
         real = conversions.dequantize(stored, tensors[name], f"{name}/dq", zeros)
         conversions.graph.insert_before(node, producer(real))
         set_input(node, index, real)
+
+
+def _reads_int8(node: ir.Node) -> bool:
+    """Whether it reads int8 through a DequantizeLinear."""
+    value = node.inputs[0]
+    before = value.producer() if value is not None else None
+    integers = before.inputs[0] if before is not None and before.op_type == "DequantizeLinear" else None
+    return integers is not None and integers.dtype == ir.DataType.INT8
 
 
 def write_weight_only(node: ir.Node, tensors: Tensors, conversions: Conversions, scratch: Scratch | None) -> None:
@@ -91,5 +100,5 @@ def quantize_constants(node: ir.Node, q: QParams, conversions: Conversions) -> N
         if value is None and node.op_type == "Clip":
             continue
         real = np.zeros((), np.float32) if value is None else constant_array(value).reshape(())
-        integers = quantize(real, q)
+        integers = quantize(real, q).reshape(())  # a scalar, as ONNX says: others refuse one of shape [1]
         set_input(node, index, conversions.add_constant(np.asarray(integers), f"{node.outputs[0].name}/{index}"))
