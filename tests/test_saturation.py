@@ -338,3 +338,19 @@ def test_a_model_without_layers_of_bytes_is_exact(tmp_path: Path) -> None:
     found = inspect(path, saturation=True)
     assert (found.values["saturation"], found.values["safe"]) == ([], True)
     assert found.lines[-1] == f"no layer multiplies bytes: {EXACT}"
+
+
+def test_integer_operators_in_a_row_without_stored_types() -> None:
+    """What one writes is a byte by its zero point, though the file says no types between them."""
+    byte, one = np.uint8(128), np.float32(0.05)
+    tensors = {"s": np.asarray(one), "z": np.asarray(byte), "w": np.full((2, 2, 1, 1), 127, np.int8)}
+    tensors |= {"ws": np.asarray(one), "wz": np.asarray(np.int8(0))}
+    conv = "s z w ws wz s z"
+    nodes = [
+        node("QuantizeLinear", "x s z", "a"),
+        node("QLinearConv", f"a {conv}", "b"),
+        node("QLinearConv", f"b {conv}", "c"),
+        node("DequantizeLinear", "c s z", "y"),
+    ]
+    proofs = prove_no_saturation(model(nodes, tensors))
+    assert [(row.op, row.safe, row.worst) for row in proofs] == [("QLinearConv", False, 2 * 127 * 255)] * 2

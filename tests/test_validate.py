@@ -24,6 +24,8 @@ from fcdeploy.arithmetic.metrics import Fidelity
 from fcdeploy.cli.validate import command
 from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import is_quantized
+from fcdeploy.runtime.probes import answer
+from fcdeploy.runtime.probes.ask import PROBES
 from fcdeploy.tables.types import TYPES
 
 Array = np.ndarray[Any, Any]
@@ -195,8 +197,8 @@ def test_saturating_kernels_are_a_warning(save_npz: Callable[..., Path], tmp_pat
 def test_kernels_that_change_the_outputs_are_a_warning(
     nets: dict[str, Path], save_npz: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def kernels(*_: Any) -> dict[str, Fidelity]:
-        return {"logits": Fidelity(reference=1000.0, noise=1.0)}
+    def kernels(*_: Any) -> tuple[dict[str, Fidelity], str]:
+        return {"logits": Fidelity(reference=1000.0, noise=1.0)}, ""
 
     data = save_npz(x=samples(20, 3, 8, 8))
     clean = validate(nets["residual"], against=nets["residual"], data=data)
@@ -205,6 +207,21 @@ def test_kernels_that_change_the_outputs_are_a_warning(
     report = validate(nets["residual8"], against=nets["residual"], data=data)
     assert report.values["kernel_sqnr_db"] == pytest.approx(30.0)
     assert any("30.0 dB against exact arithmetic, clean is above 38: byte products" in text for text in report.warnings)
+
+
+def test_a_file_that_does_not_run_with_32_bit_sums_is_compared_without_them(
+    save_npz: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Two weights that share their zero points: onnxruntime does not load it so, but it does load it."""
+    probe = PROBES["zero points shared by two weights, 32-bit sums"]()
+    path = tmp_path / "shared.onnx"
+    path.write_bytes(probe.model)
+    report = validate(path, against=path, data=save_npz(x0=np.asarray(probe.feeds["x0"])))
+    told = [
+        text for text in report.warnings if text.startswith("kernel SQNR does not show overflow: with 32-bit sums, ")
+    ]
+    assert len(told) == (0 if answer("zero points shared by two weights, 32-bit sums") == "right" else 1)
+    assert report.values["kernel_sqnr_db"] is not None
 
 
 def test_models_the_wrong_way_round(nets: dict[str, Path], save_npz: Callable[..., Path]) -> None:

@@ -89,7 +89,7 @@ def validate(
         raise FcdeployError("a largest drop needs a metric, and without labels one number a sample has none", NO_LABEL)
 
     loss = compute_loss(answers)
-    kernel = compare_kernels(int8, samples.read(FEW), step, samples.total(FEW))
+    kernel, unseen = compare_kernels(int8, samples.read(FEW), step, samples.total(FEW))
     kernel_db = min((one.sqnr_db for one in kernel.values()), default=None)
     sums = _compare_layers(int8, against, samples, step) if layers else None
     report = _make_report(answers, loss, kernel_db, sums, max_drop)
@@ -98,6 +98,7 @@ def validate(
         report = _add_explanation(report, answers, loss, causes, read_effort(int8_model))
 
     notes = [*untrusted] if rounds else [*untrusted, f"{int8.name!r} is not quantized: float is compared with float"]
+    notes += [f"kernel SQNR does not show overflow: with 32-bit sums, {unseen}"] if unseen else []
     return _add_leakage(report, seen, hashes, notes, quantized=is_quantized(int8_model))
 
 

@@ -79,6 +79,10 @@ class TensorBounds:
             self.intervals[output] = kept.clip(*LIMITS[kind]) if kind else kept
 
 
+WRITTEN_WITH = {"QLinearConcat": 1, "QLinearWhere": 3}
+"""Operator -> the input that is a zero point, where it is neither the third nor the eighth."""
+
+
 def find_byte_type(value: ir.Value | None) -> str | None:
     """'uint8' or 'int8' where the tensor holds bytes, from its declared type or the zero point it is written with."""
     while value is not None:
@@ -96,6 +100,9 @@ def find_byte_type(value: ir.Value | None) -> str | None:
             dtype = written.name.lower()
         elif node is not None and node.op_type == "DynamicQuantizeLinear":
             dtype = "uint8"
+        elif node is not None and node.op_type.startswith("QLinear"):  # its own result's zero point, or its input's
+            zero = input_of(node, WRITTEN_WITH.get(node.op_type, 7 if len(node.inputs) > 7 else 2))
+            dtype = zero.dtype.name.lower() if zero is not None and zero.dtype else None
         elif value.dtype is not None:
             dtype = value.dtype.name.lower()
         elif node is not None and node.op_type in CHOOSES:

@@ -229,7 +229,12 @@ def _read_integer_operator(node: ir.Node, known: TensorBounds) -> ByteProduct | 
     if source is not None and activation == "uint8":
         point = array_of(inputs[zero]) if zero is not None and len(inputs) > zero else None
         axis = 1 if "Conv" in node.op_type else -1
-        bounds = known.of(source).channels(axis).hull(0 if point is None else int(point.reshape(-1)[0]))
+        bounds = (
+            known.of(source)
+            .clip(*LIMITS["uint8"])
+            .channels(axis)
+            .hull(0 if point is None else int(point.reshape(-1)[0]))
+        )
     return ByteProduct(node, activation, kind, _to_rows(node, held), bounds, exact)
 
 
