@@ -22,10 +22,10 @@ DATA = random_data(3, 4, x=(8, 9, 9))
 
 
 def mixed() -> Net:
-    """Convolutions as integers around a Tanh; then layers kept in float, a soft maximum, and an output in between."""
+    """Convolutions as integers around a Softplus; then layers kept in float, a soft maximum, and an output in between."""
     net = Net(3)
     x = net.op("Relu", net.conv(net.input("x", 8, 9, 9), 8, 16, name="first"))
-    y = net.op("Tanh", net.conv(x, 16, 16, name="second"), name="tanh")
+    y = net.op("Softplus", net.conv(x, 16, 16, name="second"), name="softplus")
     z = net.op("Relu", net.conv(y, 16, 16, name="third"))
     z = net.op("Sqrt", net.op("Relu", net.conv(z, 16, 8, name="kept")), name="root")
     flat = net.op("Flatten", net.op("GlobalAveragePool", z, name="pool"))
@@ -37,7 +37,7 @@ def test_ends_are_named_and_agree() -> None:
     found = check_exactness(line.int8, [DATA])
     assert found.passed, describe_exactness(found)
     ends = {row.node: row for row in found.floats}
-    assert set(ends) == {"tanh", "pool", "soft"}
+    assert set(ends) == {"softplus", "pool", "soft"}
     assert ends["soft"].floats
     assert ends["soft"].elements == 4 * 5
     assert "on every path" in describe_exactness(found)
