@@ -30,6 +30,7 @@ from fcdeploy.int8.judge import Floor, parse_floor, split_samples
 from fcdeploy.int8.plan_file import load_plan, write_plan
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
+from fcdeploy.int8.read_back import check_kernels
 from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
 from fcdeploy.int8.report import QuantizeResult, build_dry_run_report, build_report
@@ -229,7 +230,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     else:
         int8 = refine(problem, plan, on_step)
     write_metadata(int8, problem.calibration, plan)
-    size, kernels = _write_and_read_back(int8, out, problem.large, request.force)
+    size, kernels = _write_and_read_back(int8, plan, out, problem.large, request.force)
     if request.save_plan is not None:
         write_plan(Path(request.save_plan), plan, force=request.force)
 
@@ -264,12 +265,16 @@ def _judge(request: Request, planned: Planned, on_step: OnStep | None) -> Held |
     )  # fmt: skip
 
 
-def _write_and_read_back(int8: ir.Model, out: Path, large: bool, force: bool) -> tuple[int, tuple[Kernel, ...]]:
+def _write_and_read_back(
+    int8: ir.Model, plan: Plan, out: Path, large: bool, force: bool
+) -> tuple[int, tuple[Kernel, ...]]:
     """Bytes of what was written, and the kernels that run it. A file that the runtime would not load is not put in place."""
     with replace_model(out, force=force) as aside:
         size = write_model(int8, aside)
         Session(aside, threads=1, prepack=not large)
-        return size, find_kernels(aside)
+        kernels = find_kernels(aside)
+        check_kernels(kernels, plan)
+        return size, kernels
 
 
 def _check_request(request: Request, output: object) -> None:

@@ -29,6 +29,8 @@ from fcdeploy.int8.writing.conversions import Conversions, integer_type, produce
 from fcdeploy.int8.writing.shared_constants import share_constants
 from fcdeploy.records.plan import Plan, QParams
 
+FLOATS = ("float", "weight_only")  # kinds of nodes that compute in float
+
 
 def rewrite(
     model: ir.Model, plan: Plan, layers: Mapping[str, RoundedLayer | PackedWeights], *, scratch: Scratch | None = None
@@ -59,7 +61,7 @@ def rewrite(
                 writer.write_packed(node, layer)
     writer.restore_outputs()
     writer.remove_finished()
-    block_unwanted_fusions(model.graph)
+    block_unwanted_fusions(model.graph, {name for name, kind in kinds.items() if kind in FLOATS})
     for name in [n for n, v in model.graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
         del model.graph.initializers[name]
     share_constants(model.graph)
