@@ -89,10 +89,8 @@ def bench(
     `per_node` adds the time of each node at the first batch size.  Inputs are random, since time hardly depends on
     values.  Raises FcdeployError.
     """
-    wanted: list[int | None] = list(batch) if isinstance(batch, Sequence) else [batch]
     _check_arguments(against, max_ratio, threads=threads, seconds=seconds, max_ratio_=max_ratio, interval=interval)
-    if not wanted or any(one is not None and one < 1 for one in wanted):
-        raise FcdeployError(f"batch {', '.join(map(str, wanted)) or 'of nothing'} is not positive", "--batch 1")
+    wanted = _list_batches(batch)
     step: OnStep = on_step or (lambda *_: None)
 
     paths = [Path(model), *([Path(against)] if against is not None else [])]
@@ -117,6 +115,14 @@ def bench(
 
     nodes = _profile_nodes(rows[0], threads, seconds, step) if per_node else None
     return _make_report(rows, nodes, threads, max_ratio, interval, seconds)
+
+
+def _list_batches(batch: int | Sequence[int] | None) -> list[int | None]:
+    """The batch sizes to time; None is whatever the model insists on."""
+    wanted: list[int | None] = list(batch) if isinstance(batch, Sequence) else [batch]
+    if not wanted or any(one is not None and one < 1 for one in wanted):
+        raise FcdeployError(f"batch {', '.join(map(str, wanted)) or 'of nothing'} is not positive", "--batch 1")
+    return wanted
 
 
 def _check_order(models: Sequence[ir.Model], paths: Sequence[Path]) -> None:
