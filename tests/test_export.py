@@ -161,7 +161,7 @@ def test_opset_and_ir_version_are_read_back_and_as_low_as_can_be(convolutional: 
     onnx.checker.check_model(written, full_check=True)
     assert [(item.domain, item.version) for item in written.opset_import] == [("", 13)]
     assert (written.ir_version, report.values["opset"], report.values["ir_version"]) == (7, 13, 7)
-    assert report.lines[0] == "opset 13, IR version 7, onnxruntime >= 1.6"
+    assert report.lines[0] == "opset 13, IR version 7, onnxruntime >= 1.7"
 
 
 def test_the_file_holds_the_network_and_nothing_else(convolutional: tuple[nn.Module, Path, Report]) -> None:

@@ -18,8 +18,8 @@ from fcdeploy.graph.nodes import array_of
 LOWEST = 13  # per-channel QuantizeLinear and DequantizeLinear, which the int8 form needs
 TOP = 18  # where the tables start
 
-RUNTIMES = {13: "1.6", 14: "1.8", 15: "1.9", 16: "1.11", 17: "1.12", 18: "1.14", 19: "1.15", 20: "1.17", 21: "1.18"}
-"""Opset -> the first onnxruntime that knows it."""
+RUNTIMES = {13: "1.7", 14: "1.8", 15: "1.9", 16: "1.11", 17: "1.12", 18: "1.14", 19: "1.15", 20: "1.17", 21: "1.18"}
+"""Opset -> the first onnxruntime that runs our files in it: 1.6 has opset 13, but not its DequantizeLinear (both were run)."""
 
 OWN = {"QuantizeLinear": "1.17", "DequantizeLinear": "1.17", "MatMulNBits": "1.22"}
 """Operators of onnxruntime's own domain -> the first onnxruntime that runs them as they are written here; from its pull
