@@ -35,6 +35,10 @@ class FcdeployError(Exception):
         self.hint = hint
 
 
+class LoadError(FcdeployError):
+    """A model that onnxruntime does not load."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, without onnxruntime's code prefix."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -10,9 +10,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.ranges import METHODS
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, LoadError
 from fcdeploy.evaluate.prepared import check_on_first, check_prepared
 from fcdeploy.files import check_output
+from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.external_data import weights_path
 from fcdeploy.graph.model import (
     files_of,
@@ -27,6 +28,7 @@ from fcdeploy.graph.scratch import make_scratch
 from fcdeploy.graph.weights import is_large
 from fcdeploy.int8.calibrating.statistics import load_or_observe, warn_too_few
 from fcdeploy.int8.judge import Floor, parse_floor, split_samples
+from fcdeploy.int8.loadable import leave_out_unloadable
 from fcdeploy.int8.plan_file import load_plan, write_plan
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
@@ -173,13 +175,31 @@ def _quantize(request: Request, on_step: OnStep | None) -> Report:
     if not request.dry_run:
         _check_outputs(request, model, files)
     changes = prepare(model)
-    planned = _plan(request, _load_problem(request, model, files, on_step), on_step)
+    problem = _load_problem(request, model, files, on_step)
+    try:
+        return _carry_out(request, problem, changes, files, begin, on_step)
+    except LoadError:  # rare: found only where it happens
+        if request.plan is not None:
+            raise
+        return _carry_out(request, leave_out_unloadable(problem), changes, files, begin, on_step)
+
+
+def _carry_out(
+    request: Request,
+    problem: Problem,
+    changes: tuple[Changes, ...],
+    files: tuple[Path, ...],
+    begin: float,
+    on_step: OnStep | None,
+) -> Report:
+    """Plan, and, unless the plan is all that was asked for, write."""
+    planned = _plan(request, problem, on_step)
     if request.dry_run:
         report = build_dry_run_report(changes, planned.plan, planned.basis, time.perf_counter() - begin)
         return (
             report
             if planned.search_result is None
-            else add_search(report, planned.search_result, count_macs_by_node(model))
+            else add_search(report, planned.search_result, count_macs_by_node(problem.model))
         )
     return _write(request, planned, files, begin, on_step)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -32,7 +32,8 @@ class Problem:
     `samples` are those on which tools may run the model: none where it is too large for that; `judged` are groups of one
     shape each on which the result is judged, and `unseen` says that no tool has seen these.  `source`, of which they
     are a few, is there where DATA was given.  `rescaled` are the factors that the channels of `model` were divided by,
-    `absorbed` what was taken off them then.  `scratch` is where weights lie that should not be in memory.
+    `absorbed` what was taken off them then.  `scratch` is where weights lie that should not be in memory.  `left_float`
+    are nodes that cannot be integers with this runtime, with the reason.
     """
 
     file: Path
@@ -50,6 +51,7 @@ class Problem:
     rescaled: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     absorbed: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     scratch: Scratch | None = None
+    left_float: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def large(self) -> bool:
@@ -75,6 +77,8 @@ class Problem:
 
     def plan(self, overrides: Overrides | None = None) -> Plan:
         """The plan by what was asked for and what is decided of nodes already."""
+        overrides = overrides or Overrides()
+        overrides = replace(overrides, slow={**overrides.slow, **self.left_float})
         return plan_graph(
             self.model, self.calibration, self.target,
             ranges=self.ranges, keep_float=self.keep_float, types=self.types, overrides=overrides,

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from fcdeploy.arrays import Array
-from fcdeploy.errors import FcdeployError, first_line
+from fcdeploy.errors import FcdeployError, LoadError, first_line
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.cpu import count_usable_cores, read_cpu_flags
 from fcdeploy.runtime.options import read_options, select_for_cpu
@@ -90,7 +90,7 @@ class Session:
             try:
                 self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
             except Exception as error:  # the binding raises a dozen types, none with a common base of its own
-                raise FcdeployError(
+                raise LoadError(
                     f"onnxruntime {ort.__version__} cannot load the model: {first_line(error)}",
                     "fcdeploy inspect MODEL shows its operators, opset and IR version",
                 ) from error

@@ -1,0 +1,32 @@
+"""Where onnxruntime does not load what integers come to, the layer in its way stays float, with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from networks import Net, random_data
+
+import fcdeploy
+
+
+@pytest.mark.parametrize("costs", ["none", None])
+def test_a_cubic_resize_between_convolutions_keeps_one_of_them_float(costs: str | None, tmp_path: Path) -> None:
+    """A transpose is moved through the Resize, whose scales then are on other axes."""
+    net = Net(0, opset=13)
+    x = net.op("Relu", net.conv(net.input("x", 3, 24, 20), 3, 16, kernel=(1, 1)))
+    x = net.op("Resize", x, "", net.constant([1, 1, 0.5, 0.5]), mode="cubic")
+    path = net.output(net.conv(x, 16, 8, kernel=(1, 1))).save(tmp_path / "model.onnx")
+    np.savez(tmp_path / "data.npz", **random_data(1, 40, x=(3, 24, 20)))
+    report = fcdeploy.quantize(path, output=tmp_path / "int8.onnx", data=tmp_path / "data.npz", costs=costs)
+    why = [node["why"] for node in report.values["nodes_float"] if node["op"] == "Conv"]
+    if costs == "none":
+        assert len(why) == 1
+        assert "does not load the model with it as integers: " in why[0]
+    assert (
+        fcdeploy.validate(tmp_path / "int8.onnx", against=path, data=tmp_path / "data.npz", same_data=True).values[
+            "sqnr_db"
+        ]
+        > 25
+    )
