@@ -287,15 +287,76 @@ def test_a_batch_that_tracing_fixes_is_said(tmp_path: Path) -> None:
     assert run(path, x=torch.ones(1, 6))[0].shape == (1, 6)
 
 
-def test_a_length_that_tracing_fixes_leaves_the_batch_free(tmp_path: Path) -> None:
+def test_a_length_that_tracing_fixes_is_an_error(tmp_path: Path) -> None:
     class Flat(nn.Module):
         def forward(self, x: Any) -> Any:
             return x.reshape(-1, 5, 2) if x.shape[1] == 10 else x.reshape(x.shape[0], -1, 2)
 
-    report = export(Flat(), output=tmp_path / "flat.onnx", inputs=["1,time=10"])
+    fails(
+        "the exported model does not take every length of 'time': .*",
+        "give the lengths as numbers, --input 1,10",
+        module=Flat(), output=tmp_path / "flat.onnx", inputs=["1,time=10"],
+    )  # fmt: skip
+    assert not (tmp_path / "flat.onnx").exists()
+    report = export(Flat(), output=tmp_path / "flat.onnx", inputs=["1,10"])
     assert report.values["inputs"][0]["shape"] == [None, 10]
-    assert report.warnings[0].startswith("the exported model takes no other length than the example's: ")
     assert run(tmp_path / "flat.onnx", x=torch.ones(7, 10))[0].shape == (7, 5, 2)
+
+
+def test_free_axes_are_tried_at_lengths_of_their_own(tmp_path: Path) -> None:
+    """30 and 60 are multiples of 3, at which the pooling's windows were traced."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d((3, 3)), nn.Flatten(), nn.Linear(36, 4))
+    fails(
+        "the exported model does not take every length of 'h' and 'w': .*",
+        "give the lengths as numbers, --input 1,3,30,30",
+        module=module, output=tmp_path / "m.onnx", inputs=["1,3,h=30,w=30"],
+    )  # fmt: skip
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_lengths_that_the_module_itself_refuses_are_said(tmp_path: Path) -> None:
+    class Halves(nn.Module):
+        def forward(self, x: Any) -> Any:
+            first, second = x.reshape(x.shape[0], 2, -1).unbind(1)
+            return first + second
+
+    report = export(Halves(), output=tmp_path / "m.onnx", inputs=["1,time=10"])
+    assert report.lines[0].startswith("also tried, and the same as torch: time ")
+    assert report.lines[1].startswith("the module itself does not take time ")
+
+
+CHECKPOINTS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "key model": lambda own: {"model": own, "optimizer": {"state": {}}},
+    "key net, deep": lambda own: {"trainer": {"net": own}, "epoch": 3},
+    "prefix of torch.compile": lambda own: {f"_orig_mod.{key}": value for key, value in own.items()},
+    "prefix of Lightning": lambda own: {"state_dict": {f"model.{key}": value for key, value in own.items()}},
+    "two prefixes": lambda own: {"state_dict": {f"module._orig_mod.{key}": value for key, value in own.items()}},
+    "beside a loss": lambda own: {"net." + key: value for key, value in own.items()} | {"loss.weight": torch.ones(2)},
+    "averaged first": lambda own: {"model": {key: value + 1 for key, value in own.items()}, "ema": own},
+}
+
+
+@pytest.mark.parametrize("form", CHECKPOINTS)
+def test_weights_are_found_wherever_training_code_puts_them(tmp_path: Path, network: Path, form: str) -> None:
+    torch.save(CHECKPOINTS[form](state()), tmp_path / "w.pt")
+    path = tmp_path / "net.onnx"
+    report = export(f"{network}:net", output=path, state=tmp_path / "w.pt")
+    x = torch.randn(5, 4)
+    assert_same(run(path, x=x)[0], trained()(x))
+    chosen = [warning for warning in report.warnings if warning.startswith("weights are those of key 'ema'; ")]
+    assert bool(chosen) == (form == "averaged first")
+
+
+def test_a_key_of_a_checkpoint_can_be_named(tmp_path: Path, network: Path) -> None:
+    torch.save({"ema": {key: value + 1 for key, value in state().items()}, "model": state()}, tmp_path / "w.pt")
+    export(f"{network}:net", output=tmp_path / "net.onnx", state=f"{tmp_path / 'w.pt'}:model")
+    x = torch.randn(5, 4)
+    assert_same(run(tmp_path / "net.onnx", x=x)[0], trained()(x))
+    fails(
+        f"weights '{tmp_path / 'w.pt'}' below key 'ema': misses 'third.weight'.*",
+        "it holds tensors below 'model' too",
+        module=nn.ModuleDict({"third": nn.Linear(2, 2)}), state=f"{tmp_path / 'w.pt'}", output=tmp_path / "o.onnx",
+    )  # fmt: skip
 
 
 def test_samples_are_compared_too(tmp_path: Path) -> None:

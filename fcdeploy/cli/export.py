@@ -14,7 +14,7 @@ from fcdeploy.cli import options
 @click.argument("module", metavar="FILE.py:FUNCTION")
 @options.output_option("The ONNX file to write.", required=True)
 @click.option(
-    "--state", type=options.FILE, metavar="FILE", help="Weights: .safetensors, or a torch.save of a state dict."
+    "--state", type=options.FILE, metavar="FILE[:KEY]", help="Weights: .safetensors, or a torch.save of a state dict."
 )
 @click.option(
     "--input",

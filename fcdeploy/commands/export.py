@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate.free_axes import list_lengths
 from fcdeploy.files import check_output
 from fcdeploy.graph import opset as sets
 from fcdeploy.graph.external_data import weights_path
@@ -83,7 +84,7 @@ def export(
     `module` is "FILE.py:FUNCTION", a function without arguments that returns an nn.Module, or the module itself (whose
     weights `state` replaces).  `inputs` are shapes ("1,3,32,32", "tokens:1,16:int64", (1, 3, 32, 32)) or tensors, one
     for each input; without them FILE.py's `example_inputs()` is called.  The first axis of every input is the batch,
-    and of any length.  `state` is a .safetensors or torch.save file of a state dict; `data` is samples to
+    and of any length.  `state` is a .safetensors or torch.save file of weights, FILE or FILE:KEY; `data` is samples to
     compare on besides random inputs; `opset` None writes the lowest that can say the network, 13 or above.
 
     Raises FcdeployError for a mistake in any of these, and when an output differs from torch's by more than
@@ -100,14 +101,13 @@ def export(
 
     step("load the module", 0, 3)
     built, namespace = torch_module.build_module(module) if isinstance(module, str) else (module, None)
-    if state is not None:
-        torch_module.load_state(built, Path(state))
+    chosen = torch_module.load_state(built, Path(state)) if state is not None else ""
     if sum(tensor.numel() * tensor.element_size() for tensor in built.state_dict().values()) > LARGEST:
         check_output(weights_path(path), force=force)
 
     with _eval_mode(built), replace_model(path, force=force) as aside:
         examples = torch_module.read_inputs(built, inputs, namespace)
-        differences, fixed = _write(built, examples, aside, data, opset, tolerance, step)
+        differences, fixed, lengths = _write(built, examples, aside, data, opset, tolerance, step)
         written = read_model(aside)
         size = measure_size(files_of(written, aside))
     step("done", 3, 3)
@@ -119,7 +119,7 @@ def export(
         "tolerance": tolerance,
         "seconds": time.perf_counter() - started,
     }
-    return _make_report(values, tuple(text for text in (warning, fixed) if text))
+    return _make_report(values, lengths, tuple(text for text in (warning, chosen, fixed) if text))
 
 
 def _describe_file(written: ir.Model, differences: dict[str, TorchDifference]) -> dict[str, Any]:
@@ -176,34 +176,79 @@ def _write(
     opset: int | None,
     tolerance: float,
     step: OnStep,
-) -> tuple[dict[str, TorchDifference], str]:
-    """Write and prove the model with its free axes, else with a free batch only, else with none, and say why."""
+) -> tuple[dict[str, TorchDifference], str, tuple[str, ...]]:
+    """Write and prove the model with its free axes: differences, a warning, and a line on the lengths that were tried.
+
+    Where only the batch is free and the module takes no other, it is written for the example's; lengths that were asked to
+    be free are, or nothing is written.
+    """
     from fcdeploy.pytorch.module import FinalError
 
-    only_batch = tuple(replace(item, free={0: item.free[0]}) for item in inputs)
+    freed = any(len(item.free) > 1 for item in inputs)
     fixed = tuple(replace(item, free={}) for item in inputs)
-    ladder = [("", inputs)]
-    if any(len(item.free) > 1 for item in inputs):
-        ladder.append(("takes no other length than the example's", only_batch))
-    ladder.append(("takes no other batch", fixed))
     reason = ""
-    for loss, candidate in ladder:
+    lengths: tuple[str, ...] = ()
+    for candidate in (inputs,) if freed else (inputs, fixed):
         try:
             step("export to ONNX", 1, 3)
             sizes = _write_model(module, candidate, aside, opset)
             step("compare with torch", 2, 3)
             found = _compare(module, candidate, aside, _make_comparisons(candidate, sizes), tolerance, {})
-            warning = loss and f"the exported model {loss}: {reason}"
+            lengths = _compare_lengths(module, candidate, aside, tolerance, found) if freed else ()
+            warning = reason and f"the exported model takes no other batch: {reason}"
             break
         except FinalError:
             raise
         except FcdeployError as error:
+            if freed:
+                raise FcdeployError(
+                    f"the exported model does not take every length of {_list_freed(inputs)}: {error.message}",
+                    f"give the lengths as numbers, --input {_write_fixed(inputs)}, or compute sizes from x.shape",
+                ) from error
             reason = reason or error.message
             if candidate is fixed:
                 raise
     if data is not None:
         found = _compare(module, candidate, aside, _read_samples(candidate, aside, data), tolerance, found)
-    return found, warning
+    return found, warning, lengths
+
+
+def _list_freed(inputs: Sequence[Input]) -> str:
+    names = [name for item in inputs for axis, name in item.free.items() if axis]
+    return " and ".join(map(repr, dict.fromkeys(names)))
+
+
+def _write_fixed(inputs: Sequence[Input]) -> str:
+    """The inputs as options that name no axis."""
+    return " --input ".join(",".join(map(str, item.example.shape)) for item in inputs)
+
+
+def _compare_lengths(
+    module: nn.Module, inputs: tuple[Input, ...], aside: Path, tolerance: float, found: dict[str, TorchDifference]
+) -> tuple[str, ...]:
+    """Run every free axis at lengths of its own, an odd one, a smaller and a larger one; what the module itself refuses is said.
+
+    `found` is brought up to date.  Raises FcdeployError where torch takes lengths that the model does not.
+    """
+    import torch
+
+    from fcdeploy.pytorch import module as torch_module
+
+    generator = torch.Generator().manual_seed(2)
+    taken, refused = [], []
+    for lengths in list_lengths(torch_module.lengths_of(inputs)):
+        tensors = [_draw_like(item.resize(lengths), generator) for item in inputs]
+        said = ", ".join(f"{name} {length}" for name, length in lengths.items() if name != BATCH)
+        try:
+            _run_torch(module, inputs, tensors)
+        except FcdeployError:
+            refused.append(said)
+            continue
+        trial = ComparisonInputs(f"random inputs of {said}", tensors)
+        found.update(_compare(module, inputs, aside, [trial], tolerance, found))
+        taken.append(said)
+    lines = [f"also tried, and the same as torch: {'; '.join(taken)}"] if taken else []
+    return (*lines, *([f"the module itself does not take {'; '.join(refused)}"] if refused else []))
 
 
 def _write_model(module: nn.Module, inputs: tuple[Input, ...], aside: Path, opset: int | None) -> list[dict[str, int]]:
@@ -352,7 +397,7 @@ def _describe(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "dtype": str(spec.dtype), "shape": list(spec.shape)}
 
 
-def _make_report(values: dict[str, Any], warnings: tuple[str, ...]) -> Report:
+def _make_report(values: dict[str, Any], lengths: tuple[str, ...], warnings: tuple[str, ...]) -> Report:
     rows = [("input", spec["name"], spec["dtype"], _format_shape(spec["shape"]), "", "") for spec in values["inputs"]]
     for spec in values["outputs"]:
         shape = _format_shape(spec["shape"])
@@ -361,6 +406,7 @@ def _make_report(values: dict[str, Any], warnings: tuple[str, ...]) -> Report:
     table = Table("", ("", "name", "dtype", "shape", "differs from torch by", "relative"), tuple(rows))
     worst = max(spec["max_rel"] for spec in values["outputs"])
     lines = (
+        *lengths,
         sets.describe_requirements(values["opset"], values["ir_version"]),
         f"{values['output']}: {values['parameters']:,} parameters, {values['bytes'] / 1000:,.0f} kB, "
         f"the same as torch within {worst:.1e}",

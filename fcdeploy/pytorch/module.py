@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.pytorch.checkpoint import FoundState, find_states, list_dicts
 from fcdeploy.user_code import load_function, user_code
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
@@ -62,48 +63,88 @@ def build_module(reference: str) -> tuple[nn.Module, ModuleType]:
     return module, namespace
 
 
-def load_state(module: nn.Module, path: Path) -> None:
-    """Put the weights of a state dict file (.safetensors, or torch.save) into the module. Nothing is unpickled."""
-    state = _read_state(path)
+def load_state(module: nn.Module, path: Path) -> str:
+    """Put the weights of a checkpoint (.safetensors, or torch.save) into the module; nothing is unpickled.
+
+    They may lie below any key and behind any prefix; FILE:KEY names the key.  Returns what to say where there was a choice.
+    """
+    path, wanted = _split_key(path)
+    content = _read_checkpoint(path)
     own = module.state_dict()
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in own]
-    if missing or unexpected:
-        parts = [f"misses {_format_keys(missing)}"] if missing else []
-        parts += [f"has {_format_keys(unexpected)} that the module has not"] if unexpected else []
-        raise FcdeployError(f"weights {str(path)!r}: {', and '.join(parts)}", "train and export the same network")
-    for key, value in state.items():
+    found = find_states(content, own)
+    if wanted:
+        found = [state for state in found if state.key == wanted]
+    if not found:
+        raise _explain_no_state(path, content, own, wanted)
+    state = found[0]
+    unexpected = [key for key in state.tensors if key not in own] if not state.prefix else []
+    if unexpected:
+        raise FcdeployError(
+            f"weights {str(path)!r}: has {_format_keys(unexpected)} that the module has not",
+            "train and export the same network",
+        )
+    tensors = {key: value for key, value in state.tensors.items() if key in own}
+    for key, value in tensors.items():
         if value.shape != own[key].shape:
             raise FcdeployError(
                 f"weights {str(path)!r}: {key!r} has shape {list(value.shape)}, expected {list(own[key].shape)}",
                 "train and export the same network",
             )
-    module.load_state_dict(state, strict=False)
+    module.load_state_dict(tensors, strict=False)
+    others = [other for other in found[1:] if not _same_tensors(state, other)]
+    if not others:
+        return ""
+    named = ", ".join(other.where for other in others)
+    return f"weights are those of {state.where}; {str(path)!r} has others too: {named} (--state {path}:KEY takes them)"
 
 
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
+def _split_key(path: Path) -> tuple[Path, str]:
+    """FILE and KEY of FILE:KEY."""
+    file, colon, key = str(path).rpartition(":")
+    return (Path(file), key) if colon and not path.exists() and Path(file).is_file() else (path, "")
+
+
+def _same_tensors(a: FoundState, b: FoundState) -> bool:
+    return a.tensors.keys() == b.tensors.keys() and all(
+        torch.equal(a.tensors[key], b.tensors[key]) for key in a.tensors
+    )
+
+
+def _explain_no_state(path: Path, content: Any, own: Mapping[str, torch.Tensor], wanted: str) -> FcdeployError:
+    """Why no dict of tensors in a checkpoint is the module's: by the one that has most of its names."""
+    dicts = [(key, tensors) for key, tensors in list_dicts(content) if not wanted or key == wanted]
+    if not dicts:
+        keys = [str(key) for key in content] if isinstance(content, Mapping) else []
+        held = f"it holds {_format_keys(keys)}; " if keys else ""
+        return FcdeployError(
+            f"weights {str(path)!r} hold no state dict, expected name -> tensor", f"{held}{SAVE_STATE}"
+        )
+    key, tensors = max(dicts, key=lambda pair: len(own.keys() & pair[1].keys()))
+    missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in tensors if name not in own]
+    parts = [f"misses {_format_keys(missing)}"] if missing else []
+    parts += [f"has {_format_keys(unexpected)} that the module has not"] if unexpected else []
+    below = f" below key {key!r}" if key else ""
+    more = [other for other, _ in dicts if other != key]
+    hint = f"it holds tensors below {_format_keys(more)} too; " if more else ""
+    return FcdeployError(
+        f"weights {str(path)!r}{below}: {', and '.join(parts)}", f"{hint}train and export the same network"
+    )
+
+
+def _read_checkpoint(path: Path) -> Any:
     if not path.is_file():
         raise FcdeployError(f"weights {str(path)!r} do not exist", "--state takes a .safetensors or a torch.save file")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and safetensors errors have no base in common
         raise FcdeployError(
             f"weights {str(path)!r} cannot be loaded safely: the file is damaged or holds more than tensors", SAVE_STATE
         ) from error
-
-    for key in ("state_dict", "model_state_dict"):  # checkpoints keep the weights beside the optimizer's state
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise FcdeployError(f"weights {str(path)!r} hold no state dict, expected name -> tensor", SAVE_STATE)
-    if state and all(key.startswith("module.") for key in state):  # saved from DataParallel
-        return {key.removeprefix("module."): value for key, value in state.items()}
-    return state
 
 
 def read_inputs(
