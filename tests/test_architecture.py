@@ -26,7 +26,9 @@ def declared_rows() -> list[list[str]]:
 
 LAYERS = {f"fcdeploy.{name}": level for level, row in enumerate(declared_rows()) for name in row}
 FACE = {"click", "rich"}
-NEEDS_TORCH = {f"fcdeploy.pytorch.{name}" for name in ("export", "module", "checkpoint")}  # cannot be imported without it
+NEEDS_TORCH = {
+    f"fcdeploy.pytorch.{name}" for name in ("export", "module", "checkpoint")
+}  # cannot be imported without it
 TORCH = {"fcdeploy.commands.export", *NEEDS_TORCH}
 
 
