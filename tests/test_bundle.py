@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -566,5 +567,5 @@ def test_a_manifest_reads_back(made: Path) -> None:
 
 
 def test_the_package_names_it() -> None:
-    assert fcdeploy.load_bundle is load_bundle
-    assert fcdeploy.bundle is bundle
+    assert inspect.unwrap(fcdeploy.load_bundle) is load_bundle
+    assert inspect.unwrap(fcdeploy.bundle) is bundle

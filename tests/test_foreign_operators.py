@@ -168,7 +168,7 @@ def test_an_operator_that_nothing_knows_is_named_with_the_way_out(tmp_path: Path
     net.domains["my.own"] = 1
     path = net.save(tmp_path / "model.onnx")
     np.savez(tmp_path / "data.npz", x=np.zeros((4, 64), np.float32))
-    with fails("node 'magic' is a Magic of the domain 'my.own', which onnxruntime does not know", "ops=LIB"):
+    with fails("node 'magic' is a Magic of the domain 'my.own', which onnxruntime does not know", "--ops LIB"):
         fcdeploy.calibrate(path, data=tmp_path / "data.npz", output=tmp_path / "c")
 
 

@@ -174,7 +174,7 @@ def test_a_last_layer_that_writes_floating_point_is_a_row_too(
     found = validate(tmp_path / "ends.onnx", against=float_model, data=data, layers=True).values
     (row,) = (row for row in found["layers"] if row["tensor"] == "logits")
     assert (row["node"], row["op"]) == ("dense", "Gemm")
-    assert row["sqnr_db"] == pytest.approx(found["sqnr_db"], abs=1e-6)  # 96 samples: both are about all of them
+    assert row["sqnr_db"] == pytest.approx(found["sqnr_db"], abs=1e-4)  # 96 samples: both are about all of them
     assert row["source_db"] is not None
 
 

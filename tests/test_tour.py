@@ -127,4 +127,4 @@ def test_8_mistakes(folder: Path) -> None:
     assert caught.value.hint == "give the float model it was made from"
     with pytest.raises(FcdeployError, match="exists") as caught:
         fcdeploy.quantize(folder / "dense.onnx", data=TRAIN, output=folder / "dense.int8.onnx")
-    assert caught.value.hint.startswith("add --force")
+    assert caught.value.hint.startswith("add force=True")

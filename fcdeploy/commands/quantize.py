@@ -214,8 +214,8 @@ def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on
     if source is None and kept:
         check_prepared(request.model, model, next(split_into_chunks(model, kept)))
     others = calibration.kept_more if kept is calibration.kept else ()
-    judges = request.floor is not None and request.goal is None  # with a goal it is judged by the goal's own samples
-    tools, judged, unseen = split_samples((kept, *others)) if judges and kept else (kept, (), False)
+    # apart whether they are judged or not, so that a plan gives the same bytes again
+    tools, judged, unseen = split_samples((kept, *others)) if kept else (kept, (), False)
     return Problem(
         request.model, model, calibration, tools, request.target, judged=judged, unseen=unseen,
         ranges=request.ranges or METHOD, keep_float=request.keep_float, types=request.types,

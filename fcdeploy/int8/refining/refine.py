@@ -10,6 +10,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Arrays
 from fcdeploy.graph.model import input_specs
 from fcdeploy.graph.nodes import name_of
+from fcdeploy.int8.judge import split_samples
 from fcdeploy.int8.planning.scales import final_value
 from fcdeploy.int8.planning.weights import find_int8_layers
 from fcdeploy.int8.problem import NO_SAMPLES, Problem
@@ -81,7 +82,8 @@ def select_layerwise_samples(problem: Problem, plan: Plan) -> Arrays:
     if not written or len(shapes) < len(written) or any(None in shape for shape in shapes):
         return {}
     most = ROOM // (4 * sum(math.prod(n or 1 for n in shape) for shape in shapes))
-    return {} if most < KEPT_LEAST else {name: array[:most] for name, array in problem.calibration.kept.items()}
+    tools, _, _ = split_samples(problem.calibration.groups)  # the others are kept apart, as those of smaller models are
+    return {} if most < KEPT_LEAST else {name: array[:most] for name, array in tools.items()}
 
 
 def warn_left_out(problem: Problem, plan: Plan) -> list[str]:

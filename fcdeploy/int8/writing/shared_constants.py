@@ -21,7 +21,7 @@ def share_constants(graph: ir.Graph) -> int:
     gone = 0
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or tensor.nbytes < LEAST_BYTES or isinstance(tensor, ir.ExternalTensor):
+        if tensor is None or isinstance(tensor, ir.ExternalTensor | ir.StringTensor) or tensor.nbytes < LEAST_BYTES:
             continue
         if value.is_graph_input() or value.is_graph_output() or not all(map(_shares, value.consumers())):
             continue
