@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.arrays import Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers
 from fcdeploy.graph.edit import add_constant, remove_dead, set_operator
@@ -99,7 +100,7 @@ def _restore_tensor(model: ir.Model, floats: Sequence[ir.Model], source: ErrorSo
             continue
         if node.op_type == "DequantizeLinear":
             touched.update(node.outputs[0].consumers())
-            _bypass(node, real[node.inputs[0]])  # type: ignore[index]
+            _bypass(node, _read_as(model.graph, node, quantizers[0], real[node.inputs[0]]))  # type: ignore[index]
         else:
             real.update(zip(node.outputs, _copy_on_floats(model.graph, node, real, quantizers[0]), strict=True))
     for node in touched:
@@ -108,6 +109,31 @@ def _restore_tensor(model: ir.Model, floats: Sequence[ir.Model], source: ErrorSo
         ):  # no integer kernel computes this any more: the bytes are said in floats
             array = add_constant(model.graph, f"{node.name}/held/{value.name}", dequantize_constant(value))
             node.replace_input_with(list(node.inputs).index(value), array)
+
+
+def _read_as(graph: ir.Graph, node: ir.Node, quantize: ir.Node, value: ir.Value) -> ir.Value:
+    """What a DequantizeLinear makes of a value that was written by `quantize`: the value, where both have one scale.
+
+    Bytes q = x / s + z that are read with another scale and zero point, where arithmetic with one number is no node,
+    are (q - z') s' = (s' / s) x + (z - z') s'.
+    """
+    (s, z), (t, u) = (_read_scale(each) for each in (quantize, node))
+    if np.array_equal(s, t) and np.array_equal(z, u):
+        return value
+    for op, constant in (("Mul", t / s), ("Add", (z - u) * t)):
+        name = f"{node.name}/read_as/{op}"
+        made = ir.Node("", op, [value, add_constant(graph, f"{name}/by", constant.astype(np.float32))], name=name)
+        value = made.outputs[0]
+        value.name, value.type = f"{name}/out", ir.TensorType(ir.DataType.FLOAT)
+        graph.insert_before(node, made)
+    return value
+
+
+def _read_scale(node: ir.Node) -> tuple[Float64, Float64]:
+    """Scale and zero point of a QuantizeLinear or DequantizeLinear."""
+    scale, point = (array_of(input_of(node, index)) for index in (1, 2))
+    assert scale is not None, f"{node.name} has a constant scale"
+    return scale.astype(np.float64), np.zeros_like(scale, np.float64) if point is None else point.astype(np.float64)
 
 
 def _bypass(node: ir.Node, value: ir.Value) -> None:
