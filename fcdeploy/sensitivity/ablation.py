@@ -18,7 +18,7 @@ from fcdeploy.evaluate import layers
 from fcdeploy.graph.edit import add_constant, remove_dead, set_operator
 from fcdeploy.graph.nodes import array_of, bias_of, data_inputs, input_of, operator_of, producer_of
 from fcdeploy.int8.refining.smooth import SMOOTHED
-from fcdeploy.int8.writing.block_fusion import block_fusion, would_fuse
+from fcdeploy.int8.writing.block_fusion import block_fusion, would_round_weights
 from fcdeploy.sensitivity.error_sources import PACKED, ErrorSource, find_rounded_inputs
 from fcdeploy.sensitivity.stored_constants import Original, dequantize_constant, find_integers, find_original
 
@@ -57,7 +57,7 @@ def _restore_weights(model: ir.Model, floats: Sequence[ir.Model], source: ErrorS
             node.replace_input_with(
                 index, add_constant(model.graph, f"{node.name}/float/{index}", original_weight.weight)
             )
-    if would_fuse(node):
+    if would_round_weights(node):
         block_fusion(model.graph, node)
 
 
