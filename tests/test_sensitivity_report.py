@@ -268,7 +268,9 @@ def test_quantizing_begins_with_advice(tmp_path: Path) -> None:
     db = report.values["sqnr_db"]
     x = np.load(tmp_path / "data.npz")["x"]
     exact, rounded = (outputs(each, x).astype(float) for each in (path, tmp_path / "out.onnx"))
-    assert db == pytest.approx(10 * np.log10((exact**2).sum() / ((exact - rounded) ** 2).sum()), abs=0.1)
+    assert db == pytest.approx(
+        10 * np.log10((exact**2).sum() / ((exact - rounded) ** 2).sum()), abs=0.5
+    )  # those kept apart
     assert report.advice == f"nothing to gain: the outputs are float's to {db:.1f} dB"
     fast = quantize(path, output=tmp_path / "out.onnx", effort="fast", **options)
     assert fast.advice == ""
