@@ -95,7 +95,7 @@ def test_a_bundle_holds_the_model_and_says_its_hashes(made: Path, model: Path) -
     assert said["inputs"] == [{"name": "x", "dtype": "float32", "shape": [None, 8]}]
     assert said["name"] == "net"
     assert said["made_from"]["float"] == hashlib.sha256((model.parent / "net.onnx").read_bytes()).hexdigest()
-    assert said["needs"] == {"opset": "13", "ir_version": "7", "onnxruntime": "1.6"}
+    assert said["needs"] == {"opset": "13", "ir_version": "7", "onnxruntime": "1.7"}
 
 
 def test_predict_is_onnxruntime_on_the_model(made: Path, model: Path) -> None:
