@@ -264,7 +264,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     elif problem.effort != "fast":
         report = add_advice(report, int8, problem.model, next(iter(problem.judged), problem.samples), problem.effort)
     if held is not None:
-        report = add_floor(report, held, macs, unseen=problem.unseen)
+        report = add_floor(report, held, planned.basis, macs, unseen=problem.unseen)
 
     # portable files promise one answer on all CPUs: where float sums break a tie of rounding, that is said
     ties = request.target.name == "portable" and "int8" in plan.kinds.values()

@@ -176,28 +176,37 @@ def _leave_int8(
 def _leave_by_place(builder: Builder, measure: Callable[[Forms], Score]) -> Step | None:
     """The cheapest choice that holds the floor among: all nodes from a place on in float, all up to one, all.
 
-    More nodes in float are taken to be no worse, so that each place is found by bisection.  None where not even all
-    in float hold it.
+    Weights are stored in 8 bits, or in 16 where not even all in float hold it with those; None where neither does.  More
+    nodes in float are taken to be no worse, so that each place is found by bisection.
     """
     nodes = [d.node for d in builder.plan({}).nodes if d.kind != "float"]
     stored = {node for group in builder.groups if "bytes" in group.rungs for node in group.nodes}
+    for rung in ("bytes", "wide"):
 
-    def leave(some: Sequence[str]) -> Step:
-        forms = {node: "bytes" if node in stored else "float" for node in some}
-        return Step((), forms, measure(forms))
+        def leave(some: Sequence[str], rung: str = rung) -> Step:
+            forms = {node: rung if node in stored else "float" for node in some}
+            return Step((), forms, measure(forms))
 
-    everything = leave(nodes)
-    if not ladder.meets_bound(everything.score, 0.0):
-        return None
-    found = [everything]
-    for order in (nodes, nodes[::-1]):
-        low, high = 0, len(nodes)  # of nodes in float: too few, enough
-        while high - low > max(1, len(nodes) // 32):
-            middle = (low + high) // 2
-            step = leave(order[:middle])
-            low, high = (low, middle) if ladder.meets_bound(step.score, 0.0) else (middle, high)
-            found.append(step)
-    return min((step for step in found if ladder.meets_bound(step.score, 0.0)), key=lambda step: step.score.cost)
+        everything = leave(nodes)
+        if ladder.meets_bound(everything.score, 0.0):
+            held = [everything, *_bisect(nodes, leave), *_bisect(nodes[::-1], leave)]
+            return min(held, key=lambda step: step.score.cost)
+    return None
+
+
+def _bisect(order: Sequence[str], leave: Callable[[Sequence[str]], Step]) -> list[Step]:
+    """Steps with fewer and fewer nodes of an order in float that hold the floor."""
+    low, high = 0, len(order)  # of nodes in float: too few, enough
+    held = []
+    while high - low > max(1, len(order) // 32):
+        middle = (low + high) // 2
+        step = leave(order[:middle])
+        if ladder.meets_bound(step.score, 0.0):
+            held.append(step)
+            high = middle
+        else:
+            low = middle
+    return held
 
 
 def _carry_out(

@@ -8,20 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from fcdeploy.int8.judge import Judgement
+from fcdeploy.int8.timing.costs import CostBasis, describe_times
 from fcdeploy.records.report import Report, Table
 from fcdeploy.search.floor import Candidate, Held
 
 NOTABLE_DB = 0.5  # of gain by a simpler setting: below it nobody need know
 
 
-def add_floor(report: Report, held: Held, macs: Mapping[str, int], *, unseen: bool) -> Report:
+def add_floor(report: Report, held: Held, spent: CostBasis, macs: Mapping[str, int], *, unseen: bool) -> Report:
     """The report with how the model was judged, what was left out for it, and what is still missed."""
     judgement = held.chosen.judgement
     apart = "kept apart" if unseen else "that tools have seen too, for lack of others"
     lines = [f"judged: {judgement.summary()} {apart}", *_describe_choice(held), *_describe_left_out(held, macs)]
     values = {**report.values, **_values(held, unseen), "sqnr_db": judgement.worst_db}
+    before = set(describe_times(spent)) if held.left_out else set()  # times of the plan before nodes left int8
+    if before:
+        values |= {"ratio": None, "ratio_low": None, "ratio_high": None}
+        lines.append("the time was not measured again: fcdeploy bench OUT --against FLOAT does")
     warnings = (*(f"below the floor, and accepted: {text}" for text in held.misses), *report.warnings)
-    return replace(report, values=values, lines=(*report.lines[:-1], *lines, *report.lines[-1:]), warnings=warnings)
+    return replace(
+        report,
+        values=values,
+        lines=(*(line for line in report.lines[:-1] if line not in before), *lines, *report.lines[-1:]),
+        warnings=warnings,
+    )
 
 
 def build_refusal(model: Path, held: Held, seconds: float) -> Report:
