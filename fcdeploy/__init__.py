@@ -14,7 +14,12 @@ from typing import Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
-__all__ = ["bench", "bundle", "calibrate", "export", "inspect", "load_bundle", "quantize", "validate", "verify"]
+__all__ = [
+    "bench", "bundle", "calibrate", "compile", "export", "inspect", "load_bundle", "load_native", "quantize", "validate",
+    "verify",
+]  # fmt: skip
+ELSEWHERE = {"load_bundle": "bundles.load", "load_native": "native.load"}
+"""Functions that are no commands, and the modules they are in."""
 
 
 def __getattr__(name: str) -> Any:
@@ -24,6 +29,6 @@ def __getattr__(name: str) -> Any:
     """
     if name not in __all__:
         raise AttributeError(f"module 'fcdeploy' has no attribute {name!r}")
-    module = "bundles.load" if name == "load_bundle" else f"commands.{name}"
+    module = ELSEWHERE.get(name, f"commands.{name}")
     function = getattr(importlib.import_module(f"fcdeploy.{module}"), name)
     return importlib.import_module("fcdeploy.errors").in_python_words(function)

@@ -28,6 +28,7 @@ COMMANDS = {
     "bench": "time a model, or two against each other",
     "transform": "dense layers as convolutions and back; one model as two, for a device and a server",
     "bundle": "model, manifest, reports and golden samples in one folder or zip to deploy",
+    "compile": "int8 model to native code that needs no runtime: a shared library or C files",
     "verify": "check a bundle's hashes and its golden samples on this CPU",
     "serve": "answer requests over HTTP: Open Inference Protocol v2",
     "demo": "the whole line on the networks of a project checkout",

@@ -1,0 +1,256 @@
+"""Int8 model to native code: read, placed, written down, compiled, proven, and only then put in place."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from platform import machine as this_machine
+from typing import Any
+
+import onnx_ir as ir
+
+from fcdeploy.arrays import Arrays
+from fcdeploy.bundles.write import replacing_folder
+from fcdeploy.errors import FcdeployError
+from fcdeploy.files import check_output, replace_file
+from fcdeploy.graph.model import files_of, input_specs, read_model
+from fcdeploy.native.build import Built, build, compile_library, write_sources
+from fcdeploy.native.load import NativeModel
+from fcdeploy.native.program.steps import FloatLayer, Pointwise, Pool, Program, Reduce
+from fcdeploy.native.prove import Proof, prove
+from fcdeploy.native.reading import read_program
+from fcdeploy.native.toolchain import find_compiler
+from fcdeploy.native.writing.emit import identifier
+from fcdeploy.records import calibration as calibrations
+from fcdeploy.records.progress import OnStep
+from fcdeploy.records.report import Report, Table
+from fcdeploy.runtime.cpu import read_cpu_flags
+from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
+from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.trust import refuse_untrusted
+from fcdeploy.samples import make_batches, open_source
+from fcdeploy.tables.native import MACHINES, Machine
+
+EMITS = ("library", "c")
+SAMPLES = 4  # what the proof runs unless --samples says otherwise
+FLOATS = (FloatLayer, Pointwise, Reduce)
+QUANTIZE = "fcdeploy quantize MODEL --int8 --costs none makes integers of every layer it can"
+
+
+def compile(  # the command's name
+    model: str | Path,
+    *,
+    output: str | Path | None = None,
+    target: str = "host",
+    emit: str = "library",
+    name: str | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    data: str | Path | None = None,
+    calibration: str | Path | None = None,
+    samples: int | None = None,
+    preprocess: Path | None = None,
+    allow_float: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+    on_step: OnStep | None = None,
+) -> Report:
+    """Compile a quantized model: `emit` "library" makes a shared library for `fcdeploy.load_native`, "c" a folder of C.
+
+    One sample is compiled; `shapes` gives the lengths of other free axes.  The proof takes samples of `data`, else those
+    that `calibration` carries, else drawn ones.  `dry_run` shows the program and writes nothing.  Raises FcdeployError at
+    an operator without a kernel, and, without `allow_float`, where steps compute in float.
+    """
+    path = Path(model)
+    if emit not in EMITS:
+        raise FcdeployError(f"--emit {emit!r} is unknown, expected {', '.join(EMITS)}", "--emit library")
+    row = machine_named(target)
+    graph = read_model(path)
+    warnings = list(refuse_untrusted(graph, str(path)))
+    out = Path(output or "")
+    if not dry_run:
+        _check_output(out, output, emit, files_of(graph, path), force=force)
+    program = read_program(graph, name or identifier(path.name.split(".")[0]), shapes)
+    floats = in_float(program)
+    if floats and not allow_float:
+        raise FcdeployError(
+            f"{len(floats)} of {len(program.steps)} steps compute in float, {floats[0]}",
+            f"--allow-float, or {QUANTIZE}",
+        )
+    built = build(program)
+    if dry_run:
+        return _report(path, None, built, None, floats, warnings)
+    given = _samples(graph, path, program, data, calibration, samples, preprocess)
+    compiler = find_compiler()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        library = folder / "proven.so"
+        if on_step:
+            on_step(f"compiling with {compiler.name}", 0, 1)
+        compile_library(built, row, compiler, folder, library)
+        if on_step:
+            on_step("proving", 0, 1)
+        proof = prove_here(path, built, row, library, given)
+        if proof.passed:
+            _put(built, library, out, emit, force=force)
+    return _report(path, out if proof.passed else None, built, proof, floats, warnings)
+
+
+def machine_named(target: str) -> Machine:
+    """The row of `--target`; `host` is this machine."""
+    name = this_machine().lower().replace("amd64", "x86_64").replace("arm64", "aarch64") if target == "host" else target
+    if name not in MACHINES:
+        raise FcdeployError(
+            f"--target {target!r} is unknown, expected host, {', '.join(MACHINES)}", f"--target {next(iter(MACHINES))}"
+        )
+    return MACHINES[name]
+
+
+def in_float(program: Program) -> list[str]:
+    """Steps that compute in float, in words."""
+    return [
+        f"{step.node!r}: {step.what()}"
+        for step in program.steps
+        if isinstance(step, FLOATS)
+        or (isinstance(step, Pool) and step.kind == "average" and step.output.dtype == "float32")
+    ]
+
+
+def prove_here(path: Path, built: Built, row: Machine, library: Path, samples: Sequence[Arrays]) -> Proof:
+    """All levels that this CPU has, against exact arithmetic, each other, and onnxruntime."""
+    levels = [level.name for level in row.levels if set(level.cpu) <= read_cpu_flags()]
+    models = [NativeModel(library, level) for level in levels]
+    sessions = [Session(path, threads=1), Session(path, threads=1, precise=True)]
+    runtimes = [
+        lambda feeds, session=session: dict(zip(session.outputs, session.run(feeds), strict=True))
+        for session in sessions
+    ]
+    return prove(built, models, samples, runtimes)
+
+
+def _check_output(out: Path, output: object, emit: str, inputs: tuple[Path, ...], *, force: bool) -> None:
+    if not output:
+        raise FcdeployError("there is no output: -o was not given", "-o model.so, or --dry-run to see the program")
+    if emit == "c" and out.is_dir():
+        if not force:
+            raise FcdeployError(
+                f"output {str(out)!r} exists", "add --force to replace it, or give another name with -o"
+            )
+        if not any(out.glob("*_weights.*")) or any(each.is_dir() for each in out.iterdir()):
+            raise FcdeployError(f"output {str(out)!r} is a folder of something else", "give another name with -o")
+        return
+    check_output(out, force=force, inputs=inputs)
+
+
+def _samples(
+    graph: ir.Model, path: Path, program: Program, data: str | Path | None, calibration: str | Path | None,
+    count: int | None, preprocess: Path | None,
+) -> list[Arrays]:  # fmt: skip
+    """Samples to prove it on, each a batch of what was compiled."""
+    wanted = count or SAMPLES
+    if data is not None:
+        source = open_source(data, input_specs(graph), limit=wanted, preprocess=preprocess)
+        found = [batch.inputs for batch in make_batches(source, program.inputs[0].shape[0])]
+    elif calibration is not None:
+        found = [dict(sample) for sample in calibrations.read(Path(calibration)).groups][:wanted]
+    else:
+        shapes = {tensor.name: tensor.shape for tensor in program.inputs}
+        specs = fix_shapes(input_specs(graph), None, shapes)
+        found = [draw_feeds(specs, seed=seed) for seed in range(wanted)]
+    for sample in found:
+        for tensor in program.inputs:
+            if sample[tensor.name].shape != tensor.shape:
+                raise FcdeployError(
+                    f"input {tensor.name!r}: a sample has the shape {list(sample[tensor.name].shape)}, "
+                    f"{list(tensor.shape)} was compiled",
+                    f"--shape {tensor.name}:{','.join(map(str, sample[tensor.name].shape))}",
+                )
+    del path
+    return found
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[Path]:
+    with replacing_folder(out) as folder:
+        yield folder
+
+
+def _put(built: Built, library: Path, out: Path, emit: str, *, force: bool) -> None:
+    if emit == "library":
+        with replace_file(out, force=force) as aside:
+            aside.write_bytes(library.read_bytes())
+        return
+    with _folder(out) as folder:
+        write_sources(built, folder)
+
+
+def _report(
+    path: Path, out: Path | None, built: Built, proof: Proof | None, floats: Sequence[str], warnings: Sequence[str]
+) -> Report:
+    program = built.program
+    values: dict[str, Any] = {
+        "model": str(path), "output": None if out is None else str(out), "macs": program.macs,
+        "flash_weight_bytes": len(built.weights), "arena_bytes": built.arena_bytes, "arena_bound": built.memory.bound,
+        "steps": [{"node": call.node, "what": call.what, "kernel": call.kernel, "macs": call.macs} for call in built.calls],
+        "float_steps": list(floats),
+    }  # fmt: skip
+    rows = tuple((call.what, call.kernel, f"{call.macs:,}" if call.macs else "", call.node) for call in built.calls)
+    tables = [Table("program", ("step", "kernel", "MACs", "node"), rows)]
+    lines = [
+        f"{program.macs:,} multiply-accumulates in {len(built.calls)} steps"
+        + (f", {len(floats)} of them in float" if floats else ""),
+        f"{len(built.weights):,} bytes of weights; arena {built.memory.nbytes:,} bytes, "
+        f"{built.memory.nbytes / max(1, built.memory.bound):.2f} of the most that one step needs",
+    ]
+    if proof is not None:
+        values |= {"proof": _proof_values(proof)}
+        lines += proof_lines(proof)
+    said = (*warnings, *(f"{len(floats)} steps compute in float: {', '.join(floats[:3])}" for _ in floats[:1]))
+    return Report("compile", values, tuple(tables), tuple(lines), passed=proof is None or proof.passed, warnings=said)
+
+
+def _proof_values(proof: Proof) -> dict[str, Any]:
+    return {
+        "passed": proof.passed,
+        "samples": proof.samples,
+        "levels": list(proof.levels),
+        "unequal": list(proof.unequal),
+        "elements": sum(step.elements for step in proof.steps),
+        "differ": sum(step.differ for step in proof.steps),
+        "outputs": [
+            {"output": each.output, "kind": each.kind, "differ": each.differ, "elements": each.elements}
+            for each in proof.outputs
+        ],
+        "onnxruntime_saturates": proof.saturates,
+    }
+
+
+def proof_lines(proof: Proof) -> list[str]:
+    """What was proven, in words."""
+    elements = sum(step.elements for step in proof.steps)
+    bad = [step for step in proof.steps if step.differ]
+    if bad:
+        worst = max(bad, key=lambda step: step.largest)
+        first = f"not exact: {len(bad)} steps differ from exact arithmetic, {worst.what} of {worst.node!r} most"
+    else:
+        first = (
+            f"exact: all {elements:,} elements of {proof.samples} samples, step by step, are those of exact arithmetic"
+        )
+    levels = ", ".join(proof.levels)
+    second = f"levels that ran here: {levels}" + (
+        f"; {', '.join(proof.unequal)} gave other bits"
+        if proof.unequal
+        else "; the same bits"
+        if len(proof.levels) > 1
+        else ""
+    )
+    kinds = {each.kind for each in proof.outputs}
+    differ, total = sum(e.differ for e in proof.outputs), sum(e.elements for e in proof.outputs)
+    runtime = "onnxruntime adding in 32 bits (its default saturates here)" if proof.saturates else "onnxruntime"
+    third = (
+        f"equal to {runtime} in all {total:,} outputs" if kinds == {"equal"}
+        else f"{differ:,} of {total:,} outputs differ from {runtime}"
+        + (": rounding ties" if "different" not in kinds else ", by more than rounding ties")
+    )  # fmt: skip
+    return [first, second, third]

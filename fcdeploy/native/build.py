@@ -1,0 +1,106 @@
+"""Program to files: placed, planned, called, written down, compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from fcdeploy.native.calls import call_of
+from fcdeploy.native.calls.call import SLACK, Call, Weights
+from fcdeploy.native.placing.layout import Layout, arena, place
+from fcdeploy.native.placing.memory import Life, Memory, plan_memory
+from fcdeploy.native.program.steps import Program
+from fcdeploy.native.toolchain import STRICT, Compiler, compile_c
+from fcdeploy.native.writing.emit import ARENA_ALIGNMENT, Source, description, kernel_files, sources
+from fcdeploy.native.writing.library import library_text
+from fcdeploy.tables.native import Level, Machine
+
+
+@dataclass(frozen=True)
+class Built:
+    """Everything that was decided of a network: calls in their order, the arena, and all constants."""
+
+    program: Program
+    layout: Layout
+    calls: tuple[Call, ...]
+    memory: Memory
+    offsets: Mapping[int, int]
+    weights: bytes
+
+    @property
+    def arena_bytes(self) -> int:
+        return self.memory.nbytes + SLACK
+
+    @property
+    def source(self) -> Source:
+        return sources(self.program, self.calls, self.memory, self.weights, self.offsets)
+
+    @property
+    def description(self) -> str:
+        return description(self.program, self.calls, self.memory)
+
+
+def build(program: Program, *, share: bool = True) -> Built:
+    """Decide everything. Without `share` no two buffers overlap, so that every tensor can be looked at after a run."""
+    layouts = [place(program, in_place=in_place) for in_place in (True, False)]
+    plans = [_planned(layout, share=share) for layout in layouts]
+    best = min(range(len(plans)), key=lambda i: plans[i].nbytes)
+    layout, memory = layouts[best], plans[best]
+    buffers = arena(layout.buffers)
+    offsets = {buffer.number: offset for buffer, offset in zip(buffers, memory.offsets, strict=True)}
+    weights = Weights()
+    calls = tuple(call_of(work, weights) for work in layout.work)
+    return Built(program, layout, calls, memory, offsets, weights.data)
+
+
+def _planned(layout: Layout, *, share: bool) -> Memory:
+    lives = [Life(b.nbytes, b.first if share else 0, b.last if share else 1 << 30) for b in arena(layout.buffers)]
+    return plan_memory(lives, alignment=ARENA_ALIGNMENT)
+
+
+def write_sources(built: Built, folder: Path) -> list[str]:
+    """The C files of a network and its kernels; returns their names."""
+    files: dict[str, str | bytes] = {**dict(kernel_files(built.calls)), **built.source.files}
+    for name, text in files.items():
+        if isinstance(text, bytes):
+            (folder / name).write_bytes(text)
+        else:
+            (folder / name).write_text(text)
+    return list(files)
+
+
+def compile_library(
+    built: Built,
+    machine: Machine,
+    compiler: Compiler,
+    folder: Path,
+    output: Path,
+    levels: Sequence[Level] | None = None,
+) -> None:
+    """A shared library of all levels, through `folder`, where the C files are left."""
+    chosen = tuple(levels or machine.levels)
+    name = built.source.name
+    written = write_sources(built, folder)
+    kernels = Path(__file__).parent / "kernels"
+    for header in ("cpu.h", "library.h"):
+        (folder / header).write_text((kernels / header).read_text())
+    text = library_text(name, built.program, chosen, built.description, built.arena_bytes)
+    (folder / f"{name}_library.c").write_text(text)
+    target = ("-target", machine.triple) if compiler.cross else ()
+    common = [*target, *STRICT, "-fPIC", "-fvisibility=hidden", "-DFC_LIBRARY", "-c"]
+    jobs = [
+        [*common, *level.flags, f"-DFC_LEVEL(name)=name##_{level.name}", f"{name}.c", "-o", f"{level.name}.o"]
+        for level in chosen
+    ]
+    jobs += [
+        [*common, file, "-o", f"{file}.o"]
+        for file in written
+        if file.startswith(f"{name}_weights.") and file[-1] in "cS"
+    ]
+    jobs += [[*common, "-fvisibility=default", f"{name}_library.c", "-o", "library.o"]]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda job: compile_c(compiler, job, folder), jobs))
+    objects = [job[-1] for job in jobs]
+    compile_c(compiler, [*target, "-shared", *objects, "-o", output.resolve()], folder)

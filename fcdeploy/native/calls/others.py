@@ -1,0 +1,199 @@
+"""Calls of everything else: element by element, pools, moves, copies."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.native.calls.call import (
+    LOOPS,
+    Address,
+    Call,
+    Struct,
+    Weights,
+    address,
+    code,
+    image,
+    loop,
+    made,
+    positions,
+    taps,
+    two_axes,
+)
+from fcdeploy.native.placing.layout import Copy, Fill, Placed
+from fcdeploy.native.placing.views import loops
+from fcdeploy.native.program.interpret import BINARY
+from fcdeploy.native.program.steps import (
+    Combine,
+    GlobalAverage,
+    Lookup,
+    Move,
+    Pointwise,
+    Pool,
+    Quantize,
+    Reduce,
+    Softmax,
+    Table,
+)
+
+
+def copy(work: Copy) -> Call:
+    target, source = work.target, work.source
+    itemsize = target.array.itemsize
+    table, _ = loop(target, source, node=work.node)
+    to, from_ = (Address(view.buffer, view.offset, "void") for view in (target, source))
+    return Call(work.node, f"copy {list(target.array.shape)}", "move.h", f"fc_copy_{itemsize}", (to, from_, table))
+
+
+def fill(work: Fill) -> Call:
+    view = work.target
+    if work.border:
+        memory = view.buffer.memory
+        images, rows, columns, channels = memory.shape
+        top, bottom, left, right = view.border
+        fields = {
+            "images": images, "image": rows * columns * channels, "rows": rows - top - bottom,
+            "row": columns * channels, "top": top, "bottom": bottom, "left": left * channels, "right": right * channels,
+            "value": int(work.value),
+        }  # fmt: skip
+        where = Address(view.buffer, 0, "uint8_t")
+        return Call(work.node, "border", "move.h", "fc_fill_border", (where, Struct("struct fc_border", fields)))
+    size = view.buffer.memory.size
+    bytes_ = view.array.itemsize == 1
+    where = Address(view.buffer, 0, "uint8_t" if bytes_ else "float")
+    value: int | float = int(work.value) if bytes_ else float(work.value)
+    return Call(work.node, "padding", "move.h", "fc_fill_1" if bytes_ else "fc_fill_4", (where, value, size))
+
+
+def combine(step: Combine, work: Placed, weights: Weights) -> Call:
+    a, b = work.inputs
+    left, right, to = (tensor.coding for tensor in (*step.inputs, step.output))
+    assert left is not None and right is not None and to is not None
+    table, _ = loop(work.outputs[0], a, b, node=step.node)
+    fields = {
+        "loop": table.fields, "a_zero": float(left.zero_point), "b_zero": float(right.zero_point),
+        "a_scale": left.scale, "b_scale": right.scale, "scale": to.scale, "code": code(step, to.zero_point),
+    }  # fmt: skip
+    addresses = [address(view, weights) for view in (work.outputs[0], a, b)]
+    return made(work, "bytes.h", f"fc_{step.kind}_bytes", *addresses, Struct("struct fc_combine", fields))
+
+
+def table(step: Table | Lookup, work: Placed, weights: Weights) -> Call:
+    kind, ctype = ("bytes", "uint8_t") if isinstance(step, Table) else ("reals", "float")
+    y, x = work.outputs[0], work.inputs[0]
+    to, from_ = address(y, weights, ctype), address(x, weights, "uint8_t")
+    values = weights.add(step.table, ctype)
+    if step.table.ndim == 1:
+        table, _ = loop(y, x, node=step.node)
+        return made(work, "bytes.h", f"fc_table_{kind}", to, from_, values, table)
+    table, along = loop(y, x, node=step.node, keep=1)
+    return made(work, "bytes.h", f"fc_tables_{kind}", to, from_, values, along, table)
+
+
+def quantize(step: Quantize, work: Placed, weights: Weights) -> Call:
+    to = step.output.coding
+    assert to is not None
+    y, x = work.outputs[0], work.inputs[0]
+    codes = Struct("struct fc_code", code(step, to.zero_point))
+    addresses = address(y, weights), address(x, weights)
+    if step.gain is None or step.shift is None:
+        table, _ = loop(y, x, node=step.node)
+        return made(work, "bytes.h", "fc_quantize", *addresses, float(to.scale), codes, table)
+    table, along = loop(y, x, node=step.node, keep=1)
+    affine = weights.add(step.gain, "float"), weights.add(step.shift, "float")
+    return made(work, "bytes.h", "fc_quantize_channels", *addresses, *affine, float(to.scale), along, codes, table)
+
+
+def pool(step: Pool, work: Placed, weights: Weights) -> Call:
+    window, source, target = two_axes(step.window), image(work.inputs[0]), image(work.outputs[0])
+    x, y = step.inputs[0].coding, step.output.coding
+    fields: dict[str, Any] = positions(source, target, window) | taps(source, window) | {
+        "x_row": source.row, "x_column": source.column, "channels": target.channels,
+        "counted": prod(window.kernel) if step.padded else 0,
+    }  # fmt: skip
+    if step.kind == "average" and x is not None and y is not None:
+        fields |= {"zero": float(x.zero_point), "scale": x.scale, "y_scale": y.scale, "code": code(step, y.zero_point)}
+    kind = "bytes" if step.output.dtype == "uint8" else "reals"
+    addresses = address(work.outputs[0], weights), address(work.inputs[0], weights)
+    return made(work, "pool.h", f"fc_{step.kind}_pool_{kind}", *addresses, Struct("struct fc_pool", fields))
+
+
+def global_average(step: GlobalAverage, work: Placed, weights: Weights) -> Call:
+    source, (x, to) = image(work.inputs[0]), (step.inputs[0].coding, step.output.coding)
+    assert x is not None and to is not None
+    fields = {
+        "images": source.images, "rows": source.rows, "columns": source.columns, "channels": source.channels,
+        "x_image": source.image, "x_row": source.row, "x_column": source.column, "y_image": work.outputs[0].strides[0],
+        "offset": -x.zero_point * source.rows * source.columns, "factor": step.factor, "code": code(step, to.zero_point),
+    }  # fmt: skip
+    addresses = address(work.outputs[0], weights), address(work.inputs[0], weights)
+    return made(work, "pool.h", "fc_global_average", *addresses, Struct("struct fc_global", fields))
+
+
+def softmax(step: Softmax, work: Placed, weights: Weights) -> Call:
+    y, x, to = work.outputs[0], work.inputs[0], step.output.coding
+    lengths, (y_steps, a_steps), along = loops([y, x], keep=step.axis)
+    rest = [i for i in range(len(lengths)) if i != along]
+    if len(rest) > 2:
+        raise FcdeployError(f"node {step.node!r}: softmax over scattered axes has no kernel", "docs/native.md")
+    rest = [*[-1] * (2 - len(rest)), *rest]
+    counts, y_each, a_each = (
+        [[*each, 1 if each is lengths else 0][i] for i in rest] for each in (lengths, y_steps, a_steps)
+    )
+    fields = {
+        "outer": counts[0], "inner": counts[1], "count": lengths[along], "a_outer": a_each[0], "a_inner": a_each[1],
+        "a_step": a_steps[along], "y_outer": y_each[0], "y_inner": y_each[1], "y_step": y_steps[along],
+        "scale": np.float32(1) if to is None else to.scale, "code": code(step, 0 if to is None else to.zero_point),
+    }  # fmt: skip
+    written = address(y, weights)
+    both = (None, written) if to is None else (written, None)
+    more = () if step.table is None else (weights.add(step.table, "float"),)
+    kernel = "fc_softmax_reals" if step.table is None else "fc_softmax_bytes"
+    return made(work, "softmax.h", kernel, *both, address(x, weights), *more, Struct("struct fc_softmax", fields))
+
+
+def take(step: Move, work: Placed, weights: Weights) -> Call:
+    assert step.kind == "take", step.kind
+    y, x = work.outputs[0], work.inputs[0]
+    to, from_ = address(y, weights, "void"), address(x, weights, "void")
+    if step.index is None:
+        index = address(work.inputs[1], weights, "int64_t")
+        count, row = work.inputs[1].array.size, x.array.nbytes // max(1, len(x.array))
+        return made(work, "move.h", "fc_take_rows", to, from_, index, count, len(x.array), row)
+    axis = step.arguments[0][0]
+    if step.index.ndim != 1:
+        raise FcdeployError(f"node {step.node!r}: constant indices of several axes have no kernel", "docs/native.md")
+    first = x.array[tuple(slice(0, 1) if i == axis else slice(None) for i in range(x.array.ndim))]
+    table, along = loop(y, x.seen(np.broadcast_to(first, y.array.shape)), node=step.node, keep=axis)
+    offsets = weights.add((step.index * x.strides[axis]).astype(np.int32), "int32_t")
+    return made(work, "move.h", f"fc_take_{x.array.itemsize}", to, from_, offsets, along, table)
+
+
+def pointwise(step: Pointwise, work: Placed, weights: Weights) -> Call:
+    y = work.outputs[0]
+    table, _ = loop(y, *work.inputs, node=step.node)
+    addresses = [address(view, weights) for view in (y, *work.inputs)]
+    if step.kind in BINARY:
+        return made(work, "floats.h", f"fc_binary_{step.kind}", *addresses, table)
+    limits = np.finfo(np.float32)
+    numbers = np.clip(np.array(step.numbers or (0.0,), np.float64), limits.min, limits.max).astype(np.float32)
+    return made(work, "floats.h", f"fc_unary_{step.kind}", *addresses, weights.add(numbers, "float"), table)
+
+
+def reduce(step: Reduce, work: Placed, weights: Weights) -> Call:
+    y, x = work.outputs[0], work.inputs[0]
+    kept = tuple(1 if i in step.axes else n for i, n in enumerate(x.array.shape))
+    target = y.seen(np.broadcast_to(y.array.reshape(kept), x.array.shape))
+    lengths, strides, _ = loops([x, target])
+    if len(lengths) > LOOPS or not y.array.flags.c_contiguous:
+        raise FcdeployError(f"node {step.node!r}: a reduction over scattered axes has no kernel", "docs/native.md")
+    missing = [0] * (LOOPS - len(lengths))
+    fields = {"count": [1] * len(missing) + lengths, "a": missing + strides[0], "y": missing + strides[1]}
+    count = float(prod(x.array.shape[axis] for axis in step.axes))
+    return made(
+        work, "floats.h", f"fc_reduce_{step.kind}", address(y, weights), y.array.size, address(x, weights), count,
+        Struct("struct fc_loop", fields),
+    )  # fmt: skip

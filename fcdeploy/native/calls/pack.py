@@ -1,0 +1,94 @@
+"""Weights in the order in which kernels read them: arrays in, arrays out. The layouts are described in kernels/*.h."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcdeploy.arrays import Array
+
+TILE, NARROW = 16, 8  # channels computed together; the last ones of a group fill 16 or 8
+FOUR = 4  # bytes that one lane multiplies at once
+HIGHEST, LOWEST = 32767, -32768  # what vpmaddubsw clips a pair of products to
+TOP = 255  # of an activation
+
+
+def tiles(outs: int) -> list[tuple[int, int]]:
+    """(first channel, width) of each tile of a group."""
+    found = []
+    done = 0
+    while done < outs:
+        width = TILE if outs - done > NARROW else NARROW
+        found.append((done, width))
+        done += width
+    return found
+
+
+def layer_weights(rows: Array, groups: int) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
+    """Weights (out, runs, length) as [group][tile][run][four][channel][4], and whether each tile can leave 16 bits."""
+    outs, runs, length = len(rows) // groups, rows.shape[1], rows.shape[2]
+    steps = -(-length // FOUR)
+    packed, wide = [], []
+    for group in range(groups):
+        own = rows[group * outs : (group + 1) * outs]
+        for first, width in tiles(outs):
+            part = np.zeros((width, runs, steps * FOUR), np.int8)
+            count = min(width, outs - first)
+            part[:count, :, :length] = own[first : first + count]
+            packed.append(part.reshape(width, runs, steps, FOUR).transpose(1, 2, 0, 3).reshape(-1))
+            wide.append(leaves_16_bits(part.reshape(-1, 2)))
+    return np.concatenate(packed), np.array(wide, np.uint8)
+
+
+def leaves_16_bits(pairs: Array) -> bool:
+    """Whether two products of these weights (n, 2) and bytes from 0 to 255 can saturate."""
+    wide = pairs.astype(np.int32)
+    most = TOP * np.maximum(wide, 0).sum(axis=1)
+    least = TOP * np.minimum(wide, 0).sum(axis=1)
+    return bool((most > HIGHEST).any() or (least < LOWEST).any())
+
+
+def channel_values(values: Array, groups: int) -> Array:
+    """A number for each output channel, in tiles as the weights are, filled up with zeros."""
+    outs = len(values) // groups
+    parts = []
+    for group in range(groups):
+        own = values[group * outs : (group + 1) * outs]
+        for first, width in tiles(outs):
+            part = np.zeros(width, values.dtype)
+            count = min(width, outs - first)
+            part[:count] = own[first : first + count]
+            parts.append(part)
+    return np.concatenate(parts)
+
+
+def depthwise_weights(window: Array) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
+    """Weights (channels, rows, columns) as [tile of 16][column][four rows][channel][row], and the tiles that are wide."""
+    channels, rows, columns = window.shape
+    count, fours = -(-channels // TILE), -(-rows // FOUR)
+    full = np.zeros((count * TILE, fours * FOUR, columns), np.int8)
+    full[:channels, :rows] = window
+    each = full.reshape(count, TILE, fours, FOUR, columns).transpose(0, 4, 2, 1, 3)
+    wide = [leaves_16_bits(tile.reshape(-1, 2)) for tile in each]
+    return np.ascontiguousarray(each).reshape(-1), np.array(wide, np.uint8)
+
+
+def filled(values: Array, multiple: int = TILE) -> Array:
+    """With zeros behind it, to a multiple."""
+    return np.pad(values, (0, -len(values) % multiple))
+
+
+def float_weights(rows: Array, groups: int) -> Array:
+    """Weights (out, runs, length) as [group][tile of 16][run][element][channel]."""
+    outs, runs, length = len(rows) // groups, rows.shape[1], rows.shape[2]
+    count = -(-outs // TILE)
+    full = np.zeros((groups, count * TILE, runs, length), np.float32)
+    full[:, :outs] = rows.reshape(groups, outs, runs, length)
+    each = full.reshape(groups, count, TILE, runs, length).transpose(0, 1, 3, 4, 2)
+    return np.ascontiguousarray(each).reshape(-1)
+
+
+def float_values(values: Array, groups: int) -> Array:
+    """A number for each output channel, in tiles of 16 of each group."""
+    outs = len(values) // groups
+    return np.concatenate([filled(values[g * outs : (g + 1) * outs]) for g in range(groups)])

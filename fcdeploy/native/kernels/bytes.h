@@ -1,0 +1,136 @@
+/* Element by element: bytes to bytes, bytes to floats and back, sums and products of two tensors of bytes. */
+#ifndef FC_BYTES_H
+#define FC_BYTES_H
+
+#include "vectors.h"
+
+/* Begins nested loops over l->count; y, a and b are offsets of a run. */
+#define FC_FOR_EACH_RUN(l)                                                                                        \
+    for (int i0 = 0; i0 < (l)->count[0]; i0++)                                                                    \
+        for (int i1 = 0; i1 < (l)->count[1]; i1++)                                                                \
+            for (int i2 = 0; i2 < (l)->count[2]; i2++)
+
+#define FC_OFFSET(strides) ((ptrdiff_t)i0 * (strides)[0] + (ptrdiff_t)i1 * (strides)[1] + (ptrdiff_t)i2 * (strides)[2])
+
+FC_KERNEL void fc_table_bytes(uint8_t *y, const uint8_t *a, const uint8_t *table, const struct fc_loop *l)
+{
+    FC_FOR_EACH_RUN(l) {
+        uint8_t *to = y + FC_OFFSET(l->y);
+        const uint8_t *from = a + FC_OFFSET(l->a);
+        for (int i = 0; i < l->count[3]; i++)
+            to[(ptrdiff_t)i * l->y[3]] = table[from[(ptrdiff_t)i * l->a[3]]];
+    }
+}
+
+FC_KERNEL void fc_table_reals(float *y, const uint8_t *a, const float *table, const struct fc_loop *l)
+{
+    FC_FOR_EACH_RUN(l) {
+        float *to = y + FC_OFFSET(l->y);
+        const uint8_t *from = a + FC_OFFSET(l->a);
+        for (int i = 0; i < l->count[3]; i++)
+            to[(ptrdiff_t)i * l->y[3]] = table[from[(ptrdiff_t)i * l->a[3]]];
+    }
+}
+
+/* Tables of 256, one for each index of the loop `along`. */
+FC_KERNEL void fc_tables_bytes(uint8_t *y, const uint8_t *a, const uint8_t *table, int along, const struct fc_loop *l)
+{
+    FC_FOR_EACH_RUN(l) {
+        for (int i = 0; i < l->count[3]; i++) {
+            const int at[4] = {i0, i1, i2, i};
+            y[FC_OFFSET(l->y) + (ptrdiff_t)i * l->y[3]] =
+                table[256 * at[along] + a[FC_OFFSET(l->a) + (ptrdiff_t)i * l->a[3]]];
+        }
+    }
+}
+
+FC_KERNEL void fc_tables_reals(float *y, const uint8_t *a, const float *table, int along, const struct fc_loop *l)
+{
+    FC_FOR_EACH_RUN(l) {
+        for (int i = 0; i < l->count[3]; i++) {
+            const int at[4] = {i0, i1, i2, i};
+            y[FC_OFFSET(l->y) + (ptrdiff_t)i * l->y[3]] =
+                table[256 * at[along] + a[FC_OFFSET(l->a) + (ptrdiff_t)i * l->a[3]]];
+        }
+    }
+}
+
+/* round(a / scale) + zero. */
+FC_KERNEL void fc_quantize(uint8_t *y, const float *a, float scale, const struct fc_code *code, const struct fc_loop *l)
+{
+    enum { vectors = FC_TILE / FC_LANES };
+    FC_FOR_EACH_RUN(l) {
+        uint8_t *to = y + FC_OFFSET(l->y);
+        const float *from = a + FC_OFFSET(l->a);
+        int i = 0;
+        if (l->y[3] == 1 && l->a[3] == 1) {
+            for (; i + FC_TILE <= l->count[3]; i += FC_TILE) {
+                fc_reals x[vectors];
+                FC_UNROLL
+                for (int v = 0; v < vectors; v++)
+                    x[v] = fc_div(fc_load_reals(from + i + v * FC_LANES), fc_real(scale));
+                fc_store_bytes(to + i, FC_TILE, vectors, x, code);
+            }
+        }
+        for (; i < l->count[3]; i++)
+            to[(ptrdiff_t)i * l->y[3]] = fc_byte(from[(ptrdiff_t)i * l->a[3]] / scale, code);
+    }
+}
+
+/* round((a * gain + shift) / scale) + zero; gain and shift are one for each index of the loop `along`. */
+FC_KERNEL void fc_quantize_channels(
+    uint8_t *y, const float *a, const float *gain, const float *shift, float scale, int along, const struct fc_code *code,
+    const struct fc_loop *l)
+{
+    FC_FOR_EACH_RUN(l) {
+        for (int i = 0; i < l->count[3]; i++) {
+            const int at[4] = {i0, i1, i2, i};
+            const float product = a[FC_OFFSET(l->a) + (ptrdiff_t)i * l->a[3]] * gain[at[along]];
+            const float real = product + shift[at[along]];
+            y[FC_OFFSET(l->y) + (ptrdiff_t)i * l->y[3]] = fc_byte(real / scale, code);
+        }
+    }
+}
+
+struct fc_combine {
+    struct fc_loop loop;
+    float a_zero, b_zero, a_scale, b_scale, scale;
+    struct fc_code code;
+};
+
+/* Both operands as floats: scale * (byte - zero). */
+#define FC_COMBINE(name, vector_operation, operation)                                                             \
+    FC_KERNEL void name(uint8_t *y, const uint8_t *a, const uint8_t *b, const struct fc_combine *c)                \
+    {                                                                                                             \
+        enum { vectors = FC_TILE / FC_LANES };                                                                    \
+        const struct fc_loop *l = &c->loop;                                                                       \
+        FC_FOR_EACH_RUN(l) {                                                                                      \
+            uint8_t *to = y + FC_OFFSET(l->y);                                                                    \
+            const uint8_t *first = a + FC_OFFSET(l->a), *second = b + FC_OFFSET(l->b);                            \
+            int i = 0;                                                                                            \
+            if (l->y[3] == 1 && l->a[3] == 1 && l->b[3] == 1) {                                                   \
+                for (; i + FC_TILE <= l->count[3]; i += FC_TILE) {                                                \
+                    fc_reals x[vectors];                                                                          \
+                    FC_UNROLL                                                                                     \
+                    for (int v = 0; v < vectors; v++) {                                                           \
+                        const fc_reals p = fc_sub(fc_reals_of_bytes(first + i + v * FC_LANES), fc_real(c->a_zero));  \
+                        const fc_reals q = fc_sub(fc_reals_of_bytes(second + i + v * FC_LANES), fc_real(c->b_zero)); \
+                        const fc_reals both = vector_operation(                                                   \
+                            fc_mul(p, fc_real(c->a_scale)), fc_mul(q, fc_real(c->b_scale)));                      \
+                        x[v] = fc_div(both, fc_real(c->scale));                                                   \
+                    }                                                                                             \
+                    fc_store_bytes(to + i, FC_TILE, vectors, x, &c->code);                                        \
+                }                                                                                                 \
+            }                                                                                                     \
+            for (; i < l->count[3]; i++) {                                                                        \
+                const float p = ((float)first[(ptrdiff_t)i * l->a[3]] - c->a_zero) * c->a_scale;                  \
+                const float q = ((float)second[(ptrdiff_t)i * l->b[3]] - c->b_zero) * c->b_scale;                 \
+                to[(ptrdiff_t)i * l->y[3]] = fc_byte((p operation q) / c->scale, &c->code);                       \
+            }                                                                                                     \
+        }                                                                                                         \
+    }
+FC_COMBINE(fc_add_bytes, fc_add, +)
+FC_COMBINE(fc_mul_bytes, fc_mul, *)
+#undef FC_COMBINE
+
+#endif

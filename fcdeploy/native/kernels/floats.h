@@ -1,0 +1,99 @@
+/* Operations on floats, element by element, and reductions. */
+#ifndef FC_FLOATS_H
+#define FC_FLOATS_H
+
+#include "bytes.h"
+#include "functions.h"
+
+/* y = expression of x and of the numbers n of the node */
+#define FC_UNARY(name, expression)                                                                                \
+    FC_KERNEL void name(float *y, const float *a, const float *n, const struct fc_loop *l)                        \
+    {                                                                                                             \
+        (void)n;                                                                                                  \
+        FC_FOR_EACH_RUN(l) {                                                                                      \
+            float *to = y + FC_OFFSET(l->y);                                                                      \
+            const float *from = a + FC_OFFSET(l->a);                                                              \
+            for (int i = 0; i < l->count[3]; i++) {                                                               \
+                const float x = from[(ptrdiff_t)i * l->a[3]];                                                     \
+                to[(ptrdiff_t)i * l->y[3]] = expression;                                                          \
+            }                                                                                                     \
+        }                                                                                                         \
+    }
+FC_UNARY(fc_unary_Abs, fc_absolute(x))
+FC_UNARY(fc_unary_Ceil, fc_ceil(x))
+FC_UNARY(fc_unary_Celu, x > 0.0f ? x : n[0] * fc_exp_minus_one(x / n[0]))
+FC_UNARY(fc_unary_Clip, x < n[0] ? n[0] : x > n[1] ? n[1] : x)
+FC_UNARY(fc_unary_Cos, fc_sine(x, 1))
+FC_UNARY(fc_unary_Elu, x < 0.0f ? n[0] * fc_exp_minus_one(x) : x)
+FC_UNARY(fc_unary_Erf, fc_erf(x))
+FC_UNARY(fc_unary_Exp, fc_exp(x))
+FC_UNARY(fc_unary_Floor, fc_floor(x))
+FC_UNARY(fc_unary_Gelu, 0.5f * x * (1.0f + fc_erf(x * 0.707106781f)))
+FC_UNARY(fc_unary_GeluTanh, 0.5f * x * (1.0f + fc_tanh(0.797884561f * (x + 0.044715f * (x * x * x)))))
+FC_UNARY(fc_unary_HardSigmoid, fc_hard(n[0] * x + n[1]))
+FC_UNARY(fc_unary_HardSwish, x * fc_hard(x / 6.0f + 0.5f))
+FC_UNARY(fc_unary_LeakyRelu, x >= 0.0f ? x : n[0] * x)
+FC_UNARY(fc_unary_Log, fc_log(x))
+FC_UNARY(fc_unary_Mish, x * fc_tanh(fc_softplus(x)))
+FC_UNARY(fc_unary_Neg, -x)
+FC_UNARY(fc_unary_Reciprocal, 1.0f / x)
+FC_UNARY(fc_unary_Round, fc_round(x))
+FC_UNARY(fc_unary_Selu, n[1] * (x < 0.0f ? n[0] * fc_exp_minus_one(x) : x))
+FC_UNARY(fc_unary_Sigmoid, fc_sigmoid(x))
+FC_UNARY(fc_unary_Sign, x > 0.0f ? 1.0f : x < 0.0f ? -1.0f : 0.0f)
+FC_UNARY(fc_unary_Sin, fc_sine(x, 0))
+FC_UNARY(fc_unary_Softplus, fc_softplus(x))
+FC_UNARY(fc_unary_Softsign, x / (1.0f + fc_absolute(x)))
+FC_UNARY(fc_unary_Sqrt, fc_sqrt(x))
+FC_UNARY(fc_unary_Swish, x * fc_sigmoid(n[0] * x))
+FC_UNARY(fc_unary_Tanh, fc_tanh(x))
+FC_UNARY(fc_unary_ThresholdedRelu, x > n[0] ? x : 0.0f)
+#undef FC_UNARY
+
+#define FC_BINARY(name, expression)                                                                               \
+    FC_KERNEL void name(float *y, const float *a, const float *b, const struct fc_loop *l)                        \
+    {                                                                                                             \
+        FC_FOR_EACH_RUN(l) {                                                                                      \
+            float *to = y + FC_OFFSET(l->y);                                                                      \
+            const float *first = a + FC_OFFSET(l->a), *second = b + FC_OFFSET(l->b);                              \
+            for (int i = 0; i < l->count[3]; i++) {                                                               \
+                const float x = first[(ptrdiff_t)i * l->a[3]], z = second[(ptrdiff_t)i * l->b[3]];                \
+                to[(ptrdiff_t)i * l->y[3]] = expression;                                                          \
+            }                                                                                                     \
+        }                                                                                                         \
+    }
+FC_BINARY(fc_binary_Add, x + z)
+FC_BINARY(fc_binary_Sub, x - z)
+FC_BINARY(fc_binary_Mul, x * z)
+FC_BINARY(fc_binary_Div, x / z)
+FC_BINARY(fc_binary_Max, x > z ? x : z)
+FC_BINARY(fc_binary_Min, x < z ? x : z)
+FC_BINARY(fc_binary_Pow, fc_power(x, z))
+FC_BINARY(fc_binary_PRelu, x < 0.0f ? x * z : x)
+#undef FC_BINARY
+
+/* l->y are the strides of what is kept, 0 along the axes that are reduced; `count` elements make one. */
+#define FC_REDUCE(name, first, step, last)                                                                        \
+    FC_KERNEL void name(float *y, int32_t outputs, const float *a, float count, const struct fc_loop *l)          \
+    {                                                                                                             \
+        (void)count;                                                                                              \
+        for (int i = 0; i < outputs; i++)                                                                         \
+            y[i] = first;                                                                                         \
+        FC_FOR_EACH_RUN(l) {                                                                                      \
+            float *to = y + FC_OFFSET(l->y);                                                                      \
+            const float *from = a + FC_OFFSET(l->a);                                                              \
+            for (int i = 0; i < l->count[3]; i++) {                                                               \
+                const float x = from[(ptrdiff_t)i * l->a[3]], z = to[(ptrdiff_t)i * l->y[3]];                     \
+                to[(ptrdiff_t)i * l->y[3]] = step;                                                                \
+            }                                                                                                     \
+        }                                                                                                         \
+        for (int i = 0; i < outputs; i++)                                                                         \
+            y[i] = last;                                                                                          \
+    }
+FC_REDUCE(fc_reduce_mean, 0.0f, z + x, y[i] / count)
+FC_REDUCE(fc_reduce_sum, 0.0f, z + x, y[i])
+FC_REDUCE(fc_reduce_max, -fc_of_bits(0x7f800000u), x > z ? x : z, y[i])
+FC_REDUCE(fc_reduce_min, fc_of_bits(0x7f800000u), x < z ? x : z, y[i])
+#undef FC_REDUCE
+
+#endif

@@ -1,0 +1,170 @@
+/* Convolutions and dense layers on bytes: for each output position, 16 channels at a time, sums of products in 32 bits.
+
+   A window is read as runs of neighbouring bytes: the bytes of one of its rows where pixels lie side by side, else those
+   of one pixel.  Weights lie as [tile of channels][run][4 bytes of the run][channel][4], runs filled up with zeros, so
+   that what is read behind a run does not matter. */
+#ifndef FC_LAYER_H
+#define FC_LAYER_H
+
+#include "vectors.h"
+
+#define FC_GROUP 64 /* positions whose inputs stay in the cache while all channels are computed */
+
+struct fc_layer {
+    int32_t images, rows, columns;       /* output positions */
+    int32_t x_image, x_row, x_column;    /* bytes from one position's window to the next one's */
+    int32_t y_image, y_row, y_column;    /* elements of the output */
+    int32_t runs_y, runs_x, run_y, run_x; /* runs of a window, and bytes between them */
+    int32_t steps;                       /* of four bytes in a run */
+    int32_t groups, x_group, outs;       /* output channels of a group */
+    struct fc_code code;
+    const uint8_t *wide; /* for each tile, whether two products can leave 16 bits; none of them where NULL */
+};
+
+/* What becomes of the sums of a tile: bytes, or floats. */
+struct fc_written {
+    uint8_t *bytes;
+    float *reals;
+    const float *factor, *bias;
+    const struct fc_code *code;
+};
+
+FC_INLINE void fc_layer_write(
+    const struct fc_written *to, int32_t at, int count, const int vectors, const fc_ints *sums)
+{
+    fc_reals scaled[FC_TILE / FC_LANES + 1];
+    FC_UNROLL
+    for (int v = 0; v < vectors; v++)
+        scaled[v] = fc_mul(fc_reals_of(sums[v]), fc_load_reals(to->factor + v * FC_LANES));
+    if (to->bytes) {
+        fc_store_bytes(to->bytes + at, count, vectors, scaled, to->code);
+        return;
+    }
+    float row[FC_TILE];
+    FC_UNROLL
+    for (int v = 0; v < vectors; v++)
+        fc_store_reals(row + v * FC_LANES, to->bias ? fc_add(scaled[v], fc_load_reals(to->bias + v * FC_LANES)) : scaled[v]);
+    memcpy(to->reals + at, row, (size_t)fc_min(count, FC_TILE) * sizeof(float));
+}
+
+/* `positions` times `vectors` sums, kept in registers: both are constants wherever this is called. */
+FC_INLINE void fc_layer_block(
+    const int positions, const int vectors, const int wide, const uint8_t *x, const int32_t *from, const int8_t *weights,
+    const int32_t *bias, const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
+{
+    fc_ints sums[16];
+    const uint8_t *start[16];
+    FC_UNROLL
+    for (int p = 0; p < positions; p++) {
+        start[p] = x + from[p];
+        FC_UNROLL
+        for (int v = 0; v < vectors; v++)
+            sums[p * vectors + v] = fc_load_ints(bias + v * FC_LANES);
+    }
+    for (int ry = 0; ry < l->runs_y; ry++) {
+        for (int rx = 0; rx < l->runs_x; rx++) {
+            const ptrdiff_t run = (ptrdiff_t)ry * l->run_y + (ptrdiff_t)rx * l->run_x;
+            for (int k = 0; k < l->steps; k++) {
+                fc_ints w[FC_TILE / FC_LANES + 1];
+                FC_UNROLL
+                for (int v = 0; v < vectors; v++)
+                    w[v] = fc_weights(weights + v * 4 * FC_LANES);
+                weights += vectors * 4 * FC_LANES;
+                FC_UNROLL
+                for (int p = 0; p < positions; p++) {
+                    const fc_ints four = fc_splat(start[p] + run + 4 * k);
+                    FC_UNROLL
+                    for (int v = 0; v < vectors; v++)
+                        sums[p * vectors + v] = wide ? fc_dot_wide(sums[p * vectors + v], four, w[v])
+                                                     : fc_dot(sums[p * vectors + v], four, w[v]);
+                }
+            }
+        }
+    }
+    FC_UNROLL
+    for (int p = 0; p < positions; p++)
+        fc_layer_write(to, at[p], count, vectors, sums + p * vectors);
+}
+
+/* All positions of a group for one tile of channels. */
+FC_INLINE void fc_layer_tile(
+    const int block, const int vectors, const int wide, int positions, const uint8_t *x, const int32_t *from,
+    const int8_t *weights, const int32_t *bias, const struct fc_layer *l, const struct fc_written *to, const int32_t *at,
+    int count)
+{
+    int p = 0;
+    for (; p + block <= positions; p += block)
+        fc_layer_block(block, vectors, wide, x, from + p, weights, bias, l, to, at + p, count);
+    for (; p < positions; p++)
+        fc_layer_block(1, vectors, wide, x, from + p, weights, bias, l, to, at + p, count);
+}
+
+/* `total` positions from `first` on, as offsets of their windows and of what they write. */
+FC_INLINE void fc_layer_places(int first, int total, int32_t *from, int32_t *at, const struct fc_layer *l)
+{
+    int column = first % l->columns, row = first / l->columns % l->rows, image = first / l->columns / l->rows;
+    for (int p = 0; p < total; p++) {
+        from[p] = image * l->x_image + row * l->x_row + column * l->x_column;
+        at[p] = image * l->y_image + row * l->y_row + column * l->y_column;
+        if (++column == l->columns) {
+            column = 0;
+            if (++row == l->rows) {
+                row = 0;
+                image++;
+            }
+        }
+    }
+}
+
+FC_INLINE void fc_layer_run(
+    struct fc_written to, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
+{
+    const int total = l->images * l->rows * l->columns;
+    const struct fc_written all = to;
+    for (int first = 0; first < total; first += FC_GROUP) {
+        int32_t from[FC_GROUP], at[FC_GROUP];
+        const int positions = fc_min(FC_GROUP, total - first);
+        fc_layer_places(first, positions, from, at, l);
+        const int8_t *w = weights;
+        int tile = 0, channel = 0;
+        for (int g = 0; g < l->groups; g++) {
+            const uint8_t *own = x + (ptrdiff_t)g * l->x_group;
+            for (int done = 0; done < l->outs; tile++) {
+                const int left = l->outs - done, width = left > 8 ? 16 : 8;
+                const int32_t *b = bias + channel;
+                to.bytes = all.bytes ? all.bytes + g * l->outs + done : 0;
+                to.reals = all.reals ? all.reals + g * l->outs + done : 0;
+                to.factor = all.factor + channel;
+                to.bias = all.bias ? all.bias + channel : 0;
+                const int wide = l->wide && l->wide[tile];
+                if (width == 16 && !wide)
+                    fc_layer_tile(FC_POSITIONS_16, FC_VECTORS(16), 0, positions, own, from, w, b, l, &to, at, left);
+                else if (width == 16)
+                    fc_layer_tile(FC_POSITIONS_16, FC_VECTORS(16), 1, positions, own, from, w, b, l, &to, at, left);
+                else if (!wide)
+                    fc_layer_tile(FC_POSITIONS_8, FC_VECTORS(8), 0, positions, own, from, w, b, l, &to, at, left);
+                else
+                    fc_layer_tile(FC_POSITIONS_8, FC_VECTORS(8), 1, positions, own, from, w, b, l, &to, at, left);
+                w += (ptrdiff_t)l->runs_y * l->runs_x * l->steps * 4 * width;
+                channel += width;
+                done += width;
+            }
+        }
+    }
+}
+
+FC_KERNEL void fc_layer_bytes(
+    uint8_t *y, const uint8_t *x, const int8_t *weights, const int32_t *bias, const float *factor, const struct fc_layer *l)
+{
+    fc_layer_run((struct fc_written){.bytes = y, .factor = factor, .code = &l->code}, x, weights, bias, l);
+}
+
+/* float32(sum) * factor + real_bias; without the latter where it is NULL. */
+FC_KERNEL void fc_layer_reals(
+    float *y, const uint8_t *x, const int8_t *weights, const int32_t *bias, const float *factor, const float *real_bias,
+    const struct fc_layer *l)
+{
+    fc_layer_run((struct fc_written){.reals = y, .factor = factor, .bias = real_bias, .code = &l->code}, x, weights, bias, l);
+}
+
+#endif

@@ -1,0 +1,8 @@
+/* The vectors of the level that is compiled: by what the compiler was told of the CPU, or plain C. */
+#if defined(FC_PLAIN)
+#include "vectors_plain.h"
+#elif defined(__AVX2__)
+#include "vectors_avx2.h"
+#else
+#include "vectors_plain.h"
+#endif

@@ -1,0 +1,113 @@
+/* Vectors of AVX2: eight lanes of 32 bits. */
+#ifndef FC_VECTORS_H
+#define FC_VECTORS_H
+
+#include <immintrin.h>
+
+#include "common.h"
+
+#define FC_LANES 8
+#define FC_POSITIONS_16 4
+#define FC_POSITIONS_8 8
+
+typedef __m256i fc_ints;
+typedef __m256 fc_reals;
+
+FC_INLINE fc_ints fc_load_ints(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+
+FC_INLINE fc_ints fc_splat(const uint8_t *p)
+{
+    int32_t four;
+    memcpy(&four, p, 4);
+    return _mm256_set1_epi32(four);
+}
+
+FC_INLINE fc_ints fc_weights(const int8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+
+/* vpmaddubsw adds two products in 16 bits and saturates: only where the weights are known to leave room. */
+FC_INLINE fc_ints fc_dot(fc_ints sum, fc_ints x, fc_ints w)
+{
+#if defined(__AVXVNNI__)
+    return _mm256_dpbusd_avx_epi32(sum, x, w);
+#else
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
+#endif
+}
+
+/* Bytes 0 and 2, then 1 and 3 of each lane, as 16 bits. */
+FC_INLINE fc_ints fc_dot_wide(fc_ints sum, fc_ints x, fc_ints w)
+{
+#if defined(__AVXVNNI__)
+    return _mm256_dpbusd_avx_epi32(sum, x, w);
+#else
+    const __m256i x_even = _mm256_and_si256(x, _mm256_set1_epi16(255)), x_odd = _mm256_srli_epi16(x, 8);
+    const __m256i w_even = _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), w_odd = _mm256_srai_epi16(w, 8);
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(x_even, w_even));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(x_odd, w_odd));
+#endif
+}
+
+FC_INLINE void fc_taps(fc_ints *out, const uint8_t *r0, const uint8_t *r1, const uint8_t *r2, const uint8_t *r3)
+{
+    const __m128i a = _mm_loadu_si128((const __m128i *)r0), b = _mm_loadu_si128((const __m128i *)r1);
+    const __m128i c = _mm_loadu_si128((const __m128i *)r2), d = _mm_loadu_si128((const __m128i *)r3);
+    const __m128i ab = _mm_unpacklo_epi8(a, b), cd = _mm_unpacklo_epi8(c, d);
+    const __m128i ab_high = _mm_unpackhi_epi8(a, b), cd_high = _mm_unpackhi_epi8(c, d);
+    out[0] = _mm256_set_m128i(_mm_unpackhi_epi16(ab, cd), _mm_unpacklo_epi16(ab, cd));
+    out[1] = _mm256_set_m128i(_mm_unpackhi_epi16(ab_high, cd_high), _mm_unpacklo_epi16(ab_high, cd_high));
+}
+
+FC_INLINE fc_reals fc_load_reals(const float *p) { return _mm256_loadu_ps(p); }
+FC_INLINE void fc_store_reals(float *p, fc_reals x) { _mm256_storeu_ps(p, x); }
+FC_INLINE fc_reals fc_real(float x) { return _mm256_set1_ps(x); }
+FC_INLINE fc_reals fc_reals_of(fc_ints x) { return _mm256_cvtepi32_ps(x); }
+FC_INLINE fc_reals fc_add(fc_reals a, fc_reals b) { return _mm256_add_ps(a, b); }
+FC_INLINE fc_reals fc_sub(fc_reals a, fc_reals b) { return _mm256_sub_ps(a, b); }
+FC_INLINE fc_reals fc_mul(fc_reals a, fc_reals b) { return _mm256_mul_ps(a, b); }
+FC_INLINE fc_reals fc_div(fc_reals a, fc_reals b) { return _mm256_div_ps(a, b); }
+
+FC_INLINE fc_reals fc_reals_of_bytes(const uint8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+
+/* Rounds to the nearest, halves to even; a number too large for 32 bits would become the lowest, so it is cut before. */
+FC_INLINE __m256i fc_rounded(fc_reals x) { return _mm256_cvtps_epi32(_mm256_min_ps(x, _mm256_set1_ps(1024.0f))); }
+
+FC_INLINE void fc_store_count(uint8_t *y, int count, __m128i bytes)
+{
+    if (count >= 16) {
+        _mm_storeu_si128((__m128i *)y, bytes);
+        return;
+    }
+    if (count & 8) {
+        _mm_storel_epi64((__m128i *)y, bytes);
+        bytes = _mm_srli_si128(bytes, 8);
+        y += 8;
+    }
+    if (count & 4) {
+        const int32_t four = _mm_cvtsi128_si32(bytes);
+        memcpy(y, &four, 4);
+        bytes = _mm_srli_si128(bytes, 4);
+        y += 4;
+    }
+    if (count & 3) {
+        const uint32_t rest = (uint32_t)_mm_cvtsi128_si32(bytes);
+        for (int i = 0; i < (count & 3); i++)
+            y[i] = (uint8_t)(rest >> (8 * i));
+    }
+}
+
+FC_INLINE void fc_store_bytes(uint8_t *y, int count, const int vectors, const fc_reals *x, const struct fc_code *code)
+{
+    const __m256i first = fc_rounded(x[0]), second = vectors > 1 ? fc_rounded(x[vectors - 1]) : first;
+    /* lanes 0-3 8-11 4-7 12-15, put in order */
+    __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(first, second), 0xD8);
+    words = _mm256_adds_epi16(words, _mm256_set1_epi16((int16_t)code->zero));
+    __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    bytes = _mm_max_epu8(bytes, _mm_set1_epi8((char)code->low));
+    bytes = _mm_min_epu8(bytes, _mm_set1_epi8((char)code->high));
+    fc_store_count(y, fc_min(count, vectors * FC_LANES), bytes);
+}
+
+#endif

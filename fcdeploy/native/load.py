@@ -1,0 +1,119 @@
+"""A compiled network, loaded and run: NumPy in, NumPy out."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from threading import local
+from typing import Any
+
+import numpy as np
+
+from fcdeploy.arrays import Array
+from fcdeploy.errors import FcdeployError
+
+VERSION = 1
+
+
+class _Table(ctypes.Structure):
+    """struct fcdeploy_native of kernels/library.h."""
+
+    _fields_ = (
+        ("version", ctypes.c_uint32),
+        ("steps", ctypes.c_uint32),
+        ("level", ctypes.c_char_p),
+        ("description", ctypes.c_char_p),
+        ("arena_bytes", ctypes.c_size_t),
+        ("run", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)),
+        (
+            "some",
+            ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p),
+        ),
+    )
+
+
+def load_native(path: str | Path, *, level: str | None = None) -> NativeModel:
+    """Load a library that `fcdeploy compile` wrote; it needs neither onnx nor onnxruntime.
+
+    The best level of instructions that this CPU has is taken, or `level`.  Loading a library runs code in it: load only
+    what you would run.  Raises FcdeployError for any other file.
+    """
+    return NativeModel(Path(path), level)
+
+
+class NativeModel:
+    """A network in a shared library that `fcdeploy compile` wrote: `run` it on arrays by the names of its inputs."""
+
+    def __init__(self, path: Path, level: str | None = None) -> None:
+        try:
+            library = ctypes.CDLL(str(path.resolve()))
+            find = library.fcdeploy_native
+        except (OSError, AttributeError) as error:
+            raise FcdeployError(
+                f"{str(path)!r} is no library of fcdeploy for this machine",
+                "fcdeploy compile MODEL.int8.onnx -o MODEL.so",
+            ) from error
+        find.restype, find.argtypes = ctypes.POINTER(_Table), [ctypes.c_char_p]
+        table = find(level.encode() if level else None)
+        if not table:
+            raise FcdeployError(
+                f"{str(path)!r} has no level {level!r} that runs on this CPU", "load it without a level"
+            )
+        self._table = table.contents
+        if self._table.version != VERSION:
+            raise FcdeployError(
+                f"{str(path)!r} is a library of version {self._table.version}, expected {VERSION}", "compile it again"
+            )
+        self._library = library
+        self.level: str = self._table.level.decode()
+        self.description: dict[str, Any] = json.loads(self._table.description)
+        self.inputs = {e["name"]: (np.dtype(e["dtype"]), tuple(e["shape"])) for e in self.description["inputs"]}
+        self.outputs = {e["name"]: (np.dtype(e["dtype"]), tuple(e["shape"])) for e in self.description["outputs"]}
+        self._run, self._some = self._table.run, self._table.some
+        self._own = local()
+
+    @property
+    def arena(self) -> Array:
+        """Where steps read and write: one for each thread."""
+        if not hasattr(self._own, "arena"):
+            self._own.arena = aligned(self._table.arena_bytes)
+        arena: Array = self._own.arena
+        return arena
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs for samples stacked along the first axis, one after the other."""
+        arrays, count = [], None
+        for name, (dtype, shape) in self.inputs.items():
+            if name not in feeds:
+                raise FcdeployError(f"input {name!r} is missing", f"the model reads {', '.join(self.inputs)}")
+            array = np.ascontiguousarray(feeds[name], dtype)
+            if array.shape[1:] != shape[1:] or array.shape[0] % shape[0] or (count or array.shape[0]) != array.shape[0]:
+                raise FcdeployError(
+                    f"input {name!r} has the shape {array.shape}, expected samples of {shape}",
+                    "give samples along the first axis",
+                )
+            count = array.shape[0]
+            arrays.append(array)
+        samples = (count or 1) // next(iter(self.inputs.values()))[1][0]
+        results = {
+            name: np.empty((samples * shape[0], *shape[1:]), dtype) for name, (dtype, shape) in self.outputs.items()
+        }
+        inputs = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+        outputs = (ctypes.c_void_p * len(results))(*(array.ctypes.data for array in results.values()))
+        self._run(ctypes.addressof(inputs), ctypes.addressof(outputs), self.arena.ctypes.data, samples)
+        return results
+
+    def run_steps(self, first: int, last: int, inputs: list[Array], outputs: list[Array]) -> None:
+        """Some steps of one sample: what they read from earlier ones must lie in the arena."""
+        given = (ctypes.c_void_p * len(inputs))(*(array.ctypes.data for array in inputs))
+        written = (ctypes.c_void_p * len(outputs))(*(array.ctypes.data for array in outputs))
+        self._some(first, last, ctypes.addressof(given), ctypes.addressof(written), self.arena.ctypes.data)
+
+
+def aligned(nbytes: int, to: int = 64) -> Array:
+    """Bytes that begin at a multiple of `to`."""
+    memory = np.zeros(nbytes + to, np.uint8)
+    begin = -memory.ctypes.data % to
+    return memory[begin : begin + nbytes]

@@ -1,0 +1,392 @@
+"""Where every tensor of a program lies: the one place that decides orders, borders, and what need not be moved at all.
+
+Images lie channels last, with the border that the convolutions behind them read; a Reshape, Transpose, Slice or Concat is
+no work where its result can be seen in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fcdeploy.arrays import Array
+from fcdeploy.native.placing.views import NO_BORDER, Border, Buffer, View, Where
+from fcdeploy.native.program.steps import (
+    Combine,
+    FloatLayer,
+    GlobalAverage,
+    Layer,
+    Lookup,
+    Move,
+    Pointwise,
+    Pool,
+    Program,
+    Quantize,
+    Softmax,
+    Step,
+    Table,
+    Tensor,
+)
+
+ALIKE = (Combine, Table, Lookup, Quantize, Pointwise, Softmax)  # every input lies as the output does
+STAY = ("slice", "concat", "pad", "take", "expand")  # moves that keep the order of the axes
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A step with the views it reads and writes; `order` rearranges what a dense layer reads, None where nothing does."""
+
+    step: Step
+    inputs: tuple[View, ...]
+    outputs: tuple[View, ...]
+    order: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Copy:
+    """Elements of one view to another of the same shape; `node` is what they are for."""
+
+    node: str
+    source: View
+    target: View
+
+
+@dataclass(frozen=True, eq=False)
+class Fill:
+    """A whole buffer, or with `border` what is around an image in it, filled with one value."""
+
+    node: str
+    target: View
+    value: float
+    border: bool = False
+
+
+Work = Placed | Copy | Fill
+
+
+@dataclass(eq=False)
+class Layout:
+    """All work in its order, and the buffers; `outputs` are numbered as the program's are."""
+
+    work: list[Work] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
+
+
+def place(program: Program, *, in_place: bool = True) -> Layout:
+    """Decide where everything lies. With `in_place` parts of a Concat are written where they belong."""
+    return _Placer(program, in_place=in_place).run()
+
+
+def channels_last(program: Program) -> frozenset[str]:
+    """Names of tensors whose second axis lies innermost: those that windows slide over, and all that go along."""
+    fixed = {tensor.name for tensor in program.inputs}
+    found: set[str] = set()
+    for step in program.steps:
+        if isinstance(step, Pool | GlobalAverage) or (isinstance(step, Layer | FloatLayer) and step.window is not None):
+            found.update(tensor.name for tensor in (*step.inputs[:1], *step.outputs) if len(tensor.shape) > 2)
+    links = [_together(step) for step in program.steps]
+    grows = True
+    while grows:
+        grows = False
+        for names in links:
+            if names & found and not names <= found:
+                found |= names
+                grows = True
+    return frozenset(found - fixed)
+
+
+def _together(step: Step) -> set[str]:
+    """Tensors of a step that best lie in the same order."""
+    if not isinstance(step, ALIKE) and not (isinstance(step, Move) and step.kind in STAY):
+        return set()
+    rank = len(step.output.shape)
+    if rank < 3:
+        return set()
+    return {tensor.name for tensor in (*step.inputs, step.output) if len(tensor.shape) == rank and tensor.held is None}
+
+
+def borders(program: Program) -> dict[str, Border]:
+    """What convolutions read around each tensor of bytes; padding of 1-d ones lies left and right."""
+    found: dict[str, Border] = {}
+    for step in program.steps:
+        if isinstance(step, Layer) and step.window is not None:
+            begins, ends = step.window.begins, step.window.ends
+            own = (begins[0], ends[0], begins[1], ends[1]) if len(begins) == 2 else (0, 0, begins[0], ends[0])
+            name = step.inputs[0].name
+            before = found.get(name, NO_BORDER)
+            found[name] = tuple(max(a, b) for a, b in zip(before, own, strict=True))  # type: ignore[assignment]
+    return {name: border for name, border in found.items() if border != NO_BORDER}
+
+
+class _Placer:
+    def __init__(self, program: Program, *, in_place: bool) -> None:
+        self.program = program
+        self.last = channels_last(program)
+        self.borders = borders(program)
+        self.readers: dict[str, list[Step]] = {}
+        for step in program.steps:
+            for tensor in step.inputs:
+                self.readers.setdefault(tensor.name, []).append(step)
+        self.layout = Layout()
+        self.views: dict[str, View] = {}
+        self.orders: dict[str, Array] = {}
+        self.parts = self._parts() if in_place else {}
+
+    def run(self) -> Layout:
+        for number, tensor in enumerate(self.program.inputs):
+            self.views[tensor.name] = self._view(tensor, "input", number=number)
+        for step in self.program.steps:
+            if isinstance(step, Move):
+                self._move(step)
+            else:
+                self._step(step)
+        written = {id(view.buffer) for view in self.views.values() if view.buffer.where == "output"}
+        for number, tensor in enumerate(self.program.outputs):
+            view = self.views[tensor.name]
+            if not (id(view.buffer) in written and view.buffer.number == number and view.offset == 0):
+                target = self._view(tensor, "output", number=number)
+                self._add(Copy(tensor.name, view, target))
+        return self.layout
+
+    # --- where a tensor lies ---
+
+    def _view(
+        self, tensor: Tensor, where: Where, *, number: int = 0, last: bool = False, border: Border = NO_BORDER
+    ) -> View:
+        """A new buffer for the tensor."""
+        rank = len(tensor.shape)
+        dtype = np.dtype(tensor.dtype)
+        if not last or rank < 3:
+            memory = np.empty(max(1, tensor.size), dtype)
+            return View(self._buffer(where, memory, number), memory[: tensor.size].reshape(tensor.shape))
+        space = [1, *tensor.shape[2:]] if rank == 3 else list(tensor.shape[2:])
+        if len(space) != 2:
+            memory = np.empty((tensor.shape[0], *space, tensor.shape[1]), dtype)
+            return View(self._buffer(where, memory, number), np.moveaxis(memory, -1, 1))
+        top, bottom, left, right = border
+        memory = np.empty((tensor.shape[0], space[0] + top + bottom, space[1] + left + right, tensor.shape[1]), dtype)
+        inner = memory[:, top : top + space[0], left : left + space[1], :]
+        seen = np.moveaxis(inner, -1, 1)
+        zero = 0 if tensor.coding is None else tensor.coding.zero_point
+        return View(self._buffer(where, memory, number), seen[:, :, 0] if rank == 3 else seen, border, zero)
+
+    def _buffer(self, where: Where, memory: Array, number: int) -> Buffer:
+        if where == "arena":
+            number = sum(each.where == "arena" for each in self.layout.buffers)
+        buffer = Buffer(where, memory, number)
+        self.layout.buffers.append(buffer)
+        return buffer
+
+    def _own(self, tensor: Tensor) -> View:
+        """Where a step writes a tensor: into a Concat, the caller's memory, or a buffer of its own with its border."""
+        if tensor.name in self.parts:
+            step, index = self.parts[tensor.name]
+            whole = self._whole(step)
+            return View(whole.buffer, whole.array[index])
+        last = tensor.name in self.last
+        names = [each.name for each in self.program.outputs]
+        if tensor.name in names and (not last or len(tensor.shape) < 3):
+            return self._view(tensor, "output", number=names.index(tensor.name))
+        return self._view(tensor, "arena", last=last, border=self.borders.get(tensor.name, NO_BORDER))
+
+    def _whole(self, step: Move) -> View:
+        """The buffer of a Concat or Pad, made when its first part is written."""
+        name = step.output.name
+        if name not in self.views:
+            if step.output.name in self.parts:
+                view = self._own(step.output)
+            else:
+                border = self.borders.get(name, NO_BORDER)
+                view = self._view(step.output, "arena", last=name in self.last, border=border)
+            if step.kind == "pad":
+                self._add(Fill(step.node, view, step.fill))
+            self._fill_border(step.node, view)
+            self.views[name] = view
+        return self.views[name]
+
+    def _parts(self) -> dict[str, tuple[Move, tuple[slice, ...]]]:
+        """Tensors that are written straight into a Concat or Pad, and which part of it they are."""
+        found: dict[str, tuple[Move, tuple[slice, ...]]] = {}
+        makers = {tensor.name: step for step in self.program.steps for tensor in step.outputs}
+        outputs = {tensor.name for tensor in self.program.outputs}
+        for step in self.program.steps:
+            if not (isinstance(step, Move) and step.kind in ("concat", "pad")) or step.output.name in outputs:
+                continue
+            for tensor, index in zip(step.inputs, _indices(step), strict=True):
+                maker = makers.get(tensor.name)
+                alone = sum(other.name == tensor.name for other in step.inputs) == 1
+                if (
+                    maker is not None and not isinstance(maker, Move) and alone
+                    and tensor.name not in found and tensor.name not in self.borders and tensor.name not in outputs
+                    and (tensor.name in self.last) == (step.output.name in self.last)
+                ):  # fmt: skip
+                    found[tensor.name] = (step, index)
+        return found
+
+    # --- what is done ---
+
+    def _add(self, work: Work) -> None:
+        self.layout.work.append(work)
+        at = len(self.layout.work) - 1
+        views = (
+            (*work.inputs, *work.outputs) if isinstance(work, Placed)
+            else (work.source, work.target) if isinstance(work, Copy) else (work.target,)
+        )  # fmt: skip
+        for view in views:
+            buffer = view.buffer
+            buffer.first = at if buffer.first < 0 else buffer.first
+            buffer.last = at
+
+    def _fill_border(self, node: str, view: View) -> None:
+        if view.border != NO_BORDER:
+            self._add(Fill(node, view, view.zero, border=True))
+
+    def _step(self, step: Step) -> None:
+        inputs = tuple(self._read(step, i) for i in range(len(step.inputs)))
+        outputs = []
+        for tensor in step.outputs:
+            view = self._own(tensor)
+            self.views.setdefault(tensor.name, view)
+            self._fill_border(step.node, view)
+            outputs.append(view)
+        order = self.orders.get(step.inputs[0].name) if isinstance(step, Layer | FloatLayer) else None
+        self._add(Placed(step, inputs, tuple(outputs), order))
+
+    def _read(self, step: Step, index: int) -> View:
+        """The view of an input as the step's kernel can read it; copied where it lies otherwise."""
+        tensor = step.inputs[index]
+        view = self._constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
+        if isinstance(step, Combine | Pointwise):
+            return view.seen(np.broadcast_to(view.array, step.output.shape))
+        if isinstance(step, Layer | FloatLayer | Pool | GlobalAverage):
+            windowed = not isinstance(step, Layer | FloatLayer) or step.window is not None
+            if windowed and len(tensor.shape) > 2:
+                border = self._needed_border(step)
+                fits = view.strides[1] in (0, 1) and all(a >= b for a, b in zip(view.border, border, strict=True))
+                if not fits or (isinstance(step, Layer) and view.buffer.where != "arena"):
+                    return self._copied(step.node, tensor, view, last=True, border=border)
+                return view
+            if view.strides[-1] not in (0, 1) or (isinstance(step, Layer) and view.buffer.where != "arena"):
+                return self._copied(step.node, tensor, view, last=False)
+        return view
+
+    def _needed_border(self, step: Step) -> Border:
+        if not isinstance(step, Layer) or step.window is None:
+            return NO_BORDER
+        begins, ends = step.window.begins, step.window.ends
+        return (begins[0], ends[0], begins[1], ends[1]) if len(begins) == 2 else (0, 0, begins[0], ends[0])
+
+    def _constant(self, step: Step, tensor: Tensor) -> View:
+        """A constant operand, in the order of what it is combined with."""
+        assert tensor.held is not None
+        if step.output.name in self.last and len(tensor.shape) == len(step.output.shape):
+            data = np.ascontiguousarray(np.moveaxis(tensor.held, 1, -1))
+            memory = np.empty(data.shape, data.dtype)
+            array = np.moveaxis(memory, -1, 1)
+        else:
+            data = np.ascontiguousarray(tensor.held)
+            memory = array = np.empty(data.shape, data.dtype)
+        buffer = self._buffer("constant", memory, 0)
+        buffer.data = data
+        return View(buffer, array)
+
+    def _copied(self, node: str, tensor: Tensor, view: View, *, last: bool, border: Border = NO_BORDER) -> View:
+        target = self._view(tensor, "arena", last=last, border=border)
+        self._fill_border(node, target)
+        self._add(Copy(node, view, target))
+        return target
+
+    # --- moves ---
+
+    def _move(self, step: Move) -> None:
+        if step.kind in ("concat", "pad"):
+            self._put_together(step)
+        elif step.kind == "take":
+            self._take(step)
+        else:
+            self.views[step.output.name] = self._seen(step)
+
+    def _seen(self, step: Move) -> View:
+        """The input under another shape; a copy where NumPy could not do without one."""
+        (tensor,), shape = step.inputs, step.output.shape
+        view = self.views[tensor.name]
+        array = view.array
+        if step.kind == "transpose":
+            return view.seen(array.transpose(step.arguments[0]))
+        if step.kind == "slice":
+            begin, by = step.arguments
+            ends = [b + n * s for b, n, s in zip(begin, shape, by, strict=True)]
+            index = tuple(slice(b, e if e >= 0 else None, s) for b, e, s in zip(begin, ends, by, strict=True))
+            return view.seen(array[index])
+        if step.kind == "expand":
+            return view.seen(np.broadcast_to(array, shape))
+        try:
+            return view.seen(np.reshape(array, shape, copy=False))
+        except ValueError:
+            order = self._flattened(step, view)
+            if order is not None:
+                self.orders[step.output.name] = order
+                at = view.offset // array.itemsize
+                return view.seen(view.buffer.memory.reshape(-1)[at : at + array.size].reshape(shape))
+            plain = self._copied(step.node, tensor, view, last=False)
+            return plain.seen(plain.array.reshape(shape))
+
+    def _flattened(self, step: Move, view: View) -> Array | None:
+        """The order of the elements in memory, where only dense layers read them: they take their weights in that order."""
+        readers = self.readers.get(step.output.name, [])
+        dense = readers and all(isinstance(each, Layer | FloatLayer) and each.window is None for each in readers)
+        order = sorted(range(view.array.ndim), key=lambda axis: -view.array.strides[axis])
+        shown = view.array.transpose(order)
+        whole = shown.flags.c_contiguous and view.array.shape[0] == 1
+        outputs = {tensor.name for tensor in self.program.outputs}
+        if not dense or not whole or step.output.shape != (1, view.array.size) or step.output.name in outputs:
+            return None
+        return np.arange(view.array.size).reshape(view.array.shape).transpose(order).reshape(-1)
+
+    def _put_together(self, step: Move) -> None:
+        """The parts of a Concat or Pad that do not lie there already."""
+        outputs = [tensor.name for tensor in self.program.outputs]
+        last = step.output.name in self.last and len(step.output.shape) > 2
+        if step.output.name in outputs and not last:
+            whole = self._view(step.output, "output", number=outputs.index(step.output.name))
+            if step.kind == "pad":
+                self._add(Fill(step.node, whole, step.fill))
+            self.views[step.output.name] = whole
+        whole = self._whole(step)
+        for tensor, index in zip(step.inputs, _indices(step), strict=True):
+            if self.parts.get(tensor.name, (None,))[0] is not step:
+                view = self._constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
+                self._add(Copy(step.node, view, View(whole.buffer, whole.array[index])))
+
+    def _take(self, step: Move) -> None:
+        tensor = step.inputs[0]
+        view = self._constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
+        target = self._own(step.output)
+        inputs = [view]
+        if step.index is None:
+            inputs.append(self.views[step.inputs[1].name])
+            if not view.array.flags.c_contiguous:
+                inputs[0] = self._copied(step.node, tensor, view, last=False)
+        self.views[step.output.name] = target
+        self._fill_border(step.node, target)
+        self._add(Placed(step, tuple(inputs), (target,)))
+
+
+def _indices(step: Move) -> list[tuple[slice, ...]]:
+    """Which part of a Concat or Pad each input is."""
+    if step.kind == "pad":
+        shape = step.inputs[0].shape
+        return [tuple(slice(b, b + n) for b, n in zip(step.arguments[0], shape, strict=True))]
+    axis, found, start = step.arguments[0][0], [], 0
+    for tensor in step.inputs:
+        part = slice(start, start + tensor.shape[axis])
+        found.append(tuple(part if i == axis else slice(None) for i in range(len(tensor.shape))))
+        start += tensor.shape[axis]
+    return found
+
+
+def arena(buffers: Iterable[Buffer]) -> list[Buffer]:
+    """Those that lie in the arena and are used."""
+    return [buffer for buffer in buffers if buffer.where == "arena" and buffer.first >= 0]

@@ -1,0 +1,47 @@
+"""Program to smaller program with the same outputs, bit for bit: steps that others can do on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+
+from fcdeploy.native.program.steps import CODES, Bytes, Ends, Program, Step, Table
+
+
+def simplify(program: Program) -> Program:
+    """Every rewrite, until none applies."""
+    while True:
+        steps = clip_where_it_is_written(program)
+        if steps == program.steps:
+            return program
+        program = replace(program, steps=steps)
+
+
+def clip_where_it_is_written(program: Program) -> tuple[Step, ...]:
+    """A table that only clips becomes the ends of the step before it, whose bytes nothing else reads."""
+    readers = Counter(tensor.name for step in program.steps for tensor in step.inputs)
+    readers.update(tensor.name for tensor in program.outputs)
+    steps = list(program.steps)
+    makers = {step.output.name: number for number, step in enumerate(steps)}
+    for number, step in enumerate(steps):
+        ends = clip_of(step.table) if isinstance(step, Table) and step.output.dtype == "uint8" else None
+        before = makers.get(step.inputs[0].name)
+        if ends is None or before is None or readers[step.inputs[0].name] > 1:
+            continue
+        maker = steps[before]
+        if isinstance(maker, Ends) and maker.output.dtype == "uint8":
+            low, high = (int(np.clip(end, *ends)) for end in (maker.low, maker.high))
+            steps[before] = replace(maker, outputs=(step.output,), low=low, high=high)
+            del steps[number]
+            return tuple(steps)
+    return program.steps
+
+
+def clip_of(table: Bytes) -> tuple[int, int] | None:
+    """The ends of a table that leaves every byte between them as it is; None for any other."""
+    if table.ndim != 1:
+        return None
+    low, high = int(table[0]), int(table[-1])
+    return (low, high) if np.array_equal(table, np.clip(np.arange(CODES), low, high)) else None

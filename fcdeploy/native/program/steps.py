@@ -1,0 +1,314 @@
+"""The integer program of a quantized network: steps, tensors and every number they need. It knows no C and no memory.
+
+Bytes are unsigned from here on: codes of int8 activations are raised by 128, and so is their zero point, which leaves the
+real numbers as they are.  Shapes are those of ONNX (channels second) for one sample; where a tensor lies, and in which
+order, is decided later (`layout.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcdeploy.arrays import Array
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+CODES = 256
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What the bytes of a tensor stand for: scale * (byte - zero point)."""
+
+    scale: np.float32
+    zero_point: int
+
+    @property
+    def values(self) -> Floats:
+        """The real number of each of the 256 bytes, in float32."""
+        return (np.arange(CODES, dtype=np.float32) - np.float32(self.zero_point)) * self.scale
+
+    def encode(self, real: Array) -> Bytes:
+        """round(real / scale) + zero point, halves to even, saturated; the division in float32."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            quotient = np.rint(np.asarray(real, np.float32) / self.scale)
+        return np.asarray(np.clip(np.nan_to_num(quotient.astype(np.float64)) + self.zero_point, 0, CODES - 1), np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A tensor of the program: bytes with a coding, or numbers of `dtype`; `held` where it is a constant."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "uint8"
+    coding: Coding | None = None
+    held: Array | None = None
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        return np.dtype(self.dtype).itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.itemsize
+
+    def __str__(self) -> str:
+        coding = "" if self.coding is None else f" {self.coding.scale:.6g}*(q-{self.coding.zero_point})"
+        return f"{self.name}: {self.dtype}{list(self.shape)}{coding}"
+
+
+@dataclass(frozen=True)
+class Window:
+    """The geometry of a convolution or pool; every list has one number for each axis of space."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    begins: tuple[int, ...]
+    ends: tuple[int, ...]
+    dilations: tuple[int, ...]
+
+    def outputs(self, space: tuple[int, ...]) -> tuple[int, ...]:
+        """Output lengths for input lengths; ONNX's formula, rounded down."""
+        each = zip(space, self.kernel, self.strides, self.begins, self.ends, self.dilations, strict=True)
+        return tuple((n + b + e - d * (k - 1) - 1) // s + 1 for n, k, s, b, e, d in each)
+
+    def __str__(self) -> str:
+        text = "x".join(map(str, self.kernel))
+        text += f" stride {'x'.join(map(str, self.strides))}" if set(self.strides) != {1} else ""
+        return text + (f" dilation {'x'.join(map(str, self.dilations))}" if set(self.dilations) != {1} else "")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Step:
+    """One operation; `node` is the node of the model that it comes from."""
+
+    node: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    @property
+    def output(self) -> Tensor:
+        return self.outputs[0]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one sample."""
+        return 0
+
+    def what(self) -> str:
+        """The operation in words, without its tensors."""
+        return type(self).__name__.lower()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Ends(Step):
+    """A step with ends: the lowest and the highest byte that a step writes: what a Relu or Clip behind it leaves."""
+
+    low: int = 0
+    high: int = CODES - 1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Layer(Ends):
+    """A convolution or dense layer on bytes: sums of products in 32 bits, scaled once.
+
+    `weight` (out, in / groups, *kernel), or (out, in) of a dense layer without `window`, zero point subtracted; `bias`
+    holds all that is added to the sum of byte * weight: the layer's own bias and -zero point * the sum of the weights.
+    With a coding of the output: round(float32(sum) * factor) + zero point.  Without one: float32(sum) * factor,
+    + `real_bias` where there is one.
+    """
+
+    weight: Array
+    bias: NDArray[np.int32]
+    factor: Floats
+    real_bias: Floats | None = None
+    window: Window | None = None
+    groups: int = 1
+
+    @property
+    def depthwise(self) -> bool:
+        return self.window is not None and self.weight.shape[1] == 1 and self.groups == len(self.weight) > 1
+
+    @property
+    def macs(self) -> int:
+        return int(self.weight.size) * (self.output.size // len(self.weight))
+
+    def what(self) -> str:
+        if self.window is None:
+            return f"dense {self.weight.shape[1]} -> {len(self.weight)}"
+        kind = (
+            "depthwise"
+            if self.depthwise
+            else f"convolution in {self.groups} groups"
+            if self.groups > 1
+            else "convolution"
+        )
+        return f"{kind} {self.window}, {self.weight.shape[1] * self.groups} -> {len(self.weight)}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FloatLayer(Step):
+    """A convolution or dense layer on floats; sums are added up in the order of the weights, kernel position first."""
+
+    weight: Floats
+    bias: Floats
+    window: Window | None = None
+    groups: int = 1
+
+    @property
+    def depthwise(self) -> bool:
+        return self.window is not None and self.weight.shape[1] == 1 and self.groups == len(self.weight) > 1
+
+    @property
+    def macs(self) -> int:
+        return int(self.weight.size) * (self.output.size // len(self.weight))
+
+    def what(self) -> str:
+        shape = f"dense {self.weight.shape[1]}" if self.window is None else f"convolution {self.window}"
+        return f"float {shape} -> {len(self.weight)}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Combine(Ends):
+    """Two tensors of bytes added or multiplied, element by element, as real numbers in float32, then encoded."""
+
+    kind: Literal["add", "mul"]
+
+    def what(self) -> str:
+        return self.kind
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Table(Step):
+    """Each byte replaced by what a table holds for it: uint8 (256,), or (channels, 256) along axis 1."""
+
+    table: Bytes
+
+    def what(self) -> str:
+        return "table" if self.table.ndim == 1 else f"{len(self.table)} tables"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Lookup(Step):
+    """Each byte replaced by a real number: float32 (256,), or (channels, 256) along axis 1."""
+
+    table: Floats
+
+    def what(self) -> str:
+        return "bytes to floats"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Quantize(Ends):
+    """Floats to bytes by the coding of the output; first x * gain + shift, one each a channel, where they are given."""
+
+    gain: Floats | None = None
+    shift: Floats | None = None
+
+    def what(self) -> str:
+        return "floats to bytes"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pool(Ends):
+    """The mean or the largest element of each window, of bytes or of floats; padding never counts but with `padded`."""
+
+    kind: Literal["average", "max"]
+    window: Window
+    padded: bool = False
+
+    def what(self) -> str:
+        return f"{self.kind} of {self.window}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GlobalAverage(Ends):
+    """The mean over all axes behind the second; of bytes the exact sum, scaled once by `factor`."""
+
+    factor: np.float32 = field(default_factory=lambda: np.float32(1))
+
+    def what(self) -> str:
+        return "global average"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Softmax(Ends):
+    """exp(x - largest) / sum along `axis`; of bytes the exponentials come from a table of 256 floats."""
+
+    axis: int
+    table: Floats | None = None
+
+    def what(self) -> str:
+        return f"softmax along {self.axis}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Move(Step):
+    """Elements of the inputs in other places.
+
+    `kind` and `arguments` are those of NumPy: reshape (no arguments: the output's shape), transpose (perm), slice (start
+    and step of each axis), concat (axis), pad (begin and end of each axis; what is outside is `fill`), take (axis; held
+    indices in `index`), and expand.
+    """
+
+    kind: Literal["reshape", "transpose", "slice", "concat", "pad", "take", "expand"]
+    arguments: tuple[tuple[int, ...], ...] = ()
+    fill: float = 0
+    index: Array | None = None
+
+    def what(self) -> str:
+        return self.kind
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pointwise(Step):
+    """An operation on floats, element by element: one of `interpret.UNARY` or `interpret.BINARY`, with its numbers."""
+
+    kind: str
+    numbers: tuple[float, ...] = ()
+
+    def what(self) -> str:
+        return f"float {self.kind}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Reduce(Step):
+    """The mean, sum, largest or smallest float along axes, which are kept with length 1."""
+
+    kind: Literal["mean", "sum", "max", "min"]
+    axes: tuple[int, ...]
+
+    def what(self) -> str:
+        return f"float {self.kind} along {', '.join(map(str, self.axes))}"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network: its inputs, steps in the order in which they run, and outputs."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def macs(self) -> int:
+        return sum(step.macs for step in self.steps)
+
+    def __str__(self) -> str:
+        lines = [f"program {self.name}", *(f"  input  {tensor}" for tensor in self.inputs)]
+        for number, step in enumerate(self.steps):
+            read = ", ".join(tensor.name for tensor in step.inputs)
+            written = ", ".join(map(str, step.outputs))
+            lines.append(f"  {number:3} {step.what()} ({read}) -> {written}")
+        return "\n".join([*lines, *(f"  output {tensor}" for tensor in self.outputs)])

@@ -1,0 +1,165 @@
+"""Does native code compute what the program says, and what onnxruntime computes?  Run here, before anything is in place.
+
+Every step is run by itself on what the steps before it wrote, and compared with the same step in NumPy
+(`interpret.py`): bytes must be equal, floats within 1e-5 of the largest.  Then whole samples: every level against the
+first, bit for bit, and the first against onnxruntime, where rounding ties may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fcdeploy.arrays import Array, Arrays
+from fcdeploy.bundles.golden import DIFFERENT, OutputDifference, compare
+from fcdeploy.native.build import Built
+from fcdeploy.native.load import NativeModel
+from fcdeploy.native.placing.layout import Placed
+from fcdeploy.native.placing.views import View
+from fcdeploy.native.program.interpret import compute
+
+CLOSE = 1e-5
+
+
+@dataclass(frozen=True)
+class StepProof:
+    """One step over all samples: elements, how many differ from the reference, and by how much at most.
+
+    Of bytes the difference is in levels; of floats it is relative to the largest, and those within 1e-5 do not differ.
+    """
+
+    node: str
+    what: str
+    elements: int
+    differ: int
+    largest: float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Steps against exact arithmetic, levels against each other, outputs against onnxruntime.
+
+    `unequal` are levels that gave other bits than the first of `levels`.  `saturates`: onnxruntime itself agrees only
+    where it is told to add products in 32 bits.
+    """
+
+    steps: tuple[StepProof, ...]
+    levels: tuple[str, ...]
+    unequal: tuple[str, ...]
+    outputs: tuple[OutputDifference, ...]
+    saturates: bool
+    samples: int
+
+    @property
+    def exact(self) -> bool:
+        return not any(step.differ for step in self.steps) and not self.unequal
+
+    @property
+    def passed(self) -> bool:
+        return self.exact and not any(output.kind == DIFFERENT for output in self.outputs)
+
+
+def prove(
+    built: Built,
+    models: Sequence[NativeModel],
+    samples: Sequence[Arrays],
+    runtimes: Sequence[Callable[[Arrays], Arrays]],
+) -> Proof:
+    """`models` are the levels that this CPU has, best first; `runtimes` onnxruntime as it is, and adding in 32 bits."""
+    steps = _merged([row for sample in samples for row in _steps(built, models[0], sample)])
+    answers = [models[0].run(sample) for sample in samples]
+    unequal = []
+    for model in models[1:]:
+        same = all(
+            np.array_equal(_bits(value), _bits(answer[name]))
+            for sample, answer in zip(samples, answers, strict=True)
+            for name, value in model.run(sample).items()
+        )
+        unequal += [] if same else [model.level]
+    saturates = False
+    outputs: list[OutputDifference] = []
+    for number, runtime in enumerate(runtimes):
+        golden = [(sample, runtime(sample)) for sample in samples]
+        outputs = compare(golden, models[0].run)
+        saturates = number > 0
+        if not any(output.kind == DIFFERENT for output in outputs):
+            break
+    levels = tuple(model.level for model in models)
+    return Proof(tuple(steps), levels, tuple(unequal), tuple(outputs), saturates, len(samples))
+
+
+def _steps(built: Built, model: NativeModel, sample: Arrays) -> list[StepProof]:
+    """Every step of one sample, one after the other."""
+    inputs = [np.ascontiguousarray(sample[name]) for name in model.inputs]
+    outputs = [np.zeros(shape, dtype) for dtype, shape in model.outputs.values()]
+
+    def seen(view: View) -> Array:
+        """What lies in a view now, as a copy."""
+        where, number = view.buffer.where, view.buffer.number
+        if where == "constant":
+            assert view.buffer.data is not None
+            memory = view.buffer.data.view(np.uint8).reshape(-1)
+        elif where == "arena":
+            memory = model.arena[built.offsets[number] :][: view.buffer.nbytes]
+        else:
+            memory = (inputs if where == "input" else outputs)[number].view(np.uint8).reshape(-1)
+        array = view.array
+        elements = memory.view(array.dtype)[view.offset // array.itemsize :]
+        return np.lib.stride_tricks.as_strided(elements, array.shape, array.strides).copy()
+
+    rows = []
+    for number, work in enumerate(built.layout.work):
+        if not isinstance(work, Placed):
+            model.run_steps(number, number + 1, inputs, outputs)
+            continue
+        given = [seen(view) for view in work.inputs]
+        if work.order is not None:  # a dense layer that takes its input as it lies
+            given[0] = _in_order(given[0], work.order)
+        model.run_steps(number, number + 1, inputs, outputs)
+        step = work.step
+        for tensor, view, expected in zip(step.outputs, work.outputs, compute(step, given), strict=True):
+            found = seen(view)
+            rows.append(_row(step.node, f"{step.what()} -> {tensor.name}", found, expected))
+    return rows
+
+
+def _in_order(x: Array, order: Array) -> Array:
+    """The elements of the last axis as the program counts them."""
+    plain = np.empty_like(x)
+    plain[..., order] = x
+    return plain
+
+
+def _row(node: str, what: str, found: Array, expected: Array) -> StepProof:
+    if found.dtype.kind != "f":
+        apart = np.abs(found.astype(np.int64) - expected.astype(np.int64))
+        return StepProof(node, what, found.size, int(np.count_nonzero(apart)), float(apart.max(initial=0)))
+    with np.errstate(invalid="ignore"):
+        away = np.where(found == expected, 0.0, np.abs(found.astype(np.float64) - expected))
+    largest = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0)) or 1.0
+    relative = away / largest
+    return StepProof(
+        node, what, found.size, int(np.count_nonzero(~(relative <= CLOSE))), float(relative.max(initial=0.0))
+    )
+
+
+def _merged(rows: Sequence[StepProof]) -> list[StepProof]:
+    """The rows of several samples, one for each step."""
+    merged: dict[tuple[str, str], StepProof] = {}
+    for row in rows:
+        key = row.node, row.what
+        before = merged.get(key, StepProof(row.node, row.what, 0, 0, 0.0))
+        merged[key] = StepProof(
+            row.node,
+            row.what,
+            before.elements + row.elements,
+            before.differ + row.differ,
+            max(before.largest, row.largest),
+        )
+    return list(merged.values())
+
+
+def _bits(array: Array) -> Array:
+    return np.ascontiguousarray(array).view(np.uint8)

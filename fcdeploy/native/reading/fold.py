@@ -1,0 +1,62 @@
+"""Nodes whose inputs are all constants are computed while the graph is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from fcdeploy.arrays import Array
+from fcdeploy.graph.nodes import attribute_of, name_of
+from fcdeploy.native.reading.operands import Held
+from fcdeploy.native.reading.reader import Reader, shape_of
+
+KEEP = {
+    "DequantizeLinear",
+    "QuantizeLinear",
+    "Transpose",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
+    "Slice",
+    "Split",
+}
+"""Read as other nodes are, so that the integers behind a constant are not lost."""
+
+
+def folded(reader: Reader, node: ir.Node) -> list[Array] | None:
+    """What the node computes of constants, or of shapes; None where it must run."""
+    if node.op_type == "Shape":
+        shape = shape_of(reader.of(node.inputs[0]))
+        start, end = attribute_of(node, "start", 0), attribute_of(node, "end", len(shape))
+        return [np.array(shape[start:end], np.int64)]
+    if node.op_type == "Size":
+        return [np.array(int(np.prod(shape_of(reader.of(node.inputs[0])))), np.int64)]
+    operands = [None if value is None else reader.of(value) for value in node.inputs]
+    if not all(each is None or isinstance(each, Held) for each in operands):
+        return None
+    if node.op_type == "QuantizeLinear" and operands:
+        return _evaluated(node, operands)
+    return None if node.op_type in KEEP else _evaluated(node, operands)
+
+
+def _evaluated(node: ir.Node, operands: list[Any]) -> list[Array]:
+    """By the reference evaluator of ONNX."""
+    from onnx.reference import ReferenceEvaluator
+
+    proto = ir.to_proto(node)
+    feeds = {name_of(value): held.array for value, held in zip(node.inputs, operands, strict=True) if value is not None}
+    inputs = [onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+              for name, array in feeds.items()]  # fmt: skip
+    outputs = [onnx.helper.make_empty_tensor_value_info(value.name) for value in node.outputs if value.name]
+    graph = onnx.helper.make_graph([proto], "constant", inputs, outputs)
+    opset = onnx.helper.make_opsetid(node.domain, node.version or _opset(node))
+    found = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset])).run(None, feeds)
+    return [np.asarray(each) for each in found]
+
+
+def _opset(node: ir.Node) -> int:
+    return (node.graph.opset_imports.get("", 17) or 17) if isinstance(node.graph, ir.Graph) else 17

@@ -1,0 +1,155 @@
+"""Convolutions and dense layers, on bytes or on floats: Conv, Gemm, MatMul with weights that are constants."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.arrays import Array
+from fcdeploy.graph.nodes import attribute_of
+from fcdeploy.native.program.steps import FloatLayer, Floats, Layer, Tensor, Window
+from fcdeploy.native.reading.operands import Held
+from fcdeploy.native.reading.reader import Reader, name_of, shape_of
+
+LONGEST = 65_000  # products of two bytes in a sum that cannot leave 32 bits
+
+
+def conv(reader: Reader, node: ir.Node) -> None:
+    x, weight = shape_of(reader.of(node.inputs[0])), reader.given(node, 1)
+    if not isinstance(weight, Held):
+        raise reader.refuse(node, "its weights are computed at run time")
+    if len(x) not in (3, 4):
+        raise reader.refuse(node, f"its input has {len(x)} axes, expected 3 or 4")
+    window = window_of(node, x[2:], weight.array.shape[2:])
+    groups = attribute_of(node, "group", 1)
+    shape = (x[0], len(weight.array), *window.outputs(x[2:]))
+    if min(shape) < 1:
+        raise reader.refuse(node, f"its output would have the shape {list(shape)}")
+    _layer(reader, node, weight, (0, weight), shape, window, groups)
+
+
+def gemm(reader: Reader, node: ir.Node) -> None:
+    flags = attribute_of(node, "alpha", 1.0), attribute_of(node, "beta", 1.0)
+    weight = reader.given(node, 1)
+    if not isinstance(weight, Held):
+        raise reader.refuse(node, "its weights are computed at run time")
+    if flags != (1.0, 1.0) or attribute_of(node, "transA", 0):
+        raise reader.refuse(node, "its alpha, beta or transA is not the plain one")
+    _dense(reader, node, weight, transposed=bool(attribute_of(node, "transB", 0)))
+
+
+def matmul(reader: Reader, node: ir.Node) -> None:
+    weight = reader.given(node, 1)
+    if not isinstance(weight, Held) or weight.array.ndim != 2:
+        raise reader.refuse(node, "it multiplies two tensors that are computed at run time")
+    _dense(reader, node, weight, transposed=False)
+
+
+def _dense(reader: Reader, node: ir.Node, weight: Held, *, transposed: bool) -> None:
+    x = shape_of(reader.of(node.inputs[0]))
+    axis = 0 if transposed else 1
+    _layer(reader, node, weight, (axis, weight), (*x[:-1], weight.array.shape[axis]), None, 1)
+
+
+def _layer(
+    reader: Reader,
+    node: ir.Node,
+    weight: Held,
+    out: tuple[int, Held],
+    shape: tuple[int, ...],
+    window: Window | None,
+    groups: int,
+) -> None:
+    """A layer with output channels along the axis `out[0]` of its weight."""
+    x, axis = reader.bytes_of(node, 0), out[0]
+    integers = None if x is None else _integers(weight, axis)
+    if x is None or integers is None:
+        _float_layer(reader, node, weight, axis, shape, window, groups)
+        return
+    rows, scale = integers
+    unit = np.asarray(x.coding.scale * scale, np.float32)  # type: ignore[union-attr]
+    bias, real = _bias(reader, node, len(rows))
+    sink = reader.sink(node)
+    if sink is not None and real is not None:
+        bias, real = np.rint(real / unit).astype(np.int64), None
+    zero = x.coding.zero_point  # type: ignore[union-attr]
+    total = bias - zero * rows.astype(np.int64).reshape(len(rows), -1).sum(axis=1)
+    reduced = prod(rows.shape[1:])
+    if reduced > LONGEST or np.abs(total).max(initial=0) >= 2**31 - reduced * 255 * int(np.abs(rows).max(initial=0)):
+        raise reader.refuse(node, f"its sums of {reduced} products and the bias can leave 32 bits")
+    factor = unit if sink is None else np.asarray(unit / sink.coding.scale, np.float32)
+    low, high = (0, 255) if sink is None else (sink.low, sink.high)
+    dtype, coding = ("float32", None) if sink is None else ("uint8", sink.coding)
+    to = Tensor(name_of(node), shape, dtype, coding)
+    reader.add(
+        Layer(
+            node=node.name or "", inputs=(x,), outputs=(to,), weight=rows, bias=total.astype(np.int32),
+            factor=np.broadcast_to(factor, len(rows)).astype(np.float32), real_bias=real, window=window, groups=groups,
+            low=low, high=high,
+        )
+    )  # fmt: skip
+    reader.write(node, to)
+
+
+def _integers(weight: Held, axis: int) -> tuple[Array, Floats] | None:
+    """Weights (out, ...) less their zero points, in the fewest bits, and one scale or one for each output."""
+    if weight.integers is None or weight.scale is None or weight.zero is None:
+        return None
+    if weight.integers.dtype not in (np.int8, np.uint8):
+        return None
+    if weight.axis not in (None, axis) and weight.scale.size > 1:
+        return None
+    rows = np.moveaxis(weight.integers, axis, 0).astype(np.int16)
+    zero = weight.zero.astype(np.int16).reshape(-1, *[1] * (rows.ndim - 1))
+    rows = rows - zero
+    fits = rows.min(initial=0) >= -128 and rows.max(initial=0) <= 127
+    return (rows.astype(np.int8) if fits else rows), weight.scale.reshape(-1)
+
+
+def _bias(reader: Reader, node: ir.Node, outs: int) -> tuple[Array, Floats | None]:
+    """In units of input scale x weight scale, one integer an output; or, stored as float, those floats."""
+    bias = reader.given(node, 2)
+    if bias is None:
+        return np.zeros(outs, np.int64), None
+    if isinstance(bias, Held) and bias.integers is not None and bias.integers.dtype == np.int32:
+        return np.broadcast_to(bias.integers.reshape(-1).astype(np.int64), outs), None
+    if isinstance(bias, Held):
+        return np.zeros(outs, np.int64), np.broadcast_to(bias.array.reshape(-1).astype(np.float32), outs)
+    raise reader.refuse(node, "its bias is computed at run time")
+
+
+def _float_layer(
+    reader: Reader, node: ir.Node, weight: Held, axis: int, shape: tuple[int, ...], window: Window | None, groups: int
+) -> None:
+    bias = reader.held(node, 2)
+    if reader.given(node, 2) is not None and bias is None:
+        raise reader.refuse(node, "its bias is computed at run time")
+    rows = np.moveaxis(weight.array, axis, 0).astype(np.float32)
+    added = np.zeros(len(rows)) if bias is None else bias.reshape(-1)
+    to = Tensor(name_of(node), shape, "float32")
+    reader.add(
+        FloatLayer(
+            node=node.name or "", inputs=(reader.real(reader.of(node.inputs[0])),), outputs=(to,), weight=rows,
+            bias=np.broadcast_to(added.astype(np.float32), len(rows)), window=window, groups=groups,
+        )
+    )  # fmt: skip
+    reader.set(node.outputs[0], to)
+
+
+def window_of(node: ir.Node, space: tuple[int, ...], kernel: tuple[int, ...]) -> Window:
+    """The geometry of a convolution or pool over axes of these lengths; `ceil_mode` is not looked at here."""
+    rank = len(space)
+    strides = tuple(attribute_of(node, "strides", (1,) * rank))
+    dilations = tuple(attribute_of(node, "dilations", (1,) * rank))
+    auto = attribute_of(node, "auto_pad", "NOTSET")
+    pads = tuple(attribute_of(node, "pads", (0,) * (2 * rank)))
+    if auto == "VALID":
+        pads = (0,) * (2 * rank)
+    elif auto in ("SAME_UPPER", "SAME_LOWER"):
+        lengths = zip(space, kernel, strides, dilations, strict=True)
+        total = [max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n) for n, k, s, d in lengths]
+        less, more = [n // 2 for n in total], [n - n // 2 for n in total]
+        pads = (*less, *more) if auto == "SAME_UPPER" else (*more, *less)
+    return Window(tuple(kernel), strides, pads[:rank], pads[rank:], dilations)

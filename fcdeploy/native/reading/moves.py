@@ -1,0 +1,299 @@
+"""Operators that only move elements: on bytes as they are, whatever the bytes stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.arrays import Array
+from fcdeploy.graph.nodes import attribute_of
+from fcdeploy.native.program.interpret import moved
+from fcdeploy.native.program.steps import CODES, Move, Table, Tensor
+from fcdeploy.native.reading.operands import Coded, Held, Operand, is_identity, real_of
+from fcdeploy.native.reading.reader import Reader, axes_of, name_of, shape_of
+
+Kind = Literal["reshape", "transpose", "slice", "concat", "pad", "take", "expand"]
+Arguments = tuple[tuple[int, ...], ...]
+
+
+def _move(
+    reader: Reader, node: ir.Node, kind: Kind, shape: tuple[int, ...], arguments: Arguments = (), *, output: int = 0,
+    index: Array | None = None,
+) -> None:  # fmt: skip
+    """One input to one output: of a constant at once, of anything else as a step."""
+    x = reader.of(node.inputs[0])
+    if isinstance(x, Held):
+        reader.set(node.outputs[output], _held(x, kind, shape, arguments, index))
+        return
+    source = x.tensor if isinstance(x, Coded) else x
+    if isinstance(x, Coded) and x.values.ndim > 1:
+        raise reader.refuse(node, "it moves bytes that mean something else in each channel")
+    to = Tensor(name_of(node, output), shape, source.dtype, source.coding)
+    step = Move(
+        node=node.name or "", inputs=(source,), outputs=(to,), kind=kind, arguments=arguments, index=index,
+    )  # fmt: skip
+    reader.add(step)
+    reader.set(node.outputs[output], Coded(to, x.values) if isinstance(x, Coded) else to)
+
+
+def _held(x: Held, kind: Kind, shape: tuple[int, ...], arguments: Arguments, index: Array | None) -> Held:
+    """A constant moved; the integers behind it too where they have one scale, or are transposed."""
+    array = moved(kind, [x.array], shape, arguments, index=index)
+    if x.integers is None or not (x.axis is None or kind == "transpose"):
+        return Held(array)
+    axis = None if x.axis is None else arguments[0].index(x.axis)
+    return Held(array, moved(kind, [x.integers], shape, arguments, index=index), x.scale, x.zero, axis)
+
+
+def reshape(reader: Reader, node: ir.Node) -> None:
+    shape = shape_of(reader.of(node.inputs[0]))
+    wanted = reader.ints(node, "shape", 1)
+    if wanted is None:
+        raise reader.refuse(node, "its shape is computed at run time")
+    keep = not attribute_of(node, "allowzero", 0)
+    sizes = [shape[i] if n == 0 and keep else n for i, n in enumerate(wanted)]
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = prod(shape) // max(1, prod(n for n in sizes if n != -1))
+    if prod(sizes) != prod(shape):
+        raise reader.refuse(node, f"it makes {sizes} of {list(shape)}")
+    _move(reader, node, "reshape", tuple(sizes))
+
+
+def flatten(reader: Reader, node: ir.Node) -> None:
+    shape = shape_of(reader.of(node.inputs[0]))
+    axis = attribute_of(node, "axis", 1) % (len(shape) + 1)
+    _move(reader, node, "reshape", (prod(shape[:axis]), prod(shape[axis:])))
+
+
+def squeeze(reader: Reader, node: ir.Node) -> None:
+    shape = shape_of(reader.of(node.inputs[0]))
+    given = reader.ints(node, "axes", 1)
+    axes = axes_of(given, len(shape)) if given is not None else tuple(i for i, n in enumerate(shape) if n == 1)
+    _move(reader, node, "reshape", tuple(n for i, n in enumerate(shape) if i not in axes))
+
+
+def unsqueeze(reader: Reader, node: ir.Node) -> None:
+    shape = shape_of(reader.of(node.inputs[0]))
+    given = reader.ints(node, "axes", 1) or ()
+    axes, rest = axes_of(given, len(shape) + len(given)), iter(shape)
+    _move(reader, node, "reshape", tuple(1 if i in axes else next(rest) for i in range(len(shape) + len(axes))))
+
+
+def transpose(reader: Reader, node: ir.Node) -> None:
+    shape = shape_of(reader.of(node.inputs[0]))
+    perm = attribute_of(node, "perm", tuple(reversed(range(len(shape)))))
+    _move(reader, node, "transpose", tuple(shape[i] for i in perm), (perm,))
+
+
+def slice_(reader: Reader, node: ir.Node) -> None:
+    shape = shape_of(reader.of(node.inputs[0]))
+    starts, ends = reader.ints(node, "starts", 1) or (), reader.ints(node, "ends", 2) or ()
+    axes, steps = reader.ints(node, "axes", 3), reader.ints(node, "steps", 4)
+    begin, step, sizes = [0] * len(shape), [1] * len(shape), list(shape)
+    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        axis = (axes[i] if axes else i) % len(shape)
+        chosen = range(shape[axis])[slice(start, end, steps[i] if steps else 1)]
+        begin[axis], step[axis], sizes[axis] = chosen.start, chosen.step, len(chosen)
+    if 0 in sizes:
+        raise reader.refuse(node, "it leaves no elements")
+    _move(reader, node, "slice", tuple(sizes), (tuple(begin), tuple(step)))
+
+
+def split(reader: Reader, node: ir.Node) -> None:
+    shape = shape_of(reader.of(node.inputs[0]))
+    axis = attribute_of(node, "axis", 0) % len(shape)
+    sizes = reader.ints(node, "split", 1)
+    if sizes is None:
+        each = -(-shape[axis] // len(node.outputs))
+        sizes = tuple(min(each, shape[axis] - i * each) for i in range(len(node.outputs)))
+    for i in range(len(node.outputs)):
+        begin = tuple(sum(sizes[:i]) if j == axis else 0 for j in range(len(shape)))
+        part = tuple(sizes[i] if j == axis else n for j, n in enumerate(shape))
+        _move(reader, node, "slice", part, (begin, (1,) * len(shape)), output=i)
+
+
+def gather(reader: Reader, node: ir.Node) -> None:
+    """Rows by constant indices, or by those that are computed or given."""
+    x, index = reader.of(node.inputs[0]), reader.of(node.inputs[1])
+    shape, chosen = shape_of(x), shape_of(index)
+    axis = attribute_of(node, "axis", 0) % max(1, len(shape))
+    out = (*shape[:axis], *chosen, *shape[axis + 1 :])
+    if isinstance(index, Held):
+        array = index.array.astype(np.int64)
+        _move(reader, node, "take", out, ((axis,),), index=np.where(array < 0, array + shape[axis], array))
+        return
+    if not isinstance(index, Tensor) or axis != 0:
+        raise reader.refuse(node, "indices that are computed have a kernel along the first axis alone")
+    rows = _rows(reader, x)
+    to = Tensor(name_of(node), out, rows.dtype, rows.coding)
+    reader.add(Move(node=node.name or "", inputs=(rows, index), outputs=(to,), kind="take", arguments=((0,),)))
+    reader.set(node.outputs[0], to if to.coding is None else real_of(to))
+
+
+def _rows(reader: Reader, x: Operand) -> Tensor:
+    """What rows are taken from: a constant keeps its bytes where it has one scale."""
+    held = reader.held_bytes(x)
+    if held is not None:
+        return held
+    return x.tensor if isinstance(x, Coded) and x.linear else reader.real(x)
+
+
+def concat(reader: Reader, node: ir.Node) -> None:
+    operands = [reader.of(value) for value in node.inputs if value is not None]
+    shapes = [shape_of(each) for each in operands]
+    axis = attribute_of(node, "axis", 0) % len(shapes[0])
+    shape = tuple(sum(s[axis] for s in shapes) if i == axis else n for i, n in enumerate(shapes[0]))
+    if all(isinstance(each, Held) for each in operands):
+        reader.set(node.outputs[0], Held(np.concatenate([each.array for each in operands], axis)))  # type: ignore[union-attr]
+        return
+    codes = [each for each in operands if isinstance(each, Coded)]
+    parts = _alike(reader, node, codes) if len(codes) == len(operands) else []
+    if parts:
+        to = Tensor(name_of(node), shape, "uint8", parts[0].coding)
+        reader.add(Move(node=node.name or "", inputs=tuple(parts), outputs=(to,), kind="concat", arguments=((axis,),)))
+        reader.set(node.outputs[0], Coded(to, next(each.values for each in codes if _distinct(each))))
+        return
+    sink = reader.sink(node) if len(codes) == len(operands) else None
+    if sink is not None:
+        parts = [
+            reader.recode(each, sink.coding, node.name or "", reader.fresh(f"{name_of(node)}.part")) for each in codes
+        ]
+        to = Tensor(name_of(node), shape, "uint8", sink.coding)
+    else:
+        parts = [reader.real(each) for each in operands]
+        to = Tensor(name_of(node), shape, "float32")
+    reader.add(Move(node=node.name or "", inputs=tuple(parts), outputs=(to,), kind="concat", arguments=((axis,),)))
+    reader.write(node, to)
+
+
+def _distinct(x: Coded) -> bool:
+    """Whether every byte stands for another number, the larger the larger."""
+    return x.values.ndim == 1 and bool(np.all(np.diff(x.values) > 0))
+
+
+def _alike(reader: Reader, node: ir.Node, codes: list[Coded]) -> list[Tensor]:
+    """The tensors as bytes that stand for the same numbers, some through a table; none where that cannot be."""
+    whole = next((each for each in codes if _distinct(each)), None)
+    if whole is None:
+        return []
+    places = [np.minimum(np.searchsorted(whole.values, each.values), CODES - 1) for each in codes]
+    if any(not np.array_equal(whole.values[at], each.values) for at, each in zip(places, codes, strict=True)):
+        return []
+    tensors = []
+    for at, each in zip(places, codes, strict=True):
+        table = at.astype(np.uint8)
+        tensor = each.tensor
+        if not is_identity(table):
+            tensor = Tensor(reader.fresh(f"{name_of(node)}.part"), tensor.shape, "uint8", whole.tensor.coding)
+            reader.add(Table(node=node.name or "", inputs=(each.tensor,), outputs=(tensor,), table=table))
+        tensors.append(tensor)
+    return tensors
+
+
+def pad(reader: Reader, node: ir.Node) -> None:
+    x = reader.of(node.inputs[0])
+    shape, mode = shape_of(x), attribute_of(node, "mode", "constant")
+    pads = reader.ints(node, "pads", 1)
+    value = reader.held(node, 2)
+    fill = float(value.reshape(())) if value is not None else attribute_of(node, "value", 0.0)
+    axes = reader.ints(node, "axes", 3)
+    if pads is None or mode != "constant" or min(pads) < 0:
+        raise reader.refuse(node, f"its mode is {mode!r}, or its pads are negative: only constant padding has a kernel")
+    begin, end = [0] * len(shape), [0] * len(shape)
+    for i, axis in enumerate(axes or range(len(shape))):
+        begin[axis % len(shape)], end[axis % len(shape)] = pads[i], pads[len(pads) // 2 + i]
+    out = tuple(n + b + e for n, b, e in zip(shape, begin, end, strict=True))
+    more = {"kind": "pad", "arguments": (tuple(begin), tuple(end))}
+    if isinstance(x, Coded) and x.values.ndim == 1:
+        found = np.flatnonzero(x.values == np.float32(fill))
+        if found.size:
+            to = Tensor(name_of(node), out, "uint8", x.tensor.coding)
+            reader.add(Move(node=node.name or "", inputs=(x.tensor,), outputs=(to,), fill=int(found[0]), **more))  # type: ignore[arg-type]
+            reader.set(node.outputs[0], Coded(to, x.values))
+            return
+    to = Tensor(name_of(node), out, "float32")
+    reader.add(Move(node=node.name or "", inputs=(reader.real(x),), outputs=(to,), fill=fill, **more))  # type: ignore[arg-type]
+    reader.set(node.outputs[0], to)
+
+
+def expand(reader: Reader, node: ir.Node) -> None:
+    shape = shape_of(reader.of(node.inputs[0]))
+    wanted = reader.ints(node, "shape", 1)
+    if wanted is None:
+        raise reader.refuse(node, "its shape is computed at run time")
+    _move(reader, node, "expand", np.broadcast_shapes(shape, wanted))
+
+
+def resize(reader: Reader, node: ir.Node) -> None:
+    """Nearest neighbours: rows and columns by an index each."""
+    shape = shape_of(reader.of(node.inputs[0]))
+    scales, sizes = _resize_arguments(reader, node)
+    rank = len(shape)
+    out = tuple(sizes) if sizes else tuple(int(np.floor(n * s)) for n, s in zip(shape, scales, strict=True))
+    ratios = scales or tuple(o / n for o, n in zip(out, shape, strict=True))
+    if attribute_of(node, "mode", "nearest") != "nearest" or len(out) != rank:
+        raise reader.refuse(node, "only nearest neighbours have a kernel")
+    how = attribute_of(node, "coordinate_transformation_mode", "half_pixel")
+    rounding = attribute_of(node, "nearest_mode", "round_prefer_floor")
+    if node.op_type == "Upsample":
+        how, rounding = "asymmetric", "floor"
+    source = node
+    value = reader.of(node.inputs[0])
+    for axis in range(rank):
+        if out[axis] == shape[axis]:
+            continue
+        at = _nearest(np.arange(out[axis]), ratios[axis], shape[axis], out[axis], how, rounding)
+        if at is None:
+            raise reader.refuse(node, f"its coordinates are {how!r}, rounded {rounding!r}")
+        shape = tuple(out[i] if i == axis else n for i, n in enumerate(shape))
+        value = _taken(reader, source, value, axis, at, shape)
+    reader.set(node.outputs[0], value)
+
+
+def _taken(
+    reader: Reader, node: ir.Node, value: Operand, axis: int, at: Array, shape: tuple[int, ...]
+) -> Operand:  # fmt: skip
+    if isinstance(value, Held):
+        return Held(value.array.take(at, axis))
+    tensor = value.tensor if isinstance(value, Coded) else value
+    to = Tensor(reader.fresh(name_of(node)), shape, tensor.dtype, tensor.coding)
+    reader.add(Move(node=node.name or "", inputs=(tensor,), outputs=(to,), kind="take", arguments=((axis,),), index=at))
+    return Coded(to, value.values) if isinstance(value, Coded) else to
+
+
+def _resize_arguments(reader: Reader, node: ir.Node) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    if node.op_type == "Upsample":
+        given = node.attributes.get_floats("scales", ()) or reader.held(node, 1)
+        return tuple(float(s) for s in (given if given is not None else ())), ()
+    scales, sizes = reader.held(node, 2), reader.held(node, 3)
+    if "axes" in node.attributes:
+        raise reader.refuse(node, "it names axes")
+    return (
+        tuple(float(s) for s in scales.reshape(-1)) if scales is not None else (),
+        tuple(int(n) for n in sizes.reshape(-1)) if sizes is not None else (),
+    )
+
+
+def _nearest(at: Array, ratio: float, length: int, out: int, how: str, rounding: str) -> Array | None:
+    """Indices of the nearest elements, by ONNX's formulas for Resize, in float32 as the runtime has them."""
+    x = at.astype(np.float32)
+    scale = np.float32(ratio)
+    places = {
+        "half_pixel": (x + np.float32(0.5)) / scale - np.float32(0.5),
+        "asymmetric": x / scale,
+        "align_corners": x * np.float32(length - 1) / np.float32(max(1, out - 1)),
+        "pytorch_half_pixel": (x + np.float32(0.5)) / scale - np.float32(0.5) if out > 1 else np.zeros_like(x),
+    }
+    roundings: dict[str, Callable[[Array], Array]] = {
+        "round_prefer_floor": lambda p: np.ceil(p - np.float32(0.5)),
+        "round_prefer_ceil": lambda p: np.floor(p + np.float32(0.5)),
+        "floor": np.floor,
+        "ceil": np.ceil,
+    }
+    if how not in places or rounding not in roundings:
+        return None
+    return np.asarray(np.clip(roundings[rounding](places[how]), 0, length - 1)).astype(np.int64)

@@ -1,0 +1,226 @@
+"""Operators that work element by element: on bytes they are tables, sums and products of two; else floats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.arrays import Array
+from fcdeploy.graph.nodes import attribute_of
+from fcdeploy.native.program.interpret import BINARY, UNARY
+from fcdeploy.native.program.steps import CODES, Combine, Pointwise, Quantize, Table, Tensor
+from fcdeploy.native.reading.operands import Coded, Held, Operand, is_identity, real_of
+from fcdeploy.native.reading.reader import Reader, name_of, shape_of
+
+LARGEST = 1 << 16  # bytes of tables, one a channel, that take the place of float operations
+
+
+def quantize(reader: Reader, node: ir.Node) -> None:
+    x, coding = reader.of(node.inputs[0]), reader.coding(node)
+    if coding is None:
+        raise reader.refuse(node, "it has several scales, or other integers than 8 bits")
+    if isinstance(x, Coded):
+        reader.write_codes(node, reader.recode(x, coding, node.name or "", name_of(node)))
+        return
+    to = Tensor(name_of(node), shape_of(x), "uint8", coding)
+    reader.add(Quantize(node=node.name or "", inputs=(reader.real(x),), outputs=(to,)))
+    reader.write_codes(node, to)
+
+
+def dequantize(reader: Reader, node: ir.Node) -> None:
+    x = reader.of(node.inputs[0])
+    if isinstance(x, Held):
+        reader.set(node.outputs[0], _held(reader, node, x))
+        return
+    coding = reader.coding(node)
+    if coding is None or not isinstance(x, Coded):
+        raise reader.refuse(node, "it has several scales, or other integers than 8 bits")
+    codes = np.clip(np.rint(x.values) + reader.raised(node), 0, CODES - 1).astype(np.uint8)
+    tensor = Tensor(x.tensor.name, x.tensor.shape, "uint8", coding)
+    if not is_identity(codes):
+        tensor = Tensor(reader.fresh(name_of(node)), x.tensor.shape, "uint8", coding)
+        reader.add(Table(node=node.name or "", inputs=(x.tensor,), outputs=(tensor,), table=codes))
+    reader.set(node.outputs[0], real_of(tensor))
+
+
+def _held(reader: Reader, node: ir.Node, x: Held) -> Held:
+    scale, zero = reader.held(node, 1), reader.held(node, 2)
+    if scale is None:
+        raise reader.refuse(node, "its scale is computed at run time")
+    zero = np.zeros(1, x.array.dtype) if zero is None else zero
+    axis = attribute_of(node, "axis", 1) % max(1, x.array.ndim) if scale.size > 1 else None
+    block = attribute_of(node, "block_size", 0)
+    wide: Array = scale.astype(np.float32)
+    point: Array = zero.astype(np.int32)
+    if block and axis is not None:
+        length = x.array.shape[axis]
+        wide, point = (np.repeat(each, block, axis=axis).take(range(length), axis) for each in (wide, point))
+    elif axis is not None:
+        shape = [-1 if i == axis else 1 for i in range(x.array.ndim)]
+        wide, point = wide.reshape(shape), np.broadcast_to(point.reshape(-1), scale.size).reshape(shape)
+    else:
+        wide, point = wide.reshape(()), point.reshape(())
+    array = (x.array.astype(np.int32) - point).astype(np.float32) * wide
+    return Held(array) if block else Held(array, x.array, scale.reshape(-1).astype(np.float32), zero.reshape(-1), axis)
+
+
+def relu_or_clip(reader: Reader, node: ir.Node) -> None:
+    bounds = reader.bounds(node)
+    if bounds is None:
+        raise reader.refuse(node, "its bounds are computed at run time")
+    _unary(reader, node, "Clip", bounds)
+
+
+NUMBERS: dict[str, tuple[tuple[str, float], ...]] = {
+    "LeakyRelu": (("alpha", 0.01),),
+    "Elu": (("alpha", 1.0),),
+    "Celu": (("alpha", 1.0),),
+    "Selu": (("alpha", 1.6732632423543772), ("gamma", 1.0507009873554805)),
+    "HardSigmoid": (("alpha", 0.2), ("beta", 0.5)),
+    "ThresholdedRelu": (("alpha", 1.0),),
+    "Swish": (("alpha", 1.0),),
+}
+"""Attributes of operators on one tensor, and what they are by default."""
+
+
+def unary(reader: Reader, node: ir.Node) -> None:
+    op = node.op_type
+    if op == "Gelu" and attribute_of(node, "approximate", "none") == "tanh":
+        op = "GeluTanh"
+    numbers = tuple(attribute_of(node, name, default) for name, default in NUMBERS.get(op, ()))
+    _unary(reader, node, op, numbers)
+
+
+def _unary(reader: Reader, node: ir.Node, op: str, numbers: tuple[float, ...]) -> None:
+    x = reader.of(node.inputs[0])
+    if isinstance(x, Coded):
+        reader.set(node.outputs[0], Coded(x.tensor, UNARY[op](x.values, *numbers)))
+    elif isinstance(x, Held):
+        reader.set(node.outputs[0], Held(UNARY[op](x.array.astype(np.float32), *numbers)))
+    else:
+        to = Tensor(name_of(node), x.shape, "float32")
+        reader.set(node.outputs[0], reader.add(_pointwise(node, op, (x,), to, numbers)))
+
+
+def binary(reader: Reader, node: ir.Node) -> None:
+    op = node.op_type
+    a, b = reader.of(node.inputs[0]), reader.of(node.inputs[1])
+    function = _binary_function(reader, node)
+    if isinstance(a, Held) and isinstance(b, Held):
+        reader.set(node.outputs[0], Held(np.asarray(function(a.array, b.array))))
+        return
+    tables = _same_bytes(a, b)
+    if tables is not None:
+        tensor, left, right = tables
+        reader.set(node.outputs[0], Coded(tensor, np.asarray(function(left, right), np.float32)))
+    elif not (op in ("Add", "Mul") and _combined(reader, node, a, b)):
+        x, y = reader.real(a), reader.real(b)
+        to = Tensor(name_of(node), np.broadcast_shapes(x.shape, y.shape), "float32")
+        reader.set(node.outputs[0], reader.add(_pointwise(node, op, (x, y), to)))
+
+
+def _binary_function(reader: Reader, node: ir.Node) -> Callable[[Array, Array], Array]:
+    if node.op_type == "Mod" and attribute_of(node, "fmod", 0) == 0:
+        raise reader.refuse(node, "only fmod has a kernel")
+    return BINARY[node.op_type]
+
+
+def several(reader: Reader, node: ir.Node) -> None:
+    """Max, Min, Sum and Mean of any number of tensors: pairs from the left."""
+    if len(node.inputs) == 1:
+        reader.set(node.outputs[0], reader.of(node.inputs[0]))
+        return
+    if len(node.inputs) == 2 and node.op_type in ("Max", "Min"):
+        binary(reader, node)
+        return
+    raise reader.refuse(node, f"it has {len(node.inputs)} inputs")
+
+
+def _same_bytes(a: Operand, b: Operand) -> tuple[Tensor, Array, Array] | None:
+    """The bytes that both operands are functions of, constants included, and the numbers of each byte in both."""
+    if isinstance(a, Coded) and isinstance(b, Coded):
+        return (a.tensor, a.values, b.values) if a.tensor.name == b.tensor.name else None
+    if isinstance(a, Coded) and isinstance(b, Held):
+        other = _along_channels(b, a.tensor)
+        return None if other is None else (a.tensor, a.values, other)
+    if isinstance(a, Held) and isinstance(b, Coded):
+        other = _along_channels(a, b.tensor)
+        return None if other is None else (b.tensor, other, b.values)
+    return None
+
+
+def _along_channels(held: Held, tensor: Tensor) -> Array | None:
+    """A constant beside the numbers of each byte: one, or (channels, 1); None where it differs along other axes."""
+    array = held.array.astype(np.float32)
+    if array.size == 1 and array.ndim <= len(tensor.shape):
+        return array.reshape(())
+    if array.ndim > len(tensor.shape) or len(tensor.shape) < 2 or array.size * 256 > LARGEST:
+        return None
+    full = array.reshape(*[1] * (len(tensor.shape) - array.ndim), *array.shape)
+    return full.reshape(-1, 1) if full.shape[1] == full.size == tensor.shape[1] else None
+
+
+def _combined(reader: Reader, node: ir.Node, a: Operand, b: Operand) -> bool:
+    """Two tensors of bytes to one, where a QuantizeLinear follows; False where there is no such kernel."""
+    pair = [each.tensor if isinstance(each, Coded) and each.linear else reader.held_bytes(each) for each in (a, b)]
+    first, second = pair
+    if first is None or second is None or (first.held is not None and second.held is not None):
+        return False
+    sink = reader.sink(node)
+    if sink is None:
+        return False
+    to = Tensor(name_of(node), np.broadcast_shapes(first.shape, second.shape), "uint8", sink.coding)
+    kind: Any = node.op_type.lower()
+    reader.add(
+        Combine(node=node.name or "", inputs=(first, second), outputs=(to,), kind=kind, low=sink.low, high=sink.high)
+    )
+    reader.write(node, to)
+    return True
+
+
+def _pointwise(
+    node: ir.Node, op: str, inputs: tuple[Tensor, ...], to: Tensor, numbers: tuple[float, ...] = ()
+) -> Pointwise:
+    return Pointwise(node=node.name or "", inputs=inputs, outputs=(to,), kind=op, numbers=numbers)
+
+
+def batch_normalization(reader: Reader, node: ir.Node) -> None:
+    """x * gain + shift in each channel; part of the QuantizeLinear behind it where there is one."""
+    scale, bias, mean, variance = (reader.held(node, i) for i in range(1, 5))
+    x = reader.of(node.inputs[0])
+    if scale is None or bias is None or mean is None or variance is None or len(shape_of(x)) < 2:
+        raise reader.refuse(node, "its factors are computed at run time")
+    gain = (scale / np.sqrt(variance + np.float32(attribute_of(node, "epsilon", 1e-5)))).astype(np.float32)
+    shift = (bias - mean * gain).astype(np.float32)
+    name, source = node.name or "", reader.real(x)
+    sink = reader.sink(node)
+    if sink is not None:
+        to = Tensor(name_of(node), source.shape, "uint8", sink.coding)
+        reader.add(
+            Quantize(node=name, inputs=(source,), outputs=(to,), gain=gain, shift=shift, low=sink.low, high=sink.high)
+        )
+        reader.write(node, to)
+        return
+    held = [reader.real(Held(each.reshape(-1, *[1] * (len(source.shape) - 2)))) for each in (gain, shift)]
+    scaled = Tensor(reader.fresh(name_of(node)), source.shape, "float32")
+    reader.add(_pointwise(node, "Mul", (source, held[0]), scaled))
+    to = Tensor(name_of(node), source.shape, "float32")
+    reader.set(node.outputs[0], reader.add(_pointwise(node, "Add", (scaled, held[1]), to)))
+
+
+def cast(reader: Reader, node: ir.Node) -> None:
+    x = reader.of(node.inputs[0])
+    to = ir.DataType(attribute_of(node, "to", 0))
+    if isinstance(x, Held):
+        reader.set(node.outputs[0], Held(x.array.astype(to.numpy())))
+    elif (isinstance(x, Coded) and to == ir.DataType.FLOAT) or (isinstance(x, Tensor) and x.dtype == to.numpy().name):
+        reader.set(node.outputs[0], x)
+    else:
+        raise reader.refuse(node, f"there is no kernel that makes {to.name} of what is computed")
+
+
+def identity(reader: Reader, node: ir.Node) -> None:
+    reader.set(node.outputs[0], reader.of(node.inputs[0]))

@@ -1,0 +1,155 @@
+"""Pools, global averages, reductions and Softmax."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.graph.nodes import attribute_of
+from fcdeploy.native.program.steps import GlobalAverage, Pool, Reduce, Softmax, Tensor, Window
+from fcdeploy.native.reading.layers import window_of
+from fcdeploy.native.reading.operands import Coded
+from fcdeploy.native.reading.reader import Reader, axes_of, name_of, shape_of
+
+REDUCTIONS: dict[str, Literal["mean", "sum", "max", "min"]] = {
+    "ReduceMean": "mean",
+    "ReduceSum": "sum",
+    "ReduceMax": "max",
+    "ReduceMin": "min",
+}
+
+
+def max_pool(reader: Reader, node: ir.Node) -> None:
+    """On bytes wherever a larger byte stands for a larger number: then the largest byte is the largest number's."""
+    x = reader.of(node.inputs[0])
+    window, shape = _window(reader, node, shape_of(x))
+    if isinstance(x, Coded) and x.rises and x.values.ndim == 1:
+        to = Tensor(name_of(node), shape, "uint8", x.tensor.coding)
+        reader.add(Pool(node=node.name or "", inputs=(x.tensor,), outputs=(to,), kind="max", window=window))
+        reader.set(node.outputs[0], Coded(to, x.values))
+        return
+    to = Tensor(name_of(node), shape, "float32")
+    reader.add(Pool(node=node.name or "", inputs=(reader.real(x),), outputs=(to,), kind="max", window=window))
+    reader.set(node.outputs[0], to)
+
+
+def average_pool(reader: Reader, node: ir.Node) -> None:
+    padded = bool(attribute_of(node, "count_include_pad", 0))
+    x, tensor = reader.of(node.inputs[0]), reader.bytes_of(node, 0)
+    window, shape = _window(reader, node, shape_of(x))
+    sink = reader.sink(node) if tensor is not None else None
+    more: dict[str, Any] = {"kind": "average", "window": window, "padded": padded}
+    if tensor is None or sink is None:
+        to = Tensor(name_of(node), shape, "float32")
+        reader.add(Pool(node=node.name or "", inputs=(reader.real(x),), outputs=(to,), **more))
+    else:
+        to = Tensor(name_of(node), shape, "uint8", sink.coding)
+        more |= {"low": sink.low, "high": sink.high}
+        reader.add(Pool(node=node.name or "", inputs=(tensor,), outputs=(to,), **more))
+    reader.write(node, to)
+
+
+def _window(reader: Reader, node: ir.Node, shape: tuple[int, ...]) -> tuple[Window, tuple[int, ...]]:
+    """The window, and the shape of what the pool writes; with `ceil_mode` the padding at the end grows."""
+    if len(shape) not in (3, 4):
+        raise reader.refuse(node, f"its input has {len(shape)} axes, expected 3 or 4")
+    if len(node.outputs) > 1 and node.outputs[1].uses():
+        raise reader.refuse(node, "only its first output has a kernel")
+    space, kernel = shape[2:], tuple(attribute_of(node, "kernel_shape", ()))
+    window = window_of(node, space, kernel)
+    if attribute_of(node, "ceil_mode", 0):
+        ends = []
+        for n, k, s, b, e, d in zip(
+            space, kernel, window.strides, window.begins, window.ends, window.dilations, strict=True
+        ):
+            count = -(-(n + b + e - d * (k - 1) - 1) // s) + 1
+            count -= (count - 1) * s >= n + b  # a window must begin inside the input or the padding before it
+            ends.append(max(e, (count - 1) * s + d * (k - 1) + 1 - n - b))
+        if window.ends != tuple(ends) and attribute_of(node, "count_include_pad", 0):
+            raise reader.refuse(node, "ceil_mode with padding that counts has no kernel")
+        window = Window(kernel, window.strides, window.begins, tuple(ends), window.dilations)
+    return window, (*shape[:2], *window.outputs(space))
+
+
+def global_average(reader: Reader, node: ir.Node) -> None:
+    x, tensor = reader.of(node.inputs[0]), reader.bytes_of(node, 0)
+    shape = shape_of(x)
+    _mean(reader, node, tensor, (*shape[:2], *[1] * (len(shape) - 2)), shape)
+
+
+def _mean(reader: Reader, node: ir.Node, tensor: Tensor | None, out: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """The mean over all axes behind the second, written with the shape `out`."""
+    sink = reader.sink(node) if tensor is not None else None
+    if tensor is None or sink is None:
+        _reduced(reader, node, "mean", tuple(range(2, len(shape))), out)
+        return
+    assert tensor.coding is not None
+    size = prod(shape[2:])
+    factor = np.float32(tensor.coding.scale / np.float32(sink.coding.scale * np.float32(size)))
+    to = Tensor(name_of(node), out, "uint8", sink.coding)
+    reader.add(
+        GlobalAverage(
+            node=node.name or "", inputs=(tensor,), outputs=(to,), factor=factor, low=sink.low, high=sink.high
+        )
+    )
+    reader.write(node, to)
+
+
+def reduction(reader: Reader, node: ir.Node) -> None:
+    shape = shape_of(reader.of(node.inputs[0]))
+    given = reader.ints(node, "axes", 1)
+    if given is None and attribute_of(node, "noop_with_empty_axes", 0):
+        reader.set(node.outputs[0], reader.of(node.inputs[0]))
+        return
+    axes = axes_of(given or range(len(shape)), len(shape))
+    keep = bool(attribute_of(node, "keepdims", 1))
+    out = tuple(1 if i in axes else n for i, n in enumerate(shape) if keep or i not in axes)
+    kind = REDUCTIONS[node.op_type]
+    if kind == "mean" and len(shape) > 2 and axes == tuple(range(2, len(shape))):
+        _mean(reader, node, reader.bytes_of(node, 0), out, shape)
+    else:
+        _reduced(reader, node, kind, axes, out)
+
+
+def global_max(reader: Reader, node: ir.Node) -> None:
+    shape = shape_of(reader.of(node.inputs[0]))
+    _reduced(reader, node, "max", tuple(range(2, len(shape))), (*shape[:2], *[1] * (len(shape) - 2)))
+
+
+def _reduced(
+    reader: Reader,
+    node: ir.Node,
+    kind: Literal["mean", "sum", "max", "min"],
+    axes: tuple[int, ...],
+    out: tuple[int, ...],
+) -> None:
+    to = Tensor(name_of(node), out, "float32")
+    x = reader.real(reader.of(node.inputs[0]))
+    reader.add(Reduce(node=node.name or "", inputs=(x,), outputs=(to,), kind=kind, axes=axes))
+    reader.set(node.outputs[0], to)
+
+
+def softmax(reader: Reader, node: ir.Node) -> None:
+    """Of bytes exp(x - largest) has 256 values, by the distance from the largest byte: a table."""
+    x, tensor = reader.of(node.inputs[0]), reader.bytes_of(node, 0)
+    shape = shape_of(x)
+    opset = node.version or 13
+    axis = attribute_of(node, "axis", -1 if opset >= 13 else 1) % len(shape)
+    if opset < 13 and prod(shape[axis + 1 :]) != 1:
+        raise reader.refuse(node, "before opset 13 it is taken over several axes at once")
+    sink = reader.sink(node)
+    table = None
+    if tensor is not None and tensor.coding is not None:
+        distance = -np.arange(256, dtype=np.float64) * np.float64(tensor.coding.scale)
+        table = np.exp(distance).astype(np.float32)
+    source = tensor if tensor is not None else reader.real(x)
+    low, high = (0, 255) if sink is None else (sink.low, sink.high)
+    dtype, coding = ("float32", None) if sink is None else ("uint8", sink.coding)
+    to = Tensor(name_of(node), shape, dtype, coding)
+    reader.add(
+        Softmax(node=node.name or "", inputs=(source,), outputs=(to,), axis=axis, table=table, low=low, high=high)
+    )
+    reader.write(node, to)

@@ -1,0 +1,53 @@
+"""Compilers: the one that $CC names, or zig's clang from PyPI."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from fcdeploy.errors import FcdeployError
+
+STRICT = ("-std=c11", "-O2", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra")
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A command that compiles C, what it calls itself, and whether it knows zig's `-target`."""
+
+    command: tuple[str, ...]
+    name: str
+    cross: bool
+
+
+def find_compiler() -> Compiler:
+    """$CC where it is set, else ziglang, else cc. Raises FcdeployError where there is none."""
+    given = os.environ.get("CC", "").strip()
+    if given:
+        command = tuple(shlex.split(given))
+        if not command or shutil.which(command[0]) is None:
+            raise FcdeployError(f"CC is {given!r}, which is no program", "unset CC, or give a C compiler")
+        return Compiler(command, " ".join(command), "zig" in given)
+    if find_spec("ziglang") is not None:
+        return Compiler((sys.executable, "-m", "ziglang", "cc"), "ziglang", True)
+    if shutil.which("cc") is not None:
+        return Compiler(("cc",), "cc", False)
+    raise FcdeployError("there is no C compiler", "pip install 'fcdeploy[native]', or CC=gcc")
+
+
+def compile_c(compiler: Compiler, arguments: Sequence[str | Path], folder: Path) -> None:
+    """Run the compiler in `folder`. Raises FcdeployError with its first complaint."""
+    command = [*compiler.command, *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        complaints = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+        raise FcdeployError(
+            f"{compiler.name} failed: {(complaints or ['no message'])[0].strip()[:200]}",
+            "FCDEPLOY_DEBUG=1 shows the traceback; CC=gcc takes another compiler",
+        )

@@ -1,0 +1,329 @@
+"""C text of a network: its header, one function a step, tables of numbers, and the weights as bytes.
+
+What is written down here was decided elsewhere; there is no loop in it but those of the kernels.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from fcdeploy import __version__
+from fcdeploy.native.calls.call import C_TYPES, SLACK, Address, Argument, Call, Constant, Struct
+from fcdeploy.native.placing.memory import Memory
+from fcdeploy.native.program.steps import Program, Tensor
+
+TEXT_BYTES = 256 * 1024  # of weights that are written as text; of more, the assembler takes them from a file
+ARENA_ALIGNMENT = 64
+PLACES = "const void *const *inputs, void *const *outputs, void *arena"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The C text of a network: file name -> text or bytes, and which of them are compiled once for each level."""
+
+    name: str
+    files: Mapping[str, str | bytes]
+
+
+def identifier(name: str) -> str:
+    """A name that C takes."""
+    found = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return found if found and not found[0].isdigit() else f"n{found}"
+
+
+def sources(
+    program: Program, calls: Sequence[Call], memory: Memory, weights: bytes, offsets: Mapping[int, int]
+) -> Source:
+    """All files of a network but the kernels. `offsets` are those of buffers of the arena, by their number."""
+    name = identifier(program.name)
+    made = f"/* Written by fcdeploy {__version__} from {program.name}: do not edit. */\n"
+    texts: dict[str, str | bytes] = {
+        f"{name}.h": made + _header(name, program, memory, len(weights)),
+        f"{name}.c": made + _code(name, program, calls, offsets),
+    }
+    if len(weights) <= TEXT_BYTES:
+        texts[f"{name}_weights.c"] = made + _weights_text(name, weights)
+    else:
+        texts[f"{name}_weights.bin"] = weights
+        texts[f"{name}_weights.S"] = _weights_file(name)
+    return Source(name, texts)
+
+
+def kernel_files(calls: Sequence[Call]) -> Iterator[tuple[str, str]]:
+    """The kernels that are called, and what they include: file name and text."""
+    folder = files("fcdeploy.native") / "kernels"
+    waiting, seen = sorted({call.header for call in calls}), set[str]()
+    while waiting:
+        name = waiting.pop(0)
+        if name in seen:
+            continue
+        seen.add(name)
+        text = (folder / name).read_text()
+        yield name, text
+        waiting += re.findall(r'#include "([^"]+)"', text)
+
+
+# --- the header ---
+
+
+def _header(name: str, program: Program, memory: Memory, flash: int) -> str:
+    upper = name.upper()
+    lines = [
+        f"#ifndef {upper}_H",
+        f"#define {upper}_H",
+        "",
+        "#include <stddef.h>",
+        "#include <stdint.h>",
+        "",
+        f"#define {upper}_ARENA_BYTES {memory.nbytes + SLACK} /* aligned to {ARENA_ALIGNMENT} bytes; nothing in it is kept */",
+        f"#define {upper}_WEIGHT_BYTES {flash}",
+    ]
+    for kind, tensors in (("INPUT", program.inputs), ("OUTPUT", program.outputs)):
+        for number, tensor in enumerate(tensors):
+            label = f"{upper}_{kind}" + (f"_{number}" if len(tensors) > 1 else "")
+            lines.append(
+                f"#define {label}_SIZE {tensor.size} /* {tensor.name!r}: {tensor.dtype}{list(tensor.shape)} */"
+            )
+            if tensor.coding is not None:
+                lines.append(f"#define {label}_SCALE {_float(tensor.coding.scale)}")
+                lines.append(f"#define {label}_ZERO_POINT {tensor.coding.zero_point}")
+    lines += [
+        "",
+        "#ifdef __cplusplus",
+        'extern "C" {',
+        "#endif",
+        "",
+        "/* One sample. Reentrant: nothing is kept but in the arena. */",
+        f"void {name}_run({_parameters(program)}, void *arena);",
+        "",
+        "#ifdef __cplusplus",
+        "}",
+        "#endif",
+        "",
+        "#endif",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _parameters(program: Program) -> str:
+    named = _names(program)
+    inputs = [f"const {C_TYPES[t.dtype]} *{named[t.name, 'in']}" for t in program.inputs]
+    outputs = [f"{C_TYPES[t.dtype]} *{named[t.name, 'out']}" for t in program.outputs]
+    return ", ".join([*inputs, *outputs])
+
+
+def _names(program: Program) -> dict[tuple[str, str], str]:
+    """Parameter names, no two of them the same."""
+    taken = {"arena"}
+    found = {}
+    for side, tensors in (("in", program.inputs), ("out", program.outputs)):
+        for tensor in tensors:
+            wanted = name = identifier(tensor.name)
+            number = 1
+            while name in taken:
+                number += 1
+                name = f"{wanted}_{number}"
+            taken.add(name)
+            found[tensor.name, side] = name
+    return found
+
+
+# --- the steps ---
+
+
+def _code(name: str, program: Program, calls: Sequence[Call], offsets: Mapping[int, int]) -> str:
+    headers = sorted({call.header for call in calls})
+    lines = [
+        *(f'#include "{header}"' for header in headers),
+        f'#include "{name}.h"',
+        "",
+        "#ifndef FC_LEVEL",
+        "#define FC_LEVEL(name) name",
+        "#endif",
+        "",
+        f"extern const uint8_t {name}_weights[];",
+        "",
+        "/* What steps read and write: the arena, inputs and outputs. */",
+        "struct fc_places {",
+        "    uint8_t *arena;",
+        "    const void *const *inputs;",
+        "    void *const *outputs;",
+        "};",
+        "",
+    ]
+    for number, call in enumerate(calls):
+        lines += _step(name, number, call, offsets)
+    steps = ", ".join(f"step_{number}" for number in range(len(calls)))
+    inputs = [f"{_names(program)[t.name, 'in']}" for t in program.inputs]
+    outputs = [f"{_names(program)[t.name, 'out']}" for t in program.outputs]
+    declared = f"void FC_LEVEL({name}_steps)(int32_t first, int32_t last, {PLACES})"
+    lines += [
+        f"static void (*const steps[{len(calls)}])(const struct fc_places *) = {{",
+        *(f"    {line}" for line in _wrapped(steps)),
+        "};",
+        "",
+        "/* Steps from `first` to before `last`: all of them are one run. */",
+        f"{declared};",
+        declared,
+        "{",
+        "    const struct fc_places places = {(uint8_t *)arena, inputs, outputs};",
+        "    for (int32_t i = first; i < last; i++)",
+        "        steps[i](&places);",
+        "}",
+        "",
+        "#ifndef FC_LIBRARY",
+        f"void {name}_run({_parameters(program)}, void *arena)",
+        "{",
+        f"    const void *const inputs[] = {{{', '.join(inputs)}}};",
+        f"    void *const outputs[] = {{{', '.join(outputs)}}};",
+        f"    FC_LEVEL({name}_steps)(0, {len(calls)}, inputs, outputs, arena);",
+        "}",
+        "#endif",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _step(name: str, number: int, call: Call, offsets: Mapping[int, int]) -> list[str]:
+    """One function, with the tables of its call in front of it."""
+    lines, arguments = [f"/* {call.node}: {call.what} */".replace("*/ */", "*/")], []
+    for argument in call.arguments:
+        if isinstance(argument, Struct):
+            label = f"{argument.ctype.removeprefix('struct fc_')}_{number}"
+            lines.append(f"static const {argument.ctype} {label} = {_initializer(name, argument.fields)};")
+            arguments.append(f"&{label}")
+        else:
+            arguments.append(_expression(name, argument, offsets))
+    lines += [
+        f"static void step_{number}(const struct fc_places *at)",
+        "{",
+        "    (void)at;",
+        f"    {call.kernel}(",
+        *(f"        {line}" for line in _wrapped(", ".join(arguments) + ");")),
+        "}",
+        "",
+    ]
+    return lines
+
+
+def _expression(name: str, argument: Argument, offsets: Mapping[int, int]) -> str:
+    if argument is None:
+        return "0"
+    if isinstance(argument, Constant):
+        return f"(const {argument.ctype} *)({name}_weights + {argument.offset})"
+    if isinstance(argument, Address):
+        return _address(argument, offsets)
+    return _number(argument)
+
+
+def _address(argument: Address, offsets: Mapping[int, int]) -> str:
+    where, number = argument.buffer.where, argument.buffer.number
+    if where == "arena":
+        return f"({argument.ctype} *)(at->arena + {offsets[number] + argument.offset})"
+    base = f"(const uint8_t *)at->inputs[{number}]" if where == "input" else f"(uint8_t *)at->outputs[{number}]"
+    const = "const " if where == "input" else ""
+    return f"({const}{argument.ctype} *)({base} + {argument.offset})"
+
+
+def _initializer(name: str, fields: Mapping[str, Any]) -> str:
+    parts = []
+    for key, value in fields.items():
+        if isinstance(value, Mapping):
+            text = _initializer(name, value)
+        elif isinstance(value, list):
+            text = "{" + ", ".join(_number(each) for each in value) + "}"
+        elif isinstance(value, Constant):
+            text = f"(const {value.ctype} *)({name}_weights + {value.offset})"
+        elif value is None or (not isinstance(value, np.floating | float) and value == 0):
+            continue  # what is not named is zero
+        else:
+            text = _number(value)
+        parts.append(f".{key} = {text}")
+    return "{" + (", ".join(parts) or "0") + "}"
+
+
+def _number(value: Any) -> str:
+    return _float(value) if isinstance(value, float | np.floating) else str(int(value))
+
+
+def _float(value: float | np.floating[Any]) -> str:
+    """A float32 to the last bit."""
+    short = np.float32(value)
+    if not np.isfinite(short):
+        return "(-__builtin_inff())" if short < 0 else "__builtin_inff()" if short > 0 else '__builtin_nanf("")'
+    text = f"{short:.9g}"
+    return f"{text}f" if any(mark in text for mark in ".en") else f"{text}.0f"
+
+
+def _wrapped(text: str, width: int = 110) -> list[str]:
+    lines, line = [], ""
+    for part in text.split(", "):
+        if line and len(line) + len(part) > width:
+            lines.append(f"{line},")
+            line = part
+        else:
+            line = f"{line}, {part}" if line else part
+    return [*lines, line]
+
+
+# --- weights ---
+
+
+def _weights_text(name: str, weights: bytes) -> str:
+    rows = [", ".join(map(str, weights[at : at + 32])) for at in range(0, len(weights), 32)]
+    body = ",\n".join(f"    {row}" for row in rows)
+    return (
+        "#include <stdint.h>\n\n"
+        f"extern const uint8_t {name}_weights[];\n"
+        f"_Alignas({ARENA_ALIGNMENT}) const uint8_t {name}_weights[{len(weights)}] = {{\n{body}}};\n"
+    )
+
+
+def _weights_file(name: str) -> str:
+    """Weights that no C parser reads: the assembler takes the file as it is."""
+    return f"""/* The weights, from {name}_weights.bin. */
+#if defined(__APPLE__)
+    .const
+    .p2align 6
+    .globl _{name}_weights
+_{name}_weights:
+#else
+    .section .rodata
+    .p2align 6
+    .globl {name}_weights
+{name}_weights:
+#endif
+    .incbin "{name}_weights.bin"
+#if defined(__ELF__)
+    .section .note.GNU-stack,"",%progbits
+#endif
+"""
+
+
+def description(program: Program, calls: Sequence[Call], memory: Memory) -> str:
+    """What a library says of itself, as JSON: inputs, outputs and steps."""
+
+    def ends(tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": t.name, "dtype": t.dtype, "shape": list(t.shape), "bytes": t.nbytes,
+                **({"scale": float(t.coding.scale), "zero_point": t.coding.zero_point} if t.coding else {}),
+            }
+            for t in tensors
+        ]  # fmt: skip
+
+    steps = [{"node": call.node, "what": call.what, "kernel": call.kernel, "macs": call.macs} for call in calls]
+    return json.dumps(
+        {
+            "schema": "fcdeploy.native/1", "name": program.name, "fcdeploy": __version__, "inputs": ends(program.inputs),
+            "outputs": ends(program.outputs), "steps": steps, "macs": sum(call.macs for call in calls),
+            "arena_bytes": memory.nbytes + SLACK, "arena_bound": memory.bound,
+        }
+    )  # fmt: skip

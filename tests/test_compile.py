@@ -1,0 +1,157 @@
+"""`fcdeploy compile` end to end: a library and a folder of C, loaded, run, and refused where they should be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from conftest import fails
+from native_kernels import compiler
+from networks import Line, Net, quantize_net, random_data
+
+import fcdeploy
+from fcdeploy.arrays import Array
+from fcdeploy.cli import main
+from fcdeploy.native import prove
+from fcdeploy.native.program.steps import Step
+from fcdeploy.native.toolchain import compile_c
+from fcdeploy.runtime.session import Session
+
+
+@pytest.fixture(scope="module")
+def line() -> Line:
+    net = Net()
+    x = net.input("image", 3, 8, 8)
+    y = net.op("Relu", net.conv(x, 3, 8, name="first"))
+    y = net.op("Relu", net.op("Add", y, net.conv(y, 8, 8, name="second"), name="sum"))
+    net.output(net.dense(net.op("Flatten", net.op("GlobalAveragePool", y)), 8, 4, name="last"))
+    return quantize_net(net, random_data(0, 6, image=(3, 8, 8)))
+
+
+@pytest.fixture(scope="module")
+def model(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "net.int8.onnx"
+    onnx.save(ir.to_proto(line.int8), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def library(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler()
+    path = tmp_path_factory.mktemp("library") / "net.so"
+    report = fcdeploy.compile(model, output=path)
+    assert report.passed
+    assert report.values["proof"]["differ"] == 0
+    assert report.values["arena_bytes"] < 4096
+    return path
+
+
+def test_the_library_gives_what_onnxruntime_does(line: Line, model: Path, library: Path) -> None:
+    native = fcdeploy.load_native(library)
+    assert native.description["name"] == "net"
+    images = line.data["image"]
+    (wanted,) = Session(model, threads=1).run({"image": images})
+    (found,) = native.run({"image": images}).values()
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    plain = fcdeploy.load_native(library, level="plain").run({"image": images})
+    np.testing.assert_array_equal(found, next(iter(plain.values())))
+
+
+def test_many_threads_may_share_a_model(line: Line, library: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    native = fcdeploy.load_native(library)
+    feeds = [{"image": line.data["image"][i % 6 : i % 6 + 1]} for i in range(200)]
+    alone = [next(iter(native.run(each).values())) for each in feeds]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda each: next(iter(native.run(each).values())), feeds))
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_wrong_inputs_and_libraries_are_refused(library: Path, model: Path) -> None:
+    native = fcdeploy.load_native(library)
+    with fails("input 'image' has the shape (1, 3, 4, 4), expected samples of (1, 3, 8, 8)"):
+        native.run({"image": np.zeros((1, 3, 4, 4), np.float32)})
+    with fails("no level 'avx10' that runs on this CPU"):
+        fcdeploy.load_native(library, level="avx10")
+    with fails("is no library of fcdeploy for this machine"):
+        fcdeploy.load_native(model)
+
+
+def test_a_folder_of_c_compiles_without_anything_else(line: Line, model: Path, tmp_path: Path) -> None:
+    """A program that reads floats and writes floats; warnings are errors."""
+    build = compiler()
+    folder = tmp_path / "c"
+    assert main(["compile", str(model), "-o", str(folder), "--emit", "c", "--name", "tiny"]) == 0
+    (folder / "main.c").write_text(
+        """#include <stdio.h>
+#include "tiny.h"
+static _Alignas(64) unsigned char arena[TINY_ARENA_BYTES];
+int main(void)
+{
+    float image[TINY_INPUT_SIZE], out[TINY_OUTPUT_SIZE];
+    if (fread(image, sizeof image, 1, stdin) != 1)
+        return 1;
+    tiny_run(image, out, arena);
+    fwrite(out, sizeof out, 1, stdout);
+    return 0;
+}
+"""
+    )
+    compile_c(
+        build,
+        ["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "main.c", "tiny.c", "tiny_weights.c", "-o", "main"],
+        folder,
+    )
+    image = line.data["image"][:1]
+    done = subprocess.run([folder / "main"], input=image.tobytes(), capture_output=True, check=True)
+    (wanted,) = Session(model, threads=1).run({"image": image})
+    np.testing.assert_allclose(np.frombuffer(done.stdout, np.float32).reshape(1, 4), wanted, rtol=1e-5, atol=1e-5)
+    with fails("exists", "--force"):
+        fcdeploy.compile(model, output=folder, emit="c")
+
+
+def test_a_dry_run_needs_no_compiler_and_writes_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert main(["compile", str(model), "--dry-run", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [step["kernel"] for step in shown["steps"]].count("fc_layer_bytes") == 2
+    assert shown["schema"] == "fcdeploy.compile/1"
+    with fails("CC is 'no-such-compiler', which is no program"):
+        fcdeploy.compile(model, output=tmp_path / "net.so")
+    assert not list(tmp_path.iterdir())
+
+
+def test_steps_in_float_are_refused_unless_allowed(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input("x", 6)
+    net.output(net.dense(net.op("Softplus", net.dense(x, 6, 6, name="one")), 6, 2, name="two"))
+    line = quantize_net(net, random_data(0, 4, x=(6,)), keep_float=["two"])
+    onnx.save(ir.to_proto(line.int8), tmp_path / "net.onnx")
+    with fails("steps compute in float, 'two': float dense 6 -> 2", "--allow-float"):
+        fcdeploy.compile(tmp_path / "net.onnx", dry_run=True)
+    report = fcdeploy.compile(tmp_path / "net.onnx", dry_run=True, allow_float=True)
+    assert "'two'" in report.warnings[0]
+
+
+def test_what_differs_is_not_put_in_place(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that is one level off in one step: the answer is no, and there is no file."""
+    compiler()
+    right = prove.compute
+
+    def wrong(step: Step, given: Sequence[Array]) -> tuple[Array, ...]:
+        return tuple(value ^ 1 if value.dtype == np.uint8 else value for value in right(step, given))
+
+    monkeypatch.setattr(prove, "compute", wrong)
+    report = fcdeploy.compile(model, output=tmp_path / "net.so")
+    assert not report.passed
+    assert "not exact" in " ".join(report.lines)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,269 @@
+"""Kernels on drawn shapes and numbers against int64 arithmetic, at every level that this CPU has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_kernels import assert_same
+
+from fcdeploy.native.build import build
+from fcdeploy.native.program.interpret import run
+from fcdeploy.native.program.steps import (
+    Coding,
+    Combine,
+    FloatLayer,
+    GlobalAverage,
+    Layer,
+    Move,
+    Pool,
+    Program,
+    Quantize,
+    Softmax,
+    Step,
+    Table,
+    Tensor,
+    Window,
+)
+
+FEW = settings(max_examples=60, deadline=None)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def bytes_like(random: np.random.Generator, shape: tuple[int, ...], *, extreme: bool = False) -> np.ndarray[Any, Any]:
+    """Bytes of any value, or only the two ends."""
+    values = random.integers(0, 256, shape)
+    return np.asarray(np.where(values < 128, 0, 255) if extreme else values, np.uint8)
+
+
+def weights_like(random: np.random.Generator, shape: tuple[int, ...], *, extreme: bool) -> np.ndarray[Any, Any]:
+    values = random.integers(-128, 128, shape)
+    return np.asarray(np.where(values < 0, -128, 127) if extreme else values // 3, np.int8)
+
+
+def coding(random: np.random.Generator) -> Coding:
+    return Coding(np.float32(random.uniform(0.01, 0.1)), int(random.choice([0, 0, 255, random.integers(0, 256)])))
+
+
+def check(steps: list[Step], inputs: list[Tensor], random: np.random.Generator, *, extreme: bool = False) -> None:
+    """Native code of these steps on drawn inputs; all that the last one writes are outputs."""
+    program = Program("drawn", tuple(inputs), steps[-1].outputs, tuple(steps))
+    feeds = {
+        t.name: random.normal(size=t.shape).astype(np.float32) * 4
+        if t.dtype == "float32"
+        else bytes_like(random, t.shape, extreme=extreme)
+        for t in inputs
+    }
+    assert_same(build(program), feeds, run(program, feeds))
+
+
+def layer_of(
+    random: np.random.Generator, x: Tensor, outs: int, window: Window | None, groups: int, *, extreme: bool, real: bool
+) -> Layer:
+    """A layer with drawn weights; its factor brings the sums into the range of bytes."""
+    assert x.coding is not None
+    read = x.shape[1] // groups if window is not None else x.shape[-1]
+    kernel = () if window is None else window.kernel
+    weight = weights_like(random, (outs, read, *kernel), extreme=extreme)
+    rows = weight.astype(np.int64).reshape(outs, -1)
+    bias = random.integers(-2000, 2000, outs) - x.coding.zero_point * rows.sum(axis=1)
+    spread = 255 * np.sqrt(rows.shape[1]) * max(1, np.abs(rows).max())
+    factor = random.uniform(0.3, 3, outs).astype(np.float32) * np.float32(100 / spread)
+    shape = (*x.shape[:-1], outs) if window is None else (x.shape[0], outs, *window.outputs(x.shape[2:]))
+    to = Tensor("y", shape, "float32" if real else "uint8", None if real else coding(random))
+    low = int(random.integers(0, 100)) if random.random() < 0.3 else 0
+    added = random.normal(size=outs).astype(np.float32) if real and random.random() < 0.5 else None
+    return Layer(
+        node="layer", inputs=(x,), outputs=(to,), weight=weight, bias=bias.astype(np.int32), factor=factor,
+        real_bias=added, window=window, groups=groups, low=low, high=255 - int(random.integers(0, 2)) * 30,
+    )  # fmt: skip
+
+
+def window_of(random: np.random.Generator, space: tuple[int, ...]) -> Window | None:
+    """A window that fits; None where the drawn one does not."""
+    rank = len(space)
+    kernel = tuple(int(n) for n in random.integers(1, 6, rank))
+    strides, dilations = (tuple(int(n) for n in random.choice([1, 1, 2, 3], rank)) for _ in range(2))
+    begins, ends = (tuple(int(random.integers(0, k)) for k in kernel) for _ in range(2))
+    window = Window(kernel, strides, begins, ends, dilations)
+    return window if min(window.outputs(space)) >= 1 else None
+
+
+@FEW
+@given(seed=SEEDS, extreme=st.booleans(), rank=st.integers(1, 2))
+def test_convolutions(seed: int, extreme: bool, rank: int) -> None:
+    random = np.random.default_rng(seed)
+    space = tuple(int(n) for n in random.integers(1, 20, rank))
+    window = window_of(random, space)
+    if window is None:
+        return
+    groups = int(random.choice([1, 1, 2, 3]))
+    x = Tensor("x", (1, groups * int(random.integers(1, 20)), *space), "uint8", coding(random))
+    outs = groups * int(random.integers(1, 40))
+    check(
+        [layer_of(random, x, outs, window, groups, extreme=extreme, real=seed % 4 == 0)], [x], random, extreme=extreme
+    )
+
+
+@FEW
+@given(seed=SEEDS, extreme=st.booleans(), rank=st.integers(1, 2))
+def test_depthwise_convolutions(seed: int, extreme: bool, rank: int) -> None:
+    random = np.random.default_rng(seed)
+    space = tuple(int(n) for n in random.integers(1, 20, rank))
+    window = window_of(random, space)
+    if window is None:
+        return
+    channels = int(random.integers(2, 70))
+    x = Tensor("x", (1, channels, *space), "uint8", coding(random))
+    check(
+        [layer_of(random, x, channels, window, channels, extreme=extreme, real=seed % 4 == 0)],
+        [x],
+        random,
+        extreme=extreme,
+    )
+
+
+@FEW
+@given(seed=SEEDS, extreme=st.booleans())
+def test_dense_layers(seed: int, extreme: bool) -> None:
+    random = np.random.default_rng(seed)
+    lead = (1, int(random.integers(1, 9))) if random.random() < 0.3 else (1,)
+    x = Tensor("x", (*lead, int(random.integers(1, 300))), "uint8", coding(random))
+    check([layer_of(random, x, int(random.integers(1, 70)), None, 1, extreme=extreme, real=seed % 2 == 0)], [x], random,
+          extreme=extreme)  # fmt: skip
+
+
+@FEW
+@given(seed=SEEDS)
+def test_a_convolution_behind_a_convolution(seed: int) -> None:
+    """The second one's border is written around what the first one writes; then a flatten and a dense layer."""
+    random = np.random.default_rng(seed)
+    x = Tensor("x", (1, int(random.integers(1, 9)), 7, 6), "uint8", coding(random))
+    same = Window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1))
+    first = layer_of(random, x, int(random.integers(1, 20)), same, 1, extreme=False, real=False)
+    middle = Tensor("middle", first.output.shape, "uint8", first.output.coding)
+    one = Layer(**{**vars(first), "outputs": (middle,)})
+    two = layer_of(random, middle, 5, same, 1, extreme=False, real=False)
+    maps = Tensor("maps", two.output.shape, "uint8", two.output.coding)
+    flat = Tensor("flat", (1, maps.size), "uint8", maps.coding)
+    steps: list[Step] = [one, Layer(**{**vars(two), "outputs": (maps,)})]
+    steps.append(Move(node="flatten", inputs=(maps,), outputs=(flat,), kind="reshape"))
+    steps.append(layer_of(random, flat, 9, None, 1, extreme=False, real=True))
+    check(steps, [x], random)
+
+
+@FEW
+@given(seed=SEEDS, kind=st.sampled_from(["add", "mul"]))
+def test_sums_and_products_of_bytes(seed: int, kind: Any) -> None:
+    random = np.random.default_rng(seed)
+    shape = (1, int(random.integers(1, 40)), 5, 4)
+    a, b = Tensor("a", shape, "uint8", coding(random)), Tensor("b", shape, "uint8", coding(random))
+    if random.random() < 0.4:
+        b = Tensor("b", (1, shape[1], 1, 1), "uint8", b.coding)
+    to = Tensor("y", shape, "uint8", coding(random))
+    check([Combine(node="sum", inputs=(a, b), outputs=(to,), kind=kind, low=3, high=250)], [a, b], random)
+
+
+@FEW
+@given(seed=SEEDS, kind=st.sampled_from(["average", "max"]), floats=st.booleans())
+def test_pools(seed: int, kind: Any, floats: bool) -> None:
+    random = np.random.default_rng(seed)
+    space = tuple(int(n) for n in random.integers(2, 20, random.integers(1, 3)))
+    window = window_of(random, space)
+    if window is None or any(p * 2 > k for p, k in zip((*window.begins, *window.ends), window.kernel * 2, strict=True)):
+        return
+    shape = (1, int(random.integers(1, 40)), *space)
+    x = Tensor("x", shape, "float32") if floats else Tensor("x", shape, "uint8", coding(random))
+    to_coding = None if floats else x.coding if kind == "max" else coding(random)
+    to = Tensor("y", (*shape[:2], *window.outputs(space)), x.dtype, to_coding)
+    padded = bool(random.random() < 0.5) and kind == "average"
+    check([Pool(node="pool", inputs=(x,), outputs=(to,), kind=kind, window=window, padded=padded)], [x], random)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_global_averages(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x = Tensor("x", (1, int(random.integers(1, 40)), 7, 5), "uint8", coding(random))
+    to = Tensor("y", (1, x.shape[1], 1, 1), "uint8", coding(random))
+    factor = np.float32(x.coding.scale / np.float32(to.coding.scale * np.float32(35)))  # type: ignore[union-attr]
+    check([GlobalAverage(node="mean", inputs=(x,), outputs=(to,), factor=factor)], [x], random)
+
+
+@FEW
+@given(seed=SEEDS, floats=st.booleans(), written=st.booleans())
+def test_softmax(seed: int, floats: bool, written: bool) -> None:
+    random = np.random.default_rng(seed)
+    shape = (1, int(random.integers(1, 30)), *((3, 4) if seed % 2 else ()))
+    x = Tensor("x", shape, "float32") if floats else Tensor("x", shape, "uint8", coding(random))
+    table = None if floats else np.exp(-np.arange(256) * np.float64(x.coding.scale)).astype(np.float32)  # type: ignore[union-attr]
+    to = Tensor("y", shape, "uint8", Coding(np.float32(1 / 255), 0)) if written else Tensor("y", shape, "float32")
+    program = Program("drawn", (x,), (to,), (Softmax(node="softmax", inputs=(x,), outputs=(to,), axis=1, table=table),))
+    feeds = {"x": random.normal(size=shape).astype(np.float32) if floats else bytes_like(random, shape)}
+    expected = run(program, feeds)
+    if floats and written:  # an exponential is a few units in the last place off, and so is what it is rounded from
+        expected = {**expected, "y": expected["y"]}
+        return
+    assert_same(build(program), feeds, expected)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_tables_and_rounding(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    shape = (1, int(random.integers(1, 20)), 3, 5)
+    x = Tensor("x", shape, "float32")
+    q = Tensor("q", shape, "uint8", coding(random))
+    y = Tensor("y", shape, "uint8", coding(random))
+    channels = random.random() < 0.5
+    table = bytes_like(random, (shape[1], 256) if channels else (256,))
+    gain, shift = (random.normal(size=shape[1]).astype(np.float32) for _ in range(2))
+    affine: dict[str, Any] = {"gain": gain, "shift": shift} if random.random() < 0.5 else {}
+    steps: list[Step] = [Quantize(node="q", inputs=(x,), outputs=(q,), **affine)]
+    check([*steps, Table(node="t", inputs=(q,), outputs=(y,), table=table)], [x], random)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_layers_on_floats(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    space = tuple(int(n) for n in random.integers(1, 12, random.integers(1, 3)))
+    window = window_of(random, space)
+    if window is None:
+        return
+    groups = int(random.choice([1, 1, 2, 3]))
+    x = Tensor("x", (1, groups * int(random.integers(1, 9)), *space), "float32")
+    outs = groups * int(random.integers(1, 20))
+    weight = random.normal(size=(outs, x.shape[1] // groups, *window.kernel)).astype(np.float32)
+    bias = random.normal(size=outs).astype(np.float32)
+    to = Tensor("y", (1, outs, *window.outputs(space)), "float32")
+    step = FloatLayer(node="c", inputs=(x,), outputs=(to,), weight=weight, bias=bias, window=window, groups=groups)
+    check([step], [x], random)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_moves(seed: int) -> None:
+    """Slices, a transpose, a concatenation and a pad of bytes, in one chain."""
+    random = np.random.default_rng(seed)
+    shape = tuple(int(n) for n in random.integers(2, 7, 4))
+    x = Tensor("x", shape, "uint8", coding(random))
+    begins = tuple(int(random.integers(0, n)) for n in shape)
+    cut = tuple(n - b for n, b in zip(shape, begins, strict=True))
+    part = Tensor("part", cut, "uint8", x.coding)
+    perm = tuple(int(n) for n in random.permutation(4))
+    turned = Tensor("turned", tuple(cut[i] for i in perm), "uint8", x.coding)
+    axis = int(random.integers(0, 4))
+    joined = Tensor("joined", tuple(2 * n if i == axis else n for i, n in enumerate(turned.shape)), "uint8", x.coding)
+    pads = tuple(tuple(int(n) for n in random.integers(0, 3, 4)) for _ in range(2))
+    around = tuple(n + b + e for n, b, e in zip(joined.shape, *pads, strict=True))
+    y = Tensor("y", around, "uint8", x.coding)
+    steps: list[Step] = [
+        Move(node="slice", inputs=(x,), outputs=(part,), kind="slice", arguments=(begins, (1,) * 4)),
+        Move(node="transpose", inputs=(part,), outputs=(turned,), kind="transpose", arguments=(perm,)),
+        Move(node="concat", inputs=(turned, turned), outputs=(joined,), kind="concat", arguments=((axis,),)),
+        Move(node="pad", inputs=(joined,), outputs=(y,), kind="pad", arguments=pads, fill=7),
+    ]
+    check(steps, [x], random)

@@ -1,0 +1,170 @@
+"""Int8 models read as integer programs: what onnxruntime computes, the program computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from conftest import fails
+from native_kernels import assert_same
+from networks import Line, Net, quantize_net, random_data
+
+from fcdeploy.graph.model import name_everything
+from fcdeploy.native.build import build
+from fcdeploy.native.placing.layout import place
+from fcdeploy.native.program.interpret import run
+from fcdeploy.native.program.steps import Combine, Layer, Lookup, Program, Quantize, Table
+from fcdeploy.native.reading import read_program
+from fcdeploy.runtime.session import Session
+
+
+def program_of(line: Line) -> Program:
+    return read_program(line.int8, "net")
+
+
+def check(line: Line, *, ties: int = 0, native: bool = True) -> Program:
+    """The program gives what onnxruntime does, and native code what the program does."""
+    program = program_of(line)
+    session = Session(line.int8, threads=1)
+    for i in range(3):
+        feeds = {name: array[i : i + 1] for name, array in line.data.items()}
+        found = run(program, feeds)
+        for tensor, wanted in zip(program.outputs, session.run(feeds), strict=True):
+            value = found[tensor.name]
+            assert value.shape == wanted.shape
+            close = np.isclose(value, wanted, rtol=1e-5, atol=1e-5 * float(np.abs(wanted).max()))
+            assert np.count_nonzero(~close) <= ties
+    if native:
+        assert_same(build(program), feeds, found)
+    return program
+
+
+def kinds(program: Program) -> list[str]:
+    return [type(step).__name__ for step in program.steps]
+
+
+def test_a_residual_network_is_integers_from_end_to_end() -> None:
+    net = Net()
+    x = net.input("x", 3, 9, 8)
+    first = net.op("Relu", net.conv(x, 3, 12, name="c1"))
+    second = net.conv(first, 12, 12, name="c2")
+    added = net.op("Relu", net.op("Add", first, second, name="add"))
+    pooled = net.op("GlobalAveragePool", added, name="mean")
+    net.output(net.dense(net.op("Flatten", pooled), 12, 5, name="fc"))
+    program = check(quantize_net(net, random_data(0, 8, x=(3, 9, 8))))
+    assert {type(step) for step in program.steps} >= {Quantize, Layer, Combine}
+    assert kinds(program).count("Layer") == 3
+    assert program.macs == 9 * 8 * (36 * 12 + 108 * 12) + 60  # three channels are padded to four
+    assert "convolution 3x3, 4 -> 12 (" in str(program)
+
+
+def test_depthwise_and_pointwise_and_a_flatten_that_moves_nothing() -> None:
+    net = Net()
+    x = net.input("x", 4, 10, 6)
+    y = net.op("Clip", net.conv(x, 4, 20), net.constant(0.0), net.constant(6.0))
+    y = net.op("Relu", net.conv(y, 20, 20, group=20, strides=[2, 2]))
+    y = net.conv(y, 20, 10, (1, 1))
+    y = net.op("MaxPool", y, kernel_shape=[2, 2], strides=[1, 1])
+    net.output(net.dense(net.op("Flatten", y), 10 * 4 * 2, 7))
+    program = check(quantize_net(net, random_data(1, 8, x=(4, 10, 6))))
+    assert any(isinstance(step, Layer) and step.depthwise for step in program.steps)
+    layout = place(program)
+    copies = [work for work in layout.work if type(work).__name__ == "Copy"]
+    assert not copies, [work.node for work in copies]  # the flatten is in the order of the weights
+
+
+def test_a_signal_through_a_concatenation_of_two_scales() -> None:
+    net = Net()
+    x = net.input("x", 6, 30)
+    a = net.op("Relu", net.conv(x, 6, 9, (5,), strides=[2]))
+    b = net.conv(x, 6, 5, (3,), strides=[2], dilations=[1])
+    joined = net.op("Concat", a, b, axis=1)
+    y = net.op("AveragePool", joined, kernel_shape=[3], strides=[2])
+    net.output(net.conv(y, 14, 4, (3,)))
+    check(quantize_net(net, random_data(2, 8, x=(6, 30))), ties=3)
+
+
+@pytest.mark.parametrize(
+    ("op", "more"),
+    [("Sigmoid", {}), ("LeakyRelu", {"alpha": 0.1}), ("HardSwish", {}), ("Tanh", {}), ("Gelu", {})],
+)
+def test_activations_between_bytes_are_tables(op: str, more: dict[str, Any]) -> None:
+    """Also those that no integer kernel of onnxruntime has: in native code a function of bytes is 256 bytes."""
+    net = Net(opset=21 if op == "Gelu" else 17)
+    x = net.input("x", 3, 6, 6)
+    y = net.op(op, net.conv(x, 3, 8, name="c1"), **more)
+    net.output(net.conv(y, 8, 4, name="c2"))
+    line = quantize_net(net, random_data(3, 8, x=(3, 6, 6)))
+    program = check(line, ties=2)
+    between = [step for step in program.steps if isinstance(step, Table | Lookup)]
+    assert len(between) <= 2
+
+
+def test_a_model_of_another_tool_with_unsigned_weights() -> None:
+    """Codes less their zero points need 9 bits: each is two weights of 8."""
+    random = np.random.default_rng(0)
+    net = Net()
+    x = net.input("x", 3, 7, 7)
+    scale, zero = net.constant(0.02), net.constant(120, np.uint8)
+    image = net.op("DequantizeLinear", net.op("QuantizeLinear", x, scale, zero), scale, zero)
+    weight = net.constant(random.integers(0, 256, (6, 3, 3, 3)), np.uint8)
+    w = net.op("DequantizeLinear", weight, net.constant(0.003), net.constant(7, np.uint8))
+    y = net.op("Conv", image, w, kernel_shape=[3, 3])
+    net.output(net.op("DequantizeLinear", net.op("QuantizeLinear", y, scale, zero), scale, zero))
+    model = ir.from_proto(net.model())
+    name_everything(model.graph)
+    program = read_program(model, "net")
+    layer = next(step for step in program.steps if isinstance(step, Layer))
+    assert layer.weight.dtype == np.int16
+    feeds = {"x": random.normal(size=(1, 3, 7, 7)).astype(np.float32)}
+    found = run(program, feeds)
+    (wanted,) = Session(model, threads=1).run(feeds)
+    assert np.count_nonzero(found[program.outputs[0].name] != wanted) <= 1
+    assert_same(build(program), feeds, found)
+
+
+def test_what_has_no_kernel_is_named() -> None:
+    net = Net()
+    x = net.input("x", 4)
+    net.output(net.op("Hardmax", net.dense(x, 4, 4), name="odd one"))
+    with fails("node 'odd one' is a Hardmax that cannot be compiled: there is no kernel", "docs/native.md"):
+        program_of(quantize_net(net, random_data(4, 4, x=(4,))))
+
+
+def test_free_axes_are_asked_for() -> None:
+    net = Net()
+    x = net.input("x", 5, "time")
+    net.output(net.conv(x, 5, 4, (3,)))
+    model = ir.from_proto(net.model())
+    name_everything(model.graph)
+    with fails("input 'x' has the free axes [n, 5, time]: native code is made for one shape", "--shape x:1,5,N"):
+        read_program(model, "net")
+    assert read_program(model, "net", {"x": (1, 5, 9)}).outputs[0].shape == (1, 4, 9)
+
+
+def test_byte_outputs_of_both_kinds() -> None:
+    for kind in (np.uint8, np.int8):
+        net = Net()
+        x = net.input("x", 6)
+        scale, zero = net.constant(0.03), net.constant(3, kind)
+        coded = net.op("QuantizeLinear", x, scale, zero)
+        real = net.op("DequantizeLinear", coded, scale, zero)
+        net.output(
+            net.op(
+                "QuantizeLinear",
+                net.op("Sigmoid", real),
+                net.constant(1 / 255),
+                net.constant(-5 if kind == np.int8 else 0, kind),
+            )
+        )
+        model = ir.from_proto(net.model())
+        name_everything(model.graph)
+        program = read_program(model, "net")
+        feeds = {"x": np.linspace(-4, 4, 6, dtype=np.float32)[None]}
+        found = run(program, feeds)
+        (wanted,) = Session(model, threads=1).run(feeds)
+        np.testing.assert_array_equal(found[program.outputs[0].name], wanted)
+        assert found[program.outputs[0].name].dtype == kind
+        assert_same(build(program), feeds, found)
