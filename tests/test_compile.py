@@ -113,7 +113,7 @@ int main(void)
     done = subprocess.run([folder / "main"], input=image.tobytes(), capture_output=True, check=True)
     (wanted,) = Session(model, threads=1).run({"image": image})
     np.testing.assert_allclose(np.frombuffer(done.stdout, np.float32).reshape(1, 4), wanted, rtol=1e-5, atol=1e-5)
-    with fails("exists", "--force"):
+    with fails("exists", "force"):
         fcdeploy.compile(model, output=folder, emit="c")
 
 
@@ -136,7 +136,7 @@ def test_steps_in_float_are_refused_unless_allowed(tmp_path: Path) -> None:
     net.output(net.dense(net.op("Softplus", net.dense(x, 6, 6, name="one")), 6, 2, name="two"))
     line = quantize_net(net, random_data(0, 4, x=(6,)), keep_float=["two"])
     onnx.save(ir.to_proto(line.int8), tmp_path / "net.onnx")
-    with fails("steps compute in float, 'two': float dense 6 -> 2", "--allow-float"):
+    with fails("steps compute in float, 'two': float dense 6 -> 2", "allow_float"):
         fcdeploy.compile(tmp_path / "net.onnx", dry_run=True)
     report = fcdeploy.compile(tmp_path / "net.onnx", dry_run=True, allow_float=True)
     assert "'two'" in report.warnings[0]
