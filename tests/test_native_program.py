@@ -99,7 +99,7 @@ def test_activations_between_bytes_are_tables(op: str, more: dict[str, Any]) -> 
     line = quantize_net(net, random_data(3, 8, x=(3, 6, 6)))
     program = check(line, ties=2)
     between = [step for step in program.steps if isinstance(step, Table | Lookup)]
-    assert len(between) <= 2
+    assert len(between) <= (3 if op == "Tanh" else 2)  # a Tanh is a Sigmoid of bytes that are read with another scale
 
 
 def test_a_model_of_another_tool_with_unsigned_weights() -> None:
