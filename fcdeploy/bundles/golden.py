@@ -70,10 +70,10 @@ def from_bytes(content: bytes, inputs: Sequence[str], outputs: Sequence[str], so
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError, NotImplementedError) as error:
         raise FcdeployError(f"{source}: the golden samples are damaged: {first_line(error)[:120]}", AGAIN) from error
     for index, (feeds, answers) in sorted(runs.items()):
-        for found, wanted in ((feeds, inputs), (answers, outputs)):
-            if set(found) != set(wanted):
+        for arrays, wanted in ((feeds, inputs), (answers, outputs)):
+            if set(arrays) != set(wanted):
                 raise FcdeployError(
-                    f"{source}: golden run {index} has {', '.join(map(repr, found))}, "
+                    f"{source}: golden run {index} has {', '.join(map(repr, arrays))}, "
                     f"expected {', '.join(map(repr, wanted))}",
                     AGAIN,
                 )
@@ -122,7 +122,7 @@ def compare(runs: Sequence[Run], run: Callable[[Mapping[str, Array]], Mapping[st
         given = run(feeds)
         for name, golden in answers.items():
             pairs[name].append((golden, given[name]))
-    return [_compare_output(name, found) for name, found in pairs.items()]
+    return [_compare_output(name, pair) for name, pair in pairs.items()]
 
 
 def _compare_output(name: str, pairs: Sequence[tuple[Array, Array]]) -> OutputDifference:

@@ -67,14 +67,14 @@ def load_opened(stored: OpenedBundle, *, threads: int | None = None) -> Bundle:
         session = Session(stored.read(manifest.model), threads=threads, weights=weights, entries=entries)
     else:
         session = Session(stored.path / manifest.model, threads=threads, entries=entries)
-    for side, said, found in (
+    for side, said, actual in (
         ("inputs", manifest.inputs, session.input_specs),
         ("outputs", manifest.outputs, session.output_specs),
     ):
-        if said != found:
+        if said != actual:
             raise FcdeployError(
                 f"{source}: the manifest's {side} are {', '.join(map(str, said))}, "
-                f"the model's {', '.join(map(str, found))}",
+                f"the model's {', '.join(map(str, actual))}",
                 AGAIN,
             )
     return Bundle(manifest, session, stored)

@@ -45,13 +45,13 @@ class OpenedBundle:
     def find_altered(self, on_step: OnStep | None = None) -> list[str]:
         """Files whose bytes are not those of the manifest, in order; a pass over all of them, streamed."""
         files = self.manifest.files
-        found = []
+        altered = []
         for done, (name, file) in enumerate(files.items()):
             if on_step:
                 on_step(f"hashing {name}", done, len(files))
             if self._hash(name) != file.sha256:
-                found.append(name)
-        return found
+                altered.append(name)
+        return altered
 
     def _hash(self, name: str) -> str:
         def digest() -> str:

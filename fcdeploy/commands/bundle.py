@@ -151,14 +151,14 @@ def _read_origin(model: ir.Model, name: str) -> dict[str, str]:
 def _find_weight_files(files: tuple[Path, ...]) -> dict[str, Path]:
     """Files of weights beside the model, under the names that the model has for them."""
     taken = {MODEL, GOLDEN, "plan.json", "calibration.json", "validation.json"}
-    found = {file.relative_to(files[0].parent).as_posix(): file for file in files[1:]}
-    for name in found:
+    weight_files = {file.relative_to(files[0].parent).as_posix(): file for file in files[1:]}
+    for name in weight_files:
         if not is_plain_path(name) or name in taken:
             raise FcdeployError(
                 f"model {str(files[0])!r} has weights in {name!r}, a name that a bundle cannot hold",
                 "write the model again with weights in 'model.data'",
             )
-    return found
+    return weight_files
 
 
 def _read_calibration(file: str | Path | None, made: Mapping[str, str]) -> Calibration | None:

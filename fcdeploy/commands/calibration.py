@@ -83,17 +83,21 @@ def show_calibration(file: str | Path, *, tensor: str | None = None) -> Report:
 
 
 def _compare_origins(total: Calibration, part: Calibration, path: Path) -> list[str]:
-    found = []
+    warnings = []
     for key in sorted(total.made_by.keys() | part.made_by.keys()):
         one, other = total.made_by.get(key, "?"), part.made_by.get(key, "?")
         if set(other.split(BOTH)) - set(one.split(BOTH)):
-            found.append(f"{str(path)!r} was made by {key} {other}, not {one}: the last bits of its floats may differ")
+            warnings.append(
+                f"{str(path)!r} was made by {key} {other}, not {one}: the last bits of its floats may differ"
+            )
     again = len(np.intersect1d(total.seen, part.seen))
     if again:
-        found.append(f"{again} samples of {str(path)!r} are in the files before it too, and count twice")
+        warnings.append(f"{again} samples of {str(path)!r} are in the files before it too, and count twice")
     if total.samples and part.samples and bool(total.kept) != bool(part.kept):
-        found.append(f"{str(path)!r} and the files before it: only one of them keeps samples, so the result keeps none")
-    return found
+        warnings.append(
+            f"{str(path)!r} and the files before it: only one of them keeps samples, so the result keeps none"
+        )
+    return warnings
 
 
 def _collect_values(record: TensorRecord) -> dict[str, object]:

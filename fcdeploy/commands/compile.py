@@ -151,14 +151,14 @@ def _samples(
     wanted = count or SAMPLES
     if data is not None:
         source = open_source(data, input_specs(graph), limit=wanted, preprocess=preprocess)
-        found = [batch.inputs for batch in make_batches(source, program.inputs[0].shape[0])]
+        samples = [batch.inputs for batch in make_batches(source, program.inputs[0].shape[0])]
     elif calibration is not None:
-        found = [dict(sample) for sample in calibrations.read(Path(calibration)).groups][:wanted]
+        samples = [dict(sample) for sample in calibrations.read(Path(calibration)).groups][:wanted]
     else:
         shapes = {tensor.name: tensor.shape for tensor in program.inputs}
         specs = fix_shapes(input_specs(graph), None, shapes)
-        found = [draw_feeds(specs, seed=seed) for seed in range(wanted)]
-    for sample in found:
+        samples = [draw_feeds(specs, seed=seed) for seed in range(wanted)]
+    for sample in samples:
         for tensor in program.inputs:
             if sample[tensor.name].shape != tensor.shape:
                 raise FcdeployError(
@@ -167,7 +167,7 @@ def _samples(
                     f"--shape {tensor.name}:{','.join(map(str, sample[tensor.name].shape))}",
                 )
     del path
-    return found
+    return samples
 
 
 @contextmanager

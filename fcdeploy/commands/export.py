@@ -152,8 +152,8 @@ def _require_torch() -> str:
             "export needs PyTorch, which is not installed",
             f"pip install 'fcdeploy[export]', or pip install torch=={TORCH}",
         ) from error
-    found = str(torch.__version__).partition("+")[0]
-    return "" if found == TORCH else f"torch {found} is installed, fcdeploy is tested with {TORCH}"
+    version = str(torch.__version__).partition("+")[0]
+    return "" if version == TORCH else f"torch {version} is installed, fcdeploy is tested with {TORCH}"
 
 
 @contextmanager
@@ -193,8 +193,8 @@ def _write(
             step("export to ONNX", 1, 3)
             sizes = _write_model(module, candidate, aside, opset)
             step("compare with torch", 2, 3)
-            found = _compare(module, candidate, aside, _make_comparisons(candidate, sizes), tolerance, {})
-            lengths = _compare_lengths(module, candidate, aside, tolerance, found) if freed else ()
+            differences = _compare(module, candidate, aside, _make_comparisons(candidate, sizes), tolerance, {})
+            lengths = _compare_lengths(module, candidate, aside, tolerance, differences) if freed else ()
             warning = reason and f"the exported model takes no other batch: {reason}"
             break
         except FinalError:
@@ -209,8 +209,8 @@ def _write(
             if candidate is fixed:
                 raise
     if data is not None:
-        found = _compare(module, candidate, aside, _read_samples(candidate, aside, data), tolerance, found)
-    return found, warning, lengths
+        differences = _compare(module, candidate, aside, _read_samples(candidate, aside, data), tolerance, differences)
+    return differences, warning, lengths
 
 
 def _list_freed(inputs: Sequence[Input]) -> str:
@@ -374,8 +374,8 @@ def _draw_like(example: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 def _run_torch(module: nn.Module, inputs: tuple[Input, ...], tensors: list[torch.Tensor]) -> list[Array]:
     from fcdeploy.pytorch import module as torch_module
 
-    found = torch_module.flatten_outputs(torch_module.call_module(module, inputs, tensors))
-    return [tensor.numpy(force=True) for _, tensor in found]
+    outputs = torch_module.flatten_outputs(torch_module.call_module(module, inputs, tensors))
+    return [tensor.numpy(force=True) for _, tensor in outputs]
 
 
 def _measure_difference(expected: Array, actual: Array, name: str, what: str) -> TorchDifference:

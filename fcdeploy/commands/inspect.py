@@ -62,11 +62,11 @@ def inspect(
     inputs = input_specs(network)
     proofs = _prove_layers(network, path) if saturation else None
     compared = _compare_exactly(network, path, data, samples, preprocess, on_step) if data is not None else None
-    found = _read_kernels(path) if kernels else []
-    values, tables, lines, unclear = _describe_contents(network, path, inputs, found)
+    assignments = _read_kernels(path) if kernels else []
+    values, tables, lines, unclear = _describe_contents(network, path, inputs, assignments)
     if kernels:
-        values["kernels"] = found
-        lines += _count_kernels(found)
+        values["kernels"] = assignments
+        lines += _count_kernels(assignments)
     lines += list_caveats(network)
     lines.append(f"{values['parameters']:,} parameters, {format_count(values['macs'])} multiply-accumulates at batch 1")
     if proofs is not None:

@@ -61,17 +61,17 @@ def split(
     specs = input_specs(network)
     sizes = feeds.fix_shapes(specs, None, shapes)
     source, fed = open_samples(specs, sizes, data=data, samples=samples, preprocess=preprocess)
-    found = Cuts(fix_shapes(network, sizes))
-    rows = found.all()
+    cuts = Cuts(fix_shapes(network, sizes))
+    rows = cuts.all()
     if not rows:
-        raise FcdeployError(f"model {str(path)!r} cannot be cut: {found.why_none()}", f"fcdeploy inspect {path}")
+        raise FcdeployError(f"model {str(path)!r} cannot be cut: {cuts.why_none()}", f"fcdeploy inspect {path}")
     if not targets:
         least = min(rows, key=lambda row: row.bytes or 0)
         count = f"{len(rows)} cut{'s' if len(rows) != 1 else ''}"
         lines = (f"{count}; next: fcdeploy transform split {path} --at {shlex.quote(least.node)} -o {path.stem}.onnx",)
         return Report("transform-split", {"cuts": [_describe_cut(row) for row in rows]}, (_make_table(rows, None),), lines,
                       warnings=tuple(warnings))  # fmt: skip
-    cut = found.at(at) if at is not None else _choose_latest(rows, memory, macs)
+    cut = cuts.at(at) if at is not None else _choose_latest(rows, memory, macs)
     first, second = split_model(network, cut, hash_model(files_of(network, path)))
     equal = _write((first, second), targets, Session(path).run, fed, force=force, on_step=on_step)
     scale, zero = quantization_of(network, cut.tensor)
@@ -95,9 +95,9 @@ def _write(
         write_model(models[1], other)
         device, server = Session(one), Session(other)
         name = device.outputs[0]
-        found = compare(whole, lambda inputs: server.run({name: device.run(inputs)[0]}), fed, on_step=on_step)
-        refuse_different(found, "the pair of halves")
-    return found
+        differences = compare(whole, lambda inputs: server.run({name: device.run(inputs)[0]}), fed, on_step=on_step)
+        refuse_different(differences, "the pair of halves")
+    return differences
 
 
 def _name_halves(output: Path) -> tuple[Path, Path]:

@@ -24,9 +24,9 @@ def verify(bundle: str | Path, *, on_step: OnStep | None = None) -> Report:
     opened = open_bundle(bundle)
     manifest = opened.manifest
     wrong = opened.find_altered(on_step)
-    found = [] if wrong else load_opened(opened).compare()
+    differences = [] if wrong else load_opened(opened).compare()
     order = (EQUAL, TIES, DIFFERENT)
-    worst = max((one.kind for one in found), key=order.index, default=None)
+    worst = max((one.kind for one in differences), key=order.index, default=None)
     values: dict[str, Any] = {
         "bundle": str(bundle),
         "name": manifest.name,
@@ -36,7 +36,7 @@ def verify(bundle: str | Path, *, on_step: OnStep | None = None) -> Report:
         "outputs": [
             {"name": one.output, "golden": one.kind, "elements": one.elements, "differ": one.differ,
              "largest": one.largest, "levels": one.levels, "sqnr_db": one.sqnr_db}
-            for one in found
+            for one in differences
         ],
         "made_on": manifest.made_by,
         "cpu": read_cpu_name(),
@@ -46,29 +46,29 @@ def verify(bundle: str | Path, *, on_step: OnStep | None = None) -> Report:
     values["passed"] = passed
     rows = tuple(
         (one.output, one.kind, f"{one.differ:,} of {one.elements:,}", f"{one.levels:.3g}", _format_decibels(one))
-        for one in found
+        for one in differences
     )
     table = Table("golden samples on this CPU", ("output", "", "differ", "levels", "SQNR"), rows)
     warnings = () if manifest.golden else ("the bundle holds no golden samples: only its hashes were checked",)
     lines = (f"{len(manifest.files)} files, {sum(file.size for file in manifest.files.values()):,} bytes",)
     return Report(
-        "verify", values, (table,) if rows else (), (*lines, _judge(manifest, wrong, found)), passed, warnings
+        "verify", values, (table,) if rows else (), (*lines, _judge(manifest, wrong, differences)), passed, warnings
     )
 
 
-def _judge(manifest: Manifest, wrong: list[str], found: list[OutputDifference]) -> str:
+def _judge(manifest: Manifest, wrong: list[str], differences: list[OutputDifference]) -> str:
     if wrong:
         return f"failed: {wrong[0]!r} is not the file that was bundled: its sha256 differs"
-    if not found:
+    if not differences:
         return "passed: every file is the one that was bundled"
-    different = [one for one in found if one.kind == DIFFERENT]
-    ties = sum(one.differ for one in found)
-    elements = sum(one.elements for one in found)
+    different = [one for one in differences if one.kind == DIFFERENT]
+    ties = sum(one.differ for one in differences)
+    elements = sum(one.elements for one in differences)
     if different:
         return f"failed: {_describe_difference(different[0])}; {_describe_cpus(manifest)}"
     if ties:
         return f"passed: within rounding ties, {ties:,} of {elements:,} elements differ; {_describe_cpus(manifest)}"
-    return f"passed: bit-equal, all {elements:,} elements of {len(found)} outputs"
+    return f"passed: bit-equal, all {elements:,} elements of {len(differences)} outputs"
 
 
 def _describe_difference(one: OutputDifference) -> str:

@@ -100,7 +100,7 @@ def compare_kernels(
         done += len(batch)
         on_step("kernels", done, total)
     seen = {name: [each[name] for each in sums if name in each] for name in sums[0]}
-    return {name: min(found, key=lambda one: one.sqnr_db) for name, found in seen.items()}, why_not
+    return {name: min(differences, key=lambda one: one.sqnr_db) for name, differences in seen.items()}, why_not
 
 
 def _open_precise(int8: Path) -> tuple[Session | None, str]:

@@ -120,8 +120,8 @@ def _steps(built: Built, model: NativeModel, sample: Arrays) -> list[StepProof]:
         model.run_steps(number, number + 1, inputs, outputs)
         step = work.step
         for tensor, view, expected in zip(step.outputs, work.outputs, compute(step, given), strict=True):
-            found = seen(view)
-            rows.append(_row(step.node, f"{step.what()} -> {tensor.name}", found, expected))
+            got = seen(view)
+            rows.append(_row(step.node, f"{step.what()} -> {tensor.name}", got, expected))
     return rows
 
 
@@ -132,16 +132,16 @@ def _in_order(x: Array, order: Array) -> Array:
     return plain
 
 
-def _row(node: str, what: str, found: Array, expected: Array) -> StepProof:
-    if found.dtype.kind != "f":
-        apart = np.abs(found.astype(np.int64) - expected.astype(np.int64))
-        return StepProof(node, what, found.size, int(np.count_nonzero(apart)), float(apart.max(initial=0)))
+def _row(node: str, what: str, got: Array, expected: Array) -> StepProof:
+    if got.dtype.kind != "f":
+        apart = np.abs(got.astype(np.int64) - expected.astype(np.int64))
+        return StepProof(node, what, got.size, int(np.count_nonzero(apart)), float(apart.max(initial=0)))
     with np.errstate(invalid="ignore"):
-        away = np.where(found == expected, 0.0, np.abs(found.astype(np.float64) - expected))
+        away = np.where(got == expected, 0.0, np.abs(got.astype(np.float64) - expected))
     largest = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0)) or 1.0
     relative = away / largest
     return StepProof(
-        node, what, found.size, int(np.count_nonzero(~(relative <= CLOSE))), float(relative.max(initial=0.0))
+        node, what, got.size, int(np.count_nonzero(~(relative <= CLOSE))), float(relative.max(initial=0.0))
     )
 
 

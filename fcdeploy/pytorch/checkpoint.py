@@ -42,14 +42,14 @@ def find_states(content: Any, own: Collection[str]) -> list[FoundState]:
     `own` are the names in the module's state dict.  Of one dict the shortest prefix counts.
     """
     needed = {name for name in own if not name.endswith("num_batches_tracked")}
-    found = []
+    states = []
     for key, tensors in list_dicts(content):
         fitting = [_strip(tensors, prefix) for prefix in _prefixes(tensors, needed)]
         fitting = [(prefix, part) for prefix, part in fitting if needed <= set(part)]
         if fitting:
             prefix, part = min(fitting, key=lambda pair: len(pair[0]))
-            found.append(FoundState(key, prefix, part))
-    return sorted(found, key=lambda state: state.key.split(".")[0] not in AVERAGED)
+            states.append(FoundState(key, prefix, part))
+    return sorted(states, key=lambda state: state.key.split(".")[0] not in AVERAGED)
 
 
 def list_dicts(content: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:

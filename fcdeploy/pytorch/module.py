@@ -71,12 +71,12 @@ def load_state(module: nn.Module, path: Path) -> str:
     path, wanted = _split_key(path)
     content = _read_checkpoint(path)
     own = module.state_dict()
-    found = find_states(content, own)
+    candidates = find_states(content, own)
     if wanted:
-        found = [state for state in found if state.key == wanted]
-    if not found:
+        candidates = [state for state in candidates if state.key == wanted]
+    if not candidates:
         raise _explain_no_state(path, content, own, wanted)
-    state = found[0]
+    state = candidates[0]
     unexpected = [key for key in state.tensors if key not in own] if not state.prefix else []
     if unexpected:
         raise FcdeployError(
@@ -91,7 +91,7 @@ def load_state(module: nn.Module, path: Path) -> str:
                 "train and export the same network",
             )
     module.load_state_dict(tensors, strict=False)
-    others = [other for other in found[1:] if not _same_tensors(state, other)]
+    others = [other for other in candidates[1:] if not _same_tensors(state, other)]
     if not others:
         return ""
     named = ", ".join(other.where for other in others)

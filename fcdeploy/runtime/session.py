@@ -112,11 +112,11 @@ class Session:
 
         onnxruntime gives no axes to a scalar either, so a tensor without any is one of unknown rank here.
         """
-        found = {}
+        types = {}
         for end in self._session.get_outputs():
             axes = tuple(n if isinstance(n, int) else None for n in end.shape) if end.shape else None
-            found[end.name] = (str(end.type), axes)
-        return found
+            types[end.name] = (str(end.type), axes)
+        return types
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Any]:
         """The named outputs (all by default), in order; what is no tensor as the array nearest to it."""

@@ -35,8 +35,8 @@ def element_of(written: str) -> tuple[str, bool]:
 
     `seq(map(int64,tensor(float)))` holds `float`.
     """
-    found = re.search(r"tensor\(([^()]*)\)\)*$", written)
-    return (found[1] if found else written), written.startswith("tensor(")
+    inner = re.search(r"tensor\(([^()]*)\)\)*$", written)
+    return (inner[1] if inner else written), written.startswith("tensor(")
 
 
 def _row(value: dict[Any, Any]) -> Array:

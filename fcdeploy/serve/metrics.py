@@ -133,13 +133,13 @@ class Metrics(Observer):
         for (name, version), recorder in self._of.items():
             numbers += [["fcdeploy_requests_total", name, version, str(k), n] for k, n in recorder.codes.items()]
             numbers += [[metric, name, version, "", value] for metric, value in recorder.counters.items()]
-            for metric, found in (
+            for metric, histogram in (
                 ("fcdeploy_queue_seconds", recorder.queue),
                 ("fcdeploy_compute_seconds", recorder.compute),
                 ("fcdeploy_batch_size", recorder.samples),
             ):
-                if any(found.counts):
-                    histograms.append([metric, name, version, "", found.bounds, found.counts, found.total])
+                if any(histogram.counts):
+                    histograms.append([metric, name, version, "", histogram.bounds, histogram.counts, histogram.total])
         return {"numbers": numbers, "histograms": histograms}
 
 
@@ -152,7 +152,7 @@ def _measure_process() -> dict[str, float]:
 
 def _merge(snapshots: Iterable[dict[str, Any]]) -> dict[Key, Any]:
     """Sums; of load times the longest, of starts the first, ready only when all are."""
-    found: dict[Key, Any] = {}
+    merged: dict[Key, Any] = {}
     choose: dict[str, Callable[[float, float], float]] = {
         "fcdeploy_load_seconds": max,
         "process_start_time_seconds": min,
@@ -162,18 +162,18 @@ def _merge(snapshots: Iterable[dict[str, Any]]) -> dict[Key, Any]:
         for *labels, value in snapshot["numbers"]:
             key: Key = tuple(labels)
             both: Callable[[float, float], float] = choose.get(key[0], operator.add)
-            found[key] = both(found[key], value) if key in found else value
+            merged[key] = both(merged[key], value) if key in merged else value
         for *labels, bounds, counts, total in snapshot["histograms"]:
             key = tuple(labels)
-            _, before, sums = found.get(key, (bounds, [0] * len(counts), 0.0))
-            found[key] = (bounds, [a + b for a, b in zip(before, counts, strict=True)], sums + total)
-    return found
+            _, before, sums = merged.get(key, (bounds, [0] * len(counts), 0.0))
+            merged[key] = (bounds, [a + b for a, b in zip(before, counts, strict=True)], sums + total)
+    return merged
 
 
-def _format_page(found: dict[Key, Any]) -> str:
+def _format_page(values: dict[Key, Any]) -> str:
     lines: list[str] = []
     for metric, (kind, meaning) in HELP.items():
-        rows = sorted((key, value) for key, value in found.items() if key[0] == metric)
+        rows = sorted((key, value) for key, value in values.items() if key[0] == metric)
         if not rows:
             continue
         lines += [f"# HELP {metric} {meaning}", f"# TYPE {metric} {kind}"]

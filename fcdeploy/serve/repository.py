@@ -29,28 +29,28 @@ def find_models(source: Path) -> list[ModelFile]:
     """Everything that SOURCE holds, sorted. Raises FcdeployError where that is nothing, or not servable by its name."""
     if not source.exists():
         raise FcdeployError(f"{str(source)!r} does not exist", "give an .onnx file, a bundle, or a folder of them")
-    found = sorted(_list_models(source), key=lambda place: (place.name, int(place.version)))
-    if not found:
+    places = sorted(_list_models(source), key=lambda place: (place.name, int(place.version)))
+    if not places:
         raise FcdeployError(
             f"folder {str(source)!r} holds no models, expected NAME.onnx, bundles or NAME/VERSION/model.onnx",
             f"ls {source}",
         )
-    for place in found:
+    for place in places:
         if not NAME.fullmatch(place.name):
             raise FcdeployError(
                 f"model {str(place.path)!r}: the name {place.name!r} cannot stand in an address",
                 "rename it: letters, digits, '.', '_' and '-'",
             )
-    named = [(place.name, place.version) for place in found]
-    twice = next((place for place in found if named.count((place.name, place.version)) > 1), None)
+    named = [(place.name, place.version) for place in places]
+    twice = next((place for place in places if named.count((place.name, place.version)) > 1), None)
     if twice:
         raise FcdeployError(f"model {twice.name!r} version {twice.version} is there twice", f"ls {source}")
-    return found
+    return places
 
 
 def _list_models(source: Path) -> Iterator[ModelFile]:
-    if found := _identify(source):
-        yield found
+    if place := _identify(source):
+        yield place
         return
     if source.is_file():
         yield ModelFile(source.stem, "1", source)
@@ -58,8 +58,8 @@ def _list_models(source: Path) -> Iterator[ModelFile]:
     for child in sorted(source.iterdir()):
         if child.name.startswith("."):
             continue
-        if found := _identify(child):
-            yield found
+        if place := _identify(child):
+            yield place
         elif child.is_dir():
             for version in sorted(child.iterdir()):
                 if VERSION.fullmatch(version.name) and (version / "model.onnx").is_file():

@@ -109,14 +109,14 @@ def inflate(body: bytes | bytearray, coding: str, limit: int) -> bytes:
     """Raises RefusedError for a body that is not so compressed (400), or that is larger than `limit` (413)."""
     unpacker = zlib.decompressobj(WINDOW[coding])
     try:
-        found = unpacker.decompress(body, limit + 1)
+        unpacked = unpacker.decompress(body, limit + 1)
     except zlib.error:
         raise RefusedError(400, f"the body is not {coding}, expected what Content-Encoding says") from None
-    if len(found) > limit:
+    if len(unpacked) > limit:
         raise RefusedError(413, f"a body of more than {limit} bytes behind its {coding}, expected at most that")
     if not unpacker.eof or unpacker.unused_data:
         raise RefusedError(400, f"the body is not whole {coding}, expected its end")
-    return found
+    return unpacked
 
 
 def _infer(
@@ -226,8 +226,8 @@ def _make_triton_config(model: Model) -> dict[str, Any]:
     """What Triton's clients ask for beside the metadata; max_batch_size 0: shapes hold the batch axis."""
 
     def ends(specs: Sequence[Any]) -> list[dict[str, Any]]:
-        found = [describe(spec) for spec in specs]
-        return [{"name": d["name"], "data_type": f"TYPE_{d['datatype']}", "dims": d["shape"]} for d in found]
+        tensors = [describe(spec) for spec in specs]
+        return [{"name": t["name"], "data_type": f"TYPE_{t['datatype']}", "dims": t["shape"]} for t in tensors]
 
     return {
         "name": model.name,

@@ -33,18 +33,18 @@ class Fact:
 
 def _of_operators() -> list[Fact]:
     """What the table of operators says of kernels."""
-    found = []
+    facts = []
     for op, row in OPERATORS.items():
         if row.role in ("multiply", "integer") and "," not in row.why:
-            found.append(Fact(op, "kernels", row.why, "between pairs it is an integer kernel"))
+            facts.append(Fact(op, "kernels", row.why, "between pairs it is an integer kernel"))
         elif row.role == "passthrough" or op == "Clip":
-            found += [
+            facts += [
                 Fact(f"{op}, on {dtype}", "runs", "runs", "it stands on bytes themselves in int8 files")
                 for dtype in ("uint8", "int8")
             ]
         elif row.why == NO_KERNEL or row.role in ("integer", "affine"):  # those are written by way of another
-            found.append(Fact(op, "kernels", "float", "pairs around it would cost time and rounding and buy nothing"))
-    return found
+            facts.append(Fact(op, "kernels", "float", "pairs around it would cost time and rounding and buy nothing"))
+    return facts
 
 
 QLINEAR, STAYS = "QLinearConv", "float"

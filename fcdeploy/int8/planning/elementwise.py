@@ -52,11 +52,11 @@ def function_behind(value: ir.Value) -> Function | None:
     (last,) = exits
 
     def function(x: Float64) -> Float64:
-        found = {value: np.asarray(x, np.float64)}
+        known = {value: np.asarray(x, np.float64)}
         with np.errstate(all="ignore"):
             for node in nodes:
-                found[node.outputs[0]] = _compute(node, found)
-        return np.nan_to_num(found[last])
+                known[node.outputs[0]] = _compute(node, known)
+        return np.nan_to_num(known[last])
 
     return function
 
@@ -111,9 +111,9 @@ def _is_elementwise(node: ir.Node) -> bool:
     return len(ranks) == 1 and all(array is not None and array.size == 1 for array in constants)
 
 
-def _compute(node: ir.Node, found: dict[ir.Value, Float64]) -> Float64:
+def _compute(node: ir.Node, known: dict[ir.Value, Float64]) -> Float64:
     def operand(value: ir.Value | None) -> Float64:
-        return found[value] if value in found else constant_array(value).astype(np.float64).reshape(())
+        return known[value] if value in known else constant_array(value).astype(np.float64).reshape(())
 
     if is_op(node, *MOVING):
         return operand(node.inputs[0])

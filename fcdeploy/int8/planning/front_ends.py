@@ -22,12 +22,12 @@ WHY = "part of a spectral front end: the logarithm behind it stretches what 8 bi
 
 def find_front_ends(graph: ir.Graph) -> dict[str, str]:
     """The layers between the graph's inputs and a Log with nothing but filters, squares and sums between, with the reason."""
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for node in graph:
         if is_op(node, "Log"):
             before = _walk_back(node)
-            found |= {name_of(each): WHY for each in before if is_op(each, *LAYERS) and weight_of(each) is not None}
-    return found
+            reasons |= {name_of(each): WHY for each in before if is_op(each, *LAYERS) and weight_of(each) is not None}
+    return reasons
 
 
 def _walk_back(log: ir.Node) -> set[ir.Node]:

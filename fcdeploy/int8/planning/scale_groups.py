@@ -43,10 +43,10 @@ class ScaleGroups:
 
     def line(self, value: ir.Value) -> Line:
         """The value as a line of the first of its group."""
-        found = Line(value)
-        while (step := self._parent.setdefault(found.first, Line(found.first))).first is not found.first:
-            found = Line(step.first, found.gain * step.gain, found.gain * step.offset + found.offset)
-        return found
+        root = Line(value)
+        while (step := self._parent.setdefault(root.first, Line(root.first))).first is not root.first:
+            root = Line(step.first, root.gain * step.gain, root.gain * step.offset + root.offset)
+        return root
 
     def members(self) -> list[ir.Value]:
         """All tensors, in the order in which they came."""
@@ -54,9 +54,9 @@ class ScaleGroups:
 
     def cover(self, value: ir.Value) -> Range:
         """What the group of a value covers, as numbers of its first."""
-        found = self._cover.get(self.line(value).first)
-        assert found is not None, f"{value.name} is read as bytes but nothing writes it"
-        return found
+        covered = self._cover.get(self.line(value).first)
+        assert covered is not None, f"{value.name} is read as bytes but nothing writes it"
+        return covered
 
     def follow(self, value: ir.Value, before: ir.Value, gain: float, offset: float) -> None:
         """value = gain * before + offset, by the same bytes; its zero becomes one of them."""

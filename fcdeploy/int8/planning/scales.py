@@ -134,8 +134,8 @@ def _choose_range(value: ir.Value, calibration: Calibration, method: Method) -> 
         return method(seen)
     low, high = within_flat_ends(function, min(seen.low, 0.0), max(seen.high, 0.0))
     ends = replace(seen, low=max(seen.low, low), high=min(seen.high, high))
-    found = _behind(method, function)(ends)
-    return Range(max(found.low, min(low, 0.0)), min(found.high, max(high, 0.0)))
+    chosen = _behind(method, function)(ends)
+    return Range(max(chosen.low, min(low, 0.0)), min(chosen.high, max(high, 0.0)))
 
 
 def _behind(method: Method, function: Function) -> Method:

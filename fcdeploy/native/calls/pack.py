@@ -15,13 +15,13 @@ TOP = 255  # of an activation
 
 def tiles(outs: int) -> list[tuple[int, int]]:
     """(first channel, width) of each tile of a group."""
-    found = []
+    pieces = []
     done = 0
     while done < outs:
         width = TILE if outs - done > NARROW else NARROW
-        found.append((done, width))
+        pieces.append((done, width))
         done += width
-    return found
+    return pieces
 
 
 def layer_weights(rows: Array, groups: int) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:

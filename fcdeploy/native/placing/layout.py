@@ -82,19 +82,19 @@ def place(program: Program, *, in_place: bool = True) -> Layout:
 def channels_last(program: Program) -> frozenset[str]:
     """Names of tensors whose second axis lies innermost: those that windows slide over, and all that go along."""
     fixed = {tensor.name for tensor in program.inputs}
-    found: set[str] = set()
+    last: set[str] = set()
     for step in program.steps:
         if isinstance(step, Pool | GlobalAverage) or (isinstance(step, Layer | FloatLayer) and step.window is not None):
-            found.update(tensor.name for tensor in (*step.inputs[:1], *step.outputs) if len(tensor.shape) > 2)
+            last.update(tensor.name for tensor in (*step.inputs[:1], *step.outputs) if len(tensor.shape) > 2)
     links = [_together(step) for step in program.steps]
     grows = True
     while grows:
         grows = False
         for names in links:
-            if names & found and not names <= found:
-                found |= names
+            if names & last and not names <= last:
+                last |= names
                 grows = True
-    return frozenset(found - fixed)
+    return frozenset(last - fixed)
 
 
 def _together(step: Step) -> set[str]:
@@ -109,15 +109,15 @@ def _together(step: Step) -> set[str]:
 
 def borders(program: Program) -> dict[str, Border]:
     """What convolutions read around each tensor of bytes; padding of 1-d ones lies left and right."""
-    found: dict[str, Border] = {}
+    widest: dict[str, Border] = {}
     for step in program.steps:
         if isinstance(step, Layer) and step.window is not None:
             begins, ends = step.window.begins, step.window.ends
             own = (begins[0], ends[0], begins[1], ends[1]) if len(begins) == 2 else (0, 0, begins[0], ends[0])
             name = step.inputs[0].name
-            before = found.get(name, NO_BORDER)
-            found[name] = tuple(max(a, b) for a, b in zip(before, own, strict=True))  # type: ignore[assignment]
-    return {name: border for name, border in found.items() if border != NO_BORDER}
+            before = widest.get(name, NO_BORDER)
+            widest[name] = tuple(max(a, b) for a, b in zip(before, own, strict=True))  # type: ignore[assignment]
+    return {name: border for name, border in widest.items() if border != NO_BORDER}
 
 
 class _Placer:
@@ -208,7 +208,7 @@ class _Placer:
 
     def _parts(self) -> dict[str, tuple[Move, tuple[slice, ...]]]:
         """Tensors that are written straight into a Concat or Pad, and which part of it they are."""
-        found: dict[str, tuple[Move, tuple[slice, ...]]] = {}
+        parts: dict[str, tuple[Move, tuple[slice, ...]]] = {}
         makers = {tensor.name: step for step in self.program.steps for tensor in step.outputs}
         outputs = {tensor.name for tensor in self.program.outputs}
         for step in self.program.steps:
@@ -219,11 +219,11 @@ class _Placer:
                 alone = sum(other.name == tensor.name for other in step.inputs) == 1
                 if (
                     maker is not None and not isinstance(maker, Move) and alone
-                    and tensor.name not in found and tensor.name not in self.borders and tensor.name not in outputs
+                    and tensor.name not in parts and tensor.name not in self.borders and tensor.name not in outputs
                     and (tensor.name in self.last) == (step.output.name in self.last)
                 ):  # fmt: skip
-                    found[tensor.name] = (step, index)
-        return found
+                    parts[tensor.name] = (step, index)
+        return parts
 
     # --- what is done ---
 
@@ -379,12 +379,12 @@ def _indices(step: Move) -> list[tuple[slice, ...]]:
     if step.kind == "pad":
         shape = step.inputs[0].shape
         return [tuple(slice(b, b + n) for b, n in zip(step.arguments[0], shape, strict=True))]
-    axis, found, start = step.arguments[0][0], [], 0
+    axis, indices, start = step.arguments[0][0], [], 0
     for tensor in step.inputs:
         part = slice(start, start + tensor.shape[axis])
-        found.append(tuple(part if i == axis else slice(None) for i in range(len(tensor.shape))))
+        indices.append(tuple(part if i == axis else slice(None) for i in range(len(tensor.shape))))
         start += tensor.shape[axis]
-    return found
+    return indices
 
 
 def arena(buffers: Iterable[Buffer]) -> list[Buffer]:

@@ -72,9 +72,9 @@ def read_program(model: ir.Model, name: str, shapes: Mapping[str, Sequence[int]]
     for node in model.graph:
         if node in reader.done:
             continue
-        found = folded(reader, node)
-        if found is not None:
-            for value, array in zip(node.outputs, found, strict=False):
+        folded_arrays = folded(reader, node)
+        if folded_arrays is not None:
+            for value, array in zip(node.outputs, folded_arrays, strict=False):
                 reader.set(value, Held(array))
             continue
         read = OPERATORS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
@@ -120,17 +120,17 @@ def _input(reader: Reader, value: ir.Value, shapes: Mapping[str, Sequence[int]])
 
 def _output(reader: Reader, value: ir.Value) -> Tensor:
     """What an output of the graph is: floats, or the bytes as the graph has them."""
-    found, name = reader.of(value), value.name or ""
+    view, name = reader.of(value), value.name or ""
     kind = value.dtype.numpy().name if value.dtype is not None else "float32"
-    if isinstance(found, Held):
+    if isinstance(view, Held):
         raise FcdeployError(f"output {name!r} is a constant", KERNELS)
-    if not isinstance(found, Coded) or kind not in ("int8", "uint8"):
-        return reader.real(found)
-    table = np.rint(found.values).astype(np.int64).astype(np.uint8)  # the low 8 bits, whatever the sign
+    if not isinstance(view, Coded) or kind not in ("int8", "uint8"):
+        return reader.real(view)
+    table = np.rint(view.values).astype(np.int64).astype(np.uint8)  # the low 8 bits, whatever the sign
     if is_identity(table):
-        return found.tensor
-    to = Tensor(name, found.tensor.shape, kind)
-    return reader.add(Table(node=name, inputs=(found.tensor,), outputs=(to,), table=table))
+        return view.tensor
+    to = Tensor(name, view.tensor.shape, kind)
+    return reader.add(Table(node=name, inputs=(view.tensor,), outputs=(to,), table=table))
 
 
 def _signs() -> np.ndarray[tuple[int], np.dtype[np.uint8]]:

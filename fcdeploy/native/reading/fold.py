@@ -54,8 +54,8 @@ def _evaluated(node: ir.Node, operands: list[Any]) -> list[Array]:
     outputs = [onnx.helper.make_empty_tensor_value_info(value.name) for value in node.outputs if value.name]
     graph = onnx.helper.make_graph([proto], "constant", inputs, outputs)
     opset = onnx.helper.make_opsetid(node.domain, node.version or _opset(node))
-    found = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset])).run(None, feeds)
-    return [np.asarray(each) for each in found]
+    arrays = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset])).run(None, feeds)
+    return [np.asarray(each) for each in arrays]
 
 
 def _opset(node: ir.Node) -> int:

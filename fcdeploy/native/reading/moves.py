@@ -209,10 +209,10 @@ def pad(reader: Reader, node: ir.Node) -> None:
     out = tuple(n + b + e for n, b, e in zip(shape, begin, end, strict=True))
     more = {"kind": "pad", "arguments": (tuple(begin), tuple(end))}
     if isinstance(x, Coded) and x.values.ndim == 1:
-        found = np.flatnonzero(x.values == np.float32(fill))
-        if found.size:
+        codes = np.flatnonzero(x.values == np.float32(fill))
+        if codes.size:
             to = Tensor(name_of(node), out, "uint8", x.tensor.coding)
-            reader.add(Move(node=node.name or "", inputs=(x.tensor,), outputs=(to,), fill=int(found[0]), **more))  # type: ignore[arg-type]
+            reader.add(Move(node=node.name or "", inputs=(x.tensor,), outputs=(to,), fill=int(codes[0]), **more))  # type: ignore[arg-type]
             reader.set(node.outputs[0], Coded(to, x.values))
             return
     to = Tensor(name_of(node), out, "float32")

@@ -45,8 +45,8 @@ class Reader:
 
     def held(self, node: ir.Node, index: int) -> Array | None:
         """The array of input `index` where that is a constant."""
-        found = self.given(node, index)
-        return found.array if isinstance(found, Held) else None
+        source = self.given(node, index)
+        return source.array if isinstance(source, Held) else None
 
     def ints(self, node: ir.Node, name: str, index: int) -> tuple[int, ...] | None:
         """A list of integers that is attribute `name` or constant input `index`; None where it is neither."""
@@ -61,8 +61,8 @@ class Reader:
 
     def bytes_of(self, node: ir.Node, index: int) -> Tensor | None:
         """Input `index` where it is bytes as their coding means them."""
-        found = self.given(node, index)
-        return found.tensor if isinstance(found, Coded) and found.linear else None
+        source = self.given(node, index)
+        return source.tensor if isinstance(source, Coded) and source.linear else None
 
     def fresh(self, what: str) -> str:
         """A name for a tensor that has none in the graph."""
@@ -116,11 +116,11 @@ class Reader:
 
         The nodes in between are then done, and what reads the bytes finds them by `write`.
         """
-        found = self._sink(node)
-        if found is None:
+        absorbed = self._sink(node)
+        if absorbed is None:
             return None
-        self.done.update(found[1])
-        return found[0]
+        self.done.update(absorbed[1])
+        return absorbed[0]
 
     def write(self, node: ir.Node, tensor: Tensor) -> None:
         """Say what the node's output is: floats, or the bytes of all QuantizeLinears behind it."""

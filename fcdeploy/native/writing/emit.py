@@ -34,8 +34,8 @@ class Source:
 
 def identifier(name: str) -> str:
     """A name that C takes."""
-    found = re.sub(r"[^A-Za-z0-9_]", "_", name)
-    return found if found and not found[0].isdigit() else f"n{found}"
+    cleaned = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return cleaned if cleaned and not cleaned[0].isdigit() else f"n{cleaned}"
 
 
 def sources(
@@ -122,7 +122,7 @@ def _parameters(program: Program) -> str:
 def _names(program: Program) -> dict[tuple[str, str], str]:
     """Parameter names, no two of them the same."""
     taken = {"arena"}
-    found = {}
+    names = {}
     for side, tensors in (("in", program.inputs), ("out", program.outputs)):
         for tensor in tensors:
             wanted = name = identifier(tensor.name)
@@ -131,8 +131,8 @@ def _names(program: Program) -> dict[tuple[str, str], str]:
                 number += 1
                 name = f"{wanted}_{number}"
             taken.add(name)
-            found[tensor.name, side] = name
-    return found
+            names[tensor.name, side] = name
+    return names
 
 
 # --- the steps ---

@@ -42,7 +42,7 @@ def answers() -> dict[str, str]:
 
 def harms(kind: str) -> bool:
     """Whether any fact whose name begins so is answered by a result that is not right."""
-    return any(found in HARMS for name, found in answers().items() if name.startswith(kind))
+    return any(answer in HARMS for name, answer in answers().items() if name.startswith(kind))
 
 
 def differences(version: str) -> dict[str, tuple[str, str]]:
@@ -93,12 +93,12 @@ def _read(file: Path) -> dict[str, str]:
     """Answers in the file; none where it is missing or damaged."""
     try:
         text = file.read_text(errors="replace") if file.stat().st_size <= LARGEST else ""
-        found = json.loads(text)
+        stored = json.loads(text)
     except (OSError, ValueError, RecursionError):
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(stored, dict):
         return {}
-    return {name: value for name, value in found.items() if name in FACTS and isinstance(value, str)}
+    return {name: value for name, value in stored.items() if name in FACTS and isinstance(value, str)}
 
 
 def _write(file: Path, known: dict[str, str]) -> None:

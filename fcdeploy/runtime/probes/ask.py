@@ -63,11 +63,11 @@ def ask(fact: Fact, probe: Probe) -> str:
     if fact.kind == "runs":
         written = _run(probe, optimize=False)
         return written if isinstance(written, str) else "runs"
-    found = _run(probe, optimize=True)
-    if isinstance(found, str):
-        return found
+    got = _run(probe, optimize=True)
+    if isinstance(got, str):
+        return got
     wanted = probe.expected if probe.expected is not None else _run(probe, optimize=False)
-    return wanted if isinstance(wanted, str) else _judge(found, wanted)
+    return wanted if isinstance(wanted, str) else _judge(got, wanted)
 
 
 def _ask_kernels(probe: Probe) -> str:
@@ -90,15 +90,15 @@ def _run(probe: Probe, *, optimize: bool) -> Array | str:
     except FcdeployError:
         return "does not load"
     try:
-        found: Array = session.run(probe.feeds)[0]
+        output: Array = session.run(probe.feeds)[0]
     except FcdeployError:
         return "fails"
-    return found
+    return output
 
 
-def _judge(found: Array, wanted: Array) -> str:
+def _judge(got: Array, wanted: Array) -> str:
     """By signal over error in decibels."""
     wanted = wanted.astype(np.float64)
-    noise = float(np.sum((found.astype(np.float64) - wanted) ** 2))
+    noise = float(np.sum((got.astype(np.float64) - wanted) ** 2))
     decibels = np.inf if noise == 0 else 10 * np.log10(max(float(np.sum(wanted**2)), 1e-300) / noise)
     return "right" if decibels >= RIGHT_DB else "rounded" if decibels >= WRONG_DB else "wrong"

@@ -259,7 +259,7 @@ PATTERNS: dict[str, Callable[[], Probe]] = {
 
 def operator_probes() -> dict[str, Callable[[], Probe]]:
     """Name of the fact -> its probe; of operators on bytes, one for each byte type."""
-    found: dict[str, Callable[[], Probe]] = {**MULTIPLY, **INTEGER, **FLOAT}
+    probes: dict[str, Callable[[], Probe]] = {**MULTIPLY, **INTEGER, **FLOAT}
     for op, build in MOVES.items():
-        found |= {f"{op}, on {dtype}": partial(build, dtype=dtype) for dtype in ("uint8", "int8")}
-    return found
+        probes |= {f"{op}, on {dtype}": partial(build, dtype=dtype) for dtype in ("uint8", "int8")}
+    return probes
