@@ -31,24 +31,33 @@ def affine_step(node: ir.Node) -> Affine | None:
 
     The constant must not lengthen the shape, and the gain is finite and not zero.
     """
-    if not is_op(node, *ARITHMETIC) or len(node.inputs) != 2:
+    operands = _split_operands(node)
+    if operands is None:
         return None
-    sides = [side for side in (0, 1) if is_constant(node.inputs[side])]
-    if len(sides) != 1:
-        return None
-    (side,) = sides
-    value, array = node.inputs[1 - side], array_of(node.inputs[side])
-    if value is None or value.dtype != ir.DataType.FLOAT or array is None or array.size != 1:
-        return None
-    rank, c = rank_of(value), float(array.reshape(-1)[0])
-    if rank is None or array.ndim > rank or not math.isfinite(c):
-        return None
+    value, c, side = operands
+
     if node.op_type == "Add":
         return Affine(value, 1.0, c)
     if node.op_type == "Sub":
         return Affine(value, 1.0, -c) if side == 1 else Affine(value, -1.0, c)
     gain = c if node.op_type == "Mul" else 1 / c if c and side == 1 else 0.0
     return Affine(value, gain) if gain and math.isfinite(gain) else None
+
+
+def _split_operands(node: ir.Node) -> tuple[ir.Value, float, int] | None:
+    """The float tensor, the one finite constant number and the side it stands on; None for any other node."""
+    if not is_op(node, *ARITHMETIC) or len(node.inputs) != 2:
+        return None
+    sides = [side for side in (0, 1) if is_constant(node.inputs[side])]
+    if len(sides) != 1:
+        return None
+
+    (side,) = sides
+    value, array = node.inputs[1 - side], array_of(node.inputs[side])
+    if value is None or value.dtype != ir.DataType.FLOAT or array is None or array.size != 1:
+        return None
+    rank, c = rank_of(value), float(array.reshape(-1)[0])
+    return (value, c, side) if rank is not None and array.ndim <= rank and math.isfinite(c) else None
 
 
 def gate_of(node: ir.Node) -> Affine | None:
