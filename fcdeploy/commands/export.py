@@ -8,16 +8,14 @@ the largest |torch|.  A model that differs by more than the tolerance is not wri
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.free_axes import list_lengths
 from fcdeploy.files import check_output
@@ -35,36 +33,18 @@ from fcdeploy.graph.model import (
 )
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
-from fcdeploy.runtime.session import Session
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from fcdeploy.pytorch.compare import TorchDifference
     from fcdeploy.pytorch.module import Input
 
 TORCH = "2.13.0"  # the exporter changes with every release; this one is tested
 BATCH = "batch"
 LARGER_BATCH = 3  # neither 1 nor the 2 that a free axis is exported with
-SAMPLES = 256
 LARGEST = 2**31 - 2**20  # bytes; protobuf ends at 2 GiB, and the graph takes some
-
-
-@dataclass(frozen=True)
-class TorchDifference:
-    """How far an output of the file is from torch's."""
-
-    absolute: float
-    relative: float
-
-
-@dataclass(frozen=True)
-class ComparisonInputs:
-    """Inputs to compare on, and what to call them in an error; `as_exported` when they have the sizes torch traced."""
-
-    name: str
-    tensors: list[torch.Tensor]
-    as_exported: bool = False
 
 
 def export(
@@ -182,7 +162,8 @@ def _write(
     Where only the batch is free and the module takes no other, it is written for the example's; lengths that were asked to
     be free are, or nothing is written.
     """
-    from fcdeploy.pytorch.module import FinalError
+    from fcdeploy.pytorch.compare import TorchComparison, draw_trials, read_trials
+    from fcdeploy.pytorch.module import FinalError, lengths_of
 
     freed = any(len(item.free) > 1 for item in inputs)
     fixed = tuple(replace(item, free={}) for item in inputs)
@@ -193,8 +174,9 @@ def _write(
             step("export to ONNX", 1, 3)
             sizes = _write_model(module, candidate, aside, opset)
             step("compare with torch", 2, 3)
-            differences = _compare(module, candidate, aside, _make_comparisons(candidate, sizes), tolerance, {})
-            lengths = _compare_lengths(module, candidate, aside, tolerance, differences) if freed else ()
+            comparison = TorchComparison(module, candidate, aside, tolerance)
+            comparison.run(draw_trials(candidate, sizes))
+            lengths = comparison.try_lengths(list_lengths(lengths_of(candidate)), BATCH) if freed else ()
             warning = reason and f"the exported model takes no other batch: {reason}"
             break
         except FinalError:
@@ -209,8 +191,8 @@ def _write(
             if candidate is fixed:
                 raise
     if data is not None:
-        differences = _compare(module, candidate, aside, _read_samples(candidate, aside, data), tolerance, differences)
-    return differences, warning, lengths
+        comparison.run(read_trials(candidate, aside, data))
+    return comparison.differences, warning, lengths
 
 
 def _list_freed(inputs: Sequence[Input]) -> str:
@@ -221,34 +203,6 @@ def _list_freed(inputs: Sequence[Input]) -> str:
 def _write_fixed(inputs: Sequence[Input]) -> str:
     """The inputs as options that name no axis."""
     return " --input ".join(",".join(map(str, item.example.shape)) for item in inputs)
-
-
-def _compare_lengths(
-    module: nn.Module, inputs: tuple[Input, ...], aside: Path, tolerance: float, found: dict[str, TorchDifference]
-) -> tuple[str, ...]:
-    """Run every free axis at lengths of its own, an odd one, a smaller and a larger one; what the module itself refuses is said.
-
-    `found` is brought up to date.  Raises FcdeployError where torch takes lengths that the model does not.
-    """
-    import torch
-
-    from fcdeploy.pytorch import module as torch_module
-
-    generator = torch.Generator().manual_seed(2)
-    taken, refused = [], []
-    for lengths in list_lengths(torch_module.lengths_of(inputs)):
-        tensors = [_draw_like(item.resize(lengths), generator) for item in inputs]
-        said = ", ".join(f"{name} {length}" for name, length in lengths.items() if name != BATCH)
-        try:
-            _run_torch(module, inputs, tensors)
-        except FcdeployError:
-            refused.append(said)
-            continue
-        trial = ComparisonInputs(f"random inputs of {said}", tensors)
-        found.update(_compare(module, inputs, aside, [trial], tolerance, found))
-        taken.append(said)
-    lines = [f"also tried, and the same as torch: {'; '.join(taken)}"] if taken else []
-    return (*lines, *([f"the module itself does not take {'; '.join(refused)}"] if refused else []))
 
 
 def _write_model(module: nn.Module, inputs: tuple[Input, ...], aside: Path, opset: int | None) -> list[dict[str, int]]:
@@ -295,102 +249,6 @@ def _find_free_axes(
     """An output's shape from two runs: an axis that changes is named after the free axis it changes with."""
     pairs = {(small[name], large[name]): name for name in small}
     return [a if a == b else pairs.get((a, b)) for a, b in zip(first, second, strict=True)]
-
-
-def _compare(
-    module: nn.Module,
-    inputs: tuple[Input, ...],
-    aside: Path,
-    trials: Iterable[ComparisonInputs],
-    tolerance: float,
-    found: dict[str, TorchDifference],
-) -> dict[str, TorchDifference]:
-    """The largest difference of every output over the trials and what was found before."""
-    session = Session(aside)
-    worst = dict(found)
-    for trial in trials:
-        expected = _run_torch(module, inputs, trial.tensors)
-        actual = session.run({item.name: tensor.numpy() for item, tensor in zip(inputs, trial.tensors, strict=True)})
-        for name, a, b in zip(session.outputs, expected, actual, strict=True):
-            now = _measure_difference(a, b, name, trial.name)
-            if not now.relative <= tolerance:
-                again = _run_torch(module, inputs, trial.tensors)
-                same = all(np.array_equal(x, y, equal_nan=True) for x, y in zip(expected, again, strict=True))
-                raise _make_difference_error(name, now, trial, tolerance, same)
-            before = worst.get(name, now)
-            worst[name] = TorchDifference(max(before.absolute, now.absolute), max(before.relative, now.relative))
-    return worst
-
-
-def _make_difference_error(
-    name: str, found: TorchDifference, trial: ComparisonInputs, tolerance: float, repeatable: bool
-) -> FcdeployError:
-    from fcdeploy.pytorch.module import FinalError
-
-    kind = FinalError if trial.as_exported else FcdeployError
-    return kind(
-        f"output {name!r} differs from torch's by {found.absolute:.2g}, {found.relative:.2g} of its largest value, "
-        f"on {trial.name}; expected at most {tolerance:g}",
-        "the module behaves otherwise when traced: look for branches on values, shapes or the exporter"
-        if repeatable
-        else "the module answers the same input differently each time: take random numbers out of forward",
-    )
-
-
-def _make_comparisons(inputs: tuple[Input, ...], sizes: list[dict[str, int]]) -> Iterator[ComparisonInputs]:
-    """Random inputs of every size, the exported one first, and the example."""
-    import torch
-
-    generator = torch.Generator().manual_seed(1)
-    for index, size in enumerate(sizes):
-        where = ", ".join(f"{name} {length}" for name, length in size.items())
-        tensors = [_draw_like(item.resize(size), generator) for item in inputs]
-        yield ComparisonInputs(f"random inputs{where and ' of ' + where}", tensors, as_exported=index == 0)
-    yield ComparisonInputs("the example inputs", [item.example for item in inputs])
-
-
-def _read_samples(inputs: tuple[Input, ...], aside: Path, data: str | Path) -> Iterator[ComparisonInputs]:
-    import torch
-
-    from fcdeploy.samples import choose_batch_size, make_batches, open_source
-
-    specs = input_specs(read_model(aside))
-    for batch in make_batches(open_source(data, specs, limit=SAMPLES), choose_batch_size(specs, 32)):
-        yield ComparisonInputs(batch.names[0], [torch.from_numpy(batch.inputs[item.name]) for item in inputs])
-
-
-def _draw_like(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Normal numbers with the example's mean and deviation; integers and booleans are drawn from the example's."""
-    import torch
-
-    if example.is_floating_point():
-        centre, spread = example.double().mean(), example.double().std(correction=0)
-        normal = torch.randn(example.shape, generator=generator, dtype=torch.float64)
-        return (normal * spread + centre).to(example.dtype)
-    values = example.flatten()
-    return values[torch.randint(len(values), example.shape, generator=generator)]
-
-
-def _run_torch(module: nn.Module, inputs: tuple[Input, ...], tensors: list[torch.Tensor]) -> list[Array]:
-    from fcdeploy.pytorch import module as torch_module
-
-    outputs = torch_module.flatten_outputs(torch_module.call_module(module, inputs, tensors))
-    return [tensor.numpy(force=True) for _, tensor in outputs]
-
-
-def _measure_difference(expected: Array, actual: Array, name: str, what: str) -> TorchDifference:
-    """Largest |expected - actual|, and that over the largest finite |expected|. NaN and infinity equal themselves."""
-    if expected.shape != actual.shape:
-        raise FcdeployError(
-            f"output {name!r} has shape {list(actual.shape)} where torch's has {list(expected.shape)}, on {what}",
-            "the module fixes a shape when traced: compute sizes from x.shape",
-        )
-    a, b = expected.astype(np.float64), actual.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        gap = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
-    absolute = float(np.nan_to_num(gap, nan=np.inf, posinf=np.inf).max(initial=0.0))
-    scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
-    return TorchDifference(absolute, absolute / scale if scale else absolute)
 
 
 def _describe(spec: TensorSpec) -> dict[str, Any]:
