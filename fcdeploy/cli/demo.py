@@ -41,10 +41,12 @@ def command(output: Path | None, seconds: float, as_json: bool) -> None:
             f"folder {str(root)!r} has no models/lenet5.py and calib_data/",
             "run it in a checkout of the project: scripts/demo",
         )
+
     with tempfile.TemporaryDirectory() as temporary:
         folder = output or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         results = {name: _run_all_commands(name, data, folder, seconds) for name, data in NETWORKS}
+
     rows = tuple(_make_row(name, values) for name, values in results.items())
     lines: tuple[str, ...] = (
         "time is int8 / float on this CPU, one thread, batch 1, the two taken in turn, with its 95 % interval",

@@ -68,9 +68,11 @@ def compile(  # the command's name
     row = machine_named(target)
     graph = read_model(path)
     warnings = list(refuse_untrusted(graph, str(path)))
+
     out = Path(output or "")
     if not dry_run:
         _check_output(out, output, emit, files_of(graph, path), force=force)
+
     program = read_program(graph, name or identifier(path.name.split(".")[0]), shapes)
     floats = in_float(program)
     if floats and not allow_float:
@@ -81,6 +83,7 @@ def compile(  # the command's name
     built = build(program)
     if dry_run:
         return _report(path, None, built, None, floats, warnings)
+
     given = _samples(graph, path, program, data, calibration, samples, preprocess)
     compiler = find_compiler()
     with tempfile.TemporaryDirectory() as temporary:

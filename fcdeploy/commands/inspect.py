@@ -57,6 +57,7 @@ def inspect(
     if not exact and (samples is not None or preprocess is not None):
         option = "--samples" if samples is not None else "--preprocess"
         raise FcdeployError(f"{option} is for --exact alone", f"fcdeploy inspect {path} --exact --data DATA")
+
     network = read_model(path)
     untrusted = refuse_untrusted(network, str(path))
     inputs = input_specs(network)
@@ -67,8 +68,10 @@ def inspect(
     if kernels:
         values["kernels"] = assignments
         lines += _count_kernels(assignments)
+
     lines += list_caveats(network)
     lines.append(f"{values['parameters']:,} parameters, {format_count(values['macs'])} multiply-accumulates at batch 1")
+
     if proofs is not None:
         values |= {"saturation": [_describe_proof(row) for row in proofs], "safe": all(row.safe for row in proofs)}
         tables.append(_make_saturation_table(proofs))
@@ -81,6 +84,7 @@ def inspect(
         }
         tables += _make_exact_tables(compared)
         lines.append(describe_exactness(compared))
+
     passed = compared is None or compared.passed
     return Report("inspect", values, tuple(tables), tuple(lines), passed=passed, warnings=(*untrusted, *unclear))
 
@@ -95,6 +99,7 @@ def _describe_contents(
     cost_model.fix_leading_axis(network)
     rows = cost_model.list_layer_costs(network)
     peak = activation_memory.peak_activation_bytes(network)
+
     values: dict[str, Any] = {
         "model": str(path),
         "opset": network.opset_imports.get("", 0),
@@ -109,6 +114,7 @@ def _describe_contents(
         "peak_activation_bytes": peak,
         "layers": [_describe_layer(row) for row in rows],
     }
+
     lines = [
         f"opset {values['opset']}, IR version {values['ir_version']}"
         + (f", written by {values['producer']}" if values["producer"] else ""),

@@ -121,13 +121,9 @@ def quantize(
     _refuse_ignored("there is no --data", data is not None, samples=samples, seed=seed)
     _refuse_ignored("there is no --data", data is not None or goal is not None, preprocess=preprocess)
     _refuse_ignored(
-        "there is no --max-drop",
-        goal is not None,
-        eval=eval,
-        metric=metric,
-        minutes=minutes,
-        same_data=same_data or None,
-    )
+        "there is no --max-drop", goal is not None,
+        eval=eval, metric=metric, minutes=minutes, same_data=same_data or None,
+    )  # fmt: skip
     return _quantize(request, on_step)
 
 

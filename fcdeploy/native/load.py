@@ -55,6 +55,7 @@ class NativeModel:
                 f"{str(path)!r} is no library of fcdeploy for this machine",
                 "fcdeploy compile MODEL.int8.onnx -o MODEL.so",
             ) from error
+
         find.restype, find.argtypes = ctypes.POINTER(_Table), [ctypes.c_char_p]
         table = find(level.encode() if level else None)
         if not table:
@@ -66,6 +67,7 @@ class NativeModel:
             raise FcdeployError(
                 f"{str(path)!r} is a library of version {self._table.version}, expected {VERSION}", "compile it again"
             )
+
         self._library = library
         self.level: str = self._table.level.decode()
         self.description: dict[str, Any] = json.loads(self._table.description)

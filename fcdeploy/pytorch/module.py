@@ -70,6 +70,7 @@ def load_state(module: nn.Module, path: Path) -> str:
     """
     path, wanted = _split_key(path)
     content = _read_checkpoint(path)
+
     own = module.state_dict()
     candidates = find_states(content, own)
     if wanted:
@@ -77,12 +78,14 @@ def load_state(module: nn.Module, path: Path) -> str:
     if not candidates:
         raise _explain_no_state(path, content, own, wanted)
     state = candidates[0]
+
     unexpected = [key for key in state.tensors if key not in own] if not state.prefix else []
     if unexpected:
         raise FcdeployError(
             f"weights {str(path)!r}: has {_format_keys(unexpected)} that the module has not",
             "train and export the same network",
         )
+
     tensors = {key: value for key, value in state.tensors.items() if key in own}
     for key, value in tensors.items():
         if value.shape != own[key].shape:
@@ -91,6 +94,7 @@ def load_state(module: nn.Module, path: Path) -> str:
                 "train and export the same network",
             )
     module.load_state_dict(tensors, strict=False)
+
     others = [other for other in candidates[1:] if not _same_tensors(state, other)]
     if not others:
         return ""

@@ -120,11 +120,13 @@ def run_search(problem: Problem, spent: CostBasis, goal: AccuracyGoal, on_step: 
     the model is too large to be run, or samples, labels and metric do not fit.
     """
     begin, bound, step = time.perf_counter(), goal.max_drop, on_step or (lambda *_: None)
+
     if problem.large:
         raise FcdeployError(f"--max-drop runs the model again and again: {problem.why_not_run}", "leave --max-drop out")
     source = goal.samples.open(input_specs(problem.model))
     seen = check_calibrated(problem, str(problem.file), allowed=goal.same_data)
     exam = evaluate_float(problem, source, goal.metric, seen, step)
+
     run = _start_run(problem, exam, spent, bound, begin + 60 * goal.minutes, step)
     objective = Objective(bound, run.rank, run.score, run.builder.cost, run.stop)
     path = ladder.climb_ladder(run.builder.groups, objective)
@@ -136,8 +138,10 @@ def run_search(problem: Problem, spent: CostBasis, goal: AccuracyGoal, on_step: 
         path.append(best)
     path += _try_all_in_float(run, best)
     best = path[-1]
+
     stops = _time_steps(run, path)
     points = {i: (stop.time.ratio, stop.result.loss.drop) for i, stop in enumerate(stops) if stop.time}
+
     out = {node for node, rung in best.forms.items() if rung not in ("int8", "rounded")}
     last = {name: rung for step in path for name, rung in step.moved}
     moved = {name for name, rung in last.items() if rung not in ("int8", "rounded")}

@@ -94,12 +94,14 @@ def measure_remedies(
     """
     if not wanted:
         return []
+
     models = [leave_unrounded(int8, floats, *group.undone) for group in wanted]
     reference, sessions = Session(floats[0]), [Session(model) for model in (int8, *models)]
     answers: list[Answers] = []
     errors: list[list[Errors]] = [[] for _ in sessions]
     held = 0
     first: Arrays = {}
+
     for batch in data:
         f = run_model(reference, batch, "float")
         if not answers:
@@ -114,6 +116,7 @@ def measure_remedies(
         held += 8 * sum(value.size for value in f.values()) * len(sessions)
         if on_step:
             on_step("groups in float", answers[0].samples, total)
+
     result = []
     for group, model, own, fewer in zip(wanted, models, answers[1:], errors[1:], strict=True):
         time = _time_model(int8, model, first) if timed else None

@@ -97,15 +97,18 @@ def rank_sources(
     """
     begin = time.perf_counter()
     batches = list(data)
+
     every = find_sources(int8)
     guesses = {
         **measure_weight_errors(int8, floats, every),
         **measure_tensor_errors(int8, floats, every, _take_few(int8, batches[0], guessed_on)),
     }
     every.sort(key=lambda source: guesses[source].sqnr_db if source in guesses else UNKNOWN_DB)
+
     exact = _run_outputs(Session(floats[0]), batches)
     chosen = (None, None) if choose is None else choose(exact[0], batches[0].labels)
     base, errors = _run_answers(Session(int8), batches, exact, Answers(*chosen))
+
     costs: list[SourceCost] = []
     unknown: list[ErrorSource] = []
     for done, source in enumerate(every):
@@ -120,6 +123,7 @@ def rank_sources(
         costs.append(SourceCost(source, *compute_share(errors, fewer), compute_gain(answers, base)))
         if on_step:
             on_step("leaving out", done + 1, len(every))
+
     tried = {cost.source for cost in costs} | set(unknown)
     left = tuple(source for source in every if source not in tried)
     costs.sort(key=lambda cost: (-cost.takes, -cost.share))

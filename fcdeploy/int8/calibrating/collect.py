@@ -58,6 +58,7 @@ def collect(
     options = {"batch": batch, "max_memory": max_memory, "everything": job.everything, "shards": team.size}
     bound = _identify_run(job, source, options)
     state, warnings = _load_progress(progress, bound, source)
+
     if state is None:
         values = observable_tensors(model.graph, everything=job.everything)
         quiet = replace(source, on_bad=_ignore) if job.skip_bad else source
@@ -66,6 +67,7 @@ def collect(
     passes = Passes(int(state.passes["batch"]), tuple(map(tuple, state.passes["groups"])), state.passes["axes"])
     if batch is not None and passes.batch < batch:
         warnings = (*warnings, _explain_smaller_batch(batch, passes))
+
     resumed_at = sum(state.shards)
     saved = _ProgressFile(progress)
     for index in range(max(len(state.calibrations) - 1, 0), len(passes.groups)):
@@ -86,6 +88,7 @@ def collect(
             raise _no_usable_sample(source, state)
         if index + 1 < len(passes.groups):
             state = replace(state, shards=(0,) * team.size)
+
     bad = tuple(BadSample(*one) for one in sorted(state.bad))
     return CalibrationResult(assemble(model, state.calibrations), bad, resumed_at, warnings, progress)
 

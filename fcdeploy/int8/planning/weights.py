@@ -78,18 +78,21 @@ def choose_weight_scales(
         limit = None if is_depthwise(node) else pair_limit
         grid = tensors[name_of(node.inputs[0])].pixels
         importance, one = importance_of(node, calibration, grid), node.name in one_scale
+
         if one:
             whole = np.concatenate([rows for _, rows in kernel_rows(node, weight, grid)])
             scale = search_scale(whole, importance, limit, least)
         else:
             top, part, counts = collect_search_rows(kernel_rows(node, weight, grid), importance)
             scale = search_scales(part, counts, limit, least, top=top)
+
         name = name_of(weight)
         why = "one scale per output channel" if limit is None else f"pairs of neighbours kept within {limit}"
         why = f"one scale for all channels: faster, and hardly less accurate; {why}" if one else why
         tensors[name] = QParams("int8", tuple(float(s) for s in scale), 0, None if one else axis, why)
         if operator_of(node).bias is not None:
             tensors[bias_name(node)] = choose_bias_qparams(input_scale, tensors[name])
+
     elsewhere = TYPES[plan.weights, plan.activations].elsewhere
     for node, _, weight, axis in find_weight_only(model.graph, plan):
         dtype = "int16" if node.name in wide else elsewhere

@@ -43,6 +43,7 @@ def rewrite(
     for node in list(model.graph):
         if kinds[name_of(node)] == "fused":
             _fuse_clip(model.graph, node)
+
     writer = Writer(model.graph, plan.tensors)
     for node in list(model.graph):
         kind, layer = kinds[name_of(node)], layers.get(name_of(node))
@@ -59,8 +60,10 @@ def rewrite(
             writer.write_float(node)
             if isinstance(layer, PackedWeights):
                 writer.write_packed(node, layer)
+
     writer.restore_outputs()
     writer.remove_finished()
+
     block_unwanted_fusions(model.graph, {name for name, kind in kinds.items() if kind in FLOATS})
     for name in [n for n, v in model.graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
         del model.graph.initializers[name]
