@@ -18,6 +18,7 @@ from PIL import Image
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.records.data_format import DataFormat
 from fcdeploy.samples import Sample, open_source
 
 RNG = np.random.default_rng(0)
@@ -31,7 +32,8 @@ GRAY, COLOUR = spec(None, 1, 5, 4), spec(None, 3, 32, 32)
 
 
 def samples(data: Any, wanted: TensorSpec, **options: Any) -> list[Sample]:
-    return list(open_source(data, [wanted], **options))
+    how = DataFormat(options.pop("preprocess", None))
+    return list(open_source(data, [wanted], format=how, **options))
 
 
 # --- MNIST
@@ -61,7 +63,7 @@ def test_mnist(tmp_path: Path, packed: bool, dot: str) -> None:
         assert (source.name, source.count, source.labelled) == (file.name, 6, True)
         for _ in range(2):
             for sample, picture, label in zip(source, pixels, labels, strict=True):
-                np.testing.assert_array_equal(sample.inputs["x"], (picture * np.float32(1 / 255))[None])
+                np.testing.assert_array_equal(sample.inputs["x"], (picture / np.float32(255))[None])
                 assert sample.labels["label"] == label
                 assert sample.labels["label"].dtype == np.int64
         assert sample.name == f"{file.name}, sample 5"
@@ -206,7 +208,7 @@ def test_cifar_file(tmp_path: Path) -> None:
     source = open_source(tmp_path / "some.bin", [COLOUR])
     assert (source.name, source.count, source.labelled) == ("some.bin", 4, True)
     for sample, picture, label in zip(source, pixels, labels, strict=True):
-        np.testing.assert_array_equal(sample.inputs["x"], picture * np.float32(1 / 255))
+        np.testing.assert_array_equal(sample.inputs["x"], picture / np.float32(255))
         assert sample.labels["label"] == label
     (tmp_path / "p.toml").write_text("scale = 1\nmean = [1, 2, 3]\nstd = [4, 5, 6]\n")
     mean, std = (np.array(v).reshape(3, 1, 1) for v in ([1, 2, 3], [4, 5, 6]))

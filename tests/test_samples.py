@@ -19,6 +19,7 @@ from PIL import Image
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.records.data_format import DataFormat
 from fcdeploy.samples import Sample, choose_batch_size, make_batches, open_source
 
 RNG = np.random.default_rng(0)
@@ -32,7 +33,8 @@ X = spec("x", None, 3, 4)
 
 
 def samples(data: Any, *inputs: TensorSpec, **options: Any) -> list[Sample]:
-    return list(open_source(data, inputs or (X,), **options))
+    how = DataFormat(options.pop("preprocess", None))
+    return list(open_source(data, inputs or (X,), format=how, **options))
 
 
 def npz(folder: Path, compressed: bool = False, /, **arrays: Any) -> Path:
@@ -605,7 +607,7 @@ def test_data_of_no_kind(tmp_path: Path) -> None:
     with fails(
         "--preprocess 'p.toml' is for pictures (MNIST idx files, CIFAR-10 binary batches, a folder of images), and"
     ):
-        open_source(path, [X], preprocess=Path("p.toml"))
+        open_source(path, [X], format=DataFormat("p.toml"))
     with fails("number of samples 0 is not positive"):
         open_source(path, [X], limit=0)
 

@@ -22,6 +22,7 @@ from fcdeploy.cli import options
 @click.option("--samples", type=options.COUNT, metavar="N", help="How many golden samples; 4 by default.")
 @options.data_option(required=False)
 @options.preprocess_option
+@options.classes_option
 @options.force_option
 @options.operators_option
 @options.json_option

@@ -37,7 +37,9 @@ def command(
     samples: int | None,
     seed: int | None,
     batch: int | None,
-    preprocess: Path | None,
+    preprocess: str | None,
+    classes: Path | None,
+    label: str | None,
     everything: bool,
     keep_samples: bool,
     max_memory: int | None,
@@ -57,6 +59,7 @@ def command(
     with console.progress() as on_step:
         report = calibrate(
             model, data=data, output=output, csv_file=csv_file, samples=samples, seed=seed, batch=batch, preprocess=preprocess,
+            classes=classes, label=label,
             everything=everything, keep_samples=keep_samples, max_memory=max_memory, workers=workers, cluster=cluster,
             skip_bad=skip_bad, force=force, on_step=on_step,
         )  # fmt: skip

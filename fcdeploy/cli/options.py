@@ -32,8 +32,17 @@ seed_option = click.option(
 )
 
 preprocess_option = click.option(
-    "--preprocess", type=FILE, metavar="TOML", help="How images become arrays: size, layout, colour, scale, mean, std."
+    "--preprocess",
+    metavar="HOW",
+    help="How pictures become inputs: torchvision-imagenet, timm, yolo-letterbox, paddle-ocr, scale-0-1, a FILE.toml, or "
+    "FILE.py:NAME of a torchvision Compose. By default what was recorded.",
 )
+
+classes_option = click.option(
+    "--classes", type=FILE, metavar="FILE", help="Names of the classes, one a line; by default those of class folders."
+)
+
+label_option = click.option("--label", metavar="COLUMN", help="The column of labels in a table; label by default.")
 
 
 class Size(click.ParamType[int]):
@@ -98,10 +107,15 @@ def data_option(*, required: bool) -> Callable[[Function], Function]:
     )
 
 
+def format_options(function: Function) -> Function:
+    """`--preprocess HOW --classes FILE --label COLUMN`."""
+    return preprocess_option(classes_option(label_option(function)))
+
+
 def data_options(*, required: bool = True) -> Callable[[Function], Function]:
-    """`--data DATA --samples N --seed S --preprocess TOML`, given to the function as data, samples, seed, preprocess."""
+    """`--data DATA --samples N --seed S`, and how data are read, given to the function as parameters of these names."""
 
     def decorate(function: Function) -> Function:
-        return data_option(required=required)(samples_option(seed_option(preprocess_option(function))))
+        return data_option(required=required)(samples_option(seed_option(format_options(function))))
 
     return decorate

@@ -32,7 +32,7 @@ from fcdeploy.cli import options
 @click.option("--same-data", is_flag=True, help="Take samples that the int8 model was calibrated on, too.")
 @click.option("--limit", "--samples", "limit", type=options.COUNT, metavar="N", help="Take the first N samples.")
 @options.seed_option
-@options.preprocess_option
+@options.format_options
 @options.workers_option
 @options.cluster_option
 @options.operators_option
@@ -47,7 +47,9 @@ def command(
     same_data: bool,
     limit: int | None,
     seed: int | None,
-    preprocess: Path | None,
+    preprocess: str | None,
+    classes: Path | None,
+    label: str | None,
     workers: int | None,
     cluster: str | None,
     as_json: bool,
@@ -72,6 +74,8 @@ def command(
             limit=limit,
             seed=seed,
             preprocess=preprocess,
+            classes=classes,
+            label=label,
             workers=workers,
             cluster=cluster,
             on_step=on_step,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import read_outline
 from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model
 from fcdeploy.graph.opset import RUNTIMES
+from fcdeploy.preprocessing.read import Given, read_preprocessing
 from fcdeploy.proof.batch_independence import explain_dependence
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import plan as plans
 from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.data_format import UNSAID, DataFormat, choose_format, from_metadata
 from fcdeploy.records.manifest import NAME, VERSION, Manifest, is_plain_path
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
@@ -33,7 +35,6 @@ from fcdeploy.runtime.options import read_options
 from fcdeploy.runtime.session import Session, read_versions
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples import choose_batch_size, make_batches, open_source
-from fcdeploy.samples.preprocess import read_preprocess
 
 MODEL, GOLDEN = "model.onnx", "golden.npz"
 RUNS = 4  # golden samples unless --samples says otherwise
@@ -53,7 +54,8 @@ def bundle(
     validation: str | Path | None = None,
     data: str | Path | None = None,
     samples: int | None = None,
-    preprocess: Path | None = None,
+    preprocess: Given = None,
+    classes: str | Path | None = None,
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> Report:
@@ -65,7 +67,7 @@ def bundle(
     `quantize --dry-run --json` and `validate --json`.  Raises FcdeployError when they are not this model's.
     """
     path = Path(int8)
-    given = [Path(file) for file in (path, calibration, plan, validation, data, preprocess) if file]
+    given = [Path(file) for file in (path, calibration, plan, validation, data, classes) if file]
     if output is None and triton is None:
         raise FcdeployError("there is no output: neither -o nor --triton was given", "-o model.fcd")
     if output is not None:
@@ -74,7 +76,12 @@ def bundle(
     model = read_model(path)
     warnings = list(refuse_untrusted(model, str(path)))
     session = Session(path, threads=1)
-    manifest = _make_manifest(path, model, session, name=name, version=version, preprocess=preprocess)
+    recorded = _read_calibration(calibration, _read_origin(model, str(path)))
+    known = from_metadata(model.metadata_props, str(path)).on_top_of(recorded.format if recorded else UNSAID)
+    how = choose_format(known, preprocess=preprocess, classes=classes)
+    if how.preprocess is not None:
+        how = replace(how, preprocess=read_preprocessing(how.preprocess, input_specs(model)[0]))
+    manifest = _make_manifest(path, model, session, name=name, version=version, format=how)
     files = files_of(model, path)
     served: dict[str, Content] = {MODEL: path, **_find_weight_files(files)}
     if triton is not None:  # refused before the golden samples are run
@@ -83,7 +90,6 @@ def bundle(
         repository.check_repository(Path(triton), manifest, text, force=force)
         warnings += _warn_of_lost_options(manifest)
 
-    recorded = _read_calibration(calibration, manifest.made_from)
     reports = {
         "plan": _read_plan(plan, manifest.made_from),
         "calibration": None if recorded is None else _summarize(recorded),
@@ -91,11 +97,11 @@ def bundle(
     }
     if reports["validation"] and not reports["validation"].get("passed"):
         warnings.append(f"validation report {str(validation)!r} says that the model did not pass")
-    known = {key: value for key, value in reports.items() if value is not None}
+    reports = {key: value for key, value in reports.items() if value is not None}
 
-    source, runs = _run_golden_samples(session, model, recorded, data, samples or RUNS, preprocess, on_step)
-    manifest = replace(manifest, golden_from=source, reports=tuple(known))
-    contents = served | {f"{key}.json": encode_json(value) for key, value in known.items()}
+    source, runs = _run_golden_samples(session, model, recorded, data, samples or RUNS, how, on_step)
+    manifest = replace(manifest, golden_from=source, reports=tuple(reports))
+    contents = served | {f"{key}.json": encode_json(value) for key, value in reports.items()}
     contents[GOLDEN] = golden.to_bytes(runs)
     if output is not None:
         manifest = write_bundle(Path(output), manifest, contents, force=force, on_step=on_step)
@@ -105,7 +111,7 @@ def bundle(
 
 
 def _make_manifest(
-    path: Path, model: ir.Model, session: Session, *, name: str | None, version: str, preprocess: Path | None
+    path: Path, model: ir.Model, session: Session, *, name: str | None, version: str, format: DataFormat
 ) -> Manifest:
     """All that is known before anything is run; the files are for `write_bundle` to fill in."""
     _check_types(session, str(path))
@@ -127,7 +133,7 @@ def _make_manifest(
         needs={"opset": str(opset), "ir_version": str(model.ir_version), "onnxruntime": RUNTIMES.get(opset, "")},
         session=read_options(path),
         golden=GOLDEN,
-        preprocess=None if preprocess is None else asdict(read_preprocess(preprocess, input_specs(model)[0])),
+        format=format,
     )
 
 
@@ -233,7 +239,7 @@ def _run_golden_samples(
     recorded: Calibration | None,
     data: Any,
     samples: int,
-    preprocess: Path | None,
+    format: DataFormat,
     on_step: OnStep | None,
 ) -> tuple[str, list[golden.Run]]:
     """Where the golden samples come from, and what the model answers, one sample a run."""
@@ -242,7 +248,7 @@ def _run_golden_samples(
     feeds: list[dict[str, Any]]
     if data is not None:
         source = "data"
-        read = make_batches(open_source(data, inputs, limit=samples * size, preprocess=preprocess), size)
+        read = make_batches(open_source(data, inputs, limit=samples * size, format=format), size)
         feeds = [batch.inputs for batch in read]
     elif recorded is not None and recorded.kept:
         source = "calibration"
@@ -287,6 +293,7 @@ def _make_report(
         lines.append(
             f"Triton model repository {str(triton)!r}: {manifest.name}/{manifest.version}/{MODEL}, config.pbtxt"
         )
+    lines += manifest.format.describe()
     if output is not None:
         lines.append(f"next: fcdeploy verify {output}, on the CPU it is for")
     values = {

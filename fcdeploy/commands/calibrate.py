@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fcdeploy.arithmetic.fixed_point import describe_fixed_point
@@ -16,7 +17,9 @@ from fcdeploy.int8.calibrating.collect import CalibrationResult, collect
 from fcdeploy.int8.calibrating.shard import CalibrationJob
 from fcdeploy.int8.calibrating.statistics import warn_too_few
 from fcdeploy.prepare import prepare
+from fcdeploy.preprocessing.read import Given
 from fcdeploy.records.calibration import Calibration, to_bytes
+from fcdeploy.records.data_format import UNSAID, choose_format, to_json
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.workers import open_pool
@@ -36,7 +39,9 @@ def calibrate(
     seed: int | None = None,
     batch: int | None = None,
     max_memory: int | None = None,
-    preprocess: Path | None = None,
+    preprocess: Given = None,
+    classes: Path | str | None = None,
+    label: str | None = None,
     everything: bool = False,
     keep_samples: bool = True,
     skip_bad: bool = False,
@@ -50,7 +55,8 @@ def calibrate(
     `output` is MODEL.calib beside the model unless given.  `batch`, `max_memory` (bytes of each process), `workers`
     (processes) and `cluster` ("ray" or "ray:ADDRESS") change speed and memory, never the result.  Progress is saved in
     OUTPUT.progress, from which the same call goes on after a crash.  `skip_bad` leaves out samples that cannot be used
-    instead of stopping at the first.
+    instead of stopping at the first.  `preprocess` (a preset, FILE.toml, FILE.py:NAME), the file of `classes` and the column
+    of `label` say how data are read; that is recorded, and later commands read theirs so.
     """
     path = Path(model)
     target = Path(output) if output else path.with_suffix(".calib")
@@ -64,8 +70,11 @@ def calibrate(
         raise FcdeployError(f"{str(target)!r} is both the calibration and its table", "give --csv another name")
     begin = time.perf_counter()
     prepare(graph)
-    chosen = Samples(str(data), samples, seed, preprocess)
+    chosen = Samples(
+        str(data), samples, seed, choose_format(UNSAID, preprocess=preprocess, classes=classes, label=label)
+    )
     source = chosen.open(input_specs(graph))
+    chosen = replace(chosen, format=source.format)
     check_on_first(path, graph, source, skip_bad=skip_bad)
     job = CalibrationJob(
         str(path), hash_model(files), chosen, everything=everything, keep_samples=keep_samples, skip_bad=skip_bad
@@ -121,12 +130,13 @@ def _report(
     tensors = [dict(zip(COLUMNS, row, strict=True)) | _numbers(calibration, row[1]) for row in rows]
     values = {
         "tensors": tensors, "samples": calibration.samples, "seconds": round(seconds, 3), "output": str(output),
-        "model": calibration.model, "data": calibration.data,
+        "model": calibration.model, "data": calibration.data, "format": to_json(calibration.format),
         "skipped": [{"sample": bad.name, "why": bad.why} for bad in result.bad], "resumed_at": result.resumed_at,
     }  # fmt: skip
     resumed = (f"went on after {result.resumed_at} samples that were done already",) if result.resumed_at else ()
     lines = (
         *resumed,
+        *calibration.format.describe(),
         f"{calibration.samples} samples, {len(rows)} tensors, {seconds:.1f} s -> {output}",
         f"next: fcdeploy quantize {model} --int8 --calibration {output} -o int8.onnx",
     )

@@ -23,7 +23,9 @@ from fcdeploy.native.prove import Proof, prove
 from fcdeploy.native.reading import read_program
 from fcdeploy.native.toolchain import find_compiler
 from fcdeploy.native.writing.emit import identifier
+from fcdeploy.preprocessing.read import Given
 from fcdeploy.records import calibration as calibrations
+from fcdeploy.records.data_format import choose_format, from_metadata
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.cpu import read_cpu_flags
@@ -50,7 +52,7 @@ def compile(  # the command's name
     data: str | Path | None = None,
     calibration: str | Path | None = None,
     samples: int | None = None,
-    preprocess: Path | None = None,
+    preprocess: Given = None,
     allow_float: bool = False,
     dry_run: bool = False,
     force: bool = False,
@@ -148,12 +150,14 @@ def _check_output(out: Path, output: object, emit: str, inputs: tuple[Path, ...]
 
 def _samples(
     graph: ir.Model, path: Path, program: Program, data: str | Path | None, calibration: str | Path | None,
-    count: int | None, preprocess: Path | None,
+    count: int | None, preprocess: Given,
 ) -> list[Arrays]:  # fmt: skip
     """Samples to prove it on, each a batch of what was compiled."""
     wanted = count or SAMPLES
     if data is not None:
-        source = open_source(data, input_specs(graph), limit=wanted, preprocess=preprocess)
+        recorded = from_metadata(graph.metadata_props, str(path))
+        how = choose_format(recorded, preprocess=preprocess)
+        source = open_source(data, input_specs(graph), limit=wanted, format=how)
         samples = [batch.inputs for batch in make_batches(source, program.inputs[0].shape[0])]
     elif calibration is not None:
         samples = [dict(sample) for sample in calibrations.read(Path(calibration)).groups][:wanted]
@@ -169,7 +173,6 @@ def _samples(
                     f"{list(tensor.shape)} was compiled",
                     f"--shape {tensor.name}:{','.join(map(str, sample[tensor.name].shape))}",
                 )
-    del path
     return samples
 
 

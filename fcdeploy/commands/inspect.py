@@ -15,8 +15,10 @@ from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized
 from fcdeploy.graph.nodes import subgraphs_of
 from fcdeploy.prepare import activation_memory, cost_model
 from fcdeploy.prepare.cost_model import LayerCost
+from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.exact import Exactness, LayerExactness, check_exactness, describe_exactness
 from fcdeploy.proof.saturation import SATURATES, UNPROVEN, SaturationProof, prove_no_saturation
+from fcdeploy.records.data_format import choose_format, from_metadata, to_json
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.caveats import list_caveats
@@ -35,7 +37,7 @@ def inspect(
     exact: bool = False,
     data: Path | str | None = None,
     samples: int | None = None,
-    preprocess: Path | None = None,
+    preprocess: Given = None,
     on_step: OnStep | None = None,
 ) -> Report:
     """Parameters, multiply-accumulates and memory of every layer at batch 1; with `kernels`, the kernel of every node.
@@ -61,6 +63,7 @@ def inspect(
     network = read_model(path)
     untrusted = refuse_untrusted(network, str(path))
     inputs = input_specs(network)
+    known = from_metadata(network.metadata_props, str(path))
     proofs = _prove_layers(network, path) if saturation else None
     compared = _compare_exactly(network, path, data, samples, preprocess, on_step) if data is not None else None
     assignments = _read_kernels(path) if kernels else []
@@ -70,6 +73,7 @@ def inspect(
         lines += _count_kernels(assignments)
 
     lines += list_caveats(network)
+    lines += known.describe()
     lines.append(f"{values['parameters']:,} parameters, {format_count(values['macs'])} multiply-accumulates at batch 1")
 
     if proofs is not None:
@@ -86,6 +90,7 @@ def inspect(
         lines.append(describe_exactness(compared))
 
     passed = compared is None or compared.passed
+    values["format"] = to_json(known)
     return Report("inspect", values, tuple(tables), tuple(lines), passed=passed, warnings=(*untrusted, *unclear))
 
 
@@ -297,13 +302,14 @@ def _compare_exactly(
     path: Path,
     data: Path | str,
     samples: int | None,
-    preprocess: Path | None,
+    preprocess: Given,
     on_step: OnStep | None,
 ) -> Exactness:
     _check_quantized(network, path, "--exact")
     inputs = input_specs(network)
     limit = samples or choose_batch_size(inputs, FEW)
-    source = open_source(data, inputs, limit=limit, preprocess=preprocess)
+    recorded = from_metadata(network.metadata_props, str(path))
+    source = open_source(data, inputs, limit=limit, format=choose_format(recorded, preprocess=preprocess))
     parts = make_batches(source, choose_batch_size(inputs, min(limit, FEW)))
     return check_exactness(network, (part.inputs for part in parts), on_step=on_step)
 

@@ -40,7 +40,10 @@ from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_faste
 from fcdeploy.int8.writing.metadata import write_metadata
 from fcdeploy.prepare import prepare
 from fcdeploy.prepare.cost_model import count_macs_by_node
+from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.exact import add_ties
+from fcdeploy.records.calibration import read_format
+from fcdeploy.records.data_format import UNSAID, choose_format
 from fcdeploy.records.plan import EFFORTS, Effort, Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
@@ -86,7 +89,9 @@ def quantize(
     same_data: bool = False,
     samples: int | None = None,
     seed: int | None = None,
-    preprocess: Path | None = None,
+    preprocess: Given = None,
+    classes: Path | str | None = None,
+    label: str | None = None,
     floor: str | None = None,
     accept: bool = False,
     force: bool = False,
@@ -110,16 +115,20 @@ def quantize(
     "PERCENT,DECIBELS" with those of outputs that decide nothing ("99,20"), or "none".  Tools that harm are left out, and
     layers leave int8 until the floor is held; what cannot hold it is not written, but for `accept`.  Raises FcdeployError.
     """
-    goal = make_goal(max_drop, eval, metric, minutes, same_data=same_data, preprocess=preprocess)
+    recorded = UNSAID if calibration is None else read_format(Path(calibration))
+    wanted = choose_format(recorded, preprocess=preprocess, classes=classes, label=label)
+    goal = make_goal(max_drop, eval, metric, minutes, same_data=same_data, format=wanted)
     request = Request(
         Path(model), Path(output or ""), find_target(target), find_types(weights, activations), target,
-        samples=None if data is None else Samples(data, samples, seed, preprocess), calibration=calibration,
+        samples=None if data is None else Samples(data, samples, seed, wanted), calibration=calibration,
         ranges=ranges, effort=effort, keep_float=tuple(keep_float), plan=plan, save_plan=save_plan, costs=costs, goal=goal,
         dry_run=dry_run, floor=parse_floor(floor), accept=accept, force=force,
     )  # fmt: skip
     _check_request(request, output)
     _refuse_ignored("there is no --data", data is not None, samples=samples, seed=seed)
-    _refuse_ignored("there is no --data", data is not None or goal is not None, preprocess=preprocess)
+    _refuse_ignored(
+        "there is no --data", data is not None or goal is not None, preprocess=preprocess, classes=classes, label=label
+    )
     _refuse_ignored(
         "there is no --max-drop", goal is not None,
         eval=eval, metric=metric, minutes=minutes, same_data=same_data or None,

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output
 from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, read_model, replace_model, write_model
+from fcdeploy.preprocessing.read import Given
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime import feeds
@@ -32,7 +33,7 @@ def split(
     shapes: Mapping[str, Sequence[int]] | None = None,
     data: Path | str | None = None,
     samples: int | None = None,
-    preprocess: Path | None = None,
+    preprocess: Given = None,
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> Report:
@@ -52,7 +53,7 @@ def split(
             f"a cut takes one of --at, --memory, --macs, and -o, here it has {have}",
             f"fcdeploy transform split {path} --memory 256KB -o {path.stem}.onnx",
         )
-    given = tuple(Path(item) for item in (path, data, preprocess) if item)
+    given = tuple(Path(item) for item in (path, data) if item)
     targets = _name_halves(Path(output)) if output is not None else ()
     for target in targets:
         check_output(target, force=force, inputs=given)

@@ -32,6 +32,7 @@ from fcdeploy.prepare.passes.lift_constants import lift_constants
 from fcdeploy.prepare.passes.raise_opset import raise_opset
 from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.prepare.shape_inference import infer_shapes
+from fcdeploy.preprocessing.read import Given
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime import feeds
@@ -55,7 +56,7 @@ class Comparison:
     shapes: Mapping[str, Sequence[int]] | None = None
     data: Path | str | None = None
     samples: int | None = None
-    preprocess: Path | None = None
+    preprocess: Given = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _transform(
     `preprocess`, else on numbers drawn with a seed.  Raises FcdeployError where no layer can be turned, or answers differ.
     """
     on = Comparison(**options)
-    given = [Path(item) for item in (path, on.data, on.preprocess) if item]
+    given = [Path(item) for item in (path, on.data) if item]
     check_output(output, force=force, inputs=tuple(given))
     network = read_model(path)
     refuse_unsupported(network, str(path))

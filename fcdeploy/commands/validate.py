@@ -23,6 +23,8 @@ from fcdeploy.evaluate.sharded import choose_metric_and_rule as chosen
 from fcdeploy.evaluate.signatures import check_same_signature, is_probability
 from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, output_specs, read_model
 from fcdeploy.prepare import prepare
+from fcdeploy.preprocessing.read import Given
+from fcdeploy.records.data_format import choose_format, from_metadata
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.trust import refuse_untrusted
@@ -51,7 +53,9 @@ def validate(
     same_data: bool = False,
     limit: int | None = None,
     seed: int | None = None,
-    preprocess: Path | str | None = None,
+    preprocess: Given = None,
+    classes: Path | str | None = None,
+    label: str | None = None,
     workers: int | None = None,
     cluster: str | None = None,
     on_step: OnStep | None = None,
@@ -75,7 +79,9 @@ def validate(
     untrusted = refuse_untrusted(int8_model, str(int8)) + refuse_untrusted(float_model, str(against))
     rounds = _check_models(int8_model, float_model, int8, against)
 
-    samples = open_data(data, input_specs(float_model), limit, seed, Path(preprocess) if preprocess else None)
+    recorded = from_metadata(int8_model.metadata_props, str(int8))
+    wanted = choose_format(recorded, preprocess=preprocess, classes=classes, label=label)
+    samples = open_data(data, input_specs(float_model), limit, seed, wanted)
     pairs = {"int8": (int8_model, int8), "float": (float_model, against)}
     hashes = {name: hash_model(files_of(*pair)) for name, pair in pairs.items()}
     job = EvaluationJob(

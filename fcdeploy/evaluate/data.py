@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.records.data_format import DataFormat
 from fcdeploy.samples import Batch, Source, choose_batch_size, make_batches, open_source
 
 MOST_BATCH = 32
@@ -22,7 +23,7 @@ class EvaluationData:
     inputs: Sequence[TensorSpec]
     limit: int | None
     seed: int | None
-    preprocess: Path | None
+    format: DataFormat
     sample_bytes: int
     count: int | None
 
@@ -50,17 +51,17 @@ class EvaluationData:
         return None if self.count is None else min(self.count, most)
 
     def _open(self, limit: int | None) -> Source:
-        return open_source(self.data, self.inputs, limit=limit, seed=self.seed, preprocess=self.preprocess)
+        return open_source(self.data, self.inputs, limit=limit, seed=self.seed, format=self.format)
 
     def _size(self, size: int, budget: int) -> int:
         return choose_batch_size(self.inputs, max(1, min(size, budget // max(1, self.sample_bytes))))
 
 
 def open_data(
-    data: Path | str, inputs: Sequence[TensorSpec], limit: int | None, seed: int | None, preprocess: Path | None
+    data: Path | str, inputs: Sequence[TensorSpec], limit: int | None, seed: int | None, format: DataFormat
 ) -> EvaluationData:
     """Look at the first sample. Raises FcdeployError where the data cannot be read or it does not fit."""
-    source = open_source(data, inputs, limit=limit, seed=seed, preprocess=preprocess)
+    source = open_source(data, inputs, limit=limit, seed=seed, format=format)
     first = next(iter(source))
     size = sum(value.nbytes for value in first.inputs.values())
-    return EvaluationData(data, inputs, limit, seed, preprocess, size, source.count)
+    return EvaluationData(data, inputs, limit, seed, source.format, size, source.count)

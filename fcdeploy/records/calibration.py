@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,11 @@ from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
+from fcdeploy.records import data_format
+from fcdeploy.records.data_format import UNSAID, DataFormat
 
 SCHEMA = "fcdeploy.calibration/1"
+AGAIN = "fcdeploy calibrate MODEL --data DATA writes one"
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class Calibration:
     kept: Arrays  # a few samples, input name -> (samples, ...)
     made_by: dict[str, str]  # CPU family and versions that the floats depend on
     kept_more: tuple[Arrays, ...] = ()  # those of other shapes than the first, which merging needs
+    format: DataFormat = UNSAID  # how its samples were read
 
     @property
     def samples(self) -> int:
@@ -140,6 +144,7 @@ def to_bytes(calibration: Calibration) -> bytes:
             }
             for r in records
         ],
+        **({"format": data_format.to_json(calibration.format)} if calibration.format else {}),
     }  # fmt: skip
     limbs = [r.moments.limbs for r in records if r.moments]
     arrays = {
@@ -164,17 +169,16 @@ def read(path: Path) -> Calibration:
     """
     from safetensors import SafetensorError, safe_open
 
-    hint = "fcdeploy calibrate MODEL --data DATA writes one"
     if not path.is_file():
-        raise FcdeployError(f"calibration {str(path)!r} does not exist", hint)
+        raise FcdeployError(f"calibration {str(path)!r} does not exist", AGAIN)
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("fcdeploy", "{}"))
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     # the last three: element types that NumPy does not have, and JSON nested without end
     except (SafetensorError, ValueError, OSError, TypeError, AttributeError, RecursionError) as error:
-        raise FcdeployError(f"{str(path)!r} is not a calibration file, or is damaged", hint) from error
-    return _check_and_assemble(header, arrays, str(path), hint)
+        raise FcdeployError(f"{str(path)!r} is not a calibration file, or is damaged", AGAIN) from error
+    return _check_and_assemble(header, arrays, str(path))
 
 
 def from_bytes(content: bytes, name: str) -> Calibration:
@@ -182,26 +186,41 @@ def from_bytes(content: bytes, name: str) -> Calibration:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    hint = "fcdeploy calibrate MODEL --data DATA writes one"
     try:
         arrays = load(content)
         size = int.from_bytes(content[:8], "little")  # of the JSON that comes next, which `load` has checked
         header = json.loads(json.loads(content[8 : 8 + size]).get("__metadata__", {}).get("fcdeploy", "{}"))
     except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise FcdeployError(f"{name!r} is not a calibration file, or is damaged", hint) from error
-    return _check_and_assemble(header, arrays, name, hint)
+        raise FcdeployError(f"{name!r} is not a calibration file, or is damaged", AGAIN) from error
+    return _check_and_assemble(header, arrays, name)
 
 
-def _check_and_assemble(header: Any, arrays: Mapping[str, Array], name: str, hint: str) -> Calibration:
+def _check_and_assemble(header: Any, arrays: Mapping[str, Array], name: str) -> Calibration:
     schema = header.get("schema") if isinstance(header, dict) else header
     if schema != SCHEMA:
-        raise FcdeployError(f"{name!r} has format {str(schema)[:40]!r}, expected {SCHEMA!r}", hint)
+        raise FcdeployError(f"{name!r} has format {str(schema)[:40]!r}, expected {SCHEMA!r}", AGAIN)
     try:
-        return _assemble(header, arrays)
+        return replace(_assemble(header, arrays), format=_read_format(header, name))
     except KeyError as error:
-        raise FcdeployError(f"calibration {name!r} is damaged: it has no {error}", hint) from error
+        raise FcdeployError(f"calibration {name!r} is damaged: it has no {error}", AGAIN) from error
     except (TypeError, ValueError) as error:
-        raise FcdeployError(f"calibration {name!r} is damaged: {error}", hint) from error
+        raise FcdeployError(f"calibration {name!r} is damaged: {error}", AGAIN) from error
+
+
+def _read_format(header: Mapping[str, Any], name: str) -> DataFormat:
+    return data_format.from_json(header.get("format", {}), f"calibration {name!r}: format", AGAIN)
+
+
+def read_format(path: Path) -> DataFormat:
+    """How the samples of a calibration file were read, without reading its arrays. Raises FcdeployError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {}).get("fcdeploy", "{}"))
+    except (SafetensorError, ValueError, OSError, RecursionError):
+        return UNSAID  # `read` says what is wrong
+    return _read_format(header if isinstance(header, dict) else {}, str(path))
 
 
 ARRAYS: dict[str, tuple[type, tuple[int | None, ...]]] = {

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.records import data_format
+from fcdeploy.records.data_format import UNSAID, DataFormat
 from fcdeploy.records.json_keys import check_keys
 from fcdeploy.records.signature import TensorSpec
 
@@ -40,7 +42,8 @@ class Manifest:
 
     `made_from` holds what the int8 file says of its origin (hashes of the float model and of the calibration samples,
     target, effort), `made_by` the versions and the CPU that the golden outputs come from, `needs` the opset, IR version
-    and oldest onnxruntime.  `session` are config entries of onnxruntime.  `preprocess` is how images became inputs.
+    and oldest onnxruntime.  `session` are config entries of onnxruntime.  `format` is how raw data
+    become inputs, and what classes are called.
     """
 
     name: str
@@ -55,7 +58,7 @@ class Manifest:
     session: dict[str, str]
     golden: str | None = None
     golden_from: str | None = None
-    preprocess: dict[str, Any] | None = None
+    format: DataFormat = UNSAID
     reports: tuple[str, ...] = ()
 
     @property
@@ -79,7 +82,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "model": manifest.model,
         "inputs": [_spec_to_row(spec) for spec in manifest.inputs],
         "outputs": [_spec_to_row(spec) for spec in manifest.outputs],
-        "preprocess": manifest.preprocess,
+        **data_format.to_json(manifest.format),
         "session": manifest.session,
         "needs": manifest.needs,
         "made_from": manifest.made_from,
@@ -96,7 +99,7 @@ def from_json(data: Any, source: str) -> Manifest:
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         said = data.get("schema") if isinstance(data, dict) else data
         raise FcdeployError(f"{source} has format {str(said)[:40]!r}, expected {SCHEMA!r}", AGAIN)
-    check_keys(data, CHECKS.keys() | {"schema"}, source, AGAIN)
+    check_keys(data, CHECKS.keys() | data_format.KEYS | {"schema"}, source, AGAIN, optional=data_format.KEYS)
     for key, (fits, wanted) in CHECKS.items():
         if not fits(data[key]):
             raise FcdeployError(f"{source}: {key!r} is {str(data[key])[:60]!r}, expected {wanted}", AGAIN)
@@ -113,8 +116,16 @@ def from_json(data: Any, source: str) -> Manifest:
         if name is not None and name not in files:
             raise FcdeployError(f"{source}: {name!r} is not among its files", AGAIN)
     known = {key: data[key] for key in CHECKS} | {"files": files, "reports": tuple(data["reports"])}
+    known["format"] = _read_format(data, source)
     known |= {key: tuple(_spec_from_row(row, f"{source}: {key}") for row in data[key]) for key in ("inputs", "outputs")}
     return Manifest(**known)
+
+
+def _read_format(data: dict[str, Any], source: str) -> DataFormat:
+    said = {key: data[key] for key in data_format.KEYS & data.keys()}
+    if isinstance(said.get("preprocess"), dict) and "steps" not in said["preprocess"]:
+        del said["preprocess"]  # settings of an earlier version, which informed and were not carried out
+    return data_format.from_json(said, source, AGAIN)
 
 
 def is_plain_path(name: str) -> bool:
@@ -142,7 +153,6 @@ CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "model": (lambda value: isinstance(value, str), "the name of a file"),
     "inputs": (lambda value: isinstance(value, list), "a list"),
     "outputs": (lambda value: isinstance(value, list) and bool(value), "a list that is not empty"),
-    "preprocess": (lambda value: value is None or isinstance(value, dict), "an object or null"),
     "session": (_is_texts, "an object of strings"),
     "needs": (_is_texts, "an object of strings"),
     "made_from": (_is_texts, "an object of strings"),

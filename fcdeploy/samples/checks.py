@@ -14,6 +14,7 @@ import numpy as np
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.records.signature import format_shape as format_shape
 
 SEE_INPUTS = "fcdeploy inspect MODEL shows the inputs the model declares"
 
@@ -164,12 +165,6 @@ def quote_names(names: Iterable[str]) -> str:
     all_names = [repr(name) for name in names]
     more = [f"{len(all_names) - 8} more"] if len(all_names) > 8 else []
     return ", ".join(all_names[:8] + more)
-
-
-def format_shape(shape: Sequence[int | None]) -> str:
-    """A shape as NumPy writes it, with ? for an axis of any length."""
-    axes = ["?" if n is None else str(n) for n in shape]
-    return f"({axes[0]},)" if len(axes) == 1 else f"({', '.join(axes)})"
 
 
 def is_number(dtype: np.dtype[Any]) -> bool:

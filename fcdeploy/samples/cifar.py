@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -18,8 +19,11 @@ import numpy as np
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.preprocessing.apply import preprocess_pixels
+from fcdeploy.preprocessing.read import read_preprocessing
+from fcdeploy.records.data_format import DataFormat
+from fcdeploy.records.preprocessing import Preprocessing
 from fcdeploy.samples import arrays, checks, listing
-from fcdeploy.samples.preprocess import Preprocess, preprocess_pixels, read_preprocess
 from fcdeploy.samples.source import Load, Source
 
 RECORD = np.dtype([("label", "u1"), ("pixels", "u1", (3, 32, 32))])
@@ -40,12 +44,12 @@ def is_cifar(path: Path) -> bool:
     return first != b"" and first[0] < CLASSES
 
 
-def open_cifar(path: Path, inputs: Sequence[TensorSpec], preprocess: Path | None) -> Source:
+def open_cifar(path: Path, inputs: Sequence[TensorSpec], format: DataFormat) -> Source:
     """Check that the files hold whole records; pictures are read one at a time."""
     files = _list_batches(path) if path.is_dir() else [path]
     spec = checks.get_only_input(inputs, f"{path.name}: pictures")
     counts = [_count_records(file) for file in files]
-    how = read_preprocess(preprocess, spec, stored=(32, 32, 3))
+    how = read_preprocessing(format.preprocess, spec, stored=(32, 32, 3))
 
     def read() -> Iterator[tuple[str, Load]]:
         index = -1
@@ -57,10 +61,12 @@ def open_cifar(path: Path, inputs: Sequence[TensorSpec], preprocess: Path | None
                     place = f"sample {index} ({file.name})" if path.is_dir() else f"sample {index}"
                     yield place, partial(_load_arrays, handle, record, place, how, spec, path.name)
 
-    return Source(path.name, (spec,), read, sum(counts), labelled=True, files=tuple(files))
+    return Source(
+        path.name, (spec,), read, sum(counts), labelled=True, files=tuple(files), format=replace(format, preprocess=how)
+    )
 
 
-def _load_arrays(file: IO[bytes], record: int, place: str, how: Preprocess, spec: TensorSpec, source: str) -> Arrays:
+def _load_arrays(file: IO[bytes], record: int, place: str, how: Preprocessing, spec: TensorSpec, source: str) -> Arrays:
     with arrays.report_damage(source, place):
         file.seek(record * RECORD.itemsize)
         data = file.read(RECORD.itemsize)

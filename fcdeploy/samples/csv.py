@@ -19,11 +19,12 @@ import numpy as np
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.records.data_format import DataFormat
 from fcdeploy.samples import checks
 from fcdeploy.samples.source import Load, Source
 
 
-def open_csv(path: Path, inputs: Sequence[TensorSpec]) -> Source:
+def open_csv(path: Path, inputs: Sequence[TensorSpec], format: DataFormat) -> Source:
     """Check the header row against the model's input."""
     spec = checks.get_only_input(inputs, f"{path.name}: the columns of a CSV")
     with _open_lines(path) as lines:
@@ -39,7 +40,7 @@ def open_csv(path: Path, inputs: Sequence[TensorSpec]) -> Source:
                 where = f"{path.name}, sample {index}"
                 yield f"sample {index}", partial(_parse_arrays, cells, columns, spec, shape, parse, where)
 
-    return Source(path.name, (spec,), read, None, len(features) < len(columns))
+    return Source(path.name, (spec,), read, None, len(features) < len(columns), format=format)
 
 
 def _compute_sample_shape(spec: TensorSpec, features: int, source: str) -> tuple[int, ...]:

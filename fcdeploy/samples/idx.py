@@ -14,6 +14,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -24,8 +25,11 @@ import numpy as np
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.preprocessing.apply import preprocess_pixels
+from fcdeploy.preprocessing.read import read_preprocessing
+from fcdeploy.records.data_format import DataFormat
+from fcdeploy.records.preprocessing import Preprocessing
 from fcdeploy.samples import arrays, checks, listing
-from fcdeploy.samples.preprocess import Preprocess, preprocess_pixels, read_preprocess
 from fcdeploy.samples.source import Load, Source
 
 PICTURES = re.compile(r"(.*)images([-.])idx3-ubyte(\.gz)?$")
@@ -46,7 +50,7 @@ def is_idx(path: Path) -> bool:
     return bool(zeros == 0 and 8 <= kind <= 14 and 1 <= axes <= 4)
 
 
-def open_idx(path: Path, inputs: Sequence[TensorSpec], preprocess: Path | None) -> Source:
+def open_idx(path: Path, inputs: Sequence[TensorSpec], format: DataFormat) -> Source:
     """Check both files' headers against their sizes; pictures are read one at a time."""
     pictures = _choose_pictures(path) if path.is_dir() else path
     spec = checks.get_only_input(inputs, f"{pictures.name}: pictures")
@@ -55,7 +59,7 @@ def open_idx(path: Path, inputs: Sequence[TensorSpec], preprocess: Path | None) 
     labels = None if beside is None else (beside, _read_header(beside, 1, "labels"))
     counts = {pictures.name: header.shape[0], **({labels[0].name: labels[1].shape[0]} if labels else {})}
     count = checks.check_counts(counts, path.name)
-    how = read_preprocess(preprocess, spec, stored=(header.shape[1], header.shape[2], 1))
+    how = read_preprocessing(format.preprocess, spec, stored=(header.shape[1], header.shape[2], 1))
 
     def read() -> Iterator[tuple[str, Load]]:
         with ExitStack() as stack:
@@ -67,10 +71,12 @@ def open_idx(path: Path, inputs: Sequence[TensorSpec], preprocess: Path | None) 
                 yield f"sample {index}", partial(_load_arrays, row, mark, how, spec)
 
     files = (pictures, *([labels[0]] if labels else []))
-    return Source(pictures.name, (spec,), read, count, labels is not None, files=files)
+    return Source(
+        pictures.name, (spec,), read, count, labels is not None, files=files, format=replace(format, preprocess=how)
+    )
 
 
-def _load_arrays(row: Row, label: Row | None, how: Preprocess, spec: TensorSpec) -> Arrays:
+def _load_arrays(row: Row, label: Row | None, how: Preprocessing, spec: TensorSpec) -> Arrays:
     picture = {spec.name: preprocess_pixels(row()[:, :, None], how, spec)}
     return picture if label is None else {**picture, "label": label().astype(np.int64)}
 

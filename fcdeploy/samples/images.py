@@ -1,12 +1,13 @@
 """A folder of images: one sample a file, in the order of their names; class sub-folders, sorted, are labels 0, 1, ...
 
-Pixels are as stored: no rotation by EXIF, transparency dropped.  How they become numbers is for `preprocess` to say.
+Transparency is dropped.  How pictures become numbers is for the preprocessing to say.
 """
 
 from __future__ import annotations
 
-import warnings
+import difflib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,19 +16,14 @@ import numpy as np
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.preprocessing.apply import import_pillow, read_picture
+from fcdeploy.preprocessing.read import read_preprocessing
+from fcdeploy.records.data_format import DataFormat
+from fcdeploy.records.preprocessing import Preprocessing
 from fcdeploy.samples import checks, listing
-from fcdeploy.samples.preprocess import (
-    Pixels,
-    Preprocess,
-    fit_picture,
-    import_pillow,
-    normalize_pixels,
-    read_preprocess,
-)
 from fcdeploy.samples.source import FromFile, Load, Source
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-DEEP = ("I", "F")  # first letters of Pillow's modes with more than 8 bits, which it would clip without a word
 
 
 def is_images(folder: Path) -> bool:
@@ -37,16 +33,22 @@ def is_images(folder: Path) -> bool:
     )
 
 
-def open_images(folder: Path, inputs: Sequence[TensorSpec], preprocess: Path | None) -> Source:
-    """List the images and read the preprocessing; pictures are decoded one at a time."""
-    classes = _count_classes(folder)
+def open_images(folder: Path, inputs: Sequence[TensorSpec], format: DataFormat) -> Source:
+    """List the images and read the preprocessing; pictures are decoded one at a time.
+
+    Where `format` has the names of classes, folders are labels by their names, whichever of them are there.
+    """
+    folders = _count_classes(folder)
     spec = checks.get_only_input(inputs, f"{str(folder)!r}: images")
     import_pillow()
-    how = read_preprocess(preprocess, spec)
+    how = read_preprocessing(format.preprocess, spec)
+    names = tuple(name for name, _ in folders if name)
+    known = format.classes or names
+    labels = _find_labels(names, known, folder)
 
     def read() -> Iterator[tuple[str, Load]]:
         index = -1
-        for label, (name, count) in enumerate(classes):
+        for name, count in folders:
             files = listing.list_names(folder / name, SUFFIXES)
             if len(files) != count:
                 raise FcdeployError(
@@ -55,32 +57,37 @@ def open_images(folder: Path, inputs: Sequence[TensorSpec], preprocess: Path | N
             inside = f"{name}/" if name else ""
             for index, file in enumerate(listing.decode_names(files), index + 1):  # noqa: B020 - counts on
                 path = folder / name / file
-                load = partial(_load_arrays, path, label if name else None, how, spec)
+                load = partial(_load_arrays, path, labels.get(name), how, spec)
                 yield f"sample {index} ({inside}{file})", FromFile(path, load)
 
-    total = sum(count for _, count in classes)
-    return Source(folder.name, (spec,), read, total, classes[0][0] != "")
+    total = sum(count for _, count in folders)
+    return Source(folder.name, (spec,), read, total, bool(names), format=replace(format, preprocess=how, classes=known))
 
 
-def _load_arrays(file: Path, label: int | None, how: Preprocess, spec: TensorSpec) -> Arrays:
-    array = normalize_pixels(decode(file, how), how, spec)
-    return {spec.name: array} if label is None else {spec.name: array, "label": np.asarray(label)}
+def _find_labels(folders: Sequence[str], classes: Sequence[str], place: Path) -> dict[str, int]:
+    """The number of each class folder: its place among the classes. Raises FcdeployError for one that is no class.
+
+    Folders that are numbers stand for themselves where the classes have other names.
+    """
+    numbers = {name: at for at, name in enumerate(classes)}
+    if all(name.isdecimal() and int(name) < len(classes) for name in folders) and not set(folders) & set(numbers):
+        return {name: int(name) for name in folders}
+    odd = [name for name in folders if name not in numbers]
+    if odd:
+        close = difflib.get_close_matches(odd[0], classes, 1)
+        raise FcdeployError(
+            f"class folder {odd[0]!r} in {str(place)!r} is none of the {len(classes)} classes: {checks.quote_names(classes)}",
+            f"did you mean {close[0]!r}?" if close else "name folders as the classes are, or give --classes FILE",
+        )
+    return {name: numbers[name] for name in folders}
 
 
-def decode(file: Path, how: Preprocess) -> Pixels:
-    """Decode and resize. Raises with the file's name."""
-    image_module = import_pillow()
+def _load_arrays(file: Path, label: int | None, how: Preprocessing, spec: TensorSpec) -> Arrays:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about large pictures and odd metadata; that it decodes is what counts
-            with image_module.open(file) as picture:
-                if picture.mode.startswith(DEEP):
-                    raise ValueError(f"has {picture.mode} pixels, expected 8 bits a channel")
-                # by way of RGBA, which takes a palette with transparency without objection
-                plain = picture.convert("RGBA").convert("RGB") if picture.mode == "P" else picture
-                return fit_picture(plain, how)
-    except Exception as error:  # a damaged picture raises whatever its decoder likes
+        array = read_picture(file, how, spec)
+    except ValueError as error:
         raise FcdeployError(f"image {str(file)!r} cannot be read: {error}", "repair it, or remove it") from error
+    return {spec.name: array} if label is None else {spec.name: array, "label": np.asarray(label)}
 
 
 def _count_classes(folder: Path) -> list[tuple[str, int]]:

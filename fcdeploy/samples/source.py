@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.records.data_format import UNSAID, DataFormat
 from fcdeploy.samples import checks
 
 Load = Callable[[], Arrays]
@@ -88,7 +89,7 @@ class Source:
     Which samples: of the whole source the first `limit`, or those at the positions `chosen` (ascending); of these the
     shard `part` = (index, of how many), dealt out `block` at a time; of these not the first `passed`.
     All carry the same labels: those named `labels`, or what the first one has.  `files` are what it reads beside a file
-    for each sample; `on_stamp` is told the stamp of such a file before it is read.
+    for each sample; `format` is how it reads, all of it said; `on_stamp` is told the stamp of such a file before it is read.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Source:
     passed: int = 0
     labels: frozenset[str] | None = None
     files: tuple[Path, ...] = ()
+    format: DataFormat = UNSAID
     on_stamp: Callable[[int], None] | None = None
 
     def __iter__(self) -> Iterator[Sample]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.records.data_format import DataFormat
 from fcdeploy.samples import Samples
 from fcdeploy.tables.types import INT8, Types
 
@@ -34,7 +35,7 @@ def make_goal(
     minutes: float | None,
     *,
     same_data: bool,
-    preprocess: Path | None,
+    format: DataFormat,
 ) -> AccuracyGoal | None:
     """The goal, None without a drop. Raises FcdeployError where there are no samples to measure it on."""
     if max_drop is None:
@@ -43,7 +44,7 @@ def make_goal(
         raise FcdeployError(
             f"--max-drop {max_drop:g} needs samples to measure the drop on: --eval was not given", "--eval EVALUATION"
         )
-    samples = Samples(data, preprocess=preprocess)
+    samples = Samples(data, format=format)
     return AccuracyGoal(max_drop, samples, metric, MINUTES if minutes is None else minutes, same_data)
 
 

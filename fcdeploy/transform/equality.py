@@ -11,6 +11,8 @@ import numpy as np
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
+from fcdeploy.preprocessing.read import Given
+from fcdeploy.records.data_format import DataFormat
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import draw_feeds
@@ -41,7 +43,7 @@ def open_samples(
     *,
     data: Path | str | None,
     samples: int | None,
-    preprocess: Path | None,
+    preprocess: Given,
 ) -> tuple[str, Iterator[Feeds]]:
     """Where samples come from, and batches of them: `data`, else normal numbers drawn with a seed.
 
@@ -54,7 +56,7 @@ def open_samples(
         return "drawn with a seed", _draw_batches(sizes, BATCH if len(free) == len(specs) else None)
     wanted = [replace(size, shape=(None, *size.shape[1:])) if spec in free else size
               for spec, size in zip(specs, sizes, strict=True)]  # fmt: skip
-    source = open_source(data, wanted, limit=samples, preprocess=preprocess)
+    source = open_source(data, wanted, limit=samples, format=DataFormat(preprocess))
     return f"of {Path(data).name}", (
         batch.inputs for batch in make_batches(source, choose_batch_size(wanted, MOST_BATCH))
     )

@@ -18,6 +18,7 @@ from fcdeploy.int8.calibrating.schedule import Passes, plan_passes
 from fcdeploy.int8.calibrating.shard import CalibrationJob, observe_shard, select_samples
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.checkpoint import STAMP, Checkpoint, checkpoint_bytes, read_checkpoint
+from fcdeploy.records.data_format import to_json
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.runtime.session import read_versions
@@ -90,7 +91,9 @@ def collect(
             state = replace(state, shards=(0,) * team.size)
 
     bad = tuple(BadSample(*one) for one in sorted(state.bad))
-    return CalibrationResult(assemble(model, state.calibrations), bad, resumed_at, warnings, progress)
+    return CalibrationResult(
+        replace(assemble(model, state.calibrations), format=source.format), bad, resumed_at, warnings, progress
+    )
 
 
 def _work_in_process(model: ir.Model, source: Source) -> Any:
@@ -175,7 +178,6 @@ def _identify_run(job: CalibrationJob, source: Source, options: dict[str, Any]) 
         Path(data.rpartition(":")[0] or data),
         Path(data),
         *source.files,
-        *([job.samples.preprocess] if job.samples.preprocess else []),
     ]
     return {
         "model": job.model_hash,
@@ -187,6 +189,7 @@ def _identify_run(job: CalibrationJob, source: Source, options: dict[str, Any]) 
             "samples": job.samples.limit,
             "seed": job.samples.seed,
             "keep_samples": job.keep_samples,
+            "format": to_json(source.format),
         },
         "version of fcdeploy": __version__,
         "CPU or version of onnxruntime": [detect_target().name, read_versions()["onnxruntime"]],

@@ -32,6 +32,11 @@ def merge(a: Calibration, b: Calibration) -> Calibration:
                 "which have no histograms to add",
                 "fcdeploy calibrate MODEL --data DATA measures them here",
             )
+    if a.format != b.format and a.samples and b.samples:
+        raise FcdeployError(
+            "the calibrations read their samples otherwise: preprocessing, classes or columns differ",
+            "calibrate all shards with the same --preprocess and --classes",
+        )
     if not a.samples or not b.samples:
         return a if a.samples else b
     if a.tensors.keys() != b.tensors.keys():
@@ -43,7 +48,9 @@ def merge(a: Calibration, b: Calibration) -> Calibration:
     tensors = {name: _merge_records(record, b.tensors[name]) for name, record in a.tensors.items()}
     kept = merge_kept((a.groups, a.seen), (b.groups, b.seen)) if a.groups and b.groups else ()
     seen = np.sort(np.concatenate([a.seen, b.seen]))
-    return Calibration(a.model, tensors, seen, kept[0] if kept else {}, _merge_made_by(a.made_by, b.made_by), kept[1:])
+    return Calibration(
+        a.model, tensors, seen, kept[0] if kept else {}, _merge_made_by(a.made_by, b.made_by), kept[1:], a.format
+    )
 
 
 def _merge_records(a: TensorRecord, b: TensorRecord) -> TensorRecord:

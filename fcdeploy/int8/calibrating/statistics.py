@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def load_or_observe(
         return calibration, _drop_if_no_batch(model, calibration.kept if source is None else keep_smallest(source))
     if source is None:
         return Calibration(content, {}, np.zeros(0, np.uint64), {}, {}), {}
-    calibration = observe(model, source, model_hash=content, on_step=on_step)
+    calibration = replace(observe(model, source, model_hash=content, on_step=on_step), format=source.format)
     return calibration, {} if is_large(model) else _drop_if_no_batch(model, calibration.kept)
 
 

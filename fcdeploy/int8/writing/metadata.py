@@ -10,7 +10,7 @@ from fcdeploy import __version__
 from fcdeploy.graph.opset import lower_opset, lowest_ir_version, lowest_opset
 from fcdeploy.int8.writing.strip import strip
 from fcdeploy.proof.saturation import prove_no_saturation
-from fcdeploy.records import fingerprints
+from fcdeploy.records import data_format, fingerprints
 from fcdeploy.records import plan as plans
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
@@ -36,6 +36,8 @@ def write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan) -> None
     if (plan.weights, plan.activations) != (INT8.weights, INT8.activations):
         made |= {"weights": plan.weights, "activations": plan.activations}
     int8.metadata_props["fcdeploy"] = json.dumps(made, separators=(",", ":"))
+    if calibration.format:
+        int8.metadata_props[data_format.KEY] = data_format.to_metadata(calibration.format)
     weights = sum(value.const_value.nbytes for value in int8.graph.initializers.values() if value.const_value)
     if calibration.samples:  # ranges that were measured elsewhere come without
         int8.metadata_props[fingerprints.KEY] = fingerprints.to_text(calibration.seen, weights)

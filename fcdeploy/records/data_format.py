@@ -1,0 +1,135 @@
+"""How raw data become a model's inputs, and what its classes are called: said once, and recorded from then on.
+
+It goes with the calibration, the int8 model's metadata and the bundle, so that pictures are read there as they were here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.records import preprocessing as preprocessings
+from fcdeploy.records.json_keys import check_keys
+from fcdeploy.records.preprocessing import Preprocessing
+
+KEY = "fcdeploy.format"  # of a model's metadata
+KEYS = {"preprocess", "classes", "columns", "label"}
+MOST_NAMES = 1 << 17  # of classes, or of columns
+
+
+@dataclass(frozen=True)
+class DataFormat:
+    """`preprocess` turns pictures into inputs: a recorded value, or what `--preprocess` names.
+
+    `classes` are the names of the classes, in the order of their numbers; `columns` those of a table, as the model's
+    input has them in its rows; `label` is the table's column of labels.
+    """
+
+    preprocess: Preprocessing | Path | str | None = None
+    classes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    label: str = "label"
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """The value, once a source was opened or a record read."""
+        return self.preprocess if isinstance(self.preprocess, Preprocessing) else None
+
+    def __bool__(self) -> bool:
+        return self != UNSAID
+
+    def on_top_of(self, recorded: DataFormat) -> DataFormat:
+        """What is said here, and what was recorded for the rest."""
+        return replace(
+            self,
+            preprocess=recorded.preprocess if self.preprocess is None else self.preprocess,
+            classes=self.classes or recorded.classes,
+            columns=self.columns or recorded.columns,
+            label=recorded.label if self.label == UNSAID.label else self.label,
+        )
+
+    def describe(self) -> tuple[str, ...]:
+        """A line for each thing that is known."""
+        lines = []
+        if self.preprocessing:
+            lines.append(f"preprocessing {self.preprocessing.describe()}")
+            lines += [self.preprocessing.note] if self.preprocessing.note else []
+        for what, names in (("classes", self.classes), ("columns", self.columns)):
+            if names:
+                shown = ", ".join(names[:5]) + (f", ... {names[-1]}" if len(names) > 5 else "")
+                lines.append(f"{len(names)} {what}: {shown}")
+        return tuple(lines)
+
+
+UNSAID = DataFormat()
+
+
+def to_json(value: DataFormat) -> dict[str, Any]:
+    """What a file keeps of it: recorded values only."""
+    made = value.preprocessing
+    return {
+        "preprocess": None if made is None else preprocessings.to_json(made),
+        "classes": list(value.classes),
+        "columns": list(value.columns),
+        "label": value.label,
+    }
+
+
+def from_json(data: Any, source: str, hint: str) -> DataFormat:
+    """Read what `to_json` made; missing keys are what nothing was said of. Raises FcdeployError."""
+    check_keys(data, KEYS, source, hint, optional=KEYS)
+    for key in ("classes", "columns"):
+        names = data.get(key, [])
+        if not isinstance(names, list) or len(names) > MOST_NAMES or not all(isinstance(name, str) for name in names):
+            raise FcdeployError(f"{source}: {key!r} is no list of names", hint)
+    label, row = data.get("label", "label"), data.get("preprocess")
+    if not isinstance(label, str):
+        raise FcdeployError(f"{source}: 'label' is {str(label)[:60]!r}, expected the name of a column", hint)
+    made = None if row is None else preprocessings.from_json(row, f"{source}: preprocess", hint)
+    return DataFormat(made, tuple(data.get("classes", [])), tuple(data.get("columns", [])), label)
+
+
+def from_metadata(properties: Mapping[str, str], source: str) -> DataFormat:
+    """What a model's metadata says; an empty value where it says nothing. Raises FcdeployError."""
+    text = properties.get(KEY)
+    if text is None:
+        return UNSAID
+    hint = "fcdeploy quantize MODEL --int8 --calibration C -o int8.onnx writes it again"
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FcdeployError(f"{source}: its metadata {KEY!r} is no JSON", hint) from error
+    return from_json(data, f"{source}: metadata {KEY!r}", hint)
+
+
+def to_metadata(value: DataFormat) -> str:
+    """The same as text."""
+    return json.dumps(to_json(value), separators=(",", ":"), ensure_ascii=False)
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """The names of classes, one a line. Raises FcdeployError."""
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise FcdeployError(f"--classes {str(path)!r} cannot be read: {error}", "a name a line, in UTF-8") from error
+    twice = next((name for at, name in enumerate(names) if name in names[:at]), None) if len(names) < 10_000 else None
+    if not names or len(names) > MOST_NAMES or twice is not None:
+        said = "no name" if not names else f"{twice!r} twice" if twice is not None else f"{len(names)} names"
+        raise FcdeployError(
+            f"--classes {str(path)!r} holds {said}", "a name a line, in the order of the classes' numbers"
+        )
+    return names
+
+
+def choose_format(
+    recorded: DataFormat, *, preprocess: Preprocessing | Path | str | None = None, classes: Path | str | None = None,
+    label: str | None = None,
+) -> DataFormat:  # fmt: skip
+    """What the options say, on top of what was recorded."""
+    names = () if classes is None else read_classes(Path(classes))
+    return DataFormat(preprocess, names, (), label or "label").on_top_of(recorded)
