@@ -49,7 +49,8 @@ def resize_linear(pixels: Bytes, height: int, width: int) -> Bytes:
     above += below
     above += 2
     above >>= 2
-    return above.astype(np.uint8).reshape(height, width, channels)
+    done: Bytes = above.astype(np.uint8).reshape(height, width, channels)
+    return done
 
 
 def _compute_taps(out: int, size: int, *, clamp: bool) -> tuple[NDArray[np.int64], NDArray[np.int64], Ints, Ints]:
