@@ -60,6 +60,12 @@ def test_the_filters_before_a_logarithm_compute_in_float_with_weights_of_16_bits
     assert made.sqnr() > 30
 
 
+def test_only_layers_with_weights_are_named() -> None:
+    """Squares, sums and the Concat between compute in float anyway: they have no kernel to be kept from."""
+    model = ir.from_proto(spectral().model())
+    assert set(find_front_ends(model.graph)) == {"00", "01", "10", "11"}
+
+
 def test_what_was_learned_before_a_logarithm_is_no_filter_bank() -> None:
     model = ir.from_proto(spectral(activation="Relu").model())
     assert find_front_ends(model.graph) == {}

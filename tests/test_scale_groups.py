@@ -102,3 +102,28 @@ def test_a_chain_is_the_composition_of_its_steps(dtype: str, gain: float, offset
     assert line.first is x
     np.testing.assert_allclose([line.gain, line.offset], [2 * gain, 2 * offset - offset], rtol=1e-12, atol=1e-12)
     assert groups.qparams(dtype)[x].dtype == dtype
+
+
+@settings(max_examples=50)
+@given(
+    gains=st.tuples(st.floats(0.2, 4), st.floats(0.2, 4)), offsets=st.tuples(st.floats(-3, 3), st.floats(-3, 3)),
+    covers=st.tuples(st.floats(0.5, 8), st.floats(0.5, 8)),
+)  # fmt: skip
+def test_joined_tensors_are_the_same_line_and_cover_what_each_covered(
+    gains: tuple[float, float], offsets: tuple[float, float], covers: tuple[float, float]
+) -> None:
+    """a = g x + o and b = h y + p get one scale: what x and y reached is reached by both."""
+    x, y, a, b = named("x", "y", "a", "b")
+    groups = ScaleGroups({x: Range(-covers[0], covers[0]), y: Range(-covers[1], covers[1])})
+    groups.follow(a, x, gains[0], offsets[0])
+    groups.follow(b, y, gains[1], offsets[1])
+    groups.join([a, b])
+
+    one, other = groups.line(a), groups.line(b)
+    assert one.first is other.first
+    np.testing.assert_allclose([one.gain, one.offset], [other.gain, other.offset], rtol=1e-9, atol=1e-9)
+    cover = groups.cover(a)
+    for value, reach in ((x, covers[0]), (y, covers[1])):
+        line = groups.line(value)
+        low, high = (line.gain * end + line.offset for end in (cover.low, cover.high))
+        assert low <= -reach + 1e-9 and reach - 1e-9 <= high
