@@ -195,7 +195,7 @@ def test_effort_and_samples(command: Command) -> None:
 
 def test_the_file_says_what_it_was_made_from(command: Command) -> None:
     command.file("int8.onnx")
-    entry, samples = onnx.load("int8.onnx").metadata_props
+    entry, _, samples = onnx.load("int8.onnx").metadata_props
     assert samples.key == "fcdeploy.samples"
     made = json.loads(entry.value)
     assert entry.key == "fcdeploy"

@@ -15,6 +15,7 @@ from fcdeploy.arrays import Float64
 Z = 1.959963984540054  # the 97.5 % point of the normal distribution
 RESAMPLES = 4999  # so that (hits + 1) / (RESAMPLES + 1) is a round number, and p is known to about 0.003 at 0.05
 MOST_ROWS = 5_000  # half a second
+NEAR = 0.15  # of what lies between chance and always right
 SEED = 0
 Statistic = Callable[[Float64], Float64]
 """Means of the columns (..., k) to a figure (...)."""
@@ -53,6 +54,13 @@ def estimate_share_interval(k: int, n: int) -> tuple[float, float]:
     centre = (k + Z * Z / 2) / (n + Z * Z)
     half = Z / (n + Z * Z) * math.sqrt(k * (n - k) / n + Z * Z / 4)
     return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
+
+
+def is_near_chance(right: int, samples: int, classes: int | None) -> bool:
+    """Whether so many right answers are not clearly more than guessing among the classes would give."""
+    if not classes or classes < 2:
+        return False
+    return right / samples < 1 / classes + NEAR * (1 - 1 / classes)
 
 
 def tail_of_binomial(k: int, n: int, share: float) -> float:

@@ -27,7 +27,7 @@ from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.data_format import UNSAID, DataFormat, choose_format, from_metadata
 from fcdeploy.records.manifest import NAME, VERSION, Manifest, is_plain_path
 from fcdeploy.records.progress import OnStep
-from fcdeploy.records.report import Report
+from fcdeploy.records.report import Report, format_next
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.cpu import detect_target, read_cpu_name
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
@@ -295,7 +295,7 @@ def _make_report(
         )
     lines += manifest.format.describe()
     if output is not None:
-        lines.append(f"next: fcdeploy verify {output}, on the CPU it is for")
+        lines.append(f"{format_next('verify', Path(output))}, on the CPU it is for")
     values = {
         "output": None if output is None else str(output), "triton": None if triton is None else str(triton),
         "name": manifest.name, "version": manifest.version, "bytes": size, "files": sorted(contents),

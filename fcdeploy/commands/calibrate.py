@@ -10,6 +10,8 @@ from pathlib import Path
 
 from fcdeploy.arithmetic.fixed_point import describe_fixed_point
 from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate.input_checks import warn_of_inputs
+from fcdeploy.evaluate.other_readings import warn_of_readings
 from fcdeploy.evaluate.prepared import check_on_first
 from fcdeploy.files import check_output, replace_file
 from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model, refuse_unsupported
@@ -21,7 +23,7 @@ from fcdeploy.preprocessing.read import Given
 from fcdeploy.records.calibration import Calibration, to_bytes
 from fcdeploy.records.data_format import UNSAID, choose_format, to_json
 from fcdeploy.records.progress import OnStep
-from fcdeploy.records.report import Report, Table
+from fcdeploy.records.report import Report, Table, format_next
 from fcdeploy.runtime.workers import open_pool
 from fcdeploy.samples import BadSample, Samples
 
@@ -76,6 +78,7 @@ def calibrate(
     source = chosen.open(input_specs(graph))
     chosen = replace(chosen, format=source.format)
     check_on_first(path, graph, source, skip_bad=skip_bad)
+    odd = [*warn_of_inputs(source), *warn_of_readings(path, graph, source)]
     job = CalibrationJob(
         str(path), hash_model(files), chosen, everything=everything, keep_samples=keep_samples, skip_bad=skip_bad
     )
@@ -93,7 +96,7 @@ def calibrate(
         with replace_file(table_file, force=force) as beside, beside.open("w", newline="") as table:
             csv.writer(table).writerows([COLUMNS, *rows])
     result.progress.unlink(missing_ok=True)
-    return _report(path, result, rows, seconds, target)
+    return _report(path, result, rows, seconds, target, odd)
 
 
 def ranges_table(calibration: Calibration) -> Iterator[tuple[str, ...]]:
@@ -111,7 +114,12 @@ def ranges_table(calibration: Calibration) -> Iterator[tuple[str, ...]]:
 
 
 def _report(
-    model: Path, result: CalibrationResult, rows: list[tuple[str, ...]], seconds: float, output: Path
+    model: Path,
+    result: CalibrationResult,
+    rows: list[tuple[str, ...]],
+    seconds: float,
+    output: Path,
+    odd: Sequence[str],
 ) -> Report:
     calibration = result.calibration
     broken = [record.name for record in calibration.tensors.values() if record.histogram.nonfinite]
@@ -121,6 +129,7 @@ def _report(
         if record.kind == "activation" and record.histogram.low == record.histogram.high
     ]
     warnings = (
+        *odd,
         *result.warnings,
         *warn_too_few(calibration),
         *_describe_skipped(result.bad),
@@ -138,7 +147,7 @@ def _report(
         *resumed,
         *calibration.format.describe(),
         f"{calibration.samples} samples, {len(rows)} tensors, {seconds:.1f} s -> {output}",
-        f"next: fcdeploy quantize {model} --int8 --calibration {output} -o int8.onnx",
+        format_next("quantize", model, "--int8", "--calibration", output, "-o", model.with_suffix(".int8.onnx")),
     )
     return Report("calibrate", values, (Table("dynamic ranges", COLUMNS, tuple(rows)),), lines, warnings=warnings)
 

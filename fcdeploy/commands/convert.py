@@ -18,7 +18,7 @@ from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.exchange import is_calibration, read_ranges
 from fcdeploy.records.exchange.onnxruntime_json import write_json
 from fcdeploy.records.exchange.tensorrt import FORM, HEADER, write_cache
-from fcdeploy.records.report import Report, Table
+from fcdeploy.records.report import Report, Table, format_next
 
 Ends = Mapping[str, tuple[float, float]]
 
@@ -158,7 +158,7 @@ def _make_report(given: SourceRanges, ends: Ends, fitted: FittedRanges | None, t
     if widened:
         lines.append(f"{len(widened)} of them widen, because the format is symmetric: -amax to amax")
     if target.suffix == OURS:
-        lines.append(f"next: fcdeploy quantize MODEL --int8 --calibration {target} --ranges minmax -o int8.onnx")
+        lines.append(format_next("quantize MODEL --int8 --calibration", target, "--ranges minmax -o int8.onnx"))
     return Report(
         "calibration-convert", values, (Table("ranges", ("tensor", "min", "max"), rows),), tuple(lines),
         warnings=tuple(warnings),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.errors import FcdeployError, LoadError
+from fcdeploy.evaluate.input_checks import warn_of_inputs
+from fcdeploy.evaluate.other_readings import warn_of_readings
 from fcdeploy.evaluate.prepared import check_on_first, check_prepared
 from fcdeploy.files import check_output
 from fcdeploy.graph.edit import Changes
@@ -42,7 +44,7 @@ from fcdeploy.prepare import prepare
 from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.exact import add_ties
-from fcdeploy.records.calibration import read_format
+from fcdeploy.records.calibration import describe_inputs, read_format
 from fcdeploy.records.data_format import UNSAID, choose_format
 from fcdeploy.records.plan import EFFORTS, Effort, Plan
 from fcdeploy.records.progress import OnStep
@@ -181,12 +183,28 @@ def _quantize(request: Request, on_step: OnStep | None) -> Report:
         _check_outputs(request, model, files)
     changes = prepare(model)
     problem = _load_problem(request, model, files, on_step)
+    odd = _look_at_data(request, problem)
     try:
-        return _carry_out(request, problem, changes, files, begin, on_step)
+        report = _carry_out(request, problem, changes, files, begin, on_step)
     except LoadError:  # rare: found only where it happens
         if request.plan is not None:
             raise
-        return _carry_out(request, leave_out_unloadable(problem), changes, files, begin, on_step)
+        report = _carry_out(request, leave_out_unloadable(problem), changes, files, begin, on_step)
+    return replace(report, warnings=(*odd, *report.warnings))
+
+
+def _look_at_data(request: Request, problem: Problem) -> list[str]:
+    """What is odd about the samples that are given here."""
+    recorded = describe_inputs(problem.calibration)
+    odd: list[str] = []
+    if problem.source is not None:
+        odd += warn_of_inputs(problem.source, recorded if request.calibration else ())
+        odd += warn_of_readings(request.model, problem.model, problem.source)
+    if request.goal is not None:
+        source = request.goal.samples.open(input_specs(problem.model))
+        odd += warn_of_inputs(source, recorded)
+        odd += warn_of_readings(request.model, problem.model, source) if problem.source is None else []
+    return odd
 
 
 def _carry_out(

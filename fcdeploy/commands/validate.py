@@ -15,6 +15,7 @@ from fcdeploy.evaluate import layers as tensors
 from fcdeploy.evaluate import report
 from fcdeploy.evaluate.compare import Answers, LayerSums, compare_kernels, compare_layers
 from fcdeploy.evaluate.data import EvaluationData, open_data
+from fcdeploy.evaluate.input_checks import warn_of_inputs
 from fcdeploy.evaluate.leakage import make_leakage_check as watched
 from fcdeploy.evaluate.loss import Loss, compute_agreement, compute_confusion, compute_loss, compute_regression
 from fcdeploy.evaluate.scores import DecisionRule, Metric
@@ -82,6 +83,7 @@ def validate(
     recorded = from_metadata(int8_model.metadata_props, str(int8))
     wanted = choose_format(recorded, preprocess=preprocess, classes=classes, label=label)
     samples = open_data(data, input_specs(float_model), limit, seed, wanted)
+    odd = warn_of_inputs(samples.open(), recorded.statistics)
     pairs = {"int8": (int8_model, int8), "float": (float_model, against)}
     hashes = {name: hash_model(files_of(*pair)) for name, pair in pairs.items()}
     job = EvaluationJob(
@@ -103,7 +105,11 @@ def validate(
         causes = _find_causes(int8_model, against, job, answers, sums, step)
         report = _add_explanation(report, answers, loss, causes, read_effort(int8_model))
 
-    notes = [*untrusted] if rounds else [*untrusted, f"{int8.name!r} is not quantized: float is compared with float"]
+    notes = (
+        [*odd, *untrusted]
+        if rounds
+        else [*odd, *untrusted, f"{int8.name!r} is not quantized: float is compared with float"]
+    )
     notes += [f"kernel SQNR does not show overflow: with 32-bit sums, {unseen}"] if unseen else []
     return _add_leakage(report, seen, hashes, notes, quantized=is_quantized(int8_model))
 

@@ -50,6 +50,10 @@ class EvaluationData:
         """How many the first `most` samples are, where that is known."""
         return None if self.count is None else min(self.count, most)
 
+    def open(self) -> Source:
+        """All of the samples."""
+        return self._open(self.limit)
+
     def _open(self, limit: int | None) -> Source:
         return open_source(self.data, self.inputs, limit=limit, seed=self.seed, format=self.format)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from fcdeploy.arithmetic.significance import is_near_chance
 from fcdeploy.evaluate import scores
 from fcdeploy.evaluate.compare import Answers, LayerSums
 from fcdeploy.evaluate.loss import Loss, format_amount
@@ -75,9 +76,10 @@ def make_warnings(
     if metric and loss:
         yield from _warn_of_few_samples(answers.samples, metric, loss, max_drop)
     classes = answers.decision.classes if answers.decision else None
-    if metric and loss and metric.name == "top1" and classes and loss.float_value <= 1 / classes:
+    right = round(loss.float_value * answers.samples) if metric and loss else 0
+    if metric and loss and metric.name == "top1" and is_near_chance(right, answers.samples, classes):
         yield (
-            f"the float model is right on {100 * loss.float_value:.1f} % of the samples, no more than chance: "
+            f"the float model is right on {100 * loss.float_value:.1f} % of the samples, little more than chance: "
             "do labels and preprocessing fit it?"
         )
     if answers.other_labels:

@@ -15,7 +15,7 @@ from fcdeploy.int8.timing.costs import CostBasis, describe_times
 from fcdeploy.prepare.cost_model import DATA_AND_WEIGHT
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Plan, QParams
-from fcdeploy.records.report import Report, Table
+from fcdeploy.records.report import Report, Table, format_next
 from fcdeploy.runtime.caveats import list_caveats
 from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.runtime.kernels import Kernel
@@ -71,7 +71,7 @@ def build_report(
         f"{result.bytes_float:,} bytes -> {result.bytes_int8:,} bytes ({ratio:.2f} of float), target {plan.target}, "
         f"{seconds:.1f} s",
         describe_requirements(int8.opset_imports[""], int8.ir_version, oldest_runtime(int8)),
-        f"next: fcdeploy validate {out} --against {path} --data EVALUATION",
+        format_next("validate", Path(out), "--against", Path(path), "--data EVALUATION"),
     )
     costs = spent.costs
     final = costs.confirmed[-1] if costs and costs.confirmed else None

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records import data_format
-from fcdeploy.records.data_format import UNSAID, DataFormat
+from fcdeploy.records.data_format import UNSAID, DataFormat, InputStatistics
 
 SCHEMA = "fcdeploy.calibration/1"
 AGAIN = "fcdeploy calibrate MODEL --data DATA writes one"
@@ -124,6 +124,18 @@ class Calibration:
     def data(self) -> str:
         """A hash of the set of samples, whatever their order."""
         return hashlib.sha256(self.seen.astype("<u8").tobytes()).hexdigest()
+
+
+def describe_inputs(calibration: Calibration) -> tuple[InputStatistics, ...]:
+    """What each input looked like over all samples."""
+    rows = [record for record in calibration.tensors.values() if record.kind == "input"]
+    return tuple(
+        InputStatistics(
+            row.name, row.histogram.low, row.histogram.high,
+            tuple(row.moments.mean().tolist()) if row.moments and len(row.moments.limbs) == 3 else (),
+        )
+        for row in rows
+    )  # fmt: skip
 
 
 def to_bytes(calibration: Calibration) -> bytes:

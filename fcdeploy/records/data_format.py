@@ -6,8 +6,9 @@ It goes with the calibration, the int8 model's metadata and the bundle, so that 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,19 @@ from fcdeploy.records.json_keys import check_keys
 from fcdeploy.records.preprocessing import Preprocessing
 
 KEY = "fcdeploy.format"  # of a model's metadata
-KEYS = {"preprocess", "classes", "columns", "label"}
+KEYS = {"preprocess", "classes", "columns", "label", "statistics"}
+MOST_INPUTS = 1 << 12
 MOST_NAMES = 1 << 17  # of classes, or of columns
+
+
+@dataclass(frozen=True)
+class InputStatistics:
+    """What an input looked like over all samples: its ends, and of coloured pictures the mean of each channel."""
+
+    name: str
+    low: float
+    high: float
+    means: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -26,13 +38,15 @@ class DataFormat:
     """`preprocess` turns pictures into inputs: a recorded value, or what `--preprocess` names.
 
     `classes` are the names of the classes, in the order of their numbers; `columns` those of a table, as the model's
-    input has them in its rows; `label` is the table's column of labels.
+    input has them in its rows; `label` is the table's column of labels.  `statistics` are those of the samples that were
+    calibrated on.
     """
 
     preprocess: Preprocessing | Path | str | None = None
     classes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     label: str = "label"
+    statistics: tuple[InputStatistics, ...] = ()
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -49,6 +63,7 @@ class DataFormat:
             preprocess=recorded.preprocess if self.preprocess is None else self.preprocess,
             classes=self.classes or recorded.classes,
             columns=self.columns or recorded.columns,
+            statistics=self.statistics or recorded.statistics,
             label=recorded.label if self.label == UNSAID.label else self.label,
         )
 
@@ -76,6 +91,7 @@ def to_json(value: DataFormat) -> dict[str, Any]:
         "classes": list(value.classes),
         "columns": list(value.columns),
         "label": value.label,
+        "statistics": [asdict(row) for row in value.statistics],
     }
 
 
@@ -90,7 +106,21 @@ def from_json(data: Any, source: str, hint: str) -> DataFormat:
     if not isinstance(label, str):
         raise FcdeployError(f"{source}: 'label' is {str(label)[:60]!r}, expected the name of a column", hint)
     made = None if row is None else preprocessings.from_json(row, f"{source}: preprocess", hint)
-    return DataFormat(made, tuple(data.get("classes", [])), tuple(data.get("columns", [])), label)
+    rows = data.get("statistics", [])
+    if not isinstance(rows, list) or len(rows) > MOST_INPUTS:
+        raise FcdeployError(f"{source}: 'statistics' is {str(rows)[:60]!r}, expected a list of rows", hint)
+    statistics = tuple(_read_statistics(row, f"{source}: statistics", hint) for row in rows)
+    return DataFormat(made, tuple(data.get("classes", [])), tuple(data.get("columns", [])), label, statistics)
+
+
+def _read_statistics(row: Any, where: str, hint: str) -> InputStatistics:
+    check_keys(row, set(InputStatistics.__dataclass_fields__), where, hint)
+    lists = isinstance(row["means"], list | tuple)
+    numbers = [row["low"], row["high"], *(row["means"] if lists else ())]
+    finite = all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+    if not lists or not finite or not isinstance(row["name"], str) or len(row["means"]) > 3:
+        raise FcdeployError(f"{where} has {str(row)[:60]!r}, expected a name and finite numbers", hint)
+    return InputStatistics(row["name"], row["low"], row["high"], tuple(row["means"]))
 
 
 def from_metadata(properties: Mapping[str, str], source: str) -> DataFormat:

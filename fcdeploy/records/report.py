@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -47,3 +49,8 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_to_plain(item) for item in value]
     return value
+
+
+def format_next(*words: str | Path) -> str:
+    """The line that names the next command, to be pasted into a shell: paths are quoted where they must be."""
+    return " ".join(["next: fcdeploy", *(shlex.quote(str(word)) if isinstance(word, Path) else word for word in words)])

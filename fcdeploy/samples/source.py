@@ -168,6 +168,18 @@ class Source:
         """The stamp of each sample's file, without reading it; 0 where samples have no file of their own."""
         return (load.stamp if isinstance(load, FromFile) else 0 for _, _, load in self._iterate())
 
+    def list_files(self) -> Iterator[Path]:
+        """The file of each sample that has one of its own, without reading it."""
+        return (load.file for _, _, load in self._iterate() if isinstance(load, FromFile))
+
+    def draw_few(self, few: int) -> Source:
+        """So many samples out of all, whole batches of them, and of a source that does not know its number the first ones."""
+        fixed = get_fixed_batch(self.inputs) or 1
+        wanted = max(fixed, few - few % fixed)
+        if self.limit is not None or self.chosen is not None or self.count is None or self.count <= wanted:
+            return replace(self, on_bad=self.on_bad)
+        return self.draw(wanted, 0)
+
     def require_labels(self, labels: frozenset[str] | None) -> Source:
         """The same samples, required to have these labels; None requires those of the first one."""
         return replace(self, labels=labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -12,7 +13,7 @@ from fcdeploy.int8.writing.strip import strip
 from fcdeploy.proof.saturation import prove_no_saturation
 from fcdeploy.records import data_format, fingerprints
 from fcdeploy.records import plan as plans
-from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.calibration import Calibration, describe_inputs
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime import options
 from fcdeploy.tables.targets import TARGETS
@@ -36,8 +37,9 @@ def write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan) -> None
     if (plan.weights, plan.activations) != (INT8.weights, INT8.activations):
         made |= {"weights": plan.weights, "activations": plan.activations}
     int8.metadata_props["fcdeploy"] = json.dumps(made, separators=(",", ":"))
-    if calibration.format:
-        int8.metadata_props[data_format.KEY] = data_format.to_metadata(calibration.format)
+    known = replace(calibration.format, statistics=describe_inputs(calibration))
+    if known:
+        int8.metadata_props[data_format.KEY] = data_format.to_metadata(known)
     weights = sum(value.const_value.nbytes for value in int8.graph.initializers.values() if value.const_value)
     if calibration.samples:  # ranges that were measured elsewhere come without
         int8.metadata_props[fingerprints.KEY] = fingerprints.to_text(calibration.seen, weights)

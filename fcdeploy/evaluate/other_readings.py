@@ -1,0 +1,169 @@
+"""Would the float model be right more often if its inputs were read otherwise?  The usual mistakes, tried on a few samples.
+
+A network that was trained on other numbers than it is given is not wrong, it is fed wrongly.  So where labels are there, the
+first samples are also run scaled, normalized, and with their channels reversed, and a reading that is right significantly
+more often is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.arithmetic.significance import compute_mcnemar_p, is_near_chance
+from fcdeploy.arrays import Array
+from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate import scores
+from fcdeploy.evaluate.compare import run_model
+from fcdeploy.evaluate.sharded import choose_metric_and_rule
+from fcdeploy.evaluate.signatures import is_probability
+from fcdeploy.graph.model import output_specs
+from fcdeploy.graph.weights import is_large
+from fcdeploy.runtime.session import Session
+from fcdeploy.samples import Batch, Source, choose_batch_size, make_batches
+from fcdeploy.samples.checks import is_label
+
+FEW = 48  # samples, of all classes alike where they lie sorted
+RIGHT = 0.95  # a model that is right so often is fed rightly
+SURE = 0.01
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+Reading = Callable[[Array, int], Array]
+"""From inputs (samples first) and the axis of channels to other inputs."""
+
+
+def _along(values: Array, ndim: int, axis: int) -> Array:
+    return values.reshape([-1 if at == axis else 1 for at in range(ndim)])
+
+
+READINGS: Mapping[str, tuple[Reading, str]] = {
+    "divided by 255": (lambda x, _: x / np.float32(255), "pixels were not divided by 255"),
+    "times 255": (lambda x, _: x * np.float32(255), "pixels were divided by 255, and the model wants them as stored"),
+    "less ImageNet's mean, over its standard deviation": (
+        lambda x, axis: (x - _along(MEAN, x.ndim, axis)) / _along(STD, x.ndim, axis),
+        "--preprocess torchvision-imagenet",
+    ),
+    "divided by 255, less ImageNet's mean, over its standard deviation": (
+        lambda x, axis: (x / np.float32(255) - _along(MEAN, x.ndim, axis)) / _along(STD, x.ndim, axis),
+        "--preprocess torchvision-imagenet",
+    ),
+    "from -1 to 1": (
+        lambda x, _: x * np.float32(2) - np.float32(1),
+        "mean = 0.5 and std = 0.5 in a --preprocess FILE.toml",
+    ),
+    "with channels reversed": (lambda x, axis: np.flip(x, axis), "the pictures are BGR, or the model wants BGR"),
+}
+"""What is tried, and what it would mean."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """How many of how many samples the model is right on as they are read, of which classes; and the best other reading."""
+
+    samples: int
+    right: int
+    classes: int | None
+    best: str | None
+    best_right: int
+
+    def describe(self) -> str:
+        """A warning, empty where nothing is odd."""
+        share = 100 * self.right / self.samples
+        if self.best is not None:
+            better = f"{100 * self.best_right / self.samples:.0f} % with its input {self.best}"
+            cause = READINGS[self.best][1]
+            return f"on {self.samples} samples the float model is right in {share:.0f} %, and in {better}: {cause}"
+        if is_near_chance(self.right, self.samples, self.classes):
+            return (
+                f"on {self.samples} samples the float model is right in {share:.0f} %, little more than the "
+                f"{100 / (self.classes or 1):.3g} % of chance: do labels and preprocessing fit it?"
+            )
+        return ""
+
+
+def warn_of_readings(path: Path, model: ir.Model, source: Source) -> list[str]:
+    """What a few labelled samples say of how a classifier's inputs are read; `model` is that at `path`, prepared or not.
+
+    Nothing of a model too large to run, or without labels.
+    """
+    if is_large(model) or not source.labelled:
+        return []
+    tried = _try_readings(
+        Session(path), source, {spec.name: is_probability(model, spec.name) for spec in output_specs(model)}
+    )
+    return [tried.describe()] if tried and tried.describe() else []
+
+
+def _try_readings(session: Session, source: Source, probability: Mapping[str, bool]) -> Tried | None:
+    """Run a float model on a few labelled samples of a classifier's, and on other readings of them; None for others."""
+    batches = _read_few(source)
+    if not batches or not any(map(is_label, batches[0].labels)):
+        return None
+    try:
+        outputs = run_model(session, batches[0], "float")
+        metric, rule = choose_metric_and_rule(None, outputs, batches[0].labels, probability)
+        if metric is None or metric.name != "top1" or metric.figures is None:
+            return None
+        right = _score(session, batches, metric)
+    except FcdeployError:
+        return None  # said where all samples are read
+    classes = rule.classes if rule else None
+    best, best_right = None, int(right.sum())
+    for name in _find_candidates(source, batches) if right.mean() < RIGHT else ():
+        changed = [_read_otherwise(batch, name) for batch in batches]
+        try:
+            other = _score(session, changed, metric)
+        except FcdeployError:
+            continue
+        won, lost = int((other & ~right).sum()), int((right & ~other).sum())
+        if int(other.sum()) > best_right and compute_mcnemar_p(lost, won) < SURE:
+            best, best_right = name, int(other.sum())
+    return Tried(len(right), int(right.sum()), classes, best, best_right)
+
+
+def _read_few(source: Source) -> list[Batch]:
+    """Samples drawn from all, so that sorted classes all come in."""
+    size = choose_batch_size(source.inputs, 8)
+    try:
+        return list(islice(make_batches(source.draw_few(FEW), size), max(1, FEW // size)))
+    except FcdeployError:
+        return []
+
+
+def _score(session: Session, batches: Sequence[Batch], metric: scores.Metric) -> Array:
+    """Right or wrong, sample by sample."""
+    assert metric.figures is not None
+    rows = [metric.figures(run_model(session, batch, "float"), batch.labels, batch.names)[:, 0] for batch in batches]
+    return np.concatenate(rows) > 0.5
+
+
+def _find_candidates(source: Source, batches: Sequence[Batch]) -> list[str]:
+    """The readings that make sense for what the samples are."""
+    (array,) = [*batches[0].inputs.values()][:1]
+    if len(source.inputs) != 1 or array.dtype.kind != "f":
+        return []
+    name = source.inputs[0].name
+    low = min(float(batch.inputs[name].min()) for batch in batches)
+    high = max(float(batch.inputs[name].max()) for batch in batches)
+    colour = array.ndim == 4 and 3 in (array.shape[1], array.shape[3])
+    large, unit = high > 16, low >= 0 and high <= 1.01
+    names = ["divided by 255"] if large else []
+    names += ["times 255", "from -1 to 1"] if unit else []
+    if colour:
+        names += ["less ImageNet's mean, over its standard deviation"] if unit else []
+        names += ["divided by 255, less ImageNet's mean, over its standard deviation"] if large else []
+        names += ["with channels reversed"]
+    return names
+
+
+def _read_otherwise(batch: Batch, name: str) -> Batch:
+    ((key, array),) = batch.inputs.items()
+    axis = 1 if array.ndim != 4 or array.shape[1] == 3 else 3
+    changed = np.ascontiguousarray(READINGS[name][0](array, axis), array.dtype)
+    return Batch(batch.names, {key: changed}, batch.labels)
