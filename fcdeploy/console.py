@@ -19,28 +19,31 @@ import click
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.progress import OnStep
-from fcdeploy.records.report import Report, Table
+from fcdeploy.records.report import Report, Table, merge_alike
 
 PATIENCE = 1.0  # seconds of work before a bar appears; a bar that flashes by tells nobody anything
 ENDLESS = 100_000  # columns of something that is no terminal: cells are never wrapped or cut there
 GAP = 3  # between two columns
 LONGEST = (16, 12)  # letters of a word that is not broken, the second where that keeps a table together
+NAME = 48  # letters of a name in a table; a longer one is shortened in the middle
 NUMBER = re.compile(r"[-+−±~<>≤≥]?\s?\d[\d,]*(\.\d+)?(e[-+]?\d+)?\s?(%|x|\w{0,3}(/\w{1,3})?)")
 NO_NUMBER = {"", "-", "–", "?", "nan", "inf", "-inf"}
 
 
-def show(report: Report, *, as_json: bool) -> None:
-    """Print a report: advice, tables and then lines, or exactly one JSON object. Warnings go to stderr.
+def show(report: Report, *, as_json: bool, everything: bool = False) -> None:
+    """Print a report: advice, tables and then lines, or exactly one JSON object. Warnings go to stderr, one of a kind.
+
+    `everything` prints the minor rows of tables too, and long names whole.
 
     Ends the command with exit code 1 when the report says that the answer is no: a command calls this last.
     """
-    for warning in report.warnings:
+    for warning in report.warnings if everything else merge_alike(report.warnings):
         _talk("warning", warning, "yellow")
     try:
         if as_json:
             print(json.dumps(report.to_json(), indent=2, ensure_ascii=False, allow_nan=False, default=_encode_number))
         else:
-            _show_text(report)
+            _show_text(report, everything=everything)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough; the exit code still counts
         quiet_stdout()
@@ -117,7 +120,7 @@ def _format_duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
-def _show_text(report: Report) -> None:
+def _show_text(report: Report, *, everything: bool) -> None:
     if report.advice:
         print(report.advice)
         print()
@@ -125,11 +128,40 @@ def _show_text(report: Report) -> None:
     for index, table in enumerate(blocks):
         if index:
             print()
-        _show_table(table)
+        _show_table(table if everything else _shorten_names(_leave_out_minor(table)))
+        if table.minor and not everything:
+            print(f"and {len(table.minor)} more rows, of less interest: --all")
     if blocks and report.lines:
         print()
     for line in report.lines:
         print(line)
+
+
+def _leave_out_minor(table: Table) -> Table:
+    rows = tuple(row for index, row in enumerate(table.rows) if index not in table.minor)
+    return Table(table.title, table.columns, rows)
+
+
+def _shorten_names(table: Table) -> Table:
+    """Long names are shortened in the middle, those of a column so that different ones stay different."""
+    columns = [_shorten_column(cells) for cells in zip(*table.rows, strict=True)]
+    return Table(table.title, table.columns, tuple(zip(*columns, strict=True)))
+
+
+def _shorten_column(cells: Sequence[str]) -> list[str]:
+    words = {word for cell in cells for word in cell.split() if len(word) > NAME}
+    letters = NAME
+    while len({_shorten(word, letters) for word in words}) < len(words):
+        letters += 8
+    return [re.sub(r"\S+", lambda match: _shorten(match[0], letters), cell) for cell in cells] if words else list(cells)
+
+
+def _shorten(word: str, letters: int) -> str:
+    """The ends of a name, more of its last letters, which tell it from others."""
+    if len(word) <= letters:
+        return word
+    first = letters // 3
+    return f"{word[:first]}…{word[first + 1 - letters :]}"
 
 
 def _show_table(table: Table) -> None:

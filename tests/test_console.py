@@ -44,7 +44,7 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> tuple[Terminal, Terminal]:
 
 
 def test_piped_tables_are_plain_whole_and_aligned(capsys: pytest.CaptureFixture[str]) -> None:
-    console.show(REPORT, as_json=False)
+    console.show(REPORT, as_json=False, everything=True)
     text, talk = capsys.readouterr()
     title, header, first, second, third, blank, *lines = text.splitlines()
     assert (title, blank, lines) == ("Layers", "", ["first line", "the last line"])
@@ -61,7 +61,7 @@ def test_piped_tables_are_plain_whole_and_aligned(capsys: pytest.CaptureFixture[
 
 def test_a_narrow_terminal_folds_and_never_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     out, _ = on_terminal(monkeypatch)
-    console.show(REPORT, as_json=False)
+    console.show(REPORT, as_json=False, everything=True)
     text = re.sub(r"\x1b\[[\d;]*m", "", out.getvalue())
     assert "\x1b[" in out.getvalue()
     assert max(map(len, text.splitlines())) <= 60
@@ -192,3 +192,31 @@ def test_progress_ends_when_the_work_fails(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min 01 s"), (7321, "122 min 01 s")])
 def test_durations(seconds: float, text: str) -> None:
     assert console._format_duration(seconds) == text
+
+
+def test_long_names_are_shortened_in_the_middle_and_stay_different(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"model/{'block/' * 20}{middle}{'/conv' * 12}" for middle in ("one", "two")]
+    table = Table("", ("node",), tuple((name,) for name in (*names, "short")))
+    console.show(Report("x", {}, (table,)), as_json=False)
+    _, *shown, short = capsys.readouterr().out.splitlines()
+    assert short == "short"
+    assert len(set(shown)) == 2
+    for name, text in zip(names, shown, strict=True):
+        first, _, last = text.partition("…")
+        assert len(text) < len(name) and name.startswith(first) and name.endswith(last)
+
+
+def test_minor_rows_and_sentences_of_one_kind_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    warnings = tuple(f"Conv 'conv{i}' was planned as int8, but runs as FusedConv" for i in range(5))
+    table = Table("", ("node",), (("conv",), ("shape",), ("gather",)), frozenset({1, 2}))
+    report = Report("x", {}, (table,), warnings=(*warnings, "another"))
+    console.show(report, as_json=False)
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["node", "conv", "and 2 more rows, of less interest: --all"]
+    assert err.splitlines() == [f"warning: {warnings[0]} (and 4 more like it)", "warning: another"]
+
+    console.show(report, as_json=False, everything=True)
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["node", "conv", "shape", "gather"]
+    assert len(err.splitlines()) == 6
+    assert report.to_json()["warnings"] == list(report.warnings)

@@ -28,8 +28,9 @@ from fcdeploy.cli import options
 @click.option("--samples", type=options.COUNT, metavar="N", help="Take the first N samples; 4 by default.")
 @options.preprocess_option
 @options.operators_option
+@options.all_option
 @options.json_option
-def command(model: Path, as_json: bool, **arguments: object) -> None:
+def command(model: Path, as_json: bool, everything: bool, **arguments: object) -> None:
     """Show the layers of an ONNX model, float or int8, with their parameters, multiplications and memory.
 
     Everything is counted for one sample; MACs are multiply-accumulates.
@@ -44,4 +45,4 @@ def command(model: Path, as_json: bool, **arguments: object) -> None:
 
     with console.progress() as on_step:
         report = inspect(model, on_step=on_step, **arguments)  # type: ignore[arg-type]
-    console.show(report, as_json=as_json)
+    console.show(report, as_json=as_json, everything=everything)

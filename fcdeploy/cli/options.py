@@ -23,6 +23,10 @@ model_argument = click.argument("model", type=FILE)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on stdout.")
 
+all_option = click.option(
+    "--all", "everything", is_flag=True, help="Show every row, shape arithmetic and repeats too, and long names whole."
+)
+
 force_option = click.option("--force", is_flag=True, help="Replace the output when it exists.")
 
 samples_option = click.option("--samples", type=COUNT, metavar="N", help="Take the first N samples; all by default.")

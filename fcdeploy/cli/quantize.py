@@ -72,9 +72,16 @@ from fcdeploy.errors import FcdeployError
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @options.force_option
 @options.operators_option
+@options.all_option
 @options.json_option
 def command(
-    int8: bool, weights: str | None, activations: str | None, model: Path, as_json: bool, **arguments: object
+    int8: bool,
+    weights: str | None,
+    activations: str | None,
+    model: Path,
+    as_json: bool,
+    everything: bool,
+    **arguments: object,
 ) -> None:
     """Write the quantized form of a float ONNX MODEL, and say which kernel runs each node.
 
@@ -85,7 +92,7 @@ def command(
 
     with console.progress() as on_step:
         report = quantize(model, on_step=on_step, **types, **arguments)  # type: ignore[arg-type]
-    console.show(report, as_json=as_json)
+    console.show(report, as_json=as_json, everything=everything)
 
 
 def _read_types(int8: bool, weights: str | None, activations: str | None) -> dict[str, str]:

@@ -198,13 +198,17 @@ def _make_layer_table(rows: list[LayerCost], kernels: list[dict[str, Any]]) -> T
             )
             for row in rows
         )
-        return Table("Layers", ("layer", "op", "output", "parameters", "MACs", "activations"), cells)
+        minor = frozenset(index for index, row in enumerate(rows) if row.shapes_only)
+        return Table("Layers", ("layer", "op", "output", "parameters", "MACs", "activations"), cells, minor)
     runs = {row["node"]: (row["kernel"], "int" if row["integer"] else "float", row["note"]) for row in kernels}
     others = {row["node"]: (row["op"], "", "-") for row in kernels if row["node"] not in plain}
     joined = [(node, *cells, *runs.get(node, ("-", "-", ""))) for node, cells in {**plain, **others}.items()]
     columns = ("layer", "op", "output", "MACs", "kernel", "in", "note")
     used = len(columns) if any(row[-1] for row in joined) else -1
-    return Table("Layers, and the kernels that run them on this CPU", columns[:used], tuple(r[:used] for r in joined))
+    shown = tuple(tuple(row[:used]) for row in joined)
+    shapes = {row.node for row in rows if row.shapes_only}
+    minor = frozenset(index for index, row in enumerate(joined) if row[0] in shapes)
+    return Table("Layers, and the kernels that run them on this CPU", columns[:used], shown, minor)
 
 
 def _format_macs(number: int | None) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.ranges import METHODS
+from fcdeploy.arithmetic.ranges import DEFAULT, METHODS
 from fcdeploy.errors import FcdeployError, LoadError
 from fcdeploy.evaluate.input_checks import warn_of_inputs
 from fcdeploy.evaluate.other_readings import warn_of_readings
@@ -26,6 +26,7 @@ from fcdeploy.graph.model import (
     replace_model,
     write_model,
 )
+from fcdeploy.graph.nodes import computes_shapes, name_of
 from fcdeploy.graph.scratch import make_scratch
 from fcdeploy.graph.weights import is_large
 from fcdeploy.int8.calibrating.statistics import load_or_observe, warn_too_few
@@ -64,7 +65,6 @@ from fcdeploy.sensitivity.analysis import add_advice
 from fcdeploy.tables.targets import Target
 from fcdeploy.tables.types import INT8, Types
 
-METHOD = "mse"  # unless asked for another
 EFFORT: Effort = "balanced"
 
 
@@ -218,7 +218,8 @@ def _carry_out(
     """Plan, and, unless the plan is all that was asked for, write."""
     planned = _plan(request, problem, on_step)
     if request.dry_run:
-        report = build_dry_run_report(changes, planned.plan, planned.basis, time.perf_counter() - begin)
+        shapes_only = {name_of(node) for node in problem.model.graph if computes_shapes(node)}
+        report = build_dry_run_report(changes, planned.plan, planned.basis, shapes_only, time.perf_counter() - begin)
         return (
             report
             if planned.search_result is None
@@ -241,7 +242,7 @@ def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on
     tools, judged, unseen = split_samples((kept, *others)) if kept else (kept, (), False)
     return Problem(
         request.model, model, calibration, tools, request.target, judged=judged, unseen=unseen,
-        ranges=request.ranges or METHOD, keep_float=request.keep_float, types=request.types,
+        ranges=request.ranges or DEFAULT, keep_float=request.keep_float, types=request.types,
         effort=request.effort or EFFORT, source=source, scratch=scratch,
     )  # fmt: skip
 

@@ -25,6 +25,7 @@ KINDS = {
     str: ir.AttributeType.STRING,
     tuple: ir.AttributeType.INTS,
 }
+COUNTS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 NUMBERS = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
 Given = TypeVar("Given", int, float, str, tuple[int, ...])
 
@@ -85,6 +86,14 @@ def ints_of(node: ir.Node, name: str, index: int) -> tuple[int, ...] | None:
         return ()
     array = array_of(value)
     return None if array is None else tuple(int(item) for item in array.reshape(-1))
+
+
+def computes_shapes(node: ir.Node) -> bool:
+    """Whether it only handles lengths and indices: it makes whole numbers of a shape, or of other such numbers."""
+    if is_op(node, "Shape", "Size", "Constant", "ConstantOfShape", "Range"):
+        return True
+    values = [value for value in (*node.inputs, *node.outputs) if value is not None]
+    return bool(node.inputs) and all(value.dtype in COUNTS for value in values)
 
 
 def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from fcdeploy.int8.timing.costs import CostBasis, describe_times
 from fcdeploy.prepare.cost_model import DATA_AND_WEIGHT
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Plan, QParams
-from fcdeploy.records.report import Report, Table, format_next
+from fcdeploy.records.report import NAMES, Report, Table, find_repeats, format_next, merge_alike
 from fcdeploy.runtime.caveats import list_caveats
 from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.runtime.kernels import Kernel
@@ -23,6 +23,7 @@ from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import TYPES
 
 LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose", "LSTM")
+ALIKE = 3  # rows of one operator and one reason that are shown
 COUNTED = (
     "Conv", "Gemm", "MatMul", "LSTM", "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat", "ConvTranspose",
 )  # fmt: skip
@@ -59,7 +60,8 @@ def build_report(
     plan, spent = result.plan, result.spent
     left = _list_float_nodes(result)
     rows = tuple((node["node"], node["op"], node["why"]) for node in left)
-    tables = (Table("left in float", ("node", "operator", "why"), rows),) if left else ()
+    repeats = find_repeats(((op, NAMES.sub("", why)) for _, op, why in rows), ALIKE)
+    tables = (Table("left in float", ("node", "operator", "why"), rows, repeats),) if left else ()
     seconds = time.perf_counter() - begin
     ratio = result.bytes_int8 / result.bytes_float
     lines = (
@@ -136,18 +138,21 @@ def _format_scales(q: QParams) -> str:
     return f"{min(q.scale):.4g}" + (f" .. {max(q.scale):.4g}" if q.axis is not None else "")
 
 
-def build_dry_run_report(changes: Sequence[Changes], decided: Plan, spent: CostBasis, seconds: float) -> Report:
-    """What preparing did and declined, and the plan itself."""
+def build_dry_run_report(
+    changes: Sequence[Changes], decided: Plan, spent: CostBasis, shapes_only: Collection[str], seconds: float
+) -> Report:
+    """What preparing did and declined, and the plan itself; rows of nodes that are `shapes_only` are of less interest."""
     passes = [change for change in changes if change.count or change.declined]
     nodes = tuple((d.node, d.op, d.kind, d.why) for d in decided.nodes)
     tensors = tuple((name, q.dtype, _format_scales(q), str(q.zero_point), q.why) for name, q in decided.tensors.items())
+    minor = frozenset(index for index, decision in enumerate(decided.nodes) if decision.node in shapes_only)
     tables = (
         Table(
             "prepared",
             ("pass", "changes", "declined"),
-            tuple((change.name, str(change.count), "; ".join(change.declined)) for change in passes),
+            tuple((change.name, str(change.count), "; ".join(merge_alike(change.declined))) for change in passes),
         ),
-        Table("nodes", ("node", "operator", "becomes", "why"), nodes),
+        Table("nodes", ("node", "operator", "becomes", "why"), nodes, minor),
         Table("tensors", ("tensor", "type", "scale", "zero point", "why"), tensors),
     )
     integer = sum(d.kind != "float" for d in decided.nodes)

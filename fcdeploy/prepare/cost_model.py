@@ -21,7 +21,15 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.model import input_specs
-from fcdeploy.graph.nodes import attribute_of, find_constants, input_of, name_of, subgraphs_of, tensor_of
+from fcdeploy.graph.nodes import (
+    attribute_of,
+    computes_shapes,
+    find_constants,
+    input_of,
+    name_of,
+    subgraphs_of,
+    tensor_of,
+)
 from fcdeploy.prepare.activation_memory import CONVERSIONS, find_byte_sizes, known_shape, size_of
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.runtime.session import Session
@@ -51,7 +59,10 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One node that runs. Sizes in bytes; None where the shape depends on an input axis of any length."""
+    """One node that runs. Sizes in bytes; None where the shape depends on an input axis of any length.
+
+    `shapes_only`: it handles lengths and indices, not data.
+    """
 
     node: str
     op: str
@@ -60,6 +71,7 @@ class LayerCost:
     macs: int | None
     weight_bytes: int
     activation_bytes: int | None
+    shapes_only: bool = False
 
 
 def fix_leading_axis(model: ir.Model) -> None:
@@ -103,6 +115,7 @@ def list_layer_costs(model: ir.Model) -> list[LayerCost]:
                 macs=count_macs(node),
                 weight_bytes=sum(_size_of_constant(value) for value in weights),
                 activation_bytes=None if None in sizes else sum(size for size in sizes if size is not None),
+                shapes_only=computes_shapes(node),
             )
         )
     return rows

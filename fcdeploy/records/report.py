@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+NAMES = re.compile(r"'[^']*'|\b\d[\d,.]*")
+"""What differs between sentences of one kind: quoted names and numbers."""
+
 
 @dataclass(frozen=True)
 class Table:
-    """A titled grid; cells are text, ready to be shown."""
+    """A titled grid; cells are text, ready to be shown. Rows of `minor`, by index, are left out where space is short."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    minor: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,26 @@ class Report:
         """One JSON object; its first key is the schema. Infinities and NaN become null, which JSON can say."""
         cleaned = {key: _to_plain(value) for key, value in self.values.items()}
         return {"schema": f"fcdeploy.{self.command}/1", **cleaned, "warnings": list(self.warnings)}
+
+
+def merge_alike(sentences: Iterable[str]) -> Iterator[str]:
+    """One sentence of each kind, the first, with how many more there are that differ in quoted names and numbers alone."""
+    kinds: dict[str, list[str]] = {}
+    for sentence in sentences:
+        kinds.setdefault(NAMES.sub("", sentence), []).append(sentence)
+    for first, *others in kinds.values():
+        yield f"{first} (and {len(others)} more like it)" if others else first
+
+
+def find_repeats(kinds: Iterable[Any], shown: int) -> frozenset[int]:
+    """Indices of what came `shown` times before it."""
+    counts: dict[Any, int] = {}
+    repeats = set()
+    for index, kind in enumerate(kinds):
+        counts[kind] = counts.get(kind, 0) + 1
+        if counts[kind] > shown:
+            repeats.add(index)
+    return frozenset(repeats)
 
 
 def _to_plain(value: Any) -> Any:

@@ -17,3 +17,4 @@ METHODS: dict[str, Callable[[Histogram], Range]] = {
     "percentile": percentile,
     "entropy": entropy,
 }
+DEFAULT = "mse"
