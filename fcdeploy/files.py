@@ -1,13 +1,9 @@
-"""Files that are written: refused before any long work, made aside and moved into place whole; and their hashes."""
+"""Names of outputs, refused before any long work; and hashes of files."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
@@ -55,35 +51,7 @@ def _strip_function(given: Path) -> Path:
     return Path(file) if colon and file.endswith(".py") else given
 
 
-@contextmanager
-def replace_file(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Give a temporary path beside `path`; move it into place when the block ends well, delete it when it does not."""
-    check_output(path, force=force)
-    aside = None
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-        os.close(handle)
-        aside = Path(name)
-        yield aside
-        aside.chmod(file_mode())
-        aside.replace(path)
-    except OSError as error:
-        raise FcdeployError(
-            f"cannot write {str(path)!r}: {error.strerror}", "give a folder with room, -o OUT"
-        ) from error
-    finally:
-        if aside is not None:
-            aside.unlink(missing_ok=True)
-
-
 def hash_file(path: Path | str) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def file_mode() -> int:
-    """What a new file may be read and written by, by the umask of this process."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask

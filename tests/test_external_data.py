@@ -13,9 +13,10 @@ import pytest
 from conftest import fails
 from networks import Net, random_data
 
+from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph import external_data
-from fcdeploy.graph.model import files_of, hash_model, measure_size, read_model, replace_model, write_model
+from fcdeploy.graph.model import files_of, hash_model, measure_size, read_model, write_model
 from fcdeploy.runtime.session import Session
 
 DATA = random_data(0, 5, x=(64,))
@@ -115,7 +116,7 @@ def test_weights_that_exist_are_replaced_only_by_force(tmp_path: Path) -> None:
 
 def test_a_block_that_fails_replaces_nothing(tmp_path: Path) -> None:
     (tmp_path / "out.onnx").write_bytes(b"mine")
-    with fails("no more", "room"), replace_model(tmp_path / "out.onnx", force=True) as aside:
+    with fails("no more", "room"), replace_file(tmp_path / "out.onnx", force=True) as aside:
         aside.write_bytes(b"new")
         raise FcdeployError("no more", "room")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("out.onnx", b"mine")]

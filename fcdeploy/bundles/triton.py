@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fcdeploy.bundles.write import Content, replacing_folder, write_file
+from fcdeploy.atomic_files import replace_folder
+from fcdeploy.bundles.write import Content, write_file
 from fcdeploy.errors import FcdeployError
-from fcdeploy.files import replace_file
 from fcdeploy.records.manifest import Manifest
 from fcdeploy.records.signature import TensorSpec
 
@@ -72,11 +72,10 @@ def write_repository(folder: Path, manifest: Manifest, contents: Mapping[str, Co
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FcdeployError(f"cannot write {str(place)!r}: {error.strerror}", "--triton FOLDER") from error
-    with replacing_folder(place / manifest.version) as version:
+    with replace_folder(place / manifest.version, place / "config.pbtxt") as (version, config):
         for name, content in contents.items():
             write_file(version / name, content)
-    with replace_file(place / "config.pbtxt", force=True) as aside:
-        aside.write_text(text)
+        config.write_text(text)
 
 
 def _format_tensor(kind: str, spec: TensorSpec, *, batched: bool) -> str:

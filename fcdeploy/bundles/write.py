@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fcdeploy.atomic_files import replace_file, replace_folder
 from fcdeploy.bundles.golden import make_zip_member
 from fcdeploy.errors import FcdeployError
-from fcdeploy.files import check_output, hash_file, replace_file
+from fcdeploy.files import check_output, hash_file
 from fcdeploy.records.manifest import MANIFEST, BundleFile, Manifest, to_json
 from fcdeploy.records.progress import OnStep
 
@@ -59,7 +58,7 @@ def write_bundle(
             _write_zip(aside, everything)
     else:
         check_bundle_output(output, force=force)
-        with replacing_folder(output) as folder:
+        with replace_folder(output) as (folder,):
             for name, content in everything.items():
                 write_file(folder / name, content)
     return manifest
@@ -90,24 +89,3 @@ def write_file(path: Path, content: Content) -> None:
         path.write_bytes(content)
     else:
         shutil.copyfile(content, path)
-
-
-@contextmanager
-def replacing_folder(output: Path) -> Iterator[Path]:
-    """A folder beside `output` that takes its place when the block ends well, and is deleted when it does not."""
-    aside = None
-    try:
-        aside = Path(tempfile.mkdtemp(prefix=f".{output.name[:100]}.", dir=output.parent))
-        new, old = aside / "new", aside / "old"
-        new.mkdir()
-        yield new
-        if output.exists():
-            output.rename(old)
-        new.rename(output)
-    except OSError as error:
-        raise FcdeployError(
-            f"cannot write {str(output)!r}: {error.strerror}", "give a folder with room, -o OUT"
-        ) from error
-    finally:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)

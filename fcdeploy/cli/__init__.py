@@ -96,8 +96,12 @@ def _report_failure(problem: FcdeployError) -> int:
 
 def _explain_os_error(trouble: OSError) -> FcdeployError:
     """A file that the system does not give, for whatever reason: a full disk, no permission, a name too long."""
-    if trouble.filename is None or trouble.strerror is None:
+    if trouble.strerror is None:
         return _explain_defect(trouble)
+    if trouble.filename is None:  # of reading and writing the system does not say where
+        return FcdeployError(
+            f"a file could not be read or written: {trouble.strerror}", "df -h shows full disks; run the command again"
+        )
     name = str(trouble.filename)
     return FcdeployError(
         f"{name if len(name) < 100 else name[:97] + '...'!r}: {trouble.strerror}", f"ls -l {name[:100]}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fcdeploy import console
+from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.cli import options
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.report import Report, Table
@@ -42,8 +42,8 @@ def command(output: Path | None, seconds: float, as_json: bool) -> None:
             "run it in a checkout of the project: scripts/demo",
         )
 
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = output or Path(temporary)
+    with temporary_folder() as temporary:
+        folder = output or temporary
         folder.mkdir(parents=True, exist_ok=True)
         results = {name: _run_all_commands(name, data, folder, seconds) for name, data in NETWORKS}
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from fcdeploy.arithmetic.fixed_point import describe_fixed_point
+from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.input_checks import warn_of_inputs
 from fcdeploy.evaluate.other_readings import warn_of_readings
 from fcdeploy.evaluate.prepared import check_on_first
-from fcdeploy.files import check_output, replace_file
+from fcdeploy.files import check_output
 from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model, refuse_unsupported
 from fcdeploy.int8.calibrating.collect import CalibrationResult, collect
 from fcdeploy.int8.calibrating.shard import CalibrationJob
@@ -89,12 +90,12 @@ def calibrate(
         )  # fmt: skip
     calibration = result.calibration
     seconds = time.perf_counter() - begin
-    with replace_file(target, force=force) as aside:
-        aside.write_bytes(to_bytes(calibration))
     rows = list(ranges_table(calibration))
-    if table_file:
-        with replace_file(table_file, force=force) as beside, beside.open("w", newline="") as table:
-            csv.writer(table).writerows([COLUMNS, *rows])
+    with replace_files([target, *([table_file] if table_file else [])], force=force) as asides:
+        asides[0].write_bytes(to_bytes(calibration))
+        for beside in asides[1:]:
+            with beside.open("w", newline="") as table:
+                csv.writer(table).writerows([COLUMNS, *rows])
     result.progress.unlink(missing_ok=True)
     return _report(path, result, rows, seconds, target, odd)
 

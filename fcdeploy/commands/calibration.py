@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from fcdeploy.arithmetic.histogram_summary import count_in_cells, estimate_quantiles
+from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
-from fcdeploy.files import check_output, replace_file
+from fcdeploy.files import check_output
 from fcdeploy.int8.calibrating.merge import BOTH, merge
 from fcdeploy.records.calibration import Calibration, TensorRecord, read, to_bytes
 from fcdeploy.records.progress import OnStep

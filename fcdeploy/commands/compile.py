@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from platform import machine as this_machine
 from typing import Any
@@ -12,9 +10,9 @@ from typing import Any
 import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
-from fcdeploy.bundles.write import replacing_folder
+from fcdeploy.atomic_files import replace_file, replace_folder, temporary_folder
 from fcdeploy.errors import FcdeployError
-from fcdeploy.files import check_output, replace_file
+from fcdeploy.files import check_output
 from fcdeploy.graph.model import files_of, input_specs, read_model
 from fcdeploy.native.build import Built, build, compile_library, write_sources
 from fcdeploy.native.load import NativeModel
@@ -88,8 +86,7 @@ def compile(  # the command's name
 
     given = _samples(graph, path, program, data, calibration, samples, preprocess)
     compiler = find_compiler()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+    with temporary_folder() as folder:
         library = folder / "proven.so"
         if on_step:
             on_step(f"compiling with {compiler.name}", 0, 1)
@@ -176,18 +173,12 @@ def _samples(
     return samples
 
 
-@contextmanager
-def _folder(out: Path) -> Iterator[Path]:
-    with replacing_folder(out) as folder:
-        yield folder
-
-
 def _put(built: Built, library: Path, out: Path, emit: str, *, force: bool) -> None:
     if emit == "library":
         with replace_file(out, force=force) as aside:
             aside.write_bytes(library.read_bytes())
         return
-    with _folder(out) as folder:
+    with replace_folder(out) as (folder,):
         write_sources(built, folder)
 
 

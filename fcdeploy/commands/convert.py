@@ -8,8 +8,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
-from fcdeploy.files import check_output, replace_file
+from fcdeploy.files import check_output
 from fcdeploy.graph.model import files_of, hash_model, read_model, refuse_unsupported
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.calibrating.imported_ranges import import_ranges

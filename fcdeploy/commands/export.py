@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.free_axes import list_lengths
 from fcdeploy.files import check_output
@@ -28,8 +29,7 @@ from fcdeploy.graph.model import (
     measure_size,
     output_specs,
     read_model,
-    replace_model,
-    write_model,
+    save_model,
 )
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
@@ -85,7 +85,7 @@ def export(
     if sum(tensor.numel() * tensor.element_size() for tensor in built.state_dict().values()) > LARGEST:
         check_output(weights_path(path), force=force)
 
-    with _eval_mode(built), replace_model(path, force=force) as aside:
+    with _eval_mode(built), replace_file(path, force=force) as aside:
         examples = torch_module.read_inputs(built, inputs, namespace)
         differences, fixed, lengths = _write(built, examples, aside, data, opset, tolerance, step)
         written = read_model(aside)
@@ -231,7 +231,7 @@ def _write_model(module: nn.Module, inputs: tuple[Input, ...], aside: Path, opse
         model.graph.outputs,
         [_find_free_axes(a.shape, b.shape, small, large) for (_, a), (_, b) in zip(*ends, strict=True)],
     )
-    write_model(model, aside, force=True, largest=LARGEST)
+    save_model(model, aside, largest=LARGEST)
     return [traced, small, large]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.ranges import DEFAULT, METHODS
+from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError, LoadError
 from fcdeploy.evaluate.input_checks import warn_of_inputs
 from fcdeploy.evaluate.other_readings import warn_of_readings
@@ -23,8 +24,7 @@ from fcdeploy.graph.model import (
     measure_size,
     read_model,
     refuse_unsupported,
-    replace_model,
-    write_model,
+    save_model,
 )
 from fcdeploy.graph.nodes import computes_shapes, name_of
 from fcdeploy.graph.scratch import make_scratch
@@ -32,7 +32,7 @@ from fcdeploy.graph.weights import is_large
 from fcdeploy.int8.calibrating.statistics import load_or_observe, warn_too_few
 from fcdeploy.int8.judge import Floor, parse_floor, split_samples
 from fcdeploy.int8.loadable import leave_out_unloadable
-from fcdeploy.int8.plan_file import load_plan, write_plan
+from fcdeploy.int8.plan_file import format_plan, load_plan
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.read_back import check_kernels
@@ -274,9 +274,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     else:
         int8 = refine(problem, plan, on_step)
     write_metadata(int8, problem.calibration, plan)
-    size, kernels = _write_and_read_back(int8, plan, out, problem.large, request.force)
-    if request.save_plan is not None:
-        write_plan(Path(request.save_plan), plan, force=request.force)
+    size, kernels = _write_and_read_back(request, int8, plan, large=problem.large)
 
     macs = count_macs_by_node(problem.model)
     result = QuantizeResult(plan, planned.basis, kernels, macs, measure_size(files), size, planned.tried)
@@ -310,15 +308,18 @@ def _judge(request: Request, planned: Planned, on_step: OnStep | None) -> Held |
 
 
 def _write_and_read_back(
-    int8: ir.Model, plan: Plan, out: Path, large: bool, force: bool
+    request: Request, int8: ir.Model, plan: Plan, *, large: bool
 ) -> tuple[int, tuple[Kernel, ...]]:
     """Bytes of what was written, and the kernels that run it. A file that the runtime would not load is not put in place."""
-    with replace_model(out, force=force) as aside:
-        size = write_model(int8, aside)
+    plan_file = [] if request.save_plan is None else [Path(request.save_plan)]
+    with replace_files([request.output, *plan_file], force=request.force) as (aside, *beside):
+        size = save_model(int8, aside)
+        for file in beside:
+            file.write_text(format_plan(plan))
         Session(aside, threads=1, prepack=not large)
         kernels = find_kernels(aside)
         check_kernels(kernels, plan)
-        return size, kernels
+    return size, kernels
 
 
 def _check_request(request: Request, output: object) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import onnx_ir as ir
 
+from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output
-from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, read_model, replace_model, write_model
+from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, read_model, save_model
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
@@ -91,9 +92,9 @@ def _write(
     on_step: OnStep | None,
 ) -> Equality:
     """Write both halves aside, run them one behind the other against the whole, and move them into place when equal."""
-    with replace_model(targets[0], force=force) as one, replace_model(targets[1], force=force) as other:
-        write_model(models[0], one)
-        write_model(models[1], other)
+    with replace_files(targets, force=force) as (one, other):
+        save_model(models[0], one)
+        save_model(models[1], other)
         device, server = Session(one), Session(other)
         name = device.outputs[0]
         differences = compare(whole, lambda inputs: server.run({name: device.run(inputs)[0]}), fed, on_step=on_step)

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array, Arrays
+from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output
 from fcdeploy.graph.edit import Changes
@@ -21,8 +22,7 @@ from fcdeploy.graph.model import (
     output_specs,
     read_model,
     refuse_unsupported,
-    replace_model,
-    write_model,
+    save_model,
 )
 from fcdeploy.prepare.passes.drop_identities import drop_identities
 from fcdeploy.prepare.passes.fold_constants import fold_constants
@@ -120,8 +120,8 @@ def _transform(
 
     before = Session(path).run
     slides, why = (None, "") if name != "dense-to-conv" else _try_sliding(network, before, sizes)
-    with replace_model(output, force=force) as aside:
-        write_model(network, aside)
+    with replace_file(output, force=force) as aside:
+        save_model(network, aside)
         equality = compare(before, Session(aside).run, fed, on_step=on_step)
         refuse_different(equality, f"{name} of {str(path)!r}")
     ends = list(zip(before_outputs, output_specs(network), strict=True))

@@ -6,7 +6,6 @@ make no difference to a bit of them.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic import metrics
 from fcdeploy.arithmetic.metrics import Fidelity, Spread, measure_fidelity
 from fcdeploy.arrays import Array, Arrays, Float64
+from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers, scores
 from fcdeploy.evaluate.rounding_error import RoundingError, measure_rounding
@@ -247,7 +247,7 @@ def _open_session(model: ir.Model) -> Session:
     """A session for a model in memory; weights kept outside its file are written beside a copy, which may be large."""
     if not any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
         return Session(model)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+    with temporary_folder() as folder:
+        path = folder / "model.onnx"
         ir.save(model, path, external_data="model.data")
         return Session(path)

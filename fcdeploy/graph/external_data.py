@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import BinaryIO
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.protobuf import proto_of
 
@@ -57,8 +57,8 @@ def serialize(model: ir.Model) -> Iterator[tuple[bytes, str | None]]:
         return
 
     # many: a temporary file beside the others
-    with tempfile.TemporaryDirectory(prefix="fcdeploy-") as folder:
-        data = Path(folder).resolve() / "weights"
+    with temporary_folder() as folder:
+        data = folder / "weights"
         try:
             with data.open("wb") as file:
                 # onnxruntime knows one folder of weights and nothing outside it: that is the root, then
@@ -67,7 +67,7 @@ def serialize(model: ir.Model) -> Iterator[tuple[bytes, str | None]]:
                 )
         except OSError as error:
             raise FcdeployError(
-                f"cannot write weights to the temporary folder {folder!r}: {error.strerror}",
+                f"cannot write weights to the temporary folder {str(folder)!r}: {error.strerror}",
                 "TMPDIR=FOLDER, one with room",
             ) from error
         yield proto_of(small).SerializeToString(), data.anchor

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
-from fcdeploy.files import check_output, file_mode, hash_file
+from fcdeploy.files import hash_file
 from fcdeploy.graph import external_data
 from fcdeploy.graph.functions import inline_functions
 from fcdeploy.graph.nodes import name_of
@@ -70,38 +69,20 @@ def read_model(path: Path | str) -> ir.Model:
 
 
 def write_model(model: ir.Model, path: Path | str, *, force: bool = False, largest: int | None = None) -> int:
-    """Write the model aside, then rename it into place; return its size in bytes.
+    """Write the model aside, then move it into place; return its size in bytes."""
+    with replace_file(Path(path), force=force) as aside:
+        return save_model(model, aside, largest=largest)
+
+
+def save_model(model: ir.Model, path: Path, *, largest: int | None = None) -> int:
+    """Write the model to `path` as it comes; return its size in bytes.
 
     More than `largest` bytes of weights (ONE_FILE unless given) go into a file beside it, PATH.data, one by one.
     """
     largest = ONE_FILE if largest is None else largest
-    with replace_model(Path(path), force=force) as aside:
-        external_data.save_model(model, aside, outside=initializer_bytes(model) > largest)
-        return sum(file.stat().st_size for file in aside.parent.iterdir())
-
-
-@contextmanager
-def replace_model(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """As `replace_file`, for a model that may have a file of weights beside it.
-
-    Both lie in a temporary folder under their final names, so that the model can be loaded from there.
-    """
-    check_output(path, force=force)
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name[:100]}.", dir=path.parent) as folder:
-            aside = Path(folder) / path.name
-            yield aside
-            for file, target in (
-                (external_data.weights_path(aside), external_data.weights_path(path)),
-                (aside, path),
-            ):  # weights are there first
-                if file.exists():
-                    check_output(target, force=force)
-                    file.chmod(file_mode())
-                    file.replace(target)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise FcdeployError(f"cannot write {str(path)!r}: {reason}", "give a folder with room, -o OUT") from error
+    outside = initializer_bytes(model) > largest
+    external_data.save_model(model, path, outside=outside)
+    return sum(file.stat().st_size for file in (path, *([external_data.weights_path(path)] if outside else [])))
 
 
 def files_of(model: ir.Model, path: Path) -> tuple[Path, ...]:

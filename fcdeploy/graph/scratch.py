@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
+from fcdeploy.atomic_files import make_temporary_folder
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.external_data import append_tensor
 from fcdeploy.graph.weights import is_heavy
@@ -25,10 +25,11 @@ class Scratch:
 
     def __init__(self, folder: Path | None = None) -> None:
         try:
-            own = Path(tempfile.mkdtemp(prefix=".fcdeploy-", dir=folder)).resolve()
+            stack = ExitStack()
+            own = make_temporary_folder(folder, ".fcdeploy-", stack)
         except OSError as error:
             raise FcdeployError(f"cannot write to {str(folder)!r}: {error.strerror}", "give another, -o OUT") from error
-        weakref.finalize(self, shutil.rmtree, own, ignore_errors=True)
+        weakref.finalize(self, stack.close)
         self.file = own / "weights"
         self.tensors: dict[bytes, Tensors] = {}
         self.sources: list[ir.TensorProtocol] = []  # alive as long as keys are made of their identity

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.files import replace_file
 from fcdeploy.int8.planning.check_plan import check_plan
 from fcdeploy.int8.planning.scales import update_reinterpreted_scales
 from fcdeploy.int8.planning.weights import update_bias_scales
@@ -73,10 +72,9 @@ def _apply_channel_changes(problem: Problem, plan: Plan, source: str) -> Problem
         raise FcdeployError(f"{source} does not fit: {error}", plans.HINT) from error
 
 
-def write_plan(file: Path, plan: Plan, *, force: bool) -> None:
+def format_plan(plan: Plan) -> str:
     """The plan as `load_plan` reads it."""
-    with replace_file(file, force=force) as aside:
-        aside.write_text(json.dumps(plans.to_json(plan), indent=1, ensure_ascii=False) + "\n")
+    return json.dumps(plans.to_json(plan), indent=1, ensure_ascii=False) + "\n"
 
 
 def _refresh_reasons(edited: Plan, made: Plan) -> Plan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.graph.model import name_everything, read_model
 from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.graph.protobuf import load_model, model_of
@@ -60,8 +60,8 @@ def find_kernels(model: Path | str) -> tuple[Kernel, ...]:
 
 def optimize_graph(model: Path | bytes | ir.Model) -> ir.Graph:
     """The graph that onnxruntime runs on this CPU after its own rewrites."""
-    with tempfile.TemporaryDirectory() as folder:
-        dump = Path(folder) / "optimized.onnx"
+    with temporary_folder() as folder:
+        dump = folder / "optimized.onnx"
         Session(model, threads=1, dump=dump, prepack=False)
         return load_model(dump).graph
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
+from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.protobuf import load_model
 from fcdeploy.runtime.kernels import may_run, name_nodes, trace_origins
@@ -63,11 +63,11 @@ def profile_models(
     the excess of their sum over the latency without the profiler is taken off again, the same from every node.
     `apart` takes one model after the other, each in a single session, which holds a large one once instead of twice.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         if apart:
-            places = [Path(folder) / str(n) for n in range(len(models))]
+            places = [folder / str(n) for n in range(len(models))]
             return [_profile_alone(*each, threads, runs, place) for each, place in zip(models, places, strict=True)]
-        traced = [_trace_model(model, feeds, threads, Path(folder) / str(n)) for n, (model, feeds) in enumerate(models)]
+        traced = [_trace_model(model, feeds, threads, folder / str(n)) for n, (model, feeds) in enumerate(models)]
         for _ in range(WARM_UP + runs):
             for one in traced:
                 one.traced.run(one.feeds)

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.interpreters import SAFE_PATH
@@ -54,11 +54,11 @@ def serve_forever(settings: Settings, *, say: Say, on_ready: Callable[[Report], 
         raise FcdeployError("--workers: this system has no SO_REUSEPORT", "leave --workers out")
     host = settings.host
     with (
-        tempfile.TemporaryDirectory(prefix="fcdeploy-") as share,
+        temporary_folder() as share,
         reserve_port(host, settings.port) as port,
         reserve_port(host, settings.grpc_port) as grpc_port,
     ):
-        _supervise(replace(settings, port=port or 0, grpc_port=grpc_port), Path(share), say, on_ready)
+        _supervise(replace(settings, port=port or 0, grpc_port=grpc_port), share, say, on_ready)
     say("stopped")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from fcdeploy import __version__
+from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.calibrating.merge import merge
 from fcdeploy.int8.calibrating.observe import CalibrationPart, assemble, observable_tensors, observe_pass, pass_label
@@ -134,9 +135,8 @@ class _ProgressFile:
         begun = time.monotonic()
         if begun - self.last < max(SAVE_SECONDS, self.took / SAVE_SHARE):
             return
-        aside = self.file.with_name(f"{self.file.name}.new")
-        aside.write_bytes(checkpoint_bytes(state))
-        aside.replace(self.file)
+        with replace_file(self.file, force=True) as aside:
+            aside.write_bytes(checkpoint_bytes(state))
         self.last = time.monotonic()
         self.took = self.last - begun
 

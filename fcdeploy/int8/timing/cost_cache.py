@@ -15,8 +15,8 @@ from pathlib import Path
 
 from fcdeploy import __version__
 from fcdeploy.arrays import Array
+from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
-from fcdeploy.files import replace_file
 from fcdeploy.records import costs as costing
 from fcdeploy.records import plan as plans
 from fcdeploy.records.costs import Costs

@@ -12,8 +12,8 @@ import platform
 from functools import cache
 from pathlib import Path
 
+from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
-from fcdeploy.files import replace_file
 from fcdeploy.runtime.cache import cache_folder
 from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.probes.ask import ask_apart

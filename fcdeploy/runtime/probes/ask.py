@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import onnx
 
 from fcdeploy.arrays import Array
+from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.errors import FcdeployError
 from fcdeploy.runtime.interpreters import interpreter_environment
 from fcdeploy.runtime.kernels import INTEGER_KERNELS
@@ -71,8 +70,8 @@ def ask(fact: Fact, probe: Probe) -> str:
 
 
 def _ask_kernels(probe: Probe) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        dump = Path(folder) / "optimized.onnx"
+    with temporary_folder() as folder:
+        dump = folder / "optimized.onnx"
         try:
             Session(probe.model, threads=1, dump=dump)
         except FcdeployError:
