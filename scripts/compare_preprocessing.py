@@ -161,7 +161,7 @@ def main() -> None:
         for name, original, size in cases:
             spec = TensorSpec("x", np.dtype(np.float32), (None, *size))
             how = read_preprocessing(name, spec)
-            differ = sum(not np.array_equal(original(file), read_picture(file, how, spec)) for file in files)
+            differ = sum(not np.array_equal(original(file), read_picture(file, how, spec)[0]) for file in files)
             sys.stdout.write(f"{Path(name).name:24} {differ} of {count} differ\n")
 
 

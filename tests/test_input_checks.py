@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import Net
+from colour_models import MEAN as MEANS
+from colour_models import STD as DEVIATIONS
+from colour_models import make_colour_classifier
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -26,8 +28,7 @@ from fcdeploy.records.report import format_next
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.samples import open_source
 
-MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(3, 1, 1)
-STD = np.array([0.229, 0.224, 0.225], np.float32).reshape(3, 1, 1)
+MEAN, STD = MEANS[:, None, None], DEVIATIONS[:, None, None]
 SPEC = TensorSpec("x", np.dtype(np.float32), (None, 3, 24, 24))
 VARIANTS = range(10)
 
@@ -135,18 +136,6 @@ def test_stretching_that_nobody_asked_for(tmp_path: Path) -> None:
     assert warn_of_inputs(open_source(tmp_path / "square", [SPEC])) == []
 
 
-def make_colour_classifier(path: Path, seed: int, reads: str) -> np.ndarray:
-    """A network that says which of six colours is the nearest, and these colours, 0 to 1, (6, 3)."""
-    colours = np.random.default_rng(seed).uniform(0.1, 0.9, (6, 3)).astype(np.float32)
-    seen = {"unit": colours, "bytes": colours * 255, "normal": (colours - MEAN[:, 0, 0]) / STD[:, 0, 0]}
-    wanted = colours[:, ::-1] if reads == "reversed" else seen[reads]
-    net = Net(seed)
-    mean = net.op("Flatten", net.op("GlobalAveragePool", net.input("x", 3, 24, 24)))
-    scores = net.op("Gemm", mean, net.constant(2 * wanted.T), net.constant(-np.square(wanted).sum(axis=1)))
-    net.output(scores).save(path)
-    return colours
-
-
 READINGS = {
     "bytes": (lambda x: x, "times 255: pixels were divided by 255, and the model wants them as stored"),
     "normal": (lambda x: x, "--preprocess torchvision-imagenet"),
@@ -220,6 +209,8 @@ def test_photos_go_the_whole_line_and_the_commands_say_what_is_odd(tmp_path: Pat
     report = validate(int8, against=tmp_path / "m.onnx", data=tmp_path / "eval")
     labels = [row for row, counts in enumerate(report.values["confusion"]["float"]) if sum(counts)]
     assert labels == [1, 2, 3, 4, 5]  # the folder of class a is not there, and the others keep their numbers
+
+    assert report.tables[-1].columns == ("", *"abcdef")
 
     np.savez(tmp_path / "raw.npz", x=pieces(0).astype(np.float32))
     raw = validate(int8, against=tmp_path / "m.onnx", data=tmp_path / "raw.npz")

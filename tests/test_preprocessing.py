@@ -41,6 +41,10 @@ def encode(pixels: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
     return file.getvalue()
 
 
+def read(file: bytes, how: Preprocessing, wants: TensorSpec) -> np.ndarray:
+    return read_picture(file, how, wants)[0]
+
+
 def to_tensor(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     """ToTensor and Normalize of torchvision, in torch."""
     x = torch.from_numpy(pixels.transpose(2, 0, 1).copy()).to(torch.float32).div(255)
@@ -68,7 +72,7 @@ def test_imagenet_presets_are_torchvision_s_and_timm_s(height: int, width: int, 
     ):
         how = read_preprocessing(name, spec(None, 3, 28, 28))
         wanted = to_tensor(crop_as_torchvision(pixels, 32, 28, method), MEAN, STD)
-        np.testing.assert_array_equal(read_picture(encode(pixels), how, spec(None, 3, 28, 28)), wanted)
+        np.testing.assert_array_equal(read(encode(pixels), how, spec(None, 3, 28, 28)), wanted)
 
 
 def resize_by_loops(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -127,24 +131,24 @@ def test_yolo_letterbox(height: int, width: int) -> None:
     top, left = round((64 - new[0]) / 2 - 0.1), round((64 - new[1]) / 2 - 0.1)
     wanted[top : top + new[0], left : left + new[1]] = scaled
     how = read_preprocessing("yolo-letterbox", spec(1, 3, 64, 64))
-    found = read_picture(encode(pixels), how, spec(1, 3, 64, 64))
+    found = read(encode(pixels), how, spec(1, 3, 64, 64))
     np.testing.assert_array_equal(found, wanted.transpose(2, 0, 1).astype(np.float32) / np.float32(255))
 
 
 def test_paddle_ocr() -> None:
     pixels = picture(30, 100)
     line = spec(None, 3, 48, 320)
-    found = read_picture(encode(pixels), read_preprocessing("paddle-ocr", line), line)
+    found = read(encode(pixels), read_preprocessing("paddle-ocr", line), line)
     scaled = resize_linear(pixels, 48, 160)[:, :, ::-1].transpose(2, 0, 1).astype(np.float32)
     np.testing.assert_array_equal(found[:, :, :160], (scaled / np.float32(255) - np.float32(0.5)) / np.float32(0.5))
     assert not found[:, :, 160:].any()
 
     pages = spec(None, 3, None, None)
-    found = read_picture(encode(pixels), read_preprocessing("paddle-ocr", pages), pages)
+    found = read(encode(pixels), read_preprocessing("paddle-ocr", pages), pages)
     scaled = resize_linear(pixels, 32, 96)[:, :, ::-1].astype(np.float32)
     wanted = (scaled * np.float32(1 / 255) - np.float32(MEAN)) / np.float32(STD)
     np.testing.assert_array_equal(found, wanted.transpose(2, 0, 1))
-    assert read_picture(encode(picture(400, 3000)), read_preprocessing("paddle-ocr-det", pages), pages).shape == (
+    assert read(encode(picture(400, 3000)), read_preprocessing("paddle-ocr-det", pages), pages).shape == (
         3,
         128,
         960,
@@ -155,9 +159,9 @@ def test_pictures_are_turned_only_where_the_original_turns_them() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned right
     file = encode(picture(8, 16), "PNG", exif=exif)
-    wide = read_picture(file, read_preprocessing("scale-0-1", spec(None, 3, 8, 16)), spec(None, 3, 8, 16))
+    wide = read(file, read_preprocessing("scale-0-1", spec(None, 3, 8, 16)), spec(None, 3, 8, 16))
     how = replace(read_preprocessing("scale-0-1", spec(None, 3, 16, 8)), steps=(Step("turn"),))
-    np.testing.assert_array_equal(read_picture(file, how, spec(None, 3, 16, 8)), np.rot90(wide, -1, (1, 2)))
+    np.testing.assert_array_equal(read(file, how, spec(None, 3, 16, 8)), np.rot90(wide, -1, (1, 2)))
 
 
 COMPOSE = """
@@ -186,23 +190,23 @@ def test_a_compose_is_read_without_running_its_file(tmp_path: Path) -> None:
     (tmp_path / "t.py").write_text(COMPOSE)
     pixels = picture(50, 70)
 
-    def read(name: str, *shape: int) -> np.ndarray:
+    def compose(name: str, *shape: int) -> np.ndarray:
         how = read_preprocessing(f"{tmp_path / 't.py'}:{name}", spec(None, *shape))
-        return read_picture(encode(pixels), how, spec(None, *shape))
+        return read(encode(pixels), how, spec(None, *shape))
 
     wanted = to_tensor(crop_as_torchvision(pixels, 32, 28, Image.Resampling.BICUBIC), MEAN, STD)
-    np.testing.assert_array_equal(read("plain", 3, 28, 28), wanted)
-    np.testing.assert_array_equal(read("transform", 3, 28, 28), wanted)
+    np.testing.assert_array_equal(compose("plain", 3, 28, 28), wanted)
+    np.testing.assert_array_equal(compose("transform", 3, 28, 28), wanted)
 
     small = np.asarray(Image.fromarray(pixels).resize((10, 8), Image.Resampling.BILINEAR).convert("L"))
     tensor = torch.from_numpy(small.copy()).to(torch.float32).mul(1 / 255).sub(0.5).div(0.25)  # version 2 multiplies
-    np.testing.assert_array_equal(read("gray", 1, 8, 10), tensor[None].numpy())
+    np.testing.assert_array_equal(compose("gray", 1, 8, 10), tensor[None].numpy())
 
     scaled = np.asarray(Image.fromarray(pixels).resize((24, 17), Image.Resampling.BILINEAR))  # int(24 * 20 / 28)
     wanted = np.full((30, 28, 3), 9, np.uint8)
     wanted[1:-1, 1:-1] = 0
     wanted[1 + 5 : 1 + 5 + 17, 1 + 1 : 1 + 1 + 24] = scaled
-    np.testing.assert_array_equal(read("padded", 3, 30, 28), to_tensor(wanted, (0.0,) * 3, (1.0,) * 3))
+    np.testing.assert_array_equal(compose("padded", 3, 30, 28), to_tensor(wanted, (0.0,) * 3, (1.0,) * 3))
     how = read_preprocessing(f"{tmp_path / 't.py'}:late", spec(None, 3, 8, 8))
     assert "up to one level of 255 apart" in how.note
     assert how.note in DataFormat(how).describe()
@@ -237,7 +241,7 @@ def test_a_compose_that_only_running_tells(tmp_path: Path) -> None:
     pixels, wants = picture(40, 60), spec(None, 3, 28, 28)
     how = read_preprocessing(f"{tmp_path / 't.py'}:transform", wants)
     wanted = to_tensor(crop_as_torchvision(pixels, 32, 28, Image.Resampling.BICUBIC), (0.0,) * 3, (1.0,) * 3)
-    np.testing.assert_array_equal(read_picture(encode(pixels), how, wants), wanted)
+    np.testing.assert_array_equal(read(encode(pixels), how, wants), wanted)
     with fails("has the step 'RandomSolarize', which is not known", "a random step is for training; known are Resize"):
         read_preprocessing(f"{tmp_path / 't.py'}:odd", wants)
 

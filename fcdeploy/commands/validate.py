@@ -100,7 +100,7 @@ def validate(
     kernel, unseen = compare_kernels(int8, samples.read(FEW), step, samples.total(FEW))
     kernel_db = min((one.sqnr_db for one in kernel.values()), default=None)
     sums = _compare_layers(int8, against, samples, step) if layers else None
-    report = _make_report(answers, loss, kernel_db, sums, max_drop)
+    report = _make_report(answers, loss, kernel_db, sums, max_drop, samples.format.classes)
     if sums and rounds:
         causes = _find_causes(int8_model, against, job, answers, sums, step)
         report = _add_explanation(report, answers, loss, causes, read_effort(int8_model))
@@ -167,7 +167,12 @@ def _find_causes(
 
 
 def _make_report(
-    answers: Answers, loss: Loss | None, kernel_db: float | None, sums: LayerSums | None, max_drop: float | None
+    answers: Answers,
+    loss: Loss | None,
+    kernel_db: float | None,
+    sums: LayerSums | None,
+    max_drop: float | None,
+    classes: tuple[str, ...],
 ) -> Report:
     metric = answers.metric
     rows = tensors.compute_layer_errors(sums.quantized, sums.tensors, sums.sums) if sums else []
@@ -194,6 +199,7 @@ def _make_report(
         ],
         "kernel_sqnr_db": kernel_db,
         "confusion": compute_confusion(answers),
+        "classes": list(classes),
     }
     if sums:
         values |= {"layers": [asdict(row) for row in rows], "culprit": asdict(worst) if worst else None}

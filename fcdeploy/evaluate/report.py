@@ -40,7 +40,8 @@ def make_tables(answers: Answers, loss: Loss | None, values: dict[str, Any]) -> 
     yield Table(f"{answers.samples} samples", ("", "float", "int8", ""), tuple(lines))
     matrix = values["confusion"]
     if matrix and len(matrix["int8"]) <= SHOWN_CLASSES:
-        classes = tuple(str(index) for index in range(len(matrix["int8"])))
+        names = values["classes"]
+        classes = tuple(names[at] if at < len(names) else str(at) for at in range(len(matrix["int8"])))
         body = ((label, *map(str, row)) for label, row in zip(classes, matrix["int8"], strict=True))
         yield Table("int8: label down, answer across", ("", *classes), tuple(body))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,6 @@ Pixels = Array
 """(height, width, channels), uint8."""
 
 DEEP = ("I", "F")  # first letters of Pillow's modes with more than 8 bits, which it would clip without a word
-MOST_PIXELS = 1 << 26  # of a picture that anyone may send: 67 million, which decode to 200 MB
 
 
 class Size(NamedTuple):
@@ -44,23 +43,29 @@ def import_pillow() -> Any:
 
 
 def read_picture(
-    picture: Path | bytes, how: Preprocessing, spec: TensorSpec, *, most_pixels: int | None = None
-) -> Array:
-    """Decode a file, or what one holds, and preprocess it: one sample, without a leading axis.
+    picture: Path | bytes,
+    how: Preprocessing,
+    spec: TensorSpec,
+    *,
+    most_pixels: int | None = None,
+    formats: Sequence[str] | None = None,
+) -> tuple[Array, int]:
+    """Decode a file, or what one holds, and preprocess it: one sample, without a leading axis, and the pixels it had.
 
-    `most_pixels` is looked at in the header, before anything is decoded.  Raises ValueError for a picture that cannot be
-    read, that is larger, or too small for what is to be cut out.
+    `most_pixels` is looked at in the header, before anything is decoded; `formats` are Pillow's names of those that may be.
+    Raises ValueError for a picture that cannot be read, that is larger, or too small for what is to be cut out.
     """
     source = picture if isinstance(picture, Path) else io.BytesIO(picture)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large pictures and odd metadata; that it decodes is what counts
-            with import_pillow().open(source) as opened:
-                if most_pixels and opened.width * opened.height > most_pixels:
+            with import_pillow().open(source, formats=formats) as opened:
+                pixels = opened.width * opened.height
+                if most_pixels is not None and pixels > most_pixels:
                     raise ValueError(f"has {opened.width} x {opened.height} pixels, {most_pixels:,} at most")
                 if opened.mode.startswith(DEEP):
                     raise ValueError(f"has {opened.mode} pixels, expected 8 bits a channel")
-                return _preprocess(opened, how, spec)
+                return _preprocess(opened, how, spec), pixels
     except FcdeployError:
         raise
     except Exception as error:  # a damaged picture raises whatever its decoder likes

@@ -37,7 +37,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf wire types
 
 def read_options(model: str | Path | bytes | ir.Model) -> dict[str, str]:
     """The config entries that the model asks for. Raises FcdeployError for one that may not travel."""
-    return parse_options(_read_metadata(model).get(KEY))
+    return parse_options(read_metadata(model).get(KEY))
 
 
 def select_for_cpu(entries: Mapping[str, str], flags: Set[str]) -> dict[str, str]:
@@ -85,7 +85,8 @@ def _format_values(values: set[str]) -> str:
     return " or ".join(f'"{value}"' for value in sorted(values))
 
 
-def _read_metadata(model: str | Path | bytes | ir.Model) -> dict[str, str]:
+def read_metadata(model: str | Path | bytes | ir.Model) -> dict[str, str]:
+    """The metadata of a model, without reading the rest of its file; {} where there is none."""
     if not isinstance(model, str | Path | bytes):
         return dict(model.metadata_props)
     if isinstance(model, bytes):

@@ -84,7 +84,7 @@ def _find_labels(folders: Sequence[str], classes: Sequence[str], place: Path) ->
 
 def _load_arrays(file: Path, label: int | None, how: Preprocessing, spec: TensorSpec) -> Arrays:
     try:
-        array = read_picture(file, how, spec)
+        array, _ = read_picture(file, how, spec)
     except ValueError as error:
         raise FcdeployError(f"image {str(file)!r} cannot be read: {error}", "repair it, or remove it") from error
     return {spec.name: array} if label is None else {spec.name: array, "label": np.asarray(label)}

@@ -156,12 +156,7 @@ class Engine:
         `arrived` is when the request came (`time.perf_counter`), now unless given.
         """
         request = InferenceRequest(feeds, done, arrived)
-        if self.requests >= self._limits.max_requests or self.bytes + request.bytes > max(
-            self._limits.max_bytes, request.bytes
-        ):
-            self._observer.on_rejection(served.model)
-            what = f"{self.requests} requests with {self.bytes} bytes wait already"
-            raise RefusedError(503, f"model {served.model.name!r} is busy: {what}", retry_after=1)
+        self._check_room(served, request.bytes)
         self.requests += 1
         self.bytes += request.bytes
         if timeout is None:
@@ -178,6 +173,35 @@ class Engine:
             request.done = finished
         served.queue.put(request)
         return request
+
+    def prepare(
+        self, served: ServedModel, size: int, make: Callable[[], Arrays], then: Callable[[Arrays | RefusedError], None]
+    ) -> None:
+        """Make inputs of `size` bytes in a thread, since that takes its time. `then` is called on the loop with them, or with
+        why there are none. Raises RefusedError 503 when too many wait already.
+        """
+        self._check_room(served, size)
+        self.requests += 1
+        self.bytes += size
+
+        def finished(future: asyncio.Future[Arrays]) -> None:
+            self.requests -= 1
+            self.bytes -= size
+            try:
+                result: Arrays | RefusedError = future.result()
+            except RefusedError as refusal:
+                result = refusal
+            except Exception as defect:  # a request without an answer would hang
+                result = RefusedError(500, f"internal {type(defect).__name__}: {defect}")
+            then(result)
+
+        self._loop.run_in_executor(self._pool, make).add_done_callback(finished)
+
+    def _check_room(self, served: ServedModel, size: int) -> None:
+        if self.requests >= self._limits.max_requests or self.bytes + size > max(self._limits.max_bytes, size):
+            self._observer.on_rejection(served.model)
+            what = f"{self.requests} requests with {self.bytes} bytes wait already"
+            raise RefusedError(503, f"model {served.model.name!r} is busy: {what}", retry_after=1)
 
     def _release(self, model: Model, batch: Sequence[InferenceRequest], seconds: float) -> None:
         """These requests have left their queue; without seconds they were never run."""

@@ -29,7 +29,8 @@ class Route:
 
 @dataclass(frozen=True)
 class RequestHead:
-    """All that a request says before its body. `header_length` is of the JSON in front of binary tensors."""
+    """All that a request says before its body. `header_length` is of the JSON in front of binary tensors, `kind` the body's
+    Content-Type."""
 
     method: str
     path: str
@@ -42,9 +43,11 @@ class RequestHead:
     coding: str
     accepts: str
     expects: bool
+    kind: str = ""
 
 
 FIXED = {
+    ("",): ("GET", "page"),
     ("v2",): ("GET", "server"),
     ("v2", "health", "live"): ("GET", "live"),
     ("v2", "health", "ready"): ("GET", "ready"),
@@ -60,7 +63,8 @@ OF_MODEL = {
 }
 """Address -> method and what it is; those below v2/models/NAME or v2/models/NAME/versions/VERSION."""
 
-OPEN = {"live", "ready"}  # answered without a token: whoever starts and stops servers has none
+OPEN = {"live", "ready", "page"}  # answered without a token: whoever starts servers, and browsers, have none
+CLASSIFY = ":classify"  # behind v1/models/NAME, or .../versions/VERSION
 
 
 def find_route(method: str, target: str) -> Route:
@@ -76,8 +80,14 @@ def find_route(method: str, target: str) -> Route:
             if not version:
                 raise RefusedError(404, f"{path[:200]!r} names no version")
         row = OF_MODEL.get(words)
+    if words[:2] == ("v1", "models") and words[-1].endswith(CLASSIFY):
+        words = (*words[2:-1], words[-1].removesuffix(CLASSIFY))
+        if len(words) in (1, 3) and all(words) and words[1:2] in ((), ("versions",)):
+            name, version, row = words[0], words[-1] if len(words) == 3 else "", ("POST", "classify")
     if row is None:
-        raise RefusedError(404, f"nothing is at {path[:200]!r}, expected v2/models/NAME/infer or v2/models/NAME")
+        raise RefusedError(
+            404, f"nothing is at {path[:200]!r}, expected v2/models/NAME/infer or v1/models/NAME:classify"
+        )
     if method not in (row[0], "HEAD" if row[0] == "GET" else ""):
         raise RefusedError(405, f"{method} {path[:200]}: expected {row[0]}")
     return Route(row[1], name, version)
@@ -129,7 +139,7 @@ class HeadParser:
             method, target, asked, int(length), chunked, seen.keep_alive,
             parser.get_http_version() == "1.0", None if header_length is None else int(header_length),
             CODINGS[coding], _choose_coding(fields.get(b"accept-encoding", b"")),
-            fields.get(b"expect", b"").lower() == b"100-continue",
+            fields.get(b"expect", b"").lower() == b"100-continue", fields.get(b"content-type", b"").decode("latin-1"),
         )  # fmt: skip
 
     def _is_authorized(self, fields: dict[bytes, bytes]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +20,12 @@ from fcdeploy.bundles.golden import DIFFERENT
 from fcdeploy.bundles.load import load_bundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import Outline, read_outline
+from fcdeploy.preprocessing.apply import import_pillow
 from fcdeploy.proof.batch_independence import explain_dependence
+from fcdeploy.records.data_format import UNSAID, DataFormat, from_metadata
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import draw_feeds
+from fcdeploy.runtime.options import read_metadata
 from fcdeploy.runtime.session import Session
 from fcdeploy.serve.repository import ModelFile
 
@@ -36,7 +40,8 @@ class Model:
     """A version of a model that is ready.
 
     `largest` is how many samples may share a run, `alone` why requests may not; `sample_seconds` is what one sample
-    takes, 0 where no inputs could be made up to try it.  `layouts` is what `fcdeploy.serve.tensors` has read of requests' JSON.
+    takes, 0 where no inputs could be made up to try it.  `format` is how raw data become inputs.  `layouts` is what
+    `fcdeploy.serve.tensors` has read of requests' JSON.
     """
 
     name: str
@@ -48,6 +53,7 @@ class Model:
     alone: str
     sample_seconds: float
     load_seconds: float
+    format: DataFormat = UNSAID
     layouts: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
@@ -67,13 +73,16 @@ def load_model(place: ModelFile, *, threads: int = 1, max_batch: int | None = No
     """
     begun = time.perf_counter()
     name = place.name
-    session, outline = _open_bundle(place, threads) if place.bundle else _open_file(place.path, threads)
+    session, outline, how = _open_bundle(place, threads) if place.bundle else _open_file(place.path, threads)
     inputs, outputs = session.input_specs, session.output_specs
     for spec in (*inputs, *outputs):
         if spec.dtype.kind == "O":
             raise FcdeployError(
                 f"model {name!r}: {spec.name!r} is text, which is not served", "take it out of the model"
             )
+    if how.preprocessing is not None:
+        with suppress(FcdeployError):  # a request says that it is not installed
+            import_pillow()  # takes a fifth of a second, which no request should wait for
     alone = "--max-batch 1" if max_batch == 1 else explain_dependence(outline) or _find_free_axis(inputs)
     samples = _make_inputs(session, inputs, 1 if alone else max_batch or LARGEST)
     largest, seconds = 1, 0.0
@@ -86,11 +95,11 @@ def load_model(place: ModelFile, *, threads: int = 1, max_batch: int | None = No
             largest, alone = _try_batches(session, samples, seconds, max_batch)
     return Model(
         name, place.version, session, {spec.name: spec for spec in inputs}, {spec.name: spec for spec in outputs},
-        largest, alone, seconds, time.perf_counter() - begun,
+        largest, alone, seconds, time.perf_counter() - begun, how,
     )  # fmt: skip
 
 
-def _open_file(path: Path, threads: int) -> tuple[Session, Outline]:
+def _open_file(path: Path, threads: int) -> tuple[Session, Outline, DataFormat]:
     """A file; weights outside it must lie in its folder."""
     outline = read_outline(path)
     folder = path.parent.resolve()
@@ -100,10 +109,10 @@ def _open_file(path: Path, threads: int) -> tuple[Session, Outline]:
                 f"model {str(path)!r}: weights lie in {constant.location!r}, outside the model's folder",
                 "keep them beside the model",
             )
-    return Session(path, threads=threads), outline
+    return Session(path, threads=threads), outline, from_metadata(read_metadata(path), f"model {str(path)!r}")
 
 
-def _open_bundle(place: ModelFile, threads: int) -> tuple[Session, Outline]:
+def _open_bundle(place: ModelFile, threads: int) -> tuple[Session, Outline, DataFormat]:
     """A bundle whose hashes and golden samples hold."""
     bundle = load_bundle(place.path, threads=threads)
     for difference in bundle.compare():
@@ -112,7 +121,8 @@ def _open_bundle(place: ModelFile, threads: int) -> tuple[Session, Outline]:
                 f"bundle {str(place.path)!r}: output {difference.output!r} is not the golden one on this CPU",
                 f"fcdeploy verify {place.path}",
             )
-    return bundle.session, read_outline(bundle.stored.read(bundle.manifest.model))
+    manifest = bundle.manifest
+    return bundle.session, read_outline(bundle.stored.read(manifest.model)), manifest.format
 
 
 def _find_free_axis(inputs: Sequence[TensorSpec]) -> str:

@@ -7,13 +7,15 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from fcdeploy import __version__
-from fcdeploy.arrays import Array
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.serve.batching import InferenceRequest
+from fcdeploy.serve.classify import check_classify, describe_answers, describe_takes, read_samples, read_top
 from fcdeploy.serve.engine import Engine, ServedModel
 from fcdeploy.serve.http_request import RequestHead
 from fcdeploy.serve.metrics import Metrics
@@ -22,6 +24,12 @@ from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.request import Wanted
 from fcdeploy.serve.tensors import decode, describe, encode
 
+PAGE = Path(__file__).with_name("page.html").read_bytes()
+PAGE_FIELDS = (
+    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+     "connect-src 'self'; img-src blob:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+)  # fmt: skip
 SMALL = 1024  # bytes of an answer that compressing would not make faster
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 SHAPES = 16  # of outputs that are remembered for a request; most have one
@@ -87,6 +95,11 @@ def answer_request(state: ServerState, head: RequestHead, body: bytes | bytearra
             key = served.model.key
             _infer(state, served, head, body, begun, send)
             return
+        if head.route.what == "classify":
+            served = state.engine.find(head.route.name, head.route.version)
+            key = served.model.key
+            _classify(state, served, head, bytes(body), begun, send)
+            return
         answer = _answer_directly(state, head)
     except RefusedError as refusal:
         answer = make_error_answer(refusal)
@@ -137,6 +150,44 @@ def _infer(
 
     timeout = None if wanted.timeout is None else wanted.timeout - (time.perf_counter() - begun)
     state.engine.submit(served, feeds, done, timeout=timeout, arrived=begun)
+
+
+def _classify(
+    state: ServerState, served: ServedModel, head: RequestHead, body: bytes, begun: float, send: Send
+) -> None:
+    """Pictures or rows are read in a thread, run as any inputs are, and answered by the names of classes."""
+    model = served.model
+    top = read_top(head.path)
+    check_classify(model, head.kind)
+
+    def answer(result: Answer) -> None:
+        state.metrics.count(model.key, result.status)
+        send(result)
+
+    def done(request: InferenceRequest, result: list[Array] | RefusedError) -> None:
+        if isinstance(result, RefusedError):
+            answer(make_error_answer(result))
+            return
+        try:
+            rows = describe_answers(model, result, top)
+            seconds = {"run": request.compute_seconds, "total": time.perf_counter() - begun}
+            made = _answer_json(
+                {"model_name": model.name, "model_version": model.version, "predictions": rows, "seconds": seconds}
+            )
+        except Exception as defect:  # a request without an answer would hang
+            made = make_error_answer(RefusedError(500, f"internal {type(defect).__name__}: {defect}"))
+        made.notes = _make_log_notes(model, request) if state.log is not None else None
+        answer(made)
+
+    def run(feeds: Arrays | RefusedError) -> None:
+        try:
+            if isinstance(feeds, RefusedError):
+                raise feeds
+            state.engine.submit(served, feeds, done, arrived=begun)
+        except RefusedError as refusal:
+            answer(make_error_answer(refusal))
+
+    state.engine.prepare(served, len(body), lambda: read_samples(model, body, head.kind), run)
 
 
 def _make_log_notes(model: Model, request: InferenceRequest) -> dict[str, Any]:
@@ -197,6 +248,8 @@ def _answer_directly(state: ServerState, head: RequestHead) -> Answer:
     if what == "metrics":
         page = state.metrics.format_page(waiting=engine.requests, ready=ready)
         return Answer(200, [page], format_head(200, "text/plain; version=0.0.4; charset=utf-8"))
+    if what == "page":
+        return Answer(200, [PAGE], format_head(200, "text/html; charset=utf-8", *PAGE_FIELDS))
     if what == "server":
         return _answer_json({"name": "fcdeploy", "version": __version__, "extensions": EXTENSIONS})
     if what == "models":
@@ -219,6 +272,7 @@ def describe_model(engine: Engine, model: Model) -> dict[str, Any]:
         "platform": "onnxruntime_onnx",
         "inputs": [describe(spec) for spec in model.inputs.values()],
         "outputs": [describe(spec) for spec in model.outputs.values()],
+        **({"takes": takes} if (takes := describe_takes(model)) else {}),
     }
 
 

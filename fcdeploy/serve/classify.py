@@ -1,0 +1,214 @@
+"""`POST v1/models/NAME:classify`: pictures or rows of a table in, classes by name out.
+
+The body is a picture (image/jpeg, image/png, image/webp), several as multipart/form-data, rows as text/csv with a header, or
+JSON rows by column: {"rows": [{"age": 31, ...}]}.  Decoding and resizing take longer than a small network, so they happen in
+a thread, after the header of each picture has said that it is no larger than it may be.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qs
+
+import numpy as np
+import orjson
+
+from fcdeploy.arrays import Array, Arrays
+from fcdeploy.errors import FcdeployError
+from fcdeploy.preprocessing.apply import read_picture
+from fcdeploy.preprocessing.tables import TableLayout, arrange_columns, convert_row, stack_rows
+from fcdeploy.serve.models import Model
+from fcdeploy.serve.refusal import RefusedError
+
+MOST_PIXELS = 1 << 25  # of all pictures of a request together: 33 million, which decode to 100 MB
+MOST_SAMPLES = 1024  # in a request
+TOP, MOST_TOP = 5, 1000
+FORMATS = ("JPEG", "PNG", "WEBP")  # decoders that are let near what anyone may send
+BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
+TAKES = "image/jpeg, image/png, image/webp, multipart/form-data, text/csv or application/json"
+
+
+def read_top(target: str) -> int:
+    """How many classes a request wants: `?top=3`. Raises RefusedError."""
+    given = parse_qs(target.partition("?")[2]).get("top", [str(TOP)])[-1]
+    if not given.isdecimal() or not 1 <= int(given[:6]) <= MOST_TOP:
+        raise RefusedError(400, f"top is {given[:40]!r}, expected a number from 1 to {MOST_TOP}")
+    return int(given)
+
+
+def check_classify(model: Model, kind: str) -> None:
+    """Raise RefusedError unless the model's format says how such a body becomes its inputs."""
+    what = kind.partition(";")[0].strip().lower()
+    pictures = what.startswith("image/") or what == "multipart/form-data"
+    if not pictures and what not in ("text/csv", "application/json"):
+        raise RefusedError(415, f"Content-Type is {kind[:60]!r}, expected {TAKES}")
+    if pictures and model.format.preprocessing is None:
+        raise RefusedError(
+            400,
+            f"model {model.name!r} does not say how pictures become its inputs: fcdeploy calibrate --preprocess, or bundle",
+        )
+    if pictures and len(model.inputs) != 1:
+        raise RefusedError(400, f"model {model.name!r} has {len(model.inputs)} inputs, expected one to feed a picture")
+
+
+def describe_takes(model: Model) -> list[str]:
+    """What the address classify takes for this model."""
+    pictures = ["pictures"] if model.format.preprocessing is not None and len(model.inputs) == 1 else []
+    return pictures + (["rows"] if model.format.columns else [])
+
+
+def read_samples(model: Model, body: bytes, kind: str) -> Arrays:
+    """The model's inputs of one or more samples. Raises RefusedError."""
+    what = kind.partition(";")[0].strip().lower()
+    if what == "multipart/form-data":
+        pictures = list(split_multipart(body, kind))
+    elif what.startswith("image/"):
+        pictures = [body]
+    else:
+        specs = list(model.inputs.values())
+        rows = list(_read_csv(model, body) if what == "text/csv" else _read_json(model, body))
+        if not rows:
+            raise RefusedError(400, "the body holds no rows, expected at least one")
+        return _check_batch(model, stack_rows(rows, specs))
+    (spec,) = model.inputs.values()
+    how, left, arrays = model.format.preprocessing, MOST_PIXELS, []
+    assert how is not None
+    for at, picture in enumerate(pictures):
+        try:
+            array, pixels = read_picture(picture, how, spec, most_pixels=left, formats=FORMATS)
+        except FcdeployError as error:  # Pillow is not there
+            raise RefusedError(400, error.message) from None
+        except ValueError as error:
+            place = f"picture {at} of {len(pictures)}" if len(pictures) > 1 else "the picture"
+            raise RefusedError(400, f"{place} {_explain(error)}") from None
+        left -= pixels
+        arrays.append(array)
+    if len({array.shape for array in arrays}) > 1:
+        raise RefusedError(400, "the pictures become inputs of different shapes, expected one a request")
+    return _check_batch(model, {spec.name: np.stack(arrays).astype(spec.dtype, copy=False)})
+
+
+def _explain(error: ValueError) -> str:
+    text = " ".join(str(error).split())[:160]
+    return text if text.startswith(("has ", "is ")) else f"cannot be read: {re.sub(r' <_io.*?>', '', text)}"
+
+
+def _check_batch(model: Model, feeds: Arrays) -> Arrays:
+    """Whether the model takes so many samples, of these shapes."""
+    for spec in model.inputs.values():
+        shape = feeds[spec.name].shape
+        fits = len(shape) == len(spec.shape) and all(n in (None, m) for n, m in zip(spec.shape, shape, strict=True))
+        if spec.shape and not fits:
+            raise RefusedError(
+                400, f"{shape[0]} samples make input {spec.name!r} of shape {list(shape)}, expected {list(spec.shape)}"
+            )
+    return feeds
+
+
+def split_multipart(body: bytes, kind: str) -> Iterator[bytes]:
+    """The content of each file of a form (RFC 7578); other fields are passed over. Raises RefusedError."""
+    match = BOUNDARY.search(kind)
+    if match is None:
+        raise RefusedError(400, "multipart/form-data without a boundary, expected boundary=... in Content-Type")
+    mark = b"--" + (match[1] or match[2]).encode("latin-1")
+    parts = body.split(b"\r\n" + mark) if not body.startswith(mark) else (b"\r\n" + body).split(b"\r\n" + mark)
+    if len(parts) < 2 or not parts[-1].startswith(b"--"):
+        raise RefusedError(400, "the form does not end with its boundary, expected the whole of it")
+    if len(parts) > MOST_SAMPLES:
+        raise RefusedError(400, f"the form has {len(parts)} parts, expected at most {MOST_SAMPLES}")
+    files = 0
+    for part in parts[1:-1]:
+        head, empty, content = part.partition(b"\r\n\r\n")
+        if empty and (b"filename" in head.lower() or b"content-type: image/" in head.lower()):
+            files += 1
+            yield content
+    if not files:
+        raise RefusedError(400, "the form holds no file, expected pictures: curl -F file=@cat.jpg")
+
+
+def _read_csv(model: Model, body: bytes) -> Iterator[Mapping[str, Array]]:
+    try:
+        lines = csv.reader(io.StringIO(body.decode("utf-8-sig")), strict=True)
+        header = next(lines, [])
+        layout = _arrange(model, header)
+        for at, cells in enumerate(row for row in lines if row):
+            _check_count(at)
+            yield convert_row(layout, cells, f"row {at}")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RefusedError(400, f"the body is no CSV in UTF-8: {str(error)[:100]}") from None
+    except FcdeployError as error:
+        raise RefusedError(400, error.message[:400]) from None
+
+
+def _read_json(model: Model, body: bytes) -> Iterator[Mapping[str, Array]]:
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RefusedError(400, f"the body is no JSON: {str(error)[:100]}") from None
+    rows = data.get("rows") if isinstance(data, dict) else data
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise RefusedError(400, 'the body is no list of rows, expected {"rows": [{"column": 1, ...}]}')
+    layouts: dict[tuple[str, ...], TableLayout] = {}
+    try:
+        for at, row in enumerate(rows):
+            _check_count(at)
+            names = tuple(row)
+            layout = layouts.get(names) or _arrange(model, names)
+            if len(layouts) < MOST_SAMPLES:
+                layouts[names] = layout
+            yield convert_row(layout, list(row.values()), f"row {at}")
+    except FcdeployError as error:
+        raise RefusedError(400, error.message[:400]) from None
+
+
+def _arrange(model: Model, names: Sequence[str]) -> TableLayout:
+    specs = list(model.inputs.values())
+    return arrange_columns(names, specs, "the table", known=model.format.columns, label=model.format.label)
+
+
+def _check_count(at: int) -> None:
+    if at >= MOST_SAMPLES:
+        raise RefusedError(400, f"more than {MOST_SAMPLES} rows, expected at most that in a request")
+
+
+def describe_answers(model: Model, outputs: Sequence[Array], top: int) -> list[dict[str, Any]]:
+    """Of each sample its likeliest classes by number, name and probability; of what has no classes its numbers."""
+    named = dict(zip(model.outputs, outputs, strict=True))
+    scores = next((a for a in named.values() if a.dtype.kind == "f" and _count_classes(a) > 1), None)
+    if scores is None:
+        return [
+            {"values": {name: array[at].tolist() for name, array in named.items()}} for at in range(len(outputs[0]))
+        ]
+    flat = scores.reshape(len(scores), -1).astype(np.float64)
+    return [{"classes": _rank(row, model.format.classes, top)} for row in flat]
+
+
+def _count_classes(array: Array) -> int:
+    """Of one row of scores a sample; 1 for boxes, maps and sequences."""
+    long = [n for n in array.shape[1:] if n != 1]
+    return long[0] if len(long) == 1 else 1
+
+
+def _rank(scores: Array, names: Sequence[str], top: int) -> list[dict[str, Any]]:
+    """The best classes, equal ones in the order of their numbers; scores that are no probabilities go through softmax."""
+    probable = bool((scores >= 0).all()) and abs(float(scores.sum()) - 1) < 1e-3
+    if not probable:
+        with np.errstate(all="ignore"):
+            raised = np.exp(scores - scores.max())
+            shares = raised / raised.sum()
+    else:
+        shares = scores
+    best = np.argsort(-scores, kind="stable")[:top]
+    return [
+        {
+            "class": int(at),
+            **({"name": names[at]} if at < len(names) else {}),
+            "score": float(scores[at]),
+            "probability": float(shares[at]),
+        }
+        for at in best
+    ]

@@ -1,0 +1,229 @@
+"""Pictures and rows in, classes out: a real server on a bundle that says how they become inputs, beside the same here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from colour_models import make_colour_classifier
+from networks import Net
+from PIL import Image
+from servers import Server, serving
+
+from fcdeploy import cli
+from fcdeploy.commands.bundle import bundle
+from fcdeploy.commands.calibrate import calibrate
+from fcdeploy.commands.quantize import quantize
+from fcdeploy.preprocessing.apply import read_picture
+from fcdeploy.preprocessing.read import read_preprocessing
+from fcdeploy.records.data_format import KEY, DataFormat, to_metadata
+from fcdeploy.records.signature import TensorSpec
+from fcdeploy.runtime.session import Session
+
+NAMES = ("aubergine", "banana", "cherry", "date", "elder", "fig")
+SPEC = TensorSpec("x", np.dtype(np.float32), (None, 3, 24, 24))
+
+
+def make_picture(seed: int, colours: np.ndarray, kind: str = "JPEG") -> bytes:
+    random = np.random.default_rng(seed)
+    height, width = (int(n) for n in random.integers(20, 90, 2))
+    pixels = 255 * colours[seed % len(colours)] + random.normal(0, 20, (height, width, 3))
+    file = io.BytesIO()
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of photos of six colours, and a model of a table with its format in its metadata."""
+    home = tmp_path_factory.mktemp("photos")
+    colours = make_colour_classifier(home / "m.onnx", 3, "normal")
+    for at, name in enumerate(NAMES):
+        (home / "train" / name).mkdir(parents=True)
+        for k in range(4):
+            (home / "train" / name / f"{k}.jpg").write_bytes(make_picture(at + 6 * k, colours))
+    calibrate(home / "m.onnx", data=home / "train", output=home / "c.calib", preprocess="torchvision-imagenet")
+    quantize(
+        home / "m.onnx", calibration=home / "c.calib", output=home / "fruit.int8.onnx", floor="none", effort="fast"
+    )
+    (home / "models").mkdir()
+    bundle(home / "fruit.int8.onnx", output=home / "models" / "fruit.fcd")
+
+    net = Net(0)
+    model = net.output(net.dense(net.input("features", 3), 3, 2)).model()
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, to_metadata(DataFormat(None, ("no", "yes"), ("age", "height", "weight"), "ill"))
+    (home / "models" / "table.onnx").write_bytes(model.SerializeToString())
+    np.save(home / "colours.npy", colours)
+    return home
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    with serving(folder / "models") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def colours(folder: Path) -> np.ndarray:
+    return np.load(folder / "colours.npy")
+
+
+def classify(server: Server, model: str, body: bytes, kind: str, query: str = "") -> Any:
+    return server.ask("POST", f"/v1/models/{model}:classify{query}", body, Content_Type=kind)
+
+
+def test_served_classes_are_those_of_the_same_picture_here(server: Server, folder: Path, colours: np.ndarray) -> None:
+    how, session = read_preprocessing("torchvision-imagenet", SPEC), Session(folder / "fruit.int8.onnx")
+    right = 0
+    for seed in range(40):
+        kind = "JPEG" if seed % 3 else "PNG"
+        picture = make_picture(100 + seed, colours, kind)
+        (scores,) = session.run({"x": read_picture(picture, how, SPEC)[0][None]})
+        reply = classify(server, "fruit", picture, f"image/{kind.lower()}")
+        assert reply.status == 200
+        (found,) = reply.json["predictions"]
+        wanted = np.argsort(-scores[0], kind="stable")[:5]
+        assert [row["class"] for row in found["classes"]] == wanted.tolist()
+        assert [row["name"] for row in found["classes"]] == [NAMES[at] for at in wanted]
+        np.testing.assert_allclose([row["score"] for row in found["classes"]], scores[0][wanted], rtol=1e-6)
+        shares = np.exp(scores[0].astype(np.float64)) / np.exp(scores[0].astype(np.float64)).sum()
+        np.testing.assert_allclose([row["probability"] for row in found["classes"]], shares[wanted], rtol=1e-6)
+        right += int(wanted[0]) == (100 + seed) % 6
+    assert right >= 36
+
+
+def test_several_pictures_in_a_form(server: Server, colours: np.ndarray) -> None:
+    files = [make_picture(seed, colours) for seed in (1, 4, 5)]
+    parts = [
+        b'--sep\r\nContent-Disposition: form-data; name="f"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+        + file
+        for file in files
+    ]
+    parts.insert(1, b'--sep\r\nContent-Disposition: form-data; name="comment"\r\n\r\nhello')
+    body = b"\r\n".join([*parts, b"--sep--\r\n"])
+    reply = classify(server, "fruit", body, 'multipart/form-data; boundary="sep"', "?top=1")
+    alone = [classify(server, "fruit", file, "image/jpeg", "?top=1").json["predictions"][0] for file in files]
+    assert reply.json["predictions"] == alone
+    assert all(len(row["classes"]) == 1 for row in alone)
+
+
+def test_rows_by_the_names_of_columns(server: Server, folder: Path) -> None:
+    rows = [{"weight": 80.5, "age": 31, "height": 1.8}, {"age": 50, "height": 1.6, "weight": 50, "ill": 1}]
+    (scores,) = Session(folder / "models" / "table.onnx").run(
+        {"features": np.array([[31, 1.8, 80.5], [50, 1.6, 50]], np.float32)}
+    )
+    reply = classify(server, "table", json.dumps({"rows": rows}).encode(), "application/json")
+    assert [row["classes"][0]["name"] for row in reply.json["predictions"]] == [
+        ("no", "yes")[at] for at in scores.argmax(1)
+    ]
+    text = io.StringIO()
+    csv.writer(text).writerows([["height", "weight", "age"], [1.8, 80.5, 31], [1.6, 50, 50]])
+    same = classify(server, "table", text.getvalue().encode(), "text/csv; charset=utf-8")
+    assert same.json["predictions"] == reply.json["predictions"]
+
+
+LARGE = io.BytesIO()
+Image.new("L", (8000, 8000)).save(LARGE, "PNG")
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "kind", "status", "message"),
+    [
+        ("fruit", b"no picture", "image/jpeg", 400, "the picture cannot be read: cannot identify image file"),
+        ("fruit", LARGE.getvalue(), "image/png", 400, "the picture has 8000 x 8000 pixels, 33,554,432 at most"),
+        ("fruit", b"", "image/tiff", 400, "cannot be read"),
+        ("fruit", b"x", "text/plain", 415, "Content-Type is 'text/plain', expected image/jpeg"),
+        ("fruit", b"x", "multipart/form-data", 400, "without a boundary"),
+        ("fruit", b"x", "multipart/form-data; boundary=a", 400, "does not end with its boundary"),
+        ("fruit", b"--a\r\n\r\nx\r\n--a--", "multipart/form-data; boundary=a", 400, "the form holds no file"),
+        ("table", b"x", "image/jpeg", 400, "'table' does not say how pictures become its inputs"),
+        ("table", b"[{}", "application/json", 400, "the body is no JSON"),
+        ("table", b"[1]", "application/json", 400, "the body is no list of rows"),
+        ("table", b"[]", "application/json", 400, "the body holds no rows"),
+        ("table", b'[{"age": 1, "height": 2, "wight": 3}]', "application/json", 400, "column 'weight' is missing"),
+        ("table", b'[{"age": "x", "height": 2, "weight": 3}]', "application/json", 400, "row 0, column 'age' is 'x'"),
+        ("table", b"age,height,weight\n1,2", "text/csv", 400, "row 0 has 2 cells, the header has 3"),
+        ("table", b"age,age\n1,2", "text/csv", 400, "column 'age' is there twice"),
+        ("table", b"\xff", "text/csv", 400, "no CSV in UTF-8"),
+        ("nothing", b"x", "image/jpeg", 404, "model 'nothing' is unknown"),
+    ],
+)
+def test_mistakes_are_answered(server: Server, model: str, body: bytes, kind: str, status: int, message: str) -> None:
+    reply = classify(server, model, body, kind)
+    assert reply.status == status
+    assert message in reply.error
+
+
+def test_addresses_and_queries(server: Server, colours: np.ndarray) -> None:
+    picture = make_picture(2, colours)
+    assert classify(server, "fruit/versions/1", picture, "image/png").status == 200  # the bytes say what they are
+    for path, status in (
+        ("/v1/models/fruit/versions/9:classify", 404), ("/v1/models/:classify", 404), ("/v1/models/fruit:run", 404),
+        ("/v1/models/fruit:classify?top=0", 400), ("/v1/models/fruit:classify?top=many", 400),
+    ):  # fmt: skip
+        assert server.ask("POST", path, picture, Content_Type="image/jpeg").status == status
+    assert server.ask("GET", "/v1/models/fruit:classify").status == 405
+    assert server.ask("GET", "/v2/models/fruit").json["takes"] == ["pictures"]
+    assert server.ask("GET", "/v2/models/table").json["takes"] == ["rows"]
+
+
+def test_the_image_and_the_unit_of_the_docs_start_the_server_as_it_is(tmp_path: Path) -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    unit = (docs / "fcdeploy.service").read_text()
+    (command,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
+    (last,) = re.findall(r"^CMD (\[.*\])$", (docs / "Dockerfile").read_text(), re.MULTILINE)
+    for program, name, *arguments in (command.split(), json.loads(last)):
+        assert Path(program).name == "fcdeploy"
+        serve = cli.fcdeploy.get_command(click.Context(cli.fcdeploy), name)
+        assert serve
+        assert serve.make_context(name, arguments).params["port"] == 8080
+    if shutil.which("systemd-analyze"):
+        file = tmp_path / "fcdeploy.service"
+        file.write_text(unit.replace("/opt/fcdeploy/bin/fcdeploy", "/bin/true"))
+        done = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True, check=False)
+        assert file.name not in done.stderr, done.stderr
+
+
+def mutate(good: bytes, seed: int) -> bytes:
+    """Some bytes changed, a piece taken out, or the end cut off."""
+    random = np.random.default_rng(seed)
+    body = bytearray(good)
+    at, length = int(random.integers(len(body))), int(random.integers(1, 40))
+    if seed % 4 == 0:
+        del body[at:]
+    elif seed % 4 == 1:
+        del body[at : at + length]
+    else:
+        for place in random.integers(0, len(body) if seed % 4 == 2 else min(len(body), 300), length):
+            body[place] = int(random.integers(256))
+    return bytes(body)
+
+
+def test_mutated_pictures_are_answered_or_refused(server: Server, colours: np.ndarray) -> None:
+    """No server error, no hang, and the server goes on."""
+    good = [make_picture(seed, colours, kind) for seed in range(3) for kind in ("JPEG", "PNG")]
+    for at in range(120):
+        reply = classify(server, "fruit", mutate(good[at % 6], at), "image/jpeg")
+        assert reply.status in (200, 400), reply.body
+    assert classify(server, "fruit", good[0], "image/jpeg").status == 200
+
+
+def test_the_page_needs_nothing_from_elsewhere(server: Server) -> None:
+    reply = server.ask("GET", "/")
+    text = reply.body.decode()
+    assert reply.fields["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in reply.fields["content-security-policy"]
+    assert "//" not in text.replace("<!doctype html>", "")
+    for place in ("v2/models", ":classify"):
+        assert place in text
