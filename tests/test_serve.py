@@ -275,7 +275,7 @@ def test_mistakes_in_addresses_and_bodies(server: Server) -> None:
     assert server.ask("GET", "/v2/models/..%2f..%2fetc").status == 404
     reply = server.ask("GET", "/v2/nothing")
     assert (reply.status, reply.error) == (
-        404, "nothing is at '/v2/nothing', expected v2/models/NAME/infer or v2/models/NAME",
+        404, "nothing is at '/v2/nothing', expected v2/models/NAME/infer or v1/models/NAME:classify",
     )  # fmt: skip
     reply = server.ask("GET", "/v2/models/dense/infer")
     assert (reply.status, reply.error) == (405, "GET /v2/models/dense/infer: expected POST")
