@@ -28,27 +28,9 @@ from fcdeploy.cli import options
 )
 @options.force_option
 @options.operators_option
+@options.batch_axis_option
 @options.json_option
-def command(
-    model: Path,
-    data: str,
-    output: Path | None,
-    csv_file: Path | None,
-    samples: int | None,
-    seed: int | None,
-    batch: int | None,
-    preprocess: str | None,
-    classes: Path | None,
-    label: str | None,
-    everything: bool,
-    keep_samples: bool,
-    max_memory: int | None,
-    workers: int | None,
-    cluster: str | None,
-    skip_bad: bool,
-    force: bool,
-    as_json: bool,
-) -> None:
+def command(model: Path, as_json: bool, **arguments: object) -> None:
     """Run MODEL on samples once and record the dynamic range of every weight, bias and activation.
 
     The file holds exact ends, histograms and per-channel moments, so any range method can be chosen later, without
@@ -57,10 +39,5 @@ def command(
     from fcdeploy.commands.calibrate import calibrate
 
     with console.progress() as on_step:
-        report = calibrate(
-            model, data=data, output=output, csv_file=csv_file, samples=samples, seed=seed, batch=batch, preprocess=preprocess,
-            classes=classes, label=label,
-            everything=everything, keep_samples=keep_samples, max_memory=max_memory, workers=workers, cluster=cluster,
-            skip_bad=skip_bad, force=force, on_step=on_step,
-        )  # fmt: skip
+        report = calibrate(model, on_step=on_step, **arguments)  # type: ignore[arg-type]
     console.show(report, as_json=as_json)

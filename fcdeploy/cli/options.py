@@ -23,6 +23,14 @@ model_argument = click.argument("model", type=FILE)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on stdout.")
 
+batch_axis_option = click.option(
+    "--batch-axis",
+    "batch_axes",
+    multiple=True,
+    metavar="NAME=AXIS",
+    help="Along which axis of an input samples lie, or none: a run takes one as it is. Found by itself as a rule; repeatable.",
+)
+
 all_option = click.option(
     "--all", "everything", is_flag=True, help="Show every row, shape arithmetic and repeats too, and long names whole."
 )

@@ -73,6 +73,7 @@ from fcdeploy.errors import FcdeployError
 @options.force_option
 @options.operators_option
 @options.all_option
+@options.batch_axis_option
 @options.json_option
 def command(
     int8: bool,

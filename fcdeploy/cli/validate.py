@@ -36,24 +36,9 @@ from fcdeploy.cli import options
 @options.workers_option
 @options.cluster_option
 @options.operators_option
+@options.batch_axis_option
 @options.json_option
-def command(
-    int8: Path,
-    against: Path,
-    data: str,
-    metric: str | None,
-    max_drop: float | None,
-    layers: bool,
-    same_data: bool,
-    limit: int | None,
-    seed: int | None,
-    preprocess: str | None,
-    classes: Path | None,
-    label: str | None,
-    workers: int | None,
-    cluster: str | None,
-    as_json: bool,
-) -> None:
+def command(int8: Path, as_json: bool, **arguments: object) -> None:
     """Compare an int8 model with the float model it was made from, on the same samples.
 
     Labelled samples (an array `label`) give accuracy, its drop with a 95 % interval and a paired p-value; without
@@ -63,21 +48,5 @@ def command(
     from fcdeploy.commands.validate import validate
 
     with console.progress() as on_step:
-        report = validate(
-            int8,
-            against=against,
-            data=data,
-            metric=metric,
-            max_drop=max_drop,
-            layers=layers,
-            same_data=same_data,
-            limit=limit,
-            seed=seed,
-            preprocess=preprocess,
-            classes=classes,
-            label=label,
-            workers=workers,
-            cluster=cluster,
-            on_step=on_step,
-        )
+        report = validate(int8, on_step=on_step, **arguments)  # type: ignore[arg-type]
     console.show(report, as_json=as_json)

@@ -35,6 +35,7 @@ from fcdeploy.runtime.options import read_options
 from fcdeploy.runtime.session import Session, read_versions
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples import choose_batch_size, make_batches, open_source
+from fcdeploy.samples.layout import arrange_samples
 
 MODEL, GOLDEN = "model.onnx", "golden.npz"
 RUNS = 4  # golden samples unless --samples says otherwise
@@ -253,7 +254,8 @@ def _run_golden_samples(
     elif recorded is not None and recorded.kept:
         source = "calibration"
         count = min(len(next(iter(recorded.kept.values()))) // size, samples)
-        feeds = [{n: a[i * size : (i + 1) * size] for n, a in recorded.kept.items()} for i in range(count)]
+        parts = ({n: a[i * size : (i + 1) * size] for n, a in recorded.kept.items()} for i in range(count))
+        feeds = [arrange_samples(part, inputs) for part in parts]
     else:
         source = "random"
         feeds = [draw_feeds(_fix_shapes(inputs), seed=i) for i in range(samples)]

@@ -21,6 +21,8 @@ from fcdeploy.int8.calibrating.shard import CalibrationJob
 from fcdeploy.int8.calibrating.statistics import warn_too_few
 from fcdeploy.prepare import prepare
 from fcdeploy.preprocessing.read import Given
+from fcdeploy.proof.sample_axes import declare_samples, parse_axes
+from fcdeploy.records import sample_layout
 from fcdeploy.records.calibration import Calibration, to_bytes
 from fcdeploy.records.data_format import UNSAID, choose_format, to_json
 from fcdeploy.records.progress import OnStep
@@ -48,6 +50,7 @@ def calibrate(
     everything: bool = False,
     keep_samples: bool = True,
     skip_bad: bool = False,
+    batch_axes: Sequence[str] = (),
     workers: int | None = None,
     cluster: str | None = None,
     force: bool = False,
@@ -58,8 +61,9 @@ def calibrate(
     `output` is MODEL.calib beside the model unless given.  `batch`, `max_memory` (bytes of each process), `workers`
     (processes) and `cluster` ("ray" or "ray:ADDRESS") change speed and memory, never the result.  Progress is saved in
     OUTPUT.progress, from which the same call goes on after a crash.  `skip_bad` leaves out samples that cannot be used
-    instead of stopping at the first.  `preprocess` (a preset, FILE.toml, FILE.py:NAME), the file of `classes` and the column
-    of `label` say how data are read; that is recorded, and later commands read theirs so.
+    instead of stopping at the first.
+    `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.  `preprocess` (a preset, FILE.toml, FILE.py:NAME),
+    the file of `classes` and the column of `label` say how data are read; that is recorded, and later commands read theirs so.
     """
     path = Path(model)
     target = Path(output) if output else path.with_suffix(".calib")
@@ -76,13 +80,15 @@ def calibrate(
     chosen = Samples(
         str(data), samples, seed, choose_format(UNSAID, preprocess=preprocess, classes=classes, label=label)
     )
+    notes = declare_samples(path, graph, chosen, parse_axes(batch_axes))
     source = chosen.open(input_specs(graph))
     chosen = replace(chosen, format=source.format)
     check_on_first(path, graph, source, skip_bad=skip_bad)
-    odd = [*warn_of_inputs(source), *warn_of_readings(path, graph, source)]
+    odd = [*notes, *warn_of_inputs(source), *warn_of_readings(path, graph, source)]
     job = CalibrationJob(
-        str(path), hash_model(files), chosen, everything=everything, keep_samples=keep_samples, skip_bad=skip_bad
-    )
+        str(path), hash_model(files), chosen, everything=everything, keep_samples=keep_samples, skip_bad=skip_bad,
+        layout=graph.metadata_props.get(sample_layout.KEY, ""),
+    )  # fmt: skip
     with open_pool(workers, cluster) as team:
         result = collect(
             team, job, graph, source, target.with_name(f"{target.name}.progress"),

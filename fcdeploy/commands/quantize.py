@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,6 +45,8 @@ from fcdeploy.prepare import prepare
 from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.exact import add_ties
+from fcdeploy.proof.sample_axes import declare_samples, parse_axes
+from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.calibration import describe_inputs, read_format
 from fcdeploy.records.data_format import UNSAID, choose_format
 from fcdeploy.records.plan import EFFORTS, Effort, Plan
@@ -96,6 +98,7 @@ def quantize(
     label: str | None = None,
     floor: str | None = None,
     accept: bool = False,
+    batch_axes: Sequence[str] = (),
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> Report:
@@ -107,6 +110,7 @@ def quantize(
     slower as integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table",
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
+    `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
 
     With `max_drop` layers leave int8 until the drop on the samples of `eval` is no larger, in the unit of `metric` (as
@@ -124,7 +128,7 @@ def quantize(
         Path(model), Path(output or ""), find_target(target), find_types(weights, activations), target,
         samples=None if data is None else Samples(data, samples, seed, wanted), calibration=calibration,
         ranges=ranges, effort=effort, keep_float=tuple(keep_float), plan=plan, save_plan=save_plan, costs=costs, goal=goal,
-        dry_run=dry_run, floor=parse_floor(floor), accept=accept, force=force,
+        dry_run=dry_run, floor=parse_floor(floor), accept=accept, force=force, batch_axes=parse_axes(batch_axes),
     )  # fmt: skip
     _check_request(request, output)
     _refuse_ignored("there is no --data", data is not None, samples=samples, seed=seed)
@@ -160,6 +164,7 @@ class Request:
     floor: Floor | None
     accept: bool
     force: bool
+    batch_axes: Mapping[str, int | None]
 
 
 @dataclass(frozen=True)
@@ -230,13 +235,15 @@ def _carry_out(
 
 def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on_step: OnStep | None) -> Problem:
     """The prepared model with its statistics, and samples to run it on."""
+    kept = None if request.calibration is None else calibrations.read(Path(request.calibration)).kept
+    declare_samples(request.model, model, request.samples or kept, request.batch_axes)
     source = None if request.samples is None else request.samples.open(input_specs(model))
     scratch = make_scratch(model, None if request.dry_run else request.output.parent)
     if source is not None:
         check_on_first(request.model, model, source)
     calibration, kept = load_or_observe(model, files, source, request.calibration, on_step)
     if source is None and kept:
-        check_prepared(request.model, model, next(split_into_chunks(model, kept)))
+        check_prepared(request.model, model, next(split_into_chunks(model, kept))[1])
     others = calibration.kept_more if kept is calibration.kept else ()
     # apart whether they are judged or not, so that a plan gives the same bytes again
     tools, judged, unseen = split_samples((kept, *others)) if kept else (kept, (), False)

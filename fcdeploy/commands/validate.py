@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,14 @@ from fcdeploy.evaluate.signatures import check_same_signature, is_probability
 from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, output_specs, read_model
 from fcdeploy.prepare import prepare
 from fcdeploy.preprocessing.read import Given
+from fcdeploy.proof.sample_axes import declare_samples, parse_axes
+from fcdeploy.records import sample_layout
 from fcdeploy.records.data_format import choose_format, from_metadata
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.runtime.workers import open_pool
-from fcdeploy.samples import Batch
+from fcdeploy.samples import Batch, Samples
 from fcdeploy.sensitivity.advice import advise
 from fcdeploy.sensitivity.analysis import Sensitivity, analyze_sensitivity, read_effort
 from fcdeploy.sensitivity.error_sources import find_sources
@@ -52,6 +54,7 @@ def validate(
     max_drop: float | None = None,
     layers: bool = False,
     same_data: bool = False,
+    batch_axes: Sequence[str] = (),
     limit: int | None = None,
     seed: int | None = None,
     preprocess: Given = None,
@@ -68,7 +71,8 @@ def validate(
     `max_drop` is the largest drop that passes, in percentage points; for `regression` the rise of the RMSE, in the
     labels' unit; for a function that scores other than 0 and 1, in its unit.  `layers` looks for the cause of a loss: the SQNR
     of every integer tensor on the first 192 samples, what each rounding costs, what leaving it out brings back, and what to do.
-    Samples that the int8 model was calibrated on are refused, but for `same_data`.
+    Samples that the int8 model was calibrated on are refused, but for `same_data`.  `batch_axes` ("NAME=1", "NAME=none") say
+    where samples lie in an input.
     `workers` (processes) and `cluster` ("ray" or "ray:ADDRESS") share the samples out, and change no figure.
     Raises FcdeployError where models, data or labels do not fit each other.
     """
@@ -82,8 +86,11 @@ def validate(
 
     recorded = from_metadata(int8_model.metadata_props, str(int8))
     wanted = choose_format(recorded, preprocess=preprocess, classes=classes, label=label)
+    if sample_layout.KEY in int8_model.metadata_props:
+        float_model.metadata_props[sample_layout.KEY] = int8_model.metadata_props[sample_layout.KEY]
+    alone = declare_samples(against, float_model, Samples(data, limit, seed, wanted), parse_axes(batch_axes))
     samples = open_data(data, input_specs(float_model), limit, seed, wanted)
-    odd = warn_of_inputs(samples.open(), recorded.statistics)
+    odd = alone + warn_of_inputs(samples.open(), recorded.statistics)
     pairs = {"int8": (int8_model, int8), "float": (float_model, against)}
     hashes = {name: hash_model(files_of(*pair)) for name, pair in pairs.items()}
     job = EvaluationJob(

@@ -26,6 +26,7 @@ from fcdeploy.graph.model import read_model
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Batch
+from fcdeploy.samples.layout import lead_with_samples
 
 OTHER_MODEL = "give the float model that the int8 model was made from"
 Choose = Callable[[Arrays, Arrays], tuple[Metric | None, DecisionRule | None]]
@@ -231,7 +232,8 @@ def run_model(session: Session, batch: Batch, which: str) -> Arrays:
 
 
 def _run_all(session: Session, batch: Batch) -> Arrays:
-    return dict(zip(session.outputs, map(np.asarray, session.run(batch.inputs)), strict=True))
+    outputs = (lead_with_samples(np.asarray(output), alone=batch.alone) for output in session.run(batch.inputs))
+    return dict(zip(session.outputs, outputs, strict=True))
 
 
 def check_shapes(shapes: Mapping[str, tuple[int, ...]], q: Arrays, hint: str = OTHER_MODEL) -> None:

@@ -32,7 +32,7 @@ class LeakageCheck:
         for part in parts:
             if self.known is not None:
                 for i, sample in enumerate(part.names):
-                    if self.known.contains(hash_sample({name: array[i] for name, array in part.inputs.items()})):
+                    if self.known.contains(hash_sample(part.sample(i))):
                         self.shared += 1
                         self._refuse(sample)
             self.samples += len(part)

@@ -18,6 +18,8 @@ from fcdeploy.graph.functions import inline_functions
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.protobuf import load_model
 from fcdeploy.graph.weights import initializer_bytes
+from fcdeploy.records import sample_layout
+from fcdeploy.records.sample_layout import SampleLayout
 from fcdeploy.records.signature import TensorSpec as TensorSpec
 from fcdeploy.user_code import operator_libraries
 
@@ -143,7 +145,9 @@ def specs(values: ir.Value | list[ir.Value]) -> list[TensorSpec]:
 
 def input_specs(model: ir.Model) -> list[TensorSpec]:
     """The inputs a caller must feed: initializers listed as inputs (IR version 3) are weights, not inputs."""
-    return specs([value for value in model.graph.inputs if value.name not in model.graph.initializers])
+    declared = specs([value for value in model.graph.inputs if value.name not in model.graph.initializers])
+    layout = SampleLayout.from_text(model.metadata_props.get(sample_layout.KEY, ""))
+    return [layout.apply(spec) for spec in declared]
 
 
 def output_specs(model: ir.Model) -> list[TensorSpec]:

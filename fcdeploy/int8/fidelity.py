@@ -17,7 +17,7 @@ def measure_sqnr(model: ir.Model, int8: ir.Model, samples: Arrays) -> list[float
     """SQNR of every floating-point output in dB, within EXACT_DB on both sides; none of integer outputs."""
     exact, rounded = Session(model), Session(int8)
     by_chunk = []
-    for part in split_into_chunks(model, samples):
+    for _, part in split_into_chunks(model, samples):
         pairs = zip(exact.run(part), rounded.run(part), strict=True)
         by_chunk.append([measure_fidelity(f, q) for f, q in pairs if np.asarray(f).dtype.kind == "f"])
     outputs = [sum(rest, first).sqnr_db for first, *rest in zip(*by_chunk, strict=True)]

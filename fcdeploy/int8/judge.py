@@ -18,9 +18,11 @@ from fcdeploy.arithmetic.significance import tail_of_binomial
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.outputs import Decision, OutputEnd, decide_by, squeeze_end
+from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.fidelity import EXACT_DB
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import split_into_chunks
+from fcdeploy.samples.layout import lead_with_samples, runs_alone
 
 APART = 3  # of the samples that tools may run the model on, one in so many is kept apart
 MOST_APART = 64
@@ -146,8 +148,9 @@ class Judge:
         """`file` answers; `model` is its prepared form, which says how many samples a run takes. Groups are of one shape each."""
         self.chunks = [chunk for group in groups for chunk in split_into_chunks(model, group)]
         session = Session(file)
-        self.answers = [_run(session, chunk) for chunk in self.chunks]
-        self.samples = sum(_count(chunk) for chunk in self.chunks)
+        self._alone = runs_alone(input_specs(model))
+        self.answers = [self._run(session, feeds) for _, feeds in self.chunks]
+        self.samples = sum(count for count, _ in self.chunks)
         first = (
             {name: _joined([answer[name] for answer in self.answers]) for name in session.outputs}
             if self.chunks
@@ -159,23 +162,23 @@ class Judge:
     def measure(self, int8: ir.Model, most: int | None = None) -> Judgement:
         """A model's answers to all samples, or the first chunks of at least `most`."""
         session, sums, equal, done = Session(int8), dict[str, Fidelity](), dict[str, list[Float64]](), 0
-        for chunk, answer in zip(self.chunks, self.answers, strict=True):
-            other = _run(session, chunk)
+        for (count, feeds), answer in zip(self.chunks, self.answers, strict=True):
+            other = self._run(session, feeds)
             for name, f in answer.items():
                 if f.dtype.kind == "f" and f.shape == other[name].shape:
                     sums[name] = sums.get(name, Fidelity()) + measure_fidelity(f, other[name])
                 if name in self.decisions and f.shape == other[name].shape:
                     rows = _compare(self.decisions[name], f, other[name])
                     equal.setdefault(name, []).append(rows)
-            done += _count(chunk)
+            done += count
             if most is not None and done >= most:
                 break
         db = {name: max(-EXACT_DB, min(one.sqnr_db, EXACT_DB)) for name, one in sums.items()}
         return Judgement(done, db, {name: np.concatenate(rows) for name, rows in equal.items()}, self.decisions)
 
-
-def _run(session: Session, chunk: Arrays) -> Arrays:
-    return dict(zip(session.outputs, map(np.asarray, session.run(chunk)), strict=True))
+    def _run(self, session: Session, feeds: Arrays) -> Arrays:
+        outputs = (lead_with_samples(np.asarray(output), alone=self._alone) for output in session.run(feeds))
+        return dict(zip(session.outputs, outputs, strict=True))
 
 
 def _count(chunk: Arrays) -> int:

@@ -75,10 +75,17 @@ class LayerCost:
 
 
 def fix_leading_axis(model: ir.Model) -> None:
-    """Give every input a batch of one where its leading axis is free, and infer all shapes from that, in place."""
+    """Give every input a batch of one where its axis of samples is free, and infer all shapes from that, in place."""
+    at = {spec.name: spec.sample_axis for spec in input_specs(model)}
     for value in model.graph.inputs:
-        if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
-            value.shape = ir.Shape([1, *value.shape[1:]])
+        axis = at.get(name_of(value), 0)
+        if (
+            axis is not None
+            and value.shape is not None
+            and len(value.shape) > axis
+            and not isinstance(value.shape[axis], int)
+        ):
+            value.shape = ir.Shape([*value.shape[:axis], 1, *value.shape[axis + 1 :]])
     # what the file says in symbols of the batch would win over what is inferred for a batch of one
     for node in model.graph.all_nodes():
         for value in node.outputs:

@@ -10,11 +10,24 @@ import numpy as np
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A graph input or output: its name, NumPy dtype and shape, None for an axis of any length."""
+    """A graph input or output: its name, NumPy dtype and shape, None for an axis of any length.
+
+    Of an input `sample_axis` is the axis along which a run stacks samples, None where it takes one as it is; `alone`
+    where a run takes one sample whatever the axis (`samples/layout.py`).
+    """
 
     name: str
     dtype: np.dtype[np.generic]
     shape: tuple[int | None, ...]
+    sample_axis: int | None = 0
+    alone: bool = False
+
+    @property
+    def sample_shape(self) -> tuple[int | None, ...]:
+        """The shape of one sample."""
+        if self.sample_axis is None:
+            return self.shape
+        return (*self.shape[: self.sample_axis], *self.shape[self.sample_axis + 1 :])
 
     def __str__(self) -> str:
         return f"{self.name} {self.dtype}[{', '.join('?' if n is None else str(n) for n in self.shape)}]"

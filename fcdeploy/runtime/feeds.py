@@ -97,12 +97,13 @@ def _fix_shape(spec: TensorSpec, batch: int | None, given: Sequence[int] | None)
         _check_shape(spec, given, hint)
         return replace(spec, shape=tuple(given))
 
-    if spec.shape and spec.shape[0] is not None and batch not in (None, spec.shape[0]):
+    fixed = spec.shape[spec.sample_axis] if spec.shape and spec.sample_axis is not None else None
+    if fixed is not None and batch not in (None, fixed):
         raise FcdeployError(
-            f"input {spec}: the model runs batches of exactly {spec.shape[0]}, not {batch}",
+            f"input {spec}: the model runs batches of exactly {fixed}, not {batch}",
             "leave --batch out, or export the model with a free leading axis",
         )
-    shape = tuple(n or (batch or 1) if axis == 0 else n or 0 for axis, n in enumerate(spec.shape))
+    shape = tuple(n or (batch or 1) if axis == spec.sample_axis else n or 0 for axis, n in enumerate(spec.shape))
     if 0 in shape:
         raise FcdeployError(f"input {spec}: which length do the free axes marked ? have?", hint)
     return replace(spec, shape=shape)

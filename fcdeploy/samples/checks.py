@@ -76,8 +76,8 @@ def get_only_input(inputs: Sequence[TensorSpec], what: str) -> TensorSpec:
 
 
 def check_shape(spec: TensorSpec, shape: tuple[int, ...], place: str, source: str) -> None:
-    """The shape of one sample against the input's without its leading axis. An input without a shape takes any."""
-    wanted = spec.shape[1:]
+    """The shape of one sample against the input's without its axis of samples. An input without a shape takes any."""
+    wanted = spec.sample_shape
     where = f"input {spec.name!r}: {place} has shape {format_shape(shape)}"
     if spec.shape and not (
         len(shape) == len(wanted) and all(w in (None, n) for n, w in zip(shape, wanted, strict=True))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.graph.model import input_specs
+from fcdeploy.samples.layout import arrange_samples
 from fcdeploy.samples.source import Source, get_fixed_batch
 
 KEPT_BYTES, KEPT_LEAST, KEPT_MOST = 8 << 20, 16, 256
@@ -100,12 +101,14 @@ def keep_smallest(source: Source, *, most: int | None = None, room: int | None =
     return smallest.arrays()
 
 
-def split_into_chunks(model: ir.Model, samples: Arrays) -> Iterator[Arrays]:
-    """The samples in pieces that the model takes; a remainder that a fixed batch cannot take is left out."""
-    fixed = get_fixed_batch(input_specs(model))
+def split_into_chunks(model: ir.Model, samples: Arrays) -> Iterator[tuple[int, Arrays]]:
+    """How many samples, and a run's inputs as the model takes them; a remainder that a fixed batch cannot take is left out."""
+    inputs = input_specs(model)
+    fixed = get_fixed_batch(inputs)
     count = len(next(iter(samples.values())))
     for at in range(0, count - (count % fixed if fixed else 0), fixed or CHUNK):
-        yield {name: array[at : at + (fixed or CHUNK)] for name, array in samples.items()}
+        part = {name: array[at : at + (fixed or CHUNK)] for name, array in samples.items()}
+        yield len(next(iter(part.values()))), arrange_samples(part, inputs)
 
 
 def _iterate_samples(groups: Iterable[Arrays]) -> Iterator[Arrays]:

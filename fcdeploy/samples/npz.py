@@ -47,7 +47,7 @@ def check_headers(headers: dict[str, arrays.Header], inputs: Sequence[TensorSpec
     specs = {spec.name: spec for spec in inputs}
     for name, header in headers.items():
         spec = specs.get(name)
-        wanted = spec.shape[1:] if spec else ()
+        wanted = spec.sample_shape if spec else ()
         if not header.shape or (spec and spec.shape and len(header.shape) == len(wanted)):
             raise FcdeployError(
                 f"{source}: array {name!r} has shape {checks.format_shape(header.shape)}, "

@@ -15,7 +15,7 @@ from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.data_format import UNSAID, DataFormat
-from fcdeploy.samples import checks
+from fcdeploy.samples import checks, layout
 
 Load = Callable[[], Arrays]
 Reader = Callable[[], Iterator[tuple[str, Load]]]
@@ -69,14 +69,28 @@ class BadSample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive samples of equal shapes, stacked along a leading axis."""
+    """Consecutive samples of equal shapes: the inputs of one run as the model takes them, labels (samples, ...)."""
 
     names: tuple[str, ...]
     inputs: Arrays
     labels: Arrays
+    specs: tuple[TensorSpec, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def alone(self) -> bool:
+        """Whether the model takes no second sample in a run."""
+        return layout.runs_alone(self.specs)
+
+    def sample(self, index: int) -> Arrays:
+        """The inputs of one sample, without an axis of samples."""
+        return layout.unstack_sample(self.inputs, self.specs, index)
+
+    def first(self, count: int) -> Arrays:
+        """The inputs of a run of the first `count` samples, of all where the model takes no fewer."""
+        return layout.take_first(self.inputs, self.specs, count)
 
 
 @dataclass(frozen=True)
@@ -241,8 +255,14 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def get_fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
-    """The model's fixed batch size, None when its leading axes are free; inputs that disagree are an error."""
-    fixed = {spec.shape[0]: spec.name for spec in inputs if spec.shape and spec.shape[0] is not None}
+    """The model's fixed batch size, 1 where samples run alone, None when its sample axes are free.
+
+    Raises FcdeployError where inputs disagree.
+    """
+    if layout.runs_alone(inputs):
+        return 1
+    ends = [(spec.shape[spec.sample_axis], spec.name) for spec in inputs if spec.sample_axis is not None and spec.shape]
+    fixed = {length: name for length, name in ends if length is not None}
     if len(fixed) > 1:
         sizes = " and ".join(f"{name!r} has {n}" for n, name in fixed.items())
         raise FcdeployError(
@@ -272,13 +292,13 @@ def make_batches(source: Source, size: int) -> Iterator[Batch]:
         whole = len(group) == size or (source.block and seen % source.block == 0)
         if group and (whole or _get_shapes(sample) != _get_shapes(group[0])):
             _check_full(group, fixed, seen, source)
-            yield _stack(group)
+            yield _stack(group, source.inputs)
             group = []
         group.append(sample)
         seen += 1
     _check_full(group, fixed, seen, source)
     if group:
-        yield _stack(group)
+        yield _stack(group, source.inputs)
 
 
 def _check_full(group: list[Sample], fixed: int | None, seen: int, source: Source) -> None:
@@ -293,10 +313,11 @@ def _get_shapes(sample: Sample) -> list[tuple[int, ...]]:
     return [value.shape for value in (*sample.inputs.values(), *sample.labels.values())]
 
 
-def _stack(group: list[Sample]) -> Batch:
+def _stack(group: list[Sample], specs: tuple[TensorSpec, ...]) -> Batch:
     first = group[0]
     return Batch(
         names=tuple(sample.name for sample in group),
-        inputs={name: np.stack([sample.inputs[name] for sample in group]) for name in first.inputs},
+        inputs=layout.stack_samples([sample.inputs for sample in group], specs),
         labels={name: np.stack([sample.labels[name] for sample in group]) for name in first.labels},
+        specs=specs,
     )

@@ -18,6 +18,7 @@ from fcdeploy.int8.timing.measure import choose_reference, confirm
 from fcdeploy.records.costs import Trial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
+from fcdeploy.samples.source import get_fixed_batch
 from fcdeploy.search import ladder
 from fcdeploy.search.builder import Builder, begin_building
 from fcdeploy.search.evaluator import (
@@ -203,6 +204,4 @@ def _time_steps(run: SearchRun, path: Sequence[Step]) -> list[MeasuredStep]:
 def _take_one_batch(run: SearchRun) -> Arrays:
     """A batch of one, or as many as the model insists on."""
     batch = next(iter(run.exam.read()))
-    fixed = next(iter(run.builder.problem.model.graph.inputs)).shape
-    least = fixed[0] if fixed is not None and len(fixed) and isinstance(fixed[0], int) else 1
-    return {name: array[:least] for name, array in batch.inputs.items()}
+    return batch.first(get_fixed_batch(batch.specs) or 1)

@@ -112,9 +112,8 @@ def add_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays,
 
 
 def _advise_briefly(int8: ir.Model, graph: ir.Model, samples: Arrays, effort: str, db: float) -> str:
-    batches = [
-        Batch(("a sample",) * len(next(iter(part.values()))), part, {}) for part in split_into_chunks(graph, samples)
-    ]
+    specs = tuple(input_specs(graph))
+    batches = [Batch(("a sample",) * count, part, {}, specs) for count, part in split_into_chunks(graph, samples)]
     every = find_sources(int8)
     ranking = rank_sources(int8, [graph], batches, seconds=BRIEF_SECONDS, guessed_on=BRIEF_GUESS)
     if not ranking.costs:

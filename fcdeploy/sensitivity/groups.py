@@ -19,6 +19,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.paired_timing import Ratio, compute_ratio, time_in_turns
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Batch
+from fcdeploy.samples.layout import take_first
 from fcdeploy.samples.source import get_fixed_batch
 from fcdeploy.sensitivity.ablation import leave_unrounded
 from fcdeploy.sensitivity.error_sources import ErrorSource
@@ -127,8 +128,8 @@ def measure_remedies(
 def _time_model(int8: ir.Model, model: ir.Model, inputs: Arrays) -> Ratio:
     """Time of a model relative to the int8 one, with a 95 % interval."""
 
-    count = get_fixed_batch(input_specs(int8)) or 1
-    feeds = {name: array[:count] for name, array in inputs.items()}
+    specs = input_specs(int8)
+    feeds = take_first(inputs, specs, get_fixed_batch(specs) or 1)
     one, other = (Session(each, threads=1) for each in (model, int8))
     timed = time_in_turns([lambda: one.run(feeds), lambda: other.run(feeds)], TURNS)
     return compute_ratio(*timed)

@@ -182,8 +182,7 @@ def compute_gain(answers: Answers, base: Answers) -> Loss | None:
 
 
 def _take_few(model: ir.Model, batch: Batch, most: int) -> Arrays:
-    count = get_fixed_batch(input_specs(model)) or most
-    return {name: array[:count] for name, array in batch.inputs.items()}
+    return batch.first(min(get_fixed_batch(input_specs(model)) or most, len(batch)))
 
 
 def _run_outputs(session: Session, batches: Sequence[Batch]) -> list[Arrays]:

@@ -154,7 +154,7 @@ def _hash_samples(batch: Batch, smallest: SmallestSamples | None) -> list[int]:
     """What each sample is known by; those with the smallest are kept."""
     hashes = []
     for i in range(len(batch)):
-        inputs = {name: value[i] for name, value in batch.inputs.items()}
+        inputs = batch.sample(i)
         hashes.append(hash_sample(inputs))
         if smallest is not None:
             smallest.offer(hashes[-1], inputs)

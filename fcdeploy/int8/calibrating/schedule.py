@@ -17,9 +17,11 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.weights import initializer_bytes, is_large
 from fcdeploy.int8.calibrating.instrument import pooled_step
+from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.footprint import MEBI, read_resident_bytes
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import Source, choose_batch_size
+from fcdeploy.samples.layout import stack_samples
 from fcdeploy.samples.source import get_fixed_batch
 
 BATCH_BYTES = 24 << 20  # of observed tensors held at once: larger batches leave the caches and gain nothing
@@ -57,7 +59,7 @@ def plan_passes(
     not fit into the memory with one tensor and one sample.
     """
     fixed = get_fixed_batch(source.inputs)
-    declared = {name_of(value): _read_declared_sizes(value, model, fixed) for value in values}
+    declared = {name_of(value): _read_declared_sizes(value, model, source.inputs, fixed) for value in values}
     unknown = [value for value in values if declared[name_of(value)] is None]
     measured = _measure_sizes(model, unknown, source, fixed) if unknown else {}
     sizes = {name: (known or measured[name]) for name, known in declared.items()}
@@ -112,7 +114,9 @@ def _group_by_room(costs: Mapping[str, int], room: int) -> Iterator[tuple[str, .
     yield tuple(group)
 
 
-def _read_declared_sizes(value: ir.Value, model: ir.Model, fixed: int | None) -> tuple[int | None, int] | None:
+def _read_declared_sizes(
+    value: ir.Value, model: ir.Model, inputs: Sequence[TensorSpec], fixed: int | None
+) -> tuple[int | None, int] | None:
     """The axis of samples and the elements of one, where the shape says both; None where only a run can tell."""
     if value.shape is None:
         return None
@@ -120,9 +124,13 @@ def _read_declared_sizes(value: ir.Value, model: ir.Model, fixed: int | None) ->
     if fixed:
         lengths = tuple(n for n in dims if isinstance(n, int))
         return _find_sample_axis(lengths, lengths, fixed) if len(lengths) == len(dims) else None
-    batch = {
-        value.shape[0].value for value in model.graph.inputs if value.shape and not isinstance(value.shape[0], int)
-    }
+    at = {spec.name: spec.sample_axis for spec in inputs}
+    batch = set()
+    for given in model.graph.inputs:
+        axis = at.get(name_of(given), 0)
+        length = given.shape[axis] if given.shape and axis is not None else 0
+        if not isinstance(length, int):
+            batch.add(length.value)
     here = [axis for axis, n in enumerate(dims) if n in batch and n is not None]
     inner = [n for n in dims if isinstance(n, int)]
     return (here[0], math.prod(inner)) if len(here) == 1 and len(inner) == len(dims) - 1 else None
@@ -150,7 +158,7 @@ def _measure_sizes(
     sample = next(iter(source)).inputs
 
     def shapes(count: int) -> list[tuple[int, ...]]:
-        return [tuple(shape.tolist()) for shape in session.run({k: np.stack([v] * count) for k, v in sample.items()})]
+        return [tuple(shape.tolist()) for shape in session.run(stack_samples([sample] * count, source.inputs))]
 
     one = shapes(fixed or 1)
     try:

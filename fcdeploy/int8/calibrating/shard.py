@@ -11,6 +11,7 @@ from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model
 from fcdeploy.int8.calibrating.observe import CalibrationPart, observe_pass
 from fcdeploy.int8.calibrating.schedule import Passes
 from fcdeploy.prepare import prepare
+from fcdeploy.records import sample_layout
 from fcdeploy.samples import Samples, Source
 
 
@@ -18,6 +19,7 @@ from fcdeploy.samples import Samples, Source
 class CalibrationJob:
     """A calibration of `samples` by `model`, both named by their files; with `everything`, of hidden tensors too.
 
+    `layout` is where samples lie, as a model's metadata say it (`records/sample_layout.py`).
     Shard `part` (index, of how many) of the data, in pass `index`; its first `passed` samples are done already.
     """
 
@@ -32,6 +34,7 @@ class CalibrationJob:
     part: tuple[int, int] = (0, 1)
     passed: int = 0
     threads: int | None = None
+    layout: str = ""
 
 
 def observe_shard(job: CalibrationJob) -> Iterator[int | CalibrationPart]:
@@ -43,6 +46,8 @@ def observe_shard(job: CalibrationJob) -> Iterator[int | CalibrationPart]:
             "let all machines see the same files",
         )
     prepare(model)
+    if job.layout:
+        model.metadata_props[sample_layout.KEY] = job.layout
     source = job.samples.open(input_specs(model))
     yield from observe_pass(
         model, select_samples(source, job), job.passes, job.index,

@@ -20,7 +20,7 @@ def iterate_activations(model: ir.Model, names: Sequence[str], samples: Arrays) 
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(values[name] for name in names)
     session = Session(copy)
-    for part in split_into_chunks(model, samples):
+    for _, part in split_into_chunks(model, samples):
         yield session.run(part)
 
 
@@ -33,7 +33,7 @@ class ActivationWalk:
 
     def __init__(self, model: ir.Model, samples: Arrays) -> None:
         self.model = model
-        self.known: list[Arrays] = list(split_into_chunks(model, samples))
+        self.known: list[Arrays] = [part for _, part in split_into_chunks(model, samples)]
         self.passing: set[str] = set()  # names of float tensors that are forgotten when what reads them was run
 
     def read(self, target: ir.Value) -> list[Float32]:
