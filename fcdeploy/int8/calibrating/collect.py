@@ -19,7 +19,7 @@ from fcdeploy.int8.calibrating.schedule import Passes, plan_passes
 from fcdeploy.int8.calibrating.shard import CalibrationJob, observe_shard, select_samples
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.checkpoint import STAMP, Checkpoint, checkpoint_bytes, read_checkpoint
-from fcdeploy.records.data_format import to_json
+from fcdeploy.records.data_format import to_metadata
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.runtime.session import read_versions
@@ -189,7 +189,7 @@ def _identify_run(job: CalibrationJob, source: Source, options: dict[str, Any]) 
             "samples": job.samples.limit,
             "seed": job.samples.seed,
             "keep_samples": job.keep_samples,
-            "format": to_json(source.format),
+            "format": to_metadata(source.format),
         },
         "version of fcdeploy": __version__,
         "CPU or version of onnxruntime": [detect_target().name, read_versions()["onnxruntime"]],
