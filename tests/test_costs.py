@@ -17,9 +17,9 @@ from networks import Net, in_memory, random_data
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.cli import main
 from fcdeploy.int8.calibrating.observe import observe
-from fcdeploy.int8.planning import plan_graph
+from fcdeploy.int8.planning import Overrides, plan_graph
 from fcdeploy.int8.timing import costs as times
-from fcdeploy.int8.timing.choose_kernels import best_trial, vary_dynamic
+from fcdeploy.int8.timing.choose_kernels import best_trial, choose, vary_dynamic
 from fcdeploy.int8.timing.measure import conversion_rates
 from fcdeploy.int8.timing.partition import cost_of, find_slow_nodes, sum_layer_costs
 from fcdeploy.int8.timing.rate_table import costs_from_table, kind_of
@@ -118,6 +118,28 @@ def test_totals_take_each_node_from_its_side() -> None:
 def test_the_choice_among_trials(trials: list[tuple[tuple[str, ...], float, float, float]], chosen: int) -> None:
     made = tuple(Trial(Choice(slow), *times) for slow, *times in trials)
     assert best_trial(made) is made[chosen]
+
+
+def test_float_everywhere_takes_products_of_two_activations_along() -> None:
+    """Nothing stays integer beside layers in float: not the MatMuls of an attention, nor what lies between them."""
+    net = Net(4)
+    x = net.op("Reshape", net.input("x", 8, 6, 6), net.constant([0, 8, 36], np.int64))
+
+    def product(x: str, read: int, write: int, name: str) -> str:
+        return net.op("MatMul", x, net.constant(net.normal(read, write)), name=name)
+
+    parts = [product(x, 36, 12, name) for name in "qkv"]
+    scores = net.op("MatMul", parts[0], net.op("Transpose", parts[1], perm=[0, 2, 1]), name="scores")
+    mixed = net.op("MatMul", net.op("Softmax", scores, axis=-1), parts[2], name="mixed")
+    model, calibration, plan = planned(net.output(product(mixed, 12, 5, "last")))
+    products = {"q", "k", "v", "scores", "mixed", "last"}
+    assert {node for node, kind in plan.kinds.items() if kind == "int8"} >= products
+    costs = Costs("m", "test", FREE, dict.fromkeys(products, (10.0, 14.0)))
+    choice = choose(model, plan, calibration, costs)
+    assert set(choice.slow) >= products
+    slow = dict.fromkeys(choice.slow, "slower")
+    left = plan_graph(model, calibration, TARGETS["portable"], ranges="mse", overrides=Overrides(slow))
+    assert set(left.kinds.values()) <= {"float", "weight_only"}
 
 
 def test_the_table_knows_kinds_of_layers() -> None:

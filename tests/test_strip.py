@@ -8,6 +8,7 @@ import onnx_ir as ir
 from networks import Net, quantize_net, random_data
 
 from fcdeploy.int8.writing.strip import strip
+from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.runtime.kernels import match_kernels, optimize_graph
 from fcdeploy.runtime.session import Session
 
@@ -51,6 +52,20 @@ def test_what_says_something_stays() -> None:
     assert nodes["pool"].outputs[0].dtype == ir.DataType.UINT8  # moved bytes say what they are
     assert not [node for node in line.int8.graph if node.op_type == "DequantizeLinear" and node.name]
     assert all(output.shape is not None and output.dtype is not None for output in line.int8.graph.outputs)
+
+
+def test_shapes_that_follow_are_left_out_and_others_stay() -> None:
+    """A float tensor says its shape only where ONNX would not find the same: here behind an operator that it does not know."""
+    net = Net(6, opset=13)
+    x = net.op("Relu", net.op("Transpose", net.input("x", 3, "free", 9), perm=[0, 2, 1, 3]))
+    model = ir.from_proto(net.output(net.op("Neg", net.op("Exp", x), name="last")).model())
+    infer_shapes(model)
+    unknown = model.graph.node("last").inputs[0]
+    assert unknown is not None
+    model.graph.node(2).domain, model.opset_imports["made.up"] = "made.up", 1
+    strip(model)
+    said = {value.name for node in model.graph for value in node.outputs if value.shape is not None}
+    assert said == {unknown.name, model.graph.outputs[0].name}
 
 
 def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, str]]:

@@ -47,7 +47,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Costs:
-    """Node name -> (microseconds in float, microseconds as integers); `layers` are those with weights that may be either.
+    """Node name -> (microseconds in float, microseconds as integers); `layers` are the layers and
+    MatMuls of two activations that may be either.
 
     `trials` are the choices that were run against each other, fastest first, if any were.  `confirmed` are those that
     were then taken and run once more, against float alone: the last one stands.  `sqnr_db` is the signal over error

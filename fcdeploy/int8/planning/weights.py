@@ -216,6 +216,15 @@ def find_int8_layers(graph: ir.Graph, plan: Plan) -> list[tuple[ir.Node, ir.Valu
     return [(node, weight) for node, weight in pairs if weight is not None]
 
 
+def find_int8_products(graph: ir.Graph, plan: Plan) -> list[ir.Node]:
+    """The nodes that multiply in an integer kernel: layers, and MatMuls of two activations.
+
+    Without them nothing is integer: all else becomes integer only beside them.
+    """
+    chosen = {decision.node for decision in plan.nodes if decision.kind == "int8"}
+    return [node for node in graph if node.name in chosen and operator_of(node).role == "multiply"]
+
+
 def kernel_shape(node: ir.Node, weight: ir.Value, *, padded: bool = True) -> tuple[int, ...]:
     """The shape of the weight as the integer kernel is given it: with the channels of zeros that make it faster."""
     more = missing_channels(node) if padded else 0

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.fidelity import EXACT_DB, measure_sqnr
 from fcdeploy.int8.planning import Overrides
-from fcdeploy.int8.planning.weights import find_int8_layers
+from fcdeploy.int8.planning.weights import find_int8_products
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.measure import choose_reference, confirm, measure_costs, try_choices
 from fcdeploy.int8.timing.partition import cost_of, explain_slow, find_slow_nodes, sum_layer_costs
@@ -47,9 +47,8 @@ def measure_choices(problem: Problem, everything: Plan, *, source: str, on_step:
     apart, model = problem.scratch is not None, problem.calibration.model
     costs = measure_costs(problem.model, integers, feeds, model_hash=model, source=source, apart=apart)
     dynamic = [decision.node for decision in everything.nodes if decision.kind == "dynamic"]
-    layers = tuple(
-        sorted([*dynamic, *(name_of(node) for node, _ in find_int8_layers(problem.model.graph, everything))])
-    )
+    products = map(name_of, find_int8_products(problem.model.graph, everything))
+    layers = tuple(sorted([*dynamic, *products]))
     costs = replace(costs, layers=layers)
     saved = _find_worth_one_scale(problem, everything, costs)
     choices = vary_dynamic(_list_choices(problem.model, everything, problem.calibration, costs, saved), dynamic)
@@ -91,7 +90,7 @@ def choose(model: ir.Model, plan: Plan, calibration: Calibration, costs: Costs) 
         return costs.confirmed[-1].choice
     if costs.trials:
         return best_trial(costs.trials).choice
-    layers = tuple(sorted(name_of(node) for node, _ in find_int8_layers(model.graph, plan)))
+    layers = tuple(sorted(name_of(node) for node in find_int8_products(model.graph, plan)))
     splits = ((), tuple(find_slow_nodes(model.graph, plan, calibration, costs)), layers)
     whole, split, in_float = (cost_of(model.graph, plan, calibration, costs, slow) for slow in splits)
     if split < (1 - ESTIMATED) * whole or whole > in_float:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.mincut import find_cheapest_split
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.planning.decide import FLOAT_OUTPUT
-from fcdeploy.int8.planning.weights import find_int8_layers
+from fcdeploy.int8.planning.weights import find_int8_products
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Costs, Rates
 from fcdeploy.records.plan import Plan
@@ -35,8 +35,8 @@ def find_slow_nodes(
 
 
 def cost_of(graph: ir.Graph, plan: Plan, calibration: Calibration, costs: Costs, slow: Collection[str]) -> float:
-    """Microseconds, conversions included, when of the layers with weights those of `slow` are float, and no others."""
-    fixed = {name_of(node): node.name not in slow for node, _ in find_int8_layers(graph, plan)}
+    """Microseconds, conversions included, when of the layers and other products those of `slow` are float, and no others."""
+    fixed = {name_of(node): node.name not in slow for node in find_int8_products(graph, plan)}
     return _split(graph, plan, calibration, costs, 1.0, fixed)[1]
 
 

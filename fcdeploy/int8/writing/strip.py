@@ -1,13 +1,15 @@
 """Leaving out of an int8 file what it need not say: of a small network that is a tenth of the file.
 
 Types and shapes of constants stand with the constants, those of what is read back from integers with the integers, and
-those of what a QuantizeLinear rounds with what it writes.  A convolution's strides, dilations and group are 1 unless it
-says otherwise, and a DequantizeLinear is known by what it writes.
+those of what a QuantizeLinear rounds with what it writes; shapes that ONNX infers from these need not be there at all.  A
+convolution's strides, dilations and group are 1 unless it says otherwise, and a DequantizeLinear is known by what it writes.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
+
+from fcdeploy.prepare.shape_inference import infer_shapes
 
 ONES = {"Conv": ("strides", "dilations", "group"), "AveragePool": ("strides",), "MaxPool": ("strides", "dilations")}
 
@@ -30,6 +32,35 @@ def strip(model: ir.Model) -> None:
             rounded = bool(readers) and all(reader.op_type == "QuantizeLinear" for reader in readers)
             if not value.is_graph_output() and (rounded or node.op_type == "DequantizeLinear"):
                 _forget(value)
+    _forget_inferred(model)
+
+
+def _forget_inferred(model: ir.Model) -> None:
+    """Leave out types and shapes of what nodes write, where ONNX infers just these without them.
+
+    Bytes keep theirs: they say at a glance where the model computes with integers.
+    """
+    bare = model.clone()
+    written = {value.name: value for node in model.graph for value in node.outputs if not value.is_graph_output()}
+    known = {value.name: value for node in bare.graph for value in node.outputs if value.name in written}
+    for value in known.values():
+        _forget(value)
+    infer_shapes(bare)
+    renamed: dict[str | None, str | None] = {}  # inference numbers the lengths that it does not know
+    for name, value in written.items():
+        same = value.dtype == ir.DataType.FLOAT and known[name].type == value.type
+        if same and _is_same_shape(value.shape, known[name].shape, renamed):
+            _forget(value)
+
+
+def _is_same_shape(one: ir.Shape | None, other: ir.Shape | None, renamed: dict[str | None, str | None]) -> bool:
+    """Whether both have the same lengths, free ones under one name each."""
+    if one is None or other is None or len(one) != len(other):
+        return False
+    return all(
+        a == b if isinstance(a, int) or isinstance(b, int) else renamed.setdefault(a.value, b.value) == b.value
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 def _numbers(attribute: ir.Attr) -> list[int]:
