@@ -22,6 +22,7 @@ from fcdeploy.prepare.passes.fold_shapes import fold_shapes
 from fcdeploy.prepare.passes.form_gemm import form_gemm
 from fcdeploy.prepare.passes.form_global_average_pool import form_global_average_pool
 from fcdeploy.prepare.passes.form_hard_sigmoid import form_hard_sigmoid
+from fcdeploy.prepare.passes.form_sigmoid import form_sigmoid
 from fcdeploy.prepare.passes.level_bounds import level_bounds
 from fcdeploy.prepare.passes.lift_constants import lift_constants
 from fcdeploy.prepare.passes.merge_clips import merge_clips
@@ -44,6 +45,7 @@ PASSES: tuple[Callable[[ir.Model], Changes], ...] = (
     fold_batchnorm,
     fold_scale_shift,
     merge_clips,
+    form_sigmoid,
     form_hard_sigmoid,
     fold_hard_sigmoid,
     separate_shared_weights,

@@ -10,6 +10,8 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.ranges import METHODS
 from fcdeploy.arithmetic.ranges.mse import mse
+from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.normalizations import find_normalizations
 from fcdeploy.int8.planning.clip_fusion import keep_unequal_clips
 from fcdeploy.int8.planning.decide import decide, find_wanted
 from fcdeploy.int8.planning.eligibility import match_keep_float
@@ -22,6 +24,8 @@ from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
 from fcdeploy.tables.targets import Target
 from fcdeploy.tables.types import INT8, Types
+
+NORMALIZES = "part of a normalization: its mean and variance need more than 8 bits"
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ def plan_graph(
     graph, overrides = model.graph, overrides or Overrides()
     exact = {**overrides.exact, **match_keep_float(graph, keep_float)}
     wide = {**find_front_ends(graph), **overrides.wide}
-    slow = {**overrides.slow, **wide}
+    normalizing = [name_of(node) for nodes in find_normalizations(graph) for node in nodes]
+    slow = {**overrides.slow, **dict.fromkeys(normalizing, NORMALIZES), **wide}
 
     # which nodes: those that the types keep out of integer regions, then the regions
     apart = {name: row for name, row in decide_by_types(graph, types).items() if name not in {*exact, *slow}}
