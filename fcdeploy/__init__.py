@@ -1,34 +1,54 @@
 """Trained dense and convolutional networks to small, fast, proven int8 ONNX models for CPUs.
 
-The functions here are the commands' names: `fcdeploy.calibrate(...)` is `fcdeploy calibrate`.
+The functions have the names of the commands: `fcdeploy.quantize(...)` is `fcdeploy quantize`.  They take models as files,
+bytes, `onnx.ModelProto`, `onnx_ir.Model` or `torch.nn.Module`, samples as arrays, tables, loaders, generators or files,
+and return values whose fields are the keys of `--json`:
+
+    import fcdeploy
+
+    made = fcdeploy.quantize(module, data=images, output="model.int8.onnx")
+    found = fcdeploy.validate("model.int8.onnx", against=module, data={"image": held_out, "label": labels})
+    print(found.drop, found)
+
+A mistake raises `fcdeploy.FcdeployError`, with a message and a hint.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from typing import Any
 
 # onnxruntime's Linux wheels, from 1.29.0 on, write a device id and a database below the user's cache folder and look up a
 # host of their maker at every session, unless this stands in the environment before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
-__all__ = [
-    "bench", "bundle", "calibrate", "compile", "export", "inspect", "load_bundle", "load_native", "quantize", "validate",
-    "verify",
-]  # fmt: skip
-ELSEWHERE = {"load_bundle": "bundles.load", "load_native": "native.load"}
+FUNCTIONS = (
+    "bench", "bundle", "calibrate", "compile", "conv_to_dense", "dense_to_conv", "doctor", "export", "inspect",
+    "load_bundle", "load_native", "quantize", "report", "split", "start_server", "validate", "verify",
+)  # fmt: skip
+OTHERS = {"load_bundle": "bundles.load", "load_native": "native.load", "start_server": "api.server"}
 """Functions that are no commands, and the modules they are in."""
+RESULTS = (
+    "BenchResult", "BundleResult", "CalibrationResult", "CompileResult", "DoctorResult", "ExportResult", "InspectResult",
+    "PlanResult", "QuantizeResult", "ReportResult", "SplitResult", "TransformResult", "ValidateResult", "VerifyResult",
+)  # fmt: skip
+__all__ = [*FUNCTIONS, *RESULTS, "FcdeployError"]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a function when it is first used: `import fcdeploy` alone loads neither onnxruntime nor torch.
+def __getattr__(name: str) -> object:
+    """Import what is asked for when it is first used: `import fcdeploy` alone loads neither onnxruntime nor torch."""
+    if name in OTHERS:  # which need less than the commands do: a bundle runs without onnx
+        function = getattr(importlib.import_module(f"fcdeploy.{OTHERS[name]}"), name)
+        return importlib.import_module("fcdeploy.errors").in_python_words(function)
+    if name in FUNCTIONS:
+        return importlib.import_module("fcdeploy.api.functions").find_function(name)
+    if name in RESULTS:
+        return getattr(importlib.import_module("fcdeploy.api.results"), name)
+    if name == "FcdeployError":
+        return importlib.import_module("fcdeploy.errors").FcdeployError
+    raise AttributeError(f"module 'fcdeploy' has no attribute {name!r}")
 
-    Its errors name its parameters, where the command line's name options.
-    """
-    if name not in __all__:
-        raise AttributeError(f"module 'fcdeploy' has no attribute {name!r}")
-    module = ELSEWHERE.get(name, f"commands.{name}")
-    function = getattr(importlib.import_module(f"fcdeploy.{module}"), name)
-    return importlib.import_module("fcdeploy.errors").in_python_words(function)
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

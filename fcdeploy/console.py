@@ -6,13 +6,14 @@ a bar is drawn.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import IO, Any, Literal
 
 import click
@@ -49,6 +50,13 @@ def show(report: Report, *, as_json: bool, everything: bool = False) -> None:
         quiet_stdout()
     if not report.passed:
         raise click.exceptions.Exit(1)
+
+
+def format_report(report: Report) -> str:
+    """What `show` prints on stdout for a reader, as text."""
+    with redirect_stdout(io.StringIO()) as text:
+        _show_text(report)
+    return text.getvalue().rstrip("\n")
 
 
 def show_error(problem: FcdeployError) -> None:

@@ -53,13 +53,13 @@ def test_a_python_caller_hears_of_max_drop_and_a_shell_user_of_the_option(capsys
 
 
 def test_public_functions_keep_their_signature_and_docstring() -> None:
-    for name in fcdeploy.__all__:
+    for name in fcdeploy.FUNCTIONS:
         inner = getattr(importlib.import_module(getattr(fcdeploy, name).__module__), name)
-        assert inspect.signature(getattr(fcdeploy, name)) == inspect.signature(inner)
+        assert parameters(name) == dict(inspect.signature(inner).parameters)
         assert getattr(fcdeploy, name).__doc__ == inner.__doc__
 
 
-@pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) & set(fcdeploy.__all__)))
+@pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) & set(fcdeploy.FUNCTIONS)))
 def test_every_option_can_be_told_to_python(name: str) -> None:
     """But for those that only the shell has, each option is translated to the parameter that click passes it as."""
     command = cli.fcdeploy.get_command(click.Context(cli.fcdeploy), name)

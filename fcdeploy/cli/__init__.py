@@ -26,6 +26,7 @@ COMMANDS = {
     "quantize": "float ONNX model to int8 ONNX model",
     "validate": "compare an int8 model with the float model it was made from",
     "bench": "time a model, or two against each other",
+    "report": "what is known of int8 models as one HTML page to show, or as a model card",
     "transform": "dense layers as convolutions and back; one model as two, for a device and a server",
     "bundle": "model, manifest, reports and golden samples in one folder or zip to deploy",
     "compile": "int8 model to native code that needs no runtime: a shared library or C files",

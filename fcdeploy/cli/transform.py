@@ -44,7 +44,7 @@ def dense_to_conv(model: Path, output: Path, shapes: tuple[str, ...], as_json: b
     from fcdeploy.commands.transform import dense_to_conv as run
 
     with console.progress() as on_step:
-        report = run(model, output=output, shapes=options.parse_shapes(shapes), on_step=on_step, **arguments)
+        report = run(model, output=output, shapes=options.parse_shapes(shapes), on_step=on_step, **arguments)  # type: ignore[arg-type]
     console.show(report, as_json=as_json)
 
 
@@ -60,7 +60,7 @@ def conv_to_dense(model: Path, output: Path, shapes: tuple[str, ...], as_json: b
     from fcdeploy.commands.transform import conv_to_dense as run
 
     with console.progress() as on_step:
-        report = run(model, output=output, shapes=options.parse_shapes(shapes), on_step=on_step, **arguments)
+        report = run(model, output=output, shapes=options.parse_shapes(shapes), on_step=on_step, **arguments)  # type: ignore[arg-type]
     console.show(report, as_json=as_json)
 
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.signatures import check_same_signature
-from fcdeploy.graph.model import TensorSpec, files_of, input_specs, is_quantized, measure_size, read_model
+from fcdeploy.graph.model import TensorSpec, files_of, hash_model, input_specs, is_quantized, measure_size, read_model
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime import feeds
@@ -114,7 +114,11 @@ def bench(
         rows.append(BatchResult(loaded, timed, [_measure_footprint(one, threads, step) for one in loaded]))
 
     nodes = _profile_nodes(rows[0], threads, seconds, step) if per_node else None
-    return _make_report(rows, nodes, threads, max_ratio, interval, seconds)
+    report = _make_report(rows, nodes, threads, max_ratio, interval, seconds)
+    hashes = {
+        name: hash_model(files_of(*pair)) for name, pair in zip(NAMES, zip(models, paths, strict=True), strict=False)
+    }
+    return replace(report, values={**report.values, "hashes": hashes})
 
 
 def _list_batches(batch: int | Sequence[int] | None) -> list[int | None]:

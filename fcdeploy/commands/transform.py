@@ -69,21 +69,45 @@ class SlidingRun:
     more: list[str]
 
 
-def dense_to_conv(model: Path | str, *, output: Path | str, **options: Any) -> Report:
+def dense_to_conv(
+    model: Path | str,
+    *,
+    output: Path | str,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    data: Path | str | None = None,
+    samples: int | None = None,
+    preprocess: Given = None,
+    force: bool = False,
+    on_step: OnStep | None = None,
+) -> Report:
     """Write the model with its dense head as convolutions, so that it answers for every window of a larger image.
 
     Outputs (N, K) become maps (N, K, h, w), 1x1 at the original size; the spatial axes of inputs and outputs are free.
-    Where a layer behind the head cannot be turned, the sizes stay as they were.  Options are those of `_transform`.
+    Where a layer behind the head cannot be turned, the sizes stay as they were.  `shapes` gives inputs whose axes are
+    free a size, by name; answers are compared on `samples` of `data`, with `preprocess`, else on numbers drawn with a seed.
+    Raises FcdeployError where no layer can be turned, or answers differ.
     """
-    return _transform("dense-to-conv", forth.dense_to_conv, Path(model), Path(output), **options)
+    on = Comparison(shapes, data, samples, preprocess)
+    return _transform("dense-to-conv", forth.dense_to_conv, Path(model), Path(output), on, force, on_step)
 
 
-def conv_to_dense(model: Path | str, *, output: Path | str, **options: Any) -> Report:
+def conv_to_dense(
+    model: Path | str,
+    *,
+    output: Path | str,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    data: Path | str | None = None,
+    samples: int | None = None,
+    preprocess: Given = None,
+    force: bool = False,
+    on_step: OnStep | None = None,
+) -> Report:
     """Write the model with convolutions that cover their whole input as dense layers; outputs of 1x1 become (N, K).
 
-    The sizes of the inputs are fixed, but for the batch.  Options are those of `_transform`.
+    The sizes of the inputs are fixed, but for the batch.  All else is as for `dense_to_conv`.
     """
-    return _transform("conv-to-dense", back.conv_to_dense, Path(model), Path(output), **options)
+    on = Comparison(shapes, data, samples, preprocess)
+    return _transform("conv-to-dense", back.conv_to_dense, Path(model), Path(output), on, force, on_step)
 
 
 def _transform(
@@ -91,15 +115,10 @@ def _transform(
     turn: Callable[[ir.Model], Changes],
     path: Path,
     output: Path,
-    *,
-    force: bool = False,
-    on_step: OnStep | None = None,
-    **options: Any,
+    on: Comparison,
+    force: bool,
+    on_step: OnStep | None,
 ) -> Report:
-    """`shapes` gives inputs whose axes are free a size, by name; answers are compared on `samples` of `data`, with
-    `preprocess`, else on numbers drawn with a seed.  Raises FcdeployError where no layer can be turned, or answers differ.
-    """
-    on = Comparison(**options)
     given = [Path(item) for item in (path, on.data) if item]
     check_output(output, force=force, inputs=tuple(given))
     network = read_model(path)

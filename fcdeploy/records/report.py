@@ -43,7 +43,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object; its first key is the schema. Infinities and NaN become null, which JSON can say."""
-        cleaned = {key: _to_plain(value) for key, value in self.values.items()}
+        cleaned = {key: to_plain(value) for key, value in self.values.items()}
         return {"schema": f"fcdeploy.{self.command}/1", **cleaned, "warnings": list(self.warnings)}
 
 
@@ -67,13 +67,14 @@ def find_repeats(kinds: Iterable[Any], shown: int) -> frozenset[int]:
     return frozenset(repeats)
 
 
-def _to_plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
+    """As JSON can say it: infinities and NaN are null, keys text, tuples lists."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): _to_plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_plain(item) for item in value]
+        return [to_plain(item) for item in value]
     return value
 
 

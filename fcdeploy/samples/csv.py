@@ -30,7 +30,7 @@ def open_csv(path: Path, inputs: Sequence[TensorSpec], format: DataFormat) -> So
     with _open_lines(path) as lines:
         columns = next(lines, [])
     features = [column for column in columns if not checks.is_label(column)]
-    shape = _compute_sample_shape(spec, len(features), path.name)
+    shape = compute_sample_shape(spec, len(features), path.name)
     parse = int if spec.dtype.kind in "iub" else float
 
     def read() -> Iterator[tuple[str, Load]]:
@@ -43,7 +43,7 @@ def open_csv(path: Path, inputs: Sequence[TensorSpec], format: DataFormat) -> So
     return Source(path.name, (spec,), read, None, len(features) < len(columns), format=format)
 
 
-def _compute_sample_shape(spec: TensorSpec, features: int, source: str) -> tuple[int, ...]:
+def compute_sample_shape(spec: TensorSpec, features: int, source: str) -> tuple[int, ...]:
     """The input's shape without its leading axis; at most one free axis, which takes what is left."""
     if not spec.shape:
         return (features,)

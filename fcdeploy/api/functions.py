@@ -1,0 +1,124 @@
+"""The commands as functions of Python values: models and data in memory in, typed results out, errors in Python's words.
+
+`FUNCTIONS` is the list: each row's command lies in `fcdeploy/commands/`, and gets here what only Python has.  The types
+that its callers see are in `fcdeploy/__init__.pyi`, which `scripts/stub.py` writes from this table and the commands.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from fcdeploy.api import results
+from fcdeploy.api.build import build_result
+from fcdeploy.api.inputs import Stream, is_file, write_model_file
+from fcdeploy.api.notebook import in_notebook, show_progress
+from fcdeploy.errors import FcdeployError, speak_python
+from fcdeploy.graph.model import input_specs, read_model
+from fcdeploy.records.report import Report
+
+MODELS, DATA = ("model", "int8", "against"), ("data", "eval")
+"""Parameters that take models and samples in memory, too."""
+
+
+class Function(NamedTuple):
+    """A public function: the module it is in, and what its report becomes."""
+
+    module: str
+    result: type[results.Result]
+
+
+FUNCTIONS = {
+    "bench": Function("commands.bench", results.BenchResult),
+    "bundle": Function("commands.bundle", results.BundleResult),
+    "calibrate": Function("commands.calibrate", results.CalibrationResult),
+    "compile": Function("commands.compile", results.CompileResult),
+    "conv_to_dense": Function("commands.transform", results.TransformResult),
+    "dense_to_conv": Function("commands.transform", results.TransformResult),
+    "doctor": Function("commands.doctor", results.DoctorResult),
+    "export": Function("commands.export", results.ExportResult),
+    "inspect": Function("commands.inspect", results.InspectResult),
+    "quantize": Function("commands.quantize", results.QuantizeResult),
+    "report": Function("commands.report", results.ReportResult),
+    "split": Function("commands.split", results.SplitResult),
+    "validate": Function("commands.validate", results.ValidateResult),
+    "verify": Function("commands.verify", results.VerifyResult),
+}
+
+
+def find_function(name: str) -> Callable[..., results.Result]:
+    """The public function of this command."""
+    row = FUNCTIONS[name]
+    command: Callable[..., Report] = getattr(importlib.import_module(f"fcdeploy.{row.module}"), name)
+    signature = inspect.signature(command)
+
+    @wraps(command)
+    def call(*arguments: object, **options: object) -> results.Result:
+        given = signature.bind(*arguments, **options).arguments
+        with TemporaryDirectory(prefix="fcdeploy-") as folder:
+            try:
+                _check_output(name, given)
+                _write_files(given, Path(folder))
+                report = _run(command, given, "on_step" in signature.parameters)
+            except FcdeployError as error:
+                words = (speak_python(text, signature.parameters) for text in (error.message, error.hint))
+                error.message, error.hint = (_forget_folder(text, folder) for text in words)
+                error.args = (error.message,)
+                raise
+        return build_result(_choose_result(row, report), _forget_files(report, folder))
+
+    call.__annotations__ = {**command.__annotations__, "return": row.result.__name__}
+    call.__signature__ = signature.replace(return_annotation=row.result.__name__)  # type: ignore[attr-defined]
+    return call
+
+
+def _choose_result(row: Function, report: Report) -> type[results.Result]:
+    return results.PlanResult if "plan" in report.values and report.command == "quantize" else row.result
+
+
+def _check_output(name: str, given: dict[str, Any]) -> None:
+    """A calibration lies beside its model unless told otherwise, which a model in memory has no place for."""
+    if name == "calibrate" and given.get("output") is None and not is_file(given["model"]):
+        raise FcdeployError("there is no output: the model is no file to put it beside", "output='model.calib'")
+
+
+def _run(command: Callable[..., Report], given: dict[str, Any], long: bool) -> Report:
+    """The command on files, with a bar in a notebook unless the caller watches progress."""
+    watch = long and given.get("on_step") is None and in_notebook()
+    with show_progress() if watch else nullcontext(given.get("on_step")) as on_step:
+        return command(**given, **({"on_step": on_step} if watch else {}))
+
+
+def _write_files(given: dict[str, Any], folder: Path) -> None:
+    """Replace what is in memory by files in `folder`: models first, of which samples take their names."""
+    streams = {name: Stream(given[name]) for name in DATA if given.get(name) is not None and not is_file(given[name])}
+    samples = next(iter(streams.values()), None)
+    for name in MODELS:
+        if given.get(name) is not None and not is_file(given[name]):
+            given[name] = write_model_file(given[name], folder / f"{name}.onnx", samples)
+    if streams:
+        model = next(given[name] for name in MODELS if given.get(name) is not None)
+        inputs = input_specs(read_model(model))
+        given |= {name: stream.write(folder / name, inputs) for name, stream in streams.items()}
+
+
+def _forget_files(report: Report, folder: str) -> Report:
+    """Without sentences and values that name temporary files: there are none any more."""
+    values = {
+        key: _forget_folder(value, folder) if isinstance(value, str) else value for key, value in report.values.items()
+    }
+    lines = tuple(line for line in report.lines if folder not in line)
+    warnings = tuple(_forget_folder(text, folder) for text in report.warnings)
+    return replace(report, values=values, lines=lines, warnings=warnings)
+
+
+def _forget_folder(text: str, folder: str) -> str:
+    """Without the path of the temporary folder, which the caller has not seen."""
+    return text.replace(f"{folder}/", "")

@@ -1,0 +1,274 @@
+"""What a Python caller has at hand, as the files that commands read: models and samples of many kinds.
+
+Everything lands in a temporary folder and is read back as any other file, so that one path through the commands serves
+all callers, workers in other processes among them.  Samples are written one by one: a loader of any length takes the
+memory of one batch, and disk for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, TypeGuard, runtime_checkable
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from fcdeploy.arrays import Array
+from fcdeploy.errors import FcdeployError
+from fcdeploy.records.signature import TensorSpec
+from fcdeploy.samples import checks
+from fcdeploy.samples.csv import compute_sample_shape
+
+SAMPLES = "a dict of input name -> array, an array, or (array, label)"
+
+
+class TorchModule(Protocol):
+    """A torch.nn.Module."""
+
+    training: bool
+
+    def state_dict(self) -> Mapping[str, object]:
+        """Its weights by name."""
+
+    def eval(self) -> object:
+        """In the mode that is deployed."""
+
+
+class TorchTensor(Protocol):
+    """A torch.Tensor."""
+
+    requires_grad: bool
+
+    def element_size(self) -> int:
+        """Bytes."""
+
+
+class DataFrame(Protocol):
+    """A table of pandas, polars or another library: a row a sample, a column a feature."""
+
+    @property
+    def columns(self) -> Iterable[object]:
+        """Their names; `label` is the label."""
+
+    def to_numpy(self) -> np.ndarray[Any, Any]:
+        """All cells, rows first."""
+
+
+@runtime_checkable
+class Loader(Protocol):
+    """A DataLoader of torch: batches, unless `batch_size` is None."""
+
+    dataset: object
+    batch_size: int | None
+
+    def __iter__(self) -> Iterator[object]:
+        """Its batches."""
+
+
+Model = str | Path | bytes | onnx.ModelProto | ir.Model | TorchModule
+"""A file, the bytes of one, or a model in memory."""
+
+Data = str | Path | Array | DataFrame | Mapping[str, Array] | tuple[Array, Array] | Iterable[object]
+"""DATA as the command line has it, arrays with a leading sample axis (alone, by name, or with labels), a table, a loader
+of batches, or anything that gives one sample after the other."""
+
+
+def is_file(given: object) -> TypeGuard[str | Path]:
+    """Something on disk, which is left to the command."""
+    return isinstance(given, str | Path)
+
+
+def is_module(given: object) -> TypeGuard[TorchModule]:
+    """A torch.nn.Module, as far as can be seen without importing torch."""
+    return not isinstance(given, type) and callable(getattr(given, "state_dict", None)) and callable(given)
+
+
+def write_model_file(given: Model, path: Path, samples: Stream | None = None) -> Path:
+    """The model at `path`; a module is exported with the first of the samples."""
+    if isinstance(given, bytes):
+        path.write_bytes(given)
+    elif isinstance(given, onnx.ModelProto):
+        onnx.save(given, path)
+    elif isinstance(given, ir.Model):
+        ir.save(given, path)
+    elif is_module(given):
+        example = [] if samples is None else samples.example()
+        if not example:
+            raise FcdeployError(
+                "a torch.nn.Module needs samples to be exported with, and there are none that are arrays",
+                "fcdeploy.export(module, output='model.onnx', inputs=[(1, 3, 32, 32)])",
+            )
+        from fcdeploy.commands.export import export
+
+        export(given, output=path, inputs=[_to_tensor(array) for array in example])
+    else:
+        raise FcdeployError(
+            f"a model is a {type(given).__name__}, expected a path, bytes, onnx.ModelProto, onnx_ir.Model or torch.nn.Module",
+            "give the path of an .onnx file",
+        )
+    return path
+
+
+class Stream:
+    """Samples that may be looked at before the model is known: the first is kept."""
+
+    def __init__(self, given: Data) -> None:
+        self.given = given
+        self.samples = iter(_list_samples(given))
+        self.first = next(self.samples, None)
+
+    def example(self) -> list[Array]:
+        """The inputs of the first sample, each with a leading axis, in their order."""
+        if self.first is None or hasattr(self.given, "columns"):
+            return []
+        return [
+            np.asarray(array)[None]
+            for name, array in _name_arrays(self.first, [""]).items()
+            if not checks.is_label(name)
+        ]
+
+    def write(self, folder: Path, inputs: Sequence[TensorSpec]) -> Path:
+        """A folder of one .npy a name, each with a leading sample axis."""
+        folder.mkdir()
+        if self.first is None:
+            raise FcdeployError("the data hold no sample", f"give {SAMPLES} for each sample")
+        columns = [str(name) for name in getattr(self.given, "columns", ())]
+        with ExitStack() as stack:
+            files: dict[str, _Column] = {}
+            for index, sample in enumerate(chain([self.first], self.samples)):
+                arrays = (
+                    _join_columns(sample, columns, inputs)
+                    if columns
+                    else _name_arrays(sample, [spec.name for spec in inputs])
+                )
+                if not index:
+                    checks.check_names(arrays, inputs, "data")
+                    files = {name: stack.enter_context(_Column(folder, name, arrays[name])) for name in arrays}
+                _check_same_names(arrays, files, index)
+                for name, array in arrays.items():
+                    files[name].append(array, index)
+        return folder
+
+
+class _Column:
+    """A .npy that grows: its header has room for any number of rows, and gets the number when it is closed."""
+
+    def __init__(self, folder: Path, name: str, first: Array) -> None:
+        self.name, self.dtype, self.shape, self.rows = name, first.dtype, first.shape, 0
+        self.path = folder / f"{name.replace('/', '_')}.npy"
+
+    def __enter__(self) -> _Column:
+        self.file: BinaryIO = self.path.open("wb")
+        self._write_header()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.seek(0)
+        self._write_header()
+        self.file.close()
+
+    def _write_header(self) -> None:
+        described = np.lib.format.dtype_to_descr(self.dtype)
+        header = {"descr": described, "fortran_order": False, "shape": (self.rows, *self.shape)}
+        np.lib.format.write_array_header_1_0(self.file, header)
+
+    def append(self, array: Array, index: int) -> None:
+        if array.shape != self.shape or array.dtype != self.dtype:
+            raise FcdeployError(
+                f"{self.name!r}: sample {index} is {array.dtype} {array.shape}, sample 0 {self.dtype} {self.shape}",
+                "give samples of one shape and type, or DATA as FILE.py:FUNCTION, whose samples may differ",
+            )
+        self.file.write(np.ascontiguousarray(array).tobytes())
+        self.rows += 1
+
+
+def _list_samples(given: Data) -> Iterator[object]:
+    """One sample after the other: of arrays their rows, of a loader's batches theirs."""
+    if isinstance(given, Loader) and given.batch_size is not None:
+        for batch in given:
+            yield from _split_rows(tuple(batch) if isinstance(batch, list) else batch)
+    elif isinstance(given, Mapping | tuple) or hasattr(given, "__array__"):
+        yield from _split_rows(given.to_numpy() if hasattr(given, "to_numpy") else given)
+    elif hasattr(given, "columns") and hasattr(given, "to_numpy"):
+        yield from given.to_numpy()
+    elif isinstance(given, Iterable):
+        yield from given
+    else:
+        raise FcdeployError(
+            f"data is a {type(given).__name__}, expected arrays, a table, a loader, or samples one by one",
+            f"give {SAMPLES} for each sample",
+        )
+
+
+def _split_rows(batch: object) -> Iterator[object]:
+    """The samples of a batch: an array, a dict of them, or (array, label)."""
+    if isinstance(batch, Mapping):
+        arrays = {str(name): np.asarray(array) for name, array in batch.items()}
+        _check_same_length(arrays)
+        yield from (dict(zip(arrays, row, strict=True)) for row in zip(*arrays.values(), strict=True))
+    elif isinstance(batch, tuple):
+        parts = [np.asarray(part) for part in batch]
+        _check_same_length({f"part {index}": part for index, part in enumerate(parts)})
+        yield from zip(*parts, strict=True)
+    else:
+        yield from np.asarray(batch)
+
+
+def _check_same_length(arrays: Mapping[str, Array]) -> None:
+    counts = {name: array.shape[0] if array.shape else None for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{name!r} has {count}" for name, count in counts.items())
+        raise FcdeployError(f"arrays disagree about the number of samples: {said}", "give as many labels as inputs")
+
+
+def _name_arrays(sample: object, names: Sequence[str]) -> dict[str, Array]:
+    """A sample's arrays by name; one without is the model's only input, the second of two its label."""
+    if isinstance(sample, Mapping):
+        return {str(name): np.asarray(array) for name, array in sample.items()}
+    several = isinstance(sample, tuple) or (
+        isinstance(sample, list) and all(hasattr(one, "__array__") for one in sample)
+    )
+    parts = list(sample) if several and isinstance(sample, tuple | list) else [sample]
+    if len(parts) > 2 or len(names) != 1:
+        wants = ", ".join(map(repr, names))
+        raise FcdeployError(
+            f"a sample is {len(parts)} arrays without names, the model wants {wants}",
+            "give a dict of input name -> array",
+        )
+    return {key: np.asarray(part) for key, part in zip((names[0], "label"), parts, strict=False)}
+
+
+def _join_columns(row: object, columns: Sequence[str], inputs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """A row of a table as the model's input; columns called `label` are labels."""
+    if len(inputs) != 1:
+        raise FcdeployError(
+            f"the columns of a table feed one input, the model has {len(inputs)}", "give a dict of input name -> array"
+        )
+    cells = np.asarray(row)
+    if cells.dtype == object:
+        cells = cells.astype(np.float64)
+    labels = {name: cell for name, cell in zip(columns, cells, strict=True) if checks.is_label(name)}
+    features = cells[[name not in labels for name in columns]]
+    shape = compute_sample_shape(inputs[0], len(features), "the table")
+    whole = {
+        name: np.asarray(cell.astype(np.int64) if cell == np.round(cell) else cell) for name, cell in labels.items()
+    }
+    return {inputs[0].name: features.reshape(shape), **whole}
+
+
+def _check_same_names(arrays: Mapping[str, Array], files: Mapping[str, object], index: int) -> None:
+    if arrays.keys() != files.keys():
+        raise FcdeployError(
+            f"sample {index} has {', '.join(map(repr, arrays))}, sample 0 {', '.join(map(repr, files))}",
+            "give every sample the same names",
+        )
+
+
+def _to_tensor(array: Array) -> object:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(array))

@@ -1,0 +1,96 @@
+"""What is known of int8 models as one page to show, or as a model card."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fcdeploy import __version__
+from fcdeploy.atomic_files import replace_file
+from fcdeploy.errors import FcdeployError
+from fcdeploy.files import check_output
+from fcdeploy.records.progress import OnStep
+from fcdeploy.records.report import Report
+from fcdeploy.reporting.describe import describe
+from fcdeploy.reporting.layers import list_layers
+from fcdeploy.reporting.render import TEMPLATES, draw, render
+from fcdeploy.reporting.subject import Subject, read_evidence, read_subjects
+
+SUFFIXES = {"html": ".html", "markdown": ".md"}
+
+
+def report(
+    models: Sequence[str | Path],
+    *,
+    output: str | Path | None = None,
+    add: Sequence[str | Path] = (),
+    format: str = "html",
+    title: str | None = None,
+    force: bool = False,
+    on_step: OnStep | None = None,
+) -> Report:
+    """Write what is known of int8 models, side by side, as one HTML file that loads nothing, or as a markdown model card.
+
+    `models` are files or bundles, whose reports and plans are taken from them.  `add` are more: what `validate`, `bench` and
+    `quantize` print with `--json`, calibrations, and plans; each goes to the model that it is of.  `output` is MODEL.html
+    (MODEL.md) unless given; `title` is the page's.  Nothing is measured: what no file says is said to be missing.  Raises
+    FcdeployError where a file is of none of the models.
+    """
+    if format not in TEMPLATES:
+        raise FcdeployError(f"--format {format!r} is unknown, expected {', '.join(TEMPLATES)}", "--format html")
+    paths, given = [Path(model) for model in models], [Path(file) for file in add]
+    if not paths:
+        raise FcdeployError("there is no model to report on", "fcdeploy report int8.onnx -o report.html")
+    target = Path(output) if output else paths[0].with_suffix(SUFFIXES[format])
+    check_output(target, force=force, inputs=(*paths, *given))
+
+    begun = time.perf_counter()
+    step: OnStep = on_step or (lambda *_: None)
+    step("reading", 0, 2)
+    subjects = read_subjects(paths, map(read_evidence, given))
+    described, pictures = [], []
+    for subject in subjects:
+        rows = list_layers(subject)
+        values = {**describe(subject, rows), "commands": list_commands(subject, target)}
+        described.append(values)
+        pictures.append(draw(values, rows))
+    step("drawing", 1, 2)
+    heading = title or ("int8 against float" if len(paths) > 1 else subjects[0].name)
+    page = render(format, heading, described, pictures, __version__)
+    with replace_file(target, force=force) as aside:
+        aside.write_text(page, encoding="utf-8")
+    return make_report(described, target, len(page.encode()), time.perf_counter() - begun)
+
+
+def list_commands(subject: Subject, output: Path) -> list[str]:
+    """The commands that give the figures, as far as the reports say how they were run; what they do not say in capitals."""
+    quantize, validate, bench = (subject.reports.get(name) for name in ("quantize", "validate", "bench"))
+    name = shlex.quote(subject.name)
+    target = subject.made.get("target", "")
+    made_for = f" --target {target}" if target else ""
+    said = " --json > quantize.json" if quantize else ""
+    commands = [f"fcdeploy quantize FLOAT --int8 --data DATA{made_for} -o {name}{said}"]
+    if validate:
+        limit = "" if validate.get("max_drop") is None else f" --max-drop {validate['max_drop']:g}"
+        layers = " --layers" if validate.get("layers") else ""
+        commands.append(
+            f"fcdeploy validate {name} --against FLOAT --data EVALUATION{limit}{layers} --json > validate.json"
+        )
+    if bench:
+        nodes = " --per-node" if bench.get("per_node") else ""
+        commands.append(
+            f"fcdeploy bench {name} --against FLOAT --threads {bench['threads']}{nodes} --json > bench.json"
+        )
+    added = "".join(f" --add {kind}.json" for kind in ("quantize", "validate", "bench") if kind in subject.reports)
+    return [*commands, f"fcdeploy report {name}{added} -o {shlex.quote(output.name)}"]
+
+
+def make_report(described: Sequence[Mapping[str, Any]], target: Path, size: int, seconds: float) -> Report:
+    """The verdicts, and what was written."""
+    lines = [f"{values['name']}: {values['verdict']}" for values in described]
+    lines.append(f"{target}: {size:,} bytes, {seconds:.1f} s")
+    values = {"output": str(target), "bytes": size, "seconds": round(seconds, 3), "models": list(described)}
+    return Report("report", values, lines=tuple(lines))

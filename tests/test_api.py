@@ -1,0 +1,214 @@
+"""The functions as a notebook has them: what they take and give."""
+
+from __future__ import annotations
+
+import json
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from conftest import fails
+
+import fcdeploy
+from fcdeploy.api import functions, results
+from fcdeploy.api.build import build_result
+from fcdeploy.records.report import Report
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+import stub  # noqa: E402
+
+Wrap = Callable[[dict[str, Any]], Any]
+
+
+class Table:
+    """What tables of pandas and polars have in common."""
+
+    def __init__(self, columns: list[str], cells: Any) -> None:
+        self.columns, self.cells = columns, cells
+
+    def to_numpy(self) -> Any:
+        return self.cells
+
+
+@pytest.fixture(scope="module")
+def module() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+
+
+@pytest.fixture(scope="module")
+def model(module: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = fcdeploy.export(module, output=tmp_path_factory.mktemp("api") / "m.onnx", inputs=[(1, 8)])
+    assert made.inputs[0].shape == (None, 8)
+    return made.output
+
+
+@pytest.fixture(scope="module")
+def features() -> Any:
+    return np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+
+
+def loader(arrays: dict[str, Any], size: int | None) -> Any:
+    parts = [torch.from_numpy(array) for array in arrays.values()]
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*parts), batch_size=size)
+
+
+KINDS: dict[str, Wrap] = {
+    "array": lambda arrays: arrays["input"],
+    "dict": lambda arrays: {"input": arrays["input"]},
+    "with labels": lambda arrays: (arrays["input"], np.arange(40)),
+    "generator of dicts": lambda arrays: ({"input": row} for row in arrays["input"]),
+    "generator of arrays": lambda arrays: iter(arrays["input"]),
+    "list": lambda arrays: list(arrays["input"]),
+    "loader": lambda arrays: loader(arrays, 7),
+    "loader of samples": lambda arrays: loader(arrays, None),
+    "table": lambda arrays: Table(list("abcdefgh"), arrays["input"]),
+    "table of floats": lambda arrays: Table(
+        [*"abcdefgh", "label"], np.c_[arrays["input"].astype(np.float64), np.ones(40)]
+    ),
+}
+
+
+def test_all_kinds_of_data_give_the_same_bytes(model: Path, features: Any, tmp_path: Path) -> None:
+    name = onnx.load(model).graph.input[0].name
+    np.savez(tmp_path / "samples.npz", **{name: features})
+    fcdeploy.calibrate(model, data=tmp_path / "samples.npz", output=tmp_path / "file.calib")
+    for kind, wrap in KINDS.items():
+        given = wrap({"input": features})
+        given = {name: given["input"]} if isinstance(given, dict) else given
+        if kind == "generator of dicts":
+            given = ({name: row} for row in features)
+        made = fcdeploy.calibrate(model, data=given, output=tmp_path / "made.calib", force=True)
+        assert made.samples == 40
+        assert (tmp_path / "made.calib").read_bytes() == (tmp_path / "file.calib").read_bytes(), kind
+
+
+def test_all_kinds_of_models_give_the_same_file(
+    module: torch.nn.Module, model: Path, features: Any, tmp_path: Path
+) -> None:
+    models = {
+        "path": model,
+        "bytes": model.read_bytes(),
+        "proto": onnx.load(model),
+        "ir": ir.load(model),
+        "module": module,
+    }
+    made: dict[str, list[int]] = {}
+    for kind, given in models.items():
+        out = tmp_path / f"{kind}.onnx"
+        result = fcdeploy.quantize(given, data=features, output=out, costs="none", floor="none", effort="fast")
+        assert result.output == out
+        assert result.bytes_int8 == out.stat().st_size
+        made[kind] = [node.op_type for node in onnx.load(out).graph.node]
+    assert len(set(map(tuple, made.values()))) == 1
+    assert (tmp_path / "path.onnx").read_bytes() == (tmp_path / "bytes.onnx").read_bytes()
+    assert [node.kernel for node in result.nodes_int8] == ["QGemm", "QGemm"]
+
+    found = fcdeploy.validate(tmp_path / "module.onnx", against=module, data=features, same_data=True)
+    assert found.samples == 40
+    assert "fcdeploy-" not in str(result) + str(found) + json.dumps(result.to_json())
+    assert found.sqnr_db is not None and found.sqnr_db > 20
+
+
+def test_results_have_the_figures_of_the_json(model: Path, features: Any) -> None:
+    planned = fcdeploy.quantize(model, data=features, dry_run=True, costs="none")
+    assert isinstance(planned, fcdeploy.PlanResult)
+    assert [node.kind for node in planned.nodes] == [row["kind"] for row in planned.report.values["plan"]["nodes"]]
+    looked = fcdeploy.inspect(model, kernels=True)
+    said = json.loads(json.dumps(looked.to_json()))
+    for row in fields(fcdeploy.InspectResult):
+        if row.name in said and isinstance(said[row.name], int):
+            assert getattr(looked, row.name) == said[row.name]
+    assert looked.layers[0].parameters == 8 * 16 + 16
+    assert looked.parameters == (8 * 16 + 16) + (16 * 3 + 3)
+    assert "195 parameters" in str(looked)
+    assert fcdeploy.doctor().cores >= 1
+
+
+def test_a_result_in_a_notebook_shows_tables_and_lines(model: Path) -> None:
+    html = fcdeploy.inspect(model)._repr_html_()
+    assert html.count("<table>") == 2
+    assert '<th scope="col">' in html
+    assert "195 parameters" in html
+    odd = build_result(results.Result, Report("x", {}, lines=("<script>",), warnings=("a & b",)))
+    assert odd._repr_html_() == '<div class="fcdeploy"><p>&lt;script&gt;</p><p><em>warning: a &amp; b</em></p></div>'
+
+
+@pytest.mark.parametrize(
+    ("given", "message", "hint"),
+    [
+        (3, "data is a int, expected arrays, a table, a loader, or samples one by one", "for each sample"),
+        ([], "the data hold no sample", "(array, label) for each sample"),
+        ({"x": np.ones((4, 8), np.float32)}, "data: input 'input' is missing, it has 'x'", "'input'"),
+        ({"input": np.ones((4, 8)), "label": np.ones(3)}, "'input' has 4, 'label' has 3", "as many labels"),
+        ([np.ones(8), np.ones(7)], "'input': sample 1 is float64 (7,), sample 0 float64 (8,)", "FILE.py:FUNCTION"),
+        ([(1, 2, 3)], "a sample is 3 arrays without names, the model wants 'input'", "dict"),
+        (Table(["a"], np.ones((2, 1))), "the table has 1 feature columns, input 'input' wants 8", "one column"),
+        ([{"input": np.ones(8)}, {"y": np.ones(8)}], "sample 1 has 'y', sample 0 'input'", "same names"),
+    ],
+)  # fmt: skip
+def test_data_that_do_not_fit(model: Path, tmp_path: Path, given: Any, message: str, hint: str) -> None:
+    with fails(message, hint):
+        fcdeploy.calibrate(model, data=given, output=tmp_path / "x.calib")
+    assert not (tmp_path / "x.calib").exists()
+
+
+def test_models_that_do_not_fit(module: torch.nn.Module, model: Path, features: Any) -> None:
+    with fails("a model is a list, expected a path, bytes"):
+        fcdeploy.inspect([])  # type: ignore[arg-type]
+    with fails("a torch.nn.Module needs samples to be exported with", "inputs=[(1, 3, 32, 32)]"):
+        fcdeploy.inspect(module)
+    with fails("'model.onnx' is not an ONNX model, or is damaged"):  # not the folder, which the caller has not seen
+        fcdeploy.inspect(b"no model")
+    with fails("there is no output: the model is no file", "output='model.calib'"):
+        fcdeploy.calibrate(model.read_bytes(), data=features)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'max_dropp'"):
+        fcdeploy.validate(model, against=model, data=features, max_dropp=1)  # type: ignore[call-arg]
+
+
+def test_a_server_is_started_and_stopped(model: Path) -> None:
+    import urllib.request
+
+    with fcdeploy.start_server(model) as server:
+        with urllib.request.urlopen(f"{server.address}/v2/health/ready") as answer:
+            assert answer.status == 200
+        assert repr(server) == f"<fcdeploy server at {server.address}>"
+    assert server.process.returncode == 0
+    server.stop()
+    with fails("'nothing.onnx'"):
+        fcdeploy.start_server("nothing.onnx")
+
+
+def test_the_package_offers_its_functions_and_nothing_else() -> None:
+    assert dir(fcdeploy) == sorted([*fcdeploy.__all__, "__version__"])
+    assert set(functions.FUNCTIONS) | set(fcdeploy.OTHERS) == set(fcdeploy.FUNCTIONS)
+    for name in fcdeploy.RESULTS:
+        assert issubclass(getattr(fcdeploy, name), results.Result)
+    with pytest.raises(AttributeError, match="has no attribute 'quantise'"):
+        fcdeploy.quantise  # type: ignore[attr-defined] # noqa: B018
+
+
+def test_the_stub_is_that_of_the_functions() -> None:
+    assert stub.STUB.read_text() == stub.make_stub(), "run .venv/bin/python scripts/stub.py"
+
+
+def test_no_result_holds_any() -> None:
+    """The report alone does: `--json` has no types."""
+
+    def mentions(kind: Any) -> Iterator[Any]:
+        yield kind
+        for inner in typing.get_args(kind):
+            yield from mentions(inner)
+
+    for name in fcdeploy.RESULTS:
+        for kind in typing.get_type_hints(getattr(fcdeploy, name)).values():
+            assert Any not in set(mentions(kind))

@@ -1,0 +1,257 @@
+"""The report: every figure in the page is the reports' own, each file goes to its model, and nothing is asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import fails
+from networks import Net
+
+from fcdeploy.cli import main
+from fcdeploy.commands.bench import bench
+from fcdeploy.commands.bundle import bundle
+from fcdeploy.commands.calibrate import calibrate
+from fcdeploy.commands.quantize import quantize
+from fcdeploy.commands.report import report
+from fcdeploy.commands.validate import validate
+from fcdeploy.records.calibration import Histogram
+from fcdeploy.records.report import Report
+from fcdeploy.reporting import drawing
+from fcdeploy.reporting.describe import write_verdict
+
+ALL = ("quantize.json", "validate.json", "bench.json", "net.calib")
+
+
+class Figures(HTMLParser):
+    """The numbers of a page: key -> what stands for machines; and every address that it names."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.figures: dict[str, str] = {}
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "data":
+            self.figures[str(given["data-key"])] = str(given["value"] or "")
+        self.addresses += [str(value) for key, value in attrs if key in ("src", "href", "action")]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a network of two layers and everything that commands say of it."""
+    folder = tmp_path_factory.mktemp("report")
+    net = Net()
+    x = net.input("x", 4, 8, 8)
+    y = net.op("Flatten", net.op("Relu", net.conv(x, 4, 8, name="first"), name="relu"))
+    net.outputs = [net.op("Gemm", y, net.constant(net.normal(512, 4, size=0.1)), name="last")]
+    net.save(folder / "net.onnx")
+    random = np.random.default_rng(1)
+    images = random.normal(size=(60, 4, 8, 8)).astype(np.float32)
+    np.savez(folder / "train.npz", x=images[:20])
+    np.savez(folder / "held.npz", x=images[20:], label=random.integers(0, 4, 40))
+    save(folder / "net.calib.json", calibrate(folder / "net.onnx", data=folder / "train.npz"))
+    save(
+        folder / "quantize.json",
+        quantize(
+            folder / "net.onnx", calibration=folder / "net.calib", output=folder / "net.int8.onnx", costs="none", effort="fast",
+            floor="none", save_plan=folder / "plan.json",
+        ),
+    )  # fmt: skip
+    int8, both = folder / "net.int8.onnx", {"against": folder / "net.onnx"}
+    save(folder / "validate.json", validate(int8, data=folder / "held.npz", max_drop=90, **both))
+    save(folder / "bench.json", bench(int8, seconds=0.05, per_node=True, **both))
+    return folder
+
+
+def save(path: Path, made: Report) -> None:
+    path.write_text(json.dumps(made.to_json()))
+
+
+def find(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values[int(part)] if isinstance(values, list) else values[part]
+    return values
+
+
+def test_every_figure_is_that_of_the_reports(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.html"
+    result = report([made / "net.int8.onnx"], output=out, add=[made / name for name in (*ALL, "plan.json")])
+    page = out.read_text()
+    found = Figures(page)
+    assert len(found.figures) > 40
+    for key, value in found.figures.items():
+        expected = find_or_none(result.values, key)
+        assert (value == "") == (expected is None), key
+        assert value == "" or float(value) == expected, key
+
+    model = result.values["models"][0]
+    for kind in ("quantize", "validate", "bench"):
+        assert model[kind] == json.loads((made / f"{kind}.json").read_text())
+    assert model["verdict"].startswith("It is ")
+    assert [row["node"] for row in model["layers"] if row["integer"] and row["macs"]] == ["first", "last"]
+    first = next(row for row in model["layers"] if row["node"] == "first")
+    assert first["macs"] == 8 * 4 * 9 * 64
+    assert first["why"]  # from the plan
+    assert first["end_low"] == 0 < first["end_high"] <= first["max"] * 1.01  # behind the Relu, in bytes
+    assert sorted({row["op"] for row in model["layers"]}) == ["Conv", "Flatten", "Gemm"]
+
+
+def find_or_none(values: Any, key: str) -> Any:
+    try:
+        return find(values, key)
+    except (KeyError, TypeError, IndexError):
+        return None
+
+
+def test_the_page_loads_nothing_and_escapes_names(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.html"
+    report([made / "net.int8.onnx"], output=out, add=[made / name for name in ALL], title="<b>a</b> & b")
+    page = out.read_text()
+    assert not Figures(page).addresses
+    assert not re.search(r"https?://|@import|url\(", page)
+    assert "default-src 'none'" in page
+    assert "<title>&lt;b&gt;a&lt;/b&gt; &amp; b</title>" in page
+    assert page.count("<svg") >= 3  # the interval, the graph, histograms
+    ids = re.findall(r' id="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'aria-labelledby="([^"]*)"', page)) <= set(ids)
+    assert all("aria-label" in tag for tag in re.findall(r"<svg[^>]*>", page))
+
+
+def test_models_side_by_side_and_a_bundle(made: Path, tmp_path: Path) -> None:
+    """Reports go to the model whose hash they carry; a bundle brings its own."""
+    bundle(
+        made / "net.int8.onnx", output=tmp_path / "b.fcd", plan=made / "plan.json", validation=made / "validate.json",
+        data=made / "held.npz",
+    )  # fmt: skip
+    other = tmp_path / "other.onnx"
+    quantize(
+        made / "net.onnx",
+        calibration=made / "net.calib",
+        output=other,
+        costs="none",
+        keep_float=["last"],
+        floor="none",
+        effort="fast",
+    )
+    result = report([tmp_path / "b.fcd", other], output=tmp_path / "r.html", add=[made / "bench.json"])
+    first, second = result.values["models"]
+    assert first["validate"]["drop"] == json.loads((made / "validate.json").read_text())["drop"]
+    assert first["bench"] and not second["bench"] and not second["validate"]
+    assert first["bundle"]["files"]["model.onnx"] == first["sha256"]
+    assert second["verdict"] == (
+        "Not measured: accuracy (validate), size of the float model (quantize or bench --against), time (bench --against)."
+    )
+    page = (tmp_path / "r.html").read_text()
+    assert 'colspan="3">b.fcd<' in page
+    assert result.lines[0].startswith("b.fcd: It is ")
+
+
+def test_a_model_card(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "card.md"
+    report([made / "net.int8.onnx"], output=out, add=[made / name for name in ALL], format="markdown")
+    text = out.read_text()
+    said = json.loads((made / "validate.json").read_text())
+    assert f"| top1 | {said['float']:,.4f} | {said['int8']:,.4f} |" in text
+    assert "fcdeploy bench net.int8.onnx --against FLOAT --threads 1 --per-node --json > bench.json" in text
+    assert "–" not in text.split("Made from")[0].split("| SQNR")[0]
+
+
+def test_the_command_line(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "r.html"
+    words = ["report", str(made / "net.int8.onnx"), "--add", str(made / "validate.json"), "-o", str(out)]
+    assert main([*words, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["schema"], printed["output"], printed["bytes"]) == (
+        "fcdeploy.report/1",
+        str(out),
+        out.stat().st_size,
+    )
+    assert main(words) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+def test_what_does_not_belong_is_refused(made: Path, tmp_path: Path) -> None:
+    model, out = made / "net.int8.onnx", tmp_path / "r.html"
+
+    def refuse(message: str, name: str, text: str = "", models: tuple[Path, ...] = (model,)) -> None:
+        if text:
+            (tmp_path / name).write_text(text)
+        with fails(message):
+            report(models, output=out, add=[tmp_path / name] if name else [])
+
+    refuse("does not exist", "nothing.json")
+    refuse("its schema is 'x'", "x.json", '{"schema": "x"}')
+    refuse("cannot be read as JSON", "broken.json", '{"schema": ')
+    other = json.loads((made / "validate.json").read_text()) | {"hashes": {"int8": "0", "float": "0"}}
+    refuse("is not of 'net.int8.onnx'", "other.json", json.dumps(other))
+    refuse("there is no model to report on", "", models=())
+    with fails("--format 'pdf' is unknown, expected html, markdown"):
+        report([model], output=out, format="pdf")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, "It is 0.50 points less accurate than float (95 % interval -0.20 to 1.20) on 800 samples, no more than chance."),
+        ({"drop_low": 0.1}, "It is 0.50 points less accurate than float (95 % interval 0.10 to 1.20) on 800 samples."),
+        ({"drop": 0.0}, "It is as accurate as float (95 % interval -0.20 to 1.20) on 800 samples."),
+        ({"drop": -0.5, "drop_low": -1.0, "drop_high": -0.1}, "It is 0.50 points more accurate than float (95 % interval -1.00 to -0.10) on 800 samples."),
+        ({"drop_low": 0.1, "max_drop": 0.4, "passed": False}, "It is 0.50 points less accurate than float (95 % interval 0.10 to 1.20) on 800 samples, not within the 0.4 allowed."),
+        ({"drop": None, "agreement": 0.995}, "Decides as float does on 99.50 % of 800 samples."),
+        ({"drop": None, "agreement": None, "sqnr_db": 31.2}, "Its outputs are float's to 31.2 dB on 800 samples."),
+    ],
+)  # fmt: skip
+def test_verdicts(change: dict[str, Any], expected: str) -> None:
+    validate = {"drop": 0.5, "drop_low": -0.2, "drop_high": 1.2, "drop_unit": "points", "samples": 800, **change}
+    timed = {"ratio": 0.5, "ratio_low": 0.4, "ratio_high": 0.6, "conclusive": True}
+    size = {"size_ratio": 0.25}
+    assert write_verdict({"validate": validate, "bench": timed, **size}) == (
+        expected[:-1] + "; it takes 0.25 of the space; it takes 0.50 (0.40 to 0.60) of the time."
+    )
+    noisy = write_verdict({"validate": validate, "bench": {**timed, "conclusive": False}, **size})
+    assert noisy.endswith("its time is not certain: 0.50 (0.40 to 0.60) of the time, on a noisy machine.")
+
+
+def test_a_histogram_s_outlines(draw_values: Callable[[Any], Histogram]) -> None:
+    """All mass stays; what lies beyond an end is in the end's cell."""
+    h = draw_values(np.linspace(-1, 3, 4000))
+    whole, clipped = drawing.draw_histogram(h, None), drawing.draw_histogram(h, (0.0, 2.0))
+    assert whole is not None and clipped is not None
+    assert whole.float_path == whole.int8_path
+    assert clipped.float_path != clipped.int8_path
+    assert clipped.ends == (60.0, 180.0)  # of 240 pixels for -1 to 3
+    assert drawing.draw_histogram(draw_values(np.ones(3)), None) is None
+
+
+@pytest.fixture
+def draw_values() -> Callable[[Any], Histogram]:
+    from fcdeploy.arithmetic.histogram import HistogramBuilder
+
+    def build(values: Any) -> Histogram:
+        builder = HistogramBuilder()
+        builder.add(np.asarray(values, np.float32).reshape(1, 1, -1))
+        return builder.histogram()
+
+    return build
+
+
+def test_a_graph_s_places() -> None:
+    """Each node right of what it reads, and no two in one place."""
+    picture = drawing.draw_graph({"a": ["x"], "b": ["a"], "c": ["a"], "d": ["b", "c"]})
+    places = {name: (x, y) for name, x, y in picture.nodes}
+    assert len(set(places.values())) == 5
+    assert places["x"][0] < places["a"][0] < places["b"][0] == places["c"][0] < places["d"][0]
+    assert len(picture.lines) == 5
+    assert picture.width == places["d"][0] + drawing.NODE[0]
