@@ -55,7 +55,7 @@ def show(report: Report, *, as_json: bool, everything: bool = False) -> None:
 def format_report(report: Report) -> str:
     """What `show` prints on stdout for a reader, as text."""
     with redirect_stdout(io.StringIO()) as text:
-        _show_text(report)
+        _show_text(report, everything=True)
     return text.getvalue().rstrip("\n")
 
 
