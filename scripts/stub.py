@@ -30,6 +30,7 @@ from typing import Literal, overload
 from fcdeploy.api.inputs import Data, Model, TorchModule, TorchTensor
 from fcdeploy.api.results import {results}
 from fcdeploy.api.server import Server
+from fcdeploy.arrays import Array
 from fcdeploy.bundles.load import Bundle
 from fcdeploy.errors import FcdeployError as FcdeployError
 from fcdeploy.native.load import NativeModel

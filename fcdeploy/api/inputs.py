@@ -104,7 +104,7 @@ def write_model_file(given: Model, path: Path, samples: Stream | None = None) ->
             )
         from fcdeploy.commands.export import export
 
-        export(given, output=path, inputs=[_to_tensor(array) for array in example])
+        export(given, output=path, inputs=example)
     else:
         raise FcdeployError(
             f"a model is a {type(given).__name__}, expected a path, bytes, onnx.ModelProto, onnx_ir.Model or torch.nn.Module",
@@ -266,9 +266,3 @@ def _check_same_names(arrays: Mapping[str, Array], files: Mapping[str, object], 
             f"sample {index} has {', '.join(map(repr, arrays))}, sample 0 {', '.join(map(repr, files))}",
             "give every sample the same names",
         )
-
-
-def _to_tensor(array: Array) -> object:
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(array))

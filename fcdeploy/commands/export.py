@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from fcdeploy.atomic_files import replace_file
+from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.free_axes import list_lengths
 from fcdeploy.files import check_output
@@ -52,7 +53,7 @@ def export(
     *,
     output: str | Path,
     state: str | Path | None = None,
-    inputs: Sequence[str | Sequence[int] | torch.Tensor] = (),
+    inputs: Sequence[str | Sequence[int] | torch.Tensor | Array] = (),
     data: str | Path | None = None,
     opset: int | None = None,
     force: bool = False,
@@ -62,7 +63,7 @@ def export(
     """Write a PyTorch module as a float ONNX model and prove that both compute the same.
 
     `module` is "FILE.py:FUNCTION", a function without arguments that returns an nn.Module, or the module itself (whose
-    weights `state` replaces).  `inputs` are shapes ("1,3,32,32", "tokens:1,16:int64", (1, 3, 32, 32)) or tensors, one
+    weights `state` replaces).  `inputs` are shapes ("1,3,32,32", "tokens:1,16:int64", (1, 3, 32, 32)), tensors or arrays, one
     for each input; without them FILE.py's `example_inputs()` is called.  The first axis of every input is the batch,
     and of any length.  `state` is a .safetensors or torch.save file of weights, FILE or FILE:KEY; `data` is samples to
     compare on besides random inputs; `opset` None writes the lowest that can say the network, 13 or above.

@@ -10,9 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.pytorch.checkpoint import FoundState, find_states, list_dicts
 from fcdeploy.user_code import load_function, user_code
@@ -152,9 +154,9 @@ def _read_checkpoint(path: Path) -> Any:
 
 
 def read_inputs(
-    module: nn.Module, given: Sequence[str | Sequence[int] | torch.Tensor], namespace: ModuleType | None
+    module: nn.Module, given: Sequence[str | Sequence[int] | torch.Tensor | Array], namespace: ModuleType | None
 ) -> tuple[Input, ...]:
-    """The module's inputs from shapes or tensors, or from `example_inputs()` of its file, in `forward`'s order."""
+    """The module's inputs from shapes, tensors or arrays, or from `example_inputs()` of its file, in `forward`'s order."""
     example = getattr(namespace, "example_inputs", None)
     drafts = [_draft_input(item) for item in given] if given else _inputs_from_example(example, namespace)
     for draft in drafts:
@@ -242,11 +244,13 @@ def flatten_outputs(value: Any, path: str = "") -> list[tuple[str, torch.Tensor]
     return [pair for key, item in items for pair in flatten_outputs(item, f"{path}.{key}" if path else key)]
 
 
-def _draft_input(item: str | Sequence[int] | torch.Tensor) -> Input:
+def _draft_input(item: str | Sequence[int] | torch.Tensor | Array) -> Input:
     if isinstance(item, str):
         return parse_input(item)
     if isinstance(item, torch.Tensor):
         return Input("", None, item, {0: "batch"})
+    if isinstance(item, np.ndarray):
+        return Input("", None, torch.from_numpy(np.ascontiguousarray(item)), {0: "batch"})
     return parse_input(",".join(str(length) for length in item))
 
 
