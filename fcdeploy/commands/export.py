@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from fcdeploy.atomic_files import replace_file
 from fcdeploy.arrays import Array
+from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.free_axes import list_lengths
 from fcdeploy.files import check_output
