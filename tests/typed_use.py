@@ -46,6 +46,7 @@ def deploy(int8: Path) -> None:
     """Bundles, native code, other shapes, a server."""
     bundled = fcdeploy.bundle(int8, output="m.fcd")
     checked = fcdeploy.verify("m.fcd")
+    verdict: str = fcdeploy.report(["m.fcd"], output="m.html").models[0].verdict
     compiled = fcdeploy.compile(int8, output="m.so")
     turned = fcdeploy.dense_to_conv(int8, output="c.onnx")
     back = fcdeploy.conv_to_dense(turned.output, output="d.onnx")
@@ -60,6 +61,7 @@ def deploy(int8: Path) -> None:
     except fcdeploy.FcdeployError as error:
         print(error.message, error.hint)
     print(
+        verdict,
         bundled.files,
         checked.golden,
         compiled.arena_bytes,

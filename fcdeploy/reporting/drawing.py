@@ -66,7 +66,7 @@ class GraphPicture:
 
 
 def draw_graph(nodes: Mapping[str, Sequence[str]]) -> GraphPicture:
-    """A graph from node -> the nodes it reads: each to the right of all that it reads, below each other in the order of the file."""
+    """A graph from node -> the nodes it reads: each right of all that it reads, one below the other in the file's order."""
     depth: dict[str, int] = {}
     for name, inputs in nodes.items():
         depth[name] = 1 + max((depth.get(one, 0) for one in inputs), default=0)

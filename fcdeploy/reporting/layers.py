@@ -61,8 +61,8 @@ def list_layers(subject: Subject) -> list[LayerRow]:
         rows.append(
             LayerRow(
                 name, node.op_type, kernel.kernel, kernel.integer, reasons.get(name, "") or kernel.note,
-                tuple(_find_sources(node)), cost and cost.macs, cost.weight_bytes if cost else 0,
-                cost and cost.activation_bytes, record and record.histogram, find_ends(node.outputs[0]),
+                tuple(_find_sources(node)), cost.macs if cost else None, cost.weight_bytes if cost else 0,
+                cost.activation_bytes if cost else None, record.histogram if record else None, find_ends(node.outputs[0]),
                 error.get("sqnr_db"), error.get("fall_db"), time.get("float_us"),
                 time.get("int8_us", alone.get(name, {}).get("us")),
             )

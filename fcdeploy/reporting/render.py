@@ -34,8 +34,10 @@ def draw(values: Mapping[str, Any], rows: Sequence[LayerRow]) -> Pictures:
         if row.histogram is not None and (picture := drawing.draw_histogram(row.histogram, row.ends)) is not None
     }
     validate, front = values["validate"] or {}, list_front(values)
-    ends = [validate.get(key) for key in ("drop_low", "drop", "drop_high")]
-    interval = None if None in ends else drawing.draw_interval(*ends, validate.get("max_drop"))  # type: ignore[arg-type]
+    low, middle, high = (validate.get(key) for key in ("drop_low", "drop", "drop_high"))
+    interval = None
+    if low is not None and middle is not None and high is not None:
+        interval = drawing.draw_interval(low, middle, high, validate.get("max_drop"))
     points = drawing.draw_points([(row["ratio"], row["drop"]) for row in front]) if front else []
     return Pictures(histograms, drawing.draw_graph({row.node: row.inputs for row in rows}), interval, points)
 
