@@ -110,6 +110,7 @@ def calibrate(
     everything: bool = False,
     keep_samples: bool = True,
     skip_bad: bool = False,
+    batch_axes: Sequence[str] = (),
     workers: int | None = None,
     cluster: str | None = None,
     force: bool = False,
@@ -120,8 +121,9 @@ def calibrate(
     `output` is MODEL.calib beside the model unless given.  `batch`, `max_memory` (bytes of each process), `workers`
     (processes) and `cluster` ("ray" or "ray:ADDRESS") change speed and memory, never the result.  Progress is saved in
     OUTPUT.progress, from which the same call goes on after a crash.  `skip_bad` leaves out samples that cannot be used
-    instead of stopping at the first.  `preprocess` (a preset, FILE.toml, FILE.py:NAME), the file of `classes` and the column
-    of `label` say how data are read; that is recorded, and later commands read theirs so."""
+    instead of stopping at the first.
+    `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.  `preprocess` (a preset, FILE.toml, FILE.py:NAME),
+    the file of `classes` and the column of `label` say how data are read; that is recorded, and later commands read theirs so."""
 
 def compile(
     model: Model,
@@ -269,6 +271,7 @@ def quantize(
     label: str | None = None,
     floor: str | None = None,
     accept: bool = False,
+    batch_axes: Sequence[str] = (),
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> PlanResult:
@@ -280,6 +283,7 @@ def quantize(
     slower as integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table",
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
+    `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
 
     With `max_drop` layers leave int8 until the drop on the samples of `eval` is no larger, in the unit of `metric` (as
@@ -319,6 +323,7 @@ def quantize(
     label: str | None = None,
     floor: str | None = None,
     accept: bool = False,
+    batch_axes: Sequence[str] = (),
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> QuantizeResult:
@@ -330,6 +335,7 @@ def quantize(
     slower as integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table",
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
+    `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
 
     With `max_drop` layers leave int8 until the drop on the samples of `eval` is no larger, in the unit of `metric` (as
@@ -402,6 +408,7 @@ def validate(
     max_drop: float | None = None,
     layers: bool = False,
     same_data: bool = False,
+    batch_axes: Sequence[str] = (),
     limit: int | None = None,
     seed: int | None = None,
     preprocess: Given = None,
@@ -418,7 +425,8 @@ def validate(
     `max_drop` is the largest drop that passes, in percentage points; for `regression` the rise of the RMSE, in the
     labels' unit; for a function that scores other than 0 and 1, in its unit.  `layers` looks for the cause of a loss: the SQNR
     of every integer tensor on the first 192 samples, what each rounding costs, what leaving it out brings back, and what to do.
-    Samples that the int8 model was calibrated on are refused, but for `same_data`.
+    Samples that the int8 model was calibrated on are refused, but for `same_data`.  `batch_axes` ("NAME=1", "NAME=none") say
+    where samples lie in an input.
     `workers` (processes) and `cluster` ("ray" or "ray:ADDRESS") share the samples out, and change no figure.
     Raises FcdeployError where models, data or labels do not fit each other."""
 
