@@ -19,7 +19,10 @@ OPTION = r"(?<![\w-])(--[a-z][a-z0-9-]+|-o)(?: (%s))?"
 VALUE = r"-?\d[\w.]*|[A-Z]\w*\b|\w*[.:/][\w.:/,]*\w"  # a number, a placeholder, a path or shape: no word of a sentence
 ONLY_OPTIONS = re.compile(r"(?:(?:--[a-z][a-z0-9-]+|-o) \S+ ?)+")
 COMMAND = re.compile(r"((?:fcdeploy [a-z]+|merge) .*)")
-RENAMED = {"-o": "output", "--shape": "shapes", "--input": "inputs", "--csv": "csv_file", "--all-tensors": "everything"}
+RENAMED = {
+    "-o": "output", "--shape": "shapes", "--input": "inputs", "--csv": "csv_file", "--all-tensors": "everything",
+    "--batch-axis": "batch_axes",
+}  # fmt: skip
 
 
 class FcdeployError(Exception):
