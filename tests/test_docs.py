@@ -26,7 +26,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 GUIDE = ROOT / "docs" / "guide.md"
 COMMAND = re.compile(r"^(?:\$ )?((?:fcdeploy|scripts/\w+)(?: .*)?)$")
 NEEDS_COMPILER = re.compile(r"fcdeploy compile (?!.*--dry-run)")  # left out where there is none
-LONG = ("fcdeploy demo", "fcdeploy serve", "scripts/")  # parsed, not run here
+LONG = ("fcdeploy demo", "fcdeploy serve", "fcdeploy deploy", "scripts/")  # parsed, not run here
 MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|work|Users|mnt|usr|opt)\b")
 METRIC = re.compile(r"```python\n(def margin.*?)```", re.DOTALL)
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "validate": "compare an int8 model with the float model it was made from",
     "bench": "time a model, or two against each other",
     "report": "what is known of int8 models as one HTML page to show, or as a model card",
+    "deploy": "the whole line in one command: from a model and two sets of samples to a bundle",
     "transform": "dense layers as convolutions and back; one model as two, for a device and a server",
     "bundle": "model, manifest, reports and golden samples in one folder or zip to deploy",
     "compile": "int8 model to native code that needs no runtime: a shared library or C files",

@@ -1,0 +1,197 @@
+"""`fcdeploy deploy`: every command of the line in turn, each printed as what it stands for."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fcdeploy import console
+from fcdeploy.cli import options
+from fcdeploy.errors import FcdeployError
+from fcdeploy.records.report import Report, Table, format_next
+
+IMPORTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+PHOTO = "1,3,224,224"
+SECONDS = 2.0  # for the times: a look, not a proof
+
+
+@dataclass(frozen=True)
+class Files:
+    """What lies beside the bundle when it is done."""
+
+    model: Path
+    calibration: Path
+    int8: Path
+    plan: Path
+    validation: Path
+    bundle: Path
+
+
+@dataclass(frozen=True)
+class Call:
+    """One command of the line: its function, what it is called with, and the file that its JSON is written to."""
+
+    name: str
+    function: Callable[..., Report]
+    arguments: tuple[Any, ...]
+    words: dict[str, Any]
+    report: Path | None = None
+
+
+@click.command("deploy")
+@click.argument("model", metavar="MODEL")
+@click.option("--data", metavar="TRAIN", required=True, help="Samples to calibrate on.")
+@click.option("--eval", "held_out", metavar="VAL", required=True, help="Other samples, to validate on.")
+@options.output_option("The bundle; model, calibration and reports lie beside it.", required=True)
+@click.option("--state", type=options.FILE, metavar="FILE[:KEY]", help="Weights of a PyTorch module.")
+@click.option("--input", "inputs", multiple=True, metavar="SHAPE", help="Inputs of a PyTorch module, as in export.")
+@options.samples_option
+@options.seed_option
+@options.format_options
+@click.option(
+    "--max-drop", type=float, metavar="PP", default=1.0, show_default=True, help="Stop where int8 is worse by more."
+)
+@click.option("--max-ratio", type=float, metavar="R", help="Stop where int8 takes more than R times the float time.")
+@options.force_option
+@options.json_option
+def command(model: str, data: str, held_out: str, output: Path, as_json: bool, **given: Any) -> None:
+    """Take MODEL to a bundle that can be served: export, calibrate, quantize, validate, bench, bundle, verify.
+
+    MODEL is a float .onnx, FILE.py:FUNCTION, or PACKAGE.MODULE:FUNCTION such as torchvision.models:resnet18, with --state.
+    Each command is printed as it can be repeated. Where a limit is missed, it stops with that command's advice and exit code 1.
+
+    \b
+    fcdeploy deploy model.onnx --data photos/train --eval photos/val --preprocess torchvision-imagenet -o fruit.fcd
+    """
+    files = _name_files(model, output)
+    how = {key: given[key] for key in ("preprocess", "classes", "label") if given[key] is not None}
+    if not files.model.is_file() or ":" in model:
+        _export(model, files.model, data, given)
+    reports = _run_line(files, data, held_out, how, given)
+    console.show(_summarize(files, reports), as_json=as_json)
+
+
+def _name_files(model: str, output: Path) -> Files:
+    stem = output.with_suffix("") if output.suffix else output
+    if ":" not in model and not Path(model).is_file():
+        raise FcdeployError(
+            f"model {model!r} does not exist", "deploy model.onnx, FILE.py:FUNCTION or torchvision.models:resnet18"
+        )
+    float_model = Path(f"{stem}.onnx") if ":" in model else Path(model)
+    named = {end: Path(f"{stem}.{end}") for end in ("calib", "int8.onnx", "plan.json", "validation.json")}
+    return Files(
+        float_model, named["calib"], named["int8.onnx"], named["plan.json"], named["validation.json"],
+        output if output.suffix else Path(f"{output}.fcd"),
+    )  # fmt: skip
+
+
+def _export(reference: str, target: Path, data: str, given: Mapping[str, Any]) -> None:
+    from fcdeploy.commands.export import export
+
+    inputs = given["inputs"]
+    if ".py:" not in reference:
+        reference, inputs = _write_module(reference, target, data, given["state"]), inputs or (PHOTO,)
+    words = {"output": target, "state": given["state"], "inputs": tuple(inputs), "force": given["force"]}
+    _run(Call("export", export, (reference,), words))
+
+
+def _write_module(reference: str, target: Path, data: str, state: Path | None) -> str:
+    """A file with the function, as `export` takes it; as many classes as there are class folders."""
+    if not IMPORTED.fullmatch(reference):
+        raise FcdeployError(
+            f"{reference!r} is neither FILE.py:FUNCTION nor PACKAGE.MODULE:FUNCTION", "torchvision.models:resnet18"
+        )
+    if state is None:
+        raise FcdeployError(
+            f"{reference!r} has random weights, and fcdeploy downloads none", "--state WEIGHTS.pth, or .safetensors"
+        )
+    module, _, function = reference.partition(":")
+    folder = Path(data)
+    classes = sum(child.is_dir() and child.name[0] != "." for child in folder.iterdir()) if folder.is_dir() else 0
+    count = f"num_classes={classes}" if classes else ""
+    file = target.with_suffix(".model.py")
+    file.write_text(f"from {module} import {function}\n\n\ndef network():\n    return {function}({count})\n")
+    console.say(f"wrote {file}: {function}({count})")
+    return f"{file}:network"
+
+
+def _run_line(
+    files: Files, data: str, held_out: str, how: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Report]:
+    """The reports of all commands. Ends with exit code 1 where one of them says no."""
+    from fcdeploy.commands.bench import bench
+    from fcdeploy.commands.bundle import bundle
+    from fcdeploy.commands.calibrate import calibrate
+    from fcdeploy.commands.quantize import quantize
+    from fcdeploy.commands.validate import validate
+    from fcdeploy.commands.verify import verify
+
+    force = {"force": given["force"]}
+    few = {key: given[key] for key in ("samples", "seed") if given[key] is not None}
+    made = {"calibration": files.calibration, "plan": files.plan, "validation": files.validation}
+    calls = (
+        Call("calibrate", calibrate, (files.model,), {"data": data, "output": files.calibration, **few, **how, **force}),
+        Call("quantize", quantize, (files.model,),
+             {"calibration": files.calibration, "output": files.int8, "save_plan": files.plan, **force}),
+        Call("validate", validate, (files.int8,),
+             {"against": files.model, "data": held_out, "max_drop": given["max_drop"]}, files.validation),
+        Call("bench", bench, (files.int8,),
+             {"against": files.model, "seconds": SECONDS, "max_ratio": given["max_ratio"]}),
+        Call("bundle", bundle, (files.int8,), {"output": files.bundle, **made, **force}),
+        Call("verify", verify, (files.bundle,), {}),
+    )  # fmt: skip
+    return {call.name: _run(call) for call in calls}
+
+
+def _run(call: Call) -> Report:
+    """Run a command, print it first, and its warnings after. Shows its report, and ends, where the answer is no."""
+    console.say(f"$ fcdeploy {_format_call(call)}")
+    with console.progress() as on_step:
+        report = call.function(*call.arguments, on_step=on_step, **call.words)
+    if call.report is not None:
+        call.report.write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
+    if not report.passed:
+        console.say(f"stopped at {call.name}: nothing is bundled")
+        console.show(report, as_json=False)
+    for warning in report.warnings:
+        console.say(f"warning: {warning}")
+    return report
+
+
+def _format_call(call: Call) -> str:
+    """The command as a shell has it."""
+    parts = [call.name, *(shlex.quote(str(argument)) for argument in call.arguments)]
+    parts += ["--int8"] if call.name == "quantize" else []
+    for key, value in call.words.items():
+        if value in (None, False, ()):
+            continue
+        option = {"output": "-o", "inputs": "--input"}.get(key, f"--{key.replace('_', '-')}")
+        values = value if isinstance(value, tuple) else (value,)
+        parts += [option if one is True else f"{option} {shlex.quote(str(one))}" for one in values]
+    return " ".join(parts) + (f" --json > {shlex.quote(str(call.report))}" if call.report else "")
+
+
+def _summarize(files: Files, reports: Mapping[str, Report]) -> Report:
+    proof, time, made = (reports[name].values for name in ("validate", "bench", "quantize"))
+    rows = [
+        (
+            "size",
+            f"{made['bytes_float']:,}",
+            f"{made['bytes_int8']:,}",
+            f"{made['bytes_int8'] / made['bytes_float']:.2f}",
+        ),
+        ("time", f"{time['float_ms']:.3g} ms", f"{time['int8_ms']:.3g} ms", f"{time['ratio']:.2f}"),
+    ]
+    if proof["float"] is not None and proof["metric"] != "regression":
+        drop = f"drop {proof['drop']:.2f}"
+        rows.insert(0, (proof["metric"], f"{100 * proof['float']:.2f} %", f"{100 * proof['int8']:.2f} %", drop))
+    lines = (*reports["verify"].lines[-1:], format_next("serve", files.bundle))
+    values = {"output": str(files.bundle), **{name: report.values for name, report in reports.items()}}
+    return Report("deploy", values, (Table(files.bundle.name, ("", "float", "int8", ""), tuple(rows)),), lines)
