@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import Net, random_data
 
+from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arithmetic.significance import tail_of_binomial
 from fcdeploy.cli import main
 from fcdeploy.commands.quantize import quantize
@@ -83,6 +84,25 @@ def test_what_holds_the_floor_is_as_it_was(tmp_path: Path) -> None:
     assert report.values["floor"]["unseen"]
     assert not report.values["floor"]["left_out"]
     assert any(line.startswith("judged: ") and line.endswith("kept apart") for line in report.lines)
+
+
+def test_ranges_that_fit_are_taken(tmp_path: Path) -> None:
+    """Rare large values that no weight reads: least squared error keeps them all the same, and loses what is read."""
+    net, random = Net(0), np.random.default_rng(0)
+    weight = random.normal(size=(12, 6)).astype(np.float32)
+    weight[0] = 0
+    net.output(net.op("MatMul", net.input("x", 12), net.constant(weight))).save(tmp_path / "net.onnx")
+    data = random.normal(size=(960, 12)).astype(np.float32)
+    data[::320, 0] = 60
+    np.savez(tmp_path / "data.npz", x=data)
+    options: dict[str, Any] = {"data": tmp_path / "data.npz", "costs": "none"}
+    chosen = quantize(tmp_path / "net.onnx", output=tmp_path / "chosen.onnx", **options)
+    quantize(tmp_path / "net.onnx", output=tmp_path / "usual.onnx", ranges="mse", floor="none", **options)
+    f, *others = (Session(tmp_path / f"{name}.onnx").run({"x": data})[0] for name in ("net", "chosen", "usual"))
+    better, usual = (measure_fidelity(f, q).sqnr_db for q in others)
+    assert better > usual + 1, "clipping must help this network"
+    assert any(line.startswith("taken: ") and " ranges" in line for line in chosen.lines)
+    assert not chosen.values["floor"]["left_out"]
 
 
 def test_a_cliff_is_left_in_float_or_refused(tmp_path: Path) -> None:

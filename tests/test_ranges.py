@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from fcdeploy.arithmetic.histogram import get_bin_edges, make_histogram
 from fcdeploy.arithmetic.quantization import choose_activation_qparams
-from fcdeploy.arithmetic.ranges import METHODS
+from fcdeploy.arithmetic.ranges import METHODS, find_method
 from fcdeploy.arithmetic.ranges.entropy import entropy
 from fcdeploy.arithmetic.ranges.minmax import minmax
 from fcdeploy.arithmetic.ranges.mse import CANDIDATES, CLIPPING, mse
@@ -47,18 +47,18 @@ TENSORS = tensors()
 distributions = pytest.mark.parametrize("x", list(TENSORS.values()), ids=list(TENSORS))
 
 
-def quantization_error(x: np.ndarray, low: float, high: float) -> float:
-    """Squared error of quantizing the elements to bytes, what lies beyond the ends counted CLIPPING times."""
+def quantization_error(x: np.ndarray, low: float, high: float, clipping: float = CLIPPING) -> float:
+    """Squared error of quantizing the elements to bytes, what lies beyond the ends counted `clipping` times."""
     q = choose_activation_qparams(Range(low, high), "uint8")
     real = q.scale[0] * (np.clip(np.rint(x / q.scale[0]) + q.zero_point, 0, 255) - q.zero_point)
-    return float((((x < low) | (x > high)) * (CLIPPING - 1) + 1) @ (x - real) ** 2)
+    return float((((x < low) | (x > high)) * (clipping - 1) + 1) @ (x - real) ** 2)
 
 
-def brute_force(x: np.ndarray) -> float:
+def brute_force(x: np.ndarray, clipping: float = CLIPPING) -> float:
     x = x.astype(np.float64)
     shrink = np.linspace(1, 0.05, CANDIDATES)[::2]  # every other one: the search is slow
     lows, highs = min(x.min(), 0.0) * shrink, max(x.max(), 0.0) * shrink
-    return min(quantization_error(x, low, high) for low in np.unique(lows) for high in np.unique(highs))
+    return min(quantization_error(x, low, high, clipping) for low in np.unique(lows) for high in np.unique(highs))
 
 
 @pytest.mark.parametrize("name", list(TENSORS))
@@ -68,6 +68,16 @@ def test_mse_is_within_a_percent_of_the_best_that_brute_force_finds(name) -> Non
     r = mse(make_histogram(x))
     tolerance = 1.08 if name == "silu" else 1.01
     assert quantization_error(x.astype(np.float64), r.low, r.high) <= tolerance * brute_force(x) + 1e-9
+
+
+@pytest.mark.parametrize("name", ["laplace", "heavy tail", "hard swish, long"])
+def test_unweighted_mse_against_brute_force(name) -> None:
+    x = TENSORS[name]
+    h = make_histogram(x)
+    r, weighted = METHODS["mse-unweighted"](h), mse(h)
+    assert quantization_error(x.astype(np.float64), r.low, r.high, 1.0) <= 1.05 * brute_force(x, 1.0) + 1e-9
+    assert r.high - r.low <= weighted.high - weighted.low
+    assert find_method("mse-unweighted", 2**16)(h) == mse(h, 2**16, clipping=1.0)
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 100), st.floats(0.01, 100), st.floats(0.3, 3))

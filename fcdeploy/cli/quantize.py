@@ -30,7 +30,9 @@ from fcdeploy.errors import FcdeployError
     metavar="T",
     help="host, portable, x86-avx2, x86-vnni or arm64: which CPUs the integers are for.",
 )
-@click.option("--ranges", metavar="R", help="mse (default), minmax, percentile or entropy, from histograms.")
+@click.option(
+    "--ranges", metavar="R", help="mse (default), mse-unweighted, minmax, percentile, percentile-99.9 or entropy."
+)
 @click.option(
     "--effort",
     metavar="E",

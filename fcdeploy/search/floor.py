@@ -4,7 +4,8 @@ What a plan became is judged on samples that no tool has seen (int8/judge.py), a
 same plan: each tool that can do harm is kept only where it helps.
 
 1. The plan as effort asks for it, and without the corrections on samples, which costs one run more.
-2. Where the outputs are poor, other methods for the ranges, each with and without corrections.
+2. Unless the outputs are good, other methods for the ranges on a few samples, without corrections; the two that do most
+   better than the usual one on all samples, with and without corrections.
 3. Where they are below the floor, groups of nodes leave int8, most harmful first (ladder.py).  Where that is not enough, the
    error is everywhere: then all nodes before a place, or all behind one, and in the end all of them compute in float.
 """
@@ -30,8 +31,11 @@ from fcdeploy.search import ladder
 from fcdeploy.search.builder import Builder, begin_building
 from fcdeploy.search.ladder import Forms, NodeGroup, Score, Step
 
-POOR_DB = 30.0  # of the worst output: below it other methods for the ranges are tried
-OTHER_METHODS = ("minmax", "percentile", "mse")
+GOOD_DB = 50.0  # of the worst output: from there on other methods for the ranges are not tried
+OTHER_METHODS = ("minmax", "percentile", "percentile-99.9", "mse-unweighted", "mse")
+TRIED = 16  # samples on which methods are compared
+FOLLOWED = 2  # methods that are carried out in full
+WORTH_DB = 1.0  # by which another method must be better, or the usual one stands: less is the samples' chance
 CLEAR_DB = 0.1  # by which a simpler candidate must be better, or the one before it stands
 PLAIN = "biases as in the float model"
 GOAL = "to hold the floor"
@@ -83,14 +87,13 @@ def hold_floor(
     lets nodes leave int8.  The same samples and costs give the same plan.
     """
     tried = list(islice(_build_both(problem, plan, "", judge, on_step), None if compare else 1))
-    best = _choose(tried)
-    poor = best.judgement.worst_db < POOR_DB or best.judgement.shortfall(floor) > 0
-    for method in OTHER_METHODS if choose_ranges and poor else ():
-        if method != problem.ranges:
-            other = replace(problem, ranges=method)
-            made = add_refinements(other, plan_by_costs(other, other.plan(), spent.costs))
-            tried += _build_both(other, made, f"{method} ranges", judge, on_step)
-    best = _choose(tried)
+    best = _choose(tried, CLEAR_DB)
+    if choose_ranges and best.judgement.worst_db < GOOD_DB:
+        for method, other in _find_better_ranges(problem, tried[-1].int8, spent, judge):
+            made = add_refinements(other, _plan(other, spent))
+            both = tuple(_build_both(other, made, f"{method} ranges", judge, on_step))
+            best = _choose((best, _choose(both, CLEAR_DB)), WORTH_DB)
+            tried += both
 
     left_out: tuple[str, ...] = ()
     if repair and best.judgement.shortfall(floor) > 0:
@@ -127,13 +130,33 @@ def _build_both(problem: Problem, plan: Plan, name: str, judge: Judge, on_step: 
     yield Candidate(alone, replace(problem, effort="fast"), simpler, plain, judge.measure(plain))
 
 
-def _choose(tried: Sequence[Candidate]) -> Candidate:
-    """The best by the outputs' error, unless it changes more decisions than another by more than one sample's."""
+def _find_better_ranges(problem: Problem, usual: ir.Model, spent: CostBasis, judge: Judge) -> list[tuple[str, Problem]]:
+    """Methods for the ranges that do clearly better than the usual one on a few samples, best first.
+
+    All are compared as they come, without corrections on samples: what those add is found out for the best ones.
+    """
+    least = judge.measure(usual, TRIED).worst_db + WORTH_DB
+    found = []
+    for method in OTHER_METHODS:
+        other = replace(problem, ranges=method)
+        if method != problem.ranges:
+            found.append((judge.measure(other.build(_plan(other, spent)), TRIED).worst_db, method, other))
+    better = sorted((row for row in found if row[0] >= least), key=lambda row: -row[0])
+    return [(method, other) for _, method, other in better[:FOLLOWED]]
+
+
+def _plan(problem: Problem, spent: CostBasis) -> Plan:
+    """The fastest plan by costs that are known."""
+    return plan_by_costs(problem, problem.plan(), spent.costs)
+
+
+def _choose(tried: Sequence[Candidate], worth_db: float) -> Candidate:
+    """The first unless another is better by `worth_db`, or changes fewer decisions by more than one sample's."""
     best = tried[0]
     for other in tried[1:]:
         fewer = other.judgement.changed - best.judgement.changed
         gain = other.judgement.worst_db - best.judgement.worst_db
-        if fewer < -1 or (gain > CLEAR_DB and fewer <= 1):
+        if fewer < -1 or (gain > worth_db and fewer <= 1):
             best = other
     return best
 

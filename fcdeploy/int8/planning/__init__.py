@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.ranges import METHODS
-from fcdeploy.arithmetic.ranges.mse import mse
+from fcdeploy.arithmetic.ranges import find_method
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.normalizations import find_normalizations
 from fcdeploy.int8.planning.clip_fusion import keep_unequal_clips
@@ -72,7 +70,7 @@ def plan_graph(
     )  # fmt: skip
 
     # which scales: of activations first, because those of weights and biases follow
-    method = partial(mse, levels=2**16) if on_16_bits and ranges == "mse" else METHODS[ranges]
+    method = find_method(ranges, 2**16 if on_16_bits else 256)
     dtype = "int16" if on_16_bits else target.activations
     tensors = choose_activation_scales(graph, decisions, wants, calibration, dtype, method)
     if not on_16_bits:

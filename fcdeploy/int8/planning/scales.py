@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import choose_symmetric_qparams
-from fcdeploy.arithmetic.ranges import METHODS
+from fcdeploy.arithmetic.ranges import METHODS, Method
 from fcdeploy.arithmetic.ranges.mse import mse
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import constant_array, data_inputs, fill_value, is_constant, name_of, operator_of
@@ -18,10 +18,9 @@ from fcdeploy.int8.nodes import affine_of
 from fcdeploy.int8.planning.decide import writes_bytes
 from fcdeploy.int8.planning.elementwise import Function, function_behind, within_flat_ends
 from fcdeploy.int8.planning.scale_groups import ScaleGroups, follow
-from fcdeploy.records.calibration import Calibration, Histogram
+from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Decision, Plan, QParams, Range
 
-Method = Callable[[Histogram], Range]
 ON_FLOATS = ("float", "weight_only", "blockwise", "dynamic")  # kinds of nodes that write floats
 HEAD_ROOM = 2.0  # of 16 bits one is kept for values that calibration did not see: clipping them would cost more
 
