@@ -9,15 +9,19 @@ in its empirical form.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays, Float32, Float64
 from fcdeploy.graph.edit import set_constant
 from fcdeploy.graph.nodes import constant_array, name_of, operator_of, producer_of, weight_of
+from fcdeploy.int8.planning.elementwise import Function
 from fcdeploy.int8.planning.weights import bias_array, bias_name, find_int8_layers, kernel_rows, round_bias
 from fcdeploy.int8.refining.activations import ActivationWalk, iterate_activations
 from fcdeploy.int8.refining.gptq_channels import gptq_round_layer
+from fcdeploy.int8.refining.match_means import find_bend, find_shift, measure_rows
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.tables.targets import Target
@@ -45,8 +49,9 @@ def correct_layers(
     walk = ActivationWalk(int8, samples)
     if not layers or not walk.known:
         return 0
-    means = measure_float_means_layerwise if alone else measure_float_means
-    truth = means(model, [node for node in layers if operator_of(node).bias is not None], samples)
+    biased = [node for node in layers if operator_of(node).bias is not None]
+    bends = {} if alone else {name_of(n): bend for n in biased if (bend := find_bend(n.outputs[0])) is not None}
+    truth, behind = _measure_float(model, biased, bends, samples, alone=alone)
     for done, node in enumerate(layers, start=1):
         layer = by_name[node.name]
         if node.name in rounded_again:
@@ -56,6 +61,8 @@ def correct_layers(
             continue
         written = walk.read(layer.outputs[0])
         error = mean_of_chunks(written) - truth[name_of(node)]
+        if node.name in bends:
+            error = -find_shift(written, bends[node.name], behind[node.name], -error)
         q = plan.tensors[bias_name(node)]
         # the error holds that of rounding the bias, so it is taken off the rounded one
         rounded = constant_array(_find_integers(layer, 2)) * np.asarray(q.scale)
@@ -68,19 +75,39 @@ def correct_layers(
     return len(layers)
 
 
+def _measure_float(
+    model: ir.Model, layers: list[ir.Node], bends: Mapping[str, Function], samples: Arrays, *, alone: bool
+) -> tuple[dict[str, Float64], dict[str, Float64]]:
+    """The float model's means by layer, (channels,), and what lies behind those that have a function there, (rows, channels)."""
+    if alone:
+        return measure_float_means_layerwise(model, layers, samples), {}
+    rows: dict[str, list[Float64]] = {name: [] for name in bends}
+
+    def watch(name: str, y: Float32) -> None:
+        if name in bends:
+            rows[name].append(measure_rows(y, bends[name]))
+
+    truth = measure_float_means(model, layers, samples, watch)
+    return truth, {name: np.concatenate(parts) for name, parts in rows.items()}
+
+
 def _along_channels(row: Float32, rank: int) -> Float32:
     """(channels,) along axis 1 of a tensor of so many axes."""
     return row.reshape(1, -1, *[1] * (rank - 2))
 
 
-def measure_float_means(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict[str, Float64]:
-    """Mean of each layer's output per channel in the float model, by node name."""
+def measure_float_means(
+    model: ir.Model, layers: list[ir.Node], samples: Arrays, watch: Callable[[str, Float32], None] | None = None
+) -> dict[str, Float64]:
+    """Mean of each layer's output per channel in the float model, by node name; `watch` gets each output as it comes."""
     if not layers:  # the runtime refuses a run without outputs
         return {}
     sums: list[list[tuple[Float64, int]]] = [[] for _ in layers]
     for written in iterate_activations(model, [name_of(layer.outputs[0]) for layer in layers], samples):
-        for parts, y in zip(sums, written, strict=True):
+        for layer, parts, y in zip(layers, sums, written, strict=True):
             parts.append(channel_sum(y))
+            if watch is not None:
+                watch(name_of(layer), y)
     return {name_of(layer): _mean(parts) for layer, parts in zip(layers, sums, strict=True)}
 
 
