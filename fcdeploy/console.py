@@ -157,11 +157,15 @@ def _shorten_names(table: Table) -> Table:
 
 
 def _shorten_column(cells: Sequence[str]) -> list[str]:
-    words = {word for cell in cells for word in cell.split() if len(word) > NAME}
+    words = {word for cell in cells for word in cell.split() if len(word) > NAME}  # bars of a histogram are none
+    words = {word for word in words if any(map(str.isalnum, word))}
     letters = NAME
     while len({_shorten(word, letters) for word in words}) < len(words):
         letters += 8
-    return [re.sub(r"\S+", lambda match: _shorten(match[0], letters), cell) for cell in cells] if words else list(cells)
+    shown = {word: _shorten(word, letters) for word in words}
+    return (
+        [re.sub(r"\S+", lambda match: shown.get(match[0], match[0]), cell) for cell in cells] if words else list(cells)
+    )
 
 
 def _shorten(word: str, letters: int) -> str:
