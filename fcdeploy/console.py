@@ -10,7 +10,9 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -28,6 +30,8 @@ GAP = 3  # between two columns
 LONGEST = (16, 12)  # letters of a word that is not broken, the second where that keeps a table together
 NAME = 48  # letters of a name in a table; a longer one is shortened in the middle
 NUMBER = re.compile(r"[-+−±~<>≤≥]?\s?\d[\d,]*(\.\d+)?(e[-+]?\d+)?\s?(%|x|\w{0,3}(/\w{1,3})?)")
+UNIT = re.compile(r"(?<=\d) (?=(?:%|dB|points?|ms|us|s|min|[kMG]?B|bytes)(?![\w.]))")
+GLUE = "\ue000"  # stands for a space at which no line is broken; of the private use area, so in no text
 NO_NUMBER = {"", "-", "–", "?", "nan", "inf", "-inf"}
 
 
@@ -142,7 +146,17 @@ def _show_text(report: Report, *, everything: bool) -> None:
     if blocks and report.lines:
         print()
     for line in report.lines:
-        print(line)
+        for part in _wrap(line):
+            print(part)
+
+
+def _wrap(line: str) -> list[str]:
+    """On a terminal, lines that end between words and never between a number and its unit; commands stay whole."""
+    if not _is_terminal(sys.stdout) or "fcdeploy " in line:
+        return [line]
+    width = shutil.get_terminal_size().columns
+    parts = textwrap.wrap(UNIT.sub(GLUE, line), width, break_long_words=False, break_on_hyphens=False)
+    return [part.replace(GLUE, " ") for part in parts] or [line]
 
 
 def _leave_out_minor(table: Table) -> Table:
@@ -185,6 +199,8 @@ def _show_table(table: Table) -> None:
     from rich.text import Text
 
     console, styled = _make_console(sys.stdout), _is_styled(sys.stdout)
+    rows = tuple(tuple(UNIT.sub(GLUE, cell) for cell in row) for row in table.rows)
+    table = Table(table.title, table.columns, rows)
     widths = _fit_columns(console, table)
     grid = Grid(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim" if styled else "")
     grid.show_header = any(table.columns)
@@ -201,7 +217,7 @@ def _show_table(table: Table) -> None:
             console.print(Text(table.title, style="bold" if styled else ""), soft_wrap=True)
         for block in blocks:
             console.print(block)
-    for line in captured.get().splitlines():
+    for line in captured.get().replace(GLUE, " ").splitlines():
         print(line.rstrip())
 
 
@@ -258,7 +274,7 @@ def _make_console(file: IO[str]) -> Any:
 def _is_numeric(cells: list[str]) -> bool:
     """Right-align a column of numbers, with or without a unit; cells that say there is none do not matter."""
     numbers = [cell for cell in cells if cell.strip().lower() not in NO_NUMBER]
-    return bool(numbers) and all(NUMBER.fullmatch(cell.strip()) for cell in numbers)
+    return bool(numbers) and all(NUMBER.fullmatch(cell.strip().replace(GLUE, " ")) for cell in numbers)
 
 
 def _talk(kind: str, text: str, colour: str) -> None:

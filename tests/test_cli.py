@@ -198,3 +198,14 @@ def test_shared_options_give_what_they_say() -> None:
     }
     with pytest.raises(click.BadParameter, match="0 is not in the range"):
         command.main(["m.onnx", "--data", "d", "--samples", "0"], standalone_mode=False)
+
+
+def test_ctrl_c_says_what_was_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a calibration its progress; else that nothing was changed."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt("m.calib.progress holds what was done")
+
+    replace_command(monkeypatch, interrupted)
+    assert cli.main(["doctor"]) == 130
+    assert capsys.readouterr().err == "interrupted: m.calib.progress holds what was done\n"

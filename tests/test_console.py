@@ -220,3 +220,19 @@ def test_minor_rows_and_sentences_of_one_kind_are_counted(capsys: pytest.Capture
     assert out.splitlines() == ["node", "conv", "shape", "gather"]
     assert len(err.splitlines()) == 6
     assert report.to_json()["warnings"] == list(report.warnings)
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_no_number_is_broken_from_its_unit(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In tables and in lines; commands stay whole, so that they can be copied."""
+    cell = "a drop of 0.12 points, -0.30 to 0.55 points, 41.5 dB, 1.25 ms, 99.4 %, 3 MB"
+    command = "next: fcdeploy validate " + "x" * 90
+    report = Report("x", {}, (Table("t", ("a", "b"), ((cell, cell),)),), (cell * 3, command))
+    out, _ = on_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    console.show(report, as_json=False)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).splitlines()
+    assert command in lines
+    assert not [line for line in lines if re.match(r"\s*(points|dB|ms|MB)\b|\s*%", line)]
+    assert all(len(line) <= columns for line in lines if line != command)
+    assert console.GLUE not in out.getvalue()

@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
+from PIL import Image
 
 from fcdeploy import cli
 from fcdeploy.errors import FcdeployError
@@ -27,6 +29,7 @@ GUIDE = ROOT / "docs" / "guide.md"
 COMMAND = re.compile(r"^(?:\$ )?((?:fcdeploy|scripts/\w+)(?: .*)?)$")
 NEEDS_COMPILER = re.compile(r"fcdeploy compile (?!.*--dry-run)")  # left out where there is none
 LONG = ("fcdeploy demo", "fcdeploy serve", "fcdeploy deploy", "scripts/")  # parsed, not run here
+YOURS = re.compile(r"\b(?!DATA\b)[A-Z][A-Z_]{2,}(_\d)?\b")  # a file of the reader's: parsed, too
 MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|work|Users|mnt|usr|opt)\b")
 METRIC = re.compile(r"```python\n(def margin.*?)```", re.DOTALL)
 
@@ -65,6 +68,27 @@ def quicker(words: list[str]) -> list[str]:
     return [*words, "--costs", "none"] if words[0] == "quantize" and free else words
 
 
+def only_parsed(command: str) -> bool:
+    return command.startswith(LONG) or bool(YOURS.search(command))
+
+
+def command_of(words: list[str]) -> click.Command:
+    """The command, or the one inside a group."""
+    command = commands()[words[0]]
+    return command.commands[words[1]] if isinstance(command, click.Group) else command
+
+
+def make_photos(folder: Path) -> None:
+    """Pictures of digits as JPEGs, a folder a class: what a reader has."""
+    for name, part in (("train", "calib"), ("test", "eval")):
+        digits = np.load(ROOT / "calib_data" / f"digits.{part}.npz")
+        image = next(digits[key] for key in digits.files if key != "label")
+        for index in range(40):
+            path = folder / name / str(digits["label"][index]) / f"{index}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.uint8(255 * image[index, 0])).save(path, quality=95)
+
+
 def has_compiler() -> bool:
     try:
         find_compiler()
@@ -92,6 +116,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
     found = METRIC.search(GUIDE.read_text())
     assert found
     (folder / "metrics.py").write_text(found[1])
+    make_photos(folder / "photos")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield set()
@@ -100,7 +125,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
 @pytest.mark.parametrize("page", [page for page in PAGES if shown(page)], ids=lambda page: page.name)
 def test_every_command_runs(page: Path, done: set[str], capsys: pytest.CaptureFixture[str]) -> None:
     for command, errors in shown(page):
-        if command.startswith(LONG) or (NEEDS_COMPILER.match(command) and not has_compiler()):
+        if only_parsed(command) or (NEEDS_COMPILER.match(command) and not has_compiler()):
             continue
         line, _, redirect = command.partition(" > ")
         code = run(line, done)
@@ -118,8 +143,8 @@ def test_long_commands_exist_with_their_options(page: Path) -> None:
         program, *words = shlex.split(command)
         if program != "fcdeploy":
             assert os.access(ROOT / program, os.X_OK), command
-        elif command.startswith(LONG):
-            commands()[words[0]].make_context(words[0], words[1:])
+        elif only_parsed(command):
+            command_of(words).make_context(words[0], words[1:] if words[0] != "calibration" else words[2:])
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

@@ -503,7 +503,7 @@ def test_a_plan_of_other_types_goes_round(capsys: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "hint"),
     [
-        ((), "neither --int8 nor --weights was given", "--int8"),
+        ((), "there is nothing to take ranges from", "--data"),
         (
             ("--activations", "none"),
             "--activations none says nothing of the weights",

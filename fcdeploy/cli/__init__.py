@@ -75,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except click.ClickException as mistake:
         return _report_failure(_explain_usage(mistake))
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as stop:
+        console.say(f"interrupted: {' '.join(map(str, stop.args)) or 'files are as they were before'}")
         return 130
     except BrokenPipeError:
         console.quiet_stdout()

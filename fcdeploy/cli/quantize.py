@@ -8,12 +8,13 @@ import click
 
 from fcdeploy import console
 from fcdeploy.cli import options
+from fcdeploy.cli.completion import EFFORTS, RANGES, TARGETS, complete, complete_nodes
 from fcdeploy.errors import FcdeployError
 
 
 @click.command("quantize")
 @options.model_argument
-@click.option("--int8", is_flag=True, help="Short for --weights int8 --activations int8.")
+@click.option("--int8", is_flag=True, help="What is done anyway: --weights int8 --activations int8.")
 @click.option("--weights", metavar="W", help="int8, int16, or int4: in blocks, for dense layers.")
 @click.option(
     "--activations",
@@ -25,21 +26,30 @@ from fcdeploy.errors import FcdeployError
 @options.output_option("The int8 model.")
 @click.option(
     "--target",
+    shell_complete=complete(TARGETS),
     default="host",
     show_default=True,
     metavar="T",
     help="host, portable, x86-avx2, x86-vnni or arm64: which CPUs the integers are for.",
 )
 @click.option(
-    "--ranges", metavar="R", help="mse (default), mse-unweighted, minmax, percentile, percentile-99.9 or entropy."
+    "--ranges",
+    shell_complete=complete(RANGES),
+    metavar="R",
+    help="mse (default), mse-unweighted, minmax, percentile, percentile-99.9 or entropy.",
 )
 @click.option(
     "--effort",
+    shell_complete=complete(EFFORTS),
     metavar="E",
     help="fast; balanced (default): corrects biases; best: rounds every weight by what its layer reads.",
 )
 @click.option(
-    "--keep-float", multiple=True, metavar="NODE", help="Leave a node in float: its name, a glob, or op:TYPE."
+    "--keep-float",
+    multiple=True,
+    shell_complete=complete_nodes,
+    metavar="NODE",
+    help="Leave a node in float: its name, a glob, or op:TYPE.",
 )
 @click.option(
     "--plan", type=options.FILE, metavar="FILE", help="Take this plan, as --dry-run --json printed it, edited or not."
@@ -99,11 +109,10 @@ def command(
 
 
 def _read_types(int8: bool, weights: str | None, activations: str | None) -> dict[str, str]:
-    """What the three options ask for: `--int8`, or `--weights` with or without `--activations`."""
+    """What the three options ask for: `--int8` or nothing, or `--weights` with or without `--activations`."""
     given = [f"--{name} {value}" for name, value in (("weights", weights), ("activations", activations)) if value]
     if int8 and given:
         raise FcdeployError(f"--int8 is --weights int8 --activations int8, and {given[0]} is there too", given[0])
-    if not int8 and not weights:
-        what = f"{given[0]} says nothing of the weights" if given else "neither --int8 nor --weights was given"
-        raise FcdeployError(what, " ".join(["--weights int8", *given]) if given else "--int8")
+    if given and not weights:
+        raise FcdeployError(f"{given[0]} says nothing of the weights", f"--weights int8 {given[0]}")
     return {"weights": weights or "int8", "activations": activations or "int8"}

@@ -89,11 +89,16 @@ def calibrate(
         str(path), hash_model(files), chosen, everything=everything, keep_samples=keep_samples, skip_bad=skip_bad,
         layout=graph.metadata_props.get(sample_layout.KEY, ""),
     )  # fmt: skip
-    with open_pool(workers, cluster) as team:
-        result = collect(
-            team, job, graph, source, target.with_name(f"{target.name}.progress"),
-            batch=batch, max_memory=max_memory, on_step=on_step,
-        )  # fmt: skip
+    progress = target.with_name(f"{target.name}.progress")
+    try:
+        with open_pool(workers, cluster) as team:
+            result = collect(
+                team, job, graph, source, progress,
+                batch=batch, max_memory=max_memory, on_step=on_step,
+            )  # fmt: skip
+    except KeyboardInterrupt as stop:
+        kept = f"{progress} holds what was done, and the same command goes on from there"
+        raise KeyboardInterrupt(*([kept] if progress.exists() else [])) from stop
     calibration = result.calibration
     seconds = time.perf_counter() - begin
     rows = list(ranges_table(calibration))

@@ -19,6 +19,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect_target, read_cpu_name
 from fcdeploy.runtime.session import read_versions
 
+NOISY = 0.3  # width of an interval beside its ratio, from which on the reader is told
 CACHED, MEASURE, TABLE, NONE = "cached", "measure", "table", "none"
 
 
@@ -125,6 +126,11 @@ def describe_times(spent: CostBasis) -> Iterator[str]:
             f"{layers} dense layer{'s have' if layers > 1 else ' has'} one weight scale for all channels, which is faster: "
             f"{taken.sqnr_db:.1f} dB on {JUDGED} samples before bias correction, where integers everywhere with a scale "
             f"for each channel reach {costs.sqnr_db:.1f} dB"
+        )
+    if taken.high - taken.low > NOISY * taken.ratio:
+        yield (
+            f"this machine was too noisy to time it well: {_format_interval(taken)}; layers stay integers where float did not "
+            "clearly save time; fcdeploy bench measures longer, and --costs measure decides again"
         )
     if spent.before:
         yield "times are those measured before on this CPU; --costs measure takes them anew"

@@ -1,0 +1,53 @@
+"""What a shell completes: the tables' words, and the nodes of the model on the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.shell_completion import ShellComplete
+from networks import Net
+
+from fcdeploy import cli
+from fcdeploy.arithmetic.ranges import METHODS
+from fcdeploy.cli import completion
+from fcdeploy.records.plan import EFFORTS
+from fcdeploy.tables.targets import TARGETS
+
+
+def ask(arguments: list[str], typed: str) -> list[str]:
+    shell = ShellComplete(cli.fcdeploy, {}, "fcdeploy", "_FCDEPLOY_COMPLETE")
+    return [item.value for item in shell.get_completions(arguments, typed)]
+
+
+def test_the_words_are_those_of_the_tables() -> None:
+    assert set(completion.RANGES) == set(METHODS)
+    assert set(completion.TARGETS) == {"host", *TARGETS}
+    assert EFFORTS[1:] == completion.EFFORTS
+
+
+@pytest.mark.parametrize(
+    ("option", "typed", "expected"),
+    [
+        ("--ranges", "m", ["mse", "mse-unweighted", "minmax"]),
+        ("--target", "x86", ["x86-avx2", "x86-vnni"]),
+        ("--effort", "", ["fast", "balanced", "best"]),
+    ],
+)  # fmt: skip
+def test_values_of_options(option: str, typed: str, expected: list[str]) -> None:
+    assert ask(["quantize", "model.onnx", option], typed) == expected
+
+
+def test_nodes_of_the_model(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input("x", 3, 8, 8)
+    net.outputs = [net.op("Relu", net.conv(x, 3, 4, name="first"), name="second")]
+    path = net.save(tmp_path / "m.onnx")
+    assert ask(["quantize", str(path), "--keep-float"], "") == ["first", "second", "op:Conv", "op:Relu"]
+    assert ask(["quantize", str(path), "--keep-float"], "se") == ["second"]
+    assert ask(["quantize", str(tmp_path / "nothing.onnx"), "--keep-float"], "") == []
+    assert ask(["quantize", "--keep-float"], "") == []
+
+
+def test_commands() -> None:
+    assert ask([], "vali") == ["validate"]
