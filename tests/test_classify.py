@@ -141,7 +141,7 @@ Image.new("L", (8000, 8000)).save(LARGE, "PNG")
     ("model", "body", "kind", "status", "message"),
     [
         ("fruit", b"no picture", "image/jpeg", 400, "the picture cannot be read: cannot identify image file"),
-        ("fruit", LARGE.getvalue(), "image/png", 400, "the picture has 8000 x 8000 pixels, 33,554,432 at most"),
+        ("fruit", LARGE.getvalue(), "image/png", 400, "the picture has 8000 x 8000 pixels, "),
         ("fruit", b"", "image/tiff", 400, "cannot be read"),
         ("fruit", b"x", "text/plain", 415, "Content-Type is 'text/plain', expected image/jpeg"),
         ("fruit", b"x", "multipart/form-data", 400, "without a boundary"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import sys
 import tracemalloc
@@ -527,8 +528,9 @@ def test_csv_of_integers(tmp_path: Path) -> None:
         ("a,b\n1,nan\n", "input 'x': sample 0 has nan at (1,)"),
         ("a,b\n", "data.csv holds no samples"),
         ("", "data.csv has 0 feature columns, input 'x' wants 2"),
-        ("a;b\n1;2\n", "data.csv has 1 feature columns, input 'x' wants 2"),
-        ("a,b,label\n1,2,cat\n", "sample 0, column 'label' is 'cat', expected a number"),
+        ("a:b\n1:2\n", "data.csv has 1 feature columns, input 'x' wants 2"),
+        ("a,b,label\n1,2,3\n1,2,cat\n", "sample 1, column 'label' is 'cat', expected a number"),
+        ("a,a\n1,2\n", "column 'a' is there twice"),
         ("a,b\n\xff\n", "data.csv is not a readable CSV"),
     ],
 )
@@ -539,11 +541,37 @@ def test_csv_mistakes(tmp_path: Path, text: str, message: str) -> None:
         samples(path, spec("x", None, 2))
 
 
-def test_csv_feeds_one_input(tmp_path: Path) -> None:
+def test_csv_columns_are_matched_to_inputs_by_name(tmp_path: Path) -> None:
+    """As scikit-learn's pipelines become: an input a column, in any order."""
     path = tmp_path / "data.csv"
-    path.write_text("a\n1\n")
-    with fails("data.csv: the columns of a CSV feed one input, the model has 2: 'x', 'y'"):
-        open_source(path, [X, spec("y", None, 1)])
+    path.write_text("height,kind,age\n1.5,no,3\n1.25,yes,4\n")
+    specs = [spec("age", None, 1, dtype=np.int64), spec("height", None, 1)]
+    source = open_source(path, specs, format=DataFormat(label="kind"))
+    first, second = source
+    assert (first.inputs["age"].tolist(), first.inputs["height"].tolist()) == ([3], [1.5])
+    assert [int(sample.labels["label"]) for sample in (first, second)] == [0, 1]
+    assert source.format.classes == ("no", "yes")
+    with fails("data.csv: column 'weight' is missing, it has 'height', 'age'", "did you mean 'height'?"):
+        open_source(path, [spec("weight", None, 1), specs[1]], format=DataFormat(label="kind"))
+    with fails("there is no column 'sort' of labels", "--label COLUMN"):
+        open_source(path, specs, format=DataFormat(label="sort"))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_csv_in_other_forms(tmp_path: Path, separator: str, packed: bool) -> None:
+    """Recorded columns are found in any order, and labels that are words are the recorded classes."""
+    text = "\n".join(separator.join(row) for row in (("b", "sort", "a"), ("1", "dog", "2"), ("3", "cat", "4")))
+    path = tmp_path / ("data.csv.gz" if packed else "data.tsv")
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    recorded = DataFormat(columns=("a", "b"), classes=("ape", "cat", "dog"), label="sort")
+    found = list(open_source(path, [spec("x", None, 2)], format=recorded))
+    assert [sample.inputs["x"].tolist() for sample in found] == [[2, 1], [4, 3]]
+    assert [int(sample.labels["label"]) for sample in found] == [2, 1]
+    path.write_bytes(path.read_bytes()[:-4])
+    if packed:
+        with fails("data.csv.gz is not a readable CSV"):
+            list(open_source(path, [spec("x", None, 2)], format=recorded))
 
 
 # --- generator

@@ -19,9 +19,9 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
+from fcdeploy.preprocessing.tables import arrange_columns, convert_row
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.samples import checks
-from fcdeploy.samples.csv import compute_sample_shape
 
 SAMPLES = "a dict of input name -> array, an array, or (array, label)"
 
@@ -244,20 +244,8 @@ def _name_arrays(sample: object, names: Sequence[str]) -> dict[str, Array]:
 
 def _join_columns(row: object, columns: Sequence[str], inputs: Sequence[TensorSpec]) -> dict[str, Array]:
     """A row of a table as the model's input; columns called `label` are labels."""
-    if len(inputs) != 1:
-        raise FcdeployError(
-            f"the columns of a table feed one input, the model has {len(inputs)}", "give a dict of input name -> array"
-        )
-    cells = np.asarray(row)
-    if cells.dtype == object:
-        cells = cells.astype(np.float64)
-    labels = {name: cell for name, cell in zip(columns, cells, strict=True) if checks.is_label(name)}
-    features = cells[[name not in labels for name in columns]]
-    shape = compute_sample_shape(inputs[0], len(features), "the table")
-    whole = {
-        name: np.asarray(cell.astype(np.int64) if cell == np.round(cell) else cell) for name, cell in labels.items()
-    }
-    return {inputs[0].name: features.reshape(shape), **whole}
+    cells = np.asarray(row).tolist()
+    return convert_row(arrange_columns(columns, inputs, "the table"), cells, "a row of the table")
 
 
 def _check_same_names(arrays: Mapping[str, Array], files: Mapping[str, object], index: int) -> None:

@@ -37,7 +37,7 @@ KINDS = (  # the first that fits
     Kind("FILE.py:FUNCTION", lambda path: bool(generator.FORM.match(str(path))), generator.open_generator),
     Kind("an .npz", _file(".npz"), npz.open_npz),
     Kind("an .npy", _file(".npy"), npy.open_npy),
-    Kind("a .csv", _file(".csv"), csv.open_csv, table=True),
+    Kind("a .csv or .tsv, plain or .gz", csv.is_csv, csv.open_csv, table=True),
     Kind("a folder of .npy files", lambda path: path.is_dir() and listing.has_files(path, {".npy"}), npy.open_npy),
     Kind("MNIST idx files", idx.is_idx, idx.open_idx, pictures=True),
     Kind("CIFAR-10 binary batches", cifar.is_cifar, cifar.open_cifar, pictures=True),

@@ -8,6 +8,7 @@ a thread, after the header of each picture has said that it is no larger than it
 from __future__ import annotations
 
 import csv
+import ctypes
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,9 @@ from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
 
 MOST_PIXELS = 1 << 25  # of all pictures of a request together: 33 million, which decode to 100 MB
+SOME_PIXELS, PIXELS_A_BYTE = 1 << 20, 512
+"""What a header may claim: a megapixel, and for each byte of the file as many as pictures of one colour come to."""
+LARGE = 1 << 12  # bytes of a body that may decode to megabytes
 MOST_SAMPLES = 1024  # in a request
 TOP, MOST_TOP = 5, 1000
 FORMATS = ("JPEG", "PNG", "WEBP")  # decoders that are let near what anyone may send
@@ -63,6 +67,14 @@ def describe_takes(model: Model) -> list[str]:
 
 def read_samples(model: Model, body: bytes, kind: str) -> Arrays:
     """The model's inputs of one or more samples. Raises RefusedError."""
+    try:
+        return _read_samples(model, body, kind)
+    finally:
+        if len(body) > LARGE:
+            give_memory_back()
+
+
+def _read_samples(model: Model, body: bytes, kind: str) -> Arrays:
     what = kind.partition(";")[0].strip().lower()
     if what == "multipart/form-data":
         pictures = list(split_multipart(body, kind))
@@ -79,7 +91,8 @@ def read_samples(model: Model, body: bytes, kind: str) -> Arrays:
     assert how is not None
     for at, picture in enumerate(pictures):
         try:
-            array, pixels = read_picture(picture, how, spec, most_pixels=left, formats=FORMATS)
+            most = min(left, SOME_PIXELS + PIXELS_A_BYTE * len(picture))
+            array, pixels = read_picture(picture, how, spec, most_pixels=most, formats=FORMATS)
         except FcdeployError as error:  # Pillow is not there
             raise RefusedError(400, error.message) from None
         except ValueError as error:
@@ -90,6 +103,13 @@ def read_samples(model: Model, body: bytes, kind: str) -> Arrays:
     if len({array.shape for array in arrays}) > 1:
         raise RefusedError(400, "the pictures become inputs of different shapes, expected one a request")
     return _check_batch(model, {spec.name: np.stack(arrays).astype(spec.dtype, copy=False)})
+
+
+def give_memory_back() -> None:
+    """Let the C library return what large pictures have left free, which it keeps otherwise; only glibc can be asked."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _explain(error: ValueError) -> str:
