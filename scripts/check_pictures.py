@@ -76,6 +76,8 @@ def main() -> None:
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
     def ask(body: bytes) -> tuple[int, dict[str, object]]:
+        if process.poll() is not None:
+            raise SystemExit(f"the server ended with {process.returncode}")
         client.request("POST", f"/v1/models/{loaded.manifest.name}:classify", body, {"Content-Type": "image/jpeg"})
         answer = client.getresponse()
         return answer.status, json.loads(answer.read())
