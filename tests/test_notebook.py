@@ -1,4 +1,4 @@
-"""The example notebook runs from top to bottom, and shows what it shows. Its cells run in this interpreter: no kernel is needed."""
+"""The example notebook runs from top to bottom and gives what it shows; cells run in this interpreter, without a kernel."""
 
 from __future__ import annotations
 
@@ -38,9 +38,8 @@ def test_every_cell_runs_and_figures_are_those_shown(tmp_path: Path, monkeypatch
             assert "text/html" in cell["outputs"][0]["data"]
     assert space["proof"].passed
     assert space["status"] == 200
-    assert space["made"].bytes_int8 / space["made"].bytes_float == pytest.approx(
-        float(stored_value("made.bytes_int8 /")), abs=0.01
-    )
+    made = space["made"]
+    assert made.bytes_int8 / made.bytes_float == pytest.approx(float(stored_value("made.bytes_int8 /")), abs=0.01)
 
 
 def stored_value(source: str) -> str:
