@@ -104,6 +104,9 @@ def main() -> None:
         png = io.BytesIO()
         Image.open(io.BytesIO(files[0])).save(png, "PNG")
         small = [*sorted(files, key=len)[: len(files) // 2], png.getvalue()]
+        client.close()  # it was idle while this process worked, and the server may have closed it
+        for at in range(100):
+            ask(mutate(small[at % len(small)], random))
         before, statuses, slowest = read_memory(process.pid), Counter[int](), 0.0
         for at in range(mutated):
             begun = time.perf_counter()
