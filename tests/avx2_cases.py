@@ -22,7 +22,7 @@ from onnx import TensorProto as Tp
 from onnx import helper as oh
 from onnx import numpy_helper as nh
 
-from fcdeploy.arithmetic.kernels import avx2
+from fcdeploy.arithmetic.kernels import avx2, neon
 from fcdeploy.runtime.session import Session
 
 Array = np.ndarray[Any, Any]
@@ -30,12 +30,16 @@ FILE = Path(__file__).parent / "avx2_kernels.npz"
 TYPES = {np.dtype(np.uint8): Tp.UINT8, np.dtype(np.int8): Tp.INT8, np.dtype(np.int32): Tp.INT32}
 X_SCALE, Y_ZERO = np.float32(0.02), 100
 THREADS = (1, 2)
+SHARES = (0.4, 0.1)  # of bytes at the highest and at the lowest of their type
 DENSE_OPS = ("QLinearMatMul", "QGemm", "QGemm to float", "MatMulIntegerToFloat", "MatMulInteger")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A model of one node, and what the emulator says of it with pairs that saturate and with exact ones."""
+    """A model of one node, and what the emulators say of it: pairs that saturate, exact ones, those of ARM CPUs.
+
+    `arm` has that without dot product instructions and with them.
+    """
 
     node: onnx.NodeProto
     inputs: dict[str, Array]
@@ -43,6 +47,7 @@ class Layer:
     out: int
     saturating: Array
     exact: Array
+    arm: tuple[Array, Array]
 
     def run(self, threads: int) -> Array:
         """The real kernel's output."""
@@ -51,6 +56,12 @@ class Layer:
 
 def run(node: onnx.NodeProto, inputs: dict[str, Array], weights: dict[str, Any], out: int, threads: int = 1) -> Array:
     """The output y of a model of one node."""
+    result: Array = Session(write_model(node, inputs, weights, out), threads=threads).run(inputs)[0]
+    return result
+
+
+def write_model(node: onnx.NodeProto, inputs: dict[str, Array], weights: dict[str, Any], out: int) -> bytes:
+    """A model of one node, serialized."""
     graph = oh.make_graph(
         [node],
         "one",
@@ -59,9 +70,7 @@ def run(node: onnx.NodeProto, inputs: dict[str, Array], weights: dict[str, Any],
         [nh.from_array(np.asarray(array), name) for name, array in weights.items()],
     )
     opsets = [oh.make_opsetid("", 13), oh.make_opsetid("com.microsoft", 1)]
-    model = oh.make_model(graph, opset_imports=opsets, ir_version=8)
-    result: Array = Session(model.SerializeToString(), threads=threads).run(inputs)[0]
-    return result
+    return bytes(oh.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
 
 
 def saturates_here() -> bool:
@@ -82,8 +91,9 @@ def bytes_like(random: np.random.RandomState, shape: tuple[int, ...], dtype: Any
     info = np.iinfo(dtype)
     array = random.randint(info.min, info.max + 1, shape).astype(dtype)
     extreme = random.random_sample(shape)
-    array[extreme < 0.4] = info.max
-    array[extreme > 0.9] = info.min
+    most, least = SHARES
+    array[extreme < most] = info.max
+    array[extreme > 1 - least] = info.min
     return array
 
 
@@ -108,15 +118,15 @@ def convolution(case: dict[str, Any]) -> Layer:
     constants = {"xs": X_SCALE, "xz": kind(zero), "w": w, "ws": w_scale, "ys": y_scale, "yz": kind(y_zero), "b": bias}
     constants["wz"] = np.full(case["outs"], case["weight_zero"], weight_kind)
     node = oh.make_node("QLinearConv", names, ["y"], group=case["groups"], **geometry)
-    both = [
+    how = {"zero_point": zero, "weight_zero_point": case["weight_zero"], "groups": case["groups"], **geometry}
+    saturating, exact = (avx2.convolution_sums(x, w, exact=exact, **how) for exact in (False, True))
+    wrapped = [exact - neon.WRAP * neon.convolution_wraps(x, w, dot_product=dot, **how) for dot in (False, True)]
+    written = [
         avx2.requantize_sums(
-            avx2.convolution_sums(
-                x, w, zero_point=zero, weight_zero_point=case["weight_zero"], groups=case["groups"], exact=exact,
-                **geometry,
-            ), (X_SCALE, w_scale, y_scale), y_zero, bias=bias, axis=1, dtype=np.dtype(kind).name,
-        ) for exact in (False, True)
+            sums, (X_SCALE, w_scale, y_scale), y_zero, bias=bias, axis=1, dtype=np.dtype(kind).name
+        ) for sums in (saturating, exact, *wrapped)
     ]  # fmt: skip
-    return Layer(node, {"x": x}, constants, TYPES[np.dtype(kind)], *both)
+    return Layer(node, {"x": x}, constants, TYPES[np.dtype(kind)], *written[:2], arm=(written[2], written[3]))
 
 
 def dense(op: str, case: dict[str, Any]) -> Layer:
@@ -129,8 +139,11 @@ def dense(op: str, case: dict[str, Any]) -> Layer:
     float_bias = random.normal(size=case["n"]).astype(np.float32)
     three, two = (X_SCALE, w_scale, y_scale), (X_SCALE, w_scale)
 
-    def emulate(*, exact: bool) -> tuple[str, Array, int]:
+    def emulate(*, exact: bool, wraps: bool = False, on_arm: bool = False) -> tuple[str, Array, int]:
         sums = avx2.dense_sums(a, w.T, zero_point=case["zero"], weight_zero_point=case["weight_zero"], exact=exact)
+        if wraps and w.dtype == np.int8:
+            sums -= neon.WRAP * neon.count_wraps(a, w.T, neon.dense_pairs(case["k"]))
+        fused = neon.add_fused(sums, two, float_bias)
         return {
             "QLinearMatMul": ("a xs xz w ws wz ys yz", avx2.requantize_sums(sums, three, Y_ZERO), Tp.UINT8),
             "QGemm": (
@@ -141,7 +154,7 @@ def dense(op: str, case: dict[str, Any]) -> Layer:
             "QGemm to float": ("a xs xz w ws wz b", avx2.dequantize_sums(sums, two, bias=bias, alpha=1.5), Tp.FLOAT),
             "MatMulIntegerToFloat": (
                 "a w xs ws xz wz fb",
-                avx2.dequantize_sums(sums, two, float_bias=float_bias),
+                fused if on_arm else avx2.dequantize_sums(sums, two, float_bias=float_bias),
                 Tp.FLOAT,
             ),
             "MatMulInteger": ("a w xz wz", sums.astype(np.int32), Tp.INT32),
@@ -157,7 +170,8 @@ def dense(op: str, case: dict[str, Any]) -> Layer:
     domain = "com.microsoft" if kernel in ("QGemm", "MatMulIntegerToFloat") else ""
     node = oh.make_node(kernel, names.split(), ["y"], domain=domain, **({"alpha": 1.5} if kernel == "QGemm" else {}))
     weights = {name: constants[name] for name in names.split() if name not in inputs}
-    return Layer(node, inputs, weights, out, saturating, emulate(exact=True)[1])
+    arm = tuple(emulate(exact=True, wraps=wraps, on_arm=True)[1] for wraps in (True, False))
+    return Layer(node, inputs, weights, out, saturating, emulate(exact=True)[1], arm=(arm[0], arm[1]))
 
 
 def recorded() -> Iterator[tuple[str, Layer]]:

@@ -306,7 +306,7 @@ def test_nothing_is_written_that_nothing_reads(channels: int) -> None:
 
 
 def test_a_file_for_arm_runs_with_32_bit_sums_here() -> None:
-    """Where its int8 activations fuse with nothing, weights of more than 7 bits need zero points of their own for that."""
+    """Its weights of more than 7 bits need zero points of their own for that."""
     line = made("arm64")
     usual, precise = (Session(line.int8, threads=1, precise=on).run(DATA)[0] for on in (False, True))
     np.testing.assert_allclose(usual, precise, atol=0.05 * np.abs(usual).max())

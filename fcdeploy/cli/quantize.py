@@ -30,7 +30,7 @@ from fcdeploy.errors import FcdeployError
     default="host",
     show_default=True,
     metavar="T",
-    help="host, portable, x86-avx2, x86-vnni or arm64: which CPUs the integers are for.",
+    help="host, portable, x86-avx2, x86-vnni, arm64, arm64-dotprod or arm64-i8mm: which CPUs the integers are for.",
 )
 @click.option(
     "--ranges",

@@ -21,7 +21,7 @@ from fcdeploy.runtime.cpu import (
 from fcdeploy.runtime.probes import answers, describe_version, differences
 from fcdeploy.runtime.session import read_versions
 from fcdeploy.tables.facts import FACTS
-from fcdeploy.tables.targets import INSTRUCTIONS, TARGETS, Target
+from fcdeploy.tables.targets import INSTRUCTIONS, TARGETS, Instructions, Target
 
 ARM = ("NEON", "dotprod", "i8mm")
 PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "numpy")
@@ -146,13 +146,19 @@ def _make_instruction_table(found: dict[str, bool]) -> Table:
             row.name,
             "yes" if found[row.name] else "-",
             row.kernel,
-            "pairs in 16 bits: saturates" if row.saturates else "in 32 bits: exact",
+            _describe_sums(row),
             row.target,
             "run" if row.verified else UNVERIFIED,
         )
         for row in INSTRUCTIONS.values()
     )
     return Table("Byte kernels", ("made of", "here", "instructions", "products added", "--target", "known"), rows)
+
+
+def _describe_sums(row: Instructions) -> str:
+    if not row.saturates:
+        return "in 32 bits: exact"
+    return f"pairs in 16 bits: {'-128 wraps around' if row.name in ARM else 'saturates'}"
 
 
 def _make_target_table() -> Table:

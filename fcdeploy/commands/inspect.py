@@ -17,7 +17,7 @@ from fcdeploy.prepare import activation_memory, cost_model
 from fcdeploy.prepare.cost_model import LayerCost
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.exact import Exactness, LayerExactness, check_exactness, describe_exactness
-from fcdeploy.proof.saturation import SATURATES, UNPROVEN, SaturationProof, prove_no_saturation
+from fcdeploy.proof.saturation import ELSEWHERE, SATURATES, UNPROVEN, WRAPS, SaturationProof, prove_no_saturation
 from fcdeploy.records.data_format import choose_format, from_metadata, to_json
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
@@ -259,6 +259,8 @@ def _describe_proof(row: SaturationProof) -> dict[str, Any]:
         "channels": row.channels,
         "pairs": row.pairs,
         "safe": row.safe,
+        "exact_on_x86": row.exact_on_x86,
+        "wraps_on_arm": bool(row.wraps),
         "proven": row.proven,
         "why": row.why,
         "verdict": row.verdict,
@@ -275,7 +277,7 @@ def _make_saturation_table(proofs: list[SaturationProof]) -> Table:
             "-" if row.margin is None else f"{row.margin:.1f} %",
             str(row.channels or "-"),
             str(row.pairs or "-"),
-            "exact" if row.safe else "saturates" if row.proven else UNPROVEN,
+            _name_verdict(row),
             row.why,
         )
         for row in proofs
@@ -284,17 +286,29 @@ def _make_saturation_table(proofs: list[SaturationProof]) -> Table:
     return Table("Pairs of products in 16 bits", columns, cells)
 
 
+def _name_verdict(row: SaturationProof) -> str:
+    if not row.proven:
+        return UNPROVEN
+    found = [word for word, holds in (("saturates", not row.exact_on_x86), ("wraps on ARM", bool(row.wraps))) if holds]
+    return ", ".join(found) or "exact"
+
+
 def _judge_saturation(proofs: list[SaturationProof]) -> str:
     if not proofs:
         return "no layer multiplies bytes: exact everywhere"
-    over = [row for row in proofs if row.proven and not row.safe]
+    over = [row for row in proofs if row.proven and not row.exact_on_x86]
+    wrap = [row for row in proofs if row.wraps]
     layers = f"{len(proofs)} layers" if len(proofs) != 1 else "1 layer"
     unknown = [row for row in proofs if not row.proven]
-    if unknown and not over:
+    if unknown and not over and not wrap:
         return f"not proven for {len(unknown)} of {layers}, the first {unknown[0].op} {unknown[0].node!r}: {unknown[0].why}"
     if over:
         worst = f"worst {over[0].node!r} with {over[0].worst:,} against {over[0].limit:,}"
-        return f"{len(over)} of {layers} can overflow, {worst}: {SATURATES}"
+        where = SATURATES + (f"; {WRAPS[wrap[0].wraps]}, first {wrap[0].node!r}" if wrap else ELSEWHERE)
+        return f"{len(over)} of {layers} can overflow, {worst}: {where}"
+    if wrap:
+        twice = f"two products of -128 may meet in {wrap[0].op} {wrap[0].node!r}"
+        return f"{len(wrap)} of {layers} can overflow, {twice}: {wrap[0].verdict}"
     pairs = [row for row in proofs if row.margin is not None]
     if not pairs:
         return f"no kernel adds pairs of products in 16 bits in {layers} of bytes: exact everywhere"

@@ -5,6 +5,10 @@ VNNI adds in 16 bits.  Exact on every CPU are: unsigned weights; depthwise convo
 integer operator of the file; and ConvInteger, whose operands are both unsigned.  Signed activations between
 QuantizeLinear and DequantizeLinear are rewritten by the runtime to unsigned ones, 128 higher, so they count.
 
+On ARM signed weights times bytes wrap around in 16 bits where two weights are -128 and both activations at the lowest byte
+(arithmetic/kernels/neon.py): in depthwise convolutions on every ARM CPU, elsewhere on those without dot product
+instructions, products of two signed activations included.
+
 Weights in blocks (MatMulNBits) of 4 and 8 bits are exact as well, although their kernels round activations to bytes: two
 products of 4 bits cannot leave 16 bits, and of 8 bits each is added alone (tests/test_matmul_nbits.py).
 """
@@ -18,6 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.interval_arithmetic import Interval, make_interval
+from fcdeploy.arithmetic.kernels import neon
 from fcdeploy.arithmetic.kernels.avx2 import HIGHEST, LOWEST, pair_range
 from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along
 from fcdeploy.arithmetic.weights.layout import lay_out_importance, to_rows
@@ -27,7 +32,12 @@ from fcdeploy.graph.nodes import array_of, attribute_of, name_of, producer_of, t
 from fcdeploy.proof.byte_bounds import CHOOSES, TensorBounds, find_byte_type, read_scalars
 
 EXACT = "exact everywhere"
-SATURATES = "saturates on x86 without VNNI, e.g. AVX2; exact with VNNI and on ARM"
+SATURATES = "saturates on x86 without VNNI, e.g. AVX2"
+ELSEWHERE = "; exact with VNNI and on ARM"
+WRAPS = {
+    "plain": "wraps around on ARM without dot product, e.g. Cortex-A53 and A72",
+    "depthwise": "wraps around on every ARM CPU",
+}
 UNPROVEN = "not proven"
 DEPTHWISE = "depthwise: one input channel per output, added in 32 bits"
 FULL = make_interval(0, 255)
@@ -61,6 +71,7 @@ class SaturationProof:
     `worst` is the pair sum closest to, or farthest beyond, its `limit` (32767, or -32768 where it is negative);
     `margin` the distance to it in percent of the limit, negative when it is passed.  `channels` and `pairs` count what
     can overflow.  A kernel that adds in 32 bits has neither, and `why` says so, as it does where nothing is `proven`.
+    `wraps` names where a sum may wrap around on ARM: a key of WRAPS, or empty.
     """
 
     node: str
@@ -73,21 +84,32 @@ class SaturationProof:
     pairs: int
     why: str
     proven: bool = True
+    wraps: str = ""
 
     @property
-    def safe(self) -> bool:
+    def exact_on_x86(self) -> bool:
         return self.proven and (self.margin is None or self.margin >= 0)
 
     @property
+    def safe(self) -> bool:
+        return self.exact_on_x86 and not self.wraps
+
+    @property
     def verdict(self) -> str:
-        return EXACT if self.safe else SATURATES if self.proven else UNPROVEN
+        if not self.proven:
+            return UNPROVEN
+        if not self.wraps:
+            return EXACT if self.safe else SATURATES + ELSEWHERE
+        where = WRAPS[self.wraps]
+        return f"{where}; exact on x86" if self.exact_on_x86 else f"{SATURATES}; {where}"
 
 
 @dataclass(frozen=True)
 class ByteProduct:
     """The operands of a layer as its kernel gets them: types, weights as rows (out, K) per matrix, activation bounds.
 
-    `rows` is None where weights are computed at run time.  `bounds` has one pair for all, or one a channel.
+    `rows` is None where weights are computed at run time.  `bounds` has one pair for all, or one a channel, of unsigned
+    bytes; signed ones count from -128.
     """
 
     node: ir.Node
@@ -143,8 +165,10 @@ def bound_pair_sums(rows: Array, low: Array | int, high: Array | int) -> tuple[i
 
 def _prove_product(product: ByteProduct) -> SaturationProof:
     name, op = name_of(product.node), product.node.op_type
+    wraps = _find_wraps(product)
     if product.exact:
-        return SaturationProof(name, op, False, None, None, None, 0, 0, product.exact)
+        why = product.exact + ("; on ARM in 16 bits, and weights of -128 meet the lowest byte" if wraps else "")
+        return SaturationProof(name, op, False, None, None, None, 0, 0, why, wraps=wraps)
     low, high = (int(end) for end in product.bounds.ends())
     if product.rows is None:
         worst, limit, channels, pairs = *bound_pair_sums(np.full((1, 2), LIMITS["int8"][0]), low, high)[:2], 0, 0
@@ -160,7 +184,25 @@ def _prove_product(product: ByteProduct) -> SaturationProof:
         why += f", lower in {narrow} of {product.bounds.high.size} channels" if narrow else ""
     if product.activation == "int8":
         why += ", made unsigned by the runtime"
-    return SaturationProof(name, op, True, worst, limit, 100 * (1 - worst / limit), channels, pairs, why)
+    return SaturationProof(name, op, True, worst, limit, 100 * (1 - worst / limit), channels, pairs, why, wraps=wraps)
+
+
+def _find_wraps(product: ByteProduct) -> str:
+    """Where a sum of two products may wrap around on ARM, a key of WRAPS; empty where none can."""
+    if product.weight == "uint8" or product.node.op_type == "ConvInteger":
+        return ""
+    if product.rows is None:
+        return "" if product.bounds.low.min() > 0 else "plain"
+    depthwise = product.exact == DEPTHWISE
+    for rows, (low, _) in zip(product.rows, _lay_out_bounds(product), strict=True):
+        if not (rows == neon.LOWEST).any():
+            continue
+        length = rows.shape[1]
+        pairs = neon.depthwise_pairs(length, len(rows)) if depthwise else neon.dense_pairs(length)
+        reached = np.broadcast_to(np.asarray(low) <= 0, rows.shape)
+        if neon.find_lowest_pairs(np.where(reached, rows, 0), pairs).any():
+            return "depthwise" if depthwise else "plain"
+    return ""
 
 
 def _judge_other(node: ir.Node) -> SaturationProof | None:
@@ -220,8 +262,8 @@ def _read_integer_operator(node: ir.Node, known: TensorBounds) -> ByteProduct | 
     reasons = (  # the first that holds
         (node.op_type == "ConvInteger", "ConvInteger multiplies unsigned bytes, in 32 bits"),
         (kind == "uint8", "unsigned weights are multiplied in 32 bits"),
-        (activation == "int8", "signed activations are multiplied in 32 bits"),
         (node.op_type == "QLinearConv" and _is_depthwise(node, held[0]), DEPTHWISE),
+        (activation == "int8", "signed activations are multiplied in 32 bits"),
     )
     exact = next((why for holds, why in reasons if holds), "")
     bounds = FULL

@@ -47,8 +47,8 @@ class Sensitivity:
 
     @property
     def safe(self) -> bool:
-        """Whether no pair sum can overflow."""
-        return all(proof.safe for proof in self.proofs.values())
+        """Whether no pair sum can overflow on x86."""
+        return all(proof.exact_on_x86 for proof in self.proofs.values())
 
 
 def analyze_sensitivity(

@@ -79,5 +79,6 @@ ARM64 = TargetRates(  # 128-bit vectors: half the float rate of AVX2; sdot does 
     Rates(quantize=0.3, dequantize=0.2, transpose=0.3, node_us=1.0),
     verified=False,
 )
-BY_TARGET = {"portable": AVX2, "x86-avx2": AVX2, "x86-vnni": VNNI, "arm64": ARM64}
+ARM = ("arm64", "arm64-dotprod", "arm64-i8mm")
+BY_TARGET = {"portable": AVX2, "x86-avx2": AVX2, "x86-vnni": VNNI, **dict.fromkeys(ARM, ARM64)}
 """A portable file should be no slower anywhere: it is planned for the slowest that was measured."""

@@ -14,7 +14,9 @@ class Target:
     one sign that the kernel multiplies as neighbours: `vpmaddubsw` adds the two products in 16 bits, and
     255 * 128 = 32,640 is the last multiple of 255 below 32,767.  None: products are added in 32 bits.
     `cpu` lists the flags (as Linux prints them) of which one is needed.  `kernels` are those that exist, and the
-    instructions they are made of.  `verified`: the row was run, and is not only read in onnxruntime's source.
+    instructions they are made of.  Of ARM the kinds were run under emulation: their rows are alike, since uint8
+    activations and weights within -127 .. 127 are exact on all of them (arithmetic/kernels/neon.py), and as fast.
+    `verified`: the row was run, and is not only read in onnxruntime's source.
     """
 
     name: str
@@ -47,10 +49,17 @@ TARGETS = {
             "vpmaddubsw adds two byte products in 16 bits and saturates: neighbouring weights are kept small enough",
             f"{LAYERS}: vpmaddubsw + vpmaddwd; depthwise: products in 32 bits", True,
         ),
-        Target(
-            "arm64", "int8", None, ("asimd", "neon"),
-            "int8 activations are the fast pair and products are added in 32 bits",
-            f"{LAYERS}: sdot, udot; with i8mm smmla, ummla", False,
+        *(
+            Target(
+                name, "uint8", None, flags,
+                f"{why}: weights may use all 8 bits but for -128, and activations are bytes without sign",
+                f"{LAYERS}: {kernels}; depthwise: smull, smlal", True,
+            )
+            for name, flags, why, kernels in (
+                ("arm64-i8mm", ("i8mm",), "i8mm adds byte products in 32 bits", "smmla, ummla"),
+                ("arm64-dotprod", ("asimddp",), "dot products are added in 32 bits", "sdot, udot"),
+                ("arm64", ("asimd", "neon"), "two products of -128 wrap around in 16 bits", "smull, smlal2 + sadalp"),
+            )
         ),
     )
 }  # fmt: skip
@@ -60,7 +69,8 @@ TARGETS = {
 class Instructions:
     """An instruction set that byte kernels are made of: its flags as Linux names them, and what adds the products.
 
-    `saturates`: two products of bytes are added in 16 bits.  `verified` as for a target.
+    `saturates`: two products of bytes are added in 16 bits, which saturates on x86 and wraps around on ARM, there for two
+    products of -128 alone.  `verified` as for a target.
     """
 
     name: str
@@ -79,9 +89,10 @@ INSTRUCTIONS = {
         Instructions("AVX-VNNI", ("avx_vnni",), "vpdpbusd, 256 bits", False, "x86-vnni", False),
         Instructions("AVX512-VNNI", ("avx512_vnni",), "vpdpbusd, 512 bits", False, "x86-vnni", True),
         Instructions("AMX", ("amx_int8",), "tdpbusd", False, "x86-vnni", False),
-        Instructions("NEON", ("asimd", "neon"), "umull, umlal", False, "arm64", False),
-        Instructions("dotprod", ("asimddp",), "sdot, udot", False, "arm64", False),
-        Instructions("i8mm", ("i8mm",), "smmla, ummla", False, "arm64", False),
+        Instructions("NEON", ("asimd", "neon"), "smull, smlal2 + sadalp", True, "arm64", True),
+        Instructions("dotprod", ("asimddp",), "sdot, udot", False, "arm64-dotprod", True),
+        Instructions("i8mm", ("i8mm",), "smmla, ummla", False, "arm64-i8mm", True),
     )
 }
-"""The rows for AVX2 and AVX512 were run on a CPU whose VNNI, or AVX-512 as well, was hidden from onnxruntime."""
+"""The rows for AVX2 and AVX512 were run on a CPU whose VNNI, or AVX-512 as well, was hidden from onnxruntime; those
+for ARM under emulation of a Cortex-A53, a Neoverse N1 and qemu's `max`."""
