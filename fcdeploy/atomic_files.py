@@ -147,11 +147,14 @@ def _make_locked(parent: Path, prefix: str, suffix: str, stack: ExitStack, key: 
         folder = parent / f"{prefix}{key or secrets.token_hex(4)}{suffix}"
         folder.mkdir(mode=0o700)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        handle = os.open(folder, os.O_RDONLY)
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # taken for an abandoned one before it was locked
+            continue
         stack.callback(os.close, handle)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(handle).st_nlink:  # else it was taken for an abandoned one between the two steps
+        if os.fstat(handle).st_nlink:  # else it was taken for one then
             return folder
 
 
