@@ -1,8 +1,8 @@
 """What ARM CPUs computed of the layers of avx2_cases.py, and of more whose bytes are at the lowest.
 
 `arm_kernels.npz` holds what onnxruntime 1.32.0 for aarch64 computed under emulation (qemu 10.0.2) of a Cortex-A53, which has
-no dot product instructions, and of a Neoverse N1, which has them; of the latter only what differs.  Made by `write`, a run of each model
-there, and `read`.
+no dot product instructions, and of a Neoverse N1, which has them; of the latter only what differs.  It was made by `write`, a
+run of each model there, and `read`.
 """
 
 from __future__ import annotations
