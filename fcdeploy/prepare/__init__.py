@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.model import name_everything
+from fcdeploy.prepare.passes.block_narrow_convs import block_narrow_convs
 from fcdeploy.prepare.passes.drop_identities import drop_identities
 from fcdeploy.prepare.passes.equalize import equalize
 from fcdeploy.prepare.passes.fold_batchnorm import fold_batchnorm
@@ -51,6 +52,7 @@ PASSES: tuple[Callable[[ir.Model], Changes], ...] = (
     separate_shared_weights,
     level_bounds,  # every weight is one layer's own now
     equalize,
+    block_narrow_convs,  # channels are what they are from here on
     remove_unused,
 )
 ROUNDS = 30  # a safety net: each round that changes anything removes nodes or constants, models need two or three
