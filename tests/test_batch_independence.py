@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,14 +74,14 @@ TOGETHER: dict[str, tuple[Build, str]] = {
     "all": (lambda net, x: net.op("Div", x, net.op("ReduceMax", x)), "reduces all axes"),
     "softmax over samples": (lambda net, x: net.op("Softmax", x, axis=-3), "works along the batch axis"),
     "shifted": (shifted, "matches the batch axis with another"),
-    "transposed": (lambda net, x: net.op("Transpose", x), "moves the batch axis"),
+    "transposed": (lambda net, x: net.op("Transpose", x), "does not begin with the batch axis"),
     "a constant along it": (lambda net, x: net.op("Add", x, net.constant(np.ones((2, 4, 6)))), "a constant along"),
     "one row": (lambda net, x: net.op("Reshape", x, ints(net, 1, -1)), "makes a leading axis of 1"),
     "flat": (lambda net, x: net.op("Flatten", x, axis=0), "flattens the batch axis"),
     "shape": (counted, "not known to keep samples apart"),
     "joined": (lambda net, x: net.op("Concat", x, x, axis=0), "joins along the batch axis"),
     "first": (lambda net, x: net.op("Gather", x, ints(net, 0), axis=0), "picks along the batch axis"),
-    "gram": (gram, "moves the batch axis"),
+    "gram": (gram, "multiplies samples with each other"),
     "running": (lambda net, x: net.op("CumSum", x, ints(net, 0)), "not known to keep samples apart"),
     "unused": (unused, "does not begin with the batch axis"),
 }
@@ -148,3 +149,15 @@ def test_operators_of_other_domains_are_not_known(tmp_path: Path) -> None:
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in "xy"]
     onnx.save(helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:])), tmp_path / "m.onnx")
     assert explain_dependence(read_outline(tmp_path / "m.onnx")) == "Relu is of the domain 'mine'"
+
+
+def test_samples_along_another_axis(tmp_path: Path) -> None:
+    """States (2, n, 4) of two layers: those of one sample are found along axis 1, and added to its features."""
+    net = Net()
+    x, cache = net.input("x", 4), net.input("cache", 9, 4)
+    state = net.op("Gather", cache, net.constant(0, np.int64), axis=0)
+    net.output(net.op("Add", x, state)).save(tmp_path / "m.onnx")
+    outline = replace(read_outline(tmp_path / "m.onnx"), inputs={"x": ("n", 4), "cache": (2, "n", 4)})
+    assert explain_dependence(outline, {"cache": 1}) == ""
+    assert "leading axis of 2" in explain_dependence(outline)
+    assert "one for a run" in explain_dependence(outline, {"cache": None})

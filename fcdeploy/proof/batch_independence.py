@@ -1,15 +1,16 @@
 """Proof that the samples of a batch are computed independently, so that requests may share a run.
 
-A walk over the graph with one question per node: when the leading axis of its inputs counts samples, does each sample of
-its output depend on that sample of the inputs alone?  Conservative: an operator that no rule knows, or whose axes are
-computed at run time, ends the proof with a reason.  Never proven are operators that quantize activations as they run
+A walk over the graph with one question per node: when an axis of its inputs counts samples, the leading one unless said
+otherwise, does each sample of its output depend on that sample of the inputs alone, and along which axis?
+Conservative: an operator that no rule knows, or whose axes are computed at run time, ends the proof with a reason.  Never
+proven are operators that quantize activations as they run
 (DynamicQuantize*, MatMulNBits, MatMulInteger): their scale is the whole batch's.  What a rule leaves open, such as a
 Reshape that would cut samples in pieces, fails at a batch of one already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fcdeploy.graph.light_reader import Constant, Node, Outline
@@ -17,16 +18,20 @@ from fcdeploy.graph.light_reader import Constant, Node, Outline
 DOMAINS = {"", "ai.onnx", "com.microsoft"}
 DYNAMIC = "quantizes activations as it runs, so that an answer depends on its batch"
 ROWS_ALONE = {
-    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip",
-    "Conv", "ConvTranspose", "Cos", "Cosh", "DepthToSpace", "DequantizeLinear", "Dropout", "Elu", "Erf", "Exp",
-    "Floor", "Gelu", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "GroupNormalization", "HardSigmoid",
-    "HardSwish", "Identity", "InstanceNormalization", "IsInf", "IsNaN", "LRN", "LeakyRelu", "Log", "LpPool",
-    "AveragePool", "MaxPool", "Mish", "Neg", "Not", "QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu", "Shrink",
-    "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "SpaceToDepth", "Sqrt", "Swish", "Tan", "Tanh",
-    "ThresholdedRelu", "QLinearConv", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearGlobalAveragePool",
-    "QLinearAveragePool", "FusedConv",
+    "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool",
+    "GroupNormalization", "InstanceNormalization", "LRN", "LpPool", "AveragePool", "MaxPool", "SpaceToDepth",
+    "QLinearConv", "QLinearGlobalAveragePool", "QLinearAveragePool", "FusedConv",
 }  # fmt: skip
-"""Operators that treat each sample of their first input alone, whatever their attributes; the others are constants."""
+"""Operators that treat each row of the leading axis of their first input alone; their other inputs are constants."""
+
+POINTWISE = {
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh",
+    "DequantizeLinear", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf",
+    "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu", "Shrink",
+    "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
+    "QLinearSigmoid", "QLinearLeakyRelu",
+}  # fmt: skip
+"""Operators that treat each number of their first input alone."""
 
 ELEMENTWISE = {
     "Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Mean", "Sum", "Mod", "Where", "PRelu", "Equal", "Greater",
@@ -55,9 +60,10 @@ class ConstantTensor:
 
 @dataclass(frozen=True)
 class BatchedTensor:
-    """A tensor of `rank` axes whose leading one counts samples."""
+    """A tensor of `rank` axes, one of which counts samples."""
 
     rank: int
+    axis: int = 0
     dequantized: bool = False
 
 
@@ -69,31 +75,40 @@ class _UnprovenError(Exception):
     """Why the proof ends here."""
 
 
-def explain_dependence(outline: Outline) -> str:
-    """Why samples of a batch may depend on each other, in a sentence; '' where it is proven that they do not."""
+def explain_dependence(outline: Outline, axes: Mapping[str, int | None] | None = None) -> str:
+    """Why samples of a batch may depend on each other, in a sentence; '' where it is proven that they do not.
+
+    `axes` says which axis of an input counts samples, the leading one unless it is there; None is none.
+    """
     try:
-        known = _read_ends(outline)
+        known = _read_ends(outline, axes or {})
         for node in outline.nodes:
             _add_node(node, known, outline.opset)
         for name in outline.outputs:
-            if not isinstance(known.get(name), BatchedTensor):
+            state = known.get(name)
+            if not isinstance(state, BatchedTensor) or state.axis:
                 return f"output {name!r} does not begin with the batch axis"
     except _UnprovenError as reason:
         return str(reason)
     return ""
 
 
-def _read_ends(outline: Outline) -> Known:
-    leading = {dims[0] if dims else None for dims in outline.inputs.values()}
-    for name, dims in outline.inputs.items():
-        if not dims:
-            raise _UnprovenError(f"input {name!r} has no axes")
-        if isinstance(dims[0], int) and dims[0] > 0:
-            raise _UnprovenError(f"input {name!r} has a leading axis of {dims[0]}, not a free one")
-    if len(leading) > 1:
-        raise _UnprovenError(f"the inputs begin with different axes: {', '.join(sorted(map(str, leading)))}")
+def _read_ends(outline: Outline, axes: Mapping[str, int | None]) -> Known:
     known: Known = {name: _to_constant(constant) for name, constant in outline.constants.items()}
-    return known | {name: BatchedTensor(len(dims)) for name, dims in outline.inputs.items()}
+    counted = set()
+    for name, dims in outline.inputs.items():
+        axis = axes.get(name, 0)
+        if not dims or axis is None:
+            raise _UnprovenError(f"input {name!r} has no axes" if not dims else f"input {name!r} is one for a run")
+        length = dims[axis]
+        if isinstance(length, int) and length > 0:
+            place = f"an axis {axis}" if axis else "a leading axis"
+            raise _UnprovenError(f"input {name!r} has {place} of {length}, not a free one")
+        counted.add(length)
+        known[name] = BatchedTensor(len(dims), axis)
+    if len(counted) > 1:
+        raise _UnprovenError(f"the inputs begin with different axes: {', '.join(sorted(map(str, counted)))}")
+    return known
 
 
 def _to_constant(constant: Constant) -> ConstantTensor:
@@ -113,10 +128,12 @@ def _add_node(node: Node, known: Known, opset: int) -> None:
     if node.op in RANDOM:
         raise _UnprovenError(f"{where} draws random numbers")
     if not any(isinstance(state, BatchedTensor) for state in states):
-        written: State = _derive_constant(node, states)
+        written: Sequence[State] = [_derive_constant(node, states)] * len(node.outputs)
+    elif node.op in RECURRENT:
+        written = _recurrent(node, states, where)
     else:
-        written = _derive_samples(node, states, where, opset)
-    known.update((name, written) for name in node.outputs if name)
+        written = [_derive_samples(node, states, where, opset)] * len(node.outputs)
+    known.update((name, state) for name, state in zip(node.outputs, written, strict=False) if name)
 
 
 def _derive_constant(node: Node, states: list[State | None]) -> ConstantTensor:
@@ -152,7 +169,7 @@ def _derive_samples(node: Node, states: list[State | None], where: str, opset: i
         return _elementwise(states[0:4:3] if node.op.startswith("QLinear") else states, where)
     rule = RULES.get(node.op)
     first = states[0]
-    if rule is None and (node.op in ROWS_ALONE or node.op in ALONG_AXIS or node.op in REDUCTIONS):
+    if node.op in ROWS_ALONE or node.op in POINTWISE or node.op in ALONG_AXIS or node.op in REDUCTIONS:
         if not isinstance(first, BatchedTensor) or any(isinstance(state, BatchedTensor) for state in states[1:]):
             raise _UnprovenError(f"{where} reads samples where constants are expected")
         if node.op in REDUCTIONS:
@@ -166,55 +183,80 @@ def _derive_samples(node: Node, states: list[State | None], where: str, opset: i
 
 
 def _alone(node: Node, x: BatchedTensor, states: list[State | None], where: str) -> BatchedTensor:
+    if x.axis and node.op in ROWS_ALONE:
+        raise _UnprovenError(f"{where} reads samples along its axis {x.axis}")
     if node.op == "MaxPool" and len(node.outputs) > 1:
         raise _UnprovenError(f"{where} counts positions over the whole batch")
     if node.op in ("QuantizeLinear", "DequantizeLinear"):
         scale = states[1]
         per_tensor = isinstance(scale, ConstantTensor) and scale.dims in ((), (1,))
-        if not per_tensor and _get_axis(node, "axis", 1, x.rank, where) == 0:
+        if not per_tensor and _get_axis(node, "axis", 1, x.rank, where) == x.axis:
             raise _UnprovenError(f"{where} has a scale per sample")
     if (node.op == "Dropout" and len(node.inputs) > 2) or node.attributes.get("training_mode", 0):
         raise _UnprovenError(f"{where} may be in training mode")
-    return BatchedTensor(x.rank, dequantized=node.op == "DequantizeLinear")
+    return BatchedTensor(x.rank, x.axis, dequantized=node.op == "DequantizeLinear")
 
 
 def _elementwise(states: list[State | None], where: str) -> BatchedTensor:
-    """Axes are matched from the last: the leading ones meet only where ranks are equal."""
-    rank = max(state.rank for state in states if isinstance(state, BatchedTensor))
+    """Axes are matched from the last: those of samples have to meet each other, and constants of length 1."""
+    samples = [state for state in states if isinstance(state, BatchedTensor)]
+    rank, behind = max(state.rank for state in samples), samples[0].rank - samples[0].axis
     for state in states:
-        if isinstance(state, BatchedTensor) and state.rank != rank:
+        if isinstance(state, BatchedTensor) and state.rank - state.axis != behind:
             raise _UnprovenError(f"{where} matches the batch axis with another axis")
         if isinstance(state, ConstantTensor):
             if state.dims is None:
                 raise _UnprovenError(f"{where} reads a constant of unknown shape")
-            if len(state.dims) > rank or (len(state.dims) == rank and state.dims[0] != 1):
+            if len(state.dims) >= behind and (state.dims[-behind] != 1 or len(state.dims) > rank):
                 raise _UnprovenError(f"{where} has a constant along the batch axis")
-    return BatchedTensor(rank)
+    return BatchedTensor(rank, rank - behind)
 
 
 def _along_axis(node: Node, x: BatchedTensor, where: str, opset: int) -> BatchedTensor:
-    default = ALONG_AXIS[node.op]
+    default, from_axis_on = ALONG_AXIS[node.op], node.op in ("LayerNormalization", "RMSNormalization")
     if node.op in SAME_FROM_13 and opset < 13:
-        default = 1
-    if _get_axis(node, "axis", default, x.rank, where) == 0:
+        default, from_axis_on = 1, True
+    axis = _get_axis(node, "axis", default, x.rank, where)
+    if axis == x.axis or (from_axis_on and x.axis > axis):
         raise _UnprovenError(f"{where} works along the batch axis")
     dropped = node.op in ("ArgMax", "ArgMin") and node.attributes.get("keepdims", 1) == 0
-    return BatchedTensor(x.rank - dropped)
+    return BatchedTensor(x.rank - dropped, x.axis - (dropped and axis < x.axis))
 
 
 def _reduction(node: Node, x: BatchedTensor, states: list[State | None], where: str) -> BatchedTensor:
-    axes = _get_integers(node, "axes", states, 1)
+    axes = {axis % x.rank for axis in _get_integers(node, "axes", states, 1)}
     if not axes:
         raise _UnprovenError(f"{where} reduces all axes, or axes computed at run time")
-    if any(axis % x.rank == 0 for axis in axes):
+    if x.axis in axes:
         raise _UnprovenError(f"{where} reduces the batch axis")
-    return BatchedTensor(x.rank if node.attributes.get("keepdims", 1) else x.rank - len(axes))
+    if node.attributes.get("keepdims", 1):
+        return BatchedTensor(x.rank, x.axis)
+    return BatchedTensor(x.rank - len(axes), x.axis - sum(axis < x.axis for axis in axes))
+
+
+def _recurrent(node: Node, states: list[State | None], where: str) -> list[State]:
+    """LSTM, GRU and RNN read (steps, samples, numbers); the states before and behind are (directions, samples, numbers)."""
+    x = states[0]
+    if not isinstance(x, BatchedTensor) or x.axis != 1 or node.attributes.get("layout", 0):
+        raise _UnprovenError(f"{where} reads samples along another axis than its second")
+    if any(isinstance(state, BatchedTensor) for state in states[1:4]):
+        raise _UnprovenError(f"{where} reads samples where weights are expected")
+    for place, state in enumerate(states[4:], start=4):
+        wanted = 0 if place == 4 else 1  # lengths of sequences; then states
+        if place < 7 and state is not None and not (isinstance(state, BatchedTensor) and state.axis == wanted):
+            raise _UnprovenError(f"{where} begins with states that are not a sample's own")
+    return [BatchedTensor(4, 2), BatchedTensor(3, 1), BatchedTensor(3, 1)]
 
 
 def _gemm(node: Node, states: list[State | None], where: str) -> BatchedTensor:
     a, b = states[0], states[1] if node.op == "Gemm" else states[3]
     c = states[2] if node.op == "Gemm" and len(states) > 2 else None
-    if not isinstance(a, BatchedTensor) or not isinstance(b, ConstantTensor) or node.attributes.get("transA", 0):
+    if (
+        not isinstance(a, BatchedTensor)
+        or not isinstance(b, ConstantTensor)
+        or a.axis
+        or node.attributes.get("transA", 0)
+    ):
         raise _UnprovenError(f"{where} multiplies samples with each other")
     if isinstance(c, ConstantTensor) and (c.dims is None or (len(c.dims) == 2 and c.dims[0] != 1)):
         raise _UnprovenError(f"{where} adds a constant along the batch axis")
@@ -224,14 +266,20 @@ def _gemm(node: Node, states: list[State | None], where: str) -> BatchedTensor:
 
 def _matmul(node: Node, states: list[State | None], where: str) -> BatchedTensor:
     a, b = states[0], states[1] if node.op == "MatMul" else states[3]
-    if isinstance(a, BatchedTensor) and isinstance(b, BatchedTensor) and a.rank == b.rank >= 3:
-        return BatchedTensor(a.rank)
-    if not isinstance(a, BatchedTensor) or not isinstance(b, ConstantTensor) or a.rank < 2:
+    if (
+        isinstance(a, BatchedTensor)
+        and isinstance(b, BatchedTensor)
+        and a.rank == b.rank
+        and a.axis == b.axis < a.rank - 2
+    ):
+        return BatchedTensor(a.rank, a.axis)
+    if not isinstance(a, BatchedTensor) or not isinstance(b, ConstantTensor) or a.axis == a.rank - 1:
         raise _UnprovenError(f"{where} multiplies samples with each other")
-    if b.dims is None or len(b.dims) < 2 or (len(b.dims) >= a.rank > 2) or (a.rank == 2 and len(b.dims) > 2):
+    most = 2 if a.axis or a.rank == 2 else a.rank - 1
+    if b.dims is None or not 2 <= len(b.dims) <= most:
         raise _UnprovenError(f"{where} multiplies with a constant that may reach the batch axis")
     _whole_weight(a, b, where)
-    return BatchedTensor(a.rank)
+    return BatchedTensor(a.rank, a.axis)
 
 
 def _whole_weight(a: BatchedTensor, b: ConstantTensor, where: str) -> None:
@@ -241,28 +289,30 @@ def _whole_weight(a: BatchedTensor, b: ConstantTensor, where: str) -> None:
 
 
 def _concat(node: Node, states: list[State | None], where: str) -> BatchedTensor:
-    ranks = {state.rank for state in states if isinstance(state, BatchedTensor)}
-    if len(ranks) != 1 or not all(isinstance(state, BatchedTensor) for state in states):
-        raise _UnprovenError(f"{where} joins samples with constants")
-    rank = ranks.pop()
-    if _get_axis(node, "axis", 0, rank, where) == 0:
+    samples = {(state.rank, state.axis) for state in states if isinstance(state, BatchedTensor)}
+    if len(samples) != 1 or not all(isinstance(state, BatchedTensor) for state in states):
+        raise _UnprovenError(f"{where} joins samples with constants, or along different axes")
+    rank, axis = samples.pop()
+    if _get_axis(node, "axis", 0, rank, where) == axis:
         raise _UnprovenError(f"{where} joins along the batch axis")
-    return BatchedTensor(rank)
+    return BatchedTensor(rank, axis)
 
 
 def _flatten(node: Node, states: list[State | None], where: str) -> BatchedTensor:
     x = _get_only_samples(states, where)
-    if _get_axis(node, "axis", 1, x.rank, where) != 1:
+    if x.axis or _get_axis(node, "axis", 1, x.rank, where) != 1:
         raise _UnprovenError(f"{where} flattens the batch axis")
     return BatchedTensor(2)
 
 
 def _reshape(node: Node, states: list[State | None], where: str) -> BatchedTensor:
     """Into rows of a fixed size, in the order of samples."""
-    _get_only_samples(states, where)
+    x = _get_only_samples(states, where)
     shape = _get_integers(node, "shape", states, 1)
     if not shape:
         raise _UnprovenError(f"{where} has a shape computed at run time")
+    if x.axis:
+        raise _UnprovenError(f"{where} reshapes samples along axis {x.axis}")
     if shape[0] not in (0, -1) or (shape[0] == 0 and node.attributes.get("allowzero", 0)):
         raise _UnprovenError(f"{where} makes a leading axis of {shape[0]}")
     if shape[0] == -1 and any(n <= 0 for n in shape[1:]):
@@ -273,26 +323,29 @@ def _reshape(node: Node, states: list[State | None], where: str) -> BatchedTenso
 def _transpose(node: Node, states: list[State | None], where: str) -> BatchedTensor:
     x = _get_only_samples(states, where)
     order = node.attributes.get("perm", tuple(reversed(range(x.rank))))
-    if not isinstance(order, tuple) or not order or order[0] != 0:
-        raise _UnprovenError(f"{where} moves the batch axis")
-    return BatchedTensor(x.rank)
+    if not isinstance(order, tuple) or x.axis not in order:
+        raise _UnprovenError(f"{where} loses the batch axis")
+    return BatchedTensor(x.rank, order.index(x.axis))
 
 
 def _squeeze(node: Node, states: list[State | None], where: str) -> BatchedTensor:
     x = _get_only_samples(states, where)
-    axes = _get_integers(node, "axes", states, 1)
-    rank = x.rank if node.op == "Squeeze" else x.rank + len(axes)
-    if not axes or any(axis % rank == 0 for axis in axes):
+    given = _get_integers(node, "axes", states, 1)
+    rank = x.rank if node.op == "Squeeze" else x.rank + len(given)
+    axes = {axis % rank for axis in given}
+    if not axes or (node.op == "Squeeze" and x.axis in axes):
         raise _UnprovenError(f"{where} changes the batch axis")
-    return BatchedTensor(x.rank - len(axes) if node.op == "Squeeze" else rank)
+    if node.op == "Squeeze":
+        return BatchedTensor(x.rank - len(axes), x.axis - sum(axis < x.axis for axis in axes))
+    return BatchedTensor(rank, [axis for axis in range(rank) if axis not in axes][x.axis])
 
 
 def _slice(node: Node, states: list[State | None], where: str) -> BatchedTensor:
     x = _get_only_samples(states, where)
     axes = _get_integers(node, "axes", states, 3)
-    if not axes or any(axis % x.rank == 0 for axis in axes):
+    if not axes or any(axis % x.rank == x.axis for axis in axes):
         raise _UnprovenError(f"{where} cuts the batch axis, or axes computed at run time")
-    return BatchedTensor(x.rank)
+    return BatchedTensor(x.rank, x.axis)
 
 
 def _pad(node: Node, states: list[State | None], where: str) -> BatchedTensor:
@@ -300,12 +353,12 @@ def _pad(node: Node, states: list[State | None], where: str) -> BatchedTensor:
     pads = _get_integers(node, "pads", states, 1)
     if len(states) > 3 and states[3] is not None:
         axes = _get_integers(node, "-", states, 3)
-        clean = axes and all(axis % x.rank for axis in axes)
+        clean = axes and all(axis % x.rank != x.axis for axis in axes)
     else:
-        clean = len(pads) == 2 * x.rank and pads[0] == pads[x.rank] == 0
+        clean = len(pads) == 2 * x.rank and pads[x.axis] == pads[x.rank + x.axis] == 0
     if not clean:
         raise _UnprovenError(f"{where} pads the batch axis, or axes computed at run time")
-    return BatchedTensor(x.rank)
+    return BatchedTensor(x.rank, x.axis)
 
 
 def _gather(node: Node, states: list[State | None], where: str) -> BatchedTensor:
@@ -313,11 +366,12 @@ def _gather(node: Node, states: list[State | None], where: str) -> BatchedTensor
     if isinstance(data, ConstantTensor) and isinstance(indices, BatchedTensor) and data.dims:
         table_rank = len(data.dims)
         if _get_axis(node, "axis", 0, table_rank, where) == 0:
-            return BatchedTensor(indices.rank + table_rank - 1)
+            return BatchedTensor(indices.rank + table_rank - 1, indices.axis)
     if isinstance(data, BatchedTensor) and isinstance(indices, ConstantTensor) and indices.dims is not None:
         added = len(indices.dims) - 1
-        if _get_axis(node, "axis", 0, data.rank, where) != 0:
-            return BatchedTensor(data.rank + added)
+        axis = _get_axis(node, "axis", 0, data.rank, where)
+        if axis != data.axis:
+            return BatchedTensor(data.rank + added, data.axis + (added if axis < data.axis else 0))
     raise _UnprovenError(f"{where} picks along the batch axis")
 
 
@@ -326,8 +380,8 @@ def _resize(node: Node, states: list[State | None], where: str) -> BatchedTensor
     x = _get_only_samples(states, where)
     if "axes" in node.attributes:
         axes = _get_integers(node, "axes", states, 9)
-        if axes and all(axis % x.rank for axis in axes):
-            return BatchedTensor(x.rank)
+        if axes and all(axis % x.rank != x.axis for axis in axes):
+            return BatchedTensor(x.rank, x.axis)
     raise _UnprovenError(f"{where} may resize the batch axis")
 
 
@@ -353,6 +407,7 @@ def _get_integers(node: Node, name: str, states: list[State | None], position: i
     return (state.values or ()) if isinstance(state, ConstantTensor) else ()
 
 
+RECURRENT = {"LSTM", "GRU", "RNN"}
 DYNAMIC_OPS = {"MatMulNBits", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat", "MatMulBnb4", "MatMulFpQ4"}
 RULES: dict[str, Callable[[Node, list[State | None], str], BatchedTensor]] = {
     "Gemm": _gemm, "QGemm": _gemm, "MatMul": _matmul, "QLinearMatMul": _matmul, "Concat": _concat, "Flatten": _flatten,

@@ -95,13 +95,14 @@ def find_layout(
         return SampleLayout(others)  # a fixed batch, or lengths that disagree, which is said where they are read
     if lengths != {None}:
         return SampleLayout(others, "some inputs take one sample and others any number")
-    return SampleLayout(others, "" if not samples or _run_alike(path, placed, samples) else reason)
+    apart = not _explain(path, axes) or not samples or _run_alike(path, placed, samples)
+    return SampleLayout(others, "" if apart else reason)
 
 
-def _explain(path: Path) -> str:
+def _explain(path: Path, axes: Mapping[str, int | None] | None = None) -> str:
     """Why samples may depend on each other; '' where it is proven that they do not."""
     try:
-        return explain_dependence(read_outline(path))
+        return explain_dependence(read_outline(path), axes)
     except FcdeployError:
         return "its graph cannot be followed"
 
