@@ -123,7 +123,8 @@ def _stage(paths: Sequence[Path]) -> Iterator[list[Staged]]:
     """The outputs, each with its locked folder; the folders are deleted when the block ends."""
     try:
         with ExitStack() as stack:
-            _finish_abandoned(paths)
+            with _one_at_a_time(paths[0].parent):
+                _finish_abandoned(paths)
             key = ""
             staged = []
             for path in paths:
@@ -142,20 +143,33 @@ def _prefix_of(path: Path) -> str:
 
 
 def _make_locked(parent: Path, prefix: str, suffix: str, stack: ExitStack, key: str = "") -> Path:
-    """A new folder, locked until the stack is closed, which deletes it; `key` is drawn unless given."""
+    """A new folder, locked until the stack is closed, which deletes it; `key` is drawn unless given.
+
+    Until it is locked another process may take it for an abandoned one and delete it: then there is another try.
+    """
     while True:
         folder = parent / f"{prefix}{key or secrets.token_hex(4)}{suffix}"
-        folder.mkdir(mode=0o700)
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        try:
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        with ExitStack() as one, suppress(FileNotFoundError, BlockingIOError):
             handle = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # taken for an abandoned one before it was locked
-            continue
-        stack.callback(os.close, handle)
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(handle).st_nlink:  # else it was taken for one then
-            return folder
+            one.callback(os.close, handle)
+            _lock(handle)
+            if os.fstat(handle).st_nlink:
+                stack.push(one.pop_all())
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)  # before the lock goes
+                return folder
+
+
+def _lock(handle: int) -> None:
+    """Raises BlockingIOError where another process has the lock."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # a file system without locks
+            raise
 
 
 def _find_abandoned(parent: Path, prefix: str, suffix: str, stack: ExitStack) -> Iterator[tuple[Path, str]]:
@@ -169,7 +183,8 @@ def _find_abandoned(parent: Path, prefix: str, suffix: str, stack: ExitStack) ->
             handle = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW)
             stack.callback(os.close, handle)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(handle).st_uid == os.getuid():
+            known = os.fstat(handle)
+            if known.st_uid == os.getuid() and known.st_nlink:  # else it has been deleted meanwhile
                 yield Path(entry.path), match[1]
 
 
@@ -210,7 +225,7 @@ def _finish(staged: Sequence[Staged]) -> None:
     ready.rename(ready.with_name(READY))
     _flush_one(first.folder)
 
-    with ExitStack() as undo:
+    with _one_at_a_time(first.target.parent), ExitStack() as undo:
         others = [(file, each) for each in staged for file in each.others(first)]
         for file, each in others:
             place = each.target.parent / file.name
@@ -223,6 +238,18 @@ def _finish(staged: Sequence[Staged]) -> None:
         for parent in {each.target.parent for each in staged}:
             _flush_one(parent)
         undo.pop_all()
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """No two processes move outputs into one folder at the same moment; that takes a moment alone."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _put(new: Path, place: Path, undo: ExitStack) -> None:

@@ -51,7 +51,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     "--max-queue-bytes",
     type=options.Size(),
     metavar="SIZE",
-    default="256M",
+    default="64M",
     show_default=True,
     help="The same in bytes of their inputs.",
 )
@@ -69,9 +69,18 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     "body",
     type=options.Size(),
     metavar="SIZE",
-    default="64M",
+    default="32M",
     show_default=True,
     help="A body beyond it is refused (413).",
+)
+@click.option(
+    "--max-json",
+    "json",
+    type=options.Size(),
+    metavar="SIZE",
+    default="6M",
+    show_default=True,
+    help="JSON beyond it is refused (413): reading it takes eighteen times its size; binary tensors take none.",
 )
 @click.option(
     "--max-connections",

@@ -67,6 +67,7 @@ class Engine:
         self._newest: dict[str, str] = {}
         self._failed: dict[ModelFile, Stamp] = {}
         self._pending: dict[ModelFile, Stamp] = {}
+        self._told: set[str] = set()
         self.requests = self.bytes = 0
 
     async def start(self) -> None:
@@ -83,8 +84,8 @@ class Engine:
         self.ready = False
         while self.requests:
             await asyncio.sleep(0.005)
-        self._pool.shutdown()
-        self._loader.shutdown()
+        for pool in (self._pool, self._loader):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def find(self, name: str, version: str = "") -> ServedModel:
         """The newest version unless one is given. Raises RefusedError 404."""
@@ -216,18 +217,29 @@ class Engine:
 
         A file is loaded when two looks in a row see the same, so that it is whole.
         """
+        broken: dict[Path, Exception] = {}
         try:
-            places = await self._loop.run_in_executor(self._loader, find_models, self.source)
-        except (FcdeployError, OSError) as error:
-            self._say(f"keeping what is loaded: {error}")
+            places = await self._loop.run_in_executor(self._loader, find_models, self.source, broken)
+        except Exception as error:  # whatever it is: what is loaded serves on, and the next look is another chance
+            self._say_once("keeping what is loaded", error)
             return
+        for path, reason in broken.items():
+            self._say_once(f"{str(path)!r} is left out", reason)
         for place in places:
             await self._refresh(place)
         here = {(place.name, place.version) for place in places}
-        for key in [key for key in self._served if key not in here]:
+        for key in [k for k, served in self._served.items() if k not in here and served.place.path not in broken]:
             self._say(f"model {key[0]!r} version {key[1]} is gone")
             del self._served[key]
         self._find_newest()
+
+    def _say_once(self, what: str, error: Exception) -> None:
+        """A failure that lasts is told when it comes, not at every look."""
+        text = f"{what}: {error}"
+        if text not in self._told:
+            self._told = {*list(self._told)[-100:], text}
+            self._observer.on_load_failure("", "")
+            self._say(text)
 
     async def _refresh(self, place: ModelFile) -> None:
         now = take_stamp(place)
@@ -242,7 +254,7 @@ class Engine:
                 self._served[place.name, place.version] = ServedModel(place, old.model, old.queue, now, old.content)
                 return
             self._put(await self._loop.run_in_executor(self._loader, self._load, place))
-        except (FcdeployError, OSError) as error:
+        except Exception as error:  # of a library too: one model that cannot be loaded stops no other
             self._failed[place] = now
             self._observer.on_load_failure(place.name, place.version)
             kept = "keeping the one that runs" if old else "not served"

@@ -42,6 +42,7 @@ CONTENTS = {
 }  # fmt: skip
 """Datatype -> the field of its typed contents; FP16 has none, and is raw."""
 
+STREAMS = 32  # calls of one connection at a time: each may bring a message of the largest size
 OPEN = ("ServerLive", "ServerReady")  # without a token, as over HTTP
 
 
@@ -78,6 +79,8 @@ class Calls:
 
     async def model_infer(self, request: Any, seconds: float | None) -> Any:
         engine = self.state.engine
+        if self.state.full():
+            raise RefusedError(503, "too many bytes of requests are under way, expected fewer", retry_after=1)
         model = engine.find(request.model_name, request.model_version).model
         code = 500
         try:
@@ -176,6 +179,8 @@ def _decode_typed(spec: TensorSpec, contents: Any, shape: Sequence[int]) -> Arra
 
 
 def _check_outputs(outputs: Sequence[Any]) -> None:
+    if len({output.name for output in outputs}) < len(outputs):
+        raise RefusedError(400, "an output is asked for twice, expected once")
     for output in outputs:
         for parameter in output.parameters:
             if parameter.key in ("classification", "shared_memory_region"):
@@ -206,6 +211,7 @@ async def start_grpc(
     `shared` lets several processes have the port.  Raises FcdeployError when it cannot listen there.
     """
     limits = {"grpc.max_receive_message_length": state.max_body, "grpc.max_send_message_length": -1}
+    limits["grpc.max_concurrent_streams"] = STREAMS
     server = grpc.aio.server(options=[*limits.items(), ("grpc.so_reuseport", int(shared))])
     calls = Calls(state)
     handlers = {

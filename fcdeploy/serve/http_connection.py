@@ -53,8 +53,10 @@ class Connection(asyncio.Protocol):
         self._idle_since = time.perf_counter()  # when the last answer left
         self._blocked_since = 0.0  # since when the client does not read
         self._closing_since = 0.0  # since when nothing more is read
+        self._asked = False  # a request has come
         self._ended = False  # the client's end came: close behind the answers, which say the same as without it
         self._buffered = 0  # bytes of the body that count among those of the server
+        self._unsent = 0  # those of answers
 
     # what the loop calls
 
@@ -67,6 +69,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
         self._connections.discard(self)
         self._count_buffered(-self._buffered)
+        self._count_unsent(0)
         self._closing_since = self._closing_since or 1.0
         self._pending.clear()
         self._transport = None
@@ -104,6 +107,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._blocked_since = 0.0
+        self._count_unsent(0)
         if self._transport is not None:
             self._transport.resume_reading()
 
@@ -126,9 +130,14 @@ class Connection(asyncio.Protocol):
         elif (
             not self._request_started
             and not self._pending
-            and now - self._idle_since > (1.0 if draining else limits.idle_seconds)
+            and now - self._idle_since > (1.0 if draining else self._patience())
         ):
             self._transport.close()
+
+    def _patience(self) -> float:
+        """Seconds that may pass without a request: fewer until the first one has come."""
+        limits = self._limits
+        return limits.idle_seconds if self._asked else min(limits.idle_seconds, limits.read_seconds)
 
     def end(self) -> None:
         """Close, whatever is under way."""
@@ -199,9 +208,14 @@ class Connection(asyncio.Protocol):
         self._buffered += size
         self._state.held += size
 
+    def _count_unsent(self, size: int) -> None:
+        self._state.held += size - self._unsent
+        self._unsent = size
+
     # answering
 
     def _start_request(self, head: RequestHead, body: bytes | bytearray) -> None:
+        self._asked = True
         pending_answer = PendingAnswer(head, last=not head.keep_alive)
         self._pending.append(pending_answer)
         if pending_answer.last:
@@ -238,6 +252,8 @@ class Connection(asyncio.Protocol):
                 pending.clear()
                 self._hang_up()
                 return
+        if self._blocked_since:
+            self._count_unsent(self._transport.get_write_buffer_size())
         if self._ended and not pending:
             self._hang_up()
             return

@@ -193,11 +193,12 @@ class ChunkedBody:
     """
 
     HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    CHUNKS = 1 << 16  # each costs calls of functions, and a client that sends one has at least a kilobyte to say
     FRAMING = 4096  # bytes of chunk lengths, extensions or trailers without a byte of the body between them
 
     def __init__(self) -> None:
         self.body = bytearray()
-        self._framing = 0
+        self._framing = self._count = 0
         self._complete = False
         self._parser = httptools.HttpRequestParser(self)
         self._parser.feed_data(self.HEAD)
@@ -205,6 +206,9 @@ class ChunkedBody:
     def on_body(self, part: bytes) -> None:
         self.body += part
         self._framing = 0
+
+    def on_chunk_header(self) -> None:
+        self._count += 1
 
     def on_message_complete(self) -> None:
         self._complete = True
@@ -221,6 +225,8 @@ class ChunkedBody:
             if self._complete:
                 return data[stop:]
             start = stop
+        if self._count > self.CHUNKS:
+            raise RefusedError(413, f"a body of more than {self.CHUNKS} chunks, expected larger ones")
         if self._framing > self.FRAMING:
             raise RefusedError(
                 400, f"more than {self.FRAMING} bytes around the chunks of the body, expected its next byte"

@@ -19,6 +19,7 @@ from typing import Any
 
 from fcdeploy.serve.batching import InferenceRequest
 from fcdeploy.serve.engine import Observer
+from fcdeploy.serve.log import LineWriter
 from fcdeploy.serve.models import Model
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -33,6 +34,7 @@ HELP = {
     "fcdeploy_compute_seconds": ("histogram", "Time of a run."),
     "fcdeploy_batch_size": ("histogram", "Samples in a run."),
     "fcdeploy_waiting_requests": ("gauge", "Requests that wait or run."),
+    "fcdeploy_log_lines_dropped_total": ("counter", "Lines of logs that could not be written in time."),
     "fcdeploy_ready": ("gauge", "1 when requests are taken."),
     "process_cpu_seconds_total": ("counter", "CPU time, user and system."),
     "process_resident_memory_bytes": ("gauge", "Resident memory."),
@@ -69,10 +71,11 @@ class ModelFigures:
 class Metrics(Observer):
     """Counts. With `share`, a folder, several processes publish theirs there, and each answers for all."""
 
-    def __init__(self, share: Path | None = None, worker: int = 0) -> None:
+    def __init__(self, share: Path | None = None, worker: int = 0, writers: Sequence[LineWriter] = ()) -> None:
         self._of: defaultdict[tuple[str, str], ModelFigures] = defaultdict(ModelFigures)
         self._share = share
         self._worker = worker
+        self._writers = writers
         self._started = time.time()
 
     def count(self, key: tuple[str, str], code: int) -> None:
@@ -124,6 +127,7 @@ class Metrics(Observer):
         of_process = {
             "fcdeploy_waiting_requests": waiting,
             "fcdeploy_ready": int(ready),
+            "fcdeploy_log_lines_dropped_total": sum(writer.dropped for writer in self._writers),
             "process_start_time_seconds": self._started,
             "process_cpu_seconds_total": sum(os.times()[:2]),
             **_measure_process(),

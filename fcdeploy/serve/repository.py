@@ -25,12 +25,15 @@ class ModelFile:
     bundle: bool = False
 
 
-def find_models(source: Path) -> list[ModelFile]:
-    """Everything that SOURCE holds, sorted. Raises FcdeployError where that is nothing, or not servable by its name."""
+def find_models(source: Path, broken: dict[Path, Exception] | None = None) -> list[ModelFile]:
+    """Everything that SOURCE holds, sorted. Raises FcdeployError where that is nothing, or not servable by its name.
+
+    With `broken`, a bundle that cannot be read is put there with its error, and the others are found all the same.
+    """
     if not source.exists():
         raise FcdeployError(f"{str(source)!r} does not exist", "give an .onnx file, a bundle, or a folder of them")
-    places = sorted(_list_models(source), key=lambda place: (place.name, int(place.version)))
-    if not places:
+    places = sorted(_list_models(source, broken), key=lambda place: (place.name, int(place.version)))
+    if not places and not broken:
         raise FcdeployError(
             f"folder {str(source)!r} holds no models, expected NAME.onnx, bundles or NAME/VERSION/model.onnx",
             f"ls {source}",
@@ -48,7 +51,7 @@ def find_models(source: Path) -> list[ModelFile]:
     return places
 
 
-def _list_models(source: Path) -> Iterator[ModelFile]:
+def _list_models(source: Path, broken: dict[Path, Exception] | None) -> Iterator[ModelFile]:
     if place := _identify(source):
         yield place
         return
@@ -58,7 +61,14 @@ def _list_models(source: Path) -> Iterator[ModelFile]:
     for child in sorted(source.iterdir()):
         if child.name.startswith("."):
             continue
-        if place := _identify(child):
+        try:
+            place = _identify(child)
+        except (FcdeployError, OSError) as error:
+            if broken is None:
+                raise
+            broken[child] = error
+            continue
+        if place is not None:
             yield place
         elif child.is_dir():
             for version in sorted(child.iterdir()):

@@ -153,7 +153,11 @@ def read_wanted(model: Model, document: Any, keys: set[str]) -> Wanted:
     if said is None or (isinstance(said, simdjson.Array) and not len(said)):
         outputs = tuple((i, binary) for i in range(len(names)))
     elif isinstance(said, simdjson.Array):
+        if len(said) > len(names):
+            raise RefusedError(400, f"{len(said)} outputs, expected each of {list_names(model.outputs)} once at most")
         outputs = tuple(_read_output(model, names, output, binary) for output in said.as_list())
+        if len({index for index, _ in outputs}) < len(outputs):
+            raise RefusedError(400, "an output is asked for twice, expected once")
     else:
         raise RefusedError(400, "'outputs' is not a list of objects with a name")
     return Wanted(outputs, identity, timeout / 1e6 if timeout else None)

@@ -70,18 +70,23 @@ Send = Callable[[Answer], None]
 
 @dataclass(eq=False)
 class ServerState:
-    """What all connections share. `held` is the bytes of bodies that are coming in, at most `max_held`."""
+    """What all connections share.
+
+    `held` is the bytes of bodies that are coming in and of answers that clients have not read; with those of requests
+    that wait or run they are at most `max_held`.
+    """
 
     engine: Engine
     metrics: Metrics
-    max_body: int = 64 << 20
-    max_held: int = 1 << 28
+    max_body: int = 32 << 20
+    max_json: int = 6 << 20
+    max_held: int = 1 << 26
     log: Callable[[dict[str, Any]], None] | None = None
     draining: bool = False
     held: int = 0
 
     def full(self) -> bool:
-        return self.held > self.max_held
+        return self.held + self.engine.bytes > self.max_held
 
 
 def answer_request(state: ServerState, head: RequestHead, body: bytes | bytearray, begun: float, send: Send) -> None:
@@ -136,6 +141,9 @@ def _infer(
     state: ServerState, served: ServedModel, head: RequestHead, body: bytes | bytearray, begun: float, send: Send
 ) -> None:
     model = served.model
+    text = len(body) if head.header_length is None else min(head.header_length, len(body))
+    if text > state.max_json:
+        raise RefusedError(413, f"{text} bytes of JSON, expected at most {state.max_json}: send binary tensors")
     feeds, wanted = decode(model, body, head.header_length)
 
     def done(request: InferenceRequest, result: list[Array] | RefusedError) -> None:

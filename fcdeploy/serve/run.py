@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.cpu import count_usable_cores
 from fcdeploy.serve.engine import Engine
+from fcdeploy.serve.log import LineWriter, write_stdout
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.routes import ServerState
 from fcdeploy.serve.server import Stop, make_tls_context, read_token, run, serve
@@ -22,7 +23,11 @@ def serve_one(
     settings: Settings, *, say: Callable[[str], None], on_ready: Callable[[Report], None], worker: Worker | None = None
 ) -> None:
     """Serve in this process until SIGTERM or SIGINT; `worker` says which of several it is."""
-    metrics = Metrics(worker.share, worker.index) if worker else Metrics()
+    spoken = LineWriter(say)
+    say = spoken.write
+    access = LineWriter(write_stdout) if settings.access_log else None
+    writers = [spoken, *([access] if access else [])]
+    metrics = Metrics(worker.share, worker.index, writers) if worker else Metrics(writers=writers)
     limits = QueueLimits(
         settings.max_batch, settings.max_delay, settings.max_queue, settings.max_queue_bytes, settings.queue_seconds
     )
@@ -57,10 +62,13 @@ def serve_one(
         say(f"serving on {address}")
         on_ready(Report("serve", {**describe_server(engine, address), "grpc": rpc_address[0] if rpc_address else None}))
 
-    with closing(sock):
+    with closing(sock), ExitStack() as stack:
+        for writer in writers:
+            stack.callback(writer.close)
         run(
             serve(
                 engine, sock, settings, metrics=metrics, token=token, context=context,
+                write_line=access.write if access else None,
                 on_ready=ready, also=None if settings.grpc_port is None else rpc,
             )
         )  # fmt: skip

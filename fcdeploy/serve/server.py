@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import json
 import multiprocessing
+import os
 import signal
 import socket
 import ssl
@@ -20,6 +22,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.serve.engine import Engine
 from fcdeploy.serve.http_connection import Connection
 from fcdeploy.serve.http_request import HeadParser
+from fcdeploy.serve.listener import Listener
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.routes import ServerState
 from fcdeploy.serve.settings import Settings
@@ -28,7 +31,7 @@ Stop = Callable[[float], Coroutine[Any, Any, None]]
 """Take no more calls, and finish those under way, for so many seconds at most."""
 
 TICK = 0.25  # seconds between looks at slow clients
-BACKLOG = 1024
+MMAP_THRESHOLD, LARGE_BLOCK = -3, 1 << 20  # M_MMAP_THRESHOLD of mallopt(3), bytes
 YOUNG = 5_000  # objects between two looks for cycles, which no request leaves behind
 
 
@@ -64,29 +67,30 @@ async def serve(
     metrics: Metrics,
     token: bytes | None = None,
     context: ssl.SSLContext | None = None,
+    write_line: Callable[[str], None] | None = None,
     on_ready: Callable[[], None] = lambda: None,
     also: Callable[[ServerState], Awaitable[Stop]] | None = None,
 ) -> None:
     """Answer until SIGTERM, SIGINT or the end of the process that started this worker; then finish what is under way.
 
     That takes `settings.drain` seconds at most.  Looks for changed models every `settings.poll` seconds, never with 0.
-    `also` starts another protocol on the same engine.
+    `also` starts another protocol on the same engine; `write_line` gets the access log, a line of JSON a request.
     """
     loop = asyncio.get_running_loop()
-    stop = _listen_for_end(loop)
-    await engine.start()
+    give_back_memory()
+    stop, reload = _listen_for_end(loop), _listen_for_reload(loop)
+    if not await _finish_first(engine.start(), stop):
+        leave(0)  # nothing has been promised to anybody, and a load cannot be interrupted
 
-    log = write_log if settings.access_log else None
-    state = ServerState(engine, metrics, settings.limits.body, settings.max_queue_bytes, log)
+    log = None if write_line is None else lambda line: write_line(json.dumps(line))
+    state = ServerState(engine, metrics, settings.limits.body, settings.limits.json, settings.max_queue_bytes, log)
     head_parser, connections = HeadParser(token), set[Connection]()
 
     def accept() -> Connection:
         return Connection(state, head_parser, settings.limits, connections)
 
-    server = await loop.create_server(accept, sock=sock, backlog=BACKLOG, ssl=context)
-    tasks = [asyncio.create_task(_sweep(state, connections))]
-    if settings.poll:
-        tasks.append(asyncio.create_task(_watch(engine, settings.poll)))
+    listener = Listener(loop, sock, accept, settings.limits, connections, context)
+    tasks = [asyncio.create_task(_sweep(state, connections)), asyncio.create_task(watch(engine, settings.poll, reload))]
     stop_other = None if also is None else await also(state)
     gc.freeze()  # what was loaded stays
     gc.set_threshold(YOUNG)
@@ -97,8 +101,7 @@ async def serve(
     state.draining = True
     stopping = None if stop_other is None else asyncio.create_task(stop_other(settings.drain))
     end = loop.time() + settings.drain
-    await _accept_waiting(loop, sock, accept, context)
-    server.close()
+    await listener.drain()
     while connections and loop.time() < end:
         await asyncio.sleep(0.01)
     for connection in list(connections):
@@ -107,15 +110,46 @@ async def serve(
         task.cancel()
     if stopping is not None:
         await stopping
-    with contextlib.suppress(asyncio.TimeoutError):
+    try:
         await asyncio.wait_for(engine.stop(), max(0.1, end - loop.time()))
+    except TimeoutError:
+        leave(0)  # a run cannot be interrupted, and whoever sent the signal was told how long this may take
+
+
+def leave(code: int) -> None:
+    """End this process now, whatever its threads are at."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+async def _finish_first(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
+    """Whether the work was done before the signal to stop came. Raises what the work raises."""
+    task, waiting = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if task.done():
+        await task
+        return True
+    return False
+
+
+def _listen_for_reload(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """Set by SIGHUP: look for changed models now."""
+    reload = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    return reload
 
 
 def _listen_for_end(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
-    """Set by SIGTERM, by SIGINT, and in a worker by the end of the process that watches it: nobody starts it again then."""
+    """Set by SIGTERM, by SIGINT, and in a worker by the end of the process that watches it: nobody starts it again then.
+
+    A second SIGINT ends the process at once.
+    """
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: leave(130) if stop.is_set() else stop.set())
     watcher = multiprocessing.parent_process()
     if watcher is not None:
 
@@ -127,24 +161,6 @@ def _listen_for_end(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
     return stop
 
 
-async def _accept_waiting(
-    loop: asyncio.AbstractEventLoop,
-    sock: socket.socket,
-    accept: Callable[[], Connection],
-    context: ssl.SSLContext | None,
-) -> None:
-    """Take those who have connected and wait in the backlog: closing the socket would reset them."""
-    own = sock.dup()
-    with own:
-        while True:
-            try:
-                waiting, _ = own.accept()
-            except OSError:
-                return
-            waiting.setblocking(False)
-            await loop.connect_accepted_socket(accept, waiting, ssl=context)
-
-
 async def _sweep(state: ServerState, connections: set[Connection]) -> None:
     ticks = 0
     while True:
@@ -154,19 +170,26 @@ async def _sweep(state: ServerState, connections: set[Connection]) -> None:
             connection.sweep(now, draining=state.draining)
         ticks += 1
         if ticks % 4 == 0:
-            state.metrics.publish(waiting=state.engine.requests, ready=state.engine.ready and not state.draining)
+            with contextlib.suppress(OSError):  # a full disk: the other workers see older figures
+                state.metrics.publish(waiting=state.engine.requests, ready=state.engine.ready and not state.draining)
 
 
-async def _watch(engine: Engine, poll: float) -> None:
+async def watch(engine: Engine, poll: float, reload: asyncio.Event) -> None:
+    """Look for changed models every `poll` seconds, never with 0, and when asked: then twice, see `refresh`."""
     while True:
-        await asyncio.sleep(poll)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(reload.wait(), poll or None)
+        if reload.is_set():
+            reload.clear()
+            await engine.refresh()
+            await asyncio.sleep(TICK)
         await engine.refresh()
 
 
-def write_log(line: dict[str, Any]) -> None:
-    """A line of the access log on stdout."""
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+def give_back_memory() -> None:
+    """Have the C library return large blocks to the system when they are freed, which it otherwise learns not to (glibc)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def run(main: Any) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Limits:
-    """What one client may take: bytes of a body and a head, seconds for a whole request and between two."""
+    """What one client may take: bytes of a body, of JSON in it and of a head, seconds for a whole request and between two."""
 
-    body: int = 64 << 20
+    body: int = 32 << 20
+    json: int = 6 << 20
     head: int = 16 << 10
     read_seconds: float = 10.0
     idle_seconds: float = 75.0
@@ -27,7 +28,7 @@ class QueueLimits:
     max_batch: int | None = None
     max_delay: float = 0.0
     max_requests: int = 1024
-    max_bytes: int = 1 << 28
+    max_bytes: int = 1 << 26
     seconds: float = 30.0
 
 
@@ -45,7 +46,7 @@ class Settings:
     max_batch: int | None = None
     max_delay: float = 0.0
     max_queue: int = 1024
-    max_queue_bytes: int = 1 << 28
+    max_queue_bytes: int = 1 << 26
     queue_seconds: float = 30.0
     token_file: Path | None = None
     tls_cert: Path | None = None

@@ -34,6 +34,7 @@ from fcdeploy.serve.request import (
 
 MEMO = 256  # JSON headers of binary requests that are remembered; a client's differ by their id at most
 MEMO_BYTES = 2048
+LARGE = 1 << 18  # bytes of a text whose parser is not kept: it holds ten times as much
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ def _to_little_endian(array: Array) -> Array:
 def _parse(text: bytes) -> Any:
     """The caller deletes it when done. Raises ValueError, or RuntimeError for integers of more than 64 bits."""
     global _parser
+    if len(text) > LARGE:
+        return simdjson.Parser().parse(text)
     try:
         return _parser.parse(text)
     except RuntimeError:  # something of the last document is alive, in a traceback for example

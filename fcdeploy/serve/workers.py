@@ -6,13 +6,14 @@ begin ends all.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -25,6 +26,7 @@ from fcdeploy.runtime.interpreters import SAFE_PATH
 from fcdeploy.serve.settings import Settings, Worker
 
 Say = Callable[[str], None]
+PDEATHSIG = 1  # PR_SET_PDEATHSIG of prctl(2)
 PAUSE = 1.0  # seconds between two starts of a worker
 LOOK = 0.2
 
@@ -70,23 +72,44 @@ def reserve_port(host: str, port: int | None) -> Iterator[int | None]:
     if port is None:
         yield None
         return
+    if port:
+        bind_socket(host, port).close()  # a sharing socket would be given a port that another server shares, too
     with bind_socket(host, port, shared=True) as held:
         yield int(held.getsockname()[1])
 
 
 def _supervise(settings: Settings, share: Path, say: Say, on_ready: Callable[[Report], None]) -> None:
     stopping: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: stopping.append(number))
 
-    children = {index: _start(settings, index, share, say) for index in range(settings.workers)}
+    def stop(number: int, _: object) -> None:
+        if number == signal.SIGINT and stopping:
+            for child in children.values():
+                child.process.kill()
+            os._exit(130)
+        stopping.append(number)
+
+    def reload(_: int, __: object) -> None:
+        for child in children.values():
+            if child.process.pid is not None and child.process.exitcode is None:
+                os.kill(child.process.pid, signal.SIGHUP)
+
+    children: dict[int, Child] = {}
+    for number, handle in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, reload)):
+        signal.signal(number, handle)
+
+    children |= {index: _start(settings, index, share, say) for index in range(settings.workers)}
     announced = False
     try:
         while not stopping:
-            wait([c.process.sentinel for c in children.values()] + [c.told for c in children.values()], LOOK)
+            with suppress(OSError):  # no descriptors left: the next look is soon
+                wait([c.process.sentinel for c in children.values()] + [c.told for c in children.values()], LOOK)
             for index, child in list(children.items()):
                 report = _read_report(child)
-                if report is not None and not announced and all(c.ready for c in children.values()):
+                if isinstance(report, FcdeployError):
+                    if not announced:
+                        raise report
+                    say(f"worker {index} cannot begin: {report}")  # the others serve on, and it is tried again
+                elif report is not None and not announced and all(c.ready for c in children.values()):
                     announced = True
                     on_ready(report)
                 if child.process.exitcode is None or stopping:
@@ -116,8 +139,14 @@ def _start(settings: Settings, index: int, share: Path, say: Say) -> Child:
     return Child(process, ours, time.monotonic())
 
 
-def _read_report(child: Child) -> Report | None:
-    """What a worker says when it is ready. Raises FcdeployError when it could not begin."""
+def end_with_parent() -> None:
+    """Ask the system to end this process when the one that started it is gone, whatever this one is at (Linux)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGTERM)
+
+
+def _read_report(child: Child) -> Report | FcdeployError | None:
+    """What a worker says when it is ready, or why it could not begin."""
     try:
         if not child.told.poll():
             return None
@@ -125,7 +154,7 @@ def _read_report(child: Child) -> Report | None:
     except (EOFError, OSError):
         return None
     if isinstance(told, tuple):
-        raise FcdeployError(*told)
+        return FcdeployError(*told)
     child.ready = True
     return Report("serve", told)
 
@@ -136,6 +165,7 @@ def _run_worker(settings: Settings, worker: Worker, say: Say, tell: Connection) 
 
     def quiet(_: str) -> None: ...
 
+    end_with_parent()
     try:
         serve_one(
             settings,

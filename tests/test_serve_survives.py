@@ -1,0 +1,248 @@
+"""What a server lives through: greedy requests, silent clients, broken files, killed workers, full pipes, signals at any time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import fails
+from servers import RUN, Server, serving, tensor, wire
+from small_models import dense
+from test_serve_operations import counted, until
+
+from fcdeploy.commands.bundle import bundle
+from fcdeploy.serve import engine as engines
+from fcdeploy.serve.engine import Engine
+from fcdeploy.serve.log import WAITING, LineWriter
+from fcdeploy.serve.sockets import bind_socket
+from fcdeploy.serve.workers import reserve_port
+
+IMAGE = np.zeros((1, 5), np.float32)
+SLOW = (
+    "import sys, time; from fcdeploy.serve import {module} as m; real = m.{name}; m.INLINE_SECONDS = 0;"
+    "m.{name} = lambda *a, **k: (print('begun', file=sys.stderr, flush=True), time.sleep(60), real(*a, **k))[2];" + RUN
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return dense(tmp_path_factory.mktemp("models") / "m.onnx", 3)
+
+
+@pytest.fixture(scope="module")
+def server(model: Path) -> Iterator[Server]:
+    options = ("--max-json", "50K", "--max-connections", "6", "--read-timeout", "0.5", "--access-log")
+    with serving(model, *options) as running:
+        assert running.process.stdout
+        running.process.stdout.close()  # nobody reads the log
+        yield running
+
+
+REQUEST: dict[str, Any] = {"inputs": [tensor("x", IMAGE)]}
+
+
+def answers(server: Server) -> bool:
+    with contextlib.suppress(OSError):
+        return server.infer("m", REQUEST).status == 200
+    return False
+
+
+def test_an_output_is_answered_once(server: Server) -> None:
+    asked = {**REQUEST, "outputs": [{"name": "y"}] * 9}
+    assert server.infer("m", asked).error.startswith("9 outputs, expected each of")
+
+
+def test_json_is_limited_before_it_is_read(server: Server) -> None:
+    answer = server.ask("POST", "/v2/models/m/infer", b"[" * 60_000)
+    assert (answer.status, answer.error) == (413, "60000 bytes of JSON, expected at most 51200: send binary tensors")
+
+
+def test_chunks_are_counted(server: Server) -> None:
+    head = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), 10) as line:
+        line.sendall(head + b"1\r\n \r\n" * 66_000)
+        answer = line.recv(1000)
+    assert b"413" in answer
+    assert b"a body of more than 65536 chunks" in answer
+
+
+def test_silent_connections_make_room(server: Server) -> None:
+    """Those that never ask go after the time in which a request must be whole; too many at once are told so."""
+    silent = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in range(8)]
+    until(lambda: answers(server))
+    assert b"503" in silent[7].recv(1000)
+    assert silent[0].recv(1) == b""
+    for line in silent:
+        line.close()
+
+
+def test_a_log_that_nobody_reads_is_counted(server: Server) -> None:
+    assert answers(server)
+    until(lambda: counted(server, "fcdeploy_log_lines_dropped_total") > 0)
+
+
+def test_lines_are_dropped_when_too_many_wait() -> None:
+    gate = threading.Event()
+    written: list[str] = []
+    writer = LineWriter(lambda line: (gate.wait(), written.append(line))[1])
+    for number in range(WAITING + 50):
+        writer.write(str(number))
+    assert 48 <= writer.dropped <= 50
+    gate.set()
+    writer.close()
+    assert written[:2] == ["0", "1"]
+
+
+def test_descriptors_that_run_out_come_back(model: Path) -> None:
+    with serving(model, "--read-timeout", "30") as server:
+        used = len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (used + 4, used + 4))
+        many = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in range(12)]
+        time.sleep(0.2)
+        for line in many:
+            line.close()
+        until(lambda: answers(server))
+        assert server.stop() == 0
+
+
+def test_handshakes_count_and_end(model: Path, tmp_path: Path) -> None:
+    cert, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "9",
+         "-subj", "/CN=localhost", "-out", cert, "-keyout", key], check=True, capture_output=True,
+    )  # fmt: skip
+    options = ("--tls-cert", str(cert), "--tls-key", str(key), "--max-connections", "3", "--read-timeout", "1")
+    with serving(model, *options) as server:
+        lines = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in range(4)]
+        assert lines[3].recv(1) == b""  # at once
+        assert lines[0].recv(1) == b""  # when its time is over
+        for line in lines:
+            line.close()
+
+
+def test_one_broken_bundle_blocks_no_other_and_what_serves_goes_on(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    shutil.copy(model, folder / "m.onnx")
+    bundle(model, output=folder / "b.zip", name="b")
+    said: list[str] = []
+
+    async def live(monkeypatch: pytest.MonkeyPatch) -> None:
+        engine = Engine(folder, say=said.append)
+        await engine.start()
+        (folder / "b.zip").write_bytes(b"broken")
+        shutil.copy(model, folder / "new.onnx")
+        for _ in range(2):
+            await engine.refresh()
+        assert [each.name for each in engine.list_models()] == ["b", "m", "new"]
+
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("what no one foresaw")
+
+        for name in ("load_model", "find_models"):
+            with monkeypatch.context() as patch:
+                patch.setattr(engines, name, fail)
+                shutil.copy(model, folder / f"{name}.onnx")
+                for _ in range(2):
+                    await engine.refresh()
+        os.utime(folder / "load_model.onnx")
+        for _ in range(2):
+            await engine.refresh()
+        assert [each.name for each in engine.list_models()] == ["b", "find_models", "load_model", "m", "new"]
+        await engine.stop()
+
+    with pytest.MonkeyPatch.context() as patch:
+        asyncio.run(live(patch))
+    assert sum("b.zip' is left out" in line for line in said) == 1
+    assert sum("what no one foresaw" in line for line in said) == 2
+
+
+def test_sighup_reloads(model: Path, tmp_path: Path) -> None:
+    shutil.copy(model, tmp_path / "m.onnx")
+    with serving(tmp_path, "--poll", "0", "--workers", "2", "--json") as server:
+        assert server.process.stdout
+        assert server.process.stdout.read(1) == "{"
+        shutil.copy(model, tmp_path / "other.onnx")
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: all(server.ask("GET", "/v2/models/other").status == 200 for _ in range(4)))
+
+
+def test_a_broken_file_and_a_killed_worker_do_not_end_the_server(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    shutil.copy(model, path)
+    with serving(path, "--workers", "2", "--poll", "0", "--json") as server:
+        assert server.process.stdout
+        assert server.process.stdout.read(1) == "{"  # all workers serve
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        path.write_bytes(b"broken")
+        os.kill(workers[0], signal.SIGKILL)
+        until(lambda: any("cannot begin" in line for line in server.said), 30)
+        assert answers(server)
+        shutil.copy(model, path)
+        until(lambda: sum("starting another one" in line for line in server.said) >= 2, 30)
+        assert server.stop() == 0
+
+
+def test_a_port_is_taken_once(server: Server) -> None:
+    """Workers share their port among themselves, not with another server that shares."""
+    with (
+        fails("Address already in use"),
+        reserve_port("127.0.0.1", server.port),
+    ):
+        pass
+    with bind_socket("127.0.0.1", 0, shared=True) as taken:
+        taken.listen()
+        with fails("Address already in use"), reserve_port("127.0.0.1", taken.getsockname()[1]):
+            pass
+
+
+def start_slow(model: Path, module: str, name: str, *options: str) -> subprocess.Popen[str]:
+    """A server in which something takes a minute, begun when this returns."""
+    code = SLOW.format(module=module, name=name)
+    arguments = [sys.executable, "-c", code, "serve", str(model), "--port", "0", *options]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> str:
+    assert process.stderr
+    return next(line for line in process.stderr if word in line)
+
+
+def test_sigterm_during_a_load_ends_it(model: Path) -> None:
+    with start_slow(model, "engine", "load_model") as process:
+        read_until(process, "begun")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("signals", "code"), [((signal.SIGTERM,), 0), ((signal.SIGINT, signal.SIGINT), 130)], ids=["drain", "twice"]
+)
+def test_a_run_that_does_not_end_is_left(model: Path, signals: tuple[int, ...], code: int) -> None:
+    drain = "0.5" if code == 0 else "60"
+    with start_slow(model, "batching", "_compute", "--drain-timeout", drain) as process:
+        port = int(read_until(process, "serving on").rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), 10) as line:
+            body = json.dumps(REQUEST).encode()
+            line.sendall(wire("/v2/models/m/infer", body))
+            read_until(process, "begun")
+            for number in signals:
+                process.send_signal(number)
+                time.sleep(0.1)
+            assert process.wait(20) == code
