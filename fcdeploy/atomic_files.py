@@ -152,6 +152,7 @@ def _make_locked(parent: Path, prefix: str, suffix: str, stack: ExitStack, key: 
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         with ExitStack() as one, suppress(FileNotFoundError, BlockingIOError):
+            one.callback(_remove_empty, folder)
             handle = os.open(folder, os.O_RDONLY)
             one.callback(os.close, handle)
             _lock(handle)
@@ -159,6 +160,11 @@ def _make_locked(parent: Path, prefix: str, suffix: str, stack: ExitStack, key: 
                 stack.push(one.pop_all())
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)  # before the lock goes
                 return folder
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _lock(handle: int) -> None:

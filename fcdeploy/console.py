@@ -32,6 +32,7 @@ NAME = 48  # letters of a name in a table; a longer one is shortened in the midd
 NUMBER = re.compile(r"[-+−±~<>≤≥]?\s?\d[\d,]*(\.\d+)?(e[-+]?\d+)?\s?(%|x|\w{0,3}(/\w{1,3})?)")
 UNIT = re.compile(r"(?<=\d) (?=(?:%|dB|points?|ms|us|s|min|[kMG]?B|bytes)(?![\w.]))")
 GLUE = "\ue000"  # stands for a space at which no line is broken; of the private use area, so in no text
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 NO_NUMBER = {"", "-", "–", "?", "nan", "inf", "-inf"}
 
 
@@ -46,7 +47,8 @@ def show(report: Report, *, as_json: bool, everything: bool = False) -> None:
         _talk("warning", warning, "yellow")
     try:
         if as_json:
-            print(json.dumps(report.to_json(), indent=2, ensure_ascii=False, allow_nan=False, default=_encode_number))
+            text = json.dumps(report.to_json(), indent=2, ensure_ascii=False, allow_nan=False, default=_encode_number)
+            print(CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
         else:
             _show_text(report, everything=everything)
         sys.stdout.flush()
@@ -72,7 +74,12 @@ def show_error(problem: FcdeployError) -> None:
 
 def say(line: str) -> None:
     """A line of talk from a command that goes on."""
-    print(line, file=sys.stderr, flush=True)
+    print(show_control(line), file=sys.stderr, flush=True)
+
+
+def show_control(text: str) -> str:
+    """The text with control characters written out, as in `\\x1b`: names in files of strangers may hold any."""
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 @contextmanager
@@ -134,10 +141,10 @@ def _format_duration(seconds: float) -> str:
 
 def _show_text(report: Report, *, everything: bool) -> None:
     if report.advice:
-        print(report.advice)
+        print(show_control(report.advice))
         print()
     blocks = [table for table in report.tables if table.rows]
-    for index, table in enumerate(blocks):
+    for index, table in enumerate(map(_show_control_in, blocks)):
         if index:
             print()
         _show_table(table if everything else _shorten_names(_leave_out_minor(table)))
@@ -146,7 +153,7 @@ def _show_text(report: Report, *, everything: bool) -> None:
     if blocks and report.lines:
         print()
     for line in report.lines:
-        for part in _wrap(line):
+        for part in _wrap(show_control(line)):
             print(part)
 
 
@@ -162,6 +169,11 @@ def _wrap(line: str) -> list[str]:
 def _leave_out_minor(table: Table) -> Table:
     rows = tuple(row for index, row in enumerate(table.rows) if index not in table.minor)
     return Table(table.title, table.columns, rows)
+
+
+def _show_control_in(table: Table) -> Table:
+    rows = tuple(tuple(map(show_control, row)) for row in table.rows)
+    return Table(show_control(table.title), table.columns, rows, table.minor)
 
 
 def _shorten_names(table: Table) -> Table:
@@ -281,7 +293,7 @@ def _talk(kind: str, text: str, colour: str) -> None:
     """One line on stderr; what comes from elsewhere may hold line breaks, and stays one line."""
     head = click.style(f"{kind}:", fg=colour, bold=True) if _is_styled(sys.stderr) else f"{kind}:"
     with suppress(BrokenPipeError):
-        print(head, " ".join(text.split()), file=sys.stderr, flush=True)
+        print(head, show_control(" ".join(text.split())), file=sys.stderr, flush=True)
 
 
 def _is_terminal(file: IO[str]) -> bool:

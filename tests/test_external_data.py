@@ -164,5 +164,5 @@ def test_a_shape_of_negative_lengths_is_refused(tmp_path: Path) -> None:
     model = onnx.load(path, load_external_data=False)
     model.graph.initializer[0].dims[:] = [-48, -64]
     onnx.save(model, path)
-    with fails("its shape [-48, -64] is not"):
+    with fails("has the shape [-48, -64], expected no negative length"):
         read_model(path)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import click
 
 from fcdeploy import __version__, console
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, first_line
 
 COMMANDS = {
     "export": "PyTorch module to checked float ONNX model",
@@ -85,8 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report_failure(mistake)
     except OSError as mistake:
         return _report_failure(_explain_os_error(mistake))
+    except MemoryError:
+        return _report_failure(
+            FcdeployError("out of memory", "a machine with more, a smaller model, or a smaller --batch")
+        )
     except Exception as defect:
-        return _report_failure(_explain_defect(defect))
+        given = sys.argv[1:] if arguments is None else arguments
+        return _report_failure(_find_broken_model(given) or _explain_defect(defect))
     return code if isinstance(code, int) else 0
 
 
@@ -115,6 +120,21 @@ def _explain_defect(defect: Exception) -> FcdeployError:
     """Something that is no user's mistake, or that we failed to foresee as one."""
     text = f"internal {type(defect).__name__}: {defect}"
     return FcdeployError(text, "FCDEPLOY_DEBUG=1 shows the traceback; please report it with the command")
+
+
+def _find_broken_model(arguments: Sequence[str]) -> FcdeployError | None:
+    """What is wrong with a model of the command line by ONNX's own checker; a file may be wrong in ways that nobody foresaw."""
+    import onnx
+
+    for name in arguments:
+        if name.endswith(".onnx") and os.path.isfile(name):  # noqa: PTH113
+            try:
+                onnx.checker.check_model(name)
+                onnx.shape_inference.infer_shapes(onnx.load(name), check_type=True, strict_mode=True)
+            except Exception as fault:
+                why = first_line(fault)
+                return FcdeployError(f"model {name!r} is broken: {why}", "write it again where it came from")
+    return None
 
 
 def _explain_usage(mistake: click.ClickException) -> FcdeployError:

@@ -51,10 +51,14 @@ def read_model(path: Path | str) -> ir.Model:
         raise FcdeployError(f"model {str(path)[:100]!r}: {error.strerror}", "give the path of an .onnx file") from error
     if path.is_dir():
         raise FcdeployError(f"model {str(path)!r} is a folder, expected an .onnx file", f"ls {path}")
+    if not path.is_file():
+        raise FcdeployError(f"model {str(path)!r} is a device or a pipe, expected an .onnx file", f"ls -l {path}")
 
     hint = "fcdeploy export FILE.py:FUNCTION -o model.onnx writes one from a PyTorch module"
     try:
         model = load_model(path)
+    except FcdeployError:
+        raise
     except Exception as error:  # protobuf and onnx-ir raise unrelated types for bytes that are no model
         raise FcdeployError(f"{str(path)!r} is not an ONNX model, or is damaged", hint) from error
     if not len(model.graph) or not model.graph.outputs:

@@ -11,13 +11,20 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from fcdeploy.graph.check_tensors import check_tensors
+
 MAP = "type of a map"
 """Under this key a value's `meta` holds the serialized type that onnx-ir cannot."""
 
 
 def load_model(path: Path | str) -> ir.Model:
-    """The model in a file, its weights still in theirs. Raises whatever protobuf and onnx-ir raise."""
-    model = model_of(onnx.load(path, load_external_data=False))
+    """The model in a file, its weights still in theirs.
+
+    Raises FcdeployError at a tensor that is not what its shape says, and whatever protobuf and onnx-ir raise.
+    """
+    proto = onnx.load(path, load_external_data=False)
+    check_tensors(proto, str(path))
+    model = model_of(proto)
     ir.external_data.set_base_dir(model.graph, Path(path).parent)
     return model
 

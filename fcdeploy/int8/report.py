@@ -12,6 +12,7 @@ import onnx_ir as ir
 from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.opset import describe_requirements, oldest_runtime
 from fcdeploy.int8.timing.costs import CostBasis, describe_times
+from fcdeploy.int8.timing.partition import add_figures
 from fcdeploy.prepare.cost_model import DATA_AND_WEIGHT
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Plan, QParams
@@ -93,7 +94,7 @@ def _list_float_nodes(result: QuantizeResult) -> list[dict[str, str]]:
     between = TYPES[result.plan.weights, result.plan.activations].between
     in_float = [(decisions[k.node], k.kernel) for k in result.kernels if not k.integer and k.node in decisions]
     return [
-        {"node": decision.node, "op": decision.op, "why": decision.why}
+        {"node": decision.node, "op": decision.op, "why": add_figures(result.spent.costs, decision.node, decision.why)}
         for decision, kernel in in_float
         if decision.op in LAYERS or (between and kernel != "-")  # all others stay float by request
     ]

@@ -36,6 +36,7 @@ from fcdeploy.prepare.linear_layers import (
 Ids = NDArray[np.intp]
 HOMOGENEOUS = ("Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 JOINING = ("Add", "Sub", "Max", "Min", "Sum")
+MOST_CHANNELS = 1 << 20  # of a value: files can claim any number
 LARGEST = 2**23  # weights of a layer: larger ones may lie in a file that is never to be read whole
 
 
@@ -170,8 +171,9 @@ class _ChannelGroups:
         self.pin(edits.graph.inputs)
 
     def add(self, value: ir.Value) -> None:
-        """New identities for all channels of a value, none when their number is not known."""
-        self.of[value] = self._new(channels_of(value) or 0)
+        """New identities for all channels of a value, none when their number is not known, or beyond belief."""
+        count = channels_of(value) or 0
+        self.of[value] = self._new(count if count <= MOST_CHANNELS else 0)
 
     def _new(self, count: int) -> Ids:
         ids = np.arange(len(self.parent), len(self.parent) + count)

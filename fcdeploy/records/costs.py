@@ -69,6 +69,11 @@ class Costs:
         return hashlib.sha256(to_text(self).encode()).hexdigest()
 
 
+def hash_choice(choice: Choice) -> str:
+    """What a plan says of the costs it rests on: the decision, which is the same where the times were a little different."""
+    return hashlib.sha256(json.dumps(asdict(choice)).encode()).hexdigest()
+
+
 def to_text(costs: Costs) -> str:
     """The costs as a JSON document."""
     nodes = {name: (float(a), float(b)) for name, (a, b) in costs.nodes.items()}  # a whole number reads back as a float

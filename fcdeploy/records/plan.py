@@ -76,7 +76,7 @@ class Decision:
 class Plan:
     """One row per node and per quantized tensor, activations and weights alike.
 
-    `costs` is the hash of the times by which nodes were left in float, empty where time was not weighed.  `weights` and
+    `costs` is the hash of the choice of kernels by time, empty where time was not weighed.  `weights` and
     `activations` are the types that were asked for, a row of tables/types.py.  `rescaled` are activations of the prepared
     model whose channels are divided by these factors, one a channel, before anything else is done (prepare/channels.py);
     `absorbed` are what is then taken off channels and added to the biases behind them (int8/refining/absorb.py).

@@ -20,6 +20,7 @@ from fcdeploy.runtime.cpu import detect_target, read_cpu_name
 from fcdeploy.runtime.session import read_versions
 
 NOISY = 0.3  # width of an interval beside its ratio, from which on the reader is told
+WIDEST = 0.2  # of a ratio: an interval that is wider is no result
 CACHED, MEASURE, TABLE, NONE = "cached", "measure", "table", "none"
 
 
@@ -61,7 +62,7 @@ def plan_by_costs(problem: Problem, everything: Plan, costs: Costs | None) -> Pl
     if costs is None:
         return everything
     choice = choose(problem.model, everything, problem.calibration, costs)
-    return replace(plan_choice(problem, everything, costs, choice), costs=costs.hash)
+    return replace(plan_choice(problem, everything, costs, choice), costs=costing.hash_choice(choice))
 
 
 def _find_costs(problem: Problem, everything: Plan, asked: str | Path, on_step: OnStep | None) -> CostBasis:
@@ -78,7 +79,7 @@ def _find_costs(problem: Problem, everything: Plan, asked: str | Path, on_step: 
     if not problem.samples:
         why = f"times were not measured: {problem.why_not_run}"
         return CostBasis(costs_from_table(problem.model, model, problem.target.name), warnings=(why,))
-    spent = _measure_or_reuse(problem, everything, anew=asked == MEASURE, on_step=on_step)
+    spent = _measure_or_reuse(problem, everything, asked, on_step)
     if named and spent.costs:
         with replace_file(file) as aside:
             aside.write_text(costing.to_text(spent.costs))
@@ -92,17 +93,39 @@ def _read_costs(file: Path, model: str) -> Costs:
     return costs
 
 
-def _measure_or_reuse(problem: Problem, everything: Plan, *, anew: bool, on_step: OnStep | None) -> CostBasis:
-    """The costs on this CPU: as they were measured before, unless there are none, or `anew`."""
+def _measure_or_reuse(problem: Problem, everything: Plan, asked: str | Path, on_step: OnStep | None) -> CostBasis:
+    """The costs on this CPU: as they were measured before, unless there are none, or MEASURE.
+
+    Where times were too uneven to decide by, the table does, unless times were asked for by name.
+    """
     model = problem.calibration.model
     kept = cost_cache.file_of(model, everything, {name: array[:1] for name, array in problem.samples.items()})
-    costs, warning = (None, "") if anew else cost_cache.read(kept, model)
+    costs, warning = (None, "") if asked == MEASURE else cost_cache.read(kept, model)
     if costs is not None:
         return CostBasis(costs, before=True)
     source = f"{read_cpu_name()}, onnxruntime {read_versions()['onnxruntime']}"
     costs = measure_choices(problem, everything, source=source, on_step=on_step)
-    warnings = (warning, cost_cache.write(kept, costs))
+    noise = find_noise(costs)
+    if noise and asked == CACHED:
+        why = f"this machine was busy ({noise}), so the table decided instead of times; --costs measure decides by them"
+        table = costs_from_table(problem.model, model, problem.target.name)
+        return CostBasis(table, warnings=tuple(filter(None, (warning, why))))
+    busy = noise and f"this machine was busy: {noise} is too uneven to decide by, and was asked for"
+    warnings = (warning, busy, "" if noise else cost_cache.write(kept, costs))
     return CostBasis(costs, warnings=tuple(filter(None, warnings)))
+
+
+def find_noise(costs: Costs) -> str:
+    """The measurement that is too uneven to decide by, "" where there is none.
+
+    Its interval is wider than a fifth and holds the place where the decision would be another: what is faster than float,
+    or slower, for certain may be as uneven as it likes.
+    """
+    decided_by = (*costs.confirmed, *costs.trials[:1]) if costs.trials else costs.confirmed
+    for trial in decided_by:
+        if (trial.high - trial.low) > WIDEST * trial.ratio and trial.low <= SLOWER <= trial.high:
+            return f"{_format_interval(trial)} of the float time"
+    return ""
 
 
 def describe_times(spent: CostBasis) -> Iterator[str]:
@@ -155,4 +178,5 @@ def _describe_float(costs: Costs, taken: Trial, everywhere: Trial) -> Iterator[s
 
 
 def _format_interval(trial: Trial) -> str:
-    return f"{trial.ratio:.2f} ({trial.low:.2f} to {trial.high:.2f})"
+    text = f"{trial.ratio:.2f} ({trial.low:.2f} to {trial.high:.2f})"
+    return f"between {trial.low:.2f} and {trial.high:.2f}" if trial.high - trial.low > WIDEST * trial.ratio else text

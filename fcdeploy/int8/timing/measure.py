@@ -28,6 +28,7 @@ PROFILED_SECONDS = 2.0  # of all runs for the profile: two models, each with the
 FLOAT_NS = 0.03  # for a multiply-accumulate, about
 SECONDS = 0.5  # for each choice that is run
 CONFIRMED_SECONDS = 2.0
+NARROW = 0.1  # of the ratio: a wider interval is narrowed for longer
 SHAPE = (1, 32, 64, 64)  # what the rates of conversions are measured on: an image of the middle of a network
 
 
@@ -110,7 +111,7 @@ def confirm(reference: Model, int8: ir.Model, choice: Choice, feeds: Arrays, *, 
 
 def _time_against(in_float: Load, int8: Load, choice: Choice, seconds: float, on_step: OnStep | None = None) -> Trial:
     """The integers are loaded first: weights that are stored as bytes are in memory twice while they become floats."""
-    one, other = time_reloaded([int8, in_float], seconds, on_step, label="confirming the choice")
+    one, other = time_reloaded([int8, in_float], seconds, on_step, NARROW, label="confirming the choice")
     return _make_trial(choice, compute_ratio(one, other))
 
 

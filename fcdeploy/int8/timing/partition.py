@@ -20,6 +20,8 @@ from fcdeploy.records.costs import Costs, Rates
 from fcdeploy.records.plan import Plan
 
 INTEGER = ("int8", "passthrough", "fused", "reinterpreted")
+SLOWER_ALONE = "slower as integers"
+SLOWER_AROUND = "converting to integers and back costs more than integers gain"
 
 
 def find_slow_nodes(
@@ -106,14 +108,19 @@ def _conversions(value: ir.Value, calibration: Calibration, rates: Rates, factor
 
 
 def explain_slow(costs: Costs, name: str) -> str:
-    """Why a node is left in float, in figures."""
+    """Why a node is left in float; without figures, which differ from run to run, so that equal decisions are equal plans."""
     in_float, as_integers = costs.nodes.get(name, (0.0, 0.0))
-    figures = f"{_format_us(as_integers)} as integers, {_format_us(in_float)} in float"
-    return (
-        f"slower as integers: {figures}"
-        if as_integers > in_float
-        else f"{figures}, and converting to integers and back costs more than that gains"
-    )
+    if name in costs.nodes and as_integers <= in_float:
+        return SLOWER_AROUND
+    return SLOWER_ALONE
+
+
+def add_figures(costs: Costs | None, name: str, why: str) -> str:
+    """A reason of `explain_slow`, in which the times are told."""
+    if costs is None or name not in costs.nodes or not why.startswith((SLOWER_ALONE, SLOWER_AROUND)):
+        return why
+    in_float, as_integers = costs.nodes[name]
+    return f"{_format_us(as_integers)} as integers, {_format_us(in_float)} in float: {why}"
 
 
 def _format_us(microseconds: float) -> str:
