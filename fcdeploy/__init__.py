@@ -27,7 +27,7 @@ FUNCTIONS = (
     "bench", "bundle", "calibrate", "compile", "conv_to_dense", "dense_to_conv", "doctor", "export", "inspect",
     "load_bundle", "load_native", "quantize", "report", "split", "start_server", "validate", "verify",
 )  # fmt: skip
-OTHERS = {"load_bundle": "bundles.load", "load_native": "native.load", "start_server": "api.server"}
+OTHERS = {"load_bundle": "bundles.load", "load_native": "runtime.native_library", "start_server": "api.server"}
 """Functions that are no commands, and the modules they are in."""
 RESULTS = (
     "BenchResult", "BundleResult", "CalibrationResult", "CompileResult", "DoctorResult", "ExportResult", "InspectResult",

@@ -40,7 +40,7 @@ from fcdeploy.api.server import Server
 from fcdeploy.arrays import Array
 from fcdeploy.bundles.load import Bundle
 from fcdeploy.errors import FcdeployError as FcdeployError
-from fcdeploy.native.load import NativeModel
+from fcdeploy.runtime.native_library import NativeModel
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.records.plan import Effort
 from fcdeploy.records.progress import OnStep
@@ -80,6 +80,7 @@ def bundle(
     calibration: str | Path | None = None,
     plan: str | Path | None = None,
     validation: str | Path | None = None,
+    libraries: Sequence[str | Path] = (),
     data: Data | None = None,
     samples: int | None = None,
     preprocess: Given = None,
@@ -92,7 +93,9 @@ def bundle(
     `triton` is the folder of a Triton model repository that gets the model as NAME/VERSION, with its configuration.
     Golden samples are the first `samples` (4) of `data`, else some that the calibration carries, else drawn with a seed;
     their outputs are those of this CPU.  `calibration`, `plan` and `validation` are the files of `fcdeploy calibrate`,
-    `quantize --dry-run --json` and `validate --json`.  Raises FcdeployError when they are not this model's."""
+    `quantize --dry-run --json` and `validate --json`; `libraries` those of `fcdeploy compile`, one for each machine, of
+    which that for this one must answer the golden samples as the model does.
+    Raises FcdeployError when they are not this model's."""
 
 def calibrate(
     model: Model,
@@ -230,11 +233,13 @@ def inspect(
     Raises FcdeployError when the file is not a model, with `kernels` when onnxruntime cannot load it, with
     `saturation` and `exact` when it is not quantized."""
 
-def load_bundle(path: str | Path, *, threads: int | None = None) -> Bundle:
+def load_bundle(path: str | Path, *, threads: int | None = None, engine: str = "onnxruntime") -> Bundle:
     """Load a bundle, a folder or a zip, with the session options of its manifest.
 
-    `threads` defaults to the CPUs of this process.  Every hash is checked first.  Raises FcdeployError when the bundle
-    is damaged, when its model does not load, or when the model is not what the manifest says."""
+    `engine` "native" runs the library that the bundle carries for this machine, in one thread, without onnxruntime; that
+    runs code in it: load only what you would run.  `threads` defaults to the CPUs of this process.  Every hash is
+    checked first.  Raises FcdeployError when the bundle is damaged, when its model does not load, or when the model is
+    not what the manifest says."""
 
 def load_native(path: str | Path, *, level: str | None = None) -> NativeModel:
     """Load a library that `fcdeploy compile` wrote; it needs neither onnx nor onnxruntime.
@@ -430,8 +435,9 @@ def validate(
     `workers` (processes) and `cluster` ("ray" or "ray:ADDRESS") share the samples out, and change no figure.
     Raises FcdeployError where models, data or labels do not fit each other."""
 
-def verify(bundle: str | Path, *, on_step: OnStep | None = None) -> VerifyResult:
+def verify(bundle: str | Path, *, engine: str = "onnxruntime", on_step: OnStep | None = None) -> VerifyResult:
     """Check every hash and run the golden samples on this CPU.
 
     The answer is no when a file is not the one that was bundled, or when an output differs by more than rounding ties.
-    Raises FcdeployError when the bundle cannot be read, or its model does not load."""
+    `engine` "native" asks the library that the bundle carries for this machine.  Raises FcdeployError when the bundle
+    cannot be read, or its model does not load."""

@@ -33,7 +33,7 @@ from fcdeploy.api.server import Server
 from fcdeploy.arrays import Array
 from fcdeploy.bundles.load import Bundle
 from fcdeploy.errors import FcdeployError as FcdeployError
-from fcdeploy.native.load import NativeModel
+from fcdeploy.runtime.native_library import NativeModel
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.records.plan import Effort
 from fcdeploy.records.progress import OnStep

@@ -20,10 +20,10 @@ import pytest
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.build import Built
 from fcdeploy.native.calls.call import Address, Call, Constant, Struct
-from fcdeploy.native.load import aligned
 from fcdeploy.native.program.interpret import value_of
 from fcdeploy.native.toolchain import STRICT, Compiler, compile_c, find_compiler
 from fcdeploy.runtime.cpu import read_cpu_flags
+from fcdeploy.runtime.native_library import aligned
 from fcdeploy.tables.native import MACHINES, Level
 
 Array = np.ndarray[Any, Any]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,18 @@ from native_kernels import compiler
 from networks import Line, Net, quantize_net, random_data
 
 import fcdeploy
-from fcdeploy.arrays import Array
+from fcdeploy.arrays import Array, Arrays
+from fcdeploy.bundles import golden
+from fcdeploy.bundles.golden import compare
+from fcdeploy.bundles.load import load_bundle
 from fcdeploy.cli import main
 from fcdeploy.native import prove
 from fcdeploy.native.program.steps import Step
 from fcdeploy.native.toolchain import compile_c
+from fcdeploy.runtime.engine import ENGINES
 from fcdeploy.runtime.session import Session
+from fcdeploy.serve.models import load_model
+from fcdeploy.serve.repository import ModelFile, find_models
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +162,73 @@ def test_what_differs_is_not_put_in_place(model: Path, tmp_path: Path, monkeypat
     assert not report.passed
     assert "not exact" in " ".join(report.lines)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def bundled(model: Path, library: Path) -> Path:
+    """A zip that carries native code for this machine, and what looks like some for another."""
+    other = library.with_name("other.so")
+    other.write_bytes(library.read_bytes()[:18] + (183).to_bytes(2, "little"))  # an ELF header of aarch64
+    out = model.with_name("net.zip")
+    report = fcdeploy.bundle(model, output=out, libraries=[library, other])
+    assert list(report.warnings) == ["'native/aarch64.so' is for another machine: fcdeploy verify there tries it"]
+    return out
+
+
+def test_a_bundle_runs_its_own_library(line: Line, bundled: Path) -> None:
+    images = {"image": line.data["image"]}
+    onnx_answers, native = (load_bundle(bundled, engine=engine).predict(**images) for engine in ENGINES)
+    for name, wanted in onnx_answers.items():
+        np.testing.assert_allclose(native[name], wanted, rtol=1e-5, atol=1e-5)
+    assert load_bundle(bundled, engine="native").session.input_specs == load_bundle(bundled).manifest.inputs
+    report = fcdeploy.verify(bundled, engine="native")
+    assert report.passed and report.values["engine"] == "native"
+
+
+def test_a_bundle_with_a_library_needs_numpy_alone(bundled: Path) -> None:
+    code = f"""
+import sys
+for name in ("onnx", "onnxruntime", "onnx_ir", "torch", "ml_dtypes", "click"):
+    sys.modules[name] = None
+import numpy as np, fcdeploy
+bundle = fcdeploy.load_bundle({str(bundled)!r}, engine="native")
+assert [one.kind for one in bundle.compare()] != ["different"]
+print(bundle.predict(image=np.zeros((2, 3, 8, 8), np.float32)).popitem()[1].shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "(2, 4)\n"), done.stderr
+
+
+def test_a_served_bundle_answers_natively(line: Line, bundled: Path, model: Path) -> None:
+    (place,) = find_models(bundled)
+    served = load_model(place, engine="native", max_batch=3)
+    assert (type(served.session).__name__, served.largest) == ("NativeEngine", 3)
+    images = {"image": line.data["image"][:3]}
+    (wanted,) = Session(model, threads=1).run(images)
+    np.testing.assert_allclose(served.run(images)[0], wanted, rtol=1e-5, atol=1e-5)
+    with fails("is an ONNX file, which onnxruntime runs", "--library"):
+        load_model(ModelFile("net", "1", model), engine="native")
+
+
+def test_libraries_that_do_not_fit_are_refused(
+    model: Path, library: Path, bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "net.fcd"
+    with fails("are for the same machine"):
+        fcdeploy.bundle(model, output=out, libraries=[library, library])
+    with fails("is no shared library for x86_64 or aarch64", "fcdeploy compile"):
+        fcdeploy.bundle(model, output=out, libraries=[model])
+    monkeypatch.setattr("fcdeploy.commands.bundle.golden.compare", lambda runs, run: compare_with_others(runs, run))
+    with fails("answers otherwise than the model: output"):
+        fcdeploy.bundle(model, output=out, libraries=[library])
+    with fails("engine 'tflite' is unknown, expected onnxruntime, native"):
+        load_bundle(bundled, engine="tflite")
+    monkeypatch.setattr("fcdeploy.bundles.libraries.this_machine", lambda: "riscv64")
+    with fails("has native code for aarch64, x86_64, expected riscv64", "--engine onnxruntime"):
+        load_bundle(bundled, engine="native")
+    assert not out.exists()
+
+
+def compare_with_others(runs: Sequence[golden.Run], run: Callable[[Arrays], Arrays]) -> list[golden.OutputDifference]:
+    """Golden answers of another model: those of this one, upside down."""
+    return compare([(feeds, {name: -value for name, value in answers.items()}) for feeds, answers in runs], run)

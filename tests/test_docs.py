@@ -27,7 +27,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 GUIDE = ROOT / "docs" / "guide.md"
 COMMAND = re.compile(r"^(?:\$ )?((?:fcdeploy|scripts/\w+)(?: .*)?)$")
-NEEDS_COMPILER = re.compile(r"fcdeploy compile (?!.*--dry-run)")  # left out where there is none
+# left out where there is none
+NEEDS_COMPILER = re.compile(r"fcdeploy compile (?!.*--dry-run)|.* --library |.* --engine native")
 LONG = ("fcdeploy demo", "fcdeploy serve", "fcdeploy deploy", "scripts/")  # parsed, not run here
 YOURS = re.compile(r"\b(?!DATA\b)[A-Z][A-Z_]{2,}(_\d)?\b")  # a file of the reader's: parsed, too
 MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|work|Users|mnt|usr|opt)\b")

@@ -19,6 +19,10 @@ from fcdeploy.cli import options
 @click.option("--calibration", type=options.FILE, metavar="C", help="Put in what was recorded of every tensor.")
 @click.option("--plan", type=options.FILE, metavar="FILE", help="Put in the plan, from quantize --save-plan.")
 @click.option("--validation", type=options.FILE, metavar="FILE", help="Put in the report of validate --json.")
+@click.option(
+    "--library", "libraries", type=options.FILE, multiple=True, metavar="FILE",
+    help="Put in native code, from fcdeploy compile; one file for each machine.",
+)  # fmt: skip
 @click.option("--samples", type=options.COUNT, metavar="N", help="How many golden samples; 4 by default.")
 @options.data_option(required=False)
 @options.preprocess_option

@@ -85,6 +85,11 @@ shape_option = click.option(
     "--shape", "shapes", multiple=True, metavar="NAME:1,3,..", help="Shape of an input whose axes are free; repeatable."
 )
 
+engine_option = click.option(
+    "--engine", type=click.Choice(("onnxruntime", "native")), default="onnxruntime", show_default=True,
+    help="What runs it; native is the library that a bundle carries for this machine.",
+)  # fmt: skip
+
 operators_option = click.option(
     "--ops", multiple=True, type=FILE, metavar="LIB", expose_value=False, is_eager=True,
     callback=lambda _context, _option, given: use_operators(*given),

@@ -130,6 +130,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option("--tls-cert", type=options.FILE, metavar="PEM", help="Certificate chain: serve HTTPS.")
 @click.option("--tls-key", type=options.FILE, metavar="PEM", help="Its private key.")
 @click.option("--access-log", is_flag=True, help="A JSON line on stdout for every request.")
+@options.engine_option
 @options.operators_option
 @options.json_option
 def command(grpc_port: int | None, as_json: bool, **given: Any) -> None:

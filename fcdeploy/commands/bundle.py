@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import onnx_ir as ir
 from fcdeploy import __version__
 from fcdeploy.bundles import golden
 from fcdeploy.bundles import triton as repository
+from fcdeploy.bundles.libraries import name_libraries
 from fcdeploy.bundles.write import Content, check_bundle_output, encode_json, write_bundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import read_outline
@@ -29,8 +30,9 @@ from fcdeploy.records.manifest import NAME, VERSION, Manifest, is_plain_path
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, format_next
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.runtime.cpu import detect_target, read_cpu_name
+from fcdeploy.runtime.cpu import detect_target, read_cpu_name, this_machine
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
+from fcdeploy.runtime.native_library import NativeEngine, load_native
 from fcdeploy.runtime.options import read_options
 from fcdeploy.runtime.session import Session, read_versions
 from fcdeploy.runtime.trust import refuse_untrusted
@@ -53,6 +55,7 @@ def bundle(
     calibration: str | Path | None = None,
     plan: str | Path | None = None,
     validation: str | Path | None = None,
+    libraries: Sequence[str | Path] = (),
     data: str | Path | None = None,
     samples: int | None = None,
     preprocess: Given = None,
@@ -65,7 +68,9 @@ def bundle(
     `triton` is the folder of a Triton model repository that gets the model as NAME/VERSION, with its configuration.
     Golden samples are the first `samples` (4) of `data`, else some that the calibration carries, else drawn with a seed;
     their outputs are those of this CPU.  `calibration`, `plan` and `validation` are the files of `fcdeploy calibrate`,
-    `quantize --dry-run --json` and `validate --json`.  Raises FcdeployError when they are not this model's.
+    `quantize --dry-run --json` and `validate --json`; `libraries` those of `fcdeploy compile`, one for each machine, of
+    which that for this one must answer the golden samples as the model does.
+    Raises FcdeployError when they are not this model's.
     """
     path = Path(int8)
     given = [Path(file) for file in (path, calibration, plan, validation, data, classes) if file]
@@ -84,6 +89,7 @@ def bundle(
         how = replace(how, preprocess=read_preprocessing(how.preprocess, input_specs(model)[0]))
     manifest = _make_manifest(path, model, session, name=name, version=version, format=how)
     files = files_of(model, path)
+    native = name_libraries(libraries)
     served: dict[str, Content] = {MODEL: path, **_find_weight_files(files)}
     if triton is not None:  # refused before the golden samples are run
         why_alone = explain_dependence(read_outline(path))
@@ -102,7 +108,8 @@ def bundle(
 
     source, runs = _run_golden_samples(session, model, recorded, data, samples or RUNS, how, on_step)
     manifest = replace(manifest, golden_from=source, reports=tuple(reports))
-    contents = served | {f"{key}.json": encode_json(value) for key, value in reports.items()}
+    warnings += _try_libraries(native, manifest, runs)
+    contents = served | native | {f"{key}.json": encode_json(value) for key, value in reports.items()}
     contents[GOLDEN] = golden.to_bytes(runs)
     if output is not None:
         manifest = write_bundle(Path(output), manifest, contents, force=force, on_step=on_step)
@@ -138,6 +145,22 @@ def _make_manifest(
     )
 
 
+def _try_libraries(native: Mapping[str, Path], manifest: Manifest, runs: Sequence[golden.Run]) -> list[str]:
+    """Refuse a library for this machine that answers otherwise than the model; name those that cannot be run here."""
+    here = f"native/{this_machine()}.so"
+    if here in native:
+        source = f"library {str(native[here])!r}"
+        engine = NativeEngine(load_native(native[here]), manifest.inputs, manifest.outputs, source)
+        compared = golden.compare(runs, lambda feeds: dict(zip(engine.outputs, engine.run(feeds), strict=True)))
+        for one in compared:
+            if one.kind == golden.DIFFERENT:
+                raise FcdeployError(
+                    f"{source} answers otherwise than the model: output {one.output!r} differs by {one.largest:.4g}",
+                    "fcdeploy compile the same file, or: the model saturates on this CPU, fcdeploy doctor",
+                )
+    return [f"{name!r} is for another machine: fcdeploy verify there tries it" for name in native if name != here]
+
+
 def _warn_of_lost_options(manifest: Manifest) -> list[str]:
     """What the model wants of onnxruntime and Triton's configuration cannot say."""
     return [
@@ -160,7 +183,7 @@ def _find_weight_files(files: tuple[Path, ...]) -> dict[str, Path]:
     taken = {MODEL, GOLDEN, "plan.json", "calibration.json", "validation.json"}
     weight_files = {file.relative_to(files[0].parent).as_posix(): file for file in files[1:]}
     for name in weight_files:
-        if not is_plain_path(name) or name in taken:
+        if not is_plain_path(name) or name in taken or name.startswith("native/"):
             raise FcdeployError(
                 f"model {str(files[0])!r} has weights in {name!r}, a name that a bundle cannot hold",
                 "write the model again with weights in 'model.data'",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from platform import machine as this_machine
 from typing import Any
 
 import onnx_ir as ir
@@ -15,7 +14,6 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output
 from fcdeploy.graph.model import files_of, input_specs, read_model
 from fcdeploy.native.build import Built, build, compile_library, write_sources
-from fcdeploy.native.load import NativeModel
 from fcdeploy.native.program.steps import FloatLayer, Pointwise, Pool, Program, Reduce
 from fcdeploy.native.prove import Proof, prove
 from fcdeploy.native.reading import read_program
@@ -26,8 +24,9 @@ from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.data_format import choose_format, from_metadata
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
-from fcdeploy.runtime.cpu import read_cpu_flags
+from fcdeploy.runtime.cpu import read_cpu_flags, this_machine
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
+from fcdeploy.runtime.native_library import NativeModel
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples import make_batches, open_source
@@ -101,7 +100,7 @@ def compile(  # the command's name
 
 def machine_named(target: str) -> Machine:
     """The row of `--target`; `host` is this machine."""
-    name = this_machine().lower().replace("amd64", "x86_64").replace("arm64", "aarch64") if target == "host" else target
+    name = this_machine() if target == "host" else target
     if name not in MACHINES:
         raise FcdeployError(
             f"--target {target!r} is unknown, expected host, {', '.join(MACHINES)}", f"--target {next(iter(MACHINES))}"

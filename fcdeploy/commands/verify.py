@@ -15,20 +15,22 @@ from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.cpu import detect_target, read_cpu_name
 
 
-def verify(bundle: str | Path, *, on_step: OnStep | None = None) -> Report:
+def verify(bundle: str | Path, *, engine: str = "onnxruntime", on_step: OnStep | None = None) -> Report:
     """Check every hash and run the golden samples on this CPU.
 
     The answer is no when a file is not the one that was bundled, or when an output differs by more than rounding ties.
-    Raises FcdeployError when the bundle cannot be read, or its model does not load.
+    `engine` "native" asks the library that the bundle carries for this machine.  Raises FcdeployError when the bundle
+    cannot be read, or its model does not load.
     """
     opened = open_bundle(bundle)
     manifest = opened.manifest
     wrong = opened.find_altered(on_step)
-    differences = [] if wrong else load_opened(opened).compare()
+    differences = [] if wrong else load_opened(opened, engine=engine).compare()
     order = (EQUAL, TIES, DIFFERENT)
     worst = max((one.kind for one in differences), key=order.index, default=None)
     values: dict[str, Any] = {
         "bundle": str(bundle),
+        "engine": engine,
         "name": manifest.name,
         "version": manifest.version,
         "files": [{"file": name, "altered": name in wrong} for name in manifest.files],

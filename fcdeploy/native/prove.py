@@ -15,10 +15,10 @@ import numpy as np
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.bundles.golden import DIFFERENT, OutputDifference, compare
 from fcdeploy.native.build import Built
-from fcdeploy.native.load import NativeModel
 from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import View
 from fcdeploy.native.program.interpret import compute
+from fcdeploy.runtime.native_library import NativeModel
 
 CLOSE = 1e-5
 

@@ -22,6 +22,7 @@ SCHEMA = "fcdeploy.bundle/1"
 MANIFEST = "manifest.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
+LIBRARY = re.compile(r"native/([a-z0-9_]{1,32})\.so")
 HASH = re.compile(r"[0-9a-f]{64}")
 DTYPES = ("float32", "float64", "float16", "bool", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
 REPORTS = ("plan", "calibration", "validation")
@@ -67,9 +68,14 @@ class Manifest:
         return self.made_from.get("target", "")
 
     @property
+    def libraries(self) -> dict[str, str]:
+        """Machine -> the file of native code for it."""
+        return {found[1]: name for name in self.files if (found := LIBRARY.fullmatch(name))}
+
+    @property
     def weights(self) -> tuple[str, ...]:
         """Files of weights outside the model file."""
-        apart = {self.model, self.golden, *(f"{report}.json" for report in self.reports)}
+        apart = {self.model, self.golden, *(f"{report}.json" for report in self.reports), *self.libraries.values()}
         return tuple(name for name in self.files if name not in apart)
 
 

@@ -82,3 +82,9 @@ def read_memory_bytes() -> int | None:
     if sys.platform != "win32" and all(name in os.sysconf_names for name in names):
         limit.append(os.sysconf(names[0]) * os.sysconf(names[1]))
     return min(limit, default=None)
+
+
+def this_machine() -> str:
+    """What Linux calls this kind of CPU: x86_64, aarch64."""
+    name = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)

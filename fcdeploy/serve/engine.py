@@ -42,8 +42,9 @@ class ServedModel:
 class Engine:
     """Serves what lies at `source`.
 
-    `threads` is for each run, `workers` how many processes share the cores; `limits` says how long batches get and how
-    many requests wait.  `say` gets a line about every load and reload, `observer` the figures (`fcdeploy.serve.metrics`).
+    `threads` is for each run, `workers` how many processes share the cores, `runs_on` the engine of bundles; `limits`
+    says how long batches get and how many requests wait.  `say` gets a line about every load and reload, `observer` the
+    figures (`fcdeploy.serve.metrics`).
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class Engine:
         *,
         threads: int = 1,
         workers: int = 1,
+        runs_on: str = "onnxruntime",
         limits: QueueLimits | None = None,
         say: Callable[[str], None] = lambda _: None,
         observer: Observer | None = None,
     ) -> None:
         self.source = source
         self.threads = threads
+        self.runs_on = runs_on
         self.at_once = max(1, count_usable_cores() // (threads * workers))
         self.ready = False
         self._limits = limits or QueueLimits()
@@ -263,7 +266,7 @@ class Engine:
     def _load(self, place: ModelFile) -> ServedModel:
         before = take_stamp(place)
         hashed = hash_content(place)
-        model = load_model(place, threads=self.threads, max_batch=self._limits.max_batch)
+        model = load_model(place, threads=self.threads, engine=self.runs_on, max_batch=self._limits.max_batch)
         if take_stamp(place) != before:
             raise FcdeployError(f"model {str(place.path)!r} changed while it was loaded", "replace files by renaming")
         queue = Queue(

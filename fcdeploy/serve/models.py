@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from fcdeploy.arrays import Array, Arrays
@@ -24,6 +23,7 @@ from fcdeploy.preprocessing.apply import import_pillow
 from fcdeploy.proof.batch_independence import explain_dependence
 from fcdeploy.records.data_format import UNSAID, DataFormat, from_metadata
 from fcdeploy.records.signature import TensorSpec
+from fcdeploy.runtime.engine import Engine
 from fcdeploy.runtime.feeds import draw_feeds
 from fcdeploy.runtime.options import read_metadata
 from fcdeploy.runtime.session import Session
@@ -46,7 +46,7 @@ class Model:
 
     name: str
     version: str
-    session: Session
+    session: Engine
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
     largest: int
@@ -65,15 +65,18 @@ class Model:
         return self.session.run(feeds)
 
 
-def load_model(place: ModelFile, *, threads: int = 1, max_batch: int | None = None) -> Model:
+def load_model(
+    place: ModelFile, *, threads: int = 1, engine: str = "onnxruntime", max_batch: int | None = None
+) -> Model:
     """Load, warm up, and find out how many samples may share a run: at most `max_batch`, else what runs in 2 ms.
 
+    With `engine` "native" the library of a bundle runs.
     A bundle's golden samples must come out as they did where it was made, but for rounding ties.  Raises FcdeployError
     when the file is no model, or one whose answers are others here, or whose inputs and outputs cannot be served.
     """
     begun = time.perf_counter()
     name = place.name
-    session, outline, how = _open_bundle(place, threads) if place.bundle else _open_file(place.path, threads)
+    session, outline, how = (_open_bundle if place.bundle else _open_file)(place, threads, engine)
     inputs, outputs = session.input_specs, session.output_specs
     for spec in (*inputs, *outputs):
         if spec.dtype.kind == "O":
@@ -99,8 +102,14 @@ def load_model(place: ModelFile, *, threads: int = 1, max_batch: int | None = No
     )  # fmt: skip
 
 
-def _open_file(path: Path, threads: int) -> tuple[Session, Outline, DataFormat]:
+def _open_file(place: ModelFile, threads: int, engine: str) -> tuple[Engine, Outline, DataFormat]:
     """A file; weights outside it must lie in its folder."""
+    path = place.path
+    if engine != "onnxruntime":
+        raise FcdeployError(
+            f"model {str(path)!r} is an ONNX file, which onnxruntime runs, expected a bundle with a library",
+            f"fcdeploy bundle {path} --library MODEL.so -o model.fcd",
+        )
     outline = read_outline(path)
     folder = path.parent.resolve()
     for constant in outline.constants.values():
@@ -112,9 +121,9 @@ def _open_file(path: Path, threads: int) -> tuple[Session, Outline, DataFormat]:
     return Session(path, threads=threads), outline, from_metadata(read_metadata(path), f"model {str(path)!r}")
 
 
-def _open_bundle(place: ModelFile, threads: int) -> tuple[Session, Outline, DataFormat]:
+def _open_bundle(place: ModelFile, threads: int, engine: str) -> tuple[Engine, Outline, DataFormat]:
     """A bundle whose hashes and golden samples hold."""
-    bundle = load_bundle(place.path, threads=threads)
+    bundle = load_bundle(place.path, threads=threads, engine=engine)
     for difference in bundle.compare():
         if difference.kind == DIFFERENT:
             raise FcdeployError(
@@ -131,7 +140,7 @@ def _find_free_axis(inputs: Sequence[TensorSpec]) -> str:
     return f"input {free[0]!r} has free axes behind the first" if free else ""
 
 
-def _make_inputs(session: Session, inputs: Sequence[TensorSpec], count: int) -> Arrays | None:
+def _make_inputs(session: Engine, inputs: Sequence[TensorSpec], count: int) -> Arrays | None:
     """Inputs of `count` samples, one of which the model runs on; None where none are found."""
     for length in FREE_LENGTHS:
         one = [
@@ -149,7 +158,7 @@ def _slice_samples(samples: Mapping[str, Array], start: int, stop: int) -> Array
     return {name: array[start:stop] if array.ndim else array for name, array in samples.items()}
 
 
-def _time_run(session: Session, samples: Mapping[str, Array], size: int) -> float:
+def _time_run(session: Engine, samples: Mapping[str, Array], size: int) -> float:
     """Of a warm run of the first `size` samples: the shortest of three."""
     feeds = _slice_samples(samples, 0, size)
     taken = []
@@ -163,7 +172,7 @@ def _time_run(session: Session, samples: Mapping[str, Array], size: int) -> floa
 
 
 def _try_batches(
-    session: Session, samples: Mapping[str, Array], single: float, max_batch: int | None
+    session: Engine, samples: Mapping[str, Array], single: float, max_batch: int | None
 ) -> tuple[int, str]:
     """The largest batch such that it and all smaller ones answer as single runs do, and why not more than one."""
     begun = time.perf_counter()

@@ -32,8 +32,9 @@ def serve_one(
         settings.max_batch, settings.max_delay, settings.max_queue, settings.max_queue_bytes, settings.queue_seconds
     )
     engine = Engine(
-        settings.source, threads=settings.threads, workers=settings.workers, limits=limits, say=say, observer=metrics
-    )
+        settings.source, threads=settings.threads, workers=settings.workers, runs_on=settings.engine, limits=limits, say=say,
+        observer=metrics,
+    )  # fmt: skip
     token = read_token(settings.token_file) if settings.token_file else None
     context = load_certificate(settings)
     sock = bind_socket(settings.host, settings.port, shared=worker is not None)

@@ -43,6 +43,7 @@ class Settings:
     grpc_port: int | None = None
     workers: int = 1
     threads: int = 1
+    engine: str = "onnxruntime"
     max_batch: int | None = None
     max_delay: float = 0.0
     max_queue: int = 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import local
 from typing import Any
@@ -13,8 +13,10 @@ import numpy as np
 
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
+from fcdeploy.records.signature import TensorSpec
 
 VERSION = 1
+AGAIN = "compile it again: fcdeploy compile MODEL.int8.onnx -o MODEL.so"
 
 
 class _Table(ctypes.Structure):
@@ -119,3 +121,41 @@ def aligned(nbytes: int, to: int = 64) -> Array:
     memory = np.zeros(nbytes + to, np.uint8)
     begin = -memory.ctypes.data % to
     return memory[begin : begin + nbytes]
+
+
+class NativeEngine:
+    """A compiled network as an engine: samples lie along the leading axis, of any length where the model leaves it free.
+
+    `inputs` and `outputs` are what the model declares; a free axis behind the first has the length it was compiled with.
+    Raises FcdeployError, naming `source`, where the library is of another model.
+    """
+
+    def __init__(
+        self, model: NativeModel, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], source: str
+    ) -> None:
+        self._model = model
+        self.input_specs = _fit(inputs, model.inputs, source)
+        self.output_specs = _fit(outputs, model.outputs, source)
+        self.outputs = [spec.name for spec in outputs]
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Any]:
+        """The named outputs, all by default, in order."""
+        answers = self._model.run(feeds)
+        return [answers[name] for name in outputs or self.outputs]
+
+
+def _fit(
+    said: Sequence[TensorSpec], compiled: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], source: str
+) -> tuple[TensorSpec, ...]:
+    """What the model declares, with the lengths that were compiled."""
+    wanted = ", ".join(map(str, said))
+    if {spec.name for spec in said} != set(compiled):
+        raise FcdeployError(f"{source} has {', '.join(compiled)}, expected {wanted}", AGAIN)
+    specs = []
+    for spec in said:
+        dtype, shape = compiled[spec.name]
+        alike = len(shape) == len(spec.shape) and all(n in (None, m) for n, m in zip(spec.shape, shape, strict=True))
+        if spec.dtype != dtype or not alike:
+            raise FcdeployError(f"{source} has {spec.name} {dtype}{list(shape)}, expected {wanted}", AGAIN)
+        specs.append(TensorSpec(spec.name, dtype, (*spec.shape[:1], *shape[1:])))
+    return tuple(specs)

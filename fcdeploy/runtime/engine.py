@@ -1,0 +1,28 @@
+"""What runs a model: onnxruntime (`session.Session`) or a compiled library (`native_library.NativeEngine`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from fcdeploy.arrays import Array
+from fcdeploy.records.signature import TensorSpec
+
+ENGINES = ("onnxruntime", "native")
+
+
+class Engine(Protocol):
+    """A model that is ready to run."""
+
+    outputs: list[str]
+
+    @property
+    def input_specs(self) -> tuple[TensorSpec, ...]:
+        """The inputs to feed."""
+
+    @property
+    def output_specs(self) -> tuple[TensorSpec, ...]:
+        """The outputs, in the order of `outputs`."""
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Any]:
+        """The named outputs, all by default, in order. Raises FcdeployError when the feeds do not fit."""
