@@ -20,7 +20,8 @@ from fcdeploy.arithmetic.significance import tail_of_binomial
 from fcdeploy.cli import main
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.evaluate.outputs import find_ends
-from fcdeploy.int8.judge import APART, MOST_APART, Floor, Judge, parse_floor, split_samples
+from fcdeploy.int8.floor import Floor, parse_floor
+from fcdeploy.int8.judge import APART, MOST_APART, Judge, split_samples
 from fcdeploy.runtime.session import Session
 
 DATA = random_data(0, 96, x=(12,))

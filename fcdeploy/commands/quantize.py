@@ -30,7 +30,8 @@ from fcdeploy.graph.nodes import computes_shapes, name_of
 from fcdeploy.graph.scratch import make_scratch
 from fcdeploy.graph.weights import is_large
 from fcdeploy.int8.calibrating.statistics import load_or_observe, warn_too_few
-from fcdeploy.int8.judge import Floor, parse_floor, split_samples
+from fcdeploy.int8.floor import Floor, parse_floor
+from fcdeploy.int8.judge import split_samples
 from fcdeploy.int8.loadable import leave_out_unloadable
 from fcdeploy.int8.plan_file import format_plan, load_plan
 from fcdeploy.int8.planning.types import find_types

@@ -16,10 +16,10 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.metrics import Fidelity, measure_fidelity
 from fcdeploy.arithmetic.significance import tail_of_binomial
 from fcdeploy.arrays import Array, Arrays, Float64
-from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.outputs import Decision, OutputEnd, decide_by, squeeze_end
 from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.fidelity import EXACT_DB
+from fcdeploy.int8.floor import Floor
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import split_into_chunks
 from fcdeploy.samples.layout import lead_with_samples, runs_alone
@@ -29,14 +29,6 @@ MOST_APART = 64
 LEAST_APART = 4  # fewer tell nothing: then all samples serve for both, which is said
 SURE = 0.05  # a model is below the floor where chance gives so many changed decisions with this probability at most
 POSITIONS = 3.0  # positions of a map lie near the threshold more often than classes near each other: so much slack
-
-
-@dataclass(frozen=True)
-class Floor:
-    """The least that is accepted: the share of equal decisions, and decibels of the worst output without decisions."""
-
-    decisions: float = 0.99
-    sqnr_db: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -116,27 +108,6 @@ def split_samples(groups: Sequence[Arrays]) -> tuple[Arrays, tuple[Arrays, ...],
     if sum(map(_count, judged)) < LEAST_APART:
         return groups[largest], tuple(groups), False
     return tools, judged, True
-
-
-def parse_floor(text: str | None) -> Floor | None:
-    """`PERCENT` of equal decisions, or `PERCENT,DB` with decibels of outputs that decide nothing; None for `none`.
-
-    Raises FcdeployError for anything else.
-    """
-    if text is None:
-        return Floor()
-    if text == "none":
-        return None
-    try:
-        percent, _, db = text.partition(",")
-        floor = Floor(float(percent) / 100, float(db) if db else Floor().sqnr_db)
-    except ValueError:
-        floor = Floor(math.nan, math.nan)
-    if not (0 <= floor.decisions <= 1 and -EXACT_DB <= floor.sqnr_db <= EXACT_DB):
-        raise FcdeployError(
-            f"--floor {text!r} is not PERCENT, PERCENT,DECIBELS or none", "--floor 99,20 is what it is unless given"
-        )
-    return floor
 
 
 class Judge:

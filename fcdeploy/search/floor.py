@@ -20,7 +20,8 @@ import onnx_ir as ir
 
 from fcdeploy.evaluate.outputs import find_ends
 from fcdeploy.graph.nodes import name_of
-from fcdeploy.int8.judge import Floor, Judge, Judgement
+from fcdeploy.int8.floor import Floor
+from fcdeploy.int8.judge import Judge, Judgement
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.refine import add_refinements, is_refined, refine_built
 from fcdeploy.int8.timing.costs import CostBasis, plan_by_costs
