@@ -19,7 +19,6 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect_target, read_cpu_name
 from fcdeploy.runtime.session import read_versions
 
-NOISY = 0.3  # width of an interval beside its ratio, from which on the reader is told
 WIDEST = 0.2  # of a ratio: an interval that is wider is no result
 CACHED, MEASURE, TABLE, NONE = "cached", "measure", "table", "none"
 
@@ -150,7 +149,7 @@ def describe_times(spent: CostBasis) -> Iterator[str]:
             f"{taken.sqnr_db:.1f} dB on {JUDGED} samples before bias correction, where integers everywhere with a scale "
             f"for each channel reach {costs.sqnr_db:.1f} dB"
         )
-    if taken.high - taken.low > NOISY * taken.ratio:
+    if taken.high - taken.low > WIDEST * taken.ratio:
         yield (
             f"this machine was too noisy to time it well: {_format_interval(taken)}; layers stay integers where float did not "
             "clearly save time; fcdeploy bench measures longer, and --costs measure decides again"
