@@ -183,32 +183,45 @@ def _make_signature_table(inputs: list[TensorSpec], outputs: list[TensorSpec]) -
 
 def _make_layer_table(rows: list[LayerCost], kernels: list[dict[str, Any]]) -> Table:
     """A row a layer: what it takes, or where `kernels` are known, which of them runs it."""
-    plain = {
+    shapes = {row.node for row in rows if row.shapes_only}
+    columns, cells = _list_kernels(rows, kernels) if kernels else _list_costs(rows)
+    minor = frozenset(index for index, row in enumerate(cells) if row[0] in shapes)
+    return Table("Layers, and the kernels that run them on this CPU" if kernels else "Layers", columns, cells, minor)
+
+
+def _describe_rows(rows: list[LayerCost]) -> dict[str, tuple[str, str, str]]:
+    """Operator, shape of the output and multiply-accumulates of each node."""
+    return {
         row.node: (row.op, "?" if row.shape is None else _format_shape(row.shape), _format_macs(row.macs))
         for row in rows
     }
-    if not kernels:
-        cells = tuple(
-            (
-                row.node,
-                *plain[row.node][:2],
-                f"{row.parameters:,}" if row.parameters else "-",
-                plain[row.node][2],
-                "?" if row.activation_bytes is None else format_size(row.activation_bytes),
-            )
-            for row in rows
+
+
+def _list_costs(rows: list[LayerCost]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    plain = _describe_rows(rows)
+    cells = tuple(
+        (
+            row.node,
+            *plain[row.node][:2],
+            f"{row.parameters:,}" if row.parameters else "-",
+            plain[row.node][2],
+            "?" if row.activation_bytes is None else format_size(row.activation_bytes),
         )
-        minor = frozenset(index for index, row in enumerate(rows) if row.shapes_only)
-        return Table("Layers", ("layer", "op", "output", "parameters", "MACs", "activations"), cells, minor)
+        for row in rows
+    )
+    return ("layer", "op", "output", "parameters", "MACs", "activations"), cells
+
+
+def _list_kernels(
+    rows: list[LayerCost], kernels: list[dict[str, Any]]
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    plain = _describe_rows(rows)
     runs = {row["node"]: (row["kernel"], "int" if row["integer"] else "float", row["note"]) for row in kernels}
     others = {row["node"]: (row["op"], "", "-") for row in kernels if row["node"] not in plain}
     joined = [(node, *cells, *runs.get(node, ("-", "-", ""))) for node, cells in {**plain, **others}.items()]
     columns = ("layer", "op", "output", "MACs", "kernel", "in", "note")
     used = len(columns) if any(row[-1] for row in joined) else -1
-    shown = tuple(tuple(row[:used]) for row in joined)
-    shapes = {row.node for row in rows if row.shapes_only}
-    minor = frozenset(index for index, row in enumerate(joined) if row[0] in shapes)
-    return Table("Layers, and the kernels that run them on this CPU", columns[:used], shown, minor)
+    return columns[:used], tuple(tuple(row[:used]) for row in joined)
 
 
 def _format_macs(number: int | None) -> str:

@@ -85,18 +85,25 @@ def find_layout(
 
     samples = _peek(data, inputs)
     axes = _choose_axes(model, inputs, samples, given)
-    placed = [replace(spec, sample_axis=axes[spec.name]) for spec in inputs]
     others = {name: axis for name, axis in axes.items() if axis != 0}
+    return SampleLayout(others, _why_alone(path, inputs, samples, axes, reason))
+
+
+def _why_alone(
+    path: Path, inputs: Sequence[TensorSpec], samples: Sequence[Arrays], axes: Mapping[str, int | None], reason: str
+) -> str:
+    """Why a run takes one sample; '' where it may take several. `reason` is why nothing is proven of leading axes."""
+    placed = [replace(spec, sample_axis=axes[spec.name]) for spec in inputs]
     whole = [name for name, axis in axes.items() if axis is None]
     if whole:
-        return SampleLayout(others, f"input {whole[0]!r} has no axis of samples")
+        return f"input {whole[0]!r} has no axis of samples"
     lengths = {spec.shape[axis] for spec in placed if (axis := spec.sample_axis) is not None and spec.shape}
     if None not in lengths:
-        return SampleLayout(others)  # a fixed batch, or lengths that disagree, which is said where they are read
+        return ""  # a fixed batch, or lengths that disagree, which is said where they are read
     if lengths != {None}:
-        return SampleLayout(others, "some inputs take one sample and others any number")
+        return "some inputs take one sample and others any number"
     apart = not _explain(path, axes) or not samples or _run_alike(path, placed, samples)
-    return SampleLayout(others, "" if apart else reason)
+    return "" if apart else reason
 
 
 def _explain(path: Path, axes: Mapping[str, int | None] | None = None) -> str:
