@@ -59,6 +59,12 @@ def library(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_the_library_says_nothing_of_the_folder_it_was_made_in(library: Path) -> None:
+    """So that the same model gives the same bytes: compilers write the folder into what debuggers read."""
+    assert b"fcdeploy-" not in library.read_bytes()
+    assert b"/tmp" not in library.read_bytes()
+
+
 def test_the_library_gives_what_onnxruntime_does(line: Line, model: Path, library: Path) -> None:
     native = fcdeploy.load_native(library)
     assert native.description["name"] == "net"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
 
-STRICT = ("-std=c11", "-O2", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra")
+STRICT = ("-std=c11", "-O2", "-g0", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra")
 
 
 @dataclass(frozen=True)
