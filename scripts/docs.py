@@ -24,7 +24,8 @@ CUT = {"docs/guide.md": "guide", "docs/recipes.md": "recipes"}
 WHOLE = {
     "README.md": "index.md", "docs/tutorial.md": "tutorial.md", "docs/concepts.md": "concepts.md",
     "docs/serving.md": "serving.md", "docs/native.md": "native.md", "docs/networks.md": "networks.md",
-    "docs/runtimes.md": "runtimes.md", "docs/bundle.md": "bundle.md", "docs/calibration-file.md": "calibration-file.md",
+    "docs/runtimes.md": "runtimes.md",
+    "docs/security.md": "security.md", "docs/bundle.md": "bundle.md", "docs/calibration-file.md": "calibration-file.md",
     "docs/benchmarks.md": "benchmarks.md", "docs/architecture.md": "architecture.md", "docs/decisions.md": "decisions.md",
     "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "models/README.md": "models.md",
     "calib_data/README.md": "data.md",
@@ -34,7 +35,7 @@ SECTIONS = (
     ("Start", ("index.md", "tutorial.md")),
     ("Recipes", ("recipes/",)),
     ("Guide", ("guide/", "serving.md", "native.md", "networks.md")),
-    ("Concepts", ("concepts.md", "runtimes.md", "benchmarks.md")),
+    ("Concepts", ("concepts.md", "runtimes.md", "security.md", "benchmarks.md")),
     (
         "Reference",
         ("reference/commands.md", "reference/python.md", "bundle.md", "calibration-file.md", "models.md", "data.md"),

@@ -208,4 +208,4 @@ def test_ctrl_c_says_what_was_kept(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
     replace_command(monkeypatch, interrupted)
     assert cli.main(["doctor"]) == 130
-    assert capsys.readouterr().err == "interrupted: m.calib.progress holds what was done\n"
+    assert capsys.readouterr().err.lstrip() == "interrupted: m.calib.progress holds what was done\n"

@@ -367,7 +367,7 @@ def test_files_that_are_no_model(tmp_path: Path, data: bytes | None) -> None:
         (lambda g: g.node.pop(0), "broken: 'xq', an input of node 'DequantizeLinear_xd', comes from nowhere"),
         (lambda g: g.node.pop(), "broken: 'y', an output of the graph, comes from nowhere"),
         (lambda g: g.node[4].output.pop(), "broken: 'c', an input of node 'Relu_r', comes from nowhere"),
-        (lambda g: setattr(g.initializer[0], "data_type", 0), "broken: weight 'zero' has no data type"),
+        (lambda g: setattr(g.initializer[0], "data_type", 0), "tensor 'zero' has no data type"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
@@ -375,7 +375,7 @@ def test_graphs_that_are_broken(tmp_path: Path, edit: Any, message: str) -> None
     model = onnx.load(quantized(tmp_path))
     edit(model.graph)
     onnx.save(model, tmp_path / "broken.onnx")
-    with fails(message, "fcdeploy export"):
+    with fails(message):
         inspect(tmp_path / "broken.onnx")
 
 

@@ -155,7 +155,7 @@ def line(data: Arrays, net: Net | None = None, **options: object) -> Line:
     return quantize_net(net or classifier(), data, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("target", ["portable", VNNI, "arm64"])
+@pytest.mark.parametrize("target", ["portable", VNNI])
 def test_a_network_on_pictures_reads_their_bytes(target: str) -> None:
     """Bytes in the int8 model are those of the pictures, and it is nearer to float than with one scale for all channels."""
     b = pictures(4, 24)

@@ -324,7 +324,10 @@ MISTAKES = {
     "truncated": ("'model.onnx' is not an ONNX model, or is damaged", "fcdeploy export"),
     "quantized": ("the model is quantized already, expected a float model", "give the float model"),
     "domain": ("of the domain 'my.own', which onnxruntime does not know", "--ops LIB"),
-    "ranges": ("--ranges 'best' is unknown, expected mse, minmax, percentile, entropy", "--ranges mse"),
+    "ranges": (
+        "--ranges 'best' is unknown, expected mse, mse-unweighted, minmax, percentile, percentile-99.9, entropy",
+        "--ranges mse",
+    ),
     "effort": ("--effort 'most' is unknown, expected fast, balanced", "--effort fast"),
     "target": ("--target 'z80' is unknown, expected host, portable", "fcdeploy doctor"),
     "keep": ("--keep-float 'nobody' fits no node of the model", "fcdeploy inspect"),

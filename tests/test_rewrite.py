@@ -306,14 +306,11 @@ def test_nothing_is_written_that_nothing_reads(channels: int) -> None:
 
 
 def test_a_file_for_arm_runs_with_32_bit_sums_here() -> None:
-    """Its weights of more than 7 bits need zero points of their own for that."""
+    """Its weights use 8 bits, which pairs in 16 bits would not hold."""
     line = made("arm64")
-    usual, precise = (Session(line.int8, threads=1, precise=on).run(DATA)[0] for on in (False, True))
-    np.testing.assert_allclose(usual, precise, atol=0.05 * np.abs(usual).max())
-    weights = [node for node in line.int8.graph if node.op_type == "DequantizeLinear" and "/q" in str(node.inputs[0])]
-    kept = [node.inputs[2] for node in weights if len(node.inputs) > 2 and node.inputs[2] is not None]
-    names = [value.name for value in kept if value.shape is not None and len(value.shape) == 1]
-    assert len(names) == len(set(names)) == len(LAYERS)
+    (precise,) = Session(line.int8, threads=1, precise=True).run(DATA)
+    (wanted,) = line.outputs(float_model=True)
+    np.testing.assert_allclose(precise, wanted, atol=0.1 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("fill", [None, 0.25])

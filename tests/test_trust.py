@@ -390,7 +390,7 @@ def test_metadata_is_found_without_reading_the_weights(tmp_path: Path) -> None:
     model.metadata_props["other"] = "x" * 200
     path = tmp_path / "m.onnx"
     ir.save(model, path)
-    assert session_options._read_metadata(path) == {p.key: p.value for p in onnx.load(path).metadata_props}
+    assert session_options.read_metadata(path) == {p.key: p.value for p in onnx.load(path).metadata_props}
     (tmp_path / "none.onnx").write_bytes(b"")
     noise = np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8).tobytes()
     (tmp_path / "noise.onnx").write_bytes(noise)

@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as mistake:
         return _report_failure(_explain_usage(mistake))
     except (click.Abort, KeyboardInterrupt) as stop:
-        console.say(f"interrupted: {' '.join(map(str, stop.args)) or 'files are as they were before'}")
+        said = (stop.__cause__ or stop).args  # click raises its own, from that of the command
+        console.say(f"interrupted: {' '.join(map(str, said)) or 'files are as they were before'}")
         return 130
     except BrokenPipeError:
         console.quiet_stdout()

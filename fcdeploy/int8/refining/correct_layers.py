@@ -50,7 +50,7 @@ def correct_layers(
     if not layers or not walk.known:
         return 0
     biased = [node for node in layers if operator_of(node).bias is not None]
-    bends = {} if alone else {name_of(n): bend for n in biased if (bend := find_bend(n.outputs[0])) is not None}
+    bends = {name_of(n): bend for n in biased if (bend := find_bend(n.outputs[0])) is not None}
     truth, behind = _measure_float(model, biased, bends, samples, alone=alone)
     for done, node in enumerate(layers, start=1):
         layer = by_name[node.name]
@@ -79,15 +79,14 @@ def _measure_float(
     model: ir.Model, layers: list[ir.Node], bends: Mapping[str, Function], samples: Arrays, *, alone: bool
 ) -> tuple[dict[str, Float64], dict[str, Float64]]:
     """The float model's means by layer, (channels,), and what lies behind those that have a function there, (rows, channels)."""
-    if alone:
-        return measure_float_means_layerwise(model, layers, samples), {}
     rows: dict[str, list[Float64]] = {name: [] for name in bends}
 
     def watch(name: str, y: Float32) -> None:
         if name in bends:
             rows[name].append(measure_rows(y, bends[name]))
 
-    truth = measure_float_means(model, layers, samples, watch)
+    measure = measure_float_means_layerwise if alone else measure_float_means
+    truth = measure(model, layers, samples, watch)
     return truth, {name: np.concatenate(parts) for name, parts in rows.items()}
 
 
@@ -111,7 +110,9 @@ def measure_float_means(
     return {name_of(layer): _mean(parts) for layer, parts in zip(layers, sums, strict=True)}
 
 
-def measure_float_means_layerwise(model: ir.Model, layers: list[ir.Node], samples: Arrays) -> dict[str, Float64]:
+def measure_float_means_layerwise(
+    model: ir.Model, layers: list[ir.Node], samples: Arrays, watch: Callable[[str, Float32], None] | None = None
+) -> dict[str, Float64]:
     """As `measure_float_means`, layer after layer, each on what those before it wrote; of dense ones some outputs at a time."""
     walk = ActivationWalk(model, samples)
     for layer in layers:
@@ -119,7 +120,10 @@ def measure_float_means_layerwise(model: ir.Model, layers: list[ir.Node], sample
         assert weight is not None
         dense = layer.op_type == "Gemm"
         read = walk.read(layer.inputs[0] if dense else layer.outputs[0])  # type: ignore[arg-type]
-        walk.provide(layer.outputs[0], _run_dense(layer, weight, read) if dense else read)
+        written = _run_dense(layer, weight, read) if dense else read
+        walk.provide(layer.outputs[0], written)
+        for y in written if watch is not None else ():
+            watch(name_of(layer), y)  # type: ignore[misc]
     return {name_of(layer): mean_of_chunks(walk.read(layer.outputs[0])) for layer in layers}
 
 
