@@ -129,12 +129,18 @@ def _supervise(settings: Settings, share: Path, say: Say, on_ready: Callable[[Re
 
 def _start(settings: Settings, index: int, share: Path, say: Say) -> Child:
     context = multiprocessing.get_context("spawn")  # a fork would copy threads and locks of libraries half way
-    os.environ[SAFE_PATH] = "1"  # spawn starts an interpreter with -c, and gives it the environment of this process
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(
         target=_run_worker, args=(settings, Worker(index, share), say, theirs), name=f"worker {index}"
     )
-    process.start()
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"  # spawn starts an interpreter with -c, and gives it the environment of this process
+    try:
+        process.start()
+    finally:
+        os.environ.pop(SAFE_PATH)
+        if before is not None:
+            os.environ[SAFE_PATH] = before
     theirs.close()
     return Child(process, ours, time.monotonic())
 
