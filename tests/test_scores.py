@@ -15,6 +15,7 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 from small_models import CLASSES, outputs, samples
 
 from fcdeploy.commands.validate import validate
+from fcdeploy.evaluate.scores import choose_metric
 from fcdeploy.records.report import Report
 
 Array = np.ndarray[Any, Any]
@@ -204,3 +205,19 @@ def test_integer_outputs_are_the_classes(nets: dict[str, Path], save_npz: Callab
     assert (report.values["float"], report.values["int8"]) == pytest.approx((1, expected))
     assert report.values["sqnr_db"] is None
     assert report.values["kernel_sqnr_db"] is None
+
+
+def test_boxes_beside_scores_decide_nothing_without_labels() -> None:
+    """A detection head (n, 4 + classes, anchors): no arg max over anchors is made up; scores of steps are decisions."""
+    random = np.random.default_rng(0)
+    head = np.concatenate([random.uniform(0, 64, (8, 4, 64)), random.uniform(0, 1, (8, 5, 64))], axis=1)
+    assert choose_metric(None, {"head": head.astype(np.float32)}, {}, lambda _: False) is None
+    steps = random.normal(size=(8, 12, 20))
+    steps[..., 3] += 9 * (random.random((8, 12)) > 0.5)
+    chosen = choose_metric(
+        None,
+        {"steps": (steps + 9 * (steps == steps.max(axis=2, keepdims=True))).astype(np.float32)},
+        {},
+        lambda _: False,
+    )
+    assert chosen is not None and chosen.name == "agreement"

@@ -20,6 +20,7 @@ import numpy as np
 from fcdeploy.arithmetic import metrics
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate.outputs import stands_out
 from fcdeploy.samples.checks import quote_names
 from fcdeploy.user_code import load_function, user_code
 
@@ -158,7 +159,7 @@ def _choose_default(labels: Array) -> tuple[str, str]:
 def _make_agreement(name: str | None, outputs: Arrays, is_probability: Callable[[str], bool]) -> Metric | None:
     output = next(iter(outputs))
     decision = infer_decision(outputs[output], is_probability(output), labelled=False)
-    if decision is None and name is None:
+    if name is None and (decision is None or not _looks_decided(outputs[output], decision, is_probability(output))):
         return None
     if decision is None:
         raise FcdeployError(
@@ -168,6 +169,13 @@ def _make_agreement(name: str | None, outputs: Arrays, is_probability: Callable[
         )
     why = f"{'as asked for' if name else 'the data have no labels'}, {decision} of output {output!r}"
     return Metric("agreement", output, why, SHARE, None, take_ratio, decision)
+
+
+def _looks_decided(output: Array, decision: DecisionRule, probability: bool) -> bool:
+    """Whether (n, positions, classes) are scores: boxes beside scores, as detectors have them, have no class that stands out."""
+    if output.ndim != 3 or decision.axis is None or probability or output.dtype.kind != "f":
+        return True
+    return stands_out(output, decision.axis)
 
 
 def _make_top_k(name: str, why: str, output: str, label: str, first: Array, probability: bool) -> Metric:
