@@ -27,7 +27,8 @@ from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import read, to_bytes
 from fcdeploy.runtime.footprint import MEBI, read_peak_resident_bytes
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import Source, make_batches, open_source
+from fcdeploy.samples.kinds import open_source
+from fcdeploy.samples.source import Source, make_batches
 from fcdeploy.user_code import load_function
 
 ROOT = Path(__file__).parent.parent

@@ -26,7 +26,7 @@ from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import Source
+from fcdeploy.samples.source import Source
 from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import INT8, Types
 

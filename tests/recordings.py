@@ -13,7 +13,7 @@ from fcdeploy.graph.model import input_specs, name_everything
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.prepare import prepare
 from fcdeploy.records.calibration import Calibration
-from fcdeploy.samples import Source
+from fcdeploy.samples.source import Source
 
 
 def model_of(net: Net, *, prepared: bool = True) -> ir.Model:

@@ -23,7 +23,7 @@ from fcdeploy.int8.calibrating import collect as gathering
 from fcdeploy.int8.calibrating import observe as observing
 from fcdeploy.records.calibration import Calibration, read
 from fcdeploy.records.checkpoint import STAMP, Checkpoint
-from fcdeploy.samples import open_source
+from fcdeploy.samples.kinds import open_source
 
 COUNT = 512
 ROOT = Path(__file__).parent.parent

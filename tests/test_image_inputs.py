@@ -19,7 +19,8 @@ from PIL import Image
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.data_format import DataFormat
-from fcdeploy.samples import Sample, open_source
+from fcdeploy.samples.kinds import open_source
+from fcdeploy.samples.source import Sample
 
 RNG = np.random.default_rng(0)
 

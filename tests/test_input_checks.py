@@ -26,7 +26,7 @@ from fcdeploy.graph.model import read_model
 from fcdeploy.records.data_format import DataFormat, InputStatistics
 from fcdeploy.records.report import format_next
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.samples import open_source
+from fcdeploy.samples.kinds import open_source
 
 MEAN, STD = MEANS[:, None, None], DEVIATIONS[:, None, None]
 SPEC = TensorSpec("x", np.dtype(np.float32), (None, 3, 24, 24))

@@ -21,7 +21,8 @@ from PIL import Image
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.data_format import DataFormat
-from fcdeploy.samples import Sample, choose_batch_size, make_batches, open_source
+from fcdeploy.samples.kinds import open_source
+from fcdeploy.samples.source import Sample, choose_batch_size, make_batches
 
 RNG = np.random.default_rng(0)
 

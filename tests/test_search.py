@@ -27,11 +27,11 @@ from fcdeploy.prepare import prepare
 from fcdeploy.records import calibration
 from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import open_source
+from fcdeploy.samples.kinds import open_source
 from fcdeploy.search.evaluator import SKETCH, sketch_output
 from fcdeploy.search.groups import ALL, explain_moves, find_groups
 from fcdeploy.search.ladder import NodeGroup
-from fcdeploy.search.report import NOT_KNOWN
+from fcdeploy.search.search_report import NOT_KNOWN
 from fcdeploy.sensitivity.error_sources import find_sources
 from fcdeploy.user_code import load_file
 

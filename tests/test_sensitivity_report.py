@@ -18,8 +18,8 @@ from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate.compare import Answers
 from fcdeploy.evaluate.loss import Loss
+from fcdeploy.evaluate.metric import SHARE, Metric, take_mean
 from fcdeploy.evaluate.rounding_error import RoundingError
-from fcdeploy.evaluate.scores import SHARE, Metric, take_mean
 from fcdeploy.graph.model import read_model
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.paired_timing import Ratio
@@ -29,7 +29,7 @@ from fcdeploy.sensitivity.analysis import add_advice, analyze_sensitivity, read_
 from fcdeploy.sensitivity.error_sources import ErrorSource, find_sources
 from fcdeploy.sensitivity.groups import FloatGroup, Remedy, choose_groups
 from fcdeploy.sensitivity.rank import Ranking, SourceCost
-from fcdeploy.sensitivity.report import make_sensitivity_tables, shorten
+from fcdeploy.sensitivity.sensitivity_report import make_sensitivity_tables, shorten
 
 TOP1 = Metric("top1", "y", "", SHARE, None, take_mean)
 LOST = Loss(0.9, 0.88, 2.0, 1.0, 3.0, 0.01)

@@ -21,9 +21,10 @@ from networks import Net
 from fcdeploy.cli import main
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.calibration import read
-from fcdeploy.samples import BadSample, Source, listing, make_batches, open_source
+from fcdeploy.samples import listing
 from fcdeploy.samples.kept_samples import hash_sample
-from fcdeploy.samples.source import Load, draw_positions
+from fcdeploy.samples.kinds import open_source
+from fcdeploy.samples.source import BadSample, Load, Source, draw_positions, make_batches
 
 X = TensorSpec("x", np.dtype(np.float32), (None, 2))
 

@@ -15,13 +15,13 @@ from small_models import quantized, residual, samples
 
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arrays import Arrays
-from fcdeploy.evaluate import scores
-from fcdeploy.evaluate.scores import DecisionRule, Metric
+from fcdeploy.evaluate.decision import DecisionRule
+from fcdeploy.evaluate.metric import Metric, choose_metric
 from fcdeploy.graph.model import read_model
 from fcdeploy.int8.refining.smooth import rescale, smoothing_factors
 from fcdeploy.prepare import prepare
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import Batch
+from fcdeploy.samples.source import Batch
 from fcdeploy.sensitivity.ablation import leave_unrounded
 from fcdeploy.sensitivity.error_sources import ErrorSource, find_sources
 from fcdeploy.sensitivity.rank import rank_sources
@@ -339,7 +339,7 @@ def test_the_spoilt_source_is_the_dearest(tmp_path: Path, number: int) -> None:
 
 
 def top1(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, DecisionRule | None]:
-    metric = scores.choose_metric(None, outputs, labels, lambda _: False)
+    metric = choose_metric(None, outputs, labels, lambda _: False)
     return metric, metric.decision if metric else None
 
 

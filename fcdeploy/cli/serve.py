@@ -1,4 +1,4 @@
-"""`fcdeploy serve`: every option has the name of a field of `Settings` or of its `Limits`."""
+"""`fcdeploy serve`: every option has the name of a field of `Settings` or of its `Limits`, and its default."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from fcdeploy import console
 from fcdeploy.cli import options
 from fcdeploy.errors import FcdeployError
+from fcdeploy.serve.limits import Limits, QueueLimits
 
 SECONDS = click.FloatRange(min=0, min_open=True)
 
@@ -43,7 +44,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     "--max-queue",
     type=options.COUNT,
     metavar="N",
-    default=1024,
+    default=QueueLimits.max_requests,
     show_default=True,
     help="Requests that wait or run; more are answered with 503.",
 )
@@ -51,7 +52,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     "--max-queue-bytes",
     type=options.Size(),
     metavar="SIZE",
-    default="64M",
+    default=f"{QueueLimits.max_bytes >> 20}M",
     show_default=True,
     help="The same in bytes of their inputs.",
 )
@@ -60,7 +61,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     "queue_seconds",
     type=SECONDS,
     metavar="S",
-    default=30.0,
+    default=QueueLimits.seconds,
     show_default=True,
     help="Seconds that a request may wait for its run before it is answered with 504.",
 )
@@ -69,7 +70,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     "body",
     type=options.Size(),
     metavar="SIZE",
-    default="32M",
+    default=f"{Limits.body >> 20}M",
     show_default=True,
     help="A body beyond it is refused (413).",
 )
@@ -78,7 +79,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     "json",
     type=options.Size(),
     metavar="SIZE",
-    default="6M",
+    default=f"{Limits.json >> 20}M",
     show_default=True,
     help="JSON beyond it is refused (413): reading it takes eighteen times its size; binary tensors take none.",
 )
@@ -87,7 +88,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     "connections",
     type=options.COUNT,
     metavar="N",
-    default=1024,
+    default=Limits.connections,
     show_default=True,
     help="Clients at a time.",
 )
@@ -96,7 +97,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     "read_seconds",
     type=SECONDS,
     metavar="S",
-    default=10.0,
+    default=Limits.read_seconds,
     show_default=True,
     help="Seconds in which a request must be whole (408).",
 )
@@ -105,7 +106,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     "idle_seconds",
     type=SECONDS,
     metavar="S",
-    default=75.0,
+    default=Limits.idle_seconds,
     show_default=True,
     help="Seconds after which a silent connection is closed.",
 )
@@ -145,7 +146,7 @@ def command(grpc_port: int | None, as_json: bool, **given: Any) -> None:
                 raise FcdeployError(
                     f"serve needs {module!r}, which is not installed", f"pip install 'fcdeploy[{extra}]'"
                 )
-    from fcdeploy.serve.settings import Limits, Settings
+    from fcdeploy.serve.settings import Settings
     from fcdeploy.serve.workers import serve_forever
 
     limits = Limits(**{row.name: given.pop(row.name) for row in fields(Limits) if row.name in given})

@@ -36,8 +36,9 @@ from fcdeploy.runtime.native_library import NativeEngine, load_native
 from fcdeploy.runtime.options import read_options
 from fcdeploy.runtime.session import Session, read_versions
 from fcdeploy.runtime.trust import refuse_untrusted
-from fcdeploy.samples import choose_batch_size, make_batches, open_source
+from fcdeploy.samples.kinds import open_source
 from fcdeploy.samples.layout import arrange_samples
+from fcdeploy.samples.source import choose_batch_size, make_batches
 
 MODEL, GOLDEN = "model.onnx", "golden.npz"
 RUNS = 4  # golden samples unless --samples says otherwise

@@ -28,7 +28,8 @@ from fcdeploy.records.data_format import UNSAID, choose_format, to_json
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table, format_next
 from fcdeploy.runtime.workers import open_pool
-from fcdeploy.samples import BadSample, Samples
+from fcdeploy.samples.kinds import Samples
+from fcdeploy.samples.source import BadSample
 
 NAMED = 5  # of the samples that were skipped
 COLUMNS = ("layer", "tensor", "kind", "min", "max", "needs")

@@ -29,7 +29,8 @@ from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.runtime.native_library import NativeModel
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import refuse_untrusted
-from fcdeploy.samples import make_batches, open_source
+from fcdeploy.samples.kinds import open_source
+from fcdeploy.samples.source import make_batches
 from fcdeploy.tables.native import MACHINES, Machine
 
 EMITS = ("library", "c")

@@ -23,7 +23,8 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.caveats import list_caveats
 from fcdeploy.runtime.trust import refuse_untrusted
-from fcdeploy.samples import choose_batch_size, make_batches, open_source
+from fcdeploy.samples.kinds import open_source
+from fcdeploy.samples.source import choose_batch_size, make_batches
 
 FEW = 4  # samples that --exact looks at, and the most it runs at once: all their activations are held
 TYPICALLY_INTEGER = ("Conv", "Gemm", "MatMul", "Add")  # what the last line counts, where the model has it

@@ -36,10 +36,10 @@ from fcdeploy.int8.loadable import leave_out_unloadable
 from fcdeploy.int8.plan_file import format_plan, load_plan
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
+from fcdeploy.int8.quantization_report import QuantizeResult, build_dry_run_report, build_report
 from fcdeploy.int8.read_back import check_kernels
 from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
-from fcdeploy.int8.report import QuantizeResult, build_dry_run_report, build_report
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
 from fcdeploy.int8.writing.metadata import write_metadata
 from fcdeploy.prepare import prepare
@@ -57,13 +57,13 @@ from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.kernels import Kernel, find_kernels
 from fcdeploy.runtime.probes import describe_version
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import Samples
 from fcdeploy.samples.kept_samples import split_into_chunks
+from fcdeploy.samples.kinds import Samples
 from fcdeploy.search.floor import Held, hold_floor, make_judge
 from fcdeploy.search.floor_report import add_floor, build_refusal
 from fcdeploy.search.goal import AccuracyGoal, check_goal, make_goal
-from fcdeploy.search.report import add_search
 from fcdeploy.search.search import SearchResult, run_search
+from fcdeploy.search.search_report import add_search
 from fcdeploy.sensitivity.analysis import add_advice
 from fcdeploy.tables.targets import Target
 from fcdeploy.tables.types import INT8, Types

@@ -12,16 +12,17 @@ import onnx_ir as ir
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers as tensors
-from fcdeploy.evaluate import report
 from fcdeploy.evaluate.compare import Answers, LayerSums, compare_kernels, compare_layers
 from fcdeploy.evaluate.data import EvaluationData, open_data
+from fcdeploy.evaluate.decision import DecisionRule
 from fcdeploy.evaluate.input_checks import warn_of_inputs
 from fcdeploy.evaluate.leakage import make_leakage_check as watched
 from fcdeploy.evaluate.loss import Loss, compute_agreement, compute_confusion, compute_loss, compute_regression
-from fcdeploy.evaluate.scores import DecisionRule, Metric
+from fcdeploy.evaluate.metric import Metric
 from fcdeploy.evaluate.sharded import EvaluationJob, answer_all
 from fcdeploy.evaluate.sharded import choose_metric_and_rule as chosen
 from fcdeploy.evaluate.signatures import check_same_signature, is_probability
+from fcdeploy.evaluate.validation_report import CLEAN_KERNELS_DB, make_lines, make_tables, make_warnings
 from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, output_specs, read_model
 from fcdeploy.prepare import prepare
 from fcdeploy.preprocessing.read import Given
@@ -32,11 +33,12 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.runtime.workers import open_pool
-from fcdeploy.samples import Batch, Samples
+from fcdeploy.samples.kinds import Samples
+from fcdeploy.samples.source import Batch
 from fcdeploy.sensitivity.advice import advise
 from fcdeploy.sensitivity.analysis import Sensitivity, analyze_sensitivity, read_effort
 from fcdeploy.sensitivity.error_sources import find_sources
-from fcdeploy.sensitivity.report import make_group_values, make_sensitivity_lines, make_sensitivity_tables
+from fcdeploy.sensitivity.sensitivity_report import make_group_values, make_sensitivity_lines, make_sensitivity_tables
 
 FEW = 192  # samples for the looks at kernels and layers, which are sums over many values
 LAYER_BATCH, LAYER_BYTES = 8, 1 << 20  # every activation of a batch is in memory at once there
@@ -214,10 +216,10 @@ def _make_report(
     return Report(
         command="validate",
         values=values,
-        tables=tuple(report.make_tables(answers, loss, values)),
-        lines=tuple(report.make_lines(metric, loss, values)),
+        tables=tuple(make_tables(answers, loss, values)),
+        lines=tuple(make_lines(metric, loss, values)),
         passed=passed,
-        warnings=tuple(report.make_warnings(answers, loss, values, sums)),
+        warnings=tuple(make_warnings(answers, loss, values, sums)),
     )
 
 
@@ -233,7 +235,7 @@ def _add_explanation(
         ranking=causes.ranking,
         rows=causes.rows,
         ranges=causes.ranges,
-        saturates=not causes.safe and kernel_db is not None and kernel_db < report.CLEAN_KERNELS_DB,
+        saturates=not causes.safe and kernel_db is not None and kernel_db < CLEAN_KERNELS_DB,
         effort=effort,
     )
     rows = make_group_values(causes.ranking, causes.rows, causes.ranges, causes.proofs)

@@ -19,14 +19,15 @@ from fcdeploy.arithmetic.metrics import Fidelity, Spread, measure_fidelity
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate import layers, scores
+from fcdeploy.evaluate import layers
+from fcdeploy.evaluate.decision import DecisionRule, decide
+from fcdeploy.evaluate.metric import Metric
 from fcdeploy.evaluate.rounding_error import RoundingError, measure_rounding
-from fcdeploy.evaluate.scores import DecisionRule, Metric
 from fcdeploy.graph.model import read_model
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import Batch
 from fcdeploy.samples.layout import lead_with_samples
+from fcdeploy.samples.source import Batch
 
 OTHER_MODEL = "give the float model that the int8 model was made from"
 Choose = Callable[[Arrays, Arrays], tuple[Metric | None, DecisionRule | None]]
@@ -180,7 +181,7 @@ def add_batch(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
     one = other = None
     if decision is not None:
         output = metric.output if metric else next(iter(f))
-        one, other = scores.decide(decision, f[output]), scores.decide(decision, q[output])
+        one, other = decide(decision, f[output]), decide(decision, q[output])
         answers.equal.append(metrics.count_agreement(one, other))
     if metric is None:
         return

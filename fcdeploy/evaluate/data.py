@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.data_format import DataFormat
-from fcdeploy.samples import Batch, Source, choose_batch_size, make_batches, open_source
+from fcdeploy.samples.kinds import open_source
+from fcdeploy.samples.source import Batch, Source, choose_batch_size, make_batches
 
 MOST_BATCH = 32
 BATCH_BYTES = 8 << 20  # of inputs in one batch; activations are a multiple of it

@@ -19,8 +19,8 @@ from fcdeploy.preprocessing.apply import import_pillow
 from fcdeploy.preprocessing.settings import guess_layout
 from fcdeploy.records.data_format import DataFormat, InputStatistics
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.samples import Sample, Source
 from fcdeploy.samples.kept_samples import hash_sample
+from fcdeploy.samples.source import Sample, Source
 
 FEW = 64  # samples that are looked at
 OUTSIDE = 0.01  # share of elements beyond the calibrated ends that is no chance

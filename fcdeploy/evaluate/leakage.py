@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.fingerprints import KEY, Sketch, from_text
-from fcdeploy.samples import Batch
 from fcdeploy.samples.kept_samples import hash_sample
+from fcdeploy.samples.source import Batch
 
 
 @dataclass

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic import metrics, significance
 from fcdeploy.arrays import Float64
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate import scores
 from fcdeploy.evaluate.compare import Answers
-from fcdeploy.evaluate.scores import Metric
+from fcdeploy.evaluate.metric import ERROR, IGNORED, SHARE, Metric, take_mean, take_ratio
 
 LISTED_CLASSES = 100  # a larger confusion matrix is for nobody to read
 
@@ -32,7 +31,7 @@ class Loss:
 
 def format_amount(drop: float, unit: str) -> str:
     """Format a drop with its unit: '1.20 points', '0.0031 (unit of the labels)'."""
-    return f"{drop:.2f} points" if unit == scores.SHARE else f"{drop:.4g} ({unit})"
+    return f"{drop:.2f} points" if unit == SHARE else f"{drop:.4g} ({unit})"
 
 
 def compute_loss(answers: Answers) -> Loss | None:
@@ -41,11 +40,11 @@ def compute_loss(answers: Answers) -> Loss | None:
     if metric is None:
         return None
     one, other = np.concatenate(answers.float_figures), np.concatenate(answers.int8_figures)
-    if metric.summary is scores.take_ratio and one[:, 1].sum() == 0:
+    if metric.summary is take_ratio and one[:, 1].sum() == 0:
         raise FcdeployError(
-            f"metric {metric.name!r}: no position counts, all labels are {scores.IGNORED}", "give labels from 0"
+            f"metric {metric.name!r}: no position counts, all labels are {IGNORED}", "give labels from 0"
         )
-    yes_or_no = metric.summary is scores.take_mean and bool(np.isin([one, other], (0.0, 1.0)).all())
+    yes_or_no = metric.summary is take_mean and bool(np.isin([one, other], (0.0, 1.0)).all())
     if yes_or_no:
         return _compute_share_loss(one[:, 0] == 1, other[:, 0] == 1)
     if metric.name == "agreement" and (one == 1).all():
@@ -66,7 +65,7 @@ def _compute_share_loss(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Los
 def _compute_figures_loss(metric: Metric, one: Float64, other: Float64) -> Loss:
     """The loss in any other figures, by bootstrap and randomization test over whole samples."""
     summary, k = metric.summary, one.shape[1]
-    sign = (-1 if metric.unit == scores.ERROR else 1) * (100 if metric.unit == scores.SHARE else 1)
+    sign = (-1 if metric.unit == ERROR else 1) * (100 if metric.unit == SHARE else 1)
     values = [float(summary(figures.mean(axis=0))) for figures in (one, other)]
     both = np.concatenate([one, other], axis=1)
     low = high = None

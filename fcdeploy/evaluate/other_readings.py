@@ -18,15 +18,15 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.significance import compute_mcnemar_p, is_near_chance
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate import scores
 from fcdeploy.evaluate.compare import run_model
+from fcdeploy.evaluate.metric import Metric
 from fcdeploy.evaluate.sharded import choose_metric_and_rule
 from fcdeploy.evaluate.signatures import is_probability
 from fcdeploy.graph.model import output_specs
 from fcdeploy.graph.weights import is_large
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import Batch, Source, choose_batch_size, make_batches
 from fcdeploy.samples.checks import is_label
+from fcdeploy.samples.source import Batch, Source, choose_batch_size, make_batches
 
 FEW = 48  # samples, of all classes alike where they lie sorted
 RIGHT = 0.95  # a model that is right so often is fed rightly
@@ -136,7 +136,7 @@ def _read_few(source: Source) -> list[Batch]:
         return []
 
 
-def _score(session: Session, batches: Sequence[Batch], metric: scores.Metric) -> Array:
+def _score(session: Session, batches: Sequence[Batch], metric: Metric) -> Array:
     """Right or wrong, sample by sample."""
     assert metric.figures is not None
     rows = [metric.figures(run_model(session, batch, "float"), batch.labels, batch.names)[:, 0] for batch in batches]

@@ -22,7 +22,7 @@ from fcdeploy.graph.opset import LOWEST
 from fcdeploy.graph.weights import is_large
 from fcdeploy.prepare import PASSES, prepare
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import Source, choose_batch_size, make_batches
+from fcdeploy.samples.source import Source, choose_batch_size, make_batches
 
 FEW = 2  # samples
 CLOSE = 1e-4  # root mean square of the difference, of that of the answers: 80 dB; folding moves 1e-7 to 1e-6

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate import scores
 from fcdeploy.evaluate.compare import Answers, add_batch, run_both, run_model, start_answers
 from fcdeploy.evaluate.data import EvaluationData
+from fcdeploy.evaluate.decision import DecisionRule, infer_decision
 from fcdeploy.evaluate.leakage import LeakageCheck
-from fcdeploy.evaluate.scores import DecisionRule, Metric
+from fcdeploy.evaluate.metric import Metric, choose_metric
 from fcdeploy.graph.model import files_of, hash_model, read_model
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
@@ -165,11 +165,11 @@ def choose_metric_and_rule(
     name: str | None, outputs: Arrays, labels: Arrays, probability: Mapping[str, bool]
 ) -> tuple[Metric | None, DecisionRule | None]:
     """The metric, and how outputs decide: as the metric does, else as the first output's shape says."""
-    metric = scores.choose_metric(name, outputs, labels, probability.__getitem__)
+    metric = choose_metric(name, outputs, labels, probability.__getitem__)
     if metric is None or metric.name in ("regression", "iou"):
         return metric, None
     first = metric.output
-    return metric, metric.decision or scores.infer_decision(outputs[first], probability[first], labelled=False)
+    return metric, metric.decision or infer_decision(outputs[first], probability[first], labelled=False)
 
 
 def _strip_function(answers: Answers) -> Answers:

@@ -18,7 +18,7 @@ from fcdeploy.int8.planning.weights import round_layers
 from fcdeploy.int8.writing.rewrite import rewrite
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Effort, Plan
-from fcdeploy.samples import Source
+from fcdeploy.samples.source import Source
 from fcdeploy.tables.targets import Target
 from fcdeploy.tables.types import INT8, Types
 

@@ -31,7 +31,7 @@ from fcdeploy.proof.batch_independence import explain_dependence
 from fcdeploy.records.sample_layout import KEY, SampleLayout
 from fcdeploy.records.signature import TensorSpec, format_shape
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import Samples
+from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.layout import runs_alone, stack_samples
 
 APART = 1e-3  # of the largest answer: float kernels add in other orders for other batches, and no more

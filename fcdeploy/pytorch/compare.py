@@ -18,7 +18,8 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.pytorch.module import FinalError, Input, call_module, flatten_outputs
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import choose_batch_size, make_batches, open_source
+from fcdeploy.samples.kinds import open_source
+from fcdeploy.samples.source import choose_batch_size, make_batches
 
 SAMPLES = 256
 

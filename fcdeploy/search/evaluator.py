@@ -16,20 +16,20 @@ import onnx_ir as ir
 from fcdeploy.arithmetic import metrics
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate import scores
 from fcdeploy.evaluate.compare import Answers, check_shapes, run_model
 from fcdeploy.evaluate.data import BATCH_BYTES, MOST_BATCH
+from fcdeploy.evaluate.decision import decide
 from fcdeploy.evaluate.leakage import LeakageCheck
 from fcdeploy.evaluate.loss import Loss, compute_loss
-from fcdeploy.evaluate.scores import Metric
+from fcdeploy.evaluate.metric import Metric, choose_metric, take_mean
 from fcdeploy.evaluate.signatures import is_probability
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.measure import choose_reference
 from fcdeploy.records.fingerprints import SHIFT, Sketch
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import Batch, Source, choose_batch_size, make_batches
 from fcdeploy.samples.kept_samples import hash_sample
+from fcdeploy.samples.source import Batch, Source, choose_batch_size, make_batches
 
 Figures = Float64
 HELD_BYTES = 64 << 20  # samples that take no more are read once
@@ -93,9 +93,7 @@ def evaluate_float(
             session = Session(choose_reference(problem.file, problem.model, batch.inputs))
         outputs = run_model(session, batch, "float")
         if metric_used is None:
-            metric_used = scores.choose_metric(
-                metric, outputs, batch.labels, lambda name: is_probability(problem.model, name)
-            )
+            metric_used = choose_metric(metric, outputs, batch.labels, lambda name: is_probability(problem.model, name))
             if metric_used is None:
                 raise FcdeployError(
                     "a largest drop needs a metric, and without labels one number a sample has none",
@@ -182,7 +180,7 @@ def _make_reference(metric: Metric, outputs: Arrays, batch: Batch) -> ReferenceB
     shapes = {name: value.shape for name, value in outputs.items()}
     if metric.figures is None:
         assert metric.decision is not None
-        decisions = scores.decide(metric.decision, outputs[metric.output])
+        decisions = decide(metric.decision, outputs[metric.output])
         return ReferenceBatch(None, _narrow_integers(decisions), sketches, shapes)
     return ReferenceBatch(metric.figures(outputs, batch.labels, batch.names), None, sketches, shapes)
 
@@ -193,7 +191,7 @@ def _compute_figures(metric: Metric, part: ReferenceBatch, outputs: Arrays, batc
         assert part.figures is not None
         return part.figures, metric.figures(outputs, batch.labels, batch.names)
     assert metric.decision is not None and part.decisions is not None
-    equal = metrics.count_agreement(part.decisions, scores.decide(metric.decision, outputs[metric.output]))
+    equal = metrics.count_agreement(part.decisions, decide(metric.decision, outputs[metric.output]))
     return np.repeat(equal[:, 1:], 2, axis=1), equal
 
 
@@ -202,7 +200,7 @@ def _count_changed(answers: Answers) -> tuple[int, int | None] | None:
     assert answers.metric is not None
     if answers.metric.name == "agreement" and (one == 1).all():
         return int((other[:, 0] == 0).sum()), None
-    if answers.metric.summary is not scores.take_mean or not np.isin([one, other], (0.0, 1.0)).all():
+    if answers.metric.summary is not take_mean or not np.isin([one, other], (0.0, 1.0)).all():
         return None
     return int((one > other).sum()), int((one < other).sum())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.data_format import DataFormat
-from fcdeploy.samples import Samples
+from fcdeploy.samples.kinds import Samples
 from fcdeploy.tables.types import INT8, Types
 
 MINUTES = 10.0

@@ -6,11 +6,10 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 
-from fcdeploy.evaluate import scores
 from fcdeploy.evaluate.compare import Answers
 from fcdeploy.evaluate.loss import Loss, format_amount
+from fcdeploy.evaluate.metric import SHARE, Metric
 from fcdeploy.evaluate.rounding_error import RoundingError
-from fcdeploy.evaluate.scores import Metric
 from fcdeploy.sensitivity.error_sources import ErrorSource
 from fcdeploy.sensitivity.groups import Remedy
 from fcdeploy.sensitivity.rank import Ranking
@@ -104,7 +103,7 @@ def _explain_noise(metric: Metric | None, loss: Loss | None, samples: int) -> st
         return f"int8 is no worse than float on {samples} samples"
     if loss.low is None or loss.high is None:
         return f"one sample cannot tell the drop of {format_amount(loss.drop, metric.unit)} from chance"
-    digits = ".2f" if metric.unit == scores.SHARE else ".4g"
+    digits = ".2f" if metric.unit == SHARE else ".4g"
     interval = f"95 % interval {loss.low:{digits}} to {loss.high:{digits}}"
     return (
         f"the drop of {format_amount(loss.drop, metric.unit)} is no more than chance on {samples} samples, {interval}"

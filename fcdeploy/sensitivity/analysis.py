@@ -17,9 +17,8 @@ from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.proof.saturation import SaturationProof, prove_no_saturation
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
-from fcdeploy.samples import Batch
 from fcdeploy.samples.kept_samples import split_into_chunks
-from fcdeploy.samples.source import get_fixed_batch
+from fcdeploy.samples.source import Batch, get_fixed_batch
 from fcdeploy.sensitivity.advice import EXACT_ENOUGH_DB, STANDS_OUT, advise
 from fcdeploy.sensitivity.error_sources import ErrorSource, find_sources
 from fcdeploy.sensitivity.groups import Remedy, choose_groups, measure_remedies

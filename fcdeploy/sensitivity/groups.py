@@ -18,9 +18,8 @@ from fcdeploy.graph.model import input_specs
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.paired_timing import Ratio, compute_ratio, time_in_turns
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import Batch
 from fcdeploy.samples.layout import take_first
-from fcdeploy.samples.source import get_fixed_batch
+from fcdeploy.samples.source import Batch, get_fixed_batch
 from fcdeploy.sensitivity.ablation import leave_unrounded
 from fcdeploy.sensitivity.error_sources import ErrorSource
 from fcdeploy.sensitivity.rank import Errors, Ranking, SourceCost, compute_errors, compute_gain, compute_share

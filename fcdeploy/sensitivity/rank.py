@@ -23,8 +23,7 @@ from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.graph.model import input_specs
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import Batch
-from fcdeploy.samples.source import get_fixed_batch
+from fcdeploy.samples.source import Batch, get_fixed_batch
 from fcdeploy.sensitivity.ablation import leave_unrounded
 from fcdeploy.sensitivity.error_sources import ErrorSource, find_sources
 from fcdeploy.sensitivity.source_errors import measure_tensor_errors, measure_weight_errors

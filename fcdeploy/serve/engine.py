@@ -22,10 +22,10 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.runtime.cpu import count_usable_cores
 from fcdeploy.runtime.feeds import check_feeds
 from fcdeploy.serve.batching import Done, InferenceRequest, Queue
+from fcdeploy.serve.limits import QueueLimits
 from fcdeploy.serve.models import Model, load_model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import ModelFile, Stamp, find_models, hash_content, take_stamp
-from fcdeploy.serve.settings import QueueLimits
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 from fcdeploy.serve.http_request import END, ChunkedBody, HeadParser, RequestHead
+from fcdeploy.serve.limits import Limits
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.routes import Answer, ServerState, answer_request, make_error_answer
-from fcdeploy.serve.settings import Limits
 
 PIPELINED = 64  # requests of one connection that may wait for answers
 LINGER = 2.0  # seconds in which a refused client may still send; closing at once could destroy the answer on its way

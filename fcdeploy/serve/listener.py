@@ -9,7 +9,7 @@ from collections.abc import Callable, Sized
 from contextlib import suppress
 
 from fcdeploy.serve.http_connection import Connection
-from fcdeploy.serve.settings import Limits
+from fcdeploy.serve.limits import Limits
 
 BACKLOG = 1024
 AT_ONCE = 64  # connections that are taken in one turn of the loop

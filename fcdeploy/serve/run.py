@@ -11,11 +11,12 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.cpu import count_usable_cores
 from fcdeploy.serve.engine import Engine
+from fcdeploy.serve.limits import QueueLimits
 from fcdeploy.serve.log import LineWriter, write_stdout
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.routes import ServerState
 from fcdeploy.serve.server import Stop, make_tls_context, read_token, run, serve
-from fcdeploy.serve.settings import QueueLimits, Settings, Worker
+from fcdeploy.serve.settings import Settings, Worker
 from fcdeploy.serve.sockets import bind_socket
 
 

@@ -16,7 +16,8 @@ from fcdeploy.records.data_format import DataFormat
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import draw_feeds
-from fcdeploy.samples import choose_batch_size, make_batches, open_source
+from fcdeploy.samples.kinds import open_source
+from fcdeploy.samples.source import choose_batch_size, make_batches
 
 TOLERANCE = 1e-5  # of the largest value of an output
 RUNS, BATCH = 3, 3  # of drawn samples: one, and a batch where the leading axis is free

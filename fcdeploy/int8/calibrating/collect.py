@@ -24,7 +24,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.runtime.session import read_versions
 from fcdeploy.runtime.workers import WorkerPool
-from fcdeploy.samples import BadSample, Source
+from fcdeploy.samples.source import BadSample, Source
 
 SAVE_SECONDS = 3.0  # between saves at least
 SAVE_SHARE = 0.02  # of the time may go into saving

@@ -30,8 +30,8 @@ from fcdeploy.records.calibration import Calibration, TensorRecord
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.runtime.session import Session, read_versions
-from fcdeploy.samples import BadSample, Batch, Source, make_batches
 from fcdeploy.samples.kept_samples import SmallestSamples, hash_sample
+from fcdeploy.samples.source import BadSample, Batch, Source, make_batches
 
 PART_SECONDS = 3.0  # of work in a part at least
 PART_SHARE = 0.01  # of the time may go into making parts and adding them up

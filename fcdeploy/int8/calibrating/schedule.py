@@ -20,9 +20,8 @@ from fcdeploy.int8.calibrating.instrument import pooled_step
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.footprint import MEBI, read_resident_bytes
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples import Source, choose_batch_size
 from fcdeploy.samples.layout import stack_samples
-from fcdeploy.samples.source import get_fixed_batch
+from fcdeploy.samples.source import Source, choose_batch_size, get_fixed_batch
 
 BATCH_BYTES = 24 << 20  # of observed tensors held at once: larger batches leave the caches and gain nothing
 MOST_BATCH = 64

@@ -12,7 +12,8 @@ from fcdeploy.int8.calibrating.observe import CalibrationPart, observe_pass
 from fcdeploy.int8.calibrating.schedule import Passes
 from fcdeploy.prepare import prepare
 from fcdeploy.records import sample_layout
-from fcdeploy.samples import Samples, Source
+from fcdeploy.samples.kinds import Samples
+from fcdeploy.samples.source import Source
 
 
 @dataclass(frozen=True)

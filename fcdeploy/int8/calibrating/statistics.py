@@ -16,8 +16,8 @@ from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.progress import OnStep
-from fcdeploy.samples import Source
 from fcdeploy.samples.kept_samples import keep_smallest, split_into_chunks
+from fcdeploy.samples.source import Source
 
 USUAL = 16  # samples; with fewer of them, what one happens to hold is half of a range
 

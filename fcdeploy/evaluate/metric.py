@@ -20,6 +20,7 @@ import numpy as np
 from fcdeploy.arithmetic import metrics
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate.decision import DecisionRule, infer_decision, squeeze
 from fcdeploy.evaluate.outputs import stands_out
 from fcdeploy.samples.checks import quote_names
 from fcdeploy.user_code import load_function, user_code
@@ -27,25 +28,6 @@ from fcdeploy.user_code import load_function, user_code
 NAMES = ("top1", "top5", "regression", "iou", "tokens", "agreement")
 IGNORED = -100  # PyTorch's ignore_index: a padded position
 SHARE, ERROR, SCORE = "points", "unit of the labels", "unit of the score"
-
-
-@dataclass(frozen=True)
-class DecisionRule:
-    """How an output becomes classes: `axis` holds the scores; None: one score a class 1 above `threshold`."""
-
-    axis: int | None
-    classes: int | None
-    threshold: float | None = None
-
-    def __call__(self, output: Array) -> Array:
-        if self.axis is not None:
-            return np.asarray(output.argmax(axis=self.axis))
-        return output if self.threshold is None else (output > self.threshold).astype(np.int64)
-
-    def __str__(self) -> str:
-        if self.axis is not None:
-            return f"arg max over axis {self.axis}"
-        return "its own integers" if self.threshold is None else f"above {self.threshold:g}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +76,7 @@ def choose_metric(
             "add an array 'label' to the data, or use --metric agreement",
         )
     label, output = find_labelled_output(labels, outputs)
-    first, values = _squeeze(outputs[output]), np.asarray(labels[label])
+    first, values = squeeze(outputs[output]), np.asarray(labels[label])
     if name is None and _is_one_hot(values):
         raise FcdeployError(
             f"{label!r} is one-hot, {_format_shape(values)}: classes, or numbers to be predicted",
@@ -124,25 +106,9 @@ def find_labelled_output(labels: Arrays, outputs: Arrays) -> tuple[str, str]:
     return next((f"label.{output}", output) for output in outputs if f"label.{output}" in labels)
 
 
-def infer_decision(output: Array, probability: bool, labelled: bool) -> DecisionRule | None:
-    """How an output decides when nothing else tells: an axis of scores, integers, one probability, or not at all."""
-    output = _squeeze(output)
-    if output.dtype.kind in "biu":
-        return DecisionRule(None, None)
-    if output.ndim == 1:
-        return DecisionRule(None, 2, 0.5 if probability else 0.0) if probability or labelled else None
-    axis = 1 if output.ndim != 3 else 2
-    return DecisionRule(axis, output.shape[axis]) if output.shape[axis] > 1 else None
-
-
-def decide(decision: DecisionRule, output: Array) -> Array:
-    """The decisions (n, ...) that an output makes."""
-    return np.asarray(decision(_squeeze(output)))
-
-
 def _is_one_hot(labels: Array) -> bool:
     """Rows of a single 1 among zeros, for several classes."""
-    y = _squeeze(labels)
+    y = squeeze(labels)
     if y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind not in "biuf":
         return False
     return bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all() and len(y) > 1)
@@ -151,7 +117,7 @@ def _is_one_hot(labels: Array) -> bool:
 def _choose_default(labels: Array) -> tuple[str, str]:
     if labels.dtype.kind not in "biu":
         return "regression", f"labels are {labels.dtype}"
-    if _squeeze(labels).ndim == 1:
+    if squeeze(labels).ndim == 1:
         return "top1", f"labels are {labels.dtype}, one a sample"
     return "tokens", f"labels are {labels.dtype}, several a sample"
 
@@ -193,7 +159,7 @@ def _make_top_k(name: str, why: str, output: str, label: str, first: Array, prob
         )
 
     def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> Float64:
-        y, scores = _check_class_labels(labels[label], label, output, decision, names), _squeeze(outputs[output])
+        y, scores = _check_class_labels(labels[label], label, output, decision, names), squeeze(outputs[output])
         if y.ndim != 1:
             raise _make_misfit_error(label, labels[label], output, first, "one class index a sample, shape (n,)")
         hits = metrics.is_in_top_k(scores, y, k) if decision.axis is not None else decision(scores) == y
@@ -218,7 +184,7 @@ def _make_tokens(why: str, output: str, label: str, first: Array, values: Array)
         raise _make_misfit_error(label, values, output, first, "the output's shape without its class axis")
 
     def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> Float64:
-        y = _check_class_labels(labels[label], label, output, decision, names, ignore=IGNORED, squeeze=False)
+        y = _check_class_labels(labels[label], label, output, decision, names, ignore=IGNORED, several=True)
         predicted = decision(outputs[output])
         if predicted.shape != y.shape:
             raise _make_misfit_error(label, y, output, outputs[output], "the output's shape without its class axis")
@@ -229,15 +195,15 @@ def _make_tokens(why: str, output: str, label: str, first: Array, values: Array)
 
 def _check_class_labels(
     labels: Array, label: str, output: str, decision: DecisionRule, names: tuple[str, ...],
-    *, ignore: int | None = None, squeeze: bool = True,
+    *, ignore: int | None = None, several: bool = False,
 ) -> Array:  # fmt: skip
-    """Integers from 0 to classes - 1, or an error that names the sample."""
+    """Integers from 0 to classes - 1, one a sample or `several`, or an error that names the sample."""
     if labels.dtype.kind not in "biu":
         raise FcdeployError(
             f"{label!r} is {labels.dtype}, expected class indices: integers from 0",
             "convert it: labels.astype('int64'); numbers to be predicted go with --metric regression",
         )
-    y = (_squeeze(labels) if squeeze else labels).astype(np.int64)
+    y = (labels if several else squeeze(labels)).astype(np.int64)
     wrong = y < 0 if decision.classes is None else (y < 0) | (y >= decision.classes)
     if ignore is not None:
         wrong &= y != ignore
@@ -253,7 +219,7 @@ def _check_class_labels(
 
 def _make_regression(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, ...]], Float64]:
     def figures(outputs: Arrays, labels: Arrays, _: tuple[str, ...]) -> Float64:
-        if _squeeze(outputs[output]).shape != _squeeze(labels[label]).shape:
+        if squeeze(outputs[output]).shape != squeeze(labels[label]).shape:
             raise _make_misfit_error(label, labels[label], output, outputs[output], "numbers of the output's shape")
         return metrics.sum_errors(outputs[output], labels[label])
 
@@ -304,13 +270,6 @@ def _make_misfit_error(label: str, labels: Array, output: str, values: Array, ex
         f"{_format_shape(values)}: expected {expected}",
         f"correct the labels, name the output they belong to: 'label.{output}', or choose another --metric",
     )
-
-
-def _squeeze(array: Array) -> Array:
-    """Without axes of length 1 at the end, but for the samples' own: (n, 10, 1, 1) and (n, 1) as (n, 10) and (n,)."""
-    while array.ndim > 1 and array.shape[-1] == 1:
-        array = array[..., 0]
-    return array
 
 
 def _format_shape(array: Array) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fcdeploy.evaluate import scores
+from fcdeploy.evaluate.metric import SHARE
 from fcdeploy.int8.timing.choose_kernels import SLOWER
 from fcdeploy.int8.timing.costs import describe_times
 from fcdeploy.records.report import Report, Table
@@ -104,7 +104,7 @@ def _format_changed(number: int, stop: MeasuredStep) -> str:
 
 def _format_drop(stop: MeasuredStep, unit: str) -> str:
     loss = stop.result.loss
-    digits = ".2f" if unit == scores.SHARE else ".4g"
+    digits = ".2f" if unit == SHARE else ".4g"
     between = "" if loss.low is None or loss.high is None else f" ({loss.low:{digits}} .. {loss.high:{digits}})"
     return f"{loss.drop:{digits}}{between}"
 
@@ -139,7 +139,7 @@ def _make_lines(result: SearchResult, share: float) -> Iterator[str]:
 def _format_verdict(result: SearchResult, decided: str, needed: int | None, *, written: bool) -> str:
     exam, loss = result.exam, result.result.loss
     unit, samples = exam.metric.unit, exam.samples
-    digits = ".2f" if unit == scores.SHARE else ".4g"
+    digits = ".2f" if unit == SHARE else ".4g"
     figures = (
         f"{exam.metric.name} drop {loss.drop:{digits}}, allowed {result.goal.max_drop:g} {unit}, on {samples} samples"
     )

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from fcdeploy.arithmetic.significance import is_near_chance
-from fcdeploy.evaluate import scores
 from fcdeploy.evaluate.compare import Answers, LayerSums
 from fcdeploy.evaluate.loss import Loss, format_amount
-from fcdeploy.evaluate.scores import Metric
+from fcdeploy.evaluate.metric import SHARE, Metric
 from fcdeploy.records.report import Table
 from fcdeploy.samples.checks import quote_names
 
@@ -97,19 +96,19 @@ def _warn_of_few_samples(samples: int, metric: Metric, loss: Loss, max_drop: flo
     if max_drop is not None and loss.drop <= max_drop < loss.high:
         most = format_amount(loss.high, metric.unit)
         yield f"{samples} samples are too few to be sure: the drop may be as large as {most}, allowed {max_drop:g}"
-    elif metric.unit == scores.SHARE and loss.high - loss.low > WIDE_POINTS:
+    elif metric.unit == SHARE and loss.high - loss.low > WIDE_POINTS:
         half = (loss.high - loss.low) / 2
         yield f"{samples} samples tell the drop only to within {half:.1f} points either way"
 
 
 def _format_value(value: float, unit: str) -> str:
-    return f"{100 * value:.2f} %" if unit == scores.SHARE else f"{value:.5g}"
+    return f"{100 * value:.2f} %" if unit == SHARE else f"{value:.5g}"
 
 
 def _format_drop(loss: Loss, unit: str) -> str:
     parts = [f"drop {format_amount(loss.drop, unit)}"]
     if loss.low is not None and loss.high is not None:
-        digits = ".2f" if unit == scores.SHARE else ".4g"
+        digits = ".2f" if unit == SHARE else ".4g"
         parts.append(f"95 % interval {loss.low:{digits}} to {loss.high:{digits}}")
     if loss.p_value is not None:
         parts.append(f"p {loss.p_value:.2g}")

@@ -15,7 +15,7 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 from small_models import CLASSES, outputs, samples
 
 from fcdeploy.commands.validate import validate
-from fcdeploy.evaluate.scores import choose_metric
+from fcdeploy.evaluate.metric import choose_metric
 from fcdeploy.records.report import Report
 
 Array = np.ndarray[Any, Any]

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fcdeploy.evaluate import scores
+from fcdeploy.evaluate.metric import SHARE, Metric
 from fcdeploy.evaluate.rounding_error import RoundingError
-from fcdeploy.evaluate.scores import Metric
 from fcdeploy.proof.saturation import SaturationProof
 from fcdeploy.records.report import Table
 from fcdeploy.sensitivity.advice import describe_source, format_percent
@@ -83,7 +82,7 @@ def make_sensitivity_tables(
 
     # what comes back with nodes in float, and for how much time
     if rows:
-        points = metric is not None and metric.unit == scores.SHARE
+        points = metric is not None and metric.unit == SHARE
         by_metric = metric is not None and rows[0].loss is not None
         names = ("nodes in float", f"{metric.name} back" if metric and by_metric else "error gone", "int8 time")
         yield Table(

@@ -1,0 +1,105 @@
+"""The kinds of DATA: `KINDS` alone says how each is recognised; the module in its row says what its samples are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import TensorSpec
+from fcdeploy.records.data_format import UNSAID, DataFormat
+from fcdeploy.samples import checks, cifar, csv, generator, idx, images, listing, npy, npz
+from fcdeploy.samples.source import Source, get_fixed_batch
+
+
+class Kind(NamedTuple):
+    """One kind of DATA: what it is called, how it is recognised, and who opens it."""
+
+    name: str
+    fits: Callable[[Path], bool]
+    open: Callable[..., Source]  # (path, inputs), and for pictures and tables (path, inputs, format)
+    pictures: bool = False
+    table: bool = False
+
+
+def _file(suffix: str) -> Callable[[Path], bool]:
+    return lambda path: path.is_file() and path.suffix.lower() == suffix
+
+
+KINDS = (  # the first that fits
+    Kind("FILE.py:FUNCTION", lambda path: bool(generator.FORM.match(str(path))), generator.open_generator),
+    Kind("an .npz", _file(".npz"), npz.open_npz),
+    Kind("an .npy", _file(".npy"), npy.open_npy),
+    Kind("a .csv or .tsv, plain or .gz", csv.is_csv, csv.open_csv, table=True),
+    Kind("a folder of .npy files", lambda path: path.is_dir() and listing.has_files(path, {".npy"}), npy.open_npy),
+    Kind("MNIST idx files", idx.is_idx, idx.open_idx, pictures=True),
+    Kind("CIFAR-10 binary batches", cifar.is_cifar, cifar.open_cifar, pictures=True),
+    Kind(
+        "a folder of images", lambda path: path.is_dir() and images.is_images(path), images.open_images, pictures=True
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Which samples: all of `data`, its first `limit`, or with `seed` so many drawn; `format` is how they are read."""
+
+    data: str | Path
+    limit: int | None = None
+    seed: int | None = None
+    format: DataFormat = UNSAID
+
+    def open(self, inputs: Sequence[TensorSpec]) -> Source:
+        """The source of them for a model with these inputs. Raises FcdeployError as `open_source` does."""
+        return open_source(self.data, inputs, limit=self.limit, seed=self.seed, format=self.format)
+
+
+def open_source(
+    data: str | Path,
+    inputs: Sequence[TensorSpec],
+    *,
+    limit: int | None = None,
+    seed: int | None = None,
+    format: DataFormat = UNSAID,
+) -> Source:
+    """Open a source of samples for a model with these inputs.
+
+    `limit` takes the first so many samples, or with `seed` so many drawn from all; `format` is how pictures and tables
+    are read.  Everything that can be checked without reading the samples is checked here.  Raises FcdeployError.
+    """
+    if limit is not None and limit < 1:
+        raise FcdeployError(f"number of samples {limit} is not positive, expected 1 or more", "--samples 512")
+    if seed is not None and limit is None:
+        raise FcdeployError(f"seed {seed} draws samples, but not how many", f"--samples 512 --seed {seed}")
+    source = _open(data, inputs, format)
+    if limit is not None:
+        source = source.first(limit) if seed is None else source.draw(limit, seed)
+    batch = get_fixed_batch(inputs)
+    if batch and source.count is not None and source.count % batch:
+        raise checks.make_ragged_error(batch, source.count, source.count % batch, source.name)
+    return source
+
+
+def _open(data: str | Path, inputs: Sequence[TensorSpec], format: DataFormat) -> Source:
+    path = Path(data)
+    known = ", ".join(kind.name for kind in KINDS)
+    if not path.exists() and not generator.FORM.match(str(path)):
+        raise FcdeployError(f"data {str(data)!r} does not exist", f"DATA is one of: {known}")
+    try:
+        kind = next((kind for kind in KINDS if kind.fits(path)), None)
+    except OSError as error:
+        raise FcdeployError(f"data {str(data)!r} cannot be read: {error.strerror}", f"ls -l {data}") from error
+    if kind is None:
+        what = "folder" if path.is_dir() else "file"
+        raise FcdeployError(f"{what} {str(data)!r} is no data of a kind that can be read", f"DATA is one of: {known}")
+    if kind.pictures or kind.table:
+        return kind.open(path, inputs, format)
+    if format.preprocess is not None and format.preprocessing is None:
+        pictures = ", ".join(kind.name for kind in KINDS if kind.pictures)
+        raise FcdeployError(
+            f"--preprocess {str(format.preprocess)!r} is for pictures ({pictures}), and {str(data)!r} is {kind.name}",
+            "leave --preprocess out",
+        )
+    return replace(kind.open(path, inputs), format=format)
