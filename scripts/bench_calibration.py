@@ -19,11 +19,11 @@ import numpy as np
 from bench_page import made_by, table, write_section
 
 import fcdeploy
-from fcdeploy.arithmetic.ranges import METHODS
+from fcdeploy.arithmetic.ranges.methods import METHODS
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.int8.calibrating import observe as observing
 from fcdeploy.int8.calibrating.schedule import plan_passes
-from fcdeploy.prepare import prepare
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records.calibration import read, to_bytes
 from fcdeploy.runtime.footprint import MEBI, read_peak_resident_bytes
 from fcdeploy.runtime.session import Session

@@ -21,7 +21,7 @@ import numpy as np
 from bench_page import decibels, made_by, table, write_section
 
 import fcdeploy
-from fcdeploy import prepare
+from fcdeploy.prepare import pipeline
 from fcdeploy.user_code import load_file
 
 ROOT = Path(__file__).parent.parent
@@ -106,14 +106,14 @@ def network(folder: Path, model: Path, kind: str | None, seed: int | None) -> No
 @contextmanager
 def factors_taken_back(yes: bool) -> Iterator[None]:
     """The passes that rescale channels, or not."""
-    passes = prepare.PASSES
+    passes = pipeline.PASSES
     without = tuple(p for p in passes if p.__name__ not in ("equalize", "level_bounds"))
     assert len(without) == len(passes) - 2
-    prepare.PASSES = passes if yes else without
+    pipeline.PASSES = passes if yes else without
     try:
         yield
     finally:
-        prepare.PASSES = passes
+        pipeline.PASSES = passes
 
 
 def _validated(model: Path, int8: Path, folder: Path) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from onnx import TensorProto, helper, numpy_helper
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.graph.model import input_specs, name_everything
 from fcdeploy.int8.calibrating.observe import observe
-from fcdeploy.int8.planning import Overrides, plan_graph
 from fcdeploy.int8.planning.check_plan import check_plan
+from fcdeploy.int8.planning.plan_graph import Overrides, plan_graph
 from fcdeploy.int8.planning.types import round_packed_layers
 from fcdeploy.int8.planning.weights import RoundedLayer, round_layers
 from fcdeploy.int8.refining.correct_layers import correct_layers
 from fcdeploy.int8.writing.rewrite import rewrite
-from fcdeploy.prepare import prepare
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.session import Session

@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from fcdeploy.graph.model import input_specs, name_everything
 from fcdeploy.int8.calibrating.observe import observe
-from fcdeploy.prepare import prepare
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.samples.source import Source
 

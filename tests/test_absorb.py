@@ -20,7 +20,7 @@ from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import name_everything
 from fcdeploy.int8.refining.absorb import ABSORBED, absorb_shifts, find_absorption_sites, find_shifts
-from fcdeploy.prepare import prepare
+from fcdeploy.prepare.pipeline import prepare
 
 numbers = arrays.arrays(np.float64, st.integers(1, 6), elements=st.floats(-100, 100))
 

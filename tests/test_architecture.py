@@ -90,12 +90,11 @@ def test_imports_name_modules_that_exist() -> None:
 
 
 def test_imports_go_down() -> None:
-    """An `__init__` is the face of its folder, and may import from all that lies in it."""
     upward = [
         f"{name} (row {layer(name)}) imports {other} (row {layer(other)})"
         for name, imported in INSIDE.items()
         for other in imported
-        if layer(other) > layer(name) and not (PATHS[name].stem == "__init__" and other.startswith(f"{name}."))
+        if layer(other) > layer(name)
     ]
     assert not upward, "\n".join(upward)
 

@@ -25,7 +25,7 @@ from fcdeploy.int8.planning.weights import find_int8_layers
 from fcdeploy.int8.refining.activations import ActivationWalk
 from fcdeploy.int8.refining.correct_layers import correct_layers
 from fcdeploy.int8.refining.smooth import SMOOTHED, rescale, smoothing_factors
-from fcdeploy.prepare import prepare
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables.targets import TARGETS

@@ -9,7 +9,7 @@ from click.shell_completion import ShellComplete
 from networks import Net
 
 from fcdeploy import cli
-from fcdeploy.arithmetic.ranges import METHODS
+from fcdeploy.arithmetic.ranges.methods import METHODS
 from fcdeploy.cli import completion
 from fcdeploy.records.plan import EFFORTS
 from fcdeploy.tables.targets import TARGETS

@@ -17,14 +17,14 @@ from networks import Net, in_memory, random_data
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.cli import main
 from fcdeploy.int8.calibrating.observe import observe
-from fcdeploy.int8.planning import Overrides, plan_graph
+from fcdeploy.int8.planning.plan_graph import Overrides, plan_graph
 from fcdeploy.int8.timing import costs as times
 from fcdeploy.int8.timing.choose_kernels import best_trial, choose, vary_dynamic
 from fcdeploy.int8.timing.costs import find_noise
 from fcdeploy.int8.timing.measure import conversion_rates
 from fcdeploy.int8.timing.partition import cost_of, find_slow_nodes, sum_layer_costs
 from fcdeploy.int8.timing.rate_table import costs_from_table, kind_of
-from fcdeploy.prepare import prepare
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Choice, Costs, Rates, Trial, from_text, hash_choice, to_text
 from fcdeploy.records.plan import Plan

@@ -12,9 +12,9 @@ from prepare_graphs import Array, apply, graph, normal, op, ops, random_feeds, r
 torch = pytest.importorskip("torch")
 
 import fcdeploy  # noqa: E402
-from fcdeploy import prepare  # noqa: E402
 from fcdeploy.graph.model import name_everything  # noqa: E402
 from fcdeploy.int8.refining.smooth import rescale, smoothing_factors  # noqa: E402
+from fcdeploy.prepare import pipeline  # noqa: E402
 from fcdeploy.prepare.channel_constants import vectors_of  # noqa: E402
 from fcdeploy.prepare.passes.equalize import equalize  # noqa: E402
 
@@ -55,7 +55,7 @@ def test_outlier_channels_behind_a_layer_norm(tmp_path: Path, monkeypatch: pytes
     def found(*, off: bool) -> float:
         with monkeypatch.context() as patch:
             if off:
-                patch.setattr(prepare, "PASSES", tuple(p for p in prepare.PASSES if p is not equalize))
+                patch.setattr(pipeline, "PASSES", tuple(p for p in pipeline.PASSES if p is not equalize))
             out = tmp_path / f"{off}.onnx"
             fcdeploy.quantize(model, data=tmp_path / "c.npz", output=out, costs="none", effort="fast", floor="none")
         return float(fcdeploy.validate(out, against=model, data=tmp_path / "e.npz").values["sqnr_db"])
@@ -64,7 +64,7 @@ def test_outlier_channels_behind_a_layer_norm(tmp_path: Path, monkeypatch: pytes
     assert found(off=False) > 30
     prepared = ir.load(model)
     name_everything(prepared.graph)
-    prepare.prepare(prepared)
+    pipeline.prepare(prepared)
     rescale(prepared, smoothing_factors(prepared, {"x": data[:64]}))
     np.testing.assert_allclose(run(prepared, {"x": data})[0], expected, atol=1e-5 * np.abs(expected).max())
 

@@ -32,10 +32,10 @@ from fcdeploy.commands.validate import validate
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import name_everything
 from fcdeploy.int8.calibrating.observe import observe
-from fcdeploy.int8.planning import plan_graph
-from fcdeploy.prepare import prepare
+from fcdeploy.int8.planning.plan_graph import plan_graph
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records.calibration import Calibration, Histogram, read
-from fcdeploy.records.exchange import read_ranges
+from fcdeploy.records.exchange.formats import read_ranges
 from fcdeploy.records.exchange.onnxruntime_json import write_json
 from fcdeploy.records.exchange.tensorrt import write_cache
 from fcdeploy.records.plan import Plan

@@ -16,7 +16,7 @@ from fcdeploy.native.build import build
 from fcdeploy.native.placing.layout import place
 from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.steps import Combine, Layer, Lookup, Program, Quantize, Table
-from fcdeploy.native.reading import read_program
+from fcdeploy.native.reading.operators import read_program
 from fcdeploy.runtime.session import Session
 
 

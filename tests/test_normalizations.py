@@ -10,7 +10,7 @@ import pytest
 from networks import Net, quantize_net, random_data
 
 from fcdeploy.graph.normalizations import find_normalizations
-from fcdeploy.prepare import prepare
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.runtime.kernels import match_kernels, optimize_graph
 
 WIDTH = 24

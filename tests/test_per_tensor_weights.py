@@ -14,11 +14,11 @@ from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale
 from fcdeploy.graph.model import write_model
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.fidelity import measure_sqnr
-from fcdeploy.int8.planning import Overrides
 from fcdeploy.int8.planning.check_plan import check_plan
+from fcdeploy.int8.planning.plan_graph import Overrides
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.per_tensor_weights import find_one_scale_layers
-from fcdeploy.prepare import prepare
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records.plan import from_json, to_json
 from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.kernels import find_kernels

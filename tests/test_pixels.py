@@ -24,8 +24,8 @@ from fcdeploy.arithmetic.pixels import (
 from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
-from fcdeploy.int8.planning import plan_graph
 from fcdeploy.int8.planning.check_plan import check_plan
+from fcdeploy.int8.planning.plan_graph import plan_graph
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.cpu import read_cpu_flags

@@ -18,8 +18,8 @@ from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.graph.edit import Edits
 from fcdeploy.graph.model import name_everything
-from fcdeploy.prepare import prepare
 from fcdeploy.prepare.channels import find_free_channels
+from fcdeploy.prepare.pipeline import prepare
 
 
 def uneven(net: Net) -> Net:

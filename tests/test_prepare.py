@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 from prepare_graphs import apply, count, graph, normal, op, ops, random_feeds, run
 
 from fcdeploy.graph.edit import Changes, Edits
-from fcdeploy.prepare import PASSES, prepare
 from fcdeploy.prepare.passes.remove_unused import remove_unused
+from fcdeploy.prepare.pipeline import PASSES, prepare
 from fcdeploy.prepare.shape_inference import infer_shapes
 
 

@@ -10,8 +10,8 @@ import pytest
 from networks import Net, quantize_net, random_data
 from prepare_graphs import RNG, apply, graph, op, ops
 
-from fcdeploy.prepare import prepare
 from fcdeploy.prepare.passes.block_narrow_convs import block_narrow_convs
+from fcdeploy.prepare.pipeline import prepare
 
 ORDER = ["Reshape", "Transpose", "Reshape"]
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepare_graphs import Array, apply, graph, normal, op, ops, run
 
-from fcdeploy.prepare import prepare
 from fcdeploy.prepare.passes.fold_batchnorm import fold_batchnorm
+from fcdeploy.prepare.pipeline import prepare
 
 
 def statistics(channels: int, *, shift: bool = True) -> dict[str, Array]:

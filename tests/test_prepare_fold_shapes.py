@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from prepare_graphs import apply, graph, op, ops
 
 from fcdeploy.graph.edit import Changes
-from fcdeploy.prepare import prepare
 from fcdeploy.prepare.passes.fold_shapes import fold_shapes
+from fcdeploy.prepare.pipeline import prepare
 
 INDEX = {f"i{at}": np.asarray(at) for at in range(-2, 8)} | {f"v{at}": np.asarray([at]) for at in range(-2, 8)}
 

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from prepare_graphs import apply, graph, normal, op, ops
 
 from fcdeploy.graph.edit import Changes
-from fcdeploy.prepare import prepare
 from fcdeploy.prepare.passes.form_gemm import form_gemm
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.runtime.session import Session
 
 

@@ -10,8 +10,8 @@ import onnx_ir as ir
 import pytest
 from prepare_graphs import apply, graph, op, ops
 
-from fcdeploy.prepare import prepare
 from fcdeploy.prepare.passes.form_hard_sigmoid import form_hard_sigmoid
+from fcdeploy.prepare.pipeline import prepare
 
 NUMBERS = {
     "three": np.float32(3), "six": np.float32([6]), "zero": np.float32(0), "sixth": np.float32(1 / 6),

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepare_graphs import Array, apply, count, graph, normal, op, ops, random_feeds, run
 
-from fcdeploy.prepare import prepare
 from fcdeploy.prepare.passes.level_bounds import level_bounds
+from fcdeploy.prepare.pipeline import prepare
 
 BOUND = 0.5  # small enough to bind on normal inputs
 

@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper
 from prepare_graphs import apply, graph, normal, op, ops, run
 
-from fcdeploy.prepare import prepare
 from fcdeploy.prepare.passes.widen_half import widen_half
+from fcdeploy.prepare.pipeline import prepare
 
 HALF = {"float16": (TensorProto.FLOAT16, np.float16), "bfloat16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16)}
 

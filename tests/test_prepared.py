@@ -16,11 +16,11 @@ from networks import Net, random_data
 from onnx import TensorProto
 
 import fcdeploy
-from fcdeploy import prepare as preparing
 from fcdeploy.evaluate.prepared import check_prepared, measure_distance
 from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.model import read_model
-from fcdeploy.prepare import prepare
+from fcdeploy.prepare import pipeline
+from fcdeploy.prepare.pipeline import prepare
 
 
 def two_layers(path: Path) -> Path:
@@ -44,8 +44,8 @@ def weights_halved(model: ir.Model) -> Changes:
 def test_a_pass_that_changes_answers_is_named(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = two_layers(tmp_path / "model.onnx")
     np.savez(tmp_path / "data.npz", **random_data(1, 20, x=(3, 8, 8)))
-    wrong = (*preparing.PASSES, weights_halved)
-    monkeypatch.setattr(preparing, "PASSES", wrong)
+    wrong = (*pipeline.PASSES, weights_halved)
+    monkeypatch.setattr(pipeline, "PASSES", wrong)
     monkeypatch.setattr("fcdeploy.evaluate.prepared.PASSES", wrong)
     given: dict[str, Any] = {"output": tmp_path / "out", "data": tmp_path / "data.npz"}
     with fails("which is a fault of fcdeploy: without the pass weights_halved they are the same", "report it"):
@@ -57,7 +57,7 @@ def test_a_calibration_s_own_samples_do(tmp_path: Path, monkeypatch: pytest.Monk
     path = two_layers(tmp_path / "model.onnx")
     np.savez(tmp_path / "data.npz", **random_data(1, 20, x=(3, 8, 8)))
     fcdeploy.calibrate(path, data=tmp_path / "data.npz", output=tmp_path / "model.calib")
-    monkeypatch.setattr(preparing, "PASSES", (*preparing.PASSES, weights_halved))
+    monkeypatch.setattr(pipeline, "PASSES", (*pipeline.PASSES, weights_halved))
     with fails("which is a fault of fcdeploy"):
         fcdeploy.quantize(path, calibration=tmp_path / "model.calib", output=tmp_path / "out.onnx")
 

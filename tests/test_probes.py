@@ -12,10 +12,10 @@ import pytest
 from conftest import fails
 from networks import Net
 
-import fcdeploy.runtime.probes as probes
 from fcdeploy.graph.model import read_model
 from fcdeploy.int8.planning.eligibility import why_ineligible
 from fcdeploy.runtime.cpu import detect_target
+from fcdeploy.runtime.probes import answers as probes
 from fcdeploy.runtime.probes.ask import CRASHES, PROBES, ask, ask_apart
 from fcdeploy.runtime.probes.qdq_graph import Probe, QdqGraph
 from fcdeploy.tables.facts import FACTS, Fact

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.prepare import prepare
 from fcdeploy.prepare.passes.raise_opset import ROWS, raise_opset
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.runtime.session import Session
 
 RANDOM = np.random.default_rng(0)

@@ -12,8 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from fcdeploy.arithmetic.histogram import get_bin_edges, make_histogram
 from fcdeploy.arithmetic.quantization import choose_activation_qparams
-from fcdeploy.arithmetic.ranges import METHODS, find_method
 from fcdeploy.arithmetic.ranges.entropy import entropy
+from fcdeploy.arithmetic.ranges.methods import METHODS, find_method
 from fcdeploy.arithmetic.ranges.minmax import minmax
 from fcdeploy.arithmetic.ranges.mse import CANDIDATES, CLIPPING, mse
 from fcdeploy.arithmetic.ranges.percentile import percentile

@@ -23,7 +23,7 @@ from fcdeploy.graph.model import files_of, input_specs, read_model
 from fcdeploy.int8.calibrating.statistics import load_or_observe
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
-from fcdeploy.prepare import prepare
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records import calibration
 from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.session import Session

@@ -19,7 +19,7 @@ from fcdeploy.evaluate.decision import DecisionRule
 from fcdeploy.evaluate.metric import Metric, choose_metric
 from fcdeploy.graph.model import read_model
 from fcdeploy.int8.refining.smooth import rescale, smoothing_factors
-from fcdeploy.prepare import prepare
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.source import Batch
 from fcdeploy.sensitivity.ablation import leave_unrounded

@@ -24,7 +24,7 @@ from fcdeploy.arithmetic.metrics import Fidelity
 from fcdeploy.cli.validate import command
 from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import is_quantized
-from fcdeploy.runtime.probes import answer
+from fcdeploy.runtime.probes.answers import answer
 from fcdeploy.runtime.probes.ask import PROBES
 from fcdeploy.tables.types import TYPES
 

@@ -19,7 +19,7 @@ from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model, 
 from fcdeploy.int8.calibrating.collect import CalibrationResult, collect
 from fcdeploy.int8.calibrating.shard import CalibrationJob
 from fcdeploy.int8.calibrating.statistics import warn_too_few
-from fcdeploy.prepare import prepare
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.sample_axes import declare_samples, parse_axes
 from fcdeploy.records import sample_layout

@@ -16,7 +16,7 @@ from fcdeploy.graph.model import files_of, input_specs, read_model
 from fcdeploy.native.build import Built, build, compile_library, write_sources
 from fcdeploy.native.program.steps import FloatLayer, Pointwise, Pool, Program, Reduce
 from fcdeploy.native.prove import Proof, prove
-from fcdeploy.native.reading import read_program
+from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import find_compiler
 from fcdeploy.native.writing.emit import identifier
 from fcdeploy.preprocessing.read import Given

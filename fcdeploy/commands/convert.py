@@ -14,9 +14,9 @@ from fcdeploy.files import check_output
 from fcdeploy.graph.model import files_of, hash_model, read_model, refuse_unsupported
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.calibrating.imported_ranges import import_ranges
-from fcdeploy.prepare import prepare
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records import calibration as calibrations
-from fcdeploy.records.exchange import is_calibration, read_ranges
+from fcdeploy.records.exchange.formats import is_calibration, read_ranges
 from fcdeploy.records.exchange.onnxruntime_json import write_json
 from fcdeploy.records.exchange.tensorrt import FORM, HEADER, write_cache
 from fcdeploy.records.report import Report, Table, format_next

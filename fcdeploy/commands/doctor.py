@@ -18,7 +18,7 @@ from fcdeploy.runtime.cpu import (
     read_cpu_name,
     read_memory_bytes,
 )
-from fcdeploy.runtime.probes import answers, describe_version, differences
+from fcdeploy.runtime.probes.answers import answers, describe_version, differences
 from fcdeploy.runtime.session import read_versions
 from fcdeploy.tables.facts import FACTS
 from fcdeploy.tables.targets import INSTRUCTIONS, TARGETS, Instructions, Target

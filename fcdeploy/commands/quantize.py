@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.ranges import DEFAULT, METHODS
+from fcdeploy.arithmetic.ranges.methods import DEFAULT, METHODS
 from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError, LoadError
 from fcdeploy.evaluate.input_checks import warn_of_inputs
@@ -42,8 +42,8 @@ from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
 from fcdeploy.int8.writing.metadata import write_metadata
-from fcdeploy.prepare import prepare
 from fcdeploy.prepare.cost_model import count_macs_by_node
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.exact import add_ties
 from fcdeploy.proof.sample_axes import declare_samples, parse_axes
@@ -55,7 +55,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.kernels import Kernel, find_kernels
-from fcdeploy.runtime.probes import describe_version
+from fcdeploy.runtime.probes.answers import describe_version
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import split_into_chunks
 from fcdeploy.samples.kinds import Samples

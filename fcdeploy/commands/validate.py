@@ -24,7 +24,7 @@ from fcdeploy.evaluate.sharded import choose_metric_and_rule as chosen
 from fcdeploy.evaluate.signatures import check_same_signature, is_probability
 from fcdeploy.evaluate.validation_report import CLEAN_KERNELS_DB, make_lines, make_tables, make_warnings
 from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, output_specs, read_model
-from fcdeploy.prepare import prepare
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.sample_axes import declare_samples, parse_axes
 from fcdeploy.records import sample_layout

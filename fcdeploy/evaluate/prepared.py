@@ -20,7 +20,7 @@ from fcdeploy.graph.model import read_model
 from fcdeploy.graph.nodes import opset_of
 from fcdeploy.graph.opset import LOWEST
 from fcdeploy.graph.weights import is_large
-from fcdeploy.prepare import PASSES, prepare
+from fcdeploy.prepare.pipeline import PASSES, prepare
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.source import Source, choose_batch_size, make_batches
 

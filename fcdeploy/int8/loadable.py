@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from fcdeploy.errors import LoadError
 from fcdeploy.graph.nodes import operator_of
-from fcdeploy.int8.planning import Overrides
+from fcdeploy.int8.planning.plan_graph import Overrides
 from fcdeploy.int8.problem import Problem
 from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.runtime.session import Session, read_versions

@@ -12,7 +12,7 @@ from fcdeploy.arrays import Arrays
 from fcdeploy.graph.model import read_model
 from fcdeploy.graph.scratch import Scratch
 from fcdeploy.graph.weights import initializer_bytes, is_large
-from fcdeploy.int8.planning import Overrides, plan_graph
+from fcdeploy.int8.planning.plan_graph import Overrides, plan_graph
 from fcdeploy.int8.planning.types import round_packed_layers
 from fcdeploy.int8.planning.weights import round_layers
 from fcdeploy.int8.writing.rewrite import rewrite

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from fcdeploy.native.calls import call_of
 from fcdeploy.native.calls.call import SLACK, Call, Weights
+from fcdeploy.native.calls.choose import call_of
 from fcdeploy.native.placing.layout import Layout, arena, place
 from fcdeploy.native.placing.memory import Life, Memory, plan_memory
 from fcdeploy.native.program.steps import Program

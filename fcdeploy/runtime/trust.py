@@ -33,7 +33,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import array_of, attribute_of, is_constant, producer_of, tensor_of
 from fcdeploy.runtime.kernels import INTEGER_KERNELS, optimize_graph, trace_origins
 from fcdeploy.runtime.options import read_options
-from fcdeploy.runtime.probes import harms
+from fcdeploy.runtime.probes.answers import harms
 
 LAYERS = {"Conv", "Gemm", "MatMul"}
 BYTES = {ir.DataType.INT8, ir.DataType.UINT8}

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import name_of, weight_of
 from fcdeploy.int8.nodes import weight_only_inputs
-from fcdeploy.int8.planning import Overrides
+from fcdeploy.int8.planning.plan_graph import Overrides
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.refine import add_refinements
 from fcdeploy.int8.timing.partition import explain_slow

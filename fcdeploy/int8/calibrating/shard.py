@@ -10,7 +10,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model
 from fcdeploy.int8.calibrating.observe import CalibrationPart, observe_pass
 from fcdeploy.int8.calibrating.schedule import Passes
-from fcdeploy.prepare import prepare
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records import sample_layout
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.source import Source

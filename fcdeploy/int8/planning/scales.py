@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import choose_symmetric_qparams
-from fcdeploy.arithmetic.ranges import METHODS, Method
+from fcdeploy.arithmetic.ranges.methods import METHODS, Method
 from fcdeploy.arithmetic.ranges.mse import mse
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import constant_array, data_inputs, fill_value, is_constant, name_of, operator_of

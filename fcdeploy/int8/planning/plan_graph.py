@@ -1,0 +1,82 @@
+"""Graph, calibration and target to a plan: what every node becomes, with which scales, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from fcdeploy.arithmetic.ranges.methods import find_method
+from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.normalizations import find_normalizations
+from fcdeploy.int8.planning.clip_fusion import keep_unequal_clips
+from fcdeploy.int8.planning.decide import decide, find_wanted
+from fcdeploy.int8.planning.eligibility import match_keep_float
+from fcdeploy.int8.planning.front_ends import find_front_ends
+from fcdeploy.int8.planning.image_inputs import plan_image_inputs
+from fcdeploy.int8.planning.scales import choose_activation_scales
+from fcdeploy.int8.planning.types import apply_types, choose_type_scales, decide_by_types
+from fcdeploy.int8.planning.weights import choose_weight_scales
+from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.plan import Plan
+from fcdeploy.tables.targets import Target
+from fcdeploy.tables.types import INT8, Types
+
+NORMALIZES = "part of a normalization: its mean and variance need more than 8 bits"
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What is decided of nodes before planning, each name with the reason.
+
+    `slow` lose time as integers.  `wide` and `exact` are nodes that 8 bits cost too much accuracy: the weights of `wide`
+    are kept in 16 bits, those of `exact` as they are.  The weights of `one_scale` have one scale for all channels.
+    """
+
+    slow: Mapping[str, str] = field(default_factory=dict)
+    wide: Mapping[str, str] = field(default_factory=dict)
+    exact: Mapping[str, str] = field(default_factory=dict)
+    one_scale: Sequence[str] = ()
+
+
+def plan_graph(
+    model: ir.Model,
+    calibration: Calibration,
+    target: Target,
+    *,
+    ranges: str,
+    keep_float: Sequence[str] = (),
+    types: Types = INT8,
+    overrides: Overrides | None = None,
+) -> Plan:
+    """The plan for a prepared model: a decision for every node, QParams for every tensor that becomes integers.
+
+    `keep_float` are the user's names and globs.
+    """
+    graph, overrides = model.graph, overrides or Overrides()
+    exact = {**overrides.exact, **match_keep_float(graph, keep_float)}
+    wide = {**find_front_ends(graph), **overrides.wide}
+    normalizing = [name_of(node) for nodes in find_normalizations(graph) for node in nodes]
+    slow = {**overrides.slow, **dict.fromkeys(normalizing, NORMALIZES), **wide}
+
+    # which nodes: those that the types keep out of integer regions, then the regions
+    apart = {name: row for name, row in decide_by_types(graph, types).items() if name not in {*exact, *slow}}
+    kept = {**slow, **{name: why for name, (_, why) in apart.items()}, **exact}
+    wants = find_wanted(graph, kept)
+    on_16_bits = types.activations == "int16"
+    decisions = decide(
+        graph, wants, kept, calibration, exact, types.elsewhere, wide, on_bytes=not on_16_bits
+    )  # fmt: skip
+
+    # which scales: of activations first, because those of weights and biases follow
+    method = find_method(ranges, 2**16 if on_16_bits else 256)
+    dtype = "int16" if on_16_bits else target.activations
+    tensors = choose_activation_scales(graph, decisions, wants, calibration, dtype, method)
+    if not on_16_bits:
+        decisions, tensors = keep_unequal_clips(graph, decisions, tensors)
+    decisions = apply_types(graph, decisions, apart, types)
+    tensors = plan_image_inputs(graph, decisions, tensors, calibration)
+    plan = Plan(target.name, tuple(decisions.values()), tensors, "", types.weights, types.activations)
+    plan = choose_weight_scales(model, plan, calibration, target.pair_limit, overrides.one_scale, wide)
+    return choose_type_scales(model, plan, calibration, target.pair_limit)

@@ -1,0 +1,39 @@
+"""Work in its places to calls of kernels: which function, with which numbers, on which weights. No C text yet.
+
+Field names are those of the structs in kernels/*.h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fcdeploy.native.calls import layers, others
+from fcdeploy.native.calls.call import Call, Weights
+from fcdeploy.native.placing.layout import Copy, Fill, Placed, Work
+from fcdeploy.native.program import steps
+
+CALLS: dict[type[steps.Step], Callable[[Any, Placed, Weights], Call]] = {
+    steps.Layer: layers.layer,
+    steps.FloatLayer: layers.float_layer,
+    steps.Combine: others.combine,
+    steps.Table: others.table,
+    steps.Lookup: others.table,
+    steps.Quantize: others.quantize,
+    steps.Pool: others.pool,
+    steps.GlobalAverage: others.global_average,
+    steps.Softmax: others.softmax,
+    steps.Move: others.take,
+    steps.Pointwise: others.pointwise,
+    steps.Reduce: others.reduce,
+}
+"""Kind of step -> the function that makes its call."""
+
+
+def call_of(work: Work, weights: Weights) -> Call:
+    """The call that does a piece of work."""
+    if isinstance(work, Copy):
+        return others.copy(work)
+    if isinstance(work, Fill):
+        return others.fill(work)
+    return CALLS[type(work.step)](work.step, work, weights)

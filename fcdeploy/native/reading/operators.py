@@ -1,0 +1,148 @@
+"""Q/DQ graph to integer program: each node once, in the graph's order.
+
+A DequantizeLinear computes nothing: it says what bytes mean.  An operator between bytes becomes one step on bytes where
+a QuantizeLinear follows it, a chain of functions of one tensor of bytes becomes a table, and what is left is floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.native.program.interpret import BINARY, UNARY
+from fcdeploy.native.program.simplify import simplify
+from fcdeploy.native.program.steps import Program, Step, Table, Tensor
+from fcdeploy.native.reading import layers, moves, pointwise, pools
+from fcdeploy.native.reading.fold import folded
+from fcdeploy.native.reading.operands import Coded, Held, codes_of, is_identity
+from fcdeploy.native.reading.reader import KERNELS, RAISED, Reader
+
+Read = Callable[[Reader, ir.Node], None]
+
+OPERATORS: dict[str, Read] = {
+    **dict.fromkeys(UNARY, pointwise.unary),
+    **dict.fromkeys(BINARY, pointwise.binary),
+    "QuantizeLinear": pointwise.quantize,
+    "DequantizeLinear": pointwise.dequantize,
+    "Relu": pointwise.relu_or_clip,
+    "Clip": pointwise.relu_or_clip,
+    "Max": pointwise.several,
+    "Min": pointwise.several,
+    "BatchNormalization": pointwise.batch_normalization,
+    "Cast": pointwise.cast,
+    "Identity": pointwise.identity,
+    "Dropout": pointwise.identity,
+    "Conv": layers.conv,
+    "Gemm": layers.gemm,
+    "MatMul": layers.matmul,
+    "MaxPool": pools.max_pool,
+    "AveragePool": pools.average_pool,
+    "GlobalAveragePool": pools.global_average,
+    "GlobalMaxPool": pools.global_max,
+    **dict.fromkeys(pools.REDUCTIONS, pools.reduction),
+    "Softmax": pools.softmax,
+    "Reshape": moves.reshape,
+    "Flatten": moves.flatten,
+    "Squeeze": moves.squeeze,
+    "Unsqueeze": moves.unsqueeze,
+    "Transpose": moves.transpose,
+    "Slice": moves.slice_,
+    "Split": moves.split,
+    "Gather": moves.gather,
+    "Concat": moves.concat,
+    "Pad": moves.pad,
+    "Expand": moves.expand,
+    "Resize": moves.resize,
+    "Upsample": moves.resize,
+}
+"""ONNX operator -> the function that reads it."""
+
+
+def read_program(model: ir.Model, name: str, shapes: Mapping[str, Sequence[int]] | None = None) -> Program:
+    """The program of a quantized model for one sample.
+
+    `shapes` gives the lengths of inputs whose axes are free, but for the first, which is the sample's.  Raises
+    FcdeployError at an operator that has no kernel, by its node.
+    """
+    reader = Reader()
+    inputs = tuple(_input(reader, value, shapes or {}) for value in _fed(model))
+    for node in model.graph:
+        if node in reader.done:
+            continue
+        folded_arrays = folded(reader, node)
+        if folded_arrays is not None:
+            for value, array in zip(node.outputs, folded_arrays, strict=False):
+                reader.set(value, Held(array))
+            continue
+        read = OPERATORS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):  # of either domain
+            read = OPERATORS[node.op_type]
+        if read is None:
+            raise reader.refuse(node, "there is no kernel for this operator")
+        read(reader, node)
+    outputs = tuple(_output(reader, value) for value in model.graph.outputs)
+    return simplify(Program(name, inputs, outputs, _needed(reader.steps, outputs)))
+
+
+def _fed(model: ir.Model) -> list[ir.Value]:
+    return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+
+
+def _input(reader: Reader, value: ir.Value, shapes: Mapping[str, Sequence[int]]) -> Tensor:
+    """An input of the program; codes of int8 are raised by a table."""
+    name, declared = value.name or "", list(value.shape or ())
+    given = list(shapes.get(name, ()))
+    if given and len(given) != len(declared):
+        raise FcdeployError(f"input {name!r} has {len(declared)} axes, {given} was given", "--shape NAME:1,3,32,32")
+    shape = [
+        given[i] if given else length if isinstance(length, int) else 1 if i == 0 else 0
+        for i, length in enumerate(declared)
+    ]
+    if 0 in shape:
+        free = [str(length) for length in declared]
+        raise FcdeployError(
+            f"input {name!r} has the free axes [{', '.join(free)}]: native code is made for one shape",
+            f"--shape {name}:1,{','.join('N' if n == 0 else str(n) for n in shape[1:])}",
+        )
+    dtype = value.dtype.numpy().name if value.dtype is not None else "float32"
+    tensor = Tensor(name, tuple(shape), dtype)
+    if dtype == "int8":
+        raised = Tensor(reader.fresh(f"{name}.raised"), tensor.shape, "uint8")
+        reader.add(Table(node=name, inputs=(tensor,), outputs=(raised,), table=_signs()))
+        reader.set(value, codes_of(raised, RAISED))
+    else:
+        reader.set(value, codes_of(tensor, 0) if dtype == "uint8" else tensor)
+    return tensor
+
+
+def _output(reader: Reader, value: ir.Value) -> Tensor:
+    """What an output of the graph is: floats, or the bytes as the graph has them."""
+    view, name = reader.of(value), value.name or ""
+    kind = value.dtype.numpy().name if value.dtype is not None else "float32"
+    if isinstance(view, Held):
+        raise FcdeployError(f"output {name!r} is a constant", KERNELS)
+    if not isinstance(view, Coded) or kind not in ("int8", "uint8"):
+        return reader.real(view)
+    table = np.rint(view.values).astype(np.int64).astype(np.uint8)  # the low 8 bits, whatever the sign
+    if is_identity(table):
+        return view.tensor
+    to = Tensor(name, view.tensor.shape, kind)
+    return reader.add(Table(node=name, inputs=(view.tensor,), outputs=(to,), table=table))
+
+
+def _signs() -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    """Codes of int8 to raised ones, as bits, and back."""
+    return np.arange(256, dtype=np.uint8) ^ np.uint8(RAISED)
+
+
+def _needed(steps: Sequence[Step], outputs: Sequence[Tensor]) -> tuple[Step, ...]:
+    """The steps that some output depends on."""
+    wanted, kept = {tensor.name for tensor in outputs}, []
+    for step in reversed(steps):
+        if any(tensor.name in wanted for tensor in step.outputs):
+            kept.append(step)
+            wanted.update(tensor.name for tensor in step.inputs)
+    return tuple(reversed(kept))

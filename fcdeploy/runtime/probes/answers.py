@@ -1,0 +1,111 @@
+"""What the installed onnxruntime does with tiny models: asked once for a version and a CPU, kept in the cache folder.
+
+`answer` gives that of a fact (tables/facts.py), `holds` compares it with what is expected.  A file of answers belongs to
+a version, the CPU's instructions and the probes themselves, so it is never stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from functools import cache
+from pathlib import Path
+
+from fcdeploy.atomic_files import replace_file
+from fcdeploy.errors import FcdeployError
+from fcdeploy.runtime.cache import cache_folder
+from fcdeploy.runtime.cpu import read_cpu_flags
+from fcdeploy.runtime.probes.ask import ask_apart
+from fcdeploy.runtime.session import read_versions
+from fcdeploy.tables.facts import FACTS
+from fcdeploy.tables.observations import VERSIONS, observed
+
+HARMS = {"wrong", "fails", "crashes", "rounded"}
+LARGEST = 1 << 20  # bytes of a file of answers that is read at all
+
+
+def answer(name: str) -> str:
+    """What the installed runtime answers, see tables/facts.py."""
+    return answers()[name]
+
+
+def holds(name: str) -> bool:
+    """Whether the installed runtime answers as expected."""
+    return answer(name) == FACTS[name].expected
+
+
+def answers() -> dict[str, str]:
+    """Every fact -> the answer; what cannot be asked is taken to be as expected."""
+    return _answers(_file())
+
+
+def harms(kind: str) -> bool:
+    """Whether any fact whose name begins so is answered by a result that is not right."""
+    return any(answer in HARMS for name, answer in answers().items() if name.startswith(kind))
+
+
+def differences(version: str) -> dict[str, tuple[str, str]]:
+    """Fact -> what that version answered and what the installed one does, where they differ."""
+    before = {name: observed(name, version) for name in FACTS}
+    return {name: (before[name], now) for name, now in answers().items() if before[name] not in ("", now)}
+
+
+def describe_version() -> str:
+    """A sentence on an onnxruntime that the table has nothing of; empty where it has."""
+    version = read_versions()["onnxruntime"]
+    if version in VERSIONS:
+        return ""
+    latest = VERSIONS[-1]
+    changed = differences(latest)
+    listed = "; ".join(f"{name}: {now}, was {before}" for name, (before, now) in [*changed.items()][:4])
+    more = f"; and {len(changed) - 4} more" if len(changed) > 4 else ""
+    what = f"{len(changed)} otherwise than {latest} ({listed}{more})" if changed else f"all as {latest} does"
+    return (
+        f"onnxruntime {version} is none of those looked at ({VERSIONS[0]} to {latest}): asked {len(FACTS)} questions, it "
+        f"answers {what}"
+    )
+
+
+@cache
+def _answers(file: Path) -> dict[str, str]:
+    known = _read(file)
+    missing = [name for name in FACTS if name not in known]
+    if missing:
+        known |= ask_apart(missing)
+        _write(file, known)
+    return {name: known.get(name, fact.expected) for name, fact in FACTS.items()}
+
+
+def _file() -> Path:
+    """Where answers are kept."""
+    return cache_folder() / "probes" / f"{_key()}.json"
+
+
+@cache
+def _key() -> str:
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    facts = [read_versions()["onnxruntime"], platform.machine(), sorted(read_cpu_flags())]
+    return hashlib.sha256(json.dumps(facts).encode() + b"".join(sources)).hexdigest()
+
+
+def _read(file: Path) -> dict[str, str]:
+    """Answers in the file; none where it is missing or damaged."""
+    try:
+        text = file.read_text(errors="replace") if file.stat().st_size <= LARGEST else ""
+        stored = json.loads(text)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(stored, dict):
+        return {}
+    return {name: value for name, value in stored.items() if name in FACTS and isinstance(value, str)}
+
+
+def _write(file: Path, known: dict[str, str]) -> None:
+    """For the next time; where that cannot be, the next time asks again."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replace_file(file, force=True) as aside:
+            aside.write_text(json.dumps(known, indent=0, sort_keys=True))
+    except (OSError, FcdeployError):
+        pass
