@@ -30,10 +30,12 @@ from fcdeploy.prepare.passes.merge_clips import merge_clips
 from fcdeploy.prepare.passes.raise_opset import raise_opset
 from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.prepare.passes.separate_shared_weights import separate_shared_weights
+from fcdeploy.prepare.passes.shorten_names import shorten_names
 from fcdeploy.prepare.passes.widen_half import widen_half
 from fcdeploy.prepare.shape_inference import infer_afresh, infer_shapes
 
 PASSES: tuple[Callable[[ir.Model], Changes], ...] = (
+    shorten_names,
     widen_half,
     lift_constants,
     fold_shapes,
