@@ -225,6 +225,16 @@ def test_tables_and_rounding(seed: int) -> None:
     check([*steps, Table(node="t", inputs=(q,), outputs=(y,), table=table)], [x], random)
 
 
+def test_nan_becomes_the_lowest_byte() -> None:
+    """In vectors and in what is left over; infinities become the ends."""
+    x, y = Tensor("x", (1, 19), "float32"), Tensor("y", (1, 19), "uint8", Coding(np.float32(0.1), 128))
+    program = Program("nan", (x,), (y,), (Quantize(node="q", inputs=(x,), outputs=(y,), low=3, high=250),))
+    feeds = {"x": np.array([[*[np.nan, np.inf, -np.inf, 0.0] * 4, np.nan, np.inf, 0.1]], np.float32)}
+    expected = [[*[3, 250, 3, 128] * 4, 3, 250, 129]]
+    assert_same(build(program), feeds, {"y": np.array(expected, np.uint8)})
+    np.testing.assert_array_equal(run(program, feeds)["y"], expected)
+
+
 @FEW
 @given(seed=SEEDS)
 def test_layers_on_floats(seed: int) -> None:

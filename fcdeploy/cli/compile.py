@@ -13,7 +13,7 @@ from fcdeploy.cli import options
 @click.command("compile")
 @options.model_argument
 @options.output_option("The library, or with --emit c the folder.")
-@click.option("--target", default="host", show_default=True, metavar="T", help="host, or a machine: x86_64.")
+@click.option("--target", default="host", show_default=True, metavar="T", help="host, or a machine: x86_64, aarch64.")
 @click.option(
     "--emit",
     default="library",

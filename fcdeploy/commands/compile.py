@@ -59,13 +59,14 @@ def compile(  # the command's name
     """Compile a quantized model: `emit` "library" makes a shared library for `fcdeploy.load_native`, "c" a folder of C.
 
     One sample is compiled; `shapes` gives the lengths of other free axes.  The proof takes samples of `data`, else those
-    that `calibration` carries, else drawn ones.  `dry_run` shows the program and writes nothing.  Raises FcdeployError at
+    that `calibration` carries, else drawn ones; for another machine than this it is about the same program compiled for
+    this one.  `dry_run` shows the program and writes nothing.  Raises FcdeployError at
     an operator without a kernel, and, without `allow_float`, where steps compute in float.
     """
     path = Path(model)
     if emit not in EMITS:
         raise FcdeployError(f"--emit {emit!r} is unknown, expected {', '.join(EMITS)}", "--emit library")
-    row = machine_named(target)
+    row, here = machine_named(target), machine_named("host")
     graph = read_model(path)
     warnings = list(refuse_untrusted(graph, str(path)))
 
@@ -84,17 +85,25 @@ def compile(  # the command's name
     if dry_run:
         return _report(path, None, built, None, floats, warnings)
 
+    if row is not here and emit == "library":
+        warnings.append(
+            f"the library for {row.name} was not run: what was proven is the same program, compiled for {here.name}; "
+            f"fcdeploy verify --engine native tries it on an {row.name} CPU"
+        )
     given = _samples(graph, path, program, data, calibration, samples, preprocess)
     compiler = find_compiler()
     with temporary_folder() as folder:
         library = folder / "proven.so"
         if on_step:
             on_step(f"compiling with {compiler.name}", 0, 1)
-        compile_library(built, row, compiler, folder, library)
+        compile_library(built, here, compiler, folder, library)
         if on_step:
             on_step("proving", 0, 1)
-        proof = prove_here(path, built, row, library, given)
+        proof = prove_here(path, built, here, library, given)
         if proof.passed:
+            if row is not here and emit == "library":
+                library = folder / "other.so"
+                compile_library(built, row, compiler, folder, library)
             _put(built, library, out, emit, force=force)
     return _report(path, out if proof.passed else None, built, proof, floats, warnings)
 

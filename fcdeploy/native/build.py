@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from fcdeploy.errors import FcdeployError
 from fcdeploy.native.calls.call import SLACK, Call, Weights
 from fcdeploy.native.calls.choose import call_of
 from fcdeploy.native.placing.layout import Layout, arena, place
@@ -15,6 +16,7 @@ from fcdeploy.native.program.steps import Program
 from fcdeploy.native.toolchain import STRICT, Compiler, compile_c
 from fcdeploy.native.writing.emit import ARENA_ALIGNMENT, Source, description, kernel_files, sources
 from fcdeploy.native.writing.library import library_text
+from fcdeploy.runtime.cpu import this_machine
 from fcdeploy.tables.native import Level, Machine
 
 
@@ -80,6 +82,22 @@ def compile_library(
     levels: Sequence[Level] | None = None,
 ) -> None:
     """A shared library of all levels, through `folder`, where the C files are left."""
+    objects = compile_objects(built, machine, compiler, folder, levels)
+    compile_c(compiler, [*_target(machine, compiler), "-shared", *objects, "-o", output.resolve()], folder)
+
+
+def compile_objects(
+    built: Built, machine: Machine, compiler: Compiler, folder: Path, levels: Sequence[Level] | None = None
+) -> list[str]:
+    """Objects of all levels and of the table that finds the best, in `folder`, as the C files are; returns their names.
+
+    Raises FcdeployError where the compiler makes code for this machine alone and another is asked for.
+    """
+    if machine.name != this_machine() and not compiler.cross:
+        raise FcdeployError(
+            f"{compiler.name} makes code for {this_machine()} alone, expected a compiler that knows {machine.triple}",
+            "pip install 'fcdeploy[native]', and unset CC",
+        )
     chosen = tuple(levels or machine.levels)
     name = built.source.name
     written = write_sources(built, folder)
@@ -88,8 +106,7 @@ def compile_library(
         (folder / header).write_text((kernels / header).read_text())
     text = library_text(name, built.program, chosen, built.description, built.arena_bytes)
     (folder / f"{name}_library.c").write_text(text)
-    target = ("-target", machine.triple) if compiler.cross else ()
-    common = [*target, *STRICT, "-fPIC", "-fvisibility=hidden", "-DFC_LIBRARY", "-c"]
+    common = [*_target(machine, compiler), *STRICT, "-fPIC", "-fvisibility=hidden", "-DFC_LIBRARY", "-c"]
     jobs = [
         [*common, *level.flags, f"-DFC_LEVEL(name)=name##_{level.name}", f"{name}.c", "-o", f"{level.name}.o"]
         for level in chosen
@@ -102,5 +119,8 @@ def compile_library(
     jobs += [[*common, "-fvisibility=default", f"{name}_library.c", "-o", "library.o"]]
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda job: compile_c(compiler, job, folder), jobs))
-    objects = [job[-1] for job in jobs]
-    compile_c(compiler, [*target, "-shared", *objects, "-o", output.resolve()], folder)
+    return [job[-1] for job in jobs]
+
+
+def _target(machine: Machine, compiler: Compiler) -> tuple[str, ...]:
+    return ("-target", machine.triple) if compiler.cross else ()

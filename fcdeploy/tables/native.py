@@ -29,6 +29,7 @@ class Machine:
 
 
 V3 = ("-mavx2", "-mbmi", "-mbmi2", "-mf16c", "-mlzcnt", "-mmovbe")  # x86-64-v3 but for FMA, which nothing here may use
+PLAIN = Level("plain", ("-DFC_PLAIN",), "0")
 
 MACHINES = {
     row.name: row
@@ -38,7 +39,17 @@ MACHINES = {
             "x86_64-linux-gnu.2.17",
             (
                 Level("avx2", V3, "FC_AVX2", ("avx2",)),
-                Level("plain", ("-DFC_PLAIN",), "0"),
+                PLAIN,
+            ),
+        ),
+        Machine(
+            "aarch64",
+            "aarch64-linux-gnu.2.17",
+            (
+                Level("i8mm", ("-mcpu=generic+dotprod+i8mm",), "FC_I8MM", ("asimddp", "i8mm")),
+                Level("dotprod", ("-mcpu=generic+dotprod",), "FC_DOTPROD", ("asimddp",)),
+                Level("neon", (), "0"),
+                PLAIN,
             ),
         ),
     )

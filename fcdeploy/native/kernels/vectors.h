@@ -3,6 +3,8 @@
 #include "vectors_plain.h"
 #elif defined(__AVX2__)
 #include "vectors_avx2.h"
+#elif defined(__aarch64__)
+#include "vectors_neon.h"
 #else
 #include "vectors_plain.h"
 #endif

@@ -71,8 +71,12 @@ FC_INLINE fc_reals fc_reals_of_bytes(const uint8_t *p)
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
 
-/* Rounds to the nearest, halves to even; a number too large for 32 bits would become the lowest, so it is cut before. */
-FC_INLINE __m256i fc_rounded(fc_reals x) { return _mm256_cvtps_epi32(_mm256_min_ps(x, _mm256_set1_ps(1024.0f))); }
+/* Rounds to the nearest, halves to even. What is no number becomes the lowest: vmaxps gives its second operand then. */
+FC_INLINE __m256i fc_rounded(fc_reals x)
+{
+    const fc_reals cut = _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(-1024.0f)), _mm256_set1_ps(1024.0f));
+    return _mm256_cvtps_epi32(cut);
+}
 
 FC_INLINE void fc_store_count(uint8_t *y, int count, __m128i bytes)
 {

@@ -34,10 +34,11 @@ class Coding:
         return (np.arange(CODES, dtype=np.float32) - np.float32(self.zero_point)) * self.scale
 
     def encode(self, real: Array) -> Bytes:
-        """round(real / scale) + zero point, halves to even, saturated; the division in float32."""
+        """round(real / scale) + zero point, halves to even, saturated; the division in float32. NaN becomes 0."""
         with np.errstate(over="ignore", invalid="ignore"):
             quotient = np.rint(np.asarray(real, np.float32) / self.scale)
-        return np.asarray(np.clip(np.nan_to_num(quotient.astype(np.float64)) + self.zero_point, 0, CODES - 1), np.uint8)
+        codes = np.nan_to_num(quotient.astype(np.float64), nan=-np.inf) + self.zero_point
+        return np.asarray(np.clip(codes, 0, CODES - 1), np.uint8)
 
 
 @dataclass(frozen=True, eq=False)

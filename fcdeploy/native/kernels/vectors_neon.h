@@ -1,0 +1,133 @@
+/* Vectors of NEON: four lanes of 32 bits. With dot products of bytes where the CPU has them, signed ones or mixed ones. */
+#ifndef FC_VECTORS_H
+#define FC_VECTORS_H
+
+#include <arm_neon.h>
+
+#include "common.h"
+
+#define FC_LANES 4
+#define FC_POSITIONS_16 4
+#define FC_POSITIONS_8 8
+
+typedef int32x4_t fc_ints;
+typedef float32x4_t fc_reals;
+
+FC_INLINE fc_ints fc_load_ints(const int32_t *p) { return vld1q_s32(p); }
+
+FC_INLINE fc_ints fc_splat(const uint8_t *p)
+{
+    int32_t four;
+    memcpy(&four, p, 4);
+    return vdupq_n_s32(four);
+}
+
+FC_INLINE fc_ints fc_weights(const int8_t *p) { return vreinterpretq_s32_s8(vld1q_s8(p)); }
+
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+
+FC_INLINE fc_ints fc_dot(fc_ints sum, fc_ints x, fc_ints w)
+{
+    return vusdotq_s32(sum, vreinterpretq_u8_s32(x), vreinterpretq_s8_s32(w));
+}
+
+FC_INLINE fc_ints fc_dot_wide(fc_ints sum, fc_ints x, fc_ints w) { return fc_dot(sum, x, w); }
+
+#elif defined(__ARM_FEATURE_DOTPROD)
+
+/* x * w = (x - 128) * w + 64 * w + 64 * w; what depends on weights alone is computed once for all positions. */
+FC_INLINE fc_ints fc_dot(fc_ints sum, fc_ints x, fc_ints w)
+{
+    const int8x16_t weights = vreinterpretq_s8_s32(w), half = vdupq_n_s8(64);
+    const int8x16_t lowered = vreinterpretq_s8_u8(veorq_u8(vreinterpretq_u8_s32(x), vdupq_n_u8(128)));
+    const fc_ints missing = vdotq_s32(vdotq_s32(vdupq_n_s32(0), half, weights), half, weights);
+    return vdotq_s32(vaddq_s32(sum, missing), lowered, weights);
+}
+
+FC_INLINE fc_ints fc_dot_wide(fc_ints sum, fc_ints x, fc_ints w) { return fc_dot(sum, x, w); }
+
+#else
+
+/* Products of two bytes fit in 16 bits: -128 * 255 to 127 * 255. */
+FC_INLINE void fc_products(int16x8_t *low, int16x8_t *high, fc_ints x, fc_ints w)
+{
+    const uint8x16_t bytes = vreinterpretq_u8_s32(x);
+    const int8x16_t weights = vreinterpretq_s8_s32(w);
+    *low = vmulq_s16(vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(bytes))), vmovl_s8(vget_low_s8(weights)));
+    *high = vmulq_s16(vreinterpretq_s16_u16(vmovl_high_u8(bytes)), vmovl_high_s8(weights));
+}
+
+/* Two neighbouring products are added in 16 bits: only where the weights are known to leave room. */
+FC_INLINE fc_ints fc_dot(fc_ints sum, fc_ints x, fc_ints w)
+{
+    int16x8_t low, high;
+    fc_products(&low, &high, x, w);
+    return vpadalq_s16(sum, vpaddq_s16(low, high));
+}
+
+FC_INLINE fc_ints fc_dot_wide(fc_ints sum, fc_ints x, fc_ints w)
+{
+    int16x8_t low, high;
+    fc_products(&low, &high, x, w);
+    return vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+}
+
+#endif
+
+FC_INLINE void fc_taps(fc_ints *out, const uint8_t *r0, const uint8_t *r1, const uint8_t *r2, const uint8_t *r3)
+{
+    const uint8x16_t a = vld1q_u8(r0), b = vld1q_u8(r1), c = vld1q_u8(r2), d = vld1q_u8(r3);
+    const uint16x8_t ab = vreinterpretq_u16_u8(vzip1q_u8(a, b)), cd = vreinterpretq_u16_u8(vzip1q_u8(c, d));
+    const uint16x8_t ab_high = vreinterpretq_u16_u8(vzip2q_u8(a, b)), cd_high = vreinterpretq_u16_u8(vzip2q_u8(c, d));
+    out[0] = vreinterpretq_s32_u16(vzip1q_u16(ab, cd));
+    out[1] = vreinterpretq_s32_u16(vzip2q_u16(ab, cd));
+    out[2] = vreinterpretq_s32_u16(vzip1q_u16(ab_high, cd_high));
+    out[3] = vreinterpretq_s32_u16(vzip2q_u16(ab_high, cd_high));
+}
+
+FC_INLINE fc_reals fc_load_reals(const float *p) { return vld1q_f32(p); }
+FC_INLINE void fc_store_reals(float *p, fc_reals x) { vst1q_f32(p, x); }
+FC_INLINE fc_reals fc_real(float x) { return vdupq_n_f32(x); }
+FC_INLINE fc_reals fc_reals_of(fc_ints x) { return vcvtq_f32_s32(x); }
+FC_INLINE fc_reals fc_add(fc_reals a, fc_reals b) { return vaddq_f32(a, b); }
+FC_INLINE fc_reals fc_sub(fc_reals a, fc_reals b) { return vsubq_f32(a, b); }
+FC_INLINE fc_reals fc_mul(fc_reals a, fc_reals b) { return vmulq_f32(a, b); }
+FC_INLINE fc_reals fc_div(fc_reals a, fc_reals b) { return vdivq_f32(a, b); }
+
+FC_INLINE fc_reals fc_reals_of_bytes(const uint8_t *p)
+{
+    uint32_t four;
+    memcpy(&four, p, 4);
+    const uint8x8_t bytes = vreinterpret_u8_u32(vdup_n_u32(four));
+    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))));
+}
+
+/* Rounds to the nearest, halves to even; what is no number becomes the lowest. */
+FC_INLINE int32x4_t fc_rounded(fc_reals x)
+{
+    return vcvtnq_s32_f32(vminnmq_f32(vmaxnmq_f32(x, vdupq_n_f32(-1024.0f)), vdupq_n_f32(1024.0f)));
+}
+
+FC_INLINE void fc_store_bytes(uint8_t *y, int count, const int vectors, const fc_reals *x, const struct fc_code *code)
+{
+    const int16x8_t zero = vdupq_n_s16((int16_t)code->zero);
+    const uint8x8_t low = vdup_n_u8((uint8_t)code->low), high = vdup_n_u8((uint8_t)code->high);
+    FC_UNROLL
+    for (int v = 0; v < vectors; v += 2) {
+        const int16x4_t first = vmovn_s32(fc_rounded(x[v]));
+        const int16x4_t second = v + 1 < vectors ? vmovn_s32(fc_rounded(x[v + 1])) : first;
+        const uint8x8_t bytes = vqmovun_s16(vaddq_s16(vcombine_s16(first, second), zero));
+        const uint8x8_t cut = vmin_u8(vmax_u8(bytes, low), high);
+        const int left = fc_min(count, vectors * FC_LANES) - v * FC_LANES;
+        if (left >= 8) {
+            vst1_u8(y + v * FC_LANES, cut);
+        } else if (left > 0) {
+            uint8_t eight[8];
+            vst1_u8(eight, cut);
+            for (int i = 0; i < left; i++)
+                y[v * FC_LANES + i] = eight[i];
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,113 @@
+"""Native code for aarch64 under qemu: each level as a static program that reads inputs and writes outputs, on several CPUs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcdeploy.native.build import Built, compile_objects
+from fcdeploy.native.toolchain import STRICT, compile_c, find_compiler
+from fcdeploy.tables.native import MACHINES
+
+Array = np.ndarray[Any, Any]
+CPUS = {
+    "cortex-a53": ("neon", "plain"),
+    "cortex-a72": ("neon", "plain"),
+    "neoverse-n1": ("dotprod", "neon", "plain"),
+    "max": ("i8mm", "dotprod", "neon", "plain"),
+}
+"""qemu's name of a CPU (Raspberry Pi 3, 4, 5, and all that qemu knows) -> the levels that it has, best first."""
+
+SECONDS = 300
+MAIN = """
+#include <stdio.h>
+#include <stdlib.h>
+#include "library.h"
+static const size_t in_bytes[] = {@IN@, 0}, out_bytes[] = {@OUT@, 0};
+int main(int count, char **arguments)
+{
+    const struct fcdeploy_native *table = fcdeploy_native(count > 1 && *arguments[1] ? arguments[1] : 0);
+    if (!table)
+        return 3;
+    const void *inputs[64] = {0};
+    void *outputs[64] = {0};
+    for (int i = 0; in_bytes[i]; i++) {
+        void *input = aligned_alloc(64, (in_bytes[i] + 127) / 64 * 64);
+        if (!input || fread(input, in_bytes[i], 1, stdin) != 1)
+            return 4;
+        inputs[i] = input;
+    }
+    for (int i = 0; out_bytes[i]; i++)
+        outputs[i] = aligned_alloc(64, (out_bytes[i] + 127) / 64 * 64);
+    void *arena = aligned_alloc(64, (table->arena_bytes + 63) / 64 * 64);
+    for (int run = count > 2 ? atoi(arguments[2]) : 1; run > 0; run--)
+        table->run(inputs, outputs, arena, 1);
+    for (int i = 0; out_bytes[i]; i++)
+        fwrite(outputs[i], out_bytes[i], 1, stdout);
+    fprintf(stderr, "%s", table->level);
+    return 0;
+}
+"""
+
+
+def find_qemu() -> str | None:
+    """qemu-aarch64 of Debian's qemu-user, or what QEMU_AARCH64 names."""
+    return os.environ.get("QEMU_AARCH64") or shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+
+
+def build_program(built: Built, folder: Path) -> Path:
+    """All levels for aarch64 in one program without a shared library."""
+    machine, compiler = replace(MACHINES["aarch64"], triple="aarch64-linux-musl"), find_compiler()
+    objects = compile_objects(built, machine, compiler, folder)
+    sizes = [", ".join(str(t.nbytes) for t in each) for each in (built.program.inputs, built.program.outputs)]
+    (folder / "main.c").write_text(MAIN.replace("@IN@", sizes[0]).replace("@OUT@", sizes[1]))
+    compile_c(
+        compiler, ["-target", machine.triple, *STRICT, "-static", "main.c", *objects, "-o", "program"], folder
+    )  # fmt: skip
+    return folder / "program"
+
+
+def run_on(program: Path, built: Built, feeds: Mapping[str, Array], cpu: str, level: str = "") -> tuple[str, Any]:
+    """The level that ran and its outputs; ("", {}) where the CPU has no such level."""
+    given = b"".join(np.ascontiguousarray(feeds[t.name], t.dtype).tobytes() for t in built.program.inputs)
+    qemu = find_qemu()
+    assert qemu is not None
+    done = subprocess.run(
+        [qemu, "-cpu", cpu, program, level], input=given, capture_output=True, check=False, timeout=SECONDS
+    )
+    if done.returncode == 3:
+        return "", {}
+    assert done.returncode == 0, f"{cpu} {level}: {done.returncode} {done.stderr.decode()}"
+    outputs, at = {}, 0
+    for tensor in built.program.outputs:
+        outputs[tensor.name] = np.frombuffer(done.stdout, tensor.dtype, tensor.size, at).reshape(tensor.shape)
+        at += tensor.nbytes
+    return done.stderr.decode(), outputs
+
+
+def unequal(
+    built: Built, feeds: Mapping[str, Array], expected: Mapping[str, Array], cpus: Mapping[str, tuple[str, ...]]
+) -> list[str]:
+    """What is wrong, in words: outputs that are not `expected`, bit for bit, and levels that a CPU should have or not."""
+    wrong = []
+    with tempfile.TemporaryDirectory() as folder:
+        program = build_program(built, Path(folder))
+        for cpu, levels in cpus.items():
+            for level in ("", *(level.name for level in MACHINES["aarch64"].levels)):
+                ran, outputs = run_on(program, built, feeds, cpu, level)
+                wanted = levels[0] if not level else level if level in levels else ""
+                if ran != wanted:
+                    wrong.append(f"{cpu} ran {ran!r}, expected {wanted!r}")
+                wrong += [
+                    f"{cpu} {ran}: {name}" for name, value in outputs.items()
+                    if value.tobytes() != np.ascontiguousarray(expected[name]).tobytes()
+                ]  # fmt: skip
+    return wrong

@@ -1,0 +1,92 @@
+"""Native code on emulated ARM CPUs gives the bytes of NumPy's 64-bit integers, at every level; skipped where qemu is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from native_arm import CPUS, find_qemu, unequal
+from native_kernels import compiler
+from test_native_kernels import bytes_like, coding, layer_of, window_of
+
+from fcdeploy.native.build import build
+from fcdeploy.native.program.interpret import run
+from fcdeploy.native.program.steps import (
+    Coding,
+    Combine,
+    GlobalAverage,
+    Pool,
+    Program,
+    Quantize,
+    Softmax,
+    Step,
+    Tensor,
+    Window,
+)
+
+
+def drawn(seed: int, count: int) -> tuple[Program, dict[str, Any]]:
+    """One program of many steps that do not read each other: layers of every kind, and one of each other kernel."""
+    random = np.random.default_rng(seed)
+    inputs: list[Tensor] = []
+    steps: list[Step] = []
+    feeds: dict[str, Any] = {}
+
+    def add_input(shape: tuple[int, ...], *, extreme: bool = False, dtype: str = "uint8") -> Tensor:
+        tensor = Tensor(f"x{len(inputs)}", shape, dtype, coding(random) if dtype == "uint8" else None)
+        inputs.append(tensor)
+        if dtype == "uint8":
+            feeds[tensor.name] = bytes_like(random, shape, extreme=extreme)
+        else:
+            values = random.normal(size=shape).astype(np.float32) * 4
+            values.reshape(-1)[:3] = np.nan, np.inf, -np.inf
+            feeds[tensor.name] = values
+        return tensor
+
+    def add(step: Step) -> None:
+        steps.append(replace(step, outputs=(replace(step.output, name=f"y{len(steps)}"),)))
+
+    while len(steps) < count:
+        extreme, real = bool(random.integers(2)), len(steps) % 5 == 0
+        space = tuple(int(n) for n in random.integers(1, 14, random.integers(1, 3)))
+        window = window_of(random, space)
+        if window is None:
+            continue
+        kind = len(steps) % 4
+        groups = int(random.choice([1, 1, 2, 3]))
+        if kind == 0:
+            groups = channels = outs = int(random.integers(2, 40))
+        elif kind == 1:
+            window, groups, space = None, 1, ()  # type: ignore[assignment]
+            channels, outs = int(random.integers(1, 200)), int(random.integers(1, 40))
+        else:
+            channels, outs = (groups * int(n) for n in random.integers(1, 20, 2))
+        x = add_input((1, channels, *space), extreme=extreme)
+        add(layer_of(random, x, outs, window, groups, extreme=extreme, real=real))
+    to = Tensor("y", (1, 19, 5, 7), "uint8", coding(random))
+    for name in ("add", "mul"):
+        pair: Any = (add_input(to.shape), add_input(to.shape))
+        add(Combine(node="c", inputs=pair, outputs=(to,), kind=name))  # type: ignore[arg-type]
+    add(Quantize(node="q", inputs=(add_input(to.shape, dtype="float32"),), outputs=(to,)))
+    window = Window((3, 2), (2, 1), (1, 0), (0, 1), (1, 1))
+    pooled = replace(to, shape=(1, 19, *window.outputs((5, 7))))
+    for name in ("average", "max"):
+        add(Pool(node="p", inputs=(add_input(to.shape),), outputs=(pooled,), kind=name, window=window))  # type: ignore[arg-type]
+    mean = replace(to, shape=(1, 19, 1, 1))
+    add(GlobalAverage(node="g", inputs=(add_input(to.shape),), outputs=(mean,), factor=np.float32(0.03)))
+    table = np.exp(-np.arange(256) * 0.05).astype(np.float32)
+    likely = Tensor("y", (1, 37), "uint8", Coding(np.float32(1 / 255), 0))
+    add(Softmax(node="s", inputs=(add_input((1, 37)),), outputs=(likely,), axis=1, table=table))
+    outputs = tuple(step.output for step in steps)
+    return Program("drawn", tuple(inputs), outputs, tuple(steps)), feeds
+
+
+def test_every_level_gives_the_same_bytes() -> None:
+    if find_qemu() is None:
+        pytest.skip("qemu-aarch64 is not here")
+    if not compiler().cross:
+        pytest.skip("the compiler makes code for this machine alone")
+    program, feeds = drawn(0, 12)
+    assert not unequal(build(program), feeds, run(program, feeds), CPUS)
