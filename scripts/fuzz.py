@@ -25,7 +25,7 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -319,18 +319,8 @@ def make_grpc_tries(server: Any) -> Callable[[int, int], list[str]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="mutants of files and requests")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after these")
-    parser.add_argument("--count", type=int, default=10**9, help="mutants of each kind")
-    parser.add_argument("--first", type=int, default=0, help="the number of the first mutant")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kind", action="append", choices=(*FILES, "http", "grpc"))
-    parser.add_argument("--keep", type=Path, help="a folder for files that were found wanting")
-    parser.add_argument("--replay", metavar="KIND:NUMBER")
-    options = parser.parse_args()
+    options = read_options()
     kinds = options.kind or [*FILES, "http", "grpc"]
-    keep = options.keep and options.keep.resolve()
-    begin = time.monotonic()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         bench = Bench(Path(name).resolve())
         if options.replay:
@@ -343,28 +333,42 @@ def main() -> int:
             server = stack.enter_context(open_server(bench.folder))
             tries |= {"http": make_http_tries(server)} if "http" in kinds else {}
             tries |= {"grpc": make_grpc_tries(server)} if "grpc" in kinds else {}
+        return try_all(tries, options)
 
-        done: Counter[str] = Counter()
-        wrong = 0
-        for number in range(options.first, options.first + options.count):
-            for kind, attempt in tries.items():
-                for index in range(10 if kind in ("http", "grpc") else 1):  # they are that much quicker
-                    faults = (
-                        attempt(number * 10 + index, options.seed)
-                        if kind in ("http", "grpc")
-                        else attempt(number, options.seed)
-                    )
-                    done[kind] += 1
-                    wrong += bool(faults)
-                    for fault in faults:
-                        print(f"{kind}:{number}: {fault}", flush=True)
-                    if faults and keep and kind in FILES:
-                        for file in Path().glob("mutant.*"):
-                            shutil.copy(file, keep / f"{kind}-{options.seed}-{number}{file.suffix}")
-            if time.monotonic() - begin > options.seconds:
-                break
-        rows = ", ".join(f"{kind} {count}" for kind, count in done.items())
-        print(f"{sum(done.values())} mutants, seed {options.seed}, {wrong} wrong: {rows}")
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="mutants of files and requests")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after these")
+    parser.add_argument("--count", type=int, default=10**9, help="mutants of each kind")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first mutant")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", action="append", choices=(*FILES, "http", "grpc"))
+    parser.add_argument("--keep", type=Path, help="a folder for files that were found wanting")
+    parser.add_argument("--replay", metavar="KIND:NUMBER")
+    options = parser.parse_args()
+    options.keep = options.keep and options.keep.resolve()
+    return options
+
+
+def try_all(tries: Mapping[str, Callable[[int, int], list[str]]], options: argparse.Namespace) -> int:
+    """Mutants of every kind in turn until time or count is up: 1 where one was answered wrongly."""
+    begin, done, wrong = time.monotonic(), Counter[str](), 0
+    for number in range(options.first, options.first + options.count):
+        for kind, attempt in tries.items():
+            several = 1 if kind in FILES else 10  # requests are that much quicker
+            for index in range(several):
+                faults = attempt(number * several + index, options.seed)
+                done[kind] += 1
+                wrong += bool(faults)
+                for fault in faults:
+                    print(f"{kind}:{number}: {fault}", flush=True)
+                if faults and options.keep and kind in FILES:
+                    for file in Path().glob("mutant.*"):
+                        shutil.copy(file, options.keep / f"{kind}-{options.seed}-{number}{file.suffix}")
+        if time.monotonic() - begin > options.seconds:
+            break
+    rows = ", ".join(f"{kind} {count}" for kind, count in done.items())
+    print(f"{sum(done.values())} mutants, seed {options.seed}, {wrong} wrong: {rows}")
     return int(wrong > 0)
 
 

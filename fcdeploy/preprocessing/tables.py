@@ -54,16 +54,18 @@ def arrange_columns(
     if len(specs) > 1 or (len(columns) > 1 and specs and specs[0].name in features):
         return TableLayout(tuple(columns), _match_inputs(features, specs, source), labels)
     (spec,) = specs
-    if known and set(known) <= set(features):
-        places = tuple(features[name] for name in known)
-    elif known and not (set(known) & set(features)):
-        places = tuple(features.values())  # other names for the same, as where calibration had none
-    elif known:
-        missing = next(name for name in known if name not in features)
-        raise _make_missing_error(missing, features, source)
-    else:
-        places = tuple(features.values())
+    places = _find_places(features, known, source)
     return TableLayout(tuple(columns), ((spec, places, _fit_shape(spec, len(places), source)),), labels)
+
+
+def _find_places(features: Mapping[str, int], known: Sequence[str], source: str) -> tuple[int, ...]:
+    """Where the `known` features are, in their order; where none is there, the columns have other names for the same."""
+    if not set(known) & set(features):
+        return tuple(features.values())
+    for name in known:
+        if name not in features:
+            raise _make_missing_error(name, features, source)
+    return tuple(features[name] for name in known)
 
 
 def _match_inputs(

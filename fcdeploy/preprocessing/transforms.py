@@ -141,17 +141,20 @@ def _flatten(node: ast.expr, known: Mapping[str, Any], depth: int = 0) -> Sequen
     if not isinstance(node, ast.Call) or name not in ARGUMENTS or name == "ConvertImageDtype":  # which has two versions
         raise _NotLiteralError
     if name in ("Compose", "Sequential"):
-        inside: Sequence[ast.expr] = node.args
-        if name == "Compose":
-            rows = node.args or [keyword.value for keyword in node.keywords]
-            if len(rows) != 1 or not isinstance(rows[0], ast.List | ast.Tuple):
-                raise _NotLiteralError
-            inside = rows[0].elts
-        return [call for step in inside for call in _flatten(step, known, depth + 1)]
+        steps = node.args if name == "Sequential" else _list_composed(node)
+        return [call for step in steps for call in _flatten(step, known, depth + 1)]
     if len(node.args) > len(ARGUMENTS[name]) or any(keyword.arg is None for keyword in node.keywords):
         raise _NotLiteralError
     arguments = dict(zip(ARGUMENTS[name], node.args, strict=False)) | {str(k.arg): k.value for k in node.keywords}
     return [Call(name, {key: _read_literal(value, known) for key, value in arguments.items()})]
+
+
+def _list_composed(node: ast.Call) -> Sequence[ast.expr]:
+    """The steps of Compose([...]) or Compose(transforms=[...])."""
+    rows = node.args or [keyword.value for keyword in node.keywords]
+    if len(rows) != 1 or not isinstance(rows[0], ast.List | ast.Tuple):
+        raise _NotLiteralError
+    return rows[0].elts
 
 
 def _read_name(node: ast.expr) -> str:

@@ -43,8 +43,7 @@ def list_layers(subject: Subject) -> list[LayerRow]:
     """In the order of the file."""
     costs: dict[str, LayerCost] = {row.node: row for row in subject.costs}
     kernels = {row.node: row for row in subject.kernels}
-    reasons = {row["node"]: row["why"] for row in subject.reports.get("quantize", {}).get("nodes_float", [])}
-    reasons |= {row.node: row.why for row in subject.plan.nodes} if subject.plan else {}
+    reasons = _collect_reasons(subject)
     errors = {row["node"]: row for row in subject.reports.get("validate", {}).get("layers", [])}
     per_node = subject.reports.get("bench", {}).get("per_node") or {}
     timed = {row["node"]: row for row in per_node.get("matched", [])}
@@ -68,6 +67,12 @@ def list_layers(subject: Subject) -> list[LayerRow]:
             )
         )  # fmt: skip
     return rows
+
+
+def _collect_reasons(subject: Subject) -> dict[str, str]:
+    """Node -> why it computes as it does: in the plan's words, else in those of the report of `quantize`."""
+    reasons = {row["node"]: row["why"] for row in subject.reports.get("quantize", {}).get("nodes_float", [])}
+    return reasons | ({row.node: row.why for row in subject.plan.nodes} if subject.plan else {})
 
 
 def find_ends(value: ir.Value) -> tuple[float, float] | None:

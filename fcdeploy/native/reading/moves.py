@@ -13,7 +13,7 @@ from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of
 from fcdeploy.native.program.interpret import moved
 from fcdeploy.native.program.steps import CODES, Move, Table, Tensor
-from fcdeploy.native.reading.operands import Coded, Held, Operand, is_identity, real_of
+from fcdeploy.native.reading.operands import Coded, Held, Operand, Sink, is_identity, real_of
 from fcdeploy.native.reading.reader import Reader, axes_of, name_of, shape_of
 
 Kind = Literal["reshape", "transpose", "slice", "concat", "pad", "take", "expand"]
@@ -151,23 +151,30 @@ def concat(reader: Reader, node: ir.Node) -> None:
         reader.set(node.outputs[0], Held(np.concatenate([each.array for each in operands], axis)))  # type: ignore[union-attr]
         return
     codes = [each for each in operands if isinstance(each, Coded)]
-    parts = _alike(reader, node, codes) if len(codes) == len(operands) else []
+    coded = len(codes) == len(operands)
+    parts = _alike(reader, node, codes) if coded else []
     if parts:
         to = Tensor(name_of(node), shape, "uint8", parts[0].coding)
         reader.add(Move(node=node.name or "", inputs=tuple(parts), outputs=(to,), kind="concat", arguments=((axis,),)))
         reader.set(node.outputs[0], Coded(to, next(each.values for each in codes if _distinct(each))))
         return
-    sink = reader.sink(node) if len(codes) == len(operands) else None
-    if sink is not None:
-        parts = [
-            reader.recode(each, sink.coding, node.name or "", reader.fresh(f"{name_of(node)}.part")) for each in codes
-        ]
-        to = Tensor(name_of(node), shape, "uint8", sink.coding)
-    else:
-        parts = [reader.real(each) for each in operands]
-        to = Tensor(name_of(node), shape, "float32")
+    _join(reader, node, operands, codes if coded else [], shape, axis)
+
+
+def _join(
+    reader: Reader, node: ir.Node, operands: list[Operand], codes: list[Coded], shape: tuple[int, ...], axis: int
+) -> None:
+    """Parts whose bytes mean different numbers: recoded to what the output's bytes mean, or joined as floats."""
+    sink = reader.sink(node) if codes else None
+    to = Tensor(name_of(node), shape, "uint8", sink.coding) if sink else Tensor(name_of(node), shape, "float32")
+    parts = _recode_parts(reader, node, codes, sink) if sink else [reader.real(each) for each in operands]
     reader.add(Move(node=node.name or "", inputs=tuple(parts), outputs=(to,), kind="concat", arguments=((axis,),)))
     reader.write(node, to)
+
+
+def _recode_parts(reader: Reader, node: ir.Node, codes: list[Coded], sink: Sink) -> list[Tensor]:
+    """The operands as bytes that mean what the output's mean."""
+    return [reader.recode(each, sink.coding, node.name or "", reader.fresh(f"{name_of(node)}.part")) for each in codes]
 
 
 def _distinct(x: Coded) -> bool:

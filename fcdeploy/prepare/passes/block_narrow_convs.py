@@ -69,7 +69,17 @@ def _choose_block(node: ir.Node, weight: Array) -> Block | None:
     lengths = tuple(length if isinstance(length, int) else None for length in output.shape[2:])
     if pads is None or lengths.count(None) > 1:
         return None
+    return _choose_axis(weight, strides, dilations, lengths, pads)
 
+
+def _choose_axis(
+    weight: Array,
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    lengths: tuple[int | None, ...],
+    pads: tuple[int, ...],
+) -> Block | None:
+    """The axis with the longest kernel along which positions can be computed together, and how many."""
     best = None
     for axis in np.argsort(weight.shape[2:], kind="stable"):  # the longest last
         length, kernel = lengths[axis], weight.shape[2 + axis]
