@@ -98,14 +98,9 @@ def bundle(
         repository.check_repository(Path(triton), manifest, text, force=force)
         warnings += _warn_of_lost_options(manifest)
 
-    reports = {
-        "plan": _read_plan(plan, manifest.made_from),
-        "calibration": None if recorded is None else _summarize(recorded),
-        "validation": _read_validation(validation, hash_model(files)),
-    }
-    if reports["validation"] and not reports["validation"].get("passed"):
+    reports = _collect_reports(manifest, recorded, plan, validation, hash_model(files))
+    if not reports.get("validation", {}).get("passed", True):
         warnings.append(f"validation report {str(validation)!r} says that the model did not pass")
-    reports = {key: value for key, value in reports.items() if value is not None}
 
     source, runs = _run_golden_samples(session, model, recorded, data, samples or RUNS, how, on_step)
     manifest = replace(manifest, golden_from=source, reports=tuple(reports))
@@ -117,6 +112,22 @@ def bundle(
     if triton is not None:
         repository.write_repository(Path(triton), manifest, served, text)
     return _make_report(manifest, contents, len(runs), output, triton, warnings)
+
+
+def _collect_reports(
+    manifest: Manifest,
+    recorded: Calibration | None,
+    plan: str | Path | None,
+    validation: str | Path | None,
+    sha256: str,
+) -> dict[str, dict[str, Any]]:
+    """The reports that there are, by name. Raises FcdeployError for those of another model."""
+    reports = {
+        "plan": _read_plan(plan, manifest.made_from),
+        "calibration": None if recorded is None else _summarize(recorded),
+        "validation": _read_validation(validation, sha256),
+    }
+    return {key: value for key, value in reports.items() if value is not None}
 
 
 def _make_manifest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,15 +73,11 @@ def calibrate(
     graph = read_model(path)
     refuse_unsupported(graph, str(path))
     files = files_of(graph, path)
-    for file in filter(None, (target, table_file)):
-        check_output(file, force=force, inputs=(*files, Path(data)))
-    if table_file is not None and table_file.resolve() == target.resolve():
-        raise FcdeployError(f"{str(target)!r} is both the calibration and its table", "give --csv another name")
+    _check_outputs(target, table_file, (*files, Path(data)), force=force)
     begin = time.perf_counter()
     prepare(graph)
-    chosen = Samples(
-        str(data), samples, seed, choose_format(UNSAID, preprocess=preprocess, classes=classes, label=label)
-    )
+    wanted = choose_format(UNSAID, preprocess=preprocess, classes=classes, label=label)
+    chosen = Samples(str(data), samples, seed, wanted)
     notes = declare_samples(path, graph, chosen, parse_axes(batch_axes))
     source = chosen.open(input_specs(graph))
     chosen = replace(chosen, format=source.format)
@@ -91,25 +88,34 @@ def calibrate(
         layout=graph.metadata_props.get(sample_layout.KEY, ""),
     )  # fmt: skip
     progress = target.with_name(f"{target.name}.progress")
-    try:
-        with open_pool(workers, cluster) as team:
-            result = collect(
-                team, job, graph, source, progress,
-                batch=batch, max_memory=max_memory, on_step=on_step,
-            )  # fmt: skip
-    except KeyboardInterrupt as stop:
-        kept = f"{progress} holds what was done, and the same command goes on from there"
-        raise KeyboardInterrupt(*([kept] if progress.exists() else [])) from stop
-    calibration = result.calibration
+    with _say_what_is_kept(progress), open_pool(workers, cluster) as team:
+        result = collect(team, job, graph, source, progress, batch=batch, max_memory=max_memory, on_step=on_step)
     seconds = time.perf_counter() - begin
-    rows = list(ranges_table(calibration))
+    rows = list(ranges_table(result.calibration))
     with replace_files([target, *([table_file] if table_file else [])], force=force) as asides:
-        asides[0].write_bytes(to_bytes(calibration))
+        asides[0].write_bytes(to_bytes(result.calibration))
         for beside in asides[1:]:
             with beside.open("w", newline="") as table:
                 csv.writer(table).writerows([COLUMNS, *rows])
     result.progress.unlink(missing_ok=True)
     return _report(path, result, rows, seconds, target, odd)
+
+
+def _check_outputs(target: Path, table_file: Path | None, inputs: tuple[Path, ...], *, force: bool) -> None:
+    for file in filter(None, (target, table_file)):
+        check_output(file, force=force, inputs=inputs)
+    if table_file is not None and table_file.resolve() == target.resolve():
+        raise FcdeployError(f"{str(target)!r} is both the calibration and its table", "give --csv another name")
+
+
+@contextmanager
+def _say_what_is_kept(progress: Path) -> Iterator[None]:
+    """Let an interruption name the file from which the same command goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        kept = f"{progress} holds what was done, and the same command goes on from there"
+        raise KeyboardInterrupt(*([kept] if progress.exists() else [])) from stop
 
 
 def ranges_table(calibration: Calibration) -> Iterator[tuple[str, ...]]:
