@@ -54,6 +54,22 @@ def test_what_says_something_stays() -> None:
     assert all(output.shape is not None and output.dtype is not None for output in line.int8.graph.outputs)
 
 
+def test_other_runtimes_find_neither_a_length_nor_a_name_twice() -> None:
+    """tract takes a named length for another one than it is given, and calls a node without a name as what it writes."""
+    net = Net(7)
+    x = net.op("Relu", net.conv(net.input("x", 3, 9, 9), 3, 8, name="a"))
+    net.conv(net.op("MaxPool", x, kernel_shape=[2, 2], name="pool"), 8, 8, name="last")
+    net.nodes[-1].output[0] = "last"  # as exporters do: the last layer and the answer have one name
+    net.output("last")
+    model = quantize_net(net, DATA).int8
+    strip(model)
+    inner = [value for node in model.graph for value in node.outputs if not value.is_graph_output() and value.shape]
+    assert inner and not [value for value in inner for size in value.shape if not isinstance(size, int) and size.value]
+    written = [value.name for node in model.graph if not node.name for value in node.outputs]
+    assert not {node.name for node in model.graph} & set(written)
+    assert model.graph.inputs[0].shape is not None and model.graph.inputs[0].shape[0] == "n"
+
+
 def test_shapes_that_follow_are_left_out_and_others_stay() -> None:
     """A float tensor says its shape only where ONNX would not find the same: here behind an operator that it does not know."""
     net = Net(6, opset=13)

@@ -18,6 +18,7 @@ def strip(model: ir.Model) -> None:
     """Take out of the graph, in place, what follows from the rest of it."""
     for value in model.graph.initializers.values():
         _forget(value)
+    names = {node.name for node in model.graph if node.op_type != "DequantizeLinear"}
     for node in model.graph:
         node.metadata_props.clear()
         node.doc_string = None
@@ -25,7 +26,7 @@ def strip(model: ir.Model) -> None:
             attribute = node.attributes.get(key)
             if attribute is not None and not set(_numbers(attribute)) - {1}:
                 del node.attributes[key]
-        if node.op_type == "DequantizeLinear":
+        if node.op_type == "DequantizeLinear" and node.outputs[0].name not in names:  # tract calls it as what it writes
             node.name = ""
         for value in node.outputs:
             readers = value.consumers()
@@ -33,6 +34,15 @@ def strip(model: ir.Model) -> None:
             if not value.is_graph_output() and (rounded or node.op_type == "DequantizeLinear"):
                 _forget(value)
     _forget_inferred(model)
+    _forget_names_of_lengths(model)
+
+
+def _forget_names_of_lengths(model: ir.Model) -> None:
+    """Leave free lengths within the graph without a name: tract holds a named one to be another than the length it is given."""
+    for node in model.graph:
+        for value in node.outputs:
+            if value.shape is not None and not value.is_graph_output():
+                value.shape = ir.Shape([size if isinstance(size, int) else None for size in value.shape])
 
 
 def _forget_inferred(model: ir.Model) -> None:
