@@ -59,10 +59,12 @@ def bench(
     max_ratio: float | None = None,
     interval: float = 10.0,
     per_node: bool = False,
+    engine: str = "onnxruntime",
     on_step: OnStep | None = None,
 ) -> BenchResult:
-    """Time a model in onnxruntime, and with `against` (its float original) both in turn.
+    """Time a model in onnxruntime, or in code compiled from it (`engine` "native"), and with `against` both in turn.
 
+    `against` is its float original, in onnxruntime.
     `batch` is the length of free leading axes, 1 by default, or several; `shapes` gives whole shapes by input name.
     `seconds` is for timing alone, at each batch size; it is exceeded where the fewest rounds take longer, and up to
     four times where the 95 % interval of the ratio is wider than `interval` percent of it.  Where it stays wider the
@@ -148,7 +150,8 @@ def compile(
     """Compile a quantized model: `emit` "library" makes a shared library for `fcdeploy.load_native`, "c" a folder of C.
 
     One sample is compiled; `shapes` gives the lengths of other free axes.  The proof takes samples of `data`, else those
-    that `calibration` carries, else drawn ones.  `dry_run` shows the program and writes nothing.  Raises FcdeployError at
+    that `calibration` carries, else drawn ones; for another machine than this it is about the same program compiled for
+    this one.  `dry_run` shows the program and writes nothing.  Raises FcdeployError at
     an operator without a kernel, and, without `allow_float`, where steps compute in float."""
 
 def conv_to_dense(
@@ -421,6 +424,7 @@ def validate(
     label: str | None = None,
     workers: int | None = None,
     cluster: str | None = None,
+    engine: str = "onnxruntime",
     on_step: OnStep | None = None,
 ) -> ValidateResult:
     """Compare an int8 model with the float model it was made from, sample by sample.
@@ -432,6 +436,7 @@ def validate(
     of every integer tensor on the first 192 samples, what each rounding costs, what leaving it out brings back, and what to do.
     Samples that the int8 model was calibrated on are refused, but for `same_data`.  `batch_axes` ("NAME=1", "NAME=none") say
     where samples lie in an input.
+    `engine` is what runs the int8 model; of "native", code that is compiled for it, the kernel SQNR is against onnxruntime.
     `workers` (processes) and `cluster` ("ray" or "ray:ADDRESS") share the samples out, and change no figure.
     Raises FcdeployError where models, data or labels do not fit each other."""
 

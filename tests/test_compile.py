@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,7 +26,9 @@ from fcdeploy.cli import main
 from fcdeploy.native import prove
 from fcdeploy.native.program.steps import Step
 from fcdeploy.native.toolchain import compile_c
+from fcdeploy.records import calibration
 from fcdeploy.runtime.engine import ENGINES
+from fcdeploy.runtime.native_library import load_native
 from fcdeploy.runtime.session import Session
 from fcdeploy.serve.models import load_model
 from fcdeploy.serve.repository import ModelFile, find_models
@@ -49,11 +52,15 @@ def model(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def library(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def library(model: Path, line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler()
     path = tmp_path_factory.mktemp("library") / "net.so"
-    report = fcdeploy.compile(model, output=path)
+    kept = path.with_name("net.calib")
+    kept.write_bytes(calibration.to_bytes(line.calibration))
+    assert len(line.calibration.groups[0]["image"]) > 2  # which are proven on one by one
+    report = fcdeploy.compile(model, output=path, calibration=kept, samples=2)
     assert report.passed
+    assert report.values["proof"]["samples"] == 2
     assert report.values["proof"]["differ"] == 0
     assert report.values["arena_bytes"] < 4096
     return path
@@ -170,6 +177,26 @@ def test_what_differs_is_not_put_in_place(model: Path, tmp_path: Path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+def test_validate_and_bench_run_native_code(
+    line: Line, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(line.float_model, tmp_path / "float.onnx")
+    np.savez(tmp_path / "data.npz", image=line.data["image"])
+    compiler()
+    more: Any = {"against": tmp_path / "float.onnx", "engine": "native"}
+    loaded: list[str] = []
+    monkeypatch.setattr(
+        "fcdeploy.runtime.open_engine.load_native", lambda path: loaded.append(path) or load_native(path)
+    )
+    found = fcdeploy.validate(model, data=tmp_path / "data.npz", same_data=True, **more)
+    assert len(loaded) == 2
+    assert found.values["kernel_sqnr_db"] > 100
+    assert fcdeploy.bench(model, seconds=0.05, **more).values["ratio"] > 0
+    assert len(loaded) > 3
+    with fails("the time of each node is measured in onnxruntime"):
+        fcdeploy.bench(model, per_node=True, engine="native")
+
+
 @pytest.fixture(scope="module")
 def bundled(model: Path, library: Path) -> Path:
     """A zip that carries native code for this machine, and what looks like some for another."""
@@ -224,6 +251,11 @@ def test_libraries_that_do_not_fit_are_refused(
         fcdeploy.bundle(model, output=out, libraries=[library, library])
     with fails("is no shared library for x86_64 or aarch64", "fcdeploy compile"):
         fcdeploy.bundle(model, output=out, libraries=[model])
+    other = onnx.load(model)
+    other.doc_string = "another file"
+    onnx.save(other, tmp_path / "other.onnx")
+    with fails("was compiled from another model", "compile it again"):
+        fcdeploy.bundle(tmp_path / "other.onnx", output=out, libraries=[library])
     monkeypatch.setattr("fcdeploy.commands.bundle.golden.compare", lambda runs, run: compare_with_others(runs, run))
     with fails("answers otherwise than the model: output"):
         fcdeploy.bundle(model, output=out, libraries=[library])

@@ -41,6 +41,7 @@ def parse_batches(given: str | None) -> tuple[int, ...] | None:
     help="Conclude only from a 95 % interval of the ratio narrower than this; takes up to 4 times as long for it.",
 )  # fmt: skip
 @click.option("--per-node", is_flag=True, help="Add the time of each node, side by side with FLOAT's.")
+@options.compiled_engine_option
 @options.operators_option
 @options.json_option
 def command(
@@ -53,6 +54,7 @@ def command(
     max_ratio: float | None,
     interval: float,
     per_node: bool,
+    engine: str,
     as_json: bool,
 ) -> None:
     """Time a model in onnxruntime: latency, throughput, memory, loading time, size.
@@ -73,6 +75,7 @@ def command(
             max_ratio=max_ratio,
             interval=interval,
             per_node=per_node,
+            engine=engine,
             on_step=on_step,
         )
     console.show(report, as_json=as_json)

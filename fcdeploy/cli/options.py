@@ -90,6 +90,11 @@ engine_option = click.option(
     help="What runs it; native is the library that a bundle carries for this machine.",
 )  # fmt: skip
 
+compiled_engine_option = click.option(
+    "--engine", type=click.Choice(("onnxruntime", "native")), default="onnxruntime", show_default=True,
+    help="What runs the int8 model; native is code compiled from it for this run (fcdeploy compile).",
+)  # fmt: skip
+
 operators_option = click.option(
     "--ops", multiple=True, type=FILE, metavar="LIB", expose_value=False, is_eager=True,
     callback=lambda _context, _option, given: use_operators(*given),

@@ -35,6 +35,7 @@ from fcdeploy.cli import options
 @options.format_options
 @options.workers_option
 @options.cluster_option
+@options.compiled_engine_option
 @options.operators_option
 @options.batch_axis_option
 @options.json_option

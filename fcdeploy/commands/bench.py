@@ -17,14 +17,15 @@ from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.signatures import check_same_signature
 from fcdeploy.graph.model import TensorSpec, files_of, hash_model, input_specs, is_quantized, measure_size, read_model
+from fcdeploy.native.engine_file import engine_file
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime import feeds
 from fcdeploy.runtime.cpu import read_memory_bytes
 from fcdeploy.runtime.footprint import Footprint, measure_footprint
+from fcdeploy.runtime.open_engine import open_engine
 from fcdeploy.runtime.paired_timing import PATIENCE, Ratio, Run, Timing, compute_ratio, time_reloaded
 from fcdeploy.runtime.profile import NodeTime, Profile, match_layers, profile_models
-from fcdeploy.runtime.session import Session
 
 NAMES = ("int8", "float")  # the model, and what it is compared with
 MEBI = 1 << 20
@@ -34,9 +35,10 @@ PROFILED = range(20, 201)  # runs for the time of each node
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to be timed."""
+    """A model ready to be timed; `path` is the model's, `runs` that of what runs."""
 
     path: Path
+    runs: Path
     threads: int
     inputs: Arrays
     specs: list[TensorSpec]
@@ -45,8 +47,8 @@ class LoadedModel:
 
     def load(self) -> Run:
         """Load it anew; the call that runs it on its inputs."""
-        session = Session(self.path, threads=self.threads)
-        return lambda: session.run(self.inputs)
+        engine = open_engine(self.runs, threads=self.threads)
+        return lambda: engine.run(self.inputs)
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,12 @@ def bench(
     max_ratio: float | None = None,
     interval: float = 10.0,
     per_node: bool = False,
+    engine: str = "onnxruntime",
     on_step: OnStep | None = None,
 ) -> Report:
-    """Time a model in onnxruntime, and with `against` (its float original) both in turn.
+    """Time a model in onnxruntime, or in code compiled from it (`engine` "native"), and with `against` both in turn.
 
+    `against` is its float original, in onnxruntime.
     `batch` is the length of free leading axes, 1 by default, or several; `shapes` gives whole shapes by input name.
     `seconds` is for timing alone, at each batch size; it is exceeded where the fewest rounds take longer, and up to
     four times where the 95 % interval of the ratio is wider than `interval` percent of it.  Where it stays wider the
@@ -89,6 +93,10 @@ def bench(
     `per_node` adds the time of each node at the first batch size.  Inputs are random, since time hardly depends on
     values.  Raises FcdeployError.
     """
+    if per_node and engine != "onnxruntime":
+        raise FcdeployError(
+            f"the time of each node is measured in onnxruntime, not in engine {engine!r}", "leave --per-node out"
+        )
     _check_arguments(against, max_ratio, threads=threads, seconds=seconds, max_ratio_=max_ratio, interval=interval)
     wanted = _list_batches(batch)
     step: OnStep = on_step or (lambda *_: None)
@@ -103,18 +111,21 @@ def bench(
 
     # every input was checked above, so that no batch size fails after minutes of timing others
     sizes = [measure_size(files_of(graph, path)) for graph, path in zip(models, paths, strict=True)]
-    loading = [_measure_load_ms(path, threads) for path in paths]
-    rows = []
-    for each in specs:
-        loaded = [
-            LoadedModel(path, threads, feeds.draw_feeds(spec), spec, load_ms, size)
-            for path, load_ms, spec, size in zip(paths, loading, each, sizes, strict=True)
-        ]
-        timed = time_reloaded([one.load for one in loaded], seconds, step, interval / 100)
-        rows.append(BatchResult(loaded, timed, [_measure_footprint(one, threads, step) for one in loaded]))
+    with engine_file(engine, paths[0], models[0], {spec.name: spec.shape for spec in specs[0][0]}) as file:
+        runs = [file.path, *paths[1:]]
+        loading = [_measure_load_ms(path, threads) for path in runs]
+        rows = []
+        for each in specs:
+            loaded = [
+                LoadedModel(path, run, threads, feeds.draw_feeds(spec), spec, load_ms, size)
+                for path, run, load_ms, spec, size in zip(paths, runs, loading, each, sizes, strict=True)
+            ]
+            timed = time_reloaded([one.load for one in loaded], seconds, step, interval / 100)
+            rows.append(BatchResult(loaded, timed, [_measure_footprint(one, threads, step) for one in loaded]))
 
     nodes = _profile_nodes(rows[0], threads, seconds, step) if per_node else None
     report = _make_report(rows, nodes, threads, max_ratio, interval, seconds)
+    report = replace(report, warnings=(*file.notes, *report.warnings))
     hashes = {
         name: hash_model(files_of(*pair)) for name, pair in zip(NAMES, zip(models, paths, strict=True), strict=False)
     }
@@ -176,13 +187,13 @@ def _check_memory(specs: Sequence[Sequence[TensorSpec]]) -> None:
 
 def _measure_load_ms(path: Path, threads: int) -> float:
     begin = time.perf_counter()
-    Session(path, threads=threads)
+    open_engine(path, threads=threads)
     return 1e3 * (time.perf_counter() - begin)
 
 
 def _measure_footprint(one: LoadedModel, threads: int, on_step: OnStep) -> Footprint | None:
     on_step("memory", 0, None)
-    return measure_footprint(one.path, one.specs, threads)
+    return measure_footprint(one.runs, one.specs, threads)
 
 
 def _profile_nodes(row: BatchResult, threads: int, seconds: float, on_step: OnStep) -> list[Profile]:

@@ -32,7 +32,7 @@ from fcdeploy.records.report import Report, format_next
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.cpu import detect_target, read_cpu_name, this_machine
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
-from fcdeploy.runtime.native_library import NativeEngine, load_native
+from fcdeploy.runtime.native_library import AGAIN, NativeEngine, load_native
 from fcdeploy.runtime.options import read_options
 from fcdeploy.runtime.session import Session, read_versions
 from fcdeploy.runtime.trust import refuse_untrusted
@@ -104,7 +104,7 @@ def bundle(
 
     source, runs = _run_golden_samples(session, model, recorded, data, samples or RUNS, how, on_step)
     manifest = replace(manifest, golden_from=source, reports=tuple(reports))
-    warnings += _try_libraries(native, manifest, runs)
+    warnings += _try_libraries(native, manifest, runs, hash_model(files))
     contents = served | native | {f"{key}.json": encode_json(value) for key, value in reports.items()}
     contents[GOLDEN] = golden.to_bytes(runs)
     if output is not None:
@@ -157,12 +157,15 @@ def _make_manifest(
     )
 
 
-def _try_libraries(native: Mapping[str, Path], manifest: Manifest, runs: Sequence[golden.Run]) -> list[str]:
-    """Refuse a library for this machine that answers otherwise than the model; name those that cannot be run here."""
+def _try_libraries(native: Mapping[str, Path], manifest: Manifest, runs: Sequence[golden.Run], model: str) -> list[str]:
+    """Refuse a library for this machine that is not of this model; name those that cannot be run here."""
     here = f"native/{this_machine()}.so"
     if here in native:
         source = f"library {str(native[here])!r}"
-        engine = NativeEngine(load_native(native[here]), manifest.inputs, manifest.outputs, source)
+        library = load_native(native[here])
+        if library.description.get("model") != model:
+            raise FcdeployError(f"{source} was compiled from another model", AGAIN)
+        engine = NativeEngine(library, manifest.inputs, manifest.outputs, source)
         compared = golden.compare(runs, lambda feeds: dict(zip(engine.outputs, engine.run(feeds), strict=True)))
         for one in compared:
             if one.kind == golden.DIFFERENT:

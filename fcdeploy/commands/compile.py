@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from fcdeploy.arrays import Arrays
 from fcdeploy.atomic_files import replace_file, replace_folder, temporary_folder
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output
-from fcdeploy.graph.model import files_of, input_specs, read_model
-from fcdeploy.native.build import Built, build, compile_library, write_sources
-from fcdeploy.native.program.steps import FloatLayer, Pointwise, Pool, Program, Reduce
+from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model
+from fcdeploy.native.build import Built, build, compile_library, machine_named, write_sources
+from fcdeploy.native.program.steps import Program, in_float
 from fcdeploy.native.prove import Proof, prove
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import find_compiler
@@ -24,18 +25,17 @@ from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.data_format import choose_format, from_metadata
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
-from fcdeploy.runtime.cpu import read_cpu_flags, this_machine
+from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.runtime.native_library import NativeModel
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.samples.source import make_batches
-from fcdeploy.tables.native import MACHINES, Machine
+from fcdeploy.tables.native import Machine
 
 EMITS = ("library", "c")
 SAMPLES = 4  # what the proof runs unless --samples says otherwise
-FLOATS = (FloatLayer, Pointwise, Reduce)
 QUANTIZE = "fcdeploy quantize MODEL --int8 --costs none makes integers of every layer it can"
 
 
@@ -75,6 +75,7 @@ def compile(  # the command's name
         _check_output(out, output, emit, files_of(graph, path), force=force)
 
     program = read_program(graph, name or identifier(path.name.split(".")[0]), shapes)
+    program = replace(program, model=hash_model(files_of(graph, path)))
     floats = in_float(program)
     if floats and not allow_float:
         raise FcdeployError(
@@ -106,26 +107,6 @@ def compile(  # the command's name
                 compile_library(built, row, compiler, folder, library)
             _put(built, library, out, emit, force=force)
     return _report(path, out if proof.passed else None, built, proof, floats, warnings)
-
-
-def machine_named(target: str) -> Machine:
-    """The row of `--target`; `host` is this machine."""
-    name = this_machine() if target == "host" else target
-    if name not in MACHINES:
-        raise FcdeployError(
-            f"--target {target!r} is unknown, expected host, {', '.join(MACHINES)}", f"--target {next(iter(MACHINES))}"
-        )
-    return MACHINES[name]
-
-
-def in_float(program: Program) -> list[str]:
-    """Steps that compute in float, in words."""
-    return [
-        f"{step.node!r}: {step.what()}"
-        for step in program.steps
-        if isinstance(step, FLOATS)
-        or (isinstance(step, Pool) and step.kind == "average" and step.output.dtype == "float32")
-    ]
 
 
 def prove_here(path: Path, built: Built, row: Machine, library: Path, samples: Sequence[Arrays]) -> Proof:
@@ -166,7 +147,12 @@ def _samples(
         source = open_source(data, input_specs(graph), limit=wanted, format=how)
         samples = [batch.inputs for batch in make_batches(source, program.inputs[0].shape[0])]
     elif calibration is not None:
-        samples = [dict(sample) for sample in calibrations.read(Path(calibration)).groups][:wanted]
+        size = program.inputs[0].shape[0]
+        samples = [
+            {name: array[at : at + size] for name, array in group.items()}
+            for group in calibrations.read(Path(calibration)).groups
+            for at in range(0, len(next(iter(group.values()))) - size + 1, size)
+        ][:wanted]
     else:
         shapes = {tensor.name: tensor.shape for tensor in program.inputs}
         specs = fix_shapes(input_specs(graph), None, shapes)

@@ -24,6 +24,7 @@ from fcdeploy.evaluate.sharded import choose_metric_and_rule as chosen
 from fcdeploy.evaluate.signatures import check_same_signature, is_probability
 from fcdeploy.evaluate.validation_report import CLEAN_KERNELS_DB, make_lines, make_tables, make_warnings
 from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, output_specs, read_model
+from fcdeploy.native.engine_file import engine_file
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.sample_axes import declare_samples, parse_axes
@@ -64,6 +65,7 @@ def validate(
     label: str | None = None,
     workers: int | None = None,
     cluster: str | None = None,
+    engine: str = "onnxruntime",
     on_step: OnStep | None = None,
 ) -> Report:
     """Compare an int8 model with the float model it was made from, sample by sample.
@@ -75,6 +77,7 @@ def validate(
     of every integer tensor on the first 192 samples, what each rounding costs, what leaving it out brings back, and what to do.
     Samples that the int8 model was calibrated on are refused, but for `same_data`.  `batch_axes` ("NAME=1", "NAME=none") say
     where samples lie in an input.
+    `engine` is what runs the int8 model; of "native", code that is compiled for it, the kernel SQNR is against onnxruntime.
     `workers` (processes) and `cluster` ("ray" or "ray:ADDRESS") share the samples out, and change no figure.
     Raises FcdeployError where models, data or labels do not fit each other.
     """
@@ -100,13 +103,16 @@ def validate(
         {spec.name: is_probability(float_model, spec.name) for spec in output_specs(float_model)},
         watched(int8_model, int8.name, allowed=same_data),
     )  # fmt: skip
-    with open_pool(workers, cluster) as team:
-        answers, seen = answer_all(team, job, step)
-    if max_drop is not None and answers.metric is None:
-        raise FcdeployError("a largest drop needs a metric, and without labels one number a sample has none", NO_LABEL)
+    with engine_file(engine, int8, int8_model, _shapes(samples)) as file:
+        with open_pool(workers, cluster) as team:
+            answers, seen = answer_all(team, replace(job, runs=str(file.path)), step)
+        if max_drop is not None and answers.metric is None:
+            raise FcdeployError(
+                "a largest drop needs a metric, and without labels one number a sample has none", NO_LABEL
+            )
+        kernel, unseen = compare_kernels(int8, samples.read(FEW), step, samples.total(FEW), file.path)
 
     loss = compute_loss(answers)
-    kernel, unseen = compare_kernels(int8, samples.read(FEW), step, samples.total(FEW))
     kernel_db = min((one.sqnr_db for one in kernel.values()), default=None)
     sums = _compare_layers(int8, against, samples, step) if layers else None
     report = _make_report(answers, loss, kernel_db, sums, max_drop, samples.format.classes)
@@ -114,13 +120,15 @@ def validate(
         causes = _find_causes(int8_model, against, job, answers, sums, step)
         report = _add_explanation(report, answers, loss, causes, read_effort(int8_model))
 
-    notes = (
-        [*odd, *untrusted]
-        if rounds
-        else [*odd, *untrusted, f"{int8.name!r} is not quantized: float is compared with float"]
-    )
+    notes = [*odd, *untrusted, *file.notes]
+    notes += [] if rounds else [f"{int8.name!r} is not quantized: float is compared with float"]
     notes += [f"kernel SQNR does not show overflow: with 32-bit sums, {unseen}"] if unseen else []
     return _add_leakage(report, seen, hashes, notes, quantized=is_quantized(int8_model))
+
+
+def _shapes(samples: EvaluationData) -> dict[str, tuple[int, ...]]:
+    """Those of the first sample's inputs."""
+    return {name: array.shape for batch in samples.read(1) for name, array in batch.inputs.items()}
 
 
 def _check_models(int8_model: ir.Model, float_model: ir.Model, int8: Path, against: Path) -> bool:

@@ -25,6 +25,8 @@ from fcdeploy.evaluate.metric import Metric
 from fcdeploy.evaluate.rounding_error import RoundingError, measure_rounding
 from fcdeploy.graph.model import read_model
 from fcdeploy.records.progress import OnStep
+from fcdeploy.runtime.engine import Engine
+from fcdeploy.runtime.open_engine import open_engine
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.layout import lead_with_samples
 from fcdeploy.samples.source import Batch
@@ -68,7 +70,7 @@ def start_answers(choose: Choose, outputs: Arrays, labels: Arrays) -> Answers:
     return Answers(metric, decision, tuple(name for name in labels if read and name != read))
 
 
-def run_both(reference: Session, other: Session, batch: Batch) -> tuple[Arrays, Arrays]:
+def run_both(reference: Engine, other: Engine, batch: Batch) -> tuple[Arrays, Arrays]:
     """Run both models on a batch. Outputs must be finite and of equal shapes, or FcdeployError names the sample."""
     f, q = run_model(reference, batch, "float"), run_model(other, batch, "int8")
     check_shapes({name: value.shape for name, value in f.items()}, q)
@@ -76,14 +78,15 @@ def run_both(reference: Session, other: Session, batch: Batch) -> tuple[Arrays, 
 
 
 def compare_kernels(
-    int8: Path, data: Iterable[Batch], on_step: OnStep, total: int | None
+    int8: Path, data: Iterable[Batch], on_step: OnStep, total: int | None, runs: Path | None = None
 ) -> tuple[dict[str, Fidelity], str]:
     """Measure what integer kernels change: the same file without optimization, and with exact byte products,
-    against its defaults.  The worse of both per output; outputs that are not floating point are left out.
+    against its defaults, or against `runs`, code that was made from it.  The worse of both per output; outputs that are not
+    floating point are left out.
 
     With it why exact byte products are not among them, where onnxruntime cannot run the file so; else an empty text.
     """
-    usual, plain = Session(int8), Session(int8, optimize=False)
+    usual, plain = open_engine(runs or int8), Session(int8, optimize=False)
     precise, why_not = _open_precise(int8)
     sums: list[dict[str, Fidelity]] = [{}, {}]
     done = 0
@@ -217,7 +220,7 @@ def _merge_spread(total: Spread | None, new: Spread | None) -> Spread | None:
     return total + new if total.mean.shape == new.mean.shape else Spread(1, np.full(1, np.nan), np.full(1, np.nan))
 
 
-def run_model(session: Session, batch: Batch, which: str) -> Arrays:
+def run_model(session: Engine, batch: Batch, which: str) -> Arrays:
     """Run one model on a batch. Its outputs must be finite, or FcdeployError names the sample."""
     outputs = _run_all(session, batch)
     for name, value in outputs.items():
@@ -232,7 +235,7 @@ def run_model(session: Session, batch: Batch, which: str) -> Arrays:
     return outputs
 
 
-def _run_all(session: Session, batch: Batch) -> Arrays:
+def _run_all(session: Engine, batch: Batch) -> Arrays:
     outputs = (lead_with_samples(np.asarray(output), alone=batch.alone) for output in session.run(batch.inputs))
     return dict(zip(session.outputs, outputs, strict=True))
 

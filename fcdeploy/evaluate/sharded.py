@@ -19,6 +19,7 @@ from fcdeploy.evaluate.leakage import LeakageCheck
 from fcdeploy.evaluate.metric import Metric, choose_metric
 from fcdeploy.graph.model import files_of, hash_model, read_model
 from fcdeploy.records.progress import OnStep
+from fcdeploy.runtime.open_engine import open_engine
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.workers import WorkerPool, describe_failure
 
@@ -28,7 +29,7 @@ class EvaluationJob:
     """Shard `part` (index, of how many) of the data, for a worker that opens models and data itself.
 
     `models` are path and hash of the float and the int8 model; `metric` is a name, None for what fits the labels;
-    `probability` says of each output whether it is one.
+    `probability` says of each output whether it is one; `runs` is what runs in the int8 model's place, made from it.
     """
 
     models: tuple[tuple[str, str], tuple[str, str]]
@@ -38,6 +39,7 @@ class EvaluationJob:
     seen: LeakageCheck
     part: tuple[int, int] = (0, 1)
     threads: int | None = None
+    runs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ def _answer(job: EvaluationJob, at: list[int]) -> Iterator[int | AnsweredBlock]:
     at[0] = 0  # what goes wrong before the first sample is the same for everyone
     if job.threads is not None:
         _check_files(job)
-    reference, other = (Session(path, threads=job.threads) for path, _ in job.models)
+    reference = Session(job.models[0][0], threads=job.threads)
+    other = open_engine(job.runs or job.models[1][0], threads=job.threads)
     start: Answers | None = None
     labels: frozenset[str] | None = None
     if index:

@@ -17,7 +17,7 @@ from fcdeploy.native.toolchain import STRICT, Compiler, compile_c
 from fcdeploy.native.writing.emit import ARENA_ALIGNMENT, Source, description, kernel_files, sources
 from fcdeploy.native.writing.library import library_text
 from fcdeploy.runtime.cpu import this_machine
-from fcdeploy.tables.native import Level, Machine
+from fcdeploy.tables.native import MACHINES, Level, Machine
 
 
 @dataclass(frozen=True)
@@ -124,3 +124,13 @@ def compile_objects(
 
 def _target(machine: Machine, compiler: Compiler) -> tuple[str, ...]:
     return ("-target", machine.triple) if compiler.cross else ()
+
+
+def machine_named(target: str) -> Machine:
+    """The row of `--target`; `host` is this machine."""
+    name = this_machine() if target == "host" else target
+    if name not in MACHINES:
+        raise FcdeployError(
+            f"--target {target!r} is unknown, expected host, {', '.join(MACHINES)}", f"--target {next(iter(MACHINES))}"
+        )
+    return MACHINES[name]

@@ -16,7 +16,7 @@ import numpy as np
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.runtime.feeds import draw_feeds
 from fcdeploy.runtime.interpreters import interpreter_environment
-from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.open_engine import open_engine
 
 MEBI = 1 << 20
 CHILD = "from fcdeploy.runtime.footprint import run_child; run_child()"
@@ -48,7 +48,7 @@ def run_child() -> None:
     specs = [TensorSpec(name, np.dtype(dtype), tuple(shape)) for name, dtype, shape in request["inputs"]]
     feeds = draw_feeds(specs)
     before = read_peak_resident_bytes()
-    session = Session(request["model"], threads=request["threads"])
+    session = open_engine(request["model"], threads=request["threads"])
     for _ in range(2):
         session.run(feeds)
     json.dump([before, read_peak_resident_bytes()], sys.stdout)

@@ -295,12 +295,13 @@ class Reduce(Step):
 
 @dataclass(frozen=True)
 class Program:
-    """A network: its inputs, steps in the order in which they run, and outputs."""
+    """A network: its inputs, steps in the order in which they run, and outputs; `model` is the sha256 of its file."""
 
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     steps: tuple[Step, ...]
+    model: str = ""
 
     @property
     def macs(self) -> int:
@@ -313,3 +314,13 @@ class Program:
             written = ", ".join(map(str, step.outputs))
             lines.append(f"  {number:3} {step.what()} ({read}) -> {written}")
         return "\n".join([*lines, *(f"  output {tensor}" for tensor in self.outputs)])
+
+
+def in_float(program: Program) -> list[str]:
+    """Steps that compute in float, in words."""
+    return [
+        f"{step.node!r}: {step.what()}"
+        for step in program.steps
+        if isinstance(step, FloatLayer | Pointwise | Reduce)
+        or (isinstance(step, Pool) and step.kind == "average" and step.output.dtype == "float32")
+    ]

@@ -322,7 +322,8 @@ def description(program: Program, calls: Sequence[Call], memory: Memory) -> str:
     steps = [{"node": call.node, "what": call.what, "kernel": call.kernel, "macs": call.macs} for call in calls]
     return json.dumps(
         {
-            "schema": "fcdeploy.native/1", "name": program.name, "fcdeploy": __version__, "inputs": ends(program.inputs),
+            "schema": "fcdeploy.native/1", "name": program.name, "model": program.model, "fcdeploy": __version__,
+            "inputs": ends(program.inputs),
             "outputs": ends(program.outputs), "steps": steps, "macs": sum(call.macs for call in calls),
             "arena_bytes": memory.nbytes + SLACK, "arena_bound": memory.bound,
         }

@@ -1,0 +1,62 @@
+"""The file that an engine runs: the model itself, or native code that is compiled from it for this command alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from fcdeploy.atomic_files import temporary_folder
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import input_specs
+from fcdeploy.native.build import build, compile_library, machine_named
+from fcdeploy.native.program.steps import in_float
+from fcdeploy.native.reading.operators import read_program
+from fcdeploy.native.toolchain import find_compiler
+from fcdeploy.runtime.cpu import read_cpu_flags
+from fcdeploy.runtime.engine import ENGINES
+
+Shapes = Mapping[str, Sequence[int | None]]
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """What `runtime.open_engine` opens, and what a user must know of it."""
+
+    path: Path
+    notes: tuple[str, ...] = ()
+
+
+@contextmanager
+def engine_file(engine: str, path: Path, model: ir.Model, shapes: Shapes | None = None) -> Iterator[EngineFile]:
+    """The file that runs the model; native code is gone afterwards.
+
+    `shapes` gives lengths of free axes.  Raises FcdeployError at an engine that is unknown, and where native code cannot be
+    made of the model.
+    """
+    if engine not in ENGINES:
+        raise FcdeployError(f"engine {engine!r} is unknown, expected {', '.join(ENGINES)}", "--engine onnxruntime")
+    if engine == "onnxruntime":
+        yield EngineFile(path)
+        return
+    row = machine_named("host")
+    program = read_program(model, "model", _whole(model, shapes or {}))
+    best = next(level for level in row.levels if set(level.cpu) <= read_cpu_flags())
+    floats = in_float(program)
+    notes = (f"native code: {len(floats)} of {len(program.steps)} steps compute in float",) if floats else ()
+    with temporary_folder() as folder:
+        library = folder / "model.so"
+        compile_library(build(program), row, find_compiler(), folder, library, [best])
+        yield EngineFile(library, notes)
+
+
+def _whole(model: ir.Model, shapes: Shapes) -> dict[str, list[int]]:
+    """Shapes of one sample for the inputs with free axes behind the first."""
+    return {
+        spec.name: [1 if spec.shape[0] is None else spec.shape[0], *(n or 0 for n in shapes[spec.name][1:])]
+        for spec in input_specs(model)
+        if None in spec.shape[1:] and spec.name in shapes
+    }
