@@ -52,7 +52,7 @@ def test_the_bytes_of_a_hard_swish() -> None:
     x, gate = named("x", "gate")
     groups = ScaleGroups({x: Range(-3.0, 9.0)})
     groups.follow(gate, x, 1 / 6, 0.5)
-    found = groups.qparams("uint8")
+    found = groups.qparams(groups.choose_firsts("uint8"))
     assert found[x].zero_point == round(3 / found[x].scale[0])
     assert found[gate].zero_point == 0
     np.testing.assert_allclose(
@@ -75,7 +75,7 @@ def test_tensors_joined_behind_arithmetic_cover_each_other() -> None:
     groups.join([z, y])
     groups.join([z, w])
     assert groups.cover(x) == Range(-1.0, 4.0)
-    found = groups.qparams("uint8")
+    found = groups.qparams(groups.choose_firsts("uint8"))
     assert found[y] == found[z] == found[w]
     assert quantize(np.float32([9.0]), found[w])[0] == quantize(np.float32([4.0]), found[x])[0]
 
@@ -101,7 +101,7 @@ def test_a_chain_is_the_composition_of_its_steps(dtype: str, gain: float, offset
     line = groups.line(z)
     assert line.first is x
     np.testing.assert_allclose([line.gain, line.offset], [2 * gain, 2 * offset - offset], rtol=1e-12, atol=1e-12)
-    assert groups.qparams(dtype)[x].dtype == dtype
+    assert groups.qparams(groups.choose_firsts(dtype))[x].dtype == dtype
 
 
 @settings(max_examples=50)

@@ -94,10 +94,10 @@ def _conclude(target: Target, host: Target, found: dict[str, bool], cores: int, 
         )
     lines.append(
         "For a file that gives the same answers on every CPU: fcdeploy quantize --target portable. Its integer kernels "
-        "write the same integers everywhere, but for rounding ties: one level, on at most 0.1 % of a layer's elements, "
-        "counted in quantize's report; its float nodes agree to 1e-5 of their largest, which fcdeploy inspect --exact looks at."
+        "write the same integers everywhere: no sum comes near a half. Float nodes agree to 1e-5 of their largest, which "
+        "fcdeploy inspect --exact looks at; what is rounded to integers behind them may differ by one level."
     )
-    lines.append(f"fcdeploy quantize makes files for {host.name} here, with {host.activations} activations.")
+    lines.append(f"fcdeploy quantize makes files for {host.name} here.")
     return lines
 
 
@@ -131,7 +131,6 @@ def _make_machine_table(values: dict[str, Any]) -> Table:
 def _describe_target(row: Target) -> dict[str, Any]:
     return {
         "name": row.name,
-        "activations": row.activations,
         "saturates": row.pair_limit is not None,
         "why": row.why,
         "kernels": row.kernels,
@@ -167,14 +166,13 @@ def _make_target_table() -> Table:
         (
             row.name,
             " or ".join(row.cpu) or "any",
-            row.activations,
             "no pair above 16 bits" if row.pair_limit is not None else "all 8 bits",
             row.kernels,
             "run" if row.verified else UNVERIFIED,
         )
         for row in TARGETS.values()
     )
-    return Table("Targets", ("--target", "CPU with", "activations", "weights", "kernels", "known"), rows)
+    return Table("Targets", ("--target", "CPU with", "weights", "kernels", "known"), rows)
 
 
 def _make_extra_rows(extras: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 
 @dataclass(frozen=True)
 class Target:
     """A CPU family as onnxruntime's byte kernels see it.
 
-    `activations` is the type that becomes integer kernels there.  `pair_limit` bounds |w1| + |w2| for two weights of
+    Activations are uint8, which become integer kernels on all of them.  `pair_limit` bounds |w1| + |w2| for two weights of
     one sign that the kernel multiplies as neighbours: `vpmaddubsw` adds the two products in 16 bits, and
     255 * 128 = 32,640 is the last multiple of 255 below 32,767.  None: products are added in 32 bits.
     `cpu` lists the flags (as Linux prints them) of which one is needed.  `kernels` are those that exist, and the
     instructions they are made of.  Of ARM the kinds were run under emulation: their rows are alike, since uint8
     activations and weights within -127 .. 127 are exact on all of them (arithmetic/kernels/neon.py), and as fast.
-    `verified`: the row was run, and is not only read in onnxruntime's source.
+    `verified`: the row was run, and is not only read in onnxruntime's source.  `apart_from_halves`: kernels of several
+    families run the file, and round sums and products of activations alike only where none lies near a half.
     """
 
     name: str
-    activations: Literal["uint8", "int8"]
     pair_limit: int | None
     cpu: tuple[str, ...]
     why: str
     kernels: str
     verified: bool
+    apart_from_halves: bool = False
 
 
 PAIR_LIMIT = 128
@@ -35,23 +35,23 @@ TARGETS = {
     row.name: row
     for row in (
         Target(
-            "portable", "uint8", PAIR_LIMIT, (),
-            "uint8 activations fuse on every CPU, and no pair of products leaves 16 bits: the same integers everywhere",
-            f"{LAYERS}: whatever the CPU has", True,
+            "portable", PAIR_LIMIT, (),
+            "no pair of products leaves 16 bits and no sum of activations lies near a half: the same integers everywhere",
+            f"{LAYERS}: whatever the CPU has", True, apart_from_halves=True,
         ),
         Target(
-            "x86-vnni", "uint8", None, ("avx512_vnni", "avx_vnni"),
+            "x86-vnni", None, ("avx512_vnni", "avx_vnni"),
             "VNNI adds byte products in 32 bits: weights may use all 8 bits; on a CPU without VNNI the file saturates",
             f"{LAYERS}: vpdpbusd; with AMX tdpbusd (from source)", True,
         ),
         Target(
-            "x86-avx2", "uint8", PAIR_LIMIT, ("avx2",),
+            "x86-avx2", PAIR_LIMIT, ("avx2",),
             "vpmaddubsw adds two byte products in 16 bits and saturates: neighbouring weights are kept small enough",
             f"{LAYERS}: vpmaddubsw + vpmaddwd; depthwise: products in 32 bits", True,
         ),
         *(
             Target(
-                name, "uint8", None, flags,
+                name, None, flags,
                 f"{why}: weights may use all 8 bits but for -128, and activations are bytes without sign",
                 f"{LAYERS}: {kernels}; depthwise: smull, smlal", True,
             )

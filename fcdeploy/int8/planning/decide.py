@@ -72,6 +72,18 @@ def writes_bytes(node: ir.Node, wants: set[ir.Value]) -> bool:
     return node.op_type not in FLOAT_OUTPUT or node.outputs[0] in wants or _fuses_in_float(node)
 
 
+def final_value(node: ir.Node, decisions: Mapping[str, Decision]) -> ir.Value:
+    """The tensor that an integer kernel writes: behind the clip that its saturation does, if there is one."""
+    value = node.outputs[0]
+    while True:
+        after = [
+            user for user in value.consumers() if user.graph is node.graph and decisions[name_of(user)].kind == "fused"
+        ]
+        if not after:
+            return value
+        value = after[0].outputs[0]
+
+
 def _fuses_in_float(node: ir.Node) -> bool:
     """Whether onnxruntime would fuse a Gemm without a QuantizeLinear into one float node with the activation behind it.
 

@@ -71,8 +71,11 @@ def plan_graph(
 
     # which scales: of activations first, because those of weights and biases follow
     method = find_method(ranges, 2**16 if on_16_bits else 256)
-    dtype = "int16" if on_16_bits else target.activations
-    tensors = choose_activation_scales(graph, decisions, wants, calibration, dtype, method)
+    dtype = "int16" if on_16_bits else "uint8"
+    tensors = choose_activation_scales(
+        graph, decisions, wants, calibration, dtype, method,
+        apart_from_halves=target.apart_from_halves and not on_16_bits,
+    )  # fmt: skip
     if not on_16_bits:
         decisions, tensors = keep_unequal_clips(graph, decisions, tensors)
     decisions = apply_types(graph, decisions, apart, types)

@@ -102,13 +102,17 @@ class ScaleGroups:
         if whole.high - whole.low <= SHARE_WITHIN * narrowest:
             self.join(values)
 
-    def qparams(self, dtype: str) -> dict[ir.Value, QParams]:
-        """Scale and zero point of every tensor."""
-        lines = {value: self.line(value) for value in self.members()}
+    def choose_firsts(self, dtype: str) -> dict[ir.Value, QParams]:
+        """Scale and zero point of the first of every group."""
         zeros: dict[ir.Value, list[float]] = {}
-        for line in lines.values():
+        for value in self.members():
+            line = self.line(value)
             zeros.setdefault(line.first, []).append(line.zero)
-        firsts = {first: snap(self.cover(first), dtype, points) for first, points in zeros.items()}
+        return {first: snap(self.cover(first), dtype, points) for first, points in zeros.items()}
+
+    def qparams(self, firsts: Mapping[ir.Value, QParams]) -> dict[ir.Value, QParams]:
+        """Scale and zero point of every tensor, by those of the first of its group."""
+        lines = {value: self.line(value) for value in self.members()}
         return {value: follow(firsts[line.first], line.gain, line.offset) for value, line in lines.items()}
 
 
@@ -127,8 +131,11 @@ def snap(cover: Range, dtype: str, points: list[float]) -> QParams:
     steps = steps[steps <= STRETCH * least]
     off = [np.abs(offsets / step - np.rint(offsets / step)).sum() for step in steps]
     step = float(np.float32(steps[int(np.argmin(np.round(off, 6)))]))
-    if step <= least:
-        return q
+    return q if step <= least else cover_by_step(cover, dtype, step)
+
+
+def cover_by_step(cover: Range, dtype: str, step: float) -> QParams:
+    """That scale with the zero point at which it covers a range."""
     lowest, highest = LIMITS[dtype]
     zero_point = int(np.clip(np.rint(lowest - min(cover.low, 0.0) / step), lowest, highest))
     return QParams(dtype, (step,), zero_point)

@@ -15,8 +15,9 @@ from fcdeploy.arithmetic.ranges.mse import mse
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import constant_array, data_inputs, fill_value, is_constant, name_of, operator_of
 from fcdeploy.int8.nodes import affine_of
-from fcdeploy.int8.planning.decide import writes_bytes
+from fcdeploy.int8.planning.decide import final_value, writes_bytes
 from fcdeploy.int8.planning.elementwise import Function, function_behind, within_flat_ends
+from fcdeploy.int8.planning.rounding_alike import keep_from_halves
 from fcdeploy.int8.planning.scale_groups import ScaleGroups, follow
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Decision, Plan, QParams, Range
@@ -32,8 +33,13 @@ def choose_activation_scales(
     calibration: Calibration,
     dtype: str,
     method: Method,
+    *,
+    apart_from_halves: bool = False,
 ) -> dict[str, QParams]:
-    """QParams of every tensor that is read or written as integers of `dtype`, by name, in the graph's order."""
+    """QParams of every tensor that is read or written as integers of `dtype`, by name, in the graph's order.
+
+    `apart_from_halves`: such that no sum or product of bytes lies near a half (rounding_alike.py).
+    """
     sources = dict(_find_rounded_tensors(graph, decisions, wants))
     covers = {
         # results that no layer reads are answers: clipping the largest would cost more than coarser steps
@@ -54,7 +60,12 @@ def choose_activation_scales(
         elif decision.kind == "int8" and node.op_type == "Concat":
             groups.join_if_close([node.outputs[0], *(v for v in node.inputs if v is not None and not is_constant(v))])
     tensors: dict[str, QParams] = {}
-    bytes_alone = {} if dtype == "int16" else groups.qparams(dtype)
+    bytes_alone: dict[ir.Value, QParams] = {}
+    if dtype != "int16":
+        firsts = groups.choose_firsts(dtype)
+        bytes_alone = groups.qparams(
+            keep_from_halves(graph, decisions, groups, firsts) if apart_from_halves else firsts
+        )
     for value in groups.members():
         first = groups.line(value).first
         why = sources.get(value, f"shares the scale of {first.name!r}")
@@ -99,18 +110,6 @@ def _find_rounded_tensors(
                     )
         if decision.kind == "int8" and writes_bytes(node, wants):
             yield final_value(node, decisions), f"output of {node.name!r}"
-
-
-def final_value(node: ir.Node, decisions: Mapping[str, Decision]) -> ir.Value:
-    """The tensor that an integer kernel writes: behind the clip that its saturation does, if there is one."""
-    value = node.outputs[0]
-    while True:
-        after = [
-            user for user in value.consumers() if user.graph is node.graph and decisions[name_of(user)].kind == "fused"
-        ]
-        if not after:
-            return value
-        value = after[0].outputs[0]
 
 
 def _choose_range(value: ir.Value, calibration: Calibration, method: Method) -> Range:

@@ -11,7 +11,7 @@ from fcdeploy.arrays import Arrays
 from fcdeploy.graph.model import input_specs
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.judge import split_samples
-from fcdeploy.int8.planning.scales import final_value
+from fcdeploy.int8.planning.decide import final_value
 from fcdeploy.int8.planning.weights import find_int8_layers
 from fcdeploy.int8.problem import NO_SAMPLES, Problem
 from fcdeploy.int8.refining.correct_layers import correct_layers
