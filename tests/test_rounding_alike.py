@@ -21,8 +21,11 @@ from fcdeploy.arithmetic.near_halves import (
     product_clearance,
     sum_clearance,
 )
+from fcdeploy.int8.one_answer import Sameness, add_sameness, find_differences
 from fcdeploy.int8.planning.rounding_alike import find_near_halves
+from fcdeploy.records.report import Report
 from fcdeploy.runtime.session import Session
+from fcdeploy.tables.types import TYPES
 from tests.networks import Net, quantize_net, random_data
 
 scale = st.floats(0.002, 0.5)
@@ -51,10 +54,10 @@ def test_sums_stay_away_from_halves_in_exact_arithmetic(
 def test_products_stay_away_from_halves(a: float, b: float, levels: float) -> None:
     written = float(np.float32(a * b * levels))
     chosen = choose_product_step([a, b], written)
-    assert written * (1 - 1e-6) <= chosen <= 1.02 * written
+    assert written * (1 - 1e-5) <= chosen <= 1.02 * written
     assert product_clearance([a, b], chosen) > 0
     coarser = choose_product_step([a, b], written, of_read=True)
-    assert b * (1 - 1e-6) <= coarser <= 1.02 * b
+    assert b * (1 - 1e-5) <= coarser <= 1.02 * b
     assert product_clearance([a, coarser], written) > 0
 
 
@@ -146,3 +149,31 @@ def test_portable_plans_keep_all_sums_and_products_from_halves() -> None:
     other = quantize_net(residual(), random_data(3, 8, x=(8, 6, 6)), target="x86-avx2")
     assert {"xy", "xz", "yz"} <= set(find_near_halves(other.prepared.graph, other.plan))
     assert line.sqnr() > other.sqnr() - 1
+
+
+def test_floats_that_are_rounded_again_are_named() -> None:
+    """An Exp between two convolutions; a Max, which rounds nothing, and a Softmax at the end do not count."""
+    net = Net(4)
+    x = net.op("Max", net.conv(net.input("x", 8, 6, 6), 8, 8), net.constant(-1), name="max")
+    x = net.conv(x, 8, 8)
+    x = net.conv(net.op("Exp", net.op("Min", x, net.constant(1)), name="exp"), 8, 8)
+    line = quantize_net(net.output(net.op("Softmax", net.op("Exp", x))), random_data(4, 8, x=(8, 6, 6)))
+    found = find_differences(line.prepared.graph, line.plan)
+    assert found.rounded_floats == ("exp",) and found.near_halves == () and len(found.float_outputs) == 1
+    report = add_sameness(Report("quantize", {}, lines=("wrote it", "next")), found)
+    assert report.warnings == (
+        "not the same on every CPU: 1 float result ('exp') whose last bits differ between CPUs are rounded to integers; "
+        "now and then an integer is one level off",
+    )
+    none = add_sameness(Report("quantize", {}, lines=("wrote it", "next")), Sameness((), (), ()))
+    assert none.lines == ("wrote it", "the same bytes on every CPU", "next") and not none.warnings
+
+
+def test_blocks_of_4_bits_compute_in_float_where_one_answer_is_promised() -> None:
+    net = Net(5)
+    net.output(net.dense(net.input("x", 64), 64, 32))
+    data = random_data(5, 8, x=(64,))
+    for target, level in (("portable", 1), ("x86-avx2", 4)):
+        line = quantize_net(net, data, target=target, types=TYPES["int4", "none"])
+        (node,) = [node for node in line.int8.graph if node.op_type == "MatMulNBits"]
+        assert node.attributes["accuracy_level"].as_int() == level

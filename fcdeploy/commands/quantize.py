@@ -33,6 +33,7 @@ from fcdeploy.int8.calibrating.statistics import load_or_observe, warn_too_few
 from fcdeploy.int8.floor import Floor, parse_floor
 from fcdeploy.int8.judge import split_samples
 from fcdeploy.int8.loadable import leave_out_unloadable
+from fcdeploy.int8.one_answer import add_sameness, find_differences
 from fcdeploy.int8.plan_file import format_plan, load_plan
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
@@ -296,9 +297,10 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     if held is not None:
         report = add_floor(report, held, planned.basis, macs, unseen=problem.unseen)
 
-    # portable files promise one answer on all CPUs: where float sums break a tie of rounding, that is said
-    ties = request.target.name == "portable" and "int8" in plan.kinds.values()
-    return add_ties(report, out, problem.samples) if ties else report
+    if not request.target.one_answer:
+        return report
+    report = add_ties(report, out, problem.samples) if "int8" in plan.kinds.values() else report
+    return add_sameness(report, find_differences(problem.model.graph, plan))
 
 
 def _judge(request: Request, planned: Planned, on_step: OnStep | None) -> Held | None:

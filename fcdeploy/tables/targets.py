@@ -15,8 +15,8 @@ class Target:
     `cpu` lists the flags (as Linux prints them) of which one is needed.  `kernels` are those that exist, and the
     instructions they are made of.  Of ARM the kinds were run under emulation: their rows are alike, since uint8
     activations and weights within -127 .. 127 are exact on all of them (arithmetic/kernels/neon.py), and as fast.
-    `verified`: the row was run, and is not only read in onnxruntime's source.  `apart_from_halves`: kernels of several
-    families run the file, and round sums and products of activations alike only where none lies near a half.
+    `verified`: the row was run, and is not only read in onnxruntime's source.  `one_answer`: files are
+    to give the same bytes with the kernels of every family, so nothing is left to the last bit of a float.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Target:
     why: str
     kernels: str
     verified: bool
-    apart_from_halves: bool = False
+    one_answer: bool = False
 
 
 PAIR_LIMIT = 128
@@ -37,7 +37,7 @@ TARGETS = {
         Target(
             "portable", PAIR_LIMIT, (),
             "no pair of products leaves 16 bits and no sum of activations lies near a half: the same integers everywhere",
-            f"{LAYERS}: whatever the CPU has", True, apart_from_halves=True,
+            f"{LAYERS}: whatever the CPU has", True, one_answer=True,
         ),
         Target(
             "x86-vnni", None, ("avx512_vnni", "avx_vnni"),

@@ -96,7 +96,7 @@ def warn_left_out(problem: Problem, plan: Plan) -> list[str]:
         warnings.append(f"bias correction left out: {_why_not_layerwise(problem)}")
     if "blockwise" in kinds:
         warnings.append(f"weights in blocks were rounded one by one: {problem.why_not_run}")
-    if problem.large and problem.target.name == "portable":
+    if problem.large and problem.target.one_answer:
         warnings.append(f"exactness was not looked at: {problem.why_not_run}")
     return warnings
 

@@ -19,21 +19,28 @@ from fcdeploy.records.plan import QParams
 DOMAIN = "com.microsoft"
 # How MatMulNBits computes: 4 rounds activations to bytes, row by row in the blocks of the weights, which costs far less
 # than 4-bit weights do; 1 stays in float, and takes 3 times as long for 4 bits, 80 times for 8 (4096 x 4096, batch 1).
-ACCURACY_LEVEL = 4
+# Rounded blocks differ between CPUs by several levels, so files for all of them take 1 where it is no slower than float.
+ROUNDED, FLOAT = 4, 1
 Initializer = Callable[[Array | ir.TensorProtocol, str], ir.Value]
 
 
-def replace_with_contrib_op(node: ir.Node, packed: PackedWeights, q: QParams | None, initializer: Initializer) -> None:
-    """The node, with weights in blocks by `q`, or with activations that are scaled in every run; `q` is its weight's."""
+def replace_with_contrib_op(
+    node: ir.Node, packed: PackedWeights, q: QParams | None, initializer: Initializer, *, in_float: bool = False
+) -> None:
+    """The node, with weights in blocks by `q`, or with activations that are scaled in every run; `q` is its weight's.
+
+    `in_float`: blocks of 4 bits leave activations as they are.
+    """
     if q is not None and q.block:
-        _to_matmul_nbits(node, packed, q, initializer)
+        level = FLOAT if in_float and bits_of(q) == 4 else ROUNDED
+        _to_matmul_nbits(node, packed, q, initializer, level)
     elif node.op_type == "LSTM":
         _to_dynamic_lstm(node, packed, initializer)
     else:
         _to_dynamic_matmul(node, packed, initializer)
 
 
-def _to_matmul_nbits(node: ir.Node, packed: PackedWeights, q: QParams, initializer: Initializer) -> None:
+def _to_matmul_nbits(node: ir.Node, packed: PackedWeights, q: QParams, initializer: Initializer, level: int) -> None:
     """A dense layer to MatMulNBits: the bias is an input of it, because an Add behind it would keep it from fusing."""
     integers, scales = packed.weights[1]
     weight, bias = node.inputs[1], input_of(node, 2)
@@ -45,7 +52,7 @@ def _to_matmul_nbits(node: ir.Node, packed: PackedWeights, q: QParams, initializ
         *([None, None, bias] if bias is not None else []),
     ]
     numbers = {"K": int(shape[1 - axis]), "N": int(shape[axis]), "bits": bits_of(q), "block_size": q.block}
-    attributes = [ir.AttrInt64(key, value) for key, value in {**numbers, "accuracy_level": ACCURACY_LEVEL}.items()]
+    attributes = [ir.AttrInt64(key, value) for key, value in {**numbers, "accuracy_level": level}.items()]
     set_operator(node, "MatMulNBits", DOMAIN, inputs, attributes)
 
 

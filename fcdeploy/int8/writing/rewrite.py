@@ -28,6 +28,7 @@ from fcdeploy.int8.writing.contrib_ops import DOMAIN, replace_with_contrib_op
 from fcdeploy.int8.writing.conversions import Conversions, integer_type, producer
 from fcdeploy.int8.writing.shared_constants import share_constants
 from fcdeploy.records.plan import Plan, QParams
+from fcdeploy.tables.targets import TARGETS
 
 FLOATS = ("float", "weight_only")  # kinds of nodes that compute in float
 
@@ -44,7 +45,7 @@ def rewrite(
         if kinds[name_of(node)] == "fused":
             _fuse_clip(model.graph, node)
 
-    writer = Writer(model.graph, plan.tensors)
+    writer = Writer(model.graph, plan.tensors, one_answer=plan.target in TARGETS and TARGETS[plan.target].one_answer)
     for node in list(model.graph):
         kind, layer = kinds[name_of(node)], layers.get(name_of(node))
         if kind in ("int8", "int16"):
@@ -86,8 +87,9 @@ def _fuse_clip(graph: ir.Graph, clip: ir.Node) -> None:
 class Writer:
     """The integer side of the graph as it grows: which tensor has integers, and which has been read back from them."""
 
-    def __init__(self, graph: ir.Graph, tensors: Mapping[str, QParams]) -> None:
+    def __init__(self, graph: ir.Graph, tensors: Mapping[str, QParams], *, one_answer: bool) -> None:
         self.graph = graph
+        self.one_answer = one_answer
         self.tensors = tensors
         self.names = {value: name_of(value) for node in graph for value in node.outputs}
         self.conversions = Conversions(graph)
@@ -215,6 +217,7 @@ class Writer:
             layer,
             self.tensors[name_of(weight)] if (weight := node.inputs[1]) else None,
             self.conversions.add_constant,
+            in_float=self.one_answer,
         )
 
     def restore_outputs(self) -> None:
