@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +21,7 @@ from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.export import export
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
+from fcdeploy.evaluate.loss import Loss
 from fcdeploy.graph.model import files_of, input_specs, read_model
 from fcdeploy.int8.calibrating.statistics import load_or_observe
 from fcdeploy.int8.planning.types import find_types
@@ -28,10 +31,11 @@ from fcdeploy.records import calibration
 from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kinds import open_source
-from fcdeploy.search.evaluator import SKETCH, sketch_output
+from fcdeploy.search.evaluator import SKETCH, EvaluationResult, sketch_output
 from fcdeploy.search.groups import ALL, explain_moves, find_groups
-from fcdeploy.search.ladder import NodeGroup
-from fcdeploy.search.search_report import NOT_KNOWN
+from fcdeploy.search.ladder import NodeGroup, Score, Step
+from fcdeploy.search.search import MeasuredStep, SearchRun, _try_all_in_float
+from fcdeploy.search.search_report import NOT_KNOWN, _format_drop
 from fcdeploy.sensitivity.error_sources import find_sources
 from fcdeploy.user_code import load_file
 
@@ -352,3 +356,31 @@ def test_samples_that_differ_when_read_again_are_an_error(
     assert "was read again, and" in err.splitlines()[0]
     assert how in err.splitlines()[0]
     assert "seed" in err.splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("unit", "ends", "shown"),
+    [
+        ("points", (0.5, 2.0), "1.23 (0.50 .. 2.00)"),
+        ("points", (None, None), "1.23"),
+        ("unit of the labels", (0.01234567, 2.0), "1.235 (0.01235 .. 2)"),
+    ],
+)
+def test_drops_have_the_digits_of_their_unit(unit: str, ends: tuple[float | None, float | None], shown: str) -> None:
+    loss = Loss(0.9, 0.8, 1.2346, *ends, None)
+    assert _format_drop(MeasuredStep((), EvaluationResult(loss, 0.0, None), 1.0), unit) == shown
+
+
+def test_all_in_float_is_tried_where_it_is_faster_and_there_is_time() -> None:
+    """Of a search that stands at 8 microseconds: tried at 7, not at 9, and not when time is up."""
+    best = Step((), {"a": "int8"}, Score(0.0, 0.1, 8.0))
+
+    def tried(cost: float, deadline: float) -> list[Step]:
+        builder = SimpleNamespace(costs=SimpleNamespace(layers=["a"]), cost=lambda _: cost)
+        run = SearchRun(builder, None, 1.0, deadline, lambda *_: None)  # type: ignore[arg-type]
+        run.score = lambda _: Score(0.0, 0.0, cost)  # type: ignore[method-assign]
+        return _try_all_in_float(run, best)
+
+    assert [step.forms for step in tried(7.0, math.inf)] == [{"a": "bytes"}]
+    assert tried(9.0, math.inf) == []
+    assert tried(7.0, 0.0) == []

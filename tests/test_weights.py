@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from networks import Net, quantize_net
 
-from fcdeploy.arithmetic.weights.layout import from_rows, lay_out_importance, to_rows
+from fcdeploy.arithmetic.weights.layout import from_rows, lay_out_importance, pack_blocks, to_rows
 from fcdeploy.arithmetic.weights.pair_bound import compute_excess, enforce_pair_limit
 from fcdeploy.arithmetic.weights.rounding import round_rows, search_scales
 
@@ -239,3 +239,16 @@ def test_tiny_and_huge_weights(limit, size) -> None:
     assert np.abs(integers).max() <= 127
     if size > 1e-35:
         np.testing.assert_allclose(integers * scale[:, None], weight, atol=0.02 * np.abs(weight).max(axis=1).max())
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_blocks_of_weights_are_written_out_by_hand(bits: int) -> None:
+    """Row by row: middle of the range added, the first weight in the low half of its byte, zeros behind the last."""
+    block, inputs, middle = 16, 21, 2 ** (bits - 1)
+    integers = np.random.default_rng(bits).integers(-middle, middle, (3, inputs)).astype(np.int8)
+    expected = []
+    for row in integers.tolist():
+        codes = [w + middle for w in row] + [middle] * (2 * block - inputs)
+        packed = codes if bits == 8 else [codes[i] + 16 * codes[i + 1] for i in range(0, 2 * block, 2)]
+        expected.append([packed[: len(packed) // 2], packed[len(packed) // 2 :]])
+    assert pack_blocks(integers, block, bits).tolist() == expected
