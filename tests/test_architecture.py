@@ -1,4 +1,4 @@
-"""The layers of the architecture, as README's table of folders declares them: a row imports from the rows below it."""
+"""The layers of the architecture, as its page's table of folders declares them: a row imports from the rows below it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 import fcdeploy
 
 HOME = Path(fcdeploy.__file__).parent
-README = (HOME.parent / "README.md").read_text()
+PAGE = (HOME.parent / "docs" / "architecture.md").read_text()
 ROW = re.compile(r"^\| ((?:`fcdeploy/[^`]*`(?:, )?)+) \|", re.M)
 
 
 def declared_rows() -> list[list[str]]:
     """The modules of each row of the table, from the bottom up, as the beginnings of their names."""
-    rows = [re.findall(r"`fcdeploy/([^`]*)`", row) for row in ROW.findall(README)]
+    rows = [re.findall(r"`fcdeploy/([^`]*)`", row) for row in ROW.findall(PAGE)]
     return [[path.removesuffix(".py").rstrip("/").replace("/", ".") for path in row] for row in reversed(rows)]
 
 
@@ -65,7 +65,7 @@ def layer(module: str) -> int:
         return -1
     while module not in LAYERS:
         module, dot, _ = module.rpartition(".")
-        assert dot, "no row of README's table has it"
+        assert dot, "no row of the table in docs/architecture.md has it"
     return LAYERS[module]
 
 

@@ -13,6 +13,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -214,6 +215,19 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_machine_paths(page: Path) -> None:
     assert not MACHINE_PATH.search(page.read_text())
+
+
+def test_the_readme_s_example_runs(done: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fcdeploy export models/resnet.py:resnet --state models/resnet.safetensors -o resnet.onnx", done) == 0
+    capsys.readouterr()
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert example
+    names: dict[str, Any] = {}
+    exec(compile(example[1], "README.md", "exec"), names)
+    size, drop, low, high = map(float, capsys.readouterr().out.split())
+    assert size == Path("made.onnx").stat().st_size
+    assert low <= drop <= high
+    assert names["proof"].passed
 
 
 def test_the_calibration_file_s_example_runs(done: set[str], capsys: pytest.CaptureFixture[str]) -> None:
