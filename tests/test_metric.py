@@ -11,11 +11,13 @@ import onnx
 import pytest
 from conftest import fails
 from onnx import helper
-from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+from sklearn.metrics import jaccard_score, mean_absolute_error, r2_score, root_mean_squared_error
+from sklearn.metrics.pairwise import cosine_similarity
 from small_models import CLASSES, outputs, samples
 
 from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate.metric import choose_metric
+from fcdeploy.evaluate.outputs import OutputEnd
 from fcdeploy.records.report import Report
 
 Array = np.ndarray[Any, Any]
@@ -207,17 +209,70 @@ def test_integer_outputs_are_the_classes(nets: dict[str, Path], save_npz: Callab
     assert report.values["kernel_sqnr_db"] is None
 
 
-def test_boxes_beside_scores_decide_nothing_without_labels() -> None:
+def test_what_decides_is_read_from_the_graph_and_the_answers() -> None:
     """A detection head (n, 4 + classes, anchors): no arg max over anchors is made up; scores of steps are decisions."""
     random = np.random.default_rng(0)
     head = np.concatenate([random.uniform(0, 64, (8, 4, 64)), random.uniform(0, 1, (8, 5, 64))], axis=1)
-    assert choose_metric(None, {"head": head.astype(np.float32)}, {}, lambda _: False) is None
+    assert choose_metric(None, {"head": head.astype(np.float32)}, {}, {})[0] is None
     steps = random.normal(size=(8, 12, 20))
-    steps[..., 3] += 9 * (random.random((8, 12)) > 0.5)
-    chosen = choose_metric(
-        None,
-        {"steps": (steps + 9 * (steps == steps.max(axis=2, keepdims=True))).astype(np.float32)},
-        {},
-        lambda _: False,
+    steps += 9 * (steps == steps.max(axis=2, keepdims=True))
+    outputs = {"head": head.astype(np.float32), "steps": steps.astype(np.float32)}
+    chosen, read = choose_metric(None, outputs, {}, {"steps": OutputEnd("dense", 2)})
+    assert chosen is not None
+    assert (chosen.name, chosen.output) == ("agreement", "steps")  # the first output that decides, not the first
+    assert dict(read.kinds) == {"head": "numbers that decide nothing", "steps": "sequence of 20 classes"}
+    maps = {"map": np.moveaxis(steps[:, :, None], 1, 2).astype(np.float32)}  # (n, 1, 12, 20): classes last
+    chosen, _ = choose_metric(None, maps, {}, {"map": OutputEnd("convolution", 3)})
+    assert chosen is not None and chosen.decision is not None
+    assert chosen.decision.axis == 3
+
+
+def test_maps_and_texts_against_labels_and_between_models() -> None:
+    """Jaccard of all positions from scikit-learn; character error rate from a distance that recurses."""
+    random = np.random.default_rng(0)
+    one, other = (np.eye(5, dtype=np.float32)[random.integers(0, 4, (6, 7, 8))].transpose(0, 3, 1, 2) for _ in range(2))
+    label = random.integers(0, 4, (6, 7, 8))
+    label[:, 0, 0] = -100
+    end = {"map": OutputEnd("convolution", 1)}
+    metric, _ = choose_metric("miou", {"map": one}, {"label": label}, end)
+    assert metric is not None and metric.figures is not None
+    found = metric.summary(metric.figures({"map": one}, {"label": label}, tuple("abcdef")).mean(axis=0))
+    counted = label >= 0
+    assert found == pytest.approx(jaccard_score(label[counted], one.argmax(1)[counted], average="macro"))
+    metric, _ = choose_metric("miou", {"map": one}, {}, end)
+    assert metric is not None and metric.between is not None
+    figures = metric.between.compare(*(metric.between.keep({"map": each}, 6) for each in (one, other)))
+    assert metric.summary(figures.mean(axis=0)) == pytest.approx(
+        jaccard_score(one.argmax(1).ravel(), other.argmax(1).ravel(), average="macro")
     )
-    assert chosen is not None and chosen.name == "agreement"
+
+    def distance(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+        if not a or not b:
+            return len(a) + len(b)
+        return min(distance(a[1:], b) + 1, distance(a, b[1:]) + 1, distance(a[1:], b[1:]) + (a[0] != b[0]))
+
+    steps = np.zeros((3, 9), np.int64)
+    steps[0, [1, 2, 5]], steps[1, [0, 4, 8]], steps[2, 3] = (2, 2, 3), (1, 2, 3), 4
+    said: list[tuple[int, ...]] = [(2, 3), (1, 2, 3), (4,)]
+    wanted = np.array([[2, 4, 3], [3, 2, 1], [-100, -100, -100]])
+    metric, _ = choose_metric("text", {"t": np.eye(5, dtype=np.float32)[steps]}, {"label": wanted}, {})
+    assert metric is not None and metric.figures is not None
+    rows = metric.figures({"t": np.eye(5, dtype=np.float32)[steps]}, {"label": wanted}, tuple("abc"))
+    lengths = [3, 3, 0]
+    errors = [distance(a, tuple(b[:n])) for a, b, n in zip(said, wanted.tolist(), lengths, strict=True)]
+    assert rows.tolist() == [[n - e, n] for n, e in zip(lengths, errors, strict=True)]
+    with fails("metric 'text': output 't' has shape (n, 5), expected scores of classes"):
+        choose_metric("text", {"t": np.eye(5, dtype=np.float32)}, {}, {"t": OutputEnd("softmax", 1)})
+
+
+def test_embeddings_are_compared_by_direction() -> None:
+    random = np.random.default_rng(0)
+    f, q = (random.normal(size=(9, 64)).astype(np.float32) for _ in range(2))
+    end = {"logits": OutputEnd("dense", 1), "e": OutputEnd("embedding")}
+    metric, read = choose_metric("cosine", {"logits": f[:, :10], "e": f}, {}, end)
+    assert metric is not None and metric.between is not None
+    assert (metric.output, read.kinds["e"]) == ("e", "embedding")
+    found = metric.between.compare(f, q)[:, 0]
+    assert found == pytest.approx(np.diag(cosine_similarity(f, q)), abs=1e-6)
+    with fails("metric 'cosine' compares directions, and output 'i' holds integers"):
+        choose_metric("cosine", {"i": np.arange(3)}, {}, {})

@@ -9,7 +9,8 @@ import onnx_ir as ir
 import pytest
 from networks import Net
 
-from fcdeploy.evaluate.outputs import Decision, OutputEnd, decide_by, find_ends, stands_out
+from fcdeploy.evaluate.decision import Decision
+from fcdeploy.evaluate.outputs import OutputEnd, decide_by, find_ends, stands_out
 from fcdeploy.prepare.shape_inference import infer_shapes
 
 RANDOM = np.random.default_rng(0)

@@ -310,16 +310,13 @@ def test_outputs_without_an_axis_of_samples_are_compared_whole(command: Command)
     assert sketch_output(np.zeros((0, 4)), 5).shape == (1, 0)
 
 
-def test_an_output_of_another_shape_is_an_error(command: Command) -> None:
-    """How many scores are above 0 depends on the rounding of a bias."""
+def test_rows_that_depend_on_values_end_no_search(command: Command) -> None:
+    """How many scores are above 0 depends on the rounding of a bias: the scores decide, and are what is held."""
     net = Net(0)
     scores = net.dense(net.op("Relu", net.dense(net.input("x", 16), 16, 16)), 16, 4)
     net.output(scores, net.op("NonZero", net.op("Relu", scores))).save(Path("model.onnx"))
-    code, _, err = command("--costs", "none", "--max-drop", "0", "--eval", "eval.npz")
-    assert code == 2
-    assert "error: output 'nonzero" in err
-    assert "in the float model and (1, 2, " in err  # the batch counts: samples run alone
-    assert "hint: leave --max-drop out" in err
+    code, _, err = command("--costs", "none", "--max-drop", "100", "--eval", "eval.npz")
+    assert code == 0, err
 
 
 def test_where_no_output_is_in_floating_point_the_error_is_the_drop(command: Command) -> None:

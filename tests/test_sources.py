@@ -15,8 +15,8 @@ from small_models import quantized, residual, samples
 
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arrays import Arrays
-from fcdeploy.evaluate.decision import DecisionRule
 from fcdeploy.evaluate.metric import Metric, choose_metric
+from fcdeploy.evaluate.outputs import OutputEnd, OutputsRead
 from fcdeploy.graph.model import read_model
 from fcdeploy.int8.refining.smooth import rescale, smoothing_factors
 from fcdeploy.prepare.pipeline import prepare
@@ -338,9 +338,8 @@ def test_the_spoilt_source_is_the_dearest(tmp_path: Path, number: int) -> None:
     assert not ranking.unknown
 
 
-def top1(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, DecisionRule | None]:
-    metric = choose_metric(None, outputs, labels, lambda _: False)
-    return metric, metric.decision if metric else None
+def top1(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, OutputsRead]:
+    return choose_metric(None, outputs, labels, {name: OutputEnd("dense", 1) for name in outputs})
 
 
 def test_drops_are_those_of_the_metric(tmp_path: Path) -> None:

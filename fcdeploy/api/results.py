@@ -184,12 +184,22 @@ class PlanResult(Result):
 
 @dataclass(frozen=True)
 class OutputError:
-    """How far an output of the int8 model is from the float one's."""
+    """What an output is, how far that of the int8 model is from the float one's, and the share of its equal decisions.
+
+    `miou`: mean overlap of the areas of its classes. `text`: letters that need no change. `nearest`: samples whose nearest
+    other one is the same. `unequal_shapes`: samples on which both models gave different shapes.
+    """
 
     name: str
     sqnr_db: float | None
     cosine: float | None
     largest_error: float | None
+    kind: str = ""
+    agreement: float | None = None
+    miou: float | None = None
+    text: float | None = None
+    nearest: float | None = None
+    unequal_shapes: int = 0
 
 
 @dataclass(frozen=True)

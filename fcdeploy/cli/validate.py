@@ -17,9 +17,9 @@ from fcdeploy.cli import options
 @click.option(
     "--metric",
     metavar="M",
-    help="top1, top5, regression, iou (boxes x1, y1, x2, y2), tokens, agreement, or FILE.py:FUNCTION, a function of "
-    "two dicts of arrays (samples first), outputs and labels, to one score a sample, higher is better. "
-    "Default: what fits the labels.",
+    help="top1, top5, regression, iou (boxes x1, y1, x2, y2), tokens, miou, text; with the float model's answers in place of "
+    "labels agreement, boxes, cosine, miou, text; or FILE.py:FUNCTION, a function of two dicts of arrays (samples first), "
+    "outputs and labels, to one score a sample, higher is better. Default: what fits the labels and the outputs.",
 )
 @click.option(
     "--max-drop",

@@ -14,18 +14,25 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers as tensors
 from fcdeploy.evaluate.compare import Answers, LayerSums, compare_kernels, compare_layers
 from fcdeploy.evaluate.data import EvaluationData, open_data
-from fcdeploy.evaluate.decision import DecisionRule
 from fcdeploy.evaluate.input_checks import warn_of_inputs
 from fcdeploy.evaluate.leakage import make_leakage_check as watched
-from fcdeploy.evaluate.loss import Loss, compute_agreement, compute_confusion, compute_loss, compute_regression
-from fcdeploy.evaluate.metric import Metric
+from fcdeploy.evaluate.loss import (
+    Loss,
+    compute_agreement,
+    compute_confusion,
+    compute_loss,
+    compute_regression,
+    make_output_values,
+)
+from fcdeploy.evaluate.metric import Metric, choose_metric
+from fcdeploy.evaluate.outputs import OutputEnd, OutputsRead, find_ends
 from fcdeploy.evaluate.sharded import EvaluationJob, answer_all
-from fcdeploy.evaluate.sharded import choose_metric_and_rule as chosen
-from fcdeploy.evaluate.signatures import check_same_signature, is_probability
+from fcdeploy.evaluate.signatures import check_same_signature
 from fcdeploy.evaluate.validation_report import CLEAN_KERNELS_DB, make_lines, make_tables, make_warnings
-from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, output_specs, read_model
+from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, read_model
 from fcdeploy.native.engine_file import engine_file
 from fcdeploy.prepare.pipeline import prepare
+from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.sample_axes import declare_samples, parse_axes
 from fcdeploy.records import sample_layout
@@ -100,7 +107,7 @@ def validate(
     hashes = {name: hash_model(files_of(*pair)) for name, pair in pairs.items()}
     job = EvaluationJob(
         ((str(against), hashes["float"]), (str(int8), hashes["int8"])), samples, metric,
-        {spec.name: is_probability(float_model, spec.name) for spec in output_specs(float_model)},
+        _find_ends(against),
         watched(int8_model, int8.name, allowed=same_data),
     )  # fmt: skip
     with engine_file(engine, int8, int8_model, _shapes(samples)) as file:
@@ -108,7 +115,7 @@ def validate(
             answers, seen = answer_all(team, replace(job, runs=str(file.path)), step)
         if max_drop is not None and answers.metric is None:
             raise FcdeployError(
-                "a largest drop needs a metric, and without labels one number a sample has none", NO_LABEL
+                "a largest drop needs a metric, and without labels no output decides anything", NO_LABEL
             )
         kernel, unseen = compare_kernels(int8, samples.read(FEW), step, samples.total(FEW), file.path)
 
@@ -154,6 +161,13 @@ def _add_leakage(report: Report, seen: Any, hashes: dict[str, str], notes: list[
     return replace(report, values=values, lines=lines, warnings=(*notes, *report.warnings))
 
 
+def _find_ends(against: Path) -> dict[str, OutputEnd]:
+    """What makes each output, in the graph that is quantized."""
+    prepared, _ = _read_float_models(against)
+    infer_shapes(prepared)
+    return find_ends(prepared)
+
+
 def _read_float_models(against: Path) -> list[ir.Model]:
     """Float tensors have the names of the prepared model, which is what is quantized; else those of the file itself."""
     prepared, original = read_model(against), read_model(against)
@@ -172,13 +186,13 @@ def _find_causes(
 ) -> Sensitivity:
     """Without labels the error of the outputs ranks, not the decisions: those that change are too few to tell from."""
 
-    def choose(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, DecisionRule | None]:
-        return chosen(job.metric, outputs, labels, job.probability)
+    def choose(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, OutputsRead]:
+        return choose_metric(job.metric, outputs, labels, job.ends)
 
     def read(most: int | None) -> Iterable[Batch]:
         return job.data.read(most)
 
-    labelled = answers.metric is not None and answers.metric.name != "agreement"
+    labelled = answers.metric is not None and not answers.metric.relative
     by = choose if labelled else None
     return analyze_sensitivity(int8, _read_float_models(against), read, by, sums, on_step=step, total=job.data.count)
 
@@ -210,10 +224,7 @@ def _make_report(
         **compute_regression(answers),
         "agreement": compute_agreement(answers),
         "sqnr_db": min((one.sqnr_db for one in answers.fidelity.values()), default=None),
-        "outputs": [
-            {"name": name, "sqnr_db": one.sqnr_db, "cosine": one.cosine, "largest_error": one.largest}
-            for name, one in answers.fidelity.items()
-        ],
+        "outputs": make_output_values(answers),
         "kernel_sqnr_db": kernel_db,
         "confusion": compute_confusion(answers),
         "classes": list(classes),

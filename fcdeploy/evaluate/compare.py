@@ -20,8 +20,11 @@ from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers
-from fcdeploy.evaluate.decision import DecisionRule, decide
+from fcdeploy.evaluate.between_models import compare_decisions, measure_more
+from fcdeploy.evaluate.decision import Decision, decide
+from fcdeploy.evaluate.detections import Detections
 from fcdeploy.evaluate.metric import Metric
+from fcdeploy.evaluate.outputs import OutputsRead
 from fcdeploy.evaluate.rounding_error import RoundingError, measure_rounding
 from fcdeploy.graph.model import read_model
 from fcdeploy.records.progress import OnStep
@@ -32,8 +35,35 @@ from fcdeploy.samples.layout import lead_with_samples
 from fcdeploy.samples.source import Batch
 
 OTHER_MODEL = "give the float model that the int8 model was made from"
-Choose = Callable[[Arrays, Arrays], tuple[Metric | None, DecisionRule | None]]
-"""From the float outputs and the labels of the first batch to the metric, and to how decisions are compared."""
+Choose = Callable[[Arrays, Arrays], tuple[Metric | None, OutputsRead]]
+"""From the float outputs and the labels of the first batch to the metric, and to what the outputs are."""
+MOST_EMBEDDINGS = 1024  # of which nearest ones are looked for, in every pair
+
+
+@dataclass
+class OutputAnswers:
+    """What two models answered on one output: sums, figures (n, k) by sample, and rows of embeddings.
+
+    `equal`: (n, 2), equal decisions and all; `measured`: what else is asked of such an output, `measure` of it.
+    `unequal`: samples on which the two outputs had different shapes.
+    """
+
+    fidelity: Fidelity | None = None
+    equal: list[Float64] = field(default_factory=list)
+    measured: list[Float64] = field(default_factory=list)
+    rows: list[tuple[Array, Array]] = field(default_factory=list)
+    samples: int = 0
+    unequal: int = 0
+
+    def extend(self, later: OutputAnswers) -> None:
+        """Append the answers to the samples that follow."""
+        if later.fidelity is not None:
+            self.fidelity = (self.fidelity or Fidelity()) + later.fidelity
+        self.equal += later.equal
+        self.measured += later.measured
+        self.rows += later.rows if sum(len(f) for f, _ in self.rows) < MOST_EMBEDDINGS else []
+        self.samples += later.samples
+        self.unequal += later.unequal
 
 
 @dataclass
@@ -41,39 +71,55 @@ class Answers:
     """What two models answered: sums per output, figures per sample. `float_figures` and `int8_figures` are paired."""
 
     metric: Metric | None
-    decision: DecisionRule | None
+    read: OutputsRead = field(default_factory=OutputsRead)
     other_labels: tuple[str, ...] = ()
-    fidelity: dict[str, Fidelity] = field(default_factory=dict)
+    outputs: dict[str, OutputAnswers] = field(default_factory=dict)
     samples: int = 0
     float_figures: list[Float64] = field(default_factory=list)
     int8_figures: list[Float64] = field(default_factory=list)
-    equal: list[Float64] = field(default_factory=list)  # (n, 2): equal decisions, decisions
     classes: list[NDArray[np.int64]] = field(default_factory=list)  # (n, 3): label, float's answer, int8's answer
     spread: Spread | None = None
+
+    @property
+    def fidelity(self) -> dict[str, Fidelity]:
+        """How near floating-point outputs are, of those that were compared number by number."""
+        return {name: one.fidelity for name, one in self.outputs.items() if one.fidelity is not None}
+
+    @property
+    def decisive(self) -> str | None:
+        """The output whose decisions are the agreement: the metric's, or the first that decides."""
+        decided = [name for name, one in self.outputs.items() if one.equal]
+        if self.metric is not None and (self.metric.output in decided or self.metric.name in ("regression", "iou")):
+            return self.metric.output if self.metric.output in decided else None
+        return decided[0] if decided else None
+
+    @property
+    def decision(self) -> Decision | None:
+        """How that output decides."""
+        return self.read.decisions.get(self.decisive) if self.decisive is not None else None
 
     def extend(self, later: Answers) -> None:
         """Append the answers to the samples that follow."""
         self.samples += later.samples
-        for name, sums in later.fidelity.items():
-            self.fidelity[name] = self.fidelity.get(name, Fidelity()) + sums
+        for name, answers in later.outputs.items():
+            self.outputs.setdefault(name, OutputAnswers()).extend(answers)
         self.float_figures += later.float_figures
         self.int8_figures += later.int8_figures
-        self.equal += later.equal
         self.classes += later.classes
         self.spread = _merge_spread(self.spread, later.spread)
 
 
 def start_answers(choose: Choose, outputs: Arrays, labels: Arrays) -> Answers:
     """Choose the metric by the float outputs and labels of the first batch; no answers yet."""
-    metric, decision = choose(outputs, labels)
-    read = metric.label if metric else None
-    return Answers(metric, decision, tuple(name for name in labels if read and name != read))
+    metric, read = choose(outputs, labels)
+    label = metric.label if metric else None
+    return Answers(metric, read, tuple(name for name in labels if label and name != label))
 
 
 def run_both(reference: Engine, other: Engine, batch: Batch) -> tuple[Arrays, Arrays]:
-    """Run both models on a batch. Outputs must be finite and of equal shapes, or FcdeployError names the sample."""
+    """Run both models on a batch. Outputs must be finite and of equal ranks, or FcdeployError names the sample."""
     f, q = run_model(reference, batch, "float"), run_model(other, batch, "int8")
-    check_shapes({name: value.shape for name, value in f.items()}, q)
+    check_shapes({name: value.shape for name, value in f.items() if value.ndim != q[name].ndim}, q)
     return f, q
 
 
@@ -100,7 +146,7 @@ def compare_kernels(
         for index, session in enumerate((plain, precise)):
             f = {} if session is None else run_model(session, batch, "int8")
             for name in f:
-                if f[name].dtype.kind == "f":
+                if f[name].dtype.kind == "f" and f[name].shape == q[name].shape:
                     sums[index][name] = _add_sums(sums[index].get(name), f[name], q[name], len(batch))
         done += len(batch)
         on_step("kernels", done, total)
@@ -161,6 +207,8 @@ def compare_layers(
         for tensor in quantized:
             if tensor.integers in where:
                 index, name = where[tensor.integers]
+                if f[index][name].shape != q[tensor.integers].shape:
+                    continue  # rows that depend on values have no counterparts
                 difference = measure_fidelity(f[index][name], tensor.dequantize(q[tensor.integers]))
                 sums[tensor.integers] = sums.get(tensor.integers, Fidelity()) + difference
                 if q[tensor.integers].dtype.kind in "iu":
@@ -174,33 +222,59 @@ def compare_layers(
 
 def add_batch(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
     """Add both models' outputs on a batch to the answers."""
+    n = len(batch)
+    found = answers.read.detections
     for name in f:
-        if f[name].dtype.kind == "f":
-            answers.fidelity[name] = _add_sums(answers.fidelity.get(name), f[name], q[name], len(batch))
-    answers.samples += len(batch)
+        one = answers.outputs.setdefault(name, OutputAnswers())
+        one.samples += n
+        if found is None or name not in found.names:
+            _add_output(one, answers.read, name, f[name], q[name], n)
+    if found is not None:
+        _add_boxes(answers.outputs, found, f, q, n)
+    answers.samples += n
+    if answers.metric is not None:
+        _add_figures(answers, answers.metric, f, q, batch)
 
-    # decisions of both models, whose agreement is known without labels
-    metric, decision, n = answers.metric, answers.decision, len(batch)
-    one = other = None
-    if decision is not None:
-        output = metric.output if metric else next(iter(f))
-        one, other = decide(decision, f[output]), decide(decision, q[output])
-        answers.equal.append(metrics.count_agreement(one, other))
-    if metric is None:
+
+def _add_output(one: OutputAnswers, read: OutputsRead, name: str, f: Array, q: Array, n: int) -> None:
+    decision = read.decisions.get(name)
+    if f.shape != q.shape and not (decision and decision.rows):
+        one.unequal += n
         return
+    if f.dtype.kind == "f":
+        one.fidelity = _add_sums(one.fidelity, f, q, n)
+    if decision is not None:
+        how = compare_decisions(name, decision)
+        one.equal.append(how.compare(how.keep({name: f}, n), how.keep({name: q}, n)))
+    more = measure_more(name, read)
+    if more is not None:
+        one.measured.append(more[1].compare(more[1].keep({name: f}, n), more[1].keep({name: q}, n)))
+    if read.kinds.get(name) == "embedding":
+        one.rows.append((f.reshape(n, -1).astype(np.float32), q.reshape(n, -1).astype(np.float32)))
 
-    # the metric's own figures: agreement has none, it is between the two
-    if metric.name == "agreement":
-        equal = answers.equal[-1]
-        answers.int8_figures.append(equal)
-        answers.float_figures.append(np.repeat(equal[:, 1:], 2, axis=1))
+
+def _add_boxes(outputs: dict[str, OutputAnswers], found: Detections, f: Arrays, q: Arrays, n: int) -> None:
+    """Boxes have no order: their outputs are compared where both models have them."""
+    one, other = found.read(f, n), found.read(q, n)
+    outputs[found.boxes].equal.append(found.compare(one, other))
+    for name, sums in found.measure(one, other).items():
+        outputs[name].fidelity = (outputs[name].fidelity or Fidelity()) + sums
+
+
+def _add_figures(answers: Answers, metric: Metric, f: Arrays, q: Arrays, batch: Batch) -> None:
+    if metric.between is not None:
+        kept, other = metric.between.keep(f, len(batch)), metric.between.keep(q, len(batch))
+        answers.int8_figures.append(metric.between.compare(kept, other))
+        answers.float_figures.append(metric.between.compare(kept, kept))
         return
     assert metric.figures is not None
     answers.float_figures.append(metric.figures(f, batch.labels, batch.names))
     answers.int8_figures.append(metric.figures(q, batch.labels, batch.names))
-    if metric.name in ("top1", "top5") and metric.label and one is not None and other is not None:
-        label = batch.labels[metric.label].reshape(n)
-        answers.classes.append(np.stack([label, one, other], axis=1).astype(np.int64))
+    decision = answers.read.decisions.get(metric.output)
+    if metric.name in ("top1", "top5") and metric.label and decision is not None:
+        label = batch.labels[metric.label].reshape(len(batch))
+        both = [decide(decision, outputs[metric.output]) for outputs in (f, q)]
+        answers.classes.append(np.stack([label, *both], axis=1).astype(np.int64))
     if metric.name == "regression" and metric.label:
         for label in batch.labels[metric.label]:
             answers.spread = _merge_spread(answers.spread, metrics.compute_spread(label[None]))

@@ -6,16 +6,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fcdeploy.arithmetic.set_metrics import collapse_steps, count_equal_rows
 from fcdeploy.arrays import Array
 
 
 @dataclass(frozen=True)
-class DecisionRule:
-    """How an output becomes classes: `axis` holds the scores; None: one score a class 1 above `threshold`."""
+class Decision:
+    """How an output decides.
+
+    `axis` holds the scores of `classes`; None: one score a class 1 above `threshold`, or integers that are decisions.
+    `text`: the arg max along steps, repeats and the class `blank` left out, is one answer.  `sparse`: only positions
+    above the threshold in one of two models count.  `rows`: a set of rows of integers, whose order is chance.
+    """
 
     axis: int | None
     classes: int | None
     threshold: float | None = None
+    blank: int | None = None
+    sparse: bool = False
+    rows: bool = False
 
     def __call__(self, output: Array) -> Array:
         if self.axis is not None:
@@ -23,23 +32,53 @@ class DecisionRule:
         return output if self.threshold is None else (output > self.threshold).astype(np.int64)
 
     def __str__(self) -> str:
+        if self.blank is not None:
+            return f"the text of arg max over axis {self.axis}, class {self.blank} between letters"
         if self.axis is not None:
             return f"arg max over axis {self.axis}"
-        return "its own integers" if self.threshold is None else f"above {self.threshold:g}"
+        if self.threshold is None:
+            return "its own rows, in any order" if self.rows else "its own integers"
+        return f"overlap of what is above {self.threshold:g}" if self.sparse else f"above {self.threshold:g}"
+
+    @property
+    def counted(self) -> str:
+        """What a share of equal ones is a share of."""
+        if self.blank is not None:
+            return "equal texts"
+        if self.sparse:
+            return "of boxes found by both" if self.rows else "overlap"
+        return "equal rows" if self.rows else "equal decisions"
+
+    def count_equal(self, one: Array, other: Array) -> tuple[Array, Array]:
+        """Equal decisions and all that count, by sample (n,), of two arrays of decisions (n, ...)."""
+        if self.blank is not None:
+            same = [one == other for one, other in zip(self.texts(one), self.texts(other), strict=True)]
+            return np.array(same, np.float64), np.ones(len(one))
+        if self.rows:
+            parts = [count_equal_rows(one, other)] + [(0, 0)] * (len(one) - 1)  # rows are not a sample's each
+            return np.array([equal for equal, _ in parts], float), np.array([count for _, count in parts], float)
+        rows, others = one.reshape(len(one), -1), other.reshape(len(other), -1)
+        if self.sparse:  # F1: twice what both have, over what either has
+            return 2.0 * (rows & others).sum(axis=1), np.asarray((rows + others).sum(axis=1), np.float64)
+        return np.asarray((rows == others).sum(axis=1), np.float64), np.full(len(one), float(rows.shape[1]))
+
+    def texts(self, steps: Array) -> list[list[int]]:
+        """What each row of decisions (n, steps) says: letters of a text by CTC, else the classes as they are."""
+        return [row.tolist() if self.blank is None else collapse_steps(row, self.blank) for row in steps]
 
 
-def infer_decision(output: Array, probability: bool, labelled: bool) -> DecisionRule | None:
-    """How an output decides when nothing else tells: an axis of scores, integers, one probability, or not at all."""
+def infer_decision(output: Array, probability: bool, labelled: bool) -> Decision | None:
+    """How an output decides by its shape alone: an axis of scores, integers, one probability, or not at all."""
     output = squeeze(output)
     if output.dtype.kind in "biu":
-        return DecisionRule(None, None)
-    if output.ndim == 1:
-        return DecisionRule(None, 2, 0.5 if probability else 0.0) if probability or labelled else None
+        return Decision(None, None)
+    if output.ndim < 2:
+        return Decision(None, 2, 0.5 if probability else 0.0) if probability or labelled else None
     axis = 1 if output.ndim != 3 else 2
-    return DecisionRule(axis, output.shape[axis]) if output.shape[axis] > 1 else None
+    return Decision(axis, output.shape[axis]) if output.shape[axis] > 1 else None
 
 
-def decide(decision: DecisionRule, output: Array) -> Array:
+def decide(decision: Decision, output: Array) -> Array:
     """The decisions (n, ...) that an output makes."""
     return np.asarray(decision(squeeze(output)))
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic import metrics, significance
+from fcdeploy.arithmetic.set_metrics import find_nearest, mean_class_iou
 from fcdeploy.arrays import Float64
 from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate.between_models import measure_more
 from fcdeploy.evaluate.compare import Answers
 from fcdeploy.evaluate.metric import ERROR, IGNORED, SHARE, Metric, take_mean, take_ratio
 
@@ -40,7 +44,7 @@ def compute_loss(answers: Answers) -> Loss | None:
     if metric is None:
         return None
     one, other = np.concatenate(answers.float_figures), np.concatenate(answers.int8_figures)
-    if metric.summary is take_ratio and one[:, 1].sum() == 0:
+    if metric.summary is take_ratio and not metric.relative and one[:, 1].sum() == 0:
         raise FcdeployError(
             f"metric {metric.name!r}: no position counts, all labels are {IGNORED}", "give labels from 0"
         )
@@ -73,16 +77,47 @@ def _compute_figures_loss(metric: Metric, one: Float64, other: Float64) -> Loss:
         low, high = significance.bootstrap_interval(
             both, lambda means: sign * (summary(means[..., :k]) - summary(means[..., k:]))
         )
-    p_value = None if metric.name == "agreement" else significance.randomization_test(one, other, summary)
+    p_value = None if metric.relative else significance.randomization_test(one, other, summary)
     return Loss(values[0], values[1], sign * (values[0] - values[1]), low, high, p_value)
 
 
 def compute_agreement(answers: Answers) -> float | None:
-    """The share of equal decisions; None where outputs make none."""
-    if not answers.equal:
+    """The share of equal decisions of the output that the metric reads, or the first that decides; None where none does."""
+    return None if answers.decisive is None else _share(answers.outputs[answers.decisive].equal)
+
+
+def make_output_values(answers: Answers) -> list[dict[str, Any]]:
+    """What is known of each output, as JSON has it: what it is, how near it is, and what of its decisions stands."""
+    values = []
+    for name, one in answers.outputs.items():
+        near = one.fidelity
+        row: dict[str, Any] = {
+            "name": name,
+            "kind": answers.read.kinds.get(name, ""),
+            "sqnr_db": near and near.sqnr_db,
+            "cosine": near and near.cosine,
+            "largest_error": near and near.largest,
+            "agreement": _share(one.equal),
+        }
+        more = measure_more(name, answers.read)
+        if more is not None and one.measured:
+            sums = np.concatenate(one.measured).sum(axis=0)
+            row[more[0]] = float((mean_class_iou if more[0] == "miou" else take_ratio)(sums))
+        if one.rows and sum(len(f) for f, _ in one.rows) > 2:
+            f, q = (np.concatenate(rows).astype(np.float64) for rows in zip(*one.rows, strict=True))
+            row["nearest"] = float((find_nearest(f) == find_nearest(q)).mean())
+        if one.unequal:
+            row["unequal_shapes"] = one.unequal
+        values.append(row)
+    return values
+
+
+def _share(rows: Sequence[Float64]) -> float | None:
+    """Of equal decisions; None without any."""
+    if not rows:
         return None
-    equal, count = np.concatenate(answers.equal).sum(axis=0)
-    return float(equal / count)
+    equal, count = np.concatenate(rows).sum(axis=0)
+    return float(equal / count) if count else None
 
 
 def compute_regression(answers: Answers) -> dict[str, dict[str, float]]:

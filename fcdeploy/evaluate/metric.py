@@ -6,26 +6,32 @@
 | `tokens` | class indices (n, ...), -100 not counted | an axis of scores more, or classes | right, counted | share |
 | `regression` | numbers | numbers of the same shape | squared and absolute errors | RMSE |
 | `iou` | boxes (n, ..., 4) | boxes x1, y1, x2, y2 | summed overlap, boxes | mean |
-| `agreement` | none | whatever decides | decisions equal to the float model's, decisions | share |
+| `miou` | class indices (n, ...), -100 not counted | an axis of scores more | overlap and area, by class | mean |
+| `text` | letters (n, length), -100 at the end | steps of scores, or letters | letters less edit distance, letters | share |
+| `agreement`, `boxes`, `cosine`; `miou` and `text` too | none | | those of the float model's answers: `between_models.py` | |
 | `FILE.py:FUNCTION` | whatever it reads | all of them | its score | mean |
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fcdeploy.arithmetic import metrics
+from fcdeploy.arithmetic.set_metrics import count_class_overlap, edit_distance, mean_class_iou
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate.decision import DecisionRule, infer_decision, squeeze
-from fcdeploy.evaluate.outputs import stands_out
+from fcdeploy.evaluate import between_models as between
+from fcdeploy.evaluate.between_models import BetweenModels
+from fcdeploy.evaluate.decision import Decision, decide, infer_decision, squeeze
+from fcdeploy.evaluate.outputs import OutputEnd, OutputsRead, decide_by, read_outputs
 from fcdeploy.samples.checks import quote_names
 from fcdeploy.user_code import load_function, user_code
 
-NAMES = ("top1", "top5", "regression", "iou", "tokens", "agreement")
+BETWEEN = ("agreement", "boxes", "miou", "text", "cosine")  # of int8 answers with float ones, without labels
+NAMES = ("top1", "top5", "regression", "iou", "tokens", *BETWEEN)
 IGNORED = -100  # PyTorch's ignore_index: a padded position
 SHARE, ERROR, SCORE = "points", "unit of the labels", "unit of the score"
 
@@ -34,7 +40,7 @@ SHARE, ERROR, SCORE = "points", "unit of the labels", "unit of the score"
 class Metric:
     """One way to score: `figures(outputs, labels, names)` gives (n, k) per sample, `summary` takes means (..., k).
 
-    Agreement has no figures of its own: it is between two models.
+    Without labels there are no figures of one model, but some `between` two; then it is `relative`.
     """
 
     name: str
@@ -43,8 +49,10 @@ class Metric:
     unit: str
     figures: Callable[[Arrays, Arrays, tuple[str, ...]], Float64] | None
     summary: Callable[[Float64], Float64]
-    decision: DecisionRule | None = None
+    decision: Decision | None = None
     label: str | None = None
+    between: BetweenModels | None = None
+    relative: bool = False
 
 
 def take_mean(figures: Float64) -> Float64:
@@ -52,29 +60,39 @@ def take_mean(figures: Float64) -> Float64:
 
 
 def take_ratio(figures: Float64) -> Float64:
-    return np.asarray(figures[..., 0] / figures[..., 1])
+    equal, count = figures[..., 0], figures[..., 1]
+    return np.divide(equal, count, out=np.ones_like(equal), where=count > 0)  # a resample may have none that count
 
 
 def choose_metric(
-    name: str | None, outputs: Arrays, labels: Arrays, is_probability: Callable[[str], bool]
-) -> Metric | None:
-    """The metric of that name, or the one that fits the labels, given the first batch of the float model.
+    name: str | None, outputs: Arrays, labels: Arrays, ends: Mapping[str, OutputEnd]
+) -> tuple[Metric | None, OutputsRead]:
+    """The metric of that name, or the one that fits the labels; and what the outputs are, by the float model's first answers.
 
-    Without labels it is the agreement of decisions, or None where no output makes decisions.
+    Without labels it is the share of boxes found by both, or that of equal decisions; None where no output decides.
     """
+    read = read_outputs(outputs, ends)
     if name is not None and ".py:" in name:
-        return _load_own(name, outputs)
+        return _load_own(name, outputs), read
     if name is not None and name not in NAMES:
         raise FcdeployError(
             f"metric {name!r} is unknown, expected one of {', '.join(NAMES)} or FILE.py:FUNCTION", "--metric top1"
         )
-    if name == "agreement" or (name is None and not labels):
-        return _make_agreement(name, outputs, is_probability)
-    if not labels:
-        raise FcdeployError(
-            f"metric {name!r} needs labels, and the data have none",
-            "add an array 'label' to the data, or use --metric agreement",
-        )
+    if name in ("agreement", "boxes", "cosine") or not labels:
+        if name not in (None, *BETWEEN):
+            raise FcdeployError(
+                f"metric {name!r} needs labels, and the data have none",
+                "add an array 'label' to the data, or use --metric agreement",
+            )
+        metric = _make_relative(name, outputs, read, ends)
+    else:
+        metric = _make_labelled(name, outputs, labels, ends)
+    if metric is None or metric.name in ("boxes", "cosine"):
+        return metric, read
+    return metric, read.decide_as(metric.output, metric.decision)
+
+
+def _make_labelled(name: str | None, outputs: Arrays, labels: Arrays, ends: Mapping[str, OutputEnd]) -> Metric:
     label, output = find_labelled_output(labels, outputs)
     first, values = squeeze(outputs[output]), np.asarray(labels[label])
     if name is None and _is_one_hot(values):
@@ -84,10 +102,15 @@ def choose_metric(
         )
     chosen, why = (name, "as asked for") if name else _choose_default(values)
     why = f"{why}, on output {output!r}"
+    end = ends.get(output, OutputEnd("other"))
     if chosen in ("top1", "top5"):
-        return _make_top_k(chosen, why, output, label, first, is_probability(output))
-    if chosen == "tokens":
-        return _make_tokens(why, output, label, outputs[output], values)
+        return _make_top_k(chosen, why, output, label, first, end.kind == "sigmoid")
+    if chosen in ("tokens", "miou"):
+        return _make_tokens(chosen, why, output, label, outputs[output], values, end.axis)
+    if chosen == "text":
+        return _make_text(
+            why, output, label, decide_by(outputs[output], end) or _decide_by_shape(outputs[output], output, end)
+        )
     if chosen == "iou":
         return Metric("iou", output, why, SHARE, _make_iou(output, label), take_ratio, label=label)
     return Metric("regression", output, why, ERROR, _make_regression(output, label), metrics.rmse, label=label)
@@ -122,26 +145,61 @@ def _choose_default(labels: Array) -> tuple[str, str]:
     return "tokens", f"labels are {labels.dtype}, several a sample"
 
 
-def _make_agreement(name: str | None, outputs: Arrays, is_probability: Callable[[str], bool]) -> Metric | None:
-    output = next(iter(outputs))
-    decision = infer_decision(outputs[output], is_probability(output), labelled=False)
-    if name is None and (decision is None or not _looks_decided(outputs[output], decision, is_probability(output))):
+def _make_relative(
+    name: str | None, outputs: Arrays, read: OutputsRead, ends: Mapping[str, OutputEnd]
+) -> Metric | None:
+    """Of int8 answers with float ones: by default boxes found, else the first output that decides, else None."""
+    why = "as asked for" if name else "the data have no labels"
+    found = read.detections
+    if name == "boxes" or (name is None and found is not None):
+        if found is None:
+            raise FcdeployError(
+                "metric 'boxes' compares boxes that a model found, and no outputs are boxes with scores or classes behind a "
+                "NonMaxSuppression or TopK",
+                "--metric FILE.py:FUNCTION compares any outputs",
+            )
+        why = f"{why}, {found} of output {found.boxes!r}"
+        return _relate("boxes", found.boxes, why, between.compare_boxes(found))
+    first = next(iter(outputs))
+    if name == "cosine":
+        output = next((output for output, kind in read.kinds.items() if kind == "embedding"), first)
+        if outputs[output].dtype.kind != "f":
+            raise FcdeployError(
+                f"metric 'cosine' compares directions, and output {output!r} holds integers", "--metric agreement"
+            )
+        why = f"{why}, cosine of each row of output {output!r}"
+        return _relate("cosine", output, why, between.compare_directions(output))
+    output = next(iter(read.decisions), first)
+    decision = read.decisions.get(output)
+    if name is None and decision is None:
         return None
+    decision = decision or _decide_by_shape(outputs[output], output, ends.get(output, OutputEnd("other")))
+    if (name == "miou" and decision.classes is None) or (name == "text" and decide(decision, outputs[output]).ndim < 2):
+        raise FcdeployError(
+            f"metric {name!r}: output {output!r} has shape {_format_shape(outputs[output])}, expected scores of classes",
+            "--metric agreement",
+        )
+    how = {"miou": between.compare_maps, "text": between.compare_texts}.get(name or "", between.compare_decisions)
+    return _relate(
+        name or "agreement", output, f"{why}, {decision} of output {output!r}", how(output, decision), decision
+    )
+
+
+def _relate(name: str, output: str, why: str, how: BetweenModels, decision: Decision | None = None) -> Metric:
+    summary = {"miou": mean_class_iou, "cosine": take_mean}.get(name, take_ratio)
+    unit = SCORE if name == "cosine" else SHARE
+    return Metric(name, output, why, unit, None, summary, decision, between=how, relative=True)
+
+
+def _decide_by_shape(output: Array, name: str, end: OutputEnd) -> Decision:
+    decision = infer_decision(output, end.kind == "sigmoid", labelled=False)
     if decision is None:
         raise FcdeployError(
-            f"metric 'agreement' compares decisions, and output {output!r} has shape "
-            f"{_format_shape(outputs[output])}: one number a sample",
+            f"metric 'agreement' compares decisions, and output {name!r} has shape "
+            f"{_format_shape(output)}: one number a sample",
             "give labels for --metric regression, or --metric FILE.py:FUNCTION",
         )
-    why = f"{'as asked for' if name else 'the data have no labels'}, {decision} of output {output!r}"
-    return Metric("agreement", output, why, SHARE, None, take_ratio, decision)
-
-
-def _looks_decided(output: Array, decision: DecisionRule, probability: bool) -> bool:
-    """Whether (n, positions, classes) are scores: boxes beside scores, as detectors have them, have no class that stands out."""
-    if output.ndim != 3 or decision.axis is None or probability or output.dtype.kind != "f":
-        return True
-    return stands_out(output, decision.axis)
+    return decision
 
 
 def _make_top_k(name: str, why: str, output: str, label: str, first: Array, probability: bool) -> Metric:
@@ -168,18 +226,22 @@ def _make_top_k(name: str, why: str, output: str, label: str, first: Array, prob
     return Metric(name, output, f"{why}, {decision}", SHARE, figures, take_mean, decision, label)
 
 
-def _make_tokens(why: str, output: str, label: str, first: Array, values: Array) -> Metric:
+def _make_tokens(
+    name: str, why: str, output: str, label: str, first: Array, values: Array, known: int | None
+) -> Metric:
+    """`tokens` and `miou`; `known` is the axis of classes that the graph tells."""
     shape = values.shape
     axes = [
         i for i in range(first.ndim - 1, 0, -1)
         if first.shape[i] > 1 and first.shape[:i] + first.shape[i + 1 :] == shape
     ]  # fmt: skip
-    if first.dtype.kind in "biu" and first.shape == shape:
-        decision = DecisionRule(None, None)
+    if first.dtype.kind in "biu" and first.shape == shape and name == "tokens":
+        decision = Decision(None, None)
     elif axes:
         # images are (n, classes, height, width), sequences (n, length, classes)
-        axis = 1 if first.ndim > 3 and 1 in axes else axes[0]
-        decision = DecisionRule(axis, first.shape[axis])
+        axis = known if known in axes else 1 if first.ndim > 3 and 1 in axes else axes[0]
+        assert axis is not None
+        decision = Decision(axis, first.shape[axis])
     else:
         raise _make_misfit_error(label, values, output, first, "the output's shape without its class axis")
 
@@ -188,13 +250,32 @@ def _make_tokens(why: str, output: str, label: str, first: Array, values: Array)
         predicted = decision(outputs[output])
         if predicted.shape != y.shape:
             raise _make_misfit_error(label, y, output, outputs[output], "the output's shape without its class axis")
+        if name == "miou":
+            return count_class_overlap(predicted, y, decision.classes or 0, counted=y != IGNORED)
         return metrics.count_token_hits(predicted, y, IGNORED)
 
-    return Metric("tokens", output, f"{why}, {decision}", SHARE, figures, take_ratio, decision, label)
+    summary = mean_class_iou if name == "miou" else take_ratio
+    return Metric(name, output, f"{why}, {decision}", SHARE, figures, summary, decision, label)
+
+
+def _make_text(why: str, output: str, label: str, by_shape: Decision) -> Metric:
+    """Letters less edit distance over letters: 1 less the character error rate. A text by CTC has its blank first."""
+    decision = by_shape
+    if decision.axis is not None and decision.blank is None:
+        decision = replace(decision, blank=0)
+
+    def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> Float64:
+        y = _check_class_labels(labels[label], label, output, by_shape, names, ignore=IGNORED, several=True)
+        said = decision.texts(decide(decision, outputs[output]))
+        wanted = [row[row != IGNORED].tolist() for row in y]
+        kept = [len(right) - edit_distance(text, right) for text, right in zip(said, wanted, strict=True)]
+        return np.array([kept, [len(right) for right in wanted]], np.float64).T
+
+    return Metric("text", output, f"{why}, {decision}", SHARE, figures, take_ratio, decision, label)
 
 
 def _check_class_labels(
-    labels: Array, label: str, output: str, decision: DecisionRule, names: tuple[str, ...],
+    labels: Array, label: str, output: str, decision: Decision, names: tuple[str, ...],
     *, ignore: int | None = None, several: bool = False,
 ) -> Array:  # fmt: skip
     """Integers from 0 to classes - 1, one a sample or `several`, or an error that names the sample."""

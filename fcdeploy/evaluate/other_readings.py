@@ -19,10 +19,8 @@ from fcdeploy.arithmetic.significance import compute_mcnemar_p, is_near_chance
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.compare import run_model
-from fcdeploy.evaluate.metric import Metric
-from fcdeploy.evaluate.sharded import choose_metric_and_rule
-from fcdeploy.evaluate.signatures import is_probability
-from fcdeploy.graph.model import output_specs
+from fcdeploy.evaluate.metric import Metric, choose_metric
+from fcdeploy.evaluate.outputs import OutputEnd, find_ends
 from fcdeploy.graph.weights import is_large
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.checks import is_label
@@ -94,26 +92,24 @@ def warn_of_readings(path: Path, model: ir.Model, source: Source) -> list[str]:
     """
     if is_large(model) or not source.labelled:
         return []
-    tried = _try_readings(
-        Session(path), source, {spec.name: is_probability(model, spec.name) for spec in output_specs(model)}
-    )
+    tried = _try_readings(Session(path), source, find_ends(model))
     return [tried.describe()] if tried and tried.describe() else []
 
 
-def _try_readings(session: Session, source: Source, probability: Mapping[str, bool]) -> Tried | None:
+def _try_readings(session: Session, source: Source, ends: Mapping[str, OutputEnd]) -> Tried | None:
     """Run a float model on a few labelled samples of a classifier's, and on other readings of them; None for others."""
     batches = _read_few(source)
     if not batches or not any(map(is_label, batches[0].labels)):
         return None
     try:
         outputs = run_model(session, batches[0], "float")
-        metric, rule = choose_metric_and_rule(None, outputs, batches[0].labels, probability)
+        metric, _ = choose_metric(None, outputs, batches[0].labels, ends)
         if metric is None or metric.name != "top1" or metric.figures is None:
             return None
         right = _score(session, batches, metric)
     except FcdeployError:
         return None  # said where all samples are read
-    classes = rule.classes if rule else None
+    classes = metric.decision.classes if metric.decision else None
     best, best_right = None, int(right.sum())
     for name in _find_candidates(source, batches) if right.mean() < RIGHT else ():
         changed = [_read_otherwise(batch, name) for batch in batches]

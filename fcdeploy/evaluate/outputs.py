@@ -19,15 +19,18 @@ the float model answers: a class stands out (`stands_out`), and it is not always
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array, Arrays
+from fcdeploy.evaluate.decision import Decision, squeeze
+from fcdeploy.evaluate.detections import Detections, find_detections
 from fcdeploy.graph.nodes import (  # fmt: skip
     attribute_of,
+    input_of,
     ints_of,
     is_constant,
     is_op,
@@ -49,6 +52,7 @@ MOVED = (
     "QuantizeLinear",
     "DequantizeLinear",
 )
+SELECTS = ("NonMaxSuppression", "TopK", "NonZero", "Compress", "Unique")
 UP_TO_ONE = ("Sigmoid", "HardSigmoid")
 SUM_TO_ONE = ("Softmax", "LogSoftmax")
 LAYERS = ("Gemm", "MatMul", "Conv", "ConvTranspose")
@@ -61,66 +65,60 @@ STEPS = 8  # a text by CTC has more steps than letters
 
 @dataclass(frozen=True)
 class OutputEnd:
-    """What the graph says of an output: the operator that makes its numbers, and the axis of classes if it has one."""
+    """What the graph says of an output: the operator that makes its numbers, and the axis of classes if it has one.
+
+    `selected`: which rows it has, and how many, depends on values.
+    """
 
     kind: Kind
     axis: int | None = None
+    selected: bool = False
 
 
 @dataclass(frozen=True)
-class Decision:
-    """How an output decides.
+class OutputsRead:
+    """What the outputs of a model are, in words; how they decide, by those that do; which of them are boxes found."""
 
-    `axis` holds the scores of `classes`; None: one score a class 1 above `threshold`, or integers that are decisions.
-    `text`: the arg max along steps, repeats and the class `blank` left out, is one answer.  `sparse`: only positions
-    above the threshold in one of two models count.
-    """
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    detections: Detections | None = None
 
-    axis: int | None
-    classes: int | None
-    threshold: float | None = None
-    blank: int | None = None
-    sparse: bool = False
+    def decide_as(self, output: str, decision: Decision | None) -> OutputsRead:
+        """The same with an output that decides as its labels say."""
+        others = {name: each for name, each in self.decisions.items() if name != output}
+        return replace(self, decisions=others if decision is None else {output: decision, **others})
 
-    def __call__(self, output: Array) -> Array:
-        if self.axis is not None:
-            return np.asarray(output.argmax(axis=self.axis))
-        return output if self.threshold is None else (output > self.threshold).astype(np.int64)
 
-    def __str__(self) -> str:
-        if self.blank is not None:
-            return f"the text of arg max over axis {self.axis}, class {self.blank} between letters"
-        if self.axis is not None:
-            return f"arg max over axis {self.axis}"
-        if self.threshold is None:
-            return "its own integers"
-        return f"overlap of what is above {self.threshold:g}" if self.sparse else f"above {self.threshold:g}"
-
-    def count_equal(self, one: Array, other: Array) -> tuple[Array, Array]:
-        """Equal decisions and all that count, by sample (n,), of two arrays of decisions (n, ...)."""
-        if self.blank is not None:
-            same = [_collapse(a, self.blank) == _collapse(b, self.blank) for a, b in zip(one, other, strict=True)]
-            return np.array(same, np.float64), np.ones(len(one))
-        rows, others = one.reshape(len(one), -1), other.reshape(len(other), -1)
-        if self.sparse:  # F1: twice what both have, over what either has
-            return 2.0 * (rows & others).sum(axis=1), np.asarray((rows + others).sum(axis=1), np.float64)
-        return np.asarray((rows == others).sum(axis=1), np.float64), np.full(len(one), float(rows.shape[1]))
+def read_outputs(outputs: Arrays, ends: Mapping[str, OutputEnd]) -> OutputsRead:
+    """What outputs are, from the graph and the float model's first answers (n, ...)."""
+    found = find_detections(outputs, [name for name in outputs if name in ends and ends[name].selected])
+    kinds, decisions = dict[str, str](), dict[str, Decision]()
+    for name, output in outputs.items():
+        if found is not None and name in found.names:
+            kinds[name] = "boxes found" if name == found.boxes else "of boxes found"
+            continue
+        end = ends.get(name, OutputEnd("other"))
+        decision = decide_by(output, end)
+        kinds[name] = describe_output(output, end, decision)
+        if decision is not None:
+            decisions[name] = decision
+    return OutputsRead(kinds, decisions, found)
 
 
 def find_ends(model: ir.Model) -> dict[str, OutputEnd]:
     """What makes the numbers of each output."""
-    return {name_of(value): _find_end(value) for value in model.graph.outputs}
+    return {name_of(value): replace(_find_end(value), selected=_is_selected(value)) for value in model.graph.outputs}
 
 
 def decide_by(output: Array, end: OutputEnd) -> Decision | None:
     """How an output (n, ...) of the float model decides; None where it does not."""
     if output.dtype.kind in "biu":
-        return Decision(None, None)
+        return Decision(None, None, rows=end.selected and output.ndim > 1)
     if output.dtype.kind != "f" or output.ndim == 0 or output.size == 0:
         return None
     if end.kind == "sigmoid":
         return Decision(None, 2, 0.5, sparse=output.size > len(output))
-    squeezed = squeeze_end(output)
+    squeezed = squeeze(output)
     if squeezed.ndim < 2 or end.axis is None or not 0 < end.axis < squeezed.ndim or squeezed.shape[end.axis] < 2:
         return None
     decision = Decision(end.axis, squeezed.shape[end.axis])
@@ -131,13 +129,19 @@ def decide_by(output: Array, end: OutputEnd) -> Decision | None:
     return None
 
 
-def first_decision(outputs: Arrays, ends: Mapping[str, OutputEnd]) -> tuple[str, Decision] | None:
-    """The first output that decides something, and how."""
-    for name, output in outputs.items():
-        decision = decide_by(output, ends.get(name, OutputEnd("other")))
-        if decision is not None:
-            return name, decision
-    return None
+def describe_output(output: Array, end: OutputEnd, decision: Decision | None) -> str:
+    """What an output (n, ...) is, in a few words."""
+    if decision is None:
+        return "embedding" if end.kind == "embedding" else "numbers that decide nothing"
+    if decision.blank is not None:
+        return f"text by CTC of {(decision.classes or 1) - 1} letters"
+    if decision.axis is None:
+        if decision.threshold is None:
+            return "integers"
+        return "map of probabilities" if decision.sparse else "probability"
+    if squeeze(output).ndim == 2:
+        return f"scores of {decision.classes} classes"
+    return f"{'map' if output.ndim > 3 else 'sequence'} of {decision.classes} classes"
 
 
 def stands_out(output: Array, axis: int) -> bool:
@@ -148,13 +152,6 @@ def stands_out(output: Array, axis: int) -> bool:
     spread = np.maximum(rows.std(axis=1), 1e-30)
     winners = np.unique(rows.argmax(axis=1))
     return bool(np.median((two[:, 1] - two[:, 0]) / spread) > STANDS_OUT) and (len(winners) > 1 or len(rows) == 1)
-
-
-def squeeze_end(array: Array) -> Array:
-    """Without axes of length 1 at the end, but for the samples' own: (n, 10, 1, 1) and (n, 1) as (n, 10) and (n,)."""
-    while array.ndim > 1 and array.shape[-1] == 1:
-        array = array[..., 0]
-    return array
 
 
 def _as_text(output: Array, decision: Decision) -> Decision:
@@ -168,12 +165,6 @@ def _as_text(output: Array, decision: Decision) -> Decision:
     return Decision(decision.axis, decision.classes, blank=blank)
 
 
-def _collapse(steps: Array, blank: int) -> list[int]:
-    """What a text by CTC says (A. Graves et al., "Connectionist Temporal Classification", 2006): repeats are one letter."""
-    changes = np.flatnonzero(np.diff(steps, prepend=-1))
-    return [int(letter) for letter in steps[changes] if letter != blank]
-
-
 def _find_end(value: ir.Value) -> OutputEnd:
     """Walks back over what moves numbers, to what makes them; the axis of classes is followed on the way."""
     moved: list[ir.Node] = []
@@ -184,7 +175,7 @@ def _find_end(value: ir.Value) -> OutputEnd:
     if node is None:
         return OutputEnd("other")
     if is_op(node, *UP_TO_ONE):
-        return OutputEnd("sigmoid")
+        return OutputEnd("other" if any(map(_adds_constant, moved)) else "sigmoid")
     if _is_normalized(node):
         return OutputEnd("embedding")
     axis, classes = _class_axis(node)
@@ -198,6 +189,20 @@ def _find_end(value: ir.Value) -> OutputEnd:
     return OutputEnd(kind, axis)
 
 
+def _is_selected(value: ir.Value) -> bool:
+    """Whether a node before an output picks rows by their values."""
+    todo, seen = [producer_of(value)], set[ir.Node]()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        if is_op(node, *SELECTS):
+            return True
+        seen.add(node)
+        todo += [producer_of(read) for read in node.inputs]
+    return False
+
+
 def _adds_constant(node: ir.Node) -> bool:
     """An Add of a bias, or a Mul or Div by one positive number, which change no order of scores for the first."""
     return is_op(node, "Add", "Mul", "Div") and any(is_constant(value) for value in node.inputs)
@@ -208,10 +213,19 @@ def _data_of(node: ir.Node) -> ir.Value | None:
     return next((value for value in node.inputs if not is_constant(value)), None)
 
 
+def _weight_of(node: ir.Node) -> ir.Value | None:
+    """The constant weight of a layer, stored as floats or as integers."""
+    stored = producer_of(input_of(node, 1))
+    if is_op(stored, "DequantizeLinear"):
+        assert stored is not None
+        return stored.inputs[0] if is_constant(stored.inputs[0]) else None
+    return weight_of(node)
+
+
 def _class_axis(node: ir.Node) -> tuple[int | None, int | None]:
     """The axis of classes of a node's output, and how many there are if that is known."""
     rank = rank_of(node.outputs[0])
-    weight = weight_of(node)
+    weight = _weight_of(node)
     if is_op(node, *SUM_TO_ONE):
         axis = attribute_of(node, "axis", -1)
         axis = axis + rank if axis < 0 and rank is not None else axis

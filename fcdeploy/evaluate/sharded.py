@@ -14,9 +14,9 @@ from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.compare import Answers, add_batch, run_both, run_model, start_answers
 from fcdeploy.evaluate.data import EvaluationData
-from fcdeploy.evaluate.decision import DecisionRule, infer_decision
 from fcdeploy.evaluate.leakage import LeakageCheck
-from fcdeploy.evaluate.metric import Metric, choose_metric
+from fcdeploy.evaluate.metric import choose_metric
+from fcdeploy.evaluate.outputs import OutputEnd
 from fcdeploy.graph.model import files_of, hash_model, read_model
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.open_engine import open_engine
@@ -29,13 +29,13 @@ class EvaluationJob:
     """Shard `part` (index, of how many) of the data, for a worker that opens models and data itself.
 
     `models` are path and hash of the float and the int8 model; `metric` is a name, None for what fits the labels;
-    `probability` says of each output whether it is one; `runs` is what runs in the int8 model's place, made from it.
+    `ends` says of each output what makes it; `runs` is what runs in the int8 model's place, made from it.
     """
 
     models: tuple[tuple[str, str], tuple[str, str]]
     data: EvaluationData
     metric: str | None
-    probability: Mapping[str, bool]
+    ends: Mapping[str, OutputEnd]
     seen: LeakageCheck
     part: tuple[int, int] = (0, 1)
     threads: int | None = None
@@ -147,7 +147,7 @@ def _answer(job: EvaluationJob, at: list[int]) -> Iterator[int | AnsweredBlock]:
     for batch in seen.watch(job.data.shard(index, of, labels)):
         f, q = run_both(reference, other, batch)
         start = start or _start_answers(job, f, batch.labels)
-        answers = answers or Answers(start.metric, start.decision, start.other_labels)
+        answers = answers or Answers(start.metric, start.read, start.other_labels)
         add_batch(answers, f, q, batch)
         yield len(batch)
         if answers.samples == job.data.block:
@@ -159,25 +159,12 @@ def _answer(job: EvaluationJob, at: list[int]) -> Iterator[int | AnsweredBlock]:
 
 
 def _start_answers(job: EvaluationJob, outputs: Arrays, labels: Arrays) -> Answers:
-    return start_answers(
-        lambda f, names: choose_metric_and_rule(job.metric, f, names, job.probability), outputs, labels
-    )
-
-
-def choose_metric_and_rule(
-    name: str | None, outputs: Arrays, labels: Arrays, probability: Mapping[str, bool]
-) -> tuple[Metric | None, DecisionRule | None]:
-    """The metric, and how outputs decide: as the metric does, else as the first output's shape says."""
-    metric = choose_metric(name, outputs, labels, probability.__getitem__)
-    if metric is None or metric.name in ("regression", "iou"):
-        return metric, None
-    first = metric.output
-    return metric, metric.decision or infer_decision(outputs[first], probability[first], labelled=False)
+    return start_answers(lambda f, names: choose_metric(job.metric, f, names, job.ends), outputs, labels)
 
 
 def _strip_function(answers: Answers) -> Answers:
     """The answers without the metric's function, which cannot be pickled."""
-    return replace(answers, metric=answers.metric and replace(answers.metric, figures=None))
+    return replace(answers, metric=answers.metric and replace(answers.metric, figures=None, between=None))
 
 
 def _check_files(job: EvaluationJob) -> None:

@@ -8,7 +8,6 @@ import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec, input_specs, output_specs
-from fcdeploy.graph.nodes import producer_of
 
 MOVES = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast"}
 UP_TO_ONE = {"Sigmoid", "HardSigmoid"}
@@ -27,17 +26,6 @@ def check_same_signature(one: ir.Model, other: ir.Model, name: str, other_name: 
                 raise FcdeployError(
                     f"the models differ in {kind} {a.name!r}: {name!r} has {a}, {other_name!r} has {b}", hint
                 )
-
-
-def is_probability(model: ir.Model, output: str) -> bool:
-    """Is the output a sigmoid's, moved about at most? Then one half decides, and zero does where it is not."""
-    value = next(value for value in model.graph.outputs if value.name == output)
-    node = value.producer()
-    while node is not None and node.op_type in MOVES and node.inputs[0] is not None:
-        node = producer_of(node.inputs[0])
-    while node is not None and node.op_type in ("DequantizeLinear", "QuantizeLinear") and node.inputs[0] is not None:
-        node = producer_of(node.inputs[0])
-    return node is not None and node.op_type in UP_TO_ONE
 
 
 def _is_compatible(a: TensorSpec, b: TensorSpec, *, dtypes: bool) -> bool:

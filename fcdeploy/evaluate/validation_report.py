@@ -15,6 +15,17 @@ from fcdeploy.samples.checks import quote_names
 
 CLEAN_KERNELS_DB = 38.0  # rounding ties alone leave 40 to 49 dB on clean networks
 SHOWN_CLASSES = 12
+AGREEING = {
+    "boxes": "{:.2f} % of the boxes of either model are found by both",
+    "miou": "{:.2f} % of the area of either model's classes is both models', mean over classes",
+    "text": "{:.2f} % of the letters are the float model's",
+    "cosine": "cosine {:.6f} on average",
+}
+MORE = {
+    "miou": "overlap of the areas of a class, mean over classes",
+    "text": "letters that need no change: 1 less edit distance over letters",
+    "nearest": "samples whose nearest other one is float's",
+}
 WIDE_POINTS = 2.0  # an interval wider than that does not tell one percentage point from none
 
 
@@ -29,10 +40,13 @@ def make_tables(answers: Answers, loss: Loss | None, values: dict[str, Any]) -> 
     for name in ("mae", "r2"):
         if name in values:
             lines.append((name.upper(), f"{values[name]['float']:.5g}", f"{values[name]['int8']:.5g}", ""))
-    if values["agreement"] is not None and not (metric and metric.name == "agreement"):
+    if values["agreement"] is not None and not (metric and metric.relative):
         lines.append(("agreement", "", f"{100 * values['agreement']:.2f} %", f"{answers.decision}"))
     for row in values["outputs"]:
-        lines.append((f"SQNR of {row['name']}", "", _format_decibels(row["sqnr_db"]), f"cosine {row['cosine']:.6f}"))
+        if row["sqnr_db"] is not None:
+            text = f"cosine {row['cosine']:.6f}; {row['kind']}"
+            lines.append((f"SQNR of {row['name']}", "", _format_decibels(row["sqnr_db"]), text))
+        lines += _make_decision_rows(row, answers, metric)
     if values["kernel_sqnr_db"] is not None:
         text = "integer kernels against exact ones; clean is above 38 dB"
         lines.append(("kernel SQNR", "", _format_decibels(values["kernel_sqnr_db"]), text))
@@ -45,18 +59,39 @@ def make_tables(answers: Answers, loss: Loss | None, values: dict[str, Any]) -> 
         yield Table("int8: label down, answer across", ("", *classes), tuple(body))
 
 
+def _make_decision_rows(row: dict[str, Any], answers: Answers, metric: Metric | None) -> Iterator[tuple[str, ...]]:
+    """What of an output's decisions stands, where it is not said already."""
+    name = row["name"]
+    said = name == answers.decisive or (metric is not None and metric.output == name)
+    if row["agreement"] is not None and not said:
+        how = answers.read.decisions.get(name) or answers.read.detections
+        yield f"agreement of {name}", "", f"{100 * row['agreement']:.2f} %", f"{how}"
+    for key, text in MORE.items():
+        if row.get(key) is not None and not (metric and metric.name == key):
+            yield f"{key} of {name}", "", f"{100 * row[key]:.2f} %", text
+    if row.get("unequal_shapes"):
+        count = answers.outputs[name].samples
+        yield (
+            f"shape of {name}",
+            "",
+            "differs",
+            f"on {row['unequal_shapes']} of {count} samples, which are not compared",
+        )
+
+
 def make_lines(metric: Metric | None, loss: Loss | None, values: dict[str, Any]) -> Iterator[str]:
     """What was measured, and the verdict."""
     yield f"metric: {values['metric'] or 'none'}, {values['why']}"
     if metric is None or loss is None:
-        yield f"SQNR {_format_decibels(values['sqnr_db'])} on the worst output"
+        yield f"SQNR {_format_decibels(values['sqnr_db'])} on the worst output{_format_cosine(values['outputs'])}"
         return
     drop = format_amount(loss.drop, metric.unit)
     if values["max_drop"] is not None:
         limit = format_amount(values["max_drop"], metric.unit)
         yield f"passed: drop {drop}, allowed {limit}" if values["passed"] else f"failed: drop {drop}, allowed {limit}"
     elif loss.p_value is None:
-        yield f"{100 * loss.int8_value:.2f} % of decisions are the float model's"
+        value = loss.int8_value if metric.name == "cosine" else 100 * loss.int8_value
+        yield AGREEING.get(metric.name, "{:.2f} % of decisions are the float model's").format(value)
     elif loss.p_value >= 0.05:
         yield f"drop {drop}: no more than chance explains (p {loss.p_value:.2g})"
     else:
@@ -113,6 +148,11 @@ def _format_drop(loss: Loss, unit: str) -> str:
     if loss.p_value is not None:
         parts.append(f"p {loss.p_value:.2g}")
     return ", ".join(parts)
+
+
+def _format_cosine(outputs: list[dict[str, Any]]) -> str:
+    least = min((row["cosine"] for row in outputs if row["cosine"] is not None), default=None)
+    return "" if least is None else f", cosine {least:.6f} at least"
 
 
 def _format_decibels(value: float | None) -> str:

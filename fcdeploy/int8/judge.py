@@ -16,7 +16,8 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.metrics import Fidelity, measure_fidelity
 from fcdeploy.arithmetic.significance import tail_of_binomial
 from fcdeploy.arrays import Array, Arrays, Float64
-from fcdeploy.evaluate.outputs import Decision, OutputEnd, decide_by, squeeze_end
+from fcdeploy.evaluate.decision import Decision, decide
+from fcdeploy.evaluate.outputs import OutputEnd, read_outputs
 from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.fidelity import EXACT_DB
 from fcdeploy.int8.floor import Floor
@@ -75,7 +76,7 @@ class Judgement:
             share = self.share(name)
             least = 1 - POSITIONS * (1 - floor.decisions) if self.decisions[name].sparse else floor.decisions
             if share < least and not _is_chance(rows, least):
-                text = f"{100 * share:.1f} % equal decisions of output {name!r}, the floor is {100 * least:g} %"
+                text = f"{100 * share:.1f} % {self.decisions[name].counted} of output {name!r}, the floor is {100 * least:g} %"
                 misses.append((text, 100 * (least - share)))
         for name, db in self.sqnr_db.items():
             decided = name in self.equal and (self.decisions[name].sparse or not few)
@@ -86,7 +87,7 @@ class Judgement:
 
     def summary(self) -> str:
         """'100 % equal decisions, 41.2 dB on 64 samples'."""
-        decided = [f"{100 * self.share(name):.4g} % equal decisions" for name in self.equal]
+        decided = [f"{100 * self.share(name):.4g} % {self.decisions[name].counted}" for name in self.equal]
         return f"{', '.join([*decided, f'{self.worst_db:.1f} dB'])} on {self.samples} samples"
 
 
@@ -127,15 +128,24 @@ class Judge:
             if self.chunks
             else {}
         )
-        decisions = {name: decide_by(output, ends[name]) for name, output in first.items() if name in ends}
-        self.decisions = {name: decision for name, decision in decisions.items() if decision is not None}
+        read = read_outputs(first, ends)
+        self.decisions, self.found = dict(read.decisions), read.detections
+        if self.found is not None:
+            self.decisions[self.found.boxes] = Decision(None, None, sparse=True, rows=True)
 
     def measure(self, int8: ir.Model, most: int | None = None) -> Judgement:
         """A model's answers to all samples, or the first chunks of at least `most`."""
         session, sums, equal, done = Session(int8), dict[str, Fidelity](), dict[str, list[Float64]](), 0
         for (count, feeds), answer in zip(self.chunks, self.answers, strict=True):
             other = self._run(session, feeds)
+            if self.found is not None:
+                boxes, others = self.found.read(answer, count), self.found.read(other, count)
+                equal.setdefault(self.found.boxes, []).append(self.found.compare(boxes, others))
+                for name, new in self.found.measure(boxes, others).items():
+                    sums[name] = sums.get(name, Fidelity()) + new
             for name, f in answer.items():
+                if self.found is not None and name in self.found.names:
+                    continue
                 if f.dtype.kind == "f" and f.shape == other[name].shape:
                     sums[name] = sums.get(name, Fidelity()) + measure_fidelity(f, other[name])
                 if name in self.decisions and f.shape == other[name].shape:
@@ -164,7 +174,7 @@ def _joined(parts: Sequence[Array]) -> Array:
 
 def _compare(decision: Decision, one: Array, other: Array) -> Float64:
     """Equal decisions and all that count, (n, 2)."""
-    a, b = (decision(array if decision.axis is None else squeeze_end(array)) for array in (one, other))
+    a, b = decide(decision, one), decide(decision, other)
     equal, count = decision.count_equal(np.atleast_1d(a), np.atleast_1d(b))
     return np.stack([equal, count], axis=1)
 

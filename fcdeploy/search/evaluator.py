@@ -6,23 +6,22 @@ the metric, and a sketch of each output, by which the error of another model's o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.arithmetic import metrics
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.compare import Answers, check_shapes, run_model
 from fcdeploy.evaluate.data import BATCH_BYTES, MOST_BATCH
-from fcdeploy.evaluate.decision import decide
 from fcdeploy.evaluate.leakage import LeakageCheck
 from fcdeploy.evaluate.loss import Loss, compute_loss
 from fcdeploy.evaluate.metric import Metric, choose_metric, take_mean
-from fcdeploy.evaluate.signatures import is_probability
+from fcdeploy.evaluate.outputs import find_ends
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.measure import choose_reference
 from fcdeploy.records.fingerprints import SHIFT, Sketch
@@ -38,10 +37,13 @@ SKETCH = 32  # numbers that are kept of each output of a sample, however large i
 
 @dataclass(frozen=True)
 class ReferenceBatch:
-    """What is kept of the float model's answers to one batch: figures (n, k), decisions, sketches and shapes by output."""
+    """What is kept of the float model's answers to one batch: figures (n, k) or what is compared, sketches and shapes by output.
+
+    Of outputs whose rows depend on values there are no sketches.
+    """
 
     figures: Figures | None
-    decisions: Array | None
+    kept: Any
     sketches: dict[str, Figures]
     shapes: dict[str, tuple[int, ...]]
 
@@ -93,13 +95,15 @@ def evaluate_float(
             session = Session(choose_reference(problem.file, problem.model, batch.inputs))
         outputs = run_model(session, batch, "float")
         if metric_used is None:
-            metric_used = choose_metric(metric, outputs, batch.labels, lambda name: is_probability(problem.model, name))
+            ends = find_ends(problem.model)
+            rows = {name for name, end in ends.items() if end.selected}
+            metric_used, _ = choose_metric(metric, outputs, batch.labels, ends)
             if metric_used is None:
                 raise FcdeployError(
-                    "a largest drop needs a metric, and without labels one number a sample has none",
+                    "a largest drop needs a metric, and without labels no output decides anything",
                     "add an array 'label' to the data, or use --metric FILE.py:FUNCTION",
                 )
-        parts.append(_make_reference(metric_used, outputs, batch))
+        parts.append(_make_reference(metric_used, outputs, batch, rows))
         hashes.append(_hash_batch(batch))
         done += len(batch)
         size += sum(array.nbytes for array in chain(batch.inputs.values(), batch.labels.values()))
@@ -122,7 +126,7 @@ def check_calibrated(problem: Problem, name: str, *, allowed: bool) -> LeakageCh
 
 def evaluate_model(exam: Evaluation, model: ir.Model) -> EvaluationResult:
     """Evaluate a model on all samples: the metric's loss, and the error of its outputs."""
-    session, answers = Session(model), Answers(exam.metric, None)
+    session, answers = Session(model), Answers(exam.metric)
     errors, power = np.zeros(1), np.zeros(1)
     for part, batch in zip(exam.parts, exam.read(), strict=True):
         outputs = _run_outputs(session, part, batch)
@@ -175,24 +179,23 @@ def sketch_output(output: Array, samples: int) -> Figures:
     return np.asarray(np.add.reduceat((rows * signs)[:, order], ends, axis=1))
 
 
-def _make_reference(metric: Metric, outputs: Arrays, batch: Batch) -> ReferenceBatch:
-    sketches = {name: sketch_output(value, len(batch)) for name, value in outputs.items() if value.dtype.kind == "f"}
-    shapes = {name: value.shape for name, value in outputs.items()}
-    if metric.figures is None:
-        assert metric.decision is not None
-        decisions = decide(metric.decision, outputs[metric.output])
-        return ReferenceBatch(None, _narrow_integers(decisions), sketches, shapes)
+def _make_reference(metric: Metric, outputs: Arrays, batch: Batch, rows: Set[str]) -> ReferenceBatch:
+    fixed = {name: value for name, value in outputs.items() if name not in rows}
+    sketches = {name: sketch_output(value, len(batch)) for name, value in fixed.items() if value.dtype.kind == "f"}
+    shapes = {name: value.shape for name, value in fixed.items()}
+    if metric.between is not None:
+        return ReferenceBatch(None, metric.between.keep(outputs, len(batch)), sketches, shapes)
+    assert metric.figures is not None
     return ReferenceBatch(metric.figures(outputs, batch.labels, batch.names), None, sketches, shapes)
 
 
 def _compute_figures(metric: Metric, part: ReferenceBatch, outputs: Arrays, batch: Batch) -> tuple[Figures, Figures]:
-    """The metric's figures of both models: agreement has none of its own, it is between two."""
-    if metric.figures is not None:
-        assert part.figures is not None
-        return part.figures, metric.figures(outputs, batch.labels, batch.names)
-    assert metric.decision is not None and part.decisions is not None
-    equal = metrics.count_agreement(part.decisions, decide(metric.decision, outputs[metric.output]))
-    return np.repeat(equal[:, 1:], 2, axis=1), equal
+    """The metric's figures of both models: some are between the two."""
+    if metric.between is not None:
+        other = metric.between.keep(outputs, len(batch))
+        return metric.between.compare(part.kept, part.kept), metric.between.compare(part.kept, other)
+    assert metric.figures is not None and part.figures is not None
+    return part.figures, metric.figures(outputs, batch.labels, batch.names)
 
 
 def _count_changed(answers: Answers) -> tuple[int, int | None] | None:
@@ -214,13 +217,6 @@ def _sum_errors(part: ReferenceBatch, outputs: Arrays, samples: int) -> Figures:
 
 def _sum_power(part: ReferenceBatch) -> Figures:
     return np.array([np.square(own).sum() for own in part.sketches.values()])
-
-
-def _narrow_integers(decisions: Array) -> Array:
-    """Integers in the smallest type that holds them."""
-    if decisions.dtype.kind not in "iu":
-        return decisions
-    return decisions.astype(np.promote_types(*(np.min_scalar_type(end) for end in (decisions.min(), decisions.max()))))
 
 
 def _choose_batch(source: Source) -> int:

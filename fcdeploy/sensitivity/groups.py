@@ -14,6 +14,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Arrays
 from fcdeploy.evaluate.compare import Answers, Choose, add_batch, run_model
 from fcdeploy.evaluate.loss import Loss
+from fcdeploy.evaluate.outputs import OutputsRead
 from fcdeploy.graph.model import input_specs
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.paired_timing import Ratio, compute_ratio, time_in_turns
@@ -105,7 +106,7 @@ def measure_remedies(
     for batch in data:
         f = run_model(reference, batch, "float")
         if not answers:
-            chosen = (None, None) if choose is None else choose(f, batch.labels)
+            chosen = (None, OutputsRead()) if choose is None else choose(f, batch.labels)
             answers = [Answers(*chosen) for _ in sessions]
             first = batch.inputs
         for one, session, parts in zip(answers, sessions, errors, strict=True):

@@ -19,6 +19,7 @@ from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.compare import Answers, Choose, add_batch, run_model
 from fcdeploy.evaluate.loss import Loss, compute_loss
+from fcdeploy.evaluate.outputs import OutputsRead
 from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.graph.model import input_specs
 from fcdeploy.records.progress import OnStep
@@ -105,7 +106,7 @@ def rank_sources(
     every.sort(key=lambda source: guesses[source].sqnr_db if source in guesses else UNKNOWN_DB)
 
     exact = _run_outputs(Session(floats[0]), batches)
-    chosen = (None, None) if choose is None else choose(exact[0], batches[0].labels)
+    chosen = (None, OutputsRead()) if choose is None else choose(exact[0], batches[0].labels)
     base, errors = _run_answers(Session(int8), batches, exact, Answers(*chosen))
 
     costs: list[SourceCost] = []
@@ -133,7 +134,9 @@ def compute_errors(f: Arrays, q: Arrays, n: int) -> Errors:
     """Errors of the floating-point outputs (n, elements) each; an output without an axis of samples is one row for all."""
     errors = []
     for name, value in f.items():
-        if value.dtype.kind == "f":
+        if value.dtype.kind == "f" and value.shape != q[name].shape:  # rows that depend on values have no counterparts
+            errors.append(np.zeros((n, 1)))
+        elif value.dtype.kind == "f":
             e = np.asarray(q[name] - value, np.float64)
             errors.append(
                 e.reshape(n, -1) if value.shape[:1] == (n,) else np.repeat(e.reshape(1, -1), n, 0) / math.sqrt(n)
@@ -175,7 +178,7 @@ def compute_gain(answers: Answers, base: Answers) -> Loss | None:
     """The metric of a model that rounds less, beside that of the int8 model as it is; None without a metric."""
     if answers.metric is None:
         return None
-    both = Answers(answers.metric, answers.decision)
+    both = Answers(answers.metric, answers.read)
     both.float_figures, both.int8_figures = answers.int8_figures, base.int8_figures
     return compute_loss(both)
 

@@ -1,0 +1,152 @@
+"""Boxes that a model found: how many there are depends on values, and their order on rounding, so they are matched.
+
+| outputs | as written by |
+|---|---|
+| boxes (k, 4), scores (k), classes (k) | torchvision, and any NonMaxSuppression in the graph |
+| the same behind an axis of samples, rows without area as padding | TensorFlow's detection models |
+| (k, 5) of box and score, classes (k) | MMDetection |
+| (k, 6): box, score, class, or box, class, score | end-to-end detectors without a suppression |
+| (k, 7): sample, box, class, score | YOLOv7 |
+
+Boxes are corners; where a box of the float model ends before it begins, a centre with width and height.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fcdeploy.arithmetic.metrics import Fidelity, measure_fidelity
+from fcdeploy.arithmetic.set_metrics import MATCH_IOU, match_boxes
+from fcdeploy.arrays import Array, Arrays, Float64
+
+CONFIDENT = 0.25  # of the score, where scores are shares: the least that detectors show unless asked otherwise
+
+
+@dataclass(frozen=True)
+class FoundBoxes:
+    """The boxes of one sample: corners (k, 4), scores and classes (k,)."""
+
+    boxes: Array
+    scores: Array
+    classes: Array
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Which outputs hold boxes, scores and classes, or in which columns of `boxes` they are; `least` is the score that counts."""
+
+    boxes: str
+    scores: str | int | None
+    classes: str | int | None
+    sample: int | None = None
+    least: float | None = None
+    centred: bool = False
+
+    def __str__(self) -> str:
+        counted = "" if self.least is None else f" of a score of {self.least:g} or more"
+        return f"boxes{counted} of the same class that overlap by {MATCH_IOU:g} or more"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The outputs that are compared as boxes."""
+        return tuple(name for name in (self.boxes, self.scores, self.classes) if isinstance(name, str))
+
+    def read(self, outputs: Mapping[str, Array], count: int) -> list[FoundBoxes]:
+        """The boxes that count, sample by sample."""
+        rows = outputs[self.boxes]
+        start = 1 if self.sample is not None else 0
+        boxes = rows[..., start : start + 4]
+        scores, classes = (self._column(outputs, name, rows) for name in (self.scores, self.classes))
+        if self.sample is not None:
+            of = rows[..., self.sample].reshape(-1)
+            split = [(of == i) for i in range(count)]
+            parts = [(boxes.reshape(-1, 4)[own], scores.reshape(-1)[own], classes.reshape(-1)[own]) for own in split]
+        elif boxes.ndim == 2:
+            parts = [(boxes, scores.reshape(-1), classes.reshape(-1))]
+        else:
+            parts = list(zip(boxes, scores.reshape(boxes.shape[:2]), classes.reshape(boxes.shape[:2]), strict=True))
+        return [self._counted(*part) for part in parts]
+
+    def compare(self, one: Iterable[FoundBoxes], other: Iterable[FoundBoxes]) -> Float64:
+        """Per sample (n, 2): boxes of either that the other has too, and boxes of either."""
+        return np.array([
+            (2.0 * len(self._match(f, q)[0]), float(len(f.boxes) + len(q.boxes)))
+            for f, q in zip(one, other, strict=True)
+        ]).reshape(-1, 2)  # fmt: skip
+
+    def measure(self, one: Iterable[FoundBoxes], other: Iterable[FoundBoxes]) -> dict[str, Fidelity]:
+        """How near matched boxes and their scores are, by output."""
+        sums = {name: Fidelity() for name in (self.boxes, self.scores) if isinstance(name, str)}
+        for f, q in zip(one, other, strict=True):
+            left, right = self._match(f, q)
+            sums[self.boxes] += measure_fidelity(f.boxes[left], q.boxes[right])
+            if isinstance(self.scores, str):
+                sums[self.scores] += measure_fidelity(f.scores[left], q.scores[right])
+        return sums
+
+    def _match(self, f: FoundBoxes, q: FoundBoxes) -> tuple[Array, Array]:
+        return match_boxes(f.boxes, q.boxes, f.classes, q.classes)
+
+    def _column(self, outputs: Mapping[str, Array], name: str | int | None, rows: Array) -> Array:
+        if isinstance(name, str):
+            return outputs[name]
+        return np.zeros(rows.shape[:-1]) if name is None else rows[..., name]
+
+    def _counted(self, boxes: Array, scores: Array, classes: Array) -> FoundBoxes:
+        corners = boxes.astype(np.float64)
+        if self.centred:
+            middle, half = corners[:, :2], corners[:, 2:] / 2
+            corners = np.concatenate([middle - half, middle + half], axis=1)
+        counts = (corners[:, 2:] > corners[:, :2]).all(axis=1)  # padding has no area
+        if self.least is not None:
+            counts &= scores >= self.least
+        return FoundBoxes(corners[counts], scores[counts].astype(np.float64), classes[counts].astype(np.int64))
+
+
+def find_detections(outputs: Arrays, selected: Iterable[str]) -> Detections | None:
+    """The outputs that are boxes, given the float model's first answers; `selected` are those whose rows depend on values."""
+    for name in selected:
+        found = _read_layout(name, outputs) if outputs[name].ndim in (2, 3) else None
+        if found is not None:
+            return found
+    return None
+
+
+def _read_layout(name: str, outputs: Arrays) -> Detections | None:
+    rows = outputs[name]
+    if rows.dtype.kind != "f":
+        return None
+    beside = {
+        other: value for other, value in outputs.items()
+        if other != name and value.shape in (rows.shape[:-1], (*rows.shape[:-1], 1))
+    }  # fmt: skip
+    whole = [other for other, value in beside.items() if value.dtype.kind in "iu"]
+    floats = [other for other, value in beside.items() if value.dtype.kind == "f"]
+    whole = whole or [other for other in floats if len(floats) > 1 and _is_whole(beside[other])][:1]
+    scores = next((other for other in floats if other not in whole), None)
+    width = rows.shape[-1]
+    if width == 4 and beside:
+        layout = Detections(name, scores, whole[0] if whole else None)
+    elif width == 5 and whole:
+        layout = Detections(name, 4, whole[0])
+    elif width == 6 and (_is_whole(rows[..., 5]) or _is_whole(rows[..., 4])):
+        layout = Detections(name, 4, 5) if _is_whole(rows[..., 5]) else Detections(name, 5, 4)
+    elif width == 7 and rows.ndim == 2 and _is_whole(rows[..., 0]) and _is_whole(rows[..., 5]):
+        layout = Detections(name, 6, 5, sample=0)
+    else:
+        return None
+    start = 1 if layout.sample is not None else 0
+    ends = rows[..., start : start + 4].reshape(-1, 4)
+    values = layout._column(outputs, layout.scores, rows) if layout.scores is not None else np.zeros(0)
+    shares = values.size > 0 and values.min() >= 0 and CONFIDENT <= values.max() <= 1
+    backwards = bool((ends[:, 2:] < ends[:, :2]).any())
+    return Detections(
+        layout.boxes, layout.scores, layout.classes, layout.sample, CONFIDENT if shares else None, backwards
+    )
+
+
+def _is_whole(values: Array) -> bool:
+    return bool((values == np.rint(values)).all())
