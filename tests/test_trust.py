@@ -18,11 +18,13 @@ from networks import Net, random_data
 from onnx import TensorProto, helper, numpy_helper
 from small_models import family
 
+from fcdeploy.commands.bench import bench
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import name_everything, read_model
 from fcdeploy.runtime import options as session_options
+from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.runtime.kernels import optimize_graph
 from fcdeploy.runtime.options import KEY, read_options
 from fcdeploy.runtime.session import Session
@@ -405,8 +407,14 @@ def test_a_file_whose_pairs_overflow_asks_for_32_bit_sums(target: str, carried: 
     net.output(net.dense(net.op("Relu", net.dense(net.input("x", 32), 32, 64)), 64, 8))
     model, int8 = net.save(tmp_path / "m.onnx"), tmp_path / "m8.onnx"
     np.savez(tmp_path / "calib.npz", **random_data(5, 40, x=(32,)))
-    quantize(model, data=tmp_path / "calib.npz", output=int8, costs="none", target=target)
+    made = quantize(model, data=tmp_path / "calib.npz", output=int8, costs="none", target=target)
     assert read_options(int8) == carried
+    (judged,) = (float(line.split(" dB")[0].split()[-1]) for line in made.lines if line.startswith("judged: "))
+    warned = bench(int8, seconds=0.01).warnings
+    assert any(line.startswith("made for x86-vnni, and this one is ") for line in warned) == bool(
+        carried and detect_target().name == "x86-avx2"
+    )
+    assert judged > 30  # as the target adds, where pairs that overflow here leave less
     proofs = inspect(int8, saturation=True).values["saturation"]
     assert all(row["safe"] for row in proofs) == (not carried)
     np.savez(tmp_path / "eval.npz", **random_data(6, 4, x=(32,)))

@@ -21,6 +21,7 @@ from fcdeploy.native.engine_file import engine_file
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime import feeds
+from fcdeploy.runtime.caveats import warn_of_other_cpu
 from fcdeploy.runtime.cpu import read_memory_bytes
 from fcdeploy.runtime.footprint import Footprint, measure_footprint
 from fcdeploy.runtime.open_engine import open_engine
@@ -125,7 +126,7 @@ def bench(
 
     nodes = _profile_nodes(rows[0], threads, seconds, step) if per_node else None
     report = _make_report(rows, nodes, threads, max_ratio, interval, seconds)
-    report = replace(report, warnings=(*file.notes, *report.warnings))
+    report = replace(report, warnings=(*file.notes, *warn_of_other_cpu(models[0]), *report.warnings))
     hashes = {
         name: hash_model(files_of(*pair)) for name, pair in zip(NAMES, zip(models, paths, strict=True), strict=False)
     }

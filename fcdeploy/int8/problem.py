@@ -18,6 +18,7 @@ from fcdeploy.int8.planning.weights import round_layers
 from fcdeploy.int8.writing.rewrite import rewrite
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Effort, Plan
+from fcdeploy.runtime import options
 from fcdeploy.samples.source import Source
 from fcdeploy.tables.targets import Target
 from fcdeploy.tables.types import INT8, Types
@@ -91,4 +92,6 @@ class Problem:
         others = round_packed_layers(self.model, plan, self.calibration, limit, scratch=scratch)
         int8 = self.model.clone()
         rewrite(int8, plan, {**layers, **others}, scratch=scratch)
+        if limit is None:  # whatever runs it adds as the target's kernels do, which this CPU's may not
+            options.write_options(int8, {options.PRECISION: "1"})
         return int8

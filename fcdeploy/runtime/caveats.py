@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import onnx_ir as ir
 
 from fcdeploy.graph.nodes import attribute_of, producer_of
+from fcdeploy.runtime import options
+from fcdeploy.runtime.cpu import detect_target, read_cpu_flags
+from fcdeploy.tables.targets import TARGETS
 
 WIDE = {ir.DataType.INT16, ir.DataType.UINT16}
 LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
@@ -41,6 +46,20 @@ def list_caveats(model: ir.Model) -> tuple[str, ...]:
             f"the batch it is in"
         )
     return tuple(caveats)
+
+
+def warn_of_other_cpu(model: ir.Model) -> tuple[str, ...]:
+    """What is said of a file whose pairs overflow on this CPU, so that it adds in 32 bits by an option: it is slow here."""
+    if options.PRECISION not in options.select_for_cpu(options.read_options(model), read_cpu_flags()):
+        return ()
+    try:
+        target = TARGETS[json.loads(model.metadata_props["fcdeploy"])["target"]].name
+    except (KeyError, TypeError, ValueError, RecursionError):  # of another tool, or edited
+        target = "other CPUs"
+    return (
+        f"made for {target}, and this one is {detect_target().name}: here it adds in 32 bits by {options.PRECISION}, with the "
+        f"same results and in more time than on {target}",
+    )
 
 
 def _count_layers(count: int) -> str:

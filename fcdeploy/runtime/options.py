@@ -81,6 +81,14 @@ def write_options(model: ir.Model, entries: Mapping[str, str]) -> None:
     )
 
 
+def drop_option(model: ir.Model, name: str) -> None:
+    """Take an entry off those the model carries."""
+    left = {key: value for key, value in read_options(model).items() if key != name}
+    model.metadata_props.pop(KEY, None)
+    if left:
+        write_options(model, left)
+
+
 def _format_values(values: set[str]) -> str:
     return " or ".join(f'"{value}"' for value in sorted(values))
 

@@ -9,6 +9,8 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays, Float32
 from fcdeploy.graph.nodes import name_of
+from fcdeploy.runtime import options
+from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import split_into_chunks
 
@@ -45,7 +47,9 @@ class ActivationWalk:
         outputs = [target, *passed]
         names = [name_of(v) for v in sources]
         part = ir.convenience.extract(self.model.graph, names, [name_of(v) for v in outputs])
-        session = Session(ir.Model(part, ir_version=self.model.ir_version))
+        # kernels that saturate here, but not on the target: a stretch without its roundings does not run under the option
+        asked = options.select_for_cpu(options.read_options(self.model), read_cpu_flags())
+        session = Session(ir.Model(part, ir_version=self.model.ir_version), optimize=options.PRECISION not in asked)
         values = []
         for known in self.known:
             # copied, because what a session returns keeps the memory of its weights

@@ -43,6 +43,6 @@ def write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan) -> None
     weights = sum(value.const_value.nbytes for value in int8.graph.initializers.values() if value.const_value)
     if calibration.samples:  # ranges that were measured elsewhere come without
         int8.metadata_props[fingerprints.KEY] = fingerprints.to_text(calibration.seen, weights)
-    if TARGETS[plan.target].pair_limit is None and not all(proof.exact_on_x86 for proof in prove_no_saturation(int8)):
-        options.write_options(int8, {options.PRECISION: "1"})
+    if TARGETS[plan.target].pair_limit is None and all(proof.exact_on_x86 for proof in prove_no_saturation(int8)):
+        options.drop_option(int8, options.PRECISION)  # it would only cost time
     strip(int8)
