@@ -86,9 +86,14 @@ def replace_folder(path: Path, *also: Path) -> Iterator[list[Path]]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder below TMPDIR for as long as the block runs."""
+    """A folder below TMPDIR for as long as the block runs.
+
+    It lies inside the one that is locked: an output that is put in place there locks its own folder, and would wait for ever.
+    """
     with ExitStack() as stack:
-        yield make_temporary_folder(None, "fcdeploy-", stack)
+        folder = make_temporary_folder(None, "fcdeploy-", stack) / "files"
+        folder.mkdir()
+        yield folder
 
 
 def make_temporary_folder(parent: Path | None, prefix: str, stack: ExitStack) -> Path:

@@ -13,13 +13,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from fcdeploy.api import results
 from fcdeploy.api.build import build_result
 from fcdeploy.api.inputs import Stream, is_file, write_model_file
 from fcdeploy.api.notebook import in_notebook, show_progress
+from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.errors import FcdeployError, speak_python
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.records.report import Report
@@ -62,10 +62,10 @@ def find_function(name: str) -> Callable[..., results.Result]:
     @wraps(command)
     def call(*arguments: object, **options: object) -> results.Result:
         given = signature.bind(*arguments, **options).arguments
-        with TemporaryDirectory(prefix="fcdeploy-") as folder:
+        with temporary_folder() as folder:
             try:
                 _check_output(name, given)
-                _write_files(given, Path(folder))
+                _write_files(given, folder)
                 report = _run(command, given, "on_step" in signature.parameters)
             except FcdeployError as error:
                 words = (speak_python(text, signature.parameters) for text in (error.message, error.hint))
@@ -109,16 +109,16 @@ def _write_files(given: dict[str, Any], folder: Path) -> None:
         given |= {name: stream.write(folder / name, inputs) for name, stream in streams.items()}
 
 
-def _forget_files(report: Report, folder: str) -> Report:
+def _forget_files(report: Report, folder: Path) -> Report:
     """Without sentences and values that name temporary files: there are none any more."""
     values = {
         key: _forget_folder(value, folder) if isinstance(value, str) else value for key, value in report.values.items()
     }
-    lines = tuple(line for line in report.lines if folder not in line)
+    lines = tuple(line for line in report.lines if str(folder) not in line)
     warnings = tuple(_forget_folder(text, folder) for text in report.warnings)
     return replace(report, values=values, lines=lines, warnings=warnings)
 
 
-def _forget_folder(text: str, folder: str) -> str:
+def _forget_folder(text: str, folder: Path) -> str:
     """Without the path of the temporary folder, which the caller has not seen."""
     return text.replace(f"{folder}/", "")

@@ -244,7 +244,7 @@ def _multiply(W: Array, factor: Array) -> Array:  # noqa: N803
 
 
 def _multiply_vector(W: Array, t: Array) -> Array:  # noqa: N803
-    """W @ t in float64, a block of rows at a time."""
+    """W t in float64, a block of rows at a time, in one order: BLAS has another for each number of threads."""
     if not np.any(t):
         return np.zeros(len(W))
-    return np.concatenate([W[at : at + 256].astype(np.float64) @ t for at in range(0, len(W), 256)])
+    return np.concatenate([(W[at : at + 256] * t).sum(axis=1) for at in range(0, len(W), 256)])

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.quantization import LIMITS, SMALLEST_SCALE
+from fcdeploy.arithmetic.weights.products import multiply
 from fcdeploy.arrays import Float64
 
 # Of the mean diagonal, added to it.  The paper's 0.01 trusts H too far where samples are fewer than inputs: with 256 for
@@ -114,7 +115,7 @@ def search_block_scales(weight: Float64, importance: Float64, dtype: str) -> Flo
     for candidate in (base * factor for base in (full, np.abs(extreme) / high) for factor in SHRINK):
         s = candidate.astype(np.float32).astype(np.float64)
         s = np.where(np.abs(s) < SMALLEST_SCALE, 1.0, s)
-        error = importance @ (weight - s * np.clip(np.rint(weight / s), low, high)) ** 2
+        error = (importance[:, None] * (weight - s * np.clip(np.rint(weight / s), low, high)) ** 2).sum(axis=0)
         best, least = np.where(error < least, s, best), np.minimum(error, least)
     return best.astype(np.float32).astype(np.float64)
 
@@ -129,20 +130,22 @@ def factor_gram(gram: Float64, damping: float = DAMPING) -> tuple[Float64, Float
 
 
 def _cholesky(a: Float64) -> Float64:
-    """Lower triangular L, L L^T = a, in blocks.
+    """Lower triangular L, L L^T = a, panel by panel.
 
-    LAPACK's own differs in its last bits with the number of threads, and with it the weights; products of matrices and
-    factors of small blocks do not.
+    LAPACK's own differs in its last bits with the number of threads, and with it the weights: a panel is eliminated
+    column by column, and what it leaves to the others is a product that does not.
     """
     L = np.tril(a)
     for at in range(0, len(a), PANEL):
-        end = at + PANEL
-        L[at:end, at:end] = np.linalg.cholesky(L[at:end, at:end] + np.tril(L[at:end, at:end], -1).T)
-        inverse = np.linalg.inv(L[at:end, at:end])
-        L[end:, at:end] = L[end:, at:end] @ inverse.T
-        for below in range(end, len(a), 8 * PANEL):  # the lower triangle alone, in strips
-            rows = slice(below, below + 8 * PANEL)
-            L[rows, end : below + 8 * PANEL] -= L[rows, at:end] @ L[end : below + 8 * PANEL, at:end].T
+        panel = L[at:, at : at + PANEL].T.copy()  # a column of it lies in one piece
+        for k in range(len(panel)):
+            panel[k, k:] /= np.sqrt(panel[k, k])
+            panel[k + 1 :, k + 1 :] -= np.multiply.outer(panel[k, k + 1 : len(panel)], panel[k, k + 1 :])
+        L[at:, at : at + PANEL] = panel.T
+        below, rest = panel[:, PANEL:], L[at + PANEL :, at + PANEL :]
+        for strip in range(0, below.shape[1], 8 * PANEL):  # the lower triangle alone, in strips
+            end = strip + 8 * PANEL
+            rest[strip:end, :end] -= multiply(below[:, strip:end].T, below[:, :end])
     return np.tril(L)
 
 
@@ -151,7 +154,7 @@ def _round_panels(w: Float64, U: Float64, width: int, panel: Callable[[int, Floa
     values, errors = np.empty_like(w), np.empty_like(w)
     for begin in range(0, len(w), width):
         columns = slice(begin, begin + width)
-        values[columns] = panel(begin, w[columns] + U[:begin, columns].T @ errors[:begin])
+        values[columns] = panel(begin, w[columns] + multiply(U[:begin, columns].T, errors[:begin]))
         errors[columns] = w[columns] - values[columns]
     return values
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import onnx_ir as ir
@@ -10,7 +12,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Arrays, Float32
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.runtime import options
-from fcdeploy.runtime.cpu import read_cpu_flags
+from fcdeploy.runtime.cpu import count_usable_cores, read_cpu_flags
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import split_into_chunks
 
@@ -21,9 +23,25 @@ def iterate_activations(model: ir.Model, names: Sequence[str], samples: Arrays) 
     values = {value.name: value for node in copy.graph for value in node.outputs}
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(values[name] for name in names)
-    session = Session(copy)
-    for _, part in split_into_chunks(model, samples):
-        yield session.run(part)
+    session = Session(copy, threads=1)
+    yield from _run_side_by_side(session, [part for _, part in split_into_chunks(model, samples)])
+
+
+def _run_side_by_side(session: Session, chunks: Sequence[Arrays]) -> Iterator[list[Float32]]:
+    """A run for each chunk, in order, at most one ahead for each core.
+
+    A session of several threads would divide each run, and a ReduceMean then adds in another order, so that last bits, and
+    with them weights, were those of so many cores.
+    """
+    ahead = count_usable_cores()
+    with ThreadPoolExecutor(ahead) as pool:
+        running: deque[Future[list[Float32]]] = deque()
+        for chunk in chunks:
+            running.append(pool.submit(session.run, chunk))
+            if len(running) > ahead:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
 
 
 class ActivationWalk:
@@ -49,11 +67,13 @@ class ActivationWalk:
         part = ir.convenience.extract(self.model.graph, names, [name_of(v) for v in outputs])
         # kernels that saturate here, but not on the target: a stretch without its roundings does not run under the option
         asked = options.select_for_cpu(options.read_options(self.model), read_cpu_flags())
-        session = Session(ir.Model(part, ir_version=self.model.ir_version), optimize=options.PRECISION not in asked)
+        copy = ir.Model(part, ir_version=self.model.ir_version)
+        session = Session(copy, threads=1, optimize=options.PRECISION not in asked)
+        chunks = [{name: known[name] for name in names} for known in self.known]
         values = []
-        for known in self.known:
+        for known, results in zip(self.known, _run_side_by_side(session, chunks), strict=True):
             # copied, because what a session returns keeps the memory of its weights
-            first, *rest = map(np.array, session.run({name: known[name] for name in names}))
+            first, *rest = map(np.array, results)
             known.update({name_of(v): array for v, array in zip(passed, rest, strict=True)})
             values.append(first)
         self._forget([v for v in sources if v.name in self.passing and all(user in nodes for user in v.consumers())])

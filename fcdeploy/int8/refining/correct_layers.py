@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.arithmetic.weights.products import multiply
 from fcdeploy.arrays import Arrays, Float32, Float64
 from fcdeploy.graph.edit import set_constant
 from fcdeploy.graph.nodes import constant_array, name_of, operator_of, producer_of, weight_of
@@ -130,7 +131,7 @@ def measure_float_means_layerwise(
 def _run_dense(layer: ir.Node, weight: ir.Value, read: list[Float32]) -> list[Float32]:
     """What a dense layer writes, chunk by chunk."""
     bias = bias_array(layer)
-    parts = [[x @ rows.T for x in read] for _, rows in kernel_rows(layer, weight)]
+    parts = [[multiply(x, rows.T).astype(np.float32) for x in read] for _, rows in kernel_rows(layer, weight)]
     whole = [np.concatenate(each, axis=1) for each in zip(*parts, strict=True)]
     return whole if bias is None else [y + bias.astype(np.float32) for y in whole]
 
