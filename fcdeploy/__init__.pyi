@@ -221,6 +221,7 @@ def inspect(
     kernels: bool = False,
     saturation: bool = False,
     exact: bool = False,
+    shapes: Mapping[str, Sequence[int]] | None = None,
     data: Data | None = None,
     samples: int | None = None,
     preprocess: Given = None,
@@ -228,6 +229,7 @@ def inspect(
 ) -> InspectResult:
     """Parameters, multiply-accumulates and memory of every layer at batch 1; with `kernels`, the kernel of every node.
 
+    `shapes` by name are those of inputs with free axes to count at; without, what depends on them stays unknown.
     With `saturation`, which layers of a quantized model can overflow on CPUs that add pairs of products in 16 bits.
     With `exact`, whether its kernels compute on this CPU what exact arithmetic does, on the first `samples` (4 unless
     given, or the model's batch) of `data`; the report passes when they do.

@@ -18,6 +18,7 @@ import click
 import numpy as np
 from bench_big import big
 from bench_calibration import calibration, observed
+from bench_cliffs import cliffs
 from bench_efforts import efforts
 from bench_fragile import fragile
 from bench_kernels import kernels
@@ -149,6 +150,7 @@ cli.add_command(serve)
 cli.add_command(networks)
 cli.add_command(fragile)
 cli.add_command(spread)
+cli.add_command(cliffs)
 cli.add_command(efforts)
 cli.add_command(start)
 

@@ -19,9 +19,9 @@ from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arithmetic.significance import tail_of_binomial
 from fcdeploy.cli import main
 from fcdeploy.commands.quantize import quantize
-from fcdeploy.evaluate.outputs import find_ends
+from fcdeploy.evaluate.outputs import OutputEnd, decide_by, find_ends
 from fcdeploy.int8.floor import Floor, parse_floor
-from fcdeploy.int8.judge import APART, MOST_APART, Judge, split_samples
+from fcdeploy.int8.judge import APART, MOST_APART, USED, Judge, Judgement, _compare, _expect_equal, split_samples
 from fcdeploy.runtime.session import Session
 
 DATA = random_data(0, 96, x=(12,))
@@ -49,7 +49,7 @@ def test_samples_apart_are_no_tool_s(sizes: list[int]) -> None:
     groups = [{"x": np.arange(a, b)} for a, b in pairwise(starts)]
     tools, judged, unseen = split_samples(groups)
     apart = np.concatenate([group["x"] for group in judged])
-    assert len(tools["x"]) == max(sizes) - (unseen and min(max(sizes) // APART, MOST_APART))
+    assert len(tools["x"]) == max(sizes) - (unseen and min(max(max(sizes) // APART, max(sizes) - USED), MOST_APART))
     assert not unseen or not set(tools["x"]) & set(apart)
     if unseen:
         assert sorted([*tools["x"], *apart]) == list(range(sum(sizes)))
@@ -73,6 +73,34 @@ def test_a_judgement_against_the_definition(tmp_path: Path) -> None:
     assert judgement.worst_db == pytest.approx(10 * np.log10((f**2).sum() / ((f - q) ** 2).sum()))
     (name,) = judgement.equal
     assert judgement.share(name) == np.mean(f.argmax(axis=1) == q.argmax(axis=1))
+
+
+def test_classes_to_be_expected_are_those_of_many_samples() -> None:
+    """Errors of a size that each class has its own share of: of 128 answers what their margins say, of 100,000 what changed."""
+    random = np.random.default_rng(0)
+    scores = random.normal(size=(100_000, 8)) * random.uniform(0.5, 3, (100_000, 1))
+    for size in (0.01, 0.03, 0.1):
+        others = scores + size * random.normal(size=scores.shape)
+        changed = np.mean(scores.argmax(axis=1) != others.argmax(axis=1))
+        expected = 1 - _expect_equal(scores[:4096], others[:4096], 1).mean()
+        assert expected == pytest.approx(changed, rel=0.35)
+
+
+def test_of_a_map_of_things_the_things_count() -> None:
+    """Two words that a thin bridge joins overlap nearly whole, and are one thing instead of two."""
+    one = np.zeros((6, 1, 40, 60), np.float32)
+    one[:, 0, 10:20, 5:25] = one[:, 0, 10:20, 30:50] = 0.9
+    other = one.copy()
+    other[0, 0, 15, 25:30] = 0.9
+    decision = decide_by(one, OutputEnd("sigmoid"))
+    assert decision is not None
+    rows = dict(_compare("y", decision, one, other))
+    judgement = Judgement(6, {"y": 30.0}, rows, {"y": decision})
+    assert judgement.share("y") > 0.99
+    assert judgement.share("y: regions") == pytest.approx((5 * 4 + 2) / (5 * 4 + 3), abs=0.1)
+    (miss,) = judgement.misses(Floor())
+    assert miss[0].endswith("of regions found by both of output 'y', the floor is 99 %")
+    assert not Judgement(6, {"y": 30.0}, dict(_compare("y", decision, one, one)), {"y": decision}).misses(Floor())
 
 
 def test_what_holds_the_floor_is_as_it_was(tmp_path: Path) -> None:

@@ -332,9 +332,15 @@ def test_axes_of_any_length_are_said(tmp_path: Path) -> None:
     assert report.values["peak_activation_bytes"] is None
     assert report.values["layers"][0]["parameters"] == 108
     assert report.warnings == (
-        "sizes of 1 of 1 layers are unknown: input x float32[?, 3, ?, ?] leaves more than its batch open",
+        "sizes of 1 of 1 layers are unknown: input x float32[?, 3, ?, ?] leaves more than its batch open; --shape says at "
+        "which to count",
     )
     assert report.lines[-1] == "108 parameters, an unknown number of multiply-accumulates at batch 1"
+    report = inspect(path, shapes={"x": (1, 3, 10, 12)})
+    assert report.values["macs"] == 8 * 10 * 108
+    assert not report.warnings
+    with fails("shape 1,4,10,12 for input x float32[?, 3, ?, ?], which does not take it", "--shape x:1,3,1,1"):
+        inspect(path, shapes={"x": (1, 4, 10, 12)})
 
 
 def test_subgraphs_are_not_counted_in_silence(tmp_path: Path) -> None:

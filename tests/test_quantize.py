@@ -365,17 +365,14 @@ def test_mistakes(name: str, here: Path, command: Command) -> None:
     assert {file.name: file.read_bytes() for file in here.iterdir()} == before
 
 
-def test_a_share_of_the_multiplications_that_depends_on_a_free_axis_is_not_made_up(tmp_path: Path) -> None:
+def test_multiplications_are_counted_at_the_shape_of_samples(tmp_path: Path) -> None:
     net = Net(0)
     x = net.op("Conv", net.input("x", 3, "time"), net.constant(net.normal(4, 3, 3)), name="conv", pads=[1, 1])
     model = net.output(net.op("Relu", x)).save(tmp_path / "net.onnx")
     np.savez(tmp_path / "d.npz", **random_data(0, 20, x=(3, 9)))
     report = fcdeploy.quantize(model, data=tmp_path / "d.npz", output=tmp_path / "q.onnx", costs="none")
-    assert report.values["integer_share"] is None
-    (line,) = [line for line in report.lines if "in integer kernels" in line]
-    assert line == (
-        "1 of 1 Conv in integer kernels, how many of the multiplications is unknown: they depend on an axis of any length"
-    )
+    assert report.values["integer_share"] == 1
+    assert "1 of 1 Conv in integer kernels, 100 % of the multiplications" in report.lines
 
 
 @pytest.mark.parametrize("effort", ["balanced", "best"])

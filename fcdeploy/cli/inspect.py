@@ -24,19 +24,21 @@ from fcdeploy.cli import options
     help="Run an int8 model on --data and compare what each kernel writes with exact arithmetic; exit with 1 when they "
     "differ by more than rounding ties.",
 )
+@options.shape_option
 @options.data_option(required=False)
 @click.option("--samples", type=options.COUNT, metavar="N", help="Take the first N samples; 4 by default.")
 @options.preprocess_option
 @options.operators_option
 @options.all_option
 @options.json_option
-def command(model: Path, as_json: bool, everything: bool, **arguments: object) -> None:
+def command(model: Path, shapes: tuple[str, ...], as_json: bool, everything: bool, **arguments: object) -> None:
     """Show the layers of an ONNX model, float or int8, with their parameters, multiplications and memory.
 
-    Everything is counted for one sample; MACs are multiply-accumulates.
+    Everything is counted for one sample, free axes at --shape; MACs are multiply-accumulates.
 
     \b
     fcdeploy inspect model.onnx
+    fcdeploy inspect detector.onnx --shape x:1,3,640,480
     fcdeploy inspect model.int8.onnx --kernels
     fcdeploy inspect model.int8.onnx --saturation
     fcdeploy inspect model.int8.onnx --exact --data samples.npz
@@ -44,5 +46,5 @@ def command(model: Path, as_json: bool, everything: bool, **arguments: object) -
     from fcdeploy.commands.inspect import inspect
 
     with console.progress() as on_step:
-        report = inspect(model, on_step=on_step, **arguments)  # type: ignore[arg-type]
+        report = inspect(model, shapes=options.parse_shapes(shapes), on_step=on_step, **arguments)  # type: ignore[arg-type]
     console.show(report, as_json=as_json, everything=everything)

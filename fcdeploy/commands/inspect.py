@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from fcdeploy.records.data_format import choose_format, from_metadata, to_json
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.caveats import list_caveats
+from fcdeploy.runtime.feeds import fix_shapes
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.samples.source import choose_batch_size, make_batches
@@ -36,6 +37,7 @@ def inspect(
     kernels: bool = False,
     saturation: bool = False,
     exact: bool = False,
+    shapes: Mapping[str, Sequence[int]] | None = None,
     data: Path | str | None = None,
     samples: int | None = None,
     preprocess: Given = None,
@@ -43,6 +45,7 @@ def inspect(
 ) -> Report:
     """Parameters, multiply-accumulates and memory of every layer at batch 1; with `kernels`, the kernel of every node.
 
+    `shapes` by name are those of inputs with free axes to count at; without, what depends on them stays unknown.
     With `saturation`, which layers of a quantized model can overflow on CPUs that add pairs of products in 16 bits.
     With `exact`, whether its kernels compute on this CPU what exact arithmetic does, on the first `samples` (4 unless
     given, or the model's batch) of `data`; the report passes when they do.
@@ -62,6 +65,8 @@ def inspect(
         raise FcdeployError(f"{option} is for --exact alone", f"fcdeploy inspect {path} --exact --data DATA")
 
     network = read_model(path)
+    if shapes:
+        cost_model.count_at(network, {s.name: s.shape for s in fix_shapes(input_specs(network), None, shapes)})
     untrusted = refuse_untrusted(network, str(path))
     inputs = input_specs(network)
     known = from_metadata(network.metadata_props, str(path))
@@ -391,7 +396,7 @@ def _warn(inputs: list[TensorSpec], network: ir.Model, rows: list[LayerCost]) ->
     if unknown:
         free = [str(spec) for spec in inputs if None in spec.shape[1:]]
         why = (
-            f"input {', '.join(free)} leaves more than its batch open"
+            f"input {', '.join(free)} leaves more than its batch open; --shape says at which to count"
             if free
             else "their shapes are computed from data"
         )

@@ -43,7 +43,7 @@ from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
 from fcdeploy.int8.writing.metadata import write_metadata
-from fcdeploy.prepare.cost_model import count_macs_by_node
+from fcdeploy.prepare.cost_model import count_at, count_macs_by_node
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.exact import add_ties
@@ -60,6 +60,7 @@ from fcdeploy.runtime.probes.answers import describe_version
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import split_into_chunks
 from fcdeploy.samples.kinds import Samples
+from fcdeploy.samples.layout import arrange_samples
 from fcdeploy.search.floor import Held, hold_floor, make_judge
 from fcdeploy.search.floor_report import add_floor, build_refusal
 from fcdeploy.search.goal import AccuracyGoal, check_goal, make_goal
@@ -249,6 +250,9 @@ def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on
     others = calibration.kept_more if kept is calibration.kept else ()
     # apart whether they are judged or not, so that a plan gives the same bytes again
     tools, judged, unseen = split_samples((kept, *others)) if kept else (kept, (), False)
+    if tools:
+        one = arrange_samples({name: array[:1] for name, array in tools.items()}, input_specs(model))
+        count_at(model, {name: array.shape for name, array in one.items()})
     return Problem(
         request.model, model, calibration, tools, request.target, judged=judged, unseen=unseen,
         ranges=request.ranges or DEFAULT, keep_float=request.keep_float, types=request.types,

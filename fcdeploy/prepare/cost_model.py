@@ -9,11 +9,12 @@ Counted as textbooks count (e.g. Sze et al., "Efficient Processing of Deep Neura
 
 A bias adds no multiplication.  Parameters are what training learns: the running mean and variance of a
 BatchNormalization are not among them, nor are scales and zero points; weights that layers share count once.
-A free leading axis is taken as 1.
+A free leading axis is taken as 1, other free axes as long as those of a sample, where one was named (`count_at`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -55,6 +56,7 @@ DATA_AND_WEIGHT = {
 """Operator that multiplies -> where its activations and its weights are."""
 
 Shape = tuple[int, ...]
+COUNTED_AT = "fcdeploy.counted_at"  # where an input remembers its shape to count at
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,21 @@ class LayerCost:
     shapes_only: bool = False
 
 
+def count_at(model: ir.Model, shapes: Mapping[str, Sequence[int | None]]) -> None:
+    """Have costs of this model, and of copies of it, counted for inputs of these shapes; the file does not say so."""
+    for value in model.graph.inputs:
+        if name_of(value) in shapes:
+            value.meta[COUNTED_AT] = tuple(shapes[name_of(value)])
+
+
 def fix_leading_axis(model: ir.Model) -> None:
-    """Give every input a batch of one where its axis of samples is free, and infer all shapes from that, in place."""
+    """Give every input its shape to count at, or a batch of one where its axis of samples is free; infer the rest, in place."""
     at = {spec.name: spec.sample_axis for spec in input_specs(model)}
     for value in model.graph.inputs:
         axis = at.get(name_of(value), 0)
-        if (
+        if COUNTED_AT in value.meta:
+            value.shape = ir.Shape(value.meta[COUNTED_AT])
+        elif (
             axis is not None
             and value.shape is not None
             and len(value.shape) > axis

@@ -6,8 +6,9 @@ same plan: each tool that can do harm is kept only where it helps.
 1. The plan as effort asks for it, and without the corrections on samples, which costs one run more.
 2. Unless the outputs are good, other methods for the ranges on a few samples, without corrections; the two that do most
    better than the usual one on all samples, with and without corrections.
-3. Where they are below the floor, groups of nodes leave int8, most harmful first (ladder.py).  Where that is not enough, the
-   error is everywhere: then all nodes before a place, or all behind one, and in the end all of them compute in float.
+3. Where they are below the floor, all nodes before a place leave int8, or all behind one, found by bisection: often the first
+   layers are the cause.  Where that costs more than little time, groups of nodes, most harmful first (ladder.py); the
+   cheaper of the two is taken.
 """
 
 from __future__ import annotations
@@ -41,8 +42,11 @@ CLEAR_DB = 0.1  # by which a simpler candidate must be better, or the one before
 PLAIN = "biases as in the float model"
 GOAL = "to hold the floor"
 RANKED = 8  # samples on which roundings are ranked
+MOST_WORK = 3e11  # multiplications of a ranking: what takes more is repaired by place alone
 RANKINGS = 1  # of all roundings; later steps go by it
 MOST_TRIALS = 16  # models that are built and judged by the ranking; a number, so that a busy machine decides nothing
+PARTS = 8  # of the nodes in float before or behind a place, each tried as integers again
+CHEAP = 1.1  # of the time with everything in int8, by costs: what holds the floor in less is not improved by a ranking
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ def _leave_int8(
     def measure(forms: Forms) -> Score:
         nonlocal trials
         trials += 1
-        step("models judged to hold the floor", trials, MOST_TRIALS)
+        step("models judged to hold the floor", trials, None)
         judgement = judge.measure(builder.model(forms))
         return Score(judgement.shortfall(floor), judgement.noise, builder.cost(forms))
 
@@ -182,23 +186,24 @@ def _leave_int8(
             rankings.append(builder.rank(forms, groups, lambda m: judge.measure(m, RANKED).noise, lambda: False, step))
         return rankings[-1]
 
-    def stop() -> bool:
-        return trials >= MOST_TRIALS
-
     # what tensors lose is nearly all of it, and a tensor leaves with the weights of its nodes: half of the runs
     groups = [group for group in builder.groups if group.kind == "tensor"] or builder.groups
-    choices = ladder.Objective(0.0, rank, measure, builder.cost, stop)
+    by_place = _leave_by_place(builder, measure)
+    long = sum(builder.macs.values()) * len(groups) * RANKED > MOST_WORK
+    if by_place is not None and (long or by_place.score.cost <= CHEAP * builder.cost({})):
+        return _carry_out(best, builder, [by_place], by_place.forms, judge)
+
+    most = trials + MOST_TRIALS
+    choices = ladder.Objective(0.0, rank, measure, builder.cost, lambda: trials >= most)
     path = ladder.climb_ladder(groups, choices)
     if ladder.meets_bound(path[-1].score, 0.0):
         path += ladder.take_back(groups, path, choices)
-    last = ladder.choose_best([path[-1], *path], (), 0.0)
-    if not ladder.meets_bound(last.score, 0.0):
-        last = _leave_by_place(builder, measure) or last
+    last = ladder.choose_best([path[-1], *path], () if by_place is None else (by_place,), 0.0)
     return _carry_out(best, builder, path, last.forms, judge)
 
 
 def _leave_by_place(builder: Builder, measure: Callable[[Forms], Score]) -> Step | None:
-    """The cheapest choice that holds the floor among: all nodes from a place on in float, all up to one, all.
+    """The cheapest choice that holds the floor among: all nodes up to a place in float, all from one on, all.
 
     Weights are stored in 8 bits, or in 16 where not even all in float hold it with those; None where neither does.  More
     nodes in float are taken to be no worse, so that each place is found by bisection.
@@ -213,9 +218,30 @@ def _leave_by_place(builder: Builder, measure: Callable[[Forms], Score]) -> Step
 
         everything = leave(nodes)
         if ladder.meets_bound(everything.score, 0.0):
-            held = [everything, *_bisect(nodes, leave), *_bisect(nodes[::-1], leave)]
-            return min(held, key=lambda step: step.score.cost)
+            first = min((everything, *_bisect(nodes, leave)), key=lambda step: step.score.cost)
+            if first.score.cost <= CHEAP * builder.cost({}):
+                return first
+            last = min((first, *_bisect(nodes[::-1], leave)), key=lambda step: step.score.cost)
+            return _thin_out([node for node in nodes if node in last.forms], last, leave, builder.cost)
     return None
+
+
+def _thin_out(
+    order: Sequence[str], held: Step, leave: Callable[[Sequence[str]], Step], cost: Callable[[Forms], float]
+) -> Step:
+    """A step that holds the floor with fewer nodes in float: neighbours return to int8 together, those that save most first."""
+    size = -(-len(order) // PARTS)
+    parts = [order[at : at + size] for at in range(0, len(order), size)]
+
+    def without(part: Sequence[str]) -> list[str]:
+        return [node for node in order if node in held.forms and node not in part]
+
+    saved = {part[0]: cost({node: held.forms[node] for node in without(part)}) for part in parts}
+    for part in sorted(parts, key=lambda part: saved[part[0]]):
+        step = leave(without(part))
+        if ladder.meets_bound(step.score, 0.0) and step.score.cost < held.score.cost:
+            held = step
+    return held
 
 
 def _bisect(order: Sequence[str], leave: Callable[[Sequence[str]], Step]) -> list[Step]:
