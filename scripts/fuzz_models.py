@@ -185,7 +185,7 @@ def _change_tensor(model: onnx.ModelProto, draw: random.Random) -> None:
         tensor.data_location = onnx.TensorProto.EXTERNAL
     elif what == 4:
         tensor.raw_data = mutate_bytes(tensor.raw_data, draw)
-    elif what == 5 and len(tensor.raw_data) >= 8:
+    elif what == 5 and tensor.raw_data and len(tensor.raw_data) % 8 == 0:
         fields = np.frombuffer(tensor.raw_data, np.int64 if tensor.data_type == 7 else np.float32).copy()
         fields[draw.randrange(len(fields))] = (
             draw.choice(ODD) if tensor.data_type == 7 else draw.choice((np.nan, np.inf, 1e38, 0))

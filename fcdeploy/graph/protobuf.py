@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from fcdeploy.graph.check_sizes import check_sizes
 from fcdeploy.graph.check_tensors import check_tensors
 
 MAP = "type of a map"
@@ -20,10 +21,11 @@ MAP = "type of a map"
 def load_model(path: Path | str) -> ir.Model:
     """The model in a file, its weights still in theirs.
 
-    Raises FcdeployError at a tensor that is not what its shape says, and whatever protobuf and onnx-ir raise.
+    Raises FcdeployError at a tensor that is not what its shape says, or too large, and whatever protobuf and onnx-ir raise.
     """
     proto = onnx.load(path, load_external_data=False)
     check_tensors(proto, str(path))
+    check_sizes(proto, str(path))
     model = model_of(proto)
     ir.external_data.set_base_dir(model.graph, Path(path).parent)
     return model

@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.check_sizes import infer_sizes
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.protobuf import model_of, proto_of
 
@@ -21,11 +22,16 @@ SMALL = 1024  # bytes; larger initializers stay out of what is serialized, so th
 def infer_shapes(model: ir.Model) -> None:
     """Write the type and shape of every value that ONNX can infer into the model.
 
-    A model that inference cannot digest keeps what it has: passes that need a shape then decline and say so.
+    A model that inference cannot digest keeps what it has: passes that need a shape then decline and say so.  Raises
+    FcdeployError at a tensor that is too large to be computed.
     """
     try:
-        inferred = onnx.shape_inference.infer_shapes(_without_weights(model), data_prop=True)
-    except Exception:  # the C++ side throws whatever it likes, and so does protobuf above 2 GB
+        inferred = infer_sizes(_without_weights(model))
+    except FcdeployError:
+        raise
+    except Exception:  # a message above 2 GB
+        return
+    if inferred is None:
         return
     declared = {id(value) for value in model.graph.outputs if value.type is not None}
     graphs = zip(model.graphs(), model_of(inferred).graphs(), strict=True)
