@@ -77,7 +77,7 @@ def test_a_session_has_weights_from_files_and_from_memory(tmp_path: Path, monkey
     with external_data.serialize(model) as (message, folder):
         assert folder == tmp_path.anchor
         assert len(message) < 3000
-        assert list((tmp_path / "temporary").glob("*/weights"))
+        assert list((tmp_path / "temporary").glob("*/files/weights"))
     np.testing.assert_array_equal(run(model), expected)
     assert not list((tmp_path / "temporary").iterdir())
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import click
 
 from fcdeploy import __version__, console
-from fcdeploy.errors import FcdeployError, first_line
+from fcdeploy.errors import FcdeployError
 
 COMMANDS = {
     "export": "PyTorch module to checked float ONNX model",
@@ -124,17 +124,12 @@ def _explain_defect(defect: Exception) -> FcdeployError:
 
 
 def _find_broken_model(arguments: Sequence[str]) -> FcdeployError | None:
-    """What is wrong with a model of the command line by ONNX's own checker; a file may be wrong in ways that nobody foresaw."""
-    import onnx
+    """What is wrong with a model of the command line; a file may be wrong in ways that nobody foresaw."""
+    from fcdeploy.runtime.broken_model import explain_broken_model
 
     for name in arguments:
-        if name.endswith(".onnx") and os.path.isfile(name):  # noqa: PTH113
-            try:
-                onnx.checker.check_model(name)
-                onnx.shape_inference.infer_shapes(onnx.load(name), check_type=True, strict_mode=True)
-            except Exception as fault:
-                why = first_line(fault)
-                return FcdeployError(f"model {name!r} is broken: {why}", "write it again where it came from")
+        if name.endswith(".onnx") and os.path.isfile(name) and (why := explain_broken_model(name)):  # noqa: PTH113
+            return FcdeployError(f"model {name!r} is broken: {why}", "write it again where it came from")
     return None
 
 

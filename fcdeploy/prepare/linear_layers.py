@@ -58,6 +58,8 @@ def read_layer(node: ir.Node) -> LinearLayer | str:
             or attribute_of(node, "transA", 0)
         ):
             return f"{describe(node)} has alpha, beta or transA"
+    elif weight.ndim < 3:
+        return f"the weight of {describe(node)} has {weight.ndim} axes, too few for a convolution"
 
     groups = int(attribute_of(node, "group", 1))
     outputs = _count_outputs(node, weight, groups)

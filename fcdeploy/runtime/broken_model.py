@@ -1,0 +1,34 @@
+"""What is wrong with a model file that nobody foresaw: by ONNX's own checks, and by a run of onnxruntime on zeros."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+
+from fcdeploy.errors import FcdeployError, first_line
+from fcdeploy.runtime.session import Session
+
+LARGEST = 1 << 26  # elements of an input of zeros
+
+
+def explain_broken_model(path: str) -> str:
+    """Why a model can be neither checked nor run, as a sentence; "" where it can."""
+    try:
+        onnx.checker.check_model(path)
+        onnx.shape_inference.infer_shapes(onnx.load(path), check_type=True, strict_mode=True)
+    except Exception as fault:  # the C++ side throws whatever it likes
+        return first_line(fault)
+    try:
+        session = Session(path, threads=1, optimize=False)
+        feeds = {}
+        for spec in session.input_specs:
+            shape = [length or 1 for length in spec.shape]
+            if math.prod(shape) > LARGEST or spec.dtype == object:
+                return ""
+            feeds[spec.name] = np.zeros(shape, spec.dtype)
+        session.run(feeds)
+    except FcdeployError as fault:
+        return fault.message
+    return ""
