@@ -1,0 +1,49 @@
+"""What scripts/trace_calls.py takes for wrong, call by call; and a whole command under strace, where there is one."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent.parent / "scripts"))
+from trace_calls import judge, prepare, trace
+
+ALLOWED = ("/work/out", "/work/tmp")
+CALLS = {
+    'openat(AT_FDCWD, "/work/out/q.onnx", O_WRONLY|O_CREAT, 0666) = 3': "",
+    '17 openat(AT_FDCWD, "out/q.onnx", O_RDWR|O_CREAT, 0666) = 3': "",
+    'openat(AT_FDCWD, "/etc/passwd", O_RDONLY|O_CLOEXEC) = 3': "",
+    'openat(AT_FDCWD, "/dev/null", O_RDWR) = 3': "",
+    'unlinkat(5, "weights", 0) = 0': "",
+    'socket(AF_UNIX, SOCK_STREAM, 0) = 3': "",
+    'openat(AT_FDCWD, "/home/me/.cache/device", O_WRONLY|O_CREAT, 0666) = 3': "'/home/me/.cache/device' is written",
+    'rename("/work/out/q.onnx", "/work/q.onnx") = 0': "'/work/q.onnx' is written",
+    'unlink("../other") = 0': "'/other' is written",
+    'openat(AT_FDCWD, "/etc/resolv.conf", O_RDONLY|O_CLOEXEC) = 3': "a name is looked up",
+    'socket(AF_INET, SOCK_DGRAM|SOCK_CLOEXEC, IPPROTO_IP) = 4': "a socket",
+    'connect(4, {sa_family=AF_INET, sin_port=htons(53), sin_addr=inet_addr("10.0.0.1")}, 16) = 0': "a socket",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_is_wrong_where_it_reaches_outside(call: str) -> None:
+    assert judge(call, ALLOWED, Path("/work")) == CALLS[call]
+
+
+def test_a_server_opens_its_own_socket_and_no_other() -> None:
+    bound = 'bind(7, {sa_family=AF_INET, sin_port=htons(8000), sin_addr=inet_addr("ADDRESS")}, 16) = 0'
+    assert not judge(bound.replace("ADDRESS", "127.0.0.1"), ALLOWED, Path("/work"), serves=True)
+    assert judge(bound.replace("ADDRESS", "0.0.0.0"), ALLOWED, Path("/work"), serves=True) == "a socket"  # noqa: S104
+    asked = 'connect(7, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("127.0.0.1")}, 16) = 0'
+    assert judge(asked, ALLOWED, Path("/work"), serves=True) == "a socket"
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace")
+def test_calibrate_writes_where_it_may_and_asks_nobody(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    code, faults = trace("calibrate in/net.onnx --data in/net.npz -o out/c.calib".split(), tmp_path, tmp_path / "log")
+    assert (code, faults) == (0, [])
+    assert "c.calib" in (tmp_path / "log").read_text()
