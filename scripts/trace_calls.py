@@ -67,10 +67,10 @@ def trace(arguments: Sequence[str], folder: Path, log: Path, *, port: int = 0) -
     """Exit code of a command, and the lines that are wrong; with `port` a server, which is asked and then ended."""
     environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "FCDEPLOY_CACHE": str(folder / "cache")}
     environment |= {"HOME": str(folder / "home"), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(HERE.parent)}
-    command = ["strace", "-f", "--seccomp-bpf", "-qq", "-s", "4096", "-e", f"trace={CALLS}", "-e", "signal=none", "-o", str(log)]
+    options = ["-f", "--seccomp-bpf", "-qq", "-s", "4096", "-e", f"trace={CALLS}", "-e", "signal=none", "-o", str(log)]
     program = "import sys; from fcdeploy.cli import main; sys.exit(main(sys.argv[1:]))"
     child = subprocess.Popen(
-        [*command, sys.executable, "-P", "-c", program, *arguments],
+        ["strace", *options, sys.executable, "-P", "-c", program, *arguments],
         cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     if port:
