@@ -20,7 +20,7 @@ from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.planning.plan_graph import Overrides, plan_graph
 from fcdeploy.int8.timing import costs as times
 from fcdeploy.int8.timing.choose_kernels import best_trial, choose, vary_dynamic
-from fcdeploy.int8.timing.costs import find_noise
+from fcdeploy.int8.timing.costs import CostBasis, describe_times, find_noise
 from fcdeploy.int8.timing.measure import conversion_rates
 from fcdeploy.int8.timing.partition import cost_of, find_slow_nodes, sum_layer_costs
 from fcdeploy.int8.timing.rate_table import costs_from_table, kind_of
@@ -403,6 +403,20 @@ def test_the_hash_is_that_of_what_is_read_back() -> None:
 def test_what_is_too_uneven_to_decide_by_decides_nothing(ratio: float, low: float, high: float, noisy: bool) -> None:
     costs = Costs("m", "cpu", FREE, {}, ("a",), (), (Trial(Choice(), ratio, low, high),))
     assert bool(find_noise(costs)) == noisy
+
+
+def wide(low: float, high: float) -> Costs:
+    """Costs whose choice leaves a layer in float, where integers everywhere took a third to twice the time of float."""
+    trials = (Trial(Choice(), 1.03, low, high), Trial(Choice(("a",)), 0.8, 0.79, 0.81))
+    return Costs("m", "cpu", FREE, {}, ("a", "b"), trials, trials[1:])
+
+
+def test_a_ratio_that_is_too_uneven_is_given_by_its_ends() -> None:
+    (noisy,), (clear,) = (tuple(describe_times(CostBasis(wide(*ends)))) for ends in ((0.75, 2.06), (1.0, 1.05)))
+    assert noisy.startswith(
+        "0.80 (0.79 to 0.81) of the float time; integers everywhere would take between 0.75 and 2.06"
+    )
+    assert clear.endswith("integers everywhere would take 1.03, so 1 layer stays float")
 
 
 def test_the_plan_is_of_the_decision_and_not_of_the_times(folder: Path) -> None:

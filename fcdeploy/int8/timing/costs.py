@@ -164,18 +164,24 @@ def _describe_integers(taken: Trial, everywhere: Trial) -> str:
         return f"{text} with every integer kernel there is"
     count = len(taken.choice.slow)
     stay = "1 layer stays" if count == 1 else f"{count} layers stay"
-    return f"{text}; integers everywhere would take {everywhere.ratio:.2f}, so {stay} float"
+    return f"{text}; integers everywhere would take {_format_ratio(everywhere)}, so {stay} float"
 
 
 def _describe_float(costs: Costs, taken: Trial, everywhere: Trial) -> Iterator[str]:
     lost = costs.confirmed[:-1]
     if lost:
         yield f"what looked fastest took {_format_interval(lost[-1])} of the float time when it was run again"
-    yield f"float is fastest here: integers everywhere take {everywhere.ratio:.2f} of its time; only weights are bytes"
+    yield f"float is fastest here: integers everywhere take {_format_ratio(everywhere)} of its time; only weights are bytes"
     if taken.low > SLOWER:
         yield f"even so the file takes {_format_interval(taken)} of the float model's time: keep the float model for speed"
 
 
 def _format_interval(trial: Trial) -> str:
-    text = f"{trial.ratio:.2f} ({trial.low:.2f} to {trial.high:.2f})"
-    return f"between {trial.low:.2f} and {trial.high:.2f}" if trial.high - trial.low > WIDEST * trial.ratio else text
+    text = _format_ratio(trial)
+    return text if text.startswith("between") else f"{text} ({trial.low:.2f} to {trial.high:.2f})"
+
+
+def _format_ratio(trial: Trial) -> str:
+    """The ratio, or the ends of its interval where that is too wide for a result."""
+    wide = trial.high - trial.low > WIDEST * trial.ratio
+    return f"between {trial.low:.2f} and {trial.high:.2f}" if wide else f"{trial.ratio:.2f}"
