@@ -22,6 +22,7 @@ from bench_cliffs import cliffs
 from bench_efforts import efforts
 from bench_fragile import fragile
 from bench_kernels import kernels
+from bench_light import light
 from bench_networks import networks
 from bench_page import decibels, made_by, write_section
 from bench_serve import serve
@@ -147,6 +148,7 @@ cli.add_command(observed)
 cli.add_command(kernels)
 cli.add_command(big)
 cli.add_command(serve)
+cli.add_command(light)
 cli.add_command(networks)
 cli.add_command(fragile)
 cli.add_command(spread)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import yaml
 
 import fcdeploy
 from fcdeploy import cli
+
+sys.path.append(str(Path(__file__).parent.parent / "scripts"))
+from container import pin, read_lock
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -70,3 +74,30 @@ def test_issue_templates(path: Path) -> None:
     assert all(row["type"] in ("markdown", "textarea", "input") for row in form["body"])
     for command in re.findall(r"`fcdeploy (\w+)", path.read_text()):
         assert command in cli.COMMANDS
+
+
+def test_the_container_takes_what_is_locked_and_nothing_else() -> None:
+    lock = read_lock((ROOT / "requirements" / "python3.12.txt").read_text())
+    assert {"numpy", "onnxruntime", "click", "uvloop"} <= set(lock)
+    version, hashes = lock["numpy"]
+
+    def found(name: str, version: str, digest: str) -> dict[str, Any]:
+        return {
+            "metadata": {"name": name, "version": version},
+            "download_info": {"archive_info": {"hashes": {"sha256": digest}}},
+        }
+
+    own = found("fcdeploy", "0.1.0", "00")
+    assert pin([found("NumPy", version, hashes[-1]), own], lock).splitlines() == [
+        "fcdeploy==0.1.0 --hash=sha256:00", f"numpy=={version} --hash=sha256:{hashes[-1]}",
+    ]  # fmt: skip
+    with pytest.raises(SystemExit, match=r"numpy .* is not the file that requirements/ lists"):
+        pin([found("numpy", version, "11")], lock)
+
+
+def test_the_image_copies_what_the_script_makes() -> None:
+    copied = re.findall(r"^COPY (.*) \S+$", (ROOT / "docs" / "Dockerfile").read_text(), re.MULTILINE)
+    made = {"wheels", "requirements.txt", "sbom.json"}
+    assert {name for line in copied for name in line.split()} == made | {"model.fcd"}
+    script = (ROOT / "scripts" / "container.py").read_text()
+    assert all(f'"{name}"' in script for name in made)
