@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from bench_big import big
 from bench_calibration import calibration, observed
 from bench_cliffs import cliffs
@@ -25,6 +24,7 @@ from bench_kernels import kernels
 from bench_light import light
 from bench_networks import networks
 from bench_page import decibels, made_by, write_section
+from bench_real import peer, real
 from bench_serve import serve
 from bench_spread import spread
 from bench_start import start
@@ -72,31 +72,6 @@ def recipes(seconds: float, output: Path) -> None:
     head = ["## Recipes", "", made_by(f"scripts/bench recipes --seconds {seconds:g}"), MEANING]
     write_section(output, "recipes", "\n".join([*head, *sections]))
     click.echo(output.read_text())
-
-
-@cli.command(hidden=True)
-@click.argument("recipe")
-@click.argument("model")
-@click.argument("calibration")
-@click.argument("output")
-def peer(recipe: str, model: str, calibration: str, output: str) -> None:
-    """One recipe of onnxruntime: pre-process, then quantize_static, sample by sample, as its documentation shows."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            data = {name: array for name, array in np.load(calibration).items() if name != "label"}
-            count = len(next(iter(data.values())))
-            self.feeds = ({name: array[i : i + 1] for name, array in data.items()} for i in range(count))
-
-        def get_next(self) -> dict[str, Any] | None:
-            return next(self.feeds, None)
-
-    settings = {k: getattr(QuantType, v) if k.endswith("_type") else v for k, v in json.loads(recipe).items()}
-    prepared = f"{output}.prepared"
-    quant_pre_process(model, prepared, skip_symbolic_shape=True)
-    quantize_static(prepared, output, Reader(), **settings)
 
 
 def _network(name: str, data: str, folder: Path, seconds: float) -> str:
@@ -153,6 +128,8 @@ cli.add_command(networks)
 cli.add_command(fragile)
 cli.add_command(spread)
 cli.add_command(cliffs)
+cli.add_command(real)
+cli.add_command(peer)
 cli.add_command(efforts)
 cli.add_command(start)
 

@@ -140,7 +140,7 @@ def test_few_samples_are_all_kept_and_none_on_request() -> None:
     model = model_of(tokens(Net(0)))
     kept = record(model, INDEX).kept["index"]
     assert sorted(kept.tolist()) == sorted(np.unique(INDEX["index"], axis=0).tolist())
-    np.testing.assert_array_equal(keep_smallest(in_memory(INDEX, model))["index"], kept)
+    np.testing.assert_array_equal(keep_smallest(in_memory(INDEX, model)).arrays()["index"], kept)
     assert record(model, INDEX, keep_samples=False).kept == {}
 
 

@@ -261,7 +261,7 @@ def test_constants_of_one_node_are_one_group(tmp_path: Path) -> None:
     graph = read_model(file)
     prepare(graph)
     source = open_source(tmp_path / "data.npz", input_specs(graph))
-    recorded, kept = load_or_observe(graph, files_of(graph, file), source, None, None)
+    recorded, (kept,) = load_or_observe(graph, files_of(graph, file), source, None, None)
     how = (find_target("host"), "mse", (), find_types("int8", "int8"), "fast")
     made = Problem(file, graph, recorded, kept, *how, source)
     plan = made.plan()

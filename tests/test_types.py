@@ -196,7 +196,9 @@ def test_compensated_rounding_is_closer_on_other_samples_and_the_same_every_time
 def test_data_give_more_samples_than_a_calibration_carries() -> None:
     prepared = ir.from_proto(dense_net(20, 4).model())
     source = in_memory(data := random_data(10, 300, x=(20,)), prepared)
-    few, many, little = (keep_smallest(source, **more) for more in ({}, {"most": 1024}, {"most": 1024, "room": 8000}))
+    few, many, little = (
+        keep_smallest(source, **more).arrays() for more in ({}, {"most": 1024}, {"most": 1024, "room": 8000})
+    )
     assert [len(kept["x"]) for kept in (few, many, little)] == [256, 300, 100]
     np.testing.assert_array_equal(many["x"][:256], few["x"])
     np.testing.assert_array_equal(np.sort(many["x"], axis=0), np.sort(data["x"], axis=0))

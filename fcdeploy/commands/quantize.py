@@ -71,6 +71,7 @@ from fcdeploy.tables.targets import Target
 from fcdeploy.tables.types import INT8, Types
 
 EFFORT: Effort = "balanced"
+NOT_JUDGED = "nor was the result judged: without --dry-run, what falls below the floor is repaired or not written"
 
 
 def quantize(
@@ -228,11 +229,9 @@ def _carry_out(
     if request.dry_run:
         shapes_only = {name_of(node) for node in problem.model.graph if computes_shapes(node)}
         report = build_dry_run_report(changes, planned.plan, planned.basis, shapes_only, time.perf_counter() - begin)
-        return (
-            report
-            if planned.search_result is None
-            else add_search(report, planned.search_result, count_macs_by_node(problem.model))
-        )
+        if planned.search_result is not None:
+            return add_search(report, planned.search_result, count_macs_by_node(problem.model))
+        return report if request.floor is None else replace(report, lines=(*report.lines, NOT_JUDGED))
     return _write(request, planned, files, begin, on_step)
 
 
@@ -244,12 +243,11 @@ def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on
     scratch = make_scratch(model, None if request.dry_run else request.output.parent)
     if source is not None:
         check_on_first(request.model, model, source)
-    calibration, kept = load_or_observe(model, files, source, request.calibration, on_step)
-    if source is None and kept:
-        check_prepared(request.model, model, next(split_into_chunks(model, kept))[1])
-    others = calibration.kept_more if kept is calibration.kept else ()
+    calibration, groups = load_or_observe(model, files, source, request.calibration, on_step)
+    if source is None and groups:
+        check_prepared(request.model, model, next(split_into_chunks(model, groups[0]))[1])
     # apart whether they are judged or not, so that a plan gives the same bytes again
-    tools, judged, unseen = split_samples((kept, *others)) if kept else (kept, (), False)
+    tools, judged, unseen = split_samples(groups)
     if tools:
         one = arrange_samples({name: array[:1] for name, array in tools.items()}, input_specs(model))
         count_at(model, {name: array.shape for name, array in one.items()})

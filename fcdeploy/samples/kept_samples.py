@@ -93,12 +93,12 @@ def _get_hashes(groups: Sequence[Arrays], seen: NDArray[np.uint64]) -> list[int]
     return [hash_sample(sample) for sample in _iterate_samples(groups)]
 
 
-def keep_smallest(source: Source, *, most: int | None = None, room: int | None = None) -> Arrays:
+def keep_smallest(source: Source, *, most: int | None = None, room: int | None = None) -> SmallestSamples:
     """The samples of a source that a calibration would have kept, or more of them."""
     smallest = SmallestSamples(most=most or KEPT_MOST, room=room or KEPT_BYTES)
     for sample in source:
         smallest.offer(hash_sample(sample.inputs), sample.inputs)
-    return smallest.arrays()
+    return smallest
 
 
 def split_into_chunks(model: ir.Model, samples: Arrays) -> Iterator[tuple[int, Arrays]]:

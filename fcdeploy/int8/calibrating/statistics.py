@@ -19,6 +19,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.samples.kept_samples import keep_smallest, split_into_chunks
 from fcdeploy.samples.source import Source
 
+BESIDE_BYTES = 64 << 20  # of samples from DATA, which no file has to carry
 USUAL = 16  # samples; with fewer of them, what one happens to hold is half of a range
 
 
@@ -36,11 +37,12 @@ def load_or_observe(
     source: Source | None,
     calibration_file: str | Path | None,
     on_step: OnStep | None,
-) -> tuple[Calibration, Arrays]:
-    """The calibration of a prepared model, read from `files`, and samples on which tools may run it.
+) -> tuple[Calibration, tuple[Arrays, ...]]:
+    """The calibration of a prepared model, read from `files`, and samples on which tools may run it, in groups of one shape.
 
-    There are no samples of a model too large to run, or where they fill no batch that it takes; with neither source nor
-    calibration both are empty.  Raises FcdeployError for a calibration of another model.
+    Of DATA beside a calibration there are more of them than a calibration keeps.  There are none of a model too large to run,
+    or where they fill no batch that it takes; with neither source nor calibration both are empty.  Raises FcdeployError for
+    a calibration of another model.
     """
     path, content = files[0], hash_model(files)
     if calibration_file is not None:
@@ -51,14 +53,15 @@ def load_or_observe(
                 f"fcdeploy calibrate {path} --data DATA -o {calibration_file} --force",
             )
         if is_large(model):
-            return calibration, {}
-        return calibration, _drop_if_no_batch(model, calibration.kept if source is None else keep_smallest(source))
+            return calibration, ()
+        kept = calibration.groups if source is None else keep_smallest(source, room=BESIDE_BYTES).groups()
+        return calibration, _drop_if_no_batch(model, kept)
     if source is None:
-        return Calibration(content, {}, np.zeros(0, np.uint64), {}, {}), {}
+        return Calibration(content, {}, np.zeros(0, np.uint64), {}, {}), ()
     calibration = replace(observe(model, source, model_hash=content, on_step=on_step), format=source.format)
-    return calibration, {} if is_large(model) else _drop_if_no_batch(model, calibration.kept)
+    return calibration, () if is_large(model) else _drop_if_no_batch(model, calibration.groups)
 
 
-def _drop_if_no_batch(model: ir.Model, samples: Arrays) -> Arrays:
-    """The samples, unless a batch that the model insists on is larger."""
-    return samples if samples and any(True for _ in split_into_chunks(model, samples)) else {}
+def _drop_if_no_batch(model: ir.Model, groups: tuple[Arrays, ...]) -> tuple[Arrays, ...]:
+    """The groups, unless a batch that the model insists on is larger than the first."""
+    return groups if groups and any(True for _ in split_into_chunks(model, groups[0])) else ()

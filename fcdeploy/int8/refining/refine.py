@@ -56,7 +56,11 @@ def refine_built(problem: Problem, plan: Plan, int8: ir.Model, on_step: OnStep |
         correct_layers(problem.model, int8, plan, few, target=problem.target, alone=True, on_step=on_step)
         return
     if "blockwise" in plan.kinds.values():
-        many = problem.samples if problem.source is None else keep_smallest(problem.source, most=MANY, room=MANY_BYTES)
+        many = (
+            problem.samples
+            if problem.source is None
+            else keep_smallest(problem.source, most=MANY, room=MANY_BYTES).arrays()
+        )
         gptq_round_blocks(problem.model, int8, plan, many, on_step=on_step)
     some = problem.samples if plan.gptq_nodes else select_correction_samples(problem)
     correct_layers(problem.model, int8, plan, some, target=problem.target, on_step=on_step)
