@@ -56,7 +56,7 @@ LEAST = {  # dB; what weights of 4 bits cost, then activations of 8 bits, then w
 @pytest.mark.parametrize("pair", PAIRS, ids=" x ".join)
 def test_every_pair_loads_is_close_and_does_as_its_row_says(pair: tuple[str, str], tmp_path: Path) -> None:
     row = TYPES[pair]
-    line = quantize_net(resnet(Net(0)), DATA, types=row)
+    line = quantize_net(resnet(Net(0)), DATA, target="x86-avx2", types=row)
     assert line.kinds["dense"] == row.dense
     assert {line.kinds[name] for name in ("first", "pointwise")} == {row.other}
     wide = "int16" if row.activations == "int16" else "int8"
@@ -114,7 +114,7 @@ def dense_net(*sizes: int, seed: int = 0, last: bool = True, **options: Any) -> 
 def test_the_bytes_of_a_block_are_the_weights(read: int, write: int, bits: int, bias: bool) -> None:
     """In float (accuracy_level 1) the kernel computes x W + b with the weights read from the file by hand."""
     data = random_data(1, 9, x=(read,))
-    line = quantize_net(dense_net(read, write, bias=bias), data, types=TYPES["int4", "none"])
+    line = quantize_net(dense_net(read, write, bias=bias), data, target="x86-avx2", types=TYPES["int4", "none"])
     layer = node(line.int8, "dense0")
     assert (layer.op_type, layer.domain, layer.attributes["bits"].as_int()) == ("MatMulNBits", MICROSOFT, bits)
     weight = read_weight(layer, constants(line.int8))
