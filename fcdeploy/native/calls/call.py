@@ -11,12 +11,11 @@ import numpy as np
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.placing.layout import Placed
-from fcdeploy.native.placing.views import Buffer, View, loops
+from fcdeploy.native.placing.views import LOOPS, Buffer, View, loops
 from fcdeploy.native.program.steps import Window
 
 ALIGNMENT = 64  # bytes, of each constant
 SLACK = 64  # bytes behind the last constant and the arena: vectors may be read whole
-LOOPS = 4
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fcdeploy.native.calls import layers, others
+from fcdeploy.native.calls import layers, others, sequences
 from fcdeploy.native.calls.call import Call, Weights
 from fcdeploy.native.placing.layout import Copy, Fill, Placed, Work
 from fcdeploy.native.program import steps
@@ -26,6 +26,9 @@ CALLS: dict[type[steps.Step], Callable[[Any, Placed, Weights], Call]] = {
     steps.Move: others.take,
     steps.Pointwise: others.pointwise,
     steps.Reduce: others.reduce,
+    steps.Recurrent: sequences.recurrent,
+    steps.Normalize: sequences.normalize,
+    steps.Interpolate: sequences.interpolate,
 }
 """Kind of step -> the function that makes its call."""
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.calls.call import (
-    LOOPS,
     Address,
     Call,
     Struct,
@@ -24,7 +23,7 @@ from fcdeploy.native.calls.call import (
     two_axes,
 )
 from fcdeploy.native.placing.layout import Copy, Fill, Placed
-from fcdeploy.native.placing.views import loops
+from fcdeploy.native.placing.views import LOOPS, loops
 from fcdeploy.native.program.interpret import BINARY
 from fcdeploy.native.program.steps import (
     Combine,

@@ -71,6 +71,11 @@ FC_INLINE fc_reals fc_reals_of_bytes(const uint8_t *p)
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
 
+FC_INLINE fc_reals fc_reals_of_weights(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+
 /* Rounds to the nearest, halves to even. What is no number becomes the lowest: vmaxps gives its second operand then. */
 FC_INLINE __m256i fc_rounded(fc_reals x)
 {

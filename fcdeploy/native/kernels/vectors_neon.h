@@ -102,6 +102,14 @@ FC_INLINE fc_reals fc_reals_of_bytes(const uint8_t *p)
     return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))));
 }
 
+FC_INLINE fc_reals fc_reals_of_weights(const int8_t *p)
+{
+    uint32_t four;
+    memcpy(&four, p, 4);
+    const int8x8_t bytes = vreinterpret_s8_u32(vdup_n_u32(four));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))));
+}
+
 /* Rounds to the nearest, halves to even; what is no number becomes the lowest. */
 FC_INLINE int32x4_t fc_rounded(fc_reals x)
 {

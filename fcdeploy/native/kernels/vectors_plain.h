@@ -94,6 +94,14 @@ FC_INLINE fc_reals fc_reals_of_bytes(const uint8_t *p)
     return r;
 }
 
+FC_INLINE fc_reals fc_reals_of_weights(const int8_t *p)
+{
+    fc_reals r;
+    for (int i = 0; i < FC_LANES; i++)
+        r.of[i] = (float)p[i];
+    return r;
+}
+
 #define FC_EACH(name, expression)                        \
     FC_INLINE fc_reals name(fc_reals a, fc_reals b)      \
     {                                                    \

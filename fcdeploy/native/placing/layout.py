@@ -12,26 +12,22 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fcdeploy.arrays import Array
-from fcdeploy.native.placing.views import NO_BORDER, Border, Buffer, View, Where
+from fcdeploy.native.placing.orders import borders, channels_last, needed_border
+from fcdeploy.native.placing.views import LOOPS, NO_BORDER, Border, Buffer, View, Where, loops
 from fcdeploy.native.program.steps import (
     Combine,
     FloatLayer,
     GlobalAverage,
     Layer,
-    Lookup,
     Move,
+    Normalize,
     Pointwise,
     Pool,
     Program,
-    Quantize,
-    Softmax,
+    Recurrent,
     Step,
-    Table,
     Tensor,
 )
-
-ALIKE = (Combine, Table, Lookup, Quantize, Pointwise, Softmax)  # every input lies as the output does
-STAY = ("slice", "concat", "pad", "take", "expand")  # moves that keep the order of the axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,47 +73,6 @@ class Layout:
 def place(program: Program, *, in_place: bool = True) -> Layout:
     """Decide where everything lies. With `in_place` parts of a Concat are written where they belong."""
     return _Placer(program, in_place=in_place).run()
-
-
-def channels_last(program: Program) -> frozenset[str]:
-    """Names of tensors whose second axis lies innermost: those that windows slide over, and all that go along."""
-    fixed = {tensor.name for tensor in program.inputs}
-    last: set[str] = set()
-    for step in program.steps:
-        if isinstance(step, Pool | GlobalAverage) or (isinstance(step, Layer | FloatLayer) and step.window is not None):
-            last.update(tensor.name for tensor in (*step.inputs[:1], *step.outputs) if len(tensor.shape) > 2)
-    links = [_together(step) for step in program.steps]
-    grows = True
-    while grows:
-        grows = False
-        for names in links:
-            if names & last and not names <= last:
-                last |= names
-                grows = True
-    return frozenset(last - fixed)
-
-
-def _together(step: Step) -> set[str]:
-    """Tensors of a step that best lie in the same order."""
-    if not isinstance(step, ALIKE) and not (isinstance(step, Move) and step.kind in STAY):
-        return set()
-    rank = len(step.output.shape)
-    if rank < 3:
-        return set()
-    return {tensor.name for tensor in (*step.inputs, step.output) if len(tensor.shape) == rank and tensor.held is None}
-
-
-def borders(program: Program) -> dict[str, Border]:
-    """What convolutions read around each tensor of bytes; padding of 1-d ones lies left and right."""
-    widest: dict[str, Border] = {}
-    for step in program.steps:
-        if isinstance(step, Layer) and step.window is not None:
-            begins, ends = step.window.begins, step.window.ends
-            own = (begins[0], ends[0], begins[1], ends[1]) if len(begins) == 2 else (0, 0, begins[0], ends[0])
-            name = step.inputs[0].name
-            before = widest.get(name, NO_BORDER)
-            widest[name] = tuple(max(a, b) for a, b in zip(before, own, strict=True))  # type: ignore[assignment]
-    return {name: border for name, border in widest.items() if border != NO_BORDER}
 
 
 class _Placer:
@@ -228,6 +183,15 @@ class _Placer:
     # --- what is done ---
 
     def _add(self, work: Work) -> None:
+        if isinstance(work, Copy) and len(loops([work.target, work.source])[0]) > LOOPS:
+            shape = work.source.array.shape
+            axis = min((i for i, n in enumerate(shape) if n > 1), key=lambda i: shape[i])
+            for n in range(shape[axis]):  # the shortest axis piece by piece
+                at = tuple(slice(n, n + 1) if i == axis else slice(None) for i in range(len(shape)))
+                self._add(
+                    Copy(work.node, work.source.seen(work.source.array[at]), work.target.seen(work.target.array[at]))
+                )
+            return
         self.layout.work.append(work)
         at = len(self.layout.work) - 1
         views = (
@@ -260,10 +224,12 @@ class _Placer:
         view = self._constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
         if isinstance(step, Combine | Pointwise):
             return view.seen(np.broadcast_to(view.array, step.output.shape))
+        if isinstance(step, Normalize | Recurrent) and not view.array.flags.c_contiguous:
+            return self._copied(step.node, tensor, view, last=False)
         if isinstance(step, Layer | FloatLayer | Pool | GlobalAverage):
             windowed = not isinstance(step, Layer | FloatLayer) or step.window is not None
             if windowed and len(tensor.shape) > 2:
-                border = self._needed_border(step)
+                border = needed_border(step)
                 fits = view.strides[1] in (0, 1) and all(a >= b for a, b in zip(view.border, border, strict=True))
                 if not fits or (isinstance(step, Layer) and view.buffer.where != "arena"):
                     return self._copied(step.node, tensor, view, last=True, border=border)
@@ -271,12 +237,6 @@ class _Placer:
             if view.strides[-1] not in (0, 1) or (isinstance(step, Layer) and view.buffer.where != "arena"):
                 return self._copied(step.node, tensor, view, last=False)
         return view
-
-    def _needed_border(self, step: Step) -> Border:
-        if not isinstance(step, Layer) or step.window is None:
-            return NO_BORDER
-        begins, ends = step.window.begins, step.window.ends
-        return (begins[0], ends[0], begins[1], ends[1]) if len(begins) == 2 else (0, 0, begins[0], ends[0])
 
     def _constant(self, step: Step, tensor: Tensor) -> View:
         """A constant operand, in the order of what it is combined with."""
@@ -330,8 +290,15 @@ class _Placer:
                 self.orders[step.output.name] = order
                 at = view.offset // array.itemsize
                 return view.seen(view.buffer.memory.reshape(-1)[at : at + array.size].reshape(shape))
-            plain = self._copied(step.node, tensor, view, last=False)
-            return plain.seen(plain.array.reshape(shape))
+            target = self._own(step.output)
+            try:  # written where it belongs, seen under the shape of the input
+                split = np.reshape(target.array, tensor.shape, copy=False)
+            except ValueError:
+                plain = self._copied(step.node, tensor, view, last=False)
+                return plain.seen(plain.array.reshape(shape))
+            self._fill_border(step.node, target)
+            self._add(Copy(step.node, view, target.seen(split)))
+            return target
 
     def _flattened(self, step: Move, view: View) -> Array | None:
         """The order of the elements in memory, where only dense layers read them: they take their weights in that order."""

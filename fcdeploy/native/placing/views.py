@@ -16,6 +16,7 @@ Where = Literal["arena", "input", "output", "constant"]
 Border = tuple[int, int, int, int]
 """Rows above and below, columns left and right."""
 
+LOOPS = 4  # nested ones of a kernel
 NO_BORDER: Border = (0, 0, 0, 0)
 
 

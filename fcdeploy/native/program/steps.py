@@ -293,6 +293,62 @@ class Reduce(Step):
         return f"float {self.kind} along {', '.join(map(str, self.axes))}"
 
 
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One axis of an interpolation: each output lies `part` of the way from element `first` to element `second`."""
+
+    first: NDArray[np.int32]
+    second: NDArray[np.int32]
+    part: Floats
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Interpolate(Ends):
+    """Elements between others along the last axes, of bytes or of floats; in float32, columns before rows."""
+
+    lines: tuple[Line, ...]
+
+    def what(self) -> str:
+        return "interpolation" if self.output.dtype == "uint8" else "float interpolation"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Normalize(Step):
+    """Rows of `length` floats, less their mean, over the root of their variance + epsilon, times gain, plus shift."""
+
+    length: int
+    gain: Floats
+    shift: Floats
+    epsilon: np.float32
+
+    def what(self) -> str:
+        return f"float normalization of {self.length}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Recurrent(Step):
+    """An LSTM or GRU in one direction: gates (times, batch, gates x units) from the inputs, and states to start from, in;
+    all states (times, batch, units) and the last one out, of an LSTM the last cells too.  Gates are in ONNX's order.
+
+    `weight` (gates x units, units): floats, or int8 with a `scale` for each row.  `reset_last`: a GRU multiplies by its
+    reset gate behind the product.
+    """
+
+    kind: Literal["lstm", "gru"]
+    weight: Array
+    scale: Floats | None
+    bias: Floats
+    backwards: bool = False
+    reset_last: bool = False
+
+    @property
+    def macs(self) -> int:
+        return int(self.weight.size) * self.output.shape[0] * self.output.shape[1]
+
+    def what(self) -> str:
+        return f"float {self.kind} of {self.weight.shape[1]}" + (", backwards" if self.backwards else "")
+
+
 @dataclass(frozen=True)
 class Program:
     """A network: its inputs, steps in the order in which they run, and outputs; `model` is the sha256 of its file."""
@@ -321,6 +377,10 @@ def in_float(program: Program) -> list[str]:
     return [
         f"{step.node!r}: {step.what()}"
         for step in program.steps
-        if isinstance(step, FloatLayer | Pointwise | Reduce)
-        or (isinstance(step, Pool) and step.kind == "average" and step.output.dtype == "float32")
+        if isinstance(step, FloatLayer | Pointwise | Reduce | Normalize | Recurrent)
+        or (
+            isinstance(step, Pool | Interpolate)
+            and not step.what().startswith("max")
+            and step.output.dtype == "float32"
+        )
     ]

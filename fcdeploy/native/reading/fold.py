@@ -43,6 +43,25 @@ def folded(reader: Reader, node: ir.Node) -> list[Array] | None:
     return None if node.op_type in KEEP else _evaluated(node, operands)
 
 
+def stored_weight(reader: Reader, node: ir.Node) -> Held | None:
+    """Weights that are only stored as bytes: a Cast of the bytes, and a Mul with their scales. The integers are kept."""
+    operands = [None if value is None else reader.of(value) for value in node.inputs]
+    if not operands or not isinstance(first := operands[0], Held):
+        return None
+    if node.op_type == "Cast" and first.array.dtype in (np.int8, np.uint8):
+        if attribute_of(node, "to", 0) != ir.DataType.FLOAT:
+            return None
+        return Held(first.array.astype(np.float32), first.array, np.ones(1, np.float32), np.zeros(1, np.int32))
+    if node.op_type != "Mul" or not isinstance(scale := operands[1], Held) or first.integers is None:
+        return None
+    axes = [axis for axis, length in enumerate(scale.array.shape) if length > 1]
+    if scale.array.ndim > first.array.ndim or len(axes) > 1 or first.scale is None or first.scale.size > 1:
+        return None
+    axis = axes[0] + first.array.ndim - scale.array.ndim if axes else None
+    scales = (scale.array.reshape(-1) * first.scale).astype(np.float32)
+    return Held(first.array * scale.array, first.integers, scales, first.zero, axis)
+
+
 def _evaluated(node: ir.Node, operands: list[Any]) -> list[Array]:
     """By the reference evaluator of ONNX."""
     from onnx.reference import ReferenceEvaluator

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -16,6 +18,21 @@ from fcdeploy.native.reading.reader import Reader, name_of, shape_of
 LONGEST = 65_000  # products of two bytes in a sum that cannot leave 32 bits
 
 
+@dataclass(frozen=True)
+class Form:
+    """A layer whose outputs are those of another operator in another order: `times` as many, the bias of each, and the rest."""
+
+    times: int = 1
+    bias: Callable[[Array], Array] = lambda bias: bias
+    finish: Callable[[Tensor], Tensor] = lambda tensor: tensor
+
+    def name(self, reader: Reader, node: ir.Node) -> str:
+        return name_of(node) if self == AS_IT_IS else reader.fresh(name_of(node))
+
+
+AS_IT_IS = Form()
+
+
 def conv(reader: Reader, node: ir.Node) -> None:
     x, weight = shape_of(reader.of(node.inputs[0])), reader.given(node, 1)
     if not isinstance(weight, Held):
@@ -27,7 +44,7 @@ def conv(reader: Reader, node: ir.Node) -> None:
     shape = (x[0], len(weight.array), *window.outputs(x[2:]))
     if min(shape) < 1:
         raise reader.refuse(node, f"its output would have the shape {list(shape)}")
-    _layer(reader, node, weight, (0, weight), shape, window, groups)
+    read_layer(reader, node, weight, (0, weight), shape, window, groups)
 
 
 def gemm(reader: Reader, node: ir.Node) -> None:
@@ -50,10 +67,10 @@ def matmul(reader: Reader, node: ir.Node) -> None:
 def _dense(reader: Reader, node: ir.Node, weight: Held, *, transposed: bool) -> None:
     x = shape_of(reader.of(node.inputs[0]))
     axis = 0 if transposed else 1
-    _layer(reader, node, weight, (axis, weight), (*x[:-1], weight.array.shape[axis]), None, 1)
+    read_layer(reader, node, weight, (axis, weight), (*x[:-1], weight.array.shape[axis]), None, 1)
 
 
-def _layer(
+def read_layer(
     reader: Reader,
     node: ir.Node,
     weight: Held,
@@ -61,16 +78,18 @@ def _layer(
     shape: tuple[int, ...],
     window: Window | None,
     groups: int,
+    form: Form = AS_IT_IS,
 ) -> None:
     """A layer with output channels along the axis `out[0]` of its weight."""
     x, axis = reader.bytes_of(node, 0), out[0]
-    integers = None if x is None else _integers(weight, axis)
+    integers = None if x is None else scaled_integers(weight, axis)
     if x is None or integers is None:
-        _float_layer(reader, node, weight, axis, shape, window, groups)
+        _float_layer(reader, node, weight, axis, shape, window, groups, form)
         return
     rows, scale = integers
     unit = np.asarray(x.coding.scale * scale, np.float32)  # type: ignore[union-attr]
-    bias, real = _bias(reader, node, len(rows))
+    bias, real = _bias(reader, node, len(rows) // form.times)
+    bias, real = form.bias(bias), None if real is None else form.bias(real)
     sink = reader.sink(node)
     if sink is not None and real is not None:
         bias, real = np.rint(real / unit).astype(np.int64), None
@@ -82,7 +101,7 @@ def _layer(
     factor = unit if sink is None else np.asarray(unit / sink.coding.scale, np.float32)
     low, high = (0, 255) if sink is None else (sink.low, sink.high)
     dtype, coding = ("float32", None) if sink is None else ("uint8", sink.coding)
-    to = Tensor(name_of(node), shape, dtype, coding)
+    to = Tensor(form.name(reader, node), shape, dtype, coding)
     reader.add(
         Layer(
             node=node.name or "", inputs=(x,), outputs=(to,), weight=rows, bias=total.astype(np.int32),
@@ -90,10 +109,10 @@ def _layer(
             low=low, high=high,
         )
     )  # fmt: skip
-    reader.write(node, to)
+    reader.write(node, form.finish(to))
 
 
-def _integers(weight: Held, axis: int) -> tuple[Array, Floats] | None:
+def scaled_integers(weight: Held, axis: int) -> tuple[Array, Floats] | None:
     """Weights (out, ...) less their zero points, in the fewest bits, and one scale or one for each output."""
     if weight.integers is None or weight.scale is None or weight.zero is None:
         return None
@@ -121,21 +140,23 @@ def _bias(reader: Reader, node: ir.Node, outs: int) -> tuple[Array, Floats | Non
 
 
 def _float_layer(
-    reader: Reader, node: ir.Node, weight: Held, axis: int, shape: tuple[int, ...], window: Window | None, groups: int
-) -> None:
+    reader: Reader, node: ir.Node, weight: Held, axis: int, shape: tuple[int, ...], window: Window | None, groups: int,
+    form: Form,
+) -> None:  # fmt: skip
     bias = reader.held(node, 2)
     if reader.given(node, 2) is not None and bias is None:
         raise reader.refuse(node, "its bias is computed at run time")
     rows = np.moveaxis(weight.array, axis, 0).astype(np.float32)
-    added = np.zeros(len(rows)) if bias is None else bias.reshape(-1)
-    to = Tensor(name_of(node), shape, "float32")
+    added = np.zeros(len(rows) // form.times) if bias is None else bias.reshape(-1)
+    added = form.bias(np.broadcast_to(added.astype(np.float32), len(rows) // form.times))
+    to = Tensor(form.name(reader, node), shape, "float32")
     reader.add(
         FloatLayer(
             node=node.name or "", inputs=(reader.real(reader.of(node.inputs[0])),), outputs=(to,), weight=rows,
-            bias=np.broadcast_to(added.astype(np.float32), len(rows)), window=window, groups=groups,
+            bias=added.astype(np.float32), window=window, groups=groups,
         )
     )  # fmt: skip
-    reader.set(node.outputs[0], to)
+    reader.set(node.outputs[0], form.finish(to))
 
 
 def window_of(node: ir.Node, space: tuple[int, ...], kernel: tuple[int, ...]) -> Window:

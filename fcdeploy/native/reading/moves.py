@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 from typing import Literal
 
@@ -208,11 +207,14 @@ def pad(reader: Reader, node: ir.Node) -> None:
     value = reader.held(node, 2)
     fill = float(value.reshape(())) if value is not None else attribute_of(node, "value", 0.0)
     axes = reader.ints(node, "axes", 3)
-    if pads is None or mode != "constant" or min(pads) < 0:
-        raise reader.refuse(node, f"its mode is {mode!r}, or its pads are negative: only constant padding has a kernel")
+    if pads is None or min(pads) < 0:
+        raise reader.refuse(node, "its pads are computed at run time, or negative")
     begin, end = [0] * len(shape), [0] * len(shape)
     for i, axis in enumerate(axes or range(len(shape))):
         begin[axis % len(shape)], end[axis % len(shape)] = pads[i], pads[len(pads) // 2 + i]
+    if mode != "constant":
+        _repeated(reader, node, mode, begin, end)
+        return
     out = tuple(n + b + e for n, b, e in zip(shape, begin, end, strict=True))
     more = {"kind": "pad", "arguments": (tuple(begin), tuple(end))}
     if isinstance(x, Coded) and x.values.ndim == 1:
@@ -235,72 +237,81 @@ def expand(reader: Reader, node: ir.Node) -> None:
     _move(reader, node, "expand", np.broadcast_shapes(shape, wanted))
 
 
-def resize(reader: Reader, node: ir.Node) -> None:
-    """Nearest neighbours: rows and columns by an index each."""
-    shape = shape_of(reader.of(node.inputs[0]))
-    scales, sizes = _resize_arguments(reader, node)
-    rank = len(shape)
-    out = tuple(sizes) if sizes else tuple(int(np.floor(n * s)) for n, s in zip(shape, scales, strict=True))
-    ratios = scales or tuple(o / n for o, n in zip(out, shape, strict=True))
-    if attribute_of(node, "mode", "nearest") != "nearest" or len(out) != rank:
-        raise reader.refuse(node, "only nearest neighbours have a kernel")
-    how = attribute_of(node, "coordinate_transformation_mode", "half_pixel")
-    rounding = attribute_of(node, "nearest_mode", "round_prefer_floor")
-    if node.op_type == "Upsample":
-        how, rounding = "asymmetric", "floor"
-    source = node
+NUMPY_MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+
+
+def _repeated(reader: Reader, node: ir.Node, mode: str, begin: list[int], end: list[int]) -> None:
+    """Padding by elements of the input: each axis by an index."""
     value = reader.of(node.inputs[0])
-    for axis in range(rank):
-        if out[axis] == shape[axis]:
-            continue
-        at = _nearest(np.arange(out[axis]), ratios[axis], shape[axis], out[axis], how, rounding)
-        if at is None:
-            raise reader.refuse(node, f"its coordinates are {how!r}, rounded {rounding!r}")
-        shape = tuple(out[i] if i == axis else n for i, n in enumerate(shape))
-        value = _taken(reader, source, value, axis, at, shape)
+    if mode not in NUMPY_MODES:
+        raise reader.refuse(node, f"its mode is {mode!r}")
+    for axis, (before, after) in enumerate(zip(begin, end, strict=True)):
+        if before or after:
+            index = np.pad(np.arange(shape_of(value)[axis]), (before, after), mode=NUMPY_MODES[mode])  # type: ignore[call-overload]
+            value = taken(reader, node, value, axis, index)
     reader.set(node.outputs[0], value)
 
 
-def _taken(
-    reader: Reader, node: ir.Node, value: Operand, axis: int, at: Array, shape: tuple[int, ...]
-) -> Operand:  # fmt: skip
+def taken(reader: Reader, node: ir.Node, value: Operand, axis: int, at: Array) -> Operand:
+    """Elements along an axis by constant indices."""
     if isinstance(value, Held):
         return Held(value.array.take(at, axis))
     tensor = value.tensor if isinstance(value, Coded) else value
+    shape = tuple(len(at) if i == axis else n for i, n in enumerate(tensor.shape))
     to = Tensor(reader.fresh(name_of(node)), shape, tensor.dtype, tensor.coding)
     reader.add(Move(node=node.name or "", inputs=(tensor,), outputs=(to,), kind="take", arguments=((axis,),), index=at))
     return Coded(to, value.values) if isinstance(value, Coded) else to
 
 
-def _resize_arguments(reader: Reader, node: ir.Node) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    if node.op_type == "Upsample":
-        given = node.attributes.get_floats("scales", ()) or reader.held(node, 1)
-        return tuple(float(s) for s in (given if given is not None else ())), ()
-    scales, sizes = reader.held(node, 2), reader.held(node, 3)
-    if "axes" in node.attributes:
-        raise reader.refuse(node, "it names axes")
-    return (
-        tuple(float(s) for s in scales.reshape(-1)) if scales is not None else (),
-        tuple(int(n) for n in sizes.reshape(-1)) if sizes is not None else (),
-    )
+def _moved(
+    reader: Reader, node: ir.Node, tensor: Tensor, kind: Kind, shape: tuple[int, ...], *arguments: tuple[int, ...]
+) -> Tensor:
+    to = Tensor(reader.fresh(name_of(node)), shape, tensor.dtype, tensor.coding)
+    return reader.add(Move(node=node.name or "", inputs=(tensor,), outputs=(to,), kind=kind, arguments=arguments))
 
 
-def _nearest(at: Array, ratio: float, length: int, out: int, how: str, rounding: str) -> Array | None:
-    """Indices of the nearest elements, by ONNX's formulas for Resize, in float32 as the runtime has them."""
-    x = at.astype(np.float32)
-    scale = np.float32(ratio)
-    places = {
-        "half_pixel": (x + np.float32(0.5)) / scale - np.float32(0.5),
-        "asymmetric": x / scale,
-        "align_corners": x * np.float32(length - 1) / np.float32(max(1, out - 1)),
-        "pytorch_half_pixel": (x + np.float32(0.5)) / scale - np.float32(0.5) if out > 1 else np.zeros_like(x),
-    }
-    roundings: dict[str, Callable[[Array], Array]] = {
-        "round_prefer_floor": lambda p: np.ceil(p - np.float32(0.5)),
-        "round_prefer_ceil": lambda p: np.floor(p + np.float32(0.5)),
-        "floor": np.floor,
-        "ceil": np.ceil,
-    }
-    if how not in places or rounding not in roundings:
-        return None
-    return np.asarray(np.clip(roundings[rounding](places[how]), 0, length - 1)).astype(np.int64)
+def spread(reader: Reader, node: ir.Node, tensor: Tensor, strides: tuple[int, ...], groups: int = 1) -> Tensor:
+    """Channels (groups, *strides, rest) laid out side by side in space: (N, groups x rest, lengths x strides)."""
+    rank, space = len(strides), tensor.shape[2:]
+    rest = tensor.shape[1] // (groups * prod(strides))
+    lead = (groups,) if groups > 1 else ()
+    first = 1 + len(lead)  # of the strides
+    apart = _moved(reader, node, tensor, "reshape", (tensor.shape[0], *lead, *strides, rest, *space))
+    perm = [*range(first), first + rank]
+    for axis in range(rank):
+        perm += [first + rank + 1 + axis, first + axis]
+    turned = _moved(reader, node, apart, "transpose", tuple(apart.shape[i] for i in perm), tuple(perm))
+    out = tuple(n * s for n, s in zip(space, strides, strict=True))
+    return _moved(reader, node, turned, "reshape", (tensor.shape[0], groups * rest, *out))
+
+
+def take_part(reader: Reader, node: ir.Node, tensor: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
+    """The first elements of every axis, under that name."""
+    to = Tensor(name, shape, tensor.dtype, tensor.coding)
+    kind: Kind = "slice" if shape != tensor.shape else "reshape"
+    arguments = ((0,) * len(shape), (1,) * len(shape)) if shape != tensor.shape else ()
+    return reader.add(Move(node=node.name or "", inputs=(tensor,), outputs=(to,), kind=kind, arguments=arguments))
+
+
+def depth_to_space(reader: Reader, node: ir.Node) -> None:
+    x, size = reader.of(node.inputs[0]), attribute_of(node, "blocksize", 1)
+    source = x.tensor if isinstance(x, Coded) else reader.real(x)
+    if attribute_of(node, "mode", "DCR") == "DCR":
+        whole = spread(reader, node, source, (size, size))
+    else:  # channels first, then the block
+        n, c, h, w = source.shape
+        rest = c // size**2
+        apart = _moved(reader, node, source, "reshape", (n, rest, size, size, h, w))
+        turned = _moved(reader, node, apart, "transpose", (n, rest, h, size, w, size), (0, 1, 4, 2, 5, 3))
+        whole = _moved(reader, node, turned, "reshape", (n, rest, h * size, w * size))
+    reader.set(node.outputs[0], Coded(whole, x.values) if isinstance(x, Coded) else whole)
+
+
+def space_to_depth(reader: Reader, node: ir.Node) -> None:
+    x, size = reader.of(node.inputs[0]), attribute_of(node, "blocksize", 1)
+    source = x.tensor if isinstance(x, Coded) else reader.real(x)
+    n, c, h, w = source.shape
+    apart = _moved(reader, node, source, "reshape", (n, c, h // size, size, w // size, size))
+    turned = _moved(reader, node, apart, "transpose", (n, size, size, c, h // size, w // size), (0, 3, 5, 1, 2, 4))
+    whole = _moved(reader, node, turned, "reshape", (n, c * size**2, h // size, w // size))
+    reader.set(node.outputs[0], Coded(whole, x.values) if isinstance(x, Coded) else whole)

@@ -15,8 +15,8 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.native.program.interpret import BINARY, UNARY
 from fcdeploy.native.program.simplify import simplify
 from fcdeploy.native.program.steps import Program, Step, Table, Tensor
-from fcdeploy.native.reading import layers, moves, pointwise, pools
-from fcdeploy.native.reading.fold import folded
+from fcdeploy.native.reading import interpolate, layers, moves, normalize, pointwise, pools, recurrent, transposed
+from fcdeploy.native.reading.fold import folded, stored_weight
 from fcdeploy.native.reading.operands import Coded, Held, codes_of, is_identity
 from fcdeploy.native.reading.reader import KERNELS, RAISED, Reader
 
@@ -44,6 +44,12 @@ OPERATORS: dict[str, Read] = {
     "GlobalMaxPool": pools.global_max,
     **dict.fromkeys(pools.REDUCTIONS, pools.reduction),
     "Softmax": pools.softmax,
+    "ConvTranspose": transposed.conv_transpose,
+    "LayerNormalization": normalize.layer_normalization,
+    "LSTM": recurrent.lstm,
+    "GRU": recurrent.gru,
+    "DepthToSpace": moves.depth_to_space,
+    "SpaceToDepth": moves.space_to_depth,
     "Reshape": moves.reshape,
     "Flatten": moves.flatten,
     "Squeeze": moves.squeeze,
@@ -55,8 +61,8 @@ OPERATORS: dict[str, Read] = {
     "Concat": moves.concat,
     "Pad": moves.pad,
     "Expand": moves.expand,
-    "Resize": moves.resize,
-    "Upsample": moves.resize,
+    "Resize": interpolate.resize,
+    "Upsample": interpolate.resize,
 }
 """ONNX operator -> the function that reads it."""
 
@@ -71,6 +77,10 @@ def read_program(model: ir.Model, name: str, shapes: Mapping[str, Sequence[int]]
     inputs = tuple(_input(reader, value, shapes or {}) for value in _fed(model))
     for node in model.graph:
         if node in reader.done:
+            continue
+        kept = stored_weight(reader, node)
+        if kept is not None:
+            reader.set(node.outputs[0], kept)
             continue
         folded_arrays = folded(reader, node)
         if folded_arrays is not None:

@@ -157,7 +157,7 @@ class Reader:
                     return None
                 ends = first.encode(np.array([low, high], np.float32))
                 return Sink(first, int(ends[0]), int(ends[1])), [*passed, *readers]
-            bounds = self.bounds(readers[0]) if len(readers) == 1 and readers[0].op_type in CLIPS else None
+            bounds = self.bounds(readers[0]) if len(readers) == 1 and is_clip(readers[0]) else None
             if bounds is None:
                 return None
             low, high = (float(min(max(end, bounds[0]), bounds[1])) for end in (low, high))
@@ -176,6 +176,8 @@ class Reader:
 
     def bounds(self, clip: ir.Node) -> tuple[float, float] | None:
         """The ends of a Relu or Clip; None where they are computed at run time."""
+        if clip.op_type == "LeakyRelu":
+            return -float("inf"), float("inf")
         if clip.op_type == "Relu":
             return 0.0, float("inf")
         ends = []
@@ -193,6 +195,11 @@ class Reader:
 
     def refuse(self, node: ir.Node, why: str) -> FcdeployError:
         return FcdeployError(f"node {node.name!r} is a {node.op_type} that cannot be compiled: {why}", KERNELS)
+
+
+def is_clip(node: ir.Node) -> bool:
+    """A Relu, a Clip, or a LeakyRelu that leaves every number as it is."""
+    return node.op_type in CLIPS or (node.op_type == "LeakyRelu" and attribute_of(node, "alpha", 0.01) == 1.0)
 
 
 def name_of(node: ir.Node, index: int = 0) -> str:

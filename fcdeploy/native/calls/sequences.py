@@ -1,0 +1,64 @@
+"""Calls of recurrent layers, normalization and interpolation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fcdeploy.native.calls import pack
+from fcdeploy.native.calls.call import Argument, Call, Struct, Weights, address, code, image, made
+from fcdeploy.native.placing.layout import Placed
+from fcdeploy.native.program.steps import Interpolate, Line, Normalize, Recurrent
+
+
+def recurrent(step: Recurrent, work: Placed, weights: Weights) -> Call:
+    units = step.weight.shape[1]
+    times, batch = step.output.shape[:2]
+    full = np.pad(step.weight, ((0, -len(step.weight) % pack.TILE), (0, 0)))
+    tiles = full.reshape(-1, pack.TILE, units).transpose(0, 2, 1)  # (tile, unit, gate)
+    reals: Argument = weights.add(tiles, "float") if step.scale is None else None
+    bytes_: Argument = None if step.scale is None else weights.add(tiles, "int8_t")
+    scale: Argument = None if step.scale is None else weights.add(pack.filled(step.scale), "float")
+    starts = [address(view, weights) for view in work.inputs[1:]]
+    count = 2 if step.kind == "lstm" else 1
+    fields = {
+        "times": times, "batch": batch, "units": units, "backwards": int(step.backwards),
+        "reset_last": int(step.reset_last),
+    }  # fmt: skip
+    written = [address(view, weights) for view in work.outputs]
+    return made(
+        work, "recurrent.h", f"fc_{step.kind}", *written, address(work.inputs[0], weights), *starts,
+        *[None] * (count - len(starts)), reals, bytes_, scale, weights.add(pack.filled(step.bias), "float"),
+        Struct("struct fc_recurrent", fields),
+    )  # fmt: skip
+
+
+def normalize(step: Normalize, work: Placed, weights: Weights) -> Call:
+    rows = step.output.size // step.length
+    both = address(work.outputs[0], weights), address(work.inputs[0], weights)
+    factors = weights.add(step.gain, "float"), weights.add(step.shift, "float")
+    return made(work, "normalize.h", "fc_normalize", *both, *factors, rows, step.length, float(step.epsilon))
+
+
+def interpolate(step: Interpolate, work: Placed, weights: Weights) -> Call:
+    x, y = work.inputs[0], work.outputs[0]
+    source, target = image(x), image(y)
+    still = Line(np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros(1, np.float32))
+    rows, columns = (still, *step.lines)[-2:]
+    tables: list[Argument] = []
+    for line, stride in ((rows, source.row), (columns, source.column)):
+        tables += [weights.add((each * stride).astype(np.int32), "int32_t") for each in (line.first, line.second)]
+        tables.append(weights.add(line.part, "float"))
+    fields: dict[str, Any] = {
+        "images": target.images, "rows": target.rows, "columns": target.columns, "channels": target.channels,
+        "x_image": source.image, "x_channel": x.strides[1], "y_image": target.image, "y_row": target.row,
+        "y_column": target.column, "y_channel": y.strides[1],
+    }  # fmt: skip
+    coding, to = step.inputs[0].coding, step.output.coding
+    if coding is not None and to is not None:
+        more = {"zero": float(coding.zero_point), "scale": coding.scale, "y_scale": to.scale}
+        fields |= more | {"code": code(step, to.zero_point)}
+    kernel = f"fc_interpolate_{'reals' if to is None else 'bytes'}"
+    both = address(y, weights), address(x, weights)
+    return made(work, "interpolate.h", kernel, *both, *tables, Struct("struct fc_interpolate", fields))

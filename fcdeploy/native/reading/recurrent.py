@@ -1,0 +1,150 @@
+"""LSTM and GRU: the products with the inputs are one dense layer over all times, the rest one step for each direction."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.arrays import Array
+from fcdeploy.graph.nodes import attribute_of
+from fcdeploy.native.program.steps import FloatLayer, Layer, Move, Recurrent, Tensor
+from fcdeploy.native.reading.layers import scaled_integers
+from fcdeploy.native.reading.operands import Held
+from fcdeploy.native.reading.reader import Reader, name_of, shape_of
+
+GATES = {"lstm": 4, "gru": 3}
+USUAL = {"lstm": ("sigmoid", "tanh", "tanh"), "gru": ("sigmoid", "tanh")}
+
+
+def lstm(reader: Reader, node: ir.Node) -> None:
+    _recurrent(reader, node, "lstm")
+
+
+def gru(reader: Reader, node: ir.Node) -> None:
+    _recurrent(reader, node, "gru")
+
+
+def _recurrent(reader: Reader, node: ir.Node, kind: Literal["lstm", "gru"]) -> None:
+    weight, again, bias = reader.given(node, 1), reader.given(node, 2), reader.held(node, 3)
+    if (
+        not isinstance(weight, Held)
+        or not isinstance(again, Held)
+        or (reader.given(node, 3) is not None and bias is None)
+    ):
+        raise reader.refuse(node, "its weights are computed at run time")
+    _check(reader, node, kind)
+    times, batch = shape_of(reader.of(node.inputs[0]))[:2]
+    directions, units = again.array.shape[0], again.array.shape[2]
+    count = GATES[kind] * units
+    both = np.zeros((directions, 2 * count), np.float32) if bias is None else bias.reshape(directions, 2 * count)
+    initial = [reader.given(node, index) for index in ((5, 6) if kind == "lstm" else (5,))]
+    starts = [None if each is None else reader.real(each) for each in initial]
+
+    parts: list[tuple[Tensor, ...]] = []
+    for number in range(directions):
+        gates = _inputs(reader, node, _one(weight, number), both[number, :count], (times, batch, count))
+        state = (batch, units)
+        tensors = [
+            Tensor(reader.fresh(name_of(node)), shape, "float32")
+            for shape in ((times, batch, units), state, *([state] if kind == "lstm" else []))
+        ]
+        given = [_at(reader, node, each, number, state) for each in starts if each is not None]
+        if kind == "lstm" and len(given) == 1:
+            raise reader.refuse(node, "it starts from one of its two states alone")
+        own = _one(again, number)
+        integers = scaled_integers(own, 0)
+        reader.add(
+            Recurrent(
+                node=node.name or "", inputs=(gates, *given), outputs=tuple(tensors), kind=kind,
+                weight=own.array.astype(np.float32) if integers is None else integers[0],
+                scale=None if integers is None else np.broadcast_to(integers[1], count).astype(np.float32),
+                bias=both[number, count:].astype(np.float32),
+                backwards=number == 1 or attribute_of(node, "direction", "forward") == "reverse",
+                reset_last=bool(attribute_of(node, "linear_before_reset", 0)),
+            )
+        )  # fmt: skip
+        parts.append(tuple(tensors))
+    _write(reader, node, parts)
+
+
+def _check(reader: Reader, node: ir.Node, kind: str) -> None:
+    """Refuse what is not the plain form."""
+    directions = 2 if attribute_of(node, "direction", "forward") == "bidirectional" else 1
+    given = node.attributes.get("activations")
+    named = tuple(name.lower() for name in (given.as_strings() if given else USUAL[kind] * directions))
+    if named != USUAL[kind] * directions or "clip" in node.attributes or attribute_of(node, "input_forget", 0):
+        raise reader.refuse(node, "its activations are not the usual ones, or it clips")
+    if attribute_of(node, "layout", 0):
+        raise reader.refuse(node, "its layout has the samples first")
+    if kind == "lstm" and reader.given(node, 7) is not None:
+        raise reader.refuse(node, "its cells see themselves (P)")
+    times, batch = shape_of(reader.of(node.inputs[0]))[:2]
+    lengths = reader.held(node, 4)
+    if reader.given(node, 4) is not None and not (lengths is not None and np.all(lengths == times)):
+        raise reader.refuse(node, f"its sequences have other lengths than {times} for all {batch} samples")
+
+
+def _one(weight: Held, number: int) -> Held:
+    """One direction of (directions, ...)."""
+    array = weight.array[number]
+    if weight.integers is None or weight.scale is None or weight.zero is None or weight.axis not in (None, 1):
+        return Held(array)
+    return Held(array, weight.integers[number], weight.scale, weight.zero, None if weight.axis is None else 0)
+
+
+def _inputs(reader: Reader, node: ir.Node, weight: Held, bias: Array, shape: tuple[int, ...]) -> Tensor:
+    """The products with the inputs at all times: in integers where those are bytes and the weights too."""
+    to = Tensor(reader.fresh(f"{name_of(node)}.gates"), shape, "float32")
+    x, integers = reader.bytes_of(node, 0), scaled_integers(weight, 0)
+    if x is not None and x.coding is not None and integers is not None:
+        rows, scale = integers
+        factor = np.broadcast_to(np.asarray(x.coding.scale * scale, np.float32), len(rows))
+        shift = -x.coding.zero_point * rows.astype(np.int32).sum(axis=1)
+        return reader.add(
+            Layer(
+                node=node.name or "", inputs=(x,), outputs=(to,), weight=rows, bias=shift.astype(np.int32),
+                factor=factor.astype(np.float32), real_bias=bias.astype(np.float32),
+            )
+        )  # fmt: skip
+    source, array = reader.real(reader.of(node.inputs[0])), weight.array.astype(np.float32)
+    return reader.add(
+        FloatLayer(node=node.name or "", inputs=(source,), outputs=(to,), weight=array, bias=bias.astype(np.float32))
+    )
+
+
+def _at(reader: Reader, node: ir.Node, start: Tensor, number: int, shape: tuple[int, ...]) -> Tensor:
+    """The state that a direction starts from, of (directions, batch, units)."""
+    if start.held is not None:
+        return Tensor(reader.fresh(name_of(node)), shape, "float32", held=start.held[number])
+    cut = Tensor(reader.fresh(name_of(node)), (1, *shape), "float32")
+    arguments = ((number, 0, 0), (1, 1, 1))
+    reader.add(Move(node=node.name or "", inputs=(start,), outputs=(cut,), kind="slice", arguments=arguments))
+    return reader.add(
+        Move(node=node.name or "", inputs=(cut,), outputs=(Tensor(reader.fresh(name_of(node)), shape, "float32"),),
+             kind="reshape")
+    )  # fmt: skip
+
+
+def _write(reader: Reader, node: ir.Node, parts: list[tuple[Tensor, ...]]) -> None:
+    """Outputs (times, directions, batch, units) and (directions, batch, units) of the parts of each direction."""
+    for index, value in enumerate(node.outputs):
+        if not value.name or (not value.uses() and not value.is_graph_output()):
+            continue
+        axis = 1 if index == 0 else 0
+        each = [part[index] for part in parts]
+        widened = []
+        for tensor in each:
+            shape = (*tensor.shape[:axis], 1, *tensor.shape[axis:])
+            last = len(each) == 1
+            to = Tensor(name_of(node, index) if last else reader.fresh(name_of(node, index)), shape, "float32")
+            widened.append(reader.add(Move(node=node.name or "", inputs=(tensor,), outputs=(to,), kind="reshape")))
+        whole = widened[0]
+        if len(widened) > 1:
+            shape = tuple(2 if i == axis else n for i, n in enumerate(widened[0].shape))
+            whole = reader.add(
+                Move(node=node.name or "", inputs=tuple(widened), outputs=(Tensor(name_of(node, index), shape, "float32"),),
+                     kind="concat", arguments=((axis,),))
+            )  # fmt: skip
+        reader.set(value, whole)

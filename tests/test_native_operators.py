@@ -1,0 +1,248 @@
+"""Operators of native code that came later: against torch, ONNX's reference evaluator, and onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from conftest import fails
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_kernels import assert_same
+from networks import Net
+from onnx.reference import ReferenceEvaluator
+
+from fcdeploy.graph.model import name_everything
+from fcdeploy.native.build import build
+from fcdeploy.native.program.interpret import run
+from fcdeploy.native.program.steps import FloatLayer, Interpolate, Layer, Program, Recurrent
+from fcdeploy.native.reading.operators import read_program
+from fcdeploy.runtime.session import Session
+
+FEW = settings(max_examples=25, deadline=None)
+SEEDS = st.integers(0, 2**32 - 1)
+Array = np.ndarray[Any, Any]
+
+
+def program_of(net: Net) -> tuple[Program, ir.Model]:
+    model = ir.from_proto(net.model())
+    name_everything(model.graph)
+    return read_program(model, "net"), model
+
+
+def check_floats(net: Net, feeds: dict[str, Array], *, native: bool = True) -> Program:
+    """The program and native code give what ONNX's reference evaluator does."""
+    program, _ = program_of(net)
+    found = run(program, feeds)
+    for tensor, wanted in zip(program.outputs, ReferenceEvaluator(net.model()).run(None, feeds), strict=True):
+        size = float(np.abs(wanted).max())
+        np.testing.assert_allclose(found[tensor.name], wanted, rtol=1e-4, atol=1e-5 * size)
+    if native:
+        assert_same(build(program), feeds, found)
+    return program
+
+
+def between_bytes(net: Net, shape: tuple[int, ...], operator: Callable[[str], str], *, scale: float = 0.05) -> None:
+    """x, as bytes, through an operator, as bytes again."""
+    x = net.input("x", *shape)
+    one, zero = net.constant(0.02), net.constant(100, np.uint8)
+    real = net.op("DequantizeLinear", net.op("QuantizeLinear", x, one, zero), one, zero)
+    to, middle = net.constant(scale), net.constant(128, np.uint8)
+    net.output(net.op("DequantizeLinear", net.op("QuantizeLinear", operator(real), to, middle), to, middle))
+
+
+def check_bytes(net: Net, feeds: dict[str, Array], *, ties: int = 1) -> Program:
+    """The program gives what onnxruntime does but for ties, and native code the program's bytes."""
+    program, model = program_of(net)
+    found = run(program, feeds)
+    (wanted,) = Session(model, threads=1).run(feeds)
+    assert found[program.outputs[0].name].shape == wanted.shape
+    assert np.count_nonzero(found[program.outputs[0].name] != wanted) <= ties
+    assert_same(build(program), feeds, found)
+    return program
+
+
+@FEW
+@given(seed=SEEDS, rank=st.integers(1, 2))
+def test_transposed_convolutions(seed: int, rank: int) -> None:
+    """Of drawn strides, pads, dilations and kernels, in integers, as torch computes them from the same bytes."""
+    random = np.random.default_rng(seed)
+    space = tuple(int(n) for n in random.integers(2, 7, rank))
+    kernel, strides = (tuple(int(n) for n in random.integers(1, 5, rank)) for _ in range(2))
+    dilations = tuple(int(n) for n in random.integers(1, 3, rank))
+    pads = tuple(int(random.integers(0, d * (k - 1) + 1)) for k, d in zip(kernel, dilations, strict=True))
+    extra = tuple(int(random.integers(0, max(s, d))) for s, d in zip(strides, dilations, strict=True))
+    out = [s * (n - 1) + e + d * (k - 1) + 1 - 2 * p
+           for s, n, e, d, k, p in zip(strides, space, extra, dilations, kernel, pads, strict=True)]  # fmt: skip
+    if min(out) < 1:
+        return
+    groups = int(random.choice([1, 1, 2]))
+    inputs, outs = groups * int(random.integers(1, 5)), int(random.integers(1, 15))
+    integers = random.integers(-127, 128, (inputs, outs, *kernel))
+    scale = random.uniform(0.001, 0.004, outs).astype(np.float32)
+    bias = random.normal(size=groups * outs).astype(np.float32)
+    net = Net()
+    weight = net.op("DequantizeLinear", net.constant(integers, np.int8), net.constant(scale), axis=1)
+    more = {
+        "strides": strides, "dilations": dilations, "pads": (*pads, *pads), "output_padding": extra, "group": groups,
+    }  # fmt: skip
+    between_bytes(net, (inputs, *space), lambda x: net.op("ConvTranspose", x, weight, net.constant(bias), **more))
+    program, _ = program_of(net)
+    kinds = {type(step) for step in program.steps}
+    assert Layer in kinds and FloatLayer not in kinds
+    feeds = {"x": random.normal(size=(1, inputs, *space)).astype(np.float32)}
+    found = run(program, feeds)
+    assert_same(build(program), feeds, found)
+
+    real = np.clip(np.rint(feeds["x"] / np.float32(0.02)) + 100, 0, 255) - 100
+    function: Any = torch.nn.functional.conv_transpose1d if rank == 1 else torch.nn.functional.conv_transpose2d
+    sums = function(*(torch.tensor(each, dtype=torch.float64) for each in (real, integers)), stride=strides, padding=pads,
+                    output_padding=extra, groups=groups, dilation=dilations).numpy()  # fmt: skip
+    channels = (1, -1, *[1] * rank)
+    wanted = sums * 0.02 * np.tile(scale, groups).reshape(channels) + bias.reshape(channels)
+    apart = np.abs(np.rint(found[program.outputs[0].name] / 0.05) - np.clip(np.rint(wanted / 0.05), -128, 127))
+    assert apart.max() <= 1 and np.count_nonzero(apart) <= max(1, apart.size // 100)
+
+
+def test_a_transposed_convolution_on_floats() -> None:
+    random = np.random.default_rng(0)
+    net = Net()
+    x = net.input("x", 6, 4, 5)
+    net.output(
+        net.op("ConvTranspose", x, net.constant(random.normal(size=(6, 4, 3, 2))), strides=[2, 1], pads=[1, 0, 0, 1])
+    )
+    check_floats(net, {"x": random.normal(size=(1, 6, 4, 5)).astype(np.float32)})
+
+
+@pytest.mark.parametrize("how", ["half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"])
+def test_linear_resize(how: str) -> None:
+    random = np.random.default_rng(0)
+    for shape, out in (((3, 5, 4), (1, 3, 10, 7)), ((19, 6), (1, 19, 13)), ((2, 8, 8), (1, 2, 3, 5))):
+        net, floats = Net(), Net()
+
+        def resize(net: Net, x: str, out: tuple[int, ...] = out) -> str:
+            more = {"mode": "linear", "coordinate_transformation_mode": how}
+            return net.op("Resize", x, "", "", net.constant(out, np.int64), **more)
+
+        floats.output(resize(floats, floats.input("x", *shape)))
+        feeds = {"x": random.normal(size=(1, *shape)).astype(np.float32)}
+        check_floats(floats, feeds)
+        between_bytes(net, shape, lambda x, net=net: resize(net, x), scale=0.017)  # type: ignore[misc]
+        program = check_bytes(net, feeds, ties=3)
+        assert next(s for s in program.steps if isinstance(s, Interpolate)).output.dtype == "uint8"
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_recurrent_layers(kind: str, direction: str) -> None:
+    """torch's own LSTM and GRU are the reference of the plain direction; onnxruntime is of all."""
+    random = np.random.default_rng(1)
+    gates, units, inputs, times = (4 if kind == "LSTM" else 3), 21, 5, 6
+    directions = 2 if direction == "bidirectional" else 1
+    weights = [random.normal(size=(directions, gates * units, n)) * 0.3 for n in (inputs, units)]
+    bias = random.normal(size=(directions, 2 * gates * units)) * 0.3
+    for start in (False, True):
+        for last in (0, 1) if kind == "GRU" else (0,):
+            net = Net()
+            x = net.input("x", inputs)
+            sequence = net.op("Reshape", x, net.constant([times, 1, inputs], np.int64))
+            states = (
+                [net.constant(random.normal(size=(directions, 1, units))) for _ in range(gates - 2)] if start else []
+            )
+            more = {"linear_before_reset": last} if kind == "GRU" else {}
+            outputs = net.ops(
+                kind, sequence, *(net.constant(each) for each in (*weights, bias)), *(["", *states] if start else []),
+                outputs=gates - 1, hidden_size=units, direction=direction, **more,
+            )  # fmt: skip
+            net.output(*outputs)
+            net.inputs[0].type.tensor_type.shape.dim[0].dim_value = times
+            program, model = program_of(net)
+            feeds = {"x": random.normal(size=(times, inputs)).astype(np.float32)}
+            found = run(program, feeds)
+            for tensor, wanted in zip(program.outputs, Session(model, threads=1).run(feeds), strict=True):
+                np.testing.assert_allclose(found[tensor.name], wanted, rtol=1e-4, atol=2e-5)
+            assert_same(build(program), feeds, found)
+
+
+def test_a_recurrent_layer_keeps_weights_that_are_stored_as_bytes() -> None:
+    """Its inputs' products are integers; torch computes the same from the real numbers."""
+    random = np.random.default_rng(2)
+    units, inputs, times = 9, 7, 5
+    integers = [random.integers(-127, 128, (1, 4 * units, n)) for n in (inputs, units)]
+    net = Net()
+    x = net.input("x", inputs)
+    net.inputs[0].type.tensor_type.shape.dim[0].dim_value = times
+    one, zero = net.constant(0.02), net.constant(100, np.uint8)
+    real = net.op("DequantizeLinear", net.op("QuantizeLinear", x, one, zero), one, zero)
+    sequence = net.op("Reshape", real, net.constant([times, 1, inputs], np.int64))
+    scale = random.uniform(0.002, 0.004, (1, 4 * units, 1)).astype(np.float32)
+    stored = [
+        net.op("Mul", net.op("Cast", net.constant(each, np.int8), to=1), net.constant(scale)) for each in integers
+    ]
+    net.output(net.ops("LSTM", sequence, *stored, outputs=2, hidden_size=units)[1])
+    program, _ = program_of(net)
+    step = next(step for step in program.steps if isinstance(step, Recurrent))
+    assert step.weight.dtype == np.int8 and any(isinstance(s, Layer) for s in program.steps)
+    feeds = {"x": random.normal(size=(times, inputs)).astype(np.float32)}
+    found = run(program, feeds)
+    assert_same(build(program), feeds, found)
+
+    layer = torch.nn.LSTM(inputs, units, bias=False, dtype=torch.float64)
+    order = [0, 2, 3, 1]  # ONNX has i o f c, torch i f c o
+    for parameter, each in zip((layer.weight_ih_l0, layer.weight_hh_l0), integers, strict=True):
+        rows = (each[0] * scale[0]).reshape(4, units, -1)[order]
+        parameter.data = torch.tensor(rows.reshape(4 * units, -1), dtype=torch.float64)
+    codes = np.clip(np.rint(feeds["x"] / np.float32(0.02)) + 100, 0, 255)
+    with torch.no_grad():
+        _, (state, _) = layer(torch.tensor((codes.astype(np.float64) - 100) * 0.02).reshape(times, 1, inputs))
+    np.testing.assert_allclose(found[program.outputs[0].name], state.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_layer_normalization_of_any_length() -> None:
+    random = np.random.default_rng(3)
+    for shape, axis in (((4, 37), -1), ((3, 5, 8), 2), ((6, 11), 1)):
+        net = Net()
+        x = net.input("x", *shape)
+        rows = (1, *shape)[axis:]
+        factors = [net.constant(random.normal(size=rows)) for _ in range(2)]
+        net.output(net.op("LayerNormalization", x, *factors, axis=axis, epsilon=1e-3))
+        check_floats(net, {"x": 3 + random.normal(size=(1, *shape)).astype(np.float32)})
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge"])
+def test_padding_by_the_elements_themselves(mode: str) -> None:
+    net = Net()
+    x = net.input("x", 3, 5, 4)
+    net.output(net.op("Pad", x, net.constant([0, 0, 1, 2, 0, 0, 3, 1], np.int64), mode=mode))
+    check_floats(net, {"x": np.random.default_rng(4).normal(size=(1, 3, 5, 4)).astype(np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("op", "more"), [("DepthToSpace", {"mode": "DCR"}), ("DepthToSpace", {"mode": "CRD"}), ("SpaceToDepth", {})]
+)
+def test_depth_and_space(op: str, more: dict[str, Any]) -> None:
+    net = Net()
+    x = net.input("x", 8, 4, 6)
+    net.output(net.op(op, x, blocksize=2, **more))
+    check_floats(net, {"x": np.random.default_rng(5).normal(size=(1, 8, 4, 6)).astype(np.float32)})
+
+
+def test_forms_without_a_kernel_are_named() -> None:
+    net = Net()
+    x = net.input("x", 3, 5, 4)
+    net.output(net.op("Resize", x, "", net.constant([1, 1, 2, 2]), mode="cubic", name="smooth"))
+    with fails(
+        "node 'smooth' is a Resize that cannot be compiled: its mode is 'cubic', expected 'nearest' or 'linear'"
+    ):
+        program_of(net)
+    net = Net()
+    x = net.input("x", 5)
+    weights = [net.constant(np.ones((1, 12, n))) for n in (5, 3)]
+    sequence = net.op("Reshape", x, net.constant([1, 1, 5], np.int64))
+    net.output(net.op("LSTM", sequence, *weights, hidden_size=3, activations=["Relu", "Tanh", "Tanh"], name="odd"))
+    with fails("node 'odd' is a LSTM that cannot be compiled: its activations are not the usual ones, or it clips"):
+        program_of(net)
