@@ -12,13 +12,12 @@ from pathlib import Path
 import click
 import numpy as np
 from cortex_m import DIGITS, FAMILIES, ROOT, make_int8
-from native_arm import CPUS, find_qemu, unequal
+from native_arm import CPUS, find_qemu, run_here, unequal
 from test_native_arm import drawn
 
 import fcdeploy
 from fcdeploy.graph.model import read_model
 from fcdeploy.native.build import build
-from fcdeploy.native.program.interpret import run
 from fcdeploy.native.reading.operators import read_program
 
 SEEDS = 3
@@ -35,9 +34,10 @@ def main(names: list[str]) -> int:
     failed = 0
     for seed in range(SEEDS):
         program, feeds = drawn(seed + 1, LAYERS)
+        built = build(program)
         failed += show(
             f"{len(program.steps)} drawn kernels, seed {seed + 1}",
-            unequal(build(program), feeds, run(program, feeds), CPUS),
+            unequal(built, feeds, run_here(built, feeds), CPUS),
         )
     for name in names or [*DIGITS, *FAMILIES]:
         with tempfile.TemporaryDirectory() as temporary:

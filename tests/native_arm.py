@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from fcdeploy.native.build import Built, compile_objects
+from fcdeploy.native.build import Built, compile_library, compile_objects
 from fcdeploy.native.toolchain import STRICT, compile_c, find_compiler
-from fcdeploy.tables.native import MACHINES
+from fcdeploy.runtime.cpu import this_machine
+from fcdeploy.runtime.native_library import load_native
+from fcdeploy.tables.native import MACHINES, PLAIN
 
 Array = np.ndarray[Any, Any]
 CPUS = {
@@ -61,6 +63,14 @@ int main(int count, char **arguments)
 def find_qemu() -> str | None:
     """qemu-aarch64 of Debian's qemu-user, or what QEMU_AARCH64 names."""
     return os.environ.get("QEMU_AARCH64") or shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+
+
+def run_here(built: Built, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """What the plain level gives on this machine."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        compile_library(built, MACHINES[this_machine()], find_compiler(), folder, folder / "here.so", [PLAIN])
+        return load_native(folder / "here.so").run(feeds)
 
 
 def build_program(built: Built, folder: Path) -> Path:

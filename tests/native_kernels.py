@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,17 @@ from fcdeploy.tables.native import MACHINES, Level
 
 Array = np.ndarray[Any, Any]
 KERNELS = Path(__file__).parent.parent / "fcdeploy" / "native" / "kernels"
+SANITIZERS = (
+    "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O0",
+)  # fmt: skip
+SANITIZE = os.environ.get("NATIVE_SANITIZE", "")
+"""A level: kernels of that one alone, compiled by gcc with SANITIZERS; Python must run with gcc's libasan preloaded."""
+
+EXAMPLES, LARGEST = (
+    int(os.environ.get(f"NATIVE_{name}", usual)) for name, usual in (("EXAMPLES", 60), ("LARGEST", 20))
+)
+"""How many shapes are drawn for each property, and how long an axis may be; scripts/sanitize asks for more."""
+
 SHARED = {"cpu.h", "library.h"}  # no kernels
 FIELD = re.compile(r"(const uint8_t \*|int32_t|float|struct fc_\w+)\s*([^;]+);")
 SIMPLE = {"int32_t": ctypes.c_int32, "float": ctypes.c_float, "const uint8_t *": ctypes.c_void_p}
@@ -42,8 +54,9 @@ def compiler() -> Compiler:
 
 
 def levels() -> list[Level]:
-    """What this CPU can run, best first."""
-    return [level for level in MACHINES["x86_64"].levels if set(level.cpu) <= read_cpu_flags()]
+    """What this CPU can run, best first; under sanitizers the one that is asked for."""
+    own = [level for level in MACHINES["x86_64"].levels if set(level.cpu) <= read_cpu_flags()]
+    return [level for level in own if SANITIZE in ("", level.name)]
 
 
 def headers() -> list[str]:
@@ -61,7 +74,8 @@ def source() -> str:
 @cache
 def library(level: str, flags: tuple[str, ...] = (), build: Compiler | None = None) -> ctypes.CDLL:
     """All kernels at one level, compiled with more flags."""
-    made = build or compiler()
+    made = build or (Compiler(("gcc",), "gcc", False) if SANITIZE else compiler())
+    flags = (*flags, *SANITIZERS) if SANITIZE else flags
     row = next((each for each in MACHINES["x86_64"].levels if each.name == level), None)
     own = row.flags if row else ()
     folder = Path(tempfile.mkdtemp(prefix="kernels-"))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_kernels import assert_same
+from native_kernels import EXAMPLES, LARGEST, assert_same
 
 from fcdeploy.native.build import build
 from fcdeploy.native.program.interpret import run
@@ -28,7 +28,7 @@ from fcdeploy.native.program.steps import (
     Window,
 )
 
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=EXAMPLES, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -95,7 +95,7 @@ def window_of(random: np.random.Generator, space: tuple[int, ...]) -> Window | N
 @given(seed=SEEDS, extreme=st.booleans(), rank=st.integers(1, 2))
 def test_convolutions(seed: int, extreme: bool, rank: int) -> None:
     random = np.random.default_rng(seed)
-    space = tuple(int(n) for n in random.integers(1, 20, rank))
+    space = tuple(int(n) for n in random.integers(1, LARGEST, rank))
     window = window_of(random, space)
     if window is None:
         return
@@ -111,7 +111,7 @@ def test_convolutions(seed: int, extreme: bool, rank: int) -> None:
 @given(seed=SEEDS, extreme=st.booleans(), rank=st.integers(1, 2))
 def test_depthwise_convolutions(seed: int, extreme: bool, rank: int) -> None:
     random = np.random.default_rng(seed)
-    space = tuple(int(n) for n in random.integers(1, 20, rank))
+    space = tuple(int(n) for n in random.integers(1, LARGEST, rank))
     window = window_of(random, space)
     if window is None:
         return
@@ -170,7 +170,7 @@ def test_sums_and_products_of_bytes(seed: int, kind: Any) -> None:
 @given(seed=SEEDS, kind=st.sampled_from(["average", "max"]), floats=st.booleans())
 def test_pools(seed: int, kind: Any, floats: bool) -> None:
     random = np.random.default_rng(seed)
-    space = tuple(int(n) for n in random.integers(2, 20, random.integers(1, 3)))
+    space = tuple(int(n) for n in random.integers(2, LARGEST, random.integers(1, 3)))
     window = window_of(random, space)
     if window is None or any(p * 2 > k for p, k in zip((*window.begins, *window.ends), window.kernel * 2, strict=True)):
         return

@@ -12,7 +12,7 @@ import torch
 from conftest import fails
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_kernels import assert_same
+from native_kernels import EXAMPLES, assert_same
 from networks import Net
 from onnx.reference import ReferenceEvaluator
 
@@ -23,7 +23,7 @@ from fcdeploy.native.program.steps import FloatLayer, Interpolate, Layer, Progra
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.runtime.session import Session
 
-FEW = settings(max_examples=25, deadline=None)
+FEW = settings(max_examples=EXAMPLES // 3, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
 Array = np.ndarray[Any, Any]
 

@@ -187,10 +187,9 @@ class _Placer:
             shape = work.source.array.shape
             axis = min((i for i, n in enumerate(shape) if n > 1), key=lambda i: shape[i])
             for n in range(shape[axis]):  # the shortest axis piece by piece
-                at = tuple(slice(n, n + 1) if i == axis else slice(None) for i in range(len(shape)))
-                self._add(
-                    Copy(work.node, work.source.seen(work.source.array[at]), work.target.seen(work.target.array[at]))
-                )
+                part = tuple(slice(n, n + 1) if i == axis else slice(None) for i in range(len(shape)))
+                source, target = (view.seen(view.array[part]) for view in (work.source, work.target))
+                self._add(Copy(work.node, source, target))
             return
         self.layout.work.append(work)
         at = len(self.layout.work) - 1
