@@ -22,6 +22,7 @@ from bench_efforts import efforts
 from bench_fragile import fragile
 from bench_kernels import kernels
 from bench_light import light
+from bench_native import native
 from bench_networks import networks
 from bench_page import decibels, made_by, write_section
 from bench_real import peer, real
@@ -124,6 +125,7 @@ cli.add_command(kernels)
 cli.add_command(big)
 cli.add_command(serve)
 cli.add_command(light)
+cli.add_command(native)
 cli.add_command(networks)
 cli.add_command(fragile)
 cli.add_command(spread)

@@ -22,6 +22,7 @@ DIGITS = {"dense": "digits64", "resnet": "digits"}
 FAMILIES = ("anomalies", "keywords", "persons")
 SAMPLES = 2
 SECONDS = 300
+TICK = 40  # instructions: of 1 ns each, and a tick of the boards' 25 MHz
 RAM = 512 << 10
 
 LINK = """
@@ -47,6 +48,7 @@ MAIN = """
 #include "@NAME@.h"
 
 extern uint8_t _bss[], _bss_end[], _top[], _flash_end[];
+#define SYSTICK ((volatile uint32_t *)0xE000E010)
 enum { WRITE_TEXT = 4, EXIT = 0x18, PAINT = 0xC5 };
 
 void *memcpy(void *restrict to, const void *restrict from, size_t count) {
@@ -85,12 +87,19 @@ __attribute__((used, noreturn)) void begin(void) {
   __asm__ volatile("dsb\\n isb");
 #endif
   for (uint8_t *p = _bss_end; p < here - 256; p++) *p = PAINT;
+  SYSTICK[1] = 0xFFFFFF; /* counts down from here, once for every 40 instructions of qemu with -icount shift=0 */
+  SYSTICK[2] = 0;
+  SYSTICK[0] = 5;
+  uint32_t ticks = 0;
   for (int i = 0; i < @SAMPLES@; i++) {
+    const uint32_t before = SYSTICK[2];
     run(samples[i]);
+    ticks = (before - SYSTICK[2]) & 0xFFFFFF;
     for (int k = 0; k < @OUT@; k++) { uint32_t word; memcpy(&word, &answer[k], 4); write_word(word); }
   }
   const uint8_t *deepest = _bss_end;
   while (*deepest == PAINT) deepest++;
+  write_word(ticks);
   write_word((uint32_t)(_top - deepest));
   write_word((uint32_t)_flash_end);
   ask(EXIT, (const void *)0x20026);
@@ -122,7 +131,10 @@ def main(names: list[str]) -> int:
         click.echo("error: qemu-system-arm is not installed", err=True)
         click.echo("hint: apt-get install qemu-system-arm, or QEMU_SYSTEM_ARM=/path/to/it", err=True)
         return 2
-    click.echo(f"{'network':<10} {'core':<11} {'bytes':<10} {'flash':>9} {'weights':>9} {'arena':>8} {'stack':>7}")
+    click.echo(
+        f"{'network':<10} {'core':<11} {'bytes':<10} {'flash':>9} {'weights':>9} {'arena':>8} {'stack':>7} "
+        f"{'instructions':>12} {'a MAC':>6}"
+    )
     equal = True
     for name in names or [*DIGITS, *FAMILIES]:
         with tempfile.TemporaryDirectory() as temporary:
@@ -133,7 +145,7 @@ def main(names: list[str]) -> int:
 def try_network(name: str, folder: Path, qemu: str) -> bool:
     """One network on every board."""
     int8, inputs = make_int8(name, folder)
-    fcdeploy.compile(int8, output=folder / "net.so", name="net")
+    macs = fcdeploy.compile(int8, output=folder / "net.so", name="net").values["macs"]
     fcdeploy.compile(int8, output=folder / "c", emit="c", name="net")
     native = fcdeploy.load_native(folder / "net.so")
     (key,) = native.inputs
@@ -145,12 +157,14 @@ def try_network(name: str, folder: Path, qemu: str) -> bool:
     header = (folder / "c" / "net.h").read_text()
     for board in BOARDS:
         words = run_on(board, folder / "c", qemu)
-        same = words[:-2] == expected
+        same = words[:-3] == expected
         equal &= same
         sizes = (words[-1], read_size(header, "WEIGHT_BYTES"), read_size(header, "ARENA_BYTES"), words[-2])
+        instructions = words[-3] * TICK
         flash, weights, arena, stack = (f"{size:,}" for size in sizes)
         click.echo(
-            f"{name:<10} {board.core:<11} {'equal' if same else 'DIFFERENT':<10} {flash:>9} {weights:>9} {arena:>8} {stack:>7}"
+            f"{name:<10} {board.core:<11} {'equal' if same else 'DIFFERENT':<10} {flash:>9} {weights:>9} {arena:>8} {stack:>7} "
+            f"{instructions:>12,} {instructions / macs:>6.2f}"
         )
     return equal
 
@@ -196,13 +210,13 @@ def run_on(board: Board, folder: Path, qemu: str) -> list[int]:
     sources = sorted(path.name for path in (*folder.glob("*.c"), *folder.glob("*.S")))
     command = [
         sys.executable, "-m", "ziglang", "cc", "-target", f"thumb-freestanding-{abi}", f"-mcpu={board.core}", "-std=c11", "-Os",
-        "-ffreestanding", "-ffp-contract=off", "-fno-builtin", "-nostdlib", "-lcompiler_rt", "-DFC_PLAIN", "-I.",
+        "-ffreestanding", "-ffp-contract=off", "-fno-builtin", "-nostdlib", "-lcompiler_rt", "-I.",
         "-Wl,-e,start", "-Wl,-T,link.ld",
         "-Wl,--gc-sections", "-ffunction-sections", *sources, "-o", "net.elf",
     ]  # fmt: skip
     subprocess.run(command, cwd=folder, check=True)
     done = subprocess.run(
-        [qemu, "-machine", board.machine, "-nographic", "-monitor", "none", "-serial", "none",
+        [qemu, "-machine", board.machine, "-icount", "shift=0", "-nographic", "-monitor", "none", "-serial", "none",
          "-semihosting-config", "enable=on,target=native", "-kernel", "net.elf"],
         cwd=folder, capture_output=True, text=True, check=True, timeout=SECONDS, stdin=subprocess.DEVNULL,
     )  # fmt: skip

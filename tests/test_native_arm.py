@@ -17,6 +17,7 @@ from fcdeploy.native.program.steps import (
     Coding,
     Combine,
     GlobalAverage,
+    Pointwise,
     Pool,
     Program,
     Quantize,
@@ -80,8 +81,10 @@ def drawn(seed: int, count: int) -> tuple[Program, dict[str, Any]]:
     table = np.exp(-np.arange(256) * 0.05).astype(np.float32)
     likely = Tensor("y", (1, 37), "uint8", Coding(np.float32(1 / 255), 0))
     add(Softmax(node="s", inputs=(add_input((1, 37)),), outputs=(likely,), axis=1, table=table))
-    gates = add_input((4, 1, 4 * 7), dtype="float32")
-    feeds[gates.name] = np.nan_to_num(feeds[gates.name], posinf=1, neginf=-1)
+    given = add_input((4, 1, 4 * 7), dtype="float32")
+    feeds[given.name] = np.nan_to_num(feeds[given.name], posinf=1, neginf=-1)
+    gates = replace(given, name="gates")  # which are overwritten
+    steps.append(Pointwise(node="n", inputs=(given,), outputs=(gates,), kind="Neg"))
     last = (Tensor("state", (1, 7), "float32"), Tensor("cell", (1, 7), "float32"))
     weight = random.integers(-127, 128, (28, 7)).astype(np.int8)
     scale, bias = (random.uniform(0.001, 0.01, 28).astype(np.float32) for _ in range(2))
@@ -91,7 +94,7 @@ def drawn(seed: int, count: int) -> tuple[Program, dict[str, Any]]:
             node="r", inputs=(gates,), outputs=(states, *last), kind="lstm", weight=weight, scale=scale, bias=bias
         )
     )
-    outputs = tuple(step.output for step in steps)
+    outputs = tuple(step.output for step in steps if step.output is not gates)
     return Program("drawn", tuple(inputs), outputs, tuple(steps)), feeds
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +39,7 @@ class Struct:
     """A struct of numbers; nested ones are mappings."""
 
     ctype: str
-    fields: Mapping[str, Any]
+    fields: dict[str, Any]
 
 
 Argument = Address | Constant | Struct | int | float | None

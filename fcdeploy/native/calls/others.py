@@ -99,7 +99,8 @@ def quantize(step: Quantize, work: Placed, weights: Weights) -> Call:
     codes = Struct("struct fc_code", code(step, to.zero_point))
     addresses = address(y, weights), address(x, weights)
     if step.gain is None or step.shift is None:
-        table, _ = loop(y, x, node=step.node)
+        table, _ = loop(x, y, node=step.node)  # as the floats lie, which are read side by side
+        table.fields.update(y=table.fields["a"], a=table.fields["y"])
         return made(work, "bytes.h", "fc_quantize", *addresses, float(to.scale), codes, table)
     table, along = loop(y, x, node=step.node, keep=1)
     affine = weights.add(step.gain, "float"), weights.add(step.shift, "float")
@@ -112,6 +113,7 @@ def pool(step: Pool, work: Placed, weights: Weights) -> Call:
     fields: dict[str, Any] = positions(source, target, window) | taps(source, window) | {
         "x_row": source.row, "x_column": source.column, "channels": target.channels,
         "counted": prod(window.kernel) if step.padded else 0,
+        "behind": int(work.inputs[0].buffer.where == "arena"),
     }  # fmt: skip
     if step.kind == "average" and x is not None and y is not None:
         fields |= {"zero": float(x.zero_point), "scale": x.scale, "y_scale": y.scale, "code": code(step, y.zero_point)}

@@ -63,13 +63,17 @@ FC_KERNEL void fc_quantize(uint8_t *y, const float *a, float scale, const struct
         uint8_t *to = y + FC_OFFSET(l->y);
         const float *from = a + FC_OFFSET(l->a);
         int i = 0;
-        if (l->y[3] == 1 && l->a[3] == 1) {
+        if (l->a[3] == 1) {
             for (; i + FC_TILE <= l->count[3]; i += FC_TILE) {
                 fc_reals x[vectors];
+                uint8_t bytes[FC_TILE];
                 FC_UNROLL
                 for (int v = 0; v < vectors; v++)
                     x[v] = fc_div(fc_load_reals(from + i + v * FC_LANES), fc_real(scale));
-                fc_store_bytes(to + i, FC_TILE, vectors, x, code);
+                fc_store_bytes(l->y[3] == 1 ? to + i : bytes, FC_TILE, vectors, x, code);
+                if (l->y[3] != 1)
+                    for (int k = 0; k < FC_TILE; k++)
+                        to[(ptrdiff_t)(i + k) * l->y[3]] = bytes[k];
             }
         }
         for (; i < l->count[3]; i++)

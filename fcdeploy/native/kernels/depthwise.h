@@ -18,11 +18,10 @@ struct fc_depthwise {
 };
 
 FC_INLINE void fc_depthwise_one(
-    const int wide, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_depthwise *d,
+    const int vectors, const int wide, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_depthwise *d,
     const struct fc_written *to, int32_t at, int count)
 {
-    enum { vectors = FC_TILE / FC_LANES };
-    fc_ints sums[vectors];
+    fc_ints sums[FC_TILE / FC_LANES];
     FC_UNROLL
     for (int v = 0; v < vectors; v++)
         sums[v] = fc_load_ints(bias + v * FC_LANES);
@@ -31,7 +30,7 @@ FC_INLINE void fc_depthwise_one(
             const uint8_t *rows[4];
             for (int i = 0; i < 4; i++) /* beyond the window the last row again, times zero */
                 rows[i] = x + (ptrdiff_t)fc_min(r + i, d->taps_y - 1) * d->tap_y + (ptrdiff_t)c * d->tap_x;
-            fc_ints four[vectors];
+            fc_ints four[FC_TILE / FC_LANES];
             fc_taps(four, rows[0], rows[1], rows[2], rows[3]);
             FC_UNROLL
             for (int v = 0; v < vectors; v++) {
@@ -44,6 +43,53 @@ FC_INLINE void fc_depthwise_one(
     fc_layer_write(to, at, count, vectors, sums);
 }
 
+/* A row of positions whose windows are three columns of at most four rows, side by side: each column is put in order once. */
+FC_INLINE void fc_depthwise_three(
+    const int vectors, const int wide, const uint8_t *x, const int8_t *weights, const int32_t *bias,
+    const struct fc_depthwise *d, const struct fc_written *to, int32_t at, int count)
+{
+    fc_ints w[3][FC_TILE / FC_LANES], columns[3][FC_TILE / FC_LANES];
+    const uint8_t *rows[4];
+    for (int i = 0; i < 4; i++)
+        rows[i] = x + (ptrdiff_t)fc_min(i, d->taps_y - 1) * d->tap_y;
+    FC_UNROLL
+    for (int c = 0; c < 3; c++)
+        FC_UNROLL
+        for (int v = 0; v < vectors; v++)
+            w[c][v] = fc_weights(weights + (c * FC_TILE + v * FC_LANES) * 4);
+    fc_taps(columns[0], rows[0], rows[1], rows[2], rows[3]);
+    ptrdiff_t next = d->tap_x;
+    fc_taps(columns[1], rows[0] + next, rows[1] + next, rows[2] + next, rows[3] + next);
+    for (int column = 0; column < d->columns; column++, at += d->y_column) {
+        fc_ints sums[FC_TILE / FC_LANES];
+        next += d->tap_x;
+        fc_taps(columns[2], rows[0] + next, rows[1] + next, rows[2] + next, rows[3] + next);
+        FC_UNROLL
+        for (int v = 0; v < vectors; v++) {
+            sums[v] = fc_load_ints(bias + v * FC_LANES);
+            FC_UNROLL
+            for (int c = 0; c < 3; c++)
+                sums[v] = wide ? fc_dot_wide(sums[v], columns[c][v], w[c][v]) : fc_dot(sums[v], columns[c][v], w[c][v]);
+            columns[0][v] = columns[1][v];
+            columns[1][v] = columns[2][v];
+        }
+        fc_layer_write(to, at, count, vectors, sums);
+    }
+}
+
+/* A row of positions for one tile of channels. */
+FC_INLINE void fc_depthwise_row(
+    const int vectors, const int wide, const uint8_t *x, const int8_t *weights, const int32_t *bias,
+    const struct fc_depthwise *d, const struct fc_written *to, int32_t at, int count)
+{
+    if (FC_FORMS && d->taps_x == 3 && d->taps_y <= 4 && d->x_column == d->tap_x) {
+        fc_depthwise_three(vectors, wide, x, weights, bias, d, to, at, count);
+        return;
+    }
+    for (int column = 0; column < d->columns; column++, x += d->x_column, at += d->y_column)
+        fc_depthwise_one(vectors, wide, x, weights, bias, d, to, at, count);
+}
+
 FC_INLINE void fc_depthwise_run(
     struct fc_written to, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_depthwise *d)
 {
@@ -53,19 +99,22 @@ FC_INLINE void fc_depthwise_run(
         for (int row = 0; row < d->rows; row++) {
             for (int c = 0, tile = 0; c < d->channels; c += FC_TILE, tile++) {
                 const uint8_t *from = x + (ptrdiff_t)image * d->x_image + (ptrdiff_t)row * d->x_row + c;
-                int32_t at = image * d->y_image + row * d->y_row;
+                const int32_t at = image * d->y_image + row * d->y_row;
                 const int count = fc_min(FC_TILE, d->channels - c);
                 to.bytes = all.bytes ? all.bytes + c : 0;
                 to.reals = all.reals ? all.reals + c : 0;
                 to.factor = all.factor + c;
                 to.bias = all.bias ? all.bias + c : 0;
-                const int wide = d->wide && d->wide[tile];
-                for (int column = 0; column < d->columns; column++, from += d->x_column, at += d->y_column) {
-                    if (wide)
-                        fc_depthwise_one(1, from, weights + tile * size, bias + c, d, &to, at, count);
-                    else
-                        fc_depthwise_one(0, from, weights + tile * size, bias + c, d, &to, at, count);
-                }
+                const int wide = FC_PAIRS && d->wide && d->wide[tile];
+                const int8_t *w = weights + tile * size;
+                if (FC_FORMS && count <= 8 && wide)
+                    fc_depthwise_row(FC_VECTORS(8), 1, from, w, bias + c, d, &to, at, count);
+                else if (FC_FORMS && count <= 8)
+                    fc_depthwise_row(FC_VECTORS(8), 0, from, w, bias + c, d, &to, at, count);
+                else if (wide)
+                    fc_depthwise_row(FC_VECTORS(16), 1, from, w, bias + c, d, &to, at, count);
+                else
+                    fc_depthwise_row(FC_VECTORS(16), 0, from, w, bias + c, d, &to, at, count);
             }
         }
     }

@@ -47,6 +47,78 @@ FC_INLINE void fc_layer_write(
     memcpy(to->reals + at, row, (size_t)fc_min(count, FC_TILE) * sizeof(float));
 }
 
+#if defined(FC_DSP)
+
+/* Two channels at one or two positions: what fits in the registers of a Cortex-M. */
+static __attribute__((noinline, unused)) void fc_layer_sums(
+    int32_t *first, int32_t *second, const uint8_t *x0, const uint8_t *x1, const int8_t *weights, int width,
+    const struct fc_layer *l)
+{
+    int32_t a0 = first[0], a1 = first[1], b0 = second[0], b1 = second[1];
+    for (int ry = 0; ry < l->runs_y; ry++, x0 += l->run_y, x1 += l->run_y) {
+        const uint8_t *from0 = x0, *from1 = x1;
+        for (int rx = 0; rx < l->runs_x; rx++, from0 += l->run_x, from1 += l->run_x) {
+            const uint8_t *p = from0, *q = from1, *end = from0 + 4 * l->steps;
+            for (; p < end; p += 4, q += 4, weights += 4 * width) {
+                const uint32_t w0 = fc_word(weights), w1 = fc_word(weights + 4);
+                const uint32_t x = fc_word(p), z = fc_word(q);
+                const uint32_t xe = (uint32_t)__uxtb16((uint8x4_t)x), xo = (uint32_t)__uxtb16((uint8x4_t)__ror(x, 8));
+                a0 = fc_dsp_dot(a0, xe, xo, w0);
+                a1 = fc_dsp_dot(a1, xe, xo, w1);
+                const uint32_t ze = (uint32_t)__uxtb16((uint8x4_t)z), zo = (uint32_t)__uxtb16((uint8x4_t)__ror(z, 8));
+                b0 = fc_dsp_dot(b0, ze, zo, w0);
+                b1 = fc_dsp_dot(b1, ze, zo, w1);
+            }
+        }
+    }
+    first[0] = a0, first[1] = a1, second[0] = b0, second[1] = b1;
+}
+
+/* Four channels at one position. */
+static __attribute__((noinline, unused)) void fc_layer_sums_of_four(
+    int32_t *sums, const uint8_t *x, const int8_t *weights, int width, const struct fc_layer *l)
+{
+    int32_t a0 = sums[0], a1 = sums[1], a2 = sums[2], a3 = sums[3];
+    for (int ry = 0; ry < l->runs_y; ry++, x += l->run_y) {
+        const uint8_t *from = x;
+        for (int rx = 0; rx < l->runs_x; rx++, from += l->run_x) {
+            for (const uint8_t *p = from, *end = from + 4 * l->steps; p < end; p += 4, weights += 4 * width) {
+                const uint32_t word = fc_word(p);
+                const uint32_t even = (uint32_t)__uxtb16((uint8x4_t)word), odd = (uint32_t)__uxtb16((uint8x4_t)__ror(word, 8));
+                a0 = fc_dsp_dot(a0, even, odd, fc_word(weights));
+                a1 = fc_dsp_dot(a1, even, odd, fc_word(weights + 4));
+                a2 = fc_dsp_dot(a2, even, odd, fc_word(weights + 8));
+                a3 = fc_dsp_dot(a3, even, odd, fc_word(weights + 12));
+            }
+        }
+    }
+    sums[0] = a0, sums[1] = a1, sums[2] = a2, sums[3] = a3;
+}
+
+static __attribute__((noinline, unused)) void fc_layer_block(
+    const int positions, const int vectors, const int wide, const uint8_t *x, const int32_t *from, const int8_t *weights,
+    const int32_t *bias, const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
+{
+    int32_t sums[2][FC_TILE];
+    const int width = vectors * FC_LANES;
+    (void)wide;
+    for (int p = 0; p < positions; p++)
+        memcpy(sums[p], bias, (size_t)width * sizeof(int32_t));
+    if (positions == 1)
+        for (int c = 0; c < width && c < count; c += 4)
+            fc_layer_sums_of_four(sums[0] + c, x + from[0], weights + 4 * c, width, l);
+    else
+        for (int c = 0; c < width && c < count; c += 2)
+            fc_layer_sums(sums[0] + c, sums[1] + c, x + from[0], x + from[1], weights + 4 * c, width, l);
+    for (int p = 0; p < positions; p++) {
+        fc_ints each[FC_TILE / FC_LANES];
+        memcpy(each, sums[p], sizeof each);
+        fc_layer_write(to, at[p], count, vectors, each);
+    }
+}
+
+#else
+
 /* `positions` times `vectors` sums, kept in registers: both are constants wherever this is called. */
 FC_INLINE void fc_layer_block(
     const int positions, const int vectors, const int wide, const uint8_t *x, const int32_t *from, const int8_t *weights,
@@ -85,6 +157,8 @@ FC_INLINE void fc_layer_block(
     for (int p = 0; p < positions; p++)
         fc_layer_write(to, at[p], count, vectors, sums + p * vectors);
 }
+
+#endif
 
 /* All positions of a group for one tile of channels. */
 FC_INLINE void fc_layer_tile(
@@ -136,7 +210,7 @@ FC_INLINE void fc_layer_run(
                 to.reals = all.reals ? all.reals + g * l->outs + done : 0;
                 to.factor = all.factor + channel;
                 to.bias = all.bias ? all.bias + channel : 0;
-                const int wide = l->wide && l->wide[tile];
+                const int wide = FC_PAIRS && l->wide && l->wide[tile];
                 if (width == 16 && !wide)
                     fc_layer_tile(FC_POSITIONS_16, FC_VECTORS(16), 0, positions, own, from, w, b, l, &to, at, left);
                 else if (width == 16)

@@ -43,10 +43,8 @@ FC_KERNEL void fc_fill_border(uint8_t *y, const struct fc_border *b)
             continue;
         for (int r = b->top; r < b->top + b->rows; r++) {
             uint8_t *row = y + (ptrdiff_t)r * b->row;
-            for (int i = 0; i < b->left; i++)
-                row[i] = (uint8_t)b->value;
-            for (int i = b->row - b->right; i < b->row; i++)
-                row[i] = (uint8_t)b->value;
+            memset(row, b->value, (size_t)b->left);
+            memset(row + b->row - b->right, b->value, (size_t)b->right);
         }
     }
 }

@@ -10,6 +10,7 @@ struct fc_pool {
     int32_t x_image, x_row, x_column;               /* elements between its rows and pixels */
     int32_t y_image, y_row, y_column;
     int32_t taps_y, taps_x, step_y, step_x, gap_y, gap_x, before_y, before_x; /* window, stride, dilation, padding */
+    int32_t behind;                                 /* whether 16 elements may be read wherever there is one */
     int32_t counted;                                /* elements that a mean divides by; 0: those inside the input */
     float zero, scale, y_scale;                     /* of bytes in and out */
     struct fc_code code;
@@ -42,7 +43,7 @@ struct fc_pool {
                 most[i] = lowest;                                                                                 \
             FC_FOR_EACH_TAP(p) {                                                                                  \
                 const type *from = x + FC_TAP(p);                                                                 \
-                if (count == FC_TILE)                                                                             \
+                if (count == FC_TILE || p->behind)                                                                \
                     for (int i = 0; i < FC_TILE; i++)                                                             \
                         most[i] = from[i] > most[i] ? from[i] : most[i];                                          \
                 else                                                                                              \

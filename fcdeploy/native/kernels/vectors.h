@@ -5,6 +5,8 @@
 #include "vectors_avx2.h"
 #elif defined(__aarch64__)
 #include "vectors_neon.h"
+#elif defined(__ARM_FEATURE_DSP)
+#include "vectors_dsp.h"
 #else
 #include "vectors_plain.h"
 #endif

@@ -7,6 +7,12 @@
 #include "common.h"
 
 #define FC_LANES 4
+#define FC_FORMS 1
+#if defined(__ARM_FEATURE_DOTPROD)
+#define FC_PAIRS 0
+#else
+#define FC_PAIRS 1
+#endif
 #define FC_POSITIONS_16 4
 #define FC_POSITIONS_8 8
 

@@ -5,6 +5,8 @@
 #include "common.h"
 
 #define FC_LANES 4
+#define FC_FORMS 0 /* whether code is written for some shapes alone: faster, and more of it */
+#define FC_PAIRS 0 /* whether a product is faster where two neighbours fit in 16 bits */
 #define FC_POSITIONS_16 1 /* positions that are computed together, with 16 channels */
 #define FC_POSITIONS_8 2  /* and with 8 */
 
