@@ -25,13 +25,14 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 __version__ = "0.1.0"
 FUNCTIONS = (
     "bench", "bundle", "calibrate", "compile", "conv_to_dense", "dense_to_conv", "doctor", "export", "inspect",
-    "load_bundle", "load_native", "quantize", "report", "split", "start_server", "validate", "verify",
+    "load_bundle", "load_native", "quantize", "repair", "report", "split", "start_server", "validate", "verify",
 )  # fmt: skip
 OTHERS = {"load_bundle": "bundles.load", "load_native": "runtime.native_library", "start_server": "api.server"}
 """Functions that are no commands, and the modules they are in."""
 RESULTS = (
     "BenchResult", "BundleResult", "CalibrationResult", "CompileResult", "DoctorResult", "ExportResult", "InspectResult",
-    "PlanResult", "QuantizeResult", "ReportResult", "SplitResult", "TransformResult", "ValidateResult", "VerifyResult",
+    "PlanResult", "QuantizeResult", "RepairResult", "ReportResult", "SplitResult", "TransformResult",
+    "ValidateResult", "VerifyResult",
 )  # fmt: skip
 __all__ = [*FUNCTIONS, *RESULTS, "FcdeployError"]
 

@@ -30,6 +30,7 @@ from fcdeploy.api.results import (
     InspectResult as InspectResult,
     PlanResult as PlanResult,
     QuantizeResult as QuantizeResult,
+    RepairResult as RepairResult,
     ReportResult as ReportResult,
     SplitResult as SplitResult,
     TransformResult as TransformResult,
@@ -355,6 +356,23 @@ def quantize(
     Without it the result is judged on samples that no tool has seen: `floor` is "PERCENT" of equal decisions, or
     "PERCENT,DECIBELS" with those of outputs that decide nothing ("99,20"), or "none".  Tools that harm are left out, and
     layers leave int8 until the floor is held; what cannot hold it is not written, but for `accept`.  Raises FcdeployError."""
+
+def repair(
+    model: Model,
+    *,
+    output: Path | str,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    data: Data | None = None,
+    samples: int | None = None,
+    preprocess: Given = None,
+    force: bool = False,
+    on_step: OnStep | None = None,
+) -> RepairResult:
+    """Write a quantized model without what onnxruntime does not run; taken literally it computes the same.
+
+    `shapes` gives inputs whose axes are free a size, by name; answers are compared on `samples` of `data`, with
+    `preprocess`, else on numbers drawn with a seed.  Raises FcdeployError where there is nothing to repair, or what was
+    written fails."""
 
 def report(
     models: Sequence[str | Path],

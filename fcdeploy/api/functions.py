@@ -46,6 +46,7 @@ FUNCTIONS = {
     "export": Function("commands.export", results.ExportResult),
     "inspect": Function("commands.inspect", results.InspectResult),
     "quantize": Function("commands.quantize", results.QuantizeResult),
+    "repair": Function("commands.repair", results.RepairResult),
     "report": Function("commands.report", results.ReportResult),
     "split": Function("commands.split", results.SplitResult),
     "validate": Function("commands.validate", results.ValidateResult),

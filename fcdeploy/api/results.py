@@ -342,6 +342,17 @@ class TransformResult(Result):
 
 
 @dataclass(frozen=True)
+class RepairResult(Result):
+    """A quantized model that onnxruntime runs: names of nodes by what was wrong with them, and the largest difference."""
+
+    output: Path
+    repaired: dict[str, list[str]]
+    samples: int
+    max_rel: float
+    equal: float
+
+
+@dataclass(frozen=True)
 class Cut:
     """A place to cut a model: behind `node`, where `tensor` crosses, so many bytes a sample."""
 

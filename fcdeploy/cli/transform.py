@@ -1,4 +1,4 @@
-"""`fcdeploy transform`: dense-to-conv, conv-to-dense and split."""
+"""`fcdeploy transform`: dense-to-conv, conv-to-dense, split and repair."""
 
 from __future__ import annotations
 
@@ -81,4 +81,21 @@ def split(model: Path, shapes: tuple[str, ...], as_json: bool, **arguments: obje
 
     with console.progress() as on_step:
         report = run(model, shapes=options.parse_shapes(shapes), on_step=on_step, **arguments)  # type: ignore[arg-type]
+    console.show(report, as_json=as_json)
+
+
+@command.command("repair")
+@options.model_argument
+@options.output_option("The model that onnxruntime runs.", required=True)
+@comparison_options
+def repair(model: Path, output: Path, shapes: tuple[str, ...], as_json: bool, **arguments: object) -> None:
+    """A quantized model of another tool without what onnxruntime does not run.
+
+    Activations with a scale for each channel, weights that share zero points or integers, and missing zero points;
+    `fcdeploy inspect` warns of them.  Taken literally, both files compute the same.
+    """
+    from fcdeploy.commands.repair import repair as run
+
+    with console.progress() as on_step:
+        report = run(model, output=output, shapes=options.parse_shapes(shapes), on_step=on_step, **arguments)  # type: ignore[arg-type]
     console.show(report, as_json=as_json)

@@ -26,6 +26,7 @@ from fcdeploy.runtime.feeds import fix_shapes
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.samples.source import choose_batch_size, make_batches
+from fcdeploy.transform.repair import warn_of_faults
 
 FEW = 4  # samples that --exact looks at, and the most it runs at once: all their activations are held
 TYPICALLY_INTEGER = ("Conv", "Gemm", "MatMul", "Add")  # what the last line counts, where the model has it
@@ -67,7 +68,7 @@ def inspect(
     network = read_model(path)
     if shapes:
         cost_model.count_at(network, {s.name: s.shape for s in fix_shapes(input_specs(network), None, shapes)})
-    untrusted = refuse_untrusted(network, str(path))
+    untrusted = (*refuse_untrusted(network, str(path)), *warn_of_faults(network))
     inputs = input_specs(network)
     known = from_metadata(network.metadata_props, str(path))
     proofs = _prove_layers(network, path) if saturation else None

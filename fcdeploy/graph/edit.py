@@ -86,6 +86,16 @@ def set_operator(
     set_inputs(node, inputs)
 
 
+def block_fusion(graph: ir.Graph, node: ir.Node) -> None:
+    """Put a LeakyRelu of slope 1, which changes nothing, behind a node; it fuses into a float layer's kernel."""
+    value = node.outputs[0]
+    result = ir.Value(name=value.name, shape=value.shape, type=value.type)
+    value.replace_all_uses_with(result, replace_graph_outputs=True)
+    value.name = f"{result.name}/held"
+    slope = {"alpha": ir.AttrFloat32("alpha", 1.0)}
+    graph.insert_after(node, ir.Node("", "LeakyRelu", [value], slope, outputs=[result], name=f"{node.name}/held"))
+
+
 def remove_dead(graph: ir.Graph) -> int:
     """Remove nodes whose outputs nobody reads, then initializers that nobody reads; return how many.
 

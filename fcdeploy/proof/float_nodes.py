@@ -9,12 +9,14 @@ time.  What it gives, a float output or the bytes a QuantizeLinear makes of it, 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
+from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import array_of, name_of
 from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.proof.byte_bounds import find_byte_type
@@ -39,13 +41,18 @@ class FloatRegions:
     """The cut model in each way to run it, what to feed it, and its ends in the order of its outputs."""
 
     sessions: tuple[Session, ...]
+    precise: Session | None
     starts: tuple[str, ...]
     ends: tuple[FloatEnd, ...]
 
     def run(self, feeds: Mapping[str, Array], computed: Mapping[str, Array]) -> list[list[Array]]:
         """For each way, what the stretches end with, given what the whole model `computed`."""
         given = dict(feeds) | {name: computed[name] for name in self.starts}
-        return [[np.asarray(value) for value in session.run(given)] for session in self.sessions]
+        ways = [[np.asarray(value) for value in session.run(given)] for session in self.sessions]
+        if self.precise is not None:
+            with suppress(FcdeployError):  # or fail in a run
+                ways.append([np.asarray(value) for value in self.precise.run(given)])
+        return ways
 
 
 def find_byte_tensors(model: ir.Model) -> dict[str, str]:
@@ -86,8 +93,11 @@ def cut_float_regions(model: ir.Model, starts: Mapping[str, str], ends: tuple[Fl
     cut.graph.outputs.clear()
     cut.graph.outputs.extend(outputs[end.tensor] for end in ends)
     remove_unused(cut)
-    sessions = Session(cut, optimize=False), Session(cut), Session(cut, precise=True)
-    return FloatRegions(sessions, tuple(starts), ends)
+    sessions = Session(cut, optimize=False), Session(cut)
+    precise = None
+    with suppress(FcdeployError):  # files of some tools do not load so: fcdeploy.transform.repair has the forms
+        precise = Session(cut, precise=True)
+    return FloatRegions(sessions, precise, tuple(starts), ends)
 
 
 def _is_constant_folded(node: ir.Node) -> bool:

@@ -15,10 +15,10 @@ import onnx_ir as ir
 from fcdeploy.arrays import Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers
-from fcdeploy.graph.edit import add_constant, remove_dead, set_operator
+from fcdeploy.graph.edit import add_constant, block_fusion, remove_dead, set_operator
 from fcdeploy.graph.nodes import array_of, bias_of, data_inputs, input_of, operator_of, producer_of
 from fcdeploy.int8.refining.smooth import SMOOTHED
-from fcdeploy.int8.writing.block_fusion import block_fusion, would_round_weights
+from fcdeploy.int8.writing.block_fusion import would_round_weights
 from fcdeploy.sensitivity.error_sources import PACKED, ErrorSource, find_rounded_inputs
 from fcdeploy.sensitivity.stored_constants import Original, dequantize_constant, find_integers, find_original
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
+from fcdeploy.graph.edit import block_fusion
 from fcdeploy.graph.nodes import data_inputs, name_of, operator_of, producer_of
 
 ROLES = ("integer", "passthrough")  # of the operators that have a kernel on bytes
@@ -45,13 +46,3 @@ def _is_quantized_next(node: ir.Node) -> bool:
     while len(readers) == 1 and readers[0].op_type in ("Relu", "Clip"):
         readers = readers[0].outputs[0].consumers()
     return len(readers) == 1 and readers[0].op_type == "QuantizeLinear"
-
-
-def block_fusion(graph: ir.Graph, node: ir.Node) -> None:
-    """Put a LeakyRelu of slope 1, which changes nothing, behind a node; it fuses into a float layer's kernel."""
-    value = node.outputs[0]
-    result = ir.Value(name=value.name, shape=value.shape, type=value.type)
-    value.replace_all_uses_with(result, replace_graph_outputs=True)
-    value.name = f"{result.name}/held"
-    slope = {"alpha": ir.AttrFloat32("alpha", 1.0)}
-    graph.insert_after(node, ir.Node("", "LeakyRelu", [value], slope, outputs=[result], name=f"{node.name}/held"))

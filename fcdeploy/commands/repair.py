@@ -1,0 +1,66 @@
+"""A quantized model of another tool that onnxruntime does not run, or not under every option, as one that it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fcdeploy.arrays import Array, Arrays
+from fcdeploy.atomic_files import replace_file
+from fcdeploy.errors import FcdeployError
+from fcdeploy.files import check_output
+from fcdeploy.graph.model import input_specs, read_model, save_model
+from fcdeploy.preprocessing.read import Given
+from fcdeploy.records.progress import OnStep
+from fcdeploy.records.report import Report
+from fcdeploy.runtime import feeds
+from fcdeploy.runtime.session import Session
+from fcdeploy.transform.equality import compare, describe_equality, open_samples, refuse_different
+from fcdeploy.transform.repair import repair as mend
+
+
+def repair(
+    model: Path | str,
+    *,
+    output: Path | str,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    data: Path | str | None = None,
+    samples: int | None = None,
+    preprocess: Given = None,
+    force: bool = False,
+    on_step: OnStep | None = None,
+) -> Report:
+    """Write a quantized model without what onnxruntime does not run; taken literally it computes the same.
+
+    `shapes` gives inputs whose axes are free a size, by name; answers are compared on `samples` of `data`, with
+    `preprocess`, else on numbers drawn with a seed.  Raises FcdeployError where there is nothing to repair, or what was
+    written fails.
+    """
+    path, target = Path(model), Path(output)
+    check_output(target, force=force, inputs=tuple(Path(item) for item in (path, data) if item))
+    network = read_model(path)
+    specs = input_specs(network)
+    sizes = feeds.fix_shapes(specs, None, shapes)
+    source, fed = open_samples(specs, sizes, data=data, samples=samples, preprocess=preprocess)
+    faults = mend(network)
+    if not faults:
+        raise FcdeployError(f"there is nothing to repair in {str(path)!r}", f"fcdeploy inspect {path}")
+    with replace_file(target, force=force) as aside:
+        save_model(network, aside)
+        before, after = Session(path, optimize=False).run, Session(aside, optimize=False).run
+        ways = [Session(aside).run, Session(aside, precise=True).run]
+
+        def run_every_way(inputs: Arrays) -> list[Array]:
+            for way in ways:
+                way(inputs)
+            return after(inputs)
+
+        equality = compare(before, run_every_way, fed, on_step=on_step)
+        refuse_different(equality, f"repair of {str(path)!r}")
+    count = sum(len(fault.nodes) for fault in faults)
+    values = {
+        "repaired": {fault.fact: [node.name for node in fault.nodes] for fault in faults}, "samples": equality.samples,
+        "max_rel": equality.relative, "equal": equality.equal, "output": str(target),
+    }  # fmt: skip
+    said = f"{count} node{'' if count == 1 else 's'} repaired, {describe_equality(equality, source)} -> {target}"
+    return Report("transform-repair", values, lines=(*(f"was: {fault.describe()}" for fault in faults), said))
