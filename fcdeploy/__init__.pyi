@@ -223,6 +223,7 @@ def inspect(
     saturation: bool = False,
     exact: bool = False,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    runtimes: bool = False,
     data: Data | None = None,
     samples: int | None = None,
     preprocess: Given = None,
@@ -234,6 +235,7 @@ def inspect(
     With `saturation`, which layers of a quantized model can overflow on CPUs that add pairs of products in 16 bits.
     With `exact`, whether its kernels compute on this CPU what exact arithmetic does, on the first `samples` (4 unless
     given, or the model's batch) of `data`; the report passes when they do.
+    With `runtimes`, which other runtimes than onnxruntime would refuse the model, or compute it otherwise, and why.
 
     Works on float and on int8 models; the model runs only where the shape of a tensor cannot be inferred otherwise.
     Raises FcdeployError when the file is not a model, with `kernels` when onnxruntime cannot load it, with
@@ -266,6 +268,7 @@ def quantize(
     ranges: str | None = None,
     effort: Effort | None = None,
     keep_float: Sequence[str] = (),
+    runtimes: str = "",
     plan: str | Path | None = None,
     save_plan: str | Path | None = None,
     costs: str | Path | None = None,
@@ -294,6 +297,7 @@ def quantize(
     slower as integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table",
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
+    `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
     `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
 
@@ -318,6 +322,7 @@ def quantize(
     ranges: str | None = None,
     effort: Effort | None = None,
     keep_float: Sequence[str] = (),
+    runtimes: str = "",
     plan: str | Path | None = None,
     save_plan: str | Path | None = None,
     costs: str | Path | None = None,
@@ -346,6 +351,7 @@ def quantize(
     slower as integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table",
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
+    `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
     `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
 

@@ -21,7 +21,7 @@ ONLY_OPTIONS = re.compile(r"(?:(?:--[a-z][a-z0-9-]+|-o) \S+ ?)+")
 COMMAND = re.compile(r"((?:fcdeploy [a-z]+|merge) .*)")
 RENAMED = {
     "-o": "output", "--shape": "shapes", "--input": "inputs", "--csv": "csv_file", "--all-tensors": "everything",
-    "--batch-axis": "batch_axes", "--library": "libraries",
+    "--batch-axis": "batch_axes", "--library": "libraries", "--for": "runtimes",
 }  # fmt: skip
 
 

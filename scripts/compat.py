@@ -1,25 +1,48 @@
-"""`scripts/compat`: what each onnxruntime answers to the facts of fcdeploy/tables/facts.py, and a page on it."""
+"""`scripts/compat`: what each onnxruntime, and each other runtime, makes of our files and of the facts that we build on.
+
+It writes fcdeploy/tables/observations.py (facts), oldest.py (since when a form of a file is right) and other_runtimes.py
+(which forms others do not take), and docs/runtimes.md.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import click
+import compat_tables as tables
+from compat_answers import Answer, ask
+from compat_files import FORMS, OTHER_FORMS, make_files
 
 from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.tables.facts import FACTS
 from fcdeploy.tables.observations import VERSIONS, observed
+from fcdeploy.tables.other_runtimes import TITLES, UNTAKEN
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "fcdeploy" / "tables" / "observations.py"
 PAGE = ROOT / "docs" / "runtimes.md"
+PLACE = ROOT / ".compat"
+OUT = ROOT / "out" / "compat-answers"
 LIST = (
     "1.16.3", "1.17.3", "1.18.1", "1.19.2", "1.20.1", "1.22.1", "1.24.4", "1.26.0", "1.28.0", "1.30.0", "1.31.1", "1.32.0",
 )  # fmt: skip
+OLD = ("1.7.0", "1.8.1", "1.10.0")  # of Python 3.8, where there is one: our files alone, no facts
+PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:")
+RUNTIMES = {  # name -> title and packages
+    "web": ("onnxruntime-web (WASM)", "onnxruntime-web@1.30.0"),
+    "node": ("onnxruntime-node", "onnxruntime-node@1.30.0"),
+    "openvino": ("OpenVINO", "openvino==2026.4.1"),
+    "opencv4": ("OpenCV", "opencv-python-headless==4.14.0.94"),
+    "opencv5": ("OpenCV", "opencv-python-headless==5.0.0.93"),
+    "tract": ("tract", "tract==0.23.9"),
+}
 OLD_NUMPY = "numpy==1.26.4"  # for wheels built before NumPy 2
 CHILD = """
 import json, sys
@@ -40,36 +63,159 @@ def observed(fact: str, version: str) -> str:
     upto = VERSIONS[: VERSIONS.index(version) + 1]
     return next((CHANGES[fact][each] for each in reversed(upto) if each in CHANGES[fact]), "")
 '''
-PAGE_HEAD = """# Runtimes
-
-What fcdeploy is built on about onnxruntime's CPU provider is a list of facts (`fcdeploy/tables/facts.py`), each with a
-tiny model that asks (`fcdeploy/runtime/probes/`). The installed runtime is asked once, in a process beside, and the
-answers are kept in the cache folder for its version and CPU; they decide what becomes an integer kernel and what is
-refused. `fcdeploy doctor` says where they differ from this page.
-
-## Versions
-
-Written by `scripts/compat` on an x86-64 CPU with AVX2 and without VNNI. {count} facts were asked of onnxruntime {versions}.
+FACTS_HEAD = """{count} facts were asked of onnxruntime {versions}.
 {same} were answered alike by all of them. Of these the answers differ, each from the version on that is named:
 
 | fact | answers | what follows from the last |
 |---|---|---|
 """
+FILES_HEAD = """{made}; compared with onnxruntime {newest}, 8 samples one at a time, one thread. Kernels are alike where
+the optimized graph has the same operators as often.
+
+| onnxruntime | files that run | bit-equal | the others, at least | kernels alike | do not run, by form |
+|---|---|---|---|---|---|
+"""
+RUNTIMES_HEAD = """{made}; right are files whose answers come within 40 dB of those of onnxruntime {newest}; the least of these is
+in the last column but one. Time is that of the file with every integer kernel (`--costs none`) over the float model's in the same
+runtime: median, least and most of the networks.
+
+"""
 
 
 @click.command()
-@click.argument("versions", nargs=-1)
-def compat(versions: tuple[str, ...]) -> None:
-    """Ask these versions, or all of the list."""
+@click.argument("names", nargs=-1, metavar="[VERSION or RUNTIME]...")
+@click.option("--runtimes", is_flag=True, help="Ask other runtimes than onnxruntime.")
+@click.option("--facts", is_flag=True, help="Ask for facts alone; else our files are run, too.")
+def compat(names: tuple[str, ...], runtimes: bool, facts: bool) -> None:
+    """Ask these versions or runtimes, or all of the list."""
     if detect_target().name != "x86-avx2":
-        raise click.ClickException("the table is of CPUs with AVX2 and without VNNI, which this one is not")
+        raise click.ClickException("the tables are of CPUs with AVX2 and without VNNI, which this one is not")
+    made = f"scripts/compat{' --runtimes' if runtimes else ''}, {date.today()}"
+    if runtimes:
+        broken = ask_runtimes(names or tuple(RUNTIMES), made)
+    else:
+        ask_facts(names or LIST)
+        broken = [] if facts else ask_versions(made)
+    for line in broken:
+        click.echo(f"not explained: {line}", err=True)
+    sys.exit(1 if broken else 0)
+
+
+def ask_facts(versions: tuple[str, ...]) -> None:
+    """The table of facts."""
     table = {version: {fact: observed(fact, version) for fact in FACTS} for version in VERSIONS}
-    for version in versions or LIST:
+    for version in versions:
         table[version] = answers_of(version)
         click.echo(f"onnxruntime {version}: {len(table[version])} answers", err=True)
     ordered = dict(sorted(table.items(), key=lambda row: release(row[0])))
     TABLE.write_text(as_module(ordered))
-    PAGE.write_text(as_page(ordered))
+    write_part("versions", as_page(ordered))
+
+
+def ask_versions(made: str) -> list[str]:
+    """The table of our files in versions of onnxruntime."""
+    files = make_files()
+    forms = tables.forms_of(files)
+    everything = [*(OLD if find_python() else ()), *LIST]
+    asked = {version: run_version(version, files) for version in everything}
+    reference = run_version("reference", files)
+    table = {version: tables.judge(answers, reference) for version, answers in asked.items()}
+    oldest, contradictions = tables.find_oldest(table, forms)
+    tables.write_oldest(ROOT / "fcdeploy" / "tables" / "oldest.py", oldest, made)
+    rows = tables.summarize_versions(table, lambda version, name: tables.count_kernels(OUT / version, name))
+    write_part("files", FILES_HEAD.format(made=made, newest=LIST[-1]) + "".join(rows))
+    return contradictions
+
+
+def run_version(version: str, files: list[Path]) -> dict[str, Answer]:
+    """Our files in a version; "reference" is the newest, of probes as they are written."""
+    click.echo(f"onnxruntime {version}: {len(files)} files", err=True)
+    command = [sys.executable, "compat_run.py", "onnxruntime"]
+    environment = {}
+    if version in OLD:
+        command[0] = str(install_old(version))
+    else:
+        environment = {"PYTHONPATH": str(installed(LIST[-1] if version == "reference" else version))}
+    return ask(command, OUT / version, files, environment=environment, written=version == "reference")
+
+
+def ask_runtimes(names: tuple[str, ...], made: str) -> list[str]:
+    """The table of other runtimes."""
+    files = make_files()
+    forms, reference = tables.forms_of(files), run_version("reference", files)
+    found: dict[str, tuple[str, dict[str, str]]] = {
+        name: (title, dict(UNTAKEN[name])) for name, title in TITLES.items() if name in RUNTIMES
+    }
+    rows, notes, unexplained = [], [], []
+    for name in names:
+        title = f"{RUNTIMES[name][0]} {re.split('==|@', RUNTIMES[name][1])[1].split()[0]}"
+        click.echo(title, err=True)
+        answers = run_runtime(name, files)
+        verdicts = tables.judge(answers, reference)
+        culprits, rest = tables.find_culprits(verdicts, forms)
+        found[name] = title, culprits
+        rounded = tables.find_rounded(verdicts, rest)
+        notes += [f"{title} rounds {each} otherwise: {decibels:.1f} dB." for each, decibels in rounded.items()]
+        unexplained += [f"{title}: {each}" for each in rest if each not in rounded]
+        rows.append(tables.summarize_runtime(title, verdicts, answers))
+    tables.write_runtimes(ROOT / "fcdeploy" / "tables" / "other_runtimes.py", found, made)
+    if len(names) == len(RUNTIMES):
+        forms_row = " | ".join((*FORMS, *OTHER_FORMS))
+        columns = "|".join("---" for _ in range(len(FORMS) + len(OTHER_FORMS) + 3))
+        head = f"| runtime | {forms_row} | least | int8 / float |\n|{columns}|\n"
+        write_part(
+            "runtimes",
+            RUNTIMES_HEAD.format(made=made, newest=LIST[-1]) + head + "".join(rows) + "\n" + "\n".join(notes) + "\n",
+        )
+    return unexplained
+
+
+def run_runtime(name: str, files: list[Path]) -> dict[str, Answer]:
+    """Our files in another runtime."""
+    folder, packages = PLACE / f"rt-{name}", RUNTIMES[name][1].split()
+    if name in ("web", "node"):
+        if not (folder / "node_modules").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            subprocess.run(
+                ["npm", "install", "--silent", "--ignore-scripts", "--prefix", str(folder), *packages], check=True
+            )
+        script = str(ROOT / "scripts" / "compat_run.mjs")
+        return ask(["node", script, f"onnxruntime-{name}"], OUT / name, files, environment={}, cwd=folder)
+    if not folder.exists():
+        subprocess.run([sys.executable, *PIP, "--no-deps", "--target", str(folder), *packages], check=True)
+    command = [sys.executable, "compat_run.py", name.rstrip("45")]
+    return ask(command, OUT / name, files, environment={"PYTHONPATH": str(folder)})
+
+
+def find_python() -> Path | None:
+    """A Python 3.8, for which the oldest wheels are."""
+    found = [
+        shutil.which("python3.8"),
+        *map(str, sorted((Path.home() / ".pyenv" / "versions").glob("3.8*/bin/python"))),
+    ]
+    for each in found:
+        if each and subprocess.run([each, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return Path(each)
+    click.echo(f"note: there is no Python 3.8, so {', '.join(OLD)} are not asked", err=True)
+    return None
+
+
+def install_old(version: str) -> Path:
+    """An interpreter with that version, made where it is missing."""
+    folder = PLACE / f"python3.8-{version}"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([str(find_python()), "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), *PIP, f"onnxruntime=={version}"], check=True)
+    return python
+
+
+def write_part(name: str, text: str) -> None:
+    """One part of the page, between its marks."""
+    page = PAGE.read_text()
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    before, rest = page.split(begin)
+    PAGE.write_text(before + begin + text + end + rest.split(end)[1])
 
 
 def release(version: str) -> tuple[int, ...]:
@@ -89,7 +235,7 @@ def answers_of(version: str) -> dict[str, str]:
 
 def installed(version: str) -> Path:
     """The folder of that version, made where it is missing."""
-    folder = ROOT / ".compat" / f"onnxruntime-{version}"
+    folder = PLACE / f"onnxruntime-{version}"
     if not (folder / "onnxruntime").exists():
         packages = [f"onnxruntime=={version}", *([OLD_NUMPY] if release(version) < (1, 19) else [])]
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
@@ -120,7 +266,7 @@ def as_module(table: dict[str, dict[str, str]]) -> str:
 def as_page(table: dict[str, dict[str, str]]) -> str:
     """The page on runtimes."""
     differing = {fact: found for fact in FACTS if len(found := changes(table, fact)) > 1}
-    head = PAGE_HEAD.format(count=len(FACTS), versions=", ".join(table), same=len(FACTS) - len(differing))
+    head = FACTS_HEAD.format(count=len(FACTS), versions=", ".join(table), same=len(FACTS) - len(differing))
     rows = [
         f"| {fact} | {'; '.join(f'{version} {found}' for version, found in each.items())} | {FACTS[fact].why} |\n"
         for fact, each in differing.items()

@@ -25,6 +25,9 @@ from fcdeploy.cli import options
     "differ by more than rounding ties.",
 )
 @options.shape_option
+@click.option(
+    "--runtimes", is_flag=True, help="Say which other runtimes would refuse the model, or compute it otherwise."
+)
 @options.data_option(required=False)
 @click.option("--samples", type=options.COUNT, metavar="N", help="Take the first N samples; 4 by default.")
 @options.preprocess_option
@@ -42,6 +45,7 @@ def command(model: Path, shapes: tuple[str, ...], as_json: bool, everything: boo
     fcdeploy inspect model.int8.onnx --kernels
     fcdeploy inspect model.int8.onnx --saturation
     fcdeploy inspect model.int8.onnx --exact --data samples.npz
+    fcdeploy inspect model.int8.onnx --runtimes
     """
     from fcdeploy.commands.inspect import inspect
 

@@ -52,6 +52,14 @@ from fcdeploy.errors import FcdeployError
     help="Leave a node in float: its name, a glob, or op:TYPE.",
 )
 @click.option(
+    "--for",
+    "runtimes",
+    default="",
+    metavar="NAMES",
+    help="Other runtimes that the file is for, such as openvino,web,opencv,tract: what one of them refuses or gets wrong as "
+    "integers stays in float.",
+)
+@click.option(
     "--plan", type=options.FILE, metavar="FILE", help="Take this plan, as --dry-run --json printed it, edited or not."
 )
 @click.option(

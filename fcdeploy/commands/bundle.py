@@ -19,7 +19,7 @@ from fcdeploy.bundles.write import Content, check_bundle_output, encode_json, wr
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import read_outline
 from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model
-from fcdeploy.graph.opset import RUNTIMES
+from fcdeploy.graph.opset import oldest_runtime
 from fcdeploy.preprocessing.read import Given, read_preprocessing
 from fcdeploy.proof.batch_independence import explain_dependence
 from fcdeploy.records import calibration as calibrations
@@ -150,7 +150,7 @@ def _make_manifest(
             "cpu": read_cpu_name(),
             "family": detect_target().name,
         },
-        needs={"opset": str(opset), "ir_version": str(model.ir_version), "onnxruntime": RUNTIMES.get(opset, "")},
+        needs={"opset": str(opset), "ir_version": str(model.ir_version), "onnxruntime": oldest_runtime(model)},
         session=read_options(path),
         golden=GOLDEN,
         format=format,

@@ -17,10 +17,12 @@ from fcdeploy.prepare import activation_memory, cost_model
 from fcdeploy.prepare.cost_model import LayerCost
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.exact import Exactness, LayerExactness, check_exactness, describe_exactness
-from fcdeploy.proof.saturation import ELSEWHERE, SATURATES, UNPROVEN, WRAPS, SaturationProof, prove_no_saturation
+from fcdeploy.proof.saturation import SaturationProof, prove_no_saturation
 from fcdeploy.records.data_format import choose_format, from_metadata, to_json
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
+from fcdeploy.reporting.runtimes import describe_runtimes
+from fcdeploy.reporting.saturation import describe_saturation
 from fcdeploy.runtime.caveats import list_caveats
 from fcdeploy.runtime.feeds import fix_shapes
 from fcdeploy.runtime.trust import refuse_untrusted
@@ -39,6 +41,7 @@ def inspect(
     saturation: bool = False,
     exact: bool = False,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    runtimes: bool = False,
     data: Path | str | None = None,
     samples: int | None = None,
     preprocess: Given = None,
@@ -50,6 +53,7 @@ def inspect(
     With `saturation`, which layers of a quantized model can overflow on CPUs that add pairs of products in 16 bits.
     With `exact`, whether its kernels compute on this CPU what exact arithmetic does, on the first `samples` (4 unless
     given, or the model's batch) of `data`; the report passes when they do.
+    With `runtimes`, which other runtimes than onnxruntime would refuse the model, or compute it otherwise, and why.
 
     Works on float and on int8 models; the model runs only where the shape of a tensor cannot be inferred otherwise.
     Raises FcdeployError when the file is not a model, with `kernels` when onnxruntime cannot load it, with
@@ -84,9 +88,10 @@ def inspect(
     lines.append(f"{values['parameters']:,} parameters, {format_count(values['macs'])} multiply-accumulates at batch 1")
 
     if proofs is not None:
-        values |= {"saturation": [_describe_proof(row) for row in proofs], "safe": all(row.safe for row in proofs)}
-        tables.append(_make_saturation_table(proofs))
-        lines.append(_judge_saturation(proofs))
+        rows, table, sentence = describe_saturation(proofs)
+        values |= {"saturation": rows, "safe": all(row.safe for row in proofs)}
+        tables.append(table)
+        lines.append(sentence)
     if compared is not None:
         values |= {
             "exact": [_describe_exactness(row) for row in compared.rows],
@@ -95,6 +100,11 @@ def inspect(
         }
         tables += _make_exact_tables(compared)
         lines.append(describe_exactness(compared))
+
+    if runtimes:
+        values["runtimes"], table, sentence = describe_runtimes(network)
+        tables.append(table)
+        lines.append(sentence)
 
     passed = compared is None or compared.passed
     values["format"] = to_json(known)
@@ -267,72 +277,6 @@ def _check_quantized(network: ir.Model, path: Path, option: str) -> None:
             f"model {str(path)!r} is not quantized: {option} is about sums of byte products, and it has none",
             f"fcdeploy quantize {path} --int8 --data DATA -o OUT, then inspect OUT",
         )
-
-
-def _describe_proof(row: SaturationProof) -> dict[str, Any]:
-    return {
-        "node": row.node,
-        "op": row.op,
-        "worst": row.worst,
-        "limit": row.limit,
-        "margin": row.margin,
-        "channels": row.channels,
-        "pairs": row.pairs,
-        "safe": row.safe,
-        "exact_on_x86": row.exact_on_x86,
-        "wraps_on_arm": bool(row.wraps),
-        "proven": row.proven,
-        "why": row.why,
-        "verdict": row.verdict,
-    }
-
-
-def _make_saturation_table(proofs: list[SaturationProof]) -> Table:
-    cells = tuple(
-        (
-            row.node,
-            row.op,
-            "-" if row.worst is None else f"{row.worst:,}",
-            "-" if row.limit is None else f"{row.limit:,}",
-            "-" if row.margin is None else f"{row.margin:.1f} %",
-            str(row.channels or "-"),
-            str(row.pairs or "-"),
-            _name_verdict(row),
-            row.why,
-        )
-        for row in proofs
-    )
-    columns = ("layer", "op", "worst pair", "limit", "margin", "channels over", "pairs over", "verdict", "why")
-    return Table("Pairs of products in 16 bits", columns, cells)
-
-
-def _name_verdict(row: SaturationProof) -> str:
-    if not row.proven:
-        return UNPROVEN
-    found = [word for word, holds in (("saturates", not row.exact_on_x86), ("wraps on ARM", bool(row.wraps))) if holds]
-    return ", ".join(found) or "exact"
-
-
-def _judge_saturation(proofs: list[SaturationProof]) -> str:
-    if not proofs:
-        return "no layer multiplies bytes: exact everywhere"
-    over = [row for row in proofs if row.proven and not row.exact_on_x86]
-    wrap = [row for row in proofs if row.wraps]
-    layers = f"{len(proofs)} layers" if len(proofs) != 1 else "1 layer"
-    unknown = [row for row in proofs if not row.proven]
-    if unknown and not over and not wrap:
-        return f"not proven for {len(unknown)} of {layers}, the first {unknown[0].op} {unknown[0].node!r}: {unknown[0].why}"
-    if over:
-        worst = f"worst {over[0].node!r} with {over[0].worst:,} against {over[0].limit:,}"
-        where = SATURATES + (f"; {WRAPS[wrap[0].wraps]}, first {wrap[0].node!r}" if wrap else ELSEWHERE)
-        return f"{len(over)} of {layers} can overflow, {worst}: {where}"
-    if wrap:
-        twice = f"two products of -128 may meet in {wrap[0].op} {wrap[0].node!r}"
-        return f"{len(wrap)} of {layers} can overflow, {twice}: {wrap[0].verdict}"
-    pairs = [row for row in proofs if row.margin is not None]
-    if not pairs:
-        return f"no kernel adds pairs of products in 16 bits in {layers} of bytes: exact everywhere"
-    return f"no pair of products can leave 16 bits in {layers}, least margin {pairs[0].margin:.1f} %: exact everywhere"
 
 
 def _compare_exactly(

@@ -31,6 +31,7 @@ from fcdeploy.graph.scratch import make_scratch
 from fcdeploy.graph.weights import is_large
 from fcdeploy.int8.calibrating.statistics import load_or_observe, warn_too_few
 from fcdeploy.int8.floor import Floor, parse_floor
+from fcdeploy.int8.for_runtimes import describe_runtimes_kept, keep_to_runtimes, refuse_untaken
 from fcdeploy.int8.judge import split_samples
 from fcdeploy.int8.loadable import leave_out_unloadable
 from fcdeploy.int8.one_answer import add_sameness, find_differences
@@ -56,6 +57,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.kernels import Kernel, find_kernels
+from fcdeploy.runtime.other_runtimes import find_runtimes
 from fcdeploy.runtime.probes.answers import describe_version
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import split_into_chunks
@@ -86,6 +88,7 @@ def quantize(
     ranges: str | None = None,
     effort: Effort | None = None,
     keep_float: Sequence[str] = (),
+    runtimes: str = "",
     plan: str | Path | None = None,
     save_plan: str | Path | None = None,
     costs: str | Path | None = None,
@@ -114,6 +117,7 @@ def quantize(
     slower as integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table",
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
+    `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
     `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
 
@@ -131,7 +135,8 @@ def quantize(
     request = Request(
         Path(model), Path(output or ""), find_target(target), find_types(weights, activations), target,
         samples=None if data is None else Samples(data, samples, seed, wanted), calibration=calibration,
-        ranges=ranges, effort=effort, keep_float=tuple(keep_float), plan=plan, save_plan=save_plan, costs=costs, goal=goal,
+        ranges=ranges, effort=effort, keep_float=tuple(keep_float), runtimes=find_runtimes(runtimes), plan=plan,
+        save_plan=save_plan, costs=costs, goal=goal,
         dry_run=dry_run, floor=parse_floor(floor), accept=accept, force=force, batch_axes=parse_axes(batch_axes),
     )  # fmt: skip
     _check_request(request, output)
@@ -160,6 +165,7 @@ class Request:
     ranges: str | None
     effort: Effort | None
     keep_float: tuple[str, ...]
+    runtimes: tuple[str, ...]
     plan: str | Path | None
     save_plan: str | Path | None
     costs: str | Path | None
@@ -194,6 +200,8 @@ def _quantize(request: Request, on_step: OnStep | None) -> Report:
     problem = _load_problem(request, model, files, on_step)
     odd = _look_at_data(request, problem)
     try:
+        if request.runtimes and request.plan is None:
+            problem = keep_to_runtimes(problem, request.runtimes)
         report = _carry_out(request, problem, changes, files, begin, on_step)
     except LoadError:  # rare: found only where it happens
         if request.plan is not None:
@@ -285,6 +293,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     else:
         int8 = refine(problem, plan, on_step)
     write_metadata(int8, problem.calibration, plan)
+    refuse_untaken(problem, int8, request.runtimes)
     size, kernels = _write_and_read_back(request, int8, plan, large=problem.large)
 
     macs = count_macs_by_node(problem.model)
@@ -296,6 +305,8 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
         report = add_search(report, planned.search_result, macs)
     elif problem.effort != "fast":
         report = add_advice(report, int8, problem.model, next(iter(problem.judged), problem.samples), problem.effort)
+    if request.runtimes:
+        report = replace(report, lines=(*report.lines[:-1], describe_runtimes_kept(request.runtimes), report.lines[-1]))
     if held is not None:
         report = add_floor(report, held, planned.basis, macs, unseen=problem.unseen)
 

@@ -13,17 +13,15 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import array_of
+from fcdeploy.graph.forms import list_forms
+from fcdeploy.graph.nodes import array_of, opset_of
+from fcdeploy.tables.oldest import OLDEST
 
 LOWEST = 13  # per-channel QuantizeLinear and DequantizeLinear, which the int8 form needs
 TOP = 18  # where the tables start
 
 RUNTIMES = {13: "1.7", 14: "1.8", 15: "1.9", 16: "1.11", 17: "1.12", 18: "1.14", 19: "1.15", 20: "1.17", 21: "1.18"}
-"""Opset -> the first onnxruntime that runs our files in it: 1.6 has opset 13, but not its DequantizeLinear (both were run)."""
-
-OWN = {"QuantizeLinear": "1.17", "DequantizeLinear": "1.17", "MatMulNBits": "1.22"}
-"""Operators of onnxruntime's own domain -> the first onnxruntime that runs them as they are written here; from its pull
-requests and release labels, not run.  There QuantizeLinear is that of 16 bits."""
+"""Opset -> the first onnxruntime that has it, by its release notes: for what tables/oldest.py does not have."""
 
 ADDED = {  # (operator, attribute): (opset that added it, the value that means what the older operator does)
     ("Reshape", "allowzero"): (14, 0),
@@ -91,14 +89,20 @@ def lowest_ir_version(model: ir.Model) -> int:
 
 def describe_requirements(opset: int, ir_version: int, own: str = "") -> str:
     """What a device must know to load the model, in words; `own` is what `oldest_runtime` says."""
-    oldest = max(RUNTIMES.get(opset, ""), own, key=_parse_release)
+    oldest = own or RUNTIMES.get(opset, "")
     return f"opset {opset}, IR version {ir_version}" + (f", onnxruntime >= {oldest}" if oldest else "")
 
 
 def oldest_runtime(model: ir.Model) -> str:
-    """The first onnxruntime that has all operators of its own that the model uses; empty where it uses none."""
-    used = {OWN.get(node.op_type, "") for node in model.graph.all_nodes() if node.domain == "com.microsoft"}
-    return max(used, key=_parse_release, default="")
+    """The first onnxruntime that computes all forms of the model as the newest does: run where tables/oldest.py has them.
+
+    For operators that it does not have, the first one with their operator set.
+    """
+    forms = list_forms(model)
+    needed = {OLDEST.get(form, "") for form in forms}
+    if any(form not in OLDEST for form in forms):
+        needed.add(RUNTIMES.get(opset_of(model), ""))
+    return max(needed, key=_parse_release)
 
 
 def _parse_release(version: str) -> tuple[int, ...]:

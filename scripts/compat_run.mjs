@@ -1,0 +1,63 @@
+// Runs files in onnxruntime-web (WASM) or onnxruntime-node: as scripts/compat_run.py does, with its jobs and its answers.
+//   node compat_run.mjs onnxruntime-web FOLDER
+import { readFileSync, writeFileSync } from "node:fs";
+import { createInterface } from "node:readline";
+import { createRequire } from "node:module";
+import { basename, join } from "node:path";
+
+const [runtime, folder] = process.argv.slice(2);
+const ort = createRequire(join(process.cwd(), "package.json"))(runtime);
+if (ort.env.wasm) {
+  ort.env.wasm.numThreads = 1;
+}
+ort.env.logLevel = "fatal";
+const ARRAYS = { float32: Float32Array, float64: Float64Array, int64: BigInt64Array, int32: Int32Array, uint8: Uint8Array, int8: Int8Array };
+const REPEATS = 5;
+const LONGEST = 300;
+
+function feedsOf(job) {
+  const stored = job.inputs.map((each) => {
+    const bytes = readFileSync(each.data);
+    return new ARRAYS[each.dtype](bytes.buffer, bytes.byteOffset, bytes.byteLength / ARRAYS[each.dtype].BYTES_PER_ELEMENT);
+  });
+  return Array.from({ length: job.runs }, (_, run) =>
+    Object.fromEntries(
+      job.inputs.map((each, index) => {
+        const size = stored[index].length / job.runs;
+        return [each.name, new ort.Tensor(each.dtype, stored[index].slice(run * size, (run + 1) * size), each.shape)];
+      }),
+    ),
+  );
+}
+
+async function runJob(job) {
+  const options = { executionProviders: [runtime === "onnxruntime-web" ? "wasm" : "cpu"], intraOpNumThreads: 1, logSeverityLevel: 4 };
+  const session = await ort.InferenceSession.create(job.file, options);
+  const feeds = feedsOf(job);
+  const answers = [];
+  for (const feed of feeds) answers.push(await session.run(feed));
+  let least = Infinity;
+  for (let i = 0; i < REPEATS; i++) {
+    const begin = performance.now();
+    await session.run(feeds[0]);
+    least = Math.min(least, performance.now() - begin);
+  }
+  const outputs = job.outputs.map((name, index) => {
+    const parts = answers.map((answer) => Buffer.from(answer[name].data.buffer, answer[name].data.byteOffset, answer[name].data.byteLength));
+    writeFileSync(join(folder, `${basename(job.file)}.${index}.bin`), Buffer.concat(parts));
+    return { dtype: answers[0][name].type, shape: answers[0][name].dims };
+  });
+  await session.release();
+  return { file: job.file, outputs, milliseconds: least };
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const job = JSON.parse(line);
+  let answer;
+  try {
+    answer = await runJob(job);
+  } catch (error) {
+    answer = { file: job.file, refused: String(error?.message ?? error).replace(/\s+/g, " ").slice(0, LONGEST) };
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+}
