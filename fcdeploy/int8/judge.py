@@ -217,9 +217,8 @@ def _expect_equal(one: Array, other: Array, axis: int) -> Float64:
     order = np.argsort(-f, axis=-1)[:, : NEAREST + 1]
     margins, moved = (-np.diff(np.take_along_axis(array, order, -1), axis=-1).cumsum(axis=-1) for array in (f, q))
     spread = np.sqrt(np.mean((moved - margins) ** 2, axis=-1))
-    return np.array(
-        [0.5 * math.erfc(-m / max(s, 1e-300) / math.sqrt(2)) for m, s in zip(margins[:, 0], spread, strict=True)]
-    )
+    pairs = zip(margins[:, 0], spread, strict=True)
+    return np.array([1 - 0.5 * math.erfc(m / s / math.sqrt(2)) if s > 0 else 1.0 for m, s in pairs])
 
 
 def _estimate_share(expected: Float64) -> float:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import onnx_ir as ir
 
@@ -34,6 +33,7 @@ from fcdeploy.search.builder import Builder, begin_building
 from fcdeploy.search.ladder import Forms, NodeGroup, Score, Step
 
 GOOD_DB = 50.0  # of the worst output: from there on other methods for the ranges are not tried
+PERFECT_DB = 80.0  # from there on nothing is compared: what is left of the error is the judged samples' chance
 OTHER_METHODS = ("minmax", "percentile", "percentile-99.9", "mse-unweighted", "mse")
 TRIED = 16  # samples on which methods are compared
 FOLLOWED = 2  # methods that are carried out in full
@@ -91,14 +91,17 @@ def hold_floor(
     `compare` looks at the plan without corrections too, `choose_ranges` allows other methods for the ranges, `repair`
     lets nodes leave int8.  The same samples and costs give the same plan.
     """
-    tried = list(islice(_build_both(problem, plan, "", judge, on_step), None if compare else 1))
+    both = _build_both(problem, plan, "", judge, on_step)
+    tried = [next(both)]
+    if compare and tried[0].judgement.worst_db < PERFECT_DB:
+        tried += both
     best = _choose(tried, CLEAR_DB)
     if choose_ranges and best.judgement.worst_db < GOOD_DB:
         for method, other in _find_better_ranges(problem, tried[-1].int8, spent, judge):
             made = add_refinements(other, _plan(other, spent))
-            both = tuple(_build_both(other, made, f"{method} ranges", judge, on_step))
-            best = _choose((best, _choose(both, CLEAR_DB)), WORTH_DB)
-            tried += both
+            others = tuple(_build_both(other, made, f"{method} ranges", judge, on_step))
+            best = _choose((best, _choose(others, CLEAR_DB)), WORTH_DB)
+            tried += others
 
     left_out: tuple[str, ...] = ()
     if repair and best.judgement.shortfall(floor) > 0:
