@@ -207,7 +207,8 @@ def make_data(good: Path, draw: random.Random) -> Path:
     elif what == 2:
         arrays[name] = arrays[name].reshape(draw.choice(((-1,), (1, -1), (*arrays[name].shape, 1))))
     elif what == 3:
-        arrays[name] = arrays[name] * draw.choice((np.nan, np.inf, 0, 1e38))
+        with np.errstate(all="ignore"):
+            arrays[name] = arrays[name] * draw.choice((np.nan, np.inf, 0, 1e38))
     else:
         buffer = io.BytesIO()
         np.save(buffer, arrays[name])

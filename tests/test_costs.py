@@ -277,7 +277,7 @@ def test_a_slow_layer_computes_in_float_from_stored_bytes(folder: Path, capsys: 
 
     costs = Costs(hash_file(folder / "model.onnx"), "by hand", FREE, {"b": (1.0, 9.0)}, tuple("abcd"), (trial,))
     (folder / "costs.json").write_text(to_text(costs))
-    assert quantize("--costs", "costs.json", "-o", "one.onnx", "--json") == 0
+    assert quantize("--costs", "costs.json", "--floor", "none", "-o", "one.onnx", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert [node["node"] for node in said["nodes_float"]][:1] == ["b"]
     assert "9.0 us as integers, 1.0 us in float: slower as integers" in said["nodes_float"][0]["why"]
