@@ -23,6 +23,7 @@ def _hasty_and_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     """No test reads or writes the user's cache folder, and choices of kernels are hardly timed: none is asserted."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FCDEPLOY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("ZIG_GLOBAL_CACHE_DIR", str(Path.home() / ".cache" / "zig"))  # it takes a minute to fill
         patch.setattr("fcdeploy.int8.timing.measure.SECONDS", 0.02)
         patch.setattr("fcdeploy.int8.timing.measure.CONFIRMED_SECONDS", 0.04)
         patch.setattr("fcdeploy.sensitivity.groups.TURNS", 0.01)

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.runtime.cache import cache_folder
 
 STRICT = ("-std=c11", "-O2", "-g0", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra")
 
@@ -44,7 +45,9 @@ def find_compiler() -> Compiler:
 def compile_c(compiler: Compiler, arguments: Sequence[str | Path], folder: Path) -> None:
     """Run the compiler in `folder`. Raises FcdeployError with its first complaint."""
     command = [*compiler.command, *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    # zig keeps what it builds of its own libraries in ~/.cache unless told otherwise
+    environment = {"ZIG_GLOBAL_CACHE_DIR": str(cache_folder() / "zig"), **os.environ}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         complaints = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
         raise FcdeployError(
