@@ -117,6 +117,7 @@ def calibrate(
     keep_samples: bool = True,
     skip_bad: bool = False,
     batch_axes: Sequence[str] = (),
+    states: Sequence[str] = (),
     workers: int | None = None,
     cluster: str | None = None,
     force: bool = False,
@@ -128,7 +129,8 @@ def calibrate(
     (processes) and `cluster` ("ray" or "ray:ADDRESS") change speed and memory, never the result.  Progress is saved in
     OUTPUT.progress, from which the same call goes on after a crash.  `skip_bad` leaves out samples that cannot be used
     instead of stopping at the first.
-    `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.  `preprocess` (a preset, FILE.toml, FILE.py:NAME),
+    `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input, `states` ("OUT=IN") which inputs take what an output
+    gave on the sample before.  `preprocess` (a preset, FILE.toml, FILE.py:NAME),
     the file of `classes` and the column of `label` say how data are read; that is recorded, and later commands read theirs so."""
 
 def compile(
@@ -286,6 +288,7 @@ def quantize(
     floor: str | None = None,
     accept: bool = False,
     batch_axes: Sequence[str] = (),
+    states: Sequence[str] = (),
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> PlanResult:
@@ -299,6 +302,7 @@ def quantize(
     folder, but for effort `fast` and targets that are not this CPU.
     `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
     `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
+    `states` ("OUT=IN") name inputs that take what an output gave on the sample before.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
 
     With `max_drop` layers leave int8 until the drop on the samples of `eval` is no larger, in the unit of `metric` (as
@@ -340,6 +344,7 @@ def quantize(
     floor: str | None = None,
     accept: bool = False,
     batch_axes: Sequence[str] = (),
+    states: Sequence[str] = (),
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> QuantizeResult:
@@ -353,6 +358,7 @@ def quantize(
     folder, but for effort `fast` and targets that are not this CPU.
     `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
     `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
+    `states` ("OUT=IN") name inputs that take what an output gave on the sample before.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
 
     With `max_drop` layers leave int8 until the drop on the samples of `eval` is no larger, in the unit of `metric` (as
@@ -443,6 +449,7 @@ def validate(
     layers: bool = False,
     same_data: bool = False,
     batch_axes: Sequence[str] = (),
+    states: Sequence[str] = (),
     limit: int | None = None,
     seed: int | None = None,
     preprocess: Given = None,
@@ -462,6 +469,7 @@ def validate(
     of every integer tensor on the first 192 samples, what each rounding costs, what leaving it out brings back, and what to do.
     Samples that the int8 model was calibrated on are refused, but for `same_data`.  `batch_axes` ("NAME=1", "NAME=none") say
     where samples lie in an input.
+    `states` ("OUT=IN") are carried from one sample to the next, by each model its own.
     `engine` is what runs the int8 model; of "native", code that is compiled for it, the kernel SQNR is against onnxruntime.
     `workers` (processes) and `cluster` ("ray" or "ray:ADDRESS") share the samples out, and change no figure.
     Raises FcdeployError where models, data or labels do not fit each other."""

@@ -22,6 +22,7 @@ COMMAND = re.compile(r"((?:fcdeploy [a-z]+|merge) .*)")
 RENAMED = {
     "-o": "output", "--shape": "shapes", "--input": "inputs", "--csv": "csv_file", "--all-tensors": "everything",
     "--batch-axis": "batch_axes", "--library": "libraries", "--for": "runtimes",
+    "--state": "states",
 }  # fmt: skip
 
 
@@ -75,6 +76,7 @@ def speak_python(text: str, parameters: Mapping[str, inspect.Parameter]) -> str:
     def translate(match: re.Match[str]) -> str:
         option, given = match[1], match[2]
         name = RENAMED.get(option, option[2:].replace("-", "_"))
+        name = name if name in parameters else option[2:].replace("-", "_")  # export's --state is `state`
         name = "limit" if name == "samples" and "limit" in parameters else name
         if name not in parameters:
             return match[0]

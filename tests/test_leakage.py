@@ -72,15 +72,23 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, di
     return folder, model, int8, data
 
 
-def test_one_calibration_sample_among_others_is_refused_by_name(
+def test_one_calibration_sample_among_others_is_left_out(
     made: tuple[Path, Path, Path, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     _, model, int8, data = made
     mixed = random_data(4, 40, x=(8,))
     mixed["x"][37] = data["x"][11]
     np.savez(tmp_path / "mixed.npz", **mixed)
-    with fails("sample 37 is one of the samples that 'm8.onnx' was calibrated on", "--same-data"):
-        validate(int8, against=model, data=tmp_path / "mixed.npz")
+    left = validate(int8, against=model, data=tmp_path / "mixed.npz")
+    assert "1 of 40 samples were calibrated on: 1 are left out" in left.warnings[0]
+    np.savez(tmp_path / "others.npz", x=np.delete(mixed["x"], 37, axis=0))
+    others = validate(int8, against=model, data=tmp_path / "others.npz")
+    assert [left.values[key] for key in ("samples", "sqnr_db", "agreement")] == [
+        others.values[key] for key in ("samples", "sqnr_db", "agreement")
+    ]
+    np.savez(tmp_path / "same.npz", x=data["x"][:20])
+    with fails("sample 0 is one of the samples that 'm8.onnx' was calibrated on, and so are all others", "--same-data"):
+        validate(int8, against=model, data=tmp_path / "same.npz")
     report = validate(int8, against=model, data=tmp_path / "mixed.npz", same_data=True)
     assert report.values["calibration_samples"] == 1
     assert "1 of 40 samples were calibrated on" in report.warnings[0]

@@ -29,6 +29,7 @@ from fcdeploy.cli import options
 @options.force_option
 @options.operators_option
 @options.batch_axis_option
+@options.state_option
 @options.json_option
 def command(model: Path, as_json: bool, **arguments: object) -> None:
     """Run MODEL on samples once and record the dynamic range of every weight, bias and activation.

@@ -31,6 +31,15 @@ batch_axis_option = click.option(
     help="Along which axis of an input samples lie, or none: a run takes one as it is. Found by itself as a rule; repeatable.",
 )
 
+state_option = click.option(
+    "--state",
+    "states",
+    multiple=True,
+    metavar="OUT=IN",
+    help="A streaming model's state: what output OUT gave, input IN takes on the next sample, or the next step of a sequence. "
+    "Data hold the other inputs, in order; zeros come first. Repeatable.",
+)
+
 all_option = click.option(
     "--all", "everything", is_flag=True, help="Show every row, shape arithmetic and repeats too, and long names whole."
 )

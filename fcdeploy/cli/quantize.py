@@ -94,6 +94,7 @@ from fcdeploy.errors import FcdeployError
 @options.operators_option
 @options.all_option
 @options.batch_axis_option
+@options.state_option
 @options.json_option
 def command(
     int8: bool,

@@ -38,6 +38,7 @@ from fcdeploy.cli import options
 @options.compiled_engine_option
 @options.operators_option
 @options.batch_axis_option
+@options.state_option
 @options.json_option
 def command(int8: Path, as_json: bool, **arguments: object) -> None:
     """Compare an int8 model with the float model it was made from, on the same samples.

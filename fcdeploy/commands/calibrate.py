@@ -31,6 +31,7 @@ from fcdeploy.records.report import Report, Table, format_next
 from fcdeploy.runtime.workers import open_pool
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.source import BadSample
+from fcdeploy.samples.states import parse_states
 
 NAMED = 5  # of the samples that were skipped
 COLUMNS = ("layer", "tensor", "kind", "min", "max", "needs")
@@ -53,6 +54,7 @@ def calibrate(
     keep_samples: bool = True,
     skip_bad: bool = False,
     batch_axes: Sequence[str] = (),
+    states: Sequence[str] = (),
     workers: int | None = None,
     cluster: str | None = None,
     force: bool = False,
@@ -64,7 +66,8 @@ def calibrate(
     (processes) and `cluster` ("ray" or "ray:ADDRESS") change speed and memory, never the result.  Progress is saved in
     OUTPUT.progress, from which the same call goes on after a crash.  `skip_bad` leaves out samples that cannot be used
     instead of stopping at the first.
-    `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.  `preprocess` (a preset, FILE.toml, FILE.py:NAME),
+    `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input, `states` ("OUT=IN") which inputs take what an output
+    gave on the sample before.  `preprocess` (a preset, FILE.toml, FILE.py:NAME),
     the file of `classes` and the column of `label` say how data are read; that is recorded, and later commands read theirs so.
     """
     path = Path(model)
@@ -77,8 +80,8 @@ def calibrate(
     begin = time.perf_counter()
     prepare(graph)
     wanted = choose_format(UNSAID, preprocess=preprocess, classes=classes, label=label)
-    chosen = Samples(str(data), samples, seed, wanted)
-    notes = declare_samples(path, graph, chosen, parse_axes(batch_axes))
+    chosen = Samples(str(data), samples, seed, wanted, path)
+    notes = declare_samples(path, graph, chosen, parse_axes(batch_axes), parse_states(states))
     source = chosen.open(input_specs(graph))
     chosen = replace(chosen, format=source.format)
     check_on_first(path, graph, source, skip_bad=skip_bad)

@@ -63,6 +63,7 @@ from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import split_into_chunks
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.layout import arrange_samples
+from fcdeploy.samples.states import parse_states
 from fcdeploy.search.floor import Held, hold_floor, make_judge
 from fcdeploy.search.floor_report import add_floor, build_refusal
 from fcdeploy.search.goal import AccuracyGoal, check_goal, make_goal
@@ -106,6 +107,7 @@ def quantize(
     floor: str | None = None,
     accept: bool = False,
     batch_axes: Sequence[str] = (),
+    states: Sequence[str] = (),
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> Report:
@@ -119,6 +121,7 @@ def quantize(
     folder, but for effort `fast` and targets that are not this CPU.
     `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
     `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
+    `states` ("OUT=IN") name inputs that take what an output gave on the sample before.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
 
     With `max_drop` layers leave int8 until the drop on the samples of `eval` is no larger, in the unit of `metric` (as
@@ -131,13 +134,14 @@ def quantize(
     """
     recorded = UNSAID if calibration is None else read_format(Path(calibration))
     wanted = choose_format(recorded, preprocess=preprocess, classes=classes, label=label)
-    goal = make_goal(max_drop, eval, metric, minutes, same_data=same_data, format=wanted)
+    goal = make_goal(max_drop, eval, metric, minutes, same_data=same_data, format=wanted, model=Path(model))
     request = Request(
         Path(model), Path(output or ""), find_target(target), find_types(weights, activations), target,
-        samples=None if data is None else Samples(data, samples, seed, wanted), calibration=calibration,
+        samples=None if data is None else Samples(data, samples, seed, wanted, Path(model)), calibration=calibration,
         ranges=ranges, effort=effort, keep_float=tuple(keep_float), runtimes=find_runtimes(runtimes), plan=plan,
         save_plan=save_plan, costs=costs, goal=goal,
         dry_run=dry_run, floor=parse_floor(floor), accept=accept, force=force, batch_axes=parse_axes(batch_axes),
+        states=parse_states(states),
     )  # fmt: skip
     _check_request(request, output)
     _refuse_ignored("there is no --data", data is not None, samples=samples, seed=seed)
@@ -175,6 +179,7 @@ class Request:
     accept: bool
     force: bool
     batch_axes: Mapping[str, int | None]
+    states: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -245,8 +250,10 @@ def _carry_out(
 
 def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on_step: OnStep | None) -> Problem:
     """The prepared model with its statistics, and samples to run it on."""
-    kept = None if request.calibration is None else calibrations.read(Path(request.calibration)).kept
-    declare_samples(request.model, model, request.samples or kept, request.batch_axes)
+    known = None if request.calibration is None else calibrations.read(Path(request.calibration))
+    kept = None if known is None else known.kept
+    states = request.states or (known.states if known is not None and request.samples is None else {})
+    declare_samples(request.model, model, request.samples or kept, request.batch_axes, states)
     source = None if request.samples is None else request.samples.open(input_specs(model))
     scratch = make_scratch(model, None if request.dry_run else request.output.parent)
     if source is not None:

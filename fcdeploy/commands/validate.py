@@ -43,6 +43,7 @@ from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.runtime.workers import open_pool
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.source import Batch
+from fcdeploy.samples.states import parse_states
 from fcdeploy.sensitivity.advice import advise
 from fcdeploy.sensitivity.analysis import Sensitivity, analyze_sensitivity, read_effort
 from fcdeploy.sensitivity.error_sources import find_sources
@@ -65,6 +66,7 @@ def validate(
     layers: bool = False,
     same_data: bool = False,
     batch_axes: Sequence[str] = (),
+    states: Sequence[str] = (),
     limit: int | None = None,
     seed: int | None = None,
     preprocess: Given = None,
@@ -84,6 +86,7 @@ def validate(
     of every integer tensor on the first 192 samples, what each rounding costs, what leaving it out brings back, and what to do.
     Samples that the int8 model was calibrated on are refused, but for `same_data`.  `batch_axes` ("NAME=1", "NAME=none") say
     where samples lie in an input.
+    `states` ("OUT=IN") are carried from one sample to the next, by each model its own.
     `engine` is what runs the int8 model; of "native", code that is compiled for it, the kernel SQNR is against onnxruntime.
     `workers` (processes) and `cluster` ("ray" or "ray:ADDRESS") share the samples out, and change no figure.
     Raises FcdeployError where models, data or labels do not fit each other.
@@ -100,8 +103,9 @@ def validate(
     wanted = choose_format(recorded, preprocess=preprocess, classes=classes, label=label)
     if sample_layout.KEY in int8_model.metadata_props:
         float_model.metadata_props[sample_layout.KEY] = int8_model.metadata_props[sample_layout.KEY]
-    alone = declare_samples(against, float_model, Samples(data, limit, seed, wanted), parse_axes(batch_axes))
-    samples = open_data(data, input_specs(float_model), limit, seed, wanted)
+    chosen = Samples(data, limit, seed, wanted, against)
+    alone = declare_samples(against, float_model, chosen, parse_axes(batch_axes), parse_states(states))
+    samples = open_data(chosen, input_specs(float_model))
     odd = alone + warn_of_inputs(samples.open(), recorded.statistics)
     pairs = {"int8": (int8_model, int8), "float": (float_model, against)}
     hashes = {name: hash_model(files_of(*pair)) for name, pair in pairs.items()}
@@ -111,7 +115,7 @@ def validate(
         watched(int8_model, int8.name, allowed=same_data),
     )  # fmt: skip
     with engine_file(engine, int8, int8_model, _shapes(samples)) as file:
-        with open_pool(workers, cluster) as team:
+        with open_pool(*((None, None) if samples.streams else (workers, cluster))) as team:
             answers, seen = answer_all(team, replace(job, runs=str(file.path)), step)
         if max_drop is not None and answers.metric is None:
             raise FcdeployError(

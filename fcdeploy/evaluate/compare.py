@@ -33,6 +33,7 @@ from fcdeploy.runtime.open_engine import open_engine
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.layout import lead_with_samples
 from fcdeploy.samples.source import Batch
+from fcdeploy.samples.states import StreamingSession
 
 OTHER_MODEL = "give the float model that the int8 model was made from"
 Choose = Callable[[Arrays, Arrays], tuple[Metric | None, OutputsRead]]
@@ -310,7 +311,8 @@ def run_model(session: Engine, batch: Batch, which: str) -> Arrays:
 
 
 def _run_all(session: Engine, batch: Batch) -> Arrays:
-    outputs = (lead_with_samples(np.asarray(output), alone=batch.alone) for output in session.run(batch.inputs))
+    run = session.run_batch(batch) if isinstance(session, StreamingSession) else session.run(batch.inputs)
+    outputs = (lead_with_samples(np.asarray(output), alone=batch.alone) for output in run)
     return dict(zip(session.outputs, outputs, strict=True))
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.fingerprints import KEY, Sketch, from_text
 from fcdeploy.samples.kept_samples import hash_sample
-from fcdeploy.samples.source import Batch
+from fcdeploy.samples.source import Batch, get_fixed_batch
 
 
 @dataclass
 class LeakageCheck:
-    """Counts evaluation samples that were calibrated on; unless that is `allowed`, the first one is an error.
+    """Finds evaluation samples that were calibrated on: they are left out, unless they are `allowed`.
 
-    `option` is what names the samples that are evaluated on.
+    `option` is what names the samples that are evaluated on; `first` the first one that was calibrated on.
     """
 
     known: Sketch | None
@@ -26,17 +25,37 @@ class LeakageCheck:
     option: str = "--data"
     samples: int = 0
     shared: int = 0
+    left_out: int = 0
+    first: str = ""
 
-    def watch(self, parts: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield the batches while counting. Raises FcdeployError at a sample that was calibrated on and may not be."""
-        for part in parts:
-            if self.known is not None:
-                for i, sample in enumerate(part.names):
-                    if self.known.contains(hash_sample(part.sample(i))):
-                        self.shared += 1
-                        self._refuse(sample)
-            self.samples += len(part)
-            yield part
+    def take(self, part: Batch) -> Batch | None:
+        """What of a batch is evaluated on, None where nothing is; counted."""
+        found = self._find(part)
+        kept = self.keep(part)
+        self.samples += len(part)
+        self.shared += len(found)
+        self.left_out += len(part) - (len(kept) if kept is not None else 0)
+        self.first = self.first or (part.names[found[0]] if found else "")
+        return kept
+
+    def keep(self, part: Batch) -> Batch | None:
+        """The batch without samples that were calibrated on; whole or not at all where a run takes so many, whole in a stream."""
+        found = set(self._find(part))
+        if self.allowed or not found or any(spec.state for spec in part.specs):
+            return part
+        left = [i for i in range(len(part)) if i not in found]
+        return part.pick(left) if left and get_fixed_batch(part.specs) is None else None
+
+    def begin(self) -> LeakageCheck:
+        """The same check, nothing counted."""
+        return replace(self, samples=0, shared=0, left_out=0, first="")
+
+    def add(self, later: LeakageCheck) -> None:
+        """Count what another one counted of samples that follow."""
+        self.samples += later.samples
+        self.shared += later.shared
+        self.left_out += later.left_out
+        self.first = self.first or later.first
 
     @property
     def warning(self) -> str | None:
@@ -44,14 +63,22 @@ class LeakageCheck:
         if not self.shared or self.known is None:
             return None
         least = "" if self.known.complete else "at least "
+        if self.left_out:
+            return f"{least}{self.shared} of {self.samples} samples were calibrated on: {self.left_out} are left out"
         return f"{least}{self.shared} of {self.samples} samples were calibrated on: the int8 figures flatter the model"
 
-    def _refuse(self, sample: str) -> None:
-        if not self.allowed:
-            raise FcdeployError(
-                f"{sample} is one of the samples that {self.name!r} was calibrated on, expected others to evaluate it",
-                f"{self.option} OTHER, or --same-data to evaluate on them all the same",
-            )
+    def make_error(self) -> FcdeployError:
+        """Nothing is left to evaluate on."""
+        return FcdeployError(
+            f"{self.first} is one of the samples that {self.name!r} was calibrated on, and so are all others, "
+            "expected others to evaluate it",
+            f"{self.option} OTHER, or --same-data to evaluate on them all the same",
+        )
+
+    def _find(self, part: Batch) -> list[int]:
+        if self.known is None:
+            return []
+        return [i for i in range(len(part)) if self.known.contains(hash_sample(part.sample(i)))]
 
 
 def make_leakage_check(model: ir.Model, name: str, *, allowed: bool) -> LeakageCheck:

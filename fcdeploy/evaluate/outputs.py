@@ -38,6 +38,7 @@ from fcdeploy.graph.nodes import (  # fmt: skip
     output_axis,
     producer_of,
     rank_of,
+    subgraphs_of,
     weight_of,
 )
 
@@ -54,6 +55,7 @@ MOVED = (
 )
 SELECTS = ("NonMaxSuppression", "TopK", "NonZero", "Compress", "Unique")
 UP_TO_ONE = ("Sigmoid", "HardSigmoid")
+BETWEEN = ("ReduceMean", "ReduceMax", "ReduceMin", "AveragePool", "GlobalAveragePool", "MaxPool", "GlobalMaxPool")
 SUM_TO_ONE = ("Softmax", "LogSoftmax")
 LAYERS = ("Gemm", "MatMul", "Conv", "ConvTranspose")
 Kind = Literal["softmax", "sigmoid", "dense", "convolution", "embedding", "other"]
@@ -169,13 +171,22 @@ def _find_end(value: ir.Value) -> OutputEnd:
     """Walks back over what moves numbers, to what makes them; the axis of classes is followed on the way."""
     moved: list[ir.Node] = []
     node = producer_of(value)
-    while node is not None and (is_op(node, *MOVED) or _adds_constant(node)):
+    while node is not None and (is_op(node, *MOVED, *BETWEEN) or _adds_constant(node)):
         moved.append(node)
         node = producer_of(_data_of(node))
+    if is_op(node, "If"):
+        assert node is not None
+        given = _data_of(moved[-1]) if moved else value
+        at = next(i for i, output in enumerate(node.outputs) if output is given)
+        ends = {_find_end(body.outputs[at]) for body in subgraphs_of(node)}
+        plain = not any(map(_adds_constant, moved)) and not any(is_op(step, "Transpose", "Reshape") for step in moved)
+        return ends.pop() if len(ends) == 1 and plain else OutputEnd("other")
     if node is None:
         return OutputEnd("other")
-    if is_op(node, *UP_TO_ONE):
+    if is_op(node, *UP_TO_ONE):  # a mean of shares is one
         return OutputEnd("other" if any(map(_adds_constant, moved)) else "sigmoid")
+    if any(is_op(step, *BETWEEN) for step in moved):
+        return OutputEnd("other")
     if _is_normalized(node):
         return OutputEnd("embedding")
     axis, classes = _class_axis(node)

@@ -22,6 +22,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.open_engine import open_engine
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.workers import WorkerPool, describe_failure
+from fcdeploy.samples.states import carry_states
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,14 @@ class EvaluationJob:
 
 @dataclass(frozen=True)
 class AnsweredBlock:
-    """The answers on the block of that number, counted from 0 over the whole data; `shared`: calibrated on."""
+    """The answers on the block of that number, counted from 0 over the whole data, None where no sample of it is left.
+
+    `seen` counts samples of the block that were calibrated on.
+    """
 
     number: int
-    answers: Answers
-    shared: int
+    answers: Answers | None
+    seen: LeakageCheck
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def answer_all(team: WorkerPool, job: EvaluationJob, on_step: OnStep) -> tuple[A
     of = team.size if data.count is None else min(team.size, -(-data.count // data.block))
     jobs = [replace(job, part=(index, of), threads=team.threads) for index in range(of)]
     total: Answers | None = None
-    seen = replace(job.seen, samples=0, shared=0)
+    seen = job.seen.begin()
     waiting = _BlockQueue()
     done = 0
     for _, message in team.run(answer_shard, jobs):
@@ -92,12 +96,12 @@ def answer_all(team: WorkerPool, job: EvaluationJob, on_step: OnStep) -> tuple[A
         for block in waiting.take_in_order():
             if total is None:
                 total = block.answers
-            else:
+            elif block.answers is not None:
                 total.extend(block.answers)
-            seen.samples += block.answers.samples
-            seen.shared += block.shared
+            seen.add(block.seen)
     waiting.check_empty()
-    assert total is not None  # a source without samples is an error of its own
+    if total is None:  # a source without samples is an error of its own
+        raise seen.make_error()
     return total, seen
 
 
@@ -142,29 +146,32 @@ def _answer(job: EvaluationJob, at: list[int]) -> Iterator[int | AnsweredBlock]:
         start = _start_answers(job, run_model(reference, first, "float"), first.labels)
         labels = frozenset(first.labels)
     at[0] = index
-    seen = replace(job.seen, samples=0, shared=0)
+    seen = job.seen.begin()
     answers: Answers | None = None
-    for batch in seen.watch(job.data.shard(index, of, labels)):
-        f, q = run_both(reference, other, batch)
-        start = start or _start_answers(job, f, batch.labels)
-        answers = answers or Answers(start.metric, start.read, start.other_labels)
-        add_batch(answers, f, q, batch)
-        yield len(batch)
-        if answers.samples == job.data.block:
-            yield AnsweredBlock(at[0], _strip_function(answers), seen.shared)
-            answers, seen.shared = None, 0
+    carrying = carry_states(other, job.data.inputs)
+    for part in job.data.shard(index, of, labels):
+        batch = seen.take(part)
+        if batch is not None:
+            f, q = run_both(reference, carrying, batch)
+            start = start or _start_answers(job, f, batch.labels)
+            answers = answers or Answers(start.metric, start.read, start.other_labels)
+            add_batch(answers, f, q, batch)
+        yield len(part)
+        if seen.samples == job.data.block:
+            yield AnsweredBlock(at[0], _strip_function(answers), seen)
+            answers, seen = None, job.seen.begin()
             at[0] += of
-    if answers:
-        yield AnsweredBlock(at[0], _strip_function(answers), seen.shared)
+    if seen.samples:
+        yield AnsweredBlock(at[0], _strip_function(answers), seen)
 
 
 def _start_answers(job: EvaluationJob, outputs: Arrays, labels: Arrays) -> Answers:
     return start_answers(lambda f, names: choose_metric(job.metric, f, names, job.ends), outputs, labels)
 
 
-def _strip_function(answers: Answers) -> Answers:
+def _strip_function(answers: Answers | None) -> Answers | None:
     """The answers without the metric's function, which cannot be pickled."""
-    return replace(answers, metric=answers.metric and replace(answers.metric, figures=None, between=None))
+    return answers and replace(answers, metric=answers.metric and replace(answers.metric, figures=None, between=None))
 
 
 def _check_files(job: EvaluationJob) -> None:

@@ -25,7 +25,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import read_outline
-from fcdeploy.graph.model import input_specs
+from fcdeploy.graph.model import input_specs, output_specs
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.proof.batch_independence import explain_dependence
 from fcdeploy.records.sample_layout import KEY, SampleLayout
@@ -33,29 +33,55 @@ from fcdeploy.records.signature import TensorSpec, format_shape
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.layout import runs_alone, stack_samples
+from fcdeploy.samples.states import check_states
 
 APART = 1e-3  # of the largest answer: float kernels add in other orders for other batches, and no more
 NONE = "none"
+CARRIED = "states are carried from each to the next"
 
 
 def declare_samples(
-    path: Path, model: ir.Model, data: Samples | Arrays | None, axes: Mapping[str, int | None] | None = None
+    path: Path,
+    model: ir.Model,
+    data: Samples | Arrays | None,
+    axes: Mapping[str, int | None] | None = None,
+    states: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Write into a model's metadata where samples lie, unless it says so already; lines for the reader where they run alone.
 
-    `data` are samples, or arrays (samples, ...) of them; `axes` is what the user said.  Raises FcdeployError for axes that
-    no input has.
+    `data` are samples, or arrays (samples, ...) of them; `axes` and `states` (input: the output that it is carried from) are
+    what the user said.  Raises FcdeployError for axes, inputs and outputs that the model does not have.
     """
     given = dict(axes or {})
     _check_given(given, input_specs(model))
-    if not given and KEY in model.metadata_props:
+    if not given and not states and KEY in model.metadata_props:
         return []
-    layout = find_layout(path, model, data, given)
+    if states:
+        check_states(states, input_specs(model), output_specs(model))
+        layout = _lay_out_stream(model, data, given, states)
+    else:
+        layout = find_layout(path, model, data, given)
     if layout:
         model.metadata_props[KEY] = layout.to_text()
     if not layout.alone:
         return []
     return [f"samples run one at a time: {layout.alone}"]
+
+
+def _lay_out_stream(
+    model: ir.Model, data: Samples | Arrays | None, given: Mapping[str, int | None], states: Mapping[str, str]
+) -> SampleLayout:
+    """Of a model whose states are carried: a run takes the states as they are, and one step of the other inputs."""
+    inputs = input_specs(model)
+    others = [spec for spec in inputs if spec.name not in states]
+    samples = _peek(data, others)
+    named = {name_of(value): _name_axes(value) for value in model.graph.inputs}
+    axes: dict[str, int | None] = dict.fromkeys(states)
+    for spec in others:
+        whole = not spec.shape or (bool(samples) and samples[0][spec.name].ndim > len(spec.shape))
+        axis = None if whole else _choose_axis(spec, named.get(spec.name, []), _find_batch_names(named), None)
+        axes[spec.name] = given.get(spec.name, axis)
+    return SampleLayout({name: axis for name, axis in axes.items() if axis != 0}, CARRIED, states)
 
 
 def parse_axes(texts: Sequence[str]) -> dict[str, int | None]:
@@ -148,7 +174,7 @@ def _choose_axes(
     model: ir.Model, inputs: Sequence[TensorSpec], samples: Sequence[Arrays], given: Mapping[str, int | None]
 ) -> dict[str, int | None]:
     named = {name_of(value): _name_axes(value) for value in model.graph.inputs}
-    batch = {axes[0] for axes in named.values() if axes and axes[0]}  # names of leading axes
+    batch = _find_batch_names(named)
     chosen: dict[str, int | None] = {}
     for spec in inputs:
         shape = samples[0][spec.name].shape if samples else None
@@ -156,6 +182,11 @@ def _choose_axes(
         if spec.name in given:
             chosen[spec.name] = given[spec.name]
     return chosen
+
+
+def _find_batch_names(named: Mapping[str, Sequence[str]]) -> set[str]:
+    """What leading axes are called."""
+    return {axes[0] for axes in named.values() if axes and axes[0]}
 
 
 def _choose_axis(spec: TensorSpec, names: Sequence[str], batch: set[str], sample: tuple[int, ...] | None) -> int | None:

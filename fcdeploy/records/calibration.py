@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,7 @@ class Calibration:
     made_by: dict[str, str]  # CPU family and versions that the floats depend on
     kept_more: tuple[Arrays, ...] = ()  # those of other shapes than the first, which merging needs
     format: DataFormat = UNSAID  # how its samples were read
+    states: Mapping[str, str] = field(default_factory=dict)  # inputs that an output of the run before was given to
 
     @property
     def samples(self) -> int:
@@ -157,6 +158,7 @@ def to_bytes(calibration: Calibration) -> bytes:
             for r in records
         ],
         **({"format": data_format.to_json(calibration.format)} if calibration.format else {}),
+        **({"states": dict(calibration.states)} if calibration.states else {}),
     }  # fmt: skip
     limbs = [r.moments.limbs for r in records if r.moments]
     arrays = {
@@ -212,7 +214,8 @@ def _check_and_assemble(header: Any, arrays: Mapping[str, Array], name: str) -> 
     if schema != SCHEMA:
         raise FcdeployError(f"{name!r} has format {str(schema)[:40]!r}, expected {SCHEMA!r}", AGAIN)
     try:
-        return replace(_assemble(header, arrays), format=_read_format(header, name))
+        states = {str(key): str(out) for key, out in dict(header.get("states", {})).items()}
+        return replace(_assemble(header, arrays), format=_read_format(header, name), states=states)
     except KeyError as error:
         raise FcdeployError(f"calibration {name!r} is damaged: it has no {error}", AGAIN) from error
     except (TypeError, ValueError) as error:
@@ -303,9 +306,9 @@ def _check_sums(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
     for row in rows:
         if any(type(row[key]) is not int or row[key] < 0 for key in ("bins", "channels", "samples")):
             raise ValueError(f"tensor {row['name']!r} has a size that is no count")
-    for key, field in (("codes", "bins"), ("counts", "bins"), ("moments", "channels")):
-        if (said := sum(row[field] for row in rows)) != len(arrays[key]):
-            raise ValueError(f"its tensors have {said} {field}, but array {key!r} has {len(arrays[key])}")
+    for key, size in (("codes", "bins"), ("counts", "bins"), ("moments", "channels")):
+        if (said := sum(row[size] for row in rows)) != len(arrays[key]):
+            raise ValueError(f"its tensors have {said} {size}, but array {key!r} has {len(arrays[key])}")
     if len(rows) != len(arrays["ends"]):
         raise ValueError(f"it lists {len(rows)} tensors, but array 'ends' has {len(arrays['ends'])}")
     if (arrays["seen"][1:] < arrays["seen"][:-1]).any():

@@ -13,7 +13,8 @@ class TensorSpec:
     """A graph input or output: its name, NumPy dtype and shape, None for an axis of any length.
 
     Of an input `sample_axis` is the axis along which a run stacks samples, None where it takes one as it is; `alone`
-    where a run takes one sample whatever the axis (`samples/layout.py`).
+    where a run takes one sample whatever the axis (`samples/layout.py`); `state` the output whose value it takes in the next
+    run of a stream, empty for an input that data hold.
     """
 
     name: str
@@ -21,6 +22,7 @@ class TensorSpec:
     shape: tuple[int | None, ...]
     sample_axis: int | None = 0
     alone: bool = False
+    state: str = ""
 
     @property
     def sample_shape(self) -> tuple[int | None, ...]:

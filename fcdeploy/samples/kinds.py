@@ -12,6 +12,7 @@ from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.data_format import UNSAID, DataFormat
 from fcdeploy.samples import checks, cifar, csv, generator, idx, images, listing, npy, npz
 from fcdeploy.samples.source import Source, get_fixed_batch
+from fcdeploy.samples.states import open_steps, without_states
 
 
 class Kind(NamedTuple):
@@ -44,16 +45,20 @@ KINDS = (  # the first that fits
 
 @dataclass(frozen=True)
 class Samples:
-    """Which samples: all of `data`, its first `limit`, or with `seed` so many drawn; `format` is how they are read."""
+    """Which samples: all of `data`, its first `limit`, or with `seed` so many drawn; `format` is how they are read.
+
+    `model` is the float file that carries states from one sample to the next, for models with inputs that are states.
+    """
 
     data: str | Path
     limit: int | None = None
     seed: int | None = None
     format: DataFormat = UNSAID
+    model: Path | None = None
 
     def open(self, inputs: Sequence[TensorSpec]) -> Source:
         """The source of them for a model with these inputs. Raises FcdeployError as `open_source` does."""
-        return open_source(self.data, inputs, limit=self.limit, seed=self.seed, format=self.format)
+        return open_source(self.data, inputs, limit=self.limit, seed=self.seed, format=self.format, model=self.model)
 
 
 def open_source(
@@ -63,17 +68,22 @@ def open_source(
     limit: int | None = None,
     seed: int | None = None,
     format: DataFormat = UNSAID,
+    model: Path | None = None,
 ) -> Source:
     """Open a source of samples for a model with these inputs.
 
     `limit` takes the first so many samples, or with `seed` so many drawn from all; `format` is how pictures and tables
-    are read.  Everything that can be checked without reading the samples is checked here.  Raises FcdeployError.
+    are read; `model` runs through them where some inputs are states.
+    Everything that can be checked without reading the samples is checked here.  Raises FcdeployError.
     """
     if limit is not None and limit < 1:
         raise FcdeployError(f"number of samples {limit} is not positive, expected 1 or more", "--samples 512")
     if seed is not None and limit is None:
         raise FcdeployError(f"seed {seed} draws samples, but not how many", f"--samples 512 --seed {seed}")
-    source = _open(data, inputs, format)
+    states = model is not None and any(spec.state for spec in inputs)
+    source = _open(data, without_states(inputs) if states else inputs, format)
+    if states and model is not None:
+        source = replace(open_steps(source, inputs, model), format=source.format)
     if limit is not None:
         source = source.first(limit) if seed is None else source.draw(limit, seed)
     batch = get_fixed_batch(inputs)

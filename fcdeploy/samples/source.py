@@ -88,6 +88,15 @@ class Batch:
         """The inputs of one sample, without an axis of samples."""
         return layout.unstack_sample(self.inputs, self.specs, index)
 
+    def pick(self, indices: Sequence[int]) -> Batch:
+        """The batch of these samples."""
+        return replace(
+            self,
+            names=tuple(self.names[i] for i in indices),
+            inputs=layout.stack_samples([self.sample(i) for i in indices], self.specs),
+            labels={name: values[list(indices)] for name, values in self.labels.items()},
+        )
+
     def first(self, count: int) -> Arrays:
         """The inputs of a run of the first `count` samples, of all where the model takes no fewer."""
         return layout.take_first(self.inputs, self.specs, count)

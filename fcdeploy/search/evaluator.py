@@ -26,9 +26,12 @@ from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.measure import choose_reference
 from fcdeploy.records.fingerprints import SHIFT, Sketch
 from fcdeploy.records.progress import OnStep
+from fcdeploy.records.signature import TensorSpec
+from fcdeploy.runtime.engine import Engine
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import hash_sample
 from fcdeploy.samples.source import Batch, Source, choose_batch_size, make_batches
+from fcdeploy.samples.states import carry_states
 
 Figures = Float64
 HELD_BYTES = 64 << 20  # samples that take no more are read once
@@ -56,6 +59,7 @@ class Evaluation:
     metric: Metric
     parts: tuple[ReferenceBatch, ...]
     samples: int
+    inputs: Sequence[TensorSpec] = ()
 
     @property
     def in_float(self) -> bool:
@@ -90,7 +94,10 @@ def evaluate_float(
     held: list[Batch] | None = []
     hashes: list[int] = []
     done, size, wanted = 0, 0, _choose_batch(source)
-    for batch in seen.watch(make_batches(source, wanted)):
+    for part in make_batches(source, wanted):
+        batch = seen.take(part)
+        if batch is None:
+            continue
         if not parts:
             session = Session(choose_reference(problem.file, problem.model, batch.inputs))
         outputs = run_model(session, batch, "float")
@@ -109,12 +116,13 @@ def evaluate_float(
         size += sum(array.nbytes for array in chain(batch.inputs.values(), batch.labels.values()))
         held = None if held is None or size > HELD_BYTES else [*held, batch]
         on_step("float model", done, source.count)
-    assert metric_used is not None  # a source without samples is an error of its own
+    if metric_used is None:  # a source without samples is an error of its own
+        raise seen.make_error()
     kept = held
     read: Callable[[], Iterable[Batch]] = (
-        (lambda: _read_again(source, wanted, hashes)) if kept is None else (lambda: iter(kept))
+        (lambda: _read_again(source, wanted, hashes, seen)) if kept is None else (lambda: iter(kept))
     )
-    return Evaluation(read, metric_used, tuple(parts), done)
+    return Evaluation(read, metric_used, tuple(parts), done, source.inputs)
 
 
 def check_calibrated(problem: Problem, name: str, *, allowed: bool) -> LeakageCheck:
@@ -126,7 +134,7 @@ def check_calibrated(problem: Problem, name: str, *, allowed: bool) -> LeakageCh
 
 def evaluate_model(exam: Evaluation, model: ir.Model) -> EvaluationResult:
     """Evaluate a model on all samples: the metric's loss, and the error of its outputs."""
-    session, answers = Session(model), Answers(exam.metric)
+    session, answers = carry_states(Session(model), exam.inputs), Answers(exam.metric)
     errors, power = np.zeros(1), np.zeros(1)
     for part, batch in zip(exam.parts, exam.read(), strict=True):
         outputs = _run_outputs(session, part, batch)
@@ -148,7 +156,7 @@ def measure_error(exam: Evaluation, model: ir.Model, most: int) -> float:
     """
     if not exam.in_float:
         return evaluate_model(exam, model).error
-    session, errors, power, done = Session(model), np.zeros(1), np.zeros(1), 0
+    session, errors, power, done = carry_states(Session(model), exam.inputs), np.zeros(1), np.zeros(1), 0
     for part, batch in zip(exam.parts, exam.read(), strict=False):
         errors, power = (
             errors + _sum_errors(part, _run_outputs(session, part, batch), len(batch)),
@@ -225,16 +233,17 @@ def _choose_batch(source: Source) -> int:
     return choose_batch_size(source.inputs, max(1, min(MOST_BATCH, BATCH_BYTES // max(size, 1))))
 
 
-def _run_outputs(session: Session, part: ReferenceBatch, batch: Batch) -> Arrays:
+def _run_outputs(session: Engine, part: ReferenceBatch, batch: Batch) -> Arrays:
     outputs = run_model(session, batch, "int8")
     check_shapes(part.shapes, outputs, "leave --max-drop out: shapes that depend on values cannot be compared")
     return outputs
 
 
-def _read_again(source: Source, wanted: int, hashes: Sequence[int]) -> Iterator[Batch]:
+def _read_again(source: Source, wanted: int, hashes: Sequence[int], seen: LeakageCheck) -> Iterator[Batch]:
     """The batches once more. Raises FcdeployError where they are not those that had these hashes."""
     number = 0
-    for number, batch in enumerate(make_batches(source, wanted), start=1):
+    taken = (batch for part in make_batches(source, wanted) if (batch := seen.keep(part)) is not None)
+    for number, batch in enumerate(taken, start=1):
         if number > len(hashes) or _hash_batch(batch) != hashes[number - 1]:
             raise _make_differs_error(source, f"{batch.names[0]} or one soon after it differs")
         yield batch

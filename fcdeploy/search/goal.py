@@ -36,6 +36,7 @@ def make_goal(
     *,
     same_data: bool,
     format: DataFormat,
+    model: Path,
 ) -> AccuracyGoal | None:
     """The goal, None without a drop. Raises FcdeployError where there are no samples to measure it on."""
     if max_drop is None:
@@ -44,7 +45,7 @@ def make_goal(
         raise FcdeployError(
             f"--max-drop {max_drop:g} needs samples to measure the drop on: --eval was not given", "--eval EVALUATION"
         )
-    samples = Samples(data, format=format)
+    samples = Samples(data, format=format, model=model)
     return AccuracyGoal(max_drop, samples, metric, MINUTES if minutes is None else minutes, same_data)
 
 

@@ -92,8 +92,13 @@ def collect(
             state = replace(state, shards=(0,) * team.size)
 
     bad = tuple(BadSample(*one) for one in sorted(state.bad))
+    states = {spec.name: spec.state for spec in source.inputs if spec.state}
     return CalibrationResult(
-        replace(assemble(model, state.calibrations), format=source.format), bad, resumed_at, warnings, progress
+        replace(assemble(model, state.calibrations), format=source.format, states=states),
+        bad,
+        resumed_at,
+        warnings,
+        progress,
     )
 
 

@@ -49,7 +49,14 @@ def merge(a: Calibration, b: Calibration) -> Calibration:
     kept = merge_kept((a.groups, a.seen), (b.groups, b.seen)) if a.groups and b.groups else ()
     seen = np.sort(np.concatenate([a.seen, b.seen]))
     return Calibration(
-        a.model, tensors, seen, kept[0] if kept else {}, _merge_made_by(a.made_by, b.made_by), kept[1:], a.format
+        a.model,
+        tensors,
+        seen,
+        kept[0] if kept else {},
+        _merge_made_by(a.made_by, b.made_by),
+        kept[1:],
+        a.format,
+        a.states or b.states,
     )
 
 

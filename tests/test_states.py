@@ -1,0 +1,118 @@
+"""States carried through samples: against a recurrence in NumPy, and through the whole line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from conftest import fails
+from onnx import TensorProto as T
+from onnx import helper as h
+from onnx import numpy_helper as nh
+
+from fcdeploy.commands.calibrate import calibrate
+from fcdeploy.commands.quantize import quantize
+from fcdeploy.commands.validate import validate
+from fcdeploy.records.calibration import read
+from fcdeploy.records.signature import TensorSpec
+from fcdeploy.samples.kinds import open_source
+from fcdeploy.samples.states import parse_states
+
+Array = np.ndarray[Any, Any]
+RANDOM = np.random.default_rng(0)
+W = RANDOM.normal(size=(6, 16)).astype(np.float32) * 0.6
+U = RANDOM.normal(size=(16, 16)).astype(np.float32) * 0.2
+V = RANDOM.normal(size=(16, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """h' = relu(x W + h U), y = h' V: states of shape (1, n, 16), samples along their axis 1."""
+    path = tmp_path_factory.mktemp("stream") / "stream.onnx"
+    node = h.make_node
+    nodes = [
+        node("MatMul", ["x", "W"], ["a"]), node("Squeeze", ["h", "zero"], ["s"]), node("MatMul", ["s", "U"], ["b"]),
+        node("Add", ["a", "b"], ["c"]), node("Relu", ["c"], ["r"]), node("MatMul", ["r", "V"], ["y"]),
+        node("Unsqueeze", ["r", "zero"], ["h_out"]),
+    ]  # fmt: skip
+    value = h.make_tensor_value_info
+    graph = h.make_graph(
+        nodes, "stream", [value("x", T.FLOAT, ["n", 6]), value("h", T.FLOAT, [1, "n", 16])],
+        [value("y", T.FLOAT, ["n", 3]), value("h_out", T.FLOAT, [1, "n", 16])],
+        [nh.from_array(W, "W"), nh.from_array(U, "U"), nh.from_array(V, "V"), nh.from_array(np.array([0]), "zero")],
+    )  # fmt: skip
+    onnx.save(h.make_model(graph, opset_imports=[h.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+def run(x: Array) -> tuple[Array, Array]:
+    """The outputs of a sequence (steps, 6), and the state before each step."""
+    state, outputs, states = np.zeros((1, 1, 16), np.float32), [], []
+    for step in x:
+        states.append(state)
+        state = np.maximum(step @ W + state[0] @ U, 0)[None]
+        outputs.append(state[0, 0] @ V)
+    return np.array(outputs), np.array(states)
+
+
+SPECS = [
+    TensorSpec("x", np.dtype(np.float32), (None, 6), alone=True),
+    TensorSpec("h", np.dtype(np.float32), (1, None, 16), sample_axis=None, alone=True, state="h_out"),
+]
+
+
+@pytest.mark.parametrize("shape", [(7, 6), (3, 5, 6)])
+def test_steps_have_the_states_of_the_recurrence(
+    stream: Path, save_npz: Callable[..., Path], shape: tuple[int, ...]
+) -> None:
+    """Rows are one stream; behind an axis of sequences, each begins with zeros."""
+    x = RANDOM.normal(size=shape).astype(np.float32)
+    steps = list(open_source(save_npz(x=x), SPECS, model=stream))
+    wanted = np.concatenate([run(each)[1] for each in (x if x.ndim == 3 else x[None])])
+    np.testing.assert_allclose(np.array([step.inputs["h"] for step in steps]), wanted, atol=1e-5)
+    np.testing.assert_array_equal(np.array([step.inputs["x"] for step in steps]), x.reshape(-1, 6))
+    assert [step.name.endswith("step 0") for step in steps].count(True) == (1 if x.ndim == 2 else len(x))
+
+
+def test_a_stream_through_the_whole_line(stream: Path, save_npz: Callable[..., Path], tmp_path: Path) -> None:
+    """Calibrated on states that occur, said once; each model carries its own when they are compared."""
+    x = RANDOM.normal(size=(96, 6)).astype(np.float32)
+    made = tmp_path / "stream.calib"
+    report = calibrate(stream, data=save_npz(x=x[:48]), output=made, states=["h_out=h"])
+    assert any("states are carried" in warning for warning in report.warnings)
+    known = read(made)
+    assert known.states == {"h": "h_out"}
+    assert known.tensors["h"].histogram.high == pytest.approx(run(x[:48])[1].max(), rel=1e-5)
+    int8 = tmp_path / "int8.onnx"
+    quantize(stream, output=int8, weights="int8", activations="int8", calibration=made, costs="none")
+    held_out = save_npz(x=x[48:])
+    found = validate(int8, against=stream, data=held_out).values
+    model = onnx.load(int8)
+    import onnxruntime as ort
+
+    session, state, outputs = ort.InferenceSession(model.SerializeToString()), np.zeros((1, 1, 16), np.float32), []
+    for step in x[48:]:
+        y, state = session.run(["y", "h_out"], {"x": step[None], "h": state})
+        outputs.append(y[0])
+    f, q = run(x[48:])[0], np.array(outputs)
+    decibels = 10 * np.log10((f.astype(np.float64) ** 2).sum() / ((f - q).astype(np.float64) ** 2).sum())
+    assert {row["name"]: row["sqnr_db"] for row in found["outputs"]}["y"] == pytest.approx(decibels, abs=0.1)
+    assert found["agreement"] == pytest.approx((f.argmax(1) == q.argmax(1)).mean())
+
+
+def test_states_that_the_model_has_not(stream: Path, save_npz: Callable[..., Path], tmp_path: Path) -> None:
+    data = save_npz(x=np.zeros((4, 6), np.float32))
+    for state, message in (
+        ("h", "--state 'h' is not OUT=IN"),
+        ("out=h", "--state out=h: 'out' is no output of the model, which has 'y', 'h_out'"),
+        ("h_out=g", "--state h_out=g: 'g' is no input of the model"),
+        ("y=h", "--state y=h: output y float32[?, 3] cannot be given to input h float32[1, ?, 16]"),
+    ):
+        with fails(message):
+            calibrate(stream, data=data, output=tmp_path / "x.calib", states=[state])
+    with fails("gives input 'h' both 'a' and 'b'"):
+        parse_states(["a=h", "b=h"])
