@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import onnx
 import onnx_ir as ir
+from networks import Net
+from onnx import helper
 from prepare_graphs import apply, graph, normal, op
 
-from fcdeploy.prepare.passes.lift_constants import lift_constants
+from fcdeploy.prepare.passes.lift_constants import lift_constants, warn_of_defaults
 
 
 def test_constants_of_every_form_are_lifted() -> None:
@@ -49,3 +51,18 @@ def test_weights_that_are_listed_as_inputs_stop_being_inputs() -> None:
     assert [value.name for value in model.graph.inputs] == ["x"]
     assert model.ir_version == 4
     onnx.checker.check_model(ir.to_proto(model))
+
+
+def test_defaults_that_callers_may_override_are_said() -> None:
+    """IR version 4 and later: one of several weights listed among the inputs is meant; all of them are an exporter's habit."""
+    net = Net(0)
+    model = net.output(net.dense(net.input("x", 4), 4, 3)).model()
+    model.ir_version = 8
+    assert warn_of_defaults(ir.serde.deserialize_model(model)) == []
+    listed = model.graph.initializer[0]
+    model.graph.input.append(helper.make_tensor_value_info(listed.name, listed.data_type, listed.dims))
+    (warning,) = warn_of_defaults(ir.serde.deserialize_model(model))
+    assert warning.startswith(f"callers can override {listed.name!r} in the float model")
+    for other in model.graph.initializer[1:]:
+        model.graph.input.append(helper.make_tensor_value_info(other.name, other.data_type, other.dims))
+    assert warn_of_defaults(ir.serde.deserialize_model(model)) == []

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.ranges.methods import DEFAULT, METHODS
 from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError, LoadError
+from fcdeploy.evaluate.free_axes import add_lengths, try_lengths
 from fcdeploy.evaluate.input_checks import warn_of_inputs
 from fcdeploy.evaluate.other_readings import warn_of_readings
 from fcdeploy.evaluate.prepared import check_on_first, check_prepared
@@ -45,6 +46,7 @@ from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
 from fcdeploy.int8.writing.metadata import write_metadata
 from fcdeploy.prepare.cost_model import count_at, count_macs_by_node
+from fcdeploy.prepare.passes.lift_constants import warn_of_defaults
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.exact import add_ties
@@ -201,6 +203,7 @@ def _quantize(request: Request, on_step: OnStep | None) -> Report:
     files = files_of(model, request.model)
     if not request.dry_run:
         _check_outputs(request, model, files)
+    fixed = warn_of_defaults(model)
     changes = prepare(model)
     problem = _load_problem(request, model, files, on_step)
     odd = _look_at_data(request, problem)
@@ -212,7 +215,7 @@ def _quantize(request: Request, on_step: OnStep | None) -> Report:
         if request.plan is not None:
             raise
         report = _carry_out(request, leave_out_unloadable(problem), changes, files, begin, on_step)
-    return replace(report, warnings=(*odd, *report.warnings))
+    return replace(report, warnings=(*fixed, *odd, *report.warnings))
 
 
 def _look_at_data(request: Request, problem: Problem) -> list[str]:
@@ -316,6 +319,11 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
         report = replace(report, lines=(*report.lines[:-1], describe_runtimes_kept(request.runtimes), report.lines[-1]))
     if held is not None:
         report = add_floor(report, held, planned.basis, macs, unseen=problem.unseen)
+    if problem.samples and not problem.large:
+        _, one = next(
+            split_into_chunks(problem.model, {name: array[:1] for name, array in problem.samples.items()}), (0, {})
+        )
+        report = add_lengths(report, try_lengths(request.model, problem.model, int8, one)) if one else report
 
     if not request.target.one_answer:
         return report

@@ -10,6 +10,18 @@ from fcdeploy.graph.nodes import STANDARD, name_of, tensor_of
 FIRST_IR_WITH_HIDDEN_WEIGHTS = 4  # IR version 3 demands that every initializer is listed as an input as well
 
 
+def warn_of_defaults(model: ir.Model) -> list[str]:
+    """Initializers that callers may override, and cannot any more; all weights listed so are an exporter's habit."""
+    constants = model.graph.initializers
+    given = [value.name for value in model.graph.inputs if value.name in constants]
+    if not given or model.ir_version < FIRST_IR_WITH_HIDDEN_WEIGHTS or len(given) == len(constants):
+        return []
+    named = ", ".join(repr(name) for name in given[:3]) + (", ..." if len(given) > 3 else "")
+    return [
+        f"callers can override {named} in the float model: the int8 model keeps the value stored there, and has no such input"
+    ]
+
+
 def lift_constants(model: ir.Model) -> Changes:
     """Turn each Constant of the main graph into an initializer of the same name.
 
