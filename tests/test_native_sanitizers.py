@@ -23,7 +23,7 @@ def test_kernels_under_sanitizers() -> None:
     if not all(Path(each).is_file() for each in found):
         pytest.skip("gcc has no sanitizers here")
     environment = {
-        **os.environ, "NATIVE_SANITIZE": "plain", "NATIVE_EXAMPLES": "12", "LD_PRELOAD": " ".join(found),
+        **os.environ, "NATIVE_SANITIZE": "plain", "NATIVE_EXAMPLES": "4", "LD_PRELOAD": " ".join(found),
         "ASAN_OPTIONS": "detect_leaks=0",
     }  # fmt: skip
     command = [
