@@ -22,7 +22,7 @@ import numpy as np
 from bench_page import decibels, interval, made_by, table, write_section
 
 import fcdeploy
-from fcdeploy.records.costs import Choice, Trial, from_text, to_text
+from fcdeploy.records.costs import Choice, TimeTrial, from_text, to_text
 from fcdeploy.runtime.paired_timing import Load, Ratio, Run, Timing, compute_ratio, time_reloaded
 from fcdeploy.runtime.session import Session
 from fcdeploy.user_code import load_function
@@ -187,7 +187,7 @@ def _recipes(network: Network, model: Path, calib: Path) -> Iterator[tuple[str, 
         if not costs.exists():
             return "no costs were measured"
         found = from_text(costs.read_text(), str(costs))
-        nowhere = Trial(Choice(found.layers), 1.0, 1.0, 1.0)
+        nowhere = TimeTrial(Choice(found.layers), 1.0, 1.0, 1.0)
         stored.write_text(to_text(replace(found, trials=(nowhere,), confirmed=())))
         return quantize(out, stored)
 

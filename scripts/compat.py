@@ -22,7 +22,7 @@ from compat_files import FORMS, OTHER_FORMS, make_files
 
 from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.tables.facts import FACTS
-from fcdeploy.tables.observations import VERSIONS, observed
+from fcdeploy.tables.observations import VERSIONS, find_observed
 from fcdeploy.tables.other_runtimes import TITLES, UNTAKEN
 
 ROOT = Path(__file__).parent.parent
@@ -103,7 +103,7 @@ def compat(names: tuple[str, ...], runtimes: bool, facts: bool) -> None:
 
 def ask_facts(versions: tuple[str, ...]) -> None:
     """The table of facts."""
-    table = {version: {fact: observed(fact, version) for fact in FACTS} for version in VERSIONS}
+    table = {version: {fact: find_observed(fact, version) for fact in FACTS} for version in VERSIONS}
     for version in versions:
         table[version] = answers_of(version)
         click.echo(f"onnxruntime {version}: {len(table[version])} answers", err=True)

@@ -20,7 +20,7 @@ import pytest
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.build import Built
-from fcdeploy.native.calls.call import Address, Call, Constant, Struct
+from fcdeploy.native.calls.call import Address, KernelCall, Struct, WeightAddress
 from fcdeploy.native.program.interpret import value_of
 from fcdeploy.native.toolchain import STRICT, Compiler, compile_c, find_compiler
 from fcdeploy.runtime.cpu import read_cpu_flags
@@ -122,7 +122,7 @@ class Machine:
             self.call(call, inputs, outputs)
         return {tensor.name: output for tensor, output in zip(program.outputs, outputs, strict=True)}
 
-    def call(self, call: Call, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+    def call(self, call: KernelCall, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         kept, given = [], []
         for argument in call.arguments:
             value = self._argument(argument, inputs, outputs)
@@ -135,7 +135,7 @@ class Machine:
     def _argument(self, argument: Any, inputs: Sequence[Array], outputs: Sequence[Array]) -> Any:
         if argument is None:
             return ctypes.c_void_p(0)
-        if isinstance(argument, Constant):
+        if isinstance(argument, WeightAddress):
             return ctypes.c_void_p(self.weights.ctypes.data + argument.offset)
         if isinstance(argument, Address):
             where, number = argument.buffer.where, argument.buffer.number
@@ -152,7 +152,7 @@ class Machine:
         for name, value in fields.items():
             if isinstance(value, Mapping):
                 setattr(made, name, self._struct(types[name], value))
-            elif isinstance(value, Constant):
+            elif isinstance(value, WeightAddress):
                 setattr(made, name, self.weights.ctypes.data + value.offset)
             elif isinstance(value, list):
                 setattr(made, name, types[name](*value))

@@ -24,7 +24,7 @@ from fcdeploy.graph.nodes import output_axis
 from fcdeploy.int8.planning.weights import find_int8_layers
 from fcdeploy.int8.refining.activations import ActivationWalk
 from fcdeploy.int8.refining.correct_layers import correct_layers
-from fcdeploy.int8.refining.smooth import SMOOTHED, rescale, smoothing_factors
+from fcdeploy.int8.refining.smooth import SMOOTHED, compute_smoothing, rescale
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.session import Session
@@ -151,7 +151,7 @@ def test_smoothing_changes_no_output_and_brings_channels_closer() -> None:
     array = first.inputs[1].const_value.numpy() * np.geomspace(0.2, 5, 16).reshape(-1, 1, 1, 1)  # type: ignore[union-attr]
     first.inputs[1].const_value = ir.tensor(array.astype(np.float32), name=first.inputs[1].name)  # type: ignore[union-attr]
     before, wide = run_float(model, data), spread(model)
-    rescale(model, smoothing_factors(model, data))
+    rescale(model, compute_smoothing(model, data))
     for expected, found in zip(before, run_float(model, data), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
     assert spread(model) < 1.5 * np.sqrt(wide)

@@ -44,7 +44,7 @@ from fcdeploy.commands.verify import verify
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records import manifest as manifests
 from fcdeploy.records.manifest import Manifest
-from fcdeploy.records.preprocessing import Step
+from fcdeploy.records.preprocessing import PreprocessingStep
 from fcdeploy.runtime.session import Session
 
 Edit = Callable[[Path], object]
@@ -204,7 +204,7 @@ def test_how_images_became_inputs_is_recorded(tmp_path: Path) -> None:
     bundle(path, output=tmp_path / "c.fcd", preprocess=tmp_path / "p.toml")
     found = open_bundle(tmp_path / "c.fcd").manifest.format.preprocessing
     assert found
-    assert (found.colour, found.mean, found.steps) == ("BGR", (0.5, 0.4, 0.3), (Step("resize", (8, 8)),))
+    assert (found.colour, found.mean, found.steps) == ("BGR", (0.5, 0.4, 0.3), (PreprocessingStep("resize", (8, 8)),))
 
 
 NEEDS_NOTHING = """

@@ -15,7 +15,7 @@ from networks import Net, quantize_net, random_data
 from fcdeploy.cli import main
 from fcdeploy.int8.timing import cost_cache
 from fcdeploy.int8.timing import costs as times
-from fcdeploy.records.costs import Choice, Costs, Rates, Trial, from_text, hash_choice, to_text
+from fcdeploy.records.costs import Choice, Costs, Rates, TimeTrial, from_text, hash_choice, to_text
 from fcdeploy.runtime.cache import VARIABLE, cache_folder
 
 DATA = random_data(0, 16, x=(32,))
@@ -53,7 +53,7 @@ def edit(file: Path) -> Costs:
     """Costs by which float is the choice, whatever was measured."""
     found = from_text(file.read_text(), "costs")
     nowhere = Choice(("a", "b"))
-    made = Costs(found.model, "by hand", found.rates, found.nodes, found.layers, (Trial(nowhere, 0.5, 0.4, 0.6),))
+    made = Costs(found.model, "by hand", found.rates, found.nodes, found.layers, (TimeTrial(nowhere, 0.5, 0.4, 0.6),))
     file.write_text(to_text(made))
     return made
 

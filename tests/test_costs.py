@@ -23,17 +23,17 @@ from fcdeploy.int8.timing.choose_kernels import best_trial, choose, vary_dynamic
 from fcdeploy.int8.timing.costs import CostBasis, describe_times, find_noise
 from fcdeploy.int8.timing.measure import conversion_rates
 from fcdeploy.int8.timing.partition import cost_of, find_slow_nodes, sum_layer_costs
-from fcdeploy.int8.timing.rate_table import costs_from_table, kind_of
+from fcdeploy.int8.timing.rate_table import estimate_costs, find_kind
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records.calibration import Calibration
-from fcdeploy.records.costs import Choice, Costs, Rates, Trial, from_text, hash_choice, to_text
+from fcdeploy.records.costs import Choice, Costs, Rates, TimeTrial, from_text, hash_choice, to_text
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.kernels import find_kernels
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables import rates
 from fcdeploy.tables.targets import TARGETS
 
-TRIALS = (Trial(Choice(("a",)), 0.5, 0.4, 0.6),), (Trial(Choice((), ("a",)), 0.5, 0.4, 0.6, 29.75),)
+TRIALS = (TimeTrial(Choice(("a",)), 0.5, 0.4, 0.6),), (TimeTrial(Choice((), ("a",)), 0.5, 0.4, 0.6, 29.75),)
 FREE = Rates(0.0, 0.0, 0.0, 0.0)
 DATA = random_data(0, 8, x=(8, 6, 6))
 
@@ -117,7 +117,7 @@ def test_totals_take_each_node_from_its_side() -> None:
     ],
 )
 def test_the_choice_among_trials(trials: list[tuple[tuple[str, ...], float, float, float]], chosen: int) -> None:
-    made = tuple(Trial(Choice(slow), *times) for slow, *times in trials)
+    made = tuple(TimeTrial(Choice(slow), *times) for slow, *times in trials)
     assert best_trial(made) is made[chosen]
 
 
@@ -152,7 +152,7 @@ def test_the_table_knows_kinds_of_layers() -> None:
     net.output(net.dense(net.op("Flatten", net.op("GlobalAveragePool", x)), 32, 4, name="dense"))
     model = ir.from_proto(net.model())
     prepare(model)
-    kinds = {node.name: kind_of(node) for node in model.graph if kind_of(node)}
+    kinds = {node.name: find_kind(node) for node in model.graph if find_kind(node)}
     assert kinds == {
         "few": rates.FEW_INPUTS, "depthwise": rates.DEPTHWISE, "narrow": rates.FEW_CHANNELS,
         "also narrow": rates.FEW_CHANNELS, "plain": rates.CONVOLUTION, "dense": rates.DENSE,
@@ -160,7 +160,7 @@ def test_the_table_knows_kinds_of_layers() -> None:
     macs = 32 * 32 * 9 * 8 * 8
     for target, table in rates.BY_TARGET.items():
         assert set(table.rates) == set(kinds.values()) | {rates.LARGE_DENSE}
-        costs, row = costs_from_table(model, "m", target), table.rates[rates.CONVOLUTION]
+        costs, row = estimate_costs(model, "m", target), table.rates[rates.CONVOLUTION]
         in_float, as_integers = costs.nodes["plain"]
         assert in_float == pytest.approx(row.float_us + macs * row.float_ns / 1e3, abs=1e-3)
         gathered = macs / 32 * row.gather_ns
@@ -173,7 +173,7 @@ def test_the_table_knows_kinds_of_layers() -> None:
 def test_a_large_dense_layer_is_another_kind() -> None:
     net = Net(0)
     net.output(net.dense(net.input("x", 1024), 1024, 1024, name="large"))
-    (kind,) = (kind_of(node) for node in ir.from_proto(net.model()).graph)
+    (kind,) = (find_kind(node) for node in ir.from_proto(net.model()).graph)
     assert kind == rates.LARGE_DENSE
 
 
@@ -272,7 +272,7 @@ def test_costs_of_another_model_are_refused(folder: Path, capsys: pytest.Capture
 
 def test_a_slow_layer_computes_in_float_from_stored_bytes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = ir.load(folder / "model.onnx")
-    trial = Trial(Choice(("b",)), 0.5, 0.5, 0.5)
+    trial = TimeTrial(Choice(("b",)), 0.5, 0.5, 0.5)
     from fcdeploy.files import hash_file
 
     costs = Costs(hash_file(folder / "model.onnx"), "by hand", FREE, {"b": (1.0, 9.0)}, tuple("abcd"), (trial,))
@@ -302,7 +302,7 @@ def test_all_weights_stored_is_float_within_the_rounding_of_weights(folder: Path
         FREE,
         {},
         tuple("abcd"),
-        (Trial(Choice(tuple("abcd")), 0.5, 0.5, 0.5),),
+        (TimeTrial(Choice(tuple("abcd")), 0.5, 0.5, 0.5),),
     )
     (folder / "costs.json").write_text(to_text(costs))
     assert quantize("--costs", "costs.json", "-o", "one.onnx") == 0
@@ -317,8 +317,8 @@ def test_what_looked_fastest_and_is_not_falls_back_to_float(folder: Path, capsys
     from fcdeploy.files import hash_file
 
     everywhere, nowhere = Choice(), Choice(tuple("abcd"))
-    trials = (Trial(everywhere, 0.95, 0.9, 1.0), Trial(nowhere, 1.0, 0.99, 1.01))
-    lost, stands = Trial(everywhere, 1.06, 1.04, 1.08), Trial(nowhere, 1.0, 0.99, 1.01)
+    trials = (TimeTrial(everywhere, 0.95, 0.9, 1.0), TimeTrial(nowhere, 1.0, 0.99, 1.01))
+    lost, stands = TimeTrial(everywhere, 1.06, 1.04, 1.08), TimeTrial(nowhere, 1.0, 0.99, 1.01)
     model = hash_file(folder / "model.onnx")
     (folder / "costs.json").write_text(to_text(Costs(model, "cpu", FREE, {}, tuple("abcd"), trials, (lost, stands))))
     assert quantize("--costs", "costs.json", "-o", "one.onnx") == 0
@@ -326,7 +326,7 @@ def test_what_looked_fastest_and_is_not_falls_back_to_float(folder: Path, capsys
     assert "what looked fastest took 1.06 (1.04 to 1.08) of the float time when it was run again" in said
     assert "float is fastest here: integers everywhere take 0.95 of its time; only weights are bytes" in said
     assert not any(kernel.integer for kernel in find_kernels(folder / "one.onnx"))
-    slow = Trial(nowhere, 1.05, 1.03, 1.07)
+    slow = TimeTrial(nowhere, 1.05, 1.03, 1.07)
     (folder / "costs.json").write_text(to_text(Costs(model, "cpu", FREE, {}, tuple("abcd"), trials, (lost, slow))))
     assert quantize("--costs", "costs.json", "-o", "two.onnx") == 0
     assert "keep the float model for speed" in capsys.readouterr().out
@@ -348,7 +348,7 @@ def test_what_looked_fastest_and_is_not_falls_back_to_float(folder: Path, capsys
 def test_one_scale_for_all_channels_is_taken_where_it_is_clearly_faster(
     trials: list[tuple[tuple[str, ...], tuple[str, ...], float, float, float]], one_scale: bool
 ) -> None:
-    made = tuple(Trial(Choice(slow, ones), *times) for slow, ones, *times in trials)
+    made = tuple(TimeTrial(Choice(slow, ones), *times) for slow, ones, *times in trials)
     assert bool(best_trial(made).choice.one_scale) is one_scale
 
 
@@ -385,7 +385,7 @@ def test_an_lstm_is_timed_and_may_stay_float(tmp_path: Path) -> None:
     assert min(found.nodes["lstm"]) > 0
     taken = {Choice(): "DynamicQuantizeLSTM", Choice(("lstm",)): "LSTM"}
     for choice, op in taken.items():
-        costs.write_text(to_text(replace(found, confirmed=(Trial(choice, 1.0, 1.0, 1.0),))))
+        costs.write_text(to_text(replace(found, confirmed=(TimeTrial(choice, 1.0, 1.0, 1.0),))))
         assert main([*start, "-o", str(tmp_path / f"{op}.onnx")]) == 0
         assert op in {node.op_type for node in onnx.load(tmp_path / f"{op}.onnx").graph.node}
 
@@ -401,13 +401,13 @@ def test_the_hash_is_that_of_what_is_read_back() -> None:
     [(1.03, 0.75, 2.06, True), (0.53, 0.4, 0.9, False), (1.5, 1.1, 2.0, False), (1.0, 0.95, 1.05, False)],
 )
 def test_what_is_too_uneven_to_decide_by_decides_nothing(ratio: float, low: float, high: float, noisy: bool) -> None:
-    costs = Costs("m", "cpu", FREE, {}, ("a",), (), (Trial(Choice(), ratio, low, high),))
+    costs = Costs("m", "cpu", FREE, {}, ("a",), (), (TimeTrial(Choice(), ratio, low, high),))
     assert bool(find_noise(costs)) == noisy
 
 
 def wide(low: float, high: float) -> Costs:
     """Costs whose choice leaves a layer in float, where integers everywhere took a third to twice the time of float."""
-    trials = (Trial(Choice(), 1.03, low, high), Trial(Choice(("a",)), 0.8, 0.79, 0.81))
+    trials = (TimeTrial(Choice(), 1.03, low, high), TimeTrial(Choice(("a",)), 0.8, 0.79, 0.81))
     return Costs("m", "cpu", FREE, {}, ("a", "b"), trials, trials[1:])
 
 
@@ -426,7 +426,7 @@ def test_the_plan_is_of_the_decision_and_not_of_the_times(folder: Path) -> None:
     for name, us in (("one", 1.0), ("other", 1.7)):
         costs = Costs(
             hash_file(folder / "model.onnx"), name, FREE, {"b": (us, 9.0 + us)}, tuple("abcd"),
-            (Trial(Choice(("b",)), us / 2, us / 2, us / 2),),
+            (TimeTrial(Choice(("b",)), us / 2, us / 2, us / 2),),
         )  # fmt: skip
         (folder / f"{name}.json").write_text(to_text(costs))
         assert quantize("--costs", f"{name}.json", "-o", f"{name}.onnx") == 0

@@ -13,9 +13,9 @@ torch = pytest.importorskip("torch")
 
 import fcdeploy  # noqa: E402
 from fcdeploy.graph.model import name_everything  # noqa: E402
-from fcdeploy.int8.refining.smooth import rescale, smoothing_factors  # noqa: E402
+from fcdeploy.int8.refining.smooth import compute_smoothing, rescale  # noqa: E402
 from fcdeploy.prepare import pipeline  # noqa: E402
-from fcdeploy.prepare.channel_constants import vectors_of  # noqa: E402
+from fcdeploy.prepare.channel_constants import find_vectors  # noqa: E402
 from fcdeploy.prepare.passes.equalize import equalize  # noqa: E402
 
 OUTLIER, WIDTH = 40.0, 96
@@ -65,7 +65,7 @@ def test_outlier_channels_behind_a_layer_norm(tmp_path: Path, monkeypatch: pytes
     prepared = ir.load(model)
     name_everything(prepared.graph)
     pipeline.prepare(prepared)
-    rescale(prepared, smoothing_factors(prepared, {"x": data[:64]}))
+    rescale(prepared, compute_smoothing(prepared, {"x": data[:64]}))
     np.testing.assert_allclose(run(prepared, {"x": data})[0], expected, atol=1e-5 * np.abs(expected).max())
 
 
@@ -111,7 +111,7 @@ def test_constants_for_each_channel_take_the_factors_up(middle: str) -> None:
     assert apply(equalize, model, tolerance=0).count == 1
     assert ops(model) == before
     node = next(node for node in model.graph if node.op_type == name)
-    scale = np.abs(vectors_of(node)[0 if middle == "Mul" else 1])
+    scale = np.abs(find_vectors(node)[0 if middle == "Mul" else 1])
     assert scale.max() / scale.min() < 64
 
 
@@ -122,7 +122,7 @@ def test_a_layer_norm_over_another_axis_than_the_channels_is_left_alone(axis: in
     constants = {"g": normal(*shape) * 99, "w": normal(4, 6, 1)}
     nodes = [op("LayerNormalization", "x g", "a", axis=axis), op("Conv", "a w", "y")]
     model = graph(nodes, {"x": ["n", 6, 5]}, ["y"], constants)
-    assert not vectors_of(next(iter(model.graph)))
+    assert not find_vectors(next(iter(model.graph)))
     assert apply(equalize, model, tolerance=0).count == 0
 
 

@@ -143,7 +143,7 @@ def test_whole_networks_as_published(
     assert sum(row.parameters for row in rows) == parameters
     assert sum(row.macs or 0 for row in rows) == macs
     assert cost_model.weight_bytes(model) == 4 * parameters
-    assert activation_memory.peak_activation_bytes(model) == peak
+    assert activation_memory.measure_peak(model) == peak
 
 
 def test_the_convolutions_of_alexnet(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from fcdeploy.search.ladder import (
     Forms,
     NodeGroup,
     Objective,
+    PathStep,
     Score,
-    Step,
     apply_moves,
     choose_best,
     climb_ladder,
@@ -69,7 +69,7 @@ class Table:
         whole = max(self.error(forms), 1e-300)
         return {name: 1 - self.error(each) / whole for name, each in undone.items()}
 
-    def search(self, bound: float = 0.5, stop: Callable[[], bool] = lambda: False) -> list[Step]:
+    def search(self, bound: float = 0.5, stop: Callable[[], bool] = lambda: False) -> list[PathStep]:
         judge = Objective(bound, self.rank, self.measure, self.cost, stop)
         path = climb_ladder(self.groups, judge)
         if meets_bound(path[-1].score, bound):
@@ -146,8 +146,8 @@ def test_stopped_early_it_has_measured_what_it_ends_at(table: Table, most: int) 
 
 def test_what_was_rejected_is_taken_only_where_it_holds() -> None:
     """Of many trials the least drop may be chance: where none holds, the path decides."""
-    path = [Step((), {}, Score(3.0, 0.5, 1.0)), Step((), {"a": "float"}, Score(2.0, 0.4, 2.0))]
-    rejected = Step((), {"b": "float"}, Score(1.0, 0.6, 0.5))
+    path = [PathStep((), {}, Score(3.0, 0.5, 1.0)), PathStep((), {"a": "float"}, Score(2.0, 0.4, 2.0))]
+    rejected = PathStep((), {"b": "float"}, Score(1.0, 0.6, 0.5))
     assert choose_best(path, [rejected], 0.5) is path[1]
     assert choose_best(path, [rejected], 1.0) is rejected
 

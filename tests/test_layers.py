@@ -190,8 +190,8 @@ def test_weights_are_no_layers(tmp_path: Path) -> None:
 
 
 def test_the_first_layer_of_a_sound_network_is_no_culprit() -> None:
-    def row(name: str, sqnr: float, source: float | None) -> layers.LayerError:
-        return layers.LayerError(name, name, "Conv", sqnr, None if source is None else source - sqnr, source)
+    def row(name: str, sqnr: float, source: float | None) -> layers.TensorError:
+        return layers.TensorError(name, name, "Conv", sqnr, None if source is None else source - sqnr, source)
 
     sound = [
         row("input", 45, None),

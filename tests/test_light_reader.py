@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from small_models import family
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.light_reader import Constant, read_outline
+from fcdeploy.graph.light_reader import LightConstant, read_outline
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_integers_of_constants_are_read(tmp_path: Path, raw: bool) -> None:
     net.weights.append(tensor)
     path = net.output(net.op("Reshape", net.input("x", 3, "t", 5), "shape")).save(tmp_path / "m.onnx")
     outline = read_outline(path)
-    assert outline.constants["shape"] == Constant((4,), tuple(values))
+    assert outline.constants["shape"] == LightConstant((4,), tuple(values))
     assert outline.inputs == {"x": ("n", 3, "t", 5)}
     assert outline.opset == 17
 

@@ -17,13 +17,13 @@ from fcdeploy.native.program.steps import (
     FloatLayer,
     GlobalAverage,
     Layer,
+    LookupTable,
     Move,
     Pool,
     Program,
     Quantize,
     Softmax,
     Step,
-    Table,
     Tensor,
     Window,
 )
@@ -222,7 +222,7 @@ def test_tables_and_rounding(seed: int) -> None:
     gain, shift = (random.normal(size=shape[1]).astype(np.float32) for _ in range(2))
     affine: dict[str, Any] = {"gain": gain, "shift": shift} if random.random() < 0.5 else {}
     steps: list[Step] = [Quantize(node="q", inputs=(x,), outputs=(q,), **affine)]
-    check([*steps, Table(node="t", inputs=(q,), outputs=(y,), table=table)], [x], random)
+    check([*steps, LookupTable(node="t", inputs=(q,), outputs=(y,), table=table)], [x], random)
 
 
 def test_nan_becomes_the_lowest_byte() -> None:

@@ -15,7 +15,7 @@ from fcdeploy.graph.model import name_everything
 from fcdeploy.native.build import build
 from fcdeploy.native.placing.layout import place
 from fcdeploy.native.program.interpret import run
-from fcdeploy.native.program.steps import Combine, Layer, Lookup, Program, Quantize, Table
+from fcdeploy.native.program.steps import Combine, Layer, Lookup, LookupTable, Program, Quantize
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.runtime.session import Session
 
@@ -98,7 +98,7 @@ def test_activations_between_bytes_are_tables(op: str, more: dict[str, Any]) -> 
     net.output(net.conv(y, 8, 4, name="c2"))
     line = quantize_net(net, random_data(3, 8, x=(3, 6, 6)))
     program = check(line, ties=2)
-    between = [step for step in program.steps if isinstance(step, Table | Lookup)]
+    between = [step for step in program.steps if isinstance(step, LookupTable | Lookup)]
     assert len(between) <= (3 if op == "Tanh" else 2)  # a Tanh is a Sigmoid of bytes that are read with another scale
 
 

@@ -22,7 +22,7 @@ from fcdeploy.records.plan import (
     LIMITS,
     ROUNDINGS,
     SCHEMA_1,
-    Decision,
+    NodeDecision,
     Plan,
     QParams,
     digest,
@@ -67,7 +67,7 @@ def edited(*path: Any, to: Any = None, drop: bool = False) -> dict[str, Any]:
 def test_the_format_is_this() -> None:
     plan = Plan(
         "portable",
-        (Decision("conv1", "Conv", "int8", "QLinearConv"), Decision("tanh", "Tanh", "float", "no kernel")),
+        (NodeDecision("conv1", "Conv", "int8", "QLinearConv"), NodeDecision("tanh", "Tanh", "float", "no kernel")),
         {
             "x": QParams("uint8", (0.5,), 3, None, "input"),
             "w": QParams("int8", (0.25, 0.125), 0, 0, "per channel"),
@@ -108,7 +108,7 @@ plans = st.builds(
     Plan,
     names,
     st.lists(
-        st.builds(Decision, names, names, st.sampled_from(KINDS), names, st.sampled_from(ROUNDINGS)), max_size=4
+        st.builds(NodeDecision, names, names, st.sampled_from(KINDS), names, st.sampled_from(ROUNDINGS)), max_size=4
     ).map(tuple),
     st.dictionaries(names, qparams(), max_size=4),
     effort=st.sampled_from(EFFORTS),

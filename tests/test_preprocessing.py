@@ -21,7 +21,7 @@ from fcdeploy.preprocessing.opencv import resize_linear
 from fcdeploy.preprocessing.read import read_preprocessing
 from fcdeploy.preprocessing.settings import PRESETS
 from fcdeploy.records.data_format import DataFormat, choose_format, from_json, from_metadata, to_json, to_metadata
-from fcdeploy.records.preprocessing import Preprocessing, Step
+from fcdeploy.records.preprocessing import Preprocessing, PreprocessingStep
 from fcdeploy.records.signature import TensorSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -160,7 +160,7 @@ def test_pictures_are_turned_only_where_the_original_turns_them() -> None:
     exif[0x0112] = 6  # turned right
     file = encode(picture(8, 16), "PNG", exif=exif)
     wide = read(file, read_preprocessing("scale-0-1", spec(None, 3, 8, 16)), spec(None, 3, 8, 16))
-    how = replace(read_preprocessing("scale-0-1", spec(None, 3, 16, 8)), steps=(Step("turn"),))
+    how = replace(read_preprocessing("scale-0-1", spec(None, 3, 16, 8)), steps=(PreprocessingStep("turn"),))
     np.testing.assert_array_equal(read(file, how, spec(None, 3, 16, 8)), np.rot90(wide, -1, (1, 2)))
 
 
@@ -251,7 +251,7 @@ def test_what_preprocess_may_name(tmp_path: Path) -> None:
         read_preprocessing("imagenet", spec(None, 3, 8, 8))
     (tmp_path / "p.toml").write_text('preset = "timm"\ncrop_share = 0.5\nmean = 0.5\n')
     how = read_preprocessing(tmp_path / "p.toml", spec(None, 3, 8, 8))
-    assert (how.steps[0], how.mean, how.std) == (Step("resize_shorter", (16,), "bicubic"), (0.5,), STD)
+    assert (how.steps[0], how.mean, how.std) == (PreprocessingStep("resize_shorter", (16,), "bicubic"), (0.5,), STD)
     for text, message in (
         ('preset = "tim"', "preset 'tim' is unknown"),
         ("exif = true\nfill = 300", "'fill' is 300, expected a level"),
@@ -283,7 +283,7 @@ def test_the_record_survives_its_json(name: str) -> None:
     assert read_preprocessing(how, spec(None, 3, 48, 48)) is how
 
 
-GOOD = to_json(DataFormat(Preprocessing("p", "RGB", (Step("resize", (8, 8)),), "NCHW")))
+GOOD = to_json(DataFormat(Preprocessing("p", "RGB", (PreprocessingStep("resize", (8, 8)),), "NCHW")))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from fcdeploy.runtime.probes import answers as probes
 from fcdeploy.runtime.probes.ask import CRASHES, PROBES, ask, ask_apart
 from fcdeploy.runtime.probes.qdq_graph import Probe, QdqGraph
 from fcdeploy.tables.facts import FACTS, Fact
-from fcdeploy.tables.observations import CHANGES, VERSIONS, observed
+from fcdeploy.tables.observations import CHANGES, VERSIONS, find_observed
 from fcdeploy.tables.operators import NO_KERNEL, OPERATORS
 
 HERE = ort.__version__
@@ -48,7 +48,7 @@ def test_the_table_is_in_order() -> None:
 
 
 def test_what_is_expected_is_what_the_latest_answered() -> None:
-    assert {name: (fact.expected, observed(name, VERSIONS[-1])) for name, fact in FACTS.items()} == {
+    assert {name: (fact.expected, find_observed(name, VERSIONS[-1])) for name, fact in FACTS.items()} == {
         name: (fact.expected, fact.expected) for name, fact in FACTS.items()
     }
 
@@ -56,7 +56,7 @@ def test_what_is_expected_is_what_the_latest_answered() -> None:
 @pytest.mark.skipif(HERE not in VERSIONS or not AVX2, reason="the table is of other versions or CPUs")
 @pytest.mark.parametrize("name", FACTS)
 def test_the_installed_runtime_answers_as_the_table_says(name: str) -> None:
-    assert probes.answer(name) == observed(name, HERE)
+    assert probes.find_answer(name) == find_observed(name, HERE)
 
 
 def test_judging() -> None:
@@ -90,18 +90,18 @@ def test_answers_are_kept_and_damage_is_asked_again(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("FCDEPLOY_CACHE", str(tmp_path))
     asked: list[int] = []
     monkeypatch.setattr(probes, "ask_apart", lambda names: asked.append(len(names)) or dict.fromkeys(names, "said"))
-    assert probes.answer("Conv") == "said"
+    assert probes.find_answer("Conv") == "said"
     (file,) = (tmp_path / "probes").iterdir()
     assert asked == [len(FACTS)]
     for text, expected in ((json.dumps({"Conv": "kept"}), len(FACTS) - 1), ("{", len(FACTS)), ("[]", len(FACTS))):
         file.write_text(text)
-        probes._answers.cache_clear()
-        probes.answers()
+        probes._collect_answers.cache_clear()
+        probes.collect_answers()
         assert asked[-1] == expected
-    probes._answers.cache_clear()
-    probes.answers()
+    probes._collect_answers.cache_clear()
+    probes.collect_answers()
     assert len(asked) == 4
-    probes._answers.cache_clear()
+    probes._collect_answers.cache_clear()
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.search.evaluator import SKETCH, EvaluationResult, sketch_output
 from fcdeploy.search.groups import ALL, explain_moves, find_groups
-from fcdeploy.search.ladder import NodeGroup, Score, Step
+from fcdeploy.search.ladder import NodeGroup, PathStep, Score
 from fcdeploy.search.search import MeasuredStep, SearchRun, _try_all_in_float
 from fcdeploy.search.search_report import NOT_KNOWN, _format_drop
 from fcdeploy.sensitivity.error_sources import find_sources
@@ -370,9 +370,9 @@ def test_drops_have_the_digits_of_their_unit(unit: str, ends: tuple[float | None
 
 def test_all_in_float_is_tried_where_it_is_faster_and_there_is_time() -> None:
     """Of a search that stands at 8 microseconds: tried at 7, not at 9, and not when time is up."""
-    best = Step((), {"a": "int8"}, Score(0.0, 0.1, 8.0))
+    best = PathStep((), {"a": "int8"}, Score(0.0, 0.1, 8.0))
 
-    def tried(cost: float, deadline: float) -> list[Step]:
+    def tried(cost: float, deadline: float) -> list[PathStep]:
         builder = SimpleNamespace(costs=SimpleNamespace(layers=["a"]), cost=lambda _: cost)
         run = SearchRun(builder, None, 1.0, deadline, lambda *_: None)  # type: ignore[arg-type]
         run.score = lambda _: Score(0.0, 0.0, cost)  # type: ignore[method-assign]

@@ -27,7 +27,7 @@ from test_serve_operations import counted, until
 
 from fcdeploy.commands.bundle import bundle
 from fcdeploy.serve import engine as engines
-from fcdeploy.serve.engine import Engine
+from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.log import WAITING, LineWriter
 from fcdeploy.serve.sockets import bind_socket
 from fcdeploy.serve.workers import reserve_port
@@ -143,7 +143,7 @@ def test_one_broken_bundle_blocks_no_other_and_what_serves_goes_on(model: Path, 
     said: list[str] = []
 
     async def live(monkeypatch: pytest.MonkeyPatch) -> None:
-        engine = Engine(folder, say=said.append)
+        engine = BatchingEngine(folder, say=said.append)
         await engine.start()
         (folder / "b.zip").write_bytes(b"broken")
         shutil.copy(model, folder / "new.onnx")

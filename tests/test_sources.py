@@ -18,7 +18,7 @@ from fcdeploy.arrays import Arrays
 from fcdeploy.evaluate.metric import Metric, choose_metric
 from fcdeploy.evaluate.outputs import OutputEnd, OutputsRead
 from fcdeploy.graph.model import read_model
-from fcdeploy.int8.refining.smooth import rescale, smoothing_factors
+from fcdeploy.int8.refining.smooth import compute_smoothing, rescale
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.source import Batch
@@ -252,7 +252,7 @@ def test_weights_of_smoothed_channels_are_scaled_alike() -> None:
     data = random_data(1, 48, x=(3, 8, 8))
     made = quantize_net(net, data)
     smoothed = made.prepared.clone()
-    rescale(smoothed, smoothing_factors(smoothed, data))
+    rescale(smoothed, compute_smoothing(smoothed, data))
     model = exact = quantize_net(ir.to_proto(smoothed), data).int8
     for source in find_sources(model):
         exact = leave_unrounded(exact, [made.prepared], source)

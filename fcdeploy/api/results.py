@@ -353,7 +353,7 @@ class RepairResult(Result):
 
 
 @dataclass(frozen=True)
-class Cut:
+class CutPoint:
     """A place to cut a model: behind `node`, where `tensor` crosses, so many bytes a sample."""
 
     node: str
@@ -367,8 +367,8 @@ class Cut:
 class SplitResult(Result):
     """The places to cut, and the two files where one was cut."""
 
-    cuts: tuple[Cut, ...]
-    cut: Cut | None = None
+    cuts: tuple[CutPoint, ...]
+    cut: CutPoint | None = None
     first: Path | None = None
     second: Path | None = None
     max_rel: float | None = None

@@ -35,7 +35,7 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Call:
+class CommandCall:
     """One command of the line: its function, what it is called with, and the file that its JSON is written to."""
 
     name: str
@@ -99,7 +99,7 @@ def _export(reference: str, target: Path, data: str, given: Mapping[str, Any]) -
     if ".py:" not in reference:
         reference, inputs = _write_module(reference, target, data, given["state"]), inputs or (PHOTO,)
     words = {"output": target, "state": given["state"], "inputs": tuple(inputs), "force": given["force"]}
-    _run(Call("export", export, (reference,), words))
+    _run(CommandCall("export", export, (reference,), words))
 
 
 def _write_module(reference: str, target: Path, data: str, state: Path | None) -> str:
@@ -137,20 +137,20 @@ def _run_line(
     few = {key: given[key] for key in ("samples", "seed") if given[key] is not None}
     made = {"calibration": files.calibration, "plan": files.plan, "validation": files.validation}
     calls = (
-        Call("calibrate", calibrate, (files.model,), {"data": data, "output": files.calibration, **few, **how, **force}),
-        Call("quantize", quantize, (files.model,),
+        CommandCall("calibrate", calibrate, (files.model,), {"data": data, "output": files.calibration, **few, **how, **force}),
+        CommandCall("quantize", quantize, (files.model,),
              {"calibration": files.calibration, "output": files.int8, "save_plan": files.plan, **force}),
-        Call("validate", validate, (files.int8,),
+        CommandCall("validate", validate, (files.int8,),
              {"against": files.model, "data": held_out, "max_drop": given["max_drop"]}, files.validation),
-        Call("bench", bench, (files.int8,),
+        CommandCall("bench", bench, (files.int8,),
              {"against": files.model, "seconds": SECONDS, "max_ratio": given["max_ratio"]}),
-        Call("bundle", bundle, (files.int8,), {"output": files.bundle, **made, **force}),
-        Call("verify", verify, (files.bundle,), {}),
+        CommandCall("bundle", bundle, (files.int8,), {"output": files.bundle, **made, **force}),
+        CommandCall("verify", verify, (files.bundle,), {}),
     )  # fmt: skip
     return {call.name: _run(call) for call in calls}
 
 
-def _run(call: Call) -> Report:
+def _run(call: CommandCall) -> Report:
     """Run a command, print it first, and its warnings after. Shows its report, and ends, where the answer is no."""
     console.say(f"$ fcdeploy {_format_call(call)}")
     with console.progress() as on_step:
@@ -165,7 +165,7 @@ def _run(call: Call) -> Report:
     return report
 
 
-def _format_call(call: Call) -> str:
+def _format_call(call: CommandCall) -> str:
     """The command as a shell has it."""
     parts = [call.name, *(shlex.quote(str(argument)) for argument in call.arguments)]
     parts += ["--int8"] if call.name == "quantize" else []

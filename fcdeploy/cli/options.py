@@ -66,7 +66,7 @@ classes_option = click.option(
 label_option = click.option("--label", metavar="COLUMN", help="The column of labels in a table; label by default.")
 
 
-class Size(click.ParamType[int]):
+class SizeType(click.ParamType[int]):
     """500MB, 2GB, 1.5G, 800000: a number of bytes, of which an M is a million times 1.048576."""
 
     name = "size"
@@ -80,7 +80,10 @@ class Size(click.ParamType[int]):
 
 
 max_memory_option = click.option(
-    "--max-memory", type=Size(), metavar="M", help="Memory of each process, such as 500MB: several passes if need be."
+    "--max-memory",
+    type=SizeType(),
+    metavar="M",
+    help="Memory of each process, such as 500MB: several passes if need be.",
 )
 
 workers_option = click.option("--workers", type=COUNT, metavar="N", help="Share the work among N processes.")

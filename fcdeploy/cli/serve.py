@@ -50,7 +50,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 )
 @click.option(
     "--max-queue-bytes",
-    type=options.Size(),
+    type=options.SizeType(),
     metavar="SIZE",
     default=f"{QueueLimits.max_bytes >> 20}M",
     show_default=True,
@@ -68,7 +68,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--max-body",
     "body",
-    type=options.Size(),
+    type=options.SizeType(),
     metavar="SIZE",
     default=f"{Limits.body >> 20}M",
     show_default=True,
@@ -77,7 +77,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--max-json",
     "json",
-    type=options.Size(),
+    type=options.SizeType(),
     metavar="SIZE",
     default=f"{Limits.json >> 20}M",
     show_default=True,

@@ -68,7 +68,9 @@ def conv_to_dense(model: Path, output: Path, shapes: tuple[str, ...], as_json: b
 @options.model_argument
 @options.output_option("NAME.onnx writes NAME.first.onnx and NAME.second.onnx.")
 @click.option("--at", metavar="NODE", help="Cut behind this node.")
-@click.option("--memory", type=options.Size(), metavar="M", help="Cut as late as weights and activations fit, 256KB.")
+@click.option(
+    "--memory", type=options.SizeType(), metavar="M", help="Cut as late as weights and activations fit, 256KB."
+)
 @click.option("--macs", type=options.COUNT, metavar="N", help="Cut as late as N multiply-accumulates allow.")
 @comparison_options
 def split(model: Path, shapes: tuple[str, ...], as_json: bool, **arguments: object) -> None:

@@ -17,7 +17,7 @@ from fcdeploy.evaluate.other_readings import warn_of_readings
 from fcdeploy.evaluate.prepared import check_on_first
 from fcdeploy.files import check_output
 from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model, refuse_unsupported
-from fcdeploy.int8.calibrating.collect import CalibrationResult, collect
+from fcdeploy.int8.calibrating.collect import CollectedCalibration, collect
 from fcdeploy.int8.calibrating.shard import CalibrationJob
 from fcdeploy.int8.calibrating.statistics import warn_too_few
 from fcdeploy.prepare.pipeline import prepare
@@ -94,7 +94,7 @@ def calibrate(
     with _say_what_is_kept(progress), open_pool(workers, cluster) as team:
         result = collect(team, job, graph, source, progress, batch=batch, max_memory=max_memory, on_step=on_step)
     seconds = time.perf_counter() - begin
-    rows = list(ranges_table(result.calibration))
+    rows = list(list_ranges(result.calibration))
     with replace_files([target, *([table_file] if table_file else [])], force=force) as asides:
         asides[0].write_bytes(to_bytes(result.calibration))
         for beside in asides[1:]:
@@ -121,7 +121,7 @@ def _say_what_is_kept(progress: Path) -> Iterator[None]:
         raise KeyboardInterrupt(*([kept] if progress.exists() else [])) from stop
 
 
-def ranges_table(calibration: Calibration) -> Iterator[tuple[str, ...]]:
+def list_ranges(calibration: Calibration) -> Iterator[tuple[str, ...]]:
     """Layer, tensor, kind, minimum, maximum, and what its numbers need, one row a tensor."""
     for record in calibration.tensors.values():
         h = record.histogram
@@ -137,7 +137,7 @@ def ranges_table(calibration: Calibration) -> Iterator[tuple[str, ...]]:
 
 def _report(
     model: Path,
-    result: CalibrationResult,
+    result: CollectedCalibration,
     rows: list[tuple[str, ...]],
     seconds: float,
     output: Path,

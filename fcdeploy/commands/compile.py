@@ -19,7 +19,7 @@ from fcdeploy.native.program.steps import Program, in_float
 from fcdeploy.native.prove import Proof, prove
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import find_compiler
-from fcdeploy.native.writing.emit import identifier
+from fcdeploy.native.writing.emit import make_identifier
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.data_format import choose_format, from_metadata
@@ -74,7 +74,7 @@ def compile(  # the command's name
     if not dry_run:
         _check_output(out, output, emit, files_of(graph, path), force=force)
 
-    program = read_program(graph, name or identifier(path.name.split(".")[0]), shapes)
+    program = read_program(graph, name or make_identifier(path.name.split(".")[0]), shapes)
     program = replace(program, model=hash_model(files_of(graph, path)))
     floats = in_float(program)
     if floats and not allow_float:
@@ -91,7 +91,7 @@ def compile(  # the command's name
             f"the library for {row.name} was not run: what was proven is the same program, compiled for {here.name}; "
             f"fcdeploy verify --engine native tries it on an {row.name} CPU"
         )
-    given = _samples(graph, path, program, data, calibration, samples, preprocess)
+    given = _read_samples(graph, path, program, data, calibration, samples, preprocess)
     compiler = find_compiler()
     with temporary_folder() as folder:
         library = folder / "proven.so"
@@ -135,7 +135,7 @@ def _check_output(out: Path, output: object, emit: str, inputs: tuple[Path, ...]
     check_output(out, force=force, inputs=inputs)
 
 
-def _samples(
+def _read_samples(
     graph: ir.Model, path: Path, program: Program, data: str | Path | None, calibration: str | Path | None,
     count: int | None, preprocess: Given,
 ) -> list[Arrays]:  # fmt: skip
@@ -196,13 +196,13 @@ def _report(
         f"{built.memory.nbytes / max(1, built.memory.bound):.2f} of the most that one step needs",
     ]
     if proof is not None:
-        values |= {"proof": _proof_values(proof)}
-        lines += proof_lines(proof)
+        values |= {"proof": _describe_proof(proof)}
+        lines += format_proof(proof)
     said = (*warnings, *(f"{len(floats)} steps compute in float: {', '.join(floats[:3])}" for _ in floats[:1]))
     return Report("compile", values, tuple(tables), tuple(lines), passed=proof is None or proof.passed, warnings=said)
 
 
-def _proof_values(proof: Proof) -> dict[str, Any]:
+def _describe_proof(proof: Proof) -> dict[str, Any]:
     return {
         "passed": proof.passed,
         "samples": proof.samples,
@@ -218,7 +218,7 @@ def _proof_values(proof: Proof) -> dict[str, Any]:
     }
 
 
-def proof_lines(proof: Proof) -> list[str]:
+def format_proof(proof: Proof) -> list[str]:
     """What was proven, in words."""
     elements = sum(step.elements for step in proof.steps)
     bad = [step for step in proof.steps if step.differ]

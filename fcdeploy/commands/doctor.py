@@ -18,7 +18,7 @@ from fcdeploy.runtime.cpu import (
     read_cpu_name,
     read_memory_bytes,
 )
-from fcdeploy.runtime.probes.answers import answers, describe_version, differences
+from fcdeploy.runtime.probes.answers import collect_answers, describe_version, list_differences
 from fcdeploy.runtime.session import read_versions
 from fcdeploy.tables.facts import FACTS
 from fcdeploy.tables.targets import INSTRUCTIONS, TARGETS, Instructions, Target
@@ -37,7 +37,7 @@ def doctor() -> Report:
     flags, target, host = read_cpu_flags(), detect_target(), find_target("host")
     available = {name: bool(flags & set(row.flags)) for name, row in INSTRUCTIONS.items()}
     problem = _explain_runtime()
-    asked = {} if problem else answers()
+    asked = {} if problem else collect_answers()
     cores, memory = count_usable_cores(), read_memory_bytes()
     versions = {"python": platform.python_version(), **{name: _find_version(name) for name in PACKAGES}}
     extras = _find_extras()
@@ -106,7 +106,7 @@ def _describe_answers() -> str:
     version = read_versions()["onnxruntime"]
     if sentence := describe_version():
         return sentence + "."
-    changed = differences(version)
+    changed = list_differences(version)
     said = "; ".join(f"{name}: {now}, not {before}" for name, (before, now) in changed.items())
     as_written = f"all but {len(changed)} as in the table ({said})" if changed else "all as in the table"
     return f"onnxruntime {version} was asked {len(FACTS)} questions on this CPU, and answers {as_written}."

@@ -120,7 +120,7 @@ def _describe_contents(
     weights = cost_model.weight_bytes(network)
     cost_model.fix_leading_axis(network)
     rows = cost_model.list_layer_costs(network)
-    peak = activation_memory.peak_activation_bytes(network)
+    peak = activation_memory.measure_peak(network)
 
     values: dict[str, Any] = {
         "model": str(path),

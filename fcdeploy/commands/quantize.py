@@ -39,7 +39,7 @@ from fcdeploy.int8.one_answer import add_sameness, find_differences
 from fcdeploy.int8.plan_file import format_plan, load_plan
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
-from fcdeploy.int8.quantization_report import QuantizeResult, build_dry_run_report, build_report
+from fcdeploy.int8.quantization_report import QuantizationOutcome, build_dry_run_report, build_report
 from fcdeploy.int8.read_back import check_kernels
 from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
@@ -66,7 +66,7 @@ from fcdeploy.samples.kept_samples import split_into_chunks
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.layout import arrange_samples
 from fcdeploy.samples.states import parse_states
-from fcdeploy.search.floor import Held, hold_floor, make_judge
+from fcdeploy.search.floor import FloorResult, hold_floor, make_judge
 from fcdeploy.search.floor_report import add_floor, build_refusal
 from fcdeploy.search.goal import AccuracyGoal, check_goal, make_goal
 from fcdeploy.search.search import SearchResult, run_search
@@ -307,7 +307,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     size, kernels = _write_and_read_back(request, int8, plan, large=problem.large)
 
     macs = count_macs_by_node(problem.model)
-    result = QuantizeResult(plan, planned.basis, kernels, macs, measure_size(files), size, planned.tried)
+    result = QuantizationOutcome(plan, planned.basis, kernels, macs, measure_size(files), size, planned.tried)
     unseen = [sentence for sentence in (describe_version(),) if sentence]
     warnings = [*warn_too_few(problem.calibration), *warn_left_out(problem, plan), *planned.basis.warnings, *unseen]
     report = build_report(request.model, out, int8, result, begin, warnings)
@@ -331,7 +331,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     return add_sameness(report, find_differences(problem.model.graph, plan))
 
 
-def _judge(request: Request, planned: Planned, on_step: OnStep | None) -> Held | None:
+def _judge(request: Request, planned: Planned, on_step: OnStep | None) -> FloorResult | None:
     """The plan carried out so that the floor is held; None where a metric decides, there is no floor, or nothing to run on."""
     problem = planned.problem
     judge = None if planned.search_result is not None or request.floor is None else make_judge(problem)

@@ -52,7 +52,7 @@ class QuantizedTensor:
 
 
 @dataclass(frozen=True)
-class LayerError:
+class TensorError:
     """SQNR of one tensor, of its worst quantized input (None where it has none), and the drop between them."""
 
     tensor: str
@@ -132,7 +132,7 @@ def expose_tensors(model: ir.Model, names: Iterable[str]) -> None:
 
 def compute_layer_errors(
     quantized: Sequence[QuantizedTensor], tensors: Mapping[str, str], sums: Mapping[str, Fidelity]
-) -> list[LayerError]:
+) -> list[TensorError]:
     """SQNR of every tensor, worst first; `tensors` and `sums` are keyed by the name of the integers."""
     rows = []
     for tensor in quantized:
@@ -142,11 +142,11 @@ def compute_layer_errors(
         before = [min(sums[name].sqnr_db, EIGHT_BITS_DB) for name in tensor.sources if name in sums]
         source = min(before) if before else None
         fall = None if source is None else source - min(own, EIGHT_BITS_DB)
-        rows.append(LayerError(tensors[tensor.integers], tensor.node, tensor.op, own, fall, source))
+        rows.append(TensorError(tensors[tensor.integers], tensor.node, tensor.op, own, fall, source))
     return sorted(rows, key=lambda row: row.sqnr_db)
 
 
-def find_culprit(rows: Sequence[LayerError]) -> LayerError | None:
+def find_culprit(rows: Sequence[TensorError]) -> TensorError | None:
     """The row whose SQNR falls most from its inputs to its output; None where nothing falls.
 
     Only rows that can explain the worst tensor: one 10 dB above it accounts for a tenth of its noise.  Without that,

@@ -23,7 +23,7 @@ Dims = tuple[int | str | None, ...]
 
 
 @dataclass(frozen=True)
-class Constant:
+class LightConstant:
     """A tensor in the file: its shape, its values where it is a short list of integers, its file where it lies outside."""
 
     dims: tuple[int, ...]
@@ -40,7 +40,7 @@ class Node:
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: dict[str, int | float | str | tuple[int, ...] | Constant] = field(default_factory=dict)
+    attributes: dict[str, int | float | str | tuple[int, ...] | LightConstant] = field(default_factory=dict)
     subgraphs: int = 0
 
 
@@ -51,7 +51,7 @@ class Outline:
     nodes: tuple[Node, ...]
     inputs: dict[str, Dims]
     outputs: dict[str, Dims]
-    constants: dict[str, Constant]
+    constants: dict[str, LightConstant]
     opset: int
 
 
@@ -95,7 +95,7 @@ def _read_model(data: Data) -> Outline:
     nodes: list[Node] = []
     inputs: dict[str, Dims] = {}
     outputs: dict[str, Dims] = {}
-    constants: dict[str, Constant] = {}
+    constants: dict[str, LightConstant] = {}
     for number, value in _iterate_fields(data, graph):
         if number == 1:
             nodes.append(_read_node(data, _expect_message(value)))
@@ -130,7 +130,7 @@ def _read_node(data: Data, span: Span) -> Node:
     return Node(texts[4], texts[7], texts[3], tuple(inputs), tuple(outputs), attributes, subgraphs)
 
 
-def _read_attribute(data: Data, span: Span) -> tuple[str, int | float | str | tuple[int, ...] | Constant | None]:
+def _read_attribute(data: Data, span: Span) -> tuple[str, int | float | str | tuple[int, ...] | LightConstant | None]:
     """Its name, and its value; None for graphs and for lists of anything but integers."""
     name, content = "", None
     integers: list[int] = []
@@ -154,7 +154,7 @@ def _read_attribute(data: Data, span: Span) -> tuple[str, int | float | str | tu
     return name, tuple(integers) if listed else content
 
 
-def _read_tensor(data: Data, span: Span) -> tuple[str, Constant]:
+def _read_tensor(data: Data, span: Span) -> tuple[str, LightConstant]:
     """TensorProto: 1 dims, 2 data_type, 5 int32_data, 7 int64_data, 8 name, 9 raw_data, 13 external_data (key, value)."""
     name, location, dims, kind, raw = "", "", [], 0, None
     integers: list[int] = []
@@ -183,7 +183,7 @@ def _read_tensor(data: Data, span: Span) -> tuple[str, Constant]:
             values = struct.unpack(f"<{count}{'i' if width == 4 else 'q'}", data[raw[0] : raw[1]])
         elif raw is None and len(integers) <= SMALL:
             values = tuple(integers)
-    return name, Constant(tuple(dims), values, location)
+    return name, LightConstant(tuple(dims), values, location)
 
 
 def _read_value_info(data: Data, span: Span) -> tuple[str, Dims]:

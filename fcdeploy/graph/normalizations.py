@@ -44,15 +44,15 @@ def _find_normalized(root: ir.Node) -> ir.Value | None:
         return None
 
     node = producer_of(root.inputs[0])
-    while node is not None and is_op(node, *ELEMENTWISE) and not is_op(node, "Pow") and _squared(node) is None:
+    while node is not None and is_op(node, *ELEMENTWISE) and not is_op(node, "Pow") and _find_squared(node) is None:
         node = producer_of(next((v for v in node.inputs if v is not None and not is_constant(v)), None))
     if node is not None and is_op(node, "ReduceSumSquare"):
         return _without_mean(node.inputs[0])
     square = producer_of(node.inputs[0]) if node is not None and is_op(node, *MEANS) else None
-    return None if square is None else _without_mean(_squared(square))
+    return None if square is None else _without_mean(_find_squared(square))
 
 
-def _squared(node: ir.Node) -> ir.Value | None:
+def _find_squared(node: ir.Node) -> ir.Value | None:
     """What a node squares."""
     if is_op(node, "Mul") and node.inputs[0] is node.inputs[1]:
         return node.inputs[0]
@@ -76,7 +76,7 @@ def _collect(graph: ir.Graph, x: ir.Value, root: ir.Node) -> list[ir.Node]:
     """
     known, nodes = {x}, list[ir.Node]()
     for node in _list_behind(graph, x):
-        if is_op(node, *ELEMENTWISE, *MEANS, *NORMS) and all(v in known for v in _operands(node)):
+        if is_op(node, *ELEMENTWISE, *MEANS, *NORMS) and all(v in known for v in _list_operands(node)):
             known.update(node.outputs)
             nodes.append(node)
     if root not in nodes:
@@ -84,7 +84,7 @@ def _collect(graph: ir.Graph, x: ir.Value, root: ir.Node) -> list[ir.Node]:
 
     statistic, made, affine, meet = _list_before(root, nodes), {root}, 0, False
     for node in nodes[nodes.index(root) + 1 :]:
-        read = _operands(node)
+        read = _list_operands(node)
         behind = [v for v in read if v.producer() in made]
         if not behind:
             continue
@@ -97,7 +97,7 @@ def _collect(graph: ir.Graph, x: ir.Value, root: ir.Node) -> list[ir.Node]:
     return [node for node in nodes if node in statistic or node in made] if meet else []
 
 
-def _operands(node: ir.Node) -> list[ir.Value]:
+def _list_operands(node: ir.Node) -> list[ir.Value]:
     """The numbers that a node computes with and that are no constants."""
     values = node.inputs if is_op(node, *BINARY) else node.inputs[:1]
     return [value for value in values if value is not None and not is_constant(value)]

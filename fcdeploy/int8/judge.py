@@ -151,9 +151,7 @@ class Judge:
         self.answers = [self._run(session, feeds) for _, feeds in self.chunks]
         self.samples = sum(count for count, _ in self.chunks)
         first = (
-            {name: _joined([answer[name] for answer in self.answers]) for name in session.outputs}
-            if self.chunks
-            else {}
+            {name: _join([answer[name] for answer in self.answers]) for name in session.outputs} if self.chunks else {}
         )
         read = read_outputs(first, ends)
         self.decisions, self.found = dict(read.decisions), read.detections
@@ -198,7 +196,7 @@ def _count(chunk: Arrays) -> int:
     return len(next(iter(chunk.values())))
 
 
-def _joined(parts: Sequence[Array]) -> Array:
+def _join(parts: Sequence[Array]) -> Array:
     """All of one shape beside each other, else the first."""
     alike = [part for part in parts if part.shape[1:] == parts[0].shape[1:] and part.ndim]
     return np.concatenate(alike) if alike else parts[0]

@@ -29,7 +29,7 @@ COUNTED = (
 
 
 @dataclass(frozen=True)
-class QuantizeResult:
+class QuantizationOutcome:
     """What was decided, by which costs, the kernels it led to, the multiplications of each node, and bytes on disk.
 
     `tried` says between what effort `best` chose.
@@ -53,7 +53,7 @@ class QuantizeResult:
 
 
 def build_report(
-    path: Path, out: Path, int8: ir.Model, result: QuantizeResult, begin: float, warnings: Sequence[str]
+    path: Path, out: Path, int8: ir.Model, result: QuantizationOutcome, begin: float, warnings: Sequence[str]
 ) -> Report:
     """What was written, and which kernel runs each node."""
     plan, spent = result.plan, result.spent
@@ -88,7 +88,7 @@ def build_report(
     return Report("quantize", values, tables, lines, warnings=(*warnings, *_warn_missed_kernels(result)))
 
 
-def _list_float_nodes(result: QuantizeResult) -> list[dict[str, str]]:
+def _list_float_nodes(result: QuantizationOutcome) -> list[dict[str, str]]:
     """Nodes that a reader expects in integers and that run in float: layers, and what lies between integer kernels."""
     decisions = {decision.node: decision for decision in result.plan.nodes}
     between = TYPES[result.plan.weights, result.plan.activations].between
@@ -100,14 +100,14 @@ def _list_float_nodes(result: QuantizeResult) -> list[dict[str, str]]:
     ]
 
 
-def _warn_missed_kernels(result: QuantizeResult) -> list[str]:
+def _warn_missed_kernels(result: QuantizationOutcome) -> list[str]:
     """What was planned as int8 and does not run so here, which on the CPU of the target it may."""
     plan = result.plan
     missed = [k for k in result.kernels if not k.integer and plan.kinds.get(k.node) == "int8"]
     return [f"{k.op} {k.node!r} was planned as int8, but onnxruntime runs it as {k.kernel}" for k in missed]
 
 
-def _count_integer_kernels(result: QuantizeResult) -> str:
+def _count_integer_kernels(result: QuantizationOutcome) -> str:
     """How many nodes of each counted operator integer kernels run, by the operators of the float model."""
     operators = {decision.node: decision.op for decision in result.plan.nodes}
     counts = []

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.native.calls.call import SLACK, Call, Weights
-from fcdeploy.native.calls.choose import call_of
-from fcdeploy.native.placing.layout import Layout, arena, place
+from fcdeploy.native.calls.call import SLACK, KernelCall, Weights
+from fcdeploy.native.calls.choose import choose_call
+from fcdeploy.native.placing.layout import Layout, list_arena, place
 from fcdeploy.native.placing.memory import Life, Memory, plan_memory
 from fcdeploy.native.program.steps import Program
 from fcdeploy.native.toolchain import STRICT, Compiler, compile_c
-from fcdeploy.native.writing.emit import ARENA_ALIGNMENT, Source, description, kernel_files, sources
-from fcdeploy.native.writing.library import library_text
+from fcdeploy.native.writing.emit import ARENA_ALIGNMENT, CSource, describe, read_kernel_files, render_sources
+from fcdeploy.native.writing.library import format_library
 from fcdeploy.runtime.cpu import this_machine
 from fcdeploy.tables.native import MACHINES, Level, Machine
 
@@ -26,7 +26,7 @@ class Built:
 
     program: Program
     layout: Layout
-    calls: tuple[Call, ...]
+    calls: tuple[KernelCall, ...]
     memory: Memory
     offsets: Mapping[int, int]
     weights: bytes
@@ -36,35 +36,35 @@ class Built:
         return self.memory.nbytes + SLACK
 
     @property
-    def source(self) -> Source:
-        return sources(self.program, self.calls, self.memory, self.weights, self.offsets)
+    def source(self) -> CSource:
+        return render_sources(self.program, self.calls, self.memory, self.weights, self.offsets)
 
     @property
     def description(self) -> str:
-        return description(self.program, self.calls, self.memory)
+        return describe(self.program, self.calls, self.memory)
 
 
 def build(program: Program, *, share: bool = True) -> Built:
     """Decide everything. Without `share` no two buffers overlap, so that every tensor can be looked at after a run."""
     layouts = [place(program, in_place=in_place) for in_place in (True, False)]
-    plans = [_planned(layout, share=share) for layout in layouts]
+    plans = [_plan(layout, share=share) for layout in layouts]
     best = min(range(len(plans)), key=lambda i: plans[i].nbytes)
     layout, memory = layouts[best], plans[best]
-    buffers = arena(layout.buffers)
+    buffers = list_arena(layout.buffers)
     offsets = {buffer.number: offset for buffer, offset in zip(buffers, memory.offsets, strict=True)}
     weights = Weights()
-    calls = tuple(call_of(work, weights) for work in layout.work)
+    calls = tuple(choose_call(work, weights) for work in layout.work)
     return Built(program, layout, calls, memory, offsets, weights.data)
 
 
-def _planned(layout: Layout, *, share: bool) -> Memory:
-    lives = [Life(b.nbytes, b.first if share else 0, b.last if share else 1 << 30) for b in arena(layout.buffers)]
+def _plan(layout: Layout, *, share: bool) -> Memory:
+    lives = [Life(b.nbytes, b.first if share else 0, b.last if share else 1 << 30) for b in list_arena(layout.buffers)]
     return plan_memory(lives, alignment=ARENA_ALIGNMENT)
 
 
 def write_sources(built: Built, folder: Path) -> list[str]:
     """The C files of a network and its kernels; returns their names."""
-    files: dict[str, str | bytes] = {**dict(kernel_files(built.calls)), **built.source.files}
+    files: dict[str, str | bytes] = {**dict(read_kernel_files(built.calls)), **built.source.files}
     for name, text in files.items():
         if isinstance(text, bytes):
             (folder / name).write_bytes(text)
@@ -83,7 +83,7 @@ def compile_library(
 ) -> None:
     """A shared library of all levels, through `folder`, where the C files are left."""
     objects = compile_objects(built, machine, compiler, folder, levels)
-    compile_c(compiler, [*_target(machine, compiler), "-shared", *objects, "-o", output.resolve()], folder)
+    compile_c(compiler, [*_find_target(machine, compiler), "-shared", *objects, "-o", output.resolve()], folder)
 
 
 def compile_objects(
@@ -104,9 +104,9 @@ def compile_objects(
     kernels = Path(__file__).parent / "kernels"
     for header in ("cpu.h", "library.h"):
         (folder / header).write_text((kernels / header).read_text())
-    text = library_text(name, built.program, chosen, built.description, built.arena_bytes)
+    text = format_library(name, built.program, chosen, built.description, built.arena_bytes)
     (folder / f"{name}_library.c").write_text(text)
-    common = [*_target(machine, compiler), *STRICT, "-fPIC", "-fvisibility=hidden", "-DFC_LIBRARY", "-c"]
+    common = [*_find_target(machine, compiler), *STRICT, "-fPIC", "-fvisibility=hidden", "-DFC_LIBRARY", "-c"]
     jobs = [
         [*common, *level.flags, f"-DFC_LEVEL(name)=name##_{level.name}", f"{name}.c", "-o", f"{level.name}.o"]
         for level in chosen
@@ -122,7 +122,7 @@ def compile_objects(
     return [job[-1] for job in jobs]
 
 
-def _target(machine: Machine, compiler: Compiler) -> tuple[str, ...]:
+def _find_target(machine: Machine, compiler: Compiler) -> tuple[str, ...]:
     return ("-target", machine.triple) if compiler.cross else ()
 
 

@@ -68,7 +68,7 @@ def prove(
     runtimes: Sequence[Callable[[Arrays], Arrays]],
 ) -> Proof:
     """`models` are the levels that this CPU has, best first; `runtimes` onnxruntime as it is, and adding in 32 bits."""
-    steps = _merged([row for sample in samples for row in _steps(built, models[0], sample)])
+    steps = _merge([row for sample in samples for row in _run_steps(built, models[0], sample)])
     answers = [models[0].run(sample) for sample in samples]
     unequal = []
     for model in models[1:]:
@@ -90,12 +90,12 @@ def prove(
     return Proof(tuple(steps), levels, tuple(unequal), tuple(outputs), saturates, len(samples))
 
 
-def _steps(built: Built, model: NativeModel, sample: Arrays) -> list[StepProof]:
+def _run_steps(built: Built, model: NativeModel, sample: Arrays) -> list[StepProof]:
     """Every step of one sample, one after the other."""
     inputs = [np.ascontiguousarray(sample[name]) for name in model.inputs]
     outputs = [np.zeros(shape, dtype) for dtype, shape in model.outputs.values()]
 
-    def seen(view: View) -> Array:
+    def read_view(view: View) -> Array:
         """What lies in a view now, as a copy."""
         where, number = view.buffer.where, view.buffer.number
         if where == "constant":
@@ -114,25 +114,25 @@ def _steps(built: Built, model: NativeModel, sample: Arrays) -> list[StepProof]:
         if not isinstance(work, Placed):
             model.run_steps(number, number + 1, inputs, outputs)
             continue
-        given = [seen(view) for view in work.inputs]
+        given = [read_view(view) for view in work.inputs]
         if work.order is not None:  # a dense layer that takes its input as it lies
-            given[0] = _in_order(given[0], work.order)
+            given[0] = _order(given[0], work.order)
         model.run_steps(number, number + 1, inputs, outputs)
         step = work.step
         for tensor, view, expected in zip(step.outputs, work.outputs, compute(step, given), strict=True):
-            got = seen(view)
-            rows.append(_row(step.node, f"{step.what()} -> {tensor.name}", got, expected))
+            got = read_view(view)
+            rows.append(_make_row(step.node, f"{step.what()} -> {tensor.name}", got, expected))
     return rows
 
 
-def _in_order(x: Array, order: Array) -> Array:
+def _order(x: Array, order: Array) -> Array:
     """The elements of the last axis as the program counts them."""
     plain = np.empty_like(x)
     plain[..., order] = x
     return plain
 
 
-def _row(node: str, what: str, got: Array, expected: Array) -> StepProof:
+def _make_row(node: str, what: str, got: Array, expected: Array) -> StepProof:
     if got.dtype.kind != "f":
         apart = np.abs(got.astype(np.int64) - expected.astype(np.int64))
         return StepProof(node, what, got.size, int(np.count_nonzero(apart)), float(apart.max(initial=0)))
@@ -145,7 +145,7 @@ def _row(node: str, what: str, got: Array, expected: Array) -> StepProof:
     )
 
 
-def _merged(rows: Sequence[StepProof]) -> list[StepProof]:
+def _merge(rows: Sequence[StepProof]) -> list[StepProof]:
     """The rows of several samples, one for each step."""
     merged: dict[tuple[str, str], StepProof] = {}
     for row in rows:

@@ -15,7 +15,7 @@ CLIPS = {"Relu", "Clip"}  # before a QuantizeLinear they are part of the integer
 Shape = tuple[int, ...]
 
 
-def peak_activation_bytes(model: ir.Model) -> int | None:
+def measure_peak(model: ir.Model) -> int | None:
     """The most bytes that are alive at once when nodes run in the graph's order.
 
     A tensor lives from the node that writes it (a graph input from the start) to the last that reads it (a graph
@@ -95,7 +95,7 @@ def _inputs_of_clip(value: ir.Value) -> list[ir.Value]:
 
 
 def size_of(value: ir.Value, stored: dict[ir.Value, int]) -> int | None:
-    shape = known_shape(value)
+    shape = find_shape(value)
     if shape is None:
         return None
     if value.dtype == ir.DataType.STRING:  # as long as its texts
@@ -103,7 +103,7 @@ def size_of(value: ir.Value, stored: dict[ir.Value, int]) -> int | None:
     return prod(shape) * int(stored.get(value, value.dtype.itemsize if value.dtype else 4))
 
 
-def known_shape(value: ir.Value) -> Shape | None:
+def find_shape(value: ir.Value) -> Shape | None:
     """The shape, when every axis is known."""
     if value.shape is None:
         tensor = value.const_value

@@ -19,7 +19,7 @@ FOLLOWING = ("Min", "Max", "Add", "Sub")
 STARTING = ("Mul", "LayerNormalization", "InstanceNormalization")
 
 
-def vectors_of(node: ir.Node) -> dict[int, Float64]:
+def find_vectors(node: ir.Node) -> dict[int, Float64]:
     """Input index -> the constant there, (channels,), of a node of FOLLOWING or STARTING; empty where it is no such node."""
     channels, rank = channels_of(node.outputs[0]), rank_of(node.outputs[0])
     if channels is None or rank is None or not is_op(node, *FOLLOWING, *STARTING):
@@ -43,7 +43,7 @@ def _read_normalization(node: ir.Node, channels: int, rank: int) -> dict[int, Fl
 
 def divide_constants(edits: Edits, node: ir.Node, s: Float64) -> None:
     """Divide the constants of a node by s (channels,)."""
-    for at, row in vectors_of(node).items():
+    for at, row in find_vectors(node).items():
         before = node.inputs[at]
         divided = (row / s).astype(np.float32).reshape(constant_tensor(before).shape.numpy())
         node.replace_input_with(at, edits.constant(f"{name_of(before)}.folded", divided))
@@ -51,7 +51,7 @@ def divide_constants(edits: Edits, node: ir.Node, s: Float64) -> None:
 
 def largest_constants(node: ir.Node) -> Float64:
     """The largest constant of each channel."""
-    return np.asarray(np.max([np.abs(row) for row in vectors_of(node).values()], axis=0))
+    return np.asarray(np.max([np.abs(row) for row in find_vectors(node).values()], axis=0))
 
 
 def _read_row(array: Array | None, channels: int, rank: int) -> Float64 | None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fcdeploy.arrays import Array, Float64
 from fcdeploy.graph.edit import Edits
 from fcdeploy.graph.nodes import array_of, attribute_of, input_of, ints_of, is_constant, is_op, rank_of, tensor_of
-from fcdeploy.prepare.channel_constants import FOLLOWING, STARTING, divide_constants, vectors_of
+from fcdeploy.prepare.channel_constants import FOLLOWING, STARTING, divide_constants, find_vectors
 from fcdeploy.prepare.linear_layers import (
     LinearLayer,
     channels_of,
@@ -199,7 +199,7 @@ class _ChannelGroups:
         if is_layer(node):
             self._visit_layer(node, data)
             return
-        if is_op(node, *STARTING) and vectors_of(node) and len(node.outputs) == 1:
+        if is_op(node, *STARTING) and find_vectors(node) and len(node.outputs) == 1:
             self.pin(data)
             self.add(node.outputs[0])
             self.starting.append((node, self.of[node.outputs[0]]))
@@ -236,7 +236,7 @@ class _ChannelGroups:
         first = self.of[data[0]]
         if is_op(node, *HOMOGENEOUS):
             return first
-        if is_op(node, *FOLLOWING) and vectors_of(node) and len(first) == channels_of(node.outputs[0]):
+        if is_op(node, *FOLLOWING) and find_vectors(node) and len(first) == channels_of(node.outputs[0]):
             self.following.append((node, first))
             return first
         computed = len(data) == len(node.inputs)  # none of them is a constant

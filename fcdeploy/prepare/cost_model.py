@@ -31,7 +31,7 @@ from fcdeploy.graph.nodes import (
     subgraphs_of,
     tensor_of,
 )
-from fcdeploy.prepare.activation_memory import CONVERSIONS, find_byte_sizes, known_shape, size_of
+from fcdeploy.prepare.activation_memory import CONVERSIONS, find_byte_sizes, find_shape, size_of
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.runtime.session import Session
 
@@ -100,10 +100,10 @@ def fix_leading_axis(model: ir.Model) -> None:
     # what the file says in symbols of the batch would win over what is inferred for a batch of one
     for node in model.graph.all_nodes():
         for value in node.outputs:
-            if known_shape(value) is None:
+            if find_shape(value) is None:
                 value.shape = None
     infer_shapes(model)
-    unknown = [value for node in model.graph for value in node.outputs if value.name and known_shape(value) is None]
+    unknown = [value for node in model.graph for value in node.outputs if value.name and find_shape(value) is None]
     if unknown:
         _measure_shapes(model, unknown)
 
@@ -121,14 +121,14 @@ def list_layer_costs(model: ir.Model) -> list[LayerCost]:
         weights = [value for value in _find_parameters(node, constant) if value not in seen]
         seen.update(weights)
         parameters = (
-            _count_packed(node) if _is_packed(node) else sum(prod(known_shape(value) or ()) for value in weights)
+            _count_packed(node) if _is_packed(node) else sum(prod(find_shape(value) or ()) for value in weights)
         )
         sizes = [size_of(value, stored) for value in node.outputs if value.name]
         rows.append(
             LayerCost(
                 node=name_of(node),
                 op=node.op_type,
-                shape=known_shape(node.outputs[0]),
+                shape=find_shape(node.outputs[0]),
                 parameters=parameters,
                 macs=count_macs(node),
                 weight_bytes=sum(_size_of_constant(value) for value in weights),
@@ -149,12 +149,12 @@ def count_macs_by_node(model: ir.Model) -> dict[str, int]:
 def count_macs(node: ir.Node) -> int | None:
     """Multiply-accumulates of one node, by the table on top; 0 for other operators, None where a shape is unknown."""
     if _is_packed(node):
-        out = known_shape(node.outputs[0])
+        out = find_shape(node.outputs[0])
         return None if out is None else prod(out) * attribute_of(node, "K", 0)
     if node.op_type not in DATA_AND_WEIGHT:
         return 0
     data_at, weight_at = DATA_AND_WEIGHT[node.op_type]
-    data, weight, out = _shape_of_input(node, data_at), _shape_of_input(node, weight_at), known_shape(node.outputs[0])
+    data, weight, out = _shape_of_input(node, data_at), _shape_of_input(node, weight_at), find_shape(node.outputs[0])
     if node.op_type in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"):
         recurrent = _shape_of_input(node, 2)
         if data is None or weight is None or recurrent is None:
@@ -206,7 +206,7 @@ def _measure_shapes(model: ir.Model, unknown: list[ir.Value]) -> None:
 def _find_parameters(node: ir.Node, constant: set[ir.Value]) -> list[ir.Value]:
     """The stored constants that a node's learned inputs come from, and those inside its subgraphs."""
     if node.op_type in ELEMENTWISE:
-        used = [value for value in node.inputs if value is not None and prod(known_shape(value) or ()) > 1]
+        used = [value for value in node.inputs if value is not None and prod(find_shape(value) or ()) > 1]
     else:
         at = PARAMETERS.get(node.op_type, ())
         used = [value for index, value in enumerate(node.inputs) if value is not None and index in at]
@@ -239,7 +239,7 @@ def _count_packed(node: ir.Node) -> int:
 
 def _shape_of_input(node: ir.Node, index: int) -> Shape | None:
     value = input_of(node, index)
-    return known_shape(value) if value is not None else None
+    return find_shape(value) if value is not None else None
 
 
 def _size_of_constant(value: ir.Value) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.preprocessing.opencv import resize_linear
-from fcdeploy.records.preprocessing import Preprocessing, Step
+from fcdeploy.records.preprocessing import Preprocessing, PreprocessingStep
 from fcdeploy.records.signature import TensorSpec
 
 Pixels = Array
@@ -24,7 +24,7 @@ Pixels = Array
 DEEP = ("I", "F")  # first letters of Pillow's modes with more than 8 bits, which it would clip without a word
 
 
-class Size(NamedTuple):
+class ImageSize(NamedTuple):
     """Of a picture, in pixels."""
 
     height: int
@@ -83,7 +83,7 @@ def preprocess_pixels(pixels: Pixels, how: Preprocessing, spec: TensorSpec) -> A
     return _to_array(pixels, how, spec)
 
 
-def _are_of_size(pixels: Pixels, steps: Iterable[Step]) -> bool:
+def _are_of_size(pixels: Pixels, steps: Iterable[PreprocessingStep]) -> bool:
     """Whether all steps leave pictures of this size as they are."""
     same = ("resize", "resize_cover", "letterbox", "center_crop")
     return all(step.kind in same and step.size == pixels.shape[:2] for step in steps)
@@ -131,7 +131,7 @@ def _compute_levels(how: Preprocessing) -> Array:
         return np.asarray((levels - mean) / std, np.float32)
 
 
-def _resize_to(picture: Any, size: Size, method: str) -> Any:
+def _resize_to(picture: Any, size: ImageSize, method: str) -> Any:
     if (picture.height, picture.width) == size:
         return picture
     image = import_pillow()
@@ -142,27 +142,27 @@ def _resize_to(picture: Any, size: Size, method: str) -> Any:
     return picture.resize((size.width, size.height), image.Resampling[method.upper()])
 
 
-def _resize(picture: Any, step: Step) -> Any:
-    return _resize_to(picture, Size(*step.size), step.method)
+def _resize(picture: Any, step: PreprocessingStep) -> Any:
+    return _resize_to(picture, ImageSize(*step.size), step.method)
 
 
-def _resize_shorter(picture: Any, step: Step) -> Any:
+def _resize_shorter(picture: Any, step: PreprocessingStep) -> Any:
     """torchvision's Resize with one number: the longer side is truncated, not rounded."""
     shorter, longer = sorted((picture.height, picture.width))
     short, long = step.size[0], int(step.size[0] * longer / shorter)
     if len(step.size) == 2 and long > step.size[1]:
         short, long = int(step.size[1] * short / long), step.size[1]
-    size = Size(long, short) if picture.height > picture.width else Size(short, long)
-    return _resize_to(picture, Size(max(size.height, 1), max(size.width, 1)), step.method)
+    size = ImageSize(long, short) if picture.height > picture.width else ImageSize(short, long)
+    return _resize_to(picture, ImageSize(max(size.height, 1), max(size.width, 1)), step.method)
 
 
-def _resize_cover(picture: Any, step: Step) -> Any:
+def _resize_cover(picture: Any, step: PreprocessingStep) -> Any:
     factor = max(step.size[0] / picture.height, step.size[1] / picture.width)
-    size = Size(max(round(picture.height * factor), 1), max(round(picture.width * factor), 1))
+    size = ImageSize(max(round(picture.height * factor), 1), max(round(picture.width * factor), 1))
     return _resize_to(picture, size, step.method)
 
 
-def _resize_longest_of(picture: Any, step: Step) -> Any:
+def _resize_longest_of(picture: Any, step: PreprocessingStep) -> Any:
     """PaddleOCR's DetResizeForTest with limit_type 'max'."""
     most, multiple = step.size
     longest = max(picture.height, picture.width)
@@ -170,25 +170,25 @@ def _resize_longest_of(picture: Any, step: Step) -> Any:
     height, width = (
         max(int(round(int(side * ratio) / multiple) * multiple), multiple) for side in (picture.height, picture.width)
     )
-    return _resize_to(picture, Size(height, width), step.method)
+    return _resize_to(picture, ImageSize(height, width), step.method)
 
 
-def _resize_height(picture: Any, step: Step) -> Any:
+def _resize_height(picture: Any, step: PreprocessingStep) -> Any:
     """PaddleOCR's RecResizeImg: a line of text, as wide as its height asks for, up to a width."""
     width = min(math.ceil(step.size[0] * (picture.width / float(picture.height))), step.size[1])
-    return _resize_to(picture, Size(step.size[0], max(width, 1)), step.method)
+    return _resize_to(picture, ImageSize(step.size[0], max(width, 1)), step.method)
 
 
-def _letterbox(picture: Any, step: Step) -> Any:
+def _letterbox(picture: Any, step: PreprocessingStep) -> Any:
     """Ultralytics' LetterBox(auto=False), whose borders are rounded from halves minus and plus 0.1."""
     height, width = step.size
     ratio = min(height / picture.height, width / picture.width)
-    size = Size(max(round(picture.height * ratio), 1), max(round(picture.width * ratio), 1))
+    size = ImageSize(max(round(picture.height * ratio), 1), max(round(picture.width * ratio), 1))
     left, top = (round((whole - part) / 2 - 0.1) for whole, part in ((width, size.width), (height, size.height)))
-    return _paste(_resize_to(picture, size, step.method), Size(height, width), left, top, step.fill or 0)
+    return _paste(_resize_to(picture, size, step.method), ImageSize(height, width), left, top, step.fill or 0)
 
 
-def _center_crop(picture: Any, step: Step) -> Any:
+def _center_crop(picture: Any, step: PreprocessingStep) -> Any:
     """torchvision's CenterCrop: halves are rounded to even, and a picture that is too small gets a border."""
     height, width = step.size
     if picture.height < height or picture.width < width:
@@ -196,7 +196,7 @@ def _center_crop(picture: Any, step: Step) -> Any:
             raise ValueError(
                 f"is {picture.height} x {picture.width} after scaling, too small to cut {height} x {width} out"
             )
-        size = Size(max(height, picture.height), max(width, picture.width))
+        size = ImageSize(max(height, picture.height), max(width, picture.width))
         picture = _paste(
             picture, size, (size.width - picture.width) // 2, (size.height - picture.height) // 2, step.fill
         )
@@ -204,20 +204,20 @@ def _center_crop(picture: Any, step: Step) -> Any:
     return picture.crop((left, top, left + width, top + height))
 
 
-def _pad(picture: Any, step: Step) -> Any:
+def _pad(picture: Any, step: PreprocessingStep) -> Any:
     left, top, right, bottom = step.size
-    size = Size(picture.height + top + bottom, picture.width + left + right)
+    size = ImageSize(picture.height + top + bottom, picture.width + left + right)
     return _paste(picture, size, left, top, step.fill or 0)
 
 
-def _paste(picture: Any, size: Size, left: int, top: int, fill: int) -> Any:
+def _paste(picture: Any, size: ImageSize, left: int, top: int, fill: int) -> Any:
     image = import_pillow()
     whole = image.new(picture.mode, (size.width, size.height), fill if picture.mode == "L" else (fill,) * 3)
     whole.paste(picture, (left, top))
     return whole
 
 
-ACTIONS: dict[str, Callable[[Any, Step], Any]] = {
+ACTIONS: dict[str, Callable[[Any, PreprocessingStep], Any]] = {
     "turn": lambda picture, _: picture,  # first in a list, where the picture still has its metadata
     "resize": _resize,
     "resize_shorter": _resize_shorter,

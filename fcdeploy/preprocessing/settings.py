@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.records.preprocessing import COLOURS, LARGEST, LAYOUTS, METHODS, Preprocessing, Step
+from fcdeploy.records.preprocessing import COLOURS, LARGEST, LAYOUTS, METHODS, Preprocessing, PreprocessingStep
 from fcdeploy.records.signature import TensorSpec, format_shape
 
 IMAGENET: dict[str, Any] = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -141,11 +141,11 @@ def _make_steps(
     spec: TensorSpec,
     name: str,
     usual: tuple[int, int] | None,
-) -> tuple[tuple[Step, ...], tuple[int, int] | None]:
+) -> tuple[tuple[PreprocessingStep, ...], tuple[int, int] | None]:
     """What is done to pixels, and what they are filled up to."""
     resize = _check_choice(settings, "resize", RESIZE, "stretch", name)
     method = _check_choice(settings, "interpolation", METHODS, "bilinear", name)
-    fill, first = settings.get("fill"), [Step("turn")] if settings.get("exif") is True else []
+    fill, first = settings.get("fill"), [PreprocessingStep("turn")] if settings.get("exif") is True else []
     if not (fill is None or (type(fill) is int and 0 <= fill <= 255)):
         raise FcdeployError(f"{name}: 'fill' is {fill!r}, expected a level of 0 to 255", "fill = 114")
     shorter = settings.get("shorter_side")
@@ -158,22 +158,22 @@ def _make_steps(
         most = settings.get("longest_side", 960)
         if not _is_positive(most):
             raise FcdeployError(f"{name}: 'longest_side' is {most!r}, expected pixels", "longest_side = 960")
-        return (*first, Step("resize_longest_of", (most, MULTIPLE), method)), None
+        return (*first, PreprocessingStep("resize_longest_of", (most, MULTIPLE), method)), None
     if usual and "size" not in settings:
         declared = (declared[0] or usual[0], declared[1] or usual[1])
     size = _check_size(settings.get("size", declared), spec, name)
     if resize == "height":
-        return (*first, Step("resize_height", size, method)), size
+        return (*first, PreprocessingStep("resize_height", size, method)), size
     if resize == "letterbox":
-        return (*first, Step("letterbox", size, method, 114 if fill is None else fill)), None
+        return (*first, PreprocessingStep("letterbox", size, method, 114 if fill is None else fill)), None
     if resize == "crop":
         return (*first, *_make_crop(settings, size, method, fill, name)), None
-    return (*first, Step("resize", size, method)), None
+    return (*first, PreprocessingStep("resize", size, method)), None
 
 
 def _make_crop(
     settings: Mapping[str, Any], size: tuple[int, int], method: str, fill: int | None, name: str
-) -> tuple[Step, ...]:
+) -> tuple[PreprocessingStep, ...]:
     """Scaled to the shorter side that is said, or that follows from the share, or just enough; then the cut."""
     shorter, share = settings.get("shorter_side"), settings.get("crop_share")
     if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
@@ -182,9 +182,9 @@ def _make_crop(
         )
     if shorter is None:
         if share is None:
-            return Step("resize_cover", size, method), Step("center_crop", size, fill=fill)
+            return PreprocessingStep("resize_cover", size, method), PreprocessingStep("center_crop", size, fill=fill)
         shorter = math.floor(min(size) / share)  # as timm has it
-    return Step("resize_shorter", (shorter,), method), Step("center_crop", size, fill=fill)
+    return PreprocessingStep("resize_shorter", (shorter,), method), PreprocessingStep("center_crop", size, fill=fill)
 
 
 def _check_keys(given: Mapping[str, Any], spec: TensorSpec, name: str) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.preprocessing.settings import check_channels, guess_layout, read_declared_size
-from fcdeploy.records.preprocessing import METHODS, Preprocessing, Step
+from fcdeploy.preprocessing.settings import IMAGENET, check_channels, guess_layout, read_declared_size
+from fcdeploy.records.preprocessing import METHODS, Preprocessing, PreprocessingStep
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.user_code import load_function, user_code
 
@@ -51,7 +51,7 @@ RESAMPLED_BY_TORCH = (
 
 
 @dataclass(frozen=True)
-class Call:
+class StepCall:
     """A step: its class's name and its arguments by name."""
 
     name: str
@@ -64,7 +64,7 @@ class _Reading:
 
     source: str
     stage: str = "picture"
-    steps: list[Step] = field(default_factory=list)
+    steps: list[PreprocessingStep] = field(default_factory=list)
     divisor: float = 1.0
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
@@ -100,7 +100,7 @@ def read_transform(reference: str, spec: TensorSpec) -> Preprocessing:
 # from the text
 
 
-def _read_statically(reference: str) -> list[Call] | None:
+def _read_statically(reference: str) -> list[StepCall] | None:
     """The steps as they stand in the file; None where only running it would tell."""
     file, _, name = reference.rpartition(":")
     try:
@@ -134,7 +134,7 @@ def _is_docstring(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-def _flatten(node: ast.expr, known: Mapping[str, Any], depth: int = 0) -> Sequence[Call]:
+def _flatten(node: ast.expr, known: Mapping[str, Any], depth: int = 0) -> Sequence[StepCall]:
     if isinstance(node, ast.Name) and node.id in known and depth < 8:
         return _flatten(known[node.id], known, depth + 1)
     name = _read_name(node.func) if isinstance(node, ast.Call) else ""
@@ -146,7 +146,7 @@ def _flatten(node: ast.expr, known: Mapping[str, Any], depth: int = 0) -> Sequen
     if len(node.args) > len(ARGUMENTS[name]) or any(keyword.arg is None for keyword in node.keywords):
         raise _NotLiteralError
     arguments = dict(zip(ARGUMENTS[name], node.args, strict=False)) | {str(k.arg): k.value for k in node.keywords}
-    return [Call(name, {key: _read_literal(value, known) for key, value in arguments.items()})]
+    return [StepCall(name, {key: _read_literal(value, known) for key, value in arguments.items()})]
 
 
 def _list_composed(node: ast.Call) -> Sequence[ast.expr]:
@@ -189,30 +189,30 @@ def _get_class_name(value: Any) -> str:
     return type(value).__name__
 
 
-def _read_object(value: Any, reference: str) -> list[Call]:
+def _read_object(value: Any, reference: str) -> list[StepCall]:
     name = _get_class_name(value)
     if name == "Compose":
         return [call for step in value.transforms for call in _read_object(step, reference)]
     if name == "Sequential":
         return [call for step in value for call in _read_object(step, reference)]
     arguments = {key: getattr(value, key) for key in ARGUMENTS.get(name, ()) if hasattr(value, key)}
-    return [Call(V2 if name == "ConvertImageDtype" and ".v2" in type(value).__module__ else name, arguments)]
+    return [StepCall(V2 if name == "ConvertImageDtype" and ".v2" in type(value).__module__ else name, arguments)]
 
 
 # what steps mean
 
 
-def _add(reading: _Reading, call: Call) -> None:
+def _add(reading: _Reading, call: StepCall) -> None:
     """One more step of a known kind. Raises FcdeployError for others, and for orders that are not understood."""
     name, given = call.name, call.arguments
     if name in PLAIN:
         return
     if name == "ImageClassification":
         for part in (
-            Call("Resize", {"size": given.get("resize_size", 256), "interpolation": given.get("interpolation", "bilinear")}),
-            Call("CenterCrop", {"size": given["crop_size"]}),
-            Call("ToTensor", {}),
-            Call("Normalize", {"mean": given.get("mean", (0.485, 0.456, 0.406)), "std": given.get("std", (0.229, 0.224, 0.225))}),
+            StepCall("Resize", {"size": given.get("resize_size", 256), "interpolation": given.get("interpolation", "bilinear")}),
+            StepCall("CenterCrop", {"size": given["crop_size"]}),
+            StepCall("ToTensor", {}),
+            StepCall("Normalize", {key: given.get(key, usual) for key, usual in IMAGENET.items()}),
         ):  # fmt: skip
             _add(reading, part)
     elif name in TO_TENSOR | AS_TENSOR:
@@ -250,7 +250,7 @@ def _add_conversion(reading: _Reading, name: str, given: Mapping[str, Any]) -> N
     reading.stage = "floats"
 
 
-def _read_step(reading: _Reading, name: str, given: Mapping[str, Any]) -> Step:
+def _read_step(reading: _Reading, name: str, given: Mapping[str, Any]) -> PreprocessingStep:
     if reading.normalized and name == "Pad":
         raise _refuse(reading, "pads behind Normalize", "Pad before Normalize")
     if name == "Grayscale":
@@ -258,18 +258,18 @@ def _read_step(reading: _Reading, name: str, given: Mapping[str, Any]) -> Step:
             raise _refuse(
                 reading, "makes pictures gray in three channels, or after they are tensors", "Grayscale() first"
             )
-        return Step("gray")
+        return PreprocessingStep("gray")
     if name == "Pad":
         if given.get("padding_mode", "constant") != "constant" or type(given.get("fill", 0)) is not int:
             raise _refuse(reading, "pads with more than one level", "Pad(padding, fill=0)")
         row = _read_lengths(reading, given["padding"])
         row = row * 4 if len(row) == 1 else row * 2 if len(row) == 2 else row
-        return Step("pad", row, fill=int(given.get("fill", 0)))
+        return PreprocessingStep("pad", row, fill=int(given.get("fill", 0)))
     size = _read_lengths(reading, given["size"])
     if name == "CenterCrop":
         if reading.normalized:  # a border behind it would be zeros, not black
-            return Step("center_crop", size * 2 if len(size) == 1 else size)
-        return Step("center_crop", size * 2 if len(size) == 1 else size, fill=0)
+            return PreprocessingStep("center_crop", size * 2 if len(size) == 1 else size)
+        return PreprocessingStep("center_crop", size * 2 if len(size) == 1 else size, fill=0)
     if reading.stage == "floats":
         raise _refuse(
             reading, "resizes a tensor of floats", "Resize before ToTensor: Pillow resizes then, here as there"
@@ -277,10 +277,10 @@ def _read_step(reading: _Reading, name: str, given: Mapping[str, Any]) -> Step:
     if reading.stage == "bytes":
         reading.note = RESAMPLED_BY_TORCH
     if len(size) == 2:
-        return Step("resize", size, _read_method(reading, given.get("interpolation", "bilinear")))
+        return PreprocessingStep("resize", size, _read_method(reading, given.get("interpolation", "bilinear")))
     longest = given.get("max_size")
     size = (*size, longest) if isinstance(longest, int) else size
-    return Step("resize_shorter", size, _read_method(reading, given.get("interpolation", "bilinear")))
+    return PreprocessingStep("resize_shorter", size, _read_method(reading, given.get("interpolation", "bilinear")))
 
 
 def _read_method(reading: _Reading, value: Any) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fcdeploy.graph.light_reader import Constant, Node, Outline
+from fcdeploy.graph.light_reader import LightConstant, Node, Outline
 
 DOMAINS = {"", "ai.onnx", "com.microsoft"}
 DYNAMIC = "quantizes activations as it runs, so that an answer depends on its batch"
@@ -111,7 +111,7 @@ def _read_ends(outline: Outline, axes: Mapping[str, int | None]) -> Known:
     return known
 
 
-def _to_constant(constant: Constant) -> ConstantTensor:
+def _to_constant(constant: LightConstant) -> ConstantTensor:
     return ConstantTensor(constant.dims, constant.values)
 
 
@@ -140,7 +140,7 @@ def _derive_constant(node: Node, states: list[State | None]) -> ConstantTensor:
     """What a node makes of constants; shapes only where rules below need them."""
     if node.op == "Constant":
         value = node.attributes.get("value")
-        if isinstance(value, Constant):
+        if isinstance(value, LightConstant):
             return _to_constant(value)
         listed = node.attributes.get("value_ints", node.attributes.get("value_int"))
         if isinstance(listed, tuple):

@@ -33,7 +33,7 @@ class TorchDifference:
 
 
 @dataclass(frozen=True)
-class Trial:
+class ExportTrial:
     """Inputs to compare on, and what to call them in an error; `as_exported` when they have the sizes torch traced."""
 
     name: str
@@ -49,7 +49,7 @@ class TorchComparison:
         self._module, self._inputs, self._tolerance = module, inputs, tolerance
         self._session = Session(path)
 
-    def run(self, trials: Iterable[Trial]) -> None:
+    def run(self, trials: Iterable[ExportTrial]) -> None:
         """Raises FcdeployError where an output differs by more than the tolerance, FinalError on the sizes torch traced."""
         for trial in trials:
             expected = self._run_torch(trial.tensors)
@@ -78,7 +78,7 @@ class TorchComparison:
             except FcdeployError:
                 refused.append(said)
                 continue
-            self.run([Trial(f"random inputs of {said}", tensors)])
+            self.run([ExportTrial(f"random inputs of {said}", tensors)])
             taken.append(said)
         lines = [f"also tried, and the same as torch: {'; '.join(taken)}"] if taken else []
         return (*lines, *([f"the module itself does not take {'; '.join(refused)}"] if refused else []))
@@ -87,7 +87,7 @@ class TorchComparison:
         outputs = flatten_outputs(call_module(self._module, self._inputs, tensors))
         return [tensor.numpy(force=True) for _, tensor in outputs]
 
-    def _make_error(self, name: str, now: TorchDifference, trial: Trial, expected: list[Array]) -> FcdeployError:
+    def _make_error(self, name: str, now: TorchDifference, trial: ExportTrial, expected: list[Array]) -> FcdeployError:
         again = self._run_torch(trial.tensors)
         repeatable = all(np.array_equal(x, y, equal_nan=True) for x, y in zip(expected, again, strict=True))
         kind = FinalError if trial.as_exported else FcdeployError
@@ -100,21 +100,21 @@ class TorchComparison:
         )
 
 
-def draw_trials(inputs: tuple[Input, ...], sizes: Sequence[dict[str, int]]) -> Iterator[Trial]:
+def draw_trials(inputs: tuple[Input, ...], sizes: Sequence[dict[str, int]]) -> Iterator[ExportTrial]:
     """Random inputs of every size, the exported one first, and the example."""
     generator = torch.Generator().manual_seed(1)
     for index, size in enumerate(sizes):
         where = ", ".join(f"{name} {length}" for name, length in size.items())
         tensors = [_draw_like(item.resize(size), generator) for item in inputs]
-        yield Trial(f"random inputs{where and ' of ' + where}", tensors, as_exported=index == 0)
-    yield Trial("the example inputs", [item.example for item in inputs])
+        yield ExportTrial(f"random inputs{where and ' of ' + where}", tensors, as_exported=index == 0)
+    yield ExportTrial("the example inputs", [item.example for item in inputs])
 
 
-def read_trials(inputs: tuple[Input, ...], path: Path, data: str | Path) -> Iterator[Trial]:
+def read_trials(inputs: tuple[Input, ...], path: Path, data: str | Path) -> Iterator[ExportTrial]:
     """Samples of the user's, up to SAMPLES, as the model at `path` takes them."""
     specs = input_specs(read_model(path))
     for batch in make_batches(open_source(data, specs, limit=SAMPLES), choose_batch_size(specs, 32)):
-        yield Trial(batch.names[0], [torch.from_numpy(batch.inputs[item.name]) for item in inputs])
+        yield ExportTrial(batch.names[0], [torch.from_numpy(batch.inputs[item.name]) for item in inputs])
 
 
 def _draw_like(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -32,7 +32,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TimeTrial:
     """A choice that was run: its time relative to the float model with its 95 % interval.
 
     `sqnr_db` is its signal over error, where weights have one scale for all channels and it was therefore looked at.
@@ -60,8 +60,8 @@ class Costs:
     rates: Rates
     nodes: dict[str, tuple[float, float]]
     layers: tuple[str, ...] = ()
-    trials: tuple[Trial, ...] = ()
-    confirmed: tuple[Trial, ...] = ()
+    trials: tuple[TimeTrial, ...] = ()
+    confirmed: tuple[TimeTrial, ...] = ()
     sqnr_db: float | None = None
 
     @property
@@ -96,10 +96,10 @@ def from_text(text: str, source: str) -> Costs:
         raise FcdeployError(f"{source} is not a file of costs: {error}", hint) from error
 
 
-def _parse_trial(row: dict[str, Any]) -> Trial:
+def _parse_trial(row: dict[str, Any]) -> TimeTrial:
     names = {key: tuple(map(str, row["choice"][key])) for key in ("slow", "one_scale")}
     ratio, low, high = (_parse_time(row[key]) for key in ("ratio", "low", "high"))
-    return Trial(Choice(**names), ratio, low, high, _parse_decibels(row["sqnr_db"]))
+    return TimeTrial(Choice(**names), ratio, low, high, _parse_decibels(row["sqnr_db"]))
 
 
 def _parse_decibels(value: object) -> float | None:

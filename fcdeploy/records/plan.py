@@ -62,7 +62,7 @@ class QParams:
 
 
 @dataclass(frozen=True)
-class Decision:
+class NodeDecision:
     """What a node becomes, how the weights of an int8 layer are rounded, and one sentence that says why."""
 
     node: str
@@ -83,7 +83,7 @@ class Plan:
     """
 
     target: str
-    nodes: tuple[Decision, ...]
+    nodes: tuple[NodeDecision, ...]
     tensors: dict[str, QParams]
     costs: str = ""
     weights: str = "int8"
@@ -161,7 +161,7 @@ def _changes(plan: Plan) -> dict[str, dict[str, tuple[float, ...]]]:
     return {"rescaled": plan.rescaled, "absorbed": plan.absorbed}
 
 
-def _node(decision: Decision) -> dict[str, Any]:
+def _node(decision: NodeDecision) -> dict[str, Any]:
     row = asdict(decision)
     if decision.rounding == "nearest":
         del row["rounding"]
@@ -208,13 +208,13 @@ def from_json(data: Any, source: str) -> Plan:
 HINT = "fcdeploy quantize MODEL --int8 --data DATA --dry-run --json > plan.json writes one to edit"
 
 
-def _decision(row: Any, where: str) -> Decision:
+def _decision(row: Any, where: str) -> NodeDecision:
     check_keys(row, {"node", "op", "kind", "why", "rounding"}, where, HINT, optional=OPTIONAL)
     if row["kind"] not in KINDS:
         raise FcdeployError(f"{where} has kind {row['kind']!r}, expected {', '.join(KINDS)}", HINT)
     if (rounding := row.get("rounding", "nearest")) not in ROUNDINGS:
         raise FcdeployError(f"{where} has rounding {rounding!r}, expected {', '.join(ROUNDINGS)}", HINT)
-    return Decision(str(row["node"]), str(row["op"]), row["kind"], str(row.get("why", "")), rounding)
+    return NodeDecision(str(row["node"]), str(row["op"]), row["kind"], str(row.get("why", "")), rounding)
 
 
 def _rows_of_numbers(data: dict[str, Any], key: str, least: float, source: str) -> dict[str, tuple[float, ...]]:

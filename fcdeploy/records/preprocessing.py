@@ -36,7 +36,7 @@ LARGEST = 1 << 16  # of a side in pixels, which is as far as JPEG goes
 
 
 @dataclass(frozen=True)
-class Step:
+class PreprocessingStep:
     """One change of the pixels. `fill` is the level of what is added; None where nothing may be added."""
 
     kind: str
@@ -56,7 +56,7 @@ class Preprocessing:
 
     name: str
     colour: str
-    steps: tuple[Step, ...]
+    steps: tuple[PreprocessingStep, ...]
     layout: str
     divisor: float = 255.0
     scale: float = 1.0
@@ -83,7 +83,7 @@ class Preprocessing:
         return ", ".join([f"{self.name}: {self.colour}", *steps, numbers, *canvas, self.layout])
 
 
-def _describe_step(step: Step) -> str:
+def _describe_step(step: PreprocessingStep) -> str:
     size = " x ".join(map(str, step.size))
     by = "" if step.method == "bilinear" or not step.kind.startswith(("resize", "letterbox")) else f" ({step.method})"
     words = {
@@ -132,8 +132,8 @@ def from_json(data: Any, source: str, hint: str) -> Preprocessing:
     return value
 
 
-def _step_from_json(row: Any, where: str, hint: str) -> Step:
-    check_keys(row, set(Step.__dataclass_fields__), where, hint)
+def _step_from_json(row: Any, where: str, hint: str) -> PreprocessingStep:
+    check_keys(row, set(PreprocessingStep.__dataclass_fields__), where, hint)
     if row["kind"] not in STEPS:
         raise FcdeployError(f"{where} is {str(row['kind'])[:60]!r}, expected one of {', '.join(STEPS)}", hint)
     lengths = STEPS[row["kind"]]
@@ -143,7 +143,7 @@ def _step_from_json(row: Any, where: str, hint: str) -> Step:
     fill = row["fill"]
     if row["method"] not in METHODS or not (fill is None or (type(fill) is int and 0 <= fill <= 255)):
         raise FcdeployError(f"{where} has a method or fill that is none", hint)
-    return Step(row["kind"], tuple(row["size"]), row["method"], fill)
+    return PreprocessingStep(row["kind"], tuple(row["size"]), row["method"], fill)
 
 
 def _is_positive(value: Any) -> bool:

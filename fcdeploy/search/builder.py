@@ -44,7 +44,7 @@ class Builder:
     def model(self, forms: Forms) -> ir.Model:
         return refine(self.problem, self.plan(forms), None)
 
-    def uncorrected(self, forms: Forms) -> ir.Model:
+    def leave_uncorrected(self, forms: Forms) -> ir.Model:
         """The same with the biases of the float model."""
         plan = self.plan(forms)
         plain = self.problem.build(plan, correctable=True)
@@ -79,7 +79,7 @@ class Builder:
 
         Of the model before biases are corrected: they make up for errors of layers before them, which are then gone.
         """
-        int8, floats = self.uncorrected(forms), [self.problem.model, read_model(self.problem.file)]
+        int8, floats = self.leave_uncorrected(forms), [self.problem.model, read_model(self.problem.file)]
         whole, gains, noise = max(error(int8), 1e-300), {}, find_sources(int8)
         for done, group in enumerate(groups, start=1):
             if stop():

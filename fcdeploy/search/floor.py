@@ -30,7 +30,7 @@ from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.search import ladder
 from fcdeploy.search.builder import Builder, begin_building
-from fcdeploy.search.ladder import Forms, NodeGroup, Score, Step
+from fcdeploy.search.ladder import Forms, NodeGroup, PathStep, Score
 
 GOOD_DB = 50.0  # of the worst output: from there on other methods for the ranges are not tried
 PERFECT_DB = 80.0  # from there on nothing is compared: what is left of the error is the judged samples' chance
@@ -61,7 +61,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Held:
+class FloorResult:
     """The candidate that was taken, what else was tried, the nodes that left int8 for the floor, and what is still missed.
 
     The first of `tried` is what was asked for.
@@ -85,7 +85,7 @@ def hold_floor(
     choose_ranges: bool,
     repair: bool,
     on_step: OnStep | None,
-) -> Held:
+) -> FloorResult:
     """The plan carried out, with what helps and nothing that harms, and with as little float as the floor asks for.
 
     `compare` looks at the plan without corrections too, `choose_ranges` allows other methods for the ranges, `repair`
@@ -107,7 +107,7 @@ def hold_floor(
     if repair and best.judgement.shortfall(floor) > 0:
         best, left_out = _leave_int8(best, spent, judge, floor, on_step)
     misses = tuple(text for text, _ in best.judgement.misses(floor))
-    return Held(best, tuple(tried), left_out, misses, floor)
+    return FloorResult(best, tuple(tried), left_out, misses, floor)
 
 
 def make_judge(problem: Problem) -> Judge | None:
@@ -205,7 +205,7 @@ def _leave_int8(
     return _carry_out(best, builder, path, last.forms, judge)
 
 
-def _leave_by_place(builder: Builder, measure: Callable[[Forms], Score]) -> Step | None:
+def _leave_by_place(builder: Builder, measure: Callable[[Forms], Score]) -> PathStep | None:
     """The cheapest choice that holds the floor among: all nodes up to a place in float, all from one on, all.
 
     Weights are stored in 8 bits, or in 16 where not even all in float hold it with those; None where neither does.  More
@@ -215,9 +215,9 @@ def _leave_by_place(builder: Builder, measure: Callable[[Forms], Score]) -> Step
     stored = {node for group in builder.groups if "bytes" in group.rungs for node in group.nodes}
     for rung in ("bytes", "wide"):
 
-        def leave(some: Sequence[str], rung: str = rung) -> Step:
+        def leave(some: Sequence[str], rung: str = rung) -> PathStep:
             forms = {node: rung if node in stored else "float" for node in some}
-            return Step((), forms, measure(forms))
+            return PathStep((), forms, measure(forms))
 
         everything = leave(nodes)
         if ladder.meets_bound(everything.score, 0.0):
@@ -230,8 +230,8 @@ def _leave_by_place(builder: Builder, measure: Callable[[Forms], Score]) -> Step
 
 
 def _thin_out(
-    order: Sequence[str], held: Step, leave: Callable[[Sequence[str]], Step], cost: Callable[[Forms], float]
-) -> Step:
+    order: Sequence[str], held: PathStep, leave: Callable[[Sequence[str]], PathStep], cost: Callable[[Forms], float]
+) -> PathStep:
     """A step that holds the floor with fewer nodes in float: neighbours return to int8 together, those that save most first."""
     size = -(-len(order) // PARTS)
     parts = [order[at : at + size] for at in range(0, len(order), size)]
@@ -247,7 +247,7 @@ def _thin_out(
     return held
 
 
-def _bisect(order: Sequence[str], leave: Callable[[Sequence[str]], Step]) -> list[Step]:
+def _bisect(order: Sequence[str], leave: Callable[[Sequence[str]], PathStep]) -> list[PathStep]:
     """Steps with fewer and fewer nodes of an order in float that hold the floor."""
     low, high = 0, len(order)  # of nodes in float: too few, enough
     held = []
@@ -263,7 +263,7 @@ def _bisect(order: Sequence[str], leave: Callable[[Sequence[str]], Step]) -> lis
 
 
 def _carry_out(
-    best: Candidate, builder: Builder, path: Sequence[ladder.Step], forms: Forms, judge: Judge
+    best: Candidate, builder: Builder, path: Sequence[ladder.PathStep], forms: Forms, judge: Judge
 ) -> tuple[Candidate, tuple[str, ...]]:
     """The candidate in these forms, and the nodes that left int8."""
     rungs = {name: rung for step in path for name, rung in step.moved}

@@ -10,12 +10,12 @@ from typing import Any
 from fcdeploy.int8.judge import Judgement
 from fcdeploy.int8.timing.costs import CostBasis, describe_times
 from fcdeploy.records.report import Report, Table
-from fcdeploy.search.floor import Candidate, Held
+from fcdeploy.search.floor import Candidate, FloorResult
 
 NOTABLE_DB = 0.5  # of gain by a simpler setting: below it nobody need know
 
 
-def add_floor(report: Report, held: Held, spent: CostBasis, macs: Mapping[str, int], *, unseen: bool) -> Report:
+def add_floor(report: Report, held: FloorResult, spent: CostBasis, macs: Mapping[str, int], *, unseen: bool) -> Report:
     """The report with how the model was judged, what was left out for it, and what is still missed."""
     judgement = held.chosen.judgement
     apart = "kept apart" if unseen else "that tools have seen too, for lack of others"
@@ -34,7 +34,7 @@ def add_floor(report: Report, held: Held, spent: CostBasis, macs: Mapping[str, i
     )
 
 
-def build_refusal(model: Path, held: Held, seconds: float) -> Report:
+def build_refusal(model: Path, held: FloorResult, seconds: float) -> Report:
     """The report of a model that was not written."""
     reasons = "; ".join(held.misses)
     rows = tuple(_row(candidate) for candidate in held.tried)
@@ -59,7 +59,7 @@ def build_refusal(model: Path, held: Held, seconds: float) -> Report:
     )
 
 
-def _describe_choice(held: Held) -> list[str]:
+def _describe_choice(held: FloorResult) -> list[str]:
     """What the default setting would have come to, where another was clearly better."""
     first, chosen = held.tried[0], held.chosen
     if chosen.name == first.name:
@@ -70,7 +70,7 @@ def _describe_choice(held: Held) -> list[str]:
     return [f"taken: {chosen.name}; the usual setting comes to {first.judgement.summary()}"]
 
 
-def _describe_left_out(held: Held, macs: Mapping[str, int]) -> list[str]:
+def _describe_left_out(held: FloorResult, macs: Mapping[str, int]) -> list[str]:
     if not held.left_out:
         return []
     share = sum(macs.get(node, 0) for node in held.left_out) / max(sum(macs.values()), 1)
@@ -82,7 +82,7 @@ def _describe_left_out(held: Held, macs: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _values(held: Held, unseen: bool | None) -> dict[str, Any]:
+def _values(held: FloorResult, unseen: bool | None) -> dict[str, Any]:
     judgement = held.chosen.judgement
     return {
         "floor": {

@@ -55,7 +55,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Step:
+class PathStep:
     """Groups, each with the rung it was brought to ("int8" where that was taken back), and what came of it."""
 
     moved: tuple[tuple[str, str], ...]
@@ -98,14 +98,14 @@ def meets_bound(score: Score, bound: float) -> bool:
     return score.drop <= bound + TIE
 
 
-def climb_ladder(groups: Sequence[NodeGroup], objective: Objective) -> list[Step]:
+def climb_ladder(groups: Sequence[NodeGroup], objective: Objective) -> list[PathStep]:
     """Climb from int8 as it is until the bound holds, `stop` says so, or nothing is left to raise; returns every step.
 
     Where the drop is above the bound by no more than chance explains, groups go on only as long as one causes most of it
     for most of the error; else only what costs no time is still tried.  To leave layers in float for a sample or two
     would fit them to these samples.
     """
-    path = [Step((), {}, objective.measure({}))]
+    path = [PathStep((), {}, objective.measure({}))]
     spent: set[str] = set()
     width = 1
     while not meets_bound(path[-1].score, objective.bound) and not objective.stop():
@@ -127,12 +127,12 @@ def climb_ladder(groups: Sequence[NodeGroup], objective: Objective) -> list[Step
     return path
 
 
-def take_back(groups: Sequence[NodeGroup], path: Sequence[Step], objective: Objective) -> list[Step]:
+def take_back(groups: Sequence[NodeGroup], path: Sequence[PathStep], objective: Objective) -> list[PathStep]:
     """Steps down from the end of a path that holds the bound: what costs most time is tried first, and kept if it holds.
 
     Again from the start after each, since what one group could not be spared for may be gone with another.
     """
-    down: list[Step] = []
+    down: list[PathStep] = []
     moves = {name: rung for step in path for name, rung in step.moved}
     now, kept = path[-1].forms, dict[str, str]()
     while (lower := _lower_group(groups, moves, kept, now, objective)) is not None:
@@ -148,7 +148,7 @@ def take_back(groups: Sequence[NodeGroup], path: Sequence[Step], objective: Obje
 
 def _lower_group(
     groups: Sequence[NodeGroup], moves: Mapping[str, str], kept: Forms, now: Forms, objective: Objective
-) -> Step | None:
+) -> PathStep | None:
     """The first group that can be lowered: with all its nodes that no other holds up, or, where that is too much, without
     those that it shares with others, which stay as high as they are; `kept` did so before.
     """
@@ -168,17 +168,17 @@ def _lower_group(
                     return None
                 score = objective.measure(forms)
                 if meets_bound(score, objective.bound):
-                    return Step(((group.name, rung),), forms, score)
+                    return PathStep(((group.name, rung),), forms, score)
     return None
 
 
-def choose_best(path: Sequence[Step], tried: Iterable[Step], bound: float) -> Step:
+def choose_best(path: Sequence[PathStep], tried: Iterable[PathStep], bound: float) -> PathStep:
     """Of the path and what else was tried, the fastest that holds the bound; where none does, the least drop of the path.
 
     The first stands where no other is faster.  Of what was tried and rejected the least drop may be a sample's chance.
     """
 
-    def rank_step(step: Step) -> tuple[float, ...]:
+    def rank_step(step: PathStep) -> tuple[float, ...]:
         score = step.score
         if meets_bound(score, bound):
             return (0.0, score.cost)
@@ -206,7 +206,7 @@ def _list_higher_rungs(forms: Forms, group: NodeGroup) -> tuple[str, ...]:
 
 
 def _choose_next(
-    now: Step, left: Sequence[NodeGroup], gains: Mapping[str, float], cost: Callable[[Forms], float], width: int
+    now: PathStep, left: Sequence[NodeGroup], gains: Mapping[str, float], cost: Callable[[Forms], float], width: int
 ) -> list[NodeGroup]:
     """The groups of the next step: those that gain most; where it is one, the cheapest of those that gain about as much."""
     order = sorted(left, key=lambda group: -gains.get(group.name, -math.inf))
@@ -217,17 +217,19 @@ def _choose_next(
     return [min(close, key=lambda group: cost(raise_nodes(now.forms, group.nodes, group.rungs[-1])))]
 
 
-def _try_rungs(now: Step, chosen: Sequence[NodeGroup], gains: Mapping[str, float], objective: Objective) -> Step | None:
+def _try_rungs(
+    now: PathStep, chosen: Sequence[NodeGroup], gains: Mapping[str, float], objective: Objective
+) -> PathStep | None:
     """The lowest rung that undoes enough, else the one that leaves the least error; None where none helps at all."""
     expected = now.score.error * min(sum(max(gains.get(group.name, 0.0), 0.0) for group in chosen), 1.0)
-    tried: list[Step] = []
+    tried: list[PathStep] = []
     for moved in _list_moves(now.forms, chosen):
         if tried and objective.stop():
             break
         forms: Forms = now.forms
         for group, (_, to) in zip(chosen, moved, strict=True):
             forms = raise_nodes(forms, group.nodes, to)
-        step = Step(moved, forms, objective.measure(forms))
+        step = PathStep(moved, forms, objective.measure(forms))
         if meets_bound(step.score, objective.bound) or now.score.error - step.score.error >= HELPS * expected > 0:
             return step
         tried.append(step)
@@ -245,7 +247,7 @@ def _list_moves(forms: Forms, chosen: Sequence[NodeGroup]) -> list[tuple[tuple[s
     return list(dict.fromkeys((lowest, in_float)))
 
 
-def _round_better(groups: Sequence[NodeGroup], now: Step, objective: Objective) -> list[Step]:
+def _round_better(groups: Sequence[NodeGroup], now: PathStep, objective: Objective) -> list[PathStep]:
     """All integer layers rounded by what they read, which costs no time, if that leaves less error."""
     moved = tuple((group.name, "rounded") for group in groups if "rounded" in _list_higher_rungs(now.forms, group))
     forms: Forms = now.forms
@@ -254,5 +256,5 @@ def _round_better(groups: Sequence[NodeGroup], now: Step, objective: Objective) 
             forms = raise_nodes(forms, group.nodes, "rounded")
     if not moved:
         return []
-    step = Step(moved, forms, objective.measure(forms))
+    step = PathStep(moved, forms, objective.measure(forms))
     return [step] if step.score.error < now.score.error else []

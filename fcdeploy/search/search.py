@@ -15,7 +15,7 @@ from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.costs import CostBasis
 from fcdeploy.int8.timing.measure import choose_reference, confirm
-from fcdeploy.records.costs import Trial
+from fcdeploy.records.costs import TimeTrial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.samples.source import get_fixed_batch
@@ -31,7 +31,7 @@ from fcdeploy.search.evaluator import (
 )
 from fcdeploy.search.goal import AccuracyGoal
 from fcdeploy.search.groups import ALL
-from fcdeploy.search.ladder import Forms, NodeGroup, Objective, Score, Step
+from fcdeploy.search.ladder import Forms, NodeGroup, Objective, PathStep, Score
 from fcdeploy.search.verdict import standard_error
 
 FEW = 64  # samples on which roundings are ranked: sums over many values
@@ -46,7 +46,7 @@ class MeasuredStep:
     moved: tuple[tuple[str, str], ...]
     result: EvaluationResult
     estimate_us: float
-    time: Trial | None = None
+    time: TimeTrial | None = None
 
 
 @dataclass(frozen=True)
@@ -168,23 +168,23 @@ def _start_run(
     return SearchRun(begin_building(problem, spent.costs), exam, bound, deadline, on_step)
 
 
-def _try_all_in_float(run: SearchRun, best: Step) -> list[Step]:
+def _try_all_in_float(run: SearchRun, best: PathStep) -> list[PathStep]:
     """Everything in float with its weights in 8 bits, where the costs have that faster than what was found and it holds."""
     if run.builder.costs is None:
         return []
     forms = dict.fromkeys(run.builder.costs.layers, "bytes")
     if run.builder.cost(forms) >= best.score.cost or run.stop():
         return []
-    step = Step(((ALL, "bytes"),), forms, run.score(forms))
+    step = PathStep(((ALL, "bytes"),), forms, run.score(forms))
     return [step] if ladder.choose_best([best], [step], run.bound) is step else []
 
 
-def _list_measured(run: SearchRun) -> list[Step]:
+def _list_measured(run: SearchRun) -> list[PathStep]:
     """Everything that was measured, as steps without a name."""
-    return [Step((), dict(key), run.score(dict(key))) for key in run.results]
+    return [PathStep((), dict(key), run.score(dict(key))) for key in run.results]
 
 
-def _time_steps(run: SearchRun, path: Sequence[Step]) -> list[MeasuredStep]:
+def _time_steps(run: SearchRun, path: Sequence[PathStep]) -> list[MeasuredStep]:
     """The steps of the path with their times: the last and the first for certain, others while there is time."""
     feeds = _take_one_batch(run)
     reference = choose_reference(run.builder.problem.file, run.builder.problem.model, feeds)

@@ -39,7 +39,7 @@ class ServedModel:
     content: str
 
 
-class Engine:
+class BatchingEngine:
     """Serves what lies at `source`.
 
     `threads` is for each run, `workers` how many processes share the cores, `runs_on` the engine of bundles; `limits`

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
-from fcdeploy.serve.engine import Engine
+from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.http_request import HeadParser
 from fcdeploy.serve.limits import QueueLimits
 from fcdeploy.serve.metrics import Metrics
@@ -71,7 +71,7 @@ class Replica:
 
     async def reconfigure(self, options: Mapping[str, Any]) -> None:
         """Load the models beside those that run, then take their place. Raises FcdeployError when they cannot be served."""
-        engine = Engine(
+        engine = BatchingEngine(
             Path(options["source"]),
             threads=options["threads"],
             limits=QueueLimits(max_batch=options["max_batch"] or None, max_requests=options["max_requests"]),

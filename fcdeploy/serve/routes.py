@@ -16,7 +16,7 @@ from fcdeploy import __version__
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.serve.batching import InferenceRequest
 from fcdeploy.serve.classify import check_classify, describe_answers, describe_takes, read_samples, read_top
-from fcdeploy.serve.engine import Engine, ServedModel
+from fcdeploy.serve.engine import BatchingEngine, ServedModel
 from fcdeploy.serve.http_request import RequestHead
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.models import Model
@@ -76,7 +76,7 @@ class ServerState:
     that wait or run they are at most `max_held`.
     """
 
-    engine: Engine
+    engine: BatchingEngine
     metrics: Metrics
     max_body: int = 32 << 20
     max_json: int = 6 << 20
@@ -272,7 +272,7 @@ def _answer_directly(state: ServerState, head: RequestHead) -> Answer:
     return _answer_json(describe_model(engine, model) if what == "model" else _make_triton_config(model))
 
 
-def describe_model(engine: Engine, model: Model) -> dict[str, Any]:
+def describe_model(engine: BatchingEngine, model: Model) -> dict[str, Any]:
     """Names, datatypes and shapes, as the file has them."""
     return {
         "name": model.name,

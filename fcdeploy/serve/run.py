@@ -10,7 +10,7 @@ from typing import Any
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.cpu import count_usable_cores
-from fcdeploy.serve.engine import Engine
+from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.limits import QueueLimits
 from fcdeploy.serve.log import LineWriter, write_stdout
 from fcdeploy.serve.metrics import Metrics
@@ -32,7 +32,7 @@ def serve_one(
     limits = QueueLimits(
         settings.max_batch, settings.max_delay, settings.max_queue, settings.max_queue_bytes, settings.queue_seconds
     )
-    engine = Engine(
+    engine = BatchingEngine(
         settings.source, threads=settings.threads, workers=settings.workers, runs_on=settings.engine, limits=limits, say=say,
         observer=metrics,
     )  # fmt: skip
@@ -76,7 +76,7 @@ def serve_one(
         )  # fmt: skip
 
 
-def describe_server(engine: Engine, address: str) -> dict[str, Any]:
+def describe_server(engine: BatchingEngine, address: str) -> dict[str, Any]:
     """What `--json` prints."""
     return {
         "address": address,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.serve.engine import Engine
+from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.http_connection import Connection
 from fcdeploy.serve.http_request import HeadParser
 from fcdeploy.serve.listener import Listener
@@ -60,7 +60,7 @@ def make_tls_context(cert: Path, key: Path) -> ssl.SSLContext:
 
 
 async def serve(
-    engine: Engine,
+    engine: BatchingEngine,
     sock: socket.socket,
     settings: Settings,
     *,
@@ -174,7 +174,7 @@ async def _sweep(state: ServerState, connections: set[Connection]) -> None:
                 state.metrics.publish(waiting=state.engine.requests, ready=state.engine.ready and not state.draining)
 
 
-async def watch(engine: Engine, poll: float, reload: asyncio.Event) -> None:
+async def watch(engine: BatchingEngine, poll: float, reload: asyncio.Event) -> None:
     """Look for changed models every `poll` seconds, never with 0, and when asked: then twice, see `refresh`."""
     while True:
         with contextlib.suppress(TimeoutError):

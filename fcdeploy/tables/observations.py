@@ -201,7 +201,7 @@ CHANGES: dict[str, dict[str, str]] = {
 """Fact -> its answers, each by the first of the versions that gives it."""
 
 
-def observed(fact: str, version: str) -> str:
+def find_observed(fact: str, version: str) -> str:
     """What that version answered; empty for one that was not asked."""
     if version not in VERSIONS:
         return ""

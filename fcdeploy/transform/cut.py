@@ -168,7 +168,7 @@ class Cuts:
             shape=shape,
             bytes=None if shape is None else _size_of(value),
             weights=cost_model.weight_bytes(first),
-            activations=activation_memory.peak_activation_bytes(first),
+            activations=activation_memory.measure_peak(first),
             macs=None if None in macs else sum(one for one in macs if one is not None),
         )
 

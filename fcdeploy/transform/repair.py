@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from fcdeploy.graph.edit import add_constant, block_fusion, set_input
 from fcdeploy.graph.nodes import array_of, attribute_of, input_of, is_constant, is_op, name_of, producer_of, tensor_of
-from fcdeploy.runtime.probes.answers import answers
+from fcdeploy.runtime.probes.answers import collect_answers
 
 BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
 DATA, ZERO = 0, 2  # inputs of a Q or DQ
@@ -64,7 +64,7 @@ def find_faults(model: ir.Model) -> list[Fault]:
 
 def _fails(fact: str) -> bool:
     """Whether the installed runtime does anything else than run such a model right."""
-    return any(answer != "right" for name, answer in answers().items() if name.startswith(fact))
+    return any(answer != "right" for name, answer in collect_answers().items() if name.startswith(fact))
 
 
 def warn_of_faults(model: ir.Model) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from fcdeploy.arrays import Float32
 
 
 @dataclass(frozen=True)
-class Window:
+class Im2colWindow:
     """How a kernel moves over an input: the attributes of a convolution, one number per spatial axis."""
 
     kernel: tuple[int, ...]
@@ -22,7 +22,7 @@ class Window:
     groups: int
 
 
-def extract_patches(x: Float32, window: Window, most: int) -> Float32:
+def extract_patches(x: Float32, window: Im2colWindow, most: int) -> Float32:
     """(samples, channels, *spatial) -> (groups, rows, K): a row for each position, at most about `most` for each sample.
 
     K walks kernel positions slowly and input channels fast, as `layout.to_rows` lays out weights.  Of more positions every

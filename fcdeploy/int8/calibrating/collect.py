@@ -31,7 +31,7 @@ SAVE_SHARE = 0.02  # of the time may go into saving
 
 
 @dataclass(frozen=True)
-class CalibrationResult:
+class CollectedCalibration:
     """The calibration, the samples that could not be used, and how many were done by a run before this one."""
 
     calibration: Calibration
@@ -51,7 +51,7 @@ def collect(
     batch: int | None = None,
     max_memory: int | None = None,
     on_step: OnStep | None = None,
-) -> CalibrationResult:
+) -> CollectedCalibration:
     """Record a prepared model over all of `source`; `job` says how a worker opens both for itself.
 
     `progress` is the file that a run before may have left, and that this one leaves when it is stopped; the caller
@@ -93,7 +93,7 @@ def collect(
 
     bad = tuple(BadSample(*one) for one in sorted(state.bad))
     states = {spec.name: spec.state for spec in source.inputs if spec.state}
-    return CalibrationResult(
+    return CollectedCalibration(
         replace(assemble(model, state.calibrations), format=source.format, states=states),
         bad,
         resumed_at,

@@ -16,7 +16,7 @@ from fcdeploy.int8.planning.eligibility import why_ineligible
 from fcdeploy.int8.planning.scale_groups import follow
 from fcdeploy.int8.planning.types import packed_weights, why_not_packed
 from fcdeploy.int8.planning.weights import bias_name
-from fcdeploy.records.plan import HINT, LIMITS, Decision, Kind, Plan, QParams
+from fcdeploy.records.plan import HINT, LIMITS, Kind, NodeDecision, Plan, QParams
 
 MAKE_FLOAT = 'make its kind "float"'
 ON_FLOATS = ("float", "weight_only", "blockwise", "dynamic")  # kinds of nodes that write floats
@@ -46,18 +46,18 @@ def check_plan(graph: ir.Graph, plan: Plan, source: str) -> None:
     if wide and "int16" not in (plan.weights, plan.activations):
         raise FcdeployError(f"{source}, node {wide[0]!r} is 'int16' in a plan without 16 bits", 'make its kind "int8"')
     for name, node in nodes.items():
-        row = PlannedNode(node, rows[name], rows, plan.tensors, f"{source}, node {name!r}")
+        row = ExpectedNode(node, rows[name], rows, plan.tensors, f"{source}, node {name!r}")
         for check in (_check_operator, _check_rounding, *CHECKS[row.kind]):
             check(row)
 
 
 @dataclass(frozen=True)
-class PlannedNode:
+class ExpectedNode:
     """A node of the model with its row of the plan, the other rows, and what to call it in an error."""
 
     node: ir.Node
-    decision: Decision
-    rows: Mapping[str, Decision]
+    decision: NodeDecision
+    rows: Mapping[str, NodeDecision]
     tensors: Mapping[str, QParams]
     where: str
 
@@ -74,17 +74,17 @@ class PlannedNode:
         return FcdeployError(f"{self.where}{what}", hint)
 
 
-def _check_operator(row: PlannedNode) -> None:
+def _check_operator(row: ExpectedNode) -> None:
     if row.decision.op != row.node.op_type:
         raise row.breach(f" is a {row.decision.op!r} in the plan and a {row.node.op_type!r} in the model")
 
 
-def _check_rounding(row: PlannedNode) -> None:
+def _check_rounding(row: ExpectedNode) -> None:
     if row.decision.rounding != "nearest" and (row.kind != "int8" or weight_of(row.node) is None):
         raise row.breach(f" has rounding {row.decision.rounding!r}, and no int8 weights", "leave its rounding out")
 
 
-def _check_role(row: PlannedNode) -> None:
+def _check_role(row: ExpectedNode) -> None:
     """An operator of which there is such a kernel, and nothing about this node that rules it out."""
     operator = operator_of(row.node)
     why = why_ineligible(row.node, operator)
@@ -93,7 +93,7 @@ def _check_role(row: PlannedNode) -> None:
         raise row.breach(f" is a {row.node.op_type} and cannot be {row.kind!r}: {why}", MAKE_FLOAT)
 
 
-def _check_scales(row: PlannedNode) -> None:
+def _check_scales(row: ExpectedNode) -> None:
     """One scale, of a type that the kernel reads, for everything but the weight."""
     weight, read = weight_of(row.node), data_inputs(row.node)
     missing = [value.name for value in read if value is not weight and value.name not in row.tensors]
@@ -106,7 +106,7 @@ def _check_scales(row: PlannedNode) -> None:
             raise row.breach(f": tensor {value.name!r} needs {either} and one scale, axis null")
 
 
-def _check_fused(row: PlannedNode) -> None:
+def _check_fused(row: ExpectedNode) -> None:
     """The bytes that the node before the clip writes saturate where the clip would clip, and nobody else reads them."""
     before, after = row.node.inputs[0], row.node.outputs[0]
     producer = producer_of(before)
@@ -119,7 +119,7 @@ def _check_fused(row: PlannedNode) -> None:
         raise row.breach(f" is fused, but the scale of {after.name!r} does not end where it clips", MAKE_FLOAT)
 
 
-def _check_reinterpreted(row: PlannedNode) -> None:
+def _check_reinterpreted(row: ExpectedNode) -> None:
     """Arithmetic with one number on bytes, whose result has the scale and zero point that follow from theirs."""
     step = affine_of(row.node)
     if step is None:
@@ -137,7 +137,7 @@ def _check_reinterpreted(row: PlannedNode) -> None:
         )
 
 
-def _check_weight_only(row: PlannedNode) -> None:
+def _check_weight_only(row: ExpectedNode) -> None:
     weights = weight_only_inputs(row.node)
     if not weights:
         raise row.breach(" has no weights worth storing as bytes", MAKE_FLOAT)
@@ -145,25 +145,25 @@ def _check_weight_only(row: PlannedNode) -> None:
         _check_channels(row, value, axis, ("int8", "int16"))
 
 
-def _check_packed(row: PlannedNode) -> None:
+def _check_packed(row: ExpectedNode) -> None:
     """A layer on float activations: an operator that has such a kernel."""
     if reason := why_not_packed(row.node, row.kind):
         raise row.breach(f" is a {row.node.op_type} and cannot be {row.kind!r}: {reason}", MAKE_FLOAT)
 
 
-def _check_blocks(row: PlannedNode) -> None:
+def _check_blocks(row: ExpectedNode) -> None:
     for value, _ in packed_weights(row.node):
         q = row.qparams(value)
         if q is None or q.dtype not in ("int4", "int8") or not q.block:
             raise row.breach(f": weight {value.name!r} needs int4 or int8 and a block")
 
 
-def _check_dynamic(row: PlannedNode) -> None:
+def _check_dynamic(row: ExpectedNode) -> None:
     for value, axis in packed_weights(row.node):
         _check_channels(row, value, axis, ("int8",))
 
 
-def _check_channels(row: PlannedNode, value: ir.Value, axis: int, dtypes: tuple[str, ...]) -> None:
+def _check_channels(row: ExpectedNode, value: ir.Value, axis: int, dtypes: tuple[str, ...]) -> None:
     channels, q = shape_of(value)[axis], row.qparams(value)
     fits = q is not None and (q.axis, q.zero_point, len(q.scale)) == (axis, 0, channels) and q.dtype in dtypes
     if not fits:
@@ -171,7 +171,7 @@ def _check_channels(row: PlannedNode, value: ir.Value, axis: int, dtypes: tuple[
         raise row.breach(f": weight {value.name!r} needs {either}, axis {axis}, zero_point 0 and {channels} scales")
 
 
-def _check_pixels(row: PlannedNode) -> None:
+def _check_pixels(row: ExpectedNode) -> None:
     q, weight = row.qparams(data_inputs(row.node)[0]), weight_of(row.node)
     if q is None or not q.pixels:
         return
@@ -186,18 +186,18 @@ def _check_pixels(row: PlannedNode) -> None:
         raise row.breach(f" reads pixels, which need scale 1, zero_point {lowest} and {channels} rows")
 
 
-def _check_equal_scales(row: PlannedNode) -> None:
+def _check_equal_scales(row: ExpectedNode) -> None:
     moved = [row.qparams(value) for value in (data_inputs(row.node)[0], *row.node.outputs)]
     if any(q is None or _key(q) != _key(moved[0]) for q in moved):
         raise row.breach(" moves bytes between tensors of different scales, expected equal ones")
 
 
-def _check_wide_weight(row: PlannedNode) -> None:
+def _check_wide_weight(row: ExpectedNode) -> None:
     if (weight := weight_of(row.node)) is not None:
         _check_channels(row, weight, output_axis(row.node), ("int8", "int16"))
 
 
-def _check_weight(row: PlannedNode) -> None:
+def _check_weight(row: ExpectedNode) -> None:
     """A scale per output channel or one for all, and a bias that has the scale of the products."""
     weight, axis = weight_of(row.node), output_axis(row.node)
     if weight is None:
@@ -219,7 +219,7 @@ def _check_weight(row: PlannedNode) -> None:
         )
 
 
-CHECKS: dict[Kind, tuple[Callable[[PlannedNode], None], ...]] = {
+CHECKS: dict[Kind, tuple[Callable[[ExpectedNode], None], ...]] = {
     "float": (),
     "weight_only": (_check_weight_only,),
     "blockwise": (_check_packed, _check_blocks),

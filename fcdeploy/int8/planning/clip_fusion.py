@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import LIMITS, quantize
 from fcdeploy.graph.nodes import clip_bounds, input_of, name_of
-from fcdeploy.records.plan import Decision, QParams
+from fcdeploy.records.plan import NodeDecision, QParams
 
 
 def saturates_alike(node: ir.Node, q: QParams) -> bool:
@@ -22,8 +22,8 @@ def saturates_alike(node: ir.Node, q: QParams) -> bool:
 
 
 def keep_unequal_clips(
-    graph: ir.Graph, decisions: Mapping[str, Decision], tensors: Mapping[str, QParams]
-) -> tuple[dict[str, Decision], dict[str, QParams]]:
+    graph: ir.Graph, decisions: Mapping[str, NodeDecision], tensors: Mapping[str, QParams]
+) -> tuple[dict[str, NodeDecision], dict[str, QParams]]:
     """Decisions and scales in which a clip is fused only where saturation does the same.
 
     It does not where the bounds leave out zero, or where the scale is shared with a tensor that reaches further.  Such a

@@ -11,7 +11,7 @@ from fcdeploy.graph.nodes import data_inputs, is_constant, name_of, operator_of
 from fcdeploy.int8.nodes import affine_of, vanishes, weight_only_inputs
 from fcdeploy.int8.planning.eligibility import why_fill_too_far, why_ineligible, why_zero_too_far
 from fcdeploy.records.calibration import Calibration
-from fcdeploy.records.plan import Decision, Kind
+from fcdeploy.records.plan import Kind, NodeDecision
 from fcdeploy.tables.operators import NO_KERNEL, Operator, Role
 
 FUSED_WITH_GEMM = {
@@ -43,14 +43,14 @@ def decide(
     wide: Collection[str] = (),
     *,
     on_bytes: bool = True,
-) -> dict[str, Decision]:
+) -> dict[str, NodeDecision]:
     """One decision a node, in the graph's order.
 
     `kept` are the nodes that stay float, with the reason; of those, the ones in `exact` keep their weights float too.
     The others' weights are kept in the file as `elsewhere`, those of `wide` in 16 bits.
     Integers are bytes, unless `on_bytes` is false: others are not read with a second scale.
     """
-    decisions: dict[str, Decision] = {}
+    decisions: dict[str, NodeDecision] = {}
     as_bytes: set[ir.Value] = set()  # tensors that exist as bytes
     for node in graph:
         row = operator_of(node)
@@ -61,7 +61,7 @@ def decide(
         if kind == "float" and node.name not in exact and weight_only_inputs(node):
             kept_as = "bytes" if elsewhere == "int8" and node.name not in wide else "16-bit integers"
             kind, why = "weight_only", f"{why}; its weights are kept as {kept_as} in the file"
-        decisions[name_of(node)] = Decision(name_of(node), node.op_type, kind, why)
+        decisions[name_of(node)] = NodeDecision(name_of(node), node.op_type, kind, why)
         if (kind == "int8" and writes_bytes(node, wants)) or kind in ("passthrough", "fused", "reinterpreted"):
             as_bytes.update(node.outputs)
     return decisions
@@ -72,7 +72,7 @@ def writes_bytes(node: ir.Node, wants: set[ir.Value]) -> bool:
     return node.op_type not in FLOAT_OUTPUT or node.outputs[0] in wants or _fuses_in_float(node)
 
 
-def final_value(node: ir.Node, decisions: Mapping[str, Decision]) -> ir.Value:
+def final_value(node: ir.Node, decisions: Mapping[str, NodeDecision]) -> ir.Value:
     """The tensor that an integer kernel writes: behind the clip that its saturation does, if there is one."""
     value = node.outputs[0]
     while True:

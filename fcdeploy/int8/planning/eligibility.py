@@ -11,7 +11,7 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import attribute_of, fill_value, input_of, is_constant, name_of, output_axis
 from fcdeploy.int8.nodes import affine_of
-from fcdeploy.runtime.probes.answers import answer, holds
+from fcdeploy.runtime.probes.answers import find_answer, holds
 from fcdeploy.runtime.session import read_versions
 from fcdeploy.tables.facts import FACTS
 from fcdeploy.tables.operators import NO_KERNEL, Operator
@@ -94,7 +94,7 @@ def _check_pad(node: ir.Node) -> str:
 
 def _computes(fact: str) -> bool:
     """Whether the installed onnxruntime computes what the fact's model says."""
-    return answer(fact) == "right"
+    return find_answer(fact) == "right"
 
 
 def _check_average_pool(node: ir.Node) -> str:

@@ -10,11 +10,11 @@ from fcdeploy.arithmetic.pixels import HIGHEST, NEAR, Pixels, find_pixel_grids
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.nodes import may_read_pixels
 from fcdeploy.records.calibration import Calibration, Histogram
-from fcdeploy.records.plan import LIMITS, Decision, QParams
+from fcdeploy.records.plan import LIMITS, NodeDecision, QParams
 
 
 def plan_image_inputs(
-    graph: ir.Graph, decisions: Mapping[str, Decision], tensors: Mapping[str, QParams], calibration: Calibration
+    graph: ir.Graph, decisions: Mapping[str, NodeDecision], tensors: Mapping[str, QParams], calibration: Calibration
 ) -> dict[str, QParams]:
     """The scales, in which an input that a single convolution reads has one grid a channel.
 

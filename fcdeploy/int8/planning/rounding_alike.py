@@ -17,7 +17,7 @@ from fcdeploy.graph.nodes import name_of, operator_of
 from fcdeploy.int8.planning.clip_fusion import saturates_alike
 from fcdeploy.int8.planning.decide import final_value
 from fcdeploy.int8.planning.scale_groups import Line, ScaleGroups, cover_by_step, follow
-from fcdeploy.records.plan import Decision, Plan, QParams
+from fcdeploy.records.plan import NodeDecision, Plan, QParams
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Steps:
 
 
 def keep_from_halves(
-    graph: ir.Graph, decisions: Mapping[str, Decision], groups: ScaleGroups, firsts: Mapping[ir.Value, QParams]
+    graph: ir.Graph, decisions: Mapping[str, NodeDecision], groups: ScaleGroups, firsts: Mapping[ir.Value, QParams]
 ) -> dict[ir.Value, QParams]:
     """The scales of groups, coarser where a sum or product of bytes would lie near a half."""
     nodes = [
@@ -93,7 +93,7 @@ def find_near_halves(graph: ir.Graph, plan: Plan) -> list[str]:
     return near
 
 
-def find_rounded(graph: ir.Graph, decisions: Mapping[str, Decision]) -> Iterator[tuple[ir.Node, ir.Value]]:
+def find_rounded(graph: ir.Graph, decisions: Mapping[str, NodeDecision]) -> Iterator[tuple[ir.Node, ir.Value]]:
     """Adds and Muls of two tensors of bytes, each with the tensor that its kernel writes."""
     for node in graph:
         if decisions[name_of(node)].kind == "int8" and node.op_type in ("Add", "Mul"):
@@ -101,7 +101,7 @@ def find_rounded(graph: ir.Graph, decisions: Mapping[str, Decision]) -> Iterator
 
 
 def _find_fixed(
-    graph: ir.Graph, decisions: Mapping[str, Decision], groups: ScaleGroups, firsts: Mapping[ir.Value, QParams]
+    graph: ir.Graph, decisions: Mapping[str, NodeDecision], groups: ScaleGroups, firsts: Mapping[ir.Value, QParams]
 ) -> set[ir.Value]:
     """Firsts of groups whose scale has a reason of its own: a clip ends there, an offset is a byte, a range is known."""
     fixed = {line.first for value in groups.members() if (line := groups.line(value)).offset}

@@ -20,7 +20,7 @@ from fcdeploy.int8.planning.elementwise import Function, function_behind, within
 from fcdeploy.int8.planning.rounding_alike import keep_from_halves
 from fcdeploy.int8.planning.scale_groups import ScaleGroups, follow
 from fcdeploy.records.calibration import Calibration
-from fcdeploy.records.plan import Decision, Plan, QParams, Range
+from fcdeploy.records.plan import NodeDecision, Plan, QParams, Range
 
 ON_FLOATS = ("float", "weight_only", "blockwise", "dynamic")  # kinds of nodes that write floats
 HEAD_ROOM = 2.0  # of 16 bits one is kept for values that calibration did not see: clipping them would cost more
@@ -28,7 +28,7 @@ HEAD_ROOM = 2.0  # of 16 bits one is kept for values that calibration did not se
 
 def choose_activation_scales(
     graph: ir.Graph,
-    decisions: Mapping[str, Decision],
+    decisions: Mapping[str, NodeDecision],
     wants: set[ir.Value],
     calibration: Calibration,
     dtype: str,
@@ -93,7 +93,7 @@ def update_reinterpreted_scales(graph: ir.Graph, plan: Plan) -> Plan:
 
 
 def _find_rounded_tensors(
-    graph: ir.Graph, decisions: Mapping[str, Decision], wants: set[ir.Value]
+    graph: ir.Graph, decisions: Mapping[str, NodeDecision], wants: set[ir.Value]
 ) -> Iterator[tuple[ir.Value, str]]:
     """Tensors that a QuantizeLinear (or an integer kernel's own rounding) writes, each with what it is."""
     for node in graph:

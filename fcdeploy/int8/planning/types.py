@@ -36,12 +36,12 @@ from fcdeploy.int8.planning.weights import (
     RoundedLayer,
     bias_array,
     collect_search_rows,
-    importance_of,
-    kernel_rows,
+    lay_out_kernel,
     round_weight,
+    weigh_importance,
 )
 from fcdeploy.records.calibration import Calibration
-from fcdeploy.records.plan import LIMITS, Decision, Kind, Plan, QParams
+from fcdeploy.records.plan import LIMITS, Kind, NodeDecision, Plan, QParams
 from fcdeploy.tables.types import ACTIVATIONS, SIXTEEN, TYPES, WEIGHTS, Types
 
 # 64 weights and their scale take 0.141 of the float size; 32 take 0.156, and 128 save 0.008 more and lose accuracy
@@ -121,8 +121,8 @@ def _why_float(node: ir.Node, types: Types, dense: bool) -> str:
 
 
 def apply_types(
-    graph: ir.Graph, decisions: Mapping[str, Decision], decided: Mapping[str, tuple[Kind, str]], types: Types
-) -> dict[str, Decision]:
+    graph: ir.Graph, decisions: Mapping[str, NodeDecision], decided: Mapping[str, tuple[Kind, str]], types: Types
+) -> dict[str, NodeDecision]:
     """Decisions in which the nodes of `decided` are what they become, and those of 16 bits say so."""
     changed = dict(decisions)
     for node in graph:
@@ -166,8 +166,8 @@ def choose_type_scales(model: ir.Model, plan: Plan, calibration: Calibration, pa
             why = f"a scale for {BLOCK} weights, found as they are rounded"
             tensors[name_of(weight)] = QParams(dtype, (), 0, output_axis(node), why, BLOCK)
         elif kind == "int16" and weight is not None:
-            least, h = _least_scales(node, tensors), importance_of(node, calibration, padded=False)
-            top, part, counts = collect_search_rows(kernel_rows(node, weight, padded=False), h)
+            least, h = _least_scales(node, tensors), weigh_importance(node, calibration, padded=False)
+            top, part, counts = collect_search_rows(lay_out_kernel(node, weight, padded=False), h)
             if types.elsewhere == "int16":
                 scale = np.maximum(compute_full_scales(top, "int16"), 0.0 if least is None else least)
             else:
@@ -199,13 +199,13 @@ def round_packed_layers(
     for node in model.graph:
         kind, weight = kinds[name_of(node)], weight_of(node)
         if kind == "int16" and weight is not None:
-            q, h = plan.tensors[name_of(weight)], importance_of(node, calibration, padded=False)
+            q, h = plan.tensors[name_of(weight)], weigh_importance(node, calibration, padded=False)
             scale = np.asarray(q.scale)
             make = partial(round_weight, node, weight, scale, h, None, q.dtype, padded=False)
             (integers,) = keep_tensors(scratch, constant_tensor(weight), (q.dtype, scale, h), make)
             layers[name_of(node)] = RoundedLayer(integers, None, fuses=False)
         elif kind == "blockwise" and weight is not None:
-            q, h = plan.tensors[name_of(weight)], importance_of(node, calibration)
+            q, h = plan.tensors[name_of(weight)], weigh_importance(node, calibration)
             blocked = keep_tensors(
                 scratch, constant_tensor(weight), (q.dtype, q.block, h), partial(_round_blockwise, node, weight, q, h)
             )
@@ -226,7 +226,7 @@ def round_packed_layers(
 def _round_blockwise(node: ir.Node, weight: ir.Value, q: QParams, importance: Float64) -> tuple[Array, ...]:
     """Bytes and scales of a layer in blocks, some outputs at a time."""
     rounded = []
-    for _, rows in kernel_rows(node, weight):
+    for _, rows in lay_out_kernel(node, weight):
         integers, scales = round_blocks_to_nearest(rows.astype(np.float64), importance, q.block, dtype=q.dtype)
         rounded.append((pack_blocks(integers.astype(np.int8), q.block, bits_of(q)), scales.astype(np.float32)))
     return tuple(np.concatenate(parts) for parts in zip(*rounded, strict=True))
@@ -278,7 +278,7 @@ def _rows_by_output(value: ir.Value, axis: int) -> Iterator[tuple[slice, Float32
 def _dynamic_importance(node: ir.Node, value: ir.Value, calibration: Calibration) -> Float64:
     """E[x^2] of what the rows are multiplied with; of an LSTM not known."""
     shape = constant_tensor(value).shape.numpy()
-    return importance_of(node, calibration, padded=False) if len(shape) == 2 else np.ones(shape[-1])
+    return weigh_importance(node, calibration, padded=False) if len(shape) == 2 else np.ones(shape[-1])
 
 
 def _per_channel(dtype: str, scale: Float64, axis: int, why: str) -> QParams:

@@ -77,13 +77,13 @@ def choose_weight_scales(
         least = None if bias is None else np.abs(bias) / (input_scale * MOST_BIAS)
         limit = None if is_depthwise(node) else pair_limit
         grid = tensors[name_of(node.inputs[0])].pixels
-        importance, one = importance_of(node, calibration, grid), node.name in one_scale
+        importance, one = weigh_importance(node, calibration, grid), node.name in one_scale
 
         if one:
-            whole = np.concatenate([rows for _, rows in kernel_rows(node, weight, grid)])
+            whole = np.concatenate([rows for _, rows in lay_out_kernel(node, weight, grid)])
             scale = search_scale(whole, importance, limit, least)
         else:
-            top, part, counts = collect_search_rows(kernel_rows(node, weight, grid), importance)
+            top, part, counts = collect_search_rows(lay_out_kernel(node, weight, grid), importance)
             scale = search_scales(part, counts, limit, least, top=top)
 
         name = name_of(weight)
@@ -152,11 +152,11 @@ def round_layers(
     """
     layers = {}
     for node, weight in find_int8_layers(model.graph, plan):
-        shape = kernel_shape(node, weight)
+        shape = read_kernel_shape(node, weight)
         scale = np.broadcast_to(plan.tensors[name_of(weight)].scale, shape[output_axis(node)])
         limit = None if is_depthwise(node) else pair_limit
         grid = plan.tensors[name_of(node.inputs[0])].pixels
-        importance = importance_of(node, calibration, grid)
+        importance = weigh_importance(node, calibration, grid)
         make = partial(round_weight, node, weight, scale, importance, limit, grid=grid)
         (integers,) = keep_tensors(scratch, constant_tensor(weight), ("int8", scale, importance, limit, grid), make)
         bias = bias_array(node)
@@ -181,7 +181,7 @@ def _mean_error(
     moments = calibration.tensors[name_of(node.inputs[0])].moments
     if moments is None:
         return np.zeros(len(scale))
-    exact = np.concatenate([rows for _, rows in kernel_rows(node, weight, grid)])
+    exact = np.concatenate([rows for _, rows in lay_out_kernel(node, weight, grid)])
     error = scale[:, None] * to_rows(integers.numpy(), 0) - exact
     mean = compute_byte_means(moments.mean(), grid, integers.shape[1])  # type: ignore[arg-type]
     error *= np.tile(mean, error.shape[1] // len(mean))
@@ -200,9 +200,9 @@ def round_weight(
     padded: bool = True,
 ) -> tuple[NDArray[np.integer]]:
     """The weight rounded at `scale`, some output channels at a time."""
-    axis, shape = output_axis(node), kernel_shape(node, weight, padded=padded)
+    axis, shape = output_axis(node), read_kernel_shape(node, weight, padded=padded)
     result = np.empty(shape, dtype)
-    for part, rows in kernel_rows(node, weight, grid, padded=padded):
+    for part, rows in lay_out_kernel(node, weight, grid, padded=padded):
         h = importance if importance.ndim == 1 else importance[part]
         rounded = round_rows(rows.astype(np.float64), scale[part], h, limit, dtype)
         some = tuple(part.stop - part.start if i == axis else n for i, n in enumerate(shape))
@@ -226,13 +226,13 @@ def find_int8_products(graph: ir.Graph, plan: Plan) -> list[ir.Node]:
     return [node for node in graph if node.name in chosen and operator_of(node).role == "multiply"]
 
 
-def kernel_shape(node: ir.Node, weight: ir.Value, *, padded: bool = True) -> tuple[int, ...]:
+def read_kernel_shape(node: ir.Node, weight: ir.Value, *, padded: bool = True) -> tuple[int, ...]:
     """The shape of the weight as the integer kernel is given it: with the channels of zeros that make it faster."""
     more = missing_channels(node) if padded else 0
     return tuple(int(n) + (more if i == 1 else 0) for i, n in enumerate(constant_tensor(weight).shape.numpy()))
 
 
-def kernel_rows(
+def lay_out_kernel(
     node: ir.Node, weight: ir.Value, grid: Pixels = (), *, padded: bool = True
 ) -> Iterator[tuple[slice, Float32]]:
     """The weight as the integer kernel is given it, some output channels at a time: which, and their rows (out, K).
@@ -267,14 +267,14 @@ def bias_name(node: ir.Node) -> str:
     return name_of(value) if value is not None else f"{node.name}.bias"
 
 
-def importance_of(node: ir.Node, calibration: Calibration, grid: Pixels = (), *, padded: bool = True) -> Float64:
+def weigh_importance(node: ir.Node, calibration: Calibration, grid: Pixels = (), *, padded: bool = True) -> Float64:
     """E[x^2] of the layer's inputs in the weight's row layout; all equal where the channels were not recorded.
 
     `padded` counts the channels of zeros that integer kernels are given; `grid` is that of a picture read as bytes.
     """
     weight = weight_of(node)
     assert weight is not None
-    more, shape = missing_channels(node) if padded else 0, kernel_shape(node, weight, padded=padded)
+    more, shape = missing_channels(node) if padded else 0, read_kernel_shape(node, weight, padded=padded)
     groups = attribute_of(node, "group", 1)
     inputs = shape[1 - output_axis(node)] if len(shape) == 2 else shape[1] * groups
     record = calibration.tensors.get(name_of(node.inputs[0]))

@@ -12,7 +12,7 @@ from fcdeploy.int8.refining.absorb import find_shifts
 from fcdeploy.int8.refining.correct_layers import correct_layers
 from fcdeploy.int8.refining.recalibrate import recalibrate
 from fcdeploy.int8.refining.refine import add_refinements
-from fcdeploy.int8.refining.smooth import smoothing_factors
+from fcdeploy.int8.refining.smooth import compute_smoothing
 from fcdeploy.records.progress import OnStep
 
 METHODS = ("mse", "minmax")
@@ -52,7 +52,7 @@ def _measure_candidate(problem: Problem, start: Problem) -> float:
 
 def _list_candidates(problem: Problem, choose_ranges: bool) -> Iterator[tuple[str, Problem]]:
     starts = [("as trained", problem)]
-    if factors := smoothing_factors(problem.model, problem.samples):
+    if factors := compute_smoothing(problem.model, problem.samples):
         with suppress(ValueError):  # float32 cannot hold such weights
             starts.append(("smoothed", recalibrate(problem, factors, {})))
     for name, start in starts:

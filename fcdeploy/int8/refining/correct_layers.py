@@ -19,7 +19,7 @@ from fcdeploy.arrays import Arrays, Float32, Float64
 from fcdeploy.graph.edit import set_constant
 from fcdeploy.graph.nodes import constant_array, name_of, operator_of, producer_of, weight_of
 from fcdeploy.int8.planning.elementwise import Function
-from fcdeploy.int8.planning.weights import bias_array, bias_name, find_int8_layers, kernel_rows, round_bias
+from fcdeploy.int8.planning.weights import bias_array, bias_name, find_int8_layers, lay_out_kernel, round_bias
 from fcdeploy.int8.refining.activations import ActivationWalk, iterate_activations
 from fcdeploy.int8.refining.gptq_channels import gptq_round_layer
 from fcdeploy.int8.refining.match_means import find_bend, find_shift, measure_rows
@@ -131,7 +131,7 @@ def measure_float_means_layerwise(
 def _run_dense(layer: ir.Node, weight: ir.Value, read: list[Float32]) -> list[Float32]:
     """What a dense layer writes, chunk by chunk."""
     bias = bias_array(layer)
-    parts = [[multiply(x, rows.T).astype(np.float32) for x in read] for _, rows in kernel_rows(layer, weight)]
+    parts = [[multiply(x, rows.T).astype(np.float32) for x in read] for _, rows in lay_out_kernel(layer, weight)]
     whole = [np.concatenate(each, axis=1) for each in zip(*parts, strict=True)]
     return whole if bias is None else [y + bias.astype(np.float32) for y in whole]
 

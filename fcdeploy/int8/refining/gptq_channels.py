@@ -9,12 +9,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.gptq import compute_gram, round_by_gptq
-from fcdeploy.arithmetic.weights.im2col import Window, compute_same_pads, extract_patches
+from fcdeploy.arithmetic.weights.im2col import Im2colWindow, compute_same_pads, extract_patches
 from fcdeploy.arithmetic.weights.layout import from_rows
 from fcdeploy.arrays import Float32, Float64
 from fcdeploy.graph.nodes import attribute_of, name_of, output_axis
 from fcdeploy.int8.nodes import is_depthwise
-from fcdeploy.int8.planning.weights import kernel_rows, kernel_shape
+from fcdeploy.int8.planning.weights import lay_out_kernel, read_kernel_shape
 from fcdeploy.records.plan import Plan
 
 ROWS = 32768  # of the inputs' matrix, over all samples: more move the rounding of hardly a weight
@@ -29,12 +29,12 @@ def gptq_round_layer(
 
     The mean of the inputs is taken off first: what it adds to the output is left to bias correction.
     """
-    shape = kernel_shape(node, weight)
+    shape = read_kernel_shape(node, weight)
     grid = plan.tensors[name_of(node.inputs[0])].pixels
-    rows = np.concatenate([part for _, part in kernel_rows(node, weight, grid)]).astype(np.float64)
+    rows = np.concatenate([part for _, part in lay_out_kernel(node, weight, grid)]).astype(np.float64)
     scale = np.broadcast_to(plan.tensors[name_of(weight)].scale, len(rows))
     limit = None if is_depthwise(node) else pair_limit
-    read = _matrices(node, shape, inputs)  # (groups, rows, K) each
+    read = _list_matrices(node, shape, inputs)  # (groups, rows, K) each
     groups = len(read[0])
     each = len(rows) // groups
     rounded = [
@@ -47,18 +47,18 @@ def gptq_round_layer(
 def _round_group(rows: Float64, read: list[Float32], scale: Float64, limit: int | None) -> Float64:
     pieces = [slice(begin, begin + LARGEST_GRAM) for begin in range(0, rows.shape[1], LARGEST_GRAM)]
     pieces_rounded = [
-        round_by_gptq(rows[:, c], _covariance([x[:, c] for x in read]), scale, pair_limit=limit) for c in pieces
+        round_by_gptq(rows[:, c], _compute_covariance([x[:, c] for x in read]), scale, pair_limit=limit) for c in pieces
     ]
     return np.concatenate(pieces_rounded, axis=1)
 
 
-def _covariance(read: list[Float32]) -> Float64:
+def _compute_covariance(read: list[Float32]) -> Float64:
     """Gram matrix of the inputs less their mean."""
     mean = np.concatenate(read).mean(axis=0, dtype=np.float64).astype(np.float32)
     return compute_gram([x - mean for x in read])
 
 
-def _matrices(node: ir.Node, shape: tuple[int, ...], inputs: list[Float32]) -> list[Float32]:
+def _list_matrices(node: ir.Node, shape: tuple[int, ...], inputs: list[Float32]) -> list[Float32]:
     """The inputs as matrices of rows, one for each chunk: (groups, rows, K)."""
     if node.op_type != "Conv":
         flat = [x.reshape(1, -1, x.shape[-1]) for x in inputs]
@@ -68,10 +68,12 @@ def _matrices(node: ir.Node, shape: tuple[int, ...], inputs: list[Float32]) -> l
     samples = sum(len(x) for x in inputs)
     length = math.prod(shape[1:]) * groups
     most = min(ROWS, LARGEST // length) // max(samples, 1)
-    return [extract_patches(x, _window(node, shape, x.shape[2:], groups, spatial), max(most, 1)) for x in inputs]
+    return [extract_patches(x, _read_window(node, shape, x.shape[2:], groups, spatial), max(most, 1)) for x in inputs]
 
 
-def _window(node: ir.Node, shape: tuple[int, ...], lengths: tuple[int, ...], groups: int, spatial: int) -> Window:
+def _read_window(
+    node: ir.Node, shape: tuple[int, ...], lengths: tuple[int, ...], groups: int, spatial: int
+) -> Im2colWindow:
     kernel = shape[2:]
     strides, dilations = (attribute_of(node, key, (1,) * spatial) for key in ("strides", "dilations"))
     mode = attribute_of(node, "auto_pad", "NOTSET")
@@ -80,4 +82,4 @@ def _window(node: ir.Node, shape: tuple[int, ...], lengths: tuple[int, ...], gro
     else:
         ends = attribute_of(node, "pads", (0,) * 2 * spatial) if mode == "NOTSET" else (0,) * 2 * spatial
         pads = tuple(zip(ends[:spatial], ends[spatial:], strict=True))
-    return Window(kernel, strides, dilations, pads, groups)
+    return Im2colWindow(kernel, strides, dilations, pads, groups)

@@ -18,7 +18,7 @@ SMOOTHED = ".smoothed"
 Factors = Mapping[str, Sequence[float]]  # activation -> what each of its channels is divided by
 
 
-def smoothing_factors(model: ir.Model, samples: Arrays) -> dict[str, tuple[float, ...]]:
+def compute_smoothing(model: ir.Model, samples: Arrays) -> dict[str, tuple[float, ...]]:
     """What to rescale the channels of a prepared float model by, empty where there is nothing to rescale."""
     channels = find_free_channels(Edits(model, "smooth"))
     if not len(channels.meets):

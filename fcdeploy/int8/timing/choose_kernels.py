@@ -19,7 +19,7 @@ from fcdeploy.int8.timing.measure import choose_reference, confirm, measure_cost
 from fcdeploy.int8.timing.partition import cost_of, explain_slow, find_slow_nodes, sum_layer_costs
 from fcdeploy.int8.timing.per_tensor_weights import find_one_scale_layers
 from fcdeploy.records.calibration import Calibration
-from fcdeploy.records.costs import Choice, Costs, Trial
+from fcdeploy.records.costs import Choice, Costs, TimeTrial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 
@@ -98,7 +98,7 @@ def choose(model: ir.Model, plan: Plan, calibration: Calibration, costs: Costs) 
     return Choice()
 
 
-def best_trial(trials: tuple[Trial, ...]) -> Trial:
+def best_trial(trials: tuple[TimeTrial, ...]) -> TimeTrial:
     """The trial to take: one scale for all channels only where that is clearly faster, see `_best_split`."""
     each = _best_split(tuple(trial for trial in trials if not trial.choice.one_scale))
     ones = tuple(trial for trial in trials if trial.choice.one_scale)
@@ -108,7 +108,7 @@ def best_trial(trials: tuple[Trial, ...]) -> Trial:
     return one if _is_clearly_faster(one, each) else each
 
 
-def _best_split(trials: tuple[Trial, ...]) -> Trial:
+def _best_split(trials: tuple[TimeTrial, ...]) -> TimeTrial:
     """Integers everywhere unless another is clearly faster, float where integers are slower."""
     everywhere = min(trials, key=lambda trial: len(trial.choice.slow))
     fastest = min(trials, key=lambda trial: trial.ratio)
@@ -121,7 +121,7 @@ def _best_split(trials: tuple[Trial, ...]) -> Trial:
     return min(close, key=lambda trial: len(trial.choice.slow))
 
 
-def _is_clearly_faster(faster: Trial, than: Trial, saving: float = CLEAR) -> bool:
+def _is_clearly_faster(faster: TimeTrial, than: TimeTrial, saving: float = CLEAR) -> bool:
     """Faster by `saving`, and outside the other's interval.
 
     Of an interval the lower end counts: what disturbs a run makes it longer, so upper ends are loose.
@@ -129,7 +129,7 @@ def _is_clearly_faster(faster: Trial, than: Trial, saving: float = CLEAR) -> boo
     return faster.ratio < (1 - saving) * than.ratio and faster.ratio < than.low
 
 
-def _find_all_float(trials: tuple[Trial, ...]) -> Trial:
+def _find_all_float(trials: tuple[TimeTrial, ...]) -> TimeTrial:
     """Float everywhere."""
     return max(trials, key=lambda trial: len(trial.choice.slow))
 

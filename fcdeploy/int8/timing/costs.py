@@ -11,9 +11,9 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing import cost_cache
 from fcdeploy.int8.timing.choose_kernels import JUDGED, SLOWER, best_trial, choose, measure_choices, plan_choice
-from fcdeploy.int8.timing.rate_table import costs_from_table
+from fcdeploy.int8.timing.rate_table import estimate_costs
 from fcdeploy.records import costs as costing
-from fcdeploy.records.costs import Costs, Trial
+from fcdeploy.records.costs import Costs, TimeTrial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect_target, read_cpu_name
@@ -70,14 +70,14 @@ def _find_costs(problem: Problem, everything: Plan, asked: str | Path, on_step: 
     if asked == NONE or not any(decision.kind in ("int8", "dynamic") for decision in everything.nodes):
         return CostBasis()
     if asked == TABLE:
-        return CostBasis(costs_from_table(problem.model, model, problem.target.name))
+        return CostBasis(estimate_costs(problem.model, model, problem.target.name))
     file = Path(asked)
     named = asked not in (CACHED, MEASURE)
     if named and file.exists():
         return CostBasis(_read_costs(file, model))
     if not problem.samples:
         why = f"times were not measured: {problem.why_not_run}"
-        return CostBasis(costs_from_table(problem.model, model, problem.target.name), warnings=(why,))
+        return CostBasis(estimate_costs(problem.model, model, problem.target.name), warnings=(why,))
     spent = _measure_or_reuse(problem, everything, asked, on_step)
     if named and spent.costs:
         with replace_file(file) as aside:
@@ -107,7 +107,7 @@ def _measure_or_reuse(problem: Problem, everything: Plan, asked: str | Path, on_
     noise = find_noise(costs)
     if noise and asked == CACHED:
         why = f"this machine was busy ({noise}), so the table decided instead of times; --costs measure decides by them"
-        table = costs_from_table(problem.model, model, problem.target.name)
+        table = estimate_costs(problem.model, model, problem.target.name)
         return CostBasis(table, warnings=tuple(filter(None, (warning, why))))
     busy = noise and f"this machine was busy: {noise} is too uneven to decide by, and was asked for"
     warnings = (warning, busy, "" if noise else cost_cache.write(kept, costs))
@@ -158,7 +158,7 @@ def describe_times(spent: CostBasis) -> Iterator[str]:
         yield "times are those measured before on this CPU; --costs measure takes them anew"
 
 
-def _describe_integers(taken: Trial, everywhere: Trial) -> str:
+def _describe_integers(taken: TimeTrial, everywhere: TimeTrial) -> str:
     text = f"{_format_interval(taken)} of the float time"
     if not taken.choice.slow:
         return f"{text} with every integer kernel there is"
@@ -167,7 +167,7 @@ def _describe_integers(taken: Trial, everywhere: Trial) -> str:
     return f"{text}; integers everywhere would take {_format_ratio(everywhere)}, so {stay} float"
 
 
-def _describe_float(costs: Costs, taken: Trial, everywhere: Trial) -> Iterator[str]:
+def _describe_float(costs: Costs, taken: TimeTrial, everywhere: TimeTrial) -> Iterator[str]:
     lost = costs.confirmed[:-1]
     if lost:
         yield f"what looked fastest took {_format_interval(lost[-1])} of the float time when it was run again"
@@ -176,12 +176,12 @@ def _describe_float(costs: Costs, taken: Trial, everywhere: Trial) -> Iterator[s
         yield f"even so the file takes {_format_interval(taken)} of the float model's time: keep the float model for speed"
 
 
-def _format_interval(trial: Trial) -> str:
+def _format_interval(trial: TimeTrial) -> str:
     text = _format_ratio(trial)
     return text if text.startswith("between") else f"{text} ({trial.low:.2f} to {trial.high:.2f})"
 
 
-def _format_ratio(trial: Trial) -> str:
+def _format_ratio(trial: TimeTrial) -> str:
     """The ratio, or the ends of its interval where that is too wide for a result."""
     wide = trial.high - trial.low > WIDEST * trial.ratio
     return f"between {trial.low:.2f} and {trial.high:.2f}" if wide else f"{trial.ratio:.2f}"

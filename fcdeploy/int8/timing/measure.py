@@ -15,7 +15,7 @@ from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.protobuf import proto_of
 from fcdeploy.int8.nodes import vanishes
 from fcdeploy.prepare.cost_model import count_macs_by_node
-from fcdeploy.records.costs import Choice, Costs, Rates, Trial
+from fcdeploy.records.costs import Choice, Costs, Rates, TimeTrial
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.paired_timing import Load, compute_ratio, time_in_turns, time_reloaded
 from fcdeploy.runtime.profile import profile_models
@@ -78,7 +78,7 @@ def try_choices(
     *,
     apart: bool = False,
     on_step: OnStep | None = None,
-) -> tuple[Trial, ...]:
+) -> tuple[TimeTrial, ...]:
     """Run int8 models against the float one, all in turn and loaded several times; fastest first.
 
     `apart` gives each its turns with the float one alone, so that no more than two models are loaded.
@@ -99,7 +99,9 @@ def try_choices(
     return tuple(sorted(trials, key=lambda trial: trial.ratio))
 
 
-def confirm(reference: Model, int8: ir.Model, choice: Choice, feeds: Arrays, *, on_step: OnStep | None = None) -> Trial:
+def confirm(
+    reference: Model, int8: ir.Model, choice: Choice, feeds: Arrays, *, on_step: OnStep | None = None
+) -> TimeTrial:
     """One choice against float alone, on new loads of both.
 
     The fastest of several that were tried looks faster than it is: the luck of its run is part of why it was taken.
@@ -109,7 +111,9 @@ def confirm(reference: Model, int8: ir.Model, choice: Choice, feeds: Arrays, *, 
     )
 
 
-def _time_against(in_float: Load, int8: Load, choice: Choice, seconds: float, on_step: OnStep | None = None) -> Trial:
+def _time_against(
+    in_float: Load, int8: Load, choice: Choice, seconds: float, on_step: OnStep | None = None
+) -> TimeTrial:
     """The integers are loaded first: weights that are stored as bytes are in memory twice while they become floats."""
     one, other = time_reloaded([int8, in_float], seconds, on_step, NARROW, label="confirming the choice")
     return _make_trial(choice, compute_ratio(one, other))
@@ -124,8 +128,8 @@ def choose_reference(original: Model, prepared: ir.Model, feeds: Arrays) -> Mode
     return original
 
 
-def _make_trial(choice: Choice, ratio: Any) -> Trial:
-    return Trial(choice, round(ratio.median, 4), round(ratio.low, 4), round(ratio.high, 4))
+def _make_trial(choice: Choice, ratio: Any) -> TimeTrial:
+    return TimeTrial(choice, round(ratio.median, 4), round(ratio.low, 4), round(ratio.high, 4))
 
 
 def _make_loader(model: Model, feeds: Arrays) -> Load:

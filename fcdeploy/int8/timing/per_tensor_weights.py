@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale, search_scales
 from fcdeploy.arrays import Float64
 from fcdeploy.graph.nodes import name_of, output_axis, shape_of
-from fcdeploy.int8.planning.weights import find_int8_layers, importance_of, kernel_rows
+from fcdeploy.int8.planning.weights import find_int8_layers, lay_out_kernel, weigh_importance
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
 
@@ -37,8 +37,8 @@ def find_one_scale_layers(
         if node.op_type not in ("Gemm", "MatMul"):
             continue
         axis = output_axis(node)
-        rows = _sample_rows(kernel_rows(node, weight), int(weight.shape[axis]))  # type: ignore[index, arg-type]
-        h = _sample_columns(np.atleast_2d(importance_of(node, calibration)))[0]
+        rows = _sample_rows(lay_out_kernel(node, weight), int(weight.shape[axis]))  # type: ignore[index, arg-type]
+        h = _sample_columns(np.atleast_2d(weigh_importance(node, calibration)))[0]
         step = plan.tensors[name_of(node.inputs[0])].scale[0]
         rounding = float((rows**2).sum()) * step**2 / 12
         errors = []

@@ -13,23 +13,23 @@ from fcdeploy.records.costs import Costs
 from fcdeploy.tables import rates
 
 
-def costs_from_table(model: ir.Model, model_hash: str, target: str) -> Costs:
+def estimate_costs(model: ir.Model, model_hash: str, target: str) -> Costs:
     """Microseconds of the layers that multiply, in float and as integers; other nodes cost the same either way."""
     macs, table = count_macs_by_node(model), rates.BY_TARGET[target]
     nodes = {}
     for node in model.graph:
-        kind = kind_of(node)
+        kind = find_kind(node)
         if kind is None:
             continue
         rate, count = table.rates[kind], macs.get(name_of(node), 0)
         in_float = rate.float_us + count * rate.float_ns / 1e3
-        as_integers = rate.int8_us + count * (rate.int8_ns + rate.gather_ns / _outputs(node)) / 1e3
+        as_integers = rate.int8_us + count * (rate.int8_ns + rate.gather_ns / _count_outputs(node)) / 1e3
         nodes[name_of(node)] = (round(in_float, 3), round(as_integers, 3))
     read = "not measured" if table.verified else "from onnxruntime's source, not run"
     return Costs(model_hash, f"table of rates for {target}, {read}", table.conversions, nodes)
 
 
-def kind_of(node: ir.Node) -> str | None:
+def find_kind(node: ir.Node) -> str | None:
     """The row of the table that a layer falls under, None for nodes that are no layers."""
     weight = weight_of(node)
     if weight is None:
@@ -44,7 +44,7 @@ def kind_of(node: ir.Node) -> str | None:
     return rates.FEW_CHANNELS if min(inputs, outputs) < 16 else rates.CONVOLUTION
 
 
-def _outputs(node: ir.Node) -> int:
+def _count_outputs(node: ir.Node) -> int:
     """Output channels."""
     weight = weight_of(node)
     assert weight is not None

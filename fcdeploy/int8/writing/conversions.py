@@ -36,7 +36,7 @@ class Conversions:
         """One integer, of its type."""
         return self._once(np.array(number), "h")
 
-    def highest(self, q: QParams) -> ir.Value:
+    def find_highest(self, q: QParams) -> ir.Value:
         return self._once(np.array(LIMITS[q.dtype][1], q.dtype), "h")
 
     def normalize_pixels(self, value: ir.Value, q: QParams, name: str) -> ir.Value:
@@ -54,7 +54,7 @@ class Conversions:
     def quantize(self, value: ir.Value, q: QParams, name: str) -> ir.Value:
         """The integers that a new QuantizeLinear writes, which is not in the graph yet."""
         name = self.free_name(name)
-        result = ir.Value(name=name, shape=value.shape, type=integer_type(q))
+        result = ir.Value(name=name, shape=value.shape, type=choose_integer_type(q))
         inputs = [value, self.scale(q), self.zero_point(q)]
         ir.Node(_domain(q), "QuantizeLinear", inputs, outputs=[result], name=name)
         return result
@@ -93,7 +93,7 @@ def producer(value: ir.Value) -> ir.Node:
     return node
 
 
-def integer_type(q: QParams) -> ir.TensorType:
+def choose_integer_type(q: QParams) -> ir.TensorType:
     return ir.TensorType(ir.DataType[q.dtype.upper()])
 
 

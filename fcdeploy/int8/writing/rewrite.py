@@ -25,7 +25,7 @@ from fcdeploy.int8.planning.weights import RoundedLayer
 from fcdeploy.int8.writing.block_fusion import block_unwanted_fusions
 from fcdeploy.int8.writing.constants import quantize_constants, write_layer, write_weight_only
 from fcdeploy.int8.writing.contrib_ops import DOMAIN, replace_with_contrib_op
-from fcdeploy.int8.writing.conversions import Conversions, integer_type, producer
+from fcdeploy.int8.writing.conversions import Conversions, choose_integer_type, producer
 from fcdeploy.int8.writing.shared_constants import share_constants
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.tables.targets import TARGETS
@@ -139,7 +139,7 @@ class Writer:
         quantize_constants(node, q, self.conversions)
         for output in node.outputs:
             output.name = self.conversions.free_name(f"{output.name}/q")
-            output.type = integer_type(q)
+            output.type = choose_integer_type(q)
             self.integers[output] = output
             self.integer_only.add(output)
 
@@ -183,7 +183,7 @@ class Writer:
             for end, limit in zip(ends, LIMITS[q.dtype], strict=True)
         ]  # fmt: skip
         name = self.conversions.free_name(f"{integers.name}/c")
-        result = ir.Value(name=name, shape=integers.shape, type=integer_type(q))
+        result = ir.Value(name=name, shape=integers.shape, type=choose_integer_type(q))
         inputs = [integers, *bounds] if bounds[1] is not None else [integers, bounds[0]]
         clip = ir.Node("", "Clip", inputs, outputs=[result], name=name)
         if after:
@@ -284,11 +284,11 @@ class Writer:
     def _with_channels(self, value: ir.Value, more: int, node: ir.Node) -> ir.Value:
         """The image that a convolution reads with `more` channels of zeros behind its own, or of 255 where it is bytes."""
         q, integers = self.qparams(value), self.read_quantized(value, node)
-        fill = self.conversions.highest(q) if q.pixels else self.conversions.zero_point(q)
+        fill = self.conversions.find_highest(q) if q.pixels else self.conversions.zero_point(q)
         name = f"{self.names.get(value, value.name)}/{node.name}"
         pads = self.conversions.add_constant(np.array([0, 0, 0, 0, 0, more, 0, 0]), f"{name}/p")
         wide = self.conversions.free_name(f"{name}/w")
-        wider = ir.Value(name=wide, type=integer_type(q))
+        wider = ir.Value(name=wide, type=choose_integer_type(q))
         pad = ir.Node("", "Pad", [integers, pads, fill], outputs=[wider], name=wide)
         real = self.conversions.dequantize(wider, q, f"{name}/dq")
         self.graph.insert_before(node, [pad, producer(real)])

@@ -10,7 +10,7 @@ import numpy as np
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.placing.layout import Placed
-from fcdeploy.native.placing.views import LOOPS, Buffer, View, loops
+from fcdeploy.native.placing.views import LOOPS, Buffer, View, nest_loops
 from fcdeploy.native.program.steps import Window
 
 ALIGNMENT = 64  # bytes, of each constant
@@ -27,7 +27,7 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Constant:
+class WeightAddress:
     """A place among the weights."""
 
     offset: int
@@ -42,11 +42,11 @@ class Struct:
     fields: dict[str, Any]
 
 
-Argument = Address | Constant | Struct | int | float | None
+Argument = Address | WeightAddress | Struct | int | float | None
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class KernelCall:
     """One call of a kernel; `what` is its comment, `step` the number of the program's step, `macs` what it multiplies."""
 
     node: str
@@ -65,14 +65,14 @@ class Weights:
         self._known: dict[bytes, int] = {}
         self.nbytes = 0
 
-    def add(self, array: Array, ctype: str) -> Constant:
+    def add(self, array: Array, ctype: str) -> WeightAddress:
         data = np.ascontiguousarray(array).tobytes()
         if data not in self._known:
             gap = -self.nbytes % ALIGNMENT
             self._parts += [bytes(gap), data]
             self._known[data] = self.nbytes + gap
             self.nbytes += gap + len(data)
-        return Constant(self._known[data], ctype)
+        return WeightAddress(self._known[data], ctype)
 
     @property
     def data(self) -> bytes:
@@ -89,7 +89,7 @@ C_TYPES = {
 }
 
 
-def address(view: View, weights: Weights, ctype: str = "") -> Address | Constant:
+def address(view: View, weights: Weights, ctype: str = "") -> Address | WeightAddress:
     ctype = ctype or C_TYPES[view.array.dtype.name]
     if view.buffer.where == "constant":
         assert view.buffer.data is not None and view.offset == 0
@@ -101,9 +101,9 @@ def code(step: Any, zero: int) -> dict[str, int]:
     return {"zero": zero, "low": step.low, "high": step.high}
 
 
-def loop(*views: View, node: str, keep: int | None = None) -> tuple[Struct, int]:
+def make_loop(*views: View, node: str, keep: int | None = None) -> tuple[Struct, int]:
     """`struct fc_loop` over an output and one or two inputs, and which of its loops is axis `keep`."""
-    lengths, strides, kept = loops(views, keep)
+    lengths, strides, kept = nest_loops(views, keep)
     if len(lengths) > LOOPS:
         raise FcdeployError(
             f"node {node!r} walks over {len(lengths)} axes that do not lie side by side, expected {LOOPS} at most",
@@ -129,7 +129,7 @@ class Image:
     column: int
 
 
-def image(view: View) -> Image:
+def make_image(view: View) -> Image:
     """Of 3 axes (a signal) the rows are one; of 2 axes (dense) the columns are one."""
     array, (n, c, *space) = view.array, view.array.shape
     assert len(space) in (0, 1, 2), array.shape
@@ -140,7 +140,7 @@ def image(view: View) -> Image:
     return Image(n, c, rows, columns, strides[0], row, column)
 
 
-def two_axes(window: Window) -> Window:
+def make_two_axes(window: Window) -> Window:
     """The window of a signal as that of an image of one row."""
     if len(window.kernel) == 2:
         return window
@@ -149,7 +149,7 @@ def two_axes(window: Window) -> Window:
     )
 
 
-def positions(source: Image, target: Image, window: Window) -> dict[str, int]:
+def make_positions(source: Image, target: Image, window: Window) -> dict[str, int]:
     """Output positions and the distances between them."""
     return {
         "images": target.images, "rows": target.rows, "columns": target.columns,
@@ -158,7 +158,7 @@ def positions(source: Image, target: Image, window: Window) -> dict[str, int]:
     }  # fmt: skip
 
 
-def taps(source: Image, window: Window) -> dict[str, int]:
+def make_taps(source: Image, window: Window) -> dict[str, int]:
     """A window that ends where the input does: its taps, and what they are compared with."""
     return {
         "taps_y": window.kernel[0], "taps_x": window.kernel[1], "step_y": window.strides[0], "step_x": window.strides[1],
@@ -167,6 +167,6 @@ def taps(source: Image, window: Window) -> dict[str, int]:
     }  # fmt: skip
 
 
-def made(work: Placed, header: str, kernel: str, *arguments: Argument) -> Call:
+def made(work: Placed, header: str, kernel: str, *arguments: Argument) -> KernelCall:
     """The call of a step's kernel."""
-    return Call(work.step.node, work.step.what(), header, kernel, arguments, work.step.macs)
+    return KernelCall(work.step.node, work.step.what(), header, kernel, arguments, work.step.macs)

@@ -9,22 +9,22 @@ from collections.abc import Callable
 from typing import Any
 
 from fcdeploy.native.calls import layers, others, sequences
-from fcdeploy.native.calls.call import Call, Weights
+from fcdeploy.native.calls.call import KernelCall, Weights
 from fcdeploy.native.placing.layout import Copy, Fill, Placed, Work
 from fcdeploy.native.program import steps
 
-CALLS: dict[type[steps.Step], Callable[[Any, Placed, Weights], Call]] = {
-    steps.Layer: layers.layer,
-    steps.FloatLayer: layers.float_layer,
+CALLS: dict[type[steps.Step], Callable[[Any, Placed, Weights], KernelCall]] = {
+    steps.Layer: layers.call_layer,
+    steps.FloatLayer: layers.call_float_layer,
     steps.Combine: others.combine,
-    steps.Table: others.table,
+    steps.LookupTable: others.table,
     steps.Lookup: others.table,
     steps.Quantize: others.quantize,
-    steps.Pool: others.pool,
-    steps.GlobalAverage: others.global_average,
-    steps.Softmax: others.softmax,
+    steps.Pool: others.call_pool,
+    steps.GlobalAverage: others.call_global_average,
+    steps.Softmax: others.call_softmax,
     steps.Move: others.take,
-    steps.Pointwise: others.pointwise,
+    steps.Pointwise: others.call_pointwise,
     steps.Reduce: others.reduce,
     steps.Recurrent: sequences.recurrent,
     steps.Normalize: sequences.normalize,
@@ -33,7 +33,7 @@ CALLS: dict[type[steps.Step], Callable[[Any, Placed, Weights], Call]] = {
 """Kind of step -> the function that makes its call."""
 
 
-def call_of(work: Work, weights: Weights) -> Call:
+def choose_call(work: Work, weights: Weights) -> KernelCall:
     """The call that does a piece of work."""
     if isinstance(work, Copy):
         return others.copy(work)

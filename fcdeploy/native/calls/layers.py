@@ -13,43 +13,43 @@ from fcdeploy.native.calls import pack
 from fcdeploy.native.calls.call import (
     Address,
     Argument,
-    Call,
+    KernelCall,
     Struct,
     Weights,
     address,
     code,
-    image,
     made,
-    positions,
-    taps,
-    two_axes,
+    make_image,
+    make_positions,
+    make_taps,
+    make_two_axes,
 )
 from fcdeploy.native.placing.layout import Placed
-from fcdeploy.native.placing.views import View, loops
+from fcdeploy.native.placing.views import View, nest_loops
 from fcdeploy.native.program.steps import FloatLayer, Layer
 
 
-def layer(step: Layer, work: Placed, weights: Weights) -> Call:
+def call_layer(step: Layer, work: Placed, weights: Weights) -> KernelCall:
     if step.depthwise and step.weight.dtype == np.int8:
-        return _depthwise(step, work, weights)
-    fields, rows = _runs(step, work)
-    packed, wide = pack.layer_weights(rows, step.groups)
+        return _call_depthwise(step, work, weights)
+    fields, rows = _split_runs(step, work)
+    packed, wide = pack.pack_layer_weights(rows, step.groups)
     return _layer_call(step, work, weights, "layer.h", "layer", fields, packed, wide, step.groups)
 
 
 def _layer_call(
     step: Layer, work: Placed, weights: Weights, header: str, kind: str, fields: dict[str, Any], packed: Array, wide: Array,
     groups: int,
-) -> Call:  # fmt: skip
+) -> KernelCall:  # fmt: skip
     to = step.output.coding
     flags = weights.add(wide, "uint8_t") if wide.any() else None
     fields |= {"code": code(step, 0 if to is None else to.zero_point), "wide": flags}
 
     def values(each: Array) -> Array:
-        return pack.filled(each) if kind == "depthwise" else pack.channel_values(each, groups)
+        return pack.fill_up(each) if kind == "depthwise" else pack.pack_channel_values(each, groups)
 
     arguments: list[Argument] = [
-        address(work.outputs[0], weights), _window_begin(step, work.inputs[0]), weights.add(packed, "int8_t"),
+        address(work.outputs[0], weights), _find_window_begin(step, work.inputs[0]), weights.add(packed, "int8_t"),
         weights.add(values(step.bias), "int32_t"), weights.add(values(step.factor), "float"),
     ]  # fmt: skip
     if to is None:
@@ -58,20 +58,20 @@ def _layer_call(
     return made(work, header, kernel, *arguments, Struct(f"struct fc_{kind}", fields))
 
 
-def _runs(step: Layer, work: Placed) -> tuple[dict[str, Any], Array]:
+def _split_runs(step: Layer, work: Placed) -> tuple[dict[str, Any], Array]:
     """The geometry of a layer as runs of neighbouring bytes, and its weights (out, runs, length) in that order."""
     x, y = work.inputs[0], work.outputs[0]
     if step.window is None:
         count = prod(x.array.shape[:-1])
         rows = step.weight if work.order is None else step.weight[:, work.order]
-        x_step = _one_step(x)
-        fields = {"images": 1, "rows": 1, "columns": count, "x_column": x_step, "y_column": _one_step(y)}
+        x_step = _find_distance(x)
+        fields = {"images": 1, "rows": 1, "columns": count, "x_column": x_step, "y_column": _find_distance(y)}
         length, rows = rows.shape[1], rows[:, None, :]
         geometry = {"runs_y": 1, "runs_x": 1, "run_y": 0, "run_x": 0}
         outs = len(rows)
         group = 0
     else:
-        window, (source, target) = two_axes(step.window), (image(x), image(y))
+        window, (source, target) = make_two_axes(step.window), (make_image(x), make_image(y))
         each, outs = step.weight.shape[1], len(step.weight) // step.groups
         weight = step.weight.reshape(len(step.weight), each, *window.kernel)
         taps_y, taps_x = window.kernel
@@ -83,16 +83,16 @@ def _runs(step: Layer, work: Placed) -> tuple[dict[str, Any], Array]:
                 rows, taps_y, run_y = rows.reshape(len(rows), 1, 1, -1), 1, 0
         geometry = {"runs_y": taps_y, "runs_x": taps_x, "run_y": run_y, "run_x": run_x}
         length, rows = rows.shape[-1], rows.reshape(len(rows), taps_y * taps_x, -1)
-        fields = positions(source, target, window)
+        fields = make_positions(source, target, window)
         group = each
     if rows.dtype != np.int8:
-        rows, geometry = _twice(step, rows, geometry)
+        rows, geometry = _repeat_runs(step, rows, geometry)
     return (
         fields | geometry | {"steps": -(-length // pack.FOUR), "groups": step.groups, "x_group": group, "outs": outs}
     ), rows
 
 
-def _twice(step: Layer, rows: Array, geometry: dict[str, int]) -> tuple[Array, dict[str, int]]:
+def _repeat_runs(step: Layer, rows: Array, geometry: dict[str, int]) -> tuple[Array, dict[str, int]]:
     """Weights of more than 8 bits as two of 8: each run is read twice."""
     if geometry["runs_x"] != 1:
         raise FcdeployError(
@@ -104,55 +104,55 @@ def _twice(step: Layer, rows: Array, geometry: dict[str, int]) -> tuple[Array, d
     return both.reshape(len(rows), -1, rows.shape[2]).astype(np.int8), geometry | {"runs_x": 2, "run_x": 0}
 
 
-def _one_step(view: View) -> int:
+def _find_distance(view: View) -> int:
     """Elements between the positions of a dense layer, which lie at even distances."""
-    lengths, (strides,), _ = loops([view], keep=view.array.ndim - 1)
+    lengths, (strides,), _ = nest_loops([view], keep=view.array.ndim - 1)
     return strides[-2] if len(lengths) > 1 else 0
 
 
-def _window_begin(step: Layer, view: View) -> Address:
+def _find_window_begin(step: Layer, view: View) -> Address:
     """Where the first window begins: in the border, before the first pixel."""
     back = 0
     if step.window is not None:
-        window, source = two_axes(step.window), image(view)
+        window, source = make_two_axes(step.window), make_image(view)
         back = window.begins[0] * source.row + window.begins[1] * source.column
     return Address(view.buffer, view.offset - back, "uint8_t")
 
 
-def _depthwise(step: Layer, work: Placed, weights: Weights) -> Call:
+def _call_depthwise(step: Layer, work: Placed, weights: Weights) -> KernelCall:
     assert step.window is not None
-    window, source, target = two_axes(step.window), image(work.inputs[0]), image(work.outputs[0])
+    window, source, target = make_two_axes(step.window), make_image(work.inputs[0]), make_image(work.outputs[0])
     taps = step.weight.reshape(len(step.weight), *window.kernel)
     run_y, run_x = window.dilations[0] * source.row, window.dilations[1] * source.column
     if window.kernel[0] == 1:  # a row is walked as a column, four taps at a time
         taps, run_y, run_x = taps.transpose(0, 2, 1), run_x, run_y
-    packed, wide = pack.depthwise_weights(taps)
-    fields = positions(source, target, window) | {
+    packed, wide = pack.pack_depthwise_weights(taps)
+    fields = make_positions(source, target, window) | {
         "taps_y": taps.shape[1], "taps_x": taps.shape[2], "tap_y": run_y, "tap_x": run_x, "channels": len(taps),
     }  # fmt: skip
     return _layer_call(step, work, weights, "depthwise.h", "depthwise", fields, packed, wide, 1)
 
 
-def float_layer(step: FloatLayer, work: Placed, weights: Weights) -> Call:
+def call_float_layer(step: FloatLayer, work: Placed, weights: Weights) -> KernelCall:
     x, y = work.inputs[0], work.outputs[0]
     if step.window is None:
         rows = (step.weight if work.order is None else step.weight[:, work.order])[:, None, :]
         count = prod(x.array.shape[:-1])
         fields: dict[str, Any] = {
-            "images": 1, "rows": 1, "columns": count, "x_column": _one_step(x), "y_column": _one_step(y),
+            "images": 1, "rows": 1, "columns": count, "x_column": _find_distance(x), "y_column": _find_distance(y),
             "taps_y": 1, "taps_x": 1, "x_rows": 1, "x_columns": count, "step_x": 1, "outs": len(rows),
         }  # fmt: skip
     else:
-        window, source, target = two_axes(step.window), image(x), image(y)
+        window, source, target = make_two_axes(step.window), make_image(x), make_image(y)
         each = step.weight.shape[1]
         weight = step.weight.reshape(len(step.weight), each, *window.kernel)
         rows = np.moveaxis(weight, 1, -1).reshape(len(weight), -1, each)
-        fields = positions(source, target, window) | taps(source, window) | {
+        fields = make_positions(source, target, window) | make_taps(source, window) | {
             "x_row": source.row, "x_column": source.column, "x_group": each, "outs": len(weight) // step.groups,
         }  # fmt: skip
     fields |= {"length": rows.shape[-1], "groups": step.groups}
-    packed = weights.add(pack.float_weights(rows, step.groups), "float")
-    bias = weights.add(pack.float_values(step.bias, step.groups), "float")
+    packed = weights.add(pack.pack_float_weights(rows, step.groups), "float")
+    bias = weights.add(pack.pack_float_values(step.bias, step.groups), "float")
     return made(
         work, "float_layer.h", "fc_float_layer", address(y, weights), address(x, weights), packed, bias,
         Struct("struct fc_float_layer", fields),

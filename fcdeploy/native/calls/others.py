@@ -10,44 +10,46 @@ import numpy as np
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.calls.call import (
     Address,
-    Call,
+    KernelCall,
     Struct,
     Weights,
     address,
     code,
-    image,
-    loop,
     made,
-    positions,
-    taps,
-    two_axes,
+    make_image,
+    make_loop,
+    make_positions,
+    make_taps,
+    make_two_axes,
 )
 from fcdeploy.native.placing.layout import Copy, Fill, Placed
-from fcdeploy.native.placing.views import LOOPS, loops
+from fcdeploy.native.placing.views import LOOPS, nest_loops
 from fcdeploy.native.program.interpret import BINARY
 from fcdeploy.native.program.steps import (
     Combine,
     GlobalAverage,
     Lookup,
+    LookupTable,
     Move,
     Pointwise,
     Pool,
     Quantize,
     Reduce,
     Softmax,
-    Table,
 )
 
 
-def copy(work: Copy) -> Call:
+def copy(work: Copy) -> KernelCall:
     target, source = work.target, work.source
     itemsize = target.array.itemsize
-    table, _ = loop(target, source, node=work.node)
+    table, _ = make_loop(target, source, node=work.node)
     to, from_ = (Address(view.buffer, view.offset, "void") for view in (target, source))
-    return Call(work.node, f"copy {list(target.array.shape)}", "move.h", f"fc_copy_{itemsize}", (to, from_, table))
+    return KernelCall(
+        work.node, f"copy {list(target.array.shape)}", "move.h", f"fc_copy_{itemsize}", (to, from_, table)
+    )
 
 
-def fill(work: Fill) -> Call:
+def fill(work: Fill) -> KernelCall:
     view = work.target
     if work.border:
         memory = view.buffer.memory
@@ -59,19 +61,19 @@ def fill(work: Fill) -> Call:
             "value": int(work.value),
         }  # fmt: skip
         where = Address(view.buffer, 0, "uint8_t")
-        return Call(work.node, "border", "move.h", "fc_fill_border", (where, Struct("struct fc_border", fields)))
+        return KernelCall(work.node, "border", "move.h", "fc_fill_border", (where, Struct("struct fc_border", fields)))
     size = view.buffer.memory.size
     bytes_ = view.array.itemsize == 1
     where = Address(view.buffer, 0, "uint8_t" if bytes_ else "float")
     value: int | float = int(work.value) if bytes_ else float(work.value)
-    return Call(work.node, "padding", "move.h", "fc_fill_1" if bytes_ else "fc_fill_4", (where, value, size))
+    return KernelCall(work.node, "padding", "move.h", "fc_fill_1" if bytes_ else "fc_fill_4", (where, value, size))
 
 
-def combine(step: Combine, work: Placed, weights: Weights) -> Call:
+def combine(step: Combine, work: Placed, weights: Weights) -> KernelCall:
     a, b = work.inputs
     left, right, to = (tensor.coding for tensor in (*step.inputs, step.output))
     assert left is not None and right is not None and to is not None
-    table, _ = loop(work.outputs[0], a, b, node=step.node)
+    table, _ = make_loop(work.outputs[0], a, b, node=step.node)
     fields = {
         "loop": table.fields, "a_zero": float(left.zero_point), "b_zero": float(right.zero_point),
         "a_scale": left.scale, "b_scale": right.scale, "scale": to.scale, "code": code(step, to.zero_point),
@@ -80,37 +82,37 @@ def combine(step: Combine, work: Placed, weights: Weights) -> Call:
     return made(work, "bytes.h", f"fc_{step.kind}_bytes", *addresses, Struct("struct fc_combine", fields))
 
 
-def table(step: Table | Lookup, work: Placed, weights: Weights) -> Call:
-    kind, ctype = ("bytes", "uint8_t") if isinstance(step, Table) else ("reals", "float")
+def table(step: LookupTable | Lookup, work: Placed, weights: Weights) -> KernelCall:
+    kind, ctype = ("bytes", "uint8_t") if isinstance(step, LookupTable) else ("reals", "float")
     y, x = work.outputs[0], work.inputs[0]
     to, from_ = address(y, weights, ctype), address(x, weights, "uint8_t")
     values = weights.add(step.table, ctype)
     if step.table.ndim == 1:
-        table, _ = loop(y, x, node=step.node)
+        table, _ = make_loop(y, x, node=step.node)
         return made(work, "bytes.h", f"fc_table_{kind}", to, from_, values, table)
-    table, along = loop(y, x, node=step.node, keep=1)
+    table, along = make_loop(y, x, node=step.node, keep=1)
     return made(work, "bytes.h", f"fc_tables_{kind}", to, from_, values, along, table)
 
 
-def quantize(step: Quantize, work: Placed, weights: Weights) -> Call:
+def quantize(step: Quantize, work: Placed, weights: Weights) -> KernelCall:
     to = step.output.coding
     assert to is not None
     y, x = work.outputs[0], work.inputs[0]
     codes = Struct("struct fc_code", code(step, to.zero_point))
     addresses = address(y, weights), address(x, weights)
     if step.gain is None or step.shift is None:
-        table, _ = loop(x, y, node=step.node)  # as the floats lie, which are read side by side
+        table, _ = make_loop(x, y, node=step.node)  # as the floats lie, which are read side by side
         table.fields.update(y=table.fields["a"], a=table.fields["y"])
         return made(work, "bytes.h", "fc_quantize", *addresses, float(to.scale), codes, table)
-    table, along = loop(y, x, node=step.node, keep=1)
+    table, along = make_loop(y, x, node=step.node, keep=1)
     affine = weights.add(step.gain, "float"), weights.add(step.shift, "float")
     return made(work, "bytes.h", "fc_quantize_channels", *addresses, *affine, float(to.scale), along, codes, table)
 
 
-def pool(step: Pool, work: Placed, weights: Weights) -> Call:
-    window, source, target = two_axes(step.window), image(work.inputs[0]), image(work.outputs[0])
+def call_pool(step: Pool, work: Placed, weights: Weights) -> KernelCall:
+    window, source, target = make_two_axes(step.window), make_image(work.inputs[0]), make_image(work.outputs[0])
     x, y = step.inputs[0].coding, step.output.coding
-    fields: dict[str, Any] = positions(source, target, window) | taps(source, window) | {
+    fields: dict[str, Any] = make_positions(source, target, window) | make_taps(source, window) | {
         "x_row": source.row, "x_column": source.column, "channels": target.channels,
         "counted": prod(window.kernel) if step.padded else 0,
         "behind": int(work.inputs[0].buffer.where == "arena"),
@@ -122,8 +124,8 @@ def pool(step: Pool, work: Placed, weights: Weights) -> Call:
     return made(work, "pool.h", f"fc_{step.kind}_pool_{kind}", *addresses, Struct("struct fc_pool", fields))
 
 
-def global_average(step: GlobalAverage, work: Placed, weights: Weights) -> Call:
-    source, (x, to) = image(work.inputs[0]), (step.inputs[0].coding, step.output.coding)
+def call_global_average(step: GlobalAverage, work: Placed, weights: Weights) -> KernelCall:
+    source, (x, to) = make_image(work.inputs[0]), (step.inputs[0].coding, step.output.coding)
     assert x is not None and to is not None
     fields = {
         "images": source.images, "rows": source.rows, "columns": source.columns, "channels": source.channels,
@@ -134,9 +136,9 @@ def global_average(step: GlobalAverage, work: Placed, weights: Weights) -> Call:
     return made(work, "pool.h", "fc_global_average", *addresses, Struct("struct fc_global", fields))
 
 
-def softmax(step: Softmax, work: Placed, weights: Weights) -> Call:
+def call_softmax(step: Softmax, work: Placed, weights: Weights) -> KernelCall:
     y, x, to = work.outputs[0], work.inputs[0], step.output.coding
-    lengths, (y_steps, a_steps), along = loops([y, x], keep=step.axis)
+    lengths, (y_steps, a_steps), along = nest_loops([y, x], keep=step.axis)
     rest = [i for i in range(len(lengths)) if i != along]
     if len(rest) > 2:
         raise FcdeployError(f"node {step.node!r}: softmax over scattered axes has no kernel", "docs/native.md")
@@ -156,7 +158,7 @@ def softmax(step: Softmax, work: Placed, weights: Weights) -> Call:
     return made(work, "softmax.h", kernel, *both, address(x, weights), *more, Struct("struct fc_softmax", fields))
 
 
-def take(step: Move, work: Placed, weights: Weights) -> Call:
+def take(step: Move, work: Placed, weights: Weights) -> KernelCall:
     assert step.kind == "take", step.kind
     y, x = work.outputs[0], work.inputs[0]
     to, from_ = address(y, weights, "void"), address(x, weights, "void")
@@ -168,14 +170,14 @@ def take(step: Move, work: Placed, weights: Weights) -> Call:
     if step.index.ndim != 1:
         raise FcdeployError(f"node {step.node!r}: constant indices of several axes have no kernel", "docs/native.md")
     first = x.array[tuple(slice(0, 1) if i == axis else slice(None) for i in range(x.array.ndim))]
-    table, along = loop(y, x.seen(np.broadcast_to(first, y.array.shape)), node=step.node, keep=axis)
+    table, along = make_loop(y, x.reshape_view(np.broadcast_to(first, y.array.shape)), node=step.node, keep=axis)
     offsets = weights.add((step.index * x.strides[axis]).astype(np.int32), "int32_t")
     return made(work, "move.h", f"fc_take_{x.array.itemsize}", to, from_, offsets, along, table)
 
 
-def pointwise(step: Pointwise, work: Placed, weights: Weights) -> Call:
+def call_pointwise(step: Pointwise, work: Placed, weights: Weights) -> KernelCall:
     y = work.outputs[0]
-    table, _ = loop(y, *work.inputs, node=step.node)
+    table, _ = make_loop(y, *work.inputs, node=step.node)
     addresses = [address(view, weights) for view in (y, *work.inputs)]
     if step.kind in BINARY:
         return made(work, "floats.h", f"fc_binary_{step.kind}", *addresses, table)
@@ -184,11 +186,11 @@ def pointwise(step: Pointwise, work: Placed, weights: Weights) -> Call:
     return made(work, "floats.h", f"fc_unary_{step.kind}", *addresses, weights.add(numbers, "float"), table)
 
 
-def reduce(step: Reduce, work: Placed, weights: Weights) -> Call:
+def reduce(step: Reduce, work: Placed, weights: Weights) -> KernelCall:
     y, x = work.outputs[0], work.inputs[0]
     kept = tuple(1 if i in step.axes else n for i, n in enumerate(x.array.shape))
-    target = y.seen(np.broadcast_to(y.array.reshape(kept), x.array.shape))
-    lengths, strides, _ = loops([x, target])
+    target = y.reshape_view(np.broadcast_to(y.array.reshape(kept), x.array.shape))
+    lengths, strides, _ = nest_loops([x, target])
     if len(lengths) > LOOPS or not y.array.flags.c_contiguous:
         raise FcdeployError(f"node {step.node!r}: a reduction over scattered axes has no kernel", "docs/native.md")
     missing = [0] * (LOOPS - len(lengths))

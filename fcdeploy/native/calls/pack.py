@@ -13,7 +13,7 @@ HIGHEST, LOWEST = 32767, -32768  # what vpmaddubsw clips a pair of products to
 TOP = 255  # of an activation
 
 
-def tiles(outs: int) -> list[tuple[int, int]]:
+def list_tiles(outs: int) -> list[tuple[int, int]]:
     """(first channel, width) of each tile of a group."""
     pieces = []
     done = 0
@@ -24,14 +24,14 @@ def tiles(outs: int) -> list[tuple[int, int]]:
     return pieces
 
 
-def layer_weights(rows: Array, groups: int) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
+def pack_layer_weights(rows: Array, groups: int) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
     """Weights (out, runs, length) as [group][tile][run][four][channel][4], and whether each tile can leave 16 bits."""
     outs, runs, length = len(rows) // groups, rows.shape[1], rows.shape[2]
     steps = -(-length // FOUR)
     packed, wide = [], []
     for group in range(groups):
         own = rows[group * outs : (group + 1) * outs]
-        for first, width in tiles(outs):
+        for first, width in list_tiles(outs):
             part = np.zeros((width, runs, steps * FOUR), np.int8)
             count = min(width, outs - first)
             part[:count, :, :length] = own[first : first + count]
@@ -48,13 +48,13 @@ def leaves_16_bits(pairs: Array) -> bool:
     return bool((most > HIGHEST).any() or (least < LOWEST).any())
 
 
-def channel_values(values: Array, groups: int) -> Array:
+def pack_channel_values(values: Array, groups: int) -> Array:
     """A number for each output channel, in tiles as the weights are, filled up with zeros."""
     outs = len(values) // groups
     parts = []
     for group in range(groups):
         own = values[group * outs : (group + 1) * outs]
-        for first, width in tiles(outs):
+        for first, width in list_tiles(outs):
             part = np.zeros(width, values.dtype)
             count = min(width, outs - first)
             part[:count] = own[first : first + count]
@@ -62,7 +62,7 @@ def channel_values(values: Array, groups: int) -> Array:
     return np.concatenate(parts)
 
 
-def depthwise_weights(window: Array) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
+def pack_depthwise_weights(window: Array) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
     """Weights (channels, rows, columns) as [tile of 16][column][four rows][channel][row], and the tiles that are wide."""
     channels, rows, columns = window.shape
     count, fours = -(-channels // TILE), -(-rows // FOUR)
@@ -73,12 +73,12 @@ def depthwise_weights(window: Array) -> tuple[NDArray[np.int8], NDArray[np.uint8
     return np.ascontiguousarray(each).reshape(-1), np.array(wide, np.uint8)
 
 
-def filled(values: Array, multiple: int = TILE) -> Array:
+def fill_up(values: Array, multiple: int = TILE) -> Array:
     """With zeros behind it, to a multiple."""
     return np.pad(values, (0, -len(values) % multiple))
 
 
-def float_weights(rows: Array, groups: int) -> Array:
+def pack_float_weights(rows: Array, groups: int) -> Array:
     """Weights (out, runs, length) as [group][tile of 16][run][element][channel]."""
     outs, runs, length = len(rows) // groups, rows.shape[1], rows.shape[2]
     count = -(-outs // TILE)
@@ -88,7 +88,7 @@ def float_weights(rows: Array, groups: int) -> Array:
     return np.ascontiguousarray(each).reshape(-1)
 
 
-def float_values(values: Array, groups: int) -> Array:
+def pack_float_values(values: Array, groups: int) -> Array:
     """A number for each output channel, in tiles of 16 of each group."""
     outs = len(values) // groups
-    return np.concatenate([filled(values[g * outs : (g + 1) * outs]) for g in range(groups)])
+    return np.concatenate([fill_up(values[g * outs : (g + 1) * outs]) for g in range(groups)])

@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.native.calls import pack
-from fcdeploy.native.calls.call import Argument, Call, Struct, Weights, address, code, image, made
+from fcdeploy.native.calls.call import Argument, KernelCall, Struct, Weights, address, code, made, make_image
 from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.program.steps import Interpolate, Line, Normalize, Recurrent
 
 
-def recurrent(step: Recurrent, work: Placed, weights: Weights) -> Call:
+def recurrent(step: Recurrent, work: Placed, weights: Weights) -> KernelCall:
     units = step.weight.shape[1]
     times, batch = step.output.shape[:2]
     full = np.pad(step.weight, ((0, -len(step.weight) % pack.TILE), (0, 0)))
     tiles = full.reshape(-1, pack.TILE, units).transpose(0, 2, 1)  # (tile, unit, gate)
     reals: Argument = weights.add(tiles, "float") if step.scale is None else None
     bytes_: Argument = None if step.scale is None else weights.add(tiles, "int8_t")
-    scale: Argument = None if step.scale is None else weights.add(pack.filled(step.scale), "float")
+    scale: Argument = None if step.scale is None else weights.add(pack.fill_up(step.scale), "float")
     starts = [address(view, weights) for view in work.inputs[1:]]
     count = 2 if step.kind == "lstm" else 1
     fields = {
@@ -29,21 +29,21 @@ def recurrent(step: Recurrent, work: Placed, weights: Weights) -> Call:
     written = [address(view, weights) for view in work.outputs]
     return made(
         work, "recurrent.h", f"fc_{step.kind}", *written, address(work.inputs[0], weights), *starts,
-        *[None] * (count - len(starts)), reals, bytes_, scale, weights.add(pack.filled(step.bias), "float"),
+        *[None] * (count - len(starts)), reals, bytes_, scale, weights.add(pack.fill_up(step.bias), "float"),
         Struct("struct fc_recurrent", fields),
     )  # fmt: skip
 
 
-def normalize(step: Normalize, work: Placed, weights: Weights) -> Call:
+def normalize(step: Normalize, work: Placed, weights: Weights) -> KernelCall:
     rows = step.output.size // step.length
     both = address(work.outputs[0], weights), address(work.inputs[0], weights)
     factors = weights.add(step.gain, "float"), weights.add(step.shift, "float")
     return made(work, "normalize.h", "fc_normalize", *both, *factors, rows, step.length, float(step.epsilon))
 
 
-def interpolate(step: Interpolate, work: Placed, weights: Weights) -> Call:
+def interpolate(step: Interpolate, work: Placed, weights: Weights) -> KernelCall:
     x, y = work.inputs[0], work.outputs[0]
-    source, target = image(x), image(y)
+    source, target = make_image(x), make_image(y)
     still = Line(np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros(1, np.float32))
     rows, columns = (still, *step.lines)[-2:]
     tables: list[Argument] = []

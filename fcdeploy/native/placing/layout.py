@@ -13,7 +13,7 @@ import numpy as np
 
 from fcdeploy.arrays import Array
 from fcdeploy.native.placing.orders import borders, channels_last, needed_border
-from fcdeploy.native.placing.views import LOOPS, NO_BORDER, Border, Buffer, View, Where, loops
+from fcdeploy.native.placing.views import LOOPS, NO_BORDER, Border, Buffer, View, Where, nest_loops
 from fcdeploy.native.program.steps import (
     Combine,
     FloatLayer,
@@ -169,7 +169,7 @@ class _Placer:
         for step in self.program.steps:
             if not (isinstance(step, Move) and step.kind in ("concat", "pad")) or step.output.name in outputs:
                 continue
-            for tensor, index in zip(step.inputs, _indices(step), strict=True):
+            for tensor, index in zip(step.inputs, _index_parts(step), strict=True):
                 maker = makers.get(tensor.name)
                 alone = sum(other.name == tensor.name for other in step.inputs) == 1
                 if (
@@ -183,12 +183,12 @@ class _Placer:
     # --- what is done ---
 
     def _add(self, work: Work) -> None:
-        if isinstance(work, Copy) and len(loops([work.target, work.source])[0]) > LOOPS:
+        if isinstance(work, Copy) and len(nest_loops([work.target, work.source])[0]) > LOOPS:
             shape = work.source.array.shape
             axis = min((i for i, n in enumerate(shape) if n > 1), key=lambda i: shape[i])
             for n in range(shape[axis]):  # the shortest axis piece by piece
                 part = tuple(slice(n, n + 1) if i == axis else slice(None) for i in range(len(shape)))
-                source, target = (view.seen(view.array[part]) for view in (work.source, work.target))
+                source, target = (view.reshape_view(view.array[part]) for view in (work.source, work.target))
                 self._add(Copy(work.node, source, target))
             return
         self.layout.work.append(work)
@@ -222,19 +222,19 @@ class _Placer:
         tensor = step.inputs[index]
         view = self._constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
         if isinstance(step, Combine | Pointwise):
-            return view.seen(np.broadcast_to(view.array, step.output.shape))
+            return view.reshape_view(np.broadcast_to(view.array, step.output.shape))
         if isinstance(step, Normalize | Recurrent) and not view.array.flags.c_contiguous:
-            return self._copied(step.node, tensor, view, last=False)
+            return self._copy(step.node, tensor, view, last=False)
         if isinstance(step, Layer | FloatLayer | Pool | GlobalAverage):
             windowed = not isinstance(step, Layer | FloatLayer) or step.window is not None
             if windowed and len(tensor.shape) > 2:
                 border = needed_border(step)
                 fits = view.strides[1] in (0, 1) and all(a >= b for a, b in zip(view.border, border, strict=True))
                 if not fits or (isinstance(step, Layer) and view.buffer.where != "arena"):
-                    return self._copied(step.node, tensor, view, last=True, border=border)
+                    return self._copy(step.node, tensor, view, last=True, border=border)
                 return view
             if view.strides[-1] not in (0, 1) or (isinstance(step, Layer) and view.buffer.where != "arena"):
-                return self._copied(step.node, tensor, view, last=False)
+                return self._copy(step.node, tensor, view, last=False)
         return view
 
     def _constant(self, step: Step, tensor: Tensor) -> View:
@@ -251,7 +251,7 @@ class _Placer:
         buffer.data = data
         return View(buffer, array)
 
-    def _copied(self, node: str, tensor: Tensor, view: View, *, last: bool, border: Border = NO_BORDER) -> View:
+    def _copy(self, node: str, tensor: Tensor, view: View, *, last: bool, border: Border = NO_BORDER) -> View:
         target = self._view(tensor, "arena", last=last, border=border)
         self._fill_border(node, target)
         self._add(Copy(node, view, target))
@@ -265,41 +265,41 @@ class _Placer:
         elif step.kind == "take":
             self._take(step)
         else:
-            self.views[step.output.name] = self._seen(step)
+            self.views[step.output.name] = self._reshape(step)
 
-    def _seen(self, step: Move) -> View:
+    def _reshape(self, step: Move) -> View:
         """The input under another shape; a copy where NumPy could not do without one."""
         (tensor,), shape = step.inputs, step.output.shape
         view = self.views[tensor.name]
         array = view.array
         if step.kind == "transpose":
-            return view.seen(array.transpose(step.arguments[0]))
+            return view.reshape_view(array.transpose(step.arguments[0]))
         if step.kind == "slice":
             begin, by = step.arguments
             ends = [b + n * s for b, n, s in zip(begin, shape, by, strict=True)]
             index = tuple(slice(b, e if e >= 0 else None, s) for b, e, s in zip(begin, ends, by, strict=True))
-            return view.seen(array[index])
+            return view.reshape_view(array[index])
         if step.kind == "expand":
-            return view.seen(np.broadcast_to(array, shape))
+            return view.reshape_view(np.broadcast_to(array, shape))
         try:
-            return view.seen(np.reshape(array, shape, copy=False))
+            return view.reshape_view(np.reshape(array, shape, copy=False))
         except ValueError:
-            order = self._flattened(step, view)
+            order = self._flatten(step, view)
             if order is not None:
                 self.orders[step.output.name] = order
                 at = view.offset // array.itemsize
-                return view.seen(view.buffer.memory.reshape(-1)[at : at + array.size].reshape(shape))
+                return view.reshape_view(view.buffer.memory.reshape(-1)[at : at + array.size].reshape(shape))
             target = self._own(step.output)
             try:  # written where it belongs, seen under the shape of the input
                 split = np.reshape(target.array, tensor.shape, copy=False)
             except ValueError:
-                plain = self._copied(step.node, tensor, view, last=False)
-                return plain.seen(plain.array.reshape(shape))
+                plain = self._copy(step.node, tensor, view, last=False)
+                return plain.reshape_view(plain.array.reshape(shape))
             self._fill_border(step.node, target)
-            self._add(Copy(step.node, view, target.seen(split)))
+            self._add(Copy(step.node, view, target.reshape_view(split)))
             return target
 
-    def _flattened(self, step: Move, view: View) -> Array | None:
+    def _flatten(self, step: Move, view: View) -> Array | None:
         """The order of the elements in memory, where only dense layers read them: they take their weights in that order."""
         readers = self.readers.get(step.output.name, [])
         dense = readers and all(isinstance(each, Layer | FloatLayer) and each.window is None for each in readers)
@@ -321,7 +321,7 @@ class _Placer:
                 self._add(Fill(step.node, whole, step.fill))
             self.views[step.output.name] = whole
         whole = self._whole(step)
-        for tensor, index in zip(step.inputs, _indices(step), strict=True):
+        for tensor, index in zip(step.inputs, _index_parts(step), strict=True):
             if self.parts.get(tensor.name, (None,))[0] is not step:
                 view = self._constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
                 self._add(Copy(step.node, view, View(whole.buffer, whole.array[index])))
@@ -334,13 +334,13 @@ class _Placer:
         if step.index is None:
             inputs.append(self.views[step.inputs[1].name])
             if not view.array.flags.c_contiguous:
-                inputs[0] = self._copied(step.node, tensor, view, last=False)
+                inputs[0] = self._copy(step.node, tensor, view, last=False)
         self.views[step.output.name] = target
         self._fill_border(step.node, target)
         self._add(Placed(step, tuple(inputs), (target,)))
 
 
-def _indices(step: Move) -> list[tuple[slice, ...]]:
+def _index_parts(step: Move) -> list[tuple[slice, ...]]:
     """Which part of a Concat or Pad each input is."""
     if step.kind == "pad":
         shape = step.inputs[0].shape
@@ -353,6 +353,6 @@ def _indices(step: Move) -> list[tuple[slice, ...]]:
     return indices
 
 
-def arena(buffers: Iterable[Buffer]) -> list[Buffer]:
+def list_arena(buffers: Iterable[Buffer]) -> list[Buffer]:
     """Those that lie in the arena and are used."""
     return [buffer for buffer in buffers if buffer.where == "arena" and buffer.first >= 0]

@@ -35,7 +35,7 @@ def plan_memory(lives: Sequence[Life], *, alignment: int) -> Memory:
     wins.  (Greedy by size: Pisarchyk and Lee, arXiv:2001.03288.)
     """
     sizes = [-(-life.nbytes // alignment) * alignment for life in lives]
-    bound = _bound(lives, sizes)
+    bound = _compute_bound(lives, sizes)
     indices = range(len(lives))
     length = [life.last - life.first + 1 for life in lives]
     orders = [
@@ -52,7 +52,7 @@ def plan_memory(lives: Sequence[Life], *, alignment: int) -> Memory:
         else:  # the largest first, but for noise
             noise = random.uniform(0.3, 1.0, len(lives))
             order = sorted(indices, key=lambda i: -sizes[i] * noise[i])
-        offsets = _placed(order, lives, sizes)
+        offsets = _place(order, lives, sizes)
         total = max((offset + size for offset, size in zip(offsets, sizes, strict=True)), default=0)
         if best is None or total < best[0]:
             best = total, offsets
@@ -62,7 +62,7 @@ def plan_memory(lives: Sequence[Life], *, alignment: int) -> Memory:
     return Memory(tuple(best[1]), best[0], bound)
 
 
-def _placed(order: Sequence[int], lives: Sequence[Life], sizes: Sequence[int]) -> list[int]:
+def _place(order: Sequence[int], lives: Sequence[Life], sizes: Sequence[int]) -> list[int]:
     offsets = [-1] * len(lives)
     placed: list[int] = []
     for i in order:
@@ -81,7 +81,7 @@ def _placed(order: Sequence[int], lives: Sequence[Life], sizes: Sequence[int]) -
     return offsets
 
 
-def _bound(lives: Sequence[Life], sizes: Sequence[int]) -> int:
+def _compute_bound(lives: Sequence[Life], sizes: Sequence[int]) -> int:
     """The largest sum of sizes that are needed at one step."""
     steps = {life.first for life in lives}
     return max(

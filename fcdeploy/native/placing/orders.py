@@ -10,6 +10,7 @@ from fcdeploy.native.program.steps import (
     Interpolate,
     Layer,
     Lookup,
+    LookupTable,
     Move,
     Pointwise,
     Pool,
@@ -17,10 +18,9 @@ from fcdeploy.native.program.steps import (
     Quantize,
     Softmax,
     Step,
-    Table,
 )
 
-ALIKE = (Combine, Table, Lookup, Quantize, Pointwise, Softmax, Interpolate)  # every input lies as the output does
+ALIKE = (Combine, LookupTable, Lookup, Quantize, Pointwise, Softmax, Interpolate)  # every input lies as the output does
 STAY = ("slice", "concat", "pad", "take", "expand")  # moves that keep the order of the axes
 
 

@@ -56,12 +56,12 @@ class View:
         size = self.array.itemsize
         return tuple(0 if n == 1 else s // size for n, s in zip(self.array.shape, self.array.strides, strict=True))
 
-    def seen(self, array: Array) -> View:
+    def reshape_view(self, array: Array) -> View:
         """The same memory under another shape; the border is no longer around it."""
         return View(self.buffer, array)
 
 
-def loops(views: Sequence[View], keep: int | None = None) -> tuple[list[int], list[list[int]], int]:
+def nest_loops(views: Sequence[View], keep: int | None = None) -> tuple[list[int], list[list[int]], int]:
     """Lengths of nested loops over views of one shape, each view's strides in elements, and the loop of axis `keep`.
 
     Axes are walked in the order in which they lie in the first view, innermost last, and joined where all views allow

@@ -23,6 +23,7 @@ from fcdeploy.native.program.steps import (
     Interpolate,
     Layer,
     Lookup,
+    LookupTable,
     Move,
     Normalize,
     Pointwise,
@@ -33,7 +34,6 @@ from fcdeploy.native.program.steps import (
     Reduce,
     Softmax,
     Step,
-    Table,
     Tensor,
     Window,
 )
@@ -45,11 +45,11 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 def _in_64(function: Callable[..., Array]) -> Function:
     """The function in float64, its result rounded once to float32."""
 
-    def rounded(x: Array, *numbers: float) -> Floats:
+    def round_once(x: Array, *numbers: float) -> Floats:
         with np.errstate(all="ignore"):
             return np.asarray(function(x.astype(np.float64), *numbers), np.float32)
 
-    return rounded
+    return round_once
 
 
 def _sigmoid(x: Array) -> Array:
@@ -135,18 +135,18 @@ def _(step: Layer, given: Sequence[Array]) -> tuple[Array, ...]:
         sums = avx2.multiply_bytes(x.reshape(-1, x.shape[-1]), weight, exact=True) + step.bias
         channels = sums.reshape(*x.shape[:-1], -1)
     else:
-        channels = _convolved(x, weight, step.window, step.groups, step.inputs[0]) + step.bias
+        channels = _convolve(x, weight, step.window, step.groups, step.inputs[0]) + step.bias
     assert np.abs(channels).max(initial=0) < 2**31
     real = channels.astype(np.int32).astype(np.float32) * step.factor
     to = step.output.coding
     if to is None:
         value = real if step.real_bias is None else real + step.real_bias
     else:
-        value = _clipped(np.rint(real).astype(np.float64) + to.zero_point, step.low, step.high)
+        value = _clip(np.rint(real).astype(np.float64) + to.zero_point, step.low, step.high)
     return (value if step.window is None else np.moveaxis(value, -1, 1),)
 
 
-def _convolved(x: Array, weight: Array, window: Window, groups: int, source: Tensor) -> Array:
+def _convolve(x: Array, weight: Array, window: Window, groups: int, source: Tensor) -> Array:
     """Sums of products (B, *space', out); what is outside is the zero point, or 0 of floats."""
     fill = 0 if source.coding is None else source.coding.zero_point
     patches = gather_windows(x, window.kernel, fill, window.strides, (*window.begins, *window.ends), window.dilations)
@@ -166,7 +166,7 @@ def _convolved(x: Array, weight: Array, window: Window, groups: int, source: Ten
     return np.concatenate(sums, axis=-1)
 
 
-def _clipped(integers: Array, low: int, high: int) -> Array:
+def _clip(integers: Array, low: int, high: int) -> Array:
     return np.asarray(np.clip(integers, low, high), np.uint8)
 
 
@@ -177,7 +177,7 @@ def _(step: FloatLayer, given: Sequence[Array]) -> tuple[Array, ...]:
     if step.window is None:
         sums = x.astype(np.float64) @ step.weight.astype(np.float64).T + step.bias
         return (sums.astype(np.float32),)
-    channels = _convolved(x, step.weight, step.window, step.groups, step.inputs[0]) + step.bias
+    channels = _convolve(x, step.weight, step.window, step.groups, step.inputs[0]) + step.bias
     return (np.moveaxis(channels, -1, 1).astype(np.float32),)
 
 
@@ -194,17 +194,17 @@ def _real(tensor: Tensor, value: Array) -> Floats:
 
 
 @compute.register
-def _(step: Table, given: Sequence[Array]) -> tuple[Array, ...]:
+def _(step: LookupTable, given: Sequence[Array]) -> tuple[Array, ...]:
     bytes_ = given[0].view(np.uint8) if given[0].dtype == np.int8 else given[0]
-    return (_looked_up(step.table, bytes_).view(step.output.dtype),)
+    return (_look_up(step.table, bytes_).view(step.output.dtype),)
 
 
 @compute.register
 def _(step: Lookup, given: Sequence[Array]) -> tuple[Array, ...]:
-    return (_looked_up(step.table, given[0]),)
+    return (_look_up(step.table, given[0]),)
 
 
-def _looked_up(table: Array, x: Array) -> Array:
+def _look_up(table: Array, x: Array) -> Array:
     if table.ndim == 1:
         return table[x]
     channels = np.arange(len(table)).reshape(-1, *[1] * (x.ndim - 2))
@@ -248,7 +248,7 @@ def _(step: GlobalAverage, given: Sequence[Array]) -> tuple[Array, ...]:
     space = tuple(range(2, x.ndim))
     total = x.astype(np.int64).sum(axis=space, keepdims=True) - int(np.prod(x.shape[2:])) * source.zero_point
     rounded = np.rint(total.astype(np.float32) * step.factor).astype(np.float64)
-    return (_clipped(rounded + to.zero_point, step.low, step.high).reshape(step.output.shape),)
+    return (_clip(rounded + to.zero_point, step.low, step.high).reshape(step.output.shape),)
 
 
 @compute.register
@@ -270,10 +270,10 @@ def _(step: Softmax, given: Sequence[Array]) -> tuple[Array, ...]:
 def _(step: Move, given: Sequence[Array]) -> tuple[Array, ...]:
     index = step.index if step.index is not None or step.kind != "take" else given[1]
     parts = given if step.kind == "concat" else given[:1]
-    return (moved(step.kind, parts, step.output.shape, step.arguments, fill=step.fill, index=index),)
+    return (move_elements(step.kind, parts, step.output.shape, step.arguments, fill=step.fill, index=index),)
 
 
-def moved(
+def move_elements(
     kind: str,
     parts: Sequence[Array],
     shape: tuple[int, ...],

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fcdeploy.native.program.steps import CODES, Bytes, Ends, Program, Step, Table
+from fcdeploy.native.program.steps import CODES, Bytes, Ends, LookupTable, Program, Step
 
 
 def simplify(program: Program) -> Program:
@@ -26,7 +26,7 @@ def clip_where_it_is_written(program: Program) -> tuple[Step, ...]:
     steps = list(program.steps)
     makers = {step.output.name: number for number, step in enumerate(steps)}
     for number, step in enumerate(steps):
-        ends = clip_of(step.table) if isinstance(step, Table) and step.output.dtype == "uint8" else None
+        ends = find_clip(step.table) if isinstance(step, LookupTable) and step.output.dtype == "uint8" else None
         before = makers.get(step.inputs[0].name)
         if ends is None or before is None or readers[step.inputs[0].name] > 1:
             continue
@@ -39,7 +39,7 @@ def clip_where_it_is_written(program: Program) -> tuple[Step, ...]:
     return program.steps
 
 
-def clip_of(table: Bytes) -> tuple[int, int] | None:
+def find_clip(table: Bytes) -> tuple[int, int] | None:
     """The ends of a table that leaves every byte between them as it is; None for any other."""
     if table.ndim != 1:
         return None

@@ -190,7 +190,7 @@ class Combine(Ends):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Table(Step):
+class LookupTable(Step):
     """Each byte replaced by what a table holds for it: uint8 (256,), or (channels, 256) along axis 1."""
 
     table: Bytes

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of, name_of
-from fcdeploy.native.reading.operands import Held
+from fcdeploy.native.reading.operands import Fixed
 from fcdeploy.native.reading.reader import Reader, shape_of
 
 KEEP = {
@@ -27,42 +27,42 @@ KEEP = {
 """Read as other nodes are, so that the integers behind a constant are not lost."""
 
 
-def folded(reader: Reader, node: ir.Node) -> list[Array] | None:
+def fold(reader: Reader, node: ir.Node) -> list[Array] | None:
     """What the node computes of constants, or of shapes; None where it must run."""
     if node.op_type == "Shape":
-        shape = shape_of(reader.of(node.inputs[0]))
+        shape = shape_of(reader.read(node.inputs[0]))
         start, end = attribute_of(node, "start", 0), attribute_of(node, "end", len(shape))
         return [np.array(shape[start:end], np.int64)]
     if node.op_type == "Size":
-        return [np.array(int(np.prod(shape_of(reader.of(node.inputs[0])))), np.int64)]
-    operands = [None if value is None else reader.of(value) for value in node.inputs]
-    if not all(each is None or isinstance(each, Held) for each in operands):
+        return [np.array(int(np.prod(shape_of(reader.read(node.inputs[0])))), np.int64)]
+    operands = [None if value is None else reader.read(value) for value in node.inputs]
+    if not all(each is None or isinstance(each, Fixed) for each in operands):
         return None
     if node.op_type == "QuantizeLinear" and operands:
-        return _evaluated(node, operands)
-    return None if node.op_type in KEEP else _evaluated(node, operands)
+        return _evaluate(node, operands)
+    return None if node.op_type in KEEP else _evaluate(node, operands)
 
 
-def stored_weight(reader: Reader, node: ir.Node) -> Held | None:
+def stored_weight(reader: Reader, node: ir.Node) -> Fixed | None:
     """Weights that are only stored as bytes: a Cast of the bytes, and a Mul with their scales. The integers are kept."""
-    operands = [None if value is None else reader.of(value) for value in node.inputs]
-    if not operands or not isinstance(first := operands[0], Held):
+    operands = [None if value is None else reader.read(value) for value in node.inputs]
+    if not operands or not isinstance(first := operands[0], Fixed):
         return None
     if node.op_type == "Cast" and first.array.dtype in (np.int8, np.uint8):
         if attribute_of(node, "to", 0) != ir.DataType.FLOAT:
             return None
-        return Held(first.array.astype(np.float32), first.array, np.ones(1, np.float32), np.zeros(1, np.int32))
-    if node.op_type != "Mul" or not isinstance(scale := operands[1], Held) or first.integers is None:
+        return Fixed(first.array.astype(np.float32), first.array, np.ones(1, np.float32), np.zeros(1, np.int32))
+    if node.op_type != "Mul" or not isinstance(scale := operands[1], Fixed) or first.integers is None:
         return None
     axes = [axis for axis, length in enumerate(scale.array.shape) if length > 1]
     if scale.array.ndim > first.array.ndim or len(axes) > 1 or first.scale is None or first.scale.size > 1:
         return None
     axis = axes[0] + first.array.ndim - scale.array.ndim if axes else None
     scales = (scale.array.reshape(-1) * first.scale).astype(np.float32)
-    return Held(first.array * scale.array, first.integers, scales, first.zero, axis)
+    return Fixed(first.array * scale.array, first.integers, scales, first.zero, axis)
 
 
-def _evaluated(node: ir.Node, operands: list[Any]) -> list[Array]:
+def _evaluate(node: ir.Node, operands: list[Any]) -> list[Array]:
     """By the reference evaluator of ONNX."""
     from onnx.reference import ReferenceEvaluator
 

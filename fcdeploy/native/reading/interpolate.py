@@ -16,7 +16,7 @@ from fcdeploy.native.reading.reader import Reader, name_of, shape_of
 
 
 def resize(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.of(node.inputs[0]))
+    shape = shape_of(reader.read(node.inputs[0]))
     scales, sizes = _resize_arguments(reader, node)
     rank = len(shape)
     out = tuple(sizes) if sizes else tuple(int(np.floor(n * s)) for n, s in zip(shape, scales, strict=True))
@@ -39,7 +39,7 @@ def resize(reader: Reader, node: ir.Node) -> None:
     if mode == "linear":
         _linear(reader, node, places, shape, out)
         return
-    value = reader.of(node.inputs[0])
+    value = reader.read(node.inputs[0])
     for axis in range(rank):
         if out[axis] == shape[axis]:
             continue
@@ -54,7 +54,7 @@ def _linear(reader: Reader, node: ir.Node, places: list[Array], shape: tuple[int
     """Along the axes behind the second; of bytes to bytes where a QuantizeLinear follows."""
     if out[:2] != shape[:2] or len(shape) not in (3, 4):
         raise reader.refuse(node, f"it makes {list(out)} of {list(shape)}: only one or two axes of space have a kernel")
-    x, tensor = reader.of(node.inputs[0]), reader.bytes_of(node, 0)
+    x, tensor = reader.read(node.inputs[0]), reader.get_bytes(node, 0)
     if (
         isinstance(x, Coded)
         and tensor is None
@@ -62,8 +62,8 @@ def _linear(reader: Reader, node: ir.Node, places: list[Array], shape: tuple[int
     ):
         raise reader.refuse(node, "it interpolates codes, which is not done in the runtime as it is in real numbers")
     lines = tuple(_line(at, n) for at, n in zip(places[2:], shape[2:], strict=True))
-    sink = reader.sink(node) if tensor is not None else None
-    source = tensor if tensor is not None and sink is not None else reader.real(x)
+    sink = reader.find_sink(node) if tensor is not None else None
+    source = tensor if tensor is not None and sink is not None else reader.make_floats(x)
     low, high = (0, 255) if sink is None else (sink.low, sink.high)
     to = Tensor(name_of(node), out, "float32" if sink is None else "uint8", None if sink is None else sink.coding)
     reader.add(Interpolate(node=node.name or "", inputs=(source,), outputs=(to,), lines=lines, low=low, high=high))
@@ -79,9 +79,9 @@ def _line(at: Array, length: int) -> Line:
 
 def _resize_arguments(reader: Reader, node: ir.Node) -> tuple[tuple[float, ...], tuple[int, ...]]:
     if node.op_type == "Upsample":
-        given = node.attributes.get_floats("scales", ()) or reader.held(node, 1)
+        given = node.attributes.get_floats("scales", ()) or reader.get_constant(node, 1)
         return tuple(float(s) for s in (given if given is not None else ())), ()
-    scales, sizes = reader.held(node, 2), reader.held(node, 3)
+    scales, sizes = reader.get_constant(node, 2), reader.get_constant(node, 3)
     if "axes" in node.attributes:
         raise reader.refuse(node, "it names axes")
     return (

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of
 from fcdeploy.native.program.steps import FloatLayer, Floats, Layer, Tensor, Window
-from fcdeploy.native.reading.operands import Held
+from fcdeploy.native.reading.operands import Fixed
 from fcdeploy.native.reading.reader import Reader, name_of, shape_of
 
 LONGEST = 65_000  # products of two bytes in a sum that cannot leave 32 bits
@@ -27,15 +27,15 @@ class Form:
     finish: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
     def name(self, reader: Reader, node: ir.Node) -> str:
-        return name_of(node) if self == AS_IT_IS else reader.fresh(name_of(node))
+        return name_of(node) if self == AS_IT_IS else reader.make_name(name_of(node))
 
 
 AS_IT_IS = Form()
 
 
 def conv(reader: Reader, node: ir.Node) -> None:
-    x, weight = shape_of(reader.of(node.inputs[0])), reader.given(node, 1)
-    if not isinstance(weight, Held):
+    x, weight = shape_of(reader.read(node.inputs[0])), reader.get_input(node, 1)
+    if not isinstance(weight, Fixed):
         raise reader.refuse(node, "its weights are computed at run time")
     if len(x) not in (3, 4):
         raise reader.refuse(node, f"its input has {len(x)} axes, expected 3 or 4")
@@ -49,8 +49,8 @@ def conv(reader: Reader, node: ir.Node) -> None:
 
 def gemm(reader: Reader, node: ir.Node) -> None:
     flags = attribute_of(node, "alpha", 1.0), attribute_of(node, "beta", 1.0)
-    weight = reader.given(node, 1)
-    if not isinstance(weight, Held):
+    weight = reader.get_input(node, 1)
+    if not isinstance(weight, Fixed):
         raise reader.refuse(node, "its weights are computed at run time")
     if flags != (1.0, 1.0) or attribute_of(node, "transA", 0):
         raise reader.refuse(node, "its alpha, beta or transA is not the plain one")
@@ -58,14 +58,14 @@ def gemm(reader: Reader, node: ir.Node) -> None:
 
 
 def matmul(reader: Reader, node: ir.Node) -> None:
-    weight = reader.given(node, 1)
-    if not isinstance(weight, Held) or weight.array.ndim != 2:
+    weight = reader.get_input(node, 1)
+    if not isinstance(weight, Fixed) or weight.array.ndim != 2:
         raise reader.refuse(node, "it multiplies two tensors that are computed at run time")
     _dense(reader, node, weight, transposed=False)
 
 
-def _dense(reader: Reader, node: ir.Node, weight: Held, *, transposed: bool) -> None:
-    x = shape_of(reader.of(node.inputs[0]))
+def _dense(reader: Reader, node: ir.Node, weight: Fixed, *, transposed: bool) -> None:
+    x = shape_of(reader.read(node.inputs[0]))
     axis = 0 if transposed else 1
     read_layer(reader, node, weight, (axis, weight), (*x[:-1], weight.array.shape[axis]), None, 1)
 
@@ -73,15 +73,15 @@ def _dense(reader: Reader, node: ir.Node, weight: Held, *, transposed: bool) -> 
 def read_layer(
     reader: Reader,
     node: ir.Node,
-    weight: Held,
-    out: tuple[int, Held],
+    weight: Fixed,
+    out: tuple[int, Fixed],
     shape: tuple[int, ...],
     window: Window | None,
     groups: int,
     form: Form = AS_IT_IS,
 ) -> None:
     """A layer with output channels along the axis `out[0]` of its weight."""
-    x, axis = reader.bytes_of(node, 0), out[0]
+    x, axis = reader.get_bytes(node, 0), out[0]
     integers = None if x is None else scaled_integers(weight, axis)
     if x is None or integers is None:
         _float_layer(reader, node, weight, axis, shape, window, groups, form)
@@ -90,7 +90,7 @@ def read_layer(
     unit = np.asarray(x.coding.scale * scale, np.float32)  # type: ignore[union-attr]
     bias, real = _bias(reader, node, len(rows) // form.times)
     bias, real = form.bias(bias), None if real is None else form.bias(real)
-    sink = reader.sink(node)
+    sink = reader.find_sink(node)
     if sink is not None and real is not None:
         bias, real = np.rint(real / unit).astype(np.int64), None
     zero = x.coding.zero_point  # type: ignore[union-attr]
@@ -112,7 +112,7 @@ def read_layer(
     reader.write(node, form.finish(to))
 
 
-def scaled_integers(weight: Held, axis: int) -> tuple[Array, Floats] | None:
+def scaled_integers(weight: Fixed, axis: int) -> tuple[Array, Floats] | None:
     """Weights (out, ...) less their zero points, in the fewest bits, and one scale or one for each output."""
     if weight.integers is None or weight.scale is None or weight.zero is None:
         return None
@@ -129,22 +129,22 @@ def scaled_integers(weight: Held, axis: int) -> tuple[Array, Floats] | None:
 
 def _bias(reader: Reader, node: ir.Node, outs: int) -> tuple[Array, Floats | None]:
     """In units of input scale x weight scale, one integer an output; or, stored as float, those floats."""
-    bias = reader.given(node, 2)
+    bias = reader.get_input(node, 2)
     if bias is None:
         return np.zeros(outs, np.int64), None
-    if isinstance(bias, Held) and bias.integers is not None and bias.integers.dtype == np.int32:
+    if isinstance(bias, Fixed) and bias.integers is not None and bias.integers.dtype == np.int32:
         return np.broadcast_to(bias.integers.reshape(-1).astype(np.int64), outs), None
-    if isinstance(bias, Held):
+    if isinstance(bias, Fixed):
         return np.zeros(outs, np.int64), np.broadcast_to(bias.array.reshape(-1).astype(np.float32), outs)
     raise reader.refuse(node, "its bias is computed at run time")
 
 
 def _float_layer(
-    reader: Reader, node: ir.Node, weight: Held, axis: int, shape: tuple[int, ...], window: Window | None, groups: int,
+    reader: Reader, node: ir.Node, weight: Fixed, axis: int, shape: tuple[int, ...], window: Window | None, groups: int,
     form: Form,
 ) -> None:  # fmt: skip
-    bias = reader.held(node, 2)
-    if reader.given(node, 2) is not None and bias is None:
+    bias = reader.get_constant(node, 2)
+    if reader.get_input(node, 2) is not None and bias is None:
         raise reader.refuse(node, "its bias is computed at run time")
     rows = np.moveaxis(weight.array, axis, 0).astype(np.float32)
     added = np.zeros(len(rows) // form.times) if bias is None else bias.reshape(-1)
@@ -152,7 +152,7 @@ def _float_layer(
     to = Tensor(form.name(reader, node), shape, "float32")
     reader.add(
         FloatLayer(
-            node=node.name or "", inputs=(reader.real(reader.of(node.inputs[0])),), outputs=(to,), weight=rows,
+            node=node.name or "", inputs=(reader.make_floats(reader.read(node.inputs[0])),), outputs=(to,), weight=rows,
             bias=added.astype(np.float32), window=window, groups=groups,
         )
     )  # fmt: skip

@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of
-from fcdeploy.native.program.interpret import moved
-from fcdeploy.native.program.steps import CODES, Move, Table, Tensor
-from fcdeploy.native.reading.operands import Coded, Held, Operand, Sink, is_identity, real_of
+from fcdeploy.native.program.interpret import move_elements
+from fcdeploy.native.program.steps import CODES, LookupTable, Move, Tensor
+from fcdeploy.native.reading.operands import Coded, Fixed, Operand, Sink, is_identity, make_real
 from fcdeploy.native.reading.reader import Reader, axes_of, name_of, shape_of
 
 Kind = Literal["reshape", "transpose", "slice", "concat", "pad", "take", "expand"]
@@ -24,9 +24,9 @@ def _move(
     index: Array | None = None,
 ) -> None:  # fmt: skip
     """One input to one output: of a constant at once, of anything else as a step."""
-    x = reader.of(node.inputs[0])
-    if isinstance(x, Held):
-        reader.set(node.outputs[output], _held(x, kind, shape, arguments, index))
+    x = reader.read(node.inputs[0])
+    if isinstance(x, Fixed):
+        reader.set(node.outputs[output], _move_constant(x, kind, shape, arguments, index))
         return
     source = x.tensor if isinstance(x, Coded) else x
     if isinstance(x, Coded) and x.values.ndim > 1:
@@ -39,18 +39,18 @@ def _move(
     reader.set(node.outputs[output], Coded(to, x.values) if isinstance(x, Coded) else to)
 
 
-def _held(x: Held, kind: Kind, shape: tuple[int, ...], arguments: Arguments, index: Array | None) -> Held:
+def _move_constant(x: Fixed, kind: Kind, shape: tuple[int, ...], arguments: Arguments, index: Array | None) -> Fixed:
     """A constant moved; the integers behind it too where they have one scale, or are transposed."""
-    array = moved(kind, [x.array], shape, arguments, index=index)
+    array = move_elements(kind, [x.array], shape, arguments, index=index)
     if x.integers is None or not (x.axis is None or kind == "transpose"):
-        return Held(array)
+        return Fixed(array)
     axis = None if x.axis is None else arguments[0].index(x.axis)
-    return Held(array, moved(kind, [x.integers], shape, arguments, index=index), x.scale, x.zero, axis)
+    return Fixed(array, move_elements(kind, [x.integers], shape, arguments, index=index), x.scale, x.zero, axis)
 
 
 def reshape(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.of(node.inputs[0]))
-    wanted = reader.ints(node, "shape", 1)
+    shape = shape_of(reader.read(node.inputs[0]))
+    wanted = reader.get_integers(node, "shape", 1)
     if wanted is None:
         raise reader.refuse(node, "its shape is computed at run time")
     keep = not attribute_of(node, "allowzero", 0)
@@ -63,35 +63,35 @@ def reshape(reader: Reader, node: ir.Node) -> None:
 
 
 def flatten(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.of(node.inputs[0]))
+    shape = shape_of(reader.read(node.inputs[0]))
     axis = attribute_of(node, "axis", 1) % (len(shape) + 1)
     _move(reader, node, "reshape", (prod(shape[:axis]), prod(shape[axis:])))
 
 
 def squeeze(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.of(node.inputs[0]))
-    given = reader.ints(node, "axes", 1)
+    shape = shape_of(reader.read(node.inputs[0]))
+    given = reader.get_integers(node, "axes", 1)
     axes = axes_of(given, len(shape)) if given is not None else tuple(i for i, n in enumerate(shape) if n == 1)
     _move(reader, node, "reshape", tuple(n for i, n in enumerate(shape) if i not in axes))
 
 
 def unsqueeze(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.of(node.inputs[0]))
-    given = reader.ints(node, "axes", 1) or ()
+    shape = shape_of(reader.read(node.inputs[0]))
+    given = reader.get_integers(node, "axes", 1) or ()
     axes, rest = axes_of(given, len(shape) + len(given)), iter(shape)
     _move(reader, node, "reshape", tuple(1 if i in axes else next(rest) for i in range(len(shape) + len(axes))))
 
 
 def transpose(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.of(node.inputs[0]))
+    shape = shape_of(reader.read(node.inputs[0]))
     perm = attribute_of(node, "perm", tuple(reversed(range(len(shape)))))
     _move(reader, node, "transpose", tuple(shape[i] for i in perm), (perm,))
 
 
 def slice_(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.of(node.inputs[0]))
-    starts, ends = reader.ints(node, "starts", 1) or (), reader.ints(node, "ends", 2) or ()
-    axes, steps = reader.ints(node, "axes", 3), reader.ints(node, "steps", 4)
+    shape = shape_of(reader.read(node.inputs[0]))
+    starts, ends = reader.get_integers(node, "starts", 1) or (), reader.get_integers(node, "ends", 2) or ()
+    axes, steps = reader.get_integers(node, "axes", 3), reader.get_integers(node, "steps", 4)
     begin, step, sizes = [0] * len(shape), [1] * len(shape), list(shape)
     for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
         axis = (axes[i] if axes else i) % len(shape)
@@ -103,9 +103,9 @@ def slice_(reader: Reader, node: ir.Node) -> None:
 
 
 def split(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.of(node.inputs[0]))
+    shape = shape_of(reader.read(node.inputs[0]))
     axis = attribute_of(node, "axis", 0) % len(shape)
-    sizes = reader.ints(node, "split", 1)
+    sizes = reader.get_integers(node, "split", 1)
     if sizes is None:
         each = -(-shape[axis] // len(node.outputs))
         sizes = tuple(min(each, shape[axis] - i * each) for i in range(len(node.outputs)))
@@ -117,45 +117,45 @@ def split(reader: Reader, node: ir.Node) -> None:
 
 def gather(reader: Reader, node: ir.Node) -> None:
     """Rows by constant indices, or by those that are computed or given."""
-    x, index = reader.of(node.inputs[0]), reader.of(node.inputs[1])
+    x, index = reader.read(node.inputs[0]), reader.read(node.inputs[1])
     shape, chosen = shape_of(x), shape_of(index)
     axis = attribute_of(node, "axis", 0) % max(1, len(shape))
     out = (*shape[:axis], *chosen, *shape[axis + 1 :])
-    if isinstance(index, Held):
+    if isinstance(index, Fixed):
         array = index.array.astype(np.int64)
         _move(reader, node, "take", out, ((axis,),), index=np.where(array < 0, array + shape[axis], array))
         return
     if not isinstance(index, Tensor) or axis != 0:
         raise reader.refuse(node, "indices that are computed have a kernel along the first axis alone")
-    rows = _rows(reader, x)
+    rows = _read_rows(reader, x)
     to = Tensor(name_of(node), out, rows.dtype, rows.coding)
     reader.add(Move(node=node.name or "", inputs=(rows, index), outputs=(to,), kind="take", arguments=((0,),)))
-    reader.set(node.outputs[0], to if to.coding is None else real_of(to))
+    reader.set(node.outputs[0], to if to.coding is None else make_real(to))
 
 
-def _rows(reader: Reader, x: Operand) -> Tensor:
+def _read_rows(reader: Reader, x: Operand) -> Tensor:
     """What rows are taken from: a constant keeps its bytes where it has one scale."""
-    held = reader.held_bytes(x)
+    held = reader.get_constant_bytes(x)
     if held is not None:
         return held
-    return x.tensor if isinstance(x, Coded) and x.linear else reader.real(x)
+    return x.tensor if isinstance(x, Coded) and x.linear else reader.make_floats(x)
 
 
 def concat(reader: Reader, node: ir.Node) -> None:
-    operands = [reader.of(value) for value in node.inputs if value is not None]
+    operands = [reader.read(value) for value in node.inputs if value is not None]
     shapes = [shape_of(each) for each in operands]
     axis = attribute_of(node, "axis", 0) % len(shapes[0])
     shape = tuple(sum(s[axis] for s in shapes) if i == axis else n for i, n in enumerate(shapes[0]))
-    if all(isinstance(each, Held) for each in operands):
-        reader.set(node.outputs[0], Held(np.concatenate([each.array for each in operands], axis)))  # type: ignore[union-attr]
+    if all(isinstance(each, Fixed) for each in operands):
+        reader.set(node.outputs[0], Fixed(np.concatenate([each.array for each in operands], axis)))  # type: ignore[union-attr]
         return
     codes = [each for each in operands if isinstance(each, Coded)]
     coded = len(codes) == len(operands)
-    parts = _alike(reader, node, codes) if coded else []
+    parts = _make_alike(reader, node, codes) if coded else []
     if parts:
         to = Tensor(name_of(node), shape, "uint8", parts[0].coding)
         reader.add(Move(node=node.name or "", inputs=tuple(parts), outputs=(to,), kind="concat", arguments=((axis,),)))
-        reader.set(node.outputs[0], Coded(to, next(each.values for each in codes if _distinct(each))))
+        reader.set(node.outputs[0], Coded(to, next(each.values for each in codes if _is_distinct(each))))
         return
     _join(reader, node, operands, codes if coded else [], shape, axis)
 
@@ -164,26 +164,28 @@ def _join(
     reader: Reader, node: ir.Node, operands: list[Operand], codes: list[Coded], shape: tuple[int, ...], axis: int
 ) -> None:
     """Parts whose bytes mean different numbers: recoded to what the output's bytes mean, or joined as floats."""
-    sink = reader.sink(node) if codes else None
+    sink = reader.find_sink(node) if codes else None
     to = Tensor(name_of(node), shape, "uint8", sink.coding) if sink else Tensor(name_of(node), shape, "float32")
-    parts = _recode_parts(reader, node, codes, sink) if sink else [reader.real(each) for each in operands]
+    parts = _recode_parts(reader, node, codes, sink) if sink else [reader.make_floats(each) for each in operands]
     reader.add(Move(node=node.name or "", inputs=tuple(parts), outputs=(to,), kind="concat", arguments=((axis,),)))
     reader.write(node, to)
 
 
 def _recode_parts(reader: Reader, node: ir.Node, codes: list[Coded], sink: Sink) -> list[Tensor]:
     """The operands as bytes that mean what the output's mean."""
-    return [reader.recode(each, sink.coding, node.name or "", reader.fresh(f"{name_of(node)}.part")) for each in codes]
+    return [
+        reader.recode(each, sink.coding, node.name or "", reader.make_name(f"{name_of(node)}.part")) for each in codes
+    ]
 
 
-def _distinct(x: Coded) -> bool:
+def _is_distinct(x: Coded) -> bool:
     """Whether every byte stands for another number, the larger the larger."""
     return x.values.ndim == 1 and bool(np.all(np.diff(x.values) > 0))
 
 
-def _alike(reader: Reader, node: ir.Node, codes: list[Coded]) -> list[Tensor]:
+def _make_alike(reader: Reader, node: ir.Node, codes: list[Coded]) -> list[Tensor]:
     """The tensors as bytes that stand for the same numbers, some through a table; none where that cannot be."""
-    whole = next((each for each in codes if _distinct(each)), None)
+    whole = next((each for each in codes if _is_distinct(each)), None)
     if whole is None:
         return []
     places = [np.minimum(np.searchsorted(whole.values, each.values), CODES - 1) for each in codes]
@@ -194,19 +196,19 @@ def _alike(reader: Reader, node: ir.Node, codes: list[Coded]) -> list[Tensor]:
         table = at.astype(np.uint8)
         tensor = each.tensor
         if not is_identity(table):
-            tensor = Tensor(reader.fresh(f"{name_of(node)}.part"), tensor.shape, "uint8", whole.tensor.coding)
-            reader.add(Table(node=node.name or "", inputs=(each.tensor,), outputs=(tensor,), table=table))
+            tensor = Tensor(reader.make_name(f"{name_of(node)}.part"), tensor.shape, "uint8", whole.tensor.coding)
+            reader.add(LookupTable(node=node.name or "", inputs=(each.tensor,), outputs=(tensor,), table=table))
         tensors.append(tensor)
     return tensors
 
 
 def pad(reader: Reader, node: ir.Node) -> None:
-    x = reader.of(node.inputs[0])
+    x = reader.read(node.inputs[0])
     shape, mode = shape_of(x), attribute_of(node, "mode", "constant")
-    pads = reader.ints(node, "pads", 1)
-    value = reader.held(node, 2)
+    pads = reader.get_integers(node, "pads", 1)
+    value = reader.get_constant(node, 2)
     fill = float(value.reshape(())) if value is not None else attribute_of(node, "value", 0.0)
-    axes = reader.ints(node, "axes", 3)
+    axes = reader.get_integers(node, "axes", 3)
     if pads is None or min(pads) < 0:
         raise reader.refuse(node, "its pads are computed at run time, or negative")
     begin, end = [0] * len(shape), [0] * len(shape)
@@ -225,13 +227,13 @@ def pad(reader: Reader, node: ir.Node) -> None:
             reader.set(node.outputs[0], Coded(to, x.values))
             return
     to = Tensor(name_of(node), out, "float32")
-    reader.add(Move(node=node.name or "", inputs=(reader.real(x),), outputs=(to,), fill=fill, **more))  # type: ignore[arg-type]
+    reader.add(Move(node=node.name or "", inputs=(reader.make_floats(x),), outputs=(to,), fill=fill, **more))  # type: ignore[arg-type]
     reader.set(node.outputs[0], to)
 
 
 def expand(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.of(node.inputs[0]))
-    wanted = reader.ints(node, "shape", 1)
+    shape = shape_of(reader.read(node.inputs[0]))
+    wanted = reader.get_integers(node, "shape", 1)
     if wanted is None:
         raise reader.refuse(node, "its shape is computed at run time")
     _move(reader, node, "expand", np.broadcast_shapes(shape, wanted))
@@ -242,7 +244,7 @@ NUMPY_MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 
 def _repeated(reader: Reader, node: ir.Node, mode: str, begin: list[int], end: list[int]) -> None:
     """Padding by elements of the input: each axis by an index."""
-    value = reader.of(node.inputs[0])
+    value = reader.read(node.inputs[0])
     if mode not in NUMPY_MODES:
         raise reader.refuse(node, f"its mode is {mode!r}")
     for axis, (before, after) in enumerate(zip(begin, end, strict=True)):
@@ -254,11 +256,11 @@ def _repeated(reader: Reader, node: ir.Node, mode: str, begin: list[int], end: l
 
 def taken(reader: Reader, node: ir.Node, value: Operand, axis: int, at: Array) -> Operand:
     """Elements along an axis by constant indices."""
-    if isinstance(value, Held):
-        return Held(value.array.take(at, axis))
+    if isinstance(value, Fixed):
+        return Fixed(value.array.take(at, axis))
     tensor = value.tensor if isinstance(value, Coded) else value
     shape = tuple(len(at) if i == axis else n for i, n in enumerate(tensor.shape))
-    to = Tensor(reader.fresh(name_of(node)), shape, tensor.dtype, tensor.coding)
+    to = Tensor(reader.make_name(name_of(node)), shape, tensor.dtype, tensor.coding)
     reader.add(Move(node=node.name or "", inputs=(tensor,), outputs=(to,), kind="take", arguments=((axis,),), index=at))
     return Coded(to, value.values) if isinstance(value, Coded) else to
 
@@ -266,7 +268,7 @@ def taken(reader: Reader, node: ir.Node, value: Operand, axis: int, at: Array) -
 def _moved(
     reader: Reader, node: ir.Node, tensor: Tensor, kind: Kind, shape: tuple[int, ...], *arguments: tuple[int, ...]
 ) -> Tensor:
-    to = Tensor(reader.fresh(name_of(node)), shape, tensor.dtype, tensor.coding)
+    to = Tensor(reader.make_name(name_of(node)), shape, tensor.dtype, tensor.coding)
     return reader.add(Move(node=node.name or "", inputs=(tensor,), outputs=(to,), kind=kind, arguments=arguments))
 
 
@@ -294,8 +296,8 @@ def take_part(reader: Reader, node: ir.Node, tensor: Tensor, shape: tuple[int, .
 
 
 def depth_to_space(reader: Reader, node: ir.Node) -> None:
-    x, size = reader.of(node.inputs[0]), attribute_of(node, "blocksize", 1)
-    source = x.tensor if isinstance(x, Coded) else reader.real(x)
+    x, size = reader.read(node.inputs[0]), attribute_of(node, "blocksize", 1)
+    source = x.tensor if isinstance(x, Coded) else reader.make_floats(x)
     if attribute_of(node, "mode", "DCR") == "DCR":
         whole = spread(reader, node, source, (size, size))
     else:  # channels first, then the block
@@ -308,8 +310,8 @@ def depth_to_space(reader: Reader, node: ir.Node) -> None:
 
 
 def space_to_depth(reader: Reader, node: ir.Node) -> None:
-    x, size = reader.of(node.inputs[0]), attribute_of(node, "blocksize", 1)
-    source = x.tensor if isinstance(x, Coded) else reader.real(x)
+    x, size = reader.read(node.inputs[0]), attribute_of(node, "blocksize", 1)
+    source = x.tensor if isinstance(x, Coded) else reader.make_floats(x)
     n, c, h, w = source.shape
     apart = _moved(reader, node, source, "reshape", (n, c, h // size, size, w // size, size))
     turned = _moved(reader, node, apart, "transpose", (n, size, size, c, h // size, w // size), (0, 3, 5, 1, 2, 4))

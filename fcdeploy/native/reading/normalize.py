@@ -13,9 +13,9 @@ from fcdeploy.native.reading.reader import Reader, name_of
 
 
 def layer_normalization(reader: Reader, node: ir.Node) -> None:
-    x = reader.real(reader.of(node.inputs[0]))
-    scale, bias = reader.held(node, 1), reader.held(node, 2)
-    if scale is None or (reader.given(node, 2) is not None and bias is None):
+    x = reader.make_floats(reader.read(node.inputs[0]))
+    scale, bias = reader.get_constant(node, 1), reader.get_constant(node, 2)
+    if scale is None or (reader.get_input(node, 2) is not None and bias is None):
         raise reader.refuse(node, "its factors are computed at run time")
     if any(value.uses() for value in node.outputs[1:]):
         raise reader.refuse(node, "only its first output has a kernel")

@@ -11,7 +11,7 @@ from fcdeploy.native.program.steps import CODES, Bytes, Coding, Floats, Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class Fixed:
     """A constant. With `integers` it comes from a DequantizeLinear: array = scale * (integers - zero), along `axis`."""
 
     array: Array
@@ -45,7 +45,7 @@ class Coded:
         return bool(np.all(np.diff(self.values, axis=-1) >= 0))
 
 
-Operand = Held | Coded | Tensor
+Operand = Fixed | Coded | Tensor
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,18 @@ class Sink:
     high: int
 
 
-def real_of(tensor: Tensor) -> Coded:
+def make_real(tensor: Tensor) -> Coded:
     """The bytes of a tensor as the real numbers of its coding."""
     assert tensor.coding is not None
     return Coded(tensor, tensor.coding.values)
 
 
-def codes_of(tensor: Tensor, raised: int) -> Coded:
+def make_codes(tensor: Tensor, raised: int) -> Coded:
     """The bytes of a tensor as the codes that the model has for them; `raised` was added to those."""
     return Coded(tensor, np.arange(CODES, dtype=np.float32) - np.float32(raised))
 
 
-def table_of(operand: Coded, to: Coding) -> Bytes:
+def make_table(operand: Coded, to: Coding) -> Bytes:
     """The byte that each byte becomes in another coding."""
     return to.encode(operand.values)
 

@@ -14,10 +14,10 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.program.interpret import BINARY, UNARY
 from fcdeploy.native.program.simplify import simplify
-from fcdeploy.native.program.steps import Program, Step, Table, Tensor
+from fcdeploy.native.program.steps import LookupTable, Program, Step, Tensor
 from fcdeploy.native.reading import interpolate, layers, moves, normalize, pointwise, pools, recurrent, transposed
-from fcdeploy.native.reading.fold import folded, stored_weight
-from fcdeploy.native.reading.operands import Coded, Held, codes_of, is_identity
+from fcdeploy.native.reading.fold import fold, stored_weight
+from fcdeploy.native.reading.operands import Coded, Fixed, is_identity, make_codes
 from fcdeploy.native.reading.reader import KERNELS, RAISED, Reader
 
 Read = Callable[[Reader, ir.Node], None]
@@ -29,8 +29,8 @@ OPERATORS: dict[str, Read] = {
     "DequantizeLinear": pointwise.dequantize,
     "Relu": pointwise.relu_or_clip,
     "Clip": pointwise.relu_or_clip,
-    "Max": pointwise.several,
-    "Min": pointwise.several,
+    "Max": pointwise.combine_several,
+    "Min": pointwise.combine_several,
     "BatchNormalization": pointwise.batch_normalization,
     "Cast": pointwise.cast,
     "Identity": pointwise.identity,
@@ -74,7 +74,7 @@ def read_program(model: ir.Model, name: str, shapes: Mapping[str, Sequence[int]]
     FcdeployError at an operator that has no kernel, by its node.
     """
     reader = Reader()
-    inputs = tuple(_input(reader, value, shapes or {}) for value in _fed(model))
+    inputs = tuple(_read_input(reader, value, shapes or {}) for value in _list_fed(model))
     for node in model.graph:
         if node in reader.done:
             continue
@@ -82,10 +82,10 @@ def read_program(model: ir.Model, name: str, shapes: Mapping[str, Sequence[int]]
         if kept is not None:
             reader.set(node.outputs[0], kept)
             continue
-        folded_arrays = folded(reader, node)
+        folded_arrays = fold(reader, node)
         if folded_arrays is not None:
             for value, array in zip(node.outputs, folded_arrays, strict=False):
-                reader.set(value, Held(array))
+                reader.set(value, Fixed(array))
             continue
         read = OPERATORS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):  # of either domain
@@ -93,15 +93,15 @@ def read_program(model: ir.Model, name: str, shapes: Mapping[str, Sequence[int]]
         if read is None:
             raise reader.refuse(node, "there is no kernel for this operator")
         read(reader, node)
-    outputs = tuple(_output(reader, value) for value in model.graph.outputs)
-    return simplify(Program(name, inputs, outputs, _needed(reader.steps, outputs)))
+    outputs = tuple(_read_output(reader, value) for value in model.graph.outputs)
+    return simplify(Program(name, inputs, outputs, _keep_needed(reader.steps, outputs)))
 
 
-def _fed(model: ir.Model) -> list[ir.Value]:
+def _list_fed(model: ir.Model) -> list[ir.Value]:
     return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
 
 
-def _input(reader: Reader, value: ir.Value, shapes: Mapping[str, Sequence[int]]) -> Tensor:
+def _read_input(reader: Reader, value: ir.Value, shapes: Mapping[str, Sequence[int]]) -> Tensor:
     """An input of the program; codes of int8 are raised by a table."""
     name, declared = value.name or "", list(value.shape or ())
     given = list(shapes.get(name, ()))
@@ -120,35 +120,35 @@ def _input(reader: Reader, value: ir.Value, shapes: Mapping[str, Sequence[int]])
     dtype = value.dtype.numpy().name if value.dtype is not None else "float32"
     tensor = Tensor(name, tuple(shape), dtype)
     if dtype == "int8":
-        raised = Tensor(reader.fresh(f"{name}.raised"), tensor.shape, "uint8")
-        reader.add(Table(node=name, inputs=(tensor,), outputs=(raised,), table=_signs()))
-        reader.set(value, codes_of(raised, RAISED))
+        raised = Tensor(reader.make_name(f"{name}.raised"), tensor.shape, "uint8")
+        reader.add(LookupTable(node=name, inputs=(tensor,), outputs=(raised,), table=_make_signs()))
+        reader.set(value, make_codes(raised, RAISED))
     else:
-        reader.set(value, codes_of(tensor, 0) if dtype == "uint8" else tensor)
+        reader.set(value, make_codes(tensor, 0) if dtype == "uint8" else tensor)
     return tensor
 
 
-def _output(reader: Reader, value: ir.Value) -> Tensor:
+def _read_output(reader: Reader, value: ir.Value) -> Tensor:
     """What an output of the graph is: floats, or the bytes as the graph has them."""
-    view, name = reader.of(value), value.name or ""
+    view, name = reader.read(value), value.name or ""
     kind = value.dtype.numpy().name if value.dtype is not None else "float32"
-    if isinstance(view, Held):
+    if isinstance(view, Fixed):
         raise FcdeployError(f"output {name!r} is a constant", KERNELS)
     if not isinstance(view, Coded) or kind not in ("int8", "uint8"):
-        return reader.real(view)
+        return reader.make_floats(view)
     table = np.rint(view.values).astype(np.int64).astype(np.uint8)  # the low 8 bits, whatever the sign
     if is_identity(table):
         return view.tensor
     to = Tensor(name, view.tensor.shape, kind)
-    return reader.add(Table(node=name, inputs=(view.tensor,), outputs=(to,), table=table))
+    return reader.add(LookupTable(node=name, inputs=(view.tensor,), outputs=(to,), table=table))
 
 
-def _signs() -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+def _make_signs() -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
     """Codes of int8 to raised ones, as bits, and back."""
     return np.arange(256, dtype=np.uint8) ^ np.uint8(RAISED)
 
 
-def _needed(steps: Sequence[Step], outputs: Sequence[Tensor]) -> tuple[Step, ...]:
+def _keep_needed(steps: Sequence[Step], outputs: Sequence[Tensor]) -> tuple[Step, ...]:
     """The steps that some output depends on."""
     wanted, kept = {tensor.name for tensor in outputs}, []
     for step in reversed(steps):

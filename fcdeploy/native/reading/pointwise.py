@@ -11,43 +11,43 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of
 from fcdeploy.native.program.interpret import BINARY, UNARY
-from fcdeploy.native.program.steps import CODES, Combine, Pointwise, Quantize, Table, Tensor
-from fcdeploy.native.reading.operands import Coded, Held, Operand, is_identity, real_of
+from fcdeploy.native.program.steps import CODES, Combine, LookupTable, Pointwise, Quantize, Tensor
+from fcdeploy.native.reading.operands import Coded, Fixed, Operand, is_identity, make_real
 from fcdeploy.native.reading.reader import Reader, name_of, shape_of
 
 LARGEST = 1 << 16  # bytes of tables, one a channel, that take the place of float operations
 
 
 def quantize(reader: Reader, node: ir.Node) -> None:
-    x, coding = reader.of(node.inputs[0]), reader.coding(node)
+    x, coding = reader.read(node.inputs[0]), reader.read_coding(node)
     if coding is None:
         raise reader.refuse(node, "it has several scales, or other integers than 8 bits")
     if isinstance(x, Coded):
         reader.write_codes(node, reader.recode(x, coding, node.name or "", name_of(node)))
         return
     to = Tensor(name_of(node), shape_of(x), "uint8", coding)
-    reader.add(Quantize(node=node.name or "", inputs=(reader.real(x),), outputs=(to,)))
+    reader.add(Quantize(node=node.name or "", inputs=(reader.make_floats(x),), outputs=(to,)))
     reader.write_codes(node, to)
 
 
 def dequantize(reader: Reader, node: ir.Node) -> None:
-    x = reader.of(node.inputs[0])
-    if isinstance(x, Held):
-        reader.set(node.outputs[0], _held(reader, node, x))
+    x = reader.read(node.inputs[0])
+    if isinstance(x, Fixed):
+        reader.set(node.outputs[0], _compute_constant(reader, node, x))
         return
-    coding = reader.coding(node)
+    coding = reader.read_coding(node)
     if coding is None or not isinstance(x, Coded):
         raise reader.refuse(node, "it has several scales, or other integers than 8 bits")
-    codes = np.clip(np.rint(x.values) + reader.raised(node), 0, CODES - 1).astype(np.uint8)
+    codes = np.clip(np.rint(x.values) + reader.find_raise(node), 0, CODES - 1).astype(np.uint8)
     tensor = Tensor(x.tensor.name, x.tensor.shape, "uint8", coding)
     if not is_identity(codes):
-        tensor = Tensor(reader.fresh(name_of(node)), x.tensor.shape, "uint8", coding)
-        reader.add(Table(node=node.name or "", inputs=(x.tensor,), outputs=(tensor,), table=codes))
-    reader.set(node.outputs[0], real_of(tensor))
+        tensor = Tensor(reader.make_name(name_of(node)), x.tensor.shape, "uint8", coding)
+        reader.add(LookupTable(node=node.name or "", inputs=(x.tensor,), outputs=(tensor,), table=codes))
+    reader.set(node.outputs[0], make_real(tensor))
 
 
-def _held(reader: Reader, node: ir.Node, x: Held) -> Held:
-    scale, zero = reader.held(node, 1), reader.held(node, 2)
+def _compute_constant(reader: Reader, node: ir.Node, x: Fixed) -> Fixed:
+    scale, zero = reader.get_constant(node, 1), reader.get_constant(node, 2)
     if scale is None:
         raise reader.refuse(node, "its scale is computed at run time")
     zero = np.zeros(1, x.array.dtype) if zero is None else zero
@@ -64,11 +64,13 @@ def _held(reader: Reader, node: ir.Node, x: Held) -> Held:
     else:
         wide, point = wide.reshape(()), point.reshape(())
     array = (x.array.astype(np.int32) - point).astype(np.float32) * wide
-    return Held(array) if block else Held(array, x.array, scale.reshape(-1).astype(np.float32), zero.reshape(-1), axis)
+    return (
+        Fixed(array) if block else Fixed(array, x.array, scale.reshape(-1).astype(np.float32), zero.reshape(-1), axis)
+    )
 
 
 def relu_or_clip(reader: Reader, node: ir.Node) -> None:
-    bounds = reader.bounds(node)
+    bounds = reader.read_bounds(node)
     if bounds is None:
         raise reader.refuse(node, "its bounds are computed at run time")
     _unary(reader, node, "Clip", bounds)
@@ -95,11 +97,11 @@ def unary(reader: Reader, node: ir.Node) -> None:
 
 
 def _unary(reader: Reader, node: ir.Node, op: str, numbers: tuple[float, ...]) -> None:
-    x = reader.of(node.inputs[0])
+    x = reader.read(node.inputs[0])
     if isinstance(x, Coded):
         reader.set(node.outputs[0], Coded(x.tensor, UNARY[op](x.values, *numbers)))
-    elif isinstance(x, Held):
-        reader.set(node.outputs[0], Held(UNARY[op](x.array.astype(np.float32), *numbers)))
+    elif isinstance(x, Fixed):
+        reader.set(node.outputs[0], Fixed(UNARY[op](x.array.astype(np.float32), *numbers)))
     else:
         to = Tensor(name_of(node), x.shape, "float32")
         reader.set(node.outputs[0], reader.add(_pointwise(node, op, (x,), to, numbers)))
@@ -107,17 +109,17 @@ def _unary(reader: Reader, node: ir.Node, op: str, numbers: tuple[float, ...]) -
 
 def binary(reader: Reader, node: ir.Node) -> None:
     op = node.op_type
-    a, b = reader.of(node.inputs[0]), reader.of(node.inputs[1])
+    a, b = reader.read(node.inputs[0]), reader.read(node.inputs[1])
     function = _binary_function(reader, node)
-    if isinstance(a, Held) and isinstance(b, Held):
-        reader.set(node.outputs[0], Held(np.asarray(function(a.array, b.array))))
+    if isinstance(a, Fixed) and isinstance(b, Fixed):
+        reader.set(node.outputs[0], Fixed(np.asarray(function(a.array, b.array))))
         return
-    tables = _same_bytes(a, b)
+    tables = _find_same_bytes(a, b)
     if tables is not None:
         tensor, left, right = tables
         reader.set(node.outputs[0], Coded(tensor, np.asarray(function(left, right), np.float32)))
-    elif not (op in ("Add", "Mul") and _combined(reader, node, a, b)):
-        x, y = reader.real(a), reader.real(b)
+    elif not (op in ("Add", "Mul") and _combine(reader, node, a, b)):
+        x, y = reader.make_floats(a), reader.make_floats(b)
         to = Tensor(name_of(node), np.broadcast_shapes(x.shape, y.shape), "float32")
         reader.set(node.outputs[0], reader.add(_pointwise(node, op, (x, y), to)))
 
@@ -128,10 +130,10 @@ def _binary_function(reader: Reader, node: ir.Node) -> Callable[[Array, Array], 
     return BINARY[node.op_type]
 
 
-def several(reader: Reader, node: ir.Node) -> None:
+def combine_several(reader: Reader, node: ir.Node) -> None:
     """Max, Min, Sum and Mean of any number of tensors: pairs from the left."""
     if len(node.inputs) == 1:
-        reader.set(node.outputs[0], reader.of(node.inputs[0]))
+        reader.set(node.outputs[0], reader.read(node.inputs[0]))
         return
     if len(node.inputs) == 2 and node.op_type in ("Max", "Min"):
         binary(reader, node)
@@ -139,20 +141,20 @@ def several(reader: Reader, node: ir.Node) -> None:
     raise reader.refuse(node, f"it has {len(node.inputs)} inputs")
 
 
-def _same_bytes(a: Operand, b: Operand) -> tuple[Tensor, Array, Array] | None:
+def _find_same_bytes(a: Operand, b: Operand) -> tuple[Tensor, Array, Array] | None:
     """The bytes that both operands are functions of, constants included, and the numbers of each byte in both."""
     if isinstance(a, Coded) and isinstance(b, Coded):
         return (a.tensor, a.values, b.values) if a.tensor.name == b.tensor.name else None
-    if isinstance(a, Coded) and isinstance(b, Held):
-        other = _along_channels(b, a.tensor)
+    if isinstance(a, Coded) and isinstance(b, Fixed):
+        other = _align_with_channels(b, a.tensor)
         return None if other is None else (a.tensor, a.values, other)
-    if isinstance(a, Held) and isinstance(b, Coded):
-        other = _along_channels(a, b.tensor)
+    if isinstance(a, Fixed) and isinstance(b, Coded):
+        other = _align_with_channels(a, b.tensor)
         return None if other is None else (b.tensor, other, b.values)
     return None
 
 
-def _along_channels(held: Held, tensor: Tensor) -> Array | None:
+def _align_with_channels(held: Fixed, tensor: Tensor) -> Array | None:
     """A constant beside the numbers of each byte: one, or (channels, 1); None where it differs along other axes."""
     array = held.array.astype(np.float32)
     if array.size == 1 and array.ndim <= len(tensor.shape):
@@ -163,13 +165,15 @@ def _along_channels(held: Held, tensor: Tensor) -> Array | None:
     return full.reshape(-1, 1) if full.shape[1] == full.size == tensor.shape[1] else None
 
 
-def _combined(reader: Reader, node: ir.Node, a: Operand, b: Operand) -> bool:
+def _combine(reader: Reader, node: ir.Node, a: Operand, b: Operand) -> bool:
     """Two tensors of bytes to one, where a QuantizeLinear follows; False where there is no such kernel."""
-    pair = [each.tensor if isinstance(each, Coded) and each.linear else reader.held_bytes(each) for each in (a, b)]
+    pair = [
+        each.tensor if isinstance(each, Coded) and each.linear else reader.get_constant_bytes(each) for each in (a, b)
+    ]
     first, second = pair
     if first is None or second is None or (first.held is not None and second.held is not None):
         return False
-    sink = reader.sink(node)
+    sink = reader.find_sink(node)
     if sink is None:
         return False
     to = Tensor(name_of(node), np.broadcast_shapes(first.shape, second.shape), "uint8", sink.coding)
@@ -189,14 +193,14 @@ def _pointwise(
 
 def batch_normalization(reader: Reader, node: ir.Node) -> None:
     """x * gain + shift in each channel; part of the QuantizeLinear behind it where there is one."""
-    scale, bias, mean, variance = (reader.held(node, i) for i in range(1, 5))
-    x = reader.of(node.inputs[0])
+    scale, bias, mean, variance = (reader.get_constant(node, i) for i in range(1, 5))
+    x = reader.read(node.inputs[0])
     if scale is None or bias is None or mean is None or variance is None or len(shape_of(x)) < 2:
         raise reader.refuse(node, "its factors are computed at run time")
     gain = (scale / np.sqrt(variance + np.float32(attribute_of(node, "epsilon", 1e-5)))).astype(np.float32)
     shift = (bias - mean * gain).astype(np.float32)
-    name, source = node.name or "", reader.real(x)
-    sink = reader.sink(node)
+    name, source = node.name or "", reader.make_floats(x)
+    sink = reader.find_sink(node)
     if sink is not None:
         to = Tensor(name_of(node), source.shape, "uint8", sink.coding)
         reader.add(
@@ -204,18 +208,18 @@ def batch_normalization(reader: Reader, node: ir.Node) -> None:
         )
         reader.write(node, to)
         return
-    held = [reader.real(Held(each.reshape(-1, *[1] * (len(source.shape) - 2)))) for each in (gain, shift)]
-    scaled = Tensor(reader.fresh(name_of(node)), source.shape, "float32")
+    held = [reader.make_floats(Fixed(each.reshape(-1, *[1] * (len(source.shape) - 2)))) for each in (gain, shift)]
+    scaled = Tensor(reader.make_name(name_of(node)), source.shape, "float32")
     reader.add(_pointwise(node, "Mul", (source, held[0]), scaled))
     to = Tensor(name_of(node), source.shape, "float32")
     reader.set(node.outputs[0], reader.add(_pointwise(node, "Add", (scaled, held[1]), to)))
 
 
 def cast(reader: Reader, node: ir.Node) -> None:
-    x = reader.of(node.inputs[0])
+    x = reader.read(node.inputs[0])
     to = ir.DataType(attribute_of(node, "to", 0))
-    if isinstance(x, Held):
-        reader.set(node.outputs[0], Held(x.array.astype(to.numpy())))
+    if isinstance(x, Fixed):
+        reader.set(node.outputs[0], Fixed(x.array.astype(to.numpy())))
     elif (isinstance(x, Coded) and to == ir.DataType.FLOAT) or (isinstance(x, Tensor) and x.dtype == to.numpy().name):
         reader.set(node.outputs[0], x)
     else:
@@ -223,4 +227,4 @@ def cast(reader: Reader, node: ir.Node) -> None:
 
 
 def identity(reader: Reader, node: ir.Node) -> None:
-    reader.set(node.outputs[0], reader.of(node.inputs[0]))
+    reader.set(node.outputs[0], reader.read(node.inputs[0]))

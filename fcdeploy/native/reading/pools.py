@@ -24,27 +24,27 @@ REDUCTIONS: dict[str, Literal["mean", "sum", "max", "min"]] = {
 
 def max_pool(reader: Reader, node: ir.Node) -> None:
     """On bytes wherever a larger byte stands for a larger number: then the largest byte is the largest number's."""
-    x = reader.of(node.inputs[0])
-    window, shape = _window(reader, node, shape_of(x))
+    x = reader.read(node.inputs[0])
+    window, shape = _read_window(reader, node, shape_of(x))
     if isinstance(x, Coded) and x.rises and x.values.ndim == 1:
         to = Tensor(name_of(node), shape, "uint8", x.tensor.coding)
         reader.add(Pool(node=node.name or "", inputs=(x.tensor,), outputs=(to,), kind="max", window=window))
         reader.set(node.outputs[0], Coded(to, x.values))
         return
     to = Tensor(name_of(node), shape, "float32")
-    reader.add(Pool(node=node.name or "", inputs=(reader.real(x),), outputs=(to,), kind="max", window=window))
+    reader.add(Pool(node=node.name or "", inputs=(reader.make_floats(x),), outputs=(to,), kind="max", window=window))
     reader.set(node.outputs[0], to)
 
 
 def average_pool(reader: Reader, node: ir.Node) -> None:
     padded = bool(attribute_of(node, "count_include_pad", 0))
-    x, tensor = reader.of(node.inputs[0]), reader.bytes_of(node, 0)
-    window, shape = _window(reader, node, shape_of(x))
-    sink = reader.sink(node) if tensor is not None else None
+    x, tensor = reader.read(node.inputs[0]), reader.get_bytes(node, 0)
+    window, shape = _read_window(reader, node, shape_of(x))
+    sink = reader.find_sink(node) if tensor is not None else None
     more: dict[str, Any] = {"kind": "average", "window": window, "padded": padded}
     if tensor is None or sink is None:
         to = Tensor(name_of(node), shape, "float32")
-        reader.add(Pool(node=node.name or "", inputs=(reader.real(x),), outputs=(to,), **more))
+        reader.add(Pool(node=node.name or "", inputs=(reader.make_floats(x),), outputs=(to,), **more))
     else:
         to = Tensor(name_of(node), shape, "uint8", sink.coding)
         more |= {"low": sink.low, "high": sink.high}
@@ -52,7 +52,7 @@ def average_pool(reader: Reader, node: ir.Node) -> None:
     reader.write(node, to)
 
 
-def _window(reader: Reader, node: ir.Node, shape: tuple[int, ...]) -> tuple[Window, tuple[int, ...]]:
+def _read_window(reader: Reader, node: ir.Node, shape: tuple[int, ...]) -> tuple[Window, tuple[int, ...]]:
     """The window, and the shape of what the pool writes; with `ceil_mode` the padding at the end grows."""
     if len(shape) not in (3, 4):
         raise reader.refuse(node, f"its input has {len(shape)} axes, expected 3 or 4")
@@ -75,16 +75,18 @@ def _window(reader: Reader, node: ir.Node, shape: tuple[int, ...]) -> tuple[Wind
 
 
 def global_average(reader: Reader, node: ir.Node) -> None:
-    x, tensor = reader.of(node.inputs[0]), reader.bytes_of(node, 0)
+    x, tensor = reader.read(node.inputs[0]), reader.get_bytes(node, 0)
     shape = shape_of(x)
-    _mean(reader, node, tensor, (*shape[:2], *[1] * (len(shape) - 2)), shape)
+    _take_mean(reader, node, tensor, (*shape[:2], *[1] * (len(shape) - 2)), shape)
 
 
-def _mean(reader: Reader, node: ir.Node, tensor: Tensor | None, out: tuple[int, ...], shape: tuple[int, ...]) -> None:
+def _take_mean(
+    reader: Reader, node: ir.Node, tensor: Tensor | None, out: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
     """The mean over all axes behind the second, written with the shape `out`."""
-    sink = reader.sink(node) if tensor is not None else None
+    sink = reader.find_sink(node) if tensor is not None else None
     if tensor is None or sink is None:
-        _reduced(reader, node, "mean", tuple(range(2, len(shape))), out)
+        _reduce(reader, node, "mean", tuple(range(2, len(shape))), out)
         return
     assert tensor.coding is not None
     size = prod(shape[2:])
@@ -99,27 +101,27 @@ def _mean(reader: Reader, node: ir.Node, tensor: Tensor | None, out: tuple[int, 
 
 
 def reduction(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.of(node.inputs[0]))
-    given = reader.ints(node, "axes", 1)
+    shape = shape_of(reader.read(node.inputs[0]))
+    given = reader.get_integers(node, "axes", 1)
     if given is None and attribute_of(node, "noop_with_empty_axes", 0):
-        reader.set(node.outputs[0], reader.of(node.inputs[0]))
+        reader.set(node.outputs[0], reader.read(node.inputs[0]))
         return
     axes = axes_of(given or range(len(shape)), len(shape))
     keep = bool(attribute_of(node, "keepdims", 1))
     out = tuple(1 if i in axes else n for i, n in enumerate(shape) if keep or i not in axes)
     kind = REDUCTIONS[node.op_type]
     if kind == "mean" and len(shape) > 2 and axes == tuple(range(2, len(shape))):
-        _mean(reader, node, reader.bytes_of(node, 0), out, shape)
+        _take_mean(reader, node, reader.get_bytes(node, 0), out, shape)
     else:
-        _reduced(reader, node, kind, axes, out)
+        _reduce(reader, node, kind, axes, out)
 
 
 def global_max(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.of(node.inputs[0]))
-    _reduced(reader, node, "max", tuple(range(2, len(shape))), (*shape[:2], *[1] * (len(shape) - 2)))
+    shape = shape_of(reader.read(node.inputs[0]))
+    _reduce(reader, node, "max", tuple(range(2, len(shape))), (*shape[:2], *[1] * (len(shape) - 2)))
 
 
-def _reduced(
+def _reduce(
     reader: Reader,
     node: ir.Node,
     kind: Literal["mean", "sum", "max", "min"],
@@ -127,25 +129,25 @@ def _reduced(
     out: tuple[int, ...],
 ) -> None:
     to = Tensor(name_of(node), out, "float32")
-    x = reader.real(reader.of(node.inputs[0]))
+    x = reader.make_floats(reader.read(node.inputs[0]))
     reader.add(Reduce(node=node.name or "", inputs=(x,), outputs=(to,), kind=kind, axes=axes))
     reader.set(node.outputs[0], to)
 
 
 def softmax(reader: Reader, node: ir.Node) -> None:
     """Of bytes exp(x - largest) has 256 values, by the distance from the largest byte: a table."""
-    x, tensor = reader.of(node.inputs[0]), reader.bytes_of(node, 0)
+    x, tensor = reader.read(node.inputs[0]), reader.get_bytes(node, 0)
     shape = shape_of(x)
     opset = node.version or 13
     axis = attribute_of(node, "axis", -1 if opset >= 13 else 1) % len(shape)
     if opset < 13 and prod(shape[axis + 1 :]) != 1:
         raise reader.refuse(node, "before opset 13 it is taken over several axes at once")
-    sink = reader.sink(node)
+    sink = reader.find_sink(node)
     table = None
     if tensor is not None and tensor.coding is not None:
         distance = -np.arange(256, dtype=np.float64) * np.float64(tensor.coding.scale)
         table = np.exp(distance).astype(np.float32)
-    source = tensor if tensor is not None else reader.real(x)
+    source = tensor if tensor is not None else reader.make_floats(x)
     low, high = (0, 255) if sink is None else (sink.low, sink.high)
     dtype, coding = ("float32", None) if sink is None else ("uint8", sink.coding)
     to = Tensor(name_of(node), shape, dtype, coding)

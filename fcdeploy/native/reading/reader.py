@@ -11,8 +11,8 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import attribute_of
-from fcdeploy.native.program.steps import Coding, Lookup, Step, Table, Tensor
-from fcdeploy.native.reading.operands import Coded, Held, Operand, Sink, codes_of, is_identity, table_of
+from fcdeploy.native.program.steps import Coding, Lookup, LookupTable, Step, Tensor
+from fcdeploy.native.reading.operands import Coded, Fixed, Operand, Sink, is_identity, make_codes, make_table
 
 RAISED = 128  # what is added to the codes of an int8 activation
 CLIPS = ("Relu", "Clip")
@@ -29,79 +29,79 @@ class Reader:
         self._reals: dict[tuple[str, bytes], Tensor] = {}
         self._fresh = 0
 
-    def of(self, value: ir.Value | None) -> Operand:
+    def read(self, value: ir.Value | None) -> Operand:
         assert value is not None
         if value not in self.operands:
             tensor = ir.convenience.get_const_tensor(value)
             if tensor is None:
                 raise FcdeployError(f"{value.name!r} is read before anything computes it", "fcdeploy inspect MODEL")
-            self.operands[value] = Held(np.asarray(tensor.numpy()))
+            self.operands[value] = Fixed(np.asarray(tensor.numpy()))
         return self.operands[value]
 
-    def given(self, node: ir.Node, index: int) -> Operand | None:
+    def get_input(self, node: ir.Node, index: int) -> Operand | None:
         """Input `index` of the node, None where it is left out."""
         value = node.inputs[index] if index < len(node.inputs) else None
-        return None if value is None else self.of(value)
+        return None if value is None else self.read(value)
 
-    def held(self, node: ir.Node, index: int) -> Array | None:
+    def get_constant(self, node: ir.Node, index: int) -> Array | None:
         """The array of input `index` where that is a constant."""
-        source = self.given(node, index)
-        return source.array if isinstance(source, Held) else None
+        source = self.get_input(node, index)
+        return source.array if isinstance(source, Fixed) else None
 
-    def ints(self, node: ir.Node, name: str, index: int) -> tuple[int, ...] | None:
+    def get_integers(self, node: ir.Node, name: str, index: int) -> tuple[int, ...] | None:
         """A list of integers that is attribute `name` or constant input `index`; None where it is neither."""
         if name in node.attributes:
             return tuple(attribute_of(node, name, ()))
-        if self.given(node, index) is None:
+        if self.get_input(node, index) is None:
             return None
-        array = self.held(node, index)
+        array = self.get_constant(node, index)
         if array is None:
             raise self.refuse(node, f"its {name} are computed at run time")
         return tuple(int(number) for number in array.reshape(-1))
 
-    def bytes_of(self, node: ir.Node, index: int) -> Tensor | None:
+    def get_bytes(self, node: ir.Node, index: int) -> Tensor | None:
         """Input `index` where it is bytes as their coding means them."""
-        source = self.given(node, index)
+        source = self.get_input(node, index)
         return source.tensor if isinstance(source, Coded) and source.linear else None
 
-    def fresh(self, what: str) -> str:
+    def make_name(self, what: str) -> str:
         """A name for a tensor that has none in the graph."""
         self._fresh += 1
         return f"{what}.{self._fresh}"
 
-    def real(self, operand: Operand | None) -> Tensor:
+    def make_floats(self, operand: Operand | None) -> Tensor:
         """The operand as floats, or whatever numbers it has: bytes are looked up, once."""
         assert operand is not None
         if isinstance(operand, Tensor):
             return operand
-        if isinstance(operand, Held):
+        if isinstance(operand, Fixed):
             array = operand.array.astype(np.float32) if operand.array.dtype.kind == "f" else operand.array
-            return Tensor(self.fresh("constant"), array.shape, str(array.dtype), held=array)
+            return Tensor(self.make_name("constant"), array.shape, str(array.dtype), held=array)
         key = operand.tensor.name, operand.values.tobytes()
         if key not in self._reals:
-            to = Tensor(self.fresh(f"{operand.tensor.name}.real"), operand.tensor.shape, "float32")
+            to = Tensor(self.make_name(f"{operand.tensor.name}.real"), operand.tensor.shape, "float32")
             self.add(Lookup(node=operand.tensor.name, inputs=(operand.tensor,), outputs=(to,), table=operand.values))
             self._reals[key] = to
         return self._reals[key]
 
-    def held_bytes(self, operand: Operand) -> Tensor | None:
+    def get_constant_bytes(self, operand: Operand) -> Tensor | None:
         """A constant that a DequantizeLinear makes of bytes with one scale, as these bytes; codes of int8 raised."""
-        if not isinstance(operand, Held) or operand.integers is None or operand.scale is None or operand.zero is None:
+        if not isinstance(operand, Fixed) or operand.integers is None or operand.scale is None or operand.zero is None:
             return None
         if operand.scale.size != 1 or operand.integers.dtype not in (np.uint8, np.int8):
             return None
         raised = RAISED if operand.integers.dtype == np.int8 else 0
         held = (operand.integers.astype(np.int16) + raised).astype(np.uint8)
         coding = Coding(np.float32(operand.scale[0]), int(operand.zero.reshape(-1)[0]) + raised)
-        return Tensor(self.fresh("constant"), held.shape, "uint8", coding, held)
+        return Tensor(self.make_name("constant"), held.shape, "uint8", coding, held)
 
     def recode(self, operand: Coded, to: Coding, node: str, name: str) -> Tensor:
         """The operand's bytes in another coding: those it has where nothing changes, else through a table."""
-        table = table_of(operand, to)
+        table = make_table(operand, to)
         if is_identity(table):
             return replace(operand.tensor, coding=to)
         tensor = Tensor(name, operand.tensor.shape, "uint8", to)
-        self.add(Table(node=node, inputs=(operand.tensor,), outputs=(tensor,), table=table))
+        self.add(LookupTable(node=node, inputs=(operand.tensor,), outputs=(tensor,), table=table))
         return tensor
 
     def add(self, step: Step) -> Tensor:
@@ -111,7 +111,7 @@ class Reader:
     def set(self, value: ir.Value, operand: Operand) -> None:
         self.operands[value] = operand
 
-    def sink(self, node: ir.Node) -> Sink | None:
+    def find_sink(self, node: ir.Node) -> Sink | None:
         """The bytes that the node's output becomes, clips between them included; None where it is needed as floats.
 
         The nodes in between are then done, and what reads the bytes finds them by `write`.
@@ -135,11 +135,11 @@ class Reader:
 
     def write_codes(self, node: ir.Node, tensor: Tensor) -> None:
         """Say which bytes a QuantizeLinear writes."""
-        self.set(node.outputs[0], codes_of(tensor, self.raised(node)))
+        self.set(node.outputs[0], make_codes(tensor, self.find_raise(node)))
 
-    def raised(self, node: ir.Node) -> int:
+    def find_raise(self, node: ir.Node) -> int:
         """What is added to the codes of a QuantizeLinear or DequantizeLinear to make them unsigned."""
-        zero, kind = self.held(node, 2), attribute_of(node, "output_dtype", 0)
+        zero, kind = self.get_constant(node, 2), attribute_of(node, "output_dtype", 0)
         signed = zero.dtype == np.int8 if zero is not None else kind == ir.DataType.INT8
         return RAISED if signed else 0
 
@@ -151,30 +151,30 @@ class Reader:
             if value.is_graph_output() or not readers:
                 return None
             if all(reader.op_type == "QuantizeLinear" for reader in readers):
-                codings = [self.coding(reader) for reader in readers]
+                codings = [self.read_coding(reader) for reader in readers]
                 first = codings[0]
                 if first is None or any(other != first for other in codings):
                     return None
                 ends = first.encode(np.array([low, high], np.float32))
                 return Sink(first, int(ends[0]), int(ends[1])), [*passed, *readers]
-            bounds = self.bounds(readers[0]) if len(readers) == 1 and is_clip(readers[0]) else None
+            bounds = self.read_bounds(readers[0]) if len(readers) == 1 and is_clip(readers[0]) else None
             if bounds is None:
                 return None
             low, high = (float(min(max(end, bounds[0]), bounds[1])) for end in (low, high))
             passed.append(readers[0])
             value = readers[0].outputs[0]
 
-    def coding(self, node: ir.Node) -> Coding | None:
+    def read_coding(self, node: ir.Node) -> Coding | None:
         """Of a QuantizeLinear or DequantizeLinear with one scale for a tensor of bytes, codes of int8 raised."""
-        scale, zero = self.held(node, 1), self.held(node, 2)
-        if scale is None or scale.size != 1 or (self.given(node, 2) is not None and zero is None):
+        scale, zero = self.get_constant(node, 1), self.get_constant(node, 2)
+        if scale is None or scale.size != 1 or (self.get_input(node, 2) is not None and zero is None):
             return None
         if zero is not None and zero.dtype not in (np.uint8, np.int8):
             return None
         point = 0 if zero is None else int(zero.reshape(()))
-        return Coding(np.float32(scale.reshape(())), point + self.raised(node))
+        return Coding(np.float32(scale.reshape(())), point + self.find_raise(node))
 
-    def bounds(self, clip: ir.Node) -> tuple[float, float] | None:
+    def read_bounds(self, clip: ir.Node) -> tuple[float, float] | None:
         """The ends of a Relu or Clip; None where they are computed at run time."""
         if clip.op_type == "LeakyRelu":
             return -float("inf"), float("inf")
@@ -184,10 +184,10 @@ class Reader:
         for index, name, missing in ((1, "min", -float("inf")), (2, "max", float("inf"))):
             if name in clip.attributes:
                 ends.append(attribute_of(clip, name, missing))
-            elif self.given(clip, index) is None:
+            elif self.get_input(clip, index) is None:
                 ends.append(missing)
             else:
-                array = self.held(clip, index)
+                array = self.get_constant(clip, index)
                 if array is None:
                     return None
                 ends.append(float(array.reshape(())))
@@ -210,7 +210,7 @@ def name_of(node: ir.Node, index: int = 0) -> str:
 def shape_of(operand: Operand) -> tuple[int, ...]:
     if isinstance(operand, Coded):
         return operand.tensor.shape
-    return tuple(operand.array.shape) if isinstance(operand, Held) else operand.shape
+    return tuple(operand.array.shape) if isinstance(operand, Fixed) else operand.shape
 
 
 def axes_of(axes: Sequence[int], rank: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of
 from fcdeploy.native.program.steps import FloatLayer, Layer, Move, Recurrent, Tensor
 from fcdeploy.native.reading.layers import scaled_integers
-from fcdeploy.native.reading.operands import Held
+from fcdeploy.native.reading.operands import Fixed
 from fcdeploy.native.reading.reader import Reader, name_of, shape_of
 
 GATES = {"lstm": 4, "gru": 3}
@@ -27,27 +27,27 @@ def gru(reader: Reader, node: ir.Node) -> None:
 
 
 def _recurrent(reader: Reader, node: ir.Node, kind: Literal["lstm", "gru"]) -> None:
-    weight, again, bias = reader.given(node, 1), reader.given(node, 2), reader.held(node, 3)
+    weight, again, bias = reader.get_input(node, 1), reader.get_input(node, 2), reader.get_constant(node, 3)
     if (
-        not isinstance(weight, Held)
-        or not isinstance(again, Held)
-        or (reader.given(node, 3) is not None and bias is None)
+        not isinstance(weight, Fixed)
+        or not isinstance(again, Fixed)
+        or (reader.get_input(node, 3) is not None and bias is None)
     ):
         raise reader.refuse(node, "its weights are computed at run time")
     _check(reader, node, kind)
-    times, batch = shape_of(reader.of(node.inputs[0]))[:2]
+    times, batch = shape_of(reader.read(node.inputs[0]))[:2]
     directions, units = again.array.shape[0], again.array.shape[2]
     count = GATES[kind] * units
     both = np.zeros((directions, 2 * count), np.float32) if bias is None else bias.reshape(directions, 2 * count)
-    initial = [reader.given(node, index) for index in ((5, 6) if kind == "lstm" else (5,))]
-    starts = [None if each is None else reader.real(each) for each in initial]
+    initial = [reader.get_input(node, index) for index in ((5, 6) if kind == "lstm" else (5,))]
+    starts = [None if each is None else reader.make_floats(each) for each in initial]
 
     parts: list[tuple[Tensor, ...]] = []
     for number in range(directions):
         gates = _inputs(reader, node, _one(weight, number), both[number, :count], (times, batch, count))
         state = (batch, units)
         tensors = [
-            Tensor(reader.fresh(name_of(node)), shape, "float32")
+            Tensor(reader.make_name(name_of(node)), shape, "float32")
             for shape in ((times, batch, units), state, *([state] if kind == "lstm" else []))
         ]
         given = [_at(reader, node, each, number, state) for each in starts if each is not None]
@@ -78,26 +78,26 @@ def _check(reader: Reader, node: ir.Node, kind: str) -> None:
         raise reader.refuse(node, "its activations are not the usual ones, or it clips")
     if attribute_of(node, "layout", 0):
         raise reader.refuse(node, "its layout has the samples first")
-    if kind == "lstm" and reader.given(node, 7) is not None:
+    if kind == "lstm" and reader.get_input(node, 7) is not None:
         raise reader.refuse(node, "its cells see themselves (P)")
-    times, batch = shape_of(reader.of(node.inputs[0]))[:2]
-    lengths = reader.held(node, 4)
-    if reader.given(node, 4) is not None and not (lengths is not None and np.all(lengths == times)):
+    times, batch = shape_of(reader.read(node.inputs[0]))[:2]
+    lengths = reader.get_constant(node, 4)
+    if reader.get_input(node, 4) is not None and not (lengths is not None and np.all(lengths == times)):
         raise reader.refuse(node, f"its sequences have other lengths than {times} for all {batch} samples")
 
 
-def _one(weight: Held, number: int) -> Held:
+def _one(weight: Fixed, number: int) -> Fixed:
     """One direction of (directions, ...)."""
     array = weight.array[number]
     if weight.integers is None or weight.scale is None or weight.zero is None or weight.axis not in (None, 1):
-        return Held(array)
-    return Held(array, weight.integers[number], weight.scale, weight.zero, None if weight.axis is None else 0)
+        return Fixed(array)
+    return Fixed(array, weight.integers[number], weight.scale, weight.zero, None if weight.axis is None else 0)
 
 
-def _inputs(reader: Reader, node: ir.Node, weight: Held, bias: Array, shape: tuple[int, ...]) -> Tensor:
+def _inputs(reader: Reader, node: ir.Node, weight: Fixed, bias: Array, shape: tuple[int, ...]) -> Tensor:
     """The products with the inputs at all times: in integers where those are bytes and the weights too."""
-    to = Tensor(reader.fresh(f"{name_of(node)}.gates"), shape, "float32")
-    x, integers = reader.bytes_of(node, 0), scaled_integers(weight, 0)
+    to = Tensor(reader.make_name(f"{name_of(node)}.gates"), shape, "float32")
+    x, integers = reader.get_bytes(node, 0), scaled_integers(weight, 0)
     if x is not None and x.coding is not None and integers is not None:
         rows, scale = integers
         factor = np.broadcast_to(np.asarray(x.coding.scale * scale, np.float32), len(rows))
@@ -108,7 +108,7 @@ def _inputs(reader: Reader, node: ir.Node, weight: Held, bias: Array, shape: tup
                 factor=factor.astype(np.float32), real_bias=bias.astype(np.float32),
             )
         )  # fmt: skip
-    source, array = reader.real(reader.of(node.inputs[0])), weight.array.astype(np.float32)
+    source, array = reader.make_floats(reader.read(node.inputs[0])), weight.array.astype(np.float32)
     return reader.add(
         FloatLayer(node=node.name or "", inputs=(source,), outputs=(to,), weight=array, bias=bias.astype(np.float32))
     )
@@ -117,12 +117,12 @@ def _inputs(reader: Reader, node: ir.Node, weight: Held, bias: Array, shape: tup
 def _at(reader: Reader, node: ir.Node, start: Tensor, number: int, shape: tuple[int, ...]) -> Tensor:
     """The state that a direction starts from, of (directions, batch, units)."""
     if start.held is not None:
-        return Tensor(reader.fresh(name_of(node)), shape, "float32", held=start.held[number])
-    cut = Tensor(reader.fresh(name_of(node)), (1, *shape), "float32")
+        return Tensor(reader.make_name(name_of(node)), shape, "float32", held=start.held[number])
+    cut = Tensor(reader.make_name(name_of(node)), (1, *shape), "float32")
     arguments = ((number, 0, 0), (1, 1, 1))
     reader.add(Move(node=node.name or "", inputs=(start,), outputs=(cut,), kind="slice", arguments=arguments))
     return reader.add(
-        Move(node=node.name or "", inputs=(cut,), outputs=(Tensor(reader.fresh(name_of(node)), shape, "float32"),),
+        Move(node=node.name or "", inputs=(cut,), outputs=(Tensor(reader.make_name(name_of(node)), shape, "float32"),),
              kind="reshape")
     )  # fmt: skip
 
@@ -138,7 +138,7 @@ def _write(reader: Reader, node: ir.Node, parts: list[tuple[Tensor, ...]]) -> No
         for tensor in each:
             shape = (*tensor.shape[:axis], 1, *tensor.shape[axis:])
             last = len(each) == 1
-            to = Tensor(name_of(node, index) if last else reader.fresh(name_of(node, index)), shape, "float32")
+            to = Tensor(name_of(node, index) if last else reader.make_name(name_of(node, index)), shape, "float32")
             widened.append(reader.add(Move(node=node.name or "", inputs=(tensor,), outputs=(to,), kind="reshape")))
         whole = widened[0]
         if len(widened) > 1:

@@ -19,7 +19,7 @@ from fcdeploy.graph.nodes import attribute_of
 from fcdeploy.native.program.steps import Tensor, Window
 from fcdeploy.native.reading.layers import Form, read_layer
 from fcdeploy.native.reading.moves import spread, take_part
-from fcdeploy.native.reading.operands import Held
+from fcdeploy.native.reading.operands import Fixed
 from fcdeploy.native.reading.reader import Reader, name_of, shape_of
 
 
@@ -48,8 +48,8 @@ def phases(out: int, kernel: int, stride: int, before: int, dilation: int) -> Ph
 
 
 def conv_transpose(reader: Reader, node: ir.Node) -> None:
-    x, weight = shape_of(reader.of(node.inputs[0])), reader.given(node, 1)
-    if not isinstance(weight, Held):
+    x, weight = shape_of(reader.read(node.inputs[0])), reader.get_input(node, 1)
+    if not isinstance(weight, Fixed):
         raise reader.refuse(node, "its weights are computed at run time")
     if len(x) not in (3, 4):
         raise reader.refuse(node, f"its input has {len(x)} axes, expected 3 or 4")
@@ -102,19 +102,19 @@ def _geometry(
     return tuple(phases(*numbers) for numbers in each), out
 
 
-def _forward(weight: Held, axes: tuple[Phases, ...], groups: int) -> Held:
+def _forward(weight: Fixed, axes: tuple[Phases, ...], groups: int) -> Fixed:
     """Weights (in, out / groups, *kernel) as a convolution's: (groups x phases x out / groups, in / groups, *offsets)."""
     array = _turned(weight.array, axes, groups)
     if weight.integers is None or weight.scale is None or weight.zero is None or weight.axis not in (None, 1):
-        return Held(array)
+        return Fixed(array)
     zero = weight.zero.astype(np.int16).reshape((1, -1, *[1] * len(axes)) if weight.zero.size > 1 else ())
     centred = weight.integers.astype(np.int16) - zero
     if centred.min(initial=0) < -128 or centred.max(initial=0) > 127:
-        return Held(array)
+        return Fixed(array)
     times = groups * prod(p.stride for p in axes)
     scale = np.tile(weight.scale, times) if weight.scale.size > 1 else weight.scale
     axis = 0 if weight.scale.size > 1 else None
-    return Held(array, _turned(centred.astype(np.int8), axes, groups), scale, np.zeros(1, np.int8), axis)
+    return Fixed(array, _turned(centred.astype(np.int8), axes, groups), scale, np.zeros(1, np.int8), axis)
 
 
 def _turned(weight: Array, axes: tuple[Phases, ...], groups: int) -> Array:

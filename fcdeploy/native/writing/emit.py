@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fcdeploy import __version__
-from fcdeploy.native.calls.call import C_TYPES, SLACK, Address, Argument, Call, Constant, Struct
+from fcdeploy.native.calls.call import C_TYPES, SLACK, Address, Argument, KernelCall, Struct, WeightAddress
 from fcdeploy.native.placing.memory import Memory
 from fcdeploy.native.program.steps import Program, Tensor
 
@@ -25,38 +25,38 @@ PLACES = "const void *const *inputs, void *const *outputs, void *arena"
 
 
 @dataclass(frozen=True)
-class Source:
+class CSource:
     """The C text of a network: file name -> text or bytes, and which of them are compiled once for each level."""
 
     name: str
     files: Mapping[str, str | bytes]
 
 
-def identifier(name: str) -> str:
+def make_identifier(name: str) -> str:
     """A name that C takes."""
     cleaned = re.sub(r"[^A-Za-z0-9_]", "_", name)
     return cleaned if cleaned and not cleaned[0].isdigit() else f"n{cleaned}"
 
 
-def sources(
-    program: Program, calls: Sequence[Call], memory: Memory, weights: bytes, offsets: Mapping[int, int]
-) -> Source:
+def render_sources(
+    program: Program, calls: Sequence[KernelCall], memory: Memory, weights: bytes, offsets: Mapping[int, int]
+) -> CSource:
     """All files of a network but the kernels. `offsets` are those of buffers of the arena, by their number."""
-    name = identifier(program.name)
+    name = make_identifier(program.name)
     made = f"/* Written by fcdeploy {__version__} from {program.name}: do not edit. */\n"
     texts: dict[str, str | bytes] = {
-        f"{name}.h": made + _header(name, program, memory, len(weights)),
-        f"{name}.c": made + _code(name, program, calls, offsets),
+        f"{name}.h": made + _format_header(name, program, memory, len(weights)),
+        f"{name}.c": made + _format_code(name, program, calls, offsets),
     }
     if len(weights) <= TEXT_BYTES:
-        texts[f"{name}_weights.c"] = made + _weights_text(name, weights)
+        texts[f"{name}_weights.c"] = made + _format_weights(name, weights)
     else:
         texts[f"{name}_weights.bin"] = weights
-        texts[f"{name}_weights.S"] = _weights_file(name)
-    return Source(name, texts)
+        texts[f"{name}_weights.S"] = _write_weights(name)
+    return CSource(name, texts)
 
 
-def kernel_files(calls: Sequence[Call]) -> Iterator[tuple[str, str]]:
+def read_kernel_files(calls: Sequence[KernelCall]) -> Iterator[tuple[str, str]]:
     """The kernels that are called, and what they include: file name and text."""
     folder = files("fcdeploy.native") / "kernels"
     waiting, seen = sorted({call.header for call in calls}), set[str]()
@@ -73,7 +73,7 @@ def kernel_files(calls: Sequence[Call]) -> Iterator[tuple[str, str]]:
 # --- the header ---
 
 
-def _header(name: str, program: Program, memory: Memory, flash: int) -> str:
+def _format_header(name: str, program: Program, memory: Memory, flash: int) -> str:
     upper = name.upper()
     lines = [
         f"#ifndef {upper}_H",
@@ -92,7 +92,7 @@ def _header(name: str, program: Program, memory: Memory, flash: int) -> str:
                 f"#define {label}_SIZE {tensor.size} /* {tensor.name!r}: {tensor.dtype}{list(tensor.shape)} */"
             )
             if tensor.coding is not None:
-                lines.append(f"#define {label}_SCALE {_float(tensor.coding.scale)}")
+                lines.append(f"#define {label}_SCALE {_format_float(tensor.coding.scale)}")
                 lines.append(f"#define {label}_ZERO_POINT {tensor.coding.zero_point}")
     lines += [
         "",
@@ -101,7 +101,7 @@ def _header(name: str, program: Program, memory: Memory, flash: int) -> str:
         "#endif",
         "",
         "/* One sample. Reentrant: nothing is kept but in the arena. */",
-        f"void {name}_run({_parameters(program)}, void *arena);",
+        f"void {name}_run({_format_parameters(program)}, void *arena);",
         "",
         "#ifdef __cplusplus",
         "}",
@@ -112,20 +112,20 @@ def _header(name: str, program: Program, memory: Memory, flash: int) -> str:
     return "\n".join([*lines, ""])
 
 
-def _parameters(program: Program) -> str:
-    named = _names(program)
+def _format_parameters(program: Program) -> str:
+    named = _make_names(program)
     inputs = [f"const {C_TYPES[t.dtype]} *{named[t.name, 'in']}" for t in program.inputs]
     outputs = [f"{C_TYPES[t.dtype]} *{named[t.name, 'out']}" for t in program.outputs]
     return ", ".join([*inputs, *outputs])
 
 
-def _names(program: Program) -> dict[tuple[str, str], str]:
+def _make_names(program: Program) -> dict[tuple[str, str], str]:
     """Parameter names, no two of them the same."""
     taken = {"arena"}
     names = {}
     for side, tensors in (("in", program.inputs), ("out", program.outputs)):
         for tensor in tensors:
-            wanted = name = identifier(tensor.name)
+            wanted = name = make_identifier(tensor.name)
             number = 1
             while name in taken:
                 number += 1
@@ -138,7 +138,7 @@ def _names(program: Program) -> dict[tuple[str, str], str]:
 # --- the steps ---
 
 
-def _code(name: str, program: Program, calls: Sequence[Call], offsets: Mapping[int, int]) -> str:
+def _format_code(name: str, program: Program, calls: Sequence[KernelCall], offsets: Mapping[int, int]) -> str:
     headers = sorted({call.header for call in calls})
     lines = [
         *(f'#include "{header}"' for header in headers),
@@ -159,14 +159,14 @@ def _code(name: str, program: Program, calls: Sequence[Call], offsets: Mapping[i
         "",
     ]
     for number, call in enumerate(calls):
-        lines += _step(name, number, call, offsets)
+        lines += _format_step(name, number, call, offsets)
     steps = ", ".join(f"step_{number}" for number in range(len(calls)))
-    inputs = [f"{_names(program)[t.name, 'in']}" for t in program.inputs]
-    outputs = [f"{_names(program)[t.name, 'out']}" for t in program.outputs]
+    inputs = [f"{_make_names(program)[t.name, 'in']}" for t in program.inputs]
+    outputs = [f"{_make_names(program)[t.name, 'out']}" for t in program.outputs]
     declared = f"void FC_LEVEL({name}_steps)(int32_t first, int32_t last, {PLACES})"
     lines += [
         f"static void (*const steps[{len(calls)}])(const struct fc_places *) = {{",
-        *(f"    {line}" for line in _wrapped(steps)),
+        *(f"    {line}" for line in _wrap(steps)),
         "};",
         "",
         "/* Steps from `first` to before `last`: all of them are one run. */",
@@ -179,7 +179,7 @@ def _code(name: str, program: Program, calls: Sequence[Call], offsets: Mapping[i
         "}",
         "",
         "#ifndef FC_LIBRARY",
-        f"void {name}_run({_parameters(program)}, void *arena)",
+        f"void {name}_run({_format_parameters(program)}, void *arena)",
         "{",
         f"    const void *const inputs[] = {{{', '.join(inputs)}}};",
         f"    void *const outputs[] = {{{', '.join(outputs)}}};",
@@ -191,39 +191,39 @@ def _code(name: str, program: Program, calls: Sequence[Call], offsets: Mapping[i
     return "\n".join(lines)
 
 
-def _step(name: str, number: int, call: Call, offsets: Mapping[int, int]) -> list[str]:
+def _format_step(name: str, number: int, call: KernelCall, offsets: Mapping[int, int]) -> list[str]:
     """One function, with the tables of its call in front of it."""
     lines, arguments = [f"/* {call.node}: {call.what} */".replace("*/ */", "*/")], []
     for argument in call.arguments:
         if isinstance(argument, Struct):
             label = f"{argument.ctype.removeprefix('struct fc_')}_{number}"
-            lines.append(f"static const {argument.ctype} {label} = {_initializer(name, argument.fields)};")
+            lines.append(f"static const {argument.ctype} {label} = {_format_initializer(name, argument.fields)};")
             arguments.append(f"&{label}")
         else:
-            arguments.append(_expression(name, argument, offsets))
+            arguments.append(_format_expression(name, argument, offsets))
     lines += [
         f"static void step_{number}(const struct fc_places *at)",
         "{",
         "    (void)at;",
         f"    {call.kernel}(",
-        *(f"        {line}" for line in _wrapped(", ".join(arguments) + ");")),
+        *(f"        {line}" for line in _wrap(", ".join(arguments) + ");")),
         "}",
         "",
     ]
     return lines
 
 
-def _expression(name: str, argument: Argument, offsets: Mapping[int, int]) -> str:
+def _format_expression(name: str, argument: Argument, offsets: Mapping[int, int]) -> str:
     if argument is None:
         return "0"
-    if isinstance(argument, Constant):
+    if isinstance(argument, WeightAddress):
         return f"(const {argument.ctype} *)({name}_weights + {argument.offset})"
     if isinstance(argument, Address):
-        return _address(argument, offsets)
-    return _number(argument)
+        return _format_address(argument, offsets)
+    return _format_number(argument)
 
 
-def _address(argument: Address, offsets: Mapping[int, int]) -> str:
+def _format_address(argument: Address, offsets: Mapping[int, int]) -> str:
     where, number = argument.buffer.where, argument.buffer.number
     if where == "arena":
         return f"({argument.ctype} *)(at->arena + {offsets[number] + argument.offset})"
@@ -232,28 +232,28 @@ def _address(argument: Address, offsets: Mapping[int, int]) -> str:
     return f"({const}{argument.ctype} *)({base} + {argument.offset})"
 
 
-def _initializer(name: str, fields: Mapping[str, Any]) -> str:
+def _format_initializer(name: str, fields: Mapping[str, Any]) -> str:
     parts = []
     for key, value in fields.items():
         if isinstance(value, Mapping):
-            text = _initializer(name, value)
+            text = _format_initializer(name, value)
         elif isinstance(value, list):
-            text = "{" + ", ".join(_number(each) for each in value) + "}"
-        elif isinstance(value, Constant):
+            text = "{" + ", ".join(_format_number(each) for each in value) + "}"
+        elif isinstance(value, WeightAddress):
             text = f"(const {value.ctype} *)({name}_weights + {value.offset})"
         elif value is None or (not isinstance(value, np.floating | float) and value == 0):
             continue  # what is not named is zero
         else:
-            text = _number(value)
+            text = _format_number(value)
         parts.append(f".{key} = {text}")
     return "{" + (", ".join(parts) or "0") + "}"
 
 
-def _number(value: Any) -> str:
-    return _float(value) if isinstance(value, float | np.floating) else str(int(value))
+def _format_number(value: Any) -> str:
+    return _format_float(value) if isinstance(value, float | np.floating) else str(int(value))
 
 
-def _float(value: float | np.floating[Any]) -> str:
+def _format_float(value: float | np.floating[Any]) -> str:
     """A float32 to the last bit."""
     short = np.float32(value)
     if not np.isfinite(short):
@@ -262,7 +262,7 @@ def _float(value: float | np.floating[Any]) -> str:
     return f"{text}f" if any(mark in text for mark in ".en") else f"{text}.0f"
 
 
-def _wrapped(text: str, width: int = 110) -> list[str]:
+def _wrap(text: str, width: int = 110) -> list[str]:
     lines, line = [], ""
     for part in text.split(", "):
         if line and len(line) + len(part) > width:
@@ -276,7 +276,7 @@ def _wrapped(text: str, width: int = 110) -> list[str]:
 # --- weights ---
 
 
-def _weights_text(name: str, weights: bytes) -> str:
+def _format_weights(name: str, weights: bytes) -> str:
     rows = [", ".join(map(str, weights[at : at + 32])) for at in range(0, len(weights), 32)]
     body = ",\n".join(f"    {row}" for row in rows)
     return (
@@ -286,7 +286,7 @@ def _weights_text(name: str, weights: bytes) -> str:
     )
 
 
-def _weights_file(name: str) -> str:
+def _write_weights(name: str) -> str:
     """Weights that no C parser reads: the assembler takes the file as it is."""
     return f"""/* The weights, from {name}_weights.bin. */
 #if defined(__APPLE__)
@@ -307,7 +307,7 @@ _{name}_weights:
 """
 
 
-def description(program: Program, calls: Sequence[Call], memory: Memory) -> str:
+def describe(program: Program, calls: Sequence[KernelCall], memory: Memory) -> str:
     """What a library says of itself, as JSON: inputs, outputs and steps."""
 
     def ends(tensors: Sequence[Tensor]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from fcdeploy.native.program.steps import Program
 from fcdeploy.tables.native import Level
 
 
-def library_text(name: str, program: Program, levels: Sequence[Level], description: str, arena_bytes: int) -> str:
+def format_library(name: str, program: Program, levels: Sequence[Level], description: str, arena_bytes: int) -> str:
     """The C file that offers the levels, best first."""
     steps = f"{name}_steps"
     count = len(json.loads(description)["steps"])
@@ -48,7 +48,7 @@ def library_text(name: str, program: Program, levels: Sequence[Level], descripti
             "",
         ]
     lines += ["static const char description[] ="]
-    lines += [f"    {json.dumps(part)}" for part in _pieces(description)]
+    lines += [f"    {json.dumps(part)}" for part in _split_pieces(description)]
     lines += ["    ;", "", "static const struct fcdeploy_native tables[] = {"]
     for level in levels:
         lines.append(
@@ -73,5 +73,5 @@ def library_text(name: str, program: Program, levels: Sequence[Level], descripti
     return "\n".join(lines)
 
 
-def _pieces(text: str, length: int = 100) -> list[str]:
+def _split_pieces(text: str, length: int = 100) -> list[str]:
     return [text[at : at + length] for at in range(0, len(text), length)]

@@ -50,7 +50,7 @@ def _replace_quotient(edits: Edits, node: ir.Node) -> None:
         edits.replace(node, "Sigmoid", [exponent])
         edits.count += 1
         return
-    value = _negated(edits, node, exponent)
+    value = _find_negated(edits, node, exponent)
     if value is None:
         return
     if above is None or _is_one(above):
@@ -71,7 +71,7 @@ def _is_one(value: ir.Value) -> bool:
     return array is not None and array.size == 1 and float(array.reshape(())) == 1.0
 
 
-def _negated(edits: Edits, node: ir.Node, exponent: ir.Value) -> ir.Value | None:
+def _find_negated(edits: Edits, node: ir.Node, exponent: ir.Value) -> ir.Value | None:
     """g, where the exponent is -g."""
     before = producer_of(exponent)
     if before is None or before.graph is not edits.graph:

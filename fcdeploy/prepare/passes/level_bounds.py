@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Float64
 from fcdeploy.graph.edit import Changes, Edits
-from fcdeploy.prepare.channel_constants import vectors_of
+from fcdeploy.prepare.channel_constants import find_vectors
 from fcdeploy.prepare.channels import find_free_channels
 from fcdeploy.prepare.passes.equalize import RESCALED
 
@@ -26,11 +26,11 @@ def level_bounds(model: ir.Model) -> Changes:
     edits = Edits(model, "level_bounds")
     for level in (False, True):  # equal ones first: from then on nothing can spread them
         for node in edits.nodes("Min", "Max"):
-            for side in vectors_of(node):
-                why = _level(model, node, vectors_of(node)[side]) if level else ""
+            for side in find_vectors(node):
+                why = _level(model, node, find_vectors(node)[side]) if level else ""
                 if why:
                     edits.decline(node, f"keeps a bound for each channel: {why}")
-                bounds = vectors_of(node)[side]
+                bounds = find_vectors(node)[side]
                 if np.ptp(bounds) == 0:
                     one = edits.constant(f"{node.name}.bound", np.asarray(bounds[0], np.float32))
                     node.replace_input_with(side, one)

@@ -19,36 +19,36 @@ from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.probes.ask import ask_apart
 from fcdeploy.runtime.session import read_versions
 from fcdeploy.tables.facts import FACTS
-from fcdeploy.tables.observations import VERSIONS, observed
+from fcdeploy.tables.observations import VERSIONS, find_observed
 
 HARMS = {"wrong", "fails", "crashes", "rounded"}
 LARGEST = 1 << 20  # bytes of a file of answers that is read at all
 
 
-def answer(name: str) -> str:
+def find_answer(name: str) -> str:
     """What the installed runtime answers, see tables/facts.py."""
-    return answers()[name]
+    return collect_answers()[name]
 
 
 def holds(name: str) -> bool:
     """Whether the installed runtime answers as expected."""
-    return answer(name) == FACTS[name].expected
+    return find_answer(name) == FACTS[name].expected
 
 
-def answers() -> dict[str, str]:
+def collect_answers() -> dict[str, str]:
     """Every fact -> the answer; what cannot be asked is taken to be as expected."""
-    return _answers(_file())
+    return _collect_answers(_find_file())
 
 
 def harms(kind: str) -> bool:
     """Whether any fact whose name begins so is answered by a result that is not right."""
-    return any(answer in HARMS for name, answer in answers().items() if name.startswith(kind))
+    return any(find_answer in HARMS for name, find_answer in collect_answers().items() if name.startswith(kind))
 
 
-def differences(version: str) -> dict[str, tuple[str, str]]:
+def list_differences(version: str) -> dict[str, tuple[str, str]]:
     """Fact -> what that version answered and what the installed one does, where they differ."""
-    before = {name: observed(name, version) for name in FACTS}
-    return {name: (before[name], now) for name, now in answers().items() if before[name] not in ("", now)}
+    before = {name: find_observed(name, version) for name in FACTS}
+    return {name: (before[name], now) for name, now in collect_answers().items() if before[name] not in ("", now)}
 
 
 def describe_version() -> str:
@@ -57,7 +57,7 @@ def describe_version() -> str:
     if version in VERSIONS:
         return ""
     latest = VERSIONS[-1]
-    changed = differences(latest)
+    changed = list_differences(latest)
     listed = "; ".join(f"{name}: {now}, was {before}" for name, (before, now) in [*changed.items()][:4])
     more = f"; and {len(changed) - 4} more" if len(changed) > 4 else ""
     what = f"{len(changed)} otherwise than {latest} ({listed}{more})" if changed else f"all as {latest} does"
@@ -68,7 +68,7 @@ def describe_version() -> str:
 
 
 @cache
-def _answers(file: Path) -> dict[str, str]:
+def _collect_answers(file: Path) -> dict[str, str]:
     known = _read(file)
     missing = [name for name in FACTS if name not in known]
     if missing:
@@ -77,13 +77,13 @@ def _answers(file: Path) -> dict[str, str]:
     return {name: known.get(name, fact.expected) for name, fact in FACTS.items()}
 
 
-def _file() -> Path:
+def _find_file() -> Path:
     """Where answers are kept."""
-    return cache_folder() / "probes" / f"{_key()}.json"
+    return cache_folder() / "probes" / f"{_make_key()}.json"
 
 
 @cache
-def _key() -> str:
+def _make_key() -> str:
     sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
     facts = [read_versions()["onnxruntime"], platform.machine(), sorted(read_cpu_flags())]
     return hashlib.sha256(json.dumps(facts).encode() + b"".join(sources)).hexdigest()
