@@ -261,7 +261,7 @@ def test_commands_refuse(tmp_path: Path) -> None:
         inspect(path)
     with fails("node 'layer', a MatMul: the scales of weight 'w' are along axis 0"):
         validate(path, against=sound, data=tmp_path / "data.npz")
-    assert inspect(sound).warnings == ()
+    assert all("fails under session.x64quantprecision" in warning for warning in inspect(sound).warnings)
     only = tmp_path / "only.onnx"
     ir.save(layer("MatMul", ROWS, SQUARE, SCALES, quantized_input=False, quantized_output=False), only)
     assert any("of 'layer' the weights have 8 bits or less" in warning for warning in inspect(only).warnings)
