@@ -21,7 +21,7 @@ from faults import make_network
 HERE = Path(__file__).resolve().parent
 CALLS = (
     "connect,bind,sendto,sendmsg,socket,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,"
-    "link,symlink,truncate"
+    "link,symlink,truncate,chdir,clone,clone3,fork,vfork"
 )
 COMMANDS = (
     "doctor", "inspect in/net.onnx --kernels",
@@ -38,6 +38,8 @@ COMMANDS = (
 """In the order in which one needs what those before it wrote."""
 WRITING = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_APPEND")
 RESOLVING = ("/etc/hosts", "/etc/resolv.conf", "/etc/gai.conf", "/run/systemd/resolve")
+STARTED = re.compile(r"^(\d+) +(?:<\.\.\. )?(?:clone3?|v?fork)\b.* = (\d+)$")
+CHANGED = re.compile(r'^(\d+) +chdir\("((?:[^"\\]|\\.)*)"(?:\) += 0$| <unfinished)')
 HARMLESS = ("/dev/", "/proc/self/", "pipe:", "socket:")
 PORT = 18475
 
@@ -48,6 +50,8 @@ def judge(line: str, allowed: Sequence[str], folder: Path, *, serves: bool = Fal
     if match is None:
         return ""
     call, given = match.groups()
+    if call == "chdir" or STARTED.match(line):
+        return ""
     if call in ("socket", "connect", "bind", "sendto", "sendmsg"):
         inet = re.search(r"AF_INET6?\b", given)
         own = serves and (call == "socket" or (call == "bind" and '"127.0.0.1"' in given))
@@ -79,13 +83,32 @@ def trace(arguments: Sequence[str], folder: Path, log: Path, *, port: int = 0) -
     if child.returncode not in (0, 1):
         print(said, file=sys.stderr)
     allowed = [str(folder / name) for name in ("out", "tmp", "cache")]
-    with log.open(errors="replace") as lines:
-        found = dict.fromkeys(
-            f"{fault}: {line.strip()[:200]}"
-            for line in lines
-            if (fault := judge(line, allowed, folder, serves=bool(port)))
-        )
-    return child.returncode, list(found)
+    faults = dict.fromkeys(
+        f"{fault}: {line[:200]}"
+        for line, where in follow_folders(log.read_text(errors="replace").splitlines(), folder)
+        if (fault := judge(line, allowed, where, serves=bool(port)))
+    )
+    return child.returncode, list(faults)
+
+
+def follow_folders(lines: Sequence[str], folder: Path) -> Iterator[tuple[str, Path]]:
+    """Each line and the folder that its process is in; a new process is where the one was that started it."""
+    parents = {match[2]: match[1] for line in lines if (match := STARTED.match(line))}
+    folders: dict[str, Path] = {}
+
+    def find(process: str | None) -> Path:
+        if process is None:
+            return folder
+        if process not in folders:
+            folders[process] = find(parents.get(process))
+        return folders[process]
+
+    for line in lines:
+        process = line.split(" ", 1)[0]
+        where = find(process)
+        if match := CHANGED.match(line):
+            folders[process] = where / match[2]
+        yield line, where
 
 
 def _ask(child: subprocess.Popen[str], port: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "scripts"))
-from trace_calls import judge, prepare, trace
+from trace_calls import follow_folders, judge, prepare, trace
 
 ALLOWED = ("/work/out", "/work/tmp")
 CALLS = {
@@ -49,3 +49,19 @@ def test_calibrate_writes_where_it_may_and_asks_nobody(tmp_path: Path) -> None:
     )
     assert (code, faults) == (0, [])
     assert "c.calib" in (tmp_path / "log").read_text()
+
+
+def test_a_relative_name_is_one_of_the_folder_that_its_process_is_in() -> None:
+    """A compiler's children work in folders of their own."""
+    lines = [
+        "10 clone(child_stack=NULL, flags=SIGCHLD) = 11",
+        '11 chdir("/tmp/own") = 0',
+        '11 openat(AT_FDCWD, "a.o", O_WRONLY|O_CREAT, 0666) = 3',
+        "11 <... clone3 resumed>) = 12",
+        '12 unlink("b.o") = 0',
+        '10 unlink("c.o") = 0',
+    ]
+    seen = {line: str(where) for line, where in follow_folders(lines, Path("/start"))}
+    assert [seen[line] for line in (lines[2], lines[4], lines[5])] == ["/tmp/own", "/tmp/own", "/start"]
+    assert judge(lines[2], ["/tmp/own"], Path("/tmp/own")) == ""
+    assert judge(lines[5], ["/tmp/own"], Path("/start")) == "'/start/c.o' is written"
