@@ -37,7 +37,7 @@ def dense() -> Net:
 
 
 def line(weights: str, activations: str) -> Line:
-    return quantize_net(dense(), DATA, types=TYPES[weights, activations])
+    return quantize_net(dense(), DATA, target="x86-avx2", types=TYPES[weights, activations])
 
 
 def compare(model: ir.Model, count: int = 5, **how: Any) -> Exactness:

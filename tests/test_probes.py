@@ -110,7 +110,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def set_answers(changed: dict[str, str] | None = None) -> None:
         said = {name: fact.expected for name, fact in FACTS.items()} | (changed or {})
-        monkeypatch.setattr(probes, "answers", lambda: said)
+        monkeypatch.setattr(probes, "collect_answers", lambda: said)
 
     return set_answers
 

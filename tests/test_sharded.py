@@ -216,7 +216,7 @@ def test_data_that_are_others_for_each_worker_are_an_error(
         team = shuffled(2, 0)
 
         def run(work: Any, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-            fewer = replace(jobs[0], data=replace(jobs[0].data, limit=40))
+            fewer = replace(jobs[0], data=replace(jobs[0].data, samples=replace(jobs[0].data.samples, limit=40)))
             return team.run(work, [fewer, *jobs[1:]])
 
         return answer_all(replace(team, run=run), job, step)
