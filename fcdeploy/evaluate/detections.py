@@ -14,7 +14,7 @@ Boxes are corners; where a box of the float model ends before it begins, a centr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -116,9 +116,39 @@ def find_detections(outputs: Arrays, selected: Iterable[str]) -> Detections | No
 
 
 def _read_layout(name: str, outputs: Arrays) -> Detections | None:
+    """Where boxes, scores and classes are if the output holds boxes, and from which score on they count."""
     rows = outputs[name]
-    if rows.dtype.kind != "f":
+    layout = _find_columns(name, outputs) if rows.dtype.kind == "f" else None
+    if layout is None:
         return None
+    start = 1 if layout.sample is not None else 0
+    ends = rows[..., start : start + 4].reshape(-1, 4)
+    values = np.zeros(0) if layout.scores is None else layout._column(outputs, layout.scores, rows)
+    shares = values.size > 0 and values.min() >= 0 and CONFIDENT <= values.max() <= 1
+    return replace(layout, least=CONFIDENT if shares else None, centred=bool((ends[:, 2:] < ends[:, :2]).any()))
+
+
+def _find_columns(name: str, outputs: Arrays) -> Detections | None:
+    """The layout by the width of rows, and by which columns and outputs beside hold whole numbers."""
+    rows = outputs[name]
+    scores, classes = _find_beside(name, outputs)
+    width = rows.shape[-1]
+    if width == 4 and (scores or classes):
+        return Detections(name, scores, classes)
+    if width == 5 and classes:
+        return Detections(name, 4, classes)
+    if width == 6 and _is_whole(rows[..., 5]):
+        return Detections(name, 4, 5)
+    if width == 6 and _is_whole(rows[..., 4]):
+        return Detections(name, 5, 4)
+    if width == 7 and rows.ndim == 2 and _is_whole(rows[..., 0]) and _is_whole(rows[..., 5]):
+        return Detections(name, 6, 5, sample=0)
+    return None
+
+
+def _find_beside(name: str, outputs: Arrays) -> tuple[str | None, str | None]:
+    """The outputs with a score and a class for each row: classes are integers, or the first floats that are whole."""
+    rows = outputs[name]
     beside = {
         other: value for other, value in outputs.items()
         if other != name and value.shape in (rows.shape[:-1], (*rows.shape[:-1], 1))
@@ -127,25 +157,7 @@ def _read_layout(name: str, outputs: Arrays) -> Detections | None:
     floats = [other for other, value in beside.items() if value.dtype.kind == "f"]
     whole = whole or [other for other in floats if len(floats) > 1 and _is_whole(beside[other])][:1]
     scores = next((other for other in floats if other not in whole), None)
-    width = rows.shape[-1]
-    if width == 4 and beside:
-        layout = Detections(name, scores, whole[0] if whole else None)
-    elif width == 5 and whole:
-        layout = Detections(name, 4, whole[0])
-    elif width == 6 and (_is_whole(rows[..., 5]) or _is_whole(rows[..., 4])):
-        layout = Detections(name, 4, 5) if _is_whole(rows[..., 5]) else Detections(name, 5, 4)
-    elif width == 7 and rows.ndim == 2 and _is_whole(rows[..., 0]) and _is_whole(rows[..., 5]):
-        layout = Detections(name, 6, 5, sample=0)
-    else:
-        return None
-    start = 1 if layout.sample is not None else 0
-    ends = rows[..., start : start + 4].reshape(-1, 4)
-    values = layout._column(outputs, layout.scores, rows) if layout.scores is not None else np.zeros(0)
-    shares = values.size > 0 and values.min() >= 0 and CONFIDENT <= values.max() <= 1
-    backwards = bool((ends[:, 2:] < ends[:, :2]).any())
-    return Detections(
-        layout.boxes, layout.scores, layout.classes, layout.sample, CONFIDENT if shares else None, backwards
-    )
+    return scores, whole[0] if whole else None
 
 
 def _is_whole(values: Array) -> bool:

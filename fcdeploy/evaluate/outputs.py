@@ -174,15 +174,10 @@ def _find_end(value: ir.Value) -> OutputEnd:
     while node is not None and (is_op(node, *MOVED, *BETWEEN) or _adds_constant(node)):
         moved.append(node)
         node = producer_of(_data_of(node))
-    if is_op(node, "If"):
-        assert node is not None
-        given = _data_of(moved[-1]) if moved else value
-        at = next(i for i, output in enumerate(node.outputs) if output is given)
-        ends = {_find_end(body.outputs[at]) for body in subgraphs_of(node)}
-        plain = not any(map(_adds_constant, moved)) and not any(is_op(step, "Transpose", "Reshape") for step in moved)
-        return ends.pop() if len(ends) == 1 and plain else OutputEnd("other")
     if node is None:
         return OutputEnd("other")
+    if is_op(node, "If"):
+        return _find_end_in_bodies(node, _data_of(moved[-1]) if moved else value, moved)
     if is_op(node, *UP_TO_ONE):  # a mean of shares is one
         return OutputEnd("other" if any(map(_adds_constant, moved)) else "sigmoid")
     if any(is_op(step, *BETWEEN) for step in moved):
@@ -198,6 +193,14 @@ def _find_end(value: ir.Value) -> OutputEnd:
             return OutputEnd("other")
     kind: Kind = "softmax" if is_op(node, *SUM_TO_ONE) else "convolution" if "Conv" in node.op_type else "dense"
     return OutputEnd(kind, axis)
+
+
+def _find_end_in_bodies(node: ir.Node, output: ir.Value | None, moved: list[ir.Node]) -> OutputEnd:
+    """What both bodies of an If say of an output of it, where only its axes stay as they are behind it."""
+    at = next(i for i, each in enumerate(node.outputs) if each is output)
+    ends = {_find_end(body.outputs[at]) for body in subgraphs_of(node)}
+    plain = not any(_adds_constant(step) or is_op(step, "Transpose", "Reshape") for step in moved)
+    return ends.pop() if len(ends) == 1 and plain else OutputEnd("other")
 
 
 def _is_selected(value: ir.Value) -> bool:

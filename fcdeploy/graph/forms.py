@@ -74,10 +74,15 @@ def _list_details(node: ir.Node) -> Iterator[str]:
         if stored is not None and any(is_op(other, "QuantizeLinear") for other in node.graph or ()):
             yield f"{node.op_type}, weights made of integers, beside bytes"
     if node.op_type == "AveragePool":
-        ceil = attribute_of(node, "ceil_mode", 0)
-        counted = attribute_of(node, "count_include_pad", 0) and (ceil or any(attribute_of(node, "pads", ())))
-        words = [*(["with ceil_mode"] if ceil else []), *(["counting pads"] if counted else [])]
-        if words:
-            yield " ".join(["AveragePool", *words])
-        if set(attribute_of(node, "dilations", ())) - {1}:
-            yield "AveragePool with dilations"
+        yield from _list_pool_details(node)
+
+
+def _list_pool_details(node: ir.Node) -> Iterator[str]:
+    """What averages over windows that end beyond the input, or have gaps."""
+    ceil = attribute_of(node, "ceil_mode", 0)
+    counted = attribute_of(node, "count_include_pad", 0) and (ceil or any(attribute_of(node, "pads", ())))
+    words = [*(["with ceil_mode"] if ceil else []), *(["counting pads"] if counted else [])]
+    if words:
+        yield " ".join(["AveragePool", *words])
+    if set(attribute_of(node, "dilations", ())) - {1}:
+        yield "AveragePool with dilations"

@@ -39,8 +39,7 @@ def _recurrent(reader: Reader, node: ir.Node, kind: Literal["lstm", "gru"]) -> N
     directions, units = again.array.shape[0], again.array.shape[2]
     count = GATES[kind] * units
     both = np.zeros((directions, 2 * count), np.float32) if bias is None else bias.reshape(directions, 2 * count)
-    initial = [reader.get_input(node, index) for index in ((5, 6) if kind == "lstm" else (5,))]
-    starts = [None if each is None else reader.make_floats(each) for each in initial]
+    starts = _read_starts(reader, node, kind)
 
     parts: list[tuple[Tensor, ...]] = []
     for number in range(directions):
@@ -50,9 +49,7 @@ def _recurrent(reader: Reader, node: ir.Node, kind: Literal["lstm", "gru"]) -> N
             Tensor(reader.make_name(name_of(node)), shape, "float32")
             for shape in ((times, batch, units), state, *([state] if kind == "lstm" else []))
         ]
-        given = [_at(reader, node, each, number, state) for each in starts if each is not None]
-        if kind == "lstm" and len(given) == 1:
-            raise reader.refuse(node, "it starts from one of its two states alone")
+        given = [_at(reader, node, each, number, state) for each in starts]
         own = _one(again, number)
         integers = scaled_integers(own, 0)
         reader.add(
@@ -67,6 +64,15 @@ def _recurrent(reader: Reader, node: ir.Node, kind: Literal["lstm", "gru"]) -> N
         )  # fmt: skip
         parts.append(tuple(tensors))
     _write(reader, node, parts)
+
+
+def _read_starts(reader: Reader, node: ir.Node, kind: str) -> list[Tensor]:
+    """The states that it starts from as floats; none where it starts from zeros."""
+    initial = [reader.get_input(node, index) for index in ((5, 6) if kind == "lstm" else (5,))]
+    starts = [reader.make_floats(each) for each in initial if each is not None]
+    if kind == "lstm" and len(starts) == 1:
+        raise reader.refuse(node, "it starts from one of its two states alone")
+    return starts
 
 
 def _check(reader: Reader, node: ir.Node, kind: str) -> None:
