@@ -2,9 +2,9 @@
 # Converting an ONNX model with MNN 3.6.1's own command, mnnconvert.
 #
 # Expected: a converter reads a model and writes a model; the environment that it runs in stays as it was.
-# Seen: before it looks at its arguments it runs `pip install -U aliyun-log-python-sdk` (twice here), with whichever pip stands first on PATH,
+# Seen: it runs `pip install -U aliyun-log-python-sdk` (twice here), with whichever pip stands first on PATH,
 # the client of a logging service for its usage. Without that package the model is converted all the same. In an environment with
-# pinned versions this replaces what the package's own requirements want otherwise.
+# pinned versions this may replace what the package's own requirements want otherwise.
 #
 # Here a stub stands first on PATH in place of pip: it writes down what it is asked for and installs nothing.
 # Fails when any of this changes.
