@@ -271,8 +271,14 @@ def _make_block(columns: Sequence[str], row: Sequence[str]) -> tuple[Any, Any]:
 def _make_console(file: IO[str]) -> Any:
     from rich.console import Console
 
+    class PipeConsole(Console):
+        """Rich ends the process with 1 where nobody reads any more; here that is for the caller to say."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
     terminal = _is_terminal(file)
-    return Console(
+    return PipeConsole(
         file=file,
         force_terminal=terminal,
         no_color=not _is_styled(file),

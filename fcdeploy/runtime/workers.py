@@ -149,6 +149,7 @@ def run_child() -> None:
     """
     out: IO[bytes] = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what user code prints appears when it does
     work, shard = pickle.load(sys.stdin.buffer)
     try:
         for message in _run_guarded(work, shard):
