@@ -14,8 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import fcdeploy
 from fcdeploy.graph.model import input_specs, read_model
+from fcdeploy.proof import sample_axes
 from fcdeploy.proof.sample_axes import declare_samples, parse_axes
 from fcdeploy.records.sample_layout import SampleLayout
+from fcdeploy.records.signature import TensorSpec
 from fcdeploy.samples.layout import arrange_samples, stack_samples, take_first, unstack_sample
 
 Array = np.ndarray[Any, Any]
@@ -179,8 +181,6 @@ def test_stacking_and_taking_apart_are_inverse() -> None:
 
 
 def _specs() -> list[Any]:
-    from fcdeploy.records.signature import TensorSpec
-
     return [TensorSpec(name, np.dtype(np.float32), ()) for name in "abc"]
 
 
@@ -189,3 +189,20 @@ def _specs() -> list[Any]:
 )
 def test_metadata_of_others_says_nothing(text: str) -> None:
     assert not SampleLayout.from_text(text)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sample", "axis"),
+    [
+        ((None, 3, 16, 16), (2, 16, 16), 0),  # two channels where three are wanted: another shape, no batch of three
+        ((None, 3, 16, 16), (3, 16, 16), 0),
+        ((40, None, 8), (40, 8), 1),
+        ((None, 1, 8), (5, 8), 1),
+        ((2, 1, 8), (2, 8), 1),
+    ],
+)
+def test_samples_lie_along_no_fixed_length_where_the_first_axis_is_free(
+    shape: tuple[int | None, ...], sample: tuple[int, ...], axis: int
+) -> None:
+    spec = TensorSpec("x", np.dtype(np.float32), shape)
+    assert sample_axes._choose_axis(spec, ["n" if n is None else "" for n in shape], set(), sample) == axis

@@ -202,6 +202,8 @@ def _choose_axis(spec: TensorSpec, names: Sequence[str], batch: set[str], sample
         axis for axis in range(rank)
         if len(sample) == rank - 1 and _fits((*spec.shape[:axis], *spec.shape[axis + 1 :]), sample)
     ]  # fmt: skip
+    if spec.shape[0] is None:  # a fixed length elsewhere holds no samples: such data have another shape
+        fitting = [axis for axis in fitting if spec.shape[axis] in (None, 1)]
     if not fitting:
         return 0  # a sample of another shape: refused where it is read
 
