@@ -27,6 +27,7 @@ from bench_networks import networks
 from bench_page import decibels, made_by, write_section
 from bench_real import peer, real
 from bench_serve import serve
+from bench_simpler import simpler
 from bench_spread import spread
 from bench_start import start
 
@@ -131,6 +132,7 @@ cli.add_command(fragile)
 cli.add_command(spread)
 cli.add_command(cliffs)
 cli.add_command(real)
+cli.add_command(simpler)
 cli.add_command(peer)
 cli.add_command(efforts)
 cli.add_command(start)

@@ -82,7 +82,7 @@ def efforts(
             found: list[tuple[Path, Network]] = [(model, Network(model.stem, (), data, evaluation, metric))]
         else:
             families = load_file(ROOT / "models" / "families.py").FAMILIES
-            found = [_exported(prepared(name, families)) for name in names or NETWORKS]
+            found = [exported(prepared(name, families)) for name in names or NETWORKS]
         _quantized(*found[0], Path(folder), "balanced", costs="none")
         for file, network in found:
             more, timing[network.name] = _rows(file, network, Path(folder), seconds)
@@ -102,7 +102,8 @@ def efforts(
     sys.exit(1 if broken else 0)
 
 
-def _exported(network: Network) -> tuple[Path, Network]:
+def exported(network: Network) -> tuple[Path, Network]:
+    """The network as a float ONNX model."""
     click.echo(f"{network.name}: export", err=True)
     file = FOLDER / f"{network.name}.onnx"
     run("export", *network.export, "-o", file, "--force")

@@ -10,8 +10,12 @@ import pytest
 from networks import Net, quantize_net, random_data
 from prepare_graphs import RNG, apply, graph, op, ops
 
+from fcdeploy.int8.writing.blocked_weights import store_unblocked
 from fcdeploy.prepare.passes.block_narrow_convs import block_narrow_convs
 from fcdeploy.prepare.pipeline import prepare
+from fcdeploy.runtime.kernels import optimize_graph
+from fcdeploy.runtime.session import Session
+from fcdeploy.tables.types import TYPES
 
 ORDER = ["Reshape", "Transpose", "Reshape"]
 
@@ -83,3 +87,21 @@ def test_integers_run_it_as_one_kernel_and_move_its_bytes() -> None:
     assert line.kinds_of("Relu")[1] == "fused"
     assert line.sqnr() > 30
     assert line.kernel_sqnr() > 40
+
+
+@pytest.mark.parametrize("stored", ["bytes", "16 bits", "floats"])
+def test_a_file_holds_the_weights_of_one_position_and_the_runtime_repeats_them(stored: str) -> None:
+    net, data = Net(5), random_data(0, 4, x=(4, 8, 16))
+    x = net.op("Relu", net.conv(net.input("x", 4, 8, 16), 4, 16))
+    net.output(net.op("Relu", net.conv(x, 16, 8, (3, 9), name="long")))
+    slow, types = {"long": "slow"}, TYPES["int16" if stored == "16 bits" else "int8", "none"]
+    line = quantize_net(net, data, slow=slow) if stored == "bytes" else quantize_net(net, data, types=types)
+    if stored == "floats":
+        line.int8 = line.prepared.clone()
+    once = line.int8.clone()
+    assert store_unblocked(once.graph) == 1
+    assert store_unblocked(once.graph) == 0
+    assert ir.to_proto(once).ByteSize() < ir.to_proto(line.int8).ByteSize() - 1000
+    assert "Pad" not in [node.op_type for node in optimize_graph(once)]
+    before, after = (Session(model, threads=1).run(data)[0] for model in (line.int8, once))
+    assert np.array_equal(before, after)

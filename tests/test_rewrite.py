@@ -18,6 +18,7 @@ from onnx import numpy_helper
 
 from fcdeploy.graph.model import write_model
 from fcdeploy.records.plan import Plan, QParams
+from fcdeploy.runtime.kernels import optimize_graph
 from fcdeploy.runtime.session import Session
 
 
@@ -326,3 +327,19 @@ def test_the_fill_of_a_pad_is_a_scalar(fill: float | None) -> None:
     assert value is not None and value.const_value is not None
     assert value.dtype == ir.DataType.UINT8
     assert tuple(value.const_value.shape) == ()
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_product_of_fixed_lengths_and_its_bias_are_no_float_layer(swapped: bool) -> None:
+    """onnxruntime would make one Gemm of the two, and read the weights back in every run."""
+    net, random = Net(0), np.random.default_rng(0)
+    weight, bias = random.normal(size=(8, 5)), random.normal(size=5)
+    product = net.op("MatMul", net.input("x", 6, 8), net.constant(weight.astype(np.float32)), name="product")
+    both = (product, net.constant(bias.astype(np.float32)))
+    model = net.output(net.op("Add", *(both[::-1] if swapped else both))).model()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+    line = quantize_net(model, random_data(0, 1, x=(6, 8)))
+    kernels = [node.op_type for node in optimize_graph(line.int8)]
+    assert kernels == ["QuantizeLinear", "MatMulIntegerToFloat", "Add"]
+    assert line.sqnr() > 30

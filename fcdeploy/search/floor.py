@@ -22,6 +22,7 @@ from fcdeploy.evaluate.outputs import find_ends
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.floor import Floor
 from fcdeploy.int8.judge import Judge, Judgement
+from fcdeploy.int8.nodes import weight_only_inputs
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.refine import add_refinements, is_refined, refine_built
 from fcdeploy.int8.timing.costs import CostBasis, plan_by_costs
@@ -211,9 +212,9 @@ def _leave_by_place(builder: Builder, measure: Callable[[Forms], Score]) -> Path
     Weights are stored in 8 bits, or in 16 where not even all in float hold it with those; None where neither does.  More
     nodes in float are taken to be no worse, so that each place is found by bisection.
     """
-    nodes = [d.node for d in builder.plan({}).nodes if d.kind != "float"]
-    stored = {node for group in builder.groups if "bytes" in group.rungs for node in group.nodes}
-    for rung in ("bytes", "wide"):
+    stored = {name_of(node) for node in builder.problem.model.graph if weight_only_inputs(node)}
+    for rung, alike in (("bytes", ("float", "weight_only")), ("wide", ("float",))):
+        nodes = [d.node for d in builder.plan({}).nodes if d.kind not in alike]  # others are no less already
 
         def leave(some: Sequence[str], rung: str = rung) -> PathStep:
             forms = {node: rung if node in stored else "float" for node in some}
@@ -233,7 +234,7 @@ def _thin_out(
     order: Sequence[str], held: PathStep, leave: Callable[[Sequence[str]], PathStep], cost: Callable[[Forms], float]
 ) -> PathStep:
     """A step that holds the floor with fewer nodes in float: neighbours return to int8 together, those that save most first."""
-    size = -(-len(order) // PARTS)
+    size = max(1, -(-len(order) // PARTS))
     parts = [order[at : at + size] for at in range(0, len(order), size)]
 
     def without(part: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ computed in float from 8-bit weights.  wide: from 16-bit weights.  float: as bef
 HEIGHT = {rung: height for height, rung in enumerate(RUNGS)}
 HELPS = 0.5  # of what a group's roundings cost, that a rung must undo, or the next one is tried
 CLOSE = 0.5  # of the largest gain: among groups that gain so much, the one that costs least time goes first
+ALIKE = 1.05  # times the least error: a higher rung that gains no more only makes the file larger
 MOST = 0.5  # of the error: a group with that much is the cause, however few samples show it
 ALONE = 2  # steps of one group; where that is not enough, the noise is everywhere, and each step has twice as many
 TIE = 1e-9  # 100 * 3 / 300 may come out above 1
@@ -220,7 +221,7 @@ def _choose_next(
 def _try_rungs(
     now: PathStep, chosen: Sequence[NodeGroup], gains: Mapping[str, float], objective: Objective
 ) -> PathStep | None:
-    """The lowest rung that undoes enough, else the one that leaves the least error; None where none helps at all."""
+    """The lowest rung that undoes enough, else the lowest with about the least error; None where none helps at all."""
     expected = now.score.error * min(sum(max(gains.get(group.name, 0.0), 0.0) for group in chosen), 1.0)
     tried: list[PathStep] = []
     for moved in _list_moves(now.forms, chosen):
@@ -233,7 +234,8 @@ def _try_rungs(
         if meets_bound(step.score, objective.bound) or now.score.error - step.score.error >= HELPS * expected > 0:
             return step
         tried.append(step)
-    best = min(tried, key=lambda step: step.score.error)
+    least = min(step.score.error for step in tried)
+    best = next(step for step in tried if step.score.error <= ALIKE * least)
     return best if best.score.error < now.score.error else None
 
 

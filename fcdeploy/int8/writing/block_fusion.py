@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import block_fusion
-from fcdeploy.graph.nodes import data_inputs, name_of, operator_of, producer_of
+from fcdeploy.graph.edit import add_constant, block_fusion
+from fcdeploy.graph.nodes import array_of, data_inputs, name_of, operator_of, producer_of, rank_of
 
 ROLES = ("integer", "passthrough")  # of the operators that have a kernel on bytes
 
@@ -17,6 +17,25 @@ def block_unwanted_fusions(graph: ir.Graph, floats: Collection[str]) -> None:
     for node in list(graph):
         if would_round_weights(node) or (name_of(node) in floats and would_fuse(node)):
             block_fusion(graph, node)
+        elif node.op_type == "Add":
+            for product, index in ((node.inputs[0], 1), (node.inputs[1], 0)):
+                bias = array_of(node.inputs[index])
+                rank = rank_of(product) or 0
+                if bias is not None and bias.ndim == 1 and rank > 2 and _is_integer_product(product):
+                    wide = bias.reshape((1,) * (rank - 1) + bias.shape)
+                    node.replace_input_with(index, add_constant(graph, name_of(node.inputs[index]), wide))
+
+
+def _is_integer_product(value: ir.Value | None) -> bool:
+    """Whether it is an integer MatMul's result in float, which one node reads.
+
+    Where all lengths of more than two axes are fixed, onnxruntime would make a float Gemm of that MatMul and a bias added
+    behind it, and read the bytes back in every run.  It does not where the bias has as many axes as the product.
+    """
+    product = producer_of(value, "MatMul")
+    if value is None or product is None or len(value.uses()) != 1:
+        return False
+    return all(producer_of(each, "DequantizeLinear") is not None for each in product.inputs)
 
 
 def would_round_weights(node: ir.Node) -> bool:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from fcdeploy import __version__
 from fcdeploy.graph.opset import lower_opset, lowest_ir_version, lowest_opset
+from fcdeploy.int8.writing.blocked_weights import store_unblocked
 from fcdeploy.int8.writing.strip import strip
 from fcdeploy.proof.saturation import prove_no_saturation
 from fcdeploy.records import data_format, fingerprints
@@ -22,6 +23,7 @@ from fcdeploy.tables.types import INT8
 
 def write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan) -> None:
     """Say in the model what it was made from, in the lowest opset and IR version that can say it."""
+    store_unblocked(int8.graph)
     opset, _ = lowest_opset(int8)
     lower_opset(int8, opset)
     int8.ir_version = lowest_ir_version(int8)

@@ -106,9 +106,8 @@ def _find_pads(
     return (*less, *more) if mode == "SAME_UPPER" else (*more, *less)
 
 
-def _repeat_weight(weight: Array, block: Block) -> Array:
-    """w': (c, in, ...) to (c b, in, ...), longer by b - 1 along the axis."""
-    at, b = 2 + block.axis, block.count
+def repeat_weight(weight: Array, at: int, b: int) -> Array:
+    """w': (c, in, ...) to (c b, in, ...), longer by b - 1 along axis `at`."""
     shape = list(weight.shape)
     shape[0], shape[at] = shape[0] * b, shape[at] + b - 1
     repeated = np.zeros(shape, weight.dtype)
@@ -124,7 +123,10 @@ def _write(edits: Edits, node: ir.Node, weight: Array, block: Block) -> None:
     clip = edits.only_reader(node.outputs[0])
     last = clip if clip is not None and is_op(clip, "Relu", "Clip") else node
     bias = array_of(bias_of(node))
-    inputs = [node.inputs[0], edits.constant(f"{name_of(weight_of(node))}{BLOCKED}", _repeat_weight(weight, block))]
+    inputs = [
+        node.inputs[0],
+        edits.constant(f"{name_of(weight_of(node))}{BLOCKED}", repeat_weight(weight, 2 + axis, b)),
+    ]
     if bias is not None:
         inputs.append(edits.constant(f"{name_of(bias_of(node))}{BLOCKED}", np.repeat(bias, b)))
     strides = list(attribute_of(node, "strides", (1,) * len(block.lengths)))
