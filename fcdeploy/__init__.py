@@ -18,9 +18,12 @@ from __future__ import annotations
 import importlib
 import os
 
+from fcdeploy.lazy_imports import defer_sympy
+
 # onnxruntime's Linux wheels, from 1.29.0 on, write a device id and a database below the user's cache folder and look up a
 # host of their maker at every session, unless this stands in the environment before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+defer_sympy()
 
 __version__ = "0.1.0"
 FUNCTIONS = (

@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -38,7 +39,12 @@ def module_name(path: Path) -> str:
 
 
 PATHS = {module_name(path): path for path in sorted(HOME.rglob("*.py"))}
-PARSED = {name: ast.parse(path.read_text()) for name, path in PATHS.items()}
+
+
+@cache
+def parsed() -> dict[str, ast.Module]:
+    """Every module; not at the top, which each worker of pytest runs."""
+    return {name: ast.parse(path.read_text()) for name, path in PATHS.items()}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -50,18 +56,23 @@ def imports(tree: ast.AST) -> Iterator[str]:
             assert node.level == 0, f"relative import of {node.module}: layers are read from absolute names"
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                yield whole if whole in PARSED else str(node.module)
+                yield whole if whole in PATHS else str(node.module)
 
 
-IMPORTS = {name: sorted(set(imports(tree))) for name, tree in PARSED.items()}
-INSIDE = {
-    name: [other for other in imported if other.split(".")[0] == "fcdeploy"] for name, imported in IMPORTS.items()
-}
+@cache
+def all_imports() -> dict[str, list[str]]:
+    return {name: sorted(set(imports(tree))) for name, tree in parsed().items()}
+
+
+@cache
+def inner_imports() -> dict[str, list[str]]:
+    found = all_imports().items()
+    return {name: [other for other in imported if other.split(".")[0] == "fcdeploy"] for name, imported in found}
 
 
 def layer(module: str) -> int:
     """The row of a module's folder, or its own; the package itself, which holds the version, is below all."""
-    if module == "fcdeploy":
+    if module in ("fcdeploy", "fcdeploy.lazy_imports"):  # which it imports
         return -1
     while module not in LAYERS:
         module, dot, _ = module.rpartition(".")
@@ -75,24 +86,24 @@ def top(module: str) -> str:
 
 
 def importers(*packages: str) -> set[str]:
-    return {name for name, imported in IMPORTS.items() for other in imported if other.split(".")[0] in packages}
+    return {name for name, imported in all_imports().items() for other in imported if other.split(".")[0] in packages}
 
 
 def test_every_folder_and_module_has_a_row_and_every_row_a_folder() -> None:
     folders = {module_name(path / "__init__.py") for path in HOME.rglob("*") if (path / "__init__.py").exists()}
-    alone = {name for name in PARSED if name.count(".") == 1}
+    alone = {name for name in PATHS if name.count(".") == 1}
     assert folders | (alone - folders) <= set(LAYERS)
-    assert set(LAYERS) <= set(PARSED)
+    assert set(LAYERS) <= set(PATHS)
 
 
 def test_imports_name_modules_that_exist() -> None:
-    assert {other for imported in INSIDE.values() for other in imported} <= set(PARSED)
+    assert {other for imported in inner_imports().values() for other in imported} <= set(PATHS)
 
 
 def test_imports_go_down() -> None:
     upward = [
         f"{name} (row {layer(name)}) imports {other} (row {layer(other)})"
-        for name, imported in INSIDE.items()
+        for name, imported in inner_imports().items()
         for other in imported
         if layer(other) > layer(name)
     ]
@@ -100,17 +111,17 @@ def test_imports_go_down() -> None:
 
 
 def test_commands_do_not_import_each_other() -> None:
-    commands = {name: imported for name, imported in INSIDE.items() if top(name) == "commands"}
+    commands = {name: imported for name, imported in inner_imports().items() if top(name) == "commands"}
     assert len(commands) > 5
     assert not [(name, other) for name, imported in commands.items() for other in imported if top(other) == "commands"]
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
     try:
-        order = list(TopologicalSorter(INSIDE).static_order())
+        order = list(TopologicalSorter(inner_imports()).static_order())
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
-    assert set(order) == set(PARSED)
+    assert set(order) == set(PATHS)
 
 
 LOWEST = {"arithmetic", "arrays", "errors", "files", "records", "user_code"}
@@ -119,12 +130,15 @@ LOWEST = {"arithmetic", "arrays", "errors", "files", "records", "user_code"}
 def test_the_lowest_layers_need_only_numpy() -> None:
     """Arrays in, arrays out. A calibration file is read and written by safetensors."""
     allowed = {"numpy", "fcdeploy"} | set(sys.stdlib_module_names)
-    needed = {(name, other.split(".")[0]) for name in PARSED if top(name) in LOWEST for other in IMPORTS[name]}
+    needed = {(name, other.split(".")[0]) for name in PATHS if top(name) in LOWEST for other in all_imports()[name]}
     assert {pair for pair in needed if pair[1] not in allowed} == {("fcdeploy.records.calibration", "safetensors")}
 
 
 def test_tables_hold_rows_and_import_only_records() -> None:
-    assert {top(other) for name in PARSED if top(name) == "tables" for other in INSIDE[name]} <= {"records", "tables"}
+    assert {top(other) for name in PATHS if top(name) == "tables" for other in inner_imports()[name]} <= {
+        "records",
+        "tables",
+    }
 
 
 def test_only_export_imports_torch() -> None:
@@ -133,10 +147,10 @@ def test_only_export_imports_torch() -> None:
 
 def test_torch_modules_are_only_imported_by_export_and_inside_functions() -> None:
     """So that every other command runs without torch, and `export` can say how to install it."""
-    for name, imported in INSIDE.items():
+    for name, imported in inner_imports().items():
         if NEEDS_TORCH & set(imported):
             assert name in TORCH, name
-    always_run = [node for node in PARSED["fcdeploy.commands.export"].body if not guarded(node)]
+    always_run = [node for node in parsed()["fcdeploy.commands.export"].body if not guarded(node)]
     at_top = {name for node in always_run for name in imports(node)}
     assert not {name for name in at_top if name.split(".")[0] == "torch" or name in NEEDS_TORCH}
 
@@ -157,13 +171,13 @@ def test_only_runtime_makes_sessions() -> None:
         names = (getattr(node, "attr", getattr(node, "id", getattr(node, "name", None))) for node in ast.walk(tree))
         return "InferenceSession" in names
 
-    assert {name for name, tree in PARSED.items() if mentions(tree)} == {"fcdeploy.runtime.session"}
+    assert {name for name, tree in parsed().items() if mentions(tree)} == {"fcdeploy.runtime.session"}
 
 
 def test_no_module_below_the_face_prints() -> None:
     calls = {
         name
-        for name, tree in PARSED.items()
+        for name, tree in parsed().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
@@ -24,11 +26,15 @@ from starlette.requests import Request
 from fcdeploy import cli
 from fcdeploy.serve.http_request import HeadParser, Route
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what Ray says of itself when it is imported
-    from fcdeploy.serve.ray_app import app, build_head
-
 SERVING = Path(__file__).parent.parent / "docs" / "serving.md"
+
+
+@pytest.fixture(scope="module")
+def ray_app() -> ModuleType:
+    """Imported here, since each worker of pytest runs what stands at the top."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Ray says of itself when it is imported
+        return importlib.import_module("fcdeploy.serve.ray_app")
 
 
 @pytest.fixture(scope="module")
@@ -76,22 +82,22 @@ def test_mistakes_are_those_of_the_server(found: dict[str, Any]) -> None:
     assert answer["error"].startswith("the body is not JSON")
 
 
-def test_options_of_the_application() -> None:
+def test_options_of_the_application(ray_app: ModuleType) -> None:
     with fails("option 'replica' is unknown, expected source, replicas, threads", "replica=..."):
-        app({"source": "x.onnx", "replica": "2"})
+        ray_app.app({"source": "x.onnx", "replica": "2"})
     with fails("threads is 'two', expected a whole number", "threads=1"):
-        app({"source": "x.onnx", "threads": "two"})
+        ray_app.app({"source": "x.onnx", "threads": "two"})
     with fails("there is no source, expected a model, a bundle or a folder", "source=model.onnx"):
-        app({"threads": 1})
+        ray_app.app({"threads": 1})
 
 
-def test_a_request_s_head_is_the_one_that_fcdeploy_serve_reads() -> None:
+def test_a_request_s_head_is_the_one_that_fcdeploy_serve_reads(ray_app: ModuleType) -> None:
     scope = {
         "type": "http", "method": "POST", "path": "/v2/models/a b/infer", "raw_path": b"/v2/models/a%20b/infer",
         "query_string": b"x=1", "headers": [(b"content-encoding", b"gzip"), (b"x-other", b"1"),
                                             (b"inference-header-content-length", b"12")],
     }  # fmt: skip
-    head = HeadParser().read(build_head(Request(scope)))
+    head = HeadParser().read(ray_app.build_head(Request(scope)))
     assert (head.route, head.coding, head.header_length) == (Route("infer", "a b", ""), "gzip", 12)
 
 
