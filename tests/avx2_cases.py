@@ -24,6 +24,7 @@ from onnx import numpy_helper as nh
 
 from fcdeploy.arithmetic.kernels import avx2, neon
 from fcdeploy.runtime.session import Session
+from tests.byte_convolutions import add_fused, convolution_sums, convolution_wraps
 
 Array = np.ndarray[Any, Any]
 FILE = Path(__file__).parent / "avx2_kernels.npz"
@@ -119,8 +120,8 @@ def convolution(case: dict[str, Any]) -> Layer:
     constants["wz"] = np.full(case["outs"], case["weight_zero"], weight_kind)
     node = oh.make_node("QLinearConv", names, ["y"], group=case["groups"], **geometry)
     how = {"zero_point": zero, "weight_zero_point": case["weight_zero"], "groups": case["groups"], **geometry}
-    saturating, exact = (avx2.convolution_sums(x, w, exact=exact, **how) for exact in (False, True))
-    wrapped = [exact - neon.WRAP * neon.convolution_wraps(x, w, dot_product=dot, **how) for dot in (False, True)]
+    saturating, exact = (convolution_sums(x, w, exact=exact, **how) for exact in (False, True))
+    wrapped = [exact - neon.WRAP * convolution_wraps(x, w, dot_product=dot, **how) for dot in (False, True)]
     written = [
         avx2.requantize_sums(
             sums, (X_SCALE, w_scale, y_scale), y_zero, bias=bias, axis=1, dtype=np.dtype(kind).name
@@ -143,7 +144,7 @@ def dense(op: str, case: dict[str, Any]) -> Layer:
         sums = avx2.dense_sums(a, w.T, zero_point=case["zero"], weight_zero_point=case["weight_zero"], exact=exact)
         if wraps and w.dtype == np.int8:
             sums -= neon.WRAP * neon.count_wraps(a, w.T, neon.dense_pairs(case["k"]))
-        fused = neon.add_fused(sums, two, float_bias)
+        fused = add_fused(sums, two, float_bias)
         return {
             "QLinearMatMul": ("a xs xz w ws wz ys yz", avx2.requantize_sums(sums, three, Y_ZERO), Tp.UINT8),
             "QGemm": (

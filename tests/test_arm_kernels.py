@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fcdeploy.arithmetic.kernels import neon
 from fcdeploy.proof.saturation import EXACT, WRAPS
 from tests import arm_cases
+from tests.byte_convolutions import convolution_wraps
 from tests.test_saturation import many, node, only, qdq
 
 
@@ -48,8 +49,8 @@ def test_the_proof_finds_every_layer_that_wraps(
     else:
         proof = only(qdq("Conv", w, group=groups, axis=0))
         x = np.zeros((1, channels, *kernel), np.uint8)
-        wraps = neon.convolution_wraps(x, w, groups=groups)
-        on_all = neon.convolution_wraps(x, w, groups=groups, dot_product=True)
+        wraps = convolution_wraps(x, w, groups=groups)
+        on_all = convolution_wraps(x, w, groups=groups, dot_product=True)
         assert (proof.wraps == "depthwise") == bool(on_all.any())
     assert bool(proof.wraps) == bool(wraps.any())
     if proof.wraps:

@@ -19,6 +19,7 @@ from onnx import TensorProto as Tp
 from onnx import helper as oh
 
 from fcdeploy.arithmetic.kernels import avx2
+from tests.byte_convolutions import convolution_sums
 
 Array = np.ndarray[Any, Any]
 many = settings(max_examples=60, deadline=None, derandomize=True)
@@ -61,18 +62,18 @@ def test_pairs_of_a_convolution_are_neighbouring_channels() -> None:
     x = np.full((1, 2, 1, 2), 255, np.uint8)
     channels = np.array([[[[127, 0]], [[127, 0]]]], np.int8)
     places = np.array([[[[127, 127]], [[0, 0]]]], np.int8)
-    assert avx2.convolution_sums(x, channels).item() == 32767
-    assert avx2.convolution_sums(x, places).item() == 64770
-    assert avx2.convolution_sums(x[:, :1], np.repeat(places[:, :1], 2, axis=0)).ravel().tolist() == [32767, 32767]
-    assert avx2.convolution_sums(x[:, :1], places[:, :1]).item() == 64770  # one to one is depthwise
+    assert convolution_sums(x, channels).item() == 32767
+    assert convolution_sums(x, places).item() == 64770
+    assert convolution_sums(x[:, :1], np.repeat(places[:, :1], 2, axis=0)).ravel().tolist() == [32767, 32767]
+    assert convolution_sums(x[:, :1], places[:, :1]).item() == 64770  # one to one is depthwise
 
 
 def test_outside_is_the_zero_point_and_saturates_with_its_neighbour() -> None:
     x = np.full((1, 1, 1), 255, np.uint8)
     w = np.full((2, 1, 2), 127, np.int8)
-    sums = avx2.convolution_sums(x, w, zero_point=250, pads=[1, 0])
+    sums = convolution_sums(x, w, zero_point=250, pads=[1, 0])
     assert sums[0, 0, 0] == 32767 - 250 * 2 * 127
-    assert avx2.convolution_sums(x, w, zero_point=250, pads=[1, 0], exact=True)[0, 0, 0] == 5 * 127
+    assert convolution_sums(x, w, zero_point=250, pads=[1, 0], exact=True)[0, 0, 0] == 5 * 127
 
 
 @st.composite

@@ -116,12 +116,6 @@ def test_confusion_is_scikit_learns_and_adds(labels, predicted) -> None:
     assert parts.tolist() == found.tolist()
 
 
-def test_agreement_counts_positions() -> None:
-    one, other = np.array([[1, 2, 3], [4, 5, 6]]), np.array([[1, 2, 0], [4, 5, 6]])
-    assert metrics.count_agreement(one, other).tolist() == [[2, 3], [3, 3]]
-    assert metrics.count_agreement(one[:, 0], other[:, 0]).tolist() == [[1, 1], [1, 1]]
-
-
 @given(arrays(np.int64, (4, 6), elements=st.integers(-1, 3)), arrays(np.int64, (4, 6), elements=st.integers(0, 3)))
 def test_token_hits_leave_padding_out(labels, predicted) -> None:
     expected = [

@@ -19,7 +19,6 @@ from fcdeploy.runtime.profile import (
     NodeTime,
     _compute_excess,
     match_layers,
-    profile_model,
     profile_models,
     read_durations,
 )
@@ -82,7 +81,7 @@ NAMES = [f"{name}{end}" for name in ("residual", "dense", "binary", "tagger") fo
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layer_has_a_time(models: dict[str, Path], name: str) -> None:
     path = models[name]
-    found = profile_model(path, inputs(path), runs=RUNS, threads=1)
+    found = profile_models([(path, inputs(path))], runs=RUNS, threads=1)[0]
     layers = [node for node in read_model(path).graph if node.op_type in LAYERS]
     assert layers
     for node in layers:
@@ -133,17 +132,17 @@ def test_float_convolutions_have_their_blocked_kernel(models: dict[str, Path]) -
 
 
 def test_nodes_of_the_runtime_have_their_own_names(models: dict[str, Path]) -> None:
-    found = profile_model(models["residual"], inputs(models["residual"]), runs=RUNS, threads=1).nodes
+    found = profile_models([(models["residual"], inputs(models["residual"]))], runs=RUNS, threads=1)[0].nodes
     assert {node.op for node in found.values() if node.inserted} == {"ReorderOutput"}
-    found = profile_model(models["residual8"], inputs(models["residual8"]), runs=RUNS, threads=1).nodes
+    found = profile_models([(models["residual8"], inputs(models["residual8"]))], runs=RUNS, threads=1)[0].nodes
     assert "Transpose" in {node.op for node in found.values() if node.inserted}
     assert "QuantizeLinear" in {node.op for node in found.values() if not node.inserted}
 
 
 def test_bytes_are_a_model_too(models: dict[str, Path]) -> None:
     path = models["chain"]
-    from_path = profile_model(path, inputs(path), runs=3, threads=1).nodes
-    from_bytes = profile_model(path.read_bytes(), inputs(path), runs=3, threads=2).nodes
+    from_path = profile_models([(path, inputs(path))], runs=3, threads=1)[0].nodes
+    from_bytes = profile_models([(path.read_bytes(), inputs(path))], runs=3, threads=2)[0].nodes
     assert list(from_path) == list(from_bytes)
     assert {"Conv:c0", "Conv:c1", "Conv:c2"} <= set(from_path)
 
@@ -160,7 +159,7 @@ def test_weights_outside_the_file(tmp_path: Path) -> None:
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.save(model, path, save_as_external_data=True, location="m.data", size_threshold=0)
-    assert {"MatMul:h", "Relu:y"} == set(profile_model(path, {"x": samples(1, 64)}, runs=3, threads=1).nodes)
+    assert {"MatMul:h", "Relu:y"} == set(profile_models([(path, {"x": samples(1, 64)})], runs=3, threads=1)[0].nodes)
 
 
 def test_the_time_is_where_the_work_is(tmp_path: Path) -> None:
@@ -172,7 +171,7 @@ def test_the_time_is_where_the_work_is(tmp_path: Path) -> None:
     ]
     weights = {"w1": weight(random, 1024, 1024), "w2": weight(random, 1024, 16)}
     path = save(tmp_path / "two.onnx", nodes, {"x": [8, 1024]}, {"y": [8, 16]}, weights)
-    found = profile_model(path, {"x": samples(8, 1024)}, runs=RUNS, threads=1).nodes
+    found = profile_models([(path, {"x": samples(8, 1024)})], runs=RUNS, threads=1)[0].nodes
     assert found["large"].us > 2 * found["small"].us
 
 

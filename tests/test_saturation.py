@@ -20,10 +20,10 @@ from onnx import helper as oh
 from onnx import numpy_helper as nh
 
 from fcdeploy import cli
-from fcdeploy.arithmetic.kernels import avx2
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.proof.byte_bounds import TensorBounds
 from fcdeploy.proof.saturation import ELSEWHERE, EXACT, SATURATES, SaturationProof, bound_pair_sums, prove_no_saturation
+from tests.byte_convolutions import convolution_sums
 
 Array = np.ndarray[Any, Any]
 many = settings(max_examples=40, deadline=None, derandomize=True)
@@ -139,7 +139,7 @@ def test_convolution_is_brute_force_and_tells_what_the_kernel_does(
     differs = False
     for image in np.concatenate(ends):
         x = np.tile(image, (groups, 1, 1))[None]
-        got, true = (avx2.convolution_sums(x, w, groups=groups, exact=exact) for exact in (False, True))
+        got, true = (convolution_sums(x, w, groups=groups, exact=exact) for exact in (False, True))
         differs |= bool((got != true).any())
     assert differs == (not proof.safe)
 

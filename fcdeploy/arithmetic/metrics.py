@@ -93,13 +93,6 @@ def is_in_top_k(scores: Array, labels: Array, k: int) -> NDArray[np.bool_]:
     return np.asarray(rank < k)
 
 
-def count_agreement(one: Array, other: Array) -> Float64:
-    """Per sample (n, 2): equal decisions, and decisions, of two arrays (n, ...)."""
-    assert one.shape == other.shape
-    equal = (one == other).reshape(len(one), -1)
-    return np.stack([equal.sum(axis=1), np.full(len(equal), equal.shape[1])], axis=1).astype(np.float64)
-
-
 def count_confusion(labels: Array, predicted: Array, classes: int) -> NDArray[np.int64]:
     """Counts (classes, classes): row = label, column = prediction. Matrices of two halves add."""
     pairs = labels.astype(np.int64) * classes + predicted.astype(np.int64)

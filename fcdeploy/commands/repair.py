@@ -8,14 +8,19 @@ from pathlib import Path
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
-from fcdeploy.files import check_output
-from fcdeploy.graph.model import input_specs, read_model, save_model
+from fcdeploy.graph.model import save_model
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
-from fcdeploy.runtime import feeds
 from fcdeploy.runtime.session import Session
-from fcdeploy.transform.equality import compare, describe_equality, open_samples, refuse_different
+from fcdeploy.transform.equality import (
+    Comparison,
+    compare,
+    describe_equality,
+    open_samples,
+    read_to_transform,
+    refuse_different,
+)
 from fcdeploy.transform.repair import repair as mend
 
 
@@ -36,12 +41,9 @@ def repair(
     `preprocess`, else on numbers drawn with a seed.  Raises FcdeployError where there is nothing to repair, or what was
     written fails.
     """
-    path, target = Path(model), Path(output)
-    check_output(target, force=force, inputs=tuple(Path(item) for item in (path, data) if item))
-    network = read_model(path)
-    specs = input_specs(network)
-    sizes = feeds.fix_shapes(specs, None, shapes)
-    source, fed = open_samples(specs, sizes, data=data, samples=samples, preprocess=preprocess)
+    path, target, on = Path(model), Path(output), Comparison(shapes, data, samples, preprocess)
+    network = read_to_transform(path, [target], on, force=force)
+    compared = open_samples(network, on)
     faults = mend(network)
     if not faults:
         raise FcdeployError(f"there is nothing to repair in {str(path)!r}", f"fcdeploy inspect {path}")
@@ -55,12 +57,14 @@ def repair(
                 way(inputs)
             return after(inputs)
 
-        equality = compare(before, run_every_way, fed, on_step=on_step)
+        equality = compare(before, run_every_way, compared.feeds, on_step=on_step)
         refuse_different(equality, f"repair of {str(path)!r}")
     count = sum(len(fault.nodes) for fault in faults)
     values = {
         "repaired": {fault.fact: [node.name for node in fault.nodes] for fault in faults}, "samples": equality.samples,
         "max_rel": equality.relative, "equal": equality.equal, "output": str(target),
     }  # fmt: skip
-    said = f"{count} node{'' if count == 1 else 's'} repaired, {describe_equality(equality, source)} -> {target}"
+    said = (
+        f"{count} node{'' if count == 1 else 's'} repaired, {describe_equality(equality, compared.source)} -> {target}"
+    )
     return Report("transform-repair", values, lines=(*(f"was: {fault.describe()}" for fault in faults), said))

@@ -12,16 +12,24 @@ import onnx_ir as ir
 
 from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError
-from fcdeploy.files import check_output
-from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, read_model, save_model
+from fcdeploy.graph.model import files_of, hash_model, is_quantized, save_model
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
-from fcdeploy.runtime import feeds
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.transform.cut import Cut, Cuts, fix_shapes, quantization_of, split_model
-from fcdeploy.transform.equality import Equality, Feeds, Run, compare, describe_equality, open_samples, refuse_different
+from fcdeploy.transform.equality import (
+    Comparison,
+    Equality,
+    Feeds,
+    Run,
+    compare,
+    describe_equality,
+    open_samples,
+    read_to_transform,
+    refuse_different,
+)
 
 
 def split(
@@ -54,16 +62,12 @@ def split(
             f"a cut takes one of --at, --memory, --macs, and -o, here it has {have}",
             f"fcdeploy transform split {path} --memory 256KB -o {path.stem}.onnx",
         )
-    given = tuple(Path(item) for item in (path, data) if item)
     targets = _name_halves(Path(output)) if output is not None else ()
-    for target in targets:
-        check_output(target, force=force, inputs=given)
-    network = read_model(path)
+    on = Comparison(shapes, data, samples, preprocess)
+    network = read_to_transform(path, targets, on, force=force)
     warnings = list(refuse_untrusted(network, str(path)))
-    specs = input_specs(network)
-    sizes = feeds.fix_shapes(specs, None, shapes)
-    source, fed = open_samples(specs, sizes, data=data, samples=samples, preprocess=preprocess)
-    cuts = Cuts(fix_shapes(network, sizes))
+    compared = open_samples(network, on)
+    cuts = Cuts(fix_shapes(network, compared.sizes))
     rows = cuts.all()
     if not rows:
         raise FcdeployError(f"model {str(path)!r} cannot be cut: {cuts.why_none()}", f"fcdeploy inspect {path}")
@@ -75,11 +79,11 @@ def split(
                       warnings=tuple(warnings))  # fmt: skip
     cut = cuts.at(at) if at is not None else _choose_latest(rows, memory, macs)
     first, second = split_model(network, cut, hash_model(files_of(network, path)))
-    equal = _write((first, second), targets, Session(path).run, fed, force=force, on_step=on_step)
+    equal = _write((first, second), targets, Session(path).run, compared.feeds, force=force, on_step=on_step)
     scale, zero = quantization_of(network, cut.tensor)
     if is_quantized(network) and scale is None:
         warnings.append(f"the model is quantized, but {cut.tensor!r}, which crosses, is {cut.dtype}")
-    return _make_report(rows, cut, (scale, zero), equal, source, targets, warnings)
+    return _make_report(rows, cut, (scale, zero), equal, compared.source, targets, warnings)
 
 
 def _write(

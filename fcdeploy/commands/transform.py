@@ -14,13 +14,10 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
-from fcdeploy.files import check_output
 from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.model import (
     TensorSpec,
-    input_specs,
     output_specs,
-    read_model,
     refuse_unsupported,
     save_model,
 )
@@ -39,7 +36,16 @@ from fcdeploy.runtime import feeds
 from fcdeploy.runtime.session import Session
 from fcdeploy.transform import conv_to_dense as back
 from fcdeploy.transform import dense_to_conv as forth
-from fcdeploy.transform.equality import Equality, Run, compare, describe_equality, open_samples, refuse_different
+from fcdeploy.transform.equality import (
+    Comparison,
+    Equality,
+    Run,
+    compare,
+    describe_equality,
+    open_samples,
+    read_to_transform,
+    refuse_different,
+)
 from fcdeploy.transform.slide import find_strides, find_wider_views
 
 SIMPLER = (lift_constants, fold_shapes, remove_unused, fold_constants, drop_identities, form_global_average_pool)
@@ -47,16 +53,6 @@ ROUNDS = 3  # of these passes; shape arithmetic takes two
 AXES = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
 FAILED = re.compile(r"while running (\w+) node\. Name:'([^']*)'")
 SHOWN = 3  # names in a line
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Where the samples come from that the answers before and after are compared on; `shapes` by input name."""
-
-    shapes: Mapping[str, Sequence[int]] | None = None
-    data: Path | str | None = None
-    samples: int | None = None
-    preprocess: Given = None
 
 
 @dataclass(frozen=True)
@@ -119,16 +115,12 @@ def _transform(
     force: bool,
     on_step: OnStep | None,
 ) -> Report:
-    given = [Path(item) for item in (path, on.data) if item]
-    check_output(output, force=force, inputs=tuple(given))
-    network = read_model(path)
+    network = read_to_transform(path, [output], on, force=force)
     refuse_unsupported(network, str(path))
-    specs = input_specs(network)
-    sizes = feeds.fix_shapes(specs, None, on.shapes)
-    source, fed = open_samples(specs, sizes, data=on.data, samples=on.samples, preprocess=on.preprocess)
+    compared = open_samples(network, on)
 
     before_outputs = output_specs(network)
-    _fix_sizes(network, sizes)
+    _fix_sizes(network, compared.sizes)
     _simplify(network)
     changes = turn(network)
     if not changes.count:
@@ -138,13 +130,15 @@ def _transform(
     _forget_shapes(network)
 
     before = Session(path).run
-    slides, why = (None, "") if name != "dense-to-conv" else _try_sliding(network, before, sizes)
+    slides, why = (None, "") if name != "dense-to-conv" else _try_sliding(network, before, compared.sizes)
     with replace_file(output, force=force) as aside:
         save_model(network, aside)
-        equality = compare(before, Session(aside).run, fed, on_step=on_step)
+        equality = compare(before, Session(aside).run, compared.feeds, on_step=on_step)
         refuse_different(equality, f"{name} of {str(path)!r}")
     ends = list(zip(before_outputs, output_specs(network), strict=True))
-    return _make_report(name, changes, equality, source, slides, why, ends, output)
+    return _make_report(
+        name, changes, describe_equality(equality, compared.source), equality, slides, why, ends, output
+    )
 
 
 def _fix_sizes(model: ir.Model, sizes: Sequence[TensorSpec]) -> None:
@@ -236,8 +230,8 @@ def _give_reasons(changes: Changes) -> str:
 def _make_report(
     name: str,
     changes: Changes,
+    same: str,
     equality: Equality,
-    source: str,
     slides: SlidingRun | None,
     why: str,
     ends: list[tuple[TensorSpec, TensorSpec]],
@@ -262,7 +256,7 @@ def _make_report(
     elif why:
         warnings.append(f"it does not slide over larger images, and its sizes stay fixed: {why}")
     count = f"{changes.count} layer{'s' if changes.count != 1 else ''}"
-    lines.append(f"{count} turned, {describe_equality(equality, source)} -> {output}")
+    lines.append(f"{count} turned, {same} -> {output}")
     rows = tuple((text,) for text in changes.declined)
     return Report(f"transform-{name}", values, (Table("Not turned", ("why",), rows),), tuple(lines),
                   warnings=tuple(warnings))  # fmt: skip

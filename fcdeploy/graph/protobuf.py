@@ -56,11 +56,6 @@ def proto_of(model: ir.Model) -> onnx.ModelProto:
     return proto
 
 
-def is_map(value: ir.Value) -> bool:
-    """Whether it holds maps, alone or in a sequence."""
-    return MAP in value.meta
-
-
 def _values(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
     yield from (*graph.input, *graph.output, *graph.value_info)
 

@@ -49,11 +49,6 @@ class Profile:
     nodes: dict[str, NodeTime]
 
 
-def profile_model(model: Model, feeds: Feeds, *, runs: int, threads: int) -> Profile:
-    """As `profile_models`, of one model; nodes that were fused away have no time."""
-    return profile_models([(model, feeds)], runs=runs, threads=threads)[0]
-
-
 def profile_models(
     models: Sequence[tuple[Model, Feeds]], *, runs: int, threads: int, apart: bool = False
 ) -> list[Profile]:

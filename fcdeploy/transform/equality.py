@@ -8,14 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import check_output
+from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.records.data_format import DataFormat
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.runtime.feeds import draw_feeds
+from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.samples.source import choose_batch_size, make_batches
 
@@ -25,6 +28,28 @@ MOST_BATCH = 8
 
 Feeds = Arrays
 Run = Callable[[Feeds], Sequence[Array]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the answers before and after are compared on: samples of `data`, else numbers drawn with a seed.
+
+    `shapes` by input name gives free axes a length.
+    """
+
+    shapes: Mapping[str, Sequence[int]] | None = None
+    data: Path | str | None = None
+    samples: int | None = None
+    preprocess: Given = None
+
+
+@dataclass(frozen=True)
+class ComparedSamples:
+    """Where samples come from, in words; the inputs with every axis given a length; and batches to run."""
+
+    source: str
+    sizes: list[TensorSpec]
+    feeds: Iterator[Feeds]
 
 
 @dataclass(frozen=True)
@@ -38,29 +63,29 @@ class Equality:
     equal: float
 
 
-def open_samples(
-    specs: Sequence[TensorSpec],
-    sizes: Sequence[TensorSpec],
-    *,
-    data: Path | str | None,
-    samples: int | None,
-    preprocess: Given,
-) -> tuple[str, Iterator[Feeds]]:
-    """Where samples come from, and batches of them: `data`, else normal numbers drawn with a seed.
+def read_to_transform(path: Path, targets: Sequence[Path], on: Comparison, *, force: bool) -> ir.Model:
+    """The model in a file, once it is clear that the results may be written at `targets`."""
+    inputs = tuple(Path(item) for item in (path, on.data) if item)
+    for target in targets:
+        check_output(target, force=force, inputs=inputs)
+    return read_model(path)
 
-    `specs` are the inputs as the model declares them, `sizes` the same with every axis given a length.
-    """
+
+def open_samples(model: ir.Model, on: Comparison) -> ComparedSamples:
+    """Samples for the inputs of `model`, as it is now. Raises FcdeployError where they do not fit."""
+    specs = input_specs(model)
+    sizes = fix_shapes(specs, None, on.shapes)
     free = [spec for spec in specs if spec.shape and spec.shape[0] is None]
-    if data is None:
-        if samples is not None or preprocess is not None:
+    if on.data is None:
+        if on.samples is not None or on.preprocess is not None:
             raise FcdeployError("--samples and --preprocess are for --data", "--data DATA")
-        return "drawn with a seed", _draw_batches(sizes, BATCH if len(free) == len(specs) else None)
+        batch = BATCH if len(free) == len(specs) else None
+        return ComparedSamples("drawn with a seed", sizes, _draw_batches(sizes, batch))
     wanted = [replace(size, shape=(None, *size.shape[1:])) if spec in free else size
               for spec, size in zip(specs, sizes, strict=True)]  # fmt: skip
-    source = open_source(data, wanted, limit=samples, format=DataFormat(preprocess))
-    return f"of {Path(data).name}", (
-        batch.inputs for batch in make_batches(source, choose_batch_size(wanted, MOST_BATCH))
-    )
+    source = open_source(on.data, wanted, limit=on.samples, format=DataFormat(on.preprocess))
+    batches = make_batches(source, choose_batch_size(wanted, MOST_BATCH))
+    return ComparedSamples(f"of {Path(on.data).name}", sizes, (batch.inputs for batch in batches))
 
 
 def _draw_batches(sizes: Sequence[TensorSpec], batch: int | None) -> Iterator[Feeds]:

@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.quantization import LIMITS
-from fcdeploy.arithmetic.weights.layout import to_rows
 from fcdeploy.arrays import Array, Float32
 
 LOWEST, HIGHEST = -(2**15), 2**15 - 1  # what a pair of products is clipped to
@@ -79,37 +78,6 @@ def dense_sums(
     total -= a.astype(np.int64).sum(axis=1, keepdims=True) * zw
     total += a.shape[1] * zero_point * zw
     return total.reshape(*activation.shape[:-1], len(weight))
-
-
-def convolution_sums(
-    activation: Array,
-    weight: Array,
-    *,
-    zero_point: int = 0,
-    weight_zero_point: int = 0,
-    strides: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
-    dilations: Sequence[int] | None = None,
-    groups: int = 1,
-    exact: bool = False,
-) -> NDArray[np.int64]:
-    """Sums of a convolution, zero points corrected: (B, C, *space) with (O, C / groups, *kernel) -> (B, O, *space').
-
-    What lies outside is the zero point.  `pads` is ONNX's: all beginnings, then all ends.
-    """
-    each = weight.shape[1]
-    exact = exact or (each == 1 and len(weight) == groups)  # depthwise
-    patches = gather_windows(
-        activation, weight.shape[2:], zero_point, strides, pads, dilations
-    )  # (B, *space', positions, C)
-    batch_and_space, outs = patches.shape[:-2], len(weight) // groups
-    rows = to_rows(weight, 0)
-    sums = []
-    for group in range(groups):
-        own = patches[..., group * each : (group + 1) * each].reshape(-1, rows.shape[1])
-        part = rows[group * outs : (group + 1) * outs]
-        sums.append(dense_sums(own, part, zero_point=zero_point, weight_zero_point=weight_zero_point, exact=exact))
-    return np.moveaxis(np.concatenate(sums, axis=1).reshape(*batch_and_space, -1), -1, 1)
 
 
 def gather_windows(

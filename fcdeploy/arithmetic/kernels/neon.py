@@ -11,14 +11,10 @@ Read off onnxruntime 1.32.0 under emulation of those CPUs, pair by pair (docs/ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.kernels.avx2 import gather_windows
 from fcdeploy.arithmetic.quantization import LIMITS
-from fcdeploy.arithmetic.weights.layout import to_rows
 from fcdeploy.arrays import Array
 
 LOWEST = -128
@@ -52,41 +48,3 @@ def count_wraps(activation: Array, rows: Array, pairs: NDArray[np.int64]) -> NDA
     lowest = activation == LIMITS[activation.dtype.name][0]
     both = (lowest[:, pairs[:, 0]] & lowest[:, pairs[:, 1]]).astype(np.int64)
     return np.asarray(both @ find_lowest_pairs(rows, pairs).T.astype(np.int64))
-
-
-def convolution_wraps(
-    activation: Array,
-    weight: Array,
-    *,
-    zero_point: int = 0,
-    weight_zero_point: int = 0,
-    strides: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
-    dilations: Sequence[int] | None = None,
-    groups: int = 1,
-    dot_product: bool = False,
-) -> NDArray[np.int64]:
-    """As `count_wraps`: (B, C, *space) with signed weights (O, C / groups, *kernel) -> (B, O, *space').
-
-    Depthwise kernels and those for signed activations are of weights without zero point.
-    """
-    patches = gather_windows(activation, weight.shape[2:], zero_point, strides, pads, dilations)
-    each, outs, batch_and_space = weight.shape[1], len(weight) // groups, patches.shape[:-2]
-    depthwise = each == outs == 1 and weight_zero_point == 0
-    rows = to_rows(weight, 0)
-    pairs = depthwise_pairs(rows.shape[1], groups) if depthwise else dense_pairs(rows.shape[1])
-    exact = not depthwise and (dot_product or (activation.dtype == np.int8 and weight_zero_point == 0))
-    if exact or weight.dtype != np.int8:
-        pairs = pairs[:0]
-    wraps = []
-    for group in range(groups):
-        own = patches[..., group * each : (group + 1) * each].reshape(-1, rows.shape[1])
-        wraps.append(count_wraps(own, rows[group * outs : (group + 1) * outs], pairs))
-    return np.moveaxis(np.concatenate(wraps, axis=1).reshape(*batch_and_space, -1), -1, 1)
-
-
-def add_fused(sums: NDArray[np.int64], scales: tuple[np.float32, Array], bias: Array) -> Array:
-    """Floats as MatMulIntegerToFloat writes them on ARM, where product and bias are rounded once (`fmla`)."""
-    x, w = scales
-    exact = sums.astype(np.float32).astype(np.float64) * (x * w).astype(np.float64) + bias.astype(np.float64)
-    return np.asarray(exact.astype(np.float32))
