@@ -29,7 +29,7 @@ from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arithmetic.quantization import choose_activation_qparams, dequantize, quantize
 from fcdeploy.graph.model import files_of, measure_size, read_model
 from fcdeploy.records.plan import QParams, Range
-from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.session import LoadOptions, Session
 
 Array = NDArray[np.float32]
 SAMPLES = 32
@@ -173,8 +173,8 @@ def proportional(process: int) -> int:
 def compare(model: Path, int8: Path, width: int, layers: int) -> dict[str, float]:
     """SQNR of the int8 model and of the reference on samples that were not calibrated on."""
     x = samples(width, 1)
-    (expected,) = Session(model, prepack=False).run({"x": x})
-    (found,) = Session(int8, prepack=False).run({"x": x})
+    (expected,) = Session(model, load=LoadOptions(prepack=False)).run({"x": x})
+    (found,) = Session(int8, load=LoadOptions(prepack=False)).run({"x": x})
     reference = by_the_book(model, samples(width, 0), x, layers)
     return {
         "fcdeploy": measure_fidelity(expected, found).sqnr_db,

@@ -17,8 +17,9 @@ from onnx import helper as oh
 from onnx import numpy_helper as nh
 
 from fcdeploy import cli
-from fcdeploy.commands.inspect import format_count, format_size, inspect
+from fcdeploy.commands.inspect import inspect
 from fcdeploy.prepare import activation_memory, cost_model
+from fcdeploy.reporting.contents import format_count, format_size
 
 Dims = tuple[Any, ...]
 

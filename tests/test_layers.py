@@ -18,7 +18,7 @@ from small_models import quantized, residual, samples, save
 from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate import layers
 from fcdeploy.graph.model import files_of, measure_size, read_model
-from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.session import LoadOptions, Session
 
 Array = np.ndarray[Any, Any]
 
@@ -40,7 +40,7 @@ def data(float_model: Path) -> Path:
 
 
 def kernels(model: ir.Model, folder: Path) -> Counter[str]:
-    Session(model, dump=folder / "optimized.onnx")
+    Session(model, load=LoadOptions(dump=folder / "optimized.onnx"))
     return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
 
 

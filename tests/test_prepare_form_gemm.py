@@ -16,7 +16,7 @@ from prepare_graphs import apply, graph, normal, op, ops
 from fcdeploy.graph.edit import Changes
 from fcdeploy.prepare.passes.form_gemm import form_gemm
 from fcdeploy.prepare.pipeline import prepare
-from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.session import LoadOptions, Session
 
 
 def prepared(model: ir.Model) -> Changes:
@@ -151,7 +151,7 @@ def test_onnxruntime_fuses_either_orientation_with_a_scale_per_output(transposed
         [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
     )
     data = helper.make_model(made, opset_imports=[helper.make_opsetid("", 13)], ir_version=8).SerializeToString()
-    fused = Session(data, dump=tmp_path / "fused.onnx")
+    fused = Session(data, load=LoadOptions(dump=tmp_path / "fused.onnx"))
     assert "QGemm" in {node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node}
     x = rng.uniform(-0.1, 4, (5, inputs)).astype(np.float32)
     (found,), (expected,) = fused.run({"x": x}), Session(data, optimize=False).run({"x": x})

@@ -16,7 +16,7 @@ from prepare_graphs import apply, graph, op, ops
 
 from fcdeploy.prepare.passes.merge_clips import merge_clips
 from fcdeploy.prepare.shape_inference import infer_shapes
-from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.session import LoadOptions, Session
 
 
 def chain(steps: list[tuple[str, float, float]], opset: int = 18) -> ir.Model:
@@ -155,6 +155,6 @@ def test_onnxruntime_drops_the_form_written_here_in_front_of_a_quantizer(
     model = graph(nodes, {"x": ["n", 2, 4, 4]}, ["y"], constants, opset=13)
     infer_shapes(model)
     merge_clips(model)
-    Session(model, dump=tmp_path / "fused.onnx")
+    Session(model, load=LoadOptions(dump=tmp_path / "fused.onnx"))
     fused = [node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node]
     assert [kind for kind in fused if kind != "Transpose"] == ["QuantizeLinear", "QLinearConv", "DequantizeLinear"]

@@ -16,7 +16,7 @@ from small_models import product
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime import options
 from fcdeploy.runtime.feeds import check_feeds
-from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.session import LoadOptions, Session
 
 SPECS = (TensorSpec("x", np.dtype(np.float32), (None, 3)), TensorSpec("ids", np.dtype(np.int64), (None,)))
 GOOD = {"x": np.zeros((2, 3), np.float32), "ids": np.zeros(2, np.int64)}
@@ -44,7 +44,7 @@ def test_a_session_knows_its_ends() -> None:
 
 def test_weights_from_memory() -> None:
     weight = np.arange(16, dtype=np.float32)
-    session = Session(product("w.bin"), weights={"w.bin": weight.tobytes()})
+    session = Session(product("w.bin"), load=LoadOptions(weights={"w.bin": weight.tobytes()}))
     np.testing.assert_array_equal(session.run({"x": np.eye(4, dtype=np.float32)})[0], weight.reshape(4, 4))
 
 
@@ -57,7 +57,7 @@ def test_with_weights_from_memory_no_file_is_read(
         (folder / "w.bin").write_bytes(bytes(64))
     monkeypatch.chdir(tmp_path / "inside")
     with fails("cannot load the model"):
-        Session(product(location.format(folder=tmp_path)), weights={})
+        Session(product(location.format(folder=tmp_path)), load=LoadOptions(weights={}))
 
 
 def test_options_are_read_from_a_model_s_bytes_and_file(tmp_path: Path) -> None:

@@ -11,6 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcdeploy.api.html import to_html
+from fcdeploy.api.result_rows import (
+    CutPoint,
+    ExportedTensor,
+    FloatNode,
+    LayerError,
+    LayerInfo,
+    NodeKernel,
+    OutputError,
+    PlannedNode,
+    ReportedModel,
+    SkippedSample,
+    TensorInfo,
+    TensorRange,
+)
 from fcdeploy.console import format_report
 from fcdeploy.records.report import Report
 
@@ -55,23 +69,6 @@ class Result:
 
 
 @dataclass(frozen=True)
-class TensorInfo:
-    """An input or output of a model; an axis of any length is None."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | None, ...]
-
-
-@dataclass(frozen=True)
-class ExportedTensor(TensorInfo):
-    """An output of an exported model, and how far it is from torch's: at most, and of torch's largest element."""
-
-    max_abs: float
-    max_rel: float
-
-
-@dataclass(frozen=True)
 class ExportResult(Result):
     """A float ONNX model that computes what the module does."""
 
@@ -88,27 +85,6 @@ class ExportResult(Result):
 
 
 @dataclass(frozen=True)
-class TensorRange:
-    """What was seen of one tensor. `needs` is the fixed-point format that holds it."""
-
-    layer: str
-    tensor: str
-    kind: str
-    min: float
-    max: float
-    needs: str
-    elements: int
-
-
-@dataclass(frozen=True)
-class SkippedSample:
-    """A sample that could not be used."""
-
-    sample: str
-    why: str
-
-
-@dataclass(frozen=True)
 class CalibrationResult(Result):
     """The calibration at `output`; `model` and `data` are hashes of what it was made from."""
 
@@ -120,24 +96,6 @@ class CalibrationResult(Result):
     data: str
     skipped: tuple[SkippedSample, ...]
     resumed_at: int
-
-
-@dataclass(frozen=True)
-class NodeKernel:
-    """A node of the int8 model, and the integer kernel that runs it."""
-
-    node: str
-    op: str
-    kernel: str
-
-
-@dataclass(frozen=True)
-class FloatNode:
-    """A node that stays float, and why."""
-
-    node: str
-    op: str
-    why: str
 
 
 @dataclass(frozen=True)
@@ -165,53 +123,11 @@ class QuantizeResult(Result):
 
 
 @dataclass(frozen=True)
-class PlannedNode:
-    """What a node becomes."""
-
-    node: str
-    op: str
-    kind: str
-    why: str
-
-
-@dataclass(frozen=True)
 class PlanResult(Result):
     """A plan that was not carried out; `values["plan"]` is what `plan` of `quantize` takes as a file."""
 
     nodes: tuple[PlannedNode, ...]
     seconds: float
-
-
-@dataclass(frozen=True)
-class OutputError:
-    """What an output is, how far that of the int8 model is from the float one's, and the share of its equal decisions.
-
-    `miou`: mean overlap of the areas of its classes. `text`: letters that need no change. `nearest`: samples whose nearest
-    other one is the same. `unequal_shapes`: samples on which both models gave different shapes.
-    """
-
-    name: str
-    sqnr_db: float | None
-    cosine: float | None
-    largest_error: float | None
-    kind: str = ""
-    agreement: float | None = None
-    miou: float | None = None
-    text: float | None = None
-    nearest: float | None = None
-    unequal_shapes: int = 0
-
-
-@dataclass(frozen=True)
-class LayerError:
-    """The error at a tensor, how much of it its layer adds, and what a quantized source alone would leave."""
-
-    tensor: str
-    node: str
-    op: str
-    sqnr_db: float | None
-    fall_db: float | None
-    source_db: float | None
 
 
 @dataclass(frozen=True)
@@ -259,18 +175,6 @@ class BenchResult(Result):
     conclusive: bool | None
     rss_mb: float | None
     model_mb: float | None
-
-
-@dataclass(frozen=True)
-class LayerInfo:
-    """What a layer costs at batch 1."""
-
-    node: str
-    op: str
-    shape: tuple[int | None, ...] | None
-    parameters: int
-    macs: int | None
-    weight_bytes: int
 
 
 @dataclass(frozen=True)
@@ -353,17 +257,6 @@ class RepairResult(Result):
 
 
 @dataclass(frozen=True)
-class CutPoint:
-    """A place to cut a model: behind `node`, where `tensor` crosses, so many bytes a sample."""
-
-    node: str
-    tensor: str
-    bytes: int | None
-    macs: int | None
-    memory: int | None
-
-
-@dataclass(frozen=True)
 class SplitResult(Result):
     """The places to cut, and the two files where one was cut."""
 
@@ -372,16 +265,6 @@ class SplitResult(Result):
     first: Path | None = None
     second: Path | None = None
     max_rel: float | None = None
-
-
-@dataclass(frozen=True)
-class ReportedModel:
-    """A model of a page, and what the page says of it in a sentence."""
-
-    name: str
-    verdict: str
-    sha256: str
-    bytes: int
 
 
 @dataclass(frozen=True)

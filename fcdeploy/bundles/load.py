@@ -70,16 +70,17 @@ def load_opened(stored: OpenedBundle, *, threads: int | None = None, engine: str
 
 def _open_session(stored: OpenedBundle, threads: int | None) -> Engine:
     """The model in onnxruntime, whose inputs and outputs must be those of the manifest."""
-    from fcdeploy.runtime.session import Session  # imported here: a library runs without onnxruntime
+    from fcdeploy.runtime.session import LoadOptions, Session  # imported here: a library runs without onnxruntime
 
     manifest = stored.manifest
     source = f"bundle {str(stored.path)!r}"
     entries = check_options(manifest.session, f"{source}: the manifest's session")
     if stored.zipped:
         weights = {name: stored.read(name) for name in manifest.weights}
-        session = Session(stored.read(manifest.model), threads=threads, weights=weights, entries=entries)
+        options = LoadOptions(weights=weights, entries=entries)
+        session = Session(stored.read(manifest.model), threads=threads, load=options)
     else:
-        session = Session(stored.path / manifest.model, threads=threads, entries=entries)
+        session = Session(stored.path / manifest.model, threads=threads, load=LoadOptions(entries=entries))
     for side, said, found in (
         ("inputs", manifest.inputs, session.input_specs),
         ("outputs", manifest.outputs, session.output_specs),

@@ -61,7 +61,7 @@ from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.kernels import Kernel, find_kernels
 from fcdeploy.runtime.other_runtimes import find_runtimes
 from fcdeploy.runtime.probes.answers import describe_version
-from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.session import LoadOptions, Session
 from fcdeploy.samples.kept_samples import split_into_chunks
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.layout import arrange_samples
@@ -354,7 +354,7 @@ def _write_and_read_back(
         size = save_model(int8, aside)
         for file in beside:
             file.write_text(format_plan(plan))
-        Session(aside, threads=1, prepack=not large)
+        Session(aside, threads=1, load=LoadOptions(prepack=not large))
         kernels = find_kernels(aside)
         check_kernels(kernels, plan)
     return size, kernels

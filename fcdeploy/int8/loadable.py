@@ -14,7 +14,7 @@ from fcdeploy.graph.nodes import operator_of
 from fcdeploy.int8.planning.plan_graph import Overrides
 from fcdeploy.int8.problem import Problem
 from fcdeploy.prepare.cost_model import count_macs_by_node
-from fcdeploy.runtime.session import Session, read_versions
+from fcdeploy.runtime.session import LoadOptions, Session, read_versions
 
 MOST = 100  # layers that are tried one by one, each in some tenths of a second
 
@@ -43,7 +43,7 @@ def leave_out_unloadable(problem: Problem) -> Problem:
 
 def _why_not_loaded(problem: Problem, left: Mapping[str, str]) -> LoadError | None:
     try:
-        Session(problem.build(problem.plan(Overrides(slow=left))), threads=1, prepack=False)
+        Session(problem.build(problem.plan(Overrides(slow=left))), threads=1, load=LoadOptions(prepack=False))
     except LoadError as error:
         return error
     return None

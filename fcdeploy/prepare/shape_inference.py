@@ -78,13 +78,13 @@ def _ask_runtime(model: ir.Model) -> bool:
     unknown = {name_of(v) for node in model.graph for v in node.outputs if v.type is None and v.name and v.uses()}
     if not unknown:
         return False
-    from fcdeploy.runtime.session import Session
+    from fcdeploy.runtime.session import LoadOptions, Session
 
     copy = model.clone()
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(v for node in copy.graph for v in node.outputs if name_of(v) in unknown)
     try:
-        types = Session(copy, threads=1, optimize=False, prepack=False).output_types
+        types = Session(copy, threads=1, optimize=False, load=LoadOptions(prepack=False)).output_types
     except FcdeployError:
         return False
     for value in (v for node in model.graph for v in node.outputs if name_of(v) in unknown):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,27 @@ class Report:
         """One JSON object; its first key is the schema. Infinities and NaN become null, which JSON can say."""
         cleaned = {key: to_plain(value) for key, value in self.values.items()}
         return {"schema": f"fcdeploy.{self.command}/1", **cleaned, "warnings": list(self.warnings)}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: one question that was asked of a model, and the answer."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    tables: tuple[Table, ...] = ()
+    lines: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def join_sections(command: str, sections: Sequence[Section]) -> Report:
+    """The report that has the parts one behind the other, each kind by itself."""
+    return Report(
+        command,
+        {key: value for section in sections for key, value in section.values.items()},
+        tuple(table for section in sections for table in section.tables),
+        tuple(line for section in sections for line in section.lines),
+        warnings=tuple(warning for section in sections for warning in section.warnings),
+    )
 
 
 def merge_alike(sentences: Iterable[str]) -> Iterator[str]:

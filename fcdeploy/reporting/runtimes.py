@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import onnx_ir as ir
 
 from fcdeploy.prepare.shape_inference import infer_shapes
-from fcdeploy.records.report import Table
+from fcdeploy.records.report import Section, Table
 from fcdeploy.runtime.other_runtimes import find_untaken, find_untried
 from fcdeploy.tables.other_runtimes import TITLES
 
 COLUMNS = ("runtime", "takes it", "because of", "at", "what it says")
 
 
-def describe_runtimes(model: ir.Model) -> tuple[list[dict[str, Any]], Table, str]:
+def describe_runtimes(model: ir.Model) -> Section:
     """For programs a row for each thing that a runtime does not take; for readers the table and what follows."""
     typed = model.clone()
     infer_shapes(typed)
@@ -30,4 +28,4 @@ def describe_runtimes(model: ir.Model) -> tuple[list[dict[str, Any]], Table, str
     sentence = f"{taking} of {len(TITLES)} other runtimes take it"
     if untried:
         sentence += f", as far as is known: none was tried with {', '.join(untried)}"
-    return values, Table("Other runtimes", COLUMNS, tuple(cells)), sentence
+    return Section({"runtimes": values}, (Table("Other runtimes", COLUMNS, tuple(cells)),), (sentence,))

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from fcdeploy.proof.saturation import ELSEWHERE, SATURATES, UNPROVEN, WRAPS, SaturationProof
-from fcdeploy.records.report import Table
+from fcdeploy.records.report import Section, Table
 
 
-def describe_saturation(proofs: Sequence[SaturationProof]) -> tuple[list[dict[str, Any]], Table, str]:
+def describe_saturation(proofs: Sequence[SaturationProof]) -> Section:
     """For programs a row a layer; for readers the table and what follows. The worst layer is first."""
-    return [_describe_proof(row) for row in proofs], _make_saturation_table(proofs), _judge_saturation(proofs)
+    values = {"saturation": [_describe_proof(row) for row in proofs], "safe": all(row.safe for row in proofs)}
+    return Section(values, (_make_saturation_table(proofs),), (_judge_saturation(proofs),))
 
 
 def _describe_proof(row: SaturationProof) -> dict[str, Any]:

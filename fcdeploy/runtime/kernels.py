@@ -14,7 +14,7 @@ from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.graph.model import name_everything, read_model
 from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.graph.protobuf import load_model, model_of
-from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.session import LoadOptions, Session
 
 INTEGER_KERNELS = {
     "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm",
@@ -62,7 +62,7 @@ def optimize_graph(model: Path | bytes | ir.Model) -> ir.Graph:
     """The graph that onnxruntime runs on this CPU after its own rewrites."""
     with temporary_folder() as folder:
         dump = folder / "optimized.onnx"
-        Session(model, threads=1, dump=dump, prepack=False)
+        Session(model, threads=1, load=LoadOptions(dump=dump, prepack=False))
         return load_model(dump).graph
 
 

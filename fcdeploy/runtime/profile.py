@@ -17,7 +17,7 @@ from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.protobuf import load_model
 from fcdeploy.runtime.kernels import may_run, name_nodes, trace_origins
-from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.session import LoadOptions, Session
 
 Feeds = Mapping[str, Array]
 Model = Path | bytes | ir.Model
@@ -110,7 +110,7 @@ def _trace_model(model: Model, feeds: Feeds, threads: int, folder: Path, *, apar
     folder.mkdir()
     named, dump = name_nodes(model), folder / "optimized.onnx"
     source = (named if isinstance(named, ir.Model) else load_model(named)).graph
-    traced = Session(named, threads=threads, dump=dump, profile=folder / "profile")
+    traced = Session(named, threads=threads, load=LoadOptions(dump=dump, profile=folder / "profile"))
     return _TracedModel(source, feeds, dump, traced, traced if apart else Session(named, threads=threads), [])
 
 

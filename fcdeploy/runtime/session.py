@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,17 +33,35 @@ DTYPES = {
 """Element type as onnxruntime writes it -> NumPy dtype."""
 
 
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is loaded where that is not the usual way.
+
+    `prepack=False` leaves weights as they lie in their files instead of a copy laid out for the kernels: for a model too
+    large for both, or one that is not run.  `in_order` runs nodes in the order of the file, so that what a node frees is
+    free at once, and found in the caches by what reads it next.  `dump` is a file for the graph as onnxruntime optimized
+    it, `profile` the beginning of a name for a trace.  `weights` holds the files of weights outside a model given as
+    bytes, by the names the model has for them; then no other file is read.  `entries` are session options besides those
+    that the model's metadata carry, obeyed where this CPU needs them.
+    """
+
+    prepack: bool = True
+    in_order: bool = False
+    dump: Path | None = None
+    profile: Path | None = None
+    weights: Mapping[str, bytes] | None = None
+    entries: Mapping[str, str] | None = None
+
+
+USUAL = LoadOptions()
+
+
 class Session:
     """A model ready to run on the CPU.
 
     `model` is a path, serialized bytes, or an onnx-ir model; session options that its metadata carry are obeyed
-    (`fcdeploy.runtime.options`), and `entries` besides, where this CPU needs them.  `threads` defaults to the CPUs of this
-    process.  `weights` holds the files of weights outside a model given as bytes, by the names the model has for them;
-    then no other file is read.  `optimize=False` turns graph optimization off; `precise=True` asks for 32-bit
-    accumulation of byte products on x86; `dump` writes the graph as onnxruntime optimized it.  `prepack=False` leaves
-    weights as they lie in their files instead of a copy laid out for the kernels: for a model too large for both, or
-    one that is not run.  `in_order=True` runs nodes in the order of the file, so that what a node frees is free at
-    once, and found in the caches by what reads it next.
+    (`fcdeploy.runtime.options`).  `threads` defaults to the CPUs of this process.  `optimize=False` turns graph
+    optimization off; `precise=True` asks for 32-bit accumulation of byte products on x86.
     """
 
     def __init__(
@@ -52,35 +71,30 @@ class Session:
         threads: int | None = None,
         optimize: bool = True,
         precise: bool = False,
-        prepack: bool = True,
-        in_order: bool = False,
-        dump: Path | None = None,
-        profile: Path | None = None,
-        weights: Mapping[str, bytes] | None = None,
-        entries: Mapping[str, str] | None = None,
+        load: LoadOptions = USUAL,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = FATAL_ONLY
         options.intra_op_num_threads = threads or count_usable_cores()
         options.inter_op_num_threads = 1
-        asked = select_for_cpu({**read_options(model), **(entries or {})}, read_cpu_flags())
+        asked = select_for_cpu({**read_options(model), **(load.entries or {})}, read_cpu_flags())
         entries = {"session.intra_op.allow_spinning": "0", **asked}
-        if in_order:
+        if load.in_order:
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
             options.enable_mem_pattern = False  # one block for everything, beside those of the first run
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if precise:
             entries["session.x64quantprecision"] = "1"
-        if not prepack:
+        if not load.prepack:
             entries["session.disable_prepacking"] = "1"
-        if dump:
-            options.optimized_model_filepath = str(dump)
-        if profile:
+        if load.dump:
+            options.optimized_model_filepath = str(load.dump)
+        if load.profile:
             options.enable_profiling = True
-            options.profile_file_prefix = str(profile)
-        if weights is not None:
-            _give_weights(options, weights)
+            options.profile_file_prefix = str(load.profile)
+        if load.weights is not None:
+            _give_weights(options, load.weights)
         _load_operators(options)
         with _prepare_source(model) as (source, folder):
             if folder is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -64,13 +65,14 @@ def serve_one(
         say(f"serving on {address}")
         on_ready(Report("serve", {**describe_server(engine, address), "grpc": rpc_address[0] if rpc_address else None}))
 
+    log = None if access is None else lambda line: access.write(json.dumps(line))
+    state = ServerState(engine, metrics, settings.limits.body, settings.limits.json, settings.max_queue_bytes, log)
     with closing(sock), ExitStack() as stack:
         for writer in writers:
             stack.callback(writer.close)
         run(
             serve(
-                engine, sock, settings, metrics=metrics, token=token, context=context,
-                write_line=access.write if access else None,
+                state, sock, settings, token=token, context=context,
                 on_ready=ready, also=None if settings.grpc_port is None else rpc,
             )
         )  # fmt: skip

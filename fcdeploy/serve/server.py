@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import ctypes
 import gc
-import json
 import multiprocessing
 import os
 import signal
@@ -23,7 +22,6 @@ from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.http_connection import Connection
 from fcdeploy.serve.http_request import HeadParser
 from fcdeploy.serve.listener import Listener
-from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.routes import ServerState
 from fcdeploy.serve.settings import Settings
 
@@ -60,30 +58,26 @@ def make_tls_context(cert: Path, key: Path) -> ssl.SSLContext:
 
 
 async def serve(
-    engine: BatchingEngine,
+    state: ServerState,
     sock: socket.socket,
     settings: Settings,
     *,
-    metrics: Metrics,
     token: bytes | None = None,
     context: ssl.SSLContext | None = None,
-    write_line: Callable[[str], None] | None = None,
     on_ready: Callable[[], None] = lambda: None,
     also: Callable[[ServerState], Awaitable[Stop]] | None = None,
 ) -> None:
     """Answer until SIGTERM, SIGINT or the end of the process that started this worker; then finish what is under way.
 
     That takes `settings.drain` seconds at most.  Looks for changed models every `settings.poll` seconds, never with 0.
-    `also` starts another protocol on the same engine; `write_line` gets the access log, a line of JSON a request.
+    `also` starts another protocol on the same engine.
     """
-    loop = asyncio.get_running_loop()
+    loop, engine = asyncio.get_running_loop(), state.engine
     give_back_memory()
     stop, reload = _listen_for_end(loop), _listen_for_reload(loop)
     if not await _finish_first(engine.start(), stop):
         leave(0)  # nothing has been promised to anybody, and a load cannot be interrupted
 
-    log = None if write_line is None else lambda line: write_line(json.dumps(line))
-    state = ServerState(engine, metrics, settings.limits.body, settings.limits.json, settings.max_queue_bytes, log)
     head_parser, connections = HeadParser(token), set[Connection]()
 
     def accept() -> Connection:

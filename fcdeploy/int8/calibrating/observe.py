@@ -29,7 +29,7 @@ from fcdeploy.prepare.shape_inference import is_tensor
 from fcdeploy.records.calibration import Calibration, TensorRecord
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect_target
-from fcdeploy.runtime.session import Session, read_versions
+from fcdeploy.runtime.session import LoadOptions, Session, read_versions
 from fcdeploy.samples.kept_samples import SmallestSamples, hash_sample
 from fcdeploy.samples.source import BadSample, Batch, Source, make_batches
 
@@ -108,11 +108,9 @@ def observe_pass(
     pooled = {name: k for name, value in values.items() if (k := pooled_step(value, passes.axes[name])) > 1}
 
     def session() -> Session:
-        return Session(
-            expose_tensors(model, every, wanted, pooled), threads=threads, in_order=True,
-            # laid out for its kernels a large model would be in memory twice for a while
-            prepack=not is_large(model),
-        )  # fmt: skip
+        # laid out for its kernels a large model would be in memory twice for a while
+        options = LoadOptions(prepack=not is_large(model), in_order=True)
+        return Session(expose_tensors(model, every, wanted, pooled), threads=threads, load=options)
 
     running = session()
     bad, stamps = list[BadSample](), list[int]()

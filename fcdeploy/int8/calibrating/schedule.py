@@ -19,7 +19,7 @@ from fcdeploy.graph.weights import initializer_bytes, is_large
 from fcdeploy.int8.calibrating.instrument import pooled_step
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.footprint import MEBI, read_resident_bytes
-from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.session import LoadOptions, Session
 from fcdeploy.samples.layout import stack_samples
 from fcdeploy.samples.source import Source, choose_batch_size, get_fixed_batch
 
@@ -153,7 +153,7 @@ def _measure_sizes(
         else:
             copy.graph.insert_after(producer, node)
         copy.graph.outputs.append(node.outputs[0])
-    session = Session(copy, prepack=not is_large(model), in_order=True)
+    session = Session(copy, load=LoadOptions(prepack=not is_large(model), in_order=True))
     sample = next(iter(source)).inputs
 
     def shapes(count: int) -> list[tuple[int, ...]]:

@@ -34,19 +34,18 @@ def call_layer(step: Layer, work: Placed, weights: Weights) -> KernelCall:
         return _call_depthwise(step, work, weights)
     fields, rows = _split_runs(step, work)
     packed, wide = pack.pack_layer_weights(rows, step.groups)
-    return _layer_call(step, work, weights, "layer.h", "layer", fields, packed, wide, step.groups)
+    return _make_call("layer", step, work, weights, fields, packed, wide)
 
 
-def _layer_call(
-    step: Layer, work: Placed, weights: Weights, header: str, kind: str, fields: dict[str, Any], packed: Array, wide: Array,
-    groups: int,
-) -> KernelCall:  # fmt: skip
+def _make_call(
+    kind: str, step: Layer, work: Placed, weights: Weights, fields: dict[str, Any], packed: Array, wide: Array
+) -> KernelCall:
     to = step.output.coding
     flags = weights.add(wide, "uint8_t") if wide.any() else None
     fields |= {"code": code(step, 0 if to is None else to.zero_point), "wide": flags}
 
     def values(each: Array) -> Array:
-        return pack.fill_up(each) if kind == "depthwise" else pack.pack_channel_values(each, groups)
+        return pack.fill_up(each) if kind == "depthwise" else pack.pack_channel_values(each, step.groups)
 
     arguments: list[Argument] = [
         address(work.outputs[0], weights), _find_window_begin(step, work.inputs[0]), weights.add(packed, "int8_t"),
@@ -55,7 +54,7 @@ def _layer_call(
     if to is None:
         arguments.append(None if step.real_bias is None else weights.add(values(step.real_bias), "float"))
     kernel = f"fc_{kind}_{'reals' if to is None else 'bytes'}"
-    return made(work, header, kernel, *arguments, Struct(f"struct fc_{kind}", fields))
+    return made(work, f"{kind}.h", kernel, *arguments, Struct(f"struct fc_{kind}", fields))
 
 
 def _split_runs(step: Layer, work: Placed) -> tuple[dict[str, Any], Array]:
@@ -130,7 +129,7 @@ def _call_depthwise(step: Layer, work: Placed, weights: Weights) -> KernelCall:
     fields = make_positions(source, target, window) | {
         "taps_y": taps.shape[1], "taps_x": taps.shape[2], "tap_y": run_y, "tap_x": run_x, "channels": len(taps),
     }  # fmt: skip
-    return _layer_call(step, work, weights, "depthwise.h", "depthwise", fields, packed, wide, 1)
+    return _make_call("depthwise", step, work, weights, fields, packed, wide)
 
 
 def call_float_layer(step: FloatLayer, work: Placed, weights: Weights) -> KernelCall:

@@ -18,7 +18,7 @@ from fcdeploy.runtime.options import PRECISION
 from fcdeploy.runtime.probes.kernels import PATTERNS, operator_probes
 from fcdeploy.runtime.probes.qdq_graph import Probe
 from fcdeploy.runtime.probes.traps import OPERATORS, SUMS, TRAPS
-from fcdeploy.runtime.session import Session
+from fcdeploy.runtime.session import LoadOptions, Session
 from fcdeploy.tables.facts import FACTS, Fact
 
 PROBES = {**operator_probes(), **PATTERNS, **TRAPS, **SUMS, **OPERATORS}
@@ -73,7 +73,7 @@ def _ask_kernels(probe: Probe) -> str:
     with temporary_folder() as folder:
         dump = folder / "optimized.onnx"
         try:
-            Session(probe.model, threads=1, dump=dump)
+            Session(probe.model, threads=1, load=LoadOptions(dump=dump))
         except FcdeployError:
             return "does not load"
         graph = onnx.load(dump).graph
@@ -85,7 +85,8 @@ def _run(probe: Probe, *, optimize: bool) -> Array | str:
     """The output, or "does not load" or "fails"."""
     try:
         precise = PRECISION in probe.entries  # asked for on every CPU
-        session = Session(probe.model, threads=1, optimize=optimize, precise=precise, entries=probe.entries)
+        options = LoadOptions(entries=probe.entries)
+        session = Session(probe.model, threads=1, optimize=optimize, precise=precise, load=options)
     except FcdeployError:
         return "does not load"
     try:
