@@ -84,18 +84,13 @@ def bundle(
     warnings = list(refuse_untrusted(model, str(path)))
     session = Session(path, threads=1)
     recorded = _read_calibration(calibration, _read_origin(model, str(path)))
-    known = from_metadata(model.metadata_props, str(path)).on_top_of(recorded.format if recorded else UNSAID)
-    how = choose_format(known, preprocess=preprocess, classes=classes)
-    if how.preprocess is not None:
-        how = replace(how, preprocess=read_preprocessing(how.preprocess, input_specs(model)[0]))
+    how = _choose_format(model, path, recorded, preprocess, classes)
     manifest = _make_manifest(path, model, session, name=name, version=version, format=how)
     files = files_of(model, path)
     native = name_libraries(libraries)
     served: dict[str, Content] = {MODEL: path, **_find_weight_files(files)}
     if triton is not None:  # refused before the golden samples are run
-        why_alone = explain_dependence(read_outline(path))
-        text = repository.make_config(manifest, why_alone=why_alone)
-        repository.check_repository(Path(triton), manifest, text, force=force)
+        text = _make_triton_config(path, manifest, Path(triton), force=force)
         warnings += _warn_of_lost_options(manifest)
 
     reports = _collect_reports(manifest, recorded, plan, validation, hash_model(files))
@@ -112,6 +107,24 @@ def bundle(
     if triton is not None:
         repository.write_repository(Path(triton), manifest, served, text)
     return _make_report(manifest, contents, len(runs), output, triton, warnings)
+
+
+def _choose_format(
+    model: ir.Model, path: Path, recorded: Calibration | None, preprocess: Given, classes: str | Path | None
+) -> DataFormat:
+    """How data are read: as given, else as the model says, else as it was calibrated."""
+    known = from_metadata(model.metadata_props, str(path)).on_top_of(recorded.format if recorded else UNSAID)
+    how = choose_format(known, preprocess=preprocess, classes=classes)
+    if how.preprocess is None:
+        return how
+    return replace(how, preprocess=read_preprocessing(how.preprocess, input_specs(model)[0]))
+
+
+def _make_triton_config(path: Path, manifest: Manifest, folder: Path, *, force: bool) -> str:
+    """What Triton is told of the model. Raises FcdeployError where it cannot be written there."""
+    text = repository.make_config(manifest, why_alone=explain_dependence(read_outline(path)))
+    repository.check_repository(folder, manifest, text, force=force)
+    return text
 
 
 def _collect_reports(

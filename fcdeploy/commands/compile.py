@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,13 +87,25 @@ def compile(  # the command's name
     if dry_run:
         return _report(path, None, built, None, floats, warnings)
 
-    if row is not here and emit == "library":
+    elsewhere = row if row is not here and emit == "library" else None
+    if elsewhere:
         warnings.append(
             f"the library for {row.name} was not run: what was proven is the same program, compiled for {here.name}; "
             f"fcdeploy verify --engine native tries it on an {row.name} CPU"
         )
     given = _read_samples(graph, path, program, data, calibration, samples, preprocess)
-    compiler = find_compiler()
+    with _prove(path, built, given, elsewhere, on_step) as (library, proof):
+        if proof.passed:
+            _put(built, library, out, emit, force=force)
+    return _report(path, out if proof.passed else None, built, proof, floats, warnings)
+
+
+@contextmanager
+def _prove(
+    path: Path, built: Built, samples: Sequence[Arrays], elsewhere: Machine | None, on_step: OnStep | None
+) -> Iterator[tuple[Path, Proof]]:
+    """A library of the program, for the machine `elsewhere` or else this one, and the proof of the one for this machine."""
+    here, compiler = machine_named("host"), find_compiler()
     with temporary_folder() as folder:
         library = folder / "proven.so"
         if on_step:
@@ -100,13 +113,11 @@ def compile(  # the command's name
         compile_library(built, here, compiler, folder, library)
         if on_step:
             on_step("proving", 0, 1)
-        proof = prove_here(path, built, here, library, given)
-        if proof.passed:
-            if row is not here and emit == "library":
-                library = folder / "other.so"
-                compile_library(built, row, compiler, folder, library)
-            _put(built, library, out, emit, force=force)
-    return _report(path, out if proof.passed else None, built, proof, floats, warnings)
+        proof = prove_here(path, built, here, library, samples)
+        if proof.passed and elsewhere:
+            library = folder / "other.so"
+            compile_library(built, elsewhere, compiler, folder, library)
+        yield library, proof
 
 
 def prove_here(path: Path, built: Built, row: Machine, library: Path, samples: Sequence[Arrays]) -> Proof:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from fcdeploy.evaluate import layers as tensors
 from fcdeploy.evaluate.compare import Answers, LayerSums, compare_kernels, compare_layers
 from fcdeploy.evaluate.data import EvaluationData, open_data
 from fcdeploy.evaluate.input_checks import warn_of_inputs
-from fcdeploy.evaluate.leakage import make_leakage_check as watched
+from fcdeploy.evaluate.leakage import make_leakage_check
 from fcdeploy.evaluate.loss import (
     Loss,
     compute_agreement,
@@ -94,73 +94,88 @@ def validate(
     if max_drop is not None and not max_drop >= 0:
         raise FcdeployError(f"--max-drop {max_drop} is no number of 0 or more", "--max-drop 1")
     step: OnStep = on_step or (lambda *_: None)
-    int8, against = Path(int8), Path(against)
-    float_model, int8_model = read_model(against), read_model(int8)
-    untrusted = refuse_untrusted(int8_model, str(int8)) + refuse_untrusted(float_model, str(against))
-    rounds = _check_models(int8_model, float_model, int8, against)
-
-    recorded = from_metadata(int8_model.metadata_props, str(int8))
+    pair = _read_models(Path(int8), Path(against))
+    recorded = from_metadata(pair.int8.metadata_props, str(int8))
     wanted = choose_format(recorded, preprocess=preprocess, classes=classes, label=label)
-    if sample_layout.KEY in int8_model.metadata_props:
-        float_model.metadata_props[sample_layout.KEY] = int8_model.metadata_props[sample_layout.KEY]
-    chosen = Samples(data, limit, seed, wanted, against)
-    alone = declare_samples(against, float_model, chosen, parse_axes(batch_axes), parse_states(states))
-    samples = open_data(chosen, input_specs(float_model))
+    chosen = Samples(data, limit, seed, wanted, pair.float_path)
+    alone = declare_samples(pair.float_path, pair.float, chosen, parse_axes(batch_axes), parse_states(states))
+    samples = open_data(chosen, input_specs(pair.float))
     odd = alone + warn_of_inputs(samples.open(), recorded.statistics)
-    pairs = {"int8": (int8_model, int8), "float": (float_model, against)}
-    hashes = {name: hash_model(files_of(*pair)) for name, pair in pairs.items()}
-    job = EvaluationJob(
-        ((str(against), hashes["float"]), (str(int8), hashes["int8"])), samples, metric,
-        _find_ends(against),
-        watched(int8_model, int8.name, allowed=same_data),
-    )  # fmt: skip
-    with engine_file(engine, int8, int8_model, _shapes(samples)) as file:
+    watch = make_leakage_check(pair.int8, pair.int8_path.name, allowed=same_data)
+    job = EvaluationJob(pair.name_files(), samples, metric, _find_ends(pair.float_path), watch)
+
+    with engine_file(engine, pair.int8_path, pair.int8, _read_shapes(samples)) as file:
         with open_pool(*((None, None) if samples.streams else (workers, cluster))) as team:
             answers, seen = answer_all(team, replace(job, runs=str(file.path)), step)
         if max_drop is not None and answers.metric is None:
             raise FcdeployError(
                 "a largest drop needs a metric, and without labels no output decides anything", NO_LABEL
             )
-        kernel, unseen = compare_kernels(int8, samples.read(FEW), step, samples.total(FEW), file.path)
+        kernel, unseen = compare_kernels(pair.int8_path, samples.read(FEW), step, samples.total(FEW), file.path)
 
     loss = compute_loss(answers)
     kernel_db = min((one.sqnr_db for one in kernel.values()), default=None)
-    sums = _compare_layers(int8, against, samples, step) if layers else None
+    sums = _compare_layers(pair, samples, step) if layers else None
     report = _make_report(answers, loss, kernel_db, sums, max_drop, samples.format.classes)
-    if sums and rounds:
-        causes = _find_causes(int8_model, against, job, answers, sums, step)
-        report = _add_explanation(report, answers, loss, causes, read_effort(int8_model))
-
-    notes = [*odd, *untrusted, *file.notes]
-    notes += [] if rounds else [f"{int8.name!r} is not quantized: float is compared with float"]
+    if sums and pair.rounds:
+        causes = _find_causes(pair, job, answers, sums, step)
+        report = _add_explanation(report, answers, loss, causes, read_effort(pair.int8))
+    notes = [*odd, *pair.untrusted, *file.notes]
+    notes += [] if pair.rounds else [f"{pair.int8_path.name!r} is not quantized: float is compared with float"]
     notes += [f"kernel SQNR does not show overflow: with 32-bit sums, {unseen}"] if unseen else []
-    return _add_leakage(report, seen, hashes, notes, quantized=is_quantized(int8_model))
+    return _add_leakage(report, seen, pair, notes)
 
 
-def _shapes(samples: EvaluationData) -> dict[str, tuple[int, ...]]:
-    """Those of the first sample's inputs."""
-    return {name: array.shape for batch in samples.read(1) for name, array in batch.inputs.items()}
+@dataclass(frozen=True)
+class ModelPair:
+    """The two models, their files, hashes, and whether the first one rounds anything."""
+
+    int8_path: Path
+    float_path: Path
+    int8: ir.Model
+    float: ir.Model
+    hashes: dict[str, str]
+    untrusted: tuple[str, ...]
+    rounds: bool
+
+    def name_files(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Path and hash of the float file, then of the int8 one."""
+        return (str(self.float_path), self.hashes["float"]), (str(self.int8_path), self.hashes["int8"])
 
 
-def _check_models(int8_model: ir.Model, float_model: ir.Model, int8: Path, against: Path) -> bool:
-    """Whether the first one rounds anything. Raises FcdeployError where the two do not fit, or are in the wrong order."""
+def _read_models(int8: Path, against: Path) -> ModelPair:
+    """Raises FcdeployError where the two do not fit, or are in the wrong order."""
+    float_model, int8_model = read_model(against), read_model(int8)
+    untrusted = (*refuse_untrusted(int8_model, str(int8)), *refuse_untrusted(float_model, str(against)))
     check_same_signature(int8_model, float_model, int8.name, against.name)
-    rounds = is_quantized(int8_model) or bool(
-        find_sources(int8_model)
-    )  # bytes may be stored, and computed with as floats
+    # bytes may be stored, and computed with as floats
+    rounds = is_quantized(int8_model) or bool(find_sources(int8_model))
     if is_quantized(float_model) and not rounds:
         raise FcdeployError(
             f"{against.name!r} is quantized and {int8.name!r} is not, expected it the other way round",
             f"fcdeploy validate {against} --against {int8} --data DATA",
         )
-    return rounds
+    if sample_layout.KEY in int8_model.metadata_props:
+        float_model.metadata_props[sample_layout.KEY] = int8_model.metadata_props[sample_layout.KEY]
+    pairs = {"int8": (int8_model, int8), "float": (float_model, against)}
+    hashes = {name: hash_model(files_of(*pair)) for name, pair in pairs.items()}
+    return ModelPair(int8, against, int8_model, float_model, hashes, untrusted, rounds)
 
 
-def _add_leakage(report: Report, seen: Any, hashes: dict[str, str], notes: list[str], *, quantized: bool) -> Report:
+def _read_shapes(samples: EvaluationData) -> dict[str, tuple[int, ...]]:
+    """Those of the first sample's inputs."""
+    return {name: array.shape for batch in samples.read(1) for name, array in batch.inputs.items()}
+
+
+def _add_leakage(report: Report, seen: Any, pair: ModelPair, notes: list[str]) -> Report:
     """The report with which models it is about, and how many samples the int8 one was calibrated on."""
-    values = {**report.values, "calibration_samples": None if seen.known is None else seen.shared, "hashes": hashes}
+    values = {
+        **report.values,
+        "calibration_samples": None if seen.known is None else seen.shared,
+        "hashes": pair.hashes,
+    }
     notes += [seen.warning] if seen.warning else []
-    unknown = [NOT_KNOWN] if quantized and seen.known is None else []
+    unknown = [NOT_KNOWN] if is_quantized(pair.int8) and seen.known is None else []
     lines = (*report.lines[:-1], *unknown, *report.lines[-1:])
     return replace(report, values=values, lines=lines, warnings=(*notes, *report.warnings))
 
@@ -179,15 +194,17 @@ def _read_float_models(against: Path) -> list[ir.Model]:
     return [prepared, original]
 
 
-def _compare_layers(int8: Path, against: Path, samples: EvaluationData, step: OnStep) -> LayerSums:
+def _compare_layers(pair: ModelPair, samples: EvaluationData, step: OnStep) -> LayerSums:
     return compare_layers(
-        int8, _read_float_models(against), samples.read(FEW, LAYER_BATCH, LAYER_BYTES), step, samples.total(FEW)
+        pair.int8_path,
+        _read_float_models(pair.float_path),
+        samples.read(FEW, LAYER_BATCH, LAYER_BYTES),
+        step,
+        samples.total(FEW),
     )
 
 
-def _find_causes(
-    int8: ir.Model, against: Path, job: EvaluationJob, answers: Answers, sums: LayerSums, step: OnStep
-) -> Sensitivity:
+def _find_causes(pair: ModelPair, job: EvaluationJob, answers: Answers, sums: LayerSums, step: OnStep) -> Sensitivity:
     """Without labels the error of the outputs ranks, not the decisions: those that change are too few to tell from."""
 
     def choose(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, OutputsRead]:
@@ -198,7 +215,8 @@ def _find_causes(
 
     labelled = answers.metric is not None and not answers.metric.relative
     by = choose if labelled else None
-    return analyze_sensitivity(int8, _read_float_models(against), read, by, sums, on_step=step, total=job.data.count)
+    floats = _read_float_models(pair.float_path)
+    return analyze_sensitivity(pair.int8, floats, read, by, sums, on_step=step, total=job.data.count)
 
 
 def _make_report(
