@@ -12,15 +12,17 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
 import click
 import compat_tables as tables
-from compat_answers import Answer, ask
-from compat_files import FORMS, OTHER_FORMS, make_files
+from compat_answers import Answer, Runtime, ask, time_pairs
+from compat_files import make_files
+from compat_run import PAIRS
 
-from fcdeploy.runtime.cpu import detect_target
+from fcdeploy.runtime.cpu import detect_target, read_cpu_name
 from fcdeploy.tables.facts import FACTS
 from fcdeploy.tables.observations import VERSIONS, find_observed
 from fcdeploy.tables.other_runtimes import TITLES, UNTAKEN
@@ -75,9 +77,10 @@ the optimized graph has the same operators as often.
 | onnxruntime | files that run | bit-equal | the others, at least | kernels alike | do not run, by form |
 |---|---|---|---|---|---|
 """
-RUNTIMES_HEAD = """{made}; right are files whose answers come within 40 dB of those of onnxruntime {newest}; the least of these is
-in the last column but one. Time is that of the file with every integer kernel (`--costs none`) over the float model's in the same
-runtime: median, least and most of the networks.
+RUNTIMES_HEAD = """{made}; right are files whose answers come within 40 dB of those of onnxruntime {newest}; the least of these
+follows. Time is that of the default file, and of the file with every integer kernel (`--costs none`: all), over the float
+model's in the same runtime, one thread, one sample: of each network the median of {pairs} pairs of runs in turn, and of these the
+median, least and most. The CPU, {cpu}, did other work beside (load {load}).
 
 """
 
@@ -130,13 +133,13 @@ def ask_versions(made: str) -> list[str]:
 def run_version(version: str, files: list[Path]) -> dict[str, Answer]:
     """Our files in a version; "reference" is the newest, of probes as they are written."""
     click.echo(f"onnxruntime {version}: {len(files)} files", err=True)
-    command = [sys.executable, "compat_run.py", "onnxruntime"]
-    environment = {}
+    python, environment, written = sys.executable, {}, version == "reference"
     if version in OLD:
-        command[0] = str(install_old(version))
+        python = str(install_old(version))
     else:
-        environment = {"PYTHONPATH": str(installed(LIST[-1] if version == "reference" else version))}
-    return ask(command, OUT / version, files, environment=environment, written=version == "reference")
+        environment = {"PYTHONPATH": str(installed(LIST[-1] if written else version))}
+    command = [python, "compat_run.py", "onnxruntime"]
+    return ask(Runtime(command, OUT / version, version, environment, written=written), files)
 
 
 def ask_runtimes(names: tuple[str, ...], made: str) -> list[str]:
@@ -146,45 +149,54 @@ def ask_runtimes(names: tuple[str, ...], made: str) -> list[str]:
     found: dict[str, tuple[str, dict[str, str]]] = {
         name: (title, dict(UNTAKEN[name])) for name, title in TITLES.items() if name in RUNTIMES
     }
-    rows, notes, unexplained = [], [], []
+    rows, notes, unexplained, loads = [], [], [], []
     for name in names:
-        title = f"{RUNTIMES[name][0]} {re.split('==|@', RUNTIMES[name][1])[1].split()[0]}"
+        title, runtime = title_of(name), find_runtime(name)
         click.echo(title, err=True)
-        answers = run_runtime(name, files)
-        verdicts = tables.judge(answers, reference)
+        verdicts = tables.judge(ask(runtime, files), reference)
         culprits, rest = tables.find_culprits(verdicts, forms)
         found[name] = title, culprits
         rounded = tables.find_rounded(verdicts, rest)
-        notes += [f"{title} rounds {each} otherwise: {decibels:.1f} dB." for each, decibels in rounded.items()]
+        notes += [f"{title} rounds {each} otherwise: {decibels:.1f} dB.\n" for each, decibels in rounded.items()]
         unexplained += [f"{title}: {each}" for each in rest if each not in rounded]
-        rows.append(tables.summarize_runtime(title, verdicts, answers))
+        rows.append(tables.summarize_runtime(title, verdicts, time_networks(runtime, files, verdicts)))
+        loads.append(os.getloadavg()[1])
     tables.write_runtimes(ROOT / "fcdeploy" / "tables" / "other_runtimes.py", found, made)
     if len(names) == len(RUNTIMES):
-        forms_row = " | ".join((*FORMS, *OTHER_FORMS))
-        columns = "|".join("---" for _ in range(len(FORMS) + len(OTHER_FORMS) + 3))
-        head = f"| runtime | {forms_row} | least | int8 / float |\n|{columns}|\n"
-        write_part(
-            "runtimes",
-            RUNTIMES_HEAD.format(made=made, newest=LIST[-1]) + head + "".join(rows) + "\n" + "\n".join(notes) + "\n",
-        )
+        load = f"{min(loads):.1f} to {max(loads):.1f}"
+        head = RUNTIMES_HEAD.format(made=made, newest=LIST[-1], pairs=PAIRS, cpu=read_cpu_name(), load=load)
+        write_part("runtimes", "".join([head, *tables.begin_runtimes(), *rows, "\n", *notes]))
     return unexplained
 
 
-def run_runtime(name: str, files: list[Path]) -> dict[str, Answer]:
-    """Our files in another runtime."""
-    folder, packages = PLACE / f"rt-{name}", RUNTIMES[name][1].split()
+def title_of(runtime: str) -> str:
+    """Its name and version."""
+    title, package = RUNTIMES[runtime]
+    return f"{title} {re.split('==|@', package)[1]}"
+
+
+def time_networks(runtime: Runtime, files: list[Path], verdicts: Mapping[str, tables.Verdict]) -> dict[str, float]:
+    """Files with integers that are right in a runtime -> their time over that of the float model in it."""
+    right = [file for file in files if file.name in verdicts and tables.is_right(verdicts[file.name])]
+    floats = {file.name.split(".")[0]: file for file in right if not tables.form_of(file.name)}
+    timed = [file for file in right if tables.form_of(file.name) in tables.TIMED and file.name.split(".")[0] in floats]
+    return time_pairs(runtime, [(file, floats[file.name.split(".")[0]]) for file in timed])
+
+
+def find_runtime(name: str) -> Runtime:
+    """Another runtime, installed where it is missing."""
+    folder, packages = PLACE / f"rt-{name}", RUNTIMES[name][1]
     if name in ("web", "node"):
         if not (folder / "node_modules").exists():
             folder.mkdir(parents=True, exist_ok=True)
-            subprocess.run(
-                ["npm", "install", "--silent", "--ignore-scripts", "--prefix", str(folder), *packages], check=True
-            )
+            install = ["npm", "install", "--silent", "--ignore-scripts", "--prefix", str(folder), packages]
+            subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
         script = str(ROOT / "scripts" / "compat_run.mjs")
-        return ask(["node", script, f"onnxruntime-{name}"], OUT / name, files, environment={}, cwd=folder)
+        return Runtime(["node", script, f"onnxruntime-{name}"], OUT / name, packages, cwd=folder)
     if not folder.exists():
-        subprocess.run([sys.executable, *PIP, "--no-deps", "--target", str(folder), *packages], check=True)
+        subprocess.run([sys.executable, *PIP, "--no-deps", "--target", str(folder), packages], check=True)
     command = [sys.executable, "compat_run.py", name.rstrip("45")]
-    return ask(command, OUT / name, files, environment={"PYTHONPATH": str(folder)})
+    return Runtime(command, OUT / name, packages, {"PYTHONPATH": str(folder)})
 
 
 def find_python() -> Path | None:

@@ -1,14 +1,20 @@
-"""What a runtime answers to the files of scripts/compat_files.py, each runtime in a process of its own, and how it compares."""
+"""What a runtime answers to the files of scripts/compat_files.py, each runtime in a process of its own, and how it compares.
+
+Answers are kept beside the outputs, by what was asked: a run that was stopped goes on where it was.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from compat_files import FOLDER, inputs_of
@@ -16,7 +22,33 @@ from compat_files import FOLDER, inputs_of
 from fcdeploy.graph.light_reader import read_outline
 
 HERE = Path(__file__).parent
+SCRIPTS = (HERE / "compat_run.py", HERE / "compat_run.mjs")
 CRASHED = "it ends its process"
+SILENT = "it gives no answer"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One that is asked: its process, where it keeps what comes out, and a word for its version.
+
+    `written`: probes are run as they are written, not optimized.
+    """
+
+    command: Sequence[str]
+    folder: Path
+    version: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path = HERE
+    written: bool = False
+    patience: float = 300  # seconds without a word, then it is stopped
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of one file: what was said where it was refused, else its outputs."""
+
+    refused: str
+    outputs: tuple[np.ndarray[Any, Any], ...] = ()
 
 
 def is_probe(file: Path) -> bool:
@@ -24,77 +56,124 @@ def is_probe(file: Path) -> bool:
     return file.name.startswith("probe-")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Of one file: what was said where it was refused, else its outputs and the time of a run."""
+def ask(runtime: Runtime, files: Iterable[Path]) -> dict[str, Answer]:
+    """Answers by name of file."""
+    jobs = [make_job(file) | {"optimize": not (runtime.written and is_probe(file))} for file in files]
+    return ask_jobs(runtime, jobs)
 
-    refused: str
-    outputs: tuple[np.ndarray[Any, Any], ...] = ()
-    milliseconds: float = 0.0
+
+def ask_jobs(runtime: Runtime, jobs: Sequence[dict[str, Any]]) -> dict[str, Answer]:
+    """Answers by name of job."""
+    said = zip(jobs, _answer(runtime, jobs), strict=True)
+    return {job["name"]: read_answer(job["name"], each, runtime.folder) for job, each in said}
+
+
+def time_pairs(runtime: Runtime, pairs: Iterable[tuple[Path, Path]]) -> dict[str, float]:
+    """Name of the first file -> its time over that of the second, the median of runs in turn; without what is refused."""
+    jobs = [make_job(file) | {"optimize": True, "beside": str(other)} for file, other in pairs]
+    said = zip(jobs, _answer(runtime, jobs), strict=True)
+    return {job["name"]: each["ratio"] for job, each in said if "ratio" in each}
 
 
 def make_job(file: Path) -> dict[str, Any]:
-    """What the processes are told of a file; its inputs as raw numbers lie beside it."""
-    network = file.name.split(".")[0]
-    arrays = inputs_of(file)
-    runs = 1 if is_probe(file) else len(next(iter(arrays.values())))
+    """What the processes are told of a file: a probe runs once, a network sample by sample."""
+    return describe_job(file, file.name, inputs_of(file), whole=is_probe(file)) | {"graph": True}
+
+
+def describe_job(
+    file: Path, name: str, arrays: Mapping[str, np.ndarray[Any, Any]], *, whole: bool = False
+) -> dict[str, Any]:
+    """A run of a file on all samples, one at a time or together; the inputs as raw numbers lie beside the files."""
+    runs = 1 if whole else len(next(iter(arrays.values())))
     inputs = []
-    for index, (name, array) in enumerate(arrays.items()):
-        data = FOLDER / f"{network}.{index}.bin"
-        array.tofile(data)
-        shape = array.shape if runs == 1 else (1, *array.shape[1:])
-        inputs.append({"name": name, "dtype": str(array.dtype), "shape": shape, "data": str(data)})
-    return {"file": str(file), "runs": runs, "inputs": inputs, "outputs": [*read_outline(file).outputs]}
+    for key, array in arrays.items():
+        digest = hashlib.sha256(array.tobytes()).hexdigest()[:16]
+        data = FOLDER / f"input-{digest}.bin"
+        if not data.exists():
+            array.tofile(data)
+        shape = array.shape if whole else (1, *array.shape[1:])
+        inputs.append({"name": key, "dtype": str(array.dtype), "shape": shape, "data": str(data)})
+    outputs = [*read_outline(file).outputs]
+    return {"file": str(file), "name": name, "runs": runs, "inputs": inputs, "outputs": outputs, "optimize": True}
 
 
-def ask(
-    command: Sequence[str],
-    folder: Path,
-    files: Iterable[Path],
-    *,
-    environment: Mapping[str, str],
-    cwd: Path = HERE,
-    written: bool = False,
-) -> dict[str, Answer]:
-    """Answers by name of file. A file that ends the process is refused, and the others go to another.
-
-    `written`: probes are run as they are written, not optimized.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    left = {file.name: make_job(file) | {"optimize": not (written and is_probe(file))} for file in files}
-    found: dict[str, Answer] = {}
-    while left:
-        text = "".join(json.dumps(job) + "\n" for job in left.values())
-        log = folder / "log"
-        with log.open("w") as errors:
-            done = subprocess.run(
-                [*command, str(folder)], input=text, text=True, stdout=subprocess.PIPE, stderr=errors, check=False,
-                env={**os.environ, **environment}, cwd=cwd,
-            )  # fmt: skip
-        for line in done.stdout.splitlines():
-            if line.startswith('{"file"'):
-                said = json.loads(line)
-                name = Path(said["file"]).name
-                found[name] = read_answer(said, folder)
-                left.pop(name, None)
-        if left:
-            if not done.stdout and not found and done.returncode:
-                raise RuntimeError(f"{' '.join(command)}: {log.read_text()[-500:]}")
-            found[next(iter(left))] = Answer(CRASHED)
-            left.pop(next(iter(left)))
-    return found
+def _answer(runtime: Runtime, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was said of each. A file that ends the process, or never its run, is refused, and the others go to another."""
+    runtime.folder.mkdir(parents=True, exist_ok=True)
+    kept = runtime.folder / "answers.jsonl"
+    known = (
+        {line["key"]: line["said"] for line in map(json.loads, kept.read_text().splitlines())} if kept.exists() else {}
+    )
+    keys = {job["name"]: _find_key(runtime, job) for job in jobs}
+    left = {job["name"]: job for job in jobs if keys[job["name"]] not in known}
+    with kept.open("a") as file:
+        while left:
+            for said in _run(runtime, [*left.values()]):
+                key = keys[said["name"]]
+                known[key] = said
+                left.pop(said["name"])
+                file.write(json.dumps({"key": key, "said": said}) + "\n")
+                file.flush()
+    return [known[keys[job["name"]]] for job in jobs]
 
 
-def read_answer(said: Mapping[str, Any], folder: Path) -> Answer:
+def _find_key(runtime: Runtime, job: Mapping[str, Any]) -> str:
+    """A hash of all that an answer depends on."""
+    script = next(path for path in SCRIPTS if any(path.name in part for part in runtime.command))
+    digest = hashlib.sha256(json.dumps([runtime.version, job]).encode())
+    for path in (script, job["file"], job.get("beside"), *(each["data"] for each in job["inputs"])):
+        digest.update(Path(path).read_bytes() if path else b"")
+    return digest.hexdigest()
+
+
+def _run(runtime: Runtime, jobs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Lines of a process, as they come; the last is of the file that ended it, where one did."""
+    log, silent, ready, count = runtime.folder / "log", threading.Event(), False, 0
+    with log.open("w") as errors, subprocess.Popen(
+        [*runtime.command, str(runtime.folder)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+        env={**os.environ, **runtime.environment}, cwd=runtime.cwd,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def stop() -> None:
+            silent.set()
+            process.kill()
+
+        threading.Thread(target=_feed, args=(process.stdin, jobs), daemon=True).start()
+        timer = threading.Timer(runtime.patience, stop)
+        timer.start()
+        for line in process.stdout:
+            timer.cancel()
+            ready = ready or line.startswith('{"ready"')
+            if line.startswith('{"name"'):
+                count += 1
+                yield json.loads(line)
+            timer = threading.Timer(runtime.patience, stop)
+            timer.start()
+        timer.cancel()
+    if not ready:
+        raise RuntimeError(f"{' '.join(runtime.command)}: {log.read_text()[-500:]}")
+    if count < len(jobs):
+        yield {"name": jobs[count]["name"], "refused": SILENT if silent.is_set() else CRASHED}
+
+
+def _feed(stdin: IO[str], jobs: Sequence[Mapping[str, Any]]) -> None:
+    """Beside the reading: more than a pipe holds."""
+    with contextlib.suppress(BrokenPipeError), stdin:
+        for job in jobs:
+            stdin.write(json.dumps(job) + "\n")
+
+
+def read_answer(name: str, said: Mapping[str, Any], folder: Path) -> Answer:
     """A line of a process, with the numbers that it left in files."""
     if "refused" in said:
         return Answer(said["refused"])
-    name = Path(said["file"]).name
     arrays = []
     for index, output in enumerate(said["outputs"]):
         flat = np.fromfile(folder / f"{name}.{index}.bin", output["dtype"])
         arrays.append(flat.reshape(-1, *output["shape"]))
-    return Answer("", tuple(arrays), said["milliseconds"])
+    return Answer("", tuple(arrays))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,42 +45,81 @@ OTHER_FORMS: dict[str, dict[str, Any]] = {
     "stored": {"weights": "int8", "activations": "none"},
     "dynamic": {"weights": "int8", "activations": "dynamic"},
 }
+RUNTIMES_TABLE = ROOT / "fcdeploy" / "tables" / "other_runtimes.py"
 PROBED = ("AveragePool", "DynamicQuantize", "weights of")
 SCALE = 0.05  # of bytes that a probe writes, which not every runtime hands out as they are
 
 
 def make_files() -> list[Path]:
-    """All files, made where they are missing."""
+    """All files but those that are for one runtime, made where they are missing."""
+    return [*(file for name in export_networks() for file in make_forms(name)), *make_probes()]
+
+
+def export_networks() -> Iterator[str]:
+    """The networks of models/, in float with their data."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     families = load_file(ROOT / "models" / "families.py").FAMILIES
-    made = [file for name in (*DIGITS, *families) for file in make_network(name, families)]
-    return [*made, *make_probes()]
+    for name in (*DIGITS, *families):
+        model, family = FOLDER / f"{name}.onnx", families.get(name)
+        if not (FOLDER / f"{name}.npz").exists():
+            parts = [f"{DIGITS.get(name)}.calib.npz", f"{DIGITS.get(name)}.eval.npz"]
+            read = [family.calibration, family.evaluation] if family else []
+            keep_data(name, *([each() for each in read] or [np.load(ROOT / "calib_data" / part) for part in parts]))
+        if not model.exists():
+            source = family.function if family else f"models/{name}.py:{name}"
+            inputs = (family.input,) if family and family.input else ()
+            export(source, output=model, state=f"models/{name}.safetensors", inputs=inputs)
+        yield name
 
 
-def make_network(name: str, families: Mapping[str, Any]) -> Iterator[Path]:
+def take_network(text: str) -> str:
+    """One of the caller's own, MODEL=CALIB.npz,EVAL.npz, by the name of its file."""
+    file, data = text.split("=", 1)
+    name = Path(file).stem
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    if not (FOLDER / f"{name}.onnx").exists():
+        keep_data(name, *map(np.load, data.split(",")))
+        shutil.copy(file, FOLDER / f"{name}.onnx")
+    return name
+
+
+def keep_data(name: str, calibration: Mapping[str, Any], evaluation: Mapping[str, Any]) -> None:
+    """Beside the model: all that it is calibrated on, and a few samples that it runs."""
+    np.savez(FOLDER / f"{name}.data.npz", **inputs_and_labels(calibration))
+    np.savez(FOLDER / f"{name}.npz", **{key: array[:SAMPLES] for key, array in evaluation.items()})
+
+
+def make_forms(name: str) -> Iterator[Path]:
     """A network in float, and in the forms."""
-    model, calibration = FOLDER / f"{name}.onnx", FOLDER / f"{name}.calib"
-    data = FOLDER / f"{name}.data.npz"
-    if not data.exists():
-        family = families.get(name)
-        arrays = family.calibration() if family else np.load(ROOT / "calib_data" / f"{DIGITS[name]}.calib.npz")
-        np.savez(data, **inputs_and_labels(arrays))
-        arrays = family.evaluation() if family else np.load(ROOT / "calib_data" / f"{DIGITS[name]}.eval.npz")
-        np.savez(FOLDER / f"{name}.npz", **{key: array[:SAMPLES] for key, array in arrays.items()})
-    if not model.exists():
-        family = families.get(name)
-        source = family.function if family else f"models/{name}.py:{name}"
-        inputs = (family.input,) if family and family.input else ()
-        export(source, output=model, state=f"models/{name}.safetensors", inputs=inputs)
-    if not calibration.exists():
-        calibrate(model, data=data, output=calibration)
-    yield model
+    yield FOLDER / f"{name}.onnx"
     for form, options in (FORMS | (OTHER_FORMS if name in SEVERAL else {})).items():
         file = FOLDER / f"{name}.{form}.onnx"
         if not file.exists():
-            click.echo(f"making {file.name}", err=True)
-            quantize(model, output=file, calibration=calibration, effort="fast", floor="none", **options)
+            _quantize(name, file, **options)
         yield file
+
+
+def make_for(name: str, runtime: str) -> Path | str:
+    """A network kept to what a runtime takes, by the table of today; or why there is none."""
+    file = FOLDER / f"{name}.for-{runtime}.onnx"
+    refusal = file.with_suffix(".txt")
+    made = next((each for each in (file, refusal) if each.exists()), None)
+    if made is None or made.stat().st_mtime < RUNTIMES_TABLE.stat().st_mtime:
+        refusal.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
+        try:
+            _quantize(name, file, costs="none", runtimes=runtime)
+        except FcdeployError as error:
+            refusal.write_text(str(error))
+    return file if file.exists() else refusal.read_text()
+
+
+def _quantize(name: str, file: Path, **options: Any) -> None:
+    calibration = FOLDER / f"{name}.calib"
+    if not calibration.exists():
+        calibrate(FOLDER / f"{name}.onnx", data=FOLDER / f"{name}.data.npz", output=calibration)
+    click.echo(f"making {file.name}", err=True)
+    quantize(FOLDER / f"{name}.onnx", output=file, calibration=calibration, effort="fast", floor="none", **options)
 
 
 def make_probes() -> Iterator[Path]:

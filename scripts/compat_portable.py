@@ -1,139 +1,149 @@
-"""`scripts/compat --portable`: whether int8 files give the same bytes here, in WebAssembly and on other CPUs.
+"""`scripts/compat --portable`: whether files of `--target portable` give the same bytes here, in WebAssembly and on other CPUs.
 
-Each MODEL=DATA runs sample by sample on this CPU, in onnxruntime-web where node is found, and by every --on NAME=COMMAND:
-a Python with onnxruntime and NumPy of another CPU, such as an emulator's.  Outputs are compared bit by bit.
+The files of all trained networks, or each MODEL=DATA.npz, run sample by sample on this CPU, in onnxruntime-web, and by every
+--on NAME=COMMAND: a Python with onnxruntime and NumPy of another CPU, such as an emulator's.  Outputs are compared bit by bit.
+What was answered is kept, so that a run that was stopped goes on; of all networks it becomes a table in docs/runtimes.md.
 """
 
 from __future__ import annotations
 
-import json
 import shlex
-import shutil
-import subprocess
 import sys
-import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
+from bench_networks import DIGITS
+from compat import LIST, OUT, ROOT, find_runtime, installed, write_part
+from compat_answers import Answer, Runtime, ask_jobs, describe_job
+from compat_files import FOLDER, export_networks, make_forms
 
-from fcdeploy.graph.model import input_specs, read_model
-from fcdeploy.samples.kinds import Samples
-from fcdeploy.samples.source import get_fixed_batch, make_batches
+from fcdeploy.graph.light_reader import read_outline
+from fcdeploy.runtime.cpu import read_cpu_name
+from fcdeploy.user_code import load_file
 
-WEB = Path(__file__).parent.parent / ".compat" / "web"
-WEB_VERSION = "1.30.0"
-CHILD = """
-import json, sys
-import numpy as np, onnxruntime
-folder, where = sys.argv[1:]
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads, options.log_severity_level = 1, 4
-for job in json.load(open(f"{folder}/jobs.json")):
-    session = onnxruntime.InferenceSession(f"{folder}/{job['name']}.onnx", options, providers=["CPUExecutionProvider"])
-    files = [open(f"{folder}/{job['name']}.{where}.{i}", "wb") for i, _ in enumerate(session.get_outputs())]
-    for run in range(job["runs"]):
-        feeds = {each["name"]: np.fromfile(f"{folder}/{each['file']}.{run}", each["dtype"]).reshape(each["dims"][run])
-                 for each in job["inputs"]}
-        for file, array in zip(files, session.run(None, feeds)):
-            file.write(np.asarray(array).tobytes())
+CHUNK = 100  # samples that a process is given of a file at a time
+EMULATED = 20  # the same under emulation
+PATIENCE = 1800.0  # seconds for them
+HEAD = """{made}, onnxruntime {version} on {cpu} against the others: outputs that differ in any bit, of how many
+samples.
+
+| network | samples | {others} |
+|---|---|{columns}
 """
-SCRIPT = """
-const fs = require("fs"), [folder, modules] = process.argv.slice(1);
-const ort = require(modules + "/onnxruntime-web");
-const arrays = {float32: Float32Array, uint8: Uint8Array, int8: Int8Array, int32: Int32Array, int64: BigInt64Array};
-ort.env.wasm.numThreads = 1; ort.env.logLevel = "fatal";
-(async () => {
-  for (const job of JSON.parse(fs.readFileSync(folder + "/jobs.json"))) {
-    const session = await ort.InferenceSession.create(`${folder}/${job.name}.onnx`,
-      {executionProviders: ["wasm"], logSeverityLevel: 4});
-    const files = session.outputNames.map((_, i) => fs.openSync(`${folder}/${job.name}.web.${i}`, "w"));
-    for (let run = 0; run < job.runs; run++) {
-      const feeds = {};
-      for (const each of job.inputs) {
-        const bytes = fs.readFileSync(`${folder}/${each.file}.${run}`);
-        const data = new arrays[each.dtype](bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
-        feeds[each.name] = new ort.Tensor(each.dtype, data, each.dims[run]);
-      }
-      const outputs = await session.run(feeds);
-      session.outputNames.forEach((name, i) => {
-        const {buffer, byteOffset, byteLength} = outputs[name].data;
-        fs.writeSync(files[i], new Uint8Array(buffer, byteOffset, byteLength));
-      });
-    }
-    files.forEach((file) => fs.closeSync(file));
-    await session.release();
-  }
-})().catch((error) => { console.error(String(error)); process.exit(1); });
-"""
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+@dataclass
+class Tally:
+    """Of a file in a runtime: samples that were compared, outputs, those that differ, and by how much of the largest."""
+
+    samples: int = 0
+    outputs: int = 0
+    differ: int = 0
+    most: float = field(default=0.0)
+
+    def add(self, here: Answer, there: Answer) -> None:
+        if there.refused:
+            raise RuntimeError(there.refused)
+        self.samples += len(here.outputs[0])
+        for a, b in zip(here.outputs, there.outputs, strict=True):
+            other = a.reshape(-1).view(np.uint32) != b.reshape(-1).view(np.uint32)
+            self.outputs, self.differ = self.outputs + a.size, self.differ + int(other.sum())
+            if other.any():
+                x, y = a.reshape(-1).astype(np.float64), b.reshape(-1).astype(np.float64)
+                self.most = max(self.most, float(np.abs(x - y).max() / (np.abs(x).max() or 1)))
+
+    def describe(self) -> str:
+        """A cell of the table."""
+        words = f"{self.differ:,}"
+        if self.differ:
+            words += f" of {self.outputs:,} by {self.most:.0e} of the largest"
+        return words
 
 
 @click.command()
-@click.argument("pairs", nargs=-1, required=True, metavar="MODEL=DATA...")
-@click.option("--samples", default=200, help="of each model; 200 unless given.")
+@click.argument("pairs", nargs=-1, metavar="[MODEL=DATA.npz]...")
+@click.option("--samples", default=1000, help="of each model; 1,000 unless given.")
 @click.option("--on", multiple=True, metavar="NAME=COMMAND", help="a Python on another CPU, as often as wanted.")
-def compat_portable(pairs: tuple[str, ...], samples: int, on: tuple[str, ...]) -> None:
+@click.option("--minutes", default=0.0, help="for each of those, samples of all models in turn; no limit unless given.")
+def compat_portable(pairs: tuple[str, ...], samples: int, on: tuple[str, ...], minutes: float) -> None:
     """Exit with 1 where an output differs in a bit."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        jobs = [prepare(folder, index, pair, samples) for index, pair in enumerate(pairs)]
-        (folder / "jobs.json").write_text(json.dumps(jobs))
-        runners = {"here": [sys.executable, "-c", CHILD, name, "here"]}
-        if shutil.which("node"):
-            runners["web"] = ["node", "-e", SCRIPT, name, install_web()]
-        for where, text in (each.split("=", 1) for each in on):
-            runners[where] = [*shlex.split(text), "-c", CHILD, name, where]
-        for runner in runners.values():
-            subprocess.run(runner, check=True)
-        same = [compare(folder, job, where) for job in jobs for where in runners if where != "here"]
-    raise SystemExit(0 if all(same) else 1)
+    files = dict(take_pair(each, samples) for each in pairs) if pairs else dict(find_files(samples))
+    here = Runtime([sys.executable, "compat_run.py", "onnxruntime"], OUT / "portable-here", LIST[-1], _newest())
+    others = {"WebAssembly": find_runtime("web")}
+    found = {"WebAssembly": compare(files, here, others["WebAssembly"], CHUNK)}
+    for name, command in (each.split("=", 1) for each in on):
+        run = [*shlex.split(command), "compat_run.py", "onnxruntime"]
+        others[name] = Runtime(run, OUT / f"portable-{name}", command, patience=PATIENCE)
+        found[name] = compare(files, here, others[name], EMULATED, minutes * 60)
+    rows = [describe(file, {name: each[file] for name, each in found.items()}) for file in files]
+    head = HEAD.format(
+        made=f"scripts/compat --portable, {date.today()}", version=LIST[-1], cpu=read_cpu_name(),
+        others=" | ".join(others), columns="---|" * len(others),
+    )  # fmt: skip
+    click.echo("".join([head, *rows]), nl=False)
+    if not pairs:
+        write_part("portable", "".join([head, *rows]))
+    sys.exit(1 if any(tally.differ for each in found.values() for tally in each.values()) else 0)
 
 
-def prepare(folder: Path, index: int, pair: str, count: int) -> dict[str, object]:
-    """Write a model and the inputs of its runs where the others find them."""
-    file, data = pair.rsplit("=", 1)
-    model = read_model(Path(file))
-    specs = input_specs(model)
-    shutil.copy(file, folder / f"{index}.onnx")
-    dims: dict[str, list[list[int]]] = {spec.name: [] for spec in specs}
-    types, runs = {}, 0
-    for batch in make_batches(Samples(data, count).open(specs), get_fixed_batch(specs) or 1):
-        for spec in specs:
-            array = np.ascontiguousarray(batch.inputs[spec.name])
-            array.tofile(folder / f"{index}.in.{spec.name}.{runs}")
-            dims[spec.name].append(list(array.shape))
-            types[spec.name] = str(array.dtype)
-        runs += 1
-    inputs = [{"name": n, "file": f"{index}.in.{n}", "dtype": types[n], "dims": dims[n]} for n in dims]
-    return {"name": str(index), "label": Path(file).name, "runs": runs, "inputs": inputs}
+def _newest() -> dict[str, str]:
+    return {"PYTHONPATH": str(installed(LIST[-1]))}
 
 
-def install_web() -> str:
-    """The folder of onnxruntime-web, installed where it is missing."""
-    modules = WEB / "node_modules"
-    if not (modules / "onnxruntime-web").exists():
-        WEB.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "install", "--silent", "--prefix", str(WEB), f"onnxruntime-web@{WEB_VERSION}"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return str(modules)
+def find_files(count: int) -> Iterator[tuple[Path, Arrays]]:
+    """The portable file of every trained network, and its evaluation samples, followed by those of the calibration."""
+    families = load_file(ROOT / "models" / "families.py").FAMILIES
+    for name in export_networks():
+        file = next(each for each in make_forms(name) if each.name == f"{name}.portable.onnx")
+        family = families.get(name)
+        parts = [family.evaluation(), family.calibration()] if family else []
+        parts = parts or [np.load(ROOT / "calib_data" / f"{DIGITS[name]}.{part}.npz") for part in ("eval", "calib")]
+        yield file, {key: np.concatenate([part[key] for part in parts])[:count] for key in read_outline(file).inputs}
 
 
-def compare(folder: Path, job: dict[str, object], where: str) -> bool:
-    """Whether all outputs are those computed here, bit by bit; said with the largest difference."""
-    words, differ, worst = 0, 0, 0.0
-    for mine in sorted(folder.glob(f"{job['name']}.here.*")):
-        a, b = (np.fromfile(file, np.uint32) for file in (mine, mine.with_name(mine.name.replace("here", where))))
-        other = a != b if len(a) == len(b) else np.ones(len(a), bool)
-        words, differ = words + len(a), differ + int(other.sum())
-        if other.any() and len(a) == len(b):
-            x, y = a.view(np.float32).astype(np.float64), b.view(np.float32).astype(np.float64)
-            worst = max(worst, float(np.abs(x - y).max() / (np.abs(x).max() or 1)))
-    runs = f"{job['runs']} samples, {words} outputs"
-    click.echo(
-        f"{job['label']:32} {where:12} {differ} differ of {runs}"
-        + (f", by {worst:.1e} of the largest" if differ else "")
-    )
-    return not differ
+def take_pair(text: str, count: int) -> tuple[Path, Arrays]:
+    """A file of the caller's own."""
+    file, data = text.rsplit("=", 1)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    stored = np.load(data)
+    return Path(file).absolute(), {key: stored[key][:count] for key in read_outline(Path(file)).inputs}
+
+
+def compare(
+    files: Mapping[Path, Arrays], here: Runtime, there: Runtime, chunk: int, seconds: float = 0
+) -> dict[Path, Tally]:
+    """How two answer to all files, a few samples of each in turn until the time is up."""
+    found = {file: Tally() for file in files}
+    longest = max(len(next(iter(arrays.values()))) for arrays in files.values())
+    begin = time.monotonic()
+    for first in range(0, longest, chunk):
+        if seconds and time.monotonic() - begin > seconds:
+            break
+        jobs = {}
+        for file, arrays in files.items():
+            part = {key: np.ascontiguousarray(array[first : first + chunk]) for key, array in arrays.items()}
+            if len(next(iter(part.values()))):
+                jobs[file] = describe_job(file, f"{file.stem}-{first}", part)
+        mine, theirs = (ask_jobs(runtime, [*jobs.values()]) for runtime in (here, there))
+        for file, job in jobs.items():
+            found[file].add(mine[job["name"]], theirs[job["name"]])
+        click.echo(f"{there.folder.name}: {first + chunk} samples", err=True)
+    return found
+
+
+def describe(file: Path, tallies: Mapping[str, Tally]) -> str:
+    """A row of the table."""
+    samples = {tally.samples for tally in tallies.values()}
+    each = len(samples) > 1
+    cells = [tally.describe() + (f" ({tally.samples:,})" if each else "") for tally in tallies.values()]
+    return f"| {file.name.split('.')[0]} | {'-' if each else f'{samples.pop():,}'} | {' | '.join(cells)} |\n"
 
 
 if __name__ == "__main__":

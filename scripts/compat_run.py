@@ -1,34 +1,39 @@
 """Runs files in one runtime and keeps what comes out: a process that knows nothing of fcdeploy, for `scripts/compat`.
 
-`python compat_run.py RUNTIME FOLDER` reads jobs from stdin, a JSON object a line: `file`, `runs`, `inputs` (name, dtype,
-shape of one run, and the file of its numbers) and `outputs` (names).  It writes FOLDER/FILE.N.bin for output N, all runs
-one after the other, and a line of JSON to stdout: `file`, and either `outputs` (dtype and shape of one run) with
-`milliseconds` of a run, or `refused` with what the runtime said.  scripts/compat_run.mjs does the same in Node.
+`python compat_run.py RUNTIME FOLDER` reads jobs from stdin, a JSON object a line: `name`, `file`, `runs`, `inputs` (name,
+dtype, shape of one run, and the file of its numbers) and `outputs` (names).  It writes FOLDER/NAME.N.bin for output N, all
+runs one after the other, and a line of JSON to stdout: `name`, and either `outputs` (dtype and shape of one run) or `refused`
+with what the runtime said.  Of a job with `beside`, another file of the same inputs, the line has `ratio`: the time of the
+first over that of the other.  The first line, `ready`, says that the runtime is there.  scripts/compat_run.mjs does the
+same in Node.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-REPEATS = 5
+PAIRS = 25
+WARM = 3
 LONGEST = 300  # characters of what a runtime says
 
 
 class InOnnxruntime:
-    """Also keeps the graph that runs, as FILE.optimized.onnx."""
+    """Where a job asks for its `graph`, that which runs is kept, as NAME.optimized.onnx."""
 
     def __init__(self, job):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 4
-        options.optimized_model_filepath = str(Path(job["folder"]) / (Path(job["file"]).name + ".optimized.onnx"))
+        if job.get("graph"):
+            options.optimized_model_filepath = str(Path(job["folder"]) / (job["name"] + ".optimized.onnx"))
         if not job["optimize"]:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self.outputs = job["outputs"]
@@ -107,39 +112,62 @@ class InTvm:
         return [each.numpy() for each in answer]
 
 
-RUNTIMES = {
-    "onnxruntime": InOnnxruntime, "openvino": InOpenvino, "opencv": InOpencv, "tract": InTract, "tvm": InTvm,
-}  # fmt: skip
+RUNTIMES = {  # name -> module, and what runs a file in it
+    "onnxruntime": ("onnxruntime", InOnnxruntime),
+    "openvino": ("openvino", InOpenvino),
+    "opencv": ("cv2", InOpencv),
+    "tract": ("tract", InTract),
+    "tvm": ("tvm", InTvm),
+}
 
 
 def run_job(runtime, job, folder):
     """The line on it."""
     try:
-        model = RUNTIMES[runtime]({**job, "folder": str(folder)})
-        stored = {each["name"]: np.fromfile(each["data"], each["dtype"]) for each in job["inputs"]}
-        shaped = {e["name"]: stored[e["name"]].reshape([job["runs"], *e["shape"]]) for e in job["inputs"]}
-        feeds = [{name: array[index] for name, array in shaped.items()} for index in range(job["runs"])]
+        make = RUNTIMES[runtime][1]
+        feeds = read_feeds(job)
+        model = make({**job, "folder": str(folder)})
+        if "beside" in job:
+            other = make({**job, "file": job["beside"], "folder": str(folder)})
+            return {"name": job["name"], "ratio": time_in_turn(model, other, feeds[0])}
         answers = [model.run(feed) for feed in feeds]
-        seconds = []
-        for _ in range(REPEATS):
-            begin = time.perf_counter()
-            model.run(feeds[0])
-            seconds.append(time.perf_counter() - begin)
     except BaseException as error:  # runtimes raise what they like
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        return {"file": job["file"], "refused": said[:LONGEST]}
+        return {"name": job["name"], "refused": said[:LONGEST]}
     outputs = []
     for index in range(len(answers[0])):
         arrays = np.stack([np.asarray(answer[index]) for answer in answers])
-        arrays.tofile(folder / f"{Path(job['file']).name}.{index}.bin")
+        arrays.tofile(folder / f"{job['name']}.{index}.bin")
         outputs.append({"dtype": str(arrays.dtype), "shape": arrays.shape[1:]})
-    return {"file": job["file"], "outputs": outputs, "milliseconds": min(seconds) * 1000}
+    return {"name": job["name"], "outputs": outputs}
+
+
+def read_feeds(job):
+    """Inputs by name, of each run."""
+    stored = {each["name"]: np.fromfile(each["data"], each["dtype"]) for each in job["inputs"]}
+    shaped = {e["name"]: stored[e["name"]].reshape([job["runs"], *e["shape"]]) for e in job["inputs"]}
+    return [{name: array[index] for name, array in shaped.items()} for index in range(job["runs"])]
+
+
+def time_in_turn(model, other, feed):
+    """The median of the ratios of runs in pairs, after a few that warm up."""
+    ratios = []
+    for run in range(WARM + PAIRS):
+        marks = [time.perf_counter()]
+        for each in (model, other):
+            each.run(feed)
+            marks.append(time.perf_counter())
+        if run >= WARM:
+            ratios.append((marks[1] - marks[0]) / (marks[2] - marks[1]))
+    return statistics.median(ratios)
 
 
 def main():
     runtime, folder = sys.argv[1], Path(sys.argv[2])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what runtimes print is no answer
+    __import__(RUNTIMES[runtime][0])
+    answers.write('{"ready": true}\n')
     for line in sys.stdin:
         answers.write(json.dumps(run_job(runtime, json.loads(line), folder)) + "\n")
         answers.flush()

@@ -22,6 +22,7 @@ Verdict = Comparison | str
 ENOUGH = 40.0  # decibels from which on answers are the same: what is rounded is rounded alike
 NEAR = 25.0  # from which on they are rounded otherwise
 LONGEST = 60
+TIMED = ("default", "all")  # forms that are timed beside the float model
 
 
 def forms_of(files: Sequence[Path]) -> dict[str, dict[str, list[str]]]:
@@ -139,7 +140,7 @@ def summarize_versions(
     return rows
 
 
-def summarize_runtime(title: str, verdicts: Mapping[str, Verdict], answers: Mapping[str, Answer]) -> str:
+def summarize_runtime(title: str, verdicts: Mapping[str, Verdict], ratios: Mapping[str, float]) -> str:
     """The row of the table on runtimes."""
     shares = []
     for form in (*FORMS, *OTHER_FORMS):
@@ -147,14 +148,24 @@ def summarize_runtime(title: str, verdicts: Mapping[str, Verdict], answers: Mapp
         shares.append(f"{sum(map(is_right, rows))} of {len(rows)}")
     right = [verdict for name, verdict in verdicts.items() if is_right(verdict) and is_quantized(name)]
     worst = min((each.decibels for each in right if isinstance(each, Comparison)), default=None)
-    ratios = []
-    for name, answer in answers.items():
-        network, *form = name.removesuffix(".onnx").split(".")
-        plain = answers.get(f"{network}.onnx")
-        if form == ["all"] and plain is not None and is_right(verdicts[name]) and plain.milliseconds:
-            ratios.append(answer.milliseconds / plain.milliseconds)
-    time = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "-"
-    return f"| {title} | {' | '.join(shares)} | {'-' if worst is None else f'{worst:.0f} dB'} | {time} |\n"
+    times = [say_ratios([ratio for name, ratio in ratios.items() if form_of(name) == form]) for form in TIMED]
+    return f"| {title} | {' | '.join(shares)} | {'-' if worst is None else f'{worst:.0f} dB'} | {' | '.join(times)} |\n"
+
+
+def begin_runtimes() -> tuple[str, str]:
+    """The first lines of that table."""
+    cells = ["runtime", *FORMS, *OTHER_FORMS, "least", *(f"{form} / float" for form in TIMED)]
+    return f"| {' | '.join(cells)} |\n", f"|{'---|' * len(cells)}\n"
+
+
+def say_ratios(ratios: Sequence[float]) -> str:
+    """Their median, least and most."""
+    return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "-"
+
+
+def form_of(name: str) -> str:
+    """Of the name of a file the form; empty for a model in float."""
+    return name.removesuffix(".onnx").partition(".")[2]
 
 
 def find_rounded(verdicts: Mapping[str, Verdict], names: Sequence[str]) -> dict[str, float]:

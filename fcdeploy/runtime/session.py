@@ -22,6 +22,8 @@ from fcdeploy.user_code import operator_libraries
 if TYPE_CHECKING:  # a bundle is run with numpy and onnxruntime alone
     import onnx_ir as ir
 
+REPAIR = "fcdeploy transform repair MODEL -o OUT writes one that works"
+REPAIRABLE = ("zero point", "zero_point", "Attempt to replace the existing tensor")  # what onnxruntime says of such files
 FATAL_ONLY = 4  # onnxruntime's log severity; its warnings speak of its own rewrites, and errors are raised
 DTYPES = {
     "float": "float32",
@@ -106,7 +108,7 @@ class Session:
             except Exception as error:  # the binding raises a dozen types, none with a common base of its own
                 raise LoadError(
                     f"onnxruntime {ort.__version__} cannot load the model: {first_line(error)}",
-                    "fcdeploy inspect MODEL shows its operators, opset and IR version",
+                    _find_hint(error, "fcdeploy inspect MODEL shows its operators, opset and IR version"),
                 ) from error
         self.outputs = [output.name for output in self._session.get_outputs()]
 
@@ -140,13 +142,18 @@ class Session:
             shapes = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in feeds.items())
             raise FcdeployError(
                 f"onnxruntime cannot run the model on {shapes}: {first_line(error)}",
-                "fcdeploy inspect MODEL shows the inputs the model declares",
+                _find_hint(error, "fcdeploy inspect MODEL shows the inputs the model declares"),
             ) from error
         return [value if isinstance(value, np.ndarray) else as_array(value) for value in result]
 
     def end_profiling(self) -> Path:
         """Stop profiling and return the file that holds the trace."""
         return Path(self._session.end_profiling())
+
+
+def _find_hint(error: Exception, hint: str) -> str:
+    """The repair where the error is of what it mends (fcdeploy.transform.repair), else the hint."""
+    return REPAIR if any(words in str(error) for words in REPAIRABLE) else hint
 
 
 def _to_spec(end: ort.NodeArg) -> TensorSpec:

@@ -21,12 +21,12 @@ import onnx_ir as ir
 from fcdeploy.graph.edit import add_constant, block_fusion, set_input
 from fcdeploy.graph.nodes import array_of, attribute_of, input_of, is_constant, is_op, name_of, producer_of, tensor_of
 from fcdeploy.runtime.probes.answers import collect_answers
+from fcdeploy.runtime.session import REPAIR
 
 BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
 DATA, ZERO = 0, 2  # inputs of a Q or DQ
 SHOWN = 3  # names in a sentence
 Find = Callable[[list[ir.Node]], Iterator[ir.Node]]
-REPAIR = "fcdeploy transform repair MODEL -o OUT writes one that works"
 
 
 @dataclass(frozen=True)
