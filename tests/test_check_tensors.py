@@ -93,3 +93,11 @@ def test_a_model_that_onnx_refuses_is_broken_and_no_defect(
 
 def test_control_characters_are_written_out() -> None:
     assert console.show_control("a\x1b[2Jb\u202e\n") == "a\\x1b[2Jb\\u202e\n"
+
+
+def test_the_size_of_every_type_is_what_onnx_writes() -> None:
+    """Of those that it knows, which grow with it: the newest has two of 6 bits."""
+    for name, kind in TensorProto.DataType.items():
+        if name not in ("UNDEFINED", "STRING"):
+            tensor = numpy_helper.from_array(np.zeros(5, helper.tensor_dtype_to_np_dtype(kind)), "t")
+            assert (tensor.data_type, find_fault(tensor)) == (kind, ""), name

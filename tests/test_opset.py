@@ -15,18 +15,20 @@ X = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
 F = TensorProto.FLOAT
 
 
-def model(op: str, constants: dict[str, np.ndarray] | None = None, dtype: int = F, **attributes: object) -> ir.Model:
-    """One node on input x, with constants as further inputs ("" leaves one out), in opset 18."""
+def model(
+    op: str, constants: dict[str, np.ndarray] | None = None, dtype: int = F, opset: int = 18, **attributes: object
+) -> ir.Model:
+    """One node on input x, with constants as further inputs ("" leaves one out)."""
     constants = constants or {}
     node = helper.make_node(op, ["x", *("" if key.startswith("_") else key for key in constants)], ["y"], **attributes)
     graph = helper.make_graph(
         [node],
         "g",
-        [helper.make_tensor_value_info("x", dtype, list(X.shape))],
+        [helper.make_tensor_value_info("x", F if "to" in attributes else dtype, list(X.shape))],
         [helper.make_tensor_value_info("y", TensorProto.INT64 if op == "Shape" else dtype, None)],
         [numpy_helper.from_array(value, key) for key, value in constants.items() if not key.startswith("_")],
     )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
 
 
@@ -129,10 +131,38 @@ def test_axes_computed_at_run_time_stay_an_input() -> None:
     assert lowest_opset(ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])))[0] == 18
 
 
-def test_a_model_above_the_tables_is_left_as_it_is() -> None:
+ABOVE = {  # op, constants, attributes in opset 28 -> the lowest opset that says the same
+    "relu": ("Relu", {}, {}, 13),
+    "convolution": ("Conv", {"w": np.ones((2, 3, 3, 3), np.float32)}, {"pads": [1, 1, 1, 1]}, 13),
+    "pool": ("AveragePool", {}, {"kernel_shape": [2, 2]}, 13),
+    "pool with gaps": ("AveragePool", {}, {"kernel_shape": [2, 2], "dilations": [2, 2]}, 19),
+    "pool that ends beyond": ("AveragePool", {}, {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}, 19),
+    "reshape": ("Reshape", {"shape": np.array([0, -1], I64)}, {}, 13),
+    "cast, default said": ("Cast", {}, {"to": F, "saturate": 1}, 13),
+    "cast, no saturation": ("Cast", {}, {"to": F, "saturate": 0}, 19),
+    "cast to four bits": ("Cast", {}, {"to": TensorProto.INT4}, 21),
+    "pad around": ("Pad", {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1], I64)}, {"mode": "wrap"}, 19),
+    "mean": ("ReduceMean", {"axes": np.array([2, 3], I64)}, {}, 13),
+    "gelu": ("Gelu", {}, {}, 20),
+    "mish": ("Mish", {}, {}, 18),
+}
+
+
+@pytest.mark.parametrize("name", ABOVE)
+def test_a_node_of_the_newest_opset_is_lowered_as_far_as_it_means_the_same(name: str) -> None:
+    op, constants, attributes, opset = ABOVE[name]
+    found = model(op, constants, attributes.get("to", F), opset=28, **attributes)
+    assert lowest_opset(found)[0] == opset
+    before = run(found)
+    lower_opset(found, opset)
+    np.testing.assert_array_equal(run(found), before)
+
+
+def test_a_model_of_an_opset_that_is_not_known_yet_is_left_as_it_is() -> None:
     found = model("LeakyRelu")
-    found.opset_imports[""] = 20
-    assert lowest_opset(found) == (20, "opset above 18")
+    newer = onnx.defs.onnx_opset_version() + 1
+    found.opset_imports[""] = newer
+    assert lowest_opset(found) == (newer, f"opset above {newer - 1}")
 
 
 @pytest.mark.parametrize(("opset", "version"), [(13, 7), (14, 7), (15, 8), (17, 8), (18, 8), (19, 9), (21, 10)])

@@ -20,7 +20,7 @@ BITS: dict[int, int] = {
     TensorProto.UINT32: 32, TensorProto.UINT64: 64, TensorProto.COMPLEX64: 64, TensorProto.COMPLEX128: 128,
     TensorProto.BFLOAT16: 16, TensorProto.FLOAT8E4M3FN: 8, TensorProto.FLOAT8E4M3FNUZ: 8, TensorProto.FLOAT8E5M2: 8,
     TensorProto.FLOAT8E5M2FNUZ: 8, TensorProto.UINT4: 4, TensorProto.INT4: 4, TensorProto.FLOAT4E2M1: 4,
-    24: 8, 25: 2, 26: 2,  # FLOAT8E8M0, UINT2, INT2: onnx 1.20 has no names for them all
+    24: 8, 25: 2, 26: 2, 27: 6, 28: 6,  # FLOAT8E8M0, UINT2, INT2, two of FLOAT6: onnx 1.20 has no names for them all
 }  # fmt: skip
 LISTS: dict[int, str] = {
     TensorProto.FLOAT: "float_data", TensorProto.COMPLEX64: "float_data", TensorProto.DOUBLE: "double_data",

@@ -1,13 +1,15 @@
-"""The lowest opset that can say a graph, from 18 down to 13.
+"""The lowest opset that can say a graph, from the newest down to 13.
 
 Devices run older runtimes than the machine a network was trained on.  torch writes opset 18 at least, though nearly
 every network can be said in 13, the first with per-channel QuantizeLinear.  What changed between the two, operator by
 operator, is in the tables here: mostly types and attributes were added, and a node that does not use them is the same
-node in the older set.
+node in the older set.  Above 18 that is all that changed but for a few operators, so there the operators' own definitions say
+what is in both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import onnx
@@ -22,6 +24,17 @@ TOP = 18  # where the tables start
 
 RUNTIMES = {13: "1.7", 14: "1.8", 15: "1.9", 16: "1.11", 17: "1.12", 18: "1.14", 19: "1.15", 20: "1.17", 21: "1.18"}
 """Opset -> the first onnxruntime that has it, by its release notes: for what tables/oldest.py does not have."""
+
+MEANS_OTHERWISE = {  # (operator, opset above 18) -> the attribute, and its values, that decide; all nodes without one
+    ("GroupNormalization", 21): ("", ()),
+    ("GridSample", 20): ("", ()),
+    ("DFT", 20): ("", ()),
+    ("Mod", 28): ("", ()),
+    ("AveragePool", 19): ("ceil_mode", (1,)),
+    ("Resize", 19): ("coordinate_transformation_mode", ("half_pixel_symmetric",)),
+    ("Pad", 19): ("mode", ("wrap",)),
+}
+"""Where the same node means something else, or nothing, before that opset, though its definition looks the same."""
 
 ADDED = {  # (operator, attribute): (opset that added it, the value that means what the older operator does)
     ("Reshape", "allowzero"): (14, 0),
@@ -56,28 +69,33 @@ ARITHMETIC = {*NARROW, ir.DataType.INT32, ir.DataType.INT64}
 
 def lowest_opset(model: ir.Model) -> tuple[int, str]:
     """The lowest opset the model can be lowered to, 13 or above, and which node asks for it ("" for 13)."""
-    if model.opset_imports[""] > TOP or model.functions:
-        return model.opset_imports[""], "a function of its own" if model.functions else f"opset above {TOP}"
+    own, newest = model.opset_imports[""], onnx.defs.onnx_opset_version()
+    if own > newest or model.functions:
+        return own, "a function of its own" if model.functions else f"opset above {newest}"
     lowest, why = LOWEST, ""
     for node in model.graph.all_nodes():
-        needed = _required_opset(node)
+        needed = _required_opset(node, own)
         if needed > lowest:
             lowest, why = needed, f"{node.op_type} {node.name!r}"
-    return (lowest, why) if lowest <= model.opset_imports[""] else (model.opset_imports[""], why)
+    return (lowest, why) if lowest <= own else (own, why)
 
 
 def lower_opset(model: ir.Model, opset: int) -> None:
     """Say the model in an opset between `lowest_opset(model)` and its own, in place."""
+    if model.functions:
+        return
     for node in model.graph.all_nodes():
         if node.domain:
             continue
-        for key in list(node.attributes):
-            added, _ = ADDED.get((node.op_type, key), (0, None))
-            if added > opset:
+        known = onnx.defs.get_schema(node.op_type, opset).attributes
+        for key in [key for key in node.attributes if key not in known]:
+            if not (key == "axes" and node.op_type in REDUCTIONS):
                 del node.attributes[key]
         if node.op_type in REDUCTIONS and opset < 18:
             _axes_to_attribute(node)
         node.version = None
+    for graph in model.graphs():
+        graph.opset_imports[""] = opset
     model.opset_imports[""] = opset
 
 
@@ -96,12 +114,14 @@ def describe_requirements(opset: int, ir_version: int, own: str = "") -> str:
 def oldest_runtime(model: ir.Model) -> str:
     """The first onnxruntime that computes all forms of the model as the newest does: run where tables/oldest.py has them.
 
-    For operators that it does not have, the first one with their operator set.
+    For operators that it does not have, the first one with their operator set; empty where none is known to have that.
     """
-    forms = list_forms(model)
+    forms, opset = list_forms(model), opset_of(model)
+    if f"operator set {opset}" not in OLDEST and opset not in RUNTIMES:
+        return ""
     needed = {OLDEST.get(form, "") for form in forms}
     if any(form not in OLDEST for form in forms):
-        needed.add(RUNTIMES.get(opset_of(model), ""))
+        needed.add(RUNTIMES.get(opset, ""))
     return max(needed, key=_parse_release)
 
 
@@ -109,11 +129,14 @@ def _parse_release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part)
 
 
-def _required_opset(node: ir.Node) -> int:
-    """The lowest opset, 13 or above, in which this node means what it means in opset 18."""
+def _required_opset(node: ir.Node, own: int) -> int:
+    """The lowest opset, 13 or above, in which this node means what it means in the model's."""
     if node.domain:
         return LOWEST
     op = node.op_type
+    above = _required_above_tables(node, own)
+    if above > TOP:
+        return above
     since: int = onnx.defs.get_schema(op, TOP).since_version
     if since <= LOWEST:
         return LOWEST
@@ -131,6 +154,50 @@ def _required_opset(node: ir.Node) -> int:
     if op.startswith("Scatter") and _attribute_value(node, "reduction") in ("max", "min"):
         return 18
     return max((added for added, _ in told), default=LOWEST)
+
+
+def _required_above_tables(node: ir.Node, own: int) -> int:
+    """The lowest opset, 18 or above, that has the operator, this node's attributes and its types."""
+    schema = onnx.defs.get_schema(node.op_type, own)
+    while schema.since_version > TOP:
+        key, values = MEANS_OTHERWISE.get((node.op_type, schema.since_version), ("-", ()))
+        if not key or _attribute_value(node, key) in values:
+            break
+        try:
+            older = onnx.defs.get_schema(node.op_type, schema.since_version - 1)
+        except onnx.defs.SchemaError:
+            break
+        if not _can_say(older, schema, node):
+            break
+        schema = older
+    return max(int(schema.since_version), TOP)
+
+
+def _can_say(older: Any, newer: Any, node: ir.Node) -> bool:
+    """Whether a node in terms of the newer definition is one of the older: what it adds must not be used."""
+    for key, attribute in newer.attributes.items():
+        used = node.attributes.get(key)
+        default = attribute.default_value.SerializeToString()
+        if key in older.attributes:
+            if used is None and default != older.attributes[key].default_value.SerializeToString():
+                return False
+        elif used is not None and ir.to_proto(used).SerializeToString() != default:
+            return False
+    return (
+        len(node.inputs) <= older.max_input
+        and _takes(older.inputs, node.inputs)
+        and _takes(older.outputs, node.outputs)
+    )
+
+
+def _takes(parameters: Any, values: Sequence[ir.Value | None]) -> bool:
+    """Whether parameters, of which the last may be many, are of types that these values are known to have."""
+    for index, value in enumerate(values):
+        if value is not None and value.dtype is not None:
+            types = parameters[min(index, len(parameters) - 1)].types
+            if not any(f"({value.dtype.name.lower()})" in each for each in types):
+                return False
+    return True
 
 
 def _required_opset_by_type(node: ir.Node) -> int:

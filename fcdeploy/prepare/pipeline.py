@@ -11,6 +11,8 @@ import onnx_ir as ir
 
 from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.model import name_everything
+from fcdeploy.graph.nodes import opset_of
+from fcdeploy.graph.opset import TOP, lower_opset, lowest_opset
 from fcdeploy.prepare.passes.block_narrow_convs import block_narrow_convs
 from fcdeploy.prepare.passes.drop_identities import drop_identities
 from fcdeploy.prepare.passes.equalize import equalize
@@ -70,6 +72,8 @@ def prepare(model: ir.Model, *, without: str = "") -> tuple[Changes, ...]:
     name_everything(model.graph)
     infer_afresh(model)
     raise_opset(model)
+    if opset_of(model) > TOP:
+        lower_opset(model, lowest_opset(model)[0])  # the newest runtimes lag behind the newest operator sets
     for _ in range(ROUNDS):
         infer_shapes(model)
         declined: dict[str, tuple[str, ...]] = {}

@@ -134,8 +134,7 @@ def _lower_opset(model: ir.Model, asked: int | None) -> None:
         raise FinalError(
             f"opset {asked} cannot say this network: {why} needs {lowest}", f"--opset {lowest}, or leave it out"
         )
-    if model.opset_imports[""] <= sets.TOP and not model.functions:
-        sets.lower_opset(model, asked or lowest)
+    sets.lower_opset(model, min(asked or lowest, model.opset_imports[""]))
     for domain in {"", *(node.domain for node in model.graph.all_nodes())} ^ set(model.opset_imports):
         model.opset_imports.pop(domain, None)
     model.ir_version = sets.lowest_ir_version(model)

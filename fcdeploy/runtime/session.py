@@ -23,7 +23,8 @@ if TYPE_CHECKING:  # a bundle is run with numpy and onnxruntime alone
     import onnx_ir as ir
 
 REPAIR = "fcdeploy transform repair MODEL -o OUT writes one that works"
-REPAIRABLE = ("zero point", "zero_point", "Attempt to replace the existing tensor")  # what onnxruntime says of such files
+REPAIRABLE = ("zero point", "zero_point", "Attempt to replace the existing tensor")
+"""What onnxruntime says of the files that it mends."""
 FATAL_ONLY = 4  # onnxruntime's log severity; its warnings speak of its own rewrites, and errors are raised
 DTYPES = {
     "float": "float32",

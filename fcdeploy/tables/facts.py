@@ -56,6 +56,7 @@ NO_WIDE = "16 bits are for accuracy, DSPs and NPUs"
 REFUSED = "a file that has it is refused where it fuses"
 LEVEL = "a file of weights alone is warned of, or asks for accuracy level 1"
 APART = "every weight has zero points of its own"
+LOWERED = "files are written in the lowest operator set that says the same"
 PAIRS = "weights are kept small enough where a CPU adds two products in 16 bits"
 
 _PATTERNS = (
@@ -167,6 +168,8 @@ _RUNS = tuple(
         ("weights of INT2", "right", "new types are read"),
         ("weights of UINT2", "right", "new types are read"),
         ("weights of FLOAT4E2M1", "does not load", "new types are read, and kept float"),
+        *((f"operator set {opset}", "right", LOWERED) for opset in range(19, 28)),
+        ("operator set 28", "does not load", LOWERED),
     )
 )
 

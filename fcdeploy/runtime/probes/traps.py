@@ -180,6 +180,12 @@ def _dynamic_lstm() -> Probe:
     return g.probe(y, expected=np.zeros((3, 1, 2, 4)))
 
 
+def _in_operator_set(opset: int) -> Probe:
+    """A pair of conversions, which every int8 file has."""
+    g = QdqGraph(opset=opset)
+    return g.probe(g.op("Relu", g.pair(g.input(2, 3))))
+
+
 def _new_type(kind: type[np.generic], opset: int) -> Probe:
     """A weight of ones of a new type, in front of a dense layer."""
     g = QdqGraph(opset=opset)
@@ -245,5 +251,6 @@ OPERATORS: dict[str, Callable[[], Probe]] = {
     "weights of INT2": partial(_new_type, ml_dtypes.int2, 25),
     "weights of UINT2": partial(_new_type, ml_dtypes.uint2, 25),
     "weights of FLOAT4E2M1": partial(_new_type, ml_dtypes.float4_e2m1fn, 23),
+    **{f"operator set {opset}": partial(_in_operator_set, opset) for opset in range(19, 29)},
 }
 """What runs at all."""
