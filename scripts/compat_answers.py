@@ -178,29 +178,42 @@ def read_answer(name: str, said: Mapping[str, Any], folder: Path) -> Answer:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of two answers: the share of equal samples, decibels of the worst output, and the share of elements that differ."""
+    """Of two answers: the share of equal samples, decibels of the worst output, and the share of elements that differ.
+
+    `gain`: how many decibels nearer to the answers of the float model the first is.
+    """
 
     equal: float
     decibels: float
     differing: float
+    gain: float
 
 
-def compare(answer: Answer, reference: Answer) -> Comparison | str:
-    """Or why they cannot be."""
+def compare(answer: Answer, reference: Answer, plain: Answer | None = None) -> Comparison | str:
+    """Or why they cannot be. `plain` has the answers of the float model."""
     if answer.refused:
         return answer.refused
     if len(answer.outputs) != len(reference.outputs):
         return f"{len(answer.outputs)} outputs, expected {len(reference.outputs)}"
-    equal, decibels, differing = [], np.inf, [0, 0]
-    for got, wanted in zip(answer.outputs, reference.outputs, strict=True):
+    pairs = [*zip(answer.outputs, reference.outputs, strict=True)]
+    for got, wanted in pairs:
         if got.size != wanted.size:
             return f"its output has shape {got.shape[1:]}, expected {wanted.shape[1:]}"
-        flat, right = (each.reshape(len(wanted), -1).astype(np.float64) for each in (got, wanted))
-        equal.append(np.all(flat == right, axis=1))
-        differing = [differing[0] + int(np.sum(flat != right)), differing[1] + right.size]
+    same = [got.reshape(len(wanted), -1) == wanted.reshape(len(wanted), -1) for got, wanted in pairs]
+    differing = sum(int(np.sum(~each)) for each in same) / max(sum(each.size for each in same), 1)
+    equal = float(np.mean(np.all([each.all(axis=1) for each in same], axis=0)))
+    gain = measure(answer, plain) - measure(reference, plain) if plain and differing and not plain.refused else 0.0
+    return Comparison(equal, measure(answer, reference), differing, gain)
+
+
+def measure(answer: Answer, reference: Answer) -> float:
+    """SQNR in decibels, of the worst output; infinite where all are equal."""
+    decibels = np.inf
+    for got, wanted in zip(answer.outputs, reference.outputs, strict=True):
+        flat, right = (each.reshape(-1).astype(np.float64) for each in (got, wanted))
         noise = float(np.sum((flat - right) ** 2))
         if not np.isfinite(noise):
-            decibels = -np.inf
-        elif noise:
+            return -np.inf
+        if noise:
             decibels = min(decibels, 10 * np.log10(max(float(np.sum(right**2)), 1e-300) / noise))
-    return Comparison(float(np.mean(np.all(equal, axis=0))), float(decibels), differing[0] / max(differing[1], 1))
+    return float(decibels)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import onnx
 from compat_answers import Answer, Comparison, compare
 from compat_files import FORMS, OTHER_FORMS
@@ -20,7 +21,9 @@ from fcdeploy.prepare.shape_inference import infer_shapes
 Forms = Mapping[str, Mapping[str, Sequence[str]]]
 Verdict = Comparison | str
 ENOUGH = 40.0  # decibels from which on answers are the same: what is rounded is rounded alike
-NEAR = 25.0  # from which on they are rounded otherwise
+NEAR = 25.0  # from which on they are rounded otherwise: right where they are as near to the float model's
+APART = 60.0  # nearer than this is no file with a form that is rounded otherwise
+LOSS = -0.5  # decibels
 LONGEST = 60
 TIMED = ("default", "all")  # forms that are timed beside the float model
 
@@ -38,14 +41,17 @@ def forms_of(files: Sequence[Path]) -> dict[str, dict[str, list[str]]]:
 def judge(answers: Mapping[str, Answer], reference: Mapping[str, Answer]) -> dict[str, Verdict]:
     """By name of file, of those that the reference runs."""
     return {
-        name: compare(answer, reference[name])
+        name: compare(answer, reference[name], reference.get(f"{name.split('.')[0]}.onnx"))
         for name, answer in answers.items()
         if name in reference and not reference[name].refused
     }
 
 
 def is_right(verdict: Verdict) -> bool:
-    return isinstance(verdict, Comparison) and verdict.decibels >= ENOUGH
+    """Whether answers are the same but for single roundings, or rounded otherwise and as good."""
+    if not isinstance(verdict, Comparison):
+        return False
+    return verdict.decibels >= ENOUGH or (verdict.decibels >= NEAR and verdict.gain >= LOSS)
 
 
 def find_taken(verdicts: Mapping[str, Verdict], forms: Forms) -> set[str]:
@@ -146,10 +152,9 @@ def summarize_runtime(title: str, verdicts: Mapping[str, Verdict], ratios: Mappi
     for form in (*FORMS, *OTHER_FORMS):
         rows = [verdict for name, verdict in verdicts.items() if name.endswith(f".{form}.onnx")]
         shares.append(f"{sum(map(is_right, rows))} of {len(rows)}")
-    right = [verdict for name, verdict in verdicts.items() if is_right(verdict) and is_quantized(name)]
-    worst = min((each.decibels for each in right if isinstance(each, Comparison)), default=None)
+    worst = find_nearest(verdicts)
     times = [say_ratios([ratio for name, ratio in ratios.items() if form_of(name) == form]) for form in TIMED]
-    return f"| {title} | {' | '.join(shares)} | {'-' if worst is None else f'{worst:.0f} dB'} | {' | '.join(times)} |\n"
+    return f"| {title} | {' | '.join(shares)} | {worst:.0f} dB | {' | '.join(times)} |\n"
 
 
 def begin_runtimes() -> tuple[str, str]:
@@ -168,10 +173,26 @@ def form_of(name: str) -> str:
     return name.removesuffix(".onnx").partition(".")[2]
 
 
-def find_rounded(verdicts: Mapping[str, Verdict], names: Sequence[str]) -> dict[str, float]:
-    """Of these files those that are near: name -> decibels."""
-    rows = {name: verdicts[name] for name in names}
-    return {name: row.decibels for name, row in rows.items() if isinstance(row, Comparison) and row.decibels >= NEAR}
+def find_rounded(verdicts: Mapping[str, Verdict], forms: Forms, names: Sequence[str]) -> dict[str, str]:
+    """Of these files those that are near: the form that is rounded otherwise, of which no file is nearer, and how near."""
+    found: dict[str, float] = {}
+    nearest: dict[str, float] = {}
+    for name, verdict in verdicts.items():
+        for form in forms[name] if isinstance(verdict, Comparison) else ():
+            nearest[form] = max(nearest.get(form, 0.0), verdict.decibels)
+    for name in names:
+        verdict, form = verdicts[name], min(forms[name], key=lambda form: nearest.get(form, np.inf))
+        if isinstance(verdict, Comparison) and verdict.decibels >= NEAR and nearest[form] < APART:
+            found[form] = min(found.get(form, np.inf), verdict.decibels)
+    return {form: f"rounds otherwise: {decibels:.1f} dB" for form, decibels in found.items()}
+
+
+def find_nearest(verdicts: Mapping[str, Verdict], rounded: Mapping[str, float]) -> float:
+    """Decibels between the answers and onnxruntime's: the least of our files that are right, or rounded otherwise."""
+    right = [
+        v.decibels for name, v in verdicts.items() if isinstance(v, Comparison) and is_right(v) and is_quantized(name)
+    ]
+    return min([*right, *rounded.values()])
 
 
 def is_quantized(name: str) -> bool:
@@ -201,9 +222,12 @@ def list_lines(items: Sequence[str]) -> str:
     return "(\n" + "".join(f"        {json.dumps(item)},\n" for item in items) + "    )"
 
 
-def write_runtimes(path: Path, rows: Mapping[str, tuple[str, Mapping[str, str]]], made: str) -> None:
-    """The module of runtimes: name -> title with version, and culprits."""
+def write_runtimes(
+    path: Path, rows: Mapping[str, tuple[str, Mapping[str, str]]], nearest: Mapping[str, float], made: str
+) -> None:
+    """The module of runtimes: name -> title with version, how near its answers are, and culprits."""
     titles = "".join(f"    {json.dumps(name)}: {json.dumps(title)},\n" for name, (title, _) in rows.items())
+    least = "".join(f"    {json.dumps(name)}: {int(nearest[name])},\n" for name in rows)
     text = "".join(
         f"    {json.dumps(name)}: {{\n"
         + "".join(f"        {json.dumps(form)}: {json.dumps(why)},\n" for form, why in sorted(culprits.items()))
@@ -215,6 +239,8 @@ def write_runtimes(path: Path, rows: Mapping[str, tuple[str, Mapping[str, str]]]
         f'Written by scripts/compat --runtimes, not by hand: {made}.\n"""\n\n'
         f"TITLES = {{\n{titles}}}\n"
         '"""Runtime -> its name and the version that was run."""\n\n'
+        f"NEAREST = {{\n{least}}}\n"
+        '"""Runtime -> the least SQNR in dB between its answers and onnxruntime\'s, of all files that it takes."""\n\n'
         f"UNTAKEN: dict[str, dict[str, str]] = {{\n{text}}}  # fmt: skip\n"
         '"""Runtime -> form -> what becomes of a file with it, in the words of the runtime."""\n'
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -29,6 +30,21 @@ AVX2 = detect_target().name == "x86-avx2"
 def test_every_fact_has_a_probe() -> None:
     assert list(PROBES) != []
     assert set(PROBES) == set(FACTS)
+
+
+def test_every_fact_that_the_code_asks_for_has_a_probe() -> None:
+    """By how the names begin that stand as such in its calls."""
+    where = {"holds": 0, "harms": 0, "find_answer": 0, "_computes": 0, "_fails": 0, "Suspect": 1}
+    asked = set()
+    for file in (Path(__file__).parent.parent / "fcdeploy").rglob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text())):
+            name = call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else ""
+            if isinstance(call, ast.Call) and name in where and len(call.args) > where[name]:
+                given = call.args[where[name]]
+                given = given.values[0] if isinstance(given, ast.JoinedStr) else given
+                asked |= {given.value} if isinstance(given, ast.Constant) else set()
+    assert len(asked) > 5
+    assert [name for name in asked if not any(fact.startswith(name) for fact in FACTS)] == []
 
 
 def test_every_operator_whose_kernel_counts_has_a_fact() -> None:

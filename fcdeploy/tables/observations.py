@@ -18,9 +18,14 @@ CHANGES: dict[str, dict[str, str]] = {
     "GlobalAveragePool": {"1.16.3": "QLinearGlobalAveragePool"},
     "LeakyRelu": {"1.16.3": "QLinearLeakyRelu"},
     "Sigmoid": {"1.16.3": "QLinearSigmoid"},
+    "Tanh": {"1.16.3": "float"},
+    "Erf": {"1.16.3": "float"},
     "Softmax": {"1.16.3": "QLinearSoftmax"},
     "Concat": {"1.16.3": "QLinearConcat"},
     "Where": {"1.16.3": "QLinearWhere"},
+    "Sub": {"1.16.3": "float"},
+    "Div": {"1.16.3": "float"},
+    "HardSigmoid": {"1.16.3": "float"},
     "Reshape, on uint8": {"1.16.3": "runs"},
     "Reshape, on int8": {"1.16.3": "runs"},
     "Flatten, on uint8": {"1.16.3": "runs"},
@@ -62,16 +67,12 @@ CHANGES: dict[str, dict[str, str]] = {
     "ConvTranspose": {"1.16.3": "float"},
     "GRU": {"1.16.3": "float"},
     "RNN": {"1.16.3": "float"},
-    "Sub": {"1.16.3": "float"},
-    "Div": {"1.16.3": "float"},
     "Max": {"1.16.3": "float"},
     "Min": {"1.16.3": "float"},
     "Pow": {"1.16.3": "float"},
     "Sum": {"1.16.3": "float"},
     "Mean": {"1.16.3": "float"},
     "PRelu": {"1.16.3": "float"},
-    "Tanh": {"1.16.3": "float"},
-    "HardSigmoid": {"1.16.3": "float"},
     "HardSwish": {"1.16.3": "float"},
     "Elu": {"1.16.3": "float"},
     "Selu": {"1.16.3": "float"},
@@ -86,7 +87,6 @@ CHANGES: dict[str, dict[str, str]] = {
     "Log": {"1.16.3": "float"},
     "Sqrt": {"1.16.3": "float"},
     "Reciprocal": {"1.16.3": "float"},
-    "Erf": {"1.16.3": "float"},
     "Abs": {"1.16.3": "float"},
     "Neg": {"1.16.3": "float"},
     "Sin": {"1.16.3": "float"},
@@ -197,6 +197,16 @@ CHANGES: dict[str, dict[str, str]] = {
     "weights of INT2": {"1.16.3": "does not load", "1.24.4": "right"},
     "weights of UINT2": {"1.16.3": "does not load", "1.24.4": "right"},
     "weights of FLOAT4E2M1": {"1.16.3": "does not load"},
+    "operator set 19": {"1.16.3": "right"},
+    "operator set 20": {"1.16.3": "does not load", "1.17.3": "right"},
+    "operator set 21": {"1.16.3": "does not load", "1.18.1": "right"},
+    "operator set 22": {"1.16.3": "does not load", "1.22.1": "right"},
+    "operator set 23": {"1.16.3": "does not load", "1.24.4": "right"},
+    "operator set 24": {"1.16.3": "does not load", "1.24.4": "right"},
+    "operator set 25": {"1.16.3": "does not load", "1.24.4": "right"},
+    "operator set 26": {"1.16.3": "does not load", "1.26.0": "right"},
+    "operator set 27": {"1.16.3": "does not load", "1.32.0": "right"},
+    "operator set 28": {"1.16.3": "does not load"},
 }  # fmt: skip
 """Fact -> its answers, each by the first of the versions that gives it."""
 
@@ -206,4 +216,5 @@ def find_observed(fact: str, version: str) -> str:
     if version not in VERSIONS:
         return ""
     upto = VERSIONS[: VERSIONS.index(version) + 1]
-    return next((CHANGES[fact][each] for each in reversed(upto) if each in CHANGES[fact]), "")
+    changes = CHANGES.get(fact, {})
+    return next((changes[each] for each in reversed(upto) if each in changes), "")

@@ -13,6 +13,16 @@ TITLES = {
 }
 """Runtime -> its name and the version that was run."""
 
+NEAREST = {
+    "web": 47,
+    "node": 49,
+    "openvino": 33,
+    "opencv4": 50,
+    "opencv5": 51,
+    "tract": 47,
+}
+"""Runtime -> the least SQNR in dB between its answers and onnxruntime's, of all files that it takes."""
+
 UNTAKEN: dict[str, dict[str, str]] = {
     "web": {
         "AveragePool with ceil_mode counting pads": "computes otherwise: 4.6 dB",
