@@ -104,6 +104,7 @@ SINCE: dict[str, tuple[str, ...]] = {
         "com.microsoft DequantizeLinear",
         "com.microsoft MatMulNBits, 4 bits",
         "com.microsoft QuantizeLinear",
+        "operator set 20",
     ),
     "1.18.1": (
         "Conv, rounded to 16 bits",
@@ -112,6 +113,7 @@ SINCE: dict[str, tuple[str, ...]] = {
         "MaxPool, rounded to 16 bits",
         "Relu, rounded to 16 bits",
         "Unsqueeze, rounded to 16 bits",
+        "operator set 21",
     ),
     "1.19.2": (
         "com.microsoft MatMulNBits with a bias",
@@ -119,18 +121,27 @@ SINCE: dict[str, tuple[str, ...]] = {
     "1.22.1": (
         "DepthToSpace, on uint8",
         "com.microsoft MatMulNBits, 8 bits",
+        "operator set 22",
     ),
     "1.24.4": (
         "DequantizeLinear of INT2",
         "DequantizeLinear of UINT2",
         "constants of INT2",
         "constants of UINT2",
+        "operator set 23",
+        "operator set 24",
         "operator set 25",
+    ),
+    "1.26": (
+        "operator set 26",
     ),
     "1.28": (
         "DepthToSpace, on int8",
         "SpaceToDepth, on int8",
         "SpaceToDepth, on uint8",
+    ),
+    "1.32": (
+        "operator set 27",
     ),
 }  # fmt: skip
 """Version -> the forms that are right from it on; the first of those that were run, older ones were not."""
