@@ -47,7 +47,7 @@ def cliff(folder: Path, size: float) -> Path:
 def test_samples_apart_are_no_tool_s(sizes: list[int]) -> None:
     starts = np.cumsum([0, *sizes])
     groups = [{"x": np.arange(a, b)} for a, b in pairwise(starts)]
-    tools, judged, unseen = split_samples(groups)
+    tools, judged, unseen = split_samples(groups, streams=False)
     apart = np.concatenate([group["x"] for group in judged])
     assert len(tools["x"]) == max(sizes) - (unseen and min(max(max(sizes) // APART, max(sizes) - USED), MOST_APART))
     assert not unseen or not set(tools["x"]) & set(apart)

@@ -66,7 +66,15 @@ def recurrent(net: Net) -> Net:
     return net.output(net.op("MatMul", y, net.constant(net.normal(12, 4, size=0.3)), name="head"))
 
 
-SHAPES = {images: (3, 8, 8), tokens: (7, 12), recurrent: (6, 8)}
+def indexed(net: Net) -> Net:
+    """Indices that are made of the shape of a tensor in bytes."""
+    x = net.op("Relu", net.conv(net.input("x", 3, 4, 4), 3, 8, name="stem"))
+    index = net.op("Expand", net.constant(np.zeros((1, 8, 4, 4), np.int64), np.int64), net.op("Shape", x))
+    y = net.op("GatherElements", x, index, axis=1, name="pick")
+    return net.output(net.op("Flatten", net.conv(y, 8, 4, name="last")))
+
+
+SHAPES = {indexed: (3, 4, 4), images: (3, 8, 8), tokens: (7, 12), recurrent: (6, 8)}
 
 
 def line(network: Any, **options: Any) -> Line:
@@ -95,7 +103,8 @@ def batch(x: Array, **labels: Array) -> Batch:
 @pytest.mark.parametrize(
     ("network", "types"),
     [(images, ("int8", "int8")), (tokens, ("int8", "int8")), (images, ("int8", "none")), (images, ("int8", "int16")),
-     (tokens, ("int4", "none")), (recurrent, ("int8", "dynamic")), (recurrent, ("int8", "int8"))],
+     (tokens, ("int4", "none")), (recurrent, ("int8", "dynamic")), (recurrent, ("int8", "int8")),
+     (indexed, ("int8", "int8"))],
 )  # fmt: skip
 def test_without_every_source_it_is_the_float_model(network: Any, types: tuple[str, str]) -> None:
     """One after the other; so bytes that are passed by are clipped as in float, and every constant is the float one."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from conftest import fails
 from onnx import TensorProto as T
@@ -17,10 +18,15 @@ from onnx import numpy_helper as nh
 from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
+from fcdeploy.graph.model import read_model
+from fcdeploy.int8.judge import Judge
 from fcdeploy.records.calibration import read
+from fcdeploy.records.sample_layout import KEY, SampleLayout
 from fcdeploy.records.signature import TensorSpec
+from fcdeploy.samples.kept_samples import keep_smallest
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.samples.states import parse_states
+from fcdeploy.samples.stretches import STRETCH, split_stretches
 
 Array = np.ndarray[Any, Any]
 RANDOM = np.random.default_rng(0)
@@ -87,6 +93,7 @@ def test_a_stream_through_the_whole_line(stream: Path, save_npz: Callable[..., P
     known = read(made)
     assert known.states == {"h": "h_out"}
     assert known.tensors["h"].histogram.high == pytest.approx(run(x[:48])[1].max(), rel=1e-5)
+    assert known.groups[0]["x"].shape == (1, 48, 6) and known.sample_groups[0]["h"].shape == (48, 1, 1, 16)
     int8 = tmp_path / "int8.onnx"
     quantize(stream, output=int8, weights="int8", activations="int8", calibration=made, costs="none")
     held_out = save_npz(x=x[48:])
@@ -102,6 +109,42 @@ def test_a_stream_through_the_whole_line(stream: Path, save_npz: Callable[..., P
     decibels = 10 * np.log10((f.astype(np.float64) ** 2).sum() / ((f - q).astype(np.float64) ** 2).sum())
     assert {row["name"]: row["sqnr_db"] for row in found["outputs"]}["y"] == pytest.approx(decibels, abs=0.1)
     assert found["agreement"] == pytest.approx((f.argmax(1) == q.argmax(1)).mean())
+
+
+def test_stretches_of_a_stream_are_kept_whole_and_split_by_them(stream: Path, save_npz: Callable[..., Path]) -> None:
+    """Each holds consecutive steps, the states between them; none of the judge's steps is among the tools'."""
+    x = RANDOM.normal(size=(5 * STRETCH + 9, 6)).astype(np.float32)
+    groups = keep_smallest(open_source(save_npz(x=x), SPECS, model=stream)).groups()
+    assert sorted(group["x"].shape[:2] for group in groups) == [(1, 9), (5, STRETCH)]
+    tools, judged = split_stretches(groups)
+    for group in judged:
+        for steps, states in zip(group["x"], group["h"], strict=True):
+            begin = int(np.flatnonzero((x == steps[0]).all(axis=1))[0])
+            assert begin % STRETCH == 0
+            np.testing.assert_array_equal(steps, x[begin : begin + len(steps)])
+            np.testing.assert_allclose(states, run(x)[1][begin : begin + len(steps)], atol=1e-5)
+    apart = {row.tobytes() for group in judged for row in group["x"].reshape(-1, 6)}
+    assert len(apart) == STRETCH + 9 and not apart & {row.tobytes() for row in tools["x"]}
+    assert len(tools["x"]) == 4 * STRETCH == len(tools["h"])
+
+
+def test_the_judge_carries_the_states_of_the_int8_model(stream: Path, save_npz: Callable[..., Path]) -> None:
+    """Errors that add up from step to step are in its decibels: a state that is lost costs more than one step of it."""
+    x = RANDOM.normal(size=(STRETCH, 6)).astype(np.float32)
+    groups = keep_smallest(open_source(save_npz(x=x), SPECS, model=stream)).groups()
+    model = read_model(stream)
+    model.metadata_props[KEY] = SampleLayout({"h": None}, "carried", {"h": "h_out"}).to_text()
+    drifting = onnx.load(stream)
+    weight = next(tensor for tensor in drifting.graph.initializer if tensor.name == "U")
+    weight.CopyFrom(nh.from_array(U * 1.01, "U"))
+    judgement = Judge(stream, model, groups, {}).measure(ir.from_proto(drifting))
+    state, wanted = np.zeros(16), []
+    for step in x:
+        state = np.maximum(step @ W + state @ (U * 1.01), 0)
+        wanted.append(state @ V)
+    f = run(x)[0].astype(np.float64)
+    decibels = 10 * np.log10((f**2).sum() / ((f - np.array(wanted)) ** 2).sum())
+    assert judgement.sqnr_db["y"] == pytest.approx(decibels, abs=0.1)
 
 
 def test_states_that_the_model_has_not(stream: Path, save_npz: Callable[..., Path], tmp_path: Path) -> None:

@@ -303,9 +303,9 @@ def _run_golden_samples(
         read = make_batches(open_source(data, inputs, limit=samples * size, format=format), size)
         feeds = [batch.inputs for batch in read]
     elif recorded is not None and recorded.kept:
-        source = "calibration"
-        count = min(len(next(iter(recorded.kept.values()))) // size, samples)
-        parts = ({n: a[i * size : (i + 1) * size] for n, a in recorded.kept.items()} for i in range(count))
+        source, kept = "calibration", recorded.sample_groups[0]
+        count = min(len(next(iter(kept.values()))) // size, samples)
+        parts = ({n: a[i * size : (i + 1) * size] for n, a in kept.items()} for i in range(count))
         feeds = [arrange_samples(part, inputs) for part in parts]
     else:
         source = "random"

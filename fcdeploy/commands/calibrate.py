@@ -91,7 +91,8 @@ def calibrate(
         layout=graph.metadata_props.get(sample_layout.KEY, ""),
     )  # fmt: skip
     progress = target.with_name(f"{target.name}.progress")
-    with _say_what_is_kept(progress), open_pool(workers, cluster) as team:
+    # steps of a stream follow each other: a second worker would run through all of them too
+    with _say_what_is_kept(progress), open_pool(1 if states else workers, cluster) as team:
         result = collect(team, job, graph, source, progress, batch=batch, max_memory=max_memory, on_step=on_step)
     seconds = time.perf_counter() - begin
     rows = list(list_ranges(result.calibration))

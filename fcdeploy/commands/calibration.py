@@ -70,7 +70,7 @@ def show_calibration(file: str | Path, *, tensor: str | None = None) -> Report:
         )
     values = {
         "model": recorded.model, "data": recorded.data, "samples": recorded.samples,
-        "kept": sum(len(next(iter(group.values()))) for group in recorded.groups), "made_by": recorded.made_by,
+        "kept": sum(len(next(iter(group.values()))) for group in recorded.sample_groups), "made_by": recorded.made_by,
         "tensors": [_collect_values(record) for record in shown],
     }  # fmt: skip
     alone = len(shown) == 1 and not shown[0].histogram.ends_only

@@ -161,7 +161,7 @@ def _read_samples(
         size = program.inputs[0].shape[0]
         samples = [
             {name: array[at : at + size] for name, array in group.items()}
-            for group in calibrations.read(Path(calibration)).groups
+            for group in calibrations.read(Path(calibration)).sample_groups
             for at in range(0, len(next(iter(group.values()))) - size + 1, size)
         ][:wanted]
     else:

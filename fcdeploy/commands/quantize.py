@@ -254,7 +254,7 @@ def _carry_out(
 def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on_step: OnStep | None) -> Problem:
     """The prepared model with its statistics, and samples to run it on."""
     known = None if request.calibration is None else calibrations.read(Path(request.calibration))
-    kept = None if known is None else known.kept
+    kept = None if known is None else next(iter(known.sample_groups), {})
     states = request.states or (known.states if known is not None and request.samples is None else {})
     declare_samples(request.model, model, request.samples or kept, request.batch_axes, states)
     source = None if request.samples is None else request.samples.open(input_specs(model))
@@ -262,10 +262,10 @@ def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on
     if source is not None:
         check_on_first(request.model, model, source)
     calibration, groups = load_or_observe(model, files, source, request.calibration, on_step)
-    if source is None and groups:
-        check_prepared(request.model, model, next(split_into_chunks(model, groups[0]))[1])
     # apart whether they are judged or not, so that a plan gives the same bytes again
-    tools, judged, unseen = split_samples(groups)
+    tools, judged, unseen = split_samples(groups, streams=bool(calibration.states))
+    if source is None and tools:
+        check_prepared(request.model, model, next(split_into_chunks(model, tools))[1])
     if tools:
         one = arrange_samples({name: array[:1] for name, array in tools.items()}, input_specs(model))
         count_at(model, {name: array.shape for name, array in one.items()})
@@ -314,7 +314,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     if planned.search_result is not None:
         report = add_search(report, planned.search_result, macs)
     elif problem.effort != "fast":
-        report = add_advice(report, int8, problem.model, next(iter(problem.judged), problem.samples), problem.effort)
+        report = add_advice(report, int8, problem.model, problem.unseen_samples, problem.effort)
     if request.runtimes:
         report = replace(report, lines=(*report.lines[:-1], describe_runtimes_kept(request.runtimes), report.lines[-1]))
     if held is not None:

@@ -22,9 +22,12 @@ from fcdeploy.evaluate.outputs import OutputEnd, read_outputs
 from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.fidelity import EXACT_DB
 from fcdeploy.int8.floor import Floor
+from fcdeploy.runtime.engine import Engine
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import split_into_chunks
 from fcdeploy.samples.layout import lead_with_samples, runs_alone
+from fcdeploy.samples.states import StreamingSession
+from fcdeploy.samples.stretches import split_stretches
 
 APART = 3  # of the samples that tools may run the model on, one in so many is kept apart, and those that
 USED = 128  # of them leave over: corrections take no more
@@ -34,7 +37,9 @@ SURE = 0.05  # a model is below the floor where chance gives so many changed dec
 REGIONS = ": regions"  # behind the name of an output that is a map of things: how many of them both models find
 NEAREST = 5  # classes beside the first, whose margins tell how far rounding moves a margin
 LEAST_SIDE = 16  # rows and columns of a map in which things are looked for
-CARRIED_DB = 16.0  # by which a state must be nearer than others on one step: about what errors add up to over a stream
+CARRIED_DB = 4.0  # by which a state must be nearer than others: errors add up for longer than a stretch
+ODD = 1e-6  # probabilities nearer to 0 or 1 are taken to be so near
+LEAST_NEAR = 16  # numbers near a threshold, from which it is told how far rounding moves them
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class Judgement:
                 what = f"{100 * share:.1f} % {self._counted(name)} of output {output!r}"
                 text = f"{what}, the floor is {100 * floor.decisions:g} %"
                 misses.append((text, 100 * (floor.decisions - share)))
-            elif (likely := _estimate_share(expected)) < floor.decisions:
+            elif (likely := _estimate_share(expected, slack=not self.states)) < floor.decisions:
                 text = (
                     f"{100 * expected.mean():.1f} % equal decisions of output {output!r} are to be expected, so near are others "
                     f"to another class; the floor is {100 * floor.decisions:g} %"
@@ -117,14 +122,17 @@ class Judgement:
         return f"{', '.join([*decided, f'{self.worst_db:.1f} dB'])} on {self.samples} samples"
 
 
-def split_samples(groups: Sequence[Arrays]) -> tuple[Arrays, tuple[Arrays, ...], bool]:
+def split_samples(groups: Sequence[Arrays], *, streams: bool) -> tuple[Arrays, tuple[Arrays, ...], bool]:
     """Samples for the tools that run the model, samples for its judge, and whether no sample is both.
 
     `groups` are samples of one shape each.  Tools get most of the largest group, in its order, which is that of hashes: any
     part of it is a random one.  The judge gets the rest.  Where that is too little to tell anything, it gets all.
+    Of `streams` groups are stretches: tools get their steps, the judge whole ones.
     """
     if not groups:
         return {}, (), False
+    if streams:
+        return *split_stretches(groups), True
     largest = max(range(len(groups)), key=lambda at: _count(groups[at]))
     apart = min(max(_count(groups[largest]) // APART, _count(groups[largest]) - USED), MOST_APART)
     cut = _count(groups[largest]) - apart
@@ -144,10 +152,16 @@ class Judge:
         self, file: Path | ir.Model, model: ir.Model, groups: Sequence[Arrays], ends: Mapping[str, OutputEnd]
     ) -> None:
         """`file` answers; `model` is its prepared form, which says how many samples a run takes. Groups are of one shape each."""
-        self.chunks = [chunk for group in groups for chunk in split_into_chunks(model, group)]
+        self._inputs = input_specs(model)
+        self._alone = runs_alone(self._inputs)
+        self._states = frozenset(spec.state for spec in self._inputs if spec.state)
+        # of a stream, chunks are its steps, and a stretch begins with the states that the float model had there
+        stretches = [s for group in groups for s in _list_stretches(group)] if self._states else list(groups)
+        self.chunks, self._begins = list[tuple[int, Arrays]](), set[int]()
+        for group in stretches:
+            self._begins.add(len(self.chunks))
+            self.chunks += split_into_chunks(model, group)
         session = Session(file)
-        self._alone = runs_alone(input_specs(model))
-        self._states = frozenset(spec.state for spec in input_specs(model) if spec.state)
         self.answers = [self._run(session, feeds) for _, feeds in self.chunks]
         self.samples = sum(count for count, _ in self.chunks)
         first = (
@@ -160,10 +174,9 @@ class Judge:
 
     def measure(self, int8: ir.Model, most: int | None = None) -> Judgement:
         """A model's answers to all samples, or the first chunks of at least `most`."""
-        session, sums, done = Session(int8), dict[str, Fidelity](), 0
+        sums, done, margins = dict[str, Fidelity](), 0, dict[str, list[Float64]]()
         equal, expected = dict[str, list[Float64]](), dict[str, list[Float64]]()
-        for (count, feeds), answer in zip(self.chunks, self.answers, strict=True):
-            other = self._run(session, feeds)
+        for (count, _), answer, other in zip(self.chunks, self.answers, self._answer(Session(int8)), strict=False):
             if self.found is not None:
                 boxes, others = self.found.read(answer, count), self.found.read(other, count)
                 equal.setdefault(self.found.boxes, []).append(self.found.compare(boxes, others))
@@ -180,14 +193,25 @@ class Judge:
                     axis = self.decisions[name].axis
                     if axis is not None and squeeze(f).ndim == 2:
                         expected.setdefault(name, []).append(_expect_equal(f, other[name], axis))
+                    elif self._states and self.decisions[name].threshold is not None:
+                        margins.setdefault(name, []).append(_measure_margins(self.decisions[name], f, other[name]))
             done += count
             if most is not None and done >= most:
                 break
         db = {name: max(-EXACT_DB, min(one.sqnr_db, EXACT_DB)) for name, one in sums.items()}
         shares, likely = ({name: np.concatenate(rows) for name, rows in each.items()} for each in (equal, expected))
+        likely |= {name: _expect_alike(np.concatenate(rows)) for name, rows in margins.items()}
         return Judgement(done, db, shares, self.decisions, likely, self._states)
 
-    def _run(self, session: Session, feeds: Arrays) -> Arrays:
+    def _answer(self, session: Session) -> Iterator[Arrays]:
+        """A model's answers to the chunks in turn, with states of its own within a stretch."""
+        stream = StreamingSession(session, self._inputs) if self._states else None
+        for index, (_, feeds) in enumerate(self.chunks):
+            if stream is not None and index in self._begins:
+                stream.begin({spec.name: feeds[spec.name] for spec in self._inputs if spec.state})
+            yield self._run(stream or session, feeds)
+
+    def _run(self, session: Engine, feeds: Arrays) -> Arrays:
         outputs = (lead_with_samples(np.asarray(output), alone=self._alone) for output in session.run(feeds))
         return dict(zip(session.outputs, outputs, strict=True))
 
@@ -225,9 +249,33 @@ def _expect_equal(one: Array, other: Array, axis: int) -> Float64:
     return np.array([1 - 0.5 * math.erfc(m / s / math.sqrt(2)) if s > 0 else 1.0 for m, s in pairs])
 
 
-def _estimate_share(expected: Float64) -> float:
-    """The mean, and one standard error more: what chance explains is no finding."""
-    error = expected.std(ddof=1) / math.sqrt(len(expected)) if len(expected) > 1 else 0.0
+def _measure_margins(decision: Decision, one: Array, other: Array) -> Float64:
+    """How far each number is above the threshold, and how far the other model moved it, (n, 2): of probabilities as odds."""
+    f, q = (np.ravel(np.asarray(array, np.float64)) for array in (one, other))
+    least = float(decision.threshold or 0.0)
+    if 0.0 < least < 1.0:
+        f, q = (np.log(np.clip(p, ODD, 1 - ODD) / np.clip(1 - p, ODD, 1 - ODD)) for p in (f, q))
+        least = math.log(least / (1 - least))
+    return np.stack([f - least, q - f], axis=1)
+
+
+def _expect_alike(margins: Float64) -> Float64:
+    """How likely each decision by a threshold stays the same, by the moves of those that are nearest to it."""
+    margin, moved = np.abs(margins[:, 0]), margins[:, 1]
+    nearest = np.argsort(margin, kind="stable")[: max(LEAST_NEAR, len(margin) // 4)]
+    spread = float(np.sqrt(np.mean(moved[nearest] ** 2)))
+    return np.array([1 - 0.5 * math.erfc(m / spread / math.sqrt(2)) if spread > 0 else 1.0 for m in margin])
+
+
+def _list_stretches(group: Arrays) -> Iterator[Arrays]:
+    """Each stretch of (stretches, steps, ...) by itself."""
+    for index in range(_count(group)):
+        yield {name: array[index] for name, array in group.items()}
+
+
+def _estimate_share(expected: Float64, *, slack: bool) -> float:
+    """The mean, and with `slack` one standard error more: what chance explains is no finding."""
+    error = expected.std(ddof=1) / math.sqrt(len(expected)) if slack and len(expected) > 1 else 0.0
     return float(expected.mean() + error)
 
 

@@ -16,7 +16,7 @@ from fcdeploy.int8.planning.plan_graph import Overrides, plan_graph
 from fcdeploy.int8.planning.types import round_packed_layers
 from fcdeploy.int8.planning.weights import round_layers
 from fcdeploy.int8.writing.rewrite import rewrite
-from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.calibration import Calibration, flatten_stretches
 from fcdeploy.records.plan import Effort, Plan
 from fcdeploy.runtime import options
 from fcdeploy.samples.source import Source
@@ -31,10 +31,10 @@ class Problem:
     """What planning starts from: the model's file, prepared, its statistics, and what the user asked for.
 
     `samples` are those on which tools may run the model: none where it is too large for that; `judged` are groups of one
-    shape each on which the result is judged, and `unseen` says that no tool has seen these.  `source`, of which they
-    are a few, is there where DATA was given.  `rescaled` are the factors that the channels of `model` were divided by,
-    `absorbed` what was taken off them then.  `scratch` is where weights lie that should not be in memory.  `left_float`
-    are nodes that cannot be integers with this runtime, with the reason.
+    shape each, of streams stretches of steps, on which the result is judged, and `unseen` says that no tool has seen
+    these.  `source`, of which they are a few, is there where DATA was given.  `rescaled` are the factors that the channels of
+    `model` were divided by, `absorbed` what was taken off them then.  `scratch` is where weights lie that should not be in
+    memory.  `left_float` are nodes that cannot be integers with this runtime, with the reason.
     """
 
     file: Path
@@ -58,6 +58,13 @@ class Problem:
     def large(self) -> bool:
         """Whether its weights should be in memory block by block only."""
         return is_large(self.model)
+
+    @property
+    def unseen_samples(self) -> Arrays:
+        """Those of the first group that is judged, steps of a stream too; the tools' where nothing is judged."""
+        if not self.judged:
+            return self.samples
+        return flatten_stretches(self.judged[0]) if self.calibration.states else self.judged[0]
 
     @property
     def why_not_run(self) -> str:

@@ -10,7 +10,8 @@ The file is a safetensors file (no pickle; every header field is checked by that
                                   samples
     seen      uint64 (samples,)   sorted 64-bit content hashes of the samples
     kept.X    the samples with the smallest hashes, input by input, as far as they have the shapes of the first;
-              kept1.X, kept2.X, ... those of other shapes
+              kept1.X, kept2.X, ... those of other shapes; where states are carried (`states` in the object), stretches of
+              consecutive steps instead, (stretches, steps, ...)
 """
 
 from __future__ import annotations
@@ -118,13 +119,23 @@ class Calibration:
 
     @property
     def groups(self) -> tuple[Arrays, ...]:
-        """All samples that are kept, those of equal shapes stacked."""
+        """All samples that are kept, or stretches of a stream, those of equal shapes stacked."""
         return (self.kept, *self.kept_more) if self.kept else ()
+
+    @property
+    def sample_groups(self) -> tuple[Arrays, ...]:
+        """The same sample by sample, where they are steps of stretches too."""
+        return tuple(map(flatten_stretches, self.groups)) if self.states else self.groups
 
     @property
     def data(self) -> str:
         """A hash of the set of samples, whatever their order."""
         return hashlib.sha256(self.seen.astype("<u8").tobytes()).hexdigest()
+
+
+def flatten_stretches(group: Arrays) -> Arrays:
+    """The steps of stretches (stretches, steps, ...) as samples."""
+    return {name: array.reshape(-1, *array.shape[2:]) for name, array in group.items()}
 
 
 def describe_inputs(calibration: Calibration) -> tuple[InputStatistics, ...]:

@@ -18,6 +18,7 @@ from fcdeploy.arrays import Array, Arrays
 from fcdeploy.graph.model import input_specs
 from fcdeploy.samples.layout import arrange_samples
 from fcdeploy.samples.source import Source, get_fixed_batch
+from fcdeploy.samples.stretches import StretchCollector
 
 KEPT_BYTES, KEPT_LEAST, KEPT_MOST = 8 << 20, 16, 256
 CHUNK = 32  # samples in one run
@@ -63,6 +64,11 @@ class SmallestSamples:
             self.numbers.discard(-largest)
             self.size -= _count_bytes(dropped)
 
+    def offer_all(self, samples: Iterable[Arrays]) -> None:
+        """Offer samples that are not hashed yet."""
+        for inputs in samples:
+            self.offer(hash_sample(inputs), inputs)
+
     def groups(self) -> tuple[Arrays, ...]:
         """Samples of equal shapes stacked, input name -> (samples, ...): by ascending hash, groups by their first."""
         groups: dict[tuple[tuple[str, tuple[int, ...]], ...], list[Arrays]] = {}
@@ -88,16 +94,19 @@ def _get_hashes(groups: Sequence[Arrays], seen: NDArray[np.uint64]) -> list[int]
     """Of each kept sample, in order: a single group holds the smallest that were seen, which need not be computed."""
     number = sum(len(next(iter(group.values()))) for group in groups)
     smallest: list[int] = np.unique(seen)[:number].tolist()
-    if len(groups) == 1 and len(smallest) == number:
+    if len(groups) == 1 and len(smallest) == number and smallest[0] == hash_sample(next(_iterate_samples(groups))):
         return smallest
-    return [hash_sample(sample) for sample in _iterate_samples(groups)]
+    return [hash_sample(sample) for sample in _iterate_samples(groups)]  # stretches of steps, or several shapes
 
 
 def keep_smallest(source: Source, *, most: int | None = None, room: int | None = None) -> SmallestSamples:
-    """The samples of a source that a calibration would have kept, or more of them."""
+    """The samples, or stretches of steps, of a source that a calibration would have kept, or more of them."""
     smallest = SmallestSamples(most=most or KEPT_MOST, room=room or KEPT_BYTES)
+    stretch = StretchCollector() if any(spec.state for spec in source.inputs) else None
     for sample in source:
-        smallest.offer(hash_sample(sample.inputs), sample.inputs)
+        ended = [sample.inputs] if stretch is None else stretch.add(sample.name, sample.inputs)
+        smallest.offer_all(ended)
+    smallest.offer_all([] if stretch is None else stretch.finish())
     return smallest
 
 

@@ -24,7 +24,8 @@ from fcdeploy.samples import checks
 from fcdeploy.samples.layout import stack_samples
 from fcdeploy.samples.source import Batch, Load, Source
 
-FIRST = "step 0"  # what the first step of a sequence is called, behind what the sequence is called
+STEP = ", step "  # between what a sequence is called and the number of a step
+FIRST = f"{STEP}0"  # how the name of the first step ends
 
 
 def open_steps(source: Source, inputs: Sequence[TensorSpec], model: Path) -> Source:
@@ -35,10 +36,8 @@ def open_steps(source: Source, inputs: Sequence[TensorSpec], model: Path) -> Sou
         session = StreamingSession(Session(model, threads=1), inputs)
         for index, (place, load) in enumerate(source.read()):
             arrays = load()
-            steps = list(_split_steps(arrays, given, f"{source.name}: {place}"))
-            whole = steps[0][0] is None
-            for at, step in steps:
-                name = f"{place}, step {at}" if not whole else place if index else f"{place}, {FIRST}"
+            for at, step in _split_steps(arrays, given, f"{source.name}: {place}"):
+                name = f"{place}{STEP}{index if at is None else at}"
                 fitted, labels = checks.fit_sample(step, given, name, source.name)
                 if name.endswith(FIRST):
                     session.begin()
@@ -74,9 +73,9 @@ class StreamingSession:
         """The outputs, in the order of `outputs`."""
         return self.session.output_specs
 
-    def begin(self) -> None:
-        """Forget all states."""
-        self.last = {}
+    def begin(self, states: Arrays | None = None) -> None:
+        """Forget all states, or take these."""
+        self.last = dict(states or {})
 
     def states(self) -> Arrays:
         """What the next run takes."""
@@ -95,6 +94,12 @@ class StreamingSession:
         if batch.names[0].endswith(FIRST):
             self.begin()
         return self.run(batch.inputs)
+
+
+def step_of(name: str) -> int:
+    """The number of a step in its stream, by what it is called; -1 of a sample of none."""
+    number = name.rpartition(STEP)[2]
+    return int(number) if STEP in name and number.isdecimal() else -1
 
 
 def check_states(states: Mapping[str, str], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:

@@ -101,6 +101,9 @@ def _restore_tensor(model: ir.Model, floats: Sequence[ir.Model], source: ErrorSo
         if node.op_type == "DequantizeLinear":
             touched.update(node.outputs[0].consumers())
             _bypass(node, _read_as(model.graph, node, quantizers[0], real[node.inputs[0]]))  # type: ignore[index]
+        elif operator_of(node).role == "shape":  # what it writes is no float, and nothing behind it is
+            for index, value in enumerate(node.inputs):
+                node.replace_input_with(index, real.get(value, value) if value is not None else None)
         else:
             real.update(zip(node.outputs, _copy_on_floats(model.graph, node, real, quantizers[0]), strict=True))
     for node in touched:

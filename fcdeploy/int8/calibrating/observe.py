@@ -32,6 +32,7 @@ from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.runtime.session import LoadOptions, Session, read_versions
 from fcdeploy.samples.kept_samples import SmallestSamples, hash_sample
 from fcdeploy.samples.source import BadSample, Batch, Source, make_batches
+from fcdeploy.samples.stretches import StretchCollector
 
 PART_SECONDS = 3.0  # of work in a part at least
 PART_SHARE = 0.01  # of the time may go into making parts and adding them up
@@ -119,6 +120,7 @@ def observe_pass(
         source = replace(source, on_bad=bad.append)
     watched = {name: start_recorder(value, passes.axes[name]) for name, value in values.items()}
     smallest, hashes, told = SmallestSamples(), [], 0  # type: ignore[var-annotated]
+    stretch = StretchCollector() if any(spec.state for spec in source.inputs) else None
     begun, work = time.monotonic(), PART_SECONDS
 
     def part() -> CalibrationPart:
@@ -133,7 +135,7 @@ def observe_pass(
             pooled = {name: k for name, k in pooled.items() if name not in odd}
             del running  # before there is a second one of it
             running = session()
-        hashes += _hash_samples(batch, smallest if keep_samples and index == 0 else None)
+        hashes += _hash_samples(batch, smallest if keep_samples and index == 0 else None, stretch)
         yield len(hashes) + len(bad) - told
         told = len(hashes) + len(bad)
         ended = time.monotonic()
@@ -145,16 +147,20 @@ def observe_pass(
             bad.clear()
             begun = time.monotonic()
             work = max(PART_SECONDS, (begun - ended) / PART_SHARE)
+    if stretch is not None and keep_samples and index == 0:
+        smallest.offer_all(stretch.finish())
     yield part()
 
 
-def _hash_samples(batch: Batch, smallest: SmallestSamples | None) -> list[int]:
-    """What each sample is known by; those with the smallest are kept."""
+def _hash_samples(batch: Batch, smallest: SmallestSamples | None, stretch: StretchCollector | None) -> list[int]:
+    """What each sample is known by; those with the smallest are kept, or of a stream whole stretches of them."""
     hashes = []
     for i in range(len(batch)):
         inputs = batch.sample(i)
         hashes.append(hash_sample(inputs))
-        if smallest is not None:
+        if smallest is not None and stretch is not None:
+            smallest.offer_all(stretch.add(batch.names[i], inputs))
+        elif smallest is not None:
             smallest.offer(hashes[-1], inputs)
     return hashes
 

@@ -58,7 +58,9 @@ def load_or_observe(
         return calibration, _drop_if_no_batch(model, kept)
     if source is None:
         return Calibration(content, {}, np.zeros(0, np.uint64), {}, {}), ()
-    calibration = replace(observe(model, source, model_hash=content, on_step=on_step), format=source.format)
+    states = {spec.name: spec.state for spec in source.inputs if spec.state}
+    seen = observe(model, source, model_hash=content, on_step=on_step)
+    calibration = replace(seen, format=source.format, states=states)
     return calibration, () if is_large(model) else _drop_if_no_batch(model, calibration.groups)
 
 

@@ -20,12 +20,12 @@ def plan_image_inputs(
 
     The samples that were kept must lie on the grids, and all others between their ends.
     """
-    scales = dict(tensors)
+    scales, kept = dict(tensors), next(iter(calibration.sample_groups), {})
     for node in graph:
         if decisions[name_of(node)].kind != "int8" or not may_read_pixels(node):
             continue
         name = name_of(node.inputs[0])
-        grid = find_pixel_grids(calibration.kept[name]) if name in calibration.kept else ()
+        grid = find_pixel_grids(kept[name]) if name in kept else ()
         if grid and _covers(grid, calibration.tensors[name].histogram):
             dtype = scales[name].dtype
             why = f"pictures: each channel is its lowest value and 0 to {HIGHEST} of its steps, read as these bytes"

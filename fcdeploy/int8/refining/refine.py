@@ -16,10 +16,11 @@ from fcdeploy.int8.planning.weights import find_int8_layers
 from fcdeploy.int8.problem import NO_SAMPLES, Problem
 from fcdeploy.int8.refining.correct_layers import correct_layers
 from fcdeploy.int8.refining.gptq_blocks import MANY, MANY_BYTES, gptq_round_blocks
+from fcdeploy.records.calibration import flatten_stretches
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.samples.kept_samples import KEPT_LEAST, keep_smallest
-from fcdeploy.samples.source import get_fixed_batch
+from fcdeploy.samples.source import Source, get_fixed_batch
 
 # Biases corrected on 256 samples come within 0.1 dB of those on 128, in twice the time (resnet, cnn, keywords, anomalies)
 CORRECTED = 128
@@ -56,14 +57,15 @@ def refine_built(problem: Problem, plan: Plan, int8: ir.Model, on_step: OnStep |
         correct_layers(problem.model, int8, plan, few, target=problem.target, alone=True, on_step=on_step)
         return
     if "blockwise" in plan.kinds.values():
-        many = (
-            problem.samples
-            if problem.source is None
-            else keep_smallest(problem.source, most=MANY, room=MANY_BYTES).arrays()
-        )
+        many = problem.samples if problem.source is None else _take_many(problem.source)
         gptq_round_blocks(problem.model, int8, plan, many, on_step=on_step)
     some = problem.samples if plan.gptq_nodes else select_correction_samples(problem)
     correct_layers(problem.model, int8, plan, some, target=problem.target, on_step=on_step)
+
+
+def _take_many(source: Source) -> Arrays:
+    many = keep_smallest(source, most=MANY, room=MANY_BYTES).arrays()
+    return flatten_stretches(many) if any(spec.state for spec in source.inputs) else many
 
 
 def select_correction_samples(problem: Problem) -> Arrays:
@@ -86,7 +88,9 @@ def select_layerwise_samples(problem: Problem, plan: Plan) -> Arrays:
     if not written or len(shapes) < len(written) or any(None in shape for shape in shapes):
         return {}
     most = ROOM // (4 * sum(math.prod(n or 1 for n in shape) for shape in shapes))
-    tools, _, _ = split_samples(problem.calibration.groups)  # the others are kept apart, as those of smaller models are
+    streams = bool(problem.calibration.states)
+    # the others are kept apart, as those of smaller models are
+    tools, _, _ = split_samples(problem.calibration.groups, streams=streams)
     return {} if most < KEPT_LEAST else {name: array[:most] for name, array in tools.items()}
 
 

@@ -1,0 +1,64 @@
+"""Stretches of a stream: consecutive steps that are kept together, so that an int8 model can carry its own states through them.
+
+A calibration of a model with carried states keeps stretches in place of samples, input name -> (stretches, steps, ...), the
+states that the float model had at every step among the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fcdeploy.arrays import Arrays
+from fcdeploy.records.calibration import flatten_stretches
+from fcdeploy.samples.states import step_of
+
+STRETCH = 64  # steps: those of a state's memory, and enough stretches of a minute of sound to choose from
+MOST_TOOLS, MOST_JUDGED = 256, 8  # steps for the tools that run a model, stretches for its judge
+
+
+@dataclass
+class StretchCollector:
+    """Steps in their order to stretches, which begin at every STRETCH-th step of a stream and end with it."""
+
+    steps: list[Arrays] = field(default_factory=list)
+    next: int = 0
+
+    def add(self, name: str, inputs: Arrays) -> list[Arrays]:
+        """Take a step by what it is called; the stretch that ended before it, if one did."""
+        at = step_of(name)
+        begins = at % STRETCH == 0
+        ended = self.finish() if begins or at != self.next else []
+        if begins or self.steps:
+            self.steps.append({key: value.copy() for key, value in inputs.items()})
+        self.next = at + 1
+        return ended
+
+    def finish(self) -> list[Arrays]:
+        """The stretch so far, if there is one."""
+        steps, self.steps = self.steps, []
+        return [{name: np.stack([step[name] for step in steps]) for name in steps[0]}] if steps else []
+
+
+def split_stretches(groups: Sequence[Arrays]) -> tuple[Arrays, tuple[Arrays, ...]]:
+    """Steps for the tools that run the model, and stretches for its judge: a third, of a single stretch its end."""
+    largest = max(range(len(groups)), key=lambda at: _count_steps(groups[at]))
+    group = groups[largest]
+    stretches, steps = next(iter(group.values())).shape[:2]
+    if stretches == 1:
+        cut = steps - steps // 3
+        tools = {name: array[:, :cut] for name, array in group.items()}
+        rest = {name: array[:, cut:] for name, array in group.items()}
+    else:
+        cut = stretches - min(max(1, stretches // 3), MOST_JUDGED)
+        tools, rest = ({name: array[part] for name, array in group.items()} for part in (slice(cut), slice(cut, None)))
+    others = [other for at, other in enumerate(groups) if at != largest][:MOST_JUDGED]
+    judged = tuple(part for part in (rest, *others) if _count_steps(part))
+    return {name: array[:MOST_TOOLS] for name, array in flatten_stretches(tools).items()}, judged
+
+
+def _count_steps(group: Arrays) -> int:
+    stretches, steps = next(iter(group.values())).shape[:2]
+    return int(stretches * steps)
