@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import fcdeploy
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.proof import sample_axes
-from fcdeploy.proof.sample_axes import declare_samples, parse_axes
+from fcdeploy.proof.sample_axes import check_batch, declare_samples, parse_axes, share_layout
 from fcdeploy.records.sample_layout import SampleLayout
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.samples.layout import arrange_samples, stack_samples, take_first, unstack_sample
@@ -135,6 +135,26 @@ def test_the_whole_line_runs_samples_as_the_model_takes_them(
         )
     assert report.values["sqnr_db"] == pytest.approx(10 * np.log10(signal / noise), abs=1e-3)
     assert report.values["sqnr_db"] > 20
+    check_other_commands(name)
+
+
+def check_other_commands(name: str) -> None:
+    """Bundling, exactness and comparing halves on the same samples: as the model takes them."""
+    assert fcdeploy.bundle("int8.onnx", output="b.fcd", data="eval.npz", samples=2).values["golden"] == 2
+    assert fcdeploy.verify("b.fcd").passed
+    report = fcdeploy.inspect("int8.onnx", exact=True, data="eval.npz")
+    assert report.passed
+    models = [read_model("int8.onnx"), read_model("model.onnx")]
+    share_layout(models)
+    assert input_specs(models[0]) == input_specs(models[1])
+    if any(spec.alone for spec in input_specs(models[1])):
+        with fails("--batch 4: samples of 'model.onnx' run one at a time", "--batch 1"):
+            check_batch(models[1], 4, "model.onnx")
+    else:
+        check_batch(models[1], 4, "model.onnx")
+    if name == "baked":
+        report = fcdeploy.split("model.onnx", data="eval.npz", at="f", output="half.onnx")
+        assert report.values["max_rel"] < 1e-5
 
 
 def test_independent_samples_share_runs_and_nothing_is_said_of_them(

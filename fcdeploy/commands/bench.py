@@ -18,6 +18,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.signatures import check_same_signature
 from fcdeploy.graph.model import TensorSpec, files_of, hash_model, input_specs, is_quantized, measure_size, read_model
 from fcdeploy.native.engine_file import engine_file
+from fcdeploy.proof.sample_axes import check_batch, share_layout
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime import feeds
@@ -106,6 +107,9 @@ def bench(
     models = [read_model(path) for path in paths]
     if len(models) == 2:
         _check_order(models, paths)
+        share_layout(models)
+    for one in wanted:
+        check_batch(models[0], one, str(model))
     specs = [[feeds.fix_shapes(input_specs(graph), one, shapes) for graph in models] for one in wanted]
     _check_batches(wanted, specs)
     _check_memory([one for each in specs for one in each])

@@ -93,11 +93,16 @@ def bundle(
         text = _make_triton_config(path, manifest, Path(triton), force=force)
         warnings += _warn_of_lost_options(manifest)
 
+    warnings += [
+        f"input {spec.name!r} takes what output {spec.state!r} gave on the step before: who calls the model hands it on"
+        for spec in input_specs(model)
+        if spec.state
+    ]
     reports = _collect_reports(manifest, recorded, plan, validation, hash_model(files))
     if not reports.get("validation", {}).get("passed", True):
         warnings.append(f"validation report {str(validation)!r} says that the model did not pass")
 
-    source, runs = _run_golden_samples(session, model, recorded, data, samples or RUNS, how, on_step)
+    source, runs = _run_golden_samples(session, path, model, recorded, data, samples or RUNS, how, on_step)
     manifest = replace(manifest, golden_from=source, reports=tuple(reports))
     warnings += _try_libraries(native, manifest, runs, hash_model(files))
     contents = served | native | {f"{key}.json": encode_json(value) for key, value in reports.items()}
@@ -287,6 +292,7 @@ def _check_types(session: Session, name: str) -> None:
 
 def _run_golden_samples(
     session: Session,
+    path: Path,
     model: ir.Model,
     recorded: Calibration | None,
     data: Any,
@@ -300,7 +306,7 @@ def _run_golden_samples(
     feeds: list[dict[str, Any]]
     if data is not None:
         source = "data"
-        read = make_batches(open_source(data, inputs, limit=samples * size, format=format), size)
+        read = make_batches(open_source(data, inputs, limit=samples * size, format=format, model=path), size)
         feeds = [batch.inputs for batch in read]
     elif recorded is not None and recorded.kept:
         source, kept = "calibration", recorded.sample_groups[0]

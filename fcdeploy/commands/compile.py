@@ -14,7 +14,7 @@ from fcdeploy.arrays import Arrays
 from fcdeploy.atomic_files import replace_file, replace_folder, temporary_folder
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output
-from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model
+from fcdeploy.graph.model import TensorSpec, files_of, hash_model, input_specs, read_model
 from fcdeploy.native.build import Built, build, compile_library, machine_named, write_sources
 from fcdeploy.native.program.steps import Program, in_float
 from fcdeploy.native.prove import Proof, prove
@@ -32,6 +32,7 @@ from fcdeploy.runtime.native_library import NativeModel
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.kinds import open_source
+from fcdeploy.samples.layout import arrange_samples, runs_alone
 from fcdeploy.samples.source import make_batches
 from fcdeploy.tables.native import Machine
 
@@ -75,7 +76,9 @@ def compile(  # the command's name
     if not dry_run:
         _check_output(out, output, emit, files_of(graph, path), force=force)
 
-    program = read_program(graph, name or make_identifier(path.name.split(".")[0]), shapes)
+    program = read_program(
+        graph, name or make_identifier(path.name.split(".")[0]), _fill_shapes(input_specs(graph), shapes or {})
+    )
     program = replace(program, model=hash_model(files_of(graph, path)))
     floats = in_float(program)
     if floats and not allow_float:
@@ -151,22 +154,22 @@ def _read_samples(
     count: int | None, preprocess: Given,
 ) -> list[Arrays]:  # fmt: skip
     """Samples to prove it on, each a batch of what was compiled."""
-    wanted = count or SAMPLES
+    wanted, inputs = count or SAMPLES, input_specs(graph)
     if data is not None:
         recorded = from_metadata(graph.metadata_props, str(path))
         how = choose_format(recorded, preprocess=preprocess)
-        source = open_source(data, input_specs(graph), limit=wanted, format=how)
-        samples = [batch.inputs for batch in make_batches(source, program.inputs[0].shape[0])]
+        source = open_source(data, inputs, limit=wanted, format=how, model=path)
+        samples = [batch.inputs for batch in make_batches(source, _count_samples(program, inputs))]
     elif calibration is not None:
-        size = program.inputs[0].shape[0]
+        size = _count_samples(program, inputs)
         samples = [
-            {name: array[at : at + size] for name, array in group.items()}
+            arrange_samples({name: array[at : at + size] for name, array in group.items()}, inputs)
             for group in calibrations.read(Path(calibration)).sample_groups
             for at in range(0, len(next(iter(group.values()))) - size + 1, size)
         ][:wanted]
     else:
         shapes = {tensor.name: tensor.shape for tensor in program.inputs}
-        specs = fix_shapes(input_specs(graph), None, shapes)
+        specs = fix_shapes(inputs, None, shapes)
         samples = [draw_feeds(specs, seed=seed) for seed in range(wanted)]
     for sample in samples:
         for tensor in program.inputs:
@@ -177,6 +180,22 @@ def _read_samples(
                     f"--shape {tensor.name}:{','.join(map(str, sample[tensor.name].shape))}",
                 )
     return samples
+
+
+def _count_samples(program: Program, inputs: Sequence[TensorSpec]) -> int:
+    """How many samples a run of the program takes."""
+    axis = inputs[0].sample_axis
+    return 1 if runs_alone(inputs) or axis is None else program.inputs[0].shape[axis]
+
+
+def _fill_shapes(inputs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
+    """`shapes`, and of one sample those of inputs that are free along no other axis than that of samples."""
+    one = {}
+    for spec in inputs:
+        free = [axis for axis, length in enumerate(spec.shape) if length is None]
+        if len(free) == 1 and (spec.state or free == [spec.sample_axis]):
+            one[spec.name] = [1 if length is None else length for length in spec.shape]
+    return {**one, **shapes}
 
 
 def _put(built: Built, library: Path, out: Path, emit: str, *, force: bool) -> None:

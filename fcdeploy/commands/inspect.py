@@ -129,6 +129,7 @@ def _compare_exactly(
     inputs = input_specs(network)
     limit = samples or choose_batch_size(inputs, FEW)
     recorded = from_metadata(network.metadata_props, str(path))
-    source = open_source(data, inputs, limit=limit, format=choose_format(recorded, preprocess=preprocess))
+    how = choose_format(recorded, preprocess=preprocess)
+    source = open_source(data, inputs, limit=limit, format=how, model=path)
     parts = make_batches(source, choose_batch_size(inputs, min(limit, FEW)))
     return report_exactness(check_exactness(network, (part.inputs for part in parts), on_step=on_step))

@@ -10,6 +10,7 @@ from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import save_model
 from fcdeploy.preprocessing.read import Given
+from fcdeploy.proof.sample_axes import declare_samples
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.session import Session
@@ -43,6 +44,7 @@ def repair(
     """
     path, target, on = Path(model), Path(output), Comparison(shapes, data, samples, preprocess)
     network = read_to_transform(path, [target], on, force=force)
+    declare_samples(path, network, on.choose_samples())
     compared = open_samples(network, on)
     faults = mend(network)
     if not faults:

@@ -14,6 +14,7 @@ from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import files_of, hash_model, is_quantized, save_model
 from fcdeploy.preprocessing.read import Given
+from fcdeploy.proof.sample_axes import declare_samples
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.session import Session
@@ -66,6 +67,7 @@ def split(
     on = Comparison(shapes, data, samples, preprocess)
     network = read_to_transform(path, targets, on, force=force)
     warnings = list(refuse_untrusted(network, str(path)))
+    declare_samples(path, network, on.choose_samples())
     compared = open_samples(network, on)
     cuts = Cuts(fix_shapes(network, compared.sizes))
     rows = cuts.all()

@@ -30,6 +30,7 @@ from fcdeploy.prepare.passes.raise_opset import raise_opset
 from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.preprocessing.read import Given
+from fcdeploy.proof.sample_axes import declare_samples
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime import feeds
@@ -117,6 +118,7 @@ def _transform(
 ) -> Report:
     network = read_to_transform(path, [output], on, force=force)
     refuse_unsupported(network, str(path))
+    declare_samples(path, network, on.choose_samples())
     compared = open_samples(network, on)
 
     before_outputs = output_specs(network)

@@ -34,8 +34,7 @@ from fcdeploy.native.engine_file import engine_file
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.preprocessing.read import Given
-from fcdeploy.proof.sample_axes import declare_samples, parse_axes
-from fcdeploy.records import sample_layout
+from fcdeploy.proof.sample_axes import declare_samples, parse_axes, share_layout
 from fcdeploy.records.data_format import choose_format, from_metadata
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
@@ -155,8 +154,7 @@ def _read_models(int8: Path, against: Path) -> ModelPair:
             f"{against.name!r} is quantized and {int8.name!r} is not, expected it the other way round",
             f"fcdeploy validate {against} --against {int8} --data DATA",
         )
-    if sample_layout.KEY in int8_model.metadata_props:
-        float_model.metadata_props[sample_layout.KEY] = int8_model.metadata_props[sample_layout.KEY]
+    share_layout([int8_model, float_model])
     pairs = {"int8": (int8_model, int8), "float": (float_model, against)}
     hashes = {name: hash_model(files_of(*pair)) for name, pair in pairs.items()}
     return ModelPair(int8, against, int8_model, float_model, hashes, untrusted, rounds)

@@ -84,6 +84,21 @@ def _lay_out_stream(
     return SampleLayout({name: axis for name, axis in axes.items() if axis != 0}, CARRIED, states)
 
 
+def share_layout(models: Sequence[ir.Model]) -> None:
+    """Give models of the same inputs what the first of them says of where samples lie."""
+    known = next((model.metadata_props[KEY] for model in models if KEY in model.metadata_props), None)
+    if known is not None:
+        for model in models:
+            model.metadata_props.setdefault(KEY, known)
+
+
+def check_batch(model: ir.Model, batch: int | None, name: str) -> None:
+    """Raise FcdeployError where a run takes one sample of the model called `name`, and more are wanted."""
+    layout = SampleLayout.from_text(model.metadata_props.get(KEY, ""))
+    if layout.alone and batch not in (None, 1):
+        raise FcdeployError(f"--batch {batch}: samples of {name!r} run one at a time: {layout.alone}", "--batch 1")
+
+
 def parse_axes(texts: Sequence[str]) -> dict[str, int | None]:
     """`NAME=1` or `NAME=none` each."""
     axes: dict[str, int | None] = {}

@@ -19,7 +19,8 @@ from fcdeploy.records.data_format import DataFormat
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
-from fcdeploy.samples.kinds import open_source
+from fcdeploy.samples.kinds import Samples, open_source
+from fcdeploy.samples.layout import runs_alone
 from fcdeploy.samples.source import choose_batch_size, make_batches
 
 TOLERANCE = 1e-5  # of the largest value of an output
@@ -41,6 +42,10 @@ class Comparison:
     data: Path | str | None = None
     samples: int | None = None
     preprocess: Given = None
+
+    def choose_samples(self) -> Samples | None:
+        """Those of `data`, if there are any."""
+        return None if self.data is None else Samples(self.data, self.samples, format=DataFormat(self.preprocess))
 
 
 @dataclass(frozen=True)
@@ -75,17 +80,23 @@ def open_samples(model: ir.Model, on: Comparison) -> ComparedSamples:
     """Samples for the inputs of `model`, as it is now. Raises FcdeployError where they do not fit."""
     specs = input_specs(model)
     sizes = fix_shapes(specs, None, on.shapes)
-    free = [spec for spec in specs if spec.shape and spec.shape[0] is None]
     if on.data is None:
         if on.samples is not None or on.preprocess is not None:
             raise FcdeployError("--samples and --preprocess are for --data", "--data DATA")
-        batch = BATCH if len(free) == len(specs) else None
-        return ComparedSamples("drawn with a seed", sizes, _draw_batches(sizes, batch))
-    wanted = [replace(size, shape=(None, *size.shape[1:])) if spec in free else size
-              for spec, size in zip(specs, sizes, strict=True)]  # fmt: skip
+        several = all(spec.shape and spec.shape[0] is None for spec in specs) and not runs_alone(specs)
+        return ComparedSamples("drawn with a seed", sizes, _draw_batches(sizes, BATCH if several else None))
+    wanted = [_free_samples(spec, size) for spec, size in zip(specs, sizes, strict=True)]
     source = open_source(on.data, wanted, limit=on.samples, format=DataFormat(on.preprocess))
     batches = make_batches(source, choose_batch_size(wanted, MOST_BATCH))
     return ComparedSamples(f"of {Path(on.data).name}", sizes, (batch.inputs for batch in batches))
+
+
+def _free_samples(spec: TensorSpec, size: TensorSpec) -> TensorSpec:
+    """An input whose axes have lengths, but for that of samples where the model leaves it open."""
+    axis = spec.sample_axis
+    if axis is None or not spec.shape or spec.shape[axis] is not None:
+        return size
+    return replace(size, shape=tuple(None if at == axis else length for at, length in enumerate(size.shape)))
 
 
 def _draw_batches(sizes: Sequence[TensorSpec], batch: int | None) -> Iterator[Feeds]:

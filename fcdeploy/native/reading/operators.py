@@ -115,7 +115,7 @@ def _read_input(reader: Reader, value: ir.Value, shapes: Mapping[str, Sequence[i
         free = [str(length) for length in declared]
         raise FcdeployError(
             f"input {name!r} has the free axes [{', '.join(free)}]: native code is made for one shape",
-            f"--shape {name}:1,{','.join('N' if n == 0 else str(n) for n in shape[1:])}",
+            f"--shape {name}:{','.join('N' if n == 0 else str(n) for n in shape)}",
         )
     dtype = value.dtype.numpy().name if value.dtype is not None else "float32"
     tensor = Tensor(name, tuple(shape), dtype)
