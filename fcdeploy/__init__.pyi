@@ -94,10 +94,11 @@ def bundle(
     """Write the model, what it was made from and how it answers as a bundle, `docs/bundle.md`, at `output`.
 
     `triton` is the folder of a Triton model repository that gets the model as NAME/VERSION, with its configuration.
-    Golden samples are the first `samples` (4) of `data`, else some that the calibration carries, else drawn with a seed;
-    their outputs are those of this CPU.  `calibration`, `plan` and `validation` are the files of `fcdeploy calibrate`,
-    `quantize --dry-run --json` and `validate --json`; `libraries` those of `fcdeploy compile`, one for each machine, of
-    which that for this one must answer the golden samples as the model does.
+    Golden samples are the first `samples` (4, or as many as take no more bytes than the model) of `data`, else some that the
+    calibration carries, else drawn with a seed; their outputs are those of this CPU.  `calibration`, `plan` and
+    `validation` are the files of `fcdeploy calibrate`, `quantize --dry-run --json` and `validate --json`; `libraries`
+    those of `fcdeploy compile`, one for each machine, of which that for this one must answer the golden samples as the
+    model does.
     Raises FcdeployError when they are not this model's."""
 
 def calibrate(

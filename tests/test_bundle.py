@@ -36,7 +36,7 @@ from fcdeploy.bundles import golden
 from fcdeploy.bundles.load import load_bundle
 from fcdeploy.bundles.read import open_bundle
 from fcdeploy.bundles.write import write_bundle
-from fcdeploy.commands.bundle import bundle
+from fcdeploy.commands.bundle import _keep_few, bundle
 from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
@@ -184,6 +184,14 @@ def test_reports_of_other_models_are_refused(model: Path, tmp_path: Path) -> Non
     report["hashes"] = {"int8": hashlib.sha256(model.read_bytes()).hexdigest()}
     (tmp_path / "no.json").write_text(json.dumps(report))
     assert "did not pass" in bundle(model, output=out, validation=tmp_path / "no.json").warnings[0]
+
+
+def test_golden_samples_take_no_more_than_the_model() -> None:
+    """Unless that leaves none: one proves a CPU, and a picture is larger than a small model."""
+    run = ({"x": np.zeros(100, np.float32)}, {"y": np.zeros(25, np.float32)})  # 500 bytes
+    assert [len(_keep_few([run] * 4, most)) for most in (0, 499, 500, 999, 1000, 1999, 2000, 9999)] == [
+        1, 1, 1, 1, 2, 3, 4, 4
+    ]  # fmt: skip
 
 
 def test_golden_samples_open_with_numpy(made: Path, model: Path) -> None:
@@ -570,3 +578,29 @@ def test_a_manifest_reads_back(made: Path) -> None:
 def test_the_package_names_it() -> None:
     assert inspect.unwrap(fcdeploy.load_bundle) is load_bundle
     assert inspect.unwrap(fcdeploy.bundle) is bundle
+
+
+WITHOUT = """
+import sys
+missing = {"onnx", "onnx_ir", "ml_dtypes", "safetensors", "torch", "onnxscript"}
+class Refuser:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuser())
+from fcdeploy.cli import main
+first, second = sys.argv[1:]
+codes = [main(["verify", first]), main(["inspect", second])]
+print(codes)
+"""
+
+
+def test_a_machine_without_what_makes_models_verifies(made: Path, model: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", WITHOUT, made, model], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[0, 2]"
+    assert done.stderr.splitlines() == [
+        "error: inspect needs 'onnx_ir', which is not installed",
+        "hint: pip install fcdeploy; fcdeploy-runtime verifies and serves",
+    ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fcdeploy import cli
-from fcdeploy.cli.demo import _judge_speed
+from fcdeploy.cli.demo import _find_networks, _judge_speed
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,10 +48,25 @@ def test_the_verdict_says_what_the_interval_allows(ratio: float, low: float, hig
 
 def test_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.metadata.files", lambda _: [])
     assert cli.main(["demo", "--seconds", "0.2", "--json"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     first, second = err.splitlines()
-    assert first.endswith("has no models/lenet5.py and calib_data/")
+    assert first.endswith("has no models/lenet5.py and calib_data/, and none are installed")
     assert second == "hint: run it in a checkout of the project: scripts/demo"
     assert not list(tmp_path.iterdir())
+
+
+def test_the_networks_that_were_installed_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As pip lays them out: the record of a wheel names files beside the packages."""
+    packages, share = tmp_path / "lib" / "packages", tmp_path / "share" / "fcdeploy"
+    record = packages / "fcdeploy-9.dist-info"
+    for folder in (record, share / "models", share / "calib_data"):
+        folder.mkdir(parents=True)
+    (share / "models" / "lenet5.py").touch()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: fcdeploy\nVersion: 9\n")
+    (record / "RECORD").write_text("fcdeploy/cli/demo.py,,\n../../share/fcdeploy/models/lenet5.py,,\n")
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.chdir(tmp_path)
+    assert _find_networks() == share

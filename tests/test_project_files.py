@@ -15,9 +15,11 @@ import yaml
 
 import fcdeploy
 from fcdeploy import cli
+from fcdeploy.cli.demo import NETWORKS
 
 sys.path.append(str(Path(__file__).parent.parent / "scripts"))
 from container import pin, read_lock
+from runtime_wheel import make_pyproject
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -101,3 +103,21 @@ def test_the_image_copies_what_the_script_makes() -> None:
     assert {name for line in copied for name in line.split()} == made | {"model.fcd"}
     script = (ROOT / "scripts" / "container.py").read_text()
     assert all(f'"{name}"' in script for name in made)
+
+
+def test_the_runtime_has_a_part_of_the_requirements() -> None:
+    text = make_pyproject(tomllib.loads((ROOT / "pyproject.toml").read_text()))
+    made = tomllib.loads(text)["project"]
+    assert made["version"] == PROJECT["version"] and made["scripts"] == PROJECT["scripts"]
+    assert set(made["dependencies"]) < set(PROJECT["dependencies"])
+    extras = made["optional-dependencies"]
+    assert set(extras.pop("onnxruntime")) < set(PROJECT["dependencies"])
+    assert extras.items() <= PROJECT["optional-dependencies"].items()
+
+
+def test_the_demo_s_networks_are_in_the_wheel() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["data-files"]
+    files = {name for names in listed.values() for name in names}
+    wanted = {f"models/{network}.{kind}" for network, _ in NETWORKS for kind in ("py", "safetensors")}
+    assert files == wanted | {f"calib_data/{data}.{part}.npz" for _, data in NETWORKS for part in ("calib", "eval")}
+    assert all((ROOT / name).is_file() for name in files)

@@ -33,9 +33,11 @@ COMMANDS = {
     "compile": "int8 model to native code that needs no runtime: a shared library or C files",
     "verify": "check a bundle's hashes and its golden samples on this CPU",
     "serve": "answer requests over HTTP: Open Inference Protocol v2",
-    "demo": "the whole line on the networks of a project checkout",
+    "demo": "the whole line on three networks that came with fcdeploy",
 }
 """Command -> its line in `fcdeploy --help`. Module `fcdeploy.cli.<command>` defines the click command `command`."""
+
+MAKERS = {"ml_dtypes", "onnx", "onnx_ir", "safetensors"}  # libraries that fcdeploy-runtime goes without
 
 
 class Commands(click.Group):
@@ -92,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except Exception as defect:
         given = sys.argv[1:] if arguments is None else arguments
+        if isinstance(defect, ModuleNotFoundError):
+            return _report_failure(_explain_missing(defect, given))
         return _report_failure(_find_broken_model(given) or _explain_defect(defect))
     return code if isinstance(code, int) else 0
 
@@ -114,6 +118,17 @@ def _explain_os_error(trouble: OSError) -> FcdeployError:
     name = str(trouble.filename)
     return FcdeployError(
         f"{name if len(name) < 100 else name[:97] + '...'!r}: {trouble.strerror}", f"ls -l {name[:100]}"
+    )
+
+
+def _explain_missing(missing: ModuleNotFoundError, arguments: Sequence[str]) -> FcdeployError:
+    """A library that is not installed, as all that make models are beside fcdeploy-runtime."""
+    library = (missing.name or "").split(".")[0]
+    if library not in MAKERS:
+        return _explain_defect(missing)
+    return FcdeployError(
+        f"{arguments[0]} needs {library!r}, which is not installed",
+        "pip install fcdeploy; fcdeploy-runtime verifies and serves",
     )
 
 

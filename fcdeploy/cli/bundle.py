@@ -23,7 +23,12 @@ from fcdeploy.cli import options
     "--library", "libraries", type=options.FILE, multiple=True, metavar="FILE",
     help="Put in native code, from fcdeploy compile; one file for each machine.",
 )  # fmt: skip
-@click.option("--samples", type=options.COUNT, metavar="N", help="How many golden samples; 4 by default.")
+@click.option(
+    "--samples",
+    type=options.COUNT,
+    metavar="N",
+    help="How many golden samples; by default 4, or as many as take no more bytes than the model.",
+)
 @options.data_option(required=False)
 @options.preprocess_option
 @options.classes_option

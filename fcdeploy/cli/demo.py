@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.records.report import Report, Table
 
 NETWORKS = (("lenet5", "digits"), ("dense", "digits64"), ("resnet", "digits"))
+FIRST = "models/lenet5.py"
 MARGIN = 1.02
 COLUMNS = ("network", "float", "int8", "drop (95 %)", "agree", "SQNR", "file", "time", "verdict")
 
@@ -33,19 +35,14 @@ COLUMNS = ("network", "float", "int8", "drop (95 %)", "agree", "SQNR", "file", "
 def command(output: Path | None, seconds: float, as_json: bool) -> None:
     """Export three networks trained on handwritten digits, quantize, prove and time them.
 
-    Run it in the project's root, where models/ and calib_data/ are.
+    The networks and their data are those of the folder it is run in, where it is a checkout of the project, else those
+    that were installed.
     """
-    root = Path.cwd()
-    if not (root / "models" / "lenet5.py").is_file() or not (root / "calib_data").is_dir():
-        raise FcdeployError(
-            f"folder {str(root)!r} has no models/lenet5.py and calib_data/",
-            "run it in a checkout of the project: scripts/demo",
-        )
-
+    root = _find_networks()
     with temporary_folder() as temporary:
         folder = output or temporary
         folder.mkdir(parents=True, exist_ok=True)
-        results = {name: _run_all_commands(name, data, folder, seconds) for name, data in NETWORKS}
+        results = {name: _run_all_commands(root, name, data, folder, seconds) for name, data in NETWORKS}
 
     rows = tuple(_make_row(name, values) for name, values in results.items())
     lines: tuple[str, ...] = (
@@ -65,7 +62,24 @@ def command(output: Path | None, seconds: float, as_json: bool) -> None:
     )
 
 
-def _run_all_commands(name: str, data: str, folder: Path, seconds: float) -> dict[str, Any]:
+def _find_networks() -> Path:
+    """The folder with models/ and calib_data/: this one, or where the wheel put them."""
+    if Path(FIRST).is_file() and Path("calib_data").is_dir():
+        return Path()
+    try:
+        installed = importlib.metadata.files("fcdeploy") or []
+    except importlib.metadata.PackageNotFoundError:
+        installed = []
+    for file in installed:
+        if file.as_posix().endswith(f"share/fcdeploy/{FIRST}") and (path := Path(str(file.locate()))).is_file():
+            return path.resolve().parent.parent
+    raise FcdeployError(
+        f"folder {str(Path.cwd())!r} has no {FIRST} and calib_data/, and none are installed",
+        "run it in a checkout of the project: scripts/demo",
+    )
+
+
+def _run_all_commands(root: Path, name: str, data: str, folder: Path, seconds: float) -> dict[str, Any]:
     """Export, calibrate, quantize, validate and bench one network; the numbers of the last three."""
     from fcdeploy.commands.bench import bench
     from fcdeploy.commands.calibrate import calibrate
@@ -74,8 +88,8 @@ def _run_all_commands(name: str, data: str, folder: Path, seconds: float) -> dic
     from fcdeploy.commands.validate import validate
 
     model, calib, int8 = folder / f"{name}.onnx", folder / f"{name}.calib", folder / f"{name}.int8.onnx"
-    state, source = f"models/{name}.safetensors", f"models/{name}.py:{name}"
-    train, held_out = f"calib_data/{data}.calib.npz", f"calib_data/{data}.eval.npz"
+    state, source = str(root / f"models/{name}.safetensors"), f"{root / 'models' / name}.py:{name}"
+    train, held_out = (str(root / f"calib_data/{data}.{part}.npz") for part in ("calib", "eval"))
     with console.progress() as on_step:
         _announce(f"export {source} --state {state} -o {model}")
         export(source, state=state, output=model, force=True, on_step=on_step)

@@ -18,7 +18,7 @@ from fcdeploy.bundles.libraries import name_libraries
 from fcdeploy.bundles.write import Content, check_bundle_output, encode_json, write_bundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import read_outline
-from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model
+from fcdeploy.graph.model import files_of, hash_model, input_specs, measure_size, read_model
 from fcdeploy.graph.opset import oldest_runtime
 from fcdeploy.preprocessing.read import Given, read_preprocessing
 from fcdeploy.proof.batch_independence import explain_dependence
@@ -41,7 +41,7 @@ from fcdeploy.samples.layout import arrange_samples
 from fcdeploy.samples.source import choose_batch_size, make_batches
 
 MODEL, GOLDEN = "model.onnx", "golden.npz"
-RUNS = 4  # golden samples unless --samples says otherwise
+RUNS = 4  # golden samples unless --samples says otherwise; fewer where they would take more bytes than the model
 SAVE = "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx --save-plan plan.json writes it"
 REMAKE = "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx"
 
@@ -67,10 +67,11 @@ def bundle(
     """Write the model, what it was made from and how it answers as a bundle, `docs/bundle.md`, at `output`.
 
     `triton` is the folder of a Triton model repository that gets the model as NAME/VERSION, with its configuration.
-    Golden samples are the first `samples` (4) of `data`, else some that the calibration carries, else drawn with a seed;
-    their outputs are those of this CPU.  `calibration`, `plan` and `validation` are the files of `fcdeploy calibrate`,
-    `quantize --dry-run --json` and `validate --json`; `libraries` those of `fcdeploy compile`, one for each machine, of
-    which that for this one must answer the golden samples as the model does.
+    Golden samples are the first `samples` (4, or as many as take no more bytes than the model) of `data`, else some that the
+    calibration carries, else drawn with a seed; their outputs are those of this CPU.  `calibration`, `plan` and
+    `validation` are the files of `fcdeploy calibrate`, `quantize --dry-run --json` and `validate --json`; `libraries`
+    those of `fcdeploy compile`, one for each machine, of which that for this one must answer the golden samples as the
+    model does.
     Raises FcdeployError when they are not this model's.
     """
     path = Path(int8)
@@ -103,6 +104,7 @@ def bundle(
         warnings.append(f"validation report {str(validation)!r} says that the model did not pass")
 
     source, runs = _run_golden_samples(session, path, model, recorded, data, samples or RUNS, how, on_step)
+    runs = runs if samples else _keep_few(runs, measure_size(files))
     manifest = replace(manifest, golden_from=source, reports=tuple(reports))
     warnings += _try_libraries(native, manifest, runs, hash_model(files))
     contents = served | native | {f"{key}.json": encode_json(value) for key, value in reports.items()}
@@ -323,6 +325,12 @@ def _run_golden_samples(
             on_step("golden samples", done, len(feeds))
         runs.append((fed, dict(zip(session.outputs, map(np.asarray, session.run(fed)), strict=True))))
     return source, runs
+
+
+def _keep_few(runs: list[golden.Run], most: int) -> list[golden.Run]:
+    """As many of the first runs as take no more bytes than the model does, and at least one."""
+    sizes = np.cumsum([sum(array.nbytes for ends in run for array in ends.values()) for run in runs])
+    return runs[: max(1, int((sizes <= most).sum()))]
 
 
 def _fix_shapes(inputs: list[TensorSpec]) -> list[TensorSpec]:
