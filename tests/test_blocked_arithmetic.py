@@ -1,0 +1,72 @@
+"""Gains and offsets between float convolutions become convolutions that the runtime computes in their layout."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from networks import Net, random_data
+
+from fcdeploy.graph.model import name_everything
+from fcdeploy.int8.writing.blocked_arithmetic import keep_layout
+from fcdeploy.prepare.shape_inference import infer_shapes
+from fcdeploy.runtime.kernels import optimize_graph
+from fcdeploy.runtime.session import Session
+
+DATA = random_data(0, 2, x=(3, 12, 12))
+
+
+def model_of(channels: int, *steps: tuple[str, float], swapped: bool = False, output: bool = False) -> ir.Model:
+    """A convolution, hard-swish, steps of one number each, and another convolution."""
+    net = Net(3)
+    y = net.conv(net.input("x", 3, 12, 12), 3, channels)
+    y = net.op("Mul", y, net.op("HardSigmoid", y, alpha=1 / 6, beta=0.5))
+    for op, number in steps:
+        pair = (y, net.constant(np.float32(number)))
+        y = net.op(op, *(pair[::-1] if swapped else pair))
+    last = net.conv(y, channels, 16)
+    model = ir.from_proto((net.output(last, y) if output else net.output(last)).model())
+    name_everything(model.graph)
+    infer_shapes(model)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("steps", "swapped"),
+    [
+        ([("Mul", 0.7), ("Add", -0.3)], False),
+        ([("Mul", 0.7), ("Add", -0.3)], True),
+        ([("Add", 0.4), ("Mul", 1.5)], False),
+        ([("Sub", 0.4)], True),
+        ([("Div", 3.0)], False),
+        ([("Mul", 2.0), ("Add", 1.0), ("Mul", 0.25)], False),
+    ],
+)
+def test_the_numbers_are_the_same_and_the_layout_is_kept(steps: list[tuple[str, float]], swapped: bool) -> None:
+    model = model_of(16, *steps, swapped=swapped)
+    before = Session(model.clone(), threads=1).run(DATA)[0]
+    assert keep_layout(model.graph) == (len(steps) + 1) // 2
+    after = Session(model, threads=1).run(DATA)[0]
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+    kernels = [node.op_type for node in optimize_graph(model)]
+    assert set(kernels) <= {"Conv", "ReorderInput", "ReorderOutput"}
+    assert kernels.count("ReorderOutput") == 1
+
+
+def test_others_stay() -> None:
+    assert keep_layout(model_of(12, ("Mul", 0.7)).graph) == 0  # no whole blocks of channels
+    net = Net(3)
+    y = net.op("Mul", net.op("Relu", net.input("x", 16, 8, 8)), net.constant(np.float32(2)))
+    model = ir.from_proto(net.output(net.conv(y, 16, 16)).model())
+    infer_shapes(model)
+    assert keep_layout(model.graph) == 0  # not behind a convolution
+
+
+def test_a_result_that_is_an_output_keeps_its_name() -> None:
+    model = model_of(16, ("Mul", 0.7), ("Add", -0.3), output=True)
+    names = [value.name for value in model.graph.outputs]
+    before = Session(model.clone(), threads=1).run(DATA)
+    assert keep_layout(model.graph) == 1
+    assert [value.name for value in model.graph.outputs] == names
+    for one, other in zip(before, Session(model, threads=1).run(DATA), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
