@@ -103,6 +103,17 @@ def test_of_a_map_of_things_the_things_count() -> None:
     assert not Judgement(6, {"y": 30.0}, dict(_compare("y", decision, one, one)), {"y": decision}).misses(Floor())
 
 
+def test_a_model_searched_for_by_margins_gets_no_pardon_for_chance() -> None:
+    """Of many models tried on the same samples one comes out a standard error better than it is."""
+    expected = np.where(np.arange(100) < 96, 1.0, 0.7)
+    decision = decide_by(np.eye(100, 6, dtype=np.float32), OutputEnd("softmax", 1))
+    assert decision is not None
+    judgement = Judgement(100, {"y": 30.0}, {"y": np.ones((100, 2))}, {"y": decision}, {"y": expected})
+    assert expected.mean() < 0.99 < expected.mean() + expected.std() / 10
+    assert not judgement.misses(Floor())
+    assert judgement.misses(Floor(), searched=True)[0][1] == pytest.approx(0.2)
+
+
 def test_what_holds_the_floor_is_as_it_was(tmp_path: Path) -> None:
     """On the same samples for its corrections a good model is the same with and without a judge, and the report says so."""
     path = cliff(tmp_path, 1.0)

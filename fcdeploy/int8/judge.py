@@ -79,17 +79,20 @@ class Judgement:
         equal, count = self.equal[output].sum(axis=0)
         return float(equal / count) if count else 1.0
 
-    def shortfall(self, floor: Floor) -> float:
+    def shortfall(self, floor: Floor, *, searched: bool = False) -> float:
         """How far below the floor it is: 0 where it holds, else in points of decisions, or decibels."""
-        return max((miss for _, miss in self.misses(floor)), default=0.0)
+        return max((miss for _, miss in self.misses(floor, searched=searched)), default=0.0)
 
-    def misses(self, floor: Floor) -> list[tuple[str, float]]:
+    def misses(self, floor: Floor, *, searched: bool = False) -> list[tuple[str, float]]:
         """What is below the floor, in words, and by how much.
+
+        Margins are pardoned one standard error, unless the model was `searched` for among many by these samples: of so
+        many one holds by chance.
 
         One answer of a few that differs may be chance.  Of fewer samples than one changed decision in which
         would be below the floor, decibels count for classes too, and where margins say that others will differ, these.
         """
-        few = self.samples * (1 - floor.decisions) < 1
+        few, slack = self.samples * (1 - floor.decisions) < 1, not (self.states or searched)
         misses = []
         for name, rows in self.equal.items():
             share, expected = self.share(name), self.expected.get(name, np.ones(1))
@@ -99,7 +102,7 @@ class Judgement:
                 what = f"{100 * share:.1f} % {self._counted(name)} of output {output!r}"
                 text = f"{what}, the floor is {100 * floor.decisions:g} %"
                 misses.append((text, 100 * (floor.decisions - share)))
-            elif (likely := _estimate_share(expected, slack=not self.states)) < (least := self._least_expected(floor)):
+            elif (likely := _estimate_share(expected, slack=slack)) < (least := self._least_expected(floor)):
                 text = (
                     f"{100 * expected.mean():.1f} % equal decisions of output {output!r} are to be expected, so near are others "
                     f"to another {'decision' if self.states else 'class'}; the floor is {100 * least:g} %"

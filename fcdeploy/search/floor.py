@@ -107,7 +107,7 @@ def hold_floor(
     left_out: tuple[str, ...] = ()
     if repair and best.judgement.shortfall(floor) > 0:
         best, left_out = _leave_int8(best, spent, judge, floor, on_step)
-    misses = tuple(text for text, _ in best.judgement.misses(floor))
+    misses = tuple(text for text, _ in best.judgement.misses(floor, searched=bool(left_out)))
     return FloorResult(best, tuple(tried), left_out, misses, floor)
 
 
@@ -183,7 +183,7 @@ def _leave_int8(
         trials += 1
         step("models judged to hold the floor", trials, None)
         judgement = judge.measure(builder.model(forms))
-        return Score(judgement.shortfall(floor), judgement.noise, builder.cost(forms))
+        return Score(judgement.shortfall(floor, searched=True), judgement.noise, builder.cost(forms))
 
     def rank(forms: Forms, groups: Sequence[NodeGroup]) -> Mapping[str, float]:
         if len(rankings) < RANKINGS:
