@@ -16,7 +16,7 @@ import fcdeploy
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph import functions
 from fcdeploy.graph.model import read_model
-from fcdeploy.runtime.structured import as_array
+from fcdeploy.runtime.structured_outputs import as_array
 from fcdeploy.user_code import OPERATORS, use_operators
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING

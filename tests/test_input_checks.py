@@ -21,7 +21,7 @@ from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate.input_checks import warn_of_inputs
-from fcdeploy.evaluate.other_readings import warn_of_readings
+from fcdeploy.evaluate.misread_inputs import warn_of_readings
 from fcdeploy.graph.model import read_model
 from fcdeploy.records.data_format import DataFormat, InputStatistics
 from fcdeploy.records.report import format_next

@@ -23,8 +23,8 @@ from fcdeploy.commands.report import report
 from fcdeploy.commands.validate import validate
 from fcdeploy.records.calibration import Histogram
 from fcdeploy.records.report import Report
-from fcdeploy.reporting import drawing
-from fcdeploy.reporting.describe import write_verdict
+from fcdeploy.reporting.page import drawing
+from fcdeploy.reporting.page.describe import write_verdict
 
 ALL = ("quantize.json", "validate.json", "bench.json", "net.calib")
 

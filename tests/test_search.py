@@ -28,6 +28,7 @@ from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records import calibration
+from fcdeploy.reporting.search import NOT_KNOWN, _format_drop
 from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kinds import open_source
@@ -35,7 +36,6 @@ from fcdeploy.search.evaluator import SKETCH, EvaluationResult, sketch_output
 from fcdeploy.search.groups import ALL, explain_moves, find_groups
 from fcdeploy.search.ladder import NodeGroup, PathStep, Score
 from fcdeploy.search.search import MeasuredStep, SearchRun, _try_all_in_float
-from fcdeploy.search.search_report import NOT_KNOWN, _format_drop
 from fcdeploy.sensitivity.error_sources import find_sources
 from fcdeploy.user_code import load_file
 

@@ -22,6 +22,7 @@ from fcdeploy.evaluate.metric import SHARE, Metric, take_mean
 from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.graph.model import read_model
 from fcdeploy.records.report import Report
+from fcdeploy.reporting.sensitivity import make_sensitivity_tables, shorten
 from fcdeploy.runtime.paired_timing import Ratio
 from fcdeploy.sensitivity.ablation import leave_unrounded
 from fcdeploy.sensitivity.advice import advise
@@ -29,7 +30,6 @@ from fcdeploy.sensitivity.analysis import add_advice, analyze_sensitivity, read_
 from fcdeploy.sensitivity.error_sources import ErrorSource, find_sources
 from fcdeploy.sensitivity.groups import FloatGroup, Remedy, choose_groups
 from fcdeploy.sensitivity.rank import Ranking, SourceCost
-from fcdeploy.sensitivity.sensitivity_report import make_sensitivity_tables, shorten
 
 TOP1 = Metric("top1", "y", "", SHARE, None, take_mean)
 LOST = Loss(0.9, 0.88, 2.0, 1.0, 3.0, 0.01)

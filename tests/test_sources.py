@@ -24,8 +24,8 @@ from fcdeploy.runtime.session import Session
 from fcdeploy.samples.source import Batch
 from fcdeploy.sensitivity.ablation import leave_unrounded
 from fcdeploy.sensitivity.error_sources import ErrorSource, find_sources
+from fcdeploy.sensitivity.local_errors import measure_tensor_errors, measure_weight_errors
 from fcdeploy.sensitivity.rank import rank_sources
-from fcdeploy.sensitivity.source_errors import measure_tensor_errors, measure_weight_errors
 from fcdeploy.tables.types import TYPES
 
 Array = np.ndarray[Any, Any]

@@ -13,7 +13,7 @@ from fcdeploy.arithmetic.fixed_point import describe_fixed_point
 from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.input_checks import warn_of_inputs
-from fcdeploy.evaluate.other_readings import warn_of_readings
+from fcdeploy.evaluate.misread_inputs import warn_of_readings
 from fcdeploy.evaluate.prepared import check_on_first
 from fcdeploy.files import check_output
 from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model, refuse_unsupported

@@ -14,7 +14,7 @@ from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError, LoadError
 from fcdeploy.evaluate.free_axes import add_lengths, try_lengths
 from fcdeploy.evaluate.input_checks import warn_of_inputs
-from fcdeploy.evaluate.other_readings import warn_of_readings
+from fcdeploy.evaluate.misread_inputs import warn_of_readings
 from fcdeploy.evaluate.prepared import check_on_first, check_prepared
 from fcdeploy.files import check_output
 from fcdeploy.graph.edit import Changes
@@ -31,15 +31,14 @@ from fcdeploy.graph.nodes import computes_shapes, name_of
 from fcdeploy.graph.scratch import make_scratch
 from fcdeploy.graph.weights import is_large
 from fcdeploy.int8.calibrating.statistics import load_or_observe, warn_too_few
+from fcdeploy.int8.cpu_differences import add_sameness, find_differences
 from fcdeploy.int8.floor import Floor, parse_floor
 from fcdeploy.int8.for_runtimes import describe_runtimes_kept, keep_to_runtimes, refuse_untaken
 from fcdeploy.int8.judge import split_samples
 from fcdeploy.int8.loadable import leave_out_unloadable
-from fcdeploy.int8.one_answer import add_sameness, find_differences
 from fcdeploy.int8.plan_file import format_plan, load_plan
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
-from fcdeploy.int8.quantization_report import QuantizationOutcome, build_dry_run_report, build_report
 from fcdeploy.int8.read_back import check_kernels
 from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
@@ -57,6 +56,9 @@ from fcdeploy.records.data_format import UNSAID, choose_format
 from fcdeploy.records.plan import EFFORTS, Effort, Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
+from fcdeploy.reporting.floor import add_floor, build_refusal
+from fcdeploy.reporting.quantization import QuantizationOutcome, build_dry_run_report, build_report
+from fcdeploy.reporting.search import add_search
 from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.kernels import Kernel, find_kernels
 from fcdeploy.runtime.other_runtimes import find_runtimes
@@ -66,11 +68,9 @@ from fcdeploy.samples.kept_samples import split_into_chunks
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.layout import arrange_samples
 from fcdeploy.samples.states import parse_states
-from fcdeploy.search.floor import FloorResult, hold_floor, make_judge
-from fcdeploy.search.floor_report import add_floor, build_refusal
 from fcdeploy.search.goal import AccuracyGoal, check_goal, make_goal
+from fcdeploy.search.hold_floor import FloorResult, hold_floor, make_judge
 from fcdeploy.search.search import SearchResult, run_search
-from fcdeploy.search.search_report import add_search
 from fcdeploy.sensitivity.analysis import add_advice
 from fcdeploy.tables.targets import Target
 from fcdeploy.tables.types import INT8, Types

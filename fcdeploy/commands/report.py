@@ -14,10 +14,10 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
-from fcdeploy.reporting.describe import describe
-from fcdeploy.reporting.layers import list_layers
-from fcdeploy.reporting.render import TEMPLATES, draw, render
-from fcdeploy.reporting.subject import Subject, read_evidence, read_subjects
+from fcdeploy.reporting.page.describe import describe
+from fcdeploy.reporting.page.layers import list_layers
+from fcdeploy.reporting.page.render import TEMPLATES, draw, render
+from fcdeploy.reporting.page.subject import Subject, read_evidence, read_subjects
 
 SUFFIXES = {"html": ".html", "markdown": ".md"}
 

@@ -28,7 +28,6 @@ from fcdeploy.evaluate.metric import Metric, choose_metric
 from fcdeploy.evaluate.outputs import OutputEnd, OutputsRead, find_ends
 from fcdeploy.evaluate.sharded import EvaluationJob, answer_all
 from fcdeploy.evaluate.signatures import check_same_signature
-from fcdeploy.evaluate.validation_report import CLEAN_KERNELS_DB, make_lines, make_tables, make_warnings
 from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, read_model
 from fcdeploy.native.engine_file import engine_file
 from fcdeploy.prepare.pipeline import prepare
@@ -38,6 +37,8 @@ from fcdeploy.proof.sample_axes import declare_samples, parse_axes, share_layout
 from fcdeploy.records.data_format import choose_format, from_metadata
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
+from fcdeploy.reporting.sensitivity import make_group_values, make_sensitivity_lines, make_sensitivity_tables
+from fcdeploy.reporting.validation import CLEAN_KERNELS_DB, make_lines, make_tables, make_warnings
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.runtime.workers import open_pool
 from fcdeploy.samples.kinds import Samples
@@ -46,7 +47,6 @@ from fcdeploy.samples.states import parse_states
 from fcdeploy.sensitivity.advice import advise
 from fcdeploy.sensitivity.analysis import Sensitivity, analyze_sensitivity, read_effort
 from fcdeploy.sensitivity.error_sources import find_sources
-from fcdeploy.sensitivity.sensitivity_report import make_group_values, make_sensitivity_lines, make_sensitivity_tables
 
 FEW = 192  # samples for the looks at kernels and layers, which are sums over many values
 LAYER_BATCH, LAYER_BYTES = 8, 1 << 20  # every activation of a batch is in memory at once there

@@ -5,7 +5,7 @@ exposed (`evaluate/layers.py`: looking at what a QuantizeLinear writes leaves it
 again from what its kernel read, with every product added in 32 bits.  What is left are ties: the last bit of a float32
 decides them, one level apart.  A dense layer that rounds floats by itself is computed again from those floats, rounded as
 its kernel does (arithmetic/kernels/dynamic.py).  Float nodes in between are run again on every path through the runtime
-(`proof/float_nodes.py`).
+(`proof/float_paths.py`).
 
 A layer of more multiply-accumulates than the budget is compared at output positions drawn with a fixed seed.
 """
@@ -28,7 +28,7 @@ from fcdeploy.arrays import Array, Arrays, Float32
 from fcdeploy.evaluate.layers import expose_tensors
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.graph.nodes import array_of, attribute_of, name_of
-from fcdeploy.proof.float_nodes import FloatEnd, FloatRegions, cut_float_regions, find_byte_tensors, find_float_ends
+from fcdeploy.proof.float_paths import FloatEnd, FloatRegions, cut_float_regions, find_byte_tensors, find_float_ends
 from fcdeploy.proof.operands import LAYERS, ROUNDING, RecomputedNode, SkippedNode, find_integer_nodes
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report

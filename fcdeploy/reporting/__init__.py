@@ -1,1 +1,1 @@
-"""What is known of int8 models as a page to show: read, put side by side, drawn, rendered."""
+"""What commands say of their results: values, tables and sentences; a file for each kind of answer."""

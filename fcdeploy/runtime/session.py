@@ -16,7 +16,7 @@ from fcdeploy.errors import FcdeployError, LoadError, first_line
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.cpu import count_usable_cores, read_cpu_flags
 from fcdeploy.runtime.options import read_options, select_for_cpu
-from fcdeploy.runtime.structured import as_array, element_of
+from fcdeploy.runtime.structured_outputs import as_array, element_of
 from fcdeploy.user_code import operator_libraries
 
 if TYPE_CHECKING:  # a bundle is run with numpy and onnxruntime alone

@@ -27,7 +27,7 @@ from fcdeploy.runtime.session import Session
 from fcdeploy.samples.source import Batch, get_fixed_batch
 from fcdeploy.sensitivity.ablation import leave_unrounded
 from fcdeploy.sensitivity.error_sources import ErrorSource, find_sources
-from fcdeploy.sensitivity.source_errors import measure_tensor_errors, measure_weight_errors
+from fcdeploy.sensitivity.local_errors import measure_tensor_errors, measure_weight_errors
 
 Errors = list[Float64]
 """Of each floating-point output, (n, elements)."""

@@ -13,9 +13,9 @@ from fcdeploy.graph.normalizations import find_normalizations
 from fcdeploy.int8.planning.clip_fusion import keep_unequal_clips
 from fcdeploy.int8.planning.decide import decide, find_wanted
 from fcdeploy.int8.planning.eligibility import match_keep_float
-from fcdeploy.int8.planning.front_ends import find_front_ends
 from fcdeploy.int8.planning.image_inputs import plan_image_inputs
 from fcdeploy.int8.planning.scales import choose_activation_scales
+from fcdeploy.int8.planning.spectral_front_ends import find_front_ends
 from fcdeploy.int8.planning.types import apply_types, choose_type_scales, decide_by_types
 from fcdeploy.int8.planning.weights import choose_weight_scales
 from fcdeploy.records.calibration import Calibration

@@ -17,8 +17,8 @@ from fcdeploy.graph.nodes import constant_array, data_inputs, fill_value, is_con
 from fcdeploy.int8.nodes import affine_of
 from fcdeploy.int8.planning.decide import final_value, writes_bytes
 from fcdeploy.int8.planning.elementwise import Function, function_behind, within_flat_ends
-from fcdeploy.int8.planning.rounding_alike import keep_from_halves
 from fcdeploy.int8.planning.scale_groups import ScaleGroups, follow
+from fcdeploy.int8.planning.tie_free_scales import keep_from_halves
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import NodeDecision, Plan, QParams, Range
 
@@ -38,7 +38,7 @@ def choose_activation_scales(
 ) -> dict[str, QParams]:
     """QParams of every tensor that is read or written as integers of `dtype`, by name, in the graph's order.
 
-    `apart_from_halves`: such that no sum or product of bytes lies near a half (rounding_alike.py).
+    `apart_from_halves`: such that no sum or product of bytes lies near a half (tie_free_scales.py).
     """
     sources = dict(_find_rounded_tensors(graph, decisions, wants))
     covers = {

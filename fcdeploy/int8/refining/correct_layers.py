@@ -21,8 +21,8 @@ from fcdeploy.graph.nodes import constant_array, name_of, operator_of, producer_
 from fcdeploy.int8.planning.elementwise import Function
 from fcdeploy.int8.planning.weights import bias_array, bias_name, find_int8_layers, lay_out_kernel, round_bias
 from fcdeploy.int8.refining.activations import ActivationWalk, iterate_activations
+from fcdeploy.int8.refining.bias_correction import find_bend, find_shift, measure_rows
 from fcdeploy.int8.refining.gptq_channels import gptq_round_layer
-from fcdeploy.int8.refining.match_means import find_bend, find_shift, measure_rows
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.tables.targets import Target

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 from networks import Line, Net, quantize_net, random_data
 
-from fcdeploy.int8.planning.front_ends import find_front_ends
+from fcdeploy.int8.planning.spectral_front_ends import find_front_ends
 from fcdeploy.int8.writing.shared_constants import share_constants
 from fcdeploy.runtime.session import Session
 

@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from fcdeploy.arithmetic.near_halves import (
+from fcdeploy.arithmetic.rounding_ties import (
     LEVELS,
     choose_product_step,
     choose_sum_steps,
     product_clearance,
     sum_clearance,
 )
-from fcdeploy.int8.one_answer import Sameness, add_sameness, find_differences
-from fcdeploy.int8.planning.rounding_alike import find_near_halves
+from fcdeploy.int8.cpu_differences import Sameness, add_sameness, find_differences
+from fcdeploy.int8.planning.tie_free_scales import find_near_halves
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables.types import TYPES

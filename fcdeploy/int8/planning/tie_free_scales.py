@@ -1,7 +1,7 @@
 """Scales at which every kernel rounds sums and products of bytes alike, whatever order it computes them in.
 
 Conv, Gemm and MatMul multiply a 32-bit sum by one float32 and round: the same everywhere.  Pools, Concat and functions of
-single bytes run the same code everywhere.  Add and Mul do not (arithmetic/near_halves.py), so their scales are made
+single bytes run the same code everywhere.  Add and Mul do not (arithmetic/rounding_ties.py), so their scales are made
 coarser, by a hundredth at most in most networks, until no result lies near a half.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from fcdeploy.arithmetic import near_halves
+from fcdeploy.arithmetic import rounding_ties
 from fcdeploy.graph.nodes import name_of, operator_of
 from fcdeploy.int8.planning.clip_fusion import saturates_alike
 from fcdeploy.int8.planning.decide import final_value
@@ -124,7 +124,7 @@ def _settle_sums(nodes: list[RoundedNode], steps: Steps) -> RoundedNode | None:
     for node in nodes:
         scales, firsts = [steps.scale(line) for line in node.lines], [line.first for line in node.lines]
         held = [first in steps.held or firsts.count(first) > 1 for first in firsts]
-        chosen = near_halves.choose_sum_steps(scales, [False, False, True], held)
+        chosen = rounding_ties.choose_sum_steps(scales, [False, False, True], held)
         if chosen is not None:
             steps.settle(list(node.lines), chosen.tolist())
         elif not _rounds_alike("Add", scales[:2], scales[2]):
@@ -141,7 +141,7 @@ def _settle_products(nodes: list[RoundedNode], steps: Steps) -> None:
             if line.first in steps.held or firsts.count(line.first) > 1:
                 continue
             read = [steps.scale(one), steps.scale(two)] if line is to else [steps.scale(other), steps.scale(line)]
-            scale = near_halves.choose_product_step(read, steps.scale(to), of_read=line is not to)
+            scale = rounding_ties.choose_product_step(read, steps.scale(to), of_read=line is not to)
             steps.settle([line], [scale])
             break
         steps.held |= node.firsts
@@ -161,7 +161,7 @@ def _settle_together(nodes: list[RoundedNode], steps: Steps) -> None:
     lines = {line.first: line for node in nodes for line in node.lines}
     written = {node.written.first for node in nodes}
     each = list(lines.values())
-    chosen = near_halves.choose_sum_steps(
+    chosen = rounding_ties.choose_sum_steps(
         [steps.scale(line) for line in each],
         [line.first in written for line in each],
         [line.first in steps.held for line in each],
@@ -171,5 +171,5 @@ def _settle_together(nodes: list[RoundedNode], steps: Steps) -> None:
 
 
 def _rounds_alike(op: str, read: list[float], written: float) -> bool:
-    clearance = near_halves.sum_clearance if op == "Add" else near_halves.product_clearance
+    clearance = rounding_ties.sum_clearance if op == "Add" else rounding_ties.product_clearance
     return clearance(read, written) > 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from networks import Array, Net, quantize_net, random_data
 
-from fcdeploy.int8.refining.match_means import find_bend, find_shift, measure_rows
+from fcdeploy.int8.refining.bias_correction import find_bend, find_shift, measure_rows
 
 
 def hard_swish(x: Array) -> Array:

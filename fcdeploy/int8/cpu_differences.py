@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from fcdeploy.graph.nodes import data_inputs, is_constant, name_of, subgraphs_of
-from fcdeploy.int8.planning.rounding_alike import find_near_halves
+from fcdeploy.int8.planning.tie_free_scales import find_near_halves
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.report import Report
 

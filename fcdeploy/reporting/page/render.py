@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.reporting import drawing
-from fcdeploy.reporting.layers import LayerRow
+from fcdeploy.reporting.page import drawing
+from fcdeploy.reporting.page.layers import LayerRow
 
 TEMPLATES = {"html": "report.html.j2", "markdown": "model_card.md.j2"}
 DASH = "–"
@@ -57,7 +57,7 @@ def render(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("fcdeploy.reporting"), autoescape=kind == "html", undefined=StrictUndefined,
+        loader=PackageLoader("fcdeploy.reporting.page"), autoescape=kind == "html", undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"fixed": format_fixed, "size": format_size, "count": format_count, "shade": find_shade}

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fcdeploy.records.report import to_plain
-from fcdeploy.reporting.layers import LayerRow
-from fcdeploy.reporting.subject import Subject
+from fcdeploy.reporting.page.layers import LayerRow
+from fcdeploy.reporting.page.subject import Subject
 
 BETTER, SAME = "better", "the same"
 

@@ -10,7 +10,7 @@ from fcdeploy.graph.nodes import array_of, input_of, name_of
 from fcdeploy.prepare.cost_model import LayerCost
 from fcdeploy.records.calibration import Histogram
 from fcdeploy.records.plan import LIMITS
-from fcdeploy.reporting.subject import Subject
+from fcdeploy.reporting.page.subject import Subject
 
 HIDDEN = ("QuantizeLinear", "DequantizeLinear", "Identity", "Constant")
 

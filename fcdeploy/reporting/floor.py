@@ -10,7 +10,7 @@ from typing import Any
 from fcdeploy.int8.judge import Judgement
 from fcdeploy.int8.timing.costs import CostBasis, describe_times
 from fcdeploy.records.report import Report, Table
-from fcdeploy.search.floor import Candidate, FloorResult
+from fcdeploy.search.hold_floor import Candidate, FloorResult
 
 NOTABLE_DB = 0.5  # of gain by a simpler setting: below it nobody need know
 
