@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,16 @@ def _hasty_and_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         patch.setattr("fcdeploy.int8.timing.measure.SECONDS", 0.02)
         patch.setattr("fcdeploy.int8.timing.measure.CONFIRMED_SECONDS", 0.04)
         patch.setattr("fcdeploy.sensitivity.groups.TURNS", 0.01)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _operators_of_torch_read_once() -> Iterator[None]:
+    """Every torch.onnx.export parses the source of some 500 operators again, half of its time for a small network."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "torch" in sys.modules:
+            registry = import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
+            patch.setattr(registry, "from_torchlib", staticmethod(cache(registry.from_torchlib)))
         yield
 
 
