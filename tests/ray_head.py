@@ -48,7 +48,7 @@ def ray_head(cpus: int) -> Iterator[tuple[str, dict[str, str]]]:
             command, cwd="/", stdout=out, stderr=out, env=environment, start_new_session=True
         )  # fmt: skip
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while b"Ray runtime started" not in log.read_bytes():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
@@ -56,5 +56,5 @@ def ray_head(cpus: int) -> Iterator[tuple[str, dict[str, str]]]:
         yield f"127.0.0.1:{port}", environment
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(120)
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One run, many runs, workers, Ray, crashes: always the same file. Bad samples are named, stopped at, or left out."""
+"""One run, many runs, workers, crashes: always the same file. Bad samples are named, stopped at, or left out."""
 
 from __future__ import annotations
 
@@ -103,26 +103,6 @@ def test_two_processes_write_the_file_of_one(data: str, capsys: pytest.CaptureFi
     found = calibrated(capsys, "two.calib", "--workers", "2", data=data)
     assert found["samples"] == COUNT
     assert Path("two.calib").read_bytes() == Path("one.calib").read_bytes()
-
-
-@pytest.mark.usefixtures("here")
-def test_two_workers_on_ray_write_the_file_of_one(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A real Ray, started and stopped here; then what it says of a bad sample, on the same one."""
-    ray = pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
-        calibrated(capsys, "ray.calib", "--cluster", "ray", "--workers", "2")
-        assert Path("ray.calib").read_bytes() == Path("one.calib").read_bytes()
-        spoil(7)
-        words = ("calibrate", "model.onnx", "--data", "spoilt.npz", "-o", "no.calib", "--cluster", "ray")
-        code, _, err = run(capsys, *words)
-        assert code == 2
-        assert "sample 7 has nan" in err
-    finally:
-        ray.shutdown()
 
 
 def spoil(*which: int) -> None:

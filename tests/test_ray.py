@@ -1,15 +1,18 @@
-"""Under Ray Serve the same engine answers: Ray is really started, in a process of its own. And the manifest for KServe."""
+"""A Ray that runs already: under its Serve the same engine answers, and calibrating and validating there change no byte.
+
+And the manifest for KServe.
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,11 +24,24 @@ import pytest
 import yaml
 from bundles import int8_model
 from conftest import fails
+from ray_head import ray_head
 from starlette.requests import Request
 
 from fcdeploy import cli
+from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.serve.http_request import HeadParser, Route
 
+OWN = """
+import numpy as np
+
+def samples():
+    for x in np.load("data.npz")["x"]:
+        yield {"x": x}
+
+def score(outputs, labels):
+    return outputs["second_out"].max(axis=1)
+"""
+COMMAND = "import sys; from fcdeploy.cli import main; sys.exit(main(sys.argv[1:]))"
 SERVING = Path(__file__).parent.parent / "docs" / "serving.md"
 
 
@@ -38,22 +54,46 @@ def ray_app() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    return Path(shutil.copy(int8_model(tmp_path_factory.mktemp("net")), folder / "net.onnx"))
+def head() -> Iterator[tuple[str, dict[str, str]]]:
+    """The address of a Ray, and the environment in which it is reached."""
+    pytest.importorskip("ray")
+    with ray_head(cpus=3) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
-def found(model: Path) -> dict[str, Any]:
-    """What a deployment on a Ray of one machine answered."""
-    script = Path(__file__).with_name("ray_calls.py")
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network, its int8 form, good and bad samples, a generator and a metric; beside it a folder to serve."""
+    folder = tmp_path_factory.mktemp("ray")
+    int8 = int8_model(folder)
+    (folder / "served").mkdir()
+    shutil.copy(int8, folder / "served" / "net.onnx")
+    x = np.load(folder / "data.npz")["x"]
+    (folder / "own.py").write_text(OWN)
+    x[7, 0] = np.nan
+    np.savez(folder / "spoilt.npz", x=x)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Path:
+    return folder / "served" / "net.onnx"
+
+
+def run_there(head: tuple[str, dict[str, str]], folder: Path, *command: str) -> str:
+    """What Python prints with these arguments where the Ray can be reached."""
     done = subprocess.run(
-        [sys.executable, str(script), str(model.parent)],
-        capture_output=True, text=True, check=False, timeout=120, env={**os.environ, **quiet},
-    )  # fmt: skip
+        [sys.executable, *command], cwd=folder, env=head[1], capture_output=True, text=True, check=False, timeout=600
+    )
     assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def found(head: tuple[str, dict[str, str]], folder: Path) -> dict[str, Any]:
+    """What a deployment there answered, and what commands said."""
+    script = str(Path(__file__).with_name("ray_calls.py"))
+    return dict(json.loads(run_there(head, folder, script, head[0], "served").splitlines()[-1]))
 
 
 def test_it_is_ready_and_describes_the_model(found: dict[str, Any]) -> None:
@@ -73,6 +113,30 @@ def test_it_answers_as_onnxruntime_does(found: dict[str, Any], model: Path) -> N
     assert (status, [output["name"] for output in answer["outputs"]]) == (200, ["second_out"])
     np.testing.assert_array_equal(np.float32(values).reshape(3, 3), scores)
     np.testing.assert_array_equal(np.float32(found["handle"]["second_out"]), scores)
+
+
+def test_calibrating_there_writes_the_same_file(found: dict[str, Any], folder: Path) -> None:
+    code, said = found["calibrated"]
+    assert code == 0, said
+    calibrate(folder / "net.onnx", data=folder / "data.npz", output=folder / "here.calib")
+    assert (folder / "there.calib").read_bytes() == (folder / "here.calib").read_bytes()
+    code, said = found["spoilt"]
+    assert code == 2
+    assert "sample 7 has nan" in said
+    assert not (folder / "no.calib").exists()
+
+
+def test_validating_at_an_address_prints_the_same_report(
+    head: tuple[str, dict[str, str]], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With data and a metric of the user's own file, which the workers find where the command runs."""
+    monkeypatch.chdir(folder)
+    words = ["validate", "net.int8.onnx", "--against", "net.onnx", "--data", "own.py:samples"]
+    words += ["--metric", "own.py:score", "--same-data", "--json"]
+    assert cli.main(words) == 0
+    here = capsys.readouterr().out
+    assert run_there(head, folder, "-c", COMMAND, *words, "--workers", "3", "--cluster", f"ray:{head[0]}") == here
+    assert '"samples": 64' in here
 
 
 def test_mistakes_are_those_of_the_server(found: dict[str, Any]) -> None:
