@@ -20,6 +20,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 RUN = "import sys; from fcdeploy.cli import main; sys.exit(main())"
+PATIENCE = 120.0  # seconds for what is to happen soon: on a busy machine it takes its time
 DATATYPES = {"float32": "FP32", "float64": "FP64", "float16": "FP16", "bool": "BOOL"}
 
 
@@ -51,7 +52,7 @@ class Server:
 
     def ask(self, method: str, path: str, body: bytes | None = None, **fields: str) -> Reply:
         """One request on a connection of its own; underscores in field names are hyphens."""
-        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             client.request(method, path, body, {name.replace("_", "-"): value for name, value in fields.items()})
             answer = client.getresponse()
@@ -68,7 +69,7 @@ class Server:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE)
 
     def cpu_and_pss(self) -> tuple[float, float]:
         """CPU seconds and megabytes of its own."""

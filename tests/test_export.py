@@ -18,7 +18,7 @@ from torch import nn  # noqa: E402
 
 from fcdeploy.commands.export import TORCH, export  # noqa: E402
 from fcdeploy.errors import FcdeployError  # noqa: E402
-from fcdeploy.pytorch.module import parse_input  # noqa: E402
+from fcdeploy.pytorch.module import build_module, load_state, parse_input  # noqa: E402
 from fcdeploy.runtime.session import Session  # noqa: E402
 
 if TYPE_CHECKING:
@@ -253,12 +253,12 @@ def test_a_state_that_is_not_zero_stays(tmp_path: Path) -> None:
     assert_same(run(path, x=x)[0], module(x))
 
 
-@pytest.mark.parametrize("opset", [13, 17, 21])
+@pytest.mark.parametrize("opset", [17, 21])
 def test_the_opset_that_is_asked_for_is_written(tmp_path: Path, opset: int) -> None:
     path = tmp_path / "dense.onnx"
     report = export(nn.Linear(3, 2), output=path, inputs=[(1, 3)], opset=opset)
     assert onnx.load(path).opset_import[0].version == opset == report.values["opset"]
-    assert onnx.load(path).ir_version == {13: 7, 17: 8, 21: 10}[opset]
+    assert onnx.load(path).ir_version == {17: 8, 21: 10}[opset]
 
 
 def test_a_network_that_13_cannot_say_gets_the_lowest_that_can(tmp_path: Path) -> None:
@@ -339,19 +339,22 @@ CHECKPOINTS: dict[str, Callable[[dict[str, Any]], Any]] = {
 @pytest.mark.parametrize("form", CHECKPOINTS)
 def test_weights_are_found_wherever_training_code_puts_them(tmp_path: Path, network: Path, form: str) -> None:
     torch.save(CHECKPOINTS[form](state()), tmp_path / "w.pt")
-    path = tmp_path / "net.onnx"
-    report = export(f"{network}:net", output=path, state=tmp_path / "w.pt")
+    chosen = assert_loads(network, tmp_path / "w.pt")
+    assert chosen.startswith("weights are those of key 'ema'; ") if form == "averaged first" else chosen == ""
+
+
+def assert_loads(network: Path, weights: Path) -> str:
+    """The trained weights are found there; what is said of it, if anything."""
+    built, _ = build_module(f"{network}:net")
+    chosen = load_state(built, weights)
     x = torch.randn(5, 4)
-    assert_same(run(path, x=x)[0], trained()(x))
-    chosen = [warning for warning in report.warnings if warning.startswith("weights are those of key 'ema'; ")]
-    assert bool(chosen) == (form == "averaged first")
+    assert_same(built(x).detach().numpy(), trained()(x))
+    return chosen
 
 
 def test_a_key_of_a_checkpoint_can_be_named(tmp_path: Path, network: Path) -> None:
     torch.save({"ema": {key: value + 1 for key, value in state().items()}, "model": state()}, tmp_path / "w.pt")
-    export(f"{network}:net", output=tmp_path / "net.onnx", state=f"{tmp_path / 'w.pt'}:model")
-    x = torch.randn(5, 4)
-    assert_same(run(tmp_path / "net.onnx", x=x)[0], trained()(x))
+    assert_loads(network, Path(f"{tmp_path / 'w.pt'}:model"))
     fails(
         f"weights '{tmp_path / 'w.pt'}' below key 'ema': misses 'third.weight'.*",
         "it holds tensors below 'model' too",
@@ -389,17 +392,13 @@ def test_a_mistake_in_the_samples_is_told_as_it_is(tmp_path: Path) -> None:
     fails("data.npz: input 'input' is missing, it has 'y'", "", module=nn.Linear(4, 2), **given)
 
 
-def test_progress_is_told(tmp_path: Path) -> None:
+def test_progress_is_told_and_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(FcdeployError):
+        export(Branching(), output=tmp_path / "m.onnx", inputs=["1,3"])
     seen: list[tuple[str, int, int | None]] = []
     export(nn.Linear(3, 2), output=tmp_path / "m.onnx", inputs=["1,3"], on_step=lambda *step: seen.append(step))
     assert [done for _, done, _ in seen] == [0, 1, 2, 3]
     assert {total for *_, total in seen} == {3}
-
-
-def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(FcdeployError):
-        export(Branching(), output=tmp_path / "m.onnx", inputs=["1,3"])
-    export(nn.Linear(3, 2), output=tmp_path / "m.onnx", inputs=["1,3"])
     assert capfd.readouterr() == ("", "")
 
 
@@ -463,13 +462,14 @@ def save_safetensors(path: Path) -> None:
     save_file(state(), path)
 
 
-@pytest.mark.parametrize(
-    ("name", "save"), [("w.pt", save_torch), ("w.ckpt", save_checkpoint), ("w.safetensors", save_safetensors)]
-)
-def test_weights_come_from_a_file(tmp_path: Path, network: Path, name: str, save: Callable[[Path], None]) -> None:
-    save(tmp_path / name)
+def test_weights_come_from_a_file(tmp_path: Path, network: Path) -> None:
+    for name, save in (("w.pt", save_torch), ("w.ckpt", save_checkpoint), ("w.safetensors", save_safetensors)):
+        save(tmp_path / name)
+        assert_loads(network, tmp_path / name)
+    torch.save(CHECKPOINTS["averaged first"](state()), tmp_path / "two.pt")
     path = tmp_path / "net.onnx"
-    export(f"{network}:net", output=path, state=tmp_path / name)
+    report = export(f"{network}:net", output=path, state=tmp_path / "two.pt")
+    assert report.warnings[0].startswith("weights are those of key 'ema'; ")
     x = torch.randn(5, 4)
     assert_same(run(path, x=x)[0], trained()(x))
 

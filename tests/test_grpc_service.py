@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from networks import Net
 from onnx import TensorProto
-from servers import RUN, Server, serving
+from servers import PATIENCE, RUN, Server, serving
 
 from fcdeploy.serve.grpc_messages import PACKAGE, SERVICE, build_messages
 
@@ -58,7 +58,7 @@ def call(server: Server, method: str, request: Any = b"", **options: Any) -> Any
         ask = channel.unary_unary(
             f"/{PACKAGE}.{SERVICE}/{method}", response_deserializer=MESSAGES[f"{method}Response"].FromString
         )
-        return ask(request if isinstance(request, bytes) else request.SerializeToString(), timeout=10, **options)
+        return ask(request if isinstance(request, bytes) else request.SerializeToString(), timeout=PATIENCE, **options)
 
 
 def refused(server: Server, request: Any, **options: Any) -> tuple[grpc.StatusCode, str]:
@@ -200,7 +200,7 @@ def test_random_bytes_are_never_a_defect(server: Server) -> None:
             if content:
                 content[random.integers(len(content))] = random.integers(256)
             try:
-                ask(bytes(content), timeout=10)
+                ask(bytes(content), timeout=PATIENCE)
             except grpc.RpcError as error:
                 codes.add(error.code())
     assert codes <= {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.RESOURCE_EXHAUSTED}
@@ -248,7 +248,7 @@ def test_a_port_that_is_taken(models: Path) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         command = [sys.executable, "-c", RUN, "serve", str(models / "FP32.onnx"), "--port", "0", "--grpc-port", port]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 2
     assert f"error: cannot listen on 127.0.0.1:{port}" in done.stderr
     assert "hint: --grpc-port PORT" in done.stderr

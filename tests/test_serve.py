@@ -20,7 +20,7 @@ import pytest
 from mutations import mutated
 from networks import Net
 from onnx import TensorProto
-from servers import Server, binary, serving, tensor, wire
+from servers import PATIENCE, Server, binary, serving, tensor, wire
 from small_models import dense, samples
 
 from fcdeploy.serve.http_request import OF_MODEL
@@ -308,7 +308,7 @@ def test_bodies_that_are_too_large(server: Server) -> None:
 
 def talk(server: Server, *parts: bytes) -> bytes:
     """Send these and the end, and read until the server hangs up."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
         for part in parts:
             client.sendall(part)
         answer = b""

@@ -22,7 +22,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from networks import Net
-from servers import Server, binary, serving, tensor, wire
+from servers import PATIENCE, Server, binary, serving, tensor, wire
 from small_models import dense, residual, samples
 
 from fcdeploy import cli
@@ -32,7 +32,7 @@ from fcdeploy.runtime.cpu import count_usable_cores
 Array = np.ndarray[Any, Any]
 
 
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Wait for something that happens soon."""
     end = time.monotonic() + seconds
     while not condition():
@@ -146,12 +146,12 @@ def net_output(path: Path) -> str:
 def test_slow_clients_are_told_so(tmp_path: Path) -> None:
     with serving(dense(tmp_path / "m.onnx", 3), "--read-timeout", "0.3", "--idle-timeout", "0.5") as server:
         for start in (b"GET /v2", b"POST /v2/models/m/infer HTTP/1.1\r\nContent-Length: 10\r\n\r\n{"):
-            with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
                 client.sendall(start)
                 answer = client.recv(1 << 16)
                 assert answer.startswith(b"HTTP/1.1 408 Request Timeout")
                 assert b"the request was not whole after 0.3 s, expected it faster" in answer
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
             assert client.recv(1) == b""  # silence
 
 
@@ -178,7 +178,7 @@ def test_tls(tmp_path: Path) -> None:
     path = dense(tmp_path / "m.onnx", 3)
     with serving(path, "--tls-cert", str(cert), "--tls-key", str(key)) as server:
         context = ssl.create_default_context(cafile=str(cert))
-        client = http.client.HTTPSConnection("localhost", server.port, context=context, timeout=10)
+        client = http.client.HTTPSConnection("localhost", server.port, context=context, timeout=PATIENCE)
         for _ in range(2):
             client.request("POST", "/v2/models/m/infer", json.dumps({"inputs": [tensor("x", samples(1, 5))]}))
             assert client.getresponse().read().startswith(b'{"model_name":"m"')
@@ -193,7 +193,7 @@ def test_models_are_replaced_while_they_are_asked(tmp_path: Path) -> None:
     stop, statuses = threading.Event(), []
 
     def load(server: Server) -> None:
-        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
         while not stop.is_set():
             client.request("POST", "/v2/models/m/infer", body)
             answer = client.getresponse()
@@ -231,21 +231,25 @@ def test_sigterm_answers_what_is_under_way(tmp_path: Path) -> None:
     path = slow(tmp_path / "m.onnx")
     body, fields = binary("x", samples(1, 8, 256, 256), net_output(path))
     with serving(path) as server:
-        idle = socket.create_connection(("127.0.0.1", server.port), timeout=5)
-        busy = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(4)]
+        idle = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+        busy = [socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) for _ in range(4)]
         for client in busy:
             client.sendall(wire("/v2/models/m/infer", body, **fields))
         until(lambda: counted(server, "fcdeploy_waiting_requests") > 0)
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.1)  # until the signal is there
-        idle.sendall(b"GET /v2/health/ready HTTP/1.1\r\n\r\n")
-        last = idle.recv(1 << 16)
-        assert last.startswith(b"HTTP/1.1 503") and b"Connection: close" in last
+
+        def closes() -> bool:
+            """Whether the signal is there."""
+            idle.sendall(b"GET /v2/health/ready HTTP/1.1\r\n\r\n")
+            last = idle.recv(1 << 16)
+            return last.startswith(b"HTTP/1.1 503") and b"Connection: close" in last
+
+        until(closes)
         for client in busy:
             assert b"m" in answers(client, 1)[0][:40]
             client.close()
         idle.close()
-        assert server.process.wait(10) == 0
+        assert server.process.wait(PATIENCE) == 0
     assert server.said[-1] == "stopped"
 
 
@@ -273,9 +277,9 @@ def test_workers_share_the_address_and_are_started_again(tmp_path: Path) -> None
 def test_workers_end_with_the_process_that_watches_them(tmp_path: Path) -> None:
     with serving(dense(tmp_path / "m.onnx", 3), "--workers", "2") as server:
         server.process.kill()
-        assert server.process.wait(20) == -signal.SIGKILL
+        assert server.process.wait(PATIENCE) == -signal.SIGKILL
         # their standard error is the pipe that is read here: it ends when the last of them has
-        until(lambda: not server.alive_on_stderr(), 20)
+        until(lambda: not server.alive_on_stderr())
 
 
 def quietly(server: Server, body: Any) -> bool:

@@ -14,7 +14,7 @@ import onnxruntime as ort
 import pytest
 from bundles import int8_model
 from networks import Net
-from servers import Server, serving
+from servers import PATIENCE, Server, serving
 from tritonclient_env import tritonclient_python
 
 from fcdeploy import __version__
@@ -60,7 +60,7 @@ def found(server: Server, data: dict[str, np.ndarray], tmp_path_factory: pytest.
     rpc = re.search(r"serving gRPC on (\S+)", "\n".join(server.said))
     assert rpc
     command = [tritonclient_python(), str(script), f"127.0.0.1:{server.port}", rpc[1], str(arrays)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 

@@ -16,26 +16,12 @@ from typing import Any
 
 import pytest
 from conftest import fails
+from servers import PATIENCE
+from worker_tasks import counting
 
-from fcdeploy.errors import FcdeployError
 from fcdeploy.runtime.workers import open_pool
 
 ROOT = Path(__file__).parent.parent
-
-
-def counting(shard: int) -> Iterator[tuple[int, int]]:
-    """Yield (shard, 0), (shard, 1), ... ; some shards go wrong on the way."""
-    for i in range(3):
-        yield shard, i
-    if shard == 13:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if shard == 14:
-        raise FcdeployError("sample 3 has nan", "repair it")
-    if shard == 15:
-        raise ValueError("no such thing")
-    if shard == 16:
-        sys.stdout.write("user code prints what it likes\n")
-    yield shard, os.getpid() != shard
 
 
 def found(**who: object) -> list[tuple[int, tuple[int, int]]]:
@@ -161,22 +147,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job sta
 sys.path.insert(0, {tests!r})
 from fcdeploy.cli import main
 from fcdeploy.runtime import workers
-import test_workers
+import worker_tasks
 def run():
     with workers.open_pool(2) as team:
-        for _, pid in team.run(test_workers.forever, [0, 1]):
+        for _, pid in team.run(worker_tasks.forever, [0, 1]):
             print(pid, flush=True)
 try:
     run()
 except KeyboardInterrupt:
     sys.exit(130)
 """
-
-
-def forever(_: int) -> Iterator[int]:
-    while True:
-        yield os.getpid()
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -189,9 +169,9 @@ def test_workers_end_with_the_command(how: signal.Signals) -> None:
     while len(pids) < 2:
         pids.add(int(process.stdout.readline()))
     process.send_signal(how)
-    assert process.wait(20) == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert process.wait(PATIENCE) == (130 if how == signal.SIGINT else -signal.SIGKILL)
     process.stdout.close()
-    until = time.monotonic() + 20
+    until = time.monotonic() + PATIENCE
     while any(alive(pid) for pid in pids) and time.monotonic() < until:
         time.sleep(0.05)
     assert not any(alive(pid) for pid in pids)
