@@ -18,6 +18,7 @@ from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.measure import choose_reference, confirm, measure_costs, try_choices
 from fcdeploy.int8.timing.partition import cost_of, explain_slow, find_slow_nodes, sum_layer_costs
 from fcdeploy.int8.timing.per_tensor_weights import find_one_scale_layers
+from fcdeploy.int8.writing.blocked_arithmetic import keep_layout
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Choice, Costs, TimeTrial
 from fcdeploy.records.plan import Plan
@@ -45,7 +46,11 @@ def measure_choices(problem: Problem, everything: Plan, *, source: str, on_step:
     step("timing nodes", 0, None)
     integers = problem.build(everything)
     apart, model = problem.scratch is not None, problem.calibration.model
-    costs = measure_costs(problem.model, integers, feeds, model_hash=model, source=source, apart=apart)
+    in_float = problem.model
+    if not problem.target.one_answer:  # as float layers are written
+        in_float = problem.model.clone()
+        keep_layout(in_float.graph)
+    costs = measure_costs(problem.model, in_float, integers, feeds, model_hash=model, source=source, apart=apart)
     dynamic = [decision.node for decision in everything.nodes if decision.kind == "dynamic"]
     products = map(name_of, find_int8_products(problem.model.graph, everything))
     layers = tuple(sorted([*dynamic, *products]))

@@ -33,22 +33,29 @@ SHAPE = (1, 32, 64, 64)  # what the rates of conversions are measured on: an ima
 
 
 def measure_costs(
-    model: ir.Model, int8: ir.Model, feeds: Arrays, *, model_hash: str, source: str, apart: bool = False
+    model: ir.Model,
+    in_float: ir.Model,
+    int8: ir.Model,
+    feeds: Arrays,
+    *,
+    model_hash: str,
+    source: str,
+    apart: bool = False,
 ) -> Costs:
-    """Microseconds of every node of the prepared float model, and of the same node in its int8 form.
+    """Microseconds of every node of the prepared float model, as float nodes are written, and of the same node in its int8 form.
 
     `apart` loads one after the other.
     """
     once = 1e-9 * FLOAT_NS * sum(count_macs_by_node(model).values())
     runs = min(max(int(PROFILED_SECONDS / 4 / max(once, 1e-9)), PROFILED_RUNS[0]), PROFILED_RUNS[-1])
-    both = [(_serialize(each), feeds) for each in (model, int8)]
-    in_float, as_integers = (profile.nodes for profile in profile_models(both, runs=runs, threads=1, apart=apart))
+    both = [(_serialize(each), feeds) for each in (in_float, int8)]
+    as_floats, as_integers = (profile.nodes for profile in profile_models(both, runs=runs, threads=1, apart=apart))
     nodes: dict[str, tuple[float, float]] = {}
     for node in model.graph:
         names = [name_of(node)]
         if vanishes(node.outputs[0]):  # the clip is part of the kernel, and the runtime may call the kernel by its name
             names.append(name_of(node.outputs[0].consumers()[0]))
-        spent = [sum(times[name].us for name in names if name in times) for times in (in_float, as_integers)]
+        spent = [sum(times[name].us for name in names if name in times) for times in (as_floats, as_integers)]
         nodes.setdefault(names[0], (round(spent[0], 1), round(spent[1], 1)))
         nodes |= dict.fromkeys(names[1:], (0.0, 0.0))
     return Costs(model_hash, source, conversion_rates(), nodes)
