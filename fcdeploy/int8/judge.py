@@ -36,6 +36,7 @@ LEAST_APART = 4  # fewer tell nothing: then all samples serve for both, which is
 SURE = 0.05  # a model is below the floor where chance gives so many changed decisions with this probability at most
 REGIONS = ": regions"  # behind the name of an output that is a map of things: how many of them both models find
 NEAREST = 5  # classes beside the first, whose margins tell how far rounding moves a margin
+TOLD = 0.002  # of decisions: by which fewer are to be expected equal than were, to be said
 LEAST_SIDE = 16  # rows and columns of a map in which things are looked for
 CARRIED_DB = 4.0  # by which a state must be nearer than others: errors add up for longer than a stretch
 CARRIED_ROOM = 0.5  # of the changed decisions that the floor allows, for the same reason
@@ -124,9 +125,15 @@ class Judgement:
     def _counted(self, name: str) -> str:
         return "of regions found by both" if name.endswith(REGIONS) else self.decisions[name].counted
 
+    def _say_expected(self, name: str) -> str:
+        expected = self.expected[name].mean() if name in self.expected else 1.0
+        return f" ({100 * expected:.1f} % to be expected of others)" if expected < self.share(name) - TOLD else ""
+
     def summary(self) -> str:
-        """'100 % equal decisions, 41.2 dB on 64 samples'."""
-        decided = [f"{100 * self.share(name):.4g} % {self._counted(name)}" for name in self.equal]
+        """'100 % equal decisions, 41.2 dB on 64 samples', with what is to be expected of others where that is less."""
+        decided = [
+            f"{100 * self.share(name):.4g} % {self._counted(name)}{self._say_expected(name)}" for name in self.equal
+        ]
         return f"{', '.join([*decided, f'{self.worst_db:.1f} dB'])} on {self.samples} samples"
 
 
