@@ -127,6 +127,24 @@ def test_what_holds_the_floor_is_as_it_was(tmp_path: Path) -> None:
     assert any(line.startswith("judged: ") and line.endswith("kept apart") for line in report.lines)
 
 
+def test_weights_are_rounded_by_what_they_read_before_anything_leaves_int8(tmp_path: Path) -> None:
+    """Inputs of plus and minus one lose nothing: all the error is that of weights, which read few directions."""
+    net, random = Net(0), np.random.default_rng(0)
+    net.output(net.op("Tanh", net.dense(net.input("x", 48), 48, 6))).save(tmp_path / "net.onnx")
+    mix = random.normal(size=(6, 48))
+    np.savez(tmp_path / "data.npz", x=np.sign(random.normal(size=(192, 6)) @ mix).astype(np.float32))
+    reports, floor = [], 20.0
+    for out in (tmp_path / "usual.onnx", tmp_path / "better.onnx"):
+        asked = {"data": tmp_path / "data.npz", "costs": "none", "floor": f"99,{floor}"}
+        reports.append(quantize(tmp_path / "net.onnx", output=out, **asked))
+        floor = reports[0].values["sqnr_db"] + 0.5
+    usual, better = reports
+    assert better.passed
+    assert better.values["sqnr_db"] > usual.values["sqnr_db"] + 2
+    assert better.values["floor"]["left_out"] == []
+    assert any(line.startswith("taken: weights rounded by what their layers read; ") for line in better.lines)
+
+
 def test_ranges_that_fit_are_taken(tmp_path: Path) -> None:
     """Rare large values that no weight reads: least squared error keeps them all the same, and loses what is read."""
     net, random = Net(0), np.random.default_rng(0)

@@ -6,7 +6,8 @@ same plan: each tool that can do harm is kept only where it helps.
 1. The plan as effort asks for it, and without the corrections on samples, which costs one run more.
 2. Unless the outputs are good, other methods for the ranges on a few samples, without corrections; the two that do most
    better than the usual one on all samples, with and without corrections.
-3. Where they are below the floor, all nodes before a place leave int8, or all behind one, found by bisection: often the first
+3. Where they are below the floor, all weights are rounded by what their layers read: no slower, and now and then enough.
+4. Where that is not, all nodes before a place leave int8, or all behind one, found by bisection: often the first
    layers are the cause.  Where that costs more than little time, groups of nodes, most harmful first (ladder.py); the
    cheaper of the two is taken.
 """
@@ -23,6 +24,7 @@ from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.floor import Floor
 from fcdeploy.int8.judge import Judge, Judgement
 from fcdeploy.int8.nodes import weight_only_inputs
+from fcdeploy.int8.planning.weights import find_int8_layers
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.refine import add_refinements, is_refined, refine_built
 from fcdeploy.int8.timing.costs import CostBasis, plan_by_costs
@@ -41,6 +43,7 @@ FOLLOWED = 2  # methods that are carried out in full
 WORTH_DB = 1.0  # by which another method must be better, or the usual one stands: less is the samples' chance
 CLEAR_DB = 0.1  # by which a simpler candidate must be better, or the one before it stands
 PLAIN = "biases as in the float model"
+ROUNDED = "weights rounded by what their layers read"
 GOAL = "to hold the floor"
 RANKED = 8  # samples on which roundings are ranked
 MOST_WORK = 3e11  # multiplications of a ranking: what takes more is repaired by place alone
@@ -106,6 +109,10 @@ def hold_floor(
 
     left_out: tuple[str, ...] = ()
     if repair and best.judgement.shortfall(floor) > 0:
+        rounded = _round_by_inputs(replace(best.problem, effort=problem.effort), best, judge, on_step)
+        best = _choose((best, *rounded), CLEAR_DB)
+        tried += rounded
+    if repair and best.judgement.shortfall(floor) > 0:
         best, left_out = _leave_int8(best, spent, judge, floor, on_step)
     misses = tuple(text for text, _ in best.judgement.misses(floor, searched=bool(left_out)))
     return FloorResult(best, tuple(tried), left_out, misses, floor)
@@ -137,6 +144,19 @@ def _build_both(problem: Problem, plan: Plan, name: str, judge: Judge, on_step: 
     plain = problem.build(simpler)
     alone = f"{name}, {PLAIN}" if name else PLAIN
     yield Candidate(alone, replace(problem, effort="fast"), simpler, plain, judge.measure(plain))
+
+
+def _round_by_inputs(problem: Problem, best: Candidate, judge: Judge, on_step: OnStep | None) -> list[Candidate]:
+    """A candidate with all weights rounded by what their layers read, which costs time here and none when it runs."""
+    layers = {node.name for node, _ in find_int8_layers(problem.model.graph, best.plan)}
+    if problem.large or not layers or not problem.samples or best.plan.gptq_nodes:
+        return []
+    nodes = [replace(d, rounding="gptq") if d.node in layers else d for d in best.plan.nodes]
+    plan = replace(best.plan, effort=problem.effort, nodes=tuple(nodes))
+    int8 = problem.build(plan, correctable=True)
+    refine_built(problem, plan, int8, on_step)
+    name = f"{best.problem.ranges} ranges, {ROUNDED}" if best.name.startswith(best.problem.ranges) else ROUNDED
+    return [Candidate(name, problem, plan, int8, judge.measure(int8))]
 
 
 def _find_better_ranges(problem: Problem, usual: ir.Model, spent: CostBasis, judge: Judge) -> list[tuple[str, Problem]]:
@@ -266,7 +286,8 @@ def _bisect(order: Sequence[str], leave: Callable[[Sequence[str]], PathStep]) ->
 def _carry_out(
     best: Candidate, builder: Builder, path: Sequence[ladder.PathStep], forms: Forms, judge: Judge
 ) -> tuple[Candidate, tuple[str, ...]]:
-    """The candidate in these forms, and the nodes that left int8."""
+    """The candidate in these forms, its other layers rounded as they were, and the nodes that left int8."""
+    forms = {**dict.fromkeys(best.plan.gptq_nodes, "rounded"), **forms}
     rungs = {name: rung for step in path for name, rung in step.moved}
     moved = {name for name, rung in rungs.items() if rung not in ("int8", "rounded")}
     plan, int8 = builder.plan(forms, moved), builder.model(forms)
