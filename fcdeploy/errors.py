@@ -40,7 +40,7 @@ class FcdeployError(Exception):
 
 
 class LoadError(FcdeployError):
-    """A model that onnxruntime does not load."""
+    """A model that onnxruntime does not load, or not run."""
 
 
 def first_line(error: BaseException) -> str:

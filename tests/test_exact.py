@@ -17,6 +17,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import small_models
+import torch
 from conftest import fails
 from networks import Line, Net, quantize_net, random_data
 from onnx import TensorProto as Tp
@@ -24,7 +25,8 @@ from onnx import helper as oh
 from onnx import numpy_helper as nh
 
 from fcdeploy import cli
-from fcdeploy.arithmetic.kernels import avx2
+from fcdeploy.arithmetic.kernels import avx2, reference
+from fcdeploy.arithmetic.kernels.reference import QuantizedArray
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.proof import exact
 from fcdeploy.proof.exact import Exactness, LayerExactness, check_exactness, describe_exactness
@@ -153,6 +155,57 @@ def test_another_scale_in_the_reference_is_caught(name: str, lines: dict[str, Li
         assert not found.passed
         assert [row.node for row in found.rows if not row.passed] == [wrong.node.name]
         assert found.rows[0].node == wrong.node.name
+
+
+@pytest.mark.parametrize(("ceil", "count"), [(False, True), (True, False), (True, True)])
+def test_pools_are_those_of_torch(ceil: bool, count: bool) -> None:
+    """Whose padding is the same on both sides, and whose last windows may reach beyond it."""
+    x = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 11)).astype(np.uint8)
+    pooled = torch.nn.AvgPool2d((3, 2), (2, 3), (1, 1), ceil_mode=ceil, count_include_pad=count)
+    wanted = pooled(torch.from_numpy(x.astype(np.float32) - 128) * 0.5).numpy()
+    operand = QuantizedArray(x, np.float32(0.5), 128)
+    found = reference.average(operand, (3, 2), (2, 3), (1, 1, 1, 1), count_padding=count, ceil=ceil)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def of_two_bytes(op: str, scales: tuple[float, float], inputs: int = 1, **attributes: Any) -> ir.Model:
+    """An operator between bytes as another tool writes it, with one scale in front of it and one behind."""
+    node, value = oh.make_node, oh.make_tensor_value_info
+    names = [f"x{index}" for index in range(inputs)]
+    nodes = [node("QuantizeLinear", [x, "s", "z"], [f"{x}q"], f"{x}q") for x in names]
+    nodes += [node("DequantizeLinear", [f"{x}q", "s", "z"], [f"{x}d"], f"{x}d") for x in names]
+    nodes += [
+        node(op, [f"{x}d" for x in names], ["y"], "op", **attributes), node("QuantizeLinear", ["y", "t", "z"], ["yq"], "yq"),
+        node("DequantizeLinear", ["yq", "t", "z"], ["out"], "out"),
+    ]  # fmt: skip
+    weights = {"s": np.float32(scales[0]), "t": np.float32(scales[1]), "z": np.array(128, np.uint8)}
+    graph = oh.make_graph(
+        nodes, "two", [value(x, Tp.FLOAT, ["n", 4, 9, 9]) for x in names],
+        [value("out", Tp.FLOAT, None)], [nh.from_array(np.asarray(v), n) for n, v in weights.items()],
+    )  # fmt: skip
+    return ir.from_proto(oh.make_model(graph, opset_imports=[oh.make_opsetid("", 13)], ir_version=8))
+
+
+def test_a_pool_is_compared_with_what_onnx_says() -> None:
+    """onnxruntime's kernel divides the last windows by the whole of them, where ceil_mode meets counted padding."""
+    x = np.random.default_rng(0).normal(size=(2, 4, 9, 9)).astype(np.float32)
+    attributes = {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}
+    model = of_two_bytes("AveragePool", (0.03, 0.03), count_include_pad=1, **attributes)
+    found = exact.check_exactness(model, [{"x0": x}])
+    assert not found.passed and "AveragePool 'op'" in describe_exactness(found)
+    model = of_two_bytes("AveragePool", (0.03, 0.03), count_include_pad=0, **attributes)
+    assert exact.check_exactness(model, [{"x0": x}]).passed
+
+
+def test_halves_are_no_fault_of_a_kernel() -> None:
+    """A sum whose scale is twice what it reads: every odd one lies half-way."""
+    random = np.random.default_rng(0)
+    x = {f"x{i}": random.normal(size=(2, 4, 9, 9)).astype(np.float32) for i in range(2)}
+    (row,) = exact.check_exactness(of_two_bytes("Add", (0.0313, 0.0626), 2), [x]).rows
+    assert row.passed and row.halves == row.differ
+    wrong = replace(row, differ=row.elements // 3, levels=1)
+    assert not wrong.passed and replace(wrong, halves=wrong.differ).passed
+    assert (wrong + wrong).halves == 2 * row.halves
 
 
 def full_weights(out: int = 16) -> Line:

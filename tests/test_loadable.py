@@ -11,6 +11,20 @@ from networks import Net, random_data
 import fcdeploy
 
 
+def test_a_cubic_resize_to_sizes_that_are_computed(tmp_path: Path) -> None:
+    """It loads, and fails when it runs: that is found out, too."""
+    net = Net(0, opset=18)
+    x = net.op("Relu", net.conv(net.input("x", 3, 7, 4), 3, 8))
+    head = net.op("Slice", net.op("Shape", x), net.constant([0], np.int64), net.constant([2], np.int64))
+    sizes = net.op("Concat", head, net.constant([5, 6], np.int64), axis=0)
+    path = net.output(net.conv(net.op("Resize", x, "", "", sizes, mode="cubic"), 8, 4)).save(tmp_path / "model.onnx")
+    np.savez(tmp_path / "data.npz", **random_data(1, 24, x=(3, 7, 4)))
+    report = fcdeploy.quantize(
+        path, output=tmp_path / "int8.onnx", data=tmp_path / "data.npz", costs="none", floor="none"
+    )
+    assert [node["op"] for node in report.values["nodes_float"]].count("Conv") == 1
+
+
 @pytest.mark.parametrize("costs", ["none", None])
 def test_a_cubic_resize_between_convolutions_keeps_one_of_them_float(costs: str | None, tmp_path: Path) -> None:
     """A transpose is moved through the Resize, whose scales then are on other axes."""
@@ -23,7 +37,7 @@ def test_a_cubic_resize_between_convolutions_keeps_one_of_them_float(costs: str 
     why = [node["why"] for node in report.values["nodes_float"] if node["op"] == "Conv"]
     if costs == "none":
         assert len(why) == 1
-        assert "does not load the model with it as integers: " in why[0]
+        assert "does not load or run the model with it as integers: " in why[0]
     assert (
         fcdeploy.validate(tmp_path / "int8.onnx", against=path, data=tmp_path / "data.npz", same_data=True).values[
             "sqnr_db"

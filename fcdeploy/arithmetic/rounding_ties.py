@@ -19,6 +19,7 @@ EPSILON = 2.0**-24  # what one rounding may move a number, relative to it
 LEVELS = 255
 MOST_OF_SUM = 127  # the largest denominator: 1 / 254 from a half, where roundings move a sum of ratio 1 by 0.0004
 MOST_OF_PRODUCT = 2047
+NEAR = 2e-4  # of a level from a half: float32 tells 255 levels apart to 6e-5
 SAME = 2e-6  # relative: scales are float32
 
 
@@ -39,6 +40,14 @@ def choose_sum_steps(steps: Sequence[float], written: Sequence[bool], held: Sequ
     coarser = np.where(fits, ((chosen / base) ** 2).sum(axis=0), np.inf)
     at = int(np.argmin(coarser))
     return chosen[:, at].astype(np.float64) if fits[at] else None
+
+
+def count_halves(read: Sequence[float], written: float) -> float:
+    """The share of sums of two bytes that lie half-way between two levels of the result: 0.5 where its scale is twice theirs."""
+    codes = np.arange(-64, 65, dtype=np.float64)
+    one, two = (scale / written for scale in read)
+    levels = one * codes[:, None] + two * codes[None, :]
+    return float((np.abs(levels - np.floor(levels) - 0.5) < NEAR).mean())
 
 
 def choose_product_step(read: Sequence[float], written: float, *, of_read: bool = False) -> float:

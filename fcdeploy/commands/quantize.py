@@ -211,7 +211,9 @@ def _quantize(request: Request, on_step: OnStep | None) -> Report:
         if request.runtimes and request.plan is None:
             problem = keep_to_runtimes(problem, request.runtimes)
         report = _carry_out(request, problem, changes, files, begin, on_step)
-    except LoadError:  # rare: found only where it happens
+    except LoadError:  # rare: found only where it happens, perhaps once it is written
+        if not (request.dry_run or request.force):
+            request.output.unlink(missing_ok=True)
         if request.plan is not None:
             raise
         report = _carry_out(request, leave_out_unloadable(problem), changes, files, begin, on_step)
@@ -305,11 +307,10 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     write_metadata(int8, problem.calibration, plan)
     refuse_untaken(problem, int8, request.runtimes)
     size, kernels = _write_and_read_back(request, int8, plan, large=problem.large)
-
     macs = count_macs_by_node(problem.model)
     result = QuantizationOutcome(plan, planned.basis, kernels, macs, measure_size(files), size, planned.tried)
-    unseen = [sentence for sentence in (describe_version(),) if sentence]
-    warnings = [*warn_too_few(problem.calibration), *warn_left_out(problem, plan), *planned.basis.warnings, *unseen]
+    warnings = [*warn_too_few(problem.calibration), *warn_left_out(problem, plan), *planned.basis.warnings]
+    warnings += filter(None, [describe_version()])
     report = build_report(request.model, out, int8, result, begin, warnings)
     if planned.search_result is not None:
         report = add_search(report, planned.search_result, macs)
@@ -320,9 +321,8 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     if held is not None:
         report = add_floor(report, held, planned.basis, macs, unseen=problem.unseen)
     if problem.samples and not problem.large:
-        _, one = next(
-            split_into_chunks(problem.model, {name: array[:1] for name, array in problem.samples.items()}), (0, {})
-        )
+        first = {name: array[:1] for name, array in problem.samples.items()}
+        _, one = next(split_into_chunks(problem.model, first), (0, {}))
         report = add_lengths(report, try_lengths(request.model, problem.model, int8, one)) if one else report
 
     if not request.target.one_answer:

@@ -39,6 +39,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.reporting.sensitivity import make_group_values, make_sensitivity_lines, make_sensitivity_tables
 from fcdeploy.reporting.validation import CLEAN_KERNELS_DB, make_lines, make_tables, make_warnings
+from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.runtime.workers import open_pool
 from fcdeploy.samples.kinds import Samples
@@ -262,6 +263,11 @@ def _make_report(
     )
 
 
+def _may_saturate(causes: Sensitivity) -> bool:
+    """Whether this CPU adds products of bytes in 16 bits, and the weights do not keep them from saturating."""
+    return detect_target().pair_limit is not None and not causes.safe
+
+
 def _add_explanation(
     made: Report, answers: Answers, loss: Loss | None, causes: Sensitivity, effort: str | None
 ) -> Report:
@@ -274,7 +280,7 @@ def _add_explanation(
         ranking=causes.ranking,
         rows=causes.rows,
         ranges=causes.ranges,
-        saturates=not causes.safe and kernel_db is not None and kernel_db < CLEAN_KERNELS_DB,
+        saturates=_may_saturate(causes) and kernel_db is not None and kernel_db < CLEAN_KERNELS_DB,
         effort=effort,
     )
     rows = make_group_values(causes.ranking, causes.rows, causes.ranges, causes.proofs)

@@ -204,10 +204,6 @@ def _read_operator(node: ir.Node) -> RecomputedNode | str | None:
     operands = tuple(each for each in inputs if each is not None)
     if len(operands) < len(inputs) or any(each.scale.size != 1 for each in operands):
         return None
-    if node.op_type == "AveragePool" and (
-        attribute_of(node, "ceil_mode", 0) != 0 or any(d != 1 for d in attribute_of(node, "dilations", ()))
-    ):
-        return "its windows are dilated or reach beyond the padding (ceil_mode)"
     return RecomputedNode(node, operands, to)
 
 

@@ -28,6 +28,7 @@ def _describe_layer(row: LayerExactness) -> dict[str, Any]:
         "differ": row.differ,
         "share": row.share,
         "levels": row.levels,
+        "halves": row.halves,
     }
 
 

@@ -141,7 +141,7 @@ class Session:
             result: list[Any] = self._session.run(outputs, dict(feeds))
         except Exception as error:
             shapes = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in feeds.items())
-            raise FcdeployError(
+            raise LoadError(
                 f"onnxruntime cannot run the model on {shapes}: {first_line(error)}",
                 _find_hint(error, "fcdeploy inspect MODEL shows the inputs the model declares"),
             ) from error

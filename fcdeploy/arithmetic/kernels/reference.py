@@ -71,11 +71,30 @@ def average(
     strides: Sequence[int],
     pads: Sequence[int],
     *,
+    dilations: Sequence[int] | None = None,
     count_padding: bool = False,
+    ceil: bool = False,
 ) -> Float32:
-    """The mean of each window: (B, C, *space) -> (B, C, *space'); padding counts only with `count_padding`."""
-    seen = gather_windows(x.real, kernel, 0, strides, pads)  # (B, *space', positions, C)
-    inside = gather_windows(np.ones_like(x.real[:1, :1]), kernel, int(count_padding), strides, pads).sum(axis=-2)
+    """The mean of each window, as ONNX specifies it: (B, C, *space) -> (B, C, *space').
+
+    Padding counts only with `count_padding`.  With `ceil` a last window may reach beyond the padding, where nothing counts.
+    """
+    beyond = list(pads)
+    if ceil:
+        rank, spans = (
+            len(kernel),
+            [d * (k - 1) + 1 for k, d in zip(kernel, dilations or [1] * len(kernel), strict=True)],
+        )
+        for axis, (length, span, stride) in enumerate(zip(x.real.shape[2:], spans, strides, strict=True)):
+            padded = length + pads[axis] + pads[axis + rank]
+            windows = -(-(padded - span) // stride) + 1
+            windows -= (windows - 1) * stride >= length + pads[axis]  # none begins behind the image
+            beyond[axis + rank] += max(0, (windows - 1) * stride + span - padded)
+    seen = gather_windows(x.real, kernel, 0, strides, beyond, dilations)  # (B, *space', positions, C)
+    image = gather_windows(np.ones_like(x.real[:1, :1]), [1] * len(kernel), int(count_padding), None, pads)
+    counted = np.moveaxis(image[..., 0, :], -1, 1)  # 1 for each position that counts
+    outside = [more - pad for more, pad in zip(beyond, pads, strict=True)]
+    inside = gather_windows(counted, kernel, 0, strides, outside, dilations).sum(axis=-2)
     total = np.zeros_like(seen[..., 0, :])
     for position in range(seen.shape[-2]):
         total += seen[..., position, :]

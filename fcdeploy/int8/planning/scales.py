@@ -18,7 +18,7 @@ from fcdeploy.int8.nodes import affine_of
 from fcdeploy.int8.planning.decide import final_value, writes_bytes
 from fcdeploy.int8.planning.elementwise import Function, function_behind, within_flat_ends
 from fcdeploy.int8.planning.scale_groups import ScaleGroups, follow
-from fcdeploy.int8.planning.tie_free_scales import keep_from_halves
+from fcdeploy.int8.planning.tie_free_scales import keep_from_halves, spread_halves
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import NodeDecision, Plan, QParams, Range
 
@@ -63,9 +63,8 @@ def choose_activation_scales(
     bytes_alone: dict[ir.Value, QParams] = {}
     if dtype != "int16":
         firsts = groups.choose_firsts(dtype)
-        bytes_alone = groups.qparams(
-            keep_from_halves(graph, decisions, groups, firsts) if apart_from_halves else firsts
-        )
+        space = keep_from_halves if apart_from_halves else spread_halves
+        bytes_alone = groups.qparams(space(graph, decisions, groups, firsts))
     for value in groups.members():
         first = groups.line(value).first
         why = sources.get(value, f"shares the scale of {first.name!r}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic import rounding_ties
@@ -18,6 +19,9 @@ from fcdeploy.int8.planning.clip_fusion import saturates_alike
 from fcdeploy.int8.planning.decide import final_value
 from fcdeploy.int8.planning.scale_groups import Line, ScaleGroups, cover_by_step, follow
 from fcdeploy.records.plan import NodeDecision, Plan, QParams
+
+MANY_HALVES = 0.02  # of the sums of an Add
+COARSER = 1 + 1 / 128  # of a step, which costs 0.07 dB of what the result's rounding costs
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,26 @@ def keep_from_halves(
         first: q if steps.of[first] == q.scale[0] else cover_by_step(groups.cover(first), q.dtype, steps.of[first])
         for first, q in firsts.items()
     }
+
+
+def spread_halves(
+    graph: ir.Graph, decisions: Mapping[str, NodeDecision], groups: ScaleGroups, firsts: Mapping[ir.Value, QParams]
+) -> dict[ir.Value, QParams]:
+    """The scales of groups, a little coarser where many sums of bytes would lie exactly half-way between two levels.
+
+    Kernels round these either way, and always to even ones, which is no rounding to the nearest on the mean of a channel.
+    """
+    chosen, fixed = dict(firsts), _find_fixed(graph, decisions, groups, firsts)
+    for node, written in find_rounded(graph, decisions):
+        lines = [groups.line(value) for value in (*node.inputs, written) if value is not None]
+        read, to = [line.gain * chosen[line.first].scale[0] for line in lines[:-1]], lines[-1]
+        scale, free = to.gain * chosen[to.first].scale[0], to.first not in {line.first for line in lines[:-1]} | fixed
+        same = len(set(node.inputs)) == 1  # twice a byte is a whole number of twice its steps
+        if node.op_type != "Add" or same or not free or near_halves.count_halves(read, scale) < MANY_HALVES:
+            continue
+        q = chosen[to.first]
+        chosen[to.first] = cover_by_step(groups.cover(to.first), q.dtype, float(np.float32(q.scale[0] * COARSER)))
+    return chosen
 
 
 def find_near_halves(graph: ir.Graph, plan: Plan) -> list[str]:
