@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,11 @@ class PublicModel:
         return found
 
 
-def list_public_models(parts: list[str]) -> Iterator[PublicModel]:
-    """Those whose names have one of `parts`, all without any."""
+def list_public_models(parts: list[str], share: tuple[int, int] = (0, 1)) -> Iterator[PublicModel]:
+    """Those whose names have one of `parts`, all without any; of these each n-th, from the k-th on, for a `share` (k, n)."""
     ort.set_default_logger_severity(4)
-    for name, model, inputs in _list_cases():
-        if parts and not any(part in name for part in parts):
-            continue
+    wanted = (case for case in _list_cases() if not parts or any(part in case[0] for part in parts))
+    for name, model, inputs in islice(wanted, share[0], None, share[1]):
         feeds = dict(zip([one.name for one in model.graph.input], inputs, strict=False))
         public = PublicModel(name, model.SerializeToString(), feeds)
         try:

@@ -355,7 +355,7 @@ def test_inspect_another_tools_model(capsys: pytest.CaptureFixture[str]) -> None
     assert code == 0, err
     assert said["exact_passed"] is True
     assert {row["node"] for row in said["exact"]} >= {"conv1", "conv2", "conv3", "add", "pool"}
-    assert set(said["exact"][0]) == {"node", "op", "elements", "of", "differ", "share", "levels"}
+    assert set(said["exact"][0]) == {"node", "op", "elements", "of", "differ", "share", "levels", "halves"}
     assert next(row for row in said["exact"] if row["node"] == "conv1")["elements"] == 3 * 8 * 8 * 8
     code, out, _ = run(capsys, *line)
     assert code == 0

@@ -170,3 +170,14 @@ def test_the_ir_version_is_the_one_that_came_with_the_opset(opset: int, version:
     found = model("LeakyRelu")
     found.opset_imports[""] = opset
     assert lowest_ir_version(found) == version
+
+
+def test_an_operator_on_a_sequence_keeps_the_opset_it_was_written_in() -> None:
+    """Identity takes sequences from 14 on, optionals from 16 on: types that its definitions add one at a time."""
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(F, None))
+    ends = [onnx.ValueInfoProto(name=name, type=kind) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    made = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=8))
+    assert lowest_opset(made)[0] == 16
+    tensors = model("Identity", opset=16)
+    assert lowest_opset(tensors)[0] == LOWEST

@@ -134,6 +134,12 @@ def _required_opset(node: ir.Node, own: int) -> int:
     if node.domain:
         return LOWEST
     op = node.op_type
+    if any(
+        isinstance(value.type, (ir.SequenceType, ir.OptionalType)) for value in (*node.inputs, *node.outputs) if value
+    ):
+        return max(
+            LOWEST, int(onnx.defs.get_schema(op, own).since_version)
+        )  # types that were added one operator at a time
     above = _required_above_tables(node, own)
     if above > TOP:
         return above
