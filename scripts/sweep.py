@@ -206,7 +206,8 @@ def _is_equal(one: Any, other: Any) -> bool:
         return False
     a, b = one.astype(np.float64), other.astype(np.float64)
     with np.errstate(all="ignore"):
-        room = EQUAL * max(1e-30, float(np.abs(a[np.isfinite(a)]).max(initial=0)))
+        least = np.finfo(one.dtype).eps if one.dtype.kind == "f" else 0.0  # float16 tells no more apart
+        room = max(EQUAL, float(least)) * max(1e-30, float(np.abs(a[np.isfinite(a)]).max(initial=0)))
         return bool(((a == b) | (np.isnan(a) & np.isnan(b)) | (np.abs(a - b) <= room)).all())
 
 

@@ -396,7 +396,7 @@ def test_quantize_for_every_cpu_counts_its_ties(
     code, out, _ = run(capsys, *line, "--target", "portable", "--json")
     said = json.loads(out)
     assert code == 0
-    assert set(said["ties"]) == {"elements", "differ", "levels"}
+    assert set(said["ties"]) == {"elements", "differ", "levels", "halves"}
     assert said["ties"]["levels"] <= 1
     convolutions = 2 * (2 * 8 * 8 * 8 + 16 * 3 * 3)
     assert said["ties"]["elements"] == convolutions + 2 * (8 * 8 * 8 + 16 + small_models.CLASSES)

@@ -31,6 +31,17 @@ def test_a_chain_of_constants_is_one_constant(opset: int) -> None:
     np.testing.assert_allclose(ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})[0], before, atol=1e-5)
 
 
+def test_scalars_stay_scalars() -> None:
+    nodes = [op("Add", "one two", "three"), op("Cast", "three", "index", to=7), op("Gather", "table index", "g"),
+             op("Mul", "x g", "y"), op("Add", "one g", "s")]  # fmt: skip
+    constants = {"one": np.float32(1), "two": np.float32(1), "table": np.float32([0.5, 1, 2, 3])}
+    model = graph(nodes, {"x": ["n", 4]}, ["y", "s"], constants)
+    assert apply(fold_constants, model, feeds={"x": normal(3, 4)}).count == 3
+    y, s = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": np.ones((3, 4), np.float32)})
+    assert s.shape == () and s == 3 and (y == 2).all()
+    assert [n.inputs[1].shape.rank() for n in model.graph] == [0, 0]
+
+
 def test_two_runs_give_the_same_bytes() -> None:
     def folded() -> bytes:
         nodes = [op("Transpose", "w", "t"), op("Exp", "t", "e"), op("MatMul", "x e", "y")]

@@ -63,7 +63,7 @@ def try_lengths(file: Path, model: ir.Model, int8: ir.Model, feeds: Arrays) -> l
         {f"{axis} ": length for axis, length in lengths.items()}
     ):  # no name is that of the batch
         given = {axis.removesuffix(" "): length for axis, length in wanted.items()}
-        resized = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        resized = {name: np.require(array, requirements="C") for name, array in feeds.items()}
         for (name, at), axis in named.items():
             resized[name] = np.take(resized[name], np.arange(given[axis]) % feeds[name].shape[at], axis=at)
         tried.append(_run_both(sessions, resized, TriedLengths(given)))

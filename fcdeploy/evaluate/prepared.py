@@ -103,7 +103,7 @@ def _move(array: Array) -> Array:
     if array.dtype.kind != "f":
         return array
     signs = np.where(np.arange(array.size) % 2, MOVED, -MOVED).reshape(array.shape)
-    return np.ascontiguousarray(array * (1 + signs), array.dtype)
+    return np.require(array * (1 + signs), array.dtype, "C")
 
 
 def _is_half(path: Path) -> bool:

@@ -250,7 +250,7 @@ def _draft_input(item: str | Sequence[int] | torch.Tensor | Array) -> Input:
     if isinstance(item, torch.Tensor):
         return Input("", None, item, {0: "batch"})
     if isinstance(item, np.ndarray):
-        return Input("", None, torch.from_numpy(np.ascontiguousarray(item)), {0: "batch"})
+        return Input("", None, torch.from_numpy(np.require(item, requirements="C")), {0: "batch"})
     return parse_input(",".join(str(length) for length in item))
 
 

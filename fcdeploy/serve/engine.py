@@ -142,7 +142,9 @@ class BatchingEngine:
             else:
                 future.set_result(result)
 
-        self.submit(served, {name: np.ascontiguousarray(array) for name, array in feeds.items()}, done, timeout=timeout)
+        self.submit(
+            served, {name: np.require(array, requirements="C") for name, array in feeds.items()}, done, timeout=timeout
+        )
         computed = dict(zip(model.outputs, await future, strict=True))
         return {name: computed[name] for name in wanted}
 

@@ -114,7 +114,7 @@ def _find_rounded_tensors(
 def _choose_range(value: ir.Value, calibration: Calibration, method: Method) -> Range:
     if is_constant(value):
         array = constant_array(value)
-        return Range(float(min(np.min(array), 0.0)), float(max(np.max(array), 0.0)))
+        return Range(float(np.min(array, initial=0.0)), float(np.max(array, initial=0.0)))
     producer = value.producer()
     fixed = operator_of(producer).output if producer else None
     seen = calibration.tensors[name_of(value)].histogram

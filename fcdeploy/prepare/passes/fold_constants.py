@@ -117,7 +117,8 @@ def _run(node: ir.Node, opset: int) -> list[Array] | str:
     graph = ir.Graph(list(inputs.values()), outputs, nodes=[alone], opset_imports={"": opset}, name="constants")
     try:
         session = Session(ir.Model(graph, ir_version=8), threads=1, optimize=False)
-        feeds = {name: np.ascontiguousarray(array) for name, array in _read_arrays(given).items()}
+        # not np.ascontiguousarray, which makes a scalar an array of one
+        feeds = {name: np.require(array, requirements="C") for name, array in _read_arrays(given).items()}
         return [np.asarray(result) for result in session.run(feeds)]
     except FcdeployError as error:
         return f"onnxruntime cannot compute it apart: {error.message}"
