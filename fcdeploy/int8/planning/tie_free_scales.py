@@ -98,7 +98,7 @@ def spread_halves(
         read, to = [line.gain * chosen[line.first].scale[0] for line in lines[:-1]], lines[-1]
         scale, free = to.gain * chosen[to.first].scale[0], to.first not in {line.first for line in lines[:-1]} | fixed
         same = len(set(node.inputs)) == 1  # twice a byte is a whole number of twice its steps
-        if node.op_type != "Add" or same or not free or near_halves.count_halves(read, scale) < MANY_HALVES:
+        if node.op_type != "Add" or same or not free or rounding_ties.count_halves(read, scale) < MANY_HALVES:
             continue
         q = chosen[to.first]
         chosen[to.first] = cover_by_step(groups.cover(to.first), q.dtype, float(np.float32(q.scale[0] * COARSER)))
