@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -13,12 +14,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from fcdeploy.errors import FcdeployError
 
-settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of what is tested
+# a busy machine is no fault of what is tested
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+LONG = ("test_ray", "test_docs", "test_export", "test_models", "test_families", "test_native_sanitizers", "test_bench_big",
+        "test_demo", "test_spread", "test_deploy", "test_compile", "test_native_kernels")  # fmt: skip
+"""Begun first, so that no worker is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what was imported is there to stay: no garbage collection looks through it again
 
 
 @pytest.fixture(autouse=True, scope="session")

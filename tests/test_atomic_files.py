@@ -110,7 +110,7 @@ def test_faults_at_file_operations() -> None:
         sys.executable,
         ROOT / "scripts" / "faults.py",
         "--seconds",
-        "10",
+        "4",
         "--seed",
         "3",
         "--command",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,28 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     dense().save(Path("model.onnx"))
     np.savez("data.npz", **DATA)
     return tmp_path / "cache" / "costs"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder in which the model's costs are."""
+    folder = tmp_path_factory.mktemp("measured")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(folder / "cache"))
+        patch.setattr(times, "find_noise", lambda _: "")
+        dense().save(folder / "model.onnx")
+        np.savez(folder / "data.npz", **DATA)
+        words = ["--int8", "--data", str(folder / "data.npz"), "-o", str(folder / "one.onnx")]
+        assert main(["quantize", str(folder / "model.onnx"), *words]) == 0
+    return folder / "cache"
+
+
+@pytest.fixture
+def kept(cache: Path, measured: Path) -> Path:
+    """The one file in the cache, where the model was timed before."""
+    shutil.copytree(measured, cache.parent)
+    (file,) = cache.iterdir()
+    return file
 
 
 @pytest.fixture
@@ -76,33 +99,32 @@ def test_the_second_time_costs_come_from_the_cache_and_the_bytes_are_the_same(ca
     assert list(cache.iterdir()) == [file]
 
 
-def test_costs_measured_anew_take_the_place_of_those_kept(cache: Path, quantize: Quantize) -> None:
-    quantize("one.onnx")
-    (file,) = cache.iterdir()
-    made = edit(file)
+def test_costs_measured_anew_take_the_place_of_those_kept(kept: Path, quantize: Quantize) -> None:
+    made = edit(kept)
     anew = quantize("two.onnx", "--costs", "measure")
     assert anew["costs"]["hash"] != made.hash
     assert not anew["costs"]["measured_before"]
-    assert from_text(file.read_text(), "costs").hash == anew["costs"]["hash"]
+    assert from_text(kept.read_text(), "costs").hash == anew["costs"]["hash"]
 
 
-def test_a_file_of_costs_is_written_from_the_cache(cache: Path, quantize: Quantize) -> None:
-    quantize("one.onnx")
-    made = edit(next(cache.iterdir()))
+def test_a_file_of_costs_is_written_from_the_cache(kept: Path, quantize: Quantize) -> None:
+    made = edit(kept)
     quantize("two.onnx", "--costs", "mine.json")
     assert from_text(Path("mine.json").read_text(), "costs") == made
 
 
-@pytest.mark.parametrize("damage", ["", "{", '{"schema": "fcdeploy.costs/2"}', "\x00"])
-def test_a_damaged_file_is_measured_anew_with_a_warning(cache: Path, quantize: Quantize, damage: str) -> None:
-    assert quantize("one.onnx")["warnings"] == []
-    (file,) = cache.iterdir()
-    file.write_text(damage)
+def test_a_damaged_file_is_measured_anew_with_a_warning(kept: Path, quantize: Quantize) -> None:
+    hash_before = from_text(kept.read_text(), "costs").hash
+    for damage in ("", "{", '{"schema": "fcdeploy.costs/2"}', "\x00"):
+        kept.write_text(damage)
+        found, warning = cost_cache.read(kept, "model")
+        assert found is None
+        assert warning.startswith(f"cached costs {str(kept)!r} is not a file of costs")
+        assert warning.endswith("it is replaced")
     again = quantize("two.onnx")
-    (warning,) = again["warnings"]
-    assert warning.startswith(f"cached costs {str(file)!r} is not a file of costs")
-    assert warning.endswith("it is replaced")
-    assert from_text(file.read_text(), "costs").hash == again["costs"]["hash"]
+    assert again["warnings"] == [warning]
+    assert again["costs"]["hash"] != hash_before
+    assert from_text(kept.read_text(), "costs").hash == again["costs"]["hash"]
 
 
 def test_costs_of_another_model_are_not_taken(cache: Path) -> None:
