@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 import compat_tables as tables
 from compat_answers import Answer, Runtime, ask, time_pairs
-from compat_files import make_files
+from compat_files import list_made_for, make_files
 from compat_run import PAIRS
 
 from fcdeploy.runtime.cpu import detect_target, read_cpu_name
@@ -46,6 +46,7 @@ RUNTIMES = {  # name -> title and packages
     "opencv5": ("OpenCV", "opencv-python-headless==5.0.0.93"),
     "tract": ("tract", "tract==0.23.9"),
 }
+ROUNDS = 3  # files made with --for have forms of their own, by which the table grows
 OLD_NUMPY = "numpy==1.26.4"  # for wheels built before NumPy 2
 CHILD = """
 import json, sys
@@ -101,10 +102,19 @@ def compat(names: tuple[str, ...], runtimes: bool, also: tuple[str, ...], facts:
         raise click.ClickException("the tables are of CPUs with AVX2 and without VNNI, which this one is not")
     made = f"scripts/compat{' --runtimes' if runtimes else ''}, {date.today()}"
     if runtimes:
-        broken = ask_runtimes(names or tuple(RUNTIMES), made)
-        own = [part for each in also for part in ("--also", each)]  # a process that reads the table just written
-        kept = subprocess.run([sys.executable, str(ROOT / "scripts" / "compat_for.py"), *names, *own], check=False)
-        broken += ["a file made with --for"] if kept.returncode else []
+        own = [part for each in also for part in ("--also", each)]
+        for _ in range(ROUNDS):
+            broken = ask_runtimes(names or tuple(RUNTIMES), made)
+            command = [
+                sys.executable,
+                str(ROOT / "scripts" / "compat_for.py"),
+                *names,
+                *own,
+            ]  # reads the table just written
+            if subprocess.run(command, check=False).returncode == 0:
+                break
+        else:
+            broken.append("a file made with --for")
     else:
         ask_facts(names or LIST)
         broken = [] if facts else ask_versions(made)
@@ -154,14 +164,16 @@ def run_version(version: str, files: list[Path]) -> dict[str, Answer]:
 def ask_runtimes(names: tuple[str, ...], made: str) -> list[str]:
     """The table of other runtimes."""
     files = make_files()
-    forms, reference = tables.forms_of(files), run_version("reference", files)
+    kept = {name: list_made_for(name) for name in names}
+    everything = [*files, *dict.fromkeys(file for each in kept.values() for file in each)]
+    forms, reference = tables.forms_of(everything), run_version("reference", everything)
     found = {name: (title, dict(UNTAKEN[name])) for name, title in TITLES.items() if name in RUNTIMES}
     nearest = dict(NEAREST)
     rows, unexplained, loads = [], [], []
     for name in names:
         title, runtime = title_of(name), find_runtime(name)
         click.echo(title, err=True)
-        verdicts = tables.judge(ask(runtime, files), reference)
+        verdicts = tables.judge(ask(runtime, [*files, *kept[name]]), reference)
         culprits, rest = tables.find_culprits(verdicts, forms)
         rounded = tables.find_rounded(verdicts, forms, rest)
         found[name], nearest[name] = (title, culprits | rounded), tables.find_nearest(verdicts)

@@ -70,9 +70,9 @@ def ask_jobs(runtime: Runtime, jobs: Sequence[dict[str, Any]]) -> dict[str, Answ
 
 def time_pairs(runtime: Runtime, pairs: Iterable[tuple[Path, Path]]) -> dict[str, float]:
     """Name of the first file -> its time over that of the second, the median of runs in turn; without what is refused."""
-    jobs = [make_job(file) | {"optimize": True, "beside": str(other)} for file, other in pairs]
+    jobs = [make_job(file) | {"name": f"time of {file.name}", "beside": str(other)} for file, other in pairs]
     said = zip(jobs, _answer(runtime, jobs), strict=True)
-    return {job["name"]: each["ratio"] for job, each in said if "ratio" in each}
+    return {Path(job["file"]).name: each["ratio"] for job, each in said if "ratio" in each}
 
 
 def make_job(file: Path) -> dict[str, Any]:
@@ -101,20 +101,19 @@ def _answer(runtime: Runtime, jobs: Sequence[dict[str, Any]]) -> list[dict[str, 
     """What was said of each. A file that ends the process, or never its run, is refused, and the others go to another."""
     runtime.folder.mkdir(parents=True, exist_ok=True)
     kept = runtime.folder / "answers.jsonl"
-    known = (
-        {line["key"]: line["said"] for line in map(json.loads, kept.read_text().splitlines())} if kept.exists() else {}
-    )
+    lines = map(json.loads, kept.read_text().splitlines()) if kept.exists() else ()
+    known = {line["said"]["name"]: line for line in lines}  # the last of a name: its outputs are those that lie there
     keys = {job["name"]: _find_key(runtime, job) for job in jobs}
-    left = {job["name"]: job for job in jobs if keys[job["name"]] not in known}
+    left = {job["name"]: job for job in jobs if known.get(job["name"], {}).get("key") != keys[job["name"]]}
     with kept.open("a") as file:
         while left:
             for said in _run(runtime, [*left.values()]):
-                key = keys[said["name"]]
-                known[key] = said
-                left.pop(said["name"])
-                file.write(json.dumps({"key": key, "said": said}) + "\n")
+                name = said["name"]
+                known[name] = {"key": keys[name], "said": said}
+                left.pop(name)
+                file.write(json.dumps(known[name]) + "\n")
                 file.flush()
-    return [known[keys[job["name"]]] for job in jobs]
+    return [known[job["name"]]["said"] for job in jobs]
 
 
 def _find_key(runtime: Runtime, job: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ tiny models of the probes that ask what runs on bytes are among them, as probe-N
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ from fcdeploy.runtime.probes.ask import PROBES
 from fcdeploy.runtime.probes.qdq_graph import Probe
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables.facts import FACTS
+from fcdeploy.tables.other_runtimes import UNTAKEN
 from fcdeploy.user_code import load_file
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +47,6 @@ OTHER_FORMS: dict[str, dict[str, Any]] = {
     "stored": {"weights": "int8", "activations": "none"},
     "dynamic": {"weights": "int8", "activations": "dynamic"},
 }
-RUNTIMES_TABLE = ROOT / "fcdeploy" / "tables" / "other_runtimes.py"
 PROBED = ("AveragePool", "DynamicQuantize", "weights of", "operator set")
 SCALE = 0.05  # of bytes that a probe writes, which not every runtime hands out as they are
 
@@ -102,16 +103,23 @@ def make_forms(name: str) -> Iterator[Path]:
 def make_for(name: str, runtime: str) -> Path | str:
     """A network kept to what a runtime takes, by the table of today; or why there is none."""
     file = FOLDER / f"{name}.for-{runtime}.onnx"
-    refusal = file.with_suffix(".txt")
-    made = next((each for each in (file, refusal) if each.exists()), None)
-    if made is None or made.stat().st_mtime < RUNTIMES_TABLE.stat().st_mtime:
+    refusal, made_by = file.with_suffix(".txt"), file.with_suffix(".table")
+    table = json.dumps({key: sorted(rows) for key, rows in UNTAKEN.items() if key.rstrip("45") == runtime})
+    if not made_by.exists() or made_by.read_text() != table:
         refusal.unlink(missing_ok=True)
         file.unlink(missing_ok=True)
         try:
             _quantize(name, file, costs="none", runtimes=runtime)
         except FcdeployError as error:
             refusal.write_text(str(error))
+        made_by.write_text(table)
     return file if file.exists() else refusal.read_text()
+
+
+def list_made_for(runtime: str) -> list[Path]:
+    """What was made for a runtime so far, of the networks here."""
+    found = [FOLDER / f"{name}.for-{runtime.rstrip('45')}.onnx" for name in export_networks()]
+    return [file for file in found if file.exists()]
 
 
 def _quantize(name: str, file: Path, **options: Any) -> None:

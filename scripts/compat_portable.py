@@ -28,7 +28,7 @@ from fcdeploy.runtime.cpu import read_cpu_name
 from fcdeploy.user_code import load_file
 
 CHUNK = 100  # samples that a process is given of a file at a time
-EMULATED = 20  # the same under emulation
+EMULATED = 50  # the same under emulation
 PATIENCE = 1800.0  # seconds for them
 HEAD = """{made}, onnxruntime {version} on {cpu} against the others: outputs that differ in any bit, of how many
 samples.
@@ -130,7 +130,7 @@ def compare(
         for file, arrays in files.items():
             part = {key: np.ascontiguousarray(array[first : first + chunk]) for key, array in arrays.items()}
             if len(next(iter(part.values()))):
-                jobs[file] = describe_job(file, f"{file.stem}-{first}", part)
+                jobs[file] = describe_job(file, f"{file.stem}-{first}-{chunk}", part)
         mine, theirs = (ask_jobs(runtime, [*jobs.values()]) for runtime in (here, there))
         for file, job in jobs.items():
             found[file].add(mine[job["name"]], theirs[job["name"]])

@@ -1,6 +1,6 @@
 """What a file asks of a runtime: its operator set, its operators, and how they stand among bytes, each as a few words.
 
-`tables/runtimes.py` says which runtimes take which of them.
+`tables/other_runtimes.py` says which runtimes take which of them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def _list_forms_of(node: ir.Node) -> Iterator[str]:
         yield f"{node.domain} {node.op_type}" + (f", {bits} bits" if bits else "")
         if bits and input_of(node, 5) is not None:
             yield f"{node.domain} {node.op_type} with a bias"
+        if node.op_type.endswith("LSTM") and _stands_beside_bytes(node):
+            yield f"{node.domain} {node.op_type}, beside bytes"
     elif node.op_type in CONVERSIONS:
         yield from _list_conversions(node)
     elif held := [v.dtype for v in (*node.outputs, input_of(node, 0)) if v is not None and v.dtype in BYTES]:
@@ -47,6 +49,11 @@ def _list_forms_of(node: ir.Node) -> Iterator[str]:
     else:
         yield node.op_type
         yield from _list_details(node)
+
+
+def _stands_beside_bytes(node: ir.Node) -> bool:
+    """Whether anything of its graph becomes integers."""
+    return any(is_op(other, "QuantizeLinear") for other in node.graph or ())
 
 
 def _list_conversions(node: ir.Node) -> Iterator[str]:
@@ -71,7 +78,7 @@ def _list_details(node: ir.Node) -> Iterator[str]:
     if node.op_type in RECURRENT:
         stored = producer_of(input_of(node, 1))
         yield f"{node.op_type}, weights " + ("made of integers" if stored is not None else "in float")
-        if stored is not None and any(is_op(other, "QuantizeLinear") for other in node.graph or ()):
+        if stored is not None and _stands_beside_bytes(node):
             yield f"{node.op_type}, weights made of integers, beside bytes"
     if node.op_type == "AveragePool":
         yield from _list_pool_details(node)
