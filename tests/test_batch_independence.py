@@ -126,6 +126,20 @@ def test_what_quantizes_as_it_runs_is_never_proven(tmp_path: Path) -> None:
         assert "quantizes activations as it runs, so that an answer depends on its batch" in proof(build, tmp_path)
 
 
+def test_nodes_in_any_order(tmp_path: Path) -> None:
+    """As AMD Quark writes them; onnxruntime runs such files."""
+    net = Net()
+    x = net.input("x", 4, 6)
+    file = net.output(net.op("Relu", net.op("Neg", net.op("Relu", x)))).save(tmp_path / "m.onnx")
+    model = onnx.load(file)
+    nodes = [*model.graph.node][::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, file)
+    ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+    assert not explain_dependence(read_outline(file))
+
+
 def test_inputs_must_begin_with_one_free_axis(tmp_path: Path) -> None:
     def reason(*shapes: list[int | str]) -> str:
         names = [f"x{i}" for i in range(len(shapes))]

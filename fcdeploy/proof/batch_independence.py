@@ -10,7 +10,7 @@ Reshape that would cut samples in pieces, fails at a batch of one already.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from fcdeploy.graph.light_reader import Node, Outline
 from fcdeploy.proof.batch_rules import (
@@ -37,7 +37,7 @@ def explain_dependence(outline: Outline, axes: Mapping[str, int | None] | None =
     """
     try:
         known = _read_ends(outline, axes or {})
-        for node in outline.nodes:
+        for node in _sort(outline.nodes, known):
             _add_node(node, known, outline.opset)
         for name in outline.outputs:
             state = known.get(name)
@@ -46,6 +46,23 @@ def explain_dependence(outline: Outline, axes: Mapping[str, int | None] | None =
     except UnprovenError as reason:
         return str(reason)
     return ""
+
+
+def _sort(nodes: Sequence[Node], known: Known) -> Iterator[Node]:
+    """Each behind those that write what it reads: ONNX asks for it, onnxruntime does not, and some tools do not care."""
+    written, left = set(known), list(nodes)
+    while left:
+        waiting = []
+        for node in left:
+            if all(not name or name in written for name in node.inputs):
+                written.update(node.outputs)
+                yield node
+            else:
+                waiting.append(node)
+        if len(waiting) == len(left):
+            yield from waiting
+            return
+        left = waiting
 
 
 def _read_ends(outline: Outline, axes: Mapping[str, int | None]) -> Known:
