@@ -37,6 +37,7 @@ UNTAKEN: dict[str, dict[str, str]] = {
     "openvino": {
         "AveragePool counting pads": "computes otherwise: -8.1 dB",
         "GRU, weights made of integers, beside bytes": "refuses it: Check 'getParentEdgeAt(wIdx)->getParent()->getType() == Type",
+        "LSTM, weights made of integers, beside bytes": "refuses it: Check 'getParentEdgeAt(wIdx)->getParent()->getType() == Type",
         "com.microsoft DynamicQuantizeLSTM, beside bytes": "rounds otherwise: 33.5 dB",
         "constants of INT2": "refuses it: Check 'false' failed at Loading input model Unsupported type",
         "constants of UINT2": "refuses it: Check 'false' failed at Loading input model Unsupported type",
@@ -47,7 +48,7 @@ UNTAKEN: dict[str, dict[str, str]] = {
         "Clip, on int8": "refuses it: src.type() == 5",
         "Clip, on uint8": "refuses it: src.type() == 5",
         "GRU": "refuses it: Node [GRU@ai.onnx]:(onnx_node!gru/GRU) parse node_proto.",
-        "LSTM, weights made of integers": "refuses it: Node [Gemm@ai.onnx]:(onnx_node!hidden) parse in function 'vi",
+        "LSTM": "refuses it: Node [Gemm@ai.onnx]:(onnx_node!hidden) parse in function 'vi",
         "MatMul, bytes to bytes": "refuses it: Node [Add@ai.onnx]:(onnx_node!layer1.weights/Add) parse (-21",
         "ReduceMax, on int8": "refuses it: DNN/Reduce: Unsupported type.",
         "ReduceMax, on uint8": "refuses it: DNN/Reduce: Unsupported type.",
