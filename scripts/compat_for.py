@@ -74,7 +74,9 @@ def run_forms(name: str, networks: list[str]) -> list[str]:
 
 
 def judge_files(name: str, files: list[Path]) -> dict[str, tables.Verdict]:
-    return tables.judge(ask(find_runtime(name), files), run_version("reference", files))
+    floats = [file.with_name(f"{file.name.split('.')[0]}.onnx") for file in files]
+    reference = run_version("reference", [*dict.fromkeys([*files, *floats])])
+    return tables.judge(ask(find_runtime(name), files), reference)
 
 
 def describe(name: str, file: str, verdict: tables.Verdict) -> str:

@@ -24,7 +24,7 @@ ENOUGH = 40.0  # decibels from which on answers are the same: what is rounded is
 NEAR = 25.0  # from which on they are rounded otherwise: right where they are as near to the float model's
 APART = 60.0  # nearer than this is no file with a form that is rounded otherwise
 LOSS = -0.5  # decibels
-LONGEST = 60
+LONGEST = 56
 TIMED = ("default", "all")  # forms that are timed beside the float model
 
 

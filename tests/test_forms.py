@@ -17,7 +17,7 @@ from fcdeploy.graph.forms import list_forms
 from fcdeploy.graph.opset import oldest_runtime
 from fcdeploy.runtime.other_runtimes import find_runtimes
 from fcdeploy.runtime.probes.kernels import PATTERNS, operator_probes
-from fcdeploy.runtime.probes.qdq_graph import Probe
+from fcdeploy.runtime.probes.qdq_graph import Probe, QdqGraph
 from fcdeploy.tables.observations import VERSIONS
 from fcdeploy.tables.oldest import OLDEST
 from fcdeploy.tables.other_runtimes import TITLES, UNTAKEN
@@ -43,6 +43,15 @@ def test_forms_are_how_operators_stand_among_bytes(probe: str, form: str) -> Non
     assert form in forms(PROBES[probe]())
     assert form not in forms(PROBES["Conv"]())
     assert form not in forms(PROBES["Gemm, to float"]())
+
+
+@pytest.mark.parametrize("quantized", [True, False])
+def test_what_a_recurrent_layer_reads_may_have_been_bytes(quantized: bool) -> None:
+    g = QdqGraph()
+    x = g.input(5, 1, 3)
+    x = g.op("Mul", g.pair(x) if quantized else x, g.constant(2))
+    cell = g.op("LSTM", x, g.constant(np.ones((1, 8, 3))), g.constant(np.ones((1, 8, 2))), hidden_size=2)
+    assert ("LSTM, behind bytes" in forms(g.probe(cell))) is quantized
 
 
 def sliced() -> Net:

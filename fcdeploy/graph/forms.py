@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import STANDARD, attribute_of, input_of, is_op, opset_of, producer_of
+from fcdeploy.graph.nodes import STANDARD, attribute_of, input_of, is_constant, is_op, opset_of, producer_of
 
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
@@ -40,8 +40,8 @@ def _list_forms_of(node: ir.Node) -> Iterator[str]:
         yield f"{node.domain} {node.op_type}" + (f", {bits} bits" if bits else "")
         if bits and input_of(node, 5) is not None:
             yield f"{node.domain} {node.op_type} with a bias"
-        if node.op_type.endswith("LSTM") and _stands_beside_bytes(node):
-            yield f"{node.domain} {node.op_type}, beside bytes"
+        if node.op_type.endswith("LSTM") and _stands_behind_bytes(node):
+            yield f"{node.domain} {node.op_type}, behind bytes"
     elif node.op_type in CONVERSIONS:
         yield from _list_conversions(node)
     elif held := [v.dtype for v in (*node.outputs, input_of(node, 0)) if v is not None and v.dtype in BYTES]:
@@ -51,9 +51,18 @@ def _list_forms_of(node: ir.Node) -> Iterator[str]:
         yield from _list_details(node)
 
 
-def _stands_beside_bytes(node: ir.Node) -> bool:
-    """Whether anything of its graph becomes integers."""
-    return any(is_op(other, "QuantizeLinear") for other in node.graph or ())
+def _stands_behind_bytes(node: ir.Node) -> bool:
+    """Whether bytes that were read back reach its first input through operators on floats."""
+    left, seen = [producer_of(input_of(node, 0))], set[ir.Node]()
+    while left:
+        reached = left.pop()
+        if reached is None or reached in seen:
+            continue
+        if reached.op_type == "DequantizeLinear" and not is_constant(reached.inputs[0]):
+            return True
+        seen.add(reached)
+        left += [producer_of(value) for value in reached.inputs if value is not None]
+    return False
 
 
 def _list_conversions(node: ir.Node) -> Iterator[str]:
@@ -78,8 +87,10 @@ def _list_details(node: ir.Node) -> Iterator[str]:
     if node.op_type in RECURRENT:
         stored = producer_of(input_of(node, 1))
         yield f"{node.op_type}, weights " + ("made of integers" if stored is not None else "in float")
-        if stored is not None and _stands_beside_bytes(node):
+        if stored is not None and any(is_op(other, "QuantizeLinear") for other in node.graph or ()):
             yield f"{node.op_type}, weights made of integers, beside bytes"
+        if _stands_behind_bytes(node):
+            yield f"{node.op_type}, behind bytes"
     if node.op_type == "AveragePool":
         yield from _list_pool_details(node)
 
