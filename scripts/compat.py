@@ -167,7 +167,7 @@ def ask_runtimes(names: tuple[str, ...], made: str) -> list[str]:
     kept = {name: list_made_for(name) for name in names}
     everything = [*files, *dict.fromkeys(file for each in kept.values() for file in each)]
     forms, reference = tables.forms_of(everything), run_version("reference", everything)
-    found = {name: (title, dict(UNTAKEN[name])) for name, title in TITLES.items() if name in RUNTIMES}
+    found = {name: (title, UNTAKEN[name]) for name, title in TITLES.items() if name in RUNTIMES}
     nearest = dict(NEAREST)
     rows, unexplained, loads = [], [], []
     for name in names:
@@ -176,7 +176,9 @@ def ask_runtimes(names: tuple[str, ...], made: str) -> list[str]:
         verdicts = tables.judge(ask(runtime, [*files, *kept[name]]), reference)
         culprits, rest = tables.find_culprits(verdicts, forms)
         rounded = tables.find_rounded(verdicts, forms, rest)
-        found[name], nearest[name] = (title, culprits | rounded), tables.find_nearest(verdicts)
+        seen = {form for file in verdicts for form in forms[file]}  # of others holds what was found before
+        UNTAKEN[name] = {form: why for form, why in UNTAKEN[name].items() if form not in seen} | culprits | rounded
+        found[name], nearest[name] = (title, UNTAKEN[name]), tables.find_nearest(verdicts)
         unexplained += [f"{title}: {each}" for each in rest if not rounded.keys() & forms[each].keys()]
         rows.append(tables.summarize_runtime(title, verdicts, time_networks(runtime, files, verdicts)))
         loads.append(os.getloadavg()[1])

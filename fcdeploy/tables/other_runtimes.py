@@ -37,6 +37,8 @@ UNTAKEN: dict[str, dict[str, str]] = {
     "openvino": {
         "AveragePool counting pads": "computes otherwise: -8.1 dB",
         "GRU, weights made of integers, beside bytes": "refuses it: Check 'getParentEdgeAt(wIdx)->getParent()->getType() ==",
+        "LSTM, behind bytes": "computes otherwise: 33.3 dB",
+        "LSTM, weights made of integers, beside bytes": "refuses it: Check 'getParentEdgeAt(wIdx)->getParent()->getType() ==",
         "com.microsoft DynamicQuantizeLSTM, behind bytes": "computes otherwise: 33.5 dB",
         "constants of INT2": "refuses it: Check 'false' failed at Loading input model Unsupported",
         "constants of UINT2": "refuses it: Check 'false' failed at Loading input model Unsupported",
