@@ -16,6 +16,8 @@ import fcdeploy
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph import functions
 from fcdeploy.graph.model import read_model
+from fcdeploy.preprocessing.tables import arrange_columns, convert_row
+from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.structured_outputs import as_array
 from fcdeploy.user_code import OPERATORS, use_operators
 
@@ -58,6 +60,19 @@ def scaler(net: Classifier) -> None:
     net.nodes[0].input[0] = "s"
     attributes = {"offset": [0.5] * 64, "scale": [0.8] * 64}
     net.nodes.insert(0, helper.make_node("Scaler", ["x"], ["s"], domain="ai.onnx.ml", **attributes))
+    net.domains["ai.onnx.ml"] = 1
+
+
+def imputer(net: Classifier) -> None:
+    """As skl2onnx writes a SimpleImputer of three columns; NaN is a number that is not known."""
+    net.nodes[0].input[0] = "whole"
+    attributes = {"imputed_value_floats": [0.5] * 3, "replaced_value_float": float("nan")}
+    net.nodes[:0] = [
+        helper.make_node("Split", ["x", "sizes"], ["few", "rest"], axis=1),
+        helper.make_node("Imputer", ["few"], ["known"], domain="ai.onnx.ml", **attributes),
+        helper.make_node("Concat", ["known", "rest"], ["whole"], axis=1),
+    ]
+    net.weights.append(numpy_helper.from_array(np.array([3, 61]), "sizes"))
     net.domains["ai.onnx.ml"] = 1
 
 
@@ -129,7 +144,7 @@ def text(net: Classifier) -> None:
 
 
 CASES: list[Callable[[Classifier], None]] = [
-    scaler, zip_map, contrib, function, sequence, sequence_output, optional, text,
+    scaler, imputer, zip_map, contrib, function, sequence, sequence_output, optional, text,
 ]  # fmt: skip
 
 
@@ -139,6 +154,8 @@ def test_the_layers_become_int8_and_the_rest_stays(case: Callable[[Classifier], 
     case(net)
     path, out = net.save(tmp_path / "model.onnx"), tmp_path / "int8.onnx"
     x = RANDOM.standard_normal((96, 64)).astype(np.float32)
+    if case is imputer:
+        x[::5, :3] = np.nan
     np.savez(tmp_path / "data.npz", x=x[:64])
     np.savez(tmp_path / "eval.npz", x=x[64:])
 
@@ -160,6 +177,21 @@ def test_the_layers_become_int8_and_the_rest_stays(case: Callable[[Classifier], 
         assert a.shape == b.shape
         if a.dtype == np.float32:
             assert 10 * np.log10((a**2).sum() / ((a - b) ** 2).sum()) > 25
+
+
+def test_an_imputer_fills_nothing_but_missing_numbers_of_its_columns(tmp_path: Path) -> None:
+    net = Classifier()
+    imputer(net)
+    path, data = net.save(tmp_path / "model.onnx"), tmp_path / "data.npz"
+    x = np.zeros((8, 64), np.float32)
+    x[5, 0] = np.inf
+    np.savez(data, x=x)
+    with fails("sample 5 has inf at (0,)", "repair or remove the sample"):
+        fcdeploy.calibrate(path, output=tmp_path / "c", data=data)
+    x[5, 0], x[5, 3] = 0, np.nan  # of a column that is not imputed
+    np.savez(data, x=x)
+    said = fcdeploy.calibrate(path, output=tmp_path / "c", data=data).warnings
+    assert any("'y' became NaN or infinite: its layers will stay float" in sentence for sentence in said)
 
 
 def test_an_operator_that_nothing_knows_is_named_with_the_way_out(tmp_path: Path) -> None:
@@ -206,3 +238,16 @@ def test_maps_and_sequences_as_arrays() -> None:
     assert as_array([np.zeros((2, 3)), np.ones(2)]).shape == (8,)
     assert as_array([np.float32(1), np.float32(2)]).shape == (2,)
     assert as_array(None).size == as_array([]).size == 0
+
+
+def test_an_empty_cell_is_a_missing_number_where_the_model_fills_it_in() -> None:
+    float32 = np.dtype(np.float32)
+    for missing in (True, False):
+        spec = TensorSpec("x", float32, (None, 3), missing=missing)
+        layout = arrange_columns(["a", "b", "c", "label"], [spec], "t.csv")
+        if missing:
+            row = convert_row(layout, ["1", "", "3", "0"], "line 2")
+            np.testing.assert_array_equal(row["x"], [1, np.nan, 3])
+        else:
+            with fails("line 2, column 'b' is '', expected a number", "correct the cell"):
+                convert_row(layout, ["1", "", "3", "0"], "line 2")

@@ -120,7 +120,12 @@ def convert_row(layout: TableLayout, cells: Sequence[Any], where: str) -> Arrays
     arrays: Arrays = {}
     for spec, places, shape in layout.inputs:
         parse: Callable[[Any], Any] = str if spec.dtype.kind in "OU" else int if spec.dtype.kind in "iub" else float
-        row = [_parse(cells[at], layout.columns[at], parse, where) for at in places]
+        row = [
+            float("nan")
+            if spec.missing and cells[at] in ("", None)
+            else _parse(cells[at], layout.columns[at], parse, where)
+            for at in places
+        ]
         # Python's integers and floats become int64 and float64; what reads them narrows them to the model's dtype
         dtype: Any = object if parse is str else np.int64 if parse is int else np.float64
         arrays[spec.name] = np.asarray(row, dtype).reshape(shape)

@@ -14,7 +14,8 @@ class TensorSpec:
 
     Of an input `sample_axis` is the axis along which a run stacks samples, None where it takes one as it is; `alone`
     where a run takes one sample whatever the axis (`samples/layout.py`); `state` the output whose value it takes in the next
-    run of a stream, empty for an input that data hold.
+    run of a stream, empty for an input that data hold; `missing` whether NaN stands for a number that is not known, which
+    the model fills in.
     """
 
     name: str
@@ -23,6 +24,7 @@ class TensorSpec:
     sample_axis: int | None = 0
     alone: bool = False
     state: str = ""
+    missing: bool = False
 
     @property
     def sample_shape(self) -> tuple[int | None, ...]:

@@ -99,11 +99,13 @@ def check_dtype(spec: TensorSpec, dtype: np.dtype[Any], place: str, source: str)
 def cast(value: Array, spec: TensorSpec, place: str, source: str) -> Array:
     """The sample in the model's dtype, finite; integers that the dtype cannot hold exactly are an error."""
     check_dtype(spec, value.dtype, place, source)
-    _check_finite(value, f"input {spec.name!r}: {place}", source)
+    known = value[~np.isnan(value)] if spec.missing and value.dtype.kind == "f" else value
+    if not _is_finite(known):
+        _check_finite(value, f"input {spec.name!r}: {place}", source)
     with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is found by looking at the result
         result = np.ascontiguousarray(value, dtype=spec.dtype)
         exact = value.dtype.kind not in "iu" or bool(np.all(result.astype(value.dtype) == value))
-    if not exact or not _is_finite(result):
+    if not exact or not _is_finite(result[~np.isnan(result)] if known is not value else result):
         worst = value.flat[int(np.argmax(np.abs(value.astype(np.float64))))]
         raise FcdeployError(
             f"input {spec.name!r}: {place} is {value.dtype} up to {worst}, which {spec.dtype} cannot hold",
