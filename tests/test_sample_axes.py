@@ -100,9 +100,20 @@ def mixing() -> dict[str, Array]:
     return {"x": normal(N, 8)}
 
 
+def steps_first() -> dict[str, Array]:
+    """An LSTM that reads (steps, samples, units), and writes so: either axis fits a sample (steps, units)."""
+    save(
+        [helper.make_node("LSTM", ["x", "w", "r"], ["h"], "lstm", hidden_size=6), op("Squeeze", "h one", "s"),
+         op("MatMul", "s u", "y")],
+        {"x": ["t", "n", 8]},
+        {"w": normal(1, 24, 8), "r": normal(1, 24, 6), "u": normal(6, 4), "one": np.array([1])},
+    )  # fmt: skip
+    return {"x": normal(N, 5, 8)}
+
+
 CASES = {
     "states": (states, {"x": 0, "state": 1}), "baked": (baked, {"x": 0}), "scalar": (scalar, {"x": 0, "rate": None}),
-    "frame": (frame, {"frame": None}), "mixing": (mixing, {"x": 0}),
+    "frame": (frame, {"frame": None}), "mixing": (mixing, {"x": 0}), "steps_first": (steps_first, {"x": 1}),
 }  # fmt: skip
 
 

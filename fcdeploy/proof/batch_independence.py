@@ -29,6 +29,8 @@ RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLik
 
 Known = dict[str, State]
 
+NOT_LEADING = "does not begin with the batch axis"
+
 
 def explain_dependence(outline: Outline, axes: Mapping[str, int | None] | None = None) -> str:
     """Why samples of a batch may depend on each other, in a sentence; '' where it is proven that they do not.
@@ -42,7 +44,7 @@ def explain_dependence(outline: Outline, axes: Mapping[str, int | None] | None =
         for name in outline.outputs:
             state = known.get(name)
             if not isinstance(state, BatchedTensor) or state.axis:
-                return f"output {name!r} does not begin with the batch axis"
+                return f"output {name!r} {NOT_LEADING}"
     except UnprovenError as reason:
         return str(reason)
     return ""

@@ -27,7 +27,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import read_outline
 from fcdeploy.graph.model import input_specs, output_specs
 from fcdeploy.graph.nodes import name_of
-from fcdeploy.proof.batch_independence import explain_dependence
+from fcdeploy.proof.batch_independence import NOT_LEADING, explain_dependence
 from fcdeploy.records.sample_layout import KEY, SampleLayout
 from fcdeploy.records.signature import TensorSpec, format_shape
 from fcdeploy.runtime.session import Session
@@ -125,7 +125,7 @@ def find_layout(
         return SampleLayout()
 
     samples = _peek(data, inputs)
-    axes = _choose_axes(model, inputs, samples, given)
+    axes = _settle(path, inputs, samples, _choose_axes(model, inputs, samples, given), given)
     others = {name: axis for name, axis in axes.items() if axis != 0}
     return SampleLayout(others, _why_alone(path, inputs, samples, axes, reason))
 
@@ -189,9 +189,11 @@ def _choose_axes(
     model: ir.Model, inputs: Sequence[TensorSpec], samples: Sequence[Arrays], given: Mapping[str, int | None]
 ) -> dict[str, int | None]:
     named = {name_of(value): _name_axes(value) for value in model.graph.inputs}
-    batch = _find_batch_names(named)
     chosen: dict[str, int | None] = {}
     for spec in inputs:
+        # of time-first inputs (steps, samples, ...) the leading axis is called as that of no other
+        others = _find_batch_names({name: axes for name, axes in named.items() if name != spec.name})
+        batch = others if others & set(named.get(spec.name, [])) else _find_batch_names(named)
         shape = samples[0][spec.name].shape if samples else None
         chosen[spec.name] = given.get(spec.name, _choose_axis(spec, named.get(spec.name, []), batch, shape))
         if spec.name in given:
@@ -213,12 +215,7 @@ def _choose_axis(spec: TensorSpec, names: Sequence[str], batch: set[str], sample
         return by_name[0] if by_name else 0
     if len(sample) == rank:
         return None
-    fitting = [
-        axis for axis in range(rank)
-        if len(sample) == rank - 1 and _fits((*spec.shape[:axis], *spec.shape[axis + 1 :]), sample)
-    ]  # fmt: skip
-    if spec.shape[0] is None:  # a fixed length elsewhere holds no samples: such data have another shape
-        fitting = [axis for axis in fitting if spec.shape[axis] in (None, 1)]
+    fitting = _find_fitting(spec, sample)
     if not fitting:
         return 0  # a sample of another shape: refused where it is read
 
@@ -226,6 +223,40 @@ def _choose_axis(spec: TensorSpec, names: Sequence[str], batch: set[str], sample
         return (axis < len(names) and names[axis] in batch, spec.shape[axis] is None, spec.shape[axis] == 1, -axis)
 
     return max(fitting, key=preference)
+
+
+def _find_fitting(spec: TensorSpec, sample: tuple[int, ...]) -> list[int]:
+    """The axes of an input that a sample of it may lack."""
+    fitting = [
+        axis for axis in range(len(spec.shape))
+        if len(sample) == len(spec.shape) - 1 and _fits((*spec.shape[:axis], *spec.shape[axis + 1 :]), sample)
+    ]  # fmt: skip
+    if spec.shape[:1] == (None,):  # a fixed length elsewhere holds no samples: such data have another shape
+        fitting = [axis for axis in fitting if spec.shape[axis] in (None, 1)]
+    return fitting
+
+
+def _settle(
+    path: Path,
+    inputs: Sequence[TensorSpec],
+    samples: Sequence[Arrays],
+    axes: Mapping[str, int | None],
+    given: Mapping[str, int | None],
+) -> dict[str, int | None]:
+    """Where several axes fit a sample, as with steps first, the one along which samples are proven not to meet."""
+    if samples and not _keeps_apart(path, axes):
+        for spec in inputs:
+            others = () if spec.name in given else _find_fitting(spec, samples[0][spec.name].shape)
+            for trial in ({**axes, spec.name: axis} for axis in others):
+                if _keeps_apart(path, trial):
+                    return trial
+    return dict(axes)
+
+
+def _keeps_apart(path: Path, axes: Mapping[str, int | None]) -> bool:
+    """Whether samples along these axes do not meet, wherever they lie in the outputs."""
+    reason = _explain(path, axes)
+    return not reason or reason.endswith(NOT_LEADING)
 
 
 def _name_axes(value: ir.Value) -> list[str]:

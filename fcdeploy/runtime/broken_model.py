@@ -10,6 +10,7 @@ import onnx
 from fcdeploy.errors import FcdeployError, first_line
 from fcdeploy.runtime.session import Session
 
+NO_SHAPE = "Field 'shape' of 'type' is required"  # of an output, which onnxruntime does not ask for
 LARGEST = 1 << 26  # elements of an input of zeros
 
 
@@ -19,7 +20,8 @@ def explain_broken_model(path: str) -> str:
         onnx.checker.check_model(path)
         onnx.shape_inference.infer_shapes(onnx.load(path), check_type=True, strict_mode=True)
     except Exception as fault:  # the C++ side throws whatever it likes
-        return first_line(fault)
+        if NO_SHAPE not in str(fault):
+            return first_line(fault)
     try:
         session = Session(path, threads=1, optimize=False)
         feeds = {}
