@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+import pytest
 from networks import Net
 from onnx import helper as h
 
@@ -17,13 +18,13 @@ from fcdeploy.graph.model import read_model
 from fcdeploy.records.report import Report
 
 
-def save_free(path: Path, *, fixed: int | None = None) -> Path:
+def save_free(path: Path, *, fixed: int | None = None, names: Sequence[str] = "hw") -> Path:
     """A convolution over (n, 3, h, w); a Reshape inside that knows a height makes it the only one."""
     net = Net(0)
     x = net.conv(net.input("x", 3, 12, 12), 3, 4)
     model = net.output(net.op("Relu", x)).model()
     for value in (*model.graph.input, *model.graph.output):
-        for axis, name in ((2, "h"), (3, "w")):
+        for axis, name in enumerate(names, 2):
             value.type.tensor_type.shape.dim[axis].ClearField("dim_value")
             value.type.tensor_type.shape.dim[axis].dim_param = name
     if fixed is not None:
@@ -46,6 +47,23 @@ def test_lengths_that_run_are_said(tmp_path: Path, save_npz: Callable[..., Path]
     assert [each["lengths"] for each in tried] == [{"h": n + 1, "w": n + 3} for n in (12, 6, 16, 24)]
     assert all(each["float"] and each["int8"] and each["sqnr_db"] > 20 for each in tried)
     assert any(line.startswith("free lengths tried: h=13 w=15, h=7 w=9") for line in made.lines)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("unk__616", "s77"), {"x[2]", "x[3]"}),
+        (("unk__616", "unk__616"), {"x[2]"}),
+        (("size", "cols"), {"size", "cols"}),
+    ],
+)
+def test_names_that_exporters_made_up_are_said_by_input_and_axis(
+    tmp_path: Path, names: Sequence[str], said: set[str]
+) -> None:
+    """An axis of the same name keeps the same length."""
+    path = save_free(tmp_path / "m.onnx", names=names)
+    feeds = {"x": np.zeros((1, 3, 12, 12), np.float32)}
+    assert all(set(each.lengths) == said for each in try_lengths(path, read_model(path), ir.load(path), feeds))
 
 
 def test_whose_fault_it_is(tmp_path: Path) -> None:

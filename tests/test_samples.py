@@ -646,3 +646,9 @@ def test_the_hint_at_a_sample_that_is_not_finite_names_the_way_on(tmp_path: Path
     spec = TensorSpec("x", np.dtype(np.float32), (None, 2))
     with fails("expected finite numbers", "fcdeploy calibrate --skip-bad leaves such samples out"):
         list(open_source(tmp_path / "d.npz", [spec]))
+
+
+def test_a_model_without_inputs_takes_no_samples(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 3), np.float32))
+    with fails("the model has no inputs: it gives the same answer every time"):
+        open_source(tmp_path / "x.npz", [])

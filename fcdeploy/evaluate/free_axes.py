@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,6 +97,10 @@ def add_lengths(report: Report, tried: list[TriedLengths]) -> Report:
     return replace(report, values=values, lines=lines, warnings=(*warnings, *report.warnings))
 
 
+MADE_UP = re.compile(r"(unk__|dynamic_axes|DynamicDimension|onnx::|s)\d*$|.*_dim_\d+$|\W", re.ASCII)
+"""What exporters call an axis whose name they do not know."""
+
+
 def _name_free_axes(model: ir.Model) -> dict[tuple[str, int], str]:
     """Input and axis of every length that is free, but that of the samples: its name, made up where it has none."""
     at = {spec.name: spec.sample_axis for spec in input_specs(model) if not spec.state}
@@ -106,7 +111,7 @@ def _name_free_axes(model: ir.Model) -> dict[tuple[str, int], str]:
         and (axis := at.get(name_of(value))) is not None
         and not isinstance(value.shape[axis], int)
     }
-    named = {}
+    named, called = {}, dict[str, str]()
     for value in model.graph.inputs:
         name = name_of(value)
         for axis, length in enumerate(value.shape or ()):
@@ -116,7 +121,9 @@ def _name_free_axes(model: ir.Model) -> dict[tuple[str, int], str]:
                 and not isinstance(length, int)
                 and (length.value is None or length.value not in samples)
             ):
-                named[name, axis] = str(length.value or f"{name}[{axis}]")
+                said = str(length.value or "")
+                label = f"{name}[{axis}]" if not said or MADE_UP.match(said) else said
+                named[name, axis] = called.setdefault(said or label, label)  # one length, whatever it is called
     return named
 
 

@@ -76,6 +76,11 @@ def open_source(
     are read; `model` runs through them where some inputs are states.
     Everything that can be checked without reading the samples is checked here.  Raises FcdeployError.
     """
+    if not inputs:
+        raise FcdeployError(
+            "the model has no inputs: it gives the same answer every time, and no samples are of use to it",
+            "fcdeploy inspect MODEL shows what it writes",
+        )
     if limit is not None and limit < 1:
         raise FcdeployError(f"number of samples {limit} is not positive, expected 1 or more", "--samples 512")
     if seed is not None and limit is None:
