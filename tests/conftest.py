@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -41,6 +42,8 @@ def _hasty_and_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     """No test reads or writes the user's cache folder, and choices of kernels are hardly timed: none is asserted."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FCDEPLOY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        own = tmp_path_factory.getbasetemp()
+        patch.setenv("SHARED_BY_WORKERS", str(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own))
         patch.setenv("ZIG_GLOBAL_CACHE_DIR", str(Path.home() / ".cache" / "zig"))  # it takes a minute to fill
         patch.setattr("fcdeploy.int8.timing.measure.SECONDS", 0.02)
         patch.setattr("fcdeploy.int8.timing.measure.CONFIRMED_SECONDS", 0.04)

@@ -6,6 +6,7 @@ Structs are read from the kernels' headers, so that a field in the wrong place c
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import re
@@ -78,11 +79,17 @@ def library(level: str, flags: tuple[str, ...] = (), build: Compiler | None = No
     flags = (*flags, *SANITIZERS) if SANITIZE else flags
     row = next((each for each in MACHINES["x86_64"].levels if each.name == level), None)
     own = row.flags if row else ()
-    folder = Path(tempfile.mkdtemp(prefix="kernels-"))
-    (folder / "kernels.c").write_text(source())
-    output = folder / f"{hashlib.sha256(repr((level, flags)).encode()).hexdigest()[:8]}.so"
-    compile_c(made, [*STRICT, *own, *flags, "-shared", "-fPIC", f"-I{KERNELS}", "kernels.c", "-o", output], folder)
-    return ctypes.CDLL(str(output))
+    name = hashlib.sha256(repr((level, flags, made.command)).encode()).hexdigest()[:8]
+    folder = Path(os.environ.get("SHARED_BY_WORKERS") or tempfile.mkdtemp(prefix="kernels-")) / name
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:  # another worker of pytest may be compiling it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            (folder / "kernels.c").write_text(source())
+            how = [*STRICT, *own, *flags, "-shared", "-fPIC", f"-I{KERNELS}", "kernels.c", "-o", "kernels.so"]
+            compile_c(made, how, folder)
+            (folder / "done").touch()
+    return ctypes.CDLL(str(folder / "kernels.so"))
 
 
 @cache
