@@ -87,13 +87,13 @@ class Judgement:
     def misses(self, floor: Floor, *, searched: bool = False) -> list[tuple[str, float]]:
         """What is below the floor, in words, and by how much.
 
-        Margins are pardoned one standard error, unless the model was `searched` for among many by these samples: of so
-        many one holds by chance.
+        Margins are pardoned one standard error; of a model that was `searched` for among many by these samples, of which
+        one holds by chance, they have to promise one more than the floor.
 
         One answer of a few that differs may be chance.  Of fewer samples than one changed decision in which
         would be below the floor, decibels count for classes too, and where margins say that others will differ, these.
         """
-        few, slack = self.samples * (1 - floor.decisions) < 1, not (self.states or searched)
+        few, errors = self.samples * (1 - floor.decisions) < 1, -1.0 if searched else 0.0 if self.states else 1.0
         misses = []
         for name, rows in self.equal.items():
             share, expected = self.share(name), self.expected.get(name, np.ones(1))
@@ -103,9 +103,9 @@ class Judgement:
                 what = f"{100 * share:.1f} % {self._counted(name)} of output {output!r}"
                 text = f"{what}, the floor is {100 * floor.decisions:g} %"
                 misses.append((text, 100 * (floor.decisions - share)))
-            elif (likely := _estimate_share(expected, slack=slack)) < (least := self._least_expected(floor)):
+            elif (likely := _estimate_share(expected, errors)) < (least := self._least_expected(floor)):
                 text = (
-                    f"{100 * expected.mean():.1f} % equal decisions of output {output!r} are to be expected, so near are others "
+                    f"{100 * likely:.1f} % equal decisions of output {output!r} are to be expected, so near are others "
                     f"to another {'decision' if self.states else 'class'}; the floor is {100 * least:g} %"
                 )
                 misses.append((text, 100 * (least - likely)))
@@ -288,10 +288,10 @@ def _list_stretches(group: Arrays) -> Iterator[Arrays]:
         yield {name: array[index] for name, array in group.items()}
 
 
-def _estimate_share(expected: Float64, *, slack: bool) -> float:
-    """The mean, and with `slack` one standard error more: what chance explains is no finding."""
-    error = expected.std(ddof=1) / math.sqrt(len(expected)) if slack and len(expected) > 1 else 0.0
-    return float(expected.mean() + error)
+def _estimate_share(expected: Float64, errors: float) -> float:
+    """The mean, and standard errors more or less: what chance explains is no finding, and what it may have given no proof."""
+    error = expected.std(ddof=1) / math.sqrt(len(expected)) if len(expected) > 1 else 0.0
+    return float(expected.mean() + errors * error)
 
 
 def _is_chance(rows: Float64, floor: float) -> bool:
