@@ -8,8 +8,10 @@ docstrings.
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,20 +29,24 @@ WHOLE = {
     "docs/runtimes.md": "runtimes.md",
     "docs/security.md": "security.md", "docs/bundle.md": "bundle.md", "docs/calibration-file.md": "calibration-file.md",
     "docs/benchmarks.md": "benchmarks.md", "docs/architecture.md": "architecture.md", "docs/decisions.md": "decisions.md",
-    "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "models/README.md": "models.md",
-    "calib_data/README.md": "data.md",
+    "docs/glossary.md": "glossary.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security-policy.md", "models/README.md": "models.md", "calib_data/README.md": "data.md",
 }  # fmt: skip
 """Page of the repository -> page of the site."""
+NOTEBOOK = "docs/notebook.ipynb"
+PICTURES = {"docs/report.png": "report.png"}
+SEPARATOR = r"""[\s\-,:!=\[\]()"/`]+|\.(?!\d)"""
+"""Between two words of the site's search: by default brackets would stay part of a word, and `(sklearn)` would not be found."""
 SECTIONS = (
-    ("Start", ("index.md", "tutorial.md")),
+    ("Start", ("index.md", "tutorial.md", "notebook.md")),
     ("Recipes", ("recipes/",)),
     ("Guide", ("guide/", "serving.md", "native.md", "networks.md")),
-    ("Concepts", ("concepts.md", "runtimes.md", "security.md", "benchmarks.md")),
+    ("Concepts", ("concepts.md", "glossary.md", "runtimes.md", "security.md", "benchmarks.md")),
     (
         "Reference",
         ("reference/commands.md", "reference/python.md", "bundle.md", "calibration-file.md", "models.md", "data.md"),
     ),
-    ("Project", ("architecture.md", "decisions.md", "contributing.md", "changelog.md")),
+    ("Project", ("architecture.md", "decisions.md", "contributing.md", "security-policy.md", "changelog.md")),
 )
 CONFIG = """site_name: fcdeploy
 docs_dir: pages
@@ -52,7 +58,9 @@ theme:
   palette:
     - {{media: "(prefers-color-scheme: light)", scheme: default}}
     - {{media: "(prefers-color-scheme: dark)", scheme: slate}}
-plugins: [search, offline]
+plugins:
+  - search: {{separator: '{separator}'}}
+  - offline
 markdown_extensions:
   - tables
   - toc: {{permalink: true, slugify: !!python/object/apply:pymdownx.slugs.slugify {{kwds: {{case: lower}}}}}}
@@ -98,7 +106,7 @@ def lead_links(page: Page, places: dict[tuple[str, str], str]) -> str:
     """The text with its links led to pages of the site; what the site has not keeps its words, without a link."""
 
     def lead(match: re.Match[str]) -> str:
-        words, target = match[1], match[2]
+        picture, words, target = match[1], match[2], match[3]
         if target.startswith("https://"):
             return match[0]
         file, _, anchor = target.partition("#")
@@ -107,9 +115,9 @@ def lead_links(page: Page, places: dict[tuple[str, str], str]) -> str:
         if there is None:
             return words
         relative = os.path.relpath(there, Path(page.path).parent)
-        return f"[{words}]({relative}{f'#{anchor}' if anchor and not is_title(there, anchor) else ''})"
+        return f"{picture}[{words}]({relative}{f'#{anchor}' if anchor and not is_title(there, anchor) else ''})"
 
-    return re.sub(r"\[([^\]]*)\]\(([^)\s]+)\)", lead, page.text)
+    return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", lead, page.text)
 
 
 def is_title(there: str, anchor: str) -> bool:
@@ -152,17 +160,33 @@ def write_python() -> str:
     return "\n".join(parts)
 
 
+def write_notebook() -> str:
+    """The cells of the notebook, and what they printed as text."""
+    parts = []
+    for cell in json.loads((ROOT / NOTEBOOK).read_text())["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", ()):
+            text = "".join(output.get("text", output.get("data", {}).get("text/plain", ()))).rstrip()
+            parts += [f"```text\n{text}\n```"] if text else []
+    return "\n\n".join(parts) + "\n"
+
+
 def make_pages() -> dict[str, str]:
     """Every page of the site by its path."""
     pages = [page for source, folder in CUT.items() for page in cut(source, folder)]
     pages += [Page(path, source, (ROOT / source).read_text()) for source, path in WHOLE.items()]
-    places: dict[tuple[str, str], str] = {}
+    places = {(source, ""): path for source, path in {**PICTURES, NOTEBOOK: "notebook.md"}.items()}
     for page in pages:
         places.setdefault((page.source, ""), page.path)
         for heading in list_headings(page.text):
             places.setdefault((page.source, find_anchor(heading)), page.path)
     made = {page.path: lead_links(page, places) for page in pages}
-    return made | {"reference/commands.md": write_commands(), "reference/python.md": write_python()}
+    return made | {
+        "notebook.md": write_notebook(),
+        "reference/commands.md": write_commands(),
+        "reference/python.md": write_python(),
+    }
 
 
 def write_nav(pages: dict[str, str]) -> str:
@@ -181,7 +205,9 @@ def main(folder: Path) -> None:
         file = folder / "pages" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    (folder / "mkdocs.yml").write_text(CONFIG.format(nav=write_nav(pages)))
+    for source, path in PICTURES.items():
+        shutil.copyfile(ROOT / source, folder / "pages" / path)
+    (folder / "mkdocs.yml").write_text(CONFIG.format(nav=write_nav(pages), separator=SEPARATOR))
 
 
 if __name__ == "__main__":

@@ -22,18 +22,18 @@ COMMANDS = {
     "inspect": "layers, parameters and multiplications of a model; which kernel each node gets",
     "doctor": "this CPU, the runtime and the extras, and what follows for int8",
     "calibrate": "run a model on samples once and record the range of every tensor",
-    "calibration": "calibration files: add them up, look into them, take them to other tools and back",
+    "calibration": "calibration files: merge them, look into them, convert them for other tools and back",
     "quantize": "float ONNX model to int8 ONNX model",
     "validate": "compare an int8 model with the float model it was made from",
     "bench": "time a model, or two against each other",
     "report": "what is known of int8 models as one HTML page to show, or as a model card",
-    "deploy": "the whole line in one command: from a model and two sets of samples to a bundle",
+    "deploy": "all steps in one command: from a model and two sets of samples to a bundle",
     "transform": "dense layers as convolutions and back; one model as two, for a device and a server",
     "bundle": "model, manifest, reports and golden samples in one folder or zip to deploy",
     "compile": "int8 model to native code that needs no runtime: a shared library or C files",
     "verify": "check a bundle's hashes and its golden samples on this CPU",
     "serve": "answer requests over HTTP: Open Inference Protocol v2",
-    "demo": "the whole line on three networks that came with fcdeploy",
+    "demo": "all steps on three networks that come with fcdeploy",
 }
 """Command -> its line in `fcdeploy --help`. Module `fcdeploy.cli.<command>` defines the click command `command`."""
 
@@ -59,7 +59,7 @@ class Commands(click.Group):
 
 @click.group(
     cls=Commands,
-    epilog="fcdeploy COMMAND --help tells all about one command.",
+    epilog="fcdeploy COMMAND --help lists the options of a command.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, "--version", message="%(prog)s %(version)s")

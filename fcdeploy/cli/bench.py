@@ -23,10 +23,12 @@ def parse_batches(given: str | None) -> tuple[int, ...] | None:
 
 @click.command("bench")
 @options.model_argument
-@click.option("--against", type=options.FILE, metavar="FLOAT", help="A model to time in turn, the float original.")
+@click.option("--against", type=options.FILE, metavar="FLOAT", help="The float original, timed in turn with MODEL.")
 @click.option("--threads", type=options.COUNT, metavar="N", default=1, show_default=True, help="Threads for a run.")
 @click.option(
-    "--batch", metavar="N[,N..]", help="Samples per run, or several; 1, or what the model insists on, by default."
+    "--batch",
+    metavar="N[,N..]",
+    help="Samples per run, or several numbers to try; by default 1, or what the model requires.",
 )
 @options.shape_option
 @click.option(
@@ -38,7 +40,7 @@ def parse_batches(given: str | None) -> tuple[int, ...] | None:
 )
 @click.option(
     "--interval", type=click.FloatRange(min=0, min_open=True), metavar="PCT", default=10.0, show_default=True,
-    help="Conclude only from a 95 % interval of the ratio narrower than this; takes up to 4 times as long for it.",
+    help="Conclude only if the 95 % interval of the ratio is narrower than this; may take up to 4 times as long.",
 )  # fmt: skip
 @click.option("--per-node", is_flag=True, help="Add the time of each node, side by side with FLOAT's.")
 @options.compiled_engine_option

@@ -16,12 +16,12 @@ from fcdeploy.cli import options
 @click.option("--triton", type=options.FILE, metavar="DIR", help="Put the model into a Triton model repository.")
 @click.option("--name", metavar="NAME", help="What it is served as; the file's name up to its first dot by default.")
 @click.option("--version", default="1", show_default=True, metavar="N", help="The version it is served as.")
-@click.option("--calibration", type=options.FILE, metavar="C", help="Put in what was recorded of every tensor.")
-@click.option("--plan", type=options.FILE, metavar="FILE", help="Put in the plan, from quantize --save-plan.")
-@click.option("--validation", type=options.FILE, metavar="FILE", help="Put in the report of validate --json.")
+@click.option("--calibration", type=options.FILE, metavar="C", help="Include the calibration.")
+@click.option("--plan", type=options.FILE, metavar="FILE", help="Include the plan, from quantize --save-plan.")
+@click.option("--validation", type=options.FILE, metavar="FILE", help="Include the report of validate --json.")
 @click.option(
     "--library", "libraries", type=options.FILE, multiple=True, metavar="FILE",
-    help="Put in native code, from fcdeploy compile; one file for each machine.",
+    help="Include native code from fcdeploy compile; once for each machine.",
 )  # fmt: skip
 @click.option(
     "--samples",

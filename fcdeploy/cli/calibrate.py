@@ -17,15 +17,20 @@ from fcdeploy.cli import options
 @click.option("--csv", "csv_file", type=options.FILE, metavar="FILE", help="Also write the table of ranges as CSV.")
 @click.option("--batch", type=options.COUNT, metavar="N", help="Samples per run; chosen from the model unless given.")
 @click.option(
-    "--all-tensors", "everything", is_flag=True, help="Also tensors that no int8 model has: what a fused clip hides."
+    "--all-tensors",
+    "everything",
+    is_flag=True,
+    help="Also record tensors that no int8 model has, because a clip is fused into the layer.",
 )
-@click.option("--keep-samples/--no-keep-samples", default=True, help="Keep a few samples for tools that run the model.")
+@click.option(
+    "--keep-samples/--no-keep-samples",
+    default=True,
+    help="Store a few samples, for bias correction and rounding, or none, for private data.",
+)
 @options.max_memory_option
 @options.workers_option
 @options.cluster_option
-@click.option(
-    "--skip-bad", is_flag=True, help="Leave out samples that cannot be used, and name them, instead of stopping."
-)
+@click.option("--skip-bad", is_flag=True, help="Skip samples that cannot be used, and name them, instead of stopping.")
 @options.force_option
 @options.operators_option
 @options.batch_axis_option

@@ -54,10 +54,10 @@ def show(calibration: Path, tensor: str | None, as_json: bool) -> None:
 @options.force_option
 @options.json_option
 def convert(calibration: Path, output: Path, model: Path | None, header: str, force: bool, as_json: bool) -> None:
-    """Ranges from one tool's file to another's.
+    """Convert ranges from one tool's file to another's.
 
-    Reads calibrations of fcdeploy, onnxruntime (JSON, cache, flatbuffers) and TensorRT (cache), each known by its
-    content.
+    Reads calibrations of fcdeploy, onnxruntime (JSON, cache, flatbuffers) and TensorRT (cache), recognized by
+    their content.
     """
     from fcdeploy.commands.convert import convert as run
 

@@ -24,10 +24,10 @@ from fcdeploy.cli import options
 @click.option("--name", metavar="NAME", help="What its functions are called; the file's name up to its first dot.")
 @options.shape_option
 @options.data_option(required=False)
-@click.option("--calibration", type=options.FILE, metavar="C", help="Prove it on the samples that a calibration kept.")
+@click.option("--calibration", type=options.FILE, metavar="C", help="Prove it on the samples in a calibration file.")
 @click.option("--samples", type=options.COUNT, metavar="N", help="Prove it on N samples; 4 by default.")
 @options.preprocess_option
-@click.option("--allow-float", is_flag=True, help="Compile steps that compute in float; they are named.")
+@click.option("--allow-float", is_flag=True, help="Also compile steps that compute in float, and name them.")
 @click.option("--dry-run", is_flag=True, help="Show the program and write nothing.")
 @options.force_option
 @options.json_option

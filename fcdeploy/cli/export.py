@@ -26,7 +26,7 @@ from fcdeploy.cli import options
 )
 @options.data_option(required=False)
 @click.option(
-    "--opset", type=int, metavar="N", help="ONNX operator set; the lowest that can say the network by default."
+    "--opset", type=int, metavar="N", help="ONNX operator set; by default the lowest that can express the network."
 )
 @options.force_option
 @options.json_option

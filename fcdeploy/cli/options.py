@@ -28,7 +28,7 @@ batch_axis_option = click.option(
     "batch_axes",
     multiple=True,
     metavar="NAME=AXIS",
-    help="Along which axis of an input samples lie, or none: a run takes one as it is. Found by itself as a rule; repeatable.",
+    help="Axis of an input along which samples are stacked, or none for one sample a run; detected by default. Repeatable.",
 )
 
 state_option = click.option(
@@ -36,34 +36,42 @@ state_option = click.option(
     "states",
     multiple=True,
     metavar="OUT=IN",
-    help="A streaming model's state: what output OUT gave, input IN takes on the next sample, or the next step of a sequence. "
-    "Data hold the other inputs, in order; zeros come first. Repeatable.",
+    help="State of a streaming model: what output OUT gave is input IN of the next sample, or of the next step of a sequence; "
+    "it starts with zeros. Data hold the other inputs, in order. Repeatable.",
 )
 
 all_option = click.option(
-    "--all", "everything", is_flag=True, help="Show every row, shape arithmetic and repeats too, and long names whole."
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Show every row, also of shape arithmetic and repeats, and long names in full.",
 )
 
-force_option = click.option("--force", is_flag=True, help="Replace the output when it exists.")
+force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
 
 samples_option = click.option("--samples", type=COUNT, metavar="N", help="Take the first N samples; all by default.")
 
 seed_option = click.option(
-    "--seed", type=int, metavar="S", help="With --samples N: N drawn from all of them by seed S."
+    "--seed", type=int, metavar="S", help="With --samples N: draw N from all of them, by seed S."
 )
 
 preprocess_option = click.option(
     "--preprocess",
     metavar="HOW",
     help="How pictures become inputs: torchvision-imagenet, timm, yolo-letterbox, paddle-ocr, scale-0-1, a FILE.toml, or "
-    "FILE.py:NAME of a torchvision Compose. By default what was recorded.",
+    "FILE.py:NAME of a torchvision Compose. By default as recorded.",
 )
 
 classes_option = click.option(
-    "--classes", type=FILE, metavar="FILE", help="Names of the classes, one a line; by default those of class folders."
+    "--classes",
+    type=FILE,
+    metavar="FILE",
+    help="Names of the classes, one on each line; by default those of class folders.",
 )
 
-label_option = click.option("--label", metavar="COLUMN", help="The column of labels in a table; label by default.")
+label_option = click.option(
+    "--label", metavar="COLUMN", help="Column of a table that holds the labels; by default label."
+)
 
 
 class SizeType(click.ParamType[int]):
@@ -83,34 +91,36 @@ max_memory_option = click.option(
     "--max-memory",
     type=SizeType(),
     metavar="M",
-    help="Memory of each process, such as 500MB: several passes if need be.",
+    help="Memory limit of each process, such as 500MB; data are read in several passes if necessary.",
 )
 
 workers_option = click.option("--workers", type=COUNT, metavar="N", help="Share the work among N processes.")
 
 cluster_option = click.option(
-    "--cluster", metavar="ray[:ADDRESS]", help="Share the work on Ray, started here or running at ADDRESS."
+    "--cluster",
+    metavar="ray[:ADDRESS]",
+    help="Share the work on a Ray cluster, started for this run or running at ADDRESS.",
 )
 
 
 shape_option = click.option(
-    "--shape", "shapes", multiple=True, metavar="NAME:1,3,..", help="Shape of an input whose axes are free; repeatable."
+    "--shape", "shapes", multiple=True, metavar="NAME:1,3,..", help="Shape of an input that has free axes; repeatable."
 )
 
 engine_option = click.option(
     "--engine", type=click.Choice(("onnxruntime", "native")), default="onnxruntime", show_default=True,
-    help="What runs it; native is the library that a bundle carries for this machine.",
+    help="What runs the model; native is the library that a bundle has for this machine.",
 )  # fmt: skip
 
 compiled_engine_option = click.option(
     "--engine", type=click.Choice(("onnxruntime", "native")), default="onnxruntime", show_default=True,
-    help="What runs the int8 model; native is code compiled from it for this run (fcdeploy compile).",
+    help="What runs the int8 model; native compiles it for this run (see fcdeploy compile).",
 )  # fmt: skip
 
 operators_option = click.option(
     "--ops", multiple=True, type=FILE, metavar="LIB", expose_value=False, is_eager=True,
     callback=lambda _context, _option, given: use_operators(*given),
-    help="A shared library of custom operators for onnxruntime; repeatable. Loading one runs its code.",
+    help="Shared library of custom operators for onnxruntime; its code is run. Repeatable.",
 )  # fmt: skip
 
 

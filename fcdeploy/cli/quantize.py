@@ -14,14 +14,16 @@ from fcdeploy.errors import FcdeployError
 
 @click.command("quantize")
 @options.model_argument
-@click.option("--int8", is_flag=True, help="What is done anyway: --weights int8 --activations int8.")
-@click.option("--weights", metavar="W", help="int8, int16, or int4: in blocks, for dense layers.")
+@click.option("--int8", is_flag=True, help="The default: --weights int8 --activations int8.")
+@click.option("--weights", metavar="W", help="int8 (default), int16, or int4 (in blocks, for dense layers).")
 @click.option(
     "--activations",
     metavar="A",
-    help="int8 (unless given), int16, none: stay float, or dynamic: scaled in every run, for dense and LSTM layers.",
+    help="int8 (default), int16, none (they stay float), or dynamic (scaled in every run, for dense and LSTM layers).",
 )
-@click.option("--calibration", type=options.FILE, metavar="C", help="A file of fcdeploy calibrate, in place of --data.")
+@click.option(
+    "--calibration", type=options.FILE, metavar="C", help="Calibration file of fcdeploy calibrate, in place of --data."
+)
 @options.data_options(required=False)
 @options.output_option("The int8 model.")
 @click.option(
@@ -42,25 +44,25 @@ from fcdeploy.errors import FcdeployError
     "--effort",
     shell_complete=complete(EFFORTS),
     metavar="E",
-    help="fast; balanced (default): corrects biases; best: rounds every weight by what its layer reads.",
+    help="fast, balanced (default; also corrects biases) or best (also rounds every weight by what its layer reads).",
 )
 @click.option(
     "--keep-float",
     multiple=True,
     shell_complete=complete_nodes,
     metavar="NODE",
-    help="Leave a node in float: its name, a glob, or op:TYPE.",
+    help="Keep a node in float: its name, a pattern such as 'stage1*', or op:TYPE. Repeatable.",
 )
 @click.option(
     "--for",
     "runtimes",
     default="",
     metavar="NAMES",
-    help="Other runtimes that the file is for, such as openvino,web,opencv,tract: what one of them refuses or gets wrong as "
-    "integers stays in float.",
+    help="Other runtimes that the file is for, such as openvino,web,opencv,tract: what one of them refuses or computes wrongly "
+    "as integers stays in float.",
 )
 @click.option(
-    "--plan", type=options.FILE, metavar="FILE", help="Take this plan, as --dry-run --json printed it, edited or not."
+    "--plan", type=options.FILE, metavar="FILE", help="Use this plan, as --dry-run --json printed it, edited or not."
 )
 @click.option(
     "--costs",
@@ -70,25 +72,25 @@ from fcdeploy.errors import FcdeployError
     "and other CPUs.",
 )
 @click.option(
-    "--save-plan", type=options.FILE, metavar="FILE", help="Write the plan that was carried out, for a bundle."
+    "--save-plan", type=options.FILE, metavar="FILE", help="Also write the plan that was carried out, for a bundle."
 )
 @click.option(
     "--max-drop",
     type=float,
     metavar="PP",
-    help="Take layers out of int8 until the drop on --eval is no larger: percentage points, or as in fcdeploy validate.",
+    help="Move layers to float until the drop on --eval is at most this: percentage points, or as in fcdeploy validate.",
 )
-@click.option("--eval", metavar="DATA", help="Samples to measure the drop on, other ones than were calibrated on.")
+@click.option("--eval", metavar="DATA", help="Samples to measure the drop on; other ones than for calibration.")
 @click.option("--metric", metavar="M", help="As in fcdeploy validate; by default what fits the labels.")
-@click.option("--minutes", type=float, metavar="N", help="How long to search at most; 10 unless given.")
-@click.option("--same-data", is_flag=True, help="Take samples for --eval that were calibrated on, too.")
+@click.option("--minutes", type=float, metavar="N", help="How long to search at most; by default 10.")
+@click.option("--same-data", is_flag=True, help="Allow samples in --eval that were calibrated on.")
 @click.option(
     "--floor",
     metavar="PERCENT[,DB]",
-    help="What the result must hold on samples kept apart: equal decisions, and decibels of outputs that decide nothing; "
-    "99,20 unless given, or none.",
+    help="What the result must reach on samples held back: percent of equal decisions, and SQNR in dB where an output is no "
+    "decision; by default 99,20. Or none.",
 )
-@click.option("--accept", is_flag=True, help="Write a result below the floor, too.")
+@click.option("--accept", is_flag=True, help="Write the result even if it is below the floor.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @options.force_option
 @options.operators_option

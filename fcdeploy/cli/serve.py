@@ -18,7 +18,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 
 @click.command("serve")
 @click.argument("source", type=options.FILE, metavar="MODEL|BUNDLE|FOLDER")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all of them.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option(
     "--grpc-port", type=click.IntRange(0, 65535), metavar="N", help="Serve gRPC there as well; 0 takes a free one."
@@ -127,7 +127,9 @@ SECONDS = click.FloatRange(min=0, min_open=True)
     show_default=True,
     help="Look for changed models every S seconds; 0 never.",
 )
-@click.option("--token-file", type=options.FILE, metavar="FILE", help="Want the bearer token that FILE holds.")
+@click.option(
+    "--token-file", type=options.FILE, metavar="FILE", help="Require the bearer token in the first line of FILE."
+)
 @click.option("--tls-cert", type=options.FILE, metavar="PEM", help="Certificate chain: serve HTTPS.")
 @click.option("--tls-key", type=options.FILE, metavar="PEM", help="Its private key.")
 @click.option("--access-log", is_flag=True, help="A JSON line on stdout for every request.")

@@ -36,7 +36,7 @@ def comparison_options(function: options.Function) -> options.Function:
 @options.output_option("The model with convolutions.", required=True)
 @comparison_options
 def dense_to_conv(model: Path, output: Path, shapes: tuple[str, ...], as_json: bool, **arguments: object) -> None:
-    """A classifier's dense head as convolutions, so that it slides over larger images.
+    """Turn a classifier's dense head into convolutions, so that it slides over larger images.
 
     The kernel of the first is as large as the feature map, those of the others are 1x1. Outputs (N, K) become maps
     (N, K, h, w), 1x1 at the original size.
@@ -53,9 +53,9 @@ def dense_to_conv(model: Path, output: Path, shapes: tuple[str, ...], as_json: b
 @options.output_option("The model with dense layers.", required=True)
 @comparison_options
 def conv_to_dense(model: Path, output: Path, shapes: tuple[str, ...], as_json: bool, **arguments: object) -> None:
-    """Convolutions that cover their whole input as dense layers.
+    """Turn convolutions that cover their whole input into dense layers.
 
-    Outputs (N, K, 1, 1) become (N, K); sizes of inputs are fixed, but for the batch.
+    Outputs (N, K, 1, 1) become (N, K); except for the batch, sizes of inputs are fixed.
     """
     from fcdeploy.commands.transform import conv_to_dense as run
 
@@ -69,15 +69,18 @@ def conv_to_dense(model: Path, output: Path, shapes: tuple[str, ...], as_json: b
 @options.output_option("NAME.onnx writes NAME.first.onnx and NAME.second.onnx.")
 @click.option("--at", metavar="NODE", help="Cut behind this node.")
 @click.option(
-    "--memory", type=options.SizeType(), metavar="M", help="Cut as late as weights and activations fit, 256KB."
+    "--memory",
+    type=options.SizeType(),
+    metavar="M",
+    help="Cut as late as weights and activations fit into M, such as 256KB.",
 )
 @click.option("--macs", type=options.COUNT, metavar="N", help="Cut as late as N multiply-accumulates allow.")
 @comparison_options
 def split(model: Path, shapes: tuple[str, ...], as_json: bool, **arguments: object) -> None:
-    """One model as two: the first half for a small device, the second for a server.
+    """Cut a model in two: the first half for a small device, the second for a server.
 
-    One tensor goes from the one to the other; in an int8 model it is bytes, whose scale and zero point both files
-    carry. Without --at, --memory or --macs it lists the cuts there are.
+    One tensor goes from the first to the second; in an int8 model it is bytes, and both files hold its scale and zero
+    point. Without --at, --memory or --macs the possible cuts are listed.
     """
     from fcdeploy.commands.split import split as run
 
@@ -91,10 +94,10 @@ def split(model: Path, shapes: tuple[str, ...], as_json: bool, **arguments: obje
 @options.output_option("The model that onnxruntime runs.", required=True)
 @comparison_options
 def repair(model: Path, output: Path, shapes: tuple[str, ...], as_json: bool, **arguments: object) -> None:
-    """A quantized model of another tool without what onnxruntime does not run.
+    """Rewrite a quantized model of another tool so that onnxruntime runs it.
 
-    Activations with a scale for each channel, weights that share zero points or integers, and missing zero points;
-    `fcdeploy inspect` warns of them.  Taken literally, both files compute the same.
+    Replaced are activations with a scale for each channel, weights that share zero points or integers, and missing
+    zero points; `fcdeploy inspect` warns of them.  By the ONNX specification both files compute the same.
     """
     from fcdeploy.commands.repair import repair as run
 

@@ -28,8 +28,10 @@ from fcdeploy.cli import options
     help="Exit with 1 when int8 is worse by more, in percentage points; for regression: when the RMSE rises by more, "
     "in the labels' unit; for a function that does not score 0 or 1: in its unit.",
 )
-@click.option("--layers", is_flag=True, help="Also which roundings cause the loss, and what to do about it, on top.")
-@click.option("--same-data", is_flag=True, help="Take samples that the int8 model was calibrated on, too.")
+@click.option(
+    "--layers", is_flag=True, help="Also show which roundings cause the loss; the first line says what to do."
+)
+@click.option("--same-data", is_flag=True, help="Also use samples that the int8 model was calibrated on.")
 @click.option("--limit", "--samples", "limit", type=options.COUNT, metavar="N", help="Take the first N samples.")
 @options.seed_option
 @options.format_options
