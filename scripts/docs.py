@@ -147,7 +147,7 @@ def write_python() -> str:
     for name in (*fcdeploy.FUNCTIONS, *fcdeploy.RESULTS):
         thing = getattr(fcdeploy, name)
         if name in fcdeploy.FUNCTIONS:
-            words = [str(row).replace("'", "") for row in inspect.signature(thing).parameters.values()]
+            words = [write_parameter(row) for row in inspect.signature(thing).parameters.values()]
             head = (
                 f"fcdeploy.{name}(\n    "
                 + ",\n    ".join(words)
@@ -158,6 +158,13 @@ def write_python() -> str:
             head = "\n".join([f"class fcdeploy.{name}", *rows])
         parts.append(f"## {name}\n\n```python\n{head}\n```\n\n{inspect.getdoc(thing)}\n")
     return "\n".join(parts)
+
+
+def write_parameter(row: inspect.Parameter) -> str:
+    """With the type as the source has it."""
+    star = {row.VAR_POSITIONAL: "*", row.VAR_KEYWORD: "**"}.get(row.kind, "")
+    default = "" if row.default is row.empty else f" = {row.default!r}"
+    return f"{star}{row.name}: {row.annotation}{default}"
 
 
 def write_notebook() -> str:

@@ -21,7 +21,7 @@ import pytest
 
 from fcdeploy import cli
 from fcdeploy.errors import FcdeployError
-from fcdeploy.native.toolchain import find_compiler
+from fcdeploy.native.toolchain import compile_c, find_compiler
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -33,6 +33,7 @@ LONG = ("fcdeploy demo", "fcdeploy serve", "fcdeploy deploy", "scripts/")  # par
 YOURS = re.compile(r"\b(?!DATA\b)[A-Z][A-Z_]{2,}(_\d)?\b")  # a file of the reader's: parsed, too
 MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|work|Users|mnt|usr|opt)\b")
 TUTORIAL = ROOT / "docs" / "tutorial.md"
+RECIPES = ROOT / "docs" / "recipes.md"
 METRIC = re.compile(r"```python\n(def margin.*?)```", re.DOTALL)
 
 
@@ -57,11 +58,14 @@ def shown(page: Path) -> list[tuple[str, list[str]]]:
     return found
 
 
-def first_python(page: Path) -> CodeType:
-    """The first Python example of a page."""
-    example = re.search(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+def first_example(page: Path, language: str) -> str:
+    example = re.search(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
     assert example
-    return compile(example[1], page.name, "exec")
+    return example[1]
+
+
+def first_python(page: Path) -> CodeType:
+    return compile(first_example(page, "python"), page.name, "exec")
 
 
 def commands() -> dict[str, click.Command]:
@@ -244,6 +248,19 @@ def test_the_bundle_s_example_runs(done: set[str], capsys: pytest.CaptureFixture
     capsys.readouterr()
     exec(first_python(ROOT / "docs" / "bundle.md"), {})
     assert capsys.readouterr().out == "output True\n"
+
+
+def test_the_microcontroller_s_program_compiles(done: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    if not has_compiler():
+        pytest.skip("no C compiler")
+    needed = [command for command, _ in shown(RECIPES) if " dense" in command and not only_parsed(command)]
+    emit = next(index for index, command in enumerate(needed) if "--emit c" in command)
+    for command in needed[: emit + 1]:
+        assert run(command, done) == 0, capsys.readouterr().err
+    Path("main.c").write_text(first_example(RECIPES, "c"))
+    compile_c(
+        find_compiler(), ["-std=c11", "-Wall", "-Werror", "-I", "dense-c", "-c", "main.c", "-o", "main.o"], Path.cwd()
+    )
 
 
 def test_the_architecture_names_modules_and_functions_that_exist() -> None:
