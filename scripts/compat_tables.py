@@ -75,7 +75,10 @@ def find_culprits(verdicts: Mapping[str, Verdict], forms: Forms) -> tuple[dict[s
             said = str(verdicts[name])
             files.update(candidates)
             named.update(form for form in candidates if is_named(form, forms[name][form], said))
-        culprit = max(files, key=lambda form: (named[form], not form.startswith("operator set"), files[form], form))
+        culprit = max(
+            files,
+            key=lambda form: (named[form], not form.startswith("operator set"), files[form], "bytes" in form, form),
+        )
         blamed = [name for name in left if culprit in left[name]]
         found[culprit] = say(verdicts[min(blamed, key=lambda name: (len(left[name]), name))])
         left = {name: candidates for name, candidates in left.items() if culprit not in candidates}

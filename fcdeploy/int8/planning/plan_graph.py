@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -21,7 +21,7 @@ from fcdeploy.int8.planning.weights import choose_weight_scales
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
 from fcdeploy.tables.targets import Target
-from fcdeploy.tables.types import INT8, Types
+from fcdeploy.tables.types import INT8, WEIGHT_ONLY, Types
 
 NORMALIZES = "part of a normalization: its mean and variance need more than 8 bits"
 
@@ -60,6 +60,8 @@ def plan_graph(
     normalizing = [name_of(node) for nodes in find_normalizations(graph) for node in nodes]
     slow = {**overrides.slow, **dict.fromkeys(normalizing, NORMALIZES), **wide}
 
+    if target.one_answer and types == INT8:
+        types = replace(types, recurrent=WEIGHT_ONLY)  # DynamicQuantizeLSTM rounds what floats decide, at every step
     # which nodes: those that the types keep out of integer regions, then the regions
     apart = {name: row for name, row in decide_by_types(graph, types).items() if name not in {*exact, *slow}}
     kept = {**slow, **{name: why for name, (_, why) in apart.items()}, **exact}
