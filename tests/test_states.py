@@ -124,8 +124,8 @@ def test_stretches_of_a_stream_are_kept_whole_and_split_by_them(stream: Path, sa
             np.testing.assert_array_equal(steps, x[begin : begin + len(steps)])
             np.testing.assert_allclose(states, run(x)[1][begin : begin + len(steps)], atol=1e-5)
     apart = {row.tobytes() for group in judged for row in group["x"].reshape(-1, 6)}
-    assert len(apart) == STRETCH + 9 and not apart & {row.tobytes() for row in tools["x"]}
-    assert len(tools["x"]) == 4 * STRETCH == len(tools["h"])
+    assert len(apart) == 2 * STRETCH + 9 and not apart & {row.tobytes() for row in tools["x"]}
+    assert len(tools["x"]) == 3 * STRETCH == len(tools["h"])
 
 
 def test_the_judge_carries_the_states_of_the_int8_model(stream: Path, save_npz: Callable[..., Path]) -> None:

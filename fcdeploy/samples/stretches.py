@@ -43,7 +43,7 @@ class StretchCollector:
 
 
 def split_stretches(groups: Sequence[Arrays]) -> tuple[Arrays, tuple[Arrays, ...]]:
-    """Steps for the tools that run the model, and stretches for its judge: a third, of a single stretch its end."""
+    """Steps for the tools that run the model, and stretches for its judge: half of them, of a single stretch its end."""
     largest = max(range(len(groups)), key=lambda at: _count_steps(groups[at]))
     group = groups[largest]
     stretches, steps = next(iter(group.values())).shape[:2]
@@ -52,7 +52,7 @@ def split_stretches(groups: Sequence[Arrays]) -> tuple[Arrays, tuple[Arrays, ...
         tools = {name: array[:, :cut] for name, array in group.items()}
         rest = {name: array[:, cut:] for name, array in group.items()}
     else:
-        cut = stretches - min(max(1, stretches // 3), MOST_JUDGED)
+        cut = stretches - min(max(1, stretches // 2), MOST_JUDGED)
         tools, rest = ({name: array[part] for name, array in group.items()} for part in (slice(cut), slice(cut, None)))
     others = [other for at, other in enumerate(groups) if at != largest][:MOST_JUDGED]
     judged = tuple(part for part in (rest, *others) if _count_steps(part))
