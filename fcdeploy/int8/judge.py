@@ -39,7 +39,7 @@ NEAREST = 5  # classes beside the first, whose margins tell how far rounding mov
 TOLD = 0.002  # of decisions: by which fewer are to be expected equal than were, to be said
 LEAST_SIDE = 16  # rows and columns of a map in which things are looked for
 CARRIED_DB = 10.0  # by which a state must be nearer than others: errors add up for longer than a stretch
-CARRIED_ROOM = 0.5  # of the changed decisions that the floor allows, for the same reason
+CARRIED_ROOM = 2 / 3  # of the changed decisions that the floor allows, for the same reason
 ODD = 1e-6  # probabilities nearer to 0 or 1 are taken to be so near
 LEAST_NEAR = 16  # numbers near a threshold, from which it is told how far rounding moves them
 
@@ -106,7 +106,7 @@ class Judgement:
             elif (likely := _estimate_share(expected, errors)) < (least := self._least_expected(floor)):
                 text = (
                     f"{100 * likely:.1f} % equal decisions of output {output!r} are to be expected, so near are others "
-                    f"to another {'decision' if self.states else 'class'}; the floor is {100 * least:g} %"
+                    f"to another {'decision' if self.states else 'class'}; the floor is {100 * least:.4g} %"
                 )
                 misses.append((text, 100 * (least - likely)))
         for name, db in self.sqnr_db.items():
