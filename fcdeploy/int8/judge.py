@@ -93,7 +93,8 @@ class Judgement:
         One answer of a few that differs may be chance.  Of fewer samples than one changed decision in which
         would be below the floor, decibels count for classes too, and where margins say that others will differ, these.
         """
-        few, errors = self.samples * (1 - floor.decisions) < 1, -1.0 if searched else 0.0 if self.states else 1.0
+        few = self.samples * (1 - floor.decisions) < 1
+        errors = 0.0 if self.states else -1.0 if searched else 1.0  # of a stream the room is smaller anyway
         misses = []
         for name, rows in self.equal.items():
             share, expected = self.share(name), self.expected.get(name, np.ones(1))
