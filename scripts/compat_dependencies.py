@@ -43,7 +43,8 @@ for name, (model, data, samples) in networks.items():
         found["answers"][name] = hashlib.sha256(b"".join(each.tobytes() for each in answers)).hexdigest()
 print(json.dumps(found))
 """
-HEAD = """{made}: {networks}, calibrated and quantized with other Pythons and at both ends of the versions that
+HEAD = """{made}: {networks},
+calibrated and quantized with other Pythons and at both ends of the versions that
 `pyproject.toml` allows, beside those of the committed list. torch is one version (2.13.0). Not found here: {missing}.
 
 | Python | {shown} | files | answers |
