@@ -135,7 +135,8 @@ class Judgement:
         decided = [
             f"{100 * self.share(name):.4g} % {self._counted(name)}{self._say_expected(name)}" for name in self.equal
         ]
-        return f"{', '.join([*decided, f'{self.worst_db:.1f} dB'])} on {self.samples} samples"
+        told = dict.fromkeys(decided)  # outputs that say the same, a label and its scores, say it once
+        return f"{', '.join([*told, f'{self.worst_db:.1f} dB'])} on {self.samples} samples"
 
 
 def split_samples(groups: Sequence[Arrays], *, streams: bool) -> tuple[Arrays, tuple[Arrays, ...], bool]:
