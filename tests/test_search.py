@@ -237,7 +237,7 @@ def test_a_dry_run_tells_what_the_search_found_and_exits_with_its_answer(command
     arguments = ("--costs", "none", "--eval", "eval.npz", "--dry-run")
     code, out, _ = command(*arguments, "--max-drop", "50")
     assert code == 0
-    assert out.startswith("road\n")
+    assert out.startswith("path\n")
     assert "nothing was written" in out
     assert out.splitlines()[-1].startswith("held (95 % interval ")
     score_differences()

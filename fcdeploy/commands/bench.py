@@ -87,8 +87,8 @@ def bench(
 ) -> Report:
     """Time a model in onnxruntime, or in code compiled from it (`engine` "native"), and with `against` both in turn.
 
-    `against` is its float original, in onnxruntime.
-    `batch` is the length of free leading axes, 1 by default, or several; `shapes` gives whole shapes by input name.
+    `against` is its float original, in onnxruntime.  `batch` is the length of free leading axes, 1 by default, or several;
+    `shapes` gives whole shapes by input name.
     `seconds` is for timing alone, at each batch size; it is exceeded where the fewest rounds take longer, and up to
     four times where the 95 % interval of the ratio is wider than `interval` percent of it.  Where it stays wider the
     report does not conclude.  `max_ratio` is the largest time relative to `against` that passes, at every batch size.
@@ -104,12 +104,7 @@ def bench(
     step: OnStep = on_step or (lambda *_: None)
 
     paths = [Path(model), *([Path(against)] if against is not None else [])]
-    models = [read_model(path) for path in paths]
-    if len(models) == 2:
-        _check_order(models, paths)
-        share_layout(models)
-    for one in wanted:
-        check_batch(models[0], one, str(model))
+    models = _read_models(paths, wanted)
     specs = [[feeds.fix_shapes(input_specs(graph), one, shapes) for graph in models] for one in wanted]
     _check_batches(wanted, specs)
     _check_memory([one for each in specs for one in each])
@@ -135,6 +130,17 @@ def bench(
         name: hash_model(files_of(*pair)) for name, pair in zip(NAMES, zip(models, paths, strict=True), strict=False)
     }
     return replace(report, values={**report.values, "hashes": hashes})
+
+
+def _read_models(paths: Sequence[Path], batches: Sequence[int | None]) -> list[ir.Model]:
+    """Raises FcdeployError where they do not fit each other, or a batch."""
+    models = [read_model(path) for path in paths]
+    if len(models) == 2:
+        _check_order(models, paths)
+        share_layout(models)
+    for one in batches:
+        check_batch(models[0], one, str(paths[0]))
+    return models
 
 
 def _list_batches(batch: int | Sequence[int] | None) -> list[int | None]:

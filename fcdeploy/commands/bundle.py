@@ -94,11 +94,7 @@ def bundle(
         text = _make_triton_config(path, manifest, Path(triton), force=force)
         warnings += _warn_of_lost_options(manifest)
 
-    warnings += [
-        f"input {spec.name!r} takes what output {spec.state!r} gave on the step before: who calls the model hands it on"
-        for spec in input_specs(model)
-        if spec.state
-    ]
+    warnings += _warn_of_states(model)
     reports = _collect_reports(manifest, recorded, plan, validation, hash_model(files))
     if not reports.get("validation", {}).get("passed", True):
         warnings.append(f"validation report {str(validation)!r} says that the model did not pass")
@@ -194,6 +190,14 @@ def _try_libraries(native: Mapping[str, Path], manifest: Manifest, runs: Sequenc
                     "fcdeploy compile the same file, or: the model saturates on this CPU, fcdeploy doctor",
                 )
     return [f"{name!r} is for another machine: fcdeploy verify there tries it" for name in native if name != here]
+
+
+def _warn_of_states(model: ir.Model) -> list[str]:
+    return [
+        f"input {spec.name!r} takes what output {spec.state!r} gave on the step before: who calls the model hands it on"
+        for spec in input_specs(model)
+        if spec.state
+    ]
 
 
 def _warn_of_lost_options(manifest: Manifest) -> list[str]:

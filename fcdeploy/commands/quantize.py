@@ -69,7 +69,7 @@ from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.layout import arrange_samples
 from fcdeploy.samples.states import parse_states
 from fcdeploy.search.goal import AccuracyGoal, check_goal, make_goal
-from fcdeploy.search.hold_floor import FloorResult, hold_floor, make_judge
+from fcdeploy.search.hold_floor import FloorResult, Remedies, hold_floor, make_judge
 from fcdeploy.search.search import SearchResult, run_search
 from fcdeploy.sensitivity.analysis import add_advice
 from fcdeploy.tables.targets import Target
@@ -339,10 +339,8 @@ def _judge(request: Request, planned: Planned, on_step: OnStep | None) -> FloorR
         return None
     free = request.plan is None and problem.types == INT8 and problem.effort != "fast"
     choose_ranges = free and request.ranges is None and problem.effort != "best"  # best has tried them
-    return hold_floor(
-        problem, planned.plan, planned.basis, judge, request.floor,
-        compare=request.plan is None, choose_ranges=choose_ranges, repair=free, on_step=on_step,
-    )  # fmt: skip
+    allowed = Remedies(compare=request.plan is None, choose_ranges=choose_ranges, repair=free)
+    return hold_floor(problem, planned.plan, planned.basis, judge, request.floor, allowed, on_step=on_step)
 
 
 def _write_and_read_back(

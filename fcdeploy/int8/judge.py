@@ -6,6 +6,7 @@ Where an output decides something (evaluate/outputs.py), equal decisions count; 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,6 +163,35 @@ def split_samples(groups: Sequence[Arrays], *, streams: bool) -> tuple[Arrays, t
     return tools, judged, True
 
 
+class _Tally:
+    """What was measured of each output so far: sums of errors, rows of decisions, and what margins say of others."""
+
+    def __init__(self) -> None:
+        self.sums = defaultdict[str, Fidelity](Fidelity)
+        self.equal, self.expected, self.margins = (defaultdict[str, list[Float64]](list) for _ in range(3))
+
+    def add(self, name: str, one: Array, other: Array, decision: Decision | None, *, streams: bool) -> None:
+        """The answers of both models to a chunk, of one shape."""
+        if one.dtype.kind == "f":
+            self.sums[name] += measure_fidelity(one, other)
+        if decision is None:
+            return
+        for key, rows in _compare(name, decision, one, other):
+            self.equal[key].append(rows)
+        if decision.axis is not None and squeeze(one).ndim == 2:
+            self.expected[name].append(_expect_equal(one, other, decision.axis))
+        elif streams and decision.threshold is not None:
+            self.margins[name].append(_measure_margins(decision, one, other))
+
+    def judge(self, samples: int, decisions: Mapping[str, Decision], states: frozenset[str]) -> Judgement:
+        db = {name: max(-EXACT_DB, min(one.sqnr_db, EXACT_DB)) for name, one in self.sums.items()}
+        equal, expected = (
+            {name: np.concatenate(rows) for name, rows in each.items()} for each in (self.equal, self.expected)
+        )
+        expected |= {name: _expect_alike(np.concatenate(rows)) for name, rows in self.margins.items()}
+        return Judgement(samples, db, equal, decisions, expected, states)
+
+
 class Judge:
     """The float model's answers to the samples kept apart, given once; `measure` holds an int8 model against them."""
 
@@ -191,34 +221,21 @@ class Judge:
 
     def measure(self, int8: ir.Model, most: int | None = None) -> Judgement:
         """A model's answers to all samples, or the first chunks of at least `most`."""
-        sums, done, margins = dict[str, Fidelity](), 0, dict[str, list[Float64]]()
-        equal, expected = dict[str, list[Float64]](), dict[str, list[Float64]]()
+        tally, done = _Tally(), 0
         for (count, _), answer, other in zip(self.chunks, self.answers, self._answer(Session(int8)), strict=False):
             if self.found is not None:
                 boxes, others = self.found.read(answer, count), self.found.read(other, count)
-                equal.setdefault(self.found.boxes, []).append(self.found.compare(boxes, others))
+                tally.equal[self.found.boxes].append(self.found.compare(boxes, others))
                 for name, new in self.found.measure(boxes, others).items():
-                    sums[name] = sums.get(name, Fidelity()) + new
+                    tally.sums[name] += new
+            boxed = () if self.found is None else self.found.names
             for name, f in answer.items():
-                if self.found is not None and name in self.found.names:
-                    continue
-                if f.dtype.kind == "f" and f.shape == other[name].shape:
-                    sums[name] = sums.get(name, Fidelity()) + measure_fidelity(f, other[name])
-                if name in self.decisions and f.shape == other[name].shape:
-                    for key, rows in _compare(name, self.decisions[name], f, other[name]):
-                        equal.setdefault(key, []).append(rows)
-                    axis = self.decisions[name].axis
-                    if axis is not None and squeeze(f).ndim == 2:
-                        expected.setdefault(name, []).append(_expect_equal(f, other[name], axis))
-                    elif self._states and self.decisions[name].threshold is not None:
-                        margins.setdefault(name, []).append(_measure_margins(self.decisions[name], f, other[name]))
+                if name not in boxed and f.shape == other[name].shape:
+                    tally.add(name, f, other[name], self.decisions.get(name), streams=bool(self._states))
             done += count
             if most is not None and done >= most:
                 break
-        db = {name: max(-EXACT_DB, min(one.sqnr_db, EXACT_DB)) for name, one in sums.items()}
-        shares, likely = ({name: np.concatenate(rows) for name, rows in each.items()} for each in (equal, expected))
-        likely |= {name: _expect_alike(np.concatenate(rows)) for name, rows in margins.items()}
-        return Judgement(done, db, shares, self.decisions, likely, self._states)
+        return tally.judge(done, self.decisions, self._states)
 
     def _answer(self, session: Session) -> Iterator[Arrays]:
         """A model's answers to the chunks in turn, with states of its own within a stretch."""

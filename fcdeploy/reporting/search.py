@@ -84,7 +84,7 @@ def _make_path_table(result: SearchResult, unit: str) -> Table:
         (str(number), _format_changed(number, stop), _format_drop(stop, unit), _format_time(stop))
         for number, stop in enumerate(result.path)
     )
-    return Table("road", ("step", "changed", f"drop, {unit} (95 %)", "time / float"), tuple(rows))
+    return Table("path", ("step", "changed", f"drop, {unit} (95 %)", "time / float"), tuple(rows))
 
 
 def _make_front_table(result: SearchResult, unit: str) -> Table:

@@ -65,6 +65,15 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Remedies:
+    """What may be tried: the plan without corrections, other methods for the ranges, and nodes that leave int8."""
+
+    compare: bool
+    choose_ranges: bool
+    repair: bool
+
+
+@dataclass(frozen=True)
 class FloorResult:
     """The candidate that was taken, what else was tried, the nodes that left int8 for the floor, and what is still missed.
 
@@ -84,23 +93,20 @@ def hold_floor(
     spent: CostBasis,
     judge: Judge,
     floor: Floor,
+    allowed: Remedies,
     *,
-    compare: bool,
-    choose_ranges: bool,
-    repair: bool,
     on_step: OnStep | None,
 ) -> FloorResult:
     """The plan carried out, with what helps and nothing that harms, and with as little float as the floor asks for.
 
-    `compare` looks at the plan without corrections too, `choose_ranges` allows other methods for the ranges, `repair`
-    lets nodes leave int8.  The same samples and costs give the same plan.
+    The same samples and costs give the same plan.
     """
     both = _build_both(problem, plan, "", judge, on_step)
     tried = [next(both)]
-    if compare and tried[0].judgement.worst_db < PERFECT_DB:
+    if allowed.compare and tried[0].judgement.worst_db < PERFECT_DB:
         tried += both
     best = _choose(tried, CLEAR_DB)
-    if choose_ranges and best.judgement.worst_db < GOOD_DB:
+    if allowed.choose_ranges and best.judgement.worst_db < GOOD_DB:
         for method, other in _find_better_ranges(problem, tried[-1].int8, spent, judge):
             made = add_refinements(other, _plan(other, spent))
             others = tuple(_build_both(other, made, f"{method} ranges", judge, on_step))
@@ -108,11 +114,11 @@ def hold_floor(
             tried += others
 
     left_out: tuple[str, ...] = ()
-    if repair and best.judgement.shortfall(floor) > 0:
+    if allowed.repair and best.judgement.shortfall(floor) > 0:
         rounded = _round_by_inputs(replace(best.problem, effort=problem.effort), best, judge, on_step)
         best = _choose((best, *rounded), CLEAR_DB)
         tried += rounded
-    if repair and best.judgement.shortfall(floor) > 0:
+    if allowed.repair and best.judgement.shortfall(floor) > 0:
         best, left_out = _leave_int8(best, spent, judge, floor, on_step)
     misses = tuple(text for text, _ in best.judgement.misses(floor, searched=bool(left_out)))
     return FloorResult(best, tuple(tried), left_out, misses, floor)

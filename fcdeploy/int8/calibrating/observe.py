@@ -108,19 +108,17 @@ def observe_pass(
     values = {name: value for name, value in every.items() if name in wanted}
     pooled = {name: k for name, value in values.items() if (k := pooled_step(value, passes.axes[name])) > 1}
 
-    def session() -> Session:
-        # laid out for its kernels a large model would be in memory twice for a while
-        options = LoadOptions(prepack=not is_large(model), in_order=True)
-        return Session(expose_tensors(model, every, wanted, pooled), threads=threads, load=options)
-
-    running = session()
+    # laid out for its kernels a large model would be in memory twice for a while
+    options = LoadOptions(prepack=not is_large(model), in_order=True)
+    running = Session(expose_tensors(model, every, wanted, pooled), threads=threads, load=options)
     bad, stamps = list[BadSample](), list[int]()
     source = replace(source, on_stamp=stamps.append)
     if source.on_bad is not None:
         source = replace(source, on_bad=bad.append)
     watched = {name: start_recorder(value, passes.axes[name]) for name, value in values.items()}
     smallest, hashes, told = SmallestSamples(), [], 0  # type: ignore[var-annotated]
-    stretch = StretchCollector() if any(spec.state for spec in source.inputs) else None
+    keeps = keep_samples and index == 0
+    stretch = StretchCollector() if keeps and any(spec.state for spec in source.inputs) else None
     begun, work = time.monotonic(), PART_SECONDS
 
     def part() -> CalibrationPart:
@@ -134,8 +132,8 @@ def observe_pass(
         while odd := _record_batch(batch, _run(running, batch, values, pooled), watched, pooled):
             pooled = {name: k for name, k in pooled.items() if name not in odd}
             del running  # before there is a second one of it
-            running = session()
-        hashes += _hash_samples(batch, smallest if keep_samples and index == 0 else None, stretch)
+            running = Session(expose_tensors(model, every, wanted, pooled), threads=threads, load=options)
+        hashes += _hash_samples(batch, smallest if keeps else None, stretch)
         yield len(hashes) + len(bad) - told
         told = len(hashes) + len(bad)
         ended = time.monotonic()
@@ -147,7 +145,7 @@ def observe_pass(
             bad.clear()
             begun = time.monotonic()
             work = max(PART_SECONDS, (begun - ended) / PART_SHARE)
-    if stretch is not None and keep_samples and index == 0:
+    if stretch is not None:
         smallest.offer_all(stretch.finish())
     yield part()
 
