@@ -297,6 +297,8 @@ def _carry_out(
     rungs = {name: rung for step in path for name, rung in step.moved}
     moved = {name for name, rung in rungs.items() if rung not in ("int8", "rounded")}
     plan, int8 = builder.plan(forms, moved), builder.model(forms)
+    kinds = best.plan.kinds  # what was float before, a front end, does not leave int8 by getting other weights
     out = {node for node, rung in forms.items() if rung not in ("int8", "rounded")}
+    out = {node for node in out if kinds.get(node) not in ("float", "weight_only")} or out
     left = tuple(name_of(node) for node in best.problem.model.graph if node.name in out)
     return replace(best, plan=plan, int8=int8, judgement=judge.measure(int8)), left
