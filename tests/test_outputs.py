@@ -10,7 +10,7 @@ import pytest
 from networks import Net
 
 from fcdeploy.evaluate.decision import Decision
-from fcdeploy.evaluate.outputs import OutputEnd, decide_by, find_ends, stands_out
+from fcdeploy.evaluate.outputs import OutputEnd, decide_by, find_ends, read_outputs, stands_out
 from fcdeploy.prepare.shape_inference import infer_shapes
 
 RANDOM = np.random.default_rng(0)
@@ -103,3 +103,25 @@ def test_a_text_is_one_decision() -> None:
     longer[0, 6], other[1, 15] = 5, 2
     assert decision.count_equal(steps, longer)[0].tolist() == [1, 1, 1, 1]
     assert decision.count_equal(steps, other)[0].tolist() == [1, 0, 1, 1]
+
+
+def test_scores_beside_boxes_are_those_of_anchors() -> None:
+    """As a text they would be one decision for hundreds of anchors; F1 against its definition."""
+    scores = RANDOM.random((3, 200, 3)).astype(np.float32) * [1, 0.4, 0.6]
+    scores[..., 0] += 0.3  # background
+    boxes = RANDOM.random((3, 200, 4)).astype(np.float32)
+    ends = {"scores": OutputEnd("softmax", 2), "boxes": OutputEnd("other")}
+    read = read_outputs({"scores": scores, "boxes": boxes}, ends)
+    decision = read.decisions["scores"]
+    assert (decision.blank, decision.background, decision.sparse) == (None, 0, True)
+    assert read.kinds["scores"].startswith("scores of 3 classes, one of them background")
+    assert decision.counted == "of anchors found by both"
+    one = decision(scores)
+    other = np.where(RANDOM.random(one.shape) < 0.1, 2, one)
+    equal, count = decision.count_equal(one, other)
+    for i in range(3):
+        both = np.sum((one[i] == other[i]) & (one[i] != 0))
+        precision, recall = both / np.sum(other[i] != 0), both / np.sum(one[i] != 0)
+        assert equal[i] / count[i] == pytest.approx(2 * precision * recall / (precision + recall))
+    alone = read_outputs({"scores": scores}, ends).decisions["scores"]
+    assert alone.blank == 0

@@ -16,7 +16,8 @@ class Decision:
 
     `axis` holds the scores of `classes`; None: one score a class 1 above `threshold`, or integers that are decisions.
     `text`: the arg max along steps, repeats and the class `blank` left out, is one answer.  `sparse`: only positions
-    above the threshold in one of two models count.  `rows`: a set of rows of integers, whose order is chance.
+    above the threshold in one of two models count, or with `background`, the class of positions where nothing is, those
+    of another class.  `rows`: a set of rows of integers, whose order is chance.
     """
 
     axis: int | None
@@ -25,6 +26,7 @@ class Decision:
     blank: int | None = None
     sparse: bool = False
     rows: bool = False
+    background: int | None = None
 
     def __call__(self, output: Array) -> Array:
         if self.axis is not None:
@@ -34,6 +36,8 @@ class Decision:
     def __str__(self) -> str:
         if self.blank is not None:
             return f"the text of arg max over axis {self.axis}, class {self.blank} between letters"
+        if self.background is not None:
+            return f"arg max over axis {self.axis}, where it is not class {self.background}"
         if self.axis is not None:
             return f"arg max over axis {self.axis}"
         if self.threshold is None:
@@ -45,6 +49,8 @@ class Decision:
         """What a share of equal ones is a share of."""
         if self.blank is not None:
             return "equal texts"
+        if self.background is not None:
+            return "of anchors found by both"
         if self.sparse:
             return "of boxes found by both" if self.rows else "overlap"
         return "equal rows" if self.rows else "equal decisions"
@@ -58,6 +64,10 @@ class Decision:
             parts = [count_equal_rows(one, other)] + [(0, 0)] * (len(one) - 1)  # rows are not a sample's each
             return np.array([equal for equal, _ in parts], float), np.array([count for _, count in parts], float)
         rows, others = one.reshape(len(one), -1), other.reshape(len(other), -1)
+        if self.background is not None:
+            found, also = rows != self.background, others != self.background
+            both = found & (rows == others)
+            return 2.0 * both.sum(axis=1), np.asarray(found.sum(axis=1) + also.sum(axis=1), np.float64)
         if self.sparse:  # F1: twice what both have, over what either has
             return 2.0 * (rows & others).sum(axis=1), np.asarray((rows + others).sum(axis=1), np.float64)
         return np.asarray((rows == others).sum(axis=1), np.float64), np.full(len(one), float(rows.shape[1]))

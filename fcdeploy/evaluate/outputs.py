@@ -4,6 +4,7 @@
 |---|---|---|---|
 | Softmax, LogSoftmax | any | scores of classes along the axis of the Softmax | equal arg max |
 | the same, or a dense layer | (n, steps, classes), one class at most steps | a text by CTC | equal texts |
+| the same, beside boxes (n, steps, 4) | as a text | scores of anchors | F1 of anchors that are not background |
 | Sigmoid, HardSigmoid | one number a sample | a probability | the same side of one half |
 | Sigmoid, HardSigmoid | many | a map of probabilities | overlap of what is above one half |
 | a dense layer | (n, classes) | logits of classes | equal arg max |
@@ -101,6 +102,8 @@ def read_outputs(outputs: Arrays, ends: Mapping[str, OutputEnd]) -> OutputsRead:
             continue
         end = ends.get(name, OutputEnd("other"))
         decision = decide_by(output, end)
+        if decision is not None and decision.blank is not None and _has_boxes(outputs, output):
+            decision = Decision(decision.axis, decision.classes, sparse=True, background=decision.blank)
         kinds[name] = describe_output(output, end, decision)
         if decision is not None:
             decisions[name] = decision
@@ -137,6 +140,8 @@ def describe_output(output: Array, end: OutputEnd, decision: Decision | None) ->
         return "embedding" if end.kind == "embedding" else "numbers that decide nothing"
     if decision.blank is not None:
         return f"text by CTC of {(decision.classes or 1) - 1} letters"
+    if decision.background is not None:
+        return f"scores of {decision.classes} classes, one of them background, at every anchor"
     if decision.axis is None:
         if decision.threshold is None:
             return "integers"
@@ -144,6 +149,12 @@ def describe_output(output: Array, end: OutputEnd, decision: Decision | None) ->
     if squeeze(output).ndim == 2:
         return f"scores of {decision.classes} classes"
     return f"{'map' if output.ndim > 3 else 'sequence'} of {decision.classes} classes"
+
+
+def _has_boxes(outputs: Arrays, scores: Array) -> bool:
+    """Whether another output has four numbers for each position of scores (n, positions, classes): a detector's boxes."""
+    wanted = (*scores.shape[:2], 4)
+    return any(other is not scores and other.dtype.kind == "f" and other.shape == wanted for other in outputs.values())
 
 
 def stands_out(output: Array, axis: int) -> bool:
