@@ -106,7 +106,7 @@ def observe_pass(
     wanted, observable = set(passes.groups[index]), observable_tensors(model.graph, everything=True)
     every = {name_of(value): value for value in observable if value.name in passes.axes}
     values = {name: value for name, value in every.items() if name in wanted}
-    pooled = {name: k for name, value in values.items() if (k := pooled_step(value, passes.axes[name])) > 1}
+    pooled = _find_pooled(values, passes)
 
     # laid out for its kernels a large model would be in memory twice for a while
     options = LoadOptions(prepack=not is_large(model), in_order=True)
@@ -148,6 +148,12 @@ def observe_pass(
     if stretch is not None:
         smallest.offer_all(stretch.finish())
     yield part()
+
+
+def _find_pooled(values: Mapping[str, ir.Value], passes: Passes) -> dict[str, int]:
+    """Of images of which not every row and column is looked at, every how-manieth is."""
+    steps = {name: pooled_step(value, passes.axes[name]) for name, value in values.items()}
+    return {name: step for name, step in steps.items() if step > 1}
 
 
 def _hash_samples(batch: Batch, smallest: SmallestSamples | None, stretch: StretchCollector | None) -> list[int]:
