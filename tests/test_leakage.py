@@ -17,6 +17,7 @@ from fcdeploy.cli import main
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.records.fingerprints import KEY, from_text, to_text
+from fcdeploy.samples.kept_samples import hash_sample
 
 hashes = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=40)
 
@@ -93,6 +94,34 @@ def test_one_calibration_sample_among_others_is_left_out(
     assert report.values["calibration_samples"] == 1
     assert "1 of 40 samples were calibrated on" in report.warnings[0]
     assert validate(int8, against=model, data=tmp_path / "mixed.npz", limit=37).values["calibration_samples"] == 0
+
+
+def test_what_a_short_record_leaves_open_counts_as_what_it_knows(tmp_path: Path) -> None:
+    """A model so small that it records 64 of its 100 calibration samples."""
+    net = Net(3)
+    net.output(net.dense(net.input("x", 8), 8, 4))
+    model, int8 = net.save(tmp_path / "m.onnx"), tmp_path / "m8.onnx"
+    calibrated, fresh = random_data(3, 100, x=(8,))["x"], random_data(4, 400, x=(8,))["x"]
+    save_data = lambda name, x: (np.savez(tmp_path / name, x=x), tmp_path / name)[1]  # noqa: E731
+    quantize(model, data=save_data("calib.npz", calibrated), output=int8, costs="none", effort="fast")
+    text = next(prop.value for prop in onnx.load(int8).metadata_props if prop.key == KEY)
+    hashes = {at: hash_sample({"x": x}) for at, x in enumerate([*calibrated, *fresh])}
+    last = sorted(hashes[at] for at in range(100))[63]
+    assert json.loads(text)["samples"] == 100
+    with fails("and so are all others, as far as its record tells", "--same-data"):
+        validate(int8, against=model, data=tmp_path / "calib.npz")
+
+    half = validate(int8, against=model, data=save_data("half.npz", np.concatenate([calibrated[:50], fresh[:50]])))
+    sure = [at for at in range(50) if hashes[100 + at] <= last]
+    expected = validate(int8, against=model, data=save_data("sure.npz", fresh[sure]), same_data=True)
+    assert half.values["samples"] == len(sure)
+    assert half.values["sqnr_db"] == expected.values["sqnr_db"]
+    assert "and as many, in proportion, of those" in half.warnings[0]
+
+    known = min(range(100), key=hashes.__getitem__)
+    few = validate(int8, against=model, data=save_data("few.npz", np.concatenate([calibrated[[known]], fresh])))
+    assert few.values["samples"] == 400
+    assert "at least 1 of 401 samples were calibrated on: 1 are left out" in few.warnings[0]
 
 
 def test_command_exits_2_and_takes_the_way_out(

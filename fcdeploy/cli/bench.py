@@ -62,7 +62,7 @@ def command(
     """Time a model in onnxruntime: latency, throughput, memory, loading time, size.
 
     With --against both models run in turn, and the ratio of their times comes with a 95 % interval.  A machine that is
-    too noisy for it is said to be, and then --max-ratio is missed.
+    too noisy for it is said to be, and then --max-ratio is missed unless the whole interval lies below it.
     """
     from fcdeploy.commands.bench import bench
 

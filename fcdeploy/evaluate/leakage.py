@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -11,26 +12,42 @@ from fcdeploy.records.fingerprints import KEY, Sketch, from_text
 from fcdeploy.samples.kept_samples import hash_sample
 from fcdeploy.samples.source import Batch, get_fixed_batch
 
+# of the samples that a sketch decides on: where more were calibrated on, so were, as chance has it, as many of the others
+TOLERATED = 0.02
+
 
 @dataclass
 class LeakageCheck:
     """Finds evaluation samples that were calibrated on: they are left out, unless they are `allowed`.
 
-    `option` is what names the samples that are evaluated on; `first` the first one that was calibrated on.
+    Where `strict`, those that the model's sketch does not decide on are left out too.  `option` is what names the samples
+    that are evaluated on; `first` the first one that was calibrated on.
     """
 
     known: Sketch | None
     name: str
     allowed: bool
     option: str = "--data"
+    strict: bool = False
     samples: int = 0
     shared: int = 0
     left_out: int = 0
     first: str = ""
 
+    def survey(self, parts: Iterable[Batch]) -> LeakageCheck:
+        """The check for exactly these samples: strict where too many of those that can be told were calibrated on."""
+        if self.known is None or self.known.complete or self.allowed:
+            return self
+        decided = found = 0
+        for part in parts:
+            numbers = [hash_sample(part.sample(i)) for i in range(len(part))]
+            decided += sum(map(self.known.decides, numbers))
+            found += sum(map(self.known.contains, numbers))
+        return replace(self, strict=found > TOLERATED * decided)
+
     def take(self, part: Batch) -> Batch | None:
         """What of a batch is evaluated on, None where nothing is; counted."""
-        found = self._find(part)
+        found, _ = self._find(part)
         kept = self.keep(part)
         self.samples += len(part)
         self.shared += len(found)
@@ -40,10 +57,11 @@ class LeakageCheck:
 
     def keep(self, part: Batch) -> Batch | None:
         """The batch without samples that were calibrated on; whole or not at all where a run takes so many, whole in a stream."""
-        found = set(self._find(part))
-        if self.allowed or not found or any(spec.state for spec in part.specs):
+        found, unknown = self._find(part)
+        out = {*found, *(unknown if self.strict else ())}
+        if self.allowed or not out or any(spec.state for spec in part.specs):
             return part
-        left = [i for i in range(len(part)) if i not in found]
+        left = [i for i in range(len(part)) if i not in out]
         return part.pick(left) if left and get_fixed_batch(part.specs) is None else None
 
     def begin(self) -> LeakageCheck:
@@ -64,21 +82,26 @@ class LeakageCheck:
             return None
         least = "" if self.known.complete else "at least "
         if self.left_out:
-            return f"{least}{self.shared} of {self.samples} samples were calibrated on: {self.left_out} are left out"
+            others = ", and as many, in proportion, of those that its record is too small for" if self.strict else ""
+            return f"{least}{self.shared} of {self.samples} samples were calibrated on{others}: {self.left_out} are left out"
         return f"{least}{self.shared} of {self.samples} samples were calibrated on: the int8 figures flatter the model"
 
     def make_error(self) -> FcdeployError:
         """Nothing is left to evaluate on."""
+        recorded = "" if self.known is None or self.known.complete else ", as far as its record tells"
         return FcdeployError(
-            f"{self.first} is one of the samples that {self.name!r} was calibrated on, and so are all others, "
+            f"{self.first} is one of the samples that {self.name!r} was calibrated on, and so are all others{recorded}, "
             "expected others to evaluate it",
             f"{self.option} OTHER, or --same-data to evaluate on them all the same",
         )
 
-    def _find(self, part: Batch) -> list[int]:
+    def _find(self, part: Batch) -> tuple[list[int], list[int]]:
+        """The samples of a batch that were calibrated on, and those that the sketch does not decide on."""
         if self.known is None:
-            return []
-        return [i for i in range(len(part)) if self.known.contains(hash_sample(part.sample(i)))]
+            return [], []
+        numbers = [hash_sample(part.sample(i)) for i in range(len(part))]
+        found = [i for i, number in enumerate(numbers) if self.known.contains(number)]
+        return found, [i for i, number in enumerate(numbers) if not self.known.decides(number)]
 
 
 def make_leakage_check(model: ir.Model, name: str, *, allowed: bool) -> LeakageCheck:

@@ -4,7 +4,8 @@ Under `fcdeploy.samples` an int8 model carries a JSON object: `samples`, how man
 `smallest`, the smallest of their content hashes, ascending, the upper 40 bits of each, big end first, in base64.  Their
 number grows with the model, LEAST to MOST, so that they are no more than about a hundredth of it.  Where that is not
 all of them, each sample has the same chance to be among them: calibrated on 10,000 samples, a model of 700 kB holds 1,000
-hashes, and of 50 samples that return in an evaluation one at least is recognised in 99 % of all cases.
+hashes, and of 50 samples that return in an evaluation one at least is recognised in 99 % of all cases.  What share of the
+others returns is then known too: as large a one as of those below the largest hash.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import base64
 import itertools
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +40,17 @@ class Sketch:
         """Whether every sample is in it."""
         return len(self.smallest) == self.samples
 
+    @cached_property
+    def _largest(self) -> int:
+        return max(self.smallest)
+
     def contains(self, number: int) -> bool:
         """Whether the sample with this 64-bit content hash is one of them."""
         return number >> SHIFT in self.smallest
+
+    def decides(self, number: int) -> bool:
+        """Whether this says of the sample that it is one of them or not: above the largest hash it cannot."""
+        return self.complete or number >> SHIFT <= self._largest
 
 
 def to_text(hashes: NDArray[np.uint64], model_bytes: int) -> str:
