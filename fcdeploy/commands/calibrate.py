@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import onnx_ir as ir
+
 from fcdeploy.arithmetic.fixed_point import describe_fixed_point
 from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError
@@ -16,6 +18,7 @@ from fcdeploy.evaluate.input_checks import warn_of_inputs
 from fcdeploy.evaluate.misread_inputs import warn_of_readings
 from fcdeploy.evaluate.prepared import check_on_first
 from fcdeploy.files import check_output
+from fcdeploy.graph.missing_numbers import find_missing
 from fcdeploy.graph.model import files_of, hash_model, input_specs, read_model, refuse_unsupported
 from fcdeploy.int8.calibrating.collect import CollectedCalibration, collect
 from fcdeploy.int8.calibrating.shard import CalibrationJob
@@ -97,6 +100,7 @@ def calibrate(
     seconds = time.perf_counter() - begin
     rows = list(list_ranges(result.calibration))
     _write(result, rows, target, table_file, force=force)
+    odd += warn_not_finite(graph.graph, result.calibration)
     return _report(path, result, rows, seconds, target, odd)
 
 
@@ -129,6 +133,14 @@ def _say_what_is_kept(progress: Path) -> Iterator[None]:
         raise KeyboardInterrupt(*([kept] if progress.exists() else [])) from stop
 
 
+def warn_not_finite(graph: ir.Graph, calibration: Calibration) -> Iterator[str]:
+    """The tensors that became NaN or infinite, other than those in which NaN is a missing number."""
+    missing = {value.name for value in find_missing(graph)}
+    for name, record in calibration.tensors.items():
+        if record.histogram.nonfinite and name not in missing:
+            yield f"tensor {name!r} became NaN or infinite: its layers will stay float"
+
+
 def list_ranges(calibration: Calibration) -> Iterator[tuple[str, ...]]:
     """Layer, tensor, kind, minimum, maximum, and what its numbers need, one row a tensor."""
     for record in calibration.tensors.values():
@@ -152,7 +164,6 @@ def _report(
     odd: Sequence[str],
 ) -> Report:
     calibration = result.calibration
-    broken = [record.name for record in calibration.tensors.values() if record.histogram.nonfinite]
     constant = [
         record.name
         for record in calibration.tensors.values()
@@ -163,7 +174,6 @@ def _report(
         *result.warnings,
         *warn_too_few(calibration),
         *_describe_skipped(result.bad),
-        *(f"tensor {name!r} became NaN or infinite: its layers will stay float" for name in broken),
         *(f"tensor {name!r} was the same value in every sample" for name in constant),
     )
     tensors = [dict(zip(COLUMNS, row, strict=True)) | _numbers(calibration, row[1]) for row in rows]

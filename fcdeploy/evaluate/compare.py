@@ -32,6 +32,7 @@ from fcdeploy.runtime.engine import Engine
 from fcdeploy.runtime.open_engine import open_engine
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.layout import lead_with_samples
+from fcdeploy.samples.missing_numbers import check_filled
 from fcdeploy.samples.source import Batch
 from fcdeploy.samples.states import StreamingSession
 
@@ -302,7 +303,11 @@ def run_model(session: Engine, batch: Batch, which: str) -> Arrays:
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             rows = np.isfinite(np.atleast_1d(value))
             per_sample = rows.reshape(len(rows), -1).all(axis=1)
-            first = batch.names[int(per_sample.argmin()) % len(batch)]
+            index = int(per_sample.argmin()) % len(batch)
+            first = batch.names[index]
+            if (check := check_filled(session, batch.specs)) is not None:
+                source, _, place = first.rpartition(", ")
+                check(batch.sample(index), place, source)
             raise FcdeployError(
                 f"output {name!r} of the {which} model holds NaN or infinity for {first}, expected finite numbers",
                 "look at the sample, or at the layer that overflows: fcdeploy inspect MODEL",

@@ -16,7 +16,8 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.files import hash_file
 from fcdeploy.graph import external_data
 from fcdeploy.graph.functions import inline_functions
-from fcdeploy.graph.nodes import fills_missing, name_of
+from fcdeploy.graph.missing_numbers import find_missing
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.protobuf import load_model
 from fcdeploy.graph.weights import initializer_bytes
 from fcdeploy.records import sample_layout
@@ -151,7 +152,8 @@ def specs(values: ir.Value | list[ir.Value]) -> list[TensorSpec]:
 def input_specs(model: ir.Model) -> list[TensorSpec]:
     """The inputs a caller must feed: initializers listed as inputs (IR version 3) are weights, not inputs."""
     fed = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
-    declared = [replace(spec, missing=fills_missing(value)) for spec, value in zip(specs(fed), fed, strict=True)]
+    missing = find_missing(model.graph)
+    declared = [replace(spec, missing=value in missing) for spec, value in zip(specs(fed), fed, strict=True)]
     layout = SampleLayout.from_text(model.metadata_props.get(sample_layout.KEY, ""))
     return [layout.apply(spec) for spec in declared]
 

@@ -27,11 +27,6 @@ KINDS = {
 }
 COUNTS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 NUMBERS = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
-FILLS_MISSING = {"Imputer", "IsNaN", "TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"}
-MOVES_NUMBERS = {
-    "ArrayFeatureExtractor", "Cast", "Concat", "FeatureVectorizer", "Flatten", "Gather", "Identity", "Reshape", "Slice",
-    "Split", "Squeeze", "Transpose", "Unsqueeze",
-}  # fmt: skip
 Given = TypeVar("Given", int, float, str, tuple[int, ...])
 
 
@@ -108,19 +103,6 @@ def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
             yield attribute.as_graph()
         elif attribute.type == ir.AttributeType.GRAPHS:
             yield from attribute.as_graphs()
-
-
-def fills_missing(value: ir.Value) -> bool:
-    """Whether NaN in it, or in a part of it, is read as a number that is not known: by an imputer, IsNaN, or trees."""
-    waiting, seen = [value], {value}
-    while waiting:
-        for node in waiting.pop().consumers():
-            if node.op_type in FILLS_MISSING:
-                return True
-            if node.op_type in MOVES_NUMBERS:
-                waiting += [out for out in node.outputs if out not in seen]
-                seen.update(node.outputs)
-    return False
 
 
 def values_read_by(node: ir.Node) -> list[ir.Value]:

@@ -113,6 +113,7 @@ class Source:
     shard `part` = (index, of how many), dealt out `block` at a time; of these not the first `passed`.
     All carry the same labels: those named `labels`, or what the first one has.  `files` are what it reads beside a file
     for each sample; `format` is how it reads, all of it said; `on_stamp` is told the stamp of such a file before it is read.
+    `check` raises FcdeployError for a sample that fits and cannot be used all the same.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Source:
     files: tuple[Path, ...] = ()
     format: DataFormat = UNSAID
     on_stamp: Callable[[int], None] | None = None
+    check: Callable[[Arrays, str, str], None] | None = None
 
     def __iter__(self) -> Iterator[Sample]:
         label_names = self.labels
@@ -143,6 +145,8 @@ class Source:
                 checks.check_same_labels(
                     frozenset(labels) if label_names is None else label_names, labels, place, self.name
                 )
+                if self.check is not None:
+                    self.check(inputs, place, self.name)
             except FcdeployError as error:
                 if self.on_bad is None:
                     raise

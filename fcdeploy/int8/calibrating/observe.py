@@ -31,6 +31,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.runtime.session import LoadOptions, Session, read_versions
 from fcdeploy.samples.kept_samples import SmallestSamples, hash_sample
+from fcdeploy.samples.missing_numbers import check_filled
 from fcdeploy.samples.source import BadSample, Batch, Source, make_batches
 from fcdeploy.samples.stretches import StretchCollector
 
@@ -112,7 +113,8 @@ def observe_pass(
     options = LoadOptions(prepack=not is_large(model), in_order=True)
     running = Session(expose_tensors(model, every, wanted, pooled), threads=threads, load=options)
     bad, stamps = list[BadSample](), list[int]()
-    source = replace(source, on_stamp=stamps.append)
+    filled = check_filled(Session(model), source.inputs) if any(spec.missing for spec in source.inputs) else None
+    source = replace(source, on_stamp=stamps.append, check=filled)
     if source.on_bad is not None:
         source = replace(source, on_bad=bad.append)
     watched = {name: start_recorder(value, passes.axes[name]) for name, value in values.items()}

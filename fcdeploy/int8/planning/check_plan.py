@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import choose_bias_qparams
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.missing_numbers import explain_missing
 from fcdeploy.graph.nodes import data_inputs, name_of, operator_of, output_axis, producer_of, shape_of, weight_of
 from fcdeploy.int8.nodes import affine_of, may_read_pixels, vanishes, weight_only_inputs
 from fcdeploy.int8.planning.clip_fusion import saturates_alike
@@ -45,6 +46,9 @@ def check_plan(graph: ir.Graph, plan: Plan, source: str) -> None:
     wide = [name for name, row in rows.items() if row.kind == "int16"]
     if wide and "int16" not in (plan.weights, plan.activations):
         raise FcdeployError(f"{source}, node {wide[0]!r} is 'int16' in a plan without 16 bits", 'make its kind "int8"')
+    for name, why in explain_missing(graph).items():
+        if rows[name].kind not in ON_FLOATS:
+            raise FcdeployError(f"{source}, node {name!r} cannot be {rows[name].kind!r}: {why}", MAKE_FLOAT)
     for name, node in nodes.items():
         row = ExpectedNode(node, rows[name], rows, plan.tensors, f"{source}, node {name!r}")
         for check in (_check_operator, _check_rounding, *CHECKS[row.kind]):

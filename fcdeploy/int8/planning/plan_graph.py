@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.ranges.methods import find_method
+from fcdeploy.graph.missing_numbers import explain_missing
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.normalizations import find_normalizations
 from fcdeploy.int8.planning.clip_fusion import keep_unequal_clips
@@ -58,7 +59,7 @@ def plan_graph(
     exact = {**overrides.exact, **match_keep_float(graph, keep_float)}
     wide = {**find_front_ends(graph), **overrides.wide}
     normalizing = [name_of(node) for nodes in find_normalizations(graph) for node in nodes]
-    slow = {**overrides.slow, **dict.fromkeys(normalizing, NORMALIZES), **wide}
+    slow = {**overrides.slow, **dict.fromkeys(normalizing, NORMALIZES), **wide, **explain_missing(graph)}
 
     if target.one_answer and types == INT8:
         types = replace(types, recurrent=WEIGHT_ONLY)  # DynamicQuantizeLSTM rounds what floats decide, at every step
