@@ -2,8 +2,8 @@
 
 Behind hard-swish, SiLU or a gate an error does not go on as it is: where the function is flat nothing of it is left, and
 elsewhere it bends.  Matched in front, means are off behind by more than rounding had moved them.  Channel by channel the
-mean of f(y + shift) is brought to that of float by Newton's method, and of the shift so much is left as is beyond the
-samples' chance: 1 - (variance of the mean error) / (mean error)^2, as in James and Stein's estimator.
+mean of f(y + shift) is brought to that of float by Newton's method, and of the shift so much is left
+as is beyond the samples' chance: 1 - (variance of the mean error) / (mean error)^2, as in James and Stein's estimator.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ def measure_rows(y: Float32, function: Function, shift: Float64 | float = 0.0) -
     """Mean of f(y + shift) of each row and channel, (rows, channels), y: (rows, channels, ...); shift: (channels,)."""
     flat = y.reshape(*y.shape[:2], -1)
     step = -(-flat.shape[2] // POSITIONS) | 1  # odd: much in a picture repeats by powers of two
-    some = flat[:, :, ::step].astype(np.float64) + np.reshape(shift, (1, -1, 1))
-    return np.asarray(function(some).mean(axis=2))
+    column = np.reshape(shift, (-1, 1))
+    # row by row, so that what a function computes on the way stays in the caches: a third of the time
+    rows = [function(row[:, ::step].astype(np.float64) + column).mean(axis=1) for row in flat]
+    return np.asarray(rows).reshape(y.shape[:2])
 
 
 def find_shift(written: Sequence[Float32], function: Function, truth: Float64, front: Float64) -> Float64:
@@ -48,11 +50,14 @@ def find_shift(written: Sequence[Float32], function: Function, truth: Float64, f
 
     far, target = FURTHEST * np.abs(front), truth.mean(axis=0)
     apart = np.full(len(front), 1e-2 * max(float(np.std(written[0])), 1e-9))
-    shift, errors = np.zeros(len(front)), rows(np.zeros(len(front))) - truth
-    for _ in range(STEPS):
+    shift = np.zeros(len(front))
+    now = rows(shift)
+    errors = now - truth
+    for taken in range(STEPS):
+        now = rows(shift) if taken else now
         slope = (rows(shift + apart) - rows(shift - apart)).mean(axis=0) / (2 * apart)
         passes = slope > LEAST_SLOPE
-        step = (rows(shift).mean(axis=0) - target) / np.where(passes, slope, 1.0)
+        step = (now.mean(axis=0) - target) / np.where(passes, slope, 1.0)
         shift = np.clip(shift - np.where(passes, step, 0.0), -far, far)
     if len(errors) < 2:
         return shift
