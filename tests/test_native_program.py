@@ -28,6 +28,7 @@ def check(line: Line, *, ties: int = 0, native: bool = True) -> Program:
     """The program gives what onnxruntime does, and native code what the program does."""
     program = program_of(line)
     session = Session(line.int8, threads=1)
+    assert [tensor.name for tensor in program.outputs] == session.outputs
     for i in range(3):
         feeds = {name: array[i : i + 1] for name, array in line.data.items()}
         found = run(program, feeds)
@@ -142,6 +143,17 @@ def test_free_axes_are_asked_for() -> None:
     with fails("input 'x' has the free axes [n, 5, time]: native code is made for one shape", "--shape x:1,5,N"):
         read_program(model, "net")
     assert read_program(model, "net", {"x": (1, 5, 9)}).outputs[0].shape == (1, 4, 9)
+
+
+def test_outputs_that_are_read_on_given_twice_or_the_input_itself() -> None:
+    net = Net()
+    x = net.input("x", 8)
+    hidden = net.op("Relu", net.dense(x, 8, 16, name="a"))
+    net.output(hidden)
+    net.output(net.op("Identity", hidden))
+    net.output(net.op("Identity", x))
+    net.output(net.dense(hidden, 16, 3, name="b"))
+    assert kinds(check(quantize_net(net, random_data(0, 8, x=(8,))))).count("Layer") == 2
 
 
 def test_byte_outputs_of_both_kinds() -> None:

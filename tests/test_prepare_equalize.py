@@ -144,6 +144,14 @@ def test_graph_outputs_and_ordinary_networks_stay_as_they_are() -> None:
     assert apply(equalize, graph(nodes, {"x": ["n", 3, 6, 6]}, ["y"], uneven), tolerance=0).count == 1
 
 
+def test_a_layer_that_reads_a_constant_has_no_channels_of_another() -> None:
+    weights = {"c": normal(1, 4), "w": normal(4, 3)}
+    assert (
+        apply(equalize, graph([op("Gemm", "c w", "k"), op("Add", "x k", "y")], {"x": ["n", 3]}, ["y"], weights)).count
+        == 0
+    )
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     written=st.lists(st.floats(0, 2.0**20, width=32), min_size=1, max_size=12),

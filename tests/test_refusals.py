@@ -15,6 +15,7 @@ from networks import Net, random_data
 from onnx import TensorProto, helper, numpy_helper
 
 from fcdeploy.cli import main
+from fcdeploy.commands.bench import bench
 from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.commands.quantize import quantize
@@ -95,6 +96,17 @@ def test_nodes_in_any_order_are_sorted_and_circles_are_refused(tmp_path: Path) -
     circle = [helper.make_node("Add", ["b", "x"], ["y"], "add"), helper.make_node("Relu", ["y"], ["b"], "relu")]
     with fails("is broken: node 'add' reads what is computed from its own output"):
         read_model(graph(tmp_path / "circle.onnx", circle))
+
+
+def test_a_model_without_inputs_is_refused_where_samples_are_read_and_timed_where_not(tmp_path: Path) -> None:
+    path = graph(tmp_path / "m.onnx", [helper.make_node("Relu", ["w"], ["y"])], w=np.ones((2, 4), np.float32))
+    model = onnx.load(path)
+    del model.graph.input[:]
+    onnx.save(model, path)
+    for command in (calibrate, quantize):
+        with fails("the model has no inputs: it gives the same answer every time", "fcdeploy inspect MODEL"):
+            command(path, data=tmp_path / "none.npz", output=tmp_path / "out")
+    assert bench(path, seconds=0.01).tables[0].title.startswith("no inputs; 1 thread")
 
 
 def test_text_has_no_size(tmp_path: Path) -> None:

@@ -111,6 +111,13 @@ def test_a_stream_through_the_whole_line(stream: Path, save_npz: Callable[..., P
     assert found["agreement"] == pytest.approx((f.argmax(1) == q.argmax(1)).mean())
 
 
+def test_the_times_of_a_stream_are_measured_on_a_step_as_the_model_takes_it(
+    stream: Path, save_npz: Callable[..., Path], tmp_path: Path
+) -> None:
+    data, made = save_npz(x=RANDOM.normal(size=(96, 6)).astype(np.float32)), tmp_path / "int8.onnx"
+    assert quantize(stream, output=made, data=data, states=["h_out=h"], costs="measure", floor="none").passed
+
+
 def test_stretches_of_a_stream_are_kept_whole_and_split_by_them(stream: Path, save_npz: Callable[..., Path]) -> None:
     """Each holds consecutive steps, the states between them; none of the judge's steps is among the tools'."""
     x = RANDOM.normal(size=(5 * STRETCH + 9, 6)).astype(np.float32)

@@ -299,7 +299,7 @@ def _make_table(row: BatchResult, threads: int) -> Table:
         cells.append((one.path.name, f"{p50:.3f} ms", f"{p99:.3f} ms", rate, *used, f"{one.load_ms:.0f} ms", size))
     shape = "; ".join(f"{spec.name} {','.join(map(str, spec.shape))}" for spec in row.loaded[0].specs)
     count = f"{len(row.timed[0].runs)} runs in {len(row.timed[0].turns)} rounds"
-    title = f"{shape}; {threads} thread{'s' if threads > 1 else ''}, {count}"
+    title = f"{shape or 'no inputs'}; {threads} thread{'s' if threads > 1 else ''}, {count}"
     return Table(
         title, ("model", "median", "p99", "samples", "peak memory", "of it model", "load", "file"), tuple(cells)
     )

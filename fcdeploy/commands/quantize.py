@@ -64,9 +64,8 @@ from fcdeploy.runtime.kernels import Kernel, find_kernels
 from fcdeploy.runtime.other_runtimes import find_runtimes
 from fcdeploy.runtime.probes.answers import describe_version
 from fcdeploy.runtime.session import LoadOptions, Session
-from fcdeploy.samples.kept_samples import split_into_chunks
+from fcdeploy.samples.kept_samples import split_into_chunks, take_run
 from fcdeploy.samples.kinds import Samples
-from fcdeploy.samples.layout import arrange_samples
 from fcdeploy.samples.states import parse_states
 from fcdeploy.search.goal import AccuracyGoal, check_goal, make_goal
 from fcdeploy.search.hold_floor import FloorResult, Remedies, hold_floor, make_judge
@@ -269,8 +268,7 @@ def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on
     if source is None and tools:
         check_prepared(request.model, model, next(split_into_chunks(model, tools))[1])
     if tools:
-        one = arrange_samples({name: array[:1] for name, array in tools.items()}, input_specs(model))
-        count_at(model, {name: array.shape for name, array in one.items()})
+        count_at(model, {name: array.shape for name, array in take_run(model, tools).items()})
     return Problem(
         request.model, model, calibration, tools, request.target, judged=judged, unseen=unseen,
         ranges=request.ranges or DEFAULT, keep_float=request.keep_float, types=request.types,
@@ -321,9 +319,8 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     if held is not None:
         report = add_floor(report, held, planned.basis, macs, unseen=problem.unseen)
     if problem.samples and not problem.large:
-        first = {name: array[:1] for name, array in problem.samples.items()}
-        _, one = next(split_into_chunks(problem.model, first), (0, {}))
-        report = add_lengths(report, try_lengths(request.model, problem.model, int8, one)) if one else report
+        one = take_run(problem.model, problem.samples)
+        report = add_lengths(report, try_lengths(request.model, problem.model, int8, one))
 
     if not request.target.one_answer:
         return report

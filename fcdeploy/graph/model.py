@@ -122,8 +122,17 @@ def is_quantized(model: ir.Model) -> bool:
     return any(works_on_integers(node) for node in model.graph.all_nodes())
 
 
+def make_no_inputs_error() -> FcdeployError:
+    return FcdeployError(
+        "the model has no inputs: it gives the same answer every time, and no samples are of use to it",
+        "fcdeploy inspect MODEL shows what it writes",
+    )
+
+
 def refuse_unsupported(model: ir.Model, name: str) -> None:
-    """Raise when the model is quantized already, or uses operators that nothing here could run."""
+    """Raise when the model is quantized already, has no inputs, or uses operators that nothing here could run."""
+    if not input_specs(model):
+        raise make_no_inputs_error()
     for node in model.graph.all_nodes():
         where = f"model {name!r}: node {node.name!r}"
         if works_on_integers(node):

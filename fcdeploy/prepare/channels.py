@@ -225,7 +225,7 @@ class _ChannelGroups:
             if is_constant(weight):
                 self.edits.decline(node, f"keeps the scale of its channels: {layer}")
             self.pin([*data, output])
-        elif len(self.of.get(data[0], ())) != layer.inputs or len(self.of[output]) != layer.outputs:
+        elif not data or len(self.of.get(data[0], ())) != layer.inputs or len(self.of[output]) != layer.outputs:
             self.pin([*data, output])
         else:
             self.readers.append((node, self.of[data[0]]))

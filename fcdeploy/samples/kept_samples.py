@@ -120,6 +120,13 @@ def split_into_chunks(model: ir.Model, samples: Arrays) -> Iterator[tuple[int, A
         yield len(next(iter(part.values()))), arrange_samples(part, inputs)
 
 
+def take_run(model: ir.Model, samples: Arrays) -> Arrays:
+    """A run's inputs as the model takes them, of as few samples as it takes."""
+    inputs = input_specs(model)
+    few = get_fixed_batch(inputs) or 1
+    return arrange_samples({name: array[:few] for name, array in samples.items()}, inputs)
+
+
 def _iterate_samples(groups: Iterable[Arrays]) -> Iterator[Arrays]:
     for group in groups:
         for i in range(len(next(iter(group.values())))):

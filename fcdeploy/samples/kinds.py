@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.model import TensorSpec
+from fcdeploy.graph.model import TensorSpec, make_no_inputs_error
 from fcdeploy.records.data_format import UNSAID, DataFormat
 from fcdeploy.samples import checks, cifar, csv, generator, idx, images, listing, npy, npz
 from fcdeploy.samples.source import Source, get_fixed_batch
@@ -77,10 +77,7 @@ def open_source(
     Everything that can be checked without reading the samples is checked here.  Raises FcdeployError.
     """
     if not inputs:
-        raise FcdeployError(
-            "the model has no inputs: it gives the same answer every time, and no samples are of use to it",
-            "fcdeploy inspect MODEL shows what it writes",
-        )
+        raise make_no_inputs_error()
     if limit is not None and limit < 1:
         raise FcdeployError(f"number of samples {limit} is not positive, expected 1 or more", "--samples 512")
     if seed is not None and limit is None:

@@ -23,6 +23,7 @@ from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Choice, Costs, TimeTrial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
+from fcdeploy.samples.kept_samples import take_run
 
 CONVERSIONS = (1.0, 2.0, 0.5)  # of the estimate of converting: it is the coarsest, so choices for these are run
 CLEAR = 0.03  # integers everywhere stay unless a choice saves this of their time: less is noise or whim
@@ -41,7 +42,7 @@ JUDGED = 16  # samples on which two forms of a network are compared
 
 def measure_choices(problem: Problem, everything: Plan, *, source: str, on_step: OnStep | None = None) -> Costs:
     """Time every node both ways, run the choices that suggests, and confirm the best; `everything` is all integer."""
-    feeds = {name: array[:1] for name, array in problem.samples.items()}
+    feeds = take_run(problem.model, problem.samples)
     step: OnStep = on_step or (lambda *_: None)
     step("timing nodes", 0, None)
     integers = problem.build(everything)

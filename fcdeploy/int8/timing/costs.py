@@ -18,6 +18,7 @@ from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect_target, read_cpu_name
 from fcdeploy.runtime.session import read_versions
+from fcdeploy.samples.kept_samples import take_run
 
 WIDEST = 0.2  # of a ratio: an interval that is wider is no result
 CACHED, MEASURE, TABLE, NONE = "cached", "measure", "table", "none"
@@ -98,7 +99,7 @@ def _measure_or_reuse(problem: Problem, everything: Plan, asked: str | Path, on_
     Where times were too uneven to decide by, the table does, unless times were asked for by name.
     """
     model = problem.calibration.model
-    kept = cost_cache.file_of(model, everything, {name: array[:1] for name, array in problem.samples.items()})
+    kept = cost_cache.file_of(model, everything, take_run(problem.model, problem.samples))
     costs, warning = (None, "") if asked == MEASURE else cost_cache.read(kept, model)
     if costs is not None:
         return CostBasis(costs, before=True)

@@ -7,6 +7,7 @@ a QuantizeLinear follows it, a chain of functions of one tensor of bytes becomes
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +15,7 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.program.interpret import BINARY, UNARY
 from fcdeploy.native.program.simplify import simplify
-from fcdeploy.native.program.steps import LookupTable, Program, Step, Tensor
+from fcdeploy.native.program.steps import LookupTable, Move, Program, Step, Tensor
 from fcdeploy.native.reading import interpolate, layers, moves, normalize, pointwise, pools, recurrent, transposed
 from fcdeploy.native.reading.fold import fold, stored_weight
 from fcdeploy.native.reading.operands import Coded, Fixed, is_identity, make_codes
@@ -93,7 +94,8 @@ def read_program(model: ir.Model, name: str, shapes: Mapping[str, Sequence[int]]
         if read is None:
             raise reader.refuse(node, "there is no kernel for this operator")
         read(reader, node)
-    outputs = tuple(_read_output(reader, value) for value in model.graph.outputs)
+    found = [_read_output(reader, value) for value in model.graph.outputs]
+    outputs = _name_outputs(reader, inputs, found, [value.name or "" for value in model.graph.outputs])
     return simplify(Program(name, inputs, outputs, _keep_needed(reader.steps, outputs)))
 
 
@@ -141,6 +143,34 @@ def _read_output(reader: Reader, value: ir.Value) -> Tensor:
         return view.tensor
     to = Tensor(name, view.tensor.shape, kind)
     return reader.add(LookupTable(node=name, inputs=(view.tensor,), outputs=(to,), table=table))
+
+
+def _name_outputs(
+    reader: Reader, inputs: Sequence[Tensor], found: Sequence[Tensor], names: Sequence[str]
+) -> tuple[Tensor, ...]:
+    """The outputs under the graph's names: the tensors themselves, or copies of what is an input or another output too."""
+    taken, renamed = {tensor.name for tensor in inputs}, dict[str, str]()
+    outputs = []
+    for tensor, name in zip(found, names, strict=True):
+        to = replace(tensor, name=name)
+        if tensor.name in taken:
+            reader.add(Move(node=name, inputs=(tensor,), outputs=(to,), kind="reshape"))
+        elif tensor.name != name:
+            renamed[tensor.name] = name
+        taken.add(tensor.name)
+        outputs.append(to)
+
+    if renamed:
+        others = {name: reader.make_name(name) for name in renamed.values() if name not in renamed}
+
+        def rename(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+            both = others | renamed
+            return tuple(replace(tensor, name=both.get(tensor.name, tensor.name)) for tensor in tensors)
+
+        reader.steps = [
+            replace(step, inputs=rename(step.inputs), outputs=rename(step.outputs)) for step in reader.steps
+        ]
+    return tuple(outputs)
 
 
 def _make_signs() -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
