@@ -148,10 +148,26 @@ Image.new("L", (8000, 8000)).save(LARGE, "PNG")
         ("fruit", b"x", "multipart/form-data; boundary=a", 400, "does not end with its boundary"),
         ("fruit", b"--a\r\n\r\nx\r\n--a--", "multipart/form-data; boundary=a", 400, "the form holds no file"),
         ("table", b"x", "image/jpeg", 400, "'table' does not say how pictures become its inputs"),
-        ("table", b"[{}", "application/json", 400, "the body is no JSON"),
+        ("table", b"[{}", "application/json", 400, "the body is not JSON, expected JSON rows"),
         ("table", b"[1]", "application/json", 400, "the body is no list of rows"),
         ("table", b"[]", "application/json", 400, "the body holds no rows"),
         ("table", b'[{"age": 1, "height": 2, "wight": 3}]', "application/json", 400, "column 'weight' is missing"),
+        (
+            "table",
+            b'[{"age": [], "height": 2, "weight": 3}]',
+            "application/json",
+            400,
+            "column 'age' is 'a list or object'",
+        ),
+        ("table", b"[" + b"{}," * 1024 + b"{}]", "application/json", 400, "more than 1024 rows"),
+        (
+            "table",
+            b"[" + b"[]," * (1 << 21) + b"1]",
+            "application/json",
+            413,
+            "6291459 bytes of rows, expected at most 6291456",
+        ),
+        ("fruit", b"\r\n--a" * 2000, "multipart/form-data; boundary=a", 400, "the form has more than 1024 parts"),
         ("table", b'[{"age": "x", "height": 2, "weight": 3}]', "application/json", 400, "row 0, column 'age' is 'x'"),
         ("table", b"age,height,weight\n1,2", "text/csv", 400, "row 0 has 2 cells, the header has 3"),
         ("table", b"age,age\n1,2", "text/csv", 400, "column 'age' is there twice"),
@@ -171,6 +187,7 @@ def test_addresses_and_queries(server: Server, colours: np.ndarray) -> None:
     for path, status in (
         ("/v1/models/fruit/versions/9:classify", 404), ("/v1/models/:classify", 404), ("/v1/models/fruit:run", 404),
         ("/v1/models/fruit:classify?top=0", 400), ("/v1/models/fruit:classify?top=many", 400),
+        (f"/v1/models/fruit:classify?top=000001{'9' * 5000}", 400),
     ):  # fmt: skip
         assert server.ask("POST", path, picture, Content_Type="image/jpeg").status == status
     assert server.ask("GET", "/v1/models/fruit:classify").status == 405

@@ -238,10 +238,8 @@ def test_mistakes_in_integers_and_truths(server: Server) -> None:
     assert message(1, [1, -1]) == "input 'uint8': data holds something else, expected numbers for UINT8"
     assert message(1, [1, 1.5]) == "input 'uint8': data holds something else, expected numbers for UINT8"
     assert message(0, [1, 0]) == "input 'bool': data holds something else, expected true and false for BOOL"
-    assert (
-        message(0, [[True], [False, True]])
-        == "input 'bool': data holds something else, expected true and false for BOOL"
-    )
+    assert message(0, [True, None]) == message(0, [[True], []]) == message(0, [1, 0])
+    assert message(0, [[True], [False, True]]) == "input 'bool': 3 values, expected 2 for shape [1, 2]"
     assert message(0, [True]) == "input 'bool': 1 values, expected 2 for shape [1, 2]"
 
 

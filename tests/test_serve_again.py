@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -96,3 +97,32 @@ def test_any_numbers(model: Model, rows: list[list[float]], wide: bool) -> None:
         feeds, _ = decode(known, json.dumps(request, indent=1 if wide else None).encode(), None)
         assert feeds["x"].tobytes() == np.array([row], np.float32).tobytes()
     assert len(arounds(known)) == 1
+
+
+MANY = b"[" + b"[]," * 300_000 + b"[]]"
+ONE = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}],'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        ONE + b'"parameters":{"any":' + MANY + b"}}", ONE + b'"outputs":[{"name":"y","any":' + MANY + b"}]}",
+        ONE + b'"outputs":[{"name":' + MANY + b"}]}", ONE + b'"id":' + MANY + b"}",
+        FRONT.replace(b"[1,2]", MANY) + b"[1,2]}]}", FRONT.replace(b"[1,2]", b"[1," + MANY + b"]") + b"[1,2]}]}",
+        FRONT.replace(b'"x"', MANY) + b"[1,2]}]}", FRONT.replace(b'"FP32"', MANY) + b"[1,2]}]}", FRONT + MANY + b"}]}",
+        FRONT.replace(b"FP32", b"BOOL").replace(b'"x"', b'"b"') + MANY + b"}]}",
+        FRONT.replace(b"FP32", b"BOOL").replace(b'"x"', b'"b"') + b"[" + b"true," * 180_000 + b"true]}]}",
+    ],
+    ids=["parameters", "an output", "its name", "id", "shape", "in shape", "name", "datatype", "data", "bool", "bools"],
+)  # fmt: skip
+def test_no_text_becomes_a_hundred_times_its_size(model: Model, body: bytes) -> None:
+    """Python's lists would: each of these is a megabyte, what is made of it is little more, but for what simdjson holds."""
+    spec = model.inputs["x"]
+    inputs = {"b": replace(spec, name="b", dtype=np.dtype(bool))} if b"BOOL" in body else model.inputs
+    fresh = replace(model, inputs=inputs, layouts={})
+    tracemalloc.start()
+    try:
+        read(fresh, body)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(body)
+    finally:
+        tracemalloc.stop()

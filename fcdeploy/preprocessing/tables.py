@@ -19,6 +19,8 @@ from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.signature import TensorSpec, format_shape
 
+SOME = 1000  # columns, and letters of one, among which one of a similar name is looked for
+
 
 @dataclass(frozen=True)
 class TableLayout:
@@ -87,7 +89,7 @@ def _match_inputs(
 
 
 def _make_missing_error(name: str, features: Mapping[str, int], source: str) -> FcdeployError:
-    close = difflib.get_close_matches(name, features, 1)
+    close = difflib.get_close_matches(name, [feature for feature in list(features)[:SOME] if len(feature) < SOME], 1)
     has = ", ".join(map(repr, list(features)[:8])) + (f" and {len(features) - 8} more" if len(features) > 8 else "")
     return FcdeployError(
         f"{source}: column {name!r} is missing, it has {has or 'none'}",

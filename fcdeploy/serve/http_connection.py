@@ -17,6 +17,8 @@ from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.routes import Answer, ServerState, answer_request, make_error_answer
 
 PIPELINED = 64  # requests of one connection that may wait for answers
+IN_A_TURN = 4  # requests of one connection that are begun in a turn of the loop: then it is the turn of others
+LOGGED = 500  # letters of an address in the access log
 LINGER = 2.0  # seconds in which a refused client may still send; closing at once could destroy the answer on its way
 
 
@@ -48,6 +50,9 @@ class Connection(asyncio.Protocol):
         self._head: RequestHead | None = None  # whose body is coming in
         self._body = bytearray()
         self._chunks: ChunkedBody | None = None
+        self._unread = b""  # requests that have come and whose turn it is not yet
+        self._paused = self._planned = False  # nothing is read from the client; it will be in the next turn
+        self._eof = False  # the client's end came behind what is unread
         self._pending: deque[PendingAnswer] = deque()
         self._request_started = 0.0  # the first byte of a request that is not whole; 0 between requests
         self._idle_since = time.perf_counter()  # when the last answer left
@@ -78,7 +83,9 @@ class Connection(asyncio.Protocol):
         if self._closing_since:
             return
         try:
-            if self._head is None:
+            if self._unread:
+                self._put_off(self._unread + data)
+            elif self._head is None:
                 if self._last_request is not None and not self._partial_head:
                     text, head, length = self._last_request
                     if len(data) == length and data.startswith(text):
@@ -96,20 +103,22 @@ class Connection(asyncio.Protocol):
         """The client sends no more; what it sent is answered first."""
         if self._request_started and not self._closing_since:
             self._refuse(RefusedError(400, "the request ended early, expected more of it"))
+        elif self._unread:
+            self._eof = True
         elif self._pending:
             self._ended = True
             self._closing_since = time.perf_counter()
-        return bool(self._pending)
+        return bool(self._pending or self._unread)
 
     def pause_writing(self) -> None:
         self._blocked_since = time.perf_counter()
-        self._transport.pause_reading()
+        self._pause()
 
     def resume_writing(self) -> None:
         self._blocked_since = 0.0
         self._count_unsent(0)
         if self._transport is not None:
-            self._transport.resume_reading()
+            self._plan_reading()
 
     # what the server calls
 
@@ -147,8 +156,11 @@ class Connection(asyncio.Protocol):
     # reading
 
     def _read_requests(self, data: bytes) -> None:
-        at = 0
+        at = begun = 0
         while not self._closing_since:
+            if (begun == IN_A_TURN or self._is_behind()) and at < len(data):
+                self._put_off(data[at:])
+                return
             while data.startswith(b"\r\n", at):  # an empty line in front of a request is let pass (RFC 9112, 2.2)
                 at += 2
             end = data.find(END, at)
@@ -171,6 +183,7 @@ class Connection(asyncio.Protocol):
                 self._request_started = 0.0
                 self._last_request = text, head, len(text) + head.length
                 self._start_request(head, body)
+                begun += 1
             else:
                 self._head, self._body = head, bytearray()
                 self._chunks = ChunkedBody() if head.chunked else None
@@ -201,8 +214,48 @@ class Connection(asyncio.Protocol):
         self._count_buffered(-self._buffered)
         self._request_started = 0.0
         self._start_request(head, body)
-        if rest:
-            self._read_requests(rest)
+        if rest and not self._closing_since:
+            self._put_off(rest)
+
+    def _is_behind(self) -> bool:
+        """The client has to take answers before more requests are begun."""
+        return bool(self._blocked_since) or len(self._pending) > PIPELINED
+
+    def _put_off(self, rest: bytes) -> None:
+        """Leave these requests for the next turn of the loop, or until answers have left; nothing more is read till then."""
+        self._count_buffered(len(rest) - self._buffered)
+        if self._state.full():
+            raise RefusedError(503, "too many bytes of requests are under way, expected fewer", retry_after=1)
+        self._unread = rest
+        self._pause()
+        self._plan_reading()
+
+    def _pause(self) -> None:
+        self._paused = True
+        self._transport.pause_reading()
+
+    def _plan_reading(self) -> None:
+        if self._paused and not self._planned and not self._is_behind():
+            self._planned = True
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        """Begin what was put off, and read more when nothing of it is left."""
+        self._planned = False
+        if self._transport is None or self._is_behind():
+            return
+        data, self._unread, self._paused = self._unread, b"", False
+        if data:
+            self._count_buffered(-self._buffered)
+            try:
+                self._read_requests(data)
+            except RefusedError as refusal:
+                self._refuse(refusal)
+        if self._transport is None or self._paused:
+            return
+        self._transport.resume_reading()
+        if self._eof and not self._closing_since and not self.eof_received():
+            self._transport.close()
 
     def _count_buffered(self, size: int) -> None:
         self._buffered += size
@@ -222,11 +275,12 @@ class Connection(asyncio.Protocol):
             self._closing_since = pending_answer.begun
         answer_request(self._state, head, body, pending_answer.begun, partial(self._complete, pending_answer))
         if len(self._pending) > PIPELINED and self._transport is not None:
-            self._transport.pause_reading()
+            self._pause()
 
     def _refuse(self, refusal: RefusedError) -> None:
         """Answer what cannot be read further, after all that came before it."""
         self._request_started, self._partial_head, self._head, self._chunks = 0.0, b"", None, None
+        self._unread = b""
         self._count_buffered(-self._buffered)
         pending_answer = PendingAnswer(None, last=True)
         self._closing_since = pending_answer.begun
@@ -238,7 +292,7 @@ class Connection(asyncio.Protocol):
         """Put an answer in its place, and send all whose turn it is."""
         if self._transport is None:
             return
-        if self._state.draining and self._pending and self._pending[-1] is pending_answer:
+        if self._state.draining and self._pending and self._pending[-1] is pending_answer and not self._unread:
             pending_answer.last = True
         pending_answer.answer = _encode(answer, pending_answer)
         pending = self._pending
@@ -258,8 +312,8 @@ class Connection(asyncio.Protocol):
             self._hang_up()
             return
         self._idle_since = time.perf_counter()
-        if not self._blocked_since and len(pending) == PIPELINED // 2:
-            self._transport.resume_reading()
+        if len(pending) <= PIPELINED // 2:
+            self._plan_reading()
 
     def _hang_up(self) -> None:
         """The last answer is on its way: read on for a while, so that closing does not destroy it."""
@@ -297,7 +351,7 @@ def _make_log_entry(pending_answer: PendingAnswer, answer: Answer, transport: An
         "time": round(time.time(), 6),
         "client": peer[0] if isinstance(peer, tuple) else "",
         "method": head.method if head else "",
-        "path": head.path if head else "",
+        "path": head.path[:LOGGED] if head else "",
         "status": answer.status,
         "bytes": sum(map(len, answer.parts)),
         "seconds": round(time.perf_counter() - pending_answer.begun, 6),

@@ -31,6 +31,9 @@ READ: dict[str, tuple[Literal["d", "i", "u"], type[np.generic]]] = {
 }  # fmt: skip
 """Kind of a dtype -> how simdjson reads numbers for it."""
 
+END = object()
+MOST_AXES = 64  # of a shape: more than any array has
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -71,7 +74,7 @@ def check_input(
         got = datatype[:20] if isinstance(datatype, str) else "none"
         raise RefusedError(400, f"input {name!r}: datatype {got}, expected {expected}")
     said = tensor.get("shape")
-    shape: list[Any] | None = said.as_list() if isinstance(said, simdjson.Array) else None
+    shape: list[Any] | None = list(said) if isinstance(said, simdjson.Array) and len(said) <= MOST_AXES else None
     if shape is None or not all(type(n) is int for n in shape):
         raise RefusedError(400, f"input {name!r}: no shape, expected a list of integers: {format_shape(spec.shape)}")
     fits = len(shape) == len(spec.shape) and all(n in (None, m) for n, m in zip(spec.shape, shape, strict=True))
@@ -98,7 +101,7 @@ def read_numbers(data: Any, spec: TensorSpec, count: int, shape: Sequence[int]) 
     if not isinstance(data, simdjson.Array):
         raise RefusedError(400, f"input {name!r}: no data, expected a list of {count} values")
     if kind == "b":
-        array = _read_booleans(data, name)
+        array = _read_booleans(data, name, count)
     else:
         read, wide = READ[kind]
         try:
@@ -125,14 +128,21 @@ def read_numbers(data: Any, spec: TensorSpec, count: int, shape: Sequence[int]) 
         ) from None
 
 
-def _read_booleans(data: Any, name: str) -> Array:
-    try:
-        flat = np.array(data.as_list(), object).reshape(-1)
-    except ValueError:  # lists of different lengths
-        flat = np.array([None])
-    if not all(type(element) is bool for element in flat):
-        raise RefusedError(400, f"input {name!r}: data holds something else, expected true and false for BOOL")
-    return flat.astype(np.bool_)
+def _read_booleans(data: Any, name: str, count: int) -> Array:
+    """One more than `count` at most: a list of millions would take a hundred times its text as Python's lists."""
+    flat: list[bool] = []
+    lists = [iter(data)]
+    while lists and len(flat) <= count:
+        element = next(lists[-1], END)
+        if element is END:
+            lists.pop()
+        elif type(element) is bool:
+            flat.append(element)
+        elif isinstance(element, simdjson.Array) and len(element):
+            lists.append(iter(element))
+        else:
+            raise RefusedError(400, f"input {name!r}: data holds something else, expected true and false for BOOL")
+    return np.array(flat, np.bool_)
 
 
 def read_wanted(model: Model, document: Any, keys: set[str]) -> Wanted:
@@ -140,7 +150,7 @@ def read_wanted(model: Model, document: Any, keys: set[str]) -> Wanted:
     if keys == {"inputs"}:
         return Wanted(tuple((i, False) for i in range(len(model.outputs))), None, None)
     parameters = document.get("parameters")
-    of_all = parameters.as_dict() if isinstance(parameters, simdjson.Object) else {}
+    of_all = parameters if isinstance(parameters, simdjson.Object) else {}
     binary = of_all.get("binary_data_output") is True
     timeout = of_all.get("timeout")
     if timeout is not None and (type(timeout) is not int or timeout < 0):
@@ -155,7 +165,7 @@ def read_wanted(model: Model, document: Any, keys: set[str]) -> Wanted:
     elif isinstance(said, simdjson.Array):
         if len(said) > len(names):
             raise RefusedError(400, f"{len(said)} outputs, expected each of {list_names(model.outputs)} once at most")
-        outputs = tuple(_read_output(model, names, output, binary) for output in said.as_list())
+        outputs = tuple(_read_output(model, names, output, binary) for output in said)
         if len({index for index, _ in outputs}) < len(outputs):
             raise RefusedError(400, "an output is asked for twice, expected once")
     else:
@@ -164,11 +174,12 @@ def read_wanted(model: Model, document: Any, keys: set[str]) -> Wanted:
 
 
 def _read_output(model: Model, names: list[str], output: Any, binary: bool) -> tuple[int, bool]:
-    name = output.get("name") if isinstance(output, dict) else None
+    name = output.get("name") if isinstance(output, simdjson.Object) else None
     if not isinstance(name, str) or name not in model.outputs:
-        raise RefusedError(400, f"output {_shorten(name)} is unknown, expected {list_names(model.outputs)}")
+        given = None if isinstance(name, simdjson.Object | simdjson.Array) else name
+        raise RefusedError(400, f"output {_shorten(given)} is unknown, expected {list_names(model.outputs)}")
     parameters = output.get("parameters")
-    parameters = parameters if isinstance(parameters, dict) else {}
+    parameters = parameters if isinstance(parameters, simdjson.Object) else {}
     for refused in ("classification", "shared_memory_region"):
         if parameters.get(refused):
             raise RefusedError(400, f"output {name!r}: {refused} is not served, expected binary_data or nothing")

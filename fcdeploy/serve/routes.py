@@ -166,7 +166,7 @@ def _classify(
     """Pictures or rows are read in a thread, run as any inputs are, and answered by the names of classes."""
     model = served.model
     top = read_top(head.path)
-    check_classify(model, head.kind)
+    check_classify(model, head.kind, len(body), state.max_json)
 
     def answer(result: Answer) -> None:
         state.metrics.count(model.key, result.status)
