@@ -301,13 +301,15 @@ def test_a_bundle_is_served_when_its_golden_samples_hold(tmp_path: Path) -> None
 def test_the_access_log_has_a_line_a_request(tmp_path: Path) -> None:
     with serving(dense(tmp_path / "m.onnx", 3), "--access-log") as server:
         server.infer("m", {"inputs": [tensor("x", samples(2, 5))]})
-        server.ask("GET", f"/nothing{'?' * 10_000}")
+        server.ask("GET", "/nothing")
+        server.ask("GET", f"/v2?{'q' * 10_000}")
         assert server.process.stdout
-        first, second = (json.loads(server.process.stdout.readline()) for _ in range(2))
+        first, second, third = (json.loads(server.process.stdout.readline()) for _ in range(3))
     assert (first["method"], first["path"], first["status"]) == ("POST", "/v2/models/m/infer", 200)
     assert (first["model"], first["version"], first["samples"], first["batch"]) == ("m", "1", 2, 2)
     assert first["seconds"] >= first["compute_seconds"] > 0
-    assert (second["status"], len(second["path"])) == (404, LOGGED)  # a client does not fill the log, or memory
+    assert second["status"] == 404
+    assert len(third["path"]) == LOGGED  # a client does not fill the log, or memory
 
 
 def test_cores_are_those_that_a_container_may_keep_busy(tmp_path: Path) -> None:
