@@ -231,6 +231,10 @@ def inspect(
     data: Data | None = None,
     samples: int | None = None,
     preprocess: Given = None,
+    device: str | None = None,
+    max_ram: int | None = None,
+    max_flash: int | None = None,
+    max_ms: float | None = None,
     on_step: OnStep | None = None,
 ) -> InspectResult:
     """Parameters, multiply-accumulates and memory of every layer at batch 1; with `kernels`, the kernel of every node.
@@ -240,10 +244,13 @@ def inspect(
     With `exact`, whether its kernels compute on this CPU what exact arithmetic does, on the first `samples` (4 unless
     given, or the model's batch) of `data`; the report passes when they do.
     With `runtimes`, which other runtimes than onnxruntime would refuse the model, or compute it otherwise, and why.
+    With `device`, a name such as "stm32f4", what native code of a quantized model takes there: flash and memory in bytes, and
+    about how many milliseconds.  The report passes when the device's own memory and flash, or `max_ram` and `max_flash`,
+    suffice, and the time is at most `max_ms` at the slow end of its range.
 
     Works on float and on int8 models; the model runs only where the shape of a tensor cannot be inferred otherwise.
     Raises FcdeployError when the file is not a model, with `kernels` when onnxruntime cannot load it, with
-    `saturation` and `exact` when it is not quantized."""
+    `saturation`, `exact` and `device` when it is not quantized, and with `device` where an operator has no native kernel."""
 
 def load_bundle(path: str | Path, *, threads: int | None = None, engine: str = "onnxruntime") -> Bundle:
     """Load a bundle, a folder or a zip, with the session options of its manifest.

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ STRING = """
 void *memcpy(void *restrict to, const void *restrict from, size_t count);
 void *memset(void *to, int byte, size_t count);
 """
-MAIN = """
+RUNTIME = """
 #include "string.h"
 #include "@NAME@.h"
 
@@ -73,11 +74,7 @@ static void write_word(uint32_t word) {
   ask(WRITE_TEXT, text);
 }
 
-__attribute__((section(".samples"))) static const float samples[@SAMPLES@][@IN@] = @DATA@;
-static float answer[@OUT@];
-static uint8_t arena[@ARENA@] __attribute__((aligned(64)));
-
-__attribute__((noinline)) static void run(const float *sample) { @CALL@; }
+static void body(void);
 
 __attribute__((used, noreturn)) void begin(void) {
   uint8_t *here = __builtin_frame_address(0);
@@ -90,6 +87,29 @@ __attribute__((used, noreturn)) void begin(void) {
   SYSTICK[1] = 0xFFFFFF; /* counts down from here, once for every 40 instructions of qemu with -icount shift=0 */
   SYSTICK[2] = 0;
   SYSTICK[0] = 5;
+  body();
+  const uint8_t *deepest = _bss_end;
+  while (*deepest == PAINT) deepest++;
+  write_word((uint32_t)(_top - deepest));
+  write_word((uint32_t)_flash_end);
+  ask(EXIT, (const void *)0x20026);
+  for (;;) {}
+}
+__attribute__((naked, used)) void start(void) { __asm__ volatile("bl begin"); }
+__attribute__((section(".vectors"), used)) void *const vectors[16] = {_top, (void *)start};
+"""
+"""A program on a board: it runs body(), then writes how deep the stack was and how much flash it takes."""
+
+MAIN = (
+    RUNTIME
+    + """
+__attribute__((section(".samples"))) static const float samples[@SAMPLES@][@IN@] = @DATA@;
+static float answer[@OUT@];
+static uint8_t arena[@ARENA@] __attribute__((aligned(64)));
+
+__attribute__((noinline)) static void run(const float *sample) { @CALL@; }
+
+static void body(void) {
   uint32_t ticks = 0;
   for (int i = 0; i < @SAMPLES@; i++) {
     const uint32_t before = SYSTICK[2];
@@ -97,43 +117,48 @@ __attribute__((used, noreturn)) void begin(void) {
     ticks = (before - SYSTICK[2]) & 0xFFFFFF;
     for (int k = 0; k < @OUT@; k++) { uint32_t word; memcpy(&word, &answer[k], 4); write_word(word); }
   }
-  const uint8_t *deepest = _bss_end;
-  while (*deepest == PAINT) deepest++;
   write_word(ticks);
-  write_word((uint32_t)(_top - deepest));
-  write_word((uint32_t)_flash_end);
-  ask(EXIT, (const void *)0x20026);
-  for (;;) {}
 }
-__attribute__((naked, used)) void start(void) { __asm__ volatile("b begin"); }
-__attribute__((section(".vectors"), used)) void *const vectors[16] = {_top, (void *)start};
 """
+)
 
 
 @dataclass(frozen=True)
 class Board:
-    """A core as clang names it, and qemu's machine that has one."""
+    """A core and its floating-point unit as zig names them, and qemu's machine that runs its instructions.
+
+    `device` is one of `tables/devices.py` that has this core.
+    """
 
     core: str
     machine: str
+    unit: str = ""
+    device: str = ""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Of zig's clang, which takes a core alone for one without a floating-point unit."""
+        return "-target", f"thumb-freestanding-eabi{'hf' if self.unit else ''}", f"-mcpu={self.core}{self.unit}"
 
 
 BOARDS = (
-    Board("cortex_m3", "mps2-an385"), Board("cortex_m4", "mps2-an386"), Board("cortex_m7", "mps2-an500"),
-    Board("cortex_m55", "mps3-an547"),
+    Board("cortex_m0", "mps2-an385", device="rp2040"), Board("cortex_m3", "mps2-an385"),
+    Board("cortex_m4", "mps2-an386", "+vfp4d16sp", "stm32f4"), Board("cortex_m7", "mps2-an500", "+fp_armv8d16sp", "stm32h7"),
+    Board("cortex_m55", "mps3-an547", "+fp_armv8d16sp"),
 )  # fmt: skip
+"""A Cortex-M0 is a Cortex-M3 that is given no instruction beyond its own."""
 
 
 def main(names: list[str]) -> int:
     """Print a row a network and board; 1 where a byte differs."""
-    qemu = os.environ.get("QEMU_SYSTEM_ARM") or shutil.which("qemu-system-arm")
+    qemu = find_qemu()
     if qemu is None:
         click.echo("error: qemu-system-arm is not installed", err=True)
         click.echo("hint: apt-get install qemu-system-arm, or QEMU_SYSTEM_ARM=/path/to/it", err=True)
         return 2
     click.echo(
         f"{'network':<10} {'core':<11} {'bytes':<10} {'flash':>9} {'weights':>9} {'arena':>8} {'stack':>7} "
-        f"{'instructions':>12} {'a MAC':>6}"
+        f"{'instructions':>12} {'a MAC':>6}  inspect --device says"
     )
     equal = True
     for name in names or [*DIGITS, *FAMILIES]:
@@ -156,7 +181,7 @@ def try_network(name: str, folder: Path, qemu: str) -> bool:
     equal = True
     header = (folder / "c" / "net.h").read_text()
     for board in BOARDS:
-        words = run_on(board, folder / "c", qemu)
+        words = link_and_run(board.flags, board.machine, folder / "c", qemu)
         same = words[:-3] == expected
         equal &= same
         sizes = (words[-1], read_size(header, "WEIGHT_BYTES"), read_size(header, "ARENA_BYTES"), words[-2])
@@ -164,9 +189,18 @@ def try_network(name: str, folder: Path, qemu: str) -> bool:
         flash, weights, arena, stack = (f"{size:,}" for size in sizes)
         click.echo(
             f"{name:<10} {board.core:<11} {'equal' if same else 'DIFFERENT':<10} {flash:>9} {weights:>9} {arena:>8} {stack:>7} "
-            f"{instructions:>12,} {instructions / macs:>6.2f}"
+            f"{instructions:>12,} {instructions / macs:>6.2f}  {compare_estimate(int8, board.device, words[-1], instructions)}"
         )
     return equal
+
+
+def compare_estimate(int8: Path, device: str, flash: int, instructions: int) -> str:
+    """What `inspect --device` says without compiling, as shares of what was counted."""
+    if not device:
+        return ""
+    said = fcdeploy.inspect(int8, device=device).device
+    assert said is not None
+    return f"{said.flash / flash:.2f} of the flash, {said.instructions / instructions:.2f} of the instructions"
 
 
 def make_int8(name: str, folder: Path) -> tuple[Path, np.ndarray[Any, Any]]:
@@ -204,19 +238,23 @@ def write_program(folder: Path, inputs: np.ndarray[Any, Any], outputs: int) -> N
     (folder / "link.ld").write_text(LINK)
 
 
-def run_on(board: Board, folder: Path, qemu: str) -> list[int]:
-    """Build for a board and run it: the words that it writes."""
-    abi = "eabi" if board.core == "cortex_m3" else "eabihf"
+def find_qemu() -> str | None:
+    """qemu-system-arm of Debian, or what QEMU_SYSTEM_ARM names."""
+    return os.environ.get("QEMU_SYSTEM_ARM") or shutil.which("qemu-system-arm")
+
+
+def link_and_run(flags: Sequence[str], machine: str, folder: Path, qemu: str) -> list[int]:
+    """Build the C files of a folder for a board and run them: the words that they write."""
     sources = sorted(path.name for path in (*folder.glob("*.c"), *folder.glob("*.S")))
     command = [
-        sys.executable, "-m", "ziglang", "cc", "-target", f"thumb-freestanding-{abi}", f"-mcpu={board.core}", "-std=c11", "-Os",
+        sys.executable, "-m", "ziglang", "cc", *flags, "-std=c11", "-Os", "-g1",
         "-ffreestanding", "-ffp-contract=off", "-fno-builtin", "-nostdlib", "-lcompiler_rt", "-I.",
         "-Wl,-e,start", "-Wl,-T,link.ld",
         "-Wl,--gc-sections", "-ffunction-sections", *sources, "-o", "net.elf",
     ]  # fmt: skip
     subprocess.run(command, cwd=folder, check=True)
     done = subprocess.run(
-        [qemu, "-machine", board.machine, "-icount", "shift=0", "-nographic", "-monitor", "none", "-serial", "none",
+        [qemu, "-machine", machine, "-icount", "shift=0", "-nographic", "-monitor", "none", "-serial", "none",
          "-semihosting-config", "enable=on,target=native", "-kernel", "net.elf"],
         cwd=folder, capture_output=True, text=True, check=True, timeout=SECONDS, stdin=subprocess.DEVNULL,
     )  # fmt: skip

@@ -134,3 +134,39 @@ class ReportedModel:
     verdict: str
     sha256: str
     bytes: int
+
+
+@dataclass(frozen=True)
+class StepEstimate:
+    """A step of native code: `kernel` computes it, in about so many `instructions`."""
+
+    node: str
+    what: str
+    kernel: str
+    macs: int
+    instructions: int
+
+
+@dataclass(frozen=True)
+class DeviceEstimate:
+    """What native code takes on a device: bytes of flash and memory, instructions and milliseconds of a run.
+
+    `ram_ends` are inputs and outputs; `missed` names the limits that do not hold, of "ram", "flash" and "ms".
+    """
+
+    name: str
+    core: str
+    mhz: int
+    flash: int
+    flash_code: int
+    flash_weights: int
+    ram: int
+    ram_arena: int
+    ram_ends: int
+    ram_stack: int
+    instructions: int
+    ms_fast: float
+    ms_slow: float
+    limits: dict[str, float | None]
+    missed: tuple[str, ...]
+    steps: tuple[StepEstimate, ...]

@@ -13,6 +13,7 @@ from pathlib import Path
 from fcdeploy.api.html import to_html
 from fcdeploy.api.result_rows import (
     CutPoint,
+    DeviceEstimate,
     ExportedTensor,
     FloatNode,
     LayerError,
@@ -179,7 +180,7 @@ class BenchResult(Result):
 
 @dataclass(frozen=True)
 class InspectResult(Result):
-    """What a model file holds. `safe` and `exact_passed` are the answers of `saturation` and `exact`, where asked."""
+    """What a model file holds. `safe`, `exact_passed` and `device` are the answers of options of these names, where asked."""
 
     opset: int
     ir_version: int
@@ -193,6 +194,7 @@ class InspectResult(Result):
     kernels: tuple[NodeKernel, ...] = ()
     safe: bool | None = None
     exact_passed: bool | None = None
+    device: DeviceEstimate | None = None
 
 
 @dataclass(frozen=True)

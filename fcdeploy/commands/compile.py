@@ -16,6 +16,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output
 from fcdeploy.graph.model import TensorSpec, files_of, hash_model, input_specs, read_model
 from fcdeploy.native.build import Built, build, compile_library, machine_named, write_sources
+from fcdeploy.native.one_sample import fill_shapes
 from fcdeploy.native.program.steps import Program, in_float
 from fcdeploy.native.prove import Proof, prove
 from fcdeploy.native.reading.operators import read_program
@@ -77,7 +78,7 @@ def compile(  # the command's name
         _check_output(out, output, emit, files_of(graph, path), force=force)
 
     program = read_program(
-        graph, name or make_identifier(path.name.split(".")[0]), _fill_shapes(input_specs(graph), shapes or {})
+        graph, name or make_identifier(path.name.split(".")[0]), fill_shapes(input_specs(graph), shapes or {})
     )
     program = replace(program, model=hash_model(files_of(graph, path)))
     floats = in_float(program)
@@ -186,16 +187,6 @@ def _count_samples(program: Program, inputs: Sequence[TensorSpec]) -> int:
     """How many samples a run of the program takes."""
     axis = inputs[0].sample_axis
     return 1 if runs_alone(inputs) or axis is None else program.inputs[0].shape[axis]
-
-
-def _fill_shapes(inputs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
-    """`shapes`, and of one sample those of inputs that are free along no other axis than that of samples."""
-    one = {}
-    for spec in inputs:
-        free = [axis for axis, length in enumerate(spec.shape) if length is None]
-        if len(free) == 1 and (spec.state or free == [spec.sample_axis]):
-            one[spec.name] = [1 if length is None else length for length in spec.shape]
-    return {**one, **shapes}
 
 
 def _put(built: Built, library: Path, out: Path, emit: str, *, force: bool) -> None:

@@ -27,6 +27,7 @@ from fcdeploy.runtime.feeds import fix_shapes
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.samples.source import choose_batch_size, make_batches
+from fcdeploy.tables.devices import DEVICES, Device
 from fcdeploy.transform.repair import warn_of_faults
 
 FEW = 4  # samples that --exact looks at, and the most it runs at once: all their activations are held
@@ -43,6 +44,10 @@ def inspect(
     data: Path | str | None = None,
     samples: int | None = None,
     preprocess: Given = None,
+    device: str | None = None,
+    max_ram: int | None = None,
+    max_flash: int | None = None,
+    max_ms: float | None = None,
     on_step: OnStep | None = None,
 ) -> Report:
     """Parameters, multiply-accumulates and memory of every layer at batch 1; with `kernels`, the kernel of every node.
@@ -52,13 +57,18 @@ def inspect(
     With `exact`, whether its kernels compute on this CPU what exact arithmetic does, on the first `samples` (4 unless
     given, or the model's batch) of `data`; the report passes when they do.
     With `runtimes`, which other runtimes than onnxruntime would refuse the model, or compute it otherwise, and why.
+    With `device`, a name such as "stm32f4", what native code of a quantized model takes there: flash and memory in bytes, and
+    about how many milliseconds.  The report passes when the device's own memory and flash, or `max_ram` and `max_flash`,
+    suffice, and the time is at most `max_ms` at the slow end of its range.
 
     Works on float and on int8 models; the model runs only where the shape of a tensor cannot be inferred otherwise.
     Raises FcdeployError when the file is not a model, with `kernels` when onnxruntime cannot load it, with
-    `saturation` and `exact` when it is not quantized.
+    `saturation`, `exact` and `device` when it is not quantized, and with `device` where an operator has no native kernel.
     """
     path = Path(model)
     _check_options(path, exact=exact, data=data, samples=samples, preprocess=preprocess)
+    limits = {"ram": max_ram, "flash": max_flash, "ms": max_ms}
+    row = _find_device(path, device, limits)
     network = read_model(path)
     if shapes:
         cost_model.count_at(network, {s.name: s.shape for s in fix_shapes(input_specs(network), None, shapes)})
@@ -70,15 +80,18 @@ def inspect(
     exactness = Section() if data is None else _compare_exactly(network, path, data, samples, preprocess, on_step)
     contents = describe_contents(network, path, _read_kernels(path) if kernels else None)
     others = describe_runtimes(network) if runtimes else Section()
+    fit = Section() if row is None else _fit_device(read_model(path), path, row, limits, shapes or {})
 
     macs = format_count(contents.values["macs"])
     summary = (
         *known.describe(),
         f"{contents.values['parameters']:,} parameters, {macs} multiply-accumulates at batch 1",
     )
-    report = join_sections("inspect", [contents, Section(lines=summary), proofs, exactness, others])
+    if row is not None:  # whose table has the layers
+        contents = replace(contents, tables=())
+    report = join_sections("inspect", [contents, Section(lines=summary), proofs, exactness, others, fit])
     values = {**report.values, "format": to_json(known)}
-    passed = exactness.values.get("exact_passed", True)
+    passed = exactness.values.get("exact_passed", True) and not fit.values.get("device", {}).get("missed")
     return replace(report, values=values, passed=passed, warnings=(*warnings, *report.warnings))
 
 
@@ -91,6 +104,42 @@ def _check_options(path: Path, *, exact: bool, data: Path | str | None, samples:
     if not exact and (samples is not None or preprocess is not None):
         option = "--samples" if samples is not None else "--preprocess"
         raise FcdeployError(f"{option} is for --exact alone", f"fcdeploy inspect {path} --exact --data DATA")
+
+
+def _find_device(path: Path, device: str | None, limits: Mapping[str, float | None]) -> Device | None:
+    if device is None:
+        given = next((name for name, limit in limits.items() if limit is not None), None)
+        if given is not None:
+            raise FcdeployError(f"--max-{given} is for --device alone", f"fcdeploy inspect {path} --device stm32f4")
+        return None
+    if device not in DEVICES:
+        raise FcdeployError(f"--device {device!r} is unknown, expected {', '.join(DEVICES)}", "--device stm32f4")
+    return DEVICES[device]
+
+
+def _fit_device(
+    network: ir.Model,
+    path: Path,
+    device: Device,
+    limits: Mapping[str, float | None],
+    shapes: Mapping[str, Sequence[int]],
+) -> Section:
+    from fcdeploy.native.build import build
+    from fcdeploy.native.estimate import estimate
+    from fcdeploy.native.one_sample import fill_shapes
+    from fcdeploy.native.program.steps import in_float
+    from fcdeploy.native.reading.operators import read_program
+    from fcdeploy.reporting.device import describe_device
+
+    if not is_quantized(network):
+        raise FcdeployError(
+            f"model {str(path)!r} is not quantized: --device is about native code, which is made of int8 models",
+            f"fcdeploy quantize {path} --int8 --data DATA -o OUT, then inspect OUT",
+        )
+    program = read_program(network, "model", fill_shapes(input_specs(network), shapes))
+    own = {"ram": device.ram, "flash": device.flash}
+    held = {name: own.get(name) if limit is None else limit for name, limit in limits.items()}
+    return describe_device(estimate(build(program), device), held, in_float(program))
 
 
 def _read_kernels(path: Path) -> list[dict[str, Any]]:

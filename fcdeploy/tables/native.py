@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -54,3 +55,24 @@ MACHINES = {
         ),
     )
 }
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Instructions of a kernel for each product, element written, run of its inner loop and call; bytes of code and stack."""
+
+    product: float
+    element: float
+    run: float
+    once: float
+    code: int
+    stack: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Kernels by name on one kind of core, bytes of code for each call of one, and of the compiler's own routines."""
+
+    call: int
+    routines: int
+    kernels: Mapping[str, Cost]

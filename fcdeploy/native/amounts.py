@@ -1,0 +1,99 @@
+"""How much a kernel does in one call, in the numbers that its instructions grow with; read off the call, nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any, NamedTuple
+
+from fcdeploy.native.calls.call import KernelCall, Struct
+from fcdeploy.native.calls.pack import FOUR, TILE, list_tiles
+
+
+class Amounts(NamedTuple):
+    """Of one call: products (those with filled up channels too), elements written, and runs of an inner loop."""
+
+    products: int = 0
+    elements: int = 0
+    runs: int = 0
+
+
+def count_amounts(call: KernelCall) -> Amounts:
+    """What one call of a kernel does."""
+    for argument in call.arguments:
+        if isinstance(argument, Struct) and argument.ctype in BY_STRUCT:
+            fields = dict.fromkeys(("images", "rows", "columns"), 0) | argument.fields
+            return BY_STRUCT[argument.ctype](fields)
+    numbers = [argument for argument in call.arguments if isinstance(argument, int)]
+    return Amounts(elements=prod(numbers[-2:]) if call.kernel == "fc_normalize" else max(numbers, default=0), runs=1)
+
+
+def _positions(f: Mapping[str, Any]) -> int:
+    return int(f["images"] * f["rows"] * f["columns"])
+
+
+def _layer(f: Mapping[str, Any]) -> Amounts:
+    widths = [width for _, width in list_tiles(f["outs"])]
+    runs = f["groups"] * f["runs_y"] * f["runs_x"] * _positions(f)
+    products = runs * f["steps"] * FOUR * sum(widths)
+    return Amounts(products, _positions(f) * f["groups"] * f["outs"], runs * len(widths))
+
+
+def _depthwise(f: Mapping[str, Any]) -> Amounts:
+    tiles, fours = -(-f["channels"] // TILE), -(-f["taps_y"] // FOUR)
+    runs = _positions(f) * tiles * f["taps_x"] * fours
+    return Amounts(runs * FOUR * TILE, _positions(f) * f["channels"], runs)
+
+
+def _float_layer(f: Mapping[str, Any]) -> Amounts:
+    tiles = f["groups"] * -(-f["outs"] // TILE)
+    runs = _positions(f) * tiles * f["taps_y"] * f["taps_x"]
+    return Amounts(runs * f["length"] * TILE, _positions(f) * f["groups"] * f["outs"], runs)
+
+
+def _pool(f: Mapping[str, Any]) -> Amounts:
+    elements = _positions(f) * f["channels"]
+    taps = f["taps_y"] * f["taps_x"]
+    return Amounts(elements * taps, elements, _positions(f) * taps * -(-f["channels"] // TILE))
+
+
+def _global(f: Mapping[str, Any]) -> Amounts:
+    return Amounts(_positions(f) * f["channels"], f["images"] * f["channels"], _positions(f))
+
+
+def _softmax(f: Mapping[str, Any]) -> Amounts:
+    rows = f["outer"] * f["inner"]
+    return Amounts(0, rows * f["count"], rows)
+
+
+def _recurrent(f: Mapping[str, Any]) -> Amounts:
+    states = f["times"] * f["batch"] * f["units"]
+    return Amounts(states * f["units"], states, f["times"] * f["batch"])
+
+
+def _interpolate(f: Mapping[str, Any]) -> Amounts:
+    return Amounts(0, _positions(f) * f["channels"], _positions(f))
+
+
+def _loop(f: Mapping[str, Any]) -> Amounts:
+    return Amounts(0, prod(f["count"]), prod(f["count"][:3]))
+
+
+def _border(f: Mapping[str, Any]) -> Amounts:
+    filled = (f["top"] + f["bottom"]) * f["row"] + f["rows"] * (f["left"] + f["right"])
+    return Amounts(0, f["images"] * filled, f["images"] * f["rows"])
+
+
+BY_STRUCT: dict[str, Callable[[Mapping[str, Any]], Amounts]] = {
+    "struct fc_layer": _layer,
+    "struct fc_depthwise": _depthwise,
+    "struct fc_float_layer": _float_layer,
+    "struct fc_pool": _pool,
+    "struct fc_global": _global,
+    "struct fc_softmax": _softmax,
+    "struct fc_recurrent": _recurrent,
+    "struct fc_interpolate": _interpolate,
+    "struct fc_combine": lambda f: _loop(f["loop"]),
+    "struct fc_loop": _loop,
+    "struct fc_border": _border,
+}

@@ -1,0 +1,83 @@
+"""What native code takes on a device: flash, memory, and about how long.  Answered from the calls; nothing is compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fcdeploy.native.amounts import count_amounts
+from fcdeploy.native.build import Built
+from fcdeploy.native.calls.call import KernelCall
+from fcdeploy.tables.device_costs import COSTS
+from fcdeploy.tables.devices import Device
+from fcdeploy.tables.native import Cost, Costs
+
+
+@dataclass(frozen=True)
+class CallEstimate:
+    """One call of a kernel and the instructions that it is likely to take."""
+
+    node: str
+    what: str
+    kernel: str
+    macs: int
+    instructions: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes of flash (code, weights) and of memory (the arena, inputs and outputs, the stack), and instructions by call."""
+
+    device: Device
+    code: int
+    weights: int
+    arena: int
+    ends: int
+    stack: int
+    calls: tuple[CallEstimate, ...]
+
+    @property
+    def flash(self) -> int:
+        return self.code + self.weights
+
+    @property
+    def ram(self) -> int:
+        return self.arena + self.ends + self.stack
+
+    @property
+    def instructions(self) -> int:
+        return sum(call.instructions for call in self.calls)
+
+    @property
+    def ms(self) -> tuple[float, float]:
+        """Milliseconds of a run, at best and at worst."""
+        once = self.instructions / (self.device.mhz * 1e3)
+        fast, slow = self.device.cycles
+        return once * fast, once * slow
+
+
+def estimate(built: Built, device: Device) -> Estimate:
+    """What the network needs on the device."""
+    costs, program = COSTS[device.kernels], built.program
+    used = {call.kernel: find_cost(call.kernel, costs) for call in built.calls}
+    calls = tuple(
+        CallEstimate(call.node, call.what, call.kernel, call.macs, count_instructions(call, used[call.kernel]))
+        for call in built.calls
+    )
+    code = costs.routines + costs.call * len(calls) + sum(cost.code for cost in used.values())
+    ends = sum(tensor.nbytes for tensor in (*program.inputs, *program.outputs))
+    stack = max((cost.stack for cost in used.values()), default=0)
+    return Estimate(device, code, len(built.weights), built.arena_bytes, ends, stack, calls)
+
+
+def find_cost(kernel: str, costs: Costs) -> Cost:
+    """The kernel's own row; of one that was not counted, that of its kind which takes most for an element."""
+    if kernel in costs.kernels:
+        return costs.kernels[kernel]
+    kind = "_".join(kernel.split("_")[:2])  # as fc_unary of fc_unary_Tanh
+    alike = [row for name, row in costs.kernels.items() if name.startswith(kind)] or list(costs.kernels.values())
+    return max(alike, key=lambda cost: cost.element)
+
+
+def count_instructions(call: KernelCall, cost: Cost) -> int:
+    products, elements, runs = count_amounts(call)
+    return round(cost.product * products + cost.element * elements + cost.run * runs + cost.once)

@@ -1,0 +1,101 @@
+"""`inspect --device`: what native code takes on a device, from its calls alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import pytest
+from conftest import fails
+from networks import Net, quantize_net, random_data
+
+import fcdeploy
+from fcdeploy.cli import main
+from fcdeploy.commands.inspect import inspect
+from fcdeploy.native.amounts import BY_STRUCT, Amounts
+from fcdeploy.native.estimate import find_cost
+from fcdeploy.tables.device_costs import COSTS
+from fcdeploy.tables.devices import DEVICES
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    net = Net()
+    y = net.op("Relu", net.conv(net.input("x", 4, 8, 8), 4, 16, name="wide"))
+    net.output(net.dense(net.op("Flatten", net.op("GlobalAveragePool", y)), 16, 4, name="last"))
+    path = tmp_path_factory.mktemp("device") / "net.onnx"
+    onnx.save(ir.to_proto(quantize_net(net, random_data(0, 4, x=(4, 8, 8))).int8), path)
+    return path
+
+
+def test_memory_and_instructions(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(model), "--device", "stm32f4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["device"]
+    wide = next(step for step in found["steps"] if step["macs"] == 64 * 36 * 16)
+    cost = COSTS["dsp"].kernels[wide["kernel"]]
+    assert wide["node"] == "wide"
+    # rows of the window are one run of 12 bytes each; every sum is scaled once
+    expected = 64 * 36 * 16 * cost.product + 64 * 16 * cost.element + 64 * 3 * cost.run + cost.once
+    assert wide["instructions"] == pytest.approx(expected, abs=1)
+    assert found["flash"] == found["flash_code"] + found["flash_weights"] > 16 * 36 + 16 * 4
+    assert found["ram"] == found["ram_arena"] + found["ram_ends"] + found["ram_stack"]
+    assert found["ram_ends"] == 4 * (4 * 64 + 4)  # floats in and out
+    assert found["ram_arena"] >= 10 * 10 * 4 + 8 * 8 * 16  # the input with its border, and the map of 16 channels
+    once = found["instructions"] / 168e3
+    assert [found["ms_fast"], found["ms_slow"]] == pytest.approx([once * each for each in DEVICES["stm32f4"].cycles])
+    assert found["limits"] == {"ram": 192 << 10, "flash": 1 << 20, "ms": None}
+
+
+@pytest.mark.parametrize("limit", ["--max-ram=1KB", "--max-flash=1KB", "--max-ms=0.01"])
+def test_limits_are_exit_codes(model: Path, limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(model), "--device", "nrf52840", limit]) == 1
+    assert "does not fit" in capsys.readouterr().out
+
+
+def test_python_has_the_same_answer(model: Path) -> None:
+    found = fcdeploy.inspect(model, device="rp2040", max_ms=1e6)
+    assert found.passed
+    assert found.device is not None
+    assert found.device.core == "Cortex-M0+"
+    assert found.device.missed == ()
+    assert sum(step.instructions for step in found.device.steps) == found.device.instructions
+
+
+def test_every_device_has_its_costs() -> None:
+    for device in DEVICES.values():
+        assert {"fc_layer_bytes", "fc_depthwise_bytes"} <= COSTS[device.kernels].kernels.keys()
+        assert 0 < device.cycles[0] < device.cycles[1]
+
+
+def test_a_kernel_that_was_not_counted_costs_what_the_slowest_of_its_kind_does() -> None:
+    costs = COSTS["dsp"]
+    unary = [cost.element for name, cost in costs.kernels.items() if name.startswith("fc_unary")]
+    assert find_cost("fc_unary_Tanh", costs).element == max(unary)
+    assert find_cost("fc_layer_bytes", costs) is costs.kernels["fc_layer_bytes"]
+
+
+def test_amounts_are_counted_by_hand() -> None:
+    at = {"images": 1, "rows": 5, "columns": 4}
+    layer = {**at, "groups": 2, "outs": 20, "runs_y": 3, "runs_x": 1, "steps": 2}  # tiles of 16 and 8
+    assert BY_STRUCT["struct fc_layer"](layer) == Amounts(20 * 2 * 3 * 8 * 24, 20 * 40, 20 * 2 * 3 * 2)
+    assert BY_STRUCT["struct fc_depthwise"]({**at, "channels": 17, "taps_x": 3, "taps_y": 5}) == Amounts(
+        20 * 2 * 3 * 2 * 64, 20 * 17, 20 * 2 * 3 * 2
+    )
+    assert BY_STRUCT["struct fc_pool"]({**at, "channels": 17, "taps_x": 2, "taps_y": 3}) == Amounts(
+        20 * 17 * 6, 20 * 17, 20 * 6 * 2
+    )
+    assert BY_STRUCT["struct fc_loop"]({"count": [1, 2, 3, 7]}) == Amounts(0, 42, 6)
+
+
+def test_what_makes_no_sense_is_refused(model: Path, tmp_path: Path) -> None:
+    with fails("--device 'z80' is unknown, expected stm32f4", "--device stm32f4"):
+        inspect(model, device="z80")
+    with fails("--max-ms is for --device alone"):
+        inspect(model, max_ms=3)
+    net = Net()
+    net.output(net.dense(net.input("x", 4), 4, 4))
+    with fails("is not quantized: --device is about native code"):
+        inspect(net.save(tmp_path / "float.onnx"), device="stm32f4")
+    assert main(["inspect", str(model), "--device", "stm32f4", "--max-ram", "much"]) == 2
