@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,31 @@ Array = np.ndarray[Any, Any]
 RATE = 150.0  # requests a second
 WARM = 50
 NETWORKS = ("mlp", "resnet20")
+EMPTY = """
+import asyncio, uvloop
+class Empty(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+    def data_received(self, data):
+        self.transport.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 40\\r\\n\\r\\n" + bytes(40))
+async def main():
+    server = await asyncio.get_running_loop().create_server(Empty, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+uvloop.run(main())
+"""
+"""A server on the same loop that answers without looking: what two processes and the loopback take."""
+
+
+@contextmanager
+def empty_server() -> Iterator[int]:
+    """Its port."""
+    with subprocess.Popen([sys.executable, "-c", EMPTY], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
 
 
 def ask(line: socket.socket, data: bytes) -> None:
@@ -35,39 +64,43 @@ def ask(line: socket.socket, data: bytes) -> None:
         raise SystemExit(f"error: {answer[:200]!r}")
 
 
-def measure(name: str, seconds: float) -> tuple[Array, Array]:
-    """Milliseconds of requests, and of runs of the bare runtime, the two taken in turn at RATE."""
+def measure(name: str, seconds: float) -> Array:
+    """Milliseconds, a row each: of requests, of runs of the bare runtime, of an empty server; taken in turn at RATE."""
     with tempfile.TemporaryDirectory() as folder:
         path, x = quantized(name, Path(folder))
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         data, rows = request(name, x, "binary"), []
-        with fcdeploy_server(path) as server, socket.create_connection(("127.0.0.1", server.port)) as line:
-            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with (
+            fcdeploy_server(path) as server, socket.create_connection(("127.0.0.1", server.port)) as line,
+            empty_server() as port, socket.create_connection(("127.0.0.1", port)) as empty,
+        ):  # fmt: skip
+            for each in (line, empty):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            kinds = (lambda: ask(line, data), lambda: session.run(None, {"x": x}), lambda: ask(empty, data))
             begun = time.perf_counter()
             for turn in range(int(seconds * RATE)):
-                time.sleep(max(begun + turn / RATE - time.perf_counter(), 0))
-                first = time.perf_counter()
-                ask(line, data)
-                second = time.perf_counter()
-                time.sleep(max(begun + (turn + 0.5) / RATE - second, 0))
-                third = time.perf_counter()
-                session.run(None, {"x": x})
-                rows.append((second - first, time.perf_counter() - third))
-    served, bare = 1000 * np.array(rows[WARM:]).T
-    return served, bare
+                row = []
+                for at, kind in enumerate(kinds):
+                    time.sleep(max(begun + (turn + at / len(kinds)) / RATE - time.perf_counter(), 0))
+                    first = time.perf_counter()
+                    kind()
+                    row.append(time.perf_counter() - first)
+                rows.append(row)
+    return 1000 * np.array(rows[WARM:]).T
 
 
 @click.command()
 @click.option("--seconds", type=float, default=20.0, show_default=True, help="For each network.")
 def light(seconds: float) -> None:
-    """Milliseconds of a request and of a run, on one connection at a light load; nothing is written."""
+    """Milliseconds of a request and of a run, on one connection at a light load; nothing is written.
+
+    On a busy machine run it as `chrt -f 20 scripts/bench light`: what others compute then takes no turns from it.
+    """
     click.echo(f"{RATE:g} requests a second, {seconds:g} s each; load of the machine {os.getloadavg()[0]:.1f}")
-    click.echo(f"{'network':10}{'served p50':>12}{'p99':>8}{'bare p50':>12}{'p99':>8}{'more, p50':>12}{'p99':>8}")
+    kinds = ("served", "bare", "empty", "more")
+    click.echo(f"{'network':10}" + "".join(f"{f'{kind} p50':>12}{'p99':>8}" for kind in kinds))
     for name in NETWORKS:
-        served, bare = (np.percentile(times, (50, 99)) for times in measure(name, seconds))
-        more = served - bare
-        click.echo(
-            f"{name:10}{served[0]:12.3f}{served[1]:8.2f}{bare[0]:12.3f}{bare[1]:8.2f}{more[0]:12.3f}{more[1]:8.2f}"
-        )
+        served, bare, empty = np.percentile(measure(name, seconds), (50, 99), axis=1).T
+        click.echo(f"{name:10}" + "".join(f"{a:12.3f}{b:8.2f}" for a, b in (served, bare, empty, served - bare)))

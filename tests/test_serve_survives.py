@@ -29,6 +29,7 @@ from fcdeploy.commands.bundle import bundle
 from fcdeploy.serve import engine as engines
 from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.log import WAITING, LineWriter
+from fcdeploy.serve.repository import ModelFile, Stamp, take_stamp
 from fcdeploy.serve.sockets import bind_socket
 from fcdeploy.serve.workers import reserve_port
 
@@ -170,6 +171,28 @@ def test_one_broken_bundle_blocks_no_other_and_what_serves_goes_on(model: Path, 
         asyncio.run(live(patch))
     assert sum("b.zip' is left out" in line for line in said) == 1
     assert sum("what no one foresaw" in line for line in said) == 2
+
+
+def test_files_are_looked_at_beside_the_loop(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk or a network that hangs holds up no answer."""
+    shutil.copy(model, tmp_path / "m.onnx")
+    looked: set[str] = set()
+
+    def look(place: ModelFile) -> Stamp:
+        looked.add(threading.current_thread().name)
+        return take_stamp(place)
+
+    async def live() -> None:
+        engine = BatchingEngine(tmp_path)
+        await engine.start()
+        for _ in range(2):
+            shutil.copy(model, tmp_path / "m.onnx")
+            await engine.refresh()
+        await engine.stop()
+
+    monkeypatch.setattr(engines, "take_stamp", look)
+    asyncio.run(live())
+    assert looked == {"load_0"}
 
 
 def test_sighup_reloads(model: Path, tmp_path: Path) -> None:

@@ -224,15 +224,15 @@ class BatchingEngine:
         """
         broken: dict[Path, Exception] = {}
         try:
-            places = await self._loop.run_in_executor(self._loader, find_models, self.source, broken)
+            found = await self._loop.run_in_executor(self._loader, self._look, broken)
         except Exception as error:  # whatever it is: what is loaded serves on, and the next look is another chance
             self._say_once("keeping what is loaded", error)
             return
         for path, reason in broken.items():
             self._say_once(f"{str(path)!r} is left out", reason)
-        for place in places:
-            await self._refresh(place)
-        here = {(place.name, place.version) for place in places}
+        for place, stamp in found:
+            await self._refresh(place, stamp)
+        here = {(place.name, place.version) for place, _ in found}
         for key in [k for k, served in self._served.items() if k not in here and served.place.path not in broken]:
             self._say(f"model {key[0]!r} version {key[1]} is gone")
             del self._served[key]
@@ -246,8 +246,11 @@ class BatchingEngine:
             self._observer.on_load_failure("", "")
             self._say(text)
 
-    async def _refresh(self, place: ModelFile) -> None:
-        now = take_stamp(place)
+    def _look(self, broken: dict[Path, Exception]) -> list[tuple[ModelFile, Stamp]]:
+        """What is there now; not on the loop, since a disk or a network may take its time."""
+        return [(place, take_stamp(place)) for place in find_models(self.source, broken)]
+
+    async def _refresh(self, place: ModelFile, now: Stamp) -> None:
         old = self._served.get((place.name, place.version))
         if (old and old.stamp == now) or self._failed.get(place) == now:
             return

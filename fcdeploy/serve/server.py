@@ -30,6 +30,9 @@ Stop = Callable[[float], Coroutine[Any, Any, None]]
 
 TICK = 0.25  # seconds between looks at slow clients
 MMAP_THRESHOLD, LARGE_BLOCK = -3, 1 << 20  # M_MMAP_THRESHOLD of mallopt(3), bytes
+SWITCH = (
+    0.0005  # seconds until a thread that loads a model lets the loop go on; Python's 5 ms come several times an answer
+)
 YOUNG = 5_000  # objects between two looks for cycles, which no request leaves behind
 
 
@@ -74,6 +77,7 @@ async def serve(
     """
     loop, engine = asyncio.get_running_loop(), state.engine
     give_back_memory()
+    sys.setswitchinterval(SWITCH)
     stop, reload = _listen_for_end(loop), _listen_for_reload(loop)
     if not await _finish_first(engine.start(), stop):
         leave(0)  # nothing has been promised to anybody, and a load cannot be interrupted
