@@ -166,3 +166,41 @@ def test_a_shape_of_negative_lengths_is_refused(tmp_path: Path) -> None:
     onnx.save(model, path)
     with fails("has the shape [-48, -64], expected no negative length"):
         read_model(path)
+
+
+@pytest.mark.parametrize("version", [17, 18])  # of the function: inlined, or left for the runtime
+def test_weights_of_a_function_lie_beside_the_model_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    """Wherever a tensor stands in the file, it is read from the model's folder, and from nowhere else."""
+    outside = tmp_path / "elsewhere" / "w.bin"
+    outside.parent.mkdir()
+    np.array([1, 2, 3], np.float32).tofile(outside)
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(outside.parent)  # where onnx-ir would look for a tensor that has no folder
+
+    def save(location: str) -> Path:
+        tensor = onnx.TensorProto(name="w", data_type=1, dims=[3], data_location=onnx.TensorProto.EXTERNAL)
+        tensor.external_data.add(key="location", value=location)
+        nodes = [
+            onnx.helper.make_node("Constant", [], ["w"], value=tensor), onnx.helper.make_node("Add", ["a", "w"], ["r"])
+        ]  # fmt: skip
+        sets = [onnx.helper.make_opsetid("", version)]
+        function = onnx.helper.make_function("own", "Shift", ["a"], ["r"], nodes, sets)
+        ends = [onnx.helper.make_tensor_value_info(name, 1, ["n", 3]) for name in "xy"]
+        node = onnx.helper.make_node("Shift", ["x"], ["y"], domain="own")
+        graph = onnx.helper.make_graph([node], "net", ends[:1], ends[1:])
+        sets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("own", 1)]
+        path = tmp_path / "models" / "m.onnx"
+        onnx.save(onnx.helper.make_model(graph, opset_imports=sets, functions=[function], ir_version=8), path)
+        return path
+
+    for location in (str(outside), "../elsewhere/w.bin"):
+        with fails("outside the model's folder"):
+            read_model(save(location))
+    with fails("'w.bin', which has fewer"):
+        read_model(save("w.bin"))
+    np.array([4, 5, 6], np.float32).tofile(tmp_path / "models" / "w.bin")
+    model = read_model(save("w.bin"))
+    assert [file.name for file in files_of(model, tmp_path / "models" / "m.onnx")] == ["m.onnx", "w.bin"]
+    assert version == 18 or model.graph[0].attributes["value"].value.numpy().tolist() == [4, 5, 6]

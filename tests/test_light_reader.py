@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from small_models import family
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph import light_reader
 from fcdeploy.graph.light_reader import LightConstant, read_outline
 
 
@@ -82,3 +85,15 @@ def test_cut_files_are_refused_or_read(models: dict[str, Path], tmp_path: Path) 
         cut.write_bytes(whole[:length])
         with fails("is not an ONNX model, or is damaged"):
             read_outline(cut)
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_damaged(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were it mapped, the process would end by SIGBUS, and with it a server that looks for changed models."""
+    path = tmp_path / "m.onnx"
+    shutil.copy(next(iter(models.values())), path)
+    read = light_reader._read_model
+    monkeypatch.setattr(light_reader, "_read_model", lambda data: (os.truncate(path, 100), read(data))[1])
+    with fails("is not an ONNX model, or is damaged"):
+        read_outline(path)

@@ -1,17 +1,18 @@
 """An ONNX file read without onnx: its nodes, shapes and small integer constants; weights are stepped over.
 
 A server must know what a model computes and cannot afford the 30 MB and half a second that importing onnx takes.  Field
-numbers are those of onnx.proto (ModelProto, GraphProto, NodeProto, AttributeProto, TensorProto, ValueInfoProto).  The
-file is mapped, so weights of gigabytes are never touched.
+numbers are those of onnx.proto (ModelProto, GraphProto, NodeProto, AttributeProto, TensorProto, ValueInfoProto).  Weights
+of gigabytes are never touched.  The file is not mapped: one that is cut short meanwhile would end the process by a signal.
 """
 
 from __future__ import annotations
 
-import mmap
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, overload
 
 from fcdeploy.errors import FcdeployError
 
@@ -61,13 +62,39 @@ def read_outline(model: Path | str | bytes) -> Outline:
     try:
         if isinstance(model, bytes):
             return _read_model(model)
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            return _read_model(mapped)
+        with path.open("rb") as file:
+            return _read_model(FileBytes(file))
     except (OSError, ValueError, IndexError, struct.error, RecursionError) as error:
         raise FcdeployError(f"{str(path)!r} is not an ONNX model, or is damaged", f"fcdeploy inspect {path}") from error
 
 
-Data = mmap.mmap | bytes
+class FileBytes:
+    """The bytes of a file, read as they are asked for, some ahead. Raises IndexError behind its end, as bytes do."""
+
+    AHEAD = 1 << 14
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file.fileno()
+        self._size = os.fstat(self._file).st_size
+        self._start, self._window = 0, b""
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+    @overload
+    def __getitem__(self, at: slice[int, int, None]) -> bytes: ...
+    def __getitem__(self, at: int | slice[int, int, None]) -> int | bytes:
+        if isinstance(at, slice):
+            return os.pread(self._file, at.stop - at.start, at.start)
+        offset = at - self._start
+        if not 0 <= offset < len(self._window):
+            self._start, self._window, offset = at, os.pread(self._file, self.AHEAD, at), 0
+        return self._window[offset]
+
+
+Data = FileBytes | bytes
 Span = tuple[int, int]
 Value = int | Span
 """What a field holds: a number as it is written, or where its bytes begin and end."""

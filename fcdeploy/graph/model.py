@@ -187,11 +187,14 @@ def name_everything(graph: ir.Graph) -> None:
 
 
 def _iterate_tensors(model: ir.Model) -> Iterator[tuple[str, object]]:
-    """Every tensor the file holds or points to: weights of all graphs, and constants inside nodes."""
-    for graph in (model.graph, *model.graph.subgraphs()):
+    """Every tensor the file holds or points to: weights of all graphs, and constants inside nodes, of functions too."""
+    wholes = [model.graph, *(function.graph for function in model.functions.values())]
+    for graph in (*wholes, *(inner for whole in wholes for inner in whole.subgraphs())):
         yield from ((str(name), value.const_value) for name, value in graph.initializers.items())
-    for node in model.graph.all_nodes():
+    for node in (node for whole in wholes for node in whole.all_nodes()):
         for attribute in node.attributes.values():
+            if attribute.is_ref():
+                continue
             if attribute.type == ir.AttributeType.TENSOR:
                 yield node.name or node.op_type, attribute.value
             elif attribute.type == ir.AttributeType.TENSORS:

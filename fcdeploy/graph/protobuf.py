@@ -27,7 +27,8 @@ def load_model(path: Path | str) -> ir.Model:
     check_tensors(proto, str(path))
     check_sizes(proto, str(path))
     model = model_of(proto)
-    ir.external_data.set_base_dir(model.graph, Path(path).parent)
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        ir.external_data.set_base_dir(graph, Path(path).parent)
     return model
 
 
