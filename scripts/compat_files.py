@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from fcdeploy.commands.quantize import quantize
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import read_outline
 from fcdeploy.runtime.probes.ask import PROBES
-from fcdeploy.runtime.probes.qdq_graph import Probe
+from fcdeploy.runtime.probes.qdq_graph import Probe, QdqGraph
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables.facts import FACTS
 from fcdeploy.tables.other_runtimes import UNTAKEN
@@ -135,6 +136,29 @@ def make_probes() -> Iterator[Path]:
     for fact, build in PROBES.items():
         if FACTS[fact].kind == "runs" or fact.startswith(PROBED):
             yield write_probe(fact, build())
+    for name, probe in list_float_operators():
+        yield write_probe(name, probe)
+
+
+def list_float_operators() -> Iterator[tuple[str, Probe]]:
+    """Operators that stay in float in front of the layers of our users, and are in none of our networks."""
+    pictures = QdqGraph()
+    x = pictures.input(1, 3, 8, 8)
+    numbers = [pictures.constant(values) for values in ([1, 2, 0.5], [0, 1, 2], [0.5, 0.4, 0.3], [1, 2, 0.5])]
+    yield "BatchNormalization", pictures.probe(pictures.op("BatchNormalization", x, *numbers))
+    rows = QdqGraph()
+    yield "Sub", rows.probe(rows.op("Sub", rows.input(1, 4), rows.constant([0.5, 1, 2, 3])))
+    fed = np.array([[0.5, np.nan, -1, 2]])
+    holes = QdqGraph()
+    x = holes.input(1, 4, fed=fed)
+    yield "IsNaN", holes.probe(holes.op("Where", holes.op("IsNaN", x), holes.constant(0), x))
+    holes = QdqGraph()
+    x = holes.input(1, 4, fed=fed)
+    numbers_of = {"imputed_value_floats": [0.1, 0.2, 0.3, 0.4], "replaced_value_float": np.nan}
+    filled = holes.probe(holes.op("Imputer", x, domain="ai.onnx.ml", **numbers_of))
+    model = onnx.load_from_string(filled.model)
+    model.opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", 1))
+    yield "Imputer", replace(filled, model=model.SerializeToString())
 
 
 def write_probe(fact: str, probe: Probe) -> Path:

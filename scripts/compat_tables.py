@@ -17,6 +17,7 @@ from compat_files import FORMS, OTHER_FORMS
 from fcdeploy.graph.forms import list_forms
 from fcdeploy.graph.model import read_model
 from fcdeploy.prepare.shape_inference import infer_shapes
+from fcdeploy.tables.other_runtimes import ROUNDED
 
 Forms = Mapping[str, Mapping[str, Sequence[str]]]
 Verdict = Comparison | str
@@ -241,6 +242,8 @@ def write_runtimes(
         '"""Runtime -> its name and the version that was run."""\n\n'
         f"NEAREST = {{\n{least}}}\n"
         '"""Runtime -> the least SQNR in dB between its answers and onnxruntime\'s, of all files that it takes."""\n\n'
+        f"ROUNDED = {json.dumps(ROUNDED, indent=4)}\n"
+        '"""Runtime -> form -> what it rounds otherwise in deep networks, and how near that is to onnxruntime."""\n\n'
         f"UNTAKEN: dict[str, dict[str, str]] = {{\n{text}}}  # fmt: skip\n"
         '"""Runtime -> form -> what becomes of a file with it, in the words of the runtime."""\n'
     )

@@ -15,6 +15,7 @@ from fcdeploy.commands.inspect import inspect
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.graph.forms import list_forms
 from fcdeploy.graph.opset import oldest_runtime
+from fcdeploy.reporting.runtimes import NOT_RUN
 from fcdeploy.runtime.other_runtimes import find_runtimes
 from fcdeploy.runtime.probes.kernels import PATTERNS, operator_probes
 from fcdeploy.runtime.probes.qdq_graph import Probe, QdqGraph
@@ -106,9 +107,30 @@ def test_what_staying_in_float_does_not_change_is_refused(tmp_path: Path) -> Non
     assert not out.exists()
 
 
+def test_an_operator_that_was_never_run_elsewhere_is_said_to_be_unknown(tmp_path: Path) -> None:
+    net = Net(4, opset=13)
+    x = net.input("x", 6)
+    held = net.op("Celu", x, name="celu")
+    onnx.save(net.output(net.dense(held, 6, 3, name="a")).model(), tmp_path / "m.onnx")
+    np.savez(tmp_path / "data.npz", **random_data(0, 24, x=(6,)))
+    report = quantize(
+        tmp_path / "m.onnx", data=tmp_path / "data.npz", output=tmp_path / "o.onnx", costs="none", floor="none",
+        runtimes="openvino",
+    )  # fmt: skip
+    assert "is not known: never tried with Celu" in report.lines[-2]
+    seen = inspect(tmp_path / "o.onnx", runtimes=True)
+    rows = {row[0]: row[1:] for row in next(t for t in seen.tables if t.title == "Other runtimes").rows}
+    assert rows[TITLES["openvino"]] == ("never tried", "Celu", "celu", NOT_RUN)
+    assert seen.values["never_tried"] == ["Celu"]
+    assert any("never tried in the others with Celu" in line for line in seen.lines)
+
+
 def test_names_stand_for_all_versions() -> None:
     assert find_runtimes("opencv, tract") == ("opencv4", "opencv5", "tract")
-    assert find_runtimes("") == ()
+    assert find_runtimes(None) == ()
+    for nothing in ("", ",", "openvino,,web"):
+        with fails(f"--for {nothing!r} names nothing in one place", "--for openvino,web,tract"):
+            find_runtimes(nothing)
     assert {*UNTAKEN} == {*TITLES}
 
 

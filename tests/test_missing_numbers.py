@@ -14,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import fcdeploy
 from fcdeploy.graph.model import input_specs, read_model
+from fcdeploy.records.signature import TensorSpec
+from fcdeploy.samples.checks import fit_sample
 
 FLOAT = TensorProto.FLOAT
 RANDOM = np.random.default_rng(5)
@@ -98,6 +100,19 @@ def test_nan_where_nothing_fills_it_in_names_sample_and_element(tmp_path: Path) 
     np.savez(data, x=x)
     with fails("sample 5 has nan at (1, 2), which the model does not fill in: its output 'y'"):
         fcdeploy.validate(tmp_path / "int8.onnx", against=path, data=data)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ([np.nan, 1e300, 1], "sample 0 is float64 up to 1e+300, which float32 cannot hold"),
+        ([np.nan, np.inf, 1], "sample 0 has inf at (1,), and 1 such values in all"),
+    ],
+)
+def test_errors_name_the_number_that_is_wrong_not_the_one_that_is_missing(row: list[float], said: str) -> None:
+    spec = TensorSpec("x", np.dtype(np.float32), (None, 3), missing=True)
+    with fails(said):
+        fit_sample({"x": np.array(row)}, [spec], "sample 0", "d.npz")
 
 
 def test_a_plan_cannot_ask_for_bytes_of_missing_numbers(tmp_path: Path) -> None:

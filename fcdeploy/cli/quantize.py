@@ -56,7 +56,6 @@ from fcdeploy.errors import FcdeployError
 @click.option(
     "--for",
     "runtimes",
-    default="",
     metavar="NAMES",
     help="Other runtimes that the file is for, such as openvino,web,opencv,tract: what one of them refuses or computes wrongly "
     "as integers stays in float.",

@@ -90,7 +90,7 @@ def quantize(
     ranges: str | None = None,
     effort: Effort | None = None,
     keep_float: Sequence[str] = (),
-    runtimes: str = "",
+    runtimes: str | None = None,
     plan: str | Path | None = None,
     save_plan: str | Path | None = None,
     costs: str | Path | None = None,
@@ -315,7 +315,8 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     elif problem.effort != "fast":
         report = add_advice(report, int8, problem.model, problem.unseen_samples, problem.effort)
     if request.runtimes:
-        report = replace(report, lines=(*report.lines[:-1], describe_runtimes_kept(request.runtimes), report.lines[-1]))
+        kept = describe_runtimes_kept(int8, request.runtimes)
+        report = replace(report, lines=(*report.lines[:-1], kept, report.lines[-1]))
     if held is not None:
         report = add_floor(report, held, planned.basis, macs, unseen=problem.unseen)
     if problem.samples and not problem.large:

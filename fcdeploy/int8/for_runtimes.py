@@ -11,7 +11,7 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.problem import Problem
 from fcdeploy.prepare.shape_inference import infer_shapes
-from fcdeploy.runtime.other_runtimes import Untaken, find_untaken
+from fcdeploy.runtime.other_runtimes import Untaken, find_untaken, find_untried
 from fcdeploy.tables.other_runtimes import TITLES
 
 ROUNDS = 20  # what stays float changes what stands beside it
@@ -45,15 +45,23 @@ def refuse_untaken(problem: Problem, int8: ir.Model, runtimes: Sequence[str]) ->
     _refuse(problem, _find(int8, runtimes))
 
 
-def describe_runtimes_kept(runtimes: Sequence[str]) -> str:
+def describe_runtimes_kept(int8: ir.Model, runtimes: Sequence[str]) -> str:
     """The sentence of the report."""
-    return f"kept to what {', '.join(TITLES[name] for name in runtimes)} take"
+    names = ", ".join(TITLES[name] for name in runtimes)
+    untried, details = find_untried(_infer_types(int8))
+    if untried:
+        return f"whether it runs in {names} is not known: never tried with {', '.join(untried)}"
+    return f"kept to what {names} take" + (f"; none was tried with {', '.join(details)}" if details else "")
 
 
 def _find(int8: ir.Model, runtimes: Sequence[str]) -> list[Untaken]:
-    typed = int8.clone()
+    return find_untaken(_infer_types(int8), runtimes)
+
+
+def _infer_types(model: ir.Model) -> ir.Model:
+    typed = model.clone()
     infer_shapes(typed)
-    return find_untaken(typed, runtimes)
+    return typed
 
 
 def _refuse(problem: Problem, untaken: Sequence[Untaken]) -> None:

@@ -38,16 +38,23 @@ def find_untaken(model: ir.Model, runtimes: Sequence[str]) -> list[Untaken]:
     ]
 
 
-def find_untried(model: ir.Model) -> list[str]:
-    """The forms that no runtime was tried with."""
+def find_untried(model: ir.Model) -> tuple[dict[str, list[str]], list[str]]:
+    """The operators that no runtime was tried with, and where; and the forms of others that none was tried with."""
     known = {*OLDEST, *(form for forms in UNTAKEN.values() for form in forms)}
-    return [form for form in list_forms(model) if form not in known]
+    known_operators = {form.partition(",")[0] for form in known}
+    untried = {form: places for form, places in list_forms(model).items() if form not in known}
+    operators = {form: places for form, places in untried.items() if form.partition(",")[0] not in known_operators}
+    return operators, [form for form in untried if form not in operators]
 
 
-def find_runtimes(names: str) -> tuple[str, ...]:
-    """Runtimes by a list of names, such as "openvino,web"; "opencv" is all its versions. Raises FcdeployError."""
+def find_runtimes(names: str | None) -> tuple[str, ...]:
+    """Runtimes by a list of names, such as "openvino,web"; "opencv" is all its versions, None is none. Raises FcdeployError."""
+    if names is None:
+        return ()
     found: list[str] = []
-    for name in filter(None, (part.strip() for part in names.split(","))):
+    for name in (part.strip() for part in names.split(",")):
+        if not name:
+            raise FcdeployError(f"--for {names!r} names nothing in one place", "--for openvino,web,tract")
         wanted = [key for key in TITLES if key == name or key.rstrip("0123456789") == name]
         if not wanted:
             known = sorted({*TITLES, *(key.rstrip("0123456789") for key in TITLES)})

@@ -99,14 +99,14 @@ def check_dtype(spec: TensorSpec, dtype: np.dtype[Any], place: str, source: str)
 def cast(value: Array, spec: TensorSpec, place: str, source: str) -> Array:
     """The sample in the model's dtype, finite; integers that the dtype cannot hold exactly are an error."""
     check_dtype(spec, value.dtype, place, source)
-    known = value[~np.isnan(value)] if spec.missing and value.dtype.kind == "f" else value
-    if not _is_finite(known):
-        _check_finite(value, f"input {spec.name!r}: {place}", source)
+    floats = value.dtype.kind == "f" or _is_small_float(value.dtype)
+    absent = np.isnan(value) if spec.missing and floats else None
+    _check_finite(value, f"input {spec.name!r}: {place}", source, absent)
     with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is found by looking at the result
         result = np.ascontiguousarray(value, dtype=spec.dtype)
         exact = value.dtype.kind not in "iu" or bool(np.all(result.astype(value.dtype) == value))
-    if not exact or not _is_finite(result[~np.isnan(result)] if known is not value else result):
-        worst = value.flat[int(np.argmax(np.abs(value.astype(np.float64))))]
+    if not exact or not _is_finite(result if absent is None else result[~absent]):
+        worst = value.flat[int(np.nanargmax(np.abs(value.astype(np.float64))))]
         raise FcdeployError(
             f"input {spec.name!r}: {place} is {value.dtype} up to {worst}, which {spec.dtype} cannot hold",
             f"scale or convert {source}",
@@ -187,10 +187,13 @@ def _is_finite(value: Array) -> bool:
     return value.dtype.kind in "biu" or bool(np.isfinite(value).all())
 
 
-def _check_finite(value: Array, where: str, source: str) -> None:
+def _check_finite(value: Array, where: str, source: str, absent: Array | None = None) -> None:
+    """Raise unless every number is finite, but for those that are `absent`."""
     if _is_finite(value):
         return
-    bad = ~np.isfinite(value)
+    bad = ~np.isfinite(value) if absent is None else ~(np.isfinite(value) | absent)
+    if not bad.any():
+        return
     at = tuple(int(i) for i in np.argwhere(bad)[0])
     raise FcdeployError(
         f"{where} has {value[at]} at {format_shape(at)}, and {int(bad.sum())} such values in all, expected finite numbers",
