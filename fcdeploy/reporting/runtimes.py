@@ -12,6 +12,7 @@ from fcdeploy.records.report import Section, Table
 from fcdeploy.runtime.other_runtimes import find_untaken, find_untried
 from fcdeploy.tables.other_runtimes import NEAREST, ROUNDED, TITLES
 
+Row = tuple[str, str, str, str, str]
 NOT_RUN = "no file with it was run there"
 COLUMNS = ("runtime", "takes it", "because of", "at", "what it says")
 
@@ -43,7 +44,7 @@ def describe_runtimes(model: ir.Model) -> Section:
     )
 
 
-def _describe_taken(model: ir.Model, runtime: str, title: str, untried: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+def _describe_taken(model: ir.Model, runtime: str, title: str, untried: Mapping[str, Sequence[str]]) -> Row:
     """The row of a runtime that refuses nothing that is known."""
     forms = list_forms(model)
     rounded = [(form, why) for form, why in ROUNDED.get(runtime, {}).items() if form in forms]
