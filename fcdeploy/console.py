@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -86,7 +87,8 @@ def show_control(text: str) -> str:
 def progress() -> Iterator[OnStep]:
     """Give a callback `(label, done, total)` that draws a bar on stderr, once the work has taken a second.
 
-    A `total` of None draws a count without an end.  Where stderr is no terminal nothing is drawn.
+    A `total` of None draws a count without an end.  A step that is under way when the second is over is drawn then, by a
+    timer, however long it takes.  Where stderr is no terminal nothing is drawn.
     """
     if not _is_terminal(sys.stderr):
         yield lambda *_: None
@@ -98,13 +100,11 @@ def progress() -> Iterator[OnStep]:
     begun = time.monotonic()
     first: dict[str, tuple[float, int]] = {}
     tasks: dict[str, Any] = {}
+    early: list[tuple[str, int, int | None]] = []  # the latest step of the first second
+    lock = threading.Lock()
 
-    def on_step(label: str, done: int, total: int | None) -> None:
-        now = time.monotonic()
-        start, already = first.setdefault(label, (now, done))
-        if now - begun < PATIENCE:
-            return
-        rest = _describe_progress(done, total, (done - already) / (now - start) if now > start else 0.0)
+    def draw(label: str, done: int, total: int | None, rest: str) -> None:
+        early.clear()
         if label not in tasks:
             for finished in tasks.values():
                 bar.update(finished, visible=False)
@@ -112,10 +112,31 @@ def progress() -> Iterator[OnStep]:
             tasks[label] = bar.add_task(label, total=total, completed=done, rest=rest)
         bar.update(tasks[label], completed=done, total=total, visible=True, rest=rest)
 
+    def on_step(label: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        start, already = first.setdefault(label, (now, done))
+        rest = _describe_progress(done, total, (done - already) / (now - start) if now > start else 0.0)
+        with lock:
+            if now - begun >= PATIENCE:
+                draw(label, done, total, rest)
+            else:
+                early[:] = [(label, done, total)]
+
+    def catch_up() -> None:
+        with lock:
+            for label, done, total in tuple(early):
+                draw(label, done, total, _describe_progress(done, total, 0.0))
+
+    timer = threading.Timer(PATIENCE, catch_up)
+    timer.daemon = True
+    timer.start()
     try:
         yield on_step
     finally:
-        bar.stop()
+        timer.cancel()
+        with lock:
+            early.clear()
+            bar.stop()
 
 
 def quiet_stdout() -> None:

@@ -57,12 +57,23 @@ def in_python_words(function: Callable[Arguments, Result]) -> Callable[Arguments
         try:
             return function(*arguments, **options)
         except FcdeployError as error:
-            parameters = inspect.signature(function).parameters
-            error.message, error.hint = (speak_python(text, parameters) for text in (error.message, error.hint))
-            error.args = (error.message,)
-            raise
+            raise restate(error, inspect.signature(function).parameters)  # noqa: B904  (it is the same error)
 
     return call
+
+
+def restate(
+    error: FcdeployError, parameters: Mapping[str, inspect.Parameter], edit: Callable[[str], str] = str
+) -> FcdeployError:
+    """The error in Python's words, `edit`ed, for whoever called a function with these parameters.
+
+    Its hint is a note, which a traceback shows, and the traceback begins anew: our own lines say nothing of a mistake of the
+    caller's, and they hold the options of the shell.
+    """
+    error.message, error.hint = (edit(speak_python(text, parameters)) for text in (error.message, error.hint))
+    error.args = (error.message,)
+    error.add_note(f"hint: {error.hint}")
+    return error.with_traceback(None)
 
 
 def speak_python(text: str, parameters: Mapping[str, inspect.Parameter]) -> str:

@@ -70,7 +70,7 @@ def test_the_table_is_for_people_and_as_csv_for_spreadsheets(capsys: pytest.Capt
     )
     with Path("ranges.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == ["layer", "tensor", "kind", "min", "max", "needs"]
+    assert header == ["layer", "tensor", "kind", "min", "max", "fixed_point"]
     assert "conv_out" in {row[1] for row in rows}
     assert len(rows) == len(read(Path("model.calib")).tensors)
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+import time
 
 import click
 import numpy as np
@@ -154,6 +155,17 @@ def test_progress_draws_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "calibrate" in text
     assert re.search(r"[2-6]/8  2\.0/s  \d s left", text)
     assert "1/8" not in text  # the first second goes by in silence
+
+
+def test_a_first_step_that_takes_long_is_drawn_while_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, err = on_terminal(monkeypatch)
+    monkeypatch.setattr(console, "PATIENCE", 0.05)
+    with console.progress() as on_step:
+        on_step("import torch", 0, 4)
+        until = time.monotonic() + 20
+        while "import torch" not in err.getvalue() and time.monotonic() < until:
+            time.sleep(0.01)
+    assert "import torch" in err.getvalue()
 
 
 def test_progress_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

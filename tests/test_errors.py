@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import traceback
 
 import click
 import pytest
@@ -46,6 +47,9 @@ def test_a_python_caller_hears_of_max_drop_and_a_shell_user_of_the_option(capsys
         fcdeploy.validate("int8.onnx", against="float.onnx", data="x.npz", max_drop=-1)
     assert (failed.value.message, failed.value.hint) == ("max_drop=-1 is no number of 0 or more", "max_drop=1")
     assert str(failed.value) == failed.value.message
+    shown = "".join(traceback.format_exception(failed.value))
+    assert shown.endswith("max_drop=-1 is no number of 0 or more\nhint: max_drop=1\n")
+    assert "--max-drop" not in shown  # nor does a line of ours
     assert cli.main(["validate", "int8.onnx", "--against", "float.onnx", "--data", "x.npz", "--max-drop", "-1"]) == 2
     error, hint = capsys.readouterr().err.splitlines()
     assert error == "error: --max-drop -1.0 is no number of 0 or more"

@@ -439,6 +439,7 @@ def test_images_follow_the_input(tmp_path: Path, shape: Any, dtype: Any, text: s
         ((None, 3, 8, 8), "size = 0", "'size' is 0, expected height and width in pixels"),
         ((None, 3, 8, 8), 'layout = "HWC"', "'layout' is 'HWC', expected one of NCHW, NHWC"),
         ((None, 3, 8, 8), "mean = [1, 2]", "'mean' is [1, 2], expected a number or 3 of them"),
+        ((None, 1, 8, 8), 'preset = "timm"', "'mean' is [0.485, 0.456, 0.406], for 3 channels, and input 'x' takes 1"),
         ((None, 3, 8, 8), "std = 0", "'std' is 0, expected a positive number"),
         ((None, 3, 8, 8), "shorter_side = 9", "'shorter_side' is 9 with resize = 'stretch', expected pixels with"),
         ((None, 3, 8, 8), 'colour = "gray"', "'colour' is 'gray', 1 channels, and input 'x' wants 3"),

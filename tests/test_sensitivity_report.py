@@ -83,25 +83,25 @@ SPREAD = cost("relu", 0.1)
          "float around the output of stem takes away 60 % of the error for 1.04 of the time here: "
          "fcdeploy quantize ... --keep-float stem --keep-float 'a b'"),
         (said(remedy(STEM, 0.6, 1.5), loss=NOISE),
-         "nothing to gain: the drop of 1.00 points is no more than chance on 500 samples, 95 % interval -1.00 to 3.00"),
+         "no change needed: the drop of 1.00 points is no more than chance on 500 samples, 95 % interval -1.00 to 3.00"),
         (said(remedy(STEM, 0.6, 1.5), loss=Loss(0.9, 0.9, 0.0, -1.0, 1.0, 1.0)),
-         "nothing to gain: int8 is no worse than float on 500 samples"),
+         "no change needed: int8 is no worse than float on 500 samples"),
         (said(remedy(STEM, 0.6, 1.5), loss=Loss(0.9, 0.8, 10.0, None, None, 1.0)),
-         "nothing to gain: one sample cannot tell the drop of 10.00 points from chance"),
+         "no change needed: one sample cannot tell the drop of 10.00 points from chance"),
         (said(remedy(STEM, 0.6), metric=Metric("agreement", "y", "", SHARE, None, take_mean),
               loss=Loss(1, 1, 0.0, 0.0, 0.7, None)),
-         "nothing to gain: all decisions on 500 samples are float's"),
+         "no change needed: all decisions on 500 samples are float's"),
         (said(remedy(SPREAD, 0.1)),
          "no single rounding makes more than 10 % of the error, so it takes better rounding everywhere: "
          "fcdeploy quantize ... --effort best"),
         (said(remedy(SPREAD, 0.1), effort="best"),
-         "nothing to gain from leaving nodes in float: no single rounding makes more than 10 % of the error; "
+         "leaving nodes in float gains nothing: no single rounding makes more than 10 % of the error; "
          "--activations int16 rounds finer, without the speed"),
         (said(remedy(SPREAD, 0.1), metric=None, loss=None, sqnr_db=41.2),
-         "nothing to gain: the outputs are float's to 41.2 dB, and no single rounding makes more than 10 % of the error"),
+         "no change needed: the outputs are float's to 41.2 dB, and no single rounding makes more than 10 % of the error"),
         (said(remedy(STEM, 0.6, 1.5), saturates=True),
          "byte products saturate on this CPU, which costs more than rounding: fcdeploy quantize ... --target x86-avx2"),
-        (said(), "nothing to gain: nothing in this model is rounded to few bits"),
+        (said(), "no change needed: nothing in this model is rounded to few bits"),
         (said(remedy(STEM, 0.6, 1.5),
               ranges={STEM.source: RoundingError(Fidelity(noise=10.0, count=1000), 8.0, 30, 0, 255, 255)}),
          "3.00 % of the output of stem lies outside its range, and rounding it makes 60 % of the error: "
@@ -271,7 +271,7 @@ def test_quantizing_begins_with_advice(tmp_path: Path) -> None:
     assert db == pytest.approx(
         10 * np.log10((exact**2).sum() / ((exact - rounded) ** 2).sum()), abs=0.5
     )  # those kept apart
-    assert report.advice == f"nothing to gain: the outputs are float's to {db:.1f} dB"
+    assert report.advice == f"no change needed: the outputs are float's to {db:.1f} dB"
     fast = quantize(path, output=tmp_path / "out.onnx", effort="fast", **options)
     assert fast.advice == ""
     assert "advice" not in fast.values

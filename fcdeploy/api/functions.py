@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from fcdeploy.api.build import build_result
 from fcdeploy.api.inputs import Stream, is_file, write_model_file
 from fcdeploy.api.notebook import in_notebook, show_progress
 from fcdeploy.atomic_files import temporary_folder
-from fcdeploy.errors import FcdeployError, speak_python
+from fcdeploy.errors import FcdeployError, restate
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.records.report import Report
 
@@ -69,10 +69,7 @@ def find_function(name: str) -> Callable[..., results.Result]:
                 _write_files(given, folder)
                 report = _run(command, given, "on_step" in signature.parameters)
             except FcdeployError as error:
-                words = (speak_python(text, signature.parameters) for text in (error.message, error.hint))
-                error.message, error.hint = (_forget_folder(text, folder) for text in words)
-                error.args = (error.message,)
-                raise
+                raise restate(error, signature.parameters, partial(_forget_folder, folder=folder))  # noqa: B904
         return build_result(_choose_result(row, report), _forget_files(report, folder))
 
     call.__annotations__ = {**command.__annotations__, "return": row.result.__name__}

@@ -1,4 +1,4 @@
-"""What a range of numbers needs to be represented in fixed point, in words."""
+"""The fixed point that holds a range of numbers, in words."""
 
 from __future__ import annotations
 
@@ -16,4 +16,6 @@ def describe_fixed_point(low: float, high: float) -> str:
         return "always 0"
     bits = math.frexp(top)[1]
     step = (max(high, 0.0) - min(low, 0.0)) / 255
-    return f"{'signed' if low < 0 else 'unsigned'}, {bits} integer bits, step {step:.3g}"
+    return (
+        f"{'signed' if low < 0 else 'unsigned'}, {bits} integer {'bit' if abs(bits) == 1 else 'bits'}, step {step:.3g}"
+    )

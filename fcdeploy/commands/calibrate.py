@@ -37,7 +37,7 @@ from fcdeploy.samples.source import BadSample
 from fcdeploy.samples.states import parse_states
 
 NAMED = 5  # of the samples that were skipped
-COLUMNS = ("layer", "tensor", "kind", "min", "max", "needs")
+COLUMNS = ("layer", "tensor", "kind", "min", "max", "fixed_point")
 
 
 def calibrate(
@@ -142,7 +142,7 @@ def warn_not_finite(graph: ir.Graph, calibration: Calibration) -> Iterator[str]:
 
 
 def list_ranges(calibration: Calibration) -> Iterator[tuple[str, ...]]:
-    """Layer, tensor, kind, minimum, maximum, and what its numbers need, one row a tensor."""
+    """Layer, tensor, kind, minimum, maximum, and the fixed point that holds it, one row a tensor."""
     for record in calibration.tensors.values():
         h = record.histogram
         yield (
@@ -189,7 +189,13 @@ def _report(
         f"{calibration.samples} samples, {len(rows)} tensors, {seconds:.1f} s -> {output}",
         format_next("quantize", model, "--int8", "--calibration", output, "-o", model.with_suffix(".int8.onnx")),
     )
-    return Report("calibrate", values, (Table("dynamic ranges", COLUMNS, tuple(rows)),), lines, warnings=warnings)
+    return Report(
+        "calibrate",
+        values,
+        (Table("dynamic ranges", tuple(name.replace("_", " ") for name in COLUMNS), tuple(rows)),),
+        lines,
+        warnings=warnings,
+    )
 
 
 def _describe_skipped(bad: Sequence[BadSample]) -> Iterator[str]:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from fcdeploy.pytorch.module import Input
 
 TORCH = "2.13.0"  # the exporter changes with every release; this one is tested
+STEPS = 4  # that `on_step` counts
 BATCH = "batch"
 LARGER_BATCH = 3  # neither 1 nor the 2 that a free axis is exported with
 LARGEST = 2**31 - 2**20  # bytes; protobuf ends at 2 GiB, and the graph takes some
@@ -77,10 +78,11 @@ def export(
     sources = [Path(given) for given in (module, state, data) if isinstance(given, str | Path)]
     check_output(path, force=force, inputs=tuple(sources))
     _check_opset(opset)
+    step("import torch", 0, STEPS)
     warning = _require_torch()
     from fcdeploy.pytorch import module as torch_module
 
-    step("load the module", 0, 3)
+    step("load the module", 1, STEPS)
     built, namespace = torch_module.build_module(module) if isinstance(module, str) else (module, None)
     chosen = torch_module.load_state(built, Path(state)) if state is not None else ""
     if sum(tensor.numel() * tensor.element_size() for tensor in built.state_dict().values()) > LARGEST:
@@ -91,7 +93,7 @@ def export(
         differences, fixed, lengths = _write(built, examples, aside, data, opset, tolerance, step)
         written = read_model(aside)
         size = measure_size(files_of(written, aside))
-    step("done", 3, 3)
+    step("done", STEPS, STEPS)
 
     values = _describe_file(written, differences) | {
         "output": str(path),
@@ -172,9 +174,9 @@ def _write(
     lengths: tuple[str, ...] = ()
     for candidate in (inputs,) if freed else (inputs, fixed):
         try:
-            step("export to ONNX", 1, 3)
+            step("export to ONNX", 2, STEPS)
             sizes = _write_model(module, candidate, aside, opset)
-            step("compare with torch", 2, 3)
+            step("compare with torch", 3, STEPS)
             comparison = TorchComparison(module, candidate, aside, tolerance)
             comparison.run(draw_trials(candidate, sizes))
             lengths = comparison.try_lengths(list_lengths(lengths_of(candidate)), BATCH) if freed else ()

@@ -95,6 +95,8 @@ def complete_settings(
     colour = _choose_colour(settings, channels, stored, spec, name)
     bands = 1 if colour == "gray" else 3
     integers = spec.dtype.kind in "iu"
+    if bands == 1:
+        _check_gray_preset(given, settings, spec, name)
     mean = _check_numbers(settings.get("mean", 0.0), "mean", bands, name)
     std = _check_numbers(settings.get("std", 1.0), "std", bands, name)
     (scale,) = _check_numbers(settings.get("scale", 1.0), "scale", 1, name)
@@ -110,6 +112,17 @@ def complete_settings(
         name, colour, steps, layout, 1.0 if integers or "scale" in settings else 255.0, scale, mean, std, canvas,
         assumed=tuple(what for what, known in said.items() if not known),
     )  # fmt: skip
+
+
+def _check_gray_preset(given: Mapping[str, Any], settings: Mapping[str, Any], spec: TensorSpec, name: str) -> None:
+    """Raise FcdeployError where the preset brings numbers for three channels to an input of one."""
+    for key in ("mean", "std"):
+        if key not in given and isinstance(settings.get(key), list):
+            raise FcdeployError(
+                f"{name}: the preset's {key!r} is {settings[key]}, for 3 channels, and input {spec.name!r} takes 1",
+                "--preprocess scale-0-1 if it was trained on pixel / 255, else FILE.toml with the mean and std of its "
+                "training, such as mean = 0.1307 and std = 0.3081",
+            )
 
 
 def _apply_preset(given: Mapping[str, Any], spec: TensorSpec, name: str) -> tuple[dict[str, Any], str | None]:
@@ -267,7 +280,8 @@ def _check_numbers(value: Any, key: str, depth: int, name: str) -> tuple[float, 
     numbers = all(type(v) in (int, float) and math.isfinite(v) for v in values)
     if len(values) not in (1, depth) or not numbers:
         wanted = "a number" if depth == 1 else f"a number or {depth} of them"
-        raise FcdeployError(f"{name}: {key!r} is {value!r}, expected {wanted}", f"{key} = 1.0")
+        example = 1.0 if depth == 1 else [1.0] * depth
+        raise FcdeployError(f"{name}: {key!r} is {value!r}, expected {wanted}", f"{key} = {example}")
     return tuple(float(v) for v in values)
 
 

@@ -49,7 +49,7 @@ def make_tables(answers: Answers, loss: Loss | None, values: dict[str, Any]) -> 
             lines.append((f"SQNR of {row['name']}", "", _format_decibels(row["sqnr_db"]), text))
         lines += _make_decision_rows(row, answers, metric)
     if values["kernel_sqnr_db"] is not None:
-        text = "integer kernels against exact ones; clean is above 38 dB"
+        text = f"integer kernels against exact arithmetic; {CLEAN_KERNELS_DB:.0f} dB or more is sound"
         lines.append(("kernel SQNR", "", _format_decibels(values["kernel_sqnr_db"]), text))
     yield Table(f"{answers.samples} samples", ("", "float", "int8", ""), tuple(lines))
     matrix = values["confusion"]
@@ -94,9 +94,9 @@ def make_lines(metric: Metric | None, loss: Loss | None, values: dict[str, Any])
         value = loss.int8_value if metric.name == "cosine" else 100 * loss.int8_value
         yield AGREEING.get(metric.name, "{:.2f} % of decisions are the float model's").format(value)
     elif loss.p_value >= 0.05:
-        yield f"drop {drop}: no more than chance explains (p {loss.p_value:.2g})"
+        yield f"drop {drop}: no more than chance explains (p = {loss.p_value:.2g})"
     else:
-        yield f"drop {drop}: {'a real loss' if loss.drop > 0 else 'int8 is better'} (p {loss.p_value:.2g})"
+        yield f"drop {drop}: {'a real loss' if loss.drop > 0 else 'int8 is better'} (p = {loss.p_value:.2g})"
 
 
 def make_warnings(
@@ -108,8 +108,8 @@ def make_warnings(
         saturates = detect_target().pair_limit is not None
         cause = "byte products saturate on this CPU, or operators were" if saturates else "operators were"
         yield (
-            f"integer kernels change the outputs: {kernel_db:.1f} dB against exact arithmetic, clean is above "
-            f"{CLEAN_KERNELS_DB:.0f}: {cause} fused wrongly"
+            f"integer kernels change the outputs: {kernel_db:.1f} dB against exact arithmetic, sound is "
+            f"{CLEAN_KERNELS_DB:.0f} or more: {cause} fused wrongly"
         )
     if metric and loss:
         yield from _warn_of_few_samples(answers.samples, metric, loss, max_drop)
@@ -149,7 +149,7 @@ def _format_drop(loss: Loss, unit: str) -> str:
         digits = ".2f" if unit == SHARE else ".4g"
         parts.append(f"95 % interval {loss.low:{digits}} to {loss.high:{digits}}")
     if loss.p_value is not None:
-        parts.append(f"p {loss.p_value:.2g}")
+        parts.append(f"p = {loss.p_value:.2g}")
     return ", ".join(parts)
 
 

@@ -31,7 +31,7 @@ def advise(
     saturates: bool = False,
     effort: str | None = None,
 ) -> str:
-    """What to do, with the command that does it, or that there is nothing to gain, and why.
+    """What to do, with the command that does it, or that no change is needed, and why.
 
     `answers` are what float and int8 answered, None where only errors of outputs are known; `loss` sums them up.
     `rows` are the remedies, the one that brings back most first; `ranges` what rounding does to tensors on the samples.
@@ -39,13 +39,13 @@ def advise(
     with which the model was quantized, None where it does not say.
     """
     if not ranking.costs and not ranking.unknown:
-        return "nothing to gain: nothing in this model is rounded to few bits"
+        return "no change needed: nothing in this model is rounded to few bits"
     if saturates:
         return f"byte products saturate on this CPU, which costs more than rounding: {QUANTIZE} --target x86-avx2"
     metric = None if answers is None else answers.metric
     within = "" if answers is None else _explain_noise(metric, loss, answers.samples)
     if within:
-        return f"nothing to gain: {within}"
+        return f"no change needed: {within}"
 
     # one group stands out, or is sure to bring something back: that is what to do
     best = next((row for row in rows if row.returns > 0 or (row.share >= STANDS_OUT and row.low > 0)), None)
@@ -57,7 +57,7 @@ def advise(
         return "what rounding costs is not known: give --against the float model that this one was made from"
     spread, stands_out = _describe_dearest(ranking)
     if metric is None and sqnr_db is not None and sqnr_db >= EXACT_ENOUGH_DB:
-        return f"nothing to gain: the outputs are float's to {sqnr_db:.1f} dB, and {spread}"
+        return f"no change needed: the outputs are float's to {sqnr_db:.1f} dB, and {spread}"
     if stands_out:
         better = "--activations int16 rounds finer, without the speed"
         if effort != "best":
@@ -65,7 +65,7 @@ def advise(
         return f"{spread}, and float around it is no sure gain; {better}"
     if effort != "best":
         return f"{spread}, so it takes better rounding everywhere: {QUANTIZE} --effort best"
-    return f"nothing to gain from leaving nodes in float: {spread}; --activations int16 rounds finer, without the speed"
+    return f"leaving nodes in float gains nothing: {spread}; --activations int16 rounds finer, without the speed"
 
 
 def describe_source(source: ErrorSource) -> str:

@@ -102,7 +102,7 @@ def add_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays,
     db = min(measure_sqnr(graph, int8, some), default=None)
     if db is None:
         return report
-    text = f"nothing to gain: the outputs are float's to {db:.1f} dB"
+    text = f"no change needed: the outputs are float's to {db:.1f} dB"
     if db < POOR_DB or (db < EXACT_ENOUGH_DB and effort == "best"):
         text = _advise_briefly(int8, graph, some, effort, db)
     elif db < EXACT_ENOUGH_DB:

@@ -162,7 +162,7 @@ def describe_times(spent: CostBasis) -> Iterator[str]:
 def _describe_integers(taken: TimeTrial, everywhere: TimeTrial) -> str:
     text = f"{_format_interval(taken)} of the float time"
     if not taken.choice.slow:
-        return f"{text} with every integer kernel there is"
+        return f"{text}: no layer is faster in float"
     count = len(taken.choice.slow)
     stay = "1 layer stays" if count == 1 else f"{count} layers stay"
     return f"{text}; integers everywhere would take {_format_ratio(everywhere)}, so {stay} float"
