@@ -397,8 +397,8 @@ def test_progress_is_told_and_nothing_is_printed(tmp_path: Path, capfd: pytest.C
         export(Branching(), output=tmp_path / "m.onnx", inputs=["1,3"])
     seen: list[tuple[str, int, int | None]] = []
     export(nn.Linear(3, 2), output=tmp_path / "m.onnx", inputs=["1,3"], on_step=lambda *step: seen.append(step))
-    assert [done for _, done, _ in seen] == [0, 1, 2, 3]
-    assert {total for *_, total in seen} == {3}
+    assert [done for _, done, _ in seen] == [0, 1, 2, 3, 4]
+    assert {total for *_, total in seen} == {4}
     assert capfd.readouterr() == ("", "")
 
 

@@ -74,6 +74,20 @@ def match_boxes(
     return np.array(left, np.intp), np.array(right, np.intp)
 
 
+def suppress_boxes(boxes: Array, classes: Array, overlap: float, most: int) -> NDArray[np.intp]:
+    """Indices of at most so many boxes (k, 4), the best first, that no better one of their class (k,) overlaps by more.
+
+    Greedy non-maximum suppression, as torchvision's `batched_nms`.
+    """
+    left, kept = np.arange(len(boxes)), list[int]()
+    while left.size and len(kept) < most:
+        first, rest = left[0], left[1:]
+        kept.append(int(first))
+        same = classes[rest] == classes[first]
+        left = rest[~(same & (compute_box_iou(boxes[first], boxes[rest]) > overlap))]
+    return np.array(kept, np.intp)
+
+
 def count_equal_rows(one: Array, other: Array) -> tuple[int, int]:
     """Twice the rows that two arrays of integers (k, ...) and (m, ...) share, in any order, and k + m: the parts of an F1."""
     a, b = ([row.tobytes() for row in np.ascontiguousarray(array, np.int64)] for array in (one, other))

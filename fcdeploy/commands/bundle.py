@@ -17,6 +17,7 @@ from fcdeploy.bundles import triton as repository
 from fcdeploy.bundles.libraries import name_libraries
 from fcdeploy.bundles.write import Content, check_bundle_output, encode_json, write_bundle
 from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate.box_layouts import find_box_layout
 from fcdeploy.graph.light_reader import read_outline
 from fcdeploy.graph.model import files_of, hash_model, input_specs, measure_size, read_model
 from fcdeploy.graph.opset import oldest_runtime
@@ -101,7 +102,7 @@ def bundle(
 
     source, runs = _run_golden_samples(session, path, model, recorded, data, samples or RUNS, how, on_step)
     runs = runs if samples else _keep_few(runs, measure_size(files))
-    manifest = replace(manifest, golden_from=source, reports=tuple(reports))
+    manifest = replace(manifest, golden_from=source, reports=tuple(reports), format=_find_boxes(how, model, runs))
     warnings += _try_libraries(native, manifest, runs, hash_model(files))
     contents = served | native | {f"{key}.json": encode_json(value) for key, value in reports.items()}
     contents[GOLDEN] = golden.to_bytes(runs)
@@ -121,6 +122,13 @@ def _choose_format(
     if how.preprocess is None:
         return how
     return replace(how, preprocess=read_preprocessing(how.preprocess, input_specs(model)[0]))
+
+
+def _find_boxes(how: DataFormat, model: ir.Model, runs: Sequence[golden.Run]) -> DataFormat:
+    """With where a detector's answers to pictures hold its boxes."""
+    if how.preprocessing is None or len(model.graph.inputs) != 1:
+        return how
+    return replace(how, boxes=find_box_layout(model, how.preprocessing.layout, runs))
 
 
 def _make_triton_config(path: Path, manifest: Manifest, folder: Path, *, force: bool) -> str:

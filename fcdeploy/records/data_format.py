@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.records import box_layout
 from fcdeploy.records import preprocessing as preprocessings
+from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.json_keys import check_keys
 from fcdeploy.records.preprocessing import Preprocessing
 
 KEY = "fcdeploy.format"  # of a model's metadata
-KEYS = {"preprocess", "classes", "columns", "label", "statistics"}
+KEYS = {"preprocess", "classes", "columns", "label", "statistics", "boxes"}
 MOST_INPUTS = 1 << 12
 MOST_NAMES = 1 << 17  # of classes, or of columns
 
@@ -39,7 +41,7 @@ class DataFormat:
 
     `classes` are the names of the classes, in the order of their numbers; `columns` those of a table, as the model's
     input has them in its rows; `label` is the table's column of labels.  `statistics` are those of the samples that were
-    calibrated on.
+    calibrated on.  `boxes` is where a detector's answers have them.
     """
 
     preprocess: Preprocessing | Path | str | None = None
@@ -47,6 +49,7 @@ class DataFormat:
     columns: tuple[str, ...] = ()
     label: str = "label"
     statistics: tuple[InputStatistics, ...] = ()
+    boxes: BoxLayout | None = None
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -65,6 +68,7 @@ class DataFormat:
             columns=self.columns or recorded.columns,
             statistics=self.statistics or recorded.statistics,
             label=recorded.label if self.label == UNSAID.label else self.label,
+            boxes=self.boxes or recorded.boxes,
         )
 
     def describe(self) -> tuple[str, ...]:
@@ -77,7 +81,7 @@ class DataFormat:
             if names:
                 shown = ", ".join(names[:5]) + (f", ... {names[-1]}" if len(names) > 5 else "")
                 lines.append(f"{len(names)} {what}: {shown}")
-        return tuple(lines)
+        return (*lines, *([self.boxes.describe()] if self.boxes else []))
 
 
 UNSAID = DataFormat()
@@ -92,6 +96,7 @@ def to_json(value: DataFormat) -> dict[str, Any]:
         "columns": list(value.columns),
         "label": value.label,
         "statistics": [asdict(row) for row in value.statistics],
+        **({"boxes": box_layout.to_json(value.boxes)} if value.boxes else {}),
     }
 
 
@@ -110,7 +115,8 @@ def from_json(data: Any, source: str, hint: str) -> DataFormat:
     if not isinstance(rows, list) or len(rows) > MOST_INPUTS:
         raise FcdeployError(f"{source}: 'statistics' is {str(rows)[:60]!r}, expected a list of rows", hint)
     statistics = tuple(_read_statistics(row, f"{source}: statistics", hint) for row in rows)
-    return DataFormat(made, tuple(data.get("classes", [])), tuple(data.get("columns", [])), label, statistics)
+    boxes = None if data.get("boxes") is None else box_layout.from_json(data["boxes"], f"{source}: boxes", hint)
+    return DataFormat(made, tuple(data.get("classes", [])), tuple(data.get("columns", [])), label, statistics, boxes)
 
 
 def _read_statistics(row: Any, where: str, hint: str) -> InputStatistics:

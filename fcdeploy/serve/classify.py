@@ -1,4 +1,4 @@
-"""`POST v1/models/NAME:classify`: pictures or rows of a table in, classes by name out.
+"""`POST v1/models/NAME:classify`: pictures or rows of a table in, classes by name out; of a detector's bundle, boxes.
 
 The body is a picture (image/jpeg, image/png, image/webp), several as multipart/form-data, rows as text/csv with a header, or
 JSON rows by column: {"rows": [{"age": 31, ...}]}.  Decoding and resizing take longer than a small network, so they happen in
@@ -12,6 +12,7 @@ import ctypes
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -21,7 +22,9 @@ import simdjson
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.preprocessing.apply import read_picture
+from fcdeploy.preprocessing.placement import ImageSize
 from fcdeploy.preprocessing.tables import TableLayout, arrange_columns, convert_row, stack_rows
+from fcdeploy.serve.boxes import MOST_BOXES, describe_boxes
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError, explain_json_error
 
@@ -36,9 +39,18 @@ BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNOREC
 TAKES = "image/jpeg, image/png, image/webp, multipart/form-data, text/csv or application/json"
 
 
-def read_top(target: str) -> int:
-    """How many classes a request wants: `?top=3`. Raises RefusedError."""
-    given = parse_qs(target.partition("?")[2]).get("top", [str(TOP)])[-1]
+@dataclass(frozen=True)
+class SamplesRead:
+    """The model's inputs of one or more samples, and of each picture the size it had."""
+
+    feeds: Arrays
+    sizes: tuple[ImageSize, ...] = ()
+
+
+def read_top(model: Model, target: str) -> int:
+    """How many classes, or boxes, a request wants: `?top=3`. Raises RefusedError."""
+    usual = TOP if model.format.boxes is None else MOST_BOXES
+    given = parse_qs(target.partition("?")[2]).get("top", [str(usual)])[-1]
     if not given.isdecimal() or len(given) > len(str(MOST_TOP)) or not 1 <= int(given) <= MOST_TOP:
         raise RefusedError(400, f"top is {given[:40]!r}, expected a number from 1 to {MOST_TOP}")
     return int(given)
@@ -67,8 +79,8 @@ def describe_takes(model: Model) -> list[str]:
     return pictures + (["rows"] if model.format.columns else [])
 
 
-def read_samples(model: Model, body: bytes, kind: str) -> Arrays:
-    """The model's inputs of one or more samples. Raises RefusedError."""
+def read_samples(model: Model, body: bytes, kind: str) -> SamplesRead:
+    """What the body holds, as the model reads it. Raises RefusedError."""
     try:
         return _read_samples(model, body, kind)
     finally:
@@ -76,7 +88,7 @@ def read_samples(model: Model, body: bytes, kind: str) -> Arrays:
             give_memory_back()
 
 
-def _read_samples(model: Model, body: bytes, kind: str) -> Arrays:
+def _read_samples(model: Model, body: bytes, kind: str) -> SamplesRead:
     what = kind.partition(";")[0].strip().lower()
     if what == "multipart/form-data":
         pictures = list(split_multipart(body, kind))
@@ -87,24 +99,26 @@ def _read_samples(model: Model, body: bytes, kind: str) -> Arrays:
         rows = list(_read_csv(model, body) if what == "text/csv" else _read_json(model, body))
         if not rows:
             raise RefusedError(400, "the body holds no rows, expected at least one")
-        return _check_batch(model, stack_rows(rows, specs))
+        return SamplesRead(_check_batch(model, stack_rows(rows, specs)))
     (spec,) = model.inputs.values()
-    how, left, arrays = model.format.preprocessing, MOST_PIXELS, []
+    how, left, arrays, sizes = model.format.preprocessing, MOST_PIXELS, list[Array](), list[ImageSize]()
     assert how is not None
     for at, picture in enumerate(pictures):
         try:
             most = min(left, SOME_PIXELS + PIXELS_A_BYTE * len(picture))
-            array, pixels = read_picture(picture, how, spec, most_pixels=most, formats=FORMATS)
+            array, size = read_picture(picture, how, spec, most_pixels=most, formats=FORMATS)
         except FcdeployError as error:  # Pillow is not there
             raise RefusedError(400, error.message) from None
         except ValueError as error:
             place = f"picture {at} of {len(pictures)}" if len(pictures) > 1 else "the picture"
             raise RefusedError(400, f"{place} {_explain(error)}") from None
-        left -= pixels
+        left -= size.height * size.width
         arrays.append(array)
+        sizes.append(size)
     if len({array.shape for array in arrays}) > 1:
         raise RefusedError(400, "the pictures become inputs of different shapes, expected one a request")
-    return _check_batch(model, {spec.name: np.stack(arrays).astype(spec.dtype, copy=False)})
+    feeds = _check_batch(model, {spec.name: np.stack(arrays).astype(spec.dtype, copy=False)})
+    return SamplesRead(feeds, tuple(sizes))
 
 
 def give_memory_back() -> None:
@@ -203,9 +217,17 @@ def _check_count(at: int) -> None:
         raise RefusedError(400, f"more than {MOST_SAMPLES} rows, expected at most that in a request")
 
 
-def describe_answers(model: Model, outputs: Sequence[Array], top: int) -> list[dict[str, Any]]:
-    """Of each sample its likeliest classes by number, name and probability; of what has no classes its numbers."""
+def describe_answers(
+    model: Model, outputs: Sequence[Array], top: int, sizes: Sequence[ImageSize] = ()
+) -> list[dict[str, Any]]:
+    """Of each sample its likeliest classes by number, name and probability; of what has no classes its numbers.
+
+    Of pictures of these `sizes`, where the bundle says where boxes are, the boxes.
+    """
     named = dict(zip(model.outputs, outputs, strict=True))
+    layout, how = model.format.boxes, model.format.preprocessing
+    if layout is not None and how is not None and sizes:
+        return describe_boxes(layout, how, named, sizes, model.format.classes, top)
     scores = next((a for a in named.values() if a.dtype.kind == "f" and _count_classes(a) > 1), None)
     if scores is None:
         return [

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from fcdeploy.serve.limits import QueueLimits
 from fcdeploy.serve.models import Model, load_model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import ModelFile, Stamp, find_models, hash_content, take_stamp
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +184,7 @@ class BatchingEngine:
         return request
 
     def prepare(
-        self, served: ServedModel, size: int, make: Callable[[], Arrays], then: Callable[[Arrays | RefusedError], None]
+        self, served: ServedModel, size: int, make: Callable[[], Made], then: Callable[[Made | RefusedError], None]
     ) -> None:
         """Make inputs of `size` bytes in a thread, since that takes its time. `then` is called on the loop with them, or with
         why there are none. Raises RefusedError 503 when too many wait already.
@@ -190,11 +193,11 @@ class BatchingEngine:
         self.requests += 1
         self.bytes += size
 
-        def finished(future: asyncio.Future[Arrays]) -> None:
+        def finished(future: asyncio.Future[Made]) -> None:
             self.requests -= 1
             self.bytes -= size
             try:
-                result: Arrays | RefusedError = future.result()
+                result: Made | RefusedError = future.result()
             except RefusedError as refusal:
                 result = refusal
             except Exception as defect:  # a request without an answer would hang

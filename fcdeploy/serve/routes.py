@@ -6,16 +6,24 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from fcdeploy import __version__
-from fcdeploy.arrays import Array, Arrays
+from fcdeploy.arrays import Array
+from fcdeploy.preprocessing.placement import ImageSize
 from fcdeploy.serve.batching import InferenceRequest
-from fcdeploy.serve.classify import check_classify, describe_answers, describe_takes, read_samples, read_top
+from fcdeploy.serve.classify import (
+    SamplesRead,
+    check_classify,
+    describe_answers,
+    describe_takes,
+    read_samples,
+    read_top,
+)
 from fcdeploy.serve.engine import BatchingEngine, ServedModel
 from fcdeploy.serve.http_request import RequestHead
 from fcdeploy.serve.metrics import Metrics
@@ -165,19 +173,19 @@ def _classify(
 ) -> None:
     """Pictures or rows are read in a thread, run as any inputs are, and answered by the names of classes."""
     model = served.model
-    top = read_top(head.path)
+    top = read_top(model, head.path)
     check_classify(model, head.kind, len(body), state.max_json)
 
     def answer(result: Answer) -> None:
         state.metrics.count(model.key, result.status)
         send(result)
 
-    def done(request: InferenceRequest, result: list[Array] | RefusedError) -> None:
+    def done(request: InferenceRequest, result: list[Array] | RefusedError, sizes: Sequence[ImageSize]) -> None:
         if isinstance(result, RefusedError):
             answer(make_error_answer(result))
             return
         try:
-            rows = describe_answers(model, result, top)
+            rows = describe_answers(model, result, top, sizes)
             seconds = {"run": request.compute_seconds, "total": time.perf_counter() - begun}
             made = _answer_json(
                 {"model_name": model.name, "model_version": model.version, "predictions": rows, "seconds": seconds}
@@ -187,11 +195,11 @@ def _classify(
         made.notes = _make_log_notes(model, request) if state.log is not None else None
         answer(made)
 
-    def run(feeds: Arrays | RefusedError) -> None:
+    def run(read: SamplesRead | RefusedError) -> None:
         try:
-            if isinstance(feeds, RefusedError):
-                raise feeds
-            state.engine.submit(served, feeds, done, arrived=begun)
+            if isinstance(read, RefusedError):
+                raise read
+            state.engine.submit(served, read.feeds, partial(done, sizes=read.sizes), arrived=begun)
         except RefusedError as refusal:
             answer(make_error_answer(refusal))
 

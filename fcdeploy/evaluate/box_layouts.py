@@ -1,0 +1,73 @@
+"""Where a model's answers to pictures hold boxes: read from the graph, the shapes and a few answers.
+
+Boxes that a suppression in the graph has left are found as `validate` finds them.  Where every anchor answers, shapes give it
+away: on strides of 8, 16 and 32 pixels, 640 x 640 have 8,400 places, with one anchor each in YOLOv8 and later, with three in
+YOLOv5 and v7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from fcdeploy.arrays import Array, Arrays
+from fcdeploy.evaluate.detections import CONFIDENT, Detections, find_detections
+from fcdeploy.evaluate.outputs import find_ends
+from fcdeploy.records.box_layout import BoxLayout
+
+STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))
+OVERLAPS = {"anchors last": 0.7, "anchors first": 0.45}  # what Ultralytics' predict and YOLOv5's detect take by default
+SHARES = 2.0  # boxes whose ends are all smaller are shares of the input: in pixels they would be specks
+ROWS_FIRST = "detection_boxes"  # TensorFlow's object detection API: y before x
+
+
+def find_box_layout(model: ir.Model, layout: str, runs: Sequence[tuple[Arrays, Arrays]]) -> BoxLayout | None:
+    """The layout that fits the first run with boxes in it, of inputs in `layout` (NCHW or NHWC); None for other models."""
+    selected = [name for name, end in find_ends(model).items() if end.selected]
+    for feeds, outputs in runs:
+        found = find_detections(outputs, [name for name in selected if outputs[name].size])
+        if found is not None:
+            return _describe_found(found, outputs)
+        (picture,) = feeds.values()
+        if picture.ndim == 4:
+            height, width = picture.shape[2:] if layout == "NCHW" else picture.shape[1:3]
+            if (head := _find_head(outputs, height, width)) is not None:
+                return head
+    return None
+
+
+def _describe_found(found: Detections, outputs: Arrays) -> BoxLayout:
+    start = 0 if found.sample is None else 1
+    form = "centre and size" if found.centred else "corners, y first" if found.boxes == ROWS_FIRST else "corners"
+    shares = _are_shares(outputs[found.boxes][..., start : start + 4])
+    return BoxLayout(found.boxes, found.scores, found.classes, found.sample, found.least, form, shares)
+
+
+def _find_head(outputs: Arrays, height: int, width: int) -> BoxLayout | None:
+    """An output whose one axis has an anchor for each place, and whose scores are shares."""
+    places = {sum((height // stride) * (width // stride) for stride in strides) for strides in STRIDES}
+    for name, array in outputs.items():
+        if array.ndim != 3 or array.dtype.kind != "f":
+            continue
+        if array.shape[2] in places and array.shape[1] > 4:
+            head, boxes, scores = "anchors last", array[:, :4], array[:, 4:]
+        elif array.shape[1] in {3 * count for count in places} and array.shape[2] > 5:
+            head, boxes, scores = "anchors first", array[..., :4], array[..., 4:]
+        else:
+            continue
+        if scores.min() >= 0 and scores.max() <= 1:
+            return BoxLayout(
+                name,
+                least=CONFIDENT,
+                form="centre and size",
+                shares=_are_shares(boxes),
+                head=head,
+                overlap=OVERLAPS[head],
+            )
+    return None
+
+
+def _are_shares(boxes: Array) -> bool:
+    return bool(np.abs(boxes).max(initial=0.0) <= SHARES)

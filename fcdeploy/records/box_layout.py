@@ -1,0 +1,71 @@
+"""Where a detector's answers hold its boxes, as a plain value: recorded in a bundle, so that a server can tell them.
+
+Its JSON comes from files that someone else may have written, so `from_json` checks every key.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.records.json_keys import check_keys
+
+FORMS = ("corners", "corners, y first", "centre and size")
+HEADS = ("", "anchors last", "anchors first")
+"""A suppression has left the boxes that count; or every anchor answers, (n, 4 + classes, anchors) as Ultralytics' YOLOv8 and
+later have it, or (n, anchors, 5 + classes) with a share of being an object in front of the classes, as YOLOv5 and v7."""
+
+
+@dataclass(frozen=True)
+class BoxLayout:
+    """Which outputs hold boxes, scores and classes, or in which columns of `boxes` they are; of every anchor, `boxes` alone.
+
+    `sample` is the column that says of which sample a row is.  `least` is the score that counts, `overlap` from where on the
+    weaker of two boxes of a class is left out (None: it was in the graph).  `shares`: of the input's sides, not pixels.
+    """
+
+    boxes: str
+    scores: str | int | None = None
+    classes: str | int | None = None
+    sample: int | None = None
+    least: float | None = None
+    form: str = "corners"
+    shares: bool = False
+    head: str = ""
+    overlap: float | None = None
+
+    def describe(self) -> str:
+        """One line, for reports."""
+        which = f", {self.head}" if self.head else ""
+        least = "" if self.least is None else f", shown from a score of {self.least:g}"
+        overlap = "" if self.overlap is None else f", of those that overlap by {self.overlap:g} the best"
+        unit = "shares of the input" if self.shares else "pixels"
+        return f"boxes in {self.boxes!r}{which}: {self.form} in {unit}{least}{overlap}"
+
+
+def to_json(value: BoxLayout) -> dict[str, Any]:
+    """The fields by name; `from_json` reads them back."""
+    return asdict(value)
+
+
+def from_json(data: Any, source: str, hint: str) -> BoxLayout:
+    """Raises FcdeployError that names the key."""
+    check_keys(data, set(BoxLayout.__dataclass_fields__), source, hint)
+    places = all(data[key] is None or type(data[key]) in (str, int) for key in ("scores", "classes"))
+    columns = all(0 <= data[key] < 8 for key in ("scores", "classes", "sample") if type(data[key]) is int)
+    numbers = all(data[key] is None or _is_share(data[key]) for key in ("least", "overlap"))
+    fits = {
+        "boxes": isinstance(data["boxes"], str), "scores": places and columns, "least": numbers,
+        "sample": data["sample"] is None or type(data["sample"]) is int, "shares": type(data["shares"]) is bool,
+        "form": data["form"] in FORMS, "head": data["head"] in HEADS,
+    }  # fmt: skip
+    for key, fit in fits.items():
+        if not fit:
+            raise FcdeployError(f"{source}: {key!r} is {str(data[key])[:60]!r}, which says nothing of boxes", hint)
+    return BoxLayout(**data)
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and 0 <= value <= 1

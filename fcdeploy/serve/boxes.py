@@ -1,0 +1,82 @@
+"""Boxes of a detector's answers, in pixels of the pictures that were sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fcdeploy.arithmetic.set_metrics import suppress_boxes
+from fcdeploy.arrays import Array
+from fcdeploy.evaluate.detections import Detections, FoundBoxes
+from fcdeploy.preprocessing.placement import ImageSize, map_to_input
+from fcdeploy.records.box_layout import BoxLayout
+from fcdeploy.records.preprocessing import Preprocessing
+
+MOST_CANDIDATES, MOST_BOXES = 3000, 300  # of a sample, before and after overlapping ones are left out: that takes time
+
+
+def describe_boxes(
+    layout: BoxLayout,
+    how: Preprocessing,
+    outputs: Mapping[str, Array],
+    sizes: Sequence[ImageSize],
+    names: Sequence[str],
+    top: int,
+) -> list[dict[str, Any]]:
+    """Of each picture its size and its boxes: number and name of the class, score, and left, top, right, bottom."""
+    pictures = []
+    for size, found in zip(sizes, read_boxes(layout, outputs, len(sizes)), strict=True):
+        best = _place_in_picture(_keep_best(found, top), layout, how, size)
+        boxes = [_describe(best, at, names) for at in range(len(best.boxes))]
+        pictures.append({"boxes": boxes, "width": size.width, "height": size.height})
+    return pictures
+
+
+def read_boxes(layout: BoxLayout, outputs: Mapping[str, Array], count: int) -> list[FoundBoxes]:
+    """The boxes that count of each of `count` samples, as corners in what the layout counts in."""
+    if layout.head:
+        return [_read_anchors(rows, layout) for rows in outputs[layout.boxes]]
+    centred = layout.form == "centre and size"
+    reader = Detections(layout.boxes, layout.scores, layout.classes, layout.sample, layout.least, centred)
+    swap = [1, 0, 3, 2] if layout.form == "corners, y first" else [0, 1, 2, 3]
+    return [FoundBoxes(one.boxes[:, swap], one.scores, one.classes) for one in reader.read(outputs, count)]
+
+
+def _read_anchors(answers: Array, layout: BoxLayout) -> FoundBoxes:
+    """Each anchor's best class, where its score counts; of boxes of a class that overlap, the best."""
+    rows = np.asarray(answers.T if layout.head == "anchors last" else answers, np.float64)
+    scores = rows[:, 4:] if layout.head == "anchors last" else rows[:, 5:] * rows[:, 4:5]
+    classes = scores.argmax(axis=1)
+    best = scores[np.arange(len(rows)), classes]
+    order = np.argsort(-best, kind="stable")[:MOST_CANDIDATES]
+    order = order[best[order] >= (layout.least or 0.0)]
+    middle, half = rows[order, :2], rows[order, 2:4] / 2
+    boxes = np.concatenate([middle - half, middle + half], axis=1)
+    kept = suppress_boxes(boxes, classes[order], 1.0 if layout.overlap is None else layout.overlap, MOST_BOXES)
+    return FoundBoxes(boxes[kept], best[order][kept], classes[order][kept])
+
+
+def _keep_best(found: FoundBoxes, top: int) -> FoundBoxes:
+    order = np.argsort(-found.scores, kind="stable")[:top]
+    return FoundBoxes(found.boxes[order], found.scores[order], found.classes[order])
+
+
+def _place_in_picture(found: FoundBoxes, layout: BoxLayout, how: Preprocessing, size: ImageSize) -> FoundBoxes:
+    """Corners in pixels of the picture, within it."""
+    where, whole = map_to_input(how, size)
+    corners = found.boxes * ([whole.width, whole.height] * 2 if layout.shares else 1.0)
+    across, down = (corners[:, ::2] - where.shift_x) / where.scale_x, (corners[:, 1::2] - where.shift_y) / where.scale_y
+    limits = np.clip(across, 0, size.width), np.clip(down, 0, size.height)
+    return FoundBoxes(np.stack(limits, axis=2).reshape(-1, 4), found.scores, found.classes)
+
+
+def _describe(found: FoundBoxes, at: int, names: Sequence[str]) -> dict[str, Any]:
+    number = int(found.classes[at])
+    return {
+        "class": number,
+        **({"name": names[number]} if 0 <= number < len(names) else {}),
+        "score": float(found.scores[at]),
+        "box": [round(float(end), 2) for end in found.boxes[at]],
+    }

@@ -1,0 +1,193 @@
+"""Boxes of detectors: read from answers, suppressed, and told in pixels of the picture, against brute force and pixels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from servers import Server, serving
+
+from fcdeploy.arithmetic.set_metrics import suppress_boxes
+from fcdeploy.bundles.read import open_bundle
+from fcdeploy.commands.bundle import bundle
+from fcdeploy.errors import FcdeployError
+from fcdeploy.preprocessing.apply import read_picture
+from fcdeploy.preprocessing.placement import ImageSize, map_to_input
+from fcdeploy.preprocessing.read import read_preprocessing
+from fcdeploy.records import box_layout
+from fcdeploy.records.box_layout import BoxLayout
+from fcdeploy.records.signature import TensorSpec
+from fcdeploy.serve.boxes import describe_boxes, read_boxes
+
+SIDE = 64  # of the detector's input: 8 x 8 + 4 x 4 + 2 x 2 places
+PLACES = 84
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0.0) * max(height, 0.0)
+    return float(shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared))
+
+
+def draw_anchors(seed: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centres and sizes (84, 4), and scores (84, classes), of which a few are high."""
+    random = np.random.default_rng(seed)
+    boxes = np.concatenate([random.uniform(10, 54, (PLACES, 2)), random.uniform(6, 20, (PLACES, 2))], axis=1)
+    scores = random.uniform(0, 0.2, (PLACES, classes))
+    scores[random.integers(0, PLACES, 30), random.integers(0, classes, 30)] = random.uniform(0.3, 1, 30)
+    return boxes.astype(np.float32), scores.astype(np.float32)
+
+
+def expect(boxes: np.ndarray, scores: np.ndarray, most: float) -> list[tuple[int, int]]:
+    """Anchor and class of what is left: one after the other, compared with all that are kept."""
+    kept: list[tuple[int, int]] = []
+    corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
+    for at in sorted(range(len(boxes)), key=lambda at: -scores[at].max()):
+        kind = int(scores[at].argmax())
+        free = all(kind != other or overlap(corners[at], corners[i]) <= most for i, other in kept)
+        if scores[at].max() >= 0.25 and free:
+            kept.append((at, kind))
+    return kept
+
+
+@pytest.mark.parametrize("head", box_layout.HEADS[1:])
+@pytest.mark.parametrize("seed", range(5))
+def test_every_anchor_s_best_class_without_those_that_a_better_one_overlaps(head: str, seed: int) -> None:
+    boxes, scores = draw_anchors(seed, 3)
+    rows = np.concatenate([boxes, scores], axis=1).T
+    if head == "anchors first":
+        share = np.linspace(0.5, 1, PLACES, dtype=np.float32)[:, None]
+        rows, scores = np.concatenate([boxes, share, scores], axis=1), scores * share
+    layout = BoxLayout("o", least=0.25, form="centre and size", head=head, overlap=0.4)
+    (found,) = read_boxes(layout, {"o": rows[None]}, 1)
+    wanted = expect(boxes, scores, 0.4)
+    assert 3 < len(wanted) < 30
+    assert found.classes.tolist() == [kind for _, kind in wanted]
+    np.testing.assert_allclose(found.scores, [scores[at, kind] for at, kind in wanted], rtol=1e-6)
+    np.testing.assert_allclose(
+        (found.boxes[:, :2] + found.boxes[:, 2:]) / 2, boxes[[at for at, _ in wanted], :2], rtol=1e-5
+    )
+
+
+def test_no_more_boxes_than_asked_for() -> None:
+    boxes = np.array([[0, 0, 2, 2], [10, 0, 12, 2], [0, 0, 2, 2], [20, 0, 22, 2]], float)
+    assert suppress_boxes(boxes, np.array([0, 0, 1, 0]), 0.5, 9).tolist() == [0, 1, 2, 3]
+    assert suppress_boxes(boxes, np.zeros(4), 0.5, 9).tolist() == [0, 1, 3]
+    assert suppress_boxes(boxes, np.zeros(4), 0.5, 2).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["torchvision-imagenet", "timm", "yolo-letterbox", "paddle-ocr-det", "scale-0-1"])
+@pytest.mark.parametrize("size", [(211, 160), (97, 300), (150, 150)])
+def test_a_place_in_the_picture_is_where_its_pixels_go(name: str, size: tuple[int, int]) -> None:
+    """A bright block, found again by the mean place of its pixels in what the model reads."""
+    spec = TensorSpec("x", np.dtype(np.float32), (None, 3, 128, 128))
+    how = read_preprocessing(name, spec)
+    height, width = size
+    top, left = height // 2 - 12, width // 2 - 8  # 24 x 16 pixels near the middle, which no crop takes away
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[top : top + 24, left : left + 16] = 255
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    array, read = read_picture(file.getvalue(), how, spec)
+    assert read == size
+    light = array.sum(axis=0) - np.median(array.sum(axis=0))
+    light[light < 0.5 * light.max()] = 0
+    rows, columns = np.indices(light.shape)
+    where, whole = map_to_input(how, read)
+    assert whole == light.shape
+    for places, scale, shift, centre in (
+        (columns, where.scale_x, where.shift_x, left + 8), (rows, where.scale_y, where.shift_y, top + 12),
+    ):  # fmt: skip
+        assert (light * (places + 0.5)).sum() / light.sum() == pytest.approx(centre * scale + shift, abs=0.75)
+
+
+def save_detector(path: Path, boxes: np.ndarray, scores: np.ndarray) -> None:
+    """The same boxes for every picture, as YOLOv8 has them; scores fall with its light."""
+    rows = np.concatenate([boxes, scores], axis=1).T[None]
+    weights = np.where(np.arange(rows.shape[1]) < 4, 0, 0.1).astype(np.float32)[None, :, None]
+    constants = {"rows": rows, "weights": weights, "zero": np.float32(0), "one": np.float32(1)}
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["light"], keepdims=0, axes=[1, 2, 3]),
+        helper.make_node("Clip", ["light", "zero", "one"], ["share"]),
+        helper.make_node("Reshape", ["share", "shape"], ["share3"]),
+        helper.make_node("Mul", ["share3", "weights"], ["loss"]),
+        helper.make_node("Sub", ["one", "loss"], ["factor"]),
+        helper.make_node("Mul", ["rows", "factor"], ["output0"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "detector",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, rows.shape[1], PLACES])],
+        [numpy_helper.from_array(np.array([-1, 1, 1]), "shape"), *(numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items())],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("detector")
+    boxes, scores = draw_anchors(3, 2)
+    save_detector(home / "eyes.onnx", boxes, scores)
+    (home / "names.txt").write_text("left\nright\n")
+    (home / "models").mkdir()
+    report = bundle(
+        home / "eyes.onnx", output=home / "models" / "eyes.fcd", preprocess="yolo-letterbox", classes=home / "names.txt"
+    )
+    assert any("boxes in 'output0', anchors last: centre and size in pixels" in line for line in report.lines)
+    return home
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    with serving(folder / "models") as server:
+        yield server
+
+
+def test_a_served_detector_answers_with_boxes_in_the_picture(server: Server) -> None:
+    boxes, scores = draw_anchors(3, 2)
+    file = io.BytesIO()
+    Image.new("RGB", (200, 100)).save(file, "PNG")  # scaled by 0.32, and 16 gray rows above and below
+    light = (64 * 32 * 114 / 255) / (64 * 64)
+    wanted = expect(boxes, scores * np.float32(1 - 0.1 * light), 0.7)
+    reply = server.ask("POST", "/v1/models/eyes:classify", file.getvalue(), Content_Type="image/png")
+    (found,) = reply.json["predictions"]
+    assert (found["width"], found["height"]) == (200, 100)
+    assert [one["name"] for one in found["boxes"]] == [("left", "right")[kind] for _, kind in wanted]
+    for one, (at, kind) in zip(found["boxes"], wanted, strict=True):
+        assert one["score"] == pytest.approx(scores[at, kind] * (1 - 0.1 * light), abs=1e-5)
+        x, y, width, height = boxes[at].astype(float)
+        corners = np.array([x - width / 2, y - height / 2 - 16, x + width / 2, y + height / 2 - 16]) / 0.32
+        np.testing.assert_allclose(one["box"], np.clip(corners, 0, [200, 100, 200, 100]), atol=0.02)
+    few = server.ask("POST", "/v1/models/eyes:classify?top=2", file.getvalue(), Content_Type="image/png")
+    assert few.json["predictions"][0]["boxes"] == found["boxes"][:2]
+
+
+def test_tensorflow_s_boxes_are_shares_with_y_first() -> None:
+    outputs = {
+        "detection_boxes": np.array([[[0.25, 0.5, 0.75, 1.0], [0, 0, 0, 0]]]),
+        "detection_scores": np.array([[0.9, 0.0]]),
+        "detection_classes": np.array([[1.0, 0.0]]),
+    }
+    layout = BoxLayout(
+        "detection_boxes", "detection_scores", "detection_classes", least=0.25, form="corners, y first", shares=True
+    )
+    how = read_preprocessing("scale-0-1", TensorSpec("x", np.dtype(np.float32), (None, 3, 32, 32)))
+    (found,) = describe_boxes(layout, how, outputs, [ImageSize(200, 100)], ("cat", "dog"), 5)
+    assert found["boxes"] == [{"class": 1, "name": "dog", "score": 0.9, "box": [50.0, 50.0, 100.0, 150.0]}]
+
+
+def test_a_bundle_keeps_the_layout_and_a_damaged_one_is_refused(folder: Path) -> None:
+    layout = open_bundle(folder / "models" / "eyes.fcd").manifest.format.boxes
+    assert layout is not None
+    row = box_layout.to_json(layout)
+    assert box_layout.from_json(row, "b", "h") == layout
+    for key, value in (("boxes", 3), ("form", "round"), ("head", None), ("least", 2), ("scores", [1]), ("sample", "a")):
+        with pytest.raises(FcdeployError, match="says nothing of boxes"):
+            box_layout.from_json({**row, key: value}, "b", "h")
