@@ -111,7 +111,13 @@ def save_detector(path: Path, boxes: np.ndarray, scores: np.ndarray) -> None:
     """The same boxes for every picture, as YOLOv8 has them; scores fall with its light."""
     rows = np.concatenate([boxes, scores], axis=1).T[None]
     weights = np.where(np.arange(rows.shape[1]) < 4, 0, 0.1).astype(np.float32)[None, :, None]
-    constants = {"rows": rows, "weights": weights, "zero": np.float32(0), "one": np.float32(1)}
+    constants = {
+        "rows": rows,
+        "weights": weights,
+        "zero": np.float32(0),
+        "one": np.float32(1),
+        "shape": np.array([-1, 1, 1]),
+    }
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["light"], keepdims=0, axes=[1, 2, 3]),
         helper.make_node("Clip", ["light", "zero", "one"], ["share"]),
@@ -124,7 +130,7 @@ def save_detector(path: Path, boxes: np.ndarray, scores: np.ndarray) -> None:
         nodes, "detector",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, SIDE, SIDE])],
         [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, rows.shape[1], PLACES])],
-        [numpy_helper.from_array(np.array([-1, 1, 1]), "shape"), *(numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items())],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.save(model, path)
