@@ -24,14 +24,14 @@ class ExportedTensor(TensorInfo):
 
 @dataclass(frozen=True)
 class TensorRange:
-    """What was seen of one tensor. `needs` is the fixed-point format that holds it."""
+    """What was seen of one tensor. `fixed_point` is the fixed-point format that holds it."""
 
     layer: str
     tensor: str
     kind: str
     min: float
     max: float
-    needs: str
+    fixed_point: str
     elements: int
 
 
