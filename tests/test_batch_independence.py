@@ -14,7 +14,7 @@ from networks import Net
 from onnx import TensorProto, helper
 from small_models import family, samples
 
-from fcdeploy.graph.light_reader import read_outline
+from fcdeploy.graph.light_reader import Node, Outline, read_outline
 from fcdeploy.proof.batch_independence import explain_dependence
 
 Build = Callable[[Net, str], str]
@@ -138,6 +138,15 @@ def test_nodes_in_any_order(tmp_path: Path) -> None:
     onnx.save(model, file)
     ort.InferenceSession(file, providers=["CPUExecutionProvider"])
     assert not explain_dependence(read_outline(file))
+
+
+def test_a_long_file_in_reverse_takes_no_time() -> None:
+    """30,000 nodes: looking through all that are left for each would take half an hour."""
+    chain = [Node("Relu", "", "", (f"v{i}" if i else "x",), (f"v{i + 1}",)) for i in range(30_000)]
+    outline = Outline(tuple(reversed(chain)), {"x": ("n", 4)}, {"v30000": ("n", 4)}, {}, 17)
+    assert not explain_dependence(outline)
+    circle = replace(outline, nodes=(*outline.nodes[1:], replace(chain[0], inputs=("v30000",))))
+    assert "reads what no node wrote before" in explain_dependence(circle)
 
 
 def test_inputs_must_begin_with_one_free_axis(tmp_path: Path) -> None:

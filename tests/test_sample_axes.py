@@ -237,3 +237,19 @@ def test_samples_lie_along_no_fixed_length_where_the_first_axis_is_free(
 ) -> None:
     spec = TensorSpec("x", np.dtype(np.float32), shape)
     assert sample_axes._choose_axis(spec, ["n" if n is None else "" for n in shape], set(), sample) == axis
+
+
+def test_two_inputs_with_steps_first_are_moved_together(tmp_path: Path) -> None:
+    """Neither alone is proven: what is summed over the steps of one would meet the samples of the other."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["s", "t", 8]) for name in ("a", "b")]
+    axes = numpy_helper.from_array(np.array([0]), "axes")
+    nodes = [
+        *(helper.make_node("ReduceSum", [name, "axes"], [f"sum_{name}"], keepdims=0) for name in ("a", "b")),
+        helper.make_node("Add", ["sum_a", "sum_b"], ["y"]),
+    ]
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["t", 8])
+    graph = helper.make_graph(nodes, "g", ends, [out], [axes])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "m.onnx")
+    data = {name: normal(4, 5, 8) for name in ("a", "b")}
+    layout = sample_axes.find_layout(tmp_path / "m.onnx", read_model(tmp_path / "m.onnx"), data, {})
+    assert (layout.axes, layout.alone) == ({"a": 1, "b": 1}, "")

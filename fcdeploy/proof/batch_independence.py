@@ -10,6 +10,7 @@ Reshape that would cut samples in pieces, fails at a batch of one already.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Mapping, Sequence
 
 from fcdeploy.graph.light_reader import Node, Outline
@@ -51,20 +52,25 @@ def explain_dependence(outline: Outline, axes: Mapping[str, int | None] | None =
 
 
 def _sort(nodes: Sequence[Node], known: Known) -> Iterator[Node]:
-    """Each behind those that write what it reads: ONNX asks for it, onnxruntime does not, and some tools do not care."""
-    written, left = set(known), list(nodes)
-    while left:
-        waiting = []
-        for node in left:
-            if all(not name or name in written for name in node.inputs):
-                written.update(node.outputs)
-                yield node
-            else:
-                waiting.append(node)
-        if len(waiting) == len(left):
-            yield from waiting
-            return
-        left = waiting
+    """Each behind those that write what it reads: ONNX asks for it, onnxruntime does not, and some tools do not care.
+
+    In the order of the file where that is one; nodes that read what nobody writes come last.
+    """
+    readers: dict[str, list[int]] = {}
+    missing = [{name for name in node.inputs if name and name not in known} for node in nodes]
+    for at, names in enumerate(missing):
+        for name in names:
+            readers.setdefault(name, []).append(at)
+    ready = [at for at, names in enumerate(missing) if not names]
+    while ready:
+        node = nodes[heapq.heappop(ready)]
+        yield node
+        for name in node.outputs:
+            for at in readers.pop(name, ()):
+                missing[at].discard(name)
+                if not missing[at]:
+                    heapq.heappush(ready, at)
+    yield from (node for node, names in zip(nodes, missing, strict=True) if names)
 
 
 def _read_ends(outline: Outline, axes: Mapping[str, int | None]) -> Known:

@@ -24,7 +24,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.light_reader import read_outline
+from fcdeploy.graph.light_reader import Outline, read_outline
 from fcdeploy.graph.model import input_specs, output_specs
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.proof.batch_independence import NOT_LEADING, explain_dependence
@@ -120,20 +120,23 @@ def find_layout(
     leading = {spec.shape[0] if spec.shape else 0 for spec in inputs}
     if not given and (not inputs or (len(leading) == 1 and 0 not in leading and None not in leading)):
         return SampleLayout()  # one fixed batch
-    reason = _explain(path)
+    outline = _read_outline(path)
+    reason = _explain(outline)
     if not given and not reason:
         return SampleLayout()
 
     samples = _peek(data, inputs)
-    axes = _settle(path, inputs, samples, _choose_axes(model, inputs, samples, given), given)
+    axes = _settle(outline, inputs, samples, _choose_axes(model, inputs, samples, given), given)
     others = {name: axis for name, axis in axes.items() if axis != 0}
+    if not _explain(outline, axes):
+        reason = ""
     return SampleLayout(others, _why_alone(path, inputs, samples, axes, reason))
 
 
 def _why_alone(
     path: Path, inputs: Sequence[TensorSpec], samples: Sequence[Arrays], axes: Mapping[str, int | None], reason: str
 ) -> str:
-    """Why a run takes one sample; '' where it may take several. `reason` is why nothing is proven of leading axes."""
+    """Why a run takes one sample; '' where it may take several. `reason` is why they may meet along these axes, if they may."""
     placed = [replace(spec, sample_axis=axes[spec.name]) for spec in inputs]
     whole = [name for name, axis in axes.items() if axis is None]
     if whole:
@@ -143,16 +146,19 @@ def _why_alone(
         return ""  # a fixed batch, or lengths that disagree, which is said where they are read
     if lengths != {None}:
         return "some inputs take one sample and others any number"
-    apart = not _explain(path, axes) or not samples or _run_alike(path, placed, samples)
-    return "" if apart else reason
+    return "" if not (reason and samples) or _run_alike(path, placed, samples) else reason
 
 
-def _explain(path: Path, axes: Mapping[str, int | None] | None = None) -> str:
-    """Why samples may depend on each other; '' where it is proven that they do not."""
+def _read_outline(path: Path) -> Outline | None:
     try:
-        return explain_dependence(read_outline(path), axes)
+        return read_outline(path)
     except FcdeployError:
-        return "its graph cannot be followed"
+        return None
+
+
+def _explain(outline: Outline | None, axes: Mapping[str, int | None] | None = None) -> str:
+    """Why samples may depend on each other; '' where it is proven that they do not."""
+    return "its graph cannot be followed" if outline is None else explain_dependence(outline, axes)
 
 
 def _check_given(given: Mapping[str, int | None], inputs: Sequence[TensorSpec]) -> None:
@@ -237,25 +243,37 @@ def _find_fitting(spec: TensorSpec, sample: tuple[int, ...]) -> list[int]:
 
 
 def _settle(
-    path: Path,
+    outline: Outline | None,
     inputs: Sequence[TensorSpec],
     samples: Sequence[Arrays],
     axes: Mapping[str, int | None],
     given: Mapping[str, int | None],
 ) -> dict[str, int | None]:
-    """Where several axes fit a sample, as with steps first, the one along which samples are proven not to meet."""
-    if samples and not _keeps_apart(path, axes):
-        for spec in inputs:
-            others = () if spec.name in given else _find_fitting(spec, samples[0][spec.name].shape)
-            for trial in ({**axes, spec.name: axis} for axis in others):
-                if _keeps_apart(path, trial):
-                    return trial
+    """Where several axes fit a sample, as with steps first, those along which samples are proven not to meet.
+
+    The same axis of all inputs that leave a choice comes first, then another one of a single input.
+    """
+    if outline is None or not samples or _keeps_apart(outline, axes):
+        return dict(axes)
+    fitting = {spec.name: _find_fitting(spec, samples[0][spec.name].shape) for spec in inputs if spec.name not in given}
+    several = {name: found for name, found in fitting.items() if len(found) > 1}
+    common = [
+        {name: axis for name, found in several.items() if axis in found}
+        for axis in sorted({axis for found in several.values() for axis in found})
+    ]
+    single = [{name: axis} for name, found in several.items() for axis in found]
+    tried: list[dict[str, int | None]] = [dict(axes)]
+    for change in [*common, *single]:
+        trial = {**axes, **change}
+        if trial not in tried and _keeps_apart(outline, trial):
+            return trial
+        tried.append(trial)
     return dict(axes)
 
 
-def _keeps_apart(path: Path, axes: Mapping[str, int | None]) -> bool:
+def _keeps_apart(outline: Outline, axes: Mapping[str, int | None]) -> bool:
     """Whether samples along these axes do not meet, wherever they lie in the outputs."""
-    reason = _explain(path, axes)
+    reason = explain_dependence(outline, axes)
     return not reason or reason.endswith(NOT_LEADING)
 
 
