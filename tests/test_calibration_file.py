@@ -235,6 +235,31 @@ def test_another_version_of_the_format(schema, tmp_path) -> None:
         read(path)
 
 
+def test_a_stream_that_was_kept_step_by_step(tmp_path) -> None:
+    """As files of before stretches were: their axis of steps would be read as one of stretches."""
+    path = written(tmp_path / "a.calib", with_header("states", {"x": "y"}))
+    with fails("has format 'fcdeploy.calibration/1', expected 'fcdeploy.calibration/2'", "calibrate again"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "shapes", [((2,), (2,)), ((2, 3), (2, 4)), ((2, 0), (2, 0)), ((0, 3), (0, 3))], ids=["steps", "two", "none", "0"]
+)
+def test_stretches_that_are_none(shapes, tmp_path) -> None:
+    header, arrays = parts()
+    header |= {"schema": "fcdeploy.calibration/2", "states": {"x": "y"}}
+    arrays |= {"kept.x": np.zeros(shapes[0], np.float32), "kept.ids": np.zeros(shapes[1], np.int64)}
+    with fails("its kept samples differ in number", HINT):
+        read(written(tmp_path / "a.calib", spoiled(header, arrays)))
+
+
+def test_a_group_of_no_samples(tmp_path) -> None:
+    header, arrays = parts()
+    arrays |= {"kept.x": np.zeros((0, 3, 5), np.float32), "kept.ids": np.zeros((0, 1), np.int64)}
+    with fails("its kept samples differ in number", HINT):
+        read(written(tmp_path / "a.calib", spoiled(header, arrays)))
+
+
 @pytest.mark.parametrize("header", [[], 3, None, "text"])
 def test_a_header_that_is_no_object(header, tmp_path) -> None:
     with fails(f"has format {str(header)!r}, expected", HINT):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,19 @@ from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import read_model
+from fcdeploy.int8.calibrating import observe as observing
+from fcdeploy.int8.calibrating.merge import merge
+from fcdeploy.int8.calibrating.observe import CalibrationPart, assemble, observable_tensors, observe, observe_pass
+from fcdeploy.int8.calibrating.schedule import plan_passes
 from fcdeploy.int8.judge import Judge
-from fcdeploy.records.calibration import read
+from fcdeploy.prepare.shape_inference import infer_shapes
+from fcdeploy.records.calibration import read, to_bytes
 from fcdeploy.records.sample_layout import KEY, SampleLayout
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.samples.kept_samples import keep_smallest
+from fcdeploy.samples.kept_samples import SmallestSamples, keep_smallest
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.samples.states import parse_states
-from fcdeploy.samples.stretches import STRETCH, split_stretches
+from fcdeploy.samples.stretches import STRETCH, StretchCollector, split_stretches
 
 Array = np.ndarray[Any, Any]
 RANDOM = np.random.default_rng(0)
@@ -133,6 +139,37 @@ def test_stretches_of_a_stream_are_kept_whole_and_split_by_them(stream: Path, sa
     apart = {row.tobytes() for group in judged for row in group["x"].reshape(-1, 6)}
     assert len(apart) == 2 * STRETCH + 9 and not apart & {row.tobytes() for row in tools["x"]}
     assert len(tools["x"]) == 3 * STRETCH == len(tools["h"])
+
+
+@pytest.mark.parametrize("shape", [(200, 6), (4, 50, 6)], ids=["one stream", "sequences"])
+def test_parts_of_a_stream_add_up_to_the_whole(
+    shape: tuple[int, ...], stream: Path, save_npz: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run that was stopped and goes on from its last part keeps is what one run keeps."""
+    source = open_source(save_npz(x=RANDOM.normal(size=shape).astype(np.float32)), SPECS, model=stream)
+    model = read_model(stream)
+    infer_shapes(model)
+    whole = observe(model, source, model_hash="m")
+    monkeypatch.setattr(observing, "PART_SECONDS", 0.0)
+    monkeypatch.setattr(observing, "PART_SHARE", 1e9)
+    passes = plan_passes(model, observable_tensors(model.graph), source, batch=None, max_memory=None)
+    steps = observe_pass(model, source, passes, 0, model_hash="m")
+    first, *_ = (step for step in steps if isinstance(step, CalibrationPart))
+    assert 0 < first.taken < 200
+    later = observe_pass(model, source.after(first.taken), passes, 0, model_hash="m")
+    rest = [step for step in later if isinstance(step, CalibrationPart)]
+    total = reduce(merge, [part.calibration for part in (first, *rest)])
+    assert to_bytes(assemble(model, [total])) == to_bytes(whole)
+
+
+def test_large_states_take_no_more_memory_than_samples() -> None:
+    """Of 1 MB a step: as many stretches as samples would be kept at least, of the fewest steps."""
+    smallest, collect = SmallestSamples(), StretchCollector()
+    for at in range(100):
+        smallest.offer_all(collect.add(f"row 0, step {at}", {"h": np.full(1 << 18, at, np.float32)}))
+    assert smallest.size <= 2 * 16 << 20
+    (group,) = smallest.groups()
+    assert (group["h"][:, 1, 0] - group["h"][:, 0, 0] == 1).all()
 
 
 def test_the_judge_carries_the_states_of_the_int8_model(stream: Path, save_npz: Callable[..., Path]) -> None:

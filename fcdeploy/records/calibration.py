@@ -31,7 +31,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.records import data_format
 from fcdeploy.records.data_format import UNSAID, DataFormat, InputStatistics
 
-SCHEMA = "fcdeploy.calibration/1"
+SCHEMA, SCHEMA_OF_STREAMS = "fcdeploy.calibration/1", "fcdeploy.calibration/2"
 AGAIN = "fcdeploy calibrate MODEL --data DATA writes one"
 
 
@@ -156,7 +156,7 @@ def to_bytes(calibration: Calibration) -> bytes:
 
     records = list(calibration.tensors.values())
     header = {
-        "schema": SCHEMA,
+        "schema": SCHEMA_OF_STREAMS if calibration.states else SCHEMA,
         "model": calibration.model,
         "data": calibration.data,
         "made_by": dict(sorted(calibration.made_by.items())),
@@ -222,8 +222,11 @@ def from_bytes(content: bytes, name: str) -> Calibration:
 
 def _check_and_assemble(header: Any, arrays: Mapping[str, Array], name: str) -> Calibration:
     schema = header.get("schema") if isinstance(header, dict) else header
-    if schema != SCHEMA:
-        raise FcdeployError(f"{name!r} has format {str(schema)[:40]!r}, expected {SCHEMA!r}", AGAIN)
+    streams = isinstance(header, dict) and bool(header.get("states"))
+    expected = SCHEMA_OF_STREAMS if streams else SCHEMA
+    if schema != expected:
+        again = "calibrate again: of a stream whole stretches are kept now" if streams else AGAIN
+        raise FcdeployError(f"{name!r} has format {str(schema)[:40]!r}, expected {expected!r}", again)
     try:
         states = {str(key): str(out) for key, out in dict(header.get("states", {})).items()}
         return replace(_assemble(header, arrays), format=_read_format(header, name), states=states)
@@ -278,15 +281,15 @@ def _assemble(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Calibra
             raise ValueError(f"tensor {record.name!r} is there twice")
         tensors[record.name] = record
         bin_at, channel_at = bins.stop, channels.stop
-    kept, *more = _collect_kept(arrays) or [{}]
+    kept, *more = _collect_kept(arrays, axes=2 if header.get("states") else 1) or [{}]
     result = Calibration(header["model"], tensors, arrays["seen"], kept, header["made_by"], tuple(more))
     if result.data != header["data"]:
         raise ValueError("the hash of its samples does not fit")
     return result
 
 
-def _collect_kept(arrays: Mapping[str, Array]) -> list[Arrays]:
-    """The groups of kept samples, in order."""
+def _collect_kept(arrays: Mapping[str, Array], axes: int) -> list[Arrays]:
+    """The groups of kept samples, in order; all inputs have the first so many axes in common."""
     groups: dict[int, Arrays] = {}
     for key, value in arrays.items():
         if key.startswith("kept"):
@@ -295,8 +298,9 @@ def _collect_kept(arrays: Mapping[str, Array]) -> list[Arrays]:
     if sorted(groups) != list(range(len(groups))) or len({frozenset(group) for group in groups.values()}) > 1:
         raise ValueError("its groups of kept samples are not alike")
     for group in groups.values():
-        if any(value.ndim == 0 for value in group.values()) or len({len(value) for value in group.values()}) > 1:
-            raise ValueError("its kept samples differ in number from input to input")
+        shapes = {value.shape[:axes] for value in group.values()}
+        if len(shapes) > 1 or any(len(shape) < axes or 0 in shape for shape in shapes):
+            raise ValueError("its kept samples differ in number from input to input, or are none")
     return [groups[index] for index in range(len(groups))]
 
 

@@ -16,12 +16,16 @@ from fcdeploy.records.calibration import flatten_stretches
 from fcdeploy.samples.states import step_of
 
 STRETCH = 64  # steps: those of a state's memory, and enough stretches of a minute of sound to choose from
+SHORTEST, STRETCH_BYTES = 2, 1 << 19  # of larger states fewer steps, so that the least number of stretches takes 8 MB
 MOST_TOOLS, MOST_JUDGED = 256, 8  # steps for the tools that run a model, stretches for its judge
 
 
 @dataclass
 class StretchCollector:
-    """Steps in their order to stretches, which begin at every STRETCH-th step of a stream and end with it."""
+    """Steps in their order to stretches, which begin at every STRETCH-th step of a stream and end with it.
+
+    Where steps are large, every so many as STRETCH_BYTES hold.
+    """
 
     steps: list[Arrays] = field(default_factory=list)
     next: int = 0
@@ -29,17 +33,27 @@ class StretchCollector:
     def add(self, name: str, inputs: Arrays) -> list[Arrays]:
         """Take a step by what it is called; the stretch that ended before it, if one did."""
         at = step_of(name)
-        begins = at % STRETCH == 0
-        ended = self.finish() if begins or at != self.next else []
+        begins = at % _choose_length(inputs) == 0
+        ended = self.finish() if self.ends_before(name, inputs) else []
         if begins or self.steps:
             self.steps.append({key: value.copy() for key, value in inputs.items()})
         self.next = at + 1
         return ended
 
+    def ends_before(self, name: str, inputs: Arrays) -> bool:
+        """Whether this step belongs to no stretch that is open."""
+        at = step_of(name)
+        return at % _choose_length(inputs) == 0 or at != self.next
+
     def finish(self) -> list[Arrays]:
         """The stretch so far, if there is one."""
         steps, self.steps = self.steps, []
         return [{name: np.stack([step[name] for step in steps]) for name in steps[0]}] if steps else []
+
+
+def _choose_length(step: Arrays) -> int:
+    """Steps in a stretch, by the size of one."""
+    return min(STRETCH, max(SHORTEST, STRETCH_BYTES // max(1, sum(value.nbytes for value in step.values()))))
 
 
 def split_stretches(groups: Sequence[Arrays]) -> tuple[Arrays, tuple[Arrays, ...]]:

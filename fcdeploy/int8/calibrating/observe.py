@@ -112,63 +112,93 @@ def observe_pass(
     # laid out for its kernels a large model would be in memory twice for a while
     options = LoadOptions(prepack=not is_large(model), in_order=True)
     running = Session(expose_tensors(model, every, wanted, pooled), threads=threads, load=options)
-    bad, stamps = list[BadSample](), list[int]()
+    seen = _UnsentPart(
+        model_hash,
+        {name: start_recorder(value, passes.axes[name]) for name, value in values.items()},
+        keeps=keep_samples and index == 0,
+        stretch=StretchCollector() if any(spec.state for spec in source.inputs) else None,
+    )
     filled = check_filled(Session(model), source.inputs) if any(spec.missing for spec in source.inputs) else None
-    source = replace(source, on_stamp=stamps.append, check=filled)
+    source = replace(source, on_stamp=seen.stamps.append, check=filled)
     if source.on_bad is not None:
-        source = replace(source, on_bad=bad.append)
-    watched = {name: start_recorder(value, passes.axes[name]) for name, value in values.items()}
-    smallest, hashes, told = SmallestSamples(), [], 0  # type: ignore[var-annotated]
-    keeps = keep_samples and index == 0
-    stretch = StretchCollector() if keeps and any(spec.state for spec in source.inputs) else None
+        source = replace(source, on_bad=seen.bad.append)
+
     begun, work = time.monotonic(), PART_SECONDS
+    try:
+        for batch in make_batches(source, passes.batch):
+            if time.monotonic() - begun > work and seen.may_end_before(batch):
+                begun_part = time.monotonic()
+                yield seen.send()
+                begun = time.monotonic()
+                work = max(PART_SECONDS, (begun - begun_part) / PART_SHARE)
+            while odd := _record_batch(batch, _run(running, batch, values, pooled), seen.recorders, pooled):
+                pooled = {name: k for name, k in pooled.items() if name not in odd}
+                del running  # before there is a second one of it
+                running = Session(expose_tensors(model, every, wanted, pooled), threads=threads, load=options)
+            yield seen.add(batch)
+    except FcdeployError:
+        if seen.stretch is None:
+            yield seen.send()  # what came before a bad sample need not be seen again
+        raise
+    seen.settled = len(seen.bad)
+    yield seen.send()
 
-    def part() -> CalibrationPart:
-        tensors = {name: one.record() for name, one in watched.items() if one.shapes}
-        taken = len(hashes) + len(bad)
-        stamp = sum(stamps[:taken])
-        del stamps[:taken]  # of one that was read ahead of its batch nothing is in this part
-        return CalibrationPart(_make_calibration(model_hash, tensors, hashes, smallest), taken, (*bad,), stamp)
 
-    for batch in make_batches(source, passes.batch):
-        while odd := _record_batch(batch, _run(running, batch, values, pooled), watched, pooled):
-            pooled = {name: k for name, k in pooled.items() if name not in odd}
-            del running  # before there is a second one of it
-            running = Session(expose_tensors(model, every, wanted, pooled), threads=threads, load=options)
-        hashes += _hash_samples(batch, smallest if keeps else None, stretch)
-        yield len(hashes) + len(bad) - told
-        told = len(hashes) + len(bad)
-        ended = time.monotonic()
-        if ended - begun > work:
-            yield part()
-            for one in watched.values():
-                one.clear()
-            smallest, hashes, told = SmallestSamples(), [], 0
-            bad.clear()
-            begun = time.monotonic()
-            work = max(PART_SECONDS, (begun - ended) / PART_SHARE)
-    if stretch is not None:
-        smallest.offer_all(stretch.finish())
-    yield part()
+@dataclass
+class _UnsentPart:
+    """What was seen since the part before.
+
+    Of the `bad` samples the first `settled` came before the last run; others were read ahead of the next one.
+    `stretch` is there for streams; a part of these ends where a stretch does, since a run that goes on from it would
+    keep other stretches else.
+    """
+
+    model_hash: str
+    recorders: Mapping[str, TensorRecorder]
+    keeps: bool
+    stretch: StretchCollector | None
+    hashes: list[int] = field(default_factory=list)
+    smallest: SmallestSamples = field(default_factory=SmallestSamples)
+    bad: list[BadSample] = field(default_factory=list)
+    stamps: list[int] = field(default_factory=list)
+    settled: int = 0
+
+    def may_end_before(self, batch: Batch) -> bool:
+        over = self.stretch is None or self.stretch.ends_before(batch.names[0], batch.sample(0))
+        return over and bool(self.hashes)
+
+    def add(self, batch: Batch) -> int:
+        """Count the samples of a run that are recorded, and keep those with the smallest hashes; how many are new."""
+        before = len(self.hashes) + self.settled
+        for i in range(len(batch)):
+            inputs = batch.sample(i)
+            self.hashes.append(hash_sample(inputs))
+            if self.keeps and self.stretch is not None:
+                self.smallest.offer_all(self.stretch.add(batch.names[i], inputs))
+            elif self.keeps:
+                self.smallest.offer(self.hashes[-1], inputs)
+        self.settled = len(self.bad)
+        return len(self.hashes) + self.settled - before
+
+    def send(self) -> CalibrationPart:
+        """The part; nothing is left behind."""
+        tensors = {name: one.record() for name, one in self.recorders.items() if one.shapes}
+        taken = len(self.hashes) + self.settled
+        stamp = sum(self.stamps[:taken])
+        self.smallest.offer_all(self.stretch.finish() if self.stretch else [])
+        seen = _make_calibration(self.model_hash, tensors, self.hashes, self.smallest)
+        part = CalibrationPart(seen, taken, (*self.bad[: self.settled],), stamp)
+        for one in self.recorders.values():
+            one.clear()
+        del self.stamps[:taken], self.bad[: self.settled]
+        self.hashes, self.smallest, self.settled = [], SmallestSamples(), 0
+        return part
 
 
 def _find_pooled(values: Mapping[str, ir.Value], passes: Passes) -> dict[str, int]:
     """Of images of which not every row and column is looked at, every how-manieth is."""
     steps = {name: pooled_step(value, passes.axes[name]) for name, value in values.items()}
     return {name: step for name, step in steps.items() if step > 1}
-
-
-def _hash_samples(batch: Batch, smallest: SmallestSamples | None, stretch: StretchCollector | None) -> list[int]:
-    """What each sample is known by; those with the smallest are kept, or of a stream whole stretches of them."""
-    hashes = []
-    for i in range(len(batch)):
-        inputs = batch.sample(i)
-        hashes.append(hash_sample(inputs))
-        if smallest is not None and stretch is not None:
-            smallest.offer_all(stretch.add(batch.names[i], inputs))
-        elif smallest is not None:
-            smallest.offer(hashes[-1], inputs)
-    return hashes
 
 
 def _make_calibration(
