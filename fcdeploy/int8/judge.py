@@ -5,9 +5,8 @@ Where an output decides something (evaluate/outputs.py), equal decisions count; 
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +22,14 @@ from fcdeploy.evaluate.outputs import OutputEnd, read_outputs
 from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.fidelity import EXACT_DB
 from fcdeploy.int8.floor import Floor
+from fcdeploy.int8.margins import (
+    estimate_error,
+    expect_alike,
+    expect_equal,
+    measure_class_margins,
+    measure_class_moves,
+    measure_threshold_moves,
+)
 from fcdeploy.runtime.engine import Engine
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import split_into_chunks
@@ -36,21 +43,18 @@ MOST_APART = 128
 LEAST_APART = 4  # fewer tell nothing: then all samples serve for both, which is said
 SURE = 0.05  # a model is below the floor where chance gives so many changed decisions with this probability at most
 REGIONS = ": regions"  # behind the name of an output that is a map of things: how many of them both models find
-NEAREST = 5  # classes beside the first, whose margins tell how far rounding moves a margin
 TOLD = 0.002  # of decisions: by which fewer are to be expected equal than were, to be said
 LEAST_SIDE = 16  # rows and columns of a map in which things are looked for
 CARRIED_DB = 10.0  # by which a state must be nearer than others: errors add up for longer than a stretch
 CARRIED_ROOM = 2 / 3  # of the changed decisions that the floor allows, for the same reason
-ODD = 1e-6  # probabilities nearer to 0 or 1 are taken to be so near
-LEAST_NEAR = 16  # numbers near a threshold, from which it is told how far rounding moves them
 
 
 @dataclass(frozen=True)
 class Judgement:
     """How a model did on `samples`: SQNR by floating-point output, and by deciding output equal decisions and all, (n, 2).
 
-    Of a map of things, by its name with REGIONS behind it, the same of regions.  `expected` is how likely the class of each
-    sample is to stay the same, (n,), of outputs with one class a sample.  `states` are outputs that the
+    Of a map of things, by its name with REGIONS behind it, the same of regions.  `expected` is how likely classes are to stay
+    the same, (n,), of outputs with one class a sample: of these samples and others.  `states` are outputs that the
     next step of a stream takes.
     """
 
@@ -98,14 +102,14 @@ class Judgement:
         errors = 0.0 if self.states else -1.0 if searched else 1.0  # of a stream the room is smaller anyway
         misses = []
         for name, rows in self.equal.items():
-            share, expected = self.share(name), self.expected.get(name, np.ones(1))
+            share = self.share(name)
             output = name.removesuffix(REGIONS)
             pardoned = output == name and _is_chance(rows, floor.decisions)
             if share < floor.decisions and not pardoned:
                 what = f"{100 * share:.1f} % {self._counted(name)} of output {output!r}"
                 text = f"{what}, the floor is {100 * floor.decisions:g} %"
                 misses.append((text, 100 * (floor.decisions - share)))
-            elif (likely := _estimate_share(expected, errors)) < (least := self._least_expected(floor)):
+            elif (likely := self._estimate_share(name, floor, errors)) < (least := self._least_expected(floor)):
                 text = (
                     f"{100 * likely:.1f} % equal decisions of output {output!r} are to be expected, so near are others "
                     f"to another {'decision' if self.states else 'class'}; the floor is {100 * least:.4g} %"
@@ -119,6 +123,28 @@ class Judgement:
                 text = f"{what} {name!r} is float's to {db:.1f} dB, the floor is {least:g} dB"
                 misses.append((text, least - db))
         return misses
+
+    def doubts(self, floor: Floor) -> list[str]:
+        """What is below the floor, in words, where so few samples allow that as chance."""
+        told = [text for text, _ in self.misses(floor)]
+        doubts = []
+        for name in self.equal:
+            share = min(self.share(name), self._estimate_share(name, floor, 0.0))
+            output = name.removesuffix(REGIONS)
+            if share < floor.decisions and not any(f"output {output!r}" in text for text in told):
+                what = "equal decisions to be expected" if share < self.share(name) else self._counted(name)
+                doubts.append(
+                    f"{100 * share:.1f} % {what} of output {output!r}, where the floor is {100 * floor.decisions:g} %: may be "
+                    f"chance on {self.samples} samples, or not; more of them tell (--data)"
+                )
+        return doubts
+
+    def _estimate_share(self, name: str, floor: Floor, errors: float) -> float:
+        """What is to be expected, and standard errors more or less: what chance explains is no finding, and no proof either."""
+        if name not in self.expected:
+            return 1.0
+        expected = self.expected[name]
+        return float(expected.mean()) + errors * estimate_error(floor.decisions, len(expected))
 
     def _least_expected(self, floor: Floor) -> float:
         """The share of equal decisions to expect: of a stream nearer to all, since errors add up for longer than a stretch."""
@@ -168,7 +194,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.sums = defaultdict[str, Fidelity](Fidelity)
-        self.equal, self.expected, self.margins = (defaultdict[str, list[Float64]](list) for _ in range(3))
+        self.equal, self.moves = (defaultdict[str, list[Float64]](list) for _ in range(2))
 
     def add(self, name: str, one: Array, other: Array, decision: Decision | None, *, streams: bool) -> None:
         """The answers of both models to a chunk, of one shape."""
@@ -178,17 +204,26 @@ class _Tally:
             return
         for key, rows in _compare(name, decision, one, other):
             self.equal[key].append(rows)
-        if decision.axis is not None and squeeze(one).ndim == 2:
-            self.expected[name].append(_expect_equal(one, other, decision.axis))
+        if _is_class(decision, one):
+            self.moves[name].append(measure_class_moves(one, other, decision.axis or 0))
         elif streams and decision.threshold is not None:
-            self.margins[name].append(_measure_margins(decision, one, other))
+            self.moves[name].append(measure_threshold_moves(decision, one, other))
 
-    def judge(self, samples: int, decisions: Mapping[str, Decision], states: frozenset[str]) -> Judgement:
+    def judge(
+        self,
+        samples: int,
+        decisions: Mapping[str, Decision],
+        margins: Mapping[str, Float64],
+        states: frozenset[str],
+    ) -> Judgement:
         db = {name: max(-EXACT_DB, min(one.sqnr_db, EXACT_DB)) for name, one in self.sums.items()}
-        equal, expected = (
-            {name: np.concatenate(rows) for name, rows in each.items()} for each in (self.equal, self.expected)
+        equal, moves = (
+            {name: np.concatenate(rows) for name, rows in each.items()} for each in (self.equal, self.moves)
         )
-        expected |= {name: _expect_alike(np.concatenate(rows)) for name, rows in self.margins.items()}
+        expected = {
+            name: expect_equal(rows, margins[name]) if name in margins else expect_alike(rows)
+            for name, rows in moves.items()
+        }
         return Judgement(samples, db, equal, decisions, expected, states)
 
 
@@ -196,9 +231,17 @@ class Judge:
     """The float model's answers to the samples kept apart, given once; `measure` holds an int8 model against them."""
 
     def __init__(
-        self, file: Path | ir.Model, model: ir.Model, groups: Sequence[Arrays], ends: Mapping[str, OutputEnd]
+        self,
+        file: Path | ir.Model,
+        model: ir.Model,
+        groups: Sequence[Arrays],
+        ends: Mapping[str, OutputEnd],
+        others: Arrays | None = None,
     ) -> None:
-        """`file` answers; `model` is its prepared form, which says how many samples a run takes. Groups are of one shape each."""
+        """`file` answers; `model` is its prepared form, which says how many samples a run takes. Groups are of one shape each.
+
+        `others` are samples that are not judged: their classes say how near other samples are to another one.
+        """
         self._inputs = input_specs(model)
         self._alone = runs_alone(self._inputs)
         self._states = frozenset(spec.state for spec in self._inputs if spec.state)
@@ -218,6 +261,7 @@ class Judge:
         self.decisions, self.found = dict(read.decisions), read.detections
         if self.found is not None:
             self.decisions[self.found.boxes] = Decision(None, None, sparse=True, rows=True)
+        self.margins = self._measure_margins(session, [] if others is None else split_into_chunks(model, others))
 
     def measure(self, int8: ir.Model, most: int | None = None) -> Judgement:
         """A model's answers to all samples, or the first chunks of at least `most`."""
@@ -235,7 +279,17 @@ class Judge:
             done += count
             if most is not None and done >= most:
                 break
-        return tally.judge(done, self.decisions, self._states)
+        return tally.judge(done, self.decisions, self.margins, self._states)
+
+    def _measure_margins(self, session: Session, others: Iterable[tuple[int, Arrays]]) -> dict[str, Float64]:
+        """Of outputs with one class a sample, how far the float model's is from the next one, (samples,)."""
+        first = self.answers[0] if self.answers else {}
+        axes = {n: d.axis or 0 for n, d in self.decisions.items() if n in first and _is_class(d, first[n])}
+        answers = [*self.answers, *(self._run(session, feeds) for _, feeds in others if axes)]
+        return {
+            name: np.concatenate([measure_class_margins(answer[name], axis) for answer in answers])
+            for name, axis in axes.items()
+        }
 
     def _answer(self, session: Session) -> Iterator[Arrays]:
         """A model's answers to the chunks in turn, with states of its own within a stretch."""
@@ -248,6 +302,11 @@ class Judge:
     def _run(self, session: Engine, feeds: Arrays) -> Arrays:
         outputs = (lead_with_samples(np.asarray(output), alone=self._alone) for output in session.run(feeds))
         return dict(zip(session.outputs, outputs, strict=True))
+
+
+def _is_class(decision: Decision, output: Array) -> bool:
+    """Whether an output says one class a sample."""
+    return decision.axis is not None and squeeze(output).ndim == 2
 
 
 def _count(chunk: Arrays) -> int:
@@ -269,48 +328,10 @@ def _compare(name: str, decision: Decision, one: Array, other: Array) -> Iterato
         yield name + REGIONS, compare_regions(a, b)
 
 
-def _expect_equal(one: Array, other: Array, axis: int) -> Float64:
-    """How likely each sample's class stays the same, (n,), by its margin and by how far the nearest classes' margins moved.
-
-    Of classes counted there are only whole ones; this tells a model in which one in fifty will differ from one in five
-    hundred with far fewer samples.
-    """
-    f, q = (np.moveaxis(np.asarray(squeeze(array), np.float64), axis, -1) for array in (one, other))
-    order = np.argsort(-f, axis=-1)[:, : NEAREST + 1]
-    margins, moved = (-np.diff(np.take_along_axis(array, order, -1), axis=-1).cumsum(axis=-1) for array in (f, q))
-    spread = np.sqrt(np.mean((moved - margins) ** 2, axis=-1))
-    pairs = zip(margins[:, 0], spread, strict=True)
-    return np.array([1 - 0.5 * math.erfc(m / s / math.sqrt(2)) if s > 0 else 1.0 for m, s in pairs])
-
-
-def _measure_margins(decision: Decision, one: Array, other: Array) -> Float64:
-    """How far each number is above the threshold, and how far the other model moved it, (n, 2): of probabilities as odds."""
-    f, q = (np.ravel(np.asarray(array, np.float64)) for array in (one, other))
-    least = float(decision.threshold or 0.0)
-    if 0.0 < least < 1.0:
-        f, q = (np.log(np.clip(p, ODD, 1 - ODD) / np.clip(1 - p, ODD, 1 - ODD)) for p in (f, q))
-        least = math.log(least / (1 - least))
-    return np.stack([f - least, q - f], axis=1)
-
-
-def _expect_alike(margins: Float64) -> Float64:
-    """How likely each decision by a threshold stays the same, by the moves of those that are nearest to it."""
-    margin, moved = np.abs(margins[:, 0]), margins[:, 1]
-    nearest = np.argsort(margin, kind="stable")[: max(LEAST_NEAR, len(margin) // 4)]
-    spread = float(np.sqrt(np.mean(moved[nearest] ** 2)))
-    return np.array([1 - 0.5 * math.erfc(m / spread / math.sqrt(2)) if spread > 0 else 1.0 for m in margin])
-
-
 def _list_stretches(group: Arrays) -> Iterator[Arrays]:
     """Each stretch of (stretches, steps, ...) by itself."""
     for index in range(_count(group)):
         yield {name: array[index] for name, array in group.items()}
-
-
-def _estimate_share(expected: Float64, errors: float) -> float:
-    """The mean, and standard errors more or less: what chance explains is no finding, and what it may have given no proof."""
-    error = expected.std(ddof=1) / math.sqrt(len(expected)) if len(expected) > 1 else 0.0
-    return float(expected.mean() + errors * error)
 
 
 def _is_chance(rows: Float64, floor: float) -> bool:

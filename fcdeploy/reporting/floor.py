@@ -25,7 +25,8 @@ def add_floor(report: Report, held: FloorResult, spent: CostBasis, macs: Mapping
     if before:
         values |= {"ratio": None, "ratio_low": None, "ratio_high": None}
         lines.append("the time was not measured again: fcdeploy bench OUT --against FLOAT does")
-    warnings = (*(f"below the floor, and accepted: {text}" for text in held.misses), *report.warnings)
+    below = [f"below the floor, and accepted: {text}" for text in held.misses]
+    warnings = (*below, *judgement.doubts(held.floor), *report.warnings)
     return replace(
         report,
         values=values,

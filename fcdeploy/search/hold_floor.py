@@ -119,7 +119,9 @@ def hold_floor(
         best = _choose((best, *rounded), CLEAR_DB)
         tried += rounded
     if allowed.repair and best.judgement.shortfall(floor) > 0:
-        best, left_out = _leave_int8(best, spent, judge, floor, on_step)
+        # what corrections add to less is lost among the models to come, each of which they would walk through
+        plain = [c for c in tried if c.problem.effort == "fast" and c.problem.ranges == best.problem.ranges]
+        best, left_out = _leave_int8(_choose((*plain, best), WORTH_DB), spent, judge, floor, on_step)
     misses = tuple(text for text, _ in best.judgement.misses(floor, searched=bool(left_out)))
     return FloorResult(best, tuple(tried), left_out, misses, floor)
 
@@ -130,7 +132,8 @@ def make_judge(problem: Problem) -> Judge | None:
         return None
     model = problem.model.clone()
     infer_shapes(model)
-    judge = Judge(problem.load_original(), problem.model, problem.judged, find_ends(model))
+    others = problem.samples if problem.unseen and not problem.calibration.states else None
+    judge = Judge(problem.load_original(), problem.model, problem.judged, find_ends(model), others)
     return judge if judge.samples else None
 
 
