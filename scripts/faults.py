@@ -108,6 +108,8 @@ def list_commands() -> list[Command]:
         command("zip", f"{bundle} -o out/net.zip", "net.zip"),
         command("triton", f"{bundle} --triton out/models", "models/net/1", "models/net/config.pbtxt"),
         command("compile", "compile in/VERSION.int8.onnx --data in/VERSION.npz --emit c -o out/c", "c"),
+        command("library", "compile in/VERSION.int8.onnx --data in/VERSION.npz -o out/net.so", "net.so"),
+        command("report", "report in/VERSION.int8.onnx -o out/net.html", "net.html"),
         command("weights", "python write_large in/VERSION.onnx out/large.onnx", "large.onnx", "large.onnx.data"),
     ]  # fmt: skip
 

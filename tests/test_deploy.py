@@ -77,6 +77,24 @@ def test_what_model_may_be(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys
         assert message in capsys.readouterr().err
 
 
+def test_no_file_is_written_over_without_being_asked_to(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither the report, which comes late, nor the module that is written for `export`."""
+    monkeypatch.chdir(photos)
+    rest = ["--data", "train", "--eval", "val"]
+    for model, file, more in (
+        ("my model.onnx", "mine.validation.json", ()),
+        ("torchvision.models:resnet18", "mine.model.py", ("--state", "w.pth")),
+    ):
+        Path(file).write_text("of the user")
+        assert main(["deploy", model, *rest, *more, "-o", "mine.fcd"]) == 2
+        assert f"'{file}' exists" in capsys.readouterr().err
+        assert Path(file).read_text() == "of the user"
+        assert not Path("mine.calib").exists()
+        Path(file).unlink()
+
+
 def test_a_module_of_a_package_gets_as_many_classes_as_folders(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 import click
 
 from fcdeploy import console
+from fcdeploy.atomic_files import replace_file
 from fcdeploy.cli import options
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import check_output
 from fcdeploy.records.report import Report, Table, format_next
 
 IMPORTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -71,6 +73,8 @@ def command(model: str, data: str, held_out: str, output: Path, as_json: bool, *
     fcdeploy deploy model.onnx --data photos/train --eval photos/val --preprocess torchvision-imagenet -o fruit.fcd
     """
     files = _name_files(model, output)
+    for written in (files.calibration, files.int8, files.plan, files.validation):
+        check_output(written, force=given["force"])
     how = {key: given[key] for key in ("preprocess", "classes", "label") if given[key] is not None}
     if not files.model.is_file() or ":" in model:
         _export(model, files.model, data, given)
@@ -97,18 +101,18 @@ def _export(reference: str, target: Path, data: str, given: Mapping[str, Any]) -
 
     inputs = given["inputs"]
     if ".py:" not in reference:
-        reference, inputs = _write_module(reference, target, data, given["state"]), inputs or (PHOTO,)
+        reference, inputs = _write_module(reference, target, data, given), inputs or (PHOTO,)
     words = {"output": target, "state": given["state"], "inputs": tuple(inputs), "force": given["force"]}
     _run(CommandCall("export", export, (reference,), words))
 
 
-def _write_module(reference: str, target: Path, data: str, state: Path | None) -> str:
+def _write_module(reference: str, target: Path, data: str, given: Mapping[str, Any]) -> str:
     """A file with the function, as `export` takes it; as many classes as there are class folders."""
     if not IMPORTED.fullmatch(reference):
         raise FcdeployError(
             f"{reference!r} is neither FILE.py:FUNCTION nor PACKAGE.MODULE:FUNCTION", "torchvision.models:resnet18"
         )
-    if state is None:
+    if given["state"] is None:
         raise FcdeployError(
             f"{reference!r} has random weights, and fcdeploy downloads none", "--state WEIGHTS.pth, or .safetensors"
         )
@@ -117,7 +121,8 @@ def _write_module(reference: str, target: Path, data: str, state: Path | None) -
     classes = sum(child.is_dir() and child.name[0] != "." for child in folder.iterdir()) if folder.is_dir() else 0
     count = f"num_classes={classes}" if classes else ""
     file = target.with_suffix(".model.py")
-    file.write_text(f"from {module} import {function}\n\n\ndef network():\n    return {function}({count})\n")
+    with replace_file(file, force=given["force"]) as aside:
+        aside.write_text(f"from {module} import {function}\n\n\ndef network():\n    return {function}({count})\n")
     console.say(f"wrote {file}: {function}({count})")
     return f"{file}:network"
 
@@ -156,7 +161,8 @@ def _run(call: CommandCall) -> Report:
     with console.progress() as on_step:
         report = call.function(*call.arguments, on_step=on_step, **call.words)
     if call.report is not None:
-        call.report.write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
+        with replace_file(call.report, force=True) as aside:
+            aside.write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
     if not report.passed:
         console.say(f"stopped at {call.name}: nothing is bundled")
         console.show(report, as_json=False)
