@@ -26,13 +26,17 @@ CALLS = (
 COMMANDS = (
     "doctor", "inspect in/net.onnx --kernels",
     "calibrate in/net.onnx --data in/net.npz -o out/net.calib --csv out/net.csv",
+    "calibrate in/net.onnx --data in/eval.npz -o out/other.calib",
+    "calibration merge out/net.calib out/other.calib -o out/merged.calib", "export in/net.py:make --input 1,5 -o out/export.onnx",
     "calibration show out/net.calib", "calibration convert out/net.calib -o out/ranges.json",
     "quantize in/net.onnx --int8 --calibration out/net.calib --costs none --save-plan out/net.plan.json -o out/net.int8.onnx",
     "inspect out/net.int8.onnx --saturation", "quantize in/net.onnx --int8 --data in/net.npz --effort best -o out/best.onnx",
     "validate out/net.int8.onnx --against in/net.onnx --data in/eval.npz", "bench out/net.int8.onnx --seconds 0.2",
     "transform dense-to-conv in/net.onnx -o out/conv.onnx", "transform split in/net.onnx --at relu -o out/half.onnx",
     "bundle out/net.int8.onnx --calibration out/net.calib -o out/net.fcd", "bundle out/net.int8.onnx -o out/net.zip",
-    "verify out/net.fcd", "verify out/net.zip", "report out/net.int8.onnx -o out/report.html",
+    "verify out/net.fcd", "verify out/net.zip",
+    "deploy in/net.onnx --data in/net.npz --eval in/eval.npz --max-drop 99 -o out/all.fcd",
+    "report out/net.int8.onnx -o out/report.html",
     "compile out/net.int8.onnx --data in/net.npz --allow-float -o out/net.so", "serve out/net.int8.onnx --port PORT",
 )  # fmt: skip
 """In the order in which one needs what those before it wrote."""
@@ -130,6 +134,7 @@ def prepare(folder: Path) -> None:
     for name in ("in", "out", "tmp", "cache", "home"):
         (folder / name).mkdir()
     make_network(folder / "in" / "net.onnx", 0)
+    (folder / "in" / "net.py").write_text("import torch\n\n\ndef make():\n    return torch.nn.Linear(5, 3)\n")
     for name, seed in (("net", 0), ("eval", 1)):
         np.savez(
             folder / "in" / f"{name}.npz", x=np.random.default_rng(seed).normal(size=(40, 4, 2, 2)).astype(np.float32)

@@ -29,6 +29,32 @@ LONG = ("test_ray", "test_docs", "test_export", "test_models", "test_families", 
 """Begun first, so that no worker is left alone with one of them at the end."""
 
 
+NEAR = {None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}
+asked_elsewhere: list[str] = []
+"""Names that were looked up and machines that were written to, but this one, by anything in this process."""
+
+
+def _watch_sockets(event: str, arguments: tuple[Any, ...]) -> None:
+    host = None
+    if event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = arguments[0]
+    elif event in ("socket.connect", "socket.sendto") and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    if host not in NEAR:
+        asked_elsewhere.append(f"{event} {host!r}")
+        raise AssertionError(asked_elsewhere[-1])
+
+
+sys.addaudithook(_watch_sockets)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_leaves_this_machine() -> Iterator[None]:
+    """What a library swallowed of the refusal is said all the same."""
+    yield
+    assert asked_elsewhere == []
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONG)
 

@@ -14,11 +14,14 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from networks import Net
 from onnx import TensorProto
 from servers import PATIENCE, RUN, Server, serving
 
-from fcdeploy.serve.grpc_messages import PACKAGE, SERVICE, build_messages
+from fcdeploy.serve.grpc_messages import PACKAGE, SERVICE, build_messages, check_parts
+from fcdeploy.serve.refusal import RefusedError
 
 MESSAGES = build_messages()
 TYPES = {
@@ -187,6 +190,37 @@ def test_other_refusals(server: Server) -> None:
     assert refused(server, request("FP32", np.zeros((99999, 2), np.float32)))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
     unknown = MESSAGES["ModelInferRequest"](model_name="../etc")
     assert refused(server, unknown)[0] is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (b"\x2a\x00" * 10_000, "a message of more than 10000 fields"),  # inputs
+        (b"\x32\x00" * 10_000, "a message of more than 10000 fields"),  # outputs
+        (b"\x3a\x00" * 10_000, "a message of more than 10000 fields"),  # raw contents
+        (b"\x22\x00" * 10_000, "a message of more than 10000 fields"),  # parameters
+        (b"\x2a\xc0\xb8\x02" + b"\x22\x00" * 20_000, "a message of more than 10000 fields"),  # of an input
+        (b"\x2a\x8b\x05\x1a\x88\x05" + b"\x01" * 648, "a shape of 648 bytes, expected at most 640"),
+        (b"\x2a\xf4\x03\x2a\xf1\x03\x1a\xee\x03" + b"\x01" * 494, "497 bytes of typed contents, expected at most 496"),
+    ],
+)  # fmt: skip
+def test_a_message_is_looked_through_before_it_takes_forty_times_its_size(part: bytes, message: str) -> None:
+    with pytest.raises(RefusedError, match=message):
+        check_parts(b"\x0a\x04FP32" + part, 496)
+
+
+def test_messages_that_are_served_pass_the_look(server: Server) -> None:
+    for datatype in TYPES:
+        check_parts(request(datatype).SerializeToString(), 0)
+        if datatype != "FP16":
+            check_parts(request(datatype, raw=False).SerializeToString(), 100)
+    bomb = request("FP32").SerializeToString() + b"\x2a\x00" * 10_000
+    assert refused(server, bomb)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@given(st.binary(max_size=60))
+def test_the_look_raises_refusals_alone(content: bytes) -> None:
+    check_parts(content, 60)
 
 
 def test_random_bytes_are_never_a_defect(server: Server) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
 import sys
 from pathlib import Path
 
+import conftest
 import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "scripts"))
@@ -39,6 +42,13 @@ def test_a_server_opens_its_own_socket_and_no_other() -> None:
     assert judge(bound.replace("ADDRESS", "0.0.0.0"), ALLOWED, Path("/work"), serves=True) == "a socket"
     asked = 'connect(7, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("127.0.0.1")}, 16) = 0'
     assert judge(asked, ALLOWED, Path("/work"), serves=True) == "a socket"
+
+
+def test_a_name_that_is_looked_up_by_any_test_is_seen() -> None:
+    with contextlib.suppress(AssertionError):  # as a library would swallow it
+        socket.getaddrinfo("telemetry.example", 443)
+    assert conftest.asked_elsewhere == ["socket.getaddrinfo 'telemetry.example'"]
+    conftest.asked_elsewhere.clear()
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace")

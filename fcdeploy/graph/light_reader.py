@@ -104,12 +104,12 @@ def _read_model(data: Data) -> Outline:
     """ModelProto: 7 graph, 8 opset_import (1 domain, 2 version); GraphProto: 1 node, 5 initializer, 11 input, 12 output."""
     graph: Span | None = None
     opset = 1
-    for number, value in _iterate_fields(data, (0, len(data))):
+    for number, value in iterate_fields(data, (0, len(data))):
         if number == 7 and isinstance(value, tuple):
             graph = value
         elif number == 8 and isinstance(value, tuple):
             domain, version = "", 1
-            for part, content in _iterate_fields(data, value):
+            for part, content in iterate_fields(data, value):
                 if part == 1:
                     domain = _read_text(data, content)
                 elif part == 2 and isinstance(content, int):
@@ -123,7 +123,7 @@ def _read_model(data: Data) -> Outline:
     inputs: dict[str, Dims] = {}
     outputs: dict[str, Dims] = {}
     constants: dict[str, LightConstant] = {}
-    for number, value in _iterate_fields(data, graph):
+    for number, value in iterate_fields(data, graph):
         if number == 1:
             nodes.append(_read_node(data, _expect_message(value)))
         elif number == 5:
@@ -141,7 +141,7 @@ def _read_model(data: Data) -> Outline:
 def _read_node(data: Data, span: Span) -> Node:
     """NodeProto: 1 input, 2 output, 3 name, 4 op_type, 5 attribute, 7 domain."""
     inputs, outputs, attributes, texts, subgraphs = [], [], {}, {3: "", 4: "", 7: ""}, 0
-    for number, value in _iterate_fields(data, span):
+    for number, value in iterate_fields(data, span):
         if number == 1:
             inputs.append(_read_text(data, value))
         elif number == 2:
@@ -162,7 +162,7 @@ def _read_attribute(data: Data, span: Span) -> tuple[str, int | float | str | tu
     name, content = "", None
     integers: list[int] = []
     listed = False
-    for number, value in _iterate_fields(data, span):
+    for number, value in iterate_fields(data, span):
         if number == 1:
             name = _read_text(data, value)
         elif number == 2 and isinstance(value, int):
@@ -185,7 +185,7 @@ def _read_tensor(data: Data, span: Span) -> tuple[str, LightConstant]:
     """TensorProto: 1 dims, 2 data_type, 5 int32_data, 7 int64_data, 8 name, 9 raw_data, 13 external_data (key, value)."""
     name, location, dims, kind, raw = "", "", [], 0, None
     integers: list[int] = []
-    for number, value in _iterate_fields(data, span):
+    for number, value in iterate_fields(data, span):
         if number == 1:
             dims += _read_integers(data, value)
         elif number == 2 and isinstance(value, int):
@@ -197,7 +197,7 @@ def _read_tensor(data: Data, span: Span) -> tuple[str, LightConstant]:
         elif number == 9:
             raw = _expect_message(value)
         elif number == 13:
-            pair = {part: _read_text(data, content) for part, content in _iterate_fields(data, _expect_message(value))}
+            pair = {part: _read_text(data, content) for part, content in iterate_fields(data, _expect_message(value))}
             if pair.get(1) == "location":
                 location = pair.get(2, "")
 
@@ -216,7 +216,7 @@ def _read_tensor(data: Data, span: Span) -> tuple[str, LightConstant]:
 def _read_value_info(data: Data, span: Span) -> tuple[str, Dims]:
     """ValueInfoProto.type.tensor_type.shape.dim; () where there is no shape."""
     name, dims = "", []
-    for number, value in _iterate_fields(data, span):
+    for number, value in iterate_fields(data, span):
         if number == 1:
             name = _read_text(data, value)
         elif number == 2:
@@ -226,7 +226,7 @@ def _read_value_info(data: Data, span: Span) -> tuple[str, Dims]:
 
 
 def _read_axis(data: Data, span: Span) -> int | str | None:
-    for number, value in _iterate_fields(data, span):
+    for number, value in iterate_fields(data, span):
         if number == 1 and isinstance(value, int):
             return _to_signed(value)
         if number == 2:
@@ -236,7 +236,7 @@ def _read_axis(data: Data, span: Span) -> int | str | None:
 
 def _find_messages(data: Data, span: Span, *path: int) -> Iterator[Span]:
     """The messages at this path of field numbers below a message."""
-    for number, value in _iterate_fields(data, span):
+    for number, value in iterate_fields(data, span):
         if number == path[0] and isinstance(value, tuple):
             if len(path) == 1:
                 yield value
@@ -244,7 +244,7 @@ def _find_messages(data: Data, span: Span, *path: int) -> Iterator[Span]:
                 yield from _find_messages(data, value, *path[1:])
 
 
-def _iterate_fields(data: Data, span: Span) -> Iterator[tuple[int, Value]]:
+def iterate_fields(data: Data, span: Span) -> Iterator[tuple[int, Value]]:
     """Number and value of each field of the message that lies there."""
     at, end = span
     while at < end:

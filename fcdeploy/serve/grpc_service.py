@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import format_shape
-from fcdeploy.serve.grpc_messages import METHODS, PACKAGE, SERVICE, build_messages
+from fcdeploy.serve.grpc_messages import METHODS, PACKAGE, SERVICE, build_messages, check_parts
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.request import DATATYPES
@@ -42,6 +43,9 @@ CONTENTS = {
 }  # fmt: skip
 """Datatype -> the field of its typed contents; FP16 has none, and is raw."""
 
+WIDE = {"b": np.bool_, "i": np.int64, "u": np.uint64, "f": np.float64}
+"""Kind of a dtype -> what its typed contents are read as."""
+
 STREAMS = 32  # calls of one connection at a time: each may bring a message of the largest size
 OPEN = ("ServerLive", "ServerReady")  # without a token, as over HTTP
 
@@ -52,6 +56,12 @@ class Calls:
     def __init__(self, state: ServerState) -> None:
         self.state = state
         self.messages = build_messages()
+
+    def parse(self, method: str, content: bytes) -> Any:
+        """A call's message. Raises RefusedError, or DecodeError where it is none."""
+        if method == "ModelInfer":
+            check_parts(content, self.state.max_json)
+        return self.messages[f"{method}Request"].FromString(content)
 
     async def server_live(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
         return self.messages["ServerLiveResponse"](live=True)
@@ -166,9 +176,10 @@ def _decode_typed(spec: TensorSpec, contents: Any, shape: Sequence[int]) -> Arra
     field = CONTENTS.get(datatype)
     if field is None:
         raise RefusedError(400, f"input {spec.name!r}: {datatype} has no typed contents, expected raw_input_contents")
-    values = np.array(getattr(contents, field))
-    if values.size != count:
-        raise RefusedError(400, f"input {spec.name!r}: {values.size} {field}, expected {count} for shape {list(shape)}")
+    given = getattr(contents, field)
+    if len(given) != count:
+        raise RefusedError(400, f"input {spec.name!r}: {len(given)} {field}, expected {count} for shape {list(shape)}")
+    values: Array = np.fromiter(given, WIDE[spec.dtype.kind], count)
     if spec.dtype.kind in "iu":
         limits: Any = np.iinfo(spec.dtype.name)
         if values.min() < limits.min or values.max() > limits.max:
@@ -218,7 +229,7 @@ async def start_grpc(
         method: grpc.unary_unary_rpc_method_handler(
             _make_handler(
                 getattr(calls, _to_snake_case(method)),
-                calls.messages[f"{method}Request"].FromString,
+                partial(calls.parse, method),
                 None if method in OPEN else token,
             ),
             response_serializer=calls.messages[f"{method}Response"].SerializeToString,
