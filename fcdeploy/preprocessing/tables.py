@@ -138,6 +138,8 @@ def convert_row(layout: TableLayout, cells: Sequence[Any], where: str) -> Arrays
 
 def _parse(cell: Any, column: str, parse: Callable[[Any], Any], where: str) -> Any:
     try:
+        if cell is None or isinstance(cell, list | dict):  # str would take them
+            raise TypeError
         if parse is int and isinstance(cell, float) and not cell.is_integer():
             raise ValueError
         number = parse(cell)
