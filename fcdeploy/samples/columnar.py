@@ -50,6 +50,7 @@ def _open_rows(path: Path, columns: Sequence[str]) -> Iterator[Iterator[tuple[An
 
 
 def _list_rows(batch: Any, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    batch.validate(full=True)  # offsets in a file of someone else's may point anywhere
     cells = [batch.column(name).to_pylist() for name in columns]
     return zip(*([_simplify(cell) for cell in column] for column in cells), strict=True)
 

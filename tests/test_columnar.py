@@ -1,0 +1,117 @@
+"""Parquet and Arrow files as samples: what pyarrow writes, read as the same table in a CSV is."""
+
+from __future__ import annotations
+
+import decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.records.data_format import DataFormat
+from fcdeploy.records.signature import TensorSpec
+from fcdeploy.samples import columnar
+from fcdeploy.samples.kinds import open_source
+
+arrow = pytest.importorskip("pyarrow", reason="the extra tables is not installed")
+feather = pytest.importorskip("pyarrow.feather")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+X = TensorSpec("x", np.dtype(np.float32), (None, 2))
+FORMS = ("data.parquet", "data.arrow", "data.arrows", "data.feather")
+
+
+def save(path: Path, table: Any, rows: int = 700) -> Path:
+    """In pieces of so many rows, as the name says."""
+    if path.suffix == ".parquet":
+        parquet.write_table(table, path, row_group_size=rows)
+    elif path.suffix == ".feather":
+        feather.write_feather(table, str(path), chunksize=rows)
+    else:
+        open_writer = arrow.ipc.new_file if path.suffix == ".arrow" else arrow.ipc.new_stream
+        with open_writer(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=rows)
+    return path
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_same_samples_as_those_of_a_csv(tmp_path: Path, name: str) -> None:
+    random = np.random.default_rng(0)
+    numbers = random.normal(size=(2500, 2)).astype(np.float32)
+    words = random.choice(["dog", "cat", "ape"], 2500)
+    table = arrow.table({"b": numbers[:, 1], "sort": words, "a": numbers[:, 0]})
+    lines = [f"{b!r},{word},{a!r}" for (a, b), word in zip(numbers.astype(float).tolist(), words, strict=True)]
+    (tmp_path / "data.csv").write_text("b,sort,a\n" + "\n".join(lines))
+    how = DataFormat(columns=("a", "b"), label="sort")
+    one, other = (open_source(path, [X], format=how) for path in (tmp_path / "data.csv", save(tmp_path / name, table)))
+    assert other.format == one.format
+    assert other.format.classes == ("ape", "cat", "dog")
+    count = 0
+    for left, right in zip(one, other, strict=True):
+        np.testing.assert_array_equal(left.inputs["x"], right.inputs["x"])
+        assert left.labels["label"] == right.labels["label"]
+        count += 1
+    assert count == 2500
+
+
+def test_integers_categories_decimals_and_the_index_of_pandas(tmp_path: Path) -> None:
+    table = arrow.table(
+        {
+            "a": arrow.array([1, 2**53 + 1], arrow.int64()),
+            "b": arrow.array([decimal.Decimal("3"), decimal.Decimal("4")]),
+            "label": arrow.array(["no", "yes"]).dictionary_encode(),
+            "__index_level_0__": arrow.array([7, 8]),
+        }
+    ).replace_schema_metadata({"pandas": '{"index_columns": ["__index_level_0__"]}'})
+    path = save(tmp_path / "data.parquet", table)
+    source = open_source(path, [TensorSpec("n", np.dtype(np.int64), (None, 2))])
+    assert [sample.inputs["n"].tolist() for sample in source] == [[1, 3], [2**53 + 1, 4]]
+    assert [int(sample.labels["label"]) for sample in source] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"a": [1.0, None], "b": [1.0, 2.0]}, "sample 1, column 'a' is None, expected a number"),
+        ({"a": [[1.0], [2.0]], "b": [1.0, 2.0]}, "sample 0, column 'a' is [1.0], expected a number"),
+        ({"a": [1.0, float("inf")], "b": [1.0, 2.0]}, "input 'x': sample 1 has inf at (0,)"),
+        ({"a": [1.0]}, "data.parquet has 1 feature columns, input 'x' wants 2"),
+        ({"a": [], "b": []}, "data.parquet holds no samples"),
+    ],
+)
+def test_cells_that_are_no_numbers(tmp_path: Path, cells: dict[str, Any], message: str) -> None:
+    path = save(tmp_path / "data.parquet", arrow.table(cells))
+    with pytest.raises(FcdeployError) as failed:
+        list(open_source(path, [X]))
+    assert message in failed.value.message
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / name, arrow.table({"a": np.arange(2000.0), "b": np.arange(2000.0)}))
+    whole = path.read_bytes()
+    for content in (b"", b"PAR1", b"ARROW1\0\0", whole[: len(whole) // 2], whole[:20], b"a,b\n1,2\n"):
+        path.write_bytes(content)
+        with pytest.raises(FcdeployError) as failed:
+            list(open_source(path, [X]))
+        assert failed.value.message.startswith(f"{name} is not a readable Parquet or Arrow file: ")
+
+
+def test_groups_of_rows_that_do_not_fit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "data.parquet", arrow.table({"a": np.arange(2000.0), "b": np.arange(2000.0)}), rows=1500)
+    monkeypatch.setattr(columnar, "MOST_BYTES", 20_000)
+    with pytest.raises(FcdeployError, match=r"row group 0 is .* bytes unpacked, expected at most 20,000"):
+        open_source(path, [X])
+
+
+def test_offsets_that_point_outside_are_refused_and_not_followed(tmp_path: Path) -> None:
+    """Arrow believes what a file says of where its texts are unless it is asked to check: it would read foreign memory."""
+    table = arrow.table({"a": [1.0, 2.0], "b": [1.0, 2.0], "label": ["cat", "dog"]})
+    path = save(tmp_path / "data.arrow", table)
+    ends, far = np.array([0, 3, 6], "<i4").tobytes(), np.array([0, 3, 2**30], "<i4").tobytes()
+    assert path.read_bytes().count(ends) == 1
+    path.write_bytes(path.read_bytes().replace(ends, far))
+    with pytest.raises(FcdeployError, match="is not a readable Parquet or Arrow file"):
+        list(open_source(path, [X]))
