@@ -136,7 +136,9 @@ def _require_torch() -> str:
             f"pip install 'fcdeploy[export]', or pip install torch=={TORCH}",
         ) from error
     version = str(torch.__version__).partition("+")[0]
-    return "" if version == TORCH else f"torch {version} is installed, fcdeploy is tested with {TORCH}"
+    if version == TORCH:
+        return ""
+    return f"torch {version} is installed, fcdeploy is tested with {TORCH}; the file was compared with torch all the same"
 
 
 @contextmanager
