@@ -711,14 +711,18 @@ def test_without_torch_one_error_says_how_to_install_it(tmp_path: Path, monkeypa
     assert error.hint.endswith("pip install torch==2.13.0")
 
 
-def test_the_torch_that_is_tested_is_allowed_and_another_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_torch_that_is_tested_is_allowed_and_another_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert f"torch=={TORCH}" in extras["test"]
     (allowed,) = (requirement for requirement in extras["export"] if requirement.startswith("torch"))
     assert TORCH.startswith(allowed.removeprefix("torch>="))  # not pinned: other packages want other versions
     monkeypatch.setattr("fcdeploy.commands.export.TORCH", "2.12.9")
     report = export(nn.Linear(3, 2), output=tmp_path / "m.onnx", inputs=["1,3"])
-    assert report.warnings == ("torch 2.13.0 is installed, fcdeploy is tested with 2.12.9; the file was compared with torch all the same",)
+    assert report.warnings == (
+        "torch 2.13.0 is installed, fcdeploy is tested with 2.12.9; the file was compared with torch all the same",
+    )
 
 
 class SameName(nn.Module):
