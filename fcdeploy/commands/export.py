@@ -138,7 +138,9 @@ def _require_torch() -> str:
     version = str(torch.__version__).partition("+")[0]
     if version == TORCH:
         return ""
-    return f"torch {version} is installed, fcdeploy is tested with {TORCH}; the file was compared with torch all the same"
+    return (
+        f"torch {version} is installed, fcdeploy is tested with {TORCH}; the file was compared with torch all the same"
+    )
 
 
 @contextmanager
