@@ -393,10 +393,14 @@ def measure(core: Core) -> Iterator[str]:
         instructions, stacks = count_steps(built, core, Path(temporary))
         elf = Path(temporary) / "net.elf"
         code, each, routines = sum_code(built, read_symbols(elf.read_bytes())) if elf.exists() else ({}, 0, 0)
-    yield f'    "{core.name}": Costs({each}, {routines}, {{'
+    filled = not core.machine
+    yield f'    "{core.name}": Costs({filled}, {each}, {routines}, {{'
     for kernel in sorted({call.kernel for call in built.calls}):
         own = [i for i, call in enumerate(built.calls) if call.kernel == kernel]
-        amounts, counted = [count_amounts(built.calls[i]) for i in own], [max(1, instructions[i]) for i in own]
+        amounts, counted = (
+            [count_amounts(built.calls[i], filled=filled) for i in own],
+            [max(1, instructions[i]) for i in own],
+        )
         costs, (low, high) = fit(amounts, counted)
         numbers = ", ".join(f"{value:.4g}" if value < 1000 else f"{value:.0f}" for value in costs)
         yield (

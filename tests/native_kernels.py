@@ -41,7 +41,10 @@ EXAMPLES, LARGEST = (
 )
 """How many shapes are drawn for each property, and how long an axis may be; scripts/sanitize asks for more."""
 
-SHARED = {"cpu.h", "library.h"}  # no kernels
+SMALL = Level("small", ("-DFC_PLAIN", "-DFC_SMALL", "-DFC_SOFT"), "0")
+"""What microcontrollers without a floating-point unit are given, for this CPU."""
+
+SHARED = {"cpu.h", "library.h", "soft.h"}  # no kernels
 FIELD = re.compile(r"(const uint8_t \*|int32_t|float|struct fc_\w+)\s*([^;]+);")
 SIMPLE = {"int32_t": ctypes.c_int32, "float": ctypes.c_float, "const uint8_t *": ctypes.c_void_p}
 
@@ -55,8 +58,8 @@ def compiler() -> Compiler:
 
 
 def levels() -> list[Level]:
-    """What this CPU can run, best first; under sanitizers the one that is asked for."""
-    own = [level for level in MACHINES["x86_64"].levels if set(level.cpu) <= read_cpu_flags()]
+    """What this CPU can run, best first, and SMALL; under sanitizers the one that is asked for."""
+    own = [level for level in (*MACHINES["x86_64"].levels, SMALL) if set(level.cpu) <= read_cpu_flags()]
     return [level for level in own if SANITIZE in ("", level.name)]
 
 
@@ -77,7 +80,7 @@ def library(level: str, flags: tuple[str, ...] = (), build: Compiler | None = No
     """All kernels at one level, compiled with more flags."""
     made = build or (Compiler(("gcc",), "gcc", False) if SANITIZE else compiler())
     flags = (*flags, *SANITIZERS) if SANITIZE else flags
-    row = next((each for each in MACHINES["x86_64"].levels if each.name == level), None)
+    row = next((each for each in (*MACHINES["x86_64"].levels, SMALL) if each.name == level), None)
     own = row.flags if row else ()
     name = hashlib.sha256(repr((level, flags, made.command)).encode()).hexdigest()[:8]
     folder = Path(os.environ.get("SHARED_BY_WORKERS") or tempfile.mkdtemp(prefix="kernels-")) / name

@@ -77,12 +77,13 @@ def test_a_kernel_that_was_not_counted_costs_what_the_slowest_of_its_kind_does()
 
 
 def test_amounts_are_counted_by_hand() -> None:
-    at = {"images": 1, "rows": 5, "columns": 4}
+    at = {"images": 1, "rows": 5, "columns": 4, "filled": True}
     layer = {**at, "groups": 2, "outs": 20, "runs_y": 3, "runs_x": 1, "steps": 2}  # tiles of 16 and 8
     assert BY_STRUCT["struct fc_layer"](layer) == Amounts(20 * 2 * 3 * 8 * 24, 20 * 40, 20 * 2 * 3 * 2)
-    assert BY_STRUCT["struct fc_depthwise"]({**at, "channels": 17, "taps_x": 3, "taps_y": 5}) == Amounts(
-        20 * 2 * 3 * 2 * 64, 20 * 17, 20 * 2 * 3 * 2
-    )
+    each = {**at, "channels": 17, "taps_x": 3, "taps_y": 5}
+    assert BY_STRUCT["struct fc_depthwise"](each) == Amounts(20 * 2 * 3 * 2 * 64, 20 * 17, 20 * 2 * 3 * 2)
+    assert BY_STRUCT["struct fc_layer"](layer | {"filled": False}).products == 20 * 2 * 3 * 8 * 20
+    assert BY_STRUCT["struct fc_depthwise"](each | {"filled": False}) == Amounts(20 * 17 * 15, 20 * 17, 20 * 17 * 3)
     assert BY_STRUCT["struct fc_pool"]({**at, "channels": 17, "taps_x": 2, "taps_y": 3}) == Amounts(
         20 * 17 * 6, 20 * 17, 20 * 6 * 2
     )

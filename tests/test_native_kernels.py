@@ -137,6 +137,26 @@ def test_dense_layers(seed: int, extreme: bool) -> None:
 
 @FEW
 @given(seed=SEEDS)
+def test_sums_are_scaled_as_float32_does_it(seed: int) -> None:
+    """Every size of sum, results that lie halfway between two bytes or one bit beside it, factors of all sizes."""
+    random = np.random.default_rng(seed)
+    count = 400
+    sums = random.integers(-(2**31), 2**31, count) >> random.integers(0, 31, count)
+    halves = (random.integers(-300, 300, count) + 0.5) / np.where(sums == 0, 1, sums)
+    factor = np.abs(np.where(random.random(count) < 0.5, halves, halves * random.uniform(0, 2, count))).astype(
+        np.float32
+    )
+    factor = np.nextafter(factor, np.float32(random.choice([0, 1])), dtype=np.float32) if seed % 3 == 0 else factor
+    whole = 2 * random.integers(-128, 128, count // 4) + 1  # halfway, to the last bit
+    sums[: count // 4], factor[: count // 4] = whole << 7, 2.0**-8
+    factor[-4:] = 1e-45, 1e-38, 1e28, 0
+    x, to = Tensor("x", (1, 1), "uint8", coding(random)), Tensor("y", (1, count), "uint8", coding(random))
+    check([Layer(node="scale", inputs=(x,), outputs=(to,), weight=np.zeros((count, 1), np.int8),
+                 bias=sums.astype(np.int32), factor=factor)], [x], random)  # fmt: skip
+
+
+@FEW
+@given(seed=SEEDS)
 def test_a_convolution_behind_a_convolution(seed: int) -> None:
     """The second one's border is written around what the first one writes; then a flatten and a dense layer."""
     random = np.random.default_rng(seed)

@@ -11,19 +11,18 @@ from fcdeploy.native.calls.pack import FOUR, TILE, list_tiles
 
 
 class Amounts(NamedTuple):
-    """Of one call: products (those with filled up channels too), elements written, and runs of an inner loop."""
+    """Of one call: products, elements written, and runs of an inner loop."""
 
     products: int = 0
     elements: int = 0
     runs: int = 0
 
 
-def count_amounts(call: KernelCall) -> Amounts:
-    """What one call of a kernel does."""
+def count_amounts(call: KernelCall, *, filled: bool) -> Amounts:
+    """What one call of a kernel does; `filled` counts the products of channels and taps that fill up a vector, too."""
     for argument in call.arguments:
         if isinstance(argument, Struct) and argument.ctype in BY_STRUCT:
-            fields = dict.fromkeys(("images", "rows", "columns"), 0) | argument.fields
-            return BY_STRUCT[argument.ctype](fields)
+            return BY_STRUCT[argument.ctype](argument.fields | {"filled": filled})
     numbers = [argument for argument in call.arguments if isinstance(argument, int)]
     return Amounts(elements=prod(numbers[-2:]) if call.kernel == "fc_normalize" else max(numbers, default=0), runs=1)
 
@@ -35,12 +34,15 @@ def _positions(f: Mapping[str, Any]) -> int:
 def _layer(f: Mapping[str, Any]) -> Amounts:
     widths = [width for _, width in list_tiles(f["outs"])]
     runs = f["groups"] * f["runs_y"] * f["runs_x"] * _positions(f)
-    products = runs * f["steps"] * FOUR * sum(widths)
+    products = runs * f["steps"] * FOUR * (sum(widths) if f["filled"] else f["outs"])
     return Amounts(products, _positions(f) * f["groups"] * f["outs"], runs * len(widths))
 
 
 def _depthwise(f: Mapping[str, Any]) -> Amounts:
     tiles, fours = -(-f["channels"] // TILE), -(-f["taps_y"] // FOUR)
+    if not f["filled"]:
+        elements = _positions(f) * f["channels"]
+        return Amounts(elements * f["taps_y"] * f["taps_x"], elements, elements * f["taps_x"])
     runs = _positions(f) * tiles * f["taps_x"] * fours
     return Amounts(runs * FOUR * TILE, _positions(f) * f["channels"], runs)
 

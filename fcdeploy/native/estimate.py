@@ -60,7 +60,7 @@ def estimate(built: Built, device: Device) -> Estimate:
     costs, program = COSTS[device.kernels], built.program
     used = {call.kernel: find_cost(call.kernel, costs) for call in built.calls}
     calls = tuple(
-        CallEstimate(call.node, call.what, call.kernel, call.macs, count_instructions(call, used[call.kernel]))
+        CallEstimate(call.node, call.what, call.kernel, call.macs, count_instructions(call, used[call.kernel], costs))
         for call in built.calls
     )
     code = costs.routines + costs.call * len(calls) + sum(cost.code for cost in used.values())
@@ -78,6 +78,6 @@ def find_cost(kernel: str, costs: Costs) -> Cost:
     return max(alike, key=lambda cost: cost.element)
 
 
-def count_instructions(call: KernelCall, cost: Cost) -> int:
-    products, elements, runs = count_amounts(call)
+def count_instructions(call: KernelCall, cost: Cost, costs: Costs) -> int:
+    products, elements, runs = count_amounts(call, filled=costs.filled)
     return round(cost.product * products + cost.element * elements + cost.run * runs + cost.once)

@@ -71,8 +71,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Costs:
-    """Kernels by name on one kind of core, bytes of code for each call of one, and of the compiler's own routines."""
+    """Kernels by name on one kind of core; bytes of code for each call of one, and of the compiler's own routines.
 
+    `filled`: its layers compute whole vectors, channels and taps that are not there among them.
+    """
+
+    filled: bool
     call: int
     routines: int
     kernels: Mapping[str, Cost]

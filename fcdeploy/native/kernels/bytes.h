@@ -63,7 +63,7 @@ FC_KERNEL void fc_quantize(uint8_t *y, const float *a, float scale, const struct
         uint8_t *to = y + FC_OFFSET(l->y);
         const float *from = a + FC_OFFSET(l->a);
         int i = 0;
-        if (l->a[3] == 1) {
+        if (FC_BLOCKS && l->a[3] == 1) {
             for (; i + FC_TILE <= l->count[3]; i += FC_TILE) {
                 fc_reals x[vectors];
                 uint8_t bytes[FC_TILE];
@@ -112,7 +112,7 @@ struct fc_combine {
             uint8_t *to = y + FC_OFFSET(l->y);                                                                    \
             const uint8_t *first = a + FC_OFFSET(l->a), *second = b + FC_OFFSET(l->b);                            \
             int i = 0;                                                                                            \
-            if (l->y[3] == 1 && l->a[3] == 1 && l->b[3] == 1) {                                                   \
+            if (FC_BLOCKS && l->y[3] == 1 && l->a[3] == 1 && l->b[3] == 1) {                                      \
                 for (; i + FC_TILE <= l->count[3]; i += FC_TILE) {                                                \
                     fc_reals x[vectors];                                                                          \
                     FC_UNROLL                                                                                     \
@@ -127,8 +127,8 @@ struct fc_combine {
                 }                                                                                                 \
             }                                                                                                     \
             for (; i < l->count[3]; i++) {                                                                        \
-                const float p = ((float)first[(ptrdiff_t)i * l->a[3]] - c->a_zero) * c->a_scale;                  \
-                const float q = ((float)second[(ptrdiff_t)i * l->b[3]] - c->b_zero) * c->b_scale;                 \
+                const float p = fc_scaled(first[(ptrdiff_t)i * l->a[3]] - (int)c->a_zero, c->a_scale);            \
+                const float q = fc_scaled(second[(ptrdiff_t)i * l->b[3]] - (int)c->b_zero, c->b_scale);           \
                 to[(ptrdiff_t)i * l->y[3]] = fc_byte((p operation q) / c->scale, &c->code);                       \
             }                                                                                                     \
         }                                                                                                         \

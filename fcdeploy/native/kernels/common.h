@@ -51,6 +51,14 @@ struct fc_code {
 FC_INLINE int32_t fc_min(int32_t a, int32_t b) { return a < b ? a : b; }
 FC_INLINE int32_t fc_max(int32_t a, int32_t b) { return a > b ? a : b; }
 
+#if !defined(FC_SOFT) && ((defined(__arm__) && !defined(__ARM_FP)) || (defined(__riscv) && !defined(__riscv_flen)) || defined(__AVR__))
+#define FC_SOFT 1 /* no floating-point unit */
+#endif
+
+#if defined(FC_SOFT)
+#include "soft.h"
+#else
+
 /* The nearest integer, halves to even: 1.5 * 2^23 leaves no bits behind the point. For |x| < 2^22. */
 FC_INLINE int32_t fc_nearest(float x)
 {
@@ -64,5 +72,15 @@ FC_INLINE uint8_t fc_byte(float x, const struct fc_code *code)
     x = x < 1024.0f ? x : 1024.0f;
     return (uint8_t)fc_max(code->low, fc_min(code->high, fc_nearest(x) + code->zero));
 }
+
+/* The byte of float32(sum) * factor. */
+FC_INLINE uint8_t fc_scaled_byte(int32_t sum, float factor, const struct fc_code *code)
+{
+    return fc_byte((float)sum * factor, code);
+}
+
+FC_INLINE float fc_scaled(int32_t n, float factor) { return (float)n * factor; }
+
+#endif
 
 #endif

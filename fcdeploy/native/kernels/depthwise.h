@@ -17,6 +17,48 @@ struct fc_depthwise {
     const uint8_t *wide;
 };
 
+#if defined(FC_SMALL)
+
+/* The sum of one channel's window; its weights lie four rows by four, a column of them 4 * FC_TILE apart. */
+FC_INLINE int32_t fc_depthwise_sum(
+    int32_t sum, const uint8_t *x, const int8_t *w, int taps_y, int taps_x, ptrdiff_t down, ptrdiff_t right)
+{
+    if (taps_y == 3) {
+        const uint8_t *second = x + down, *third = second + down;
+        for (int tx = 0; tx < taps_x; tx++, x += right, second += right, third += right, w += 4 * FC_TILE) {
+            sum += *x * w[0];
+            sum += *second * w[1];
+            sum += *third * w[2];
+        }
+        return sum;
+    }
+    for (int tx = 0; tx < taps_x; tx++, x += right) {
+        const uint8_t *p = x;
+        for (int left = taps_y; left > 0; left -= 4, w += 4 * FC_TILE)
+            for (int ty = 0; ty < 4 && ty < left; ty++, p += down)
+                sum += *p * w[ty];
+    }
+    return sum;
+}
+
+/* A row of positions for one tile of channels, channel by channel. */
+static __attribute__((noinline, unused)) void fc_depthwise_row(
+    const int vectors, const int wide, const uint8_t *x, const int8_t *weights, const int32_t *bias,
+    const struct fc_depthwise *d, const struct fc_written *to, int32_t at, int count)
+{
+    const int taps_y = d->taps_y, taps_x = d->taps_x;
+    const ptrdiff_t down = d->tap_y, right = d->tap_x;
+    (void)vectors, (void)wide;
+    for (int column = 0; column < d->columns; column++, x += d->x_column, at += d->y_column) {
+        int32_t sums[FC_TILE];
+        for (int c = 0; c < count; c++)
+            sums[c] = fc_depthwise_sum(bias[c], x + c, weights + 4 * c, taps_y, taps_x, down, right);
+        fc_layer_write(to, at, count, sums);
+    }
+}
+
+#else
+
 FC_INLINE void fc_depthwise_one(
     const int vectors, const int wide, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_depthwise *d,
     const struct fc_written *to, int32_t at, int count)
@@ -89,6 +131,8 @@ FC_INLINE void fc_depthwise_row(
     for (int column = 0; column < d->columns; column++, x += d->x_column, at += d->y_column)
         fc_depthwise_one(vectors, wide, x, weights, bias, d, to, at, count);
 }
+
+#endif
 
 FC_INLINE void fc_depthwise_run(
     struct fc_written to, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_depthwise *d)

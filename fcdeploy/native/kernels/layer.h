@@ -29,26 +29,55 @@ struct fc_written {
     const struct fc_code *code;
 };
 
-FC_INLINE void fc_layer_write(
-    const struct fc_written *to, int32_t at, int count, const int vectors, const fc_ints *sums)
+#if defined(FC_SMALL)
+
+/* One sum after the other. */
+static __attribute__((noinline, unused)) void fc_layer_write(
+    const struct fc_written *to, int32_t at, int count, const int32_t *sums)
 {
-    fc_reals scaled[FC_TILE / FC_LANES + 1];
-    FC_UNROLL
-    for (int v = 0; v < vectors; v++)
-        scaled[v] = fc_mul(fc_reals_of(sums[v]), fc_load_reals(to->factor + v * FC_LANES));
-    if (to->bytes) {
-        fc_store_bytes(to->bytes + at, count, vectors, scaled, to->code);
-        return;
+    for (int i = 0; i < count; i++) {
+        if (to->bytes) {
+            to->bytes[at + i] = fc_scaled_byte(sums[i], to->factor[i], to->code);
+        } else {
+            const float scaled = fc_scaled(sums[i], to->factor[i]);
+            to->reals[at + i] = to->bias ? scaled + to->bias[i] : scaled;
+        }
     }
-    float row[FC_TILE];
-    FC_UNROLL
-    for (int v = 0; v < vectors; v++)
-        fc_store_reals(row + v * FC_LANES, to->bias ? fc_add(scaled[v], fc_load_reals(to->bias + v * FC_LANES)) : scaled[v]);
-    memcpy(to->reals + at, row, (size_t)fc_min(count, FC_TILE) * sizeof(float));
+}
+
+/* Four channels at one position. */
+static __attribute__((noinline, unused)) void fc_layer_sums_of_four(
+    int32_t *sums, const uint8_t *x, const int8_t *weights, int width, const struct fc_layer *l)
+{
+    int32_t a0 = sums[0], a1 = sums[1], a2 = sums[2], a3 = sums[3];
+    for (int ry = 0; ry < l->runs_y; ry++, x += l->run_y) {
+        const uint8_t *from = x;
+        for (int rx = 0; rx < l->runs_x; rx++, from += l->run_x) {
+            for (const uint8_t *p = from, *end = from + 4 * l->steps; p < end; p += 4, weights += 4 * width) {
+#if defined(FC_DSP)
+                const uint32_t word = fc_word(p);
+                const uint32_t even = (uint32_t)__uxtb16((uint8x4_t)word), odd = (uint32_t)__uxtb16((uint8x4_t)__ror(word, 8));
+                a0 = fc_dsp_dot(a0, even, odd, fc_word(weights));
+                a1 = fc_dsp_dot(a1, even, odd, fc_word(weights + 4));
+                a2 = fc_dsp_dot(a2, even, odd, fc_word(weights + 8));
+                a3 = fc_dsp_dot(a3, even, odd, fc_word(weights + 12));
+#else
+                const int8_t *w = weights;
+                for (int i = 0; i < 4; i++, w++) {
+                    const int32_t one = p[i];
+                    a0 += one * w[0];
+                    a1 += one * w[4];
+                    a2 += one * w[8];
+                    a3 += one * w[12];
+                }
+#endif
+            }
+        }
+    }
+    sums[0] = a0, sums[1] = a1, sums[2] = a2, sums[3] = a3;
 }
 
 #if defined(FC_DSP)
-
 /* Two channels at one or two positions: what fits in the registers of a Cortex-M. */
 static __attribute__((noinline, unused)) void fc_layer_sums(
     int32_t *first, int32_t *second, const uint8_t *x0, const uint8_t *x1, const int8_t *weights, int width,
@@ -73,27 +102,7 @@ static __attribute__((noinline, unused)) void fc_layer_sums(
     }
     first[0] = a0, first[1] = a1, second[0] = b0, second[1] = b1;
 }
-
-/* Four channels at one position. */
-static __attribute__((noinline, unused)) void fc_layer_sums_of_four(
-    int32_t *sums, const uint8_t *x, const int8_t *weights, int width, const struct fc_layer *l)
-{
-    int32_t a0 = sums[0], a1 = sums[1], a2 = sums[2], a3 = sums[3];
-    for (int ry = 0; ry < l->runs_y; ry++, x += l->run_y) {
-        const uint8_t *from = x;
-        for (int rx = 0; rx < l->runs_x; rx++, from += l->run_x) {
-            for (const uint8_t *p = from, *end = from + 4 * l->steps; p < end; p += 4, weights += 4 * width) {
-                const uint32_t word = fc_word(p);
-                const uint32_t even = (uint32_t)__uxtb16((uint8x4_t)word), odd = (uint32_t)__uxtb16((uint8x4_t)__ror(word, 8));
-                a0 = fc_dsp_dot(a0, even, odd, fc_word(weights));
-                a1 = fc_dsp_dot(a1, even, odd, fc_word(weights + 4));
-                a2 = fc_dsp_dot(a2, even, odd, fc_word(weights + 8));
-                a3 = fc_dsp_dot(a3, even, odd, fc_word(weights + 12));
-            }
-        }
-    }
-    sums[0] = a0, sums[1] = a1, sums[2] = a2, sums[3] = a3;
-}
+#endif
 
 static __attribute__((noinline, unused)) void fc_layer_block(
     const int positions, const int vectors, const int wide, const uint8_t *x, const int32_t *from, const int8_t *weights,
@@ -102,22 +111,42 @@ static __attribute__((noinline, unused)) void fc_layer_block(
     int32_t sums[2][FC_TILE];
     const int width = vectors * FC_LANES;
     (void)wide;
+    count = fc_min(count, width);
     for (int p = 0; p < positions; p++)
-        memcpy(sums[p], bias, (size_t)width * sizeof(int32_t));
-    if (positions == 1)
-        for (int c = 0; c < width && c < count; c += 4)
-            fc_layer_sums_of_four(sums[0] + c, x + from[0], weights + 4 * c, width, l);
-    else
-        for (int c = 0; c < width && c < count; c += 2)
+        for (int c = 0; c < width; c++)
+            sums[p][c] = bias[c];
+#if defined(FC_DSP)
+    if (positions == 2) {
+        for (int c = 0; c < count; c += 2)
             fc_layer_sums(sums[0] + c, sums[1] + c, x + from[0], x + from[1], weights + 4 * c, width, l);
-    for (int p = 0; p < positions; p++) {
-        fc_ints each[FC_TILE / FC_LANES];
-        memcpy(each, sums[p], sizeof each);
-        fc_layer_write(to, at[p], count, vectors, each);
-    }
+    } else
+#endif
+        for (int p = 0; p < positions; p++)
+            for (int c = 0; c < count; c += 4)
+                fc_layer_sums_of_four(sums[p] + c, x + from[p], weights + 4 * c, width, l);
+    for (int p = 0; p < positions; p++)
+        fc_layer_write(to, at[p], count, sums[p]);
 }
 
 #else
+
+FC_INLINE void fc_layer_write(
+    const struct fc_written *to, int32_t at, int count, const int vectors, const fc_ints *sums)
+{
+    fc_reals scaled[FC_TILE / FC_LANES + 1];
+    FC_UNROLL
+    for (int v = 0; v < vectors; v++)
+        scaled[v] = fc_mul(fc_reals_of(sums[v]), fc_load_reals(to->factor + v * FC_LANES));
+    if (to->bytes) {
+        fc_store_bytes(to->bytes + at, count, vectors, scaled, to->code);
+        return;
+    }
+    float row[FC_TILE];
+    FC_UNROLL
+    for (int v = 0; v < vectors; v++)
+        fc_store_reals(row + v * FC_LANES, to->bias ? fc_add(scaled[v], fc_load_reals(to->bias + v * FC_LANES)) : scaled[v]);
+    memcpy(to->reals + at, row, (size_t)fc_min(count, FC_TILE) * sizeof(float));
+}
 
 /* `positions` times `vectors` sums, kept in registers: both are constants wherever this is called. */
 FC_INLINE void fc_layer_block(

@@ -69,7 +69,7 @@ FC_KERNEL void fc_average_pool_bytes(uint8_t *y, const uint8_t *x, const struct 
             const uint8_t *from = x + FC_TAP(p);
             inside++;
             for (int i = 0; i < count; i++)
-                sum[i] += ((float)from[i] - p->zero) * p->scale;
+                sum[i] += fc_scaled(from[i] - (int)p->zero, p->scale);
         }
         uint8_t *to = y + (ptrdiff_t)image * p->y_image + (ptrdiff_t)row * p->y_row + (ptrdiff_t)column * p->y_column + c;
         const float divisor = (float)(p->counted ? p->counted : inside);
@@ -126,7 +126,7 @@ FC_KERNEL void fc_global_average(uint8_t *y, const uint8_t *x, const struct fc_g
                 }
             }
             for (int i = 0; i < count; i++)
-                y[(ptrdiff_t)image * g->y_image + c + i] = fc_byte((float)sum[i] * g->factor, &g->code);
+                y[(ptrdiff_t)image * g->y_image + c + i] = fc_scaled_byte(sum[i], g->factor, &g->code);
         }
     }
 }

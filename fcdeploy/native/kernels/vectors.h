@@ -1,4 +1,9 @@
 /* The vectors of the level that is compiled: by what the compiler was told of the CPU, or plain C. */
+#if !defined(FC_SMALL) && ((defined(__arm__) && !defined(__ARM_NEON)) || (defined(__riscv) && !defined(__riscv_vector)) || \
+                           defined(__xtensa__) || defined(__AVR__))
+#define FC_SMALL 1 /* few registers, little flash: one sum after the other */
+#endif
+
 #if defined(FC_PLAIN)
 #include "vectors_plain.h"
 #elif defined(__AVX2__)

@@ -7,6 +7,7 @@
 #include "common.h"
 
 #define FC_LANES 8
+#define FC_BLOCKS 1
 #define FC_FORMS 1
 #define FC_PAIRS 1
 #define FC_POSITIONS_16 4

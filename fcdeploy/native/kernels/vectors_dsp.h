@@ -7,9 +7,7 @@
 #include "vectors_plain.h"
 
 #undef FC_POSITIONS_16
-#undef FC_POSITIONS_8
 #define FC_POSITIONS_16 2
-#define FC_POSITIONS_8 2
 #define FC_DSP 1
 
 FC_INLINE uint32_t fc_word(const void *p)

@@ -7,6 +7,7 @@
 #include "common.h"
 
 #define FC_LANES 4
+#define FC_BLOCKS 1
 #define FC_FORMS 1
 #if defined(__ARM_FEATURE_DOTPROD)
 #define FC_PAIRS 0

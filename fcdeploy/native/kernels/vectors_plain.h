@@ -5,6 +5,11 @@
 #include "common.h"
 
 #define FC_LANES 4
+#if defined(FC_SMALL)
+#define FC_BLOCKS 0 /* whether elements are computed a vector at a time */
+#else
+#define FC_BLOCKS 1
+#endif
 #define FC_FORMS 0 /* whether code is written for some shapes alone: faster, and more of it */
 #define FC_PAIRS 0 /* whether a product is faster where two neighbours fit in 16 bits */
 #define FC_POSITIONS_16 1 /* positions that are computed together, with 16 channels */
