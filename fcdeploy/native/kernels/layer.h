@@ -8,7 +8,11 @@
 
 #include "vectors.h"
 
+#if defined(FC_SMALL)
+#define FC_GROUP 16 /* positions that are computed together: their places lie on the stack */
+#else
 #define FC_GROUP 64 /* positions whose inputs stay in the cache while all channels are computed */
+#endif
 
 struct fc_layer {
     int32_t images, rows, columns;       /* output positions */
