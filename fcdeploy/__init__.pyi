@@ -407,6 +407,8 @@ def report(
 ) -> ReportResult:
     """Write what is known of int8 models, side by side, as one HTML file that loads nothing, or as a markdown model card.
 
+    With `format` "model-explorer", of one model, a folder of node data for Model Explorer: kernels, errors, times, sizes.
+
     `models` are files or bundles, whose reports and plans are taken from them.  `add` are more: what `validate`, `bench` and
     `quantize` print with `--json`, calibrations, and plans; each goes to the model that it is of.  `output` is MODEL.html
     (MODEL.md) unless given; `title` is the page's.  Nothing is measured: what no file says is said to be missing.  Raises

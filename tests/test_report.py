@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from conftest import fails
 from networks import Net
@@ -159,6 +160,33 @@ def test_a_model_card(made: Path, tmp_path: Path) -> None:
     assert "–" not in text.split("Made from")[0].split("| SQNR")[0]
 
 
+def test_node_data_for_model_explorer(made: Path, tmp_path: Path) -> None:
+    """In its format (ai-edge-model-explorer 0.1.34), by names of nodes in the file, with the figures of the reports."""
+    out = tmp_path / "overlay"
+    result = report([made / "net.int8.onnx"], output=out, add=[made / name for name in ALL], format="model-explorer")
+    files = {path.stem: json.loads(path.read_text()) for path in out.iterdir()}
+    model = onnx.load(made / "net.int8.onnx")
+    names = {node.name for node in model.graph.node}
+    for name, file in files.items():
+        (graph, data), *_ = file.items()
+        assert graph == model.graph.name
+        assert data.keys() <= {"name", "results", "gradient"}
+        assert data["results"].keys() <= names
+        assert (name == "kernel") == ("gradient" not in data)
+    timed = {
+        row["node"]: row["int8_us"] for row in json.loads((made / "bench.json").read_text())["per_node"]["matched"]
+    }
+    shown = files["time"][model.graph.name]["results"]
+    assert {node: shown[node]["value"] for node in timed if node in shown} == {n: timed[n] for n in timed if n in shown}
+    assert len(shown) >= 2
+    assert files["kernel"][model.graph.name]["results"]["first"]["value"] == "QLinearConv"
+    assert f"--node_data_paths {out}/kernel.json," in result.lines[1]
+    with fails("exists"):
+        report([made / "net.int8.onnx"], output=out, format="model-explorer")
+    with fails("2 models were given, expected one"):
+        report([made / "net.int8.onnx"] * 2, output=tmp_path / "both", format="model-explorer")
+
+
 def test_the_command_line(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "r.html"
     words = ["report", str(made / "net.int8.onnx"), "--add", str(made / "validate.json"), "-o", str(out)]
@@ -188,7 +216,7 @@ def test_what_does_not_belong_is_refused(made: Path, tmp_path: Path) -> None:
     other = json.loads((made / "validate.json").read_text()) | {"hashes": {"int8": "0", "float": "0"}}
     refuse("is not of 'net.int8.onnx'", "other.json", json.dumps(other))
     refuse("there is no model to report on", "", models=())
-    with fails("--format 'pdf' is unknown, expected html, markdown"):
+    with fails("--format 'pdf' is unknown, expected html, markdown, model-explorer"):
         report([model], output=out, format="pdf")
     assert not out.exists()
 

@@ -12,14 +12,14 @@ from fcdeploy.cli import options
 
 @click.command("report")
 @click.argument("models", nargs=-1, required=True, type=options.FILE, metavar="MODEL|BUNDLE...")
-@options.output_option("The page; MODEL.html by default, or MODEL.md.")
+@options.output_option("The page; MODEL.html by default, or MODEL.md, or the folder MODEL.overlay.")
 @click.option(
     "--add", multiple=True, type=options.FILE, metavar="FILE",
     help="What validate, bench or quantize printed with --json, a plan or a calibration; repeatable.",
 )  # fmt: skip
 @click.option(
-    "--format", type=click.Choice(["html", "markdown"]), default="html", show_default=True,
-    help="A page, or a model card.",
+    "--format", type=click.Choice(["html", "markdown", "model-explorer"]), default="html", show_default=True,
+    help="A page, a model card, or a folder of node data to open beside the model in Model Explorer.",
 )  # fmt: skip
 @click.option("--title", metavar="TEXT", help="The page's title; the model's name by default.")
 @options.force_option

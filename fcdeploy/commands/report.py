@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from fcdeploy import __version__
-from fcdeploy.atomic_files import replace_file
+from fcdeploy.atomic_files import replace_file, replace_files
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.reporting.page.describe import describe
 from fcdeploy.reporting.page.layers import list_layers
-from fcdeploy.reporting.page.render import TEMPLATES, draw, render
+from fcdeploy.reporting.page.overlay import make_overlays
+from fcdeploy.reporting.page.render import draw, render
 from fcdeploy.reporting.page.subject import Subject, read_evidence, read_subjects
 
-SUFFIXES = {"html": ".html", "markdown": ".md"}
+SUFFIXES = {"html": ".html", "markdown": ".md", "model-explorer": ".overlay"}
 
 
 def report(
@@ -34,17 +35,21 @@ def report(
 ) -> Report:
     """Write what is known of int8 models, side by side, as one HTML file that loads nothing, or as a markdown model card.
 
+    With `format` "model-explorer", of one model, a folder of node data for Model Explorer: kernels, errors, times, sizes.
+
     `models` are files or bundles, whose reports and plans are taken from them.  `add` are more: what `validate`, `bench` and
     `quantize` print with `--json`, calibrations, and plans; each goes to the model that it is of.  `output` is MODEL.html
     (MODEL.md) unless given; `title` is the page's.  Nothing is measured: what no file says is said to be missing.  Raises
     FcdeployError where a file is of none of the models.
     """
-    if format not in TEMPLATES:
-        raise FcdeployError(f"--format {format!r} is unknown, expected {', '.join(TEMPLATES)}", "--format html")
+    if format not in SUFFIXES:
+        raise FcdeployError(f"--format {format!r} is unknown, expected {', '.join(SUFFIXES)}", "--format html")
     paths, given = [Path(model) for model in models], [Path(file) for file in add]
     if not paths:
         raise FcdeployError("there is no model to report on", "fcdeploy report int8.onnx -o report.html")
     target = Path(output) if output else paths[0].with_suffix(SUFFIXES[format])
+    if format == "model-explorer":
+        return _write_overlays(paths, given, target, force=force)
     check_output(target, force=force, inputs=(*paths, *given))
 
     begun = time.perf_counter()
@@ -63,6 +68,33 @@ def report(
     with replace_file(target, force=force) as aside:
         aside.write_text(page, encoding="utf-8")
     return make_report(described, target, len(page.encode()), time.perf_counter() - begun)
+
+
+def _write_overlays(paths: Sequence[Path], given: Sequence[Path], target: Path, *, force: bool) -> Report:
+    """A file for each figure that is known of nodes, into a folder, beside what may lie there."""
+    if len(paths) > 1:
+        raise FcdeployError(f"{len(paths)} models were given, expected one for an overlay", "one call for each model")
+    begun = time.perf_counter()
+    (subject,) = read_subjects(paths, map(read_evidence, given))
+    rows = list_layers(subject)
+    texts = make_overlays(subject.model.graph.name or "<main>", rows)
+    places = {target / f"{name}.json": text for name, text in texts.items()}
+    if not target.is_dir():
+        check_output(target)
+        target.mkdir()
+    with replace_files(list(places), force=force) as asides:
+        for aside, text in zip(asides, places.values(), strict=True):
+            aside.write_text(text, encoding="utf-8")
+    size = sum(len(text.encode()) for text in texts.values())
+    model = subject.path / "model.onnx" if subject.path.is_dir() else subject.path
+    lines = (
+        f"{target}: {', '.join(texts)} of {len(rows)} nodes",
+        "pip install ai-edge-model-explorer model-explorer-onnx, then: "
+        f"model-explorer {shlex.quote(str(model))} --extensions model_explorer_onnx "
+        f"--node_data_paths {shlex.quote(','.join(map(str, places)))}",
+    )
+    values = {"output": str(target), "bytes": size, "seconds": round(time.perf_counter() - begun, 3), "models": []}
+    return Report("report", values, lines=lines)
 
 
 def list_commands(subject: Subject, output: Path) -> list[str]:
