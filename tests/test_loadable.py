@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import fails
 from networks import Net, random_data
 
 import fcdeploy
+from fcdeploy.commands import quantize as quantizing
+from fcdeploy.errors import LoadError
 
 
 def test_a_cubic_resize_to_sizes_that_are_computed(tmp_path: Path) -> None:
@@ -23,6 +26,26 @@ def test_a_cubic_resize_to_sizes_that_are_computed(tmp_path: Path) -> None:
         path, output=tmp_path / "int8.onnx", data=tmp_path / "data.npz", costs="none", floor="none"
     )
     assert [node["op"] for node in report.values["nodes_float"]].count("Conv") == 1
+
+
+def test_nothing_is_in_place_until_all_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that fails once the file is written, of a model that loads: no second try, and no file, nor a plan of one."""
+    net = Net(0)
+    path = net.output(net.dense(net.input("x", 8), 8, 4)).save(tmp_path / "model.onnx")
+    np.savez(tmp_path / "data.npz", **random_data(1, 24, x=(8,)))
+    calls = []
+
+    def fail(*_: object) -> None:
+        calls.append(1)
+        raise LoadError("onnxruntime cannot run the model", "look at it")
+
+    monkeypatch.setattr(quantizing, "add_advice", fail)
+    with fails("onnxruntime cannot run the model", "look at it"):
+        fcdeploy.quantize(
+            path, output=tmp_path / "int8.onnx", save_plan=tmp_path / "plan.json", data=tmp_path / "data.npz",
+            costs="none", floor="none",
+        )  # fmt: skip
+    assert (len(calls), sorted(file.name for file in tmp_path.iterdir())) == (1, ["data.npz", "model.onnx"])
 
 
 @pytest.mark.parametrize("costs", ["none", None])

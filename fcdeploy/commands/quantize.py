@@ -19,14 +19,7 @@ from fcdeploy.evaluate.prepared import check_on_first, check_prepared
 from fcdeploy.files import check_output
 from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.external_data import weights_path
-from fcdeploy.graph.model import (
-    files_of,
-    input_specs,
-    measure_size,
-    read_model,
-    refuse_unsupported,
-    save_model,
-)
+from fcdeploy.graph.model import files_of, input_specs, measure_size, read_model, refuse_unsupported, save_model
 from fcdeploy.graph.nodes import computes_shapes, name_of
 from fcdeploy.graph.scratch import make_scratch
 from fcdeploy.graph.weights import is_large
@@ -39,7 +32,7 @@ from fcdeploy.int8.loadable import leave_out_unloadable
 from fcdeploy.int8.plan_file import format_plan, load_plan
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
-from fcdeploy.int8.read_back import check_kernels
+from fcdeploy.int8.read_back import run_and_read_back
 from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
@@ -60,10 +53,8 @@ from fcdeploy.reporting.floor import add_floor, build_refusal
 from fcdeploy.reporting.quantization import QuantizationOutcome, build_dry_run_report, build_report
 from fcdeploy.reporting.search import add_search
 from fcdeploy.runtime.cpu import find_target
-from fcdeploy.runtime.kernels import Kernel, find_kernels
 from fcdeploy.runtime.other_runtimes import find_runtimes
 from fcdeploy.runtime.probes.answers import describe_version
-from fcdeploy.runtime.session import LoadOptions, Session
 from fcdeploy.samples.kept_samples import split_into_chunks, take_run
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.states import parse_states
@@ -210,12 +201,11 @@ def _quantize(request: Request, on_step: OnStep | None) -> Report:
         if request.runtimes and request.plan is None:
             problem = keep_to_runtimes(problem, request.runtimes)
         report = _carry_out(request, problem, changes, files, begin, on_step)
-    except LoadError:  # rare: found only where it happens, perhaps once it is written
-        if not (request.dry_run or request.force):
-            request.output.unlink(missing_ok=True)
-        if request.plan is not None:
+    except LoadError:  # rare, and found only where it happens; nothing is in place yet
+        repaired = problem if request.plan is not None else leave_out_unloadable(problem)
+        if repaired is problem:
             raise
-        report = _carry_out(request, leave_out_unloadable(problem), changes, files, begin, on_step)
+        report = _carry_out(request, repaired, changes, files, begin, on_step)
     return replace(report, warnings=(*fixed, *odd, *report.warnings))
 
 
@@ -294,7 +284,7 @@ def _plan(request: Request, problem: Problem, on_step: OnStep | None) -> Planned
 
 def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: float, on_step: OnStep | None) -> Report:
     """The int8 model on disk, and what can be said of it."""
-    problem, plan, out = planned.problem, planned.plan, request.output
+    problem, plan = planned.problem, planned.plan
     held = _judge(request, planned, on_step)
     if held is not None:
         plan, int8 = held.chosen.plan, held.chosen.int8
@@ -304,12 +294,37 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
         int8 = refine(problem, plan, on_step)
     write_metadata(int8, problem.calibration, plan)
     refuse_untaken(problem, int8, request.runtimes)
-    size, kernels = _write_and_read_back(request, int8, plan, large=problem.large)
+    plan_file = [] if request.save_plan is None else [Path(request.save_plan)]
+    # in place once everything that is said of the file has been found out: no answer, no file
+    with replace_files([request.output, *plan_file], force=request.force) as (aside, *beside):
+        size = save_model(int8, aside)
+        for file in beside:
+            file.write_text(format_plan(plan))
+        return _describe(
+            request, replace(planned, plan=plan), held, int8, Written(aside, size, measure_size(files)), begin
+        )
+
+
+@dataclass(frozen=True)
+class Written:
+    """An int8 file that is not in place yet, its bytes, and those of the float model."""
+
+    file: Path
+    bytes: int
+    float_bytes: int
+
+
+def _describe(
+    request: Request, planned: Planned, held: FloorResult | None, int8: ir.Model, written: Written, begin: float
+) -> Report:
+    """What can be said of a file; raises FcdeployError for one that does not load, run, or have the kernels planned."""
+    problem, plan = planned.problem, planned.plan
+    kernels = run_and_read_back(written.file, problem, plan)
     macs = count_macs_by_node(problem.model)
-    result = QuantizationOutcome(plan, planned.basis, kernels, macs, measure_size(files), size, planned.tried)
+    result = QuantizationOutcome(plan, planned.basis, kernels, macs, written.float_bytes, written.bytes, planned.tried)
     warnings = [*warn_too_few(problem.calibration), *warn_left_out(problem, plan), *planned.basis.warnings]
     warnings += filter(None, [describe_version()])
-    report = build_report(request.model, out, int8, result, begin, warnings)
+    report = build_report(request.model, request.output, int8, result, begin, warnings)
     if planned.search_result is not None:
         report = add_search(report, planned.search_result, macs)
     elif problem.effort != "fast":
@@ -325,7 +340,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
 
     if not request.target.one_answer:
         return report
-    report = add_ties(report, out, problem.samples) if "int8" in plan.kinds.values() else report
+    report = add_ties(report, written.file, problem.samples) if "int8" in plan.kinds.values() else report
     return add_sameness(report, find_differences(problem.model.graph, plan))
 
 
@@ -339,21 +354,6 @@ def _judge(request: Request, planned: Planned, on_step: OnStep | None) -> FloorR
     choose_ranges = free and request.ranges is None and problem.effort != "best"  # best has tried them
     allowed = Remedies(compare=request.plan is None, choose_ranges=choose_ranges, repair=free)
     return hold_floor(problem, planned.plan, planned.basis, judge, request.floor, allowed, on_step=on_step)
-
-
-def _write_and_read_back(
-    request: Request, int8: ir.Model, plan: Plan, *, large: bool
-) -> tuple[int, tuple[Kernel, ...]]:
-    """Bytes of what was written, and the kernels that run it. A file that the runtime would not load is not put in place."""
-    plan_file = [] if request.save_plan is None else [Path(request.save_plan)]
-    with replace_files([request.output, *plan_file], force=request.force) as (aside, *beside):
-        size = save_model(int8, aside)
-        for file in beside:
-            file.write_text(format_plan(plan))
-        Session(aside, threads=1, load=LoadOptions(prepack=not large))
-        kernels = find_kernels(aside)
-        check_kernels(kernels, plan)
-    return size, kernels
 
 
 def _check_request(request: Request, output: object) -> None:

@@ -1,13 +1,27 @@
-"""Do the kernels that run agree with the plan?"""
+"""What was written, run: does it load, and do the kernels agree with the plan?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.int8.problem import Problem
 from fcdeploy.records.plan import Plan
-from fcdeploy.runtime.kernels import INTEGER_KERNELS, Kernel
-from fcdeploy.runtime.session import read_versions
+from fcdeploy.runtime.kernels import INTEGER_KERNELS, Kernel, find_kernels
+from fcdeploy.runtime.session import LoadOptions, Session, read_versions
+from fcdeploy.samples.kept_samples import take_run
+
+
+def run_and_read_back(file: Path, problem: Problem, plan: Plan) -> tuple[Kernel, ...]:
+    """The kernels that run a file. Raises FcdeployError where it does not load or run, or they are not those of the plan."""
+    session = Session(file, threads=1, load=LoadOptions(prepack=not problem.large))
+    if problem.samples and not problem.large:
+        session.run(take_run(problem.model, problem.samples))
+    del session  # before it is loaded once more
+    kernels = find_kernels(file)
+    check_kernels(kernels, plan)
+    return kernels
 
 
 def check_kernels(kernels: Sequence[Kernel], plan: Plan) -> None:

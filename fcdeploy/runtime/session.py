@@ -23,8 +23,11 @@ if TYPE_CHECKING:  # a bundle is run with numpy and onnxruntime alone
     import onnx_ir as ir
 
 REPAIR = "fcdeploy transform repair MODEL -o OUT writes one that works"
-REPAIRABLE = ("zero point", "zero_point", "Attempt to replace the existing tensor")
-"""What onnxruntime says of the files that it mends."""
+REPAIRABLE = (
+    "zero point must be a scalar or 1D tensor of size 1", "x_zero_point must be null or 1D tensor",
+    "Attempt to replace the existing tensor",
+)  # fmt: skip
+"""What onnxruntime says of the files that this repairs."""
 FATAL_ONLY = 4  # onnxruntime's log severity; its warnings speak of its own rewrites, and errors are raised
 DTYPES = {
     "float": "float32",
