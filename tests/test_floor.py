@@ -121,6 +121,8 @@ def test_a_model_searched_for_by_margins_gets_no_pardon_for_chance() -> None:
     assert judgement.doubts(Floor())[0].startswith("98.8 % equal decisions to be expected of output 'y'")
     assert judgement.misses(Floor(), searched=True)[0][1] == pytest.approx(0.2 + 100 * error)
     assert judgement.summary() == "100 % equal decisions (98.8 % to be expected of others), 30.0 dB on 100 samples"
+    few = Judgement(6, {"y": 90.0}, {"y": np.ones((6, 2))}, {"y": decision}, {"y": np.full(6, 1 - 1e-5)})
+    assert not few.misses(Floor(), searched=True)  # nearly float: no six samples could hide one change in a hundred
 
 
 def test_what_holds_the_floor_is_as_it_was(tmp_path: Path) -> None:

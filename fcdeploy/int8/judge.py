@@ -42,6 +42,7 @@ USED = 128  # of them leave over: corrections take no more
 MOST_APART = 128
 LEAST_APART = 4  # fewer tell nothing: then all samples serve for both, which is said
 SURE = 0.05  # a model is below the floor where chance gives so many changed decisions with this probability at most
+HIDDEN = 10  # times as many changes as margins promise: samples that are near another class may all be missing
 REGIONS = ": regions"  # behind the name of an output that is a map of things: how many of them both models find
 TOLD = 0.002  # of decisions: by which fewer are to be expected equal than were, to be said
 LEAST_SIDE = 16  # rows and columns of a map in which things are looked for
@@ -144,7 +145,9 @@ class Judgement:
         if name not in self.expected:
             return 1.0
         expected = self.expected[name]
-        return float(expected.mean()) + errors * estimate_error(floor.decisions, len(expected))
+        share = float(expected.mean())
+        # of a model at the floor, but one that is nearly float is far from it, whatever the samples hide
+        return share + errors * estimate_error(max(floor.decisions, 1 - HIDDEN * (1 - share)), len(expected))
 
     def _least_expected(self, floor: Floor) -> float:
         """The share of equal decisions to expect: of a stream nearer to all, since errors add up for longer than a stretch."""
