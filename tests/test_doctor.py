@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import sys
 from importlib import metadata
 from typing import Any
 
@@ -182,3 +183,20 @@ def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert values["cpu"] in text
     assert values["host"] in text.splitlines()[-1]
+
+
+def test_without_onnx_it_says_what_is_there_and_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where fcdeploy-runtime is installed."""
+    monkeypatch.setitem(sys.modules, "onnx", None)
+
+    def require(package: str) -> list[str]:
+        if package == "fcdeploy":
+            raise metadata.PackageNotFoundError(package)
+        return ['uvloop>=1; extra == "serve"']
+
+    monkeypatch.setattr(doctor_module.metadata, "requires", require)
+    report = doctor()
+    assert report.passed
+    assert report.values["facts"] == {}
+    assert report.values["extras"]["serve"]["install"] == "pip install 'fcdeploy-runtime[serve]'"
+    assert report.lines[-1].startswith("This is what verifies and serves, without onnx")

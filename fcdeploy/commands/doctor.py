@@ -7,6 +7,7 @@ import platform
 import re
 from dataclasses import asdict
 from importlib import metadata
+from importlib.util import find_spec
 from typing import Any
 
 from fcdeploy.records.report import Report, Table
@@ -18,13 +19,14 @@ from fcdeploy.runtime.cpu import (
     read_cpu_name,
     read_memory_bytes,
 )
-from fcdeploy.runtime.probes.answers import collect_answers, describe_version, list_differences
 from fcdeploy.runtime.session import read_versions
 from fcdeploy.tables.facts import FACTS
 from fcdeploy.tables.targets import INSTRUCTIONS, TARGETS, Instructions, Target
 
 ARM = ("NEON", "dotprod", "i8mm")
 PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "numpy")
+ANSWERS = "fcdeploy.runtime.probes.answers"  # needs onnx
+PACKAGED = ("fcdeploy", "fcdeploy-runtime")  # one or the other is installed
 UNVERIFIED = "from source, not run"
 REQUIREMENT = re.compile(r"(?P<package>[\w.-]+)(?P<version>[^;]*);.*extra\s*==\s*['\"](?P<extra>[\w.-]+)['\"]")
 
@@ -32,12 +34,13 @@ REQUIREMENT = re.compile(r"(?P<package>[\w.-]+)(?P<version>[^;]*);.*extra\s*==\s
 def doctor() -> Report:
     """The CPU and the target row that follows from it, cores and memory, versions and extras.
 
-    The report's answer is no when onnxruntime cannot be loaded: then no command that runs a model works.
+    The report's answer is no when onnxruntime cannot be loaded: then no command that runs a model works.  The runtime is asked
+    by models that onnx writes; without it, as in fcdeploy-runtime, it is not.
     """
     flags, target, host = read_cpu_flags(), detect_target(), find_target("host")
     available = {name: bool(flags & set(row.flags)) for name, row in INSTRUCTIONS.items()}
     problem = _explain_runtime()
-    asked = {} if problem else collect_answers()
+    asked = {} if problem or not _can_ask() else importlib.import_module(ANSWERS).collect_answers()
     cores, memory = count_usable_cores(), read_memory_bytes()
     versions = {"python": platform.python_version(), **{name: _find_version(name) for name in PACKAGES}}
     extras = _find_extras()
@@ -77,6 +80,12 @@ def _conclude(target: Target, host: Target, found: dict[str, bool], cores: int, 
     """What follows, the most important last."""
     if problem:
         return [f"onnxruntime does not load: {problem}", "No model can run here until it does: pip install onnxruntime"]
+    if not _can_ask():
+        return [
+            f"This CPU is {target.name}: {target.why}{'' if target.verified else f' ({UNVERIFIED})'}.",
+            "This is what verifies and serves, without onnx: fcdeploy verify BUNDLE says whether a bundle answers here as it "
+            "should, fcdeploy serve BUNDLE serves it. The other commands take pip install fcdeploy.",
+        ]
     threads = f"{cores} thread{'s' * (cores > 1)}"
     lines = [
         f"calibrate, quantize and validate run a model on {threads}; bench times 1 unless --threads says otherwise."
@@ -101,12 +110,17 @@ def _conclude(target: Target, host: Target, found: dict[str, bool], cores: int, 
     return lines
 
 
+def _can_ask() -> bool:
+    """Whether there is what writes the models that ask the runtime."""
+    return find_spec("onnx") is not None
+
+
 def _describe_answers() -> str:
     """What the installed onnxruntime answered to the facts that files are built on."""
-    version = read_versions()["onnxruntime"]
-    if sentence := describe_version():
-        return sentence + "."
-    changed = list_differences(version)
+    version, answers = read_versions()["onnxruntime"], importlib.import_module(ANSWERS)
+    if sentence := answers.describe_version():
+        return str(sentence) + "."
+    changed = answers.list_differences(version)
     said = "; ".join(f"{name}: {now}, not {before}" for name, (before, now) in changed.items())
     as_written = f"all but {len(changed)} as in the table ({said})" if changed else "all as in the table"
     return f"onnxruntime {version} was asked {len(FACTS)} questions on this CPU, and answers {as_written}."
@@ -188,10 +202,10 @@ def _make_extra_rows(extras: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def _find_extras() -> dict[str, Any]:
     """Extra -> what it needs, what of that is missing, and the command; as the installed package declares them."""
-    try:
-        declared = metadata.requires("fcdeploy") or []
-    except metadata.PackageNotFoundError:
+    found = [(name, required) for name in PACKAGED if (required := _find_requirements(name)) is not None]
+    if not found:
         return {}
+    package, declared = found[0]
     needs: dict[str, dict[str, str]] = {}
     for requirement in declared:
         match = REQUIREMENT.match(requirement)
@@ -202,10 +216,17 @@ def _find_extras() -> dict[str, Any]:
             "needs": [f"{package}{version}" for package, version in packages.items()],
             "missing": (missing := [package for package in packages if _find_version(package) is None]),
             "installed": not missing,
-            "install": f"pip install 'fcdeploy[{extra}]'",
+            "install": f"pip install '{package}[{extra}]'",
         }
         for extra, packages in needs.items()
     }
+
+
+def _find_requirements(package: str) -> list[str] | None:
+    try:
+        return metadata.requires(package) or []
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _find_version(package: str) -> str | None:
