@@ -6,6 +6,7 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,8 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 from small_models import family
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph import light_reader
+from fcdeploy.graph import light_reader, wire
 from fcdeploy.graph.light_reader import LightConstant, read_outline
+from fcdeploy.graph.model import read_model
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,67 @@ def test_cut_files_are_refused_or_read(models: dict[str, Path], tmp_path: Path) 
         cut.write_bytes(whole[:length])
         with fails("is not an ONNX model, or is damaged"):
             read_outline(cut)
+
+
+def one_node(**more: Any) -> onnx.ModelProto:
+    """y = Relu(x)."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "net", ends[:1], ends[1:])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, **more)
+
+
+BOMBS = (
+    "nodes", "inputs", "values", "weights", "attributes", "names", "texts", "integers", "axes", "metadata", "sets",
+    "functions", "external", "in a function", "in a subgraph",
+)  # fmt: skip
+
+
+def bombs() -> dict[str, onnx.ModelProto]:
+    """Models with a thousand parts that are nearly nothing in the file, wherever a message may be repeated."""
+    models = {name: one_node() for name in BOMBS}
+    for name, add in {
+        "nodes": lambda m: m.graph.node.add(), "inputs": lambda m: m.graph.input.add(),
+        "values": lambda m: m.graph.value_info.add(), "weights": lambda m: m.graph.initializer.add(),
+        "attributes": lambda m: m.graph.node[0].attribute.add(), "names": lambda m: m.graph.node[0].input.append(""),
+        "metadata": lambda m: m.metadata_props.add(), "sets": lambda m: m.opset_import.add(),
+        "functions": lambda m: m.functions.add(),
+        "axes": lambda m: m.graph.input[0].type.tensor_type.shape.dim.add(),
+    }.items():  # fmt: skip
+        for _ in range(1000):
+            add(models[name])
+    listed = models["texts"].graph.node[0].attribute.add(name="a", type=8)
+    listed.strings.extend([b""] * 1000)
+    models["integers"].graph.node[0].attribute.add(name="a", type=7).ints.extend([1] * 4000)
+    outside = models["external"].graph.initializer.add(name="w", data_type=1)
+    body = models["in a function"].functions.add(name="f", domain="own")
+    inner = models["in a subgraph"].graph.node[0].attribute.add(name="body", type=5).g
+    for _ in range(1000):
+        outside.external_data.add()
+        body.node.add()
+        inner.node.add()
+    return models
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_file_of_too_many_parts_is_refused_before_it_is_parsed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "MOST_PARTS", 900)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(bombs()[name].SerializeToString())
+    monkeypatch.setattr(onnx, "load", None)
+    for read in (read_model, read_outline):
+        with fails("has more than 900 nodes, names, attributes and other parts"):
+            read(path)
+
+
+@pytest.mark.parametrize("dims", [b"\x08\x01" * 65, b"\x0a\x81\x05" + b"\x01" * 641], ids=["one by one", "packed"])
+def test_a_tensor_of_too_many_axes_is_refused(dims: bytes) -> None:
+    content = dims
+    for number in (5, 7):  # initializer, graph
+        content = bytes([number << 3 | 2, len(content) & 127 | 128, len(content) >> 7]) + content
+    with fails("a tensor has more than 64 axes"):
+        wire.check_parts(content, "m.onnx")
 
 
 def test_a_file_that_is_cut_while_it_is_read_is_damaged(

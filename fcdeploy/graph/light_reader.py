@@ -7,16 +7,14 @@ of gigabytes are never touched.  The file is not mapped: one that is cut short m
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, overload
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.wire import Data, FileBytes, Span, Value, check_parts, iterate_fields, read_varint
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf wire types
 INT32, INT64 = 6, 7  # TensorProto.DataType
 SMALL = 64  # elements of an integer constant that is read: shapes, axes, pads
 Dims = tuple[int | str | None, ...]
@@ -61,43 +59,13 @@ def read_outline(model: Path | str | bytes) -> Outline:
     path = Path("model" if isinstance(model, bytes) else model)
     try:
         if isinstance(model, bytes):
+            check_parts(model, "model")
             return _read_model(model)
         with path.open("rb") as file:
+            check_parts(FileBytes(file), str(path))
             return _read_model(FileBytes(file))
     except (OSError, ValueError, IndexError, struct.error, RecursionError) as error:
         raise FcdeployError(f"{str(path)!r} is not an ONNX model, or is damaged", f"fcdeploy inspect {path}") from error
-
-
-class FileBytes:
-    """The bytes of a file, read as they are asked for, some ahead. Raises IndexError behind its end, as bytes do."""
-
-    AHEAD = 1 << 14
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file.fileno()
-        self._size = os.fstat(self._file).st_size
-        self._start, self._window = 0, b""
-
-    def __len__(self) -> int:
-        return self._size
-
-    @overload
-    def __getitem__(self, at: int) -> int: ...
-    @overload
-    def __getitem__(self, at: slice[int, int, None]) -> bytes: ...
-    def __getitem__(self, at: int | slice[int, int, None]) -> int | bytes:
-        if isinstance(at, slice):
-            return os.pread(self._file, at.stop - at.start, at.start)
-        offset = at - self._start
-        if not 0 <= offset < len(self._window):
-            self._start, self._window, offset = at, os.pread(self._file, self.AHEAD, at), 0
-        return self._window[offset]
-
-
-Data = FileBytes | bytes
-Span = tuple[int, int]
-Value = int | Span
-"""What a field holds: a number as it is written, or where its bytes begin and end."""
 
 
 def _read_model(data: Data) -> Outline:
@@ -244,41 +212,6 @@ def _find_messages(data: Data, span: Span, *path: int) -> Iterator[Span]:
                 yield from _find_messages(data, value, *path[1:])
 
 
-def iterate_fields(data: Data, span: Span) -> Iterator[tuple[int, Value]]:
-    """Number and value of each field of the message that lies there."""
-    at, end = span
-    while at < end:
-        tag, at = _read_varint(data, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == VARINT:
-            value, at = _read_varint(data, at)
-            yield number, value
-            continue
-        if wire == BYTES:
-            length, at = _read_varint(data, at)
-        elif wire in (FIXED64, FIXED32):
-            length = 8 if wire == FIXED64 else 4
-        else:
-            raise ValueError(f"wire type {wire}")
-        if length > end - at:
-            raise ValueError("a field is longer than what holds it")
-        yield number, (at, at + length) if wire == BYTES else int.from_bytes(data[at : at + length], "little")
-        at += length
-
-
-def _read_varint(data: Data, at: int) -> tuple[int, int]:
-    result = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return result, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number of more than 64 bits")
-
-
 def _read_integers(data: Data, value: Value) -> list[int]:
     """A repeated integer field: one number, or many packed."""
     if isinstance(value, int):
@@ -286,7 +219,7 @@ def _read_integers(data: Data, value: Value) -> list[int]:
     at, end = value
     numbers = []
     while at < end:
-        number, at = _read_varint(data, at)
+        number, at = read_varint(data, at)
         numbers.append(_to_signed(number))
     return numbers
 

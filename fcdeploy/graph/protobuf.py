@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from fcdeploy.graph.check_sizes import check_sizes
 from fcdeploy.graph.check_tensors import check_tensors
+from fcdeploy.graph.wire import FileBytes, check_parts
 
 MAP = "type of a map"
 """Under this key a value's `meta` holds the serialized type that onnx-ir cannot."""
@@ -23,6 +24,8 @@ def load_model(path: Path | str) -> ir.Model:
 
     Raises FcdeployError at a tensor that is not what its shape says, or too large, and whatever protobuf and onnx-ir raise.
     """
+    with Path(path).open("rb") as file:
+        check_parts(FileBytes(file), str(path))
     proto = onnx.load(path, load_external_data=False)
     check_tensors(proto, str(path))
     check_sizes(proto, str(path))

@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from fcdeploy.graph.light_reader import Span, iterate_fields
+from fcdeploy.graph.wire import Span, iterate_fields
 from fcdeploy.serve.refusal import RefusedError
 
 PACKAGE = "inference"
