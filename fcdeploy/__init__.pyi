@@ -280,6 +280,7 @@ def quantize(
     effort: Effort | None = None,
     keep_float: Sequence[str] = (),
     runtimes: str | None = None,
+    engine: str = "onnxruntime",
     plan: str | Path | None = None,
     save_plan: str | Path | None = None,
     costs: str | Path | None = None,
@@ -310,6 +311,7 @@ def quantize(
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
     `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
+    `engine` "native" takes every integer kernel, as `costs` "none" does, and refuses what native code has no kernel for.
     `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
     `states` ("OUT=IN") name inputs that take what an output gave on the sample before.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
@@ -336,6 +338,7 @@ def quantize(
     effort: Effort | None = None,
     keep_float: Sequence[str] = (),
     runtimes: str | None = None,
+    engine: str = "onnxruntime",
     plan: str | Path | None = None,
     save_plan: str | Path | None = None,
     costs: str | Path | None = None,
@@ -366,6 +369,7 @@ def quantize(
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
     `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
+    `engine` "native" takes every integer kernel, as `costs` "none" does, and refuses what native code has no kernel for.
     `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
     `states` ("OUT=IN") name inputs that take what an output gave on the sample before.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.

@@ -46,7 +46,7 @@ class Command:
         self.capsys.readouterr()
         fixed = [command, "model.onnx"]
         if command == "quantize":
-            fixed += ["--int8", *([] if {"--plan", "--costs"} & set(arguments) else ["--costs", "none"])]
+            fixed += ["--int8", *([] if {"--plan", "--costs", "--engine"} & set(arguments) else ["--costs", "none"])]
             # a network that was never trained has its classes near each other
             fixed += [] if {"--floor", "--max-drop"} & set(arguments) else ["--floor", "90"]
         code = main([*fixed, *arguments])
@@ -392,3 +392,35 @@ def test_a_batch_that_the_kept_samples_do_not_fill(effort: str, tmp_path: Path) 
     )
     assert any("do not fill the batch of the model" in text for text in report.warnings)
     assert "sqnr_db" not in report.values
+
+
+def test_for_native_code(command: Command) -> None:
+    """Every integer kernel, the same file as with --costs none, and what compile will say of it."""
+    found = command.json("-o", "native.onnx", "--engine", "native", "--floor", "none")
+    assert found["native"]["float_steps"] == []
+    assert found["native"]["macs"] > 0
+    assert found["native"]["arena_bytes"] > 8 * 8 * 8
+    assert Path("native.onnx").read_bytes() == command.file("all.onnx", "--floor", "none")
+    code, _, err = command.text("--engine", "native", "--costs", "table", "--data", "data.npz", "-o", "out.onnx")
+    assert (code, err.splitlines()[0]) == (
+        2, "error: --costs would be ignored: --engine native takes every integer kernel"
+    )  # fmt: skip
+    code = main(
+        ["quantize", "model.onnx", "--weights", "int4", "--engine", "native", "--data", "data.npz", "-o", "out.onnx"]
+    )
+    assert code == 2
+    code, _, err = command.text("--engine", "tflite", "--data", "data.npz", "-o", "out.onnx")
+    assert (code, err.splitlines()[0]) == (2, "error: engine 'tflite' is unknown, expected onnxruntime, native")
+
+
+def test_what_native_code_has_no_kernel_for_is_not_written(command: Command) -> None:
+    net = Net(0)
+    y = net.op(
+        "CumSum", net.conv(net.input("x", 3, 8, 8), 3, 8, name="first"), net.constant(1, np.int64), name="running"
+    )
+    net.output(y).save(Path("model.onnx"))
+    code, _, err = command.text("--engine", "native", "--data", "data.npz", "-o", "out.onnx", "--floor", "none")
+    assert code == 2
+    assert "'running'" in err
+    assert "there is no kernel" in err
+    assert not Path("out.onnx").exists()

@@ -61,6 +61,14 @@ from fcdeploy.errors import FcdeployError
     "as integers stays in float.",
 )
 @click.option(
+    "--engine",
+    metavar="E",
+    default="onnxruntime",
+    show_default=True,
+    help="What runs the model: onnxruntime, or native, code that fcdeploy compile makes: every integer kernel is taken, and a "
+    "node that has none there is refused.",
+)
+@click.option(
     "--plan", type=options.FILE, metavar="FILE", help="Use this plan, as --dry-run --json printed it, edited or not."
 )
 @click.option(

@@ -37,6 +37,7 @@ from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
 from fcdeploy.int8.writing.metadata import write_metadata
+from fcdeploy.native.suits import add_native, build_native, is_native
 from fcdeploy.prepare.cost_model import count_at, count_macs_by_node
 from fcdeploy.prepare.passes.lift_constants import warn_of_defaults
 from fcdeploy.prepare.pipeline import prepare
@@ -82,6 +83,7 @@ def quantize(
     effort: Effort | None = None,
     keep_float: Sequence[str] = (),
     runtimes: str | None = None,
+    engine: str = "onnxruntime",
     plan: str | Path | None = None,
     save_plan: str | Path | None = None,
     costs: str | Path | None = None,
@@ -112,6 +114,7 @@ def quantize(
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
     `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
+    `engine` "native" takes every integer kernel, as `costs` "none" does, and refuses what native code has no kernel for.
     `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
     `states` ("OUT=IN") name inputs that take what an output gave on the sample before.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
@@ -131,7 +134,7 @@ def quantize(
         Path(model), Path(output or ""), find_target(target), find_types(weights, activations), target,
         samples=None if data is None else Samples(data, samples, seed, wanted, Path(model)), calibration=calibration,
         ranges=ranges, effort=effort, keep_float=tuple(keep_float), runtimes=find_runtimes(runtimes), plan=plan,
-        save_plan=save_plan, costs=costs, goal=goal,
+        save_plan=save_plan, costs=costs, goal=goal, native=is_native(engine, find_types(weights, activations), costs),
         dry_run=dry_run, floor=parse_floor(floor), accept=accept, force=force, batch_axes=parse_axes(batch_axes),
         states=parse_states(states),
     )  # fmt: skip
@@ -166,6 +169,7 @@ class Request:
     save_plan: str | Path | None
     costs: str | Path | None
     goal: AccuracyGoal | None
+    native: bool
     dry_run: bool
     floor: Floor | None
     accept: bool
@@ -275,7 +279,7 @@ def _plan(request: Request, problem: Problem, on_step: OnStep | None) -> Planned
     else:
         if request.effort == "best":
             problem, tried = choose_best(problem, choose_ranges=request.ranges is None, on_step=on_step)
-        source = choose_cost_source(problem, request.costs, request.target_name)
+        source = choose_cost_source(problem, "none" if request.native else request.costs, request.target_name)
         plan, basis = plan_fastest(problem, source, on_step)
         plan = add_refinements(problem, plan)
     result = None if request.goal is None else run_search(problem, basis, request.goal, on_step)
@@ -334,10 +338,10 @@ def _describe(
         report = replace(report, lines=(*report.lines[:-1], kept, report.lines[-1]))
     if held is not None:
         report = add_floor(report, held, planned.basis, macs, unseen=problem.unseen)
+    report = add_native(report, build_native(int8, problem)) if request.native else report
     if problem.samples and not problem.large:
         one = take_run(problem.model, problem.samples)
         report = add_lengths(report, try_lengths(request.model, problem.model, int8, one))
-
     if not request.target.one_answer:
         return report
     report = add_ties(report, written.file, problem.samples) if "int8" in plan.kinds.values() else report

@@ -1,0 +1,66 @@
+"""Is a model one that native code can be made of?  Answered while it is quantized, before it is written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import input_specs
+from fcdeploy.int8.problem import Problem
+from fcdeploy.native.build import Built, build
+from fcdeploy.native.one_sample import fill_shapes
+from fcdeploy.native.program.steps import in_float
+from fcdeploy.native.reading.operators import read_program
+from fcdeploy.records.report import Report
+from fcdeploy.runtime.engine import ENGINES
+from fcdeploy.samples.kept_samples import take_run
+from fcdeploy.tables.types import INT8, Types
+
+
+def is_native(engine: str, types: Types, costs: object) -> bool:
+    """Whether `engine` is native code.
+
+    Raises FcdeployError where it is unknown, where these types have no kernels there, and at `costs`, which would be ignored.
+    """
+    if engine not in ENGINES:
+        raise FcdeployError(f"engine {engine!r} is unknown, expected {', '.join(ENGINES)}", "--engine onnxruntime")
+    if engine != "native":
+        return False
+    if types != INT8:
+        raise FcdeployError(
+            f"native code has no kernels of --weights {types.weights} --activations {types.activations}",
+            "--int8, or leave --engine native out",
+        )
+    if costs is not None:
+        raise FcdeployError("--costs would be ignored: --engine native takes every integer kernel", "leave --costs out")
+    return True
+
+
+def build_native(int8: ir.Model, problem: Problem) -> Built:
+    """What native code of the model would be, for one sample.  Raises FcdeployError at a node without a kernel."""
+    inputs, one = input_specs(int8), take_run(problem.model, problem.samples) if problem.samples else {}
+    shapes = {name: array.shape for name, array in one.items()}
+    free = {spec.name: shapes[spec.name] for spec in inputs if None in spec.shape[1:] and spec.name in shapes}
+    return build(read_program(int8, "model", fill_shapes(inputs, free)))
+
+
+def add_native(report: Report, built: Built) -> Report:
+    """The report with what native code takes, in front of its last line."""
+    floats = in_float(built.program)
+    values = {
+        "steps": len(built.calls), "float_steps": floats, "macs": built.program.macs,
+        "flash_weight_bytes": len(built.weights), "arena_bytes": built.arena_bytes,
+    }  # fmt: skip
+    line = (
+        f"native code: {len(built.program.steps)} steps, {len(floats) or 'none'} of them in float, {len(built.weights):,} bytes "
+        f"of weights, arena {built.arena_bytes:,} bytes"
+    )
+    said = [f"native code computes {len(floats)} steps in float: {', '.join(floats[:3])}"] if floats else []
+    return replace(
+        report,
+        values=report.values | {"native": values},
+        lines=(*report.lines[:-1], line, *report.lines[-1:]),
+        warnings=(*report.warnings, *said),
+    )
