@@ -251,3 +251,18 @@ def test_an_empty_cell_is_a_missing_number_where_the_model_fills_it_in() -> None
         else:
             with fails("line 2, column 'b' is '', expected a number", "correct the cell"):
                 convert_row(layout, ["1", "", "3", "0"], "line 2")
+
+
+def test_a_file_in_which_nothing_is_quantized_does_not_grow(tmp_path: Path) -> None:
+    """A logistic regression as one operator of ai.onnx.ml: the output is the float file, and that is said."""
+    net = Classifier()
+    coefficients = RANDOM.standard_normal((10, 64)).astype(np.float32).ravel().tolist()
+    attributes = {"coefficients": coefficients, "intercepts": [0.0] * 10, "classlabels_ints": list(range(10))}
+    net.nodes = [helper.make_node("LinearClassifier", ["x"], ["label", "y"], domain="ai.onnx.ml", **attributes)]
+    net.weights, net.domains["ai.onnx.ml"] = [], 1
+    path, int8 = net.save(tmp_path / "net.onnx"), tmp_path / "int8.onnx"
+    np.savez(tmp_path / "data.npz", x=RANDOM.standard_normal((32, 64)).astype(np.float32))
+    report = fcdeploy.quantize(path, output=int8, data=tmp_path / "data.npz")
+    assert int8.read_bytes() == path.read_bytes()
+    assert report.values["bytes_int8"] == report.values["bytes_float"]
+    assert "nothing was quantized: every node stays as it was in float" in report.warnings

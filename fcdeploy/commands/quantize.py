@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from fcdeploy.int8.loadable import leave_out_unloadable
 from fcdeploy.int8.plan_file import format_plan, load_plan
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
-from fcdeploy.int8.read_back import run_and_read_back
+from fcdeploy.int8.read_back import gains_nothing, run_and_read_back
 from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
@@ -301,12 +302,15 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     plan_file = [] if request.save_plan is None else [Path(request.save_plan)]
     # in place once everything that is said of the file has been found out: no answer, no file
     with replace_files([request.output, *plan_file], force=request.force) as (aside, *beside):
-        size = save_model(int8, aside)
+        size, before = save_model(int8, aside), measure_size(files)
         for file in beside:
             file.write_text(format_plan(plan))
-        return _describe(
-            request, replace(planned, plan=plan), held, int8, Written(aside, size, measure_size(files)), begin
-        )
+        as_it_was = size > before and len(files) == 1 and gains_nothing(int8, plan)
+        written = Written(aside, before if as_it_was else size, before)
+        report = _describe(request, replace(planned, plan=plan), held, int8, written, begin)
+        if as_it_was:
+            shutil.copyfile(request.model, aside)
+        return report
 
 
 @dataclass(frozen=True)

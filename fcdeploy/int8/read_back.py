@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.problem import Problem
+from fcdeploy.records.data_format import from_metadata
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.kernels import INTEGER_KERNELS, Kernel, find_kernels
 from fcdeploy.runtime.session import LoadOptions, Session, read_versions
@@ -36,3 +40,8 @@ def check_kernels(kernels: Sequence[Kernel], plan: Plan) -> None:
                 f"{read_versions()['onnxruntime']} runs {kernel.kernel}: a fault of fcdeploy",
                 "please report it with the model",
             )
+
+
+def gains_nothing(int8: ir.Model, plan: Plan) -> bool:
+    """Whether nothing was quantized, and the file does not even say how its samples are read."""
+    return not (plan.tensors or replace(from_metadata(int8.metadata_props, "the model"), statistics=()))

@@ -101,8 +101,10 @@ def _list_float_nodes(result: QuantizationOutcome) -> list[dict[str, str]]:
 
 
 def _warn_missed_kernels(result: QuantizationOutcome) -> list[str]:
-    """What was planned as int8 and does not run so here, which on the CPU of the target it may."""
+    """What was planned as int8 and does not run so here, which on the CPU of the target it may; or that nothing was."""
     plan = result.plan
+    if not plan.tensors:
+        return ["nothing was quantized: every node stays as it was in float"]
     missed = [k for k in result.kernels if not k.integer and plan.kinds.get(k.node) == "int8"]
     return [f"{k.op} {k.node!r} was planned as int8, but onnxruntime runs it as {k.kernel}" for k in missed]
 
