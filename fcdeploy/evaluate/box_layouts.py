@@ -2,7 +2,7 @@
 
 Boxes that a suppression in the graph has left are found as `validate` finds them.  Where every anchor answers, shapes give it
 away: on strides of 8, 16 and 32 pixels, 640 x 640 have 8,400 places, with one anchor each in YOLOv8 and later, with three in
-YOLOv5 and v7.
+YOLOv5 and v7.  Boxes and scores of as many anchors in two outputs are those of a single-shot detector.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from fcdeploy.evaluate.outputs import find_ends
 from fcdeploy.records.box_layout import BoxLayout
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))
-OVERLAPS = {"anchors last": 0.7, "anchors first": 0.45}  # what Ultralytics' predict and YOLOv5's detect take by default
+OVERLAPS = {"anchors last": 0.7, "anchors first": 0.45, "anchors apart": 0.45}
+"""What Ultralytics' predict, YOLOv5's detect and the SSD of W. Liu et al. (2016) take by default."""
+FEW = 64  # rows: what a suppression leaves, rather than anchors
 SHARES = 2.0  # boxes whose ends are all smaller are shares of the input: in pixels they would be specks
 ROWS_FIRST = "detection_boxes"  # TensorFlow's object detection API: y before x
 
@@ -33,7 +35,7 @@ def find_box_layout(model: ir.Model, layout: str, runs: Sequence[tuple[Arrays, A
         (picture,) = feeds.values()
         if picture.ndim == 4:
             height, width = picture.shape[2:] if layout == "NCHW" else picture.shape[1:3]
-            if (head := _find_head(outputs, height, width)) is not None:
+            if (head := _find_head(outputs, height, width) or _find_pair(outputs)) is not None:
                 return head
     return None
 
@@ -66,6 +68,25 @@ def _find_head(outputs: Arrays, height: int, width: int) -> BoxLayout | None:
                 head=head,
                 overlap=OVERLAPS[head],
             )
+    return None
+
+
+def _find_pair(outputs: Arrays) -> BoxLayout | None:
+    """Boxes (n, anchors, 4) in one output, and shares of classes (n, anchors, classes) in another."""
+    floats = {name: array for name, array in outputs.items() if array.ndim == 3 and array.dtype.kind == "f"}
+    for name, boxes in floats.items():
+        if boxes.shape[2] != 4 or boxes.shape[1] <= FEW:
+            continue
+        for other, scores in floats.items():
+            fits = other != name and scores.shape[:2] == boxes.shape[:2] and scores.min() >= 0 and scores.max() <= 1
+            if not fits:
+                continue
+            softmax = scores.shape[2] > 1 and bool((abs(scores.sum(axis=2) - 1) < 1e-2).all())
+            corners = (boxes[..., 2:] > boxes[..., :2]).mean() > 0.99
+            return BoxLayout(
+                name, other, 0 if softmax else None, None, CONFIDENT, "corners" if corners else "centre and size",
+                _are_shares(boxes), "anchors apart", OVERLAPS["anchors apart"],
+            )  # fmt: skip
     return None
 
 

@@ -13,14 +13,16 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.records.json_keys import check_keys
 
 FORMS = ("corners", "corners, y first", "centre and size")
-HEADS = ("", "anchors last", "anchors first")
+HEADS = ("", "anchors last", "anchors first", "anchors apart")
 """A suppression has left the boxes that count; or every anchor answers, (n, 4 + classes, anchors) as Ultralytics' YOLOv8 and
-later have it, or (n, anchors, 5 + classes) with a share of being an object in front of the classes, as YOLOv5 and v7."""
+later have it, or (n, anchors, 5 + classes) with a share of being an object in front of the classes, as YOLOv5 and v7, or boxes
+(n, anchors, 4) and scores (n, anchors, classes) in two outputs, as single-shot detectors."""
 
 
 @dataclass(frozen=True)
 class BoxLayout:
-    """Which outputs hold boxes, scores and classes, or in which columns of `boxes` they are; of every anchor, `boxes` alone.
+    """Which outputs hold boxes, scores and classes, or in which columns of `boxes` they are; of every anchor `boxes` alone, but
+    for anchors apart, where `scores` is an output and `classes` the column of the background, which is no class, if there is one.
 
     `sample` is the column that says of which sample a row is.  `least` is the score that counts, `overlap` from where on the
     weaker of two boxes of a class is left out (None: it was in the graph).  `shares`: of the input's sides, not pixels.

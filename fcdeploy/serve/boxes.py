@@ -37,23 +37,33 @@ def describe_boxes(
 def read_boxes(layout: BoxLayout, outputs: Mapping[str, Array], count: int) -> list[FoundBoxes]:
     """The boxes that count of each of `count` samples, as corners in what the layout counts in."""
     if layout.head:
-        return [_read_anchors(rows, layout) for rows in outputs[layout.boxes]]
+        return [_read_anchors(*_split_anchors(layout, outputs, at), layout) for at in range(count)]
     centred = layout.form == "centre and size"
     reader = Detections(layout.boxes, layout.scores, layout.classes, layout.sample, layout.least, centred)
     swap = [1, 0, 3, 2] if layout.form == "corners, y first" else [0, 1, 2, 3]
     return [FoundBoxes(one.boxes[:, swap], one.scores, one.classes) for one in reader.read(outputs, count)]
 
 
-def _read_anchors(answers: Array, layout: BoxLayout) -> FoundBoxes:
+def _split_anchors(layout: BoxLayout, outputs: Mapping[str, Array], at: int) -> tuple[Array, Array]:
+    """Of sample `at` what each anchor says of its box (anchors, 4), and its score of each class (anchors, classes)."""
+    rows = np.asarray(outputs[layout.boxes][at], np.float64)
+    if layout.head == "anchors apart":
+        scores = np.asarray(outputs[str(layout.scores)][at], np.float64)
+        return rows, scores if layout.classes is None else np.delete(scores, int(layout.classes), axis=1)
+    rows = rows.T if layout.head == "anchors last" else rows
+    return rows[:, :4], rows[:, 4:] if layout.head == "anchors last" else rows[:, 5:] * rows[:, 4:5]
+
+
+def _read_anchors(rows: Array, scores: Array, layout: BoxLayout) -> FoundBoxes:
     """Each anchor's best class, where its score counts; of boxes of a class that overlap, the best."""
-    rows = np.asarray(answers.T if layout.head == "anchors last" else answers, np.float64)
-    scores = rows[:, 4:] if layout.head == "anchors last" else rows[:, 5:] * rows[:, 4:5]
     classes = scores.argmax(axis=1)
     best = scores[np.arange(len(rows)), classes]
     order = np.argsort(-best, kind="stable")[:MOST_CANDIDATES]
     order = order[best[order] >= (layout.least or 0.0)]
-    middle, half = rows[order, :2], rows[order, 2:4] / 2
-    boxes = np.concatenate([middle - half, middle + half], axis=1)
+    boxes = rows[order]
+    if layout.form == "centre and size":
+        middle, half = boxes[:, :2], boxes[:, 2:] / 2
+        boxes = np.concatenate([middle - half, middle + half], axis=1)
     kept = suppress_boxes(boxes, classes[order], 1.0 if layout.overlap is None else layout.overlap, MOST_BOXES)
     return FoundBoxes(boxes[kept], best[order][kept], classes[order][kept])
 
