@@ -73,7 +73,7 @@ def judge(sandwich: Sandwich, folder: Path, *, effort: str = "balanced") -> Verd
     verdict = _compare(expected, _answers(out, sandwich.data), _answers(exact, sandwich.data, optimize=False))
     if verdict.good or math.isnan(verdict.sqnr_db):
         return verdict
-    # on few samples a decibel may be the luck of a rounding: counted again on many
+    # on few samples a decibel may hang on one rounding: counted again on many
     many = {key: np.random.default_rng(8).standard_normal((MANY, *x.shape[1:])) for key, x in sandwich.data.items()}
     feeds = {key: x.astype(sandwich.data[key].dtype) for key, x in many.items()}
     return _compare(_answers(path, feeds), _answers(out, feeds), _answers(exact, feeds, optimize=False))
@@ -223,6 +223,8 @@ def main() -> int:
     parser.add_argument("--quantize", action="store_true", help="backend: quantize and validate too")
     given_ = parser.parse_args()
     k, n = map(int, given_.share.split("/"))
+    if not 1 <= k <= n:
+        parser.error(f"--share {given_.share}: expected K/N with K from 1 to N")
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as cache, contextlib.suppress(KeyboardInterrupt):
         os.environ.setdefault("FCDEPLOY_CACHE", cache)

@@ -202,7 +202,7 @@ def test_halves_are_no_fault_of_a_kernel() -> None:
     random = np.random.default_rng(0)
     x = {f"x{i}": random.normal(size=(2, 4, 9, 9)).astype(np.float32) for i in range(2)}
     (row,) = exact.check_exactness(of_two_bytes("Add", (0.0313, 0.0626), 2), [x]).rows
-    assert row.passed and row.halves == row.differ
+    assert row.passed and 0 < row.halves == row.differ
     wrong = replace(row, differ=row.elements // 3, levels=1)
     assert not wrong.passed and replace(wrong, halves=wrong.differ).passed
     assert (wrong + wrong).halves == 2 * row.halves

@@ -109,7 +109,7 @@ def test_of_a_map_of_things_the_things_count() -> None:
     assert not same.misses(Floor()) and not same.misses(Floor(), searched=True) and not same.doubts(Floor())
 
 
-def test_a_model_searched_for_by_margins_gets_no_pardon_for_chance() -> None:
+def test_a_model_searched_for_by_margins_is_not_excused_by_chance() -> None:
     """Of many models tried on the same samples one comes out a standard error better than it is."""
     expected = np.where(np.arange(100) < 96, 1.0, 0.7)
     decision = decide_by(np.eye(100, 6, dtype=np.float32), OutputEnd("softmax", 1))

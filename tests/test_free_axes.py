@@ -53,6 +53,8 @@ def test_lengths_that_run_are_said(tmp_path: Path, save_npz: Callable[..., Path]
     ("names", "said"),
     [
         (("unk__616", "s77"), {"x[2]", "x[3]"}),
+        (("input_dynamic_axes_1", "DynamicDimension.0"), {"x[2]", "x[3]"}),
+        (("s", "time_steps"), {"s", "time_steps"}),
         (("unk__616", "unk__616"), {"x[2]"}),
         (("size", "cols"), {"size", "cols"}),
     ],

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from fcdeploy.graph.opset import LOWEST, lower_opset, lowest_ir_version, lowest_opset
+from fcdeploy.prepare.pipeline import prepare
 
 X = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
 F = TensorProto.FLOAT
@@ -151,7 +152,8 @@ ABOVE = {  # op, constants, attributes in opset 28 -> the lowest opset that says
 @pytest.mark.parametrize("name", ABOVE)
 def test_a_node_of_the_newest_opset_is_lowered_as_far_as_it_means_the_same(name: str) -> None:
     op, constants, attributes, opset = ABOVE[name]
-    found = model(op, constants, attributes.get("to", F), opset=28, **attributes)
+    newest = min(28, onnx.defs.onnx_opset_version())
+    found = model(op, constants, attributes.get("to", F), opset=newest, **attributes)
     assert lowest_opset(found)[0] == opset
     before = run(found)
     lower_opset(found, opset)
@@ -163,6 +165,18 @@ def test_a_model_of_an_opset_that_is_not_known_yet_is_left_as_it_is() -> None:
     newer = onnx.defs.onnx_opset_version() + 1
     found.opset_imports[""] = newer
     assert lowest_opset(found) == (newer, f"opset above {newer - 1}")
+
+
+def test_an_operator_that_onnx_does_not_know_keeps_its_model_s_opset() -> None:
+    """Where onnxruntime knows more than the installed onnx; such a model is prepared as it is."""
+    for opset in (18, onnx.defs.onnx_opset_version() + 1):
+        found = model("LeakyRelu")
+        found.opset_imports[""] = opset
+        next(iter(found.graph)).op_type = "OperatorOfTomorrow"
+        assert lowest_opset(found)[0] == opset
+        lower_opset(found, opset)
+        prepare(found)
+        assert [(node.op_type, found.opset_imports[""]) for node in found.graph] == [("OperatorOfTomorrow", opset)]
 
 
 @pytest.mark.parametrize(("opset", "version"), [(13, 7), (14, 7), (15, 8), (17, 8), (18, 8), (19, 9), (21, 10)])

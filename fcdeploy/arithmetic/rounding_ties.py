@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fcdeploy.arrays import Float64
 
@@ -42,12 +43,17 @@ def choose_sum_steps(steps: Sequence[float], written: Sequence[bool], held: Sequ
     return chosen[:, at].astype(np.float64) if fits[at] else None
 
 
+def is_half(levels: Float64) -> NDArray[np.bool_]:
+    """Which real numbers, in levels, lie half-way between two as far as float32 tells."""
+    return np.asarray(np.abs(levels - np.floor(levels) - 0.5) < NEAR)
+
+
 def count_halves(read: Sequence[float], written: float) -> float:
     """The share of sums of two bytes that lie half-way between two levels of the result: 0.5 where its scale is twice theirs."""
     codes = np.arange(-64, 65, dtype=np.float64)
     one, two = (scale / written for scale in read)
     levels = one * codes[:, None] + two * codes[None, :]
-    return float((np.abs(levels - np.floor(levels) - 0.5) < NEAR).mean())
+    return float(is_half(levels).mean())
 
 
 def choose_product_step(read: Sequence[float], written: float, *, of_read: bool = False) -> float:

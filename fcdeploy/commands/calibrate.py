@@ -95,7 +95,10 @@ def calibrate(
     )  # fmt: skip
     progress = target.with_name(f"{target.name}.progress")
     # steps of a stream follow each other: a second worker would run through all of them too
-    with _say_what_is_kept(progress), open_pool(1 if states else workers, cluster) as team:
+    streams = any(spec.state for spec in input_specs(graph))
+    if streams and (workers or cluster):
+        odd.append("states are carried from one sample to the next: one worker takes all, in order")
+    with _say_what_is_kept(progress), open_pool(*((1, None) if streams else (workers, cluster))) as team:
         result = collect(team, job, graph, source, progress, batch=batch, max_memory=max_memory, on_step=on_step)
     seconds = time.perf_counter() - begin
     rows = list(list_ranges(result.calibration))

@@ -97,7 +97,10 @@ def add_lengths(report: Report, tried: list[TriedLengths]) -> Report:
     return replace(report, values=values, lines=lines, warnings=(*warnings, *report.warnings))
 
 
-MADE_UP = re.compile(r"(unk__|dynamic_axes|DynamicDimension|onnx::|s)\d*$|.*_dim_\d+$|\W", re.ASCII)
+MADE_UP = re.compile(
+    r"(unk__|(.*_)?dynamic_axes_|DynamicDimension\.|s)\d+$|(unk__|dynamic_axes|DynamicDimension)$|.*_dim_\d+$|\W",
+    re.ASCII,
+)
 """What exporters call an axis whose name they do not know."""
 
 

@@ -162,7 +162,10 @@ def input_specs(model: ir.Model) -> list[TensorSpec]:
     """The inputs a caller must feed: initializers listed as inputs (IR version 3) are weights, not inputs."""
     fed = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
     missing = find_missing(model.graph)
-    declared = [replace(spec, missing=value in missing) for spec, value in zip(specs(fed), fed, strict=True)]
+    declared = [
+        replace(spec, missing=value in missing and spec.dtype.kind == "f")
+        for spec, value in zip(specs(fed), fed, strict=True)
+    ]
     layout = SampleLayout.from_text(model.metadata_props.get(sample_layout.KEY, ""))
     return [layout.apply(spec) for spec in declared]
 

@@ -74,7 +74,10 @@ def lowest_opset(model: ir.Model) -> tuple[int, str]:
         return own, "a function of its own" if model.functions else f"opset above {newest}"
     lowest, why = LOWEST, ""
     for node in model.graph.all_nodes():
-        needed = _required_opset(node, own)
+        try:
+            needed = _required_opset(node, own)
+        except onnx.defs.SchemaError:  # an operator that the installed onnx does not know, and onnxruntime may
+            needed = own
         if needed > lowest:
             lowest, why = needed, f"{node.op_type} {node.name!r}"
     return (lowest, why) if lowest <= own else (own, why)
@@ -82,7 +85,7 @@ def lowest_opset(model: ir.Model) -> tuple[int, str]:
 
 def lower_opset(model: ir.Model, opset: int) -> None:
     """Say the model in an opset between `lowest_opset(model)` and its own, in place."""
-    if model.functions:
+    if model.functions or opset == model.opset_imports.get("", opset):
         return
     for node in model.graph.all_nodes():
         if node.domain:

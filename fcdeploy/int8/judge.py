@@ -42,12 +42,13 @@ USED = 128  # of them leave over: corrections take no more
 MOST_APART = 128
 LEAST_APART = 4  # fewer tell nothing: then all samples serve for both, which is said
 SURE = 0.05  # a model is below the floor where chance gives so many changed decisions with this probability at most
+NEGLIGIBLE = 1e-4  # of decisions: no sample of any set of a size to run is likely to be among them
 HIDDEN = 10  # times as many changes as margins promise: samples that are near another class may all be missing
 REGIONS = ": regions"  # behind the name of an output that is a map of things: how many of them both models find
-TOLD = 0.002  # of decisions: by which fewer are to be expected equal than were, to be said
+NOTABLE_DIFFERENCE = 0.002  # of decisions: by which fewer are to be expected equal than were, to be said
 LEAST_SIDE = 16  # rows and columns of a map in which things are looked for
 CARRIED_DB = 10.0  # by which a state must be nearer than others: errors add up for longer than a stretch
-CARRIED_ROOM = 2 / 3  # of the changed decisions that the floor allows, for the same reason
+CARRIED_SHARE = 2 / 3  # of the changed decisions that the floor allows, for the same reason
 
 
 @dataclass(frozen=True)
@@ -93,27 +94,31 @@ class Judgement:
     def misses(self, floor: Floor, *, searched: bool = False) -> list[tuple[str, float]]:
         """What is below the floor, in words, and by how much.
 
-        Margins are pardoned one standard error; of a model that was `searched` for among many by these samples, of which
-        one holds by chance, they have to promise one more than the floor.
+        Margins may be short of the floor by one standard error; of a model that was `searched` for among many by these
+        samples, of which one holds by chance, they have to promise one more than the floor.
 
         One answer of a few that differs may be chance.  Of fewer samples than one changed decision in which
         would be below the floor, decibels count for classes too, and where margins say that others will differ, these.
         """
         few = self.samples * (1 - floor.decisions) < 1
-        errors = 0.0 if self.states else -1.0 if searched else 1.0  # of a stream the room is smaller anyway
+        errors = 0.0 if self.states else -1.0 if searched else 1.0  # of a stream fewer changes are allowed anyway
         misses = []
         for name, rows in self.equal.items():
             share = self.share(name)
             output = name.removesuffix(REGIONS)
-            pardoned = output == name and _is_chance(rows, floor.decisions)
-            if share < floor.decisions and not pardoned:
+            by_chance = output == name and _is_chance(rows, floor.decisions)
+            if share < floor.decisions and not by_chance:
                 what = f"{100 * share:.1f} % {self._counted(name)} of output {output!r}"
                 text = f"{what}, the floor is {100 * floor.decisions:g} %"
                 misses.append((text, 100 * (floor.decisions - share)))
-            elif (likely := self._estimate_share(name, floor, errors)) < (least := self._least_expected(floor)):
+            elif (likely := self._estimate_share(name, floor, errors)) < (
+                least := self._least_expected(floor)
+            ) - NEGLIGIBLE:
+                digits = 1 if 100 * (least - likely) >= 0.1 else 2
+                stream = f", for a stream {100 * least:.2f} %" if self.states else ""
                 text = (
-                    f"{100 * likely:.1f} % equal decisions of output {output!r} are to be expected, so near are others "
-                    f"to another {'decision' if self.states else 'class'}; the floor is {100 * least:.4g} %"
+                    f"{100 * likely:.{digits}f} % equal decisions of output {output!r} are to be expected, so near are others "
+                    f"to another {'decision' if self.states else 'class'}; the floor is {100 * floor.decisions:g} %{stream}"
                 )
                 misses.append((text, 100 * (least - likely)))
         for name, db in self.sqnr_db.items():
@@ -151,14 +156,18 @@ class Judgement:
 
     def _least_expected(self, floor: Floor) -> float:
         """The share of equal decisions to expect: of a stream nearer to all, since errors add up for longer than a stretch."""
-        return 1 - (1 - floor.decisions) * (CARRIED_ROOM if self.states else 1.0)
+        return 1 - (1 - floor.decisions) * (CARRIED_SHARE if self.states else 1.0)
 
     def _counted(self, name: str) -> str:
         return "of regions found by both" if name.endswith(REGIONS) else self.decisions[name].counted
 
     def _say_expected(self, name: str) -> str:
         expected = self.expected[name].mean() if name in self.expected else 1.0
-        return f" ({100 * expected:.1f} % to be expected of others)" if expected < self.share(name) - TOLD else ""
+        return (
+            f" ({100 * expected:.1f} % to be expected of others)"
+            if expected < self.share(name) - NOTABLE_DIFFERENCE
+            else ""
+        )
 
     def summary(self) -> str:
         """'100 % equal decisions, 41.2 dB on 64 samples', with what is to be expected of others where that is less."""

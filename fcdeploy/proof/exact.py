@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.kernels import avx2, dynamic, reference
 from fcdeploy.arithmetic.kernels.reference import QuantizedArray
+from fcdeploy.arithmetic.rounding_ties import is_half
 from fcdeploy.arithmetic.weights.layout import to_rows, unpack_blocks
 from fcdeploy.arrays import Array, Arrays, Float32
 from fcdeploy.evaluate.layers import expose_tensors
@@ -40,7 +41,6 @@ BUDGET = 50_000_000  # multiply-accumulates of a layer in one run: a tenth of a 
 WEIGHTS = 8_000_000  # of a dense layer at once: 64 MB in float64
 SEED = 0
 TIES = 0.001  # share of elements that may differ by one level
-HALF = 2e-4  # within which a real number in levels is a half: float32 tells 255 levels apart to 6e-5
 CLOSE = 1e-5  # of the largest value: what floats may differ by
 LEVELS = 255
 
@@ -242,7 +242,7 @@ def _compute_pair(task: RecomputedNode, computed: Arrays, budget: int) -> tuple[
     value = OPERATORS[task.node.op_type](task.node, operands, to.scale)
     clipped = np.clip(value, np.float32(to.low), np.float32(to.high))
     levels = clipped.astype(np.float64) / np.float64(to.scale)
-    at_half = np.abs(levels - np.floor(levels) - 0.5) < HALF
+    at_half = is_half(levels)
     return real, reference.quantize_real(clipped, to.scale, to.zero_point, to.dtype), at_half
 
 

@@ -156,7 +156,7 @@ class Session:
 
 
 def _find_hint(error: Exception, hint: str) -> str:
-    """The repair where the error is of what it mends (fcdeploy.transform.repair), else the hint."""
+    """The hint at `transform repair` where the error is of what that repairs, else the given one."""
     return REPAIR if any(words in str(error) for words in REPAIRABLE) else hint
 
 

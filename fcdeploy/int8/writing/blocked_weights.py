@@ -31,8 +31,8 @@ def store_unblocked(graph: ir.Graph) -> int:
         floats = value if scale is None else scale.consumers()[0].outputs[0]
         readers = floats.consumers()
         small = _take_first_position(weight, array_of(scale))
-        if small is None or not readers or not all(is_op(node, "Conv") for node in readers):
-            continue
+        if small is None or not readers or not all(is_op(node, "Conv") and node.graph is graph for node in readers):
+            continue  # a reader in the body of an If has no place among these nodes
         if scale is not None:
             _exchange(graph, scale, np.asarray(array_of(scale))[:: len(weight) // len(small)], names)
             floats.shape = ir.Shape(small.shape)
