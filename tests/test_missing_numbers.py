@@ -127,3 +127,22 @@ def test_a_plan_cannot_ask_for_bytes_of_missing_numbers(tmp_path: Path) -> None:
     plan.write_text(json.dumps(rows))
     with fails(f"node 'Flatten:v' cannot be 'passthrough': {why}", "make its kind"):
         fcdeploy.quantize(path, output=tmp_path / "again.onnx", data=data, plan=plan)
+
+
+def test_a_whole_number_is_never_missing(tmp_path: Path) -> None:
+    """Trees and casts in front of an imputer take integers, which have no NaN: an empty cell is an error, not a fault of ours."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("IsNaN", ["floats"], ["gaps"]),
+        helper.make_node("Cast", ["gaps"], ["y"], to=TensorProto.FLOAT),
+    ]
+    ends = [
+        helper.make_tensor_value_info(*end, ["n", 2]) for end in (("x", TensorProto.INT64), ("y", TensorProto.FLOAT))
+    ]
+    onnx.save(
+        helper.make_model(
+            helper.make_graph(nodes, "g", ends[:1], ends[1:]), opset_imports=[helper.make_opsetid("", 17)]
+        ),
+        tmp_path / "m.onnx",
+    )
+    assert [spec.missing for spec in input_specs(read_model(tmp_path / "m.onnx"))] == [False]
