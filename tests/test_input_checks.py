@@ -136,6 +136,19 @@ def test_stretching_that_nobody_asked_for(tmp_path: Path) -> None:
     assert warn_of_inputs(open_source(tmp_path / "square", [SPEC])) == []
 
 
+def test_the_first_of_a_folder_that_is_sorted_by_class(tmp_path: Path) -> None:
+    for name in ("ape", "cat", "dog"):
+        save_pictures(tmp_path / "all" / name, [(24, 24)] * 4)
+    for limit in range(1, 13):
+        found = warn_of_inputs(open_source(tmp_path / "all", [SPEC], limit=limit))
+        classes = -(-limit // 4)
+        said = f"the first {limit} pictures of all are of {classes} of its 3 classes: --samples {limit} --seed 1 draws"
+        assert any(said in warning for warning in found) == (classes < 3)
+        drawn = warn_of_inputs(open_source(tmp_path / "all", [SPEC], limit=limit, seed=1))
+        assert not any("classes" in warning for warning in drawn)
+    assert not any("classes" in warning for warning in warn_of_inputs(open_source(tmp_path / "all", [SPEC])))
+
+
 READINGS = {
     "bytes": (lambda x: x, "times 255: pixels were divided by 255, and the model wants them as stored"),
     "normal": (lambda x: x, "--preprocess torchvision-imagenet"),

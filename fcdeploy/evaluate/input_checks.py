@@ -1,7 +1,8 @@
 """Do the samples look like what the model expects?  Mistakes that raise no error, found in a few samples.
 
 Pixels that were not scaled, or twice, or without mean and std; channels in the other order; rows of pixels where channels
-belong; the same sample over and over; pictures that were stretched.  Each warning has the figure and the likely cause.
+belong; the same sample over and over; pictures that were stretched; the first of a folder that is sorted by class.  Each
+warning has the figure and the likely cause.
 """
 
 from __future__ import annotations
@@ -57,7 +58,20 @@ def warn_of_inputs(source: Source, recorded: Sequence[InputStatistics] = ()) -> 
         looked = _look_at(spec, samples, source.format, before)
         warnings += _warn_of_range(looked, before, len(samples))
         warnings += _warn_of_order(looked, before, len(samples))
-    return [*warnings, *_warn_of_stretch(source)]
+    return [*warnings, *_warn_of_stretch(source), *_warn_of_sorted(source)]
+
+
+def _warn_of_sorted(source: Source) -> Iterator[str]:
+    """The first so many pictures of class folders, which come one after the other, are of the first classes."""
+    if source.limit is None or not source.labelled or source.format.preprocessing is None:
+        return
+    folders = [name.partition("(")[2].partition("/")[0] for name, _ in source.read() if "/" in name]
+    taken, every = set(folders[: source.limit]), set(folders)
+    if len(taken) < len(every):
+        yield (
+            f"the first {source.limit} pictures of {source.name} are of {len(taken)} of its {len(every)} classes: "
+            f"--samples {source.limit} --seed 1 draws them from all"
+        )
 
 
 def _take_few(source: Source) -> Iterator[Sample]:
