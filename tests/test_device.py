@@ -54,6 +54,13 @@ def test_limits_are_exit_codes(model: Path, limit: str, capsys: pytest.CaptureFi
     assert "does not fit" in capsys.readouterr().out
 
 
+def test_what_was_not_counted_is_said(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(model), "--device", "raspberry-pi-5"]) == 0
+    said = capsys.readouterr().out
+    assert "code not counted" in said
+    assert "stack not counted" in said
+
+
 def test_python_has_the_same_answer(model: Path) -> None:
     found = fcdeploy.inspect(model, device="rp2040", max_ms=1e6)
     assert found.passed

@@ -32,9 +32,10 @@ def describe_device(found: Estimate, limits: Mapping[str, float | None], floats:
     small = frozenset(i for i, call in enumerate(found.calls) if call.instructions < total / 100)
     lines = (
         f"{device.name}: {device.core} at {device.mhz} MHz; an estimate from instructions that were counted under emulation",
-        f"flash {found.flash:,} bytes{_held('flash', limits, missed)}: weights {found.weights:,}, code about {found.code:,}",
+        f"flash {found.flash:,} bytes{_held('flash', limits, missed)}: weights {found.weights:,}, "
+        + (f"code about {found.code:,}" if found.code else "code not counted"),
         f"memory {found.ram:,} bytes{_held('ram', limits, missed)}: arena {found.arena:,}, inputs and outputs {found.ends:,}, "
-        f"stack about {found.stack:,}",
+        + (f"stack about {found.stack:,}" if found.stack else "stack not counted"),
         f"{total:,} instructions, {format_ms(fast)} to {format_ms(slow)} ms a run{_held('ms', limits, missed)}",
         f"does not fit: {', '.join(NAMES[name] for name in missed)}" if missed else f"fits on {device.name}",
     )
