@@ -424,3 +424,19 @@ def test_what_native_code_has_no_kernel_for_is_not_written(command: Command) -> 
     assert "'running'" in err
     assert "there is no kernel" in err
     assert not Path("out.onnx").exists()
+
+
+def test_an_lstm_keeps_its_state_in_float_for_native_code(command: Command) -> None:
+    """Which has no kernel for one that scales its activations in every run, what --costs none takes."""
+    net = Net(0)
+    x = net.op("Transpose", net.input("x", 6, 8), perm=[1, 0, 2])
+    w, r, b = (net.constant(net.normal(*shape, size=0.4)) for shape in ((1, 48, 8), (1, 48, 12), (1, 96)))
+    y = net.op("Squeeze", net.op("LSTM", x, w, r, b, name="cell", hidden_size=12), net.constant([1], np.int64))
+    net.output(net.op("MatMul", y, net.constant(net.normal(12, 4, size=0.3)), name="head")).save(Path("model.onnx"))
+    np.savez("data.npz", **random_data(0, 20, x=(6, 8)))
+    found = command.json("-o", "native.onnx", "--engine", "native", "--floor", "none")
+    assert any("lstm of 12" in step for step in found["native"]["float_steps"])
+    command.file("all.onnx", "--floor", "none")
+    types = {name: {node.op_type for node in onnx.load(f"{name}.onnx").graph.node} for name in ("native", "all")}
+    assert "LSTM" in types["native"]
+    assert "DynamicQuantizeLSTM" in types["all"]

@@ -38,7 +38,7 @@ from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
 from fcdeploy.int8.writing.metadata import write_metadata
-from fcdeploy.native.suits import add_native, build_native, is_native
+from fcdeploy.native.suits import add_native, build_native, is_native, use_types
 from fcdeploy.prepare.cost_model import count_at, count_macs_by_node
 from fcdeploy.prepare.passes.lift_constants import warn_of_defaults
 from fcdeploy.prepare.pipeline import prepare
@@ -266,7 +266,7 @@ def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on
         count_at(model, {name: array.shape for name, array in take_run(model, tools).items()})
     return Problem(
         request.model, model, calibration, tools, request.target, judged=judged, unseen=unseen,
-        ranges=request.ranges or DEFAULT, keep_float=request.keep_float, types=request.types,
+        ranges=request.ranges or DEFAULT, keep_float=request.keep_float, types=use_types(request.types, native=request.native),
         effort=request.effort or EFFORT, source=source, scratch=scratch,
     )  # fmt: skip
 
@@ -358,7 +358,7 @@ def _judge(request: Request, planned: Planned, on_step: OnStep | None) -> FloorR
     judge = None if planned.search_result is not None or request.floor is None else make_judge(problem)
     if judge is None or request.floor is None:
         return None
-    free = request.plan is None and problem.types == INT8 and problem.effort != "fast"
+    free = request.plan is None and request.types == INT8 and problem.effort != "fast"
     choose_ranges = free and request.ranges is None and problem.effort != "best"  # best has tried them
     allowed = Remedies(compare=request.plan is None, choose_ranges=choose_ranges, repair=free)
     return hold_floor(problem, planned.plan, planned.basis, judge, request.floor, allowed, on_step=on_step)

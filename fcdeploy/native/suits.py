@@ -16,7 +16,7 @@ from fcdeploy.native.reading.operators import read_program
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.engine import ENGINES
 from fcdeploy.samples.kept_samples import take_run
-from fcdeploy.tables.types import INT8, Types
+from fcdeploy.tables.types import INT8, WEIGHT_ONLY, Types
 
 
 def is_native(engine: str, types: Types, costs: object) -> bool:
@@ -36,6 +36,11 @@ def is_native(engine: str, types: Types, costs: object) -> bool:
     if costs is not None:
         raise FcdeployError("--costs would be ignored: --engine native takes every integer kernel", "leave --costs out")
     return True
+
+
+def use_types(types: Types, *, native: bool) -> Types:
+    """What layers become: native code has an LSTM on stored weights, and none that scales its activations in every run."""
+    return replace(types, recurrent=WEIGHT_ONLY) if native else types
 
 
 def build_native(int8: ir.Model, problem: Problem) -> Built:
