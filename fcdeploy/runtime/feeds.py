@@ -104,6 +104,8 @@ def _fix_shape(spec: TensorSpec, batch: int | None, given: Sequence[int] | None)
             "leave --batch out, or export the model with a free leading axis",
         )
     shape = tuple(n or (batch or 1) if axis == spec.sample_axis else n or 0 for axis, n in enumerate(spec.shape))
+    if spec.state and shape.count(0) == 1:  # of one sample, as a run of a stream takes it
+        shape = tuple(n or 1 for n in shape)
     if 0 in shape:
         raise FcdeployError(f"input {spec}: which length do the free axes marked ? have?", hint)
     return replace(spec, shape=shape)
