@@ -167,6 +167,8 @@ def conv_to_dense(
     data: Data | None = None,
     samples: int | None = None,
     preprocess: Given = None,
+    batch_axes: Sequence[str] = (),
+    states: Sequence[str] = (),
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> TransformResult:
@@ -182,6 +184,8 @@ def dense_to_conv(
     data: Data | None = None,
     samples: int | None = None,
     preprocess: Given = None,
+    batch_axes: Sequence[str] = (),
+    states: Sequence[str] = (),
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> TransformResult:
@@ -390,6 +394,8 @@ def repair(
     data: Data | None = None,
     samples: int | None = None,
     preprocess: Given = None,
+    batch_axes: Sequence[str] = (),
+    states: Sequence[str] = (),
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> RepairResult:
@@ -429,6 +435,8 @@ def split(
     data: Data | None = None,
     samples: int | None = None,
     preprocess: Given = None,
+    batch_axes: Sequence[str] = (),
+    states: Sequence[str] = (),
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> SplitResult:

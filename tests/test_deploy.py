@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from colour_models import make_colour_classifier
+from networks import Net
 from PIL import Image
 
 from fcdeploy import load_bundle
@@ -68,9 +69,18 @@ def test_from_photos_to_a_bundle(
 def test_what_model_may_be(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(photos)
     rest = ["--data", "train", "--eval", "val", "-o", "x.fcd"]
+    net = Net()
+    net.output(net.op("Relu", net.input("x", 3))).save(Path("net.onnx"))
     for model, more, message in (
         ("none.onnx", (), "model 'none.onnx' does not exist"),
         ("torchvision.models:resnet18", (), "has random weights, and fcdeploy downloads none"),
+        ("net.onnx", ("--state", "foo=h"), "--state foo=h: 'foo' is no output of the model"),
+        ("net.onnx", ("--input", "1,3"), "--input '1,3' is for a PyTorch module, and 'net.onnx' is a file"),
+        (
+            "a.b:c",
+            ("--state", "w.pth", "--state", "v.pth"),
+            "--state 'v.pth' is a second file of weights, expected one",
+        ),
         ("a b:c", ("--state", "w.pth"), "is neither FILE.py:FUNCTION nor PACKAGE.MODULE:FUNCTION"),
     ):
         assert main(["deploy", model, *rest, *more]) == 2

@@ -100,8 +100,10 @@ def test_what_staying_in_float_does_not_change_is_refused(tmp_path: Path) -> Non
     onnx.save(net.output(y).model(), tmp_path / "gru.onnx")
     np.savez(tmp_path / "data.npz", **random_data(0, 20, x=(5, 3)))
     model, data, out = tmp_path / "gru.onnx", tmp_path / "data.npz", tmp_path / "o.onnx"
-    with fails(f"OpenCV 4.14.0.94 {UNTAKEN['opencv4']['GRU']}: GRU at 'gru'", "leave opencv4 out of --for"):
+    with fails(f"OpenCV 4.14.0.94 {UNTAKEN['opencv4']['GRU']}: GRU at 'gru'", "leave --for out"):
         quantize(model, data=data, output=out, runtimes="opencv")
+    with fails(f"{UNTAKEN['opencv4']['GRU']}: GRU at 'gru'", "--for web,tract"):
+        quantize(model, data=data, output=out, runtimes="opencv,web,tract")
     with fails("runtime 'nothing' is unknown, expected node, opencv"):
         quantize(model, data=data, output=out, runtimes="nothing")
     assert not out.exists()

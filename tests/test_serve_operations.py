@@ -107,6 +107,16 @@ def test_one_bad_request_does_not_spoil_the_others_of_its_run(tmp_path: Path) ->
         assert second["error"].startswith("model 'm': onnxruntime cannot run the model on i int64[1, 2]: ")
 
 
+def test_states_of_another_number_than_the_samples_are_named(tmp_path: Path) -> None:
+    net = Net()
+    path = net.output(net.op("Add", net.input("x", 3), net.input("h", 3))).save(tmp_path / "m.onnx")
+    with serving(path) as server, socket.create_connection(("127.0.0.1", server.port)) as client:
+        body = json.dumps({"inputs": [tensor("x", samples(2, 3)), tensor("h", samples(3, 3))]}).encode()
+        client.sendall(wire("/v2/models/m/infer", body))
+        (answer,) = answers(client, 1)
+        assert json.loads(answer)["error"].endswith("along the leading axis: 'x' has 2, 'h' has 3")
+
+
 def slow(path: Path) -> Path:
     """About a tenth of a second."""
     net = Net()

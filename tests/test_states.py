@@ -17,9 +17,11 @@ from onnx import helper as h
 from onnx import numpy_helper as nh
 
 from fcdeploy.commands.calibrate import calibrate
+from fcdeploy.commands.inspect import inspect
 from fcdeploy.commands.quantize import quantize
+from fcdeploy.commands.split import split
 from fcdeploy.commands.validate import validate
-from fcdeploy.graph.model import read_model
+from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.int8.calibrating import observe as observing
 from fcdeploy.int8.calibrating.merge import merge
 from fcdeploy.int8.calibrating.observe import CalibrationPart, assemble, observable_tensors, observe, observe_pass
@@ -124,6 +126,45 @@ def test_the_times_of_a_stream_are_measured_on_a_step_as_the_model_takes_it(
     assert quantize(stream, output=made, data=data, states=["h_out=h"], costs="measure", floor="none").passed
 
 
+def test_transform_and_inspect_take_streams(stream: Path, save_npz: Callable[..., Path], tmp_path: Path) -> None:
+    """Of the float model as calibrate is told, of the int8 model by its record; a run takes one sample."""
+    data, int8, state = save_npz(x=RANDOM.normal(size=(24, 6)).astype(np.float32)), tmp_path / "int8.onnx", ["h_out=h"]
+    half = tmp_path / "half.onnx"
+    halves = split(stream, output=half, at="Add:c", data=data, states=state, force=True)
+    assert halves.values["samples"] == 24 and halves.values["max_rel"] == 0
+    quantize(stream, output=int8, data=data, states=state, costs="none", floor="none")
+    assert split(int8, output=half, at="Add:c", data=data, force=True).values["samples"] == 24
+    assert split(int8, output=half, at="Add:c", force=True).passed  # numbers that are drawn
+    with fails("input 'h' is missing"):
+        split(stream, output=half, at="Add:c", data=data, force=True)
+    for found in (inspect(int8), inspect(int8, exact=True, data=data)):
+        assert found.values["macs"] == 6 * 16 + 16 * 16 + 16 * 3
+        assert not any("unknown" in warning for warning in found.warnings)
+
+
+def test_where_samples_lie_is_kept_in_the_calibration(save_npz: Callable[..., Path], tmp_path: Path) -> None:
+    """A recurrent layer takes time first, and steps of two: nothing but --batch-axis tells time from samples."""
+    path, made, int8 = tmp_path / "lstm.onnx", tmp_path / "c", tmp_path / "int8.onnx"
+    value = h.make_tensor_value_info
+    weights = {"W": (1, 32, 4), "R": (1, 32, 8), "V": (8, 3)}
+    nodes = [
+        h.make_node("LSTM", ["x", "W", "R", "", "", "s"], ["", "s_out"], hidden_size=8),
+        h.make_node("MatMul", ["s_out", "V"], ["y"]),
+    ]
+    graph = h.make_graph(
+        nodes, "lstm", [value("x", T.FLOAT, ["t", "n", 4]), value("s", T.FLOAT, [1, "n", 8])],
+        [value("y", T.FLOAT, [1, "n", 3]), value("s_out", T.FLOAT, [1, "n", 8])],
+        [nh.from_array(RANDOM.normal(size=shape).astype(np.float32) / 3, name) for name, shape in weights.items()],
+    )  # fmt: skip
+    onnx.save(h.make_model(graph, opset_imports=[h.make_opsetid("", 13)], ir_version=8), path)
+    x = RANDOM.normal(size=(40, 2, 4)).astype(np.float32)
+    calibrate(path, data=save_npz(x=x), output=made, states=["s_out=s"], batch_axes=["x=1"])
+    assert read(made).axes == {"x": 1}
+    quantize(path, output=int8, calibration=made, costs="none", floor="none")
+    assert [(spec.name, spec.sample_axis) for spec in input_specs(read_model(int8))] == [("x", 1), ("s", None)]
+    assert validate(int8, against=path, data=save_npz(x=x + 1)).passed  # as the int8 model says
+
+
 def test_stretches_of_a_stream_are_kept_whole_and_split_by_them(stream: Path, save_npz: Callable[..., Path]) -> None:
     """Each holds consecutive steps, the states between them; none of the judge's steps is among the tools'."""
     x = RANDOM.normal(size=(5 * STRETCH + 9, 6)).astype(np.float32)
@@ -201,5 +242,7 @@ def test_states_that_the_model_has_not(stream: Path, save_npz: Callable[..., Pat
     ):
         with fails(message):
             calibrate(stream, data=data, output=tmp_path / "x.calib", states=[state])
+    with fails("'g' is no input of the model", "--state h_out=h"):  # a pair that can be carried
+        calibrate(stream, data=data, output=tmp_path / "x.calib", states=["h_out=g"])
     with fails("gives input 'h' both 'a' and 'b'"):
         parse_states(["a=h", "b=h"])

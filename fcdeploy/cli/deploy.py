@@ -52,7 +52,14 @@ class CommandCall:
 @click.option("--data", metavar="TRAIN", required=True, help="Samples to calibrate on.")
 @click.option("--eval", "held_out", metavar="VAL", required=True, help="Other samples, to validate on.")
 @options.output_option("The bundle; model, calibration and reports lie beside it.", required=True)
-@click.option("--state", type=options.FILE, metavar="FILE[:KEY]", help="Weights of a PyTorch module.")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    metavar="FILE[:KEY]|OUT=IN",
+    help="Weights of a PyTorch module; of a streaming ONNX model a state, as in calibrate. Repeatable.",
+)
+@options.batch_axis_option
 @click.option("--input", "inputs", multiple=True, metavar="SHAPE", help="Inputs of a PyTorch module, as in export.")
 @options.samples_option
 @options.seed_option
@@ -78,6 +85,11 @@ def command(model: str, data: str, held_out: str, output: Path, as_json: bool, *
     how = {key: given[key] for key in ("preprocess", "classes", "label") if given[key] is not None}
     if not files.model.is_file() or ":" in model:
         _export(model, files.model, data, given)
+        given["states"] = ()
+    elif given["inputs"]:
+        raise FcdeployError(
+            f"--input {given['inputs'][0]!r} is for a PyTorch module, and {model!r} is a file", "leave --input out"
+        )
     reports = _run_line(files, data, held_out, how, given)
     console.show(_summarize(files, reports), as_json=as_json)
 
@@ -99,20 +111,23 @@ def _name_files(model: str, output: Path) -> Files:
 def _export(reference: str, target: Path, data: str, given: Mapping[str, Any]) -> None:
     from fcdeploy.commands.export import export
 
-    inputs = given["inputs"]
+    inputs, states = given["inputs"], given["states"]
+    if len(states) > 1:
+        raise FcdeployError(f"--state {states[1]!r} is a second file of weights, expected one", f"--state {states[0]}")
+    state = states[0] if states else None
     if ".py:" not in reference:
-        reference, inputs = _write_module(reference, target, data, given), inputs or (PHOTO,)
-    words = {"output": target, "state": given["state"], "inputs": tuple(inputs), "force": given["force"]}
+        reference, inputs = _write_module(reference, target, data, state, given["force"]), inputs or (PHOTO,)
+    words = {"output": target, "state": state, "inputs": tuple(inputs), "force": given["force"]}
     _run(CommandCall("export", export, (reference,), words))
 
 
-def _write_module(reference: str, target: Path, data: str, given: Mapping[str, Any]) -> str:
+def _write_module(reference: str, target: Path, data: str, state: str | None, force: bool) -> str:
     """A file with the function, as `export` takes it; as many classes as there are class folders."""
     if not IMPORTED.fullmatch(reference):
         raise FcdeployError(
             f"{reference!r} is neither FILE.py:FUNCTION nor PACKAGE.MODULE:FUNCTION", "torchvision.models:resnet18"
         )
-    if given["state"] is None:
+    if state is None:
         raise FcdeployError(
             f"{reference!r} has random weights, and fcdeploy downloads none", "--state WEIGHTS.pth, or .safetensors"
         )
@@ -121,7 +136,7 @@ def _write_module(reference: str, target: Path, data: str, given: Mapping[str, A
     classes = sum(child.is_dir() and child.name[0] != "." for child in folder.iterdir()) if folder.is_dir() else 0
     count = f"num_classes={classes}" if classes else ""
     file = target.with_suffix(".model.py")
-    with replace_file(file, force=given["force"]) as aside:
+    with replace_file(file, force=force) as aside:
         aside.write_text(f"from {module} import {function}\n\n\ndef network():\n    return {function}({count})\n")
     console.say(f"wrote {file}: {function}({count})")
     return f"{file}:network"
@@ -139,7 +154,7 @@ def _run_line(
     from fcdeploy.commands.verify import verify
 
     force = {"force": given["force"]}
-    few = {key: given[key] for key in ("samples", "seed") if given[key] is not None}
+    few = {key: given[key] for key in ("samples", "seed", "states", "batch_axes") if given[key] not in (None, ())}
     made = {"calibration": files.calibration, "plan": files.plan, "validation": files.validation}
     calls = (
         CommandCall("calibrate", calibrate, (files.model,), {"data": data, "output": files.calibration, **few, **how, **force}),
@@ -178,7 +193,9 @@ def _format_call(call: CommandCall) -> str:
     for key, value in call.words.items():
         if value in (None, False, ()):
             continue
-        option = {"output": "-o", "inputs": "--input"}.get(key, f"--{key.replace('_', '-')}")
+        option = {"output": "-o", "inputs": "--input", "states": "--state", "batch_axes": "--batch-axis"}.get(
+            key, f"--{key.replace('_', '-')}"
+        )
         values = value if isinstance(value, tuple) else (value,)
         parts += [option if one is True else f"{option} {shlex.quote(str(one))}" for one in values]
     return " ".join(parts) + (f" --json > {shlex.quote(str(call.report))}" if call.report else "")

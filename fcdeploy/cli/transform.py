@@ -17,10 +17,12 @@ def command() -> None:
 
 
 def comparison_options(function: options.Function) -> options.Function:
-    """`--shape --data --samples --preprocess --force --json`: on what the answers before and after are compared."""
+    """`--shape --data --samples --preprocess --batch-axis --state --force --json`: on what answers are compared."""
     shared: tuple[Callable[[options.Function], options.Function], ...] = (
         options.json_option,
         options.force_option,
+        options.state_option,
+        options.batch_axis_option,
         options.preprocess_option,
         click.option("--samples", type=options.COUNT, metavar="N", help="Compare on the first N samples of DATA."),
         options.data_option(required=False),

@@ -252,7 +252,8 @@ def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on
     known = None if request.calibration is None else calibrations.read(Path(request.calibration))
     kept = None if known is None else next(iter(known.sample_groups), {})
     states = request.states or (known.states if known is not None and request.samples is None else {})
-    declare_samples(request.model, model, request.samples or kept, request.batch_axes, states)
+    axes = request.batch_axes or (known.axes if known is not None else {})
+    declare_samples(request.model, model, request.samples or kept, axes, states)
     source = None if request.samples is None else request.samples.open(input_specs(model))
     scratch = make_scratch(model, None if request.dry_run else request.output.parent)
     if source is not None:

@@ -10,7 +10,6 @@ from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import save_model
 from fcdeploy.preprocessing.read import Given
-from fcdeploy.proof.sample_axes import declare_samples
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.session import Session
@@ -33,6 +32,8 @@ def repair(
     data: Path | str | None = None,
     samples: int | None = None,
     preprocess: Given = None,
+    batch_axes: Sequence[str] = (),
+    states: Sequence[str] = (),
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> Report:
@@ -42,10 +43,10 @@ def repair(
     `preprocess`, else on numbers drawn with a seed.  Raises FcdeployError where there is nothing to repair, or what was
     written fails.
     """
-    path, target, on = Path(model), Path(output), Comparison(shapes, data, samples, preprocess)
+    path, target, on = Path(model), Path(output), Comparison(shapes, data, samples, preprocess, batch_axes, states)
     network = read_to_transform(path, [target], on, force=force)
-    declare_samples(path, network, on.choose_samples())
-    compared = open_samples(network, on)
+    on.declare_samples(path, network)
+    compared = open_samples(path, network, on)
     faults = mend(network)
     if not faults:
         raise FcdeployError(f"there is nothing to repair in {str(path)!r}", f"fcdeploy inspect {path}")

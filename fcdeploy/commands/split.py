@@ -14,7 +14,6 @@ from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import files_of, hash_model, is_quantized, save_model
 from fcdeploy.preprocessing.read import Given
-from fcdeploy.proof.sample_axes import declare_samples
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.session import Session
@@ -44,6 +43,8 @@ def split(
     data: Path | str | None = None,
     samples: int | None = None,
     preprocess: Given = None,
+    batch_axes: Sequence[str] = (),
+    states: Sequence[str] = (),
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> Report:
@@ -64,11 +65,11 @@ def split(
             f"fcdeploy transform split {path} --memory 256KB -o {path.stem}.onnx",
         )
     targets = _name_halves(Path(output)) if output is not None else ()
-    on = Comparison(shapes, data, samples, preprocess)
+    on = Comparison(shapes, data, samples, preprocess, batch_axes, states)
     network = read_to_transform(path, targets, on, force=force)
     warnings = list(refuse_untrusted(network, str(path)))
-    declare_samples(path, network, on.choose_samples())
-    compared = open_samples(network, on)
+    on.declare_samples(path, network)
+    compared = open_samples(path, network, on)
     cuts = Cuts(fix_shapes(network, compared.sizes))
     rows = cuts.all()
     if not rows:

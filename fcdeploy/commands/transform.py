@@ -30,7 +30,6 @@ from fcdeploy.prepare.passes.raise_opset import raise_opset
 from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.preprocessing.read import Given
-from fcdeploy.proof.sample_axes import declare_samples
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime import feeds
@@ -74,6 +73,8 @@ def dense_to_conv(
     data: Path | str | None = None,
     samples: int | None = None,
     preprocess: Given = None,
+    batch_axes: Sequence[str] = (),
+    states: Sequence[str] = (),
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> Report:
@@ -84,7 +85,7 @@ def dense_to_conv(
     free a size, by name; answers are compared on `samples` of `data`, with `preprocess`, else on numbers drawn with a seed.
     Raises FcdeployError where no layer can be turned, or answers differ.
     """
-    on = Comparison(shapes, data, samples, preprocess)
+    on = Comparison(shapes, data, samples, preprocess, batch_axes, states)
     return _transform("dense-to-conv", forth.dense_to_conv, Path(model), Path(output), on, force, on_step)
 
 
@@ -96,6 +97,8 @@ def conv_to_dense(
     data: Path | str | None = None,
     samples: int | None = None,
     preprocess: Given = None,
+    batch_axes: Sequence[str] = (),
+    states: Sequence[str] = (),
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> Report:
@@ -103,7 +106,7 @@ def conv_to_dense(
 
     The sizes of the inputs are fixed, but for the batch.  All else is as for `dense_to_conv`.
     """
-    on = Comparison(shapes, data, samples, preprocess)
+    on = Comparison(shapes, data, samples, preprocess, batch_axes, states)
     return _transform("conv-to-dense", back.conv_to_dense, Path(model), Path(output), on, force, on_step)
 
 
@@ -118,8 +121,8 @@ def _transform(
 ) -> Report:
     network = read_to_transform(path, [output], on, force=force)
     refuse_unsupported(network, str(path))
-    declare_samples(path, network, on.choose_samples())
-    compared = open_samples(network, on)
+    on.declare_samples(path, network)
+    compared = open_samples(path, network, on)
 
     before_outputs = output_specs(network)
     _fix_sizes(network, compared.sizes)

@@ -34,7 +34,7 @@ def keep_to_runtimes(problem: Problem, runtimes: Sequence[str]) -> Problem:
                 elif kind != "float":
                     left.setdefault(place, row.describe())
         if len(stored) == len(problem.keep_float) and len(left) == len(problem.left_float):
-            _refuse(problem, untaken)
+            _refuse(problem, untaken, runtimes)
             return problem
         problem = replace(problem, keep_float=tuple(stored), left_float=left)
     return problem
@@ -42,7 +42,7 @@ def keep_to_runtimes(problem: Problem, runtimes: Sequence[str]) -> Problem:
 
 def refuse_untaken(problem: Problem, int8: ir.Model, runtimes: Sequence[str]) -> None:
     """Raise FcdeployError where one of the runtimes does not take what was made."""
-    _refuse(problem, _find(int8, runtimes))
+    _refuse(problem, _find(int8, runtimes), runtimes)
 
 
 def describe_runtimes_kept(int8: ir.Model, runtimes: Sequence[str]) -> str:
@@ -64,8 +64,9 @@ def _infer_types(model: ir.Model) -> ir.Model:
     return typed
 
 
-def _refuse(problem: Problem, untaken: Sequence[Untaken]) -> None:
+def _refuse(problem: Problem, untaken: Sequence[Untaken], runtimes: Sequence[str]) -> None:
     if untaken:
-        raise FcdeployError(
-            f"model {str(problem.file)!r}: {untaken[0].describe()}", f"leave {untaken[0].runtime} out of --for"
-        )
+        refusing = {row.runtime for row in untaken}
+        others = [name for name in runtimes if name not in refusing]
+        hint = f"--for {','.join(others)}" if others else "leave --for out: none of them takes it"
+        raise FcdeployError(f"model {str(problem.file)!r}: {untaken[0].describe()}", hint)

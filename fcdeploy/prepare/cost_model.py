@@ -86,10 +86,13 @@ def count_at(model: ir.Model, shapes: Mapping[str, Sequence[int | None]]) -> Non
 def fix_leading_axis(model: ir.Model) -> None:
     """Give every input its shape to count at, or a batch of one where its axis of samples is free; infer the rest, in place."""
     at = {spec.name: spec.sample_axis for spec in input_specs(model)}
+    carried = {spec.name for spec in input_specs(model) if spec.state}
     for value in model.graph.inputs:
         axis = at.get(name_of(value), 0)
         if COUNTED_AT in value.meta:
             value.shape = ir.Shape(value.meta[COUNTED_AT])
+        elif name_of(value) in carried and value.shape is not None:  # a run of a stream takes one sample
+            value.shape = ir.Shape([length if isinstance(length, int) else 1 for length in value.shape])
         elif (
             axis is not None
             and value.shape is not None

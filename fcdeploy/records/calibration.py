@@ -112,6 +112,9 @@ class Calibration:
     kept_more: tuple[Arrays, ...] = ()  # those of other shapes than the first, which merging needs
     format: DataFormat = UNSAID  # how its samples were read
     states: Mapping[str, str] = field(default_factory=dict)  # inputs that an output of the run before was given to
+    axes: Mapping[str, int | None] = field(
+        default_factory=dict
+    )  # of other inputs, where samples do not lie along axis 0
 
     @property
     def samples(self) -> int:
@@ -170,6 +173,7 @@ def to_bytes(calibration: Calibration) -> bytes:
         ],
         **({"format": data_format.to_json(calibration.format)} if calibration.format else {}),
         **({"states": dict(calibration.states)} if calibration.states else {}),
+        **({"axes": dict(calibration.axes)} if calibration.axes else {}),
     }  # fmt: skip
     limbs = [r.moments.limbs for r in records if r.moments]
     arrays = {
@@ -229,7 +233,8 @@ def _check_and_assemble(header: Any, arrays: Mapping[str, Array], name: str) -> 
         raise FcdeployError(f"{name!r} has format {str(schema)[:40]!r}, expected {expected!r}", again)
     try:
         states = {str(key): str(out) for key, out in dict(header.get("states", {})).items()}
-        return replace(_assemble(header, arrays), format=_read_format(header, name), states=states)
+        axes = {str(key): None if axis is None else int(axis) for key, axis in dict(header.get("axes", {})).items()}
+        return replace(_assemble(header, arrays), format=_read_format(header, name), states=states, axes=axes)
     except KeyError as error:
         raise FcdeployError(f"calibration {name!r} is damaged: it has no {error}", AGAIN) from error
     except (TypeError, ValueError) as error:

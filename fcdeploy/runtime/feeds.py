@@ -29,7 +29,7 @@ def fix_shapes(
         if name not in known:
             raise FcdeployError(
                 f"shape for {name!r}, which is no input of the model; it has {', '.join(map(repr, known))}",
-                f"--shape {known[0] if known else 'NAME'}:1,3,224,224",
+                _hint_shape(specs[0], batch) if specs else "leave --shape out",
             )
     return [_fix_shape(spec, batch, shapes.get(spec.name)) for spec in specs]
 
@@ -91,8 +91,12 @@ def format_shape(shape: Sequence[int | None]) -> str:
     return f"[{', '.join('?' if n is None else str(n) for n in shape)}]"
 
 
+def _hint_shape(spec: TensorSpec, batch: int | None) -> str:
+    return f"--shape {spec.name}:{','.join(str(n or (batch or 1)) for n in spec.shape) or '1,3,224,224'}"
+
+
 def _fix_shape(spec: TensorSpec, batch: int | None, given: Sequence[int] | None) -> TensorSpec:
-    hint = f"--shape {spec.name}:{','.join(str(n or (batch or 1)) for n in spec.shape) or '1,3,224,224'}"
+    hint = _hint_shape(spec, batch)
     if given is not None:
         _check_shape(spec, given, hint)
         return replace(spec, shape=tuple(given))

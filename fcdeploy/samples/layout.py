@@ -15,6 +15,11 @@ from fcdeploy.arrays import Array, Arrays
 from fcdeploy.records.signature import TensorSpec
 
 
+def list_axes(inputs: Sequence[TensorSpec]) -> dict[str, int | None]:
+    """The axes of samples of the inputs that data hold, where they are not the leading one."""
+    return {spec.name: spec.sample_axis for spec in inputs if spec.sample_axis != 0 and not spec.state}
+
+
 def runs_alone(inputs: Sequence[TensorSpec]) -> bool:
     """Whether a run takes a single sample."""
     return any(spec.alone or spec.sample_axis is None for spec in inputs)

@@ -110,17 +110,30 @@ def check_states(states: Mapping[str, str], inputs: Sequence[TensorSpec], output
             if wanted not in known:
                 raise FcdeployError(
                     f"--state {out}={name}: {wanted!r} is no {kind} of the model, which has {checks.quote_names(known)}",
-                    f"--state {next(iter(outs), 'OUT')}={next(iter(ins), 'IN')}",
+                    _hint_pair(inputs, outputs),
                 )
         one, other = ins[name], outs[out]
-        fits = len(one.shape) == len(other.shape) and all(
-            None in pair or pair[0] == pair[1] for pair in zip(one.shape, other.shape, strict=True)
-        )
-        if one.dtype != other.dtype or (one.shape and other.shape and not fits):
+        if not _fits(one, other):
             raise FcdeployError(
                 f"--state {out}={name}: output {other} cannot be given to input {one}",
                 "fcdeploy inspect MODEL shows both",
             )
+
+
+def _fits(one: TensorSpec, other: TensorSpec) -> bool:
+    """Whether an output can be given to an input, as far as both say."""
+    lengths = zip(one.shape, other.shape, strict=False)
+    same = len(one.shape) == len(other.shape) and all(None in pair or pair[0] == pair[1] for pair in lengths)
+    return one.dtype == other.dtype and (same or not one.shape or not other.shape)
+
+
+def _hint_pair(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> str:
+    """A pair that can be carried: of one shape, in whose place no other would do, rather than the first that might."""
+    pairs = [(out, one) for out in outputs for one in inputs if _fits(one, out)]
+    alike = [(out, one) for out, one in pairs if out.shape == one.shape]
+    for out, one in alike or pairs:
+        return f"--state {out.name}={one.name}"
+    return "leave --state out: no output can be given to an input"
 
 
 def parse_states(texts: Sequence[str]) -> dict[str, str]:
@@ -174,7 +187,7 @@ def _zeros(spec: TensorSpec) -> Array:
     if len(free) > 1:
         raise FcdeployError(
             f"input {spec.name!r} of shape {format_shape(spec.shape)} is a state, and only one of its axes may have any length",
-            f"fcdeploy transform MODEL --shape {spec.name}:... fixes lengths",
+            f"export the model with fixed lengths of {spec.name!r}, but for that of samples",
         )
     return np.zeros([1 if length is None else length for length in spec.shape], spec.dtype)
 

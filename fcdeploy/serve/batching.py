@@ -190,11 +190,21 @@ def _compute(model: Model, batch: list[InferenceRequest]) -> tuple[list[list[Arr
     return results, time.perf_counter() - begun
 
 
+def _explain_lengths(feeds: Mapping[str, Array]) -> str:
+    """That inputs hold unequal numbers of samples, as states beside a batch may; empty where they do not."""
+    counts = {name: len(array) for name, array in feeds.items() if array.ndim}
+    if len(set(counts.values())) < 2:
+        return ""
+    several = ", ".join(f"{name!r} has {count}" for name, count in counts.items())
+    return f"it does not run on inputs of unequal numbers of samples along the leading axis: {several}"
+
+
 def _run_alone(model: Model, request: InferenceRequest) -> list[Array] | RefusedError:
     try:
         return model.run({name: a if a.flags.aligned else a.copy() for name, a in request.feeds.items()})
     except FcdeployError as error:  # shapes were checked before: what is left are values, and lengths of free axes
         full = "alloc" in error.message.lower()
-        return RefusedError(503 if full else 400, f"model {model.name!r}: {error.message}", retry_after=int(full))
+        why = error.message if full else _explain_lengths(request.feeds) or error.message
+        return RefusedError(503 if full else 400, f"model {model.name!r}: {why}", retry_after=int(full))
     except Exception as defect:  # a request without an answer would hang
         return RefusedError(500, f"internal {type(defect).__name__}: {defect}")

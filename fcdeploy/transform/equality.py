@@ -15,6 +15,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.preprocessing.read import Given
+from fcdeploy.proof.sample_axes import declare_samples, parse_axes
 from fcdeploy.records.data_format import DataFormat
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.signature import TensorSpec
@@ -22,6 +23,7 @@ from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.samples.kinds import Samples, open_source
 from fcdeploy.samples.layout import runs_alone
 from fcdeploy.samples.source import choose_batch_size, make_batches
+from fcdeploy.samples.states import parse_states
 
 TOLERANCE = 1e-5  # of the largest value of an output
 RUNS, BATCH = 3, 3  # of drawn samples: one, and a batch where the leading axis is free
@@ -35,13 +37,19 @@ Run = Callable[[Feeds], Sequence[Array]]
 class Comparison:
     """What the answers before and after are compared on: samples of `data`, else numbers drawn with a seed.
 
-    `shapes` by input name gives free axes a length.
+    `shapes` by input name gives free axes a length; `batch_axes` and `states` say where samples lie, as for `calibrate`.
     """
 
     shapes: Mapping[str, Sequence[int]] | None = None
     data: Path | str | None = None
     samples: int | None = None
     preprocess: Given = None
+    batch_axes: Sequence[str] = ()
+    states: Sequence[str] = ()
+
+    def declare_samples(self, path: Path, model: ir.Model) -> None:
+        """Write into the metadata of the model in a file where samples lie."""
+        declare_samples(path, model, self.choose_samples(), parse_axes(self.batch_axes), parse_states(self.states))
 
     def choose_samples(self) -> Samples | None:
         """Those of `data`, if there are any."""
@@ -76,8 +84,11 @@ def read_to_transform(path: Path, targets: Sequence[Path], on: Comparison, *, fo
     return read_model(path)
 
 
-def open_samples(model: ir.Model, on: Comparison) -> ComparedSamples:
-    """Samples for the inputs of `model`, as it is now. Raises FcdeployError where they do not fit."""
+def open_samples(path: Path, model: ir.Model, on: Comparison) -> ComparedSamples:
+    """Samples for the inputs of `model`, as it is now; its file gives the states of a stream.
+
+    Raises FcdeployError where they do not fit.
+    """
     specs = input_specs(model)
     sizes = fix_shapes(specs, None, on.shapes)
     if on.data is None:
@@ -86,7 +97,7 @@ def open_samples(model: ir.Model, on: Comparison) -> ComparedSamples:
         several = all(spec.shape and spec.shape[0] is None for spec in specs) and not runs_alone(specs)
         return ComparedSamples("drawn with a seed", sizes, _draw_batches(sizes, BATCH if several else None))
     wanted = [_free_samples(spec, size) for spec, size in zip(specs, sizes, strict=True)]
-    source = open_source(on.data, wanted, limit=on.samples, format=DataFormat(on.preprocess))
+    source = open_source(on.data, wanted, limit=on.samples, format=DataFormat(on.preprocess), model=path)
     batches = make_batches(source, choose_batch_size(wanted, MOST_BATCH))
     return ComparedSamples(f"of {Path(on.data).name}", sizes, (batch.inputs for batch in batches))
 

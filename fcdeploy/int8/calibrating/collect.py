@@ -24,6 +24,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.runtime.session import read_versions
 from fcdeploy.runtime.workers import WorkerPool
+from fcdeploy.samples.layout import list_axes
 from fcdeploy.samples.source import BadSample, Source
 
 SAVE_SECONDS = 3.0  # between saves at least
@@ -94,7 +95,9 @@ def collect(
     bad = tuple(BadSample(*one) for one in sorted(state.bad))
     states = {spec.name: spec.state for spec in source.inputs if spec.state}
     return CollectedCalibration(
-        replace(assemble(model, state.calibrations), format=source.format, states=states),
+        replace(
+            assemble(model, state.calibrations), format=source.format, states=states, axes=list_axes(source.inputs)
+        ),
         bad,
         resumed_at,
         warnings,

@@ -57,6 +57,7 @@ def merge(a: Calibration, b: Calibration) -> Calibration:
         kept[1:],
         a.format,
         a.states or b.states,
+        a.axes or b.axes,
     )
 
 

@@ -17,6 +17,7 @@ from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.progress import OnStep
 from fcdeploy.samples.kept_samples import keep_smallest, split_into_chunks
+from fcdeploy.samples.layout import list_axes
 from fcdeploy.samples.source import Source
 
 BESIDE_BYTES = 64 << 20  # of samples from DATA, which no file has to carry
@@ -60,7 +61,7 @@ def load_or_observe(
         return Calibration(content, {}, np.zeros(0, np.uint64), {}, {}), ()
     states = {spec.name: spec.state for spec in source.inputs if spec.state}
     seen = observe(model, source, model_hash=content, on_step=on_step)
-    calibration = replace(seen, format=source.format, states=states)
+    calibration = replace(seen, format=source.format, states=states, axes=list_axes(source.inputs))
     return calibration, () if is_large(model) else _drop_if_no_batch(model, calibration.groups)
 
 
