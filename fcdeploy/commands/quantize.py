@@ -342,7 +342,9 @@ def _describe(
         kept = describe_runtimes_kept(int8, request.runtimes)
         report = replace(report, lines=(*report.lines[:-1], kept, report.lines[-1]))
     if held is not None:
-        report = add_floor(report, held, planned.basis, macs, unseen=problem.unseen)
+        report = add_floor(
+            report, held, planned.basis, macs, unseen=problem.unseen, calibrated=problem.calibration.samples
+        )
     report = add_native(report, build_native(int8, problem)) if request.native else report
     if problem.samples and not problem.large:
         one = take_run(problem.model, problem.samples)

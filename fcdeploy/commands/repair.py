@@ -10,9 +10,11 @@ from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import save_model
 from fcdeploy.preprocessing.read import Given
+from fcdeploy.proof.sample_axes import declare_samples, parse_axes
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.session import Session
+from fcdeploy.samples.states import parse_states
 from fcdeploy.transform.equality import (
     Comparison,
     compare,
@@ -45,7 +47,7 @@ def repair(
     """
     path, target, on = Path(model), Path(output), Comparison(shapes, data, samples, preprocess, batch_axes, states)
     network = read_to_transform(path, [target], on, force=force)
-    on.declare_samples(path, network)
+    declare_samples(path, network, on.choose_samples(), parse_axes(on.batch_axes), parse_states(on.states))
     compared = open_samples(path, network, on)
     faults = mend(network)
     if not faults:

@@ -14,10 +14,12 @@ from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import files_of, hash_model, is_quantized, save_model
 from fcdeploy.preprocessing.read import Given
+from fcdeploy.proof.sample_axes import declare_samples, parse_axes
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import refuse_untrusted
+from fcdeploy.samples.states import parse_states
 from fcdeploy.transform.cut import Cut, Cuts, fix_shapes, quantization_of, split_model
 from fcdeploy.transform.equality import (
     Comparison,
@@ -68,7 +70,7 @@ def split(
     on = Comparison(shapes, data, samples, preprocess, batch_axes, states)
     network = read_to_transform(path, targets, on, force=force)
     warnings = list(refuse_untrusted(network, str(path)))
-    on.declare_samples(path, network)
+    declare_samples(path, network, on.choose_samples(), parse_axes(on.batch_axes), parse_states(on.states))
     compared = open_samples(path, network, on)
     cuts = Cuts(fix_shapes(network, compared.sizes))
     rows = cuts.all()

@@ -30,10 +30,12 @@ from fcdeploy.prepare.passes.raise_opset import raise_opset
 from fcdeploy.prepare.passes.remove_unused import remove_unused
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.preprocessing.read import Given
+from fcdeploy.proof.sample_axes import declare_samples, parse_axes
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime import feeds
 from fcdeploy.runtime.session import Session
+from fcdeploy.samples.states import parse_states
 from fcdeploy.transform import conv_to_dense as back
 from fcdeploy.transform import dense_to_conv as forth
 from fcdeploy.transform.equality import (
@@ -121,7 +123,7 @@ def _transform(
 ) -> Report:
     network = read_to_transform(path, [output], on, force=force)
     refuse_unsupported(network, str(path))
-    on.declare_samples(path, network)
+    declare_samples(path, network, on.choose_samples(), parse_axes(on.batch_axes), parse_states(on.states))
     compared = open_samples(path, network, on)
 
     before_outputs = output_specs(network)

@@ -12,13 +12,21 @@ from fcdeploy.int8.timing.costs import CostBasis, describe_times
 from fcdeploy.records.report import Report, Table
 from fcdeploy.search.hold_floor import Candidate, FloorResult
 
+FLATTERING = 64  # samples: of fewer, ranges fit those that are judged by some decibels better than others
 NOTABLE_DB = 0.5  # of gain by a simpler setting: below it nobody need know
 
 
-def add_floor(report: Report, held: FloorResult, spent: CostBasis, macs: Mapping[str, int], *, unseen: bool) -> Report:
-    """The report with how the model was judged, what was left out for it, and what is still missed."""
+def add_floor(
+    report: Report, held: FloorResult, spent: CostBasis, macs: Mapping[str, int], *, unseen: bool, calibrated: int
+) -> Report:
+    """The report with how the model was judged, what was left out for it, and what is still missed.
+
+    `calibrated`: the samples that ranges were measured on, those that are judged among them.
+    """
     judgement = held.chosen.judgement
     apart = "kept apart" if unseen else "that tools have seen too, for lack of others"
+    if unseen and calibrated < FLATTERING:
+        apart += f" from corrections; the ranges of all {calibrated} samples flatter them"
     lines = [f"judged: {judgement.summary()} {apart}", *_describe_choice(held), *_describe_left_out(held, macs)]
     values = {**report.values, **_values(held, unseen), "sqnr_db": judgement.worst_db}
     before = set(describe_times(spent)) if held.left_out else set()  # times of the plan before nodes left int8

@@ -15,7 +15,6 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.preprocessing.read import Given
-from fcdeploy.proof.sample_axes import declare_samples, parse_axes
 from fcdeploy.records.data_format import DataFormat
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.signature import TensorSpec
@@ -23,7 +22,6 @@ from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.samples.kinds import Samples, open_source
 from fcdeploy.samples.layout import runs_alone
 from fcdeploy.samples.source import choose_batch_size, make_batches
-from fcdeploy.samples.states import parse_states
 
 TOLERANCE = 1e-5  # of the largest value of an output
 RUNS, BATCH = 3, 3  # of drawn samples: one, and a batch where the leading axis is free
@@ -37,7 +35,7 @@ Run = Callable[[Feeds], Sequence[Array]]
 class Comparison:
     """What the answers before and after are compared on: samples of `data`, else numbers drawn with a seed.
 
-    `shapes` by input name gives free axes a length; `batch_axes` and `states` say where samples lie, as for `calibrate`.
+    `shapes` by input name gives free axes a length; `batch_axes` and `states` say where samples lie, as `calibrate` takes them.
     """
 
     shapes: Mapping[str, Sequence[int]] | None = None
@@ -46,10 +44,6 @@ class Comparison:
     preprocess: Given = None
     batch_axes: Sequence[str] = ()
     states: Sequence[str] = ()
-
-    def declare_samples(self, path: Path, model: ir.Model) -> None:
-        """Write into the metadata of the model in a file where samples lie."""
-        declare_samples(path, model, self.choose_samples(), parse_axes(self.batch_axes), parse_states(self.states))
 
     def choose_samples(self) -> Samples | None:
         """Those of `data`, if there are any."""
