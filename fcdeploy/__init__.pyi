@@ -199,7 +199,8 @@ def dense_to_conv(
 def doctor() -> DoctorResult:
     """The CPU and the target row that follows from it, cores and memory, versions and extras.
 
-    The report's answer is no when onnxruntime cannot be loaded: then no command that runs a model works."""
+    The report's answer is no when onnxruntime cannot be loaded: then no command that runs a model works.  The runtime is asked
+    by models that onnx writes; without it, as in fcdeploy-runtime, it is not."""
 
 def export(
     module: str | TorchModule,
