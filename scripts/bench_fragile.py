@@ -95,12 +95,12 @@ def one(name: str, folder: Path, maker: Any, families: Mapping[str, Any], seed: 
     seconds = time.perf_counter() - begin
     operators = {node.name: node.op_type for node in read_model(model).graph}
     out = {row["node"] for row in found["left_out"]["nodes"] if operators[row["node"]] in LAYERS}
-    healed = not out and found["road"][0]["drop"] > BOUND
+    healed = not out and found["path"][0]["drop"] > BOUND
     right = found["held"] and (out == place.layers or healed)
     row = (
-        name, place.kind, f"{place.writer}, {place.reader}", f"{differs:.1e}", f"{found['road'][0]['drop']:.2f}",
+        name, place.kind, f"{place.writer}, {place.reader}", f"{differs:.1e}", f"{found['path'][0]['drop']:.2f}",
         "rounded" if healed else ", ".join(sorted(out)), f"{100 * found['left_out']['macs_share']:.1f} %",
-        f"{found['drop']:.2f} ({found['drop_low']:.2f} .. {found['drop_high']:.2f})", str(len(found["road"]) - 1),
+        f"{found['drop']:.2f} ({found['drop_low']:.2f} .. {found['drop_high']:.2f})", str(len(found["path"]) - 1),
         f"{seconds:.0f}",
     )  # fmt: skip
     return Found(name, bool(right), row)

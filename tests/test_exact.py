@@ -19,6 +19,8 @@ import pytest
 import small_models
 import torch
 from conftest import fails
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from networks import Line, Net, quantize_net, random_data
 from onnx import TensorProto as Tp
 from onnx import helper as oh
@@ -166,6 +168,34 @@ def test_pools_are_those_of_torch(ceil: bool, count: bool) -> None:
     operand = QuantizedArray(x, np.float32(0.5), 128)
     found = reference.average(operand, (3, 2), (2, 3), (1, 1, 1, 1), count_padding=count, ceil=ceil)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.data())
+def test_means_of_windows_one_by_one(data: st.DataObject) -> None:
+    """Dilated, padded differently on each side, or beyond the image: what each window holds is looked up by its indices."""
+    length = data.draw(st.integers(3, 9))
+    kernel, stride, dilation = (data.draw(st.integers(1, 3)) for _ in range(3))
+    span = dilation * (kernel - 1) + 1
+    pads = data.draw(st.tuples(*[st.integers(0, span - 1)] * 2))
+    count, ceil = data.draw(st.booleans()), data.draw(st.booleans())
+    padded = length + sum(pads)
+    assume(padded >= span)
+    x = np.arange(1, length + 1, dtype=np.uint8) ** 2
+    begins = [at - pads[0] for at in range(0, padded, stride) if at + span <= padded]
+    if ceil and (padded - span) % stride and (more := begins[-1] + stride) < length:
+        begins.append(more)
+    wanted = []
+    for begin in begins:
+        places = [begin + dilation * k for k in range(kernel)]
+        counted = [at for at in places if 0 <= at < length or (count and -pads[0] <= at < length + pads[1])]
+        assume(counted)
+        wanted.append(sum(float(x[at]) for at in counted if 0 <= at < length) / len(counted))
+    found = reference.average(
+        QuantizedArray(x[None, None], np.float32(1), 0), [kernel], [stride], pads, dilations=[dilation],
+        count_padding=count, ceil=ceil,
+    )  # fmt: skip
+    np.testing.assert_allclose(found[0, 0], wanted, rtol=1e-6)
 
 
 def of_two_bytes(op: str, scales: tuple[float, float], inputs: int = 1, **attributes: Any) -> ir.Model:

@@ -83,7 +83,7 @@ def test_a_fragile_place_is_found_and_only_its_layers_leave_int8(dense: Path, tm
     assert {key: found[key] for key in ("drop", "drop_low", "drop_high", "p_value")} == {
         key: proof[key] for key in ("drop", "drop_low", "drop_high", "p_value")
     }
-    assert found["drop"] <= 0.13 < found["road"][0]["drop"]
+    assert found["drop"] <= 0.13 < found["path"][0]["drop"]
     assert found["held"] is True
     assert found["verdict"] == "too few samples"
     assert found["samples_needed"] > 800
@@ -169,12 +169,12 @@ def test_a_bound_that_cannot_be_held_writes_the_best_and_exits_with_1(command: C
 def test_the_front_and_the_road_are_in_the_json(command: Command) -> None:
     _, out, _ = command("--costs", "none", "--max-drop", "0", "--eval", "eval.npz", "--json")
     found = json.loads(out)
-    keys = {"drop", "drop_low", "drop_high", "p_value", "held", "road", "front", "left_out"}
+    keys = {"drop", "drop_low", "drop_high", "p_value", "held", "path", "front", "left_out"}
     assert keys <= set(found)
-    assert found["road"][0]["changed"] == []
-    assert set(map(str, found["front"])) <= set(map(str, found["road"]))
-    assert found["road"][-1]["drop"] == found["drop"]
-    assert found["road"][0]["ratio"] > 0
+    assert found["path"][0]["changed"] == []
+    assert set(map(str, found["front"])) <= set(map(str, found["path"]))
+    assert found["path"][-1]["drop"] == found["drop"]
+    assert found["path"][0]["ratio"] > 0
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_outputs_without_an_axis_of_samples_are_compared_whole(command: Command)
     nothing = net.op("Slice", scores, *(net.constant([end], np.int64) for end in (0, 0, 1)))
     net.output(scores, net.op("ReduceMean", scores, keepdims=0), nothing).save(Path("model.onnx"))
     code, out, _ = command("--costs", "none", "--max-drop", "0", "--eval", "eval.npz", "--json")
-    path = json.loads(out)["road"]
+    path = json.loads(out)["path"]
     assert code in (0, 1)
     assert path[0]["output_error"] > 0
     samples = np.arange(6.0)
@@ -327,8 +327,8 @@ def test_where_no_output_is_in_floating_point_the_error_is_the_drop(command: Com
     np.savez("eval.npz", label=Session("model.onnx").run(data)[0], **data)
     _, out, _ = command("--costs", "none", "--max-drop", "0", "--eval", "eval.npz", "--json")
     found = json.loads(out)
-    assert found["road"][0]["drop"] > 0
-    assert [row["output_error"] for row in found["road"]] == [max(row["drop"], 0) for row in found["road"]]
+    assert found["path"][0]["drop"] > 0
+    assert [row["output_error"] for row in found["path"]] == [max(row["drop"], 0) for row in found["path"]]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def add_search(report: Report, result: SearchResult, macs: Mapping[str, int]) ->
         "float": loss.float_value, "int8": loss.int8_value,
         "drop": loss.drop, "drop_low": loss.low, "drop_high": loss.high, "p_value": loss.p_value,
         "held": result.held, "verdict": decided, "samples_needed": needed,
-        "road": path, "front": [path[number] for number in result.front],
+        "path": path, "front": [path[number] for number in result.front],
         "left_out": {"nodes": out, "macs_share": share},
         **_make_ratio(result.path[-1]), "search_seconds": round(result.seconds, 3), "in_time": result.in_time,
     }  # fmt: skip

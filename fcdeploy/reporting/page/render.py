@@ -44,7 +44,7 @@ def draw(values: Mapping[str, Any], rows: Sequence[LayerRow]) -> Pictures:
 
 def list_front(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The measured steps of a search: those that have both a time and a drop."""
-    steps = (values["quantize"] or {}).get("road", [])
+    steps = (values["quantize"] or {}).get("path", [])
     return [row for row in steps if row.get("ratio") is not None and row.get("drop") is not None]
 
 
