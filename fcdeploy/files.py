@@ -11,6 +11,23 @@ from fcdeploy.errors import FcdeployError
 DATA_SUFFIXES = {
     ".npy", ".npz", ".csv", ".bin", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
+MOST_BYTES = 256 << 20  # of a file that is read as a whole and is no model, weights or samples
+
+
+def check_file(path: Path, what: str) -> None:
+    """Refuse a device or a pipe, which may never answer or never end. Raises OSError where there is nothing."""
+    kind = path.stat().st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+        raise FcdeployError(f"{what} {str(path)!r} is a device or a pipe, expected a file", f"ls -l {path}")
+
+
+def read_small_file(path: Path, what: str, hint: str) -> bytes:
+    """The bytes of a file of someone: a regular one, of MOST_BYTES at most. Raises FcdeployError, or OSError."""
+    check_file(path, what)
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise FcdeployError(f"{what} {str(path)!r} has {size} bytes, expected {MOST_BYTES} at most", hint)
+    return path.read_bytes()
 
 
 def check_output(path: Path, *, force: bool = False, inputs: tuple[Path, ...] = ()) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,21 @@ from conftest import fails
 from networks import Net, random_data
 from onnx import TensorProto, helper, numpy_helper
 
+from fcdeploy import files
+from fcdeploy.bundles.read import open_bundle
 from fcdeploy.cli import main
 from fcdeploy.commands.bench import bench
+from fcdeploy.commands.bundle import _read_json
 from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.files import check_output
 from fcdeploy.graph.model import read_model, refuse_unsupported
+from fcdeploy.int8.plan_file import _read as _read_plan
+from fcdeploy.int8.timing.costs import _read_costs
 from fcdeploy.records import costs as costing
+from fcdeploy.records.data_format import read_classes
 from fcdeploy.runtime import options
 
 
@@ -62,6 +69,26 @@ def test_outputs_that_are_no_files(tmp_path: Path) -> None:
             check_output(tmp_path / name, force=True)
     with fails("'/dev/null' is a device or a pipe"):
         check_output(Path("/dev/null"), force=True)
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "bundle": open_bundle, "--classes": read_classes,
+    "validation report": lambda path: _read_json(path, "validation report", "-"),
+    "costs": lambda path: _read_costs(path, ""), "plan": lambda path: _read_plan(path, "plan"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", READERS)
+def test_inputs_that_never_end_or_answer(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that nobody writes to, and a file of any size."""
+    os.mkfifo(tmp_path / "pipe")
+    with fails("plan does not exist" if what == "plan" else f"{what} '{tmp_path / 'pipe'}' is a device or a pipe"):
+        READERS[what](tmp_path / "pipe")
+    if what != "bundle":  # whose sizes are looked at one by one
+        monkeypatch.setattr(files, "MOST_BYTES", 10)
+        (tmp_path / "large").write_bytes(bytes(11))
+        with fails("large' has 11 bytes, expected 10 at most"):
+            READERS[what](tmp_path / "large")
 
 
 def test_outputs_that_are_inputs(tmp_path: Path) -> None:

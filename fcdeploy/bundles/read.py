@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import check_file
 from fcdeploy.records.manifest import AGAIN, MANIFEST, Manifest, from_json, is_plain_path
 from fcdeploy.records.progress import OnStep
 
@@ -70,6 +71,7 @@ def open_bundle(path: Path | str) -> OpenedBundle:
     path = Path(path)
     if not path.exists():
         raise FcdeployError(f"bundle {str(path)!r} does not exist", "fcdeploy bundle INT8 -o model.fcd writes one")
+    check_file(path, "bundle")
     sizes, opener = _list_folder(path) if path.is_dir() else _list_zip(path)
     source = f"bundle {str(path)!r}"
 

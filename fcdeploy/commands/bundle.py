@@ -18,6 +18,7 @@ from fcdeploy.bundles.libraries import name_libraries
 from fcdeploy.bundles.write import Content, check_bundle_output, encode_json, write_bundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.box_layouts import find_box_layout
+from fcdeploy.files import read_small_file
 from fcdeploy.graph.light_reader import read_outline
 from fcdeploy.graph.model import files_of, hash_model, input_specs, measure_size, read_model
 from fcdeploy.graph.opset import oldest_runtime
@@ -285,7 +286,7 @@ def _read_validation(file: str | Path | None, content: str) -> dict[str, Any] | 
 
 def _read_json(file: str | Path, what: str, hint: str) -> Any:
     try:
-        return json.loads(Path(file).read_text())
+        return json.loads(read_small_file(Path(file), what, hint))
     except (OSError, ValueError, RecursionError) as error:
         raise FcdeployError(f"{what} {str(file)!r} cannot be read as JSON: {error}", hint) from error
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import read_small_file
 from fcdeploy.int8.planning.check_plan import check_plan
 from fcdeploy.int8.planning.scales import update_reinterpreted_scales
 from fcdeploy.int8.planning.weights import update_bias_scales
@@ -50,7 +51,7 @@ def _read(file: str | Path, source: str) -> tuple[Plan, tuple[str, ...]]:
     if not Path(file).is_file():
         raise FcdeployError(f"{source} does not exist", plans.HINT)
     try:
-        data = json.loads(Path(file).read_text())
+        data = json.loads(read_small_file(Path(file), "plan", plans.HINT))
     except (OSError, ValueError, RecursionError) as error:
         raise FcdeployError(f"{source} cannot be read as JSON: {error}", plans.HINT) from error
     said = f"{source} is of version 1, read in the words of version 2; --save-plan FILE writes it so"

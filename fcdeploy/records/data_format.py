@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import read_small_file
 from fcdeploy.records import box_layout
 from fcdeploy.records import preprocessing as preprocessings
 from fcdeploy.records.box_layout import BoxLayout
@@ -150,7 +151,8 @@ def to_metadata(value: DataFormat) -> str:
 def read_classes(path: Path) -> tuple[str, ...]:
     """The names of classes, one a line. Raises FcdeployError."""
     try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+        text = read_small_file(path, "--classes", "a name a line, in UTF-8").decode("utf-8-sig")
+        names = tuple(line.strip() for line in text.splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise FcdeployError(f"--classes {str(path)!r} cannot be read: {error}", "a name a line, in UTF-8") from error
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None) if len(names) < 10_000 else None

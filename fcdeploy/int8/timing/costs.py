@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import read_small_file
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing import cost_cache
 from fcdeploy.int8.timing.choose_kernels import JUDGED, SLOWER, best_trial, choose, measure_choices, plan_choice
@@ -87,7 +88,10 @@ def _find_costs(problem: Problem, everything: Plan, asked: str | Path, on_step: 
 
 
 def _read_costs(file: Path, model: str) -> Costs:
-    costs = costing.from_text(file.read_text(errors="replace"), f"costs {str(file)!r}")
+    costs = costing.from_text(
+        read_small_file(file, "costs", "give a new file name to measure").decode(errors="replace"),
+        f"costs {str(file)!r}",
+    )
     if costs.model != model:
         raise FcdeployError(f"costs {str(file)!r} are those of another model", "give a new file name to measure")
     return costs
