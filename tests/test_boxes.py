@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.preprocessing.apply import read_picture
 from fcdeploy.preprocessing.placement import ImageSize, map_to_input
 from fcdeploy.preprocessing.read import read_preprocessing
-from fcdeploy.records import box_layout
+from fcdeploy.records import box_layout, manifest
 from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.serve.boxes import describe_boxes, read_boxes
@@ -199,6 +200,18 @@ def test_a_bundle_keeps_the_layout_and_a_damaged_one_is_refused(folder: Path) ->
     assert layout is not None
     row = box_layout.to_json(layout)
     assert box_layout.from_json(row, "b", "h") == layout
-    for key, value in (("boxes", 3), ("form", "round"), ("head", None), ("least", 2), ("scores", [1]), ("sample", "a")):
+    for key, value in (
+        ("boxes", 3),
+        ("form", "round"),
+        ("head", None),
+        ("least", 2),
+        ("scores", [1]),
+        ("sample", "a"),
+        ("head", "anchors apart"),
+    ):
         with pytest.raises(FcdeployError, match="says nothing of boxes"):
             box_layout.from_json({**row, key: value}, "b", "h")
+    said = json.loads((folder / "models" / "eyes.fcd" / "manifest.json").read_text())
+    said["boxes"]["boxes"] = "output1"
+    with pytest.raises(FcdeployError, match="'boxes' names the output 'output1', which the model has not"):
+        manifest.from_json(said, "b")

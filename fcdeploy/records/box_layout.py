@@ -38,6 +38,11 @@ class BoxLayout:
     head: str = ""
     overlap: float | None = None
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs that are read."""
+        return tuple(name for name in (self.boxes, self.scores, self.classes) if isinstance(name, str))
+
     def describe(self) -> str:
         """One line, for reports."""
         which = f", {self.head}" if self.head else ""
@@ -60,6 +65,7 @@ def from_json(data: Any, source: str, hint: str) -> BoxLayout:
     numbers = all(data[key] is None or _is_share(data[key]) for key in ("least", "overlap"))
     fits = {
         "boxes": isinstance(data["boxes"], str), "scores": places and columns, "least": numbers,
+        "classes": data["head"] != "anchors apart" or (isinstance(data["scores"], str) and type(data["classes"]) is not str),
         "sample": data["sample"] is None or type(data["sample"]) is int, "shares": type(data["shares"]) is bool,
         "form": data["form"] in FORMS, "head": data["head"] in HEADS,
     }  # fmt: skip

@@ -124,6 +124,10 @@ def from_json(data: Any, source: str) -> Manifest:
     known = {key: data[key] for key in CHECKS} | {"files": files, "reports": tuple(data["reports"])}
     known["format"] = _read_format(data, source)
     known |= {key: tuple(_spec_from_row(row, f"{source}: {key}") for row in data[key]) for key in ("inputs", "outputs")}
+    layout = known["format"].boxes
+    missing = [] if layout is None else sorted(set(layout.outputs) - {spec.name for spec in known["outputs"]})
+    if missing:
+        raise FcdeployError(f"{source}: 'boxes' names the output {missing[0][:60]!r}, which the model has not", AGAIN)
     return Manifest(**known)
 
 
