@@ -22,7 +22,7 @@ from fcdeploy.tables.types import INT8, WEIGHT_ONLY, Types
 def is_native(engine: str, types: Types, costs: object) -> bool:
     """Whether `engine` is native code.
 
-    Raises FcdeployError where it is unknown, where these types have no kernels there, and at `costs`, which would be ignored.
+    Raises FcdeployError where it is unknown, where these types have no kernels there, and at `costs` that would be ignored.
     """
     if engine not in ENGINES:
         raise FcdeployError(f"engine {engine!r} is unknown, expected {', '.join(ENGINES)}", "--engine onnxruntime")
@@ -33,7 +33,7 @@ def is_native(engine: str, types: Types, costs: object) -> bool:
             f"native code has no kernels of --weights {types.weights} --activations {types.activations}",
             "--int8, or leave --engine native out",
         )
-    if costs is not None:
+    if costs not in (None, "none"):
         raise FcdeployError("--costs would be ignored: --engine native takes every integer kernel", "leave --costs out")
     return True
 
