@@ -6,6 +6,7 @@ Every answer is compared, bit for bit, with that of a run of its own of the mode
 from __future__ import annotations
 
 import argparse
+import re
 import selectors
 import shutil
 import socket
@@ -62,6 +63,13 @@ class Judge:
                 self.by_model[at] += 1
                 return True
         return False
+
+
+def anonymous_mb(process: int) -> float:
+    """Memory of its own: what it shares with others counts for less when they come, and more when they go."""
+    found = re.search(r"^Anonymous:\s+(\d+)", Path(f"/proc/{process}/smaps_rollup").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1]) / 1024
 
 
 def ask_all(server: Process, count: int, connections: int, judge: Judge, seed: int) -> Iterator[Count]:
@@ -123,7 +131,7 @@ def main() -> int:
             replaced = begun
             for done in ask_all(server, options.requests, options.connections, judge, options.seed):
                 if done.answers % max(options.requests // 100, 1) == 0:
-                    sizes.append(server.pss_mb())
+                    sizes.append(anonymous_mb(server.process.pid))
                 if options.reload and time.monotonic() - replaced > options.reload:
                     reloads, replaced = reloads + 1, time.monotonic()
                     aside = Path(shutil.copy(models[reloads % 2], folder / "models" / ".aside"))
