@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fcdeploy.arithmetic.outliers import Outlier, find_outliers
 from fcdeploy.int8.judge import Judgement
 from fcdeploy.int8.timing.costs import CostBasis, describe_times
 from fcdeploy.records.report import Report, Table
 from fcdeploy.search.hold_floor import Candidate, FloorResult
 
 FLATTERING = 64  # samples: of fewer, ranges fit those that are judged by some decibels better than others
+NAMED = 3  # tensors with a tail or an outlier channel, the furthest, that are named as likely causes
 NOTABLE_DB = 0.5  # of gain by a simpler setting: below it nobody need know
 
 
@@ -27,7 +29,12 @@ def add_floor(
     apart = "kept apart" if unseen else "that tools have seen too, for lack of others"
     if unseen and calibrated < FLATTERING:
         apart += f" from corrections; the ranges of all {calibrated} samples flatter them"
-    lines = [f"judged: {judgement.summary()} {apart}", *_describe_choice(held), *_describe_left_out(held, macs)]
+    lines = [
+        f"judged: {judgement.summary()} {apart}",
+        *_describe_choice(held),
+        *_describe_left_out(held, macs),
+        *_describe_outliers(held),
+    ]
     values = {**report.values, **_values(held, unseen), "sqnr_db": judgement.worst_db}
     before = set(describe_times(spent)) if held.left_out else set()  # times of the plan before nodes left int8
     if before:
@@ -60,6 +67,7 @@ def build_refusal(model: Path, held: FloorResult, seconds: float) -> Report:
         },
         (table,),
         (
+            *_describe_outliers(held),
             f"to write it all the same: --accept; to ask for less: --floor; fcdeploy quantize {model} --int8 --weights int8 "
             "--activations none rounds weights alone",
         ),
@@ -91,6 +99,22 @@ def _describe_left_out(held: FloorResult, macs: Mapping[str, int]) -> list[str]:
     ]
 
 
+def _find_outliers(held: FloorResult) -> list[Outlier]:
+    """What one scale for a tensor does not fit, of tensors that the plan had in bytes, where the floor took something."""
+    problem, planned = held.tried[0].problem, held.tried[0].plan.tensors
+    if not (held.left_out or held.misses):
+        return []
+    return find_outliers(
+        record for name, record in problem.calibration.tensors.items() if name in planned and record.kind != "weight"
+    )
+
+
+def _describe_outliers(held: FloorResult) -> list[str]:
+    found = _find_outliers(held)
+    more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return [f"one scale does not fit all: {'; '.join(map(str, found[:NAMED]))}{more}"] if found else []
+
+
 def _values(held: FloorResult, unseen: bool | None) -> dict[str, Any]:
     judgement = held.chosen.judgement
     return {
@@ -104,6 +128,7 @@ def _values(held: FloorResult, unseen: bool | None) -> dict[str, Any]:
             "equal_decisions": {name: judgement.share(name) for name in judgement.equal},
             "outputs": [{"name": name, "sqnr_db": db} for name, db in judgement.sqnr_db.items()],
             "left_out": list(held.left_out),
+            "outliers": [{"tensor": o.tensor, "channel": o.channel, "times": o.times} for o in _find_outliers(held)],
             "tried": [{"what": c.name or "as planned", **_figures(c.judgement)} for c in held.tried],
         }
     }
