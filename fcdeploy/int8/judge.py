@@ -152,7 +152,10 @@ class Judgement:
         expected = self.expected[name]
         share = float(expected.mean())
         # of a model at the floor, but one that is nearly float is far from it, whatever the samples hide
-        return share + errors * estimate_error(max(floor.decisions, 1 - HIDDEN * (1 - share)), len(expected))
+        error = estimate_error(max(floor.decisions, 1 - HIDDEN * (1 - share)), len(expected))
+        if errors < 0:  # on few samples no model but float would be proof enough
+            error = min(error, (1 - floor.decisions) / 2)
+        return share + errors * error
 
     def _least_expected(self, floor: Floor) -> float:
         """The share of equal decisions to expect: of a stream nearer to all, since errors add up for longer than a stretch."""
