@@ -224,7 +224,7 @@ def _leave_int8(
     by_place = _leave_by_place(builder, measure)
     long = sum(builder.macs.values()) * len(groups) * RANKED > MOST_WORK
     if by_place is not None and (long or by_place.score.cost <= CHEAP * builder.cost({})):
-        return _carry_out(best, builder, [by_place], by_place.forms, judge)
+        return _carry_out(best, builder, [by_place], by_place.forms, judge, floor)
 
     most = trials + MOST_TRIALS
     choices = ladder.Objective(0.0, rank, measure, builder.cost, lambda: trials >= most)
@@ -232,7 +232,7 @@ def _leave_int8(
     if ladder.meets_bound(path[-1].score, 0.0):
         path += ladder.take_back(groups, path, choices)
     last = ladder.choose_best([path[-1], *path], () if by_place is None else (by_place,), 0.0)
-    return _carry_out(best, builder, path, last.forms, judge)
+    return _carry_out(best, builder, path, last.forms, judge, floor)
 
 
 def _leave_by_place(builder: Builder, measure: Callable[[Forms], Score]) -> PathStep | None:
@@ -293,15 +293,21 @@ def _bisect(order: Sequence[str], leave: Callable[[Sequence[str]], PathStep]) ->
 
 
 def _carry_out(
-    best: Candidate, builder: Builder, path: Sequence[ladder.PathStep], forms: Forms, judge: Judge
+    best: Candidate, builder: Builder, path: Sequence[ladder.PathStep], forms: Forms, judge: Judge, floor: Floor
 ) -> tuple[Candidate, tuple[str, ...]]:
-    """The candidate in these forms, its other layers rounded as they were, and the nodes that left int8."""
-    forms = {**dict.fromkeys(best.plan.gptq_nodes, "rounded"), **forms}
+    """The candidate in these forms, and the nodes that left int8; others rounded as they were unless that misses the floor."""
+    again: Forms = {**dict.fromkeys(best.plan.gptq_nodes, "rounded"), **forms}
+    whole = builder.model(again)
+    told = judge.measure(whole)
+    if again != forms and told.shortfall(floor, searched=True) > 0:  # models were tried without
+        again, whole = forms, builder.model(forms)
+        told = judge.measure(whole)
+    forms = again
     rungs = {name: rung for step in path for name, rung in step.moved}
     moved = {name for name, rung in rungs.items() if rung not in ("int8", "rounded")}
-    plan, int8 = builder.plan(forms, moved), builder.model(forms)
+    plan = builder.plan(forms, moved)
     kinds = best.plan.kinds  # what was float before, a front end, does not leave int8 by getting other weights
     out = {node for node, rung in forms.items() if rung not in ("int8", "rounded")}
     out = {node for node in out if kinds.get(node) not in ("float", "weight_only")} or out
     left = tuple(name_of(node) for node in best.problem.model.graph if node.name in out)
-    return replace(best, plan=plan, int8=int8, judgement=judge.measure(int8)), left
+    return replace(best, plan=plan, int8=whole, judgement=told), left
