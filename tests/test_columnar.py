@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as arrow
 import pytest
+from pyarrow import feather, parquet
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.data_format import DataFormat
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.samples import columnar
 from fcdeploy.samples.kinds import open_source
-
-arrow = pytest.importorskip("pyarrow", reason="the extra tables is not installed")
-feather = pytest.importorskip("pyarrow.feather")
-parquet = pytest.importorskip("pyarrow.parquet")
 
 X = TensorSpec("x", np.dtype(np.float32), (None, 2))
 FORMS = ("data.parquet", "data.arrow", "data.arrows", "data.feather")

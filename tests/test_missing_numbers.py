@@ -146,3 +146,13 @@ def test_a_whole_number_is_never_missing(tmp_path: Path) -> None:
         tmp_path / "m.onnx",
     )
     assert [spec.missing for spec in input_specs(read_model(tmp_path / "m.onnx"))] == [False]
+
+
+def test_masks_of_masks_take_no_time(tmp_path: Path) -> None:
+    """Each And reads the one before twice: 2^60 ways from the condition to what compares."""
+    nodes = [N("Less", ["x", "x"], ["m0"]), *(N("And", [f"m{i}", f"m{i}"], [f"m{i + 1}"]) for i in range(60))]
+    nodes.append(N("Where", ["m60", "x", "x"], ["y"]))
+    ends = [helper.make_tensor_value_info(name, FLOAT, ["n", 2]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "m.onnx")
+    assert [spec.missing for spec in input_specs(read_model(tmp_path / "m.onnx"))] == [False]

@@ -83,12 +83,13 @@ def _masked(node: ir.Node) -> bool:
     """Whether it is a Where whose condition says where NaN is."""
     if not is_op(node, "Where"):
         return False
-    waiting = [node.inputs[0]]
+    waiting, seen = [node.inputs[0]], set[ir.Node]()
     while waiting:
         before = producer_of(waiting.pop())
         if is_op(before, "IsNaN"):
             return True
-        if before is not None and is_op(before, *BETWEEN_MASKS):
+        if before is not None and before not in seen and is_op(before, *BETWEEN_MASKS):
+            seen.add(before)
             waiting += before.inputs
     return False
 
