@@ -82,9 +82,11 @@ def test_what_model_may_be(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys
             "--state 'v.pth' is a second file of weights, expected one",
         ),
         ("a b:c", ("--state", "w.pth"), "is neither FILE.py:FUNCTION nor PACKAGE.MODULE:FUNCTION"),
+        ("torchvision.models:resnet18", ("--state", "w.pth"), "--state 'w.pth' is no file"),
     ):
         assert main(["deploy", model, *rest, *more]) == 2
         assert message in capsys.readouterr().err
+    assert not list(Path().glob("x.*"))
 
 
 def test_no_file_is_written_over_without_being_asked_to(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import onnx
@@ -102,6 +103,9 @@ def test_what_makes_no_sense_is_refused(model: Path, tmp_path: Path) -> None:
         inspect(model, device="z80")
     with fails("--max-ms is for --device alone"):
         inspect(model, max_ms=3)
+    for limit in (math.nan, -1.0, 0.0, math.inf):
+        with fails(f"--max-ms {limit:g} is no limit above 0"):
+            inspect(model, device="stm32f4", max_ms=limit)
     net = Net()
     net.output(net.dense(net.input("x", 4), 4, 4))
     with fails("is not quantized: --device is about native code"):

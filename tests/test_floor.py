@@ -91,6 +91,18 @@ def test_classes_to_be_expected_are_those_of_many_samples() -> None:
         assert hits >= 19
 
 
+def test_masked_classes_have_no_margins() -> None:
+    """Scores of minus infinity, as masks write them: what is left decides."""
+    scores = np.random.default_rng(0).normal(size=(20, 6))
+    others = scores + 0.01
+    others[:, 0] += 0.3
+    masked, moved = (np.concatenate([each, np.full((20, 3), -np.inf)], axis=1) for each in (scores, others))
+    found = measure_class_moves(masked, moved, 1)
+    np.testing.assert_allclose(found, measure_class_moves(scores, others, 1))
+    alone = np.where(np.arange(6) == 2, scores, -np.inf)
+    assert (measure_class_moves(alone, alone, 1) == [np.inf, 0]).all()
+
+
 def test_of_a_map_of_things_the_things_count() -> None:
     """Two words that a thin bridge joins overlap nearly whole, and are one thing instead of two."""
     one = np.zeros((6, 1, 40, 60), np.float32)

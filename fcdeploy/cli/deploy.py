@@ -136,6 +136,10 @@ def _write_module(reference: str, target: Path, data: str, state: str | None, fo
     classes = sum(child.is_dir() and child.name[0] != "." for child in folder.iterdir()) if folder.is_dir() else 0
     count = f"num_classes={classes}" if classes else ""
     file = target.with_suffix(".model.py")
+    for written in (file, target):  # before one of them stands there
+        check_output(written, force=force)
+    if not Path(state).is_file():
+        raise FcdeployError(f"--state {state!r} is no file", "--state WEIGHTS.pth, or .safetensors")
     with replace_file(file, force=force) as aside:
         aside.write_text(f"from {module} import {function}\n\n\ndef network():\n    return {function}({count})\n")
     console.say(f"wrote {file}: {function}({count})")

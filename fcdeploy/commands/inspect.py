@@ -112,6 +112,11 @@ def _find_device(path: Path, device: str | None, limits: Mapping[str, float | No
         if given is not None:
             raise FcdeployError(f"--max-{given} is for --device alone", f"fcdeploy inspect {path} --device stm32f4")
         return None
+    for name, limit in limits.items():
+        if limit is not None and not 0 < limit < math.inf:
+            raise FcdeployError(
+                f"--max-{name} {limit:g} is no limit above 0", f"leave --max-{name} out for the device's own"
+            )
     if device not in DEVICES:
         raise FcdeployError(f"--device {device!r} is unknown, expected {', '.join(DEVICES)}", "--device stm32f4")
     return DEVICES[device]

@@ -33,7 +33,7 @@ from fcdeploy.int8.loadable import leave_out_unloadable
 from fcdeploy.int8.plan_file import format_plan, load_plan
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
-from fcdeploy.int8.read_back import gains_nothing, run_and_read_back
+from fcdeploy.int8.read_back import Written, gains_nothing, run_and_read_back
 from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
@@ -312,15 +312,6 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
         if as_it_was:
             shutil.copyfile(request.model, aside)
         return report
-
-
-@dataclass(frozen=True)
-class Written:
-    """An int8 file that is not in place yet, its bytes, and those of the float model."""
-
-    file: Path
-    bytes: int
-    float_bytes: int
 
 
 def _describe(

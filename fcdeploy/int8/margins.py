@@ -27,11 +27,19 @@ def measure_class_margins(scores: Array, axis: int) -> Float64:
 
 
 def measure_class_moves(one: Array, other: Array, axis: int) -> Float64:
-    """The margin of each sample's class, and by how much the margins to its NEAREST classes moved, (n, 2)."""
+    """The margin of each sample's class, and by how much the margins to its NEAREST classes moved, (n, 2).
+
+    A class that is masked, with a score of minus infinity, is none of them.
+    """
     f, q = (_line_up(scores, axis) for scores in (one, other))
     order = np.argsort(-f, axis=-1)[:, : NEAREST + 1]
-    margins, moved = (-np.diff(np.take_along_axis(rows, order, -1), axis=-1).cumsum(axis=-1) for rows in (f, q))
-    return np.stack([margins[:, 0], np.sqrt(np.mean((moved - margins) ** 2, axis=-1))], axis=1)
+    ranked = [np.take_along_axis(rows, order, -1) for rows in (f, q)]
+    with np.errstate(invalid="ignore"):
+        margins, moved = (rows[:, :1] - rows[:, 1:] for rows in ranked)
+        steps = moved - margins
+    known = np.isfinite(steps)
+    squares = np.where(known, steps, 0.0) ** 2
+    return np.stack([margins[:, 0], np.sqrt(squares.sum(axis=-1) / np.maximum(known.sum(axis=-1), 1))], axis=1)
 
 
 def expect_equal(moves: Float64, margins: Float64) -> Float64:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -15,6 +15,15 @@ from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.kernels import INTEGER_KERNELS, Kernel, find_kernels
 from fcdeploy.runtime.session import LoadOptions, Session, read_versions
 from fcdeploy.samples.kept_samples import take_run
+
+
+@dataclass(frozen=True)
+class Written:
+    """An int8 file that is not in place yet, its bytes, and those of the float model."""
+
+    file: Path
+    bytes: int
+    float_bytes: int
 
 
 def run_and_read_back(file: Path, problem: Problem, plan: Plan) -> tuple[Kernel, ...]:
