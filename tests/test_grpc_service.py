@@ -8,19 +8,22 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from networks import Net
 from onnx import TensorProto
 from servers import PATIENCE, RUN, Server, serving
 
-from fcdeploy.serve.grpc_messages import PACKAGE, SERVICE, build_messages, check_parts
+from fcdeploy.serve import grpc_messages
+from fcdeploy.serve.grpc_messages import PACKAGE, SERVICE, build_messages, check_request
 from fcdeploy.serve.refusal import RefusedError
 
 MESSAGES = build_messages()
@@ -206,21 +209,51 @@ def test_other_refusals(server: Server) -> None:
 )  # fmt: skip
 def test_a_message_is_looked_through_before_it_takes_forty_times_its_size(part: bytes, message: str) -> None:
     with pytest.raises(RefusedError, match=message):
-        check_parts(b"\x0a\x04FP32" + part, 496)
+        check_request(b"\x0a\x04FP32" + part, 496)
 
 
 def test_messages_that_are_served_pass_the_look(server: Server) -> None:
     for datatype in TYPES:
-        check_parts(request(datatype).SerializeToString(), 0)
+        check_request(request(datatype).SerializeToString(), 0)
         if datatype != "FP16":
-            check_parts(request(datatype, raw=False).SerializeToString(), 100)
+            check_request(request(datatype, raw=False).SerializeToString(), 100)
     bomb = request("FP32").SerializeToString() + b"\x2a\x00" * 10_000
     assert refused(server, bomb)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-@given(st.binary(max_size=60))
-def test_the_look_raises_refusals_alone(content: bytes) -> None:
-    check_parts(content, 60)
+FIELDS = (
+    b"\x0a\x01m",
+    b"\x2a\x00",
+    b"\x32\x00",
+    b"\x3a\x01r",
+    b"\x22\x00",
+    b"\x2a\x02\x22\x00",
+    b"\x38\x01",
+    b"\xa3\x06\xa4\x06",
+)
+"""A name, inputs, outputs, raw contents, parameters, one of an input, a number where bytes are expected, and a group."""
+
+
+@given(st.lists(st.sampled_from(FIELDS) | st.binary(max_size=8), max_size=12).map(b"".join))
+def test_what_passes_the_look_is_as_small_when_protobuf_has_parsed_it(content: bytes) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(grpc_messages, "MOST_FIELDS", 4)
+        try:
+            check_request(content, 60)
+        except RefusedError:
+            return
+    with suppress(DecodeError):
+        made = MESSAGES["ModelInferRequest"].FromString(content)
+        parts = sum(1 + len(tensor.parameters) for tensor in made.inputs)
+        assert parts + len(made.outputs) + len(made.raw_input_contents) + len(made.parameters) <= 4
+
+
+@pytest.mark.parametrize("start", [b"\xa3\x06\xa4\x06", b"\xa6\x06", b"\x00\x00", b"\xaa\x80\x80\x80\x10\x00"])
+def test_what_cannot_be_looked_through_is_not_parsed(start: bytes) -> None:
+    """A group of a field that is not there, which protobuf skips, other wire types, and tags of no field."""
+    with pytest.raises(RefusedError, match="bytes are not the message of this call") as failed:
+        check_request(start + b"\x2a\x00" * 20_000, 60)
+    assert failed.value.status == 400
 
 
 def test_random_bytes_are_never_a_defect(server: Server) -> None:

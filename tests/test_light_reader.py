@@ -116,8 +116,8 @@ def bombs() -> dict[str, onnx.ModelProto]:
         for _ in range(1000):
             add(models[name])
     listed = models["texts"].graph.node[0].attribute.add(name="a", type=8)
-    listed.strings.extend([b""] * 1000)
-    models["integers"].graph.node[0].attribute.add(name="a", type=7).ints.extend([1] * 4000)
+    listed.strings.extend([b""] * 4000)
+    models["integers"].graph.node[0].attribute.add(name="a", type=7).ints.extend([1] * 8000)
     outside = models["external"].graph.initializer.add(name="w", data_type=1)
     body = models["in a function"].functions.add(name="f", domain="own")
     inner = models["in a subgraph"].graph.node[0].attribute.add(name="body", type=5).g
@@ -139,6 +139,25 @@ def test_a_file_of_too_many_parts_is_refused_before_it_is_parsed(
     for read in (read_model, read_outline):
         with fails("has more than 900 nodes, names, attributes and other parts"):
             read(path)
+
+
+def test_trees_are_no_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnx writes lists of numbers one by one, and a forest is little else."""
+    monkeypatch.setattr(wire, "MOST_PARTS", 900)
+    lists = {name: [1] * 500 for name in ("nodes_treeids", "nodes_nodeids", "nodes_featureids", "nodes_truenodeids")}
+    numbers = {name: [1.0] * 500 for name in ("nodes_values", "nodes_hitrates", "target_weights")}
+    trees = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", **lists, **numbers)
+    trees.attribute.append(helper.make_attribute("nodes_modes", ["LEAF"] * 500))
+    model = one_node()
+    model.graph.node.append(trees)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert len(read_outline(path).nodes) == 2
+    trees.attribute.extend([helper.make_attribute(f"a{number}", [1] * 500) for number in range(10)])
+    model.graph.node.append(trees)
+    path.write_bytes(model.SerializeToString())
+    with fails("in attributes (a number in a list is an eighth, a text a quarter)"):
+        read_outline(path)
 
 
 @pytest.mark.parametrize("dims", [b"\x08\x01" * 65, b"\x0a\x81\x05" + b"\x01" * 641], ids=["one by one", "packed"])

@@ -12,7 +12,12 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 MOST_PARTS = 1_000_000
 """Fields of a model's message: a network of 50,000 nodes has as many. A part of two bytes takes 600 when it is read."""
 MOST_AXES = 64  # of a tensor
-DIMS, INITIALIZER, LISTS = 1, 5, (7, 8)  # numbers of fields: of a tensor, a graph, an attribute (floats, integers)
+DEEPEST = 101  # messages in one another: a parser reads a hundred in the outermost
+DIMS, INITIALIZER = 1, 5  # numbers of fields: of a tensor, of a graph
+FLOATS, INTEGERS, TEXTS = 7, 8, 9  # and of an attribute, which lists them one by one or packed: trees have millions
+WHOLE = 8
+SHARES = {FLOATS: 1, INTEGERS: 1, TEXTS: 2}
+"""What an element of a list counts, in eighths of a part: read, a number takes up to 64 bytes, a short text 136."""
 TENSOR: dict[int, Any] = {13: {}}
 TYPE: dict[int, Any] = {1: {2: {1: {}}}}
 TYPE |= {number: {1: TYPE} for number in (4, 9)} | {8: {1: TYPE}}  # sequences, optionals, sparse tensors
@@ -28,6 +33,14 @@ ATTRIBUTE: dict[int, Any] = {5: TENSOR, 6: GRAPH, 10: TENSOR, 11: GRAPH, 14: TYP
 NODE |= {5: ATTRIBUTE, 9: {}}
 MODEL: dict[int, Any] = {7: GRAPH, 8: {}, 14: {}, 20: {1: GRAPH, 2: GRAPH}, 25: {7: NODE, 11: ATTRIBUTE, 12: {2: TYPE}}}
 """Of onnx.proto's ModelProto, the fields that are messages, and those of theirs."""
+
+KINDS = {
+    id(GRAPH): "nodes, weights and values",
+    id(NODE): "names and attributes of nodes",
+    id(ATTRIBUTE): "in attributes (a number in a list is an eighth, a text a quarter)",
+    id(TENSOR): "in weights",
+    0: "types, axes, functions and metadata",
+}
 
 
 class FileBytes:
@@ -68,6 +81,8 @@ def iterate_fields(data: Data, span: Span) -> Iterator[tuple[int, Value]]:
     while at < end:
         tag, at = read_varint(data, at)
         number, wire = tag >> 3, tag & 7
+        if not 0 < number < 1 << 29:
+            raise ValueError(f"field {number}")
         if wire == VARINT:
             value, at = read_varint(data, at)
             yield number, value
@@ -97,30 +112,55 @@ def read_varint(data: Data, at: int) -> tuple[int, int]:
             raise ValueError("a number of more than 64 bits")
 
 
-def check_parts(data: Data, name: str) -> None:
-    """Raise FcdeployError where a model's message has more than MOST_PARTS fields, or a tensor more axes than there are."""
-    left = MOST_PARTS
+def walk_fields(data: Data, span: Span, inside: dict[int, Any]) -> Iterator[tuple[dict[int, Any], int, Value]]:
+    """Each field of a message and of those in it: the table of the message that has it, its number and its value.
 
-    def count(span: Span, inside: dict[int, Any]) -> None:
-        nonlocal left
-        axes = 0
-        for number, value in iterate_fields(data, span):
-            left -= 1
-            if left < 0:
-                raise FcdeployError(
-                    f"model {name!r} has more than {MOST_PARTS:,} nodes, names, attributes and other parts",
-                    "fcdeploy is for networks of up to 50,000 nodes",
-                )
-            size = value[1] - value[0] if isinstance(value, tuple) else 1  # packed, or one by one
-            if inside is ATTRIBUTE and number in LISTS:
-                left -= size // 4
-            if inside is TENSOR and number == DIMS:
-                axes += size
-                if axes > 10 * MOST_AXES or (size == 1 and axes > MOST_AXES):
-                    raise FcdeployError(
-                        f"model {name!r}: a tensor has more than {MOST_AXES} axes", "write it again where it came from"
-                    )
+    A table has the numbers of the fields that are messages, and their tables.  Raises ValueError or IndexError where the bytes
+    are no such message, or hold a group, which a parser may read although it is in no message of ours.
+    """
+    open_messages = [(inside, iterate_fields(data, span))]
+    while open_messages:
+        inside, fields = open_messages[-1]
+        for number, value in fields:
+            yield inside, number, value
             if number in inside and isinstance(value, tuple):
-                count(value, inside[number])
+                if len(open_messages) == DEEPEST:
+                    raise ValueError(f"messages in messages, more than {DEEPEST} deep")
+                open_messages.append((inside[number], iterate_fields(data, value)))
+                break
+        else:
+            open_messages.pop()
 
-    count((0, len(data)), MODEL)
+
+def check_parts(data: Data, name: str) -> None:
+    """Raise FcdeployError where a model has more than MOST_PARTS parts, or a tensor more axes than there are.
+
+    ValueError or IndexError where it is no message.
+    """
+    counts = dict.fromkeys(KINDS, 0)  # in eighths
+    total = axes = 0
+    for inside, number, value in walk_fields(data, (0, len(data)), MODEL):
+        size = value[1] - value[0] if isinstance(value, tuple) else 1  # packed, or one by one
+        share = WHOLE
+        if inside is ATTRIBUTE and number in SHARES:
+            share = SHARES[number]
+            if isinstance(value, tuple) and number != TEXTS:
+                share *= size // (4 if number == FLOATS else 1) + 1
+        total += share
+        kind = id(inside) if id(inside) in counts else 0
+        counts[kind] += share
+        if total > WHOLE * MOST_PARTS:
+            most = max(counts, key=lambda kind: counts[kind])
+            raise FcdeployError(
+                f"model {name!r} has more than {MOST_PARTS:,} nodes, names, attributes and other parts, "
+                f"{counts[most] // WHOLE:,} of them {KINDS[most]}",
+                "fcdeploy is for networks of up to 50,000 nodes",
+            )
+        if inside is TENSOR and number == DIMS:
+            axes += size
+            if axes > 10 * MOST_AXES or (size == 1 and axes > MOST_AXES):
+                raise FcdeployError(
+                    f"model {name!r}: a tensor has more than {MOST_AXES} axes", "write it again where it came from"
+                )
+        elif inside.get(number) is TENSOR:
+            axes = 0

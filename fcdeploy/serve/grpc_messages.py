@@ -6,12 +6,11 @@ would have to look away from it; a table is neither.  On the wire a map is a lis
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from fcdeploy.graph.wire import Span, iterate_fields
+from fcdeploy.graph.wire import walk_fields
 from fcdeploy.serve.refusal import RefusedError
 
 PACKAGE = "inference"
@@ -80,39 +79,34 @@ def build_messages() -> dict[str, Any]:
     return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in MESSAGES}
 
 
-MOST_PARTS = 10_000  # fields of a request, those of its tensors among them
+MOST_FIELDS = 10_000  # of a request, those of its tensors among them
 MOST_AXES = 640  # bytes of a shape
-INPUT, SHAPE, TYPED = 5, 3, 5
-INSIDE: dict[int, Any] = {4: {}, INPUT: {4: {}, TYPED: {}}, 6: {2: {}}}
+SHAPE, TYPED = 3, 5  # fields of a tensor
+INPUT: dict[int, Any] = {4: {}, TYPED: {}}
+REQUEST: dict[int, Any] = {4: {}, 5: INPUT, 6: {2: {}}}
 """Of a ModelInferRequest, the fields that are messages, and those of theirs."""
 
 
-def check_parts(content: bytes, most_typed: int) -> None:
+def check_request(content: bytes, most_typed: int) -> None:
     """Look through a ModelInferRequest before it is parsed, which makes 80 bytes of a part that may have two.
 
     Raises RefusedError where it has more parts than any model takes, or more than `most_typed` bytes of typed contents,
-    of which numbers take eight times as much.  What is no message at all is left to the parser.
+    of which numbers take eight times as much; and where it cannot be looked through, which a parser may do all the same.
     """
-    parts = typed = 0
-
-    def look(span: Span, inside: dict[int, Any], within: int) -> None:
-        nonlocal parts, typed
-        for number, value in iterate_fields(content, span):
-            parts += 1
-            if parts > MOST_PARTS:
-                raise RefusedError(413, f"a message of more than {MOST_PARTS} fields, expected packed ones, or fewer")
-            if not isinstance(value, tuple):
+    typed = 0
+    try:
+        for count, (inside, number, value) in enumerate(walk_fields(content, (0, len(content)), REQUEST), 1):
+            if count > MOST_FIELDS:
+                raise RefusedError(413, f"a message of more than {MOST_FIELDS} fields, expected packed ones, or fewer")
+            if inside is not INPUT or not isinstance(value, tuple):
                 continue
             size = value[1] - value[0]
-            if within == INPUT and number == SHAPE and size > MOST_AXES:
+            if number == SHAPE and size > MOST_AXES:
                 raise RefusedError(400, f"a shape of {size} bytes, expected at most {MOST_AXES}")
-            typed += size if within == INPUT and number == TYPED else 0
+            typed += size if number == TYPED else 0
             if typed > most_typed:
                 raise RefusedError(
                     413, f"{typed} bytes of typed contents, expected at most {most_typed}: send raw_input_contents"
                 )
-            if number in inside:
-                look(value, inside[number], number if inside is INSIDE else 0)
-
-    with suppress(ValueError, IndexError):
-        look((0, len(content)), INSIDE, 0)
+    except (ValueError, IndexError) as error:
+        raise RefusedError(400, f"{len(content)} bytes are not the message of this call") from error

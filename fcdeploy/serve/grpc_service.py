@@ -24,7 +24,7 @@ from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import format_shape
-from fcdeploy.serve.grpc_messages import METHODS, PACKAGE, SERVICE, build_messages, check_parts
+from fcdeploy.serve.grpc_messages import METHODS, PACKAGE, SERVICE, build_messages, check_request
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.request import DATATYPES
@@ -60,7 +60,7 @@ class Calls:
     def parse(self, method: str, content: bytes) -> Any:
         """A call's message. Raises RefusedError, or DecodeError where it is none."""
         if method == "ModelInfer":
-            check_parts(content, self.state.max_json)
+            check_request(content, self.state.max_json)
         return self.messages[f"{method}Request"].FromString(content)
 
     async def server_live(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
