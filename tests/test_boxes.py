@@ -19,6 +19,7 @@ from fcdeploy.arithmetic.set_metrics import suppress_boxes
 from fcdeploy.bundles.read import open_bundle
 from fcdeploy.commands.bundle import bundle
 from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate.box_layouts import _find_pair
 from fcdeploy.preprocessing.apply import read_picture
 from fcdeploy.preprocessing.placement import ImageSize, map_to_input
 from fcdeploy.preprocessing.read import read_preprocessing
@@ -193,6 +194,56 @@ def test_tensorflow_s_boxes_are_shares_with_y_first() -> None:
     how = read_preprocessing("scale-0-1", TensorSpec("x", np.dtype(np.float32), (None, 3, 32, 32)))
     (found,) = describe_boxes(layout, how, outputs, [ImageSize(200, 100)], ("cat", "dog"), 5)
     assert found["boxes"] == [{"class": 1, "name": "dog", "score": 0.9, "box": [50.0, 50.0, 100.0, 150.0]}]
+
+
+def draw_pair(classes: int, background: int, side: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Corners (1, 200, 4) in an input of this side, and shares of classes, most of which say that nothing is there."""
+    random = np.random.default_rng(seed)
+    start = random.uniform(0, 0.7, (200, 2))
+    boxes = side * np.concatenate([start, start + random.uniform(0.05, 0.3, (200, 2))], axis=1)
+    scores = random.uniform(0, 0.1, (200, classes))
+    scores[:, background] = 1
+    scores[::10, (background + 1) % classes] = 4
+    return boxes[None].astype(np.float32), (scores / scores.sum(axis=1, keepdims=True))[None].astype(np.float32)
+
+
+@pytest.mark.parametrize("boxes_first", [False, True])
+@pytest.mark.parametrize("background", [0, 3])
+@pytest.mark.parametrize("form", ["corners", "centre and size"])
+@pytest.mark.parametrize("side", [1.0, 64.0])
+def test_boxes_beside_scores_of_four_classes(boxes_first: bool, background: int, form: str, side: float) -> None:
+    """The order of outputs says nothing, and neither does a width of 4; the background is what most anchors see."""
+    boxes, scores = draw_pair(4, background, side)
+    if form == "centre and size":
+        boxes = np.concatenate([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], axis=2)
+    outputs = {"b": boxes, "s": scores} if boxes_first else {"s": scores, "b": boxes}
+    found = _find_pair(outputs, 64, 64)
+    assert found is not None
+    assert (found.boxes, found.scores, found.classes) == ("b", "s", background)
+    assert (found.form, found.shares) == (form, side == 1)
+
+
+def test_a_background_in_a_late_column_is_read_back_and_one_that_is_no_column_refused(folder: Path) -> None:
+    found = _find_pair(dict(zip("bs", draw_pair(91, 90, 1.0), strict=True)), 64, 64)
+    assert found is not None
+    assert found.classes == 90
+    assert box_layout.from_json(box_layout.to_json(found), "b", "h") == found
+    said = json.loads((folder / "models" / "eyes.fcd" / "manifest.json").read_text())
+    said["boxes"] = box_layout.to_json(replace(found, boxes="output0", scores="output0"))
+    with pytest.raises(FcdeployError, match="names class 90 of 84 as the background"):
+        manifest.from_json(said, "b")
+
+
+def test_what_may_be_no_boxes_has_no_layout() -> None:
+    boxes, scores = draw_pair(4, 0, 1.0)
+    random = np.random.default_rng(1)
+    for offsets in (random.normal(size=boxes.shape), 0.1 * random.normal(size=boxes.shape), 3 * boxes - 1, 100 * boxes):
+        assert _find_pair({"b": offsets.astype(np.float32), "s": scores}, 64, 64) is None
+    assert _find_pair({"b": np.full_like(boxes, np.nan), "s": scores}, 64, 64) is None
+    shares = random.uniform(0.01, 1, (2, *boxes.shape)).astype(np.float32)  # neither sums up to 1, nor are they corners
+    assert _find_pair({"b": shares[0], "s": shares[1]}, 64, 64) is None
+    even = np.roll(np.eye(4, dtype=np.float32), 1, axis=1)[np.arange(200) % 4][None]  # no class that most anchors have
+    assert _find_pair({"b": boxes, "s": even}, 64, 64) is None
 
 
 def test_a_bundle_keeps_the_layout_and_a_damaged_one_is_refused(folder: Path) -> None:

@@ -69,6 +69,16 @@ def test_integers_categories_decimals_and_the_index_of_pandas(tmp_path: Path) ->
     assert [int(sample.labels["label"]) for sample in source] == [0, 1]
 
 
+@pytest.mark.parametrize("words", [[None, "cat", "dog"], ["cat", None, "dog"]])
+def test_a_label_that_is_null_is_no_class(tmp_path: Path, words: list[str | None]) -> None:
+    source = open_source(
+        save(tmp_path / "data.parquet", arrow.table({"a": [1.0] * 3, "b": [2.0] * 3, "label": words})), [X]
+    )
+    assert source.format.classes == ("cat", "dog")
+    with pytest.raises(FcdeployError, match=f"sample {words.index(None)}, column 'label': label is empty"):
+        list(source)
+
+
 @pytest.mark.parametrize(
     ("cells", "message"),
     [

@@ -7,6 +7,7 @@ import io
 import sys
 import tracemalloc
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.data_format import DataFormat
 from fcdeploy.samples.kinds import open_source
-from fcdeploy.samples.source import Sample, choose_batch_size, make_batches
+from fcdeploy.samples.source import BadSample, Sample, choose_batch_size, make_batches
 
 RNG = np.random.default_rng(0)
 
@@ -532,6 +533,7 @@ def test_csv_of_integers(tmp_path: Path) -> None:
         ("", "data.csv has 0 feature columns, input 'x' wants 2"),
         ("a:b\n1:2\n", "data.csv has 1 feature columns, input 'x' wants 2"),
         ("a,b,label\n1,2,3\n1,2,cat\n", "sample 1, column 'label' is 'cat', expected a number"),
+        ("a,b,label\n1,2,3\n1,2,\n", "data.csv, sample 1, column 'label': label is empty"),
         ("a,a\n1,2\n", "column 'a' is there twice"),
         ("a,b\n\xff\n", "data.csv is not a readable CSV"),
     ],
@@ -557,6 +559,23 @@ def test_csv_columns_are_matched_to_inputs_by_name(tmp_path: Path) -> None:
         open_source(path, [spec("weight", None, 1), specs[1]], format=DataFormat(label="kind"))
     with fails("there is no column 'sort' of labels", "--label COLUMN"):
         open_source(path, specs, format=DataFormat(label="sort"))
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+@pytest.mark.parametrize("first", [False, True])
+def test_an_empty_label_is_no_class(tmp_path: Path, empty: str, first: bool) -> None:
+    """It would shift the numbers of all others: its row is refused, or left out."""
+    path = tmp_path / "data.csv"
+    rows = [f"3,4,{empty}", "1,2,cat"] if first else ["1,2,cat", f"3,4,{empty}"]
+    path.write_text("\n".join(["a,b,label", *rows, "5,6,dog"]))
+    source = open_source(path, [spec("x", None, 2)])
+    assert source.format.classes == ("cat", "dog")
+    with fails(f"data.csv, sample {0 if first else 1}, column 'label': label is empty", "--skip-bad"):
+        list(source)
+    bad: list[BadSample] = []
+    kept = list(replace(source, on_bad=bad.append))
+    assert [int(sample.labels["label"]) for sample in kept] == [0, 1]
+    assert [one.position for one in bad] == [0 if first else 1]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])

@@ -12,6 +12,7 @@ from typing import Any
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.json_keys import check_keys
 
+MOST_CLASSES = 100_000  # of one anchor, of which the background may be the last
 FORMS = ("corners", "corners, y first", "centre and size")
 HEADS = ("", "anchors last", "anchors first", "anchors apart")
 """A suppression has left the boxes that count; or every anchor answers, (n, 4 + classes, anchors) as Ultralytics' YOLOv8 and
@@ -61,7 +62,8 @@ def from_json(data: Any, source: str, hint: str) -> BoxLayout:
     """Raises FcdeployError that names the key."""
     check_keys(data, set(BoxLayout.__dataclass_fields__), source, hint)
     places = all(data[key] is None or type(data[key]) in (str, int) for key in ("scores", "classes"))
-    columns = all(0 <= data[key] < 8 for key in ("scores", "classes", "sample") if type(data[key]) is int)
+    most = {"scores": 8, "classes": MOST_CLASSES if data["head"] == "anchors apart" else 8, "sample": 8}
+    columns = all(0 <= data[key] < end for key, end in most.items() if type(data[key]) is int)
     numbers = all(data[key] is None or _is_share(data[key]) for key in ("least", "overlap"))
     fits = {
         "boxes": isinstance(data["boxes"], str), "scores": places and columns, "least": numbers,

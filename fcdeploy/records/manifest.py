@@ -128,6 +128,10 @@ def from_json(data: Any, source: str) -> Manifest:
     missing = [] if layout is None else sorted(set(layout.outputs) - {spec.name for spec in known["outputs"]})
     if missing:
         raise FcdeployError(f"{source}: 'boxes' names the output {missing[0][:60]!r}, which the model has not", AGAIN)
+    if layout is not None and layout.head == "anchors apart" and isinstance(layout.classes, int):
+        (width,) = (spec.shape[-1] if spec.shape else None for spec in known["outputs"] if spec.name == layout.scores)
+        if width is not None and layout.classes >= width:
+            raise FcdeployError(f"{source}: 'boxes' names class {layout.classes} of {width} as the background", AGAIN)
     return Manifest(**known)
 
 

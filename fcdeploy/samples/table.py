@@ -49,22 +49,28 @@ def open_table(
 
 
 def _convert(layout: TableLayout, classes: Sequence[str], cells: Sequence[Any], where: str) -> Arrays:
-    """A row whose label may be the name of a class."""
+    """A row whose label may be the name of a class. Raises FcdeployError where it is empty."""
     at = dict(layout.labels).get("label")
-    if classes and at is not None and len(cells) == len(layout.columns) and cells[at] in classes:
-        cells = [*cells[:at], str(classes.index(cells[at])), *cells[at + 1 :]]
+    if at is not None and len(cells) == len(layout.columns):
+        if _is_empty(cells[at]):
+            raise FcdeployError(
+                f"{where}, column {layout.columns[at]!r}: label is empty",
+                "fill it in, or remove the row; fcdeploy calibrate --skip-bad leaves such rows out",
+            )
+        if classes and cells[at] in classes:
+            cells = [*cells[:at], str(classes.index(cells[at])), *cells[at + 1 :]]
     return convert_row(layout, cells, where)
 
 
 def _find_classes(path: Path, layout: TableLayout, open_rows: OpenRows) -> tuple[str, ...]:
-    """The words in the column of labels, sorted; none where they are numbers."""
+    """The words in the column of labels, sorted; none where they are numbers. An empty cell is no class."""
     at = dict(layout.labels).get("label")
     if at is None:
         return ()
     words: set[str] = set()
     with open_rows() as rows:
         for cells in rows:
-            if len(cells) <= at:
+            if len(cells) <= at or _is_empty(cells[at]):
                 continue
             if not words and (not isinstance(cells[at], str) or _is_number(cells[at])):
                 return ()
@@ -75,6 +81,10 @@ def _find_classes(path: Path, layout: TableLayout, open_rows: OpenRows) -> tuple
                     "--label COLUMN names the column of labels",
                 )
     return tuple(sorted(words))
+
+
+def _is_empty(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
 def _is_number(cell: str) -> bool:
