@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,7 +29,12 @@ from fcdeploy.preprocessing.read import read_preprocessing
 from fcdeploy.records import box_layout, manifest
 from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.signature import TensorSpec
+from fcdeploy.serve import boxes as boxes_of_answers
 from fcdeploy.serve.boxes import describe_boxes, read_boxes
+from fcdeploy.serve.engine import BatchingEngine
+from fcdeploy.serve.http_request import RequestHead, find_route
+from fcdeploy.serve.metrics import Metrics
+from fcdeploy.serve.routes import Answer, ServerState, answer_request
 
 SIDE = 64  # of the detector's input: 8 x 8 + 4 x 4 + 2 x 2 places
 PLACES = 84
@@ -180,6 +188,53 @@ def test_a_served_detector_answers_with_boxes_in_the_picture(server: Server) -> 
         np.testing.assert_allclose(one["box"], np.clip(corners, 0, [200, 100, 200, 100]), atol=0.02)
     few = server.ask("POST", "/v1/models/eyes:classify?top=2", file.getvalue(), Content_Type="image/png")
     assert few.json["predictions"][0]["boxes"] == found["boxes"][:2]
+
+
+def test_boxes_are_found_beside_the_loop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Suppression of many candidates takes a good part of a second, during which nobody else would be answered."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "PNG")
+    threads, answers = list[str](), list[Answer]()
+
+    def suppress(*given: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        if len(threads) == 2:
+            raise ValueError("what no one foresaw")
+        return suppress_boxes(*given)
+
+    async def live() -> None:
+        engine = BatchingEngine(folder / "models")
+        await engine.start()
+        route = find_route("POST", "/v1/models/eyes:classify")
+        head = RequestHead("POST", "/", route, 0, False, True, False, None, "", "", False, "image/png")
+        for _ in range(2):
+            answer_request(ServerState(engine, Metrics()), head, file.getvalue(), 0.0, answers.append)
+            while engine.requests:
+                await asyncio.sleep(0.005)
+        await engine.stop()
+        assert (engine.requests, engine.bytes) == (0, 0)
+
+    monkeypatch.setattr(boxes_of_answers, "suppress_boxes", suppress)
+    asyncio.run(live())
+    assert [answer.status for answer in answers] == [200, 500]
+    assert all(name.startswith("run") for name in threads)
+
+
+def test_no_more_candidates_than_can_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = list[int]()
+
+    def suppress(boxes: np.ndarray, *given: Any) -> Any:
+        counts.append(len(boxes))
+        return suppress_boxes(boxes, *given)
+
+    monkeypatch.setattr(boxes_of_answers, "suppress_boxes", suppress)
+    rows = np.zeros((1, 5, 8400), np.float32)
+    rows[0, :4], rows[0, 4] = [[8], [8], [4], [4]], np.linspace(0.3, 0.9, 8400)
+    (found,) = read_boxes(
+        BoxLayout("o", least=0.25, form="centre and size", head="anchors last", overlap=0.5), {"o": rows}, 1
+    )
+    assert counts == [1000]
+    assert found.scores == pytest.approx([0.9])
 
 
 def test_tensorflow_s_boxes_are_shares_with_y_first() -> None:

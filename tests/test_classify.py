@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ from fcdeploy.preprocessing.read import read_preprocessing
 from fcdeploy.records.data_format import KEY, DataFormat, to_metadata
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.session import Session
+from fcdeploy.serve.classify import read_samples
+from fcdeploy.serve.models import load_model
+from fcdeploy.serve.refusal import RefusedError
+from fcdeploy.serve.repository import find_models
 
 NAMES = ("aubergine", "banana", "cherry", "date", "elder", "fig")
 SPEC = TensorSpec("x", np.dtype(np.float32), (None, 3, 24, 24))
@@ -179,6 +184,33 @@ def test_mistakes_are_answered(server: Server, model: str, body: bytes, kind: st
     reply = classify(server, model, body, kind)
     assert reply.status == status
     assert message in reply.error
+
+
+def make_form(*files: bytes) -> bytes:
+    head = b'--a\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
+    return b"".join(head + file + b"\r\n" for file in files) + b"--a--"
+
+
+def test_the_number_of_pictures_is_looked_at_before_they_are_decoded(folder: Path, colours: np.ndarray) -> None:
+    """None of these is a picture, which nobody noticed; of an input with free axes the first must be one."""
+    places = find_models(folder / "models")
+    model = load_model(next(place for place in places if place.name == "fruit"))
+    each, form = 4 * 3 * 24 * 24, "multipart/form-data; boundary=a"
+    good = make_picture(0, colours)
+    assert len(read_samples(model, make_form(good, good), form, 2 * each).sizes) == 2
+    assert len(read_samples(model, good, "image/jpeg", 1).sizes) == 1
+    free = replace(model, inputs={"x": replace(SPEC, shape=(None, 3, None, None))})
+    unknown = replace(model, inputs={"x": replace(SPEC, shape=())})
+    for it, files in ((model, [b"x"] * 3), (free, [good, b"x", b"x"]), (unknown, [good, b"x", b"x"])):
+        with pytest.raises(
+            RefusedError, match=f"3 pictures become {3 * each} bytes of inputs, expected at most 2"
+        ) as caught:
+            read_samples(it, make_form(*files), form, 3 * each - 1)
+        assert caught.value.status == 413
+    fixed = replace(model, inputs={"x": replace(SPEC, shape=(2, 3, 24, 24))})
+    with pytest.raises(RefusedError, match="3 pictures, expected 2: input 'x' has shape"):
+        read_samples(fixed, make_form(b"x", b"x", b"x"), form, each)
+    assert len(read_samples(fixed, make_form(good, good), form, each).sizes) == 2  # a run's own batch
 
 
 def test_addresses_and_queries(server: Server, colours: np.ndarray) -> None:

@@ -14,7 +14,7 @@ from fcdeploy.preprocessing.placement import ImageSize, map_to_input
 from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.preprocessing import Preprocessing
 
-MOST_CANDIDATES, MOST_BOXES = 3000, 300  # of a sample, before and after overlapping ones are left out: that takes time
+MOST_CANDIDATES, MOST_BOXES = 1000, 300  # of a sample, before and after overlapping ones are left out: that takes time
 
 
 def describe_boxes(

@@ -2,7 +2,8 @@
 
 The body is a picture (image/jpeg, image/png, image/webp), several as multipart/form-data, rows as text/csv with a header, or
 JSON rows by column: {"rows": [{"age": 31, ...}]}.  Decoding and resizing take longer than a small network, so they happen in
-a thread, after the header of each picture has said that it is no larger than it may be.
+a thread, after the number of pictures has been found to fit the model's batch and the memory, and after the header of each has
+said that it is no larger than it may be.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -24,6 +26,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.preprocessing.apply import read_picture
 from fcdeploy.preprocessing.placement import ImageSize
 from fcdeploy.preprocessing.tables import TableLayout, arrange_columns, convert_row, stack_rows
+from fcdeploy.records.signature import TensorSpec
 from fcdeploy.serve.boxes import MOST_BOXES, describe_boxes
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError, explain_json_error
@@ -79,16 +82,16 @@ def describe_takes(model: Model) -> list[str]:
     return pictures + (["rows"] if model.format.columns else [])
 
 
-def read_samples(model: Model, body: bytes, kind: str) -> SamplesRead:
-    """What the body holds, as the model reads it. Raises RefusedError."""
+def read_samples(model: Model, body: bytes, kind: str, most_bytes: int) -> SamplesRead:
+    """What the body holds, as the model reads it: inputs of `most_bytes`, or one run's. Raises RefusedError."""
     try:
-        return _read_samples(model, body, kind)
+        return _read_samples(model, body, kind, most_bytes)
     finally:
         if len(body) > LARGE:
             give_memory_back()
 
 
-def _read_samples(model: Model, body: bytes, kind: str) -> SamplesRead:
+def _read_samples(model: Model, body: bytes, kind: str, most_bytes: int) -> SamplesRead:
     what = kind.partition(";")[0].strip().lower()
     if what == "multipart/form-data":
         pictures = list(split_multipart(body, kind))
@@ -103,6 +106,7 @@ def _read_samples(model: Model, body: bytes, kind: str) -> SamplesRead:
     (spec,) = model.inputs.values()
     how, left, arrays, sizes = model.format.preprocessing, MOST_PIXELS, list[Array](), list[ImageSize]()
     assert how is not None
+    _check_pictures(spec, len(pictures), spec.shape[1:] or [None], most_bytes)
     for at, picture in enumerate(pictures):
         try:
             most = min(left, SOME_PIXELS + PIXELS_A_BYTE * len(picture))
@@ -112,6 +116,8 @@ def _read_samples(model: Model, body: bytes, kind: str) -> SamplesRead:
         except ValueError as error:
             place = f"picture {at} of {len(pictures)}" if len(pictures) > 1 else "the picture"
             raise RefusedError(400, f"{place} {_explain(error)}") from None
+        if at == 0:  # of an input with free axes the first picture says how large it is
+            _check_pictures(spec, len(pictures), array.shape, most_bytes)
         left -= size.height * size.width
         arrays.append(array)
         sizes.append(size)
@@ -119,6 +125,22 @@ def _read_samples(model: Model, body: bytes, kind: str) -> SamplesRead:
         raise RefusedError(400, "the pictures become inputs of different shapes, expected one a request")
     feeds = _check_batch(model, {spec.name: np.stack(arrays).astype(spec.dtype, copy=False)})
     return SamplesRead(feeds, tuple(sizes))
+
+
+def _check_pictures(spec: TensorSpec, count: int, shape: Sequence[int | None], most_bytes: int) -> None:
+    """Raise RefusedError where so many pictures, each of which becomes this shape, are no batch, or too large a one.
+
+    A small file may become a large input. What one run takes is never too large.
+    """
+    batch = spec.shape[0] if spec.shape else None
+    if batch is not None and count != batch:
+        raise RefusedError(400, f"{count} pictures, expected {batch}: input {spec.name!r} has shape {list(spec.shape)}")
+    each = spec.dtype.itemsize * max(1, prod(n or 1 for n in shape))
+    most = max(batch or 1, most_bytes // each)
+    if count > most and None not in shape:
+        raise RefusedError(
+            413, f"{count} pictures become {count * each} bytes of inputs, expected at most {most} in a request"
+        )
 
 
 def give_memory_back() -> None:

@@ -190,6 +190,10 @@ class BatchingEngine:
         why there are none. Raises RefusedError 503 when too many wait already.
         """
         self._check_room(served, size)
+        self.call_in_thread(size, make, then)
+
+    def call_in_thread(self, size: int, make: Callable[[], Made], then: Callable[[Made | RefusedError], None]) -> None:
+        """Work on `size` bytes of a request that was accepted; `then` is called as by `prepare`, with what `make` returned."""
         self.requests += 1
         self.bytes += size
 

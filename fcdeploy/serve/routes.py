@@ -171,29 +171,41 @@ def _infer(
 def _classify(
     state: ServerState, served: ServedModel, head: RequestHead, body: bytes, begun: float, send: Send
 ) -> None:
-    """Pictures or rows are read in a thread, run as any inputs are, and answered by the names of classes."""
+    """Pictures or rows are read in a thread, run as any inputs are, and answered by the names of classes.
+
+    Finding out which boxes overlap takes longer than the loop may be held, so that is done in a thread too.
+    """
     model = served.model
     top = read_top(model, head.path)
     check_classify(model, head.kind, len(body), state.max_json)
 
-    def answer(result: Answer) -> None:
+    def answer(made: Answer | RefusedError) -> None:
+        result = make_error_answer(made) if isinstance(made, RefusedError) else made
         state.metrics.count(model.key, result.status)
         send(result)
 
     def done(request: InferenceRequest, result: list[Array] | RefusedError, sizes: Sequence[ImageSize]) -> None:
         if isinstance(result, RefusedError):
-            answer(make_error_answer(result))
+            answer(result)
             return
-        try:
-            rows = describe_answers(model, result, top, sizes)
+        outputs = result
+
+        def describe() -> Answer:
+            rows = describe_answers(model, outputs, top, sizes)
             seconds = {"run": request.compute_seconds, "total": time.perf_counter() - begun}
             made = _answer_json(
                 {"model_name": model.name, "model_version": model.version, "predictions": rows, "seconds": seconds}
             )
+            made.notes = _make_log_notes(model, request) if state.log is not None else None
+            return made
+
+        if model.format.boxes is not None:
+            state.engine.call_in_thread(sum(array.nbytes for array in outputs), describe, answer)
+            return
+        try:
+            answer(describe())
         except Exception as defect:  # a request without an answer would hang
-            made = make_error_answer(RefusedError(500, f"internal {type(defect).__name__}: {defect}"))
-        made.notes = _make_log_notes(model, request) if state.log is not None else None
-        answer(made)
+            answer(RefusedError(500, f"internal {type(defect).__name__}: {defect}"))
 
     def run(read: SamplesRead | RefusedError) -> None:
         try:
@@ -201,9 +213,9 @@ def _classify(
                 raise read
             state.engine.submit(served, read.feeds, partial(done, sizes=read.sizes), arrived=begun)
         except RefusedError as refusal:
-            answer(make_error_answer(refusal))
+            answer(refusal)
 
-    state.engine.prepare(served, len(body), lambda: read_samples(model, body, head.kind), run)
+    state.engine.prepare(served, len(body), lambda: read_samples(model, body, head.kind, state.max_held), run)
 
 
 def _make_log_notes(model: Model, request: InferenceRequest) -> dict[str, Any]:
