@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import decimal
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +84,27 @@ def test_a_label_that_is_null_is_no_class(tmp_path: Path, words: list[str | None
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
+        (
+            {"a": [[1.0], [2.0]], "b": [[1.0], [2.0]]},
+            "sample 0, column 'a' is neither a number nor a word, expected a number",
+        ),
+        ({"a": ["w" * 10_001], "b": [1.0]}, "sample 0, column 'a' is a text of 10,001 letters, expected a number"),
         ({"a": [1.0, None], "b": [1.0, 2.0]}, "sample 1, column 'a' is None, expected a number"),
-        ({"a": [[1.0], [2.0]], "b": [1.0, 2.0]}, "sample 0, column 'a' is [1.0], expected a number"),
+        (
+            {"a": [[1.0], [2.0]], "b": [1.0, 2.0]},
+            "sample 0, column 'a' is neither a number nor a word, expected a number",
+        ),
         ({"a": [1.0, float("inf")], "b": [1.0, 2.0]}, "input 'x': sample 1 has inf at (0,)"),
         ({"a": [1.0]}, "data.parquet has 1 feature columns, input 'x' wants 2"),
         ({"a": [], "b": []}, "data.parquet holds no samples"),
     ],
 )
-def test_cells_that_are_no_numbers(tmp_path: Path, cells: dict[str, Any], message: str) -> None:
-    path = save(tmp_path / "data.parquet", arrow.table(cells))
+@pytest.mark.parametrize("name", ["data.parquet", "data.arrow"])
+def test_cells_that_are_no_numbers(tmp_path: Path, name: str, cells: dict[str, Any], message: str) -> None:
+    path = save(tmp_path / name, arrow.table(cells))
     with pytest.raises(FcdeployError) as failed:
         list(open_source(path, [X]))
-    assert message in failed.value.message
+    assert message.replace("data.parquet", name) in failed.value.message
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -123,3 +134,56 @@ def test_offsets_that_point_outside_are_refused_and_not_followed(tmp_path: Path)
     path.write_bytes(path.read_bytes().replace(ends, far))
     with pytest.raises(FcdeployError, match="is not a readable Parquet or Arrow file"):
         list(open_source(path, [X]))
+
+
+@pytest.mark.parametrize("codec", [None, "lz4", "zstd"])
+@pytest.mark.parametrize("name", ["data.arrow", "data.arrows"])
+@pytest.mark.parametrize("words", [False, True], ids=["numbers", "dictionary"])
+def test_batches_are_measured_before_they_are_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, codec: str | None, words: bool
+) -> None:
+    """Zeros in Arrow, and words of a dictionary, take next to nothing where they are compressed."""
+    table = arrow.table({"a": np.zeros(2000), "b": np.zeros(2000)})
+    if words:
+        words_of = arrow.DictionaryArray.from_arrays(np.zeros(1, np.int8), ["w" * 29_000])
+        table = arrow.table({"a": [0.0], "b": [0.0], "c": words_of})
+    open_writer = arrow.ipc.new_file if name == "data.arrow" else arrow.ipc.new_stream
+    with open_writer(
+        str(tmp_path / name), table.schema, options=arrow.ipc.IpcWriteOptions(compression=codec)
+    ) as writer:
+        writer.write_table(table)
+    monkeypatch.setattr(columnar, "MOST_BYTES", 36_000)
+    assert len(list(open_source(tmp_path / name, [X], format=DataFormat(columns=("a", "b"))))) == table.num_rows
+    monkeypatch.setattr(columnar, "MOST_BYTES", 28_000)
+    with pytest.raises(FcdeployError, match=r"a batch of rows is [23].,... bytes unpacked, expected at most 28,000"):
+        open_source(tmp_path / name, [X])
+
+
+@pytest.mark.parametrize("name", ["data.parquet", "data.arrow"])
+def test_a_word_in_every_row_is_kept_once(tmp_path: Path, name: str) -> None:
+    word = arrow.DictionaryArray.from_arrays(np.zeros(1000, np.int32), ["w" * 100_000])
+    table = arrow.table(
+        {"a": np.zeros(1000), "b": np.zeros(1000), "c": word if name == "data.arrow" else word.cast("str")}
+    )
+    path = save(tmp_path / name, table, 1000)
+    tracemalloc.start()
+    try:
+        with columnar._open_batches(path) as (_, batches):
+            batch = next(batches)
+            assert batch.get_total_buffer_size() < 1_000_000
+            assert len(list(columnar._list_rows(batch, ["a", "b", "c"]))) == 1000
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_file_that_is_cut_while_it_is_read_is_damaged(tmp_path: Path, name: str) -> None:
+    """Were it mapped, the process would end by a signal."""
+    numbers = np.random.default_rng(0).normal(size=40_000)
+    path = save(tmp_path / name, arrow.table({"a": numbers, "b": numbers}), 10_000)
+    samples = iter(open_source(path, [X]))
+    next(samples)
+    os.truncate(path, 100)
+    with pytest.raises(FcdeployError, match="is not a readable Parquet or Arrow file"):
+        list(samples)
