@@ -41,8 +41,8 @@ def test_memory_and_instructions(model: Path, capsys: pytest.CaptureFixture[str]
     expected = 64 * 36 * 16 * cost.product + 64 * 16 * cost.element + 64 * 3 * cost.run + cost.once
     assert wide["instructions"] == pytest.approx(expected, abs=1)
     assert found["flash"] == found["flash_code"] + found["flash_weights"] > 16 * 36 + 16 * 4
-    assert found["ram"] == found["ram_arena"] + found["ram_ends"] + found["ram_stack"]
-    assert found["ram_ends"] == 4 * (4 * 64 + 4)  # floats in and out
+    assert found["ram"] == found["ram_arena"] + found["ram_inputs_outputs"] + found["ram_stack"]
+    assert found["ram_inputs_outputs"] == 4 * (4 * 64 + 4)  # floats in and out
     assert found["ram_arena"] >= 10 * 10 * 4 + 8 * 8 * 16  # the input with its border, and the map of 16 channels
     once = found["instructions"] / 168e3
     assert [found["ms_fast"], found["ms_slow"]] == pytest.approx([once * each for each in DEVICES["stm32f4"].cycles])

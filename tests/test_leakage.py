@@ -108,7 +108,7 @@ def test_what_a_short_record_leaves_open_counts_as_what_it_knows(tmp_path: Path)
     hashes = {at: hash_sample({"x": x}) for at, x in enumerate([*calibrated, *fresh])}
     last = sorted(hashes[at] for at in range(100))[63]
     assert json.loads(text)["samples"] == 100
-    with fails("and so are all others, as far as its record tells", "--same-data"):
+    with fails("and so are all others, as far as it records them", "--same-data"):
         validate(int8, against=model, data=tmp_path / "calib.npz")
 
     half = validate(int8, against=model, data=save_data("half.npz", np.concatenate([calibrated[:50], fresh[:50]])))

@@ -151,7 +151,7 @@ class StepEstimate:
 class DeviceEstimate:
     """What native code takes on a device: bytes of flash and memory, instructions and milliseconds of a run.
 
-    `ram_ends` are inputs and outputs; `missed` names the limits that do not hold, of "ram", "flash" and "ms".
+    `ram_inputs_outputs` are inputs and outputs; `missed` names the limits that do not hold, of "ram", "flash" and "ms".
     """
 
     name: str
@@ -162,7 +162,7 @@ class DeviceEstimate:
     flash_weights: int
     ram: int
     ram_arena: int
-    ram_ends: int
+    ram_inputs_outputs: int
     ram_stack: int
     instructions: int
     ms_fast: float

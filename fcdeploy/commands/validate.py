@@ -101,7 +101,8 @@ def validate(
     alone = declare_samples(pair.float_path, pair.float, chosen, parse_axes(batch_axes), parse_states(states))
     samples = open_data(chosen, input_specs(pair.float))
     odd = alone + warn_of_inputs(samples.open(), recorded.statistics)
-    watch = make_leakage_check(pair.int8, pair.int8_path.name, allowed=same_data).survey(samples.read())
+    watch = make_leakage_check(pair.int8, pair.int8_path.name, allowed=same_data)
+    watch = watch.survey(samples.read(), samples.count, step)
     job = EvaluationJob(pair.name_files(), samples, metric, _find_ends(pair.float_path), watch)
 
     with engine_file(engine, pair.int8_path, pair.int8, _read_shapes(samples)) as file:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.fingerprints import KEY, Sketch, from_text
+from fcdeploy.records.progress import OnStep
 from fcdeploy.samples.kept_samples import hash_sample
 from fcdeploy.samples.source import Batch, get_fixed_batch
 
@@ -34,12 +35,17 @@ class LeakageCheck:
     left_out: int = 0
     first: str = ""
 
-    def survey(self, parts: Iterable[Batch]) -> LeakageCheck:
-        """The check for exactly these samples: strict where too many of those that can be told were calibrated on."""
+    def survey(self, parts: Iterable[Batch], total: int | None, on_step: OnStep) -> LeakageCheck:
+        """The check for exactly these samples: strict where too many of those that it can decide on were calibrated on.
+
+        They are read once more for that, where the model does not record all that it was calibrated on.
+        """
         if self.known is None or self.known.complete or self.allowed:
             return self
-        decided = found = 0
+        decided = found = done = 0
         for part in parts:
+            done += len(part)
+            on_step("looking for calibrated samples", done, total)
             numbers = [hash_sample(part.sample(i)) for i in range(len(part))]
             decided += sum(map(self.known.decides, numbers))
             found += sum(map(self.known.contains, numbers))
@@ -88,7 +94,7 @@ class LeakageCheck:
 
     def make_error(self) -> FcdeployError:
         """Nothing is left to evaluate on."""
-        recorded = "" if self.known is None or self.known.complete else ", as far as its record tells"
+        recorded = "" if self.known is None or self.known.complete else ", as far as it records them"
         return FcdeployError(
             f"{self.first} is one of the samples that {self.name!r} was calibrated on, and so are all others{recorded}, "
             "expected others to evaluate it",

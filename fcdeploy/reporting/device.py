@@ -19,7 +19,7 @@ def describe_device(found: Estimate, limits: Mapping[str, float | None], floats:
     values: dict[str, Any] = {
         "device": {
             "name": device.name, "core": device.core, "mhz": device.mhz, "flash": found.flash, "flash_code": found.code,
-            "flash_weights": found.weights, "ram": found.ram, "ram_arena": found.arena, "ram_ends": found.ends,
+            "flash_weights": found.weights, "ram": found.ram, "ram_arena": found.arena, "ram_inputs_outputs": found.ends,
             "ram_stack": found.stack, "instructions": found.instructions, "ms_fast": fast, "ms_slow": slow,
             "limits": dict(limits), "missed": missed, "steps": [vars(call) for call in found.calls],
         }
