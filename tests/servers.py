@@ -128,3 +128,11 @@ def wire(path: str, body: bytes, **fields: str) -> bytes:
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
     head = "\r\n".join([f"POST {path} HTTP/1.1", "Host: localhost", *lines, f"Content-Length: {len(body)}"])
     return f"{head}\r\n\r\n".encode() + body
+
+
+def read_command(pid: int) -> bytes:
+    """What a process was started as; nothing where it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""

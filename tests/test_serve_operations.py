@@ -22,7 +22,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from networks import Net
-from servers import PATIENCE, Server, binary, serving, tensor, wire
+from servers import PATIENCE, Server, binary, read_command, serving, tensor, wire
 from small_models import dense, residual, samples
 
 from fcdeploy import cli
@@ -271,7 +271,7 @@ def test_workers_share_the_address_and_are_started_again(tmp_path: Path) -> None
 
         def workers() -> set[int]:
             found = {int(word) for word in children.read_text().split()}
-            return {pid for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+            return {pid for pid in found if b"spawn_main" in read_command(pid)}
 
         until(lambda: len(workers()) == 2)
         assert all(server.infer("m", body).status == 200 for _ in range(10))

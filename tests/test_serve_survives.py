@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import fails
-from servers import PATIENCE, RUN, Server, serving, tensor, wire
+from servers import PATIENCE, RUN, Server, read_command, serving, tensor, wire
 from small_models import dense
 from test_serve_operations import counted, until
 
@@ -212,7 +212,7 @@ def test_a_broken_file_and_a_killed_worker_do_not_end_the_server(model: Path, tm
         assert server.process.stdout
         assert server.process.stdout.read(1) == "{"  # all workers serve
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-        workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = [int(pid) for pid in children if b"spawn_main" in read_command(int(pid))]
         path.write_bytes(b"broken")
         os.kill(workers[0], signal.SIGKILL)
         until(lambda: any("cannot begin" in line for line in server.said))
