@@ -6,7 +6,7 @@ Nothing in it is trusted: `from_json` checks every key, so that what reads a `Ma
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records import data_format
+from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.data_format import UNSAID, DataFormat
 from fcdeploy.records.json_keys import check_keys
 from fcdeploy.records.signature import TensorSpec
@@ -109,14 +110,7 @@ def from_json(data: Any, source: str) -> Manifest:
     for key, (fits, wanted) in CHECKS.items():
         if not fits(data[key]):
             raise FcdeployError(f"{source}: {key!r} is {str(data[key])[:60]!r}, expected {wanted}", AGAIN)
-    files = {}
-    for name, row in data["files"].items():
-        if not is_plain_path(name):
-            raise FcdeployError(f"{source}: file {name[:60]!r} is no plain relative path", AGAIN)
-        check_keys(row, {"bytes", "sha256"}, f"{source}: file {name!r}", AGAIN)
-        if type(row["bytes"]) is not int or row["bytes"] < 0 or not _match(HASH)(row["sha256"]):
-            raise FcdeployError(f"{source}: file {name!r} has no size and sha256", AGAIN)
-        files[name] = BundleFile(row["bytes"], row["sha256"])
+    files = _read_files(data["files"], source)
     needed = [data["model"], data["golden"], *(f"{report}.json" for report in data["reports"])]
     for name in needed:
         if name is not None and name not in files:
@@ -124,15 +118,32 @@ def from_json(data: Any, source: str) -> Manifest:
     known = {key: data[key] for key in CHECKS} | {"files": files, "reports": tuple(data["reports"])}
     known["format"] = _read_format(data, source)
     known |= {key: tuple(_spec_from_row(row, f"{source}: {key}") for row in data[key]) for key in ("inputs", "outputs")}
-    layout = known["format"].boxes
-    missing = [] if layout is None else sorted(set(layout.outputs) - {spec.name for spec in known["outputs"]})
+    if known["format"].boxes is not None:
+        _check_boxes(known["format"].boxes, known["outputs"], source)
+    return Manifest(**known)
+
+
+def _read_files(rows: dict[str, Any], source: str) -> dict[str, BundleFile]:
+    files = {}
+    for name, row in rows.items():
+        if not is_plain_path(name):
+            raise FcdeployError(f"{source}: file {name[:60]!r} is no plain relative path", AGAIN)
+        check_keys(row, {"bytes", "sha256"}, f"{source}: file {name!r}", AGAIN)
+        if type(row["bytes"]) is not int or row["bytes"] < 0 or not _match(HASH)(row["sha256"]):
+            raise FcdeployError(f"{source}: file {name!r} has no size and sha256", AGAIN)
+        files[name] = BundleFile(row["bytes"], row["sha256"])
+    return files
+
+
+def _check_boxes(layout: BoxLayout, outputs: Sequence[TensorSpec], source: str) -> None:
+    """Raise FcdeployError where it names an output or a class that the model has not."""
+    missing = sorted(set(layout.outputs) - {spec.name for spec in outputs})
     if missing:
         raise FcdeployError(f"{source}: 'boxes' names the output {missing[0][:60]!r}, which the model has not", AGAIN)
-    if layout is not None and layout.head == "anchors apart" and isinstance(layout.classes, int):
-        (width,) = (spec.shape[-1] if spec.shape else None for spec in known["outputs"] if spec.name == layout.scores)
+    if layout.head == "anchors apart" and isinstance(layout.classes, int):
+        (width,) = (spec.shape[-1] if spec.shape else None for spec in outputs if spec.name == layout.scores)
         if width is not None and layout.classes >= width:
             raise FcdeployError(f"{source}: 'boxes' names class {layout.classes} of {width} as the background", AGAIN)
-    return Manifest(**known)
 
 
 def _read_format(data: dict[str, Any], source: str) -> DataFormat:

@@ -94,15 +94,9 @@ def collect(
 
     bad = tuple(BadSample(*one) for one in sorted(state.bad))
     states = {spec.name: spec.state for spec in source.inputs if spec.state}
-    return CollectedCalibration(
-        replace(
-            assemble(model, state.calibrations), format=source.format, states=states, axes=list_axes(source.inputs)
-        ),
-        bad,
-        resumed_at,
-        warnings,
-        progress,
-    )
+    whole = assemble(model, state.calibrations)
+    whole = replace(whole, format=source.format, states=states, axes=list_axes(source.inputs))
+    return CollectedCalibration(whole, bad, resumed_at, warnings, progress)
 
 
 def _work_in_process(model: ir.Model, source: Source) -> Any:
