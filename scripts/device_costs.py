@@ -116,13 +116,17 @@ int main(void)
 
 @dataclass(frozen=True)
 class Core:
-    """`flags` of clang; qemu's `machine`, empty where programs run under qemu-aarch64 as `level` of native code."""
+    """`flags` of clang; qemu's `machine`, empty where programs run under qemu-aarch64 as `level` of native code.
+
+    Of a core that is `like` another the table holds what differs.
+    """
 
     name: str
     flags: tuple[str, ...] = ()
     machine: str = ""
     level: str = ""
     cpu: str = ""
+    like: str = ""
 
 
 CORES = (
@@ -130,7 +134,7 @@ CORES = (
     Core("dsp", ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp"), "mps2-an386"),
     Core("plain", ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp", "-DFC_PLAIN"), "mps2-an386"),
     Core("neon", level="neon", cpu="cortex-a72"),
-    Core("dotprod", level="dotprod", cpu="neoverse-n1"),
+    Core("dotprod", level="dotprod", cpu="neoverse-n1", like="neon"),
 )  # fmt: skip
 
 
@@ -386,15 +390,15 @@ def fit(amounts: list[Amounts], counted: list[int]) -> tuple[np.ndarray[Any, Any
     return next(rest for error, *rest in found if error <= 1.2 * best + 0.02)  # type: ignore[return-value]
 
 
-def measure(core: Core) -> Iterator[str]:
-    """The lines of the table for one core; between which shares of what was counted the fit lies stands beside each."""
+def measure(core: Core) -> tuple[str, dict[str, str]]:
+    """The first three numbers of a core, and its kernels' costs with the shares of what was counted that they come to."""
     built = build(draw_program([maker for maker in MAKERS for _ in range(SHAPES)]))
     with tempfile.TemporaryDirectory() as temporary:
         instructions, stacks = count_steps(built, core, Path(temporary))
         elf = Path(temporary) / "net.elf"
         code, each, routines = sum_code(built, read_symbols(elf.read_bytes())) if elf.exists() else ({}, 0, 0)
     filled = not core.machine
-    yield f'    "{core.name}": Costs({filled}, {each}, {routines}, {{'
+    rows = {}
     for kernel in sorted({call.kernel for call in built.calls}):
         own = [i for i, call in enumerate(built.calls) if call.kernel == kernel]
         amounts, counted = (
@@ -403,11 +407,26 @@ def measure(core: Core) -> Iterator[str]:
         )
         costs, (low, high) = fit(amounts, counted)
         numbers = ", ".join(f"{value:.4g}" if value < 1000 else f"{value:.0f}" for value in costs)
-        yield (
-            f'        "{kernel}": Cost({numbers}, {code.get(kernel, 0)}, {max(stacks[i] for i in own)}),'
-            f"  # {low:.2f} to {high:.2f}"
+        rows[kernel] = (
+            f"Cost({numbers}, {code.get(kernel, 0)}, {max(stacks[i] for i in own)}),  # {low:.2f} to {high:.2f}"
         )
-    yield "    }),"
+    return f"{filled}, {each}, {routines}", rows
+
+
+def write_table(measured: Mapping[str, tuple[str, dict[str, str]]]) -> Iterator[str]:
+    """The lines of the table, by the names of CORES."""
+    yield HEAD
+    for core in (each for each in CORES if not each.like):
+        head, rows = measured[core.name]
+        yield f'    "{core.name}": Costs({head}, {{'
+        yield from (f'        "{kernel}": {row}' for kernel, row in rows.items())
+        yield "    }),"
+    yield "}"
+    for core in (each for each in CORES if each.like):
+        (head, rows), same = measured[core.name], measured[core.like][1]
+        yield f'COSTS["{core.name}"] = Costs({head}, {{\n    **COSTS["{core.like}"].kernels,'
+        yield from (f'    "{kernel}": {row}' for kernel, row in rows.items() if same.get(kernel) != row)
+        yield "})"
 
 
 def main() -> int:
@@ -416,11 +435,8 @@ def main() -> int:
         click.echo("error: qemu-system-arm, qemu-aarch64 and a plugin that counts instructions are needed", err=True)
         click.echo("hint: apt-get install qemu-system-arm qemu-user, and QEMU_ICOUNT=/path/to/plugin.so", err=True)
         return 2
-    click.echo(HEAD)
-    for core in CORES:
-        for line in measure(core):
-            click.echo(line)
-    click.echo("}")
+    for line in write_table({core.name: measure(core) for core in CORES}):
+        click.echo(line)
     return 0
 
 

@@ -116,31 +116,10 @@ COSTS = {
         "fc_unary_Neg": Cost(0, 1.132, 0, 0, 0, 0),  # 0.67 to 1.19
         "fc_unary_Sigmoid": Cost(0, 9.221, 241.3, 0, 0, 0),  # 0.99 to 1.01
     }),
-    "dotprod": Costs(True, 0, 0, {
-        "fc_add_bytes": Cost(0, 4.629, 1825, 0, 0, 0),  # 0.74 to 1.42
-        "fc_average_pool_bytes": Cost(4.296, 9.625, 0, 1955, 0, 0),  # 0.79 to 1.22
-        "fc_binary_Add": Cost(0, 1.292, 18.08, 0, 0, 0),  # 0.71 to 1.30
-        "fc_binary_Div": Cost(0, 1.283, 31.65, 0, 0, 0),  # 0.94 to 1.01
-        "fc_copy_1": Cost(0, 0, 121.6, 0, 0, 0),  # 0.09 to 2.60
-        "fc_copy_4": Cost(0, 10, 30.98, 82.59, 0, 0),  # 1.00 to 1.00
-        "fc_depthwise_bytes": Cost(0.7319, 5.068, 0, 0, 0, 0),  # 0.59 to 1.35
-        "fc_fill_border": Cost(0, 0.2115, 41.6, 128.1, 0, 0),  # 0.90 to 1.09
-        "fc_float_layer": Cost(0.7296, 23.33, 0, 0, 0, 0),  # 0.86 to 1.16
-        "fc_global_average": Cost(0, 35.74, 31.81, 0, 0, 0),  # 0.68 to 1.38
-        "fc_gru": Cost(6.182, 128.6, 0, 1401, 0, 0),  # 0.91 to 1.09
-        "fc_layer_bytes": Cost(0.2892, 4.204, 0, 956, 0, 0),  # 0.52 to 1.42
-        "fc_layer_reals": Cost(0.4649, 9.08, 0, 187, 0, 0),  # 0.98 to 1.03
-        "fc_lstm": Cost(3.455, 298.8, 0, 0, 0, 0),  # 0.96 to 1.04
-        "fc_max_pool_bytes": Cost(0, 6.599, 23.58, 0, 0, 0),  # 0.84 to 1.16
-        "fc_mul_bytes": Cost(0, 4.851, 526.3, 0, 0, 0),  # 0.38 to 1.43
-        "fc_quantize": Cost(0, 3.203, 243.4, 0, 0, 0),  # 0.96 to 1.04
-        "fc_reduce_mean": Cost(0, 3.145, 0, 0, 0, 0),  # 0.49 to 1.33
-        "fc_softmax_bytes": Cost(0, 39.44, 134.2, 0, 0, 0),  # 0.98 to 1.02
-        "fc_table_bytes": Cost(0, 7, 48, 0, 0, 0),  # 1.00 to 1.00
-        "fc_table_reals": Cost(0, 7, 48, 0, 0, 0),  # 1.00 to 1.00
-        "fc_take_1": Cost(0, 0.356, 29.99, 66.72, 0, 0),  # 0.91 to 1.19
-        "fc_unary_Exp": Cost(0, 8.449, 262.2, 0, 0, 0),  # 0.99 to 1.01
-        "fc_unary_Neg": Cost(0, 1.132, 0, 0, 0, 0),  # 0.67 to 1.19
-        "fc_unary_Sigmoid": Cost(0, 9.221, 241.3, 0, 0, 0),  # 0.99 to 1.01
-    }),
 }
+COSTS["dotprod"] = Costs(True, 0, 0, {
+    **COSTS["neon"].kernels,
+    "fc_depthwise_bytes": Cost(0.7319, 5.068, 0, 0, 0, 0),  # 0.59 to 1.35
+    "fc_layer_bytes": Cost(0.2892, 4.204, 0, 956, 0, 0),  # 0.52 to 1.42
+    "fc_layer_reals": Cost(0.4649, 9.08, 0, 187, 0, 0),  # 0.98 to 1.03
+})
