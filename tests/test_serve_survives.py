@@ -26,6 +26,7 @@ from small_models import dense
 from test_serve_operations import counted, until
 
 from fcdeploy.commands.bundle import bundle
+from fcdeploy.serve import batching
 from fcdeploy.serve import engine as engines
 from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.log import WAITING, LineWriter
@@ -193,6 +194,31 @@ def test_files_are_looked_at_beside_the_loop(model: Path, tmp_path: Path, monkey
     monkeypatch.setattr(engines, "take_stamp", look)
     asyncio.run(live())
     assert looked == {"load_0"}
+
+
+def test_a_request_behind_a_silence_is_run_at_once_and_those_behind_a_run_together(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def live() -> list[int]:
+        engine = BatchingEngine(model)
+        await engine.start()
+        served, batches = engine.find("m"), list[int]()
+        feeds = {"x": np.zeros((1, 5), np.float32)}
+
+        def ask(arrived: float) -> None:
+            engine.submit(served, feeds, lambda request, _: batches.append(request.batch), arrived=arrived)
+
+        begun = time.perf_counter()
+        ask(begun + 1)
+        assert batches == [1]
+        for _ in range(3):
+            ask(begun)  # before that run was over
+        assert batches == [1]
+        await engine.stop()
+        return batches
+
+    monkeypatch.setattr(batching, "INLINE_SECONDS", 60)
+    assert asyncio.run(live()) == [1, 3, 3, 3]
 
 
 def test_sighup_reloads(model: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class Session:
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Any]:
         """The named outputs (all by default), in order; what is no tensor as the array nearest to it."""
         try:
-            result: list[Any] = self._session.run(outputs, dict(feeds))
+            result: list[Any] = self._session.run(outputs or self.outputs, dict(feeds))
         except Exception as error:
             shapes = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in feeds.items())
             raise LoadError(

@@ -1,8 +1,8 @@
 """Natural batching: all requests that arrive together become one run. No timer, so nobody waits.
 
-Together is in one turn of the loop, and in the next ones as long as each brings more.  While a run takes its time, more
-requests arrive, and they are the next batch: the busier the server, the larger its batches.  Runs under 2 ms are done on
-the loop itself, longer ones in threads, as many at a time as there are cores.
+Together is in one turn of the loop, and in the next ones as long as each brings more; a request behind a silence is run
+at once.  While a run takes its time, more requests arrive, and they are the next batch: the busier the server, the larger
+its batches.  Runs under 2 ms are done on the loop itself, longer ones in threads, as many at a time as there are cores.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.serve.models import INLINE_SECONDS, Model
 from fcdeploy.serve.refusal import RefusedError
+
+SILENCE = 0.001  # seconds since the last run behind which a request is not expected to have company
 
 Done = Callable[["InferenceRequest", "list[Array] | RefusedError"], None]
 
@@ -85,10 +87,15 @@ class Queue:
         self._waiting: deque[InferenceRequest] = deque()
         self._running = 0
         self._planned = False
+        self._last = 0.0  # when the last run was over
 
     def put(self, request: InferenceRequest) -> None:
         self._waiting.append(request)
-        if not self._planned and self._running < self._slots:
+        if self._planned or self._running >= self._slots:
+            return
+        if not self._delay and request.arrived - self._last > SILENCE:
+            self._run_next()
+        else:
             self._schedule()
 
     def _schedule(self) -> None:
@@ -164,11 +171,14 @@ class Queue:
     def _finish(
         self, batch: list[InferenceRequest], rows: int, results: list[list[Array] | RefusedError], seconds: float
     ) -> None:
-        self._on_run(self.model, batch, seconds)
-        for request, result in zip(batch, results, strict=True):
-            request.compute_seconds = seconds
-            request.batch = rows
-            request.finish(result)
+        try:
+            for request, result in zip(batch, results, strict=True):
+                request.compute_seconds = seconds
+                request.batch = rows
+                request.finish(result)
+        finally:  # counting takes its time, which no answer waits for
+            self._on_run(self.model, batch, seconds)
+            self._last = time.perf_counter()
 
 
 def _compute(model: Model, batch: list[InferenceRequest]) -> tuple[list[list[Array] | RefusedError], float]:
@@ -201,7 +211,7 @@ def _explain_lengths(feeds: Mapping[str, Array]) -> str:
 
 def _run_alone(model: Model, request: InferenceRequest) -> list[Array] | RefusedError:
     try:
-        return model.run({name: a if a.flags.aligned else a.copy() for name, a in request.feeds.items()})
+        return model.run(request.feeds)
     except FcdeployError as error:  # shapes were checked before: what is left are values, and lengths of free axes
         full = "alloc" in error.message.lower()
         why = error.message if full else _explain_lengths(request.feeds) or error.message

@@ -146,7 +146,10 @@ class BatchingEngine:
                 future.set_result(result)
 
         self.submit(
-            served, {name: np.require(array, requirements="C") for name, array in feeds.items()}, done, timeout=timeout
+            served,
+            {name: np.require(array, requirements=("C", "A")) for name, array in feeds.items()},
+            done,
+            timeout=timeout,
         )
         computed = dict(zip(model.outputs, await future, strict=True))
         return {name: computed[name] for name in wanted}
@@ -160,7 +163,7 @@ class BatchingEngine:
         timeout: float | None = None,
         arrived: float = 0.0,
     ) -> InferenceRequest:
-        """Queue inputs that were checked. `done` is called later, on the loop. Raises RefusedError 503 when it is full.
+        """Queue inputs that were checked. `done` is called on the loop, now or later. Raises RefusedError 503 when it is full.
 
         `arrived` is when the request came (`time.perf_counter`), now unless given.
         """

@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
         self._paused = self._planned = False  # nothing is read from the client; it will be in the next turn
         self._eof = False  # the client's end came behind what is unread
         self._pending: deque[PendingAnswer] = deque()
+        self._leaving: list[bytes] = []  # answers that wait for those of this turn that come behind them
         self._request_started = 0.0  # the first byte of a request that is not whole; 0 between requests
         self._idle_since = time.perf_counter()  # when the last answer left
         self._blocked_since = 0.0  # since when the client does not read
@@ -67,6 +68,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        if transport.get_extra_info("sslcontext") is None:
+            transport.set_write_buffer_limits(high=0)  # so that uvloop sends at once, and not at the end of a turn
         self._connections.add(self)
         if len(self._connections) > self._limits.connections:
             self._refuse(RefusedError(503, "too many connections, expected fewer", retry_after=1))
@@ -298,22 +301,30 @@ class Connection(asyncio.Protocol):
         pending = self._pending
         if self._state.log is not None:
             self._state.log(_make_log_entry(pending_answer, answer, self._transport))
-        while pending and pending[0].answer is not None:
-            pending_answer = pending.popleft()
-            assert pending_answer.answer is not None
-            self._transport.write(pending_answer.answer)
-            if pending_answer.last:
+        while pending and (encoded := pending[0].answer) is not None:
+            if pending.popleft().last:
                 pending.clear()
-                self._hang_up()
-                return
-        if self._blocked_since:
-            self._count_unsent(self._transport.get_write_buffer_size())
+                self._ended = True
+            self._leaving.append(encoded)
+        if not pending:
+            self._send()
+        elif len(self._leaving) == 1:
+            asyncio.get_running_loop().call_soon(self._send)
         if self._ended and not pending:
             self._hang_up()
             return
         self._idle_since = time.perf_counter()
         if len(pending) <= PIPELINED // 2:
             self._plan_reading()
+
+    def _send(self) -> None:
+        """What has its turn, in one piece."""
+        leaving, self._leaving = self._leaving, []
+        if not leaving or self._transport is None:
+            return
+        self._transport.write(leaving[0] if len(leaving) == 1 else b"".join(leaving))
+        if self._blocked_since:
+            self._count_unsent(self._transport.get_write_buffer_size())
 
     def _hang_up(self) -> None:
         """The last answer is on its way: read on for a while, so that closing does not destroy it."""

@@ -18,7 +18,7 @@ MEMO_BYTES = 1024
 CODINGS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate", "identity": "", "": ""}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Route:
     """What is asked for: a row of the table below, and the model that the address names."""
 
@@ -27,7 +27,7 @@ class Route:
     version: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RequestHead:
     """All that a request says before its body. `header_length` is of the JSON in front of binary tensors, `kind` the body's
     Content-Type."""

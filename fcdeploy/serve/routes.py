@@ -161,8 +161,8 @@ def _infer(
             answer = _make_answer(model, result, wanted, head.accepts)
             if state.log is not None:
                 answer.notes = _make_log_notes(model, request)
-        state.metrics.count(model.key, answer.status)
         send(answer)
+        state.metrics.count(model.key, answer.status)
 
     timeout = None if wanted.timeout is None else wanted.timeout - (time.perf_counter() - begun)
     state.engine.submit(served, feeds, done, timeout=timeout, arrived=begun)

@@ -37,16 +37,16 @@ MEMO_BYTES = 2048
 LARGE = 1 << 18  # bytes of a text whose parser is not kept: it holds ten times as much
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BinaryLayout:
-    """Where the inputs of a binary request lie behind its header: (name, dtype, shape, start, count)."""
+    """Where the inputs of a binary request lie behind its header: (name, dtype, shape, start)."""
 
-    parts: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int, int], ...]
+    parts: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...]
     size: int
     wanted: Wanted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class JsonFrame:
     """A JSON request whose numbers are one flat list: all that is said around them."""
 
@@ -111,12 +111,14 @@ def _slice_inputs(layout: BinaryLayout, body: bytes | bytearray, start: int) -> 
             400, f"{len(body) - start} bytes follow the header, expected {layout.size}: the sum of binary_data_size"
         )
     feeds = {}
-    for name, dtype, shape, offset, count in layout.parts:
-        array = np.frombuffer(body, dtype, count, start + offset).reshape(shape)
+    for name, dtype, shape, offset in layout.parts:
+        array: Array = np.ndarray(shape, dtype, body, start + offset)
         if dtype.kind == "b":
             array = array.view(np.uint8) != 0
         elif sys.byteorder != "little":
             array = array.astype(dtype.newbyteorder("="))
+        elif (start + offset) % dtype.itemsize:  # bytes themselves begin at a multiple of 16
+            array = array.copy()
         feeds[name] = array
     return feeds
 
@@ -207,7 +209,7 @@ def _read_request(model: Model, document: Any, text: bytes, rest: memoryview | N
     if not isinstance(inputs, simdjson.Array):
         raise RefusedError(400, "the request has no list 'inputs'")
     feeds: Arrays = {}
-    parts: list[tuple[str, np.dtype[Any], tuple[int, ...], int, int]] = []
+    parts: list[tuple[str, np.dtype[Any], tuple[int, ...], int]] = []
     offset = 0
     tensor: Any
     for tensor in inputs:
@@ -227,7 +229,7 @@ def _read_request(model: Model, document: Any, text: bytes, rest: memoryview | N
                 f"input {spec.name!r}: binary_data_size {size}, "
                 f"expected {count * spec.dtype.itemsize} for {format_shape(shape)} of {OF_DTYPE[spec.dtype]}",
             )
-        parts.append((spec.name, spec.dtype.newbyteorder("<"), shape, offset, count))
+        parts.append((spec.name, spec.dtype.newbyteorder("<"), shape, offset))
         offset += size
     missing = [name for name in model.inputs if name not in feeds and all(name != part[0] for part in parts)]
     if missing:
