@@ -70,6 +70,16 @@ def test_logits_stand_out_and_random_numbers_do_not() -> None:
     assert not stands_out(logits, 1)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 4, 10, 64])
+def test_few_random_numbers_are_no_classes(classes: int) -> None:
+    """Of a feature map of few channels one is far above the others, too, but near to another as often as not."""
+    noise = RANDOM.normal(size=(4, classes, 32, 32))
+    assert not stands_out(noise, 1)
+    learnt = noise.copy()
+    np.put_along_axis(learnt, RANDOM.integers(classes, size=(4, 1, 32, 32)), 5 + noise[:, :1], axis=1)
+    assert stands_out(learnt, 1)
+
+
 def test_integers_and_probabilities() -> None:
     assert decide_by(np.arange(4), OutputEnd("other")) == Decision(None, None)
     one = decide_by(np.float32([[0.2], [0.7]]), OutputEnd("sigmoid"))

@@ -11,12 +11,14 @@ import numpy as np
 import onnx
 import pytest
 from conftest import fails
+from networks import Net
 from small_models import product
 
+from fcdeploy.errors import FcdeployError
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime import options
 from fcdeploy.runtime.feeds import check_feeds
-from fcdeploy.runtime.session import LoadOptions, Session
+from fcdeploy.runtime.session import LoadOptions, Session, explain_fault
 
 SPECS = (TensorSpec("x", np.dtype(np.float32), (None, 3)), TensorSpec("ids", np.dtype(np.int64), (None,)))
 GOOD = {"x": np.zeros((2, 3), np.float32), "ids": np.zeros(2, np.int64)}
@@ -97,3 +99,20 @@ def test_arrays_that_fit() -> None:
 def test_arrays_that_do_not_fit(feeds: dict[str, np.ndarray], message: str, hint: str) -> None:
     with fails(message, hint):
         check_feeds(feeds, SPECS)
+
+
+def test_faults_are_said_by_the_innermost_node_alone() -> None:
+    """What onnxruntime says of a node in a body, and where in its source, is a line of 300 letters."""
+    told = (
+        "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Non-zero status code returned while running If node. Name:'choose' "
+        "Status Message: Non-zero status code returned while running Gather node. Name:'body/take' Status Message: "
+        "indices element out of data bounds"
+    )
+    assert explain_fault(RuntimeError(told)) == "node 'body/take', a Gather: indices element out of data bounds"
+    net = Net(0)
+    net.output(net.op("Reshape", net.input("x", "k"), net.constant([3, -1], np.int64), name="three"))
+    with pytest.raises(FcdeployError) as refused:
+        Session(net.model().SerializeToString()).run({"x": np.ones((1, 4), np.float32)})
+    assert refused.value.message.startswith(
+        "onnxruntime cannot run the model on x float32[1, 4]: node 'three', a Reshape: The input tensor cannot be reshaped"
+    )

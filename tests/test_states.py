@@ -119,6 +119,20 @@ def test_a_stream_through_the_whole_line(stream: Path, save_npz: Callable[..., P
     assert found["agreement"] == pytest.approx((f.argmax(1) == q.argmax(1)).mean())
 
 
+def test_a_stream_that_stays_float_knows_its_states(
+    stream: Path, save_npz: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The file as it was, and of its metadata what later commands would else have to be told again."""
+    data = save_npz(x=RANDOM.normal(size=(40, 6)).astype(np.float32))
+    out = tmp_path / "same.onnx"
+    report = quantize(stream, output=out, data=data, states=["h_out=h"], keep_float=["*"], costs="none")
+    assert "nothing was quantized: every node stays as it was in float" in report.warnings
+    assert [node.op_type for node in onnx.load(out).graph.node] == [
+        node.op_type for node in onnx.load(stream).graph.node
+    ]
+    assert validate(out, against=stream, data=data, same_data=True).values["samples"] == 40
+
+
 def test_the_times_of_a_stream_are_measured_on_a_step_as_the_model_takes_it(
     stream: Path, save_npz: Callable[..., Path], tmp_path: Path
 ) -> None:

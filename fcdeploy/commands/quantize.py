@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from fcdeploy.graph.model import files_of, input_specs, measure_size, read_model
 from fcdeploy.graph.nodes import computes_shapes, name_of
 from fcdeploy.graph.scratch import make_scratch
 from fcdeploy.graph.weights import is_large
-from fcdeploy.int8.calibrating.statistics import load_or_observe, warn_too_few
+from fcdeploy.int8.calibrating.statistics import leave_out_judged, load_or_observe, warn_too_few
 from fcdeploy.int8.cpu_differences import add_sameness, find_differences
 from fcdeploy.int8.floor import Floor, parse_floor
 from fcdeploy.int8.for_runtimes import describe_runtimes_kept, keep_to_runtimes, refuse_untaken
@@ -33,7 +32,7 @@ from fcdeploy.int8.loadable import leave_out_unloadable
 from fcdeploy.int8.plan_file import format_plan, load_plan
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
-from fcdeploy.int8.read_back import Written, gains_nothing, run_and_read_back
+from fcdeploy.int8.read_back import Written, gains_nothing, leave_as_it_was, run_and_read_back
 from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
@@ -263,10 +262,13 @@ def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on
     tools, judged, unseen = split_samples(groups, streams=bool(calibration.states))
     if source is None and tools:
         check_prepared(request.model, model, next(split_into_chunks(model, tools))[1])
+    alone = source if request.calibration is None else None
+    apart = leave_out_judged(model, calibration, groups, judged, alone) if unseen else None
     if tools:
         count_at(model, {name: array.shape for name, array in take_run(model, tools).items()})
     return Problem(
-        request.model, model, calibration, tools, request.target, judged=judged, unseen=unseen,
+        request.model, model, apart or calibration, tools, request.target, judged=judged, unseen=unseen,
+        ranges_apart=apart is not None,
         ranges=request.ranges or DEFAULT, keep_float=request.keep_float, types=use_types(request.types, native=request.native),
         effort=request.effort or EFFORT, source=source, scratch=scratch,
     )  # fmt: skip
@@ -310,7 +312,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
         written = Written(aside, before if as_it_was else size, before)
         report = _describe(request, replace(planned, plan=plan), held, int8, written, begin)
         if as_it_was:
-            shutil.copyfile(request.model, aside)
+            leave_as_it_was(request.model, int8, aside)
         return report
 
 
@@ -333,9 +335,7 @@ def _describe(
         kept = describe_runtimes_kept(int8, request.runtimes)
         report = replace(report, lines=(*report.lines[:-1], kept, report.lines[-1]))
     if held is not None:
-        report = add_floor(
-            report, held, planned.basis, macs, unseen=problem.unseen, calibrated=problem.calibration.samples
-        )
+        report = add_floor(report, held, planned.basis, macs)
     report = add_native(report, build_native(int8, problem)) if request.native else report
     if problem.samples and not problem.large:
         one = take_run(problem.model, problem.samples)

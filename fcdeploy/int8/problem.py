@@ -31,10 +31,11 @@ class Problem:
     """What planning starts from: the model's file, prepared, its statistics, and what the user asked for.
 
     `samples` are those on which tools may run the model: none where it is too large for that; `judged` are groups of one
-    shape each, of streams stretches of steps, on which the result is judged, and `unseen` says that no tool has seen
-    these.  `source`, of which they are a few, is there where DATA was given.  `rescaled` are the factors that the channels of
-    `model` were divided by, `absorbed` what was taken off them then.  `scratch` is where weights lie that should not be in
-    memory.  `left_float` are nodes that cannot be integers with this runtime, with the reason.
+    shape each, of streams stretches of steps, on which the result is judged, `unseen` says that no tool has seen these, and
+    `ranges_apart` that no range was measured on them.  `source`, of which they are a few, is there where DATA was given.
+    `rescaled` are the factors that the channels of `model` were divided by, `absorbed` what was taken off them then.
+    `scratch` is where weights lie that should not be in memory.  `left_float` are nodes that cannot be integers with this
+    runtime, with the reason.
     """
 
     file: Path
@@ -49,6 +50,7 @@ class Problem:
     source: Source | None = None
     judged: tuple[Arrays, ...] = ()
     unseen: bool = False
+    ranges_apart: bool = False
     rescaled: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     absorbed: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     scratch: Scratch | None = None

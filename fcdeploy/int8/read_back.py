@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.model import read_model, save_model
 from fcdeploy.int8.problem import Problem
+from fcdeploy.records import sample_layout
 from fcdeploy.records.data_format import from_metadata
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.kernels import INTEGER_KERNELS, Kernel, find_kernels
@@ -54,3 +57,13 @@ def check_kernels(kernels: Sequence[Kernel], plan: Plan) -> None:
 def gains_nothing(int8: ir.Model, plan: Plan) -> bool:
     """Whether nothing was quantized, and the file does not even say how its samples are read."""
     return not (plan.tensors or replace(from_metadata(int8.metadata_props, "the model"), statistics=()))
+
+
+def leave_as_it_was(file: Path, int8: ir.Model, aside: Path) -> None:
+    """The float file, with nothing but what later commands need to know of its samples."""
+    if sample_layout.KEY not in int8.metadata_props:
+        shutil.copyfile(file, aside)
+        return
+    model = read_model(file)
+    model.metadata_props[sample_layout.KEY] = int8.metadata_props[sample_layout.KEY]
+    save_model(model, aside)

@@ -8,29 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from fcdeploy.arithmetic.outliers import Outlier, find_outliers
+from fcdeploy.int8.calibrating.statistics import PLENTY
 from fcdeploy.int8.judge import Judgement
 from fcdeploy.int8.timing.costs import CostBasis, describe_times
 from fcdeploy.records.report import Report, Table
 from fcdeploy.search.hold_floor import Candidate, FloorResult
 
-FLATTERING = 64  # samples: of fewer, ranges fit those that are judged by some decibels better than others
 NAMED = 3  # tensors with a tail or an outlier channel, the furthest, that are named as likely causes
 NOTABLE_DB = 0.5  # of gain by a simpler setting: below it nobody need know
 
 
-def add_floor(
-    report: Report, held: FloorResult, spent: CostBasis, macs: Mapping[str, int], *, unseen: bool, calibrated: int
-) -> Report:
-    """The report with how the model was judged, what was left out for it, and what is still missed.
-
-    `calibrated`: the samples that ranges were measured on, those that are judged among them.
-    """
-    judgement = held.chosen.judgement
-    apart = "kept apart" if unseen else "that tools have seen too, for lack of others"
-    if unseen and calibrated < FLATTERING:
-        apart += f" from corrections; the ranges of all {calibrated} samples flatter them"
+def add_floor(report: Report, held: FloorResult, spent: CostBasis, macs: Mapping[str, int]) -> Report:
+    """The report with how the model was judged, what was left out for it, and what is still missed."""
+    judgement, unseen = held.chosen.judgement, held.chosen.problem.unseen
     lines = [
-        f"judged: {judgement.summary()} {apart}",
+        f"judged: {judgement.summary()} {_describe_samples(held.chosen)}",
         *_describe_choice(held),
         *_describe_left_out(held, macs),
         *_describe_outliers(held),
@@ -74,6 +66,18 @@ def build_refusal(model: Path, held: FloorResult, seconds: float) -> Report:
         passed=False,
         advice=f"not written: {reasons}",
     )
+
+
+def _describe_samples(chosen: Candidate) -> str:
+    """What is known of the samples that were judged, and what flatters the figures."""
+    problem = chosen.problem
+    if not problem.unseen:
+        return "that tools have seen too, for lack of others"
+    known = problem.calibration.tensors
+    ranged = any(known[name].kind in ("input", "activation") for name in chosen.plan.tensors if name in known)
+    if problem.ranges_apart or not ranged or problem.calibration.samples >= PLENTY:
+        return "kept apart"
+    return f"kept apart from corrections; the ranges of all {problem.calibration.samples} samples flatter them"
 
 
 def _describe_choice(held: FloorResult) -> list[str]:

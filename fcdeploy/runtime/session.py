@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ class Session:
                 self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
             except Exception as error:  # the binding raises a dozen types, none with a common base of its own
                 raise LoadError(
-                    f"onnxruntime {ort.__version__} cannot load the model: {first_line(error)}",
+                    f"onnxruntime {ort.__version__} cannot load the model: {explain_fault(error)}",
                     _find_hint(error, "fcdeploy inspect MODEL shows its operators, opset and IR version"),
                 ) from error
         self.outputs = [output.name for output in self._session.get_outputs()]
@@ -145,7 +146,7 @@ class Session:
         except Exception as error:
             shapes = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in feeds.items())
             raise LoadError(
-                f"onnxruntime cannot run the model on {shapes}: {first_line(error)}",
+                f"onnxruntime cannot run the model on {shapes}: {explain_fault(error)}",
                 _find_hint(error, "fcdeploy inspect MODEL shows the inputs the model declares"),
             ) from error
         return [value if isinstance(value, np.ndarray) else as_array(value) for value in result]
@@ -153,6 +154,21 @@ class Session:
     def end_profiling(self) -> Path:
         """Stop profiling and return the file that holds the trace."""
         return Path(self._session.end_profiling())
+
+
+def explain_fault(error: Exception) -> str:
+    """What onnxruntime says, in a line: of nodes within bodies the innermost, without codes and lines of its source."""
+    text = first_line(error)
+    if text.endswith(" for the following indices"):  # which stand in the next line
+        text = " ".join(str(error).split("\n")[:2]).removeprefix("[ONNXRuntimeError] : ")
+    found = list(re.finditer(r"while running (\S+) node\. Name:'([^']*)' Status Message: *", text))
+    text = text[found[-1].end() :] if found else text
+    text = re.sub(r"^\d+ : [A-Z_]+ : ", "", text)
+    source = re.match(r"\S+\.(?:cc|h|cpp):\d+ ", text)
+    said = text.partition(" was false. ")[2] if source else text
+    said = said or (text[source.end() :] if source else "")
+    where = f"node {found[-1][2]!r}, a {found[-1][1]}: " if found else ""
+    return where + said if said else first_line(error)
 
 
 def _find_hint(error: Exception, hint: str) -> str:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.graph.model import input_specs
 from fcdeploy.samples.layout import arrange_samples
-from fcdeploy.samples.source import Source, get_fixed_batch
+from fcdeploy.samples.source import Load, Source, get_fixed_batch
 from fcdeploy.samples.stretches import StretchCollector
 
 KEPT_BYTES, KEPT_LEAST, KEPT_MOST = 8 << 20, 16, 256
@@ -108,6 +109,21 @@ def keep_smallest(source: Source, *, most: int | None = None, room: int | None =
         smallest.offer_all(ended)
     smallest.offer_all([] if stretch is None else stretch.finish())
     return smallest
+
+
+def open_kept(model: ir.Model, groups: Sequence[Arrays], without: Set[int] = frozenset()) -> Source:
+    """The samples of some groups as a source, but those with these hashes."""
+    few = [sample for sample in _iterate_samples(groups) if not without or hash_sample(sample) not in without]
+
+    def read() -> Iterator[tuple[str, Load]]:
+        return ((f"sample {index}", partial(dict, sample)) for index, sample in enumerate(few))
+
+    return Source("the samples kept", tuple(input_specs(model)), read, len(few), labelled=False)
+
+
+def hash_samples(groups: Sequence[Arrays]) -> set[int]:
+    """The content hashes of all samples of some groups."""
+    return set(map(hash_sample, _iterate_samples(groups)))
 
 
 def split_into_chunks(model: ir.Model, samples: Arrays) -> Iterator[tuple[int, Arrays]]:
