@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import ParamSpec, TypeVar
 
 Arguments = ParamSpec("Arguments")
@@ -19,6 +20,7 @@ OPTION = r"(?<![\w-])(--[a-z][a-z0-9-]+|-o)(?: (%s))?"
 VALUE = r"-?\d[\w.]*|[A-Z]\w*\b|\w*[.:/][\w.:/,]*\w"  # a number, a placeholder, a path or shape: no word of a sentence
 ONLY_OPTIONS = re.compile(r"(?:(?:--[a-z][a-z0-9-]+|-o) \S+ ?)+")
 COMMAND = re.compile(r"((?:fcdeploy [a-z]+|merge) .*)")
+MOST_COMPARED = 1000  # names, and letters of one, among which one of a similar name is looked for
 RENAMED = {
     "-o": "output", "--shape": "shapes", "--input": "inputs", "--csv": "csv_file", "--all-tensors": "everything",
     "--batch-axis": "batch_axes", "--library": "libraries", "--for": "runtimes",
@@ -41,6 +43,22 @@ class FcdeployError(Exception):
 
 class LoadError(FcdeployError):
     """A model that onnxruntime does not load, or not run."""
+
+
+def quote_names(names: Iterable[str]) -> str:
+    """Quote and join names; of more than eight, the rest is counted."""
+    all_names = [repr(name) for name in names]
+    more = [f"{len(all_names) - 8} more"] if len(all_names) > 8 else []
+    return ", ".join(all_names[:8] + more)
+
+
+def suggest_name(name: str, known: Iterable[str], otherwise: str) -> str:
+    """A hint at the known name that is nearest to one that is not, of the first thousand; `otherwise` where none is near."""
+    import difflib  # here, as only mistakes need it
+
+    few = [one for one in islice(known, MOST_COMPARED) if len(one) < MOST_COMPARED]
+    close = difflib.get_close_matches(name[:MOST_COMPARED], few, 1)
+    return f"did you mean {close[0]!r}?" if close else otherwise
 
 
 def first_line(error: BaseException) -> str:

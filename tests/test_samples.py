@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import sys
 import tracemalloc
 import zipfile
@@ -22,6 +23,8 @@ from PIL import Image
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.data_format import DataFormat
+from fcdeploy.samples import csv
+from fcdeploy.samples.checks import cast
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.samples.source import BadSample, Sample, choose_batch_size, make_batches
 
@@ -266,9 +269,37 @@ def test_casts(tmp_path: Path, have: str, want: str, fits: bool) -> None:
             samples(path, spec("x", None, 3, 4, dtype=dtype))
 
 
-def test_integers_that_do_not_fit(tmp_path: Path) -> None:
-    with fails("sample 0 is int64 up to -1, which uint8 cannot hold"):
-        samples(npz(tmp_path, x=np.full((1, 3, 4), -1)), spec("x", None, 3, 4, dtype=np.uint8))
+@pytest.mark.parametrize(
+    ("have", "numbers", "want", "odd"),
+    [
+        ("int64", [-1], "uint8", "-1"),
+        ("int64", [300, -1], "uint8", "-1"),
+        ("int8", [-1, -128], "uint8", "-128"),  # wraps there and back
+        ("uint64", [0, 2**63 + 5], "int64", "9223372036854775813"),
+        ("uint8", [128, 3], "int8", "128"),
+        ("int64", [0, 2**53 + 1, 2**60], "float64", "9007199254740993"),
+        ("int64", [2**63 - 1], "float64", "9223372036854775807"),
+        ("uint32", [0, 65505], "float16", "65505"),
+        ("float32", [1e5, -1e6], "float16", "-1000000.0"),
+    ],
+)
+def test_numbers_that_do_not_fit(have: str, numbers: list[float], want: str, odd: str) -> None:
+    value, wanted = np.array(numbers, have), spec("x", None, len(numbers), dtype=want)
+    with fails(f"input 'x': sample 0 is {have} up to {odd}, which {want} cannot hold"):
+        cast(value, wanted, "sample 0", "data.npz")
+
+
+@pytest.mark.parametrize(("have", "want"), list(itertools.permutations(["int8", "uint8", "int64", "uint64"], 2)))
+@given(data=st.data())
+def test_integers_are_held_exactly_or_refused(have: str, want: str, data: Any) -> None:
+    limits = np.iinfo(have)
+    number = data.draw(st.integers(int(limits.min), int(limits.max)))
+    wanted = spec("x", None, 1, dtype=want)
+    if np.iinfo(want).min <= number <= np.iinfo(want).max:
+        assert cast(np.array([number], have), wanted, "sample 0", "data.npz").tolist() == [number]
+    else:
+        with fails(f"up to {number}, which {want} cannot hold"):
+            cast(np.array([number], have), wanted, "sample 0", "data.npz")
 
 
 def test_free_axes_and_inputs_without_a_shape(tmp_path: Path) -> None:
@@ -593,6 +624,36 @@ def test_csv_in_other_forms(tmp_path: Path, separator: str, packed: bool) -> Non
     if packed:
         with fails("data.csv.gz is not a readable CSV"):
             list(open_source(path, [spec("x", None, 2)], format=recorded))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_what_stands_in_quotes_separates_nothing(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text(separator.join(['"a;1;2;3"', '"b\t\t\t\t,,,,,"', "label"]) + "\n" + separator.join("123"))
+    (sample,) = samples(path, spec("x", None, 2))
+    assert sample.inputs["x"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("before", ["", "a,b\n1,2\n", 'a,b\n"1\n'])
+def test_a_csv_of_an_endless_line(tmp_path: Path, before: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small file that unpacks to a line of any length: no more of it is read than a row may have."""
+    monkeypatch.setattr(csv, "MOST_LETTERS", 20_000)
+    path = tmp_path / "data.csv.gz"
+    path.write_bytes(gzip.compress((before + "1," * 5_000_000).encode()))
+    tracemalloc.start()
+    with fails("data.csv.gz has a row of more than 20,000 letters, expected a sample a line"):
+        samples(path, spec("x", None, 2))
+    assert tracemalloc.get_traced_memory()[1] < 3e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("word", "hint"), [("dgo", "did you mean 'dog'?"), ("bird", "--classes FILE")])
+def test_a_word_that_is_no_class(tmp_path: Path, word: str, hint: str) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text(f"a,b,label\n1,2,1\n1,2,{word}\n")
+    source = open_source(path, [spec("x", None, 2)], format=DataFormat(classes=("cat", "dog")))
+    with fails(f"data.csv, sample 1, column 'label' is '{word}', expected one of the 2 classes: 'cat', 'dog'", hint):
+        list(source)
 
 
 # --- generator

@@ -171,6 +171,13 @@ def test_drawn_samples(tmp_path: Path) -> None:
         open_source(tmp_path / "d.npz", [X], seed=3)
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_the_first_of_the_first(known: bool) -> None:
+    source = numbered(9, known=known)
+    assert values(source.first(2).first(5)) == values(source.first(5).first(2)) == [0, 1]
+    assert values(source.draw(4, 1).first(2)) == values(source.draw(4, 1))[:2]
+
+
 def test_a_draw_counts_what_does_not_know_its_length() -> None:
     """The same samples as from a source that knows, and no sample loaded to count them."""
     loaded: list[int] = []

@@ -258,5 +258,7 @@ def test_states_that_the_model_has_not(stream: Path, save_npz: Callable[..., Pat
             calibrate(stream, data=data, output=tmp_path / "x.calib", states=[state])
     with fails("'g' is no input of the model", "--state h_out=h"):  # a pair that can be carried
         calibrate(stream, data=data, output=tmp_path / "x.calib", states=["h_out=g"])
+    with fails("seed 1 draws single samples, and input 'h' is a state", "--samples 2 alone takes the first 2"):
+        calibrate(stream, data=data, output=tmp_path / "x.calib", states=["h_out=h"], samples=2, seed=1)
     with fails("gives input 'h' both 'a' and 'b'"):
         parse_states(["a=h", "b=h"])

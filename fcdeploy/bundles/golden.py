@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.errors import FcdeployError, first_line
+from fcdeploy.errors import FcdeployError, first_line, quote_names
 from fcdeploy.records.manifest import AGAIN
 
 Run = tuple[Arrays, Arrays]
@@ -73,8 +73,7 @@ def from_bytes(content: bytes, inputs: Sequence[str], outputs: Sequence[str], so
         for arrays, wanted in ((feeds, inputs), (answers, outputs)):
             if set(arrays) != set(wanted):
                 raise FcdeployError(
-                    f"{source}: golden run {index} has {', '.join(map(repr, arrays))}, "
-                    f"expected {', '.join(map(repr, wanted))}",
+                    f"{source}: golden run {index} has {quote_names(arrays)}, expected {quote_names(wanted)}",
                     AGAIN,
                 )
     return [runs[index] for index in sorted(runs)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fcdeploy.atomic_files import replace_file
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.files import check_output
 from fcdeploy.graph.model import files_of, hash_model, read_model, refuse_unsupported
 from fcdeploy.graph.nodes import name_of
@@ -25,7 +25,6 @@ Ends = Mapping[str, tuple[float, float]]
 
 WRITTEN = {".json": "onnxruntime's calibration JSON", ".cache": "TensorRT's calibration cache", ".calib": "fcdeploy's"}
 OURS = ".calib"
-SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def _read_own(path: Path) -> SourceRanges:
         r.name: r.histogram for r in records if r.histogram.total > r.histogram.nonfinite or r.histogram.ends_only
     }
     broken = [r.name for r in records if r.name not in finite]
-    warnings = (f"left out, never finite: {_list_names(broken)}",) if broken else ()
+    warnings = (f"left out, never finite: {quote_names(broken)}",) if broken else ()
     ends = {name: (h.low, h.high) for name, h in finite.items()}
     return SourceRanges(ends, "fcdeploy's calibration file", "", warnings, recorded.model)
 
@@ -128,7 +127,7 @@ def _fit_to_model(given: SourceRanges, path: Path, model: Path) -> FittedRanges:
     if not calibration.tensors:
         raise FcdeployError(
             f"none of the {len(given.ends)} ranges of {str(path)!r} is of a tensor of {str(model)!r}: "
-            f"it has {_list_names(list(given.ends))}",
+            f"it has {quote_names(given.ends)}",
             "give the model that was calibrated, with its tensors' names unchanged",
         )
     ends = {name: given.ends[name] for name in calibration.tensors}
@@ -144,10 +143,10 @@ def _make_report(given: SourceRanges, ends: Ends, fitted: FittedRanges | None, t
     warnings = list(given.warnings)
     unknown, missing = (fitted.unknown, fitted.missing) if fitted else ([], [])
     if unknown:
-        warnings.append(f"{len(unknown)} ranges are of no tensor of the model: {_list_names(unknown)}")
+        warnings.append(f"{len(unknown)} ranges are of no tensor of the model: {quote_names(unknown)}")
     if missing:
         stay = "; their layers will stay float" if target.suffix == OURS else ""
-        warnings.append(f"{len(missing)} tensors of the model have no range: {_list_names(missing)}{stay}")
+        warnings.append(f"{len(missing)} tensors of the model have no range: {quote_names(missing)}{stay}")
     widened = [name for name, (low, high) in ends.items() if target.suffix == ".cache" and -low != high]
     values = {
         "tensors": [{"tensor": name, "min": low, "max": high} for name, (low, high) in ends.items()],
@@ -164,8 +163,3 @@ def _make_report(given: SourceRanges, ends: Ends, fitted: FittedRanges | None, t
         "calibration-convert", values, (Table("ranges", ("tensor", "min", "max"), rows),), tuple(lines),
         warnings=tuple(warnings),
     )  # fmt: skip
-
-
-def _list_names(names: list[str]) -> str:
-    more = [f"{len(names) - SHOWN} more"] if len(names) > SHOWN else []
-    return ", ".join([repr(name) for name in names[:SHOWN]] + more)

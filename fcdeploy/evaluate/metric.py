@@ -22,12 +22,11 @@ import numpy as np
 from fcdeploy.arithmetic import metrics
 from fcdeploy.arithmetic.set_metrics import count_class_overlap, edit_distance, mean_class_iou
 from fcdeploy.arrays import Array, Arrays, Float64
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.evaluate import between_models as between
 from fcdeploy.evaluate.between_models import BetweenModels
 from fcdeploy.evaluate.decision import Decision, decide, infer_decision, squeeze
 from fcdeploy.evaluate.outputs import OutputEnd, OutputsRead, decide_by, read_outputs
-from fcdeploy.samples.checks import quote_names
 from fcdeploy.user_code import load_function, user_code
 
 BETWEEN = ("agreement", "boxes", "miou", "text", "cosine")  # of int8 answers with float ones, without labels

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx_ir as ir
 
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.graph.model import TensorSpec, input_specs, output_specs
 
 MOVES = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast"}
@@ -19,7 +17,8 @@ def check_same_signature(one: ir.Model, other: ir.Model, name: str, other_name: 
     for kind, mine, theirs in ends:
         hint = f"give the float model that {name!r} was made from; fcdeploy inspect shows both models' {kind}s"
         if [spec.name for spec in mine] != [spec.name for spec in theirs]:
-            both = f"{name!r} has {_quote_names(mine)}, {other_name!r} has {_quote_names(theirs)}"
+            has, others = (quote_names(spec.name for spec in specs) or "none" for specs in (mine, theirs))
+            both = f"{name!r} has {has}, {other_name!r} has {others}"
             raise FcdeployError(f"the models differ in their {kind}s: {both}", hint)
         for a, b in zip(mine, theirs, strict=True):
             if not _is_compatible(a, b, dtypes=dtypes):
@@ -35,7 +34,3 @@ def _is_compatible(a: TensorSpec, b: TensorSpec, *, dtypes: bool) -> bool:
         return True
     lengths = zip(a.shape, b.shape, strict=False)
     return len(a.shape) == len(b.shape) and all(m is None or n is None or m == n for m, n in lengths)
-
-
-def _quote_names(specs: Sequence[TensorSpec]) -> str:
-    return ", ".join(repr(spec.name) for spec in specs) or "none"

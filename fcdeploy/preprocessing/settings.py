@@ -19,7 +19,6 @@ std = [0.229, 0.224, 0.225]
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, suggest_name
 from fcdeploy.records.preprocessing import COLOURS, LARGEST, LAYOUTS, METHODS, Preprocessing, PreprocessingStep
 from fcdeploy.records.signature import TensorSpec, format_shape
 
@@ -204,10 +203,9 @@ def _check_keys(given: Mapping[str, Any], spec: TensorSpec, name: str) -> None:
     """Keys that there are, and none that makes fractions for an input of integers."""
     for key in given:
         if key not in KEYS:
-            close = difflib.get_close_matches(key, KEYS, 1)
             raise FcdeployError(
                 f"{name}: unknown key {key!r}, expected one of {', '.join(KEYS)}",
-                f"did you mean {close[0]!r}?" if close else f"remove {key!r}",
+                suggest_name(key, KEYS, f"remove {key!r}"),
             )
     changed = [key for key in ("scale", "mean", "std") if key in given]
     if spec.dtype.kind in "iu" and changed:

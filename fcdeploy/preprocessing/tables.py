@@ -6,7 +6,6 @@ columns are, one column each, as scikit-learn pipelines become, takes them by na
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,8 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names, suggest_name
 from fcdeploy.records.signature import TensorSpec, format_shape
-
-SOME = 1000  # columns, and letters of one, among which one of a similar name is looked for
 
 
 @dataclass(frozen=True)
@@ -89,11 +86,9 @@ def _match_inputs(
 
 
 def _make_missing_error(name: str, features: Mapping[str, int], source: str) -> FcdeployError:
-    close = difflib.get_close_matches(name, [feature for feature in list(features)[:SOME] if len(feature) < SOME], 1)
-    has = ", ".join(map(repr, list(features)[:8])) + (f" and {len(features) - 8} more" if len(features) > 8 else "")
     return FcdeployError(
-        f"{source}: column {name!r} is missing, it has {has or 'none'}",
-        f"did you mean {close[0]!r}? rename it" if close else "fcdeploy inspect MODEL shows inputs and columns",
+        f"{source}: column {name!r} is missing, it has {quote_names(features) or 'none'}",
+        suggest_name(name, features, "fcdeploy inspect MODEL shows inputs and columns"),
     )
 
 

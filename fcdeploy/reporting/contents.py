@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from fcdeploy.errors import quote_names
 from fcdeploy.graph.model import TensorSpec, files_of, input_specs, measure_size, output_specs
 from fcdeploy.graph.nodes import subgraphs_of
 from fcdeploy.prepare import activation_memory, cost_model
@@ -172,7 +173,7 @@ def _warn(inputs: list[TensorSpec], network: ir.Model, rows: list[LayerCost]) ->
             else "their shapes are computed from data"
         )
         warnings.append(f"sizes of {unknown} of {len(rows)} layers are unknown: {why}")
-    inside = [node.name for node in network.graph if any(True for _ in subgraphs_of(node))]
+    inside = [node.name or "" for node in network.graph if any(True for _ in subgraphs_of(node))]
     if inside:
-        warnings.append(f"multiply-accumulates inside the subgraphs of {', '.join(map(repr, inside))} are not counted")
+        warnings.append(f"multiply-accumulates inside the subgraphs of {quote_names(inside)} are not counted")
     return warnings

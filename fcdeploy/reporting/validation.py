@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from fcdeploy.arithmetic.significance import is_near_chance
+from fcdeploy.errors import quote_names
 from fcdeploy.evaluate.compare import Answers, LayerSums
 from fcdeploy.evaluate.loss import Loss, format_amount
 from fcdeploy.evaluate.metric import SHARE, Metric
 from fcdeploy.records.report import Table
 from fcdeploy.runtime.cpu import detect_target
-from fcdeploy.samples.checks import quote_names
 
 CLEAN_KERNELS_DB = 38.0  # rounding ties alone leave 40 to 49 dB on clean networks
 SHOWN_CLASSES = 12

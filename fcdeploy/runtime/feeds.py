@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.arrays import Arrays
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.records.signature import TensorSpec
 
 SEED = 0
@@ -28,7 +28,7 @@ def fix_shapes(
     for name in shapes:
         if name not in known:
             raise FcdeployError(
-                f"shape for {name!r}, which is no input of the model; it has {', '.join(map(repr, known))}",
+                f"shape for {name!r}, which is no input of the model; it has {quote_names(known)}",
                 _hint_shape(specs[0], batch) if specs else "leave --shape out",
             )
     return [_fix_shape(spec, batch, shapes.get(spec.name)) for spec in specs]

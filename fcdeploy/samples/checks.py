@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.signature import format_shape as format_shape
 
@@ -103,15 +103,39 @@ def cast(value: Array, spec: TensorSpec, place: str, source: str) -> Array:
     absent = np.isnan(value) if spec.missing and floats else None
     _check_finite(value, f"input {spec.name!r}: {place}", source, absent)
     with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is found by looking at the result
-        result = np.ascontiguousarray(value, dtype=spec.dtype)
-        exact = value.dtype.kind not in "iu" or bool(np.all(result.astype(value.dtype) == value))
-    if not exact or not _is_finite(result if absent is None else result[~absent]):
-        worst = value.flat[int(np.nanargmax(np.abs(value.astype(np.float64))))]
-        raise FcdeployError(
-            f"input {spec.name!r}: {place} is {value.dtype} up to {worst}, which {spec.dtype} cannot hold",
-            f"scale or convert {source}",
-        )
-    return result.reshape(value.shape)
+        result = np.ascontiguousarray(value, dtype=spec.dtype).reshape(value.shape)
+        if not _holds(result, value, absent):
+            raise FcdeployError(
+                f"input {spec.name!r}: {place} is {value.dtype} up to {_find_unheld(result, value)}, "
+                f"which {spec.dtype} cannot hold",
+                f"scale or convert {source}",
+            )
+    return result
+
+
+def _holds(result: Array, value: Array, absent: Array | None = None) -> bool:
+    """Whether `result` is `value` in another dtype: integers exactly, floats rounded and finite but where `absent`."""
+    if not _is_finite(result if absent is None else result[~absent]):
+        return False
+    if value.dtype.kind not in "iu":
+        return True
+    low, high = int(value.min()), int(value.max())
+    if result.dtype.kind in "iu":  # a way there and back hides what wraps around in both
+        ends = np.iinfo(result.dtype)
+        return bool(ends.min <= low and high <= ends.max)
+    # the way back is undefined for a float beyond the integers, and rounding keeps the order: so the ends first
+    return (int(result.min()), int(result.max())) == (low, high) and bool(np.all(result.astype(value.dtype) == value))
+
+
+def _find_unheld(result: Array, value: Array) -> Any:
+    """A number that `result` does not hold: the least or the greatest of `value`, or the first one that was rounded."""
+    size = value.astype(np.float64)
+    rounded = result.astype(value.dtype).ravel() != value.ravel()
+    for at in (np.nanargmin(size), np.nanargmax(size), np.argmax(rounded)):
+        one = slice(int(at), int(at) + 1)
+        if not _holds(result.flat[one], value.flat[one]):
+            break
+    return value.flat[int(at)]
 
 
 def check_label(name: str, value: Any, place: str, source: str) -> Array:
@@ -160,13 +184,6 @@ def make_ragged_error(batch: int, seen: int, left: int, source: str) -> Fcdeploy
         f"the model runs batches of exactly {batch}; after {even} of {seen} samples of {source}, {left} are left over",
         f"--samples {even} takes the first {even}" if even else f"give at least {batch} samples of equal shapes",
     )
-
-
-def quote_names(names: Iterable[str]) -> str:
-    """Quote and join names; of more than eight, the rest is counted."""
-    all_names = [repr(name) for name in names]
-    more = [f"{len(all_names) - 8} more"] if len(all_names) > 8 else []
-    return ", ".join(all_names[:8] + more)
 
 
 def is_number(dtype: np.dtype[Any]) -> bool:

@@ -23,7 +23,7 @@ from typing import IO
 import numpy as np
 
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.preprocessing.apply import preprocess_pixels
 from fcdeploy.preprocessing.read import read_preprocessing
@@ -129,7 +129,7 @@ def _choose_pictures(folder: Path) -> Path:
         if len(files) == 1:
             return files[0]
     raise FcdeployError(
-        f"folder {str(folder)!r} holds {len(pictures)} files of pictures: {checks.quote_names(path.name for path in pictures)}",
+        f"folder {str(folder)!r} holds {len(pictures)} files of pictures: {quote_names(path.name for path in pictures)}",
         f"give one of them: --data {pictures[0]}",
     )
 

@@ -5,7 +5,6 @@ Transparency is dropped.  How pictures become numbers is for the preprocessing t
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fcdeploy.arrays import Arrays
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names, suggest_name
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.preprocessing.apply import import_pillow, read_picture
 from fcdeploy.preprocessing.read import read_preprocessing
@@ -74,10 +73,9 @@ def _find_labels(folders: Sequence[str], classes: Sequence[str], place: Path) ->
         return {name: int(name) for name in folders}
     odd = [name for name in folders if name not in numbers]
     if odd:
-        close = difflib.get_close_matches(odd[0], classes, 1)
         raise FcdeployError(
-            f"class folder {odd[0]!r} in {str(place)!r} is none of the {len(classes)} classes: {checks.quote_names(classes)}",
-            f"did you mean {close[0]!r}?" if close else "name folders as the classes are, or give --classes FILE",
+            f"class folder {odd[0]!r} in {str(place)!r} is none of the {len(classes)} classes: {quote_names(classes)}",
+            suggest_name(odd[0], classes, "name folders as the classes are, or give --classes FILE"),
         )
     return {name: numbers[name] for name in folders}
 
@@ -97,7 +95,7 @@ def _count_classes(folder: Path) -> list[tuple[str, int]]:
     classes = [name for name, count in counts if count]
     if flat and classes:
         raise FcdeployError(
-            f"{str(folder)!r} holds images and also sub-folders of images: {checks.quote_names(classes)}",
+            f"{str(folder)!r} holds images and also sub-folders of images: {quote_names(classes)}",
             "move every image into the sub-folder of its class",
         )
     empty = [name for name, count in counts if not count]

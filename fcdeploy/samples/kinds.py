@@ -83,9 +83,15 @@ def open_source(
         raise FcdeployError(f"number of samples {limit} is not positive, expected 1 or more", "--samples 512")
     if seed is not None and limit is None:
         raise FcdeployError(f"seed {seed} draws samples, but not how many", f"--samples 512 --seed {seed}")
-    states = model is not None and any(spec.state for spec in inputs)
-    source = _open(data, without_states(inputs) if states else inputs, format)
-    if states and model is not None:
+    state = next((spec.name for spec in inputs if spec.state), None)
+    if seed is not None and state is not None:
+        raise FcdeployError(
+            f"seed {seed} draws single samples, and input {state!r} is a state that goes from each to the next",
+            f"--samples {limit} alone takes the first {limit}",
+        )
+    carried = state is not None and model is not None
+    source = _open(data, without_states(inputs) if carried else inputs, format)
+    if carried and model is not None:
         source = replace(open_steps(source, inputs, model), format=source.format)
     if limit is not None:
         source = source.first(limit) if seed is None else source.draw(limit, seed)

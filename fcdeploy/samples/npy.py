@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.samples import arrays, checks, listing
 from fcdeploy.samples.npz import check_headers, read_rows_in_step
@@ -31,7 +31,7 @@ def open_npy(path: Path, inputs: Sequence[TensorSpec]) -> Source:
     """Open a folder of .npy files, or one .npy file."""
     if path.is_file():
         if len(inputs) != 1:
-            wants = checks.quote_names(spec.name for spec in inputs)
+            wants = quote_names(spec.name for spec in inputs)
             raise FcdeployError(
                 f"{path.name} is one array, the model wants {len(inputs)} inputs: {wants}",
                 "give an .npz or a folder with one .npy per input",

@@ -204,7 +204,7 @@ class Source:
         fixed = get_fixed_batch(self.inputs) or 1
         wanted = max(fixed, few - few % fixed)
         if self.limit is not None or self.chosen is not None or self.count is None or self.count <= wanted:
-            return replace(self, on_bad=self.on_bad)
+            return self
         return self.draw(wanted, 0)
 
     def require_labels(self, labels: frozenset[str] | None) -> Source:
@@ -212,8 +212,9 @@ class Source:
         return replace(self, labels=labels)
 
     def first(self, limit: int) -> Source:
-        """The first so many samples."""
+        """The first so many samples of those that it has."""
         assert self.part == (0, 1)
+        limit = limit if self.limit is None else min(self.limit, limit)
         return replace(self, limit=limit, count=None if self.count is None else min(self.count, limit))
 
     def draw(self, limit: int, seed: int) -> Source:
@@ -222,9 +223,11 @@ class Source:
         A source that does not know its number of samples is run through once to count them.
         """
         assert self.part == (0, 1)
+        assert self.limit is None
+        assert self.chosen is None
         total = sum(1 for _ in self.read()) if self.count is None else self.count
         chosen = draw_positions(total, limit, seed)
-        return replace(self, chosen=chosen, limit=None, count=len(chosen))
+        return replace(self, chosen=chosen, count=len(chosen))
 
     def _iterate(self) -> Iterator[tuple[int, str, Load]]:
         """Position in the whole, name and load of every sample that is this source's to give."""

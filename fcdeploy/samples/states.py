@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.records.signature import TensorSpec, format_shape
 from fcdeploy.runtime.engine import Engine
 from fcdeploy.runtime.session import Session
@@ -109,7 +109,7 @@ def check_states(states: Mapping[str, str], inputs: Sequence[TensorSpec], output
         for kind, wanted, known in (("output", out, outs), ("input", name, ins)):
             if wanted not in known:
                 raise FcdeployError(
-                    f"--state {out}={name}: {wanted!r} is no {kind} of the model, which has {checks.quote_names(known)}",
+                    f"--state {out}={name}: {wanted!r} is no {kind} of the model, which has {quote_names(known)}",
                     _hint_pair(inputs, outputs),
                 )
         one, other = ins[name], outs[out]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fcdeploy.arrays import Arrays
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names, suggest_name
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.preprocessing.tables import TableLayout, arrange_columns, convert_row
 from fcdeploy.records.data_format import DataFormat
@@ -31,9 +31,9 @@ def open_table(
 ) -> Source:
     """Check the columns against the model's inputs. Raises FcdeployError."""
     if format.label != "label" and format.label not in columns:
-        has = ", ".join(map(repr, columns[:8]))
         raise FcdeployError(
-            f"{path.name}: there is no column {format.label!r} of labels, it has {has}", "--label COLUMN"
+            f"{path.name}: there is no column {format.label!r} of labels, it has {quote_names(columns)}",
+            "--label COLUMN",
         )
     layout = arrange_columns(columns, inputs, path.name, known=format.columns, label=format.label)
     classes = format.classes or _find_classes(path, layout, open_rows)
@@ -59,6 +59,12 @@ def _convert(layout: TableLayout, classes: Sequence[str], cells: Sequence[Any], 
             )
         if classes and cells[at] in classes:
             cells = [*cells[:at], str(classes.index(cells[at])), *cells[at + 1 :]]
+        elif classes and isinstance(cells[at], str) and not _is_number(cells[at]):
+            raise FcdeployError(
+                f"{where}, column {layout.columns[at]!r} is {cells[at]!r}, "
+                f"expected one of the {len(classes)} classes: {quote_names(classes)}",
+                suggest_name(cells[at], classes, "correct the cell, or give --classes FILE"),
+            )
     return convert_row(layout, cells, where)
 
 

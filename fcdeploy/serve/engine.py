@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.runtime.cpu import count_usable_cores
 from fcdeploy.runtime.feeds import check_feeds
 from fcdeploy.serve.batching import Done, InferenceRequest, Queue
@@ -318,4 +318,4 @@ class Observer:
 
 
 def explain_unknown_output(model: Model, name: object) -> str:
-    return f"output {str(name)[:100]!r} is unknown, expected {', '.join(map(repr, model.outputs))}"
+    return f"output {str(name)[:100]!r} is unknown, expected {quote_names(model.outputs)}"

@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 
 from fcdeploy import __version__
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import format_shape
 from fcdeploy.serve.grpc_messages import METHODS, PACKAGE, SERVICE, build_messages, check_request
@@ -126,7 +126,7 @@ def read_inputs(model: Model, request: Any) -> Arrays:
         name = tensor.name
         spec = model.inputs.get(name)
         if spec is None:
-            raise RefusedError(400, f"input {name[:100]!r} is unknown, expected {', '.join(map(repr, model.inputs))}")
+            raise RefusedError(400, f"input {name[:100]!r} is unknown, expected {quote_names(model.inputs)}")
         if name in feeds:
             raise RefusedError(400, f"input {name!r} is given twice, expected once")
         if any(parameter.key == "shared_memory_region" for parameter in tensor.parameters):

@@ -13,6 +13,7 @@ import numpy as np
 import simdjson
 
 from fcdeploy.arrays import Array
+from fcdeploy.errors import quote_names
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import format_shape
 from fcdeploy.serve.models import Model
@@ -62,10 +63,10 @@ def check_input(
 
     name = tensor.get("name")
     if not isinstance(name, str):
-        raise RefusedError(400, f"an input has no name, expected {list_names(model.inputs)}")
+        raise RefusedError(400, f"an input has no name, expected {quote_names(model.inputs)}")
     spec = model.inputs.get(name)
     if spec is None:
-        raise RefusedError(400, f"input {name[:100]!r} is unknown, expected {list_names(model.inputs)}")
+        raise RefusedError(400, f"input {name[:100]!r} is unknown, expected {quote_names(model.inputs)}")
     if name in feeds or any(name == part[0] for part in parts):
         raise RefusedError(400, f"input {name!r} is given twice, expected once")
 
@@ -164,7 +165,7 @@ def read_wanted(model: Model, document: Any, keys: set[str]) -> Wanted:
         outputs = tuple((i, binary) for i in range(len(names)))
     elif isinstance(said, simdjson.Array):
         if len(said) > len(names):
-            raise RefusedError(400, f"{len(said)} outputs, expected each of {list_names(model.outputs)} once at most")
+            raise RefusedError(400, f"{len(said)} outputs, expected each of {quote_names(model.outputs)} once at most")
         outputs = tuple(_read_output(model, names, output, binary) for output in said)
         if len({index for index, _ in outputs}) < len(outputs):
             raise RefusedError(400, "an output is asked for twice, expected once")
@@ -177,17 +178,13 @@ def _read_output(model: Model, names: list[str], output: Any, binary: bool) -> t
     name = output.get("name") if isinstance(output, simdjson.Object) else None
     if not isinstance(name, str) or name not in model.outputs:
         given = None if isinstance(name, simdjson.Object | simdjson.Array) else name
-        raise RefusedError(400, f"output {_shorten(given)} is unknown, expected {list_names(model.outputs)}")
+        raise RefusedError(400, f"output {_shorten(given)} is unknown, expected {quote_names(model.outputs)}")
     parameters = output.get("parameters")
     parameters = parameters if isinstance(parameters, simdjson.Object) else {}
     for refused in ("classification", "shared_memory_region"):
         if parameters.get(refused):
             raise RefusedError(400, f"output {name!r}: {refused} is not served, expected binary_data or nothing")
     return names.index(name), bool(parameters.get("binary_data", binary))
-
-
-def list_names(ends: Mapping[str, TensorSpec]) -> str:
-    return ", ".join(map(repr, ends))
 
 
 def _shorten(value: object) -> str:

@@ -18,6 +18,7 @@ import orjson
 import simdjson
 
 from fcdeploy.arrays import Array, Arrays
+from fcdeploy.errors import quote_names
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import format_shape
 from fcdeploy.serve.models import Model
@@ -26,7 +27,6 @@ from fcdeploy.serve.request import (
     OF_DTYPE,
     Wanted,
     check_input,
-    list_names,
     read_binary_size,
     read_numbers,
     read_wanted,
@@ -233,7 +233,7 @@ def _read_request(model: Model, document: Any, text: bytes, rest: memoryview | N
         offset += size
     missing = [name for name in model.inputs if name not in feeds and all(name != part[0] for part in parts)]
     if missing:
-        raise RefusedError(400, f"input {missing[0]!r} is missing, expected {list_names(model.inputs)}")
+        raise RefusedError(400, f"input {missing[0]!r} is missing, expected {quote_names(model.inputs)}")
     wanted = read_wanted(model, document, keys)
     if rest is not None:
         layout = BinaryLayout(tuple(parts), offset, wanted)
