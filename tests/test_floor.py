@@ -14,21 +14,27 @@ import pytest
 from conftest import fails
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import Net, random_data
+from networks import Net, in_memory, random_data
 
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arithmetic.significance import tail_of_binomial
 from fcdeploy.cli import main
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.evaluate.outputs import OutputEnd, decide_by, find_ends
-from fcdeploy.graph.model import input_specs
+from fcdeploy.graph.model import input_specs, read_model
+from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.calibrating.statistics import leave_out_judged, load_or_observe
 from fcdeploy.int8.floor import Floor, parse_floor
 from fcdeploy.int8.judge import APART, MOST_APART, USED, Judge, Judgement, _compare, split_samples
 from fcdeploy.int8.margins import estimate_error, expect_equal, measure_class_margins, measure_class_moves
+from fcdeploy.int8.problem import Problem
+from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records.calibration import to_bytes
+from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kinds import open_source
+from fcdeploy.search.builder import begin_building
+from fcdeploy.search.hold_floor import Candidate, _carry_out, _round_by_inputs, make_judge
 
 DATA = random_data(0, 96, x=(12,))
 
@@ -96,6 +102,27 @@ def test_classes_to_be_expected_are_those_of_many_samples() -> None:
         assert hits >= 19
 
 
+@pytest.mark.parametrize("shape", ["even", "constant", "rare", "by sample"])
+def test_moves_of_any_distribution_are_expected_to_change_as_many_classes(shape: str) -> None:
+    """Two classes and margins that lie evenly around zero: what changes is counted."""
+    random = np.random.default_rng(0)
+    scores = np.zeros((200_000, 2))
+    scores[:, 0] = random.uniform(-1, 1, len(scores))
+    size = {
+        "even": random.uniform(0, 0.06, len(scores)),
+        "constant": np.full(len(scores), 0.03),
+        "rare": np.where(random.random(len(scores)) < 0.1, 0.3, 0.0),
+        "by sample": 0.03 * np.exp(random.normal(size=len(scores)) - 0.5),
+    }[shape]
+    others = scores.copy()
+    others[:, 0] += size * random.choice([-1, 1], len(scores))
+    changed = np.mean(scores.argmax(axis=1) != others.argmax(axis=1))
+    expected = 1 - expect_equal(
+        measure_class_moves(scores[:20_000], others[:20_000], 1), measure_class_margins(scores[:20_000], 1)
+    )
+    assert expected.mean() == pytest.approx(changed, rel=0.1)
+
+
 def test_masked_classes_have_no_margins() -> None:
     """Scores of minus infinity, as masks write them: what is left decides."""
     scores = np.random.default_rng(0).normal(size=(20, 6))
@@ -109,7 +136,7 @@ def test_masked_classes_have_no_margins() -> None:
 
 
 def test_of_a_map_of_things_the_things_count() -> None:
-    """Two words that a thin bridge joins overlap nearly whole, and are one thing instead of two."""
+    """Two words that a thin bridge joins overlap nearly whole, and are one thing instead of two; to some who read the map."""
     one = np.zeros((6, 1, 40, 60), np.float32)
     one[:, 0, 10:20, 5:25] = one[:, 0, 10:20, 30:50] = 0.9
     other = one.copy()
@@ -119,9 +146,12 @@ def test_of_a_map_of_things_the_things_count() -> None:
     rows = dict(_compare("y", decision, one, other))
     judgement = Judgement(6, {"y": 30.0}, rows, {"y": decision})
     assert judgement.share("y") > 0.99
-    assert judgement.share("y: regions") == pytest.approx((5 * 4 + 2) / (5 * 4 + 3), abs=0.1)
+    assert judgement.share("y: regions") == pytest.approx(5 * 20 / (5 * 20 + 5 * 3))
     (miss,) = judgement.misses(Floor())
     assert miss[0].endswith("of regions found by both of output 'y', the floor is 99 %")
+    other[0, 0, 15, 25:30] = 0.45  # from 0.5 on they are two
+    rows = dict(_compare("y", decision, one, other))
+    assert Judgement(6, {"y": 30.0}, rows, {"y": decision}).share("y: regions") == pytest.approx(112 / 118)
     same = Judgement(6, {"y": 30.0}, dict(_compare("y", decision, one, one)), {"y": decision})
     assert not same.misses(Floor()) and not same.misses(Floor(), searched=True) and not same.doubts(Floor())
 
@@ -140,6 +170,8 @@ def test_a_model_searched_for_by_margins_is_not_excused_by_chance() -> None:
         0.2 + 0.5
     )  # half a point, less than the error
     assert error > 0.005
+    many = Judgement(256, {"y": 30.0}, {"y": np.ones((256, 2))}, {"y": decision}, {"y": np.full(256, 0.9895)})
+    assert many.misses(Floor())[0][1] == pytest.approx(0.05)  # of as many as a calibration keeps nothing is chance
     assert judgement.summary() == "100 % equal decisions (98.8 % to be expected of others), 30.0 dB on 100 samples"
     few = Judgement(6, {"y": 90.0}, {"y": np.ones((6, 2))}, {"y": decision}, {"y": np.full(6, 1 - 1e-5)})
     assert not few.misses(Floor(), searched=True)  # nearly float: no six samples could hide one change in a hundred
@@ -201,6 +233,31 @@ def test_weights_are_rounded_by_what_they_read_before_anything_leaves_int8(tmp_p
     assert better.values["sqnr_db"] > usual.values["sqnr_db"] + 2
     assert better.values["floor"]["left_out"] == []
     assert any(line.startswith("taken: weights rounded by what their layers read; ") for line in better.lines)
+
+
+def test_rounding_that_misses_the_floor_in_the_end_is_left_out(tmp_path: Path) -> None:
+    """Weights rounded for inputs of three directions are worse than the nearest ones for inputs of all."""
+    net, random = Net(0), np.random.default_rng(0)
+    file = net.output(net.op("Tanh", net.dense(net.input("x", 48), 48, 6))).save(tmp_path / "net.onnx")
+    some = np.sign(random.normal(size=(32, 3)) @ random.normal(size=(3, 48))).astype(np.float32)
+    others = np.sign(random.normal(size=(64, 48))).astype(np.float32)
+    model = read_model(file)
+    prepare(model)
+    seen = observe(model, in_memory({"x": np.concatenate([some, others])}, model), model_hash="")
+    of = {"samples": {"x": some}, "judged": ({"x": others},), "unseen": True}
+    problem = Problem(file, model, seen, target=find_target("host"), ranges="mse", keep_float=(), **of)
+    judge, plan = make_judge(problem), problem.plan()
+    assert judge is not None
+    usual = Candidate("", problem, plan, (int8 := problem.build(plan)), judge.measure(int8))
+    (rounded,) = _round_by_inputs(problem, usual, judge, None)
+    builder = begin_building(problem, None)
+    worse, better = rounded.judgement.worst_db, judge.measure(builder.model({})).worst_db
+    assert worse < better - 1
+    for least, taken, rounding in (((worse + better) / 2, better, False), (worse - 1, worse, True)):
+        made, left = _carry_out(rounded, builder, [], {}, judge, Floor(0.99, least))
+        assert (made.judgement.worst_db, left) == (taken, ())
+        assert bool(made.plan.gptq_nodes) is rounding
+        assert judge.measure(made.int8).worst_db == taken
 
 
 def test_ranges_that_fit_are_taken(tmp_path: Path) -> None:

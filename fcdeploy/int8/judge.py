@@ -32,7 +32,7 @@ from fcdeploy.int8.margins import (
 )
 from fcdeploy.runtime.engine import Engine
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples.kept_samples import split_into_chunks
+from fcdeploy.samples.kept_samples import KEPT_MOST, split_into_chunks
 from fcdeploy.samples.layout import lead_with_samples, runs_alone
 from fcdeploy.samples.states import StreamingSession
 from fcdeploy.samples.stretches import split_stretches
@@ -47,6 +47,7 @@ HIDDEN = 10  # times as many changes as margins promise: samples that are near a
 REGIONS = ": regions"  # behind the name of an output that is a map of things: how many of them both models find
 NOTABLE_DIFFERENCE = 0.002  # of decisions: by which fewer are to be expected equal than were, to be said
 LEAST_SIDE = 16  # rows and columns of a map in which things are looked for
+READ_AT = (0.3, 0.4, 0.5, 0.6, 0.7)  # thresholds of things in a map of probabilities: who reads it has one of his own
 CARRIED_DB = 10.0  # by which a state must be nearer than others: errors add up for longer than a stretch
 CARRIED_SHARE = 2 / 3  # of the changed decisions that the floor allows, for the same reason
 
@@ -94,8 +95,8 @@ class Judgement:
     def misses(self, floor: Floor, *, searched: bool = False) -> list[tuple[str, float]]:
         """What is below the floor, in words, and by how much.
 
-        Margins may be short of the floor by one standard error; of a model that was `searched` for among many by these
-        samples, of which one holds by chance, they have to promise one more than the floor.
+        Margins of fewer samples than a calibration keeps may be short of the floor by one standard error; of a model that
+        was `searched` for among many by these samples, of which one holds by chance, they have to promise one more.
 
         One answer of a few that differs may be chance.  Of fewer samples than one changed decision in which
         would be below the floor, decibels count for classes too, and where margins say that others will differ, these.
@@ -155,6 +156,8 @@ class Judgement:
         error = estimate_error(max(floor.decisions, 1 - HIDDEN * (1 - share)), len(expected))
         if errors < 0:  # on few samples no model but float would be proof enough
             error = min(error, (1 - floor.decisions) / 2)
+        elif len(expected) >= KEPT_MOST:  # who gives as many as are kept is held to the floor itself
+            error = 0.0
         return share + errors * error
 
     def _least_expected(self, floor: Floor) -> float:
@@ -339,8 +342,10 @@ def _compare(name: str, decision: Decision, one: Array, other: Array) -> Iterato
     a, b = (decide(decision, array) for array in (one, other))
     equal, count = decision.count_equal(np.atleast_1d(a), np.atleast_1d(b))
     yield name, np.stack([equal, count], axis=1)
-    if decision.sparse and one.ndim == 4 and min(one.shape[2:]) >= LEAST_SIDE:
-        yield name + REGIONS, compare_regions(a, b)
+    if decision.sparse and decision.threshold is not None and one.ndim == 4 and min(one.shape[2:]) >= LEAST_SIDE:
+        # where things touch, a map is near one threshold or another: five tell more of a few maps than one does
+        found = [compare_regions(one > at, other > at) for at in READ_AT]
+        yield name + REGIONS, np.sum(found, axis=0)
 
 
 def _list_stretches(group: Arrays) -> Iterator[Arrays]:

@@ -13,8 +13,8 @@ import numpy as np
 from fcdeploy.arrays import Array, Float64
 from fcdeploy.evaluate.decision import Decision, squeeze
 
-NEAREST = 5  # classes beside the first, whose margins tell how far rounding moves a margin
 ALIKE = 16  # samples with a margin like it, by whose moves a sample may move
+SIZE_TO_SPREAD = math.sqrt(math.pi / 2)  # standard deviation of errors as Gauss has them over their mean size
 ODD = 1e-6  # probabilities nearer to 0 or 1 are taken to be so near
 LEAST_NEAR = 16  # numbers near a threshold, from which it is told how far rounding moves them
 SPREAD = 1 - 1 / math.sqrt(2)  # E[p^2] / E[p] of the chance p to change, of errors as Gauss has them and even margins
@@ -27,31 +27,29 @@ def measure_class_margins(scores: Array, axis: int) -> Float64:
 
 
 def measure_class_moves(one: Array, other: Array, axis: int) -> Float64:
-    """The margin of each sample's class, and by how much the margins to its NEAREST classes moved, (n, 2).
+    """The margin of each sample's class to the next one, and by how much it moved, (n, 2).
 
-    A class that is masked, with a score of minus infinity, is none of them.
+    Where all others are masked, with scores of minus infinity, it is infinite and does not move.
     """
     f, q = (_line_up(scores, axis) for scores in (one, other))
-    order = np.argsort(-f, axis=-1)[:, : NEAREST + 1]
-    ranked = [np.take_along_axis(rows, order, -1) for rows in (f, q)]
+    order = np.argsort(-f, axis=-1)[:, :2]
+    (first, second), (same, other_way) = (np.take_along_axis(rows, order, -1).T for rows in (f, q))
     with np.errstate(invalid="ignore"):
-        margins, moved = (rows[:, :1] - rows[:, 1:] for rows in ranked)
-        steps = moved - margins
-    known = np.isfinite(steps)
-    squares = np.where(known, steps, 0.0) ** 2
-    return np.stack([margins[:, 0], np.sqrt(squares.sum(axis=-1) / np.maximum(known.sum(axis=-1), 1))], axis=1)
+        margins, moved = first - second, np.abs((same - other_way) - (first - second))
+    return np.stack([margins, np.where(np.isfinite(moved), moved, 0.0)], axis=1)
 
 
 def expect_equal(moves: Float64, margins: Float64) -> Float64:
     """How likely the class of each of some `margins` (m,) is to stay the same, (m,); `moves` are `measure_class_moves`.
 
     A margin may move as those of the samples moved that have one like it, so that margins count of many more samples than
-    an int8 model was run on.
+    an int8 model was run on.  Each move counts as one of a normal distribution with the same mean size, whatever moves
+    are distributed like: where margins lie evenly around zero, only that size decides how many of them change their sign.
     """
     known = moves[np.argsort(moves[:, 0], kind="stable")]
     count = min(ALIKE, len(known))
     begins = np.clip(np.searchsorted(known[:, 0], margins) - count // 2, 0, len(known) - count)
-    spreads = known[begins[:, None] + np.arange(count), 1]
+    spreads = SIZE_TO_SPREAD * known[begins[:, None] + np.arange(count), 1]
     return np.array([_stay(m, row) for m, row in zip(margins.tolist(), spreads.tolist(), strict=True)])
 
 
