@@ -18,6 +18,7 @@ from fcdeploy.records.data_format import DataFormat
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.samples import columnar
 from fcdeploy.samples.kinds import open_source
+from fcdeploy.samples.parquet_sizes import measure_group
 
 X = TensorSpec("x", np.dtype(np.float32), (None, 2))
 FORMS = ("data.parquet", "data.arrow", "data.arrows", "data.feather")
@@ -123,6 +124,37 @@ def test_groups_of_rows_that_do_not_fit_are_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(columnar, "MOST_BYTES", 20_000)
     with pytest.raises(FcdeployError, match=r"row group 0 is .* bytes unpacked, expected at most 20,000"):
         open_source(path, [X])
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("codec", ["none", "zstd", "snappy"])
+def test_a_group_is_as_large_as_its_pages_whatever_its_metadata_say(
+    codec: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    columns = {"a": np.arange(20_000.0), "b": np.zeros(20_000), "label": random.choice(["cat", "dog"], 20_000)}
+    path = tmp_path / "data.parquet"
+    parquet.write_table(
+        arrow.table(columns), path, compression=codec, data_page_version=version, use_dictionary=["label"]
+    )
+    group = parquet.ParquetFile(path).metadata.row_group(0)
+    with path.open("rb") as file:
+        measured = measure_group(file, group, {"a", "b", "label"})
+    assert 0.99 * group.total_byte_size < measured <= group.total_byte_size  # which counts the heads too
+    said, less = (_write_integer(number) for number in (group.total_byte_size, 10_000))
+    content = path.read_bytes()
+    assert 1 <= content.count(said) <= 2  # where nothing is packed, so many bytes lie in the file too
+    path.write_bytes(content.replace(said, less))
+    assert parquet.ParquetFile(path).metadata.row_group(0).total_byte_size < measured / 4
+    monkeypatch.setattr(columnar, "MOST_BYTES", measured - 1)
+    with pytest.raises(FcdeployError, match=f"row group 0 is {measured:,} bytes unpacked"):
+        open_source(path, [X])
+
+
+def _write_integer(number: int) -> bytes:
+    """As Thrift's compact protocol does, in three bytes."""
+    number *= 2
+    return bytes(128 | number >> shift & 127 for shift in (0, 7)) + bytes([number >> 14])
 
 
 def test_offsets_that_point_outside_are_refused_and_not_followed(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Parquet and Arrow files (Feather too): a table by columns, read a few rows at a time through pyarrow.
 
 Rows are decoded in pieces of ROWS, so memory follows what the file's writer put into one group of rows, of which more than
-MOST_BYTES, as the file's metadata have it, are refused.  Words that repeat are kept once, and columns that hold neither numbers
-nor words are not read.  The index that pandas stores beside the columns is none of the features.
+MOST_BYTES, as the heads of its pages have it, are refused.  Words that repeat are kept once, and columns that hold neither
+numbers nor words are not read.  The index that pandas stores beside the columns is none of the features.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.data_format import DataFormat
 from fcdeploy.samples.arrow_sizes import check_batches
+from fcdeploy.samples.parquet_sizes import measure_group
 from fcdeploy.samples.source import Source
 from fcdeploy.samples.table import open_table
 
@@ -140,14 +141,14 @@ def _open_batches(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
                 count = check_batches(file, path.name, MOST_BYTES, is_stream=not kind)
         with arrow.OSFile(str(path)) as file:  # mapped, a file that is cut would end the process by a signal
             if kind == "Parquet":
-                yield _open_parquet(file, path.name)
+                yield _open_parquet(file, path)
             elif kind == "Arrow":
                 reader = arrow.ipc.open_file(file)
                 yield reader.schema, (reader.get_batch(at) for at in range(reader.num_record_batches))
             else:
                 stream = arrow.ipc.open_stream(file)
                 yield stream.schema, _take(stream, count)
-    except (arrow.ArrowException, OSError, ValueError, MemoryError, OverflowError, struct.error) as error:
+    except (arrow.ArrowException, OSError, ValueError, IndexError, MemoryError, OverflowError, struct.error) as error:
         why = " ".join(str(error).split())[:200]
         raise FcdeployError(
             f"{path.name} is not a readable Parquet or Arrow file: {why}", "write it again: DataFrame.to_parquet does"
@@ -164,20 +165,21 @@ def _take(stream: Any, count: int) -> Iterator[Any]:
         del batch
 
 
-def _open_parquet(file: Any, name: str) -> tuple[Any, Iterator[Any]]:
+def _open_parquet(file: Any, path: Path) -> tuple[Any, Iterator[Any]]:
     from pyarrow import parquet
 
     limits = {"pre_buffer": False, "thrift_container_size_limit": 1 << 20}
     opened = parquet.ParquetFile(file, **limits)
-    for at in range(opened.num_row_groups):
-        size = opened.metadata.row_group(at).total_byte_size
-        if size > MOST_BYTES:
-            raise FcdeployError(
-                f"{name}: row group {at} is {size:,} bytes unpacked, expected at most {MOST_BYTES:,}",
-                "write it with fewer rows a group: to_parquet(row_group_size=100_000)",
-            )
     schema = opened.schema_arrow
     plain = [field.name for field in schema if _is_plain(field.type)]
+    with path.open("rb") as again:
+        for at in range(opened.num_row_groups):
+            size = measure_group(again, opened.metadata.row_group(at), set(plain))
+            if size > MOST_BYTES:
+                raise FcdeployError(
+                    f"{path.name}: row group {at} is {size:,} bytes unpacked, expected at most {MOST_BYTES:,}",
+                    "write it with fewer rows a group: to_parquet(row_group_size=100_000)",
+                )
     words = [field.name for field in schema if _is_text(field.type)]  # as dictionaries: the same one may fill every row
     opened = parquet.ParquetFile(file, metadata=opened.metadata, read_dictionary=words, **limits)
     return schema, opened.iter_batches(batch_size=ROWS, columns=plain, use_threads=False)
