@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy import __version__
+from fcdeploy.arrays import Arrays
 from fcdeploy.bundles import golden
 from fcdeploy.bundles import triton as repository
 from fcdeploy.bundles.libraries import name_libraries
@@ -40,7 +41,7 @@ from fcdeploy.runtime.session import Session, read_versions
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.samples.layout import arrange_samples
-from fcdeploy.samples.source import choose_batch_size, make_batches
+from fcdeploy.samples.source import Batch, choose_batch_size, make_batches
 
 MODEL, GOLDEN = "model.onnx", "golden.npz"
 RUNS = 4  # golden samples unless --samples says otherwise; fewer where they would take more bytes than the model
@@ -101,7 +102,13 @@ def bundle(
     if not reports.get("validation", {}).get("passed", True):
         warnings.append(f"validation report {str(validation)!r} says that the model did not pass")
 
-    source, runs = _run_golden_samples(session, path, model, recorded, data, samples or RUNS, how, on_step)
+    inputs, count = input_specs(model), samples or RUNS
+    size = choose_batch_size(inputs, 1)
+    read = None
+    if data is not None:
+        read = make_batches(open_source(data, inputs, limit=count * size, format=how, model=path), size)
+    source, feeds = _choose_golden_samples(inputs, recorded, count, size, read)
+    runs = _run(session, feeds, on_step)
     runs = runs if samples else _keep_few(runs, measure_size(files))
     manifest = replace(manifest, golden_from=source, reports=tuple(reports), format=_find_boxes(how, model, runs))
     warnings += _try_libraries(native, manifest, runs, hash_model(files))
@@ -305,39 +312,28 @@ def _check_types(session: Session, name: str) -> None:
             )
 
 
-def _run_golden_samples(
-    session: Session,
-    path: Path,
-    model: ir.Model,
-    recorded: Calibration | None,
-    data: Any,
-    samples: int,
-    format: DataFormat,
-    on_step: OnStep | None,
-) -> tuple[str, list[golden.Run]]:
-    """Where the golden samples come from, and what the model answers, one sample a run."""
-    inputs = input_specs(model)
-    size = choose_batch_size(inputs, 1)
-    feeds: list[dict[str, Any]]
-    if data is not None:
-        source = "data"
-        read = make_batches(open_source(data, inputs, limit=samples * size, format=format, model=path), size)
-        feeds = [batch.inputs for batch in read]
-    elif recorded is not None and recorded.kept:
-        source, kept = "calibration", recorded.sample_groups[0]
+def _choose_golden_samples(
+    inputs: list[TensorSpec], recorded: Calibration | None, samples: int, size: int, read: Iterable[Batch] | None
+) -> tuple[str, list[Arrays]]:
+    """Where the golden samples come from, and what is fed to the model in each run, as many samples as it insists on."""
+    if read is not None:
+        return "data", [batch.inputs for batch in read]
+    if recorded is not None and recorded.kept:
+        kept = recorded.sample_groups[0]
         count = min(len(next(iter(kept.values()))) // size, samples)
         parts = ({n: a[i * size : (i + 1) * size] for n, a in kept.items()} for i in range(count))
-        feeds = [arrange_samples(part, inputs) for part in parts]
-    else:
-        source = "random"
-        feeds = [draw_feeds(_fix_shapes(inputs), seed=i) for i in range(samples)]
+        return "calibration", [arrange_samples(part, inputs) for part in parts]
+    return "random", [draw_feeds(_fix_shapes(inputs), seed=i) for i in range(samples)]
 
+
+def _run(session: Session, feeds: Sequence[Arrays], on_step: OnStep | None) -> list[golden.Run]:
+    """Each of the feeds with what the model answers to it."""
     runs: list[golden.Run] = []
     for done, fed in enumerate(feeds):
         if on_step:
             on_step("golden samples", done, len(feeds))
         runs.append((fed, dict(zip(session.outputs, map(np.asarray, session.run(fed)), strict=True))))
-    return source, runs
+    return runs
 
 
 def _keep_few(runs: list[golden.Run], most: int) -> list[golden.Run]:
