@@ -21,6 +21,7 @@ from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import name_everything
 from fcdeploy.int8.refining.absorb import ABSORBED, absorb_shifts, find_absorption_sites, find_shifts
 from fcdeploy.prepare.pipeline import prepare
+from fcdeploy.records.data_format import KEY
 
 numbers = arrays.arrays(np.float64, st.integers(1, 6), elements=st.floats(-100, 100))
 
@@ -124,10 +125,12 @@ def test_shifts_that_do_not_fit(shifts: dict[str, list[float]], message: str) ->
 
 
 def test_effort_best_takes_it_where_it_is_better_and_its_plan_comes_back(tmp_path: Path) -> None:
+    """And how data are read is recorded as if nothing were absorbed."""
     model = network(1, high=30.0).save(tmp_path / "m.onnx")
     for name, seed in (("c", 0), ("e", 1)):
         np.savez(tmp_path / f"{name}.npz", **random_data(seed, 48, x=(3, 6, 6)))
-    found = {}
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    found, formats = {}, {}
     for effort in ("balanced", "best"):
         out, plan = tmp_path / f"{effort}.onnx", tmp_path / f"{effort}.json"
         report = quantize(
@@ -136,14 +139,17 @@ def test_effort_best_takes_it_where_it_is_better_and_its_plan_comes_back(tmp_pat
             output=out,
             effort=effort,
             costs="none",
+            classes=tmp_path / "names.txt",
             save_plan=plan,  # type: ignore[arg-type]
         )
+        formats[effort] = ir.load(out).metadata_props[KEY]
         found[effort] = validate(out, against=model, data=tmp_path / "e.npz").values["sqnr_db"]
     assert "biases absorbed" in next(line for line in report.lines if line.startswith("tried")).split(";")[0]
     assert found["best"] > found["balanced"] + 4
+    assert formats["best"] == formats["balanced"]
     saved = json.loads(plan.read_text())
     assert "first_out.smoothed" in saved["absorbed"] or "first_out" in saved["absorbed"]
-    quantize(model, data=tmp_path / "c.npz", output=tmp_path / "again.onnx", plan=plan)
+    quantize(model, data=tmp_path / "c.npz", output=tmp_path / "again.onnx", plan=plan, classes=tmp_path / "names.txt")
     assert (tmp_path / "again.onnx").read_bytes() == out.read_bytes()
     saved["absorbed"] = {"first_out": [0.5]}
     plan.write_text(json.dumps(saved))

@@ -30,7 +30,7 @@ from fcdeploy.preprocessing.read import read_preprocessing
 from fcdeploy.records.data_format import KEY, DataFormat, to_metadata
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.session import Session
-from fcdeploy.serve.classify import read_samples
+from fcdeploy.serve.classify import _rank, read_samples
 from fcdeploy.serve.models import load_model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import find_models
@@ -86,6 +86,17 @@ def colours(folder: Path) -> np.ndarray:
 
 def classify(server: Server, model: str, body: bytes, kind: str, query: str = "") -> Any:
     return server.ask("POST", f"/v1/models/{model}:classify{query}", body, Content_Type=kind)
+
+
+@pytest.mark.parametrize(
+    ("scores", "shares"),
+    [([0.75, 0.25], [0.75, 0.25]), ([2.0, 2.0], [0.5, 0.5]), ([0.0, -1.0], [0.731, 0.269]), ([0.95, 0.9], None)],
+    ids=["probabilities", "logits", "logits below 1", "two labels"],
+)
+def test_probabilities_are_given_where_scores_say_them(scores: list[float], shares: list[float] | None) -> None:
+    found = _rank(np.array(scores), (), 2)
+    assert [row["score"] for row in found] == scores
+    assert [row["probability"] for row in found if "probability" in row] == pytest.approx(shares or [], abs=1e-3)
 
 
 def test_served_classes_are_those_of_the_same_picture_here(server: Server, folder: Path, colours: np.ndarray) -> None:

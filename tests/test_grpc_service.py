@@ -274,10 +274,21 @@ def test_random_bytes_are_never_a_defect(server: Server) -> None:
     assert call(server, "ServerLive").live
 
 
+def count_unknown(server: Server) -> int:
+    """Requests for models that are not served."""
+    page = server.ask("GET", "/metrics").body.decode()
+    return int(next(iter(re.findall(r'requests_total\{code="404"\} (\d+)', page)), 0))
+
+
 def test_requests_are_counted_with_those_of_http(server: Server) -> None:
     for _ in range(3):
         call(server, "ModelInfer", request("UINT8"))
     refused(server, request("UINT8", shape=[9, 9]))
+    before = count_unknown(server)
+    unknown = request("UINT8")
+    unknown.model_name = "nobody"
+    refused(server, unknown)
+    assert count_unknown(server) == before + 1
     page = server.ask("GET", "/metrics").body.decode()
     counts = {line.rpartition(" ")[0]: line.rpartition(" ")[2] for line in page.splitlines() if 'model="UINT8"' in line}
     refusals = [count for name, count in counts.items() if 'code="400"' in name]

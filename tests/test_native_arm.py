@@ -53,15 +53,13 @@ def drawn(seed: int, count: int) -> tuple[Program, dict[str, Any]]:
     while len(steps) < count:
         extreme, real = bool(random.integers(2)), len(steps) % 5 == 0
         space = tuple(int(n) for n in random.integers(1, 14, random.integers(1, 3)))
-        window = window_of(random, space)
-        if window is None:
-            continue
+        window: Window | None = window_of(random, space)
         kind = len(steps) % 4
         groups = int(random.choice([1, 1, 2, 3]))
         if kind == 0:
             groups = channels = outs = int(random.integers(2, 40))
         elif kind == 1:
-            window, groups, space = None, 1, ()  # type: ignore[assignment]
+            window, groups, space = None, 1, ()
             channels, outs = int(random.integers(1, 200)), int(random.integers(1, 40))
         else:
             channels, outs = (groups * int(n) for n in random.integers(1, 20, 2))

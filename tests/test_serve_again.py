@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,3 +127,13 @@ def test_no_text_becomes_a_hundred_times_its_size(model: Model, body: bytes) -> 
         assert tracemalloc.get_traced_memory()[1] < 3 * len(body)
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("seconds", [0.0025, 0.006], ids=["two are too slow", "one is too slow"])
+def test_a_slow_model_runs_requests_one_by_one_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr("fcdeploy.serve.models._time_run", lambda *_: seconds)
+    dense(tmp_path / "dense.onnx", 2)
+    loaded = load_model(find_models(tmp_path / "dense.onnx")[0])
+    assert (loaded.largest, loaded.alone) == (1, f"a single run takes {1000 * seconds:.1f} ms")

@@ -266,21 +266,30 @@ def _count_classes(array: Array) -> int:
 
 
 def _rank(scores: Array, names: Sequence[str], top: int) -> list[dict[str, Any]]:
-    """The best classes, equal ones in the order of their numbers; scores that are no probabilities go through softmax."""
-    probable = bool((scores >= 0).all()) and abs(float(scores.sum()) - 1) < 1e-3
-    if not probable:
-        with np.errstate(all="ignore"):
-            raised = np.exp(scores - scores.max())
-            shares = raised / raised.sum()
-    else:
-        shares = scores
+    """The best classes, equal ones in the order of their numbers, with probabilities where the scores say what these are."""
+    shares = _read_probabilities(scores)
     best = np.argsort(-scores, kind="stable")[:top]
     return [
         {
             "class": int(at),
             **({"name": names[at]} if at < len(names) else {}),
             "score": float(scores[at]),
-            "probability": float(shares[at]),
+            **({"probability": float(shares[at])} if shares is not None else {}),
         }
         for at in best
     ]
+
+
+def _read_probabilities(scores: Array) -> Array | None:
+    """Scores that sum up to 1 as they are, logits through softmax.
+
+    None for other scores from 0 to 1: of sigmoids, each is the probability of its own class, and softmax would be false.
+    """
+    if (scores >= 0).all():
+        if abs(float(scores.sum()) - 1) < 1e-3:
+            return scores
+        if (scores <= 1).all():
+            return None
+    with np.errstate(all="ignore"):
+        raised = np.exp(scores - scores.max())
+        return np.asarray(raised / raised.sum())

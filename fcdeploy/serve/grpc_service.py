@@ -89,11 +89,12 @@ class Calls:
 
     async def model_infer(self, request: Any, seconds: float | None) -> Any:
         engine = self.state.engine
-        if self.state.full():
-            raise RefusedError(503, "too many bytes of requests are under way, expected fewer", retry_after=1)
-        model = engine.find(request.model_name, request.model_version).model
-        code = 500
+        key, code = ("", ""), 500  # of no model, until one is found
         try:
+            if self.state.full():
+                raise RefusedError(503, "too many bytes of requests are under way, expected fewer", retry_after=1)
+            model = engine.find(request.model_name, request.model_version).model
+            key = model.key
             feeds = read_inputs(model, request)
             wanted = [output.name for output in request.outputs] or None
             _check_outputs(request.outputs)
@@ -105,7 +106,7 @@ class Calls:
             code = refusal.status
             raise
         finally:
-            self.state.metrics.count(model.key, code)
+            self.state.metrics.count(key, code)
         answer = self.messages["ModelInferResponse"](model_name=model.name, model_version=model.version, id=request.id)
         write_outputs(answer, outputs, raw=bool(request.raw_input_contents))
         return answer

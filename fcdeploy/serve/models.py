@@ -178,7 +178,7 @@ def _try_batches(
     begun = time.perf_counter()
     alone: list[list[Array]] = []
     for size in range(1, (max_batch or LARGEST) + 1):
-        if max_batch is None and single * size > 2 * INLINE_SECONDS:
+        if max_batch is None and size > 1 and single * size > 2 * INLINE_SECONDS:
             return size - 1, f"a single run takes {1000 * single:.1f} ms" if size == 2 else ""
         alone.append(session.run(_slice_samples(samples, size - 1, size)))
         started = time.perf_counter()

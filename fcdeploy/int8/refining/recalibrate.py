@@ -15,8 +15,8 @@ def recalibrate(problem: Problem, factors: Factors, shifts: Shifts) -> Problem:
     """The same network with channels divided by `factors`, then `shifts` absorbed by biases.
 
     It is observed on DATA if there is any, unless these hold samples that are judged and no range is to see, else on the
-    samples kept for tools.  `given` is as it was prepared.  Raises ValueError, with a sentence, where the network cannot have
-    such factors or shifts.
+    samples kept for tools; how samples are read, and how many were seen, stays as it was recorded.  Raises ValueError, with
+    a sentence, where the network cannot have such factors or shifts.
     """
     model = problem.model.clone()
     if factors:
@@ -28,5 +28,6 @@ def recalibrate(problem: Problem, factors: Factors, shifts: Shifts) -> Problem:
     source = given or open_kept(model, [problem.samples])
     calibration = observe(model, source, model_hash=problem.calibration.model)
     divided, taken = ({name: tuple(row) for name, row in rows.items()} for rows in (factors, shifts))
-    calibration = replace(calibration, seen=problem.calibration.seen)
+    old = problem.calibration
+    calibration = replace(calibration, seen=old.seen, format=old.format, axes=old.axes, states=old.states)
     return replace(problem, model=model, calibration=calibration, rescaled=divided, absorbed=taken)

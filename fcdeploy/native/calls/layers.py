@@ -92,15 +92,18 @@ def _split_runs(step: Layer, work: Placed) -> tuple[dict[str, Any], Array]:
 
 
 def _repeat_runs(step: Layer, rows: Array, geometry: dict[str, int]) -> tuple[Array, dict[str, int]]:
-    """Weights of more than 8 bits as two of 8: each run is read twice."""
+    """Weights of more than 8 bits as a sum of some of 8: each run is read as often."""
     if geometry["runs_x"] != 1:
         raise FcdeployError(
             f"node {step.node!r}: weights beyond 8 bits have no kernel where a window's pixels are apart",
             "fcdeploy quantize writes weights of 8 bits",
         )
-    low = np.clip(rows, -128, 127)
-    both = np.stack([low, rows - low], axis=2)  # (out, runs, 2, length)
-    return both.reshape(len(rows), -1, rows.shape[2]).astype(np.int8), geometry | {"runs_x": 2, "run_x": 0}
+    parts, rest = list[Array](), rows
+    while rest.any() or not parts:
+        parts.append(np.clip(rest, -128, 127))
+        rest = rest - parts[-1]
+    each = np.stack(parts, axis=2)  # (out, runs, parts, length)
+    return each.reshape(len(rows), -1, rows.shape[2]).astype(np.int8), geometry | {"runs_x": len(parts), "run_x": 0}
 
 
 def _find_distance(view: View) -> int:
