@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from fcdeploy.cli import main
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.int8.calibrating import collect as gathering
 from fcdeploy.int8.calibrating import observe as observing
+from fcdeploy.int8.calibrating.schedule import Passes
+from fcdeploy.int8.calibrating.shard import CalibrationJob
 from fcdeploy.records.calibration import Calibration, read
 from fcdeploy.records.checkpoint import STAMP, Checkpoint
-from fcdeploy.samples.kinds import open_source
+from fcdeploy.records.sample_layout import SampleLayout
+from fcdeploy.samples.kinds import Samples, open_source
 
 COUNT = 512
 ROOT = Path(__file__).parent.parent
@@ -236,6 +240,23 @@ def test_progress_of_another_run_is_named_and_not_used(stopped: Path, capsys: py
     spoil(2)
     assert "belongs to another run, whose data differs: began anew" in again(capsys)["warnings"][0]
     assert read(Path("stopped.calib")).samples == COUNT - 1
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(CalibrationJob)])
+def test_progress_is_bound_to_all_that_changes_a_calibration(name: str, folder: Path) -> None:
+    """A field that is added is bound until it is said to change nothing."""
+    samples = Samples(str(folder / "data.npz"))
+    source = samples.open([TensorSpec("x", np.dtype(np.float32), (None, 3, 8, 8))])
+    job = CalibrationJob("model.onnx", "a hash", samples)
+    others = {
+        "model": "moved.onnx", "model_hash": "another", "samples": replace(samples, limit=3), "everything": True,
+        "keep_samples": False, "skip_bad": True, "passes": Passes(8, (), {}), "index": 1, "part": (1, 2), "passed": 9,
+        "threads": 2, "layout": SampleLayout({"x": None}, "as was said").to_text(),
+    }  # fmt: skip
+    free = {"model", "skip_bad", "passes", "index", "part", "passed", "threads"}
+    one, other = (gathering._identify_run(each, source, {}) for each in (job, replace(job, **{name: others[name]})))
+    assert (one == other) == (name in free)
+    assert json.loads(json.dumps(other)) == other
 
 
 def pictures(folder: Path) -> None:

@@ -5,7 +5,7 @@ The pictures are pieces of the two photos that scikit-learn carries.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -20,13 +20,14 @@ from sklearn.datasets import load_sample_images
 from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
-from fcdeploy.evaluate.input_checks import warn_of_inputs
+from fcdeploy.evaluate.input_checks import take_few, warn_of_inputs
 from fcdeploy.evaluate.misread_inputs import warn_of_readings
 from fcdeploy.graph.model import read_model
 from fcdeploy.records.data_format import DataFormat, InputStatistics
 from fcdeploy.records.report import format_next
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.samples.kinds import open_source
+from fcdeploy.samples.source import Source
 
 MEAN, STD = MEANS[:, None, None], DEVIATIONS[:, None, None]
 SPEC = TensorSpec("x", np.dtype(np.float32), (None, 3, 24, 24))
@@ -72,7 +73,15 @@ def statistics(x: np.ndarray) -> InputStatistics:
 def warnings_of(folder: Path, x: np.ndarray, before: np.ndarray | None) -> list[str]:
     np.savez(folder / "data.npz", x=np.ascontiguousarray(x, np.float32))
     recorded = () if before is None else (statistics(before),)
-    return warn_of_inputs(open_source(folder / "data.npz", [SPEC]), recorded)
+    return inputs_of(open_source(folder / "data.npz", [SPEC]), recorded)
+
+
+def inputs_of(source: Source, recorded: Sequence[InputStatistics] = ()) -> list[str]:
+    return warn_of_inputs(source, take_few(source), recorded)
+
+
+def readings_of(model: Path, source: Source) -> list[str]:
+    return warn_of_readings(model, read_model(model), source, take_few(source))
 
 
 TRAPS: dict[str, tuple[Callable[[int], np.ndarray], Callable[[int], np.ndarray] | None, str]] = {
@@ -125,28 +134,28 @@ def test_stretching_that_nobody_asked_for(tmp_path: Path) -> None:
     for seed in VARIANTS:
         width, height = (int(n) for n in np.random.default_rng(seed).integers([60, 20], [90, 50]))
         save_pictures(tmp_path / str(seed), [(height, width), (24, 24), (width, height)])
-        (warning,) = warn_of_inputs(open_source(tmp_path / str(seed), [SPEC]))
+        (warning,) = inputs_of(open_source(tmp_path / str(seed), [SPEC]))
         assert warning.startswith("2 of 3 pictures were stretched to other proportions, by up to ")
         assert f"{width / height:.2f}" in warning
         for how in ("torchvision-imagenet", "yolo-letterbox"):
-            assert warn_of_inputs(open_source(tmp_path / str(seed), [SPEC], format=DataFormat(how))) == []
+            assert inputs_of(open_source(tmp_path / str(seed), [SPEC], format=DataFormat(how))) == []
     (tmp_path / "p.toml").write_text('resize = "stretch"')
-    assert warn_of_inputs(open_source(tmp_path / "0", [SPEC], format=DataFormat(tmp_path / "p.toml"))) == []
+    assert inputs_of(open_source(tmp_path / "0", [SPEC], format=DataFormat(tmp_path / "p.toml"))) == []
     save_pictures(tmp_path / "square", [(40, 40), (24, 24)])
-    assert warn_of_inputs(open_source(tmp_path / "square", [SPEC])) == []
+    assert inputs_of(open_source(tmp_path / "square", [SPEC])) == []
 
 
 def test_the_first_of_a_folder_that_is_sorted_by_class(tmp_path: Path) -> None:
     for name in ("ape", "cat", "dog"):
         save_pictures(tmp_path / "all" / name, [(24, 24)] * 4)
     for limit in range(1, 13):
-        found = warn_of_inputs(open_source(tmp_path / "all", [SPEC], limit=limit))
+        found = inputs_of(open_source(tmp_path / "all", [SPEC], limit=limit))
         classes = -(-limit // 4)
         said = f"the first {limit} pictures of all are of {classes} of its 3 classes: --samples {limit} --seed 1 draws"
         assert any(said in warning for warning in found) == (classes < 3)
-        drawn = warn_of_inputs(open_source(tmp_path / "all", [SPEC], limit=limit, seed=1))
+        drawn = inputs_of(open_source(tmp_path / "all", [SPEC], limit=limit, seed=1))
         assert not any("classes" in warning for warning in drawn)
-    assert not any("classes" in warning for warning in warn_of_inputs(open_source(tmp_path / "all", [SPEC])))
+    assert not any("classes" in warning for warning in inputs_of(open_source(tmp_path / "all", [SPEC])))
 
 
 READINGS = {
@@ -167,7 +176,7 @@ def test_a_reading_with_which_the_model_is_right_is_named(reads: str, tmp_path: 
         x = colours[labels][:, :, None, None] + random.normal(0, 0.01, (60, 3, 24, 24))
         np.savez(tmp_path / "d.npz", x=change(x).astype(np.float32), label=labels)
         source = open_source(tmp_path / "d.npz", [SPEC])
-        (warning,) = warn_of_readings(tmp_path / "m.onnx", read_model(tmp_path / "m.onnx"), source)
+        (warning,) = readings_of(tmp_path / "m.onnx", source)
         assert warning.startswith("on 48 samples the float model is right in ")
         assert f"in 100 % with its input {cause}" in warning.replace(
             "less ImageNet's mean, over its standard deviation: ", ""
@@ -176,7 +185,7 @@ def test_a_reading_with_which_the_model_is_right_is_named(reads: str, tmp_path: 
         right = {"bytes": x * 255, "normal": (x - MEAN) / STD, "unit": x, "reversed": x[:, ::-1]}[reads]
         np.savez(tmp_path / "d.npz", x=right.astype(np.float32), label=labels)
         source = open_source(tmp_path / "d.npz", [SPEC])
-        assert warn_of_readings(tmp_path / "m.onnx", read_model(tmp_path / "m.onnx"), source) == []
+        assert readings_of(tmp_path / "m.onnx", source) == []
 
 
 def test_a_model_near_chance_is_named(tmp_path: Path) -> None:
@@ -188,9 +197,7 @@ def test_a_model_near_chance_is_named(tmp_path: Path) -> None:
             x=random.uniform(size=(60, 3, 24, 24)).astype(np.float32),
             label=random.integers(0, 6, 60),
         )
-        found = warn_of_readings(
-            tmp_path / "m.onnx", read_model(tmp_path / "m.onnx"), open_source(tmp_path / "d.npz", [SPEC])
-        )
+        found = readings_of(tmp_path / "m.onnx", open_source(tmp_path / "d.npz", [SPEC]))
         assert "little more than the 16.7 % of chance: do labels and preprocessing fit it?" in found[0]
 
 

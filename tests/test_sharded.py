@@ -17,6 +17,7 @@ from small_models import CLASSES, outputs, residual, samples
 
 from fcdeploy.cli import main
 from fcdeploy.commands import validate as validate_module
+from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate import data as reading
 from fcdeploy.evaluate.sharded import answer_all
@@ -32,6 +33,10 @@ def samples():
     data = np.load("eval.npz")
     for i in range(len(data["x"])):
         yield {name: data[name][i] for name in data}
+
+def mixed():
+    for i, sample in enumerate(samples()):
+        yield sample | ({"label": np.float64(0.5)} if i < 16 else {})
 
 def margin(outputs, labels):
     scores = np.sort(outputs["logits"], axis=1)
@@ -291,6 +296,25 @@ def test_samples_of_the_calibration_are_counted_or_left_out_by_every_worker(
     for size in (2, 3):
         assert text(by(int8, size=size, **known, same_data=True)) == text(one)
         assert text(by(int8, size=size, **known)) == text(left)
+
+
+@pytest.mark.usefixtures("here")
+def test_the_metric_is_chosen_by_the_first_samples_that_are_evaluated_on(
+    tmp_path: Path, nets: dict[str, Path], by: Validated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of all were calibrated on, and by their labels it would be another metric."""
+    monkeypatch.setattr(reading, "BLOCK", 8)
+    monkeypatch.setattr(reading, "MOST_BATCH", 8)
+    with np.load("eval.npz") as found:
+        np.savez("part.npz", x=found["x"][:16])
+    int8 = tmp_path / "int8.onnx"
+    quantize(nets["residual"], data="part.npz", output=int8, costs="none", effort="fast", floor="none")
+    known = {"against": nets["residual"], "data": "own.py:mixed"}
+    one = validate(int8, **known)
+    assert one.values["metric"] == "top1"
+    assert one.values["samples"] == COUNT - 16
+    for size in (2, 3):
+        assert text(by(int8, size=size, **known)) == text(one)
 
 
 @pytest.mark.usefixtures("here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,16 +63,16 @@ def match_boxes(
     """
     overlap = compute_box_iou(one[:, None], other[None])
     overlap = np.where(np.asarray(classes)[:, None] == np.asarray(other_classes)[None], overlap, -1.0)
-    left: list[int] = []
-    right: list[int] = []
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
     for at in np.argsort(-overlap, axis=None, kind="stable"):
         i, j = divmod(int(at), overlap.shape[1])
         if overlap[i, j] < least:
             break
-        if i not in left and j not in right:
-            left.append(i)
-            right.append(j)
-    return np.array(left, np.intp), np.array(right, np.intp)
+        if i not in pairs and j not in taken:
+            pairs[i] = j
+            taken.add(j)
+    return np.array(list(pairs), np.intp), np.array(list(pairs.values()), np.intp)
 
 
 def suppress_boxes(boxes: Array, classes: Array, overlap: float, most: int) -> NDArray[np.intp]:
@@ -91,7 +92,7 @@ def suppress_boxes(boxes: Array, classes: Array, overlap: float, most: int) -> N
 def count_equal_rows(one: Array, other: Array) -> tuple[int, int]:
     """Twice the rows that two arrays of integers (k, ...) and (m, ...) share, in any order, and k + m: the parts of an F1."""
     a, b = ([row.tobytes() for row in np.ascontiguousarray(array, np.int64)] for array in (one, other))
-    shared = sum(min(a.count(row), b.count(row)) for row in set(a))
+    shared = (Counter(a) & Counter(b)).total()
     return 2 * shared, len(a) + len(b)
 
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.fixed_point import describe_fixed_point
 from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate.input_checks import warn_of_inputs
+from fcdeploy.evaluate.input_checks import take_few, warn_of_inputs
 from fcdeploy.evaluate.misread_inputs import warn_of_readings
 from fcdeploy.evaluate.prepared import check_on_first
 from fcdeploy.files import check_output
@@ -88,7 +88,9 @@ def calibrate(
     source = chosen.open(input_specs(graph))
     chosen = replace(chosen, format=source.format)
     check_on_first(path, graph, source, skip_bad=skip_bad)
-    odd = [*notes, *warn_of_inputs(source), *warn_of_readings(path, graph, source)]
+    few = take_few(source)
+    odd = [*notes, *warn_of_inputs(source, few), *warn_of_readings(path, graph, source, few)]
+    del few
     job = CalibrationJob(
         str(path), hash_model(files), chosen, everything=everything, keep_samples=keep_samples, skip_bad=skip_bad,
         layout=graph.metadata_props.get(sample_layout.KEY, ""),

@@ -13,7 +13,7 @@ from fcdeploy.arithmetic.ranges.methods import DEFAULT, METHODS
 from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError, LoadError
 from fcdeploy.evaluate.free_axes import add_lengths, try_lengths
-from fcdeploy.evaluate.input_checks import warn_of_inputs
+from fcdeploy.evaluate.input_checks import take_few, warn_of_inputs
 from fcdeploy.evaluate.misread_inputs import warn_of_readings
 from fcdeploy.evaluate.prepared import check_on_first, check_prepared
 from fcdeploy.files import check_output
@@ -218,12 +218,14 @@ def _look_at_data(request: Request, problem: Problem) -> list[str]:
     recorded = describe_inputs(problem.calibration)
     odd: list[str] = []
     if problem.source is not None:
-        odd += warn_of_inputs(problem.source, recorded if request.calibration else ())
-        odd += warn_of_readings(request.model, problem.model, problem.source)
+        few = take_few(problem.source)
+        odd += warn_of_inputs(problem.source, few, recorded if request.calibration else ())
+        odd += warn_of_readings(request.model, problem.model, problem.source, few)
     if request.goal is not None:
         source = request.goal.samples.open(input_specs(problem.model))
-        odd += warn_of_inputs(source, recorded)
-        odd += warn_of_readings(request.model, problem.model, source) if problem.source is None else []
+        few = take_few(source)
+        odd += warn_of_inputs(source, few, recorded)
+        odd += warn_of_readings(request.model, problem.model, source, few) if problem.source is None else []
     return odd
 
 

@@ -14,7 +14,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers as tensors
 from fcdeploy.evaluate.compare import Answers, LayerSums, compare_kernels, compare_layers
 from fcdeploy.evaluate.data import EvaluationData, open_data
-from fcdeploy.evaluate.input_checks import warn_of_inputs
+from fcdeploy.evaluate.input_checks import take_few, warn_of_inputs
 from fcdeploy.evaluate.leakage import make_leakage_check
 from fcdeploy.evaluate.loss import (
     Loss,
@@ -100,7 +100,8 @@ def validate(
     chosen = Samples(data, limit, seed, wanted, pair.float_path)
     alone = declare_samples(pair.float_path, pair.float, chosen, parse_axes(batch_axes), parse_states(states))
     samples = open_data(chosen, input_specs(pair.float))
-    odd = alone + warn_of_inputs(samples.open(), recorded.statistics)
+    source = samples.open()
+    odd = alone + warn_of_inputs(source, take_few(source), recorded.statistics)
     watch = make_leakage_check(pair.int8, pair.int8_path.name, allowed=same_data)
     watch = watch.survey(samples.read(), samples.count, step)
     job = EvaluationJob(pair.name_files(), samples, metric, _find_ends(pair.float_path), watch)

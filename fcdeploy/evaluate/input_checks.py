@@ -17,6 +17,8 @@ import numpy as np
 from fcdeploy.arrays import Array, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.preprocessing.apply import import_pillow
+from fcdeploy.preprocessing.settings import IMAGENET_MEAN as MEAN
+from fcdeploy.preprocessing.settings import IMAGENET_STD as STD
 from fcdeploy.preprocessing.settings import guess_layout
 from fcdeploy.records.data_format import DataFormat, InputStatistics
 from fcdeploy.records.signature import TensorSpec
@@ -28,7 +30,6 @@ OUTSIDE = 0.01  # share of elements beyond the calibrated ends that is no chance
 ROOM = 0.1  # of the calibrated span, beyond which an element is outside
 FULL = 255.0
 SMALL = 16.0  # no preprocessing leaves pictures beyond it: 1 / 0.0625 standard deviations of a channel
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 STRETCH = 1.05  # of the proportions, which nobody sees
 UNLIKELY = 4.0  # standard errors
 INTERLEAVED = 0.75  # neighbours three apart differ that much less than those side by side, where pixels lie in threes
@@ -48,9 +49,16 @@ class LookedAt:
     interleaving: float
 
 
-def warn_of_inputs(source: Source, recorded: Sequence[InputStatistics] = ()) -> list[str]:
+def take_few(source: Source) -> list[Sample]:
+    """A few samples, drawn from all, that can be used; what is wrong with others is said where all are read."""
+    try:
+        return list(islice(replace(source.draw_few(FEW), on_bad=lambda _: None), FEW))
+    except FcdeployError:
+        return []
+
+
+def warn_of_inputs(source: Source, samples: Sequence[Sample], recorded: Sequence[InputStatistics] = ()) -> list[str]:
     """What is odd about a few samples of a source; beside what was recorded at calibration, where it was."""
-    samples = list(_take_few(source))
     known = {row.name: row for row in recorded}
     warnings = list(_warn_of_equal(samples, source.name))
     for spec in source.inputs if samples else ():
@@ -72,14 +80,6 @@ def _warn_of_sorted(source: Source) -> Iterator[str]:
             f"the first {source.limit} pictures of {source.name} are of {len(taken)} of its {len(every)} classes: "
             f"--samples {source.limit} --seed 1 draws them from all"
         )
-
-
-def _take_few(source: Source) -> Iterator[Sample]:
-    """Samples that can be used; what is wrong with others is said where all are read."""
-    try:
-        yield from islice(replace(source.draw_few(FEW), on_bad=lambda _: None), FEW)
-    except FcdeployError:
-        return
 
 
 def _look_at(spec: TensorSpec, samples: Sequence[Sample], how: DataFormat, known: InputStatistics | None) -> LookedAt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -53,8 +53,8 @@ class LeakageCheck:
 
     def take(self, part: Batch) -> Batch | None:
         """What of a batch is evaluated on, None where nothing is; counted."""
-        found, _ = self._find(part)
-        kept = self.keep(part)
+        found, unknown = self._find(part)
+        kept = self._leave_out(part, found, unknown)
         self.samples += len(part)
         self.shared += len(found)
         self.left_out += len(part) - (len(kept) if kept is not None else 0)
@@ -62,8 +62,11 @@ class LeakageCheck:
         return kept
 
     def keep(self, part: Batch) -> Batch | None:
+        """What `take` returns, not counted."""
+        return self._leave_out(part, *self._find(part))
+
+    def _leave_out(self, part: Batch, found: Sequence[int], unknown: Sequence[int]) -> Batch | None:
         """The batch without samples that were calibrated on; whole or not at all where a run takes so many, whole in a stream."""
-        found, unknown = self._find(part)
         out = {*found, *(unknown if self.strict else ())}
         if self.allowed or not out or any(spec.state for spec in part.specs):
             return part

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +21,24 @@ from fcdeploy.evaluate.compare import run_model
 from fcdeploy.evaluate.metric import Metric, choose_metric
 from fcdeploy.evaluate.outputs import OutputEnd, find_ends
 from fcdeploy.graph.weights import is_large
+from fcdeploy.preprocessing.settings import IMAGENET_MEAN, IMAGENET_STD
+from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.checks import is_label
-from fcdeploy.samples.source import Batch, Source, choose_batch_size, make_batches
+from fcdeploy.samples.source import (
+    Batch,
+    Sample,
+    Source,
+    choose_batch_size,
+    draw_positions,
+    get_fixed_batch,
+    stack,
+)
 
 FEW = 48  # samples, of all classes alike where they lie sorted
 RIGHT = 0.95  # a model that is right so often is fed rightly
 SURE = 0.01
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-STD = np.array([0.229, 0.224, 0.225], np.float32)
+MEAN, STD = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
 
 Reading = Callable[[Array, int], Array]
 """From inputs (samples first) and the axis of channels to other inputs."""
@@ -85,20 +93,21 @@ class Tried:
         return ""
 
 
-def warn_of_readings(path: Path, model: ir.Model, source: Source) -> list[str]:
-    """What a few labelled samples say of how a classifier's inputs are read; `model` is that at `path`, prepared or not.
+def warn_of_readings(path: Path, model: ir.Model, source: Source, samples: Sequence[Sample]) -> list[str]:
+    """What a few labelled samples of a source say of how a classifier's inputs are read.
 
-    Nothing of a model too large to run, or without labels.
+    `model` is that at `path`, prepared or not.  Nothing is said of a model too large to run, or without labels.
     """
     if is_large(model) or not source.labelled:
         return []
-    tried = _try_readings(Session(path), source, find_ends(model))
+    tried = _try_readings(Session(path), source.inputs, _batch_few(samples, source.inputs), find_ends(model))
     return [tried.describe()] if tried and tried.describe() else []
 
 
-def _try_readings(session: Session, source: Source, ends: Mapping[str, OutputEnd]) -> Tried | None:
+def _try_readings(
+    session: Session, inputs: Sequence[TensorSpec], batches: Sequence[Batch], ends: Mapping[str, OutputEnd]
+) -> Tried | None:
     """Run a float model on a few labelled samples of a classifier's, and on other readings of them; None for others."""
-    batches = _read_few(source)
     if not batches or not any(map(is_label, batches[0].labels)):
         return None
     try:
@@ -111,7 +120,7 @@ def _try_readings(session: Session, source: Source, ends: Mapping[str, OutputEnd
         return None  # said where all samples are read
     classes = metric.decision.classes if metric.decision else None
     best, best_right = None, int(right.sum())
-    for name in _find_candidates(source, batches) if right.mean() < RIGHT else ():
+    for name in _find_candidates(inputs, batches) if right.mean() < RIGHT else ():
         changed = [_read_otherwise(batch, name) for batch in batches]
         try:
             other = _score(session, changed, metric)
@@ -123,13 +132,13 @@ def _try_readings(session: Session, source: Source, ends: Mapping[str, OutputEnd
     return Tried(len(right), int(right.sum()), classes, best, best_right)
 
 
-def _read_few(source: Source) -> list[Batch]:
-    """Samples drawn from all, so that sorted classes all come in."""
-    size = choose_batch_size(source.inputs, 8)
-    try:
-        return list(islice(make_batches(source.draw_few(FEW), size), max(1, FEW // size)))
-    except FcdeployError:
-        return []
+def _batch_few(samples: Sequence[Sample], inputs: Sequence[TensorSpec]) -> list[Batch]:
+    """So many of the samples, of equal shapes where several are run at once; only whole batches where the model insists."""
+    size, fixed = choose_batch_size(inputs, 8), get_fixed_batch(inputs) or 1
+    few = [samples[at] for at in draw_positions(len(samples), max(size, FEW - FEW % size), 0)]
+    alike = [sample for sample in few if sample.shapes == few[0].shapes]
+    groups = (alike[at : at + size] for at in range(0, len(alike), size))
+    return [stack(group, tuple(inputs)) for group in groups if len(group) % fixed == 0]
 
 
 def _score(session: Session, batches: Sequence[Batch], metric: Metric) -> Array:
@@ -139,12 +148,12 @@ def _score(session: Session, batches: Sequence[Batch], metric: Metric) -> Array:
     return np.concatenate(rows) > 0.5
 
 
-def _find_candidates(source: Source, batches: Sequence[Batch]) -> list[str]:
+def _find_candidates(inputs: Sequence[TensorSpec], batches: Sequence[Batch]) -> list[str]:
     """The readings that make sense for what the samples are."""
     (array,) = [*batches[0].inputs.values()][:1]
-    if len(source.inputs) != 1 or array.dtype.kind != "f":
+    if len(inputs) != 1 or array.dtype.kind != "f":
         return []
-    name = source.inputs[0].name
+    name = inputs[0].name
     low = min(float(batch.inputs[name].min()) for batch in batches)
     high = max(float(batch.inputs[name].max()) for batch in batches)
     colour = array.ndim == 4 and 3 in (array.shape[1], array.shape[3])

@@ -22,6 +22,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.open_engine import open_engine
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.workers import WorkerPool, describe_failure
+from fcdeploy.samples.source import Batch
 from fcdeploy.samples.states import carry_states
 
 
@@ -141,8 +142,8 @@ def _answer(job: EvaluationJob, at: list[int]) -> Iterator[int | AnsweredBlock]:
     other = open_engine(job.runs or job.models[1][0], threads=job.threads)
     start: Answers | None = None
     labels: frozenset[str] | None = None
-    if index:
-        first = next(job.data.read())
+    first = _find_first(job) if index else None
+    if first is not None:
         start = _start_answers(job, run_model(reference, first, "float"), first.labels)
         labels = frozenset(first.labels)
     at[0] = index
@@ -163,6 +164,12 @@ def _answer(job: EvaluationJob, at: list[int]) -> Iterator[int | AnsweredBlock]:
             at[0] += of
     if seen.samples:
         yield AnsweredBlock(at[0], _strip_function(answers), seen)
+
+
+def _find_first(job: EvaluationJob) -> Batch | None:
+    """The first batch that is evaluated on, which the first shard chooses the metric by; None where nothing is left."""
+    parts = job.data.shard(0, 1, None)
+    return next((batch for part in parts if (batch := job.seen.keep(part)) is not None), None)
 
 
 def _start_answers(job: EvaluationJob, outputs: Arrays, labels: Arrays) -> Answers:

@@ -30,7 +30,8 @@ from fcdeploy.errors import FcdeployError, suggest_name
 from fcdeploy.records.preprocessing import COLOURS, LARGEST, LAYOUTS, METHODS, Preprocessing, PreprocessingStep
 from fcdeploy.records.signature import TensorSpec, format_shape
 
-IMAGENET: dict[str, Any] = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET: dict[str, Any] = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
 PRESETS: Mapping[str, dict[str, Any]] = {
     "torchvision-imagenet": {"resize": "crop", "crop_share": 224 / 256, "fill": 0, **IMAGENET},
     "timm": {"resize": "crop", "crop_share": 0.875, "interpolation": "bicubic", "fill": 0, **IMAGENET},

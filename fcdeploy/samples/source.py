@@ -57,6 +57,11 @@ class Sample:
     inputs: Arrays
     labels: Arrays
 
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of all arrays: samples of equal ones can be stacked."""
+        return [value.shape for value in (*self.inputs.values(), *self.labels.values())]
+
 
 @dataclass(frozen=True)
 class BadSample:
@@ -306,15 +311,15 @@ def make_batches(source: Source, size: int) -> Iterator[Batch]:
     seen = 0
     for sample in source:
         whole = len(group) == size or (source.block and seen % source.block == 0)
-        if group and (whole or _get_shapes(sample) != _get_shapes(group[0])):
+        if group and (whole or sample.shapes != group[0].shapes):
             _check_full(group, fixed, seen, source)
-            yield _stack(group, source.inputs)
+            yield stack(group, source.inputs)
             group = []
         group.append(sample)
         seen += 1
     _check_full(group, fixed, seen, source)
     if group:
-        yield _stack(group, source.inputs)
+        yield stack(group, source.inputs)
 
 
 def _check_full(group: list[Sample], fixed: int | None, seen: int, source: Source) -> None:
@@ -325,11 +330,8 @@ def _check_full(group: list[Sample], fixed: int | None, seen: int, source: Sourc
         raise error
 
 
-def _get_shapes(sample: Sample) -> list[tuple[int, ...]]:
-    return [value.shape for value in (*sample.inputs.values(), *sample.labels.values())]
-
-
-def _stack(group: list[Sample], specs: tuple[TensorSpec, ...]) -> Batch:
+def stack(group: Sequence[Sample], specs: tuple[TensorSpec, ...]) -> Batch:
+    """The batch of samples of equal shapes."""
     first = group[0]
     return Batch(
         names=tuple(sample.name for sample in group),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,11 @@ from fcdeploy.samples.source import BadSample, Source
 
 SAVE_SECONDS = 3.0  # between saves at least
 SAVE_SHARE = 0.02  # of the time may go into saving
+BOUND_OTHERWISE = {  # fields of a job that progress is not compared by as they are
+    "model", "model_hash", "samples",  # compared by what is in the files
+    "skip_bad",  # before the first bad sample it makes no difference
+    "passes", "index", "part", "passed", "threads",  # how far it got, and who works on it
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def collect(
     `progress` is the file that a run before may have left, and that this one leaves when it is stopped; the caller
     removes it when the result is safe.  A file of another run is not used, with a warning.
     """
-    options = {"batch": batch, "max_memory": max_memory, "everything": job.everything, "shards": team.size}
+    options = {"batch": batch, "max_memory": max_memory, "shards": team.size}
     bound = _identify_run(job, source, options)
     state, warnings = _load_progress(progress, bound, source)
 
@@ -174,7 +179,7 @@ def compute_stamps(state: Checkpoint, source: Source) -> tuple[int, ...]:
 
 
 def _identify_run(job: CalibrationJob, source: Source, options: dict[str, Any]) -> dict[str, Any]:
-    """What progress is of. `skip_bad` is not in it: before the first bad sample it makes no difference."""
+    """What progress is of: every field of the job that a calibration depends on."""
     data = str(job.samples.data)
     files = [
         Path(data.rpartition(":")[0] or data),
@@ -188,9 +193,9 @@ def _identify_run(job: CalibrationJob, source: Source, options: dict[str, Any]) 
         ],
         "set of options": {
             **options,
+            **{each.name: getattr(job, each.name) for each in fields(job) if each.name not in BOUND_OTHERWISE},
             "samples": job.samples.limit,
             "seed": job.samples.seed,
-            "keep_samples": job.keep_samples,
             "format": to_metadata(source.format),
         },
         "version of fcdeploy": __version__,
