@@ -133,6 +133,7 @@ def prepared(name: str, families: Mapping[str, Any]) -> Network:
         calib, evaluation = (Path(f"calib_data/{DIGITS[name]}.{kind}.npz") for kind in ("calib", "eval"))
         export = (f"models/{name}.py:{name}", "--state", f"models/{name}.safetensors")
         return Network(name, export, calib, evaluation)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     calib, evaluation = (FOLDER / f"{name}.{kind}.npz" for kind in ("calib", "eval"))
     if name in CLASSICS:
         draw = load_file(ROOT / "models" / f"{name}.py").samples

@@ -14,11 +14,14 @@ import pytest
 from conftest import fails
 from networks import Net, in_memory, random_data
 
+import fcdeploy
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.cli import main
+from fcdeploy.files import hash_file
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.planning.plan_graph import Overrides, plan_graph
 from fcdeploy.int8.timing import costs as times
+from fcdeploy.int8.timing import measure
 from fcdeploy.int8.timing.choose_kernels import best_trial, choose, vary_dynamic
 from fcdeploy.int8.timing.costs import CostBasis, describe_times, find_noise
 from fcdeploy.int8.timing.measure import conversion_rates
@@ -273,8 +276,6 @@ def test_costs_of_another_model_are_refused(folder: Path, capsys: pytest.Capture
 def test_a_slow_layer_computes_in_float_from_stored_bytes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = ir.load(folder / "model.onnx")
     trial = TimeTrial(Choice(("b",)), 0.5, 0.5, 0.5)
-    from fcdeploy.files import hash_file
-
     costs = Costs(hash_file(folder / "model.onnx"), "by hand", FREE, {"b": (1.0, 9.0)}, tuple("abcd"), (trial,))
     (folder / "costs.json").write_text(to_text(costs))
     assert quantize("--costs", "costs.json", "--floor", "none", "-o", "one.onnx", "--json") == 0
@@ -294,8 +295,6 @@ def test_a_slow_layer_computes_in_float_from_stored_bytes(folder: Path, capsys: 
 
 
 def test_all_weights_stored_is_float_within_the_rounding_of_weights(folder: Path) -> None:
-    from fcdeploy.files import hash_file
-
     costs = Costs(
         hash_file(folder / "model.onnx"),
         "by hand",
@@ -314,8 +313,6 @@ def test_all_weights_stored_is_float_within_the_rounding_of_weights(folder: Path
 
 def test_what_looked_fastest_and_is_not_falls_back_to_float(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As a run that was lucky once would leave it: the last that was confirmed stands, and the report says why."""
-    from fcdeploy.files import hash_file
-
     everywhere, nowhere = Choice(), Choice(tuple("abcd"))
     trials = (TimeTrial(everywhere, 0.95, 0.9, 1.0), TimeTrial(nowhere, 1.0, 0.99, 1.01))
     lost, stands = TimeTrial(everywhere, 1.06, 1.04, 1.08), TimeTrial(nowhere, 1.0, 0.99, 1.01)
@@ -421,8 +418,6 @@ def test_a_ratio_that_is_too_uneven_is_given_by_its_ends() -> None:
 
 def test_the_plan_is_of_the_decision_and_not_of_the_times(folder: Path) -> None:
     """Times that differ and lead to the same choice give the same bytes."""
-    from fcdeploy.files import hash_file
-
     for name, us in (("one", 1.0), ("other", 1.7)):
         costs = Costs(
             hash_file(folder / "model.onnx"), name, FREE, {"b": (us, 9.0 + us)}, tuple("abcd"),
@@ -431,3 +426,32 @@ def test_the_plan_is_of_the_decision_and_not_of_the_times(folder: Path) -> None:
         (folder / f"{name}.json").write_text(to_text(costs))
         assert quantize("--costs", f"{name}.json", "-o", f"{name}.onnx") == 0
     assert (folder / "one.onnx").read_bytes() == (folder / "other.onnx").read_bytes()
+
+
+def test_what_left_int8_and_the_largest_samples_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By measured costs, at a floor that integers do not hold, on pictures of two sizes."""
+    monkeypatch.setattr(measure, "CONFIRMED_SECONDS", 0.01)
+    net, random = Net(1), np.random.default_rng(0)
+    x = net.input("x", 8, "rows", "columns")
+    for name in "ab":
+        x = net.op("Relu", net.conv(x, 8, 8, name=name))
+    net.output(x).save(tmp_path / "net.onnx")
+    (tmp_path / "data").mkdir()
+    for at in range(16):
+        rows = 12 if at % 5 == 0 else 6
+        np.save(tmp_path / "data" / f"{at:02}.npy", random.normal(size=(8, rows, 6)).astype(np.float32))
+    trials = (TimeTrial(Choice(), 0.5, 0.5, 0.5),)
+    costs = Costs(hash_file(tmp_path / "net.onnx"), "cpu", FREE, dict.fromkeys("ab", (9.0, 5.0)), (), trials)
+    (tmp_path / "costs.json").write_text(to_text(costs))
+    report = fcdeploy.quantize(
+        tmp_path / "net.onnx",
+        data=tmp_path / "data",
+        output=tmp_path / "int8.onnx",
+        costs=tmp_path / "costs.json",
+        floor="99,60",
+    )
+    assert report.values["floor"]["left_out"]
+    assert 0 < report.values["ratio_low"] <= report.values["ratio"] <= report.values["ratio_high"]
+    assert report.values["ratio_at_largest"] > 0
+    assert any(line.endswith(" of the float time with what left int8, measured on this CPU") for line in report.lines)
+    assert any(line.endswith(" of the float time at the largest samples, x 1,8,12,6") for line in report.lines)

@@ -103,7 +103,8 @@ class CalibrationResult(Result):
 class QuantizeResult(Result):
     """The int8 model at `output`; None, and so all that would be read from it, where it was not good enough to write.
 
-    `ratio` is its time over the float model's, as measured while planning; `sqnr_db` is that of its worst output.
+    `ratio` is its time over the float model's, as measured, `ratio_at_largest` that of the largest samples; `sqnr_db` is that of
+    its worst output.
     """
 
     output: Path | None
@@ -119,6 +120,7 @@ class QuantizeResult(Result):
     ratio: float | None = None
     ratio_low: float | None = None
     ratio_high: float | None = None
+    ratio_at_largest: float | None = None
     sqnr_db: float | None = None
     advice: str | None = None
 

@@ -36,6 +36,7 @@ from fcdeploy.int8.read_back import Written, gains_nothing, leave_as_it_was, run
 from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
+from fcdeploy.int8.timing.final_times import time_result
 from fcdeploy.int8.writing.metadata import write_metadata
 from fcdeploy.native.suits import add_native, build_native, is_native, use_types
 from fcdeploy.prepare.cost_model import count_at, count_macs_by_node
@@ -337,7 +338,8 @@ def _describe(
         kept = describe_runtimes_kept(int8, request.runtimes)
         report = replace(report, lines=(*report.lines[:-1], kept, report.lines[-1]))
     if held is not None:
-        report = add_floor(report, held, planned.basis, macs)
+        times = time_result(problem, int8, planned.basis, changed=bool(held.left_out))
+        report = add_floor(report, held, planned.basis, macs, times)
     report = add_native(report, build_native(int8, problem)) if request.native else report
     if problem.samples and not problem.large:
         one = take_run(problem.model, problem.samples)

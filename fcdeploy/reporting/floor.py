@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from fcdeploy.arithmetic.outliers import Outlier, find_outliers
 from fcdeploy.int8.calibrating.statistics import PLENTY
 from fcdeploy.int8.judge import Judgement
-from fcdeploy.int8.timing.costs import CostBasis, describe_times
+from fcdeploy.int8.timing.costs import CostBasis, describe_times, format_interval, list_ratios
+from fcdeploy.int8.timing.final_times import FinalTimes
 from fcdeploy.records.report import Report, Table
 from fcdeploy.search.hold_floor import Candidate, FloorResult
 
@@ -18,8 +19,10 @@ NAMED = 3  # tensors with a tail or an outlier channel, the furthest, that are n
 NOTABLE_DB = 0.5  # of gain by a simpler setting: below it nobody need know
 
 
-def add_floor(report: Report, held: FloorResult, spent: CostBasis, macs: Mapping[str, int]) -> Report:
-    """The report with how the model was judged, what was left out for it, and what is still missed."""
+def add_floor(
+    report: Report, held: FloorResult, spent: CostBasis, macs: Mapping[str, int], times: FinalTimes
+) -> Report:
+    """The report with how the model was judged, what was left out for it, what is still missed, and the `times` it came to."""
     judgement, unseen = held.chosen.judgement, held.chosen.problem.unseen
     lines = [
         f"judged: {judgement.summary()} {_describe_samples(held.chosen)}",
@@ -30,8 +33,11 @@ def add_floor(report: Report, held: FloorResult, spent: CostBasis, macs: Mapping
     values = {**report.values, **_values(held, unseen), "sqnr_db": judgement.worst_db}
     before = set(describe_times(spent)) if held.left_out else set()  # times of the plan before nodes left int8
     if before:
-        values |= {"ratio": None, "ratio_low": None, "ratio_high": None}
-        lines.append("the time was not measured again: fcdeploy bench OUT --against FLOAT does")
+        values |= list_ratios(times.usual)
+        if times.usual is None:
+            lines.append("the time was not measured again: fcdeploy bench OUT --against FLOAT does")
+    lines += _describe_times(times)
+    values |= {"ratio_at_largest": times.largest and times.largest.ratio}
     below = [f"below the floor, and accepted: {text}" for text in held.misses]
     warnings = (*below, *judgement.doubts(held.floor), *report.warnings)
     return replace(
@@ -40,6 +46,13 @@ def add_floor(report: Report, held: FloorResult, spent: CostBasis, macs: Mapping
         lines=(*(line for line in report.lines[:-1] if line not in before), *lines, *report.lines[-1:]),
         warnings=warnings,
     )
+
+
+def _describe_times(times: FinalTimes) -> Iterator[str]:
+    if times.usual is not None:
+        yield f"{format_interval(times.usual)} of the float time with what left int8, measured on this CPU"
+    if times.largest is not None:
+        yield f"{format_interval(times.largest)} of the float time at the largest samples, {times.shapes}"
 
 
 def build_refusal(model: Path, held: FloorResult, seconds: float) -> Report:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.opset import describe_requirements, oldest_runtime
-from fcdeploy.int8.timing.costs import CostBasis, describe_times
+from fcdeploy.int8.timing.costs import CostBasis, describe_times, list_ratios
 from fcdeploy.int8.timing.partition import add_figures
 from fcdeploy.prepare.cost_model import DATA_AND_WEIGHT
 from fcdeploy.records import plan as plans
@@ -83,7 +83,7 @@ def build_report(
         "weights": plan.weights, "activations": plan.activations,
         "costs": None if costs is None else {"source": costs.source, "hash": costs.hash, "measured_before": spent.before},
         "integer_share": result.share, "opset": int8.opset_imports[""], "ir_version": int8.ir_version,
-        "ratio": final and final.ratio, "ratio_low": final and final.low, "ratio_high": final and final.high,
+        **list_ratios(final),
     }  # fmt: skip
     return Report("quantize", values, tables, lines, warnings=(*warnings, *_warn_missed_kernels(result)))
 

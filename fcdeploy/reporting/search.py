@@ -8,7 +8,7 @@ from typing import Any
 
 from fcdeploy.evaluate.metric import SHARE
 from fcdeploy.int8.timing.choose_kernels import SLOWER
-from fcdeploy.int8.timing.costs import describe_times
+from fcdeploy.int8.timing.costs import describe_times, list_ratios
 from fcdeploy.records.report import Report, Table
 from fcdeploy.search.search import MeasuredStep, SearchResult
 from fcdeploy.search.verdict import count_samples_needed, judge_drop
@@ -43,7 +43,7 @@ def add_search(report: Report, result: SearchResult, macs: Mapping[str, int]) ->
         "held": result.held, "verdict": decided, "samples_needed": needed,
         "path": path, "front": [path[number] for number in result.front],
         "left_out": {"nodes": out, "macs_share": share},
-        **_make_ratio(result.path[-1]), "search_seconds": round(result.seconds, 3), "in_time": result.in_time,
+        **list_ratios(result.path[-1].time), "search_seconds": round(result.seconds, 3), "in_time": result.in_time,
     }  # fmt: skip
     tables = (_make_path_table(result, unit), *([_make_front_table(result, unit)] if len(result.front) > 1 else []))
     before = set(describe_times(result.spent))  # of the plan that the search began with
@@ -68,15 +68,8 @@ def _make_row(number: int, stop: MeasuredStep) -> dict[str, Any]:
         "changed": [{"group": name, "to": rung} for name, rung in stop.moved],
         "drop": loss.drop, "drop_low": loss.low, "drop_high": loss.high, "p_value": loss.p_value,
         "output_error": stop.result.error,
-        **_make_ratio(stop),
+        **list_ratios(stop.time),
     }  # fmt: skip
-
-
-def _make_ratio(stop: MeasuredStep) -> dict[str, float | None]:
-    """Its time relative to that of float, measured."""
-    time = stop.time
-    ends = (None, None, None) if time is None else (time.ratio, time.low, time.high)
-    return dict(zip(("ratio", "ratio_low", "ratio_high"), ends, strict=True))
 
 
 def _make_path_table(result: SearchResult, unit: str) -> Table:

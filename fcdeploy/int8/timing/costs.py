@@ -128,7 +128,7 @@ def find_noise(costs: Costs) -> str:
     decided_by = (*costs.confirmed, *costs.trials[:1]) if costs.trials else costs.confirmed
     for trial in decided_by:
         if (trial.high - trial.low) > WIDEST * trial.ratio and trial.low <= SLOWER <= trial.high:
-            return f"{_format_interval(trial)} of the float time"
+            return f"{format_interval(trial)} of the float time"
     return ""
 
 
@@ -156,15 +156,21 @@ def describe_times(spent: CostBasis) -> Iterator[str]:
         )
     if taken.high - taken.low > WIDEST * taken.ratio:
         yield (
-            f"this machine was too noisy to time it well: {_format_interval(taken)}; layers stay integers where float did not "
+            f"this machine was too noisy to time it well: {format_interval(taken)}; layers stay integers where float did not "
             "clearly save time; fcdeploy bench measures longer, and --costs measure decides again"
         )
     if spent.before:
         yield "times are those measured before on this CPU; --costs measure takes them anew"
 
 
+def list_ratios(trial: TimeTrial | None) -> dict[str, float | None]:
+    """A time relative to that of float and its interval, as reports name them."""
+    ends = (None, None, None) if trial is None else (trial.ratio, trial.low, trial.high)
+    return dict(zip(("ratio", "ratio_low", "ratio_high"), ends, strict=True))
+
+
 def _describe_integers(taken: TimeTrial, everywhere: TimeTrial) -> str:
-    text = f"{_format_interval(taken)} of the float time"
+    text = f"{format_interval(taken)} of the float time"
     if not taken.choice.slow:
         return f"{text}: no layer is faster in float"
     count = len(taken.choice.slow)
@@ -175,13 +181,14 @@ def _describe_integers(taken: TimeTrial, everywhere: TimeTrial) -> str:
 def _describe_float(costs: Costs, taken: TimeTrial, everywhere: TimeTrial) -> Iterator[str]:
     lost = costs.confirmed[:-1]
     if lost:
-        yield f"what looked fastest took {_format_interval(lost[-1])} of the float time when it was run again"
+        yield f"what looked fastest took {format_interval(lost[-1])} of the float time when it was run again"
     yield f"float is fastest here: integers everywhere take {_format_ratio(everywhere)} of its time; only weights are bytes"
     if taken.low > SLOWER:
-        yield f"even so the file takes {_format_interval(taken)} of the float model's time: keep the float model for speed"
+        yield f"even so the file takes {format_interval(taken)} of the float model's time: keep the float model for speed"
 
 
-def _format_interval(trial: TimeTrial) -> str:
+def format_interval(trial: TimeTrial) -> str:
+    """A ratio with its interval, or the ends of that where it is too wide for a result."""
     text = _format_ratio(trial)
     return text if text.startswith("between") else f"{text} ({trial.low:.2f} to {trial.high:.2f})"
 

@@ -1,0 +1,50 @@
+"""How long what came out takes beside float: again where it is not the plan that was timed, and at the largest samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from fcdeploy.arrays import Arrays
+from fcdeploy.int8.problem import Problem
+from fcdeploy.int8.timing.costs import CostBasis
+from fcdeploy.int8.timing.measure import choose_reference, confirm
+from fcdeploy.records.costs import Choice, TimeTrial
+from fcdeploy.samples.kept_samples import take_run
+
+
+@dataclass(frozen=True)
+class FinalTimes:
+    """The time of a result: at the commonest shapes where it is another than the plan that was timed, and at the largest.
+
+    `shapes` are those of a run of the largest samples.
+    """
+
+    usual: TimeTrial | None = None
+    largest: TimeTrial | None = None
+    shapes: str = ""
+
+
+def time_result(problem: Problem, int8: ir.Model, spent: CostBasis, *, changed: bool) -> FinalTimes:
+    """Time a result whose plan rests on measured times; nothing where it does not, or where all is known already.
+
+    `changed` says that it is another model than the one that was timed.
+    """
+    measured = spent.costs is not None and bool(spent.costs.trials or spent.costs.confirmed)
+    if not measured or not problem.samples or problem.large or problem.calibration.states:
+        return FinalTimes()
+    usual = take_run(problem.model, problem.samples)
+    largest = max((usual, *(take_run(problem.model, group) for group in problem.judged)), key=_count_elements)
+    larger = _count_elements(largest) > _count_elements(usual)
+
+    def run(feeds: Arrays) -> TimeTrial:
+        return confirm(choose_reference(problem.load_original(), problem.model, feeds), int8, Choice(), feeds)
+
+    shapes = ", ".join(f"{name} {','.join(map(str, array.shape))}" for name, array in largest.items())
+    return FinalTimes(run(usual) if changed else None, run(largest) if larger else None, shapes if larger else "")
+
+
+def _count_elements(feeds: Arrays) -> int:
+    return sum(math.prod(array.shape) for array in feeds.values())
