@@ -10,84 +10,84 @@ from fcdeploy.tables.native import Cost, Costs
 COSTS = {
     "m0": Costs(False, 111, 1110, {
         "fc_add_bytes": Cost(0, 835.1, 0, 0, 250, 224),  # 0.99 to 1.01
-        "fc_average_pool_bytes": Cost(163.3, 676.7, 0, 0, 468, 336),  # 0.82 to 1.15
-        "fc_binary_Add": Cost(0, 104, 184.4, 0, 262, 240),  # 1.00 to 1.00
+        "fc_average_pool_bytes": Cost(163.3, 676.6, 0, 0, 468, 336),  # 0.82 to 1.15
+        "fc_binary_Add": Cost(0, 104, 183.6, 0, 262, 240),  # 1.00 to 1.00
         "fc_binary_Div": Cost(0, 320.5, 0, 0, 262, 272),  # 0.99 to 1.00
-        "fc_copy_1": Cost(0, 8.042, 55.61, 16.65, 158, 136),  # 0.65 to 1.33
-        "fc_copy_4": Cost(0, 12.08, 42.69, 0, 176, 128),  # 0.98 to 1.01
-        "fc_depthwise_bytes": Cost(23.78, 79.23, 0, 0, 548, 472),  # 0.98 to 1.01
-        "fc_fill_border": Cost(0, 4, 40.49, 102.8, 152, 128),  # 0.97 to 1.02
+        "fc_copy_1": Cost(0, 8.071, 55.17, 16.88, 158, 136),  # 0.65 to 1.32
+        "fc_copy_4": Cost(0, 12.08, 42.66, 0, 176, 128),  # 0.98 to 1.01
+        "fc_depthwise_bytes": Cost(23.83, 70.58, 0, 0, 548, 480),  # 0.98 to 1.01
+        "fc_fill_border": Cost(0, 4.004, 41.89, 97.02, 152, 128),  # 0.98 to 1.02
         "fc_float_layer": Cost(145.4, 0, 0, 0, 1032, 440),  # 0.78 to 1.21
-        "fc_global_average": Cost(6.988, 193.8, 19.05, 0, 312, 304),  # 0.93 to 1.03
+        "fc_global_average": Cost(7.007, 195.9, 18.3, 0, 312, 304),  # 0.93 to 1.03
         "fc_gru": Cost(966.8, 7208, 0, 0, 4460, 568),  # 0.89 to 1.12
-        "fc_layer_bytes": Cost(7.335, 231.4, 0, 1608, 1204, 688),  # 0.92 to 1.09
-        "fc_layer_reals": Cost(7.221, 291.3, 0, 0, 736, 696),  # 0.91 to 1.10
+        "fc_layer_bytes": Cost(7.332, 223.4, 0, 1604, 1224, 696),  # 0.91 to 1.09
+        "fc_layer_reals": Cost(7.221, 283.9, 0, 0, 750, 704),  # 0.91 to 1.10
         "fc_lstm": Cost(1014, 13970, 0, 0, 3332, 504),  # 0.95 to 1.06
-        "fc_max_pool_bytes": Cost(0, 24.85, 127.1, 0, 418, 208),  # 0.78 to 1.25
-        "fc_mul_bytes": Cost(0, 821.9, 0, 0, 250, 224),  # 0.97 to 1.03
+        "fc_max_pool_bytes": Cost(0, 24.89, 127.1, 0, 418, 208),  # 0.78 to 1.25
+        "fc_mul_bytes": Cost(0, 821.8, 0, 0, 250, 224),  # 0.98 to 1.03
         "fc_quantize": Cost(0, 382.9, 0, 0, 182, 224),  # 1.00 to 1.00
-        "fc_reduce_mean": Cost(0, 111.1, 321.7, 0, 254, 264),  # 1.00 to 1.00
-        "fc_softmax_bytes": Cost(0, 822.7, 0, 0, 276, 224),  # 0.98 to 1.01
-        "fc_table_bytes": Cost(0, 11.01, 95.48, 0, 150, 128),  # 1.00 to 1.00
-        "fc_table_reals": Cost(0, 8.038, 124.2, 0, 212, 168),  # 0.98 to 1.01
-        "fc_take_1": Cost(0, 6.017, 44.7, 68.78, 166, 144),  # 1.00 to 1.00
+        "fc_reduce_mean": Cost(0, 111.1, 321.8, 0, 254, 264),  # 1.00 to 1.00
+        "fc_softmax_bytes": Cost(0, 822.5, 0, 0, 276, 224),  # 0.98 to 1.01
+        "fc_table_bytes": Cost(0, 11.02, 95.16, 0, 150, 128),  # 1.00 to 1.00
+        "fc_table_reals": Cost(0, 8.045, 123.7, 0, 212, 168),  # 0.98 to 1.01
+        "fc_take_1": Cost(0, 5.994, 47.34, 66.44, 166, 144),  # 1.00 to 1.00
         "fc_unary_Exp": Cost(0, 2219, 0, 0, 488, 248),  # 1.00 to 1.00
-        "fc_unary_Neg": Cost(0, 8.981, 145.3, 0, 210, 168),  # 0.98 to 1.02
+        "fc_unary_Neg": Cost(0, 8.961, 139, 0, 210, 168),  # 0.97 to 1.02
         "fc_unary_Sigmoid": Cost(0, 2632, 0, 0, 516, 264),  # 1.00 to 1.00
     }),
-    "dsp": Costs(False, 105, 72, {
-        "fc_add_bytes": Cost(0, 55.29, 0, 0, 364, 128),  # 1.00 to 1.00
-        "fc_average_pool_bytes": Cost(0, 58.04, 104.7, 0, 652, 260),  # 0.86 to 1.06
-        "fc_binary_Add": Cost(0, 9.03, 108.2, 0, 254, 148),  # 0.99 to 1.02
-        "fc_binary_Div": Cost(0, 9.006, 109.6, 0, 254, 148),  # 1.00 to 1.00
-        "fc_copy_1": Cost(0, 6.13, 58.04, 0, 166, 128),  # 0.64 to 1.58
-        "fc_copy_4": Cost(0, 10.08, 30.64, 0, 190, 128),  # 0.98 to 1.01
-        "fc_depthwise_bytes": Cost(12.86, 0, 0, 0, 548, 352),  # 0.74 to 1.07
-        "fc_fill_border": Cost(0, 3.007, 29.42, 93.39, 152, 128),  # 0.97 to 1.04
+    "dsp": Costs(False, 109, 72, {
+        "fc_add_bytes": Cost(0, 55.3, 0, 0, 364, 128),  # 1.00 to 1.00
+        "fc_average_pool_bytes": Cost(0, 57.93, 104.8, 0, 652, 260),  # 0.86 to 1.06
+        "fc_binary_Add": Cost(0, 8.965, 150.6, 0, 254, 148),  # 0.99 to 1.01
+        "fc_binary_Div": Cost(0, 9.018, 109.4, 0, 254, 148),  # 0.99 to 1.00
+        "fc_copy_1": Cost(0, 6.155, 57.85, 0, 166, 128),  # 0.65 to 1.57
+        "fc_copy_4": Cost(0, 10.09, 30.12, 0, 190, 128),  # 0.98 to 1.02
+        "fc_depthwise_bytes": Cost(9.57, 0, 0, 0, 548, 364),  # 0.59 to 1.09
+        "fc_fill_border": Cost(0, 2.995, 32.42, 76.07, 152, 128),  # 0.96 to 1.04
         "fc_float_layer": Cost(18.7, 0, 0, 0, 1200, 324),  # 0.84 to 1.17
-        "fc_global_average": Cost(7.567, 0, 0, 650.1, 468, 208),  # 0.89 to 1.07
-        "fc_gru": Cost(124.5, 0, 0, 10966, 4528, 416),  # 0.84 to 1.20
-        "fc_layer_bytes": Cost(1.978, 80.96, 0, 0, 1640, 636),  # 0.86 to 1.15
-        "fc_layer_reals": Cost(1.729, 0, 828.5, 0, 728, 636),  # 0.96 to 1.04
-        "fc_lstm": Cost(114.7, 853.3, 0, 0, 3180, 368),  # 0.93 to 1.05
-        "fc_max_pool_bytes": Cost(0, 21.88, 115.6, 0, 478, 168),  # 0.78 to 1.25
-        "fc_mul_bytes": Cost(0, 55.6, 0, 0, 364, 128),  # 0.99 to 1.01
-        "fc_quantize": Cost(0, 35.14, 0, 0, 280, 128),  # 0.99 to 1.00
-        "fc_reduce_mean": Cost(0, 8.035, 20.74, 94.29, 238, 132),  # 0.99 to 1.00
-        "fc_softmax_bytes": Cost(0, 57.48, 105.6, 0, 412, 128),  # 0.97 to 1.02
-        "fc_table_bytes": Cost(0, 10.97, 103.6, 0, 150, 128),  # 1.00 to 1.00
-        "fc_table_reals": Cost(0, 6.944, 135.5, 0, 200, 136),  # 0.99 to 1.03
-        "fc_take_1": Cost(0, 3.979, 29.72, 102.8, 178, 128),  # 1.00 to 1.01
-        "fc_unary_Exp": Cost(0, 45.21, 0, 0, 488, 152),  # 0.99 to 1.00
-        "fc_unary_Neg": Cost(0, 6.993, 103.1, 0, 198, 128),  # 0.97 to 1.03
+        "fc_global_average": Cost(7.491, 0, 0, 515.9, 386, 208),  # 0.89 to 1.07
+        "fc_gru": Cost(124.5, 0, 0, 10973, 4528, 416),  # 0.84 to 1.20
+        "fc_layer_bytes": Cost(1.09, 28.97, 0, 0, 2634, 2144),  # 0.55 to 1.24
+        "fc_layer_reals": Cost(1.466, 11.62, 0, 647.5, 0, 2144),  # 0.97 to 1.03
+        "fc_lstm": Cost(114.7, 854.3, 0, 0, 3180, 368),  # 0.93 to 1.05
+        "fc_max_pool_bytes": Cost(0, 21.85, 115.7, 0, 478, 168),  # 0.78 to 1.25
+        "fc_mul_bytes": Cost(0, 55.61, 0, 0, 364, 128),  # 0.99 to 1.01
+        "fc_quantize": Cost(0, 35.12, 0, 0, 280, 128),  # 0.99 to 1.00
+        "fc_reduce_mean": Cost(0, 8.047, 20, 95.52, 238, 132),  # 0.99 to 1.00
+        "fc_softmax_bytes": Cost(0, 58.32, 107.2, 0, 412, 128),  # 0.98 to 1.02
+        "fc_table_bytes": Cost(0, 10.99, 86.77, 0, 150, 128),  # 0.99 to 1.01
+        "fc_table_reals": Cost(0, 7.018, 98.67, 0, 200, 136),  # 1.00 to 1.00
+        "fc_take_1": Cost(0, 4.014, 29.47, 59.45, 178, 128),  # 1.00 to 1.00
+        "fc_unary_Exp": Cost(0, 45.23, 0, 0, 488, 152),  # 0.98 to 1.00
+        "fc_unary_Neg": Cost(0, 6.997, 104.5, 0, 198, 128),  # 0.98 to 1.03
         "fc_unary_Sigmoid": Cost(0, 48.19, 0, 0, 508, 160),  # 1.00 to 1.00
     }),
     "plain": Costs(False, 105, 72, {
-        "fc_add_bytes": Cost(0, 55.29, 0, 0, 364, 128),  # 1.00 to 1.00
-        "fc_average_pool_bytes": Cost(0, 58.02, 104.7, 0, 652, 260),  # 0.86 to 1.06
-        "fc_binary_Add": Cost(0, 9.007, 119, 0, 254, 148),  # 0.98 to 1.01
-        "fc_binary_Div": Cost(0, 8.984, 150.7, 0, 254, 148),  # 1.00 to 1.00
-        "fc_copy_1": Cost(0, 6.068, 58.58, 0, 166, 128),  # 0.64 to 1.59
-        "fc_copy_4": Cost(0, 10.09, 30.52, 0, 190, 128),  # 0.99 to 1.01
-        "fc_depthwise_bytes": Cost(12.86, 0, 0, 0, 548, 352),  # 0.74 to 1.07
-        "fc_fill_border": Cost(0, 3.015, 31.85, 71.61, 152, 128),  # 0.98 to 1.04
+        "fc_add_bytes": Cost(0, 55.32, 0, 0, 364, 128),  # 1.00 to 1.01
+        "fc_average_pool_bytes": Cost(0, 58.1, 104.7, 0, 652, 260),  # 0.86 to 1.06
+        "fc_binary_Add": Cost(0, 9.032, 107.9, 0, 254, 148),  # 0.99 to 1.02
+        "fc_binary_Div": Cost(0, 9.01, 109.4, 0, 254, 148),  # 1.00 to 1.00
+        "fc_copy_1": Cost(0, 6.015, 58.77, 0, 166, 128),  # 0.63 to 1.59
+        "fc_copy_4": Cost(0, 10.07, 30.64, 0, 190, 128),  # 0.98 to 1.01
+        "fc_depthwise_bytes": Cost(10.31, 0, 0, 0, 548, 344),  # 0.62 to 1.08
+        "fc_fill_border": Cost(0, 3.001, 31.37, 85.51, 152, 128),  # 0.98 to 1.03
         "fc_float_layer": Cost(18.7, 0, 0, 0, 1200, 324),  # 0.84 to 1.17
-        "fc_global_average": Cost(7.541, 0, 0, 657, 468, 208),  # 0.89 to 1.07
-        "fc_gru": Cost(124.5, 0, 0, 10980, 4528, 416),  # 0.84 to 1.20
-        "fc_layer_bytes": Cost(3.689, 57.94, 118.9, 902.8, 1280, 616),  # 0.90 to 1.08
-        "fc_layer_reals": Cost(3.664, 0, 814.9, 0, 706, 624),  # 0.95 to 1.04
-        "fc_lstm": Cost(114.7, 853.5, 0, 0, 3180, 368),  # 0.93 to 1.05
-        "fc_max_pool_bytes": Cost(0, 21.88, 115.6, 0, 478, 168),  # 0.78 to 1.25
-        "fc_mul_bytes": Cost(0, 55.57, 0, 0, 364, 128),  # 0.99 to 1.01
+        "fc_global_average": Cost(7.532, 0, 0, 501.8, 386, 208),  # 0.88 to 1.07
+        "fc_gru": Cost(124.5, 0, 0, 10964, 4528, 416),  # 0.84 to 1.20
+        "fc_layer_bytes": Cost(3.691, 34.66, 122.2, 855, 1208, 616),  # 0.87 to 1.10
+        "fc_layer_reals": Cost(3.668, 0, 687.7, 0, 702, 624),  # 0.95 to 1.03
+        "fc_lstm": Cost(114.7, 853.3, 0, 0, 3180, 368),  # 0.93 to 1.05
+        "fc_max_pool_bytes": Cost(0, 21.87, 115.6, 0, 478, 168),  # 0.78 to 1.25
+        "fc_mul_bytes": Cost(0, 55.58, 0, 0, 364, 128),  # 0.99 to 1.01
         "fc_quantize": Cost(0, 35.14, 0, 0, 280, 128),  # 0.99 to 1.00
-        "fc_reduce_mean": Cost(0, 7.971, 23.31, 89.36, 238, 132),  # 0.99 to 1.01
-        "fc_softmax_bytes": Cost(0, 58.16, 107.1, 0, 412, 128),  # 0.98 to 1.01
-        "fc_table_bytes": Cost(0, 10.98, 101.9, 0, 150, 128),  # 1.00 to 1.00
-        "fc_table_reals": Cost(0, 7.018, 98.67, 0, 200, 136),  # 1.00 to 1.00
-        "fc_take_1": Cost(0, 4.006, 29.52, 60.12, 178, 128),  # 1.00 to 1.00
-        "fc_unary_Exp": Cost(0, 45.22, 0, 0, 488, 152),  # 0.99 to 1.00
-        "fc_unary_Neg": Cost(0, 7.042, 93.99, 0, 198, 128),  # 0.97 to 1.03
-        "fc_unary_Sigmoid": Cost(0, 48.2, 0, 0, 508, 160),  # 0.99 to 1.00
+        "fc_reduce_mean": Cost(0, 8.024, 21.85, 92.29, 238, 132),  # 0.99 to 1.00
+        "fc_softmax_bytes": Cost(0, 57.62, 104.8, 0, 412, 128),  # 0.97 to 1.03
+        "fc_table_bytes": Cost(0, 11.15, 0, 0, 150, 128),  # 0.97 to 1.01
+        "fc_table_reals": Cost(0, 6.96, 142.8, 0, 200, 136),  # 1.00 to 1.01
+        "fc_take_1": Cost(0, 3.979, 30.19, 102.1, 178, 128),  # 1.00 to 1.01
+        "fc_unary_Exp": Cost(0, 45.21, 0, 0, 488, 152),  # 0.99 to 1.00
+        "fc_unary_Neg": Cost(0, 6.977, 103.9, 0, 198, 128),  # 0.97 to 1.03
+        "fc_unary_Sigmoid": Cost(0, 48.19, 0, 0, 508, 160),  # 1.00 to 1.00
     }),
     "neon": Costs(True, 0, 0, {
         "fc_add_bytes": Cost(0, 4.629, 1825, 0, 0, 0),  # 0.74 to 1.42

@@ -59,6 +59,10 @@ FC_INLINE int32_t fc_max(int32_t a, int32_t b) { return a > b ? a : b; }
 #include "soft.h"
 #else
 
+#if defined(__arm__) && defined(__ARM_FEATURE_DSP)
+#include <arm_acle.h>
+#endif
+
 /* The nearest integer, halves to even: 1.5 * 2^23 leaves no bits behind the point. For |x| < 2^22. */
 FC_INLINE int32_t fc_nearest(float x)
 {
@@ -76,7 +80,14 @@ FC_INLINE uint8_t fc_byte(float x, const struct fc_code *code)
 /* The byte of float32(sum) * factor. */
 FC_INLINE uint8_t fc_scaled_byte(int32_t sum, float factor, const struct fc_code *code)
 {
+#if defined(__arm__) && defined(__ARM_FEATURE_DSP)
+    int32_t near; /* as the unit's register says: to the nearest, halves to even, from the reset on */
+    __asm__("vcvtr.s32.f32 %0, %1" : "=t"(near) : "t"((float)sum * factor));
+    near = __qadd(near, code->zero);
+    return (uint8_t)fc_max(code->low, fc_min(code->high, near));
+#else
     return fc_byte((float)sum * factor, code);
+#endif
 }
 
 FC_INLINE float fc_scaled(int32_t n, float factor) { return (float)n * factor; }

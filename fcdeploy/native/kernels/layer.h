@@ -33,21 +33,59 @@ struct fc_written {
     const struct fc_code *code;
 };
 
+/* `total` positions from `first` on, as offsets of their windows and of what they write. */
+FC_INLINE void fc_layer_places(int first, int total, int32_t *from, int32_t *at, const struct fc_layer *l)
+{
+    int column = first % l->columns, row = first / l->columns % l->rows, image = first / l->columns / l->rows;
+    for (int p = 0; p < total; p++) {
+        from[p] = image * l->x_image + row * l->x_row + column * l->x_column;
+        at[p] = image * l->y_image + row * l->y_row + column * l->y_column;
+        if (++column == l->columns) {
+            column = 0;
+            if (++row == l->rows) {
+                row = 0;
+                image++;
+            }
+        }
+    }
+}
+
 #if defined(FC_SMALL)
 
 /* One sum after the other. */
 static __attribute__((noinline, unused)) void fc_layer_write(
     const struct fc_written *to, int32_t at, int count, const int32_t *sums)
 {
-    for (int i = 0; i < count; i++) {
-        if (to->bytes) {
-            to->bytes[at + i] = fc_scaled_byte(sums[i], to->factor[i], to->code);
-        } else {
-            const float scaled = fc_scaled(sums[i], to->factor[i]);
-            to->reals[at + i] = to->bias ? scaled + to->bias[i] : scaled;
+    if (to->bytes) {
+        const struct fc_code code = *to->code;
+        const float *factor = to->factor;
+        uint8_t *y = to->bytes + at, *const end = y + count;
+#if defined(FC_DSP) && !defined(FC_SOFT)
+        const uint32_t each = 0x01010101;
+        const uint8x4_t low = code.low * each, above = (255u - (uint32_t)code.high) * each;
+        for (; end - y >= 4; y += 4, sums += 4, factor += 4) {
+            const uint32_t four = fc_dsp_scaled(sums, factor, code.zero);
+            const uint32_t cut = __uqsub8(__uqadd8(__uqadd8(__uqsub8(four, low), low), above), above);
+            memcpy(y, &cut, 4);
         }
+#endif
+        for (; y < end; y++)
+            *y = fc_scaled_byte(*sums++, *factor++, &code);
+        return;
+    }
+    for (int i = 0; i < count; i++) {
+        const float scaled = fc_scaled(sums[i], to->factor[i]);
+        to->reals[at + i] = to->bias ? scaled + to->bias[i] : scaled;
     }
 }
+
+#endif
+
+#if defined(FC_DSP)
+#include "layer_dsp.h"
+#else
+
+#if defined(FC_SMALL)
 
 /* Four channels at one position. */
 static __attribute__((noinline, unused)) void fc_layer_sums_of_four(
@@ -58,14 +96,6 @@ static __attribute__((noinline, unused)) void fc_layer_sums_of_four(
         const uint8_t *from = x;
         for (int rx = 0; rx < l->runs_x; rx++, from += l->run_x) {
             for (const uint8_t *p = from, *end = from + 4 * l->steps; p < end; p += 4, weights += 4 * width) {
-#if defined(FC_DSP)
-                const uint32_t word = fc_word(p);
-                const uint32_t even = (uint32_t)__uxtb16((uint8x4_t)word), odd = (uint32_t)__uxtb16((uint8x4_t)__ror(word, 8));
-                a0 = fc_dsp_dot(a0, even, odd, fc_word(weights));
-                a1 = fc_dsp_dot(a1, even, odd, fc_word(weights + 4));
-                a2 = fc_dsp_dot(a2, even, odd, fc_word(weights + 8));
-                a3 = fc_dsp_dot(a3, even, odd, fc_word(weights + 12));
-#else
                 const int8_t *w = weights;
                 for (int i = 0; i < 4; i++, w++) {
                     const int32_t one = p[i];
@@ -74,39 +104,11 @@ static __attribute__((noinline, unused)) void fc_layer_sums_of_four(
                     a2 += one * w[8];
                     a3 += one * w[12];
                 }
-#endif
             }
         }
     }
     sums[0] = a0, sums[1] = a1, sums[2] = a2, sums[3] = a3;
 }
-
-#if defined(FC_DSP)
-/* Two channels at one or two positions: what fits in the registers of a Cortex-M. */
-static __attribute__((noinline, unused)) void fc_layer_sums(
-    int32_t *first, int32_t *second, const uint8_t *x0, const uint8_t *x1, const int8_t *weights, int width,
-    const struct fc_layer *l)
-{
-    int32_t a0 = first[0], a1 = first[1], b0 = second[0], b1 = second[1];
-    for (int ry = 0; ry < l->runs_y; ry++, x0 += l->run_y, x1 += l->run_y) {
-        const uint8_t *from0 = x0, *from1 = x1;
-        for (int rx = 0; rx < l->runs_x; rx++, from0 += l->run_x, from1 += l->run_x) {
-            const uint8_t *p = from0, *q = from1, *end = from0 + 4 * l->steps;
-            for (; p < end; p += 4, q += 4, weights += 4 * width) {
-                const uint32_t w0 = fc_word(weights), w1 = fc_word(weights + 4);
-                const uint32_t x = fc_word(p), z = fc_word(q);
-                const uint32_t xe = (uint32_t)__uxtb16((uint8x4_t)x), xo = (uint32_t)__uxtb16((uint8x4_t)__ror(x, 8));
-                a0 = fc_dsp_dot(a0, xe, xo, w0);
-                a1 = fc_dsp_dot(a1, xe, xo, w1);
-                const uint32_t ze = (uint32_t)__uxtb16((uint8x4_t)z), zo = (uint32_t)__uxtb16((uint8x4_t)__ror(z, 8));
-                b0 = fc_dsp_dot(b0, ze, zo, w0);
-                b1 = fc_dsp_dot(b1, ze, zo, w1);
-            }
-        }
-    }
-    first[0] = a0, first[1] = a1, second[0] = b0, second[1] = b1;
-}
-#endif
 
 static __attribute__((noinline, unused)) void fc_layer_block(
     const int positions, const int vectors, const int wide, const uint8_t *x, const int32_t *from, const int8_t *weights,
@@ -119,15 +121,9 @@ static __attribute__((noinline, unused)) void fc_layer_block(
     for (int p = 0; p < positions; p++)
         for (int c = 0; c < width; c++)
             sums[p][c] = bias[c];
-#if defined(FC_DSP)
-    if (positions == 2) {
-        for (int c = 0; c < count; c += 2)
-            fc_layer_sums(sums[0] + c, sums[1] + c, x + from[0], x + from[1], weights + 4 * c, width, l);
-    } else
-#endif
-        for (int p = 0; p < positions; p++)
-            for (int c = 0; c < count; c += 4)
-                fc_layer_sums_of_four(sums[p] + c, x + from[p], weights + 4 * c, width, l);
+    for (int p = 0; p < positions; p++)
+        for (int c = 0; c < count; c += 4)
+            fc_layer_sums_of_four(sums[p] + c, x + from[p], weights + 4 * c, width, l);
     for (int p = 0; p < positions; p++)
         fc_layer_write(to, at[p], count, sums[p]);
 }
@@ -206,28 +202,11 @@ FC_INLINE void fc_layer_tile(
         fc_layer_block(1, vectors, wide, x, from + p, weights, bias, l, to, at + p, count);
 }
 
-/* `total` positions from `first` on, as offsets of their windows and of what they write. */
-FC_INLINE void fc_layer_places(int first, int total, int32_t *from, int32_t *at, const struct fc_layer *l)
-{
-    int column = first % l->columns, row = first / l->columns % l->rows, image = first / l->columns / l->rows;
-    for (int p = 0; p < total; p++) {
-        from[p] = image * l->x_image + row * l->x_row + column * l->x_column;
-        at[p] = image * l->y_image + row * l->y_row + column * l->y_column;
-        if (++column == l->columns) {
-            column = 0;
-            if (++row == l->rows) {
-                row = 0;
-                image++;
-            }
-        }
-    }
-}
-
 FC_INLINE void fc_layer_run(
-    struct fc_written to, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
+    const struct fc_written *all, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
 {
     const int total = l->images * l->rows * l->columns;
-    const struct fc_written all = to;
+    struct fc_written to = *all;
     for (int first = 0; first < total; first += FC_GROUP) {
         int32_t from[FC_GROUP], at[FC_GROUP];
         const int positions = fc_min(FC_GROUP, total - first);
@@ -239,10 +218,10 @@ FC_INLINE void fc_layer_run(
             for (int done = 0; done < l->outs; tile++) {
                 const int left = l->outs - done, width = left > 8 ? 16 : 8;
                 const int32_t *b = bias + channel;
-                to.bytes = all.bytes ? all.bytes + g * l->outs + done : 0;
-                to.reals = all.reals ? all.reals + g * l->outs + done : 0;
-                to.factor = all.factor + channel;
-                to.bias = all.bias ? all.bias + channel : 0;
+                to.bytes = all->bytes ? all->bytes + g * l->outs + done : 0;
+                to.reals = all->reals ? all->reals + g * l->outs + done : 0;
+                to.factor = all->factor + channel;
+                to.bias = all->bias ? all->bias + channel : 0;
                 const int wide = FC_PAIRS && l->wide && l->wide[tile];
                 if (width == 16 && !wide)
                     fc_layer_tile(FC_POSITIONS_16, FC_VECTORS(16), 0, positions, own, from, w, b, l, &to, at, left);
@@ -260,10 +239,12 @@ FC_INLINE void fc_layer_run(
     }
 }
 
+#endif
+
 FC_KERNEL void fc_layer_bytes(
     uint8_t *y, const uint8_t *x, const int8_t *weights, const int32_t *bias, const float *factor, const struct fc_layer *l)
 {
-    fc_layer_run((struct fc_written){.bytes = y, .factor = factor, .code = &l->code}, x, weights, bias, l);
+    fc_layer_run(&(struct fc_written){.bytes = y, .factor = factor, .code = &l->code}, x, weights, bias, l);
 }
 
 /* float32(sum) * factor + real_bias; without the latter where it is NULL. */
@@ -271,7 +252,7 @@ FC_KERNEL void fc_layer_reals(
     float *y, const uint8_t *x, const int8_t *weights, const int32_t *bias, const float *factor, const float *real_bias,
     const struct fc_layer *l)
 {
-    fc_layer_run((struct fc_written){.reals = y, .factor = factor, .bias = real_bias, .code = &l->code}, x, weights, bias, l);
+    fc_layer_run(&(struct fc_written){.reals = y, .factor = factor, .bias = real_bias, .code = &l->code}, x, weights, bias, l);
 }
 
 #endif
