@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from conftest import fails
 from small_models import CLASSES, outputs, residual, samples
@@ -20,8 +21,10 @@ from fcdeploy.commands import validate as validate_module
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate import data as reading
-from fcdeploy.evaluate.sharded import answer_all
+from fcdeploy.evaluate.sharded import answer_all, survey_all
+from fcdeploy.records.fingerprints import KEY, to_text
 from fcdeploy.runtime.workers import WorkerPool
+from fcdeploy.samples.kept_samples import hash_sample
 
 Array = np.ndarray[Any, Any]
 COUNT = 170
@@ -89,6 +92,9 @@ def by(monkeypatch: pytest.MonkeyPatch) -> Validated:
         with monkeypatch.context() as patch:
             patch.setattr(
                 validate_module, "answer_all", lambda _, job, step: answer_all(shuffled(size, seed), job, step)
+            )
+            patch.setattr(
+                validate_module, "survey_all", lambda _, job, step: survey_all(shuffled(size, seed), job, step)
             )
             return validate(*arguments, **options)
 
@@ -296,6 +302,17 @@ def test_samples_of_the_calibration_are_counted_or_left_out_by_every_worker(
     for size in (2, 3):
         assert text(by(int8, size=size, **known, same_data=True)) == text(one)
         assert text(by(int8, size=size, **known)) == text(left)
+
+    # a record that is too small to hold them all: whether many are among the samples, all are looked at for
+    short = onnx.load(int8)
+    entry = next(prop for prop in short.metadata_props if prop.key == KEY)
+    numbers = [hash_sample({"x": row}) for row in np.load("part.npz")["x"]]
+    entry.value = to_text(np.array([*numbers, *np.random.default_rng(0).integers(0, 2**63, 160)], np.uint64), 0)
+    onnx.save(short, int8)
+    one = validate(int8, **known)
+    assert any("and as many, in proportion, of those" in warning for warning in one.warnings)
+    for size in (2, 3):
+        assert text(by(int8, size=size, **known)) == text(one)
 
 
 @pytest.mark.usefixtures("here")

@@ -26,7 +26,7 @@ from fcdeploy.evaluate.loss import (
 )
 from fcdeploy.evaluate.metric import Metric, choose_metric
 from fcdeploy.evaluate.outputs import OutputEnd, OutputsRead, find_ends
-from fcdeploy.evaluate.sharded import EvaluationJob, answer_all
+from fcdeploy.evaluate.sharded import EvaluationJob, answer_all, survey_all
 from fcdeploy.evaluate.signatures import check_same_signature
 from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, read_model
 from fcdeploy.native.engine_file import engine_file
@@ -103,12 +103,12 @@ def validate(
     source = samples.open()
     odd = alone + warn_of_inputs(source, take_few(source), recorded.statistics)
     watch = make_leakage_check(pair.int8, pair.int8_path.name, allowed=same_data)
-    watch = watch.survey(samples.read(), samples.count, step)
     job = EvaluationJob(pair.name_files(), samples, metric, _find_ends(pair.float_path), watch)
 
     with engine_file(engine, pair.int8_path, pair.int8, _read_shapes(samples)) as file:
         with open_pool(*((None, None) if samples.streams else (workers, cluster))) as team:
-            answers, seen = answer_all(team, replace(job, runs=str(file.path)), step)
+            job = survey_all(team, replace(job, runs=str(file.path)), step)
+            answers, seen = answer_all(team, job, step)
         if max_drop is not None and answers.metric is None:
             raise FcdeployError(
                 "a largest drop needs a metric, and without labels no output decides anything", NO_LABEL

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.fingerprints import KEY, Sketch, from_text
-from fcdeploy.records.progress import OnStep
 from fcdeploy.samples.kept_samples import hash_sample
 from fcdeploy.samples.source import Batch, get_fixed_batch
 
@@ -35,20 +34,20 @@ class LeakageCheck:
     left_out: int = 0
     first: str = ""
 
-    def survey(self, parts: Iterable[Batch], total: int | None, on_step: OnStep) -> LeakageCheck:
-        """The check for exactly these samples: strict where too many of those that it can decide on were calibrated on.
+    @property
+    def asks(self) -> bool:
+        """Whether all samples must be looked at first, since the model does not record all that it was calibrated on."""
+        return self.known is not None and not self.known.complete and not self.allowed
 
-        They are read once more for that, where the model does not record all that it was calibrated on.
-        """
-        if self.known is None or self.known.complete or self.allowed:
-            return self
-        decided = found = done = 0
-        for part in parts:
-            done += len(part)
-            on_step("looking for calibrated samples", done, total)
-            numbers = [hash_sample(part.sample(i)) for i in range(len(part))]
-            decided += sum(map(self.known.decides, numbers))
-            found += sum(map(self.known.contains, numbers))
+    def count(self, part: Batch) -> tuple[int, int]:
+        """Of how many samples of a batch the record decides, and how many of these were calibrated on."""
+        if self.known is None:
+            return 0, 0
+        numbers = [hash_sample(part.sample(i)) for i in range(len(part))]
+        return sum(map(self.known.decides, numbers)), sum(map(self.known.contains, numbers))
+
+    def settle(self, decided: int, found: int) -> LeakageCheck:
+        """The check for samples that were counted so: strict where too many of them were calibrated on."""
         return replace(self, strict=found > TOLERATED * decided)
 
     def take(self, part: Batch) -> Batch | None:

@@ -7,6 +7,7 @@ which are added up block after block, and the first error, whichever worker meet
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -82,13 +83,11 @@ def answer_shard(job: EvaluationJob) -> Iterator[int | AnsweredBlock | FailedBlo
 def answer_all(team: WorkerPool, job: EvaluationJob, on_step: OnStep) -> tuple[Answers, LeakageCheck]:
     """Evaluate both models on all samples, by all workers of the pool."""
     data = job.data
-    of = team.size if data.count is None else min(team.size, -(-data.count // data.block))
-    jobs = [replace(job, part=(index, of), threads=team.threads) for index in range(of)]
     total: Answers | None = None
     seen = job.seen.begin()
     waiting = _BlockQueue()
     done = 0
-    for _, message in team.run(answer_shard, jobs):
+    for _, message in team.run(answer_shard, _deal(job, team)):
         if isinstance(message, int):
             done += message
             on_step("comparing", done, data.count)
@@ -104,6 +103,34 @@ def answer_all(team: WorkerPool, job: EvaluationJob, on_step: OnStep) -> tuple[A
     if total is None:  # a source without samples is an error of its own
         raise seen.make_error()
     return total, seen
+
+
+def survey_shard(job: EvaluationJob) -> Iterator[tuple[int, int, int]]:
+    """Of each batch of a shard how many samples it has, of how many the record decides, and how many it holds.
+
+    An error ends it without a word: whoever answers meets the same, in its turn.
+    """
+    with suppress(FcdeployError):
+        for part in job.data.shard(*job.part, None):
+            yield len(part), *job.seen.count(part)
+
+
+def survey_all(team: WorkerPool, job: EvaluationJob, on_step: OnStep) -> EvaluationJob:
+    """The job with a check that knows whether too many of all samples were calibrated on, read once more where that is asked."""
+    if not job.seen.asks:
+        return job
+    done = decided = found = 0
+    for _, (count, some, shared) in team.run(survey_shard, _deal(job, team)):
+        done, decided, found = done + count, decided + some, found + shared
+        on_step("looking for calibrated samples", done, job.data.count)
+    return replace(job, seen=job.seen.settle(decided, found))
+
+
+def _deal(job: EvaluationJob, team: WorkerPool) -> list[EvaluationJob]:
+    """A shard for each worker that finds a block to work on."""
+    data = job.data
+    of = team.size if data.count is None else min(team.size, -(-data.count // data.block))
+    return [replace(job, part=(index, of), threads=team.threads) for index in range(of)]
 
 
 @dataclass
