@@ -54,7 +54,11 @@ def test_what_the_cut_model_computes_is_what_the_whole_one_did() -> None:
         exposed.graph.outputs.append(values[name])
     session = Session(exposed, optimize=False)
     plain = dict(zip(session.outputs, session.run(DATA), strict=True))
-    again = cut_float_regions(model, starts, ends).run(DATA, plain)[0]
+    for node in model.graph:  # what an exporter left of another batch changes nothing
+        for value in node.outputs:
+            if value.name in starts:
+                value.shape = ir.Shape([9, *plain[value.name].shape[1:]])
+    again = cut_float_regions(model, starts, ends, plain).run(DATA, plain)[0]
     assert ends
     for end, value in zip(ends, again, strict=True):
         np.testing.assert_array_equal(value, plain[end.tensor])

@@ -233,3 +233,30 @@ def test_mistakes(models: dict[str, Path], tmp_path: Path, capsys: pytest.Captur
     printed = json.loads(capsys.readouterr().out)
     assert printed["schema"] == "fcdeploy.transform-split/1"
     assert printed["cut"]["memory"] <= 8192
+
+
+def test_what_a_loop_gives_its_body_does_not_cross(tmp_path: Path) -> None:
+    """Cut behind each layer: the body's own inputs are made by the Loop."""
+    helper, number = onnx.helper, onnx.numpy_helper.from_array
+    value, normal = helper.make_tensor_value_info, np.random.default_rng(0).normal
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("MatMul", ["h", "w"], ["again"])], "body",
+        [value("step", 7, []), value("go", 9, []), value("h", 1, ["n", 4])],
+        [value("on", 9, []), value("again", 1, ["n", 4])], [number(normal(size=(4, 4)).astype(np.float32), "w")],
+    )  # fmt: skip
+    nodes = [
+        helper.make_node("MatMul", ["x", "first"], ["a"], "before"),
+        helper.make_node("Loop", ["three", "true", "a"], ["b"], "loop", body=body),
+        helper.make_node("MatMul", ["b", "last"], ["y"], "behind"),
+    ]
+    constants = {
+        "first": normal(size=(4, 4)),
+        "last": normal(size=(4, 4)),
+        "three": np.int64(3),
+        "true": np.bool_(True),
+    }
+    initializers = [number(np.asarray(x, np.float32 if np.ndim(x) else None), name) for name, x in constants.items()]
+    graph = helper.make_graph(nodes, "looped", [value("x", 1, ["n", 4])], [value("y", 1, ["n", 4])], initializers)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    assert [row["node"] for row in split(tmp_path / "m.onnx").values["cuts"]] == ["before", "loop"]
+    cut(tmp_path / "m.onnx", tmp_path, at="loop")

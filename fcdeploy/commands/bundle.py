@@ -39,6 +39,7 @@ from fcdeploy.runtime.native_library import AGAIN, NativeEngine, load_native
 from fcdeploy.runtime.options import read_options
 from fcdeploy.runtime.session import Session, read_versions
 from fcdeploy.runtime.trust import refuse_untrusted
+from fcdeploy.samples.checks import TEXT
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.samples.layout import arrange_samples
 from fcdeploy.samples.source import Batch, choose_batch_size, make_batches
@@ -307,9 +308,7 @@ def _check_pattern(option: str, value: str, pattern: Any, wanted: str) -> str:
 def _check_types(session: Session, name: str) -> None:
     for spec in (*session.input_specs, *session.output_specs):
         if spec.dtype.kind == "O":
-            raise FcdeployError(
-                f"model {name!r}: {spec.name!r} is text, expected numbers", "take the text out of the model"
-            )
+            raise FcdeployError(f"model {name!r}: {spec.name!r} is text, expected numbers", TEXT)
 
 
 def _choose_golden_samples(

@@ -199,7 +199,8 @@ def _measure_shapes(model: ir.Model, unknown: list[ir.Value]) -> None:
     except Exception:  # zeros need not be a valid input, nor the model: shapes stay unknown, and the report says so
         return
     finally:
-        del model.graph.outputs[len(declared) :]
+        while len(model.graph.outputs) > len(declared):  # a slice that is deleted leaves its values marked as outputs
+            model.graph.outputs.pop()
     for value, result in zip(unknown, results, strict=True):
         if isinstance(result, np.ndarray):
             value.shape = ir.Shape(result.shape)

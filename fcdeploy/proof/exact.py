@@ -120,7 +120,7 @@ def check_exactness(
     starts = {task.written.name: task.written.dtype for task in work} | find_byte_tensors(model)
     held = {each.name: each.dtype for task in work for each in task.inputs if each.held is None}
     usual, watched = Session(model), Session(_expose_copy(model, held | starts))
-    floats = cut_float_regions(model, starts, ends) if ends else None
+    floats: FloatRegions | None = None
 
     # rows of several batches add, so one batch is in memory
     rows: dict[ir.Node | FloatEnd, LayerExactness] = {}
@@ -128,6 +128,7 @@ def check_exactness(
     for batch in batches:
         feeds = dict(batch)
         computed = feeds | dict(zip(watched.outputs, map(np.asarray, watched.run(feeds)), strict=True))
+        floats = floats or (cut_float_regions(model, starts, ends, computed) if ends else None)
         before = zip(usual.outputs, usual.run(feeds), strict=True)
         undisturbed &= all(np.array_equal(value, computed[name], equal_nan=True) for name, value in before)
         compared: Iterator[tuple[ir.Node | FloatEnd, LayerExactness]] = chain(

@@ -78,14 +78,20 @@ def find_float_ends(model: ir.Model, known: Collection[str]) -> tuple[FloatEnd, 
     return tuple(float_ends)
 
 
-def cut_float_regions(model: ir.Model, starts: Mapping[str, str], ends: tuple[FloatEnd, ...]) -> FloatRegions:
-    """The model cut at `starts` (tensor name -> type), in three ways to run it."""
+def cut_float_regions(
+    model: ir.Model, starts: Mapping[str, str], ends: tuple[FloatEnd, ...], computed: Mapping[str, Array]
+) -> FloatRegions:
+    """The model cut at `starts` (tensor name -> type), in three ways to run it; `computed` is what a batch has there.
+
+    A length that the file gives a tensor wrongly, as exporters and inference do, is a free one.
+    """
     cut = model.clone()
     values = {value.name: value for node in cut.graph for value in node.outputs}
     outputs = {end.tensor: values[end.tensor] for end in ends}
     for name, dtype in starts.items():
         written = values[name]
-        given = ir.Value(name=name, shape=written.shape, type=ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype))))
+        shape = _free_wrong_lengths(written.shape, computed[name].shape)
+        given = ir.Value(name=name, shape=shape, type=ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype))))
         written.replace_all_uses_with(given, replace_graph_outputs=True)
         written.name = f"{name}{AGAIN}"
         written.type = given.type
@@ -98,6 +104,13 @@ def cut_float_regions(model: ir.Model, starts: Mapping[str, str], ends: tuple[Fl
     with suppress(FcdeployError):  # files of some tools do not load so: fcdeploy.transform.repair has the forms
         precise = Session(cut, precise=True)
     return FloatRegions(sessions, precise, tuple(starts), ends)
+
+
+def _free_wrong_lengths(shape: ir.Shape | None, real: tuple[int, ...]) -> ir.Shape | None:
+    """The shape that a tensor has in the file, with what is true of it."""
+    if shape is None or len(shape) != len(real):
+        return None
+    return ir.Shape([None if isinstance(n, int) and n != m else n for n, m in zip(shape, real, strict=True)])
 
 
 def _is_constant_folded(node: ir.Node) -> bool:

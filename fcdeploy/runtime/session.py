@@ -172,7 +172,9 @@ def explain_fault(error: Exception) -> str:
 
 
 def _find_hint(error: Exception, hint: str) -> str:
-    """The hint at `transform repair` where the error is of what that repairs, else the given one."""
+    """The hint at `transform repair` where the error is of what that repairs, at `--ops` for operators, else the given one."""
+    if "is not a registered function/op" in str(error):
+        return "--ops LIB loads the library of operators that has it"
     return REPAIR if any(words in str(error) for words in REPAIRABLE) else hint
 
 

@@ -17,6 +17,7 @@ from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.signature import format_shape as format_shape
 
 SEE_INPUTS = "fcdeploy inspect MODEL shows the inputs the model declares"
+TEXT = "let what encodes the text run before the model, and export what follows"
 
 
 def is_label(name: str) -> bool:
@@ -91,6 +92,8 @@ def check_dtype(spec: TensorSpec, dtype: np.dtype[Any], place: str, source: str)
     """Accept numbers only, and no cast that changes their kind: float to int or to bool, complex to float."""
     if is_number(dtype) and is_number(spec.dtype) and _is_same_kind(dtype, spec.dtype):
         return
+    if spec.dtype.kind == "O":
+        raise FcdeployError(f"input {spec.name!r} of the model is text, and samples are numbers", TEXT)
     raise FcdeployError(
         f"input {spec.name!r}: {place} is {dtype}, the model wants {spec.dtype}", f"convert {source}; {SEE_INPUTS}"
     )

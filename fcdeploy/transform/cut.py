@@ -136,7 +136,8 @@ class Cuts:
             for read in values_read_by(node):
                 maker = read.producer()
                 inner = maker in self._index and first >> self._index[maker] & 1
-                if read is not value and read not in self._constant and (inner or read.is_graph_input()):
+                given = read in self.model.graph.inputs  # and not one that a Loop or Scan gives its body
+                if read is not value and read not in self._constant and (inner or given):
                     return f"{read.name!r} would have to cross as well, which {describe(node)} reads"
         early = [out.name for out in self.model.graph.outputs if out.producer() not in outside]
         return f"output {early[0]!r} is computed before" if early else ""
