@@ -15,7 +15,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,8 @@ from fcdeploy.serve import batching
 from fcdeploy.serve import engine as engines
 from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.log import WAITING, LineWriter
-from fcdeploy.serve.repository import ModelFile, Stamp, take_stamp
+from fcdeploy.serve.models import PIECE, load_model
+from fcdeploy.serve.repository import ModelFile, Stamp, find_models, take_stamp
 from fcdeploy.serve.sockets import bind_socket
 from fcdeploy.serve.workers import reserve_port
 
@@ -219,6 +222,27 @@ def test_a_request_behind_a_silence_is_run_at_once_and_those_behind_a_run_togeth
 
     monkeypatch.setattr(batching, "INLINE_SECONDS", 60)
     assert asyncio.run(live()) == [1, 3, 3, 3]
+
+
+@pytest.mark.parametrize("independent", [True, False])
+def test_many_samples_of_one_request_run_piece_by_piece(model: Path, independent: bool) -> None:
+    """So what lies between the layers takes no more for a million samples than for some."""
+    loaded = replace(load_model(find_models(model)[0]), independent=independent)
+    x = np.random.default_rng(0).normal(size=(1000, 5)).astype(np.float32)
+    odd = np.frombuffer(b"-" + x.tobytes(), np.float32, x.size, 1).reshape(x.shape)  # behind a header of any length
+    sizes = list[int]()
+
+    def run(feeds: dict[str, Any]) -> list[Any]:
+        sizes.append(len(feeds["x"]))
+        assert feeds["x"].flags.aligned
+        return loaded.session.run(feeds)
+
+    watching: Any = SimpleNamespace(run=run)
+    watched = replace(loaded, session=watching)
+    (whole,) = loaded.run({"x": x})
+    (pieces,) = watched.run_in_pieces({"x": odd}, 1000, 3 * PIECE)
+    assert sizes == ([333, 333, 333, 1] if independent else [1000])
+    np.testing.assert_array_equal(pieces, whole)
 
 
 def test_sighup_reloads(model: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
-from fcdeploy.serve.models import INLINE_SECONDS, Model
+from fcdeploy.serve.models import INLINE_SECONDS, PIECE, Model
 from fcdeploy.serve.refusal import RefusedError
 
 SILENCE = 0.001  # seconds since the last run behind which a request is not expected to have company
@@ -211,6 +211,8 @@ def _explain_lengths(feeds: Mapping[str, Array]) -> str:
 
 def _run_alone(model: Model, request: InferenceRequest) -> list[Array] | RefusedError:
     try:
+        if request.bytes > PIECE and not request.alone:
+            return model.run_in_pieces(request.feeds, request.rows, request.bytes)
         return model.run(request.feeds)
     except FcdeployError as error:  # shapes were checked before: what is left are values, and lengths of free axes
         full = "alloc" in error.message.lower()

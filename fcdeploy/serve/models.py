@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.bundles.golden import DIFFERENT
 from fcdeploy.bundles.load import load_bundle
@@ -32,6 +34,9 @@ from fcdeploy.serve.repository import ModelFile
 INLINE_SECONDS = 0.002  # a run up to here costs less on the loop than handing it to a thread and back
 LARGEST = 16  # samples in one run: a sample hardly gets cheaper beyond it, and answers leave while others are computed
 PATIENCE = 1.0  # seconds that trying batch sizes may take
+PIECE = (
+    1 << 21
+)  # bytes of inputs beyond which samples of one request run piece by piece: what is between takes many times them
 FREE_LENGTHS = (16, 64, 1)  # of free axes behind the first, for made-up inputs
 
 
@@ -39,9 +44,9 @@ FREE_LENGTHS = (16, 64, 1)  # of free axes behind the first, for made-up inputs
 class Model:
     """A version of a model that is ready.
 
-    `largest` is how many samples may share a run, `alone` why requests may not; `sample_seconds` is what one sample
-    takes, 0 where no inputs could be made up to try it.  `format` is how raw data become inputs.  `layouts` is what
-    `fcdeploy.serve.tensors` has read of requests' JSON.
+    `largest` is how many samples may share a run, `alone` why requests may not; samples of one request need not where they
+    are `independent`.  `sample_seconds` is what one sample takes, 0 where no inputs could be made up to try it.  `format`
+    is how raw data become inputs.  `layouts` is what `fcdeploy.serve.tensors` has read of requests' JSON.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Model:
     outputs: dict[str, TensorSpec]
     largest: int
     alone: str
+    independent: bool
     sample_seconds: float
     load_seconds: float
     format: DataFormat = UNSAID
@@ -63,6 +69,16 @@ class Model:
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """All outputs, in the order of `outputs`."""
         return self.session.run(feeds)
+
+    def run_in_pieces(self, feeds: Mapping[str, Array], rows: int, size: int) -> list[Array]:
+        """The same of `rows` samples of `size` bytes together: what lies between does not grow with their number."""
+        step = max(self.largest, PIECE * rows // size) if self.independent else rows
+        parts: list[list[Array]] = []
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
+            pieces = _slice_samples(feeds, start, stop)
+            parts.append(self.run({name: np.require(array, requirements="A") for name, array in pieces.items()}))
+        return parts[0] if len(parts) == 1 else [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
 def load_model(
@@ -86,7 +102,8 @@ def load_model(
     if how.preprocessing is not None:
         with suppress(FcdeployError):  # a request says that it is not installed
             import_pillow()  # takes a fifth of a second, which no request should wait for
-    alone = "--max-batch 1" if max_batch == 1 else explain_dependence(outline) or _find_free_axis(inputs)
+    dependence = explain_dependence(outline)
+    alone = "--max-batch 1" if max_batch == 1 else dependence or _find_free_axis(inputs)
     samples = _make_inputs(session, inputs, 1 if alone else max_batch or LARGEST)
     largest, seconds = 1, 0.0
     if samples is None:
@@ -98,7 +115,7 @@ def load_model(
             largest, alone = _try_batches(session, samples, seconds, max_batch)
     return Model(
         name, place.version, session, {spec.name: spec for spec in inputs}, {spec.name: spec for spec in outputs},
-        largest, alone, seconds, time.perf_counter() - begun, how,
+        largest, alone, not dependence, seconds, time.perf_counter() - begun, how,
     )  # fmt: skip
 
 

@@ -101,25 +101,38 @@ def answer_request(state: ServerState, head: RequestHead, body: bytes | bytearra
     """Answer a request, now or, when a model must run for it, later on the loop. Raises nothing."""
     key = ("", "")
     try:
-        if head.coding:
-            body = inflate(body, head.coding, state.max_body)
-        if head.route.what == "infer":
+        if head.route.what in ASK:
             served = state.engine.find(head.route.name, head.route.version)
             key = served.model.key
-            _infer(state, served, head, body, begun, send)
-            return
-        if head.route.what == "classify":
-            served = state.engine.find(head.route.name, head.route.version)
-            key = served.model.key
-            _classify(state, served, head, bytes(body), begun, send)
+            if not head.coding:
+                ASK[head.route.what](state, served, head, body, begun, send)
+                return
+            unpack = partial(inflate, body, head.coding, state.max_body)
+            state.engine.prepare(served, len(body), unpack, partial(_ask_unpacked, state, served, head, begun, send))
             return
         answer = _answer_directly(state, head)
-    except RefusedError as refusal:
-        answer = make_error_answer(refusal)
-    except Exception as defect:  # a mistake of ours must not take the connection, or the server, with it
-        answer = make_error_answer(RefusedError(500, f"internal {type(defect).__name__}: {defect}"))
+    except Exception as error:  # a mistake of ours must not take the connection, or the server, with it
+        answer = make_error_answer(_as_refusal(error))
     state.metrics.count(key, answer.status)
     send(answer)
+
+
+def _ask_unpacked(
+    state: ServerState, served: ServedModel, head: RequestHead, begun: float, send: Send, body: bytes | RefusedError
+) -> None:
+    """What `answer_request` does with a body that came compressed: a kilobyte may be a megabyte, so a thread unpacks it."""
+    try:
+        if isinstance(body, RefusedError):
+            raise body
+        ASK[head.route.what](state, served, head, body, begun, send)
+    except Exception as error:
+        answer = make_error_answer(_as_refusal(error))
+        state.metrics.count(served.model.key, answer.status)
+        send(answer)
+
+
+def _as_refusal(error: Exception) -> RefusedError:
+    return error if isinstance(error, RefusedError) else RefusedError(500, f"internal {type(error).__name__}: {error}")
 
 
 def make_error_answer(refusal: RefusedError) -> Answer:
@@ -169,7 +182,7 @@ def _infer(
 
 
 def _classify(
-    state: ServerState, served: ServedModel, head: RequestHead, body: bytes, begun: float, send: Send
+    state: ServerState, served: ServedModel, head: RequestHead, body: bytes | bytearray, begun: float, send: Send
 ) -> None:
     """Pictures or rows are read in a thread, run as any inputs are, and answered by the names of classes.
 
@@ -215,7 +228,11 @@ def _classify(
         except RefusedError as refusal:
             answer(refusal)
 
-    state.engine.prepare(served, len(body), lambda: read_samples(model, body, head.kind, state.max_held), run)
+    state.engine.prepare(served, len(body), lambda: read_samples(model, bytes(body), head.kind, state.max_held), run)
+
+
+ASK = {"infer": _infer, "classify": _classify}
+"""Routes that run a model."""
 
 
 def _make_log_notes(model: Model, request: InferenceRequest) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import quote_names
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import format_shape
-from fcdeploy.serve.models import Model
+from fcdeploy.serve.models import PIECE, Model
 from fcdeploy.serve.refusal import RefusedError, explain_json_error
 from fcdeploy.serve.request import (
     OF_DTYPE,
@@ -117,7 +117,7 @@ def _slice_inputs(layout: BinaryLayout, body: bytes | bytearray, start: int) -> 
             array = array.view(np.uint8) != 0
         elif sys.byteorder != "little":
             array = array.astype(dtype.newbyteorder("="))
-        elif (start + offset) % dtype.itemsize:  # bytes themselves begin at a multiple of 16
+        elif (start + offset) % dtype.itemsize and array.nbytes <= PIECE:  # bytes themselves begin at a multiple of 16
             array = array.copy()
         feeds[name] = array
     return feeds
