@@ -93,6 +93,29 @@ def test_a_residual_stream_has_one_factor_per_channel() -> None:
     assert largest.max() / largest.min() < 64
 
 
+@pytest.mark.parametrize("gate", ["e a", "a e"])
+def test_through_squeeze_excitation(gate: str) -> None:
+    """The gate reads all channels and keeps its scale; what it lets through is rescaled with all that reads or writes it."""
+    s = spread(8, 3)
+    s[0] = 2.0**12
+    constants = {
+        "w1": normal(8, 3, 3, 3) * s.reshape(-1, 1, 1, 1), "b1": normal(8) * s,
+        "down": normal(2, 8, 1, 1) / s.reshape(1, -1, 1, 1), "up": normal(8, 2, 1, 1),
+        "w2": normal(5, 8, 1, 1) / s.reshape(1, -1, 1, 1),
+    }  # fmt: skip
+    nodes = [
+        op("Conv", "x w1 b1", "c"), op("Relu", "c", "a"), op("GlobalAveragePool", "a", "p"), op("Conv", "p down", "d"),
+        op("Relu", "d", "r"), op("Conv", "r up", "u"), op("Sigmoid", "u", "e"), op("Mul", gate, "b"),
+        op("Conv", "b w2", "y"),
+    ]  # fmt: skip
+    model = graph(nodes, {"x": ["n", 3, 6, 6]}, ["y"], constants)
+    up = weight(model, 2).copy()
+    assert apply(equalize, model, tolerance=0).count == 1
+    written = np.abs(weight(model, 0)).reshape(8, -1).max(axis=1)
+    assert written.max() / written.min() < 64 < s.max() / s.min()
+    np.testing.assert_array_equal(weight(model, 2), up)  # a Sigmoid is seen by what it is given
+
+
 def test_depthwise_and_transposed_layers_in_between() -> None:
     s, t = (
         np.roll(np.asarray([16, 1, 1 / 16, 1, 4, 1], np.float32), 1),

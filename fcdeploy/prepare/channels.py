@@ -4,7 +4,8 @@
 
 Every channel (index of axis 1) of every activation gets an identity.  What keeps channels apart and is homogeneous (Relu,
 PRelu, pooling, Slice and Pad, Concat, Min or Add with a constant for each channel) passes identities on, sums make those
-of their operands one, and what is multiplied by constants starts new ones: a layer, the scale of a normalization.  A
+of their operands one, and what is multiplied by constants starts new ones: a layer, the scale of a normalization.  What a
+gate lets through (squeeze-excitation) keeps its channels, and the gate its scale.  A
 channel of the graph's inputs and outputs, or one that anything else reads or writes (a Clip at 6, a Sigmoid), is pinned:
 its scale must stay.
 """
@@ -242,12 +243,22 @@ class _ChannelGroups:
         computed = len(data) == len(node.inputs)  # none of them is a constant
         if is_op(node, *JOINING) and computed:
             return self._join_inputs(node, data)
+        if is_op(node, "Mul") and computed:
+            return self._carry_gated(data)
         if is_op(node, "Concat") and computed and attribute_of(node, "axis", 0) == 1:
             return np.concatenate([self.of[value] for value in data])
         if is_op(node, "Pad"):
             return self._carry_through_pad(node, first)
         whole = is_op(node, "Slice") and _slices_positions(node, data[0])
         return first if whole or _drops_positions(node, data[0]) else None
+
+    def _carry_gated(self, data: list[ir.Value]) -> Ids | None:
+        """What a gate of one number a channel lets through has the channels it had; the gate keeps its scale."""
+        gates = [value for value in data if _is_number_a_channel(value)]
+        if len(data) != 2 or len(gates) != 1:
+            return None
+        self.pin(gates)
+        return self.of[data[0] if gates[0] is data[1] else data[1]]
 
     def _join_inputs(self, node: ir.Node, data: list[ir.Value]) -> Ids | None:
         """One scale for what is added or compared channel by channel."""
@@ -302,6 +313,11 @@ def _drops_positions(node: ir.Node, data: ir.Value) -> bool:
     if not is_op(node, "Flatten", "Reshape", "Squeeze") or before is None or after is None:
         return False
     return len(before) > 2 and len(after) == 2 and all(n == 1 for n in before[2:])
+
+
+def _is_number_a_channel(value: ir.Value) -> bool:
+    """(N, C, 1, 1), as squeeze-excitation makes it."""
+    return value.shape is not None and len(value.shape) > 2 and all(n == 1 for n in value.shape[2:])
 
 
 def _find_meeting(tensors: list[Ids], count: int) -> Ids:
