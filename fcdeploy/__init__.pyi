@@ -71,7 +71,8 @@ def bench(
     four times where the 95 % interval of the ratio is wider than `interval` percent of it.  Where it stays wider the
     report does not conclude.  `max_ratio` is the largest time relative to `against` that passes, at every batch size;
     an interval that lies on one side of it decides, however wide.
-    `per_node` adds the time of each node at the first batch size.  Inputs are random, since time hardly depends on
+    `per_node` adds the time of each node at the first batch size, of native code that of each step and its share of
+    this CPU's peak.  Inputs are random, since time hardly depends on
     values.  Raises FcdeployError."""
 
 def bundle(

@@ -16,6 +16,7 @@ from bench_page import table as make_table
 import fcdeploy
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.native.build import build, compile_library, machine_named
+from fcdeploy.native.peak import measure_peak
 from fcdeploy.native.program.steps import in_float
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import find_compiler
@@ -39,25 +40,6 @@ that vpmaddubsw, vpmaddwd and vpaddd could do in the time in C on this CPU, meas
 COLUMNS = (
     "network", "MACs", *(f"{name}, us" for name in PEERS), "native, us", "ratio of least", "median ratio", "in C, us", "peak",
 )  # fmt: skip
-PEAK = """
-#include <immintrin.h>
-#include <stdint.h>
-int32_t burn(int64_t rounds)
-{
-    __m256i sum[12], x = _mm256_set1_epi8(3), w[2], ones = _mm256_set1_epi16(1);
-    for (int i = 0; i < 12; i++) sum[i] = _mm256_setzero_si256();
-    w[0] = w[1] = _mm256_set1_epi8(1);
-    for (int64_t r = 0; r < rounds; r++) {
-        __asm__ volatile("" : "+x"(x), "+x"(w[0]), "+x"(w[1]));
-#pragma unroll
-        for (int i = 0; i < 12; i++)
-            sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(_mm256_maddubs_epi16(x, w[i & 1]), ones));
-    }
-    for (int i = 1; i < 12; i++) sum[0] = _mm256_add_epi32(sum[0], sum[i]);
-    return _mm256_extract_epi32(sum[0], 0);
-}
-"""
-
 Runs = Mapping[str, Callable[[], Any]]
 
 
@@ -80,7 +62,7 @@ def native(folder: Path, models: tuple[str, ...], rounds: int, only: tuple[str, 
     for given in models:
         name, _, files = given.partition("=")
         pairs[name] = (Path(files.split(",")[0]), Path(files.split(",")[1]))
-    peak = measure_peak(folder)
+    peak = measure_peak()
     rows = []
     for name, (float_model, int8) in pairs.items():
         rows.append(measure(name, float_model, int8, folder, rounds, peak))
@@ -131,7 +113,7 @@ def measure(name: str, float_model: Path, int8: Path, folder: Path, rounds: int,
         click.echo(f"{name}: OpenVINO: {str(error).splitlines()[0][:200]}", err=True)
     runs["native"] = lambda: model.run(feeds)
     times = time_in_turn(runs, rounds)
-    runs_c = {"c": lambda: model._run(places.given, places.written, places.begin, 1)}
+    runs_c = {"c": lambda: model._run(places.given, places.written, places.begin, places.one)}
     in_c = time_in_turn(runs_c, max(3, rounds // 4))["c"].min()
 
     least = {key: float(each.min()) for key, each in times.items()}
@@ -195,21 +177,3 @@ def openvino_version() -> str:
     except ImportError:
         return "is not here"
     return str(openvino.__version__).split("-")[0]
-
-
-def measure_peak(folder: Path) -> float:
-    """Multiply-accumulates a second of vpmaddubsw, vpmaddwd and vpaddd; those of the pair instructions of AVX2."""
-    import ctypes
-
-    from fcdeploy.native.toolchain import compile_c
-
-    (folder / "peak.c").write_text(PEAK)
-    compile_c(find_compiler(), ["-O2", "-mavx2", "-shared", "-fPIC", "peak.c", "-o", "peak.so"], folder)
-    burn = ctypes.CDLL(str((folder / "peak.so").resolve())).burn
-    burn.argtypes = [ctypes.c_int64]
-    rounds, best = 200_000, float("inf")
-    for _ in range(30):
-        begin = time.perf_counter()
-        burn(rounds)
-        best = min(best, time.perf_counter() - begin)
-    return rounds * 12 * 32 / best

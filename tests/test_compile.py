@@ -193,8 +193,14 @@ def test_validate_and_bench_run_native_code(
     assert found.values["kernel_sqnr_db"] > 100
     assert fcdeploy.bench(model, seconds=0.05, **more).values["ratio"] > 0
     assert len(loaded) > 3
-    with fails("the time of each node is measured in onnxruntime"):
-        fcdeploy.bench(model, per_node=True, engine="native")
+    timed = fcdeploy.bench(model, seconds=0.05, per_node=True, engine="native")
+    found, compiled = timed.values["per_node"], fcdeploy.compile(model, dry_run=True)
+    assert [step["kernel"] for step in found["steps"]] == [step["kernel"] for step in compiled.values["steps"]]
+    assert sum(step["macs"] for step in found["steps"]) == compiled.values["macs"]
+    layers = [step for step in found["steps"] if step["macs"]]
+    assert all(step["share_of_peak"] > 0 for step in layers)
+    assert sum(step["us"] for step in found["steps"]) > 0 and found["int8_us"] > 0
+    assert {node["node"] for node in found["int8_only"]} == {step["node"] for step in found["steps"]}
 
 
 @pytest.fixture(scope="module")

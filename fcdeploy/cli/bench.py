@@ -42,7 +42,11 @@ def parse_batches(given: str | None) -> tuple[int, ...] | None:
     "--interval", type=click.FloatRange(min=0, min_open=True), metavar="PCT", default=10.0, show_default=True,
     help="Conclude only if the 95 % interval of the ratio is narrower than this; may take up to 4 times as long.",
 )  # fmt: skip
-@click.option("--per-node", is_flag=True, help="Add the time of each node, side by side with FLOAT's.")
+@click.option(
+    "--per-node",
+    is_flag=True,
+    help="Add the time of each node, side by side with FLOAT's; of native code its steps, and their share of this CPU's peak.",
+)
 @options.compiled_engine_option
 @options.operators_option
 @options.json_option

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,16 +17,25 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.signatures import check_same_signature
 from fcdeploy.graph.model import TensorSpec, files_of, hash_model, input_specs, is_quantized, measure_size, read_model
 from fcdeploy.native.engine_file import engine_file
+from fcdeploy.native.peak import measure_peak
 from fcdeploy.proof.sample_axes import check_batch, share_layout
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
+from fcdeploy.reporting.node_times import (
+    collect_node_values,
+    collect_step_values,
+    make_node_tables,
+    make_step_table,
+    sum_steps,
+)
 from fcdeploy.runtime import feeds
 from fcdeploy.runtime.caveats import warn_of_other_cpu
 from fcdeploy.runtime.cpu import read_memory_bytes
 from fcdeploy.runtime.footprint import Footprint, measure_footprint
+from fcdeploy.runtime.native_library import StepTime, load_native, time_steps
 from fcdeploy.runtime.open_engine import open_engine
 from fcdeploy.runtime.paired_timing import PATIENCE, Ratio, Run, Timing, compute_ratio, time_reloaded
-from fcdeploy.runtime.profile import NodeTime, Profile, match_layers, profile_models
+from fcdeploy.runtime.profile import Profile, profile_models
 
 NAMES = ("int8", "float")  # the model, and what it is compared with
 MEBI = 1 << 20
@@ -71,6 +79,28 @@ class BatchResult:
         return compute_ratio(*self.timed) if len(self.timed) == 2 else None
 
 
+@dataclass(frozen=True)
+class NodeTimes:
+    """A profile of each model; of native code also its steps, and this CPU's most multiply-accumulates a second."""
+
+    profiles: list[Profile]
+    steps: Sequence[StepTime] = ()
+    peak: float = 0.0
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return collect_node_values(self.profiles, NAMES) | (
+            collect_step_values(self.steps, self.peak) if self.steps else {}
+        )
+
+    @property
+    def tables(self) -> list[Table]:
+        if not self.steps:
+            return list(make_node_tables(self.profiles, NAMES))
+        own = make_step_table(self.profiles[0].latency_us, self.steps, self.peak)
+        return [own, *(make_node_tables(self.profiles, NAMES) if len(self.profiles) == 2 else ())]
+
+
 def bench(
     model: Path | str,
     *,
@@ -93,13 +123,10 @@ def bench(
     four times where the 95 % interval of the ratio is wider than `interval` percent of it.  Where it stays wider the
     report does not conclude.  `max_ratio` is the largest time relative to `against` that passes, at every batch size;
     an interval that lies on one side of it decides, however wide.
-    `per_node` adds the time of each node at the first batch size.  Inputs are random, since time hardly depends on
+    `per_node` adds the time of each node at the first batch size, of native code that of each step and its share of
+    this CPU's peak.  Inputs are random, since time hardly depends on
     values.  Raises FcdeployError.
     """
-    if per_node and engine != "onnxruntime":
-        raise FcdeployError(
-            f"the time of each node is measured in onnxruntime, not in engine {engine!r}", "leave --per-node out"
-        )
     _check_arguments(against, max_ratio, threads=threads, seconds=seconds, max_ratio_=max_ratio, interval=interval)
     wanted = _list_batches(batch)
     step: OnStep = on_step or (lambda *_: None)
@@ -123,8 +150,8 @@ def bench(
             ]
             timed = time_reloaded([one.load for one in loaded], seconds, step, interval / 100)
             rows.append(BatchResult(loaded, timed, [_measure_footprint(one, threads, step) for one in loaded]))
+        nodes = _time_nodes(rows[0], threads, seconds, step) if per_node else None
 
-    nodes = _profile_nodes(rows[0], threads, seconds, step) if per_node else None
     report = _make_report(rows, nodes, threads, max_ratio, interval, seconds)
     report = replace(report, warnings=(*file.notes, *warn_of_other_cpu(models[0]), *report.warnings))
     hashes = {
@@ -208,16 +235,25 @@ def _measure_footprint(one: LoadedModel, threads: int, on_step: OnStep) -> Footp
     return measure_footprint(one.runs, one.specs, threads)
 
 
-def _profile_nodes(row: BatchResult, threads: int, seconds: float, on_step: OnStep) -> list[Profile]:
+def _time_nodes(row: BatchResult, threads: int, seconds: float, on_step: OnStep) -> NodeTimes:
+    """By onnxruntime's profiler; of native code step by step."""
     on_step("nodes", 0, None)
     once = sum(float(np.median(timed.runs)) for timed in row.timed) / 1e3
     runs = min(max(int(seconds / once / 2), PROFILED[0]), PROFILED[-1])
-    return profile_models([(one.path, one.inputs) for one in row.loaded], runs=runs, threads=threads)
+    native, onnx = (
+        [one for one in row.loaded if one.runs != one.path],
+        [one for one in row.loaded if one.runs == one.path],
+    )
+    profiles = profile_models([(one.path, one.inputs) for one in onnx], runs=runs, threads=threads)
+    if not native:
+        return NodeTimes(profiles)
+    latency, steps = time_steps(load_native(native[0].runs), native[0].inputs, runs)
+    return NodeTimes([sum_steps(latency, steps), *profiles], steps, measure_peak())
 
 
 def _make_report(
     rows: list[BatchResult],
-    nodes: list[Profile] | None,
+    nodes: NodeTimes | None,
     threads: int,
     max_ratio: float | None,
     interval: float,
@@ -232,11 +268,11 @@ def _make_report(
         "interval": interval,
         "passed": passed,
         "batches": by_batch,
-        "per_node": _collect_node_values(nodes) if nodes else None,
+        "per_node": nodes.values if nodes else None,
     }
 
     tables = [_make_table(row, threads) for row in rows]
-    tables += _make_node_tables(nodes) if nodes else []
+    tables += nodes.tables if nodes else []
     lines = [
         f"batch {each['batch']}: {line}" if len(rows) > 1 else line
         for each in by_batch
@@ -329,70 +365,3 @@ def _conclude(values: Mapping[str, Any], max_ratio: float | None, interval: floa
 def _warn(values: Mapping[str, Any], limit: float | None) -> Iterator[str]:
     if limit is not None and values["conclusive"] and values["ratio_low"] <= limit <= values["ratio_high"]:
         yield f"the allowed ratio {limit:g} lies inside the interval: another run may answer otherwise"
-
-
-def _collect_node_values(nodes: list[Profile]) -> dict[str, Any]:
-    pairs = match_layers(nodes[1].nodes, nodes[0].nodes) if len(nodes) == 2 else []
-    both = [{one.node for one, _ in pairs}, {other.node for _, other in pairs}][::-1]
-    values: dict[str, Any] = {
-        "matched": [
-            {
-                "node": one.node,
-                "float_kernel": one.op,
-                "int8_kernel": other.op,
-                "float_us": one.us,
-                "int8_us": other.us,
-                "ratio": _divide(other.us, one.us),
-            }
-            for one, other in pairs
-        ]
-    }
-    for index, name in enumerate(NAMES):
-        alone = [node for node in nodes[index].nodes.values() if node.node not in both[index]] if nodes[index:] else []
-        values[f"{name}_only"] = [
-            {"node": node.node, "kernel": node.op, "us": node.us, "inserted": node.inserted} for node in alone
-        ]
-        values[f"{name}_us"] = nodes[index].latency_us if nodes[index:] else None
-    return values
-
-
-def _make_node_tables(nodes: list[Profile]) -> Iterator[Table]:
-    """Matched layers side by side, and what one of the models alone has; of a single model its nodes."""
-    if len(nodes) == 1:
-        cells = [
-            (node.node, node.op, f"{node.us:.1f} us", _format_share(node.us, nodes[0]))
-            for node in nodes[0].nodes.values()
-        ]
-        yield Table("Time of each node", ("node", "kernel", "median", "share"), tuple(cells))
-        return
-    pairs = match_layers(nodes[1].nodes, nodes[0].nodes)
-    rows = [
-        (one.node, one.op, other.op, f"{one.us:.1f} us", f"{other.us:.1f} us", f"{_divide(other.us, one.us):.2f}")
-        for one, other in pairs
-    ]
-    ours, theirs = sum(other.us for _, other in pairs), sum(one.us for one, _ in pairs)
-    rows.append(("together", "", "", f"{theirs:.1f} us", f"{ours:.1f} us", f"{_divide(ours, theirs):.2f}"))
-    columns = ("node", "float kernel", "int8 kernel", "float", "int8", "int8 / float")
-    yield Table("Nodes that both models have", columns, tuple(rows))
-    taken = {other.node for _, other in pairs}, {one.node for one, _ in pairs}
-    alone = [
-        (name, kernel, str(count), f"{us:.1f} us", _format_share(us, nodes[index]))
-        for index, name in enumerate(NAMES)
-        for kernel, count, us in _sum_by_kernel([n for n in nodes[index].nodes.values() if n.node not in taken[index]])
-    ]
-    yield Table("Nodes that one of them has", ("model", "kernel", "nodes", "together", "share"), tuple(alone))
-
-
-def _sum_by_kernel(nodes: Sequence[NodeTime]) -> list[tuple[str, int, float]]:
-    """(Kernel, how many, microseconds together), the longest first."""
-    count = Counter(node.op for node in nodes)
-    spent = {op: sum(node.us for node in nodes if node.op == op) for op in count}
-    return sorted(((op, count[op], spent[op]) for op in count), key=lambda row: -row[2])
-
-
-def _format_share(us: float, whole: Profile) -> str:
-    return f"{100 * us / whole.latency_us:.1f} %"
-
-
-def _divide(one: float, other: float) -> float:
-    return one / other if other else float("nan")

@@ -19,6 +19,8 @@ from fcdeploy.native.writing.library import format_library
 from fcdeploy.runtime.cpu import this_machine
 from fcdeploy.tables.native import MACHINES, Level, Machine
 
+KERNELS = Path(__file__).parent / "kernels"
+
 
 @dataclass(frozen=True)
 class Built:
@@ -101,9 +103,8 @@ def compile_objects(
     chosen = tuple(levels or machine.levels)
     name = built.source.name
     written = write_sources(built, folder)
-    kernels = Path(__file__).parent / "kernels"
     for header in ("cpu.h", "library.h"):
-        (folder / header).write_text((kernels / header).read_text())
+        (folder / header).write_text((KERNELS / header).read_text())
     text = format_library(name, built.program, chosen, built.description, built.arena_bytes)
     (folder / f"{name}_library.c").write_text(text)
     common = [*_find_target(machine, compiler), *STRICT, "-fPIC", "-fvisibility=hidden", "-DFC_LIBRARY", "-c"]

@@ -135,8 +135,14 @@ FC_INLINE void fc_depthwise_row(
 #endif
 
 FC_INLINE void fc_depthwise_run(
-    struct fc_written to, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_depthwise *d)
+    struct fc_written to, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_depthwise *depthwise)
 {
+#if defined(FC_SMALL)
+    const struct fc_depthwise *d = depthwise;
+#else
+    const struct fc_depthwise own = *depthwise, *d = &own; /* no byte that is written can be one of these */
+#endif
+    to.code = &d->code;
     const struct fc_written all = to;
     const ptrdiff_t size = (ptrdiff_t)d->taps_x * ((d->taps_y + 3) / 4) * 4 * FC_TILE;
     for (int image = 0; image < d->images; image++) {

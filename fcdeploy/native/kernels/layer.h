@@ -171,6 +171,10 @@ FC_INLINE void fc_layer_block(
                 for (int v = 0; v < vectors; v++)
                     w[v] = fc_weights(weights + v * 4 * FC_LANES);
                 weights += vectors * 4 * FC_LANES;
+#if defined(FC_AHEAD)
+                if (positions == 1)
+                    FC_AHEAD(weights + 1024);
+#endif
                 FC_UNROLL
                 for (int p = 0; p < positions; p++) {
                     const fc_ints four = fc_splat(start[p] + run + 4 * k);
@@ -203,10 +207,16 @@ FC_INLINE void fc_layer_tile(
 }
 
 FC_INLINE void fc_layer_run(
-    const struct fc_written *all, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
+    const struct fc_written *all, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_layer *layer)
 {
+#if defined(FC_SMALL)
+    const struct fc_layer *l = layer;
+#else
+    const struct fc_layer own = *layer, *l = &own; /* no byte that is written can be one of these */
+#endif
     const int total = l->images * l->rows * l->columns;
     struct fc_written to = *all;
+    to.code = &l->code;
     for (int first = 0; first < total; first += FC_GROUP) {
         int32_t from[FC_GROUP], at[FC_GROUP];
         const int positions = fc_min(FC_GROUP, total - first);

@@ -79,12 +79,11 @@ FC_INLINE fc_reals fc_reals_of_weights(const int8_t *p)
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
 
-/* Rounds to the nearest, halves to even. What is no number becomes the lowest: vmaxps gives its second operand then. */
-FC_INLINE __m256i fc_rounded(fc_reals x)
-{
-    const fc_reals cut = _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(-1024.0f)), _mm256_set1_ps(1024.0f));
-    return _mm256_cvtps_epi32(cut);
-}
+/* Rounds to the nearest, halves to even. What is no number or far below becomes the lowest integer: vminps gives its second
+   operand then, and vcvtps2dq that integer. */
+FC_INLINE __m256i fc_rounded(fc_reals x) { return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(1024.0f), x)); }
+
+#define FC_AHEAD(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
 
 FC_INLINE void fc_store_count(uint8_t *y, int count, __m128i bytes)
 {
@@ -103,11 +102,14 @@ FC_INLINE void fc_store_count(uint8_t *y, int count, __m128i bytes)
         bytes = _mm_srli_si128(bytes, 4);
         y += 4;
     }
-    if (count & 3) {
-        const uint32_t rest = (uint32_t)_mm_cvtsi128_si32(bytes);
-        for (int i = 0; i < (count & 3); i++)
-            y[i] = (uint8_t)(rest >> (8 * i));
+    uint32_t rest = (uint32_t)_mm_cvtsi128_si32(bytes);
+    if (count & 2) {
+        memcpy(y, &rest, 2);
+        rest >>= 16;
+        y += 2;
     }
+    if (count & 1)
+        *y = (uint8_t)rest;
 }
 
 FC_INLINE void fc_store_bytes(uint8_t *y, int count, const int vectors, const fc_reals *x, const struct fc_code *code)
