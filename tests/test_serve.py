@@ -54,9 +54,11 @@ def kinds(path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """dense.onnx, kinds.onnx, and two versions of `twice` in Triton's layout."""
+    """dense.onnx, the same without a shape in the file, kinds.onnx, and two versions of `twice` in Triton's layout."""
     folder = tmp_path_factory.mktemp("models")
-    dense(folder / "dense.onnx", 3)
+    bare = onnx.load(dense(folder / "dense.onnx", 3))
+    bare.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(bare, folder / "bare.onnx")
     kinds(folder / "kinds.onnx")
     for version in ("2", "10"):
         (folder / "twice" / version).mkdir(parents=True)
@@ -82,9 +84,10 @@ def test_what_it_says_of_itself(server: Server) -> None:
     assert "binary_tensor_data" in server.ask("GET", "/v2").json["extensions"]
     assert server.ask("GET", "/v2/health/live").status == 200
     assert server.ask("GET", "/v2/health/ready").json == {"ready": True}
-    assert server.ask("GET", "/v2/models").json == {"models": ["dense", "kinds", "twice"]}
+    assert server.ask("GET", "/v2/models").json == {"models": ["bare", "dense", "kinds", "twice"]}
     index = server.ask("POST", "/v2/repository/index").json
     assert [(row["name"], row["version"], row["state"]) for row in index] == [
+        ("bare", "1", "READY"),
         ("dense", "1", "READY"), ("kinds", "1", "READY"), ("twice", "2", "READY"), ("twice", "10", "READY"),
     ]  # fmt: skip
     assert server.ask("GET", "/v2/models/dense/ready").json == {"name": "dense", "ready": True}
@@ -120,6 +123,15 @@ def test_json_and_binary_answer_as_the_runtime_does(server: Server, folder: Path
             {"name": "y", "datatype": "FP32", "shape": [3, 3], "parameters": {"binary_data_size": 36}}
         ]
         assert reply.body[length:] == expected.tobytes()
+
+
+def test_what_has_no_shape_in_the_file_takes_what_the_runtime_does(server: Server, folder: Path) -> None:
+    x = samples(3, 5)
+    (output,) = server.infer("bare", {"inputs": [tensor("x", x)]}).json["outputs"]
+    assert np.array(output["data"], np.float32).tobytes() == direct(folder / "dense.onnx", x=x)[0].tobytes()
+    answer = server.infer("bare", {"inputs": [tensor("x", samples(3, 4))]})
+    assert answer.status == 400
+    assert answer.json["error"].startswith("model 'bare': onnxruntime cannot run the model on x float32[3, 4]: node ")
 
 
 def test_nested_data_and_outputs_by_name(server: Server, folder: Path) -> None:
@@ -266,7 +278,7 @@ def test_mistakes_in_binary_bodies(server: Server) -> None:
 
 
 def test_mistakes_in_addresses_and_bodies(server: Server) -> None:
-    known = "dense, kinds, twice"
+    known = "bare, dense, kinds, twice"
     assert server.infer("mlp", {}).error == f"model 'mlp' is unknown, expected one of: {known}"
     assert server.infer("mlp", {}).status == 404
     assert server.infer("twice/versions/3", {}).error == "model 'twice' has no version '3', expected one of: 2, 10"

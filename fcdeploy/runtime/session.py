@@ -147,7 +147,7 @@ class Session:
             shapes = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in feeds.items())
             raise LoadError(
                 f"onnxruntime cannot run the model on {shapes}: {explain_fault(error)}",
-                _find_hint(error, "fcdeploy inspect MODEL shows the inputs the model declares"),
+                _find_hint(error, _hint_inputs(feeds)),
             ) from error
         return [value if isinstance(value, np.ndarray) else as_array(value) for value in result]
 
@@ -169,6 +169,14 @@ def explain_fault(error: Exception) -> str:
     said = said or (text[source.end() :] if source else "")
     where = f"node {found[-1][2]!r}, a {found[-1][1]}: " if found else ""
     return where + said if said else first_line(error)
+
+
+def _hint_inputs(feeds: Mapping[str, Array]) -> str:
+    """Where a run's inputs may be at fault; one without axes may be of a file that does not say its shape."""
+    number = next((name for name, array in feeds.items() if not array.ndim), None)
+    if number is None:
+        return "fcdeploy inspect MODEL shows the inputs the model declares"
+    return f"where the model does not say the shape of {number!r}, --data DATA or --shape {number}:1,3,224,224 does"
 
 
 def _find_hint(error: Exception, hint: str) -> str:
