@@ -34,7 +34,6 @@ from fcdeploy.serve.refusal import RefusedError, explain_json_error
 MOST_PIXELS = 1 << 25  # of all pictures of a request together: 33 million, which decode to 100 MB
 SOME_PIXELS, PIXELS_A_BYTE = 1 << 20, 512
 """What a header may claim: a megapixel, and for each byte of the file as many as pictures of one colour come to."""
-LARGE = 1 << 12  # bytes of a body that may decode to megabytes
 MOST_SAMPLES = 1024  # in a request
 TOP, MOST_TOP = 5, 1000
 FORMATS = ("JPEG", "PNG", "WEBP")  # decoders that are let near what anyone may send
@@ -84,14 +83,6 @@ def describe_takes(model: Model) -> list[str]:
 
 def read_samples(model: Model, body: bytes, kind: str, most_bytes: int) -> SamplesRead:
     """What the body holds, as the model reads it: inputs of `most_bytes`, or one run's. Raises RefusedError."""
-    try:
-        return _read_samples(model, body, kind, most_bytes)
-    finally:
-        if len(body) > LARGE:
-            give_memory_back()
-
-
-def _read_samples(model: Model, body: bytes, kind: str, most_bytes: int) -> SamplesRead:
     what = kind.partition(";")[0].strip().lower()
     if what == "multipart/form-data":
         pictures = list(split_multipart(body, kind))
@@ -113,7 +104,8 @@ def _read_samples(model: Model, body: bytes, kind: str, most_bytes: int) -> Samp
             array, size = read_picture(picture, how, spec, most_pixels=most, formats=FORMATS)
         except FcdeployError as error:  # Pillow is not there
             raise RefusedError(400, error.message) from None
-        except ValueError as error:
+        except ValueError as error:  # behind as many pixels as its header claims
+            give_memory_back()
             place = f"picture {at} of {len(pictures)}" if len(pictures) > 1 else "the picture"
             raise RefusedError(400, f"{place} {_explain(error)}") from None
         if at == 0:  # of an input with free axes the first picture says how large it is
@@ -123,6 +115,8 @@ def _read_samples(model: Model, body: bytes, kind: str, most_bytes: int) -> Samp
         sizes.append(size)
     if len({array.shape for array in arrays}) > 1:
         raise RefusedError(400, "the pictures become inputs of different shapes, expected one a request")
+    if MOST_PIXELS - left > SOME_PIXELS:
+        give_memory_back()
     feeds = _check_batch(model, {spec.name: np.stack(arrays).astype(spec.dtype, copy=False)})
     return SamplesRead(feeds, tuple(sizes))
 

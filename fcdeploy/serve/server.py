@@ -29,7 +29,11 @@ Stop = Callable[[float], Coroutine[Any, Any, None]]
 """Take no more calls, and finish those under way, for so many seconds at most."""
 
 TICK = 0.25  # seconds between looks at slow clients
-MMAP_THRESHOLD, LARGE_BLOCK = -3, 1 << 20  # M_MMAP_THRESHOLD of mallopt(3), bytes
+MMAP_THRESHOLD, LARGE_BLOCK = -3, 1 << 21  # M_MMAP_THRESHOLD of mallopt(3), bytes
+TRIM_THRESHOLD, SPARE = (
+    -1,
+    1 << 24,
+)  # M_TRIM_THRESHOLD, bytes: each picture would fetch again what the last one gave back
 SWITCH = (
     0.0005  # seconds until a thread that loads a model lets the loop go on; Python's 5 ms come several times an answer
 )
@@ -187,7 +191,9 @@ async def watch(engine: BatchingEngine, poll: float, reload: asyncio.Event) -> N
 def give_back_memory() -> None:
     """Have the C library return large blocks to the system when they are freed, which it otherwise learns not to (glibc)."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE_BLOCK)
+        library = ctypes.CDLL(None)
+        library.mallopt(MMAP_THRESHOLD, LARGE_BLOCK)
+        library.mallopt(TRIM_THRESHOLD, SPARE)
 
 
 def run(main: Any) -> None:
