@@ -198,10 +198,15 @@ def test_what_holds_the_floor_is_as_it_was(tmp_path: Path) -> None:
     assert any(line.startswith("judged: ") and line.endswith(" samples kept apart") for line in report.lines)
 
 
-@pytest.mark.parametrize("all_kept", [True, False])
-def test_of_few_samples_those_that_are_judged_are_in_no_range(all_kept: bool, tmp_path: Path) -> None:
-    """As if the data had never held them, whether they come from the calibration or are read again."""
+@pytest.mark.parametrize(("all_kept", "batch"), [(True, None), (False, None), (True, 5)])
+def test_of_few_samples_those_that_are_judged_are_in_no_range(
+    all_kept: bool, batch: int | None, tmp_path: Path
+) -> None:
+    """As if the data had never held them, whether they come from the calibration or are read again; in whole batches, too."""
     model = ir.load(cliff(tmp_path, 1.0))
+    for value in model.graph.inputs if batch else ():
+        value.shape = ir.Shape([batch, 12])
+    ir.save(model, tmp_path / "net.onnx")
     np.savez(tmp_path / "few.npz", x=DATA["x"][:30])
     source = open_source(tmp_path / "few.npz", input_specs(model))
     whole, groups = load_or_observe(model, (tmp_path / "net.onnx",), source, None, None)

@@ -84,7 +84,8 @@ def leave_out_judged(
         source = open_kept(model, groups, out | (hash_samples(groups) - seen))
     elif source is not None:
         source = _without(source, out)
-    if source is None or get_fixed_batch(source.inputs) not in (None, 1):
+    fixed = 1 if source is None else get_fixed_batch(source.inputs) or 1
+    if source is None or (fixed > 1 and (source.count is None or source.count % fixed)):  # they fill no batch
         return None
     fewer = observe(model, source, model_hash=calibration.model)
     return replace(calibration, tensors=fewer.tensors)
