@@ -37,7 +37,7 @@ SANITIZE = os.environ.get("NATIVE_SANITIZE", "")
 """A level: kernels of that one alone, compiled by gcc with SANITIZERS; Python must run with gcc's libasan preloaded."""
 
 EXAMPLES, LARGEST = (
-    int(os.environ.get(f"NATIVE_{name}", usual)) for name, usual in (("EXAMPLES", 60), ("LARGEST", 20))
+    int(os.environ.get(f"NATIVE_{name}", usual)) for name, usual in (("EXAMPLES", 40), ("LARGEST", 20))
 )
 """How many shapes are drawn for each property, and how long an axis may be; scripts/sanitize asks for more."""
 

@@ -33,6 +33,7 @@ NEEDS_COMPILER = re.compile(r"fcdeploy compile (?!.*--dry-run)|.* --library |.* 
 EXPORT = re.compile(r"(fcdeploy export .* -o )(\S+)$")
 LONG = ("fcdeploy demo", "fcdeploy serve", "fcdeploy deploy", "scripts/")  # parsed, not run here
 YOURS = re.compile(r"\b(?!DATA\b)[A-Z][A-Z_]{2,}(_\d)?\b")  # a file of the reader's: parsed, too
+README_S = "resnet.int8.onnx"
 MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|work|Users|mnt|usr|opt)\b")
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 RECIPES = ROOT / "docs" / "recipes.md"
@@ -80,9 +81,15 @@ def quicker(words: list[str]) -> list[str]:
     if words[0] == "bench":
         return [*words, "--seconds", "0.1", "--interval", "1000"]
     if words[0] == "validate" and "--layers" in words:  # the same command without it runs on all samples
-        return [*words, "--samples", "100", "--max-drop", "100"]
-    free = not {"--costs", "--plan"} & set(words)
-    return [*words, "--costs", "none"] if words[0] == "quantize" and free else words
+        return [*words, "--samples", "24", "--max-drop", "100"]
+    if words[0] == "quantize":  # README's own runs as it stands, for its answer is what users see first
+        words = (
+            words
+            if {"--effort", "--plan", "--max-drop"} & set(words) or README_S in words
+            else [*words, "--effort", "fast"]
+        )
+        return words if {"--costs", "--plan"} & set(words) else [*words, "--costs", "none"]
+    return words
 
 
 def only_parsed(command: str) -> bool:

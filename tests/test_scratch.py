@@ -96,7 +96,7 @@ def quantize(name: str, out: str, *arguments: str) -> bytes:
     ("name", "arguments"),
     [
         ("inside", ("--int8",)),
-        ("outside", ("--int8", "--effort", "best")),
+        ("outside", ("--int8", "--effort", "best", "--samples", "16")),
         ("outside", ("--int8", "--target", "portable", "--keep-float", "op:Conv")),
         ("outside", ("--weights", "int16", "--activations", "int16")),
         ("outside", ("--weights", "int8", "--activations", "int16")),

@@ -56,7 +56,9 @@ def layers(model: Path) -> list[str]:
 
 
 def drop(model: Path, output: Path, keep_float: Sequence[str] = ()) -> float:
-    quantize(model, data=CALIB, output=output, costs="none", keep_float=keep_float, floor="none", force=True)
+    quantize(
+        model, data=CALIB, output=output, costs="none", keep_float=keep_float, floor="none", effort="fast", force=True
+    )
     return float(validate(output, against=model, data=EVAL).values["drop"])
 
 
