@@ -87,6 +87,26 @@ def test_a_judgement_against_the_definition(tmp_path: Path) -> None:
     assert judgement.share(name) == np.mean(f.argmax(axis=1) == q.argmax(axis=1))
 
 
+@pytest.mark.parametrize("floats", [True, False])
+def test_other_numbers_of_rows_are_below_the_floor(floats: bool) -> None:
+    """Where x exceeds a threshold, a row each: integers are compared row by row, of floats how many there are."""
+
+    def find(threshold: float) -> ir.Model:
+        net = Net()
+        rows = net.op("NonZero", net.op("Greater", net.input("x", 4), net.constant(threshold)))
+        rows = net.op("Transpose", rows, perm=[1, 0])
+        return ir.from_proto(net.output(net.op("Cast", rows, to=1) if floats else rows).model())
+
+    x = np.random.default_rng(0).random((64, 4), np.float32)
+    model, other = find(0.9), find(0.0)
+    judge = Judge(model, model, [{"x": x}], find_ends(model))
+    assert judge.measure(model).misses(Floor()) == []
+    judgement = judge.measure(other)
+    assert judgement.shortfall(Floor()) > 50
+    found = (x > 0.9).sum()
+    assert judgement.share(next(iter(judgement.equal))) == pytest.approx(2 * found / (found + x.size))
+
+
 def test_classes_to_be_expected_are_those_of_many_samples() -> None:
     """Moves of 128 answers and margins of 256 tell what changed of 100,000: within three standard errors, 19 of 20 times."""
     random = np.random.default_rng(0)

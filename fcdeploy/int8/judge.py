@@ -212,10 +212,16 @@ class _Tally:
 
     def __init__(self) -> None:
         self.sums = defaultdict[str, Fidelity](Fidelity)
-        self.equal, self.moves = (defaultdict[str, list[Float64]](list) for _ in range(2))
+        self.equal, self.moves, self.lengths = (defaultdict[str, list[Float64]](list) for _ in range(3))
 
     def add(self, name: str, one: Array, other: Array, decision: Decision | None, *, streams: bool) -> None:
-        """The answers of both models to a chunk, of one shape."""
+        """The answers of both models to a chunk; where values decide how many rows there are, they may differ in shape."""
+        if decision is None:
+            self.lengths[name].append(_count_alike(one, other))
+        if one.shape != other.shape and not (decision and decision.rows):
+            if decision is not None:
+                self.equal[name].append(np.array([[0.0, max(_count_rows(one), _count_rows(other), 1)]]))
+            return
         if one.dtype.kind == "f":
             self.sums[name] += measure_fidelity(one, other)
         if decision is None:
@@ -242,7 +248,10 @@ class _Tally:
             name: expect_equal(rows, margins[name]) if name in margins else expect_alike(rows)
             for name, rows in moves.items()
         }
-        return Judgement(samples, db, equal, decisions, expected, states)
+        lengths = {name: np.concatenate(rows) for name, rows in self.lengths.items()}
+        uneven = {name: rows for name, rows in lengths.items() if (rows[:, 0] < rows[:, 1]).any()}
+        decided = {**decisions, **dict.fromkeys(uneven, Decision(None, None, rows=True))}
+        return Judgement(samples, db, equal | uneven, decided, expected, states)
 
 
 class Judge:
@@ -292,7 +301,7 @@ class Judge:
                     tally.sums[name] += new
             boxed = () if self.found is None else self.found.names
             for name, f in answer.items():
-                if name not in boxed and f.shape == other[name].shape:
+                if name not in boxed:
                     tally.add(name, f, other[name], self.decisions.get(name), streams=bool(self._states))
             done += count
             if most is not None and done >= most:
@@ -325,6 +334,16 @@ class Judge:
 def _is_class(decision: Decision, output: Array) -> bool:
     """Whether an output says one class a sample."""
     return decision.axis is not None and squeeze(output).ndim == 2
+
+
+def _count_rows(output: Array) -> int:
+    return len(output) if output.ndim else 1
+
+
+def _count_alike(one: Array, other: Array) -> Float64:
+    """Twice the rows that both may have, and all that there are, (1, 2): none where the rows are of other shapes."""
+    least, most = sorted((_count_rows(one), _count_rows(other)))
+    return np.array([[2.0 * least * (one.shape[1:] == other.shape[1:]), least + most]])
 
 
 def _count(chunk: Arrays) -> int:
