@@ -185,14 +185,14 @@ def test_a_model_searched_for_by_margins_is_not_excused_by_chance() -> None:
     error = estimate_error(0.99, 100)
     assert expected.mean() < 0.99 < expected.mean() + error
     assert not judgement.misses(Floor())
-    assert judgement.doubts(Floor())[0].startswith("98.8 % equal decisions to be expected of output 'y'")
+    assert judgement.doubts(Floor())[0].startswith("98.8 % expected equal decisions of output 'y'")
     assert judgement.misses(Floor(), searched=True)[0][1] == pytest.approx(
         0.2 + 0.5
     )  # half a point, less than the error
     assert error > 0.005
     many = Judgement(256, {"y": 30.0}, {"y": np.ones((256, 2))}, {"y": decision}, {"y": np.full(256, 0.9895)})
     assert many.misses(Floor())[0][1] == pytest.approx(0.05)  # of as many as a calibration keeps nothing is chance
-    assert judgement.summary() == "100 % equal decisions (98.8 % to be expected of others), 30.0 dB on 100 samples"
+    assert judgement.summary() == "100 % equal decisions (98.8 % expected of others), 30.0 dB on 100 samples"
     few = Judgement(6, {"y": 90.0}, {"y": np.ones((6, 2))}, {"y": decision}, {"y": np.full(6, 1 - 1e-5)})
     assert not few.misses(Floor(), searched=True)  # nearly float: no six samples could hide one change in a hundred
 

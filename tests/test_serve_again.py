@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import dense
 
+from fcdeploy.serve.batching import InferenceRequest, Queue
 from fcdeploy.serve.models import Model, load_model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import find_models
@@ -137,3 +140,21 @@ def test_a_slow_model_runs_requests_one_by_one_and_says_why(
     dense(tmp_path / "dense.onnx", 2)
     loaded = load_model(find_models(tmp_path / "dense.onnx")[0])
     assert (loaded.largest, loaded.alone) == (1, f"a single run takes {1000 * seconds:.1f} ms")
+
+
+def test_a_delayed_batch_that_is_full_waits_no_longer(tmp_path: Path) -> None:
+    """With a delay of an hour: three requests wait, the fourth fills the batch, and all are answered in one run."""
+    dense(tmp_path / "dense.onnx", 2)
+    loaded = replace(load_model(find_models(tmp_path / "dense.onnx")[0]), largest=4)
+    feeds = {name: np.ones((1, 2), np.float32) for name in loaded.inputs}
+
+    async def ask() -> list[int]:
+        loop = asyncio.get_running_loop()
+        answered: list[asyncio.Future[int]] = [loop.create_future() for _ in range(8)]
+        with ThreadPoolExecutor(1) as threads:
+            queue = Queue(loaded, loop, threads, delay=3600.0)
+            for future in answered:
+                queue.put(InferenceRequest(feeds, lambda request, _, to=future: to.set_result(request.batch)))
+            return await asyncio.wait_for(asyncio.gather(*answered), 120)
+
+    assert asyncio.run(ask()) == [4] * 8

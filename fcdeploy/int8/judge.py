@@ -118,8 +118,9 @@ class Judgement:
                 digits = 1 if 100 * (least - likely) >= 0.1 else 2
                 stream = f", for a stream {100 * least:.2f} %" if self.states else ""
                 text = (
-                    f"{100 * likely:.{digits}f} % equal decisions of output {output!r} are to be expected, so near are others "
-                    f"to another {'decision' if self.states else 'class'}; the floor is {100 * floor.decisions:g} %{stream}"
+                    f"of other samples, many of them near another {'decision' if self.states else 'class'}, "
+                    f"{100 * likely:.{digits}f} % equal decisions of output {output!r} are expected; "
+                    f"the floor is {100 * floor.decisions:g} %{stream}"
                 )
                 misses.append((text, 100 * (least - likely)))
         for name, db in self.sqnr_db.items():
@@ -139,10 +140,10 @@ class Judgement:
             share = min(self.share(name), self._estimate_share(name, floor, 0.0))
             output = name.removesuffix(REGIONS)
             if share < floor.decisions and not any(f"output {output!r}" in text for text in told):
-                what = "equal decisions to be expected" if share < self.share(name) else self._counted(name)
+                what = "expected equal decisions" if share < self.share(name) else self._counted(name)
                 doubts.append(
-                    f"{100 * share:.1f} % {what} of output {output!r}, where the floor is {100 * floor.decisions:g} %: may be "
-                    f"chance on {self.samples} samples, or not; more of them tell (--data)"
+                    f"{100 * share:.1f} % {what} of output {output!r}, where the floor is {100 * floor.decisions:g} %: "
+                    f"{self.samples} samples are too few to tell whether that is chance; give more with --data"
                 )
         return doubts
 
@@ -170,9 +171,7 @@ class Judgement:
     def _say_expected(self, name: str) -> str:
         expected = self.expected[name].mean() if name in self.expected else 1.0
         return (
-            f" ({100 * expected:.1f} % to be expected of others)"
-            if expected < self.share(name) - NOTABLE_DIFFERENCE
-            else ""
+            f" ({100 * expected:.1f} % expected of others)" if expected < self.share(name) - NOTABLE_DIFFERENCE else ""
         )
 
     def summary(self) -> str:

@@ -87,10 +87,15 @@ class Queue:
         self._waiting: deque[InferenceRequest] = deque()
         self._running = 0
         self._planned = False
+        self._delayed: asyncio.TimerHandle | None = None
         self._last = 0.0  # when the last run was over
 
     def put(self, request: InferenceRequest) -> None:
         self._waiting.append(request)
+        if self._delayed is not None and len(self._waiting) >= self.model.largest:
+            self._delayed.cancel()
+            self._delayed = None
+            self._loop.call_soon(self._run_next)
         if self._planned or self._running >= self._slots:
             return
         if not self._delay and request.arrived - self._last > SILENCE:
@@ -99,10 +104,10 @@ class Queue:
             self._schedule()
 
     def _schedule(self) -> None:
-        """Run when nothing more arrives, or `delay` seconds later where a batch is not full by then."""
+        """Run when nothing more arrives; where there is a `delay`, once a batch is full, at the latest so many seconds later."""
         self._planned = True
         if self._delay and len(self._waiting) < self.model.largest:
-            self._loop.call_later(self._delay, self._run_next)
+            self._delayed = self._loop.call_later(self._delay, self._run_next)
         else:
             self._loop.call_soon(self._look_again, 0)
 
@@ -116,7 +121,7 @@ class Queue:
 
     def _run_next(self) -> None:
         """One run; what still waits is left for the next turn, so that answers leave in between."""
-        self._planned = False
+        self._planned, self._delayed = False, None
         if self._running >= self._slots:
             return
         batch, rows = self._take()

@@ -73,7 +73,7 @@ class BatchingEngine:
         self._newest: dict[str, str] = {}
         self._failed: dict[ModelFile, Stamp] = {}
         self._pending: dict[ModelFile, Stamp] = {}
-        self._told: set[str] = set()
+        self._said: dict[str, None] = {}  # the last failures, in their order
         self.requests = self.bytes = 0
 
     async def start(self) -> None:
@@ -249,10 +249,10 @@ class BatchingEngine:
         self._find_newest()
 
     def _say_once(self, what: str, error: Exception) -> None:
-        """A failure that lasts is told when it comes, not at every look."""
+        """A failure that lasts is logged when it comes, not at every look."""
         text = f"{what}: {error}"
-        if text not in self._told:
-            self._told = {*list(self._told)[-100:], text}
+        if text not in self._said:
+            self._said = dict.fromkeys([*list(self._said)[-100:], text])
             self._observer.on_load_failure("", "")
             self._say(text)
 
