@@ -36,6 +36,7 @@ from fcdeploy.native.program.steps import (
     Move,
     Pointwise,
     Pool,
+    Product,
     Program,
     Quantize,
     Recurrent,
@@ -186,6 +187,13 @@ def combine(kind: str) -> Callable[[np.random.Generator], Step]:
     return make
 
 
+def product(random: np.random.Generator) -> Step:
+    batch, rows, length, columns = (int(each) for each in random.integers((1, 2, 4, 4), (4, 20, 60, 60)))
+    a, b = bytes_of(random, 1, batch, rows, length), bytes_of(random, 1, batch, length, columns)
+    to = Tensor("y", (1, batch, rows, columns), "uint8", coding(random))
+    return Product(node="p", inputs=(a, b), outputs=(to,), factor=np.float32(0.002))
+
+
 def quantize(random: np.random.Generator) -> Step:
     shape = image(random)
     given = Tensor("x", shape, "float32")
@@ -273,9 +281,9 @@ def recurrent(kind: str) -> Callable[[np.random.Generator], Step]:
 
 
 MAKERS = (
-    convolution, convolution, dense, dense_to_floats, depthwise, depthwise, combine("add"), combine("mul"), quantize, table,
-    lookup, pool("max"), pool("average"), mean, softmax, shuffle, float_layer, pointwise("Exp", 1), pointwise("Sigmoid", 1),
-    pointwise("Add", 2), pointwise("Div", 2), reduce, recurrent("lstm"), recurrent("gru"),
+    convolution, convolution, dense, dense_to_floats, depthwise, depthwise, combine("add"), combine("mul"), product, quantize,
+    table, lookup, pool("max"), pool("average"), mean, softmax, shuffle, float_layer, pointwise("Exp", 1),
+    pointwise("Sigmoid", 1), pointwise("Add", 2), pointwise("Div", 2), reduce, recurrent("lstm"), recurrent("gru"),
 )  # fmt: skip
 
 

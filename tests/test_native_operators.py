@@ -19,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from fcdeploy.graph.model import name_everything
 from fcdeploy.native.build import build
 from fcdeploy.native.program.interpret import run
-from fcdeploy.native.program.steps import FloatLayer, Interpolate, Layer, Program, Recurrent
+from fcdeploy.native.program.steps import FloatLayer, Interpolate, Layer, Program, Recurrent, in_float
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.runtime.session import Session
 
@@ -246,3 +246,33 @@ def test_forms_without_a_kernel_are_named() -> None:
     net.output(net.op("LSTM", sequence, *weights, hidden_size=3, activations=["Relu", "Tanh", "Tanh"], name="odd"))
     with fails("node 'odd' is a LSTM that cannot be compiled: its activations are not the usual ones, or it clips"):
         program_of(net)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_products_of_two_tensors(seed: int) -> None:
+    """As attention has them: batched, broadcast, one of them transposed; in integers, and as floats."""
+    random = np.random.default_rng(seed)
+    m, k, n = (int(each) for each in random.integers(1, 40, 3))
+    front = [(int(random.choice([1, each])), each) for each in random.integers(1, 4, int(random.integers(0, 2)))]
+    left, right = (tuple(int(each[side]) for each in front) for side in (0, 1))
+    for real in (False, True):
+        net = Net()
+        inputs = net.input("x", *left, m, k), net.input("z", *right, n, k)
+        feeds = {"x": random.normal(size=(1, *left, m, k)).astype(np.float32),
+                 "z": random.normal(size=(1, *right, n, k)).astype(np.float32)}  # fmt: skip
+        one, zero = net.constant(0.03), net.constant(int(random.integers(90, 160)), np.uint8)
+        to = net.constant(0.2), net.constant(120, np.uint8)
+        a, b = inputs if real else (
+            net.op("DequantizeLinear", net.op("QuantizeLinear", each, one, zero), one, zero) for each in inputs
+        )  # fmt: skip
+        axes = list(range(len(right) + 3))
+        b = net.op("Transpose", b, perm=[*axes[:-2], axes[-1], axes[-2]])
+        y = net.op("MatMul", a, b)
+        if real:
+            net.output(y)
+            check_floats(net, feeds)
+            continue
+        net.output(net.op("DequantizeLinear", net.op("QuantizeLinear", y, *to), *to))
+        program = check_bytes(net, feeds, ties=1 + m * n // 100)
+        assert in_float(program) == []

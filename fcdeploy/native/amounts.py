@@ -68,6 +68,11 @@ def _softmax(f: Mapping[str, Any]) -> Amounts:
     return Amounts(0, rows * f["count"], rows)
 
 
+def _product(f: Mapping[str, Any]) -> Amounts:
+    elements = prod(f["count"])
+    return Amounts(elements * f["length"], elements, prod(f["count"][:3]) * f["length"])
+
+
 def _recurrent(f: Mapping[str, Any]) -> Amounts:
     states = f["times"] * f["batch"] * f["units"]
     return Amounts(states * f["units"], states, f["times"] * f["batch"])
@@ -93,6 +98,7 @@ BY_STRUCT: dict[str, Callable[[Mapping[str, Any]], Amounts]] = {
     "struct fc_pool": _pool,
     "struct fc_global": _global,
     "struct fc_softmax": _softmax,
+    "struct fc_product": _product,
     "struct fc_recurrent": _recurrent,
     "struct fc_interpolate": _interpolate,
     "struct fc_combine": lambda f: _loop(f["loop"]),

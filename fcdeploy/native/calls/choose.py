@@ -16,6 +16,7 @@ from fcdeploy.native.program import steps
 CALLS: dict[type[steps.Step], Callable[[Any, Placed, Weights], KernelCall]] = {
     steps.Layer: layers.call_layer,
     steps.FloatLayer: layers.call_float_layer,
+    steps.Product: others.product,
     steps.Combine: others.combine,
     steps.LookupTable: others.table,
     steps.Lookup: others.table,

@@ -33,6 +33,7 @@ from fcdeploy.native.program.steps import (
     Move,
     Pointwise,
     Pool,
+    Product,
     Quantize,
     Reduce,
     Softmax,
@@ -80,6 +81,21 @@ def combine(step: Combine, work: Placed, weights: Weights) -> KernelCall:
     }  # fmt: skip
     addresses = [address(view, weights) for view in (work.outputs[0], a, b)]
     return made(work, "bytes.h", f"fc_{step.kind}_bytes", *addresses, Struct("struct fc_combine", fields))
+
+
+def product(step: Product, work: Placed, weights: Weights) -> KernelCall:
+    views, to = (*work.inputs, work.outputs[0]), step.output.coding
+    zeros = [0 if tensor.coding is None else tensor.coding.zero_point for tensor in step.inputs]
+    fields: dict[str, Any] = {"count": [1] * (LOOPS - len(step.output.shape)) + list(step.output.shape)}
+    for name, view in zip(("a", "b", "y"), views, strict=True):
+        fields[name] = [0] * (LOOPS - len(view.strides)) + list(view.strides)
+    fields |= {
+        "length": step.inputs[0].shape[-1], "a_zero": zeros[0], "b_zero": zeros[1], "factor": step.factor,
+        "code": code(step, 0 if to is None else to.zero_point),
+    }  # fmt: skip
+    kind = "floats" if step.inputs[0].dtype == "float32" else "reals" if to is None else "bytes"
+    addresses = [address(view, weights) for view in (work.outputs[0], *work.inputs)]
+    return made(work, "product.h", f"fc_product_{kind}", *addresses, Struct("struct fc_product", fields))
 
 
 def table(step: LookupTable | Lookup, work: Placed, weights: Weights) -> KernelCall:

@@ -23,6 +23,7 @@ from fcdeploy.native.program.steps import (
     Normalize,
     Pointwise,
     Pool,
+    Product,
     Program,
     Recurrent,
     Step,
@@ -223,6 +224,9 @@ class _Placer:
         view = self._constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
         if isinstance(step, Combine | Pointwise):
             return view.reshape_view(np.broadcast_to(view.array, step.output.shape))
+        if isinstance(step, Product):
+            shape = (*step.output.shape[:-2], *tensor.shape[-2:])
+            return view.reshape_view(np.broadcast_to(view.array, shape))
         if isinstance(step, Normalize | Recurrent) and not view.array.flags.c_contiguous:
             return self._copy(step.node, tensor, view, last=False)
         if isinstance(step, Layer | FloatLayer | Pool | GlobalAverage):

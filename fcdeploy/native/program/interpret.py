@@ -28,6 +28,7 @@ from fcdeploy.native.program.steps import (
     Normalize,
     Pointwise,
     Pool,
+    Product,
     Program,
     Quantize,
     Recurrent,
@@ -179,6 +180,22 @@ def _(step: FloatLayer, given: Sequence[Array]) -> tuple[Array, ...]:
         return (sums.astype(np.float32),)
     channels = _convolve(x, step.weight, step.window, step.groups, step.inputs[0]) + step.bias
     return (np.moveaxis(channels, -1, 1).astype(np.float32),)
+
+
+@compute.register
+def _(step: Product, given: Sequence[Array]) -> tuple[Array, ...]:
+    """Of floats in float64: native code adds up in float32, so it is held to a tolerance."""
+    codings = [tensor.coding for tensor in step.inputs]
+    if codings[0] is None or codings[1] is None:
+        return (np.matmul(*(each.astype(np.float64) for each in given)).astype(np.float32),)
+    a, b = (
+        each.astype(np.int64) - coding.zero_point
+        for each, coding in zip(given, codings, strict=True)
+        if coding is not None
+    )
+    real = np.matmul(a, b).astype(np.float32) * step.factor
+    to = step.output.coding
+    return (real if to is None else _clip(np.rint(real).astype(np.float64) + to.zero_point, step.low, step.high),)
 
 
 @compute.register

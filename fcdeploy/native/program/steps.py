@@ -180,6 +180,22 @@ class FloatLayer(Step):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Product(Ends):
+    """Matrix products of two tensors (..., m, k) and (..., k, n), the axes in front broadcast: of bytes the exact sum of
+    (a - its zero point) * (b - its zero point), scaled once by `factor`, or of floats."""
+
+    factor: np.float32 = field(default_factory=lambda: np.float32(1))
+
+    @property
+    def macs(self) -> int:
+        return self.output.size * self.inputs[0].shape[-1]
+
+    def what(self) -> str:
+        length, outs = self.inputs[1].shape[-2:]
+        return f"{'' if self.inputs[0].dtype == 'uint8' else 'float '}product {length} -> {outs}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Combine(Ends):
     """Two tensors of bytes added or multiplied, element by element, as real numbers in float32, then encoded."""
 
@@ -378,6 +394,7 @@ def in_float(program: Program) -> list[str]:
         f"{step.node!r}: {step.what()}"
         for step in program.steps
         if isinstance(step, FloatLayer | Pointwise | Reduce | Normalize | Recurrent)
+        or (isinstance(step, Product) and step.inputs[0].dtype == "float32")
         or (
             isinstance(step, Pool | Interpolate)
             and not step.what().startswith("max")

@@ -13,6 +13,7 @@ from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of
 from fcdeploy.native.program.steps import FloatLayer, Floats, Layer, Tensor, Window
 from fcdeploy.native.reading.operands import Fixed
+from fcdeploy.native.reading.products import product
 from fcdeploy.native.reading.reader import Reader, name_of, shape_of
 
 LONGEST = 65_000  # products of two bytes in a sum that cannot leave 32 bits
@@ -59,9 +60,10 @@ def gemm(reader: Reader, node: ir.Node) -> None:
 
 def matmul(reader: Reader, node: ir.Node) -> None:
     weight = reader.get_input(node, 1)
-    if not isinstance(weight, Fixed) or weight.array.ndim != 2:
-        raise reader.refuse(node, "it multiplies two tensors that are computed at run time")
-    _dense(reader, node, weight, transposed=False)
+    if isinstance(weight, Fixed) and weight.array.ndim == 2:
+        _dense(reader, node, weight, transposed=False)
+    else:
+        product(reader, node)
 
 
 def _dense(reader: Reader, node: ir.Node, weight: Fixed, *, transposed: bool) -> None:
