@@ -7,6 +7,7 @@ at the same batch and with the same threads, and onnxruntime's own calibrators.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,8 @@ from fcdeploy.samples.source import Source, make_batches
 from fcdeploy.user_code import load_function
 
 ROOT = Path(__file__).parent.parent
-SHORT = ("float", "read", "fcdeploy", "onnxruntime MinMax")
+COMMAND = "fcdeploy calibrate less its start"
+SHORT = ("float", "read", "fcdeploy", COMMAND, "onnxruntime MinMax")
 WORK = {  # network -> samples, and what is measured; Entropy takes 8 GB for resnet50
     "resnet": (512, (*SHORT, "onnxruntime Entropy", "fcdeploy, 10 times the samples")),
     "resnet50": (64, SHORT),
@@ -42,8 +44,9 @@ MEANING = """
 One thread; the batch is what fcdeploy chooses for the network. *float* runs the model on batches that are in memory
 already, after one run to warm up; *read* reads, checks and batches the samples, and is part of the rows below. *fcdeploy*
 reads and observes them, loading of the sessions apart; the result holds exact ends, histograms and moments, from which
-every range method follows. onnxruntime's calibrators take one sample at a time, as its documentation shows, and each gives
-one range method; their loading is apart, too. The peak is that of the process.
+every range method follows. *fcdeploy calibrate less its start* is the whole command, with what it looks at and writes,
+less the same command on one sample. onnxruntime's calibrators take one sample at a time, as its documentation shows, and
+each gives one range method; their loading is apart, too. The peak is that of the process.
 """
 
 
@@ -58,7 +61,7 @@ def calibration(output: Path) -> None:
             plain = 0.0
             for work in all_work:
                 click.echo(f"{name}: {work}", err=True)
-                seconds, peak = _in_child(work, model, data, samples)
+                seconds, peak = (_run_command if work == COMMAND else _in_child)(work, model, data, samples)
                 plain = plain or seconds
                 share = seconds / plain / (10 if "10 times" in work else 1)
                 rows.append((name, work, f"{seconds:.2f}", f"{share:.2f}", f"{peak:.0f}"))
@@ -105,6 +108,28 @@ def _in_child(work: str, model: Path, data: Path, samples: int) -> tuple[float, 
     done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True)
     seconds, peak = json.loads(done.stdout.splitlines()[-1])
     return seconds, peak
+
+
+def _run_command(_: str, model: Path, data: Path, samples: int) -> tuple[float, float]:
+    """CPU seconds of `fcdeploy calibrate` less those on one sample, and the peak of the former in megabytes."""
+    spent = []
+    for count in (samples, 1):
+        command = [
+            Path(sys.executable).with_name("fcdeploy"),
+            "calibrate",
+            model,
+            "--data",
+            data,
+            "--samples",
+            str(count),
+        ]
+        child = subprocess.Popen([*command, "-o", model.with_suffix(".calib"), "--force"], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            raise click.ClickException(f"{' '.join(map(str, command))} failed")
+        spent.append((usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024))
+    return spent[0][0] - spent[1][0], spent[0][1]
 
 
 def _ours(work: str, model: Path, data: Path, samples: int) -> float:

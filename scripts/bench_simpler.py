@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 from bench_efforts import exported
 from bench_networks import ROOT, prepared
-from bench_page import made_by, table
+from bench_page import made_by, table, write_section
 from bench_real import arrange, find_cases, read_samples
 
 import fcdeploy
@@ -23,6 +23,7 @@ from fcdeploy.int8.judge import Judge, Judgement
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.user_code import load_file
 
+PAGE = Path("docs/benchmarks.md")
 WORSE_DB, WORSE_SAMPLES = 0.3, 1.0  # by more the default must not be worse
 FINE_DB = 60.0  # from there on nobody sees a difference
 COLUMNS = ("network", "fast", "default", "decisions changed", "left int8", "worse")
@@ -36,7 +37,8 @@ Worse is the default where it has 0.3 dB less, below 60 dB, or one decision more
 @click.argument("names", nargs=-1, metavar="[NETWORK]...")
 @click.option("--folder", type=click.Path(path_type=Path, exists=True), help="Models as for `real`, instead.")
 @click.option("--costs", default="none", show_default=True, help="As in quantize.")
-def simpler(names: tuple[str, ...], folder: Path | None, costs: str) -> None:
+@click.option("--output", type=Path, help="The page to write; docs/benchmarks.md unless NETWORK or --folder is given.")
+def simpler(names: tuple[str, ...], folder: Path | None, costs: str, output: Path | None) -> None:
     """Compare the default with --effort fast, and say where it is worse."""
     if folder is not None:
         cases = [
@@ -53,7 +55,10 @@ def simpler(names: tuple[str, ...], folder: Path | None, costs: str) -> None:
     broken = [row[0] for row in rows if row[-1] == "yes"]
     verdict = f"The default is worse on {', '.join(broken)}." if broken else "The default is nowhere worse."
     made = made_by(" ".join(["scripts/bench simpler", *names, *([f"--folder {folder}"] if folder else [])]))
-    click.echo("\n".join(["## The default beside fast", "", made, MEANING, table(COLUMNS, rows, 1), "", verdict]))
+    text = "\n".join(["## The default beside fast", "", made, MEANING, table(COLUMNS, rows, 1), "", verdict])
+    click.echo(text)
+    if page := output or (None if names or folder else PAGE):
+        write_section(page, "simpler", text)
     sys.exit(1 if broken else 0)
 
 
