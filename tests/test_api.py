@@ -16,6 +16,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from conftest import fails
+from onnx import numpy_helper
 
 import fcdeploy
 from fcdeploy.api import functions, results
@@ -108,6 +109,8 @@ def test_all_kinds_of_models_give_the_same_file(
         result = fcdeploy.quantize(given, data=features, output=out, costs="none", floor="none", effort="fast")
         assert result.output == out
         assert result.bytes_int8 == out.stat().st_size
+        constants = [numpy_helper.to_array(tensor).nbytes for tensor in onnx.load(out).graph.initializer]
+        assert (result.weight_bytes, result.weights, result.activations) == (sum(constants), "int8", "int8")
         made[kind] = [node.op_type for node in onnx.load(out).graph.node]
     assert len(set(map(tuple, made.values()))) == 1
     assert (tmp_path / "path.onnx").read_bytes() == (tmp_path / "bytes.onnx").read_bytes()

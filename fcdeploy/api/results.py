@@ -104,7 +104,8 @@ class QuantizeResult(Result):
     """The int8 model at `output`; None, and so all that would be read from it, where it was not good enough to write.
 
     `ratio` is its time over the float model's, as measured, `ratio_at_largest` that of the largest samples; `sqnr_db` is that of
-    its worst output.
+    its worst output.  Of the file's `bytes_int8`, `weight_bytes` are constants; `weights` and
+    `activations` are the widths that were asked for.
     """
 
     output: Path | None
@@ -113,6 +114,9 @@ class QuantizeResult(Result):
     nodes_float: tuple[FloatNode, ...] = ()
     bytes_float: int | None = None
     bytes_int8: int | None = None
+    weight_bytes: int | None = None
+    weights: str | None = None
+    activations: str | None = None
     target: str | None = None
     integer_share: float | None = None
     opset: int | None = None

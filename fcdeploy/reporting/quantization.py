@@ -13,7 +13,7 @@ from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.opset import describe_requirements, oldest_runtime
 from fcdeploy.int8.timing.costs import CostBasis, describe_times, list_ratios
 from fcdeploy.int8.timing.partition import add_figures
-from fcdeploy.prepare.cost_model import DATA_AND_WEIGHT
+from fcdeploy.prepare.cost_model import DATA_AND_WEIGHT, weight_bytes
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.records.report import NAMES, Report, Table, find_repeats, format_next, merge_alike
@@ -79,6 +79,7 @@ def build_report(
     values = {
         "nodes_int8": [{"node": k.node, "op": k.op, "kernel": k.kernel} for k in result.kernels if k.integer],
         "nodes_float": left, "bytes_float": result.bytes_float, "bytes_int8": result.bytes_int8,
+        "weight_bytes": weight_bytes(int8),
         "seconds": round(seconds, 3), "output": str(out), "target": plan.target,
         "weights": plan.weights, "activations": plan.activations,
         "costs": None if costs is None else {"source": costs.source, "hash": costs.hash, "measured_before": spent.before},
