@@ -21,7 +21,8 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
 @pytest.mark.parametrize(
     ("function", "shell", "python"),
     [
-        ("validate", "--max-drop -1.0 is no number of 0 or more", "max_drop=-1.0 is no number of 0 or more"),
+        ("validate", "--max-drop inf is no finite number of 0 or more", "max_drop=inf is no finite number of 0 or more"),
+        ("validate", "--max-drop -1.0 is no finite number of 0 or more", "max_drop=-1.0 is no finite number of 0 or more"),
         ("validate", "--max-drop 1", "max_drop=1"),
         ("validate", "--metric top1", "metric='top1'"),
         ("validate", "--samples 512 --seed 3", "limit=512, seed=3"),
@@ -45,14 +46,14 @@ def test_options_become_parameters(function: str, shell: str, python: str) -> No
 def test_a_python_caller_hears_of_max_drop_and_a_shell_user_of_the_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(FcdeployError) as failed:
         fcdeploy.validate("int8.onnx", against="float.onnx", data="x.npz", max_drop=-1)
-    assert (failed.value.message, failed.value.hint) == ("max_drop=-1 is no number of 0 or more", "max_drop=1")
+    assert (failed.value.message, failed.value.hint) == ("max_drop=-1 is no finite number of 0 or more", "max_drop=1")
     assert str(failed.value) == failed.value.message
     shown = "".join(traceback.format_exception(failed.value))
-    assert shown.endswith("max_drop=-1 is no number of 0 or more\nhint: max_drop=1\n")
+    assert shown.endswith("max_drop=-1 is no finite number of 0 or more\nhint: max_drop=1\n")
     assert "--max-drop" not in shown  # nor does a line of ours
     assert cli.main(["validate", "int8.onnx", "--against", "float.onnx", "--data", "x.npz", "--max-drop", "-1"]) == 2
     error, hint = capsys.readouterr().err.splitlines()
-    assert error == "error: --max-drop -1.0 is no number of 0 or more"
+    assert error == "error: --max-drop -1.0 is no finite number of 0 or more"
     assert hint == "hint: --max-drop 1"
 
 

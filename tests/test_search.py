@@ -185,8 +185,9 @@ def test_the_front_and_the_road_are_in_the_json(command: Command) -> None:
         (["--max-drop", "1"], "--max-drop 1 needs samples to measure the drop on: --eval was not given", "--eval EVALUATION"),
         (["--eval", "eval.npz"], "--eval would be ignored: there is no --max-drop", "leave --eval out"),
         (["--same-data"], "--same-data would be ignored: there is no --max-drop", "leave --same-data out"),
-        (["--max-drop", "-1", "--eval", "eval.npz"], "--max-drop -1.0 is no number of 0 or more", "--max-drop 1"),
-        (["--max-drop", "nan", "--eval", "eval.npz"], "--max-drop nan is no number of 0 or more", "--max-drop 1"),
+        (["--max-drop", "-1", "--eval", "eval.npz"], "--max-drop -1.0 is no finite number of 0 or more", "--max-drop 1"),
+        (["--max-drop", "inf", "--eval", "eval.npz"], "--max-drop inf is no finite number of 0 or more", "--max-drop 1"),
+        (["--max-drop", "nan", "--eval", "eval.npz"], "--max-drop nan is no finite number of 0 or more", "--max-drop 1"),
         (["--max-drop", "1", "--eval", "eval.npz", "--minutes", "0"], "--minutes 0.0 is not more than 0", "--minutes 10"),
         (["--max-drop", "1", "--eval", "eval.npz", "--plan", "p.json"], "--max-drop would be ignored: --plan decides", "leave"),
         (["--max-drop", "1", "--eval", "none.npz"], "data 'none.npz' does not exist", "DATA is one of"),
@@ -290,9 +291,9 @@ def test_only_what_moved_is_a_reason() -> None:
     assert explain_moves(groups, forms, {"w", "t"}) == dict.fromkeys(
         "ab", "t in 8 bits costs accuracy, to hold --max-drop"
     )
-    told = explain_moves(groups, forms, {"w", ALL})
-    assert set(told) == {"a", "b"}
-    assert all("faster" in why and "accuracy" not in why for why in told.values())
+    reasons = explain_moves(groups, forms, {"w", ALL})
+    assert set(reasons) == {"a", "b"}
+    assert all("faster" in why and "accuracy" not in why for why in reasons.values())
 
 
 def test_outputs_without_an_axis_of_samples_are_compared_whole(command: Command) -> None:

@@ -103,12 +103,12 @@ def test_arrays_that_do_not_fit(feeds: dict[str, np.ndarray], message: str, hint
 
 def test_faults_are_said_by_the_innermost_node_alone() -> None:
     """What onnxruntime says of a node in a body, and where in its source, is a line of 300 letters."""
-    told = (
+    text = (
         "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Non-zero status code returned while running If node. Name:'choose' "
         "Status Message: Non-zero status code returned while running Gather node. Name:'body/take' Status Message: "
         "indices element out of data bounds"
     )
-    assert explain_fault(RuntimeError(told)) == "node 'body/take', a Gather: indices element out of data bounds"
+    assert explain_fault(RuntimeError(text)) == "node 'body/take', a Gather: indices element out of data bounds"
     net = Net(0)
     net.output(net.op("Reshape", net.input("x", "k"), net.constant([3, -1], np.int64), name="three"))
     with pytest.raises(FcdeployError) as refused:

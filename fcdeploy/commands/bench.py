@@ -28,6 +28,7 @@ from fcdeploy.reporting.node_times import (
     make_step_table,
     sum_steps,
 )
+from fcdeploy.reporting.units import format_size
 from fcdeploy.runtime import feeds
 from fcdeploy.runtime.caveats import warn_of_other_cpu
 from fcdeploy.runtime.cpu import read_memory_bytes
@@ -38,7 +39,6 @@ from fcdeploy.runtime.paired_timing import PATIENCE, Ratio, Run, Timing, compute
 from fcdeploy.runtime.profile import Profile, profile_models
 
 NAMES = ("int8", "float")  # the model, and what it is compared with
-MEBI = 1 << 20
 MOST = {"threads": 1024, "seconds": 86_400, "max-ratio": 1e6, "interval": 1e6}
 PROFILED = range(20, 201)  # runs for the time of each node
 
@@ -127,7 +127,7 @@ def bench(
     this CPU's peak.  Inputs are random, since time hardly depends on
     values.  Raises FcdeployError.
     """
-    _check_arguments(against, max_ratio, threads=threads, seconds=seconds, max_ratio_=max_ratio, interval=interval)
+    _check_arguments({"threads": threads, "seconds": seconds, "max-ratio": max_ratio, "interval": interval}, against)
     wanted = _list_batches(batch)
     step: OnStep = on_step or (lambda *_: None)
 
@@ -189,11 +189,11 @@ def _check_order(models: Sequence[ir.Model], paths: Sequence[Path]) -> None:
         )
 
 
-def _check_arguments(against: object, max_ratio: float | None, **positive: float | None) -> None:
-    if max_ratio is not None and against is None:
+def _check_arguments(options: Mapping[str, float | None], against: object) -> None:
+    """Raise FcdeployError unless those that are given are positive and not beyond `MOST`."""
+    if options["max-ratio"] is not None and against is None:
         raise FcdeployError("a largest ratio needs a model to compare with", "--against FLOAT.onnx")
-    for key, value in positive.items():
-        name = key.rstrip("_").replace("_", "-")
+    for name, value in options.items():
         if value is not None and not value > 0:
             raise FcdeployError(f"{name} {value} is not positive", f"--{name} 1")
         if value is not None and value > MOST[name]:
@@ -331,13 +331,22 @@ def _make_table(row: BatchResult, threads: int) -> Table:
         p50, p99 = np.percentile(times.runs, [50, 99])
         rate = "" if row.batch is None else f"{1e3 * row.batch / p50:.0f}/s"
         used = ("", "") if use is None else (f"{use.peak_mb:.0f} MB", f"{use.peak_mb - use.before_mb:.0f} MB")
-        size = f"{one.bytes / MEBI:.2f} MB"
-        cells.append((one.path.name, f"{p50:.3f} ms", f"{p99:.3f} ms", rate, *used, f"{one.load_ms:.0f} ms", size))
+        cells.append(
+            (
+                one.path.name,
+                f"{p50:.3f} ms",
+                f"{p99:.3f} ms",
+                rate,
+                *used,
+                f"{one.load_ms:.0f} ms",
+                format_size(one.bytes),
+            )
+        )
     shape = "; ".join(f"{spec.name} {','.join(map(str, spec.shape))}" for spec in row.loaded[0].specs)
     count = f"{len(row.timed[0].runs)} runs in {len(row.timed[0].turns)} rounds"
     title = f"{shape or 'no inputs'}; {threads} thread{'s' if threads > 1 else ''}, {count}"
     return Table(
-        title, ("model", "median", "p99", "samples", "peak memory", "of it model", "load", "file"), tuple(cells)
+        title, ("model", "median", "p99", "samples", "peak memory", "model memory", "load", "file"), tuple(cells)
     )
 
 

@@ -34,6 +34,7 @@ from fcdeploy.graph.model import (
 )
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
+from fcdeploy.reporting.units import format_lengths
 
 if TYPE_CHECKING:
     import torch
@@ -263,9 +264,9 @@ def _describe(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _make_report(values: dict[str, Any], lengths: tuple[str, ...], warnings: tuple[str, ...]) -> Report:
-    rows = [("input", spec["name"], spec["dtype"], _format_shape(spec["shape"]), "", "") for spec in values["inputs"]]
+    rows = [("input", spec["name"], spec["dtype"], format_lengths(spec["shape"]), "", "") for spec in values["inputs"]]
     for spec in values["outputs"]:
-        shape = _format_shape(spec["shape"])
+        shape = format_lengths(spec["shape"])
         gaps = (f"{spec['max_abs']:.1e}", f"{spec['max_rel']:.1e}")
         rows.append(("output", spec["name"], spec["dtype"], shape, *gaps))
     table = Table("", ("", "name", "dtype", "shape", "differs from torch by", "relative"), tuple(rows))
@@ -277,7 +278,3 @@ def _make_report(values: dict[str, Any], lengths: tuple[str, ...], warnings: tup
         f"the same as torch within {worst:.1e}",
     )
     return Report("export", values, (table,), lines, warnings=warnings)
-
-
-def _format_shape(lengths: Sequence[int | None]) -> str:
-    return "x".join("?" if length is None else str(length) for length in lengths)

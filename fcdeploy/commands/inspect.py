@@ -19,10 +19,11 @@ from fcdeploy.proof.saturation import prove_no_saturation
 from fcdeploy.records.data_format import choose_format, from_metadata, to_json
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Section, join_sections
-from fcdeploy.reporting.contents import describe_contents, format_count
+from fcdeploy.reporting.contents import describe_contents
 from fcdeploy.reporting.exactness import report_exactness
 from fcdeploy.reporting.runtimes import describe_runtimes
 from fcdeploy.reporting.saturation import describe_saturation
+from fcdeploy.reporting.units import format_count
 from fcdeploy.runtime.feeds import fix_shapes
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.kinds import open_source

@@ -33,6 +33,7 @@ from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.sample_axes import declare_samples, parse_axes
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
+from fcdeploy.records.signature import format_axes
 from fcdeploy.runtime import feeds
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.states import parse_states
@@ -250,10 +251,7 @@ def _make_report(
         "step": list(slides.step) if slides and slides.step else None,
         "window_max_rel": slides.window if slides else None, "output": str(output),
     }  # fmt: skip
-    lines = [
-        f"{before.name}: {feeds.format_shape(before.shape)} -> {feeds.format_shape(after.shape)}"
-        for before, after in ends
-    ]
+    lines = [f"{before.name}: {format_axes(before.shape)} -> {format_axes(after.shape)}" for before, after in ends]
     warnings = []
     if slides is not None:
         apart = f", an answer every {' x '.join(map(str, slides.step))} pixels" if slides.step else ""

@@ -18,11 +18,13 @@ from fcdeploy.evaluate.input_checks import take_few, warn_of_inputs
 from fcdeploy.evaluate.leakage import make_leakage_check
 from fcdeploy.evaluate.loss import (
     Loss,
+    check_max_drop,
     compute_agreement,
     compute_confusion,
     compute_loss,
     compute_regression,
     make_output_values,
+    require_metric,
 )
 from fcdeploy.evaluate.metric import Metric, choose_metric
 from fcdeploy.evaluate.outputs import OutputEnd, OutputsRead, find_ends
@@ -52,7 +54,6 @@ from fcdeploy.sensitivity.error_sources import find_sources
 FEW = 192  # samples for the looks at kernels and layers, which are sums over many values
 LAYER_BATCH, LAYER_BYTES = 8, 1 << 20  # every activation of a batch is in memory at once there
 NOT_KNOWN = "the model does not say which samples it was calibrated on: whether these are among them is not known"
-NO_LABEL = "add an array 'label' to the data, or use --metric FILE.py:FUNCTION"
 NO_METRIC = "the data have no labels, and no output makes decisions"
 
 
@@ -91,8 +92,7 @@ def validate(
     `workers` (processes) and `cluster` ("ray" or "ray:ADDRESS") share the samples out, and change no figure.
     Raises FcdeployError where models, data or labels do not fit each other.
     """
-    if max_drop is not None and not max_drop >= 0:
-        raise FcdeployError(f"--max-drop {max_drop} is no number of 0 or more", "--max-drop 1")
+    check_max_drop(max_drop)
     step: OnStep = on_step or (lambda *_: None)
     pair = _read_models(Path(int8), Path(against))
     recorded = from_metadata(pair.int8.metadata_props, str(int8))
@@ -102,17 +102,15 @@ def validate(
     samples = open_data(chosen, input_specs(pair.float))
     source = samples.open()
     odd = alone + warn_of_inputs(source, take_few(source), recorded.statistics)
-    watch = make_leakage_check(pair.int8, pair.int8_path.name, allowed=same_data)
-    job = EvaluationJob(pair.name_files(), samples, metric, _find_ends(pair.float_path), watch)
+    leakage = make_leakage_check(pair.int8, pair.int8_path.name, allowed=same_data)
+    job = EvaluationJob(pair.name_files(), samples, metric, _find_ends(pair.float_path), leakage)
 
     with engine_file(engine, pair.int8_path, pair.int8, _read_shapes(samples)) as file:
         with open_pool(*((None, None) if samples.streams else (workers, cluster))) as team:
             job = survey_all(team, replace(job, runs=str(file.path)), step)
             answers, seen = answer_all(team, job, step)
-        if max_drop is not None and answers.metric is None:
-            raise FcdeployError(
-                "a largest drop needs a metric, and without labels no output decides anything", NO_LABEL
-            )
+        if max_drop is not None:
+            require_metric(answers.metric)
         kernel, unseen = compare_kernels(pair.int8_path, samples.read(FEW), step, samples.total(FEW), file.path)
 
     loss = compute_loss(answers)

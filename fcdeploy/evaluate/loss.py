@@ -38,6 +38,22 @@ def format_amount(drop: float, unit: str) -> str:
     return f"{drop:.2f} points" if unit == SHARE else f"{drop:.4g} ({unit})"
 
 
+def check_max_drop(max_drop: float | None) -> None:
+    """Raise FcdeployError unless it is a drop that can be kept to, or None."""
+    if max_drop is not None and not 0 <= max_drop < math.inf:
+        raise FcdeployError(f"--max-drop {max_drop} is no finite number of 0 or more", "--max-drop 1")
+
+
+def require_metric(metric: Metric | None) -> Metric:
+    """The metric that a drop is measured by. Raises FcdeployError where there is none."""
+    if metric is None:
+        raise FcdeployError(
+            "a largest drop needs a metric, and without labels no output decides anything",
+            "add an array 'label' to the data, or use --metric FILE.py:FUNCTION",
+        )
+    return metric
+
+
 def compute_loss(answers: Answers) -> Loss | None:
     """Sum up the metric of both models; None without a metric. Raises FcdeployError where no position counts."""
     metric = answers.metric

@@ -27,6 +27,7 @@ from fcdeploy.evaluate import between_models as between
 from fcdeploy.evaluate.between_models import BetweenModels
 from fcdeploy.evaluate.decision import Decision, decide, infer_decision, squeeze
 from fcdeploy.evaluate.outputs import OutputEnd, OutputsRead, decide_by, read_outputs
+from fcdeploy.records.signature import format_shape
 from fcdeploy.user_code import load_function, user_code
 
 BETWEEN = ("agreement", "boxes", "miou", "text", "cosine")  # of int8 answers with float ones, without labels
@@ -96,7 +97,7 @@ def _make_labelled(name: str | None, outputs: Arrays, labels: Arrays, ends: Mapp
     first, values = squeeze(outputs[output]), np.asarray(labels[label])
     if name is None and _is_one_hot(values):
         raise FcdeployError(
-            f"{label!r} is one-hot, {_format_shape(values)}: classes, or numbers to be predicted",
+            f"{label!r} is one-hot, {_format_rows(values)}: classes, or numbers to be predicted",
             "labels.argmax(axis=1) are class indices; --metric regression takes them as numbers",
         )
     chosen, why = (name, "as asked for") if name else _choose_default(values)
@@ -175,7 +176,7 @@ def _make_relative(
     decision = decision or _decide_by_shape(outputs[output], output, ends.get(output, OutputEnd("other")))
     if (name == "miou" and decision.classes is None) or (name == "text" and decide(decision, outputs[output]).ndim < 2):
         raise FcdeployError(
-            f"metric {name!r}: output {output!r} has shape {_format_shape(outputs[output])}, expected scores of classes",
+            f"metric {name!r}: output {output!r} has shape {_format_rows(outputs[output])}, expected scores of classes",
             "--metric agreement",
         )
     how = {"miou": between.compare_maps, "text": between.compare_texts}.get(name or "", between.compare_decisions)
@@ -195,7 +196,7 @@ def _decide_by_shape(output: Array, name: str, end: OutputEnd) -> Decision:
     if decision is None:
         raise FcdeployError(
             f"metric 'agreement' compares decisions, and output {name!r} has shape "
-            f"{_format_shape(output)}: one number a sample",
+            f"{_format_rows(output)}: one number a sample",
             "give labels for --metric regression, or --metric FILE.py:FUNCTION",
         )
     return decision
@@ -205,13 +206,13 @@ def _make_top_k(name: str, why: str, output: str, label: str, first: Array, prob
     decision = infer_decision(first, probability, labelled=True) if first.ndim <= 2 else None
     if decision is None:
         raise FcdeployError(
-            f"metric {name!r}: output {output!r} has shape {_format_shape(first)}, expected (n, classes)",
+            f"metric {name!r}: output {output!r} has shape {_format_rows(first)}, expected (n, classes)",
             "--metric tokens takes labels with several positions a sample, --metric FILE.py:FUNCTION any",
         )
     k = int(name[3:])
     if k > 1 and (decision.axis is None or first.shape[1] <= k):
         raise FcdeployError(
-            f"metric {name!r}: output {output!r} has shape {_format_shape(first)}, expected more than {k} classes",
+            f"metric {name!r}: output {output!r} has shape {_format_rows(first)}, expected more than {k} classes",
             "--metric top1",
         )
 
@@ -346,12 +347,11 @@ def _load_own(name: str, outputs: Arrays) -> Metric:
 
 def _make_misfit_error(label: str, labels: Array, output: str, values: Array, expected: str) -> FcdeployError:
     return FcdeployError(
-        f"{label!r} is {labels.dtype} of shape {_format_shape(labels)}, which does not fit output {output!r} of shape "
-        f"{_format_shape(values)}: expected {expected}",
+        f"{label!r} is {labels.dtype} of shape {_format_rows(labels)}, which does not fit output {output!r} of shape "
+        f"{_format_rows(values)}: expected {expected}",
         f"correct the labels, name the output they belong to: 'label.{output}', or choose another --metric",
     )
 
 
-def _format_shape(array: Array) -> str:
-    inner = "".join(f", {length}" for length in array.shape[1:])
-    return f"(n{inner or ','})"
+def _format_rows(array: Array) -> str:
+    return format_shape(("n", *array.shape[1:]))

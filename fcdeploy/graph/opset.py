@@ -155,14 +155,14 @@ def _required_opset(node: ir.Node, own: int) -> int:
         return LOWEST
     if op in WIDENED:
         return _required_opset_by_type(node)
-    told = [
+    versions = [
         row for (name, key), row in ADDED.items() if name == op and _attribute_value(node, key) not in (None, row[1])
     ]
     if not any(name == op for name, _ in ADDED):
         return since  # new, or changed in a way that nobody has looked into
     if op.startswith("Scatter") and _attribute_value(node, "reduction") in ("max", "min"):
         return 18
-    return max((added for added, _ in told), default=LOWEST)
+    return max((added for added, _ in versions), default=LOWEST)
 
 
 def _required_above_tables(node: ir.Node, own: int) -> int:

@@ -34,10 +34,15 @@ class TensorSpec:
         return (*self.shape[: self.sample_axis], *self.shape[self.sample_axis + 1 :])
 
     def __str__(self) -> str:
-        return f"{self.name} {self.dtype}[{', '.join('?' if n is None else str(n) for n in self.shape)}]"
+        return f"{self.name} {self.dtype}{format_axes(self.shape)}"
 
 
-def format_shape(shape: Sequence[int | None]) -> str:
+def format_axes(shape: Sequence[int | None]) -> str:
+    """A shape as it is declared: [?, 3, 32, 32], with ? for an axis of any length."""
+    return f"[{', '.join('?' if n is None else str(n) for n in shape)}]"
+
+
+def format_shape(shape: Sequence[int | str | None]) -> str:
     """A shape as NumPy writes it, with ? for an axis of any length."""
     axes = ["?" if n is None else str(n) for n in shape]
     return f"({axes[0]},)" if len(axes) == 1 else f"({', '.join(axes)})"

@@ -14,6 +14,7 @@ from fcdeploy.graph.nodes import subgraphs_of
 from fcdeploy.prepare import activation_memory, cost_model
 from fcdeploy.prepare.cost_model import LayerCost
 from fcdeploy.records.report import Section, Table
+from fcdeploy.reporting.units import format_lengths, format_size
 from fcdeploy.runtime.caveats import list_caveats
 
 TYPICALLY_INTEGER = ("Conv", "Gemm", "MatMul", "Add")  # what the line on kernels counts, where the model has it
@@ -57,24 +58,6 @@ def describe_contents(network: ir.Model, path: Path, kernels: list[dict[str, Any
     return Section(values, tables, tuple(lines), tuple(_warn(inputs, network, rows)))
 
 
-def format_size(number: int) -> str:
-    """Bytes for people: 512 B, 17.4 kB, 1.08 MB."""
-    scaled, units = float(number), ["B", "kB", "MB", "GB", "TB"]
-    while scaled >= 999.5 and len(units) > 1:
-        scaled, units = scaled / 1000, units[1:]
-    return f"{number} B" if units[0] == "B" else f"{scaled:.3g} {units[0]}"
-
-
-def format_count(number: int | None) -> str:
-    """A count for people: 9,216, 40.6 million."""
-    if number is None:
-        return "an unknown number of"
-    for unit, name in ((10**9, "billion"), (10**6, "million")):
-        if number >= unit:
-            return f"{number / unit:.3g} {name}"
-    return f"{number:,}"
-
-
 def _sum_known(parts: list[int | None]) -> int | None:
     return None if None in parts else sum(part for part in parts if part is not None)
 
@@ -97,7 +80,7 @@ def _describe_layer(row: LayerCost) -> dict[str, Any]:
 
 def _make_signature_table(inputs: list[TensorSpec], outputs: list[TensorSpec]) -> Table:
     rows = [
-        (kind, spec.name, str(spec.dtype), _format_shape(spec.shape))
+        (kind, spec.name, str(spec.dtype), format_lengths(spec.shape))
         for kind, specs in (("input", inputs), ("output", outputs))
         for spec in specs
     ]
@@ -115,7 +98,7 @@ def _make_layer_table(rows: list[LayerCost], kernels: list[dict[str, Any]]) -> T
 def _describe_rows(rows: list[LayerCost]) -> dict[str, tuple[str, str, str]]:
     """Operator, shape of the output and multiply-accumulates of each node."""
     return {
-        row.node: (row.op, "?" if row.shape is None else _format_shape(row.shape), _format_macs(row.macs))
+        row.node: (row.op, "?" if row.shape is None else format_lengths(row.shape), _format_macs(row.macs))
         for row in rows
     }
 
@@ -149,10 +132,6 @@ def _list_kernels(
 
 def _format_macs(number: int | None) -> str:
     return "?" if number is None else f"{number:,}" if number else "-"
-
-
-def _format_shape(shape: tuple[int | None, ...]) -> str:
-    return " x ".join("?" if n is None else str(n) for n in shape) or "one number"
 
 
 def _count_kernels(found: list[dict[str, Any]]) -> list[str]:

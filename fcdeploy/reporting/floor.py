@@ -20,7 +20,7 @@ NOTABLE_DB = 0.5  # of gain by a simpler setting: below it nobody need know
 
 
 def add_floor(
-    report: Report, held: FloorResult, spent: CostBasis, macs: Mapping[str, int], times: FinalTimes
+    report: Report, held: FloorResult, basis: CostBasis, macs: Mapping[str, int], times: FinalTimes
 ) -> Report:
     """The report with how the model was judged, what was left out for it, what is still missed, and the `times` it came to."""
     judgement, unseen = held.chosen.judgement, held.chosen.problem.unseen
@@ -31,7 +31,7 @@ def add_floor(
         *_describe_outliers(held),
     ]
     values = {**report.values, **_values(held, unseen), "sqnr_db": judgement.worst_db}
-    before = set(describe_times(spent)) if held.left_out else set()  # times of the plan before nodes left int8
+    before = set(describe_times(basis)) if held.left_out else set()  # times of the plan before nodes left int8
     if before:
         values |= list_ratios(times.usual)
         if times.usual is None:

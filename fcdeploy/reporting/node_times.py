@@ -114,8 +114,8 @@ def make_node_tables(nodes: Sequence[Profile], names: Sequence[str]) -> Iterator
 def _sum_by_kernel(nodes: Sequence[NodeTime]) -> list[tuple[str, int, float]]:
     """(Kernel, how many, microseconds together), the longest first."""
     count = Counter(node.op for node in nodes)
-    spent = {op: sum(node.us for node in nodes if node.op == op) for op in count}
-    return sorted(((op, count[op], spent[op]) for op in count), key=lambda row: -row[2])
+    us = {op: sum(node.us for node in nodes if node.op == op) for op in count}
+    return sorted(((op, count[op], us[op]) for op in count), key=lambda row: -row[2])
 
 
 def _format_share(us: float, whole: Profile) -> str:

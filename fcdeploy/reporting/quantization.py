@@ -36,7 +36,7 @@ class QuantizationOutcome:
     """
 
     plan: Plan
-    spent: CostBasis
+    basis: CostBasis
     kernels: tuple[Kernel, ...]
     macs: Mapping[str, int]
     bytes_float: int
@@ -56,7 +56,7 @@ def build_report(
     path: Path, out: Path, int8: ir.Model, result: QuantizationOutcome, begin: float, warnings: Sequence[str]
 ) -> Report:
     """What was written, and which kernel runs each node."""
-    plan, spent = result.plan, result.spent
+    plan, basis = result.plan, result.basis
     left = _list_float_nodes(result)
     rows = tuple((node["node"], node["op"], node["why"]) for node in left)
     repeats = find_repeats(((op, NAMES.sub("", why)) for _, op, why in rows), ALIKE)
@@ -64,7 +64,7 @@ def build_report(
     seconds = time.perf_counter() - begin
     ratio = result.bytes_int8 / result.bytes_float
     lines = (
-        *describe_times(spent),
+        *describe_times(basis),
         *([result.tried] if result.tried else []),
         *_describe_image_inputs(plan),
         f"{_count_integer_kernels(result)} in integer kernels, {_format_share(result.share)}",
@@ -74,7 +74,7 @@ def build_report(
         describe_requirements(int8.opset_imports[""], int8.ir_version, oldest_runtime(int8)),
         format_next("validate", Path(out), "--against", Path(path), "--data EVALUATION"),
     )
-    costs = spent.costs
+    costs = basis.costs
     final = costs.confirmed[-1] if costs and costs.confirmed else None
     values = {
         "nodes_int8": [{"node": k.node, "op": k.op, "kernel": k.kernel} for k in result.kernels if k.integer],
@@ -82,7 +82,7 @@ def build_report(
         "weight_bytes": weight_bytes(int8),
         "seconds": round(seconds, 3), "output": str(out), "target": plan.target,
         "weights": plan.weights, "activations": plan.activations,
-        "costs": None if costs is None else {"source": costs.source, "hash": costs.hash, "measured_before": spent.before},
+        "costs": None if costs is None else {"source": costs.source, "hash": costs.hash, "measured_before": basis.before},
         "integer_share": result.share, "opset": int8.opset_imports[""], "ir_version": int8.ir_version,
         **list_ratios(final),
     }  # fmt: skip
@@ -95,7 +95,7 @@ def _list_float_nodes(result: QuantizationOutcome) -> list[dict[str, str]]:
     between = TYPES[result.plan.weights, result.plan.activations].between
     in_float = [(decisions[k.node], k.kernel) for k in result.kernels if not k.integer and k.node in decisions]
     return [
-        {"node": decision.node, "op": decision.op, "why": add_figures(result.spent.costs, decision.node, decision.why)}
+        {"node": decision.node, "op": decision.op, "why": add_figures(result.basis.costs, decision.node, decision.why)}
         for decision, kernel in in_float
         if decision.op in LAYERS or (between and kernel != "-")  # all others stay float by request
     ]
@@ -139,7 +139,7 @@ def _format_scales(q: QParams) -> str:
 
 
 def build_dry_run_report(
-    changes: Sequence[Changes], decided: Plan, spent: CostBasis, shapes_only: Collection[str], seconds: float
+    changes: Sequence[Changes], decided: Plan, basis: CostBasis, shapes_only: Collection[str], seconds: float
 ) -> Report:
     """What preparing did and declined, and the plan itself; rows of nodes that are `shapes_only` are of less interest."""
     passes = [change for change in changes if change.count or change.declined]
@@ -159,4 +159,4 @@ def build_dry_run_report(
     line = f"{integer} of {len(nodes)} nodes on integers for target {decided.target}; nothing was written"
     prepared = [{"pass": c.name, "changes": c.count, "declined": list(c.declined)} for c in passes]
     values = {"plan": plans.to_json(decided), "prepared": prepared, "seconds": round(seconds, 3), "output": None}
-    return Report("quantize", values, tables, (*describe_times(spent), line), warnings=spent.warnings)
+    return Report("quantize", values, tables, (*describe_times(basis), line), warnings=basis.warnings)

@@ -26,18 +26,18 @@ NOT_KNOWN = "the calibration does not say which samples it was made on: whether 
 
 def add_search(report: Report, result: SearchResult, macs: Mapping[str, int]) -> Report:
     """The report with the path, the front and the verdict; the answer is no where the bound is not held."""
-    exam, bound = result.exam, result.goal.max_drop
-    loss, unit = result.result.loss, exam.metric.unit
+    evaluation, bound = result.evaluation, result.goal.max_drop
+    loss, unit = result.result.loss, evaluation.metric.unit
     decided = judge_drop(loss, bound)
     needed = None
     if decided == "too few samples":
-        needed = count_samples_needed(loss, bound, exam.samples, result.result.changed)
+        needed = count_samples_needed(loss, bound, evaluation.samples, result.result.changed)
     total = max(sum(macs.values()), 1)
     out = [{"node": node, "macs_share": macs.get(node, 0) / total} for node in result.left_out]
     share = sum(row["macs_share"] for row in out)  # type: ignore[misc]
     path = [_make_row(number, stop) for number, stop in enumerate(result.path)]
     values: dict[str, Any] = {
-        "metric": exam.metric.name, "samples": exam.samples, "max_drop": bound, "drop_unit": unit,
+        "metric": evaluation.metric.name, "samples": evaluation.samples, "max_drop": bound, "drop_unit": unit,
         "float": loss.float_value, "int8": loss.int8_value,
         "drop": loss.drop, "drop_low": loss.low, "drop_high": loss.high, "p_value": loss.p_value,
         "held": result.held, "verdict": decided, "samples_needed": needed,
@@ -46,7 +46,7 @@ def add_search(report: Report, result: SearchResult, macs: Mapping[str, int]) ->
         **list_ratios(result.path[-1].time), "search_seconds": round(result.seconds, 3), "in_time": result.in_time,
     }  # fmt: skip
     tables = (_make_path_table(result, unit), *([_make_front_table(result, unit)] if len(result.front) > 1 else []))
-    before = set(describe_times(result.spent))  # of the plan that the search began with
+    before = set(describe_times(result.basis))  # of the plan that the search began with
     lines = (
         *_make_time_lines(result), *(line for line in report.lines if line not in before), *_make_lines(result, share),
         _format_verdict(result, decided, needed, written=report.values["output"] is not None),
@@ -130,12 +130,10 @@ def _make_lines(result: SearchResult, share: float) -> Iterator[str]:
 
 
 def _format_verdict(result: SearchResult, decided: str, needed: int | None, *, written: bool) -> str:
-    exam, loss = result.exam, result.result.loss
-    unit, samples = exam.metric.unit, exam.samples
+    evaluation, loss = result.evaluation, result.result.loss
+    unit, samples = evaluation.metric.unit, evaluation.samples
     digits = ".2f" if unit == SHARE else ".4g"
-    figures = (
-        f"{exam.metric.name} drop {loss.drop:{digits}}, allowed {result.goal.max_drop:g} {unit}, on {samples} samples"
-    )
+    figures = f"{evaluation.metric.name} drop {loss.drop:{digits}}, allowed {result.goal.max_drop:g} {unit}, on {samples} samples"
     best = "; the best is written all the same" if written else ""
     if decided == "held":
         chosen = ", on the samples it was chosen by" if len(result.path) > 1 else ""

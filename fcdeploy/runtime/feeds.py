@@ -10,7 +10,7 @@ import numpy as np
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError, quote_names
-from fcdeploy.records.signature import TensorSpec
+from fcdeploy.records.signature import TensorSpec, format_axes
 
 SEED = 0
 
@@ -75,7 +75,7 @@ def check_feeds(feeds: Mapping[str, Any], specs: Sequence[TensorSpec]) -> None:
             )
         if spec.shape and not _accepts(spec.shape, array.shape):
             raise FcdeployError(
-                f"input {name!r} has shape {format_shape(array.shape)}, the model wants {format_shape(spec.shape)}",
+                f"input {name!r} has shape {format_axes(array.shape)}, the model wants {format_axes(spec.shape)}",
                 "array[None] is a batch of one"
                 if _accepts(spec.shape[1:], array.shape)
                 else "the first axis counts samples",
@@ -84,11 +84,6 @@ def check_feeds(feeds: Mapping[str, Any], specs: Sequence[TensorSpec]) -> None:
 
 def _accepts(shape: Sequence[int | None], given: Sequence[int]) -> bool:
     return len(shape) == len(given) and all(n in (None, m) for n, m in zip(shape, given, strict=True))
-
-
-def format_shape(shape: Sequence[int | None]) -> str:
-    """Format a shape as `[?, 3, 32, 32]`."""
-    return f"[{', '.join('?' if n is None else str(n) for n in shape)}]"
 
 
 def _hint_shape(spec: TensorSpec, batch: int | None) -> str:

@@ -150,14 +150,14 @@ def time_steps(model: NativeModel, feeds: Mapping[str, Array], runs: int) -> tup
     """The median microseconds of a run in C, and the time of each step, what it takes to call nothing taken off."""
     model.run(feeds)
     places, steps = model._places, model.description["steps"]
-    spent = np.empty((len(steps) + 2, runs))
+    ns = np.empty((len(steps) + 2, runs))
     for turn in range(runs):  # step by step, as in a run: what one writes the next one reads from the cache
         for number in range(-1, len(steps) + 1):
             first, last = (0, len(steps)) if number == len(steps) else (max(number, 0), number + 1)
             begin = time.perf_counter_ns()
             model._some(first, last, places.given, places.written, places.begin)
-            spent[number + 1, turn] = time.perf_counter_ns() - begin
-    middle = np.median(spent, axis=1) / 1e3
+            ns[number + 1, turn] = time.perf_counter_ns() - begin
+    middle = np.median(ns, axis=1) / 1e3
     each = np.maximum(0, middle[1:] - middle[0])
     return float(each[-1]), [
         StepTime(step["node"], step["what"], step["kernel"], step["macs"], float(us))

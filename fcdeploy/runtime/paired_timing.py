@@ -71,7 +71,7 @@ def time_reloaded(
     runs = _load_all(loads, backwards=False)
     again = LOADS * (time.perf_counter() - begin) <= seconds
     timings: list[list[Timing]] = []
-    spent = 0.0
+    elapsed = 0.0
     while True:
         if timings and again:
             runs.clear()  # first, so that no model is loaded twice at a time
@@ -80,12 +80,12 @@ def time_reloaded(
         timings.append(
             time_in_turns(runs, seconds / LOADS if again else seconds, None if again else on_step, label=label)
         )
-        spent += time.perf_counter() - begin
+        elapsed += time.perf_counter() - begin
         if on_step and again:
             on_step(label, min(len(timings), LOADS), LOADS)
         timed = [_join(each, again) for each in zip(*timings, strict=True)]
         wide = interval is not None and len(loads) == 2 and compute_ratio(*timed).width > interval
-        if (len(timings) >= LOADS or not again) and not (wide and spent < PATIENCE * seconds):
+        if (len(timings) >= LOADS or not again) and not (wide and elapsed < PATIENCE * seconds):
             return timed
 
 
@@ -116,9 +116,9 @@ def time_in_turns(
         rounds.append([turns[index] for index in range(len(runs))])
         if on_step:
             on_step(label, min(len(rounds), expected), expected)
-    spent = 1e3 * np.asarray(rounds)  # (rounds, runs, calls)
+    ms = 1e3 * np.asarray(rounds)  # (rounds, runs, calls)
     first = np.zeros(len(rounds), np.intp)
-    return [Timing(spent[:, index].ravel(), spent[:, index].mean(axis=1), first) for index in range(len(runs))]
+    return [Timing(ms[:, index].ravel(), ms[:, index].mean(axis=1), first) for index in range(len(runs))]
 
 
 def compute_ratio(one: Timing, other: Timing) -> Ratio:
@@ -138,17 +138,17 @@ def _join(parts: Sequence[Timing], again: bool) -> Timing:
 
 def _warm_up(run: Run) -> float:
     """Seconds of a call after warm-up, when memory has been allocated."""
-    spent = _time_calls(run, 2)
-    while len(spent) < WARM_UP and sum(spent) < WARM_SECONDS:
-        spent += _time_calls(run, 1)
-    return min(spent)
+    seconds = _time_calls(run, 2)
+    while len(seconds) < WARM_UP and sum(seconds) < WARM_SECONDS:
+        seconds += _time_calls(run, 1)
+    return min(seconds)
 
 
 def _time_calls(run: Run, calls: int) -> list[float]:
     """Seconds of each of so many calls."""
-    spent = []
+    seconds = []
     for _ in range(calls):
         begin = time.perf_counter()
         run()
-        spent.append(time.perf_counter() - begin)
-    return spent
+        seconds.append(time.perf_counter() - begin)
+    return seconds

@@ -66,7 +66,7 @@ def profile_models(
         for _ in range(WARM_UP + runs):
             for one in traced:
                 one.traced.run(one.feeds)
-                one.spent.append(_time_run(one.plain, one.feeds))
+                one.us.append(_time_run(one.plain, one.feeds))
         return [_read_trace(one, one.traced.end_profiling()) for one in traced]
 
 
@@ -103,7 +103,7 @@ class _TracedModel:
     dump: Path
     traced: Session
     plain: Session
-    spent: list[float]
+    us: list[float]
 
 
 def _trace_model(model: Model, feeds: Feeds, threads: int, folder: Path, *, apart: bool = False) -> _TracedModel:
@@ -120,7 +120,7 @@ def _profile_alone(model: Model, feeds: Feeds, threads: int, runs: int, folder: 
     for _ in range(WARM_UP + runs):
         one.traced.run(feeds)
     trace = one.traced.end_profiling()
-    one.spent.extend(_time_run(one.plain, feeds) for _ in range(WARM_UP + runs))
+    one.us.extend(_time_run(one.plain, feeds) for _ in range(WARM_UP + runs))
     return _read_trace(one, trace)
 
 
@@ -133,7 +133,7 @@ def _time_run(session: Session, feeds: Feeds) -> float:
 
 def _read_trace(one: _TracedModel, trace: Path) -> Profile:
     times = read_durations(json.loads(trace.read_text()))
-    latency = median(one.spent[WARM_UP:])
+    latency = median(one.us[WARM_UP:])
     excess = _compute_excess(list(times.values()), latency)
     optimized = load_model(one.dump).graph
     origins = trace_origins(one.source, optimized)
@@ -156,7 +156,7 @@ def read_durations(events: list[dict[str, Any]]) -> dict[tuple[str, str], float]
     The profiler cuts durations to whole microseconds: the median is that of grouped data, half a microsecond later.
     A node of a loop's body is left out, its time being the loop's.
     """
-    spent_by_node: dict[tuple[str, str, str], list[int]] = {}
+    us_by_node: dict[tuple[str, str, str], list[int]] = {}
     inside_until = -1
     for event in sorted((e for e in events if e.get("cat") == "Node"), key=lambda e: (e["ts"], -e["dur"])):
         name, end, detail = str(event["name"]), event["ts"] + event["dur"], event["args"]
@@ -165,12 +165,12 @@ def read_durations(events: list[dict[str, Any]]) -> dict[tuple[str, str], float]
         if detail["op_name"] in CONTROL_FLOW:
             inside_until = end
         key = (name.removesuffix(KERNEL), detail["op_name"], str(detail.get("node_index")))
-        spent_by_node.setdefault(key, []).append(event["dur"])
+        us_by_node.setdefault(key, []).append(event["dur"])
     result: dict[tuple[str, str], float] = {}
-    for (name, op, _), spent in spent_by_node.items():
+    for (name, op, _), us in us_by_node.items():
         while (name, op) in result:
             name += "'"
-        result[name, op] = median_grouped(spent[WARM_UP:] or spent) + 0.5
+        result[name, op] = median_grouped(us[WARM_UP:] or us) + 0.5
     return result
 
 

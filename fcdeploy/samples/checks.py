@@ -14,7 +14,7 @@ import numpy as np
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.graph.model import TensorSpec
-from fcdeploy.records.signature import format_shape as format_shape
+from fcdeploy.records.signature import format_shape
 
 SEE_INPUTS = "fcdeploy inspect MODEL shows the inputs the model declares"
 TEXT = "let what encodes the text run before the model, and export what follows"

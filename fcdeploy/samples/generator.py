@@ -21,6 +21,7 @@ from typing import Any
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.records.signature import format_shape
 from fcdeploy.samples import checks
 from fcdeploy.samples.source import Load, Source
 from fcdeploy.user_code import load_function, user_code
@@ -121,7 +122,7 @@ def _split_batch(batch: Any, number: int, index: int, name: str) -> Iterator[tup
     sizes = {key: array.shape[0] if array.ndim else None for key, array in whole.items()}
     size = next(iter(sizes.values()))
     if size is None or len(set(sizes.values())) > 1:
-        shapes = ", ".join(f"{key!r} {checks.format_shape(array.shape)}" for key, array in whole.items())
+        shapes = ", ".join(f"{key!r} {format_shape(array.shape)}" for key, array in whole.items())
         raise FcdeployError(
             f"{name}: the arrays of {place} differ along their leading axis: {shapes}",
             "return arrays with one leading axis of samples from get_next",

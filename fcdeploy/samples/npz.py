@@ -15,6 +15,7 @@ from typing import IO
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.records.signature import format_shape
 from fcdeploy.samples import arrays, checks
 from fcdeploy.samples.source import Load, Source
 
@@ -50,7 +51,7 @@ def check_headers(headers: dict[str, arrays.Header], inputs: Sequence[TensorSpec
         wanted = spec.sample_shape if spec else ()
         if not header.shape or (spec and spec.shape and len(header.shape) == len(wanted)):
             raise FcdeployError(
-                f"{source}: array {name!r} has shape {checks.format_shape(header.shape)}, "
+                f"{source}: array {name!r} has shape {format_shape(header.shape)}, "
                 f"expected {_format_with_samples(wanted)}: a sample axis first",
                 f"numpy.stack the samples of {name!r} along axis 0",
             )
@@ -62,11 +63,7 @@ def check_headers(headers: dict[str, arrays.Header], inputs: Sequence[TensorSpec
 
 
 def _format_with_samples(shape: Sequence[int | None]) -> str:
-    return (
-        "(samples, "
-        + (checks.format_shape(shape).removeprefix("(").removesuffix(",)").removesuffix(")") or "...")
-        + ")"
-    )
+    return "(samples, " + (format_shape(shape).removeprefix("(").removesuffix(",)").removesuffix(")") or "...") + ")"
 
 
 def read_rows_in_step(

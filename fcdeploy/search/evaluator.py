@@ -19,7 +19,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.compare import Answers, check_shapes, run_model
 from fcdeploy.evaluate.data import BATCH_BYTES, MOST_BATCH
 from fcdeploy.evaluate.leakage import LeakageCheck
-from fcdeploy.evaluate.loss import Loss, compute_loss
+from fcdeploy.evaluate.loss import Loss, compute_loss, require_metric
 from fcdeploy.evaluate.metric import Metric, choose_metric, take_mean
 from fcdeploy.evaluate.outputs import find_ends
 from fcdeploy.int8.problem import Problem
@@ -104,12 +104,7 @@ def evaluate_float(
         if metric_used is None:
             ends = find_ends(problem.model)
             rows = {name for name, end in ends.items() if end.selected}
-            metric_used, _ = choose_metric(metric, outputs, batch.labels, ends)
-            if metric_used is None:
-                raise FcdeployError(
-                    "a largest drop needs a metric, and without labels no output decides anything",
-                    "add an array 'label' to the data, or use --metric FILE.py:FUNCTION",
-                )
+            metric_used = require_metric(choose_metric(metric, outputs, batch.labels, ends)[0])
         parts.append(_make_reference(metric_used, outputs, batch, rows))
         hashes.append(_hash_batch(batch))
         done += len(batch)
@@ -132,32 +127,32 @@ def check_calibrated(problem: Problem, name: str, *, allowed: bool) -> LeakageCh
     return LeakageCheck(Sketch(len(upper), upper) if upper else None, name, allowed, "--eval")
 
 
-def evaluate_model(exam: Evaluation, model: ir.Model) -> EvaluationResult:
+def evaluate_model(evaluation: Evaluation, model: ir.Model) -> EvaluationResult:
     """Evaluate a model on all samples: the metric's loss, and the error of its outputs."""
-    session, answers = carry_states(Session(model), exam.inputs), Answers(exam.metric)
+    session, answers = carry_states(Session(model), evaluation.inputs), Answers(evaluation.metric)
     errors, power = np.zeros(1), np.zeros(1)
-    for part, batch in zip(exam.parts, exam.read(), strict=True):
+    for part, batch in zip(evaluation.parts, evaluation.read(), strict=True):
         outputs = _run_outputs(session, part, batch)
-        one, other = _compute_figures(exam.metric, part, outputs, batch)
+        one, other = _compute_figures(evaluation.metric, part, outputs, batch)
         answers.float_figures.append(one)
         answers.int8_figures.append(other)
         errors, power = errors + _sum_errors(part, outputs, len(batch)), power + _sum_power(part)
-    answers.samples = exam.samples
+    answers.samples = evaluation.samples
     loss = compute_loss(answers)
     assert loss is not None
-    distance = float(np.sum(errors / np.maximum(power, 1e-300))) if exam.in_float else max(loss.drop, 0.0)
+    distance = float(np.sum(errors / np.maximum(power, 1e-300))) if evaluation.in_float else max(loss.drop, 0.0)
     return EvaluationResult(loss, distance, _count_changed(answers))
 
 
-def measure_error(exam: Evaluation, model: ir.Model, most: int) -> float:
+def measure_error(evaluation: Evaluation, model: ir.Model, most: int) -> float:
     """The error of a model's outputs relative to their power, on the first `most` samples at least.
 
     Where it is the drop, which moves in steps of whole samples, on all of them.
     """
-    if not exam.in_float:
-        return evaluate_model(exam, model).error
-    session, errors, power, done = carry_states(Session(model), exam.inputs), np.zeros(1), np.zeros(1), 0
-    for part, batch in zip(exam.parts, exam.read(), strict=False):
+    if not evaluation.in_float:
+        return evaluate_model(evaluation, model).error
+    session, errors, power, done = carry_states(Session(model), evaluation.inputs), np.zeros(1), np.zeros(1), 0
+    for part, batch in zip(evaluation.parts, evaluation.read(), strict=False):
         errors, power = (
             errors + _sum_errors(part, _run_outputs(session, part, batch), len(batch)),
             power + _sum_power(part),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate.loss import check_max_drop
 from fcdeploy.records.data_format import DataFormat
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.tables.types import INT8, Types
@@ -51,8 +52,7 @@ def make_goal(
 
 def check_goal(goal: AccuracyGoal, types: Types) -> None:
     """Raise FcdeployError where a goal cannot be met."""
-    if not 0 <= goal.max_drop < math.inf:
-        raise FcdeployError(f"--max-drop {goal.max_drop} is no number of 0 or more", "--max-drop 1")
+    check_max_drop(goal.max_drop)
     if not 0 < goal.minutes < math.inf:
         raise FcdeployError(f"--minutes {goal.minutes} is not more than 0", f"--minutes {MINUTES:g}")
     if types != INT8:

@@ -107,10 +107,10 @@ def climb_ladder(groups: Sequence[NodeGroup], objective: Objective) -> list[Path
     would fit them to these samples.
     """
     path = [PathStep((), {}, objective.measure({}))]
-    spent: set[str] = set()
+    used: set[str] = set()
     width = 1
     while not meets_bound(path[-1].score, objective.bound) and not objective.stop():
-        left = [group for group in groups if group.name not in spent and _list_higher_rungs(path[-1].forms, group)]
+        left = [group for group in groups if group.name not in used and _list_higher_rungs(path[-1].forms, group)]
         gains = objective.rank(path[-1].forms, left) if left else {}
         if path[-1].score.drop <= objective.bound + path[-1].score.unsure and max(gains.values(), default=0.0) < MOST:
             return [*path, *_round_better(groups, path[-1], objective)]
@@ -119,8 +119,8 @@ def climb_ladder(groups: Sequence[NodeGroup], objective: Objective) -> list[Path
             chosen = _choose_next(path[-1], left, gains, objective.cost, width)
             taken = _try_rungs(path[-1], chosen, gains, objective)
             if taken is None:
-                spent.update(group.name for group in chosen)
-                left = [group for group in left if group.name not in spent]
+                used.update(group.name for group in chosen)
+                left = [group for group in left if group.name not in used]
         if taken is None:
             break
         path.append(taken)

@@ -62,8 +62,8 @@ class SearchResult:
     path: tuple[MeasuredStep, ...]
     front: tuple[int, ...]
     goal: AccuracyGoal
-    spent: CostBasis
-    exam: Evaluation
+    basis: CostBasis
+    evaluation: Evaluation
     held: bool
     left_out: tuple[str, ...]
     in_time: bool
@@ -82,7 +82,7 @@ class SearchRun:
     """What is measured of one model's forms, each once; `deadline` is on the clock of time.perf_counter."""
 
     builder: Builder
-    exam: Evaluation
+    evaluation: Evaluation
     bound: float
     deadline: float
     on_step: OnStep
@@ -92,7 +92,7 @@ class SearchRun:
         """The metric and the error of these forms."""
         key = tuple(sorted(forms.items()))
         if key not in self.results:
-            self.results[key] = evaluate_model(self.exam, self.builder.model(forms))
+            self.results[key] = evaluate_model(self.evaluation, self.builder.model(forms))
             self.on_step("trying plans", len(self.results), None)
         return self.results[key]
 
@@ -105,7 +105,7 @@ class SearchRun:
         """The share of the error that goes with each group's roundings, on the first samples."""
 
         def measure(model: ir.Model) -> float:
-            return measure_error(self.exam, model, FEW)
+            return measure_error(self.evaluation, model, FEW)
 
         return self.builder.rank(forms, groups, measure, self.stop, self.on_step)
 
@@ -113,8 +113,8 @@ class SearchRun:
         return time.perf_counter() > self.deadline
 
 
-def run_search(problem: Problem, spent: CostBasis, goal: AccuracyGoal, on_step: OnStep | None = None) -> SearchResult:
-    """The fastest plan found whose drop is within the bound; `spent` are the costs that it starts from.
+def run_search(problem: Problem, basis: CostBasis, goal: AccuracyGoal, on_step: OnStep | None = None) -> SearchResult:
+    """The fastest plan found whose drop is within the bound; `basis` are the costs that it starts from.
 
     What holds the bound is not improved further.  Where nothing does, or time is up, the step of the path with the least
     drop is taken.  The costs decide what is fast; the steps of the path are timed for the reader.  Raises FcdeployError where
@@ -126,9 +126,9 @@ def run_search(problem: Problem, spent: CostBasis, goal: AccuracyGoal, on_step: 
         raise FcdeployError(f"--max-drop runs the model again and again: {problem.why_not_run}", "leave --max-drop out")
     source = goal.samples.open(input_specs(problem.model))
     seen = check_calibrated(problem, str(problem.file), allowed=goal.same_data)
-    exam = evaluate_float(problem, source, goal.metric, seen, step)
+    evaluation = evaluate_float(problem, source, goal.metric, seen, step)
 
-    run = _start_run(problem, exam, spent, bound, begin + 60 * goal.minutes, step)
+    run = _start_run(problem, evaluation, basis, bound, begin + 60 * goal.minutes, step)
     objective = Objective(bound, run.rank, run.score, run.builder.cost, run.stop)
     path = ladder.climb_ladder(run.builder.groups, objective)
     if ladder.meets_bound(path[-1].score, bound):
@@ -151,8 +151,8 @@ def run_search(problem: Problem, spent: CostBasis, goal: AccuracyGoal, on_step: 
         path=tuple(stops),
         front=tuple(ladder.find_front(points)),
         goal=goal,
-        spent=spent,
-        exam=exam,
+        basis=basis,
+        evaluation=evaluation,
         held=ladder.meets_bound(best.score, bound),
         left_out=tuple(name_of(node) for node in problem.model.graph if node.name in out),
         in_time=in_time,
@@ -163,9 +163,9 @@ def run_search(problem: Problem, spent: CostBasis, goal: AccuracyGoal, on_step: 
 
 
 def _start_run(
-    problem: Problem, exam: Evaluation, spent: CostBasis, bound: float, deadline: float, on_step: OnStep
+    problem: Problem, evaluation: Evaluation, basis: CostBasis, bound: float, deadline: float, on_step: OnStep
 ) -> SearchRun:
-    return SearchRun(begin_building(problem, spent.costs), exam, bound, deadline, on_step)
+    return SearchRun(begin_building(problem, basis.costs), evaluation, bound, deadline, on_step)
 
 
 def _try_all_in_float(run: SearchRun, best: PathStep) -> list[PathStep]:
@@ -203,5 +203,5 @@ def _time_steps(run: SearchRun, path: Sequence[PathStep]) -> list[MeasuredStep]:
 
 def _take_one_batch(run: SearchRun) -> Arrays:
     """A batch of one, or as many as the model insists on."""
-    batch = next(iter(run.exam.read()))
+    batch = next(iter(run.evaluation.read()))
     return batch.first(get_fixed_batch(batch.specs) or 1)

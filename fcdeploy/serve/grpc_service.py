@@ -22,8 +22,7 @@ from google.protobuf.message import DecodeError
 from fcdeploy import __version__
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError, quote_names
-from fcdeploy.records.signature import TensorSpec
-from fcdeploy.runtime.feeds import format_shape
+from fcdeploy.records.signature import TensorSpec, format_axes
 from fcdeploy.serve.grpc_messages import METHODS, PACKAGE, SERVICE, build_messages, check_request
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
@@ -156,7 +155,7 @@ def _check_shape(spec: TensorSpec, tensor: Any) -> tuple[int, ...]:
     fits = len(shape) == len(spec.shape) and all(n in (None, m) for n, m in zip(spec.shape, shape, strict=True))
     if not fits or any(n < 1 for n in shape):
         raise RefusedError(
-            400, f"input {spec.name!r}: shape {str(list(shape))[:100]}, expected {format_shape(spec.shape)}"
+            400, f"input {spec.name!r}: shape {str(list(shape))[:100]}, expected {format_axes(spec.shape)}"
         )
     return shape
 

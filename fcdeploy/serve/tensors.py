@@ -19,8 +19,7 @@ import simdjson
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import quote_names
-from fcdeploy.records.signature import TensorSpec
-from fcdeploy.runtime.feeds import format_shape
+from fcdeploy.records.signature import TensorSpec, format_axes
 from fcdeploy.serve.models import PIECE, Model
 from fcdeploy.serve.refusal import RefusedError, explain_json_error
 from fcdeploy.serve.request import (
@@ -227,7 +226,7 @@ def _read_request(model: Model, document: Any, text: bytes, rest: memoryview | N
             raise RefusedError(
                 400,
                 f"input {spec.name!r}: binary_data_size {size}, "
-                f"expected {count * spec.dtype.itemsize} for {format_shape(shape)} of {OF_DTYPE[spec.dtype]}",
+                f"expected {count * spec.dtype.itemsize} for {format_axes(shape)} of {OF_DTYPE[spec.dtype]}",
             )
         parts.append((spec.name, spec.dtype.newbyteorder("<"), shape, offset))
         offset += size

@@ -33,10 +33,10 @@ LOOK = 0.2
 
 @dataclass
 class Child:
-    """A running worker: its process, what it tells, and when it was started."""
+    """A running worker: its process, the pipe that its report comes through, and when it was started."""
 
     process: Any
-    told: Connection
+    pipe: Connection
     started: float
     ready: bool = False
 
@@ -102,7 +102,7 @@ def _supervise(settings: Settings, share: Path, say: Say, on_ready: Callable[[Re
     try:
         while not stopping:
             with suppress(OSError):  # no descriptors left: the next look is soon
-                wait([c.process.sentinel for c in children.values()] + [c.told for c in children.values()], LOOK)
+                wait([c.process.sentinel for c in children.values()] + [c.pipe for c in children.values()], LOOK)
             for index, child in list(children.items()):
                 report = _read_report(child)
                 if isinstance(report, FcdeployError):
@@ -154,15 +154,15 @@ def end_with_parent() -> None:
 def _read_report(child: Child) -> Report | FcdeployError | None:
     """What a worker says when it is ready, or why it could not begin."""
     try:
-        if not child.told.poll():
+        if not child.pipe.poll():
             return None
-        told = child.told.recv()
+        message = child.pipe.recv()
     except (EOFError, OSError):
         return None
-    if isinstance(told, tuple):
-        return FcdeployError(*told)
+    if isinstance(message, tuple):
+        return FcdeployError(*message)
     child.ready = True
-    return Report("serve", told)
+    return Report("serve", message)
 
 
 def _run_worker(settings: Settings, worker: Worker, say: Say, tell: Connection) -> None:

@@ -54,8 +54,8 @@ def choose_cost_source(problem: Problem, costs: str | Path | None, target: str) 
 def plan_fastest(problem: Problem, asked: str | Path, on_step: OnStep | None) -> tuple[Plan, CostBasis]:
     """The plan that costs least time, and the costs it rests on. Raises FcdeployError."""
     everything = problem.plan()
-    spent = _find_costs(problem, everything, asked, on_step)
-    return plan_by_costs(problem, everything, spent.costs), spent
+    basis = _find_costs(problem, everything, asked, on_step)
+    return plan_by_costs(problem, everything, basis.costs), basis
 
 
 def plan_by_costs(problem: Problem, everything: Plan, costs: Costs | None) -> Plan:
@@ -80,11 +80,11 @@ def _find_costs(problem: Problem, everything: Plan, asked: str | Path, on_step: 
     if not problem.samples:
         why = f"times were not measured: {problem.why_not_run}"
         return CostBasis(estimate_costs(problem.model, model, problem.target.name), warnings=(why,))
-    spent = _measure_or_reuse(problem, everything, asked, on_step)
-    if named and spent.costs:
+    basis = _measure_or_reuse(problem, everything, asked, on_step)
+    if named and basis.costs:
         with replace_file(file) as aside:
-            aside.write_text(costing.to_text(spent.costs))
-    return spent
+            aside.write_text(costing.to_text(basis.costs))
+    return basis
 
 
 def _read_costs(file: Path, model: str) -> Costs:
@@ -132,9 +132,9 @@ def find_noise(costs: Costs) -> str:
     return ""
 
 
-def describe_times(spent: CostBasis) -> Iterator[str]:
+def describe_times(basis: CostBasis) -> Iterator[str]:
     """What was found about time, and whether integers are worth having."""
-    costs = spent.costs
+    costs = basis.costs
     if costs is None:
         return
     if not costs.trials and not costs.confirmed:
@@ -159,7 +159,7 @@ def describe_times(spent: CostBasis) -> Iterator[str]:
             f"this machine was too noisy to time it well: {format_interval(taken)}; layers stay integers where float did not "
             "clearly save time; fcdeploy bench measures longer, and --costs measure decides again"
         )
-    if spent.before:
+    if basis.before:
         yield "times are those measured before on this CPU; --costs measure takes them anew"
 
 

@@ -27,12 +27,12 @@ class FinalTimes:
     shapes: str = ""
 
 
-def time_result(problem: Problem, int8: ir.Model, spent: CostBasis, *, changed: bool) -> FinalTimes:
+def time_result(problem: Problem, int8: ir.Model, basis: CostBasis, *, changed: bool) -> FinalTimes:
     """Time a result whose plan rests on measured times; nothing where it does not, or where all is known already.
 
     `changed` says that it is another model than the one that was timed.
     """
-    measured = spent.costs is not None and bool(spent.costs.trials or spent.costs.confirmed)
+    measured = basis.costs is not None and bool(basis.costs.trials or basis.costs.confirmed)
     if not measured or not problem.samples or problem.large or problem.calibration.states:
         return FinalTimes()
     usual = take_run(problem.model, problem.samples)

@@ -55,8 +55,8 @@ def measure_costs(
         names = [name_of(node)]
         if vanishes(node.outputs[0]):  # the clip is part of the kernel, and the runtime may call the kernel by its name
             names.append(name_of(node.outputs[0].consumers()[0]))
-        spent = [sum(times[name].us for name in names if name in times) for times in (as_floats, as_integers)]
-        nodes.setdefault(names[0], (round(spent[0], 1), round(spent[1], 1)))
+        us = [sum(times[name].us for name in names if name in times) for times in (as_floats, as_integers)]
+        nodes.setdefault(names[0], (round(us[0], 1), round(us[1], 1)))
         nodes |= dict.fromkeys(names[1:], (0.0, 0.0))
     return Costs(model_hash, source, conversion_rates(), nodes)
 

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.reporting import units
 from fcdeploy.reporting.page import drawing
 from fcdeploy.reporting.page.layers import LayerRow
 
@@ -83,18 +84,13 @@ def format_fixed(value: float | None, digits: int = 2, unit: str = "", factor: f
 
 
 def format_size(value: float | None) -> str:
-    """Bytes in units of a thousand."""
-    if value is None:
-        return DASH
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g}\u00a0{unit}"
-    return f"{value:g}\u00a0B"
+    """Bytes and their unit, which a line break may not part."""
+    return DASH if value is None else units.format_size(value).replace(" ", "\u00a0")
 
 
 def format_count(value: float | None) -> str:
     """A count with its thousands."""
-    return DASH if value is None else f"{value:,.0f}"
+    return format_fixed(value, 0)
 
 
 def find_shade(value: float | None, values: Sequence[float | None]) -> int:
