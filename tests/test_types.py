@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 from conftest import fails
 from networks import Array, Line, Net, in_memory, quantize_net, random_data
 from onnx import numpy_helper
+from typed_networks import DATA, LEAST, MICROSOFT, PAIRS, dense_net, node, resnet
 
 from fcdeploy.arithmetic.metrics import measure_fidelity
-from fcdeploy.cli import main
-from fcdeploy.graph.model import refuse_unsupported
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.refining.gptq_blocks import gptq_round_blocks
 from fcdeploy.records.plan import Plan
@@ -27,30 +23,6 @@ from fcdeploy.runtime.kernels import find_kernels
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import keep_smallest
 from fcdeploy.tables.types import ACTIVATIONS, INT8, TYPES, WEIGHTS, Types
-
-DATA = random_data(0, 24, x=(3, 8, 8))
-PAIRS = list(TYPES)
-MICROSOFT = "com.microsoft"
-
-
-def resnet(net: Net) -> Net:
-    """An image of three channels, all kinds of layers and clips, a residual, pools, and a last layer that is small."""
-    x = net.op("Relu", net.conv(net.input("x", 3, 8, 8), 3, 16, (5, 5), name="first"), name="relu1")
-    y = net.op("Add", net.conv(x, 16, 16, group=16, name="depthwise"), x, name="add")
-    y = net.op("MaxPool", net.op("Relu", y, name="relu2"), kernel_shape=[2, 2], strides=[2, 2], name="pool")
-    y = net.conv(y, 16, 128, (1, 1), name="pointwise")
-    y = net.op("Clip", y, net.constant(0.0), net.constant(3.0), name="clip")
-    y = net.op("Flatten", net.op("GlobalAveragePool", y, name="mean"), name="flat")
-    y = net.op("Relu", net.dense(y, 128, 320, name="dense"), name="relu3")
-    return net.output(net.dense(y, 320, 2, name="last"))
-
-
-LEAST = {  # dB; what weights of 4 bits cost, then activations of 8 bits, then weights of 8 bits
-    "int4": 16.0,
-    ("int8", "int8"): 35.0, ("int8", "dynamic"): 35.0, ("int16", "int8"): 36.0,
-    ("int8", "int16"): 38.0, ("int8", "none"): 38.0,
-    ("int16", "int16"): 75.0, ("int16", "none"): 80.0,
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=" x ".join)
@@ -82,10 +54,6 @@ def constants(model: ir.Model) -> dict[str, Array]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in ir.to_proto(model).graph.initializer}
 
 
-def node(model: ir.Model, name: str) -> ir.Node:
-    return next(node for node in model.graph if node.name == name)
-
-
 def read_weight(layer: ir.Node, values: dict[str, Array]) -> Array:
     """The weight (in, out) of a MatMulNBits, taken from its bytes one by one."""
     bits, block, inputs = (layer.attributes[key].as_int() for key in ("bits", "block_size", "K"))
@@ -98,15 +66,6 @@ def read_weight(layer: ir.Node, values: dict[str, Array]) -> Array:
             integer = (byte >> 4 * (within % 2)) & 15 if bits == 4 else byte
             weight[k, out] = scales[out, at] * (integer - (8 if bits == 4 else 128))
     return weight
-
-
-def dense_net(*sizes: int, seed: int = 0, last: bool = True, **options: Any) -> Net:
-    net = Net(seed)
-    x = net.input("x", sizes[0])
-    for i, (read, write) in enumerate(pairwise(sizes)):
-        x = net.dense(x, read, write, name=f"dense{i}", **options)
-        x = net.op("Relu", x, name=f"relu{i}") if i < len(sizes) - 2 or not last else x
-    return net.output(x)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -366,172 +325,6 @@ def test_every_value_of_the_options_is_in_some_row() -> None:
 def test_types_that_there_are_not(pair: tuple[str, str], message: str, hint: str) -> None:
     with fails(message, hint):
         find_types(*pair)
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    resnet(Net(0)).save(Path("model.onnx"))
-    np.savez("data.npz", **DATA)
-    np.savez("others.npz", **random_data(9, 24, x=(3, 8, 8)))
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    capsys.readouterr()
-    code = main(list(arguments))
-    return code, *capsys.readouterr()
-
-
-def quantized(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    code, out, err = run(capsys, "quantize", "model.onnx", *arguments, "-o", "out.onnx", "--force", "--json")
-    assert code == 0, err
-    found: dict[str, Any] = json.loads(out)
-    return found
-
-
-@pytest.mark.parametrize("pair", PAIRS, ids=" x ".join)
-def test_every_pair_goes_down_the_whole_line(pair: tuple[str, str], capsys: Any) -> None:
-    """quantize, validate, inspect and quantize again, which refuses what is quantized already."""
-    costs = ["--costs", "none"] if TYPES[pair].other == "int8" else []
-    found = quantized(capsys, "--weights", pair[0], "--activations", pair[1], "--data", "data.npz", *costs)
-    assert (found["weights"], found["activations"], found["warnings"]) == (*pair, [])
-    code, out, err = run(capsys, "validate", "out.onnx", "--against", "model.onnx", "--data", "others.npz", "--json")
-    assert code == 0, err
-    assert json.loads(out)["sqnr_db"] > LEAST[pair if pair in LEAST else pair[0]]
-    assert json.loads(out)["kernel_sqnr_db"] is None or json.loads(out)["kernel_sqnr_db"] > 38
-    code, out, err = run(capsys, "inspect", "out.onnx", "--kernels")
-    assert code == 0, err
-    said = " ".join(out.split())
-    assert ("for accuracy, DSPs and NPUs" in said) == ("int16" in pair and pair[1] != "none")
-    assert ("rounds activations to bytes by itself" in said) == (pair[0] == "int4")
-    assert ("depends on the batch" in said) == (pair[1] == "dynamic")
-    model = onnx.load("out.onnx")
-    if pair[1] != "none" or pair[0] == "int4":
-        with fails("the model is quantized already"):
-            refuse_unsupported(ir.from_proto(model), "out.onnx")
-    assert {op.domain for op in model.opset_import} <= {"", MICROSOFT}
-
-
-@pytest.mark.parametrize("pair", [("int8", "none"), ("int16", "none"), ("int4", "none"), ("int8", "dynamic")])
-def test_types_that_scale_no_activations_need_no_data(pair: tuple[str, str], capsys: Any) -> None:
-    found = quantized(capsys, "--weights", pair[0], "--activations", pair[1])
-    left_out = "weights in blocks were rounded one by one: "
-    assert [left_out in warning for warning in found["warnings"]] == ([True] if pair[0] == "int4" else [])
-    assert found["bytes_int8"] < 0.62 * found["bytes_float"]
-    code, out, err = run(capsys, "validate", "out.onnx", "--against", "model.onnx", "--data", "data.npz", "--json")
-    assert code == 0, err
-    assert json.loads(out)["sqnr_db"] > LEAST[pair if pair in LEAST else pair[0]]
-
-
-def test_a_convolution_in_front_of_an_lstm(capsys: Any) -> None:
-    """The LSTM on integers, the convolution in float with its weights as bytes."""
-    net = Net(0)
-    x = net.op("Relu", net.conv(net.input("x", 24, 12), 24, 20, (3,), name="conv"), name="relu")
-    weights = [net.constant(net.normal(1, 96, n, size=0.2)) for n in (20, 24)]
-    x = net.op("Transpose", x, perm=[2, 0, 1], name="turn")
-    net.output(net.ops("LSTM", x, *weights, outputs=1, name="lstm", hidden_size=24)[0]).save(Path("model.onnx"))
-    code, out, err = run(
-        capsys, "quantize", "model.onnx", "--weights", "int8", "--activations", "dynamic", "-o", "out.onnx"
-    )
-    assert code == 0, err
-    assert "0 of 1 Conv, 1 of 1 LSTM in integer kernels" in out
-    assert "ConvInteger takes 5 to 10 times the float time; its weights are kept as bytes" in " ".join(out.split())
-    data = random_data(11, 6, x=(24, 12))
-    f, q = (Session(Path(name), threads=1).run(data)[0] for name in ("model.onnx", "out.onnx"))
-    assert measure_fidelity(f, q).sqnr_db > 30
-
-
-def test_an_lstm_has_its_integer_kernel_unless_that_is_slower_or_it_is_kept(capsys: Any) -> None:
-    """Whatever is chosen, its weights are bytes in the file, but those of a layer the user keeps in float."""
-    net = Net(0)
-    weights = [net.constant(net.normal(1, 256, n, size=0.2)) for n in (32, 64)]
-    x = net.op("Transpose", net.input("x", 9, 32), perm=[1, 0, 2], name="turn")
-    net.output(net.ops("LSTM", x, *weights, outputs=1, name="lstm", hidden_size=64)[0]).save(Path("model.onnx"))
-    np.savez("data.npz", **random_data(24, 6, x=(9, 32)))
-    sizes = {}
-    for name, options in {"int8": (), "float": ("--keep-float", "lstm")}.items():
-        start = ("quantize", "model.onnx", "--int8", "--data", "data.npz", "--costs", "none", *options)
-        code, out, err = run(capsys, *start, "-o", f"{name}.onnx")
-        assert code == 0, err
-        assert ("1 of 1 LSTM in integer kernels" in out, "depends on the batch it is in" in " ".join(out.split())) == (
-            (name == "int8",) * 2
-        )
-        sizes[name] = Path(f"{name}.onnx").stat().st_size / Path("model.onnx").stat().st_size
-    assert sizes["int8"] < 0.35 < 0.9 < sizes["float"]
-    line = quantize_net(net, random_data(24, 6, x=(9, 32)), slow={"lstm": "slower as integers"})
-    assert {d.node: (d.kind, d.why) for d in line.plan.nodes}["lstm"] == (
-        "weight_only",
-        "slower as integers; its weights are kept as bytes in the file",
-    )
-    assert node(line.int8, "lstm").op_type == "LSTM"
-
-
-def test_the_best_effort_takes_layers_without_biases(capsys: Any) -> None:
-    net = Net(0)
-    net.output(net.op("MatMul", net.input("x", 9, 32), net.constant(net.normal(32, 40)))).save(Path("model.onnx"))
-    np.savez("data.npz", **random_data(24, 6, x=(9, 32)))
-    start = ("quantize", "model.onnx", "--int8", "--data", "data.npz", "--costs", "none", "--effort", "best")
-    code, out, err = run(capsys, *start, "-o", "out.onnx")
-    assert code == 0, err
-    assert "1 of 1 MatMul in integer kernels" in out
-
-
-def test_the_short_form_and_the_long_one_are_the_same_bytes(capsys: Any) -> None:
-    common = ("--data", "data.npz", "--costs", "none")
-    quantized(capsys, "--int8", *common)
-    short = Path("out.onnx").read_bytes()
-    quantized(capsys, "--weights", "int8", "--activations", "int8", *common)
-    assert Path("out.onnx").read_bytes() == short
-    quantized(capsys, "--weights", "int8", *common)
-    assert Path("out.onnx").read_bytes() == short
-
-
-def test_a_plan_of_other_types_goes_round(capsys: Any) -> None:
-    types = ("--weights", "int4", "--activations", "none", "--data", "data.npz")
-    quantized(capsys, *types)
-    expected = Path("out.onnx").read_bytes()
-    code, out, _ = run(capsys, "quantize", "model.onnx", *types, "--dry-run", "--json")
-    assert code == 0
-    Path("plan.json").write_text(out)
-    quantized(capsys, *types, "--plan", "plan.json")
-    assert Path("out.onnx").read_bytes() == expected
-    code, _, err = run(
-        capsys, "quantize", "model.onnx", "--int8", "--data", "data.npz", "--plan", "plan.json", "-o", "b"
-    )
-    assert code == 2
-    assert "is for weights 'int4' and activations 'none', not 'int8' and 'int8'" in " ".join(err.split())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "hint"),
-    [
-        ((), "there is nothing to take ranges from", "--data"),
-        (
-            ("--activations", "none"),
-            "--activations none says nothing of the weights",
-            "--weights int8 --activations none",
-        ),
-        (
-            ("--int8", "--weights", "int4"),
-            "--int8 is --weights int8 --activations int8, and --weights int4 is",
-            "--weights",
-        ),
-        (("--weights", "int3"), "--weights 'int3' is unknown, expected int8, int16, int4", "--weights int8"),
-        (("--weights", "int8"), "there is nothing to take ranges from", "--data"),
-        (
-            ("--weights", "int16", "--activations", "none", "--costs", "table"),
-            "--costs weighs integer kernels",
-            "leave",
-        ),
-    ],
-)
-def test_mistakes(arguments: tuple[str, ...], error: str, hint: str, capsys: Any) -> None:
-    code, out, err = run(capsys, "quantize", "model.onnx", *arguments, "-o", "out.onnx")
-    said = " ".join(err.split())
-    assert (code, out) == (2, "")
-    assert f"error: {error}" in said
-    assert hint in said[said.index("hint:") :]
-    assert not Path("out.onnx").exists()
 
 
 def test_float_and_int8_models_need_no_remark() -> None:
