@@ -358,6 +358,11 @@ def test_outputs_are_guarded(model: Path, made: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "b.fcd", "out.fcd"]
 
 
+def test_a_number_of_golden_samples_is_one_or_more(model: Path, tmp_path: Path) -> None:
+    with fails("number of samples 0 is not positive, expected 1 or more"):
+        bundle(model, output=tmp_path / "b.fcd", samples=0)
+
+
 @pytest.mark.parametrize(("option", "value"), [("name", "a/b"), ("name", ""), ("version", "v1"), ("version", "0")])
 def test_names_can_stand_in_an_address(model: Path, tmp_path: Path, option: str, value: str) -> None:
     if not value:

@@ -354,6 +354,8 @@ def test_integer_operators_of_the_file_are_not_compared(tmp_path: Path) -> None:
     )
     onnx.save(oh.make_model(graph, opset_imports=[oh.make_opsetid("", 13)], ir_version=8), tmp_path / "m.onnx")
     np.savez(tmp_path / "a.npz", a=np.ones((4, 2), np.uint8))
+    with fails("number of samples 0 is not positive, expected 1 or more"):
+        inspect(tmp_path / "m.onnx", exact=True, data=tmp_path / "a.npz", samples=0)
     found = inspect(tmp_path / "m.onnx", exact=True, data=tmp_path / "a.npz")
     assert not found.passed
     assert found.lines[-1] == "not proven: none of 1 node on bytes was compared"

@@ -19,7 +19,7 @@ from onnx import numpy_helper as nh
 from fcdeploy import cli
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.prepare import activation_memory, cost_model
-from fcdeploy.reporting.contents import format_count, format_size
+from fcdeploy.reporting.units import format_count, format_size
 
 Dims = tuple[Any, ...]
 

@@ -1,4 +1,4 @@
-"""`fcdeploy demo`: the whole line on the project's own networks and data."""
+"""`fcdeploy demo`: the whole pipeline on the project's own networks and data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fcdeploy deploy`: every command of the line in turn, each printed as what it stands for."""
+"""`fcdeploy deploy`: every command of the pipeline in turn, each printed as what it stands for."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Files:
 
 @dataclass(frozen=True)
 class CommandCall:
-    """One command of the line: its function, what it is called with, and the file that its JSON is written to."""
+    """One command of the pipeline: its function, what it is called with, and the file that its JSON is written to."""
 
     name: str
     function: Callable[..., Report]

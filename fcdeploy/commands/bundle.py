@@ -40,7 +40,7 @@ from fcdeploy.runtime.options import read_options
 from fcdeploy.runtime.session import Session, read_versions
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.checks import TEXT
-from fcdeploy.samples.kinds import open_source
+from fcdeploy.samples.kinds import check_limit, open_source
 from fcdeploy.samples.layout import arrange_samples
 from fcdeploy.samples.source import Batch, choose_batch_size, make_batches
 
@@ -82,6 +82,7 @@ def bundle(
     given = [Path(file) for file in (path, calibration, plan, validation, data, classes) if file]
     if output is None and triton is None:
         raise FcdeployError("there is no output: neither -o nor --triton was given", "-o model.fcd")
+    check_limit(samples)
     if output is not None:
         check_bundle_output(Path(output), force=force, inputs=tuple(given))
 
@@ -103,14 +104,14 @@ def bundle(
     if not reports.get("validation", {}).get("passed", True):
         warnings.append(f"validation report {str(validation)!r} says that the model did not pass")
 
-    inputs, count = input_specs(model), samples or RUNS
+    inputs, count = input_specs(model), RUNS if samples is None else samples
     size = choose_batch_size(inputs, 1)
     read = None
     if data is not None:
         read = make_batches(open_source(data, inputs, limit=count * size, format=how, model=path), size)
     source, feeds = _choose_golden_samples(inputs, recorded, count, size, read)
     runs = _run(session, feeds, on_step)
-    runs = runs if samples else _keep_few(runs, measure_size(files))
+    runs = runs if samples is not None else _keep_few(runs, measure_size(files))
     manifest = replace(manifest, golden_from=source, reports=tuple(reports), format=_find_boxes(how, model, runs))
     warnings += _try_libraries(native, manifest, runs, hash_model(files))
     contents = served | native | {f"{key}.json": encode_json(value) for key, value in reports.items()}

@@ -182,7 +182,7 @@ def _compare_exactly(
 ) -> Section:
     _check_quantized(network, path, "--exact")
     inputs = input_specs(network)
-    limit = samples or choose_batch_size(inputs, FEW)
+    limit = choose_batch_size(inputs, FEW) if samples is None else samples
     recorded = from_metadata(network.metadata_props, str(path))
     how = choose_format(recorded, preprocess=preprocess)
     source = open_source(data, inputs, limit=limit, format=how, model=path)

@@ -62,6 +62,12 @@ class Samples:
         return open_source(self.data, inputs, limit=self.limit, seed=self.seed, format=self.format, model=self.model)
 
 
+def check_limit(limit: int | None) -> None:
+    """Raise FcdeployError for a number of samples that is none, unless it was left out."""
+    if limit is not None and limit < 1:
+        raise FcdeployError(f"number of samples {limit} is not positive, expected 1 or more", "--samples 512")
+
+
 def open_source(
     data: str | Path,
     inputs: Sequence[TensorSpec],
@@ -79,8 +85,7 @@ def open_source(
     """
     if not inputs:
         raise make_no_inputs_error()
-    if limit is not None and limit < 1:
-        raise FcdeployError(f"number of samples {limit} is not positive, expected 1 or more", "--samples 512")
+    check_limit(limit)
     if seed is not None and limit is None:
         raise FcdeployError(f"seed {seed} draws samples, but not how many", f"--samples 512 --seed {seed}")
     state = next((spec.name for spec in inputs if spec.state), None)
