@@ -105,6 +105,18 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return family(tmp_path_factory.mktemp("nets"))
 
 
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`net.fcd`, a folder bundle that nobody changes, beside its `net.int8.onnx`."""
+    from bundles import int8_model
+
+    from fcdeploy.commands.bundle import bundle
+
+    out = tmp_path_factory.mktemp("bundle") / "net.fcd"
+    bundle(int8_model(out.parent), output=out, data=out.parent / "data.npz")
+    return out
+
+
 @pytest.fixture
 def save_npz(tmp_path: Path) -> Callable[..., Path]:
     """Writes arrays to a file of samples."""
