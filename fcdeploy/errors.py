@@ -17,7 +17,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 OPTION = r"(?<![\w-])(--[a-z][a-z0-9-]+|-o)(?: (%s))?"
-VALUE = r"-?\d[\w.]*|[A-Z]\w*\b|\w*[.:/][\w.:/,]*\w"  # a number, a placeholder, a path or shape: no word of a sentence
+VALUE = r"-?\d[\w.]*|-?inf\b|nan\b|[A-Z]\w*\b|\w*[.:/][\w.:/,]*\w"  # number, placeholder, path or shape: no word
 ONLY_OPTIONS = re.compile(r"(?:(?:--[a-z][a-z0-9-]+|-o) \S+ ?)+")
 COMMAND = re.compile(r"((?:fcdeploy [a-z]+|merge) .*)")
 MOST_COMPARED = 1000  # names, and letters of one, among which one of a similar name is looked for
