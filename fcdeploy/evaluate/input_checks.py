@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -52,7 +52,7 @@ class LookedAt:
 def take_few(source: Source) -> list[Sample]:
     """A few samples, drawn from all, that can be used; what is wrong with others is said where all are read."""
     try:
-        return list(islice(replace(source.draw_few(FEW), on_bad=lambda _: None), FEW))
+        return list(islice(source.draw_few(FEW).without_bad(), FEW))
     except FcdeployError:
         return []
 

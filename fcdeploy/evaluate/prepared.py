@@ -8,7 +8,6 @@ its input is moved by a last bit.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +66,7 @@ def check_prepared(path: Path, prepared: ir.Model, feeds: Mapping[str, Array]) -
 def check_on_first(path: Path, prepared: ir.Model, source: Source, *, skip_bad: bool = False) -> None:
     """`check_prepared` on the first batch of a source: two samples, or as many as the model insists on."""
     size = choose_batch_size(source.inputs, FEW)
-    first = replace(source, on_bad=lambda _: None) if skip_bad else source.first(size)
+    first = source.without_bad() if skip_bad else source.first(size)
     for batch in make_batches(first, size):
         check_prepared(path, prepared, batch.inputs)
         return

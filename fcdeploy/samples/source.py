@@ -212,6 +212,10 @@ class Source:
             return self
         return self.draw(wanted, 0)
 
+    def without_bad(self) -> Source:
+        """The same samples but for those that cannot be used, of which nothing is said."""
+        return replace(self, on_bad=lambda _: None)
+
     def require_labels(self, labels: frozenset[str] | None) -> Source:
         """The same samples, required to have these labels; None requires those of the first one."""
         return replace(self, labels=labels)

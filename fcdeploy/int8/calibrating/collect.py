@@ -69,7 +69,7 @@ def collect(
 
     if state is None:
         values = observable_tensors(model.graph, everything=job.everything)
-        quiet = replace(source, on_bad=_ignore) if job.skip_bad else source
+        quiet = source.without_bad() if job.skip_bad else source
         passes = plan_passes(model, values, quiet, batch=batch, max_memory=max_memory)
         state = Checkpoint(bound, asdict(passes), (0,) * team.size, (), (), ())
     passes = Passes(int(state.passes["batch"]), tuple(map(tuple, state.passes["groups"])), state.passes["axes"])
@@ -214,6 +214,3 @@ def _no_usable_sample(source: Source, state: Checkpoint) -> FcdeployError:
     return FcdeployError(
         f"no sample of {source.name} can be used, the first: {first[2]}", "give other data with --data"
     )
-
-
-def _ignore(_: BadSample) -> None: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
@@ -59,7 +59,4 @@ def observe_shard(job: CalibrationJob) -> Iterator[int | CalibrationPart]:
 def select_samples(source: Source, job: CalibrationJob) -> Source:
     """The samples of the data that are this job's and not done."""
     part = source.shard(*job.part).after(job.passed)
-    return replace(part, on_bad=_ignore) if job.skip_bad else part
-
-
-def _ignore(_: object) -> None: ...
+    return part.without_bad() if job.skip_bad else part
