@@ -175,7 +175,7 @@ def test_labels_that_do_not_fit(nets: dict[str, Path], save_npz: Callable[..., P
         validate(nets["residual8"], against=nets["residual"], data=save_npz(x=x), metric="top1")
     with fails("metric 'accuracy' is unknown, expected one of top1, top5", "--metric"):
         check([0, 1, 2, 3], metric="accuracy")
-    with fails("--max-drop -1 is no number of 0 or more"):
+    with fails("--max-drop -1 is no finite number of 0 or more"):
         check([0, 1, 2, 3], max_drop=-1)
 
 
