@@ -21,6 +21,7 @@ from fcdeploy.cli import main
 from fcdeploy.graph import external_data, weights
 from fcdeploy.graph import model as files
 from fcdeploy.graph.weights import initializer_bytes
+from fcdeploy.int8.calibrating.statistics import PLENTY
 from fcdeploy.int8.refining import refine
 from fcdeploy.runtime.session import Session
 
@@ -83,11 +84,12 @@ PLAIN = ("--effort", "fast", "--costs", "none", "--keep-float", "op:Tanh", "--fl
 
 
 def test_large_or_not_the_file_says_the_same(request: pytest.FixtureRequest) -> None:
-    seen = run("calibrate", "model.onnx", "--data", "data.npz", "-o", "m.calib")[1]
+    np.savez("many.npz", **random_data(0, PLENTY, x=(3, 8, 8)))  # of fewer, what is not large leaves judged ones out
+    seen = run("calibrate", "model.onnx", "--data", "many.npz", "-o", "m.calib")[1]
     found = quantize("small.onnx", *PLAIN)
     assert not Path("small.onnx.data").exists()
     request.getfixturevalue("lowered")
-    again = run("calibrate", "model.onnx", "--data", "data.npz", "-o", "large.calib")[1]
+    again = run("calibrate", "model.onnx", "--data", "many.npz", "-o", "large.calib")[1]
     for one, other in zip(seen["tensors"], again["tensors"], strict=True):  # other kernels, so not the same last bits
         assert [one["min"], one["max"]] == pytest.approx([other["min"], other["max"]], rel=1e-5)
         assert one["tensor"] == other["tensor"]
