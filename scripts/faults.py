@@ -95,7 +95,7 @@ def list_commands() -> list[Command]:
         return Command(name, (*new, *(() if "python" in new else ("--force",))), outputs, old)
 
     calibrate = "calibrate in/VERSION.onnx --data in/VERSION.npz"
-    quantize = "quantize in/VERSION.onnx --int8 --calibration in/VERSION.calib --costs none"
+    quantize = "quantize in/VERSION.onnx --int8 --calibration in/VERSION.calib --costs none --floor none"
     bundle = "bundle in/VERSION.int8.onnx --calibration in/VERSION.calib --plan in/VERSION.plan.json --name net"
     return [
         command("calibrate", f"{calibrate} -o out/c.calib --csv out/c.csv", "c.calib", "c.csv"),
@@ -124,7 +124,7 @@ def make_inputs(folder: Path) -> None:
             data = f"--data {folder / name}.npz -o {folder / name}.calib"
             run_main(f"calibrate {folder / version}.onnx {data}".split())
         run_main(
-            f"quantize {folder / version}.onnx --int8 --calibration {folder / version}.calib --costs none "
+            f"quantize {folder / version}.onnx --int8 --calibration {folder / version}.calib --costs none --floor none "
             f"--save-plan {folder / version}.plan.json -o {folder / version}.int8.onnx".split()
         )
 
