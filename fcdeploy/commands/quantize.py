@@ -23,7 +23,7 @@ from fcdeploy.graph.model import files_of, input_specs, measure_size, read_model
 from fcdeploy.graph.nodes import computes_shapes, name_of
 from fcdeploy.graph.scratch import make_scratch
 from fcdeploy.graph.weights import is_large
-from fcdeploy.int8.calibrating.statistics import leave_out_judged, load_or_observe, warn_too_few
+from fcdeploy.int8.calibrating.statistics import declare_as_calibrated, leave_out_judged, load_or_observe, warn_too_few
 from fcdeploy.int8.cpu_differences import add_sameness, find_differences
 from fcdeploy.int8.floor import Floor, parse_floor
 from fcdeploy.int8.for_runtimes import describe_runtimes_kept, keep_to_runtimes, refuse_untaken
@@ -44,8 +44,7 @@ from fcdeploy.prepare.passes.lift_constants import warn_of_defaults
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.exact import add_ties
-from fcdeploy.proof.sample_axes import declare_samples, parse_axes
-from fcdeploy.records import calibration as calibrations
+from fcdeploy.proof.sample_axes import parse_axes
 from fcdeploy.records.calibration import describe_inputs, read_format
 from fcdeploy.records.data_format import UNSAID, choose_format
 from fcdeploy.records.plan import EFFORTS, Effort, Plan
@@ -251,11 +250,9 @@ def _carry_out(
 
 def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on_step: OnStep | None) -> Problem:
     """The prepared model with its statistics, and samples to run it on."""
-    known = None if request.calibration is None else calibrations.read(Path(request.calibration))
-    kept = None if known is None else next(iter(known.sample_groups), {})
-    states = request.states or (known.states if known is not None and request.samples is None else {})
-    axes = request.batch_axes or (known.axes if known is not None else {})
-    declare_samples(request.model, model, request.samples or kept, axes, states)
+    declare_as_calibrated(
+        request.model, model, request.samples, request.calibration, axes=request.batch_axes, states=request.states
+    )
     source = None if request.samples is None else request.samples.open(input_specs(model))
     scratch = make_scratch(model, None if request.dry_run else request.output.parent)
     if source is not None:

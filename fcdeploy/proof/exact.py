@@ -243,8 +243,7 @@ def _compute_pair(task: RecomputedNode, computed: Arrays, budget: int) -> tuple[
     value = OPERATORS[task.node.op_type](task.node, operands, to.scale)
     clipped = np.clip(value, np.float32(to.low), np.float32(to.high))
     levels = clipped.astype(np.float64) / np.float64(to.scale)
-    at_half = is_half(levels)
-    return real, reference.quantize_real(clipped, to.scale, to.zero_point, to.dtype), at_half
+    return real, reference.quantize_real(clipped, to.scale, to.zero_point, to.dtype), is_half(levels)
 
 
 def _compare(name: str, op: str, real: Array, expected: Array, *, of: int, floats: bool) -> LayerExactness:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,12 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import hash_model
 from fcdeploy.graph.weights import is_large
 from fcdeploy.int8.calibrating.observe import observe
+from fcdeploy.proof.sample_axes import declare_samples
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.progress import OnStep
 from fcdeploy.samples.kept_samples import hash_sample, hash_samples, keep_smallest, open_kept, split_into_chunks
+from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.layout import list_axes
 from fcdeploy.samples.source import Load, Source, get_fixed_batch
 
@@ -33,6 +35,28 @@ def warn_too_few(calibration: Calibration) -> list[str]:
         return []
     what = "1 sample" if calibration.samples == 1 else f"{calibration.samples} samples"
     return [f"calibrated on {what}: others may leave these ranges, 100 to 500 are usual"]
+
+
+def declare_as_calibrated(
+    path: Path,
+    model: ir.Model,
+    samples: Samples | None,
+    calibration_file: str | Path | None,
+    *,
+    axes: Mapping[str, int | None],
+    states: Mapping[str, str],
+) -> None:
+    """Write into a model's metadata where samples lie and which inputs are states: as given, else as it was calibrated.
+
+    Raises FcdeployError for a calibration that cannot be read, and for inputs and outputs that the model does not have.
+    """
+    if calibration_file is None:
+        declare_samples(path, model, samples, axes, states)
+        return
+    known = calibrations.read(Path(calibration_file))
+    kept = next(iter(known.sample_groups), {})
+    carried = states or (known.states if samples is None else {})
+    declare_samples(path, model, samples or kept, axes or known.axes, carried)
 
 
 def load_or_observe(
