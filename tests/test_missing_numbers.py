@@ -66,7 +66,7 @@ def build(case: str, path: Path) -> Path:
 @pytest.mark.parametrize("case", [case for case in CASES if case != "layer"])
 def test_nan_that_calibration_never_saw_is_filled_in_by_the_int8_model_too(case: str, tmp_path: Path) -> None:
     path, out = build(case, tmp_path / "model.onnx"), tmp_path / "int8.onnx"
-    np.savez(tmp_path / "data.npz", x=RANDOM.standard_normal((48, 2, 4)).astype(np.float32))
+    np.savez(tmp_path / "data.npz", x=RANDOM.standard_normal((96, 2, 4)).astype(np.float32))
     fcdeploy.quantize(path, output=out, data=tmp_path / "data.npz", costs="none", floor="none")
 
     x = RANDOM.standard_normal((48, 2, 4)).astype(np.float32)

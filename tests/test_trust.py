@@ -406,7 +406,7 @@ def test_a_file_whose_pairs_overflow_asks_for_32_bit_sums(target: str, carried: 
     net = Net(5)
     net.output(net.dense(net.op("Relu", net.dense(net.input("x", 32), 32, 64)), 64, 8))
     model, int8 = net.save(tmp_path / "m.onnx"), tmp_path / "m8.onnx"
-    np.savez(tmp_path / "calib.npz", **random_data(5, 40, x=(32,)))
+    np.savez(tmp_path / "calib.npz", **random_data(5, 96, x=(32,)))
     made = quantize(model, data=tmp_path / "calib.npz", output=int8, costs="none", target=target)
     assert read_options(int8) == carried
     (judged,) = (float(line.split(" dB")[0].split()[-1]) for line in made.lines if line.startswith("judged: "))
