@@ -31,6 +31,7 @@ COMMAND = re.compile(r"^(?:\$ )?((?:fcdeploy|scripts/\w+)(?: .*)?)$")
 # left out where there is none
 NEEDS_COMPILER = re.compile(r"fcdeploy compile (?!.*--dry-run)|.* --library |.* --engine native")
 EXPORT = re.compile(r"(fcdeploy export .* -o )(\S+)$")
+OUTPUT = re.compile(r" -o (\S+)")
 LONG = ("fcdeploy demo", "fcdeploy serve", "fcdeploy deploy", "scripts/")  # parsed, not run here
 YOURS = re.compile(r"\b(?!DATA\b)[A-Z][A-Z_]{2,}(_\d)?\b")  # a file of the reader's: parsed, too
 README_S = "resnet.int8.onnx"
@@ -115,7 +116,7 @@ def run(command: str, done: set[str]) -> int:
     if command in done:
         return 0
     if (named := EXPORT.match(command)) and (same := [known for known in done if known.startswith(named[1])]):
-        shutil.copy(same[0].split()[-1], named[2])  # the same network under another name
+        shutil.copy(OUTPUT.findall(same[0])[0], named[2])  # the same network under another name
         return 0
     code = cli.main(quicker(shlex.split(command)[1:]))
     if code == 0:
