@@ -22,7 +22,7 @@ from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.planning.plan_graph import Overrides, plan_graph
 from fcdeploy.int8.timing import costs as times
 from fcdeploy.int8.timing import measure
-from fcdeploy.int8.timing.choose_kernels import best_trial, choose, vary_dynamic
+from fcdeploy.int8.timing.choose_kernels import _has_more_with_one_scale, best_trial, choose, vary_dynamic
 from fcdeploy.int8.timing.costs import CostBasis, describe_times, find_noise
 from fcdeploy.int8.timing.measure import conversion_rates
 from fcdeploy.int8.timing.partition import cost_of, find_slow_nodes, sum_layer_costs
@@ -330,6 +330,11 @@ def test_what_looked_fastest_and_is_not_falls_back_to_float(folder: Path, capsys
     assert quantize("--costs", "costs.json", "-o", "three.onnx", "--json") == 0
     said_too = json.loads(capsys.readouterr().out)
     assert (said_too["ratio"], said_too["ratio_low"], said_too["ratio_high"]) == (1.05, 1.03, 1.07)
+
+
+def test_of_choices_that_differ_in_single_scales_alone_the_one_with_most_is_tried() -> None:
+    choices = [Choice(), Choice((), ("a", "b")), Choice((), ("a",)), Choice(("c",), ("a",)), Choice(("c", "b"), ("a",))]
+    assert [choice for choice in choices if _has_more_with_one_scale(choice, choices)] == [choices[2]]
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,8 @@ def _list_choices(
 ) -> list[Choice]:
     """Integers everywhere, float everywhere, and the cheapest splits; those with integers with one scale as well.
 
-    `saved` are microseconds that one scale saves, by layer: it is tried for all of them, and for those that gain most.
+    `saved` are microseconds that one scale saves, by layer: all of them have it, or, where that costs too much accuracy, those
+    that gain most.
     Of a large network in which integers everywhere are faster beyond doubt, only what may be faster still is tried.
     """
     choices = [Choice(), Choice(costs.layers)]
@@ -192,4 +193,11 @@ def _drop_inaccurate(
 
     least = judge(Choice())
     judged_db = {choice: judge(choice) if choice.one_scale else None for choice in choices}
-    return {choice: db for choice, db in judged_db.items() if db is None or db >= least - MOST_LOSS_DB}, least
+    accurate = {choice: db for choice, db in judged_db.items() if db is None or db >= least - MOST_LOSS_DB}
+    return {choice: db for choice, db in accurate.items() if not _has_more_with_one_scale(choice, accurate)}, least
+
+
+def _has_more_with_one_scale(choice: Choice, others: Collection[Choice]) -> bool:
+    """Whether another choice differs only in that more layers have one scale: the faster one, which noise must not decide."""
+    ones = set(choice.one_scale)
+    return bool(ones) and any(other.slow == choice.slow and ones < set(other.one_scale) for other in others)
