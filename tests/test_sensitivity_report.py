@@ -260,7 +260,7 @@ def test_clipping_is_answered_with_ranges(tmp_path: Path) -> None:
 
 def test_quantizing_begins_with_advice(tmp_path: Path) -> None:
     """Outputs that are near enough need none, and effort fast does not look."""
-    np.savez(tmp_path / "data.npz", x=samples(48, 3, 8, 8))
+    np.savez(tmp_path / "data.npz", x=samples(64, 3, 8, 8))
     path = residual(tmp_path / "float.onnx")
     options: dict[str, Any] = {"data": tmp_path / "data.npz", "costs": "none", "floor": "none", "force": True}
     report = quantize(path, output=tmp_path / "out.onnx", **options)

@@ -54,7 +54,7 @@ from fcdeploy.transform.slide import find_strides, find_wider_views
 SIMPLER = (lift_constants, fold_shapes, remove_unused, fold_constants, drop_identities, form_global_average_pool)
 ROUNDS = 3  # of these passes; shape arithmetic takes two
 AXES = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
-FAILED = re.compile(r"while running (\w+) node\. Name:'([^']*)'")
+FAILED = re.compile(r"node '([^']*)', a (\w+): ")  # in a session's error
 SHOWN = 3  # names in a line
 
 
@@ -215,7 +215,7 @@ def _compare_window(maps: Sequence[Array], whole: Sequence[Array], image: Arrays
 def _explain_failure(message: str) -> str:
     """The node that onnxruntime failed in, which says it in a line too long to be read; else the line."""
     match = FAILED.search(message)
-    return f"{match[1]} {match[2]!r} fails on images of twice the size" if match else message
+    return f"{match[2]} {match[1]!r} fails on images of twice the size" if match else message
 
 
 def _free_axes(inputs: list[ir.Value], outputs: list[ir.Value]) -> None:
