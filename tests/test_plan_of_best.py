@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     weight.raw_data = array.astype(np.float32).tobytes()
     net.save(folder / "m.onnx")
-    np.savez(folder / "d.npz", **random_data(0, 40, x=(3, 8, 8)))
+    np.savez(folder / "d.npz", **random_data(0, 72, x=(3, 8, 8)))
     calibrate(folder / "m.onnx", data=folder / "d.npz", output=folder / "c.calib")
     quantize(folder / "m.onnx", output=folder / "q.onnx", save_plan=folder / "p.json", **best_of(folder))
     return folder

@@ -67,7 +67,8 @@ def compute_fidelity_rows(reference: Array, approximation: Array) -> Float64:
     n, size = len(reference), math.prod(reference.shape[1:])
     f = np.ascontiguousarray(reference, np.float64).reshape(n, size)
     q = np.ascontiguousarray(approximation, np.float64).reshape(n, size)
-    e = f - q
+    with np.errstate(invalid="ignore"):  # infinite values on both sides, whose difference is NaN
+        e = f - q
     largest = np.abs(e).max(axis=1) if e.size else np.zeros(n)
     sums = [(a * b).sum(axis=1) for a, b in ((f, f), (q, q), (f, q), (e, e))]
     return np.stack([*sums, largest, np.full(n, float(size))], axis=1)

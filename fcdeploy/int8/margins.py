@@ -23,7 +23,9 @@ SPREAD = 1 - 1 / math.sqrt(2)  # E[p^2] / E[p] of the chance p to change, of err
 def measure_class_margins(scores: Array, axis: int) -> Float64:
     """How far the first class of each sample is above the second, (n,)."""
     rows = np.sort(_line_up(scores, axis), axis=-1)
-    return np.asarray(rows[:, -1] - rows[:, -2])
+    with np.errstate(invalid="ignore"):
+        margins = rows[:, -1] - rows[:, -2]
+    return np.where(np.isnan(margins), 0.0, margins)  # of two infinite scores either may be the class
 
 
 def measure_class_moves(one: Array, other: Array, axis: int) -> Float64:

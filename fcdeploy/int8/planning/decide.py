@@ -143,7 +143,7 @@ def _why_without_kernel(context: NodeContext) -> str:
 def _why_without_range(context: NodeContext) -> str:
     seen = [*context.inputs, *context.node.outputs] if context.row.role != "shape" else []
     unseen = [value.name for value in seen if not vanishes(value) and not _has_range(value, context.calibration)]
-    return f"tensor {unseen[0]!r} is not a float tensor with finite values in calibration" if unseen else ""
+    return f"tensor {unseen[0]!r} {NO_RANGE}" if unseen else ""
 
 
 def _why_its_clip_is_float(context: NodeContext) -> str:
@@ -151,7 +151,13 @@ def _why_its_clip_is_float(context: NodeContext) -> str:
     if context.row.role not in ("multiply", "integer") or not vanishes(context.node.outputs[0]):
         return ""
     clip = context.node.outputs[0].consumers()[0]
-    reason = context.kept.get(name_of(clip)) or why_ineligible(clip, operator_of(clip))
+    behind = clip.outputs[0]
+    unseen = not vanishes(behind) and not _has_range(behind, context.calibration)
+    reason = (
+        context.kept.get(name_of(clip))
+        or why_ineligible(clip, operator_of(clip))
+        or (f"what it writes {NO_RANGE}" if unseen else "")
+    )
     return f"its clip {clip.name!r} stays float, and bytes would clip already: {reason}" if reason else ""
 
 
@@ -214,6 +220,7 @@ def _decide_shape(context: NodeContext) -> tuple[Kind, str]:
     return "float", context.row.why
 
 
+NO_RANGE = "is not a float tensor with finite values in calibration"
 FLOAT_ALREADY = "its input is float already"
 BY_ROLE: dict[Role, Callable[[NodeContext], tuple[Kind, str]]] = {
     "multiply": _decide_multiply,

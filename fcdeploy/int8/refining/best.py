@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
+from fcdeploy.arrays import Arrays
 from fcdeploy.int8.fidelity import EXACT_DB, measure_sqnr
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.absorb import find_shifts
@@ -24,8 +25,8 @@ def choose_best(problem: Problem, *, choose_ranges: bool, on_step: OnStep | None
     Tried are the model as it is and smoothed, each with the ranges that were asked for, or, with `choose_ranges`, with
     every method of METHODS; then the best of these with what its biases can absorb.  A model that was changed is
     calibrated again, on DATA if there is any, else on the samples.  Weights are rounded again and biases corrected in
-    each; of several outputs the worst counts.  Without samples, and for types of other kernels, nothing is
-    tried.
+    each; of several outputs the worst counts.  Of few samples, where ranges and factors fit those that they were found on and
+    no others, the ones kept apart decide.  Without samples, and for types of other kernels, nothing is tried.
     """
     if not problem.samples or problem.types.other != "int8":
         return problem, ""
@@ -39,7 +40,12 @@ def choose_best(problem: Problem, *, choose_ranges: bool, on_step: OnStep | None
         if on_step:
             on_step("trying scales and ranges", done + 1, len(candidates) + 1)
     text = "; ".join(f"{name} {db:.1f}" for db, name, _ in tried)
-    return tried[0][2], f"tried on {len(next(iter(problem.samples.values())))} samples, SQNR in dB: {text}"
+    return tried[0][2], f"tried on {len(next(iter(_choose_samples(problem).values())))} samples, SQNR in dB: {text}"
+
+
+def _choose_samples(problem: Problem) -> Arrays:
+    """Those on which starts are compared."""
+    return problem.unseen_samples if problem.ranges_apart else problem.samples
 
 
 def _measure_candidate(problem: Problem, start: Problem) -> float:
@@ -47,7 +53,7 @@ def _measure_candidate(problem: Problem, start: Problem) -> float:
     plan = add_refinements(start, start.plan())
     int8 = start.build(plan, correctable=True)
     correct_layers(start.model, int8, plan, start.samples, target=start.target)
-    return min(measure_sqnr(problem.model, int8, start.samples), default=EXACT_DB)
+    return min(measure_sqnr(problem.model, int8, _choose_samples(problem)), default=EXACT_DB)
 
 
 def _list_candidates(problem: Problem, choose_ranges: bool) -> Iterator[tuple[str, Problem]]:
