@@ -49,6 +49,8 @@ def test_csv_of_integers(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("a,b\n1,2\n3,x\n", "data.csv, sample 1, column 'b' is 'x', expected a number"),
+        ("a,b\n1,2\n3,1_0\n", "data.csv, sample 1, column 'b' is '1_0', expected a number"),
+        ("a,b\n1,2\n3,1e400\n", "data.csv, sample 1, column 'b' is '1e400', expected a number"),
         ("a,b\n1,2\n3\n", "data.csv, sample 1 has 1 cells, the header has 2"),
         ("a,b\n1,nan\n", "input 'x': sample 0 has nan at (1,)"),
         ("a,b\n", "data.csv holds no samples"),

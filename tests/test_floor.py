@@ -367,4 +367,5 @@ def test_a_floor_that_is_none(text: str) -> None:
 def test_floors() -> None:
     assert parse_floor(None) == Floor(0.99, 20.0)
     assert parse_floor("98,25") == Floor(0.98, 25.0)
+    assert parse_floor(99) == Floor(0.99, 20.0)
     assert parse_floor("none") is None

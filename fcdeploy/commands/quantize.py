@@ -98,7 +98,7 @@ def quantize(
     preprocess: Given = None,
     classes: Path | str | None = None,
     label: str | None = None,
-    floor: str | None = None,
+    floor: str | float | None = None,
     accept: bool = False,
     batch_axes: Sequence[str] = (),
     states: Sequence[str] = (),

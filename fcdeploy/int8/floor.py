@@ -17,13 +17,14 @@ class Floor:
     sqnr_db: float = 20.0
 
 
-def parse_floor(text: str | None) -> Floor | None:
+def parse_floor(given: str | float | None) -> Floor | None:
     """`PERCENT` of equal decisions, or `PERCENT,DB` with decibels of outputs that decide nothing; None for `none`.
 
     Raises FcdeployError for anything else.
     """
-    if text is None:
+    if given is None:
         return Floor()
+    text = str(given)
     if text == "none":
         return None
     try:

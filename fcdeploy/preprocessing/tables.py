@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import isinf, prod
 from typing import Any
 
 import numpy as np
@@ -137,9 +137,13 @@ def _parse(cell: Any, column: str, parse: Callable[[Any], Any], where: str) -> A
             raise TypeError
         if parse is int and isinstance(cell, float) and not cell.is_integer():
             raise ValueError
+        if parse is not str and isinstance(cell, str) and ("_" in cell or not cell.isascii()):
+            raise ValueError  # a number in a program's source, or of other digits: rather a mistake in a table
         number = parse(cell)
         if parse is int:
             np.int64(number)
+        if isinstance(cell, str) and isinstance(number, float) and isinf(number):
+            raise OverflowError
         return number
     except (ValueError, OverflowError, TypeError):
         kind = "a whole number of 64 bits" if parse is int else "a number"

@@ -13,7 +13,7 @@ import ctypes
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 from urllib.parse import parse_qs
@@ -224,8 +224,10 @@ def _check_cell(value: Any) -> Any:
 
 
 def _arrange(model: Model, names: Sequence[str]) -> TableLayout:
+    """Where inputs are; a column of labels, which the table may have from calibrating, is not read."""
     specs = list(model.inputs.values())
-    return arrange_columns(names, specs, "the table", known=model.format.columns, label=model.format.label)
+    layout = arrange_columns(names, specs, "the table", known=model.format.columns, label=model.format.label)
+    return replace(layout, labels=())
 
 
 def _check_count(at: int) -> None:
