@@ -20,6 +20,7 @@ from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arithmetic.significance import tail_of_binomial
 from fcdeploy.cli import main
 from fcdeploy.commands.quantize import quantize
+from fcdeploy.evaluate.decision import Decision
 from fcdeploy.evaluate.outputs import OutputEnd, decide_by, find_ends
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.int8.calibrating.observe import observe
@@ -85,6 +86,15 @@ def test_a_judgement_against_the_definition(tmp_path: Path) -> None:
     assert judgement.worst_db == pytest.approx(10 * np.log10((f**2).sum() / ((f - q) ** 2).sum()))
     (name,) = judgement.equal
     assert judgement.share(name) == np.mean(f.argmax(axis=1) == q.argmax(axis=1))
+
+
+def test_a_class_of_nan_is_no_class() -> None:
+    """arg max gives the index of a NaN: where that is the right class, it is still no answer."""
+    scores = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    lost = np.where(scores == scores.max(axis=1, keepdims=True), np.float32(np.nan), scores)
+    for other, share in ((scores, 1.0), (lost, 0.0)):
+        ((_, rows),) = _compare("y", Decision(1, None), scores, other)
+        assert rows[:, 0].sum() / rows[:, 1].sum() == share
 
 
 @pytest.mark.parametrize("floats", [True, False])

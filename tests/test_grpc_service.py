@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import onnx
 import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given
@@ -43,6 +44,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for datatype, (element, _, _) in TYPES.items():
         net = Net()
         net.output(net.op("Identity", net.input("x", 2, dtype=element), name="y")).save(folder / f"{datatype}.onnx")
+    bare = onnx.load(folder / "FP32.onnx")
+    bare.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(bare, folder / "bare.onnx")
     return folder
 
 
@@ -272,6 +276,12 @@ def test_random_bytes_are_never_a_defect(server: Server) -> None:
                 codes.add(error.code())
     assert codes <= {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert call(server, "ServerLive").live
+
+
+def test_an_input_whose_shape_the_file_leaves_out(server: Server) -> None:
+    asked = request("FP32", np.ones((3, 2), np.float32))
+    asked.model_name = "bare"
+    assert np.frombuffer(call(server, "ModelInfer", asked).raw_output_contents[0], np.float32).tolist() == [1.0] * 6
 
 
 def count_unknown(server: Server) -> int:

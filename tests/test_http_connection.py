@@ -136,3 +136,23 @@ def test_answers_that_come_all_at_once_let_it_read_on(
     with monkeypatch.context() as patch:
         patch.setattr(http_connection, "answer_request", answer)
         run(test, tmp_path)
+
+
+def test_answers_whose_turn_comes_at_once_leave_at_once(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of three is ready first, then the first: both leave, and the third is not waited for."""
+    asked: list[Callable[[Answer], None]] = []
+
+    async def test(connection: Connection, transport: Transport, _: ServerState) -> None:
+        connection.data_received(GET * 3)
+        while len(asked) < 3:
+            await asyncio.sleep(0)
+        for at, body in ((1, b"second"), (0, b"first")):
+            asked[at](Answer(200, [body], PLAIN[200]))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        written = b"".join(transport.written)
+        assert 0 < written.index(b"first") < written.index(b"second")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(http_connection, "answer_request", lambda *arguments: asked.append(arguments[-1]))
+        run(test, tmp_path)

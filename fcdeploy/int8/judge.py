@@ -359,6 +359,10 @@ def _compare(name: str, decision: Decision, one: Array, other: Array) -> Iterato
     """Equal decisions and all that count, (n, 2), and of a map of things also the regions that both find."""
     a, b = (decide(decision, array) for array in (one, other))
     equal, count = decision.count_equal(np.atleast_1d(a), np.atleast_1d(b))
+    if one.dtype.kind == "f" and one.shape == other.shape and len(equal) == _count_rows(one):
+        # a class by arg max may be that of a NaN, which decides nothing
+        lost = (np.isfinite(one) & ~np.isfinite(other)).reshape(len(equal), -1).any(axis=1)
+        equal = np.where(lost, 0.0, equal)
     yield name, np.stack([equal, count], axis=1)
     if decision.sparse and decision.threshold is not None and one.ndim == 4 and min(one.shape[2:]) >= LEAST_SIDE:
         # where things touch, a map is near one threshold or another: five tell more of a few maps than one does

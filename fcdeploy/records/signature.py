@@ -33,6 +33,11 @@ class TensorSpec:
             return self.shape
         return (*self.shape[: self.sample_axis], *self.shape[self.sample_axis + 1 :])
 
+    def accepts(self, shape: Sequence[int]) -> bool:
+        """Whether an array of this shape fits; where the file leaves the shape out, which reads as (), any may."""
+        fits = len(shape) == len(self.shape) and all(n in (None, m) for n, m in zip(self.shape, shape, strict=True))
+        return (not self.shape or fits) and all(n >= 1 for n in shape)
+
     def __str__(self) -> str:
         return f"{self.name} {self.dtype}{format_axes(self.shape)}"
 

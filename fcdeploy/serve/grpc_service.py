@@ -26,7 +26,7 @@ from fcdeploy.records.signature import TensorSpec, format_axes
 from fcdeploy.serve.grpc_messages import METHODS, PACKAGE, SERVICE, build_messages, check_request
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
-from fcdeploy.serve.request import DATATYPES
+from fcdeploy.serve.request import DATATYPES, MOST_AXES
 from fcdeploy.serve.routes import EXTENSIONS, ServerState, describe_model
 
 CODES = {
@@ -152,8 +152,7 @@ def _check_shape(spec: TensorSpec, tensor: Any) -> tuple[int, ...]:
     datatype, shape = DATATYPES[spec.dtype.name], tuple(tensor.shape)
     if tensor.datatype != datatype:
         raise RefusedError(400, f"input {spec.name!r}: datatype {tensor.datatype[:20] or 'none'}, expected {datatype}")
-    fits = len(shape) == len(spec.shape) and all(n in (None, m) for n, m in zip(spec.shape, shape, strict=True))
-    if not fits or any(n < 1 for n in shape):
+    if len(shape) > MOST_AXES or not spec.accepts(shape):
         raise RefusedError(
             400, f"input {spec.name!r}: shape {str(list(shape))[:100]}, expected {format_axes(spec.shape)}"
         )

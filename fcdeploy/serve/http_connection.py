@@ -298,7 +298,7 @@ class Connection(asyncio.Protocol):
         if self._state.draining and self._pending and self._pending[-1] is pending_answer and not self._unread:
             pending_answer.last = True
         pending_answer.answer = _encode(answer, pending_answer)
-        pending = self._pending
+        pending, planned = self._pending, bool(self._leaving)
         if self._state.log is not None:
             self._state.log(_make_log_entry(pending_answer, answer, self._transport))
         while pending and (encoded := pending[0].answer) is not None:
@@ -308,7 +308,7 @@ class Connection(asyncio.Protocol):
             self._leaving.append(encoded)
         if not pending:
             self._send()
-        elif len(self._leaving) == 1:
+        elif self._leaving and not planned:
             asyncio.get_running_loop().call_soon(self._send)
         if self._ended and not pending:
             self._hang_up()

@@ -77,11 +77,7 @@ def check_input(
     shape: list[Any] | None = list(said) if isinstance(said, simdjson.Array) and len(said) <= MOST_AXES else None
     if shape is None or not all(type(n) is int for n in shape):
         raise RefusedError(400, f"input {name!r}: no shape, expected a list of integers: {format_axes(spec.shape)}")
-    # no shape is that of a number, and of an input whose shape the file leaves out: the runtime knows
-    fits = not spec.shape or (
-        len(shape) == len(spec.shape) and all(n in (None, m) for n, m in zip(spec.shape, shape, strict=True))
-    )
-    if not fits or any(n < 1 for n in shape):
+    if not spec.accepts(shape):
         raise RefusedError(400, f"input {name!r}: shape {_shorten(shape)}, expected {format_axes(spec.shape)}")
     return spec, tuple(shape)
 
