@@ -233,7 +233,7 @@ LESS, ON = "It is 0.50 points less accurate than float (95 % interval", "on 800 
         ({"drop": -0.5, "drop_high": -0.1}, f"{LESS.replace('less', 'more')} -0.20 to -0.10) {ON}."),
         ({"drop_low": 0.1, "max_drop": 0.4, "passed": False}, f"{LESS} 0.10 to 1.20) {ON}, not within the 0.4 allowed."),
         ({"drop": None, "agreement": 0.995}, f"Decides as float does on 99.50 % of {ON[3:]}."),
-        ({"drop": None, "agreement": None, "sqnr_db": 31.2}, f"Its outputs are float's to 31.2 dB {ON}."),
+        ({"drop": None, "agreement": None, "sqnr_db": 31.2}, f"Its outputs match float's to 31.2 dB {ON}."),
     ],
 )  # fmt: skip
 def test_verdicts(change: dict[str, Any], expected: str) -> None:

@@ -98,7 +98,7 @@ SPREAD = cost("relu", 0.1)
          "leaving nodes in float gains nothing: no single rounding makes more than 10 % of the error; "
          "--activations int16 rounds finer, without the speed"),
         (said(remedy(SPREAD, 0.1), metric=None, loss=None, sqnr_db=41.2),
-         "no change needed: the outputs are float's to 41.2 dB, and no single rounding makes more than 10 % of the error"),
+         "no change needed: the outputs match float's to 41.2 dB, and no single rounding makes more than 10 % of the error"),
         (said(remedy(STEM, 0.6, 1.5), saturates=True),
          "byte products saturate on this CPU, which costs more than rounding: fcdeploy quantize ... --target x86-avx2"),
         (said(), "no change needed: nothing in this model is rounded to few bits"),
@@ -271,7 +271,7 @@ def test_quantizing_begins_with_advice(tmp_path: Path) -> None:
     assert db == pytest.approx(
         10 * np.log10((exact**2).sum() / ((exact - rounded) ** 2).sum()), abs=0.5
     )  # those kept apart
-    assert report.advice == f"no change needed: the outputs are float's to {db:.1f} dB"
+    assert report.advice == f"no change needed: the outputs match float's to {db:.1f} dB"
     fast = quantize(path, output=tmp_path / "out.onnx", effort="fast", **options)
     assert fast.advice == ""
     assert "advice" not in fast.values
@@ -296,10 +296,10 @@ def test_a_model_just_quantized_badly_is_explained(
     monkeypatch.setattr("fcdeploy.sensitivity.analysis.STANDS_OUT", 2.0)
     monkeypatch.setattr("fcdeploy.sensitivity.analysis.BRIEF_SECONDS", 0.0)
     text = add_advice(begun, even, float_model, data, "balanced").advice
-    assert re.fullmatch(r"the outputs are float's to 3\d\.\d dB: validate --layers tells .*", text)
+    assert re.fullmatch(r"the outputs match float's to 3\d\.\d dB: validate --layers tells .*", text)
     text = add_advice(begun, even, float_model, data, "best").advice
     assert re.fullmatch(
-        r"the outputs are float's to \d+\.\d dB: 1 of \d+ roundings were left out one at a time, and none stands out; "
+        r"the outputs match float's to \d+\.\d dB: 1 of \d+ roundings were left out one at a time, and none stands out; "
         r"validate --layers looks at all", text,
     )  # fmt: skip
     assert add_advice(begun, int8, float_model, {}, "balanced") is begun

@@ -81,7 +81,7 @@ def add_lengths(report: Report, tried: list[TriedLengths]) -> Report:
     broken = [each for each in tried if each.int8_error]
     warnings = [f"at {each} the int8 model does not run, and the float one does: {each.int8_error}" for each in broken]
     warnings += [
-        f"at {each} the outputs are float's to {each.sqnr_db:.1f} dB only: calibrate on samples of such lengths too"
+        f"at {each} the outputs match float's to {each.sqnr_db:.1f} dB only: calibrate on samples of such lengths too"
         for each in works
         if each.sqnr_db is not None and each.sqnr_db < POOR_DB
     ]

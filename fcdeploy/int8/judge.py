@@ -118,8 +118,8 @@ class Judgement:
                 digits = 1 if 100 * (least - likely) >= 0.1 else 2
                 stream = f", for a stream {100 * least:.2f} %" if self.states else ""
                 text = (
-                    f"of other samples, many of them near another {'decision' if self.states else 'class'}, "
-                    f"{100 * likely:.{digits}f} % equal decisions of output {output!r} are expected; "
+                    f"output {output!r}: {100 * likely:.{digits}f} % equal decisions are expected on other samples, since many "
+                    f"lie close to another {'decision' if self.states else 'class'}; "
                     f"the floor is {100 * floor.decisions:g} %{stream}"
                 )
                 misses.append((text, 100 * (least - likely)))
@@ -128,7 +128,7 @@ class Judgement:
             least = floor.sqnr_db + (CARRIED_DB if name in self.states else 0.0)
             if not decided and db < least:
                 what = "carried state" if name in self.states else "output"
-                text = f"{what} {name!r} is float's to {db:.1f} dB, the floor is {least:g} dB"
+                text = f"{what} {name!r} matches float's to {db:.1f} dB, the floor is {least:g} dB"
                 misses.append((text, least - db))
         return misses
 

@@ -85,7 +85,7 @@ def _describe_samples(chosen: Candidate) -> str:
     """What is known of the samples that were judged, and what flatters the figures."""
     problem = chosen.problem
     if not problem.unseen:
-        return "that tools have seen too, for lack of others"
+        return "also used for corrections, since there are no others"
     known = problem.calibration.tensors
     ranged = any(known[name].kind in ("input", "activation") for name in chosen.plan.tensors if name in known)
     if problem.ranges_apart or not ranged or problem.calibration.samples >= PLENTY:

@@ -57,7 +57,7 @@ def advise(
         return "what rounding costs is not known: give --against the float model that this one was made from"
     spread, stands_out = _describe_dearest(ranking)
     if metric is None and sqnr_db is not None and sqnr_db >= EXACT_ENOUGH_DB:
-        return f"no change needed: the outputs are float's to {sqnr_db:.1f} dB, and {spread}"
+        return f"no change needed: the outputs match float's to {sqnr_db:.1f} dB, and {spread}"
     if stands_out:
         better = "--activations int16 rounds finer, without the speed"
         if effort != "best":

@@ -66,7 +66,7 @@ def write_verdict(values: Mapping[str, Any]) -> str:
     elif validate.get("agreement") is not None:
         parts.append(f"decides as float does on {100 * validate['agreement']:.2f} % of {validate['samples']:,} samples")
     elif validate.get("sqnr_db") is not None:
-        parts.append(f"its outputs are float's to {validate['sqnr_db']:.1f} dB on {validate['samples']:,} samples")
+        parts.append(f"its outputs match float's to {validate['sqnr_db']:.1f} dB on {validate['samples']:,} samples")
     else:
         missing.append("accuracy (validate)")
     if values["size_ratio"] is not None:
