@@ -57,7 +57,7 @@ from fcdeploy.errors import FcdeployError
     "--for",
     "runtimes",
     metavar="NAMES",
-    help="Other runtimes that the file is for, such as openvino,web,opencv,tract: what one of them refuses or computes wrongly "
+    help="Other runtimes that must run the file, such as openvino,web,opencv,tract: what one of them refuses or computes wrongly "
     "as integers stays in float.",
 )
 @click.option(
@@ -65,8 +65,8 @@ from fcdeploy.errors import FcdeployError
     metavar="E",
     default="onnxruntime",
     show_default=True,
-    help="What runs the model: onnxruntime, or native, code that fcdeploy compile makes: every integer kernel is taken, and a "
-    "node that has none there is refused.",
+    help="What will run the model: onnxruntime, or native (code from fcdeploy compile; every integer kernel is used, and a node "
+    "without one is refused).",
 )
 @click.option(
     "--plan", type=options.FILE, metavar="FILE", help="Use this plan, as --dry-run --json printed it, edited or not."
@@ -75,8 +75,8 @@ from fcdeploy.errors import FcdeployError
     "--costs",
     metavar="C",
     help="What nodes cost, to leave slow ones in float: a file (measured and written if new), table (never measure), "
-    "measure (anew), or none (take every integer kernel). By default measured once and kept, but for --effort fast "
-    "and other CPUs.",
+    "measure (anew), or none (take every integer kernel). By default measured once and cached, except with --effort fast "
+    "and for other CPUs.",
 )
 @click.option(
     "--save-plan", type=options.FILE, metavar="FILE", help="Also write the plan that was carried out, for a bundle."
@@ -87,7 +87,7 @@ from fcdeploy.errors import FcdeployError
     metavar="PP",
     help="Move layers to float until the drop on --eval is at most this: percentage points, or as in fcdeploy validate.",
 )
-@click.option("--eval", metavar="DATA", help="Samples to measure the drop on; other ones than for calibration.")
+@click.option("--eval", metavar="DATA", help="Samples to measure the drop on; not those used for calibration.")
 @click.option("--metric", metavar="M", help="As in fcdeploy validate; by default what fits the labels.")
 @click.option("--minutes", type=float, metavar="N", help="How long to search at most; by default 10.")
 @click.option("--same-data", is_flag=True, help="Allow samples in --eval that were calibrated on.")

@@ -25,8 +25,8 @@ from fcdeploy.cli import options
     "--max-drop",
     type=float,
     metavar="PP",
-    help="Exit with 1 when int8 is worse by more, in percentage points; for regression: when the RMSE rises by more, "
-    "in the labels' unit; for a function that does not score 0 or 1: in its unit.",
+    help="Largest drop that passes; beyond it, exit with 1. Percentage points; for regression the rise of the RMSE, in the "
+    "labels' unit; for a function that does not score 0 or 1, its unit.",
 )
 @click.option(
     "--layers", is_flag=True, help="Also show which roundings cause the loss; the first line says what to do."
