@@ -6,6 +6,7 @@ import decimal
 import os
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from fcdeploy.records.data_format import DataFormat
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.samples import columnar
 from fcdeploy.samples.kinds import open_source
-from fcdeploy.samples.parquet_sizes import measure_group
+from fcdeploy.samples.parquet_sizes import check_extent, measure_group
 
 X = TensorSpec("x", np.dtype(np.float32), (None, 2))
 FORMS = ("data.parquet", "data.arrow", "data.arrows", "data.feather")
@@ -219,3 +220,14 @@ def test_a_file_that_is_cut_while_it_is_read_is_damaged(tmp_path: Path, name: st
     os.truncate(path, 100)
     with pytest.raises(FcdeployError, match="is not a readable Parquet or Arrow file"):
         list(samples)
+
+
+def test_columns_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """Metadata may name one column's pages a thousand times, and each would be walked again."""
+    path = save(tmp_path / "data.parquet", arrow.table({"a": [1.0, 2.0]}))
+    metadata = parquet.read_metadata(path)
+    twice = SimpleNamespace(num_row_groups=100, row_group=lambda _: metadata.row_group(0))
+    with path.open("rb") as file:
+        check_extent(file, metadata)
+        with pytest.raises(ValueError, match="its columns say that they have"):
+            check_extent(file, twice)

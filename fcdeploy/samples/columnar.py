@@ -20,7 +20,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.data_format import DataFormat
 from fcdeploy.samples.arrow_sizes import check_batches
-from fcdeploy.samples.parquet_sizes import measure_group
+from fcdeploy.samples.parquet_sizes import check_extent, measure_group
 from fcdeploy.samples.source import Source
 from fcdeploy.samples.table import open_table
 
@@ -173,6 +173,7 @@ def _open_parquet(file: Any, path: Path) -> tuple[Any, Iterator[Any]]:
     schema = opened.schema_arrow
     plain = [field.name for field in schema if _is_plain(field.type)]
     with path.open("rb") as again:
+        check_extent(again, opened.metadata)
         for at in range(opened.num_row_groups):
             size = measure_group(again, opened.metadata.row_group(at), set(plain))
             if size > MOST_BYTES:

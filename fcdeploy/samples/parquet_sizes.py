@@ -17,6 +17,14 @@ LENGTH = 4  # bytes that pyarrow takes for each value of a page, at most, beside
 DEEPEST = 8  # structs in one another
 
 
+def check_extent(file: BinaryIO, metadata: Any) -> None:
+    """Raises ValueError where columns together are longer than the file: pages that many share would be read for each."""
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    total = sum(group.column(at).total_compressed_size for group in groups for at in range(group.num_columns))
+    if total > (length := len(FileBytes(file))):
+        raise ValueError(f"its columns say that they have {total:,} bytes, the file has {length:,}")
+
+
 def measure_group(file: BinaryIO, group: Any, names: Collection[str]) -> int:
     """Bytes of the pages of these columns, unpacked, or of the lengths of values in their largest pages, if that is more.
 
