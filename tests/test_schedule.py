@@ -205,7 +205,7 @@ def test_a_limit_on_memory_is_kept_and_changes_nothing(tmp_path: Path, monkeypat
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         limit, peaks[name] = json.loads(done.stdout.splitlines()[-1])
         assert not limited or peaks[name] <= limit
-    assert peaks["free"] > peaks["limited"] + (40 << 20)
+    assert peaks["free"] > peaks["limited"] + (16 << 20)  # a tensor; how much more depends on what else needs memory
     assert Path("limited.calib").read_bytes() == Path("free.calib").read_bytes()
 
 
