@@ -16,7 +16,7 @@ from fcdeploy.int8.planning.plan_graph import Overrides
 from fcdeploy.int8.planning.weights import find_int8_products
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.measure import choose_reference, confirm, measure_costs, try_choices
-from fcdeploy.int8.timing.partition import cost_of, explain_slow, find_slow_nodes, sum_layer_costs
+from fcdeploy.int8.timing.partition import WHY_SLOW, cost_of, find_slow_nodes, sum_layer_costs
 from fcdeploy.int8.timing.per_tensor_weights import find_one_scale_layers
 from fcdeploy.int8.writing.blocked_arithmetic import keep_layout
 from fcdeploy.records.calibration import Calibration
@@ -60,7 +60,7 @@ def measure_choices(problem: Problem, everything: Plan, *, source: str, on_step:
     choices = vary_dynamic(_list_choices(problem.model, everything, problem.calibration, costs, saved), dynamic)
 
     def build(choice: Choice) -> ir.Model:
-        return integers if choice == Choice() else problem.build(plan_choice(problem, everything, costs, choice))
+        return integers if choice == Choice() else problem.build(plan_choice(problem, everything, choice))
 
     accurate, every_db = _drop_inaccurate(problem, choices, build)
     reference = choose_reference(problem.load_original(), problem.model, feeds)
@@ -79,12 +79,11 @@ def measure_choices(problem: Problem, everything: Plan, *, source: str, on_step:
     return costs
 
 
-def plan_choice(problem: Problem, everything: Plan, costs: Costs, choice: Choice) -> Plan:
+def plan_choice(problem: Problem, everything: Plan, choice: Choice) -> Plan:
     """The plan of a choice, each node it leaves in float with the reason."""
     if choice == Choice():
         return everything
-    slow = {name: explain_slow(costs, name) for name in choice.slow}
-    return problem.plan(Overrides(slow, one_scale=choice.one_scale))
+    return problem.plan(Overrides(dict.fromkeys(choice.slow, WHY_SLOW), one_scale=choice.one_scale))
 
 
 def choose(model: ir.Model, plan: Plan, calibration: Calibration, costs: Costs) -> Choice:

@@ -63,7 +63,7 @@ def plan_by_costs(problem: Problem, everything: Plan, costs: Costs | None) -> Pl
     if costs is None:
         return everything
     choice = choose(problem.model, everything, problem.calibration, costs)
-    return replace(plan_choice(problem, everything, costs, choice), costs=costing.hash_choice(choice))
+    return replace(plan_choice(problem, everything, choice), costs=costing.hash_choice(choice))
 
 
 def _find_costs(problem: Problem, everything: Plan, asked: str | Path, on_step: OnStep | None) -> CostBasis:

@@ -20,20 +20,23 @@ from fcdeploy.records.costs import Costs, Rates
 from fcdeploy.records.plan import Plan
 
 INTEGER = ("int8", "passthrough", "fused", "reinterpreted")
+WHY_SLOW = (
+    "slower as integers, with what converting costs"  # in plans: which of the two it is, times say, and they vary
+)
 SLOWER_ALONE = "slower as integers"
 SLOWER_AROUND = "converting to integers and back costs more than integers gain"
 
 
 def find_slow_nodes(
     graph: ir.Graph, plan: Plan, calibration: Calibration, costs: Costs, *, conversions: float = 1.0
-) -> dict[str, str]:
-    """The nodes that the plan makes integer and the cheapest split leaves in float, each with the reason.
+) -> list[str]:
+    """The nodes that the plan makes integer and the cheapest split leaves in float.
 
     `conversions` scales what converting costs: larger values give fewer, larger regions.
     """
     kinds = plan.kinds
     sides, _ = _split(graph, plan, calibration, costs, conversions, {})
-    return {name: explain_slow(costs, name) for name, integer in sides.items() if not integer and kinds[name] == "int8"}
+    return [name for name, integer in sides.items() if not integer and kinds[name] == "int8"]
 
 
 def cost_of(graph: ir.Graph, plan: Plan, calibration: Calibration, costs: Costs, slow: Collection[str]) -> float:
@@ -107,20 +110,15 @@ def _conversions(value: ir.Value, calibration: Calibration, rates: Rates, factor
     return factor * to_bytes, factor * to_float
 
 
-def explain_slow(costs: Costs, name: str) -> str:
-    """Why a node is left in float; without figures, which differ from run to run, so that equal decisions are equal plans."""
-    in_float, as_integers = costs.nodes.get(name, (0.0, 0.0))
-    if name in costs.nodes and as_integers <= in_float:
-        return SLOWER_AROUND
-    return SLOWER_ALONE
-
-
 def add_figures(costs: Costs | None, name: str, why: str) -> str:
-    """A reason of `explain_slow`, in which the times are told."""
-    if costs is None or name not in costs.nodes or not why.startswith((SLOWER_ALONE, SLOWER_AROUND)):
+    """A plan's reason, where it is WHY_SLOW, with the times, and what they say of it."""
+    if costs is None or name not in costs.nodes or not why.startswith(WHY_SLOW):
         return why
     in_float, as_integers = costs.nodes[name]
-    return f"{_format_us(as_integers)} as integers, {_format_us(in_float)} in float: {why}"
+    cause = SLOWER_ALONE if as_integers > in_float else SLOWER_AROUND
+    return (
+        f"{_format_us(as_integers)} as integers, {_format_us(in_float)} in float: {cause}{why.removeprefix(WHY_SLOW)}"
+    )
 
 
 def _format_us(microseconds: float) -> str:
