@@ -16,7 +16,8 @@ from native_kernels import Machine, library
 from test_native_kernels import coding, layer_of
 
 from fcdeploy.native.build import Built, build, write_sources
-from fcdeploy.native.program.steps import Program, Step, Tensor, Window
+from fcdeploy.native.program.steps import Program, Step
+from fcdeploy.native.program.tensors import Tensor, Window
 
 EACH = 8  # of every kind: 48 layers in a program
 SEEDS = (1, 2, 3)

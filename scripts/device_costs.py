@@ -27,7 +27,6 @@ from test_native_kernels import bytes_like, coding, layer_of
 from fcdeploy.native.amounts import Amounts, count_amounts
 from fcdeploy.native.build import Built, build, compile_objects, write_sources
 from fcdeploy.native.program.steps import (
-    Coding,
     Combine,
     FloatLayer,
     GlobalAverage,
@@ -43,9 +42,8 @@ from fcdeploy.native.program.steps import (
     Reduce,
     Softmax,
     Step,
-    Tensor,
-    Window,
 )
+from fcdeploy.native.program.tensors import Coding, Tensor, Window
 from fcdeploy.native.toolchain import STRICT, compile_c, find_compiler
 from fcdeploy.tables.native import MACHINES
 

@@ -14,7 +14,6 @@ from test_native_kernels import bytes_like, coding, layer_of, window_of
 from fcdeploy.native.build import build
 from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.steps import (
-    Coding,
     Combine,
     GlobalAverage,
     Pointwise,
@@ -24,9 +23,8 @@ from fcdeploy.native.program.steps import (
     Recurrent,
     Softmax,
     Step,
-    Tensor,
-    Window,
 )
+from fcdeploy.native.program.tensors import Coding, Tensor, Window
 
 
 def drawn(seed: int, count: int) -> tuple[Program, dict[str, Any]]:

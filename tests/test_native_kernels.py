@@ -13,7 +13,6 @@ from native_kernels import EXAMPLES, LARGEST, assert_same
 from fcdeploy.native.build import build
 from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.steps import (
-    Coding,
     Combine,
     FloatLayer,
     GlobalAverage,
@@ -25,9 +24,8 @@ from fcdeploy.native.program.steps import (
     Quantize,
     Softmax,
     Step,
-    Tensor,
-    Window,
 )
+from fcdeploy.native.program.tensors import Coding, Tensor, Window
 
 FEW = settings(max_examples=EXAMPLES, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)

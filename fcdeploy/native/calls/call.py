@@ -11,7 +11,7 @@ from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import LOOPS, Buffer, View, nest_loops
-from fcdeploy.native.program.steps import Window
+from fcdeploy.native.program.tensors import Window
 
 ALIGNMENT = 64  # bytes, of each constant
 SLACK = 64  # bytes behind the last constant and the arena: vectors may be read whole

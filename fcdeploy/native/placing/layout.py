@@ -27,8 +27,8 @@ from fcdeploy.native.program.steps import (
     Program,
     Recurrent,
     Step,
-    Tensor,
 )
+from fcdeploy.native.program.tensors import Tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,6 @@ from fcdeploy.arrays import Array
 from fcdeploy.native.program.steps import (
     Combine,
     FloatLayer,
-    Floats,
     GlobalAverage,
     Interpolate,
     Layer,
@@ -35,9 +34,8 @@ from fcdeploy.native.program.steps import (
     Reduce,
     Softmax,
     Step,
-    Tensor,
-    Window,
 )
+from fcdeploy.native.program.tensors import Floats, Tensor, Window
 
 Function = Callable[..., Floats]
 _erf = np.vectorize(math.erf, otypes=[np.float64])

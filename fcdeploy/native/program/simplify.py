@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from fcdeploy.native.program.steps import CODES, Bytes, Ends, LookupTable, Program, Step
+from fcdeploy.native.program.steps import Ends, LookupTable, Program, Step
+from fcdeploy.native.program.tensors import CODES, Bytes
 
 
 def simplify(program: Program) -> Program:

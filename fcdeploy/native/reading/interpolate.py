@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of
-from fcdeploy.native.program.steps import Interpolate, Line, Tensor
+from fcdeploy.native.program.steps import Interpolate, Line
+from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading.moves import taken
 from fcdeploy.native.reading.operands import Coded
 from fcdeploy.native.reading.reader import Reader, name_of, shape_of

@@ -11,7 +11,8 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of
-from fcdeploy.native.program.steps import FloatLayer, Floats, Layer, Tensor, Window
+from fcdeploy.native.program.steps import FloatLayer, Layer
+from fcdeploy.native.program.tensors import Floats, Tensor, Window
 from fcdeploy.native.reading.operands import Fixed
 from fcdeploy.native.reading.products import product
 from fcdeploy.native.reading.reader import Reader, name_of, shape_of

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of
 from fcdeploy.native.program.interpret import move_elements
-from fcdeploy.native.program.steps import CODES, LookupTable, Move, Tensor
+from fcdeploy.native.program.steps import LookupTable, Move
+from fcdeploy.native.program.tensors import CODES, Tensor
 from fcdeploy.native.reading.operands import Coded, Fixed, Operand, Sink, is_identity, make_real
 from fcdeploy.native.reading.reader import Reader, axes_of, name_of, shape_of
 

@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.nodes import attribute_of
-from fcdeploy.native.program.steps import Normalize, Tensor
+from fcdeploy.native.program.steps import Normalize
+from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading.reader import Reader, name_of
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fcdeploy.arrays import Array
-from fcdeploy.native.program.steps import CODES, Bytes, Coding, Floats, Tensor
+from fcdeploy.native.program.tensors import CODES, Bytes, Coding, Floats, Tensor
 
 
 @dataclass(frozen=True, eq=False)

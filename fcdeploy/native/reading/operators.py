@@ -15,7 +15,8 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.program.interpret import BINARY, UNARY
 from fcdeploy.native.program.simplify import simplify
-from fcdeploy.native.program.steps import LookupTable, Move, Program, Step, Tensor
+from fcdeploy.native.program.steps import LookupTable, Move, Program, Step
+from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading import interpolate, layers, moves, normalize, pointwise, pools, recurrent, transposed
 from fcdeploy.native.reading.fold import fold, stored_weight
 from fcdeploy.native.reading.operands import Coded, Fixed, is_identity, make_codes

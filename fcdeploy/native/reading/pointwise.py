@@ -11,7 +11,8 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of
 from fcdeploy.native.program.interpret import BINARY, UNARY
-from fcdeploy.native.program.steps import CODES, Combine, LookupTable, Pointwise, Quantize, Tensor
+from fcdeploy.native.program.steps import Combine, LookupTable, Pointwise, Quantize
+from fcdeploy.native.program.tensors import CODES, Tensor
 from fcdeploy.native.reading.operands import Coded, Fixed, Operand, is_identity, make_real
 from fcdeploy.native.reading.reader import Reader, name_of, shape_of
 

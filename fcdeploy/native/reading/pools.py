@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.nodes import attribute_of
-from fcdeploy.native.program.steps import GlobalAverage, Pool, Reduce, Softmax, Tensor, Window
+from fcdeploy.native.program.steps import GlobalAverage, Pool, Reduce, Softmax
+from fcdeploy.native.program.tensors import Tensor, Window
 from fcdeploy.native.reading.layers import window_of
 from fcdeploy.native.reading.operands import Coded
 from fcdeploy.native.reading.reader import Reader, axes_of, name_of, shape_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.native.program.steps import Product, Tensor
+from fcdeploy.native.program.steps import Product
+from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading.reader import Reader, name_of, shape_of
 
 AXES = 4  # of a product: two of matrices, and two in front

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import attribute_of
-from fcdeploy.native.program.steps import Coding, Lookup, LookupTable, Step, Tensor
+from fcdeploy.native.program.steps import Lookup, LookupTable, Step
+from fcdeploy.native.program.tensors import Coding, Tensor
 from fcdeploy.native.reading.operands import Coded, Fixed, Operand, Sink, is_identity, make_codes, make_table
 
 RAISED = 128  # what is added to the codes of an int8 activation

@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of
-from fcdeploy.native.program.steps import FloatLayer, Layer, Move, Recurrent, Tensor
+from fcdeploy.native.program.steps import FloatLayer, Layer, Move, Recurrent
+from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading.layers import scaled_integers
 from fcdeploy.native.reading.operands import Fixed
 from fcdeploy.native.reading.reader import Reader, name_of, shape_of

@@ -17,7 +17,8 @@ import numpy as np
 from fcdeploy import __version__
 from fcdeploy.native.calls.call import C_TYPES, SLACK, Address, Argument, KernelCall, Struct, WeightAddress
 from fcdeploy.native.placing.memory import Memory
-from fcdeploy.native.program.steps import Program, Tensor
+from fcdeploy.native.program.steps import Program
+from fcdeploy.native.program.tensors import Tensor
 
 TEXT_BYTES = 256 * 1024  # of weights that are written as text; of more, the assembler takes them from a file
 ARENA_ALIGNMENT = 64
