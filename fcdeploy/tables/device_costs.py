@@ -36,34 +36,6 @@ COSTS = {
         "fc_unary_Neg": Cost(0, 8.997, 129.9, 0, 210, 168),  # 0.98 to 1.02
         "fc_unary_Sigmoid": Cost(0, 2633, 0, 0, 516, 264),  # 1.00 to 1.00
     }),
-    "dsp": Costs(False, 109, 72, {
-        "fc_add_bytes": Cost(0, 55.3, 0, 0, 364, 128),  # 1.00 to 1.00
-        "fc_average_pool_bytes": Cost(0, 73.75, 87.52, 0, 652, 260),  # 0.80 to 1.25
-        "fc_binary_Add": Cost(0, 8.985, 132, 0, 254, 148),  # 0.99 to 1.01
-        "fc_binary_Div": Cost(0, 9.148, 0, 0, 254, 148),  # 0.98 to 1.01
-        "fc_copy_1": Cost(0, 6.315, 49.92, 0, 166, 128),  # 0.52 to 1.52
-        "fc_copy_4": Cost(0, 10.05, 29.94, 0, 190, 128),  # 0.99 to 1.01
-        "fc_depthwise_bytes": Cost(9.57, 0, 0, 0, 548, 364),  # 0.59 to 1.09
-        "fc_fill_border": Cost(0, 2.995, 32.42, 76.07, 152, 128),  # 0.96 to 1.04
-        "fc_float_layer": Cost(17.44, 187.9, 0, 0, 1200, 324),  # 0.85 to 1.21
-        "fc_global_average": Cost(7.284, 0, 0, 1145, 386, 208),  # 0.92 to 1.11
-        "fc_gru": Cost(99.62, 1087, 0, 0, 4528, 416),  # 0.83 to 1.09
-        "fc_layer_bytes": Cost(1.09, 28.97, 0, 0, 2634, 2144),  # 0.55 to 1.24
-        "fc_layer_reals": Cost(1.466, 11.62, 0, 647.5, 0, 2144),  # 0.97 to 1.03
-        "fc_lstm": Cost(116.1, 792.1, 0, 0, 3180, 368),  # 0.91 to 1.13
-        "fc_max_pool_bytes": Cost(0, 0, 126.7, 0, 478, 168),  # 0.64 to 1.56
-        "fc_mul_bytes": Cost(0, 55.61, 0, 0, 364, 128),  # 0.99 to 1.01
-        "fc_product_bytes": Cost(9.052, 37.56, 12.64, 0, 526, 224),  # 0.99 to 1.03
-        "fc_quantize": Cost(0, 34.98, 100.9, 0, 280, 128),  # 1.00 to 1.00
-        "fc_reduce_mean": Cost(0, 8.088, 24.07, 0, 238, 132),  # 0.99 to 1.01
-        "fc_softmax_bytes": Cost(0, 58.13, 93.87, 0, 412, 128),  # 1.00 to 1.01
-        "fc_table_bytes": Cost(0, 11.21, 0, 0, 150, 128),  # 0.98 to 1.02
-        "fc_table_reals": Cost(0, 6.972, 125, 0, 200, 136),  # 1.00 to 1.01
-        "fc_take_1": Cost(0, 3.996, 35.41, 0, 178, 128),  # 0.98 to 1.01
-        "fc_unary_Exp": Cost(0, 45.32, 0, 0, 488, 152),  # 0.99 to 1.01
-        "fc_unary_Neg": Cost(0, 7.042, 94.86, 0, 198, 128),  # 0.97 to 1.04
-        "fc_unary_Sigmoid": Cost(0, 47.95, 154.4, 0, 508, 160),  # 1.00 to 1.01
-    }),
     "plain": Costs(False, 105, 72, {
         "fc_add_bytes": Cost(0, 55.32, 0, 0, 364, 128),  # 1.00 to 1.01
         "fc_average_pool_bytes": Cost(0, 73.75, 87.52, 0, 652, 260),  # 0.80 to 1.25
@@ -121,6 +93,19 @@ COSTS = {
         "fc_unary_Sigmoid": Cost(0, 9.213, 241.8, 0, 0, 0),  # 0.98 to 1.01
     }),
 }
+COSTS["dsp"] = Costs(False, 109, 72, {
+    **COSTS["plain"].kernels,
+    "fc_binary_Add": Cost(0, 8.985, 132, 0, 254, 148),  # 0.99 to 1.01
+    "fc_copy_1": Cost(0, 6.315, 49.92, 0, 166, 128),  # 0.52 to 1.52
+    "fc_depthwise_bytes": Cost(9.57, 0, 0, 0, 548, 364),  # 0.59 to 1.09
+    "fc_fill_border": Cost(0, 2.995, 32.42, 76.07, 152, 128),  # 0.96 to 1.04
+    "fc_layer_bytes": Cost(1.09, 28.97, 0, 0, 2634, 2144),  # 0.55 to 1.24
+    "fc_layer_reals": Cost(1.466, 11.62, 0, 647.5, 0, 2144),  # 0.97 to 1.03
+    "fc_quantize": Cost(0, 34.98, 100.9, 0, 280, 128),  # 1.00 to 1.00
+    "fc_softmax_bytes": Cost(0, 58.13, 93.87, 0, 412, 128),  # 1.00 to 1.01
+    "fc_unary_Neg": Cost(0, 7.042, 94.86, 0, 198, 128),  # 0.97 to 1.04
+    "fc_unary_Sigmoid": Cost(0, 47.95, 154.4, 0, 508, 160),  # 1.00 to 1.01
+})
 COSTS["dotprod"] = Costs(True, 0, 0, {
     **COSTS["neon"].kernels,
     "fc_depthwise_bytes": Cost(0.7304, 0, 0, 1523, 0, 0),  # 0.65 to 1.42
