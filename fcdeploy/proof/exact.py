@@ -12,7 +12,7 @@ A layer of more multiply-accumulates than the budget is compared at output posit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -25,12 +25,13 @@ from fcdeploy.arithmetic.kernels import avx2, dynamic, reference
 from fcdeploy.arithmetic.kernels.reference import QuantizedArray
 from fcdeploy.arithmetic.rounding_ties import is_half
 from fcdeploy.arithmetic.weights.layout import to_rows, unpack_blocks
-from fcdeploy.arrays import Array, Arrays, Float32
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.evaluate.layers import expose_tensors
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.graph.nodes import array_of, attribute_of, name_of
 from fcdeploy.proof.float_paths import FloatEnd, FloatRegions, cut_float_regions, find_byte_tensors, find_float_ends
 from fcdeploy.proof.operands import LAYERS, ROUNDING, RecomputedNode, SkippedNode, find_integer_nodes
+from fcdeploy.proof.operators import OPERATORS, read_geometry
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.session import Session
@@ -328,7 +329,7 @@ def _sum_convolution(
     """Sums at the chosen of all output positions, sample by sample: (B, C, *space) -> (chosen, out)."""
     kernel, groups = weight.shape[2:], attribute_of(node, "group", 1)
     rows, each, outs = to_rows(weight, 0), weight.shape[1], len(weight) // groups
-    strides, dilations, pads = _read_geometry(node, x.shape[2:], kernel)
+    strides, dilations, pads = read_geometry(node, x.shape[2:], kernel)
     size = len(avx2.gather_windows(x[:1, :1], kernel, zero, strides, pads, dilations).reshape(-1, int(np.prod(kernel))))
     parts = []
     for sample in np.unique(chosen // size):
@@ -342,24 +343,6 @@ def _sum_convolution(
             sums.append(avx2.dense_sums(own, rows[part], zero_point=zero, weight_zero_point=point, exact=True))
         parts.append(np.concatenate(sums, axis=1))
     return np.concatenate(parts)
-
-
-def _read_geometry(
-    node: ir.Node, space: Sequence[int], kernel: Sequence[int]
-) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-    """Strides, dilations and pads of a convolution or pool."""
-    rank = len(kernel)
-    strides = attribute_of(node, "strides", (1,) * rank)
-    dilations = attribute_of(node, "dilations", (1,) * rank)
-    auto = attribute_of(node, "auto_pad", "NOTSET")
-    if auto == "NOTSET":
-        return strides, dilations, attribute_of(node, "pads", (0,) * (2 * rank))
-    if auto == "VALID":
-        return strides, dilations, [0] * (2 * rank)
-    lengths = zip(space, kernel, strides, dilations, strict=True)
-    total = [max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n) for n, k, s, d in lengths]
-    less, more = [n // 2 for n in total], [n - n // 2 for n in total]
-    return strides, dilations, [*less, *more] if auto == "SAME_UPPER" else [*more, *less]
 
 
 def _read_bias(task: RecomputedNode, scale: Array, outs: int) -> Array | None:
@@ -378,23 +361,3 @@ def _finish(task: RecomputedNode, sums: NDArray[np.int64], scales: tuple[float, 
     ends = np.array([to.low, to.high], np.float32)
     low, high = reference.quantize_real(ends, to.scale, to.zero_point, to.dtype)
     return np.clip(integers, low, high)
-
-
-def _compute_average(node: ir.Node, operands: list[QuantizedArray], _: np.float32) -> Float32:
-    (x,) = operands
-    kernel = attribute_of(node, "kernel_shape", ())
-    strides, dilations, pads = _read_geometry(node, x.integers.shape[2:], kernel)
-    padding = bool(attribute_of(node, "count_include_pad", 0))
-    ceil = attribute_of(node, "ceil_mode", 0) == 1 and attribute_of(node, "auto_pad", "NOTSET") == "NOTSET"
-    return reference.average(x, kernel, strides, pads, dilations=dilations, count_padding=padding, ceil=ceil)
-
-
-OPERATORS: dict[str, Callable[[ir.Node, list[QuantizedArray], np.float32], Float32]] = {
-    "Add": lambda _, x, __: reference.add(x[0], x[1]),
-    "Mul": lambda _, x, __: reference.multiply(x[0], x[1]),
-    "Concat": lambda node, x, _: np.concatenate([each.real for each in x], axis=attribute_of(node, "axis", 0)),
-    "Sigmoid": lambda _, x, __: reference.sigmoid(x[0]),
-    "LeakyRelu": lambda node, x, _: reference.leaky_relu(x[0], attribute_of(node, "alpha", 0.01)),
-    "GlobalAveragePool": lambda _, x, scale: reference.global_average(x[0], scale),
-    "AveragePool": _compute_average,
-}

@@ -18,7 +18,7 @@ from fcdeploy.tables.operators import operator
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 ROUNDING = ("DynamicQuantizeMatMul", "MatMulNBits")  # layers that round the floats they read by themselves
-KNOWN = (*LAYERS, "Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "LeakyRelu", "Sigmoid")
+KNOWN = (*LAYERS, "Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "LeakyRelu", "Sigmoid", "Softmax")
 BYTES = ("uint8", "int8")
 X86 = ("x86_64", "amd64")
 NO_REFERENCE = {

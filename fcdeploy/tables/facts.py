@@ -144,6 +144,8 @@ _TRAPS = tuple(
         ("AveragePool, ceil_mode", "right", "average pools with ceil_mode are integer kernels"),
         ("AveragePool, ceil_mode counting pads", "wrong", "such average pools stay float"),
         ("AveragePool, dilations", "does not load", "such average pools stay float"),
+        ("Softmax, scale 1/255", "rounded", "a softmax has the next smaller scale"),
+        ("Softmax, scale below 1/255", "right", "a softmax has the next smaller scale"),
     )
 )
 

@@ -185,6 +185,8 @@ CHANGES: dict[str, dict[str, str]] = {
     "AveragePool, ceil_mode": {"1.16.3": "right"},
     "AveragePool, ceil_mode counting pads": {"1.16.3": "right", "1.22.1": "wrong"},
     "AveragePool, dilations": {"1.16.3": "does not load"},
+    "Softmax, scale 1/255": {"1.16.3": "rounded"},
+    "Softmax, scale below 1/255": {"1.16.3": "right"},
     "pairs of products, full weights, Gemm": {"1.16.3": "wrong"},
     "pairs of products, full weights, Conv": {"1.16.3": "wrong"},
     "pairs of products, weights within 64, Gemm": {"1.16.3": "right"},

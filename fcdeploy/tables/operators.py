@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from fcdeploy.records.plan import Range
 
 Role = Literal["multiply", "integer", "affine", "passthrough", "clips", "shape", "float"]
@@ -46,6 +48,9 @@ def _float(why: str, weight_only: tuple[int, ...] = ()) -> Operator:
     return Operator("float", why, weight_only=weight_only)
 
 
+# QLinearSoftmax takes the whole number below one over the scale of its results: of float32's 1/255 that is 254, and up to half
+# of them come out a level low; of the float32 before it, 255 (facts: "Softmax, scale 1/255")
+SOFTMAX_TOP = 255 * float(np.nextafter(np.float32(1 / 255), np.float32(0)))
 NO_KERNEL = "onnxruntime has no integer kernel for it on CPUs"
 
 OPERATORS: dict[str, Operator] = {
@@ -63,7 +68,7 @@ OPERATORS: dict[str, Operator] = {
     # both are byte to byte, as the sigmoid is: arithmetic/sigmoid_forms.py
     "Tanh": Operator("integer", "QLinearSigmoid, read as 2 sigmoid(2 x) - 1", output=Range(-1.0, 128 / 127)),
     "Erf": Operator("integer", "QLinearSigmoid, within 0.01 of it", output=Range(-127 / 124, 128 / 124)),
-    "Softmax": Operator("integer", "QLinearSoftmax", output=Range(0.0, 1.0)),
+    "Softmax": Operator("integer", "QLinearSoftmax", output=Range(0.0, SOFTMAX_TOP)),
     "Concat": Operator("integer", "QLinearConcat", data=None),
     "Where": Operator("integer", "QLinearWhere", data=(1, 2)),
     # arithmetic with one number

@@ -48,6 +48,12 @@ def sigmoid(x: QuantizedArray) -> Float32:
     return np.asarray(1 / (1 + np.exp(-x.real.astype(np.float64))), dtype=np.float32)
 
 
+def softmax(x: QuantizedArray, axis: int) -> Float32:
+    real = x.real.astype(np.float64)
+    parts = np.exp(real - real.max(axis=axis, keepdims=True))
+    return np.asarray(parts / parts.sum(axis=axis, keepdims=True), np.float32)
+
+
 def leaky_relu(x: QuantizedArray, alpha: float) -> Float32:
     return np.where(x.real >= 0, x.real, x.real * np.float32(alpha))
 

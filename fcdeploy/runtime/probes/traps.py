@@ -138,6 +138,13 @@ def _average_pool(**attributes: Any) -> Probe:
     return g.probe(g.pair(y))
 
 
+def _softmax(scale: float) -> Probe:
+    """A softmax of two numbers that are everywhere between the ends of bytes, written with this scale."""
+    g = QdqGraph(opset=13)
+    x = g.input(256, 2, fed=np.stack([np.linspace(-6, 6, 256), np.zeros(256)], axis=1))
+    return g.probe(g.pair(g.op("Softmax", g.pair(x), axis=1), scale, 0))
+
+
 def _sums(largest: int, weight: str = "int8", kind: str = "Gemm", entries: Mapping[str, str] | None = None) -> Probe:
     """64 products of 255 and the largest weight, in float out: neighbours are 255 * largest * 2."""
     g = QdqGraph("uint8", 0)
@@ -231,6 +238,8 @@ TRAPS: dict[str, Callable[[], Probe]] = {
     "AveragePool, ceil_mode": partial(_average_pool, strides=[3, 3], ceil_mode=1),
     "AveragePool, ceil_mode counting pads": partial(_average_pool, strides=[3, 3], ceil_mode=1, count_include_pad=1),
     "AveragePool, dilations": partial(_average_pool, dilations=[2, 2]),
+    "Softmax, scale 1/255": partial(_softmax, 1 / 255),
+    "Softmax, scale below 1/255": partial(_softmax, float(np.nextafter(np.float32(1 / 255), np.float32(0)))),
 }
 """What may be computed otherwise than it is written."""
 
