@@ -176,10 +176,11 @@ def test_the_command_chooses_by_measured_sqnr(tmp_path: Path) -> None:
         lines = [line for line in report.lines if line.startswith("tried on 16 samples")]
         assert len(lines) == (effort == "best")
     names = [part.rsplit(" ", 1)[0] for part in lines[0].split(": ", 1)[1].split("; ")]
-    assert sorted(names) == ["as trained, minmax", "as trained, mse", "smoothed, minmax", "smoothed, mse"]
+    starts = ("as trained", "rounded to nearest", "smoothed")
+    assert sorted(names) == [f"{start}, {method}" for start in starts for method in ("minmax", "mse")]
     figures = [float(part.rsplit(" ", 1)[1]) for part in lines[0].split(": ", 1)[1].split("; ")]
     assert figures == sorted(figures, reverse=True)
-    assert made["best"] > made["balanced"] - 0.5  # chosen on the 16 kept apart, measured on 48
+    assert made["best"] > made["balanced"] - 0.3  # chosen on the 16 kept apart, measured on 48
     first = (tmp_path / "best.onnx").read_bytes()
     quantize(model, output=tmp_path / "again.onnx", data=tmp_path / "d.npz", effort="best", costs="none", floor="none")
     assert (tmp_path / "again.onnx").read_bytes() == first

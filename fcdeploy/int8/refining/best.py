@@ -61,6 +61,8 @@ def _list_candidates(problem: Problem, choose_ranges: bool) -> Iterator[tuple[st
     if factors := compute_smoothing(problem.model, problem.samples):
         with suppress(ValueError):  # float32 cannot hold such weights
             starts.append(("smoothed", recalibrate(problem, factors, {})))
+    if problem.ranges_apart:  # weights rounded by what few samples make layers read may be worse on others
+        starts.append(("rounded to nearest", replace(problem, effort="balanced")))
     for name, start in starts:
         for method in METHODS if choose_ranges else (problem.ranges,):
             yield f"{name}, {method}", replace(start, ranges=method)
