@@ -150,6 +150,7 @@ def test_a_result_in_a_notebook_shows_tables_and_lines(model: Path) -> None:
     ("given", "message", "hint"),
     [
         (3, "data is a int, expected arrays, a table, a loader, or samples one by one", "for each sample"),
+        (np.ma.masked_less(np.ones((4, 8)), 2), "an array is masked in 32 places, expected numbers there", "filled"),
         ([], "the data hold no sample", "(array, label) for each sample"),
         ({"x": np.ones((4, 8), np.float32)}, "data: input 'input' is missing, it has 'x'", "'input'"),
         ({"input": np.ones((4, 8)), "label": np.ones(3)}, "'input' has 4, 'label' has 3", "as many labels"),
@@ -163,6 +164,28 @@ def test_data_that_do_not_fit(model: Path, tmp_path: Path, given: Any, message: 
     with fails(message, hint):
         fcdeploy.calibrate(model, data=given, output=tmp_path / "x.calib")
     assert not (tmp_path / "x.calib").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": 1.5}, "samples is 1.5, expected a whole number"),
+        ({"samples": "3"}, "samples is '3', expected a whole number"),
+        ({"samples": True}, "samples is True, expected a whole number"),
+        ({"samples": 4, "seed": float("nan")}, "seed is nan, expected a whole number"),
+        ({"max_drop": "x"}, "max_drop is 'x', expected a number"),
+        ({"floor": (99, 20)}, "floor is (99, 20), expected a text or a number"),
+        ({"force": 1}, "force is 1, expected True or False"),
+    ],
+)
+def test_options_of_another_type(model: Path, features: Any, options: dict[str, Any], message: str) -> None:
+    with fails(message, "help(fcdeploy.quantize) says more"):
+        fcdeploy.quantize(model, data=features, output="x.onnx", **options)
+
+
+def test_numbers_of_numpy_are_numbers(model: Path, features: Any, tmp_path: Path) -> None:
+    made = fcdeploy.calibrate(model, data=features, output=tmp_path / "n.calib", samples=np.int64(5))  # type: ignore[arg-type]
+    assert made.samples == 5
 
 
 def test_models_that_do_not_fit(module: torch.nn.Module, model: Path, features: Any) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial, wraps
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from fcdeploy.api import results
 from fcdeploy.api.build import build_result
@@ -26,6 +29,12 @@ from fcdeploy.records.report import Report
 
 MODELS, DATA = ("model", "int8", "against"), ("data", "eval")
 """Parameters that take models and samples in memory, too."""
+
+
+SIMPLE: dict[str, tuple[type, str]] = {
+    "int": (int, "a whole number"), "float": (Real, "a number"), "bool": (bool, "True or False"), "str": (str, "a text"),
+}  # fmt: skip
+"""Annotations that are looked at before a command is called; others are its own business."""
 
 
 class Function(NamedTuple):
@@ -65,6 +74,7 @@ def find_function(name: str) -> Callable[..., results.Result]:
         given = signature.bind(*arguments, **options).arguments
         with temporary_folder() as folder:
             try:
+                _check_types(name, given, command.__annotations__)
                 _check_output(name, given)
                 _write_files(given, folder)
                 report = _run(command, given, "on_step" in signature.parameters)
@@ -85,6 +95,23 @@ def _check_output(name: str, given: dict[str, Any]) -> None:
     """A calibration lies beside its model unless told otherwise, which a model in memory has no place for."""
     if name == "calibrate" and given.get("output") is None and not is_file(given["model"]):
         raise FcdeployError("there is no output: the model is no file to put it beside", "output='model.calib'")
+
+
+def _check_types(name: str, given: dict[str, Any], annotations: Mapping[str, str]) -> None:
+    """Numbers, words and switches are what their annotations say; NumPy's become Python's own."""
+    for parameter, value in given.items():
+        kinds = [kind for kind in annotations[parameter].split(" | ") if kind != "None"]
+        if value is None or not set(kinds) <= set(SIMPLE):
+            continue
+        value = value.item() if isinstance(value, np.generic) else value
+        if not any(
+            isinstance(value, SIMPLE[kind][0]) and (kind == "bool") == isinstance(value, bool) for kind in kinds
+        ):
+            expected = " or ".join(SIMPLE[kind][1] for kind in kinds)
+            raise FcdeployError(
+                f"{parameter} is {value!r:.60}, expected {expected}", f"help(fcdeploy.{name}) says more"
+            )
+        given[parameter] = value
 
 
 def _run(command: Callable[..., Report], given: dict[str, Any], long: bool) -> Report:

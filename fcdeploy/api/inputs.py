@@ -207,15 +207,25 @@ def _list_samples(given: Data) -> Iterator[object]:
 def _split_rows(batch: object) -> Iterator[object]:
     """The samples of a batch: an array, a dict of them, or (array, label)."""
     if isinstance(batch, Mapping):
-        arrays = {str(name): np.asarray(array) for name, array in batch.items()}
+        arrays = {str(name): _as_array(array) for name, array in batch.items()}
         _check_same_length(arrays)
         yield from (dict(zip(arrays, row, strict=True)) for row in zip(*arrays.values(), strict=True))
     elif isinstance(batch, tuple):
-        parts = [np.asarray(part) for part in batch]
+        parts = [_as_array(part) for part in batch]
         _check_same_length({f"part {index}": part for index, part in enumerate(parts)})
         yield from zip(*parts, strict=True)
     else:
-        yield from np.asarray(batch)
+        yield from _as_array(batch)
+
+
+def _as_array(given: object) -> Array:
+    """Raises FcdeployError where numbers are masked: the rest of such an array is not what the caller meant."""
+    if isinstance(given, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(given).sum())):
+        raise FcdeployError(
+            f"an array is masked in {masked:,} places, expected numbers there",
+            "array.filled(0), or NaN where the model fills it in",
+        )
+    return np.asarray(given)
 
 
 def _check_same_length(arrays: Mapping[str, Array]) -> None:
@@ -228,7 +238,7 @@ def _check_same_length(arrays: Mapping[str, Array]) -> None:
 def _name_arrays(sample: object, names: Sequence[str]) -> dict[str, Array]:
     """A sample's arrays by name; one without is the model's only input, the second of two its label."""
     if isinstance(sample, Mapping):
-        return {str(name): np.asarray(array) for name, array in sample.items()}
+        return {str(name): _as_array(array) for name, array in sample.items()}
     several = isinstance(sample, tuple) or (
         isinstance(sample, list) and all(hasattr(one, "__array__") for one in sample)
     )
@@ -239,7 +249,7 @@ def _name_arrays(sample: object, names: Sequence[str]) -> dict[str, Array]:
             f"a sample is {len(parts)} arrays without names, the model wants {wants}",
             "give a dict of input name -> array",
         )
-    return {key: np.asarray(part) for key, part in zip((names[0], "label"), parts, strict=False)}
+    return {key: _as_array(part) for key, part in zip((names[0], "label"), parts, strict=False)}
 
 
 def _join_columns(row: object, columns: Sequence[str], inputs: Sequence[TensorSpec]) -> dict[str, Array]:
