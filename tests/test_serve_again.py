@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from small_models import dense
 
 from fcdeploy.serve.batching import InferenceRequest, Queue
+from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.models import Model, load_model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import find_models
@@ -158,3 +161,33 @@ def test_a_delayed_batch_that_is_full_waits_no_longer(tmp_path: Path) -> None:
             return await asyncio.wait_for(asyncio.gather(*answered), 120)
 
     assert asyncio.run(ask()) == [4] * 8
+
+
+def test_what_threads_make_waits_for_the_loop(tmp_path: Path) -> None:
+    """A body of a kilobyte may become megabytes: no more of them are there at a time than threads."""
+    dense(tmp_path / "dense.onnx", 2)
+    made, most = set[int](), 0
+
+    async def ask() -> int:
+        nonlocal most
+        engine = BatchingEngine(tmp_path)
+        await engine.start()
+
+        def make(at: int) -> int:
+            nonlocal most
+            made.add(at)
+            most = max(most, len(made))
+            return at
+
+        def take(at: Any) -> None:
+            time.sleep(0.002)  # the loop is slower than the threads
+            made.remove(at)
+
+        for at in range(20):
+            engine.call_in_thread(1, partial(make, at), take)
+        await engine.stop()
+        return engine.at_once
+
+    threads = asyncio.run(ask())
+    assert 0 < most <= threads
+    assert not made

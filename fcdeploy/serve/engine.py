@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -75,6 +77,8 @@ class BatchingEngine:
         self._pending: dict[ModelFile, Stamp] = {}
         self._said: dict[str, None] = {}  # the last failures, in their order
         self.requests = self.bytes = 0
+        self._unmade: deque[tuple[int, Callable[[], Any], Callable[[Any], None]]] = deque()
+        self._making = 0
 
     async def start(self) -> None:
         """Load, warm up and try everything. Raises FcdeployError when any of it cannot be served."""
@@ -199,19 +203,31 @@ class BatchingEngine:
         """Work on `size` bytes of a request that was accepted; `then` is called as by `prepare`, with what `make` returned."""
         self.requests += 1
         self.bytes += size
+        self._unmade.append((size, make, then))
+        self._make_next()
 
-        def finished(future: asyncio.Future[Made]) -> None:
-            self.requests -= 1
-            self.bytes -= size
-            try:
-                result: Made | RefusedError = future.result()
-            except RefusedError as refusal:
-                result = refusal
-            except Exception as defect:  # a request without an answer would hang
-                result = RefusedError(500, f"internal {type(defect).__name__}: {defect}")
+    def _make_next(self) -> None:
+        """As many at once as there are threads: what a kilobyte becomes may be megabytes, which wait for the loop."""
+        while self._unmade and self._making < self.at_once:
+            self._making += 1
+            size, make, then = self._unmade.popleft()
+            future = self._loop.run_in_executor(self._pool, make)
+            future.add_done_callback(partial(self._finish_making, size, then))
+
+    def _finish_making(self, size: int, then: Callable[[Any], None], future: asyncio.Future[Any]) -> None:
+        self._making -= 1
+        self.requests -= 1
+        self.bytes -= size
+        try:
+            result = future.result()
+        except RefusedError as refusal:
+            result = refusal
+        except Exception as defect:  # a request without an answer would hang
+            result = RefusedError(500, f"internal {type(defect).__name__}: {defect}")
+        try:
             then(result)
-
-        self._loop.run_in_executor(self._pool, make).add_done_callback(finished)
+        finally:
+            self._make_next()
 
     def _check_room(self, served: ServedModel, size: int) -> None:
         if self.requests >= self._limits.max_requests or self.bytes + size > max(self._limits.max_bytes, size):
