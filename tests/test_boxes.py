@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
@@ -22,7 +23,8 @@ from fcdeploy.arithmetic.set_metrics import suppress_boxes
 from fcdeploy.bundles.read import open_bundle
 from fcdeploy.commands.bundle import bundle
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate.box_layouts import _find_pair
+from fcdeploy.evaluate.box_layouts import NotReadError, _describe_found, _find_pair, find_box_layout
+from fcdeploy.evaluate.detections import find_detections
 from fcdeploy.preprocessing.apply import read_picture
 from fcdeploy.preprocessing.placement import ImageSize, map_to_input
 from fcdeploy.preprocessing.read import read_preprocessing
@@ -38,6 +40,10 @@ from fcdeploy.serve.routes import Answer, ServerState, answer_request
 
 SIDE = 64  # of the detector's input: 8 x 8 + 4 x 4 + 2 x 2 places
 PLACES = 84
+GRID = np.concatenate([
+    np.stack(np.meshgrid(np.arange(at / 2, SIDE, at), np.arange(at / 2, SIDE, at)), axis=-1).reshape(-1, 2) for at in (8, 16, 32)
+])  # fmt: skip
+"""Places of anchors, x before y, row by row."""
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
@@ -49,7 +55,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 def draw_anchors(seed: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Centres and sizes (84, 4), and scores (84, classes), of which a few are high."""
     random = np.random.default_rng(seed)
-    boxes = np.concatenate([random.uniform(10, 54, (PLACES, 2)), random.uniform(6, 20, (PLACES, 2))], axis=1)
+    boxes = np.concatenate([GRID + random.uniform(-3, 3, (PLACES, 2)), random.uniform(6, 20, (PLACES, 2))], axis=1)
     scores = random.uniform(0, 0.2, (PLACES, classes))
     scores[random.integers(0, PLACES, 30), random.integers(0, classes, 30)] = random.uniform(0.3, 1, 30)
     return boxes.astype(np.float32), scores.astype(np.float32)
@@ -76,7 +82,7 @@ def test_every_anchor_s_best_class_without_those_that_a_better_one_overlaps(head
         share = np.linspace(0.5, 1, PLACES, dtype=np.float32)[:, None]
         rows, scores = np.concatenate([boxes, share, scores], axis=1), scores * share
     layout = BoxLayout("o", least=0.25, form="centre and size", head=head, overlap=0.4)
-    outputs = {"o": rows[None]}
+    outputs = {"o": (rows.T if head == "anchors first, classes only" else rows)[None]}
     if head == "anchors apart":  # and the first class is none
         layout = replace(layout, scores="s", classes=0)
         outputs = {"o": boxes[None], "s": np.concatenate([1 - scores[:, :1], scores], axis=1)[None]}
@@ -148,6 +154,7 @@ def save_detector(path: Path, boxes: np.ndarray, scores: np.ndarray) -> None:
         [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    helper.set_model_props(model, {"task": "detect", "names": "{0: 'left', 1: 'right'}"})
     onnx.save(model, path)
 
 
@@ -156,11 +163,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("detector")
     boxes, scores = draw_anchors(3, 2)
     save_detector(home / "eyes.onnx", boxes, scores)
-    (home / "names.txt").write_text("left\nright\n")
     (home / "models").mkdir()
-    report = bundle(
-        home / "eyes.onnx", output=home / "models" / "eyes.fcd", preprocess="yolo-letterbox", classes=home / "names.txt"
-    )
+    report = bundle(home / "eyes.onnx", output=home / "models" / "eyes.fcd", preprocess="yolo-letterbox")
     assert any("boxes in 'output0', anchors last: centre and size in pixels" in line for line in report.lines)
     return home
 
@@ -249,6 +253,125 @@ def test_tensorflow_s_boxes_are_shares_with_y_first() -> None:
     how = read_preprocessing("scale-0-1", TensorSpec("x", np.dtype(np.float32), (None, 3, 32, 32)))
     (found,) = describe_boxes(layout, how, outputs, [ImageSize(200, 100)], ("cat", "dog"), 5)
     assert found["boxes"] == [{"class": 1, "name": "dog", "score": 0.9, "box": [50.0, 50.0, 100.0, 150.0]}]
+
+
+NOTHING = ir.Model(ir.Graph([], [], nodes=[]), ir_version=8)  # a model of which answers alone tell
+PICTURE = {"x": np.zeros((1, 3, SIDE, SIDE), np.float32)}
+
+
+def draw_heads() -> dict[str, tuple[dict[str, np.ndarray], tuple[str, ...], BoxLayout | str]]:
+    """Answers of heads of two classes, the names that are known, and the layout or the reason why there is none."""
+    boxes, scores = draw_anchors(0, 2)
+    corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
+    share = scores.max(axis=1, keepdims=True)
+    random = np.random.default_rng(2)
+    thrice, angle, logits = (
+        np.tile(boxes, (3, 1)),
+        random.uniform(0.2, 0.9, (PLACES, 1)),
+        np.log(scores / (1.01 - scores)),
+    )
+    masks, prototypes = random.normal(size=(PLACES, 8)), random.normal(size=(1, 8, 16, 16))
+    points, offsets = random.uniform(0, SIDE, (PLACES, 6)), random.normal(size=(PLACES, 4))
+    two, last, first = ("a", "b"), "anchors last", "anchors first, classes only"
+
+    def rows(*columns: np.ndarray) -> np.ndarray:
+        return np.concatenate(columns, axis=1)[None].astype(np.float32)
+
+    def layout(head: str, overlap: float, **other: Any) -> BoxLayout:
+        return BoxLayout("o", least=0.25, head=head, overlap=overlap, **{"form": "centre and size", **other})
+
+    eight = rows(boxes, scores).transpose(0, 2, 1)
+    objects = rows(boxes, share, scores / share)
+    turned = rows(boxes, scores, angle).transpose(0, 2, 1)
+    apart = layout("anchors apart", 0.45, scores="s", form="corners, y first")
+    return {
+        "YOLOv8": ({"o": eight}, (), layout(last, 0.7)),
+        "YOLOv8, corners": ({"o": rows(corners, scores).transpose(0, 2, 1)}, (), layout(last, 0.7, form="corners")),
+        "YOLOv8, masks": (
+            {"o": rows(boxes, scores, masks).transpose(0, 2, 1), "p": prototypes}, (), layout(last, 0.7, class_count=2)
+        ),
+        "YOLOv8, points": (
+            {"o": rows(boxes, scores, points).transpose(0, 2, 1)}, two, layout(last, 0.7, class_count=2)
+        ),
+        "YOLOv8, turned": ({"o": turned}, two, "'o' has 3 columns behind the box for 2 classes"),
+        "YOLOv8, turned, without names": ({"o": turned}, (), "'o' has a column that is high at most anchors"),
+        "YOLOv8, logits": ({"o": rows(boxes, logits).transpose(0, 2, 1)}, (), "put a Sigmoid behind them"),
+        "YOLOv8, transposed": ({"o": rows(boxes, scores)}, two, layout(first, 0.7)),
+        "YOLOX": ({"o": objects}, two, layout("anchors first", 0.45)),
+        "YOLOX, without names": ({"o": objects}, (), "7 columns are 3 classes, or 2 behind a share of being an object"),
+        "YOLOX, offsets": ({"o": rows(offsets, share, scores / share)}, two, "do not follow the grid of anchors"),
+        "YOLOv6": ({"o": rows(boxes, np.ones((PLACES, 1)), scores)}, (), layout("anchors first", 0.45)),
+        "YOLOv5": ({"o": rows(thrice, np.tile(share, (3, 1)), np.tile(scores, (3, 1)))}, (), layout("anchors first", 0.45)),
+        "YOLOv5, no samples": (
+            {"o": rows(thrice, np.tile(share, (3, 1)), np.tile(scores, (3, 1)))[0]}, (), "'o' has no axis of samples"
+        ),
+        "RT-DETR": (
+            {"o": rows(boxes[:70] / SIDE, scores[:70])}, two, replace(layout(first, 0.7, shares=True), overlap=None)
+        ),
+        "pair, y first": ({"o": rows(corners[:, [1, 0, 3, 2]]), "s": rows(scores)}, (), apart),
+        "YOLOv4": (
+            {"o": rows(corners)[:, :, None], "s": rows(scores)}, (), replace(apart, form="corners")
+        ),
+        "pair, offsets": ({"o": rows(offsets), "s": rows(scores)}, (), "no other output scores of its rows"),
+        "maps": (
+            {str(n): np.zeros((1, 21, n, n), np.float32) for n in (8, 4, 2)}, (), "maps of a head that is not decoded"
+        ),
+        "classes": ({"o": scores[:1]}, (), ""),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", draw_heads())
+def test_heads_are_told_by_their_answers(case: str) -> None:
+    outputs, names, wanted = draw_heads()[case]
+    found = find_box_layout(NOTHING, "NCHW", [(PICTURE, outputs)], names)
+    if not isinstance(wanted, str) or not wanted:
+        assert found == wanted
+    else:
+        assert isinstance(found, str)
+        assert wanted in found
+
+
+@pytest.mark.parametrize("names", [(), ("a", "b", "c"), ("background", "a", "b", "c")])
+@pytest.mark.parametrize("suffix", ["", ":0"])
+def test_tensorflow_s_four_outputs(suffix: str, names: tuple[str, ...]) -> None:
+    """As its object detection API names them, or as tf2onnx numbers them: how many there are is a float."""
+    boxes = np.zeros((1, 20, 4), np.float32)
+    boxes[0, :2] = [[0.1, 0.2, 0.6, 0.4], [0.3, 0.1, 0.5, 0.7]]
+    rest = {"detection_anchor_indices": [4, 9], "detection_classes": [3, 1], "detection_scores": [0.9, 0.5]}
+    padded = {name + suffix: np.pad(np.float32([row]), ((0, 0), (0, 18))) for name, row in rest.items()}
+    four = {
+        "detection_multiclass_scores" + suffix: np.full((1, 20, 4), 0.25, np.float32), "detection_boxes" + suffix: boxes,
+        **padded, "num_detections" + suffix: np.float32([2]),
+    }  # fmt: skip
+    found = find_detections(four, list(four))
+    assert found is not None
+    layout = _describe_found(found, four, 1, names)
+    assert layout == BoxLayout(
+        "detection_boxes" + suffix, "detection_scores" + suffix, "detection_classes" + suffix, least=0.25,
+        form="corners, y first", shares=True, first_class=int(len(names) < 4),
+    )  # fmt: skip
+    numbered = dict(
+        zip("abcd", [four["detection_boxes" + suffix], *list(padded.values())[1:], np.float32([2])], strict=True)
+    )
+    found = find_detections(numbered, list(numbered))
+    assert found is not None
+    layout = _describe_found(found, numbered, 1, names)
+    assert (layout.form, layout.first_class) == ("corners, y first", int(len(names) == 3))
+
+
+def test_boxes_that_the_graph_chose_need_one_to_be_seen() -> None:
+    """Of zeros alone it could not be said whether they are pixels."""
+    outputs = {
+        "num_dets": np.array([[2]], np.int32), "det_boxes": np.zeros((1, 9, 4), np.float32),
+        "det_scores": np.full((1, 9), -1, np.float32), "det_classes": np.full((1, 9), -1, np.int32),
+    }  # fmt: skip
+    found = find_detections(outputs, list(outputs))
+    assert found is not None
+    with pytest.raises(NotReadError, match="no box was found in the golden samples"):
+        _describe_found(found, outputs, 1, ())
+    outputs["det_boxes"][0, :2], outputs["det_boxes"][0, 2:] = [[1, 2, 30, 40], [9, 3, 50, 60]], [1, 2, 30, 40]
+    outputs["det_scores"][0, :2], outputs["det_classes"][0, :2] = [0.1, 0.2], [1, 0]
+    assert _describe_found(found, outputs, 1, ()) == BoxLayout("det_boxes", "det_scores", "det_classes", least=0.25)
 
 
 def draw_pair(classes: int, background: int, side: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from colour_models import make_colour_classifier
 from networks import Net
+from onnx import helper
 from PIL import Image
 from servers import Server, serving
 
@@ -25,13 +26,15 @@ from fcdeploy import cli
 from fcdeploy.commands.bundle import bundle
 from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.quantize import quantize
+from fcdeploy.graph.light_reader import Node, Outline
 from fcdeploy.preprocessing.apply import read_picture
 from fcdeploy.preprocessing.read import read_preprocessing
 from fcdeploy.records.data_format import KEY, DataFormat, to_metadata
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.session import Session
-from fcdeploy.serve.classify import _rank, read_samples
-from fcdeploy.serve.models import load_model
+from fcdeploy.serve.classify import _rank, describe_answers, read_samples
+from fcdeploy.serve.meaning import find_probabilities
+from fcdeploy.serve.models import Model, load_model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import find_models
 
@@ -69,6 +72,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, to_metadata(DataFormat(None, ("no", "yes"), ("age", "height", "weight"), "ill"))
     (home / "models" / "table.onnx").write_bytes(model.SerializeToString())
+    filling = helper.make_node(
+        "Imputer", ["features"], ["whole"], domain="ai.onnx.ml", imputed_value_floats=[7.0], replaced_value_float=np.nan
+    )
+    model.graph.node[0].input[0] = "whole"
+    model.graph.node.insert(0, filling)
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    (home / "models" / "filled.onnx").write_bytes(model.SerializeToString())
     np.save(home / "colours.npy", colours)
     return home
 
@@ -89,14 +99,37 @@ def classify(server: Server, model: str, body: bytes, kind: str, query: str = ""
 
 
 @pytest.mark.parametrize(
-    ("scores", "shares"),
-    [([0.75, 0.25], [0.75, 0.25]), ([2.0, 2.0], [0.5, 0.5]), ([0.0, -1.0], [0.731, 0.269]), ([0.95, 0.9], None)],
-    ids=["probabilities", "logits", "logits below 1", "two labels"],
+    ("end", "scores", "shares"),
+    [
+        ("Softmax", [0.75, 0.245], [0.75, 0.245]),  # in bytes they sum up to nearly 1
+        ("Gemm", [0.75, 0.25], [0.622, 0.378]),
+        ("Gemm", [0.0, -1.0], [0.731, 0.269]),
+        ("Sigmoid", [0.75, 0.25], None),
+        ("Div", [0.75, 0.25], [0.75, 0.25]),
+        ("Div", [0.95, 0.9], None),
+        ("Div", [2.0, 2.0], [0.5, 0.5]),
+        ("", [0.95, 0.9], None),
+    ],
 )
-def test_probabilities_are_given_where_scores_say_them(scores: list[float], shares: list[float] | None) -> None:
-    found = _rank(np.array(scores), (), 2)
+def test_the_graph_s_end_says_which_scores_are_probabilities(
+    end: str, scores: list[float], shares: list[float] | None
+) -> None:
+    """Whatever one sample's numbers are, for all have the same form; only where the end tells nothing an answer does."""
+    nodes = (Node(end, "", "", ("a", "b"), ("c",)), Node("DequantizeLinear", "", "", ("c", "s"), ("y",)))
+    kind = find_probabilities(Outline(nodes, {}, {}, {}, 17), "y", np.array([scores]) if end == "Div" else None)
+    found = _rank(np.array(scores), (), 2, kind)
     assert [row["score"] for row in found] == scores
     assert [row["probability"] for row in found if "probability" in row] == pytest.approx(shares or [], abs=1e-3)
+
+
+def test_an_answer_that_is_not_one_row_a_sample() -> None:
+    """Anchors without an axis of samples are no classes of a sample each."""
+    spec = {"y": TensorSpec("y", np.dtype(np.float32), (None, 6))}
+    model = Model("m", "1", None, {}, spec, 1, "", False, 0.0, 0.0)  # type: ignore[arg-type]
+    rows = np.arange(18, dtype=np.float32).reshape(3, 6)
+    assert describe_answers(model, [rows], 1, 5) == [{"values": {"y": rows.tolist()}}]
+    with pytest.raises(RefusedError, match=r"'y' of shape \[3, 6\] has no row for each of 2 samples"):
+        describe_answers(model, [rows], 2, 5)
 
 
 def test_served_classes_are_those_of_the_same_picture_here(server: Server, folder: Path, colours: np.ndarray) -> None:
@@ -117,6 +150,14 @@ def test_served_classes_are_those_of_the_same_picture_here(server: Server, folde
         np.testing.assert_allclose([row["probability"] for row in found["classes"]], shares[wanted], rtol=1e-6)
         right += int(wanted[0]) == (100 + seed) % 6
     assert right >= 36
+
+
+def test_a_model_that_fills_missing_numbers_in_takes_them(server: Server) -> None:
+    whole = classify(server, "filled", b"age,height,weight\n1,7,2", "text/csv").json["predictions"]
+    for cell in (b"nan", b""):
+        assert classify(server, "filled", b"age,height,weight\n1,%s,2" % cell, "text/csv").json["predictions"] == whole
+    row = b'{"rows": [{"age": 1, "height": null, "weight": 2}]}'
+    assert classify(server, "filled", row, "application/json").json["predictions"] == whole
 
 
 def test_several_pictures_in_a_form(server: Server, colours: np.ndarray) -> None:
@@ -187,6 +228,14 @@ Image.new("L", (8000, 8000)).save(LARGE, "PNG")
         ("fruit", b"\r\n--a" * 2000, "multipart/form-data; boundary=a", 400, "the form has more than 1024 parts"),
         ("table", b'[{"age": "x", "height": 2, "weight": 3}]', "application/json", 400, "row 0, column 'age' is 'x'"),
         ("table", b"age,height,weight\n1,2", "text/csv", 400, "row 0 has 2 cells, the header has 3"),
+        (
+            "table",
+            b"age,height,weight\n1,2,3\n1,nan,2",
+            "text/csv",
+            400,
+            "row 1, column 'height' is NaN, which model 'table' does not fill in",
+        ),
+        ("table", b"age,height,weight\n1,,2", "text/csv", 400, "row 0, column 'height' is '', expected a number"),
         ("table", b"age,age\n1,2", "text/csv", 400, "column 'age' is there twice"),
         ("table", b"\xff", "text/csv", 400, "no CSV in UTF-8"),
         ("nothing", b"x", "image/jpeg", 404, "model 'nothing' is unknown"),

@@ -27,8 +27,9 @@ from fcdeploy.preprocessing.read import Given, read_preprocessing
 from fcdeploy.proof.batch_independence import explain_dependence
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import plan as plans
+from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.calibration import Calibration
-from fcdeploy.records.data_format import UNSAID, DataFormat, choose_format, from_metadata
+from fcdeploy.records.data_format import UNSAID, DataFormat, choose_format, from_metadata, read_ultralytics_names
 from fcdeploy.records.manifest import NAME, VERSION, Manifest, is_plain_path
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, format_next
@@ -112,7 +113,9 @@ def bundle(
     source, feeds = _choose_golden_samples(inputs, recorded, count, size, read)
     runs = _run(session, feeds, on_step)
     runs = runs if samples is not None else _keep_few(runs, measure_size(files))
-    manifest = replace(manifest, golden_from=source, reports=tuple(reports), format=_find_boxes(how, model, runs))
+    how, unread = _find_boxes(how, model, runs)
+    warnings += [unread] if unread else []
+    manifest = replace(manifest, golden_from=source, reports=tuple(reports), format=how)
     warnings += _try_libraries(native, manifest, runs, hash_model(files))
     contents = served | native | {f"{key}.json": encode_json(value) for key, value in reports.items()}
     contents[GOLDEN] = golden.to_bytes(runs)
@@ -134,11 +137,15 @@ def _choose_format(
     return replace(how, preprocess=read_preprocessing(how.preprocess, input_specs(model)[0]))
 
 
-def _find_boxes(how: DataFormat, model: ir.Model, runs: Sequence[golden.Run]) -> DataFormat:
-    """With where a detector's answers to pictures hold its boxes."""
+def _find_boxes(how: DataFormat, model: ir.Model, runs: Sequence[golden.Run]) -> tuple[DataFormat, str]:
+    """With where a detector's answers to pictures hold its boxes, or a warning that they cannot be read."""
     if how.preprocessing is None or len(model.graph.inputs) != 1:
-        return how
-    return replace(how, boxes=find_box_layout(model, how.preprocessing.layout, runs))
+        return how, ""
+    named = replace(how, classes=how.classes or read_ultralytics_names(model.metadata_props))
+    found = find_box_layout(model, how.preprocessing.layout, runs, named.classes)
+    if isinstance(found, BoxLayout):
+        return replace(named, boxes=found), ""
+    return how, found and f"boxes are not read, serve answers with numbers: {found}"
 
 
 def _make_triton_config(path: Path, manifest: Manifest, folder: Path, *, force: bool) -> str:

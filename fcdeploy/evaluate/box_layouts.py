@@ -1,9 +1,12 @@
 """Where a model's answers to pictures hold boxes: read from the graph, the shapes and a few answers.
 
 Boxes that a suppression in the graph has left are found as `validate` finds them.  Where every anchor answers, shapes give it
-away: on strides of 8, 16 and 32 pixels, 640 x 640 have 8,400 places, with one anchor each in YOLOv8 and later, with three in
-YOLOv5 and v7.  Boxes and scores of as many anchors in two outputs are those of a single-shot detector, where the boxes lie in
-the input: offsets to anchors do not, and which of two outputs holds the scores is not said by their order.
+away: on strides of 8, 16 and 32 pixels, 640 x 640 have 8,400 places, with one anchor each in YOLOv8 and later and in YOLOX, with
+three in YOLOv5 and v7.  Boxes and scores of as many anchors in two outputs are those of a single-shot detector, where the boxes
+lie in the input: offsets to anchors do not, and which of two outputs holds the scores is not said by their order.
+
+Anchors are written row by row, so that the centres of neighbours lie beside each other, and x changes faster than y.  It tells
+boxes from offsets, and boxes with y first from those with x first.  Names of classes tell how many columns are classes.
 """
 
 from __future__ import annotations
@@ -14,64 +17,180 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.evaluate.detections import CONFIDENT, Detections, find_detections
+from fcdeploy.evaluate.detections import CONFIDENT, Detections, FoundBoxes, find_detections
 from fcdeploy.evaluate.outputs import find_ends
 from fcdeploy.records.box_layout import BoxLayout
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))
-OVERLAPS = {"anchors last": 0.7, "anchors first": 0.45, "anchors apart": 0.45}
+OVERLAPS = {
+    "anchors last": 0.7,
+    "anchors first": 0.45,
+    "anchors first, classes only": 0.7,
+    "anchors apart": 0.45,
+}
 """What Ultralytics' predict, YOLOv5's detect and the SSD of W. Liu et al. (2016) take by default."""
 FEW = 64  # rows: what a suppression leaves, rather than anchors
 IN_PLACE = 0.95  # of the anchors' boxes: some of those without an object come out anywhere
 SLACK = 0.05  # of a side, by which the centre of a box may miss the input
 SHARES = 2.0  # boxes whose ends are all smaller are shares of the input: in pixels they would be specks
-ROWS_FIRST = "detection_boxes"  # TensorFlow's object detection API: y before x
+SMOOTH = 0.5  # of the steps that centres in no order take: 0.05 to 0.3 across a grid of 8 x 8 and larger ones
+FASTER = 1.5  # times y, if a coordinate is x
+ROWS_FIRST = (
+    "detection_boxes",
+    "TFLite_Detection_PostProcess",
+)  # TensorFlow's object detection: y before x, "NAME:0" too
+NO_CLASS = (
+    "background",
+    "__background__",
+    "bg",
+    "???",
+    "n/a",
+    "none",
+    "unlabeled",
+)  # the first name, where 0 is no class
+LOGITS = "they are no shares of 1: put a Sigmoid behind them"
 
 
-def find_box_layout(model: ir.Model, layout: str, runs: Sequence[tuple[Arrays, Arrays]]) -> BoxLayout | None:
-    """The layout that fits the first run with boxes in it, of inputs in `layout` (NCHW or NHWC); None for other models."""
+class NotReadError(Exception):
+    """Outputs that look like a detector's, and why their boxes cannot be read; never leaves this module."""
+
+
+def find_box_layout(
+    model: ir.Model, layout: str, runs: Sequence[tuple[Arrays, Arrays]], names: Sequence[str] = ()
+) -> BoxLayout | str:
+    """The layout that fits the first run with boxes in it, of inputs in `layout` (NCHW or NHWC), with these names of classes.
+
+    Else why the boxes of what looks like a detector cannot be read; "" for other models.
+    """
     selected = [name for name, end in find_ends(model).items() if end.selected]
+    why = ""
     for feeds, outputs in runs:
-        found = find_detections(outputs, [name for name in selected if outputs[name].size])
-        if found is not None:
-            return _describe_found(found, outputs)
         (picture,) = feeds.values()
-        if picture.ndim == 4:
-            height, width = picture.shape[2:] if layout == "NCHW" else picture.shape[1:3]
-            if (head := _find_head(outputs, height, width) or _find_pair(outputs, height, width)) is not None:
-                return head
-    return None
+        if picture.ndim != 4:
+            continue
+        height, width = picture.shape[2:] if layout == "NCHW" else picture.shape[1:3]
+        found = find_detections(outputs, [name for name in selected if outputs[name].size])
+        try:
+            if found is not None:
+                return _describe_found(found, outputs, len(picture), names)
+            head = _find_head(outputs, height, width, names) or _find_pair(outputs, height, width)
+        except NotReadError as error:
+            why = str(error)
+            continue
+        if head is not None:
+            return head
+        why = why or _suspect(outputs, height, width)
+    return why
 
 
-def _describe_found(found: Detections, outputs: Arrays) -> BoxLayout:
-    start = 0 if found.sample is None else 1
-    form = "centre and size" if found.centred else "corners, y first" if found.boxes == ROWS_FIRST else "corners"
-    shares = _are_shares(outputs[found.boxes][..., start : start + 4])
-    return BoxLayout(found.boxes, found.scores, found.classes, found.sample, found.least, form, shares)
+def _describe_found(found: Detections, outputs: Arrays, count: int, names: Sequence[str]) -> BoxLayout:
+    """Of boxes that the graph chose. Raises NotReadError where there is none."""
+    boxes = [one for one in found.read(outputs, count) if len(one.boxes)]
+    if not boxes:
+        raise NotReadError("no box was found in the golden samples: --data with pictures that show something")
+    all_boxes = np.concatenate([one.boxes for one in boxes])
+    scores = np.concatenate([one.scores for one in boxes])
+    least = CONFIDENT if found.scores is not None and scores.min() >= 0 and scores.max() <= 1 else None
+    form = "centre and size" if found.centred else "corners"
+    first = 0
+    if form == "corners" and _is_tensorflow(found, outputs):
+        form = "corners, y first"
+        first = int(found.boxes.startswith(ROWS_FIRST[0]) and (not names or names[0].lower() not in NO_CLASS))
+    first = _find_first_class(boxes, names, first)
+    return BoxLayout(
+        found.boxes, found.scores, found.classes, found.sample, least, form, _are_shares(all_boxes), first_class=first
+    )
 
 
-def _find_head(outputs: Arrays, height: int, width: int) -> BoxLayout | None:
-    """An output whose one axis has an anchor for each place, and whose scores are shares."""
-    places = {sum((height // stride) * (width // stride) for stride in strides) for strides in STRIDES}
+def _is_tensorflow(found: Detections, outputs: Arrays) -> bool:
+    """By name; else by how many boxes there are, which nobody else writes as floats."""
+    if found.boxes.partition(":")[0] in ROWS_FIRST:
+        return True
+    rows = outputs[found.boxes]
+    return rows.ndim == 3 and any(
+        array.dtype.kind == "f"
+        and name not in found.names
+        and array.size == len(rows)
+        and bool((array == np.rint(array)).all())
+        and 0 <= array.min() <= array.max() <= rows.shape[1]
+        for name, array in outputs.items()
+    )
+
+
+def _find_first_class(boxes: Sequence[FoundBoxes], names: Sequence[str], usual: int) -> int:
+    """1 where the last class has as its number how many names there are, 0 where a box has that number."""
+    classes = np.concatenate([one.classes for one in boxes])
+    if classes.min() <= 0:
+        return 0
+    return 1 if names and classes.max() == len(names) else usual
+
+
+def _find_head(outputs: Arrays, height: int, width: int, names: Sequence[str]) -> BoxLayout | None:
+    """An output whose one axis has an anchor for each place, or a query each. Raises NotReadError."""
+    places = _count_places(height, width)
+    masks = {array.shape[1] for array in outputs.values() if array.ndim == 4 and len(outputs) == 2}
     for name, array in outputs.items():
-        if array.ndim != 3 or array.dtype.kind != "f":
+        if array.ndim != 3 or array.dtype.kind != "f" or not array.size:
             continue
         if array.shape[2] in places and array.shape[1] > 4:
-            head, boxes, scores = "anchors last", array[:, :4], array[:, 4:]
-        elif array.shape[1] in {3 * count for count in places} and array.shape[2] > 5:
-            head, boxes, scores = "anchors first", array[..., :4], array[..., 4:]
-        else:
+            return _read_head(name, array.transpose(0, 2, 1), "anchors last", masks, names, (height, width))
+        if array.shape[2] <= 4:
             continue
-        if scores.min() >= 0 and scores.max() <= 1:
+        thrice = array.shape[1] in {3 * count for count in places}
+        if thrice or array.shape[1] in places:
+            head = "anchors first" if thrice else _find_objectness(array, names)
+            return _read_head(name, array, head, masks, names, (height, width))
+        if names and array.shape[2] == 4 + len(names) and array.shape[1] > FEW and 0 <= array.min() <= array.max() <= 1:
             return BoxLayout(
-                name,
-                least=CONFIDENT,
-                form="centre and size",
-                shares=_are_shares(boxes),
-                head=head,
-                overlap=OVERLAPS[head],
+                name, least=CONFIDENT, form="centre and size", shares=True, head="anchors first, classes only"
             )
     return None
+
+
+def _find_objectness(array: Array, names: Sequence[str]) -> str:
+    """Whether (n, anchors, columns) has a share of being an object before the classes. Raises NotReadError."""
+    if bool((array[..., 4] == 1).all()) or (names and array.shape[2] == 5 + len(names)):
+        return "anchors first"
+    if names:
+        return "anchors first, classes only"
+    columns = array.shape[2]
+    raise NotReadError(
+        f"{columns} columns are {columns - 4} classes, or {columns - 5} behind a share of being an object: --classes FILE tells"
+    )
+
+
+def _read_head(
+    name: str, table: Array, head: str, masks: set[int], names: Sequence[str], size: tuple[int, int]
+) -> BoxLayout:
+    """What (n, anchors, columns) holds. Raises NotReadError."""
+    start = 5 if head == "anchors first" else 4
+    boxes, rest = table[..., :4], table[..., start:]
+    count = rest.shape[2] - next((mask for mask in masks if mask < rest.shape[2]), 0)
+    points = rest[..., len(names) :]
+    if (
+        names
+        and len(names) < count
+        and points.shape[2] % 3 * (points.shape[2] % 2) == 0
+        and np.abs(points).max() > SHARES
+    ):
+        count = len(names)  # points of a body follow, in pixels
+    if names and len(names) != count:
+        raise NotReadError(f"{name!r} has {count} columns behind the box for {len(names)} classes")
+    shares = table[..., 4 : start + count]
+    if not (shares.min() >= 0 and shares.max() <= 1):
+        raise NotReadError(f"scores in {name!r} go from {shares.min():.3g} to {shares.max():.3g}: {LOGITS}")
+    classes = rest[..., :count] * (table[..., 4:5] if start == 5 else 1.0)
+    if (np.median(classes, axis=(0, 1)) > CONFIDENT).any():
+        raise NotReadError(
+            f"{name!r} has a column that is high at most anchors, as the angle of a turned box: no class is"
+        )
+    if _find_order(boxes[..., :2]) == "none":
+        raise NotReadError(f"boxes in {name!r} do not follow the grid of anchors: they may be offsets to it")
+    form = "corners" if _find_form(boxes, *size) == "corners" else "centre and size"
+    whole = count == rest.shape[2]
+    return BoxLayout(
+        name, None, None, None, CONFIDENT, form, _are_shares(boxes), head, OVERLAPS[head], None if whole else count
+    )
 
 
 def _find_pair(outputs: Arrays, height: int, width: int) -> BoxLayout | None:
@@ -80,8 +199,9 @@ def _find_pair(outputs: Arrays, height: int, width: int) -> BoxLayout | None:
     Where either could be the boxes, scores that sum up to 1 and boxes that are corners decide; None where they do not.
     """
     floats = {
-        name: array for name, array in outputs.items() if array.ndim == 3 and array.dtype.kind == "f" and array.size
-    }
+        name: array.reshape(array.shape[0], array.shape[1], -1) for name, array in outputs.items()
+        if array.ndim in (3, 4) and array.dtype.kind == "f" and array.size and 1 in (4 - array.ndim, *array.shape[2:3])
+    }  # fmt: skip
     found: list[tuple[int, BoxLayout]] = []
     for name, boxes in floats.items():
         form = _find_form(boxes, height, width) if boxes.shape[2] == 4 and boxes.shape[1] > FEW else ""
@@ -104,20 +224,63 @@ def _find_pair(outputs: Arrays, height: int, width: int) -> BoxLayout | None:
                 "anchors apart",
                 OVERLAPS["anchors apart"],
             )
-            found.append((2 * softmax + (form == "corners"), layout))
+            found.append((2 * softmax + form.startswith("corners"), layout))
     best = [layout for rank, layout in found if rank == max(found, key=lambda one: one[0])[0]]
     return best[0] if len(best) == 1 else None
 
 
+def _suspect(outputs: Arrays, height: int, width: int) -> str:
+    """Why boxes of what looks like a detector are not read."""
+    shapes = {name: array.shape for name, array in outputs.items() if array.dtype.kind == "f"}
+    maps = [
+        shape
+        for shape in shapes.values()
+        if len(shape) in (4, 5) and (height // 32) in shape and (width // 32) in shape
+    ]
+    rows = [name for name, shape in shapes.items() if len(shape) == 3 and shape[2] == 4 and shape[1] > FEW]
+    if len(shapes) > 1 and rows:
+        return f"{rows[0]!r} has four numbers a row, but no other output scores of its rows from 0 to 1, or they are offsets"
+    places = _count_places(height, width)
+    flat = [
+        name
+        for name, shape in shapes.items()
+        if len(shape) == 2 and shape[0] in {k * n for k in (1, 3) for n in places}
+    ]
+    if flat:
+        return f"{flat[0]!r} has no axis of samples: put a Reshape to (1, anchors, columns) behind it"
+    if len(maps) and len(shapes) >= 3:
+        return "outputs are maps of a head that is not decoded: export it with its own decoding"
+    return ""
+
+
+def _count_places(height: int, width: int) -> set[int]:
+    return {sum((height // stride) * (width // stride) for stride in strides) for strides in STRIDES}
+
+
 def _find_form(boxes: Array, height: int, width: int) -> str:
     """As what the boxes (n, anchors, 4) have a size and lie in the input: corners, or centre and size; "" for neither."""
-    sides = np.array([1.0, 1.0] if _are_shares(boxes) else [width, height])
+    shares = _are_shares(boxes)
     start, end = boxes[..., :2].astype(np.float64), boxes[..., 2:].astype(np.float64)
     for form, centre, size in (("corners", (start + end) / 2, end - start), ("centre and size", start, end)):
+        rows_first = form == "corners" and _find_order(centre) == "y first"
+        sides = np.array([1.0, 1.0] if shares else [height, width] if rows_first else [width, height])
         inside = (centre >= -SLACK * sides) & (centre <= (1 + SLACK) * sides) & (size > 0) & (size <= 2 * sides)
         if inside.all(axis=2).mean() >= IN_PLACE:
-            return form
+            return "corners, y first" if rows_first else form
     return ""
+
+
+def _find_order(centres: Array) -> str:
+    """Which of two coordinates (n, anchors, 2) is y, which changes once a row: "x first", "y first", or "none"."""
+    each = centres.astype(np.float64)
+    steps = np.abs(np.diff(each, axis=1)).mean(axis=(0, 1))
+    random = np.maximum(
+        each.std(axis=(0, 1)) * 2 / np.sqrt(np.pi), 1e-30
+    )  # the mean difference of two drawn from a normal one
+    first, second = steps / random
+    if not min(first, second) <= SMOOTH:
+        return "none"
+    return "y first" if second > FASTER * first else "x first"
 
 
 def _find_background(scores: Array) -> int | None:

@@ -13,6 +13,7 @@ Boxes are corners; where a box of the float model ends before it begins, a centr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -100,7 +101,7 @@ class Detections:
         if self.centred:
             middle, half = corners[:, :2], corners[:, 2:] / 2
             corners = np.concatenate([middle - half, middle + half], axis=1)
-        counts = (corners[:, 2:] > corners[:, :2]).all(axis=1)  # padding has no area
+        counts = (corners[:, 2:] > corners[:, :2]).all(axis=1) & (classes >= 0)  # padding has no area, or no class
         if self.least is not None:
             counts &= scores >= self.least
         return FoundBoxes(corners[counts], scores[counts].astype(np.float64), classes[counts].astype(np.int64))
@@ -108,11 +109,16 @@ class Detections:
 
 def find_detections(outputs: Arrays, selected: Iterable[str]) -> Detections | None:
     """The outputs that are boxes, given the float model's first answers; `selected` are those whose rows depend on values."""
-    for name in selected:
-        found = _read_layout(name, outputs) if outputs[name].ndim in (2, 3) else None
-        if found is not None:
-            return found
-    return None
+    layouts = [_read_layout(name, outputs) for name in selected if outputs[name].ndim in (2, 3)]
+    found = [layout for layout in layouts if layout is not None]
+    return max(found, key=lambda one: (_have_area(one, outputs), "box" in one.boxes.lower()), default=None)
+
+
+def _have_area(layout: Detections, outputs: Arrays) -> bool:
+    """Whether all rows are boxes or padding: scores of four classes are not."""
+    start = 1 if layout.sample is not None else 0
+    ends = outputs[layout.boxes][..., start : start + 4].reshape(-1, 4)
+    return bool((ends[:, 2:] >= (0 if layout.centred else ends[:, :2])).all())
 
 
 def _read_layout(name: str, outputs: Arrays) -> Detections | None:
@@ -124,6 +130,7 @@ def _read_layout(name: str, outputs: Arrays) -> Detections | None:
     start = 1 if layout.sample is not None else 0
     ends = rows[..., start : start + 4].reshape(-1, 4)
     values = np.zeros(0) if layout.scores is None else layout._column(outputs, layout.scores, rows)
+    values = values[values != -1]  # what some pad with
     shares = values.size > 0 and values.min() >= 0 and CONFIDENT <= values.max() <= 1
     return replace(layout, least=CONFIDENT if shares else None, centred=bool((ends[:, 2:] < ends[:, :2]).any()))
 
@@ -155,9 +162,11 @@ def _find_beside(name: str, outputs: Arrays) -> tuple[str | None, str | None]:
     }  # fmt: skip
     whole = [other for other, value in beside.items() if value.dtype.kind in "iu"]
     floats = [other for other, value in beside.items() if value.dtype.kind == "f"]
-    whole = whole or [other for other in floats if len(floats) > 1 and _is_whole(beside[other])][:1]
-    scores = next((other for other in floats if other not in whole), None)
-    return scores, whole[0] if whole else None
+    whole = whole or [other for other in floats if len(floats) > 1 and _is_whole(beside[other])]
+    classes = min(whole, key=lambda other: not re.search("class|label", other.lower()), default=None)
+    floats = [other for other in floats if other != classes]
+    scores = min(floats, key=lambda other: (not re.search("score|conf", other.lower()), other in whole), default=None)
+    return scores, classes
 
 
 def _is_whole(values: Array) -> bool:

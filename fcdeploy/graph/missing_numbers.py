@@ -12,9 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.nodes import STANDARD, array_of, attribute_of, is_op, name_of, producer_of
+from fcdeploy.tables.operators import FILL_MISSING
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
-FILLS = {"IsNaN", "TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"}
 KEEPS_ALL = {
     "Abs", "Add", "Cast", "CastLike", "Ceil", "Clip", "Concat", "Cos", "DepthToSpace", "Div", "Elu", "Erf", "Exp", "Expand",
     "FeatureVectorizer", "Flatten", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log", "Max",
@@ -69,7 +69,7 @@ def explain_missing(graph: ir.Graph) -> dict[str, str]:
 def _fills(node: ir.Node) -> bool:
     if node.op_type == "Imputer":
         return math.isnan(attribute_of(node, "replaced_value_float", 0.0))
-    return node.op_type in FILLS
+    return node.op_type in FILL_MISSING
 
 
 def _carried_by(node: ir.Node) -> Iterable[ir.Value]:

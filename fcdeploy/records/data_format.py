@@ -5,6 +5,7 @@ It goes with the calibration, the int8 model's metadata and the bundle, so that 
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from fcdeploy.records.preprocessing import Preprocessing
 KEY = "fcdeploy.format"  # of a model's metadata
 KEYS = {"preprocess", "classes", "columns", "label", "statistics", "boxes"}
 MOST_INPUTS = 1 << 12
+MOST_TEXT = 1 << 20  # characters, of names of classes in another tool's metadata
 MOST_NAMES = 1 << 17  # of classes, or of columns
 
 
@@ -141,6 +143,17 @@ def from_metadata(properties: Mapping[str, str], source: str) -> DataFormat:
     except (ValueError, RecursionError) as error:
         raise FcdeployError(f"{source}: its metadata {KEY!r} is no JSON", hint) from error
     return from_json(data, f"{source}: metadata {KEY!r}", hint)
+
+
+def read_ultralytics_names(properties: Mapping[str, str]) -> tuple[str, ...]:
+    """The classes that Ultralytics' export writes as "{0: 'person', ...}"; () where there is none."""
+    text = properties.get("names", "")
+    try:
+        named = ast.literal_eval(text) if text.startswith("{") and len(text) <= MOST_TEXT else {}
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return ()
+    in_order = isinstance(named, dict) and list(named) == list(range(len(named)))
+    return tuple(map(str, named.values())) if in_order else ()
 
 
 def to_metadata(value: DataFormat) -> str:

@@ -14,6 +14,7 @@ from fcdeploy.preprocessing.placement import ImageSize, map_to_input
 from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.preprocessing import Preprocessing
 
+ROWS_FIRST, SWAPPED = "corners, y first", [1, 0, 3, 2]
 MOST_CANDIDATES, MOST_BOXES = 1000, 300  # of a sample, before and after overlapping ones are left out: that takes time
 
 
@@ -29,7 +30,7 @@ def describe_boxes(
     pictures = []
     for size, found in zip(sizes, read_boxes(layout, outputs, len(sizes)), strict=True):
         best = _place_in_picture(_keep_best(found, top), layout, how, size)
-        boxes = [_describe(best, at, names) for at in range(len(best.boxes))]
+        boxes = [_describe(best, at, names, layout.first_class) for at in range(len(best.boxes))]
         pictures.append({"boxes": boxes, "width": size.width, "height": size.height})
     return pictures
 
@@ -40,8 +41,10 @@ def read_boxes(layout: BoxLayout, outputs: Mapping[str, Array], count: int) -> l
         return [_read_anchors(*_split_anchors(layout, outputs, at), layout) for at in range(count)]
     centred = layout.form == "centre and size"
     reader = Detections(layout.boxes, layout.scores, layout.classes, layout.sample, layout.least, centred)
-    swap = [1, 0, 3, 2] if layout.form == "corners, y first" else [0, 1, 2, 3]
-    return [FoundBoxes(one.boxes[:, swap], one.scores, one.classes) for one in reader.read(outputs, count)]
+    found = reader.read(outputs, count)
+    if layout.form != ROWS_FIRST:
+        return found
+    return [FoundBoxes(one.boxes[:, SWAPPED], one.scores, one.classes) for one in found]
 
 
 def _split_anchors(layout: BoxLayout, outputs: Mapping[str, Array], at: int) -> tuple[Array, Array]:
@@ -49,9 +52,12 @@ def _split_anchors(layout: BoxLayout, outputs: Mapping[str, Array], at: int) -> 
     rows = np.asarray(outputs[layout.boxes][at], np.float64)
     if layout.head == "anchors apart":
         scores = np.asarray(outputs[str(layout.scores)][at], np.float64)
-        return rows, scores if layout.classes is None else np.delete(scores, int(layout.classes), axis=1)
+        scores = scores.reshape(len(scores), -1)
+        return rows.reshape(-1, 4), scores if layout.classes is None else np.delete(scores, int(layout.classes), axis=1)
     rows = rows.T if layout.head == "anchors last" else rows
-    return rows[:, :4], rows[:, 4:] if layout.head == "anchors last" else rows[:, 5:] * rows[:, 4:5]
+    start = 5 if layout.head == "anchors first" else 4
+    classes = rows[:, start:][:, : layout.class_count]
+    return rows[:, :4], classes * rows[:, 4:5] if layout.head == "anchors first" else classes
 
 
 def _read_anchors(rows: Array, scores: Array, layout: BoxLayout) -> FoundBoxes:
@@ -60,7 +66,7 @@ def _read_anchors(rows: Array, scores: Array, layout: BoxLayout) -> FoundBoxes:
     best = scores[np.arange(len(rows)), classes]
     order = np.argsort(-best, kind="stable")[:MOST_CANDIDATES]
     order = order[best[order] >= (layout.least or 0.0)]
-    boxes = rows[order]
+    boxes = rows[order][:, SWAPPED] if layout.form == ROWS_FIRST else rows[order]
     if layout.form == "centre and size":
         middle, half = boxes[:, :2], boxes[:, 2:] / 2
         boxes = np.concatenate([middle - half, middle + half], axis=1)
@@ -82,11 +88,11 @@ def _place_in_picture(found: FoundBoxes, layout: BoxLayout, how: Preprocessing, 
     return FoundBoxes(np.stack(limits, axis=2).reshape(-1, 4), found.scores, found.classes)
 
 
-def _describe(found: FoundBoxes, at: int, names: Sequence[str]) -> dict[str, Any]:
+def _describe(found: FoundBoxes, at: int, names: Sequence[str], first: int) -> dict[str, Any]:
     number = int(found.classes[at])
     return {
         "class": number,
-        **({"name": names[number]} if 0 <= number < len(names) else {}),
+        **({"name": names[number - first]} if 0 <= number - first < len(names) else {}),
         "score": float(found.scores[at]),
         "box": [round(float(end), 2) for end in found.boxes[at]],
     }

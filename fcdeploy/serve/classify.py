@@ -28,6 +28,7 @@ from fcdeploy.preprocessing.placement import ImageSize
 from fcdeploy.preprocessing.tables import TableLayout, arrange_columns, convert_row, stack_rows
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.serve.boxes import MOST_BOXES, describe_boxes
+from fcdeploy.serve.meaning import Probabilities
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError, explain_json_error
 
@@ -189,7 +190,7 @@ def _read_csv(model: Model, body: bytes) -> Iterator[Mapping[str, Array]]:
         layout = _arrange(model, header)
         for at, cells in enumerate(row for row in lines if row):
             _check_count(at)
-            yield convert_row(layout, cells, f"row {at}")
+            yield _convert(model, layout, cells, at)
     except (UnicodeDecodeError, csv.Error) as error:
         raise RefusedError(400, f"the body is no CSV in UTF-8: {str(error)[:100]}") from None
     except FcdeployError as error:
@@ -213,9 +214,24 @@ def _read_json(model: Model, body: bytes) -> Iterator[Mapping[str, Array]]:
             names = tuple(row)
             layout = layouts.get(names) or _arrange(model, names)
             layouts[names] = layout
-            yield convert_row(layout, [_check_cell(row[name]) for name in names], f"row {at}")
+            yield _convert(model, layout, [_check_cell(row[name]) for name in names], at)
     except FcdeployError as error:
         raise RefusedError(400, error.message[:400]) from None
+
+
+def _convert(model: Model, layout: TableLayout, cells: Sequence[Any], at: int) -> Arrays:
+    """A row's inputs. Raises RefusedError where a number is NaN that nothing in the model fills in."""
+    arrays = convert_row(layout, cells, f"row {at}")
+    for spec, places, _ in layout.inputs:
+        if spec.dtype.kind != "f" or spec.missing:
+            continue
+        unknown = np.flatnonzero(np.isnan(arrays[spec.name]))
+        if unknown.size:
+            raise RefusedError(
+                400,
+                f"row {at}, column {layout.columns[places[unknown[0]]]!r} is NaN, which model {model.name!r} does not fill in",
+            )
+    return arrays
 
 
 def _check_cell(value: Any) -> Any:
@@ -236,23 +252,34 @@ def _check_count(at: int) -> None:
 
 
 def describe_answers(
-    model: Model, outputs: Sequence[Array], top: int, sizes: Sequence[ImageSize] = ()
+    model: Model, outputs: Sequence[Array], count: int, top: int, sizes: Sequence[ImageSize] = ()
 ) -> list[dict[str, Any]]:
-    """Of each sample its likeliest classes by number, name and probability; of what has no classes its numbers.
+    """Of each of `count` samples its likeliest classes by number, name and probability; of what has no classes its numbers.
 
-    Of pictures of these `sizes`, where the bundle says where boxes are, the boxes.
+    Of pictures of these `sizes`, where the bundle says where boxes are, the boxes. Raises RefusedError where the answers to
+    several samples cannot be told apart.
     """
     named = dict(zip(model.outputs, outputs, strict=True))
     layout, how = model.format.boxes, model.format.preprocessing
     if layout is not None and how is not None and sizes:
         return describe_boxes(layout, how, named, sizes, model.format.classes, top)
-    scores = next((a for a in named.values() if a.dtype.kind == "f" and _count_classes(a) > 1), None)
-    if scores is None:
-        return [
-            {"values": {name: array[at].tolist() for name, array in named.items()}} for at in range(len(outputs[0]))
-        ]
-    flat = scores.reshape(len(scores), -1).astype(np.float64)
-    return [{"classes": _rank(row, model.format.classes, top)} for row in flat]
+    apart = {name: array.ndim > 0 and len(array) == count for name, array in named.items()}
+    scores = next(
+        (name for name, a in named.items() if apart[name] and a.dtype.kind == "f" and _count_classes(a) > 1), None
+    )
+    if scores is not None:
+        flat = named[scores].reshape(count, -1).astype(np.float64)
+        return [{"classes": _rank(row, model.format.classes, top, model.probabilities[scores])} for row in flat]
+    if count > 1 and not all(apart.values()):
+        other = next(name for name, fits in apart.items() if not fits)
+        raise RefusedError(
+            400,
+            f"output {other!r} of shape {list(named[other].shape)} has no row for each of {count} samples: send one",
+        )
+    return [
+        {"values": {name: (array[at] if apart[name] else array).tolist() for name, array in named.items()}}
+        for at in range(count)
+    ]
 
 
 def _count_classes(array: Array) -> int:
@@ -261,9 +288,12 @@ def _count_classes(array: Array) -> int:
     return long[0] if len(long) == 1 else 1
 
 
-def _rank(scores: Array, names: Sequence[str], top: int) -> list[dict[str, Any]]:
-    """The best classes, equal ones in the order of their numbers, with probabilities where the scores say what these are."""
-    shares = _read_probabilities(scores)
+def _rank(scores: Array, names: Sequence[str], top: int, probabilities: Probabilities) -> list[dict[str, Any]]:
+    """The best classes, equal ones in the order of their numbers, with probabilities where the model says what these are.
+
+    Of sigmoids each is the probability of its own class, and softmax would be false.
+    """
+    shares = scores if probabilities == "scores" else _softmax(scores) if probabilities else None
     best = np.argsort(-scores, kind="stable")[:top]
     return [
         {
@@ -276,16 +306,7 @@ def _rank(scores: Array, names: Sequence[str], top: int) -> list[dict[str, Any]]
     ]
 
 
-def _read_probabilities(scores: Array) -> Array | None:
-    """Scores that sum up to 1 as they are, logits through softmax.
-
-    None for other scores from 0 to 1: of sigmoids, each is the probability of its own class, and softmax would be false.
-    """
-    if (scores >= 0).all():
-        if abs(float(scores.sum()) - 1) < 1e-3:
-            return scores
-        if (scores <= 1).all():
-            return None
+def _softmax(scores: Array) -> Array:
     with np.errstate(all="ignore"):
         raised = np.exp(scores - scores.max())
         return np.asarray(raised / raised.sum())

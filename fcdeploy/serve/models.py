@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from fcdeploy.runtime.engine import Engine
 from fcdeploy.runtime.feeds import draw_feeds
 from fcdeploy.runtime.options import read_metadata
 from fcdeploy.runtime.session import Session
+from fcdeploy.serve.meaning import Probabilities, fills_missing, find_probabilities
 from fcdeploy.serve.repository import ModelFile
 
 INLINE_SECONDS = 0.002  # a run up to here costs less on the loop than handing it to a thread and back
@@ -46,7 +48,8 @@ class Model:
 
     `largest` is how many samples may share a run, `alone` why requests may not; samples of one request need not where they
     are `independent`.  `sample_seconds` is what one sample takes, 0 where no inputs could be made up to try it.  `format`
-    is how raw data become inputs.  `layouts` is what `fcdeploy.serve.tensors` has read of requests' JSON.
+    is how raw data become inputs; `probabilities` says of each output which numbers are probabilities of classes.  `layouts`
+    is what `fcdeploy.serve.tensors` has read of requests' JSON.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Model:
     sample_seconds: float
     load_seconds: float
     format: DataFormat = UNSAID
+    probabilities: Mapping[str, Probabilities] = field(default_factory=dict)
     layouts: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
@@ -105,17 +109,22 @@ def load_model(
     dependence = explain_dependence(outline)
     alone = "--max-batch 1" if max_batch == 1 else dependence or _find_free_axis(inputs)
     samples = _make_inputs(session, inputs, 1 if alone else max_batch or LARGEST)
-    largest, seconds = 1, 0.0
+    largest, seconds, answers = 1, 0.0, list[Array]()
     if samples is None:
         alone = alone or "no inputs could be made up to try it"
     else:
         rows = max((array.shape[0] for array in samples.values() if array.ndim), default=1) if alone else 1
         seconds = _time_run(session, samples, rows) / rows
+        answers = session.run(_slice_samples(samples, 0, rows))
         if not alone:
             largest, alone = _try_batches(session, samples, seconds, max_batch)
+    said = zip_longest((spec.name for spec in outputs), answers)
+    missing = fills_missing(outline)
     return Model(
-        name, place.version, session, {spec.name: spec for spec in inputs}, {spec.name: spec for spec in outputs},
-        largest, alone, not dependence, seconds, time.perf_counter() - begun, how,
+        name, place.version, session,
+        {spec.name: replace(spec, missing=missing and spec.dtype.kind == "f") for spec in inputs},
+        {spec.name: spec for spec in outputs}, largest, alone, not dependence, seconds, time.perf_counter() - begun, how,
+        {output: find_probabilities(outline, output, answer) for output, answer in said},
     )  # fmt: skip
 
 

@@ -204,7 +204,7 @@ def _classify(
         outputs = result
 
         def describe() -> Answer:
-            rows = describe_answers(model, outputs, top, sizes)
+            rows = describe_answers(model, outputs, request.rows, top, sizes)
             seconds = {"run": request.compute_seconds, "total": time.perf_counter() - begun}
             made = _answer_json(
                 {"model_name": model.name, "model_version": model.version, "predictions": rows, "seconds": seconds}
@@ -217,6 +217,8 @@ def _classify(
             return
         try:
             answer(describe())
+        except RefusedError as refusal:
+            answer(refusal)
         except Exception as defect:  # a request without an answer would hang
             answer(RefusedError(500, f"internal {type(defect).__name__}: {defect}"))
 

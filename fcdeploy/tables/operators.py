@@ -129,6 +129,8 @@ COMPARED = (
     "IsNaN",
     "IsInf",
 )
+FILL_MISSING = {"IsNaN", "TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"}
+"""What reads NaN as a number that is not known; Imputer does where NaN is what it replaces."""
 NO_NUMBERS = (
     *("SequenceConstruct", "SequenceEmpty", "SequenceAt", "SequenceInsert", "SequenceErase", "SequenceLength"),
     *("SplitToSequence", "ConcatFromSequence", "SequenceMap", "Optional", "OptionalGetElement", "OptionalHasElement"),
