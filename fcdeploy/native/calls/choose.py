@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fcdeploy.native.calls import layers, others, sequences
+from fcdeploy.native.calls import choices, layers, others, sequences
 from fcdeploy.native.calls.call import KernelCall, Weights
 from fcdeploy.native.placing.layout import Copy, Fill, Placed, Work
 from fcdeploy.native.program import steps
@@ -27,6 +27,8 @@ CALLS: dict[type[steps.Step], Callable[[Any, Placed, Weights], KernelCall]] = {
     steps.Move: others.take,
     steps.Pointwise: others.call_pointwise,
     steps.Reduce: others.reduce,
+    steps.Select: choices.select,
+    steps.Place: choices.place,
     steps.Recurrent: sequences.recurrent,
     steps.Normalize: sequences.normalize,
     steps.Interpolate: sequences.interpolate,

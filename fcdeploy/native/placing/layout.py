@@ -26,6 +26,7 @@ from fcdeploy.native.program.steps import (
     Product,
     Program,
     Recurrent,
+    Select,
     Step,
 )
 from fcdeploy.native.program.tensors import Tensor
@@ -222,7 +223,7 @@ class _Placer:
         """The view of an input as the step's kernel can read it; copied where it lies otherwise."""
         tensor = step.inputs[index]
         view = self._constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
-        if isinstance(step, Combine | Pointwise):
+        if isinstance(step, Combine | Pointwise | Select):
             return view.reshape_view(np.broadcast_to(view.array, step.output.shape))
         if isinstance(step, Product):
             shape = (*step.output.shape[:-2], *tensor.shape[-2:])

@@ -16,11 +16,21 @@ from fcdeploy.native.program.steps import (
     Pool,
     Program,
     Quantize,
+    Select,
     Softmax,
     Step,
 )
 
-ALIKE = (Combine, LookupTable, Lookup, Quantize, Pointwise, Softmax, Interpolate)  # every input lies as the output does
+ALIKE = (
+    Combine,
+    LookupTable,
+    Lookup,
+    Quantize,
+    Pointwise,
+    Select,
+    Softmax,
+    Interpolate,
+)  # every input lies as the output does
 STAY = ("slice", "concat", "pad", "take", "expand")  # moves that keep the order of the axes
 
 

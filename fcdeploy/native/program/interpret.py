@@ -25,6 +25,7 @@ from fcdeploy.native.program.steps import (
     LookupTable,
     Move,
     Normalize,
+    Place,
     Pointwise,
     Pool,
     Product,
@@ -32,6 +33,7 @@ from fcdeploy.native.program.steps import (
     Quantize,
     Recurrent,
     Reduce,
+    Select,
     Softmax,
     Step,
 )
@@ -77,6 +79,7 @@ _FORMULAS: dict[str, Callable[..., Array]] = {
     "Log": np.log,
     "Mish": lambda x: x * np.tanh(np.logaddexp(0, x)),
     "Neg": np.negative,
+    "Not": lambda x: x == 0,
     "Reciprocal": lambda x: 1 / x,
     "Round": np.rint,
     "Selu": lambda x, alpha, gamma: gamma * np.where(x < 0, alpha * np.expm1(x), x),
@@ -102,6 +105,14 @@ BINARY: dict[str, Function] = {
     "Min": np.minimum,
     "Pow": lambda x, y: np.asarray(np.power(x.astype(np.float64), y.astype(np.float64)), np.float32),
     "PRelu": lambda x, slope: np.where(x < 0, x * slope, x),
+    "Equal": lambda x, y: np.asarray(x == y, np.float32),
+    "Greater": lambda x, y: np.asarray(x > y, np.float32),
+    "GreaterOrEqual": lambda x, y: np.asarray(x >= y, np.float32),
+    "Less": lambda x, y: np.asarray(x < y, np.float32),
+    "LessOrEqual": lambda x, y: np.asarray(x <= y, np.float32),
+    "And": lambda x, y: np.asarray((x != 0) & (y != 0), np.float32),
+    "Or": lambda x, y: np.asarray((x != 0) | (y != 0), np.float32),
+    "Xor": lambda x, y: np.asarray((x != 0) ^ (y != 0), np.float32),
 }
 """ONNX operators on two tensors; Add, Mul and their kind also of the integers that shapes are made of."""
 
@@ -324,6 +335,19 @@ def _(step: Pointwise, given: Sequence[Array]) -> tuple[Array, ...]:
         with np.errstate(all="ignore"):
             return (np.asarray(BINARY[step.kind](*given), np.float32),)
     return (UNARY[step.kind](given[0], *step.numbers),)
+
+
+@compute.register
+def _(_: Select, given: Sequence[Array]) -> tuple[Array, ...]:
+    return (np.where(given[0] != 0, given[1], given[2]),)
+
+
+@compute.register
+def _(step: Place, given: Sequence[Array]) -> tuple[Array, ...]:
+    x, axis = given[0].astype(np.float32), step.axis
+    find = np.argmax if step.kind == "max" else np.argmin
+    found = x.shape[axis] - 1 - find(np.flip(x, axis), axis) if step.last else find(x, axis)
+    return (np.asarray(found, np.int64).reshape(step.output.shape),)
 
 
 @compute.register

@@ -227,6 +227,26 @@ class Pointwise(Step):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Select(Step):
+    """Of each pair of elements (second and third input) the first where the byte of the first input is not 0."""
+
+    def what(self) -> str:
+        return "one of two"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Place(Step):
+    """The index, int64, of the largest or smallest element along an axis; of equal ones the first, or the `last`."""
+
+    kind: Literal["max", "min"]
+    axis: int
+    last: bool = False
+
+    def what(self) -> str:
+        return f"place of the {self.kind} along {self.axis}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Reduce(Step):
     """The mean, sum, largest or smallest float along axes, which are kept with length 1."""
 

@@ -17,10 +17,21 @@ from fcdeploy.native.program.interpret import BINARY, UNARY
 from fcdeploy.native.program.simplify import simplify
 from fcdeploy.native.program.steps import LookupTable, Move, Program, Step
 from fcdeploy.native.program.tensors import Tensor
-from fcdeploy.native.reading import interpolate, layers, moves, normalize, pointwise, pools, recurrent, transposed
+from fcdeploy.native.reading import (
+    choices,
+    interpolate,
+    layers,
+    moves,
+    normalize,
+    pointwise,
+    pools,
+    recurrent,
+    transposed,
+)
 from fcdeploy.native.reading.fold import fold, stored_weight
 from fcdeploy.native.reading.operands import Coded, Fixed, is_identity, make_codes
-from fcdeploy.native.reading.reader import KERNELS, RAISED, Reader
+from fcdeploy.native.reading.qlinear import spell_out
+from fcdeploy.native.reading.reader import KERNELS, RAISED, Reader, shape_of
 
 Read = Callable[[Reader, ir.Node], None]
 
@@ -46,6 +57,8 @@ OPERATORS: dict[str, Read] = {
     "GlobalMaxPool": pools.global_max,
     **dict.fromkeys(pools.REDUCTIONS, pools.reduction),
     "Softmax": pools.softmax,
+    "Where": choices.where,
+    **dict.fromkeys(choices.PLACES, choices.place),
     "ConvTranspose": transposed.conv_transpose,
     "LayerNormalization": normalize.layer_normalization,
     "LSTM": recurrent.lstm,
@@ -75,7 +88,7 @@ def read_program(model: ir.Model, name: str, shapes: Mapping[str, Sequence[int]]
     `shapes` gives the lengths of inputs whose axes are free, but for the first, which is the sample's.  Raises
     FcdeployError at an operator that has no kernel, by its node.
     """
-    reader = Reader()
+    model, reader = spell_out(model), Reader()
     inputs = tuple(_read_input(reader, value, shapes or {}) for value in _list_fed(model))
     for node in model.graph:
         if node in reader.done:
@@ -137,6 +150,10 @@ def _read_output(reader: Reader, value: ir.Value) -> Tensor:
     kind = value.dtype.numpy().name if value.dtype is not None else "float32"
     if isinstance(view, Fixed):
         raise FcdeployError(f"output {name!r} is a constant", KERNELS)
+    if kind == "bool" and not (isinstance(view, Tensor) and view.dtype == "bool"):
+        truth, to = choices.make_truth(reader, view, name), Tensor(reader.make_name(name), shape_of(view), "bool")
+        bytes_ = np.arange(256, dtype=np.uint8)
+        return reader.add(LookupTable(node=name, inputs=(truth,), outputs=(to,), table=bytes_))
     if not isinstance(view, Coded) or kind not in ("int8", "uint8"):
         return reader.make_floats(view)
     table = np.rint(view.values).astype(np.int64).astype(np.uint8)  # the low 8 bits, whatever the sign

@@ -121,6 +121,8 @@ def binary(reader: Reader, node: ir.Node) -> None:
         reader.set(node.outputs[0], Coded(tensor, np.asarray(function(left, right), np.float32)))
     elif not (op in ("Add", "Mul") and _combine(reader, node, a, b)):
         x, y = reader.make_floats(a), reader.make_floats(b)
+        if {x.dtype, y.dtype} != {"float32"}:
+            raise reader.refuse(node, f"its inputs are {x.dtype} and {y.dtype}")
         to = Tensor(name_of(node), np.broadcast_shapes(x.shape, y.shape), "float32")
         reader.set(node.outputs[0], reader.add(_pointwise(node, op, (x, y), to)))
 
@@ -147,15 +149,15 @@ def _find_same_bytes(a: Operand, b: Operand) -> tuple[Tensor, Array, Array] | No
     if isinstance(a, Coded) and isinstance(b, Coded):
         return (a.tensor, a.values, b.values) if a.tensor.name == b.tensor.name else None
     if isinstance(a, Coded) and isinstance(b, Fixed):
-        other = _align_with_channels(b, a.tensor)
+        other = align_with_channels(b, a.tensor)
         return None if other is None else (a.tensor, a.values, other)
     if isinstance(a, Fixed) and isinstance(b, Coded):
-        other = _align_with_channels(a, b.tensor)
+        other = align_with_channels(a, b.tensor)
         return None if other is None else (b.tensor, other, b.values)
     return None
 
 
-def _align_with_channels(held: Fixed, tensor: Tensor) -> Array | None:
+def align_with_channels(held: Fixed, tensor: Tensor) -> Array | None:
     """A constant beside the numbers of each byte: one, or (channels, 1); None where it differs along other axes."""
     array = held.array.astype(np.float32)
     if array.size == 1 and array.ndim <= len(tensor.shape):

@@ -76,7 +76,7 @@ class Reader:
         if isinstance(operand, Tensor):
             return operand
         if isinstance(operand, Fixed):
-            array = operand.array.astype(np.float32) if operand.array.dtype.kind == "f" else operand.array
+            array = operand.array.astype(np.float32) if operand.array.dtype.kind in "fb" else operand.array
             return Tensor(self.make_name("constant"), array.shape, str(array.dtype), held=array)
         key = operand.tensor.name, operand.values.tobytes()
         if key not in self._reals:
