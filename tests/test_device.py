@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -16,7 +17,9 @@ import fcdeploy
 from fcdeploy.cli import main
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.native.amounts import BY_STRUCT, Amounts
-from fcdeploy.native.estimate import find_cost
+from fcdeploy.native.build import build
+from fcdeploy.native.estimate import estimate, find_cost
+from fcdeploy.native.reading.operators import read_program
 from fcdeploy.tables.device_costs import COSTS
 from fcdeploy.tables.devices import DEVICES
 
@@ -111,3 +114,18 @@ def test_what_makes_no_sense_is_refused(model: Path, tmp_path: Path) -> None:
     with fails("is not quantized: --device is about native code"):
         inspect(net.save(tmp_path / "float.onnx"), device="stm32f4")
     assert main(["inspect", str(model), "--device", "stm32f4", "--max-ram", "much"]) == 2
+
+
+def test_a_layer_that_writes_floats_alone_has_code() -> None:
+    """Its helpers were counted with the kernel that writes bytes."""
+    net = Net()
+    x, scale, zero = net.input("x", 8), net.constant(0.02), net.constant(100, np.uint8)
+    real = net.op("DequantizeLinear", net.op("QuantizeLinear", x, scale, zero), scale, zero)
+    integers = np.random.default_rng(0).integers(-127, 128, (8, 4))
+    weight = net.op("DequantizeLinear", net.constant(integers, np.int8), net.constant(0.01))
+    net.output(net.op("MatMul", real, weight))
+    built = build(read_program(ir.from_proto(net.model()), "net"))
+    assert [call.kernel for call in built.calls] == ["fc_quantize", "fc_layer_reals"]
+    for device in DEVICES.values():
+        costs = COSTS[device.kernels]
+        assert estimate(built, device).code >= costs.kernels["fc_layer_bytes"].code + costs.kernels["fc_quantize"].code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fcdeploy.native.amounts import count_amounts
@@ -63,7 +64,7 @@ def estimate(built: Built, device: Device) -> Estimate:
         CallEstimate(call.node, call.what, call.kernel, call.macs, count_instructions(call, used[call.kernel], costs))
         for call in built.calls
     )
-    code = costs.routines + costs.call * len(calls) + sum(cost.code for cost in used.values())
+    code = costs.routines + costs.call * len(calls) + sum(_count_code(kernel, used, costs) for kernel in used)
     ends = sum(tensor.nbytes for tensor in (*program.inputs, *program.outputs))
     stack = max((cost.stack for cost in used.values()), default=0)
     return Estimate(device, code, len(built.weights), built.arena_bytes, ends, stack, calls)
@@ -76,6 +77,13 @@ def find_cost(kernel: str, costs: Costs) -> Cost:
     kind = "_".join(kernel.split("_")[:2])  # as fc_unary of fc_unary_Tanh
     alike = [row for name, row in costs.kernels.items() if name.startswith(kind)] or list(costs.kernels.values())
     return max(alike, key=lambda cost: cost.element)
+
+
+def _count_code(kernel: str, used: Mapping[str, Cost], costs: Costs) -> int:
+    """Bytes of a kernel; what it shares with the one that writes bytes was counted there, and is its own without that."""
+    sibling = kernel.removesuffix("_reals") + "_bytes"
+    shared = costs.kernels[sibling].code if sibling in costs.kernels and sibling not in used else 0
+    return max(used[kernel].code, shared)
 
 
 def count_instructions(call: KernelCall, cost: Cost, costs: Costs) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fcdeploy.records.report import Table
-from fcdeploy.runtime.native_library import StepTime
+from fcdeploy.runtime.native_library import SHORTEST_US, StepTime
 from fcdeploy.runtime.profile import NodeTime, Profile, match_layers
 
 
@@ -30,7 +30,7 @@ def collect_step_values(steps: Sequence[StepTime], peak: float) -> dict[str, Any
         "steps": [
             {
                 "node": step.node, "what": step.what, "kernel": step.kernel, "macs": step.macs, "us": step.us,
-                "share_of_peak": _find_share(step.macs, step.us, peak) if step.macs else None,
+                "share_of_peak": _find_share(step.macs, step.us, peak),
             }
             for step in steps
         ],
@@ -41,21 +41,30 @@ def make_step_table(latency_us: float, steps: Sequence[StepTime], peak: float) -
     """Where the time goes, and what part of it multiplying at this CPU's best would take."""
     rows = [
         (
-            step.what, step.kernel, f"{step.macs:,}" if step.macs else "", f"{step.us:.2f} us",
-            f"{100 * step.us / latency_us:.1f} %",
-            f"{100 * _find_share(step.macs, step.us, peak):.0f} %" if step.macs else "", step.node,
+            step.what, step.kernel, f"{step.macs:,}" if step.macs else "", _format_us(step.us),
+            f"{100 * step.us / latency_us:.1f} %" if min(step.us, latency_us) >= SHORTEST_US else "",
+            _show_share(step.macs, step.us, peak), step.node,
         )
         for step in steps
     ]  # fmt: skip
     macs = sum(step.macs for step in steps)
-    share = f"{100 * _find_share(macs, latency_us, peak):.0f} %"
-    rows.append(("all", "", f"{macs:,}", f"{latency_us:.2f} us", "", share, ""))
+    rows.append(("all", "", f"{macs:,}", _format_us(latency_us), "", _show_share(macs, latency_us, peak), ""))
     title = f"Steps of native code; this CPU multiplies {peak / 1e9:.0f} G bytes a second at most"
     return Table(title, ("step", "kernel", "MACs", "median", "time", "of the peak", "node"), tuple(rows))
 
 
-def _find_share(macs: int, us: float, peak: float) -> float:
-    return macs / (max(us, 1e-3) * 1e-6) / peak
+def _find_share(macs: int, us: float, peak: float) -> float | None:
+    """What part of the time multiplying takes at best; None where nothing is multiplied or the time is too short to tell."""
+    return macs / (us * 1e-6) / peak if macs and us >= SHORTEST_US else None
+
+
+def _show_share(macs: int, us: float, peak: float) -> str:
+    share = _find_share(macs, us, peak)
+    return "" if share is None else f"{100 * share:.0f} %"
+
+
+def _format_us(us: float) -> str:
+    return f"{us:.2f} us" if us >= SHORTEST_US else f"< {SHORTEST_US} us"
 
 
 def collect_node_values(nodes: Sequence[Profile], names: Sequence[str]) -> dict[str, Any]:
