@@ -23,19 +23,19 @@ from fcdeploy.records.costs import from_text
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables.types import TYPES
 
-DATA = random_data(0, 12, x=(8, 8, 8))
+DATA = random_data(0, 12, x=(8, 4, 4))
 SEQUENCES = random_data(1, 6, x=(5, 24))
 
 
 def network(net: Net) -> Net:
     """Convolutions, one of them depthwise, and dense layers of both orientations, one without a bias."""
-    x = net.op("Relu", net.conv(net.input("x", 8, 8, 8), 8, 16, name="stem"), name="relu0")
+    x = net.op("Relu", net.conv(net.input("x", 8, 4, 4), 8, 16, name="stem"), name="relu0")
     x = net.op("Relu", net.conv(x, 16, 16, group=16, name="depthwise"), name="relu1")
     x = net.op("Tanh", net.conv(x, 16, 8, name="kept"), name="tanh")
     x = net.op("Flatten", x, name="flat")
-    x = net.op("Relu", net.dense(x, 512, 96, transB=1, name="turned"), name="relu2")
-    x = net.op("Relu", net.op("MatMul", x, net.constant(net.normal(96, 70, size=0.15)), name="bare"), name="relu3")
-    return net.output(net.dense(x, 70, 24, name="last"))
+    x = net.op("Relu", net.dense(x, 128, 48, transB=1, name="turned"), name="relu2")
+    x = net.op("Relu", net.op("MatMul", x, net.constant(net.normal(48, 40, size=0.2)), name="bare"), name="relu3")
+    return net.output(net.dense(x, 40, 24, name="last"))
 
 
 def tagger() -> onnx.ModelProto:

@@ -14,6 +14,7 @@ from fcdeploy.arrays import Float64
 
 Z = 1.959963984540054  # the 97.5 % point of the normal distribution
 RESAMPLES = 4999  # so that (hits + 1) / (RESAMPLES + 1) is a round number, and p is known to about 0.003 at 0.05
+TOGETHER = 1 << 15  # numbers of resamples that are drawn and averaged at once
 MOST_ROWS = 5_000  # half a second
 NEAR = 0.15  # of what lies between chance and always right
 SEED = 0
@@ -72,8 +73,11 @@ def bootstrap_interval(columns: Float64, statistic: Statistic) -> tuple[float, f
     """95 % percentile interval (Efron, 1979) of `statistic(mean of columns)`, rows (n, k) being independent samples."""
     rows = _average_groups(columns)
     draw = np.random.default_rng(SEED)
-    means = np.stack([rows[draw.integers(len(rows), size=len(rows))].mean(axis=0) for _ in range(RESAMPLES)])
-    low, high = np.quantile(statistic(means), [0.025, 0.975])
+    means, together = [], max(1, TOGETHER // rows.size)
+    for start in range(0, RESAMPLES, together):
+        chosen = draw.integers(len(rows), size=(min(together, RESAMPLES - start), len(rows)))
+        means.append(rows[chosen].mean(axis=1))
+    low, high = np.quantile(statistic(np.concatenate(means)), [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -29,6 +29,7 @@ from fcdeploy.graph import opset as sets
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.pytorch.module import FinalError, Input, split_arguments
 from fcdeploy.pytorch.recurrent import simplify_recurrent
+from fcdeploy.pytorch.recurrent_tracing import shapes_alone
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note on which modules a node was called through
 PACKED = (
@@ -79,7 +80,7 @@ def _export(module: nn.Module, inputs: Sequence[Input], opset: int) -> Any:
     free = torch.export.Dim.DYNAMIC
     axes, named_axes = split_arguments(inputs, [dict.fromkeys(item.free, free) for item in inputs])
     try:
-        with _silence():
+        with _silence(), shapes_alone():
             return torch.onnx.export(
                 module,
                 args,
