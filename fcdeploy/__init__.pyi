@@ -287,6 +287,10 @@ def quantize(
     keep_float: Sequence[str] = (),
     runtimes: str | None = None,
     engine: str = "onnxruntime",
+    device: str | None = None,
+    max_ram: int | None = None,
+    max_flash: int | None = None,
+    max_ms: float | None = None,
     plan: str | Path | None = None,
     save_plan: str | Path | None = None,
     costs: str | Path | None = None,
@@ -318,6 +322,8 @@ def quantize(
     folder, but for effort `fast` and targets that are not this CPU.
     `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
     `engine` "native" takes every integer kernel, as `costs` "none" does, and refuses what native code has no kernel for.
+    `device` (as `inspect` has it) means native code on that device: the report passes where it fits into the device's memory
+    and flash, or `max_ram` and `max_flash` bytes, and runs in at most `max_ms`; the file is written either way.
     `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
     `states` ("OUT=IN") name inputs that take what an output gave on the sample before.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
@@ -345,6 +351,10 @@ def quantize(
     keep_float: Sequence[str] = (),
     runtimes: str | None = None,
     engine: str = "onnxruntime",
+    device: str | None = None,
+    max_ram: int | None = None,
+    max_flash: int | None = None,
+    max_ms: float | None = None,
     plan: str | Path | None = None,
     save_plan: str | Path | None = None,
     costs: str | Path | None = None,
@@ -376,6 +386,8 @@ def quantize(
     folder, but for effort `fast` and targets that are not this CPU.
     `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
     `engine` "native" takes every integer kernel, as `costs` "none" does, and refuses what native code has no kernel for.
+    `device` (as `inspect` has it) means native code on that device: the report passes where it fits into the device's memory
+    and flash, or `max_ram` and `max_flash` bytes, and runs in at most `max_ms`; the file is written either way.
     `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
     `states` ("OUT=IN") name inputs that take what an output gave on the sample before.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
@@ -433,6 +445,10 @@ def split(
     at: str | None = None,
     memory: int | None = None,
     macs: int | None = None,
+    device: str | None = None,
+    max_ram: int | None = None,
+    max_flash: int | None = None,
+    max_ms: float | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     data: Data | None = None,
     samples: int | None = None,
@@ -444,6 +460,8 @@ def split(
 ) -> SplitResult:
     """Cut a model, float or int8, behind the node `at`, or as late as `memory` bytes of weights and activations or
     `macs` multiply-accumulates allow for the first half; without any of them only list the cuts there are.
+    With `device`, a name such as "stm32f4", as late as native code of the first half of an int8 model fits there: its memory
+    and flash, or `max_ram` and `max_flash` bytes, and `max_ms` at the slow end of what is estimated.
 
     NAME.onnx as `output` writes NAME.first.onnx and NAME.second.onnx.  Before that the pair is run as one against the
     whole, on `samples` of `data`, else on numbers drawn with a seed.  Raises FcdeployError where there is no such cut,

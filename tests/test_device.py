@@ -129,3 +129,39 @@ def test_a_layer_that_writes_floats_alone_has_code() -> None:
     for device in DEVICES.values():
         costs = COSTS[device.kernels]
         assert estimate(built, device).code >= costs.kernels["fc_layer_bytes"].code + costs.kernels["fc_quantize"].code
+
+
+def test_a_model_is_cut_where_its_first_half_still_fits(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = fcdeploy.inspect(model, device="nrf52840").values["device"]["flash"]
+    command = ["transform", "split", str(model), "-o", str(tmp_path / "net.onnx"), "--device", "nrf52840"]
+    assert main([*command, f"--max-flash={whole - 1}", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    first = fcdeploy.inspect(tmp_path / "net.first.onnx", device="nrf52840").values["device"]
+    assert first["flash"] == found["device"]["flash"] < whole
+    assert found["cut"]["node"] == found["cuts"][-1]["node"]  # the last one there is
+    assert main([*command, "--max-flash=1KB", "--force"]) == 2
+    assert "no first half fits on nrf52840: the smallest, cut behind" in capsys.readouterr().err
+    assert main([*command, "--memory=1MB", "--force"]) == 2
+    assert "takes one of --at, --memory, --macs, --device, and -o" in capsys.readouterr().err
+
+
+def test_quantize_holds_a_model_to_a_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = Net()
+    y = net.op("Relu", net.dense(net.input("x", 8), 8, 24, name="wide"))
+    net.output(net.dense(y, 24, 4, name="last")).save(tmp_path / "net.onnx")
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32))
+    command = ["quantize", str(tmp_path / "net.onnx"), "--int8", "--data", str(tmp_path / "x.npz"), "--effort", "fast"]
+    command += ["--floor", "none", "-o", str(tmp_path / "net.int8.onnx"), "--force", "--device", "stm32f4"]
+    assert main(command) == 0
+    assert "fits on stm32f4, by an estimate: flash" in capsys.readouterr().out
+    flash = fcdeploy.inspect(tmp_path / "net.int8.onnx", device="stm32f4").values["device"]["flash"]
+    assert main([*command, "--max-ram=1KB", "--max-ms=0.0001"]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("does not fit on stm32f4 (memory, time): flash")
+    assert "no first half fits on stm32f4" in said and (tmp_path / "net.int8.onnx").exists()
+    assert main([*command, f"--max-flash={flash - 1}"]) == 1
+    assert "its layers up to 'wide' fit: fcdeploy transform split" in capsys.readouterr().out
+    assert main([*command, "--dry-run"]) == 2
+    assert "--device would be ignored" in capsys.readouterr().err

@@ -28,20 +28,9 @@ from fcdeploy.cli import options
 @click.option(
     "--runtimes", is_flag=True, help="Say which other runtimes would refuse the model, or compute it otherwise."
 )
-@click.option(
-    "--device",
-    metavar="D",
-    help="What native code takes on D, and whether it fits: stm32f4, stm32h7, rp2040, rp2350, nrf52840, esp32s3, "
-    "raspberry-pi-4, raspberry-pi-5; exit with 1 when it does not.",
-)
-@click.option(
-    "--max-ram", type=options.SizeType(), metavar="M", help="Memory there is for it on --device, such as 96KB."
-)
-@click.option(
-    "--max-flash", type=options.SizeType(), metavar="M", help="Flash there is for it on --device, such as 512KB."
-)
-@click.option(
-    "--max-ms", type=float, metavar="MS", help="The longest that a run may take on --device, in milliseconds."
+@options.device_options(
+    "What native code takes on D, and whether it fits: stm32f4, stm32h7, rp2040, rp2350, nrf52840, esp32s3, "
+    "raspberry-pi-4, raspberry-pi-5; exit with 1 when it does not."
 )
 @options.data_option(required=False)
 @click.option("--samples", type=options.COUNT, metavar="N", help="Take the first N samples; 4 by default.")

@@ -124,6 +124,29 @@ operators_option = click.option(
 )  # fmt: skip
 
 
+def device_options(help: str) -> Callable[[Function], Function]:
+    """`--device --max-ram --max-flash --max-ms`: a device and what there is on it; `help` is that of the first."""
+    options: tuple[Callable[[Function], Function], ...] = (
+        click.option(
+            "--max-ms", type=float, metavar="MS", help="The longest that a run may take on --device, in milliseconds."
+        ),
+        click.option(
+            "--max-flash", type=SizeType(), metavar="M", help="Flash there is for it on --device, such as 512KB."
+        ),
+        click.option(
+            "--max-ram", type=SizeType(), metavar="M", help="Memory there is for it on --device, such as 96KB."
+        ),
+        click.option("--device", metavar="D", help=help),
+    )
+
+    def add(function: Function) -> Function:
+        for option in options:
+            function = option(function)
+        return function
+
+    return add
+
+
 def parse_shapes(given: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """`NAME:1,3,224,224` each; a name may hold colons."""
     shapes = {}

@@ -68,6 +68,10 @@ from fcdeploy.errors import FcdeployError
     help="What will run the model: onnxruntime, or native (code from fcdeploy compile; every integer kernel is used, and a node "
     "without one is refused).",
 )
+@options.device_options(
+    "Quantize for native code on D, such as stm32f4 (fcdeploy inspect --help lists them): whether it fits is said, and where "
+    "the model would have to be cut; exit with 1 when it does not."
+)
 @click.option(
     "--plan", type=options.FILE, metavar="FILE", help="Use this plan, as --dry-run --json printed it, edited or not."
 )

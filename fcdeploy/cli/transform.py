@@ -77,12 +77,13 @@ def conv_to_dense(model: Path, output: Path, shapes: tuple[str, ...], as_json: b
     help="Cut as late as weights and activations fit into M, such as 256KB.",
 )
 @click.option("--macs", type=options.COUNT, metavar="N", help="Cut as late as N multiply-accumulates allow.")
+@options.device_options("Cut an int8 model as late as native code of the first half fits on D, such as stm32f4.")
 @comparison_options
 def split(model: Path, shapes: tuple[str, ...], as_json: bool, **arguments: object) -> None:
     """Cut a model in two: the first half for a small device, the second for a server.
 
     One tensor goes from the first to the second; in an int8 model it is bytes, and both files hold its scale and zero
-    point. Without --at, --memory or --macs the possible cuts are listed.
+    point. Without --at, --memory, --macs or --device the possible cuts are listed.
     """
     from fcdeploy.commands.split import split as run
 

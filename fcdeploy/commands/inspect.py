@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import input_specs, is_quantized, read_model
+from fcdeploy.native.device_limits import DeviceLimits, build_model, find_limits, fit
 from fcdeploy.prepare import cost_model
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.exact import check_exactness
@@ -20,6 +21,7 @@ from fcdeploy.records.data_format import choose_format, from_metadata, to_json
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Section, join_sections
 from fcdeploy.reporting.contents import describe_contents
+from fcdeploy.reporting.device import describe_device
 from fcdeploy.reporting.exactness import report_exactness
 from fcdeploy.reporting.runtimes import describe_runtimes
 from fcdeploy.reporting.saturation import describe_saturation
@@ -28,7 +30,6 @@ from fcdeploy.runtime.feeds import fix_shapes
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.samples.source import choose_batch_size, make_batches
-from fcdeploy.tables.devices import DEVICES, Device
 from fcdeploy.transform.repair import warn_of_faults
 
 FEW = 4  # samples that --exact looks at, and the most it runs at once: all their activations are held
@@ -68,8 +69,7 @@ def inspect(
     """
     path = Path(model)
     _check_options(path, exact=exact, data=data, samples=samples, preprocess=preprocess)
-    limits = {"ram": max_ram, "flash": max_flash, "ms": max_ms}
-    row = _find_device(path, device, limits)
+    row = find_limits(device, f"fcdeploy inspect {path}", ram=max_ram, flash=max_flash, ms=max_ms)
     network = read_model(path)
     if shapes:
         cost_model.count_at(network, {s.name: s.shape for s in fix_shapes(input_specs(network), None, shapes)})
@@ -81,7 +81,7 @@ def inspect(
     exactness = Section() if data is None else _compare_exactly(network, path, data, samples, preprocess, on_step)
     contents = describe_contents(network, path, _read_kernels(path) if kernels else None)
     others = describe_runtimes(network) if runtimes else Section()
-    fit = Section() if row is None else _fit_device(read_model(path), path, row, limits, shapes or {})
+    fit = Section() if row is None else _fit_device(read_model(path), path, row, shapes or {})
 
     macs = format_count(contents.values["macs"])
     summary = (
@@ -107,45 +107,13 @@ def _check_options(path: Path, *, exact: bool, data: Path | str | None, samples:
         raise FcdeployError(f"{option} is for --exact alone", f"fcdeploy inspect {path} --exact --data DATA")
 
 
-def _find_device(path: Path, device: str | None, limits: Mapping[str, float | None]) -> Device | None:
-    if device is None:
-        given = next((name for name, limit in limits.items() if limit is not None), None)
-        if given is not None:
-            raise FcdeployError(f"--max-{given} is for --device alone", f"fcdeploy inspect {path} --device stm32f4")
-        return None
-    for name, limit in limits.items():
-        if limit is not None and not 0 < limit < math.inf:
-            raise FcdeployError(
-                f"--max-{name} {limit:g} is no limit above 0", f"leave --max-{name} out for the device's own"
-            )
-    if device not in DEVICES:
-        raise FcdeployError(f"--device {device!r} is unknown, expected {', '.join(DEVICES)}", "--device stm32f4")
-    return DEVICES[device]
-
-
-def _fit_device(
-    network: ir.Model,
-    path: Path,
-    device: Device,
-    limits: Mapping[str, float | None],
-    shapes: Mapping[str, Sequence[int]],
-) -> Section:
-    from fcdeploy.native.build import build
-    from fcdeploy.native.estimate import estimate
-    from fcdeploy.native.one_sample import fill_shapes
-    from fcdeploy.native.program.steps import in_float
-    from fcdeploy.native.reading.operators import read_program
-    from fcdeploy.reporting.device import describe_device
-
+def _fit_device(network: ir.Model, path: Path, limits: DeviceLimits, shapes: Mapping[str, Sequence[int]]) -> Section:
     if not is_quantized(network):
         raise FcdeployError(
             f"model {str(path)!r} is not quantized: --device is about native code, which is made of int8 models",
             f"fcdeploy quantize {path} --int8 --data DATA -o OUT, then inspect OUT",
         )
-    program = read_program(network, "model", fill_shapes(input_specs(network), shapes))
-    own = {"ram": device.ram, "flash": device.flash}
-    held = {name: own.get(name) if limit is None else limit for name, limit in limits.items()}
-    return describe_device(estimate(build(program), device), held, in_float(program))
+    return describe_device(fit(build_model(network, shapes), limits))
 
 
 def _read_kernels(path: Path) -> list[dict[str, Any]]:

@@ -38,7 +38,8 @@ from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
 from fcdeploy.int8.timing.final_times import time_result
 from fcdeploy.int8.writing.metadata import write_metadata
-from fcdeploy.native.suits import add_native, build_native, is_native, use_types
+from fcdeploy.native.device_limits import DeviceLimits, find_limits
+from fcdeploy.native.suits import add_native, build_native, find_lengths, is_native, use_types
 from fcdeploy.prepare.cost_model import count_at, count_macs_by_node
 from fcdeploy.prepare.passes.lift_constants import warn_of_defaults
 from fcdeploy.prepare.pipeline import prepare
@@ -50,6 +51,7 @@ from fcdeploy.records.data_format import UNSAID, choose_format
 from fcdeploy.records.plan import EFFORTS, Effort, Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
+from fcdeploy.reporting.device import add_device
 from fcdeploy.reporting.floor import add_floor, build_refusal
 from fcdeploy.reporting.quantization import QuantizationOutcome, build_dry_run_report, build_report
 from fcdeploy.reporting.search import add_search
@@ -84,6 +86,10 @@ def quantize(
     keep_float: Sequence[str] = (),
     runtimes: str | None = None,
     engine: str = "onnxruntime",
+    device: str | None = None,
+    max_ram: int | None = None,
+    max_flash: int | None = None,
+    max_ms: float | None = None,
     plan: str | Path | None = None,
     save_plan: str | Path | None = None,
     costs: str | Path | None = None,
@@ -115,6 +121,8 @@ def quantize(
     folder, but for effort `fast` and targets that are not this CPU.
     `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
     `engine` "native" takes every integer kernel, as `costs` "none" does, and refuses what native code has no kernel for.
+    `device` (as `inspect` has it) means native code on that device: the report passes where it fits into the device's memory
+    and flash, or `max_ram` and `max_flash` bytes, and runs in at most `max_ms`; the file is written either way.
     `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
     `states` ("OUT=IN") name inputs that take what an output gave on the sample before.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
@@ -130,11 +138,14 @@ def quantize(
     recorded = UNSAID if calibration is None else read_format(Path(calibration))
     wanted = choose_format(recorded, preprocess=preprocess, classes=classes, label=label)
     goal = make_goal(max_drop, eval, metric, minutes, same_data=same_data, format=wanted, model=Path(model))
+    limits = find_limits(device, f"fcdeploy quantize {model} --int8", ram=max_ram, flash=max_flash, ms=max_ms)
+    engine = "native" if limits is not None else engine
     request = Request(
         Path(model), Path(output or ""), find_target(target), find_types(weights, activations), target,
         samples=None if data is None else Samples(data, samples, seed, wanted, Path(model)), calibration=calibration,
         ranges=ranges, effort=effort, keep_float=tuple(keep_float), runtimes=find_runtimes(runtimes), plan=plan,
-        save_plan=save_plan, costs=costs, goal=goal, native=is_native(engine, find_types(weights, activations), costs),
+        save_plan=save_plan, costs=costs, goal=goal, limits=limits,
+        native=is_native(engine, find_types(weights, activations), costs),
         dry_run=dry_run, floor=parse_floor(floor), accept=accept, force=force, batch_axes=parse_axes(batch_axes),
         states=parse_states(states),
     )  # fmt: skip
@@ -169,6 +180,7 @@ class Request:
     save_plan: str | Path | None
     costs: str | Path | None
     goal: AccuracyGoal | None
+    limits: DeviceLimits | None
     native: bool
     dry_run: bool
     floor: Floor | None
@@ -337,7 +349,11 @@ def _describe(
     if held is not None:
         times = time_result(problem, int8, planned.basis, changed=bool(held.left_out))
         report = add_floor(report, held, planned.basis, macs, times)
-    report = add_native(report, build_native(int8, problem)) if request.native else report
+    if request.native:
+        built = build_native(int8, problem)
+        report = add_native(report, built)
+        if request.limits is not None:
+            report = add_device(report, built, int8, find_lengths(int8, problem), request.limits, request.output)
     if problem.samples and not problem.large:
         one = take_run(problem.model, problem.samples)
         report = add_lengths(report, try_lengths(request.model, problem.model, int8, one))
@@ -380,7 +396,7 @@ def _check_request(request: Request, output: object) -> None:
         "--plan decides already", not by_plan, ranges=request.ranges, costs=request.costs, max_drop=max_drop
     )
     why = "--dry-run writes nothing, and --json prints the plan"
-    _refuse_ignored(why, not request.dry_run, save_plan=request.save_plan)
+    _refuse_ignored(why, not request.dry_run, save_plan=request.save_plan, device=request.limits)
 
 
 def _refuse_ignored(why: str, used: bool, **options: object) -> None:

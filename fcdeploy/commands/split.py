@@ -13,10 +13,12 @@ import onnx_ir as ir
 from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import files_of, hash_model, is_quantized, save_model
+from fcdeploy.native.device_limits import find_last_cut, find_limits
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.sample_axes import declare_samples, parse_axes
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
+from fcdeploy.reporting.device import add_fit
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.states import parse_states
@@ -41,6 +43,10 @@ def split(
     at: str | None = None,
     memory: int | None = None,
     macs: int | None = None,
+    device: str | None = None,
+    max_ram: int | None = None,
+    max_flash: int | None = None,
+    max_ms: float | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     data: Path | str | None = None,
     samples: int | None = None,
@@ -52,18 +58,21 @@ def split(
 ) -> Report:
     """Cut a model, float or int8, behind the node `at`, or as late as `memory` bytes of weights and activations or
     `macs` multiply-accumulates allow for the first half; without any of them only list the cuts there are.
+    With `device`, a name such as "stm32f4", as late as native code of the first half of an int8 model fits there: its memory
+    and flash, or `max_ram` and `max_flash` bytes, and `max_ms` at the slow end of what is estimated.
 
     NAME.onnx as `output` writes NAME.first.onnx and NAME.second.onnx.  Before that the pair is run as one against the
     whole, on `samples` of `data`, else on numbers drawn with a seed.  Raises FcdeployError where there is no such cut,
     or the pair answers differently.
     """
     path = Path(model)
-    wanted = {"--at": at, "--memory": memory, "--macs": macs}
+    wanted = {"--at": at, "--memory": memory, "--macs": macs, "--device": device}
     options = [option for option, value in wanted.items() if value is not None]
+    limits = find_limits(device, f"fcdeploy transform split {path}", ram=max_ram, flash=max_flash, ms=max_ms)
     if len(options) > 1 or bool(options) != (output is not None):
         have = " and ".join([*options, *(["-o"] if output is not None else [])])
         raise FcdeployError(
-            f"a cut takes one of --at, --memory, --macs, and -o, here it has {have}",
+            f"a cut takes one of --at, --memory, --macs, --device, and -o, here it has {have}",
             f"fcdeploy transform split {path} --memory 256KB -o {path.stem}.onnx",
         )
     targets = _name_halves(Path(output)) if output is not None else ()
@@ -82,13 +91,27 @@ def split(
         lines = (f"{count}; next: fcdeploy transform split {path} --at {shlex.quote(least.node)} -o {path.stem}.onnx",)
         return Report("transform-split", {"cuts": [_describe_cut(row) for row in rows]}, (_make_table(rows, None),), lines,
                       warnings=tuple(warnings))  # fmt: skip
-    cut = cuts.at(at) if at is not None else _choose_latest(rows, memory, macs)
+    fitting = None
+    if limits is not None:
+        _refuse_float(network, path)
+        cut, fitting = find_last_cut(cuts.model, rows, limits, {})
+    else:
+        cut = cuts.at(at) if at is not None else _choose_latest(rows, memory, macs)
     first, second = split_model(network, cut, hash_model(files_of(network, path)))
     equal = _write((first, second), targets, Session(path).run, compared.feeds, force=force, on_step=on_step)
     scale, zero = quantization_of(network, cut.tensor)
     if is_quantized(network) and scale is None:
         warnings.append(f"the model is quantized, but {cut.tensor!r}, which crosses, is {cut.dtype}")
-    return _make_report(rows, cut, (scale, zero), equal, compared.source, targets, warnings)
+    report = _make_report(rows, cut, (scale, zero), equal, compared.source, targets, warnings)
+    return report if fitting is None else add_fit(report, fitting)
+
+
+def _refuse_float(network: ir.Model, path: Path) -> None:
+    if not is_quantized(network):
+        raise FcdeployError(
+            f"model {str(path)!r} is not quantized: --device is about native code, which is made of int8 models",
+            f"fcdeploy quantize {path} --int8 --data DATA -o OUT, then split OUT",
+        )
 
 
 def _write(

@@ -9,10 +9,9 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.problem import Problem
-from fcdeploy.native.build import Built, build
-from fcdeploy.native.one_sample import fill_shapes
+from fcdeploy.native.build import Built
+from fcdeploy.native.device_limits import build_model
 from fcdeploy.native.program.steps import in_float
-from fcdeploy.native.reading.operators import read_program
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.engine import ENGINES
 from fcdeploy.samples.kept_samples import take_run
@@ -43,12 +42,16 @@ def use_types(types: Types, *, native: bool) -> Types:
     return replace(types, recurrent=WEIGHT_ONLY) if native else types
 
 
-def build_native(int8: ir.Model, problem: Problem) -> Built:
-    """What native code of the model would be, for one sample.  Raises FcdeployError at a node without a kernel."""
+def find_lengths(int8: ir.Model, problem: Problem) -> dict[str, tuple[int, ...]]:
+    """The shapes of one sample for inputs with free axes behind the first."""
     inputs, one = input_specs(int8), take_run(problem.model, problem.samples) if problem.samples else {}
     shapes = {name: array.shape for name, array in one.items()}
-    free = {spec.name: shapes[spec.name] for spec in inputs if None in spec.shape[1:] and spec.name in shapes}
-    return build(read_program(int8, "model", fill_shapes(inputs, free)))
+    return {spec.name: shapes[spec.name] for spec in inputs if None in spec.shape[1:] and spec.name in shapes}
+
+
+def build_native(int8: ir.Model, problem: Problem) -> Built:
+    """What native code of the model would be, for one sample.  Raises FcdeployError at a node without a kernel."""
+    return build_model(int8, find_lengths(int8, problem))
 
 
 def add_native(report: Report, built: Built) -> Report:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from fcdeploy.native.estimate import Estimate
-from fcdeploy.records.report import Section, Table
+import onnx_ir as ir
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.native.build import Built
+from fcdeploy.native.device_limits import DeviceLimits, Fit, Shapes, find_last_cut, fit
+from fcdeploy.records.report import Report, Section, Table
+from fcdeploy.transform.cut import Cuts, fix_shapes
 
 COLUMNS = ("step", "kernel", "MACs", "instructions", "share", "node")
 
 
-def describe_device(found: Estimate, limits: Mapping[str, float | None], floats: Sequence[str]) -> Section:
-    """`limits` by "flash", "ram" (bytes) and "ms", None where there is none; time is held to its slow end."""
+def describe_device(fits: Fit) -> Section:
+    """Where what native code takes goes, and whether it fits."""
+    found, limits, missed, floats = fits.estimate, fits.limits, fits.missed, fits.floats
     device, (fast, slow), total = found.device, found.ms, max(1, found.instructions)
-    reached = {"flash": found.flash, "ram": found.ram, "ms": slow}
-    missed = [name for name, limit in limits.items() if limit is not None and reached[name] > limit]
     values: dict[str, Any] = {
         "device": {
             "name": device.name, "core": device.core, "mhz": device.mhz, "flash": found.flash, "flash_code": found.code,
@@ -41,6 +47,45 @@ def describe_device(found: Estimate, limits: Mapping[str, float | None], floats:
     )
     warnings = (f"{len(floats)} steps compute in float: {', '.join(floats[:3])}",) if floats else ()
     return Section(values, (Table(f"Native code on {device.name}", COLUMNS, rows, small),), lines, warnings)
+
+
+def summarize_fit(fits: Fit) -> str:
+    """Flash, memory and time in a line, those beyond their limits with them."""
+    found, limits, missed = fits.estimate, fits.limits, fits.missed
+    return (
+        f"flash {found.flash:,} bytes{_held('flash', limits, missed)}, memory {found.ram:,} bytes{_held('ram', limits, missed)}, "
+        f"up to {format_ms(found.ms[1])} ms a run{_held('ms', limits, missed)}"
+    )
+
+
+def add_fit(report: Report, found: Fit, smaller: str = "") -> Report:
+    """The report of a model that was made for a device: whether it fits, in the first line where it does not.
+
+    `smaller` is what to do then.
+    """
+    about = describe_device(found).values
+    name, missed = found.estimate.device.name, [NAMES[each] for each in found.missed]
+    values = report.values | about
+    if not missed:
+        line = f"fits on {name}, by an estimate: {summarize_fit(found)}"
+        return replace(report, values=values, lines=(*report.lines[:-1], line, *report.lines[-1:]))
+    lines = (f"does not fit on {name} ({', '.join(missed)}): {summarize_fit(found)}", smaller, *report.lines)
+    return replace(report, values=values, lines=lines, passed=False)
+
+
+def add_device(
+    report: Report, built: Built, int8: ir.Model, shapes: Shapes, limits: DeviceLimits, output: Path
+) -> Report:
+    """As `add_fit`, of an int8 model that is written to `output`; where it does not fit, the last cut whose first half does."""
+    found = fit(built, limits)
+    if not found.missed:
+        return add_fit(report, found)
+    try:
+        cut, _ = find_last_cut(int8, Cuts(fix_shapes(int8, [])).all(), limits, shapes)
+    except FcdeployError as error:
+        return add_fit(report, found, error.message)
+    command = f"fcdeploy transform split {output} --device {limits.device.name} -o {output.stem}.onnx"
+    return add_fit(report, found, f"its layers up to {cut.node!r} fit: {command}, with the same limits")
 
 
 NAMES = {"flash": "flash", "ram": "memory", "ms": "time"}
