@@ -210,7 +210,7 @@ def test_a_pair_that_differs_is_not_written(
 
 def test_mistakes(models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "half.onnx"
-    with fails("takes one of --at, --memory, --macs, and -o, here it has --at and --macs and -o"):
+    with fails("takes one of --at, --memory, --macs, --device, and -o, here it has --at and --macs and -o"):
         split(models["plain"], output=out, at="add", macs=3)
     with fails("here it has -o", "--memory 256KB"):
         split(models["plain"], output=out)
