@@ -29,7 +29,7 @@ import numpy as np
 from bench_page import made_by, table
 
 from fcdeploy.arithmetic.metrics import measure_fidelity
-from fcdeploy.evaluate.outputs import find_ends
+from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.int8.judge import Judge
 from fcdeploy.prepare.shape_inference import infer_shapes

@@ -17,7 +17,7 @@ from bench_page import made_by, table, write_section
 from bench_real import arrange, find_cases, read_samples
 
 import fcdeploy
-from fcdeploy.evaluate.outputs import find_ends
+from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.graph.model import read_model
 from fcdeploy.int8.judge import Judge, Judgement
 from fcdeploy.prepare.shape_inference import infer_shapes

@@ -21,7 +21,8 @@ from fcdeploy.arithmetic.significance import tail_of_binomial
 from fcdeploy.cli import main
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.evaluate.decision import Decision
-from fcdeploy.evaluate.outputs import OutputEnd, decide_by, find_ends
+from fcdeploy.evaluate.output_ends import OutputEnd, find_ends
+from fcdeploy.evaluate.outputs import decide_by
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.calibrating.statistics import leave_out_judged, load_or_observe

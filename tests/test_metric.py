@@ -17,7 +17,7 @@ from small_models import CLASSES, outputs, samples
 
 from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate.metric import choose_metric
-from fcdeploy.evaluate.outputs import OutputEnd
+from fcdeploy.evaluate.output_ends import OutputEnd
 from fcdeploy.records.report import Report
 
 Array = np.ndarray[Any, Any]

@@ -10,7 +10,8 @@ import pytest
 from networks import Net
 
 from fcdeploy.evaluate.decision import Decision
-from fcdeploy.evaluate.outputs import OutputEnd, decide_by, find_ends, read_outputs, stands_out
+from fcdeploy.evaluate.output_ends import OutputEnd, find_ends
+from fcdeploy.evaluate.outputs import decide_by, read_outputs, stands_out
 from fcdeploy.prepare.shape_inference import infer_shapes
 
 RANDOM = np.random.default_rng(0)
@@ -47,16 +48,62 @@ def test_the_axis_of_classes_is_followed_behind_a_transpose() -> None:
     assert end_of(net, x) == OutputEnd("convolution", 3)
 
 
-def test_an_embedding_and_boxes_beside_scores_decide_nothing() -> None:
+def test_an_embedding_decides_nothing() -> None:
     net = Net(0)
     x = net.op("LpNormalization", net.dense(net.input("x", 8), 8, 64), axis=1, p=2)
     assert end_of(net, x).kind == "embedding"
     assert decide_by(RANDOM.normal(size=(9, 64)).astype(np.float32), OutputEnd("embedding")) is None
 
+
+def head(net: Net, *levels: str, objectness: bool, classes: int) -> str:
+    """Boxes and scores of every place of each level (1, 3, side, side), put together: (1, channels, places)."""
+    parts = []
+    for x in levels:
+        scores = [net.op("Sigmoid", net.conv(x, 3, n)) for n in ([1] * objectness + [classes])]
+        shape = net.constant([0, 4 + objectness + classes, -1], np.int64)
+        parts.append(net.op("Reshape", net.op("Concat", net.conv(x, 3, 4), *scores, axis=1), shape))
+    return net.op("Concat", *parts, axis=2)
+
+
+def test_scores_at_anchors_are_found_beside_boxes() -> None:
+    """As YOLOX lays them out, levels behind one another and channels last; as YOLOv8 does, channels first; as YOLOv5 does."""
     net = Net(0)
-    x = net.input("x", 3, 8, 8)
-    boxes, scores = net.conv(x, 3, 4), net.op("Sigmoid", net.conv(x, 3, 5))
-    assert end_of(net, net.op("Concat", boxes, scores, axis=1)).kind == "other"
+    x, y = net.input("x", 3, 8, 8), net.input("y", 3, 4, 4)
+    end = end_of(net, net.op("Transpose", head(net, x, y, objectness=True, classes=5), perm=[0, 2, 1]))
+    assert (end.axis, [(part.start, part.stop, part.kind) for part in end.parts]) == (
+        2, [(0, 4, "convolution"), (4, 5, "sigmoid"), (5, 10, "sigmoid")],
+    )  # fmt: skip
+    answers = RANDOM.random((6, 80, 10)).astype(np.float32)
+    decision = decide_by(answers, end)
+    assert decision is not None
+    assert np.array_equal(decision(answers), answers[..., 4:5] * answers[..., 5:] > 0.5)
+
+    net = Net(0)
+    end = end_of(net, head(net, net.input("x", 3, 8, 8), net.input("y", 3, 4, 4), objectness=False, classes=5))
+    decision = decide_by(answers[..., :9].transpose(0, 2, 1), end)
+    assert decision is not None
+    assert np.array_equal(decision(answers[..., :9].transpose(0, 2, 1)), answers[..., 4:9] > 0.5)
+
+    net = Net(0)
+    shares = net.op("Sigmoid", net.dense(net.input("x", 9), 9, 9))
+    zero, four, nine, one = (net.constant([n], np.int64) for n in (0, 4, 9, 1))
+    box = net.op("Mul", net.op("Slice", shares, zero, four, one), net.constant(8))
+    scores = net.op("Slice", shares, four, nine, one)
+    end = end_of(net, net.op("Concat", box, scores, axis=1))
+    assert [part.kind for part in end.parts] == ["other", "sigmoid"]
+    decision = decide_by(answers[..., :9], OutputEnd("parts", 2, parts=end.parts))
+    assert decision is not None
+    assert np.array_equal(decision(answers[..., :9]), answers[..., 4:5] * answers[..., 5:9] > 0.5)
+
+
+def test_shares_of_a_whole_are_scores_of_classes_however_they_were_made() -> None:
+    shares = np.exp(RANDOM.normal(size=(40, 7)))
+    shares /= shares.sum(axis=1, keepdims=True)
+    decision = decide_by(shares.astype(np.float32), OutputEnd("other"))
+    assert decision is not None
+    assert (decision.axis, decision.classes) == (1, 7)
+    assert decide_by((shares * 1.01).astype(np.float32), OutputEnd("other")) is None
+    assert decide_by((shares * 2 - 1 / 7).astype(np.float32), OutputEnd("other")) is None
 
 
 def test_logits_stand_out_and_random_numbers_do_not() -> None:

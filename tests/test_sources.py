@@ -16,7 +16,8 @@ from small_models import quantized, residual, samples
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arrays import Arrays
 from fcdeploy.evaluate.metric import Metric, choose_metric
-from fcdeploy.evaluate.outputs import OutputEnd, OutputsRead
+from fcdeploy.evaluate.output_ends import OutputEnd
+from fcdeploy.evaluate.outputs import OutputsRead
 from fcdeploy.graph.model import read_model
 from fcdeploy.int8.refining.smooth import compute_smoothing, rescale
 from fcdeploy.prepare.pipeline import prepare

@@ -27,7 +27,8 @@ from fcdeploy.evaluate.loss import (
     require_metric,
 )
 from fcdeploy.evaluate.metric import Metric, choose_metric
-from fcdeploy.evaluate.outputs import OutputEnd, OutputsRead, find_ends
+from fcdeploy.evaluate.output_ends import OutputEnd, find_ends
+from fcdeploy.evaluate.outputs import OutputsRead
 from fcdeploy.evaluate.sharded import EvaluationJob, answer_all, survey_all
 from fcdeploy.evaluate.signatures import check_same_signature
 from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, read_model

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.evaluate.detections import CONFIDENT, Detections, FoundBoxes, find_detections
-from fcdeploy.evaluate.outputs import find_ends
+from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.records.box_layout import BoxLayout
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))

@@ -11,13 +11,32 @@ from fcdeploy.arrays import Array
 
 
 @dataclass(frozen=True)
+class AnchorScores:
+    """Where an output has the scores of anchors, beside other numbers: channels `start` to before `stop` of `axis`.
+
+    With `objectness` the first of them says how likely an object is there, the others which it is: a score is a product of both.
+    """
+
+    axis: int
+    start: int
+    stop: int
+    objectness: bool = False
+
+    def read(self, output: Array) -> Array:
+        """The scores (n, anchors, classes) of an output (n, anchors, channels) or (n, channels, anchors)."""
+        scores = np.moveaxis(output, self.axis, -1)[..., self.start : self.stop]
+        return scores[..., :1] * scores[..., 1:] if self.objectness else scores
+
+
+@dataclass(frozen=True)
 class Decision:
     """How an output decides.
 
     `axis` holds the scores of `classes`; None: one score a class 1 above `threshold`, or integers that are decisions.
     `text`: the arg max along steps, repeats and the class `blank` left out, is one answer.  `sparse`: only positions
     above the threshold in one of two models count, or with `background`, the class of positions where nothing is, those
-    of another class.  `rows`: a set of rows of integers, whose order is chance.
+    of another class.  `rows`: a set of rows of integers, whose order is chance.  `anchors`: the scores are channels among
+    others.
     """
 
     axis: int | None
@@ -27,13 +46,21 @@ class Decision:
     sparse: bool = False
     rows: bool = False
     background: int | None = None
+    anchors: AnchorScores | None = None
 
     def __call__(self, output: Array) -> Array:
+        output = self.read_scores(output)
         if self.axis is not None:
             return np.asarray(output.argmax(axis=self.axis))
         return output if self.threshold is None else (output > self.threshold).astype(np.int64)
 
+    def read_scores(self, output: Array) -> Array:
+        """The numbers of an output that decide."""
+        return output if self.anchors is None else self.anchors.read(output)
+
     def __str__(self) -> str:
+        if self.anchors is not None:
+            return f"overlap of anchors that score above {self.threshold:g}"
         if self.blank is not None:
             return f"the text of arg max over axis {self.axis}, class {self.blank} between letters"
         if self.background is not None:
@@ -49,7 +76,7 @@ class Decision:
         """What a share of equal ones is a share of."""
         if self.blank is not None:
             return "equal texts"
-        if self.background is not None:
+        if self.background is not None or self.anchors is not None:
             return "of anchors found by both"
         if self.sparse:
             return "of boxes found by both" if self.rows else "overlap"

@@ -26,7 +26,8 @@ from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.evaluate import between_models as between
 from fcdeploy.evaluate.between_models import BetweenModels
 from fcdeploy.evaluate.decision import Decision, decide, infer_decision, squeeze
-from fcdeploy.evaluate.outputs import OutputEnd, OutputsRead, decide_by, read_outputs
+from fcdeploy.evaluate.output_ends import OutputEnd
+from fcdeploy.evaluate.outputs import OutputsRead, decide_by, read_outputs
 from fcdeploy.records.signature import format_shape
 from fcdeploy.user_code import load_function, user_code
 

@@ -19,7 +19,7 @@ from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.compare import run_model
 from fcdeploy.evaluate.metric import Metric, choose_metric
-from fcdeploy.evaluate.outputs import OutputEnd, find_ends
+from fcdeploy.evaluate.output_ends import OutputEnd, find_ends
 from fcdeploy.graph.weights import is_large
 from fcdeploy.preprocessing.settings import IMAGENET_MEAN, IMAGENET_STD
 from fcdeploy.records.signature import TensorSpec

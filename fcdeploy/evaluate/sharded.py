@@ -17,7 +17,7 @@ from fcdeploy.evaluate.compare import Answers, add_batch, run_both, run_model, s
 from fcdeploy.evaluate.data import EvaluationData
 from fcdeploy.evaluate.leakage import LeakageCheck
 from fcdeploy.evaluate.metric import choose_metric
-from fcdeploy.evaluate.outputs import OutputEnd
+from fcdeploy.evaluate.output_ends import OutputEnd
 from fcdeploy.graph.model import files_of, hash_model, read_model
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.open_engine import open_engine

@@ -18,7 +18,8 @@ from fcdeploy.arithmetic.regions import compare_regions
 from fcdeploy.arithmetic.significance import tail_of_binomial
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.evaluate.decision import Decision, decide, squeeze
-from fcdeploy.evaluate.outputs import OutputEnd, read_outputs
+from fcdeploy.evaluate.output_ends import OutputEnd
+from fcdeploy.evaluate.outputs import read_outputs
 from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.fidelity import EXACT_DB
 from fcdeploy.int8.floor import Floor
@@ -124,7 +125,7 @@ class Judgement:
                 )
                 misses.append((text, 100 * (least - likely)))
         for name, db in self.sqnr_db.items():
-            decided = name in self.equal and (self.decisions[name].sparse or not few)
+            decided = name in self.equal and not self._has_more(name) and (self.decisions[name].sparse or not few)
             least = floor.sqnr_db + (CARRIED_DB if name in self.states else 0.0)
             if not decided and db < least:
                 what = "carried state" if name in self.states else "output"
@@ -164,6 +165,10 @@ class Judgement:
     def _least_expected(self, floor: Floor) -> float:
         """The share of equal decisions to expect: of a stream nearer to all, since errors add up for longer than a stretch."""
         return 1 - (1 - floor.decisions) * (CARRIED_SHARE if self.states else 1.0)
+
+    def _has_more(self, name: str) -> bool:
+        """Whether an output has numbers beside those that decide: boxes beside scores."""
+        return self.decisions[name].anchors is not None
 
     def _counted(self, name: str) -> str:
         return "of regions found by both" if name.endswith(REGIONS) else self.decisions[name].counted
@@ -357,8 +362,13 @@ def _join(parts: Sequence[Array]) -> Array:
 
 def _compare(name: str, decision: Decision, one: Array, other: Array) -> Iterator[tuple[str, Float64]]:
     """Equal decisions and all that count, (n, 2), and of a map of things also the regions that both find."""
-    a, b = (decide(decision, array) for array in (one, other))
-    equal, count = decision.count_equal(np.atleast_1d(a), np.atleast_1d(b))
+    if decision.anchors is not None:  # who reads them has a threshold of his own
+        scores = [decision.read_scores(array) for array in (one, other)]
+        at = [decision.count_equal(*((each > least).astype(np.int64) for each in scores)) for least in READ_AT]
+        equal, count = np.sum(at, axis=0)
+    else:
+        a, b = (decide(decision, array) for array in (one, other))
+        equal, count = decision.count_equal(np.atleast_1d(a), np.atleast_1d(b))
     if one.dtype.kind == "f" and one.shape == other.shape and len(equal) == _count_rows(one):
         # a class by arg max may be that of a NaN, which decides nothing
         lost = (np.isfinite(one) & ~np.isfinite(other)).reshape(len(equal), -1).any(axis=1)

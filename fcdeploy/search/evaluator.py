@@ -21,7 +21,7 @@ from fcdeploy.evaluate.data import BATCH_BYTES, MOST_BATCH
 from fcdeploy.evaluate.leakage import LeakageCheck
 from fcdeploy.evaluate.loss import Loss, compute_loss, require_metric
 from fcdeploy.evaluate.metric import Metric, choose_metric, take_mean
-from fcdeploy.evaluate.outputs import find_ends
+from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.measure import choose_reference
 from fcdeploy.records.fingerprints import SHIFT, Sketch

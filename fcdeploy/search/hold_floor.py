@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from fcdeploy.evaluate.outputs import find_ends
+from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.floor import Floor
 from fcdeploy.int8.judge import Judge, Judgement
