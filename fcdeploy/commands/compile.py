@@ -21,7 +21,7 @@ from fcdeploy.native.program.steps import Program, in_float
 from fcdeploy.native.prove import Proof, prove
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import find_compiler
-from fcdeploy.native.writing.emit import make_identifier
+from fcdeploy.native.writing.text import make_identifier
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.data_format import choose_format, from_metadata

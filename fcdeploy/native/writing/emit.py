@@ -19,6 +19,7 @@ from fcdeploy.native.calls.call import C_TYPES, SLACK, Address, Argument, Kernel
 from fcdeploy.native.placing.memory import Memory
 from fcdeploy.native.program.steps import Program
 from fcdeploy.native.program.tensors import Tensor
+from fcdeploy.native.writing.text import make_comment, make_identifier
 
 TEXT_BYTES = 256 * 1024  # of weights that are written as text; of more, the assembler takes them from a file
 ARENA_ALIGNMENT = 64
@@ -33,18 +34,12 @@ class CSource:
     files: Mapping[str, str | bytes]
 
 
-def make_identifier(name: str) -> str:
-    """A name that C takes."""
-    cleaned = re.sub(r"[^A-Za-z0-9_]", "_", name)
-    return cleaned if cleaned and not cleaned[0].isdigit() else f"n{cleaned}"
-
-
 def render_sources(
     program: Program, calls: Sequence[KernelCall], memory: Memory, weights: bytes, offsets: Mapping[int, int]
 ) -> CSource:
     """All files of a network but the kernels. `offsets` are those of buffers of the arena, by their number."""
     name = make_identifier(program.name)
-    made = f"/* Written by fcdeploy {__version__} from {program.name}: do not edit. */\n"
+    made = make_comment(f"Written by fcdeploy {__version__} from {program.name}: do not edit.") + "\n"
     texts: dict[str, str | bytes] = {
         f"{name}.h": made + _format_header(name, program, memory, len(weights)),
         f"{name}.c": made + _format_code(name, program, calls, offsets),
@@ -89,9 +84,8 @@ def _format_header(name: str, program: Program, memory: Memory, flash: int) -> s
     for kind, tensors in (("INPUT", program.inputs), ("OUTPUT", program.outputs)):
         for number, tensor in enumerate(tensors):
             label = f"{upper}_{kind}" + (f"_{number}" if len(tensors) > 1 else "")
-            lines.append(
-                f"#define {label}_SIZE {tensor.size} /* {tensor.name!r}: {tensor.dtype}{list(tensor.shape)} */"
-            )
+            said = make_comment(f"'{tensor.name}': {tensor.dtype}{list(tensor.shape)}")
+            lines.append(f"#define {label}_SIZE {tensor.size} {said}")
             if tensor.coding is not None:
                 lines.append(f"#define {label}_SCALE {_format_float(tensor.coding.scale)}")
                 lines.append(f"#define {label}_ZERO_POINT {tensor.coding.zero_point}")
@@ -194,7 +188,7 @@ def _format_code(name: str, program: Program, calls: Sequence[KernelCall], offse
 
 def _format_step(name: str, number: int, call: KernelCall, offsets: Mapping[int, int]) -> list[str]:
     """One function, with the tables of its call in front of it."""
-    lines, arguments = [f"/* {call.node}: {call.what} */".replace("*/ */", "*/")], []
+    lines, arguments = [make_comment(f"{call.node}: {call.what}")], []
     for argument in call.arguments:
         if isinstance(argument, Struct):
             label = f"{argument.ctype.removeprefix('struct fc_')}_{number}"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from fcdeploy.native.program.steps import Program
+from fcdeploy.native.writing.text import make_literal
 from fcdeploy.tables.native import Level
 
 PARAMETERS = "const void *const *inputs, void *const *outputs, void *arena"
@@ -66,7 +67,7 @@ def _format_tables(steps: str, count: int, levels: Sequence[Level], description:
     """What the library says of itself, and what each level needs of the CPU."""
     return [
         "static const char description[] =",
-        *(f"    {json.dumps(part)}" for part in _split_pieces(description)),
+        *(f"    {make_literal(part)}" for part in _split_pieces(description)),
         "    ;",
         "",
         "static const struct fcdeploy_native tables[] = {",

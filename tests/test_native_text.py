@@ -1,0 +1,63 @@
+"""C text of models whose names are C themselves: they stay in comments and literals."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fcdeploy.native.build import Built, build
+from fcdeploy.native.program.steps import Pointwise, Program
+from fcdeploy.native.program.tensors import Tensor
+from fcdeploy.native.writing.library import format_library
+from fcdeploy.tables.native import MACHINES
+
+TRIGRAPHS = dict(zip("=/'()!<>-", "#\\^[]|{}~", strict=True))
+PARTS = st.sampled_from(["*", "/", "\\", '"', "'", "?", "\n", "\r", "\0", "\x7f", "é", "%", "0", "n", "a; "])
+NAMES = st.builds("".join, st.lists(PARTS)) | st.text()
+
+
+def make_net(name: str) -> Built:
+    """A Neg of two floats; its node, its tensors and the program are called `name`."""
+    x, y = Tensor(name, (2,), "float32"), Tensor(f"{name}.", (2,), "float32")
+    return build(Program(name, (x,), (y,), (Pointwise(kind="neg", node=name, inputs=(x,), outputs=(y,)),)))
+
+
+def read_c(text: str) -> tuple[str, list[str]]:
+    """What a compiler is left with in the order of C11 5.1.1.2: no comments, literals empty, names all the same; and literals."""
+    text = re.sub(r"\?\?([=/'()!<>-])", lambda found: TRIGRAPHS[found[1]], text).replace("\\\n", "")
+    literals = []
+
+    def take(found: re.Match[str]) -> str:
+        if found[0][0] == "/":
+            return " "
+        literals.append(found[0][1:-1])
+        return '""'
+
+    code = re.sub(r'/\*.*?\*/|//[^\n]*|"(?:[^"\\\n]|\\[^\n])*"', take, text, flags=re.DOTALL)
+    return re.sub(r"\s+", "", re.sub(r"[A-Za-z_]\w*", "i", code)), literals
+
+
+@given(NAMES)
+@example("a*/ __attribute__((constructor)) static void run(void) { abort(); } /*")
+@example("a??/")
+@example("*??/\n/ b")
+def test_code_is_the_same_whatever_a_model_calls_its_nodes(name: str) -> None:
+    named, plain = (make_net(each).source for each in (name, "a"))
+    for text, other in zip(named.files.values(), plain.files.values(), strict=True):
+        assert isinstance(text, str) and isinstance(other, str) and text.isascii()
+        assert read_c(text)[0] == read_c(other)[0]
+
+
+@given(NAMES)
+@example('"; } int b[] = {1}; //')
+@example("a??/")
+def test_a_description_is_read_back_as_it_was_written(name: str) -> None:
+    named = make_net(name)
+    code, literals = read_c(format_library("net", named.program, MACHINES["x86_64"].levels, named.description, 64))
+    assert re.search(r'ii\[\]=(?:"")+;', code), code
+    found = "".join(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), each) for each in literals)
+    description, _ = json.JSONDecoder().raw_decode(found[found.index("{") :])
+    assert description["steps"][0]["node"] == description["inputs"][0]["name"] == name
