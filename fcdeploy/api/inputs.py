@@ -219,13 +219,15 @@ def _split_rows(batch: object) -> Iterator[object]:
 
 
 def _as_array(given: object) -> Array:
-    """Raises FcdeployError where numbers are masked: the rest of such an array is not what the caller meant."""
+    """Text as NumPy stores it. Raises FcdeployError where numbers are masked: the rest is not what the caller meant."""
     if isinstance(given, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(given).sum())):
         raise FcdeployError(
             f"an array is masked in {masked:,} places, expected numbers there",
             "array.filled(0), or NaN where the model fills it in",
         )
-    return np.asarray(given)
+    array = np.asarray(given)
+    texts = array.dtype.kind == "O" and all(isinstance(text, str) for text in array.flat)
+    return array.astype(str) if texts else array
 
 
 def _check_same_length(arrays: Mapping[str, Array]) -> None:

@@ -42,9 +42,8 @@ def to_bytes(runs: Sequence[Run]) -> bytes:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in sorted(arrays.items()):
             content = io.BytesIO()
-            npy.write_array(
-                content, np.ascontiguousarray(array).reshape(array.shape), version=(1, 0), allow_pickle=False
-            )
+            plain = _as_plain(np.ascontiguousarray(array).reshape(array.shape))
+            npy.write_array(content, plain, version=(1, 0), allow_pickle=False)
             archive.writestr(make_zip_member(name), content.getvalue())
     return file.getvalue()
 
@@ -126,6 +125,8 @@ def compare(runs: Sequence[Run], run: Callable[[Mapping[str, Array]], Mapping[st
 
 def _compare_output(name: str, pairs: Sequence[tuple[Array, Array]]) -> OutputDifference:
     elements = sum(golden.size for golden, _ in pairs)
+    if any(side.dtype.kind in "OU" for pair in pairs for side in pair):
+        return _compare_texts(name, pairs, elements)
     odd = next(((g, a) for g, a in pairs if g.shape != a.shape or g.dtype != a.dtype), None)
     if odd:
         why = f"{odd[1].dtype}{list(odd[1].shape)} instead of {odd[0].dtype}{list(odd[0].shape)}"
@@ -149,6 +150,22 @@ def _compare_output(name: str, pairs: Sequence[tuple[Array, Array]]) -> OutputDi
     return OutputDifference(
         name, TIES if bytes_off_by_one else DIFFERENT, elements, differ, noise.largest, levels, None
     )
+
+
+def _compare_texts(name: str, pairs: Sequence[tuple[Array, Array]], elements: int) -> OutputDifference:
+    given = [(golden.reshape(-1).tolist(), answer.reshape(-1).tolist()) for golden, answer in pairs]
+    alike = all(len(golden) == len(answer) for golden, answer in given)
+    differ = (
+        sum(g != a for golden, answer in given for g, a in zip(golden, answer, strict=alike)) if alike else elements
+    )
+    return OutputDifference(
+        name, DIFFERENT if differ else EQUAL, elements, differ, math.inf if differ else 0.0, 0.0, None
+    )
+
+
+def _as_plain(array: Array) -> Array:
+    """Text as NumPy stores it without pickle."""
+    return array.astype(str) if array.dtype.kind == "O" else array
 
 
 def _view_bits(array: Array) -> Array:

@@ -17,7 +17,7 @@ from fcdeploy.records.signature import TensorSpec
 
 MODEL = "model.onnx"  # what the backend looks for
 LARGEST = 32  # samples in a run; beyond it a sample of a small network hardly gets cheaper
-DATATYPES = {"bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
+DATATYPES = {"object": "STRING", "bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
 CONFIG = """name: {name}
 backend: "onnxruntime"
 max_batch_size: {largest}

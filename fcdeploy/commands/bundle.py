@@ -40,7 +40,6 @@ from fcdeploy.runtime.native_library import AGAIN, NativeEngine, load_native
 from fcdeploy.runtime.options import read_options
 from fcdeploy.runtime.session import Session, read_versions
 from fcdeploy.runtime.trust import refuse_untrusted
-from fcdeploy.samples.checks import TEXT
 from fcdeploy.samples.kinds import check_limit, open_source
 from fcdeploy.samples.layout import arrange_samples
 from fcdeploy.samples.source import Batch, choose_batch_size, make_batches
@@ -175,7 +174,6 @@ def _make_manifest(
     path: Path, model: ir.Model, session: Session, *, name: str | None, version: str, format: DataFormat
 ) -> Manifest:
     """All that is known before anything is run; the files are for `write_bundle` to fill in."""
-    _check_types(session, str(path))
     opset = model.opset_imports.get("", 1)
     return Manifest(
         name=_check_pattern("name", name or path.name.split(".")[0], NAME, "letters, digits, '.', '_' and '-'"),
@@ -311,12 +309,6 @@ def _check_pattern(option: str, value: str, pattern: Any, wanted: str) -> str:
     if not pattern.fullmatch(value):
         raise FcdeployError(f"--{option} {value!r} cannot stand in an address, expected {wanted}", f"--{option} 1")
     return value
-
-
-def _check_types(session: Session, name: str) -> None:
-    for spec in (*session.input_specs, *session.output_specs):
-        if spec.dtype.kind == "O":
-            raise FcdeployError(f"model {name!r}: {spec.name!r} is text, expected numbers", TEXT)
 
 
 def _choose_golden_samples(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fcdeploy.arrays import Array, Arrays, Float64
+from fcdeploy.arrays import Array, Arrays, Float64, make_texts
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records import data_format
 from fcdeploy.records.data_format import UNSAID, DataFormat, InputStatistics
@@ -158,6 +158,7 @@ def to_bytes(calibration: Calibration) -> bytes:
     from safetensors.numpy import save
 
     records = list(calibration.tensors.values())
+    texts = sorted(name for name, value in calibration.kept.items() if value.dtype.kind == "O")
     header = {
         "schema": SCHEMA_OF_STREAMS if calibration.states else SCHEMA,
         "model": calibration.model,
@@ -174,6 +175,7 @@ def to_bytes(calibration: Calibration) -> bytes:
         **({"format": data_format.to_json(calibration.format)} if calibration.format else {}),
         **({"states": dict(calibration.states)} if calibration.states else {}),
         **({"axes": dict(calibration.axes)} if calibration.axes else {}),
+        **({"texts": texts} if texts else {}),
     }  # fmt: skip
     limbs = [r.moments.limbs for r in records if r.moments]
     arrays = {
@@ -183,7 +185,7 @@ def to_bytes(calibration: Calibration) -> bytes:
         "moments": np.concatenate([*limbs, np.zeros((0, 2, 2), np.int64)]),
         "seen": calibration.seen,
         **{
-            f"kept{index or ''}.{name}": np.ascontiguousarray(value)
+            f"kept{index or ''}.{name}": _pack_texts(value) if value.dtype.kind == "O" else np.ascontiguousarray(value)
             for index, group in enumerate(calibration.groups)
             for name, value in group.items()
         },
@@ -286,20 +288,39 @@ def _assemble(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Calibra
             raise ValueError(f"tensor {record.name!r} is there twice")
         tensors[record.name] = record
         bin_at, channel_at = bins.stop, channels.stop
-    kept, *more = _collect_kept(arrays, axes=2 if header.get("states") else 1) or [{}]
+    kept, *more = _collect_kept(arrays, set(header.get("texts", [])), axes=2 if header.get("states") else 1) or [{}]
     result = Calibration(header["model"], tensors, arrays["seen"], kept, header["made_by"], tuple(more))
     if result.data != header["data"]:
         raise ValueError("the hash of its samples does not fit")
     return result
 
 
-def _collect_kept(arrays: Mapping[str, Array], axes: int) -> list[Arrays]:
+def _pack_texts(texts: Array) -> Array:
+    """Shape and values as JSON, in bytes."""
+    said = json.dumps([list(texts.shape), texts.reshape(-1).tolist()], separators=(",", ":"))
+    return np.frombuffer(said.encode(), np.uint8)
+
+
+def _unpack_texts(packed: Array) -> Array:
+    if packed.dtype != np.uint8 or packed.ndim != 1:
+        raise ValueError("its kept text is no bytes")
+    try:
+        shape, values = json.loads(packed.tobytes())
+    except RecursionError as error:
+        raise ValueError("its kept text is no text") from error
+    lists = isinstance(shape, list) and isinstance(values, list)
+    if not lists or not all(type(n) is int and n >= 0 for n in shape) or not all(type(text) is str for text in values):
+        raise ValueError("its kept text is no text")
+    return make_texts(values, shape)
+
+
+def _collect_kept(arrays: Mapping[str, Array], texts: Set[str], axes: int) -> list[Arrays]:
     """The groups of kept samples, in order; all inputs have the first so many axes in common."""
     groups: dict[int, Arrays] = {}
     for key, value in arrays.items():
         if key.startswith("kept"):
             number, _, name = key.removeprefix("kept").partition(".")
-            groups.setdefault(int(number or 0), {})[name] = value
+            groups.setdefault(int(number or 0), {})[name] = _unpack_texts(value) if name in texts else value
     if sorted(groups) != list(range(len(groups))) or len({frozenset(group) for group in groups.values()}) > 1:
         raise ValueError("its groups of kept samples are not alike")
     for group in groups.values():

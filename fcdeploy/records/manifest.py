@@ -25,7 +25,14 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
 LIBRARY = re.compile(r"native/([a-z0-9_]{1,32})\.so")
 HASH = re.compile(r"[0-9a-f]{64}")
-DTYPES = ("float32", "float64", "float16", "bool", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
+DTYPES = (
+    "string",
+    "float32",
+    "float64",
+    "float16",
+    "bool",
+    *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)),
+)
 REPORTS = ("plan", "calibration", "validation")
 AGAIN = "make it again: fcdeploy bundle INT8 -o BUNDLE"
 
@@ -191,7 +198,11 @@ CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _spec_to_row(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "dtype": str(spec.dtype), "shape": list(spec.shape)}
+    return {
+        "name": spec.name,
+        "dtype": "string" if spec.dtype.kind == "O" else str(spec.dtype),
+        "shape": list(spec.shape),
+    }
 
 
 def _spec_from_row(row: Any, where: str) -> TensorSpec:
@@ -203,4 +214,4 @@ def _spec_from_row(row: Any, where: str) -> TensorSpec:
         raise FcdeployError(f"{where}: {name!r} has dtype {str(dtype)[:60]!r}, expected {', '.join(DTYPES)}", AGAIN)
     if not isinstance(shape, list) or not all(n is None or (type(n) is int and n >= 0) for n in shape):
         raise FcdeployError(f"{where}: {name!r} has shape {str(shape)[:60]!r}, expected lengths and nulls", AGAIN)
-    return TensorSpec(name, np.dtype(dtype), tuple(shape))
+    return TensorSpec(name, np.dtype("object" if dtype == "string" else dtype), tuple(shape))

@@ -35,16 +35,14 @@ def fix_shapes(
 
 
 def draw_feeds(specs: Sequence[TensorSpec], *, seed: int = SEED) -> Arrays:
-    """Draw random inputs: normal floats, bytes of any value, and 0 or 1 for other integers, valid indices of any table."""
+    """Draw random inputs: normal floats, bytes of any value, 0 or 1 for other integers, indices of any table; empty text."""
     random = np.random.default_rng(seed)
     feeds: Arrays = {}
     for spec in specs:
         shape = tuple(n or 0 for n in spec.shape)
-        if spec.dtype.kind in "OSU":
-            raise FcdeployError(
-                f"input {spec.name!r} is text, which cannot be made up", "take the text out of the model"
-            )
-        if spec.dtype.kind in "biu":
+        if spec.dtype.kind == "O":
+            feeds[spec.name] = np.full(shape, "", object)
+        elif spec.dtype.kind in "biu":
             feeds[spec.name] = random.integers(0, 256 if spec.dtype == np.uint8 else 2, shape).astype(spec.dtype)
         else:
             feeds[spec.name] = random.standard_normal(shape).astype(spec.dtype)
@@ -69,7 +67,7 @@ def check_feeds(feeds: Mapping[str, Any], specs: Sequence[TensorSpec]) -> None:
                 f"input {name!r} is of type {type(array).__name__}, expected an array: {spec}",
                 f"numpy.asarray(..., {str(spec.dtype)!r})",
             )
-        if array.dtype != spec.dtype:
+        if array.dtype != spec.dtype and (array.dtype.kind, spec.dtype.kind) != ("U", "O"):
             raise FcdeployError(
                 f"input {name!r} is {array.dtype}, the model wants {spec.dtype}", f"array.astype({str(spec.dtype)!r})"
             )

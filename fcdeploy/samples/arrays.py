@@ -54,7 +54,7 @@ def read_header(file: IO[bytes], held: int, what: str) -> Header:
     if dtype.hasobject:
         raise FcdeployError(
             f"{what} holds Python objects (dtype object), which are never unpickled, expected numbers",
-            "make every sample the same shape, or use a generator: --data FILE.py:FUNCTION",
+            "make every sample the same shape, or use a generator: --data FILE.py:FUNCTION; text is saved as array.astype(str)",
         )
     if any(not isinstance(n, int) or n < 0 for n in shape):
         raise FcdeployError(f"{what} declares the shape {shape}, expected lengths of 0 or more", SAVE_AGAIN)

@@ -11,13 +11,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from fcdeploy.arrays import Array, Arrays
+from fcdeploy.arrays import Array, Arrays, make_texts
 from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.signature import format_shape
 
 SEE_INPUTS = "fcdeploy inspect MODEL shows the inputs the model declares"
-TEXT = "let what encodes the text run before the model, and export what follows"
 
 
 def is_label(name: str) -> bool:
@@ -89,19 +88,22 @@ def check_shape(spec: TensorSpec, shape: tuple[int, ...], place: str, source: st
 
 
 def check_dtype(spec: TensorSpec, dtype: np.dtype[Any], place: str, source: str) -> None:
-    """Accept numbers only, and no cast that changes their kind: float to int or to bool, complex to float."""
+    """Accept text for text, numbers for numbers, and no cast that changes their kind: float to int, complex to float."""
     if is_number(dtype) and is_number(spec.dtype) and _is_same_kind(dtype, spec.dtype):
         return
-    if spec.dtype.kind == "O":
-        raise FcdeployError(f"input {spec.name!r} of the model is text, and samples are numbers", TEXT)
+    if spec.dtype.kind == "O" and dtype.kind in "UO":
+        return
+    wanted = "text" if spec.dtype.kind == "O" else spec.dtype
     raise FcdeployError(
-        f"input {spec.name!r}: {place} is {dtype}, the model wants {spec.dtype}", f"convert {source}; {SEE_INPUTS}"
+        f"input {spec.name!r}: {place} is {dtype}, the model wants {wanted}", f"convert {source}; {SEE_INPUTS}"
     )
 
 
 def cast(value: Array, spec: TensorSpec, place: str, source: str) -> Array:
     """The sample in the model's dtype, finite; integers that the dtype cannot hold exactly are an error."""
     check_dtype(spec, value.dtype, place, source)
+    if spec.dtype.kind == "O":
+        return _cast_text(value, spec, place, source)
     floats = value.dtype.kind == "f" or _is_small_float(value.dtype)
     absent = np.isnan(value) if spec.missing and floats else None
     _check_finite(value, f"input {spec.name!r}: {place}", source, absent)
@@ -114,6 +116,16 @@ def cast(value: Array, spec: TensorSpec, place: str, source: str) -> Array:
                 f"scale or convert {source}",
             )
     return result
+
+
+def _cast_text(value: Array, spec: TensorSpec, place: str, source: str) -> Array:
+    texts = value.reshape(-1).tolist()
+    other = next((text for text in texts if not isinstance(text, str)), None)
+    if other is not None:
+        raise FcdeployError(
+            f"input {spec.name!r}: {place} holds {other!r}, the model wants text", f"convert {source}; {SEE_INPUTS}"
+        )
+    return make_texts(texts, value.shape)
 
 
 def _holds(result: Array, value: Array, absent: Array | None = None) -> bool:

@@ -30,8 +30,15 @@ def hash_sample(inputs: Mapping[str, Array]) -> int:
     digest = hashlib.blake2b(digest_size=8)
     for name in sorted(inputs):
         digest.update(f"{name} {inputs[name].dtype} {inputs[name].shape}".encode())
-        digest.update(np.ascontiguousarray(inputs[name]).reshape(-1).view(np.uint8).data)
+        digest.update(_view_bytes(inputs[name]))
     return int.from_bytes(digest.digest(), "big")
+
+
+def _view_bytes(array: Array) -> memoryview | bytes:
+    if array.dtype.kind == "O":  # of text, each behind its length
+        coded = [text.encode("utf-8", "surrogatepass") for text in array.reshape(-1)]
+        return b"".join(len(text).to_bytes(8, "little") + text for text in coded)
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 @dataclass
@@ -150,4 +157,4 @@ def _iterate_samples(groups: Iterable[Arrays]) -> Iterator[Arrays]:
 
 
 def _count_bytes(inputs: Mapping[str, Array]) -> int:
-    return sum(value.nbytes for value in inputs.values())
+    return sum(sum(map(len, a.reshape(-1))) if a.dtype.kind == "O" else a.nbytes for a in inputs.values())

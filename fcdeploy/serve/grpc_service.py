@@ -26,7 +26,7 @@ from fcdeploy.records.signature import TensorSpec, format_axes
 from fcdeploy.serve.grpc_messages import METHODS, PACKAGE, SERVICE, build_messages, check_request
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
-from fcdeploy.serve.request import DATATYPES, MOST_AXES
+from fcdeploy.serve.request import DATATYPES, MOST_AXES, decode_texts, pack_texts, unpack_texts
 from fcdeploy.serve.routes import EXTENSIONS, ServerState, describe_model
 
 CODES = {
@@ -36,6 +36,7 @@ CODES = {
 """HTTP status of a refusal -> gRPC's word for it; any other is INTERNAL."""
 
 CONTENTS = {
+    "BYTES": "bytes_contents",
     "BOOL": "bool_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "INT64": "int64_contents",
     "UINT64": "uint64_contents", **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
     **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
@@ -143,7 +144,11 @@ def write_outputs(answer: Any, outputs: Mapping[str, Array], *, raw: bool) -> No
         datatype = DATATYPES[array.dtype.name]
         tensor = answer.outputs.add(name=name, datatype=datatype, shape=array.shape)
         if raw:
-            answer.raw_output_contents.append(_to_little_endian(array).tobytes())
+            answer.raw_output_contents.append(
+                pack_texts(array) if datatype == "BYTES" else _to_little_endian(array).tobytes()
+            )
+        elif datatype == "BYTES":
+            tensor.contents.bytes_contents.extend(text.encode() for text in array.reshape(-1))
         else:
             getattr(tensor.contents, CONTENTS[datatype]).extend(array.reshape(-1).tolist())
 
@@ -160,6 +165,8 @@ def _check_shape(spec: TensorSpec, tensor: Any) -> tuple[int, ...]:
 
 
 def _decode_raw(spec: TensorSpec, content: bytes, shape: Sequence[int]) -> Array:
+    if spec.dtype.kind == "O":
+        return unpack_texts(content, spec.name, math.prod(shape), shape)
     expected = math.prod(shape) * spec.dtype.itemsize
     if len(content) != expected:
         raise RefusedError(
@@ -178,6 +185,8 @@ def _decode_typed(spec: TensorSpec, contents: Any, shape: Sequence[int]) -> Arra
     given = getattr(contents, field)
     if len(given) != count:
         raise RefusedError(400, f"input {spec.name!r}: {len(given)} {field}, expected {count} for shape {list(shape)}")
+    if datatype == "BYTES":
+        return decode_texts(given, spec.name, shape)
     values: Array = np.fromiter(given, WIDE[spec.dtype.kind], count)
     if spec.dtype.kind in "iu":
         limits: Any = np.iinfo(spec.dtype.name)

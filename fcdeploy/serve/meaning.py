@@ -44,7 +44,7 @@ def find_probabilities(outline: Outline, output: str, answer: Array | None) -> P
         return ""
     if operator in LOGITS:
         return "softmax"
-    return "" if answer is None else _guess(answer)
+    return _guess(answer) if answer is not None and answer.dtype.kind == "f" else ""
 
 
 def _guess(answer: Array) -> Probabilities:

@@ -70,6 +70,11 @@ class Model:
     def key(self) -> tuple[str, str]:
         return self.name, self.version
 
+    @cached_property
+    def has_texts(self) -> bool:
+        """Whether an output is text, whose bytes say nothing of its length."""
+        return any(spec.dtype.kind == "O" for spec in self.outputs.values())
+
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """All outputs, in the order of `outputs`."""
         return self.session.run(feeds)
@@ -98,11 +103,6 @@ def load_model(
     name = place.name
     session, outline, how = (_open_bundle if place.bundle else _open_file)(place, threads, engine)
     inputs, outputs = session.input_specs, session.output_specs
-    for spec in (*inputs, *outputs):
-        if spec.dtype.kind == "O":
-            raise FcdeployError(
-                f"model {name!r}: {spec.name!r} is text, which is not served", "take it out of the model"
-            )
     if how.preprocessing is not None:
         with suppress(FcdeployError):  # a request says that it is not installed
             import_pillow()  # takes a fifth of a second, which no request should wait for
@@ -224,7 +224,9 @@ def _try_batches(
 def _are_equal(together: Sequence[Array], alone: Sequence[Sequence[Array]]) -> bool:
     """Bit for bit, also where a result is NaN."""
     return all(
-        part.tobytes() == whole[i : i + 1].tobytes()
+        np.array_equal(part, whole[i : i + 1])
+        if part.dtype.kind == "O"
+        else part.tobytes() == whole[i : i + 1].tobytes()
         for i, single in enumerate(alone)
         for whole, part in zip(together, single, strict=True)
     )

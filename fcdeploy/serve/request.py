@@ -12,14 +12,14 @@ from typing import Any, Literal
 import numpy as np
 import simdjson
 
-from fcdeploy.arrays import Array
+from fcdeploy.arrays import Array, make_texts
 from fcdeploy.errors import quote_names
 from fcdeploy.records.signature import TensorSpec, format_axes
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
 
 DATATYPES = {
-    "bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64",
+    "object": "BYTES", "bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64",
     **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }  # fmt: skip
 """NumPy dtype -> the protocol's name of it."""
@@ -99,8 +99,10 @@ def read_numbers(data: Any, spec: TensorSpec, count: int, shape: Sequence[int]) 
     datatype = OF_DTYPE[spec.dtype]
     if not isinstance(data, simdjson.Array):
         raise RefusedError(400, f"input {name!r}: no data, expected a list of {count} values")
-    if kind == "b":
-        array = _read_booleans(data, name, count)
+    if kind == "O":
+        array = make_texts(_read_elements(data, name, count, str, "text for BYTES"), (-1,))
+    elif kind == "b":
+        array = np.array(_read_elements(data, name, count, bool, "true and false for BOOL"), np.bool_)
     else:
         read, wide = READ[kind]
         try:
@@ -127,21 +129,47 @@ def read_numbers(data: Any, spec: TensorSpec, count: int, shape: Sequence[int]) 
         ) from None
 
 
-def _read_booleans(data: Any, name: str, count: int) -> Array:
+def _read_elements(data: Any, name: str, count: int, kind: type, expected: str) -> list[Any]:
     """One more than `count` at most: a list of millions would take a hundred times its text as Python's lists."""
-    flat: list[bool] = []
+    flat: list[Any] = []
     lists = [iter(data)]
     while lists and len(flat) <= count:
         element = next(lists[-1], END)
         if element is END:
             lists.pop()
-        elif type(element) is bool:
+        elif type(element) is kind:
             flat.append(element)
         elif isinstance(element, simdjson.Array) and len(element):
             lists.append(iter(element))
         else:
-            raise RefusedError(400, f"input {name!r}: data holds something else, expected true and false for BOOL")
-    return np.array(flat, np.bool_)
+            raise RefusedError(400, f"input {name!r}: data holds something else, expected {expected}")
+    return flat
+
+
+def pack_texts(array: Array) -> bytes:
+    """As the protocol writes BYTES: each in UTF-8 behind its length, 4 bytes little-endian."""
+    coded = [str(text).encode(errors="replace") for text in array.reshape(-1)]
+    return b"".join(len(text).to_bytes(4, "little") + text for text in coded)
+
+
+def unpack_texts(content: bytes, name: str, count: int, shape: Sequence[int]) -> Array:
+    """What `pack_texts` wrote. Raises RefusedError 400."""
+    coded, at = list[bytes](), 0
+    while at + 4 <= len(content) and len(coded) <= count:
+        end = at + 4 + int.from_bytes(content[at : at + 4], "little")
+        coded.append(content[at + 4 : end])
+        at = end
+    if at != len(content) or len(coded) != count:
+        raise RefusedError(400, f"input {name!r}: {len(content)} bytes are no {count} texts, each behind its length")
+    return decode_texts(coded, name, shape)
+
+
+def decode_texts(coded: Sequence[bytes], name: str, shape: Sequence[int]) -> Array:
+    """Raises RefusedError 400 for what is no UTF-8."""
+    try:
+        return make_texts([text.decode() for text in coded], shape)
+    except UnicodeDecodeError:
+        raise RefusedError(400, f"input {name!r}: a text is no UTF-8, expected that") from None
 
 
 def read_wanted(model: Model, document: Any, keys: set[str]) -> Wanted:

@@ -250,7 +250,8 @@ def _make_log_notes(model: Model, request: InferenceRequest) -> dict[str, Any]:
 
 def _make_answer(model: Model, outputs: list[Array], wanted: Wanted, accepts: str) -> Answer:
     """The outputs that are wanted; of a client's binary answers, all but the tensors is the same every time."""
-    if wanted.binary and not accepts:
+    remembered = wanted.binary and not accepts and not model.has_texts
+    if remembered:
         if len(outputs) == 1 == len(wanted.outputs):
             parts, shapes = [outputs[0].tobytes()], outputs[0].shape
         else:
@@ -261,7 +262,7 @@ def _make_answer(model: Model, outputs: list[Array], wanted: Wanted, accepts: st
             return Answer(200, parts, b"", whole)
     parts, header_length = encode(model, outputs, wanted)
     answer = _compress(parts, header_length, accepts)
-    if wanted.binary and not accepts and len(wanted.heads) < SHAPES:
+    if remembered and len(wanted.heads) < SHAPES:
         length = sum(map(len, parts))
         wanted.heads[shapes] = b"%bContent-Length: %d\r\n\r\n%b" % (answer.lead, length, parts[0])
     return answer

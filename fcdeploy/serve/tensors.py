@@ -26,9 +26,11 @@ from fcdeploy.serve.request import (
     OF_DTYPE,
     Wanted,
     check_input,
+    pack_texts,
     read_binary_size,
     read_numbers,
     read_wanted,
+    unpack_texts,
 )
 
 MEMO = 256  # JSON headers of binary requests that are remembered; a client's differ by their id at most
@@ -77,7 +79,7 @@ def encode(model: Model, outputs: Sequence[Array], wanted: Wanted) -> tuple[list
     """The parts of a body, and the length of its JSON header where tensors follow it."""
     chosen = [(outputs[index], binary) for index, binary in wanted.outputs]
     header = _make_header(model, chosen, wanted)
-    tensors = [_to_little_endian(array).tobytes() for array, binary in chosen if binary]
+    tensors = [_pack(array) for array, binary in chosen if binary]
     return [header, *tensors], len(header) if tensors else None
 
 
@@ -88,9 +90,11 @@ def _make_header(model: Model, chosen: Sequence[tuple[Array, bool]], wanted: Wan
     for (array, binary), (index, _) in zip(chosen, wanted.outputs, strict=True):
         tensor: dict[str, Any] = {"name": names[index], "datatype": OF_DTYPE[array.dtype], "shape": array.shape}
         if binary:
-            tensor["parameters"] = {"binary_data_size": array.nbytes}
+            tensor["parameters"] = {"binary_data_size": array.nbytes if array.dtype.kind != "O" else len(_pack(array))}
         else:
-            tensor["data"] = np.ascontiguousarray(array).reshape(-1)
+            tensor["data"] = (
+                np.ascontiguousarray(array).reshape(-1) if array.dtype.kind != "O" else array.reshape(-1).tolist()
+            )
         tensors.append(tensor)
     answer: dict[str, Any] = {"model_name": model.name, "model_version": model.version, "outputs": tensors}
     if wanted.id is not None:
@@ -120,6 +124,10 @@ def _slice_inputs(layout: BinaryLayout, body: bytes | bytearray, start: int) -> 
             array = array.copy()
         feeds[name] = array
     return feeds
+
+
+def _pack(array: Array) -> bytes:
+    return pack_texts(array) if array.dtype.kind == "O" else _to_little_endian(array).tobytes()
 
 
 def _to_little_endian(array: Array) -> Array:
@@ -222,6 +230,10 @@ def _read_request(model: Model, document: Any, text: bytes, rest: memoryview | N
             raise RefusedError(
                 400, f"input {spec.name!r}: binary_data_size without the header Inference-Header-Content-Length"
             )
+        if spec.dtype.kind == "O":
+            feeds[spec.name] = unpack_texts(bytes(rest[offset : offset + max(size, 0)]), spec.name, count, shape)
+            offset += size
+            continue
         if size != count * spec.dtype.itemsize:
             raise RefusedError(
                 400,
