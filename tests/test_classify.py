@@ -337,3 +337,11 @@ def test_the_page_needs_nothing_from_elsewhere(server: Server) -> None:
     assert "//" not in text.replace("<!doctype html>", "")
     for place in ("v2/models", ":classify"):
         assert place in text
+
+
+@pytest.mark.parametrize(
+    "answer", [np.float32(3), np.zeros((0, 4), np.float32), np.array(["a"], object), np.array([1])]
+)
+def test_answers_that_are_no_scores_have_no_probabilities(answer: np.ndarray) -> None:
+    outline = Outline((Node("Div", "", "", ("a", "b"), ("y",)),), {}, {}, {}, 17)
+    assert find_probabilities(outline, "y", np.asarray(answer)) == ""

@@ -44,11 +44,11 @@ def find_probabilities(outline: Outline, output: str, answer: Array | None) -> P
         return ""
     if operator in LOGITS:
         return "softmax"
-    return _guess(answer) if answer is not None and answer.dtype.kind == "f" else ""
+    return _guess(answer) if answer is not None and answer.ndim and answer.dtype.kind == "f" else ""
 
 
 def _guess(answer: Array) -> Probabilities:
-    rows = answer.reshape(len(answer), -1)
+    rows = answer.reshape(max(1, len(answer)), -1)
     if (rows < 0).any() or (rows > 1).any():
         return "softmax"
     return "scores" if (abs(rows.sum(axis=1) - 1) < 1e-2).all() else ""
