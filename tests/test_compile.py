@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ from fcdeploy.bundles import golden
 from fcdeploy.bundles.golden import compare
 from fcdeploy.bundles.load import load_bundle
 from fcdeploy.cli import main
+from fcdeploy.commands.compile import _read_samples
+from fcdeploy.graph.model import read_model
 from fcdeploy.native import prove
 from fcdeploy.native.program.steps import Step
+from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import compile_c
 from fcdeploy.records import calibration
 from fcdeploy.runtime.engine import ENGINES
@@ -160,6 +164,33 @@ def test_steps_in_float_are_refused_unless_allowed(tmp_path: Path) -> None:
         fcdeploy.compile(tmp_path / "net.onnx", dry_run=True)
     report = fcdeploy.compile(tmp_path / "net.onnx", dry_run=True, allow_float=True)
     assert "'two'" in report.warnings[0]
+
+
+def test_samples_to_prove_it_on_are_whole_runs(line: Line, model: Path, tmp_path: Path) -> None:
+    """As many as are asked for, rounded up to runs of the batch that is compiled; none at all is no proof."""
+    np.savez(tmp_path / "data.npz", image=line.data["image"][:5])
+    kept, other = tmp_path / "net.calib", tmp_path / "other.calib"
+    kept.write_bytes(calibration.to_bytes(line.calibration))
+    other.write_bytes(calibration.to_bytes(replace(line.calibration, model="0" * 64)))
+    graph = read_model(model)
+
+    def read(batch: int, data: Path | None, calibration: Path | None, count: int | None) -> list[int]:
+        program = read_program(graph, "net", {"image": [batch, 3, 8, 8]})
+        found = _read_samples(graph, model, program, data, calibration, count, None)
+        return [len(each["image"]) for each in found]
+
+    for data, recorded in ((tmp_path / "data.npz", None), (None, kept), (None, None)):
+        assert read(2, data, recorded, 3) == [2, 2]
+        assert read(1, data, recorded, None) == [1] * 4
+    assert read(3, tmp_path / "data.npz", None, 6) == [3]
+    with fails("less than the 64 samples of a run"):
+        fcdeploy.compile(model, output=tmp_path / "net.so", shapes={"image": (64, 3, 8, 8)}, calibration=kept)
+    said = onnx.load(model)
+    onnx.helper.set_model_props(said, {"fcdeploy": json.dumps({"float": line.calibration.model})})
+    onnx.save(said, tmp_path / "said.onnx")
+    with fails("is not the one that the model was made with"):
+        fcdeploy.compile(tmp_path / "said.onnx", output=tmp_path / "net.so", calibration=other)
+    assert not prove.Proof((), ("plain",), (), (), saturates=False, samples=0).passed
 
 
 def test_what_differs_is_not_put_in_place(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from fcdeploy.graph.opset import oldest_runtime
 from fcdeploy.preprocessing.read import Given, read_preprocessing
 from fcdeploy.proof.batch_independence import explain_dependence
 from fcdeploy.records import calibration as calibrations
+from fcdeploy.records import origin
 from fcdeploy.records import plan as plans
 from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.calibration import Calibration
@@ -47,7 +48,6 @@ from fcdeploy.samples.source import Batch, choose_batch_size, make_batches
 MODEL, GOLDEN = "model.onnx", "golden.npz"
 RUNS = 4  # golden samples unless --samples says otherwise; fewer where they would take more bytes than the model
 SAVE = "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx --save-plan plan.json writes it"
-REMAKE = "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx"
 
 
 def bundle(
@@ -89,7 +89,7 @@ def bundle(
     model = read_model(path)
     warnings = list(refuse_untrusted(model, str(path)))
     session = Session(path, threads=1)
-    recorded = _read_calibration(calibration, _read_origin(model, str(path)))
+    recorded = _read_calibration(calibration, origin.read(model.metadata_props, str(path)))
     how = _choose_format(model, path, recorded, preprocess, classes)
     manifest = _make_manifest(path, model, session, name=name, version=version, format=how)
     files = files_of(model, path)
@@ -182,7 +182,7 @@ def _make_manifest(
         inputs=session.input_specs,
         outputs=session.output_specs,
         files={},
-        made_from=_read_origin(model, str(path)),
+        made_from=origin.read(model.metadata_props, str(path)),
         made_by={
             "fcdeploy": __version__,
             "onnxruntime": read_versions()["onnxruntime"],
@@ -230,16 +230,6 @@ def _warn_of_lost_options(manifest: Manifest) -> list[str]:
     ]
 
 
-def _read_origin(model: ir.Model, name: str) -> dict[str, str]:
-    """What `quantize` wrote into the model about its origin; {} for a model of another tool."""
-    text = model.metadata_props.get("fcdeploy", "{}")
-    try:
-        origin = json.loads(text)
-        return {str(key): str(value) for key, value in origin.items()}
-    except (ValueError, AttributeError) as error:
-        raise FcdeployError(f"model {name!r}: its metadata 'fcdeploy' is {text[:60]!r}", REMAKE) from error
-
-
 def _find_weight_files(files: tuple[Path, ...]) -> dict[str, Path]:
     """Files of weights beside the model, under the names that the model has for them."""
     taken = {MODEL, GOLDEN, "plan.json", "calibration.json", "validation.json"}
@@ -257,8 +247,7 @@ def _read_calibration(file: str | Path | None, made: Mapping[str, str]) -> Calib
     if file is None:
         return None
     recorded = calibrations.read(Path(file))
-    if made and (made.get("float"), made.get("data")) != (recorded.model, recorded.data):
-        raise FcdeployError(f"calibration {str(file)!r} is not the one that the model was made with", REMAKE)
+    origin.check_calibration(recorded, Path(file), made)
     return recorded
 
 

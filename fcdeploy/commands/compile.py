@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.atomic_files import replace_file, replace_folder, temporary_folder
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.files import check_output
 from fcdeploy.graph.model import TensorSpec, files_of, hash_model, input_specs, read_model
 from fcdeploy.native.build import Built, build, compile_library, machine_named, write_sources
@@ -24,6 +24,7 @@ from fcdeploy.native.toolchain import find_compiler
 from fcdeploy.native.writing.text import make_identifier
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.records import calibration as calibrations
+from fcdeploy.records import origin
 from fcdeploy.records.data_format import choose_format, from_metadata
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
@@ -32,7 +33,7 @@ from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.runtime.native_library import NativeModel
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import refuse_untrusted
-from fcdeploy.samples.kinds import open_source
+from fcdeploy.samples.kinds import check_limit, open_source
 from fcdeploy.samples.layout import arrange_samples, runs_alone
 from fcdeploy.samples.source import make_batches
 from fcdeploy.tables.native import Machine
@@ -155,25 +156,39 @@ def _read_samples(
     count: int | None, preprocess: Given,
 ) -> list[Arrays]:  # fmt: skip
     """Samples to prove it on, each a batch of what was compiled."""
-    wanted, inputs = count or SAMPLES, input_specs(graph)
+    check_limit(count)
+    inputs = input_specs(graph)
+    size = _count_samples(program, inputs)
+    runs = -(-(count or SAMPLES) // size)
     if data is not None:
         recorded = from_metadata(graph.metadata_props, str(path))
         how = choose_format(recorded, preprocess=preprocess)
-        source = open_source(data, inputs, limit=wanted, format=how, model=path)
-        samples = [batch.inputs for batch in make_batches(source, _count_samples(program, inputs))]
+        source = open_source(data, inputs, limit=runs * size, format=how, model=path)
+        samples = [batch.inputs for batch in make_batches(source, size) if len(batch.names) == size]
     elif calibration is not None:
-        size = _count_samples(program, inputs)
+        kept = calibrations.read(Path(calibration))
+        origin.check_calibration(kept, Path(calibration), origin.read(graph.metadata_props, str(path)), data=False)
         samples = [
             arrange_samples({name: array[at : at + size] for name, array in group.items()}, inputs)
-            for group in calibrations.read(Path(calibration)).sample_groups
+            for group in kept.sample_groups
             for at in range(0, len(next(iter(group.values()))) - size + 1, size)
-        ][:wanted]
+        ][:runs]
     else:
         shapes = {tensor.name: tensor.shape for tensor in program.inputs}
         specs = fix_shapes(inputs, None, shapes)
-        samples = [draw_feeds(specs, seed=seed) for seed in range(wanted)]
+        samples = [draw_feeds(specs, seed=seed) for seed in range(runs)]
+    if not samples:
+        raise FcdeployError(
+            f"{str(data or calibration)!r} has less than the {size} samples of a run, expected one run at least",
+            "--samples N alone proves it on drawn ones",
+        )
     for sample in samples:
         for tensor in program.inputs:
+            if tensor.name not in sample:
+                raise FcdeployError(
+                    f"input {tensor.name!r}: {str(calibration)!r} has no samples of it, it has {quote_names(sample)}",
+                    "give the calibration that the model was quantized with",
+                )
             if sample[tensor.name].shape != tensor.shape:
                 raise FcdeployError(
                     f"input {tensor.name!r}: a sample has the shape {list(sample[tensor.name].shape)}, "

@@ -58,7 +58,7 @@ class Proof:
 
     @property
     def passed(self) -> bool:
-        return self.exact and not any(output.kind == DIFFERENT for output in self.outputs)
+        return self.samples > 0 and self.exact and not any(output.kind == DIFFERENT for output in self.outputs)
 
 
 def prove(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import onnx_ir as ir
 
+from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import attribute_of, producer_of
+from fcdeploy.records import origin
 from fcdeploy.runtime import options
 from fcdeploy.runtime.cpu import detect_target, read_cpu_flags
 from fcdeploy.tables.targets import TARGETS
@@ -53,8 +53,8 @@ def warn_of_other_cpu(model: ir.Model) -> tuple[str, ...]:
     if options.PRECISION not in options.select_for_cpu(options.read_options(model), read_cpu_flags()):
         return ()
     try:
-        target = TARGETS[json.loads(model.metadata_props["fcdeploy"])["target"]].name
-    except (KeyError, TypeError, ValueError, RecursionError):  # of another tool, or edited
+        target = TARGETS[origin.read(model.metadata_props, "")["target"]].name
+    except (KeyError, FcdeployError):  # of another tool, or edited
         target = "other CPUs"
     return (
         f"made for {target}, and this one is {detect_target().name}: here it adds in 32 bits by {options.PRECISION}, with the "

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
+from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.compare import Choose, LayerSums
 from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.fidelity import measure_sqnr
 from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.proof.saturation import SaturationProof, prove_no_saturation
+from fcdeploy.records import origin
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.samples.kept_samples import split_into_chunks
@@ -81,11 +82,9 @@ def analyze_sensitivity(
 def read_effort(int8: ir.Model) -> str | None:
     """With which effort fcdeploy quantized a model, from its metadata; None where they do not say."""
     try:
-        made = json.loads(int8.metadata_props.get("fcdeploy", "{}"))
-    except (ValueError, RecursionError):
+        return origin.read(int8.metadata_props, "").get("effort")
+    except FcdeployError:
         return None
-    effort = made.get("effort") if isinstance(made, dict) else None
-    return effort if isinstance(effort, str) else None
 
 
 def add_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays, effort: str) -> Report:

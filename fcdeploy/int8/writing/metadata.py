@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -12,7 +11,7 @@ from fcdeploy.graph.opset import lower_opset, lowest_ir_version, lowest_opset
 from fcdeploy.int8.writing.blocked_weights import store_unblocked
 from fcdeploy.int8.writing.strip import strip
 from fcdeploy.proof.saturation import prove_no_saturation
-from fcdeploy.records import data_format, fingerprints
+from fcdeploy.records import data_format, fingerprints, origin
 from fcdeploy.records import plan as plans
 from fcdeploy.records.calibration import Calibration, describe_inputs
 from fcdeploy.records.plan import Plan
@@ -38,7 +37,7 @@ def write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan) -> None
     }
     if (plan.weights, plan.activations) != (INT8.weights, INT8.activations):
         made |= {"weights": plan.weights, "activations": plan.activations}
-    int8.metadata_props["fcdeploy"] = json.dumps(made, separators=(",", ":"))
+    int8.metadata_props[origin.KEY] = origin.to_text(made)
     known = replace(calibration.format, statistics=describe_inputs(calibration))
     if known:
         int8.metadata_props[data_format.KEY] = data_format.to_metadata(known)

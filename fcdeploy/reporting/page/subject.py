@@ -15,6 +15,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import files_of, hash_model, measure_size, read_model
 from fcdeploy.prepare.cost_model import LayerCost, fix_leading_axis, list_layer_costs
 from fcdeploy.records import calibration as calibrations
+from fcdeploy.records import origin
 from fcdeploy.records import plan as plans
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
@@ -114,7 +115,7 @@ def read_subject(path: Path) -> Subject:
         raise FcdeployError(f"{str(path)!r} is a zip, a report needs the folder", f"unzip {path} -d {path.stem}")
     model = read_model(file)
     files = files_of(model, file)
-    made = {str(key): str(value) for key, value in json.loads(model.metadata_props.get("fcdeploy", "{}")).items()}
+    made = origin.read(model.metadata_props, str(path))
     sha256, size = hash_model(files), measure_size(files)
     kernels = find_kernels(file)
     fix_leading_axis(model)

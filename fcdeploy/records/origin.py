@@ -1,0 +1,33 @@
+"""What an int8 file says it was made from: target, effort, and hashes of the float model, the samples and the plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from fcdeploy.errors import FcdeployError
+from fcdeploy.records.calibration import Calibration
+
+KEY = "fcdeploy"
+REMAKE = "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx"
+
+
+def to_text(made: Mapping[str, str]) -> str:
+    return json.dumps(made, separators=(",", ":"))
+
+
+def read(metadata: Mapping[str, str], name: str) -> dict[str, str]:
+    """What `quantize` wrote; {} for a model of another tool. Raises FcdeployError where it was edited to something else."""
+    text = metadata.get(KEY, "{}")
+    try:
+        return {key: value for key, value in json.loads(text).items() if isinstance(value, str)}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise FcdeployError(f"model {name!r}: its metadata {KEY!r} is {text[:60]!r}", REMAKE) from error
+
+
+def check_calibration(recorded: Calibration, file: Path, made: Mapping[str, str], *, data: bool = True) -> None:
+    """Raises FcdeployError for a calibration of another float model than the origin names, or, with `data`, of other samples."""
+    same = made.get("float") == recorded.model and (not data or made.get("data") == recorded.data)
+    if made and not same:
+        raise FcdeployError(f"calibration {str(file)!r} is not the one that the model was made with", REMAKE)
