@@ -12,7 +12,7 @@ folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/env"
 install() { "$folder/env/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
-install torch==2.13.0+cpu 2>/dev/null || install --index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu
+install torch==2.13.0+cpu || install --index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu
 install onnxscript==0.7.2 onnx==1.23.2 numpy==2.4.6
 cat >"$folder/ask.py" <<'PYTHON'
 import io

@@ -83,13 +83,13 @@ def quicker(words: list[str]) -> list[str]:
         return [*words, "--seconds", "0.1", "--interval", "1000"]
     if words[0] == "validate" and "--layers" in words:  # the same command without it runs on all samples
         return [*words, "--samples", "24", "--max-drop", "100"]
-    if words[0] == "quantize":  # README's own runs as it stands, for its answer is what users see first
-        words = (
-            words
-            if {"--effort", "--plan", "--max-drop"} & set(words) or README_S in words
-            else [*words, "--effort", "fast"]
-        )
-        return words if {"--costs", "--plan"} & set(words) else [*words, "--costs", "none"]
+    if words[0] == "quantize":
+        given = set(words)
+        if not {"--effort", "--plan", "--max-drop"} & given and README_S not in given:
+            words = [*words, "--effort", "fast"]  # README's own runs as it stands: its answer is what users see first
+        if not {"--floor", "--plan", "--max-drop"} & given and README_S not in given:
+            words = [*words, "--floor", "none"]
+        return words if {"--costs", "--plan"} & given else [*words, "--costs", "none"]
     return words
 
 
@@ -112,8 +112,8 @@ def has_compiler() -> bool:
 
 
 def run(command: str, done: set[str]) -> int:
-    """The exit code of a command; one that succeeded in this folder before is not run again."""
-    if command in done:
+    """The exit code of a command; one that succeeded in this folder before is not run again, nor to write over its file."""
+    if command in done or command.removesuffix(" --force") in done:
         return 0
     if (named := EXPORT.match(command)) and (same := [known for known in done if known.startswith(named[1])]):
         shutil.copy(OUTPUT.findall(same[0])[0], named[2])  # the same network under another name

@@ -6,19 +6,13 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import data_inputs, is_constant, name_of, subgraphs_of
+from fcdeploy.graph.nodes import data_inputs, name_of
+from fcdeploy.int8.planning.same_floats import find_same_floats
 from fcdeploy.int8.planning.tie_free_scales import find_near_halves
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.report import Report
 
 ROUNDING_FLOATS = ("int8", "int16", "passthrough", "fused", "dynamic")  # kinds of nodes whose inputs become integers
-EXACT = {
-    "Add", "Sub", "Mul", "Div", "Neg", "Abs", "Max", "Min", "Relu", "Clip", "Sqrt", "Floor", "Ceil", "Round", "Sign",
-    "MaxPool", "ReduceMax", "ReduceMin", "Concat", "Where", "Cast", "Reshape", "Flatten", "Transpose", "Squeeze",
-    "Unsqueeze", "Slice", "Gather", "Expand", "Tile", "Split", "DepthToSpace", "SpaceToDepth", "Pad", "Identity", "Shape",
-    "Size", "Equal", "Greater", "Less", "ArgMax", "ArgMin", "Not", "And", "Or", "GatherElements", "GatherND",
-}  # fmt: skip
-"""Operators that round each result once, as IEEE 754 has it, so that all CPUs agree on every bit."""
 
 
 @dataclass(frozen=True)
@@ -37,27 +31,17 @@ class Sameness:
 def find_differences(graph: ir.Graph, plan: Plan) -> Sameness:
     """What floats of more than one rounding decide, node by node."""
     kinds = plan.kinds
-    inexact: set[ir.Value] = set()
+    inexact = find_same_floats(graph, plan).inexact
     rounded: dict[str, None] = {}
     for node in graph:
         kind, name = kinds[name_of(node)], name_of(node)
-        read = [value for value in node.inputs if value is not None and not is_constant(value)]
         if kind in ROUNDING_FLOATS:
             of = [value.producer() for value in data_inputs(node) if value in inexact]
             rounded.update((name_of(producer), None) for producer in of if producer is not None)
-        if kind in ("blockwise", "dynamic", "int16") or (
-            kind in ("float", "weight_only") and _may_differ(node, read, inexact)
-        ):
-            inexact.update(node.outputs)
         if kind == "int16":
             rounded[name] = None
     outputs = tuple(name_of(value) for value in graph.outputs if value in inexact)
     return Sameness(tuple(find_near_halves(graph, plan)), tuple(rounded), outputs)
-
-
-def _may_differ(node: ir.Node, read: list[ir.Value], inexact: set[ir.Value]) -> bool:
-    within = any(True for _ in subgraphs_of(node))
-    return node.op_type not in EXACT or node.domain not in ("", "ai.onnx") or within or not inexact.isdisjoint(read)
 
 
 def add_sameness(report: Report, found: Sameness) -> Report:

@@ -6,6 +6,7 @@ It is said once when the model is loaded, so that answers to all samples have th
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 from fcdeploy.arrays import Array
@@ -38,13 +39,20 @@ def find_probabilities(outline: Outline, output: str, answer: Array | None) -> P
     while node is not None and node.op in MOVED:
         node = made_by.get(node.inputs[0])
     operator = node.op if node is not None else ""
-    if operator in SUM_TO_ONE:
+    if operator in SUM_TO_ONE or (node is not None and _divides_by_sum(node, made_by)):
         return "scores"
     if operator in EACH_BY_ITSELF:
         return ""
     if operator in LOGITS:
         return "softmax"
     return _guess(answer) if answer is not None and answer.ndim and answer.dtype.kind == "f" else ""
+
+
+def _divides_by_sum(node: Node, made_by: Mapping[str, Node]) -> bool:
+    """Whether it is a softmax as files for every CPU have it: terms over their sum, which was added up in integers."""
+    total = made_by.get(node.inputs[1]) if node.op == "Div" else None
+    added = made_by.get(total.inputs[0]) if total is not None and total.op == "Cast" else None
+    return added is not None and added.op == "ReduceSum"
 
 
 def _guess(answer: Array) -> Probabilities:

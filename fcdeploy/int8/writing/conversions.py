@@ -32,8 +32,8 @@ class Conversions:
     def zero_point(self, q: QParams) -> ir.Value:
         return self._once(np.array(q.zero_point, q.dtype), "z")
 
-    def one_integer(self, number: np.integer[Any]) -> ir.Value:
-        """One integer, of its type."""
+    def one_number(self, number: Any) -> ir.Value:
+        """One number, of its type."""
         return self._once(np.array(number), "h")
 
     def find_highest(self, q: QParams) -> ir.Value:

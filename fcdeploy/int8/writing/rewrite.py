@@ -19,6 +19,7 @@ from fcdeploy.graph.edit import set_operator
 from fcdeploy.graph.nodes import constant_array, data_inputs, is_constant, name_of, operator_of, subgraphs_of, weight_of
 from fcdeploy.graph.scratch import Scratch
 from fcdeploy.int8.nodes import affine_of, missing_channels
+from fcdeploy.int8.planning.same_floats import find_same_floats
 from fcdeploy.int8.planning.scale_groups import follow
 from fcdeploy.int8.planning.types import PackedWeights
 from fcdeploy.int8.planning.weights import RoundedLayer
@@ -27,6 +28,7 @@ from fcdeploy.int8.writing.blocked_arithmetic import keep_layout
 from fcdeploy.int8.writing.constants import quantize_constants, write_layer, write_weight_only
 from fcdeploy.int8.writing.contrib_ops import DOMAIN, replace_with_contrib_op
 from fcdeploy.int8.writing.conversions import Conversions, choose_integer_type, producer
+from fcdeploy.int8.writing.exact_functions import ExactFunctions
 from fcdeploy.int8.writing.shared_constants import share_constants
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.tables.targets import TARGETS
@@ -46,7 +48,9 @@ def rewrite(
         if kinds[name_of(node)] == "fused":
             _fuse_clip(model.graph, node)
 
-    writer = Writer(model.graph, plan.tensors, one_answer=plan.target in TARGETS and TARGETS[plan.target].one_answer)
+    one_answer = plan.target in TARGETS and TARGETS[plan.target].one_answer
+    functions = find_same_floats(model.graph, plan).functions if one_answer else frozenset()
+    writer = Writer(model.graph, plan.tensors, one_answer=one_answer)
     for node in list(model.graph):
         kind, layer = kinds[name_of(node)], layers.get(name_of(node))
         if kind in ("int8", "int16"):
@@ -59,7 +63,10 @@ def rewrite(
         else:
             if kind == "weight_only":
                 write_weight_only(node, plan.tensors, writer.conversions, scratch)
-            writer.write_float(node)
+            if node in functions:
+                writer.write_function(node)
+            else:
+                writer.write_float(node)
             if isinstance(layer, PackedWeights):
                 writer.write_packed(node, layer)
 
@@ -182,7 +189,7 @@ class Writer:
         if tuple(ends.tolist()) == LIMITS[q.dtype]:
             return integers
         bounds = [
-            None if end == limit else self.conversions.one_integer(end)
+            None if end == limit else self.conversions.one_number(end)
             for end, limit in zip(ends, LIMITS[q.dtype], strict=True)
         ]  # fmt: skip
         name = self.conversions.free_name(f"{integers.name}/c")
@@ -212,6 +219,15 @@ class Writer:
                 for index, value in enumerate(inner.inputs):
                     if value in self.integer_only:
                         inner.replace_input_with(index, self.read_dequantized(value, node))
+
+    def write_function(self, node: ir.Node) -> None:
+        """A float node that is to give the same bits on every CPU."""
+        value, write = node.inputs[0], ExactFunctions(self.graph, self.conversions)
+        assert value is not None
+        if value in self.integer_only and self.qparams(value).dtype == "uint8":
+            write.of_bytes(node, self.integers[value], self.qparams(value))
+        else:
+            write.of_floats(node, self.read_dequantized(value, node) if value in self.integer_only else value)
 
     def write_packed(self, node: ir.Node, layer: PackedWeights) -> None:
         """A layer on float activations, as the operator of onnxruntime's own that it becomes."""
