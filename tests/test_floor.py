@@ -187,6 +187,15 @@ def test_of_a_map_of_things_the_things_count() -> None:
     assert not same.misses(Floor()) and not same.misses(Floor(), searched=True) and not same.doubts(Floor())
 
 
+def test_where_all_have_to_be_equal_no_change_is_chance() -> None:
+    rows = np.ones((10_000, 2))
+    rows[17, 0] = 0
+    judged = Judgement(10_000, {}, {"y": rows}, {"y": Decision(1, 10)})
+    assert judged.misses(Floor()) == []
+    ((text, _),) = judged.misses(Floor(1.0))
+    assert "99.99 % equal decisions of output 'y', the floor is 100 %" in text
+
+
 def test_a_model_searched_for_by_margins_is_not_excused_by_chance() -> None:
     """Of many models tried on the same samples one comes out a standard error better than it is."""
     expected = np.where(np.arange(100) < 96, 1.0, 0.7)

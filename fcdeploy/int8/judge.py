@@ -110,17 +110,16 @@ class Judgement:
             output = name.removesuffix(REGIONS)
             by_chance = output == name and _is_chance(rows, floor.decisions)
             if share < floor.decisions and not by_chance:
-                what = f"{100 * share:.1f} % {self._counted(name)} of output {output!r}"
+                what = f"{_format_below(share, floor.decisions)} {self._counted(name)} of output {output!r}"
                 text = f"{what}, the floor is {100 * floor.decisions:g} %"
                 misses.append((text, 100 * (floor.decisions - share)))
             elif (likely := self._estimate_share(name, floor, errors)) < (
                 least := self._least_expected(floor)
             ) - NEGLIGIBLE:
-                digits = 1 if 100 * (least - likely) >= 0.1 else 2
                 stream = f", for a stream {100 * least:.2f} %" if self.states else ""
                 text = (
-                    f"output {output!r}: {100 * likely:.{digits}f} % equal decisions are expected on other samples, since many "
-                    f"lie close to another {'decision' if self.states else 'class'}; "
+                    f"output {output!r}: {_format_below(likely, least)} equal decisions are expected on other samples, "
+                    f"since many lie close to another {'decision' if self.states else 'class'}; "
                     f"the floor is {100 * floor.decisions:g} %{stream}"
                 )
                 misses.append((text, 100 * (least - likely)))
@@ -143,7 +142,8 @@ class Judgement:
             if share < floor.decisions and not any(f"output {output!r}" in text for text in told):
                 what = "expected equal decisions" if share < self.share(name) else self._counted(name)
                 doubts.append(
-                    f"{100 * share:.1f} % {what} of output {output!r}, where the floor is {100 * floor.decisions:g} %: "
+                    f"{_format_below(share, floor.decisions)} {what} of output {output!r}, where the floor is "
+                    f"{100 * floor.decisions:g} %: "
                     f"{self.samples} samples are too few to tell whether that is chance; give more with --data"
                 )
         return doubts
@@ -380,6 +380,12 @@ def _compare(name: str, decision: Decision, one: Array, other: Array) -> Iterato
         yield name + REGIONS, np.sum(found, axis=0)
 
 
+def _format_below(share: float, least: float) -> str:
+    """A share in percent, with as many digits as tell it from one above it."""
+    digits = next((n for n in (1, 2, 3) if round(100 * share, n) < round(100 * least, n)), 4)
+    return f"{100 * share:.{digits}f} %"
+
+
 def _list_stretches(group: Arrays) -> Iterator[Arrays]:
     """Each stretch of (stretches, steps, ...) by itself."""
     for index in range(_count(group)):
@@ -389,8 +395,10 @@ def _list_stretches(group: Arrays) -> Iterator[Arrays]:
 def _is_chance(rows: Float64, floor: float) -> bool:
     """Whether a model that is at the floor gives so many changed answers, or more, with a probability above SURE.
 
-    Of maps, whose positions are many, only a single one that differs is chance.
+    Of maps, whose positions are many, only a single one that differs is chance; where all have to be equal, none is.
     """
+    if floor >= 1:
+        return False
     if (rows[:, 1] == 1).all():
         changed = int((rows[:, 0] == 0).sum())
         return changed <= 1 or tail_of_binomial(changed, len(rows), 1 - floor) > SURE

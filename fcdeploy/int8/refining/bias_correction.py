@@ -16,7 +16,8 @@ import onnx_ir as ir
 from fcdeploy.arrays import Float32, Float64
 from fcdeploy.int8.planning.elementwise import Function, function_behind
 
-POSITIONS = 1024  # of a sample's channel, at most, on which functions are computed
+POSITIONS = 8192  # of a channel, of all samples together, on which functions are computed
+LEAST_POSITIONS, MOST_POSITIONS = 32, 1024  # of a sample's channel: more look alike, fewer are chance
 STEPS = 3
 FURTHEST = 2.0  # times the shift that matches means in front: further away the error is something else
 LEAST_SLOPE = 0.1  # of the mean of f(y + shift): below it a bias hardly changes what is read
@@ -32,21 +33,31 @@ def find_bend(value: ir.Value) -> Function | None:
     return None if relu or np.array_equal(function(few), few) else function
 
 
-def measure_rows(y: Float32, function: Function, shift: Float64 | float = 0.0) -> Float64:
-    """Mean of f(y + shift) of each row and channel, (rows, channels), y: (rows, channels, ...); shift: (channels,)."""
+def share_positions(samples: int) -> int:
+    """How many positions of a channel each of so many samples gives."""
+    return min(max(POSITIONS // max(samples, 1), LEAST_POSITIONS), MOST_POSITIONS)
+
+
+def measure_rows(y: Float32, function: Function, positions: int, shift: Float64 | float = 0.0) -> Float64:
+    """Mean of f(y + shift) of each row and channel, (rows, channels), y: (rows, channels, ...); shift: (channels,).
+
+    Of so many `positions` of a row's channel at most.
+    """
     flat = y.reshape(*y.shape[:2], -1)
-    step = -(-flat.shape[2] // POSITIONS) | 1  # odd: much in a picture repeats by powers of two
+    step = -(-flat.shape[2] // positions) | 1  # odd: much in a picture repeats by powers of two
     column = np.reshape(shift, (-1, 1))
     # row by row, so that what a function computes on the way stays in the caches: a third of the time
     rows = [function(row[:, ::step].astype(np.float64) + column).mean(axis=1) for row in flat]
     return np.asarray(rows).reshape(y.shape[:2])
 
 
-def find_shift(written: Sequence[Float32], function: Function, truth: Float64, front: Float64) -> Float64:
+def find_shift(
+    written: Sequence[Float32], function: Function, truth: Float64, front: Float64, positions: int
+) -> Float64:
     """What to add to each channel, (channels,); `truth` are float's `measure_rows`, `front` the shift that matches in front."""
 
     def rows(shift: Float64) -> Float64:
-        return np.concatenate([measure_rows(y, function, shift) for y in written])
+        return np.concatenate([measure_rows(y, function, positions, shift) for y in written])
 
     far, target = FURTHEST * np.abs(front), truth.mean(axis=0)
     apart = np.full(len(front), 1e-2 * max(float(np.std(written[0])), 1e-9))

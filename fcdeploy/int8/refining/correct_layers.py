@@ -21,7 +21,7 @@ from fcdeploy.graph.nodes import constant_array, name_of, operator_of, producer_
 from fcdeploy.int8.planning.elementwise import Function
 from fcdeploy.int8.planning.weights import bias_array, bias_name, find_int8_layers, lay_out_kernel, round_bias
 from fcdeploy.int8.refining.activations import ActivationWalk, iterate_activations
-from fcdeploy.int8.refining.bias_correction import find_bend, find_shift, measure_rows
+from fcdeploy.int8.refining.bias_correction import find_bend, find_shift, measure_rows, share_positions
 from fcdeploy.int8.refining.gptq_channels import gptq_round_layer
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
@@ -52,7 +52,8 @@ def correct_layers(
         return 0
     biased = [node for node in layers if operator_of(node).bias is not None]
     bends = {name_of(n): bend for n in biased if (bend := find_bend(n.outputs[0])) is not None}
-    truth, behind = _measure_float(model, biased, bends, samples, alone=alone)
+    positions = share_positions(len(next(iter(samples.values()))))
+    truth, behind = _measure_float(model, biased, bends, samples, positions, alone=alone)
     for done, node in enumerate(layers, start=1):
         layer = by_name[node.name]
         if node.name in rounded_again:
@@ -66,7 +67,7 @@ def correct_layers(
         if not np.isfinite(error).all():  # a sample on which float overflows says nothing of rounding
             continue
         if node.name in bends:
-            error = -find_shift(written, bends[node.name], behind[node.name], -error)
+            error = -find_shift(written, bends[node.name], behind[node.name], -error, positions)
         q = plan.tensors[bias_name(node)]
         # the error holds that of rounding the bias, so it is taken off the rounded one
         rounded = constant_array(_find_integers(layer, 2)) * np.asarray(q.scale)
@@ -80,14 +81,20 @@ def correct_layers(
 
 
 def _measure_float(
-    model: ir.Model, layers: list[ir.Node], bends: Mapping[str, Function], samples: Arrays, *, alone: bool
+    model: ir.Model,
+    layers: list[ir.Node],
+    bends: Mapping[str, Function],
+    samples: Arrays,
+    positions: int,
+    *,
+    alone: bool,
 ) -> tuple[dict[str, Float64], dict[str, Float64]]:
     """The float model's means by layer, (channels,), and what lies behind those that have a function there, (rows, channels)."""
     rows: dict[str, list[Float64]] = {name: [] for name in bends}
 
     def watch(name: str, y: Float32) -> None:
         if name in bends:
-            rows[name].append(measure_rows(y, bends[name]))
+            rows[name].append(measure_rows(y, bends[name], positions))
 
     measure = measure_float_means_layerwise if alone else measure_float_means
     truth = measure(model, layers, samples, watch)
