@@ -157,7 +157,7 @@ def bench(
     hashes = {
         name: hash_model(files_of(*pair)) for name, pair in zip(NAMES, zip(models, paths, strict=True), strict=False)
     }
-    return replace(report, values={**report.values, "hashes": hashes})
+    return report.extend(values={"hashes": hashes})
 
 
 def _read_models(paths: Sequence[Path], batches: Sequence[int | None]) -> list[ir.Model]:

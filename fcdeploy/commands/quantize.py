@@ -344,8 +344,7 @@ def _describe(
     elif problem.effort != "fast":
         report = add_advice(report, int8, problem.model, problem.unseen_samples, problem.effort)
     if request.runtimes:
-        kept = describe_runtimes_kept(int8, request.runtimes)
-        report = replace(report, lines=(*report.lines[:-1], kept, report.lines[-1]))
+        report = report.extend(lines=[describe_runtimes_kept(int8, request.runtimes)])
     if held is not None:
         times = time_result(problem, int8, planned.basis, changed=bool(held.left_out))
         report = add_floor(report, held, planned.basis, macs, times)

@@ -170,14 +170,12 @@ def _read_shapes(samples: EvaluationData) -> dict[str, tuple[int, ...]]:
 def _add_leakage(report: Report, seen: Any, pair: ModelPair, notes: list[str]) -> Report:
     """The report with which models it is about, and how many samples the int8 one was calibrated on."""
     values = {
-        **report.values,
         "calibration_samples": None if seen.known is None else seen.shared,
         "hashes": pair.hashes,
     }
     notes += [seen.warning] if seen.warning else []
     unknown = [NOT_KNOWN] if is_quantized(pair.int8) and seen.known is None else []
-    lines = (*report.lines[:-1], *unknown, *report.lines[-1:])
-    return replace(report, values=values, lines=lines, warnings=(*notes, *report.warnings))
+    return replace(report.extend(values=values, lines=unknown), warnings=(*notes, *report.warnings))
 
 
 def _find_ends(against: Path) -> dict[str, OutputEnd]:

@@ -92,9 +92,7 @@ def add_lengths(report: Report, tried: list[TriedLengths]) -> Report:
         }
         for each in tried
     ]  # fmt: skip
-    lines = (*report.lines[:-1], "; ".join(parts), *report.lines[-1:])
-    values = {**report.values, "free_lengths": rows}
-    return replace(report, values=values, lines=lines, warnings=(*warnings, *report.warnings))
+    return report.extend(values={"free_lengths": rows}, lines=["; ".join(parts)], warnings=warnings)
 
 
 MADE_UP = re.compile(

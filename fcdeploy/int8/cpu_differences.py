@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -51,12 +51,12 @@ def add_sameness(report: Report, found: Sameness) -> Report:
         "rounded_floats": list(found.rounded_floats),
         "float_outputs": list(found.float_outputs),
     }
-    report = replace(report, values={**report.values, "one_answer": values})
+    report = report.extend(values={"one_answer": values})
     if found.same_integers:
         said = "the same bytes on every CPU"
         if found.float_outputs:
             said = f"the same integers on every CPU; of output {found.float_outputs[0]!r} the last bits of floats may differ"
-        return replace(report, lines=(*report.lines[:-1], said, *report.lines[-1:]))
+        return report.extend(lines=[said])
     what = []
     if found.rounded_floats:
         what.append(
@@ -65,7 +65,7 @@ def add_sameness(report: Report, found: Sameness) -> Report:
     if found.near_halves:
         what.append(f"{_count(found.near_halves, 'sum')} come near a half")
     warning = f"not the same on every CPU: {' and '.join(what)}; now and then an integer is one level off"
-    return replace(report, warnings=(*report.warnings, warning))
+    return report.extend(warnings=[warning])
 
 
 def _count(names: tuple[str, ...], noun: str) -> str:

@@ -66,9 +66,4 @@ def add_native(report: Report, built: Built) -> Report:
         f"of weights, arena {built.arena_bytes:,} bytes"
     )
     said = [f"native code computes {len(floats)} steps in float: {', '.join(floats[:3])}"] if floats else []
-    return replace(
-        report,
-        values=report.values | {"native": values},
-        lines=(*report.lines[:-1], line, *report.lines[-1:]),
-        warnings=(*report.warnings, *said),
-    )
+    return report.extend(values={"native": values}, lines=[line], warnings=said)

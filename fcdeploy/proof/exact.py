@@ -174,15 +174,10 @@ def add_ties(report: Report, path: Path, samples: Mapping[str, Array]) -> Report
     model = read_model(path)
     count = get_fixed_batch(input_specs(model)) or FEW
     if not samples or (count != FEW and len(next(iter(samples.values()))) < count):
-        return replace(report, values={**report.values, "ties": None})
+        return report.extend(values={"ties": None})
     result = check_exactness(model, [{name: array[:count] for name, array in samples.items()}])
     said = describe_exactness(result)
-    return replace(
-        report,
-        values={**report.values, "ties": result.total},
-        lines=(*report.lines[:-1], said, *report.lines[-1:]),  # the last one says what to do next
-        warnings=report.warnings if result.passed else (*report.warnings, said),
-    )
+    return report.extend(values={"ties": result.total}, lines=[said], warnings=[] if result.passed else [said])
 
 
 def describe_exactness(result: Exactness) -> str:

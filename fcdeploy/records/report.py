@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,17 @@ class Report:
     passed: bool = True
     warnings: tuple[str, ...] = field(default=())
     advice: str = ""
+
+    def extend(
+        self, *, values: Mapping[str, Any] | None = None, lines: Sequence[str] = (), warnings: Sequence[str] = ()
+    ) -> Report:
+        """The report with more of each: values, lines in front of the last one, and warnings."""
+        return replace(
+            self,
+            values={**self.values, **(values or {})},
+            lines=(*self.lines[:-1], *lines, *self.lines[-1:]),
+            warnings=(*self.warnings, *warnings),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object; its first key is the schema. Infinities and NaN become null, which JSON can say."""

@@ -68,7 +68,7 @@ def add_fit(report: Report, found: Fit, smaller: str = "") -> Report:
     values = report.values | about
     if not missed:
         line = f"fits on {name}, by an estimate: {summarize_fit(found)}"
-        return replace(report, values=values, lines=(*report.lines[:-1], line, *report.lines[-1:]))
+        return report.extend(values=about, lines=[line])
     lines = (f"does not fit on {name} ({', '.join(missed)}): {summarize_fit(found)}", smaller, *report.lines)
     return replace(report, values=values, lines=lines, passed=False)
 
