@@ -25,15 +25,18 @@ from fcdeploy.evaluate.output_ends import OutputEnd, find_ends
 from fcdeploy.evaluate.outputs import decide_by
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.int8.calibrating.observe import observe
-from fcdeploy.int8.calibrating.statistics import leave_out_judged, load_or_observe
+from fcdeploy.int8.calibrating.statistics import load_or_observe
 from fcdeploy.int8.floor import Floor, parse_floor
-from fcdeploy.int8.judge import APART, MOST_APART, USED, Judge, Judgement, _compare, split_samples
+from fcdeploy.int8.judge import Judge, _compare
+from fcdeploy.int8.judgement import Judgement
 from fcdeploy.int8.margins import estimate_error, expect_equal, measure_class_margins, measure_class_moves
 from fcdeploy.int8.problem import Problem
+from fcdeploy.int8.samples_apart import APART, MOST_APART, USED, _leave_out_judged, set_apart, split_samples
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records.calibration import to_bytes
 from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.session import Session
+from fcdeploy.samples.kept_samples import KEPT_LEAST, count_samples
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.search.builder import begin_building
 from fcdeploy.search.hold_floor import Candidate, _carry_out, _round_by_inputs, make_judge
@@ -252,14 +255,30 @@ def test_of_few_samples_those_that_are_judged_are_in_no_range(
     whole, groups = load_or_observe(model, (tmp_path / "net.onnx",), source, None, None)
     tools, judged, unseen = split_samples(groups, streams=False)
     assert unseen
-    apart = leave_out_judged(model, whole, groups if all_kept else judged, judged, None if all_kept else source)
+    apart = _leave_out_judged(model, whole, groups if all_kept else judged, judged, None if all_kept else source)
     np.savez(tmp_path / "tools.npz", **tools)
     source = open_source(tmp_path / "tools.npz", input_specs(model))
     alone, _ = load_or_observe(model, (tmp_path / "net.onnx",), source, None, None)
     assert apart is not None
     assert apart.seen.tolist() == whole.seen.tolist()
     assert to_bytes(replace(apart, seen=alone.seen, kept=alone.kept)) == to_bytes(alone)
-    assert leave_out_judged(model, whole, judged, judged, None) is None  # the others are not at hand
+    assert _leave_out_judged(model, whole, judged, judged, None) is None  # the others are not at hand
+
+
+def test_of_large_samples_more_are_judged_than_a_calibration_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third of all, whatever fits into a calibration; the tools' are the same as without."""
+    monkeypatch.setattr("fcdeploy.samples.kept_samples.KEPT_BYTES", 1)
+    model = ir.load(cliff(tmp_path, 1.0))
+    np.savez(tmp_path / "few.npz", x=DATA["x"][:90])
+    source = open_source(tmp_path / "few.npz", input_specs(model))
+    whole, groups = load_or_observe(model, (tmp_path / "net.onnx",), source, None, None)
+    kept, more = (set_apart(model, whole, groups, one) for one in (None, source))
+    assert [sum(map(count_samples, apart.judged)) for apart in (kept, more)] == [KEPT_LEAST // 3, 30]
+    assert np.array_equal(kept.tools["x"], more.tools["x"])
+    rows = np.concatenate([more.tools["x"], *(group["x"] for group in more.judged)])
+    assert len(np.unique(rows, axis=0)) == len(rows)
 
 
 def test_weights_are_rounded_by_what_they_read_before_anything_leaves_int8(tmp_path: Path) -> None:

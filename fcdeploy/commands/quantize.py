@@ -23,11 +23,10 @@ from fcdeploy.graph.model import files_of, input_specs, measure_size, read_model
 from fcdeploy.graph.nodes import computes_shapes, name_of
 from fcdeploy.graph.scratch import make_scratch
 from fcdeploy.graph.weights import is_large
-from fcdeploy.int8.calibrating.statistics import declare_as_calibrated, leave_out_judged, load_or_observe, warn_too_few
+from fcdeploy.int8.calibrating.statistics import declare_as_calibrated, load_or_observe, warn_too_few
 from fcdeploy.int8.cpu_differences import add_sameness, find_differences
 from fcdeploy.int8.floor import Floor, parse_floor
 from fcdeploy.int8.for_runtimes import describe_runtimes_kept, keep_to_runtimes, refuse_untaken
-from fcdeploy.int8.judge import split_samples
 from fcdeploy.int8.loadable import leave_out_unloadable
 from fcdeploy.int8.plan_file import format_plan, load_plan
 from fcdeploy.int8.planning.types import find_types
@@ -35,6 +34,7 @@ from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.read_back import Written, gains_nothing, leave_as_it_was, run_and_read_back
 from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
+from fcdeploy.int8.samples_apart import set_apart
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
 from fcdeploy.int8.timing.final_times import time_result
 from fcdeploy.int8.writing.metadata import write_metadata
@@ -271,16 +271,14 @@ def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on
         check_on_first(request.model, model, source)
     calibration, groups = load_or_observe(model, files, source, request.calibration, on_step)
     # apart whether they are judged or not, so that a plan gives the same bytes again
-    tools, judged, unseen = split_samples(groups, streams=bool(calibration.states))
-    if source is None and tools:
-        check_prepared(request.model, model, next(split_into_chunks(model, tools))[1])
-    alone = source if request.calibration is None else None
-    apart = leave_out_judged(model, calibration, groups, judged, alone) if unseen else None
-    if tools:
-        count_at(model, {name: array.shape for name, array in take_run(model, tools).items()})
+    apart = set_apart(model, calibration, groups, source if request.calibration is None else None)
+    if source is None and apart.tools:
+        check_prepared(request.model, model, next(split_into_chunks(model, apart.tools))[1])
+    if apart.tools:
+        count_at(model, {name: array.shape for name, array in take_run(model, apart.tools).items()})
     return Problem(
-        request.model, model, apart or calibration, tools, request.target, judged=judged, unseen=unseen,
-        ranges_apart=apart is not None,
+        request.model, model, apart.calibration, apart.tools, request.target,
+        judged=apart.judged, unseen=apart.unseen, ranges_apart=apart.ranges_apart,
         ranges=request.ranges or DEFAULT, keep_float=request.keep_float, types=use_types(request.types, native=request.native),
         effort=request.effort or EFFORT, source=source, scratch=scratch,
     )  # fmt: skip

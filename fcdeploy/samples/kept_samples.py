@@ -100,7 +100,7 @@ def merge_kept(*parts: tuple[Sequence[Arrays], NDArray[np.uint64]]) -> tuple[Arr
 
 def _get_hashes(groups: Sequence[Arrays], seen: NDArray[np.uint64]) -> list[int]:
     """Of each kept sample, in order: a single group holds the smallest that were seen, which need not be computed."""
-    number = sum(len(next(iter(group.values()))) for group in groups)
+    number = sum(map(count_samples, groups))
     smallest: list[int] = np.unique(seen)[:number].tolist()
     if len(groups) == 1 and len(smallest) == number and smallest[0] == hash_sample(next(_iterate_samples(groups))):
         return smallest
@@ -133,14 +133,19 @@ def hash_samples(groups: Sequence[Arrays]) -> set[int]:
     return set(map(hash_sample, _iterate_samples(groups)))
 
 
+def count_samples(group: Arrays) -> int:
+    """How many samples there are in arrays (samples, ...)."""
+    return len(next(iter(group.values())))
+
+
 def split_into_chunks(model: ir.Model, samples: Arrays) -> Iterator[tuple[int, Arrays]]:
     """How many samples, and a run's inputs as the model takes them; a remainder that a fixed batch cannot take is left out."""
     inputs = input_specs(model)
     fixed = get_fixed_batch(inputs)
-    count = len(next(iter(samples.values())))
+    count = count_samples(samples)
     for at in range(0, count - (count % fixed if fixed else 0), fixed or CHUNK):
         part = {name: array[at : at + (fixed or CHUNK)] for name, array in samples.items()}
-        yield len(next(iter(part.values()))), arrange_samples(part, inputs)
+        yield count_samples(part), arrange_samples(part, inputs)
 
 
 def take_run(model: ir.Model, samples: Arrays) -> Arrays:

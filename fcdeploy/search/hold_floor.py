@@ -22,7 +22,8 @@ import onnx_ir as ir
 from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.floor import Floor
-from fcdeploy.int8.judge import Judge, Judgement
+from fcdeploy.int8.judge import Judge
+from fcdeploy.int8.judgement import Judgement
 from fcdeploy.int8.nodes import weight_only_inputs
 from fcdeploy.int8.planning.weights import find_int8_layers
 from fcdeploy.int8.problem import Problem

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +18,15 @@ from fcdeploy.proof.sample_axes import declare_samples
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.progress import OnStep
-from fcdeploy.samples.kept_samples import hash_sample, hash_samples, keep_smallest, open_kept, split_into_chunks
+from fcdeploy.samples.kept_samples import (
+    keep_smallest,
+    split_into_chunks,
+)
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.layout import list_axes
-from fcdeploy.samples.source import Load, Source, get_fixed_batch
+from fcdeploy.samples.source import Source
 
 BESIDE_BYTES = 64 << 20  # of samples from DATA, which no file has to carry
-PLENTY = 64  # samples: of as many, ranges with and without a third of them give that third the same figures
 USUAL = 16  # samples; with fewer of them, what one happens to hold is half of a range
 
 
@@ -90,38 +91,6 @@ def load_or_observe(
     seen = observe(model, source, model_hash=content, on_step=on_step)
     calibration = replace(seen, format=source.format, states=states, axes=list_axes(source.inputs))
     return calibration, () if is_large(model) else _drop_if_no_batch(model, calibration.groups)
-
-
-def leave_out_judged(
-    model: ir.Model, calibration: Calibration, groups: Sequence[Arrays], judged: Sequence[Arrays], source: Source | None
-) -> Calibration | None:
-    """The calibration without the samples that are judged, all else as it is.
-
-    None where that matters no more, or cannot be found out: the samples it was made of are those of `groups`, or `source`.
-    """
-    seen, out = set(calibration.seen.tolist()), hash_samples(judged)
-    if not seen & out:
-        return calibration
-    if len(seen) >= PLENTY or 2 * len(seen & out) > len(seen) or calibration.states:
-        return None
-    if seen <= hash_samples(groups):
-        source = open_kept(model, groups, out | (hash_samples(groups) - seen))
-    elif source is not None:
-        source = _without(source, out)
-    fixed = 1 if source is None else get_fixed_batch(source.inputs) or 1
-    if source is None or (fixed > 1 and (source.count is None or source.count % fixed)):  # they fill no batch
-        return None
-    fewer = observe(model, source, model_hash=calibration.model)
-    return replace(calibration, tensors=fewer.tensors)
-
-
-def _without(source: Source, out: Set[int]) -> Source:
-    """The samples of a source but those with these hashes."""
-
-    def read() -> Iterator[tuple[str, Load]]:
-        return ((one.name, partial(dict, one.inputs)) for one in source if hash_sample(one.inputs) not in out)
-
-    return Source(source.name, source.inputs, read, None, labelled=False)
 
 
 def _drop_if_no_batch(model: ir.Model, groups: tuple[Arrays, ...]) -> tuple[Arrays, ...]:

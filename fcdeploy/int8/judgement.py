@@ -1,0 +1,176 @@
+"""What a judge found of an int8 model, held against a floor: what misses it, and what few samples leave in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+
+from fcdeploy.arithmetic.significance import tail_of_binomial
+from fcdeploy.arrays import Float64
+from fcdeploy.evaluate.decision import Decision
+from fcdeploy.int8.fidelity import EXACT_DB
+from fcdeploy.int8.floor import Floor
+from fcdeploy.int8.margins import estimate_error
+from fcdeploy.samples.kept_samples import KEPT_MOST
+
+SURE = 0.05  # a model is below the floor where chance gives so many changed decisions with this probability at most
+NEGLIGIBLE = 1e-4  # of decisions: no sample of any set of a size to run is likely to be among them
+HIDDEN = 10  # times as many changes as margins promise: samples that are near another class may all be missing
+REGIONS = ": regions"  # behind the name of an output that is a map of things: how many of them both models find
+NOTABLE_DIFFERENCE = 0.002  # of decisions: by which fewer are to be expected equal than were, to be said
+CARRIED_DB = 10.0  # by which a state must be nearer than others: errors add up for longer than a stretch
+CARRIED_SHARE = 2 / 3  # of the changed decisions that the floor allows, for the same reason
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How a model did on `samples`: SQNR by floating-point output, and by deciding output equal decisions and all, (n, 2).
+
+    Of a map of things, by its name with REGIONS behind it, the same of regions.  `expected` is how likely classes are to stay
+    the same, (n,), of outputs with one class a sample: of these samples and others.  `states` are outputs that the
+    next step of a stream takes.
+    """
+
+    samples: int
+    sqnr_db: Mapping[str, float]
+    equal: Mapping[str, Float64]
+    decisions: Mapping[str, Decision]
+    expected: Mapping[str, Float64] = field(default_factory=dict)
+    states: Set[str] = frozenset()
+
+    @property
+    def worst_db(self) -> float:
+        """Of the worst output."""
+        return min(self.sqnr_db.values(), default=EXACT_DB)
+
+    @property
+    def noise(self) -> float:
+        """Noise over signal, summed over the outputs."""
+        return sum(10 ** (-db / 10) for db in self.sqnr_db.values())
+
+    @property
+    def changed(self) -> float:
+        """How many samples' worth of decisions differ, of the output with most of them."""
+        return max((self.samples * (1 - self.share(name)) for name in self.equal), default=0.0)
+
+    def share(self, output: str) -> float:
+        """Of equal decisions; an output on which no position counted has none that differ."""
+        equal, count = self.equal[output].sum(axis=0)
+        return float(equal / count) if count else 1.0
+
+    def shortfall(self, floor: Floor, *, searched: bool = False) -> float:
+        """How far below the floor it is: 0 where it holds, else in points of decisions, or decibels."""
+        return max((miss for _, miss in self.misses(floor, searched=searched)), default=0.0)
+
+    def misses(self, floor: Floor, *, searched: bool = False) -> list[tuple[str, float]]:
+        """What is below the floor, in words, and by how much.
+
+        Margins of fewer samples than a calibration keeps may be short of the floor by one standard error; of a model that
+        was `searched` for among many by these samples, of which one holds by chance, they have to promise one more.
+
+        One answer of a few that differs may be chance.  Of fewer samples than one changed decision in which
+        would be below the floor, decibels count for classes too, and where margins say that others will differ, these.
+        """
+        few = self.samples * (1 - floor.decisions) < 1
+        errors = 0.0 if self.states else -1.0 if searched else 1.0  # of a stream fewer changes are allowed anyway
+        misses = []
+        for name, rows in self.equal.items():
+            share = self.share(name)
+            output = name.removesuffix(REGIONS)
+            by_chance = output == name and _is_chance(rows, floor.decisions)
+            if share < floor.decisions and not by_chance:
+                what = f"{_format_below(share, floor.decisions)} {self._counted(name)} of output {output!r}"
+                text = f"{what}, the floor is {100 * floor.decisions:g} %"
+                misses.append((text, 100 * (floor.decisions - share)))
+            elif (likely := self._estimate_share(name, floor, errors)) < (
+                least := self._least_expected(floor)
+            ) - NEGLIGIBLE:
+                stream = f", for a stream {100 * least:.2f} %" if self.states else ""
+                text = (
+                    f"output {output!r}: {_format_below(likely, least)} equal decisions are expected on other samples, "
+                    f"since many lie close to another {'decision' if self.states else 'class'}; "
+                    f"the floor is {100 * floor.decisions:g} %{stream}"
+                )
+                misses.append((text, 100 * (least - likely)))
+        for name, db in self.sqnr_db.items():
+            decided = name in self.equal and not self._has_more(name) and (self.decisions[name].sparse or not few)
+            least = floor.sqnr_db + (CARRIED_DB if name in self.states else 0.0)
+            if not decided and db < least:
+                what = "carried state" if name in self.states else "output"
+                text = f"{what} {name!r} matches float's to {db:.1f} dB, the floor is {least:g} dB"
+                misses.append((text, least - db))
+        return misses
+
+    def doubts(self, floor: Floor) -> list[str]:
+        """What is below the floor, in words, where so few samples allow that as chance."""
+        told = [text for text, _ in self.misses(floor)]
+        doubts = []
+        for name in self.equal:
+            share = min(self.share(name), self._estimate_share(name, floor, 0.0))
+            output = name.removesuffix(REGIONS)
+            if share < floor.decisions and not any(f"output {output!r}" in text for text in told):
+                what = "expected equal decisions" if share < self.share(name) else self._counted(name)
+                doubts.append(
+                    f"{_format_below(share, floor.decisions)} {what} of output {output!r}, where the floor is "
+                    f"{100 * floor.decisions:g} %: "
+                    f"{self.samples} samples are too few to tell whether that is chance; give more with --data"
+                )
+        return doubts
+
+    def _estimate_share(self, name: str, floor: Floor, errors: float) -> float:
+        """What is to be expected, and standard errors more or less: what chance explains is no finding, and no proof either."""
+        if name not in self.expected:
+            return 1.0
+        expected = self.expected[name]
+        share = float(expected.mean())
+        # of a model at the floor, but one that is nearly float is far from it, whatever the samples hide
+        error = estimate_error(max(floor.decisions, 1 - HIDDEN * (1 - share)), len(expected))
+        if errors < 0:  # on few samples no model but float would be proof enough
+            error = min(error, (1 - floor.decisions) / 2)
+        elif len(expected) >= KEPT_MOST:  # who gives as many as are kept is held to the floor itself
+            error = 0.0
+        return share + errors * error
+
+    def _least_expected(self, floor: Floor) -> float:
+        """The share of equal decisions to expect: of a stream nearer to all, since errors add up for longer than a stretch."""
+        return 1 - (1 - floor.decisions) * (CARRIED_SHARE if self.states else 1.0)
+
+    def _has_more(self, name: str) -> bool:
+        """Whether an output has numbers beside those that decide: boxes beside scores."""
+        return self.decisions[name].anchors is not None
+
+    def _counted(self, name: str) -> str:
+        return "of regions found by both" if name.endswith(REGIONS) else self.decisions[name].counted
+
+    def _say_expected(self, name: str) -> str:
+        expected = self.expected[name].mean() if name in self.expected else 1.0
+        return (
+            f" ({100 * expected:.1f} % expected of others)" if expected < self.share(name) - NOTABLE_DIFFERENCE else ""
+        )
+
+    def summary(self) -> str:
+        """'100 % equal decisions, 41.2 dB on 64 samples', with what is to be expected of others where that is less."""
+        decided = [
+            f"{100 * self.share(name):.4g} % {self._counted(name)}{self._say_expected(name)}" for name in self.equal
+        ]
+        told = dict.fromkeys(decided)  # outputs that say the same, a label and its scores, say it once
+        return f"{', '.join([*told, f'{self.worst_db:.1f} dB'])} on {self.samples} samples"
+
+
+def _format_below(share: float, least: float) -> str:
+    """A share in percent, with as many digits as tell it from one above it."""
+    digits = next((n for n in (1, 2, 3) if round(100 * share, n) < round(100 * least, n)), 4)
+    return f"{100 * share:.{digits}f} %"
+
+
+def _is_chance(rows: Float64, floor: float) -> bool:
+    """Whether a model that is at the floor gives so many changed answers, or more, with a probability above SURE.
+
+    Of maps, whose positions are many, only a single one that differs is chance; where all have to be equal, none is.
+    """
+    if floor >= 1:
+        return False
+    if (rows[:, 1] == 1).all():
+        changed = int((rows[:, 0] == 0).sum())
+        return changed <= 1 or tail_of_binomial(changed, len(rows), 1 - floor) > SURE
+    return bool((rows[:, 1] - rows[:, 0]).sum() <= 2)  # in both models' lists
