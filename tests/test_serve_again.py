@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import threading
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +18,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from servers import binary, wire
 from small_models import dense
 
+from fcdeploy.serve import routes
 from fcdeploy.serve.batching import InferenceRequest, Queue
 from fcdeploy.serve.engine import BatchingEngine
+from fcdeploy.serve.grpc_messages import build_messages
+from fcdeploy.serve.grpc_service import write_outputs
+from fcdeploy.serve.http_request import HeadParser
+from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.models import Model, load_model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import find_models
+from fcdeploy.serve.routes import Answer, ServerState, answer_request
 from fcdeploy.serve.tensors import JsonFrame, decode
 
 FRONT = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":'
@@ -161,6 +170,88 @@ def test_a_delayed_batch_that_is_full_waits_no_longer(tmp_path: Path) -> None:
             return await asyncio.wait_for(asyncio.gather(*answered), 120)
 
     assert asyncio.run(ask()) == [4] * 8
+
+
+def test_an_answer_that_fails_leaves_others_theirs(tmp_path: Path) -> None:
+    """Three requests in one run: the first raises when it is told, which the loop hears of, and two are answered."""
+    dense(tmp_path / "dense.onnx", 2)
+    loaded = replace(load_model(find_models(tmp_path / "dense.onnx")[0]), largest=4)
+    feeds = {name: np.ones((1, 2), np.float32) for name in loaded.inputs}
+    heard, told = list[str](), list[int]()
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: heard.append(str(context["exception"])))
+        with ThreadPoolExecutor(1) as threads:
+            queue = Queue(loaded, loop, threads)
+            for number in range(3):
+                queue.put(InferenceRequest(feeds, lambda *_, at=number: told.append(1 // at)))
+            while len(told) + len(heard) < 3:
+                await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(ask(), 60))
+    assert (heard, told) == (["integer division or modulo by zero"], [1, 0])
+
+
+def ask_twice(folder: Path, body: bytes, fields: dict[str, str]) -> list[Answer]:
+    """The answers to a request that comes twice."""
+    head = wire("/v2/models/dense/infer", body, **fields).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    answers: list[Answer] = []
+
+    async def ask() -> None:
+        engine = BatchingEngine(folder)
+        await engine.start()
+        state = ServerState(engine, Metrics())
+        for _ in range(2):
+            answer_request(state, HeadParser().read(head), body, time.perf_counter(), answers.append)
+            while engine.requests:
+                await asyncio.sleep(0)
+        await engine.stop()
+
+    asyncio.run(asyncio.wait_for(ask(), 60))
+    return answers
+
+
+def test_every_answer_says_its_fields_and_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where they are remembered; one that is large is compressed in a thread, and one that fails is a 500."""
+    dense(tmp_path / "dense.onnx", 600)
+    body, fields = binary("x", np.ones((30, 5), np.float32), "y")
+    first, again = (answer.split() for answer in ask_twice(tmp_path, body, fields))
+    assert again[0].pop("Content-Length") == str(len(b"".join(first[1])))
+    assert (again[0], b"".join(again[1])) == (first[0], b"".join(first[1]))
+    assert first[0].keys() == {"Content-Type", "Inference-Header-Content-Length"}
+
+    where: list[str] = []
+    make = routes._make_answer
+    monkeypatch.setattr(
+        routes, "_make_answer", lambda *given: where.append(threading.current_thread().name) or make(*given)
+    )
+    packed = ask_twice(tmp_path, body, {**fields, "Accept_Encoding": "gzip"})[0].split()
+    assert gzip.decompress(b"".join(packed[1])) == b"".join(first[1])
+    assert where[0].startswith("run") and packed[0]["Content-Encoding"] == "gzip"
+    monkeypatch.setattr(routes, "_make_answer", lambda *_: 1 // 0)
+    for more in ({}, {"Accept_Encoding": "gzip"}):
+        answers = ask_twice(tmp_path, body, {**fields, **more})
+        assert [answer.status for answer in answers] == [500, 500]
+
+
+def test_typed_contents_are_those_that_protobuf_writes() -> None:
+    random = np.random.default_rng(0)
+    message = build_messages()["ModelInferResponse"]
+    for count in (0, 1, 31, 32, 5000):
+        arrays = {"a": random.normal(size=count).astype(np.float32), "b": random.normal(size=count),
+                  "c": random.normal(size=count) > 0, "d": random.integers(-9, 9, count)}  # fmt: skip
+        answer = message()
+        write_outputs(answer, arrays, raw=False)
+        contents = [output.contents for output in answer.outputs]
+        found = [
+            contents[0].fp32_contents,
+            contents[1].fp64_contents,
+            contents[2].bool_contents,
+            contents[3].int64_contents,
+        ]
+        for values, array in zip(found, arrays.values(), strict=True):
+            assert list(values) == array.tolist()
 
 
 def test_what_threads_make_waits_for_the_loop(tmp_path: Path) -> None:

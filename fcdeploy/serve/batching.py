@@ -153,7 +153,7 @@ class Queue:
                 self._waiting.popleft()
                 self._on_run(self.model, [request], 0.0)
                 waited = f"waited {now - request.arrived:.3f} s for its turn, longer than it had"
-                request.finish(RefusedError(504, f"model {self.model.name!r}: the request {waited}"))
+                self._tell(request, RefusedError(504, f"model {self.model.name!r}: the request {waited}"))
                 continue
 
             if batch and (request.alone or batch[0].alone or rows + request.rows > self.model.largest):
@@ -180,10 +180,18 @@ class Queue:
             for request, result in zip(batch, results, strict=True):
                 request.compute_seconds = seconds
                 request.batch = rows
-                request.finish(result)
+                self._tell(request, result)
         finally:  # counting takes its time, which no answer waits for
             self._on_run(self.model, batch, seconds)
             self._last = time.perf_counter()
+
+    def _tell(self, request: InferenceRequest, result: list[Array] | RefusedError) -> None:
+        """Give a request its result; one that cannot take it keeps none from the others."""
+        try:
+            request.finish(result)
+        except Exception as error:
+            what = f"model {self.model.name!r}: an answer could not be given"
+            self._loop.call_exception_handler({"message": what, "exception": error})
 
 
 def _compute(model: Model, batch: list[InferenceRequest]) -> tuple[list[list[Array] | RefusedError], float]:

@@ -1,6 +1,6 @@
 """The engine: models by name and version, and answers to requests. It knows no protocol; it lives on one event loop.
 
-engine = Engine(Path("models"))
+engine = BatchingEngine(Path("models"))
 await engine.start()
 outputs = await engine.infer("mlp", {"x": array})      # {"y": array}, or RefusedError with a status
 await engine.stop()
@@ -169,7 +169,7 @@ class BatchingEngine:
     ) -> InferenceRequest:
         """Queue inputs that were checked. `done` is called on the loop, now or later. Raises RefusedError 503 when it is full.
 
-        `arrived` is when the request came (`time.perf_counter`), now unless given.
+        `arrived` is when the request came (`time.perf_counter`), now unless given; `timeout` is in seconds from then.
         """
         request = InferenceRequest(feeds, done, arrived)
         self._check_room(served, request.bytes)
@@ -178,9 +178,9 @@ class BatchingEngine:
         if timeout is None:
             request.deadline = request.arrived + self._limits.seconds
         else:
-            request.deadline = time.perf_counter() + timeout
+            request.deadline = request.arrived + timeout
             late = RefusedError(504, f"model {served.model.name!r}: no answer within the {timeout:g} s given")
-            timer = self._loop.call_later(timeout, request.finish, late)
+            timer = self._loop.call_later(max(0.0, request.deadline - time.perf_counter()), request.finish, late)
 
             def finished(request: InferenceRequest, result: list[Array] | RefusedError) -> None:
                 timer.cancel()

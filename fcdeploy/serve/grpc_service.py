@@ -150,7 +150,20 @@ def write_outputs(answer: Any, outputs: Mapping[str, Array], *, raw: bool) -> No
         elif datatype == "BYTES":
             tensor.contents.bytes_contents.extend(text.encode() for text in array.reshape(-1))
         else:
-            getattr(tensor.contents, CONTENTS[datatype]).extend(array.reshape(-1).tolist())
+            _write_typed(tensor.contents, CONTENTS[datatype], array)
+
+
+def _write_typed(contents: Any, field: str, array: Array) -> None:
+    """Floats and truths in one piece, as protobuf packs them: a megabyte number by number would hold the loop for long."""
+    if array.dtype.kind not in "fb":
+        getattr(contents, field).extend(array.reshape(-1).tolist())
+        return
+    tag = contents.DESCRIPTOR.fields_by_name[field].number << 3 | 2  # of a length and so many bytes
+    length, size = [], array.nbytes
+    while size > 127:
+        length.append(size & 127 | 128)
+        size >>= 7
+    contents.MergeFromString(bytes([tag, *length, size]) + _to_little_endian(array).tobytes())
 
 
 def _check_shape(spec: TensorSpec, tensor: Any) -> tuple[int, ...]:

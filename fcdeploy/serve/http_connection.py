@@ -364,7 +364,7 @@ def _make_log_entry(pending_answer: PendingAnswer, answer: Answer, transport: An
         "method": head.method if head else "",
         "path": head.path[:LOGGED] if head else "",
         "status": answer.status,
-        "bytes": sum(map(len, answer.parts)),
+        "bytes": sum(map(len, answer.split()[1])),
         "seconds": round(time.perf_counter() - pending_answer.begun, 6),
         **(answer.notes or {}),
     }

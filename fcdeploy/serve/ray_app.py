@@ -126,5 +126,5 @@ async def _read_body(request: Request, limit: int) -> bytes:
 
 
 def _make_response(answer: Answer) -> Response:
-    fields = dict(line.split(": ", 1) for line in answer.lead.decode().splitlines()[1:])
-    return Response(b"".join(answer.parts), answer.status, fields)
+    fields, parts = answer.split()
+    return Response(b"".join(parts), answer.status, fields)

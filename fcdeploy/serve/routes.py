@@ -25,7 +25,7 @@ from fcdeploy.serve.classify import (
     read_top,
 )
 from fcdeploy.serve.engine import BatchingEngine, ServedModel
-from fcdeploy.serve.http_request import RequestHead
+from fcdeploy.serve.http_request import END, RequestHead
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
@@ -39,6 +39,7 @@ PAGE_FIELDS = (
     ("X-Content-Type-Options", "nosniff"),
 )  # fmt: skip
 SMALL = 1024  # bytes of an answer that compressing would not make faster
+LARGE = 64 << 10  # bytes of outputs that are compressed in a thread: zlib takes 0.1 s for a megabyte
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 SHAPES = 16  # of outputs that are remembered for a request; most have one
 WINDOW = {"gzip": 31, "deflate": 15}  # zlib's name for the two
@@ -71,6 +72,14 @@ class Answer:
     lead: bytes
     whole: bytes | None = None
     notes: dict[str, Any] | None = None
+
+    def split(self) -> tuple[dict[str, str], list[bytes]]:
+        """The fields of the head and the parts of the body, of either form."""
+        lead, parts = self.lead, list(self.parts)
+        if self.whole is not None:
+            lead, _, first = self.whole.partition(END)
+            parts = [first, *parts]
+        return dict(line.split(": ", 1) for line in lead.decode().splitlines()[1:]), parts
 
 
 Send = Callable[[Answer], None]
@@ -167,18 +176,40 @@ def _infer(
         raise RefusedError(413, f"{text} bytes of JSON, expected at most {state.max_json}: send binary tensors")
     feeds, wanted = decode(model, body, head.header_length)
 
+    def answer(made: Answer | RefusedError) -> None:
+        result = make_error_answer(made) if isinstance(made, RefusedError) else made
+        send(result)
+        state.metrics.count(model.key, result.status)
+
     def done(request: InferenceRequest, result: list[Array] | RefusedError) -> None:
         if isinstance(result, RefusedError):
-            answer = make_error_answer(result)
-        else:
-            answer = _make_answer(model, result, wanted, head.accepts)
-            if state.log is not None:
-                answer.notes = _make_log_notes(model, request)
-        send(answer)
-        state.metrics.count(model.key, answer.status)
+            answer(result)
+            return
+        outputs = result
 
-    timeout = None if wanted.timeout is None else wanted.timeout - (time.perf_counter() - begun)
-    state.engine.submit(served, feeds, done, timeout=timeout, arrived=begun)
+        def make() -> Answer:
+            made = _make_answer(model, outputs, wanted, head.accepts)
+            if state.log is not None:
+                made.notes = _make_log_notes(model, request)
+            return made
+
+        size = sum(array.nbytes for array in outputs) if head.accepts else 0
+        if size > LARGE:
+            state.engine.call_in_thread(size, make, answer)
+        else:
+            _answer_at_once(make, answer)
+
+    state.engine.submit(served, feeds, done, timeout=wanted.timeout, arrived=begun)
+
+
+def _answer_at_once(make: Callable[[], Answer], answer: Callable[[Answer | RefusedError], None]) -> None:
+    """Whatever goes wrong while it is made: a request without an answer would hang."""
+    made: Answer | RefusedError
+    try:
+        made = make()
+    except Exception as error:
+        made = _as_refusal(error)
+    answer(made)
 
 
 def _classify(
@@ -215,20 +246,15 @@ def _classify(
         if model.format.boxes is not None:
             state.engine.call_in_thread(sum(array.nbytes for array in outputs), describe, answer)
             return
-        try:
-            answer(describe())
-        except RefusedError as refusal:
-            answer(refusal)
-        except Exception as defect:  # a request without an answer would hang
-            answer(RefusedError(500, f"internal {type(defect).__name__}: {defect}"))
+        _answer_at_once(describe, answer)
 
     def run(read: SamplesRead | RefusedError) -> None:
         try:
             if isinstance(read, RefusedError):
                 raise read
             state.engine.submit(served, read.feeds, partial(done, sizes=read.sizes), arrived=begun)
-        except RefusedError as refusal:
-            answer(refusal)
+        except Exception as error:
+            answer(_as_refusal(error))
 
     state.engine.prepare(served, len(body), lambda: read_samples(model, bytes(body), head.kind, state.max_held), run)
 
