@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
+import pytest
+from conftest import fails
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fcdeploy.native.build import Built, build
+from fcdeploy.native.build import Built, build, choose_name, write_sources
 from fcdeploy.native.program.steps import Pointwise, Program
 from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.writing.library import format_library
@@ -49,6 +52,29 @@ def test_code_is_the_same_whatever_a_model_calls_its_nodes(name: str) -> None:
     for text, other in zip(named.files.values(), plain.files.values(), strict=True):
         assert isinstance(text, str) and isinstance(other, str) and text.isascii()
         assert read_c(text)[0] == read_c(other)[0]
+
+
+@pytest.mark.parametrize("name", ["layer", "Library", "string", "fc_pool", "int", "3 nets"])
+def test_no_file_of_a_network_is_called_as_a_kernel_or_a_header(name: str, tmp_path: Path) -> None:
+    called = choose_name(None, tmp_path / f"{name}.int8.onnx")
+    built = make_net(called)
+    written = write_sources(built, tmp_path)
+    assert len({file.lower() for file in written}) == len(written)
+    assert not {file.lower() for file in written} & {"layer.h", "library.h", "string.h", "fc_pool.h"}
+    if name != "int":
+        with fails(f"--name {name!r} is "):
+            choose_name(name, tmp_path / "net.onnx")
+
+
+def test_parameters_are_words_of_no_language() -> None:
+    """Inputs called as what C, C++ and the function itself have: it compiles as it is delivered, its header in C++, too."""
+    words = ["int", "inputs", "outputs", "arena", "default", "class", "NULL", "uint8_t", "int_", "int."]
+    tensors = [Tensor(word, (2,), "float32") for word in words]
+    step = Pointwise(kind="neg", node="n", inputs=(tensors[0],), outputs=(Tensor("outputs", (2,), "float32"),))
+    text = build(Program("net", tuple(tensors), step.outputs, (step,))).source.files["net.h"]
+    assert isinstance(text, str)
+    parameters = re.findall(r"\*(\w+)[,)]", text[text.index("net_run(") :])
+    assert len(set(parameters)) == len(words) + 2 and not set(parameters) - {"arena"} & set(words)
 
 
 @given(NAMES)

@@ -15,13 +15,12 @@ from fcdeploy.atomic_files import replace_file, replace_folder, temporary_folder
 from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.files import check_output
 from fcdeploy.graph.model import TensorSpec, files_of, hash_model, input_specs, read_model
-from fcdeploy.native.build import Built, build, compile_library, machine_named, write_sources
+from fcdeploy.native.build import Built, build, choose_name, compile_library, machine_named, write_sources
 from fcdeploy.native.one_sample import fill_shapes
 from fcdeploy.native.program.steps import Program, in_float
 from fcdeploy.native.prove import Proof, prove
 from fcdeploy.native.reading.operators import read_program
-from fcdeploy.native.toolchain import find_compiler
-from fcdeploy.native.writing.text import make_identifier
+from fcdeploy.native.toolchain import STRICT, compile_c, find_compiler
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import origin
@@ -78,9 +77,8 @@ def compile(  # the command's name
     if not dry_run:
         _check_output(out, output, emit, files_of(graph, path), force=force)
 
-    program = read_program(
-        graph, name or make_identifier(path.name.split(".")[0]), fill_shapes(input_specs(graph), shapes or {})
-    )
+    called = choose_name(name, path)
+    program = read_program(graph, called, fill_shapes(input_specs(graph), shapes or {}))
     program = replace(program, model=hash_model(files_of(graph, path)))
     floats = in_float(program)
     if floats and not allow_float:
@@ -211,6 +209,8 @@ def _put(built: Built, library: Path, out: Path, emit: str, *, force: bool) -> N
         return
     with replace_folder(out) as (folder,):
         write_sources(built, folder)
+        # the library is compiled without the function that a folder of C is called by
+        compile_c(find_compiler(), [*STRICT, "-fsyntax-only", f"{built.source.name}.c"], folder)
 
 
 def _report(

@@ -16,10 +16,12 @@ from fcdeploy.native.program.steps import Program
 from fcdeploy.native.toolchain import STRICT, Compiler, compile_c
 from fcdeploy.native.writing.emit import ARENA_ALIGNMENT, CSource, describe, read_kernel_files, render_sources
 from fcdeploy.native.writing.library import format_library
+from fcdeploy.native.writing.text import make_identifier
 from fcdeploy.runtime.cpu import this_machine
 from fcdeploy.tables.native import MACHINES, Level, Machine
 
 KERNELS = Path(__file__).parent / "kernels"
+RESERVED = {"arm_acle", "arm_neon", "immintrin", "math", "stddef", "stdint", "string"}  # headers that kernels include
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,27 @@ def _plan(layout: Layout, *, share: bool) -> Memory:
     return plan_memory(lives, alignment=ARENA_ALIGNMENT)
 
 
+def choose_name(given: str | None, path: Path) -> str:
+    """What functions and files of a network are called: `given`, or after the model's file.
+
+    Raises FcdeployError where it is no name of C, or that of a kernel's file or of a header of C.
+    """
+    name = given or make_identifier(path.name.split(".")[0])
+    if given and given != make_identifier(given):
+        raise FcdeployError(f"--name {given!r} is no name in C, expected letters, digits and _", "--name net")
+    taken = name.lower() in RESERVED | {file.stem for file in KERNELS.glob("*.h")} or name.lower().startswith("fc_")
+    if given and taken:
+        raise FcdeployError(
+            f"--name {given!r} is what files of kernels or C are called, expected another", "--name net"
+        )
+    return f"net_{name}" if taken else name
+
+
 def write_sources(built: Built, folder: Path) -> list[str]:
     """The C files of a network and its kernels; returns their names."""
-    files: dict[str, str | bytes] = {**dict(read_kernel_files(built.calls)), **built.source.files}
+    kernels = dict(read_kernel_files(built.calls))
+    assert not kernels.keys() & built.source.files.keys(), built.source.name
+    files: dict[str, str | bytes] = {**kernels, **built.source.files}
     for name, text in files.items():
         if isinstance(text, bytes):
             (folder / name).write_bytes(text)

@@ -115,12 +115,12 @@ def _format_parameters(program: Program) -> str:
 
 
 def _make_names(program: Program) -> dict[tuple[str, str], str]:
-    """Parameter names, no two of them the same."""
-    taken = {"arena"}
+    """Parameter names, no two of them the same; behind their side no name is a word or a macro of C or C++."""
+    taken = set[str]()
     names = {}
     for side, tensors in (("in", program.inputs), ("out", program.outputs)):
         for tensor in tensors:
-            wanted = name = make_identifier(tensor.name)
+            wanted = name = f"{side}_{make_identifier(tensor.name)}"
             number = 1
             while name in taken:
                 number += 1
