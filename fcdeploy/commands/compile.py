@@ -207,10 +207,11 @@ def _put(built: Built, library: Path, out: Path, emit: str, *, force: bool) -> N
         with replace_file(out, force=force) as aside:
             aside.write_bytes(library.read_bytes())
         return
+    with temporary_folder() as trial:  # the library was compiled without the function that a folder of C is called by
+        write_sources(built, trial)
+        compile_c(find_compiler(), [*STRICT, "-c", f"{built.source.name}.c", "-o", "whole.o"], trial)
     with replace_folder(out) as (folder,):
         write_sources(built, folder)
-        # the library is compiled without the function that a folder of C is called by
-        compile_c(find_compiler(), [*STRICT, "-fsyntax-only", f"{built.source.name}.c"], folder)
 
 
 def _report(
