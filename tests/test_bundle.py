@@ -21,6 +21,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from bundle_files import edited, x, zipped
+from bundles import QUICKLY
 from conftest import fails
 from networks import Net
 from small_models import product
@@ -95,7 +96,7 @@ def test_reports_lie_beside_the_model(model: Path, tmp_path: Path) -> None:
     data = folder / "data.npz"
     calibrate(folder / "net.onnx", data=data, output=tmp_path / "c.calib")
     again = tmp_path / "again.onnx"
-    quantize(folder / "net.onnx", data=data, output=again, costs="none", save_plan=tmp_path / "p.json")
+    quantize(folder / "net.onnx", data=data, output=again, save_plan=tmp_path / "p.json", **QUICKLY)
     assert again.read_bytes() == model.read_bytes()
     np.savez(tmp_path / "other.npz", x=x(20))
     report = validate(model, against=folder / "net.onnx", data=tmp_path / "other.npz")
@@ -120,8 +121,8 @@ def test_the_plan_in_a_bundle_makes_the_model_again(model: Path, tmp_path: Path)
     folder = model.parent
     plan, out = tmp_path / "plan.json", tmp_path / "again.onnx"
     given: Any = {"data": folder / "data.npz", "output": out, "force": True}
-    quantize(folder / "net.onnx", **given, costs="none", save_plan=plan)
-    quantize(folder / "net.onnx", **given, plan=plan)
+    quantize(folder / "net.onnx", **given, **QUICKLY, save_plan=plan)
+    quantize(folder / "net.onnx", **given, plan=plan, floor="none")
     assert out.read_bytes() == model.read_bytes()
     with fails("plan.json' exists", "--force"):
         quantize(folder / "net.onnx", data=folder / "data.npz", output=tmp_path / "new.onnx", save_plan=plan)

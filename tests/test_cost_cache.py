@@ -48,7 +48,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(times, "find_noise", lambda _: "")
         dense().save(folder / "model.onnx")
         np.savez(folder / "data.npz", **DATA)
-        words = ["--int8", "--data", str(folder / "data.npz"), "-o", str(folder / "one.onnx")]
+        words = ["--int8", "--data", str(folder / "data.npz"), "-o", str(folder / "one.onnx"), "--floor", "none"]
         assert main(["quantize", str(folder / "model.onnx"), *words]) == 0
     return folder / "cache"
 
@@ -64,7 +64,21 @@ def kept(cache: Path, measured: Path) -> Path:
 @pytest.fixture
 def quantize(cache: Path, capsys: pytest.CaptureFixture[str]) -> Quantize:  # noqa: ARG001 - the folder to be in
     def run(out: str, *arguments: str) -> dict[str, Any]:
-        code = main(["quantize", "model.onnx", "--int8", "--data", "data.npz", "-o", out, "--json", *arguments])
+        code = main(
+            [
+                "quantize",
+                "model.onnx",
+                "--int8",
+                "--data",
+                "data.npz",
+                "-o",
+                out,
+                "--json",
+                "--floor",
+                "none",
+                *arguments,
+            ]
+        )
         assert code == 0
         printed: dict[str, Any] = json.loads(capsys.readouterr().out)
         return printed

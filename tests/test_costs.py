@@ -248,7 +248,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def quantize(*arguments: str) -> int:
-    return main(["quantize", "model.onnx", "--int8", "--data", "data.npz", *arguments])
+    floor = () if "--floor" in arguments else ("--floor", "none")
+    return main(["quantize", "model.onnx", "--int8", "--data", "data.npz", *floor, *arguments])
 
 
 def test_measured_costs_are_written_and_repeat_the_plan(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -229,7 +229,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("effort", ["fast", "balanced", "best"])
 def test_a_plan_with_pixels_gives_the_same_bytes_again(made: Path, tmp_path: Path, effort: str) -> None:
     first, again, file = tmp_path / "q.onnx", tmp_path / "r.onnx", tmp_path / "p.json"
-    options = {"calibration": made / "c.calib", "costs": "none"}
+    options = {"calibration": made / "c.calib", "costs": "none", "floor": "none"}
     report = quantize(made / "m.onnx", output=first, save_plan=file, effort=effort, **options)  # type: ignore[arg-type]
     assert "input 'x' holds pictures: their bytes are read as they are" in report.lines
     assert json.loads(file.read_text())["tensors"]["x"]["pixels"][0][0] == pytest.approx(1 / 255 / STD[0], rel=1e-4)
@@ -239,14 +239,27 @@ def test_a_plan_with_pixels_gives_the_same_bytes_again(made: Path, tmp_path: Pat
 
 def test_layers_are_compared_without_the_bytes(made: Path, tmp_path: Path) -> None:
     """They are no tensor of the float model, and exact."""
-    quantize(made / "m.onnx", output=tmp_path / "q.onnx", calibration=made / "c.calib", costs="none")
+    quantize(
+        made / "m.onnx",
+        output=tmp_path / "q.onnx",
+        calibration=made / "c.calib",
+        costs="none",
+        floor="none",
+        effort="fast",
+    )
     options = {"data": made / "d.npz", "layers": True, "same_data": True}
     report = validate(tmp_path / "q.onnx", against=made / "m.onnx", **options)  # type: ignore[arg-type]
     assert not [text for text in report.warnings if "no tensor named" in text]
 
 
 def test_a_first_layer_left_in_float_reads_the_input_itself(made: Path, tmp_path: Path) -> None:
-    options = {"calibration": made / "c.calib", "costs": "none", "keep_float": ["first"]}
+    options = {
+        "calibration": made / "c.calib",
+        "costs": "none",
+        "keep_float": ["first"],
+        "floor": "none",
+        "effort": "fast",
+    }
     quantize(made / "m.onnx", output=tmp_path / "q.onnx", **options)  # type: ignore[arg-type]
     model = ir.load(tmp_path / "q.onnx")
     assert "BatchNormalization" not in [node.op_type for node in model.graph]

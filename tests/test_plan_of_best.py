@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def best_of(folder: Path) -> dict[str, Any]:
-    return {"calibration": folder / "c.calib", "effort": "best", "costs": "none"}
+    return {"calibration": folder / "c.calib", "effort": "best", "costs": "none", "floor": "none"}
 
 
 def again(made: Path, tmp_path: Path, plan: dict[str, Any] | None = None, **options: Any) -> Path:

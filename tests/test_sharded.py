@@ -289,10 +289,7 @@ def test_samples_of_the_calibration_are_counted_or_left_out_by_every_worker(
     with np.load("eval.npz") as found:
         x = found["x"]
     np.savez("part.npz", x=np.concatenate([x[50:60], x[100:130]]))
-    assert (
-        main(["quantize", str(nets["residual"]), "--int8", "--costs", "none", "--data", "part.npz", "-o", str(int8)])
-        == 0
-    )
+    quantize(nets["residual"], data="part.npz", output=int8, costs="none", effort="fast", floor="none")
     known = {"against": nets["residual"], "data": "eval.npz"}
     one = validate(int8, **known, same_data=True)
     assert one.values["calibration_samples"] == 40
