@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from compiled_once import compiled_once
 from conftest import fails
 from native_kernels import compiler
 from networks import Line, Net, quantize_net, random_data
@@ -36,6 +37,13 @@ from fcdeploy.runtime.native_library import SHORTEST_US, load_native
 from fcdeploy.runtime.session import Session
 from fcdeploy.serve.models import load_model
 from fcdeploy.serve.repository import ModelFile, find_models
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_once() -> Iterator[None]:
+    """`validate`, `bench` and `compile` would each compile the same model."""
+    with compiled_once():
+        yield
 
 
 @pytest.fixture(scope="module")

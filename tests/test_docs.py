@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 import pytest
+from compiled_once import compiled_once
 
 from fcdeploy import cli
 from fcdeploy.errors import FcdeployError
@@ -133,7 +134,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
     found = METRIC.search(GUIDE.read_text())
     assert found
     (folder / "metrics.py").write_text(found[1])
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, compiled_once():
         patch.chdir(folder)
         exec(first_python(TUTORIAL), {})  # writes the photos
         yield set()

@@ -19,8 +19,11 @@ from onnx.reference import ReferenceEvaluator
 from fcdeploy.arithmetic.function_tables import FUNCTIONS, tabulate
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.graph.light_reader import read_outline
+from fcdeploy.graph.model import read_model
 from fcdeploy.int8.writing.conversions import Conversions
 from fcdeploy.int8.writing.exact_functions import ExactFunctions
+from fcdeploy.native.program.interpret import run as interpret
+from fcdeploy.native.reading.operators import read_program
 from fcdeploy.records.plan import QParams
 from fcdeploy.serve.meaning import find_probabilities
 
@@ -138,6 +141,9 @@ def test_only_files_for_every_cpu_have_them(op: str, behind: str, tmp_path: Path
         session = ort.InferenceSession(out, providers=["CPUExecutionProvider"])
         answers.append(session.run(None, samples)[0])
         if target == "portable":
+            program = read_program(read_model(out), "net")
+            native = [interpret(program, {"x": sample[None]})[graph.output[0].name] for sample in samples["x"]]
+            np.testing.assert_allclose(np.concatenate(native), answers[0], rtol=1e-5, atol=1e-7)
             exact = not (op == "Sigmoid" and behind == "Gemm")  # of floats, which are more than 256
             assert report.values["one_answer"]["float_outputs"] == ([] if exact else [graph.output[0].name])
             assert any(line == "the same bytes on every CPU" for line in report.lines) is exact

@@ -126,6 +126,10 @@ def gather(reader: Reader, node: ir.Node) -> None:
         array = index.array.astype(np.int64)
         _move(reader, node, "take", out, ((axis,),), index=np.where(array < 0, array + shape[axis], array))
         return
+    if isinstance(index, Coded) and isinstance(x, Fixed) and x.array.ndim == 1 and x.array.size > index.values.max():
+        numbers = x.array[index.values.astype(np.int64)]  # a function of each byte
+        reader.set(node.outputs[0], Coded(index.tensor, numbers.astype(np.float32)))
+        return
     if not isinstance(index, Tensor) or axis != 0:
         raise reader.refuse(node, "indices that are computed have a kernel along the first axis alone")
     rows = _read_rows(reader, x)

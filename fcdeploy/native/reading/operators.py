@@ -28,6 +28,7 @@ from fcdeploy.native.reading import (
     recurrent,
     transposed,
 )
+from fcdeploy.native.reading.exact_functions import restore_functions
 from fcdeploy.native.reading.fold import fold, stored_weight
 from fcdeploy.native.reading.operands import Coded, Fixed, is_identity, make_codes
 from fcdeploy.native.reading.qlinear import spell_out
@@ -88,7 +89,7 @@ def read_program(model: ir.Model, name: str, shapes: Mapping[str, Sequence[int]]
     `shapes` gives the lengths of inputs whose axes are free, but for the first, which is the sample's.  Raises
     FcdeployError at an operator that has no kernel, by its node.
     """
-    model, reader = spell_out(model), Reader()
+    model, reader = restore_functions(spell_out(model)), Reader()
     inputs = tuple(_read_input(reader, value, shapes or {}) for value in _list_fed(model))
     for node in model.graph:
         if node in reader.done:

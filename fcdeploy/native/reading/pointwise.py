@@ -223,10 +223,17 @@ def cast(reader: Reader, node: ir.Node) -> None:
     to = ir.DataType(attribute_of(node, "to", 0))
     if isinstance(x, Fixed):
         reader.set(node.outputs[0], Fixed(x.array.astype(to.numpy())))
-    elif (isinstance(x, Coded) and to == ir.DataType.FLOAT) or (isinstance(x, Tensor) and x.dtype == to.numpy().name):
+    elif (isinstance(x, Coded) and (to == ir.DataType.FLOAT or (to.is_integer() and _are_whole(x)))) or (
+        isinstance(x, Tensor) and x.dtype == to.numpy().name
+    ):
         reader.set(node.outputs[0], x)
     else:
         raise reader.refuse(node, f"there is no kernel that makes {to.name} of what is computed")
+
+
+def _are_whole(x: Coded) -> bool:
+    """Whether its numbers are whole ones, as codes are."""
+    return bool(np.all(x.values == np.rint(x.values)))
 
 
 def identity(reader: Reader, node: ir.Node) -> None:
