@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +16,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_kernels import EXAMPLES, assert_same
 from networks import Net
+from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
+from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import name_everything
 from fcdeploy.native.build import build
 from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.steps import FloatLayer, Interpolate, Layer, Program, Recurrent, in_float
+from fcdeploy.native.prove import _make_row
+from fcdeploy.native.reading.layers import refuse_overflow
 from fcdeploy.native.reading.operators import read_program
+from fcdeploy.native.reading.reader import Reader
+from fcdeploy.native.toolchain import find_compiler
+from fcdeploy.proof.exact import _compare
 from fcdeploy.runtime.session import Session
 
 FEW = settings(max_examples=EXAMPLES // 3, deadline=None)
@@ -276,3 +285,115 @@ def test_products_of_two_tensors(seed: int) -> None:
         net.output(net.op("DequantizeLinear", net.op("QuantizeLinear", y, *to), *to))
         program = check_bytes(net, feeds, ties=1 + m * n // 100)
         assert in_float(program) == []
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_rows_by_indices_of_either_size(dtype: Any) -> None:
+    """Also those that count from the end."""
+    net = Net()
+    ids = net.input("ids", 6, dtype=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+    net.output(net.op("Gather", net.constant(net.normal(10, 3)), ids))
+    check_floats(net, {"ids": np.array([[0, 9, 3, -1, 3, 7]], dtype)})
+
+
+def refuse(net: Net) -> str:
+    """Why the network cannot be compiled."""
+    with pytest.raises(FcdeployError) as caught:
+        program_of(net)
+    return caught.value.message
+
+
+def test_constants_are_computed_by_plain_operators_alone() -> None:
+    """What is random, has graphs of its own or is another tool's is named as any other operator is; nothing raises."""
+    random, branch, failing = Net(), Net(), Net()
+    random.output(random.op("Add", random.input("x", 4), random.op("RandomNormal", shape=[1, 4])))
+    x = branch.input("x", 4)
+    bodies = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node(op, [x], [f"{op}_out"])], name, [],
+            [helper.make_tensor_value_info(f"{op}_out", TensorProto.FLOAT, [1, 4])],
+        )
+        for name, op in (("then", "Relu"), ("else", "Neg"))
+    }  # fmt: skip
+    branch.output(branch.op("If", branch.constant(True, np.bool_), **bodies))
+    wrong = failing.op("Gather", failing.constant(np.ones(3)), failing.constant([7, 7, 7], np.int64), name="rows")
+    failing.output(failing.op("Add", failing.input("x", 3), wrong))
+    assert "is a RandomNormal that cannot be compiled: there is no kernel" in refuse(random)
+    assert "is a If that cannot be compiled: there is no kernel" in refuse(branch)
+    assert "'rows' is a Gather that cannot be compiled: onnx cannot compute it of its constants" in refuse(failing)
+
+
+@pytest.mark.parametrize("dtype", [TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT16])
+def test_types_without_kernels_are_named(dtype: int) -> None:
+    net = Net()
+    net.output(net.op("Abs", net.input("x", 4, dtype=dtype)))
+    name = helper.tensor_dtype_to_np_dtype(dtype).name
+    assert refuse(net) == f"input 'x' is {name}, expected one of uint8, int8, float32, int32, int64, bool"
+
+
+def test_sums_and_exponentials_of_floats_are_counted_as_float() -> None:
+    net = Net()
+    x = net.input("x", 3, 4, 4)
+    pooled = net.op("AveragePool", net.op("MaxPool", x, kernel_shape=[2, 2]), kernel_shape=[2, 2])
+    net.output(net.op("Softmax", net.op("Flatten", pooled)))
+    program = check_floats(net, {"x": net.normal(1, 3, 4, 4)}, native=False)
+    assert [each.partition("': ")[2] for each in in_float(program)] == ["average of 2x2", "softmax along 1"]
+
+
+def test_weights_of_nine_bits_are_floats_in_recurrent_layers() -> None:
+    """Bytes up to 254 with the zero point 0: as int8 half of them would have another sign."""
+    net = Net(opset=21)
+    scale, zero = net.constant(0.001), net.constant(0, np.uint8)
+    w, r = (
+        net.op("DequantizeLinear", net.constant(net.random.integers(0, 255, (1, 16, 4)), np.uint8), scale, zero)
+        for _ in range(2)
+    )
+    net.output(net.op("LSTM", net.input("x", 2, 4), w, r, hidden_size=4))
+    program = check_floats(net, {"x": net.normal(1, 2, 4)}, native=False)
+    assert [step.scale for step in program.steps if isinstance(step, Recurrent)] == [None]
+
+
+def test_what_is_left_out_is_told_from_what_is_empty_or_computed() -> None:
+    net, padded = Net(), Net()
+    x = net.input("x", 4)
+    net.output(net.op("ReduceSum", net.op("Abs", x), net.constant([], np.int64), noop_with_empty_axes=1))
+    check_floats(net, {"x": net.normal(1, 4)}, native=False)
+    x = padded.input("x", 4)
+    padded.output(padded.op("Pad", x, padded.constant([0, 1, 0, 1], np.int64), padded.op("ReduceMax", x, keepdims=0)))
+    assert "what it fills with is computed at run time" in refuse(padded)
+
+
+def test_sums_of_the_lowest_byte_are_bounded() -> None:
+    """abs(-128) in int8 is -128, which bounds nothing."""
+    reader, node = Reader(), ir.Node("", "Gemm", [], name="dense")
+    longest = 2**31 // (255 * 128)
+    refuse_overflow(reader, node, np.full((2, longest), -128, np.int8), np.zeros(2, np.int64))
+    with fails("'dense' is a Gemm that cannot be compiled: its sums of 70000 products"):
+        refuse_overflow(reader, node, np.full((2, 70_000), -128, np.int8), np.zeros(2, np.int64))
+
+
+def test_nan_is_what_nan_should_be() -> None:
+    value = np.array([np.nan, np.inf, 1.0], np.float32)
+    other = np.array([np.nan, np.nan, 1.0], np.float32)
+    assert [_make_row("n", "what", each, value).differ for each in (value, other)] == [0, 1]
+    assert [_compare("n", "Log", each, value, of=3, floats=True).differ for each in (value, other)] == [0, 1]
+
+
+def test_a_compiler_is_found_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From any folder, and zig is told by the program's name, not by that of its folder."""
+    (tmp_path / "zigs").mkdir()
+    for name in ("gcc", "zig"):
+        (tmp_path / "zigs" / name).write_text("#!/bin/sh\n")
+        (tmp_path / "zigs" / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    for words, cross in (
+        ("./zigs/gcc -m64", False),
+        ("./zigs/zig cc", True),
+        (f"{sys.executable} -m ziglang cc", True),
+    ):
+        monkeypatch.setenv("CC", words)
+        found = find_compiler()
+        assert found.cross == cross and Path(found.command[0]).is_absolute()
+    monkeypatch.setenv("CC", "gcc 'x")
+    with fails('CC is "gcc \'x", which is no program'):
+        find_compiler()

@@ -17,8 +17,9 @@ from fcdeploy.files import check_output
 from fcdeploy.graph.model import TensorSpec, files_of, hash_model, input_specs, read_model
 from fcdeploy.native.build import Built, build, choose_name, compile_library, machine_named, write_sources
 from fcdeploy.native.one_sample import fill_shapes
-from fcdeploy.native.program.steps import Program, in_float
-from fcdeploy.native.prove import Proof, prove
+from fcdeploy.native.placing.memory import Memory
+from fcdeploy.native.program.steps import Program, in_float, name_in_float
+from fcdeploy.native.prove import CLOSE, Proof, prove
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import STRICT, compile_c, find_compiler
 from fcdeploy.preprocessing.read import Given
@@ -229,14 +230,19 @@ def _report(
     lines = [
         f"{program.macs:,} multiply-accumulates in {len(built.calls)} steps"
         + (f", {len(floats)} of them in float" if floats else ""),
-        f"{len(built.weights):,} bytes of weights; arena {built.memory.nbytes:,} bytes, "
-        f"{built.memory.nbytes / max(1, built.memory.bound):.2f} of the most that one step needs",
+        f"{len(built.weights):,} bytes of weights; arena {built.memory.nbytes:,} bytes, {_compare_arena(built.memory)}",
     ]
     if proof is not None:
         values |= {"proof": _describe_proof(proof)}
         lines += format_proof(proof)
-    said = (*warnings, *(f"{len(floats)} steps compute in float: {', '.join(floats[:3])}" for _ in floats[:1]))
+    said = (*warnings, *name_in_float(floats))
     return Report("compile", values, tuple(tables), tuple(lines), passed=proof is None or proof.passed, warnings=said)
+
+
+def _compare_arena(memory: Memory) -> str:
+    if memory.nbytes <= memory.bound:
+        return "no smaller one is possible"
+    return f"{memory.nbytes / max(1, memory.bound):.2f} of the most that one step needs"
 
 
 def _describe_proof(proof: Proof) -> dict[str, Any]:
@@ -258,13 +264,16 @@ def _describe_proof(proof: Proof) -> dict[str, Any]:
 def format_proof(proof: Proof) -> list[str]:
     """What was proven, in words."""
     elements = sum(step.elements for step in proof.steps)
+    floats = sum(step.elements for step in proof.steps if step.floats)
     bad = [step for step in proof.steps if step.differ]
     if bad:
         worst = max(bad, key=lambda step: step.largest)
-        first = f"not exact: {len(bad)} steps differ from exact arithmetic, {worst.what} of {worst.node!r} most"
+        count = "1 step differs" if len(bad) == 1 else f"{len(bad)} steps differ"
+        first = f"not exact: {count} from exact arithmetic, {worst.what} of {worst.node!r} most"
     else:
         first = (
             f"exact: all {elements:,} elements of {proof.samples} samples, step by step, are those of exact arithmetic"
+            + (f"; floats, {floats:,} of them, within {CLOSE:g} of the largest" if floats else "")
         )
     levels = ", ".join(proof.levels)
     second = f"levels that ran here: {levels}" + (

@@ -35,6 +35,7 @@ class StepProof:
     elements: int
     differ: int
     largest: float
+    floats: bool
 
 
 @dataclass(frozen=True)
@@ -135,14 +136,14 @@ def _order(x: Array, order: Array) -> Array:
 def _make_row(node: str, what: str, got: Array, expected: Array) -> StepProof:
     if got.dtype.kind != "f":
         apart = np.abs(got.astype(np.int64) - expected.astype(np.int64))
-        return StepProof(node, what, got.size, int(np.count_nonzero(apart)), float(apart.max(initial=0)))
+        return StepProof(node, what, got.size, int(np.count_nonzero(apart)), float(apart.max(initial=0)), floats=False)
     with np.errstate(invalid="ignore"):
-        away = np.where(got == expected, 0.0, np.abs(got.astype(np.float64) - expected))
+        same = (got == expected) | (np.isnan(got) & np.isnan(expected))
+        away = np.where(same, 0.0, np.abs(got.astype(np.float64) - expected))
     largest = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0)) or 1.0
     relative = away / largest
-    return StepProof(
-        node, what, got.size, int(np.count_nonzero(~(relative <= CLOSE))), float(relative.max(initial=0.0))
-    )
+    differ, most = int(np.count_nonzero(~(relative <= CLOSE))), float(relative.max(initial=0.0))
+    return StepProof(node, what, got.size, differ, most, floats=True)
 
 
 def _merge(rows: Sequence[StepProof]) -> list[StepProof]:
@@ -150,13 +151,14 @@ def _merge(rows: Sequence[StepProof]) -> list[StepProof]:
     merged: dict[tuple[str, str], StepProof] = {}
     for row in rows:
         key = row.node, row.what
-        before = merged.get(key, StepProof(row.node, row.what, 0, 0, 0.0))
+        before = merged.get(key, StepProof(row.node, row.what, 0, 0, 0.0, row.floats))
         merged[key] = StepProof(
             row.node,
             row.what,
             before.elements + row.elements,
             before.differ + row.differ,
             max(before.largest, row.largest),
+            row.floats,
         )
     return list(merged.values())
 

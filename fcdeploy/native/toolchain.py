@@ -31,10 +31,17 @@ def find_compiler() -> Compiler:
     """$CC where it is set, else ziglang, else cc. Raises FcdeployError where there is none."""
     given = os.environ.get("CC", "").strip()
     if given:
-        command = tuple(shlex.split(given))
-        if not command or shutil.which(command[0]) is None:
+        try:
+            command = tuple(shlex.split(given))
+        except ValueError:  # a quotation mark is open
+            command = ()
+        program = shutil.which(command[0]) if command else None
+        if program is None:
             raise FcdeployError(f"CC is {given!r}, which is no program", "unset CC, or give a C compiler")
-        return Compiler(command, " ".join(command), "zig" in given)
+        zig = Path(command[0]).stem == "zig" or "ziglang" in command[1:]
+        return Compiler(
+            (str(Path(program).absolute()), *command[1:]), " ".join(command), zig
+        )  # it runs in another folder
     if find_spec("ziglang") is not None:
         return Compiler((sys.executable, "-m", "ziglang", "cc"), "ziglang", True)
     if shutil.which("cc") is not None:
@@ -52,5 +59,5 @@ def compile_c(compiler: Compiler, arguments: Sequence[str | Path], folder: Path)
         complaints = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
         raise FcdeployError(
             f"{compiler.name} failed: {(complaints or ['no message'])[0].strip()[:200]}",
-            "FCDEPLOY_DEBUG=1 shows the traceback; CC=gcc takes another compiler",
+            "unset CC" if os.environ.get("CC") else "CC=gcc takes another compiler",
         )

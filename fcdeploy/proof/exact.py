@@ -249,7 +249,8 @@ def _compare(name: str, op: str, real: Array, expected: Array, *, of: int, float
         levels = int(apart.max(initial=0))
         return LayerExactness(name, op, real.size, of, int(np.count_nonzero(apart)), levels, False)
     with np.errstate(invalid="ignore"):
-        away = np.where(real == expected, 0.0, np.abs(real.astype(np.float64) - expected))  # infinities may be equal
+        same = (real == expected) | (np.isnan(real) & np.isnan(expected))  # infinities may be equal, too
+        away = np.where(same, 0.0, np.abs(real.astype(np.float64) - expected))
     finite = expected[np.isfinite(expected)]
     differ = int(np.count_nonzero(~(away <= CLOSE * np.abs(finite).max(initial=0.0))))
     step = float(np.ptp(finite)) / LEVELS if finite.size else 0.0

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.build import Built
 from fcdeploy.native.device_limits import DeviceLimits, Fit, Shapes, find_last_cut, fit
+from fcdeploy.native.program.steps import name_in_float
 from fcdeploy.records.report import Report, Section, Table
 from fcdeploy.transform.cut import Cuts, fix_shapes
 
@@ -45,8 +46,9 @@ def describe_device(fits: Fit) -> Section:
         f"{total:,} instructions, {format_ms(fast)} to {format_ms(slow)} ms a run{_held('ms', limits, missed)}",
         f"does not fit: {', '.join(NAMES[name] for name in missed)}" if missed else f"fits on {device.name}",
     )
-    warnings = (f"{len(floats)} steps compute in float: {', '.join(floats[:3])}",) if floats else ()
-    return Section(values, (Table(f"Native code on {device.name}", COLUMNS, rows, small),), lines, warnings)
+    return Section(
+        values, (Table(f"Native code on {device.name}", COLUMNS, rows, small),), lines, name_in_float(floats)
+    )
 
 
 def summarize_fit(fits: Fit) -> str:

@@ -179,9 +179,10 @@ def take(step: Move, work: Placed, weights: Weights) -> KernelCall:
     y, x = work.outputs[0], work.inputs[0]
     to, from_ = address(y, weights, "void"), address(x, weights, "void")
     if step.index is None:
-        index = address(work.inputs[1], weights, "int64_t")
+        index = address(work.inputs[1], weights)
         count, row = work.inputs[1].array.size, x.array.nbytes // max(1, len(x.array))
-        return made(work, "move.h", "fc_take_rows", to, from_, index, count, len(x.array), row)
+        kernel = f"fc_take_rows_{work.inputs[1].array.itemsize}"
+        return made(work, "move.h", kernel, to, from_, index, count, len(x.array), row)
     axis = step.arguments[0][0]
     if step.index.ndim != 1:
         raise FcdeployError(f"node {step.node!r}: constant indices of several axes have no kernel", "docs/native.md")

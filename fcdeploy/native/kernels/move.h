@@ -58,15 +58,19 @@ FC_KERNEL void fc_fill_4(float *y, float value, int32_t count)
 }
 
 /* Rows of a tensor by indices that are computed; what is out of range takes the nearest row. */
-FC_KERNEL void fc_take_rows(
-    void *to, const void *from, const int64_t *index, int32_t count, int32_t rows, int32_t bytes)
-{
-    for (int i = 0; i < count; i++) {
-        int64_t row = index[i] < 0 ? index[i] + rows : index[i];
-        row = row < 0 ? 0 : row >= rows ? rows - 1 : row;
-        memcpy((uint8_t *)to + (ptrdiff_t)i * bytes, (const uint8_t *)from + (ptrdiff_t)row * bytes, (size_t)bytes);
+#define FC_TAKE_ROWS(name, type)                                                                                  \
+    FC_KERNEL void name(void *to, const void *from, const type *index, int32_t count, int32_t rows, int32_t bytes) \
+    {                                                                                                             \
+        for (int i = 0; i < count; i++) {                                                                         \
+            int64_t row = index[i] < 0 ? (int64_t)index[i] + rows : index[i];                                     \
+            row = row < 0 ? 0 : row >= rows ? rows - 1 : row;                                                     \
+            memcpy((uint8_t *)to + (ptrdiff_t)i * bytes, (const uint8_t *)from + (ptrdiff_t)row * bytes,          \
+                   (size_t)bytes);                                                                                \
+        }                                                                                                         \
     }
-}
+FC_TAKE_ROWS(fc_take_rows_4, int32_t)
+FC_TAKE_ROWS(fc_take_rows_8, int64_t)
+#undef FC_TAKE_ROWS
 
 /* Along the loop `along` by constant indices, given as offsets in elements; l->a has no stride there. */
 #define FC_TAKE(name, type)                                                                                       \

@@ -294,7 +294,10 @@ def _(step: Softmax, given: Sequence[Array]) -> tuple[Array, ...]:
 
 @compute.register
 def _(step: Move, given: Sequence[Array]) -> tuple[Array, ...]:
-    index = step.index if step.index is not None or step.kind != "take" else given[1]
+    index = step.index
+    if step.kind == "take" and index is None:  # what is out of range takes the nearest row
+        rows, at = len(given[0]), given[1].astype(np.int64)
+        index = np.clip(np.where(at < 0, at + rows, at), 0, rows - 1)
     parts = given if step.kind == "concat" else given[:1]
     return (move_elements(step.kind, parts, step.output.shape, step.arguments, fill=step.fill, index=index),)
 
@@ -308,7 +311,7 @@ def move_elements(
     fill: float = 0,
     index: Array | None = None,
 ) -> Array:
-    """The elements of arrays in other places, as `program.Move` says."""
+    """The elements of arrays in other places, as `steps.Move` says."""
     x = parts[0]
     if kind == "reshape":
         return x.reshape(shape)

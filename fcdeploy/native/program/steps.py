@@ -7,6 +7,7 @@ order, is decided later (`layout.py`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -33,6 +34,11 @@ class Step:
     def macs(self) -> int:
         """Multiply-accumulates for one sample."""
         return 0
+
+    @property
+    def computes_in_float(self) -> bool:
+        """Whether it rounds sums or products of floats; what picks elements, or rounds integers once, does not."""
+        return False
 
     def what(self) -> str:
         """The operation in words, without its tensors."""
@@ -95,8 +101,8 @@ class FloatLayer(Step):
     groups: int = 1
 
     @property
-    def depthwise(self) -> bool:
-        return self.window is not None and self.weight.shape[1] == 1 and self.groups == len(self.weight) > 1
+    def computes_in_float(self) -> bool:
+        return True
 
     @property
     def macs(self) -> int:
@@ -113,6 +119,10 @@ class Product(Ends):
     (a - its zero point) * (b - its zero point), scaled once by `factor`, or of floats."""
 
     factor: np.float32 = field(default_factory=lambda: np.float32(1))
+
+    @property
+    def computes_in_float(self) -> bool:
+        return self.inputs[0].dtype == "float32"
 
     @property
     def macs(self) -> int:
@@ -160,6 +170,10 @@ class Quantize(Ends):
     gain: Floats | None = None
     shift: Floats | None = None
 
+    @property
+    def computes_in_float(self) -> bool:
+        return self.gain is not None
+
     def what(self) -> str:
         return "floats to bytes"
 
@@ -171,6 +185,10 @@ class Pool(Ends):
     kind: Literal["average", "max"]
     window: Window
     padded: bool = False
+
+    @property
+    def computes_in_float(self) -> bool:
+        return self.kind == "average" and self.output.dtype == "float32"
 
     def what(self) -> str:
         return f"{self.kind} of {self.window}"
@@ -192,6 +210,10 @@ class Softmax(Ends):
 
     axis: int
     table: Floats | None = None
+
+    @property
+    def computes_in_float(self) -> bool:
+        return self.table is None
 
     def what(self) -> str:
         return f"softmax along {self.axis}"
@@ -221,6 +243,10 @@ class Pointwise(Step):
 
     kind: str
     numbers: tuple[float, ...] = ()
+
+    @property
+    def computes_in_float(self) -> bool:
+        return True
 
     def what(self) -> str:
         return f"float {self.kind}"
@@ -253,6 +279,10 @@ class Reduce(Step):
     kind: Literal["mean", "sum", "max", "min"]
     axes: tuple[int, ...]
 
+    @property
+    def computes_in_float(self) -> bool:
+        return True
+
     def what(self) -> str:
         return f"float {self.kind} along {', '.join(map(str, self.axes))}"
 
@@ -272,6 +302,10 @@ class Interpolate(Ends):
 
     lines: tuple[Line, ...]
 
+    @property
+    def computes_in_float(self) -> bool:
+        return self.output.dtype == "float32"
+
     def what(self) -> str:
         return "interpolation" if self.output.dtype == "uint8" else "float interpolation"
 
@@ -284,6 +318,10 @@ class Normalize(Step):
     gain: Floats
     shift: Floats
     epsilon: np.float32
+
+    @property
+    def computes_in_float(self) -> bool:
+        return True
 
     def what(self) -> str:
         return f"float normalization of {self.length}"
@@ -304,6 +342,10 @@ class Recurrent(Step):
     bias: Floats
     backwards: bool = False
     reset_last: bool = False
+
+    @property
+    def computes_in_float(self) -> bool:
+        return True
 
     @property
     def macs(self) -> int:
@@ -336,16 +378,12 @@ class Program:
         return "\n".join([*lines, *(f"  output {tensor}" for tensor in self.outputs)])
 
 
+def name_in_float(steps: Sequence[str]) -> tuple[str, ...]:
+    """The warning that steps compute in float, none without any."""
+    verb = "1 step computes" if len(steps) == 1 else f"{len(steps)} steps compute"
+    return (f"{verb} in float: {', '.join(steps[:3])}",) if steps else ()
+
+
 def in_float(program: Program) -> list[str]:
     """Steps that compute in float, in words."""
-    return [
-        f"{step.node!r}: {step.what()}"
-        for step in program.steps
-        if isinstance(step, FloatLayer | Pointwise | Reduce | Normalize | Recurrent)
-        or (isinstance(step, Product) and step.inputs[0].dtype == "float32")
-        or (
-            isinstance(step, Pool | Interpolate)
-            and not step.what().startswith("max")
-            and step.output.dtype == "float32"
-        )
-    ]
+    return [f"{step.node!r}: {step.what()}" for step in program.steps if step.computes_in_float]

@@ -13,6 +13,8 @@ from fcdeploy.arrays import Array
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 CODES = 256
+DTYPES = ("uint8", "int8", "float32", "int32", "int64", "bool")
+"""Of tensors of a program."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,23 @@ KEEP = {
 """Read as other nodes are, so that the integers behind a constant are not lost."""
 
 
+RANDOM = {
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Multinomial",
+    "Bernoulli",
+    "Dropout",
+}
+
+
+def _may_compute(node: ir.Node) -> bool:
+    """An operator of the standard, the same at every run, without graphs of its own, which may read what is outside."""
+    inner = any(each.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for each in node.attributes.values())
+    return node.domain in ("", "ai.onnx") and node.op_type not in RANDOM and not inner
+
+
 def fold(reader: Reader, node: ir.Node) -> list[Array] | None:
     """What the node computes of constants, or of shapes; None where it must run."""
     if node.op_type == "Shape":
@@ -39,8 +56,8 @@ def fold(reader: Reader, node: ir.Node) -> list[Array] | None:
     if not all(each is None or isinstance(each, Fixed) for each in operands):
         return None
     if node.op_type == "QuantizeLinear" and operands:
-        return _evaluate(node, operands)
-    return None if node.op_type in KEEP else _evaluate(node, operands)
+        return _evaluate(reader, node, operands)
+    return _evaluate(reader, node, operands) if node.op_type not in KEEP and _may_compute(node) else None
 
 
 def stored_weight(reader: Reader, node: ir.Node) -> Fixed | None:
@@ -62,8 +79,8 @@ def stored_weight(reader: Reader, node: ir.Node) -> Fixed | None:
     return Fixed(first.array * scale.array, first.integers, scales, first.zero, axis)
 
 
-def _evaluate(node: ir.Node, operands: list[Any]) -> list[Array]:
-    """By the reference evaluator of ONNX."""
+def _evaluate(reader: Reader, node: ir.Node, operands: list[Any]) -> list[Array]:
+    """By the reference evaluator of ONNX, which raises anything."""
     from onnx.reference import ReferenceEvaluator
 
     proto = ir.to_proto(node)
@@ -73,7 +90,11 @@ def _evaluate(node: ir.Node, operands: list[Any]) -> list[Array]:
     outputs = [onnx.helper.make_empty_tensor_value_info(value.name) for value in node.outputs if value.name]
     graph = onnx.helper.make_graph([proto], "constant", inputs, outputs)
     opset = onnx.helper.make_opsetid(node.domain, node.version or _opset(node))
-    arrays = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset])).run(None, feeds)
+    try:
+        arrays = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset])).run(None, feeds)
+    except Exception as error:
+        why = next(iter(str(error).splitlines()), "")[:100] or type(error).__name__
+        raise reader.refuse(node, f"onnx cannot compute it of its constants: {why}") from error
     return [np.asarray(each) for each in arrays]
 
 

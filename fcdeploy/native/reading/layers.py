@@ -17,8 +17,6 @@ from fcdeploy.native.reading.operands import Fixed
 from fcdeploy.native.reading.products import product
 from fcdeploy.native.reading.reader import Reader, name_of, shape_of
 
-LONGEST = 65_000  # products of two bytes in a sum that cannot leave 32 bits
-
 
 @dataclass(frozen=True)
 class Form:
@@ -98,9 +96,7 @@ def read_layer(
         bias, real = np.rint(real / unit).astype(np.int64), None
     zero = x.coding.zero_point  # type: ignore[union-attr]
     total = bias - zero * rows.astype(np.int64).reshape(len(rows), -1).sum(axis=1)
-    reduced = prod(rows.shape[1:])
-    if reduced > LONGEST or np.abs(total).max(initial=0) >= 2**31 - reduced * 255 * int(np.abs(rows).max(initial=0)):
-        raise reader.refuse(node, f"its sums of {reduced} products and the bias can leave 32 bits")
+    refuse_overflow(reader, node, rows, total)
     factor = unit if sink is None else np.asarray(unit / sink.coding.scale, np.float32)
     low, high = (0, 255) if sink is None else (sink.low, sink.high)
     dtype, coding = ("float32", None) if sink is None else ("uint8", sink.coding)
@@ -113,6 +109,14 @@ def read_layer(
         )
     )  # fmt: skip
     reader.write(node, form.finish(to))
+
+
+def refuse_overflow(reader: Reader, node: ir.Node, rows: Array, total: Array) -> None:
+    """Raises FcdeployError where sums of bytes times weights (out, ...), and `total`, which is added, can leave 32 bits."""
+    reduced = prod(rows.shape[1:])
+    largest = reduced * 255 * int(np.abs(rows.astype(np.int64)).max(initial=0))
+    if largest + int(np.abs(total).max(initial=0)) >= 2**31:
+        raise reader.refuse(node, f"its sums of {reduced} products and the bias can leave 32 bits")
 
 
 def scaled_integers(weight: Fixed, axis: int) -> tuple[Array, Floats] | None:

@@ -132,6 +132,8 @@ def gather(reader: Reader, node: ir.Node) -> None:
         return
     if not isinstance(index, Tensor) or axis != 0:
         raise reader.refuse(node, "indices that are computed have a kernel along the first axis alone")
+    if index.dtype not in ("int32", "int64"):
+        raise reader.refuse(node, f"its indices are {index.dtype}, expected int32 or int64")
     rows = _read_rows(reader, x)
     to = Tensor(name_of(node), out, rows.dtype, rows.coding)
     reader.add(Move(node=node.name or "", inputs=(rows, index), outputs=(to,), kind="take", arguments=((0,),)))
@@ -212,6 +214,8 @@ def pad(reader: Reader, node: ir.Node) -> None:
     shape, mode = shape_of(x), attribute_of(node, "mode", "constant")
     pads = reader.get_integers(node, "pads", 1)
     value = reader.get_constant(node, 2)
+    if value is None and reader.get_input(node, 2) is not None:
+        raise reader.refuse(node, "what it fills with is computed at run time")
     fill = float(value.reshape(())) if value is not None else attribute_of(node, "value", 0.0)
     axes = reader.get_integers(node, "axes", 3)
     if pads is None or min(pads) < 0:

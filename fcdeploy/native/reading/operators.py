@@ -16,7 +16,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.native.program.interpret import BINARY, UNARY
 from fcdeploy.native.program.simplify import simplify
 from fcdeploy.native.program.steps import LookupTable, Move, Program, Step
-from fcdeploy.native.program.tensors import Tensor
+from fcdeploy.native.program.tensors import DTYPES, Tensor
 from fcdeploy.native.reading import (
     choices,
     interpolate,
@@ -134,7 +134,7 @@ def _read_input(reader: Reader, value: ir.Value, shapes: Mapping[str, Sequence[i
             f"input {name!r} has the free axes [{', '.join(free)}]: native code is made for one shape",
             f"--shape {name}:{','.join('N' if n == 0 else str(n) for n in shape)}",
         )
-    dtype = value.dtype.numpy().name if value.dtype is not None else "float32"
+    dtype = _read_dtype("input", value)
     tensor = Tensor(name, tuple(shape), dtype)
     if dtype == "int8":
         raised = Tensor(reader.make_name(f"{name}.raised"), tensor.shape, "uint8")
@@ -145,10 +145,18 @@ def _read_input(reader: Reader, value: ir.Value, shapes: Mapping[str, Sequence[i
     return tensor
 
 
+def _read_dtype(what: str, value: ir.Value) -> str:
+    """Raises FcdeployError at one that no kernel has."""
+    dtype = value.dtype.numpy().name if value.dtype is not None else "float32"
+    if dtype not in DTYPES:
+        raise FcdeployError(f"{what} {value.name!r} is {dtype}, expected one of {', '.join(DTYPES)}", KERNELS)
+    return dtype
+
+
 def _read_output(reader: Reader, value: ir.Value) -> Tensor:
     """What an output of the graph is: floats, or the bytes as the graph has them."""
     view, name = reader.read(value), value.name or ""
-    kind = value.dtype.numpy().name if value.dtype is not None else "float32"
+    kind = _read_dtype("output", value)
     if isinstance(view, Fixed):
         raise FcdeployError(f"output {name!r} is a constant", KERNELS)
     if kind == "bool" and not (isinstance(view, Tensor) and view.dtype == "bool"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -111,7 +110,7 @@ def _unary(reader: Reader, node: ir.Node, op: str, numbers: tuple[float, ...]) -
 def binary(reader: Reader, node: ir.Node) -> None:
     op = node.op_type
     a, b = reader.read(node.inputs[0]), reader.read(node.inputs[1])
-    function = _binary_function(reader, node)
+    function = BINARY[op]
     if isinstance(a, Fixed) and isinstance(b, Fixed):
         reader.set(node.outputs[0], Fixed(np.asarray(function(a.array, b.array))))
         return
@@ -127,18 +126,12 @@ def binary(reader: Reader, node: ir.Node) -> None:
         reader.set(node.outputs[0], reader.add(_pointwise(node, op, (x, y), to)))
 
 
-def _binary_function(reader: Reader, node: ir.Node) -> Callable[[Array, Array], Array]:
-    if node.op_type == "Mod" and attribute_of(node, "fmod", 0) == 0:
-        raise reader.refuse(node, "only fmod has a kernel")
-    return BINARY[node.op_type]
-
-
 def combine_several(reader: Reader, node: ir.Node) -> None:
-    """Max, Min, Sum and Mean of any number of tensors: pairs from the left."""
+    """Max and Min, of one tensor or two."""
     if len(node.inputs) == 1:
         reader.set(node.outputs[0], reader.read(node.inputs[0]))
         return
-    if len(node.inputs) == 2 and node.op_type in ("Max", "Min"):
+    if len(node.inputs) == 2:
         binary(reader, node)
         return
     raise reader.refuse(node, f"it has {len(node.inputs)} inputs")

@@ -104,7 +104,7 @@ def _take_mean(
 def reduction(reader: Reader, node: ir.Node) -> None:
     shape = shape_of(reader.read(node.inputs[0]))
     given = reader.get_integers(node, "axes", 1)
-    if given is None and attribute_of(node, "noop_with_empty_axes", 0):
+    if not given and attribute_of(node, "noop_with_empty_axes", 0):
         reader.set(node.outputs[0], reader.read(node.inputs[0]))
         return
     axes = axes_of(given or range(len(shape)), len(shape))

@@ -10,7 +10,7 @@ from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading.reader import Reader, name_of, shape_of
 
 AXES = 4  # of a product: two of matrices, and two in front
-LONGEST = 33_000  # products of two differences of bytes in a sum that cannot leave 32 bits
+LONGEST = 2**31 // 255**2  # products of two differences of bytes in a sum that cannot leave 32 bits
 
 
 def product(reader: Reader, node: ir.Node) -> None:

@@ -12,7 +12,7 @@ from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import attribute_of
 from fcdeploy.native.program.steps import Lookup, LookupTable, Step
-from fcdeploy.native.program.tensors import Coding, Tensor
+from fcdeploy.native.program.tensors import DTYPES, Coding, Tensor
 from fcdeploy.native.reading.operands import Coded, Fixed, Operand, Sink, is_identity, make_codes, make_table
 
 RAISED = 128  # what is added to the codes of an int8 activation
@@ -77,6 +77,8 @@ class Reader:
             return operand
         if isinstance(operand, Fixed):
             array = operand.array.astype(np.float32) if operand.array.dtype.kind in "fb" else operand.array
+            if array.dtype.name not in DTYPES:
+                raise FcdeployError(f"a constant is {array.dtype}, expected one of {', '.join(DTYPES)}", KERNELS)
             return Tensor(self.make_name("constant"), array.shape, str(array.dtype), held=array)
         key = operand.tensor.name, operand.values.tobytes()
         if key not in self._reals:

@@ -11,7 +11,7 @@ from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of
 from fcdeploy.native.program.steps import FloatLayer, Layer, Move, Recurrent
 from fcdeploy.native.program.tensors import Tensor
-from fcdeploy.native.reading.layers import scaled_integers
+from fcdeploy.native.reading.layers import refuse_overflow, scaled_integers
 from fcdeploy.native.reading.operands import Fixed
 from fcdeploy.native.reading.reader import Reader, name_of, shape_of
 
@@ -53,6 +53,8 @@ def _recurrent(reader: Reader, node: ir.Node, kind: Literal["lstm", "gru"]) -> N
         given = [_at(reader, node, each, number, state) for each in starts]
         own = _one(again, number)
         integers = scaled_integers(own, 0)
+        if integers is not None and integers[0].dtype != np.int8:  # less their zero points they need 9 bits
+            integers = None
         reader.add(
             Recurrent(
                 node=node.name or "", inputs=(gates, *given), outputs=tuple(tensors), kind=kind,
@@ -108,7 +110,8 @@ def _inputs(reader: Reader, node: ir.Node, weight: Fixed, bias: Array, shape: tu
     if x is not None and x.coding is not None and integers is not None:
         rows, scale = integers
         factor = np.broadcast_to(np.asarray(x.coding.scale * scale, np.float32), len(rows))
-        shift = -x.coding.zero_point * rows.astype(np.int32).sum(axis=1)
+        shift = -x.coding.zero_point * rows.astype(np.int64).sum(axis=1)
+        refuse_overflow(reader, node, rows, shift)
         return reader.add(
             Layer(
                 node=node.name or "", inputs=(x,), outputs=(to,), weight=rows, bias=shift.astype(np.int32),
