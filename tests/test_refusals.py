@@ -204,6 +204,11 @@ def test_plans_and_costs_that_cannot_be_read(
         ({"plan": "p.json", "costs": "none"}, "--costs would be ignored: --plan decides already"),
         ({"calibration": "c.calib", "data": None, "samples": 3}, "--samples would be ignored: there is no --data"),
         ({"calibration": "c.calib", "data": None, "preprocess": "p.toml"}, "--preprocess would be ignored"),
+        (
+            {"max_drop": 1.0, "eval": "e.npz", "floor": "99"},
+            "--floor would be ignored: --max-drop decides by the metric",
+        ),
+        ({"max_drop": 1.0, "eval": "e.npz", "accept": True}, "--accept would be ignored: --max-drop decides"),
     ],
 )
 def test_options_without_effect_are_refused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -21,6 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from conftest import fails
 from servers import PATIENCE, RUN, Server, read_command, serving, tensor, wire
@@ -28,12 +30,14 @@ from small_models import dense
 from test_serve_operations import counted, until
 
 from fcdeploy.commands.bundle import bundle
-from fcdeploy.serve import batching
+from fcdeploy.serve import batching, workers
 from fcdeploy.serve import engine as engines
 from fcdeploy.serve.engine import BatchingEngine
+from fcdeploy.serve.limits import Limits
 from fcdeploy.serve.log import WAITING, LineWriter
 from fcdeploy.serve.models import PIECE, load_model
-from fcdeploy.serve.repository import ModelFile, Stamp, find_models, take_stamp
+from fcdeploy.serve.repository import ModelFile, Stamp, find_models, hash_content, take_stamp
+from fcdeploy.serve.settings import Settings
 from fcdeploy.serve.sockets import bind_socket
 from fcdeploy.serve.workers import reserve_port
 
@@ -175,6 +179,52 @@ def test_one_broken_bundle_blocks_no_other_and_what_serves_goes_on(model: Path, 
         asyncio.run(live(patch))
     assert sum("b.zip' is left out" in line for line in said) == 1
     assert sum("what no one foresaw" in line for line in said) == 2
+
+
+def test_names_that_cannot_be_served_leave_others_alone(tmp_path: Path) -> None:
+    """One with a blank, and two of the same name: what runs goes on, and what is new is found."""
+    runs, new, blank, bundled = (tmp_path / name for name in ("m.onnx", "new.onnx", "my model.onnx", "b"))
+    for path in (runs, new, blank):
+        path.touch()
+    (bundled / "1").mkdir(parents=True)
+    (bundled / "1" / "model.onnx").touch()
+    (tmp_path / "b.onnx").touch()
+    broken: dict[Path, Exception] = {}
+    assert [place.path for place in find_models(tmp_path, broken)] == [runs, new]
+    assert broken.keys() == {blank, tmp_path / "b.onnx", bundled / "1" / "model.onnx"}
+    with fails("model 'b' version 1 is there twice"):
+        find_models(tmp_path)
+
+
+def test_weights_under_another_name_are_watched(model: Path, tmp_path: Path) -> None:
+    proto = onnx.load(model)
+    onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    place = ModelFile("m", "1", tmp_path / "m.onnx")
+    before = take_stamp(place), hash_content(place)
+    (tmp_path / "weights.bin").write_bytes(bytes((tmp_path / "weights.bin").stat().st_size))
+    after = take_stamp(place), hash_content(place)
+    assert before[0] != after[0] and before[1] != after[1]
+
+
+def test_a_worker_that_dies_young_again_and_again_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until all have begun once; afterwards it is tried more and more seldom, and nobody waits on what is dead."""
+    said, started = list[str](), list[workers.Child]()
+
+    def start(_: object, __: int, ___: object, ____: object, tries: int = 0) -> workers.Child:
+        pipe, other = multiprocessing.Pipe(duplex=False)
+        other.close()
+        started.append(workers.Child(SimpleNamespace(exitcode=-9), pipe, time.monotonic(), tries))
+        return started[-1]
+
+    monkeypatch.setattr(workers, "_start", start)
+    monkeypatch.setattr(workers, "PAUSE", 0.001)
+    monkeypatch.setattr(workers, "LOOK", 0.001)
+    with fails("worker 0 ended with -9 before it could begin, 3 times in a row", "--workers 1"):
+        workers._watch(
+            Settings(tmp_path, Limits()), tmp_path, {0: start(None, 0, None, None)}, [], said.append, lambda _: None
+        )
+    assert len(started) == len(said) + 1 == workers.TRIES
+    assert [child.pause for child in started] == [0.001, 0.002, 0.004]
 
 
 def test_files_are_looked_at_beside_the_loop(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

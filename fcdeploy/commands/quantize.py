@@ -158,6 +158,7 @@ def quantize(
         "there is no --max-drop", goal is not None,
         eval=eval, metric=metric, minutes=minutes, same_data=same_data or None,
     )  # fmt: skip
+    _refuse_ignored("--max-drop decides by the metric", goal is None, floor=floor, accept=accept or None)
     return _quantize(request, on_step)
 
 

@@ -51,7 +51,9 @@ class Built:
 def build(program: Program, *, share: bool = True) -> Built:
     """Decide everything. Without `share` no two buffers overlap, so that every tensor can be looked at after a run."""
     layouts = [place(program, in_place=in_place) for in_place in (True, False)]
-    plans = [_plan(layout, share=share) for layout in layouts]
+    lives = [_list_lives(layout, share=share) for layout in layouts]
+    different = lives if lives[0] != lives[1] else lives[:1]
+    plans = [plan_memory(each, alignment=ARENA_ALIGNMENT) for each in different]
     best = min(range(len(plans)), key=lambda i: plans[i].nbytes)
     layout, memory = layouts[best], plans[best]
     buffers = list_arena(layout.buffers)
@@ -61,9 +63,8 @@ def build(program: Program, *, share: bool = True) -> Built:
     return Built(program, layout, calls, memory, offsets, weights.data)
 
 
-def _plan(layout: Layout, *, share: bool) -> Memory:
-    lives = [Life(b.nbytes, b.first if share else 0, b.last if share else 1 << 30) for b in list_arena(layout.buffers)]
-    return plan_memory(lives, alignment=ARENA_ALIGNMENT)
+def _list_lives(layout: Layout, *, share: bool) -> list[Life]:
+    return [Life(b.nbytes, b.first if share else 0, b.last if share else 1 << 30) for b in list_arena(layout.buffers)]
 
 
 def choose_name(given: str | None, path: Path) -> str:

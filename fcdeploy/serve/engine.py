@@ -259,7 +259,12 @@ class BatchingEngine:
         for place, stamp in found:
             await self._refresh(place, stamp)
         here = {(place.name, place.version) for place, _ in found}
-        for key in [k for k, served in self._served.items() if k not in here and served.place.path not in broken]:
+        gone = [
+            key
+            for key, served in self._served.items()
+            if key not in here and not broken.keys() & {served.place.path, *served.place.path.parents}
+        ]
+        for key in gone:
             self._say(f"model {key[0]!r} version {key[1]} is gone")
             del self._served[key]
         self._find_newest()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from fcdeploy.bundles.read import open_bundle
 from fcdeploy.errors import FcdeployError
-from fcdeploy.records.manifest import MANIFEST, NAME, VERSION
+from fcdeploy.graph.light_reader import read_outline
+from fcdeploy.records.manifest import MANIFEST, NAME, VERSION, is_plain_path
 
 Stamp = tuple[tuple[str, int, int, int], ...]
 """Name, time of change in ns, bytes and inode of every file that a place reads."""
@@ -28,7 +32,7 @@ class ModelFile:
 def find_models(source: Path, broken: dict[Path, Exception] | None = None) -> list[ModelFile]:
     """Everything that SOURCE holds, sorted. Raises FcdeployError where that is nothing, or not servable by its name.
 
-    With `broken`, a bundle that cannot be read is put there with its error, and the others are found all the same.
+    With `broken`, what cannot be read or named is put there with its error, and the others are found all the same.
     """
     if not source.exists():
         raise FcdeployError(f"{str(source)!r} does not exist", "give an .onnx file, a bundle, or a folder of them")
@@ -38,17 +42,23 @@ def find_models(source: Path, broken: dict[Path, Exception] | None = None) -> li
             f"folder {str(source)!r} holds no models, expected NAME.onnx, bundles or NAME/VERSION/model.onnx",
             f"ls {source}",
         )
+    named = Counter((place.name, place.version) for place in places)
+    kept = []
     for place in places:
         if not NAME.fullmatch(place.name):
-            raise FcdeployError(
+            error = FcdeployError(
                 f"model {str(place.path)!r}: the name {place.name!r} cannot stand in an address",
                 "rename it: letters, digits, '.', '_' and '-'",
             )
-    named = [(place.name, place.version) for place in places]
-    twice = next((place for place in places if named.count((place.name, place.version)) > 1), None)
-    if twice:
-        raise FcdeployError(f"model {twice.name!r} version {twice.version} is there twice", f"ls {source}")
-    return places
+        elif named[place.name, place.version] > 1:
+            error = FcdeployError(f"model {place.name!r} version {place.version} is there twice", f"ls {source}")
+        else:
+            kept.append(place)
+            continue
+        if broken is None:
+            raise error
+        broken[place.path] = error
+    return kept
 
 
 def _list_models(source: Path, broken: dict[Path, Exception] | None) -> Iterator[ModelFile]:
@@ -62,18 +72,23 @@ def _list_models(source: Path, broken: dict[Path, Exception] | None) -> Iterator
         if child.name.startswith("."):
             continue
         try:
-            place = _identify(child)
+            yield from _list_versions(child)
         except (FcdeployError, OSError) as error:
             if broken is None:
                 raise
             broken[child] = error
-            continue
-        if place is not None:
-            yield place
-        elif child.is_dir():
-            for version in sorted(child.iterdir()):
-                if VERSION.fullmatch(version.name) and (version / "model.onnx").is_file():
-                    yield ModelFile(child.name, version.name, version / "model.onnx")
+
+
+def _list_versions(child: Path) -> list[ModelFile]:
+    """The model or bundle that this is, or the versions that it holds."""
+    if place := _identify(child):
+        return [place]
+    versions = sorted(child.iterdir()) if child.is_dir() else []
+    return [
+        ModelFile(child.name, version.name, version / "model.onnx")
+        for version in versions
+        if VERSION.fullmatch(version.name) and (version / "model.onnx").is_file()
+    ]
 
 
 def _identify(path: Path) -> ModelFile | None:
@@ -90,11 +105,28 @@ def take_stamp(place: ModelFile) -> Stamp:
     """Changes whenever a file of the model does; cheap enough to ask every second. () when it is gone."""
     path = place.path
     try:
-        files = sorted(path.rglob("*")) if path.is_dir() else [path, *sorted(path.parent.glob(f"{path.name}*"))]
+        files = sorted(path.rglob("*")) if path.is_dir() else _list_files(place, path.stat())
         known = [(str(file), file.stat()) for file in dict.fromkeys(files) if file.is_file()]
         return tuple((name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in known)
     except OSError:
         return ()
+
+
+def _list_files(place: ModelFile, stat: os.stat_result) -> list[Path]:
+    """A file, what lies beside it under its name, and its weights under any."""
+    path = place.path
+    weights = () if place.bundle else _list_weights(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+    return [path, *sorted(path.parent.glob(f"{path.name}*")), *(path.parent / name for name in weights)]
+
+
+@lru_cache(256)
+def _list_weights(path: Path, *_: int) -> tuple[str, ...]:
+    """Names of files of weights, read once for each state of the file, which time, size and inode tell."""
+    try:
+        constants = read_outline(path).constants.values()
+    except FcdeployError:  # said when it is loaded
+        return ()
+    return tuple(sorted({each.location for each in constants if each.location and is_plain_path(each.location)}))
 
 
 def hash_content(place: ModelFile) -> str:

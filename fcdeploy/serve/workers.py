@@ -1,7 +1,7 @@
 """Several processes on one address (SO_REUSEPORT), and the one that watches them: it serves nothing itself.
 
-A worker that dies is started again, no sooner than a second after its last start; signals are passed on; one that cannot
-begin ends all.
+A worker that dies is started again, no sooner than a second after its last start; signals are passed on.  One that cannot
+begin ends all; once all have begun the others serve on, and it is tried again, each time after twice the pause.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -28,17 +28,32 @@ from fcdeploy.serve.settings import Settings, Worker
 Say = Callable[[str], None]
 PDEATHSIG = 1  # PR_SET_PDEATHSIG of prctl(2)
 PAUSE = 1.0  # seconds between two starts of a worker
+LONGEST_PAUSE = 60.0
 LOOK = 0.2
+TRIES = 3  # of a worker that dies before it has begun, and does not say why
 
 
 @dataclass
 class Child:
-    """A running worker: its process, the pipe that its report comes through, and when it was started."""
+    """A worker: its process, the pipe that its report comes through, and when it was started.
+
+    `tries` is how many in a row before it died and had not begun.
+    """
 
     process: Any
     pipe: Connection
     started: float
+    tries: int = 0
     ready: bool = False
+
+    @property
+    def alive(self) -> bool:
+        return self.process.exitcode is None
+
+    @property
+    def pause(self) -> float:
+        """Seconds from its start to that of the next."""
+        return min(PAUSE * (1 << self.tries), LONGEST_PAUSE)
 
 
 def serve_forever(settings: Settings, *, say: Say, on_ready: Callable[[Report], None] = lambda _: None) -> None:
@@ -90,7 +105,7 @@ def _supervise(settings: Settings, share: Path, say: Say, on_ready: Callable[[Re
 
     def reload(_: int, __: object) -> None:
         for child in children.values():
-            if child.process.pid is not None and child.process.exitcode is None:
+            if child.process.pid is not None and child.alive:
                 os.kill(child.process.pid, signal.SIGHUP)
 
     children: dict[int, Child] = {}
@@ -98,36 +113,58 @@ def _supervise(settings: Settings, share: Path, say: Say, on_ready: Callable[[Re
         signal.signal(number, handle)
 
     children |= {index: _start(settings, index, share, say) for index in range(settings.workers)}
-    announced = False
     try:
-        while not stopping:
-            with suppress(OSError):  # no descriptors left: the next look is soon
-                wait([c.process.sentinel for c in children.values()] + [c.pipe for c in children.values()], LOOK)
-            for index, child in list(children.items()):
-                report = _read_report(child)
-                if isinstance(report, FcdeployError):
-                    if not announced:
-                        raise report
-                    say(f"worker {index} cannot begin: {report}")  # the others serve on, and it is tried again
-                elif report is not None and not announced and all(c.ready for c in children.values()):
-                    announced = True
-                    on_ready(report)
-                if child.process.exitcode is None or stopping:
-                    continue
-                if time.monotonic() - child.started >= PAUSE:
-                    say(f"worker {index} ended with {child.process.exitcode}, starting another one")
-                    children[index] = _start(settings, index, share, say)
+        _watch(settings, share, children, stopping, say, on_ready)
     finally:
         for child in children.values():
-            if child.process.exitcode is None:
+            if child.alive:
                 child.process.terminate()
         for child in children.values():
             child.process.join(settings.drain + 5)
-            if child.process.exitcode is None:
+            if child.alive:
                 child.process.kill()
 
 
-def _start(settings: Settings, index: int, share: Path, say: Say) -> Child:
+def _watch(
+    settings: Settings, share: Path, children: dict[int, Child], stopping: Sequence[int], say: Say,
+    on_ready: Callable[[Report], None],
+) -> None:  # fmt: skip
+    """Until a signal stops them. Raises FcdeployError where one cannot begin before all have begun once."""
+    announced = False
+    while not stopping:
+        _wait(children.values())
+        for index, child in list(children.items()):
+            report = _read_report(child)
+            if isinstance(report, FcdeployError):
+                if not announced:
+                    raise report
+                say(f"worker {index} cannot begin: {report}")
+            elif report is not None and not announced and all(c.ready for c in children.values()):
+                announced = True
+                on_ready(report)
+            if child.alive or stopping:
+                continue
+            if not announced and child.tries + 1 == TRIES and not child.ready:
+                raise FcdeployError(
+                    f"worker {index} ended with {child.process.exitcode} before it could begin, {TRIES} times in a row",
+                    "--workers 1 shows where",
+                )
+            if time.monotonic() - child.started >= child.pause:
+                say(f"worker {index} ended with {child.process.exitcode}, starting another one")
+                children[index] = _start(settings, index, share, say, 0 if child.ready else child.tries + 1)
+
+
+def _wait(children: Iterable[Child]) -> None:
+    """Until one that lives says something or ends, or for a moment: one that is dead would say so again and again."""
+    living = [child for child in children if child.alive]
+    if not living:
+        time.sleep(LOOK)
+        return
+    with suppress(OSError):  # no descriptors left: the next look is soon
+        wait([child.process.sentinel for child in living] + [child.pipe for child in living], LOOK)
+
+
+def _start(settings: Settings, index: int, share: Path, say: Say, tries: int = 0) -> Child:
     context = multiprocessing.get_context("spawn")  # a fork would copy threads and locks of libraries half way
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(
@@ -142,7 +179,7 @@ def _start(settings: Settings, index: int, share: Path, say: Say) -> Child:
         if before is not None:
             os.environ[SAFE_PATH] = before
     theirs.close()
-    return Child(process, ours, time.monotonic())
+    return Child(process, ours, time.monotonic(), tries)
 
 
 def end_with_parent() -> None:

@@ -44,6 +44,7 @@ def plan_memory(lives: Sequence[Life], *, alignment: int) -> Memory:
         sorted(indices, key=lambda i: (-sizes[i] * length[i], lives[i].first)),
         sorted(indices, key=lambda i: lives[i].first),
     ]
+    beside = [[j for j in indices if lives[j].first <= life.last and life.first <= lives[j].last] for life in lives]
     best: tuple[int, list[int]] | None = None
     random = np.random.default_rng(0)
     for turn in range(len(orders) + ORDERS):
@@ -52,7 +53,7 @@ def plan_memory(lives: Sequence[Life], *, alignment: int) -> Memory:
         else:  # the largest first, but for noise
             noise = random.uniform(0.3, 1.0, len(lives))
             order = sorted(indices, key=lambda i: -sizes[i] * noise[i])
-        offsets = _place(order, lives, sizes)
+        offsets = _place(order, beside, sizes)
         total = max((offset + size for offset, size in zip(offsets, sizes, strict=True)), default=0)
         if best is None or total < best[0]:
             best = total, offsets
@@ -62,22 +63,17 @@ def plan_memory(lives: Sequence[Life], *, alignment: int) -> Memory:
     return Memory(tuple(best[1]), best[0], bound)
 
 
-def _place(order: Sequence[int], lives: Sequence[Life], sizes: Sequence[int]) -> list[int]:
-    offsets = [-1] * len(lives)
-    placed: list[int] = []
+def _place(order: Sequence[int], beside: Sequence[Sequence[int]], sizes: Sequence[int]) -> list[int]:
+    """Offsets of pieces that are placed in this order; `beside` are those that live when each does."""
+    offsets = [-1] * len(sizes)
     for i in order:
-        taken = sorted(
-            (offsets[j], offsets[j] + sizes[j])
-            for j in placed
-            if lives[j].first <= lives[i].last and lives[i].first <= lives[j].last
-        )
+        taken = sorted((offsets[j], offsets[j] + sizes[j]) for j in beside[i] if offsets[j] >= 0)
         at = 0
         for begin, end in taken:
             if begin - at >= sizes[i]:
                 break
             at = max(at, end)
         offsets[i] = at
-        placed.append(i)
     return offsets
 
 
