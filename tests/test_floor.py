@@ -343,6 +343,29 @@ def test_ranges_that_fit_are_taken(tmp_path: Path) -> None:
     assert not chosen.values["floor"]["left_out"]
 
 
+def test_channels_that_share_a_scale_are_rescaled_where_that_helps(tmp_path: Path) -> None:
+    """Channels up to 16 times larger than others, all of the same weight in the result; the plan gives the same bytes again."""
+    net, sizes = Net(0), np.geomspace(1 / 4, 4, 24, dtype=np.float32)
+    first, last = (net.random.normal(size=shape).astype(np.float32) for shape in ((12, 24), (24, 6)))
+    hidden = net.op("Relu", net.op("MatMul", net.input("x", 12), net.constant(first * sizes)))
+    net.output(net.op("MatMul", hidden, net.constant(last / sizes[:, None]))).save(tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", **random_data(0, 192, x=(12,)))
+    options: dict[str, Any] = {"data": tmp_path / "data.npz", "costs": "none"}
+    chosen = quantize(
+        tmp_path / "net.onnx", output=tmp_path / "chosen.onnx", save_plan=tmp_path / "plan.json", **options
+    )
+    quantize(tmp_path / "net.onnx", output=tmp_path / "usual.onnx", floor="none", **options)
+    data = random_data(1, 400, x=(12,))
+    f, *others = (Session(tmp_path / f"{name}.onnx").run(data)[0] for name in ("net", "chosen", "usual"))
+    better, usual = (measure_fidelity(f, q).sqnr_db for q in others)
+    assert better > usual + 3
+    assert any(line.startswith("taken: ") and "channels rescaled" in line for line in chosen.lines)
+    quantize(
+        tmp_path / "net.onnx", output=tmp_path / "again.onnx", plan=tmp_path / "plan.json", data=tmp_path / "data.npz"
+    )
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "chosen.onnx").read_bytes()
+
+
 def test_a_cliff_is_left_in_float_or_refused(tmp_path: Path) -> None:
     path = cliff(tmp_path, 3000.0)
     options: dict[str, Any] = {"data": tmp_path / "data.npz", "costs": "none", "force": True}

@@ -307,6 +307,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
     held = _judge(request, planned, on_step)
     if held is not None:
         plan, int8 = held.chosen.plan, held.chosen.int8
+        problem = replace(held.chosen.problem, effort=problem.effort)
         if held.misses and not request.accept:
             return build_refusal(request.model, held, time.perf_counter() - begin)
     else:
@@ -321,7 +322,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
             file.write_text(format_plan(plan))
         as_it_was = size > before and len(files) == 1 and gains_nothing(int8, plan)
         written = Written(aside, before if as_it_was else size, before)
-        report = _describe(request, replace(planned, plan=plan), held, int8, written, begin)
+        report = _describe(request, replace(planned, problem=problem, plan=plan), held, int8, written, begin)
         if as_it_was:
             leave_as_it_was(request.model, int8, aside)
         return report
@@ -368,8 +369,8 @@ def _judge(request: Request, planned: Planned, on_step: OnStep | None) -> FloorR
     if judge is None or request.floor is None:
         return None
     free = request.plan is None and request.types == INT8 and problem.effort != "fast"
-    choose_ranges = free and request.ranges is None and problem.effort != "best"  # best has tried them
-    allowed = Remedies(compare=request.plan is None, choose_ranges=choose_ranges, repair=free)
+    starts = free and problem.effort != "best"  # which has tried them
+    allowed = Remedies(request.plan is None, starts and request.ranges is None, rescale=starts, repair=free)
     return hold_floor(problem, planned.plan, planned.basis, judge, request.floor, allowed, on_step=on_step)
 
 

@@ -5,7 +5,8 @@ same plan: each tool that can do harm is kept only where it helps.
 
 1. The plan as effort asks for it, and without the corrections on samples, which costs one run more.
 2. Unless the outputs are good, other methods for the ranges on a few samples, without corrections; the two that do most
-   better than the usual one on all samples, with and without corrections.
+   better than the usual one on all samples, with and without corrections.  Then the best of these with channels that share
+   a scale brought nearer to each other (refining/smooth.py).
 3. Where they are below the floor, all weights are rounded by what their layers read: no slower, and now and then enough.
 4. Where that is not, all nodes before a place leave int8, or all behind one, found by bisection: often the first
    layers are the cause.  Where that costs more than little time, groups of nodes, most harmful first (ladder.py); the
@@ -14,7 +15,7 @@ same plan: each tool that can do harm is kept only where it helps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -27,10 +28,12 @@ from fcdeploy.int8.judgement import Judgement
 from fcdeploy.int8.nodes import weight_only_inputs
 from fcdeploy.int8.planning.weights import find_int8_layers
 from fcdeploy.int8.problem import Problem
+from fcdeploy.int8.refining.recalibrate import recalibrate
 from fcdeploy.int8.refining.refine import add_refinements, is_refined, refine_built
+from fcdeploy.int8.refining.smooth import compute_smoothing
 from fcdeploy.int8.timing.costs import CostBasis, plan_by_costs
 from fcdeploy.prepare.shape_inference import infer_shapes
-from fcdeploy.records.plan import Plan
+from fcdeploy.records.plan import Effort, Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.search import ladder
 from fcdeploy.search.builder import Builder, begin_building
@@ -43,7 +46,10 @@ TRIED = 16  # samples on which methods are compared
 FOLLOWED = 2  # methods that are carried out in full
 WORTH_DB = 1.0  # by which another method must be better, or the usual one stands: less is the samples' chance
 CLEAR_DB = 0.1  # by which a simpler candidate must be better, or the one before it stands
+FEW = 1024  # samples of DATA at most for channels to be rescaled, which reads all of them again, above the floor
+UNEQUAL = 2.0  # largest factor of a tensor's channels over the smallest: below it there is nothing to win
 PLAIN = "biases as in the float model"
+RESCALED = "channels rescaled by what they are on samples"
 ROUNDED = "weights rounded by what their layers read"
 GOAL = "to hold the floor"
 RANKED = 8  # samples on which roundings are ranked
@@ -67,10 +73,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Remedies:
-    """What may be tried: the plan without corrections, other methods for the ranges, and nodes that leave int8."""
+    """What may be tried: the plan without corrections, other methods for the ranges, rescaled channels, float nodes."""
 
     compare: bool
     choose_ranges: bool
+    rescale: bool
     repair: bool
 
 
@@ -107,12 +114,19 @@ def hold_floor(
     if allowed.compare and tried[0].judgement.worst_db < PERFECT_DB:
         tried += both
     best = _choose(tried, CLEAR_DB)
-    if allowed.choose_ranges and best.judgement.worst_db < GOOD_DB:
-        for method, other in _find_better_ranges(problem, tried[-1].int8, spent, judge):
-            made = add_refinements(other, _plan(other, spent))
-            others = tuple(_build_both(other, made, f"{method} ranges", judge, on_step))
+
+    def carry_out(starts: Iterable[tuple[str, Problem]]) -> None:
+        nonlocal best
+        for name, start in starts:
+            made = add_refinements(start, _plan(start, spent))
+            others = tuple(_build_both(start, made, name, judge, on_step))
             best = _choose((best, _choose(others, CLEAR_DB)), WORTH_DB)
-            tried += others
+            tried.extend(others)
+
+    if allowed.choose_ranges and best.judgement.worst_db < GOOD_DB:
+        carry_out(_find_better_ranges(problem, tried[-1].int8, spent, judge))
+    if allowed.rescale and best.judgement.worst_db < GOOD_DB:
+        carry_out(_rescale_channels(tried, best, problem.effort, spent, judge, floor))
 
     left_out: tuple[str, ...] = ()
     if allowed.repair and best.judgement.shortfall(floor) > 0:
@@ -121,7 +135,7 @@ def hold_floor(
         tried += rounded
     if allowed.repair and best.judgement.shortfall(floor) > 0:
         # what corrections add to less is lost among the models to come, each of which they would walk through
-        plain = [c for c in tried if c.problem.effort == "fast" and c.problem.ranges == best.problem.ranges]
+        plain = [c for c in tried if c.problem.effort == "fast" and _starts_alike(c.problem, best.problem)]
         best, left_out = _leave_int8(_choose((*plain, best), WORTH_DB), spent, judge, floor, on_step)
     misses = tuple(text for text, _ in best.judgement.misses(floor, searched=bool(left_out)))
     return FloorResult(best, tuple(tried), left_out, misses, floor)
@@ -152,8 +166,7 @@ def _build_both(problem: Problem, plan: Plan, name: str, judge: Judge, on_step: 
     nearest = [replace(d, rounding="nearest") if d.rounding == "gptq" else d for d in plan.nodes]
     simpler = replace(plan, effort="fast", nodes=tuple(nearest))
     plain = problem.build(simpler)
-    alone = f"{name}, {PLAIN}" if name else PLAIN
-    yield Candidate(alone, replace(problem, effort="fast"), simpler, plain, judge.measure(plain))
+    yield Candidate(_join(name, PLAIN), replace(problem, effort="fast"), simpler, plain, judge.measure(plain))
 
 
 def _round_by_inputs(problem: Problem, best: Candidate, judge: Judge, on_step: OnStep | None) -> list[Candidate]:
@@ -165,8 +178,7 @@ def _round_by_inputs(problem: Problem, best: Candidate, judge: Judge, on_step: O
     plan = replace(best.plan, effort=problem.effort, nodes=tuple(nodes))
     int8 = problem.build(plan, correctable=True)
     refine_built(problem, plan, int8, on_step)
-    name = f"{best.problem.ranges} ranges, {ROUNDED}" if best.name.startswith(best.problem.ranges) else ROUNDED
-    return [Candidate(name, problem, plan, int8, judge.measure(int8))]
+    return [Candidate(_join(_name_start(best), ROUNDED), problem, plan, int8, judge.measure(int8))]
 
 
 def _find_better_ranges(problem: Problem, usual: ir.Model, spent: CostBasis, judge: Judge) -> list[tuple[str, Problem]]:
@@ -181,7 +193,45 @@ def _find_better_ranges(problem: Problem, usual: ir.Model, spent: CostBasis, jud
         if method != problem.ranges:
             found.append((judge.measure(other.build(_plan(other, spent)), TRIED).worst_db, method, other))
     better = sorted((row for row in found if row[0] >= least), key=lambda row: -row[0])
-    return [(method, other) for _, method, other in better[:FOLLOWED]]
+    return [(f"{method} ranges", other) for _, method, other in better[:FOLLOWED]]
+
+
+def _rescale_channels(
+    tried: Sequence[Candidate], best: Candidate, effort: Effort, spent: CostBasis, judge: Judge, floor: Floor
+) -> list[tuple[str, Problem]]:
+    """The best start with channels brought nearer to each other, where that does clearly better on a few samples.
+
+    The network is calibrated again, which takes as long as it took: of many samples only where the floor is missed.
+    """
+    problem = replace(best.problem, effort=effort)
+    many = problem.source is not None and (problem.source.count is None or problem.source.count > FEW)
+    if problem.large or not problem.samples or (many and best.judgement.shortfall(floor) <= 0):
+        return []
+    factors = compute_smoothing(problem.model, problem.samples)
+    if all(max(row) < UNEQUAL * min(row) for row in factors.values()):
+        return []
+    try:
+        other = recalibrate(problem, factors, {})
+    except ValueError:  # float32 cannot hold such weights
+        return []
+    usual = [candidate for candidate in tried if _starts_alike(candidate.problem, problem)][-1]
+    least = judge.measure(usual.int8, TRIED).worst_db + WORTH_DB
+    if judge.measure(other.build(_plan(other, spent)), TRIED).worst_db < least:
+        return []
+    return [(_join(_name_start(best), RESCALED), other)]
+
+
+def _name_start(candidate: Candidate) -> str:
+    """What is special about a candidate but for what is done on samples."""
+    return ", ".join(part for part in candidate.name.split(", ") if part not in ("", PLAIN, ROUNDED))
+
+
+def _join(*parts: str) -> str:
+    return ", ".join(filter(None, parts))
+
+
+def _starts_alike(one: Problem, other: Problem) -> bool:
+    return one.ranges == other.ranges and one.rescaled == other.rescaled
 
 
 def _plan(problem: Problem, spent: CostBasis) -> Plan:
