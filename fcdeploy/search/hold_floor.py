@@ -4,9 +4,9 @@ What a plan became is judged on samples that no tool has seen (int8/judge.py), a
 same plan: each tool that can do harm is kept only where it helps.
 
 1. The plan as effort asks for it, and without the corrections on samples, which costs one run more.
-2. Unless the outputs are good, other methods for the ranges on a few samples, without corrections; the two that do most
-   better than the usual one on all samples, with and without corrections.  Then the best of these with channels that share
-   a scale brought nearer to each other (refining/smooth.py).
+2. Unless the outputs are good, channels that share a scale are brought nearer to each other (refining/smooth.py).  Then
+   other methods for the ranges on a few samples, without corrections; the two that do most better than the usual one on
+   all samples, with and without corrections.
 3. Where they are below the floor, all weights are rounded by what their layers read: no slower, and now and then enough.
 4. Where that is not, all nodes before a place leave int8, or all behind one, found by bisection: often the first
    layers are the cause.  Where that costs more than little time, groups of nodes, most harmful first (ladder.py); the
@@ -33,7 +33,7 @@ from fcdeploy.int8.refining.refine import add_refinements, is_refined, refine_bu
 from fcdeploy.int8.refining.smooth import compute_smoothing
 from fcdeploy.int8.timing.costs import CostBasis, plan_by_costs
 from fcdeploy.prepare.shape_inference import infer_shapes
-from fcdeploy.records.plan import Effort, Plan
+from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.search import ladder
 from fcdeploy.search.builder import Builder, begin_building
@@ -123,10 +123,12 @@ def hold_floor(
             best = _choose((best, _choose(others, CLEAR_DB)), WORTH_DB)
             tried.extend(others)
 
-    if allowed.choose_ranges and best.judgement.worst_db < GOOD_DB:
-        carry_out(_find_better_ranges(problem, tried[-1].int8, spent, judge))
     if allowed.rescale and best.judgement.worst_db < GOOD_DB:
-        carry_out(_rescale_channels(tried, best, problem.effort, spent, judge, floor))
+        carry_out(_rescale_channels(problem, tried[-1].int8, best.judgement.shortfall(floor) > 0, spent, judge))
+    if allowed.choose_ranges and best.judgement.worst_db < GOOD_DB:
+        usual = [candidate for candidate in tried if _starts_alike(candidate.problem, best.problem)][-1]
+        start = replace(best.problem, effort=problem.effort)
+        carry_out(_find_better_ranges(start, usual, spent, judge))
 
     left_out: tuple[str, ...] = ()
     if allowed.repair and best.judgement.shortfall(floor) > 0:
@@ -181,31 +183,15 @@ def _round_by_inputs(problem: Problem, best: Candidate, judge: Judge, on_step: O
     return [Candidate(_join(_name_start(best), ROUNDED), problem, plan, int8, judge.measure(int8))]
 
 
-def _find_better_ranges(problem: Problem, usual: ir.Model, spent: CostBasis, judge: Judge) -> list[tuple[str, Problem]]:
-    """Methods for the ranges that do clearly better than the usual one on a few samples, best first.
-
-    All are compared as they come, without corrections on samples: what those add is found out for the best ones.
-    """
-    least = judge.measure(usual, TRIED).worst_db + WORTH_DB
-    found = []
-    for method in OTHER_METHODS:
-        other = replace(problem, ranges=method)
-        if method != problem.ranges:
-            found.append((judge.measure(other.build(_plan(other, spent)), TRIED).worst_db, method, other))
-    better = sorted((row for row in found if row[0] >= least), key=lambda row: -row[0])
-    return [(f"{method} ranges", other) for _, method, other in better[:FOLLOWED]]
-
-
 def _rescale_channels(
-    tried: Sequence[Candidate], best: Candidate, effort: Effort, spent: CostBasis, judge: Judge, floor: Floor
+    problem: Problem, usual: ir.Model, missed: bool, spent: CostBasis, judge: Judge
 ) -> list[tuple[str, Problem]]:
-    """The best start with channels brought nearer to each other, where that does clearly better on a few samples.
+    """The network with channels brought nearer to each other, where that does clearly better on a few samples.
 
-    The network is calibrated again, which takes as long as it took: of many samples only where the floor is missed.
+    It is calibrated again, which takes as long as it took: of many samples only where the floor is `missed`.
     """
-    problem = replace(best.problem, effort=effort)
     many = problem.source is not None and (problem.source.count is None or problem.source.count > FEW)
-    if problem.large or not problem.samples or (many and best.judgement.shortfall(floor) <= 0):
+    if problem.large or not problem.samples or (many and not missed):
         return []
     factors = compute_smoothing(problem.model, problem.samples)
     if all(max(row) < UNEQUAL * min(row) for row in factors.values()):
@@ -214,11 +200,26 @@ def _rescale_channels(
         other = recalibrate(problem, factors, {})
     except ValueError:  # float32 cannot hold such weights
         return []
-    usual = [candidate for candidate in tried if _starts_alike(candidate.problem, problem)][-1]
+    least = judge.measure(usual, TRIED).worst_db + WORTH_DB
+    better = judge.measure(other.build(_plan(other, spent)), TRIED).worst_db >= least
+    return [(RESCALED, other)] if better else []
+
+
+def _find_better_ranges(
+    problem: Problem, usual: Candidate, spent: CostBasis, judge: Judge
+) -> list[tuple[str, Problem]]:
+    """Methods for the ranges that do clearly better than the usual one on a few samples, best first.
+
+    All are compared as they come, without corrections on samples: what those add is found out for the best ones.
+    """
     least = judge.measure(usual.int8, TRIED).worst_db + WORTH_DB
-    if judge.measure(other.build(_plan(other, spent)), TRIED).worst_db < least:
-        return []
-    return [(_join(_name_start(best), RESCALED), other)]
+    found = []
+    for method in OTHER_METHODS:
+        other = replace(problem, ranges=method)
+        if method != problem.ranges:
+            found.append((judge.measure(other.build(_plan(other, spent)), TRIED).worst_db, method, other))
+    better = sorted((row for row in found if row[0] >= least), key=lambda row: -row[0])
+    return [(_join(_name_start(usual), f"{method} ranges"), other) for _, method, other in better[:FOLLOWED]]
 
 
 def _name_start(candidate: Candidate) -> str:
