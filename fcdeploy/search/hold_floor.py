@@ -48,6 +48,7 @@ WORTH_DB = 1.0  # by which another method must be better, or the usual one stand
 CLEAR_DB = 0.1  # by which a simpler candidate must be better, or the one before it stands
 FEW = 1024  # samples of DATA at most for channels to be rescaled, which reads all of them again, above the floor
 UNEQUAL = 2.0  # largest factor of a tensor's channels over the smallest: below it there is nothing to win
+STEADY_DB = 3.0  # by which corrections must be better for models to be repaired with them
 PLAIN = "biases as in the float model"
 RESCALED = "channels rescaled by what they are on samples"
 ROUNDED = "weights rounded by what their layers read"
@@ -136,9 +137,9 @@ def hold_floor(
         best = _choose((best, *rounded), CLEAR_DB)
         tried += rounded
     if allowed.repair and best.judgement.shortfall(floor) > 0:
-        # what corrections add to less is lost among the models to come, each of which they would walk through
+        # among the models to come, each of which they would walk through, corrections move the result up and down
         plain = [c for c in tried if c.problem.effort == "fast" and _starts_alike(c.problem, best.problem)]
-        best, left_out = _leave_int8(_choose((*plain, best), WORTH_DB), spent, judge, floor, on_step)
+        best, left_out = _leave_int8(_choose((*plain, best), STEADY_DB), spent, judge, floor, on_step)
     misses = tuple(text for text, _ in best.judgement.misses(floor, searched=bool(left_out)))
     return FloorResult(best, tuple(tried), left_out, misses, floor)
 
