@@ -153,7 +153,8 @@ def compile(
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> CompileResult:
-    """Compile a quantized model: `emit` "library" makes a shared library for `fcdeploy.load_native`, "c" a folder of C.
+    """Compile a quantized model: `emit` "library" makes a shared library for `fcdeploy.load_native`, "c" a folder of C, "object"
+    an object file for a microcontroller (`target` "cortex-m4"), with its header beside it.
 
     One sample is compiled; `shapes` gives the lengths of other free axes.  The proof takes samples of `data`, else those
     that `calibration` carries, else drawn ones; for another machine than this it is about the same program compiled for

@@ -79,10 +79,6 @@ static void body(void);
 __attribute__((used, noreturn)) void begin(void) {
   uint8_t *here = __builtin_frame_address(0);
   memset(_bss, 0, (size_t)(_bss_end - _bss));
-#if __ARM_FP
-  *(volatile uint32_t *)0xE000ED88 |= 0xFu << 20; /* the floating-point unit is off after reset */
-  __asm__ volatile("dsb\\n isb");
-#endif
   for (uint8_t *p = _bss_end; p < here - 256; p++) *p = PAINT;
   SYSTICK[1] = 0xFFFFFF; /* counts down from here, once for every 40 instructions of qemu with -icount shift=0 */
   SYSTICK[2] = 0;
@@ -95,7 +91,12 @@ __attribute__((used, noreturn)) void begin(void) {
   ask(EXIT, (const void *)0x20026);
   for (;;) {}
 }
-__attribute__((naked, used)) void start(void) { __asm__ volatile("bl begin"); }
+__attribute__((naked, used)) void start(void) {
+#if __ARM_FP /* its unit and Helium are off after reset, and a compiler may use them anywhere */
+  __asm__ volatile("movw r0, #0xed88\\n movt r0, #0xe000\\n ldr r1, [r0]\\n orr r1, r1, #0xf00000\\n str r1, [r0]\\n dsb\\n isb");
+#endif
+  __asm__ volatile("bl begin");
+}
 __attribute__((section(".vectors"), used)) void *const vectors[16] = {_top, (void *)start};
 """
 """A program on a board: it runs body(), then writes how deep the stack was and how much flash it takes."""
@@ -145,7 +146,7 @@ class Board:
 BOARDS = (
     Board("cortex_m0", "mps2-an385", device="rp2040"), Board("cortex_m3", "mps2-an385"),
     Board("cortex_m4", "mps2-an386", "+vfp4d16sp", "stm32f4"), Board("cortex_m7", "mps2-an500", "+fp_armv8d16sp", "stm32h7"),
-    Board("cortex_m55", "mps3-an547", "+fp_armv8d16sp", mhz=32),
+    Board("cortex_m55", "mps3-an547", "+mve_fp", mhz=32),
 )  # fmt: skip
 """A Cortex-M0 is a Cortex-M3 that is given no instruction beyond its own."""
 

@@ -44,7 +44,15 @@ EXAMPLES, LARGEST = (
 SMALL = Level("small", ("-DFC_PLAIN", "-DFC_SMALL", "-DFC_SOFT"), "0")
 """What microcontrollers without a floating-point unit are given, for this CPU."""
 
-SHARED = {"cpu.h", "library.h", "soft.h", "layer_dsp.h"}  # no kernels
+SHARED = {
+    "cpu.h",
+    "library.h",
+    "soft.h",
+    "layer_dsp.h",
+    "layer_mve.h",
+    "depthwise_dsp.h",
+    "depthwise_mve.h",
+}  # no kernels
 FIELD = re.compile(r"(const uint8_t \*|int32_t|float|struct fc_\w+)\s*([^;]+);")
 SIMPLE = {"int32_t": ctypes.c_int32, "float": ctypes.c_float, "const uint8_t *": ctypes.c_void_p}
 

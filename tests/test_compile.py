@@ -243,6 +243,27 @@ def test_validate_and_bench_run_native_code(
     assert {node["node"] for node in found["int8_only"]} == {step["node"] for step in found["steps"]}
 
 
+def test_an_object_for_a_microcontroller(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is linked like any other: one function, its weights, and nothing that is written or missing but copies."""
+    compiler()
+    out = tmp_path / "net.o"
+    report = fcdeploy.compile(model, output=out, emit="object", target="cortex-m4", name="net")
+    elf, sizes = out.read_bytes(), report.values["object"]
+    assert elf[:5] == b"\x7fELF\x01" and int.from_bytes(elf[18:20], "little") == 40  # 32 bits, ARM
+    assert b"net_run\0" in elf and b"malloc" not in elf and sizes["written_bytes"] == 0
+    assert 500 < sizes["flash_code"] == sizes["flash"] - report.values["flash_weight_bytes"]
+    assert "NET_ARENA_BYTES" in (tmp_path / "net.h").read_text()
+    assert "was not run: what was proven is the same program" in report.warnings[-1]
+    command = ["compile", str(model), "-o", str(tmp_path / "other.o")]
+    assert main([*command, "--emit", "object"]) == 2
+    assert "an object file is for a microcontroller, and --target is 'host'" in capsys.readouterr().err
+    assert main([*command, "--target", "cortex-m4"]) == 2
+    assert "a library is for a machine, and cortex-m4 is none" in capsys.readouterr().err
+    assert main([*command, "--target", "z80"]) == 2
+    assert "expected host, x86_64, aarch64, cortex-m0" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.h", "net.o"]
+
+
 @pytest.fixture(scope="module")
 def bundled(model: Path, library: Path) -> Path:
     """A zip that carries native code for this machine, and what looks like some for another."""

@@ -12,14 +12,22 @@ from fcdeploy.cli import options
 
 @click.command("compile")
 @options.model_argument
-@options.output_option("The library, or with --emit c the folder.")
-@click.option("--target", default="host", show_default=True, metavar="T", help="host, or a machine: x86_64, aarch64.")
+@options.output_option("The library, with --emit c the folder, with --emit object the object file.")
+@click.option(
+    "--target",
+    default="host",
+    show_default=True,
+    metavar="T",
+    help="host, a machine: x86_64, aarch64; or a core, for --emit object and c: "
+    "cortex-m0, cortex-m3, cortex-m4, cortex-m7, cortex-m33, cortex-m55, riscv32.",
+)
 @click.option(
     "--emit",
     default="library",
     show_default=True,
     metavar="E",
-    help="library: shared, with every level of instructions, for fcdeploy.load_native or C. c: a folder of C files.",
+    help="library: shared, with every level of instructions, for fcdeploy.load_native or C. c: a folder of C files. "
+    "object: one file to link, for a core, and its header.",
 )
 @click.option("--name", metavar="NAME", help="What its functions are called; the file's name up to its first dot.")
 @options.shape_option
@@ -39,6 +47,7 @@ def command(model: Path, shapes: tuple[str, ...], as_json: bool, **arguments: ob
     \b
     fcdeploy compile resnet.int8.onnx -o resnet.so
     fcdeploy compile resnet.int8.onnx -o resnet_c --emit c
+    fcdeploy compile resnet.int8.onnx -o resnet.o --emit object --target cortex-m4
     fcdeploy compile resnet.int8.onnx --dry-run
     """
     given = options.parse_shapes(shapes)

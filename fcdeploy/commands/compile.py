@@ -11,11 +11,20 @@ from typing import Any
 import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
-from fcdeploy.atomic_files import replace_file, replace_folder, temporary_folder
+from fcdeploy.atomic_files import replace_file, replace_files, replace_folder, temporary_folder
 from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.files import check_output
 from fcdeploy.graph.model import TensorSpec, files_of, hash_model, input_specs, read_model
-from fcdeploy.native.build import Built, build, choose_name, compile_library, machine_named, write_sources
+from fcdeploy.native.build import (
+    Built,
+    build,
+    choose_name,
+    compile_library,
+    compile_object,
+    core_named,
+    machine_named,
+    write_sources,
+)
 from fcdeploy.native.one_sample import fill_shapes
 from fcdeploy.native.placing.memory import Memory
 from fcdeploy.native.program.steps import Program, in_float, name_in_float
@@ -36,9 +45,9 @@ from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.kinds import check_limit, open_source
 from fcdeploy.samples.layout import arrange_samples, runs_alone
 from fcdeploy.samples.source import make_batches
-from fcdeploy.tables.native import Machine
+from fcdeploy.tables.native import CORES, Core, Machine
 
-EMITS = ("library", "c")
+EMITS = ("library", "c", "object")
 SAMPLES = 4  # what the proof runs unless --samples says otherwise
 QUANTIZE = "fcdeploy quantize MODEL --int8 --costs none makes integers of every layer it can"
 
@@ -60,7 +69,8 @@ def compile(  # the command's name
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> Report:
-    """Compile a quantized model: `emit` "library" makes a shared library for `fcdeploy.load_native`, "c" a folder of C.
+    """Compile a quantized model: `emit` "library" makes a shared library for `fcdeploy.load_native`, "c" a folder of C, "object"
+    an object file for a microcontroller (`target` "cortex-m4"), with its header beside it.
 
     One sample is compiled; `shapes` gives the lengths of other free axes.  The proof takes samples of `data`, else those
     that `calibration` carries, else drawn ones; for another machine than this it is about the same program compiled for
@@ -70,7 +80,9 @@ def compile(  # the command's name
     path = Path(model)
     if emit not in EMITS:
         raise FcdeployError(f"--emit {emit!r} is unknown, expected {', '.join(EMITS)}", "--emit library")
-    row, here = machine_named(target), machine_named("host")
+    core, here = core_named(target), machine_named("host")
+    row = here if core else machine_named(target)
+    _check_kind(target, emit, core)
     graph = read_model(path)
     warnings = list(refuse_untrusted(graph, str(path)))
 
@@ -99,9 +111,9 @@ def compile(  # the command's name
         )
     given = _read_samples(graph, path, program, data, calibration, samples, preprocess)
     with _prove(path, built, given, elsewhere, on_step) as (library, proof):
-        if proof.passed:
-            _put(built, library, out, emit, force=force)
-    return _report(path, out if proof.passed else None, built, proof, floats, warnings)
+        sizes = _put(built, library, out, emit, core, force=force) if proof.passed else None
+    report = _report(path, out if proof.passed else None, built, proof, floats, warnings)
+    return report if sizes is None or core is None else _add_object(report, built, core, out, sizes)
 
 
 @contextmanager
@@ -203,16 +215,54 @@ def _count_samples(program: Program, inputs: Sequence[TensorSpec]) -> int:
     return 1 if runs_alone(inputs) or axis is None else program.inputs[0].shape[axis]
 
 
-def _put(built: Built, library: Path, out: Path, emit: str, *, force: bool) -> None:
+def _check_kind(target: str, emit: str, core: Core | None) -> None:
+    if core and emit == "library":
+        raise FcdeployError(f"a library is for a machine, and {target} is none", "--emit object, or --emit c")
+    if emit == "object" and core is None:
+        raise FcdeployError(
+            f"an object file is for a microcontroller, and --target is {target!r}", f"--target {', '.join(CORES)}"
+        )
+
+
+def _put(
+    built: Built, library: Path, out: Path, emit: str, core: Core | None, *, force: bool
+) -> tuple[int, int] | None:
+    """Put what was made in place; of an object its bytes that are read, and that are written."""
     if emit == "library":
         with replace_file(out, force=force) as aside:
             aside.write_bytes(library.read_bytes())
-        return
-    with temporary_folder() as trial:  # the library was compiled without the function that a folder of C is called by
-        write_sources(built, trial)
-        compile_c(find_compiler(), [*STRICT, "-c", f"{built.source.name}.c", "-o", "whole.o"], trial)
-    with replace_folder(out) as (folder,):
-        write_sources(built, folder)
+    elif emit == "object" and core is not None:
+        header = f"{built.source.name}.h"
+        with replace_files((out, out.with_name(header)), force=force) as (aside, beside), temporary_folder() as folder:
+            beside.write_text(str(built.source.files[header]))
+            return compile_object(built, core, find_compiler(), folder, aside)
+    else:
+        with (
+            temporary_folder() as trial
+        ):  # the library was compiled without the function that a folder of C is called by
+            write_sources(built, trial)
+            compile_c(find_compiler(), [*STRICT, "-c", f"{built.source.name}.c", "-o", "whole.o"], trial)
+        with replace_folder(out) as (folder,):
+            write_sources(built, folder)
+    return None
+
+
+def _add_object(report: Report, built: Built, core: Core, out: Path, sizes: tuple[int, int]) -> Report:
+    """The report with the sizes of the object file; what was proven is the same program on this machine."""
+    flash, written = sizes
+    code = flash - len(built.weights)
+    line = (
+        f"{out}: {flash:,} bytes of flash for {core.name}, {len(built.weights):,} of them weights, {code:,} code and tables; "
+        f"{written or 'no'} bytes of memory beside the arena"
+    )
+    said = f"the object for {core.name} was not run: what was proven is the same program, compiled for this machine"
+    values = {"core": core.name, "flash": flash, "flash_code": code, "written_bytes": written}
+    return replace(
+        report,
+        values=report.values | {"object": values},
+        lines=(*report.lines, line),
+        warnings=(*report.warnings, said),
+    )
 
 
 def _report(

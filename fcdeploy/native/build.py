@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from fcdeploy.native.writing.emit import ARENA_ALIGNMENT, CSource, describe, rea
 from fcdeploy.native.writing.library import format_library
 from fcdeploy.native.writing.text import make_identifier
 from fcdeploy.runtime.cpu import this_machine
-from fcdeploy.tables.native import MACHINES, Level, Machine
+from fcdeploy.tables.native import CORES, MACHINES, Core, Level, Machine
 
+WRITTEN, LOADED = 1, 2  # flags of a section in an ELF file
 KERNELS = Path(__file__).parent / "kernels"
 RESERVED = {"arm_acle", "arm_neon", "immintrin", "math", "stddef", "stdint", "string"}  # headers that kernels include
 
@@ -144,6 +146,39 @@ def compile_objects(
     return [job[-1] for job in jobs]
 
 
+def compile_object(built: Built, core: Core, compiler: Compiler, folder: Path, output: Path) -> tuple[int, int]:
+    """One object file for a microcontroller; returns its bytes of flash and of memory that is written before it runs (none).
+
+    Raises FcdeployError where the compiler does not know the core.
+    """
+    if not compiler.cross:
+        raise FcdeployError(
+            f"{compiler.name} makes code for {this_machine()} alone, expected a compiler that knows {core.triple}",
+            "pip install 'fcdeploy[native]', and unset CC; or --emit c, for your own compiler",
+        )
+    sources = [name for name in write_sources(built, folder) if name[-2:] in (".c", ".S")]
+    common = [flag for flag in STRICT if flag != "-O2"]
+    with ThreadPoolExecutor() as pool:
+        jobs = [[*core.flags, *common, "-c", name, "-o", f"{name}.o"] for name in sources]
+        list(pool.map(lambda job: compile_c(compiler, job, folder), jobs))
+    parts = [f"{name}.o" for name in sources]
+    compile_c(compiler, [*core.flags, "-r", "-nostdlib", *parts, "-o", output.resolve()], folder)
+    return measure_sections(output.read_bytes())
+
+
+def measure_sections(elf: bytes) -> tuple[int, int]:
+    """Bytes of a 32-bit object that are only read, and that are written, where it runs."""
+    (at,), (size, count) = struct.unpack_from("<I", elf, 32), struct.unpack_from("<HH", elf, 46)
+    sections = [struct.unpack_from("<6I", elf, at + number * size) for number in range(count)]
+    kept = [(flags & WRITTEN, length) for _, _, flags, _, _, length in sections if flags & LOADED]
+    return sum(length for written, length in kept if not written), sum(length for written, length in kept if written)
+
+
+def core_named(target: str) -> Core | None:
+    """The microcontroller of `--target`; None where it is a machine."""
+    return CORES.get(target)
+
+
 def _find_target(machine: Machine, compiler: Compiler) -> tuple[str, ...]:
     return ("-target", machine.triple) if compiler.cross else ()
 
@@ -153,6 +188,7 @@ def machine_named(target: str) -> Machine:
     name = this_machine() if target == "host" else target
     if name not in MACHINES:
         raise FcdeployError(
-            f"--target {target!r} is unknown, expected host, {', '.join(MACHINES)}", f"--target {next(iter(MACHINES))}"
+            f"--target {target!r} is unknown, expected host, {', '.join((*MACHINES, *CORES))}",
+            f"--target {next(iter(MACHINES))}",
         )
     return MACHINES[name]

@@ -95,20 +95,20 @@ COSTS = {
 }
 COSTS["dsp"] = Costs(False, 109, 72, {
     **COSTS["plain"].kernels,
-    "fc_binary_Add": Cost(0, 8.985, 132, 0, 254, 148),  # 0.99 to 1.01
-    "fc_copy_1": Cost(0, 6.315, 49.92, 0, 166, 128),  # 0.52 to 1.52
-    "fc_depthwise_bytes": Cost(9.57, 0, 0, 0, 548, 364),  # 0.59 to 1.09
-    "fc_fill_border": Cost(0, 2.995, 32.42, 76.07, 152, 128),  # 0.96 to 1.04
-    "fc_layer_bytes": Cost(1.09, 28.97, 0, 0, 2634, 2144),  # 0.55 to 1.24
-    "fc_layer_reals": Cost(1.466, 11.62, 0, 647.5, 0, 2144),  # 0.97 to 1.03
-    "fc_quantize": Cost(0, 34.98, 100.9, 0, 280, 128),  # 1.00 to 1.00
-    "fc_softmax_bytes": Cost(0, 58.13, 93.87, 0, 412, 128),  # 1.00 to 1.01
-    "fc_unary_Neg": Cost(0, 7.042, 94.86, 0, 198, 128),  # 0.97 to 1.04
-    "fc_unary_Sigmoid": Cost(0, 47.95, 154.4, 0, 508, 160),  # 1.00 to 1.01
+    "fc_binary_Add": Cost(0, 8.994, 136.6, 0, 254, 148),  # 0.98 to 1.01
+    "fc_copy_1": Cost(0, 6.277, 49.76, 0, 166, 128),  # 0.64 to 1.54
+    "fc_depthwise_bytes": Cost(7.017, 0, 0, 0, 1254, 388),  # 0.69 to 1.14
+    "fc_fill_border": Cost(0, 3.006, 32.75, 71.34, 152, 128),  # 0.96 to 1.04
+    "fc_layer_bytes": Cost(1.092, 29.06, 0, 0, 2662, 2144),  # 0.54 to 1.24
+    "fc_layer_reals": Cost(1.47, 11.85, 0, 641.9, 0, 2144),  # 0.97 to 1.03
+    "fc_quantize": Cost(0, 34.97, 95, 0, 280, 128),  # 1.00 to 1.01
+    "fc_softmax_bytes": Cost(0, 57.64, 138.3, 0, 412, 128),  # 0.99 to 1.01
+    "fc_table_bytes": Cost(0, 10.98, 87.87, 0, 150, 128),  # 0.99 to 1.01
+    "fc_unary_Sigmoid": Cost(0, 48.02, 126.3, 0, 508, 160),  # 0.99 to 1.00
 })
 COSTS["dotprod"] = Costs(True, 0, 0, {
     **COSTS["neon"].kernels,
     "fc_depthwise_bytes": Cost(0.7304, 0, 0, 1523, 0, 0),  # 0.65 to 1.42
-    "fc_layer_bytes": Cost(0.2893, 3.814, 0, 972, 0, 0),  # 0.51 to 1.43
-    "fc_layer_reals": Cost(0.4647, 8.594, 0, 210.6, 0, 0),  # 0.98 to 1.03
+    "fc_layer_bytes": Cost(0.2895, 4.132, 0, 937.9, 0, 0),  # 0.62 to 1.39
+    "fc_layer_reals": Cost(0.4647, 8.655, 0, 210.9, 0, 0),  # 0.98 to 1.03
 })

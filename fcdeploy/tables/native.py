@@ -58,6 +58,34 @@ MACHINES = {
 
 
 @dataclass(frozen=True)
+class Core:
+    """A microcontroller's core: the triple and the processor that zig is told, its floating-point unit and vectors with it."""
+
+    name: str
+    triple: str
+    cpu: str
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Of zig's clang; small before fast, as flash is."""
+        return "-target", self.triple, f"-mcpu={self.cpu}", "-Os", "-ffreestanding"
+
+
+CORES = {
+    row.name: row
+    for row in (
+        Core("cortex-m0", "thumb-freestanding-eabi", "cortex_m0"),
+        Core("cortex-m3", "thumb-freestanding-eabi", "cortex_m3"),
+        Core("cortex-m4", "thumb-freestanding-eabihf", "cortex_m4+vfp4d16sp"),
+        Core("cortex-m7", "thumb-freestanding-eabihf", "cortex_m7+fp_armv8d16sp"),
+        Core("cortex-m33", "thumb-freestanding-eabihf", "cortex_m33+fp_armv8d16sp"),
+        Core("cortex-m55", "thumb-freestanding-eabihf", "cortex_m55+mve_fp"),
+        Core("riscv32", "riscv32-freestanding-none", "generic_rv32+m+c"),
+    )
+}
+
+
+@dataclass(frozen=True)
 class Cost:
     """Instructions of a kernel for each product, element written, run of its inner loop and call; bytes of code and stack."""
 

@@ -4,7 +4,9 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#if !defined(__GNUC__) || __STDC_HOSTED__
 #include <string.h>
+#endif
 
 /* Also where the compiler is told that there is no library: a copy of four bytes is one instruction. */
 #if defined(__GNUC__)

@@ -17,7 +17,11 @@ struct fc_depthwise {
     const uint8_t *wide;
 };
 
-#if defined(FC_SMALL)
+#if defined(FC_MVE)
+#include "depthwise_mve.h"
+#elif defined(FC_DSP)
+#include "depthwise_dsp.h"
+#elif defined(FC_SMALL)
 
 /* The sum of one channel's window; its weights lie four rows by four, a column of them 4 * FC_TILE apart. */
 FC_INLINE int32_t fc_depthwise_sum(

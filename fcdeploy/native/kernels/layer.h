@@ -60,7 +60,10 @@ static __attribute__((noinline, unused)) void fc_layer_write(
         const struct fc_code code = *to->code;
         const float *factor = to->factor;
         uint8_t *y = to->bytes + at, *const end = y + count;
-#if defined(FC_DSP) && !defined(FC_SOFT)
+#if defined(FC_MVE)
+        fc_mve_store(y, count, sums, factor, &code);
+        return;
+#elif defined(FC_DSP) && !defined(FC_SOFT)
         const uint32_t each = 0x01010101;
         const uint8x4_t low = code.low * each, above = (255u - (uint32_t)code.high) * each;
         for (; end - y >= 4; y += 4, sums += 4, factor += 4) {
@@ -81,8 +84,36 @@ static __attribute__((noinline, unused)) void fc_layer_write(
 
 #endif
 
+#if defined(FC_DSP) || defined(FC_MVE)
 #if defined(FC_DSP)
 #include "layer_dsp.h"
+#else
+#include "layer_mve.h"
+#endif
+
+/* FC_TOGETHER positions at a time; where FC_ALONE, the last ones one by one. */
+static __attribute__((noinline, unused)) void fc_layer_run(
+    const struct fc_written *all, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
+{
+    const int total = l->images * l->rows * l->columns;
+    const int rest = l->outs % FC_TILE, padded = l->outs - rest + (rest > 8 ? 16 : rest ? 8 : 0);
+    const int steps = l->runs_y * l->runs_x * l->steps;
+    for (int first = 0, positions; first < total; first += positions) {
+        int32_t from[FC_TOGETHER], at[FC_TOGETHER];
+        struct fc_written to = *all;
+        positions = FC_ALONE && total - first < FC_TOGETHER ? 1 : fc_min(FC_TOGETHER, total - first);
+        fc_layer_places(first, positions, from, at, l);
+        for (int g = 0; g < l->groups; g++) {
+            fc_layer_several(
+                &to, x + g * l->x_group, from, at, positions, weights + 4 * g * padded * steps, bias + g * padded, l);
+            to.bytes = to.bytes ? to.bytes + l->outs : 0;
+            to.reals = to.reals ? to.reals + l->outs : 0;
+            to.factor += padded;
+            to.bias = to.bias ? to.bias + padded : 0;
+        }
+    }
+}
+
 #else
 
 #if defined(FC_SMALL)

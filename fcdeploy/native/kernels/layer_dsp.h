@@ -7,6 +7,8 @@
 #define FC_LAYER_DSP_H
 
 #define FC_DSP_STEPS 36 /* of four bytes, unpacked at once: a window of 3 x 3 x 16 */
+#define FC_TOGETHER 4 /* positions */
+#define FC_ALONE 1
 #define FC_DSP_CHANNELS 32 /* whose sums are kept at once; the assembly below knows them as 128 bytes */
 
 #define FC_DSP_FOUR_POSITIONS(stride) \
@@ -119,28 +121,6 @@ static __attribute__((noinline, unused)) void fc_layer_several(
         some.reals = some.reals ? some.reals + FC_DSP_CHANNELS : 0;
         some.factor += FC_DSP_CHANNELS;
         some.bias = some.bias ? some.bias + FC_DSP_CHANNELS : 0;
-    }
-}
-
-static __attribute__((noinline, unused)) void fc_layer_run(
-    const struct fc_written *all, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
-{
-    const int total = l->images * l->rows * l->columns;
-    const int rest = l->outs % FC_TILE, padded = l->outs - rest + (rest > 8 ? 16 : rest ? 8 : 0);
-    const int steps = l->runs_y * l->runs_x * l->steps;
-    for (int first = 0, positions; first < total; first += positions) {
-        int32_t from[4], at[4];
-        struct fc_written to = *all;
-        positions = total - first < 4 ? 1 : 4;
-        fc_layer_places(first, positions, from, at, l);
-        for (int g = 0; g < l->groups; g++) {
-            fc_layer_several(
-                &to, x + g * l->x_group, from, at, positions, weights + 4 * g * padded * steps, bias + g * padded, l);
-            to.bytes = to.bytes ? to.bytes + l->outs : 0;
-            to.reals = to.reals ? to.reals + l->outs : 0;
-            to.factor += padded;
-            to.bias = to.bias ? to.bias + padded : 0;
-        }
     }
 }
 

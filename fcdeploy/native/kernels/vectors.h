@@ -10,6 +10,8 @@
 #include "vectors_avx2.h"
 #elif defined(__aarch64__)
 #include "vectors_neon.h"
+#elif defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
+#include "vectors_mve.h"
 #elif defined(__ARM_FEATURE_DSP)
 #include "vectors_dsp.h"
 #else
