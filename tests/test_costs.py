@@ -110,6 +110,10 @@ def test_totals_take_each_node_from_its_side() -> None:
             0,
         ),  # a tenth faster, where integers are fast already
         ([((), 0.600, 0.598, 0.602), (("a",), 0.590, 0.588, 0.592)], 0),  # beyond the noise, and too little to matter
+        *(
+            ([((), r, r - 0.001, r + 0.001), (("a",), r - 0.03, r - 0.031, r - 0.029)], 0)
+            for r in (0.69, 0.70, 0.71, 0.75)
+        ),
         ([((), 0.98, 0.975, 0.985), (("a",), 0.94, 0.935, 0.95), (("a", "b"), 1.0, 0.99, 1.01)], 1),
         ([((), 0.89, 0.87, 1.04), (("a",), 0.80, 0.79, 0.88)], 1),  # one of nine loads was slow
         ([((), 0.989, 0.985, 1.02), (("a",), 0.941, 0.939, 0.993)], 1),

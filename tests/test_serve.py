@@ -224,7 +224,11 @@ MISTAKES: list[tuple[Any, str]] = [
     ({"inputs": [GOOD], "id": 7}, "'id' is not text, expected a string"),
     (
         {"inputs": [GOOD], "parameters": {"timeout": "1"}},
-        "parameter 'timeout' is not a number of microseconds, expected an integer",
+        "parameter 'timeout' is \"1\", expected whole microseconds, 0 or more",
+    ),
+    (
+        {"inputs": [GOOD], "parameters": {"timeout": -5}},
+        "parameter 'timeout' is -5, expected whole microseconds, 0 or more",
     ),
     (
         {"inputs": [GOOD], "outputs": [{"name": "y", "parameters": {"classification": 2}}]},

@@ -8,8 +8,9 @@ import json
 import threading
 import time
 import tracemalloc
+import zlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,16 @@ from servers import binary, wire
 from small_models import dense
 
 from fcdeploy.serve import routes
-from fcdeploy.serve.batching import InferenceRequest, Queue
+from fcdeploy.serve.batching import InferenceRequest, Queue, _run_alone
 from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.grpc_messages import build_messages
 from fcdeploy.serve.grpc_service import write_outputs
 from fcdeploy.serve.http_request import HeadParser
 from fcdeploy.serve.metrics import Metrics
-from fcdeploy.serve.models import Model, load_model
+from fcdeploy.serve.models import PIECE, Model, load_model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import find_models
-from fcdeploy.serve.routes import Answer, ServerState, answer_request
+from fcdeploy.serve.routes import Answer, ServerState, answer_request, inflate
 from fcdeploy.serve.tensors import JsonFrame, decode
 
 FRONT = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":'
@@ -252,6 +253,48 @@ def test_typed_contents_are_those_that_protobuf_writes() -> None:
         ]
         for values, array in zip(found, arrays.values(), strict=True):
             assert list(values) == array.tolist()
+
+
+def test_large_inputs_that_lie_anywhere_are_moved_once() -> None:
+    """Beside an input of another length they run as they came, and kernels may read 32 bytes at a time."""
+    seen = list[bool]()
+
+    @dataclass
+    class Watching:
+        largest = 1
+
+        def run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+            seen.extend(array.flags.aligned for array in feeds.values())
+            return [np.zeros(1)]
+
+    raw = np.zeros((PIECE + 8) + 1, np.uint8)[1:]
+    feeds = {"x": raw.view(np.float32)[None], "state": np.zeros((2, 2), np.float32)}
+    assert not feeds["x"].flags.aligned
+    request = InferenceRequest(feeds, lambda *_: None)
+    assert request.alone
+    assert _run_alone(Watching(), request) == [0.0]  # type: ignore[arg-type]
+    assert seen == [True, True]
+
+
+def pack(*parts: bytes) -> bytes:
+    return b"".join(map(gzip.compress, parts))
+
+
+def test_gzip_of_several_members() -> None:
+    """RFC 1952, 2.2: what tools that pack in parallel write, and `cat a.gz b.gz`."""
+    assert inflate(pack(b'{"in', b"", b'puts": 1}'), "gzip", 100) == b'{"inputs": 1}'
+    assert inflate(pack(b"a" * 60, b"b" * 40), "gzip", 100) == b"a" * 60 + b"b" * 40
+    for body, coding, limit, status, message in (
+        (pack(b"a" * 60, b"b" * 41), "gzip", 100, 413, "more than 100 bytes"),
+        (pack(*[b""] * 17), "gzip", 100, 400, "at most 16 members"),
+        (pack(b"a") + b"xyz", "gzip", 100, 400, "is not gzip"),
+        (pack(b"a", b"b")[:-3], "gzip", 100, 400, "is not whole gzip, expected its end"),
+        (zlib.compress(b"a") * 2, "deflate", 100, 400, "is not whole deflate"),
+        (b"", "gzip", 100, 400, "is not whole gzip"),
+    ):
+        with pytest.raises(RefusedError, match=message) as refused:
+            inflate(body, coding, limit)
+        assert refused.value.status == status
 
 
 def test_what_threads_make_waits_for_the_loop(tmp_path: Path) -> None:

@@ -226,6 +226,8 @@ def _run_alone(model: Model, request: InferenceRequest) -> list[Array] | Refused
     try:
         if request.bytes > PIECE and not request.alone:
             return model.run_in_pieces(request.feeds, request.rows, request.bytes)
+        if request.bytes > PIECE:  # smaller ones lie at multiples of their numbers' size since they were read
+            return model.run({name: np.require(array, requirements="A") for name, array in request.feeds.items()})
         return model.run(request.feeds)
     except FcdeployError as error:  # shapes were checked before: what is left are values, and lengths of free axes
         full = "alloc" in error.message.lower()

@@ -181,7 +181,8 @@ def read_wanted(model: Model, document: Any, keys: set[str]) -> Wanted:
     binary = of_all.get("binary_data_output") is True
     timeout = of_all.get("timeout")
     if timeout is not None and (type(timeout) is not int or timeout < 0):
-        raise RefusedError(400, "parameter 'timeout' is not a number of microseconds, expected an integer")
+        given = _shorten(timeout) if isinstance(timeout, int | float | str) else "no number"
+        raise RefusedError(400, f"parameter 'timeout' is {given}, expected whole microseconds, 0 or more")
     identity = document.get("id")
     if identity is not None and not isinstance(identity, str):
         raise RefusedError(400, "'id' is not text, expected a string")

@@ -43,6 +43,7 @@ LARGE = 64 << 10  # bytes of outputs that are compressed in a thread: zlib takes
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 SHAPES = 16  # of outputs that are remembered for a request; most have one
 WINDOW = {"gzip": 31, "deflate": 15}  # zlib's name for the two
+MEMBERS = 16  # of a body in gzip: one after the other is how logs and parallel packers write it
 REASONS = {
     200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed",
     408: "Request Timeout", 413: "Content Too Large", 415: "Unsupported Media Type", 431: "Request Header Fields Too Large",
@@ -154,17 +155,26 @@ def make_error_answer(refusal: RefusedError) -> Answer:
 
 
 def inflate(body: bytes | bytearray, coding: str, limit: int) -> bytes:
-    """Raises RefusedError for a body that is not so compressed (400), or that is larger than `limit` (413)."""
-    unpacker = zlib.decompressobj(WINDOW[coding])
-    try:
-        unpacked = unpacker.decompress(body, limit + 1)
-    except zlib.error:
-        raise RefusedError(400, f"the body is not {coding}, expected what Content-Encoding says") from None
-    if len(unpacked) > limit:
-        raise RefusedError(413, f"a body of more than {limit} bytes behind its {coding}, expected at most that")
-    if not unpacker.eof or unpacker.unused_data:
-        raise RefusedError(400, f"the body is not whole {coding}, expected its end")
-    return unpacked
+    """Raises RefusedError for a body that is not so compressed (400), or that is larger than `limit` (413).
+
+    gzip may have several members, one after the other (RFC 1952, 2.2); each costs a copy of what follows it.
+    """
+    members, left, rest = list[bytes](), limit + 1, body
+    while rest and len(members) < (MEMBERS if coding == "gzip" else 1):
+        unpacker = zlib.decompressobj(WINDOW[coding])
+        try:
+            members.append(unpacker.decompress(rest, left))
+        except zlib.error:
+            raise RefusedError(400, f"the body is not {coding}, expected what Content-Encoding says") from None
+        left -= len(members[-1])
+        if left <= 0:
+            raise RefusedError(413, f"a body of more than {limit} bytes behind its {coding}, expected at most that")
+        if not unpacker.eof:
+            raise RefusedError(400, f"the body is not whole {coding}, expected its end")
+        rest = unpacker.unused_data
+    if rest or not members:
+        raise RefusedError(400, f"the body is not whole {coding}, expected its end and at most {MEMBERS} members")
+    return members[0] if len(members) == 1 else b"".join(members)
 
 
 def _infer(

@@ -27,9 +27,7 @@ from fcdeploy.samples.kept_samples import take_run
 
 CONVERSIONS = (1.0, 2.0, 0.5)  # of the estimate of converting: it is the coarsest, so choices for these are run
 CLEAR = 0.03  # integers everywhere stay unless a choice saves this of their time: less is noise or whim
-CLEAR_OF_FAST = (
-    0.15  # the same where integers everywhere are faster than float beyond doubt: one kind of arithmetic travels
-)
+CLEAR_OF_FAST = 0.15  # the same where these are faster than float beyond doubt: one kind of arithmetic travels
 ESTIMATED = 0.1  # what it must save where nothing was run
 WORTH_ONE = 0.01  # of the time of all integer layers, by estimate, or it is not tried
 ALIKE = 0.03  # of choices this close, the one with most integer nodes is taken
@@ -135,13 +133,20 @@ def _best_split(trials: tuple[TimeTrial, ...]) -> TimeTrial:
     """Integers everywhere unless another is clearly faster, float where integers are slower."""
     everywhere = min(trials, key=lambda trial: len(trial.choice.slow))
     fastest = min(trials, key=lambda trial: trial.ratio)
-    saving = CLEAR_OF_FAST if everywhere.ratio < SURE else CLEAR
-    if everywhere.ratio <= SLOWER and not _is_clearly_faster(fastest, everywhere, saving):
+    if everywhere.ratio <= SLOWER and not _is_clearly_faster(fastest, everywhere, _find_saving(everywhere.ratio)):
         return everywhere
     if fastest.ratio > SLOWER:
         return _find_all_float(trials)
     close = [trial for trial in trials if trial.ratio <= fastest.ratio * (1 + ALIKE)]
     return min(close, key=lambda trial: len(trial.choice.slow))
+
+
+def _find_saving(ratio: float) -> float:
+    """What a choice must save of the time of integers everywhere, the more, the faster these are.
+
+    It has no step: a network at a step took another choice as often as noise moved it across.
+    """
+    return CLEAR + (CLEAR_OF_FAST - CLEAR) * min(max((1 - ratio) / (1 - SURE), 0.0), 1.0)
 
 
 def _is_clearly_faster(faster: TimeTrial, than: TimeTrial, saving: float = CLEAR) -> bool:
