@@ -67,12 +67,11 @@ def add_fit(report: Report, found: Fit, smaller: str = "") -> Report:
     """
     about = describe_device(found).values
     name, missed = found.estimate.device.name, [NAMES[each] for each in found.missed]
-    values = report.values | about
     if not missed:
         line = f"fits on {name}, by an estimate: {summarize_fit(found)}"
         return report.extend(values=about, lines=[line])
     lines = (f"does not fit on {name} ({', '.join(missed)}): {summarize_fit(found)}", smaller, *report.lines)
-    return replace(report, values=values, lines=lines, passed=False)
+    return replace(report, values=report.values | about, lines=lines, passed=False)
 
 
 def add_device(
