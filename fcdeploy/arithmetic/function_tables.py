@@ -5,12 +5,12 @@ A function of a byte has 256 results.  The exponential of a float is a product o
     exp(x) = exp(floor x) exp(d1 / 128) exp(d2 / 128^2) exp(d3 / (64 128^2)),
 
 each digit but the last cut off exactly, the last rounded: x is moved by 2^-21 at most, the result by 5e-7 of itself, and each
-product is rounded once.  A softmax along an axis is
+product is rounded once.  A softmax of n numbers along an axis is
 
-    y_i = e_i / sum_j trunc(e_j),    e_i = 2^40 exp(x_i - max x)
+    y_i = e_i / sum_j e_j,    e_i = 2^b exp(x_i - max x),    n 2^b <= 2^24
 
-whose sum is of whole numbers, so it does not depend on its order: at most n 2^40, below 2^63 for eight million numbers.  What is
-cut off moves it by less than n 2^-40 of itself.  One conversion and one division follow, both rounded as IEEE 754 says.
+whose sum is taken of the whole numbers in e, of the next b bits as whole numbers, and so on: whole numbers below 2^24 are added
+without rounding in float32, in whatever order.  What is left out is less than 2^-24 of the sum.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import numpy as np
 from fcdeploy.arrays import Float32, Float64
 from fcdeploy.records.plan import QParams
 
-BITS = 40  # of the terms of a softmax's sum
+EXACT_BITS = 24  # whole numbers up to 2^24 are exact in float32
+LONGEST = 1 << 16  # numbers of a softmax
 LOWEST, HIGHEST = (
     -80,
     88,
@@ -52,9 +53,16 @@ def tabulate(op: str, q: QParams) -> Float32:
     return found
 
 
-def tabulate_terms(q: QParams) -> Float32:
+def split_bits(length: int) -> tuple[int, int]:
+    """b for a softmax of so many numbers, and how many times b bits are added up."""
+    more = (length - 1).bit_length()
+    bits = EXACT_BITS - more
+    return bits, max(2, -(-(EXACT_BITS + more) // bits))
+
+
+def tabulate_terms(q: QParams, bits: int) -> Float32:
     """e for a byte 0 to 255 below the largest."""
-    terms: Float64 = np.exp(-float(np.float32(q.scale[0])) * np.arange(256)) * 2.0**BITS
+    terms: Float64 = np.exp(-float(np.float32(q.scale[0])) * np.arange(256)) * 2.0**bits
     return terms.astype(np.float32)
 
 

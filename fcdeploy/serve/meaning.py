@@ -49,9 +49,9 @@ def find_probabilities(outline: Outline, output: str, answer: Array | None) -> P
 
 
 def _divides_by_sum(node: Node, made_by: Mapping[str, Node]) -> bool:
-    """Whether it is a softmax as files for every CPU have it: terms over their sum, which was added up in integers."""
+    """Whether it is a softmax as files for every CPU have it: terms over their sum, of which whole numbers are added first."""
     total = made_by.get(node.inputs[1]) if node.op == "Div" else None
-    added = made_by.get(total.inputs[0]) if total is not None and total.op == "Cast" else None
+    added = made_by.get(total.inputs[0]) if total is not None and total.op == "Add" else None
     return added is not None and added.op == "ReduceSum"
 
 

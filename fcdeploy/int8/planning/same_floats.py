@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.function_tables import FUNCTIONS
-from fcdeploy.graph.nodes import is_constant, name_of, subgraphs_of
+from fcdeploy.arithmetic.function_tables import FUNCTIONS, LONGEST
+from fcdeploy.graph.nodes import attribute_of, is_constant, name_of, subgraphs_of
 from fcdeploy.records.plan import Plan
 
 FLOATS = ("float", "weight_only")  # kinds of nodes that compute in float
@@ -57,6 +57,17 @@ def find_same_floats(graph: ir.Graph, plan: Plan) -> SameFloats:
     return SameFloats(frozenset(inexact), frozenset(functions))
 
 
+def find_length(node: ir.Node) -> int | None:
+    """How many numbers a softmax shares 1 out among; 1 for other operators; None where no shape is known."""
+    value = node.inputs[0]
+    if value is None or value.shape is None:
+        return None
+    if node.op_type != "Softmax":
+        return 1
+    length = value.shape[attribute_of(node, "axis", -1)]
+    return length if isinstance(length, int) else None
+
+
 def _is_function(node: ir.Node, plan: Plan) -> bool:
     """Whether look-ups can take its place: any function of bytes, some of floats."""
     value = node.inputs[0]
@@ -66,7 +77,9 @@ def _is_function(node: ir.Node, plan: Plan) -> bool:
     in_bytes = (
         producer is not None and plan.kinds.get(name_of(producer)) in BYTES and q is not None and q.dtype == "uint8"
     )
-    return node.op_type in BY_DIGITS or (in_bytes and node.op_type in FUNCTIONS)
+    length = find_length(node)
+    fits = length is not None and 0 < length <= LONGEST
+    return fits and (node.op_type in BY_DIGITS or (in_bytes and node.op_type in FUNCTIONS))
 
 
 def _may_differ(node: ir.Node, read: list[ir.Value], inexact: set[ir.Value]) -> bool:

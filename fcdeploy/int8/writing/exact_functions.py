@@ -8,10 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.function_tables import (
-    BITS,
     DIGITS,
     HIGHEST,
     LOWEST,
+    split_bits,
     tabulate,
     tabulate_powers,
     tabulate_terms,
@@ -22,7 +22,7 @@ from fcdeploy.int8.writing.conversions import Conversions
 from fcdeploy.records.plan import QParams
 
 AXES_ARE_INPUTS = 18  # the operator set from which ReduceMax reads its axes
-INT32, INT64, FLOAT = ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT
+INT32, FLOAT = ir.DataType.INT32, ir.DataType.FLOAT
 
 
 class ExactFunctions:
@@ -32,43 +32,65 @@ class ExactFunctions:
         self.graph = graph
         self.conversions = conversions
 
-    def of_bytes(self, node: ir.Node, integers: ir.Value, q: QParams) -> None:
-        """A function of the tensor that stands in bytes."""
-        whole = self._cast(node, integers, INT32)
+    def of_bytes(self, node: ir.Node, integers: ir.Value, q: QParams, length: int) -> None:
+        """A function of the tensor that stands in bytes; a softmax is of `length` numbers."""
+        whole = self._cast(node, integers)
         if node.op_type == "Softmax":
             below = self._add(node, "Sub", [self._reduce(node, "ReduceMax", whole), whole], INT32)
-            self._divide(node, self._look_up(node, tabulate_terms(q), below))
+            terms = self._look_up(node, tabulate_terms(q, split_bits(length)[0]), below)
+            self._divide(node, terms, length)
         else:
-            set_operator(node, "Gather", "", [self._table(node, tabulate(node.op_type, q)), whole])
+            self._end(node, self._look_up(node, tabulate(node.op_type, q), whole))
 
-    def of_floats(self, node: ir.Node, x: ir.Value) -> None:
-        """An Exp or a Softmax of a finite float tensor."""
+    def of_floats(self, node: ir.Node, x: ir.Value, length: int) -> None:
+        """An Exp of a finite float tensor, or a Softmax of `length` numbers."""
         if node.op_type == "Softmax":
             below = self._add(node, "Sub", [x, self._reduce(node, "ReduceMax", x)], FLOAT)
-            self._divide(node, self._add(node, "Mul", self._powers(node, below, 0, BITS), FLOAT))
+            self._divide(node, self._power(node, below, 0, split_bits(length)[0]), length)
         else:
-            set_operator(node, "Mul", "", self._powers(node, x, HIGHEST, 0))
+            self._end(node, self._power(node, x, HIGHEST, 0))
 
-    def _powers(self, node: ir.Node, x: ir.Value, highest: int, bits: int) -> list[ir.Value]:
-        """Two factors of exp(x) 2^bits."""
+    def _power(self, node: ir.Node, x: ir.Value, highest: int, bits: int) -> ir.Value:
+        """exp(x) 2^bits."""
         first, *tables = tabulate_powers(highest, bits)
         rest = self._add(node, "Clip", [x, self._number(float(LOWEST)), self._number(float(highest))], FLOAT)
         whole = self._add(node, "Floor", [rest], FLOAT)
         index = self._add(node, "Sub", [whole, self._number(float(LOWEST))], FLOAT)
-        product = self._look_up(node, first, self._cast(node, index, INT32))
+        product = self._look_up(node, first, self._cast(node, index))
         for table, count in zip(tables, DIGITS, strict=True):
             rest = self._add(node, "Sub", [rest, whole], FLOAT)
             rest = self._add(node, "Mul", [rest, self._number(float(count))], FLOAT)
             whole = self._add(node, "Round" if table is tables[-1] else "Floor", [rest], FLOAT)
-            factor = self._look_up(node, table, self._cast(node, whole, INT32))
-            if table is not tables[-1]:
-                product = self._add(node, "Mul", [product, factor], FLOAT)
-        return [product, factor]
+            factor = self._look_up(node, table, self._cast(node, whole))
+            product = self._add(node, "Mul", [product, factor], FLOAT)
+        return product
 
-    def _divide(self, node: ir.Node, terms: ir.Value) -> None:
-        """The node becomes the shares of terms in their sum."""
-        total = self._reduce(node, "ReduceSum", self._cast(node, terms, INT64))
-        set_operator(node, "Div", "", [terms, self._cast(node, total, FLOAT)])
+    def _end(self, node: ir.Node, result: ir.Value) -> None:
+        """The node hands on what others compute, in the shape that it has already, but not in every runtime (`_shape`)."""
+        set_operator(node, "Reshape", "", [result, self._shape(node)])
+
+    def _shape(self, node: ir.Node) -> ir.Value:
+        """All axes as they are: OpenCV 4 adds one behind them where a vector is looked up in."""
+        shape = node.inputs[0].shape if node.inputs[0] is not None else None
+        assert shape is not None
+        return self._table(node, np.zeros(len(shape), np.int64))
+
+    def _divide(self, node: ir.Node, terms: ir.Value, length: int) -> None:
+        """The node becomes the shares of terms in their sum, which is taken some bits at a time."""
+        bits, times = split_bits(length)
+        terms = self._add(node, "Reshape", [terms, self._shape(node)], FLOAT)
+        sums, rest = list[ir.Value](), terms
+        for _ in range(times):
+            whole = self._add(node, "Floor", [rest], FLOAT)
+            sums.append(self._reduce(node, "ReduceSum", whole))
+            if len(sums) < times:
+                rest = self._add(node, "Sub", [rest, whole], FLOAT)
+                rest = self._add(node, "Mul", [rest, self._number(2.0**bits)], FLOAT)
+        total = sums.pop()
+        while sums:
+            total = self._add(node, "Mul", [total, self._number(2.0**-bits)], FLOAT)
+            total = self._add(node, "Add", [sums.pop(), total], FLOAT)
+        set_operator(node, "Div", "", [terms, total])
 
     def _reduce(self, node: ir.Node, op: str, value: ir.Value) -> ir.Value:
         """Along the node's axis, which stays with length 1."""
@@ -81,8 +103,8 @@ class ExactFunctions:
     def _look_up(self, node: ir.Node, table: Any, index: ir.Value) -> ir.Value:
         return self._add(node, "Gather", [self._table(node, table), index], FLOAT)
 
-    def _cast(self, node: ir.Node, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-        return self._add(node, "Cast", [value], dtype, [ir.AttrInt64("to", dtype)])
+    def _cast(self, node: ir.Node, value: ir.Value) -> ir.Value:
+        return self._add(node, "Cast", [value], INT32, [ir.AttrInt64("to", INT32)])
 
     def _number(self, number: float) -> ir.Value:
         return self.conversions.one_number(np.array(number, np.float32))

@@ -19,7 +19,7 @@ from fcdeploy.graph.edit import set_operator
 from fcdeploy.graph.nodes import constant_array, data_inputs, is_constant, name_of, operator_of, subgraphs_of, weight_of
 from fcdeploy.graph.scratch import Scratch
 from fcdeploy.int8.nodes import affine_of, missing_channels
-from fcdeploy.int8.planning.same_floats import find_same_floats
+from fcdeploy.int8.planning.same_floats import find_length, find_same_floats
 from fcdeploy.int8.planning.scale_groups import follow
 from fcdeploy.int8.planning.types import PackedWeights
 from fcdeploy.int8.planning.weights import RoundedLayer
@@ -222,12 +222,13 @@ class Writer:
 
     def write_function(self, node: ir.Node) -> None:
         """A float node that is to give the same bits on every CPU."""
-        value, write = node.inputs[0], ExactFunctions(self.graph, self.conversions)
-        assert value is not None
+        value, write, length = node.inputs[0], ExactFunctions(self.graph, self.conversions), find_length(node)
+        assert value is not None and length is not None
         if value in self.integer_only and self.qparams(value).dtype == "uint8":
-            write.of_bytes(node, self.integers[value], self.qparams(value))
+            write.of_bytes(node, self.integers[value], self.qparams(value), length)
         else:
-            write.of_floats(node, self.read_dequantized(value, node) if value in self.integer_only else value)
+            real = self.read_dequantized(value, node) if value in self.integer_only else value
+            write.of_floats(node, real, length)
 
     def write_packed(self, node: ir.Node, layer: PackedWeights) -> None:
         """A layer on float activations, as the operator of onnxruntime's own that it becomes."""

@@ -1,7 +1,7 @@
 """Softmax and Exp of files for every CPU, which have them as look-ups and products, by their names again.
 
 What `int8/writing/exact_functions.py` writes is found by its shape: a product of a look-up for each digit behind one Clip, and
-in a softmax the sum of whole numbers that it is divided by.
+in a softmax the sums of whole numbers that it is divided by.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def restore_functions(model: ir.Model) -> ir.Model:
         return model
     model = model.clone()
     names = Names(model.graph)
-    for op in ("Div", "Mul"):  # a softmax holds what an Exp is
+    for op in ("Div", "Reshape"):  # a softmax holds what an Exp is
         for node in [node for node in model.graph if node.op_type == op]:
             found = _find_function(node)
             if found is not None:
@@ -57,26 +57,31 @@ def _restore(graph: ir.Graph, node: ir.Node, found: Function, names: Names) -> N
 
 
 def _find_function(node: ir.Node) -> Function | None:
-    if node.op_type == "Mul":
+    if node.op_type == "Reshape":
         x = _find_power(node)
         return None if x is None else Function(x)
-    total = producer_of(_follow(node.inputs[1], ("Cast", 0)), "ReduceSum") if node.op_type == "Div" else None
-    terms = node.inputs[0]
-    if total is None or terms is None or _follow(total.inputs[0], ("Cast", 0)) is not terms:
+    terms, total = (node.inputs[0], _follow(node.inputs[1], ("Add", 0))) if node.op_type == "Div" else (None, None)
+    added = producer_of(total, "ReduceSum")
+    if added is None or terms is None or _follow(added.inputs[0], ("Floor", 0)) is not terms:
         return None
-    axes = array_of(total.inputs[1])
+    axes = array_of(added.inputs[1])
     if axes is None or axes.size != 1:
         return None
     axis, below = int(axes.reshape(-1)[0]), _find_power(terms.producer())
     x = _follow(below, ("Sub", 0))
     if x is not None:
         return Function(x, axis)
-    integers, table = _follow(terms, ("Gather", 1), ("Sub", 1), ("Cast", 0)), array_of(_follow(terms, ("Gather", 0)))
+    looked_up = _follow(terms, ("Reshape", 0))
+    integers, table = (
+        _follow(looked_up, ("Gather", 1), ("Sub", 1), ("Cast", 0)),
+        array_of(_follow(looked_up, ("Gather", 0))),
+    )
     return None if integers is None or table is None else Function(integers, axis, table)
 
 
 def _find_power(node: ir.Node | None) -> ir.Value | None:
     """What the digits are those of; None for another product."""
+    node = producer_of(node.inputs[0]) if node is not None and node.op_type == "Reshape" else None
     for _ in DIGITS:
         if node is None or node.op_type != "Mul" or producer_of(node.inputs[1], "Gather") is None:
             return None
