@@ -138,6 +138,7 @@ def test_only_files_for_every_cpu_have_them(op: str, behind: str, tmp_path: Path
         )  # fmt: skip
         graph = onnx.load(out).graph
         operators[target] = {node.op_type for node in graph.node}
+        assert {tensor.name for tensor in graph.initializer} <= {name for node in graph.node for name in node.input}
         session = ort.InferenceSession(out, providers=["CPUExecutionProvider"])
         answers.append(session.run(None, samples)[0])
         if target == "portable":

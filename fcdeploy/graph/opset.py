@@ -231,10 +231,12 @@ def _axes_of(node: ir.Node) -> list[int] | None:
 
 
 def _axes_to_attribute(node: ir.Node) -> None:
-    axes = _axes_of(node)
+    axes, given = _axes_of(node), node.inputs[1] if len(node.inputs) > 1 else None
     assert axes is not None
     node.attributes.pop("noop_with_empty_axes", None)
     node.resize_inputs(1)
+    if given is not None and given.is_initializer() and given.graph is not None and not given.uses():
+        del given.graph.initializers[name_of(given)]
     if axes:
         node.attributes.add(ir.AttrInt64s("axes", axes))
 
