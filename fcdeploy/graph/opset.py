@@ -236,7 +236,7 @@ def _axes_to_attribute(node: ir.Node) -> None:
     node.attributes.pop("noop_with_empty_axes", None)
     node.resize_inputs(1)
     if given is not None and given.is_initializer() and given.graph is not None and not given.uses():
-        del given.graph.initializers[name_of(given)]
+        del given.graph.initializers[str(given.name)]
     if axes:
         node.attributes.add(ir.AttrInt64s("axes", axes))
 
