@@ -368,7 +368,7 @@ def test_samples_that_differ_when_read_again_are_an_error(
 )
 def test_drops_have_the_digits_of_their_unit(unit: str, ends: tuple[float | None, float | None], shown: str) -> None:
     loss = Loss(0.9, 0.8, 1.2346, *ends, None)
-    assert _format_drop(MeasuredStep((), EvaluationResult(loss, 0.0, None), 1.0), unit) == shown
+    assert _format_drop(MeasuredStep((), EvaluationResult(loss, 0.0, None)), unit) == shown
 
 
 def test_all_in_float_is_tried_where_it_is_faster_and_there_is_time() -> None:

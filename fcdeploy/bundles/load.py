@@ -12,7 +12,7 @@ from fcdeploy.bundles.libraries import open_library
 from fcdeploy.bundles.read import OpenedBundle, make_altered_error, open_bundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.manifest import AGAIN, Manifest
-from fcdeploy.runtime.engine import ENGINES, Engine
+from fcdeploy.runtime.engine import Engine, check_engine
 from fcdeploy.runtime.feeds import check_feeds
 from fcdeploy.runtime.options import check_options
 
@@ -63,8 +63,7 @@ def load_bundle(path: str | Path, *, threads: int | None = None, engine: str = "
 
 def load_opened(stored: OpenedBundle, *, threads: int | None = None, engine: str = "onnxruntime") -> Bundle:
     """The same from a bundle that is open, whose hashes hold."""
-    if engine not in OPENERS:
-        raise FcdeployError(f"engine {engine!r} is unknown, expected {', '.join(ENGINES)}", "--engine onnxruntime")
+    check_engine(engine)
     return Bundle(stored.manifest, OPENERS[engine](stored, threads), stored)
 
 

@@ -10,14 +10,13 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fcdeploy.atomic_files import temporary_folder
-from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import input_specs
 from fcdeploy.native.build import build, compile_library, machine_named
 from fcdeploy.native.program.steps import in_float
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import find_compiler
 from fcdeploy.runtime.cpu import read_cpu_flags
-from fcdeploy.runtime.engine import ENGINES
+from fcdeploy.runtime.engine import check_engine
 
 Shapes = Mapping[str, Sequence[int | None]]
 
@@ -37,8 +36,7 @@ def engine_file(engine: str, path: Path, model: ir.Model, shapes: Shapes | None 
     `shapes` gives lengths of free axes.  Raises FcdeployError at an engine that is unknown, and where native code cannot be
     made of the model.
     """
-    if engine not in ENGINES:
-        raise FcdeployError(f"engine {engine!r} is unknown, expected {', '.join(ENGINES)}", "--engine onnxruntime")
+    check_engine(engine)
     if engine == "onnxruntime":
         yield EngineFile(path)
         return

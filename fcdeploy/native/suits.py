@@ -13,7 +13,7 @@ from fcdeploy.native.build import Built
 from fcdeploy.native.device_limits import build_model
 from fcdeploy.native.program.steps import in_float
 from fcdeploy.records.report import Report
-from fcdeploy.runtime.engine import ENGINES
+from fcdeploy.runtime.engine import check_engine
 from fcdeploy.samples.kept_samples import take_run
 from fcdeploy.tables.types import INT8, WEIGHT_ONLY, Types
 
@@ -23,8 +23,7 @@ def is_native(engine: str, types: Types, costs: object) -> bool:
 
     Raises FcdeployError where it is unknown, where these types have no kernels there, and at `costs` that would be ignored.
     """
-    if engine not in ENGINES:
-        raise FcdeployError(f"engine {engine!r} is unknown, expected {', '.join(ENGINES)}", "--engine onnxruntime")
+    check_engine(engine)
     if engine != "native":
         return False
     if types != INT8:

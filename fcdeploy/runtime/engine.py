@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from fcdeploy.arrays import Array
+from fcdeploy.errors import FcdeployError
 from fcdeploy.records.signature import TensorSpec
 
 ENGINES = ("onnxruntime", "native")
+
+
+def check_engine(engine: str) -> None:
+    """Raises FcdeployError at one that is unknown."""
+    if engine not in ENGINES:
+        raise FcdeployError(f"engine {engine!r} is unknown, expected {', '.join(ENGINES)}", "--engine onnxruntime")
 
 
 class Engine(Protocol):

@@ -45,7 +45,6 @@ class MeasuredStep:
 
     moved: tuple[tuple[str, str], ...]
     result: EvaluationResult
-    estimate_us: float
     time: TimeTrial | None = None
 
 
@@ -197,7 +196,7 @@ def _time_steps(run: SearchRun, path: Sequence[PathStep]) -> list[MeasuredStep]:
             if timed
             else None
         )
-        steps.append(MeasuredStep(step.moved, run.result(step.forms), step.score.cost, trial))
+        steps.append(MeasuredStep(step.moved, run.result(step.forms), trial))
     return steps
 
 

@@ -1,7 +1,6 @@
 """Figures for Prometheus, in its text format 0.0.4: seconds and bytes, counters end in _total.
 
-Labels are names of
-loaded models and status codes, never anything that a client made up.
+Labels are names and versions of loaded models and status codes, never anything that a client made up.
 """
 
 from __future__ import annotations

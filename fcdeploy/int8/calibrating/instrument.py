@@ -16,10 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.histogram import choose_step
-from fcdeploy.arrays import Float32
 from fcdeploy.graph.nodes import clip_bounds, is_op, name_of
-
-Outcome = dict[str, Float32]
 
 
 def is_dense(value: ir.Value) -> bool:

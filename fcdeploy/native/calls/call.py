@@ -13,6 +13,7 @@ from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import LOOPS, Buffer, View, nest_loops
 from fcdeploy.native.program.tensors import Window
 
+KERNELS = "docs/native.md lists what has a kernel"
 ALIGNMENT = 64  # bytes, of each constant
 SLACK = 64  # bytes behind the last constant and the arena: vectors may be read whole
 
@@ -107,7 +108,7 @@ def make_loop(*views: View, node: str, keep: int | None = None) -> tuple[Struct,
     if len(lengths) > LOOPS:
         raise FcdeployError(
             f"node {node!r} walks over {len(lengths)} axes that do not lie side by side, expected {LOOPS} at most",
-            "docs/native.md lists what has a kernel",
+            KERNELS,
         )
     missing = LOOPS - len(lengths)
     names = ("y", "a", "b")[: len(views)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.native.calls.call import KernelCall, Struct, Weights, address, made, make_loop
+from fcdeploy.native.calls.call import KERNELS, KernelCall, Struct, Weights, address, made, make_loop
 from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import LOOPS, nest_loops
 from fcdeploy.native.program.steps import Place, Select
@@ -16,9 +16,7 @@ def select(step: Select, work: Placed, weights: Weights) -> KernelCall:
     lengths, (ys, firsts, seconds, chosen), _ = nest_loops([y, a, b, condition])
     if len(lengths) > LOOPS:
         make_loop(y, a, b, node=step.node)  # which says so
-        raise FcdeployError(
-            f"node {step.node!r} chooses along too many axes that do not lie side by side", "docs/native.md"
-        )
+        raise FcdeployError(f"node {step.node!r} chooses along too many axes that do not lie side by side", KERNELS)
     missing = [0] * (LOOPS - len(lengths))
     loop = {"count": [1] * len(missing) + lengths, "y": missing + ys, "a": missing + firsts, "b": missing + seconds}
     kind = "bytes" if step.output.dtype == "uint8" else "reals"
@@ -34,7 +32,7 @@ def place(step: Place, work: Placed, weights: Weights) -> KernelCall:
     lengths, (a_steps, y_steps), along = nest_loops([x, target], keep=step.axis)
     rest = [i for i in range(len(lengths)) if i != along]
     if len(rest) > 2:
-        raise FcdeployError(f"node {step.node!r}: a search along scattered axes has no kernel", "docs/native.md")
+        raise FcdeployError(f"node {step.node!r}: a search along scattered axes has no kernel", KERNELS)
     outer, inner = [*[-1] * (2 - len(rest)), *rest]
 
     def at(values: list[int], index: int, missing: int) -> int:

@@ -1,4 +1,4 @@
-"""Work in its places to calls of kernels: which function, with which numbers, on which weights. No C text yet.
+"""Which function makes the call of each kind of work.
 
 Field names are those of the structs in kernels/*.h.
 """

@@ -9,6 +9,7 @@ import numpy as np
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.calls.call import (
+    KERNELS,
     Address,
     KernelCall,
     Struct,
@@ -157,7 +158,7 @@ def call_softmax(step: Softmax, work: Placed, weights: Weights) -> KernelCall:
     lengths, (y_steps, a_steps), along = nest_loops([y, x], keep=step.axis)
     rest = [i for i in range(len(lengths)) if i != along]
     if len(rest) > 2:
-        raise FcdeployError(f"node {step.node!r}: softmax over scattered axes has no kernel", "docs/native.md")
+        raise FcdeployError(f"node {step.node!r}: softmax over scattered axes has no kernel", KERNELS)
     rest = [*[-1] * (2 - len(rest)), *rest]
     counts, y_each, a_each = (
         [[*each, 1 if each is lengths else 0][i] for i in rest] for each in (lengths, y_steps, a_steps)
@@ -185,7 +186,7 @@ def take(step: Move, work: Placed, weights: Weights) -> KernelCall:
         return made(work, "move.h", kernel, to, from_, index, count, len(x.array), row)
     axis = step.arguments[0][0]
     if step.index.ndim != 1:
-        raise FcdeployError(f"node {step.node!r}: constant indices of several axes have no kernel", "docs/native.md")
+        raise FcdeployError(f"node {step.node!r}: constant indices of several axes have no kernel", KERNELS)
     first = x.array[tuple(slice(0, 1) if i == axis else slice(None) for i in range(x.array.ndim))]
     table, along = make_loop(y, x.reshape_view(np.broadcast_to(first, y.array.shape)), node=step.node, keep=axis)
     offsets = weights.add((step.index * x.strides[axis]).astype(np.int32), "int32_t")
@@ -209,7 +210,7 @@ def reduce(step: Reduce, work: Placed, weights: Weights) -> KernelCall:
     target = y.reshape_view(np.broadcast_to(y.array.reshape(kept), x.array.shape))
     lengths, strides, _ = nest_loops([x, target])
     if len(lengths) > LOOPS or not y.array.flags.c_contiguous:
-        raise FcdeployError(f"node {step.node!r}: a reduction over scattered axes has no kernel", "docs/native.md")
+        raise FcdeployError(f"node {step.node!r}: a reduction over scattered axes has no kernel", KERNELS)
     missing = [0] * (LOOPS - len(lengths))
     fields = {"count": [1] * len(missing) + lengths, "a": missing + strides[0], "y": missing + strides[1]}
     count = float(prod(x.array.shape[axis] for axis in step.axes))
