@@ -353,6 +353,14 @@ def test_weights_of_nine_bits_are_floats_in_recurrent_layers() -> None:
     assert [step.scale for step in program.steps if isinstance(step, Recurrent)] == [None]
 
 
+def test_a_softmax_in_pieces_with_its_axes_as_an_attribute() -> None:
+    """As it was written before operator set 13, beside a node that has no inputs."""
+    net = Net(opset=11)
+    x = net.op("Exp", net.input("x", 4))
+    net.output(net.op("Div", x, net.op("ReduceSum", x, axes=[1])))
+    check_floats(net, {"x": net.normal(1, 4)}, native=False)
+
+
 def test_what_is_left_out_is_told_from_what_is_empty_or_computed() -> None:
     net, padded = Net(), Net()
     x = net.input("x", 4)

@@ -236,6 +236,33 @@ def test_every_answer_says_its_fields_and_body(tmp_path: Path, monkeypatch: pyte
         assert [answer.status for answer in answers] == [500, 500]
 
 
+def test_a_late_request_is_told_the_time_that_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what was left of it when it was queued, which may be less than nothing."""
+    dense(tmp_path / "dense.onnx", 2)
+    told: list[Any] = []
+
+    async def ask() -> None:
+        engine = BatchingEngine(tmp_path)
+        await engine.start()
+        served = engine.find("dense")
+        monkeypatch.setattr(served.queue, "put", lambda _: None)  # its turn never comes
+        arrived = time.perf_counter() - 5
+        engine.submit(
+            served,
+            {"x": np.ones((1, 5), np.float32)},
+            lambda *given: told.append(given[1]),
+            timeout=2.5,
+            arrived=arrived,
+        )
+        while not told:
+            await asyncio.sleep(0.001)
+        engine.requests = 0
+        await engine.stop()
+
+    asyncio.run(asyncio.wait_for(ask(), 60))
+    assert (told[0].status, told[0].message) == (504, "model 'dense': no answer within the 2.5 s given")
+
+
 def test_typed_contents_are_those_that_protobuf_writes() -> None:
     random = np.random.default_rng(0)
     message = build_messages()["ModelInferResponse"]

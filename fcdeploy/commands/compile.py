@@ -315,15 +315,15 @@ def format_proof(proof: Proof) -> list[str]:
     """What was proven, in words."""
     elements = sum(step.elements for step in proof.steps)
     floats = sum(step.elements for step in proof.steps if step.floats)
+    samples = "1 sample" if proof.samples == 1 else f"{proof.samples} samples"
     bad = [step for step in proof.steps if step.differ]
     if bad:
         worst = max(bad, key=lambda step: step.largest)
         count = "1 step differs" if len(bad) == 1 else f"{len(bad)} steps differ"
         first = f"not exact: {count} from exact arithmetic, {worst.what} of {worst.node!r} most"
     else:
-        first = (
-            f"exact: all {elements:,} elements of {proof.samples} samples, step by step, are those of exact arithmetic"
-            + (f"; floats, {floats:,} of them, within {CLOSE:g} of the largest" if floats else "")
+        first = f"exact: all {elements:,} elements of {samples}, step by step, are those of exact arithmetic" + (
+            f"; floats, {floats:,} of them, within {CLOSE:g} of the largest" if floats else ""
         )
     levels = ", ".join(proof.levels)
     second = f"levels that ran here: {levels}" + (

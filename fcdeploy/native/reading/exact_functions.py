@@ -62,7 +62,7 @@ def _find_function(node: ir.Node) -> Function | None:
         return None if x is None else Function(x)
     terms, total = (node.inputs[0], _follow(node.inputs[1], ("Add", 0))) if node.op_type == "Div" else (None, None)
     added = producer_of(total, "ReduceSum")
-    if added is None or terms is None or _follow(added.inputs[0], ("Floor", 0)) is not terms:
+    if added is None or len(added.inputs) < 2 or terms is None or _follow(added.inputs[0], ("Floor", 0)) is not terms:
         return None
     axes = array_of(added.inputs[1])
     if axes is None or axes.size != 1:
