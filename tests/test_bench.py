@@ -21,6 +21,7 @@ from fcdeploy.cli.options import parse_shapes
 from fcdeploy.commands import bench as bench_module
 from fcdeploy.commands.bench import bench
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.reporting import bench as bench_report
 from fcdeploy.runtime import feeds, paired_timing
 from fcdeploy.runtime.footprint import measure_footprint
 
@@ -141,8 +142,8 @@ def test_what_is_said_of_an_interval() -> None:
     ) -> tuple[str, list[str]]:
         conclusive = high - low <= asked / 100 * ratio
         values = {"ratio": ratio, "ratio_low": low, "ratio_high": high, "conclusive": conclusive}
-        values["passed"] = limit is None or bench_module._holds(values, limit)
-        return next(bench_module._conclude(values, limit, asked, 20)), list(bench_module._warn(values, limit))
+        values["passed"] = limit is None or bench_report._holds(values, limit)
+        return next(bench_report._conclude(values, limit, asked, 20)), list(bench_report._warn(values, limit))
 
     assert said(0.6, 0.59, 0.61)[0].endswith("faster")
     assert said(1.6, 1.55, 1.65)[0].endswith("slower")
