@@ -182,7 +182,7 @@ def test_of_a_map_of_things_the_things_count() -> None:
     assert judgement.share("y") > 0.99
     assert judgement.share("y: regions") == pytest.approx(5 * 20 / (5 * 20 + 5 * 3))
     (miss,) = judgement.misses(Floor())
-    assert miss[0].endswith("of regions found by both of output 'y', the floor is 99 %")
+    assert miss.text.endswith("of regions found by both of output 'y', the floor is 99 %")
     other[0, 0, 15, 25:30] = 0.45  # from 0.5 on they are two
     rows = dict(_compare("y", decision, one, other))
     assert Judgement(6, {"y": 30.0}, rows, {"y": decision}).share("y: regions") == pytest.approx(112 / 118)
@@ -195,8 +195,8 @@ def test_where_all_have_to_be_equal_no_change_is_chance() -> None:
     rows[17, 0] = 0
     judged = Judgement(10_000, {}, {"y": rows}, {"y": Decision(1, 10)})
     assert judged.misses(Floor()) == []
-    ((text, _),) = judged.misses(Floor(1.0))
-    assert "99.99 % equal decisions of output 'y', the floor is 100 %" in text
+    (miss,) = judged.misses(Floor(1.0))
+    assert "99.99 % equal decisions of output 'y', the floor is 100 %" in miss.text
 
 
 def test_a_model_searched_for_by_margins_is_not_excused_by_chance() -> None:
@@ -209,12 +209,12 @@ def test_a_model_searched_for_by_margins_is_not_excused_by_chance() -> None:
     assert expected.mean() < 0.99 < expected.mean() + error
     assert not judgement.misses(Floor())
     assert judgement.doubts(Floor())[0].startswith("98.8 % expected equal decisions of output 'y'")
-    assert judgement.misses(Floor(), searched=True)[0][1] == pytest.approx(
+    assert judgement.misses(Floor(), searched=True)[0].by == pytest.approx(
         0.2 + 0.5
     )  # half a point, less than the error
     assert error > 0.005
     many = Judgement(256, {"y": 30.0}, {"y": np.ones((256, 2))}, {"y": decision}, {"y": np.full(256, 0.9895)})
-    assert many.misses(Floor())[0][1] == pytest.approx(0.05)  # of as many as a calibration keeps nothing is chance
+    assert many.misses(Floor())[0].by == pytest.approx(0.05)  # of as many as a calibration keeps nothing is chance
     assert judgement.summary() == "100 % equal decisions (98.8 % expected of others), 30.0 dB on 100 samples"
     few = Judgement(6, {"y": 90.0}, {"y": np.ones((6, 2))}, {"y": decision}, {"y": np.full(6, 1 - 1e-5)})
     assert not few.misses(Floor(), searched=True)  # nearly float: no six samples could hide one change in a hundred

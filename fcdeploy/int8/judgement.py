@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fcdeploy.arithmetic.significance import tail_of_binomial
 from fcdeploy.arrays import Float64
@@ -20,6 +21,14 @@ REGIONS = ": regions"  # behind the name of an output that is a map of things: h
 NOTABLE_DIFFERENCE = 0.002  # of decisions: by which fewer are to be expected equal than were, to be said
 CARRIED_DB = 10.0  # by which a state must be nearer than others: errors add up for longer than a stretch
 CARRIED_SHARE = 2 / 3  # of the changed decisions that the floor allows, for the same reason
+
+
+class Miss(NamedTuple):
+    """What is below the floor: in words, by how many points of decisions or decibels, and of which output."""
+
+    text: str
+    by: float
+    output: str
 
 
 @dataclass(frozen=True)
@@ -60,9 +69,9 @@ class Judgement:
 
     def shortfall(self, floor: Floor, *, searched: bool = False) -> float:
         """How far below the floor it is: 0 where it holds, else in points of decisions, or decibels."""
-        return max((miss for _, miss in self.misses(floor, searched=searched)), default=0.0)
+        return max((miss.by for miss in self.misses(floor, searched=searched)), default=0.0)
 
-    def misses(self, floor: Floor, *, searched: bool = False) -> list[tuple[str, float]]:
+    def misses(self, floor: Floor, *, searched: bool = False) -> list[Miss]:
         """What is below the floor, in words, and by how much.
 
         Margins of fewer samples than a calibration keeps may be short of the floor by one standard error; of a model that
@@ -73,7 +82,7 @@ class Judgement:
         """
         few = self.samples * (1 - floor.decisions) < 1
         errors = 0.0 if self.states else -1.0 if searched else 1.0  # of a stream fewer changes are allowed anyway
-        misses = []
+        misses = list[Miss]()
         for name, rows in self.equal.items():
             share = self.share(name)
             output = name.removesuffix(REGIONS)
@@ -81,7 +90,7 @@ class Judgement:
             if share < floor.decisions and not by_chance:
                 what = f"{_format_below(share, floor.decisions)} {self._counted(name)} of output {output!r}"
                 text = f"{what}, the floor is {100 * floor.decisions:g} %"
-                misses.append((text, 100 * (floor.decisions - share)))
+                misses.append(Miss(text, 100 * (floor.decisions - share), output))
             elif (likely := self._estimate_share(name, floor, errors)) < (
                 least := self._least_expected(floor)
             ) - NEGLIGIBLE:
@@ -91,24 +100,24 @@ class Judgement:
                     f"since many lie close to another {'decision' if self.states else 'class'}; "
                     f"the floor is {100 * floor.decisions:g} %{stream}"
                 )
-                misses.append((text, 100 * (least - likely)))
+                misses.append(Miss(text, 100 * (least - likely), output))
         for name, db in self.sqnr_db.items():
             decided = name in self.equal and not self._has_more(name) and (self.decisions[name].sparse or not few)
             least = floor.sqnr_db + (CARRIED_DB if name in self.states else 0.0)
             if not decided and db < least:
                 what = "carried state" if name in self.states else "output"
                 text = f"{what} {name!r} matches float's to {db:.1f} dB, the floor is {least:g} dB"
-                misses.append((text, least - db))
+                misses.append(Miss(text, least - db, name))
         return misses
 
     def doubts(self, floor: Floor) -> list[str]:
         """What is below the floor, in words, where so few samples allow that as chance."""
-        told = [text for text, _ in self.misses(floor)]
+        missed = {miss.output for miss in self.misses(floor)}
         doubts = []
         for name in self.equal:
             share = min(self.share(name), self._estimate_share(name, floor, 0.0))
             output = name.removesuffix(REGIONS)
-            if share < floor.decisions and not any(f"output {output!r}" in text for text in told):
+            if share < floor.decisions and output not in missed:
                 what = "expected equal decisions" if share < self.share(name) else self._counted(name)
                 doubts.append(
                     f"{_format_below(share, floor.decisions)} {what} of output {output!r}, where the floor is "

@@ -99,7 +99,7 @@ class FloorResult:
 def hold_floor(
     problem: Problem,
     plan: Plan,
-    spent: CostBasis,
+    basis: CostBasis,
     judge: Judge,
     floor: Floor,
     allowed: Remedies,
@@ -119,17 +119,17 @@ def hold_floor(
     def carry_out(starts: Iterable[tuple[str, Problem]]) -> None:
         nonlocal best
         for name, start in starts:
-            made = add_refinements(start, _plan(start, spent))
+            made = add_refinements(start, _plan(start, basis))
             others = tuple(_build_both(start, made, name, judge, on_step))
             best = _choose((best, _choose(others, CLEAR_DB)), WORTH_DB)
             tried.extend(others)
 
     if allowed.rescale and best.judgement.worst_db < GOOD_DB:
-        carry_out(_rescale_channels(problem, tried[-1].int8, best.judgement.shortfall(floor) > 0, spent, judge))
+        carry_out(_rescale_channels(problem, tried[-1].int8, best.judgement.shortfall(floor) > 0, basis, judge))
     if allowed.choose_ranges and best.judgement.worst_db < GOOD_DB:
         usual = [candidate for candidate in tried if _starts_alike(candidate.problem, best.problem)][-1]
         start = replace(best.problem, effort=problem.effort)
-        carry_out(_find_better_ranges(start, usual, spent, judge))
+        carry_out(_find_better_ranges(start, usual, basis, judge))
 
     left_out: tuple[str, ...] = ()
     if allowed.repair and best.judgement.shortfall(floor) > 0:
@@ -139,8 +139,8 @@ def hold_floor(
     if allowed.repair and best.judgement.shortfall(floor) > 0:
         # among the models to come, each of which they would walk through, corrections move the result up and down
         plain = [c for c in tried if c.problem.effort == "fast" and _starts_alike(c.problem, best.problem)]
-        best, left_out = _leave_int8(_choose((*plain, best), STEADY_DB), spent, judge, floor, on_step)
-    misses = tuple(text for text, _ in best.judgement.misses(floor, searched=bool(left_out)))
+        best, left_out = _leave_int8(_choose((*plain, best), STEADY_DB), basis, judge, floor, on_step)
+    misses = tuple(miss.text for miss in best.judgement.misses(floor, searched=bool(left_out)))
     return FloorResult(best, tuple(tried), left_out, misses, floor)
 
 
@@ -185,7 +185,7 @@ def _round_by_inputs(problem: Problem, best: Candidate, judge: Judge, on_step: O
 
 
 def _rescale_channels(
-    problem: Problem, usual: ir.Model, missed: bool, spent: CostBasis, judge: Judge
+    problem: Problem, usual: ir.Model, missed: bool, basis: CostBasis, judge: Judge
 ) -> list[tuple[str, Problem]]:
     """The network with channels brought nearer to each other, where that does clearly better on a few samples.
 
@@ -202,12 +202,12 @@ def _rescale_channels(
     except ValueError:  # float32 cannot hold such weights
         return []
     least = judge.measure(usual, TRIED).worst_db + WORTH_DB
-    better = judge.measure(other.build(_plan(other, spent)), TRIED).worst_db >= least
+    better = judge.measure(other.build(_plan(other, basis)), TRIED).worst_db >= least
     return [(RESCALED, other)] if better else []
 
 
 def _find_better_ranges(
-    problem: Problem, usual: Candidate, spent: CostBasis, judge: Judge
+    problem: Problem, usual: Candidate, basis: CostBasis, judge: Judge
 ) -> list[tuple[str, Problem]]:
     """Methods for the ranges that do clearly better than the usual one on a few samples, best first.
 
@@ -218,7 +218,7 @@ def _find_better_ranges(
     for method in OTHER_METHODS:
         other = replace(problem, ranges=method)
         if method != problem.ranges:
-            found.append((judge.measure(other.build(_plan(other, spent)), TRIED).worst_db, method, other))
+            found.append((judge.measure(other.build(_plan(other, basis)), TRIED).worst_db, method, other))
     better = sorted((row for row in found if row[0] >= least), key=lambda row: -row[0])
     return [(_join(_name_start(usual), f"{method} ranges"), other) for _, method, other in better[:FOLLOWED]]
 
@@ -236,9 +236,9 @@ def _starts_alike(one: Problem, other: Problem) -> bool:
     return one.ranges == other.ranges and one.rescaled == other.rescaled
 
 
-def _plan(problem: Problem, spent: CostBasis) -> Plan:
+def _plan(problem: Problem, basis: CostBasis) -> Plan:
     """The fastest plan by costs that are known."""
-    return plan_by_costs(problem, problem.plan(), spent.costs)
+    return plan_by_costs(problem, problem.plan(), basis.costs)
 
 
 def _choose(tried: Sequence[Candidate], worth_db: float) -> Candidate:
@@ -253,11 +253,11 @@ def _choose(tried: Sequence[Candidate], worth_db: float) -> Candidate:
 
 
 def _leave_int8(
-    best: Candidate, spent: CostBasis, judge: Judge, floor: Floor, on_step: OnStep | None
+    best: Candidate, basis: CostBasis, judge: Judge, floor: Floor, on_step: OnStep | None
 ) -> tuple[Candidate, tuple[str, ...]]:
     """The candidate with groups of nodes in float until the floor is held, or nothing more helps; and those nodes."""
     step: OnStep = on_step or (lambda *_: None)
-    builder = begin_building(best.problem, spent.costs, GOAL)
+    builder = begin_building(best.problem, basis.costs, GOAL)
     trials, rankings = 0, list[Mapping[str, float]]()
 
     def measure(forms: Forms) -> Score:
