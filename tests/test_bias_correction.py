@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from networks import Array, Net, quantize_net, random_data
 
-from fcdeploy.int8.refining.bias_correction import find_bend, find_shift, measure_rows
+from fcdeploy.int8.refining.bias_correction import find_bend, find_shift, measure_rows, pick_positions
 
 
 def hard_swish(x: Array) -> Array:
@@ -19,7 +19,9 @@ def test_a_shift_matches_means_behind_a_function(shape: tuple[int, ...]) -> None
     exact = (2 * random.normal(size=shape) + 1).astype(np.float32)
     off = np.array([0.3, -0.2, 0.1, 0.0, -0.3, 0.2], np.float32).reshape(1, 6, *[1] * (len(shape) - 2))
     written = [(part + off).astype(np.float32) for part in np.split(np.round(exact * 8) / 8, 4)]
-    shift = find_shift(written, hard_swish, measure_rows(exact, hard_swish, 81), -off.reshape(6).astype(np.float64), 81)
+    shift = find_shift(
+        written, hard_swish, measure_rows(pick_positions(exact, 81), hard_swish), -off.reshape(6).astype(np.float64), 81
+    )
     rest = tuple(i for i in range(len(shape)) if i != 1)
     moved = np.concatenate(written) + shift.reshape(off.shape)
     before, after = (
@@ -33,7 +35,7 @@ def test_what_is_chance_is_not_corrected() -> None:
     random = np.random.default_rng(1)
     exact = random.normal(size=(16, 500)).astype(np.float32) + 2
     error = random.normal(size=(16, 500)).astype(np.float32)
-    truth = measure_rows(exact, hard_swish, 81)
+    truth = measure_rows(pick_positions(exact, 81), hard_swish)
     shift = find_shift([exact + error], hard_swish, truth, -error.mean(axis=0, dtype=np.float64), 81)
     assert np.mean(shift == 0) > 0.4
     assert np.abs(shift).mean() < 0.6 * np.abs(error.mean(axis=0)).mean()

@@ -2,7 +2,7 @@
 
 Behind hard-swish, SiLU or a gate an error does not go on as it is: where the function is flat nothing of it is left, and
 elsewhere it bends.  Matched in front, means are off behind by more than rounding had moved them.  Channel by channel the
-mean of f(y + shift) is brought to that of float by Newton's method, and of the shift so much is left
+mean of f(y + shift) is brought to that of float by Newton's method with the first slope, and of the shift so much is left
 as is beyond the samples' chance: 1 - (variance of the mean error) / (mean error)^2, as in James and Stein's estimator.
 """
 
@@ -16,7 +16,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Float32, Float64
 from fcdeploy.int8.planning.elementwise import Function, function_behind
 
-POSITIONS = 8192  # of a channel, of all samples together, on which functions are computed
+POSITIONS = 4096  # of a channel, of all samples together, on which functions are computed
 LEAST_POSITIONS, MOST_POSITIONS = 32, 1024  # of a sample's channel: more look alike, fewer are chance
 STEPS = 3
 FURTHEST = 2.0  # times the shift that matches means in front: further away the error is something else
@@ -38,36 +38,36 @@ def share_positions(samples: int) -> int:
     return min(max(POSITIONS // max(samples, 1), LEAST_POSITIONS), MOST_POSITIONS)
 
 
-def measure_rows(y: Float32, function: Function, positions: int, shift: Float64 | float = 0.0) -> Float64:
-    """Mean of f(y + shift) of each row and channel, (rows, channels), y: (rows, channels, ...); shift: (channels,).
-
-    Of so many `positions` of a row's channel at most.
-    """
+def pick_positions(y: Float32, positions: int) -> Float64:
+    """Of an output (rows, channels, ...) so many `positions` of each row's channel at most: (rows, channels, positions)."""
     flat = y.reshape(*y.shape[:2], -1)
     step = -(-flat.shape[2] // positions) | 1  # odd: much in a picture repeats by powers of two
+    return flat[:, :, ::step].astype(np.float64)
+
+
+def measure_rows(picked: Float64, function: Function, shift: Float64 | float = 0.0) -> Float64:
+    """Mean of f(y + shift) of each row and channel, (rows, channels), of what `pick_positions` gave; shift: (channels,)."""
     column = np.reshape(shift, (-1, 1))
     # row by row, so that what a function computes on the way stays in the caches: a third of the time
-    rows = [function(row[:, ::step].astype(np.float64) + column).mean(axis=1) for row in flat]
-    return np.asarray(rows).reshape(y.shape[:2])
+    return np.asarray([function(row + column).mean(axis=1) for row in picked]).reshape(picked.shape[:2])
 
 
 def find_shift(
     written: Sequence[Float32], function: Function, truth: Float64, front: Float64, positions: int
 ) -> Float64:
     """What to add to each channel, (channels,); `truth` are float's `measure_rows`, `front` the shift that matches in front."""
-
-    def rows(shift: Float64) -> Float64:
-        return np.concatenate([measure_rows(y, function, positions, shift) for y in written])
-
+    picked = np.concatenate([pick_positions(y, positions) for y in written])
     far, target = FURTHEST * np.abs(front), truth.mean(axis=0)
     apart = np.full(len(front), 1e-2 * max(float(np.std(written[0])), 1e-9))
     shift = np.zeros(len(front))
-    now = rows(shift)
+    now = measure_rows(picked, function)
     errors = now - truth
+    # the slope at the start is that of all steps: shifts are small beside what activations span
+    ahead, behind = (measure_rows(picked, function, way) for way in (apart, -apart))
+    slope = (ahead - behind).mean(axis=0) / (2 * apart)
+    passes = slope > LEAST_SLOPE
     for taken in range(STEPS):
-        now = rows(shift) if taken else now
-        slope = (rows(shift + apart) - rows(shift - apart)).mean(axis=0) / (2 * apart)
-        passes = slope > LEAST_SLOPE
+        now = measure_rows(picked, function, shift) if taken else now
         step = (now.mean(axis=0) - target) / np.where(passes, slope, 1.0)
         shift = np.clip(shift - np.where(passes, step, 0.0), -far, far)
     if len(errors) < 2:

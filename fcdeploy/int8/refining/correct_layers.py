@@ -21,7 +21,7 @@ from fcdeploy.graph.nodes import constant_array, name_of, operator_of, producer_
 from fcdeploy.int8.planning.elementwise import Function
 from fcdeploy.int8.planning.weights import bias_array, bias_name, find_int8_layers, lay_out_kernel, round_bias
 from fcdeploy.int8.refining.activations import ActivationWalk, iterate_activations
-from fcdeploy.int8.refining.bias_correction import find_bend, find_shift, measure_rows, share_positions
+from fcdeploy.int8.refining.bias_correction import find_bend, find_shift, measure_rows, pick_positions, share_positions
 from fcdeploy.int8.refining.gptq_channels import gptq_round_layer
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
@@ -94,7 +94,7 @@ def _measure_float(
 
     def watch(name: str, y: Float32) -> None:
         if name in bends:
-            rows[name].append(measure_rows(y, bends[name], positions))
+            rows[name].append(measure_rows(pick_positions(y, positions), bends[name]))
 
     measure = measure_float_means_layerwise if alone else measure_float_means
     truth = measure(model, layers, samples, watch)
