@@ -26,6 +26,7 @@ from fcdeploy.records.calibration import Histogram
 from fcdeploy.records.report import Report
 from fcdeploy.reporting.page import drawing
 from fcdeploy.reporting.page.describe import write_verdict
+from fcdeploy.reporting.page.render import keep_in_line
 
 ALL = ("quantize.json", "validate.json", "bench.json", "net.calib")
 
@@ -158,6 +159,11 @@ def test_a_model_card(made: Path, tmp_path: Path) -> None:
     assert f"| top1 | {said['float']:,.4f} | {said['int8']:,.4f} |" in text
     assert "fcdeploy bench net.int8.onnx --against FLOAT --threads 1 --per-node --json > bench.json" in text
     assert "–" not in text.split("Made from")[0].split("| SQNR")[0]
+
+
+def test_names_end_no_line_of_a_model_card() -> None:
+    assert keep_in_line("a`b\n# c\u2028d") == "a'b # c d"
+    assert keep_in_line(3) == 3
 
 
 def test_node_data_for_model_explorer(made: Path, tmp_path: Path) -> None:

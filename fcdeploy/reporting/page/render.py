@@ -13,6 +13,7 @@ from fcdeploy.reporting import units
 from fcdeploy.reporting.page import drawing
 from fcdeploy.reporting.page.layers import LayerRow
 
+BREAKS = dict.fromkeys((*range(32), 127, 133, 8232, 8233), " ")
 TEMPLATES = {"html": "report.html.j2", "markdown": "model_card.md.j2"}
 DASH = "–"
 
@@ -59,12 +60,17 @@ def render(
 
     environment = Environment(
         loader=PackageLoader("fcdeploy.reporting.page"), autoescape=kind == "html", undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=None if kind == "html" else keep_in_line,
     )  # fmt: skip
     environment.filters |= {"fixed": format_fixed, "size": format_size, "count": format_count, "shade": find_shade}
     environment.globals |= {"get": get, "steps": list_front, "shortened": shorten}
     page = environment.get_template(TEMPLATES[kind])
     return page.render(title=title, models=list(zip(values, pictures, strict=True)), version=version) + "\n"
+
+
+def keep_in_line(value: Any) -> Any:
+    """A name as text that ends neither a line of Markdown nor a piece of code in it: names are anything that a file says."""
+    return value.replace("`", "'").translate(BREAKS) if isinstance(value, str) else value
 
 
 def get(values: Any, key: str) -> Any:
