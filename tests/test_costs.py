@@ -22,7 +22,7 @@ from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.planning.plan_graph import Overrides, plan_graph
 from fcdeploy.int8.timing import costs as times
 from fcdeploy.int8.timing import measure
-from fcdeploy.int8.timing.choose_kernels import _has_more_with_one_scale, best_trial, choose, vary_dynamic
+from fcdeploy.int8.timing.choose_kernels import best_trial, choose, vary_dynamic
 from fcdeploy.int8.timing.costs import CostBasis, describe_times, find_noise
 from fcdeploy.int8.timing.measure import conversion_rates
 from fcdeploy.int8.timing.partition import cost_of, find_slow_nodes, sum_layer_costs
@@ -334,28 +334,6 @@ def test_what_looked_fastest_and_is_not_falls_back_to_float(folder: Path, capsys
     assert quantize("--costs", "costs.json", "-o", "three.onnx", "--json") == 0
     said_too = json.loads(capsys.readouterr().out)
     assert (said_too["ratio"], said_too["ratio_low"], said_too["ratio_high"]) == (1.05, 1.03, 1.07)
-
-
-def test_of_choices_that_differ_in_single_scales_alone_the_one_with_most_is_tried() -> None:
-    choices = [Choice(), Choice((), ("a", "b")), Choice((), ("a",)), Choice(("c",), ("a",)), Choice(("c", "b"), ("a",))]
-    assert [choice for choice in choices if _has_more_with_one_scale(choice, choices)] == [choices[2]]
-
-
-@pytest.mark.parametrize(
-    ("trials", "one_scale"),
-    [
-        ([((), (), 0.60, 0.58, 0.62), ((), ("a",), 0.50, 0.48, 0.52)], True),
-        ([((), (), 0.60, 0.58, 0.62), ((), ("a",), 0.59, 0.58, 0.60)], False),  # a gain inside the noise
-        ([((), (), 0.60, 0.50, 0.70), ((), ("a",), 0.50, 0.48, 0.52)], False),
-        ([((), (), 1.20, 1.1, 1.3), ((), ("a",), 1.10, 1.0, 1.2), (("a",), (), 1.0, 0.9, 1.1)], False),
-        ([((), (), 1.20, 1.1, 1.3), ((), ("a",), 0.80, 0.7, 0.85), (("a",), (), 1.0, 0.9, 1.1)], True),
-    ],
-)
-def test_one_scale_for_all_channels_is_taken_where_it_is_clearly_faster(
-    trials: list[tuple[tuple[str, ...], tuple[str, ...], float, float, float]], one_scale: bool
-) -> None:
-    made = tuple(TimeTrial(Choice(slow, ones), *times) for slow, ones, *times in trials)
-    assert bool(best_trial(made).choice.one_scale) is one_scale
 
 
 def test_layers_with_dynamic_activations_are_tried_both_ways_in_every_choice() -> None:

@@ -17,8 +17,11 @@ from fcdeploy.int8.fidelity import measure_sqnr
 from fcdeploy.int8.planning.check_plan import check_plan
 from fcdeploy.int8.planning.plan_graph import Overrides
 from fcdeploy.int8.problem import Problem
+from fcdeploy.int8.timing import choose_kernels
+from fcdeploy.int8.timing.choose_kernels import _choose_one_scale, plan_choice
 from fcdeploy.int8.timing.per_tensor_weights import find_one_scale_layers
 from fcdeploy.prepare.pipeline import prepare
+from fcdeploy.records.costs import Choice
 from fcdeploy.records.plan import from_json, to_json
 from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.kernels import find_kernels
@@ -86,6 +89,26 @@ def test_layers_of_even_channels_may_have_one_and_uneven_ones_may_not() -> None:
     assert set(found[0]) == {"a", "b", "c"}
     assert set(found[1]) == {"b", "c"}
     assert found[0]["a"] > found[0]["b"] > found[0]["c"]  # by how many outputs they have
+
+
+def test_the_table_decides_whether_they_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time is measured; where all together cost too much accuracy, those that gain most have it, or none."""
+    start = given(dense(), "x86-avx2")
+    everything = start.plan()
+
+    def build(choice: Choice) -> ir.Model:
+        return start.build(plan_choice(start, everything, choice))
+
+    monkeypatch.setattr(choose_kernels, "MOST_LOSS_DB", 6.0)
+    ones, with_one, without = _choose_one_scale(start, everything, build)
+    assert set(ones) == {"a", "b", "c"}
+    assert without is not None and with_one is not None and without - 6 <= with_one < without
+    monkeypatch.setattr(choose_kernels, "MOST_LOSS_DB", without - with_one - 0.01)
+    assert set(_choose_one_scale(start, everything, build)[0]) < {"a", "b", "c"}
+    monkeypatch.setattr(choose_kernels, "MOST_LOSS_DB", -40.0)
+    assert _choose_one_scale(start, everything, build)[0] == {}
+    monkeypatch.setattr(choose_kernels, "WORTH_ONE", 10.0)
+    assert _choose_one_scale(start, everything, build) == ({}, None, None)
 
 
 @pytest.mark.parametrize("target", ["portable", VNNI])

@@ -18,6 +18,7 @@ from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.measure import choose_reference, confirm, measure_costs, try_choices
 from fcdeploy.int8.timing.partition import WHY_SLOW, cost_of, find_slow_nodes, sum_layer_costs
 from fcdeploy.int8.timing.per_tensor_weights import find_one_scale_layers
+from fcdeploy.int8.timing.rate_table import estimate_costs
 from fcdeploy.int8.writing.blocked_arithmetic import keep_layout
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Choice, Costs, TimeTrial
@@ -29,7 +30,7 @@ CONVERSIONS = (1.0, 2.0, 0.5)  # of the estimate of converting: it is the coarse
 CLEAR = 0.03  # integers everywhere stay unless a choice saves this of their time: less is noise or whim
 CLEAR_OF_FAST = 0.15  # the same where these are faster than float beyond doubt: one kind of arithmetic travels
 ESTIMATED = 0.1  # what it must save where nothing was run
-WORTH_ONE = 0.01  # of the time of all integer layers, by estimate, or it is not tried
+WORTH_ONE = 0.05  # of the time of all integer layers, by the table: less is not worth the accuracy that one scale costs
 ALIKE = 0.03  # of choices this close, the one with most integer nodes is taken
 LONG_US = 10_000.0  # a network of that many microseconds takes long to build and run in several forms
 SURE = 0.7  # of the float time, by what nodes cost: below it integers are faster beyond doubt
@@ -54,36 +55,34 @@ def measure_choices(problem: Problem, everything: Plan, *, source: str, on_step:
     products = map(name_of, find_int8_products(problem.model.graph, everything))
     layers = tuple(sorted([*dynamic, *products]))
     costs = replace(costs, layers=layers)
-    saved = _find_worth_one_scale(problem, everything, costs)
-    choices = vary_dynamic(_list_choices(problem.model, everything, problem.calibration, costs, saved), dynamic)
 
     def build(choice: Choice) -> ir.Model:
         return integers if choice == Choice() else problem.build(plan_choice(problem, everything, choice))
 
-    accurate, every_db = _drop_inaccurate(problem, choices, build)
+    ones, one_db, every_db = _choose_one_scale(problem, everything, build)
+    choices = vary_dynamic(_list_choices(problem.model, everything, problem.calibration, costs, ones), dynamic)
     reference = choose_reference(problem.load_original(), problem.model, feeds)
-    if len(accurate) > 1:
-        trials = try_choices(reference, list(accurate), build, feeds, apart=apart, on_step=step)
-        trials = tuple(replace(trial, sqnr_db=accurate[trial.choice]) for trial in trials)
+    if len(choices) > 1:
+        trials = try_choices(reference, choices, build, feeds, apart=apart, on_step=step)
+        trials = tuple(replace(trial, sqnr_db=one_db if trial.choice.one_scale else None) for trial in trials)
         costs = replace(costs, trials=trials, sqnr_db=every_db)
-    best = best_trial(costs.trials).choice if costs.trials else Choice()
-    plain = _find_plain(costs)
+    plain = _find_plain(costs, Choice((), tuple(sorted(ones))))
+    best = best_trial(costs.trials).choice if costs.trials else plain
     if best != plain and not _is_surely_faster(confirm(build(plain), build(best), best, feeds, on_step=step)):
         best = plain
     for choice in dict.fromkeys((best, Choice(layers))):
-        confirmed = replace(
-            confirm(reference, build(choice), choice, feeds, on_step=step), sqnr_db=accurate.get(choice)
-        )
+        confirmed = confirm(reference, build(choice), choice, feeds, on_step=step)
+        confirmed = replace(confirmed, sqnr_db=one_db if choice.one_scale else None)
         costs = replace(costs, confirmed=(*costs.confirmed, confirmed))
         if confirmed.ratio <= SLOWER:
             break
     return costs
 
 
-def _find_plain(costs: Costs) -> Choice:
-    """What is taken unless another choice is faster beyond doubt: integers everywhere, or float where these are slower."""
-    everywhere = next((trial for trial in costs.trials if trial.choice == Choice()), None)
-    return Choice() if everywhere is None or everywhere.ratio <= SLOWER else Choice(costs.layers)
+def _find_plain(costs: Costs, integers: Choice) -> Choice:
+    """What is taken unless another choice is faster beyond doubt: `integers` everywhere, or float where these are slower."""
+    everywhere = next((trial for trial in costs.trials if trial.choice == integers), None)
+    return integers if everywhere is None or everywhere.ratio <= SLOWER else Choice(costs.layers)
 
 
 def _is_surely_faster(against_plain: TimeTrial) -> bool:
@@ -120,23 +119,13 @@ def choose(model: ir.Model, plan: Plan, calibration: Calibration, costs: Costs) 
 
 
 def best_trial(trials: tuple[TimeTrial, ...]) -> TimeTrial:
-    """The trial to take: one scale for all channels only where that is clearly faster, see `_best_split`."""
-    each = _best_split(tuple(trial for trial in trials if not trial.choice.one_scale))
-    ones = tuple(trial for trial in trials if trial.choice.one_scale)
-    if not ones:
-        return each
-    one = _best_split((*ones, _find_all_float(trials)))
-    return one if _is_clearly_faster(one, each) else each
-
-
-def _best_split(trials: tuple[TimeTrial, ...]) -> TimeTrial:
     """Integers everywhere unless another is clearly faster, float where integers are slower."""
     everywhere = min(trials, key=lambda trial: len(trial.choice.slow))
     fastest = min(trials, key=lambda trial: trial.ratio)
     if everywhere.ratio <= SLOWER and not _is_clearly_faster(fastest, everywhere, _find_saving(everywhere.ratio)):
         return everywhere
     if fastest.ratio > SLOWER:
-        return _find_all_float(trials)
+        return max(trials, key=lambda trial: len(trial.choice.slow))
     close = [trial for trial in trials if trial.ratio <= fastest.ratio * (1 + ALIKE)]
     return min(close, key=lambda trial: len(trial.choice.slow))
 
@@ -149,7 +138,7 @@ def _find_saving(ratio: float) -> float:
     return CLEAR + (CLEAR_OF_FAST - CLEAR) * min(max((1 - ratio) / (1 - SURE), 0.0), 1.0)
 
 
-def _is_clearly_faster(faster: TimeTrial, than: TimeTrial, saving: float = CLEAR) -> bool:
+def _is_clearly_faster(faster: TimeTrial, than: TimeTrial, saving: float) -> bool:
     """Faster by `saving`, and outside the other's interval.
 
     Of an interval the lower end counts: what disturbs a run makes it longer, so upper ends are loose.
@@ -157,29 +146,19 @@ def _is_clearly_faster(faster: TimeTrial, than: TimeTrial, saving: float = CLEAR
     return faster.ratio < (1 - saving) * than.ratio and faster.ratio < than.low
 
 
-def _find_all_float(trials: tuple[TimeTrial, ...]) -> TimeTrial:
-    """Float everywhere."""
-    return max(trials, key=lambda trial: len(trial.choice.slow))
-
-
 def _list_choices(
-    model: ir.Model, plan: Plan, calibration: Calibration, costs: Costs, saved: Mapping[str, float]
+    model: ir.Model, plan: Plan, calibration: Calibration, costs: Costs, ones: Mapping[str, float]
 ) -> list[Choice]:
-    """Integers everywhere, float everywhere, and the cheapest splits; those with integers with one scale as well.
+    """Integers everywhere, float everywhere, and the cheapest splits.
 
-    `saved` are microseconds that one scale saves, by layer: all of them have it, or, where that costs too much accuracy, those
-    that gain most.
+    `ones` are layers that have one scale where they are integers, and the microseconds that it saves.
     Of a large network in which integers everywhere are faster beyond doubt, only what may be faster still is tried.
     """
-    choices = [Choice(), Choice(costs.layers)]
-    most = {name: us for name, us in saved.items() if us >= max(saved.values()) / 2}
-    for ones in ({}, saved, most) if saved else ({},):
-        cheaper = {name: (f, max(i - ones.get(name, 0.0), 0.0)) for name, (f, i) in costs.nodes.items()}
-        weighed = replace(costs, nodes=cheaper)
-        splits = [
-            find_slow_nodes(model.graph, plan, calibration, weighed, conversions=factor) for factor in CONVERSIONS
-        ]
-        choices += [Choice(tuple(sorted(split)), tuple(sorted(set(ones) - set(split)))) for split in ({}, *splits)]
+    cheaper = {name: (f, max(i - ones.get(name, 0.0), 0.0)) for name, (f, i) in costs.nodes.items()}
+    costs = replace(costs, nodes=cheaper)
+    splits = [find_slow_nodes(model.graph, plan, calibration, costs, conversions=factor) for factor in CONVERSIONS]
+    slow = [set[str](), set(costs.layers), *map(set, splits)]
+    choices = [Choice(tuple(sorted(each)), tuple(sorted(set(ones) - each))) for each in slow]
     whole, in_float = (cost_of(model.graph, plan, calibration, costs, slow) for slow in ((), costs.layers))
     if in_float > LONG_US and whole < SURE * in_float:
         least = (1 - ESTIMATED / 2) * whole
@@ -196,30 +175,27 @@ def vary_dynamic(choices: list[Choice], dynamic: Collection[str]) -> list[Choice
     return list(dict.fromkeys(varied))
 
 
-def _find_worth_one_scale(problem: Problem, everything: Plan, costs: Costs) -> dict[str, float]:
-    """Layers that may have one scale, with what it saves; none where that is little of the whole."""
-    layers = find_one_scale_layers(problem.model.graph, everything, problem.calibration, problem.target.pair_limit)
-    return layers if sum(layers.values()) >= WORTH_ONE * sum_layer_costs(costs, everything, {}) else {}
+def _choose_one_scale(
+    problem: Problem, everything: Plan, build: Callable[[Choice], ir.Model]
+) -> tuple[dict[str, float], float | None, float | None]:
+    """Layers that have one scale for all channels, with the microseconds it saves; the network's SQNR with and without that.
 
+    All that may, or, where that costs too much accuracy, those that gain most; none where little of the whole is saved.  The
+    table of rates decides what is little: one scale is never slower, and by measured times a small network had it in one run
+    and not in the next.
+    """
+    saved = find_one_scale_layers(problem.model.graph, everything, problem.calibration, problem.target.pair_limit)
+    table = estimate_costs(problem.model, problem.calibration.model, problem.target.name)
+    if not saved or sum(saved.values()) < WORTH_ONE * sum_layer_costs(table, everything, {}):
+        return {}, None, None
+    few = {name: array[:JUDGED] for name, array in problem.samples.items()}
 
-def _drop_inaccurate(
-    problem: Problem, choices: list[Choice], build: Callable[[Choice], ir.Model]
-) -> tuple[dict[Choice, float | None], float | None]:
-    """The choices whose single scales cost the network little, with their SQNR, and that of integers everywhere."""
-    if not any(choice.one_scale for choice in choices):
-        return dict.fromkeys(choices), None
+    def judge(ones: Collection[str]) -> float:
+        return round(min(measure_sqnr(problem.model, build(Choice((), tuple(sorted(ones)))), few), default=EXACT_DB), 2)
 
-    def judge(choice: Choice) -> float:
-        few = {name: array[:JUDGED] for name, array in problem.samples.items()}
-        return round(min(measure_sqnr(problem.model, build(choice), few), default=EXACT_DB), 2)
-
-    least = judge(Choice())
-    judged_db = {choice: judge(choice) if choice.one_scale else None for choice in choices}
-    accurate = {choice: db for choice, db in judged_db.items() if db is None or db >= least - MOST_LOSS_DB}
-    return {choice: db for choice, db in accurate.items() if not _has_more_with_one_scale(choice, accurate)}, least
-
-
-def _has_more_with_one_scale(choice: Choice, others: Collection[Choice]) -> bool:
-    """Whether another choice differs only in that more layers have one scale: the faster one, which noise must not decide."""
-    ones = set(choice.one_scale)
-    return bool(ones) and any(other.slow == choice.slow and ones < set(other.one_scale) for other in others)
+    least = judge(())
+    most = {name: us for name, us in saved.items() if us >= max(saved.values()) / 2}
+    for ones in (saved, most):
+        if (db := judge(ones)) >= least - MOST_LOSS_DB:
+            return ones, db, least
+    return {}, None, least

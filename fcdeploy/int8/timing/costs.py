@@ -141,7 +141,7 @@ def describe_times(basis: CostBasis) -> Iterator[str]:
         yield f"times are estimates from the {costs.source}: measure on the CPU itself to be sure"
         return
     tried = (*costs.trials, *costs.confirmed)
-    everywhere = min(tried, key=lambda trial: (bool(trial.choice.one_scale), len(trial.choice.slow)))
+    everywhere = min(tried, key=lambda trial: len(trial.choice.slow))
     taken = costs.confirmed[-1] if costs.confirmed else best_trial(costs.trials)
     if taken.choice.slow and set(taken.choice.slow) >= set(costs.layers):
         yield from _describe_float(costs, taken, everywhere)
