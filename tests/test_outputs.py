@@ -53,6 +53,17 @@ def test_an_embedding_decides_nothing() -> None:
     x = net.op("LpNormalization", net.dense(net.input("x", 8), 8, 64), axis=1, p=2)
     assert end_of(net, x).kind == "embedding"
     assert decide_by(RANDOM.normal(size=(9, 64)).astype(np.float32), OutputEnd("embedding")) is None
+    net = Net(0)
+    x = net.dense(net.input("x", 8), 8, 64)
+    squares = net.op("ReduceSum", net.op("Mul", x, x), net.constant([1], np.int64))
+    assert end_of(net, net.op("Div", x, net.op("Sqrt", squares))).kind == "embedding"
+
+
+def test_shares_of_a_sum_are_no_embedding() -> None:
+    """A Softmax in pieces."""
+    net = Net(0)
+    x = net.op("Exp", net.dense(net.input("x", 8), 8, 6))
+    assert end_of(net, net.op("Div", x, net.op("ReduceSum", x, net.constant([1], np.int64)))).kind == "other"
 
 
 def head(net: Net, *levels: str, objectness: bool, classes: int) -> str:

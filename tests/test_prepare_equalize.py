@@ -73,6 +73,15 @@ def test_two_convolutions_with_something_homogeneous_between(between: str, seed:
     assert ratio(model) < before
 
 
+@pytest.mark.parametrize("inputs", ["a c", "c a"])
+def test_a_slope_that_is_computed_keeps_its_scale(inputs: str) -> None:
+    s = spread(8, 1).reshape(-1, 1, 1, 1)
+    constants = {"w1": normal(8, 3, 3, 3) * s, "w2": normal(5, 8, 1, 1), "w3": normal(8, 3, 3, 3) * s}
+    nodes = [op("Conv", "x w1", "a"), op("Conv", "x w3", "c"), op("PRelu", inputs, "b")]
+    nodes += [op("Conv", f"{read} w2", f"{read}2") for read in "abc"]
+    apply(equalize, graph(nodes, {"x": ["n", 3, 6, 6]}, ["a2", "b2", "c2"], constants), tolerance=0)
+
+
 def test_a_residual_stream_has_one_factor_per_channel() -> None:
     """Everything that writes or reads the tensors of a sum is rescaled alike, a layer that does both as well."""
     s = np.asarray([16, 1, 1 / 16, 1, 1, 4], np.float32)

@@ -42,6 +42,7 @@ SELECTS = ("NonMaxSuppression", "TopK", "NonZero", "Compress", "Unique")
 UP_TO_ONE = ("Sigmoid", "HardSigmoid")
 BETWEEN = ("ReduceMean", "ReduceMax", "ReduceMin", "AveragePool", "GlobalAveragePool", "MaxPool", "GlobalMaxPool")
 SUM_TO_ONE = ("Softmax", "LogSoftmax")
+BOX = 4  # numbers of a box
 Kind = Literal["softmax", "sigmoid", "dense", "convolution", "embedding", "parts", "other"]
 
 
@@ -124,12 +125,16 @@ def _read_concat(node: ir.Node) -> tuple[OutputEnd, int | None]:
         return OutputEnd("other"), None
     axis = attribute_of(node, "axis", 0) % rank
     ends = [_find_end(value) for value in node.inputs if value is not None]
+    lengths = [_length_of(value, axis) for value in node.inputs]
+    if (
+        lengths[0] == BOX and set(lengths) != {BOX} and ends[0].kind == "sigmoid"
+    ):  # ends of a box as shares of the picture
+        ends[0] = OutputEnd("other")
     first = ends[0]
     if all(end == first for end in ends):
         levels = first.kind == "sigmoid" or (first.kind in ("softmax", "parts") and first.axis not in (None, axis))
         length = None if not levels or first.axis is None else _length_of(node.inputs[0], first.axis)
         return (first if levels else OutputEnd("other")), length
-    lengths = [_length_of(value, axis) for value in node.inputs]
     if not any(end.kind == "sigmoid" for end in ends) or None in lengths:
         return OutputEnd("other"), None
     stops = list(accumulate(length or 0 for length in lengths))
@@ -228,11 +233,13 @@ def _follow(node: ir.Node, axis: int, classes: int | None) -> int | None:
 
 
 def _is_normalized(node: ir.Node) -> bool:
-    """A row divided by its own norm."""
+    """A row divided by its own norm: the root of a sum of squares, not a sum, whose shares are another thing."""
     if is_op(node, "LpNormalization"):
         return True
     below = producer_of(node.inputs[1]) if is_op(node, "Div") and len(node.inputs) == 2 else None
-    while is_op(below, "Clip", "Max", "Expand", "Sqrt", "Add", "Unsqueeze"):
+    root = False
+    while is_op(below, "Clip", "Max", "Expand", "Sqrt", "Add", "Unsqueeze", "Reshape", "Pow"):
         assert below is not None
+        root |= is_op(below, "Sqrt", "Pow")
         below = producer_of(_data_of(below))
-    return is_op(below, "ReduceL2", "ReduceSumSquare", "ReduceSum") and not is_constant(node.inputs[1])
+    return is_op(below, "ReduceL2") or (root and is_op(below, "ReduceSumSquare", "ReduceSum"))

@@ -30,7 +30,7 @@ import numpy as np
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.evaluate.decision import AnchorScores, Decision, squeeze
 from fcdeploy.evaluate.detections import Detections, find_detections
-from fcdeploy.evaluate.output_ends import OutputEnd
+from fcdeploy.evaluate.output_ends import BOX, OutputEnd
 
 MANY_CLASSES = 64  # an output of fewer numbers a sample, straight from a dense layer, is taken for logits unseen
 STANDS_OUT = 0.5  # standard deviations of a row between its two largest numbers, at least; 0.22 for 512 random ones
@@ -40,7 +40,6 @@ FEW_NEAR = 0.08  # of rows, where a class was learnt: 0 to 6 % of most trained n
 ENOUGH_ROWS = 256  # to tell such shares from each other
 BLANK = 0.4  # of the steps of a text by CTC: its most frequent class is the blank between letters
 WHOLE = 1e-3  # by which shares of a whole may miss 1
-BOX = 4  # numbers of a box
 STEPS = 8  # a text by CTC has more steps than letters
 
 
@@ -151,7 +150,7 @@ def _measure_gaps(rows: Float64) -> tuple[Float64, float]:
 def _decide_by_scores(output: Array, end: OutputEnd) -> Decision | None:
     """Shares beside other numbers: of one channel before others, or the first behind a box, that an object is there.
 
-    Detectors that lay out (n, anchors, channels) have it, as YOLOv5, v7 and YOLOX; (n, channels, anchors), as YOLOv8, have not.
+    YOLOv5, v7 and YOLOX have it, YOLOv8 and DETR have not; where one channel says it is seen in its numbers.
     """
     if end.axis is None or not 0 < end.axis < output.ndim:
         return None
@@ -159,9 +158,21 @@ def _decide_by_scores(output: Array, end: OutputEnd) -> Decision | None:
     parts = [end.parts[first], *takewhile(lambda part: part.kind == "sigmoid", end.parts[first + 1 :])]
     start, stop = parts[0].start, parts[-1].stop
     alone = parts[0].stop - start == 1 and len(parts) > 1
-    behind_box = start == BOX and end.axis == output.ndim - 1 and len(parts) == 1 and stop - start > 1
-    anchors = AnchorScores(end.axis, start, stop, alone or behind_box)
+    anchors = AnchorScores(end.axis, start, stop)
+    if alone or (start == BOX and end.axis == output.ndim - 1 and _says_whether(anchors.read(output))):
+        anchors = AnchorScores(end.axis, start, stop, objectness=True)
     return Decision(None, 2, 0.5, sparse=True, anchors=anchors)
+
+
+def _says_whether(scores: Array) -> bool:
+    """Whether the first of some shares (n, anchors, k) is of an object, whatever it is: where it is large another is as well.
+
+    Classes exclude each other.
+    """
+    if scores.shape[-1] < 2:
+        return False
+    there = scores[scores[..., 0] > 0.5][..., 1:]
+    return len(there) > 0 and bool(np.median(there.max(axis=-1)) > 0.5)
 
 
 def _adds_up_to_one(output: Array) -> bool:

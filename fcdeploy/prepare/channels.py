@@ -236,7 +236,8 @@ class _ChannelGroups:
         """The identities of the first output's channels where f(y / s) = f(y) / s, else None."""
         first = self.of[data[0]]
         if is_op(node, *HOMOGENEOUS):
-            return first
+            self.pin(data[1:])  # a slope that is computed keeps its scale
+            return first if data[0] is node.inputs[0] else None
         if is_op(node, *FOLLOWING) and find_vectors(node) and len(first) == channels_of(node.outputs[0]):
             self.following.append((node, first))
             return first
