@@ -16,7 +16,7 @@ import onnx_ir as ir
 import pytest
 from compiled_once import compiled_once
 from conftest import fails
-from native_kernels import compiler
+from native_kernels import KERNELS, compiler, source
 from networks import Line, Net, quantize_net, random_data
 
 import fcdeploy
@@ -26,11 +26,12 @@ from fcdeploy.bundles.golden import compare
 from fcdeploy.bundles.load import load_bundle
 from fcdeploy.cli import main
 from fcdeploy.commands.compile import _read_samples
-from fcdeploy.graph.model import read_model
+from fcdeploy.graph.model import name_everything, read_model
 from fcdeploy.native import prove
+from fcdeploy.native.build import build, write_sources
 from fcdeploy.native.program.steps import Step
 from fcdeploy.native.reading.operators import read_program
-from fcdeploy.native.toolchain import compile_c
+from fcdeploy.native.toolchain import Compiler, compile_c
 from fcdeploy.records import calibration
 from fcdeploy.runtime.engine import ENGINES
 from fcdeploy.runtime.native_library import SHORTEST_US, load_native
@@ -147,6 +148,34 @@ int main(void)
     np.testing.assert_allclose(np.frombuffer(done.stdout, np.float32).reshape(1, 4), wanted, rtol=1e-5, atol=1e-5)
     with fails("exists", "force"):
         fcdeploy.compile(model, output=folder, emit="c")
+
+
+def test_the_text_of_a_network_stands_beside_every_kernel(tmp_path: Path) -> None:
+    """A name of its own that a kernel has too would not compile, and only where that kernel is called."""
+    net = Net()
+    net.output(net.op("ArgMax", net.input("x", 5), axis=1))
+    graph = ir.from_proto(net.model())
+    name_everything(graph.graph)
+    write_sources(build(read_program(graph, "net")), tmp_path)
+    (tmp_path / "all.c").write_text(f'{source()}#include "net.c"\n')
+    compile_c(compiler(), ["-std=c11", "-O0", "-DFC_PLAIN", f"-I{KERNELS}", "-c", "all.c", "-o", "all.o"], tmp_path)
+
+
+def test_hints_at_a_compiler_that_fails_are_of_some_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another compiler is told of only where it could do better: not of C that is wrong, nor of another machine's."""
+
+    def said(arguments: list[str], lines: str) -> str:
+        with pytest.raises(fcdeploy.FcdeployError) as caught:
+            compile_c(Compiler(("sh", "-c", f"echo '{lines}' >&2; exit 1"), "sh", True), arguments, tmp_path)
+        return caught.value.hint
+
+    monkeypatch.delenv("CC", raising=False)
+    wrong = "net.c:1:9: error: use of undeclared identifier"
+    assert said(["-c", "net.c"], wrong).startswith("please report it")
+    assert said(["-c", "net.c"], "error: out of memory") == "CC=gcc takes another compiler"
+    assert "gcc" not in said(["-target", "aarch64-linux-gnu.2.17", "-c", "net.c"], "error: out of memory")
+    monkeypatch.setenv("CC", "sh")
+    assert said(["-c", "net.c"], wrong) == "unset CC"
 
 
 def test_a_dry_run_needs_no_compiler_and_writes_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,8 +15,10 @@ from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.runtime.cache import cache_folder
+from fcdeploy.runtime.cpu import this_machine
 
 STRICT = ("-std=c11", "-O2", "-g0", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra")
+IN_TEXT = re.compile(r"\S+\.[chS]:\d+:")  # where a compiler's complaint about a text begins
 
 
 @dataclass(frozen=True)
@@ -59,5 +62,16 @@ def compile_c(compiler: Compiler, arguments: Sequence[str | Path], folder: Path)
         complaints = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
         raise FcdeployError(
             f"{compiler.name} failed: {(complaints or ['no message'])[0].strip()[:200]}",
-            "unset CC" if os.environ.get("CC") else "CC=gcc takes another compiler",
+            _choose_hint(command, complaints),
         )
+
+
+def _choose_hint(command: Sequence[str], complaints: Sequence[str]) -> str:
+    """Another compiler, where one could do better: not with C that is wrong, nor where it is told of a target as zig is."""
+    if os.environ.get("CC"):
+        return "unset CC"
+    if complaints and IN_TEXT.match(complaints[0]):
+        return "please report it with the model: the C that was written for it is wrong"
+    if "-target" in command and this_machine() not in command[command.index("-target") + 1]:
+        return "pip install --force-reinstall 'fcdeploy[native]', or --emit c, for your own compiler"
+    return "CC=gcc takes another compiler"

@@ -146,7 +146,7 @@ def _format_code(name: str, program: Program, calls: Sequence[KernelCall], offse
         f"extern const uint8_t {name}_weights[];",
         "",
         "/* What steps read and write: the arena, inputs and outputs. */",
-        "struct fc_places {",
+        "struct fc_memory {",
         "    uint8_t *arena;",
         "    const void *const *inputs;",
         "    void *const *outputs;",
@@ -160,7 +160,7 @@ def _format_code(name: str, program: Program, calls: Sequence[KernelCall], offse
     outputs = [f"{_make_names(program)[t.name, 'out']}" for t in program.outputs]
     declared = f"void FC_LEVEL({name}_steps)(int32_t first, int32_t last, {PLACES})"
     lines += [
-        f"static void (*const steps[{len(calls)}])(const struct fc_places *) = {{",
+        f"static void (*const steps[{len(calls)}])(const struct fc_memory *) = {{",
         *(f"    {line}" for line in _wrap(steps)),
         "};",
         "",
@@ -168,9 +168,9 @@ def _format_code(name: str, program: Program, calls: Sequence[KernelCall], offse
         f"{declared};",
         declared,
         "{",
-        "    const struct fc_places places = {(uint8_t *)arena, inputs, outputs};",
+        "    const struct fc_memory memory = {(uint8_t *)arena, inputs, outputs};",
         "    for (int32_t i = first; i < last; i++)",
-        "        steps[i](&places);",
+        "        steps[i](&memory);",
         "}",
         "",
         "#ifndef FC_LIBRARY",
@@ -197,7 +197,7 @@ def _format_step(name: str, number: int, call: KernelCall, offsets: Mapping[int,
         else:
             arguments.append(_format_expression(name, argument, offsets))
     lines += [
-        f"static void step_{number}(const struct fc_places *at)",
+        f"static void step_{number}(const struct fc_memory *at)",
         "{",
         "    (void)at;",
         f"    {call.kernel}(",
