@@ -57,7 +57,11 @@ def test_what_lies_between_bytes_stays_float_too(op: str, tmp_path: Path) -> Non
     write_model(line.int8, tmp_path / "int8.onnx")
     kernels = {kernel.node: kernel for kernel in find_kernels(tmp_path / "int8.onnx")}
     assert kernels["last"].kernel == "QLinearConv"
-    assert not kernels["middle"].integer
+    middle_kernel = kernels["middle"]
+    moves = (
+        op == "Sigmoid" and middle_kernel.kernel == "Reshape"
+    )  # a table of floats ends in one, which moves bytes as well
+    assert moves or not middle_kernel.integer
     check_kernels(tuple(kernels.values()), line.plan)
 
 
