@@ -25,7 +25,7 @@ from fcdeploy.bundles import golden
 from fcdeploy.bundles.golden import compare
 from fcdeploy.bundles.load import load_bundle
 from fcdeploy.cli import main
-from fcdeploy.commands.compile import _read_samples
+from fcdeploy.commands.compile import _read_samples, format_proof
 from fcdeploy.graph.model import name_everything, read_model
 from fcdeploy.native import prove
 from fcdeploy.native.build import build, write_sources
@@ -176,6 +176,21 @@ def test_hints_at_a_compiler_that_fails_are_of_some_help(tmp_path: Path, monkeyp
     assert "gcc" not in said(["-target", "aarch64-linux-gnu.2.17", "-c", "net.c"], "error: out of memory")
     monkeypatch.setenv("CC", "sh")
     assert said(["-c", "net.c"], wrong) == "unset CC"
+
+
+def test_floats_that_differ_are_no_rounding_ties() -> None:
+    """A difference between floats is said, however small; that of a byte is one level."""
+
+    def said(golden_values: Any, found: Any) -> str:
+        outputs = compare([({}, {"y": np.array(golden_values)})], lambda _: {"y": np.array(found)})
+        return format_proof(prove.Proof((), ("plain",), (), tuple(outputs), False, 1))[-1]
+
+    floats = np.array([0.0, 10.2, 51.0], np.float32)
+    assert said(floats, floats) == "equal to onnxruntime in all 3 outputs"
+    near = said(floats, np.float32([0.0, 10.3, 51.0]))
+    assert near == "1 of 3 outputs differ from onnxruntime, by 0.5 of 255 levels at most"
+    assert said(np.uint8([3, 4]), np.uint8([3, 5])) == "1 of 2 outputs differ from onnxruntime: rounding ties"
+    assert said(floats, 2 * floats).endswith(", by more than rounding ties")
 
 
 def test_a_dry_run_needs_no_compiler_and_writes_nothing(

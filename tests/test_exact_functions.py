@@ -23,6 +23,7 @@ from fcdeploy.graph.model import read_model
 from fcdeploy.int8.writing.conversions import Conversions
 from fcdeploy.int8.writing.exact_functions import ExactFunctions
 from fcdeploy.native.program.interpret import run as interpret
+from fcdeploy.native.program.steps import Pointwise
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.records.plan import QParams
 from fcdeploy.serve.meaning import find_probabilities
@@ -96,8 +97,13 @@ def test_an_exponential_is_a_product_of_its_digits(seed: int, size: float) -> No
 
 
 def test_beyond_what_floats_hold_an_exponential_stays_a_number() -> None:
-    found, _ = run(model_of("Exp", None, 1, None, 13), np.array([-1e30, -81, 89, 1e30], np.float32))
+    """In native code, too, which has an Exp again."""
+    model, x = model_of("Exp", None, 1, None, 13), np.array([-1e30, -81, 89, 1e30], np.float32)
+    found, _ = run(model, x)
     np.testing.assert_allclose(found, np.exp([-80.0, -80.0, 88.0, 88.0]), rtol=1e-6)
+    program = read_program(ir.from_proto(onnx.load_from_string(model)), "net", {"x": [4]})
+    assert [step.kind for step in program.steps if isinstance(step, Pointwise)] == ["Clip", "Exp"]
+    np.testing.assert_allclose(interpret(program, {"x": x})["y"], found, rtol=1e-6)
 
 
 @pytest.mark.parametrize("op", FUNCTIONS)

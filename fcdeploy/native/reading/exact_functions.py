@@ -19,7 +19,7 @@ from fcdeploy.graph.nodes import array_of, producer_of
 
 @dataclass(frozen=True)
 class Function:
-    """An Exp, or a Softmax along `axis`, of floats; or of bytes whose e(d) is `terms`."""
+    """An Exp of what the file clips, or a Softmax along `axis`, of floats; or one of bytes whose e(d) is `terms`."""
 
     x: ir.Value
     axis: int | None = None
@@ -68,7 +68,9 @@ def _find_function(node: ir.Node) -> Function | None:
     if axes is None or axes.size != 1:
         return None
     axis, below = int(axes.reshape(-1)[0]), _find_power(terms.producer())
-    x = _follow(below, ("Sub", 0))
+    x = _follow(
+        below, ("Clip", 0), ("Sub", 0)
+    )  # what the Clip takes off is nothing beside the largest, whose share is 1
     if x is not None:
         return Function(x, axis)
     looked_up = _follow(terms, ("Reshape", 0))
@@ -80,7 +82,7 @@ def _find_function(node: ir.Node) -> Function | None:
 
 
 def _find_power(node: ir.Node | None) -> ir.Value | None:
-    """What the digits are those of; None for another product."""
+    """What the digits are those of, as a Clip leaves it; None for another product."""
     node = producer_of(node.inputs[0]) if node is not None and node.op_type == "Reshape" else None
     for _ in DIGITS:
         if node is None or node.op_type != "Mul" or producer_of(node.inputs[1], "Gather") is None:
@@ -88,7 +90,8 @@ def _find_power(node: ir.Node | None) -> ir.Value | None:
         node = producer_of(node.inputs[0], "Mul", "Gather")
     if node is None:
         return None
-    return _follow(node.outputs[0], ("Gather", 1), ("Cast", 0), ("Sub", 0), ("Floor", 0), ("Clip", 0))
+    clipped = _follow(node.outputs[0], ("Gather", 1), ("Cast", 0), ("Sub", 0), ("Floor", 0))
+    return None if producer_of(clipped, "Clip") is None else clipped
 
 
 def _follow(value: ir.Value | None, *path: tuple[str, int]) -> ir.Value | None:
