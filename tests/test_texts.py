@@ -20,6 +20,8 @@ from servers import Server, serving
 import fcdeploy
 from fcdeploy.arrays import make_texts
 from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate.output_ends import OutputEnd
+from fcdeploy.evaluate.outputs import decide_by
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.session import Session
@@ -140,6 +142,50 @@ def test_all_kinds_of_data_give_the_same_calibration(home: Path, tmp_path: Path)
     spec = TensorSpec("city", np.dtype(object), (None, 2))
     with fails("sample 3 holds 1, the model wants text"):
         cast(np.array(["x", 1], object), spec, "sample 3", "data")
+
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One text a sample (n), in and out, nothing else; `wrong.onnx` answers otherwise everywhere."""
+    home = tmp_path_factory.mktemp("flat")
+    random = np.random.default_rng(0)
+    nodes = [
+        N("CategoryMapper", ["city"], ["at"], domain="ai.onnx.ml", cats_int64s=[*range(6)], cats_strings=CITIES),
+        N("Gather", ["rows", "at"], ["e"]), N("Gemm", ["e", "w"], ["scores"]),
+        N("ArgMax", ["scores"], ["best"], axis=1, keepdims=0),
+        N("LabelEncoder", ["best"], ["label"], domain="ai.onnx.ml", keys_int64s=[0, 1, 2], values_strings=LABELS),
+    ]  # fmt: skip
+    arrays = {name: random.normal(size=size).astype(np.float32) for name, size in (("rows", (6, 8)), ("w", (8, 3)))}
+    ends = [helper.make_tensor_value_info(name, TensorProto.STRING, ["n"]) for name in ("city", "label")]
+    sets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 2)]
+    for name, sign in (("m", 1), ("wrong", -1)):
+        constants = [numpy_helper.from_array(arrays["rows"], "rows"), numpy_helper.from_array(sign * arrays["w"], "w")]
+        graph = helper.make_graph(nodes, "flat", ends[:1], ends[1:], constants)
+        onnx.save(helper.make_model(graph, opset_imports=sets, ir_version=8), home / f"{name}.onnx")
+    np.savez(home / "d.npz", city=np.array(CITIES * 4))
+    return home
+
+
+def test_texts_are_decisions(flat: Path) -> None:
+    """Equal or not: a model whose every answer is another text does not pass."""
+    for name, right in (("wrong", False), ("m", True)):
+        report = fcdeploy.validate(
+            flat / f"{name}.onnx", against=flat / "m.onnx", data=flat / "d.npz", same_data=True, max_drop=50
+        )
+        assert report.passed == right
+    texts = make_texts(["a", "b", "c"], (3, 1))
+    decision = decide_by(texts, OutputEnd("other", selected=True))
+    assert decision is not None
+    equal, count = decision.count_equal(texts, texts[::-1])
+    assert (equal.sum(), count.sum()) == (6, 6)
+
+
+def test_one_text_a_sample_is_calibrated(flat: Path) -> None:
+    for data in (flat / "d.npz", {"city": np.array(CITIES, object)}):
+        fcdeploy.calibrate(flat / "m.onnx", data=data, output=flat / "c.calib", force=True)
+        kept = calibrations.read(flat / "c.calib").kept["city"]
+        assert sorted(kept) == sorted(CITIES)
+        assert kept.dtype == object
 
 
 def test_text_over_http(home: Path, server: Server) -> None:

@@ -209,13 +209,18 @@ def _split_rows(batch: object) -> Iterator[object]:
     if isinstance(batch, Mapping):
         arrays = {str(name): _as_array(array) for name, array in batch.items()}
         _check_same_length(arrays)
-        yield from (dict(zip(arrays, row, strict=True)) for row in zip(*arrays.values(), strict=True))
+        yield from (dict(zip(arrays, row, strict=True)) for row in zip(*map(_list_rows, arrays.values()), strict=True))
     elif isinstance(batch, tuple):
         parts = [_as_array(part) for part in batch]
         _check_same_length({f"part {index}": part for index, part in enumerate(parts)})
-        yield from zip(*parts, strict=True)
+        yield from zip(*map(_list_rows, parts), strict=True)
     else:
-        yield from _as_array(batch)
+        yield from _list_rows(_as_array(batch))
+
+
+def _list_rows(array: Array) -> Iterator[Array]:
+    """Each in the dtype of all: a text by itself would be as short as it is."""
+    return (array[at, ...] for at in range(len(array)))
 
 
 def _as_array(given: object) -> Array:

@@ -90,8 +90,8 @@ def suppress_boxes(boxes: Array, classes: Array, overlap: float, most: int) -> N
 
 
 def count_equal_rows(one: Array, other: Array) -> tuple[int, int]:
-    """Twice the rows that two arrays of integers (k, ...) and (m, ...) share, in any order, and k + m: the parts of an F1."""
-    a, b = ([row.tobytes() for row in np.ascontiguousarray(array, np.int64)] for array in (one, other))
+    """Twice the rows that two arrays (k, ...) and (m, ...) share, in any order, and k + m: the parts of an F1."""
+    a, b = ([tuple(row.reshape(-1).tolist()) for row in array] for array in (one, other))
     shared = (Counter(a) & Counter(b)).total()
     return 2 * shared, len(a) + len(b)
 

@@ -68,7 +68,7 @@ class Decision:
         if self.axis is not None:
             return f"arg max over axis {self.axis}"
         if self.threshold is None:
-            return "its own rows, in any order" if self.rows else "its own integers"
+            return "its own rows, in any order" if self.rows else "its own values"
         return f"overlap of what is above {self.threshold:g}" if self.sparse else f"above {self.threshold:g}"
 
     @property

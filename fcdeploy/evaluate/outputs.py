@@ -77,7 +77,7 @@ def read_outputs(outputs: Arrays, ends: Mapping[str, OutputEnd]) -> OutputsRead:
 
 def decide_by(output: Array, end: OutputEnd) -> Decision | None:
     """How an output (n, ...) of the float model decides; None where it does not."""
-    if output.dtype.kind in "biu":
+    if output.dtype.kind in "biuOSU":
         return Decision(None, None, rows=end.selected and output.ndim > 1)
     if output.dtype.kind != "f" or output.ndim == 0 or output.size == 0:
         return None

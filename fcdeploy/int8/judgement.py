@@ -163,7 +163,8 @@ class Judgement:
             f"{100 * self.share(name):.4g} % {self._counted(name)}{self._say_expected(name)}" for name in self.equal
         ]
         told = dict.fromkeys(decided)  # outputs that say the same, a label and its scores, say it once
-        return f"{', '.join([*told, f'{self.worst_db:.1f} dB'])} on {self.samples} samples"
+        noise = [f"{self.worst_db:.1f} dB"] if self.sqnr_db or not told else []  # of integers and texts there is none
+        return f"{', '.join([*told, *noise])} on {self.samples} samples"
 
 
 def _format_below(share: float, least: float) -> str:

@@ -183,7 +183,7 @@ def _peek(data: Samples | Arrays | None, inputs: Sequence[TensorSpec]) -> list[A
         return []
     if not isinstance(data, Samples):
         count = min(2, *(len(array) for array in data.values())) if data else 0
-        return [{name: array[i] for name, array in data.items()} for i in range(count)]
+        return [{name: array[i, ...] for name, array in data.items()} for i in range(count)]
     try:
         source = data.open([replace(spec, shape=()) for spec in inputs])
         return [sample.inputs for sample in islice(iter(source), 2)]

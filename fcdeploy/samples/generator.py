@@ -128,4 +128,4 @@ def _split_batch(batch: Any, number: int, index: int, name: str) -> Iterator[tup
             "return arrays with one leading axis of samples from get_next",
         )
     for row in range(size):
-        yield f"sample {index + row} (row {row} of {place})", {key: array[row] for key, array in whole.items()}
+        yield f"sample {index + row} (row {row} of {place})", {key: array[row, ...] for key, array in whole.items()}

@@ -158,7 +158,7 @@ def take_run(model: ir.Model, samples: Arrays) -> Arrays:
 def _iterate_samples(groups: Iterable[Arrays]) -> Iterator[Arrays]:
     for group in groups:
         for i in range(len(next(iter(group.values())))):
-            yield {name: stacked[i] for name, stacked in group.items()}
+            yield {name: stacked[i, ...] for name, stacked in group.items()}  # an array, where it is one text too
 
 
 def _count_bytes(inputs: Mapping[str, Array]) -> int:

@@ -35,7 +35,10 @@ def unstack_sample(feeds: Arrays, inputs: Sequence[TensorSpec], index: int) -> A
     """One sample of a run's inputs."""
     axes = {spec.name: spec.sample_axis for spec in inputs}
     return {
-        name: np.asarray(array if (axis := axes.get(name, 0)) is None else np.take(array, index, axis=axis))
+        # with its dtype: of one text a sample, an element is a bare string
+        name: array
+        if (axis := axes.get(name, 0)) is None
+        else np.asarray(np.take(array, index, axis=axis), array.dtype)
         for name, array in feeds.items()
     }
 
@@ -53,7 +56,7 @@ def arrange_samples(stacked: Mapping[str, Array], inputs: Sequence[TensorSpec]) 
     """One run's inputs, as the model takes them, from arrays (samples, ...)."""
     axes = {spec.name: spec.sample_axis for spec in inputs}
     return {
-        name: np.asarray(array[0])
+        name: array[0, ...]
         if (axis := axes.get(name, 0)) is None
         else np.ascontiguousarray(np.moveaxis(array, 0, axis))
         for name, array in stacked.items()

@@ -173,7 +173,7 @@ def _split_steps(
         yield (
             at,
             {
-                name: value[at]
+                name: value[at, ...]
                 if name in timed or (checks.is_label(name) and value.ndim and len(value) == steps)
                 else value
                 for name, value in values.items()

@@ -277,7 +277,7 @@ def describe_answers(
             f"output {other!r} of shape {list(named[other].shape)} has no row for each of {count} samples: send one",
         )
     return [
-        {"values": {name: (array[at] if apart[name] else array).tolist() for name, array in named.items()}}
+        {"values": {name: (array[at, ...] if apart[name] else array).tolist() for name, array in named.items()}}
         for at in range(count)
     ]
 
