@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from conftest import fails
 from native_kernels import assert_same
 from networks import Net
 from onnx import TensorProto, helper
@@ -110,6 +111,27 @@ def test_places_of_the_largest_and_smallest(op: str) -> None:
             net.output(net.op(op, x, **more), net.op(op, pooled, **more))
             program = check(net, {"x": random.integers(-3, 4, (1, 7, 3, 4)).astype(np.float32) / 10})
             assert not any(isinstance(step, Lookup) for step in program.steps)
+
+
+def test_narrower_places_choose_rows() -> None:
+    random = np.random.default_rng(6)
+    net = Net()
+    place = net.op("ArgMax", net.input("x", 7), axis=1, keepdims=0)
+    net.output(net.op("Gather", net.constant(net.normal(7, 3)), net.op("Cast", place, to=TensorProto.INT32)))
+    check(net, {"x": random.normal(size=(1, 7)).astype(np.float32)})
+
+
+def test_an_operator_on_quantized_tensors_is_refused_by_its_own_name() -> None:
+    net = Net(opset=19)
+    coded = [net.constant(0.1), net.constant(3, np.uint8)]
+    weight = [net.constant(np.ones((4, 2)), np.int8), net.constant(0.1), net.constant(0, np.int8)]
+    x = net.op("QuantizeLinear", net.input("x", 4), *coded)
+    bias = net.constant(np.zeros(2), np.int32)
+    output = net.op("QGemm", x, *coded, *weight, bias, *coded, domain="com.microsoft", alpha=0.5, name="scaled")
+    model = ir.from_proto(save_quantized(net, output, TensorProto.UINT8))
+    name_everything(model.graph)
+    with fails("node 'scaled' is a QGemm that cannot be compiled"):
+        read_program(model, "net")
 
 
 def save_quantized(net: Net, output: str, kind: int) -> Any:

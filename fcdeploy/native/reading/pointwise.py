@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import attribute_of
+from fcdeploy.graph.nodes import attribute_of, producer_of
 from fcdeploy.native.program.interpret import BINARY, UNARY
 from fcdeploy.native.program.steps import Combine, LookupTable, Pointwise, Quantize
 from fcdeploy.native.program.tensors import CODES, Tensor
@@ -217,11 +217,18 @@ def cast(reader: Reader, node: ir.Node) -> None:
     if isinstance(x, Fixed):
         reader.set(node.outputs[0], Fixed(x.array.astype(to.numpy())))
     elif (isinstance(x, Coded) and (to == ir.DataType.FLOAT or (to.is_integer() and _are_whole(x)))) or (
-        isinstance(x, Tensor) and x.dtype == to.numpy().name
+        isinstance(x, Tensor) and (x.dtype == to.numpy().name or _is_place(node, to))
     ):
         reader.set(node.outputs[0], x)
     else:
         raise reader.refuse(node, f"there is no kernel that makes {to.name} of what is computed")
+
+
+def _is_place(node: ir.Node, to: ir.DataType) -> bool:
+    """Whether it makes narrower indices of places, which is all the same to the Gathers that read them."""
+    behind = [reader.op_type for reader in node.outputs[0].consumers()]
+    inside = not node.outputs[0].is_graph_output() and set(behind) == {"Gather"}
+    return to == ir.DataType.INT32 and inside and producer_of(node.inputs[0], "ArgMax", "ArgMin") is not None
 
 
 def _are_whole(x: Coded) -> bool:

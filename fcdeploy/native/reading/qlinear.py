@@ -11,7 +11,7 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.edit import Names, add_initializer
 from fcdeploy.graph.nodes import attribute_of, name_of
-from fcdeploy.native.reading.reader import KERNELS
+from fcdeploy.native.reading.reader import KERNELS, WRITTEN_AS
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def _replace(graph: ir.Graph, node: ir.Node, form: Form, names: Names) -> None:
         inputs.append(add("DequantizeLinear", [get(form.bias), unit], [ir.AttrInt64("axis", 0)]))
     kept = [each for each in node.attributes.values() if each.name not in OWN_ATTRIBUTES]
     result = add(form.op, inputs, kept, name=node.name or "")
+    made[-1].meta[WRITTEN_AS] = node.op_type
     if get(form.output) is not None:  # a QGemm without it writes floats
         zero = get(form.output + 1) or _add_zero(graph, names, node, node.outputs[0])
         result = add("QuantizeLinear", [result, get(form.output), zero])

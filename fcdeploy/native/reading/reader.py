@@ -17,6 +17,7 @@ from fcdeploy.native.reading.operands import Coded, Fixed, Operand, Sink, is_ide
 
 RAISED = 128  # what is added to the codes of an int8 activation
 CLIPS = ("Relu", "Clip")
+WRITTEN_AS = "written as"  # in `meta` of a node: the operator that the file has in its place
 KERNELS = "docs/native.md lists the operators that have a kernel"
 
 
@@ -197,7 +198,8 @@ class Reader:
         return ends[0], ends[1]
 
     def refuse(self, node: ir.Node, why: str) -> FcdeployError:
-        return FcdeployError(f"node {node.name!r} is a {node.op_type} that cannot be compiled: {why}", KERNELS)
+        op = node.meta.get(WRITTEN_AS, node.op_type)
+        return FcdeployError(f"node {node.name!r} is a {op} that cannot be compiled: {why}", KERNELS)
 
 
 def is_clip(node: ir.Node) -> bool:
