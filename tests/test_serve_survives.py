@@ -156,6 +156,7 @@ def test_one_broken_bundle_blocks_no_other_and_what_serves_goes_on(model: Path, 
         await engine.start()
         (folder / "b.zip").write_bytes(b"broken")
         shutil.copy(model, folder / "new.onnx")
+        shutil.copy(model, folder / "a b.onnx")
         for _ in range(2):
             await engine.refresh()
         assert [each.name for each in engine.list_models()] == ["b", "m", "new"]
@@ -178,6 +179,8 @@ def test_one_broken_bundle_blocks_no_other_and_what_serves_goes_on(model: Path, 
     with pytest.MonkeyPatch.context() as patch:
         asyncio.run(live(patch))
     assert sum("b.zip' is left out" in line for line in said) == 1
+    odd = [line for line in said if "a b.onnx" in line]
+    assert odd == [f"{str(folder / 'a b.onnx')!r} is left out: the name 'a b' cannot stand in an address"]
     assert sum("what no one foresaw" in line for line in said) == 2
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,13 @@ from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.checks import cast
 from fcdeploy.samples.kept_samples import hash_sample
+from fcdeploy.serve.classify import describe_answers
 from fcdeploy.serve.grpc_messages import build_messages
 from fcdeploy.serve.grpc_service import read_inputs, write_outputs
-from fcdeploy.serve.models import Model
+from fcdeploy.serve.models import MOST_TEXTS, Model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.request import pack_texts, unpack_texts
+from fcdeploy.transform.equality import Equality, compare, refuse_different
 
 CITIES = ["berlin", "paris", "rome", "oslo", "madrid", "łódź"]
 LABELS = ["low", "mid", "high"]
@@ -181,11 +184,29 @@ def test_texts_are_decisions(flat: Path) -> None:
 
 
 def test_one_text_a_sample_is_calibrated(flat: Path) -> None:
-    for data in (flat / "d.npz", {"city": np.array(CITIES, object)}):
+    for column in ("city", "text"):  # the input's name, or another
+        (flat / f"{column}.csv").write_text("\n".join([column, *CITIES]), encoding="utf-8")
+    for data in (flat / "d.npz", flat / "city.csv", flat / "text.csv", {"city": np.array(CITIES, object)}):
         fcdeploy.calibrate(flat / "m.onnx", data=data, output=flat / "c.calib", force=True)
         kept = calibrations.read(flat / "c.calib").kept["city"]
         assert sorted(kept) == sorted(CITIES)
         assert kept.dtype == object
+
+
+def test_texts_of_a_cut_model_are_compared(flat: Path) -> None:
+    runs = {name: Session(flat / f"{name}.onnx").run for name in ("m", "wrong")}
+    feeds = [{"city": make_texts(CITIES, (6,))}]
+    assert compare(runs["m"], runs["m"], feeds) == Equality(6, 0.0, 1.0)
+    with fails("differs by 1 of its largest value"):
+        refuse_different(compare(runs["m"], runs["wrong"], feeds), "the cut model")
+
+
+def test_classify_answers_one_text_a_sample() -> None:
+    inputs = {"city": TensorSpec("city", np.dtype(object), (None,))}
+    outputs = {"label": TensorSpec("label", np.dtype(object), (None,))}
+    model = Model("m", "1", None, inputs, outputs, 1, "", False, 0.0, 0.0)  # type: ignore[arg-type]
+    answers = describe_answers(model, [make_texts(LABELS, (3,))], 3, 5)
+    assert answers == [{"values": {"label": label}} for label in LABELS]
 
 
 def test_text_over_http(home: Path, server: Server) -> None:
@@ -221,9 +242,10 @@ def test_text_over_http(home: Path, server: Server) -> None:
         ({**city, "data": [1, 2, 3, 4]}, "data holds something else, expected text for BYTES"),
         ({**city, "data": texts[:3]}, "3 values, expected 4"),
         ({**city, "datatype": "FP32", "data": texts}, "datatype FP32, expected BYTES"),
+        ({**city, "shape": [MOST_TEXTS + 1, 1], "data": []}, "65537 texts, expected at most 65536"),
     ):
         refused = server.ask("POST", "/v2/models/cities/infer", json.dumps({"inputs": [bad, numbers]}).encode())
-        assert refused.status == 400
+        assert refused.status == (413 if "texts" in message else 400)
         assert message in refused.error
 
 
@@ -255,6 +277,12 @@ def test_text_over_grpc(home: Path) -> None:
         coded = [text.encode() for text in label]
         given = answer.raw_output_contents if raw else answer.outputs[0].contents.bytes_contents
         assert list(given) == ([pack_texts(label)] if raw else coded)
+    many = {"city": replace(inputs["city"], shape=(None,))}
+    request.inputs[0].shape[:] = [MOST_TEXTS + 1]
+    with pytest.raises(RefusedError, match="65537 texts, expected at most 65536") as refused:
+        read_inputs(replace(model, inputs={**inputs, **many}), request)
+    assert refused.value.status == 413
+    request.inputs[0].shape[:] = [3, 1]
     request.raw_input_contents[0] = b"\x02\x00\x00\x00\xff\xff" * 3
     with pytest.raises(RefusedError, match="'city': a text is no UTF-8"):
         read_inputs(model, request)

@@ -186,9 +186,16 @@ def _peek(data: Samples | Arrays | None, inputs: Sequence[TensorSpec]) -> list[A
         return [{name: array[i, ...] for name, array in data.items()} for i in range(count)]
     try:
         source = data.open([replace(spec, shape=()) for spec in inputs])
-        return [sample.inputs for sample in islice(iter(source), 2)]
+        samples = [sample.inputs for sample in islice(iter(source), 2)]
     except (FcdeployError, IndexError):
         return []
+    if source.format.columns:  # a row of a table is a sample: of an input [n], one cell without an axis
+        flat = {spec.name for spec in inputs if len(spec.shape) == 1}
+        samples = [
+            {name: value.reshape(()) if name in flat and value.size == 1 else value for name, value in sample.items()}
+            for sample in samples
+        ]
+    return samples
 
 
 def _choose_axes(

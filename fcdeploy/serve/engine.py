@@ -255,7 +255,7 @@ class BatchingEngine:
             self._say_once("keeping what is loaded", error)
             return
         for path, reason in broken.items():
-            self._say_once(f"{str(path)!r} is left out", reason)
+            self._say_once(f"{str(path)!r} is left out", str(reason).removeprefix(f"model {str(path)!r}: "))
         for place, stamp in found:
             await self._refresh(place, stamp)
         here = {(place.name, place.version) for place, _ in found}
@@ -269,7 +269,7 @@ class BatchingEngine:
             del self._served[key]
         self._find_newest()
 
-    def _say_once(self, what: str, error: Exception) -> None:
+    def _say_once(self, what: str, error: Exception | str) -> None:
         """A failure that lasts is logged when it comes, not at every look."""
         text = f"{what}: {error}"
         if text not in self._said:

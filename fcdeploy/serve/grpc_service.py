@@ -26,7 +26,7 @@ from fcdeploy.records.signature import TensorSpec, format_axes
 from fcdeploy.serve.grpc_messages import METHODS, PACKAGE, SERVICE, build_messages, check_request
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
-from fcdeploy.serve.request import DATATYPES, MOST_AXES, decode_texts, pack_texts, unpack_texts
+from fcdeploy.serve.request import DATATYPES, MOST_AXES, check_texts, decode_texts, pack_texts, unpack_texts
 from fcdeploy.serve.routes import EXTENSIONS, ServerState, describe_model
 
 CODES = {
@@ -133,6 +133,7 @@ def read_inputs(model: Model, request: Any) -> Arrays:
         if any(parameter.key == "shared_memory_region" for parameter in tensor.parameters):
             raise RefusedError(400, f"input {name!r}: shared memory is not served, expected data")
         shape = _check_shape(spec, tensor)
+        check_texts(model, spec, shape)
         feeds[name] = _decode_raw(spec, raw[index], shape) if raw else _decode_typed(spec, tensor.contents, shape)
     return feeds
 

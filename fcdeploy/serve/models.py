@@ -35,6 +35,7 @@ from fcdeploy.serve.repository import ModelFile
 
 INLINE_SECONDS = 0.002  # a run up to here costs less on the loop than handing it to a thread and back
 LARGEST = 16  # samples in one run: a sample hardly gets cheaper beyond it, and answers leave while others are computed
+MOST_TEXTS = 1 << 16  # of a request: two microseconds each, there and back
 PATIENCE = 1.0  # seconds that trying batch sizes may take
 PIECE = (
     1 << 21
@@ -74,6 +75,11 @@ class Model:
     def has_texts(self) -> bool:
         """Whether an output is text, whose bytes say nothing of its length."""
         return any(spec.dtype.kind == "O" for spec in self.outputs.values())
+
+    @cached_property
+    def most_texts(self) -> int:
+        """In an input of a request: they are read one by one, on the loop."""
+        return MOST_TEXTS // max(1, sum(spec.dtype.kind == "O" for spec in self.inputs.values()))
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """All outputs, in the order of `outputs`."""

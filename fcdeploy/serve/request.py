@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -79,7 +80,17 @@ def check_input(
         raise RefusedError(400, f"input {name!r}: no shape, expected a list of integers: {format_axes(spec.shape)}")
     if not spec.accepts(shape):
         raise RefusedError(400, f"input {name!r}: shape {_shorten(shape)}, expected {format_axes(spec.shape)}")
+    check_texts(model, spec, shape)
     return spec, tuple(shape)
+
+
+def check_texts(model: Model, spec: TensorSpec, shape: Sequence[int]) -> None:
+    """Raises RefusedError 413 for more than are read while others wait."""
+    if spec.dtype.kind == "O" and prod(shape) > model.most_texts:
+        raise RefusedError(
+            413,
+            f"input {spec.name!r}: {prod(shape)} texts, expected at most {model.most_texts}: send fewer in a request",
+        )
 
 
 def read_binary_size(parameters: Any, name: str) -> int | None:

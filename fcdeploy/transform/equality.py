@@ -126,8 +126,10 @@ def compare(before: Run, after: Run, feeds: Iterable[Feeds], *, on_step: OnStep 
                     f"output {index} has shape {f.shape} before and {q.shape} after", "fcdeploy inspect MODEL shows it"
                 )
 
-            # bits first, then distances in float64
+            # bits first, then distances in float64; texts have none, and are equal or not
             elements, equal = elements + a.size, equal + int((a == b).sum())
+            if a.dtype.kind in "OSU":
+                a, b = np.ones(len(a)), (a == b).astype(np.float64)
             a, b = a.astype(np.float64), b.astype(np.float64)
             if not (np.isfinite(a).all() and np.isfinite(b).all()):
                 raise FcdeployError(f"output {index} is not finite on these samples", "--data DATA gives others")
