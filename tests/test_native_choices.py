@@ -113,6 +113,17 @@ def test_places_of_the_largest_and_smallest(op: str) -> None:
             assert not any(isinstance(step, Lookup) for step in program.steps)
 
 
+@pytest.mark.parametrize("op", COMPARISONS)
+def test_places_are_compared(op: str) -> None:
+    """With whole numbers, those that no float32 holds among them, and with other places."""
+    net = Net()
+    x = net.input("x", 4, 6)
+    first, last = (net.op("ArgMax", x, axis=-1, select_last_index=last) for last in (0, 1))
+    held = net.constant([[[-3, 1, 2, 3, 2**24 + 1]]], np.int64)
+    net.output(net.op(op, first, held), net.op(op, held, last), net.op(op, first, last))
+    check(net, {"x": np.random.default_rng(7).integers(0, 3, (1, 4, 6)).astype(np.float32)})
+
+
 def test_narrower_places_choose_rows() -> None:
     random = np.random.default_rng(6)
     net = Net()

@@ -10,11 +10,12 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of, producer_of
 from fcdeploy.native.program.interpret import BINARY, UNARY
-from fcdeploy.native.program.steps import Combine, LookupTable, Pointwise, Quantize
+from fcdeploy.native.program.steps import Combine, LookupTable, Move, Place, Pointwise, Quantize
 from fcdeploy.native.program.tensors import CODES, Tensor
 from fcdeploy.native.reading.operands import Coded, Fixed, Operand, is_identity, make_real
 from fcdeploy.native.reading.reader import Reader, name_of, shape_of
 
+COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 LARGEST = 1 << 16  # bytes of tables, one a channel, that take the place of float operations
 
 
@@ -119,11 +120,27 @@ def binary(reader: Reader, node: ir.Node) -> None:
         tensor, left, right = tables
         reader.set(node.outputs[0], Coded(tensor, np.asarray(function(left, right), np.float32)))
     elif not (op in ("Add", "Mul") and _combine(reader, node, a, b)):
-        x, y = reader.make_floats(a), reader.make_floats(b)
+        x, y = (_make_floats(reader, node, each) for each in (a, b))
         if {x.dtype, y.dtype} != {"float32"}:
             raise reader.refuse(node, f"its inputs are {x.dtype} and {y.dtype}")
         to = Tensor(name_of(node), np.broadcast_shapes(x.shape, y.shape), "float32")
         reader.set(node.outputs[0], reader.add(_pointwise(node, op, (x, y), to)))
+
+
+def _make_floats(reader: Reader, node: ir.Node, operand: Operand) -> Tensor:
+    """The operand as floats, or whatever numbers it has: places that are compared, and what they are compared with, as floats."""
+    if node.op_type not in COMPARISONS:
+        return reader.make_floats(operand)
+    if isinstance(operand, Fixed):
+        return reader.make_floats(Fixed(operand.array.astype(np.float32)))
+    place = next((step for step in reader.steps if isinstance(step, Place) and step.output is operand), None)
+    if place is None:
+        return reader.make_floats(operand)
+    numbers = reader.make_floats(Fixed(np.arange(place.inputs[0].shape[place.axis], dtype=np.float32)))
+    to = Tensor(reader.make_name(f"{place.output.name}.real"), place.output.shape, "float32")
+    return reader.add(
+        Move(node=node.name or "", inputs=(numbers, place.output), outputs=(to,), kind="take", arguments=((0,),))
+    )
 
 
 def combine_several(reader: Reader, node: ir.Node) -> None:
