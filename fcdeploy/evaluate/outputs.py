@@ -10,7 +10,7 @@
 | the same beside other numbers, by Concat | (n, anchors, channels) | boxes and scores of anchors | overlap of anchors by score |
 | a dense layer | (n, classes) | logits of classes | equal arg max |
 | a convolution | (n, classes, ...) | logits of classes at every position | equal arg max |
-| integers | any | decisions as they are | equal numbers |
+| integers, texts | any | decisions as they are | equal ones |
 | a norm that each row is divided by | (n, k) | an embedding | none |
 | anything else | rows of shares that add up to 1 | scores of classes | equal arg max |
 | anything else | any | numbers | none |
@@ -111,7 +111,7 @@ def describe_output(output: Array, end: OutputEnd, decision: Decision | None) ->
         return f"boxes and scores at every anchor, of {scores.shape[-1]} class{'es' * (scores.shape[-1] > 1)}"
     if decision.axis is None:
         if decision.threshold is None:
-            return "integers"
+            return "texts" if output.dtype.kind in "USO" else "integers"
         return "map of probabilities" if decision.sparse else "probability"
     if squeeze(output).ndim == 2:
         return f"scores of {decision.classes} classes"
