@@ -17,7 +17,7 @@ from small_models import CLASSES, outputs, samples
 
 from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate.metric import choose_metric
-from fcdeploy.evaluate.output_ends import OutputEnd
+from fcdeploy.evaluate.output_ends import OutputEnd, Part
 from fcdeploy.records.report import Report
 
 Array = np.ndarray[Any, Any]
@@ -214,6 +214,11 @@ def test_what_decides_is_read_from_the_graph_and_the_answers() -> None:
     random = np.random.default_rng(0)
     head = np.concatenate([random.uniform(0, 64, (8, 4, 64)), random.uniform(0, 1, (8, 5, 64))], axis=1)
     assert choose_metric(None, {"head": head.astype(np.float32)}, {}, {})[0] is None
+    parts = OutputEnd("parts", 1, parts=(Part(0, 4, "other"), Part(4, 9, "sigmoid")))
+    chosen, read = choose_metric(None, {"head": head.astype(np.float32)}, {}, {"head": parts})
+    assert chosen is None and not read.decisions  # which anchors become boxes is not decided yet
+    chosen, _ = choose_metric("agreement", {"head": head.astype(np.float32)}, {}, {"head": parts})
+    assert chosen is not None and chosen.decision is not None and chosen.decision.anchors is not None
     steps = random.normal(size=(8, 12, 20))
     steps += 9 * (steps == steps.max(axis=2, keepdims=True))
     outputs = {"head": head.astype(np.float32), "steps": steps.astype(np.float32)}

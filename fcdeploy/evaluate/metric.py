@@ -70,9 +70,12 @@ def choose_metric(
 ) -> tuple[Metric | None, OutputsRead]:
     """The metric of that name, or the one that fits the labels; and what the outputs are, by the float model's first answers.
 
-    Without labels it is the share of boxes found by both, or that of equal decisions; None where no output decides.
+    Without labels it is the share of boxes found by both, or that of equal decisions; None where no output decides.  Anchors,
+    of which a suppression makes boxes, count where agreement is asked for.
     """
     read = read_outputs(outputs, ends)
+    if name is None:
+        read = read.without_anchors()
     if name is not None and ".py:" in name:
         return _load_own(name, outputs), read
     if name is not None and name not in NAMES:

@@ -51,6 +51,10 @@ class OutputsRead:
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     detections: Detections | None = None
 
+    def without_anchors(self) -> OutputsRead:
+        """The same with outputs of anchors as numbers: which of them become boxes is not decided yet."""
+        return replace(self, decisions={name: each for name, each in self.decisions.items() if each.anchors is None})
+
     def decide_as(self, output: str, decision: Decision | None) -> OutputsRead:
         """The same with an output that decides as its labels say."""
         others = {name: each for name, each in self.decisions.items() if name != output}
