@@ -3,52 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.ranges.methods import DEFAULT, METHODS
 from fcdeploy.atomic_files import replace_files
-from fcdeploy.errors import FcdeployError, LoadError
+from fcdeploy.errors import LoadError
 from fcdeploy.evaluate.free_axes import add_lengths, try_lengths
-from fcdeploy.evaluate.input_checks import take_few, warn_of_inputs
-from fcdeploy.evaluate.misread_inputs import warn_of_readings
-from fcdeploy.evaluate.prepared import check_on_first, check_prepared
-from fcdeploy.files import check_output
 from fcdeploy.graph.edit import Changes
-from fcdeploy.graph.external_data import weights_path
-from fcdeploy.graph.model import files_of, input_specs, measure_size, read_model, refuse_unsupported, save_model
+from fcdeploy.graph.model import files_of, measure_size, read_model, refuse_unsupported, save_model
 from fcdeploy.graph.nodes import computes_shapes, name_of
-from fcdeploy.graph.scratch import make_scratch
-from fcdeploy.graph.weights import is_large
-from fcdeploy.int8.calibrating.statistics import declare_as_calibrated, load_or_observe, warn_too_few
+from fcdeploy.int8.calibrating.statistics import warn_too_few
 from fcdeploy.int8.cpu_differences import add_sameness, find_differences
-from fcdeploy.int8.floor import Floor, parse_floor
+from fcdeploy.int8.floor import parse_floor
 from fcdeploy.int8.for_runtimes import describe_runtimes_kept, keep_to_runtimes, refuse_untaken
 from fcdeploy.int8.loadable import leave_out_unloadable
-from fcdeploy.int8.plan_file import format_plan, load_plan
+from fcdeploy.int8.plan_file import format_plan
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.read_back import Written, gains_nothing, leave_as_it_was, run_and_read_back
-from fcdeploy.int8.refining.best import choose_best
-from fcdeploy.int8.refining.refine import add_refinements, refine, warn_left_out
-from fcdeploy.int8.samples_apart import set_apart
-from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
+from fcdeploy.int8.refining.refine import refine, warn_left_out
 from fcdeploy.int8.timing.final_times import time_result
 from fcdeploy.int8.writing.metadata import write_metadata
-from fcdeploy.native.device_limits import DeviceLimits, find_limits
-from fcdeploy.native.suits import add_native, build_native, find_lengths, is_native, use_types
-from fcdeploy.prepare.cost_model import count_at, count_macs_by_node
+from fcdeploy.native.device_limits import find_limits
+from fcdeploy.native.suits import add_native, build_native, find_lengths, is_native
+from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.prepare.passes.lift_constants import warn_of_defaults
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.exact import add_ties
 from fcdeploy.proof.sample_axes import parse_axes
-from fcdeploy.records.calibration import describe_inputs, read_format
+from fcdeploy.records.calibration import read_format
 from fcdeploy.records.data_format import UNSAID, choose_format
-from fcdeploy.records.plan import EFFORTS, Effort, Plan
+from fcdeploy.records.plan import Effort
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.reporting.device import add_device
@@ -58,17 +47,15 @@ from fcdeploy.reporting.search import add_search
 from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.other_runtimes import find_runtimes
 from fcdeploy.runtime.probes.answers import describe_version
-from fcdeploy.samples.kept_samples import split_into_chunks, take_run
+from fcdeploy.samples.kept_samples import take_run
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.states import parse_states
-from fcdeploy.search.goal import AccuracyGoal, check_goal, make_goal
-from fcdeploy.search.hold_floor import FloorResult, Remedies, hold_floor, make_judge
-from fcdeploy.search.search import SearchResult, run_search
+from fcdeploy.search.goal import make_goal
+from fcdeploy.search.hold_floor import FloorResult
+from fcdeploy.search.plan_request import Planned, judge_planned, load_problem, look_at_data, plan_request
+from fcdeploy.search.request import Request, check_outputs, check_request, refuse_ignored
 from fcdeploy.sensitivity.analysis import add_advice
-from fcdeploy.tables.targets import Target
-from fcdeploy.tables.types import INT8, Types
 
-EFFORT: Effort = "balanced"
 NOT_JUDGED = "nor was the result judged: without --dry-run, what falls below the floor is repaired or not written"
 
 
@@ -149,57 +136,17 @@ def quantize(
         dry_run=dry_run, floor=parse_floor(floor), accept=accept, force=force, batch_axes=parse_axes(batch_axes),
         states=parse_states(states),
     )  # fmt: skip
-    _check_request(request, output)
-    _refuse_ignored("there is no --data", data is not None, samples=samples, seed=seed)
-    _refuse_ignored(
+    check_request(request, output)
+    refuse_ignored("there is no --data", data is not None, samples=samples, seed=seed)
+    refuse_ignored(
         "there is no --data", data is not None or goal is not None, preprocess=preprocess, classes=classes, label=label
     )
-    _refuse_ignored(
+    refuse_ignored(
         "there is no --max-drop", goal is not None,
         eval=eval, metric=metric, minutes=minutes, same_data=same_data or None,
     )  # fmt: skip
-    _refuse_ignored("--max-drop decides by the metric", goal is None, floor=floor, accept=accept or None)
+    refuse_ignored("--max-drop decides by the metric", goal is None, floor=floor, accept=accept or None)
     return _quantize(request, on_step)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What `quantize` was asked for. `target_name` is the row's name or "host"; fields that are None were left out."""
-
-    model: Path
-    output: Path
-    target: Target
-    types: Types
-    target_name: str
-    samples: Samples | None
-    calibration: str | Path | None
-    ranges: str | None
-    effort: Effort | None
-    keep_float: tuple[str, ...]
-    runtimes: tuple[str, ...]
-    plan: str | Path | None
-    save_plan: str | Path | None
-    costs: str | Path | None
-    goal: AccuracyGoal | None
-    limits: DeviceLimits | None
-    native: bool
-    dry_run: bool
-    floor: Floor | None
-    accept: bool
-    force: bool
-    batch_axes: Mapping[str, int | None]
-    states: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What planning came to: the problem, changed where effort `best` did that, the plan, and what it rests on."""
-
-    problem: Problem
-    plan: Plan
-    basis: CostBasis
-    tried: str
-    search_result: SearchResult | None
 
 
 def _quantize(request: Request, on_step: OnStep | None) -> Report:
@@ -209,11 +156,11 @@ def _quantize(request: Request, on_step: OnStep | None) -> Report:
     refuse_unsupported(model, str(request.model))
     files = files_of(model, request.model)
     if not request.dry_run:
-        _check_outputs(request, model, files)
+        check_outputs(request, model, files)
     fixed = warn_of_defaults(model)
     changes = prepare(model)
-    problem = _load_problem(request, model, files, on_step)
-    odd = _look_at_data(request, problem)
+    problem = load_problem(request, model, files, on_step)
+    odd = look_at_data(request, problem)
     try:
         if request.runtimes and request.plan is None:
             problem = keep_to_runtimes(problem, request.runtimes)
@@ -226,22 +173,6 @@ def _quantize(request: Request, on_step: OnStep | None) -> Report:
     return replace(report, warnings=(*fixed, *odd, *report.warnings))
 
 
-def _look_at_data(request: Request, problem: Problem) -> list[str]:
-    """What is odd about the samples that are given here."""
-    recorded = describe_inputs(problem.calibration)
-    odd: list[str] = []
-    if problem.source is not None:
-        few = take_few(problem.source)
-        odd += warn_of_inputs(problem.source, few, recorded if request.calibration else ())
-        odd += warn_of_readings(request.model, problem.model, problem.source, few)
-    if request.goal is not None:
-        source = request.goal.samples.open(input_specs(problem.model))
-        few = take_few(source)
-        odd += warn_of_inputs(source, few, recorded)
-        odd += warn_of_readings(request.model, problem.model, source, few) if problem.source is None else []
-    return odd
-
-
 def _carry_out(
     request: Request,
     problem: Problem,
@@ -251,7 +182,7 @@ def _carry_out(
     on_step: OnStep | None,
 ) -> Report:
     """Plan, and, unless the plan is all that was asked for, write."""
-    planned = _plan(request, problem, on_step)
+    planned = plan_request(request, problem, on_step)
     if request.dry_run:
         shapes_only = {name_of(node) for node in problem.model.graph if computes_shapes(node)}
         report = build_dry_run_report(changes, planned.plan, planned.basis, shapes_only, time.perf_counter() - begin)
@@ -261,50 +192,10 @@ def _carry_out(
     return _write(request, planned, files, begin, on_step)
 
 
-def _load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on_step: OnStep | None) -> Problem:
-    """The prepared model with its statistics, and samples to run it on."""
-    declare_as_calibrated(
-        request.model, model, request.samples, request.calibration, axes=request.batch_axes, states=request.states
-    )
-    source = None if request.samples is None else request.samples.open(input_specs(model))
-    scratch = make_scratch(model, None if request.dry_run else request.output.parent)
-    if source is not None:
-        check_on_first(request.model, model, source)
-    calibration, groups = load_or_observe(model, files, source, request.calibration, on_step)
-    # apart whether they are judged or not, so that a plan gives the same bytes again
-    apart = set_apart(model, calibration, groups, source if request.calibration is None else None)
-    if source is None and apart.tools:
-        check_prepared(request.model, model, next(split_into_chunks(model, apart.tools))[1])
-    if apart.tools:
-        count_at(model, {name: array.shape for name, array in take_run(model, apart.tools).items()})
-    return Problem(
-        request.model, model, apart.calibration, apart.tools, request.target,
-        judged=apart.judged, unseen=apart.unseen, ranges_apart=apart.ranges_apart,
-        ranges=request.ranges or DEFAULT, keep_float=request.keep_float, types=use_types(request.types, native=request.native),
-        effort=request.effort or EFFORT, source=source, scratch=scratch,
-    )  # fmt: skip
-
-
-def _plan(request: Request, problem: Problem, on_step: OnStep | None) -> Planned:
-    """The plan in a file, or else the fastest; with a goal, one that meets it."""
-    tried = ""
-    if request.plan is not None:
-        problem, plan, warnings = load_plan(problem, request.plan, request.effort)
-        basis = CostBasis(warnings=warnings)
-    else:
-        if request.effort == "best":
-            problem, tried = choose_best(problem, choose_ranges=request.ranges is None, on_step=on_step)
-        source = choose_cost_source(problem, "none" if request.native else request.costs, request.target_name)
-        plan, basis = plan_fastest(problem, source, on_step)
-        plan = add_refinements(problem, plan)
-    result = None if request.goal is None else run_search(problem, basis, request.goal, on_step)
-    return Planned(problem, plan if result is None else result.plan, basis, tried, result)
-
-
 def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: float, on_step: OnStep | None) -> Report:
     """The int8 model on disk, and what can be said of it."""
     problem, plan = planned.problem, planned.plan
-    held = _judge(request, planned, on_step)
+    held = judge_planned(request, planned, on_step)
     if held is not None:
         plan, int8 = held.chosen.plan, held.chosen.int8
         problem = replace(held.chosen.problem, effort=problem.effort)
@@ -360,55 +251,3 @@ def _describe(
         return report
     report = add_ties(report, written.file, problem.samples) if "int8" in plan.kinds.values() else report
     return add_sameness(report, find_differences(problem.model.graph, plan))
-
-
-def _judge(request: Request, planned: Planned, on_step: OnStep | None) -> FloorResult | None:
-    """The plan carried out so that the floor is held; None where a metric decides, there is no floor, or nothing to run on."""
-    problem = planned.problem
-    judge = None if planned.search_result is not None or request.floor is None else make_judge(problem)
-    if judge is None or request.floor is None:
-        return None
-    free = request.plan is None and request.types == INT8 and problem.effort != "fast"
-    starts = free and problem.effort != "best"  # which has tried them
-    allowed = Remedies(request.plan is None, starts and request.ranges is None, rescale=starts, repair=free)
-    return hold_floor(problem, planned.plan, planned.basis, judge, request.floor, allowed, on_step=on_step)
-
-
-def _check_request(request: Request, output: object) -> None:
-    """Raise FcdeployError where something is missing, unknown or of no use."""
-    if request.goal is not None:
-        check_goal(request.goal, request.types)
-    if request.samples is None and not request.calibration and request.types.between:
-        raise FcdeployError(
-            "there is nothing to take ranges from: neither --data nor --calibration was given",
-            "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx",
-        )
-    if not output and not request.dry_run:
-        raise FcdeployError("there is no output: -o was not given", "-o int8.onnx, or --dry-run to see the plan")
-    for option, value, known in (("--ranges", request.ranges, METHODS), ("--effort", request.effort, EFFORTS[1:])):
-        if value is not None and value not in known:
-            raise FcdeployError(
-                f"{option} {value!r} is unknown, expected {', '.join(known)}", f"{option} {next(iter(known))}"
-            )
-    by_plan, max_drop = request.plan is not None, request.goal and request.goal.max_drop
-    _refuse_ignored(
-        "--plan decides already", not by_plan, ranges=request.ranges, costs=request.costs, max_drop=max_drop
-    )
-    why = "--dry-run writes nothing, and --json prints the plan"
-    _refuse_ignored(why, not request.dry_run, save_plan=request.save_plan, device=request.limits)
-
-
-def _refuse_ignored(why: str, used: bool, **options: object) -> None:
-    """Raise FcdeployError at an option that was given and would be ignored."""
-    ignored = [f"--{key.replace('_', '-')}" for key, value in options.items() if value is not None and not used]
-    if ignored:
-        raise FcdeployError(f"{ignored[0]} would be ignored: {why}", f"leave {ignored[0]} out")
-
-
-def _check_outputs(request: Request, model: ir.Model, files: tuple[Path, ...]) -> None:
-    samples, goal = request.samples, request.goal
-    read = (samples and samples.data, request.calibration, request.plan, request.costs, goal and goal.samples.data)
-    inputs = (*files, *(Path(file) for file in read if file))
-    written = [request.output, *([weights_path(request.output)] if is_large(model) else [])]
-    for file in (*written, *([Path(request.save_plan)] if request.save_plan else [])):
-        check_output(file, force=request.force, inputs=inputs)
