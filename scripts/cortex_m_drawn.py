@@ -15,9 +15,10 @@ from cortex_m import BOARDS, LINK, RUNTIME, STRING, find_qemu, link_and_run
 from native_kernels import Machine, library
 from test_native_kernels import coding, layer_of
 
+from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.build import Built, build, write_sources
 from fcdeploy.native.program.steps import Program, Step
-from fcdeploy.native.program.tensors import Tensor, Window
+from fcdeploy.native.program.tensors import Tensor
 
 EACH = 8  # of every kind: 48 layers in a program
 SEEDS = (1, 2, 3)

@@ -24,6 +24,7 @@ from cortex_m import LINK, RUNTIME, STRING, TICK, find_qemu, link_and_run
 from native_arm import find_qemu as find_qemu_user
 from test_native_kernels import bytes_like, coding, layer_of
 
+from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.amounts import Amounts, count_amounts
 from fcdeploy.native.build import Built, build, compile_objects, write_sources
 from fcdeploy.native.program.steps import (
@@ -43,7 +44,7 @@ from fcdeploy.native.program.steps import (
     Softmax,
     Step,
 )
-from fcdeploy.native.program.tensors import Coding, Tensor, Window
+from fcdeploy.native.program.tensors import Coding, Tensor
 from fcdeploy.native.toolchain import STRICT, compile_c, find_compiler
 from fcdeploy.tables.native import MACHINES
 

@@ -29,6 +29,7 @@ from onnx import numpy_helper as nh
 from fcdeploy import cli
 from fcdeploy.arithmetic.kernels import avx2, reference
 from fcdeploy.arithmetic.kernels.reference import QuantizedArray
+from fcdeploy.arithmetic.windows import Window
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.proof import exact
 from fcdeploy.proof.exact import Exactness, LayerExactness, check_exactness, describe_exactness
@@ -166,7 +167,7 @@ def test_pools_are_those_of_torch(ceil: bool, count: bool) -> None:
     pooled = torch.nn.AvgPool2d((3, 2), (2, 3), (1, 1), ceil_mode=ceil, count_include_pad=count)
     wanted = pooled(torch.from_numpy(x.astype(np.float32) - 128) * 0.5).numpy()
     operand = QuantizedArray(x, np.float32(0.5), 128)
-    found = reference.average(operand, (3, 2), (2, 3), (1, 1, 1, 1), count_padding=count, ceil=ceil)
+    found = reference.average(operand, Window((3, 2), (2, 3), (1, 1), (1, 1), (1, 1)), count_padding=count, ceil=ceil)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
@@ -191,10 +192,9 @@ def test_means_of_windows_one_by_one(data: st.DataObject) -> None:
         counted = [at for at in places if 0 <= at < length or (count and -pads[0] <= at < length + pads[1])]
         assume(counted)
         wanted.append(sum(float(x[at]) for at in counted if 0 <= at < length) / len(counted))
-    found = reference.average(
-        QuantizedArray(x[None, None], np.float32(1), 0), [kernel], [stride], pads, dilations=[dilation],
-        count_padding=count, ceil=ceil,
-    )  # fmt: skip
+    window = Window((kernel,), (stride,), pads[:1], pads[1:], (dilation,))
+    operand = QuantizedArray(x[None, None], np.float32(1), 0)
+    found = reference.average(operand, window, count_padding=count, ceil=ceil)
     np.testing.assert_allclose(found[0, 0], wanted, rtol=1e-6)
 
 

@@ -11,6 +11,7 @@ from native_arm import CPUS, find_qemu, unequal
 from native_kernels import Machine, assert_same, compiler, library
 from test_native_kernels import bytes_like, coding, layer_of, window_of
 
+from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.build import build
 from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.steps import (
@@ -24,7 +25,7 @@ from fcdeploy.native.program.steps import (
     Softmax,
     Step,
 )
-from fcdeploy.native.program.tensors import Coding, Tensor, Window
+from fcdeploy.native.program.tensors import Coding, Tensor
 
 
 def drawn(seed: int, count: int) -> tuple[Program, dict[str, Any]]:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_kernels import EXAMPLES, LARGEST, assert_same
 
+from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.build import build
 from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.steps import (
@@ -25,7 +26,7 @@ from fcdeploy.native.program.steps import (
     Softmax,
     Step,
 )
-from fcdeploy.native.program.tensors import Coding, Tensor, Window
+from fcdeploy.native.program.tensors import Coding, Tensor
 
 FEW = settings(max_examples=EXAMPLES, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)

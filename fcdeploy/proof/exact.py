@@ -12,6 +12,7 @@ A layer of more multiply-accumulates than the budget is compared at output posit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -29,9 +30,10 @@ from fcdeploy.arrays import Array, Arrays
 from fcdeploy.evaluate.layers import expose_tensors
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.graph.nodes import array_of, attribute_of, name_of
+from fcdeploy.graph.windows import read_window
 from fcdeploy.proof.float_paths import FloatEnd, FloatRegions, cut_float_regions, find_byte_tensors, find_float_ends
 from fcdeploy.proof.operands import LAYERS, ROUNDING, RecomputedNode, SkippedNode, find_integer_nodes
-from fcdeploy.proof.operators import OPERATORS, read_geometry
+from fcdeploy.proof.operators import OPERATORS
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.session import Session
@@ -325,11 +327,12 @@ def _sum_convolution(
     """Sums at the chosen of all output positions, sample by sample: (B, C, *space) -> (chosen, out)."""
     kernel, groups = weight.shape[2:], attribute_of(node, "group", 1)
     rows, each, outs = to_rows(weight, 0), weight.shape[1], len(weight) // groups
-    strides, dilations, pads = read_geometry(node, x.shape[2:], kernel)
-    size = len(avx2.gather_windows(x[:1, :1], kernel, zero, strides, pads, dilations).reshape(-1, int(np.prod(kernel))))
+    window = read_window(node, x.shape[2:], kernel)
+    size = math.prod(window.outputs(x.shape[2:]))
     parts = []
     for sample in np.unique(chosen // size):
-        patches = avx2.gather_windows(x[sample : sample + 1], kernel, zero, strides, pads, dilations)
+        image = x[sample : sample + 1]
+        patches = avx2.gather_windows(image, kernel, zero, window.strides, window.pads, window.dilations)
         seen = patches.reshape(size, *patches.shape[-2:])[chosen[chosen // size == sample] % size]
         sums = []
         for group in range(groups):

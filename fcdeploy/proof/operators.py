@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
@@ -11,24 +11,7 @@ from fcdeploy.arithmetic.kernels import reference
 from fcdeploy.arithmetic.kernels.reference import QuantizedArray
 from fcdeploy.arrays import Float32
 from fcdeploy.graph.nodes import attribute_of
-
-
-def read_geometry(
-    node: ir.Node, space: Sequence[int], kernel: Sequence[int]
-) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-    """Strides, dilations and pads of a convolution or pool."""
-    rank = len(kernel)
-    strides = attribute_of(node, "strides", (1,) * rank)
-    dilations = attribute_of(node, "dilations", (1,) * rank)
-    auto = attribute_of(node, "auto_pad", "NOTSET")
-    if auto == "NOTSET":
-        return strides, dilations, attribute_of(node, "pads", (0,) * (2 * rank))
-    if auto == "VALID":
-        return strides, dilations, [0] * (2 * rank)
-    lengths = zip(space, kernel, strides, dilations, strict=True)
-    total = [max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n) for n, k, s, d in lengths]
-    less, more = [n // 2 for n in total], [n - n // 2 for n in total]
-    return strides, dilations, [*less, *more] if auto == "SAME_UPPER" else [*more, *less]
+from fcdeploy.graph.windows import read_window
 
 
 def _compute_softmax(node: ir.Node, x: QuantizedArray) -> Float32:
@@ -44,10 +27,10 @@ def _compute_softmax(node: ir.Node, x: QuantizedArray) -> Float32:
 def _compute_average(node: ir.Node, operands: list[QuantizedArray], _: np.float32) -> Float32:
     (x,) = operands
     kernel = attribute_of(node, "kernel_shape", ())
-    strides, dilations, pads = read_geometry(node, x.integers.shape[2:], kernel)
+    window = read_window(node, x.integers.shape[2:], kernel)
     padding = bool(attribute_of(node, "count_include_pad", 0))
     ceil = attribute_of(node, "ceil_mode", 0) == 1 and attribute_of(node, "auto_pad", "NOTSET") == "NOTSET"
-    return reference.average(x, kernel, strides, pads, dilations=dilations, count_padding=padding, ceil=ceil)
+    return reference.average(x, window, count_padding=padding, ceil=ceil)
 
 
 OPERATORS: dict[str, Callable[[ir.Node, list[QuantizedArray], np.float32], Float32]] = {

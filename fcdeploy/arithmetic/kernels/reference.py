@@ -6,13 +6,13 @@ CPU.  Every function takes integers, their scale and zero point as `QuantizedArr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fcdeploy.arithmetic.kernels.avx2 import gather_windows
 from fcdeploy.arithmetic.quantization import LIMITS
+from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array, Float32
 
 
@@ -73,11 +73,8 @@ def global_average(x: QuantizedArray, scale: np.float32) -> Float32:
 
 def average(
     x: QuantizedArray,
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    pads: Sequence[int],
+    window: Window,
     *,
-    dilations: Sequence[int] | None = None,
     count_padding: bool = False,
     ceil: bool = False,
 ) -> Float32:
@@ -85,21 +82,12 @@ def average(
 
     Padding counts only with `count_padding`.  With `ceil` a last window may reach beyond the padding, where nothing counts.
     """
-    beyond = list(pads)
-    if ceil:
-        rank, spans = (
-            len(kernel),
-            [d * (k - 1) + 1 for k, d in zip(kernel, dilations or [1] * len(kernel), strict=True)],
-        )
-        for axis, (length, span, stride) in enumerate(zip(x.real.shape[2:], spans, strides, strict=True)):
-            padded = length + pads[axis] + pads[axis + rank]
-            windows = -(-(padded - span) // stride) + 1
-            windows -= (windows - 1) * stride >= length + pads[axis]  # none begins behind the image
-            beyond[axis + rank] += max(0, (windows - 1) * stride + span - padded)
+    kernel, strides, dilations = window.kernel, window.strides, window.dilations
+    beyond = window.round_up(x.real.shape[2:]).pads if ceil else window.pads
     seen = gather_windows(x.real, kernel, 0, strides, beyond, dilations)  # (B, *space', positions, C)
-    image = gather_windows(np.ones_like(x.real[:1, :1]), [1] * len(kernel), int(count_padding), None, pads)
+    image = gather_windows(np.ones_like(x.real[:1, :1]), [1] * len(kernel), int(count_padding), None, window.pads)
     counted = np.moveaxis(image[..., 0, :], -1, 1)  # 1 for each position that counts
-    outside = [more - pad for more, pad in zip(beyond, pads, strict=True)]
+    outside = [more - pad for more, pad in zip(beyond, window.pads, strict=True)]
     inside = gather_windows(counted, kernel, 0, strides, outside, dilations).sum(axis=-2)
     total = np.zeros_like(seen[..., 0, :])
     for position in range(seen.shape[-2]):

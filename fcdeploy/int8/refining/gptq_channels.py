@@ -9,10 +9,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.gptq import compute_gram, round_by_gptq
-from fcdeploy.arithmetic.weights.im2col import Im2colWindow, compute_same_pads, extract_patches
+from fcdeploy.arithmetic.weights.im2col import extract_patches
 from fcdeploy.arithmetic.weights.layout import from_rows
 from fcdeploy.arrays import Float32, Float64
 from fcdeploy.graph.nodes import attribute_of, name_of, output_axis
+from fcdeploy.graph.windows import read_window
 from fcdeploy.int8.nodes import is_depthwise
 from fcdeploy.int8.planning.weights import lay_out_kernel, read_kernel_shape
 from fcdeploy.records.plan import Plan
@@ -64,22 +65,8 @@ def _list_matrices(node: ir.Node, shape: tuple[int, ...], inputs: list[Float32])
         flat = [x.reshape(1, -1, x.shape[-1]) for x in inputs]
         step = max(sum(x.shape[1] for x in flat) // ROWS, 1)
         return [x[:, ::step] for x in flat]
-    groups, spatial = int(attribute_of(node, "group", 1)), len(shape) - 2
+    groups = int(attribute_of(node, "group", 1))
     samples = sum(len(x) for x in inputs)
     length = math.prod(shape[1:]) * groups
     most = min(ROWS, LARGEST // length) // max(samples, 1)
-    return [extract_patches(x, _read_window(node, shape, x.shape[2:], groups, spatial), max(most, 1)) for x in inputs]
-
-
-def _read_window(
-    node: ir.Node, shape: tuple[int, ...], lengths: tuple[int, ...], groups: int, spatial: int
-) -> Im2colWindow:
-    kernel = shape[2:]
-    strides, dilations = (attribute_of(node, key, (1,) * spatial) for key in ("strides", "dilations"))
-    mode = attribute_of(node, "auto_pad", "NOTSET")
-    if mode.startswith("SAME"):
-        pads = compute_same_pads(lengths, kernel, strides, dilations, upper=mode == "SAME_UPPER")
-    else:
-        ends = attribute_of(node, "pads", (0,) * 2 * spatial) if mode == "NOTSET" else (0,) * 2 * spatial
-        pads = tuple(zip(ends[:spatial], ends[spatial:], strict=True))
-    return Im2colWindow(kernel, strides, dilations, pads, groups)
+    return [extract_patches(x, read_window(node, x.shape[2:], shape[2:]), groups, max(most, 1)) for x in inputs]

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import LOOPS, Buffer, View, nest_loops
-from fcdeploy.native.program.tensors import Window
 
 KERNELS = "docs/native.md lists what has a kernel"
 ALIGNMENT = 64  # bytes, of each constant

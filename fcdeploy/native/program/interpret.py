@@ -14,6 +14,7 @@ import numpy as np
 
 from fcdeploy.arithmetic.kernels import avx2
 from fcdeploy.arithmetic.kernels.avx2 import gather_windows
+from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array
 from fcdeploy.native.program.steps import (
     Combine,
@@ -37,7 +38,7 @@ from fcdeploy.native.program.steps import (
     Softmax,
     Step,
 )
-from fcdeploy.native.program.tensors import Floats, Tensor, Window
+from fcdeploy.native.program.tensors import Floats, Tensor
 
 Function = Callable[..., Floats]
 _erf = np.vectorize(math.erf, otypes=[np.float64])

@@ -14,8 +14,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array
-from fcdeploy.native.program.tensors import CODES, Bytes, Floats, Tensor, Window
+from fcdeploy.native.program.tensors import CODES, Bytes, Floats, Tensor
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

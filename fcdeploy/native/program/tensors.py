@@ -1,4 +1,4 @@
-"""What a program's steps read and write: tensors, what their bytes stand for, and the windows that move over them."""
+"""What a program's steps read and write: tensors, and what their bytes stand for."""
 
 from __future__ import annotations
 
@@ -62,24 +62,3 @@ class Tensor:
     def __str__(self) -> str:
         coding = "" if self.coding is None else f" {self.coding.scale:.6g}*(q-{self.coding.zero_point})"
         return f"{self.name}: {self.dtype}{list(self.shape)}{coding}"
-
-
-@dataclass(frozen=True)
-class Window:
-    """The geometry of a convolution or pool; every list has one number for each axis of space."""
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    begins: tuple[int, ...]
-    ends: tuple[int, ...]
-    dilations: tuple[int, ...]
-
-    def outputs(self, space: tuple[int, ...]) -> tuple[int, ...]:
-        """Output lengths for input lengths; ONNX's formula, rounded down."""
-        each = zip(space, self.kernel, self.strides, self.begins, self.ends, self.dilations, strict=True)
-        return tuple((n + b + e - d * (k - 1) - 1) // s + 1 for n, k, s, b, e, d in each)
-
-    def __str__(self) -> str:
-        text = "x".join(map(str, self.kernel))
-        text += f" stride {'x'.join(map(str, self.strides))}" if set(self.strides) != {1} else ""
-        return text + (f" dilation {'x'.join(map(str, self.dilations))}" if set(self.dilations) != {1} else "")

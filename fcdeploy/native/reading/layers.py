@@ -9,10 +9,12 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of
+from fcdeploy.graph.windows import read_window
 from fcdeploy.native.program.steps import FloatLayer, Layer
-from fcdeploy.native.program.tensors import Floats, Tensor, Window
+from fcdeploy.native.program.tensors import Floats, Tensor
 from fcdeploy.native.reading.operands import Fixed
 from fcdeploy.native.reading.products import product
 from fcdeploy.native.reading.reader import Reader, name_of, shape_of
@@ -39,7 +41,7 @@ def conv(reader: Reader, node: ir.Node) -> None:
         raise reader.refuse(node, "its weights are computed at run time")
     if len(x) not in (3, 4):
         raise reader.refuse(node, f"its input has {len(x)} axes, expected 3 or 4")
-    window = window_of(node, x[2:], weight.array.shape[2:])
+    window = read_window(node, x[2:], weight.array.shape[2:])
     groups = attribute_of(node, "group", 1)
     shape = (x[0], len(weight.array), *window.outputs(x[2:]))
     if min(shape) < 1:
@@ -164,20 +166,3 @@ def _float_layer(
         )
     )  # fmt: skip
     reader.set(node.outputs[0], form.finish(to))
-
-
-def window_of(node: ir.Node, space: tuple[int, ...], kernel: tuple[int, ...]) -> Window:
-    """The geometry of a convolution or pool over axes of these lengths; `ceil_mode` is not looked at here."""
-    rank = len(space)
-    strides = tuple(attribute_of(node, "strides", (1,) * rank))
-    dilations = tuple(attribute_of(node, "dilations", (1,) * rank))
-    auto = attribute_of(node, "auto_pad", "NOTSET")
-    pads = tuple(attribute_of(node, "pads", (0,) * (2 * rank)))
-    if auto == "VALID":
-        pads = (0,) * (2 * rank)
-    elif auto in ("SAME_UPPER", "SAME_LOWER"):
-        lengths = zip(space, kernel, strides, dilations, strict=True)
-        total = [max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n) for n, k, s, d in lengths]
-        less, more = [n // 2 for n in total], [n - n // 2 for n in total]
-        pads = (*less, *more) if auto == "SAME_UPPER" else (*more, *less)
-    return Window(tuple(kernel), strides, pads[:rank], pads[rank:], dilations)

@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.arithmetic.windows import Window
 from fcdeploy.graph.nodes import attribute_of
+from fcdeploy.graph.windows import read_window
 from fcdeploy.native.program.steps import GlobalAverage, Pool, Reduce, Softmax
-from fcdeploy.native.program.tensors import Tensor, Window
-from fcdeploy.native.reading.layers import window_of
+from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading.operands import Coded
 from fcdeploy.native.reading.reader import Reader, axes_of, name_of, shape_of
 
@@ -60,18 +61,12 @@ def _read_window(reader: Reader, node: ir.Node, shape: tuple[int, ...]) -> tuple
     if len(node.outputs) > 1 and node.outputs[1].uses():
         raise reader.refuse(node, "only its first output has a kernel")
     space, kernel = shape[2:], tuple(attribute_of(node, "kernel_shape", ()))
-    window = window_of(node, space, kernel)
+    window = read_window(node, space, kernel)
     if attribute_of(node, "ceil_mode", 0):
-        ends = []
-        for n, k, s, b, e, d in zip(
-            space, kernel, window.strides, window.begins, window.ends, window.dilations, strict=True
-        ):
-            count = -(-(n + b + e - d * (k - 1) - 1) // s) + 1
-            count -= (count - 1) * s >= n + b  # a window must begin inside the input or the padding before it
-            ends.append(max(e, (count - 1) * s + d * (k - 1) + 1 - n - b))
-        if window.ends != tuple(ends) and attribute_of(node, "count_include_pad", 0):
+        grown = window.round_up(space)
+        if window != grown and attribute_of(node, "count_include_pad", 0):
             raise reader.refuse(node, "ceil_mode with padding that counts has no kernel")
-        window = Window(kernel, window.strides, window.begins, tuple(ends), window.dilations)
+        window = grown
     return window, (*shape[:2], *window.outputs(space))
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of
-from fcdeploy.native.program.tensors import Tensor, Window
+from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading.layers import Form, read_layer
 from fcdeploy.native.reading.moves import spread, take_part
 from fcdeploy.native.reading.operands import Fixed

@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array
 from fcdeploy.graph.edit import Changes, Edits, remove_dead
 from fcdeploy.graph.nodes import array_of, attribute_of, bias_of, is_op, name_of, weight_of
+from fcdeploy.graph.windows import read_window
 
 OUTPUTS = 16  # at once: with more the kernels are as fast as they get
 MOST_OUTPUTS = 8  # of a convolution that gains
@@ -33,12 +35,15 @@ BLOCKED = ".blocked"  # behind the name of such weights: one axis is enough
 
 @dataclass(frozen=True)
 class Block:
-    """`count` positions along a spatial axis, of the lengths of the output; at most one of these is free, and None."""
+    """`count` positions along a spatial axis, of the lengths of the output; at most one of these is free, and None.
+
+    `window` is that of the convolution as it was.
+    """
 
     axis: int
     count: int
     lengths: tuple[int | None, ...]
-    pads: tuple[int, ...]
+    window: Window
 
 
 def block_narrow_convs(model: ir.Model) -> Changes:
@@ -64,46 +69,26 @@ def _choose_block(node: ir.Node, weight: Array) -> Block | None:
         return None
     if value is None or value.is_graph_input():  # pictures are read as bytes by the layer as it is
         return None
-    strides, dilations = (attribute_of(node, key, (1,) * spatial) for key in ("strides", "dilations"))
-    pads = _find_pads(node, weight.shape[2:], strides, dilations)
+    window = read_window(node, (1,) * spatial, weight.shape[2:])
+    same = attribute_of(node, "auto_pad", "NOTSET").startswith("SAME")
+    if same and {*window.strides, *window.dilations} != {1}:
+        return None  # else the pads are those of any length
     lengths = tuple(length if isinstance(length, int) else None for length in output.shape[2:])
-    if pads is None or lengths.count(None) > 1:
-        return None
-    return _choose_axis(weight, strides, dilations, lengths, pads)
+    return _choose_axis(weight, window, lengths) if lengths.count(None) <= 1 else None
 
 
-def _choose_axis(
-    weight: Array,
-    strides: tuple[int, ...],
-    dilations: tuple[int, ...],
-    lengths: tuple[int | None, ...],
-    pads: tuple[int, ...],
-) -> Block | None:
+def _choose_axis(weight: Array, window: Window, lengths: tuple[int | None, ...]) -> Block | None:
     """The axis with the longest kernel along which positions can be computed together, and how many."""
     best = None
     for axis in np.argsort(weight.shape[2:], kind="stable"):  # the longest last
         length, kernel = lengths[axis], weight.shape[2 + axis]
-        if length is None or kernel < LONG or strides[axis] != 1 or dilations[axis] != 1:
+        if length is None or kernel < LONG or window.strides[axis] != 1 or window.dilations[axis] != 1:
             continue
         counts = [
             b for b in (2, 4, 8) if length % b == 0 and b * weight.shape[0] <= OUTPUTS and b - 1 <= ZEROS * kernel
         ]
-        best = Block(int(axis), counts[-1], lengths, pads) if counts else best
+        best = Block(int(axis), counts[-1], lengths, window) if counts else best
     return best
-
-
-def _find_pads(
-    node: ir.Node, kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]
-) -> tuple[int, ...] | None:
-    """The pads as numbers; None where they follow from lengths."""
-    mode = attribute_of(node, "auto_pad", "NOTSET")
-    none = (0,) * 2 * len(kernel)
-    if mode in ("NOTSET", "VALID"):
-        return attribute_of(node, "pads", none) if mode == "NOTSET" else none
-    if {*strides, *dilations} != {1}:
-        return None
-    less, more = tuple((k - 1) // 2 for k in kernel), tuple(k // 2 for k in kernel)
-    return (*less, *more) if mode == "SAME_UPPER" else (*more, *less)
 
 
 def repeat_weight(weight: Array, at: int, b: int) -> Array:
@@ -129,11 +114,9 @@ def _write(edits: Edits, node: ir.Node, weight: Array, block: Block) -> None:
     ]
     if bias is not None:
         inputs.append(edits.constant(f"{name_of(bias_of(node))}{BLOCKED}", np.repeat(bias, b)))
-    strides = list(attribute_of(node, "strides", (1,) * len(block.lengths)))
-    strides[axis] = b
-    dilations = attribute_of(node, "dilations", (1,) * len(strides))
-
-    value = _insert(edits, last, "Conv", inputs, strides=strides, pads=block.pads, dilations=dilations)
+    window = block.window
+    strides = [b if at == axis else stride for at, stride in enumerate(window.strides)]
+    value = _insert(edits, last, "Conv", inputs, strides=strides, pads=window.pads, dilations=window.dilations)
     made = value.producer()
     assert made is not None
     if last is not node:
