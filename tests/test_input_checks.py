@@ -137,10 +137,14 @@ def test_stretching_that_nobody_asked_for(tmp_path: Path) -> None:
         (warning,) = inputs_of(open_source(tmp_path / str(seed), [SPEC]))
         assert warning.startswith("2 of 3 pictures were stretched to other proportions, by up to ")
         assert f"{width / height:.2f}" in warning
-        for how in ("torchvision-imagenet", "yolo-letterbox"):
+        assert warning.endswith("--preprocess scale-0-1 says that it is meant")
+        for how in ("torchvision-imagenet", "yolo-letterbox", "scale-0-1"):
             assert inputs_of(open_source(tmp_path / str(seed), [SPEC], format=DataFormat(how))) == []
     (tmp_path / "p.toml").write_text('resize = "stretch"')
     assert inputs_of(open_source(tmp_path / "0", [SPEC], format=DataFormat(tmp_path / "p.toml"))) == []
+    (tmp_path / "n.toml").write_text("mean = 0.5")
+    (warning,) = inputs_of(open_source(tmp_path / "0", [SPEC], format=DataFormat(tmp_path / "n.toml")))
+    assert warning.endswith('resize = "stretch" in its settings says that it is meant')
     save_pictures(tmp_path / "square", [(40, 40), (24, 24)])
     assert inputs_of(open_source(tmp_path / "square", [SPEC])) == []
 

@@ -20,7 +20,10 @@ from recordings import any_shapes, free_size, images, model_of, record
 from fcdeploy.cli import main
 from fcdeploy.int8.calibrating.merge import merge
 from fcdeploy.int8.calibrating.observe import observe
+from fcdeploy.preprocessing.read import read_preprocessing
 from fcdeploy.records.calibration import Calibration, Histogram, read, to_bytes
+from fcdeploy.records.data_format import DataFormat
+from fcdeploy.records.signature import TensorSpec
 from fcdeploy.samples import kept_samples
 from fcdeploy.samples.kept_samples import SmallestSamples, hash_sample, merge_kept
 
@@ -140,6 +143,45 @@ def test_other_models_and_other_tensors_are_refused() -> None:
     fewer = replace(b, tensors={name: record for name, record in b.tensors.items() if name != "a"})
     with fails("only one of the calibrations has tensor 'a'", "--all-tensors"):
         merge(a, fewer)
+
+
+def test_samples_that_were_read_otherwise_are_refused_with_what_differs() -> None:
+    a, b = parts()[:2]
+    spec = TensorSpec("a", np.dtype(np.float32), (None, 3, 8, 8))
+    plain, scaled, timm = (read_preprocessing(name, spec) for name in (None, "scale-0-1", "timm"))
+    cases = (
+        (
+            DataFormat(timm),
+            DataFormat(scaled),
+            f"preprocessing is {timm.describe()!r} in one and {scaled.describe()!r}",
+        ),
+        (DataFormat(timm), DataFormat(), f"preprocessing is {timm.describe()!r} in one and 'none' in the other"),
+        (
+            DataFormat(replace(plain, name="scale-0-1")),
+            DataFormat(scaled),
+            f"preprocessing is '{scaled.describe()} (resize and numbers assumed)' in one and {scaled.describe()!r}",
+        ),
+        (DataFormat(classes=("cat",)), DataFormat(classes=("cat", "dog")), "one has 1 classes and the other 2"),
+        (
+            DataFormat(classes=("ant", "cat")),
+            DataFormat(classes=("ant", "dog")),
+            "of the classes number 1 is 'cat' in one and 'dog' in the other",
+        ),
+        (
+            DataFormat(columns=("a", "b")),
+            DataFormat(columns=("b", "a")),
+            "of the columns number 0 is 'a' in one and 'b' in the other",
+        ),
+        (
+            DataFormat(label="kind", columns=("a",)),
+            DataFormat(columns=("a",)),
+            "the column of labels is 'kind' in one and 'label' in the other",
+        ),
+    )
+    for one, other, text in cases:
+        with fails(f"the calibrations read their samples otherwise: {text}", "--preprocess and --classes"):
+            merge(replace(a, format=one), replace(b, format=other))
+        assert merge(replace(a, format=one), replace(b, format=one)).format == one
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from conftest import fails
 from hypothesis import given
 from hypothesis import strategies as st
 from networks import Arrays, Line, Net, quantize_net
+from onnx import TensorProto
+from PIL import Image
 
 from fcdeploy.arithmetic.pixels import (
     compute_byte_importance,
@@ -25,15 +27,22 @@ from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.int8.planning.check_plan import check_plan
+from fcdeploy.int8.planning.image_inputs import read_recorded_grids
 from fcdeploy.int8.planning.plan_graph import plan_graph
+from fcdeploy.preprocessing.apply import preprocess_pixels
+from fcdeploy.preprocessing.read import read_preprocessing
 from fcdeploy.records import plan as plans
+from fcdeploy.records.data_format import DataFormat
 from fcdeploy.records.plan import Plan
+from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import TYPES
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, what most vision networks are trained with
+
+NUMBERS = {np.uint8: TensorProto.UINT8, np.int8: TensorProto.INT8}
 
 VNNI = pytest.param(
     "x86-vnni",
@@ -180,6 +189,78 @@ def test_samples_beyond_the_grids_of_those_kept_are_not_clipped() -> None:
         calibration = replace(made.calibration, tensors={**made.calibration.tensors, "x": seen})
         plan = plan_graph(made.prepared, calibration, TARGETS["portable"], ranges="minmax")
         assert not plan.tensors["x"].pixels
+
+
+def read_bytes(made: ir.Model, x: np.ndarray) -> np.ndarray:
+    """What the QuantizeLinear behind the input makes of it."""
+    reader = next(node for node in made.graph if node.op_type == "QuantizeLinear")
+    part = ir.convenience.extract(made.graph, ["x"], [reader.outputs[0].name or ""])
+    (integers,) = Session(ir.Model(part, ir_version=made.ir_version)).run({"x": x})
+    return integers.astype(int) - int(np.asarray(reader.inputs[2].const_value))  # type: ignore[union-attr]
+
+
+def rows_of_pixels(channels: int) -> Net:
+    net = Net(4)
+    x = net.op("Flatten", net.input("x", channels, 12, 12))
+    return net.output(net.dense(net.op("Relu", net.dense(x, channels * 144, 16)), 16, 4, name="last"))
+
+
+@pytest.mark.parametrize(
+    ("net", "channels", "numbers", "scale"),
+    [
+        (classifier(), 3, f"mean = {list(MEAN)}\nstd = {list(STD)}", None),
+        (classifier(), 3, "mean = 0.0", 1 / 255),
+        (classifier(), 3, "mean = 0.2\nstd = 0.2", 1 / 51),  # one step for all channels, and zero is a byte: 51
+        (classifier(1), 1, "mean = 0.1307\nstd = 0.3081", None),
+        (rows_of_pixels(1), 1, "mean = 0.0", 1 / 255),
+        (rows_of_pixels(3), 3, "scale = 1.0", 1.0),
+    ],
+    ids=["three grids", "one", "one, shifted", "gray", "rows", "as stored"],
+)
+def test_pixels_that_no_picture_had_are_bytes_too(
+    tmp_path: Path, net: Net, channels: int, numbers: str, scale: float | None
+) -> None:
+    """Dark pictures alone are calibrated on; what is recorded says how far bright ones reach."""
+    net.save(tmp_path / "m.onnx")
+    (tmp_path / "p.toml").write_text(f"size = 12\n{numbers}\n")
+    (tmp_path / "dark").mkdir()
+    for at, picture in enumerate(pictures(9, 24, channels, high=150)):
+        pixels = picture.transpose(1, 2, 0)
+        Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).save(tmp_path / "dark" / f"{at}.png")
+    out, plan = tmp_path / "q.onnx", tmp_path / "p.json"
+    calibrate(tmp_path / "m.onnx", data=tmp_path / "dark", preprocess=tmp_path / "p.toml", output=tmp_path / "c.calib")
+    quantize(tmp_path / "m.onnx", calibration=tmp_path / "c.calib", output=out, save_plan=plan, costs="none", floor="none",
+             effort="fast")  # fmt: skip
+
+    bright = pictures(10, 4, channels)
+    how = read_preprocessing(
+        tmp_path / "p.toml", spec := TensorSpec("x", np.dtype(np.float32), (None, channels, 12, 12))
+    )
+    x = np.stack([preprocess_pixels(picture.transpose(1, 2, 0), how, spec) for picture in bright])
+    q = plans.from_json(json.loads(plan.read_text()), "p").tensors["x"]
+    assert (q.scale[0] == pytest.approx(scale, rel=1e-6)) if scale else q.pixels
+    lowest = int(np.rint(x.min() / scale)) if scale else 0
+    np.testing.assert_array_equal(read_bytes(ir.load(out), x), bright.astype(int) + lowest)
+
+
+def test_samples_beside_the_recorded_steps_have_a_range_of_their_own() -> None:
+    """What samples hold decides, not what is said of them."""
+    how = read_preprocessing("scale-0-1", TensorSpec("x", np.dtype(np.float32), (None, 3, 12, 12)))
+    for x in (normalised(pictures(4, 24)), pictures(4, 24) / np.float32(400), np.full((8, 3, 12, 12), np.float32(0.5))):
+        calibration = replace(line({"x": x}).calibration, format=DataFormat(how))
+        assert read_recorded_grids("x", calibration) == ()
+    calibration = replace(line({"x": pictures(4, 24) / np.float32(255)}).calibration, format=DataFormat(how))
+    assert np.ptp(read_recorded_grids("x", calibration), axis=0).max() == 0
+
+
+@pytest.mark.parametrize(("dtype", "ends"), [(np.uint8, (0, 255)), (np.int8, (-128, 127))])
+def test_an_input_of_bytes_is_read_to_its_ends(dtype: type, ends: tuple[int, int]) -> None:
+    net = Net(5)
+    x = net.op("Cast", net.input("x", 3, 12, 12, dtype=NUMBERS[dtype]), to=TensorProto.FLOAT, name="cast")
+    net.output(net.op("GlobalAveragePool", net.op("Relu", net.conv(x, 3, 16, name="first"))))
+    seen = (pictures(11, 12, high=90).astype(int) + ends[0]).astype(dtype)
+    q = line({"x": seen}, net).plan.tensors["cast_out"]
+    assert (q.scale, q.zero_point) == ((1.0,), -ends[0])
 
 
 @pytest.mark.parametrize("weights", ["int8", "int16"])

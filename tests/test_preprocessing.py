@@ -269,7 +269,7 @@ def test_what_preprocess_may_name(tmp_path: Path) -> None:
 
 def test_what_nobody_said_is_known() -> None:
     assert read_preprocessing(None, spec(None, 3, 8, 8)).assumed == ("resize", "numbers")
-    assert read_preprocessing("scale-0-1", spec(None, 3, 8, 8)).assumed == ("resize",)
+    assert read_preprocessing("scale-0-1", spec(None, 3, 8, 8)).assumed == ()  # its row says that it stretches
     assert read_preprocessing("torchvision-imagenet", spec(None, 3, 8, 8)).assumed == ()
 
 

@@ -22,6 +22,7 @@ from small_models import CLASSES, dense, outputs, residual, samples, save
 
 from fcdeploy.arithmetic.metrics import Fidelity
 from fcdeploy.cli.validate import command
+from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import is_quantized
 from fcdeploy.runtime.probes.answers import find_answer
@@ -300,3 +301,50 @@ def test_weights_that_are_stored_as_bytes_alone_are_rounded(tmp_path: Path, save
         ("weights", "second"),
     }
     assert report.advice
+
+
+@pytest.fixture(scope="module")
+def heat_maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A map of things, sigmoids that hardly reach a half, quantized; quiet samples have none, loud ones some."""
+    folder = tmp_path_factory.mktemp("maps")
+    net = Net(2)
+    x = net.op("Relu", net.conv(net.input("x", 3, 16, 16), 3, 16))
+    x = net.op("Add", net.conv(x, 16, 1, bias=False), net.constant(np.full((1, 1, 1, 1), -4.0)))
+    net.output(net.op("Sigmoid", x, name="map")).save(folder / "m.onnx")
+    for name, gain in (("quiet", 0.1), ("loud", 4.0), ("calib", 4.0)):
+        x = np.random.default_rng(len(name)).normal(size=(24, 3, 16, 16)) * gain
+        np.savez(folder / f"{name}.npz", x=x.astype(np.float32))
+    options = {"costs": "none", "floor": "none", "effort": "fast"}
+    quantize(folder / "m.onnx", data=folder / "calib.npz", output=folder / "q.onnx", **options)  # type: ignore[arg-type]
+    return folder
+
+
+def test_where_nothing_is_decided_nothing_agrees(heat_maps: Path) -> None:
+    q, m = heat_maps / "q.onnx", heat_maps / "m.onnx"
+    loud = np.load(heat_maps / "loud.npz")["x"]
+    assert (outputs(m, loud) > 0.5).any()
+    assert not (outputs(m, np.load(heat_maps / "quiet.npz")["x"]) > 0.5).any()
+    found = validate(q, against=m, data=heat_maps / "quiet.npz")
+    assert found.lines[1:] == (
+        "nothing of output 'map_out' is decided: on all samples the metric 'agreement' has nothing to count",
+        f"SQNR {found.values['sqnr_db']:.1f} dB on the worst output, cosine {found.values['outputs'][0]['cosine']:.6f} at least",
+    )
+    assert [found.values[key] for key in ("float", "int8", "drop", "agreement")] == [None] * 4
+    assert not any("100" in cell for table in found.tables for row in table.rows for cell in row)
+    assert validate(q, against=m, data=heat_maps / "loud.npz").values["agreement"] > 0.9
+    with fails("a largest drop needs decisions, and nothing of output 'map_out' is decided", "finds something"):
+        validate(q, against=m, data=heat_maps / "quiet.npz", max_drop=1.0)
+    with fails("a largest drop needs decisions, and nothing of output 'map_out' is decided", "finds something"):
+        goal = {"max_drop": 1.0, "eval": heat_maps / "quiet.npz"}
+        quantize(m, data=heat_maps / "calib.npz", output=heat_maps / "n.onnx", costs="none", **goal)  # type: ignore[arg-type]
+    assert not (heat_maps / "n.onnx").exists()
+
+
+def test_a_floor_that_nothing_was_decided_on_is_said(heat_maps: Path) -> None:
+    options = {"output": heat_maps / "f.onnx", "costs": "none", "effort": "fast", "force": True}
+    report = quantize(heat_maps / "m.onnx", data=heat_maps / "quiet.npz", **options)  # type: ignore[arg-type]
+    (judged,) = [line for line in report.lines if line.startswith("judged")]
+    assert "nothing decided in output 'map_out'" in judged and "%" not in judged
+    assert any(text.startswith("nothing is decided of output 'map_out' on these") for text in report.warnings)
+    report = quantize(heat_maps / "m.onnx", data=heat_maps / "loud.npz", **options)  # type: ignore[arg-type]
+    assert not any("nothing" in text for text in (*report.lines, *report.warnings))

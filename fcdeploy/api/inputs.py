@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeGuard, runtime_checkable
 
@@ -22,6 +24,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.preprocessing.tables import arrange_columns, convert_row
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.samples import checks
+from fcdeploy.samples.class_labels import is_numeral
 
 SAMPLES = "a dict of input name -> array, an array, or (array, label)"
 
@@ -177,6 +180,8 @@ class _Column:
         np.lib.format.write_array_header_1_0(self.file, header)
 
     def append(self, array: Array, index: int) -> None:
+        if array.dtype.kind == self.dtype.kind == "U" and array.shape == self.shape:
+            array = self._fit_text(array)
         if array.shape != self.shape or array.dtype != self.dtype:
             raise FcdeployError(
                 f"{self.name!r}: sample {index} is {array.dtype} {array.shape}, sample 0 {self.dtype} {self.shape}",
@@ -184,6 +189,18 @@ class _Column:
             )
         self.file.write(np.ascontiguousarray(array).tobytes())
         self.rows += 1
+
+    def _fit_text(self, array: Array) -> Array:
+        """A text in the length of all; a longer one makes all before it longer."""
+        if array.dtype.itemsize > self.dtype.itemsize:
+            self.file.flush()
+            offset = self.file.tell() - self.rows * prod(self.shape) * self.dtype.itemsize
+            before = np.fromfile(self.path, self.dtype, offset=offset).astype(array.dtype)
+            self.dtype = array.dtype
+            self.file.seek(0)
+            self._write_header()
+            self.file.write(before.tobytes())
+        return array.astype(self.dtype)
 
 
 def _list_samples(given: Data) -> Iterator[object]:
@@ -260,9 +277,15 @@ def _name_arrays(sample: object, names: Sequence[str]) -> dict[str, Array]:
 
 
 def _join_columns(row: object, columns: Sequence[str], inputs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """A row of a table as the model's input; columns called `label` are labels."""
-    cells = np.asarray(row).tolist()
-    return convert_row(arrange_columns(columns, inputs, "the table"), cells, "a row of the table")
+    """A row of a table as the model's input; columns called `label` are labels, of which words are left as they are."""
+    cells, layout = np.asarray(row).tolist(), arrange_columns(columns, inputs, "the table")
+    words = {
+        name: np.asarray(cells[at])
+        for name, at in layout.labels
+        if len(cells) == len(columns) and isinstance(cells[at], str) and not is_numeral(cells[at])
+    }
+    layout = replace(layout, labels=tuple(row for row in layout.labels if row[0] not in words))
+    return {**convert_row(layout, cells, "a row of the table"), **words}
 
 
 def _check_same_names(arrays: Mapping[str, Array], files: Mapping[str, object], index: int) -> None:

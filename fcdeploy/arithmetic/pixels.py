@@ -36,12 +36,23 @@ def find_pixel_grids(x: NDArray[np.floating]) -> Pixels:
     """
     grids = [_find_grid(x[:, channel]) for channel in range(x.shape[1])]
     complete = tuple(grid for grid in grids if grid is not None)
-    if len(complete) < len(grids) or not complete:
-        return ()
-    step, lowest = np.array(complete).T
+    return complete if len(complete) == len(grids) and complete and not share_scale(complete) else ()
+
+
+def share_scale(grid: Pixels) -> bool:
+    """Whether one scale, at which zero is an integer, holds the grids of all channels exactly."""
+    step, lowest = np.array(grid).T
     beside = np.abs(lowest / step - np.rint(lowest / step)).max()  # zero is not on the grid
     spread = np.ptp(step) / step[0] * HIGHEST + np.ptp(lowest) / step[0]
-    return complete if max(beside, spread) > APART else ()
+    return bool(max(beside, spread) <= APART)
+
+
+def lies_on(x: NDArray[np.floating], grid: Pixels, axis: int = 1) -> bool:
+    """Whether every value of `x` is one of the 256 of the grid of its channel along `axis`."""
+    step, lowest = (row.reshape([-1 if at == axis else 1 for at in range(x.ndim)]) for row in np.array(grid).T)
+    places = (x - lowest) / step
+    near = np.abs(places - np.rint(places)) <= NEAR
+    return bool((near & (places > -0.5) & (places < HIGHEST + 0.5)).all())  # NaN lies on none
 
 
 def _find_grid(x: NDArray[np.floating]) -> tuple[float, float] | None:

@@ -24,6 +24,7 @@ from fcdeploy.evaluate.loss import (
     compute_loss,
     compute_regression,
     make_output_values,
+    require_decisions,
     require_metric,
 )
 from fcdeploy.evaluate.metric import Metric, choose_metric
@@ -115,6 +116,8 @@ def validate(
         kernel, unseen = compare_kernels(pair.int8_path, samples.read(FEW), step, samples.total(FEW), file.path)
 
     loss = compute_loss(answers)
+    if max_drop is not None:
+        require_decisions(answers.metric, found=loss is not None)
     kernel_db = min((one.sqnr_db for one in kernel.values()), default=None)
     sums = _compare_layers(pair, samples, step) if layers else None
     report = _make_report(answers, loss, kernel_db, sums, max_drop, samples.format.classes)

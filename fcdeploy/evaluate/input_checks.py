@@ -216,9 +216,10 @@ def _warn_of_stretch(source: Source) -> Iterator[str]:
         count += not 1 / STRETCH <= factor <= STRETCH
         worst = max(worst, factor, 1 / factor)
     if count:
+        meant = "--preprocess scale-0-1" if "numbers" in how.assumed else 'resize = "stretch" in its settings'
         yield (
             f"{count} of {seen} pictures were stretched to other proportions, by up to {worst:.2f}, and nobody said so: "
-            '--preprocess torchvision-imagenet cuts the centre out, a TOML file with resize = "stretch" says it is meant'
+            f"--preprocess torchvision-imagenet cuts the centre out, {meant} says that it is meant"
         )
 
 

@@ -16,9 +16,12 @@ from fcdeploy.arrays import Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.between_models import measure_more
 from fcdeploy.evaluate.compare import Answers
-from fcdeploy.evaluate.metric import ERROR, IGNORED, SHARE, Metric, take_mean, take_ratio
+from fcdeploy.evaluate.metric import ERROR, IGNORED, SHARE, Metric, count_figures, take_mean, take_ratio
 
 LISTED_CLASSES = 100  # a larger confusion matrix is for nobody to read
+NOTHING = (
+    "nothing of output {metric.output!r} is decided: on all samples the metric {metric.name!r} has nothing to count"
+)
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,27 @@ def require_metric(metric: Metric | None) -> Metric:
     return metric
 
 
+def require_decisions(metric: Metric | None, *, found: bool) -> None:
+    """Raise FcdeployError where a drop is to be measured on samples of which nothing counts."""
+    if metric is not None and not found:
+        raise FcdeployError(
+            f"a largest drop needs decisions, and {NOTHING.format(metric=metric)}",
+            "give --data in which the float model finds something, or --metric FILE.py:FUNCTION",
+        )
+
+
 def compute_loss(answers: Answers) -> Loss | None:
-    """Sum up the metric of both models; None without a metric. Raises FcdeployError where no position counts."""
+    """Sum up the metric of both models; None without a metric, and where neither model's answers have anything that counts.
+
+    Raises FcdeployError where no label counts.
+    """
     metric = answers.metric
     if metric is None:
         return None
     one, other = np.concatenate(answers.float_figures), np.concatenate(answers.int8_figures)
-    if metric.summary is take_ratio and not metric.relative and one[:, 1].sum() == 0:
+    if not count_figures(metric, one) and not count_figures(metric, other):
+        if metric.relative:
+            return None
         raise FcdeployError(
             f"metric {metric.name!r}: no position counts, all labels are {IGNORED}", "give labels from 0"
         )
@@ -118,7 +135,8 @@ def make_output_values(answers: Answers) -> list[dict[str, Any]]:
         more = measure_more(name, answers.read)
         if more is not None and one.measured:
             sums = np.concatenate(one.measured).sum(axis=0)
-            row[more[0]] = float((mean_class_iou if more[0] == "miou" else take_ratio)(sums))
+            summary = mean_class_iou if more[0] == "miou" else take_ratio
+            row[more[0]] = float(summary(sums)) if sums[len(sums) // 2 :].any() else None  # nothing counts
         if one.rows and sum(len(f) for f, _ in one.rows) > 2:
             f, q = (np.concatenate(rows).astype(np.float64) for rows in zip(*one.rows, strict=True))
             row["nearest"] = float((find_nearest(f) == find_nearest(q)).mean())

@@ -65,6 +65,13 @@ def take_ratio(figures: Float64) -> Float64:
     return np.divide(equal, count, out=np.ones_like(equal), where=count > 0)  # a resample may have none that count
 
 
+def count_figures(metric: Metric, figures: Float64) -> float:
+    """How many positions, boxes or letters the figures (n, k) are of; of metrics that score whole samples, the samples."""
+    if metric.summary is mean_class_iou:
+        return float(np.split(figures, 2, axis=-1)[1].sum())
+    return float(figures[:, 1].sum()) if metric.summary is take_ratio else float(len(figures))
+
+
 def choose_metric(
     name: str | None, outputs: Arrays, labels: Arrays, ends: Mapping[str, OutputEnd]
 ) -> tuple[Metric | None, OutputsRead]:

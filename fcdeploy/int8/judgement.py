@@ -67,6 +67,14 @@ class Judgement:
         equal, count = self.equal[output].sum(axis=0)
         return float(equal / count) if count else 1.0
 
+    def _list_undecided(self) -> list[str]:
+        """Outputs of which nothing counted."""
+        return [name for name in self.equal if not name.endswith(REGIONS) and not self._counts(name)]
+
+    def _counts(self, output: str) -> bool:
+        """Whether any position of an output counted, in either model's answers: else nothing was decided."""
+        return output in self.equal and bool(self.equal[output][:, 1].any())
+
     def shortfall(self, floor: Floor, *, searched: bool = False) -> float:
         """How far below the floor it is: 0 where it holds, else in points of decisions, or decibels."""
         return max((miss.by for miss in self.misses(floor, searched=searched)), default=0.0)
@@ -102,7 +110,7 @@ class Judgement:
                 )
                 misses.append(Miss(text, 100 * (least - likely), output))
         for name, db in self.sqnr_db.items():
-            decided = name in self.equal and not self._has_more(name) and (self.decisions[name].sparse or not few)
+            decided = self._counts(name) and not self._has_more(name) and (self.decisions[name].sparse or not few)
             least = floor.sqnr_db + (CARRIED_DB if name in self.states else 0.0)
             if not decided and db < least:
                 what = "carried state" if name in self.states else "output"
@@ -113,7 +121,11 @@ class Judgement:
     def doubts(self, floor: Floor) -> list[str]:
         """What is below the floor, in words, where so few samples allow that as chance."""
         missed = {miss.output for miss in self.misses(floor)}
-        doubts = []
+        doubts = [
+            f"nothing is decided of output {name!r} on these {self.samples} samples, by float or int8: it was judged by its "
+            "numbers alone; give --data in which something is found"
+            for name in self._list_undecided()
+        ]
         for name in self.equal:
             share = min(self.share(name), self._estimate_share(name, floor, 0.0))
             output = name.removesuffix(REGIONS)
@@ -160,8 +172,11 @@ class Judgement:
     def summary(self) -> str:
         """'100 % equal decisions, 41.2 dB on 64 samples', with what is to be expected of others where that is less."""
         decided = [
-            f"{100 * self.share(name):.4g} % {self._counted(name)}{self._say_expected(name)}" for name in self.equal
+            f"{100 * self.share(name):.4g} % {self._counted(name)}{self._say_expected(name)}"
+            for name in self.equal
+            if self._counts(name)
         ]
+        decided += [f"nothing decided in output {name!r}" for name in self._list_undecided()]
         told = dict.fromkeys(decided)  # outputs that say the same, a label and its scores, say it once
         noise = [f"{self.worst_db:.1f} dB"] if self.sqnr_db or not told else []  # of integers and texts there is none
         return f"{', '.join([*told, *noise])} on {self.samples} samples"

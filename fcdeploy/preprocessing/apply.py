@@ -118,7 +118,7 @@ def _to_array(pixels: Pixels, how: Preprocessing, spec: TensorSpec) -> Array:
         pixels = pixels[:, :, ::-1]
     planes = pixels.transpose(2, 0, 1)
     if spec.dtype.kind not in "iu":
-        levels = _compute_levels(how)
+        levels = compute_levels(how)
         planes = np.stack([levels[at % len(levels)][plane] for at, plane in enumerate(planes)])
     if how.canvas:
         height, width = how.canvas
@@ -131,7 +131,7 @@ def _to_array(pixels: Pixels, how: Preprocessing, spec: TensorSpec) -> Array:
 
 
 @lru_cache(16)
-def _compute_levels(how: Preprocessing) -> Array:
+def compute_levels(how: Preprocessing) -> Array:
     """What each of 256 pixel values becomes in each channel, (1 or channels, 256), float32: the formula's own rounding."""
     with np.errstate(over="ignore"):
         levels = np.arange(256, dtype=np.float32) / np.float32(how.divisor) * np.float32(how.scale)

@@ -43,7 +43,7 @@ PRESETS: Mapping[str, dict[str, Any]] = {
     "paddle-ocr-rec": {
         "resize": "height", "interpolation": "opencv", "colour": "BGR", "exif": True, "mean": 0.5, "std": 0.5,
     },
-    "scale-0-1": {"mean": 0.0},
+    "scale-0-1": {"resize": "stretch", "mean": 0.0},
 }  # fmt: skip
 """What each original does, as settings: torchvision's ImageClassification, timm's create_transform with its defaults,
 Ultralytics' LetterBox, PaddleOCR's detection and recognition, and pixel / 255."""

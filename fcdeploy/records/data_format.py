@@ -90,6 +90,27 @@ class DataFormat:
 UNSAID = DataFormat()
 
 
+def describe_difference(one: DataFormat, other: DataFormat) -> str:
+    """The first thing that two formats do not have in common, with the value of both; empty where they are equal."""
+    if one.preprocess != other.preprocess:
+        said = ["none", "none"]
+        for at, how in enumerate((one.preprocessing, other.preprocessing)):
+            if how is not None:
+                said[at] = how.describe() + (f" ({' and '.join(how.assumed)} assumed)" if how.assumed else "")
+        return f"preprocessing is {said[0]!r} in one and {said[1]!r} in the other"
+    for what, names, others in (("classes", one.classes, other.classes), ("columns", one.columns, other.columns)):
+        if len(names) != len(others):
+            return f"one has {len(names)} {what} and the other {len(others)}"
+        for at, (name, same) in enumerate(zip(names, others, strict=True)):
+            if name != same:
+                return f"of the {what} number {at} is {name[:60]!r} in one and {same[:60]!r} in the other"
+    if one.label != other.label:
+        return f"the column of labels is {one.label[:60]!r} in one and {other.label[:60]!r} in the other"
+    if one.boxes != other.boxes:
+        return f"boxes are read as {one.boxes} in one and as {other.boxes} in the other"
+    return "" if one == other else "the statistics of their inputs differ"
+
+
 def to_json(value: DataFormat) -> dict[str, Any]:
     """What a file keeps of it: recorded values only."""
     made = value.preprocessing

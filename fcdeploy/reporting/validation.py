@@ -9,7 +9,7 @@ from typing import Any
 from fcdeploy.arithmetic.significance import is_near_chance
 from fcdeploy.errors import quote_names
 from fcdeploy.evaluate.compare import Answers, LayerSums
-from fcdeploy.evaluate.loss import Loss, format_amount
+from fcdeploy.evaluate.loss import NOTHING, Loss, format_amount
 from fcdeploy.evaluate.metric import SHARE, Metric
 from fcdeploy.records.report import Table
 from fcdeploy.runtime.cpu import detect_target
@@ -83,6 +83,8 @@ def _make_decision_rows(row: dict[str, Any], answers: Answers, metric: Metric | 
 def make_lines(metric: Metric | None, loss: Loss | None, values: dict[str, Any]) -> Iterator[str]:
     """What was measured, and the verdict."""
     yield f"metric: {values['metric'] or 'none'}, {values['why']}"
+    if metric is not None and loss is None:
+        yield NOTHING.format(metric=metric)
     if metric is None or loss is None:
         yield f"SQNR {_format_decibels(values['sqnr_db'])} on the worst output{_format_cosine(values['outputs'])}"
         return

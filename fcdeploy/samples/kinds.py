@@ -11,6 +11,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec, make_no_inputs_error
 from fcdeploy.records.data_format import UNSAID, DataFormat
 from fcdeploy.samples import checks, cifar, columnar, csv, generator, idx, images, listing, npy, npz
+from fcdeploy.samples.class_labels import number_labels
 from fcdeploy.samples.source import Source, get_fixed_batch
 from fcdeploy.samples.states import open_steps, without_states
 
@@ -126,4 +127,4 @@ def _open(data: str | Path, inputs: Sequence[TensorSpec], format: DataFormat) ->
             f"--preprocess {str(format.preprocess)!r} is for pictures ({pictures}), and {str(data)!r} is {kind.name}",
             "leave --preprocess out",
         )
-    return replace(kind.open(path, inputs), format=format)
+    return number_labels(replace(kind.open(path, inputs), format=format))

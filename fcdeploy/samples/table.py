@@ -11,17 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from fcdeploy.arrays import Arrays
-from fcdeploy.errors import FcdeployError, quote_names, suggest_name
+from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.preprocessing.tables import TableLayout, arrange_columns, convert_row
 from fcdeploy.records.data_format import DataFormat
+from fcdeploy.samples.class_labels import collect_classes, find_class, is_numeral
 from fcdeploy.samples.source import Load, Source
 
-MOST_CLASSES = 10_000  # of labels that are words
 OpenRows = Callable[[], AbstractContextManager[Iterator[Sequence[Any]]]]
 """Opens the rows, each a cell for every column: text, or numbers as Python has them, None where nothing is known."""
 
@@ -57,14 +58,9 @@ def _convert(layout: TableLayout, classes: Sequence[str], cells: Sequence[Any], 
                 f"{where}, column {layout.columns[at]!r}: label is empty",
                 "fill it in, or remove the row; fcdeploy calibrate --skip-bad leaves such rows out",
             )
-        if classes and cells[at] in classes:
-            cells = [*cells[:at], str(classes.index(cells[at])), *cells[at + 1 :]]
-        elif classes and isinstance(cells[at], str) and not _is_number(cells[at]):
-            raise FcdeployError(
-                f"{where}, column {layout.columns[at]!r} is {cells[at]!r}, "
-                f"expected one of the {len(classes)} classes: {quote_names(classes)}",
-                suggest_name(cells[at], classes, "correct the cell, or give --classes FILE"),
-            )
+        if classes and isinstance(cells[at], str) and (cells[at] in classes or not is_numeral(cells[at])):
+            number = find_class(cells[at], classes, f"{where}, column {layout.columns[at]!r}")
+            cells = [*cells[:at], str(number), *cells[at + 1 :]]
     return convert_row(layout, cells, where)
 
 
@@ -73,29 +69,13 @@ def _find_classes(path: Path, layout: TableLayout, open_rows: OpenRows) -> tuple
     at = dict(layout.labels).get("label")
     if at is None:
         return ()
-    words: set[str] = set()
     with open_rows() as rows:
-        for cells in rows:
-            if len(cells) <= at or _is_empty(cells[at]):
-                continue
-            if not words and (not isinstance(cells[at], str) or _is_number(cells[at])):
-                return ()
-            words.add(str(cells[at]))
-            if len(words) > MOST_CLASSES:
-                raise FcdeployError(
-                    f"{path.name}: column {layout.columns[at]!r} has more than {MOST_CLASSES} different words, expected classes",
-                    "--label COLUMN names the column of labels",
-                )
-    return tuple(sorted(words))
+        cells = (row[at] for row in rows if len(row) > at and not _is_empty(row[at]))
+        first = next(cells, None)
+        if not isinstance(first, str):
+            return ()
+        return collect_classes(map(str, chain([first], cells)), f"{path.name}: column {layout.columns[at]!r}")
 
 
 def _is_empty(cell: Any) -> bool:
     return cell is None or (isinstance(cell, str) and not cell.strip())
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

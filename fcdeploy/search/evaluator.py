@@ -19,8 +19,8 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.compare import Answers, check_shapes, run_model
 from fcdeploy.evaluate.data import BATCH_BYTES, MOST_BATCH
 from fcdeploy.evaluate.leakage import LeakageCheck
-from fcdeploy.evaluate.loss import Loss, compute_loss, require_metric
-from fcdeploy.evaluate.metric import Metric, choose_metric, take_mean
+from fcdeploy.evaluate.loss import Loss, compute_loss, require_decisions, require_metric
+from fcdeploy.evaluate.metric import Metric, choose_metric, count_figures, take_mean
 from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.measure import choose_reference
@@ -113,6 +113,8 @@ def evaluate_float(
         on_step("float model", done, source.count)
     if metric_used is None:  # a source without samples is an error of its own
         raise seen.make_error()
+    figures = [_compare_with_itself(metric_used, part) for part in parts]
+    require_decisions(metric_used, found=count_figures(metric_used, np.concatenate(figures)) > 0)
     kept = held
     read: Callable[[], Iterable[Batch]] = (
         (lambda: _read_again(source, wanted, hashes, seen)) if kept is None else (lambda: iter(kept))
@@ -194,11 +196,19 @@ def _make_reference(metric: Metric, outputs: Arrays, batch: Batch, rows: Set[str
 
 def _compute_figures(metric: Metric, part: ReferenceBatch, outputs: Arrays, batch: Batch) -> tuple[Figures, Figures]:
     """The metric's figures of both models: some are between the two."""
+    own = _compare_with_itself(metric, part)
     if metric.between is not None:
-        other = metric.between.keep(outputs, len(batch))
-        return metric.between.compare(part.kept, part.kept), metric.between.compare(part.kept, other)
-    assert metric.figures is not None and part.figures is not None
-    return part.figures, metric.figures(outputs, batch.labels, batch.names)
+        return own, metric.between.compare(part.kept, metric.between.keep(outputs, len(batch)))
+    assert metric.figures is not None
+    return own, metric.figures(outputs, batch.labels, batch.names)
+
+
+def _compare_with_itself(metric: Metric, part: ReferenceBatch) -> Figures:
+    """The metric's figures of the float model."""
+    if metric.between is not None:
+        return metric.between.compare(part.kept, part.kept)
+    assert part.figures is not None
+    return part.figures
 
 
 def _count_changed(answers: Answers) -> tuple[int, int | None] | None:

@@ -9,6 +9,7 @@ import numpy as np
 from fcdeploy.arithmetic.histogram import merge_histograms, merge_moments
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.calibration import Calibration, Moments, TensorRecord
+from fcdeploy.records.data_format import describe_difference
 from fcdeploy.samples.kept_samples import merge_kept
 
 BOTH = " + "  # between the CPU families, or versions, of what was merged
@@ -34,7 +35,7 @@ def merge(a: Calibration, b: Calibration) -> Calibration:
             )
     if a.format != b.format and a.samples and b.samples:
         raise FcdeployError(
-            "the calibrations read their samples otherwise: preprocessing, classes or columns differ",
+            f"the calibrations read their samples otherwise: {describe_difference(a.format, b.format)}",
             "calibrate all shards with the same --preprocess and --classes",
         )
     if not a.samples or not b.samples:

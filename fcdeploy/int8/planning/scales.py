@@ -17,6 +17,7 @@ from fcdeploy.graph.nodes import constant_array, data_inputs, fill_value, is_con
 from fcdeploy.int8.nodes import affine_of
 from fcdeploy.int8.planning.decide import final_value, writes_bytes
 from fcdeploy.int8.planning.elementwise import Function, function_behind, within_flat_ends
+from fcdeploy.int8.planning.image_inputs import find_byte_range
 from fcdeploy.int8.planning.scale_groups import ScaleGroups, follow
 from fcdeploy.int8.planning.tie_free_scales import keep_from_halves, spread_halves
 from fcdeploy.records.calibration import Calibration
@@ -41,9 +42,11 @@ def choose_activation_scales(
     `apart_from_halves`: such that no sum or product of bytes lies near a half (tie_free_scales.py).
     """
     sources = dict(_find_rounded_tensors(graph, decisions, wants))
+    stored = {value: found for value in sources if (found := _find_stored(value, calibration, dtype)) is not None}
+    sources |= dict.fromkeys(stored, "pixels: each of their 256 values is a byte")
     covers = {
         # results that no layer reads are answers: clipping the largest would cost more than coarser steps
-        value: _choose_range(value, calibration, method if value in wants else METHODS["minmax"])
+        value: stored.get(value) or _choose_range(value, calibration, method if value in wants else METHODS["minmax"])
         for value in sources
     }
     groups = ScaleGroups(covers)
@@ -109,6 +112,11 @@ def _find_rounded_tensors(
                     )
         if decision.kind == "int8" and writes_bytes(node, wants):
             yield final_value(node, decisions), f"output of {node.name!r}"
+
+
+def _find_stored(value: ir.Value, calibration: Calibration, dtype: str) -> Range | None:
+    """The range of bytes that a tensor was made from, where it becomes bytes again."""
+    return None if dtype == "int16" or is_constant(value) else find_byte_range(value, calibration)
 
 
 def _choose_range(value: ir.Value, calibration: Calibration, method: Method) -> Range:
