@@ -68,7 +68,8 @@ PREDICT = """
 import sys, numpy as np
 from fcdeploy.bundles.load import load_bundle
 data = np.load("eval.npz")
-answers = [load_bundle("dense.fcd", engine=engine).predict(input=data["input"][:20]) for engine in ("native", "onnxruntime")]
+samples = {key: data[key][:20] for key in data.files if key != "label"}
+answers = [load_bundle("dense.fcd", engine=engine).predict(**samples) for engine in ("native", "onnxruntime")]
 np.savez(sys.argv[1], *[next(iter(each.values())) for each in answers])
 """
 COMMANDS = (
@@ -88,7 +89,7 @@ COMMANDS = (
         "--force",
     ),
     ("validate", "arm.int8.onnx", "--against", "float.onnx", "--data", "eval.npz", "--max-drop", "1"),
-    ("inspect", "arm.int8.onnx", "--exact"),
+    ("inspect", "arm.int8.onnx", "--exact", "--data", "eval.npz", "--samples", "20"),
     ("verify", "dense.fcd"),
     ("verify", "dense.fcd", "--engine", "native"),
     ("bundle", "arm.int8.onnx", "-o", "arm.fcd", "--force"),

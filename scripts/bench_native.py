@@ -17,7 +17,7 @@ import fcdeploy
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.native.build import build, compile_library, machine_named
 from fcdeploy.native.peak import measure_peak
-from fcdeploy.native.program.steps import in_float
+from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import find_compiler
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
@@ -120,7 +120,7 @@ def measure(name: str, float_model: Path, int8: Path, folder: Path, rounds: int,
     peers = [key for key in PEERS if key in least]
     ratio = least["native"] / min(least[key] for key in peers)
     middle = np.median(times["native"] / np.min([times[key] for key in peers], axis=0))
-    floats = "*" if in_float(program) else ""
+    floats = "*" if list_float_steps(program) else ""
     cells = [f"{least[key]:.1f}" if key in least else "" for key in PEERS]
     share = program.macs / (in_c * 1e-6) / peak
     return (

@@ -23,7 +23,6 @@ DIGITS = {"dense": "digits64", "resnet": "digits"}
 FAMILIES = ("anomalies", "keywords", "persons")
 SAMPLES = 2
 SECONDS = 300
-TICK = 40  # instructions: of 1 ns each, and a tick of 25 MHz
 RAM = 512 << 10
 
 LINK = """
@@ -80,7 +79,7 @@ __attribute__((used, noreturn)) void begin(void) {
   uint8_t *here = __builtin_frame_address(0);
   memset(_bss, 0, (size_t)(_bss_end - _bss));
   for (uint8_t *p = _bss_end; p < here - 256; p++) *p = PAINT;
-  SYSTICK[1] = 0xFFFFFF; /* counts down from here, once for every 40 instructions of qemu with -icount shift=0 */
+  SYSTICK[1] = 0xFFFFFF; /* counts down from here, at the board's clock; an instruction of qemu with -icount shift=0 is 1 ns */
   SYSTICK[2] = 0;
   SYSTICK[0] = 5;
   body();

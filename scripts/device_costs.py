@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 import numpy as np
-from cortex_m import LINK, RUNTIME, STRING, TICK, find_qemu, link_and_run
+from cortex_m import LINK, RUNTIME, STRING, find_qemu, link_and_run
 from native_arm import find_qemu as find_qemu_user
 from test_native_kernels import bytes_like, coding, layer_of
 
@@ -48,7 +48,6 @@ from fcdeploy.native.program.tensors import Coding, Tensor
 from fcdeploy.native.toolchain import STRICT, compile_c, find_compiler
 from fcdeploy.tables.native import MACHINES
 
-SHAPES = 10
 HEAD = '''"""Instructions, code and stack of native kernels, written by scripts/device_costs.py: do not edit.
 
 Counted under qemu, of drawn shapes; behind each row, between which shares of what was counted its numbers come out.
@@ -118,7 +117,8 @@ ALIKE = 0.02  # of a number: between two compilations of the same C, less is cha
 
 @dataclass(frozen=True)
 class Core:
-    """`flags` of clang; qemu's `machine`, empty where programs run under qemu-aarch64 as `level` of native code.
+    """`flags` of clang; qemu's `machine`, empty where programs run under qemu-aarch64 as `level` of native code, its clock in
+    MHz and where its large memory begins; `shapes` are drawn for each kernel, as many as its code memory holds.
 
     Of a core that is `like` another the table holds the rows that differ by more than ALIKE.
     """
@@ -129,12 +129,17 @@ class Core:
     level: str = ""
     cpu: str = ""
     like: str = ""
+    mhz: int = 25
+    ram: int = 0x20000000
+    shapes: int = 10
 
 
 CORES = (
     Core("m0", ("-target", "thumb-freestanding-eabi", "-mcpu=cortex_m0"), "mps2-an385"),
     Core("plain", ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp", "-DFC_PLAIN"), "mps2-an386"),
     Core("dsp", ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp"), "mps2-an386", like="plain"),
+    Core("mve", ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m55+mve_fp"), "mps3-an547", like="plain",
+         mhz=32, ram=0x21000000, shapes=8),
     Core("neon", level="neon", cpu="cortex-a72"),
     Core("dotprod", level="dotprod", cpu="neoverse-n1", like="neon"),
 )  # fmt: skip
@@ -331,9 +336,9 @@ def _on_board(built: Built, core: Core, folder: Path) -> tuple[list[int], list[i
     write_sources(built, folder)
     (folder / "main.c").write_text(_fill(BOARD_MAIN, built))
     (folder / "string.h").write_text(STRING)
-    (folder / "link.ld").write_text(LINK.replace("512K", "2M"))
+    (folder / "link.ld").write_text(LINK.replace("512K", "2M").replace("0x20000000", hex(core.ram)))
     words = link_and_run(core.flags, core.machine, folder, find_qemu() or "")[:-2]
-    return [TICK * each for each in words[::2]], words[1::2]
+    return [each * 1000 // core.mhz for each in words[::2]], words[1::2]
 
 
 def _under_linux(built: Built, core: Core, folder: Path) -> tuple[list[int], list[int]]:
@@ -401,7 +406,7 @@ def fit(amounts: list[Amounts], counted: list[int]) -> tuple[np.ndarray[Any, Any
 
 def measure(core: Core) -> tuple[str, dict[str, str]]:
     """The first three numbers of a core, and its kernels' costs with the shares of what was counted that they come to."""
-    built = build(draw_program([maker for maker in MAKERS for _ in range(SHAPES)]))
+    built = build(draw_program([maker for maker in MAKERS for _ in range(core.shapes)]))
     with tempfile.TemporaryDirectory() as temporary:
         instructions, stacks = count_steps(built, core, Path(temporary))
         elf = Path(temporary) / "net.elf"

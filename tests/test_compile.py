@@ -25,14 +25,15 @@ from fcdeploy.bundles import golden
 from fcdeploy.bundles.golden import compare
 from fcdeploy.bundles.load import load_bundle
 from fcdeploy.cli import main
-from fcdeploy.commands.compile import _read_samples, format_proof
+from fcdeploy.commands.compile import _read_samples
 from fcdeploy.graph.model import name_everything, read_model
 from fcdeploy.native import prove
-from fcdeploy.native.build import build, write_sources
+from fcdeploy.native.build import build, compile_object, write_sources
 from fcdeploy.native.program.steps import Step
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import Compiler, compile_c
 from fcdeploy.records import calibration
+from fcdeploy.reporting.compilation import format_proof
 from fcdeploy.runtime.engine import ENGINES
 from fcdeploy.runtime.native_library import SHORTEST_US, load_native
 from fcdeploy.runtime.session import Session
@@ -188,8 +189,8 @@ def test_floats_that_differ_are_no_rounding_ties() -> None:
     floats = np.array([0.0, 10.2, 51.0], np.float32)
     assert said(floats, floats) == "equal to onnxruntime in all 3 outputs"
     near = said(floats, np.float32([0.0, 10.3, 51.0]))
-    assert near == "1 of 3 outputs differ from onnxruntime, by 0.5 of 255 levels at most"
-    assert said(np.uint8([3, 4]), np.uint8([3, 5])) == "1 of 2 outputs differ from onnxruntime: rounding ties"
+    assert near == "1 of 3 outputs differs from onnxruntime, by 0.5 of 255 levels at most"
+    assert said(np.uint8([3, 4]), np.uint8([3, 5])) == "1 of 2 outputs differs from onnxruntime: rounding ties"
     assert said(floats, 2 * floats).endswith(", by more than rounding ties")
 
 
@@ -212,7 +213,7 @@ def test_steps_in_float_are_refused_unless_allowed(tmp_path: Path) -> None:
     net.output(net.dense(net.op("Softplus", net.dense(x, 6, 6, name="one")), 6, 2, name="two"))
     line = quantize_net(net, random_data(0, 4, x=(6,)), keep_float=["two"])
     onnx.save(ir.to_proto(line.int8), tmp_path / "net.onnx")
-    with fails("steps compute in float, 'two': float dense 6 -> 2", "allow_float"):
+    with fails("1 of 5 steps computes in float, 'two': float dense 6 -> 2", "allow_float"):
         fcdeploy.compile(tmp_path / "net.onnx", dry_run=True)
     report = fcdeploy.compile(tmp_path / "net.onnx", dry_run=True, allow_float=True)
     assert "'two'" in report.warnings[0]
@@ -305,7 +306,32 @@ def test_an_object_for_a_microcontroller(model: Path, tmp_path: Path, capsys: py
     assert "a library is for a machine, and cortex-m4 is none" in capsys.readouterr().err
     assert main([*command, "--target", "z80"]) == 2
     assert "expected host, x86_64, aarch64, cortex-m0" in capsys.readouterr().err
+    assert main(["compile", str(model), "-o", str(tmp_path / "x.h"), "--emit", "object", "--target", "cortex-m4"]) == 2
+    assert "expected an object file" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.h", "net.o"]
+
+
+def test_the_header_of_an_object_is_called_as_it_is(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing lies beside the two while the compiler runs, which may be killed then."""
+    compiler()
+    seen = []
+
+    def look(*arguments: Any) -> tuple[int, int]:
+        seen.append(list(tmp_path.iterdir()))
+        return compile_object(*arguments)
+
+    monkeypatch.setattr("fcdeploy.commands.compile.compile_object", look)
+    command = ["compile", str(model), "--emit", "object", "--target", "cortex-m4", "-o", str(tmp_path / "layer.o")]
+    assert main(command) == 0
+    assert seen == [[]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["layer.h", "layer.o"]
+    (tmp_path / "layer.o").unlink()
+    capsys.readouterr()
+    assert main(command) == 2
+    assert f"output '{tmp_path / 'layer.h'}' exists" in capsys.readouterr().err
+    assert len(seen) == 1  # said before anything is proven
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_what_the_model_has_not_and_the_other_way_round(tmp_path: Path) -> None:
     report = convert(tmp_path / "c.json", output=tmp_path / "c.calib", model=model)
     assert (report.values["unknown"], report.values["missing"]) == (["other"], ["pool_out", "flat_out"])
     assert report.warnings == (
-        "1 ranges are of no tensor of the model: 'other'",
+        "1 range is of no tensor of the model: 'other'",
         "2 tensors of the model have no range: 'pool_out', 'flat_out'; their layers will stay float",
     )
     made = quantize(
@@ -78,7 +78,7 @@ def test_what_the_model_has_not_and_the_other_way_round(tmp_path: Path) -> None:
     )
     assert {row["node"] for row in made.values["nodes_float"]} == {"pool", "flat", "last"}
     (tmp_path / "c.json").write_bytes(write_json({"other": (0.0, 1.0)}))
-    with fails("none of the 1 ranges of ", "with its tensors' names unchanged"):
+    with fails("none of the 1 range of ", "with its tensors' names unchanged"):
         convert(tmp_path / "c.json", output=tmp_path / "c2.calib", model=model)
     assert not (tmp_path / "c2.calib").exists()
 

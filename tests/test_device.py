@@ -19,6 +19,9 @@ from fcdeploy.commands.inspect import inspect
 from fcdeploy.native.amounts import BY_STRUCT, Amounts
 from fcdeploy.native.build import build
 from fcdeploy.native.estimate import estimate, find_cost
+from fcdeploy.native.program.float_steps import list_float_steps
+from fcdeploy.native.program.steps import Pointwise, Program, Quantize
+from fcdeploy.native.program.tensors import Coding, Tensor
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.tables.device_costs import COSTS
 from fcdeploy.tables.devices import DEVICES
@@ -155,13 +158,70 @@ def test_quantize_holds_a_model_to_a_device(tmp_path: Path, capsys: pytest.Captu
     command = ["quantize", str(tmp_path / "net.onnx"), "--int8", "--data", str(tmp_path / "x.npz"), "--effort", "fast"]
     command += ["--floor", "none", "-o", str(tmp_path / "net.int8.onnx"), "--force", "--device", "stm32f4"]
     assert main(command) == 0
-    assert "fits on stm32f4, by an estimate: flash" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "fits on stm32f4, by an estimate: flash" in said
+    assert "for native code on stm32f4" in said and "target x86" not in said
+    object_file = tmp_path / "net.int8.o"
+    compiling = f"next: fcdeploy compile {tmp_path / 'net.int8.onnx'} --emit object --target cortex-m4 -o {object_file}"
+    assert said.splitlines()[-1] == compiling
     flash = fcdeploy.inspect(tmp_path / "net.int8.onnx", device="stm32f4").values["device"]["flash"]
     assert main([*command, "--max-ram=1KB", "--max-ms=0.0001"]) == 1
     said = capsys.readouterr().out
     assert said.startswith("does not fit on stm32f4 (memory, time): flash")
     assert "no first half fits on stm32f4" in said and (tmp_path / "net.int8.onnx").exists()
     assert main([*command, f"--max-flash={flash - 1}"]) == 1
-    assert "its layers up to 'wide' fit: fcdeploy transform split" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    cutting = said.partition("its layers up to 'wide' fit; next: fcdeploy ")[2].splitlines()[0]
+    assert main([*cutting.split(), "--force"]) == 0  # as it is said, limits and all
+    assert (tmp_path / "net.first.onnx").exists() and "next: fcdeploy compile" not in said
+    capsys.readouterr()
     assert main([*command, "--dry-run"]) == 2
     assert "--device would be ignored" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scaling", [("Sub", "Div"), ("Div", "Sub"), ("BatchNormalization",)])
+def test_a_picture_that_is_scaled_in_the_model_is_made_bytes_and_no_more(
+    scaling: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What quantize makes for a device compile takes, and no cut has the scaling alone in front of it."""
+    net = Net()
+    y = net.input("x", 3, 10, 10)
+    numbers = {"Sub": [0.5, 0.4, 0.3], "Div": [0.2, 0.3, 0.1]}
+    for op in scaling:
+        if op == "BatchNormalization":
+            y = net.op(op, y, *(net.constant(np.array(each, np.float32)) for each in (
+                [1.0, 1, 1], [0.0, 0, 0], [0.5, 0.4, 0.3], [0.04, 0.09, 0.01])))  # fmt: skip
+        else:
+            y = net.op(op, y, net.constant(np.array(numbers[op], np.float32).reshape(1, 3, 1, 1)))
+    y = net.op("Relu", net.conv(y, 3, 8, name="first", pads=[1, 1, 1, 1]))
+    y = net.op("Relu", net.conv(y, 8, 8, name="second"))
+    net.output(net.dense(net.op("Flatten", net.op("GlobalAveragePool", y)), 8, 4, name="last"))
+    net.save(tmp_path / "net.onnx")
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).uniform(size=(64, 3, 10, 10)).astype(np.float32))
+    int8, data = str(tmp_path / "net.int8.onnx"), str(tmp_path / "x.npz")
+    command = ["quantize", str(tmp_path / "net.onnx"), "--int8", "--data", data, "--floor", "none"]
+    assert main([*command, "-o", int8, "--device", "stm32f4"]) == 0
+    assert "in float" not in capsys.readouterr().err
+    assert main(["compile", int8, "-o", str(tmp_path / "net.so"), "--data", data]) == 0
+    assert "convolution 3x3, 3 -> 8" in capsys.readouterr().out  # and no fourth channel
+    split = ["transform", "split", int8, "-o", str(tmp_path / "net.onnx"), "--device", "stm32f4", "--json"]
+    assert main([*split, "--max-flash=1KB"]) == 2
+    assert "no first half fits on stm32f4: the smallest, cut behind 'first'" in capsys.readouterr().err
+    assert main(["transform", "split", int8]) == 0
+    behind = capsys.readouterr().out.partition("--at ")[2].split()[0]
+    assert behind.rstrip("0123456789") in ("first", "second", "globalaveragepool")
+
+
+def test_scaling_in_front_of_a_float_layer_computes_in_float() -> None:
+    """It is a part of the quantization only where all that reads it are bytes."""
+    x, shifted, taken = (Tensor(name, (1, 6), "float32") for name in ("x", "shifted", "taken"))
+    held = Tensor("held", (6,), "float32", held=np.ones(6, np.float32))
+    code = Tensor("code", (1, 6), "uint8", Coding(np.float32(0.1), 3))
+    shift = Pointwise(node="shift", inputs=(x, held), outputs=(shifted,), kind="Sub")
+    convert = Quantize(node="convert", inputs=(shifted,), outputs=(code,))
+    program = Program("net", (x,), (code,), (shift, convert))
+    assert list_float_steps(program) == []
+    root = Pointwise(node="root", inputs=(shifted,), outputs=(taken,), kind="Sqrt")
+    both = Program("net", (x,), (code, taken), (shift, convert, root))
+    assert list_float_steps(both) == ["'shift': float Sub", "'root': float Sqrt"]
+    assert list_float_steps(Program("net", (x,), (code, shifted), program.steps)) == ["'shift': float Sub"]

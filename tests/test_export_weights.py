@@ -216,7 +216,7 @@ def test_inputs_that_do_not_fit_the_module(tmp_path: Path, network: Path) -> Non
     )
     fails("2 inputs are given, forward takes input", "one --input for each", **linear, inputs=["1,3", "1,3"])
     several = {"module": Several(), "output": out}
-    fails("1 inputs are given, forward also needs features", "one --input", **several, inputs=["tokens:1,3:int64"])
+    fails("1 input is given, forward also needs features", "one --input", **several, inputs=["tokens:1,3:int64"])
     fails(
         "inputs 'features' and 'tokens' differ in the length of batch: 1 and 2",
         "the first axis of every input is the batch",

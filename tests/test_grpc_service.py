@@ -172,7 +172,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "huge": (request("FP32", shape=[2**62, 2]), "input 'x': 8 bytes, expected 36893488147419103232 for shape"),
     "huge typed": (request("FP32", raw=False, shape=[2**62, 2]), "2 fp32_contents, expected 9223372036854775808"),
     "short": (short(), "input 'x': 7 bytes, expected 8 for shape [1, 2]"),
-    "more": (more(), "2 raw_input_contents for 1 inputs, expected one for each"),
+    "more": (more(), "2 raw_input_contents for 1 input, expected one for each"),
     "wide": (wide(), "input 'x': a value outside INT8, expected -128 to 127"),
     "few": (few(), "input 'x': 1 int_contents, expected 2 for shape [1, 2]"),
     "output": (output("z"), "output 'z' is unknown, expected 'y_out'"),

@@ -333,7 +333,7 @@ def test_axes_of_any_length_are_said(tmp_path: Path) -> None:
     assert report.values["peak_activation_bytes"] is None
     assert report.values["layers"][0]["parameters"] == 108
     assert report.warnings == (
-        "sizes of 1 of 1 layers are unknown: input x float32[?, 3, ?, ?] leaves more than its batch open; --shape says at "
+        "sizes of 1 of 1 layer are unknown: input x float32[?, 3, ?, ?] leaves more than its batch open; --shape says at "
         "which to count",
     )
     assert report.lines[-1] == "108 parameters, an unknown number of multiply-accumulates at batch 1"

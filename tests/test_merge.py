@@ -218,7 +218,7 @@ def test_doubts_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     assert "warning: 'other.calib' was made by cpu toaster, not " in err
     assert "warning: 'other.calib' was made by onnxruntime 0.1, not " in err
     assert "'other.calib' and the files before it: only one of them keeps samples, so the result keeps none" in err
-    assert "1 samples of 'a.calib' are in the files before it too, and count twice" in err
+    assert "1 sample of 'a.calib' is in the files before it too, and counts twice" in err
 
 
 MISTAKES = {
@@ -261,7 +261,7 @@ def test_show_draws_every_tensor_and_one_alone_large(capsys: pytest.CaptureFixtu
     strip = row.split("|")[1]
     assert len(strip) == 24
     assert strip[0] == "█"  # most of a Relu's results are 0
-    assert lines[-1].startswith("1 samples, 1 of them kept; model hash, data ")
+    assert lines[-1].startswith("1 sample, 1 of them kept; model hash, data ")
     code, out, _ = run(capsys, "show", "a.calib", "--tensor", "sum_relu_out")
     bars = [line.split() for line in out.splitlines() if "%" in line]
     assert len(bars) == 20

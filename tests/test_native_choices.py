@@ -15,8 +15,9 @@ from onnx.reference import ReferenceEvaluator
 
 from fcdeploy.graph.model import name_everything
 from fcdeploy.native.build import build
+from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.program.interpret import run
-from fcdeploy.native.program.steps import Layer, Lookup, Program, Select, in_float
+from fcdeploy.native.program.steps import Layer, Lookup, Program, Select
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.runtime.session import Session
 
@@ -94,7 +95,7 @@ def test_where_on_bytes_and_on_floats(kind: str) -> None:
         assert_same(build(program), feeds, found)
         return
     program = check(net, feeds)
-    assert in_float(program) == []
+    assert list_float_steps(program) == []
     assert next(step for step in program.steps if isinstance(step, Select)).output.dtype == "uint8"
 
 
@@ -194,7 +195,7 @@ def test_models_of_operators_on_quantized_tensors() -> None:
     for seed in range(3):
         feeds = {"x": np.random.default_rng(seed).normal(size=(1, 3, 6, 6)).astype(np.float32)}
         program = check(net, feeds, model=model)
-    assert in_float(program) == []
+    assert list_float_steps(program) == []
     assert sum(isinstance(step, Layer) for step in program.steps) == 3
 
 

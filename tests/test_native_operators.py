@@ -22,8 +22,9 @@ from onnx.reference import ReferenceEvaluator
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import name_everything
 from fcdeploy.native.build import build
+from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.program.interpret import run
-from fcdeploy.native.program.steps import FloatLayer, Interpolate, Layer, Program, Recurrent, in_float
+from fcdeploy.native.program.steps import FloatLayer, Interpolate, Layer, Program, Recurrent
 from fcdeploy.native.prove import _make_row
 from fcdeploy.native.reading.layers import refuse_overflow
 from fcdeploy.native.reading.operators import read_program
@@ -284,7 +285,7 @@ def test_products_of_two_tensors(seed: int) -> None:
             continue
         net.output(net.op("DequantizeLinear", net.op("QuantizeLinear", y, *to), *to))
         program = check_bytes(net, feeds, ties=1 + m * n // 100)
-        assert in_float(program) == []
+        assert list_float_steps(program) == []
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
@@ -337,7 +338,7 @@ def test_sums_and_exponentials_of_floats_are_counted_as_float() -> None:
     pooled = net.op("AveragePool", net.op("MaxPool", x, kernel_shape=[2, 2]), kernel_shape=[2, 2])
     net.output(net.op("Softmax", net.op("Flatten", pooled)))
     program = check_floats(net, {"x": net.normal(1, 3, 4, 4)}, native=False)
-    assert [each.partition("': ")[2] for each in in_float(program)] == ["average of 2x2", "softmax along 1"]
+    assert [each.partition("': ")[2] for each in list_float_steps(program)] == ["average of 2x2", "softmax along 1"]
 
 
 def test_weights_of_nine_bits_are_floats_in_recurrent_layers() -> None:

@@ -29,7 +29,7 @@ from fcdeploy.cli import options
     "--runtimes", is_flag=True, help="Say which other runtimes would refuse the model, or compute it otherwise."
 )
 @options.device_options(
-    "What native code takes on D, and whether it fits: stm32f4, stm32h7, rp2040, rp2350, nrf52840, esp32s3, "
+    "What native code takes on D, and whether it fits: stm32f4, stm32h7, stm32n6, rp2040, rp2350, nrf52840, esp32s3, "
     "raspberry-pi-4, raspberry-pi-5; exit with 1 when it does not."
 )
 @options.data_option(required=False)

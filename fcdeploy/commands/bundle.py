@@ -44,6 +44,7 @@ from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.kinds import check_limit, open_source
 from fcdeploy.samples.layout import arrange_samples
 from fcdeploy.samples.source import Batch, choose_batch_size, make_batches
+from fcdeploy.wording import say_count
 
 MODEL, GOLDEN = "model.onnx", "golden.npz"
 RUNS = 4  # golden samples unless --samples says otherwise; fewer where they would take more bytes than the model
@@ -352,7 +353,7 @@ def _make_report(
         lines.append(f"{manifest.name} version {manifest.version}: {len(contents)} files, {size:,} bytes")
         if missing:
             lines.append(f"without {', '.join(missing)}: {', '.join('--' + word for word in missing)} would put it in")
-        lines.append(f"{runs} golden samples from {SOURCES[manifest.golden_from or 'random']}")
+        lines.append(f"{say_count(runs, 'golden sample')} from {SOURCES[manifest.golden_from or 'random']}")
     if triton is not None:
         lines.append(
             f"Triton model repository {str(triton)!r}: {manifest.name}/{manifest.version}/{MODEL}, config.pbtxt"

@@ -35,6 +35,7 @@ from fcdeploy.runtime.workers import open_pool
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.source import BadSample
 from fcdeploy.samples.states import parse_states
+from fcdeploy.wording import say_count
 
 NAMED = 5  # of the samples that were skipped
 COLUMNS = ("layer", "tensor", "kind", "min", "max", "fixed_point")
@@ -191,7 +192,7 @@ def _report(
     lines = (
         *resumed,
         *calibration.format.describe(),
-        f"{calibration.samples} samples, {len(rows)} tensors, {seconds:.1f} s -> {output}",
+        f"{say_count(calibration.samples, 'sample')}, {say_count(len(rows), 'tensor')}, {seconds:.1f} s -> {output}",
         format_next("quantize", model, "--int8", "--calibration", output, "-o", model.with_suffix(".int8.onnx")),
     )
     return Report(
@@ -207,7 +208,7 @@ def _describe_skipped(bad: Sequence[BadSample]) -> Iterator[str]:
     """How many samples were left out; the first few by name."""
     if bad:
         rest = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-        count = "1 sample was" if len(bad) == 1 else f"{len(bad)} samples were"
+        count = f"{say_count(len(bad), 'sample')} {'was' if len(bad) == 1 else 'were'}"
         yield f"{count} skipped: " + "; ".join(f"{one.name}: {one.why}" for one in bad[:NAMED]) + rest
 
 

@@ -16,6 +16,7 @@ from fcdeploy.int8.calibrating.merge import BOTH, merge
 from fcdeploy.records.calibration import Calibration, TensorRecord, read, to_bytes
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
+from fcdeploy.wording import say_count
 
 SHARES = {"0.01 %": 0.0001, "1 %": 0.01, "50 %": 0.5, "99 %": 0.99, "99.99 %": 0.9999}
 STRIP, ROWS, BAR = 24, 20, 50  # cells in a row of the table; rows and their length where one tensor is shown
@@ -53,7 +54,8 @@ def merge_calibrations(
         "samples": total.samples, "tensors": len(total.tensors), "model": total.model, "data": total.data,
         "output": str(output),
     }  # fmt: skip
-    lines = (f"{len(paths)} files, {total.samples} samples, {len(total.tensors)} tensors -> {output}",)
+    counts = say_count(len(paths), "file"), say_count(total.samples, "sample"), say_count(len(total.tensors), "tensor")
+    lines = (f"{', '.join(counts)} -> {output}",)
     return Report("calibration-merge", values, lines=lines, warnings=tuple(warnings))
 
 
@@ -65,7 +67,7 @@ def show_calibration(file: str | Path, *, tensor: str | None = None) -> Report:
         shown = [recorded.tensors[str(tensor)]]
     if not shown:
         raise FcdeployError(
-            f"{str(file)!r} has no tensor {tensor!r}, it has {len(recorded.tensors)} others",
+            f"{str(file)!r} has no tensor {tensor!r}, it has {say_count(len(recorded.tensors), 'other')}",
             f"fcdeploy calibration show {file}",
         )
     values = {
@@ -77,7 +79,7 @@ def show_calibration(file: str | Path, *, tensor: str | None = None) -> Report:
     table = _draw_histogram(shown[0]) if alone else _make_table(shown)
     made = ", ".join(f"{key} {value}" for key, value in sorted(recorded.made_by.items()))
     lines = (
-        f"{recorded.samples} samples, {values['kept']} of them kept; model {recorded.model[:12]}, "
+        f"{say_count(recorded.samples, 'sample')}, {values['kept']} of them kept; model {recorded.model[:12]}, "
         f"data {recorded.data[:12]}; made by {made}",
     )
     return Report("calibration-show", values, (table,), lines)
@@ -93,7 +95,10 @@ def _compare_origins(total: Calibration, part: Calibration, path: Path) -> list[
             )
     again = len(np.intersect1d(total.seen, part.seen))
     if again:
-        warnings.append(f"{again} samples of {str(path)!r} are in the files before it too, and count twice")
+        are, count = ("is", "counts") if again == 1 else ("are", "count")
+        warnings.append(
+            f"{say_count(again, 'sample')} of {str(path)!r} {are} in the files before it too, and {count} twice"
+        )
     if total.samples and part.samples and bool(total.kept) != bool(part.kept):
         warnings.append(
             f"{str(path)!r} and the files before it: only one of them keeps samples, so the result keeps none"

@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.atomic_files import replace_file, replace_files, replace_folder, temporary_folder
-from fcdeploy.bundles.golden import DIFFERENT
 from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.files import check_output
 from fcdeploy.graph.model import TensorSpec, files_of, hash_model, input_specs, read_model
@@ -27,9 +25,9 @@ from fcdeploy.native.build import (
     write_sources,
 )
 from fcdeploy.native.one_sample import fill_shapes
-from fcdeploy.native.placing.memory import Memory
-from fcdeploy.native.program.steps import Program, in_float, name_in_float
-from fcdeploy.native.prove import CLOSE, Proof, prove
+from fcdeploy.native.program.float_steps import list_float_steps
+from fcdeploy.native.program.steps import Program
+from fcdeploy.native.prove import Proof, prove
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import STRICT, compile_c, find_compiler
 from fcdeploy.preprocessing.read import Given
@@ -37,7 +35,8 @@ from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import origin
 from fcdeploy.records.data_format import choose_format, from_metadata
 from fcdeploy.records.progress import OnStep
-from fcdeploy.records.report import Report, Table
+from fcdeploy.records.report import Report
+from fcdeploy.reporting.compilation import add_object, build_report
 from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.runtime.native_library import NativeModel
@@ -47,6 +46,7 @@ from fcdeploy.samples.kinds import check_limit, open_source
 from fcdeploy.samples.layout import arrange_samples, runs_alone
 from fcdeploy.samples.source import make_batches
 from fcdeploy.tables.native import CORES, Core, Machine
+from fcdeploy.wording import say_count
 
 EMITS = ("library", "c", "object")
 SAMPLES = 4  # what the proof runs unless --samples says otherwise
@@ -94,15 +94,16 @@ def compile(  # the command's name
     called = choose_name(name, path)
     program = read_program(graph, called, fill_shapes(input_specs(graph), shapes or {}))
     program = replace(program, model=hash_model(files_of(graph, path)))
-    floats = in_float(program)
+    floats = list_float_steps(program)
     if floats and not allow_float:
+        compute = "computes" if len(floats) == 1 else "compute"
         raise FcdeployError(
-            f"{len(floats)} of {len(program.steps)} steps compute in float, {floats[0]}",
+            f"{len(floats)} of {say_count(len(program.steps), 'step')} {compute} in float, {floats[0]}",
             f"--allow-float, or {QUANTIZE}",
         )
     built = build(program)
     if dry_run:
-        return _report(path, None, built, None, floats, warnings)
+        return build_report(path, None, built, None, floats, warnings)
 
     elsewhere = row if row is not here and emit == "library" else None
     if elsewhere:
@@ -113,8 +114,8 @@ def compile(  # the command's name
     given = _read_samples(graph, path, program, data, calibration, samples, preprocess)
     with _prove(path, built, given, elsewhere, on_step) as (library, proof):
         sizes = _put(built, library, out, emit, core, force=force) if proof.passed else None
-    report = _report(path, out if proof.passed else None, built, proof, floats, warnings)
-    return report if sizes is None or core is None else _add_object(report, built, core, out, sizes)
+    report = build_report(path, out if proof.passed else None, built, proof, floats, warnings)
+    return report if sizes is None or core is None else add_object(report, built, core, out, sizes)
 
 
 @contextmanager
@@ -161,6 +162,8 @@ def _check_output(out: Path, output: object, emit: str, inputs: tuple[Path, ...]
             raise FcdeployError(f"output {str(out)!r} is a folder of something else", "give another name with -o")
         return
     check_output(out, force=force, inputs=inputs)
+    if emit == "object":
+        check_output(_name_header(out), force=force, inputs=inputs)
 
 
 def _read_samples(
@@ -191,7 +194,7 @@ def _read_samples(
         samples = [draw_feeds(specs, seed=seed) for seed in range(runs)]
     if not samples:
         raise FcdeployError(
-            f"{str(data or calibration)!r} has less than the {size} samples of a run, expected one run at least",
+            f"{str(data or calibration)!r} has less than the {say_count(size, 'sample')} of a run, expected one run at least",
             "--samples N alone proves it on drawn ones",
         )
     for sample in samples:
@@ -221,8 +224,18 @@ def _check_kind(target: str, emit: str, core: Core | None) -> None:
         raise FcdeployError(f"a library is for a machine, and {target} is none", "--emit object, or --emit c")
     if emit == "object" and core is None:
         raise FcdeployError(
-            f"an object file is for a microcontroller, and --target is {target!r}", f"--target {', '.join(CORES)}"
+            f"an object file is for a microcontroller, and --target is {target!r}, expected one of {', '.join(CORES)}",
+            "--target cortex-m4",
         )
+
+
+def _name_header(out: Path) -> Path:
+    """The header that goes with an object file. Raises FcdeployError where it would be the same file."""
+    if out.suffix == ".h":
+        raise FcdeployError(
+            f"output {str(out)!r} is what the header would be called, expected an object file", "-o model.o"
+        )
+    return out.with_suffix(".h")
 
 
 def _put(
@@ -233,10 +246,13 @@ def _put(
         with replace_file(out, force=force) as aside:
             aside.write_bytes(library.read_bytes())
     elif emit == "object" and core is not None:
-        header = f"{built.source.name}.h"
-        with replace_files((out, out.with_name(header)), force=force) as (aside, beside), temporary_folder() as folder:
-            beside.write_text(str(built.source.files[header]))
-            return compile_object(built, core, find_compiler(), folder, aside)
+        with temporary_folder() as folder:  # nothing lies beside the output while the compiler runs
+            made = folder / "whole.o"
+            sizes = compile_object(built, core, find_compiler(), folder, made)
+            with replace_files((out, _name_header(out)), force=force) as (aside, beside):
+                aside.write_bytes(made.read_bytes())
+                beside.write_text(str(built.source.files[f"{built.source.name}.h"]))
+        return sizes
     else:
         with (
             temporary_folder() as trial
@@ -246,106 +262,3 @@ def _put(
         with replace_folder(out) as (folder,):
             write_sources(built, folder)
     return None
-
-
-def _add_object(report: Report, built: Built, core: Core, out: Path, sizes: tuple[int, int]) -> Report:
-    """The report with the sizes of the object file; what was proven is the same program on this machine."""
-    flash, written = sizes
-    code = flash - len(built.weights)
-    line = (
-        f"{out}: {flash:,} bytes of flash for {core.name}, {len(built.weights):,} of them weights, {code:,} code and tables; "
-        f"{written or 'no'} bytes of memory beside the arena"
-    )
-    said = f"the object for {core.name} was not run: what was proven is the same program, compiled for this machine"
-    values = {"core": core.name, "flash": flash, "flash_code": code, "written_bytes": written}
-    return replace(
-        report,
-        values=report.values | {"object": values},
-        lines=(*report.lines, line),
-        warnings=(*report.warnings, said),
-    )
-
-
-def _report(
-    path: Path, out: Path | None, built: Built, proof: Proof | None, floats: Sequence[str], warnings: Sequence[str]
-) -> Report:
-    program = built.program
-    values: dict[str, Any] = {
-        "model": str(path), "output": None if out is None else str(out), "macs": program.macs,
-        "flash_weight_bytes": len(built.weights), "arena_bytes": built.arena_bytes, "arena_bound": built.memory.bound,
-        "steps": [{"node": call.node, "what": call.what, "kernel": call.kernel, "macs": call.macs} for call in built.calls],
-        "float_steps": list(floats),
-    }  # fmt: skip
-    rows = tuple((call.what, call.kernel, f"{call.macs:,}" if call.macs else "", call.node) for call in built.calls)
-    tables = [Table("program", ("step", "kernel", "MACs", "node"), rows)]
-    lines = [
-        f"{program.macs:,} multiply-accumulates in {len(built.calls)} steps"
-        + (f", {len(floats)} of them in float" if floats else ""),
-        f"{len(built.weights):,} bytes of weights; arena {built.memory.nbytes:,} bytes, {_compare_arena(built.memory)}",
-    ]
-    if proof is not None:
-        values |= {"proof": _describe_proof(proof)}
-        lines += format_proof(proof)
-    said = (*warnings, *name_in_float(floats))
-    return Report("compile", values, tuple(tables), tuple(lines), passed=proof is None or proof.passed, warnings=said)
-
-
-def _compare_arena(memory: Memory) -> str:
-    if memory.nbytes <= memory.bound:
-        return "no smaller one is possible"
-    return f"{memory.nbytes / max(1, memory.bound):.2f} of the most that one step needs"
-
-
-def _describe_proof(proof: Proof) -> dict[str, Any]:
-    return {
-        "passed": proof.passed,
-        "samples": proof.samples,
-        "levels": list(proof.levels),
-        "unequal": list(proof.unequal),
-        "elements": sum(step.elements for step in proof.steps),
-        "differ": sum(step.differ for step in proof.steps),
-        "outputs": [
-            {"output": each.output, "kind": each.kind, "differ": each.differ, "elements": each.elements}
-            for each in proof.outputs
-        ],
-        "onnxruntime_saturates": proof.saturates,
-    }
-
-
-def format_proof(proof: Proof) -> list[str]:
-    """What was proven, in words."""
-    elements = sum(step.elements for step in proof.steps)
-    floats = sum(step.elements for step in proof.steps if step.floats)
-    samples = "1 sample" if proof.samples == 1 else f"{proof.samples} samples"
-    bad = [step for step in proof.steps if step.differ]
-    if bad:
-        worst = max(bad, key=lambda step: step.largest)
-        count = "1 step differs" if len(bad) == 1 else f"{len(bad)} steps differ"
-        first = f"not exact: {count} from exact arithmetic, {worst.what} of {worst.node!r} most"
-    else:
-        first = f"exact: all {elements:,} elements of {samples}, step by step, are those of exact arithmetic" + (
-            f"; floats, {floats:,} of them, within {CLOSE:g} of the largest" if floats else ""
-        )
-    levels = ", ".join(proof.levels)
-    second = f"levels that ran here: {levels}" + (
-        f"; {', '.join(proof.unequal)} gave other bits"
-        if proof.unequal
-        else "; the same bits"
-        if len(proof.levels) > 1
-        else ""
-    )
-    return [first, second, _compare_outputs(proof)]
-
-
-def _compare_outputs(proof: Proof) -> str:
-    """Bytes one level off are rounding ties; of floats that differ it is said by how much, whatever the reason."""
-    differ, total = sum(e.differ for e in proof.outputs), sum(e.elements for e in proof.outputs)
-    runtime = "onnxruntime adding in 32 bits (its default saturates here)" if proof.saturates else "onnxruntime"
-    if not differ:
-        return f"equal to {runtime} in all {total:,} outputs"
-    said = f"{differ:,} of {total:,} outputs differ from {runtime}"
-    if any(each.kind == DIFFERENT for each in proof.outputs):
-        return f"{said}, by more than rounding ties"
-    if all(each.sqnr_db is None for each in proof.outputs if each.differ):
-        return f"{said}: rounding ties"
-    return f"{said}, by {max(each.levels for each in proof.outputs):.2g} of 255 levels at most"

@@ -20,6 +20,7 @@ from fcdeploy.records.exchange.formats import is_calibration, read_ranges
 from fcdeploy.records.exchange.onnxruntime_json import write_json
 from fcdeploy.records.exchange.tensorrt import FORM, HEADER, write_cache
 from fcdeploy.records.report import Report, Table, format_next
+from fcdeploy.wording import say_count
 
 Ends = Mapping[str, tuple[float, float]]
 
@@ -126,7 +127,7 @@ def _fit_to_model(given: SourceRanges, path: Path, model: Path) -> FittedRanges:
     calibration, missing = import_ranges(graph, given.ends, model_hash=content, made_by=given.made_by)
     if not calibration.tensors:
         raise FcdeployError(
-            f"none of the {len(given.ends)} ranges of {str(path)!r} is of a tensor of {str(model)!r}: "
+            f"none of the {say_count(len(given.ends), 'range')} of {str(path)!r} is of a tensor of {str(model)!r}: "
             f"it has {quote_names(given.ends)}",
             "give the model that was calibrated, with its tensors' names unchanged",
         )
@@ -143,10 +144,12 @@ def _make_report(given: SourceRanges, ends: Ends, fitted: FittedRanges | None, t
     warnings = list(given.warnings)
     unknown, missing = (fitted.unknown, fitted.missing) if fitted else ([], [])
     if unknown:
-        warnings.append(f"{len(unknown)} ranges are of no tensor of the model: {quote_names(unknown)}")
+        are = f"{say_count(len(unknown), 'range')} {'is' if len(unknown) == 1 else 'are'}"
+        warnings.append(f"{are} of no tensor of the model: {quote_names(unknown)}")
     if missing:
+        have = f"{say_count(len(missing), 'tensor')} of the model {'has' if len(missing) == 1 else 'have'}"
         stay = "; their layers will stay float" if target.suffix == OURS else ""
-        warnings.append(f"{len(missing)} tensors of the model have no range: {quote_names(missing)}{stay}")
+        warnings.append(f"{have} no range: {quote_names(missing)}{stay}")
     widened = [name for name, (low, high) in ends.items() if target.suffix == ".cache" and -low != high]
     values = {
         "tensors": [{"tensor": name, "min": low, "max": high} for name, (low, high) in ends.items()],
@@ -154,7 +157,7 @@ def _make_report(given: SourceRanges, ends: Ends, fitted: FittedRanges | None, t
         "missing": missing, "widened": widened, "output": str(target),
     }  # fmt: skip
     rows = tuple((name, f"{low:.6g}", f"{high:.6g}") for name, (low, high) in ends.items())
-    lines = [f"{len(ends)} ranges: {given.format} -> {target}"]
+    lines = [f"{say_count(len(ends), 'range')}: {given.format} -> {target}"]
     if widened:
         lines.append(f"{len(widened)} of them widen, because the format is symmetric: -amax to amax")
     if target.suffix == OURS:

@@ -42,7 +42,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.reporting.device import add_device
 from fcdeploy.reporting.floor import add_floor, build_refusal
-from fcdeploy.reporting.quantization import QuantizationOutcome, build_dry_run_report, build_report
+from fcdeploy.reporting.quantization import QuantizationOutcome, build_dry_run_report, build_report, describe_purpose
 from fcdeploy.reporting.search import add_search
 from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.other_runtimes import find_runtimes
@@ -226,10 +226,14 @@ def _describe(
     problem, plan = planned.problem, planned.plan
     kernels = run_and_read_back(written.file, problem, plan)
     macs = count_macs_by_node(problem.model)
-    result = QuantizationOutcome(plan, planned.basis, kernels, macs, written.float_bytes, written.bytes, planned.tried)
+    device = None if request.limits is None else request.limits.device
+    purpose, following = describe_purpose(request.model, request.output, plan, native=request.native, device=device)
+    result = QuantizationOutcome(
+        plan, planned.basis, kernels, macs, written.float_bytes, written.bytes, planned.tried, purpose, following
+    )
     warnings = [*warn_too_few(problem.calibration), *warn_left_out(problem, plan), *planned.basis.warnings]
     warnings += filter(None, [describe_version()])
-    report = build_report(request.model, request.output, int8, result, begin, warnings)
+    report = build_report(request.output, int8, result, begin, warnings)
     if planned.search_result is not None:
         report = add_search(report, planned.search_result, macs)
     elif problem.effort != "fast":

@@ -19,6 +19,7 @@ from fcdeploy.reporting.page.layers import list_layers
 from fcdeploy.reporting.page.overlay import make_overlays
 from fcdeploy.reporting.page.render import draw, render
 from fcdeploy.reporting.page.subject import Subject, read_evidence, read_subjects
+from fcdeploy.wording import say_count
 
 SUFFIXES = {"html": ".html", "markdown": ".md", "model-explorer": ".overlay"}
 
@@ -88,7 +89,7 @@ def _write_overlays(paths: Sequence[Path], given: Sequence[Path], target: Path, 
     size = sum(len(text.encode()) for text in texts.values())
     model = subject.path / "model.onnx" if subject.path.is_dir() else subject.path
     lines = (
-        f"{target}: {', '.join(texts)} of {len(rows)} nodes",
+        f"{target}: {', '.join(texts)} of {say_count(len(rows), 'node')}",
         "pip install ai-edge-model-explorer model-explorer-onnx, then: "
         f"model-explorer {shlex.quote(str(model))} --extensions model_explorer_onnx "
         f"--node_data_paths {shlex.quote(','.join(map(str, places)))}",

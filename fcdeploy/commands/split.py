@@ -22,7 +22,7 @@ from fcdeploy.reporting.device import add_fit
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.states import parse_states
-from fcdeploy.transform.cut import Cut, Cuts, fix_shapes, quantization_of, split_model
+from fcdeploy.transform.cut import Cut, Cuts, fix_shapes, leave_out_idle, quantization_of, split_model
 from fcdeploy.transform.equality import (
     Comparison,
     Equality,
@@ -34,6 +34,7 @@ from fcdeploy.transform.equality import (
     read_to_transform,
     refuse_different,
 )
+from fcdeploy.wording import say_count
 
 
 def split(
@@ -86,8 +87,8 @@ def split(
     if not rows:
         raise FcdeployError(f"model {str(path)!r} cannot be cut: {cuts.why_none()}", f"fcdeploy inspect {path}")
     if not targets:
-        least = min(rows, key=lambda row: row.bytes or 0)
-        count = f"{len(rows)} cut{'s' if len(rows) != 1 else ''}"
+        least = min(leave_out_idle(rows), key=lambda row: row.bytes or 0)
+        count = say_count(len(rows), "cut")
         lines = (f"{count}; next: fcdeploy transform split {path} --at {shlex.quote(least.node)} -o {path.stem}.onnx",)
         return Report("transform-split", {"cuts": [_describe_cut(row) for row in rows]}, (_make_table(rows, None),), lines,
                       warnings=tuple(warnings))  # fmt: skip
@@ -96,7 +97,7 @@ def split(
         _refuse_float(network, path)
         cut, fitting = find_last_cut(cuts.model, rows, limits, {})
     else:
-        cut = cuts.at(at) if at is not None else _choose_latest(rows, memory, macs)
+        cut = cuts.at(at) if at is not None else _choose_latest(leave_out_idle(rows), memory, macs)
     first, second = split_model(network, cut, hash_model(files_of(network, path)))
     equal = _write((first, second), targets, Session(path).run, compared.feeds, force=force, on_step=on_step)
     scale, zero = quantization_of(network, cut.tensor)

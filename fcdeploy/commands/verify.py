@@ -13,6 +13,7 @@ from fcdeploy.records.manifest import Manifest
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.cpu import detect_target, read_cpu_name
+from fcdeploy.wording import say_count
 
 
 def verify(bundle: str | Path, *, engine: str = "onnxruntime", on_step: OnStep | None = None) -> Report:
@@ -52,7 +53,7 @@ def verify(bundle: str | Path, *, engine: str = "onnxruntime", on_step: OnStep |
     )
     table = Table("golden samples on this CPU", ("output", "", "differ", "levels", "SQNR"), rows)
     warnings = () if manifest.golden else ("the bundle holds no golden samples: only its hashes were checked",)
-    lines = (f"{len(manifest.files)} files, {sum(file.size for file in manifest.files.values()):,} bytes",)
+    lines = (f"{say_count(len(manifest.files), 'file')}, {sum(file.size for file in manifest.files.values()):,} bytes",)
     return Report(
         "verify", values, (table,) if rows else (), (*lines, _judge(manifest, wrong, differences)), passed, warnings
     )
@@ -69,15 +70,15 @@ def _judge(manifest: Manifest, wrong: list[str], differences: list[OutputDiffere
     if different:
         return f"failed: {_describe_difference(different[0])}; {_describe_cpus(manifest)}"
     if ties:
-        return f"passed: within rounding ties, {ties:,} of {elements:,} elements differ; {_describe_cpus(manifest)}"
-    return f"passed: bit-equal, all {elements:,} elements of {len(differences)} outputs"
+        return f"passed: within rounding ties, {ties:,} of {say_count(elements, 'element')} differ; {_describe_cpus(manifest)}"
+    return f"passed: bit-equal, all {say_count(elements, 'element')} of {say_count(len(differences), 'output')}"
 
 
 def _describe_difference(one: OutputDifference) -> str:
     if one.why:
         return f"output {one.output!r} is {one.why}"
     return (
-        f"output {one.output!r} differs on {one.differ:,} of {one.elements:,} elements, "
+        f"output {one.output!r} differs on {one.differ:,} of {say_count(one.elements, 'element')}, "
         f"by {one.largest:.4g} at most ({one.levels:.3g} levels of 255)"
         + (f", {_format_decibels(one)}" if one.sqnr_db is not None else "")
     )

@@ -11,6 +11,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.records.fingerprints import KEY, Sketch, from_text
 from fcdeploy.samples.kept_samples import hash_sample
 from fcdeploy.samples.source import Batch, get_fixed_batch
+from fcdeploy.wording import say_count
 
 # of the samples that a sketch decides on: where more were calibrated on, so were, as chance has it, as many of the others
 TOLERATED = 0.02
@@ -89,10 +90,11 @@ class LeakageCheck:
         if not self.shared or self.known is None:
             return None
         least = "" if self.known.complete else "at least "
+        counted = f"{least}{self.shared} of {say_count(self.samples, 'sample')} were calibrated on"
         if self.left_out:
             others = ", and as many, in proportion, of those that its record is too small for" if self.strict else ""
-            return f"{least}{self.shared} of {self.samples} samples were calibrated on{others}: {self.left_out} are left out"
-        return f"{least}{self.shared} of {self.samples} samples were calibrated on: the int8 figures flatter the model"
+            return f"{counted}{others}: {self.left_out} are left out"
+        return f"{counted}: the int8 figures flatter the model"
 
     def make_error(self) -> FcdeployError:
         """Nothing is left to evaluate on."""

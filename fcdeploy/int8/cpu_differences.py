@@ -11,6 +11,7 @@ from fcdeploy.int8.planning.same_floats import find_same_floats
 from fcdeploy.int8.planning.tie_free_scales import find_near_halves
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.report import Report
+from fcdeploy.wording import say_count
 
 ROUNDING_FLOATS = ("int8", "int16", "passthrough", "fused", "dynamic")  # kinds of nodes whose inputs become integers
 
@@ -69,4 +70,4 @@ def add_sameness(report: Report, found: Sameness) -> Report:
 
 
 def _count(names: tuple[str, ...], noun: str) -> str:
-    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'} ({names[0]!r}{', ...' if len(names) > 1 else ''})"
+    return f"{say_count(len(names), noun)} ({names[0]!r}{', ...' if len(names) > 1 else ''})"

@@ -13,6 +13,7 @@ from fcdeploy.int8.fidelity import EXACT_DB
 from fcdeploy.int8.floor import Floor
 from fcdeploy.int8.margins import estimate_error
 from fcdeploy.samples.kept_samples import KEPT_MOST
+from fcdeploy.wording import say_count
 
 SURE = 0.05  # a model is below the floor where chance gives so many changed decisions with this probability at most
 NEGLIGIBLE = 1e-4  # of decisions: no sample of any set of a size to run is likely to be among them
@@ -179,7 +180,7 @@ class Judgement:
         decided += [f"nothing decided in output {name!r}" for name in self._list_undecided()]
         told = dict.fromkeys(decided)  # outputs that say the same, a label and its scores, say it once
         noise = [f"{self.worst_db:.1f} dB"] if self.sqnr_db or not told else []  # of integers and texts there is none
-        return f"{', '.join([*told, *noise])} on {self.samples} samples"
+        return f"{', '.join([*told, *noise])} on {say_count(self.samples, 'sample')}"
 
 
 def _format_below(share: float, least: float) -> str:

@@ -13,10 +13,10 @@ from fcdeploy.graph.model import input_specs
 from fcdeploy.native.build import Built, build
 from fcdeploy.native.estimate import Estimate, estimate
 from fcdeploy.native.one_sample import fill_shapes
-from fcdeploy.native.program.steps import in_float
+from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.tables.devices import DEVICES, Device
-from fcdeploy.transform.cut import Cut, extract_first_half
+from fcdeploy.transform.cut import Cut, extract_first_half, leave_out_idle
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -76,14 +76,15 @@ def build_model(model: ir.Model, shapes: Shapes) -> Built:
 
 def fit(built: Built, to: DeviceLimits) -> Fit:
     """What it takes there."""
-    return Fit(estimate(built, to.device), to.limits, tuple(in_float(built.program)))
+    return Fit(estimate(built, to.device), to.limits, tuple(list_float_steps(built.program)))
 
 
 def find_last_cut(model: ir.Model, cuts: Sequence[Cut], to: DeviceLimits, shapes: Shapes) -> tuple[Cut, Fit]:
-    """The last of the cuts whose first half fits, and what that half takes.
+    """The last of the cuts whose first half fits, and what that half takes; halves that multiply nothing do not count.
 
     Raises FcdeployError where none fits, with what the smallest takes, or where no first half can be compiled.
     """
+    cuts = leave_out_idle(cuts)
     flash, tried, refused = to.limits["flash"], list[tuple[Cut, Fit]](), list[FcdeployError]()
     for cut in reversed(cuts):
         if flash is not None and cut.weights > flash and cut is not cuts[0]:

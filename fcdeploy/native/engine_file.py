@@ -12,11 +12,12 @@ import onnx_ir as ir
 from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.graph.model import input_specs
 from fcdeploy.native.build import build, compile_library, machine_named
-from fcdeploy.native.program.steps import in_float
+from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import find_compiler
 from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.engine import check_engine
+from fcdeploy.wording import say_count
 
 Shapes = Mapping[str, Sequence[int | None]]
 
@@ -43,8 +44,9 @@ def engine_file(engine: str, path: Path, model: ir.Model, shapes: Shapes | None 
     row = machine_named("host")
     program = read_program(model, "model", _whole(model, shapes or {}))
     best = next(level for level in row.levels if set(level.cpu) <= read_cpu_flags())
-    floats = in_float(program)
-    notes = (f"native code: {len(floats)} of {len(program.steps)} steps compute in float",) if floats else ()
+    floats = list_float_steps(program)
+    of = f"{len(floats)} of {say_count(len(program.steps), 'step')}"
+    notes = (f"native code: {of} {'computes' if len(floats) == 1 else 'compute'} in float",) if floats else ()
     with temporary_folder() as folder:
         library = folder / "model.so"
         compile_library(build(program), row, find_compiler(), folder, library, [best])

@@ -11,11 +11,12 @@ from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.problem import Problem
 from fcdeploy.native.build import Built
 from fcdeploy.native.device_limits import build_model
-from fcdeploy.native.program.steps import in_float
+from fcdeploy.native.program.float_steps import list_float_steps, warn_of_float_steps
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.engine import check_engine
 from fcdeploy.samples.kept_samples import take_run
 from fcdeploy.tables.types import INT8, WEIGHT_ONLY, Types
+from fcdeploy.wording import say_count
 
 
 def is_native(engine: str, types: Types, costs: object) -> bool:
@@ -55,14 +56,15 @@ def build_native(int8: ir.Model, problem: Problem) -> Built:
 
 def add_native(report: Report, built: Built) -> Report:
     """The report with what native code takes, in front of its last line."""
-    floats = in_float(built.program)
+    floats = list_float_steps(built.program)
     values = {
         "steps": len(built.calls), "float_steps": floats, "macs": built.program.macs,
         "flash_weight_bytes": len(built.weights), "arena_bytes": built.arena_bytes,
     }  # fmt: skip
+    steps = say_count(len(built.program.steps), "step")
     line = (
-        f"native code: {len(built.program.steps)} steps, {len(floats) or 'none'} of them in float, {len(built.weights):,} bytes "
-        f"of weights, arena {built.arena_bytes:,} bytes"
+        f"native code: {steps}, {len(floats) or 'none'} of them in float, {len(built.weights):,} bytes of weights, "
+        f"arena {built.arena_bytes:,} bytes"
     )
-    said = [f"native code computes {len(floats)} steps in float: {', '.join(floats[:3])}"] if floats else []
+    said = [f"native code: {warning}" for warning in warn_of_float_steps(floats)]
     return report.extend(values={"native": values}, lines=[line], warnings=said)

@@ -38,6 +38,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.source import get_fixed_batch
+from fcdeploy.wording import say_count
 
 FEW = 2  # samples on which a fresh model is looked at
 BUDGET = 50_000_000  # multiply-accumulates of a layer in one run: a tenth of a second in NumPy
@@ -185,7 +186,7 @@ def add_ties(report: Report, path: Path, samples: Mapping[str, Array]) -> Report
 def describe_exactness(result: Exactness) -> str:
     """Describe the result in one line."""
     total, bad, away = result.total, *([row for row in rows if not row.passed] for rows in (result.rows, result.floats))
-    of, layers = sum(row.of for row in result.rows), _format_count(len(result.rows), "layer")
+    of, layers = sum(row.of for row in result.rows), say_count(len(result.rows), "layer")
     elements = f"{total['elements']:,} elements" + ("" if total["elements"] == of else f", drawn from {of:,},")
     if not result.undisturbed:
         return "not proven: looking at the integers changed the model's outputs on this runtime"
@@ -197,21 +198,15 @@ def describe_exactness(result: Exactness) -> str:
         by = f"{away[0].levels:.3g} levels on {100 * away[0].share:.3g} % of its elements"
         return f"not exact: float {away[0].op} {away[0].node!r} differs between paths through the runtime, by {by}"
     if not result.rows:
-        return f"not proven: none of {_format_count(len(result.skipped), 'node')} on bytes was compared" if result.skipped else (
+        return f"not proven: none of {say_count(len(result.skipped), 'node')} on bytes was compared" if result.skipped else (
             "no layer computes on bytes"
         )  # fmt: skip
-    and_floats = (
-        f"; {_format_count(len(result.floats), 'float result')} the same on every path" if result.floats else ""
-    )
+    and_floats = f"; {say_count(len(result.floats), 'float result')} the same on every path" if result.floats else ""
     if not total["differ"]:
         return f"exact: all {elements} in {layers} are those of exact arithmetic{and_floats}"
     halves = f", {total['halves']:,} of them exactly half-way" if total["halves"] else ""
     ties = f"{total['differ']:,} of {elements} in {layers} differ, by one level at most: rounding ties{halves}"
     return f"exact: {ties}{and_floats}"
-
-
-def _format_count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def _expose_copy(model: ir.Model, types: Mapping[str, str]) -> ir.Model:

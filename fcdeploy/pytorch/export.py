@@ -30,6 +30,7 @@ from fcdeploy.graph.nodes import name_of
 from fcdeploy.pytorch.module import FinalError, Input, split_arguments
 from fcdeploy.pytorch.recurrent import simplify_recurrent
 from fcdeploy.pytorch.recurrent_tracing import shapes_alone
+from fcdeploy.wording import say_count
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note on which modules a node was called through
 PACKED = (
@@ -55,7 +56,8 @@ def to_onnx(module: nn.Module, inputs: Sequence[Input], outputs: Sequence[str], 
         )
     if len(model.graph.inputs) != len(inputs) or len(model.graph.outputs) != len(outputs):
         raise FcdeployError(
-            f"the exported graph has {len(model.graph.inputs)} inputs and {len(model.graph.outputs)} outputs, "
+            f"the exported graph has {say_count(len(model.graph.inputs), 'input')} "
+            f"and {say_count(len(model.graph.outputs), 'output')}, "
             f"the module {len(inputs)} and {len(outputs)}",
             "return each tensor once, and no constants",
         )

@@ -18,6 +18,7 @@ from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.pytorch.checkpoint import FoundState, find_states, list_dicts
 from fcdeploy.user_code import load_function, user_code
+from fcdeploy.wording import say_count
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 INPUT_HINT = "--input 1,3,32,32 or --input NAME:1,16:int64; an axis of any length is LETTERS=LENGTH, as in 1,time=50,8"
@@ -284,21 +285,20 @@ def _bind_parameters(module: nn.Module, drafts: list[Input]) -> tuple[Input, ...
     by_name = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
     named = [key for key, parameter in parameters.items() if parameter.kind in by_name]
     unclaimed = [key for key in named if key not in {item.name for item in drafts}]
+    given = f"{say_count(len(drafts), 'input')} {'is' if len(drafts) == 1 else 'are'} given"
     bound = []
     for item in drafts:
         parameter = item.name if item.name in named else next(iter(unclaimed), None)
         if parameter is None:
             takes = ", ".join(parameters) or "nothing"
-            raise FcdeployError(f"{len(drafts)} inputs are given, forward takes {takes}", "give one --input for each")
+            raise FcdeployError(f"{given}, forward takes {takes}", "give one --input for each")
         if parameter in unclaimed:
             unclaimed.remove(parameter)
         bound.append(replace(item, name=item.name or parameter, parameter=parameter))
 
     needed = [key for key in unclaimed if parameters[key].default is inspect.Parameter.empty]
     if needed:
-        raise FcdeployError(
-            f"{len(drafts)} inputs are given, forward also needs {', '.join(needed)}", "give one --input for each"
-        )
+        raise FcdeployError(f"{given}, forward also needs {', '.join(needed)}", "give one --input for each")
     return tuple(sorted(bound, key=lambda item: named.index(item.parameter or "")))
 
 

@@ -65,6 +65,11 @@ class Costs:
     sqnr_db: float | None = None
 
     @property
+    def estimated(self) -> bool:
+        """Whether they come from a table: nothing was run."""
+        return not self.trials and not self.confirmed
+
+    @property
     def hash(self) -> str:
         return hashlib.sha256(to_text(self).encode()).hexdigest()
 

@@ -19,6 +19,7 @@ from fcdeploy.runtime.native_library import StepTime
 from fcdeploy.runtime.open_engine import open_engine
 from fcdeploy.runtime.paired_timing import PATIENCE, Ratio, Run, Timing, compute_ratio
 from fcdeploy.runtime.profile import Profile
+from fcdeploy.wording import say_count
 
 NAMES = ("int8", "float")  # the model, and what it is compared with
 
@@ -174,8 +175,8 @@ def _make_table(row: BatchResult, threads: int) -> Table:
             )
         )
     shape = "; ".join(f"{spec.name} {','.join(map(str, spec.shape))}" for spec in row.loaded[0].specs)
-    count = f"{len(row.timed[0].runs)} runs in {len(row.timed[0].turns)} rounds"
-    title = f"{shape or 'no inputs'}; {threads} thread{'s' if threads > 1 else ''}, {count}"
+    count = f"{say_count(len(row.timed[0].runs), 'run')} in {say_count(len(row.timed[0].turns), 'round')}"
+    title = f"{shape or 'no inputs'}; {say_count(threads, 'thread')}, {count}"
     return Table(
         title, ("model", "median", "p99", "samples", "peak memory", "model memory", "load", "file"), tuple(cells)
     )

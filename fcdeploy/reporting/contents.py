@@ -16,6 +16,7 @@ from fcdeploy.prepare.cost_model import LayerCost
 from fcdeploy.records.report import Section, Table
 from fcdeploy.reporting.units import format_lengths, format_size
 from fcdeploy.runtime.caveats import list_caveats
+from fcdeploy.wording import say_count
 
 TYPICALLY_INTEGER = ("Conv", "Gemm", "MatMul", "Add")  # what the line on kernels counts, where the model has it
 
@@ -151,7 +152,7 @@ def _warn(inputs: list[TensorSpec], network: ir.Model, rows: list[LayerCost]) ->
             if free
             else "their shapes are computed from data"
         )
-        warnings.append(f"sizes of {unknown} of {len(rows)} layers are unknown: {why}")
+        warnings.append(f"sizes of {unknown} of {say_count(len(rows), 'layer')} are unknown: {why}")
     inside = [node.name or "" for node in network.graph if any(True for _ in subgraphs_of(node))]
     if inside:
         warnings.append(f"multiply-accumulates inside the subgraphs of {quote_names(inside)} are not counted")

@@ -12,8 +12,10 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.build import Built
 from fcdeploy.native.device_limits import DeviceLimits, Fit, Shapes, find_last_cut, fit
-from fcdeploy.native.program.steps import name_in_float
-from fcdeploy.records.report import Report, Section, Table
+from fcdeploy.native.program.float_steps import warn_of_float_steps
+from fcdeploy.records.report import Report, Section, Table, format_next
+from fcdeploy.tables.devices import Device
+from fcdeploy.tables.native import CORES
 from fcdeploy.transform.cut import Cuts, fix_shapes
 
 COLUMNS = ("step", "kernel", "MACs", "instructions", "share", "node")
@@ -47,7 +49,7 @@ def describe_device(fits: Fit) -> Section:
         f"does not fit: {', '.join(NAMES[name] for name in missed)}" if missed else f"fits on {device.name}",
     )
     return Section(
-        values, (Table(f"Native code on {device.name}", COLUMNS, rows, small),), lines, name_in_float(floats)
+        values, (Table(f"Native code on {device.name}", COLUMNS, rows, small),), lines, warn_of_float_steps(floats)
     )
 
 
@@ -63,14 +65,14 @@ def summarize_fit(fits: Fit) -> str:
 def add_fit(report: Report, found: Fit, smaller: str = "") -> Report:
     """The report of a model that was made for a device: whether it fits, in the first line where it does not.
 
-    `smaller` is what to do then.
+    `smaller` is what to do then, in place of the command that would come next.
     """
     about = describe_device(found).values
     name, missed = found.estimate.device.name, [NAMES[each] for each in found.missed]
     if not missed:
         line = f"fits on {name}, by an estimate: {summarize_fit(found)}"
         return report.extend(values=about, lines=[line])
-    lines = (f"does not fit on {name} ({', '.join(missed)}): {summarize_fit(found)}", smaller, *report.lines)
+    lines = (f"does not fit on {name} ({', '.join(missed)}): {summarize_fit(found)}", smaller, *report.lines[:-1])
     return replace(report, values=report.values | about, lines=lines, passed=False)
 
 
@@ -85,8 +87,28 @@ def add_device(
         cut, _ = find_last_cut(int8, Cuts(fix_shapes(int8, [])).all(), limits, shapes)
     except FcdeployError as error:
         return add_fit(report, found, error.message)
-    command = f"fcdeploy transform split {output} --device {limits.device.name} -o {output.stem}.onnx"
-    return add_fit(report, found, f"its layers up to {cut.node!r} fit: {command}, with the same limits")
+    halves = output.with_name(f"{output.name.removesuffix('.onnx').removesuffix('.int8')}.onnx")
+    said = format_next("transform split", output, *_name_limits(limits), "-o", halves)
+    return add_fit(report, found, f"its layers up to {cut.node!r} fit; {said}")
+
+
+def _name_limits(limits: DeviceLimits) -> list[str]:
+    """The options that a device and its limits were given by."""
+    row, given = limits.device, limits.limits
+    own = {"ram": row.ram, "flash": row.flash, "ms": None}
+    return [f"--device {row.name}", *(f"--max-{name} {limit:g}" if name == "ms" else f"--max-{name} {limit:.0f}"
+                                      for name, limit in given.items() if limit is not None and limit != own[name])]  # fmt: skip
+
+
+def format_next_compile(output: Path, device: Device | None) -> str:
+    """The line that names the command for native code of an int8 model, for this machine without a device."""
+    if device is None:
+        return format_next("compile", output, "-o", output.with_suffix(".so"))
+    if device.target in CORES:
+        return format_next("compile", output, f"--emit object --target {device.target} -o", output.with_suffix(".o"))
+    if device.target:
+        return format_next("compile", output, f"--target {device.target} -o", output.with_suffix(".so"))
+    return format_next("compile", output, "--emit c -o", output.with_name(f"{output.name.split('.')[0]}_c"))
 
 
 NAMES = {"flash": "flash", "ram": "memory", "ms": "time"}

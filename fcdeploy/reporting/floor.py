@@ -14,6 +14,7 @@ from fcdeploy.int8.timing.costs import CostBasis, describe_times, format_interva
 from fcdeploy.int8.timing.final_times import FinalTimes
 from fcdeploy.records.report import Report, Table
 from fcdeploy.search.hold_floor import Candidate, FloorResult
+from fcdeploy.wording import say_count
 
 NAMED = 3  # tensors with a tail or an outlier channel, the furthest, that are named as likely causes
 NOTABLE_DB = 0.5  # of gain by a simpler setting: below it nobody need know
@@ -60,7 +61,7 @@ def build_refusal(model: Path, held: FloorResult, seconds: float) -> Report:
     reasons = "; ".join(held.misses)
     rows = tuple(_row(candidate) for candidate in held.tried)
     if held.left_out:
-        rows = (*rows, (f"{len(held.left_out)} nodes in float", *_row(held.chosen)[1:]))
+        rows = (*rows, (f"{say_count(len(held.left_out), 'node')} in float", *_row(held.chosen)[1:]))
     table = Table("tried", ("what", "equal decisions", "worst output"), rows)
     return Report(
         "quantize",
@@ -111,7 +112,7 @@ def _describe_left_out(held: FloorResult, macs: Mapping[str, int]) -> list[str]:
     nodes = ", ".join(map(repr, held.left_out[:3])) + (", ..." if len(held.left_out) > 3 else "")
     before = max((candidate.judgement for candidate in held.tried), key=lambda judgement: judgement.worst_db)
     return [
-        f"{len(held.left_out)} nodes with {100 * share:.0f} % of the multiplications left int8 to hold the floor "
+        f"{say_count(len(held.left_out), 'node')} with {100 * share:.0f} % of the multiplications left int8 to hold the floor "
         f"({nodes}); without that: {before.summary()}"
     ]
 

@@ -17,9 +17,12 @@ from fcdeploy.prepare.cost_model import DATA_AND_WEIGHT, weight_bytes
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.records.report import NAMES, Report, Table, find_repeats, format_next, merge_alike
+from fcdeploy.reporting.device import format_next_compile
 from fcdeploy.runtime.caveats import list_caveats
 from fcdeploy.runtime.kernels import Kernel
+from fcdeploy.tables.devices import Device
 from fcdeploy.tables.types import TYPES
+from fcdeploy.wording import say_count
 
 LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose", "LSTM")
 ALIKE = 3  # rows of one operator and one reason that are shown
@@ -32,7 +35,7 @@ COUNTED = (
 class QuantizationOutcome:
     """What was decided, by which costs, the kernels it led to, the multiplications of each node, and bytes on disk.
 
-    `tried` says between what effort `best` chose.
+    `tried` says between what effort `best` chose; `purpose` what the file is for, and `following` which command comes next.
     """
 
     plan: Plan
@@ -41,7 +44,9 @@ class QuantizationOutcome:
     macs: Mapping[str, int]
     bytes_float: int
     bytes_int8: int
-    tried: str = ""
+    tried: str
+    purpose: str
+    following: str
 
     @property
     def share(self) -> float | None:
@@ -53,7 +58,7 @@ class QuantizationOutcome:
 
 
 def build_report(
-    path: Path, out: Path, int8: ir.Model, result: QuantizationOutcome, begin: float, warnings: Sequence[str]
+    out: Path, int8: ir.Model, result: QuantizationOutcome, begin: float, warnings: Sequence[str]
 ) -> Report:
     """What was written, and which kernel runs each node."""
     plan, basis = result.plan, result.basis
@@ -69,10 +74,10 @@ def build_report(
         *_describe_image_inputs(plan),
         f"{_count_integer_kernels(result)} in integer kernels, {_format_share(result.share)}",
         *list_caveats(int8),
-        f"{result.bytes_float:,} bytes -> {result.bytes_int8:,} bytes ({ratio:.2f} of float), target {plan.target}, "
+        f"{result.bytes_float:,} bytes -> {result.bytes_int8:,} bytes ({ratio:.2f} of float), {result.purpose}, "
         f"{seconds:.1f} s",
         describe_requirements(int8.opset_imports[""], int8.ir_version, oldest_runtime(int8)),
-        format_next("validate", Path(out), "--against", Path(path), "--data EVALUATION"),
+        result.following,
     )
     costs = basis.costs
     final = costs.confirmed[-1] if costs and costs.confirmed else None
@@ -87,6 +92,15 @@ def build_report(
         **list_ratios(final),
     }  # fmt: skip
     return Report("quantize", values, tables, lines, warnings=(*warnings, *_warn_missed_kernels(result)))
+
+
+def describe_purpose(model: Path, out: Path, plan: Plan, *, native: bool, device: Device | None) -> tuple[str, str]:
+    """What a file is for, and the line with the command that comes next."""
+    if device is not None:
+        return f"for native code on {device.name}", format_next_compile(out, device)
+    if native:
+        return "for native code", format_next_compile(out, None)
+    return f"target {plan.target}", format_next("validate", out, "--against", model, "--data EVALUATION")
 
 
 def _list_float_nodes(result: QuantizationOutcome) -> list[dict[str, str]]:
@@ -156,7 +170,7 @@ def build_dry_run_report(
         Table("tensors", ("tensor", "type", "scale", "zero point", "why"), tensors),
     )
     integer = sum(d.kind != "float" for d in decided.nodes)
-    line = f"{integer} of {len(nodes)} nodes on integers for target {decided.target}; nothing was written"
+    line = f"{integer} of {say_count(len(nodes), 'node')} on integers for target {decided.target}; nothing was written"
     prepared = [{"pass": c.name, "changes": c.count, "declined": list(c.declined)} for c in passes]
     values = {"plan": plans.to_json(decided), "prepared": prepared, "seconds": round(seconds, 3), "output": None}
     return Report("quantize", values, tables, (*describe_times(basis), line), warnings=basis.warnings)

@@ -7,6 +7,7 @@ from typing import Any
 
 from fcdeploy.proof.saturation import ELSEWHERE, SATURATES, UNPROVEN, WRAPS, SaturationProof
 from fcdeploy.records.report import Section, Table
+from fcdeploy.wording import say_count
 
 
 def describe_saturation(proofs: Sequence[SaturationProof]) -> Section:
@@ -64,7 +65,7 @@ def _judge_saturation(proofs: Sequence[SaturationProof]) -> str:
         return "no layer multiplies bytes: exact everywhere"
     over = [row for row in proofs if row.proven and not row.exact_on_x86]
     wrap = [row for row in proofs if row.wraps]
-    layers = f"{len(proofs)} layers" if len(proofs) != 1 else "1 layer"
+    layers = say_count(len(proofs), "layer")
     unknown = [row for row in proofs if not row.proven]
     if unknown and not over and not wrap:
         return f"not proven for {len(unknown)} of {layers}, the first {unknown[0].op} {unknown[0].node!r}: {unknown[0].why}"

@@ -12,6 +12,7 @@ from fcdeploy.int8.timing.costs import describe_times, list_ratios
 from fcdeploy.records.report import Report, Table
 from fcdeploy.search.search import MeasuredStep, SearchResult
 from fcdeploy.search.verdict import count_samples_needed, judge_drop
+from fcdeploy.wording import say_count
 
 BECOMES = {
     "int8": "int8 again",
@@ -133,14 +134,19 @@ def _format_verdict(result: SearchResult, decided: str, needed: int | None, *, w
     evaluation, loss = result.evaluation, result.result.loss
     unit, samples = evaluation.metric.unit, evaluation.samples
     digits = ".2f" if unit == SHARE else ".4g"
-    figures = f"{evaluation.metric.name} drop {loss.drop:{digits}}, allowed {result.goal.max_drop:g} {unit}, on {samples} samples"
+    allowed = f"allowed {result.goal.max_drop:g} {unit}, on {say_count(samples, 'sample')}"
+    figures = f"{evaluation.metric.name} drop {loss.drop:{digits}}, {allowed}"
     best = "; the best is written all the same" if written else ""
     if decided == "held":
         chosen = ", on the samples it was chosen by" if len(result.path) > 1 else ""
         return f"held (95 % interval {loss.low:{digits}} to {loss.high:{digits}}{chosen}): {figures}"
     if decided == "not held":
         return f"not held: {figures}{best}"
-    more = f"{needed:,} samples like these would tell" if needed else "no number of samples like these would tell"
+    more = (
+        f"{say_count(needed, 'sample')} like these would tell"
+        if needed
+        else "no number of samples like these would tell"
+    )
     if result.held:
         return f"held here: {figures}; too few to be certain: {more}"
     return f"not held here: {figures}; too few to be certain: {more}{best}"

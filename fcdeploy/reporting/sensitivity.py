@@ -14,6 +14,7 @@ from fcdeploy.sensitivity.advice import describe_source, format_percent
 from fcdeploy.sensitivity.error_sources import ErrorSource
 from fcdeploy.sensitivity.groups import Remedy
 from fcdeploy.sensitivity.rank import Ranking
+from fcdeploy.wording import say_count
 
 SHOWN = 6
 WIDEST = 25  # characters of a name, so that a row fits in 80 columns
@@ -77,7 +78,9 @@ def make_sensitivity_tables(
             )
         )
     if body:
-        title = f"share of the error: each left unrounded in turn, {ranking.samples} samples; need not add up"
+        title = (
+            f"share of the error: each left unrounded in turn, {say_count(ranking.samples, 'sample')}; need not add up"
+        )
         yield Table(title, ("", "error (95 %)", "alone", "clipped", "range", "pairs"), tuple(body))
 
     # what comes back with nodes in float, and for how much time
@@ -95,7 +98,8 @@ def make_sensitivity_tables(
 def make_sensitivity_lines(ranking: Ranking) -> Iterator[str]:
     """Say what was not looked at."""
     if ranking.left:
-        yield f"time was up before {len(ranking.left)} of {len(ranking.left) + len(ranking.costs)} sources were tried"
+        every = say_count(len(ranking.left) + len(ranking.costs), "source")
+        yield f"time was up before {len(ranking.left)} of {every} were tried"
 
 
 def shorten(text: str, most: int = WIDEST) -> str:

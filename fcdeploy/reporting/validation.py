@@ -13,6 +13,7 @@ from fcdeploy.evaluate.loss import NOTHING, Loss, format_amount
 from fcdeploy.evaluate.metric import SHARE, Metric
 from fcdeploy.records.report import Table
 from fcdeploy.runtime.cpu import detect_target
+from fcdeploy.wording import say_count
 
 CLEAN_KERNELS_DB = 38.0  # rounding ties alone leave 40 to 49 dB on clean networks
 SHOWN_CLASSES = 12
@@ -51,7 +52,7 @@ def make_tables(answers: Answers, loss: Loss | None, values: dict[str, Any]) -> 
     if values["kernel_sqnr_db"] is not None:
         text = f"integer kernels against exact arithmetic; {CLEAN_KERNELS_DB:.0f} dB or more is sound"
         lines.append(("kernel SQNR", "", _format_decibels(values["kernel_sqnr_db"]), text))
-    yield Table(f"{answers.samples} samples", ("", "float", "int8", ""), tuple(lines))
+    yield Table(say_count(answers.samples, "sample"), ("", "float", "int8", ""), tuple(lines))
     matrix = values["confusion"]
     if matrix and len(matrix["int8"]) <= SHOWN_CLASSES:
         names = values["classes"]
@@ -76,7 +77,7 @@ def _make_decision_rows(row: dict[str, Any], answers: Answers, metric: Metric | 
             f"shape of {name}",
             "",
             "differs",
-            f"on {row['unequal_shapes']} of {count} samples, which are not compared",
+            f"on {row['unequal_shapes']} of {say_count(count, 'sample')}, which are not compared",
         )
 
 
@@ -135,10 +136,12 @@ def _warn_of_few_samples(samples: int, metric: Metric, loss: Loss, max_drop: flo
         return
     if max_drop is not None and loss.drop <= max_drop < loss.high:
         most = format_amount(loss.high, metric.unit)
-        yield f"{samples} samples are too few to be sure: the drop may be as large as {most}, allowed {max_drop:g}"
+        are = f"{say_count(samples, 'sample')} {'is' if samples == 1 else 'are'}"
+        yield f"{are} too few to be sure: the drop may be as large as {most}, allowed {max_drop:g}"
     elif metric.unit == SHARE and loss.high - loss.low > WIDE_POINTS:
         half = (loss.high - loss.low) / 2
-        yield f"{samples} samples tell the drop only to within {half:.1f} points either way"
+        tell = f"{say_count(samples, 'sample')} {'tells' if samples == 1 else 'tell'}"
+        yield f"{tell} the drop only to within {half:.1f} points either way"
 
 
 def _format_value(value: float, unit: str) -> str:

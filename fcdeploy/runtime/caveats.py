@@ -10,6 +10,7 @@ from fcdeploy.records import origin
 from fcdeploy.runtime import options
 from fcdeploy.runtime.cpu import detect_target, read_cpu_flags
 from fcdeploy.tables.targets import TARGETS
+from fcdeploy.wording import say_count
 
 WIDE = {ir.DataType.INT16, ir.DataType.UINT16}
 LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
@@ -22,7 +23,8 @@ def list_caveats(model: ir.Model) -> tuple[str, ...]:
     wide = sum(node.op_type in LAYERS and any(map(_is_wide, node.inputs)) for node in model.graph)
     if wide:
         caveats.append(
-            f"{_count_layers(wide)} of 16 bits: for accuracy, DSPs and NPUs; onnxruntime has no integer kernel for 16 bits and "
+            f"{say_count(wide, 'layer')} "
+            "of 16 bits: for accuracy, DSPs and NPUs; onnxruntime has no integer kernel for 16 bits and "
             f"computes in float"
         )
 
@@ -31,18 +33,20 @@ def list_caveats(model: ir.Model) -> tuple[str, ...]:
     rounding = sum(attribute_of(node, "accuracy_level", 0) == 4 for node in blocks)
     if rounding:
         caveats.append(
-            f"{_count_layers(rounding)} in blocks: the kernel, MatMulNBits, rounds activations to bytes by itself, row by row "
+            f"{say_count(rounding, 'layer')} "
+            "in blocks: the kernel, MatMulNBits, rounds activations to bytes by itself, row by row "
             f"and block by block (accuracy_level 4)"
         )
     if len(blocks) > rounding:
         caveats.append(
-            f"{_count_layers(len(blocks) - rounding)} in blocks, computed in float (MatMulNBits, accuracy_level below 4)"
+            f"{say_count(len(blocks) - rounding, 'layer')} in blocks, computed in float (MatMulNBits, accuracy_level below 4)"
         )
 
     dynamic = sum(node.op_type in DYNAMIC for node in model.graph)
     if dynamic:
         caveats.append(
-            f"{_count_layers(dynamic)} with dynamic activations: all of a run share one scale, so a sample's answer depends on "
+            f"{say_count(dynamic, 'layer')} "
+            "with dynamic activations: all of a run share one scale, so a sample's answer depends on "
             f"the batch it is in"
         )
     return tuple(caveats)
@@ -60,10 +64,6 @@ def warn_of_other_cpu(model: ir.Model) -> tuple[str, ...]:
         f"made for {target}, and this one is {detect_target().name}: here it adds in 32 bits by {options.PRECISION}, with the "
         f"same results and in more time than on {target}",
     )
-
-
-def _count_layers(count: int) -> str:
-    return f"{count} layer{'' if count == 1 else 's'}"
 
 
 def _is_wide(value: ir.Value | None) -> bool:

@@ -13,6 +13,7 @@ from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.sensitivity.error_sources import ErrorSource
 from fcdeploy.sensitivity.groups import Remedy
 from fcdeploy.sensitivity.rank import Ranking
+from fcdeploy.wording import say_count
 
 STANDS_OUT = 0.25  # of the output's error: less than a quarter of it, gone, is 1.2 dB
 BY_CLIPPING = 0.5  # of a tensor's own error: wider ranges would round coarser, so less is no reason for them
@@ -97,17 +98,16 @@ def _explain_noise(metric: Metric | None, loss: Loss | None, samples: int) -> st
     """Why the metric asks for nothing; empty where int8 is worse by more than chance, or there is no metric."""
     if metric is None or loss is None or (loss.low is not None and loss.low > 0):
         return ""
+    count = say_count(samples, "sample")
     if metric.name == "agreement":
-        return f"all decisions on {samples} samples are float's"
+        return f"all decisions on {count} are float's"
     if loss.drop <= 0:
-        return f"int8 is no worse than float on {samples} samples"
+        return f"int8 is no worse than float on {count}"
     if loss.low is None or loss.high is None:
         return f"one sample cannot tell the drop of {format_amount(loss.drop, metric.unit)} from chance"
     digits = ".2f" if metric.unit == SHARE else ".4g"
     interval = f"95 % interval {loss.low:{digits}} to {loss.high:{digits}}"
-    return (
-        f"the drop of {format_amount(loss.drop, metric.unit)} is no more than chance on {samples} samples, {interval}"
-    )
+    return f"the drop of {format_amount(loss.drop, metric.unit)} is no more than chance on {count}, {interval}"
 
 
 def _describe_remedy(best: Remedy, metric: Metric | None, ranges: Mapping[ErrorSource, RoundingError]) -> str:

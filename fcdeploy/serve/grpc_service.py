@@ -28,6 +28,7 @@ from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.request import DATATYPES, MOST_AXES, check_texts, decode_texts, pack_texts, unpack_texts
 from fcdeploy.serve.routes import EXTENSIONS, ServerState, describe_model
+from fcdeploy.wording import say_count
 
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT, 401: grpc.StatusCode.UNAUTHENTICATED, 404: grpc.StatusCode.NOT_FOUND,
@@ -121,7 +122,7 @@ def read_inputs(model: Model, request: Any) -> Arrays:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise RefusedError(
-            400, f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs, expected one for each"
+            400, f"{len(raw)} raw_input_contents for {say_count(len(request.inputs), 'input')}, expected one for each"
         )
     for index, tensor in enumerate(request.inputs):
         name = tensor.name

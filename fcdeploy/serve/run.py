@@ -19,6 +19,7 @@ from fcdeploy.serve.routes import ServerState
 from fcdeploy.serve.server import Stop, make_tls_context, read_token, run, serve
 from fcdeploy.serve.settings import Settings, Worker
 from fcdeploy.serve.sockets import bind_socket
+from fcdeploy.wording import say_count
 
 
 def serve_one(
@@ -111,9 +112,9 @@ def load_certificate(settings: Settings) -> ssl.SSLContext | None:
 
 def describe_threads(threads: int, at_once: int, workers: int = 1) -> str:
     """The thread plan, in a sentence."""
-    each = "1 thread" if threads == 1 else f"{threads} threads"
+    each = say_count(threads, "thread")
     processes = f", {workers} processes" if workers > 1 else ""
     return (
-        f"{count_usable_cores()} core{'s' * (count_usable_cores() > 1)}{processes}: runs up to 2 ms on the loop, "
+        f"{say_count(count_usable_cores(), 'core')}{processes}: runs up to 2 ms on the loop, "
         f"longer ones {at_once} at a time beside it, {each} a run, no spinning"
     )

@@ -106,6 +106,35 @@ COSTS["dsp"] = Costs(False, 109, 72, {
     "fc_table_bytes": Cost(0, 10.98, 87.87, 0, 150, 128),  # 0.99 to 1.01
     "fc_unary_Sigmoid": Cost(0, 48.02, 126.3, 0, 508, 160),  # 0.99 to 1.00
 })
+COSTS["mve"] = Costs(False, 105, 72, {
+    **COSTS["plain"].kernels,
+    "fc_add_bytes": Cost(0, 45.5, 0, 0, 340, 128),  # 0.98 to 1.01
+    "fc_average_pool_bytes": Cost(0.8118, 31.17, 46.19, 0, 624, 288),  # 0.93 to 1.06
+    "fc_binary_Add": Cost(0, 8.008, 125, 0, 260, 168),  # 0.99 to 1.01
+    "fc_binary_Div": Cost(0, 8.008, 119.9, 0, 260, 168),  # 1.00 to 1.00
+    "fc_copy_1": Cost(0, 0, 98.71, 0, 166, 128),  # 0.07 to 2.23
+    "fc_copy_4": Cost(0, 9.948, 29.28, 78.47, 190, 128),  # 0.99 to 1.01
+    "fc_depthwise_bytes": Cost(2.515, 0, 0, 0, 1046, 408),  # 0.34 to 1.26
+    "fc_fill_border": Cost(0, 0.1214, 40.94, 101.1, 152, 128),  # 0.95 to 1.07
+    "fc_float_layer": Cost(0.6157, 0, 52.68, 0, 636, 336),  # 0.86 to 1.15
+    "fc_global_average": Cost(1.508, 25.97, 13.44, 0, 386, 220),  # 0.87 to 1.10
+    "fc_gru": Cost(2.143, 219.6, 0, 0, 2152, 412),  # 0.93 to 1.08
+    "fc_layer_bytes": Cost(0.1671, 11.27, 39.34, 698.7, 2204, 2764),  # 0.54 to 1.32
+    "fc_layer_reals": Cost(0.2154, 25.61, 0, 573.9, 0, 980),  # 0.97 to 1.02
+    "fc_lstm": Cost(4.149, 233.7, 0, 0, 1908, 352),  # 0.98 to 1.03
+    "fc_max_pool_bytes": Cost(0, 0, 38.9, 0, 416, 200),  # 0.71 to 1.41
+    "fc_mul_bytes": Cost(0, 45.38, 0, 0, 340, 128),  # 0.99 to 1.01
+    "fc_product_bytes": Cost(2.889, 35.02, 0, 0, 608, 288),  # 0.94 to 1.05
+    "fc_quantize": Cost(0, 25.16, 0, 0, 252, 128),  # 0.99 to 1.01
+    "fc_reduce_mean": Cost(0, 6.994, 18.5, 123.3, 254, 148),  # 0.99 to 1.01
+    "fc_softmax_bytes": Cost(0, 41.42, 84.48, 0, 428, 200),  # 0.99 to 1.01
+    "fc_table_bytes": Cost(0, 10.98, 92.42, 0, 150, 128),  # 1.00 to 1.00
+    "fc_table_reals": Cost(0, 6.006, 105.9, 0, 200, 152),  # 0.99 to 1.00
+    "fc_take_1": Cost(0, 0.2419, 30.94, 67.05, 178, 128),  # 0.97 to 1.02
+    "fc_unary_Exp": Cost(0, 36.01, 136.4, 0, 460, 168),  # 1.00 to 1.00
+    "fc_unary_Neg": Cost(0, 6.002, 102.7, 0, 198, 144),  # 0.98 to 1.01
+    "fc_unary_Sigmoid": Cost(0, 39.01, 131, 0, 472, 168),  # 1.00 to 1.00
+})
 COSTS["dotprod"] = Costs(True, 0, 0, {
     **COSTS["neon"].kernels,
     "fc_depthwise_bytes": Cost(0.7304, 0, 0, 1523, 0, 0),  # 0.65 to 1.42

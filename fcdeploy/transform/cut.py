@@ -174,6 +174,11 @@ class Cuts:
         )
 
 
+def leave_out_idle(cuts: Sequence[Cut]) -> list[Cut]:
+    """The cuts whose first half multiplies something; all of them where none does."""
+    return [cut for cut in cuts if cut.macs != 0] or list(cuts)
+
+
 def extract_first_half(model: ir.Model, tensor: str) -> ir.Model:
     """A copy of what `tensor` is computed from, which is its only output."""
     copy = model.clone()

@@ -22,6 +22,7 @@ from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.samples.kinds import Samples, open_source
 from fcdeploy.samples.layout import runs_alone
 from fcdeploy.samples.source import choose_batch_size, make_batches
+from fcdeploy.wording import say_count
 
 TOLERANCE = 1e-5  # of the largest value of an output
 RUNS, BATCH = 3, 3  # of drawn samples: one, and a batch where the leading axis is free
@@ -154,7 +155,7 @@ def refuse_different(equality: Equality, what: str) -> None:
 def describe_equality(equality: Equality, source: str) -> str:
     """'the same within 3.1e-07 on 7 samples drawn with a seed'."""
     what = "equal bit for bit" if equality.equal == 1 else f"the same within {equality.relative:.1e}"
-    return f"{what} on {equality.samples} samples {source}"
+    return f"{what} on {say_count(equality.samples, 'sample')} {source}"
 
 
 def _relative_difference(apart: float, largest: float) -> float:

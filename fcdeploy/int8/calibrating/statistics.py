@@ -25,6 +25,7 @@ from fcdeploy.samples.kept_samples import (
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.layout import list_axes
 from fcdeploy.samples.source import Source
+from fcdeploy.wording import say_count
 
 BESIDE_BYTES = 64 << 20  # of samples from DATA, which no file has to carry
 USUAL = 16  # samples; with fewer of them, what one happens to hold is half of a range
@@ -34,8 +35,9 @@ def warn_too_few(calibration: Calibration) -> list[str]:
     """What to say of a calibration on hardly any samples; ranges measured elsewhere come without."""
     if not 0 < calibration.samples < USUAL:
         return []
-    what = "1 sample" if calibration.samples == 1 else f"{calibration.samples} samples"
-    return [f"calibrated on {what}: others may leave these ranges, 100 to 500 are usual"]
+    return [
+        f"calibrated on {say_count(calibration.samples, 'sample')}: others may leave these ranges, 100 to 500 are usual"
+    ]
 
 
 def declare_as_calibrated(

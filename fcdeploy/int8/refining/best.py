@@ -15,6 +15,7 @@ from fcdeploy.int8.refining.recalibrate import recalibrate
 from fcdeploy.int8.refining.refine import add_refinements
 from fcdeploy.int8.refining.smooth import compute_smoothing
 from fcdeploy.records.progress import OnStep
+from fcdeploy.wording import say_count
 
 METHODS = ("mse", "minmax")
 
@@ -40,7 +41,9 @@ def choose_best(problem: Problem, *, choose_ranges: bool, on_step: OnStep | None
         if on_step:
             on_step("trying scales and ranges", done + 1, len(candidates) + 1)
     text = "; ".join(f"{name} {db:.1f}" for db, name, _ in tried)
-    return tried[0][2], f"tried on {len(next(iter(_choose_samples(problem).values())))} samples, SQNR in dB: {text}"
+    return tried[0][
+        2
+    ], f"tried on {say_count(len(next(iter(_choose_samples(problem).values()))), 'sample')}, SQNR in dB: {text}"
 
 
 def _choose_samples(problem: Problem) -> Arrays:

@@ -20,6 +20,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect_target, read_cpu_name
 from fcdeploy.runtime.session import read_versions
 from fcdeploy.samples.kept_samples import take_run
+from fcdeploy.wording import say_count
 
 WIDEST = 0.2  # of a ratio: an interval that is wider is no result
 CACHED, MEASURE, TABLE, NONE = "cached", "measure", "table", "none"
@@ -137,7 +138,7 @@ def describe_times(basis: CostBasis) -> Iterator[str]:
     costs = basis.costs
     if costs is None:
         return
-    if not costs.trials and not costs.confirmed:
+    if costs.estimated:
         yield f"times are estimates from the {costs.source}: measure on the CPU itself to be sure"
         return
     tried = (*costs.trials, *costs.confirmed)
@@ -150,7 +151,8 @@ def describe_times(basis: CostBasis) -> Iterator[str]:
     if taken.choice.one_scale and taken.sqnr_db is not None:
         layers = len(taken.choice.one_scale)
         yield (
-            f"{layers} dense layer{'s have' if layers > 1 else ' has'} one weight scale for all channels, which is faster: "
+            f"{say_count(layers, 'dense layer')} {'has' if layers == 1 else 'have'} one weight scale for all channels, "
+            "which is faster: "
             f"{taken.sqnr_db:.1f} dB on {JUDGED} samples before bias correction, where integers everywhere with a scale "
             f"for each channel reach {costs.sqnr_db:.1f} dB"
         )
@@ -174,7 +176,7 @@ def _describe_integers(taken: TimeTrial, everywhere: TimeTrial) -> str:
     if not taken.choice.slow:
         return f"{text}: no layer is faster in float"
     count = len(taken.choice.slow)
-    stay = "1 layer stays" if count == 1 else f"{count} layers stay"
+    stay = f"{say_count(count, 'layer')} {'stays' if count == 1 else 'stay'}"
     return f"{text}; integers everywhere would take {_format_ratio(everywhere)}, so {stay} float"
 
 

@@ -116,9 +116,9 @@ def add_figures(costs: Costs | None, name: str, why: str) -> str:
         return why
     in_float, as_integers = costs.nodes[name]
     cause = SLOWER_ALONE if as_integers > in_float else SLOWER_AROUND
-    return (
-        f"{_format_us(as_integers)} as integers, {_format_us(in_float)} in float: {cause}{why.removeprefix(WHY_SLOW)}"
-    )
+    said = f"{_format_us(as_integers)} as integers, {_format_us(in_float)} in float"
+    source = ", estimated from the table" if costs.estimated else ""
+    return f"{said}{source}: {cause}{why.removeprefix(WHY_SLOW)}"
 
 
 def _format_us(microseconds: float) -> str:

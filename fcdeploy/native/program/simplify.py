@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fcdeploy.native.program.steps import Ends, LookupTable, Program, Step
+from fcdeploy.native.program.steps import Ends, Layer, LookupTable, Move, Program, Step
 from fcdeploy.native.program.tensors import CODES, Bytes
 
 
@@ -15,6 +15,8 @@ def simplify(program: Program) -> Program:
     """Every rewrite, until none applies."""
     while True:
         steps = clip_where_it_is_written(program)
+        if steps == program.steps:
+            steps = leave_out_channels_of_zeros(program)
         if steps == program.steps:
             return program
         program = replace(program, steps=steps)
@@ -37,6 +39,39 @@ def clip_where_it_is_written(program: Program) -> tuple[Step, ...]:
             steps[before] = replace(maker, outputs=(step.output,), low=low, high=high)
             del steps[number]
             return tuple(steps)
+    return program.steps
+
+
+def leave_out_channels_of_zeros(program: Program) -> tuple[Step, ...]:
+    """A convolution whose weights are zero in the channels that a padding adds reads the image without them.
+
+    onnxruntime wants four channels where a picture has three; native code does not.
+    """
+    readers = Counter(tensor.name for step in program.steps for tensor in step.inputs)
+    readers.update(tensor.name for tensor in program.outputs)
+    makers = {step.output.name: step for step in program.steps}
+    for number, step in enumerate(program.steps):
+        pad = makers.get(step.inputs[0].name)
+        if not isinstance(step, Layer) or step.window is None or step.groups != 1 or not isinstance(pad, Move):
+            continue
+        image = pad.inputs[0]
+        channels = image.shape[1] if len(image.shape) > 1 else 0
+        only_channels = pad.kind == "pad" and pad.output.shape == (
+            image.shape[0],
+            step.weight.shape[1],
+            *image.shape[2:],
+        )
+        if (
+            not only_channels
+            or any(pad.arguments[0])
+            or readers[pad.output.name] > 1
+            or step.weight[:, channels:].any()
+        ):
+            continue
+        steps = list(program.steps)
+        steps[number] = replace(step, inputs=(image,), weight=step.weight[:, :channels])
+        steps.remove(pad)
+        return tuple(steps)
     return program.steps
 
 

@@ -7,7 +7,6 @@ order, is decided later (`layout.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -377,14 +376,3 @@ class Program:
             written = ", ".join(map(str, step.outputs))
             lines.append(f"  {number:3} {step.what()} ({read}) -> {written}")
         return "\n".join([*lines, *(f"  output {tensor}" for tensor in self.outputs)])
-
-
-def name_in_float(steps: Sequence[str]) -> tuple[str, ...]:
-    """The warning that steps compute in float, none without any."""
-    verb = "1 step computes" if len(steps) == 1 else f"{len(steps)} steps compute"
-    return (f"{verb} in float: {', '.join(steps[:3])}",) if steps else ()
-
-
-def in_float(program: Program) -> list[str]:
-    """Steps that compute in float, in words."""
-    return [f"{step.node!r}: {step.what()}" for step in program.steps if step.computes_in_float]

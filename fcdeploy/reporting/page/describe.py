@@ -8,6 +8,7 @@ from typing import Any
 from fcdeploy.records.report import to_plain
 from fcdeploy.reporting.page.layers import LayerRow
 from fcdeploy.reporting.page.subject import Subject
+from fcdeploy.wording import say_count
 
 BETTER, SAME = "better", "the same"
 
@@ -64,9 +65,13 @@ def write_verdict(values: Mapping[str, Any]) -> str:
     if validate.get("drop") is not None:
         parts.append(_judge_accuracy(validate))
     elif validate.get("agreement") is not None:
-        parts.append(f"decides as float does on {100 * validate['agreement']:.2f} % of {validate['samples']:,} samples")
+        parts.append(
+            f"decides as float does on {100 * validate['agreement']:.2f} % of {say_count(validate['samples'], 'sample')}"
+        )
     elif validate.get("sqnr_db") is not None:
-        parts.append(f"its outputs match float's to {validate['sqnr_db']:.1f} dB on {validate['samples']:,} samples")
+        parts.append(
+            f"its outputs match float's to {validate['sqnr_db']:.1f} dB on {say_count(validate['samples'], 'sample')}"
+        )
     else:
         missing.append("accuracy (validate)")
     if values["size_ratio"] is not None:
@@ -92,7 +97,7 @@ def _judge_accuracy(validate: Mapping[str, Any]) -> str:
     )
     chance = ", no more than chance" if drop and low is not None and high is not None and low <= 0 <= high else ""
     held = "" if limit is None else f", {'within' if validate['passed'] else 'not within'} the {limit:g} allowed"
-    return f"it is {side}{between} on {count:,} samples{chance}{held}"
+    return f"it is {side}{between} on {say_count(count, 'sample')}{chance}{held}"
 
 
 def _judge_time(bench: Mapping[str, Any]) -> str:

@@ -1,0 +1,122 @@
+"""What `compile` says: the program, what native code takes, and what was proven of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fcdeploy.bundles.golden import DIFFERENT
+from fcdeploy.native.build import Built
+from fcdeploy.native.placing.memory import Memory
+from fcdeploy.native.program.float_steps import warn_of_float_steps
+from fcdeploy.native.prove import CLOSE, Proof
+from fcdeploy.records.report import Report, Table
+from fcdeploy.tables.native import Core
+from fcdeploy.wording import say_count
+
+
+def build_report(
+    path: Path, out: Path | None, built: Built, proof: Proof | None, floats: Sequence[str], warnings: Sequence[str]
+) -> Report:
+    """What was compiled: its steps, what it takes, and what was proven of it; nothing where `proof` is None."""
+    program = built.program
+    values: dict[str, Any] = {
+        "model": str(path), "output": None if out is None else str(out), "macs": program.macs,
+        "flash_weight_bytes": len(built.weights), "arena_bytes": built.arena_bytes, "arena_bound": built.memory.bound,
+        "steps": [{"node": call.node, "what": call.what, "kernel": call.kernel, "macs": call.macs} for call in built.calls],
+        "float_steps": list(floats),
+    }  # fmt: skip
+    rows = tuple((call.what, call.kernel, f"{call.macs:,}" if call.macs else "", call.node) for call in built.calls)
+    tables = [Table("program", ("step", "kernel", "MACs", "node"), rows)]
+    lines = [
+        f"{program.macs:,} multiply-accumulates in {say_count(len(built.calls), 'step')}"
+        + (f", {len(floats)} of them in float" if floats else ""),
+        f"{len(built.weights):,} bytes of weights; arena {built.memory.nbytes:,} bytes, {_compare_arena(built.memory)}",
+    ]
+    if proof is not None:
+        values |= {"proof": _describe_proof(proof)}
+        lines += format_proof(proof)
+    said = (*warnings, *warn_of_float_steps(floats))
+    return Report("compile", values, tuple(tables), tuple(lines), passed=proof is None or proof.passed, warnings=said)
+
+
+def add_object(report: Report, built: Built, core: Core, out: Path, sizes: tuple[int, int]) -> Report:
+    """The report with the sizes of the object file; what was proven is the same program on this machine."""
+    flash, written = sizes
+    code = flash - len(built.weights)
+    line = (
+        f"{out}: {flash:,} bytes of flash for {core.name}, {len(built.weights):,} of them weights, {code:,} code and tables; "
+        f"{written or 'no'} bytes of memory beside the arena"
+    )
+    said = f"the object for {core.name} was not run: what was proven is the same program, compiled for this machine"
+    values = {"core": core.name, "flash": flash, "flash_code": code, "written_bytes": written}
+    return replace(
+        report,
+        values=report.values | {"object": values},
+        lines=(*report.lines, line),
+        warnings=(*report.warnings, said),
+    )
+
+
+def _compare_arena(memory: Memory) -> str:
+    if memory.nbytes <= memory.bound:
+        return "no smaller one is possible"
+    return f"{memory.nbytes / max(1, memory.bound):.2f} of the most that one step needs"
+
+
+def _describe_proof(proof: Proof) -> dict[str, Any]:
+    return {
+        "passed": proof.passed,
+        "samples": proof.samples,
+        "levels": list(proof.levels),
+        "unequal": list(proof.unequal),
+        "elements": sum(step.elements for step in proof.steps),
+        "differ": sum(step.differ for step in proof.steps),
+        "outputs": [
+            {"output": each.output, "kind": each.kind, "differ": each.differ, "elements": each.elements}
+            for each in proof.outputs
+        ],
+        "onnxruntime_saturates": proof.saturates,
+    }
+
+
+def format_proof(proof: Proof) -> list[str]:
+    """What was proven, in words."""
+    elements = sum(step.elements for step in proof.steps)
+    floats = sum(step.elements for step in proof.steps if step.floats)
+    samples = say_count(proof.samples, "sample")
+    bad = [step for step in proof.steps if step.differ]
+    if bad:
+        worst = max(bad, key=lambda step: step.largest)
+        differ = f"{say_count(len(bad), 'step')} {'differs' if len(bad) == 1 else 'differ'}"
+        first = f"not exact: {differ} from exact arithmetic, {worst.what} of {worst.node!r} most"
+    else:
+        first = (
+            f"exact: all {say_count(elements, 'element')} of {samples}, step by step, are those of exact arithmetic"
+            + (f"; floats, {floats:,} of them, within {CLOSE:g} of the largest" if floats else "")
+        )
+    levels = ", ".join(proof.levels)
+    second = f"levels that ran here: {levels}" + (
+        f"; {', '.join(proof.unequal)} gave other bits"
+        if proof.unequal
+        else "; the same bits"
+        if len(proof.levels) > 1
+        else ""
+    )
+    return [first, second, _compare_outputs(proof)]
+
+
+def _compare_outputs(proof: Proof) -> str:
+    """Bytes one level off are rounding ties; of floats that differ it is said by how much, whatever the reason."""
+    differ, total = sum(e.differ for e in proof.outputs), sum(e.elements for e in proof.outputs)
+    runtime = "onnxruntime adding in 32 bits (its default saturates here)" if proof.saturates else "onnxruntime"
+    if not differ:
+        return f"equal to {runtime} in all {say_count(total, 'output')}"
+    said = f"{differ:,} of {say_count(total, 'output')} {'differs' if differ == 1 else 'differ'} from {runtime}"
+    if any(each.kind == DIFFERENT for each in proof.outputs):
+        return f"{said}, by more than rounding ties"
+    if all(each.sqnr_db is None for each in proof.outputs if each.differ):
+        return f"{said}: rounding ties"
+    return f"{said}, by {max(each.levels for each in proof.outputs):.2g} of 255 levels at most"
