@@ -15,7 +15,7 @@ from bench_page import table as make_table
 
 import fcdeploy
 from fcdeploy.graph.model import input_specs, read_model
-from fcdeploy.native.build import build, compile_library, machine_named
+from fcdeploy.native.build import build, compile_library, find_machine
 from fcdeploy.native.peak import measure_peak
 from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.reading.operators import read_program
@@ -99,7 +99,7 @@ def measure(name: str, float_model: Path, int8: Path, folder: Path, rounds: int,
     shapes = SHAPES.get(name, {})
     program = read_program(read_model(int8), name, shapes)
     library = folder / f"{name}.so"
-    compile_library(build(program), machine_named("host"), find_compiler(), folder, library)
+    compile_library(build(program), find_machine("host"), find_compiler(), folder, library)
     model = NativeModel(library)
     feeds = draw_feeds(fix_shapes(input_specs(read_model(float_model)), None, shapes))
     places = model._places

@@ -22,7 +22,7 @@ import pytest
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.build import Built
 from fcdeploy.native.calls.call import Address, KernelCall, Struct, WeightAddress
-from fcdeploy.native.program.interpret import value_of
+from fcdeploy.native.program.interpret import read_value
 from fcdeploy.native.toolchain import STRICT, Compiler, compile_c, find_compiler
 from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.native_library import aligned
@@ -188,7 +188,7 @@ def assert_same(
         for fill, name in enumerate(names or [level.name for level in levels()])
     ]
     for tensor in built.program.outputs:
-        wanted = value_of(tensor, expected)
+        wanted = read_value(tensor, expected)
         for result in results:
             np.testing.assert_array_equal(result[tensor.name].view(np.uint8), results[0][tensor.name].view(np.uint8))
         if wanted.dtype.kind == "f":

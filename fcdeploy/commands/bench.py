@@ -14,7 +14,7 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.signatures import check_same_signature
 from fcdeploy.graph.model import TensorSpec, files_of, hash_model, input_specs, is_quantized, measure_size, read_model
-from fcdeploy.native.engine_file import engine_file
+from fcdeploy.native.engine_file import open_engine_file
 from fcdeploy.native.peak import measure_peak
 from fcdeploy.proof.sample_axes import check_batch, share_layout
 from fcdeploy.records.progress import OnStep
@@ -72,7 +72,7 @@ def bench(
 
     # every input was checked above, so that no batch size fails after minutes of timing others
     sizes = [measure_size(files_of(graph, path)) for graph, path in zip(models, paths, strict=True)]
-    with engine_file(engine, paths[0], models[0], {spec.name: spec.shape for spec in specs[0][0]}) as file:
+    with open_engine_file(engine, paths[0], models[0], {spec.name: spec.shape for spec in specs[0][0]}) as file:
         runs = [file.path, *paths[1:]]
         loading = [_measure_load_ms(path, threads) for path in runs]
         rows = []

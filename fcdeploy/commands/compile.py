@@ -20,8 +20,8 @@ from fcdeploy.native.build import (
     choose_name,
     compile_library,
     compile_object,
-    core_named,
-    machine_named,
+    find_core,
+    find_machine,
     write_sources,
 )
 from fcdeploy.native.one_sample import fill_shapes
@@ -81,8 +81,8 @@ def compile(  # the command's name
     path = Path(model)
     if emit not in EMITS:
         raise FcdeployError(f"--emit {emit!r} is unknown, expected {', '.join(EMITS)}", "--emit library")
-    core, here = core_named(target), machine_named("host")
-    row = here if core else machine_named(target)
+    core, here = find_core(target), find_machine("host")
+    row = here if core else find_machine(target)
     _check_kind(target, emit, core)
     graph = read_model(path)
     warnings = list(refuse_untrusted(graph, str(path)))
@@ -123,7 +123,7 @@ def _prove(
     path: Path, built: Built, samples: Sequence[Arrays], elsewhere: Machine | None, on_step: OnStep | None
 ) -> Iterator[tuple[Path, Proof]]:
     """A library of the program, for the machine `elsewhere` or else this one, and the proof of the one for this machine."""
-    here, compiler = machine_named("host"), find_compiler()
+    here, compiler = find_machine("host"), find_compiler()
     with temporary_folder() as folder:
         library = folder / "proven.so"
         if on_step:

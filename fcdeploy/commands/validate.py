@@ -33,7 +33,7 @@ from fcdeploy.evaluate.outputs import OutputsRead
 from fcdeploy.evaluate.sharded import EvaluationJob, answer_all, survey_all
 from fcdeploy.evaluate.signatures import check_same_signature
 from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, read_model
-from fcdeploy.native.engine_file import engine_file
+from fcdeploy.native.engine_file import open_engine_file
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.preprocessing.read import Given
@@ -107,7 +107,7 @@ def validate(
     leakage = make_leakage_check(pair.int8, pair.int8_path.name, allowed=same_data)
     job = EvaluationJob(pair.name_files(), samples, metric, _find_ends(pair.float_path), leakage)
 
-    with engine_file(engine, pair.int8_path, pair.int8, _read_shapes(samples)) as file:
+    with open_engine_file(engine, pair.int8_path, pair.int8, _read_shapes(samples)) as file:
         with open_pool(*((None, None) if samples.streams else (workers, cluster))) as team:
             job = survey_all(team, replace(job, runs=str(file.path)), step)
             answers, seen = answer_all(team, job, step)

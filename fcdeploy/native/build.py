@@ -174,7 +174,7 @@ def measure_sections(elf: bytes) -> tuple[int, int]:
     return sum(length for written, length in kept if not written), sum(length for written, length in kept if written)
 
 
-def core_named(target: str) -> Core | None:
+def find_core(target: str) -> Core | None:
     """The microcontroller of `--target`; None where it is a machine."""
     return CORES.get(target)
 
@@ -183,7 +183,7 @@ def _find_target(machine: Machine, compiler: Compiler) -> tuple[str, ...]:
     return ("-target", machine.triple) if compiler.cross else ()
 
 
-def machine_named(target: str) -> Machine:
+def find_machine(target: str) -> Machine:
     """The row of `--target`; `host` is this machine."""
     name = this_machine() if target == "host" else target
     if name not in MACHINES:

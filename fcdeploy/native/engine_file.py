@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.graph.model import input_specs
-from fcdeploy.native.build import build, compile_library, machine_named
+from fcdeploy.native.build import build, compile_library, find_machine
 from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import find_compiler
@@ -31,7 +31,7 @@ class EngineFile:
 
 
 @contextmanager
-def engine_file(engine: str, path: Path, model: ir.Model, shapes: Shapes | None = None) -> Iterator[EngineFile]:
+def open_engine_file(engine: str, path: Path, model: ir.Model, shapes: Shapes | None = None) -> Iterator[EngineFile]:
     """The file that runs the model; native code is gone afterwards.
 
     `shapes` gives lengths of free axes.  Raises FcdeployError at an engine that is unknown, and where native code cannot be
@@ -41,8 +41,8 @@ def engine_file(engine: str, path: Path, model: ir.Model, shapes: Shapes | None 
     if engine == "onnxruntime":
         yield EngineFile(path)
         return
-    row = machine_named("host")
-    program = read_program(model, "model", _whole(model, shapes or {}))
+    row = find_machine("host")
+    program = read_program(model, "model", _fill_shapes(model, shapes or {}))
     best = next(level for level in row.levels if set(level.cpu) <= read_cpu_flags())
     floats = list_float_steps(program)
     of = f"{len(floats)} of {say_count(len(program.steps), 'step')}"
@@ -53,7 +53,7 @@ def engine_file(engine: str, path: Path, model: ir.Model, shapes: Shapes | None 
         yield EngineFile(library, notes)
 
 
-def _whole(model: ir.Model, shapes: Shapes) -> dict[str, list[int]]:
+def _fill_shapes(model: ir.Model, shapes: Shapes) -> dict[str, list[int]]:
     """Shapes of one sample for the inputs with free axes behind the first."""
     return {
         spec.name: [1 if spec.shape[0] is None else spec.shape[0], *(n or 0 for n in shapes[spec.name][1:])]

@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from fcdeploy.atomic_files import temporary_folder
-from fcdeploy.native.build import KERNELS, machine_named
+from fcdeploy.native.build import KERNELS, find_machine
 from fcdeploy.native.toolchain import STRICT, compile_c, find_compiler
 from fcdeploy.runtime.cpu import read_cpu_flags
 
@@ -18,7 +18,7 @@ ROUNDS, TRIES = 20_000, 200  # of 12 dot products, half a millisecond or less; t
 
 def measure_peak() -> float:
     """Multiply-accumulates a second of the best level that this CPU has. Raises FcdeployError where there is no compiler."""
-    best = next(level for level in machine_named("host").levels if set(level.cpu) <= read_cpu_flags())
+    best = next(level for level in find_machine("host").levels if set(level.cpu) <= read_cpu_flags())
     with temporary_folder() as folder:
         (folder / "peak.c").write_text(SOURCE)
         flags = [*STRICT, *best.flags, f"-I{KERNELS}", "-shared", "-fPIC"]

@@ -74,7 +74,7 @@ def prove(
     unequal = []
     for model in models[1:]:
         same = all(
-            np.array_equal(_bits(value), _bits(answer[name]))
+            np.array_equal(_view_bits(value), _view_bits(answer[name]))
             for sample, answer in zip(samples, answers, strict=True)
             for name, value in model.run(sample).items()
         )
@@ -123,7 +123,7 @@ def _run_steps(built: Built, model: NativeModel, sample: Arrays) -> list[StepPro
             continue
         given = [read_view(view) for view in work.inputs]
         if work.order is not None:  # a dense layer that takes its input as it lies
-            given[0] = _order(given[0], work.order)
+            given[0] = _undo_order(given[0], work.order)
         model.run_steps(number, number + 1, inputs, outputs)
         step = work.step
         for tensor, view, expected in zip(step.outputs, work.outputs, compute(step, given), strict=True):
@@ -132,7 +132,7 @@ def _run_steps(built: Built, model: NativeModel, sample: Arrays) -> list[StepPro
     return rows
 
 
-def _order(x: Array, order: Array) -> Array:
+def _undo_order(x: Array, order: Array) -> Array:
     """The elements of the last axis as the program counts them."""
     plain = np.empty_like(x)
     plain[..., order] = x
@@ -169,5 +169,5 @@ def _merge(rows: Sequence[StepProof]) -> list[StepProof]:
     return list(merged.values())
 
 
-def _bits(array: Array) -> Array:
+def _view_bits(array: Array) -> Array:
     return np.ascontiguousarray(array).view(np.uint8)

@@ -90,7 +90,7 @@ C_TYPES = {
 }
 
 
-def address(view: View, weights: Weights, ctype: str = "") -> Address | WeightAddress:
+def make_address(view: View, weights: Weights, ctype: str = "") -> Address | WeightAddress:
     ctype = ctype or C_TYPES[view.array.dtype.name]
     if view.buffer.where == "constant":
         assert view.buffer.data is not None and view.offset == 0
@@ -98,7 +98,7 @@ def address(view: View, weights: Weights, ctype: str = "") -> Address | WeightAd
     return Address(view.buffer, view.offset, ctype)
 
 
-def code(step: Any, zero: int) -> dict[str, int]:
+def make_code(step: Any, zero: int) -> dict[str, int]:
     return {"zero": zero, "low": step.low, "high": step.high}
 
 
@@ -168,6 +168,6 @@ def make_taps(source: Image, window: Window) -> dict[str, int]:
     }  # fmt: skip
 
 
-def made(work: Placed, header: str, kernel: str, *arguments: Argument) -> KernelCall:
+def make_call(work: Placed, header: str, kernel: str, *arguments: Argument) -> KernelCall:
     """The call of a step's kernel."""
     return KernelCall(work.step.node, work.step.what(), header, kernel, arguments, work.step.macs)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.native.calls.call import KERNELS, KernelCall, Struct, Weights, address, made, make_loop
+from fcdeploy.native.calls.call import KERNELS, KernelCall, Struct, Weights, make_address, make_call, make_loop
 from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import LOOPS, nest_loops
 from fcdeploy.native.program.steps import Place, Select
 
 
-def select(step: Select, work: Placed, weights: Weights) -> KernelCall:
+def call_select(step: Select, work: Placed, weights: Weights) -> KernelCall:
     y, (condition, a, b) = work.outputs[0], work.inputs
     lengths, (ys, firsts, seconds, chosen), _ = nest_loops([y, a, b, condition])
     if len(lengths) > LOOPS:
@@ -20,12 +20,17 @@ def select(step: Select, work: Placed, weights: Weights) -> KernelCall:
     missing = [0] * (LOOPS - len(lengths))
     loop = {"count": [1] * len(missing) + lengths, "y": missing + ys, "a": missing + firsts, "b": missing + seconds}
     kind = "bytes" if step.output.dtype == "uint8" else "reals"
-    addresses = [address(y, weights), address(condition, weights, "uint8_t"), address(a, weights), address(b, weights)]
+    addresses = [
+        make_address(y, weights),
+        make_address(condition, weights, "uint8_t"),
+        make_address(a, weights),
+        make_address(b, weights),
+    ]
     fields = {"loop": loop, "c": missing + chosen}
-    return made(work, "choose.h", f"fc_select_{kind}", *addresses, Struct("struct fc_select", fields))
+    return make_call(work, "choose.h", f"fc_select_{kind}", *addresses, Struct("struct fc_select", fields))
 
 
-def place(step: Place, work: Placed, weights: Weights) -> KernelCall:
+def call_place(step: Place, work: Placed, weights: Weights) -> KernelCall:
     y, x = work.outputs[0], work.inputs[0]
     kept = tuple(1 if i == step.axis else n for i, n in enumerate(x.array.shape))
     target = y.reshape_view(np.broadcast_to(y.array.reshape(kept), x.array.shape))
@@ -44,5 +49,5 @@ def place(step: Place, work: Placed, weights: Weights) -> KernelCall:
         "y_outer": at(y_steps, outer, 0), "y_inner": at(y_steps, inner, 0), "last": int(step.last),
     }  # fmt: skip
     kind = "bytes" if step.inputs[0].dtype == "uint8" else "reals"
-    addresses = address(y, weights), address(x, weights)
-    return made(work, "choose.h", f"fc_place_{step.kind}_{kind}", *addresses, Struct("struct fc_places", fields))
+    addresses = make_address(y, weights), make_address(x, weights)
+    return make_call(work, "choose.h", f"fc_place_{step.kind}_{kind}", *addresses, Struct("struct fc_places", fields))

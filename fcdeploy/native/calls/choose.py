@@ -16,22 +16,22 @@ from fcdeploy.native.program import steps
 CALLS: dict[type[steps.Step], Callable[[Any, Placed, Weights], KernelCall]] = {
     steps.Layer: layers.call_layer,
     steps.FloatLayer: layers.call_float_layer,
-    steps.Product: others.product,
-    steps.Combine: others.combine,
-    steps.LookupTable: others.table,
-    steps.Lookup: others.table,
-    steps.Quantize: others.quantize,
+    steps.Product: others.call_product,
+    steps.Combine: others.call_combine,
+    steps.LookupTable: others.call_table,
+    steps.Lookup: others.call_table,
+    steps.Quantize: others.call_quantize,
     steps.Pool: others.call_pool,
     steps.GlobalAverage: others.call_global_average,
     steps.Softmax: others.call_softmax,
-    steps.Move: others.take,
+    steps.Move: others.call_take,
     steps.Pointwise: others.call_pointwise,
-    steps.Reduce: others.reduce,
-    steps.Select: choices.select,
-    steps.Place: choices.place,
-    steps.Recurrent: sequences.recurrent,
-    steps.Normalize: sequences.normalize,
-    steps.Interpolate: sequences.interpolate,
+    steps.Reduce: others.call_reduce,
+    steps.Select: choices.call_select,
+    steps.Place: choices.call_place,
+    steps.Recurrent: sequences.call_recurrent,
+    steps.Normalize: sequences.call_normalize,
+    steps.Interpolate: sequences.call_interpolate,
 }
 """Kind of step -> the function that makes its call."""
 
@@ -39,7 +39,7 @@ CALLS: dict[type[steps.Step], Callable[[Any, Placed, Weights], KernelCall]] = {
 def choose_call(work: Work, weights: Weights) -> KernelCall:
     """The call that does a piece of work."""
     if isinstance(work, Copy):
-        return others.copy(work)
+        return others.call_copy(work)
     if isinstance(work, Fill):
-        return others.fill(work)
+        return others.call_fill(work)
     return CALLS[type(work.step)](work.step, work, weights)

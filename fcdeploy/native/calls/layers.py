@@ -16,9 +16,9 @@ from fcdeploy.native.calls.call import (
     KernelCall,
     Struct,
     Weights,
-    address,
-    code,
-    made,
+    make_address,
+    make_call,
+    make_code,
     make_image,
     make_positions,
     make_taps,
@@ -34,27 +34,27 @@ def call_layer(step: Layer, work: Placed, weights: Weights) -> KernelCall:
         return _call_depthwise(step, work, weights)
     fields, rows = _split_runs(step, work)
     packed, wide = pack.pack_layer_weights(rows, step.groups)
-    return _make_call("layer", step, work, weights, fields, packed, wide)
+    return _call_runs("layer", step, work, weights, fields, packed, wide)
 
 
-def _make_call(
+def _call_runs(
     kind: str, step: Layer, work: Placed, weights: Weights, fields: dict[str, Any], packed: Array, wide: Array
 ) -> KernelCall:
     to = step.output.coding
     flags = weights.add(wide, "uint8_t") if wide.any() else None
-    fields |= {"code": code(step, 0 if to is None else to.zero_point), "wide": flags}
+    fields |= {"code": make_code(step, 0 if to is None else to.zero_point), "wide": flags}
 
     def values(each: Array) -> Array:
         return pack.fill_up(each) if kind == "depthwise" else pack.pack_channel_values(each, step.groups)
 
     arguments: list[Argument] = [
-        address(work.outputs[0], weights), _find_window_begin(step, work.inputs[0]), weights.add(packed, "int8_t"),
+        make_address(work.outputs[0], weights), _find_window_begin(step, work.inputs[0]), weights.add(packed, "int8_t"),
         weights.add(values(step.bias), "int32_t"), weights.add(values(step.factor), "float"),
     ]  # fmt: skip
     if to is None:
         arguments.append(None if step.real_bias is None else weights.add(values(step.real_bias), "float"))
     kernel = f"fc_{kind}_{'reals' if to is None else 'bytes'}"
-    return made(work, f"{kind}.h", kernel, *arguments, Struct(f"struct fc_{kind}", fields))
+    return make_call(work, f"{kind}.h", kernel, *arguments, Struct(f"struct fc_{kind}", fields))
 
 
 def _split_runs(step: Layer, work: Placed) -> tuple[dict[str, Any], Array]:
@@ -132,7 +132,7 @@ def _call_depthwise(step: Layer, work: Placed, weights: Weights) -> KernelCall:
     fields = make_positions(source, target, window) | {
         "taps_y": taps.shape[1], "taps_x": taps.shape[2], "tap_y": run_y, "tap_x": run_x, "channels": len(taps),
     }  # fmt: skip
-    return _make_call("depthwise", step, work, weights, fields, packed, wide)
+    return _call_runs("depthwise", step, work, weights, fields, packed, wide)
 
 
 def call_float_layer(step: FloatLayer, work: Placed, weights: Weights) -> KernelCall:
@@ -155,7 +155,7 @@ def call_float_layer(step: FloatLayer, work: Placed, weights: Weights) -> Kernel
     fields |= {"length": rows.shape[-1], "groups": step.groups}
     packed = weights.add(pack.pack_float_weights(rows, step.groups), "float")
     bias = weights.add(pack.pack_float_values(step.bias, step.groups), "float")
-    return made(
-        work, "float_layer.h", "fc_float_layer", address(y, weights), address(x, weights), packed, bias,
+    return make_call(
+        work, "float_layer.h", "fc_float_layer", make_address(y, weights), make_address(x, weights), packed, bias,
         Struct("struct fc_float_layer", fields),
     )  # fmt: skip

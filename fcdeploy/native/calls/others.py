@@ -14,9 +14,9 @@ from fcdeploy.native.calls.call import (
     KernelCall,
     Struct,
     Weights,
-    address,
-    code,
-    made,
+    make_address,
+    make_call,
+    make_code,
     make_image,
     make_loop,
     make_positions,
@@ -25,7 +25,7 @@ from fcdeploy.native.calls.call import (
 )
 from fcdeploy.native.placing.layout import Copy, Fill, Placed
 from fcdeploy.native.placing.views import LOOPS, nest_loops
-from fcdeploy.native.program.interpret import BINARY
+from fcdeploy.native.program.functions import BINARY
 from fcdeploy.native.program.steps import (
     Combine,
     GlobalAverage,
@@ -41,7 +41,7 @@ from fcdeploy.native.program.steps import (
 )
 
 
-def copy(work: Copy) -> KernelCall:
+def call_copy(work: Copy) -> KernelCall:
     target, source = work.target, work.source
     itemsize = target.array.itemsize
     table, _ = make_loop(target, source, node=work.node)
@@ -51,7 +51,7 @@ def copy(work: Copy) -> KernelCall:
     )
 
 
-def fill(work: Fill) -> KernelCall:
+def call_fill(work: Fill) -> KernelCall:
     view = work.target
     if work.border:
         memory = view.buffer.memory
@@ -71,20 +71,20 @@ def fill(work: Fill) -> KernelCall:
     return KernelCall(work.node, "padding", "move.h", "fc_fill_1" if bytes_ else "fc_fill_4", (where, value, size))
 
 
-def combine(step: Combine, work: Placed, weights: Weights) -> KernelCall:
+def call_combine(step: Combine, work: Placed, weights: Weights) -> KernelCall:
     a, b = work.inputs
     left, right, to = (tensor.coding for tensor in (*step.inputs, step.output))
     assert left is not None and right is not None and to is not None
     table, _ = make_loop(work.outputs[0], a, b, node=step.node)
     fields = {
         "loop": table.fields, "a_zero": float(left.zero_point), "b_zero": float(right.zero_point),
-        "a_scale": left.scale, "b_scale": right.scale, "scale": to.scale, "code": code(step, to.zero_point),
+        "a_scale": left.scale, "b_scale": right.scale, "scale": to.scale, "code": make_code(step, to.zero_point),
     }  # fmt: skip
-    addresses = [address(view, weights) for view in (work.outputs[0], a, b)]
-    return made(work, "bytes.h", f"fc_{step.kind}_bytes", *addresses, Struct("struct fc_combine", fields))
+    addresses = [make_address(view, weights) for view in (work.outputs[0], a, b)]
+    return make_call(work, "bytes.h", f"fc_{step.kind}_bytes", *addresses, Struct("struct fc_combine", fields))
 
 
-def product(step: Product, work: Placed, weights: Weights) -> KernelCall:
+def call_product(step: Product, work: Placed, weights: Weights) -> KernelCall:
     views, to = (*work.inputs, work.outputs[0]), step.output.coding
     zeros = [0 if tensor.coding is None else tensor.coding.zero_point for tensor in step.inputs]
     fields: dict[str, Any] = {"count": [1] * (LOOPS - len(step.output.shape)) + list(step.output.shape)}
@@ -92,38 +92,38 @@ def product(step: Product, work: Placed, weights: Weights) -> KernelCall:
         fields[name] = [0] * (LOOPS - len(view.strides)) + list(view.strides)
     fields |= {
         "length": step.inputs[0].shape[-1], "a_zero": zeros[0], "b_zero": zeros[1], "factor": step.factor,
-        "code": code(step, 0 if to is None else to.zero_point),
+        "code": make_code(step, 0 if to is None else to.zero_point),
     }  # fmt: skip
     kind = "floats" if step.inputs[0].dtype == "float32" else "reals" if to is None else "bytes"
-    addresses = [address(view, weights) for view in (work.outputs[0], *work.inputs)]
-    return made(work, "product.h", f"fc_product_{kind}", *addresses, Struct("struct fc_product", fields))
+    addresses = [make_address(view, weights) for view in (work.outputs[0], *work.inputs)]
+    return make_call(work, "product.h", f"fc_product_{kind}", *addresses, Struct("struct fc_product", fields))
 
 
-def table(step: LookupTable | Lookup, work: Placed, weights: Weights) -> KernelCall:
+def call_table(step: LookupTable | Lookup, work: Placed, weights: Weights) -> KernelCall:
     kind, ctype = ("bytes", "uint8_t") if isinstance(step, LookupTable) else ("reals", "float")
     y, x = work.outputs[0], work.inputs[0]
-    to, from_ = address(y, weights, ctype), address(x, weights, "uint8_t")
+    to, from_ = make_address(y, weights, ctype), make_address(x, weights, "uint8_t")
     values = weights.add(step.table, ctype)
     if step.table.ndim == 1:
         table, _ = make_loop(y, x, node=step.node)
-        return made(work, "bytes.h", f"fc_table_{kind}", to, from_, values, table)
+        return make_call(work, "bytes.h", f"fc_table_{kind}", to, from_, values, table)
     table, along = make_loop(y, x, node=step.node, keep=1)
-    return made(work, "bytes.h", f"fc_tables_{kind}", to, from_, values, along, table)
+    return make_call(work, "bytes.h", f"fc_tables_{kind}", to, from_, values, along, table)
 
 
-def quantize(step: Quantize, work: Placed, weights: Weights) -> KernelCall:
+def call_quantize(step: Quantize, work: Placed, weights: Weights) -> KernelCall:
     to = step.output.coding
     assert to is not None
     y, x = work.outputs[0], work.inputs[0]
-    codes = Struct("struct fc_code", code(step, to.zero_point))
-    addresses = address(y, weights), address(x, weights)
+    codes = Struct("struct fc_code", make_code(step, to.zero_point))
+    addresses = make_address(y, weights), make_address(x, weights)
     if step.gain is None or step.shift is None:
         table, _ = make_loop(x, y, node=step.node)  # as the floats lie, which are read side by side
         table.fields.update(y=table.fields["a"], a=table.fields["y"])
-        return made(work, "bytes.h", "fc_quantize", *addresses, float(to.scale), codes, table)
+        return make_call(work, "bytes.h", "fc_quantize", *addresses, float(to.scale), codes, table)
     table, along = make_loop(y, x, node=step.node, keep=1)
     affine = weights.add(step.gain, "float"), weights.add(step.shift, "float")
-    return made(work, "bytes.h", "fc_quantize_channels", *addresses, *affine, float(to.scale), along, codes, table)
+    return make_call(work, "bytes.h", "fc_quantize_channels", *addresses, *affine, float(to.scale), along, codes, table)
 
 
 def call_pool(step: Pool, work: Placed, weights: Weights) -> KernelCall:
@@ -135,10 +135,15 @@ def call_pool(step: Pool, work: Placed, weights: Weights) -> KernelCall:
         "behind": int(work.inputs[0].buffer.where == "arena"),
     }  # fmt: skip
     if step.kind == "average" and x is not None and y is not None:
-        fields |= {"zero": float(x.zero_point), "scale": x.scale, "y_scale": y.scale, "code": code(step, y.zero_point)}
+        fields |= {
+            "zero": float(x.zero_point),
+            "scale": x.scale,
+            "y_scale": y.scale,
+            "code": make_code(step, y.zero_point),
+        }
     kind = "bytes" if step.output.dtype == "uint8" else "reals"
-    addresses = address(work.outputs[0], weights), address(work.inputs[0], weights)
-    return made(work, "pool.h", f"fc_{step.kind}_pool_{kind}", *addresses, Struct("struct fc_pool", fields))
+    addresses = make_address(work.outputs[0], weights), make_address(work.inputs[0], weights)
+    return make_call(work, "pool.h", f"fc_{step.kind}_pool_{kind}", *addresses, Struct("struct fc_pool", fields))
 
 
 def call_global_average(step: GlobalAverage, work: Placed, weights: Weights) -> KernelCall:
@@ -147,10 +152,10 @@ def call_global_average(step: GlobalAverage, work: Placed, weights: Weights) -> 
     fields = {
         "images": source.images, "rows": source.rows, "columns": source.columns, "channels": source.channels,
         "x_image": source.image, "x_row": source.row, "x_column": source.column, "y_image": work.outputs[0].strides[0],
-        "offset": -x.zero_point * source.rows * source.columns, "factor": step.factor, "code": code(step, to.zero_point),
+        "offset": -x.zero_point * source.rows * source.columns, "factor": step.factor, "code": make_code(step, to.zero_point),
     }  # fmt: skip
-    addresses = address(work.outputs[0], weights), address(work.inputs[0], weights)
-    return made(work, "pool.h", "fc_global_average", *addresses, Struct("struct fc_global", fields))
+    addresses = make_address(work.outputs[0], weights), make_address(work.inputs[0], weights)
+    return make_call(work, "pool.h", "fc_global_average", *addresses, Struct("struct fc_global", fields))
 
 
 def call_softmax(step: Softmax, work: Placed, weights: Weights) -> KernelCall:
@@ -166,45 +171,47 @@ def call_softmax(step: Softmax, work: Placed, weights: Weights) -> KernelCall:
     fields = {
         "outer": counts[0], "inner": counts[1], "count": lengths[along], "a_outer": a_each[0], "a_inner": a_each[1],
         "a_step": a_steps[along], "y_outer": y_each[0], "y_inner": y_each[1], "y_step": y_steps[along],
-        "scale": np.float32(1) if to is None else to.scale, "code": code(step, 0 if to is None else to.zero_point),
+        "scale": np.float32(1) if to is None else to.scale, "code": make_code(step, 0 if to is None else to.zero_point),
     }  # fmt: skip
-    written = address(y, weights)
+    written = make_address(y, weights)
     both = (None, written) if to is None else (written, None)
     more = () if step.table is None else (weights.add(step.table, "float"),)
     kernel = "fc_softmax_reals" if step.table is None else "fc_softmax_bytes"
-    return made(work, "softmax.h", kernel, *both, address(x, weights), *more, Struct("struct fc_softmax", fields))
+    return make_call(
+        work, "softmax.h", kernel, *both, make_address(x, weights), *more, Struct("struct fc_softmax", fields)
+    )
 
 
-def take(step: Move, work: Placed, weights: Weights) -> KernelCall:
+def call_take(step: Move, work: Placed, weights: Weights) -> KernelCall:
     assert step.kind == "take", step.kind
     y, x = work.outputs[0], work.inputs[0]
-    to, from_ = address(y, weights, "void"), address(x, weights, "void")
+    to, from_ = make_address(y, weights, "void"), make_address(x, weights, "void")
     if step.index is None:
-        index = address(work.inputs[1], weights)
+        index = make_address(work.inputs[1], weights)
         count, row = work.inputs[1].array.size, x.array.nbytes // max(1, len(x.array))
         kernel = f"fc_take_rows_{work.inputs[1].array.itemsize}"
-        return made(work, "move.h", kernel, to, from_, index, count, len(x.array), row)
+        return make_call(work, "move.h", kernel, to, from_, index, count, len(x.array), row)
     axis = step.arguments[0][0]
     if step.index.ndim != 1:
         raise FcdeployError(f"node {step.node!r}: constant indices of several axes have no kernel", KERNELS)
     first = x.array[tuple(slice(0, 1) if i == axis else slice(None) for i in range(x.array.ndim))]
     table, along = make_loop(y, x.reshape_view(np.broadcast_to(first, y.array.shape)), node=step.node, keep=axis)
     offsets = weights.add((step.index * x.strides[axis]).astype(np.int32), "int32_t")
-    return made(work, "move.h", f"fc_take_{x.array.itemsize}", to, from_, offsets, along, table)
+    return make_call(work, "move.h", f"fc_take_{x.array.itemsize}", to, from_, offsets, along, table)
 
 
 def call_pointwise(step: Pointwise, work: Placed, weights: Weights) -> KernelCall:
     y = work.outputs[0]
     table, _ = make_loop(y, *work.inputs, node=step.node)
-    addresses = [address(view, weights) for view in (y, *work.inputs)]
+    addresses = [make_address(view, weights) for view in (y, *work.inputs)]
     if step.kind in BINARY:
-        return made(work, "floats.h", f"fc_binary_{step.kind}", *addresses, table)
+        return make_call(work, "floats.h", f"fc_binary_{step.kind}", *addresses, table)
     limits = np.finfo(np.float32)
     numbers = np.clip(np.array(step.numbers or (0.0,), np.float64), limits.min, limits.max).astype(np.float32)
-    return made(work, "floats.h", f"fc_unary_{step.kind}", *addresses, weights.add(numbers, "float"), table)
+    return make_call(work, "floats.h", f"fc_unary_{step.kind}", *addresses, weights.add(numbers, "float"), table)
 
 
-def reduce(step: Reduce, work: Placed, weights: Weights) -> KernelCall:
+def call_reduce(step: Reduce, work: Placed, weights: Weights) -> KernelCall:
     y, x = work.outputs[0], work.inputs[0]
     kept = tuple(1 if i in step.axes else n for i, n in enumerate(x.array.shape))
     target = y.reshape_view(np.broadcast_to(y.array.reshape(kept), x.array.shape))
@@ -214,7 +221,7 @@ def reduce(step: Reduce, work: Placed, weights: Weights) -> KernelCall:
     missing = [0] * (LOOPS - len(lengths))
     fields = {"count": [1] * len(missing) + lengths, "a": missing + strides[0], "y": missing + strides[1]}
     count = float(prod(x.array.shape[axis] for axis in step.axes))
-    return made(
-        work, "floats.h", f"fc_reduce_{step.kind}", address(y, weights), y.array.size, address(x, weights), count,
+    return make_call(
+        work, "floats.h", f"fc_reduce_{step.kind}", make_address(y, weights), y.array.size, make_address(x, weights), count,
         Struct("struct fc_loop", fields),
     )  # fmt: skip

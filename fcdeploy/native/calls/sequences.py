@@ -7,12 +7,21 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.native.calls import pack
-from fcdeploy.native.calls.call import Argument, KernelCall, Struct, Weights, address, code, made, make_image
+from fcdeploy.native.calls.call import (
+    Argument,
+    KernelCall,
+    Struct,
+    Weights,
+    make_address,
+    make_call,
+    make_code,
+    make_image,
+)
 from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.program.steps import Interpolate, Line, Normalize, Recurrent
 
 
-def recurrent(step: Recurrent, work: Placed, weights: Weights) -> KernelCall:
+def call_recurrent(step: Recurrent, work: Placed, weights: Weights) -> KernelCall:
     units = step.weight.shape[1]
     times, batch = step.output.shape[:2]
     full = np.pad(step.weight, ((0, -len(step.weight) % pack.TILE), (0, 0)))
@@ -20,28 +29,28 @@ def recurrent(step: Recurrent, work: Placed, weights: Weights) -> KernelCall:
     reals: Argument = weights.add(tiles, "float") if step.scale is None else None
     bytes_: Argument = None if step.scale is None else weights.add(tiles, "int8_t")
     scale: Argument = None if step.scale is None else weights.add(pack.fill_up(step.scale), "float")
-    starts = [address(view, weights) for view in work.inputs[1:]]
+    starts = [make_address(view, weights) for view in work.inputs[1:]]
     count = 2 if step.kind == "lstm" else 1
     fields = {
         "times": times, "batch": batch, "units": units, "backwards": int(step.backwards),
         "reset_last": int(step.reset_last),
     }  # fmt: skip
-    written = [address(view, weights) for view in work.outputs]
-    return made(
-        work, "recurrent.h", f"fc_{step.kind}", *written, address(work.inputs[0], weights), *starts,
+    written = [make_address(view, weights) for view in work.outputs]
+    return make_call(
+        work, "recurrent.h", f"fc_{step.kind}", *written, make_address(work.inputs[0], weights), *starts,
         *[None] * (count - len(starts)), reals, bytes_, scale, weights.add(pack.fill_up(step.bias), "float"),
         Struct("struct fc_recurrent", fields),
     )  # fmt: skip
 
 
-def normalize(step: Normalize, work: Placed, weights: Weights) -> KernelCall:
+def call_normalize(step: Normalize, work: Placed, weights: Weights) -> KernelCall:
     rows = step.output.size // step.length
-    both = address(work.outputs[0], weights), address(work.inputs[0], weights)
+    both = make_address(work.outputs[0], weights), make_address(work.inputs[0], weights)
     factors = weights.add(step.gain, "float"), weights.add(step.shift, "float")
-    return made(work, "normalize.h", "fc_normalize", *both, *factors, rows, step.length, float(step.epsilon))
+    return make_call(work, "normalize.h", "fc_normalize", *both, *factors, rows, step.length, float(step.epsilon))
 
 
-def interpolate(step: Interpolate, work: Placed, weights: Weights) -> KernelCall:
+def call_interpolate(step: Interpolate, work: Placed, weights: Weights) -> KernelCall:
     x, y = work.inputs[0], work.outputs[0]
     source, target = make_image(x), make_image(y)
     still = Line(np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros(1, np.float32))
@@ -58,7 +67,7 @@ def interpolate(step: Interpolate, work: Placed, weights: Weights) -> KernelCall
     coding, to = step.inputs[0].coding, step.output.coding
     if coding is not None and to is not None:
         more = {"zero": float(coding.zero_point), "scale": coding.scale, "y_scale": to.scale}
-        fields |= more | {"code": code(step, to.zero_point)}
+        fields |= more | {"code": make_code(step, to.zero_point)}
     kernel = f"fc_interpolate_{'reals' if to is None else 'bytes'}"
-    both = address(y, weights), address(x, weights)
-    return made(work, "interpolate.h", kernel, *both, *tables, Struct("struct fc_interpolate", fields))
+    both = make_address(y, weights), make_address(x, weights)
+    return make_call(work, "interpolate.h", kernel, *both, *tables, Struct("struct fc_interpolate", fields))

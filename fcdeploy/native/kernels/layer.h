@@ -85,6 +85,15 @@ static __attribute__((noinline, unused)) void fc_layer_write(
 #endif
 
 #if defined(FC_DSP) || defined(FC_MVE)
+/* On to what is `channels` further on, where factors and biases are filled up to `padded`. */
+FC_INLINE void fc_layer_next(struct fc_written *to, int channels, int padded)
+{
+    to->bytes = to->bytes ? to->bytes + channels : 0;
+    to->reals = to->reals ? to->reals + channels : 0;
+    to->factor += padded;
+    to->bias = to->bias ? to->bias + padded : 0;
+}
+
 #if defined(FC_DSP)
 #include "layer_dsp.h"
 #else
@@ -106,10 +115,7 @@ static __attribute__((noinline, unused)) void fc_layer_run(
         for (int g = 0; g < l->groups; g++) {
             fc_layer_several(
                 &to, x + g * l->x_group, from, at, positions, weights + 4 * g * padded * steps, bias + g * padded, l);
-            to.bytes = to.bytes ? to.bytes + l->outs : 0;
-            to.reals = to.reals ? to.reals + l->outs : 0;
-            to.factor += padded;
-            to.bias = to.bias ? to.bias + padded : 0;
+            fc_layer_next(&to, l->outs, padded);
         }
     }
 }

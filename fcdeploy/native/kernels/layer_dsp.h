@@ -117,10 +117,7 @@ static __attribute__((noinline, unused)) void fc_layer_several(
         for (int p = 0; p < positions; p++)
             fc_layer_write(&some, at[p], channels, sums[p]);
         weights += 4 * FC_DSP_CHANNELS * all;
-        some.bytes = some.bytes ? some.bytes + FC_DSP_CHANNELS : 0;
-        some.reals = some.reals ? some.reals + FC_DSP_CHANNELS : 0;
-        some.factor += FC_DSP_CHANNELS;
-        some.bias = some.bias ? some.bias + FC_DSP_CHANNELS : 0;
+        fc_layer_next(&some, FC_DSP_CHANNELS, FC_DSP_CHANNELS);
     }
 }
 

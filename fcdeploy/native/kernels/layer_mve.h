@@ -146,10 +146,7 @@ static __attribute__((noinline, unused)) void fc_layer_windows(
         for (int p = 0; p < positions; p++)
             fc_layer_write(&some, at[p], channels, sums[p]);
         weights += 4 * FC_MVE_CHANNELS * all;
-        some.bytes = some.bytes ? some.bytes + FC_MVE_CHANNELS : 0;
-        some.reals = some.reals ? some.reals + FC_MVE_CHANNELS : 0;
-        some.factor += FC_MVE_CHANNELS;
-        some.bias = some.bias ? some.bias + FC_MVE_CHANNELS : 0;
+        fc_layer_next(&some, FC_MVE_CHANNELS, FC_MVE_CHANNELS);
     }
 }
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fcdeploy.arrays import Array
-from fcdeploy.native.placing.orders import borders, channels_last, needed_border
+from fcdeploy.native.placing.orders import find_borders, find_channels_last, find_needed_border
 from fcdeploy.native.placing.views import LOOPS, NO_BORDER, Border, Buffer, View, Where, nest_loops
 from fcdeploy.native.program.steps import (
     Combine,
@@ -74,14 +74,16 @@ class Layout:
 
 def place(program: Program, *, in_place: bool = True) -> Layout:
     """Decide where everything lies. With `in_place` parts of a Concat are written where they belong."""
-    return _Placer(program, in_place=in_place).run()
+    return _Placement(program, in_place=in_place).run()
 
 
-class _Placer:
+class _Placement:
+    """A program while it is placed, step after step: where each tensor lies so far, and who reads it."""
+
     def __init__(self, program: Program, *, in_place: bool) -> None:
         self.program = program
-        self.last = channels_last(program)
-        self.borders = borders(program)
+        self.last = find_channels_last(program)
+        self.borders = find_borders(program)
         self.readers: dict[str, list[Step]] = {}
         for step in program.steps:
             for tensor in step.inputs:
@@ -89,27 +91,27 @@ class _Placer:
         self.layout = Layout()
         self.views: dict[str, View] = {}
         self.orders: dict[str, Array] = {}
-        self.parts = self._parts() if in_place else {}
+        self.parts = self._find_parts() if in_place else {}
 
     def run(self) -> Layout:
         for number, tensor in enumerate(self.program.inputs):
-            self.views[tensor.name] = self._view(tensor, "input", number=number)
+            self.views[tensor.name] = self._make_view(tensor, "input", number=number)
         for step in self.program.steps:
             if isinstance(step, Move):
-                self._move(step)
+                self._place_move(step)
             else:
-                self._step(step)
+                self._place_step(step)
         written = {id(view.buffer) for view in self.views.values() if view.buffer.where == "output"}
         for number, tensor in enumerate(self.program.outputs):
             view = self.views[tensor.name]
             if not (id(view.buffer) in written and view.buffer.number == number and view.offset == 0):
-                target = self._view(tensor, "output", number=number)
+                target = self._make_view(tensor, "output", number=number)
                 self._add(Copy(tensor.name, view, target))
         return self.layout
 
     # --- where a tensor lies ---
 
-    def _view(
+    def _make_view(
         self, tensor: Tensor, where: Where, *, number: int = 0, last: bool = False, border: Border = NO_BORDER
     ) -> View:
         """A new buffer for the tensor."""
@@ -117,53 +119,53 @@ class _Placer:
         dtype = np.dtype(tensor.dtype)
         if not last or rank < 3:
             memory = np.empty(max(1, tensor.size), dtype)
-            return View(self._buffer(where, memory, number), memory[: tensor.size].reshape(tensor.shape))
+            return View(self._make_buffer(where, memory, number), memory[: tensor.size].reshape(tensor.shape))
         space = [1, *tensor.shape[2:]] if rank == 3 else list(tensor.shape[2:])
         if len(space) != 2:
             memory = np.empty((tensor.shape[0], *space, tensor.shape[1]), dtype)
-            return View(self._buffer(where, memory, number), np.moveaxis(memory, -1, 1))
+            return View(self._make_buffer(where, memory, number), np.moveaxis(memory, -1, 1))
         top, bottom, left, right = border
         memory = np.empty((tensor.shape[0], space[0] + top + bottom, space[1] + left + right, tensor.shape[1]), dtype)
         inner = memory[:, top : top + space[0], left : left + space[1], :]
         seen = np.moveaxis(inner, -1, 1)
         zero = 0 if tensor.coding is None else tensor.coding.zero_point
-        return View(self._buffer(where, memory, number), seen[:, :, 0] if rank == 3 else seen, border, zero)
+        return View(self._make_buffer(where, memory, number), seen[:, :, 0] if rank == 3 else seen, border, zero)
 
-    def _buffer(self, where: Where, memory: Array, number: int) -> Buffer:
+    def _make_buffer(self, where: Where, memory: Array, number: int) -> Buffer:
         if where == "arena":
             number = sum(each.where == "arena" for each in self.layout.buffers)
         buffer = Buffer(where, memory, number)
         self.layout.buffers.append(buffer)
         return buffer
 
-    def _own(self, tensor: Tensor) -> View:
+    def _find_place(self, tensor: Tensor) -> View:
         """Where a step writes a tensor: into a Concat, the caller's memory, or a buffer of its own with its border."""
         if tensor.name in self.parts:
             step, index = self.parts[tensor.name]
-            whole = self._whole(step)
+            whole = self._find_whole(step)
             return View(whole.buffer, whole.array[index])
         last = tensor.name in self.last
         names = [each.name for each in self.program.outputs]
         if tensor.name in names and (not last or len(tensor.shape) < 3):
-            return self._view(tensor, "output", number=names.index(tensor.name))
-        return self._view(tensor, "arena", last=last, border=self.borders.get(tensor.name, NO_BORDER))
+            return self._make_view(tensor, "output", number=names.index(tensor.name))
+        return self._make_view(tensor, "arena", last=last, border=self.borders.get(tensor.name, NO_BORDER))
 
-    def _whole(self, step: Move) -> View:
+    def _find_whole(self, step: Move) -> View:
         """The buffer of a Concat or Pad, made when its first part is written."""
         name = step.output.name
         if name not in self.views:
             if step.output.name in self.parts:
-                view = self._own(step.output)
+                view = self._find_place(step.output)
             else:
                 border = self.borders.get(name, NO_BORDER)
-                view = self._view(step.output, "arena", last=name in self.last, border=border)
+                view = self._make_view(step.output, "arena", last=name in self.last, border=border)
             if step.kind == "pad":
                 self._add(Fill(step.node, view, step.fill))
             self._fill_border(step.node, view)
             self.views[name] = view
         return self.views[name]
 
-    def _parts(self) -> dict[str, tuple[Move, tuple[slice, ...]]]:
+    def _find_parts(self) -> dict[str, tuple[Move, tuple[slice, ...]]]:
         """Tensors that are written straight into a Concat or Pad, and which part of it they are."""
         parts: dict[str, tuple[Move, tuple[slice, ...]]] = {}
         makers = {tensor.name: step for step in self.program.steps for tensor in step.outputs}
@@ -208,11 +210,11 @@ class _Placer:
         if view.border != NO_BORDER:
             self._add(Fill(node, view, view.zero, border=True))
 
-    def _step(self, step: Step) -> None:
+    def _place_step(self, step: Step) -> None:
         inputs = tuple(self._read(step, i) for i in range(len(step.inputs)))
         outputs = []
         for tensor in step.outputs:
-            view = self._own(tensor)
+            view = self._find_place(tensor)
             self.views.setdefault(tensor.name, view)
             self._fill_border(step.node, view)
             outputs.append(view)
@@ -222,7 +224,7 @@ class _Placer:
     def _read(self, step: Step, index: int) -> View:
         """The view of an input as the step's kernel can read it; copied where it lies otherwise."""
         tensor = step.inputs[index]
-        view = self._constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
+        view = self._place_constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
         if isinstance(step, Combine | Pointwise | Select):
             return view.reshape_view(np.broadcast_to(view.array, step.output.shape))
         if isinstance(step, Product):
@@ -233,7 +235,7 @@ class _Placer:
         if isinstance(step, Layer | FloatLayer | Pool | GlobalAverage):
             windowed = not isinstance(step, Layer | FloatLayer) or step.window is not None
             if windowed and len(tensor.shape) > 2:
-                border = needed_border(step)
+                border = find_needed_border(step)
                 fits = view.strides[1] in (0, 1) and all(a >= b for a, b in zip(view.border, border, strict=True))
                 if not fits or (isinstance(step, Layer) and view.buffer.where != "arena"):
                     return self._copy(step.node, tensor, view, last=True, border=border)
@@ -242,7 +244,7 @@ class _Placer:
                 return self._copy(step.node, tensor, view, last=False)
         return view
 
-    def _constant(self, step: Step, tensor: Tensor) -> View:
+    def _place_constant(self, step: Step, tensor: Tensor) -> View:
         """A constant operand, in the order of what it is combined with."""
         assert tensor.held is not None
         if step.output.name in self.last and len(tensor.shape) == len(step.output.shape):
@@ -252,19 +254,19 @@ class _Placer:
         else:
             data = np.ascontiguousarray(tensor.held)
             memory = array = np.empty(data.shape, data.dtype)
-        buffer = self._buffer("constant", memory, 0)
+        buffer = self._make_buffer("constant", memory, 0)
         buffer.data = data
         return View(buffer, array)
 
     def _copy(self, node: str, tensor: Tensor, view: View, *, last: bool, border: Border = NO_BORDER) -> View:
-        target = self._view(tensor, "arena", last=last, border=border)
+        target = self._make_view(tensor, "arena", last=last, border=border)
         self._fill_border(node, target)
         self._add(Copy(node, view, target))
         return target
 
     # --- moves ---
 
-    def _move(self, step: Move) -> None:
+    def _place_move(self, step: Move) -> None:
         if step.kind in ("concat", "pad"):
             self._put_together(step)
         elif step.kind == "take":
@@ -294,7 +296,7 @@ class _Placer:
                 self.orders[step.output.name] = order
                 at = view.offset // array.itemsize
                 return view.reshape_view(view.buffer.memory.reshape(-1)[at : at + array.size].reshape(shape))
-            target = self._own(step.output)
+            target = self._find_place(step.output)
             try:  # written where it belongs, seen under the shape of the input
                 split = np.reshape(target.array, tensor.shape, copy=False)
             except ValueError:
@@ -321,20 +323,20 @@ class _Placer:
         outputs = [tensor.name for tensor in self.program.outputs]
         last = step.output.name in self.last and len(step.output.shape) > 2
         if step.output.name in outputs and not last:
-            whole = self._view(step.output, "output", number=outputs.index(step.output.name))
+            whole = self._make_view(step.output, "output", number=outputs.index(step.output.name))
             if step.kind == "pad":
                 self._add(Fill(step.node, whole, step.fill))
             self.views[step.output.name] = whole
-        whole = self._whole(step)
+        whole = self._find_whole(step)
         for tensor, index in zip(step.inputs, _index_parts(step), strict=True):
             if self.parts.get(tensor.name, (None,))[0] is not step:
-                view = self._constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
+                view = self._place_constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
                 self._add(Copy(step.node, view, View(whole.buffer, whole.array[index])))
 
     def _take(self, step: Move) -> None:
         tensor = step.inputs[0]
-        view = self._constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
-        target = self._own(step.output)
+        view = self._place_constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
+        target = self._find_place(step.output)
         inputs = [view]
         if step.index is None:
             inputs.append(self.views[step.inputs[1].name])

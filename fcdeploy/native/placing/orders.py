@@ -34,14 +34,14 @@ ALIKE = (
 STAY = ("slice", "concat", "pad", "take", "expand")  # moves that keep the order of the axes
 
 
-def channels_last(program: Program) -> frozenset[str]:
+def find_channels_last(program: Program) -> frozenset[str]:
     """Names of tensors whose second axis lies innermost: those that windows slide over, and all that go along."""
     fixed = {tensor.name for tensor in program.inputs}
     last: set[str] = set()
     for step in program.steps:
         if isinstance(step, Pool | GlobalAverage) or (isinstance(step, Layer | FloatLayer) and step.window is not None):
             last.update(tensor.name for tensor in (*step.inputs[:1], *step.outputs) if len(tensor.shape) > 2)
-    links = [_together(step) for step in program.steps]
+    links = [_list_laid_alike(step) for step in program.steps]
     grows = True
     while grows:
         grows = False
@@ -52,7 +52,7 @@ def channels_last(program: Program) -> frozenset[str]:
     return frozenset(last - fixed)
 
 
-def _together(step: Step) -> set[str]:
+def _list_laid_alike(step: Step) -> set[str]:
     """Tensors of a step that best lie in the same order."""
     if not isinstance(step, ALIKE) and not (isinstance(step, Move) and step.kind in STAY):
         return set()
@@ -62,18 +62,18 @@ def _together(step: Step) -> set[str]:
     return {tensor.name for tensor in (*step.inputs, step.output) if len(tensor.shape) == rank and tensor.held is None}
 
 
-def borders(program: Program) -> dict[str, Border]:
+def find_borders(program: Program) -> dict[str, Border]:
     """What convolutions read around each tensor of bytes; padding of 1-d ones lies left and right."""
     widest: dict[str, Border] = {}
     for step in program.steps:
         if isinstance(step, Layer) and step.window is not None:
             name = step.inputs[0].name
-            both = zip(widest.get(name, NO_BORDER), needed_border(step), strict=True)
+            both = zip(widest.get(name, NO_BORDER), find_needed_border(step), strict=True)
             widest[name] = tuple(max(a, b) for a, b in both)  # type: ignore[assignment]
     return {name: border for name, border in widest.items() if border != NO_BORDER}
 
 
-def needed_border(step: Step) -> Border:
+def find_needed_border(step: Step) -> Border:
     """What a convolution on bytes reads around its input; padding of 1-d ones lies left and right."""
     if not isinstance(step, Layer) or step.window is None:
         return NO_BORDER

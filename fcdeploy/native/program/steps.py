@@ -239,7 +239,7 @@ class Move(Step):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pointwise(Step):
-    """An operation on floats, element by element: one of `interpret.UNARY` or `interpret.BINARY`, with its numbers."""
+    """An operation on floats, element by element: one of `functions.UNARY` or `functions.BINARY`, with its numbers."""
 
     kind: str
     numbers: tuple[float, ...] = ()

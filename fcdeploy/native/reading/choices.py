@@ -7,12 +7,12 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import attribute_of
+from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.native.program.steps import LookupTable, Place, Quantize, Select
 from fcdeploy.native.program.tensors import Coding, Tensor
 from fcdeploy.native.reading.operands import Coded, Fixed, Operand, Sink, is_identity
 from fcdeploy.native.reading.pointwise import align_with_channels
-from fcdeploy.native.reading.reader import Reader, name_of, shape_of
+from fcdeploy.native.reading.reader import Reader, name_output, read_shape
 
 TRUTH = Coding(np.float32(1), 0)
 PLACES: dict[str, Literal["max", "min"]] = {"ArgMax": "max", "ArgMin": "min"}
@@ -21,24 +21,24 @@ PLACES: dict[str, Literal["max", "min"]] = {"ArgMax": "max", "ArgMin": "min"}
 def where(reader: Reader, node: ir.Node) -> None:
     """A table where all three are functions of one tensor of bytes; bytes where bytes follow; else floats."""
     condition, *both = operands = [reader.read(value) for value in node.inputs]
-    if _as_table(reader, node, operands):
+    if _make_table(reader, node, operands):
         return
-    shape = np.broadcast_shapes(*(shape_of(each) for each in operands))
-    chosen = make_truth(reader, condition, node.name or "")
-    name = node.name or ""
+    shape = np.broadcast_shapes(*(read_shape(each) for each in operands))
+    chosen = make_truth(reader, condition, name_of(node))
+    name = name_of(node)
     sink = reader.find_sink(node) if all(isinstance(each, Coded | Fixed) for each in both) else None
     if sink is None:
         parts = [reader.make_floats(each) for each in both]
-        to = Tensor(name_of(node), shape, parts[0].dtype)
+        to = Tensor(name_output(node), shape, parts[0].dtype)
         reader.set(node.outputs[0], reader.add(Select(node=name, inputs=(chosen, *parts), outputs=(to,))))
         return
     parts = [_encode(reader, node, each, sink) for each in both]
-    to = Tensor(name_of(node), shape, "uint8", sink.coding)
+    to = Tensor(name_output(node), shape, "uint8", sink.coding)
     reader.add(Select(node=name, inputs=(chosen, *parts), outputs=(to,)))
     reader.write(node, to)
 
 
-def _as_table(reader: Reader, node: ir.Node, operands: list[Operand]) -> bool:
+def _make_table(reader: Reader, node: ir.Node, operands: list[Operand]) -> bool:
     coded = [each for each in operands if isinstance(each, Coded)]
     if not coded or len({each.tensor.name for each in coded}) > 1:
         return False
@@ -70,7 +70,7 @@ def make_truth(reader: Reader, operand: Operand, node: str) -> Tensor:
 
 def _encode(reader: Reader, node: ir.Node, operand: Operand, to: Sink) -> Tensor:
     """One of the two as the bytes that are written for it."""
-    name = reader.make_name(f"{name_of(node)}.part")
+    name = reader.make_name(f"{name_output(node)}.part")
     if isinstance(operand, Fixed):
         held = np.clip(to.coding.encode(operand.array), to.low, to.high)
         return Tensor(name, held.shape, "uint8", to.coding, held)
@@ -79,23 +79,25 @@ def _encode(reader: Reader, node: ir.Node, operand: Operand, to: Sink) -> Tensor
     if is_identity(table):
         return operand.tensor
     tensor = Tensor(name, operand.tensor.shape, "uint8", to.coding)
-    return reader.add(LookupTable(node=node.name or "", inputs=(operand.tensor,), outputs=(tensor,), table=table))
+    return reader.add(LookupTable(node=name_of(node), inputs=(operand.tensor,), outputs=(tensor,), table=table))
 
 
 def place(reader: Reader, node: ir.Node) -> None:
     """ArgMax and ArgMin, on bytes where each stands for a larger number than the one below it."""
     x = reader.read(node.inputs[0])
-    shape = shape_of(x)
+    shape = read_shape(x)
     axis = attribute_of(node, "axis", 0) % len(shape)
     kept = attribute_of(node, "keepdims", 1)
     on_bytes = isinstance(x, Coded) and x.values.ndim == 1 and bool((np.diff(x.values) > 0).all())
     source = x.tensor if on_bytes and isinstance(x, Coded) else reader.make_floats(x)
     if source.dtype not in ("uint8", "float32"):
         raise reader.refuse(node, f"its input is {source.dtype}")
-    to = Tensor(name_of(node), tuple(1 if i == axis else n for i, n in enumerate(shape) if kept or i != axis), "int64")
+    to = Tensor(
+        name_output(node), tuple(1 if i == axis else n for i, n in enumerate(shape) if kept or i != axis), "int64"
+    )
     reader.add(
         Place(
-            node=node.name or "", inputs=(source,), outputs=(to,), kind=PLACES[node.op_type], axis=axis,
+            node=name_of(node), inputs=(source,), outputs=(to,), kind=PLACES[node.op_type], axis=axis,
             last=bool(attribute_of(node, "select_last_index", 0)),
         )
     )  # fmt: skip

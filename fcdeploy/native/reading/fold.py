@@ -11,7 +11,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.native.reading.operands import Fixed
-from fcdeploy.native.reading.reader import Reader, shape_of
+from fcdeploy.native.reading.reader import Reader, read_shape
 
 KEEP = {
     "DequantizeLinear",
@@ -47,11 +47,11 @@ def _may_compute(node: ir.Node) -> bool:
 def fold(reader: Reader, node: ir.Node) -> list[Array] | None:
     """What the node computes of constants, or of shapes; None where it must run."""
     if node.op_type == "Shape":
-        shape = shape_of(reader.read(node.inputs[0]))
+        shape = read_shape(reader.read(node.inputs[0]))
         start, end = attribute_of(node, "start", 0), attribute_of(node, "end", len(shape))
         return [np.array(shape[start:end], np.int64)]
     if node.op_type == "Size":
-        return [np.array(int(np.prod(shape_of(reader.read(node.inputs[0])))), np.int64)]
+        return [np.array(int(np.prod(read_shape(reader.read(node.inputs[0])))), np.int64)]
     operands = [None if value is None else reader.read(value) for value in node.inputs]
     if not all(each is None or isinstance(each, Fixed) for each in operands):
         return None
@@ -60,7 +60,7 @@ def fold(reader: Reader, node: ir.Node) -> list[Array] | None:
     return _evaluate(reader, node, operands) if node.op_type not in KEEP and _may_compute(node) else None
 
 
-def stored_weight(reader: Reader, node: ir.Node) -> Fixed | None:
+def find_stored_weight(reader: Reader, node: ir.Node) -> Fixed | None:
     """Weights that are only stored as bytes: a Cast of the bytes, and a Mul with their scales. The integers are kept."""
     operands = [None if value is None else reader.read(value) for value in node.inputs]
     if not operands or not isinstance(first := operands[0], Fixed):
@@ -89,7 +89,7 @@ def _evaluate(reader: Reader, node: ir.Node, operands: list[Any]) -> list[Array]
               for name, array in feeds.items()]  # fmt: skip
     outputs = [onnx.helper.make_empty_tensor_value_info(value.name) for value in node.outputs if value.name]
     graph = onnx.helper.make_graph([proto], "constant", inputs, outputs)
-    opset = onnx.helper.make_opsetid(node.domain, node.version or _opset(node))
+    opset = onnx.helper.make_opsetid(node.domain, node.version or _find_opset(node))
     try:
         arrays = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset])).run(None, feeds)
     except Exception as error:
@@ -98,5 +98,5 @@ def _evaluate(reader: Reader, node: ir.Node, operands: list[Any]) -> list[Array]
     return [np.asarray(each) for each in arrays]
 
 
-def _opset(node: ir.Node) -> int:
+def _find_opset(node: ir.Node) -> int:
     return (node.graph.opset_imports.get("", 17) or 17) if isinstance(node.graph, ir.Graph) else 17

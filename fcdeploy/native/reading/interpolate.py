@@ -8,16 +8,16 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import attribute_of
+from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.native.program.steps import Interpolate, Line
 from fcdeploy.native.program.tensors import Tensor
-from fcdeploy.native.reading.moves import taken
+from fcdeploy.native.reading.moves import take_elements
 from fcdeploy.native.reading.operands import Coded
-from fcdeploy.native.reading.reader import Reader, name_of, shape_of
+from fcdeploy.native.reading.reader import Reader, name_output, read_shape
 
 
 def resize(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.read(node.inputs[0]))
+    shape = read_shape(reader.read(node.inputs[0]))
     scales, sizes = _resize_arguments(reader, node)
     rank = len(shape)
     out = tuple(sizes) if sizes else tuple(int(np.floor(n * s)) for n, s in zip(shape, scales, strict=True))
@@ -33,12 +33,12 @@ def resize(reader: Reader, node: ir.Node) -> None:
         raise reader.refuse(node, f"its mode is {mode!r}, expected 'nearest' or 'linear' without antialias")
     places = []
     for axis in range(rank):
-        at = _places(np.arange(out[axis]), ratios[axis], shape[axis], out[axis], how)
+        at = _find_places(np.arange(out[axis]), ratios[axis], shape[axis], out[axis], how)
         if at is None:
             raise reader.refuse(node, f"its coordinates are {how!r}")
         places.append(at)
     if mode == "linear":
-        _linear(reader, node, places, shape, out)
+        _read_linear(reader, node, places, shape, out)
         return
     value = reader.read(node.inputs[0])
     for axis in range(rank):
@@ -47,11 +47,13 @@ def resize(reader: Reader, node: ir.Node) -> None:
         if rounding not in ROUNDINGS:
             raise reader.refuse(node, f"it rounds {rounding!r}")
         at = np.clip(ROUNDINGS[rounding](places[axis]), 0, shape[axis] - 1).astype(np.int64)
-        value = taken(reader, node, value, axis, at)
+        value = take_elements(reader, node, value, axis, at)
     reader.set(node.outputs[0], value)
 
 
-def _linear(reader: Reader, node: ir.Node, places: list[Array], shape: tuple[int, ...], out: tuple[int, ...]) -> None:
+def _read_linear(
+    reader: Reader, node: ir.Node, places: list[Array], shape: tuple[int, ...], out: tuple[int, ...]
+) -> None:
     """Along the axes behind the second; of bytes to bytes where a QuantizeLinear follows."""
     if out[:2] != shape[:2] or len(shape) not in (3, 4):
         raise reader.refuse(node, f"it makes {list(out)} of {list(shape)}: only one or two axes of space have a kernel")
@@ -62,16 +64,16 @@ def _linear(reader: Reader, node: ir.Node, places: list[Array], shape: tuple[int
         and all(r.op_type == "DequantizeLinear" for r in node.outputs[0].consumers())
     ):
         raise reader.refuse(node, "it interpolates codes, which is not done in the runtime as it is in real numbers")
-    lines = tuple(_line(at, n) for at, n in zip(places[2:], shape[2:], strict=True))
+    lines = tuple(_make_line(at, n) for at, n in zip(places[2:], shape[2:], strict=True))
     sink = reader.find_sink(node) if tensor is not None else None
     source = tensor if tensor is not None and sink is not None else reader.make_floats(x)
     low, high = (0, 255) if sink is None else (sink.low, sink.high)
-    to = Tensor(name_of(node), out, "float32" if sink is None else "uint8", None if sink is None else sink.coding)
-    reader.add(Interpolate(node=node.name or "", inputs=(source,), outputs=(to,), lines=lines, low=low, high=high))
+    to = Tensor(name_output(node), out, "float32" if sink is None else "uint8", None if sink is None else sink.coding)
+    reader.add(Interpolate(node=name_of(node), inputs=(source,), outputs=(to,), lines=lines, low=low, high=high))
     reader.write(node, to)
 
 
-def _line(at: Array, length: int) -> Line:
+def _make_line(at: Array, length: int) -> Line:
     """Between which two elements each output lies, and how far from the first."""
     at = np.clip(at, 0, length - 1).astype(np.float32)
     first = np.floor(at).astype(np.int32)
@@ -99,7 +101,7 @@ ROUNDINGS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def _places(at: Array, ratio: float, length: int, out: int, how: str) -> Array | None:
+def _find_places(at: Array, ratio: float, length: int, out: int, how: str) -> Array | None:
     """Where outputs lie among the inputs, by ONNX's formulas for Resize, in float32 as the runtime has them."""
     x = at.astype(np.float32)
     scale = np.float32(ratio)

@@ -11,13 +11,13 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import attribute_of
+from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.graph.windows import read_window
 from fcdeploy.native.program.steps import FloatLayer, Layer
 from fcdeploy.native.program.tensors import Floats, Tensor
 from fcdeploy.native.reading.operands import Fixed
 from fcdeploy.native.reading.products import product
-from fcdeploy.native.reading.reader import Reader, name_of, shape_of
+from fcdeploy.native.reading.reader import Reader, name_output, read_shape
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Form:
     finish: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
     def name(self, reader: Reader, node: ir.Node) -> str:
-        return name_of(node) if self == AS_IT_IS else reader.make_name(name_of(node))
+        return name_output(node) if self == AS_IT_IS else reader.make_name(name_output(node))
 
 
 AS_IT_IS = Form()
 
 
 def conv(reader: Reader, node: ir.Node) -> None:
-    x, weight = shape_of(reader.read(node.inputs[0])), reader.get_input(node, 1)
+    x, weight = read_shape(reader.read(node.inputs[0])), reader.get_input(node, 1)
     if not isinstance(weight, Fixed):
         raise reader.refuse(node, "its weights are computed at run time")
     if len(x) not in (3, 4):
@@ -56,19 +56,19 @@ def gemm(reader: Reader, node: ir.Node) -> None:
         raise reader.refuse(node, "its weights are computed at run time")
     if flags != (1.0, 1.0) or attribute_of(node, "transA", 0):
         raise reader.refuse(node, "its alpha, beta or transA is not the plain one")
-    _dense(reader, node, weight, transposed=bool(attribute_of(node, "transB", 0)))
+    _read_dense(reader, node, weight, transposed=bool(attribute_of(node, "transB", 0)))
 
 
 def matmul(reader: Reader, node: ir.Node) -> None:
     weight = reader.get_input(node, 1)
     if isinstance(weight, Fixed) and weight.array.ndim == 2:
-        _dense(reader, node, weight, transposed=False)
+        _read_dense(reader, node, weight, transposed=False)
     else:
         product(reader, node)
 
 
-def _dense(reader: Reader, node: ir.Node, weight: Fixed, *, transposed: bool) -> None:
-    x = shape_of(reader.read(node.inputs[0]))
+def _read_dense(reader: Reader, node: ir.Node, weight: Fixed, *, transposed: bool) -> None:
+    x = read_shape(reader.read(node.inputs[0]))
     axis = 0 if transposed else 1
     read_layer(reader, node, weight, (axis, weight), (*x[:-1], weight.array.shape[axis]), None, 1)
 
@@ -85,13 +85,13 @@ def read_layer(
 ) -> None:
     """A layer with output channels along the axis `out[0]` of its weight."""
     x, axis = reader.get_bytes(node, 0), out[0]
-    integers = None if x is None else scaled_integers(weight, axis)
+    integers = None if x is None else read_scaled_integers(weight, axis)
     if x is None or integers is None:
-        _float_layer(reader, node, weight, axis, shape, window, groups, form)
+        _read_float_layer(reader, node, weight, axis, shape, window, groups, form)
         return
     rows, scale = integers
     unit = np.asarray(x.coding.scale * scale, np.float32)  # type: ignore[union-attr]
-    bias, real = _bias(reader, node, len(rows) // form.times)
+    bias, real = _read_bias(reader, node, len(rows) // form.times)
     bias, real = form.bias(bias), None if real is None else form.bias(real)
     sink = reader.find_sink(node)
     if sink is not None and real is not None:
@@ -105,7 +105,7 @@ def read_layer(
     to = Tensor(form.name(reader, node), shape, dtype, coding)
     reader.add(
         Layer(
-            node=node.name or "", inputs=(x,), outputs=(to,), weight=rows, bias=total.astype(np.int32),
+            node=name_of(node), inputs=(x,), outputs=(to,), weight=rows, bias=total.astype(np.int32),
             factor=np.broadcast_to(factor, len(rows)).astype(np.float32), real_bias=real, window=window, groups=groups,
             low=low, high=high,
         )
@@ -121,7 +121,7 @@ def refuse_overflow(reader: Reader, node: ir.Node, rows: Array, total: Array) ->
         raise reader.refuse(node, f"its sums of {reduced} products and the bias can leave 32 bits")
 
 
-def scaled_integers(weight: Fixed, axis: int) -> tuple[Array, Floats] | None:
+def read_scaled_integers(weight: Fixed, axis: int) -> tuple[Array, Floats] | None:
     """Weights (out, ...) less their zero points, in the fewest bits, and one scale or one for each output."""
     if weight.integers is None or weight.scale is None or weight.zero is None:
         return None
@@ -136,7 +136,7 @@ def scaled_integers(weight: Fixed, axis: int) -> tuple[Array, Floats] | None:
     return (rows.astype(np.int8) if fits else rows), weight.scale.reshape(-1)
 
 
-def _bias(reader: Reader, node: ir.Node, outs: int) -> tuple[Array, Floats | None]:
+def _read_bias(reader: Reader, node: ir.Node, outs: int) -> tuple[Array, Floats | None]:
     """In units of input scale x weight scale, one integer an output; or, stored as float, those floats."""
     bias = reader.get_input(node, 2)
     if bias is None:
@@ -148,7 +148,7 @@ def _bias(reader: Reader, node: ir.Node, outs: int) -> tuple[Array, Floats | Non
     raise reader.refuse(node, "its bias is computed at run time")
 
 
-def _float_layer(
+def _read_float_layer(
     reader: Reader, node: ir.Node, weight: Fixed, axis: int, shape: tuple[int, ...], window: Window | None, groups: int,
     form: Form,
 ) -> None:  # fmt: skip
@@ -161,7 +161,7 @@ def _float_layer(
     to = Tensor(form.name(reader, node), shape, "float32")
     reader.add(
         FloatLayer(
-            node=node.name or "", inputs=(reader.make_floats(reader.read(node.inputs[0])),), outputs=(to,), weight=rows,
+            node=name_of(node), inputs=(reader.make_floats(reader.read(node.inputs[0])),), outputs=(to,), weight=rows,
             bias=added.astype(np.float32), window=window, groups=groups,
         )
     )  # fmt: skip

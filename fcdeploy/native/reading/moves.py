@@ -9,12 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import attribute_of
-from fcdeploy.native.program.interpret import move_elements
+from fcdeploy.graph.nodes import attribute_of, name_of
+from fcdeploy.native.program.compute_moves import move_elements
 from fcdeploy.native.program.steps import LookupTable, Move
 from fcdeploy.native.program.tensors import CODES, Tensor
 from fcdeploy.native.reading.operands import Coded, Fixed, Operand, Sink, is_identity, make_real
-from fcdeploy.native.reading.reader import Reader, axes_of, name_of, shape_of
+from fcdeploy.native.reading.reader import Reader, name_output, read_shape, sort_axes
 
 Kind = Literal["reshape", "transpose", "slice", "concat", "pad", "take", "expand"]
 Arguments = tuple[tuple[int, ...], ...]
@@ -32,9 +32,9 @@ def _move(
     source = x.tensor if isinstance(x, Coded) else x
     if isinstance(x, Coded) and x.values.ndim > 1:
         raise reader.refuse(node, "it moves bytes that mean something else in each channel")
-    to = Tensor(name_of(node, output), shape, source.dtype, source.coding)
+    to = Tensor(name_output(node, output), shape, source.dtype, source.coding)
     step = Move(
-        node=node.name or "", inputs=(source,), outputs=(to,), kind=kind, arguments=arguments, index=index,
+        node=name_of(node), inputs=(source,), outputs=(to,), kind=kind, arguments=arguments, index=index,
     )  # fmt: skip
     reader.add(step)
     reader.set(node.outputs[output], Coded(to, x.values) if isinstance(x, Coded) else to)
@@ -50,7 +50,7 @@ def _move_constant(x: Fixed, kind: Kind, shape: tuple[int, ...], arguments: Argu
 
 
 def reshape(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.read(node.inputs[0]))
+    shape = read_shape(reader.read(node.inputs[0]))
     wanted = reader.get_integers(node, "shape", 1)
     if wanted is None:
         raise reader.refuse(node, "its shape is computed at run time")
@@ -64,33 +64,33 @@ def reshape(reader: Reader, node: ir.Node) -> None:
 
 
 def flatten(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.read(node.inputs[0]))
+    shape = read_shape(reader.read(node.inputs[0]))
     axis = attribute_of(node, "axis", 1) % (len(shape) + 1)
     _move(reader, node, "reshape", (prod(shape[:axis]), prod(shape[axis:])))
 
 
 def squeeze(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.read(node.inputs[0]))
+    shape = read_shape(reader.read(node.inputs[0]))
     given = reader.get_integers(node, "axes", 1)
-    axes = axes_of(given, len(shape)) if given is not None else tuple(i for i, n in enumerate(shape) if n == 1)
+    axes = sort_axes(given, len(shape)) if given is not None else tuple(i for i, n in enumerate(shape) if n == 1)
     _move(reader, node, "reshape", tuple(n for i, n in enumerate(shape) if i not in axes))
 
 
 def unsqueeze(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.read(node.inputs[0]))
+    shape = read_shape(reader.read(node.inputs[0]))
     given = reader.get_integers(node, "axes", 1) or ()
-    axes, rest = axes_of(given, len(shape) + len(given)), iter(shape)
+    axes, rest = sort_axes(given, len(shape) + len(given)), iter(shape)
     _move(reader, node, "reshape", tuple(1 if i in axes else next(rest) for i in range(len(shape) + len(axes))))
 
 
 def transpose(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.read(node.inputs[0]))
+    shape = read_shape(reader.read(node.inputs[0]))
     perm = attribute_of(node, "perm", tuple(reversed(range(len(shape)))))
     _move(reader, node, "transpose", tuple(shape[i] for i in perm), (perm,))
 
 
 def slice_(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.read(node.inputs[0]))
+    shape = read_shape(reader.read(node.inputs[0]))
     starts, ends = reader.get_integers(node, "starts", 1) or (), reader.get_integers(node, "ends", 2) or ()
     axes, steps = reader.get_integers(node, "axes", 3), reader.get_integers(node, "steps", 4)
     begin, step, sizes = [0] * len(shape), [1] * len(shape), list(shape)
@@ -104,7 +104,7 @@ def slice_(reader: Reader, node: ir.Node) -> None:
 
 
 def split(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.read(node.inputs[0]))
+    shape = read_shape(reader.read(node.inputs[0]))
     axis = attribute_of(node, "axis", 0) % len(shape)
     sizes = reader.get_integers(node, "split", 1)
     if sizes is None:
@@ -119,7 +119,7 @@ def split(reader: Reader, node: ir.Node) -> None:
 def gather(reader: Reader, node: ir.Node) -> None:
     """Rows by constant indices, or by those that are computed or given."""
     x, index = reader.read(node.inputs[0]), reader.read(node.inputs[1])
-    shape, chosen = shape_of(x), shape_of(index)
+    shape, chosen = read_shape(x), read_shape(index)
     axis = attribute_of(node, "axis", 0) % max(1, len(shape))
     out = (*shape[:axis], *chosen, *shape[axis + 1 :])
     if isinstance(index, Fixed):
@@ -135,8 +135,8 @@ def gather(reader: Reader, node: ir.Node) -> None:
     if index.dtype not in ("int32", "int64"):
         raise reader.refuse(node, f"its indices are {index.dtype}, expected int32 or int64")
     rows = _read_rows(reader, x)
-    to = Tensor(name_of(node), out, rows.dtype, rows.coding)
-    reader.add(Move(node=node.name or "", inputs=(rows, index), outputs=(to,), kind="take", arguments=((0,),)))
+    to = Tensor(name_output(node), out, rows.dtype, rows.coding)
+    reader.add(Move(node=name_of(node), inputs=(rows, index), outputs=(to,), kind="take", arguments=((0,),)))
     reader.set(node.outputs[0], to if to.coding is None else make_real(to))
 
 
@@ -150,7 +150,7 @@ def _read_rows(reader: Reader, x: Operand) -> Tensor:
 
 def concat(reader: Reader, node: ir.Node) -> None:
     operands = [reader.read(value) for value in node.inputs if value is not None]
-    shapes = [shape_of(each) for each in operands]
+    shapes = [read_shape(each) for each in operands]
     axis = attribute_of(node, "axis", 0) % len(shapes[0])
     shape = tuple(sum(s[axis] for s in shapes) if i == axis else n for i, n in enumerate(shapes[0]))
     if all(isinstance(each, Fixed) for each in operands):
@@ -160,8 +160,8 @@ def concat(reader: Reader, node: ir.Node) -> None:
     coded = len(codes) == len(operands)
     parts = _make_alike(reader, node, codes) if coded else []
     if parts:
-        to = Tensor(name_of(node), shape, "uint8", parts[0].coding)
-        reader.add(Move(node=node.name or "", inputs=tuple(parts), outputs=(to,), kind="concat", arguments=((axis,),)))
+        to = Tensor(name_output(node), shape, "uint8", parts[0].coding)
+        reader.add(Move(node=name_of(node), inputs=tuple(parts), outputs=(to,), kind="concat", arguments=((axis,),)))
         reader.set(node.outputs[0], Coded(to, next(each.values for each in codes if _is_distinct(each))))
         return
     _join(reader, node, operands, codes if coded else [], shape, axis)
@@ -172,16 +172,16 @@ def _join(
 ) -> None:
     """Parts whose bytes mean different numbers: recoded to what the output's bytes mean, or joined as floats."""
     sink = reader.find_sink(node) if codes else None
-    to = Tensor(name_of(node), shape, "uint8", sink.coding) if sink else Tensor(name_of(node), shape, "float32")
+    to = Tensor(name_output(node), shape, "uint8", sink.coding) if sink else Tensor(name_output(node), shape, "float32")
     parts = _recode_parts(reader, node, codes, sink) if sink else [reader.make_floats(each) for each in operands]
-    reader.add(Move(node=node.name or "", inputs=tuple(parts), outputs=(to,), kind="concat", arguments=((axis,),)))
+    reader.add(Move(node=name_of(node), inputs=tuple(parts), outputs=(to,), kind="concat", arguments=((axis,),)))
     reader.write(node, to)
 
 
 def _recode_parts(reader: Reader, node: ir.Node, codes: list[Coded], sink: Sink) -> list[Tensor]:
     """The operands as bytes that mean what the output's mean."""
     return [
-        reader.recode(each, sink.coding, node.name or "", reader.make_name(f"{name_of(node)}.part")) for each in codes
+        reader.recode(each, sink.coding, name_of(node), reader.make_name(f"{name_output(node)}.part")) for each in codes
     ]
 
 
@@ -203,15 +203,15 @@ def _make_alike(reader: Reader, node: ir.Node, codes: list[Coded]) -> list[Tenso
         table = at.astype(np.uint8)
         tensor = each.tensor
         if not is_identity(table):
-            tensor = Tensor(reader.make_name(f"{name_of(node)}.part"), tensor.shape, "uint8", whole.tensor.coding)
-            reader.add(LookupTable(node=node.name or "", inputs=(each.tensor,), outputs=(tensor,), table=table))
+            tensor = Tensor(reader.make_name(f"{name_output(node)}.part"), tensor.shape, "uint8", whole.tensor.coding)
+            reader.add(LookupTable(node=name_of(node), inputs=(each.tensor,), outputs=(tensor,), table=table))
         tensors.append(tensor)
     return tensors
 
 
 def pad(reader: Reader, node: ir.Node) -> None:
     x = reader.read(node.inputs[0])
-    shape, mode = shape_of(x), attribute_of(node, "mode", "constant")
+    shape, mode = read_shape(x), attribute_of(node, "mode", "constant")
     pads = reader.get_integers(node, "pads", 1)
     value = reader.get_constant(node, 2)
     if value is None and reader.get_input(node, 2) is not None:
@@ -224,24 +224,24 @@ def pad(reader: Reader, node: ir.Node) -> None:
     for i, axis in enumerate(axes or range(len(shape))):
         begin[axis % len(shape)], end[axis % len(shape)] = pads[i], pads[len(pads) // 2 + i]
     if mode != "constant":
-        _repeated(reader, node, mode, begin, end)
+        _pad_repeating(reader, node, mode, begin, end)
         return
     out = tuple(n + b + e for n, b, e in zip(shape, begin, end, strict=True))
     more = {"kind": "pad", "arguments": (tuple(begin), tuple(end))}
     if isinstance(x, Coded) and x.values.ndim == 1:
         codes = np.flatnonzero(x.values == np.float32(fill))
         if codes.size:
-            to = Tensor(name_of(node), out, "uint8", x.tensor.coding)
-            reader.add(Move(node=node.name or "", inputs=(x.tensor,), outputs=(to,), fill=int(codes[0]), **more))  # type: ignore[arg-type]
+            to = Tensor(name_output(node), out, "uint8", x.tensor.coding)
+            reader.add(Move(node=name_of(node), inputs=(x.tensor,), outputs=(to,), fill=int(codes[0]), **more))  # type: ignore[arg-type]
             reader.set(node.outputs[0], Coded(to, x.values))
             return
-    to = Tensor(name_of(node), out, "float32")
-    reader.add(Move(node=node.name or "", inputs=(reader.make_floats(x),), outputs=(to,), fill=fill, **more))  # type: ignore[arg-type]
+    to = Tensor(name_output(node), out, "float32")
+    reader.add(Move(node=name_of(node), inputs=(reader.make_floats(x),), outputs=(to,), fill=fill, **more))  # type: ignore[arg-type]
     reader.set(node.outputs[0], to)
 
 
 def expand(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.read(node.inputs[0]))
+    shape = read_shape(reader.read(node.inputs[0]))
     wanted = reader.get_integers(node, "shape", 1)
     if wanted is None:
         raise reader.refuse(node, "its shape is computed at run time")
@@ -251,49 +251,49 @@ def expand(reader: Reader, node: ir.Node) -> None:
 NUMPY_MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 
 
-def _repeated(reader: Reader, node: ir.Node, mode: str, begin: list[int], end: list[int]) -> None:
+def _pad_repeating(reader: Reader, node: ir.Node, mode: str, begin: list[int], end: list[int]) -> None:
     """Padding by elements of the input: each axis by an index."""
     value = reader.read(node.inputs[0])
     if mode not in NUMPY_MODES:
         raise reader.refuse(node, f"its mode is {mode!r}")
     for axis, (before, after) in enumerate(zip(begin, end, strict=True)):
         if before or after:
-            index = np.pad(np.arange(shape_of(value)[axis]), (before, after), mode=NUMPY_MODES[mode])  # type: ignore[call-overload]
-            value = taken(reader, node, value, axis, index)
+            index = np.pad(np.arange(read_shape(value)[axis]), (before, after), mode=NUMPY_MODES[mode])  # type: ignore[call-overload]
+            value = take_elements(reader, node, value, axis, index)
     reader.set(node.outputs[0], value)
 
 
-def taken(reader: Reader, node: ir.Node, value: Operand, axis: int, at: Array) -> Operand:
+def take_elements(reader: Reader, node: ir.Node, value: Operand, axis: int, at: Array) -> Operand:
     """Elements along an axis by constant indices."""
     if isinstance(value, Fixed):
         return Fixed(value.array.take(at, axis))
     tensor = value.tensor if isinstance(value, Coded) else value
     shape = tuple(len(at) if i == axis else n for i, n in enumerate(tensor.shape))
-    to = Tensor(reader.make_name(name_of(node)), shape, tensor.dtype, tensor.coding)
-    reader.add(Move(node=node.name or "", inputs=(tensor,), outputs=(to,), kind="take", arguments=((axis,),), index=at))
+    to = Tensor(reader.make_name(name_output(node)), shape, tensor.dtype, tensor.coding)
+    reader.add(Move(node=name_of(node), inputs=(tensor,), outputs=(to,), kind="take", arguments=((axis,),), index=at))
     return Coded(to, value.values) if isinstance(value, Coded) else to
 
 
-def _moved(
+def _move_tensor(
     reader: Reader, node: ir.Node, tensor: Tensor, kind: Kind, shape: tuple[int, ...], *arguments: tuple[int, ...]
 ) -> Tensor:
-    to = Tensor(reader.make_name(name_of(node)), shape, tensor.dtype, tensor.coding)
-    return reader.add(Move(node=node.name or "", inputs=(tensor,), outputs=(to,), kind=kind, arguments=arguments))
+    to = Tensor(reader.make_name(name_output(node)), shape, tensor.dtype, tensor.coding)
+    return reader.add(Move(node=name_of(node), inputs=(tensor,), outputs=(to,), kind=kind, arguments=arguments))
 
 
-def spread(reader: Reader, node: ir.Node, tensor: Tensor, strides: tuple[int, ...], groups: int = 1) -> Tensor:
+def spread_out(reader: Reader, node: ir.Node, tensor: Tensor, strides: tuple[int, ...], groups: int = 1) -> Tensor:
     """Channels (groups, *strides, rest) laid out side by side in space: (N, groups x rest, lengths x strides)."""
     rank, space = len(strides), tensor.shape[2:]
     rest = tensor.shape[1] // (groups * prod(strides))
     lead = (groups,) if groups > 1 else ()
     first = 1 + len(lead)  # of the strides
-    apart = _moved(reader, node, tensor, "reshape", (tensor.shape[0], *lead, *strides, rest, *space))
+    apart = _move_tensor(reader, node, tensor, "reshape", (tensor.shape[0], *lead, *strides, rest, *space))
     perm = [*range(first), first + rank]
     for axis in range(rank):
         perm += [first + rank + 1 + axis, first + axis]
-    turned = _moved(reader, node, apart, "transpose", tuple(apart.shape[i] for i in perm), tuple(perm))
+    turned = _move_tensor(reader, node, apart, "transpose", tuple(apart.shape[i] for i in perm), tuple(perm))
     out = tuple(n * s for n, s in zip(space, strides, strict=True))
-    return _moved(reader, node, turned, "reshape", (tensor.shape[0], groups * rest, *out))
+    return _move_tensor(reader, node, turned, "reshape", (tensor.shape[0], groups * rest, *out))
 
 
 def take_part(reader: Reader, node: ir.Node, tensor: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
@@ -301,20 +301,20 @@ def take_part(reader: Reader, node: ir.Node, tensor: Tensor, shape: tuple[int, .
     to = Tensor(name, shape, tensor.dtype, tensor.coding)
     kind: Kind = "slice" if shape != tensor.shape else "reshape"
     arguments = ((0,) * len(shape), (1,) * len(shape)) if shape != tensor.shape else ()
-    return reader.add(Move(node=node.name or "", inputs=(tensor,), outputs=(to,), kind=kind, arguments=arguments))
+    return reader.add(Move(node=name_of(node), inputs=(tensor,), outputs=(to,), kind=kind, arguments=arguments))
 
 
 def depth_to_space(reader: Reader, node: ir.Node) -> None:
     x, size = reader.read(node.inputs[0]), attribute_of(node, "blocksize", 1)
     source = x.tensor if isinstance(x, Coded) else reader.make_floats(x)
     if attribute_of(node, "mode", "DCR") == "DCR":
-        whole = spread(reader, node, source, (size, size))
+        whole = spread_out(reader, node, source, (size, size))
     else:  # channels first, then the block
         n, c, h, w = source.shape
         rest = c // size**2
-        apart = _moved(reader, node, source, "reshape", (n, rest, size, size, h, w))
-        turned = _moved(reader, node, apart, "transpose", (n, rest, h, size, w, size), (0, 1, 4, 2, 5, 3))
-        whole = _moved(reader, node, turned, "reshape", (n, rest, h * size, w * size))
+        apart = _move_tensor(reader, node, source, "reshape", (n, rest, size, size, h, w))
+        turned = _move_tensor(reader, node, apart, "transpose", (n, rest, h, size, w, size), (0, 1, 4, 2, 5, 3))
+        whole = _move_tensor(reader, node, turned, "reshape", (n, rest, h * size, w * size))
     reader.set(node.outputs[0], Coded(whole, x.values) if isinstance(x, Coded) else whole)
 
 
@@ -322,7 +322,9 @@ def space_to_depth(reader: Reader, node: ir.Node) -> None:
     x, size = reader.read(node.inputs[0]), attribute_of(node, "blocksize", 1)
     source = x.tensor if isinstance(x, Coded) else reader.make_floats(x)
     n, c, h, w = source.shape
-    apart = _moved(reader, node, source, "reshape", (n, c, h // size, size, w // size, size))
-    turned = _moved(reader, node, apart, "transpose", (n, size, size, c, h // size, w // size), (0, 3, 5, 1, 2, 4))
-    whole = _moved(reader, node, turned, "reshape", (n, c * size**2, h // size, w // size))
+    apart = _move_tensor(reader, node, source, "reshape", (n, c, h // size, size, w // size, size))
+    turned = _move_tensor(
+        reader, node, apart, "transpose", (n, size, size, c, h // size, w // size), (0, 3, 5, 1, 2, 4)
+    )
+    whole = _move_tensor(reader, node, turned, "reshape", (n, c * size**2, h // size, w // size))
     reader.set(node.outputs[0], Coded(whole, x.values) if isinstance(x, Coded) else whole)

@@ -7,10 +7,10 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import attribute_of
+from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.native.program.steps import Normalize
 from fcdeploy.native.program.tensors import Tensor
-from fcdeploy.native.reading.reader import Reader, name_of
+from fcdeploy.native.reading.reader import Reader, name_output
 
 
 def layer_normalization(reader: Reader, node: ir.Node) -> None:
@@ -23,10 +23,10 @@ def layer_normalization(reader: Reader, node: ir.Node) -> None:
     axis = attribute_of(node, "axis", -1) % len(x.shape)
     rows = x.shape[axis:]
     gain, shift = (np.broadcast_to(each, rows).reshape(-1) for each in (scale, np.zeros(1) if bias is None else bias))
-    to = Tensor(name_of(node), x.shape, "float32")
+    to = Tensor(name_output(node), x.shape, "float32")
     reader.add(
         Normalize(
-            node=node.name or "", inputs=(x,), outputs=(to,), length=prod(rows), gain=gain.astype(np.float32),
+            node=name_of(node), inputs=(x,), outputs=(to,), length=prod(rows), gain=gain.astype(np.float32),
             shift=shift.astype(np.float32), epsilon=np.float32(attribute_of(node, "epsilon", 1e-5)),
         )
     )  # fmt: skip

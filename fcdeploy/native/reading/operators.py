@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.native.program.interpret import BINARY, UNARY
+from fcdeploy.native.program.functions import BINARY, UNARY
 from fcdeploy.native.program.simplify import simplify
 from fcdeploy.native.program.steps import LookupTable, Move, Program, Step
 from fcdeploy.native.program.tensors import DTYPES, Tensor
@@ -29,10 +29,10 @@ from fcdeploy.native.reading import (
     transposed,
 )
 from fcdeploy.native.reading.exact_functions import restore_functions
-from fcdeploy.native.reading.fold import fold, stored_weight
+from fcdeploy.native.reading.fold import find_stored_weight, fold
 from fcdeploy.native.reading.operands import Coded, Fixed, is_identity, make_codes
 from fcdeploy.native.reading.qlinear import spell_out
-from fcdeploy.native.reading.reader import KERNELS, RAISED, Reader, shape_of
+from fcdeploy.native.reading.reader import KERNELS, RAISED, Reader, read_shape
 
 Read = Callable[[Reader, ir.Node], None]
 
@@ -94,7 +94,7 @@ def read_program(model: ir.Model, name: str, shapes: Mapping[str, Sequence[int]]
     for node in model.graph:
         if node in reader.done:
             continue
-        kept = stored_weight(reader, node)
+        kept = find_stored_weight(reader, node)
         if kept is not None:
             reader.set(node.outputs[0], kept)
             continue
@@ -160,7 +160,7 @@ def _read_output(reader: Reader, value: ir.Value) -> Tensor:
     if isinstance(view, Fixed):
         raise FcdeployError(f"output {name!r} is a constant", KERNELS)
     if kind == "bool" and not (isinstance(view, Tensor) and view.dtype == "bool"):
-        truth, to = choices.make_truth(reader, view, name), Tensor(reader.make_name(name), shape_of(view), "bool")
+        truth, to = choices.make_truth(reader, view, name), Tensor(reader.make_name(name), read_shape(view), "bool")
         bytes_ = np.arange(256, dtype=np.uint8)
         return reader.add(LookupTable(node=name, inputs=(truth,), outputs=(to,), table=bytes_))
     if not isinstance(view, Coded) or kind not in ("int8", "uint8"):

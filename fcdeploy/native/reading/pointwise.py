@@ -8,12 +8,12 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import attribute_of, producer_of
-from fcdeploy.native.program.interpret import BINARY, UNARY
+from fcdeploy.graph.nodes import attribute_of, name_of, producer_of
+from fcdeploy.native.program.functions import BINARY, UNARY
 from fcdeploy.native.program.steps import Combine, LookupTable, Move, Place, Pointwise, Quantize
 from fcdeploy.native.program.tensors import CODES, Tensor
 from fcdeploy.native.reading.operands import Coded, Fixed, Operand, is_identity, make_real
-from fcdeploy.native.reading.reader import Reader, name_of, shape_of
+from fcdeploy.native.reading.reader import Reader, name_output, read_shape
 
 COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 LARGEST = 1 << 16  # bytes of tables, one a channel, that take the place of float operations
@@ -24,10 +24,10 @@ def quantize(reader: Reader, node: ir.Node) -> None:
     if coding is None:
         raise reader.refuse(node, "it has several scales, or other integers than 8 bits")
     if isinstance(x, Coded):
-        reader.write_codes(node, reader.recode(x, coding, node.name or "", name_of(node)))
+        reader.write_codes(node, reader.recode(x, coding, name_of(node), name_output(node)))
         return
-    to = Tensor(name_of(node), shape_of(x), "uint8", coding)
-    reader.add(Quantize(node=node.name or "", inputs=(reader.make_floats(x),), outputs=(to,)))
+    to = Tensor(name_output(node), read_shape(x), "uint8", coding)
+    reader.add(Quantize(node=name_of(node), inputs=(reader.make_floats(x),), outputs=(to,)))
     reader.write_codes(node, to)
 
 
@@ -42,8 +42,8 @@ def dequantize(reader: Reader, node: ir.Node) -> None:
     codes = np.clip(np.rint(x.values) + reader.find_raise(node), 0, CODES - 1).astype(np.uint8)
     tensor = Tensor(x.tensor.name, x.tensor.shape, "uint8", coding)
     if not is_identity(codes):
-        tensor = Tensor(reader.make_name(name_of(node)), x.tensor.shape, "uint8", coding)
-        reader.add(LookupTable(node=node.name or "", inputs=(x.tensor,), outputs=(tensor,), table=codes))
+        tensor = Tensor(reader.make_name(name_output(node)), x.tensor.shape, "uint8", coding)
+        reader.add(LookupTable(node=name_of(node), inputs=(x.tensor,), outputs=(tensor,), table=codes))
     reader.set(node.outputs[0], make_real(tensor))
 
 
@@ -104,7 +104,7 @@ def _unary(reader: Reader, node: ir.Node, op: str, numbers: tuple[float, ...]) -
     elif isinstance(x, Fixed):
         reader.set(node.outputs[0], Fixed(UNARY[op](x.array.astype(np.float32), *numbers)))
     else:
-        to = Tensor(name_of(node), x.shape, "float32")
+        to = Tensor(name_output(node), x.shape, "float32")
         reader.set(node.outputs[0], reader.add(_pointwise(node, op, (x,), to, numbers)))
 
 
@@ -123,7 +123,7 @@ def binary(reader: Reader, node: ir.Node) -> None:
         x, y = (_make_floats(reader, node, each) for each in (a, b))
         if {x.dtype, y.dtype} != {"float32"}:
             raise reader.refuse(node, f"its inputs are {x.dtype} and {y.dtype}")
-        to = Tensor(name_of(node), np.broadcast_shapes(x.shape, y.shape), "float32")
+        to = Tensor(name_output(node), np.broadcast_shapes(x.shape, y.shape), "float32")
         reader.set(node.outputs[0], reader.add(_pointwise(node, op, (x, y), to)))
 
 
@@ -139,7 +139,7 @@ def _make_floats(reader: Reader, node: ir.Node, operand: Operand) -> Tensor:
     numbers = reader.make_floats(Fixed(np.arange(place.inputs[0].shape[place.axis], dtype=np.float32)))
     to = Tensor(reader.make_name(f"{place.output.name}.real"), place.output.shape, "float32")
     return reader.add(
-        Move(node=node.name or "", inputs=(numbers, place.output), outputs=(to,), kind="take", arguments=((0,),))
+        Move(node=name_of(node), inputs=(numbers, place.output), outputs=(to,), kind="take", arguments=((0,),))
     )
 
 
@@ -189,10 +189,10 @@ def _combine(reader: Reader, node: ir.Node, a: Operand, b: Operand) -> bool:
     sink = reader.find_sink(node)
     if sink is None:
         return False
-    to = Tensor(name_of(node), np.broadcast_shapes(first.shape, second.shape), "uint8", sink.coding)
+    to = Tensor(name_output(node), np.broadcast_shapes(first.shape, second.shape), "uint8", sink.coding)
     kind: Any = node.op_type.lower()
     reader.add(
-        Combine(node=node.name or "", inputs=(first, second), outputs=(to,), kind=kind, low=sink.low, high=sink.high)
+        Combine(node=name_of(node), inputs=(first, second), outputs=(to,), kind=kind, low=sink.low, high=sink.high)
     )
     reader.write(node, to)
     return True
@@ -201,30 +201,30 @@ def _combine(reader: Reader, node: ir.Node, a: Operand, b: Operand) -> bool:
 def _pointwise(
     node: ir.Node, op: str, inputs: tuple[Tensor, ...], to: Tensor, numbers: tuple[float, ...] = ()
 ) -> Pointwise:
-    return Pointwise(node=node.name or "", inputs=inputs, outputs=(to,), kind=op, numbers=numbers)
+    return Pointwise(node=name_of(node), inputs=inputs, outputs=(to,), kind=op, numbers=numbers)
 
 
 def batch_normalization(reader: Reader, node: ir.Node) -> None:
     """x * gain + shift in each channel; part of the QuantizeLinear behind it where there is one."""
     scale, bias, mean, variance = (reader.get_constant(node, i) for i in range(1, 5))
     x = reader.read(node.inputs[0])
-    if scale is None or bias is None or mean is None or variance is None or len(shape_of(x)) < 2:
+    if scale is None or bias is None or mean is None or variance is None or len(read_shape(x)) < 2:
         raise reader.refuse(node, "its factors are computed at run time")
     gain = (scale / np.sqrt(variance + np.float32(attribute_of(node, "epsilon", 1e-5)))).astype(np.float32)
     shift = (bias - mean * gain).astype(np.float32)
-    name, source = node.name or "", reader.make_floats(x)
+    name, source = name_of(node), reader.make_floats(x)
     sink = reader.find_sink(node)
     if sink is not None:
-        to = Tensor(name_of(node), source.shape, "uint8", sink.coding)
+        to = Tensor(name_output(node), source.shape, "uint8", sink.coding)
         reader.add(
             Quantize(node=name, inputs=(source,), outputs=(to,), gain=gain, shift=shift, low=sink.low, high=sink.high)
         )
         reader.write(node, to)
         return
     held = [reader.make_floats(Fixed(each.reshape(-1, *[1] * (len(source.shape) - 2)))) for each in (gain, shift)]
-    scaled = Tensor(reader.make_name(name_of(node)), source.shape, "float32")
+    scaled = Tensor(reader.make_name(name_output(node)), source.shape, "float32")
     reader.add(_pointwise(node, "Mul", (source, held[0]), scaled))
-    to = Tensor(name_of(node), source.shape, "float32")
+    to = Tensor(name_output(node), source.shape, "float32")
     reader.set(node.outputs[0], reader.add(_pointwise(node, "Add", (scaled, held[1]), to)))
 
 

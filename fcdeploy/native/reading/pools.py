@@ -9,12 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.windows import Window
-from fcdeploy.graph.nodes import attribute_of
+from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.graph.windows import read_window
 from fcdeploy.native.program.steps import GlobalAverage, Pool, Reduce, Softmax
 from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading.operands import Coded
-from fcdeploy.native.reading.reader import Reader, axes_of, name_of, shape_of
+from fcdeploy.native.reading.reader import Reader, name_output, read_shape, sort_axes
 
 REDUCTIONS: dict[str, Literal["mean", "sum", "max", "min"]] = {
     "ReduceMean": "mean",
@@ -27,30 +27,30 @@ REDUCTIONS: dict[str, Literal["mean", "sum", "max", "min"]] = {
 def max_pool(reader: Reader, node: ir.Node) -> None:
     """On bytes wherever a larger byte stands for a larger number: then the largest byte is the largest number's."""
     x = reader.read(node.inputs[0])
-    window, shape = _read_window(reader, node, shape_of(x))
+    window, shape = _read_window(reader, node, read_shape(x))
     if isinstance(x, Coded) and x.rises and x.values.ndim == 1:
-        to = Tensor(name_of(node), shape, "uint8", x.tensor.coding)
-        reader.add(Pool(node=node.name or "", inputs=(x.tensor,), outputs=(to,), kind="max", window=window))
+        to = Tensor(name_output(node), shape, "uint8", x.tensor.coding)
+        reader.add(Pool(node=name_of(node), inputs=(x.tensor,), outputs=(to,), kind="max", window=window))
         reader.set(node.outputs[0], Coded(to, x.values))
         return
-    to = Tensor(name_of(node), shape, "float32")
-    reader.add(Pool(node=node.name or "", inputs=(reader.make_floats(x),), outputs=(to,), kind="max", window=window))
+    to = Tensor(name_output(node), shape, "float32")
+    reader.add(Pool(node=name_of(node), inputs=(reader.make_floats(x),), outputs=(to,), kind="max", window=window))
     reader.set(node.outputs[0], to)
 
 
 def average_pool(reader: Reader, node: ir.Node) -> None:
     padded = bool(attribute_of(node, "count_include_pad", 0))
     x, tensor = reader.read(node.inputs[0]), reader.get_bytes(node, 0)
-    window, shape = _read_window(reader, node, shape_of(x))
+    window, shape = _read_window(reader, node, read_shape(x))
     sink = reader.find_sink(node) if tensor is not None else None
     more: dict[str, Any] = {"kind": "average", "window": window, "padded": padded}
     if tensor is None or sink is None:
-        to = Tensor(name_of(node), shape, "float32")
-        reader.add(Pool(node=node.name or "", inputs=(reader.make_floats(x),), outputs=(to,), **more))
+        to = Tensor(name_output(node), shape, "float32")
+        reader.add(Pool(node=name_of(node), inputs=(reader.make_floats(x),), outputs=(to,), **more))
     else:
-        to = Tensor(name_of(node), shape, "uint8", sink.coding)
+        to = Tensor(name_output(node), shape, "uint8", sink.coding)
         more |= {"low": sink.low, "high": sink.high}
-        reader.add(Pool(node=node.name or "", inputs=(tensor,), outputs=(to,), **more))
+        reader.add(Pool(node=name_of(node), inputs=(tensor,), outputs=(to,), **more))
     reader.write(node, to)
 
 
@@ -72,7 +72,7 @@ def _read_window(reader: Reader, node: ir.Node, shape: tuple[int, ...]) -> tuple
 
 def global_average(reader: Reader, node: ir.Node) -> None:
     x, tensor = reader.read(node.inputs[0]), reader.get_bytes(node, 0)
-    shape = shape_of(x)
+    shape = read_shape(x)
     _take_mean(reader, node, tensor, (*shape[:2], *[1] * (len(shape) - 2)), shape)
 
 
@@ -87,22 +87,20 @@ def _take_mean(
     assert tensor.coding is not None
     size = prod(shape[2:])
     factor = np.float32(tensor.coding.scale / np.float32(sink.coding.scale * np.float32(size)))
-    to = Tensor(name_of(node), out, "uint8", sink.coding)
+    to = Tensor(name_output(node), out, "uint8", sink.coding)
     reader.add(
-        GlobalAverage(
-            node=node.name or "", inputs=(tensor,), outputs=(to,), factor=factor, low=sink.low, high=sink.high
-        )
+        GlobalAverage(node=name_of(node), inputs=(tensor,), outputs=(to,), factor=factor, low=sink.low, high=sink.high)
     )
     reader.write(node, to)
 
 
 def reduction(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.read(node.inputs[0]))
+    shape = read_shape(reader.read(node.inputs[0]))
     given = reader.get_integers(node, "axes", 1)
     if not given and attribute_of(node, "noop_with_empty_axes", 0):
         reader.set(node.outputs[0], reader.read(node.inputs[0]))
         return
-    axes = axes_of(given or range(len(shape)), len(shape))
+    axes = sort_axes(given or range(len(shape)), len(shape))
     keep = bool(attribute_of(node, "keepdims", 1))
     out = tuple(1 if i in axes else n for i, n in enumerate(shape) if keep or i not in axes)
     kind = REDUCTIONS[node.op_type]
@@ -113,7 +111,7 @@ def reduction(reader: Reader, node: ir.Node) -> None:
 
 
 def global_max(reader: Reader, node: ir.Node) -> None:
-    shape = shape_of(reader.read(node.inputs[0]))
+    shape = read_shape(reader.read(node.inputs[0]))
     _reduce(reader, node, "max", tuple(range(2, len(shape))), (*shape[:2], *[1] * (len(shape) - 2)))
 
 
@@ -124,16 +122,16 @@ def _reduce(
     axes: tuple[int, ...],
     out: tuple[int, ...],
 ) -> None:
-    to = Tensor(name_of(node), out, "float32")
+    to = Tensor(name_output(node), out, "float32")
     x = reader.make_floats(reader.read(node.inputs[0]))
-    reader.add(Reduce(node=node.name or "", inputs=(x,), outputs=(to,), kind=kind, axes=axes))
+    reader.add(Reduce(node=name_of(node), inputs=(x,), outputs=(to,), kind=kind, axes=axes))
     reader.set(node.outputs[0], to)
 
 
 def softmax(reader: Reader, node: ir.Node) -> None:
     """Of bytes exp(x - largest) has 256 values, by the distance from the largest byte: a table."""
     x, tensor = reader.read(node.inputs[0]), reader.get_bytes(node, 0)
-    shape = shape_of(x)
+    shape = read_shape(x)
     opset = node.version or 13
     axis = attribute_of(node, "axis", -1 if opset >= 13 else 1) % len(shape)
     if opset < 13 and prod(shape[axis + 1 :]) != 1:
@@ -146,8 +144,6 @@ def softmax(reader: Reader, node: ir.Node) -> None:
     source = tensor if tensor is not None else reader.make_floats(x)
     low, high = (0, 255) if sink is None else (sink.low, sink.high)
     dtype, coding = ("float32", None) if sink is None else ("uint8", sink.coding)
-    to = Tensor(name_of(node), shape, dtype, coding)
-    reader.add(
-        Softmax(node=node.name or "", inputs=(source,), outputs=(to,), axis=axis, table=table, low=low, high=high)
-    )
+    to = Tensor(name_output(node), shape, dtype, coding)
+    reader.add(Softmax(node=name_of(node), inputs=(source,), outputs=(to,), axis=axis, table=table, low=low, high=high))
     reader.write(node, to)

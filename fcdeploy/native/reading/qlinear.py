@@ -86,7 +86,7 @@ def _replace(graph: ir.Graph, node: ir.Node, form: Form, names: Names) -> None:
         unit = add("Mul", [get(quantized[0] + 1), get(quantized[1] + 1)])
         inputs.append(add("DequantizeLinear", [get(form.bias), unit], [ir.AttrInt64("axis", 0)]))
     kept = [each for each in node.attributes.values() if each.name not in OWN_ATTRIBUTES]
-    result = add(form.op, inputs, kept, name=node.name or "")
+    result = add(form.op, inputs, kept, name=name_of(node))
     made[-1].meta[WRITTEN_AS] = node.op_type
     if get(form.output) is not None:  # a QGemm without it writes floats
         zero = get(form.output + 1) or _add_zero(graph, names, node, node.outputs[0])

@@ -120,7 +120,7 @@ class Reader:
 
         The nodes in between are then done, and what reads the bytes finds them by `write`.
         """
-        absorbed = self._sink(node)
+        absorbed = self._follow_to_sink(node)
         if absorbed is None:
             return None
         self.done.update(absorbed[1])
@@ -147,7 +147,7 @@ class Reader:
         signed = zero.dtype == np.int8 if zero is not None else kind == ir.DataType.INT8
         return RAISED if signed else 0
 
-    def _sink(self, node: ir.Node) -> tuple[Sink, list[ir.Node]] | None:
+    def _follow_to_sink(self, node: ir.Node) -> tuple[Sink, list[ir.Node]] | None:
         value, low, high = node.outputs[0], -np.inf, np.inf
         passed: list[ir.Node] = []
         while True:
@@ -207,17 +207,17 @@ def is_clip(node: ir.Node) -> bool:
     return node.op_type in CLIPS or (node.op_type == "LeakyRelu" and attribute_of(node, "alpha", 0.01) == 1.0)
 
 
-def name_of(node: ir.Node, index: int = 0) -> str:
+def name_output(node: ir.Node, index: int = 0) -> str:
     """The name of a node's output."""
     return node.outputs[index].name or f"{node.name}.{index}"
 
 
-def shape_of(operand: Operand) -> tuple[int, ...]:
+def read_shape(operand: Operand) -> tuple[int, ...]:
     if isinstance(operand, Coded):
         return operand.tensor.shape
     return tuple(operand.array.shape) if isinstance(operand, Fixed) else operand.shape
 
 
-def axes_of(axes: Sequence[int], rank: int) -> tuple[int, ...]:
+def sort_axes(axes: Sequence[int], rank: int) -> tuple[int, ...]:
     """Axes counted from the front, in order."""
     return tuple(sorted(axis % rank for axis in axes))

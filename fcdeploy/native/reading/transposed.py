@@ -19,9 +19,9 @@ from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of
 from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading.layers import Form, read_layer
-from fcdeploy.native.reading.moves import spread, take_part
+from fcdeploy.native.reading.moves import spread_out, take_part
 from fcdeploy.native.reading.operands import Fixed
-from fcdeploy.native.reading.reader import Reader, name_of, shape_of
+from fcdeploy.native.reading.reader import Reader, name_output, read_shape
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Phases:
     outputs: int
 
 
-def phases(out: int, kernel: int, stride: int, before: int, dilation: int) -> Phases:
+def split_phases(out: int, kernel: int, stride: int, before: int, dilation: int) -> Phases:
     """The products of one axis with `out` outputs."""
     taps = tuple(
         (a, k, (a + before - k * dilation) // stride)
@@ -49,13 +49,13 @@ def phases(out: int, kernel: int, stride: int, before: int, dilation: int) -> Ph
 
 
 def conv_transpose(reader: Reader, node: ir.Node) -> None:
-    x, weight = shape_of(reader.read(node.inputs[0])), reader.get_input(node, 1)
+    x, weight = read_shape(reader.read(node.inputs[0])), reader.get_input(node, 1)
     if not isinstance(weight, Fixed):
         raise reader.refuse(node, "its weights are computed at run time")
     if len(x) not in (3, 4):
         raise reader.refuse(node, f"its input has {len(x)} axes, expected 3 or 4")
     groups, kernel = attribute_of(node, "group", 1), weight.array.shape[2:]
-    axes, out = _geometry(node, x[2:], kernel)
+    axes, out = _read_geometry(node, x[2:], kernel)
     if min(out) < 1:
         raise reader.refuse(node, f"its output would have the lengths {list(out)}")
     ends = tuple(max(0, p.outputs - 1 + p.first + p.count - n) for p, n in zip(axes, x[2:], strict=True))
@@ -70,14 +70,14 @@ def conv_transpose(reader: Reader, node: ir.Node) -> None:
 
     def finish(tensor: Tensor) -> Tensor:
         strides = tuple(p.stride for p in axes)
-        whole = spread(reader, node, tensor, strides, groups)
-        return take_part(reader, node, whole, (x[0], outs, *out), name_of(node))
+        whole = spread_out(reader, node, tensor, strides, groups)
+        return take_part(reader, node, whole, (x[0], outs, *out), name_output(node))
 
-    forward = _forward(weight, axes, groups)
+    forward = _turn_weight(weight, axes, groups)
     read_layer(reader, node, forward, (0, forward), shape, window, groups, Form(times, bias, finish))
 
 
-def _geometry(
+def _read_geometry(
     node: ir.Node, space: tuple[int, ...], kernel: tuple[int, ...]
 ) -> tuple[tuple[Phases, ...], tuple[int, ...]]:
     """Every axis, and the lengths of the output, by ONNX's formulas."""
@@ -100,12 +100,12 @@ def _geometry(
         before = pads[:rank] if auto != "VALID" else (0,) * rank
         out = tuple(f - b - e for f, b, e in zip(full, before, pads[rank:] if auto != "VALID" else before, strict=True))
     each = zip(out, kernel, strides, before, dilations, strict=True)
-    return tuple(phases(*numbers) for numbers in each), out
+    return tuple(split_phases(*numbers) for numbers in each), out
 
 
-def _forward(weight: Fixed, axes: tuple[Phases, ...], groups: int) -> Fixed:
+def _turn_weight(weight: Fixed, axes: tuple[Phases, ...], groups: int) -> Fixed:
     """Weights (in, out / groups, *kernel) as a convolution's: (groups x phases x out / groups, in / groups, *offsets)."""
-    array = _turned(weight.array, axes, groups)
+    array = _turn_array(weight.array, axes, groups)
     if weight.integers is None or weight.scale is None or weight.zero is None or weight.axis not in (None, 1):
         return Fixed(array)
     zero = weight.zero.astype(np.int16).reshape((1, -1, *[1] * len(axes)) if weight.zero.size > 1 else ())
@@ -115,10 +115,10 @@ def _forward(weight: Fixed, axes: tuple[Phases, ...], groups: int) -> Fixed:
     times = groups * prod(p.stride for p in axes)
     scale = np.tile(weight.scale, times) if weight.scale.size > 1 else weight.scale
     axis = 0 if weight.scale.size > 1 else None
-    return Fixed(array, _turned(centred.astype(np.int8), axes, groups), scale, np.zeros(1, np.int8), axis)
+    return Fixed(array, _turn_array(centred.astype(np.int8), axes, groups), scale, np.zeros(1, np.int8), axis)
 
 
-def _turned(weight: Array, axes: tuple[Phases, ...], groups: int) -> Array:
+def _turn_array(weight: Array, axes: tuple[Phases, ...], groups: int) -> Array:
     inputs, outs = weight.shape[:2]
     own = weight.reshape(groups, inputs // groups, outs, *weight.shape[2:])
     strides, counts = [p.stride for p in axes], [p.count for p in axes]
