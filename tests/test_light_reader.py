@@ -55,6 +55,16 @@ def test_outlines_are_what_onnx_reads(models: dict[str, Path]) -> None:
                 )
 
 
+def test_no_shape_is_not_that_of_a_single_number(tmp_path: Path) -> None:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", None), ("s", []))]
+    (out,) = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    graph = helper.make_graph([helper.make_node("Mul", ["x", "s"], ["y"])], "g", ends, [out])
+    onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
+    outline = read_outline(tmp_path / "m.onnx")
+    assert (outline.inputs, outline.outputs) == ({"x": (), "s": ()}, {"y": ()})
+    assert outline.unranked == {"x", "y"}
+
+
 @pytest.mark.parametrize("raw", [True, False])
 def test_integers_of_constants_are_read(tmp_path: Path, raw: bool) -> None:
     values = [0, -1, 3, 2**40]

@@ -101,6 +101,9 @@ def test_metadata_is_that_of_the_file(server: Server, folder: Path) -> None:
     assert answer["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 5]}]
     assert answer["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [-1, 10]}]
     assert server.ask("GET", "/v2/models/twice/versions/2").json["outputs"][0]["shape"] == [-1, 2]
+    (bare,) = server.ask("GET", "/v2/models/bare").json["inputs"]
+    assert bare["shape"] == [-1]  # [] would be a single number
+    assert server.ask("GET", "/v2/models/bare/config").json["input"][0]["dims"] == [-1]
     declared = [value.name for value in onnx.load(folder / "kinds.onnx").graph.input]
     assert [row["name"] for row in server.ask("GET", "/v2/models/kinds").json["inputs"]] == declared
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from servers import binary, wire
 from small_models import dense
 
-from fcdeploy.serve import routes
+from fcdeploy.serve import routes, tensors
 from fcdeploy.serve.batching import InferenceRequest, Queue, _run_alone
 from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.grpc_messages import build_messages
@@ -66,14 +66,14 @@ def arounds(model: Model) -> list[JsonFrame]:
     return [value for value in model.layouts.values() if isinstance(value, JsonFrame)]
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
+DATA = [
         b"[1,2]", b"[ 1.5 , -2e3 ]", b"[]", b"[1]", b"[1,2,3]", b"[[1,2]]", b"[1,[2]]", b"[1,2", b"[1,2]]", b"[1,,2]",
         b"[1,2,]", b'["a]",2]', b'[1,"2"]', b"[1,null]", b"[true,1]", b"[1e39,0]", b"[1,{}]", b"[1,2],3]", b"[1 2]",
         b"[1,\xff]", b"[18446744073709551616,1]", b"[-0.0,5e-324]", b"[1,2]//", b'[1,2],"data":[3,4]', b"null", b"",
-    ],
-)  # fmt: skip
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("data", DATA)
 def test_other_numbers_between_the_same_words(model: Model, data: bytes) -> None:
     fresh = replace(model, layouts={})
     known = replace(model, layouts={})
@@ -83,6 +83,53 @@ def test_other_numbers_between_the_same_words(model: Model, data: bytes) -> None
         body = FRONT + data + back
         assert read(known, body) == read(replace(fresh, layouts={}), body)
         assert read(known, body) == read(replace(fresh, layouts={}), body)
+
+
+@pytest.mark.parametrize("data", [*DATA, b"[" + b" 1.25," * 40 + b"2]", b"[" + b"1," * 9 + b"]", b"[7,,8]"])
+@pytest.mark.parametrize("shape", [b"[1,2]", b"[20,2]", b"[41]", b"[5,2]", b"[1000000000000,2]"])
+def test_long_lists_are_read_piece_by_piece_and_say_the_same(
+    model: Model, monkeypatch: pytest.MonkeyPatch, data: bytes, shape: bytes
+) -> None:
+    for back in (b"}]}", b"}]} ", b'}],"outputs":[{"name":"z"}]}'):
+        body = FRONT.replace(b"[1,2]", shape) + data + back
+        whole = read(replace(model, layouts={}), body)
+        for large in (2, 16, 60):
+            monkeypatch.setattr(tensors, "LARGE", large)
+            assert read(replace(model, layouts={}), body) == whole
+        monkeypatch.undo()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.one_of(st.integers(-(2**31), 2**31 - 1), st.floats(width=32, allow_nan=False)), min_size=2, max_size=300
+    ),
+    st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", " :")]),
+    st.sampled_from(["FP32", "FP64", "INT32", "UINT8"]),
+)
+def test_any_long_list(model: Model, values: list[float], between: tuple[str, str], datatype: str) -> None:
+    dtypes = {"FP32": np.float32, "FP64": np.float64, "INT32": np.int32, "UINT8": np.uint8}
+    values = values[: len(values) // 2 * 2]
+    typed = replace(model, inputs={"x": replace(model.inputs["x"], dtype=np.dtype(dtypes[datatype]))})
+    described = {"name": "x", "shape": [len(values) // 2, 2], "datatype": datatype, "data": values}
+    body = json.dumps({"inputs": [described]}, separators=between).encode()
+    whole = read(replace(typed, layouts={}), body)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensors, "LARGE", 64)
+        assert read(replace(typed, layouts={}), body) == whole
+
+
+def test_a_parser_of_long_texts_asks_first(model: Model) -> None:
+    """Of a flat list it takes no more than of a short one; of others it says how much it will take."""
+    asked: list[int] = []
+    numbers = b"[" + b"1," * 400_001 + b"1]"
+    fresh = replace(model, layouts={})
+    feeds, _ = decode(fresh, FRONT.replace(b"[1,2]", b"[200001,2]") + numbers + b"}]}", None, asked.append)
+    assert (feeds["x"].shape, asked) == ((200_001, 2), [])
+    nested = FRONT.replace(b"[1,2]", b"[1,2]") + b"[[1," + b" " * 300_000 + b"2]]}]}"
+    feeds, _ = decode(fresh, nested, None, asked.append)
+    assert feeds["x"].tolist() == [[1, 2]]
+    assert asked == [tensors.PARSED * len(nested)]
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,8 @@ import numpy as np
 import onnx
 import pytest
 from conftest import fails
-from servers import PATIENCE, RUN, Server, read_command, serving, tensor, wire
+from networks import Net
+from servers import PATIENCE, RUN, Server, binary, read_command, serving, tensor, wire
 from small_models import dense
 from test_serve_operations import counted, until
 
@@ -379,3 +381,72 @@ def test_a_run_that_does_not_end_is_left(model: Path, signals: tuple[int, ...], 
                 process.send_signal(number)
                 until(lambda: not is_ready(port))  # the next one is another one only then
             assert process.wait(PATIENCE) == code
+
+
+@dataclass(frozen=True)
+class Greed:
+    """Clients that want much: what they send, to a model of five inputs and three outputs a sample, and whether they read."""
+
+    data: bytes
+    patient: bool = True
+
+    def send(self, port: int) -> None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE) as line:
+            line.sendall(self.data)
+            if not self.patient:
+                time.sleep(1)
+                return
+            line.settimeout(PATIENCE)
+            while line.recv(1 << 20):
+                pass
+
+
+def greedy_clients(output: str) -> Iterator[Greed]:
+    """Large answers in binary, in JSON and compressed; long lists; bodies that unpack to much; half bodies; answers unread."""
+    x = np.random.default_rng(0).normal(size=(1_500_000, 5)).astype(np.float32)
+    path, end = "/v2/models/m/infer", {"Connection": "close"}
+    said, as_binary = binary("x", x, output)
+    plain, as_json = binary("x", x)
+    header = said[: int(as_binary["Inference_Header_Content_Length"])]
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    packed = packer.compress(header + bytes(x.nbytes)) + packer.flush()
+    numbers = json.dumps([1] * 2_500_000, separators=(",", ":")).encode()
+    listed = b'{"inputs":[{"name":"x","shape":[500000,5],"datatype":"FP32","data":' + numbers + b"}]}"
+    yield Greed(wire(path, said, **as_binary, **end))
+    yield Greed(wire(path, plain, **as_json, **end))
+    yield Greed(wire(path, listed, **end))
+    yield Greed(wire(path, listed.replace(b"[1,1,1,1,1,", b"[[1],1,1,1,1,"), **end))
+    yield Greed(wire(path, packed, Content_Encoding="gzip", **as_binary, **end))
+    yield Greed(wire(path, said, Accept_Encoding="gzip", **as_binary, **end))
+    yield Greed(wire(path, said, **as_binary), patient=False)
+    yield Greed(wire(path, plain, **as_json), patient=False)
+    yield Greed(wire(path, said, **as_binary)[:-10], patient=False)
+    yield Greed(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 3000, patient=False)
+
+
+def read_memory(pid: int, key: str) -> float:
+    """A figure of /proc/PID/status in megabytes."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 1024
+
+
+def test_no_crowd_takes_more_than_128_megabytes(tmp_path: Path) -> None:
+    """Four clients of each kind of greed at once, and then alone; afterwards the server answers as before."""
+    net = Net(1)
+    hidden = net.op("Relu", net.dense(net.input("x", 5), 5, 32))
+    path = net.output(net.dense(hidden, 32, 3)).save(tmp_path / "m.onnx")
+    clients = list(greedy_clients(net.outputs[0]))
+    with serving(path) as server:
+        pid = server.process.pid
+        before = server.infer("m", REQUEST).json
+        for crowd in (clients * 4, *[[client] * 3 for client in clients]):
+            base = read_memory(pid, "VmRSS")
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # VmHWM begins anew
+            threads = [threading.Thread(target=client.send, args=(server.port,)) for client in crowd]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert read_memory(pid, "VmHWM") - base < 128
+            until(lambda: server.infer("m", REQUEST).status == 200)
+        assert server.infer("m", REQUEST).json == before

@@ -45,13 +45,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Outline:
-    """What the file says of its main graph. `inputs` are those that a caller feeds."""
+    """What the file says of its main graph. `inputs` are those that a caller feeds; `unranked` ends have no shape."""
 
     nodes: tuple[Node, ...]
     inputs: dict[str, Dims]
     outputs: dict[str, Dims]
     constants: dict[str, LightConstant]
     opset: int
+    unranked: frozenset[str] = frozenset()
 
 
 def read_outline(model: Path | str | bytes) -> Outline:
@@ -91,6 +92,7 @@ def _read_model(data: Data) -> Outline:
     inputs: dict[str, Dims] = {}
     outputs: dict[str, Dims] = {}
     constants: dict[str, LightConstant] = {}
+    unranked: set[str] = set()
     for number, value in iterate_fields(data, graph):
         if number == 1:
             nodes.append(_read_node(data, _expect_message(value)))
@@ -99,11 +101,12 @@ def _read_model(data: Data) -> Outline:
             constants[name] = constant
         elif number in (11, 12):
             name, dims = _read_value_info(data, _expect_message(value))
-            (inputs if number == 11 else outputs)[name] = dims
+            (inputs if number == 11 else outputs)[name] = dims or ()
+            unranked |= {name} if dims is None else set()
 
     # weights that are listed as inputs are not fed
     fed = {name: dims for name, dims in inputs.items() if name not in constants}
-    return Outline(tuple(nodes), fed, outputs, constants, opset)
+    return Outline(tuple(nodes), fed, outputs, constants, opset, frozenset(unranked))
 
 
 def _read_node(data: Data, span: Span) -> Node:
@@ -181,16 +184,16 @@ def _read_tensor(data: Data, span: Span) -> tuple[str, LightConstant]:
     return name, LightConstant(tuple(dims), values, location)
 
 
-def _read_value_info(data: Data, span: Span) -> tuple[str, Dims]:
-    """ValueInfoProto.type.tensor_type.shape.dim; () where there is no shape."""
-    name, dims = "", []
+def _read_value_info(data: Data, span: Span) -> tuple[str, Dims | None]:
+    """ValueInfoProto.type.tensor_type.shape.dim; None where there is no shape."""
+    name, dims = "", None
     for number, value in iterate_fields(data, span):
         if number == 1:
             name = _read_text(data, value)
         elif number == 2:
             for shape in _find_messages(data, _expect_message(value), 1, 2):
-                dims = [_read_axis(data, dim) for dim in _find_messages(data, shape, 1)]
-    return name, tuple(dims)
+                dims = tuple(_read_axis(data, dim) for dim in _find_messages(data, shape, 1))
+    return name, dims
 
 
 def _read_axis(data: Data, span: Span) -> int | str | None:

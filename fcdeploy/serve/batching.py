@@ -30,11 +30,12 @@ Done = Callable[["InferenceRequest", "list[Array] | RefusedError"], None]
 class InferenceRequest:
     """Inputs on their way to a model. `done` is called once, on the loop, with all outputs or with why there are none.
 
-    `rows` is the number of samples; inputs that do not agree on it run `alone`.
+    `rows` is the number of samples; inputs that do not agree on it run `alone`.  `counted` are the bytes that it and its
+    answer take of what may be under way.
     """
 
     __slots__ = (
-        "alone", "arrived", "batch", "bytes", "compute_seconds", "deadline", "done", "feeds", "queue_seconds", "rows",
+        "alone", "arrived", "batch", "bytes", "compute_seconds", "counted", "deadline", "done", "feeds", "queue_seconds", "rows",
     )  # fmt: skip
 
     def __init__(self, feeds: Mapping[str, Array], done: Done, arrived: float = 0.0) -> None:
@@ -48,7 +49,7 @@ class InferenceRequest:
                 self.alone = self.alone or rows >= 0
                 rows = max(rows, length)
         self.feeds = feeds
-        self.bytes = size
+        self.bytes = self.counted = size
         self.rows = rows if rows > 0 else 1
         self.done: Done | None = done
         self.deadline = inf
@@ -89,6 +90,13 @@ class Queue:
         self._planned = False
         self._delayed: asyncio.TimerHandle | None = None
         self._last = 0.0  # when the last run was over
+        self._growth = 0.0  # bytes of outputs for each of inputs, in the last run
+        self._largest = 0  # bytes of outputs of one request so far
+
+    def estimate_answer(self, request: InferenceRequest) -> int:
+        """Bytes of outputs to expect: what their shapes say, else what earlier requests came to."""
+        known = self.model.sample_bytes
+        return known * request.rows if known else min(int(self._growth * request.bytes), 2 * self._largest)
 
     def put(self, request: InferenceRequest) -> None:
         self._waiting.append(request)
@@ -180,6 +188,11 @@ class Queue:
             for request, result in zip(batch, results, strict=True):
                 request.compute_seconds = seconds
                 request.batch = rows
+                if request.bytes > PIECE:  # the answer need not wait beside large inputs
+                    request.feeds = {}
+                if not self.model.sample_bytes and not isinstance(result, RefusedError):
+                    size = sum(array.nbytes for array in result)
+                    self._growth, self._largest = size / max(request.bytes, 1), max(size, self._largest)
                 self._tell(request, result)
         finally:  # counting takes its time, which no answer waits for
             self._on_run(self.model, batch, seconds)

@@ -31,6 +31,20 @@ from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import ModelFile, Stamp, find_models, hash_content, take_stamp
 
 Made = TypeVar("Made")
+SPARE = (
+    1 << 20
+)  # bytes under way beside which a request of any size may run: else small ones would keep a large one out for ever
+MADE = 1 << 25  # bytes that are made of bodies at once, before they count as inputs
+
+
+@dataclass(frozen=True, eq=False)
+class Making:
+    """Work on `size` bytes of a request in a thread, which may become `becomes`; `then` is told what came of it."""
+
+    size: int
+    becomes: int
+    make: Callable[[], Any]
+    then: Callable[[Any], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +91,9 @@ class BatchingEngine:
         self._pending: dict[ModelFile, Stamp] = {}
         self._said: dict[str, None] = {}  # the last failures, in their order
         self.requests = self.bytes = 0
-        self._unmade: deque[tuple[int, Callable[[], Any], Callable[[Any], None]]] = deque()
-        self._making = 0
+        self.held = 0  # bytes that connections hold: bodies that come in, and answers that were not taken
+        self._unmade: deque[Making] = deque()
+        self._making = self._becoming = 0
 
     async def start(self) -> None:
         """Load, warm up and try everything. Raises FcdeployError when any of it cannot be served."""
@@ -166,15 +181,18 @@ class BatchingEngine:
         *,
         timeout: float | None = None,
         arrived: float = 0.0,
+        copies: int = 1,
     ) -> InferenceRequest:
         """Queue inputs that were checked. `done` is called on the loop, now or later. Raises RefusedError 503 when it is full.
 
         `arrived` is when the request came (`time.perf_counter`), now unless given; `timeout` is in seconds from then.
+        `copies` is how many times the bytes of its outputs the answer takes.
         """
         request = InferenceRequest(feeds, done, arrived)
-        self._check_room(served, request.bytes)
+        request.counted += copies * served.queue.estimate_answer(request)
+        self.check_room(served, request.counted)
         self.requests += 1
-        self.bytes += request.bytes
+        self.bytes += request.counted
         if timeout is None:
             request.deadline = request.arrived + self._limits.seconds
         else:
@@ -191,33 +209,46 @@ class BatchingEngine:
         return request
 
     def prepare(
-        self, served: ServedModel, size: int, make: Callable[[], Made], then: Callable[[Made | RefusedError], None]
+        self,
+        served: ServedModel,
+        size: int,
+        make: Callable[[], Made],
+        then: Callable[[Made | RefusedError], None],
+        *,
+        becomes: int = 0,
     ) -> None:
-        """Make inputs of `size` bytes in a thread, since that takes its time. `then` is called on the loop with them, or with
-        why there are none. Raises RefusedError 503 when too many wait already.
-        """
-        self._check_room(served, size)
-        self.call_in_thread(size, make, then)
+        """Make inputs of `size` bytes in a thread, since that takes its time; `becomes` is how many bytes they may be.
 
-    def call_in_thread(self, size: int, make: Callable[[], Made], then: Callable[[Made | RefusedError], None]) -> None:
+        `then` is called on the loop with them, or with why there are none. Raises RefusedError 503 when too many wait already.
+        """
+        self.check_room(served, max(size, becomes))
+        self.call_in_thread(size, make, then, becomes=becomes)
+
+    def call_in_thread(
+        self, size: int, make: Callable[[], Made], then: Callable[[Made | RefusedError], None], *, becomes: int = 0
+    ) -> None:
         """Work on `size` bytes of a request that was accepted; `then` is called as by `prepare`, with what `make` returned."""
         self.requests += 1
         self.bytes += size
-        self._unmade.append((size, make, then))
+        self._unmade.append(Making(size, becomes, make, then))
         self._make_next()
 
     def _make_next(self) -> None:
-        """As many at once as there are threads: what a kilobyte becomes may be megabytes, which wait for the loop."""
+        """As many at once as there are threads, and as fit: what a kilobyte becomes may be megabytes, which wait for the loop."""
         while self._unmade and self._making < self.at_once:
+            if self._making and self._becoming + self._unmade[0].becomes > MADE:
+                return
+            work = self._unmade.popleft()
             self._making += 1
-            size, make, then = self._unmade.popleft()
-            future = self._loop.run_in_executor(self._pool, make)
-            future.add_done_callback(partial(self._finish_making, size, then))
+            self._becoming += work.becomes
+            future = self._loop.run_in_executor(self._pool, work.make)
+            future.add_done_callback(partial(self._finish_making, work))
 
-    def _finish_making(self, size: int, then: Callable[[Any], None], future: asyncio.Future[Any]) -> None:
+    def _finish_making(self, work: Making, future: asyncio.Future[Any]) -> None:
         self._making -= 1
+        self._becoming -= work.becomes
         self.requests -= 1
-        self.bytes -= size
+        self.bytes -= work.size
         try:
             result = future.result()
         except RefusedError as refusal:
@@ -225,21 +256,23 @@ class BatchingEngine:
         except Exception as defect:  # a request without an answer would hang
             result = RefusedError(500, f"internal {type(defect).__name__}: {defect}")
         try:
-            then(result)
+            work.then(result)
         finally:
             self._make_next()
 
-    def _check_room(self, served: ServedModel, size: int) -> None:
-        if self.requests >= self._limits.max_requests or self.bytes + size > max(self._limits.max_bytes, size):
+    def check_room(self, served: ServedModel, size: int) -> None:
+        """Raise RefusedError 503 where so many bytes more are too many beside all that is under way."""
+        most, others = self._limits.max_bytes, self.held + self.bytes
+        if self.requests >= self._limits.max_requests or (others > min(SPARE, most // 64) and others + size > most):
             self._observer.on_rejection(served.model)
-            what = f"{self.requests} requests with {self.bytes} bytes wait already"
+            what = f"{self.requests} requests with {others} bytes are under way already"
             raise RefusedError(503, f"model {served.model.name!r} is busy: {what}", retry_after=1)
 
     def _release(self, model: Model, batch: Sequence[InferenceRequest], seconds: float) -> None:
         """These requests have left their queue; without seconds they were never run."""
         self.requests -= len(batch)
         for request in batch:
-            self.bytes -= request.bytes
+            self.bytes -= request.counted
         if seconds:
             self._observer.on_run(model, batch, seconds)
 

@@ -15,6 +15,7 @@ from fcdeploy.serve.http_request import END, ChunkedBody, HeadParser, RequestHea
 from fcdeploy.serve.limits import Limits
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.routes import Answer, ServerState, answer_request, make_error_answer
+from fcdeploy.serve.tensors import LARGE
 
 PIPELINED = 64  # requests of one connection that may wait for answers
 IN_A_TURN = 4  # requests of one connection that are begun in a turn of the loop: then it is the turn of others
@@ -25,13 +26,14 @@ LINGER = 2.0  # seconds in which a refused client may still send; closing at onc
 class PendingAnswer:
     """The place of a request's answer in the order of answers; with the `last` the connection ends."""
 
-    __slots__ = ("answer", "begun", "head", "last")
+    __slots__ = ("answer", "begun", "head", "last", "size")
 
     def __init__(self, head: RequestHead | None, *, last: bool) -> None:
         self.head = head
         self.last = last
         self.begun = time.perf_counter()
-        self.answer: bytes | None = None
+        self.answer: list[bytes | memoryview] | None = None
+        self.size = 0  # bytes of it, while it waits for its turn
 
 
 class Connection(asyncio.Protocol):
@@ -54,7 +56,7 @@ class Connection(asyncio.Protocol):
         self._paused = self._planned = False  # nothing is read from the client; it will be in the next turn
         self._eof = False  # the client's end came behind what is unread
         self._pending: deque[PendingAnswer] = deque()
-        self._leaving: list[bytes] = []  # answers that wait for those of this turn that come behind them
+        self._leaving: list[bytes | memoryview] = []  # answers that wait for those of this turn that come behind them
         self._request_started = 0.0  # the first byte of a request that is not whole; 0 between requests
         self._idle_since = time.perf_counter()  # when the last answer left
         self._blocked_since = 0.0  # since when the client does not read
@@ -62,7 +64,8 @@ class Connection(asyncio.Protocol):
         self._asked = False  # a request has come
         self._ended = False  # the client's end came: close behind the answers, which say the same as without it
         self._buffered = 0  # bytes of the body that count among those of the server
-        self._unsent = 0  # those of answers
+        self._unsent = 0  # those of answers that were sent and not taken
+        self._waiting = 0  # those of answers that wait for others before them
 
     # what the loop calls
 
@@ -77,6 +80,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
         self._connections.discard(self)
         self._count_buffered(-self._buffered)
+        self._count_waiting(-self._waiting)
         self._count_unsent(0)
         self._closing_since = self._closing_since or 1.0
         self._pending.clear()
@@ -264,6 +268,10 @@ class Connection(asyncio.Protocol):
         self._buffered += size
         self._state.held += size
 
+    def _count_waiting(self, size: int) -> None:
+        self._waiting += size
+        self._state.held += size
+
     def _count_unsent(self, size: int) -> None:
         self._state.held += size - self._unsent
         self._unsent = size
@@ -283,7 +291,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, refusal: RefusedError) -> None:
         """Answer what cannot be read further, after all that came before it."""
         self._request_started, self._partial_head, self._head, self._chunks = 0.0, b"", None, None
-        self._unread = b""
+        self._unread, self._body = b"", bytearray()  # memory is given back now, not when the connection ends
         self._count_buffered(-self._buffered)
         pending_answer = PendingAnswer(None, last=True)
         self._closing_since = pending_answer.begun
@@ -299,13 +307,19 @@ class Connection(asyncio.Protocol):
             pending_answer.last = True
         pending_answer.answer = _encode(answer, pending_answer)
         pending, planned = self._pending, bool(self._leaving)
+        if pending and pending[0] is not pending_answer:  # it waits behind others
+            pending_answer.size = sum(map(len, pending_answer.answer))
+            self._count_waiting(pending_answer.size)
         if self._state.log is not None:
             self._state.log(_make_log_entry(pending_answer, answer, self._transport))
         while pending and (encoded := pending[0].answer) is not None:
-            if pending.popleft().last:
+            first = pending.popleft()
+            if first.size:
+                self._count_waiting(-first.size)
+            if first.last:
                 pending.clear()
                 self._ended = True
-            self._leaving.append(encoded)
+            self._leaving += encoded
         if not pending:
             self._send()
         elif self._leaving and not planned:
@@ -322,7 +336,12 @@ class Connection(asyncio.Protocol):
         leaving, self._leaving = self._leaving, []
         if not leaving or self._transport is None:
             return
-        self._transport.write(leaving[0] if len(leaving) == 1 else b"".join(leaving))
+        if len(leaving) == 1:
+            self._transport.write(leaving[0])
+        elif any(len(part) > LARGE for part in leaving):
+            self._transport.writelines(leaving)
+        else:
+            self._transport.write(b"".join(leaving))
         if self._blocked_since:
             self._count_unsent(self._transport.get_write_buffer_size())
 
@@ -335,23 +354,27 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
-def _encode(answer: Answer, pending_answer: PendingAnswer) -> bytes:
-    """The answer as it goes over the wire."""
+def _encode(answer: Answer, pending_answer: PendingAnswer) -> list[bytes | memoryview]:
+    """The answer as it goes over the wire: in one piece, but for large tensors, which are sent from where they lie."""
     head, parts = pending_answer.head, answer.parts
     if answer.whole is not None:
+        lead = answer.whole
         if pending_answer.last:
-            return b"".join((answer.whole.replace(END, b"\r\nConnection: close" + END, 1), *parts))
-        if head is not None and head.old:
-            return b"".join((answer.whole.replace(END, b"\r\nConnection: keep-alive" + END, 1), *parts))
-        return b"".join((answer.whole, *parts))
-    length = b"Content-Length: %d" % sum(map(len, parts))
-    if pending_answer.last:
-        length += b"\r\nConnection: close"
-    elif head is not None and head.old:
-        length += b"\r\nConnection: keep-alive"
-    if head is not None and head.method == "HEAD":
-        parts = ()
-    return b"".join((answer.lead, length, END, *parts))
+            lead = lead.replace(END, b"\r\nConnection: close" + END, 1)
+        elif head is not None and head.old:
+            lead = lead.replace(END, b"\r\nConnection: keep-alive" + END, 1)
+    else:
+        lead = answer.lead + b"Content-Length: %d" % sum(map(len, parts))
+        if pending_answer.last:
+            lead += b"\r\nConnection: close"
+        elif head is not None and head.old:
+            lead += b"\r\nConnection: keep-alive"
+        lead += END
+        if head is not None and head.method == "HEAD":
+            parts = ()
+    if any(len(part) > LARGE for part in parts):
+        return [lead, *parts]
+    return [b"".join((lead, *parts))]
 
 
 def _make_log_entry(pending_answer: PendingAnswer, answer: Answer, transport: Any) -> dict[str, Any]:

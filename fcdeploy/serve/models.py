@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import zip_longest
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ LARGEST = 16  # samples in one run: a sample hardly gets cheaper beyond it, and 
 MOST_TEXTS = 1 << 16  # of a request: two microseconds each, there and back
 PATIENCE = 1.0  # seconds that trying batch sizes may take
 PIECE = (
-    1 << 21
+    1 << 20
 )  # bytes of inputs beyond which samples of one request run piece by piece: what is between takes many times them
 FREE_LENGTHS = (16, 64, 1)  # of free axes behind the first, for made-up inputs
 
@@ -49,8 +50,8 @@ class Model:
 
     `largest` is how many samples may share a run, `alone` why requests may not; samples of one request need not where they
     are `independent`.  `sample_seconds` is what one sample takes, 0 where no inputs could be made up to try it.  `format`
-    is how raw data become inputs; `probabilities` says of each output which numbers are probabilities of classes.  `layouts`
-    is what `fcdeploy.serve.tensors` has read of requests' JSON.
+    is how raw data become inputs; `unranked` are inputs and outputs whose file says no shape.  `probabilities` says of each
+    output which numbers are probabilities of classes.  `layouts` is what `fcdeploy.serve.tensors` has read of requests' JSON.
     """
 
     name: str
@@ -66,10 +67,22 @@ class Model:
     format: DataFormat = UNSAID
     probabilities: Mapping[str, Probabilities] = field(default_factory=dict)
     layouts: dict[Any, Any] = field(default_factory=dict)
+    unranked: frozenset[str] = frozenset()
 
     @cached_property
     def key(self) -> tuple[str, str]:
         return self.name, self.version
+
+    @cached_property
+    def sample_bytes(self) -> int:
+        """Of all outputs for a sample; 0 where their shapes do not say it, such as those of texts."""
+        total = 0
+        for spec in self.outputs.values():
+            axes = spec.shape[1:]
+            if spec.dtype.kind == "O" or not spec.shape or None in axes:
+                return 0
+            total += spec.dtype.itemsize * prod(n or 1 for n in axes)
+        return total
 
     @cached_property
     def has_texts(self) -> bool:
@@ -88,12 +101,18 @@ class Model:
     def run_in_pieces(self, feeds: Mapping[str, Array], rows: int, size: int) -> list[Array]:
         """The same of `rows` samples of `size` bytes together: what lies between does not grow with their number."""
         step = max(self.largest, PIECE * rows // size) if self.independent else rows
-        parts: list[list[Array]] = []
+        whole: list[Array] = []
         for start in range(0, rows, step):
             stop = min(start + step, rows)
             pieces = _slice_samples(feeds, start, stop)
-            parts.append(self.run({name: np.require(array, requirements="A") for name, array in pieces.items()}))
-        return parts[0] if len(parts) == 1 else [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+            parts = self.run({name: np.require(array, requirements="A") for name, array in pieces.items()})
+            if stop - start == rows:
+                return parts
+            if not start:  # each piece goes to its place: joined in the end all would be there twice
+                whole = [np.empty((rows, *part.shape[1:]), part.dtype) for part in parts]
+            for output, part in zip(whole, parts, strict=True):
+                output[start:stop] = part
+        return whole
 
 
 def load_model(
@@ -130,7 +149,7 @@ def load_model(
         name, place.version, session,
         {spec.name: replace(spec, missing=missing and spec.dtype.kind == "f") for spec in inputs},
         {spec.name: spec for spec in outputs}, largest, alone, not dependence, seconds, time.perf_counter() - begun, how,
-        {output: find_probabilities(outline, output, answer) for output, answer in said},
+        {output: find_probabilities(outline, output, answer) for output, answer in said}, unranked=outline.unranked,
     )  # fmt: skip
 
 

@@ -106,26 +106,36 @@ def read_binary_size(parameters: Any, name: str) -> int | None:
 
 def read_numbers(data: Any, spec: TensorSpec, count: int, shape: Sequence[int]) -> Array:
     """`data` as an array of the input's dtype. Numbers that it cannot hold are refused, not wrapped."""
-    name, kind = spec.name, spec.dtype.kind
-    datatype = OF_DTYPE[spec.dtype]
     if not isinstance(data, simdjson.Array):
-        raise RefusedError(400, f"input {name!r}: no data, expected a list of {count} values")
-    if kind == "O":
-        array = make_texts(_read_elements(data, name, count, str, "text for BYTES"), (-1,))
-    elif kind == "b":
-        array = np.array(_read_elements(data, name, count, bool, "true and false for BOOL"), np.bool_)
-    else:
-        read, wide = READ[kind]
-        try:
-            array = np.frombuffer(data.as_buffer(of_type=read), wide)
-        except (TypeError, ValueError):
-            raise RefusedError(
-                400, f"input {name!r}: data holds something else, expected numbers for {datatype}"
-            ) from None
-
+        raise RefusedError(400, f"input {spec.name!r}: no data, expected a list of {count} values")
+    array = _read_flat(data, spec, count)
     if array.size != count:
-        raise RefusedError(400, f"input {name!r}: {array.size} values, expected {count} for shape {_shorten(shape)}")
-    if kind in "iu" and array.dtype != spec.dtype:
+        raise RefusedError(
+            400, f"input {spec.name!r}: {array.size} values, expected {count} for shape {_shorten(shape)}"
+        )
+    return narrow(array, spec).reshape(shape)
+
+
+def _read_flat(data: Any, spec: TensorSpec, count: int) -> Array:
+    """All values of a list, nested or not, as simdjson reads them."""
+    name, kind = spec.name, spec.dtype.kind
+    if kind == "O":
+        return make_texts(_read_elements(data, name, count, str, "text for BYTES"), (-1,))
+    if kind == "b":
+        return np.array(_read_elements(data, name, count, bool, "true and false for BOOL"), np.bool_)
+    read, wide = READ[kind]
+    try:
+        return np.frombuffer(data.as_buffer(of_type=read), wide)
+    except (TypeError, ValueError):
+        raise RefusedError(
+            400, f"input {name!r}: data holds something else, expected numbers for {OF_DTYPE[spec.dtype]}"
+        ) from None
+
+
+def narrow(array: Array, spec: TensorSpec) -> Array:
+    """In the input's dtype. Raises RefusedError 400 for numbers that it cannot hold."""
+    name, datatype = spec.name, OF_DTYPE[spec.dtype]
+    if spec.dtype.kind in "iu" and array.dtype != spec.dtype:
         limits: Any = np.iinfo(spec.dtype.name)
         if array.min() < limits.min or array.max() > limits.max:
             raise RefusedError(
@@ -133,7 +143,7 @@ def read_numbers(data: Any, spec: TensorSpec, count: int, shape: Sequence[int]) 
             )
     try:
         with np.errstate(over="raise"):
-            return array.astype(spec.dtype).reshape(shape)
+            return array.astype(spec.dtype)
     except FloatingPointError:
         raise RefusedError(
             400, f"input {name!r}: a value too large for {datatype}, expected what it can hold"

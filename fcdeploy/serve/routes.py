@@ -30,7 +30,7 @@ from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.request import Wanted
-from fcdeploy.serve.tensors import decode, describe, encode
+from fcdeploy.serve.tensors import decode, describe, encode, pack
 
 PAGE = Path(__file__).with_name("page.html").read_bytes()
 PAGE_FIELDS = (
@@ -43,6 +43,9 @@ LARGE = 64 << 10  # bytes of outputs that are compressed in a thread: zlib takes
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 SHAPES = 16  # of outputs that are remembered for a request; most have one
 WINDOW = {"gzip": 31, "deflate": 15}  # zlib's name for the two
+DEFLATE = 1032  # zlib's documented limit of how much one byte can expand to
+PIECE = 1 << 18  # bytes that are unpacked at a time
+TEXT = 5  # times the bytes of outputs that they and their numbers in JSON take
 MEMBERS = 16  # of a body in gzip: one after the other is how logs and parallel packers write it
 REASONS = {
     200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed",
@@ -69,12 +72,12 @@ class Answer:
     """
 
     status: int
-    parts: Sequence[bytes]
+    parts: Sequence[bytes | memoryview]
     lead: bytes
     whole: bytes | None = None
     notes: dict[str, Any] | None = None
 
-    def split(self) -> tuple[dict[str, str], list[bytes]]:
+    def split(self) -> tuple[dict[str, str], list[bytes | memoryview]]:
         """The fields of the head and the parts of the body, of either form."""
         lead, parts = self.lead, list(self.parts)
         if self.whole is not None:
@@ -91,7 +94,7 @@ class ServerState:
     """What all connections share.
 
     `held` is the bytes of bodies that are coming in and of answers that clients have not read; with those of requests
-    that wait or run they are at most `max_held`.
+    that wait or run, and of their answers, they are at most `max_held`.
     """
 
     engine: BatchingEngine
@@ -101,7 +104,14 @@ class ServerState:
     max_held: int = 1 << 26
     log: Callable[[dict[str, Any]], None] | None = None
     draining: bool = False
-    held: int = 0
+
+    @property
+    def held(self) -> int:
+        return self.engine.held
+
+    @held.setter
+    def held(self, size: int) -> None:
+        self.engine.held = size
 
     def full(self) -> bool:
         return self.held + self.engine.bytes > self.max_held
@@ -118,7 +128,8 @@ def answer_request(state: ServerState, head: RequestHead, body: bytes | bytearra
                 ASK[head.route.what](state, served, head, body, begun, send)
                 return
             unpack = partial(inflate, body, head.coding, state.max_body)
-            state.engine.prepare(served, len(body), unpack, partial(_ask_unpacked, state, served, head, begun, send))
+            then = partial(_ask_unpacked, state, served, head, begun, send)
+            state.engine.prepare(served, len(body), unpack, then, becomes=min(state.max_body, DEFLATE * len(body)))
             return
         answer = _answer_directly(state, head)
     except Exception as error:  # a mistake of ours must not take the connection, or the server, with it
@@ -128,7 +139,7 @@ def answer_request(state: ServerState, head: RequestHead, body: bytes | bytearra
 
 
 def _ask_unpacked(
-    state: ServerState, served: ServedModel, head: RequestHead, begun: float, send: Send, body: bytes | RefusedError
+    state: ServerState, served: ServedModel, head: RequestHead, begun: float, send: Send, body: bytearray | RefusedError
 ) -> None:
     """What `answer_request` does with a body that came compressed: a kilobyte may be a megabyte, so a thread unpacks it."""
     try:
@@ -154,27 +165,36 @@ def make_error_answer(refusal: RefusedError) -> Answer:
     return Answer(refusal.status, [orjson.dumps({"error": refusal.message})], start)
 
 
-def inflate(body: bytes | bytearray, coding: str, limit: int) -> bytes:
+def inflate(body: bytes | bytearray, coding: str, limit: int) -> bytearray:
     """Raises RefusedError for a body that is not so compressed (400), or that is larger than `limit` (413).
 
-    gzip may have several members, one after the other (RFC 1952, 2.2); each costs a copy of what follows it.
+    gzip may have several members, one after the other (RFC 1952, 2.2).
     """
-    members, left, rest = list[bytes](), limit + 1, body
-    while rest and len(members) < (MEMBERS if coding == "gzip" else 1):
-        unpacker = zlib.decompressobj(WINDOW[coding])
-        try:
-            members.append(unpacker.decompress(rest, left))
-        except zlib.error:
-            raise RefusedError(400, f"the body is not {coding}, expected what Content-Encoding says") from None
-        left -= len(members[-1])
-        if left <= 0:
-            raise RefusedError(413, f"a body of more than {limit} bytes behind its {coding}, expected at most that")
-        if not unpacker.eof:
+    given, out, at = memoryview(body), bytearray(), 0
+    for _ in range(MEMBERS if coding == "gzip" else 1):
+        at = _inflate_member(given, at, coding, out, limit)
+        if at == len(given):
+            return out
+    raise RefusedError(400, f"the body is not whole {coding}, expected its end and at most {MEMBERS} members")
+
+
+def _inflate_member(given: memoryview, at: int, coding: str, out: bytearray, limit: int) -> int:
+    """Unpack what begins there to the end of `out`, piece by piece, so that it is never there twice; where it ends."""
+    unpacker = zlib.decompressobj(WINDOW[coding])
+    while not unpacker.eof:
+        piece: bytes | memoryview = given[at : at + PIECE]
+        if not piece:
             raise RefusedError(400, f"the body is not whole {coding}, expected its end")
-        rest = unpacker.unused_data
-    if rest or not members:
-        raise RefusedError(400, f"the body is not whole {coding}, expected its end and at most {MEMBERS} members")
-    return members[0] if len(members) == 1 else b"".join(members)
+        at += len(piece)
+        while piece and not unpacker.eof:
+            try:
+                out += unpacker.decompress(piece, PIECE)
+            except zlib.error:
+                raise RefusedError(400, f"the body is not {coding}, expected what Content-Encoding says") from None
+            piece = unpacker.unconsumed_tail
+            if len(out) > limit:
+                raise RefusedError(413, f"a body of more than {limit} bytes behind its {coding}, expected at most that")
+    return at - len(unpacker.unused_data)
 
 
 def _infer(
@@ -184,7 +204,7 @@ def _infer(
     text = len(body) if head.header_length is None else min(head.header_length, len(body))
     if text > state.max_json:
         raise RefusedError(413, f"{text} bytes of JSON, expected at most {state.max_json}: send binary tensors")
-    feeds, wanted = decode(model, body, head.header_length)
+    feeds, wanted = decode(model, body, head.header_length, partial(state.engine.check_room, served))
 
     def answer(made: Answer | RefusedError) -> None:
         result = make_error_answer(made) if isinstance(made, RefusedError) else made
@@ -209,7 +229,8 @@ def _infer(
         else:
             _answer_at_once(make, answer)
 
-    state.engine.submit(served, feeds, done, timeout=wanted.timeout, arrived=begun)
+    copies = 1 if wanted.binary else TEXT
+    state.engine.submit(served, feeds, done, timeout=wanted.timeout, arrived=begun, copies=copies)
 
 
 def _answer_at_once(make: Callable[[], Answer], answer: Callable[[Answer | RefusedError], None]) -> None:
@@ -289,10 +310,10 @@ def _make_answer(model: Model, outputs: list[Array], wanted: Wanted, accepts: st
     remembered = wanted.binary and not accepts and not model.has_texts
     if remembered:
         if len(outputs) == 1 == len(wanted.outputs):
-            parts, shapes = [outputs[0].tobytes()], outputs[0].shape
+            parts, shapes = [pack(outputs[0])], outputs[0].shape
         else:
             tensors = [outputs[index] for index, _ in wanted.outputs]
-            parts = [array.tobytes() for array in tensors]
+            parts = [pack(array) for array in tensors]
             shapes = tuple([array.shape for array in tensors])
         if (whole := wanted.heads.get(shapes)) is not None:
             return Answer(200, parts, b"", whole)
@@ -300,11 +321,11 @@ def _make_answer(model: Model, outputs: list[Array], wanted: Wanted, accepts: st
     answer = _compress(parts, header_length, accepts)
     if remembered and len(wanted.heads) < SHAPES:
         length = sum(map(len, parts))
-        wanted.heads[shapes] = b"%bContent-Length: %d\r\n\r\n%b" % (answer.lead, length, parts[0])
+        wanted.heads[shapes] = b"%bContent-Length: %d\r\n\r\n%b" % (answer.lead, length, bytes(parts[0]))
     return answer
 
 
-def _compress(parts: list[bytes], header_length: int | None, accepts: str) -> Answer:
+def _compress(parts: list[bytes | memoryview], header_length: int | None, accepts: str) -> Answer:
     """The parts of an answer behind what says what they are, compressed where the client takes it."""
     if not accepts or sum(map(len, parts)) <= SMALL:
         return Answer(200, parts, PLAIN[200] if header_length is None else _format_binary_head(header_length))
@@ -354,8 +375,8 @@ def describe_model(engine: BatchingEngine, model: Model) -> dict[str, Any]:
         "name": model.name,
         "versions": engine.list_versions(model.name),
         "platform": "onnxruntime_onnx",
-        "inputs": [describe(spec) for spec in model.inputs.values()],
-        "outputs": [describe(spec) for spec in model.outputs.values()],
+        "inputs": [describe(model, spec) for spec in model.inputs.values()],
+        "outputs": [describe(model, spec) for spec in model.outputs.values()],
         **({"takes": takes} if (takes := describe_takes(model)) else {}),
     }
 
@@ -364,7 +385,7 @@ def _make_triton_config(model: Model) -> dict[str, Any]:
     """What Triton's clients ask for beside the metadata; max_batch_size 0: shapes hold the batch axis."""
 
     def ends(specs: Sequence[Any]) -> list[dict[str, Any]]:
-        tensors = [describe(spec) for spec in specs]
+        tensors = [describe(model, spec) for spec in specs]
         return [{"name": t["name"], "data_type": f"TYPE_{t['datatype']}", "dims": t["shape"]} for t in tensors]
 
     return {

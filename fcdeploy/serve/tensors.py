@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,10 @@ from fcdeploy.serve.models import PIECE, Model
 from fcdeploy.serve.refusal import RefusedError, explain_json_error
 from fcdeploy.serve.request import (
     OF_DTYPE,
+    READ,
     Wanted,
     check_input,
+    narrow,
     pack_texts,
     read_binary_size,
     read_numbers,
@@ -35,7 +37,11 @@ from fcdeploy.serve.request import (
 
 MEMO = 256  # JSON headers of binary requests that are remembered; a client's differ by their id at most
 MEMO_BYTES = 2048
-LARGE = 1 << 18  # bytes of a text whose parser is not kept: it holds ten times as much
+LARGE = (
+    1 << 18
+)  # bytes of a text whose parser is not kept: it holds ten times as much; of a tensor that is sent from its place
+
+PARSED = 14  # bytes that simdjson takes for each of a text, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +66,18 @@ class JsonFrame:
 _parser = simdjson.Parser()
 
 
-def decode(model: Model, body: bytes | bytearray, header_length: int | None) -> tuple[Arrays, Wanted]:
-    """The inputs and what is wanted. Raises RefusedError 400, which names the input, what came and what was expected."""
+def decode(
+    model: Model,
+    body: bytes | bytearray,
+    header_length: int | None,
+    reserve: Callable[[int], None] = lambda _: None,
+) -> tuple[Arrays, Wanted]:
+    """The inputs and what is wanted. Raises RefusedError 400, which names the input, what came and what was expected.
+
+    `reserve` is asked, and may refuse, before a parser takes many bytes.
+    """
     if header_length is None:
-        return _decode_text(model, bytes(body))
+        return _decode_text(model, bytes(body), reserve)
     if header_length > len(body):
         raise RefusedError(
             400, f"Inference-Header-Content-Length is {header_length}, more than the {len(body)} bytes of the body"
@@ -72,14 +86,16 @@ def decode(model: Model, body: bytes | bytearray, header_length: int | None) -> 
     layout = model.layouts.get(header)
     if layout is not None:
         return _slice_inputs(layout, body, header_length), layout.wanted
+    if len(header) > LARGE:
+        reserve(PARSED * len(header))
     return _decode_json(model, header, memoryview(body)[header_length:])
 
 
-def encode(model: Model, outputs: Sequence[Array], wanted: Wanted) -> tuple[list[bytes], int | None]:
+def encode(model: Model, outputs: Sequence[Array], wanted: Wanted) -> tuple[list[bytes | memoryview], int | None]:
     """The parts of a body, and the length of its JSON header where tensors follow it."""
     chosen = [(outputs[index], binary) for index, binary in wanted.outputs]
     header = _make_header(model, chosen, wanted)
-    tensors = [_pack(array) for array, binary in chosen if binary]
+    tensors = [pack(array) for array, binary in chosen if binary]
     return [header, *tensors], len(header) if tensors else None
 
 
@@ -90,7 +106,7 @@ def _make_header(model: Model, chosen: Sequence[tuple[Array, bool]], wanted: Wan
     for (array, binary), (index, _) in zip(chosen, wanted.outputs, strict=True):
         tensor: dict[str, Any] = {"name": names[index], "datatype": OF_DTYPE[array.dtype], "shape": array.shape}
         if binary:
-            tensor["parameters"] = {"binary_data_size": array.nbytes if array.dtype.kind != "O" else len(_pack(array))}
+            tensor["parameters"] = {"binary_data_size": array.nbytes if array.dtype.kind != "O" else len(pack(array))}
         else:
             tensor["data"] = (
                 np.ascontiguousarray(array).reshape(-1) if array.dtype.kind != "O" else array.reshape(-1).tolist()
@@ -102,9 +118,12 @@ def _make_header(model: Model, chosen: Sequence[tuple[Array, bool]], wanted: Wan
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def describe(spec: TensorSpec) -> dict[str, Any]:
-    """The protocol's metadata of an input or output; -1 is an axis of any length."""
-    shape = [-1 if n is None else n for n in spec.shape]
+def describe(model: Model, spec: TensorSpec) -> dict[str, Any]:
+    """The protocol's metadata of an input or output; -1 is an axis of any length.
+
+    The protocol has no word for any number of axes: [-1] stands for that too, since [] would be a single number.
+    """
+    shape = [-1] if spec.name in model.unranked else [-1 if n is None else n for n in spec.shape]
     return {"name": spec.name, "datatype": OF_DTYPE[spec.dtype], "shape": shape}
 
 
@@ -126,8 +145,14 @@ def _slice_inputs(layout: BinaryLayout, body: bytes | bytearray, start: int) -> 
     return feeds
 
 
-def _pack(array: Array) -> bytes:
-    return pack_texts(array) if array.dtype.kind == "O" else _to_little_endian(array).tobytes()
+def pack(array: Array) -> bytes | memoryview:
+    """The bytes of a tensor; those of a large one where they lie."""
+    if array.dtype.kind == "O":
+        return pack_texts(array)
+    array = _to_little_endian(array)
+    if array.nbytes <= LARGE:
+        return array.tobytes()
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _to_little_endian(array: Array) -> Array:
@@ -146,36 +171,88 @@ def _parse(text: bytes) -> Any:
         return _parser.parse(text)
 
 
-def _decode_text(model: Model, text: bytes) -> tuple[Arrays, Wanted]:
+def _decode_text(model: Model, text: bytes, reserve: Callable[[int], None]) -> tuple[Arrays, Wanted]:
     """A request without binary inputs.
 
     A client that sends one input says the same around its numbers every time.  Where that was read before, only the list
-    is: equal bytes in front leave a JSON reader in an equal state, so what follows is a value in the same place.
+    is: equal bytes in front leave a JSON reader in an equal state, so what follows is a value in the same place.  A long
+    list is read piece by piece, since a parser takes many times its text.
     """
     start = text.find(b"[", text.find(b'"data"'))
     end = text.find(b"]", start) + 1
     key = text[: start if start <= MEMO_BYTES else 0], text[end if len(text) - end <= MEMO_BYTES else len(text) :]
+    flat = all(key) and text[start + 1 : start + 2] not in b"["
+    large = len(text) > LARGE
     around = model.layouts.get(key)
+    if around is None and large and flat:
+        around = _read_frame(model, *key)
     if around is not None:
         try:
-            numbers = _parse(text[start:end])
+            array = _read_pieces(text, start, end, around) if large else _read_list(text[start:end], around)
+            return {around.spec.name: array}, around.wanted
         except (ValueError, RuntimeError):  # the whole is read for what to say about it
-            return _decode_json(model, text, None)
-        try:
-            return {around.spec.name: read_numbers(numbers, around.spec, around.count, around.shape)}, around.wanted
-        finally:
-            del numbers
+            pass
+    if large:
+        reserve(PARSED * len(text))
     feeds, wanted = _decode_json(model, text, None)
-    if (
-        len(feeds) == 1
-        and all(key)
-        and wanted.id is None
-        and text[start + 1 : start + 2] not in b"["
-        and _is_data_between(*key)
-    ):
+    if around is None and len(feeds) == 1 and flat and wanted.id is None and _is_data_between(*key):
         ((name, array),) = feeds.items()
         _remember(model, key, JsonFrame(model.inputs[name], array.size, array.shape, wanted))
     return feeds, wanted
+
+
+def _read_list(text: bytes, frame: JsonFrame) -> Array:
+    """Raises ValueError or RuntimeError where it is no list, RefusedError where it is another one than it should be."""
+    numbers = _parse(text)
+    try:
+        return read_numbers(numbers, frame.spec, frame.count, frame.shape)
+    finally:
+        del numbers
+
+
+def _read_pieces(text: bytes, start: int, end: int, frame: JsonFrame) -> Array:
+    """The same of a long flat list, parsed in pieces that end at commas. Raises ValueError where anything is unusual."""
+    if frame.count > len(text):  # a claim, before memory is spent on it
+        raise ValueError
+    array = np.empty(frame.count, frame.spec.dtype)
+    at, stop, filled = start + 1, end - 1, 0
+    while at <= stop:
+        cut = stop if stop - at <= LARGE // 2 else text.rfind(b",", at, at + LARGE // 2)
+        piece = text[at : max(cut, at)]
+        numbers = _parse(b"[%b]" % piece) if piece.strip() else None
+        if numbers is None or filled + len(numbers) > frame.count:
+            raise ValueError
+        read, wide = READ[frame.spec.dtype.kind]
+        try:
+            values = narrow(np.frombuffer(numbers.as_buffer(of_type=read), wide), frame.spec)
+        except (TypeError, RefusedError):
+            raise ValueError from None
+        finally:
+            del numbers
+        array[filled : filled + len(values)] = values
+        filled, at = filled + len(values), cut + 1
+    if filled != frame.count:
+        raise ValueError
+    return array.reshape(frame.shape)
+
+
+def _read_frame(model: Model, front: bytes, back: bytes) -> JsonFrame | None:
+    """What is said around the numbers of a request of one input; None where it is unusual, or wrong."""
+    if not _is_data_between(front, back):
+        return None
+    document = _parse(front + b"null" + back)
+    try:
+        keys, inputs = set(document), document["inputs"]
+        if len(inputs) != 1 or "parameters" in set(inputs[0]):
+            return None
+        spec, shape = check_input(model, inputs[0], {}, ())
+        if len(model.inputs) != 1 or spec.dtype.kind not in READ:
+            return None
+        return JsonFrame(spec, math.prod(shape), shape, read_wanted(model, document, keys))
+    except (RefusedError, TypeError, KeyError):
+        return None
+    finally:
+        del document
 
 
 def _is_data_between(front: bytes, back: bytes) -> bool:
