@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# ConvTranspose with output_shape, in tract 0.23.9.
+#
+# Expected: the padding follows from output_shape, by ONNX's formula: of an odd pad the larger half is in front unless auto_pad is
+# SAME_UPPER.
+# Seen: the lengths are right, the larger half is behind: the answer is shifted by a pixel.
+#
+# Fails when any of this changes.
+set -euo pipefail
+folder="$(mktemp -d)"
+trap 'rm -rf "$folder"' EXIT
+python3 -m venv "$folder/env"
+install=("$folder/env/bin/python" -m pip install --quiet --disable-pip-version-check)
+"${install[@]}" onnx==1.23.2 onnxruntime==1.32.0 numpy==2.4.6
+cat >"$folder/ask.py" <<'PYTHON'
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+folder, runtime = Path(sys.argv[1]), sys.argv[2]
+
+
+def ask(path: str, x: np.ndarray) -> np.ndarray:
+    import tract
+
+    return tract.onnx().load(path).into_model().into_runnable().run([x])[0].to_numpy()
+
+
+def compare(
+    nodes: list[onnx.NodeProto], x: np.ndarray, right: np.ndarray, held: dict[str, np.ndarray] | None = None, opset: int = 13
+) -> np.ndarray:
+    """What the runtime answers; onnxruntime must answer what is right."""
+    ends = [helper.make_tensor_value_info(key, TensorProto.FLOAT, each.shape) for key, each in (("x", x), ("y", right))]
+    constants = [numpy_helper.from_array(np.asarray(value), key) for key, value in (held or {}).items()]
+    graph = helper.make_graph(nodes, "graph", ends[:1], ends[1:], constants)
+    ir_version = 8 if opset < 21 else 10
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    onnx.checker.check_model(model, full_check=True)
+    path = str(folder / "model.onnx")
+    onnx.save(model, path)
+    (usual,) = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    assert usual.shape == right.shape and np.allclose(usual, right, atol=1e-4), usual
+    return np.asarray(ask(path, x))
+
+
+x = np.arange(1, 10, dtype=np.float32).reshape(1, 1, 3, 3)
+w = np.ones((1, 1, 3, 3), np.float32)
+full = np.zeros((7, 7), np.float32)
+for row in range(3):
+    for column in range(3):
+        full[2 * row : 2 * row + 3, 2 * column : 2 * column + 3] += x[0, 0, row, column]
+right, shifted = full[None, None, 1:, 1:], full[None, None, :6, :6]
+node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], output_shape=[6, 6])
+found = compare([node], x, right, {"w": w})
+print(f"{runtime}: first row {found[0, 0, 0].tolist()}, expected {right[0, 0, 0].tolist()}")
+assert np.array_equal(found, shifted)
+PYTHON
+runtime=tract==0.23.9
+"${install[@]}" --no-deps --target "$folder/runtime" "$runtime"
+ORT_DISABLE_TELEMETRY=1 PYTHONPATH="$folder/runtime" "$folder/env/bin/python" "$folder/ask.py" "$folder" "$runtime"

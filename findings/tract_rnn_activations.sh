@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# An RNN whose activation is Relu, in tract 0.23.9.
+#
+# Expected: `activations` is followed, as that of an LSTM's gates is; or the file is refused.
+# Seen: it is Tanh, the default, whatever is asked for.
+#
+# Fails when any of this changes.
+set -euo pipefail
+folder="$(mktemp -d)"
+trap 'rm -rf "$folder"' EXIT
+python3 -m venv "$folder/env"
+install=("$folder/env/bin/python" -m pip install --quiet --disable-pip-version-check)
+"${install[@]}" onnx==1.23.2 onnxruntime==1.32.0 numpy==2.4.6
+cat >"$folder/ask.py" <<'PYTHON'
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+folder, runtime = Path(sys.argv[1]), sys.argv[2]
+
+
+def ask(path: str, x: np.ndarray) -> np.ndarray:
+    import tract
+
+    return tract.onnx().load(path).into_model().into_runnable().run([x])[0].to_numpy()
+
+
+def compare(
+    nodes: list[onnx.NodeProto], x: np.ndarray, right: np.ndarray, held: dict[str, np.ndarray] | None = None, opset: int = 13
+) -> np.ndarray:
+    """What the runtime answers; onnxruntime must answer what is right."""
+    ends = [helper.make_tensor_value_info(key, TensorProto.FLOAT, each.shape) for key, each in (("x", x), ("y", right))]
+    constants = [numpy_helper.from_array(np.asarray(value), key) for key, value in (held or {}).items()]
+    graph = helper.make_graph(nodes, "graph", ends[:1], ends[1:], constants)
+    ir_version = 8 if opset < 21 else 10
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    onnx.checker.check_model(model, full_check=True)
+    path = str(folder / "model.onnx")
+    onnx.save(model, path)
+    (usual,) = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    assert usual.shape == right.shape and np.allclose(usual, right, atol=1e-4), usual
+    return np.asarray(ask(path, x))
+
+
+x = np.array([[[1.0]], [[2.0]]], np.float32)
+held = {"W": np.ones((1, 1, 1), np.float32), "R": np.ones((1, 1, 1), np.float32)}
+node = helper.make_node("RNN", ["x", "W", "R"], ["y"], hidden_size=1, activations=["Relu"])
+found = compare([node], x, np.array([1, 3], np.float32).reshape(2, 1, 1, 1), held)
+print(f"{runtime}: {found.ravel().tolist()}, expected [1.0, 3.0]")
+assert np.allclose(found.ravel(), [np.tanh(1), np.tanh(2 + np.tanh(1))], atol=1e-5)
+PYTHON
+runtime=tract==0.23.9
+"${install[@]}" --no-deps --target "$folder/runtime" "$runtime"
+ORT_DISABLE_TELEMETRY=1 PYTHONPATH="$folder/runtime" "$folder/env/bin/python" "$folder/ask.py" "$folder" "$runtime"
