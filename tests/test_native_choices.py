@@ -25,8 +25,8 @@ Array = np.ndarray[Any, Any]
 COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 
 
-def check(net: Net, feeds: dict[str, Array], *, model: Any = None) -> Program:
-    """Native code gives what the program gives, and the program every bit that onnxruntime gives."""
+def check(net: Net, feeds: dict[str, Array], *, model: Any = None, close: float = 0.0) -> Program:
+    """Native code gives what the program gives, and the program what onnxruntime gives, every bit unless it may be `close`."""
     proto = net.model() if model is None else model
     graph = ir.from_proto(proto)
     name_everything(graph.graph)
@@ -35,7 +35,7 @@ def check(net: Net, feeds: dict[str, Array], *, model: Any = None) -> Program:
     answers = Session(ir.from_proto(proto), threads=1, precise=True).run(feeds)
     for tensor, wanted in zip(program.outputs, answers, strict=True):
         assert found[tensor.name].dtype == wanted.dtype
-        np.testing.assert_array_equal(found[tensor.name], wanted)
+        np.testing.assert_allclose(found[tensor.name], wanted, rtol=close, atol=0)
     assert_same(build(program), feeds, found)
     return program
 
@@ -139,11 +139,54 @@ def test_an_operator_on_quantized_tensors_is_refused_by_its_own_name() -> None:
     weight = [net.constant(np.ones((4, 2)), np.int8), net.constant(0.1), net.constant(0, np.int8)]
     x = net.op("QuantizeLinear", net.input("x", 4), *coded)
     bias = net.constant(np.zeros(2), np.int32)
-    output = net.op("QGemm", x, *coded, *weight, bias, *coded, domain="com.microsoft", alpha=0.5, name="scaled")
+    output = net.op("QGemm", x, *coded, *weight, bias, *coded, domain="com.microsoft", transA=1, name="scaled")
     model = ir.from_proto(save_quantized(net, output, TensorProto.UINT8))
     name_everything(model.graph)
     with fails("node 'scaled' is a QGemm that cannot be compiled"):
         read_program(model, "net")
+
+
+@pytest.mark.parametrize("op", ["DynamicQuantizeMatMul", "DynamicQuantizeLinear"])
+def test_what_is_scaled_in_every_run_is_named_with_the_way_out(op: str) -> None:
+    net = Net(opset=19)
+    x = net.input("x", 4)
+    if op == "DynamicQuantizeMatMul":
+        weight = [net.constant(np.ones((4, 2)), np.int8), net.constant(0.1)]
+        output = net.op(op, x, *weight, domain="com.microsoft", name="scaled")
+    else:
+        output = net.op(op, x, name="scaled")
+    model = ir.from_proto(save_quantized(net, output, TensorProto.FLOAT))
+    with fails(f"node 'scaled' is a {op} that cannot be compiled: it scales its activations anew", "--engine native"):
+        read_program(model, "net")
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.25, -0.75])
+@pytest.mark.parametrize("to_bytes", [True, False])
+def test_a_product_times_a_number(alpha: float, to_bytes: bool) -> None:
+    """QGemm has its bias in units of alpha times both scales, Gemm adds beta times what its bias stands for."""
+    net, random, close = Net(opset=19), np.random.default_rng(5), 0.0 if to_bytes else 1e-5
+    coded = [net.constant(0.0513), net.constant(128, np.uint8)]
+    x = net.op("QuantizeLinear", net.input("x", 9), *coded)
+    weight = [net.constant(random.integers(-63, 64, (9, 5)), np.int8), net.constant(0.0107), net.constant(0, np.int8)]
+    bias = net.constant(random.integers(-900, 900, 5), np.int32)
+    ends = coded if to_bytes else []
+    output = net.op("QGemm", x, *coded, *weight, bias, *ends, domain="com.microsoft", alpha=alpha)
+    model = save_quantized(net, output, TensorProto.UINT8 if to_bytes else TensorProto.FLOAT)
+    for seed in range(3):
+        check(net, {"x": np.random.default_rng(seed).normal(size=(1, 9)).astype(np.float32)}, model=model, close=close)
+
+    plain = Net(opset=19)
+    coded = [plain.constant(0.0513), plain.constant(128, np.uint8)]
+    read = plain.op("DequantizeLinear", plain.op("QuantizeLinear", plain.input("x", 9), *coded), *coded)
+    stored = plain.constant(random.integers(-63, 64, (9, 5)), np.int8)
+    weight_read = plain.op("DequantizeLinear", stored, plain.constant(0.0107))
+    added = plain.op(
+        "DequantizeLinear", plain.constant(random.integers(-900, 900, 5), np.int32), plain.constant(0.00053)
+    )
+    y = plain.op("Gemm", read, weight_read, added, alpha=alpha, beta=0.5)
+    plain.output(plain.op("DequantizeLinear", plain.op("QuantizeLinear", y, *coded), *coded) if to_bytes else y)
+    for seed in range(3):
+        check(plain, {"x": np.random.default_rng(seed).normal(size=(1, 9)).astype(np.float32)}, close=close)
 
 
 def save_quantized(net: Net, output: str, kind: int) -> Any:

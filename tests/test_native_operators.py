@@ -25,12 +25,10 @@ from fcdeploy.native.build import build
 from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.steps import FloatLayer, Interpolate, Layer, Program, Recurrent
-from fcdeploy.native.prove import _make_row
 from fcdeploy.native.reading.layers import refuse_overflow
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.reading.reader import Reader
 from fcdeploy.native.toolchain import find_compiler
-from fcdeploy.proof.exact import _compare
 from fcdeploy.runtime.session import Session
 
 FEW = settings(max_examples=EXAMPLES // 3, deadline=None)
@@ -379,13 +377,6 @@ def test_sums_of_the_lowest_byte_are_bounded() -> None:
     refuse_overflow(reader, node, np.full((2, longest), -128, np.int8), np.zeros(2, np.int64))
     with fails("'dense' is a Gemm that cannot be compiled: its sums of 70000 products"):
         refuse_overflow(reader, node, np.full((2, 70_000), -128, np.int8), np.zeros(2, np.int64))
-
-
-def test_nan_is_what_nan_should_be() -> None:
-    value = np.array([np.nan, np.inf, 1.0], np.float32)
-    other = np.array([np.nan, np.nan, 1.0], np.float32)
-    assert [_make_row("n", "what", each, value).differ for each in (value, other)] == [0, 1]
-    assert [_compare("n", "Log", each, value, of=3, floats=True).differ for each in (value, other)] == [0, 1]
 
 
 def test_a_compiler_is_found_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Does native code compute what the program says, and what onnxruntime computes?  Run here, before anything is in place.
 
 Every step is run by itself on what the steps before it wrote, and compared with the same step in NumPy
-(`interpret.py`): bytes must be equal, floats within 1e-5 of the largest.  Then whole samples: every level against the
+(`interpret.py`): bytes must be equal, floats within 1e-5 of what `find_scale` says.  Then whole samples: every level against the
 first, bit for bit, and the first against onnxruntime, where rounding ties may differ.
 """
 
@@ -18,16 +18,20 @@ from fcdeploy.native.build import Built
 from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import View
 from fcdeploy.native.program.interpret import compute
+from fcdeploy.native.program.steps import FloatLayer, Normalize, Pointwise, Step
 from fcdeploy.runtime.native_library import NativeModel
 
 CLOSE = 1e-5
+LEAST = 1e-32  # below it float32 has too few bits left for a relative error
+CANCELLING = ("Cos", "Gelu", "GeluTanh", "HardSigmoid", "HardSwish", "Mish", "Pow", "Sin", "Softplus", "Swish")
+"""Functions near whose zeros float32 cancels, or keeps fewer bits."""
 
 
 @dataclass(frozen=True)
 class StepProof:
     """One step over all samples: elements, how many differ from the reference, and by how much at most.
 
-    Of bytes the difference is in levels; of floats it is relative to the largest, and those within 1e-5 do not differ.
+    Of bytes the difference is in levels; of floats it is relative (`find_scale`), and those within 1e-5 do not differ.
     """
 
     node: str
@@ -127,9 +131,31 @@ def _run_steps(built: Built, model: NativeModel, sample: Arrays) -> list[StepPro
         model.run_steps(number, number + 1, inputs, outputs)
         step = work.step
         for tensor, view, expected in zip(step.outputs, work.outputs, compute(step, given), strict=True):
-            got = read_view(view)
-            rows.append(_make_row(step.node, f"{step.what()} -> {tensor.name}", got, expected))
+            scale = find_scale(step, given, expected)
+            rows.append(_make_row(step.node, f"{step.what()} -> {tensor.name}", read_view(view), expected, scale))
     return rows
+
+
+def find_scale(step: Step, given: Sequence[Array], expected: Array) -> Array | float:
+    """What an error of floats is measured by: the largest of them, or less where an element, or a channel, is smaller.
+
+    A function that keeps its relative accuracy is held to each of its results, a sum of products to what its channel's
+    weights can make of the largest input: tiny channels beside large ones are not excused by these.
+    """
+    if expected.dtype.kind != "f":
+        return 1.0
+    largest = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0)) or 1.0
+    own: Array | float = largest
+    if isinstance(step, Pointwise) and step.kind not in CANCELLING:
+        own = np.maximum(np.abs(expected.astype(np.float64)), LEAST)
+    elif isinstance(step, FloatLayer):
+        weights = np.abs(step.weight.astype(np.float64)).reshape(len(step.weight), -1).sum(axis=1)
+        reach = weights * float(np.abs(given[0]).max(initial=0.0)) + np.abs(step.bias) + LEAST
+        own = reach if step.window is None else reach.reshape(-1, *[1] * (expected.ndim - 2))
+    elif isinstance(step, Normalize):
+        own = np.abs(step.gain.astype(np.float64)) * np.sqrt(step.length) + np.abs(step.shift) + LEAST
+        own = np.broadcast_to(own, (expected.size // step.length, step.length)).reshape(expected.shape)
+    return np.minimum(largest, np.where(np.isfinite(own), own, largest))
 
 
 def _undo_order(x: Array, order: Array) -> Array:
@@ -139,15 +165,14 @@ def _undo_order(x: Array, order: Array) -> Array:
     return plain
 
 
-def _make_row(node: str, what: str, got: Array, expected: Array) -> StepProof:
+def _make_row(node: str, what: str, got: Array, expected: Array, scale: Array | float) -> StepProof:
     if got.dtype.kind != "f":
         apart = np.abs(got.astype(np.int64) - expected.astype(np.int64))
         return StepProof(node, what, got.size, int(np.count_nonzero(apart)), float(apart.max(initial=0)), floats=False)
     with np.errstate(invalid="ignore"):
         same = (got == expected) | (np.isnan(got) & np.isnan(expected))
         away = np.where(same, 0.0, np.abs(got.astype(np.float64) - expected))
-    largest = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0)) or 1.0
-    relative = away / largest
+    relative = away / scale
     differ, most = int(np.count_nonzero(~(relative <= CLOSE))), float(relative.max(initial=0.0))
     return StepProof(node, what, got.size, differ, most, floats=True)
 

@@ -95,7 +95,7 @@ def format_proof(proof: Proof) -> list[str]:
     else:
         first = (
             f"exact: all {say_count(elements, 'element')} of {samples}, step by step, are those of exact arithmetic"
-            + (f"; floats, {floats:,} of them, within {CLOSE:g} of the largest" if floats else "")
+            + (f"; floats, {floats:,} of them, within {CLOSE:g}" if floats else "")
         )
     levels = ", ".join(proof.levels)
     second = f"levels that ran here: {levels}" + (

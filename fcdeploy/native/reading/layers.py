@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -17,16 +17,20 @@ from fcdeploy.native.program.steps import FloatLayer, Layer
 from fcdeploy.native.program.tensors import Floats, Tensor
 from fcdeploy.native.reading.operands import Fixed
 from fcdeploy.native.reading.products import product
-from fcdeploy.native.reading.reader import Reader, name_output, read_shape
+from fcdeploy.native.reading.reader import WRITTEN_AS, Reader, name_output, read_shape
 
 
 @dataclass(frozen=True)
 class Form:
-    """A layer whose outputs are those of another operator in another order: `times` as many, the bias of each, and the rest."""
+    """A layer whose outputs are those of another operator in another order: `times` as many, the bias of each, and the rest.
+
+    Without `bias_of_integers` a bias that is stored as integers is read as the numbers they stand for.
+    """
 
     times: int = 1
     bias: Callable[[Array], Array] = lambda bias: bias
     finish: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    bias_of_integers: bool = True
 
     def name(self, reader: Reader, node: ir.Node) -> str:
         return name_output(node) if self == AS_IT_IS else reader.make_name(name_output(node))
@@ -50,27 +54,34 @@ def conv(reader: Reader, node: ir.Node) -> None:
 
 
 def gemm(reader: Reader, node: ir.Node) -> None:
-    flags = attribute_of(node, "alpha", 1.0), attribute_of(node, "beta", 1.0)
-    weight = reader.get_input(node, 1)
+    """alpha * x W + beta * bias: alpha is a part of the weights' scale, and a bias of integers is in its units for a QGemm."""
+    alpha, beta = (np.float32(attribute_of(node, name, 1.0)) for name in ("alpha", "beta"))
+    weight, form = reader.get_input(node, 1), AS_IT_IS
     if not isinstance(weight, Fixed):
         raise reader.refuse(node, "its weights are computed at run time")
-    if flags != (1.0, 1.0) or attribute_of(node, "transA", 0):
-        raise reader.refuse(node, "its alpha, beta or transA is not the plain one")
-    _read_dense(reader, node, weight, transposed=bool(attribute_of(node, "transB", 0)))
+    if attribute_of(node, "transA", 0):
+        raise reader.refuse(node, "its transA is not the plain one")
+    if alpha != 1:
+        weight = replace(
+            weight, array=weight.array * alpha, scale=None if weight.scale is None else weight.scale * alpha
+        )
+    if (alpha != 1 or beta != 1) and node.meta.get(WRITTEN_AS) != "QGemm":
+        form = replace(AS_IT_IS, bias=lambda values: np.asarray(values * beta, values.dtype), bias_of_integers=False)
+    _read_dense(reader, node, weight, form, transposed=bool(attribute_of(node, "transB", 0)))
 
 
 def matmul(reader: Reader, node: ir.Node) -> None:
     weight = reader.get_input(node, 1)
     if isinstance(weight, Fixed) and weight.array.ndim == 2:
-        _read_dense(reader, node, weight, transposed=False)
+        _read_dense(reader, node, weight, AS_IT_IS, transposed=False)
     else:
         product(reader, node)
 
 
-def _read_dense(reader: Reader, node: ir.Node, weight: Fixed, *, transposed: bool) -> None:
+def _read_dense(reader: Reader, node: ir.Node, weight: Fixed, form: Form, *, transposed: bool) -> None:
     x = read_shape(reader.read(node.inputs[0]))
     axis = 0 if transposed else 1
-    read_layer(reader, node, weight, (axis, weight), (*x[:-1], weight.array.shape[axis]), None, 1)
+    read_layer(reader, node, weight, (axis, weight), (*x[:-1], weight.array.shape[axis]), None, 1, form)
 
 
 def read_layer(
@@ -91,7 +102,7 @@ def read_layer(
         return
     rows, scale = integers
     unit = np.asarray(x.coding.scale * scale, np.float32)  # type: ignore[union-attr]
-    bias, real = _read_bias(reader, node, len(rows) // form.times)
+    bias, real = _read_bias(reader, node, len(rows) // form.times, integers=form.bias_of_integers)
     bias, real = form.bias(bias), None if real is None else form.bias(real)
     sink = reader.find_sink(node)
     if sink is not None and real is not None:
@@ -136,12 +147,12 @@ def read_scaled_integers(weight: Fixed, axis: int) -> tuple[Array, Floats] | Non
     return (rows.astype(np.int8) if fits else rows), weight.scale.reshape(-1)
 
 
-def _read_bias(reader: Reader, node: ir.Node, outs: int) -> tuple[Array, Floats | None]:
-    """In units of input scale x weight scale, one integer an output; or, stored as float, those floats."""
+def _read_bias(reader: Reader, node: ir.Node, outs: int, *, integers: bool) -> tuple[Array, Floats | None]:
+    """In units of input scale x weight scale, one integer an output; or, stored as float or not asked for so, floats."""
     bias = reader.get_input(node, 2)
     if bias is None:
         return np.zeros(outs, np.int64), None
-    if isinstance(bias, Fixed) and bias.integers is not None and bias.integers.dtype == np.int32:
+    if integers and isinstance(bias, Fixed) and bias.integers is not None and bias.integers.dtype == np.int32:
         return np.broadcast_to(bias.integers.reshape(-1).astype(np.int64), outs), None
     if isinstance(bias, Fixed):
         return np.zeros(outs, np.int64), np.broadcast_to(bias.array.reshape(-1).astype(np.float32), outs)

@@ -82,6 +82,11 @@ OPERATORS: dict[str, Read] = {
 }
 """ONNX operator -> the function that reads it."""
 
+DYNAMIC = ("DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "DynamicQuantizeLinear")
+STATIC = (
+    "fcdeploy quantize MODEL --int8 --data DATA --engine native takes ranges beforehand, and an LSTM's weights as bytes"
+)
+
 
 def read_program(model: ir.Model, name: str, shapes: Mapping[str, Sequence[int]] | None = None) -> Program:
     """The program of a quantized model for one sample.
@@ -106,6 +111,8 @@ def read_program(model: ir.Model, name: str, shapes: Mapping[str, Sequence[int]]
         read = OPERATORS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):  # of either domain
             read = OPERATORS[node.op_type]
+        if node.op_type in DYNAMIC:
+            raise reader.refuse(node, "it scales its activations anew in every run", STATIC)
         if read is None:
             raise reader.refuse(node, "there is no kernel for this operator")
         read(reader, node)

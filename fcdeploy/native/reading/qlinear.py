@@ -84,6 +84,10 @@ def _replace(graph: ir.Graph, node: ir.Node, form: Form, names: Names) -> None:
     inputs += [scaled(at, axis if order else 0) for order, at in enumerate(quantized)]
     if form.bias is not None and get(form.bias) is not None:
         unit = add("Mul", [get(quantized[0] + 1), get(quantized[1] + 1)])
+        alpha = attribute_of(node, "alpha", 1.0)
+        if alpha != 1:  # of a QGemm, which has its bias in units of the product
+            factor = add_initializer(graph, names.take(f"{name_of(node)}.alpha"), np.array(alpha, np.float32))
+            unit = add("Mul", [unit, factor])
         inputs.append(add("DequantizeLinear", [get(form.bias), unit], [ir.AttrInt64("axis", 0)]))
     kept = [each for each in node.attributes.values() if each.name not in OWN_ATTRIBUTES]
     result = add(form.op, inputs, kept, name=name_of(node))

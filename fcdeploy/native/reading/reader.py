@@ -197,9 +197,9 @@ class Reader:
                 ends.append(float(array.reshape(())))
         return ends[0], ends[1]
 
-    def refuse(self, node: ir.Node, why: str) -> FcdeployError:
+    def refuse(self, node: ir.Node, why: str, hint: str = KERNELS) -> FcdeployError:
         op = node.meta.get(WRITTEN_AS, node.op_type)
-        return FcdeployError(f"node {node.name!r} is a {op} that cannot be compiled: {why}", KERNELS)
+        return FcdeployError(f"node {node.name!r} is a {op} that cannot be compiled: {why}", hint)
 
 
 def is_clip(node: ir.Node) -> bool:
